@@ -1,0 +1,9 @@
+"""The two kinds of failure a person reads: what they can mend before the run, and what went wrong while it ran."""
+
+
+class UserError(Exception):
+    """Something the user can mend (a recipe, a path, a size). One sentence: what is wrong and how to mend it. Exit code 2."""
+
+
+class RunError(Exception):
+    """Something that broke while the run was going. Says who, who was waited for and how long. Exit code 1."""

@@ -1,0 +1,44 @@
+"""The main of one checking process: take a check, then judge items one by one on the main thread.
+
+Started by `openrs_ray.rewards.process` as `python -m openrs_ray.rewards.child DESCRIPTOR MEMORY_BYTES PARENT`. It ends
+when the pipe does, and dies with its parent even in the middle of a check.
+"""
+
+import ctypes
+import os
+import pickle
+import resource
+import signal
+import sys
+from multiprocessing.connection import Connection
+
+from openrs_ray.samples import Status, Verdict
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(descriptor: int, memory_bytes: int, parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    pipe = Connection(descriptor)
+    try:
+        check, warm_up = pickle.loads(pipe.recv_bytes())
+        for item in warm_up:
+            check(item)
+        pipe.send("ready")
+        while True:
+            pickled_item = pipe.recv_bytes()
+            try:
+                verdict = check(pickle.loads(pickled_item))
+            except Exception as error:  # becomes the item's verdict: one bad item must not end the process
+                verdict = Verdict(Status.ERROR, {}, None, detail=f"{type(error).__name__}: {error}"[:500])
+            pipe.send(verdict)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -1,0 +1,220 @@
+"""Checks in processes of their own, which a deadline can end.
+
+A check may hang in one long C call, fill the memory or crash its interpreter, so each runs in a subprocess that can be
+killed. Invariants:
+
+- A process holds one item at a time, on its main thread. Items wait in the parent, so a killed process loses nothing.
+- The deadline counts the check alone, never the start of a process. A check past it is killed and judged TIMEOUT.
+- A check whose process dies is tried once more in a fresh one (something else may have killed it), then judged ERROR.
+- Every submitted item gets exactly one verdict, whatever happens to the others.
+- No process outlives the parent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from openrs_ray.errors import RunError
+from openrs_ray.rewards.process import CheckProcess
+from openrs_ray.samples import Status, Verdict
+
+CHECKS_PER_PROCESS = 5000
+"""SymPy's caches grow with every check, so a process is renewed after so many."""
+_STARTS = 3
+"""Failed starts in a row after which the pool gives up."""
+_ATTEMPTS = 2
+"""Processes that may die of an item before it is judged ERROR."""
+
+Item = TypeVar("Item")
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a pool has done so far."""
+
+    checks: int = 0
+    """Verdicts given."""
+    timeouts: int = 0
+    errors: int = 0
+    replaced: int = 0
+    """Processes that were killed at a deadline or died (the regular renewal is not counted)."""
+
+
+@dataclass(slots=True)
+class _Job:
+    pickled_item: bytes
+    future: Future[Verdict]
+    deaths: int = 0
+    """Processes that died of it."""
+
+
+class CheckPool(Generic[Item]):
+    """`processes` subprocesses that apply `check` to items; for use from any thread and from asyncio.
+
+    `check` and the items are pickled, and a fresh interpreter with this one's `sys.path` must be able to import them.
+
+    Example:
+        with CheckPool(Judge({"accuracy": 1.0}, "boxed"), processes=2, deadline_s=5.0, memory_gib=2.0) as pool:
+            verdict = pool.submit(JudgeItem(r"\\boxed{4}", 5, "stop", ("4",))).result()
+
+    `warm_up` is judged in each process before its first item, so that no deadline pays for what a first check loads.
+
+    Life: the processes start at once, in the background; `close` (or leaving the `with`) kills them, and what has no
+    verdict yet fails with RunError.
+    """
+
+    def __init__(
+        self,
+        check: Callable[[Item], Verdict],
+        processes: int,
+        deadline_s: float,
+        memory_gib: float,
+        warm_up: Sequence[Item] = (),
+    ) -> None:
+        self._pickled_start = pickle.dumps((check, tuple(warm_up)))
+        self._deadline_s = deadline_s
+        self._memory_gib = memory_gib
+        self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._counts = Counts()
+        self._running: dict[int, CheckProcess] = {}
+        self._closed: RunError | None = None
+        self._lock = threading.Lock()
+        self._slots = [threading.Thread(target=self._serve, args=(slot,), daemon=True) for slot in range(processes)]
+        for thread in self._slots:
+            thread.start()
+
+    def submit(self, item: Item) -> Future[Verdict]:
+        """Queue an item. The future fails only with RunError: the pool was closed, or no process can be started."""
+        job = _Job(pickle.dumps(item), Future())
+        with self._lock:
+            if self._closed:
+                raise self._closed
+            self._waiting.put(job)
+        return job.future
+
+    async def judge_many(self, items: Sequence[Item]) -> list[Verdict]:
+        """The verdicts of all items, in their order."""
+        return list(await asyncio.gather(*(asyncio.wrap_future(self.submit(item)) for item in items)))
+
+    def counts(self) -> Counts:
+        with self._lock:
+            return replace(self._counts)
+
+    def process_ids(self) -> list[int]:
+        """The processes that live now."""
+        with self._lock:
+            return [process.pid for process in self._running.values()]
+
+    def close(self) -> None:
+        """Kill the processes; what has no verdict yet fails with RunError. May be called twice."""
+        self._stop(RunError("The pool of checking processes was closed."))
+        for thread in self._slots:
+            thread.join()
+
+    def __enter__(self) -> CheckPool[Item]:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _stop(self, reason: RunError) -> None:
+        """Take no more items, end the processes, wake the slots, fail what waits."""
+        with self._lock:
+            self._closed = self._closed or reason
+            for process in self._running.values():
+                process.kill()
+        while (job := self._take_waiting()) is not None:
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(self._closed)
+        for _ in self._slots:
+            self._waiting.put(None)
+
+    def _take_waiting(self) -> _Job | None:
+        try:
+            return self._waiting.get_nowait()
+        except queue.Empty:
+            return None
+
+    def _serve(self, slot: int) -> None:
+        """The life of one slot, on its own thread: one process after another, one item after another."""
+        process: CheckProcess | None = None
+        job: _Job | None = None
+        while not self._closed:
+            process = process or self._start(slot)
+            job = job or self._next_job()
+            if process is None or job is None:
+                continue
+            verdict, usable = self._attempt(process, job)
+            if not usable or process.checks >= CHECKS_PER_PROCESS:
+                self._end(slot, process, replaced=not usable)
+                process = None
+            if verdict is None:
+                continue  # the same item again, in a fresh process
+            self._count(verdict)
+            job.future.set_result(verdict)
+            job = None
+        if process is not None:
+            self._end(slot, process, replaced=False)
+        if job is not None:
+            job.future.set_exception(self._closed)
+
+    def _next_job(self) -> _Job | None:
+        """The next item, once there is one; None when it was cancelled or the pool is closing."""
+        job = self._waiting.get()
+        return job if job is not None and job.future.set_running_or_notify_cancel() else None
+
+    def _attempt(self, process: CheckProcess, job: _Job) -> tuple[Verdict | None, bool]:
+        """The item's verdict, None when it deserves another process; and whether this process can go on."""
+        start = time.monotonic()
+        try:
+            return process.check(job.pickled_item, self._deadline_s), True
+        except TimeoutError:
+            detail = f"killed at the deadline of {self._deadline_s:g} s"
+            return Verdict(Status.TIMEOUT, {}, None, seconds=time.monotonic() - start, detail=detail), False
+        except (EOFError, OSError):
+            job.deaths += 1
+            if job.deaths < _ATTEMPTS:
+                return None, False
+            detail = f"{_ATTEMPTS} checking processes died of it, the last with exit code {process.end()}"
+            return Verdict(Status.ERROR, {}, None, seconds=time.monotonic() - start, detail=detail), False
+
+    def _start(self, slot: int) -> CheckProcess | None:
+        """A process that is ready; None when the pool is closing, or gives up because none can be started."""
+        for start in range(1, _STARTS + 1):
+            process: CheckProcess | None = None
+            try:
+                process = CheckProcess(self._pickled_start, self._memory_gib)
+                with self._lock:
+                    self._running[slot] = process
+                    if self._closed:
+                        process.kill()
+                process.wait_ready()
+                return process
+            except RunError as error:
+                if process is not None:
+                    self._end(slot, process, replaced=False)
+                if self._closed:
+                    break
+                if start == _STARTS:
+                    self._stop(error)
+        return None
+
+    def _end(self, slot: int, process: CheckProcess, replaced: bool) -> None:
+        with self._lock:
+            self._running.pop(slot, None)
+            self._counts.replaced += replaced
+        process.end()
+
+    def _count(self, verdict: Verdict) -> None:
+        with self._lock:
+            self._counts.checks += 1
+            self._counts.timeouts += verdict.status is Status.TIMEOUT
+            self._counts.errors += verdict.status is Status.ERROR

@@ -1,0 +1,96 @@
+"""The parent's side of one checking process: start it, give it an item, wait no longer than a deadline, end it."""
+
+import os
+import socket
+import subprocess
+import sys
+from multiprocessing.connection import Connection
+
+from openrs_ray.errors import RunError
+from openrs_ray.samples import Verdict
+
+START_DEADLINE_S = 120.0
+"""How long a process may take to import what it needs; about a second where nothing is wrong."""
+
+
+class CheckProcess:
+    """One subprocess that judges one item at a time.
+
+    A fresh interpreter rather than a fork or `multiprocessing`: nothing of the parent (its threads, CUDA, a Ray worker's
+    main module) comes along. Linux kills it when the thread that made it ends.
+
+    Life: `CheckProcess(...)`, `wait_ready`, any number of `check`, `end`. After an error from `check` only `end` is left.
+    """
+
+    def __init__(self, pickled_start: bytes, memory_gib: float) -> None:
+        """`pickled_start` holds the check and the items to warm it up with."""
+        ours, theirs = socket.socketpair()
+        command = [
+            *(sys.executable, "-P", "-m", "openrs_ray.rewards.child"),
+            *map(str, (theirs.fileno(), int(memory_gib * 2**30), os.getpid())),
+        ]
+        self._pipe = Connection(ours.detach())
+        try:
+            with theirs:
+                self._popen = subprocess.Popen(
+                    command,
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    env=_environment(),
+                    process_group=0,  # Ctrl-C is for the parent, which then ends its processes
+                )
+        except OSError as error:
+            self._pipe.close()
+            raise RunError(f"A process to check answers could not be started: {error}.") from error
+        self._pickled_start = pickled_start
+        self.checks = 0
+        """Items judged so far."""
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def wait_ready(self) -> None:
+        """Return when the process has imported the check and warmed it up. Raises RunError when it cannot or takes too long."""
+        try:
+            self._pipe.send_bytes(self._pickled_start)
+            if not self._pipe.poll(START_DEADLINE_S):
+                raise RunError(f"A process to check answers was not ready within {START_DEADLINE_S:g} s.")
+            self._pipe.recv()
+        except (EOFError, OSError) as error:
+            code = self.end()
+            raise RunError(
+                f"A process to check answers ended with exit code {code} while it started; its error stands above."
+            ) from error
+
+    def check(self, pickled_item: bytes, deadline_s: float) -> Verdict:
+        """The verdict of one item. Raises TimeoutError past the deadline, EOFError or OSError when the process died."""
+        self._pipe.send_bytes(pickled_item)
+        # The second poll is for a parent that was itself kept waiting: an answer that lies there is in time.
+        if not self._pipe.poll(deadline_s) and not self._pipe.poll(0):
+            raise TimeoutError
+        verdict: Verdict = self._pipe.recv()
+        self.checks += 1
+        return verdict
+
+    def kill(self) -> None:
+        """Kill the process from any thread; a `check` under way raises."""
+        self._popen.kill()
+
+    def end(self) -> int:
+        """Kill the process, wait for it, and give its exit code. May be called twice."""
+        self._popen.kill()
+        code = self._popen.wait()
+        self._pipe.close()
+        return code
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),
+        "PYTHONHASHSEED": "0",  # SymPy's order of terms follows hashes: the same answer gets the same verdict
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
