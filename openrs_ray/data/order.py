@@ -1,0 +1,33 @@
+"""Which problem is drawn at which position: a pure function, so that a resumed run draws what it would have drawn.
+
+Positions count 0, 1, 2, ... over the whole run. Each epoch uses every problem once, in a permutation of its own.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Example: with 12 problems per step, Order(seed=42, problems=7000).draw(588, 12) are those of step 50."""
+
+    seed: int
+    problems: int
+    shuffle: bool = True
+
+    def index(self, position: int) -> int:
+        """The problem drawn at a position."""
+        epoch, place = divmod(position, self.problems)
+        return int(_permutation(self.seed, epoch, self.problems)[place]) if self.shuffle else place
+
+    def draw(self, start: int, count: int) -> list[int]:
+        """The problems at positions start, start + 1, ..., start + count - 1."""
+        return [self.index(position) for position in range(start, start + count)]
+
+
+@lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, problems: int) -> np.ndarray:
+    """Made afresh from seed and epoch, so that no random state has to be saved with the run."""
+    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(problems)

@@ -1,0 +1,97 @@
+"""Reading the rows of a data set: a .jsonl, .json or .parquet file, a built-in, or a Hub id.
+
+Rows come out as plain dictionaries in file order. Whatever cannot be read ends in a UserError that says where.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from openrs_ray import builtin
+from openrs_ray.errors import UserError
+
+Row = dict[str, Any]
+
+
+def read_rows(path: str, split: str) -> list[Row]:
+    """All rows of `path`; `split` only matters for a Hub id. Raises UserError when missing, unreadable or empty."""
+    if path in builtin.DATA:
+        rows = _read_lines(builtin.data_path(path))
+    elif (read := _READERS.get(Path(path).suffix)) is not None:
+        file = Path(path).expanduser()
+        if not file.is_file():
+            raise UserError(
+                f"no data file at {file.absolute()}: set data.path (or evaluation.path) to a file that exists"
+            )
+        rows = read(file)
+    elif builtin.looks_like_hub_id(path) or Path(path).expanduser().is_dir():
+        rows = _read_hub(path, split)
+    else:
+        raise UserError(
+            f"cannot read data from {path!r}: give a .jsonl, .json or .parquet file, a Hub id such as owner/name, "
+            f"or one of {', '.join(builtin.DATA)}"
+        )
+    if not rows:
+        raise UserError(f"{path} holds no problems")
+    return rows
+
+
+def _read_lines(file: Path) -> list[Row]:
+    rows = []
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                rows.append(_as_row(_parse(line, f"line {number} of {file}"), f"line {number} of {file}"))
+    return rows
+
+
+def _read_json(file: Path) -> list[Row]:
+    rows = _parse(file.read_bytes(), str(file))
+    if not isinstance(rows, list):
+        raise UserError(
+            f"{file} must hold a JSON list of objects, not {type(rows).__name__}; one object per line is .jsonl"
+        )
+    return [_as_row(row, f"element {number} of {file}") for number, row in enumerate(rows, start=1)]
+
+
+def _read_parquet(file: Path) -> list[Row]:
+    try:
+        rows: list[Row] = pyarrow.parquet.read_table(file).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"cannot read {file} as Parquet: {_first_line(error)}") from error
+    return rows
+
+
+def _read_hub(path: str, split: str) -> list[Row]:
+    import datasets  # takes seconds to import, and local files do without it
+    from httpx import HTTPError
+
+    try:
+        return [dict(row) for row in datasets.load_dataset(path, split=split)]
+    except (OSError, ValueError, HTTPError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(
+            f"cannot load split {split!r} of data set {path!r} from the Hub: {_first_line(error)}"
+        ) from error
+
+
+_READERS = {".jsonl": _read_lines, ".json": _read_json, ".parquet": _read_parquet}
+
+
+def _parse(text: bytes, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:  # JSONDecodeError, or bytes that are not UTF-8
+        raise UserError(f"{where} is not valid JSON: {_first_line(error)}") from error
+
+
+def _as_row(value: Any, where: str) -> Row:
+    if not isinstance(value, dict):
+        raise UserError(f"{where} is not a JSON object with columns but {type(value).__name__}")
+    return value
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")
