@@ -1,0 +1,179 @@
+"""The policy in the learner: packed sequences in, log-probabilities of the completion tokens out.
+
+Invariants: sequences of one micro-batch never see each other, and no mask of tokens x tokens exists; logits exist for one
+chunk of tokens at a time, in the forward and in the backward pass; log-probabilities are those of the sampling
+distribution (logits divided by the temperature); nothing is random (dropout is never applied).
+"""
+
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
+
+from openrs_ray.errors import UserError
+from openrs_ray.packing import MicroBatch
+
+ATTENTION = "openrs_packed"
+
+
+class Policy(nn.Module):
+    """A causal language model whose forward pass gives log-probabilities instead of logits.
+
+    Its parameters are those of `model` under the prefix `model.`; tied ones appear once.
+    """
+
+    def __init__(self, model: PreTrainedModel, chunk_tokens: int) -> None:
+        super().__init__()
+        self.model = model
+        self.head = ChunkedLogprobs(model.get_output_embeddings().weight, chunk_tokens)
+
+    def forward(
+        self,
+        token_ids: Int[Tensor, " tokens"],
+        position_ids: Int[Tensor, " tokens"],
+        lengths: tuple[int, ...],
+        predictors: Int[Tensor, " completion_tokens"],
+        targets: Int[Tensor, " completion_tokens"],
+        temperature: float,
+    ) -> Float[Tensor, " completion_tokens"]:
+        """Float32 log-probability of each `targets` token, predicted from the position before it (`predictors`)."""
+        hidden = self.model.base_model(
+            input_ids=token_ids[None],
+            position_ids=position_ids[None],
+            use_cache=False,
+            **packed_arguments(lengths, token_ids.device),
+        ).last_hidden_state[0]
+        return self.head(hidden[predictors], targets, temperature)
+
+
+class ChunkedLogprobs(nn.Module):
+    """The output head fused with log-softmax and the pick of one token, over chunks of tokens.
+
+    A module of its own, called once per forward pass, because ZeRO-3 gathers a module's weights when it is called: a
+    loop over the model's own head would gather once per chunk, and ranks with other numbers of chunks would hang.
+    """
+
+    def __init__(self, weight: nn.Parameter, chunk_tokens: int) -> None:
+        super().__init__()
+        self.weight = weight
+        self.chunk_tokens = chunk_tokens
+
+    def forward(
+        self, hidden: Float[Tensor, "tokens hidden"], targets: Int[Tensor, " tokens"], temperature: float
+    ) -> Float[Tensor, " tokens"]:
+        return _TokenLogprobs.apply(hidden, self.weight, targets, temperature, self.chunk_tokens)
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """log softmax(hidden @ weight.T / temperature)[target]; the backward pass computes each chunk's logits again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, chunk_tokens: int
+    ) -> Tensor:
+        chosen, normalisers = [], []
+        for rows, wanted in zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True):
+            logits = F.linear(rows, weight).float().div_(temperature)
+            normalisers.append(logits.logsumexp(dim=-1))
+            chosen.append(logits.gather(-1, wanted[:, None])[:, 0])
+        normaliser = torch.cat(normalisers)
+        ctx.save_for_backward(hidden, weight, targets, normaliser)
+        ctx.temperature, ctx.chunk_tokens = temperature, chunk_tokens
+        return torch.cat(chosen) - normaliser
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, targets, normaliser = ctx.saved_tensors
+        hidden_gradient = torch.empty_like(hidden)
+        # float32 also for a bfloat16 weight: many small chunks are added up here.
+        weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
+        for start in range(0, len(targets), ctx.chunk_tokens):
+            chunk = slice(start, start + ctx.chunk_tokens)
+            logits = F.linear(hidden[chunk], weight).float().div_(ctx.temperature)
+            # d logp / d logits = onehot - softmax
+            slope = logits.sub_(normaliser[chunk, None]).exp_().neg_()
+            slope.scatter_add_(-1, targets[chunk, None], torch.ones_like(normaliser[chunk, None]))
+            slope = slope.mul_(gradient[chunk, None] / ctx.temperature).to(weight.dtype)
+            torch.mm(slope, weight, out=hidden_gradient[chunk])
+            weight_gradient += slope.T @ hidden[chunk]
+        return hidden_gradient, weight_gradient.to(weight.dtype), None, None, None
+
+
+def micro_batch_arguments(batch: MicroBatch, device: torch.device) -> dict[str, Any]:
+    """What `Policy.forward` needs of a micro-batch, on the device."""
+    token_ids = torch.from_numpy(batch.token_ids).long()
+    completion = torch.from_numpy(batch.completion_mask).nonzero()[:, 0]
+    return {
+        "token_ids": token_ids.to(device),
+        "position_ids": torch.from_numpy(batch.position_ids).long().to(device),
+        "lengths": tuple(int(length) for length in batch.lengths),
+        "predictors": (completion - 1).to(device),
+        "targets": token_ids[completion].to(device),
+    }
+
+
+def packed_arguments(lengths: tuple[int, ...], device: torch.device) -> dict[str, Any]:
+    """Keyword arguments that the model hands through to `packed_attention`."""
+    cumulative = torch.tensor((0, *lengths), device=device).cumsum(0, dtype=torch.int32)
+    return {"packed_lengths": lengths, "packed_cumulative": cumulative}
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Float[Tensor, "1 heads tokens head_dim"],
+    key: Float[Tensor, "1 kv_heads tokens head_dim"],
+    value: Float[Tensor, "1 kv_heads tokens head_dim"],
+    attention_mask: Tensor | None,
+    *,
+    packed_lengths: tuple[int, ...],
+    packed_cumulative: Int[Tensor, " sequences_plus_1"],
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Float[Tensor, "1 tokens heads head_dim"], None]:
+    """Causal attention within each sequence; the signature is transformers' `AttentionInterface`."""
+    grouped = query.shape[1] != key.shape[1]
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+        from torch.nn.attention.varlen import varlen_attn
+
+        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+        ends, longest, causal = packed_cumulative, max(packed_lengths), (-1, 0)
+        output = varlen_attn(
+            q, k, v, ends, ends, longest, longest, scale=scaling, window_size=causal, enable_gqa=grouped
+        )
+        return cast(Tensor, output)[None], None
+    parts = [
+        F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
+        for q, k, v in zip(*(tensor.split(packed_lengths, dim=2) for tensor in (query, key, value)), strict=True)
+    ]
+    return torch.cat(parts, dim=2).transpose(1, 2), None
+
+
+AttentionInterface.register(ATTENTION, packed_attention)
+
+
+def load_policy(path: str, dtype: str, chunk_tokens: int) -> Policy:
+    """The model in a folder or on the Hub, on the CPU, ready to train. UserError for a model that it would get wrong."""
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), attn_implementation=ATTENTION)
+    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"}:
+        raise UserError(f"Model {path} has {', '.join(sorted(kinds))} layers: only full attention can be trained here.")
+    policy = Policy(model, chunk_tokens)
+    _check_same_logits(policy, path)
+    return policy.train()
+
+
+@torch.no_grad()
+def _check_same_logits(policy: Policy, path: str) -> None:
+    """Only the head may stand between hidden states and logits (some families scale or cap them, or add a bias)."""
+    policy.eval()
+    ids = torch.arange(8) % policy.model.config.get_text_config().vocab_size
+    arguments = packed_arguments((len(ids),), ids.device)
+    logits = policy.model(ids[None], position_ids=torch.arange(len(ids))[None], use_cache=False, **arguments).logits[0]
+    expected = logits[:-1].float().log_softmax(-1).gather(-1, ids[1:, None])[:, 0]
+    positions = torch.arange(len(ids))
+    got = policy(ids, positions, (len(ids),), positions[:-1], ids[1:], 1.0)
+    if not torch.allclose(got, expected, atol=1e-2):
+        raise UserError(f"Model {path} computes its logits in a way that is not supported; use a Qwen2 or Llama model.")
