@@ -1,0 +1,73 @@
+"""Writing files so that a kill at any instant leaves the old content or the new, never half of it.
+
+A file is written under `NAME.tmp`, synced and renamed; names that end in `.tmp` are leftovers and count for nothing.
+JSON-lines files are append-only: a kill can tear the last line, which readers skip and the next append closes off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+TEMPORARY = ".tmp"
+
+
+def sync(path: Path) -> None:
+    """Force a file's bytes, or a folder's list of names, onto the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to; when the block ends well, it becomes `path` in one step."""
+    temporary = path.with_name(path.name + TEMPORARY)
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace `path` by `content` as JSON."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def append_line(path: Path, record: Mapping[str, Any], *, synced: bool = False) -> None:
+    """Append one JSON line in one write. After a torn line the new one starts on a line of its own."""
+    line = json.dumps(dict(record), allow_nan=False).encode() + b"\n"
+    with path.open("ab+", buffering=0) as file:
+        if file.seek(0, os.SEEK_END) > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                line = b"\n" + line
+        file.write(line)
+        if synced:
+            os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a JSON-lines file, in order; torn ones are left out. A missing file has no lines."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_bytes().splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:  # torn by a kill: a prefix of an object is never valid JSON
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+    return records

@@ -1,0 +1,86 @@
+"""How a model's parameters are cut into flat byte buckets for the journey from learner to engines.
+
+Both ends compute the same layout from the same list of parameters; nothing but names, dtypes and shapes is agreed on.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+_ALIGN = 16
+"""Every tensor starts at a multiple of this many bytes, so that any dtype can be viewed in place."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterSpec:
+    """Example: ParameterSpec("model.norm.weight", "bfloat16", (1536,))"""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * getattr(torch, self.dtype).itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Parameters that travel in one flat buffer, in order."""
+
+    parameters: tuple[ParameterSpec, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the flat buffer, padding included."""
+        return sum(_aligned(spec.nbytes) for spec in self.parameters)
+
+    def pack(self, tensors: Sequence[torch.Tensor], buffer: torch.Tensor) -> torch.Tensor:
+        """Copy the parameters into the start of a uint8 buffer and return the part that they fill.
+
+        Raises:
+            ValueError: a tensor is not what its spec says.
+        """
+        for view, tensor, spec in zip(self._slices(buffer), tensors, self.parameters, strict=True):
+            if tuple(tensor.shape) != spec.shape or tensor.dtype != getattr(torch, spec.dtype):
+                raise ValueError(f"{spec.name} is {tensor.dtype} {tuple(tensor.shape)}, not {spec.dtype} {spec.shape}")
+            size = spec.nbytes
+            view[:size].copy_(tensor.detach().reshape(-1).view(torch.uint8))
+            view[size:].zero_()
+        return buffer[: self.nbytes]
+
+    def unpack(self, buffer: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
+        """(name, tensor) pairs that are views into the buffer."""
+        return [
+            (spec.name, view[: spec.nbytes].view(getattr(torch, spec.dtype)).view(spec.shape))
+            for view, spec in zip(self._slices(buffer), self.parameters, strict=True)
+        ]
+
+    def _slices(self, buffer: torch.Tensor) -> Iterator[torch.Tensor]:
+        start = 0
+        for spec in self.parameters:
+            end = start + _aligned(spec.nbytes)
+            yield buffer[start:end]
+            start = end
+
+
+def plan_buckets(parameters: Sequence[ParameterSpec], bucket_bytes: int) -> tuple[Bucket, ...]:
+    """Fill buckets in parameter order up to `bucket_bytes`; a larger parameter has a bucket of its own."""
+    buckets: list[Bucket] = []
+    current: list[ParameterSpec] = []
+    size = 0
+    for spec in parameters:
+        if current and size + _aligned(spec.nbytes) > bucket_bytes:
+            buckets.append(Bucket(tuple(current)))
+            current, size = [], 0
+        current.append(spec)
+        size += _aligned(spec.nbytes)
+    if current:
+        buckets.append(Bucket(tuple(current)))
+    return tuple(buckets)
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // _ALIGN) * _ALIGN

@@ -1,0 +1,174 @@
+"""The record of every completion: one Parquet file per step and phase, and the proof that each problem was used once.
+
+Invariants: a file appears whole or not at all (temporary name, sync, rename), and its name says phase, step and
+attempt, so that superseded files are left out without opening them. The trainer writes the record of a step before it
+commits a checkpoint of that step; then no step that a checkpoint covers can lack its rows.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from openrs_ray.atomic import replacing
+from openrs_ray.attempts import read_attempts, superseded
+from openrs_ray.samples import Completion, Group, Verdict
+
+Phase = Literal["train", "evaluation"]
+FOLDER = "completions"
+_NAME = re.compile(r"(train|evaluation)-step-(\d+)-attempt-(\d+)\.parquet")
+
+SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("attempt", pa.int32()),
+        ("phase", pa.string()),
+        ("position", pa.int64()),
+        ("problem_index", pa.int64()),
+        ("sample", pa.int32()),
+        ("problem", pa.string()),
+        ("token_ids", pa.list_(pa.int32())),
+        ("text", pa.string()),
+        ("reward", pa.float64()),  # null: left out of the loss
+        ("rewards", pa.map_(pa.string(), pa.float64())),
+        ("status", pa.string()),
+        ("answer", pa.string()),
+        ("detail", pa.string()),
+        ("finish_reason", pa.string()),
+        ("length", pa.int32()),
+        ("versions", pa.list_(pa.struct([("version", pa.int64()), ("start", pa.int32()), ("end", pa.int32())]))),
+        ("mean_logprob", pa.float64()),
+        ("advantage", pa.float64()),  # null: left out of the loss, or an evaluation
+        ("worker", pa.int32()),
+        ("check_seconds", pa.float64()),
+    ]
+)
+
+
+class CompletionRecord:
+    """Writes the completions of one run to `RUN/completions/`."""
+
+    def __init__(self, run_folder: Path) -> None:
+        self.folder = run_folder / FOLDER
+
+    def write(
+        self,
+        step: int,
+        attempt: int,
+        groups: Sequence[Group],
+        texts: Sequence[Sequence[str]],
+        advantages: Sequence[Sequence[float]] | np.ndarray | None,
+        phase: Phase = "train",
+    ) -> Path:
+        """Write all completions of a step; returns the file.
+
+        `texts` and `advantages` are [group][sample]; advantages are NaN where a completion is left out of the loss, and
+        None in an evaluation. An evaluation's step is the policy version that was evaluated.
+        """
+        rows: list[dict[str, Any]] = []
+        for number, group in enumerate(groups):
+            for index, (completion, verdict) in enumerate(zip(group.completions, group.verdicts, strict=True)):
+                advantage = None if advantages is None else _finite(advantages[number][index])
+                rows.append(
+                    {"step": step, "attempt": attempt, "phase": phase}
+                    | {"problem_index": group.problem.index, "problem": group.problem.text}
+                    | {"text": texts[number][index], "advantage": advantage}
+                    | _columns(completion, verdict)
+                )
+        path = self.folder / f"{phase}-step-{step:06d}-attempt-{attempt:03d}.parquet"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary, compression="zstd")
+        return path
+
+
+@dataclass(frozen=True, slots=True)
+class Accounting:
+    """Whether every draw position of the steps trained so far was used exactly once."""
+
+    steps: int
+    """Steps recorded."""
+    completions: int
+    """Rows that count."""
+    lost: tuple[int, ...]
+    """Positions of which a completion is missing."""
+    doubled: tuple[int, ...]
+    """Positions of which a completion was counted more than once."""
+    unexpected: tuple[int, ...]
+    """Positions that these steps should not have reached."""
+
+    @property
+    def exact(self) -> bool:
+        return not (self.lost or self.doubled or self.unexpected)
+
+
+def current_rows(run_folder: Path, phase: Phase = "train", columns: list[str] | None = None) -> pa.Table:
+    """All rows of a phase that count, by step; rows of superseded attempts are left out."""
+    tables = [pq.read_table(path, columns=columns) for path in _current_files(run_folder, phase)]
+    if tables:
+        return pa.concat_tables(tables)
+    return SCHEMA.empty_table() if columns is None else SCHEMA.empty_table().select(columns)
+
+
+def check_accounting(run_folder: Path, problems_per_step: int, completions_per_problem: int) -> Accounting:
+    """Count how often each (position, sample) was trained on, over positions 0 .. steps x problems_per_step - 1."""
+    rows = current_rows(run_folder, "train", ["step", "position", "sample"])
+    steps = max(rows["step"].to_pylist(), default=0)
+    seen: dict[tuple[int, int], int] = {}
+    for pair in zip(rows["position"].to_pylist(), rows["sample"].to_pylist(), strict=True):
+        seen[pair] = seen.get(pair, 0) + 1
+    positions = range(steps * problems_per_step)
+    samples = range(completions_per_problem)
+    return Accounting(
+        steps=steps,
+        completions=rows.num_rows,
+        lost=tuple(position for position in positions if any((position, sample) not in seen for sample in samples)),
+        doubled=tuple(sorted({position for (position, _), times in seen.items() if times > 1})),
+        unexpected=tuple(sorted({place for place, sample in seen if place not in positions or sample not in samples})),
+    )
+
+
+def _current_files(run_folder: Path, phase: Phase) -> Iterator[Path]:
+    attempts = read_attempts(run_folder)
+    found = sorted(
+        (int(match[2]), int(match[3]), path)
+        for path in (run_folder / FOLDER).glob(f"{phase}-*.parquet")
+        if (match := _NAME.fullmatch(path.name))
+    )
+    newest = {step: attempt for step, attempt, _ in found}
+    for step, attempt, path in found:
+        # A run that goes on from step s may evaluate version s once more: not superseded, yet it must count once.
+        repeated = phase == "evaluation" and attempt < newest[step]
+        if not repeated and not superseded(attempts, attempt, step):
+            yield path
+
+
+def _columns(completion: Completion, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "position": completion.position,
+        "sample": completion.sample,
+        "token_ids": completion.token_ids.tolist(),
+        "reward": verdict.reward,
+        "rewards": list(verdict.rewards.items()),
+        "status": str(verdict.status),
+        "answer": verdict.answer,
+        "detail": verdict.detail,
+        "finish_reason": completion.finish_reason,
+        "length": len(completion.token_ids),
+        "versions": [{"version": span.version, "start": span.start, "end": span.end} for span in completion.versions],
+        "mean_logprob": _finite(completion.logprobs.mean()) if len(completion.logprobs) else None,
+        "worker": completion.worker,
+        "check_seconds": verdict.seconds,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
