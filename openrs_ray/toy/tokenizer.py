@@ -1,0 +1,37 @@
+"""The toy's tokenizer: one token per character, and one each for `<think>`, `</think>` and `\\boxed{`.
+
+A Qwen2Tokenizer, because that is what transformers loads for a Qwen2 model whatever class its folder names. The chat
+roles, the padding and the end of a turn are special tokens; the think tags are not, so they stay in a text decoded
+without special tokens, where the rewards look for them. Characters outside the alphabet are dropped.
+"""
+
+from transformers import AddedToken, Qwen2Tokenizer
+
+PAD, END, UNKNOWN = "<|pad|>", "<|end|>", "<|unknown|>"
+ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
+WORDS = ("<think>", "</think>", "\\boxed{")
+CHARACTERS = "0123456789+=;}.ĠĊ"
+"""As byte-level BPE spells them: the last two are a space and a line break."""
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def make_tokenizer() -> Qwen2Tokenizer:
+    """The tokenizer with its chat template."""
+    tokens = (PAD, END, UNKNOWN, *ROLES, *WORDS, *CHARACTERS)
+    tokenizer = Qwen2Tokenizer(
+        vocab={token: index for index, token in enumerate(tokens)},
+        merges=[],
+        pad_token=PAD,
+        eos_token=END,
+        unk_token=UNKNOWN,
+        additional_special_tokens=list(ROLES),
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=256,
+    )
+    tokenizer.add_tokens([AddedToken(word, special=False, normalized=False) for word in WORDS])
+    return tokenizer
