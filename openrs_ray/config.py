@@ -1,0 +1,311 @@
+"""The run's configuration: what a recipe may say, checked before anything starts.
+
+Every field carries one sentence, a type and bounds; unknown keys are refused. The sentences are what `--help` prints.
+Paths that name something built in (`toy`, `smollm2-135m-instruct`) are resolved by `openrs_ray.builtin`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of every part: unknown keys are errors, values never change after checking."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+class Run(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Name of the run; its folder inside `run.folder`."""
+    folder: Path = Path(os.environ.get("OPENRS_RUNS", "~/openrs_runs"))
+    """Folder of all runs: absolute (~ allowed), seen by every node, outside the submitted working directory."""
+    steps: Positive
+    """Optimizer steps of the whole run."""
+    seed: Count = 42
+    """Seed of the data order and of every sampled token."""
+
+    @model_validator(mode="after")
+    def _absolute(self) -> Run:
+        if not self.folder.expanduser().is_absolute():
+            raise ValueError(f"run.folder must be an absolute path, not {self.folder}")
+        return self
+
+    @property
+    def path(self) -> Path:
+        """The run's own folder."""
+        return self.folder.expanduser() / self.name
+
+
+class Model(Section):
+    path: str
+    """Start model: a folder, a Hub id, or the name of a built-in (`toy`, `smollm2-135m-instruct`)."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Number format of the policy in the learner's forward pass and in the rollout engines (optimizer state is float32)."""
+    chat_template: Path | None = None
+    """File with a Jinja chat template, used instead of the tokenizer's own."""
+
+
+class Example(Section):
+    problem: str
+    """A worked example's problem, shown as an earlier user turn."""
+    response: str
+    """Its full response, shown as the assistant's turn."""
+
+
+class Columns(Section):
+    problem: str = "problem"
+    """Column that holds the problem text."""
+    answer: str = "answer"
+    """Column that holds the gold answer: a string, a number or a list of accepted answers."""
+    answer_after: str | None = None
+    """When set, the gold answer is what follows the last occurrence of this marker in the answer column (GSM8K: "####")."""
+
+
+class Data(Section):
+    path: str
+    """Problems to train on: a Hub id, a .jsonl, .json or .parquet file, or `toy`."""
+    split: str = "train"
+    """Split to read when `path` is a Hub id."""
+    columns: Columns = Columns()
+    """Which columns hold what."""
+    system_prompt: str | None = None
+    """System message put before every problem."""
+    examples: tuple[Example, ...] = ()
+    """Worked examples put before every problem as earlier turns."""
+    suffix: str = ""
+    """Text appended to every problem."""
+    max_unparseable_share: Share = 0.01
+    """Largest share of gold answers that may be unparseable (those problems are dropped and counted) before it is an error."""
+    shuffle: bool = True
+    """Draw the problems in a new seeded order each epoch instead of file order."""
+
+
+class Evaluation(Section):
+    path: str | None = None
+    """Held-out problems (same forms and columns as `data`); none means no evaluation in the run."""
+    problems: Positive | None = None
+    """Use only the first so many held-out problems."""
+    samples: Positive = 1
+    """Completions sampled per held-out problem."""
+    every_steps: Count = 0
+    """Evaluate every so many steps besides before and after (0: only those two)."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """Sampling temperature of the evaluation (0: greedy)."""
+
+
+class Rollout(Section):
+    problems_per_step: Positive
+    """Problems drawn per optimizer step."""
+    completions_per_problem: Annotated[int, Field(ge=2)]
+    """Completions sampled per problem: the group that the advantage is normalised over."""
+    max_prompt_tokens: Positive = 512
+    """Longest prompt in tokens; problems with longer prompts are dropped and counted."""
+    max_completion_tokens: Positive
+    """Longest completion in tokens."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Sampling temperature; the learner uses the same."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Must stay 1 in training: a truncated distribution would bias the probability ratio."""
+    top_k: int = -1
+    """Must stay -1 in training, for the same reason."""
+    tensor_parallel: Positive = 1
+    """GPUs per rollout engine."""
+    max_sequences: Positive = 128
+    """Completions an engine works on at once."""
+    gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of each rollout GPU's memory that the engine may take."""
+    cpu_cache_gib: Annotated[float, Field(gt=0)] = 0.25
+    """Size of the key/value cache when the engine runs on a CPU."""
+    enforce_eager: bool = False
+    """Start faster without compiled graphs (always so on a CPU)."""
+    start_deadline_s: Seconds = 600
+    """How long an engine may take to start."""
+    deadline_s: Seconds = 1800
+    """How long the rollouts of one step may take."""
+
+    @model_validator(mode="after")
+    def _unbiased(self) -> Rollout:
+        if self.top_p != 1.0 or self.top_k != -1:
+            raise ValueError(
+                "rollout.top_p must be 1 and rollout.top_k must be -1: training on a truncated distribution biases the ratio"
+            )
+        return self
+
+
+class Rewards(Section):
+    weights: dict[str, float] = Field(default={"accuracy": 2.0, "format": 1.0}, min_length=1)
+    """Rewards by name with their weights (accuracy, format)."""
+    extraction: Literal["boxed", "any"] = "boxed"
+    """Where the answer is looked for: the last \\boxed{} only, or anywhere as math-verify does."""
+    processes: Positive = 2
+    """Processes that check answers."""
+    deadline_s: Seconds = 5.0
+    """A check that takes longer is killed and counted as a timeout, never as wrong."""
+    memory_gib: Annotated[float, Field(gt=0)] = 2.0
+    """Memory limit of one checking process."""
+    max_unjudged_share: Share = 0.1
+    """Largest share of a step's completions that may end without judgement (timeout, error) before the run stops."""
+
+
+class Loss(Section):
+    clip_epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """The probability ratio is clipped to [1 - epsilon, 1 + epsilon]."""
+    kl_beta: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the k3 KL penalty to the frozen start model (0: no reference model is loaded)."""
+    advantage_epsilon: Annotated[float, Field(ge=0)] = 1e-4
+    """Added to the group's standard deviation when advantages are normalised."""
+    normalization: Literal["tokens", "local_micro_batch"] = "tokens"
+    """Mean over all tokens of the step, or the published mean over each micro-batch (depends on how the step is split)."""
+
+
+class Learner(Section):
+    learning_rate: Annotated[float, Field(ge=0)] = 1e-6
+    """Peak learning rate of AdamW."""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    warmup_share: Share = 0.1
+    """Share of the steps over which the learning rate rises linearly from 0."""
+    final_share: Share = 0.1
+    """Learning rate at the last step as a share of the peak."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW weight decay."""
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW moment decays."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are scaled down to this global norm."""
+    zero_stage: Literal[1, 2, 3] = 2
+    """DeepSpeed ZeRO stage."""
+    micro_batch_tokens: Positive = 16384
+    """Token budget of one packed micro-batch (prompt and completion)."""
+    micro_batch_sequences: Positive | None = None
+    """Fixed number of completions per micro-batch, only for `loss.normalization: local_micro_batch`."""
+    logprob_chunk_tokens: Positive = 1024
+    """Tokens per chunk when logits are turned into log-probabilities."""
+    gradient_checkpointing: bool = True
+    """Recompute activations in the backward pass to save memory."""
+    start_deadline_s: Seconds = 600
+    """How long a learner rank may take to start."""
+    deadline_s: Seconds = 1800
+    """How long one optimizer step may take."""
+
+
+class Push(Section):
+    bucket_mib: Positive = 512
+    """Weights travel in buckets of about this size."""
+    deadline_s: Seconds = 120
+    """How long a push may take, on either side."""
+    probe_every: Positive = 10
+    """Compare log-probabilities of learner and engines on a probe batch at the first push and then every so many pushes."""
+    probe_tolerance: Annotated[float, Field(gt=0)] = 0.05
+    """Largest mean absolute difference of log-probability per token that the probe accepts (float32: 1e-3 is right)."""
+    max_mismatch_kl: Annotated[float, Field(gt=0)] = 0.05
+    """Largest mean k3 divergence per token between sampler and learner on a step's completions before the run stops."""
+
+
+class Placement(Section):
+    device: Literal["auto", "gpu", "cpu"] = "auto"
+    """Where engines and learner run; on a CPU every GPU below stands for `cpus_per_slot` CPUs."""
+    num_rollout_gpus: Positive = 1
+    """GPUs for rollout engines."""
+    num_learner_gpus: Positive = 3
+    """GPUs for the learner: one rank each, all on one node."""
+    colocated: bool = False
+    """Engines and learner ranks share the same GPUs (both numbers must be equal)."""
+    cpus_per_slot: Annotated[float, Field(gt=0)] = 1.0
+    """CPUs reserved for each engine GPU and each learner rank."""
+    threads: Positive | None = None
+    """Compute threads of each engine and learner rank on a CPU (default: all CPUs of the machine)."""
+    wait_s: Annotated[float, Field(ge=0)] = 20.0
+    """How long to wait for the cluster to have what is asked (raise it where an autoscaler adds nodes)."""
+
+
+class Checkpoint(Section):
+    every_steps: Positive = 50
+    """Keep a checkpoint, with the policy as safetensors, every so many steps and at the end."""
+    every_minutes: Annotated[float, Field(gt=0)] = 15.0
+    """Save for resuming every so many minutes, apart from the kept ones; only the newest stays."""
+    keep_last: Positive = 2
+    """How many kept checkpoints stay complete."""
+    keep_policies: bool = True
+    """Older kept checkpoints lose their optimizer state only; the exported policy stays."""
+    deadline_s: Seconds = 900
+    """How long saving may take."""
+
+
+class RunConfig(Section):
+    """Everything one run needs. See `launch/recipes/` for examples."""
+
+    run: Run
+    model: Model
+    data: Data
+    evaluation: Evaluation = Evaluation()
+    rollout: Rollout
+    rewards: Rewards = Rewards()
+    loss: Loss = Loss()
+    learner: Learner = Learner()
+    push: Push = Push()
+    placement: Placement = Placement()
+    checkpoint: Checkpoint = Checkpoint()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RunConfig:
+        place, rollout = self.placement, self.rollout
+        if place.num_rollout_gpus % rollout.tensor_parallel:
+            raise ValueError(
+                f"placement.num_rollout_gpus ({place.num_rollout_gpus}) must be a multiple of "
+                f"rollout.tensor_parallel ({rollout.tensor_parallel})"
+            )
+        if place.colocated and (place.num_rollout_gpus != place.num_learner_gpus or rollout.tensor_parallel > 1):
+            raise ValueError(
+                "placement.colocated needs placement.num_rollout_gpus equal to placement.num_learner_gpus and "
+                "rollout.tensor_parallel 1"
+            )
+        if place.colocated and place.device != "cpu" and rollout.gpu_memory_fraction > 0.6:
+            raise ValueError(
+                f"placement.colocated needs rollout.gpu_memory_fraction of at most 0.6, not {rollout.gpu_memory_fraction:g}: "
+                "the learner needs the rest of the GPU"
+            )
+        if self.completions_per_step < place.num_learner_gpus:
+            raise ValueError(
+                f"{self.completions_per_step} completions per step cannot be spread over "
+                f"{place.num_learner_gpus} learner ranks: raise rollout.problems_per_step"
+            )
+        if self.loss.normalization == "local_micro_batch":
+            size = self.learner.micro_batch_sequences
+            if size is None:
+                raise ValueError("loss.normalization local_micro_batch needs learner.micro_batch_sequences")
+            if self.completions_per_step % (size * place.num_learner_gpus):
+                raise ValueError(
+                    f"{self.completions_per_step} completions per step do not divide into micro-batches of {size} "
+                    f"on {place.num_learner_gpus} learner ranks"
+                )
+        elif self.learner.micro_batch_sequences is not None:
+            raise ValueError("learner.micro_batch_sequences is only for loss.normalization local_micro_batch")
+        if self.learner.micro_batch_tokens < self.max_sequence_tokens:
+            raise ValueError(
+                f"learner.micro_batch_tokens ({self.learner.micro_batch_tokens}) must hold one longest sequence "
+                f"of {self.max_sequence_tokens} tokens (prompt and completion)"
+            )
+        return self
+
+    @property
+    def completions_per_step(self) -> int:
+        return self.rollout.problems_per_step * self.rollout.completions_per_problem
+
+    @property
+    def max_sequence_tokens(self) -> int:
+        return self.rollout.max_prompt_tokens + self.rollout.max_completion_tokens
+
+    @property
+    def num_engines(self) -> int:
+        return self.placement.num_rollout_gpus // self.rollout.tensor_parallel

@@ -1,0 +1,256 @@
+"""What this machine has, found out by trying: GPUs, copies between them, broadcasts, memory, disk, ports, token, Hub.
+
+Each probe is a plain function that returns its finding or raises ProbeError. A probe may hang (a broken driver, a dead
+network disk), so callers run it through `within`, which ends it at a deadline.
+"""
+
+import csv
+import json
+import multiprocessing
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+GIB = 1 << 30
+
+
+class ProbeError(Exception):
+    """A probe that failed or did not answer in time: what happened, in one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU as nvidia-smi sees it. Example: Gpu(0, "NVIDIA A40", driver="580.95.05", total_mib=46068, used_mib=4)"""
+
+    index: int
+    name: str
+    driver: str
+    total_mib: int
+    used_mib: int
+
+
+def within(deadline_s: float, probe: Callable[[], T]) -> T:
+    """Run a probe in a process of its own and return its value; ProbeError if it fails or takes longer."""
+    return together(deadline_s, [probe])[0]
+
+
+def together(deadline_s: float, probes: Sequence[Callable[[], T]]) -> list[T]:
+    """Run probes at the same time, one process each, all within one deadline; none of them lives on."""
+    context = multiprocessing.get_context("fork")  # no CUDA and no threads here yet, and nothing to import again
+    processes, ends = [], []
+    for probe in probes:
+        end, other = context.Pipe(duplex=False)
+        process = context.Process(target=_answer, args=(probe, other), daemon=True)
+        process.start()
+        other.close()
+        processes.append(process)
+        ends.append(end)
+    try:
+        return _collect(ends, time.monotonic() + deadline_s, deadline_s)
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def _collect(ends: list[Connection], until: float, deadline_s: float) -> list[Any]:
+    answers: dict[int, Any] = {}
+    while len(answers) < len(ends):
+        pending = {place: end for place, end in enumerate(ends) if place not in answers}
+        ready = wait(list(pending.values()), max(0.0, until - time.monotonic()))
+        if not ready:
+            raise ProbeError(f"no answer within {deadline_s:.0f} s")
+        for place, end in pending.items():
+            if end in ready:
+                answers[place] = _receive(end)
+    return [answers[place] for place in range(len(ends))]
+
+
+def _receive(end: Connection) -> Any:
+    try:
+        good, answer = end.recv()
+    except EOFError:
+        raise ProbeError("the probe's process died") from None
+    if not good:
+        raise ProbeError(answer)
+    return answer
+
+
+def _answer(probe: Callable[[], Any], pipe: Connection) -> None:
+    # Libraries report on stderr what the answer says in one sentence.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    try:
+        pipe.send((True, probe()))
+    except Exception as error:  # whatever a driver or a library raises is the finding
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        pipe.send((False, first[:200]))
+
+
+def gpus() -> list[Gpu]:
+    """All GPUs of the machine; none when there is no nvidia-smi."""
+    fields = "index,name,driver_version,memory.total,memory.used"
+    if shutil.which("nvidia-smi") is None:
+        return []
+    run = subprocess.run(
+        ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"], capture_output=True, text=True
+    )
+    if run.returncode:
+        raise ProbeError(f"nvidia-smi failed: {(run.stdout + run.stderr).strip().splitlines()[0]}")
+    return parse_gpus(run.stdout)
+
+
+def parse_gpus(text: str) -> list[Gpu]:
+    """GPUs from nvidia-smi's CSV lines: index, name, driver, total MiB, used MiB."""
+    rows = csv.reader(text.splitlines(), skipinitialspace=True)
+    return [Gpu(int(index), name, driver, int(total), int(used)) for index, name, driver, total, used in rows]
+
+
+def torch_build() -> tuple[str, str | None]:
+    """Version of the installed torch, and the CUDA version it was built for (None: a CPU build)."""
+    import torch
+
+    return torch.__version__, torch.version.cuda
+
+
+def peer_copies(mib: int = 64) -> float:
+    """Copy random bytes between every two GPUs, both ways, and compare. Returns the slowest copy in GB/s.
+
+    Raises ProbeError when what arrived differs: with some IOMMU settings P2P copies succeed and carry garbage.
+    """
+    import torch
+
+    slowest = float("inf")
+    devices = range(torch.cuda.device_count())
+    for source in devices:
+        sent = torch.randint(0, 256, (mib << 20,), dtype=torch.uint8, device=f"cuda:{source}")
+        for target in devices:
+            if target == source:
+                continue
+            sent.to(f"cuda:{target}")  # the first copy opens the path
+            torch.cuda.synchronize(target)
+            start = time.perf_counter()
+            arrived = sent.to(f"cuda:{target}")
+            torch.cuda.synchronize(target)
+            slowest = min(slowest, (mib << 20) / 1e9 / (time.perf_counter() - start))
+            if not torch.equal(arrived.cpu(), sent.cpu()):
+                raise ProbeError(f"a copy from GPU {source} to GPU {target} arrived damaged")
+    return slowest
+
+
+def broadcast(processes: int, device: str, deadline_s: float, mib: int = 16) -> float:
+    """Broadcast random bytes from process 0 to all, each on its own GPU (NCCL) or on the CPU (gloo).
+
+    Returns the slowest receiver in GB/s. Raises ProbeError when what arrived differs or does not arrive in time.
+    """
+    port = free_port()
+    ranks = [partial(_broadcast_rank, rank, processes, device, port, deadline_s, mib) for rank in range(processes)]
+    return min(together(deadline_s, ranks))
+
+
+def _broadcast_rank(rank: int, processes: int, device: str, port: int, deadline_s: float, mib: int) -> float:
+    from datetime import timedelta
+
+    import torch
+    from torch import distributed
+
+    place = torch.device(f"cuda:{rank}" if device == "gpu" else "cpu")
+    expected = torch.randint(0, 256, (mib << 20,), dtype=torch.uint8, generator=torch.Generator().manual_seed(7))
+    distributed.init_process_group(
+        "nccl" if device == "gpu" else "gloo",
+        init_method=f"tcp://127.0.0.1:{port}",
+        rank=rank,
+        world_size=processes,
+        timeout=timedelta(seconds=deadline_s),
+        device_id=place if device == "gpu" else None,
+    )
+    elapsed = 0.0
+    for _ in range(2):  # the first one opens the connections
+        data = (expected if rank == 0 else torch.zeros_like(expected)).to(place)
+        start = time.perf_counter()
+        distributed.broadcast(data, src=0)
+        same = torch.equal(data.cpu(), expected)
+        elapsed = time.perf_counter() - start
+        if not same:
+            raise ProbeError(f"a broadcast arrived damaged at process {rank}")
+    distributed.destroy_process_group()
+    return (mib << 20) / 1e9 / elapsed
+
+
+def memory_bytes() -> int:
+    """Memory that programs may still take, without swapping; the container's limit counts where there is one."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
+        free = min(free, int(text) - int(used.read_text()))
+    return free
+
+
+def disk_bytes(folder: Path) -> int:
+    """Free bytes where `folder` lies or will lie. ProbeError if it cannot be written."""
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ProbeError(f"{folder} cannot be written")
+    return shutil.disk_usage(folder).free
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on. ProbeError if there is none."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", 0))
+        except OSError as error:
+            raise ProbeError(f"no free port on 127.0.0.1: {error}") from error
+        return int(probe.getsockname()[1])
+
+
+def listening(port: int) -> bool:
+    """Whether somebody answers on a port of this machine."""
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def ray_token() -> str | None:
+    """Where Ray finds its authentication token; None if there is none."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return "RAY_AUTH_TOKEN"
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    return str(path) if path.is_file() and path.stat().st_size else None
+
+
+def count_parameters(folder: Path) -> int | None:
+    """Parameters of a model folder, from the headers of its safetensors files; None if there are none."""
+    total = 0
+    for file in folder.glob("*.safetensors"):
+        with file.open("rb") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                size = 1
+                for extent in tensor["shape"]:
+                    size *= extent
+                total += size
+    return total or None
+
+
+def hub_answers(name: str, kind: str) -> None:
+    """Ask the Hub for a model or a dataset. ProbeError when it is not reached, not there or not allowed."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().repo_info(name, repo_type=kind, timeout=10)
+    except HfHubHTTPError as error:
+        raise ProbeError(f"the Hub refuses {name}: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,409 @@
+"""From a recipe and the command line to a checked RunConfig, and back to text a person reads.
+
+Every mistake becomes one UserError sentence that names the dotted field, what is wrong and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import textwrap
+import types
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+
+import annotated_types
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from openrs_ray.config import RunConfig
+from openrs_ray.errors import UserError
+
+IDENTITY = (
+    # Draw positions must mean the same problems before and after, or some would be trained on twice and others never.
+    "run.seed",
+    "data.path",
+    "data.split",
+    "data.columns",
+    "data.shuffle",
+    "rollout.max_prompt_tokens",  # which problems are dropped
+    "rollout.problems_per_step",
+    "rollout.completions_per_problem",
+    # What the policy reads and is paid for: another prompt or reward is another experiment under the same name.
+    "data.system_prompt",
+    "data.examples",
+    "data.suffix",
+    "model.chat_template",
+    "rewards.weights",
+    "rewards.extraction",
+    # What the saved DeepSpeed state fits: it loads only onto as many ranks and the same stage, and brings its own betas
+    # and weight decay along, so that a changed value would be ignored in silence.
+    "model.path",
+    "model.dtype",
+    "placement.num_learner_gpus",
+    "learner.zero_stage",
+    "learner.adam_betas",
+    "learner.weight_decay",
+    # The accuracy before training was measured with these; the accuracy after it must be too.
+    "evaluation.path",
+    "evaluation.problems",
+    "evaluation.samples",
+    "evaluation.temperature",
+)
+"""Fields that may not change when a run is resumed. Free to change: lengths of time, sizes of engines, micro-batches,
+the learning rate and the loss (both enter anew at every step), `run.steps`, and where the run lies."""
+
+_TYPE_NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's core types, so that 1e-6 is a number and both `no` and a date are text; no duplicate keys."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
+
+
+def load_config(recipe: Path, overrides: list[str]) -> RunConfig:
+    """Read a YAML recipe, apply `--dotted.field VALUE` or `--dotted.field=VALUE` in order, and check everything.
+
+    VALUE is YAML (lists and mappings too); for a text field it is taken as it stands. UserError for any mistake.
+    """
+    content = _read_recipe(recipe)
+    for dotted, text in _split_overrides(overrides):
+        _set(content, dotted, text)
+    try:
+        return RunConfig.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{recipe}: {_first_error(error)}") from error
+
+
+def flat(config: BaseModel | dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """JSON values of all fields by dotted name. Mappings such as `rewards.weights` are one value."""
+    content = config.model_dump(mode="json") if isinstance(config, BaseModel) else config
+    sections = {name for name, _ in _sections()}
+    values: dict[str, Any] = {}
+    for name, value in content.items():
+        dotted = f"{prefix}{name}"
+        if dotted in sections and isinstance(value, dict):
+            values |= flat(value, f"{dotted}.")
+        else:
+            values[dotted] = value
+    return values
+
+
+def check_resumable(saved: dict[str, Any], now: RunConfig) -> None:
+    """UserError if `now` changes what makes the saved run (the content of its config.json) the run that it is."""
+    before, after = flat(saved), flat(now)
+    for dotted, value in after.items():
+        fixed = any(dotted == name or dotted.startswith(f"{name}.") for name in IDENTITY)
+        if fixed and dotted in before and before[dotted] != value:
+            raise UserError(
+                f"{dotted} was {json.dumps(before[dotted])} when run {now.run.name} started and cannot become "
+                f"{json.dumps(value)} on resume: set it back, or choose another run.name."
+            )
+
+
+def help_text(width: int = 100) -> str:
+    """Every dotted field with its type, default and sentence, by section; no line is longer than `width`."""
+    lines = [
+        "python -m launch.train RECIPE [--dotted.field VALUE ...] [--dry-run] [--resume]",
+        "",
+        *textwrap.wrap("VALUE is written as in YAML: 2e-6, true, null, [a, b], {accuracy: 2.0}.", width),
+    ]
+    section = ""
+    for dotted, field in _fields():
+        if dotted.split(".")[0] != section:
+            section = dotted.split(".")[0]
+            lines += ["", f"{section}:"]
+        kind = f"({_describe(field)}{_default(field)})"
+        lines += textwrap.wrap(f"--{dotted}  {kind}", width, initial_indent="  ", subsequent_indent="      ")
+        lines += textwrap.wrap(
+            " ".join((field.description or "").split()), width, initial_indent="      ", subsequent_indent="      "
+        )
+    return "\n".join(lines) + "\n"
+
+
+def dry_run_text(config: RunConfig) -> str:
+    """What a run would do: sizes per step, who sits where, and every field that is not at its default."""
+    rollout, place, learner = config.rollout, config.placement, config.learner
+    per_rank = config.completions_per_step / place.num_learner_gpus
+    slots = f"slots of {place.cpus_per_slot:g} CPUs"
+    unit = {"gpu": "GPUs", "cpu": slots, "auto": f"GPUs (where there is none: {slots})"}[place.device]
+    shared = " (shared)" if place.colocated else ""
+    saving = config.checkpoint
+    rows = [
+        ("run", f"{config.run.path}, {config.run.steps} steps, seed {config.run.seed}"),
+        ("model", f"{config.model.path} in {config.model.dtype}"),
+        ("data", f"{config.data.path}, {config.run.steps * rollout.problems_per_step:,} problems drawn over the run"),
+        ("evaluation", _evaluation_text(config) if config.evaluation.path else "none"),
+        (
+            "one step",
+            f"{rollout.problems_per_step} problems x {rollout.completions_per_problem} completions = "
+            f"{config.completions_per_step} completions, at most "
+            f"{config.completions_per_step * rollout.max_completion_tokens:,} sampled tokens",
+        ),
+        ("rollout", f"{config.num_engines} engine(s) on {place.num_rollout_gpus} {unit}{shared}"),
+        (
+            "learner",
+            f"{place.num_learner_gpus} rank(s) on {place.num_learner_gpus} {unit}{shared}, ZeRO "
+            f"{learner.zero_stage}, about {per_rank:g} completions per rank in micro-batches of at most "
+            f"{learner.micro_batch_tokens:,} tokens",
+        ),
+        ("rewards", ", ".join(f"{weight:g} x {name}" for name, weight in config.rewards.weights.items())),
+        (
+            "checkpoints",
+            f"kept every {saving.every_steps} steps, for resuming every {saving.every_minutes:g} minutes",
+        ),
+    ]
+    text = "".join(f"{name:<12} {value}\n" for name, value in rows)
+    defaults = {dotted: field.get_default() for dotted, field in _fields()}
+    given = {dotted: value for dotted, value in flat(config).items() if value != _as_json(defaults.get(dotted))}
+    return text + "\nNot at their defaults:\n" + "".join(f"  {name}: {json.dumps(given[name])}\n" for name in given)
+
+
+def _evaluation_text(config: RunConfig) -> str:
+    part = config.evaluation
+    problems = f"{part.problems} problems" if part.problems else "all problems"
+    when = f", every {part.every_steps} steps" if part.every_steps else ""
+    return f"{problems} of {part.path} x {part.samples} samples, before and after{when}"
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return json.loads(json.dumps(value, default=str))
+
+
+# Reading
+
+
+def _read_recipe(recipe: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(recipe.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError as error:
+        nearby = sorted(path.name for path in recipe.parent.glob("*.yaml")) if recipe.parent.is_dir() else []
+        there = f"; {recipe.parent} has {', '.join(nearby)}" if nearby else ""
+        raise UserError(f"There is no recipe {recipe}{there}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Recipe {recipe} cannot be read as text ({error}).") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"Recipe {recipe} is not valid YAML: {_yaml_problem(error)}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"Recipe {recipe} must be a mapping with sections such as run, model and data.")
+    return content
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"line {error.problem_mark.line + 1}, {error.problem}"
+    return " ".join(str(error).split())
+
+
+def _split_overrides(overrides: list[str]) -> Iterator[tuple[str, str]]:
+    words = iter(overrides)
+    for word in words:
+        if not word.startswith("--") or len(word) == 2:
+            raise UserError(f"{word} was not expected here: change fields with --dotted.field VALUE.")
+        dotted, equals, text = word[2:].partition("=")
+        if not equals:
+            following = next(words, None)
+            if following is None or following.startswith("--"):
+                _resolve(dotted)  # a misspelt field is the likelier mistake: say that first
+                raise UserError(f"--{dotted} needs a value: --{dotted} VALUE.")
+            text = following
+        yield dotted, text
+
+
+def _set(content: dict[str, Any], dotted: str, text: str) -> None:
+    field, key = _resolve(dotted)
+    value = _value(field, dotted, text)
+    *parents, name = dotted.split(".")
+    if key is not None:  # an entry of a mapping: keep the recipe's others, or the default's
+        content = _section(content, parents[:-1])
+        entries = content.setdefault(parents[-1], field.get_default())
+        content[parents[-1]] = (dict(entries) if isinstance(entries, dict) else {}) | {key: value}
+    else:
+        _section(content, parents)[name] = value
+
+
+def _section(content: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    for name in names:
+        inner = content.get(name)
+        if not isinstance(inner, dict):
+            inner = content[name] = {}
+        content = inner
+    return content
+
+
+def _resolve(dotted: str) -> tuple[FieldInfo, str | None]:
+    """The field that a dotted name means and, for an entry of a mapping field, the entry's key."""
+    known = dict(_sections()) | dict(_fields())
+    if dotted in known:
+        return known[dotted], None
+    parent, _, key = dotted.rpartition(".")
+    if parent in known and get_origin(known[parent].annotation) is dict:
+        return known[parent], key
+    raise UserError(f"--{_unknown(dotted)}.")
+
+
+def _value(field: FieldInfo, dotted: str, text: str) -> Any:
+    kinds = _plain_types(field.annotation)
+    if kinds - {types.NoneType} <= {str, Path} and text[:1] not in ("'", '"'):
+        # Text as it stands, or "####" would be a comment, "7" a number and "Answer: x" a mapping.
+        return None if types.NoneType in kinds and text in ("null", "~") else text
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"--{dotted} {text} is not valid YAML: {_yaml_problem(error)}.") from error
+
+
+# The fields of RunConfig
+
+
+def _is_section(field: FieldInfo) -> type[BaseModel] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _sections(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        if inner := _is_section(field):
+            yield f"{prefix}{name}", field
+            yield from _sections(inner, f"{prefix}{name}.")
+
+
+def _fields(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        if inner := _is_section(field):
+            yield from _fields(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def _plain_types(annotation: Any) -> set[Any]:
+    if get_origin(annotation) is Annotated:
+        return _plain_types(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return set().union(*(_plain_types(part) for part in get_args(annotation)))
+    return {annotation}
+
+
+def _describe(field: FieldInfo) -> str:
+    return _type_text(field.annotation, field.metadata)
+
+
+def _type_text(annotation: Any, bounds: list[Any]) -> str:
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        inner = [bound for part in parts[1:] for bound in (part.metadata if isinstance(part, FieldInfo) else [part])]
+        return _type_text(parts[0], [*inner, *bounds])
+    if origin in (Union, types.UnionType):
+        return " or ".join("null" if part is types.NoneType else _type_text(part, bounds) for part in parts)
+    if origin is Literal:
+        return " or ".join(str(part) for part in parts)
+    if origin is dict:
+        filled = any(isinstance(bound, annotated_types.MinLen) for bound in bounds)
+        names, values = _type_text(parts[0], []), _type_text(parts[1], [])
+        return f"{'mapping, not empty,' if filled else 'mapping'} of {names} to {values}"
+    if origin is tuple:
+        if parts[-1] is Ellipsis:
+            return f"list of {_type_text(parts[0], [])}"
+        return f"{len(parts)} x {_type_text(parts[0], [])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "section with " + ", ".join(annotation.model_fields)
+    name = _TYPE_NAMES[annotation]
+    limits = " and ".join(filter(None, map(_bound_text, bounds)))
+    return f"{name} {limits}" if limits else name
+
+
+def _bound_text(bound: Any) -> str:
+    match bound:
+        case annotated_types.Gt(gt=limit):
+            return f"> {limit}"
+        case annotated_types.Ge(ge=limit):
+            return f">= {limit}"
+        case annotated_types.Lt(lt=limit):
+            return f"< {limit}"
+        case annotated_types.Le(le=limit):
+            return f"<= {limit}"
+    return ""
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return ", required"
+    return f", default {json.dumps(_as_json(field.get_default()))}"
+
+
+# Mistakes
+
+
+def _first_error(error: ValidationError) -> str:
+    # A misspelt field first: where it leaves a required one missing, it is the cause.
+    errors = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{_error_text(errors[0]).rstrip('.')}{more}."
+
+
+def _error_text(error: ErrorDetails) -> str:
+    dotted = ".".join(str(part) for part in error["loc"] if part != "[key]")
+    message = error["msg"].removeprefix("Value error, ").removesuffix(".")
+    field = (dict(_sections()) | dict(_fields())).get(dotted)
+    if error["type"] == "extra_forbidden":
+        return _unknown(dotted)
+    if error["type"] == "missing":
+        return f"{dotted} is missing{_meaning(field)}"
+    if error["type"] == "value_error":  # our own cross-checks name their fields themselves
+        return message
+    allowed = _describe(field) if field else message.removeprefix("Input should be ")
+    if error["type"] == "string_pattern_mismatch":
+        allowed = "letters, digits, dots, dashes and underscores, a letter or digit first"
+    value = " ".join(json.dumps(error["input"], default=str).split())
+    return f"{dotted} is {value if len(value) <= 60 else value[:57] + '...'}; allowed: {allowed}"
+
+
+def _meaning(field: FieldInfo | None) -> str:
+    if field is None:
+        return ""
+    sentence = f" ({field.description.strip().rstrip('.')})" if field.description else ""
+    return f"; give {_describe(field)}{sentence}"
+
+
+def _unknown(dotted: str) -> str:
+    names = [name for name, _ in (*_sections(), *_fields())]
+    parent, _, last = dotted.rpartition(".")
+    same_section = {name.rpartition(".")[2]: name for name in names if name.rpartition(".")[0] == parent}
+    same_name = [name for name in names if name.rpartition(".")[2] == last]
+    near = (
+        same_name[:1]
+        or [same_section[name] for name in difflib.get_close_matches(last, same_section, n=1)]
+        or difflib.get_close_matches(dotted, names, n=1)
+    )
+    return f"{dotted} is not a field; " + (f"the nearest one is {near[0]}" if near else "--help lists all fields")

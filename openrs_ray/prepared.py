@@ -1,0 +1,106 @@
+"""Everything a run needs that can be known, or be wrong, before any engine starts: model, tokenizer, problems."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import partial
+
+from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
+
+from openrs_ray.builtin import resolve_model
+from openrs_ray.config import RunConfig
+from openrs_ray.data.problems import LoadReport, load_problems
+from openrs_ray.data.prompts import load_tokenizer, response_prefix
+from openrs_ray.errors import UserError
+from openrs_ray.rewards.golds import parseable_golds
+from openrs_ray.rewards.table import check_reward_names
+from openrs_ray.samples import Problem
+
+
+@dataclass(frozen=True)
+class Prepared:
+    model_path: str
+    """Folder or Hub id that transformers and vLLM both load."""
+    tokenizer: PreTrainedTokenizerBase
+    eos_ids: tuple[int, ...]
+    """Tokens that end a completion."""
+    problems: tuple[Problem, ...]
+    held_out: tuple[Problem, ...]
+    """Problems of the run's own evaluation; empty without one."""
+    reports: tuple[LoadReport, ...]
+    """What became of the rows of each data set."""
+    opening: str
+    """What the chat template already wrote of every answer ("<think>" or nothing)."""
+
+    def fingerprint(self) -> str:
+        """A hash of all problems, prompts and golds in order: a resumed run must mean the same ones."""
+        content = hashlib.sha256()
+        for problem in (*self.problems, *self.held_out):
+            content.update(repr((problem.index, problem.prompt_ids, problem.gold)).encode())
+        return content.hexdigest()
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Load and check it all.
+
+    Raises:
+        UserError: something is missing or does not fit; one sentence.
+    """
+    check_reward_names(config.rewards)
+    model_path = resolve_model(config.model.path)
+    eos_ids = _check_model(config, model_path)
+    tokenizer = load_tokenizer(config.model)
+    limit = config.rollout.max_prompt_tokens
+    parseable = partial(parseable_golds, rewards=config.rewards)
+    train = load_problems(config.data, tokenizer, limit, parseable)
+    reports = [train.report]
+    held_out: tuple[Problem, ...] = ()
+    if config.evaluation.path is not None:
+        source = config.data.model_copy(update={"path": config.evaluation.path})
+        loaded = load_problems(source, tokenizer, limit, parseable)
+        held_out = loaded.problems[: config.evaluation.problems]
+        reports.append(loaded.report)
+    if len(train.problems) < config.rollout.problems_per_step:
+        raise UserError(
+            f"rollout.problems_per_step is {config.rollout.problems_per_step} but {config.data.path} has only "
+            f"{len(train.problems)} usable problems: lower it or give more data"
+        )
+    return Prepared(
+        model_path=model_path,
+        tokenizer=tokenizer,
+        eos_ids=eos_ids or (tokenizer.eos_token_id,),
+        problems=train.problems,
+        held_out=held_out,
+        reports=tuple(reports),
+        opening=response_prefix(train.problems[0].prompt_ids, tokenizer),
+    )
+
+
+def _check_model(config: RunConfig, model_path: str) -> tuple[int, ...]:
+    """The model's end-of-sequence ids, once its configuration is known to fit the run."""
+    try:
+        model = AutoConfig.from_pretrained(model_path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot read model.path {config.model.path!r}: {str(error).strip().splitlines()[0]}"
+        ) from error
+    kinds = set(getattr(model, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"}:
+        raise UserError(
+            f"{config.model.path} has {', '.join(sorted(kinds))} layers, but only full attention can be trained"
+        )
+    limit = getattr(model, "max_position_embeddings", None)
+    if limit is not None and config.max_sequence_tokens > limit:
+        raise UserError(
+            f"rollout.max_prompt_tokens + rollout.max_completion_tokens is {config.max_sequence_tokens} but "
+            f"{config.model.path} takes at most {limit} tokens"
+        )
+    heads, size = getattr(model, "num_attention_heads", 1), config.rollout.tensor_parallel
+    if heads % size:
+        raise UserError(
+            f"rollout.tensor_parallel ({size}) must divide the {heads} attention heads of {config.model.path}"
+        )
+    try:
+        ids = GenerationConfig.from_pretrained(model_path).eos_token_id
+    except OSError:  # a model without generation config: its main configuration says it
+        ids = getattr(model, "eos_token_id", None)
+    return tuple(ids) if isinstance(ids, list) else () if ids is None else (ids,)
