@@ -1,0 +1,86 @@
+"""From drawn problems to finished groups: sampling and judging overlap, completion by completion."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from actors.rollout import Request
+from actors.rollouts import RolloutWorkers
+from actors.waiting import within
+from openrs_ray.errors import RunError
+from openrs_ray.rewards.records import JudgeItem
+from openrs_ray.samples import Completion, Group, Problem, Verdict
+
+Decode = Callable[[Sequence[np.ndarray]], list[str]]
+"""Token ids of several completions to their texts, special tokens left out."""
+
+
+class Collector:
+    """Samples and judges a set of problems at a time.
+
+    A batch of completions goes to the reward pool the moment it leaves the engine, so that checking hides behind sampling.
+    """
+
+    def __init__(self, workers: RolloutWorkers, reward_pool: Any, decode: Decode, judge_deadline_s: float) -> None:
+        self._workers = workers
+        self._reward_pool = reward_pool
+        self._decode = decode
+        self._judge_deadline_s = judge_deadline_s
+
+    async def collect(
+        self, drawn: Sequence[tuple[int, Problem]], requests: Sequence[Request], version: int
+    ) -> list[Group]:
+        """The group of each drawn (position, problem), in order, sampled by policy `version`.
+
+        Raises:
+            RunError: a worker or the reward pool failed, or one of them missed its deadline.
+        """
+        gold = {position: problem.gold for position, problem in drawn}
+        completions: dict[tuple[int, int], Completion] = {}
+        judging: list[asyncio.Task[list[Verdict]]] = []
+        order: list[tuple[int, int]] = []
+        try:
+            async for batch in self._workers.generate(requests, version):
+                for completion in batch:
+                    completions[completion.position, completion.sample] = completion
+                    order.append((completion.position, completion.sample))
+                judging.append(asyncio.create_task(self._judge(batch, gold)))
+                for task in judging:
+                    if task.done():
+                        task.result()  # a reward pool that is lost is not worth sampling on for
+            judged = [verdict for verdicts in await asyncio.gather(*judging) for verdict in verdicts]
+        finally:
+            for task in judging:
+                task.cancel()
+        missing = {(request.position, request.sample) for request in requests} - completions.keys()
+        if missing:
+            raise RunError(
+                f"the rollout workers lost {len(missing)} of {len(requests)} completions: {sorted(missing)[:5]}"
+            )
+        verdicts = dict(zip(order, judged, strict=True))
+        return [_group(position, problem, completions, verdicts) for position, problem in drawn]
+
+    async def _judge(self, batch: list[Completion], gold: dict[int, tuple[str, ...]]) -> list[Verdict]:
+        texts = self._decode([completion.token_ids for completion in batch])
+        items = [
+            JudgeItem(text, len(completion.token_ids), completion.finish_reason, gold[completion.position])
+            for text, completion in zip(texts, batch, strict=True)
+        ]
+        return await within(
+            self._judge_deadline_s,
+            "the reward pool",
+            f"judge {len(items)} completions",
+            self._reward_pool.judge.remote(items),
+        )
+
+
+def _group(
+    position: int,
+    problem: Problem,
+    completions: dict[tuple[int, int], Completion],
+    verdicts: dict[tuple[int, int], Verdict],
+) -> Group:
+    keys = sorted(key for key in completions if key[0] == position)
+    return Group(position, problem, tuple(completions[key] for key in keys), tuple(verdicts[key] for key in keys))

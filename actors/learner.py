@@ -1,0 +1,319 @@
+"""One rank of the learner: a DeepSpeed ZeRO engine around the policy, and the frozen reference beside it.
+
+Life cycle, each call on ALL ranks with the same arguments (they wait for each other): `start` once, then `load` if the
+run is resumed, then any number of `train_step`, `score`, `full_parameters`, `save` and `export`.
+
+Invariants:
+- A step's gradient is that of the whole step's loss, whatever the number of ranks and micro-batches: DeepSpeed averages
+  over ranks, so every rank's loss is multiplied by their number; its own division by accumulation steps is switched off.
+- Gradients are summed, and sent between ranks, in float32; master weights and optimizer state are float32.
+- A step that DeepSpeed skipped (a gradient that is not finite) ends the run; it is never passed over.
+- The learning rate is set before each step from the step's number alone.
+"""
+
+import copy
+import os
+import random
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int32
+
+from openrs_ray.buckets import Bucket, ParameterSpec, plan_buckets
+from openrs_ray.config import RunConfig
+from openrs_ray.errors import RunError
+from openrs_ray.grpo import METRICS, LossInput, TrainingSequence, clipped_loss
+from openrs_ray.model import Policy, load_policy, micro_batch_arguments
+from openrs_ray.packing import MicroBatch, pack
+from openrs_ray.schedule import learning_rate
+
+STATE = "state"
+"""Name of the subfolder that `save` writes."""
+
+
+class LearnerRank:
+    """Example (one rank, CPU):
+
+    rank = LearnerRank(config, "/models/toy", rank=0, world_size=1, device="cpu")
+    rank.start(*rank.address())
+    metrics = rank.train_step(micro_batches, global_tokens=512, step=1)
+    """
+
+    def __init__(self, config: RunConfig, model_path: str, rank: int, world_size: int, device: str) -> None:
+        self.config = config
+        self.model_path = model_path
+        self.rank = rank
+        self.world_size = world_size
+        self.device = torch.device(device)
+        self.reference: Policy | None = None
+
+    # ------------------------------------------------------------------------------------------------ life cycle
+
+    def address(self) -> tuple[str, int]:
+        """Where rank 0 will listen for the others. All ranks are on one node."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            host, port = free.getsockname()
+        return host, port
+
+    def start(self, master_address: str, master_port: int) -> None:
+        """Load the start model and build the DeepSpeed engine; returns when all ranks have met."""
+        on_cpu = self.device.type == "cpu"
+        local_rank = 0 if on_cpu else self.device.index or 0
+        os.environ.update(
+            DS_ACCELERATOR="cpu" if on_cpu else "cuda",
+            RANK=str(self.rank),
+            WORLD_SIZE=str(self.world_size),
+            LOCAL_RANK=str(local_rank),
+            LOCAL_SIZE=str(self.world_size),
+            MASTER_ADDR=master_address,
+            MASTER_PORT=str(master_port),
+        )
+        if on_cpu:
+            torch.set_num_threads(self.config.placement.threads or os.cpu_count() or 1)
+        import deepspeed
+
+        if on_cpu:
+            # Used for inference only, yet compiled from C++ at the first start (25 s, and an error without a compiler).
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.utils.logger.setLevel("WARNING")
+        learner, model = self.config.learner, self.config.model
+        policy = load_policy(self.model_path, model.dtype, learner.logprob_chunk_tokens)
+        if self.config.loss.kl_beta > 0:
+            self.reference = copy.deepcopy(policy).to(self.device).eval().requires_grad_(False)
+        if learner.gradient_checkpointing:
+            policy.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        deepspeed.init_distributed(timeout=timedelta(seconds=learner.deadline_s), verbose=False)
+        self.policy = policy
+        self.engine, *_ = deepspeed.initialize(
+            model=policy, optimizer=self.make_optimizer(policy), config=self._deepspeed_config()
+        )
+
+    def make_optimizer(self, policy: Policy) -> torch.optim.Optimizer:
+        learner = self.config.learner
+        return torch.optim.AdamW(
+            policy.parameters(), lr=learner.learning_rate, betas=learner.adam_betas, weight_decay=learner.weight_decay
+        )
+
+    def _deepspeed_config(self) -> dict[str, Any]:
+        return {
+            # Only their product matters to DeepSpeed, and nothing here: see `train_step`.
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": 1,
+            "gradient_clipping": self.config.learner.max_grad_norm,
+            "zero_optimization": {"stage": self.config.learner.zero_stage},
+            # Stage 0 with bfloat16 would give Adam a spurious first step; the config does not offer it.
+            "bf16": {"enabled": self.config.model.dtype == "bfloat16"},
+            "data_types": {"grad_accum_dtype": "fp32"},
+            "communication_data_type": "fp32",
+            "zero_allow_untested_optimizer": True,
+            "steps_per_print": 10**9,
+        }
+
+    # ------------------------------------------------------------------------------------------------ training
+
+    def train_step(
+        self, micro_batches: Sequence[MicroBatch], global_tokens: int, step: int, left_out_tokens: int = 0
+    ) -> dict[str, float]:
+        """One optimizer step on this rank's share; all ranks have the same number of micro-batches (`packing.split`).
+
+        `global_tokens` is the number of completion tokens of the whole step, which the loss is a mean over;
+        `left_out_tokens` of them are in no micro-batch because they would add nothing to it. Returns the same metrics on
+        every rank: means over the tokens in the micro-batches, the gradient norm before clipping, and times. Raises
+        RunError when the gradient is not finite.
+        """
+        began = time.monotonic()
+        rate = learning_rate(step, self.config.run.steps, self.config.learner)
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = rate
+        real = torch.tensor([float(batch.completion_tokens > 0) for batch in micro_batches]).sum()
+        weigh = self._loss_weights(micro_batches, global_tokens, int(self._sum_over_ranks(real).item()))
+        sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self.device)
+        packed_tokens = sum(int(batch.lengths.sum()) for batch in micro_batches if batch.completion_tokens)
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        for i, (batch, weight) in enumerate(zip(micro_batches, weigh, strict=True)):
+            self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
+            output = clipped_loss(self._loss_input(batch), self.config.loss)
+            self.engine.backward(output.total * (weight * self.world_size), scale_wrt_gas=False)
+            sums += output.sums
+            loss += output.total.detach().double() * weight
+        self.engine.step()
+        if not self.engine.was_step_applied():
+            raise RunError(
+                f"Learner rank {self.rank}: the gradient of step {step} is not finite; no weight was changed."
+            )
+        extra = torch.tensor([packed_tokens, loss], dtype=torch.float64, device=self.device)
+        return self._metrics(
+            self._sum_over_ranks(torch.cat([sums, extra])).tolist(),
+            global_tokens - left_out_tokens,
+            rate,
+            time.monotonic() - began,
+        )
+
+    def _loss_weights(self, micro_batches: Sequence[MicroBatch], global_tokens: int, real: int) -> list[float]:
+        """What each micro-batch's summed loss is multiplied by, so that the sum over all ranks is the step's loss.
+
+        tokens: 1 / all completion tokens of the step. local_micro_batch: 1 / (own tokens x number of micro-batches that
+        have any), the published mean of means.
+        """
+        if self.config.loss.normalization == "tokens":
+            return [1.0 / global_tokens] * len(micro_batches)
+        return [1.0 / (max(batch.completion_tokens, 1) * real) for batch in micro_batches]
+
+    def _loss_input(self, batch: MicroBatch) -> LossInput:
+        arguments = self._arguments(batch, self.config.rollout.temperature)
+        reference = None
+        if self.reference is not None:
+            with torch.no_grad():
+                reference = self.reference(**arguments)
+        return LossInput(
+            logprobs=self.engine(**arguments),
+            behaviour_logprobs=torch.from_numpy(batch.behaviour_logprobs).to(self.device),
+            advantages=torch.from_numpy(batch.advantages).to(self.device),
+            reference_logprobs=reference,
+        )
+
+    def _arguments(self, batch: MicroBatch, temperature: float) -> dict[str, Any]:
+        return {**micro_batch_arguments(batch, self.device), "temperature": temperature}
+
+    def _metrics(self, sums: list[float], expected_tokens: int, rate: float, seconds: float) -> dict[str, float]:
+        clipped, kl, mismatch, entropy, ratio, tokens, packed_tokens, loss = sums
+        if tokens != expected_tokens:
+            raise RunError(f"Learner: the ranks trained on {tokens:.0f} tokens, but the step has {expected_tokens}.")
+        per_token = 1.0 / max(tokens, 1.0)
+        return {
+            "loss": loss,
+            "grad_norm": float(self.engine.get_global_grad_norm()),
+            "learning_rate": rate,
+            "clipped_share": clipped * per_token,
+            "kl": kl * per_token,
+            "mismatch_kl": mismatch * per_token,
+            "entropy": entropy * per_token,
+            "ratio": ratio * per_token,
+            "completion_tokens": tokens,
+            "packed_tokens": packed_tokens,
+            "seconds": seconds,
+        }
+
+    def _sum_over_ranks(self, values: torch.Tensor) -> torch.Tensor:
+        values = values.to(self.device)
+        torch.distributed.all_reduce(values)
+        return values
+
+    # ------------------------------------------------------------------------------------------------ scoring
+
+    @torch.no_grad()
+    def score(
+        self,
+        sequences: Sequence[tuple[Int32[np.ndarray, " prompt"], Int32[np.ndarray, " completion"]]],
+        temperature: float,
+    ) -> list[Float32[np.ndarray, " completion"]]:
+        """Log-probabilities of the completions, in order, by the path that trains; the same result on all ranks."""
+        scored: list[np.ndarray] = []
+        self.policy.eval()
+        for run in self._consecutive(sequences):
+            batch = pack(run)
+            logprobs = self.engine(**self._arguments(batch, temperature)).float().cpu().numpy()
+            scored += np.split(logprobs, np.cumsum([len(sequence.completion_ids) for sequence in run])[:-1])
+        self.policy.train()
+        return scored
+
+    def _consecutive(self, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> Iterator[list[TrainingSequence]]:
+        """Runs of sequences, in order, within the token budget."""
+        run: list[TrainingSequence] = []
+        for prompt, completion in sequences:
+            blank = np.zeros(len(completion), dtype=np.float32)
+            sequence = TrainingSequence(np.asarray(prompt), np.asarray(completion), blank, 0.0)
+            if run and sum(map(len, run)) + len(sequence) > self.config.learner.micro_batch_tokens:
+                yield run
+                run = []
+            run.append(sequence)
+        if run:
+            yield run
+
+    # ------------------------------------------------------------------------------------------------ weights
+
+    def parameter_specs(self) -> list[ParameterSpec]:
+        """Every parameter as it lies in a checkpoint, full shape, in the order they are sent; tied ones once."""
+        return [
+            ParameterSpec(name, str(p.dtype).removeprefix("torch."), tuple(getattr(p, "ds_shape", p.shape)))
+            for name, p in self.policy.model.named_parameters()
+        ]
+
+    def full_parameters(self, bucket_bytes: int) -> Iterator[tuple[Bucket, list[torch.Tensor]]]:
+        """Buckets of full parameters, in order; a bucket's tensors are valid only until the next one is asked for."""
+        parameters = dict(self.policy.model.named_parameters())
+        for bucket in plan_buckets(self.parameter_specs(), bucket_bytes):
+            members = [parameters[spec.name] for spec in bucket.parameters]
+            with self._gathered(members):
+                yield bucket, [member.data for member in members]
+
+    def _gathered(self, parameters: list[torch.nn.Parameter]) -> Any:
+        if self.config.learner.zero_stage < 3:
+            return nullcontext()
+        import deepspeed
+
+        return deepspeed.zero.GatheredParameters(parameters)
+
+    # ------------------------------------------------------------------------------------------------ state
+
+    def save(self, folder: Path) -> None:
+        """Write `folder/state`: weights, optimizer, random states, a part per rank. Not atomic: the caller renames."""
+        self.engine.save_checkpoint(str(folder), tag=STATE, save_latest=False)
+        torch.save(_random_states(), self._random_file(folder))
+        torch.distributed.barrier()
+
+    def load(self, folder: Path) -> None:
+        """Continue from what `save` wrote with the same number of ranks."""
+        path, _ = self.engine.load_checkpoint(str(folder), tag=STATE)
+        if path is None:
+            raise RunError(f"Learner rank {self.rank}: the checkpoint in {folder} cannot be loaded.")
+        _restore_random_states(torch.load(self._random_file(folder), weights_only=False))
+
+    def _random_file(self, folder: Path) -> Path:
+        return Path(folder) / STATE / f"random_rank_{self.rank}.pt"
+
+    def export(self, folder: Path) -> None:
+        """Write the policy as a model folder (safetensors, config, tokenizer) that plain transformers and vLLM load."""
+        weights: dict[str, torch.Tensor] = {}
+        for bucket, tensors in self.full_parameters(bucket_bytes=1 << 30):
+            if self.rank == 0:
+                for spec, tensor in zip(bucket.parameters, tensors, strict=True):
+                    weights[spec.name] = tensor.to("cpu", copy=True)
+        if self.rank == 0:
+            self._write_model(Path(folder), weights)
+        torch.distributed.barrier()
+
+    def _write_model(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
+        from huggingface_hub import save_torch_state_dict
+        from transformers import AutoTokenizer
+
+        folder.mkdir(parents=True, exist_ok=True)
+        save_torch_state_dict(weights, folder)
+        self.policy.model.config.save_pretrained(folder)
+        if self.policy.model.generation_config is not None:
+            self.policy.model.generation_config.save_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(self.model_path)
+        if self.config.model.chat_template is not None:
+            tokenizer.chat_template = self.config.model.chat_template.expanduser().read_text(encoding="utf-8")
+        tokenizer.save_pretrained(folder)
+
+
+def _random_states() -> dict[str, Any]:
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    return {"torch": torch.get_rng_state(), "cuda": cuda, "numpy": np.random.get_state(), "python": random.getstate()}
+
+
+def _restore_random_states(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] is not None:
+        torch.cuda.set_rng_state(states["cuda"])
+    np.random.set_state(states["numpy"])
+    random.setstate(states["python"])

@@ -1,0 +1,163 @@
+"""The learner as the trainer uses it: groups in, one optimizer step on all ranks, weights out."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from actors.placement import Placement
+from actors.sender import SendingRank, StagedBucket
+from actors.waiting import within
+from openrs_ray.buckets import Bucket
+from openrs_ray.config import RunConfig
+from openrs_ray.errors import RunError
+from openrs_ray.grpo import TrainingSequence, advantages
+from openrs_ray.packing import split
+from openrs_ray.samples import Group
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one optimizer step did."""
+
+    metrics: dict[str, float]
+    advantages: np.ndarray
+    """float64 [groups, completions]; NaN where a completion was left out of the loss."""
+
+
+class LearnerGroup:
+    """Handles of all learner ranks; every call goes to all of them and has a deadline."""
+
+    def __init__(
+        self, config: RunConfig, placement: Placement, model_path: str, rank_class: type[SendingRank] = SendingRank
+    ) -> None:
+        self._config = config
+        size = len(placement.layout.learner)
+        device = "cpu" if placement.layout.device == "cpu" else "cuda:0"  # a rank sees one GPU: its own
+        self._ranks = [
+            ray.remote(rank_class)
+            .options(**placement.learner_options(rank))
+            .remote(config, model_path, rank, size, device)
+            for rank in range(size)
+        ]
+
+    async def start(self) -> None:
+        deadline_s = self._config.learner.start_deadline_s
+        host, port = await within(deadline_s, "learner rank 0", "start", self._ranks[0].address.remote())
+        await self._all("start", deadline_s, "start DeepSpeed", host, port)
+
+    async def train(self, groups: Sequence[Group], step: int) -> Update:
+        """One optimizer step on these groups.
+
+        Raises:
+            RunError: no completion could be learned from, a rank failed, or the step was not applied.
+        """
+        loss, learner = self._config.loss, self._config.learner
+        values = advantages(np.stack([group.rewards() for group in groups]), loss.advantage_epsilon)
+        sequences = training_sequences(groups, values)
+        if not sequences:
+            raise RunError(f"step {step} has no judged completion to learn from: look at the verdicts in the record")
+        local = loss.normalization == "local_micro_batch"
+        tokens = completion_tokens(sequences)
+        # A group without spread has advantage 0 and adds nothing to the gradient, but for its tokens in the mean; no need
+        # to compute that nothing. (The KL penalty has a gradient everywhere, and the local mean depends on the split.)
+        useful = sequences if local or loss.kl_beta > 0 else [s for s in sequences if s.advantage != 0]
+        batches = split(
+            useful,
+            len(self._ranks),
+            micro_batch_tokens=None if local else learner.micro_batch_tokens,
+            micro_batch_sequences=learner.micro_batch_sequences if local else None,
+        )
+        metrics = await asyncio.gather(
+            *(
+                within(
+                    learner.deadline_s,
+                    f"learner rank {rank}",
+                    f"train step {step}",
+                    actor.train_step.remote(batch, tokens, step, tokens - completion_tokens(useful)),
+                )
+                for rank, (actor, batch) in enumerate(zip(self._ranks, batches, strict=True))
+            )
+        )
+        return Update(metrics[0], values)
+
+    async def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[np.ndarray]:
+        """Log-probabilities (temperature 1) of the sequences' completion tokens under the current weights."""
+        deadline_s = self._config.push.deadline_s
+        scores: list[list[np.ndarray]] = await self._all("score", deadline_s, "score the probe", list(sequences), 1.0)
+        return scores[0]
+
+    async def check_shared_folder(self, run_folder: Path) -> None:
+        """RunError when the learner's node does not see the run folder that the driver writes to."""
+        if not all(await self._all("sees", 60, "look for the run folder", str(run_folder / "config.json"))):
+            raise RunError(
+                f"the learner's node does not see {run_folder}: put run.folder on a file system that all nodes share"
+            )
+
+    async def save(self, folder: Path) -> None:
+        await self._all("save", self._config.checkpoint.deadline_s, "save its state", str(folder))
+
+    async def load(self, folder: Path) -> None:
+        await self._all("load", self._config.checkpoint.deadline_s, "load its state", str(folder))
+
+    async def export(self, folder: Path) -> None:
+        await self._all("export", self._config.checkpoint.deadline_s, "export the policy", str(folder))
+
+    async def push_buckets(self) -> tuple[Bucket, ...]:
+        buckets: tuple[Bucket, ...] = (await self._all("push_buckets", 60, "list its parameters"))[0]
+        return buckets
+
+    async def push_address(self) -> tuple[str, int]:
+        """Address and free port on rank 0's node."""
+        return await within(60, "learner rank 0", "find a free port", self._ranks[0].push_address.remote())
+
+    async def join_push(self, transport: str, host: str, port: int, world_size: int) -> None:
+        await self._all(
+            "join_push", self._config.push.deadline_s, "join the push group", transport, host, port, world_size
+        )
+
+    async def send(self) -> list[int]:
+        digests: list[list[int]] = await self._all("send", self._config.push.deadline_s, "send weights")
+        return digests[0]
+
+    async def stage(self, first: bool) -> list[StagedBucket]:
+        """The next bucket as every rank has staged it; empty after the last one."""
+        staged = await self._all("stage", self._config.push.deadline_s, "stage a weight bucket", first)
+        return [part for part in staged if part is not None]
+
+    async def _all(self, method: str, deadline_s: float, what: str, *arguments: Any) -> list[Any]:
+        return list(
+            await asyncio.gather(
+                *(
+                    within(deadline_s, f"learner rank {rank}", what, getattr(actor, method).remote(*arguments))
+                    for rank, actor in enumerate(self._ranks)
+                )
+            )
+        )
+
+
+def completion_tokens(sequences: Sequence[TrainingSequence]) -> int:
+    return sum(len(sequence.completion_ids) for sequence in sequences)
+
+
+def training_sequences(groups: Sequence[Group], values: np.ndarray) -> list[TrainingSequence]:
+    """The completions that have an advantage, in group and sample order.
+
+    Args:
+        values: float64 [groups, completions] advantages, NaN for those left out.
+    """
+    return [
+        TrainingSequence(
+            prompt_ids=np.asarray(group.problem.prompt_ids, dtype=np.int32),
+            completion_ids=completion.token_ids,
+            sampler_logprobs=completion.logprobs,
+            advantage=float(advantage),
+        )
+        for group, row in zip(groups, values, strict=True)
+        for completion, advantage in zip(group.completions, row, strict=True)
+        if not np.isnan(advantage)
+    ]

@@ -1,0 +1,160 @@
+"""Puts the actors on the cluster: connects to Ray, reserves every actor's place at once, or says what is missing."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from openrs_ray.config import RunConfig
+from openrs_ray.errors import RunError, UserError
+from openrs_ray.layout import Device, Layout, plan_layout
+
+_OBJECT_STORE_BYTES = 256 << 20
+"""Object store of a Ray that the trainer starts itself: token ids and log-probabilities are all that lies in it."""
+
+
+def joins_cluster() -> bool:
+    """Whether the run joins a running cluster (a submitted job has RAY_ADDRESS set) or starts a Ray of its own."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+@contextmanager
+def connection() -> Iterator[None]:
+    """Join the cluster of RAY_ADDRESS, or start a Ray of our own; it is left, or ends, with the block."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if joins_cluster():
+        try:
+            ray.init(log_to_driver=False, logging_level="warning")
+        except (ConnectionError, RuntimeError) as error:
+            raise UserError(
+                f"no Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: start one with `ray start --head` "
+                f"or unset RAY_ADDRESS ({error})"
+            ) from error
+    else:
+        # "local", since Ray would otherwise join any cluster that happens to run on this machine.
+        try:
+            ray.init(
+                address="local",
+                log_to_driver=False,
+                logging_level="warning",
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+            )
+        except Exception as error:  # Ray raises bare ones when the machine is too busy or full to start it
+            raise RunError(f"Ray did not start on this machine: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_machine(config: RunConfig) -> None:
+    """UserError when this machine alone, without other nodes, has less than the run asks for. Starts nothing."""
+    has = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    asked = plan_layout(config, _device(config, has["GPU"])).total()
+    if any(asked[name] > has[name] for name in asked):
+        raise UserError(
+            f"the run asks for {_amounts(asked)} but this machine has {_amounts(has)}: lower placement.num_rollout_gpus, "
+            "placement.num_learner_gpus or placement.cpus_per_slot, or set RAY_ADDRESS to a cluster that has them"
+        )
+
+
+def place(config: RunConfig) -> "Placement":
+    """Reserve the run's places in the connected cluster; UserError when it does not have them."""
+    return reserve(config, plan_layout(config, _device(config, ray.cluster_resources().get("GPU", 0.0))))
+
+
+def _device(config: RunConfig, gpus: float) -> Device:
+    """`auto` means GPUs where there are any."""
+    if config.placement.device != "auto":
+        return config.placement.device
+    return "gpu" if gpus else "cpu"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Reserved places, one per actor, and the environment each kind of actor starts in."""
+
+    layout: Layout
+    threads: int
+    learner_group: PlacementGroup
+    rollout_group: PlacementGroup
+    """Holds one bundle per engine and last the reward pool's; on shared GPUs it is the learner's group itself."""
+
+    def learner_options(self, rank: int) -> dict[str, Any]:
+        return self._options(self.learner_group, rank, self.layout.learner[rank], self._threads())
+
+    def rollout_options(self, worker: int) -> dict[str, Any]:
+        variables = self._threads() | {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
+        if self.layout.device == "cpu":
+            # One process per engine; no thread pinning on small machines; nothing to compile without graphs (compiling a
+            # helper of the sampler would cost 25 s and a C++ compiler at the first token).
+            variables |= {
+                "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+                "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+                "TORCH_COMPILE_DISABLE": "1",
+            }
+        if self.layout.transport == "ipc":
+            variables |= {"VLLM_ALLOW_INSECURE_SERIALIZATION": "1"}  # GPU memory handles are not plain data
+        return self._options(self.rollout_group, worker, self.layout.rollout[worker], variables)
+
+    def reward_options(self) -> dict[str, Any]:
+        last = len(self.layout.rollout)
+        return self._options(self.rollout_group, last, {"CPU": self.layout.reward_cpus}, {"CUDA_VISIBLE_DEVICES": ""})
+
+    def _options(
+        self, group: PlacementGroup, index: int, bundle: dict[str, float], variables: dict[str, str]
+    ) -> dict[str, Any]:
+        return {
+            "num_cpus": bundle["CPU"],
+            "num_gpus": bundle.get("GPU", 0),
+            "runtime_env": {"env_vars": variables},
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
+        }
+
+    def _threads(self) -> dict[str, str]:
+        return {"OMP_NUM_THREADS": str(self.threads)} if self.layout.device == "cpu" else {}
+
+    def release(self) -> None:
+        remove_placement_group(self.rollout_group)
+        if not self.layout.colocated:
+            remove_placement_group(self.learner_group)
+
+
+def reserve(config: RunConfig, layout: Layout) -> Placement:
+    """Reserve all places, waiting `placement.wait_s` for the cluster to have them.
+
+    Raises:
+        UserError: the cluster does not have what the layout asks; says what it has.
+    """
+    reward = {"CPU": layout.reward_cpus}
+    if layout.colocated:
+        shared = [{name: 2 * amount for name, amount in bundle.items()} for bundle in layout.learner]
+        learner = rollout = placement_group([*shared, reward], strategy="STRICT_PACK")
+    else:
+        learner = placement_group(list(layout.learner), strategy="STRICT_PACK")
+        rollout = placement_group([*layout.rollout, reward], strategy="PACK")
+    threads = config.placement.threads or os.cpu_count() or 1
+    placement = Placement(layout, threads, learner, rollout)
+    deadline = time.monotonic() + config.placement.wait_s
+    for group in (learner, rollout):
+        if not group.wait(max(0.1, deadline - time.monotonic())):
+            placement.release()
+            raise UserError(
+                f"the run asks for {_amounts(layout.total())} (the learner's on one node) but the cluster has "
+                f"{_amounts(ray.cluster_resources())}, free {_amounts(ray.available_resources())}: lower "
+                "placement.num_rollout_gpus, placement.num_learner_gpus or placement.cpus_per_slot, add nodes, or raise "
+                f"placement.wait_s ({config.placement.wait_s:.0f} s) if nodes are on their way"
+            )
+    return placement
+
+
+def _amounts(resources: dict[str, float]) -> str:
+    return " and ".join(f"{resources.get(name, 0):g} {name}s" for name in ("GPU", "CPU"))

@@ -1,0 +1,40 @@
+"""The reward pool as an actor: completions in, verdicts out, in processes that a deadline can end.
+
+One actor owns all checking processes of its node. It is asynchronous: many calls wait at once, and each returns as soon
+as its own items are judged.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from openrs_ray import config
+from openrs_ray.rewards.judge import WARM_UP, Judge
+from openrs_ray.rewards.pool import CheckPool
+from openrs_ray.rewards.records import JudgeItem
+from openrs_ray.rewards.table import check_reward_names
+from openrs_ray.samples import Verdict
+
+
+class RewardPool:
+    """Life: processes start with the actor; `close` ends them, as does the end of the actor's process."""
+
+    def __init__(self, rewards: config.Rewards) -> None:
+        check_reward_names(rewards)
+        self._pool: CheckPool[JudgeItem] = CheckPool(
+            Judge(dict(rewards.weights), rewards.extraction),
+            processes=rewards.processes,
+            deadline_s=rewards.deadline_s,
+            memory_gib=rewards.memory_gib,
+            warm_up=WARM_UP,
+        )
+
+    async def judge(self, items: Sequence[JudgeItem]) -> list[Verdict]:
+        """The verdicts in the items' order. Raises RunError when no checking process can be started."""
+        return await self._pool.judge_many(items)
+
+    async def counts(self) -> Mapping[str, int]:
+        """checks, timeouts, errors and replaced processes so far."""
+        return asdict(self._pool.counts())
+
+    async def close(self) -> None:
+        self._pool.close()

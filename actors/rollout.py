@@ -1,0 +1,298 @@
+"""A rollout worker: one vLLM engine in one Ray actor. Token ids in, completions out.
+
+Every completion is a request of its own with its own seed, so that a slow one holds up nobody. The engine starts with
+dummy weights; nothing it says means anything before the first push has arrived and been proven.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from openrs_ray.config import RunConfig
+from openrs_ray.errors import RunError
+from openrs_ray.samples import Completion, VersionSpan
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.outputs import RequestOutput
+
+T = TypeVar("T")
+
+_BATCH_WINDOW_S = 0.02
+"""Completions that end within this time of each other leave the actor together: fewer messages, no noticeable delay."""
+
+_LIVENESS_S = 0.5
+"""How often a call that waits looks whether the engine's process still lives: vLLM leaves some calls waiting for a dead one."""
+_CPU_BATCH_TOKENS = 4096
+"""Prompt tokens that an engine on a CPU takes in at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One completion to sample.
+
+    Example: Request(position=40, sample=3, prompt_ids=(1, 9, 4), seed=77, temperature=1.0, max_tokens=128)
+    """
+
+    position: int
+    sample: int
+    prompt_ids: tuple[int, ...]
+    seed: int
+    temperature: float
+    max_tokens: int
+
+
+class RolloutWorker:
+    """One engine.
+
+    Life cycle: start() once, join_push() once, then pushes (begin_push, receive, end_push) and generate() in turn.
+    Between begin_push and end_push nothing is sampled. A worker whose push failed must not be used again.
+    """
+
+    worker_extension = "actors.transfer.WorkerExtension"
+
+    def __init__(self, config: RunConfig, model_path: str, worker: int, device: str, eos_ids: tuple[int, ...]) -> None:
+        self._config = config
+        self._model_path = model_path
+        self._worker = worker
+        self._device = device
+        self._eos_ids = eos_ids
+        self._engine: Any = None
+        self._requests = 0
+
+    async def start(self) -> None:
+        """Start the engine, paused and with dummy weights.
+
+        Raises:
+            RunError: vLLM could not start, with its reason.
+        """
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        try:
+            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._engine_arguments()))
+        except (RuntimeError, ValueError, OSError) as error:
+            raise RunError(
+                f"rollout worker {self._worker} could not start its vLLM engine: {error}{_log_hint()}"
+            ) from error
+
+    def _engine_arguments(self) -> dict[str, Any]:
+        rollout = self._config.rollout
+        arguments: dict[str, Any] = {
+            "model": self._model_path,
+            "skip_tokenizer_init": True,
+            "load_format": "dummy",
+            "dtype": self._config.model.dtype,
+            "max_model_len": self._config.max_sequence_tokens,
+            "max_num_seqs": rollout.max_sequences,
+            "tensor_parallel_size": rollout.tensor_parallel,
+            "seed": self._config.run.seed,
+            "logprobs_mode": "processed_logprobs",
+            "generation_config": "vllm",
+            "enable_prefix_caching": True,
+            "enforce_eager": rollout.enforce_eager or self._device == "cpu",
+            "weight_transfer_config": {"backend": "openrs"},
+            "worker_extension_cls": self.worker_extension,
+            "disable_log_stats": True,
+            "enable_log_requests": False,
+        }
+        if rollout.tensor_parallel > 1:
+            arguments["distributed_executor_backend"] = "mp"  # inside a placement group vLLM would start Ray workers
+        if self._device == "cpu":
+            arguments["kv_cache_memory_bytes"] = int(rollout.cpu_cache_gib * 2**30)
+            # A prompt prefilled in parts takes its seeded generator back by an offset that CPU generators do not have.
+            arguments["enable_chunked_prefill"] = False
+            arguments["max_num_batched_tokens"] = max(self._config.max_sequence_tokens, _CPU_BATCH_TOKENS)
+        else:
+            arguments["gpu_memory_utilization"] = rollout.gpu_memory_fraction
+        return arguments
+
+    async def generate(self, requests: Sequence[Request], version: int) -> AsyncIterator[list[Completion]]:
+        """Sample every request; yields completions in small batches as they end.
+
+        All requests are admitted, and caches of earlier calls dropped, before the first token is sampled: which requests
+        share a batch or a cached prefix, and with it the rounding, does not depend on what came before or when, so a run
+        repeats bit for bit on a CPU, resumed or not.
+
+        Args:
+            requests: what to sample; the engine must hold policy `version`.
+        """
+        await self._alive(self._engine.pause_generation(mode="keep", clear_cache=True))
+        queues = await self._alive(self._admit_all(requests))
+        await self._alive(self._engine.resume_generation())
+        done: asyncio.Queue[Completion | BaseException] = asyncio.Queue()
+        tasks = [
+            asyncio.create_task(self._collect(request, queue, version, done))
+            for request, queue in zip(requests, queues, strict=True)
+        ]
+        try:
+            left = len(tasks)
+            while left:
+                batch = [await self._alive(done.get())]
+                await asyncio.sleep(_BATCH_WINDOW_S)
+                while not done.empty():
+                    batch.append(done.get_nowait())
+                left -= len(batch)
+                for item in batch:
+                    if isinstance(item, BaseException):
+                        raise item
+                yield [item for item in batch if isinstance(item, Completion)]
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _admit_all(self, requests: Sequence[Request]) -> list[Any]:
+        return [await self._admit(request) for request in requests]
+
+    async def _admit(self, request: Request) -> Any:
+        self._requests += 1
+        return await self._engine.add_request(
+            f"{request.position}-{request.sample}-{self._requests}",
+            {"prompt_token_ids": list(request.prompt_ids)},
+            self._sampling(request),
+        )
+
+    def _sampling(self, request: Request) -> "SamplingParams":
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            temperature=request.temperature,
+            max_tokens=request.max_tokens,
+            seed=request.seed,
+            logprobs=0,
+            flat_logprobs=True,
+            detokenize=False,
+            stop_token_ids=list(self._eos_ids),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    async def _collect(self, request: Request, queue: Any, version: int, done: "asyncio.Queue[Any]") -> None:
+        try:
+            output: RequestOutput = await queue.get()
+            await done.put(self._completion(request, output, version))
+        except RunError as error:
+            await done.put(error)
+        except Exception as error:  # handed to generate(), which raises it in the caller
+            await done.put(RunError(f"rollout worker {self._worker} lost its engine: {error}{_log_hint()}"))
+
+    def _completion(self, request: Request, output: "RequestOutput", version: int) -> Completion:
+        result = output.outputs[0]
+        if result.finish_reason not in ("stop", "length"):
+            raise RunError(
+                f"rollout worker {self._worker} ended completion {request.sample} of position {request.position} "
+                f"with finish reason {result.finish_reason!r}"
+            )
+        spans = tuple(VersionSpan(int(span.version), span.start, span.end) for span in result.weight_versions or ())
+        covered = sum(span.end - span.start for span in spans if span.version == version)
+        if covered != len(result.token_ids):
+            raise RunError(
+                f"rollout worker {self._worker} sampled {covered} of {len(result.token_ids)} tokens with policy version "
+                f"{version}; its spans are {spans}"
+            )
+        return Completion(
+            position=request.position,
+            sample=request.sample,
+            token_ids=np.asarray(result.token_ids, dtype=np.int32),
+            logprobs=np.asarray(result.logprobs.logprobs, dtype=np.float32),
+            finish_reason=result.finish_reason,
+            versions=spans,
+            worker=self._worker,
+        )
+
+    async def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[np.ndarray]:
+        """Log-probabilities (temperature 1) of completion tokens under the engine's weights, for the probe.
+
+        Args:
+            sequences: (prompt ids, completion ids) pairs, together no longer than the engine's limit less one token.
+
+        Returns:
+            per sequence float32 [completion tokens].
+        """
+        scores = asyncio.gather(*(self._score(prompt, completion) for prompt, completion in sequences))
+        return list(await self._alive(scores))
+
+    async def _score(self, prompt: Sequence[int], completion: Sequence[int]) -> np.ndarray:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        self._requests += 1
+        ids = [*map(int, prompt), *map(int, completion)]
+        sampling = SamplingParams(
+            max_tokens=1, temperature=0, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        async for output in self._engine.generate({"prompt_token_ids": ids}, sampling, f"probe-{self._requests}"):
+            found = output.prompt_logprobs
+        pairs = zip(ids[len(prompt) :], found[len(prompt) :], strict=True)
+        return np.array([entry[token].logprob for token, entry in pairs], dtype=np.float32)
+
+    async def join_push(self, transport: str, host: str, port: int, rank_offset: int, world_size: int) -> None:
+        """Join the push group with all workers of this engine."""
+        import ray
+        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
+
+        join = self._engine.init_weight_transfer_engine(
+            WeightTransferInitRequest(
+                init_info={
+                    "transport": transport,
+                    "host": host,
+                    "port": port,
+                    "rank_offset": rank_offset,
+                    "world_size": world_size,
+                    "address": ray.util.get_node_ip_address(),
+                    "deadline_s": self._config.push.deadline_s,
+                }
+            )
+        )
+
+        await self._alive(join)
+
+    async def begin_push(self) -> None:
+        """Stop sampling (requests in flight wait) and drop every cache made with the old weights."""
+        await self._alive(self._engine.pause_generation(mode="keep", clear_cache=True))
+        await self._alive(self._engine.start_weight_update())
+
+    async def receive(
+        self, buckets: list[list[tuple[str, str, list[int]]]], handles: dict[str, list[Any]] | None = None
+    ) -> None:
+        """Receive these buckets on every worker of the engine."""
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        update = WeightTransferUpdateRequest(update_info={"buckets": buckets, "handles": handles})
+        await asyncio.wait_for(self._alive(self._engine.update_weights(update)), self._config.push.deadline_s)
+
+    async def end_push(self, version: int) -> list[dict[str, Any]]:
+        """Put the received weights in place under their version and sample on. Returns every worker's receipt."""
+        await self._alive(self._engine.finish_weight_update(str(version)))
+        receipts: list[dict[str, Any]] = await self._alive(self._engine.collective_rpc("push_receipt"))
+        await self._alive(self._engine.resume_generation())
+        return receipts
+
+    async def _alive(self, call: Awaitable[T]) -> T:
+        """The call's result, or RunError as soon as the engine's process is dead."""
+        task = asyncio.ensure_future(call)
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=_LIVENESS_S)
+                if not task.done() and self._engine.errored:
+                    raise RunError(f"rollout worker {self._worker} lost its engine: the process died{_log_hint()}")
+            return task.result()
+        finally:
+            task.cancel()
+
+    async def stop(self) -> None:
+        """End the engine and its processes."""
+        if self._engine is not None:
+            self._engine.shutdown()
+            self._engine = None
+
+
+def _log_hint() -> str:
+    """Where this actor's process writes what went wrong, since vLLM's own error only says that something did."""
+    target = os.readlink("/proc/self/fd/2")
+    return f" (its log: {target} on {socket.gethostname()})" if target.startswith("/") else ""

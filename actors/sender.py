@@ -1,0 +1,125 @@
+"""The sending end of a weight push, inside the learner ranks.
+
+Rank 0 is the only sender by broadcast; under ZeRO-3 the other ranks take part in gathering each bucket. Over `ipc` every rank
+stages each bucket in a buffer of its own that the engines on the same GPU read.
+"""
+
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from actors.learner import LearnerRank
+from actors.transport import BroadcastGroup, export_ipc, join_group
+from openrs_ray.buckets import Bucket, plan_buckets
+from openrs_ray.digest import digest
+
+Gather = Callable[[], Iterator[tuple[Bucket, list[torch.Tensor]]]]
+"""All buckets with their full tensors, valid until the next bucket; called on all ranks."""
+
+
+@dataclass(frozen=True, slots=True)
+class StagedBucket:
+    """A bucket that lies ready for the engines on this rank's GPU."""
+
+    index: int
+    handles: dict[str, list[Any]]
+    digest: int
+
+
+class WeightSender:
+    """One rank's part in the pushes.
+
+    Life cycle: join() once (broadcast transports), then send() per push; over `ipc` stage() per bucket instead, each after the
+    engines have read the one before.
+    """
+
+    def __init__(self, rank: int, device: torch.device, largest: int, gather: Gather) -> None:
+        """`largest`: bytes of the largest bucket, the size of the one staging buffer."""
+        self._rank = rank
+        self._device = device
+        self._gather = gather
+        self._largest = largest
+        self._group: BroadcastGroup | None = None
+        self._staging: torch.Tensor | None = None
+        self._staged: Iterator[StagedBucket] | None = None
+        self._handles: dict[str, list[Any]] | None = None
+
+    def join(self, transport: str, host: str, port: int, world_size: int, address: str, deadline_s: float) -> None:
+        """Join the push group as rank 0; other learner ranks are not in it."""
+        if self._rank == 0:
+            self._group = join_group(transport, host, port, 0, world_size, address, self._device, deadline_s)
+
+    def send(self) -> list[int]:
+        """Broadcast all buckets. Returns their digests (empty on ranks other than 0), taken before they left."""
+        digests = []
+        for bucket, tensors in self._gather():
+            if self._group is None:
+                continue  # here only for the gathering
+            buffer = bucket.pack(tensors, self._buffer())
+            digests.append(digest(buffer))
+            self._group.broadcast(buffer)
+        if self._group is not None:
+            self._group.wait()
+        return [int(value) for value in digests]
+
+    def stage(self, first: bool) -> StagedBucket | None:
+        """Put the next bucket (or the first one) into the shared buffer; None after the last: nothing is gathered any more."""
+        if first or self._staged is None:
+            self._staged = self._stage_all()
+        return next(self._staged, None)
+
+    def _stage_all(self) -> Iterator[StagedBucket]:
+        if self._handles is None:
+            self._handles = export_ipc(
+                self._buffer()
+            )  # once: every export must be matched by one release on the other side
+        for index, (bucket, tensors) in enumerate(self._gather()):
+            value = int(digest(bucket.pack(tensors, self._buffer())))  # reading it waits for the copies
+            yield StagedBucket(index, self._handles, value)
+
+    def _buffer(self) -> torch.Tensor:
+        # One staging buffer for the whole run: on one CUDA stream the next copy into it comes after the last broadcast.
+        if self._staging is None:
+            self._staging = torch.empty(self._largest, dtype=torch.uint8, device=self._device)
+        return self._staging
+
+
+class SendingRank(LearnerRank):
+    """A learner rank that also sends its weights. Like all of a rank's calls, these go to all ranks at once."""
+
+    def start(self, master_address: str, master_port: int) -> None:
+        super().start(master_address, master_port)
+        bucket_bytes = self.config.push.bucket_mib << 20
+        self._buckets = plan_buckets(self.parameter_specs(), bucket_bytes)
+        largest = max(bucket.nbytes for bucket in self._buckets)
+        self._sender = WeightSender(self.rank, self.device, largest, partial(self.full_parameters, bucket_bytes))
+
+    def push_buckets(self) -> tuple[Bucket, ...]:
+        """What one push consists of, in order."""
+        return self._buckets
+
+    def push_address(self) -> tuple[str, int]:
+        """This node's address in the cluster and a free port on it."""
+        host = ray.util.get_node_ip_address()
+        with socket.socket() as free:
+            free.bind((host, 0))
+            return host, free.getsockname()[1]
+
+    def join_push(self, transport: str, host: str, port: int, world_size: int) -> None:
+        self._sender.join(transport, host, port, world_size, host, self.config.push.deadline_s)
+
+    def send(self) -> list[int]:
+        return self._sender.send()
+
+    def stage(self, first: bool) -> StagedBucket | None:
+        return self._sender.stage(first)
+
+    def sees(self, file: str) -> bool:
+        """Whether this node sees a file of the run's folder."""
+        return Path(file).exists()

@@ -1,0 +1,381 @@
+"""The trainer: owns the actors and the loop. Runs in the driver.
+
+One step, and what it waits for:
+
+    draw        problems of the step                          nobody: a pure function of seed and position
+    collect     completions and verdicts, overlapping         rollout workers (rollout.deadline_s), reward pool
+    train       advantages, micro-batches, optimizer step     learner ranks (learner.deadline_s)
+    push        the new weights, proven, as version = step    learner rank 0 and every engine (push.deadline_s)
+    write       Parquet rows, metrics, display                the disk
+    save        a checkpoint, when one is due                 learner ranks (checkpoint.deadline_s)
+
+The loop is synchronous: every token of step s was sampled by policy version s - 1. State on disk is consistent at the end of a
+step only, so a stop waits for that point unless the step is still collecting, which changes nothing.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import ray
+
+from actors.collector import Collector
+from actors.learners import LearnerGroup, Update
+from actors.placement import Placement
+from actors.push import PushReport, WeightPush
+from actors.reward import RewardPool
+from actors.rollout import Request, RolloutWorker
+from actors.rollouts import RolloutWorkers
+from actors.sender import SendingRank
+from actors.waiting import within
+from openrs_ray.atomic import write_json
+from openrs_ray.attempts import start_attempt
+from openrs_ray.checkpoints import Checkpoint, CheckpointStore, Kind
+from openrs_ray.config import RunConfig
+from openrs_ray.data.order import Order
+from openrs_ray.display import RunDisplay, StepFigures
+from openrs_ray.errors import RunError
+from openrs_ray.intervals import Interval, mean_interval
+from openrs_ray.metrics import MetricsLog
+from openrs_ray.prepared import Prepared
+from openrs_ray.record import CompletionRecord
+from openrs_ray.samples import Group, Problem, Status
+from openrs_ray.seeds import completion_seed
+
+T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """Somebody asked the run to stop; what can be resumed has been saved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where the run is after a whole number of steps; saved with every checkpoint.
+
+    Example: Progress(step=50, position=600, tokens=1_834_112, seconds=4000.0, before=Interval(0.48, 0.44, 0.52), after=None)
+    """
+
+    step: int = 0
+    position: int = 0
+    """Groups drawn so far; the next step starts here."""
+    tokens: int = 0
+    """Sampled completion tokens."""
+    seconds: float = 0.0
+    """Wall time of all steps, over all attempts."""
+    before: Interval | None = None
+    """Held-out accuracy of the start model."""
+    after: Interval | None = None
+    """Held-out accuracy after the last step."""
+    held_out: int = 0
+    """Problems that accuracy was measured on."""
+
+    @classmethod
+    def read(cls, state: dict[str, Any]) -> "Progress":
+        intervals = {name: Interval(**state[name]) if state[name] else None for name in ("before", "after")}
+        return cls(**(state | intervals))
+
+
+class Trainer:
+    """One attempt of a run.
+
+    Life cycle: start(), run(), and close() whatever happened. stop() may be called at any time from the event loop.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        prepared: Prepared,
+        placement: Placement,
+        display: RunDisplay,
+        worker_class: type[RolloutWorker] = RolloutWorker,
+        rank_class: type[SendingRank] = SendingRank,
+    ) -> None:
+        self._config = config
+        self._prepared = prepared
+        self._display = display
+        self._placement = placement
+        self._order = Order(config.run.seed, len(prepared.problems), config.data.shuffle)
+        self._store = CheckpointStore(
+            config.run.path / "checkpoints", config.checkpoint.keep_last, config.checkpoint.keep_policies
+        )
+        self._record = CompletionRecord(config.run.path)
+        self._stop = asyncio.Event()
+        self._learners = LearnerGroup(config, placement, prepared.model_path, rank_class)
+        self._workers = RolloutWorkers(config, placement, prepared.model_path, prepared.eos_ids, worker_class)
+        self._rewards: Any = ray.remote(RewardPool).options(**placement.reward_options()).remote(config.rewards)
+        self._collector = Collector(self._workers, self._rewards, self._decode, config.rollout.deadline_s)
+        self._push = WeightPush(
+            self._learners, self._workers, placement.layout.transport, config.push, probe_batch(prepared.problems)
+        )
+        self.progress = Progress(held_out=len(prepared.held_out))
+        self._attempt = 0
+        self._saved: tuple[int, Kind] | None = None
+        self._saved_at = time.monotonic()
+        self._metrics: MetricsLog | None = None
+
+    async def start(self) -> None:
+        """Start all actors, load the newest good checkpoint if there is one, and prove the first push."""
+        self._store.sweep()
+        checkpoint, damages = self._store.latest_good()
+        for damage in damages:
+            self._display.warn(damage)
+        self._display.status("starting the learner and the rollout engines")
+        await self._interruptible(asyncio.gather(self._learners.start(), self._workers.start()))
+        await self._learners.check_shared_folder(self._config.run.path)
+        if checkpoint is not None:
+            await self._resume(checkpoint)
+        elif damages:
+            raise RunError("no checkpoint of this run is whole: start anew under another run.name")
+        self._attempt = start_attempt(self._config.run.path, self.progress.step)
+        self._metrics = MetricsLog(self._config.run.path, self._attempt)
+        self._display.status("pushing the first weights")
+        await self._push.connect()
+        await self._push.push(self.progress.step)
+
+    async def _resume(self, checkpoint: Checkpoint) -> None:
+        self._display.status(f"resuming from step {checkpoint.step}")
+        await self._learners.load(checkpoint.folder)
+        self.progress = Progress.read(checkpoint.trainer_state())
+        self._store.discard_newer(checkpoint.step)
+        self._saved = checkpoint.step, checkpoint.kind
+
+    async def run(self) -> Progress:
+        """Train to the last step.
+
+        Raises:
+            Stopped: stop() was called; the run was saved first.
+            RunError: something broke; the last checkpoint stands.
+        """
+        try:
+            if self._prepared.held_out and self.progress.before is None:
+                self.progress = replace(self.progress, before=await self._evaluate())
+            while self.progress.step < self._config.run.steps:
+                await self._step()
+            if self._prepared.held_out and self.progress.after is None:
+                self.progress = replace(self.progress, after=await self._evaluate())
+        except Stopped:
+            self._display.status("stopping: saving a checkpoint")
+            await self._save("resume")
+            # Said before the engines are ended, for which `ray job stop` may not leave the time.
+            name, path = self._config.run.name, self._config.run.path
+            self._display.note(
+                f"run {name} stopped after step {self.progress.step} and is saved in {path}: --resume continues it"
+            )
+            raise
+        await self._save("kept")
+        write_json(self._config.run.path / "result.json", asdict(self.progress))
+        return self.progress
+
+    async def _step(self) -> None:
+        config, step, started = self._config, self.progress.step + 1, time.monotonic()
+        drawn = self._draw(self.progress.position, config.rollout.problems_per_step)
+        groups = await self._interruptible(self._collector.collect(drawn, self._training_requests(drawn), step - 1))
+        check_judged(groups, step, config.rewards.max_unjudged_share)
+        sampled = time.monotonic()
+        update = await self._learners.train(groups, step)
+        check_mismatch(update.metrics["mismatch_kl"], step, config.push.max_mismatch_kl)
+        trained = time.monotonic()
+        report = await self._push.push(step)
+        times = {
+            "collect_s": sampled - started,
+            "train_s": trained - sampled,
+            "push_s": report.seconds,
+            "step_s": time.monotonic() - started,
+        }
+        checks = await within(60, "the reward pool", "count its checks", self._rewards.counts.remote())
+        self._write(step, groups, update, report, times | {"replaced_check_processes": checks["replaced"]})
+        await self._save_if_due()
+        every = config.evaluation.every_steps
+        if self._prepared.held_out and every and step % every == 0 and step < config.run.steps:
+            await self._evaluate()
+
+    def _draw(self, position: int, count: int) -> list[tuple[int, Problem]]:
+        indices = self._order.draw(position, count)
+        return [(position + offset, self._prepared.problems[index]) for offset, index in enumerate(indices)]
+
+    def _training_requests(self, drawn: Sequence[tuple[int, Problem]]) -> list[Request]:
+        rollout = self._config.rollout
+        return self._requests(drawn, "train", 0, rollout.completions_per_problem, rollout.temperature)
+
+    def _requests(
+        self, drawn: Sequence[tuple[int, Problem]], phase: str, step: int, samples: int, temperature: float
+    ) -> list[Request]:
+        return [
+            Request(
+                position=position,
+                sample=sample,
+                prompt_ids=problem.prompt_ids,
+                seed=completion_seed(self._config.run.seed, phase, step, position, sample),
+                temperature=temperature,
+                max_tokens=self._config.rollout.max_completion_tokens,
+            )
+            for position, problem in drawn
+            for sample in range(samples)
+        ]
+
+    def _decode(self, completions: Sequence[np.ndarray]) -> list[str]:
+        texts = self._prepared.tokenizer.batch_decode([ids.tolist() for ids in completions], skip_special_tokens=True)
+        return [self._prepared.opening + text for text in texts]
+
+    async def _evaluate(self) -> Interval:
+        """Held-out accuracy of the current policy with its 95 % interval; recorded like every other completion."""
+        evaluation, step = self._config.evaluation, self.progress.step
+        self._display.status(f"evaluating policy version {step} on {len(self._prepared.held_out)} held-out problems")
+        drawn = list(enumerate(self._prepared.held_out))
+        requests = self._requests(drawn, "evaluation", step, evaluation.samples, evaluation.temperature)
+        groups = await self._interruptible(self._collector.collect(drawn, requests, step))
+        check_judged(groups, step, self._config.rewards.max_unjudged_share)
+        interval = mean_interval(correctness(groups))
+        self._record.write(step, self._attempt, groups, self._texts(groups), None, "evaluation")
+        assert self._metrics is not None
+        self._metrics.write(step, {"accuracy": interval.mean, "low": interval.low, "high": interval.high}, "evaluation")
+        self._display.note(f"held-out accuracy after {step} steps: {interval}")
+        return interval
+
+    def _write(
+        self, step: int, groups: Sequence[Group], update: Update, report: PushReport, measured: dict[str, float]
+    ) -> None:
+        """Record, metrics, progress and display of a finished step; only then is the step done."""
+        figures = step_metrics(groups)
+        self._record.write(step, self._attempt, groups, self._texts(groups), update.advantages)
+        assert self._metrics is not None
+        push = {"push_bytes": report.nbytes, "probe_difference": report.probe_difference}
+        self._metrics.write(step, figures | update.metrics | measured | push)
+        tokens = int(figures["sampled_tokens"])
+        self.progress = replace(
+            self.progress,
+            step=step,
+            position=self.progress.position + len(groups),
+            tokens=self.progress.tokens + tokens,
+            seconds=self.progress.seconds + measured["step_s"],
+            after=None,
+        )
+        unjudged = int(figures["timeouts"] + figures["errors"])
+        if unjudged:
+            self._display.warn(f"step {step}: {unjudged} completions could not be judged and were left out of the loss")
+        self._display.step(
+            StepFigures(
+                step=step,
+                reward=figures["reward"],
+                accuracy=figures["accuracy"],
+                truncated_share=figures["truncated_share"],
+                clipped_share=update.metrics["clipped_share"],
+                kl=update.metrics["kl"] if self._config.loss.kl_beta > 0 else None,
+                tokens=tokens,
+                seconds=measured["step_s"],
+            )
+        )
+
+    def _texts(self, groups: Sequence[Group]) -> list[list[str]]:
+        return [self._decode([completion.token_ids for completion in group.completions]) for group in groups]
+
+    async def _save_if_due(self) -> None:
+        if self.progress.step % self._config.checkpoint.every_steps == 0:
+            await self._save("kept")
+        elif time.monotonic() - self._saved_at > 60 * self._config.checkpoint.every_minutes:
+            await self._save("resume")
+
+    async def _save(self, kind: Kind) -> None:
+        """Commit a checkpoint of the current step, unless it is already there."""
+        step = self.progress.step
+        if self._saved in ((step, kind), (step, "kept")):
+            return
+        folder = self._store.begin(step)
+        try:
+            await self._learners.save(folder)
+            if kind == "kept":
+                await self._learners.export(folder / "policy")
+        except RunError as error:
+            raise self._store.abandon(step, error) from error
+        await asyncio.to_thread(self._store.commit, step, kind, asdict(self.progress))
+        self._saved, self._saved_at = (step, kind), time.monotonic()
+
+    def stop(self) -> None:
+        """Ask the run to stop at the next point where nothing is lost."""
+        self._stop.set()
+
+    async def _interruptible(self, work: Awaitable[T]) -> T:
+        """The result of `work`, or Stopped as soon as stop() is called; the work is then abandoned."""
+        task = asyncio.ensure_future(work)
+        stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if self._stop.is_set():
+            task.cancel()
+            raise Stopped
+        return task.result()
+
+    async def close(self) -> None:
+        """End the engines and give the places back."""
+        if self._metrics is not None:
+            self._metrics.close()
+        try:
+            await asyncio.gather(
+                self._workers.stop(), within(30, "the reward pool", "close", self._rewards.close.remote())
+            )
+        except RunError as error:
+            self._display.warn(f"while closing: {error}")
+        self._placement.release()
+
+
+def probe_batch(problems: Sequence[Problem], size: int = 4) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The first prompts, each cut after its first token: every later token is scored by learner and engines."""
+    return [(problem.prompt_ids[:1], problem.prompt_ids[1:]) for problem in problems[:size]]
+
+
+def correctness(groups: Sequence[Group]) -> np.ndarray:
+    """float64 [problems, samples]: 1 correct, 0 wrong or no answer, NaN not judged."""
+    return np.array(
+        [[float(v.status is Status.CORRECT) if v.status.judged else np.nan for v in group.verdicts] for group in groups]
+    )
+
+
+def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """Figures of the sampled and judged completions of a step. Means are over judged completions."""
+    verdicts = [verdict for group in groups for verdict in group.verdicts]
+    completions = [completion for group in groups for completion in group.completions]
+    statuses = Counter(verdict.status for verdict in verdicts)
+    judged = [verdict for verdict in verdicts if verdict.reward is not None]
+    lengths = np.array([len(completion.token_ids) for completion in completions])
+    spreads = [np.nanstd(group.rewards()) > 0 for group in groups if not np.isnan(group.rewards()).all()]
+    mean = {name: float(np.mean([v.rewards[name] for v in judged])) for name in (judged[0].rewards if judged else ())}
+    return {
+        "reward": float(np.mean([verdict.reward for verdict in judged])) if judged else float("nan"),
+        **{f"reward_{name}": value for name, value in mean.items()},
+        "accuracy": statuses[Status.CORRECT] / max(1, len(judged)),
+        "no_answer_share": statuses[Status.NO_ANSWER] / max(1, len(judged)),
+        "timeouts": float(statuses[Status.TIMEOUT]),
+        "errors": float(statuses[Status.ERROR]),
+        "unparseable_golds": float(statuses[Status.UNPARSEABLE_GOLD]),
+        "groups_with_spread": float(sum(spreads)),
+        "truncated_share": float(np.mean([completion.truncated for completion in completions])),
+        "sampled_tokens": float(lengths.sum()),
+        "mean_length": float(lengths.mean()),
+        "max_length": float(lengths.max()),
+    }
+
+
+def check_judged(groups: Sequence[Group], step: int, limit: float) -> None:
+    """RunError when too many checks ended without judgement: their completions are left out, never counted as wrong."""
+    statuses = Counter(verdict.status for group in groups for verdict in group.verdicts)
+    unjudged = statuses[Status.TIMEOUT] + statuses[Status.ERROR]
+    if unjudged > limit * statuses.total():
+        raise RunError(
+            f"in step {step}, {statuses[Status.TIMEOUT]} checks timed out and {statuses[Status.ERROR]} failed of "
+            f"{statuses.total()}, more than rewards.max_unjudged_share ({limit:g}): raise rewards.deadline_s or "
+            "rewards.memory_gib, or look at the details in the record"
+        )
+
+
+def check_mismatch(mismatch: float, step: int, limit: float) -> None:
+    """RunError when the learner's log-probabilities of the sampled tokens are not those of the sampler."""
+    if not mismatch <= limit:  # NaN fails too
+        raise RunError(
+            f"in step {step} learner and sampler disagree about the sampled tokens (k3 divergence {mismatch:.3g} per token, "
+            f"more than push.max_mismatch_kl {limit:g}): the engines do not sample from the policy that is trained"
+        )

@@ -1,0 +1,158 @@
+"""What carries the bytes of a push: one small interface, three ways.
+
+`gloo` between processes on CPUs, `nccl` between GPUs, `ipc` between two processes on the same GPU. The learner's first rank
+is rank 0 of the group and the only sender; every worker of every rollout engine is one receiver. Sender and receivers use
+the same classes, so that neither side can be without a deadline.
+"""
+
+import time
+from datetime import timedelta
+from typing import Any, Protocol
+
+import torch
+
+from openrs_ray.errors import RunError
+
+
+class BroadcastGroup(Protocol):
+    """Broadcast from rank 0 to all others."""
+
+    def broadcast(self, buffer: torch.Tensor) -> None:
+        """Send (rank 0) or fill (others) a uint8 buffer; may return before the bytes have moved."""
+
+    def wait(self) -> None:
+        """Return when all broadcasts are done; RunError when the deadline passes first."""
+
+    def close(self) -> None: ...
+
+
+class GlooGroup:
+    """Broadcast over TCP between CPU processes."""
+
+    def __init__(self, host: str, port: int, rank: int, world_size: int, address: str, deadline_s: float) -> None:
+        timeout = timedelta(seconds=deadline_s)
+        store = torch.distributed.TCPStore(
+            host, port, world_size, is_master=rank == 0, timeout=timeout, wait_for_workers=False
+        )
+        gloo: Any = torch.distributed.ProcessGroupGloo  # its type stubs know neither options nor broadcast
+        options = gloo._Options()
+        options._timeout = timeout
+        # Bound to the address Ray knows: a machine's own host name often does not resolve inside containers.
+        options._devices = [gloo.create_device(hostname=address)]
+        self._group = gloo(store, rank, world_size, options)
+        self._store = store
+        self._deadline_s = deadline_s
+
+    def broadcast(self, buffer: torch.Tensor) -> None:
+        options = torch.distributed.BroadcastOptions()
+        options.rootRank = 0
+        options.rootTensor = 0
+        try:
+            self._group.broadcast([buffer], options).wait(timedelta(seconds=self._deadline_s))
+        except RuntimeError as error:
+            raise RunError(
+                f"a weight bucket of {buffer.numel()} bytes did not get through by gloo within {self._deadline_s:.0f} s: {error}"
+            ) from error
+
+    def wait(self) -> None:
+        """Every gloo broadcast has already been waited for."""
+
+    def close(self) -> None:
+        del self._group, self._store
+
+
+class NcclGroup:
+    """Broadcast between GPUs, on the current CUDA stream."""
+
+    def __init__(
+        self, host: str, port: int, rank: int, world_size: int, device: torch.device, deadline_s: float
+    ) -> None:
+        from vllm.distributed.device_communicators.pynccl import PyNcclCommunicator
+        from vllm.distributed.utils import StatelessProcessGroup
+        from vllm.utils.nccl import unpinned_nccl_env
+
+        group = StatelessProcessGroup.create(host, port, rank, world_size, store_timeout=int(deadline_s))
+        # Making a communicator leaves vLLM's own stream behind as the current one; the learner's kernels must stay on theirs.
+        with unpinned_nccl_env(), torch.cuda.stream(torch.cuda.current_stream()):
+            self._communicator = PyNcclCommunicator(group, device=device)
+        # Without a usable libnccl the communicator switches itself off and every broadcast silently does nothing.
+        if not self._communicator.available or self._communicator.disabled:
+            raise RunError(
+                f"NCCL is disabled on rank {rank} of the weight push (library missing or too old: vLLM needs NCCL 2.29.7 "
+                "or newer, point VLLM_NCCL_SO_PATH to it)"
+            )
+        self._deadline_s = deadline_s
+        self._started = time.monotonic()
+
+    def broadcast(self, buffer: torch.Tensor) -> None:
+        self._communicator.broadcast(buffer, src=0, stream=torch.cuda.current_stream())
+
+    def wait(self) -> None:
+        done = torch.cuda.Event()
+        done.record()
+        deadline = time.monotonic() + self._deadline_s
+        while not done.query():
+            if time.monotonic() > deadline:
+                raise RunError(f"a weight push did not get through by NCCL within {self._deadline_s:.0f} s")
+            time.sleep(0.0005)
+
+    def close(self) -> None:
+        self._communicator.destroy()
+
+
+def join_group(
+    transport: str,
+    host: str,
+    port: int,
+    rank: int,
+    world_size: int,
+    address: str,
+    device: torch.device,
+    deadline_s: float,
+) -> BroadcastGroup:
+    """Join the push group; blocks until all members have come.
+
+    Args:
+        transport: "gloo" or "nccl".
+        host: address of rank 0, where the rendezvous store listens on `port`.
+        rank: 0 for the sender, 1 + worker index for receivers.
+        address: this process's own address.
+        deadline_s: how long joining and later each broadcast may take.
+
+    Raises:
+        RunError: a member did not come in time, or the communicator is unusable.
+    """
+    try:
+        if transport == "gloo":
+            return GlooGroup(host, port, rank, world_size, address, deadline_s)
+        return NcclGroup(host, port, rank, world_size, device, deadline_s)
+    except (RuntimeError, torch.distributed.DistError) as error:
+        raise RunError(
+            f"rank {rank} of {world_size} could not join the weight push group at {host}:{port} ({transport}) "
+            f"within {deadline_s:.0f} s: {error}"
+        ) from error
+
+
+def export_ipc(buffer: torch.Tensor) -> dict[str, list[Any]]:
+    """A handle by which another process on the same GPU can read this buffer, keyed by the GPU's UUID."""
+    from torch.multiprocessing.reductions import reduce_tensor
+
+    _, arguments = reduce_tensor(buffer)
+    return {str(torch.cuda.get_device_properties(buffer.device).uuid): list(arguments)}
+
+
+def open_ipc(handles: dict[str, list[Any]], device: torch.device) -> torch.Tensor:
+    """Map the buffer that a process on the same GPU exported.
+
+    Raises:
+        RunError: no handle is for this process's GPU.
+    """
+    from torch.multiprocessing.reductions import rebuild_cuda_tensor
+
+    index = device.index or 0
+    uuid = str(torch.cuda.get_device_properties(index).uuid)
+    if uuid not in handles:
+        raise RunError(f"no learner rank shares GPU {uuid} with this rollout worker; ranks are on {sorted(handles)}")
+    arguments = list(handles[uuid])
+    arguments[6] = index  # the exporter's device index means nothing in this process
+    return rebuild_cuda_tensor(*arguments)

@@ -1,0 +1,40 @@
+"""Waiting for actors: always with a deadline, always with a name for who is waited for."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from openrs_ray.errors import RunError
+
+T = TypeVar("T")
+
+
+async def within(seconds: float, who: str, what: str, awaitable: Awaitable[T]) -> T:
+    """The result of `awaitable`, or a RunError that says who did not do what in time, or why it died.
+
+    Example: await within(120, "rollout worker 1", "receive weights", handle.receive.remote(buckets))
+    """
+    try:
+        return await asyncio.wait_for(_as_coroutine(awaitable), seconds)
+    except TimeoutError as error:
+        raise RunError(f"the trainer waited {seconds:.0f} s for {who} to {what}, in vain") from error
+    except RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, RunError):
+            raise RunError(str(cause)) from error
+        raise RunError(f"{who} failed to {what}: {type(cause).__name__}: {cause}") from error
+    except RayActorError as error:
+        raise RunError(f"{who} died while asked to {what}: {_first_line(error)}") from error
+    except RayError as error:  # a lost node, a lost object, an environment that could not be set up
+        raise RunError(f"{who} could not {what}: {type(error).__name__}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    """Ray says much about a dead actor; its first line is what happened."""
+    return str(error).strip().split("\n")[0]
+
+
+async def _as_coroutine(awaitable: Awaitable[T]) -> T:
+    return await awaitable
