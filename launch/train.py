@@ -1,0 +1,206 @@
+"""`python -m launch.train RECIPE [--dotted.field VALUE ...] [--dry-run] [--resume]`: the main job."""
+
+import asyncio
+import json
+import os
+import shlex
+import signal
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from openrs_ray.atomic import write_json
+from openrs_ray.checkpoints import run_lock
+from openrs_ray.config import RunConfig
+from openrs_ray.display import RunDisplay, summary_table
+from openrs_ray.errors import RunError, UserError
+from openrs_ray.overrides import check_resumable, dry_run_text, help_text, load_config
+
+if TYPE_CHECKING:
+    from actors.placement import Placement
+    from actors.trainer import Progress
+    from openrs_ray.prepared import Prepared
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the command line says."""
+
+    recipe: Path
+    overrides: list[str]
+    dry_run: bool
+    resume: bool
+
+
+def parse(arguments: list[str]) -> Command:
+    """Raises UserError when there is no recipe."""
+    rest = [argument for argument in arguments if argument not in ("--dry-run", "--resume")]
+    if not rest or rest[0].startswith("-"):
+        raise UserError(
+            "the first argument must be a recipe, such as launch/recipes/quickstart.yaml (--help lists all fields)"
+        )
+    return Command(Path(rest[0]), rest[1:], "--dry-run" in arguments, "--resume" in arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit code: 0 done, 1 broke while running, 2 something to mend first, 128 + signal when stopped."""
+    console = Console(highlight=False)
+    if "--help" in arguments or "-h" in arguments:
+        console.print(help_text(), markup=False, soft_wrap=True)
+        return 0
+    try:
+        command = parse(arguments)
+        config = load_config(command.recipe, command.overrides)
+        if command.dry_run:
+            return _dry_run(config, console)
+        with run_lock(config.run.path):
+            check_run(config, command.resume)
+            return _train(config, command, console)
+    except (UserError, RunError, OSError) as error:
+        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
+        return 2 if isinstance(error, UserError) else 1
+    except KeyboardInterrupt:  # before the run has begun; later Ctrl-C is a wish to stop, see `_attempt`
+        return 128 + signal.SIGINT
+
+
+def check_run(config: RunConfig, resume: bool) -> None:
+    """UserError when the run has begun before and `resume` was not asked for, or the config does not continue it."""
+    saved = config.run.path / "config.json"
+    if not saved.exists():
+        return
+    if not resume:
+        raise UserError(
+            f"run {config.run.name} exists already in {config.run.path}: continue it with --resume, or choose another "
+            "name with --run.name"
+        )
+    check_resumable(_read_saved(saved), config)
+
+
+def begin_run(config: RunConfig, fingerprint: str) -> None:
+    """Write down what this run is, now that everything it needs is known to be there.
+
+    Raises:
+        UserError: a run that is continued would no longer mean the same problems.
+    """
+    problems = config.run.path / "problems.json"
+    if problems.exists() and _read_saved(problems)["fingerprint"] != fingerprint:
+        raise UserError(
+            f"the problems in {config.data.path} or the prompts made of them have changed since run {config.run.name} began: "
+            "restore them, or choose another run.name"
+        )
+    write_json(problems, {"fingerprint": fingerprint})
+    write_json(config.run.path / "config.json", config.model_dump(mode="json"))
+
+
+def _read_saved(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: restore it, or choose another name with --run.name") from error
+    return content
+
+
+def _dry_run(config: RunConfig, console: Console) -> int:
+    from openrs_ray.prepared import prepare
+
+    prepared = prepare(config)
+    console.print(dry_run_text(config), markup=False, soft_wrap=True)
+    for report in prepared.reports:
+        console.print(f"data: {report}", markup=False, soft_wrap=True)
+    return 0
+
+
+def _train(config: RunConfig, command: Command, console: Console) -> int:
+    # Heavy imports come late: a mistake in the recipe is said at once.
+    from actors.placement import check_machine, connection, joins_cluster, place
+    from actors.trainer import Progress
+    from openrs_ray.prepared import prepare
+
+    result = config.run.path / "result.json"
+    if result.exists():
+        done = Progress.read(json.loads(result.read_text(encoding="utf-8")))
+        if done.step >= config.run.steps:
+            console.print(_summary(config, done))
+            return 0
+    with ExitStack() as ending:
+        # Loading data may take a minute; that the cluster or the machine is too small is said before.
+        if joins_cluster():
+            ending.enter_context(connection())
+            placement = place(config)
+            prepared = prepare(config)
+        else:
+            check_machine(config)
+            prepared = prepare(config)
+            ending.enter_context(connection())
+            placement = place(config)
+        begin_run(config, prepared.fingerprint())
+        for report in prepared.reports:
+            console.print(f"data: {report}", markup=False, soft_wrap=True)
+        display = ending.enter_context(RunDisplay(config.run.name, config.run.steps, console))
+        outcome = asyncio.run(_attempt(config, prepared, placement, display))
+    if outcome.progress is not None:
+        console.print(_summary(config, outcome.progress))
+    else:
+        again = shlex.join(["python", "-m", "launch.train", str(command.recipe), *command.overrides, "--resume"])
+        console.print(f"{outcome.sentence}\nContinue with: {again}", markup=False, soft_wrap=True)
+    return outcome.code
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended."""
+
+    code: int
+    progress: "Progress | None"
+    """Set when the run is complete."""
+    sentence: str = ""
+    """Why it is not."""
+
+
+async def _attempt(config: RunConfig, prepared: "Prepared", placement: "Placement", display: RunDisplay) -> Outcome:
+    from actors.trainer import Stopped, Trainer
+
+    trainer = Trainer(config, prepared, placement, display)
+    received: list[int] = []
+
+    def on_signal(number: int) -> None:
+        if received:
+            os._exit(128 + number)  # asked twice: at once; the last checkpoint stands
+        received.append(number)
+        display.status(f"{signal.Signals(number).name}: stopping (once more: at once)")
+        trainer.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+    try:
+        await trainer.start()
+        return Outcome(0, await trainer.run())
+    except Stopped:
+        where = f"run {config.run.name} stopped after step {trainer.progress.step}; it can be resumed from {config.run.path}"
+        return Outcome(128 + received[0], None, where)
+    except (RunError, OSError) as error:
+        return Outcome(1, None, f"error: {error}")
+    finally:
+        await trainer.close()
+
+
+def _summary(config: RunConfig, progress: "Progress") -> Table:
+    return summary_table(
+        before=progress.before,
+        after=progress.after,
+        problems=progress.held_out,
+        samples=config.evaluation.samples,
+        steps=progress.step,
+        tokens=progress.tokens,
+        seconds=progress.seconds,
+        run_folder=config.run.path,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,126 @@
+"""`python -m launch.verify FILE.jsonl [--extraction boxed|any]`: check answers from a file with the reward pool.
+
+Reads lines with `pred` (a model's output) and `gold` (the accepted answer, or a list of them); writes one JSON verdict
+per line to stdout, in order, and a summary to stderr. The file is read twice, first to find any bad line before the
+checking starts, and never held in memory as a whole.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from openrs_ray.errors import RunError, UserError
+from openrs_ray.rewards.judge import WARM_UP, Judge
+from openrs_ray.rewards.pool import CheckPool
+from openrs_ray.rewards.records import Extraction, JudgeItem
+from openrs_ray.samples import Verdict
+
+_LINES_PER_PROCESS = 64
+"""Lines read ahead for each process: enough to keep the others busy behind one slow check."""
+_MEMORY_GIB = 2.0
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit code: 0 done, 1 broke while running, 2 something to mend first."""
+    options = _parser().parse_args(arguments)
+    counted: Counter[str] = Counter()
+    try:
+        for verdict in verdicts(options.file, options.extraction, options.processes, options.deadline):
+            counted[verdict.status] += 1
+            sys.stdout.write(json.dumps(_as_json(verdict), ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+    except (UserError, RunError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2 if isinstance(error, UserError) else 1
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    found = ", ".join(f"{count} {status}" for status, count in counted.most_common())
+    sys.stderr.write(f"{counted.total()} checked: {found or 'nothing'}\n")
+    return 0
+
+
+def verdicts(path: Path, extraction: Extraction, processes: int, deadline_s: float) -> Iterator[Verdict]:
+    """The verdict of each line, in order. Raises UserError when any line cannot be read, before the first verdict."""
+    for _ in read_items(path):
+        pass
+    waiting: deque[Future[Verdict]] = deque()
+    check = Judge({"accuracy": 1.0}, extraction)
+    with CheckPool(check, processes, deadline_s, _MEMORY_GIB, WARM_UP) as pool:
+        for item in read_items(path):
+            waiting.append(pool.submit(item))
+            if len(waiting) == processes * _LINES_PER_PROCESS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def read_items(path: Path) -> Iterator[JudgeItem]:
+    """The completions of a JSONL file; blank lines are skipped. Raises UserError with the number of a bad line."""
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield _read_item(line, f"{path}, line {number}")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text") from error
+
+
+def _read_item(line: str, where: str) -> JudgeItem:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON") from error
+    if not isinstance(row, dict) or "pred" not in row or "gold" not in row:
+        raise UserError(f"{where} must be an object with the keys pred and gold")
+    golds = row["gold"] if isinstance(row["gold"], list) else [row["gold"]]
+    if not all(isinstance(value, str | int | float) for value in [row["pred"], *filter(_is_given, golds)]):
+        raise UserError(f"{where}: pred must be a string, and gold a string, a number or a list of them")
+    return JudgeItem(str(row["pred"]), 0, "stop", tuple(str(gold) for gold in golds if _is_given(gold)))
+
+
+def _is_given(gold: Any) -> bool:
+    """A missing gold (null) is no bad line: its verdict is unparseable_gold."""
+    return gold is not None
+
+
+def _as_json(verdict: Verdict) -> dict[str, Any]:
+    line = {"status": verdict.status.value, "answer": verdict.answer, "seconds": round(verdict.seconds, 4)}
+    return line | ({"detail": verdict.detail} if verdict.detail else {})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m launch.verify", description="Check answers from a file.")
+    parser.add_argument("file", type=Path, help="JSONL with the keys pred and gold (a string or a list of strings)")
+    parser.add_argument(
+        "--extraction",
+        choices=("boxed", "any"),
+        default="boxed",
+        help="boxed: the last \\boxed{} only, as training does; any: anywhere, as math-verify does (default: boxed)",
+    )
+    parser.add_argument("--processes", type=_positive(int), default=os.cpu_count() or 1, help="default: one per CPU")
+    parser.add_argument("--deadline", type=_positive(float), default=5.0, metavar="S", help="seconds (default: 5)")
+    return parser
+
+
+def _positive(kind: type[int] | type[float]) -> Any:
+    def read(text: str) -> float:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise ValueError(text)
+        return value
+
+    read.__name__ = f"positive {kind.__name__}"  # argparse puts it into its message
+    return read
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
