@@ -1,0 +1,41 @@
+"""One Ray for the whole test session, ended by its own handle; a small taught-by-nobody model to run the real system on."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.pop("RAY_ADDRESS", None)
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """A Ray of our own with eight make-believe CPUs."""
+    import ray
+
+    here = Path(__file__).resolve().parent
+    ray.init(
+        address="local",
+        num_cpus=8,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        object_store_memory=128 << 20,
+        # Actors load helper modules of the tests, too.
+        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}},
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A very small toy model that has been taught almost nothing."""
+    from openrs_ray.toy.teach import ToySettings, build_toy
+
+    folder = tmp_path_factory.mktemp("toy-model")
+    build_toy(folder, ToySettings(hidden=64, feed_forward=96, layers=2, heads=2, key_value_heads=1, steps=3))
+    return folder

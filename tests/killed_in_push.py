@@ -1,0 +1,26 @@
+"""`python killed_in_push.py N RECIPE ...`: the training command, killed by SIGKILL in the middle of push N."""
+
+import asyncio
+import os
+import signal
+import sys
+
+from actors.push import WeightPush
+from launch.train import main
+
+last = int(sys.argv[1])
+broadcast = WeightPush._broadcast
+pushes = 0
+
+
+async def _broadcast_or_die(self: WeightPush) -> list[int]:
+    global pushes
+    pushes += 1
+    if pushes == last:
+        asyncio.get_running_loop().call_later(0.02, os.kill, os.getpid(), signal.SIGKILL)
+        await asyncio.gather(self._learners.send(), asyncio.sleep(60))  # the sender is at it, the engines are not
+    return await broadcast(self)
+
+
+WeightPush._broadcast = _broadcast_or_die  # type: ignore[method-assign]
+sys.exit(main(sys.argv[2:]))

@@ -1,0 +1,97 @@
+"""A step's completions and verdicts become groups, also when the reward pool loses a process to one of them."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+
+import numpy as np
+import poisoned_checks
+import pytest
+import ray
+
+from actors.collector import Collector
+from actors.learners import training_sequences
+from actors.reward import RewardPool
+from actors.rollout import Request
+from actors.trainer import check_judged, step_metrics
+from openrs_ray import config
+from openrs_ray.errors import RunError
+from openrs_ray.grpo import advantages
+from openrs_ray.rewards.pool import CheckPool
+from openrs_ray.samples import Completion, Problem, Status, VersionSpan
+
+DEADLINE_S = 1.0
+PROBLEMS = [Problem(i, str(i), (1, 2), ("1",)) for i in range(3)]
+DRAWN = [(40 + i, problem) for i, problem in enumerate(PROBLEMS)]
+REQUESTS = [Request(position, sample, (1, 2), 0, 1.0, 8) for position, _ in DRAWN for sample in range(4)]
+
+
+class Engines:
+    """Stands in for the rollout workers: completions come late and out of order, each naming itself in its tokens."""
+
+    def __init__(self, lost: int = 0) -> None:
+        self._lost = lost
+
+    async def generate(self, requests: Sequence[Request], version: int) -> AsyncIterator[list[Completion]]:
+        order = np.random.default_rng(0).permutation(len(requests))[self._lost :]
+        for part in np.array_split(order, 4):
+            await asyncio.sleep(0.05)
+            yield [self._completion(requests[i], version) for i in part]
+
+    def _completion(self, request: Request, version: int) -> Completion:
+        ids = np.array([request.position, request.sample], dtype=np.int32)
+        logprobs = np.full(2, -0.5, dtype=np.float32)
+        return Completion(request.position, request.sample, ids, logprobs, "stop", (VersionSpan(version, 0, 2),), 0)
+
+
+class PoisonedPool(RewardPool):
+    """The real pool, with checks that do what the completion's text tells them to."""
+
+    def __init__(self, rewards: config.Rewards) -> None:
+        super().__init__(rewards)
+        self._pool.close()
+        self._pool = CheckPool(poisoned_checks.judge_text, 2, DEADLINE_S, 1.0)
+
+
+def decode(completions: Sequence[np.ndarray]) -> list[str]:
+    return ["hang" if list(ids) == [41, 2] else f"reward {ids[1]}" for ids in completions]
+
+
+def test_a_poisoned_answer_costs_its_own_verdict_and_nothing_else(ray_session: None) -> None:
+    pool = ray.remote(PoisonedPool).remote(config.Rewards(processes=1))
+    try:
+        ray.get(pool.counts.remote(), timeout=60)
+        began = time.monotonic()
+        groups = asyncio.run(Collector(Engines(), pool, decode, 60).collect(DRAWN, REQUESTS, 7))
+        assert time.monotonic() - began < 20
+        assert ray.get(pool.counts.remote(), timeout=60)["replaced"] == 1
+    finally:
+        ray.get(pool.close.remote(), timeout=60)
+        ray.kill(pool)
+    assert [group.position for group in groups] == [40, 41, 42]
+    for group in groups:
+        assert [c.sample for c in group.completions] == [0, 1, 2, 3]
+        assert all(list(c.token_ids) == [group.position, c.sample] for c in group.completions)
+        expected = [0.0, 1.0, np.nan if group.position == 41 else 2.0, 3.0]
+        np.testing.assert_array_equal(group.rewards(), expected)
+    figures = step_metrics(groups)
+    assert figures["timeouts"] == 1 and figures["errors"] == 0
+    assert figures["reward"] == pytest.approx((0 + 1 + 2 + 3 + 0 + 1 + 3 + 0 + 1 + 2 + 3) / 11)
+    sequences = training_sequences(groups, advantages(np.stack([group.rewards() for group in groups]), 1e-4))
+    assert len(sequences) == 11, "the completion that timed out is in no loss"
+    check_judged(groups, 1, limit=1 / 12)
+    with pytest.raises(RunError, match="1 checks timed out and 0 failed of 12"):
+        check_judged(groups, 1, limit=0.05)
+    assert groups[1].verdicts[2].status is Status.TIMEOUT
+
+
+def test_lost_completions_are_an_error(ray_session: None) -> None:
+    pool = ray.remote(PoisonedPool).remote(config.Rewards(processes=1))
+    try:
+        with pytest.raises(RunError, match="lost 1 of 12 completions"):
+            asyncio.run(
+                Collector(Engines(lost=1), pool, lambda ids: ["reward 0"] * len(ids), 60).collect(DRAWN, REQUESTS, 7)
+            )
+    finally:
+        ray.get(pool.close.remote(), timeout=60)
+        ray.kill(pool)

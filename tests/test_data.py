@@ -1,0 +1,255 @@
+"""Problems from files: columns, answers, prompts, what is left out and counted; and the order of drawing."""
+
+import json
+import os
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import yaml
+from transformers import Qwen2Tokenizer
+
+from openrs_ray.config import Columns, Data, Example, Model, Rewards, RunConfig
+from openrs_ray.data import prompts
+from openrs_ray.data.order import Order
+from openrs_ray.data.problems import Loaded, gold_answers, load_problems
+from openrs_ray.data.prompts import load_tokenizer, response_prefix
+from openrs_ray.errors import UserError
+from openrs_ray.rewards.golds import parseable_golds
+from openrs_ray.toy.tokenizer import make_tokenizer
+
+SHARED = Path(os.environ.get("OPENRS_SHARED", Path(__file__).parents[2] / "shared"))
+RECIPES = sorted((Path(__file__).parents[1] / "launch" / "recipes").glob("*.yaml"))
+ROWS: list[dict[str, Any]] = [{"problem": f"{n}+{n}", "answer": str(2 * n), "note": "x"} for n in range(1, 6)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Qwen2Tokenizer:
+    return make_tokenizer()
+
+
+def write(file: Path, rows: list[dict[str, Any]]) -> Path:
+    if file.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    elif file.suffix == ".json":
+        file.write_text(json.dumps(rows))
+    else:
+        file.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
+    return file
+
+
+def load(path: Path | str, tokenizer: Qwen2Tokenizer, limit: int = 100, **data: Any) -> Loaded:
+    return load_problems(Data(path=str(path), **data), tokenizer, limit, partial(parseable_golds, rewards=Rewards()))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+def test_every_file_form_gives_the_same_problems(tmp_path: Path, tokenizer: Qwen2Tokenizer, suffix: str) -> None:
+    loaded = load(write(tmp_path / f"data{suffix}", ROWS), tokenizer)
+    assert [(p.index, p.text, p.gold) for p in loaded.problems] == [
+        (0, "1+1", ("2",)),
+        (1, "2+2", ("4",)),
+        (2, "3+3", ("6",)),
+        (3, "4+4", ("8",)),
+        (4, "5+5", ("10",)),
+    ]
+    assert tokenizer.decode(loaded.problems[0].prompt_ids) == "<|user|>1+1<|assistant|>"
+
+
+def test_a_prompt_is_system_line_worked_examples_and_problem(tmp_path: Path, tokenizer: Qwen2Tokenizer) -> None:
+    loaded = load(
+        write(tmp_path / "data.jsonl", ROWS[:1]),
+        tokenizer,
+        system_prompt="12",
+        examples=(Example(problem="3+4", response="<think>3+4=7</think>\\boxed{7}"),),
+        suffix="=",
+    )
+    assert tokenizer.decode(loaded.problems[0].prompt_ids) == (
+        "<|system|>12<|user|>3+4=<|assistant|><think>3+4=7</think>\\boxed{7}<|end|><|user|>1+1=<|assistant|>"
+    )
+    assert loaded.problems[0].text == "1+1"
+
+
+def test_a_long_prompt_is_dropped_whole_and_counted(tmp_path: Path, tokenizer: Qwen2Tokenizer) -> None:
+    path = write(tmp_path / "data.jsonl", [{"problem": "1+1" * n, "answer": "2"} for n in (1, 2, 3, 4)])
+    loaded = load(path, tokenizer, limit=2 + 6)  # two role tokens and six characters
+    assert [p.text for p in loaded.problems] == ["1+1", "1+11+1"]
+    assert (loaded.report.rows, loaded.report.kept, loaded.report.too_long) == (4, 2, 2)
+    assert loaded.report.longest_prompt == 8
+    with pytest.raises(UserError, match=r"none of the 4 problems.*4 prompts are longer than.*3"):
+        load(path, tokenizer, limit=3)
+
+
+@pytest.mark.parametrize(
+    ("cell", "after", "gold"),
+    [
+        ("72", None, ("72",)),
+        (72, None, ("72",)),
+        (27.0, None, ("27",)),
+        (0.5, None, ("0.5",)),
+        (12345678901234567890, None, ("12345678901234567890",)),
+        (["1", 2.0, None, ""], None, ("1", "2")),
+        ("48/2 = 24\n#### 1 #### 72 ", "####", ("72",)),
+        ("no marker 72", "####", ()),
+        (r"So \boxed{1}, no: \boxed{\frac{1}{2}} it is.", None, (r"\frac{1}{2}",)),
+        (r"\frac{1}{2}", None, (r"\frac{1}{2}",)),
+        (None, None, ()),
+        (float("nan"), None, ()),
+        (True, None, ()),
+    ],
+)
+def test_gold_answers(cell: Any, after: str | None, gold: tuple[str, ...]) -> None:
+    assert gold_answers(cell, Columns(answer_after=after)) == gold
+
+
+def test_unparseable_golds_are_dropped_and_counted_up_to_a_share(tmp_path: Path, tokenizer: Qwen2Tokenizer) -> None:
+    rows = [*ROWS, {"problem": "6+6", "answer": None}, {"problem": "7+7", "answer": "14"}]
+    path = write(tmp_path / "data.jsonl", rows)
+    loaded = load(path, tokenizer, max_unparseable_share=0.2)
+    assert [p.text for p in loaded.problems] == ["1+1", "2+2", "3+3", "4+4", "5+5", "7+7"]
+    assert [p.index for p in loaded.problems] == list(range(6))
+    assert loaded.report.unparseable == 1
+    with pytest.raises(UserError, match=r"1 of 7 gold answers.*row 6: None"):
+        load(path, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("data.jsonl", '{"problem": "1", "answer": "1"}\n{"problem": "2", ', "line 2 of .* is not valid JSON"),
+        ("data.jsonl", '{"problem": "1", "answer": "1"}\n[1, 2]', "line 2 of .* is not a JSON object"),
+        ("data.jsonl", "", "holds no problems"),
+        ("data.json", "{", "data.json is not valid JSON"),
+        ("data.json", '{"problem": "1"}', "must hold a JSON list"),
+        ("data.parquet", "PAR1 this is not", "cannot read .* as Parquet"),
+        ("data.jsonl", '{"question": "1", "final": "1"}', r"no column 'problem' \(it has: question, final\)"),
+        ("data.jsonl", '{"problem": "1", "final": "1"}', r"no column 'answer'.*set data\.columns\.answer"),
+        ("data.jsonl", '{"problem": " ", "answer": "1"}', "row 1 of .* has no text in column 'problem'"),
+    ],
+)
+def test_bad_files_are_one_sentence(
+    tmp_path: Path, tokenizer: Qwen2Tokenizer, name: str, text: str, message: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        load(tmp_path / name, tokenizer)
+    assert "\n" not in str(error.value)
+
+
+def test_data_that_is_not_there_is_named(tmp_path: Path, tokenizer: Qwen2Tokenizer) -> None:
+    with pytest.raises(UserError, match=r"no data file at .*missing.jsonl"):
+        load(tmp_path / "missing.jsonl", tokenizer)
+    with pytest.raises(UserError, match=r"cannot read data from 'nothing'"):
+        load("nothing", tokenizer)
+
+
+def test_the_chat_template_file_wins_and_none_at_all_is_an_error(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "with")
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path / "without")
+    for folder in ("with", "without"):
+        (tmp_path / folder / "config.json").write_text('{"model_type": "qwen2"}')
+    file = tmp_path / "template.jinja"
+    file.write_text("{% for m in messages %}{{ m.content }}={% endfor %}<think>")
+    with pytest.raises(UserError, match=r"no chat template: set model.chat_template"):
+        load_tokenizer(Model(path=str(tmp_path / "without")))
+    for folder in ("with", "without"):
+        chosen = load_tokenizer(Model(path=str(tmp_path / folder), chat_template=file))
+        (ids,) = prompts.tokenize_prompts(Data(path="x"), ["1+1"], chosen)
+        assert chosen.decode(ids) == "1+1=<think>"
+        assert response_prefix(ids, chosen) == "<think>"
+    own = load_tokenizer(Model(path=str(tmp_path / "with")))
+    (ids,) = prompts.tokenize_prompts(Data(path="x"), ["1+1"], own)
+    assert response_prefix(ids, own) == ""
+    with pytest.raises(UserError, match=r"cannot read model.chat_template"):
+        load_tokenizer(Model(path=str(tmp_path / "with"), chat_template=tmp_path / "none.jinja"))
+    file.write_text("{{ raise_exception('no system role') }}")
+    with pytest.raises(UserError, match=r"does not take this conversation: no system role"):
+        refusing = load_tokenizer(Model(path=str(tmp_path / "with"), chat_template=file))
+        prompts.tokenize_prompts(Data(path="x"), ["1+1"], refusing)
+
+
+def test_the_built_in_problems_are_disjoint_and_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Qwen2Tokenizer
+) -> None:
+    monkeypatch.setenv("OPENRS_CACHE", str(tmp_path))
+    train, heldout = (load(name, tokenizer, limit=16) for name in ("toy", "toy-heldout"))
+    for loaded in (train, heldout):
+        assert loaded.report.kept == loaded.report.rows == 4096
+        assert all(p.gold == (str(eval(p.text)),) for p in loaded.problems)
+    assert not {p.text for p in train.problems} & {p.text for p in heldout.problems}
+
+
+def test_each_epoch_draws_every_problem_once_in_an_order_of_its_own() -> None:
+    order = Order(seed=7, problems=50)
+    drawn = order.draw(0, 150)
+    epochs = [drawn[start : start + 50] for start in (0, 50, 100)]
+    assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2] and epochs[0] != list(range(50))
+    assert Order(seed=8, problems=50).draw(0, 50) != epochs[0]
+
+
+def test_a_draw_depends_on_its_position_alone() -> None:
+    whole = Order(seed=7, problems=50).draw(0, 130)
+    pieces = [index for start in range(0, 130, 13) for index in Order(seed=7, problems=50).draw(start, 13)]
+    assert pieces == whole
+    assert Order(seed=7, problems=50).draw(97, 5) == whole[97:102]
+
+
+def test_without_shuffling_the_order_is_the_file_s() -> None:
+    assert Order(seed=7, problems=4, shuffle=False).draw(2, 6) == [2, 3, 0, 1, 2, 3]
+
+
+def test_the_first_problem_of_an_epoch_is_anyone_s() -> None:
+    firsts = Counter(Order(seed=seed, problems=4).index(0) for seed in range(400))
+    assert all(60 < firsts[index] < 140 for index in range(4))  # 100 expected, standard deviation 8.7
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_recipes_are_valid(recipe: Path) -> None:
+    RunConfig.model_validate(yaml.safe_load(recipe.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("file", "rows", "columns", "example"),
+    [
+        ("train/gsm8k_test.jsonl", 1319, {"problem": "question", "answer_after": "####"}, ("18",)),
+        ("eval/minerva.jsonl", 272, {"answer": "solution"}, ("1.6",)),
+        ("eval/olympiadbench.jsonl", 675, {"problem": "question", "answer": "final_answer"}, ("2",)),
+        ("eval/math500.jsonl", 500, {}, (r"\left( 3, \frac{\pi}{2} \right)",)),
+    ],
+)
+def test_real_data_loads(
+    tokenizer: Qwen2Tokenizer, file: str, rows: int, columns: dict[str, str], example: tuple[str, ...]
+) -> None:
+    path = SHARED / "data" / file
+    if not path.exists():
+        pytest.skip(f"needs {path}")
+    loaded = load_problems(
+        Data(path=str(path), columns=Columns(**columns)),
+        tokenizer,
+        100_000,
+        lambda golds: [bool(gold) for gold in golds],
+    )
+    assert loaded.report.rows == loaded.report.kept == rows
+    assert loaded.problems[0].gold == example
+
+
+def test_gsm8k_s_golds_are_all_whole_numbers(tokenizer: Qwen2Tokenizer) -> None:
+    path = SHARED / "data" / "train" / "gsm8k_test.jsonl"
+    if not path.exists():
+        pytest.skip(f"needs {path}")
+    loaded = load(path, tokenizer, limit=100_000, columns=Columns(problem="question", answer_after="####"))
+    assert loaded.report.unparseable == 0
+    assert all(gold.replace(",", "").removeprefix("-").isdigit() for p in loaded.problems for gold in p.gold)
+
+
+def test_golds_are_read_within_a_deadline() -> None:
+    golds = [("42",), (r"\frac{y^3}{7}",), (), ("plain words",), ("no", r"\frac{y^3}{7}")]
+    assert parseable_golds(golds, Rewards(processes=1)) == [True, True, False, False, True]
+    # What cannot be read in time is unparseable; a plain number needs no time.
+    assert parseable_golds(golds, Rewards(processes=1, deadline_s=1e-5)) == [True, False, False, False, False]

@@ -1,0 +1,259 @@
+"""Learner ranks in real processes with real DeepSpeed, against plain transformers in float64 one sequence at a time.
+
+Gradients are read off SGD steps of learning rate 1, because Adam magnifies rounding.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import make_sequences, naive_logprobs, naive_model, save_model
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from openrs_ray.grpo import TrainingSequence
+
+CASES: dict[str, list[tuple[int, str]]] = {
+    # (ranks, ZeRO stage[, start model][, dtype]); every combination where the arithmetic is at stake
+    "gradients": [(ranks, str(stage)) for ranks in (1, 2) for stage in (1, 2, 3)],
+    "with_reference": [(1, "2"), (2, "3")],
+    "published": [(1, "1"), (2, "2"), (2, "3")],
+    "clipping": [(1, "1"), (2, "2"), (2, "3")],
+    "not_finite": [(1, "1"), (2, "2"), (2, "3")],
+    "without_spread": [(1, "1"), (2, "3")],
+    "wrong_count": [(2, "2")],
+    "low_precision": [(1, "1"), (1, "3"), (2, "2")],
+    "resume": [(1, "2,float32"), (1, "1,bfloat16"), (2, "1,float32"), (2, "3,float32"), (2, "2,bfloat16")],
+    "use": [(1, "2,tied,float32"), (1, "1,untied,bfloat16"), (2, "3,tied,float32"), (2, "3,untied,bfloat16")],
+}
+
+
+class Results:
+    """What the worker processes left, and what they started from."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def of(self, ranks: int, scenario: str, rank: int = 0) -> Any:
+        return torch.load(self.root / str(ranks) / f"{scenario}.{rank}.pt", weights_only=False)
+
+    def start_model(self, name: str) -> Path:
+        return self.root / "models" / name
+
+
+def run_ranks(ranks: int, folder: Path, scenarios: list[str]) -> None:
+    """Run the scenarios on that many processes; none is left behind."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{here.parent}{os.pathsep}{here}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(here / "learner_worker.py")]
+    workers = []
+    for rank in range(ranks):
+        arguments = [str(rank), str(ranks), str(port), str(folder), *scenarios]
+        with open(folder / f"log.{rank}", "w") as log:
+            workers.append(subprocess.Popen([*command, *arguments], env=environment, stdout=log, stderr=log))
+    try:
+        codes = [worker.wait(timeout=280) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    assert codes == [0] * ranks, "\n".join((folder / f"log.{rank}").read_text()[-4000:] for rank in range(ranks))
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    root = tmp_path_factory.mktemp("learner")
+    results = Results(root)
+    for name, family in (("tied", "qwen2"), ("untied", "llama")):
+        folder = save_model(results.start_model(name), family, tied=name == "tied")
+        words = {f"w{i}": i for i in range(64)}
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, unk_token="w0")))
+        tokenizer.chat_template = "{{ messages[0]['content'] }}"
+        tokenizer.save_pretrained(folder)
+    for ranks in (1, 2):
+        folder = root / str(ranks)
+        folder.mkdir()
+        run_ranks(ranks, folder, [f"{name},{case}" for name, cases in CASES.items() for r, case in cases if r == ranks])
+    return results
+
+
+def naive_token_losses(
+    model: Any, sequences: list[TrainingSequence], reference: Any = None, beta: float = 0.0
+) -> list[torch.Tensor]:
+    """The clipped loss of each completion token, by sequence, in float64 (epsilon 0.2)."""
+    losses = []
+    for s in sequences:
+        logp = naive_logprobs(model, s.prompt_ids, s.completion_ids)
+        ratio = torch.exp(logp - torch.from_numpy(s.sampler_logprobs).double())
+        losses.append(-torch.minimum(ratio * s.advantage, ratio.clamp(0.8, 1.2) * s.advantage))
+        if reference is not None:
+            with torch.no_grad():
+                of_start = naive_logprobs(reference, s.prompt_ids, s.completion_ids)
+            losses[-1] = losses[-1] + beta * (torch.exp(of_start - logp) - (of_start - logp) - 1)
+    return losses
+
+
+def gradient_of(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def relative_error(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """L2 over all weights together."""
+    assert got.keys() == expected.keys()
+    difference = sum(((got[name].double() - expected[name].double()) ** 2).sum() for name in got)
+    return float((difference / sum((expected[name].double() ** 2).sum() for name in expected)).sqrt())
+
+
+def total_norm(gradient: dict[str, torch.Tensor]) -> float:
+    return float(sum((value.double() ** 2).sum() for value in gradient.values()).sqrt())
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["gradients"])
+def test_the_gradient_is_that_of_the_whole_step_however_it_is_split(results: Results, ranks: int, case: str):
+    model = naive_model(results.start_model("untied"))
+    splits = results.of(ranks, f"gradients,{case}")
+    assert len(splits) == 4
+    for (count, _), got in splits.items():
+        sequences = make_sequences(9)[9 - count :]
+        losses = torch.cat(naive_token_losses(model, sequences))
+        expected = gradient_of(model, losses.mean())
+        assert relative_error(got["gradient"], expected) < 1e-5
+        metrics = got["metrics"]
+        assert metrics["loss"] == pytest.approx(losses.mean().item(), rel=1e-4, abs=1e-6)
+        assert metrics["grad_norm"] == pytest.approx(total_norm(expected), rel=1e-5)
+        assert metrics["completion_tokens"] == len(losses)
+        assert metrics["packed_tokens"] == sum(map(len, sequences))
+
+
+def test_metrics_are_the_same_for_every_split_and_rank(results: Results):
+    means = ("clipped_share", "kl", "mismatch_kl", "entropy", "ratio", "loss", "grad_norm", "completion_tokens")
+    first = results.of(1, "gradients,1")[9, 40]["metrics"]
+    assert 0 < first["clipped_share"] < 1
+    for ranks, case in CASES["gradients"]:
+        for rank in range(ranks):
+            for (count, _), got in results.of(ranks, f"gradients,{case}", rank).items():
+                if count == 9:
+                    assert {m: got["metrics"][m] for m in means} == pytest.approx(
+                        {m: first[m] for m in means}, rel=1e-4
+                    )
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["with_reference"])
+def test_kl_to_the_start_model_has_its_gradient(results: Results, ranks: int, case: str):
+    got = results.of(ranks, f"with_reference,{case}")
+    start, moved = (naive_model(results.start_model("tied")) for _ in range(2))
+    with torch.no_grad():
+        for name, parameter in moved.named_parameters():
+            parameter.copy_(got["before"][name])
+    losses = torch.cat(naive_token_losses(moved, make_sequences(9, seed=1), start, 0.3))
+    expected = {name: 0.1 * value for name, value in gradient_of(moved, losses.mean()).items()}
+    # The weights move by a tenth of the gradient here, so the rounding of the weights weighs ten times more.
+    assert relative_error(got["gradient"], expected) < 5e-5
+    assert got["metrics"]["loss"] == pytest.approx(losses.mean().item(), rel=1e-4)
+    assert got["metrics"]["kl"] > 1e-3
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["published"])
+def test_the_published_loss_is_the_mean_of_micro_batch_means(results: Results, ranks: int, case: str):
+    model = naive_model(results.start_model("untied"))
+    losses = naive_token_losses(model, make_sequences(8))
+    means = [torch.cat(losses[i : i + 2]).mean() for i in range(0, 8, 2)]
+    expected = gradient_of(model, torch.stack(means).mean())
+    got = results.of(ranks, f"published,{case}")
+    assert relative_error(got["gradient"], expected) < 1e-5
+    everything = gradient_of(model, torch.cat(naive_token_losses(model, make_sequences(8))).mean())
+    assert relative_error(got["gradient"], everything) > 0.01  # the two normalisations differ
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["clipping"])
+def test_clipping_is_by_the_global_norm_and_the_learning_rate_is_set(results: Results, ranks: int, case: str):
+    got = results.of(ranks, f"clipping,{case}")
+    assert got["metrics"]["grad_norm"] > 0.1
+    assert total_norm(got["gradient"]) == pytest.approx(0.5 * 0.01, rel=1e-3)
+    assert got["metrics"]["learning_rate"] == 0.5
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["not_finite"])
+def test_a_gradient_that_is_not_finite_ends_the_run_on_every_rank(results: Results, ranks: int, case: str):
+    for rank in range(ranks):
+        got = results.of(ranks, f"not_finite,{case}", rank)
+        assert "step 1 is not finite" in got["message"]
+        assert all(torch.equal(got["before"][name], got["after"][name]) for name in got["before"])
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["without_spread"])
+def test_leaving_out_completions_of_advantage_0_changes_nothing(results: Results, ranks: int, case: str):
+    got = results.of(ranks, f"without_spread,{case}")
+    assert relative_error(got["fewer"], got["everything"]) < 1e-5
+    assert total_norm(got["fewer"]) > 0.01
+    assert got["nothing"]["grad_norm"] == 0 and got["nothing"]["loss"] == 0 and got["unmoved"]
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["wrong_count"])
+def test_a_wrong_token_count_ends_the_run(results: Results, ranks: int, case: str):
+    assert "but the step has 5" in results.of(ranks, f"wrong_count,{case}")["message"]
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["low_precision"])
+def test_bfloat16_gradients_are_summed_in_float32(results: Results, ranks: int, case: str):
+    got = results.of(ranks, f"low_precision,{case}")
+    # Summing 16 equal numbers in bfloat16 is off by about 1e-3; halving the loss weight is exact.
+    assert relative_error(got["many"], got["one"]) < 1e-5
+    assert total_norm(got["one"]) > 0.01
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["resume"])
+def test_a_resumed_learner_ends_bit_for_bit_the_same(results: Results, ranks: int, case: str):
+    for rank in range(ranks):
+        got = results.of(ranks, f"resume,{case}", rank)
+        assert all(torch.equal(got["unbroken"][name], got["resumed"][name]) for name in got["unbroken"])
+        for expected, again in zip(got["expected"], got["got"], strict=True):
+            assert {**expected, "seconds": 0} == {**again, "seconds": 0}
+        for expected, again in zip(got["drawn"], got["again"], strict=True):
+            np.testing.assert_array_equal(expected, again)
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["use"])
+def test_export_buckets_and_scores_agree(results: Results, ranks: int, case: str):
+    stage, name, dtype = case.split(",")
+    exported = results.root / str(ranks) / f"export-{stage}-{name}-{dtype}"
+    plain = AutoModelForCausalLM.from_pretrained(exported)
+    assert plain.dtype == getattr(torch, dtype)
+    names = [n for n, _ in plain.named_parameters()]
+    assert ("lm_head.weight" in names) is (name == "untied")
+    start = AutoModelForCausalLM.from_pretrained(results.start_model(name))
+    assert not torch.equal(start.get_input_embeddings().weight, plain.get_input_embeddings().weight.float())
+    assert "w5" in AutoTokenizer.from_pretrained(exported).get_vocab()
+    assert AutoTokenizer.from_pretrained(exported).chat_template == "{{ messages[0]['content'] }}"
+
+    for rank in range(ranks):
+        got = results.of(ranks, f"use,{case}", rank)
+        sent = [pair for bucket in got["buckets"] for pair in bucket]
+        assert [n for n, _ in sent] == names
+        assert got["metadata"] == [(n, dtype, tuple(tensor.shape)) for n, tensor in sent]
+        assert all(
+            torch.equal(tensor, parameter) for (_, tensor), parameter in zip(sent, plain.parameters(), strict=True)
+        )
+        sizes = [sum(tensor.nbytes for _, tensor in bucket) for bucket in got["buckets"]]
+        assert len(sizes) > 1 and max(sizes) <= 40_000
+
+        precise = naive_model(exported)
+        for temperature, scores in got["scores"].items():
+            for s, score in zip(make_sequences(9, seed=2), scores, strict=True):
+                with torch.no_grad():
+                    expected = naive_logprobs(precise, s.prompt_ids, s.completion_ids, temperature).numpy()
+                assert score.shape == expected.shape and score.dtype == np.float32
+                assert np.abs(score - expected).max() < (1e-4 if dtype == "float32" else 0.4)
+        assert np.isfinite(got["metrics"]["grad_norm"])

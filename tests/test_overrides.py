@@ -1,0 +1,190 @@
+"""Recipes and command lines: what is accepted, and one clear sentence for what is not."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from openrs_ray.config import RunConfig
+from openrs_ray.errors import UserError
+from openrs_ray.overrides import IDENTITY, check_resumable, dry_run_text, flat, help_text, load_config
+
+RECIPE = """
+run: {name: small, folder: /runs, steps: 10}
+model: {path: toy}
+data: {path: toy}
+rollout:
+  problems_per_step: 12
+  completions_per_problem: 6
+  max_completion_tokens: 100
+learner:
+  learning_rate: 1e-6
+  zero_stage: 2
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def test_scientific_notation_is_a_number(recipe: Path) -> None:
+    rate = load_config(recipe, []).learner.learning_rate
+    assert isinstance(rate, float) and rate == 0.000001
+    for text in ("2e-6", "2E-06", "0.000002", "2.0e-6"):
+        assert load_config(recipe, ["--learner.learning_rate", text]).learner.learning_rate == 2e-6
+
+
+def test_values_of_every_kind_can_be_given(recipe: Path) -> None:
+    config = load_config(
+        recipe,
+        [
+            *("--run.steps=20", "--run.steps", "30"),  # the last one counts
+            *("--run.name", "2026-11-23", "--data.split", "no"),
+            *("--data.columns.answer_after", "####", "--data.suffix", "Answer: [x"),
+            *("--data.examples", "[{problem: 1 + 1, response: '2'}]"),
+            *("--rewards.weights.format", "0.5", "--learner.adam_betas", "[0.9, 0.95]"),
+            *("--placement", "{num_rollout_gpus: 2, num_learner_gpus: 2}", "--data.shuffle", "false"),
+            *("--data.system_prompt", "null", "--model.path", "'quoted'", "--evaluation.problems", "null"),
+        ],
+    )
+    assert config.run.steps == 30 and config.run.name == "2026-11-23"
+    assert (
+        config.data.split == "no" and config.data.columns.answer_after == "####" and config.data.suffix == "Answer: [x"
+    )
+    assert config.data.examples[0].response == "2"
+    assert config.rewards.weights == {"accuracy": 2.0, "format": 0.5}
+    assert config.learner.adam_betas == (0.9, 0.95)
+    assert config.placement.num_rollout_gpus == config.placement.num_learner_gpus == 2
+    assert config.data.shuffle is False
+    assert config.data.system_prompt is None and config.model.path == "quoted" and config.evaluation.problems is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["--learner.learnin_rate", "1"], ["learner.learnin_rate is not a field", "learner.learning_rate"]),
+        (["--learning_rate", "1"], ["learning_rate is not a field", "learner.learning_rate"]),
+        (["--lerner.zero_stage"], ["lerner.zero_stage is not a field", "learner.zero_stage"]),
+        (["--rollout.problems_per_step", "many"], ["rollout.problems_per_step", '"many"', "whole number > 0"]),
+        (["--rollout.problems_per_step", "2.5"], ["rollout.problems_per_step", "2.5", "whole number > 0"]),
+        (["--learner.zero_stage", "0"], ["learner.zero_stage is 0", "1 or 2 or 3"]),
+        (["--loss.clip_epsilon", "1.0"], ["loss.clip_epsilon is 1.0", "> 0 and < 1"]),
+        (["--rollout.top_p", "0.9"], ["rollout.top_p must be 1"]),
+        (["--run.folder", "here"], ["run.folder must be an absolute path", "here"]),
+        (["--run.name", "a/b"], ["run.name", '"a/b"', "letters"]),
+        (["--rewards.weights", "{}"], ["rewards.weights is {}", "not empty"]),
+        (["--rewards.weights.accuracy", "high"], ["rewards.weights.accuracy", '"high"', "number"]),
+        (["--data.examples", "[{problem: a}]"], ["data.examples.0.response is missing"]),
+        (["--run", "{name: x, folder: /runs}"], ["run.steps is missing", "Optimizer steps"]),
+        (["--placement", "3"], ["placement is 3", "section with device"]),
+        (["--placement.num_rollout_gpus", "3", "--rollout.tensor_parallel", "2"], ["placement.num_rollout_gpus (3)"]),
+        (["--run.steps=0", "--run.seed=-1", "--loss.kl_beta=-1"], ["run.steps is 0", "and 2 more"]),
+        (["--run.steps"], ["--run.steps needs a value"]),
+        (["--run.steps", "--run.seed", "3"], ["--run.steps needs a value"]),
+        (["--learner.adam_betas", "[0.9"], ["learner.adam_betas", "not valid YAML"]),
+        (["run.steps=3"], ["run.steps=3 was not expected"]),
+    ],
+)
+def test_a_mistake_is_one_sentence(recipe: Path, overrides: list[str], said: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        load_config(recipe, overrides)
+    message = str(error.value)
+    assert all(part in message for part in said), message
+    assert "\n" not in message and message.endswith(".") and not message.endswith("..") and "pydantic" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (RECIPE + "  zero_stage: 3\n", "line 12, zero_stage is given twice"),
+        (RECIPE + "run: {name: again, steps: 1}\n", "run is given twice"),
+        ("run: [1, 2", "not valid YAML"),
+        ("- a\n- b\n", "must be a mapping"),
+        ("", "must be a mapping"),
+        (
+            RECIPE.replace("problems_per_step", "problem_per_step"),
+            "rollout.problem_per_step is not a field; the nearest one is rollout.problems_per_step (and 1 more)",
+        ),
+        (RECIPE.replace("model: {path: toy}", ""), "model is missing"),
+    ],
+)
+def test_a_bad_recipe_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        load_config(path, [])
+    assert said in str(error.value) and "bad.yaml" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_missing_recipe_says_which_there_are(recipe: Path) -> None:
+    with pytest.raises(UserError, match=r"no recipe .*smal\.yaml; .* has small\.yaml"):
+        load_config(recipe.with_name("smal.yaml"), [])
+    with pytest.raises(UserError, match="cannot be read"):
+        load_config(recipe.parent, [])
+
+
+def test_help_explains_every_field(recipe: Path) -> None:
+    text = help_text()
+    for dotted in flat(load_config(recipe, [])):
+        assert f"--{dotted}  (" in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert "--loss.clip_epsilon  (number > 0 and < 1, default 0.2)" in text
+    assert "--run.steps  (whole number > 0, required)\n      Optimizer steps of the whole run." in text
+    assert "--evaluation.problems  (whole number > 0 or null, default null)" in text
+
+
+def test_help_has_the_sentence_of_every_field() -> None:
+    text = " ".join(help_text().split())
+
+    def check(model: type[BaseModel]) -> None:
+        for name, field in model.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                check(field.annotation)
+            else:
+                assert field.description, f"{model.__name__}.{name}"
+                assert " ".join(field.description.split()) in text
+
+    check(RunConfig)
+
+
+def test_dry_run_says_sizes_places_and_changes(recipe: Path) -> None:
+    text = dry_run_text(load_config(recipe, ["--learner.weight_decay", "0.1"]))
+    for part in ("/runs/small", "12 problems x 6 completions = 72 completions", "7,200", "120 problems", "3 rank(s)"):
+        assert part in text
+    assert "learner.weight_decay: 0.1" in text
+    assert "learner.schedule" not in text and "learner.learning_rate" not in text  # 1e-6 is the default
+
+
+@pytest.mark.parametrize(
+    ("dotted", "value", "shown"),
+    [
+        ("run.seed", "7", ("42", "7")),
+        ("data.columns.answer", "gold", ('"answer"', '"gold"')),
+        ("rollout.problems_per_step", "24", ("12", "24")),
+        ("placement.num_learner_gpus", "2", ("3", "2")),
+        ("rewards.weights", "{accuracy: 1.0}", ('"format": 1.0', '{"accuracy": 1.0}')),
+        ("learner.zero_stage", "3", ("2", "3")),
+    ],
+)
+def test_what_a_run_is_cannot_change_on_resume(recipe: Path, dotted: str, value: str, shown: tuple[str, str]) -> None:
+    saved = load_config(recipe, []).model_dump(mode="json")
+    with pytest.raises(UserError, match="resume") as error:
+        check_resumable(saved, load_config(recipe, [f"--{dotted}", value]))
+    assert dotted in str(error.value) and all(part in str(error.value) for part in shown)
+
+
+def test_the_rest_may_change_on_resume(recipe: Path) -> None:
+    saved = load_config(recipe, []).model_dump(mode="json")
+    del saved["evaluation"]["samples"]  # written by a version that did not have the field
+    changes = ["--run.steps=20", "--learner.learning_rate=2e-6", "--checkpoint.every_minutes=5", "--run.folder=/moved"]
+    check_resumable(saved, load_config(recipe, changes))
+
+
+def test_identity_names_real_fields(recipe: Path) -> None:
+    fields = flat(load_config(recipe, []))
+    for name in IDENTITY:
+        assert any(dotted == name or dotted.startswith(f"{name}.") for dotted in fields), name
+    assert isinstance(RunConfig.model_validate(load_config(recipe, []).model_dump(mode="json")), RunConfig)

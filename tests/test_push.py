@@ -1,0 +1,160 @@
+"""The weight push on real actors: engines that start with dummy weights agree with the learner, and a lost push is seen."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+from faulty_transfer import GARBAGE_PUSH, IDLE_PUSH, FaultyWorker
+from system import judged_group, system_config
+from tiny import naive_logprobs, naive_model, save_model
+
+from actors.learners import LearnerGroup
+from actors.placement import Placement, reserve
+from actors.push import WeightPush, check_receipts
+from actors.rollout import Request
+from actors.rollouts import RolloutWorkers
+from openrs_ray.errors import RunError
+from openrs_ray.layout import plan_layout
+from openrs_ray.samples import Completion, Problem
+
+T = TypeVar("T")
+EOS = 2
+PROBLEMS = [Problem(i, str(i), tuple(range(5 + i, 11 + 2 * i)), ("1",)) for i in range(4)]
+
+
+@dataclass
+class System:
+    """A learner, engines and the push between them, on one event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    placement: Placement
+    learners: LearnerGroup
+    workers: RolloutWorkers
+    push: WeightPush
+    folder: Path
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(asyncio.wait_for(work, 240))
+
+    async def sample(self, version: int, temperature: float, samples: int = 4) -> list[Completion]:
+        requests = [
+            Request(p.index, s, p.prompt_ids, 100 * p.index + s, temperature, 24)
+            for p in PROBLEMS
+            for s in range(samples)
+        ]
+        return [c async for batch in self.workers.generate(requests, version) for c in batch]
+
+    def close(self) -> None:
+        self.run(self.workers.stop())
+        self.placement.release()
+        self.loop.close()
+
+
+def build(folder: Path, tied: bool, worker_class: Any = None, **changes: dict[str, Any]) -> System:
+    model = save_model(folder / "model", tied=tied)
+    config = system_config(folder, model, **changes)
+    placement = reserve(config, plan_layout(config, "cpu"))
+    learners = LearnerGroup(config, placement, str(model))
+    options = {} if worker_class is None else {"worker_class": worker_class}
+    workers = RolloutWorkers(config, placement, str(model), (EOS,), **options)
+    probe = [(p.prompt_ids[:1], p.prompt_ids[1:]) for p in PROBLEMS]
+    loop = asyncio.new_event_loop()
+    system = System(
+        loop, placement, learners, workers, WeightPush(learners, workers, "gloo", config.push, probe), folder
+    )
+
+    async def start() -> None:
+        await asyncio.gather(learners.start(), workers.start())
+        await system.push.connect()
+
+    system.run(start())
+    return system
+
+
+LAYOUTS = {
+    "untied, two engines": (False, {"placement": {"num_rollout_gpus": 2}}),
+    "tied, ZeRO-3 on two ranks": (True, {"placement": {"num_learner_gpus": 2}, "learner": {"zero_stage": 3}}),
+}
+SLOW_LAYOUTS = {
+    "one engine on two workers": (False, {"placement": {"num_rollout_gpus": 2}, "rollout": {"tensor_parallel": 2}}),
+}
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, pytest.param("one engine on two workers", marks=pytest.mark.slow)])
+def test_engines_hold_the_learners_weights_after_every_push(ray_session: None, tmp_path: Path, layout: str) -> None:
+    """Sampler log-probabilities against plain transformers in float64, reading the policy the learner exports."""
+    tied, changes = (LAYOUTS | SLOW_LAYOUTS)[layout]
+    system = build(tmp_path, tied, learner={"learning_rate": 3e-3, **changes.pop("learner", {})}, **changes)
+    try:
+        previous: dict[tuple[int, int], np.ndarray] = {}
+        for version in range(3):
+            report = system.run(system.push.push(version))
+            assert report.probe_difference is not None and report.probe_difference < 1e-4
+            export = tmp_path / f"policy-{version}"
+            system.run(system.learners.export(export))
+            reference = naive_model(export)
+            for temperature in (1.0, 0.7):
+                completions = system.run(system.sample(version, temperature))
+                assert len(completions) == 16
+                assert {c.worker for c in completions} == set(range(len(system.workers._actors)))
+                for c in completions:
+                    assert [(s.version, s.start, s.end) for s in c.versions] == [(version, 0, len(c.token_ids))]
+                    expected = naive_logprobs(reference, PROBLEMS[c.position].prompt_ids, c.token_ids, temperature)
+                    np.testing.assert_allclose(c.logprobs, expected.detach().numpy(), atol=1e-3)
+                    assert (c.finish_reason == "stop") == (c.token_ids[-1] == EOS)
+            texts = {(c.position, c.sample): c.logprobs for c in completions}
+            assert not previous or any(
+                len(texts[k]) != len(previous[k]) or not np.allclose(texts[k], previous[k]) for k in texts
+            ), "a training step must change what the engines sample"
+            previous = texts
+            groups = [
+                judged_group(p.index, p, [c for c in completions if c.position == p.index], version) for p in PROBLEMS
+            ]
+            update = system.run(system.learners.train(groups, version + 1))
+            assert update.metrics["grad_norm"] > 0
+    finally:
+        system.close()
+
+
+def test_a_lost_push_is_noticed_even_at_a_tiny_learning_rate(ray_session: None, tmp_path: Path) -> None:
+    """Two ways to lose a push; weights that moved by 1e-6 would pass any comparison of log-probabilities."""
+    learner = {"learning_rate": 1e-6, "warmup_share": 0, "schedule": "constant"}
+    system = build(tmp_path, False, FaultyWorker, learner=learner)
+    try:
+        outcomes = {}
+        for number in range(1, 5):
+            try:
+                outcomes[number] = system.run(system.push.push(number - 1)).probe_difference
+            except RunError as error:
+                outcomes[number] = str(error)
+            if number == 1:
+                completions = system.run(system.sample(0, 1.0))
+            groups = [
+                judged_group(p.index, p, [c for c in completions if c.position == p.index], number) for p in PROBLEMS
+            ]
+            system.run(system.learners.train(groups, number))
+        assert outcomes[1] < 1e-4 and outcomes[3] < 1e-4
+        assert "did not arrive" in outcomes[GARBAGE_PUSH] and "rollout worker 0" in outcomes[GARBAGE_PUSH]
+        assert "did not take effect" in outcomes[IDLE_PUSH]
+    finally:
+        system.close()
+
+
+@pytest.mark.parametrize(
+    ("receipt", "sentence"),
+    [
+        ({"digests": [1], "missing": [], "stale": []}, "received 1 of 2 buckets"),
+        ({"digests": [1, 3], "missing": [], "stale": []}, "1 of them are not the bytes"),
+        ({"digests": [1, 2], "missing": ["a.weight"], "stale": []}, r"were not loaded \(a.weight"),
+        ({"digests": [1, 2], "missing": [], "stale": ["n.weight"]}, r"still have other values \(n.weight"),
+    ],
+)
+def test_a_bad_receipt_names_worker_and_rank(receipt: dict[str, Any], sentence: str) -> None:
+    good = {"digests": [1, 2], "missing": [], "stale": []}
+    check_receipts(7, [1, 2], [[good, good]])
+    with pytest.raises(RunError, match=r"policy version 7 .*rollout worker 1 \(tensor-parallel rank 1\).*" + sentence):
+        check_receipts(7, [1, 2], [[good, good], [good, receipt]])

@@ -1,0 +1,151 @@
+"""The Parquet record: nothing lost, nothing counted twice over kills and attempts."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from openrs_ray.attempts import read_attempts, start_attempt
+from openrs_ray.record import CompletionRecord, check_accounting, current_rows
+from openrs_ray.samples import Completion, Group, Problem, Status, Verdict, VersionSpan
+
+PROBLEMS, SAMPLES = 3, 2
+
+
+def group(position: int, version: int = 0) -> Group:
+    completions, verdicts = [], []
+    for sample in range(SAMPLES):
+        tokens = np.array([5, 9, 2 + sample], dtype=np.int32)
+        logprobs = np.array([-0.25, -0.5, -0.75], dtype=np.float32)
+        spans = (VersionSpan(version, 0, 2), VersionSpan(version + 1, 2, 3))
+        completions.append(Completion(position, sample, tokens, logprobs, "stop", spans, worker=1))
+        if sample:
+            verdicts.append(Verdict(Status.TIMEOUT, {}, None, seconds=5.0, detail="killed"))
+        else:
+            verdicts.append(Verdict(Status.CORRECT, {"accuracy": 1.0, "format": 0.5}, 2.5, answer="42", seconds=0.1))
+    problem = Problem(position % 7, f"{position} + 1", (1, 2), ("42",))
+    return Group(position, problem, tuple(completions), tuple(verdicts))
+
+
+def write(run: Path, step: int, attempt: int, phase: str = "train", positions: range | None = None) -> Path:
+    positions = range((step - 1) * PROBLEMS, step * PROBLEMS) if positions is None else positions
+    groups = [group(position, step - 1) for position in positions]
+    texts = [[f"text {position} {sample}" for sample in range(SAMPLES)] for position in positions]
+    advantages = np.tile([1.5, np.nan], (len(groups), 1)) if phase == "train" else None
+    return CompletionRecord(run).write(step, attempt, groups, texts, advantages, phase)  # type: ignore[arg-type]
+
+
+def test_a_row_holds_what_happened_to_a_completion(tmp_path: Path) -> None:
+    start_attempt(tmp_path, 0)
+    path = write(tmp_path, 2, 1)
+    assert "000002" in path.name and "001" in path.name
+    judged, unjudged = current_rows(tmp_path).to_pylist()[:2]
+    assert judged == {
+        "step": 2,
+        "attempt": 1,
+        "phase": "train",
+        "position": 3,
+        "problem_index": 3,
+        "sample": 0,
+        "problem": "3 + 1",
+        "token_ids": [5, 9, 2],
+        "text": "text 3 0",
+        "reward": 2.5,
+        "rewards": [("accuracy", 1.0), ("format", 0.5)],
+        "status": "correct",
+        "answer": "42",
+        "detail": "",
+        "finish_reason": "stop",
+        "length": 3,
+        "versions": [{"version": 1, "start": 0, "end": 2}, {"version": 2, "start": 2, "end": 3}],
+        "mean_logprob": -0.5,
+        "advantage": 1.5,
+        "worker": 1,
+        "check_seconds": 0.1,
+    }
+    assert unjudged["reward"] is None and unjudged["advantage"] is None and unjudged["rewards"] == []
+    assert unjudged["status"] == "timeout" and unjudged["detail"] == "killed"
+
+
+def test_rows_after_the_resumed_checkpoint_are_superseded(tmp_path: Path) -> None:
+    assert start_attempt(tmp_path, 0) == 1
+    for step in (1, 2, 3, 4):
+        write(tmp_path, step, 1)
+    assert start_attempt(tmp_path, 2) == 2  # killed after step 4; the checkpoint was of step 2
+    write(tmp_path, 3, 2)
+    assert start_attempt(tmp_path, 2) == 3  # killed again before a new checkpoint
+    write(tmp_path, 3, 3)
+    write(tmp_path, 4, 3)
+    rows = current_rows(tmp_path, columns=["step", "attempt"]).to_pylist()
+    assert {(row["step"], row["attempt"]) for row in rows} == {(1, 1), (2, 1), (3, 3), (4, 3)}
+    report = check_accounting(tmp_path, PROBLEMS, SAMPLES)
+    assert report.exact and report.steps == 4 and report.completions == 4 * PROBLEMS * SAMPLES
+
+
+def test_steps_that_were_not_repeated_yet_do_not_count(tmp_path: Path) -> None:
+    start_attempt(tmp_path, 0)
+    for step in (1, 2, 3):
+        write(tmp_path, step, 1)
+    start_attempt(tmp_path, 1)
+    report = check_accounting(tmp_path, PROBLEMS, SAMPLES)
+    assert report.exact and report.steps == 1
+
+
+def test_lost_doubled_and_unexpected_positions_are_named(tmp_path: Path) -> None:
+    start_attempt(tmp_path, 0)
+    write(tmp_path, 1, 1)
+    write(tmp_path, 2, 1, positions=range(2, 5))  # 2 again, 5 never
+    write(tmp_path, 3, 1, positions=range(6, 10))  # 9 belongs to step 4
+    report = check_accounting(tmp_path, PROBLEMS, SAMPLES)
+    assert (report.lost, report.doubled, report.unexpected) == ((5,), (2,), (9,))
+    assert not report.exact
+    assert check_accounting(tmp_path, PROBLEMS, SAMPLES + 1).lost == tuple(range(9))
+
+
+def test_a_step_counted_twice_without_a_resume_is_seen(tmp_path: Path) -> None:
+    start_attempt(tmp_path, 0)
+    write(tmp_path, 1, 1)
+    start_attempt(tmp_path, 1)
+    write(tmp_path, 1, 2)
+    assert check_accounting(tmp_path, PROBLEMS, SAMPLES).doubled == (0, 1, 2)
+
+
+def test_an_evaluation_is_kept_apart_and_a_repeated_one_counts_once(tmp_path: Path) -> None:
+    start_attempt(tmp_path, 0)
+    write(tmp_path, 0, 1, "evaluation", range(4))
+    start_attempt(tmp_path, 0)  # killed before the first checkpoint: version 0 is evaluated once more
+    write(tmp_path, 0, 2, "evaluation", range(4))
+    write(tmp_path, 1, 2)
+    rows = current_rows(tmp_path, "evaluation").to_pylist()
+    assert {row["attempt"] for row in rows} == {2} and len(rows) == 4 * SAMPLES
+    assert check_accounting(tmp_path, PROBLEMS, SAMPLES).exact
+
+
+def test_leftovers_and_torn_lines_do_not_count(tmp_path: Path) -> None:
+    start_attempt(tmp_path, 0)
+    path = write(tmp_path, 1, 1)
+    half = path.read_bytes()[:200]
+    (tmp_path / "completions" / "train-step-000002-attempt-001.parquet.tmp").write_bytes(half)
+    with (tmp_path / "attempts.jsonl").open("a") as file:
+        file.write('{"attempt": 2, "from_st')
+    assert check_accounting(tmp_path, PROBLEMS, SAMPLES).completions == PROBLEMS * SAMPLES
+    assert start_attempt(tmp_path, 1) == 2
+    assert read_attempts(tmp_path) == {1: 0, 2: 1}
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(table: object, where: Path, **options: object) -> None:
+        Path(where).write_bytes(b"PAR1")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", half)
+    with pytest.raises(OSError):
+        write(tmp_path, 1, 1)
+    assert list((tmp_path / "completions").iterdir()) == []
+
+
+def test_an_empty_run_has_no_rows(tmp_path: Path) -> None:
+    assert current_rows(tmp_path).num_rows == 0
+    report = check_accounting(tmp_path, PROBLEMS, SAMPLES)
+    assert report.exact and report.steps == 0

@@ -1,0 +1,128 @@
+"""Kill it anywhere, resume it, and end with the same bits: the real command, really killed."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from commands import assert_all_gone, descendants, finish, result, start, steps_done, tail, wait_until, write_recipe
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from openrs_ray.attempts import read_attempts
+from openrs_ray.checkpoints import CheckpointStore
+from openrs_ray.record import check_accounting
+
+STEPS = 6
+
+
+def final_weights(run: Path) -> dict[str, torch.Tensor]:
+    checkpoint = CheckpointStore(run / "checkpoints").checkpoints()[-1]
+    assert checkpoint.step == STEPS
+    return load_file(checkpoint.policy / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path) -> Path:
+    """The folder of a run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    recipe = write_recipe(folder / "recipe.yaml", toy_folder, folder, "run", STEPS)
+    log = folder / "log"
+    assert finish(start([str(recipe)], log), log) == 0, tail(log)
+    return folder / "run"
+
+
+def assert_same_as(unbroken: Path, run: Path) -> None:
+    expected, found = final_weights(unbroken), final_weights(run)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    accounting = check_accounting(run, problems_per_step=4, completions_per_problem=4)
+    assert accounting.exact and accounting.steps == STEPS and accounting.completions == STEPS * 16
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_driver_killed_in_the_middle_of_a_push(unbroken: Path, tmp_path: Path, toy_folder: Path) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", STEPS)
+    run, log = tmp_path / "run", tmp_path / "log"
+    process = start(["5", str(recipe)], log, script="killed_in_push.py")  # push 5 brings version 4: step 3 is done
+    wait_until(lambda: steps_done(run) == 3, 300, process, log)
+    family = descendants(process)
+    assert finish(process, log) == -signal.SIGKILL
+    assert_all_gone(family)
+
+    process = start([str(recipe), "--resume"], log)
+    assert finish(process, log) == 0, tail(log)
+    assert read_attempts(run) == {1: 0, 2: 2}
+    assert_same_as(unbroken, run)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_every_actor_killed_in_turn_and_then_asked_to_stop(unbroken: Path, tmp_path: Path, toy_folder: Path) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", STEPS)
+    run, log = tmp_path / "run", tmp_path / "log"
+    process = start([str(recipe)], log)
+    for after, victim in enumerate(("EngineCore", "SendingRank", "RolloutWorker", "RewardPool"), start=1):
+        wait_until(lambda after=after: steps_done(run) >= after, 300, process, log)  # type: ignore[misc]
+        family = descendants(process)
+        for member in family:
+            if victim in " ".join(member.cmdline()):
+                member.kill()
+                break
+        else:
+            raise AssertionError(f"no {victim} among {[member.name() for member in family]}")
+        assert finish(process, log) == 1, tail(log)
+        assert "--resume" in tail(log) and "Traceback" not in tail(log)
+        assert_all_gone(family)
+        process = start([str(recipe), "--resume"], log)
+
+    wait_until(lambda: len(read_attempts(run)) == 5, 300, process, log)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal: to the driver and everything it started
+    assert finish(process, log) == 128 + signal.SIGINT, tail(log)
+    assert "stopped after step" in tail(log) and "--resume" in tail(log)
+
+    assert finish(start([str(recipe), "--resume"], log), log) == 0, tail(log)
+    assert_same_as(unbroken, run)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    unbroken: Path, tmp_path: Path, toy_folder: Path
+) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", STEPS)
+    run, log = tmp_path / "run", tmp_path / "log"
+    shutil.copytree(unbroken, run)
+    (run / "result.json").unlink()
+    newest = CheckpointStore(run / "checkpoints").checkpoints()[-1]
+    victim = max((newest.folder / "state").rglob("*.pt"), key=lambda file: file.stat().st_size)
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    assert finish(start([str(recipe), "--resume"], log), log) == 0, tail(log)
+    assert "step-000006 is damaged" in tail(log) and victim.name in tail(log)
+    assert read_attempts(run) == {1: 0, 2: 4}
+    assert_same_as(unbroken, run)
+
+
+@pytest.mark.slow
+def test_a_run_whose_push_gets_lost_stops_there(tmp_path: Path, toy_folder: Path) -> None:
+    changes = {"learner": {"learning_rate": 1e-6, "warmup_share": 0.0, "schedule": "constant"}}
+    recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", STEPS, **changes)
+    log = tmp_path / "log"
+    assert finish(start([str(recipe)], log, script="lost_push.py"), log) == 1
+    assert "the push of policy version 1 did not arrive" in tail(log) and "Traceback" not in tail(log)
+    assert steps_done(tmp_path / "run") == 0
+
+
+@pytest.mark.slow
+def test_the_exported_policy_is_a_plain_transformers_model(unbroken: Path, toy_folder: Path) -> None:
+    folder = CheckpointStore(unbroken / "checkpoints").checkpoints()[-1].policy
+    trained, untrained = AutoModelForCausalLM.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(toy_folder)
+    assert any(not torch.equal(a, b) for a, b in zip(trained.parameters(), untrained.parameters(), strict=True)), (
+        "training must have changed the weights"
+    )
+    assert result(unbroken)["step"] == STEPS

@@ -1,0 +1,83 @@
+"""The transports refuse to wait for ever, and refuse a communicator that would silently do nothing."""
+
+import socket
+import threading
+import time
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from actors.transport import GlooGroup, NcclGroup, join_group
+from openrs_ray.errors import RunError
+
+CPU = torch.device("cpu")
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def join_all(size: int, deadline_s: float) -> list[GlooGroup]:
+    port = free_port()
+    groups: dict[int, Any] = {}
+
+    def join(rank: int) -> None:
+        groups[rank] = join_group("gloo", "127.0.0.1", port, rank, size, "127.0.0.1", CPU, deadline_s)
+
+    threads = [threading.Thread(target=join, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [groups[rank] for rank in range(size)]
+
+
+def test_gloo_brings_the_bytes_of_rank_0_to_all() -> None:
+    groups = join_all(3, 20)
+    sent = torch.randint(0, 256, (100_003,), dtype=torch.uint8)
+    buffers = [sent.clone(), torch.zeros_like(sent), torch.zeros_like(sent)]
+    threads = [threading.Thread(target=g.broadcast, args=(b,)) for g, b in zip(groups, buffers, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert torch.equal(buffers[1], sent) and torch.equal(buffers[2], sent)
+
+
+def test_a_receiver_whose_sender_is_silent_gives_up_at_its_deadline() -> None:
+    _, receiver = join_all(2, 2)
+    began = time.monotonic()
+    with pytest.raises(RunError, match="did not get through"):
+        receiver.broadcast(torch.zeros(1000, dtype=torch.uint8))
+    assert time.monotonic() - began < 10
+
+
+def test_a_sender_whose_receiver_is_silent_gives_up_at_its_deadline() -> None:
+    sender, _ = join_all(2, 2)
+    began = time.monotonic()
+    with pytest.raises(RunError, match="did not get through"):
+        sender.broadcast(torch.zeros(256 << 20, dtype=torch.uint8))  # more than any socket buffer takes
+    assert time.monotonic() - began < 10
+
+
+def test_joining_a_group_that_nobody_else_joins_ends_with_a_sentence() -> None:
+    with pytest.raises(RunError, match="rank 1 of 2 could not join the weight push group"):
+        join_group("gloo", "127.0.0.1", free_port(), 1, 2, "127.0.0.1", CPU, 2)
+
+
+@pytest.mark.parametrize("state", [{"available": False, "disabled": True}, {"available": True, "disabled": True}])
+def test_a_disabled_nccl_communicator_is_an_error(monkeypatch: pytest.MonkeyPatch, state: dict[str, bool]) -> None:
+    from vllm.distributed import utils
+    from vllm.distributed.device_communicators import pynccl
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)  # there is none without a GPU
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(pynccl, "PyNcclCommunicator", lambda group, device: SimpleNamespace(**state))
+    monkeypatch.setattr(utils.StatelessProcessGroup, "create", lambda *arguments, **options: None)
+    with pytest.raises(RunError, match="NCCL is disabled on rank 3"):
+        NcclGroup("127.0.0.1", 1, 3, 4, CPU, 1.0)
