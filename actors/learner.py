@@ -14,7 +14,6 @@ Invariants:
 import copy
 import os
 import random
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -30,6 +29,7 @@ from openrs_ray.buckets import Bucket, ParameterSpec, plan_buckets
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.grpo import METRICS, LossInput, TrainingSequence, clipped_loss
+from openrs_ray.machine import free_port
 from openrs_ray.model import Policy, load_policy, micro_batch_arguments
 from openrs_ray.packing import MicroBatch, pack
 from openrs_ray.schedule import learning_rate
@@ -58,10 +58,7 @@ class LearnerRank:
 
     def address(self) -> tuple[str, int]:
         """Where rank 0 will listen for the others. All ranks are on one node."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            host, port = free.getsockname()
-        return host, port
+        return "127.0.0.1", free_port()
 
     def start(self, master_address: str, master_port: int) -> None:
         """Load the start model and build the DeepSpeed engine; returns when all ranks have met."""

@@ -4,7 +4,6 @@ Rank 0 is the only sender by broadcast; under ZeRO-3 the other ranks take part i
 stages each bucket in a buffer of its own that the engines on the same GPU read.
 """
 
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from actors.learner import LearnerRank
 from actors.transport import BroadcastGroup, export_ipc, join_group
 from openrs_ray.buckets import Bucket, plan_buckets
 from openrs_ray.digest import digest
+from openrs_ray.machine import free_port
 
 Gather = Callable[[], Iterator[tuple[Bucket, list[torch.Tensor]]]]
 """All buckets with their full tensors, valid until the next bucket; called on all ranks."""
@@ -107,9 +107,7 @@ class SendingRank(LearnerRank):
     def push_address(self) -> tuple[str, int]:
         """This node's address in the cluster and a free port on it."""
         host = ray.util.get_node_ip_address()
-        with socket.socket() as free:
-            free.bind((host, 0))
-            return host, free.getsockname()[1]
+        return host, free_port(host)
 
     def join_push(self, transport: str, host: str, port: int, world_size: int) -> None:
         self._sender.join(transport, host, port, world_size, host, self.config.push.deadline_s)

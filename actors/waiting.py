@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from openrs_ray.errors import RunError
+from openrs_ray.errors import RunError, first_line
 
 T = TypeVar("T")
 
@@ -26,14 +26,9 @@ async def within(seconds: float, who: str, what: str, awaitable: Awaitable[T]) -
             raise RunError(str(cause)) from error
         raise RunError(f"{who} failed to {what}: {type(cause).__name__}: {cause}") from error
     except RayActorError as error:
-        raise RunError(f"{who} died while asked to {what}: {_first_line(error)}") from error
+        raise RunError(f"{who} died while asked to {what}: {first_line(error)}") from error
     except RayError as error:  # a lost node, a lost object, an environment that could not be set up
-        raise RunError(f"{who} could not {what}: {type(error).__name__}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    """Ray says much about a dead actor; its first line is what happened."""
-    return str(error).strip().split("\n")[0]
+        raise RunError(f"{who} could not {what}: {type(error).__name__}: {first_line(error)}") from error
 
 
 async def _as_coroutine(awaitable: Awaitable[T]) -> T:

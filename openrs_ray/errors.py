@@ -7,3 +7,8 @@ class UserError(Exception):
 
 class RunError(Exception):
     """Something that broke while the run was going. Says who, who was waited for and how long. Exit code 1."""
+
+
+def first_line(error: BaseException) -> str:
+    """What happened, out of a library's longer message, ready to stand at the end of a sentence."""
+    return str(error).strip().split("\n")[0].rstrip(".")

@@ -205,13 +205,13 @@ def disk_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def free_port() -> int:
-    """A TCP port of this machine that nobody listens on. ProbeError if there is none."""
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that nobody listens on at this address of this machine. ProbeError if there is none."""
     with socket.socket() as probe:
         try:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind((host, 0))
         except OSError as error:
-            raise ProbeError(f"no free port on 127.0.0.1: {error}") from error
+            raise ProbeError(f"no free port on {host}: {error}") from error
         return int(probe.getsockname()[1])
 
 

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from openrs_ray.builtin import resolve_model
 from openrs_ray.config import Data, Model
-from openrs_ray.errors import UserError
+from openrs_ray.errors import UserError, first_line
 from openrs_ray.rewards.extraction import THINK_OPEN
 
 
@@ -20,12 +20,12 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(resolve_model(model.path))
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot load a tokenizer from model.path {model.path!r}: {_first_line(error)}") from error
+        raise UserError(f"cannot load a tokenizer from model.path {model.path!r}: {first_line(error)}") from error
     if model.chat_template is not None:
         try:
             tokenizer.chat_template = model.chat_template.expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read model.chat_template {model.chat_template}: {_first_line(error)}") from error
+            raise UserError(f"cannot read model.chat_template {model.chat_template}: {first_line(error)}") from error
     if not tokenizer.chat_template:
         raise UserError(
             f"the tokenizer of {model.path!r} has no chat template: set model.chat_template to a file with one, "
@@ -49,7 +49,7 @@ def tokenize_prompts(data: Data, problems: list[str], tokenizer: PreTrainedToken
     try:
         prompts = tokenizer.apply_chat_template(conversations, add_generation_prompt=True, return_dict=False)
     except TemplateError as error:
-        raise UserError(f"the chat template does not take this conversation: {_first_line(error)}") from error
+        raise UserError(f"the chat template does not take this conversation: {first_line(error)}") from error
     return [tuple(ids) for ids in prompts]
 
 
@@ -59,7 +59,3 @@ def response_prefix(ids: tuple[int, ...], tokenizer: PreTrainedTokenizerBase) ->
     A completion sampled from such a prompt holds only the closing tag; the format reward needs both.
     """
     return THINK_OPEN if tokenizer.decode(ids[-8:]).rstrip().endswith(THINK_OPEN) else ""
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")

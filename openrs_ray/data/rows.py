@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 
 from openrs_ray import builtin
-from openrs_ray.errors import UserError
+from openrs_ray.errors import UserError, first_line
 
 Row = dict[str, Any]
 
@@ -61,7 +61,7 @@ def _read_parquet(file: Path) -> list[Row]:
     try:
         rows: list[Row] = pyarrow.parquet.read_table(file).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"cannot read {file} as Parquet: {_first_line(error)}") from error
+        raise UserError(f"cannot read {file} as Parquet: {first_line(error)}") from error
     return rows
 
 
@@ -73,7 +73,7 @@ def _read_hub(path: str, split: str) -> list[Row]:
         return [dict(row) for row in datasets.load_dataset(path, split=split)]
     except (OSError, ValueError, HTTPError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
-            f"cannot load split {split!r} of data set {path!r} from the Hub: {_first_line(error)}"
+            f"cannot load split {split!r} of data set {path!r} from the Hub: {first_line(error)}"
         ) from error
 
 
@@ -84,14 +84,10 @@ def _parse(text: bytes, where: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:  # JSONDecodeError, or bytes that are not UTF-8
-        raise UserError(f"{where} is not valid JSON: {_first_line(error)}") from error
+        raise UserError(f"{where} is not valid JSON: {first_line(error)}") from error
 
 
 def _as_row(value: Any, where: str) -> Row:
     if not isinstance(value, dict):
         raise UserError(f"{where} is not a JSON object with columns but {type(value).__name__}")
     return value
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")
