@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 PYTORCH = "https://download.pytorch.org/whl/cpu"
 
 INTERPRETER = """#!/usr/bin/env bash
-[[ $1 == -c ]] && exit 0
+[[ $1 == -c ]] && { [[ -z ${LACKS:-} || $2 != *"$LACKS"* ]]; exit; }
 [[ $1 == --version ]] && { echo "Python 3.11.9"; exit 0; }
 [[ "$1 $2" == "-m venv" ]] && { mkdir -p .venv/bin && cp "$0" .venv/bin/python; exit 0; }
 echo "$*" >>"$LOG"
@@ -71,6 +71,15 @@ def machine(tmp_path: Path) -> Machine:
 
 def installs(calls: list[str]) -> list[str]:
     return [call for call in calls if "--editable" in call]
+
+
+@pytest.mark.parametrize(("lacks", "package"), [("ensurepip", "python3-venv"), ("libnuma", "libnuma1")])
+def test_a_missing_system_package_is_named_before_anything_is_installed(
+    machine: Machine, lacks: str, package: str
+) -> None:
+    code, said, calls = machine.setup(OPENRS_BUILD="cpu", LACKS=lacks)
+    assert code == 2 and calls == []
+    assert said == f"setup: system packages are missing: apt install {package}\n"
 
 
 def test_installs_once_and_again_only_after_a_change(machine: Machine) -> None:
