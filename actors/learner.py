@@ -278,7 +278,7 @@ class LearnerRank:
         return Path(folder) / STATE / f"random_rank_{self.rank}.pt"
 
     def export(self, folder: Path) -> None:
-        """Write the policy as a model folder (safetensors, config, tokenizer) that plain transformers and vLLM load."""
+        """Write the policy as a model folder (safetensors, config) that transformers and vLLM load; the tokenizer is not ours."""
         weights: dict[str, torch.Tensor] = {}
         for bucket, tensors in self.full_parameters(bucket_bytes=1 << 30):
             if self.rank == 0:
@@ -290,17 +290,12 @@ class LearnerRank:
 
     def _write_model(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         from huggingface_hub import save_torch_state_dict
-        from transformers import AutoTokenizer
 
         folder.mkdir(parents=True, exist_ok=True)
         save_torch_state_dict(weights, folder)
         self.policy.model.config.save_pretrained(folder)
         if self.policy.model.generation_config is not None:
             self.policy.model.generation_config.save_pretrained(folder)
-        tokenizer = AutoTokenizer.from_pretrained(self.model_path)
-        if self.config.model.chat_template is not None:
-            tokenizer.chat_template = self.config.model.chat_template.expanduser().read_text(encoding="utf-8")
-        tokenizer.save_pretrained(folder)
 
 
 def _random_states() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Puts the actors on the cluster: connects to Ray, reserves every actor's place at once, or says what is missing."""
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,15 +10,18 @@ from typing import Any
 
 import ray
 import torch
+from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from openrs_ray.config import RunConfig
-from openrs_ray.errors import RunError, UserError
+from openrs_ray.errors import RunError, UserError, first_line
 from openrs_ray.layout import Device, Layout, plan_layout
 
 _OBJECT_STORE_BYTES = 256 << 20
 """Object store of a Ray that the trainer starts itself: token ids and log-probabilities are all that lies in it."""
+
+_REACH_S = 10.0
 
 
 def joins_cluster() -> bool:
@@ -31,11 +35,12 @@ def connection() -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if joins_cluster():
         try:
+            _reach(os.environ["RAY_ADDRESS"])
             ray.init(log_to_driver=False, logging_level="warning")
-        except (ConnectionError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError, RayError) as error:
             raise UserError(
-                f"no Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: start one with `ray start --head` "
-                f"or unset RAY_ADDRESS ({error})"
+                f"cannot join a Ray cluster at RAY_ADDRESS={os.environ['RAY_ADDRESS']} ({first_line(error)}): start one with "
+                "`ray start --head`, set the address as host:port, give its token, or unset RAY_ADDRESS"
             ) from error
     else:
         # "local", since Ray would otherwise join any cluster that happens to run on this machine.
@@ -55,6 +60,13 @@ def connection() -> Iterator[None]:
         ray.shutdown()
 
 
+def _reach(address: str) -> None:
+    """OSError or ValueError when nobody listens at host:port, which Ray itself would find out only after minutes."""
+    if address not in ("auto", "local") and "://" not in address:
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
+
+
 def check_machine(config: RunConfig) -> None:
     """UserError when this machine alone, without other nodes, has less than the run asks for. Starts nothing."""
     has = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
@@ -63,6 +75,17 @@ def check_machine(config: RunConfig) -> None:
         raise UserError(
             f"the run asks for {_amounts(asked)} but this machine has {_amounts(has)}: lower placement.num_rollout_gpus, "
             "placement.num_learner_gpus or placement.cpus_per_slot, or set RAY_ADDRESS to a cluster that has them"
+        )
+
+
+def check_build(config: RunConfig) -> None:
+    """UserError when this environment is built for the other kind of device: a vLLM has one kind of engine only."""
+    device = _device(config, float(torch.cuda.device_count()))
+    built_for: Device = "cpu" if torch.version.cuda is None else "gpu"
+    if device != built_for:
+        raise UserError(
+            f"the run is placed on a {device.upper()} but the installed torch and vLLM are built for {built_for.upper()}s: set "
+            f"placement.device {built_for}, or remove .venv and run OPENRS_BUILD={device} bash launch/setup.sh"
         )
 
 

@@ -48,7 +48,7 @@ class RolloutWorkers:
             RunError: a worker failed, or the step's deadline passed.
         """
         deadline_s = self._config.rollout.deadline_s
-        finished: asyncio.Queue[list[Completion] | BaseException | None] = asyncio.Queue()
+        finished: asyncio.Queue[list[Completion] | BaseException] = asyncio.Queue()
         count = len(self._actors)
         streams = [
             asyncio.create_task(self._stream(worker, requests[worker::count], version, finished))
@@ -63,9 +63,8 @@ class RolloutWorkers:
                 batch = await within(left, "the rollout workers", what, finished.get())
                 if isinstance(batch, BaseException):
                     raise batch
-                if batch is not None:
-                    missing -= len(batch)
-                    yield batch
+                missing -= len(batch)
+                yield batch
         finally:
             for stream in streams:
                 stream.cancel()

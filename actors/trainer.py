@@ -38,7 +38,8 @@ from openrs_ray.checkpoints import Checkpoint, CheckpointStore, Kind
 from openrs_ray.config import RunConfig
 from openrs_ray.data.order import Order
 from openrs_ray.display import RunDisplay, StepFigures
-from openrs_ray.errors import RunError
+from openrs_ray.errors import RunError, UserError
+from openrs_ray.grpo import spread
 from openrs_ray.intervals import Interval, mean_interval
 from openrs_ray.metrics import MetricsLog
 from openrs_ray.prepared import Prepared
@@ -71,6 +72,8 @@ class Progress:
     """Held-out accuracy of the start model."""
     after: Interval | None = None
     """Held-out accuracy after the last step."""
+    evaluated: int | None = None
+    """The last step whose policy was evaluated."""
     held_out: int = 0
     """Problems that accuracy was measured on."""
 
@@ -121,16 +124,18 @@ class Trainer:
     async def start(self) -> None:
         """Start all actors, load the newest good checkpoint if there is one, and prove the first push."""
         self._store.sweep()
-        checkpoint, damages = self._store.latest_good()
+        checkpoint, damages = await asyncio.to_thread(self._store.latest_good)
         for damage in damages:
             self._display.warn(damage)
+        if checkpoint is not None:
+            self.progress = Progress.read(checkpoint.trainer_state())
+        elif damages:
+            raise UserError("no checkpoint of this run is whole: start anew under another run.name")
         self._display.status("starting the learner and the rollout engines")
         await self._interruptible(asyncio.gather(self._learners.start(), self._workers.start()))
         await self._learners.check_shared_folder(self._config.run.path)
         if checkpoint is not None:
             await self._resume(checkpoint)
-        elif damages:
-            raise RunError("no checkpoint of this run is whole: start anew under another run.name")
         self._attempt = start_attempt(self._config.run.path, self.progress.step)
         self._metrics = MetricsLog(self._config.run.path, self._attempt)
         self._display.status("pushing the first weights")
@@ -140,7 +145,6 @@ class Trainer:
     async def _resume(self, checkpoint: Checkpoint) -> None:
         self._display.status(f"resuming from step {checkpoint.step}")
         await self._learners.load(checkpoint.folder)
-        self.progress = Progress.read(checkpoint.trainer_state())
         self._store.discard_newer(checkpoint.step)
         self._saved = checkpoint.step, checkpoint.kind
 
@@ -152,12 +156,11 @@ class Trainer:
             RunError: something broke; the last checkpoint stands.
         """
         try:
-            if self._prepared.held_out and self.progress.before is None:
-                self.progress = replace(self.progress, before=await self._evaluate())
+            await self._evaluate_if_due()
             while self.progress.step < self._config.run.steps:
                 await self._step()
-            if self._prepared.held_out and self.progress.after is None:
-                self.progress = replace(self.progress, after=await self._evaluate())
+                await self._save_if_due()
+                await self._evaluate_if_due()
         except Stopped:
             self._display.status("stopping: saving a checkpoint")
             await self._save("resume")
@@ -189,10 +192,19 @@ class Trainer:
         }
         checks = await within(60, "the reward pool", "count its checks", self._rewards.counts.remote())
         self._write(step, groups, update, report, times | {"replaced_check_processes": checks["replaced"]})
-        await self._save_if_due()
-        every = config.evaluation.every_steps
-        if self._prepared.held_out and every and step % every == 0 and step < config.run.steps:
-            await self._evaluate()
+
+    async def _evaluate_if_due(self) -> None:
+        """Evaluate before the first step, after the last and every `every_steps`, each once, however often it is resumed."""
+        step, every = self.progress.step, self._config.evaluation.every_steps
+        due = step in (0, self._config.run.steps) or (every and step % every == 0)
+        if not (self._prepared.held_out and due) or self.progress.evaluated == step:
+            return
+        accuracy = await self._evaluate()
+        if step == 0:
+            self.progress = replace(self.progress, before=accuracy)
+        elif step == self._config.run.steps:
+            self.progress = replace(self.progress, after=accuracy)
+        self.progress = replace(self.progress, evaluated=step)
 
     def _draw(self, position: int, count: int) -> list[tuple[int, Problem]]:
         indices = self._order.draw(position, count)
@@ -290,7 +302,8 @@ class Trainer:
             await self._learners.save(folder)
             if kind == "kept":
                 await self._learners.export(folder / "policy")
-        except RunError as error:
+                self._prepared.tokenizer.save_pretrained(folder / "policy")
+        except (RunError, OSError) as error:
             raise self._store.abandon(step, error) from error
         await asyncio.to_thread(self._store.commit, step, kind, asdict(self.progress))
         self._saved, self._saved_at = (step, kind), time.monotonic()
@@ -342,7 +355,6 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
     statuses = Counter(verdict.status for verdict in verdicts)
     judged = [verdict for verdict in verdicts if verdict.reward is not None]
     lengths = np.array([len(completion.token_ids) for completion in completions])
-    spreads = [np.nanstd(group.rewards()) > 0 for group in groups if not np.isnan(group.rewards()).all()]
     mean = {name: float(np.mean([v.rewards[name] for v in judged])) for name in (judged[0].rewards if judged else ())}
     return {
         "reward": float(np.mean([verdict.reward for verdict in judged])) if judged else float("nan"),
@@ -352,7 +364,7 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "timeouts": float(statuses[Status.TIMEOUT]),
         "errors": float(statuses[Status.ERROR]),
         "unparseable_golds": float(statuses[Status.UNPARSEABLE_GOLD]),
-        "groups_with_spread": float(sum(spreads)),
+        "groups_with_spread": float(spread(np.stack([group.rewards() for group in groups])).sum()),
         "truncated_share": float(np.mean([completion.truncated for completion in completions])),
         "sampled_tokens": float(lengths.sum()),
         "mean_length": float(lengths.mean()),

@@ -82,7 +82,6 @@ class NcclGroup:
                 "or newer, point VLLM_NCCL_SO_PATH to it)"
             )
         self._deadline_s = deadline_s
-        self._started = time.monotonic()
 
     def broadcast(self, buffer: torch.Tensor) -> None:
         self._communicator.broadcast(buffer, src=0, stream=torch.cuda.current_stream())

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from openrs_ray.errors import RunError, first_line
+from openrs_ray.errors import RunError, UserError, first_line
 
 T = TypeVar("T")
 
@@ -18,13 +18,15 @@ async def within(seconds: float, who: str, what: str, awaitable: Awaitable[T]) -
     """
     try:
         return await asyncio.wait_for(_as_coroutine(awaitable), seconds)
+    except (
+        RayTaskError
+    ) as error:  # first: Ray makes it an instance of its cause's class, too, which may be TimeoutError
+        cause = error.cause
+        if isinstance(cause, UserError | RunError):
+            raise type(cause)(str(cause)) from error
+        raise RunError(f"{who} failed to {what}: {type(cause).__name__}: {cause}") from error
     except TimeoutError as error:
         raise RunError(f"the trainer waited {seconds:.0f} s for {who} to {what}, in vain") from error
-    except RayTaskError as error:
-        cause = error.cause
-        if isinstance(cause, RunError):
-            raise RunError(str(cause)) from error
-        raise RunError(f"{who} failed to {what}: {type(cause).__name__}: {cause}") from error
     except RayActorError as error:
         raise RunError(f"{who} died while asked to {what}: {first_line(error)}") from error
     except RayError as error:  # a lost node, a lost object, an environment that could not be set up

@@ -62,10 +62,21 @@ def rows(config: RunConfig) -> Iterator[Row]:
         yield gpu_row(gpus, config)
         yield _peer_row(gpus)
     yield _broadcast_row(gpus, device)
-    yield _guard("memory", QUICK_S, machine.memory_bytes, partial(_memory_row, memory_needed(config, device)))
+    try:
+        parameters = parameters_of(config)
+    except (ProbeError, ValueError, KeyError) as error:
+        parameters = None
+        yield Row("model", str(error), "a whole model", "missing", f"fetch {config.model.path} again")
+    needed = memory_needed(config, device, parameters)
+    yield _guard("memory", QUICK_S, machine.memory_bytes, partial(_memory_row, needed))
     yield _guard("/dev/shm", QUICK_S, partial(machine.disk_bytes, Path("/dev/shm")), partial(_shm_row, device))
     folder = config.run.folder.expanduser()
-    yield _guard("disk", QUICK_S, partial(machine.disk_bytes, folder), partial(_disk_row, config, folder))
+    yield _guard(
+        "disk",
+        QUICK_S,
+        partial(machine.disk_bytes, folder),
+        partial(_disk_row, disk_needed(config, parameters), folder),
+    )
     yield _guard("ports", QUICK_S, _busy_ports, _ports_row)
     yield token_row(os.environ.get("RAY_AUTH_MODE"), machine.ray_token(), bool(os.environ.get("RAY_ADDRESS")))
     yield from _hub_rows(config)
@@ -137,13 +148,12 @@ def _broadcast_row(gpus: list[Gpu], device: Device) -> Row:
     return Row(what, f"{count} processes, equal bytes, {speed:.1f} GB/s", "equal bytes")
 
 
-def memory_needed(config: RunConfig, device: Device) -> float:
+def memory_needed(config: RunConfig, device: Device, parameters: int | None) -> float:
     """Rough bytes of host memory: an interpreter with torch and vLLM per engine and rank; on a CPU the weights too."""
     actors = config.num_engines + config.placement.num_learner_gpus
     if device == "gpu":
         return 4.0 * GIB * actors
-    parameters = parameters_of(config) or 0
-    weights = parameters * (16 * config.placement.num_learner_gpus + 4 * config.num_engines)
+    weights = (parameters or 0) * (16 * config.placement.num_learner_gpus + 4 * config.num_engines)
     return 1.5 * GIB * actors + config.rollout.cpu_cache_gib * GIB * config.num_engines + weights
 
 
@@ -156,9 +166,8 @@ def _shm_row(device: Device, free: int) -> Row:
     return _size_row("/dev/shm", free, (4 if device == "gpu" else 0.5) * GIB, mend)
 
 
-def disk_needed(config: RunConfig) -> float | None:
+def disk_needed(config: RunConfig, parameters: int | None) -> float | None:
     """Bytes of all checkpoints: weights in the model's dtype, float32 master weights, two moments; None if unknown."""
-    parameters = parameters_of(config)
     if parameters is None:
         return None
     weights = 2 if config.model.dtype == "bfloat16" else 4
@@ -173,8 +182,7 @@ def parameters_of(config: RunConfig) -> int | None:
     return BUILTIN_PARAMETERS.get(path) or machine.count_parameters(Path(path).expanduser())
 
 
-def _disk_row(config: RunConfig, folder: Path, free: int) -> Row:
-    needed = disk_needed(config)
+def _disk_row(needed: float | None, folder: Path, free: int) -> Row:
     if needed is None:
         return Row(
             f"disk at {folder}", _gib(free), "unknown", "note", "the model's size is known once it lies in a folder"

@@ -117,7 +117,7 @@ def _dry_run(config: RunConfig, console: Console) -> int:
 
 def _train(config: RunConfig, command: Command, console: Console) -> int:
     # Heavy imports come late: a mistake in the recipe is said at once.
-    from actors.placement import check_machine, connection, joins_cluster, place
+    from actors.placement import check_build, check_machine, connection, joins_cluster, place
     from actors.trainer import Progress
     from openrs_ray.prepared import prepare
 
@@ -136,6 +136,7 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
         else:
             check_machine(config)
             prepared = prepare(config)
+            check_build(config)
             ending.enter_context(connection())
             placement = place(config)
         begin_run(config, prepared.fingerprint())
@@ -172,7 +173,11 @@ async def _attempt(config: RunConfig, prepared: "Prepared", placement: "Placemen
         if received:
             os._exit(128 + number)  # asked twice: at once; the last checkpoint stands
         received.append(number)
-        display.status(f"{signal.Signals(number).name}: stopping (once more: at once)")
+        # All that one needs to know, at once: whoever sent this may soon send SIGKILL.
+        display.note(
+            f"{signal.Signals(number).name}: run {config.run.name} in {config.run.path} stops at the next point where nothing "
+            "is lost; --resume continues it (once more: at once)"
+        )
         trainer.stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):

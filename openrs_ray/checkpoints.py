@@ -252,7 +252,8 @@ class CheckpointStore:
     def _pruned(self, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
         """The list after the newest checkpoint (the last one) has made others superfluous."""
         kept = [checkpoint for checkpoint in checkpoints if checkpoint.kind == "kept"]
-        complete = {checkpoint.folder for checkpoint in [*kept[-self._keep_last :], checkpoints[-1]]}
+        newest = checkpoints[-1:] if kept else checkpoints[-2:]  # one to fall back on, should the newest be damaged
+        complete = {checkpoint.folder for checkpoint in [*kept[-self._keep_last :], *newest]}
         remaining = []
         for checkpoint in checkpoints:
             if checkpoint.folder in complete:

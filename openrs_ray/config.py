@@ -203,7 +203,7 @@ class Push(Section):
     bucket_mib: Positive = 512
     """Weights travel in buckets of about this size."""
     deadline_s: Seconds = 120
-    """How long a push may take, on either side."""
+    """How long each part of a push may take (joining, pausing, one bucket, putting in place, the probe), on either side."""
     probe_every: Positive = 10
     """Compare log-probabilities of learner and engines on a probe batch at the first push and then every so many pushes."""
     probe_tolerance: Annotated[float, Field(gt=0)] = 0.05
@@ -233,7 +233,7 @@ class Checkpoint(Section):
     every_steps: Positive = 50
     """Keep a checkpoint, with the policy as safetensors, every so many steps and at the end."""
     every_minutes: Annotated[float, Field(gt=0)] = 15.0
-    """Save for resuming every so many minutes, apart from the kept ones; only the newest stays."""
+    """Save for resuming every so many minutes, apart from the kept ones; the newest stays (two until one is kept)."""
     keep_last: Positive = 2
     """How many kept checkpoints stay complete."""
     keep_policies: bool = True

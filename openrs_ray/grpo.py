@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int32
+from jaxtyping import Bool, Float, Float32, Float64, Int32
 from torch import Tensor
 
 from openrs_ray.config import Loss
@@ -55,11 +55,18 @@ def advantages(
     count = judged.sum(axis=1, keepdims=True)
     enough = count >= 2
     mean = np.where(judged, rewards, 0.0).sum(axis=1, keepdims=True) / np.maximum(count, 1)
-    deviation = np.where(judged, rewards - mean, 0.0)
+    deviation = np.where(judged & spread(rewards)[:, None], rewards - mean, 0.0)
     std = np.sqrt((deviation**2).sum(axis=1, keepdims=True) / np.maximum(count - 1, 1))
     scale = std + epsilon
     normalised = deviation / np.where(scale > 0, scale, 1.0)
     return np.where(judged & enough, normalised, np.nan)
+
+
+def spread(rewards: Float64[np.ndarray, "groups completions"]) -> Bool[np.ndarray, " groups"]:
+    """Whether a group's judged rewards differ; by comparison, because the mean of equal rewards may be off by rounding."""
+    lowest = np.where(np.isnan(rewards), np.inf, rewards).min(axis=1)
+    highest = np.where(np.isnan(rewards), -np.inf, rewards).max(axis=1)
+    return np.asarray(highest > lowest)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

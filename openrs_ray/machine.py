@@ -6,6 +6,7 @@ network disk), so callers run it through `within`, which ends it at a deadline.
 
 import csv
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -231,17 +232,20 @@ def ray_token() -> str | None:
 
 
 def count_parameters(folder: Path) -> int | None:
-    """Parameters of a model folder, from the headers of its safetensors files; None if there are none."""
+    """Parameters of a model folder, from the headers of its safetensors files; None if there are none.
+
+    Raises ProbeError when one of them is no such file.
+    """
     total = 0
     for file in folder.glob("*.safetensors"):
         with file.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+            size = int.from_bytes(stream.read(8), "little")
+            if size > file.stat().st_size:  # the pointer that git leaves where git-lfs is not installed
+                raise ProbeError(f"{file} is no safetensors file: fetch it with `git lfs pull`")
+            header = json.loads(stream.read(size))
         for name, tensor in header.items():
             if name != "__metadata__":
-                size = 1
-                for extent in tensor["shape"]:
-                    size *= extent
-                total += size
+                total += math.prod(tensor["shape"])
     return total or None
 
 

@@ -11,6 +11,17 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.pop("RAY_ADDRESS", None)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A GPU build of vLLM has no engine for CPUs: the tests that need one are for the CPU build."""
+    import torch
+
+    if torch.version.cuda is not None:
+        skip = pytest.mark.skip(reason="needs a vLLM engine on a CPU, and this is the GPU build")
+        for item in items:
+            if item.get_closest_marker("cpu_engine"):
+                item.add_marker(skip)
+
+
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """A Ray of our own with eight make-believe CPUs."""
@@ -20,6 +31,7 @@ def ray_session() -> Iterator[None]:
     ray.init(
         address="local",
         num_cpus=8,
+        num_gpus=0,
         include_dashboard=False,
         log_to_driver=False,
         logging_level="error",

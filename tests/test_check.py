@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from launch.check import disk_needed, gpu_row, hub_ids, main, token_row, torch_row
+from launch.check import disk_needed, gpu_row, hub_ids, main, parameters_of, token_row, torch_row
 from openrs_ray import machine
 from openrs_ray.config import RunConfig
 from openrs_ray.machine import Gpu, ProbeError
@@ -119,8 +119,14 @@ def test_disk_for_a_models_checkpoints(tmp_path: Path) -> None:
     assert machine.count_parameters(folder) == parameters
     saving = {"every_steps": 10, "keep_last": 3}
     # 3 kept, 1 for resuming and 1 being written of 2 + 12 bytes each, and 10 exported policies of 2 bytes.
-    assert disk_needed(config(model={"path": str(folder)}, checkpoint=saving)) == parameters * (14 * 5 + 2 * 10)
-    assert disk_needed(config(model={"path": "owner/name"})) is None
+    assert disk_needed(config(checkpoint=saving), parameters) == parameters * (14 * 5 + 2 * 10)
+    assert disk_needed(config(), parameters_of(config(model={"path": "owner/name"}))) is None
+
+
+def test_a_model_file_that_is_only_a_pointer_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
+    assert main([str(ROOT / "launch/recipes/quickstart.yaml"), "--model.path", str(tmp_path)]) == 1
+    assert "git lfs pull" in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
 def test_only_hub_ids_are_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,6 +221,18 @@ def test_pruning_keeps_the_newest_complete_and_the_policies_of_the_others(tmp_pa
     assert [path.name for path in (tmp_path / "bare").glob("step-*")] == ["step-000003"]
 
 
+def test_two_resume_checkpoints_stay_until_one_is_kept(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    for step in (1, 2, 3):
+        save(store, step, "resume")
+    (store.checkpoints()[-1].state / "rank-0.pt").unlink()
+    good, damages = store.latest_good()
+    assert good and good.step == 2 and len(damages) == 1
+    save(store, 4, "kept")
+    save(store, 5, "resume")
+    assert [checkpoint.step for checkpoint in store.checkpoints()] == [4, 5]
+
+
 @pytest.mark.parametrize("harm", ["flip", "truncate", "remove"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path, harm: str) -> None:
     store = CheckpointStore(tmp_path)

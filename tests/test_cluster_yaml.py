@@ -44,6 +44,9 @@ def test_every_node_installs_and_starts_ray_from_the_environment(name: str) -> N
     assert any(command.endswith("launch/setup.sh") for command in config["setup_commands"])
     for command in config["head_start_ray_commands"] + config["worker_start_ray_commands"]:
         assert command.startswith("source ~/openrs-ray/.venv/bin/activate && ")
+    assert all(
+        "RAY_JOB_STOP_WAIT_TIME_S=1800" in config[f"{kind}_start_ray_commands"][-1] for kind in ("head", "worker")
+    )
     starts = [config[f"{kind}_start_ray_commands"][-1] for kind in ("head", "worker")]
     assert all("RAY_AUTH_MODE=token" in command and "ulimit -n" in command for command in starts)
     assert "--dashboard-host=127.0.0.1" in starts[0]

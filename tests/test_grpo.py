@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from openrs_ray.config import Loss
-from openrs_ray.grpo import METRICS, LossInput, TrainingSequence, advantages, clipped_loss
+from openrs_ray.grpo import METRICS, LossInput, TrainingSequence, advantages, clipped_loss, spread
 
 NAN = float("nan")
 
@@ -26,6 +26,15 @@ def test_advantages_equal_the_reference():
     rewards = rng.choice([0.0, 1.0, 3.0, NAN], size=(200, 6), p=[0.4, 0.2, 0.2, 0.2])
     expected = np.array([reference_advantages(list(row), 1e-4) for row in rewards])
     np.testing.assert_allclose(advantages(rewards, 1e-4), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_equal_rewards_have_advantage_0_and_no_spread_whatever_their_mean_rounds_to():
+    rewards = np.array([[0.7] * 6, [0.1] * 5 + [np.nan], [0.7] * 5 + [0.3], [np.nan] * 6])
+    assert np.abs(rewards[0] - rewards[0].mean()).max() > 0, "the mean must round, or this tests nothing"
+    values = advantages(rewards, 0.0)
+    assert (values[0] == 0).all() and (values[1, :5] == 0).all() and np.isnan(values[3]).all()
+    assert np.isclose(np.abs(values[2]).sum(), 5 * 0.40825 + 2.04124, atol=1e-4)
+    assert spread(rewards).tolist() == [False, False, True, False]
 
 
 def test_advantages_worked_by_hand():

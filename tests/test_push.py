@@ -84,6 +84,7 @@ SLOW_LAYOUTS = {
 }
 
 
+@pytest.mark.cpu_engine
 @pytest.mark.parametrize("layout", [*LAYOUTS, pytest.param("one engine on two workers", marks=pytest.mark.slow)])
 def test_engines_hold_the_learners_weights_after_every_push(ray_session: None, tmp_path: Path, layout: str) -> None:
     """Sampler log-probabilities against plain transformers in float64, reading the policy the learner exports."""
@@ -120,6 +121,7 @@ def test_engines_hold_the_learners_weights_after_every_push(ray_session: None, t
         system.close()
 
 
+@pytest.mark.cpu_engine
 def test_a_lost_push_is_noticed_even_at_a_tiny_learning_rate(ray_session: None, tmp_path: Path) -> None:
     """Two ways to lose a push; weights that moved by 1e-6 would pass any comparison of log-probabilities."""
     learner = {"learning_rate": 1e-6, "warmup_share": 0, "schedule": "constant"}

@@ -43,6 +43,7 @@ def assert_same_as(unbroken: Path, run: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.cpu_engine
 @pytest.mark.timeout(900)
 def test_driver_killed_in_the_middle_of_a_push(unbroken: Path, tmp_path: Path, toy_folder: Path) -> None:
     recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", STEPS)
@@ -60,6 +61,7 @@ def test_driver_killed_in_the_middle_of_a_push(unbroken: Path, tmp_path: Path, t
 
 
 @pytest.mark.slow
+@pytest.mark.cpu_engine
 @pytest.mark.timeout(1500)
 def test_every_actor_killed_in_turn_and_then_asked_to_stop(unbroken: Path, tmp_path: Path, toy_folder: Path) -> None:
     recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", STEPS)
@@ -89,6 +91,7 @@ def test_every_actor_killed_in_turn_and_then_asked_to_stop(unbroken: Path, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.cpu_engine
 @pytest.mark.timeout(900)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     unbroken: Path, tmp_path: Path, toy_folder: Path
@@ -109,6 +112,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
 
 
 @pytest.mark.slow
+@pytest.mark.cpu_engine
 def test_a_run_whose_push_gets_lost_stops_there(tmp_path: Path, toy_folder: Path) -> None:
     changes = {"learner": {"learning_rate": 1e-6, "warmup_share": 0.0, "schedule": "constant"}}
     recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", STEPS, **changes)
@@ -119,6 +123,7 @@ def test_a_run_whose_push_gets_lost_stops_there(tmp_path: Path, toy_folder: Path
 
 
 @pytest.mark.slow
+@pytest.mark.cpu_engine
 def test_the_exported_policy_is_a_plain_transformers_model(unbroken: Path, toy_folder: Path) -> None:
     folder = CheckpointStore(unbroken / "checkpoints").checkpoints()[-1].policy
     trained, untrained = AutoModelForCausalLM.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(toy_folder)

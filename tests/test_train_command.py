@@ -1,6 +1,7 @@
 """What `python -m launch.train` says to a user's mistakes: one sentence, exit code 2, before any engine starts."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -71,7 +72,10 @@ MISTAKES = {
         ["--placement.colocated", "true", "--placement.num_rollout_gpus", "2"],
         "colocated",
     ),
-    "more GPUs than the machine has": (["--placement.device", "gpu"], "this machine has 0 GPUs"),
+    "more GPUs than the machine has": (
+        ["--placement.device", "gpu", "--placement.num_learner_gpus", "16"],
+        "17 GPUs and 4.75 CPUs but this machine has",
+    ),
     "more CPUs than the machine has": (["--placement.cpus_per_slot", "64"], "256 CPUs but this machine has"),
     "unknown reward": (["--rewards.weights", "{accurasy: 1.0}"], "accuracy"),
     "relative run folder": (["--run.folder", "runs"], "absolute"),
@@ -164,6 +168,42 @@ def test_dry_run_says_what_would_happen_and_starts_nothing(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_build_for_the_other_device_is_one_sentence(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from actors.placement import check_build
+
+    config = load_config(recipe, [])
+    monkeypatch.setattr("torch.version.cuda", None)
+    check_build(config)
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    with pytest.raises(
+        UserError, match=r"placed on a CPU .* built for GPUs: set placement.device gpu, or .*OPENRS_BUILD=cpu"
+    ):
+        check_build(config)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"RAY_ADDRESS": "127.0.0.1"},  # no port
+        {"RAY_ADDRESS": "127.0.0.1:1"},  # nobody there
+        {"RAY_ADDRESS": "127.0.0.1:1", "RAY_AUTH_MODE": "token", "HOME": "/nonexistent"},  # no token
+    ],
+)
+def test_a_cluster_that_cannot_be_joined_is_one_sentence(recipe: Path, environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.train", str(recipe)],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: cannot join a Ray cluster at RAY_ADDRESS=127.0.0.1"), done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_help_explains_every_field(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
@@ -181,7 +221,7 @@ def test_asking_for_more_than_the_cluster_has_is_said_within_30_seconds(
         (["--placement.num_learner_gpus", "3"], "gpu", r"4 GPUs .* has 0 GPUs"),
         (["--placement.cpus_per_slot", "100"], "cpu", r"400 CPUs .* has 0 GPUs and 8 CPUs"),
     ):
-        config = load_config(recipe, [*overrides, "--placement.wait_s", "2"])
+        config = load_config(recipe, overrides)
         began = time.monotonic()
         with pytest.raises(UserError, match=asked):
             reserve(config, plan_layout(config, device))

@@ -1,7 +1,8 @@
 """Which gold answers completions can be compared with: asked once, when problems are loaded.
 
 Plain numbers are known at once. Everything else is read in the checking processes, because a gold answer too can keep a parser
-busy for ever; one that takes longer than a check may take counts as unparseable.
+busy for ever. Whether a gold can be read decides which problems a run has, and a resumed run must have the same ones: so the
+limits are generous, do not follow the config, and a gold that exceeds them is tried once more before it counts as unparseable.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from openrs_ray.samples import Status, Verdict
 
 Gold = tuple[str, ...]
 
+_DEADLINE_S, _MEMORY_GIB = 20.0, 4.0
 _WARM_UP: tuple[Gold, ...] = ((r"\frac{x}{2}",),)
 """The first parse in a process loads the parser; that time must not make a gold unparseable."""
 
@@ -22,10 +24,17 @@ def parseable_golds(golds: Sequence[Gold], rewards: Rewards) -> list[bool]:
     hard = list({gold for gold in golds if not has_plain_number(gold)})
     readable: set[Gold] = set()
     if hard:
-        with CheckPool(judge_gold, rewards.processes, rewards.deadline_s, rewards.memory_gib, _WARM_UP) as pool:
-            futures = [pool.submit(gold) for gold in hard]
-            readable = {gold for gold, future in zip(hard, futures, strict=True) if future.result().status.judged}
+        with CheckPool(judge_gold, rewards.processes, _DEADLINE_S, _MEMORY_GIB, _WARM_UP) as pool:
+            verdicts = _judge(pool, hard)
+            unsure = [gold for gold, verdict in verdicts.items() if verdict.status in (Status.TIMEOUT, Status.ERROR)]
+            verdicts |= _judge(pool, unsure)
+        readable = {gold for gold, verdict in verdicts.items() if verdict.status.judged}
     return [gold in readable or has_plain_number(gold) for gold in golds]
+
+
+def _judge(pool: CheckPool[Gold], golds: Sequence[Gold]) -> dict[Gold, Verdict]:
+    futures = [pool.submit(gold) for gold in golds]
+    return {gold: future.result() for gold, future in zip(golds, futures, strict=True)}
 
 
 def judge_gold(gold: Gold) -> Verdict:
