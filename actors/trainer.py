@@ -184,12 +184,7 @@ class Trainer:
         check_mismatch(update.metrics["mismatch_kl"], step, config.push.max_mismatch_kl)
         trained = time.monotonic()
         report = await self._push.push(step)
-        times = {
-            "collect_s": sampled - started,
-            "train_s": trained - sampled,
-            "push_s": report.seconds,
-            "step_s": time.monotonic() - started,
-        }
+        times = step_times(sampled - started, trained - sampled, report.seconds, time.monotonic() - started)
         checks = await within(60, "the reward pool", "count its checks", self._rewards.counts.remote())
         self._write(step, groups, update, report, times | {"replaced_check_processes": checks["replaced"]})
 
@@ -346,6 +341,18 @@ def correctness(groups: Sequence[Group]) -> np.ndarray:
     return np.array(
         [[float(v.status is Status.CORRECT) if v.status.judged else np.nan for v in group.verdicts] for group in groups]
     )
+
+
+def step_times(collect_s: float, train_s: float, push_s: float, step_s: float) -> dict[str, float]:
+    """Seconds of a step's parts, and the share of the step in which each side had nothing to do."""
+    return {
+        "collect_s": collect_s,
+        "train_s": train_s,
+        "push_s": push_s,
+        "step_s": step_s,
+        "rollout_wait_share": 1 - (collect_s + push_s) / step_s,
+        "learner_wait_share": 1 - (train_s + push_s) / step_s,
+    }
 
 
 def step_metrics(groups: Sequence[Group]) -> dict[str, float]:

@@ -121,6 +121,14 @@ def test_processes_are_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
         assert pool.counts().replaced == 0
 
 
+def test_renewal_waits_until_nothing_else_does_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openrs_ray.rewards.pool.CHECKS_PER_PROCESS", 3)
+    with CheckPool(poisoned_checks.check, processes=1, deadline_s=DEADLINE_S, memory_gib=1.0) as pool:
+        futures = [pool.submit("say x") for _ in range(10)]  # all wait before the first process is up
+        answers = [str(future.result(30).answer) for future in futures]
+        assert sorted(Counter(answers).values()) == [4, 6]
+
+
 def test_close_ends_processes_and_fails_what_waits() -> None:
     pool = CheckPool(poisoned_checks.check, processes=1, deadline_s=60.0, memory_gib=1.0)
     pool.submit("say ready").result(30)

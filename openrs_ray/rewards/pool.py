@@ -27,7 +27,8 @@ from openrs_ray.rewards.process import CheckProcess
 from openrs_ray.samples import Status, Verdict
 
 CHECKS_PER_PROCESS = 5000
-"""SymPy's caches grow with every check, so a process is renewed after so many."""
+"""SymPy's caches grow with every check, so a process is renewed after so many, as soon as nothing waits for it (a start takes
+seconds), and after twice as many whatever waits."""
 _STARTS = 3
 """Failed starts in a row after which the pool gives up."""
 _ATTEMPTS = 2
@@ -153,7 +154,7 @@ class CheckPool(Generic[Item]):
             if process is None or job is None:
                 continue
             verdict, usable = self._attempt(process, job)
-            if not usable or process.checks >= CHECKS_PER_PROCESS:
+            if not usable or self._due(process):
                 self._end(slot, process, replaced=not usable)
                 process = None
             if verdict is None:
@@ -165,6 +166,11 @@ class CheckPool(Generic[Item]):
             self._end(slot, process, replaced=False)
         if job is not None:
             job.future.set_exception(self._closed)
+
+    def _due(self, process: CheckProcess) -> bool:
+        """Whether a process has done its share; a fresh one is then made ready before the next item comes."""
+        limit = CHECKS_PER_PROCESS if self._waiting.empty() else 2 * CHECKS_PER_PROCESS
+        return process.checks >= limit
 
     def _next_job(self) -> _Job | None:
         """The next item, once there is one; None when it was cancelled or the pool is closing."""
