@@ -1,0 +1,108 @@
+"""`python -m launch.benchmarks.rewards FILE.jsonl`: the reward pool's checks per second against serial math-verify.
+
+FILE has a column of gold answers, as training data does. Each gold is checked against itself and against its neighbour, in
+training's form (the last box after the reasoning) by the pool and in math-verify's own form, one after the other in one
+process, by the baseline. The ideal is the baseline's speed times the pool's processes. A last part puts a poisoned answer
+among the others and measures how much later than without it they are done.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from math_verify import parse, verify
+
+from launch.benchmarks.report import Figure, ratios, report
+from openrs_ray.data.rows import read_rows
+from openrs_ray.errors import RunError, UserError
+from openrs_ray.rewards.judge import WARM_UP, Judge
+from openrs_ray.rewards.pool import CheckPool
+from openrs_ray.rewards.records import JudgeItem
+from openrs_ray.samples import Status
+
+POISON = r"9^{9^{9^{9}}}+x"
+DEADLINE_S = 5.0
+
+
+def pairs(golds: Sequence[str]) -> list[tuple[str, str]]:
+    """(answer, gold): every gold with itself and with its neighbour."""
+    return [*zip(golds, golds, strict=True), *zip([*golds[1:], golds[0]], golds, strict=True)]
+
+
+def item(answer: str, gold: str) -> JudgeItem:
+    return JudgeItem(rf"<think></think> \boxed{{{answer}}}", 20, "stop", (gold,))
+
+
+def serial(checks: Sequence[tuple[str, str]]) -> list[bool]:
+    """math-verify alone, without its time limits (they need the main thread's alarm, and cost time)."""
+    return [
+        verify(
+            parse(f"${gold}$", parsing_timeout=None), parse(f"${answer}$", parsing_timeout=None), timeout_seconds=None
+        )
+        for answer, gold in checks
+    ]
+
+
+def pooled(pool: CheckPool[JudgeItem], items: Sequence[JudgeItem]) -> list[Status]:
+    futures = [pool.submit(one) for one in items]
+    return [future.result().status for future in futures]
+
+
+def poisoned(pool: CheckPool[JudgeItem], items: Sequence[JudgeItem]) -> float:
+    """Seconds until all items are judged when a poisoned one came first; the poisoned one is then waited for, too."""
+    started = time.perf_counter()
+    poison = pool.submit(item(POISON, r"\sqrt{2}"))
+    pooled(pool, items)
+    took = time.perf_counter() - started
+    if poison.result().status is not Status.TIMEOUT:
+        raise RunError(f"the poisoned answer was judged {poison.result().status}: it does not hang on this machine")
+    return took
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m launch.benchmarks.rewards", description=__doc__)
+    parser.add_argument("file", type=Path, help="problems with gold answers (.jsonl, .json or .parquet)")
+    parser.add_argument("--column", default="answer", help="the column of gold answers (default: answer)")
+    parser.add_argument("--problems", type=int, default=300, help="use the first so many (default: 300)")
+    parser.add_argument("--processes", type=int, default=2, help="checking processes; at most the CPUs (default: 2)")
+    parser.add_argument("--rounds", type=int, default=5, help="repetitions (default: 5)")
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    options = parser.parse_args(arguments)
+    try:
+        golds = [str(row[options.column]) for row in read_rows(str(options.file), "train")[: options.problems]]
+    except (UserError, KeyError) as error:
+        parser.error(f"cannot read {options.file}: {error}")
+    checks = pairs(golds)
+    items = [item(answer, gold) for answer, gold in checks]
+    judge = Judge({"accuracy": 1.0}, "boxed")
+    with CheckPool(judge, options.processes, DEADLINE_S, 2.0, WARM_UP) as pool:
+        pooled(pool, items), serial(checks)  # both with SymPy's caches full
+        alone_s, pool_s = [], []
+        for _ in range(options.rounds):
+            alone_s.append(seconds(lambda: serial(checks)))
+            pool_s.append(seconds(lambda: pooled(pool, items)))
+        poisoned_s = [poisoned(pool, items) for _ in range(options.rounds)]
+    alone = [len(checks) / s for s in alone_s]
+    ours = [len(checks) / s for s in pool_s]
+    later = [with_poison - without for with_poison, without in zip(poisoned_s, pool_s, strict=True)]
+    figures = [
+        Figure("math-verify, one process", "checks/s", tuple(alone)),
+        Figure(f"reward pool, {options.processes} processes", "checks/s", tuple(ours)),
+        ratios(f"pool / ({options.processes} x math-verify)", ours, alone, ">= 0.9", factor=options.processes),
+        Figure("others later by a poisoned answer", "s", tuple(later), f"< {DEADLINE_S:g} (its deadline)"),
+    ]
+    settings = {"file": str(options.file), "checks": len(checks), "processes": options.processes}
+    report(f"Reward checks: {len(checks)} of {options.file.name}", settings, figures, options.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
