@@ -248,8 +248,11 @@ def test_gsm8k_s_golds_are_all_whole_numbers(tokenizer: Qwen2Tokenizer) -> None:
     assert all(gold.replace(",", "").removeprefix("-").isdigit() for p in loaded.problems for gold in p.gold)
 
 
-def test_golds_are_read_within_a_deadline() -> None:
+def test_golds_are_read_within_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     golds = [("42",), (r"\frac{y^3}{7}",), (), ("plain words",), ("no", r"\frac{y^3}{7}")]
     assert parseable_golds(golds, Rewards(processes=1)) == [True, True, False, False, True]
+    # Not the deadline of a completion's check: a run resumed with another one must mean the same problems.
+    assert parseable_golds(golds, Rewards(processes=1, deadline_s=1e-5)) == [True, True, False, False, True]
     # What cannot be read in time is unparseable; a plain number needs no time.
-    assert parseable_golds(golds, Rewards(processes=1, deadline_s=1e-5)) == [True, False, False, False, False]
+    monkeypatch.setattr("openrs_ray.rewards.golds._DEADLINE_S", 1e-5)
+    assert parseable_golds(golds, Rewards(processes=1)) == [True, False, False, False, False]

@@ -16,7 +16,7 @@ import torch
 from tiny import make_sequences, naive_logprobs, naive_model, save_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from openrs_ray.grpo import TrainingSequence
 
@@ -235,8 +235,6 @@ def test_export_buckets_and_scores_agree(results: Results, ranks: int, case: str
     assert ("lm_head.weight" in names) is (name == "untied")
     start = AutoModelForCausalLM.from_pretrained(results.start_model(name))
     assert not torch.equal(start.get_input_embeddings().weight, plain.get_input_embeddings().weight.float())
-    assert "w5" in AutoTokenizer.from_pretrained(exported).get_vocab()
-    assert AutoTokenizer.from_pretrained(exported).chat_template == "{{ messages[0]['content'] }}"
 
     for rank in range(ranks):
         got = results.of(ranks, f"use,{case}", rank)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from commands import assert_all_gone, descendants, finish, result, start, steps_done, tail, wait_until, write_recipe
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from openrs_ray.attempts import read_attempts
 from openrs_ray.checkpoints import CheckpointStore
@@ -130,4 +130,6 @@ def test_the_exported_policy_is_a_plain_transformers_model(unbroken: Path, toy_f
     assert any(not torch.equal(a, b) for a, b in zip(trained.parameters(), untrained.parameters(), strict=True)), (
         "training must have changed the weights"
     )
+    ours, theirs = AutoTokenizer.from_pretrained(folder), AutoTokenizer.from_pretrained(toy_folder)
+    assert ours.get_vocab() == theirs.get_vocab() and ours.chat_template == theirs.chat_template
     assert result(unbroken)["step"] == STEPS
