@@ -126,6 +126,8 @@ class Rollout(Section):
     """Share of each rollout GPU's memory that the engine may take."""
     cpu_cache_gib: Annotated[float, Field(gt=0)] = 0.25
     """Size of the key/value cache when the engine runs on a CPU."""
+    sleep_while_learning: bool = False
+    """On shared GPUs: engines give up their memory while the learner works, and take it back for the next rollouts."""
     enforce_eager: bool = False
     """Start faster without compiled graphs (always so on a CPU)."""
     start_deadline_s: Seconds = 600
@@ -191,8 +193,10 @@ class Learner(Section):
     """Fixed number of completions per micro-batch, only for `loss.normalization: local_micro_batch`."""
     logprob_chunk_tokens: Positive = 1024
     """Tokens per chunk when logits are turned into log-probabilities."""
-    gradient_checkpointing: bool = True
-    """Recompute activations in the backward pass to save memory."""
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
+    """Recompute activations in the backward pass; auto: only when the GPU would not hold them."""
+    fused_kernels: bool = True
+    """Liger's norm, rotary and SwiGLU kernels, on GPUs (where they exist for the model)."""
     start_deadline_s: Seconds = 600
     """How long a learner rank may take to start."""
     deadline_s: Seconds = 1800
@@ -221,6 +225,8 @@ class Placement(Section):
     """GPUs for the learner: one rank each, all on one node."""
     colocated: bool = False
     """Engines and learner ranks share the same GPUs (both numbers must be equal)."""
+    gpu_memory_gib: Annotated[float, Field(gt=0)] | None = None
+    """Memory of one GPU in GiB, as nvidia-smi shows it, to plan for (default: that of this machine's GPUs)."""
     cpus_per_slot: Annotated[float, Field(gt=0)] = 1.0
     """CPUs reserved for each engine GPU and each learner rank."""
     threads: Positive | None = None
