@@ -30,7 +30,7 @@ from openrs_ray.config import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.grpo import METRICS, LossInput, TrainingSequence, clipped_loss
 from openrs_ray.machine import free_port
-from openrs_ray.model import Policy, load_policy, micro_batch_arguments
+from openrs_ray.model import Policy, fuse_kernels, load_policy, micro_batch_arguments
 from openrs_ray.packing import MicroBatch, pack
 from openrs_ray.schedule import learning_rate
 
@@ -85,6 +85,8 @@ class LearnerRank:
         deepspeed.utils.logger.setLevel("WARNING")
         learner, model = self.config.learner, self.config.model
         policy = load_policy(self.model_path, model.dtype, learner.logprob_chunk_tokens)
+        if learner.fused_kernels and not on_cpu:
+            fuse_kernels(policy)
         if self.config.loss.kl_beta > 0:
             self.reference = copy.deepcopy(policy).to(self.device).eval().requires_grad_(False)
         if learner.gradient_checkpointing:
@@ -113,6 +115,7 @@ class LearnerRank:
             "gradient_clipping": self.config.learner.max_grad_norm,
             "zero_optimization": {
                 "stage": self.config.learner.zero_stage,
+                "overlap_comm": self.world_size > 1,  # gradients travel while the backward pass goes on
                 "reduce_bucket_size": _BUCKET_PARAMETERS,
                 "stage3_prefetch_bucket_size": _BUCKET_PARAMETERS,
             },

@@ -191,7 +191,7 @@ class Learner(Section):
     """Token budget of one packed micro-batch (prompt and completion)."""
     micro_batch_sequences: Positive | None = None
     """Fixed number of completions per micro-batch, only for `loss.normalization: local_micro_batch`."""
-    logprob_chunk_tokens: Positive = 1024
+    logprob_chunk_tokens: Positive = 2048
     """Tokens per chunk when logits are turned into log-probabilities."""
     gradient_checkpointing: Literal["auto"] | bool = "auto"
     """Recompute activations in the backward pass; auto: only when the GPU would not hold them."""

@@ -5,6 +5,8 @@ chunk of tokens at a time, in the forward and in the backward pass; log-probabil
 distribution (logits divided by the temperature); nothing is random (dropout is never applied).
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -75,10 +77,11 @@ class _TokenLogprobs(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, chunk_tokens: int
     ) -> Tensor:
         chosen, normalisers = [], []
+        pick = _compiled(_pick) if hidden.is_cuda else _pick
         for rows, wanted in zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True):
-            logits = F.linear(rows, weight).float().div_(temperature)
-            normalisers.append(logits.logsumexp(dim=-1))
-            chosen.append(logits.gather(-1, wanted[:, None])[:, 0])
+            logit, normaliser = pick(F.linear(rows, weight), wanted, temperature)
+            chosen.append(logit)
+            normalisers.append(normaliser)
         normaliser = torch.cat(normalisers)
         ctx.save_for_backward(hidden, weight, targets, normaliser)
         ctx.temperature, ctx.chunk_tokens = temperature, chunk_tokens
@@ -90,16 +93,37 @@ class _TokenLogprobs(torch.autograd.Function):
         hidden_gradient = torch.empty_like(hidden)
         # float32 also for a bfloat16 weight: many small chunks are added up here.
         weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
+        slope_of = _compiled(_slope) if hidden.is_cuda else _slope
         for start in range(0, len(targets), ctx.chunk_tokens):
             chunk = slice(start, start + ctx.chunk_tokens)
-            logits = F.linear(hidden[chunk], weight).float().div_(ctx.temperature)
-            # d logp / d logits = onehot - softmax
-            slope = logits.sub_(normaliser[chunk, None]).exp_().neg_()
-            slope.scatter_add_(-1, targets[chunk, None], torch.ones_like(normaliser[chunk, None]))
-            slope = slope.mul_(gradient[chunk, None] / ctx.temperature).to(weight.dtype)
+            logits = F.linear(hidden[chunk], weight)
+            slope = slope_of(logits, targets[chunk], normaliser[chunk], gradient[chunk], ctx.temperature)
             torch.mm(slope, weight, out=hidden_gradient[chunk])
             weight_gradient += slope.T @ hidden[chunk]
         return hidden_gradient, weight_gradient.to(weight.dtype), None, None, None
+
+
+def _pick(
+    logits: Float[Tensor, "tokens vocabulary"], targets: Int[Tensor, " tokens"], temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Each row's logit of its target, and its log of the sum of exponentials, both in float32 at the temperature."""
+    scaled = logits.float() / temperature
+    return scaled.gather(-1, targets[:, None])[:, 0], scaled.logsumexp(dim=-1)
+
+
+def _slope(
+    logits: Float[Tensor, "tokens vocabulary"], targets: Tensor, normaliser: Tensor, gradient: Tensor, temperature: float
+) -> Float[Tensor, "tokens vocabulary"]:
+    """gradient x d logp / d logits = gradient x (onehot - softmax) / temperature, in the dtype of the logits."""
+    softmax = (logits.float() / temperature - normaliser[:, None]).exp()
+    onehot = torch.arange(logits.shape[-1], device=logits.device) == targets[:, None]
+    return ((onehot.float() - softmax) * (gradient / temperature)[:, None]).to(logits.dtype)
+
+
+@cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same in one or two passes over the logits, where a dozen would take as long as the matrix products around them."""
+    return torch.compile(function, dynamic=True)
 
 
 def micro_batch_arguments(batch: MicroBatch, device: torch.device) -> dict[str, Any]:
@@ -163,6 +187,13 @@ def load_policy(path: str, dtype: str, chunk_tokens: int) -> Policy:
     policy = Policy(model, chunk_tokens)
     _check_same_logits(policy, path)
     return policy.train()
+
+
+def fuse_kernels(policy: Policy) -> None:
+    """Swap in Liger's kernels for norms, rotary embedding and SwiGLU where it has them for the model; GPUs only from now on."""
+    from liger_kernel.transformers import _apply_liger_kernel_to_instance
+
+    _apply_liger_kernel_to_instance(policy.model, cross_entropy=False, fused_linear_cross_entropy=False)
 
 
 @torch.no_grad()
