@@ -217,6 +217,11 @@ class LearnerRank:
         torch.distributed.all_reduce(values)
         return values
 
+    def release_memory(self) -> None:
+        """Give what torch only keeps for later back to the GPU, for the engine that shares it."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     # ------------------------------------------------------------------------------------------------ scoring
 
     @torch.no_grad()

@@ -107,6 +107,9 @@ class LearnerGroup:
     async def export(self, folder: Path) -> None:
         await self._all("export", self._config.checkpoint.deadline_s, "export the policy", str(folder))
 
+    async def release_memory(self) -> None:
+        await self._all("release_memory", 60, "give cached memory back")
+
     async def push_buckets(self) -> tuple[Bucket, ...]:
         buckets: tuple[Bucket, ...] = (await self._all("push_buckets", 60, "list its parameters"))[0]
         return buckets

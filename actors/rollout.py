@@ -51,7 +51,7 @@ class RolloutWorker:
     """One engine.
 
     Life cycle: start() once, join_push() once, then pushes (begin_push, receive, end_push) and generate() in turn.
-    Between begin_push and end_push nothing is sampled. A worker whose push failed must not be used again.
+    Between begin_push and end_push nothing is sampled, nor between sleep() and the push that follows wake(). A worker whose push failed must not be used again.
     """
 
     worker_extension = "actors.transfer.WorkerExtension"
@@ -110,6 +110,7 @@ class RolloutWorker:
             arguments["max_num_batched_tokens"] = max(self._config.max_sequence_tokens, _CPU_BATCH_TOKENS)
         else:
             arguments["gpu_memory_utilization"] = rollout.gpu_memory_fraction
+            arguments["enable_sleep_mode"] = rollout.sleep_while_learning
         return arguments
 
     async def generate(self, requests: Sequence[Request], version: int) -> AsyncIterator[list[Completion]]:
@@ -272,6 +273,14 @@ class RolloutWorker:
         receipts: list[dict[str, Any]] = await self._alive(self._engine.collective_rpc("push_receipt"))
         await self._alive(self._engine.resume_generation())
         return receipts
+
+    async def sleep(self) -> None:
+        """Give up the GPU memory of weights and caches (a CPU has none to give). What is sampled next needs wake and a push."""
+        await self._alive(self._engine.sleep(level=2, mode="keep"))
+
+    async def wake(self) -> None:
+        """Take the memory back; it holds nothing until a push."""
+        await self._alive(self._engine.wake_up())
 
     async def _alive(self, call: Awaitable[T]) -> T:
         """The call's result, or RunError as soon as the engine's process is dead."""

@@ -120,6 +120,12 @@ class RolloutWorkers:
     async def end_push(self, version: int) -> list[list[dict[str, Any]]]:
         return await self._all("end_push", self._config.push.deadline_s, "put the new weights in place", version)
 
+    async def sleep(self) -> None:
+        await self._all("sleep", self._config.push.deadline_s, "give up its memory")
+
+    async def wake(self) -> None:
+        await self._all("wake", self._config.push.deadline_s, "take its memory back")
+
     async def stop(self) -> None:
         await self._all("stop", 30, "stop its engine")
 

@@ -16,7 +16,8 @@ step only, so a stop waits for that point unless the step is still collecting, w
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -132,15 +133,37 @@ class Trainer:
         elif damages:
             raise UserError("no checkpoint of this run is whole: start anew under another run.name")
         self._display.status("starting the learner and the rollout engines")
-        await self._interruptible(asyncio.gather(self._learners.start(), self._workers.start()))
-        await self._learners.check_shared_folder(self._config.run.path)
-        if checkpoint is not None:
-            await self._resume(checkpoint)
+        await self._interruptible(self._start_actors(checkpoint))
         self._attempt = start_attempt(self._config.run.path, self.progress.step)
         self._metrics = MetricsLog(self._config.run.path, self._attempt)
         self._display.status("pushing the first weights")
         await self._push.connect()
         await self._push.push(self.progress.step)
+
+    async def _start_actors(self, checkpoint: Checkpoint | None) -> None:
+        if self._config.placement.colocated:
+            await self._workers.start()  # alone: vLLM looks at what is free on the GPU while it starts
+            async with self._learners_turn():
+                await self._start_learners(checkpoint)
+        else:
+            await asyncio.gather(self._workers.start(), self._start_learners(checkpoint))
+
+    async def _start_learners(self, checkpoint: Checkpoint | None) -> None:
+        await self._learners.start()
+        await self._learners.check_shared_folder(self._config.run.path)
+        if checkpoint is not None:
+            await self._resume(checkpoint)
+
+    @asynccontextmanager
+    async def _learners_turn(self) -> AsyncIterator[None]:
+        """The learner at work; engines that are to give it their memory sleep meanwhile, and need a push afterwards."""
+        if not self._config.rollout.sleep_while_learning:
+            yield
+            return
+        await self._workers.sleep()
+        yield
+        await self._learners.release_memory()
+        await self._workers.wake()
 
     async def _resume(self, checkpoint: Checkpoint) -> None:
         self._display.status(f"resuming from step {checkpoint.step}")
@@ -180,7 +203,8 @@ class Trainer:
         groups = await self._interruptible(self._collector.collect(drawn, self._training_requests(drawn), step - 1))
         check_judged(groups, step, config.rewards.max_unjudged_share)
         sampled = time.monotonic()
-        update = await self._learners.train(groups, step)
+        async with self._learners_turn():
+            update = await self._learners.train(groups, step)
         check_mismatch(update.metrics["mismatch_kl"], step, config.push.max_mismatch_kl)
         trained = time.monotonic()
         report = await self._push.push(step)

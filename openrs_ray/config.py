@@ -276,10 +276,13 @@ class RunConfig(Section):
                 "placement.colocated needs placement.num_rollout_gpus equal to placement.num_learner_gpus and "
                 "rollout.tensor_parallel 1"
             )
-        if place.colocated and place.device != "cpu" and rollout.gpu_memory_fraction > 0.6:
+        if rollout.sleep_while_learning and not place.colocated:
+            raise ValueError("rollout.sleep_while_learning needs placement.colocated: engines on GPUs of their own keep them")
+        shares = place.colocated and place.device != "cpu" and not rollout.sleep_while_learning
+        if shares and rollout.gpu_memory_fraction > 0.6:
             raise ValueError(
                 f"placement.colocated needs rollout.gpu_memory_fraction of at most 0.6, not {rollout.gpu_memory_fraction:g}: "
-                "the learner needs the rest of the GPU"
+                "the learner needs the rest of the GPU (or set rollout.sleep_while_learning true)"
             )
         if self.completions_per_step < place.num_learner_gpus:
             raise ValueError(

@@ -124,6 +124,27 @@ def test_a_run_whose_push_gets_lost_stops_there(tmp_path: Path, toy_folder: Path
 
 @pytest.mark.slow
 @pytest.mark.cpu_engine
+@pytest.mark.timeout(900)
+def test_engines_that_sleep_while_the_learner_works_change_nothing(
+    unbroken: Path, tmp_path: Path, toy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also over a resume: the engines forget their weights in every sleep and get them back by the push that follows."""
+    monkeypatch.setenv("ENGINES_ASLEEP", str(tmp_path / "asleep"))
+    changes = {"placement": {"colocated": True}, "rollout": {"sleep_while_learning": True}}
+    recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", STEPS, **changes)
+    run, log, script = tmp_path / "run", tmp_path / "log", "forgetful_engines.py"
+    process = start([str(recipe)], log, script=script)
+    wait_until(lambda: steps_done(run) >= 3, 300, process, log)
+    family = descendants(process)
+    process.kill()
+    assert_all_gone(family)
+    (tmp_path / "asleep").unlink(missing_ok=True)
+    assert finish(start([str(recipe), "--resume"], log, script=script), log) == 0, tail(log)
+    assert_same_as(unbroken, run)
+
+
+@pytest.mark.slow
+@pytest.mark.cpu_engine
 def test_the_exported_policy_is_a_plain_transformers_model(unbroken: Path, toy_folder: Path) -> None:
     folder = CheckpointStore(unbroken / "checkpoints").checkpoints()[-1].policy
     trained, untrained = AutoModelForCausalLM.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(toy_folder)
