@@ -51,7 +51,8 @@ class RolloutWorker:
     """One engine.
 
     Life cycle: start() once, join_push() once, then pushes (begin_push, receive, end_push) and generate() in turn.
-    Between begin_push and end_push nothing is sampled, nor between sleep() and the push that follows wake(). A worker whose push failed must not be used again.
+    Between begin_push and end_push nothing is sampled, nor between sleep() and the push that follows wake(). A worker whose
+    push failed must not be used again.
     """
 
     worker_extension = "actors.transfer.WorkerExtension"

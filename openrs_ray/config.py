@@ -76,6 +76,8 @@ class Data(Section):
     """Problems to train on: a Hub id, a .jsonl, .json or .parquet file, or `toy`."""
     split: str = "train"
     """Split to read when `path` is a Hub id."""
+    subset: str | None = None
+    """Which subset to read of a Hub data set that has several (GSM8K: main)."""
     columns: Columns = Columns()
     """Which columns hold what."""
     system_prompt: str | None = None
@@ -93,6 +95,8 @@ class Data(Section):
 class Evaluation(Section):
     path: str | None = None
     """Held-out problems (same forms and columns as `data`); none means no evaluation in the run."""
+    split: str | None = None
+    """Split to read of them when `path` is a Hub id (default: that of `data`)."""
     problems: Positive | None = None
     """Use only the first so many held-out problems."""
     samples: Positive = 1
@@ -277,7 +281,9 @@ class RunConfig(Section):
                 "rollout.tensor_parallel 1"
             )
         if rollout.sleep_while_learning and not place.colocated:
-            raise ValueError("rollout.sleep_while_learning needs placement.colocated: engines on GPUs of their own keep them")
+            raise ValueError(
+                "rollout.sleep_while_learning needs placement.colocated: engines on GPUs of their own keep them"
+            )
         shares = place.colocated and place.device != "cpu" and not rollout.sleep_while_learning
         if shares and rollout.gpu_memory_fraction > 0.6:
             raise ValueError(

@@ -112,7 +112,11 @@ def _pick(
 
 
 def _slope(
-    logits: Float[Tensor, "tokens vocabulary"], targets: Tensor, normaliser: Tensor, gradient: Tensor, temperature: float
+    logits: Float[Tensor, "tokens vocabulary"],
+    targets: Tensor,
+    normaliser: Tensor,
+    gradient: Tensor,
+    temperature: float,
 ) -> Float[Tensor, "tokens vocabulary"]:
     """gradient x d logp / d logits = gradient x (onehot - softmax) / temperature, in the dtype of the logits."""
     softmax = (logits.float() / temperature - normaliser[:, None]).exp()

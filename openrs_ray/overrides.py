@@ -28,6 +28,7 @@ IDENTITY = (
     "run.seed",
     "data.path",
     "data.split",
+    "data.subset",
     "data.columns",
     "data.shuffle",
     "rollout.max_prompt_tokens",  # which problems are dropped
@@ -50,6 +51,7 @@ IDENTITY = (
     "learner.weight_decay",
     # The accuracy before training was measured with these; the accuracy after it must be too.
     "evaluation.path",
+    "evaluation.split",
     "evaluation.problems",
     "evaluation.samples",
     "evaluation.temperature",

@@ -55,7 +55,8 @@ def prepare(config: RunConfig) -> Prepared:
     reports = [train.report]
     held_out: tuple[Problem, ...] = ()
     if config.evaluation.path is not None:
-        source = config.data.model_copy(update={"path": config.evaluation.path})
+        elsewhere = {"path": config.evaluation.path, "split": config.evaluation.split or config.data.split}
+        source = config.data.model_copy(update=elsewhere)
         loaded = load_problems(source, tokenizer, limit, parseable)
         held_out = loaded.problems[: config.evaluation.problems]
         reports.append(loaded.report)

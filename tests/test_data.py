@@ -18,6 +18,7 @@ from openrs_ray.data import prompts
 from openrs_ray.data.order import Order
 from openrs_ray.data.problems import Loaded, gold_answers, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
+from openrs_ray.data.rows import read_rows
 from openrs_ray.errors import UserError
 from openrs_ray.rewards.golds import parseable_golds
 from openrs_ray.toy.tokenizer import make_tokenizer
@@ -256,3 +257,29 @@ def test_golds_are_read_within_a_deadline(monkeypatch: pytest.MonkeyPatch) -> No
     # What cannot be read in time is unparseable; a plain number needs no time.
     monkeypatch.setattr("openrs_ray.rewards.golds._DEADLINE_S", 1e-5)
     assert parseable_golds(golds, Rewards(processes=1)) == [True, False, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("subset", "split", "expected"), [("main", "train", "2"), ("main", "test", "3"), ("other", "train", "4")]
+)
+def test_a_subset_and_a_split_of_a_hub_data_set(tmp_path: Path, subset: str, split: str, expected: str) -> None:
+    """A folder laid out as on the Hub goes through the same loader as a Hub id."""
+    for name, answer in {"main-train": "2", "main-test": "3", "other-train": "4"}.items():
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"problem": "1 + 1", "answer": answer}) + "\n")
+    files = {"main": {"train": "main-train.jsonl", "test": "main-test.jsonl"}, "other": {"train": "other-train.jsonl"}}
+    configs = [
+        {"config_name": name, "data_files": [{"split": s, "path": file} for s, file in parts.items()]}
+        for name, parts in files.items()
+    ]
+    (tmp_path / "README.md").write_text(f"---\nconfigs: {json.dumps(configs)}\n---\n")
+    assert [row["answer"] for row in read_rows(str(tmp_path), split, subset)] == [expected]
+
+
+def test_a_hub_data_set_with_several_subsets_needs_one(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs: [{config_name: a, data_files: a.jsonl}, {config_name: b, data_files: b.jsonl}]\n---\n"
+    )
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text('{"problem": "1 + 1", "answer": "2"}\n')
+    with pytest.raises(UserError, match=r"data\.subset.*Config name is missing"):
+        read_rows(str(tmp_path), "train")

@@ -62,7 +62,7 @@ def load_problems(
     Raises UserError when the data cannot be read, a column is missing, too many gold answers are unparseable, or no
     problem is left.
     """
-    rows = read_rows(data.path, data.split)
+    rows = read_rows(data.path, data.split, data.subset)
     _check_columns(rows, data)
     texts = [_text(row, data, number) for number, row in enumerate(rows, start=1)]
     golds = [gold_answers(row[data.columns.answer], data.columns) for row in rows]

@@ -16,8 +16,8 @@ from openrs_ray.errors import UserError, first_line
 Row = dict[str, Any]
 
 
-def read_rows(path: str, split: str) -> list[Row]:
-    """All rows of `path`; `split` only matters for a Hub id. Raises UserError when missing, unreadable or empty."""
+def read_rows(path: str, split: str, subset: str | None = None) -> list[Row]:
+    """All rows of `path`; `split` and `subset` only matter for a Hub id. Raises UserError when missing, unreadable or empty."""
     if path in builtin.DATA:
         rows = _read_lines(builtin.data_path(path))
     elif (read := _READERS.get(Path(path).suffix)) is not None:
@@ -28,7 +28,7 @@ def read_rows(path: str, split: str) -> list[Row]:
             )
         rows = read(file)
     elif builtin.looks_like_hub_id(path) or Path(path).expanduser().is_dir():
-        rows = _read_hub(path, split)
+        rows = _read_hub(path, split, subset)
     else:
         raise UserError(
             f"cannot read data from {path!r}: give a .jsonl, .json or .parquet file, a Hub id such as owner/name, "
@@ -65,15 +65,16 @@ def _read_parquet(file: Path) -> list[Row]:
     return rows
 
 
-def _read_hub(path: str, split: str) -> list[Row]:
+def _read_hub(path: str, split: str, subset: str | None) -> list[Row]:
     import datasets  # takes seconds to import, and local files do without it
     from httpx import HTTPError
 
     try:
-        return [dict(row) for row in datasets.load_dataset(path, split=split)]
+        return [dict(row) for row in datasets.load_dataset(path, subset, split=split)]
     except (OSError, ValueError, HTTPError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
-            f"cannot load split {split!r} of data set {path!r} from the Hub: {first_line(error)}"
+            f"cannot load split {split!r} of data set {path!r} from the Hub, subset {subset or 'not given (data.subset)'}: "
+            f"{first_line(error)}"
         ) from error
 
 
