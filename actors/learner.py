@@ -28,7 +28,8 @@ from jaxtyping import Float32, Int32
 from openrs_ray.buckets import Bucket, ParameterSpec, plan_buckets
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import RunError
-from openrs_ray.grpo import METRICS, LossInput, TrainingSequence, clipped_loss
+from openrs_ray.grpo import TrainingSequence
+from openrs_ray.losses import METRICS, LossInput, policy_loss
 from openrs_ray.machine import free_port
 from openrs_ray.model import Policy, fuse_kernels, load_policy, micro_batch_arguments
 from openrs_ray.packing import MicroBatch, pack
@@ -130,27 +131,33 @@ class LearnerRank:
     # ------------------------------------------------------------------------------------------------ training
 
     def train_step(
-        self, micro_batches: Sequence[MicroBatch], global_tokens: int, step: int, left_out_tokens: int = 0
+        self,
+        micro_batches: Sequence[MicroBatch],
+        global_tokens: int,
+        step: int,
+        left_out_tokens: int = 0,
+        left_out_sequences: int = 0,
     ) -> dict[str, float]:
         """One optimizer step on this rank's share; all ranks have the same number of micro-batches (`packing.split`).
 
         `global_tokens` is the number of completion tokens of the whole step, which the loss is a mean over;
-        `left_out_tokens` of them are in no micro-batch because they would add nothing to it. Returns the same metrics on
-        every rank: means over the tokens in the micro-batches, the gradient norm before clipping, and times. Raises
-        RunError when the gradient is not finite.
+        `left_out_tokens` of them, in `left_out_sequences` completions, are in no micro-batch because they would add
+        nothing to it. Returns the same metrics on every rank: means over the tokens in the micro-batches, the gradient
+        norm before clipping, and times. Raises RunError when the gradient is not finite.
         """
         began = time.monotonic()
         rate = learning_rate(step, self.config.run.steps, self.config.learner)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
-        real = torch.tensor([float(batch.completion_tokens > 0) for batch in micro_batches]).sum()
-        weigh = self._loss_weights(micro_batches, global_tokens, int(self._sum_over_ranks(real).item()))
+        real = [batch for batch in micro_batches if batch.completion_tokens]
+        counts = self._sum_over_ranks(torch.tensor([len(real), sum(len(batch.lengths) for batch in real)])).tolist()
+        weigh = self._loss_weights(micro_batches, global_tokens, counts[1] + left_out_sequences, counts[0])
         sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self.device)
-        packed_tokens = sum(int(batch.lengths.sum()) for batch in micro_batches if batch.completion_tokens)
+        packed_tokens = sum(int(batch.lengths.sum()) for batch in real)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         for i, (batch, weight) in enumerate(zip(micro_batches, weigh, strict=True)):
             self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
-            output = clipped_loss(self._loss_input(batch), self.config.loss)
+            output = policy_loss(self._loss_input(batch), self.config.loss)
             self.engine.backward(output.total * (weight * self.world_size), scale_wrt_gas=False)
             sums += output.sums
             loss += output.total.detach().double() * weight
@@ -167,15 +174,21 @@ class LearnerRank:
             time.monotonic() - began,
         )
 
-    def _loss_weights(self, micro_batches: Sequence[MicroBatch], global_tokens: int, real: int) -> list[float]:
+    def _loss_weights(
+        self, micro_batches: Sequence[MicroBatch], global_tokens: int, global_sequences: int, real: int
+    ) -> list[float]:
         """What each micro-batch's summed loss is multiplied by, so that the sum over all ranks is the step's loss.
 
-        tokens: 1 / all completion tokens of the step. local_micro_batch: 1 / (own tokens x number of micro-batches that
-        have any), the published mean of means.
+        tokens: 1 / all completion tokens of the step. sequences: 1 / all completions of the step (the loss has divided
+        each by its length). constant: 1 / (all completions x longest completion allowed). local_micro_batch: 1 / (own
+        tokens x number of micro-batches that have any), the published mean of means.
         """
-        if self.config.loss.normalization == "tokens":
-            return [1.0 / global_tokens] * len(micro_batches)
-        return [1.0 / (max(batch.completion_tokens, 1) * real) for batch in micro_batches]
+        normalization = self.config.loss.normalization
+        if normalization == "local_micro_batch":
+            return [1.0 / (max(batch.completion_tokens, 1) * real) for batch in micro_batches]
+        allowed = global_sequences * self.config.rollout.max_completion_tokens
+        whole = {"tokens": global_tokens, "sequences": global_sequences, "constant": allowed}[normalization]
+        return [1.0 / whole] * len(micro_batches)
 
     def _loss_input(self, batch: MicroBatch) -> LossInput:
         arguments = self._arguments(batch, self.config.rollout.temperature)
@@ -187,6 +200,7 @@ class LearnerRank:
             logprobs=self.engine(**arguments),
             behaviour_logprobs=torch.from_numpy(batch.behaviour_logprobs).to(self.device),
             advantages=torch.from_numpy(batch.advantages).to(self.device),
+            lengths=batch.completion_lengths,
             reference_logprobs=reference,
         )
 
@@ -194,7 +208,9 @@ class LearnerRank:
         return {**micro_batch_arguments(batch, self.device), "temperature": temperature}
 
     def _metrics(self, sums: list[float], expected_tokens: int, rate: float, seconds: float) -> dict[str, float]:
-        clipped, kl, mismatch, entropy, ratio, tokens, packed_tokens, loss = sums
+        *measured, packed_tokens, loss = sums
+        total = dict(zip(METRICS, measured, strict=True))
+        tokens = total["tokens"]
         if tokens != expected_tokens:
             raise RunError(f"Learner: the ranks trained on {tokens:.0f} tokens, but the step has {expected_tokens}.")
         per_token = 1.0 / max(tokens, 1.0)
@@ -202,11 +218,11 @@ class LearnerRank:
             "loss": loss,
             "grad_norm": float(self.engine.get_global_grad_norm()),
             "learning_rate": rate,
-            "clipped_share": clipped * per_token,
-            "kl": kl * per_token,
-            "mismatch_kl": mismatch * per_token,
-            "entropy": entropy * per_token,
-            "ratio": ratio * per_token,
+            "clipped_share": total["clipped"] * per_token,
+            **{name: total[name] * per_token for name in ("kl", "mismatch_kl", "entropy", "ratio")},
+            "effective_sample_share": total["ratio"] ** 2 * per_token / (total["ratio_squared"] or 1.0),
+            "truncated_weight_share": total["truncated"] * per_token,
+            "masked_sequence_share": total["masked_sequences"] / max(total["sequences"], 1.0),
             "completion_tokens": tokens,
             "packed_tokens": packed_tokens,
             "seconds": seconds,

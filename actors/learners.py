@@ -57,7 +57,8 @@ class LearnerGroup:
             RunError: no completion could be learned from, a rank failed, or the step was not applied.
         """
         loss, learner = self._config.loss, self._config.learner
-        values = advantages(np.stack([group.rewards() for group in groups]), loss.advantage_epsilon)
+        rewards = np.stack([group.rewards() for group in groups])
+        values = advantages(rewards, loss.advantage_epsilon, divide_by_std=loss.kind != "dr_grpo")
         sequences = training_sequences(groups, values)
         if not sequences:
             raise RunError(f"step {step} has no judged completion to learn from: look at the verdicts in the record")
@@ -66,6 +67,7 @@ class LearnerGroup:
         # A group without spread has advantage 0 and adds nothing to the gradient, but for its tokens in the mean; no need
         # to compute that nothing. (The KL penalty has a gradient everywhere, and the local mean depends on the split.)
         useful = sequences if local or loss.kl_beta > 0 else [s for s in sequences if s.advantage != 0]
+        left_out = tokens - completion_tokens(useful), len(sequences) - len(useful)
         batches = split(
             useful,
             len(self._ranks),
@@ -78,7 +80,7 @@ class LearnerGroup:
                     learner.deadline_s,
                     f"learner rank {rank}",
                     f"train step {step}",
-                    actor.train_step.remote(batch, tokens, step, tokens - completion_tokens(useful)),
+                    actor.train_step.remote(batch, tokens, step, *left_out),
                 )
                 for rank, (actor, batch) in enumerate(zip(self._ranks, batches, strict=True))
             )

@@ -45,7 +45,7 @@ from openrs_ray.intervals import Interval, mean_interval
 from openrs_ray.metrics import MetricsLog
 from openrs_ray.prepared import Prepared
 from openrs_ray.record import CompletionRecord
-from openrs_ray.samples import Group, Problem, Status
+from openrs_ray.samples import Group, Problem, Status, age_metrics
 from openrs_ray.seeds import completion_seed
 
 T = TypeVar("T")
@@ -272,7 +272,7 @@ class Trainer:
         self, step: int, groups: Sequence[Group], update: Update, report: PushReport, measured: dict[str, float]
     ) -> None:
         """Record, metrics, progress and display of a finished step; only then is the step done."""
-        figures = step_metrics(groups)
+        figures = step_metrics(groups) | age_metrics(groups, step - 1)
         self._record.write(step, self._attempt, groups, self._texts(groups), update.advantages)
         assert self._metrics is not None
         push = {"push_bytes": report.nbytes, "probe_difference": report.probe_difference}

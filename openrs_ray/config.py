@@ -6,9 +6,10 @@ Paths that name something built in (`toy`, `smollm2-135m-instruct`) are resolved
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -163,15 +164,66 @@ class Rewards(Section):
     """Largest share of a step's completions that may end without judgement (timeout, error) before the run stops."""
 
 
+_PUBLISHED: dict[str, dict[str, Any]] = {
+    "grpo": {},
+    "dr_grpo": {"normalization": "constant"},
+    "dapo": {"clip_epsilon_high": 0.28},
+    "gspo": {"normalization": "sequences", "clip_epsilon": 3e-4, "clip_epsilon_high": 4e-4},
+    "cispo": {"clip_epsilon_high": 1.0},
+}
+"""What each loss sets where nothing is given, if not the field's default; its paper says so, but for CISPO's bound."""
+
+
 class Loss(Section):
+    kind: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = "grpo"
+    """Which loss (docs/losses.md); it brings its own clip and normalization where those are not given."""
     clip_epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """The probability ratio is clipped to [1 - epsilon, 1 + epsilon]."""
+    """The probability ratio is clipped below 1 - epsilon (gspo: 0.0003; cispo has no lower bound)."""
+    clip_epsilon_high: Annotated[float, Field(gt=0)] | None = None
+    """The ratio is clipped above 1 + this (none: clip_epsilon; dapo: 0.28, gspo: 0.0004, cispo: 1.0)."""
+    correction: Literal["none", "truncated", "sequence_mask"] = "none"
+    """Against stale tokens, besides the clip: a cap on the ratio, or leaving out sequences that are too far off."""
+    correction_cap: Annotated[float, Field(gt=1)] = 2.0
+    """Largest ratio that may multiply an advantage, with correction truncated."""
+    mask_ratio: Annotated[float, Field(gt=1)] = 1.05
+    """With correction sequence_mask, a sequence's geometric mean ratio must lie in [1 / this, this]."""
     kl_beta: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the k3 KL penalty to the frozen start model (0: no reference model is loaded)."""
     advantage_epsilon: Annotated[float, Field(ge=0)] = 1e-4
-    """Added to the group's standard deviation when advantages are normalised."""
-    normalization: Literal["tokens", "local_micro_batch"] = "tokens"
-    """Mean over all tokens of the step, or the published mean over each micro-batch (depends on how the step is split)."""
+    """Added to the group's standard deviation when advantages are normalised (dr_grpo does not)."""
+    normalization: Literal["tokens", "sequences", "constant", "local_micro_batch"] = "tokens"
+    """Mean over all tokens of the step, over completions of their token means (gspo), sum by a constant (dr_grpo), or the
+    published mean over each micro-batch (depends on how the step is split)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_published(cls, given: Any) -> Any:
+        return {**_PUBLISHED.get(str(given.get("kind")), {}), **given} if isinstance(given, dict) else given
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Loss:
+        own = _PUBLISHED[self.kind].get("normalization", "tokens")
+        if self.normalization != own and (self.kind != "grpo" or self.normalization == "constant"):
+            raise ValueError(f"loss.kind {self.kind} goes with loss.normalization {own}, not {self.normalization}")
+        if self.correction == "truncated" and self.kind == "cispo":
+            raise ValueError("loss.kind cispo truncates the weights itself, at 1 + loss.clip_epsilon_high")
+        if self.cap < self.clip_range[1]:
+            raise ValueError(
+                f"loss.correction_cap ({self.correction_cap:g}) must not be below the clip's upper bound "
+                f"({self.clip_range[1]:g}), which could not act"
+            )
+        return self
+
+    @property
+    def clip_range(self) -> tuple[float, float]:
+        """Bounds of the ratio."""
+        high = self.clip_epsilon if self.clip_epsilon_high is None else self.clip_epsilon_high
+        return 1.0 - self.clip_epsilon, 1.0 + high
+
+    @property
+    def cap(self) -> float:
+        """Largest ratio; infinite without truncation."""
+        return self.correction_cap if self.correction == "truncated" else math.inf
 
 
 class Learner(Section):

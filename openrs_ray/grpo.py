@@ -1,20 +1,12 @@
-"""GRPO as pure functions: group-normalised advantages, the clipped loss with its k3 KL penalty, and what is measured.
+"""What GRPO and its kin learn from: judged completions with advantages relative to their group.
 
-Invariants: nothing here knows about ranks or devices; every metric is a sum over completion tokens, so that
-micro-batches and ranks add up exactly; a completion without judgement never enters (its advantage is NaN).
+Invariant: a completion without judgement never enters (its advantage is NaN).
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int32
-from torch import Tensor
-
-from openrs_ray.config import Loss
-
-METRICS = ("clipped", "kl", "mismatch_kl", "entropy", "ratio", "tokens")
-"""Order of the sums in `LossOutput.sums`."""
+from jaxtyping import Bool, Float32, Float64, Int32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,18 +36,21 @@ class TrainingSequence:
 
 
 def advantages(
-    rewards: Float64[np.ndarray, "groups completions"], epsilon: float
+    rewards: Float64[np.ndarray, "groups completions"], epsilon: float, divide_by_std: bool = True
 ) -> Float64[np.ndarray, "groups completions"]:
     """(r - mean) / (std + epsilon) within each group, std with Bessel's correction (arXiv 2402.03300, section 4.1.2).
 
     NaN rewards (no judgement) count neither in mean nor std and have advantage NaN, as has every completion of a group
-    with fewer than two judged ones. A group of equal rewards has advantage 0.
+    with fewer than two judged ones. A group of equal rewards has advantage 0. Without `divide_by_std` it is r - mean
+    (Dr. GRPO, arXiv 2503.20783, figure 1).
     """
     judged = ~np.isnan(rewards)
     count = judged.sum(axis=1, keepdims=True)
     enough = count >= 2
     mean = np.where(judged, rewards, 0.0).sum(axis=1, keepdims=True) / np.maximum(count, 1)
     deviation = np.where(judged & spread(rewards)[:, None], rewards - mean, 0.0)
+    if not divide_by_std:
+        return np.where(judged & enough, deviation, np.nan)
     std = np.sqrt((deviation**2).sum(axis=1, keepdims=True) / np.maximum(count - 1, 1))
     scale = std + epsilon
     normalised = deviation / np.where(scale > 0, scale, 1.0)
@@ -67,51 +62,3 @@ def spread(rewards: Float64[np.ndarray, "groups completions"]) -> Bool[np.ndarra
     lowest = np.where(np.isnan(rewards), np.inf, rewards).min(axis=1)
     highest = np.where(np.isnan(rewards), -np.inf, rewards).max(axis=1)
     return np.asarray(highest > lowest)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LossInput:
-    """The completion tokens of one micro-batch, flat."""
-
-    logprobs: Float[Tensor, " tokens"]
-    """Under the policy being trained, with gradient."""
-    behaviour_logprobs: Float[Tensor, " tokens"]
-    """Under the policy that sampled them."""
-    advantages: Float[Tensor, " tokens"]
-    reference_logprobs: Float[Tensor, " tokens"] | None = None
-    """Under the frozen start model; None when `kl_beta` is 0."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LossOutput:
-    total: Float[Tensor, ""]
-    """Sum (not mean) of the per-token losses."""
-    sums: Float64[Tensor, " metrics"]
-    """Sums over the tokens, in the order of `METRICS`, without gradient."""
-
-
-def clipped_loss(batch: LossInput, loss: Loss) -> LossOutput:
-    """Sum over tokens of -min(ratio A, clip(ratio, 1 - eps, 1 + eps) A) + beta k3, ratio = exp(logp - behaviour logp).
-
-    k3 = exp(ref - logp) - (ref - logp) - 1, the non-negative estimate of KL(policy || reference) (arXiv 2402.03300,
-    eq. 4). `clipped` counts the tokens whose gradient the clipping removes. `mismatch_kl` is the same estimate of
-    KL(sampler || policy), 0 up to rounding when the weights that sampled are the weights that train. `entropy` is
-    estimated by -logp of the sampled tokens.
-    """
-    log_ratio = batch.logprobs - batch.behaviour_logprobs
-    ratio = log_ratio.exp()
-    unclipped = ratio * batch.advantages
-    clipped = ratio.clamp(1.0 - loss.clip_epsilon, 1.0 + loss.clip_epsilon) * batch.advantages
-    per_token = -torch.minimum(unclipped, clipped)
-    kl = torch.zeros_like(per_token)
-    if batch.reference_logprobs is not None:
-        kl = k3(batch.reference_logprobs - batch.logprobs)
-        per_token = per_token + loss.kl_beta * kl
-    measured = (clipped < unclipped, kl, k3(log_ratio), -batch.logprobs, ratio, torch.ones_like(ratio))
-    sums = torch.stack([values.detach().double().sum() for values in measured])
-    return LossOutput(per_token.sum(), sums)
-
-
-def k3(log_ratio: Float[Tensor, " tokens"]) -> Float[Tensor, " tokens"]:
-    """exp(x) - x - 1 without the cancellation of nearby numbers."""
-    return torch.expm1(log_ratio) - log_ratio

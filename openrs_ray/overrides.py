@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from openrs_ray.config import RunConfig
+from openrs_ray.config import Loss, RunConfig
 from openrs_ray.errors import UserError
 
 IDENTITY = (
@@ -178,6 +178,7 @@ def dry_run_text(config: RunConfig) -> str:
             f"{learner.zero_stage}, about {per_rank:g} completions per rank in micro-batches of at most "
             f"{learner.micro_batch_tokens:,} tokens",
         ),
+        ("loss", _loss_text(config.loss)),
         ("rewards", ", ".join(f"{weight:g} x {name}" for name, weight in config.rewards.weights.items())),
         (
             "checkpoints",
@@ -195,6 +196,12 @@ def _evaluation_text(config: RunConfig) -> str:
     problems = f"{part.problems} problems" if part.problems else "all problems"
     when = f", every {part.every_steps} steps" if part.every_steps else ""
     return f"{problems} of {part.path} x {part.samples} samples, before and after{when}"
+
+
+def _loss_text(loss: Loss) -> str:
+    low, high = loss.clip_range
+    bounds = f"at most {high:g}" if loss.kind == "cispo" else f"in [{low:g}, {high:g}]"
+    return f"{loss.kind}, ratio {bounds}, normalization {loss.normalization}, correction {loss.correction}"
 
 
 def _as_json(value: Any) -> Any:

@@ -38,6 +38,12 @@ class MicroBatch:
     def completion_tokens(self) -> int:
         return len(self.advantages)
 
+    @property
+    def completion_lengths(self) -> tuple[int, ...]:
+        """Completion tokens of each sequence."""
+        starts = np.cumsum(self.lengths) - self.lengths
+        return tuple(np.add.reduceat(self.completion_mask, starts, dtype=np.int64).tolist())
+
 
 EMPTY = MicroBatch(
     token_ids=np.zeros(2, dtype=np.int32),

@@ -5,7 +5,7 @@ each completion is judged into a verdict, and the finished group goes to the lea
 version sampled each of its tokens.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -112,3 +112,18 @@ class Group:
     def rewards(self) -> np.ndarray:
         """float64 [completions]; NaN where the completion is left out of the loss."""
         return np.array([np.nan if v.reward is None else v.reward for v in self.verdicts], dtype=np.float64)
+
+
+def age_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
+    """How many versions older than `version` were the policies that sampled the completion tokens: mean, largest, shares.
+
+    Example: {"age_mean": 0.25, "age_max": 1.0, "age_0_share": 0.75, "age_1_share": 0.25}
+    """
+    spans = [span for group in groups for completion in group.completions for span in completion.versions]
+    tokens = np.bincount([version - span.version for span in spans], [span.end - span.start for span in spans])
+    shares = tokens / tokens.sum()
+    return {
+        "age_mean": float(shares @ np.arange(len(shares))),
+        "age_max": float(shares.nonzero()[0].max()),
+        **{f"age_{age}_share": float(share) for age, share in enumerate(shares)},
+    }

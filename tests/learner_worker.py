@@ -91,6 +91,18 @@ def published(stage: int) -> dict[str, Any]:
     return step(made, make_sequences(8), micro_batch_sequences=2)
 
 
+def other_loss(stage: int, kind: str) -> dict[str, Any]:
+    """With completions of advantage 0 in no micro-batch, and counted."""
+    loss = {"kind": kind, "clip_epsilon": 0.2, "clip_epsilon_high": 0.3}
+    of = learner(PlainSteps, learner={"zero_stage": stage}, loss=loss)
+    useful, flat = make_sequences(9), make_sequences(3, seed=1)
+    before = weights(of)
+    batches = split(useful, ranks, micro_batch_tokens=64)[rank]
+    metrics = of.train_step(batches, tokens(useful + flat), 1, tokens(flat), len(flat))
+    after = weights(of)
+    return {"metrics": metrics, "gradient": {name: before[name] - after[name] for name in after}}
+
+
 def clipping(stage: int) -> dict[str, Any]:
     made = learner(PlainSteps, learner={"zero_stage": stage, "max_grad_norm": 0.01, "learning_rate": 0.5})
     return step(made, make_sequences(9), micro_batch_tokens=64)

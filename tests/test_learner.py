@@ -25,6 +25,7 @@ CASES: dict[str, list[tuple[int, str]]] = {
     "gradients": [(ranks, str(stage)) for ranks in (1, 2) for stage in (1, 2, 3)],
     "with_reference": [(1, "2"), (2, "3")],
     "published": [(1, "1"), (2, "2"), (2, "3")],
+    "other_loss": [(1, "1,gspo"), (2, "3,gspo"), (1, "2,dr_grpo"), (2, "2,dr_grpo")],
     "clipping": [(1, "1"), (2, "2"), (2, "3")],
     "not_finite": [(1, "1"), (2, "2"), (2, "3")],
     "without_spread": [(1, "1"), (2, "3")],
@@ -175,6 +176,27 @@ def test_the_published_loss_is_the_mean_of_micro_batch_means(results: Results, r
     assert relative_error(got["gradient"], expected) < 1e-5
     everything = gradient_of(model, torch.cat(naive_token_losses(model, make_sequences(8))).mean())
     assert relative_error(got["gradient"], everything) > 0.01  # the two normalisations differ
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["other_loss"])
+def test_losses_over_completions_divide_by_all_of_them_however_split(results: Results, ranks: int, case: str):
+    model = naive_model(results.start_model("untied"))
+    losses, ratios = [], []
+    for s in make_sequences(9):
+        difference = (
+            naive_logprobs(model, s.prompt_ids, s.completion_ids) - torch.from_numpy(s.sampler_logprobs).double()
+        )
+        ratio = (difference.mean() if case.endswith("gspo") else difference).exp()
+        losses.append(-torch.minimum(ratio * s.advantage, ratio.clamp(0.8, 1.3) * s.advantage).sum())
+        ratios.append(difference.detach().exp())
+    # 12 completions of which 3 are in no micro-batch; Dr. GRPO also divides by the longest completion allowed.
+    loss = sum(losses) / (12 if case.endswith("gspo") else 12 * 24)
+    expected = gradient_of(model, loss)
+    got, all_ratios = results.of(ranks, f"other_loss,{case}"), torch.cat(ratios)
+    assert relative_error(got["gradient"], expected) < 1e-5
+    assert got["metrics"]["loss"] == pytest.approx(loss.item(), rel=1e-4, abs=1e-6)
+    share = all_ratios.sum() ** 2 / (len(all_ratios) * (all_ratios**2).sum())
+    assert share < 0.9 and got["metrics"]["effective_sample_share"] == pytest.approx(share.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize(("ranks", "case"), CASES["clipping"])

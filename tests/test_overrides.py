@@ -150,6 +150,15 @@ def test_help_has_the_sentence_of_every_field() -> None:
     check(RunConfig)
 
 
+def test_dry_run_says_what_the_loss_is(recipe: Path) -> None:
+    changes = ["--loss.kind", "gspo", "--loss.correction", "sequence_mask"]
+    said = "gspo, ratio in [0.9997, 1.0004], normalization sequences, correction sequence_mask"
+    assert said in dry_run_text(load_config(recipe, changes))
+    assert "cispo, ratio at most 2, normalization tokens" in dry_run_text(load_config(recipe, ["--loss.kind", "cispo"]))
+    with pytest.raises(UserError, match=r"dapo goes with loss.normalization tokens, not sequences"):
+        load_config(recipe, ["--loss.kind", "dapo", "--loss.normalization", "sequences"])
+
+
 def test_dry_run_says_sizes_places_and_changes(recipe: Path) -> None:
     text = dry_run_text(load_config(recipe, ["--learner.weight_decay", "0.1"]))
     for part in ("/runs/small", "12 problems x 6 completions = 72 completions", "7,200", "120 problems", "3 rank(s)"):

@@ -31,6 +31,7 @@ def unpack(batch: MicroBatch) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, 
         assert list(batch.position_ids[start:end]) == list(range(end - start))
         used = tokens.stop
     assert used == len(batch.behaviour_logprobs) == len(batch.advantages)
+    assert batch.completion_lengths == tuple(len(completion) for _, completion, _, _ in found)
     assert len(batch.token_ids) == len(batch.completion_mask) == ends[-1]
     return found
 
