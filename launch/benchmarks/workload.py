@@ -43,7 +43,9 @@ def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m launch.benchmarks.{name}", description=description)
     parser.add_argument("--workload", choices=WORKLOADS, default=WORKLOADS[0], help=f"default: {WORKLOADS[0]}")
     parser.add_argument("--problems", metavar="FILE", help="problems to sample for (random models: built-in sums)")
-    parser.add_argument("--set", dest="changes", action="append", default=[], metavar="FIELD=VALUE", help="a recipe field")
+    parser.add_argument(
+        "--set", dest="changes", action="append", default=[], metavar="FIELD=VALUE", help="a recipe field"
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     return parser
 

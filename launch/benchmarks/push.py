@@ -1,0 +1,137 @@
+"""`python -m launch.benchmarks.push`: seconds and GB/s of a weight push against the bare transfer of the same bytes.
+
+The push is all of it: pausing the engine, packing, digests, transfer, loading, receipts. Bare is a broadcast of the same
+buckets through the same group, or over CUDA IPC a copy of them on the GPU, between the same two processes. With two GPUs the
+transport is NCCL, with one CUDA IPC (`--nccl`: NCCL nevertheless), on a CPU gloo. Dry run: `--workload tiny`.
+"""
+
+import asyncio
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from launch.benchmarks.report import Figure, ratios, report
+from launch.benchmarks.workload import alternate, command, load, make_parser, placed, positive
+from openrs_ray.config import RunConfig
+from openrs_ray.errors import UserError
+from openrs_ray.prepared import Prepared, prepare
+
+if TYPE_CHECKING:
+    from actors.placement import Placement
+
+
+def nccl_on_one_gpu(shared: "Placement") -> "Placement":
+    """Two processes on one GPU: NCCL refuses that within one host, so that each of them is given a name of its own."""
+    from actors.placement import Placement
+
+    def alone(options: dict[str, Any], host: str) -> dict[str, Any]:
+        names = {"NCCL_HOSTID": host, "NCCL_SOCKET_IFNAME": "lo", "NCCL_IB_DISABLE": "1"}
+        return options | {"runtime_env": {"env_vars": options["runtime_env"]["env_vars"] | names}}
+
+    class OneGpu(Placement):
+        def learner_options(self, rank: int) -> dict[str, Any]:
+            return alone(super().learner_options(rank), "learner")
+
+        def rollout_options(self, worker: int) -> dict[str, Any]:
+            return alone(super().rollout_options(worker), "rollout")
+
+    layout = replace(shared.layout, transport="nccl")
+    return OneGpu(layout, shared.threads, shared.learner_group, shared.rollout_group)
+
+
+async def compare(config: RunConfig, prepared: Prepared, placement: "Placement", rounds: int) -> dict[str, list[float]]:
+    from actors.learners import LearnerGroup
+    from actors.push import WeightPush
+    from actors.rollouts import RolloutWorkers
+    from actors.trainer import probe_batch
+    from launch.benchmarks.raw_push import RawSender, RawWorker
+
+    deadline_s, on_gpu = config.push.deadline_s, placement.layout.device == "gpu"
+    transport = placement.layout.transport
+    learners = LearnerGroup(config, placement, prepared.model_path, RawSender)
+    workers = RolloutWorkers(config, placement, prepared.model_path, prepared.eos_ids, RawWorker)
+    push = WeightPush(learners, workers, transport, config.push, probe_batch(prepared.problems))
+    memory: dict[str, list[float]] = {"sender": [], "receiver": []}
+
+    async def sender(method: str, *arguments: Any) -> Any:
+        return (await learners._all(method, deadline_s, method, *arguments))[0]
+
+    async def receiver(method: str, *arguments: Any) -> Any:
+        return (await workers._all("in_engine", deadline_s, method, method, *arguments))[0]
+
+    async def ours(version: int) -> tuple[float, int]:
+        if on_gpu:
+            await asyncio.gather(sender("mark_memory"), receiver("mark_memory"))
+        report = await push.push(version)
+        if on_gpu and version:
+            memory["sender"].append(await sender("extra_gib"))
+            memory["receiver"].append(await receiver("extra_gib"))
+        return report.seconds, report.nbytes
+
+    async def bare(version: int) -> tuple[float, int]:
+        sizes = [bucket.nbytes for bucket in await learners.push_buckets()]
+        sending = [] if transport == "ipc" else [sender("raw_send", sizes)]
+        seconds, *_ = await asyncio.gather(receiver("raw_receive", sizes), *sending)
+        return seconds, sum(sizes)
+
+    try:
+        await learners.start()
+        await workers.start()
+        await push.connect()
+        await push.push(0)  # the bare copy over IPC needs a buffer that a push has mapped
+        pushes, transfers = await alternate(rounds, ours, bare)
+    finally:
+        await workers.stop()
+    return {
+        "push_s": [seconds for seconds, _ in pushes],
+        "bare_s": [seconds for seconds, _ in transfers],
+        "bytes": [nbytes for _, nbytes in pushes],
+        **memory,
+    }
+
+
+def measure(arguments: list[str]) -> None:
+    parser = make_parser("push", __doc__)
+    parser.add_argument("--rounds", type=positive, default=5, help="repetitions (default: 5)")
+    parser.add_argument("--nccl", action="store_true", help="NCCL between two processes on one GPU")
+    options = parser.parse_args(arguments)
+    import torch
+
+    apart = torch.cuda.device_count() >= 2
+    if options.nccl and torch.cuda.device_count() != 1:
+        raise UserError(
+            f"--nccl is for a machine with one GPU, and this one has {torch.cuda.device_count()}: leave it out"
+        )
+    config = load(options, f"placement.colocated={str(not apart).lower()}")
+    prepared = prepare(config)
+    with placed(config) as placement:
+        transport = "nccl" if options.nccl else placement.layout.transport
+        where = nccl_on_one_gpu(placement) if options.nccl else placement
+        measured = asyncio.run(compare(config, prepared, where, options.rounds))
+    rate, bare_rate = (
+        [nbytes / 1e9 / seconds for nbytes, seconds in zip(measured["bytes"], measured[side], strict=True)]
+        for side in ("push_s", "bare_s")
+    )
+    figures = [
+        Figure("bare transfer", "s", tuple(measured["bare_s"])),
+        Figure("push", "s", tuple(measured["push_s"])),
+        Figure("bare transfer", "GB/s", tuple(bare_rate)),
+        Figure("push", "GB/s", tuple(rate)),
+        ratios("push / bare transfer, GB/s", rate, bare_rate),
+    ]
+    figures += [
+        Figure(f"peak extra memory, {side}", "GiB", tuple(measured[side]))
+        for side in ("sender", "receiver")
+        if measured[side]
+    ]
+    settings = {"workload": options.workload, "changes": options.changes, "transport": transport}
+    title = f"Weight push: {options.workload}, {measured['bytes'][0] / 1e9:.3g} GB over {transport}"
+    report(title, settings | {"bytes": measured["bytes"][0]}, figures, options.json)
+
+
+def main(arguments: list[str]) -> int:
+    return command(lambda: measure(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
