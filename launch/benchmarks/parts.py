@@ -1,7 +1,9 @@
-"""Parts of the system by themselves, in Ray actors: an engine with the model's own weights, raw vLLM, a measured learner rank."""
+"""Parts of the system by themselves, in Ray actors: an engine with the model's own weights, raw vLLM, a measured
+learner rank, and a reward pool that pays by a coin."""
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,12 +12,16 @@ import torch
 
 from actors.learner import LearnerRank
 from actors.placement import Placement
+from actors.reward import RewardPool
 from actors.rollout import Request, RolloutWorker
 from actors.waiting import within
+from launch.benchmarks.trl_run import coin
 from openrs_ray.config import RunConfig
 from openrs_ray.grpo import TrainingSequence
 from openrs_ray.packing import split
 from openrs_ray.prepared import Prepared
+from openrs_ray.rewards.records import JudgeItem
+from openrs_ray.samples import Verdict
 
 _NOT_RAW = ("weight_transfer_config", "worker_extension_cls", "enable_log_requests")
 
@@ -65,6 +71,14 @@ class RawEngine:
     def stop(self) -> None:
         """End the engine's own process."""
         self._llm.llm_engine.engine_core.shutdown()
+
+
+class CoinPool(RewardPool):
+    """Judges for real, then pays by a coin instead: random weights are never right, and equal rewards teach nothing."""
+
+    async def judge(self, items: Sequence[JudgeItem]) -> list[Verdict]:
+        verdicts = await super().judge(items)
+        return [replace(verdict, reward=coin(item.text)) for verdict, item in zip(verdicts, items, strict=True)]
 
 
 class MeasuredRank(LearnerRank):
