@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launch.benchmarks.report import Figure, ratios, write
-from launch.benchmarks.workload import command, load, make_parser, placed, positive
+from launch.benchmarks.workload import asked, command, load, make_parser, placed, positive
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.grpo import TrainingSequence
@@ -53,7 +53,7 @@ def variant_config(options: Namespace, variant: str) -> RunConfig:
     prompt = max(1, options.tokens // 16)
     sizes = [f"rollout.max_prompt_tokens={prompt}", f"rollout.max_completion_tokens={options.tokens - prompt}"]
     cap = [f"placement.gpu_memory_gib={options.memory_cap_gib}"] if options.memory_cap_gib else []
-    changed = Namespace(**vars(options) | {"changes": [*options.changes, *shlex.split(variant)]})
+    changed = Namespace(**vars(options) | {"set": [*options.set, *shlex.split(variant)]})
     return load(changed, *sizes, *cap)
 
 
@@ -108,41 +108,34 @@ def table(title: str, made: dict[str, list[Figure]]) -> Table:
     return shown
 
 
-def measure(arguments: list[str]) -> None:
-    parser = make_parser("learner", __doc__)
+@command
+def main(arguments: list[str]) -> None:
+    parser = make_parser("learner", __doc__, "steps", 5)
     parser.add_argument("--sequences", type=positive, default=16, help="sequences per step (default: 16)")
     parser.add_argument("--tokens", type=positive, default=4096, help="tokens of each (default: 4096)")
-    parser.add_argument("--steps", type=positive, default=5, help="counted steps per variant (default: 5)")
     parser.add_argument("--variant", action="append", metavar="'FIELD=VALUE ...'", help="settings to compare")
-    parser.add_argument(
-        "--peak-tflops", type=float, default=989.0, help="of the GPU, dense bf16 (default: 989, an H100)"
-    )
+    parser.add_argument("--peak-tflops", type=float, default=989.0, help="of the GPU in bf16 (default: 989, an H100)")
     parser.add_argument("--memory-cap-gib", type=float, help="let the rank have only so much of its GPU")
     options = parser.parse_args(arguments)
     if options.tokens < 2:
         parser.error("--tokens must be at least 2: a prompt token and a completion token")
-    names = options.variant or ["as set"]
-    configs = {name: variant_config(options, name if options.variant else "") for name in names}
-    console, measured, failed = Console(highlight=False), {}, {}
+    configs = {name: variant_config(options, name) for name in options.variant or [""]}
+    console = Console(highlight=False)
+    measured: dict[str, Measured] = {}
+    failed: dict[str, str] = {}
     for name, config in configs.items():
         try:
-            measured[name] = measure_one(config, options)
+            measured[name or "as set"] = measure_one(config, options)
         except RunError as error:  # out of memory, say: the other variants are still worth knowing
             failed[name] = str(error)
             console.print(f"{name}: {error}", markup=False, soft_wrap=True)
     if not measured:
         raise RunError("no variant went through")
-    tokens = options.sequences * options.tokens
-    made = figures(measured, tokens, options.peak_tflops * 1e12)
+    made = figures(measured, options.sequences * options.tokens, options.peak_tflops * 1e12)
     title = f"Learner: {options.workload}, {options.sequences} sequences of {options.tokens} tokens per step"
     console.print(table(title, made))
-    shown = ("workload", "changes", "sequences", "tokens", "peak_tflops", "memory_cap_gib")
-    settings = {name: getattr(options, name) for name in shown} | {"failed": failed}
-    write(title, settings, [figure for of in made.values() for figure in of], options.json)
-
-
-def main(arguments: list[str]) -> int:
-    return command(lambda: measure(arguments))
+    flat = [figure for of in made.values() for figure in of]
+    write(title, asked(options) | {"failed": failed}, flat, options.json)
 
 
 if __name__ == "__main__":

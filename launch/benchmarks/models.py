@@ -10,22 +10,21 @@ from openrs_ray.builtin import cached
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A Qwen2 with an output head of its own."""
+    """A Qwen2 with an output head of its own, as transformers names its sizes."""
 
-    hidden: int
-    layers: int
-    heads: int
-    key_value_heads: int
-    feed_forward: int
-    vocabulary: int
-    dtype: str
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    intermediate_size: int
+    vocab_size: int
 
 
 SHAPES = {
     # DeepSeek-R1-Distill-Qwen-1.5B: 1.78 billion parameters.
-    "random-1.5b": Shape(1536, 28, 12, 2, 8960, 151_936, "bfloat16"),
+    "random-1.5b": Shape(1536, 28, 12, 2, 8960, 151_936),
     # As small as vLLM's attention takes, for dry runs on a CPU.
-    "tiny": Shape(64, 2, 2, 1, 96, 512, "float32"),
+    "tiny": Shape(64, 2, 2, 1, 96, 512),
 }
 
 
@@ -44,7 +43,7 @@ def _build(folder: Path, shape: Shape) -> None:
 
     # One token per byte, then words that nothing is encoded to, so that every sampled id has a text to decode.
     tokens = [PAD, END, UNKNOWN, *ROLES, *sorted(ByteLevel.alphabet())]
-    tokens += [f"Ġw{index}" for index in range(len(tokens), shape.vocabulary)]
+    tokens += [f"Ġw{index}" for index in range(len(tokens), shape.vocab_size)]
     tokenizer = Qwen2Tokenizer(
         vocab={token: index for index, token in enumerate(tokens)},
         merges=[],
@@ -58,18 +57,9 @@ def _build(folder: Path, shape: Shape) -> None:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(
         Qwen2Config(
-            vocab_size=shape.vocabulary,
-            hidden_size=shape.hidden,
-            intermediate_size=shape.feed_forward,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            num_key_value_heads=shape.key_value_heads,
-            max_position_embeddings=32768,
-            tie_word_embeddings=False,
-            bos_token_id=None,
-            **special,
+            **asdict(shape), max_position_embeddings=32768, tie_word_embeddings=False, bos_token_id=None, **special
         ),
-        dtype=getattr(torch, shape.dtype),
+        dtype=torch.bfloat16,
     )
     model.generation_config = GenerationConfig(do_sample=True, **special)
     model.save_pretrained(folder)

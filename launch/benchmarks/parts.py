@@ -99,13 +99,12 @@ class MeasuredRank(LearnerRank):
 
 
 class Alone:
-    """One of these actors on a learner's place, with an engine's environment. Every call has a deadline."""
+    """One of these actors, every call of which has a deadline."""
 
-    def __init__(self, kind: type, config: RunConfig, placement: Placement, *arguments: Any) -> None:
+    def __init__(self, kind: type, options: dict[str, Any], config: RunConfig, *arguments: Any) -> None:
         self._deadline_s = config.learner.deadline_s
-        places = placement.learner_options(0) | {"runtime_env": placement.rollout_options(0)["runtime_env"]}
         self._who = kind.__name__
-        self._actor = ray.remote(kind).options(**places).remote(config, *arguments)
+        self._actor = ray.remote(kind).options(**options).remote(config, *arguments)
 
     async def call(self, method: str, *arguments: Any) -> Any:
         reference = getattr(self._actor, method).remote(*arguments)
@@ -116,7 +115,9 @@ class Alone:
 
 
 async def start_raw(config: RunConfig, prepared: Prepared, placement: Placement) -> Alone:
-    engine = Alone(RawEngine, config, placement, prepared.model_path, 0, placement.layout.device, prepared.eos_ids)
+    """On the learner's place, so that a rollout worker may run beside it, in an engine's environment."""
+    options = placement.learner_options(0) | {"runtime_env": placement.rollout_options(0)["runtime_env"]}
+    engine = Alone(RawEngine, options, config, prepared.model_path, 0, placement.layout.device, prepared.eos_ids)
     await engine.call("start")
     return engine
 
@@ -125,7 +126,7 @@ async def start_rank(
     config: RunConfig, model_path: str, placement: Placement, memory_cap_gib: float | None = None
 ) -> Alone:
     device = "cpu" if placement.layout.device == "cpu" else "cuda:0"
-    rank = Alone(MeasuredRank, config, placement, model_path, 0, 1, device)
+    rank = Alone(MeasuredRank, placement.learner_options(0), config, model_path, 0, 1, device)
     if memory_cap_gib is not None:
         await rank.call("limit", memory_cap_gib)
     await rank.call("start", *await rank.call("address"))

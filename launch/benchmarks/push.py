@@ -11,13 +11,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from launch.benchmarks.report import Figure, ratios, report
-from launch.benchmarks.workload import alternate, command, load, make_parser, placed, positive
+from launch.benchmarks.workload import alternate, asked, command, load, make_parser, placed
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.prepared import Prepared, prepare
 
 if TYPE_CHECKING:
     from actors.placement import Placement
+
+
+Side = list[tuple[float, ...]]
 
 
 def nccl_on_one_gpu(shared: "Placement") -> "Placement":
@@ -39,19 +42,18 @@ def nccl_on_one_gpu(shared: "Placement") -> "Placement":
     return OneGpu(layout, shared.threads, shared.learner_group, shared.rollout_group)
 
 
-async def compare(config: RunConfig, prepared: Prepared, placement: "Placement", rounds: int) -> dict[str, list[float]]:
+async def compare(config: RunConfig, prepared: Prepared, placement: "Placement", rounds: int) -> tuple[Side, Side]:
+    """(seconds, bytes, extra memory of sender and receiver in GiB) of every push and, without the memory, bare transfer."""
     from actors.learners import LearnerGroup
     from actors.push import WeightPush
     from actors.rollouts import RolloutWorkers
     from actors.trainer import probe_batch
     from launch.benchmarks.raw_push import RawSender, RawWorker
 
-    deadline_s, on_gpu = config.push.deadline_s, placement.layout.device == "gpu"
-    transport = placement.layout.transport
+    deadline_s, transport = config.push.deadline_s, placement.layout.transport
     learners = LearnerGroup(config, placement, prepared.model_path, RawSender)
     workers = RolloutWorkers(config, placement, prepared.model_path, prepared.eos_ids, RawWorker)
     push = WeightPush(learners, workers, transport, config.push, probe_batch(prepared.problems))
-    memory: dict[str, list[float]] = {"sender": [], "receiver": []}
 
     async def sender(method: str, *arguments: Any) -> Any:
         return (await learners._all(method, deadline_s, method, *arguments))[0]
@@ -59,16 +61,12 @@ async def compare(config: RunConfig, prepared: Prepared, placement: "Placement",
     async def receiver(method: str, *arguments: Any) -> Any:
         return (await workers._all("in_engine", deadline_s, method, method, *arguments))[0]
 
-    async def ours(version: int) -> tuple[float, int]:
-        if on_gpu:
-            await asyncio.gather(sender("mark_memory"), receiver("mark_memory"))
+    async def ours(version: int) -> tuple[float, ...]:
+        await asyncio.gather(sender("mark_memory"), receiver("mark_memory"))
         report = await push.push(version)
-        if on_gpu and version:
-            memory["sender"].append(await sender("extra_gib"))
-            memory["receiver"].append(await receiver("extra_gib"))
-        return report.seconds, report.nbytes
+        return report.seconds, report.nbytes, await sender("extra_gib"), await receiver("extra_gib")
 
-    async def bare(version: int) -> tuple[float, int]:
+    async def bare(version: int) -> tuple[float, ...]:
         sizes = [bucket.nbytes for bucket in await learners.push_buckets()]
         sending = [] if transport == "ipc" else [sender("raw_send", sizes)]
         seconds, *_ = await asyncio.gather(receiver("raw_receive", sizes), *sending)
@@ -79,58 +77,40 @@ async def compare(config: RunConfig, prepared: Prepared, placement: "Placement",
         await workers.start()
         await push.connect()
         await push.push(0)  # the bare copy over IPC needs a buffer that a push has mapped
-        pushes, transfers = await alternate(rounds, ours, bare)
+        return await alternate(rounds, ours, bare)
     finally:
         await workers.stop()
-    return {
-        "push_s": [seconds for seconds, _ in pushes],
-        "bare_s": [seconds for seconds, _ in transfers],
-        "bytes": [nbytes for _, nbytes in pushes],
-        **memory,
-    }
 
 
-def measure(arguments: list[str]) -> None:
-    parser = make_parser("push", __doc__)
-    parser.add_argument("--rounds", type=positive, default=5, help="repetitions (default: 5)")
+@command
+def main(arguments: list[str]) -> None:
+    parser = make_parser("push", __doc__, "rounds", 5)
     parser.add_argument("--nccl", action="store_true", help="NCCL between two processes on one GPU")
     options = parser.parse_args(arguments)
     import torch
 
-    apart = torch.cuda.device_count() >= 2
-    if options.nccl and torch.cuda.device_count() != 1:
-        raise UserError(
-            f"--nccl is for a machine with one GPU, and this one has {torch.cuda.device_count()}: leave it out"
-        )
-    config = load(options, f"placement.colocated={str(not apart).lower()}")
+    gpus = torch.cuda.device_count()
+    if options.nccl and gpus != 1:
+        raise UserError(f"--nccl is for a machine with one GPU, and this one has {gpus}: leave it out")
+    config = load(options, f"placement.colocated={'false' if gpus > 1 else 'true'}")
     prepared = prepare(config)
-    with placed(config) as placement:
-        transport = "nccl" if options.nccl else placement.layout.transport
-        where = nccl_on_one_gpu(placement) if options.nccl else placement
-        measured = asyncio.run(compare(config, prepared, where, options.rounds))
-    rate, bare_rate = (
-        [nbytes / 1e9 / seconds for nbytes, seconds in zip(measured["bytes"], measured[side], strict=True)]
-        for side in ("push_s", "bare_s")
-    )
+    with placed(config) as reserved:
+        placement = nccl_on_one_gpu(reserved) if options.nccl else reserved
+        pushes, transfers = asyncio.run(compare(config, prepared, placement, options.rounds))
+    seconds, nbytes, *memory = zip(*pushes, strict=True)
+    rate, bare_rate = ([size / 1e9 / s for s, size, *_ in side] for side in (pushes, transfers))
     figures = [
-        Figure("bare transfer", "s", tuple(measured["bare_s"])),
-        Figure("push", "s", tuple(measured["push_s"])),
+        Figure("bare transfer", "s", tuple(s for s, _ in transfers)),
+        Figure("push", "s", seconds),
         Figure("bare transfer", "GB/s", tuple(bare_rate)),
         Figure("push", "GB/s", tuple(rate)),
         ratios("push / bare transfer, GB/s", rate, bare_rate),
     ]
-    figures += [
-        Figure(f"peak extra memory, {side}", "GiB", tuple(measured[side]))
-        for side in ("sender", "receiver")
-        if measured[side]
-    ]
-    settings = {"workload": options.workload, "changes": options.changes, "transport": transport}
-    title = f"Weight push: {options.workload}, {measured['bytes'][0] / 1e9:.3g} GB over {transport}"
-    report(title, settings | {"bytes": measured["bytes"][0]}, figures, options.json)
-
-
-def main(arguments: list[str]) -> int:
-    return command(lambda: measure(arguments))
+    if gpus:
+        ends = zip(("sender", "receiver"), memory, strict=True)
+        figures += [Figure(f"peak extra memory, {end}", "GiB", values) for end, values in ends]
+    title = f"Weight push: {options.workload}, {nbytes[0] / 1e9:.3g} GB over {placement.layout.transport}"
+    report(title, asked(options) | {"bytes": nbytes[0]}, figures, options.json)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ _FIRST_BYTES = 16
 
 
 class MemoryMark:
-    """How much GPU memory is taken beyond what was there at the mark."""
+    """How much GPU memory torch has taken beyond what it had at the mark; 0 on a CPU."""
 
     _marked = 0
 
     def mark_memory(self) -> None:
-        torch.cuda.reset_peak_memory_stats()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         self._marked = torch.cuda.memory_allocated()
 
     def extra_gib(self) -> float:

@@ -16,15 +16,17 @@ import tempfile
 import time
 from collections.abc import Sequence
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from launch.benchmarks.report import Figure, ratios, report
 from launch.benchmarks.trl_run import SETTINGS
-from launch.benchmarks.workload import command, drawn, load, make_parser, placed, positive, requests
+from launch.benchmarks.workload import asked, command, drawn, load, make_parser, placed, requests
 from openrs_ray.config import RunConfig
 from openrs_ray.data.prompts import messages
 from openrs_ray.errors import RunError, UserError
@@ -38,14 +40,17 @@ _TRL_DEADLINE_S = 3600.0
 
 
 def check_trl() -> None:
-    try:
-        found = metadata.version("trl")
-    except metadata.PackageNotFoundError:
-        found = "none"
-    if found != _TRL:
+    """UserError when TRL is not there as it should be compared with: in its version, with its kernels where there is a GPU."""
+    needed = {"trl": f"trl=={_TRL}", "accelerate": "accelerate"}
+    if torch.cuda.is_available():
+        needed["liger_kernel"] = "liger-kernel"
+    missing = [wanted for name, wanted in needed.items() if find_spec(name) is None]
+    if not missing and metadata.version("trl") != _TRL:
+        missing = [needed["trl"]]
+    if missing:
         raise UserError(
-            f"this benchmark compares with TRL {_TRL} and found {found}: `pip install --no-deps trl=={_TRL} accelerate`, or "
-            "leave it out with --no-trl"
+            f"the comparison with TRL needs {', '.join(missing)}: `pip install --no-deps {' '.join(missing)}`, or leave it out "
+            "with --no-trl"
         )
 
 
@@ -122,38 +127,24 @@ def trl_job(config: RunConfig, prepared: Prepared, on_gpu: bool) -> dict[str, An
     }
 
 
-def trl(job: dict[str, Any], setting: str, folder: Path) -> dict[str, list[float]]:
-    """Seconds and trained tokens of TRL's counted steps; RunError with the end of its output when it failed."""
+def trl(job: dict[str, Any], folder: Path) -> tuple[dict[str, dict[str, list[float]]], dict[str, str]]:
+    """Seconds and trained tokens of TRL's counted steps in each setting, and which failed (out of memory, say), and how."""
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    result, log = folder / f"{setting}.json", folder / f"{setting}.log"
-    one_gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    arguments = [str(folder / "job.json"), setting, str(result)]
-    with log.open("wb") as output:
-        process = subprocess.run(
-            [sys.executable, "-m", "launch.benchmarks.trl_run", *arguments],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"CUDA_VISIBLE_DEVICES": one_gpu},
-            timeout=_TRL_DEADLINE_S,
-        )
-    if process.returncode:
-        lines = log.read_text(errors="replace").strip().splitlines() or ["nothing"]
-        raise RunError(f"TRL ({setting}) ended with {process.returncode} and said: {lines[-1]}")
-    measured: dict[str, list[float]] = json.loads(result.read_text(encoding="utf-8"))
-    return {name: values[_WARM_UP:] for name, values in measured.items()}
-
-
-def all_trl(job: dict[str, Any], folder: Path) -> tuple[dict[str, dict[str, list[float]]], dict[str, str]]:
-    """What was measured and what failed (a setting may need more memory than there is), by setting."""
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
     measured, failed = {}, {}
     for setting in SETTINGS:
-        try:
-            measured[setting] = trl(job, setting, folder)
-        except RunError as error:
-            failed[setting] = str(error)
-            Console(stderr=True, highlight=False).print(str(error), markup=False, soft_wrap=True)
+        result, log = folder / f"{setting}.json", folder / f"{setting}.log"
+        run = [sys.executable, "-m", "launch.benchmarks.trl_run", str(folder / "job.json"), setting, str(result)]
+        with log.open("wb") as output:
+            process = subprocess.run(run, stdout=output, stderr=output, env=environment, timeout=_TRL_DEADLINE_S)
+        if process.returncode:
+            lines = log.read_text(errors="replace").split("\n")
+            failed[setting] = f"exit code {process.returncode}: {next(filter(None, reversed(lines)), '')}"
+        else:
+            found = json.loads(result.read_text(encoding="utf-8"))
+            measured[setting] = {name: values[_WARM_UP:] for name, values in found.items()}
     if not measured:
-        raise RunError(f"TRL went through in none of its settings: {next(iter(failed.values()))}")
+        raise RunError(f"TRL went through in none of its settings: {failed}")
     return measured, failed
 
 
@@ -161,46 +152,39 @@ def per_1000(seconds: Sequence[float], tokens: Sequence[float]) -> list[float]:
     return [1000 * s / n for s, n in zip(seconds, tokens, strict=True)]
 
 
-def measure(arguments: list[str]) -> None:
-    parser = make_parser("step", __doc__)
-    parser.add_argument("--steps", type=positive, default=10, help="counted steps of each (default: 10)")
+@command
+def main(arguments: list[str]) -> None:
+    parser = make_parser("step", __doc__, "steps", 10)
     parser.add_argument("--no-trl", action="store_true", help="leave TRL out")
     options = parser.parse_args(arguments)
     if not options.no_trl:
         check_trl()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        config = load(options, f"run.folder={folder}", f"run.steps={_WARM_UP + options.steps}")
+        config = load(options, f"run.folder={scratch}", f"run.steps={_WARM_UP + options.steps}")
         prepared = prepare(config)
         ours, written, on_gpu = system(config, prepared)
-        tokens = [float(line["completion_tokens"]) for line in written]
         generation, learning = alone(config, prepared)
-        measured, failed = ({}, {}) if options.no_trl else all_trl(trl_job(config, prepared, on_gpu), folder)
-    together = [a + b for a, b in zip(generation, learning, strict=True)]
+        measured, failed = ({}, {}) if options.no_trl else trl(trl_job(config, prepared, on_gpu), Path(scratch))
+    ours_1000 = per_1000(ours, [line["completion_tokens"] for line in written])
     figures = [
         Figure("this system", "s/step", tuple(ours)),
         *(Figure(f"of it, {name}", "s/step", tuple(line[name] for line in written)) for name in _PARTS),
         Figure("raw vLLM alone", "s/step", tuple(generation)),
         Figure("learner alone", "s/step", tuple(learning)),
-        ratios("this system / both alone", ours, together, "<= 1.1"),
-        Figure("this system", "s/1,000 tokens", tuple(per_1000(ours, tokens))),
+        ratios("this system / both alone", ours, [a + b for a, b in zip(generation, learning, strict=True)], "<= 1.1"),
+        Figure("this system", "s/1,000 tokens", tuple(ours_1000)),
     ]
     for setting, found in measured.items():
         figures.append(Figure(f"TRL, {setting}", "s/step", tuple(found["seconds"])))
-        figures.append(Figure(f"TRL, {setting}", "s/1,000 tokens", tuple(per_1000(found["seconds"], found["tokens"]))))
+        figures.append(Figure(f"TRL, {setting}", "s/1,000 tokens", tuple(per_1000(**found))))
     if measured:
-        best = min(measured, key=lambda setting: median(per_1000(**measured[setting])))
-        theirs = measured[best]["seconds"]
+        best = min(measured.values(), key=lambda found: median(per_1000(**found)))
         figures += [
-            ratios("steps/s, this system / best TRL", [1 / s for s in ours], [1 / s for s in theirs], "> 1"),
-            ratios("s/1,000 tokens, best TRL / this system", per_1000(**measured[best]), per_1000(ours, tokens), "> 1"),
+            ratios("steps/s, this system / best TRL", best["seconds"], ours, "> 1"),
+            ratios("tokens/s, this system / best TRL", per_1000(**best), ours_1000, "> 1"),
         ]
-    settings = {"workload": options.workload, "changes": options.changes, "trl": SETTINGS, "trl_failed": failed}
+    settings = asked(options) | {"trl_settings": SETTINGS, "trl_failed": failed}
     report(f"Whole steps: {options.workload}", settings, figures, options.json)
-
-
-def main(arguments: list[str]) -> int:
-    return command(lambda: measure(arguments))
 
 
 if __name__ == "__main__":

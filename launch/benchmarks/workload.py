@@ -38,29 +38,30 @@ def positive(text: str) -> int:
     return number
 
 
-def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """The options that every benchmark with a workload has."""
+def make_parser(name: str, description: str | None, repeated: str, times: int) -> argparse.ArgumentParser:
+    """The options that every benchmark with a workload has; `repeated`: what it counts (rounds or steps)."""
     parser = argparse.ArgumentParser(prog=f"python -m launch.benchmarks.{name}", description=description)
     parser.add_argument("--workload", choices=WORKLOADS, default=WORKLOADS[0], help=f"default: {WORKLOADS[0]}")
     parser.add_argument("--problems", metavar="FILE", help="problems to sample for (random models: built-in sums)")
-    parser.add_argument(
-        "--set", dest="changes", action="append", default=[], metavar="FIELD=VALUE", help="a recipe field"
-    )
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of the recipe")
+    parser.add_argument(f"--{repeated}", type=positive, default=times, help=f"counted {repeated} (default: {times})")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     return parser
 
 
+def asked(options: argparse.Namespace) -> dict[str, object]:
+    """The options, for the report."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+
+
 def load(options: argparse.Namespace, *changes: str) -> RunConfig:
-    """The workload's recipe with its model made, `changes` ("field=value") and then those of the command line."""
-    if options.workload == "smollm2" and options.problems is None:
+    """The workload's recipe with its model made, then `changes` ("field=value"), then those of the command line."""
+    name = options.workload
+    if name == "smollm2" and options.problems is None:
         raise UserError("the workload smollm2 needs --problems FILE, a file with columns problem and answer")
-    if options.problems is not None:
-        changes = (f"data.path={options.problems}", *changes)
-    if options.workload in SHAPES:
-        changes = (f"model.path={model_path(options.workload)}", *changes)
-    return load_config(
-        _RECIPES / f"{options.workload}.yaml", [f"--{change}" for change in (*changes, *options.changes)]
-    )
+    data = [f"data.path={options.problems}"] if options.problems else []
+    model = [f"model.path={model_path(name)}"] if name in SHAPES else []
+    return load_config(_RECIPES / f"{name}.yaml", [f"--{change}" for change in (*data, *model, *changes, *options.set)])
 
 
 @contextmanager
@@ -79,14 +80,18 @@ def placed(config: RunConfig) -> Iterator["Placement"]:
             placement.release()
 
 
-def command(work: Callable[[], None]) -> int:
-    """Exit code of a benchmark: 0, 1 when it broke, 2 when the user has something to mend."""
-    try:
-        work()
-    except (UserError, RunError, OSError) as error:
-        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
-        return 2 if isinstance(error, UserError) else 1
-    return 0
+def command(main: Callable[[list[str]], None]) -> Callable[[list[str]], int]:
+    """Gives a benchmark its exit code: 0, 1 when it broke, 2 when the user has something to mend."""
+
+    def run(arguments: list[str]) -> int:
+        try:
+            main(arguments)
+        except (UserError, RunError, OSError) as error:
+            Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
+            return 2 if isinstance(error, UserError) else 1
+        return 0
+
+    return run
 
 
 def drawn(config: RunConfig, prepared: Prepared, step: int) -> list[tuple[int, Problem]]:
@@ -100,18 +105,11 @@ def requests(config: RunConfig, prepared: Prepared, step: int) -> "list[Request]
     """What a run samples for its step 1, 2, ..."""
     from actors.rollout import Request
 
-    rollout, seed = config.rollout, config.run.seed
+    rollout, seed, most = config.rollout, config.run.seed, config.rollout.max_completion_tokens
     return [
-        Request(
-            position,
-            sample,
-            problem.prompt_ids,
-            completion_seed(seed, "train", 0, position, sample),
-            rollout.temperature,
-            rollout.max_completion_tokens,
-        )
-        for position, problem in drawn(config, prepared, step)
-        for sample in range(rollout.completions_per_problem)
+        Request(p, s, problem.prompt_ids, completion_seed(seed, "train", 0, p, s), rollout.temperature, most)
+        for p, problem in drawn(config, prepared, step)
+        for s in range(rollout.completions_per_problem)
     ]
 
 
