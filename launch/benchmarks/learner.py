@@ -64,12 +64,12 @@ def measure_one(config: RunConfig, options: Namespace) -> Measured:
     from openrs_ray.builtin import resolve_model
 
     model = resolve_model(config.model.path)
-    asked = sequences(options.sequences, options.tokens, AutoConfig.from_pretrained(model).vocab_size)
+    batch = sequences(options.sequences, options.tokens, AutoConfig.from_pretrained(model).vocab_size)
 
     async def run() -> Measured:
         rank = await start_rank(config, model, placement, options.memory_cap_gib)
         try:
-            seconds = [await train(rank, config, asked) for _ in range(_WARM_UP + options.steps)]
+            seconds = [await train(rank, config, batch) for _ in range(_WARM_UP + options.steps)]
             return Measured(seconds[_WARM_UP:], await rank.call("size"), await rank.call("peak_gib"))
         finally:
             rank.end()
@@ -128,7 +128,7 @@ def main(arguments: list[str]) -> None:
             measured[name or "as set"] = measure_one(config, options)
         except RunError as error:  # out of memory, say: the other variants are still worth knowing
             failed[name] = str(error)
-            console.print(f"{name}: {error}", markup=False, soft_wrap=True)
+            console.print(f"{name or 'as set'}: {error}", markup=False, soft_wrap=True)
     if not measured:
         raise RunError("no variant went through")
     made = figures(measured, options.sequences * options.tokens, options.peak_tflops * 1e12)

@@ -63,8 +63,8 @@ async def compare(config: RunConfig, prepared: Prepared, placement: "Placement",
 
     async def ours(version: int) -> tuple[float, ...]:
         await asyncio.gather(sender("mark_memory"), receiver("mark_memory"))
-        report = await push.push(version)
-        return report.seconds, report.nbytes, await sender("extra_gib"), await receiver("extra_gib")
+        done = await push.push(version)
+        return done.seconds, done.nbytes, await sender("extra_gib"), await receiver("extra_gib")
 
     async def bare(version: int) -> tuple[float, ...]:
         sizes = [bucket.nbytes for bucket in await learners.push_buckets()]

@@ -135,11 +135,12 @@ def trl(job: dict[str, Any], folder: Path) -> tuple[dict[str, dict[str, list[flo
     for setting in SETTINGS:
         result, log = folder / f"{setting}.json", folder / f"{setting}.log"
         run = [sys.executable, "-m", "launch.benchmarks.trl_run", str(folder / "job.json"), setting, str(result)]
-        with log.open("wb") as output:
-            process = subprocess.run(run, stdout=output, stderr=output, env=environment, timeout=_TRL_DEADLINE_S)
-        if process.returncode:
+        try:
+            with log.open("wb") as output:
+                subprocess.run(run, stdout=output, stderr=output, env=environment, timeout=_TRL_DEADLINE_S, check=True)
+        except subprocess.SubprocessError as error:
             lines = log.read_text(errors="replace").split("\n")
-            failed[setting] = f"exit code {process.returncode}: {next(filter(None, reversed(lines)), '')}"
+            failed[setting] = f"{type(error).__name__}: {next(filter(None, reversed(lines)), '')}"
         else:
             found = json.loads(result.read_text(encoding="utf-8"))
             measured[setting] = {name: values[_WARM_UP:] for name, values in found.items()}
