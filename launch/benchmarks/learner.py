@@ -4,11 +4,10 @@ A step is --sequences of --tokens random tokens, a sixteenth of them prompt, for
 6 x parameters x tokens over the time and the GPU's peak FLOP/s, and neither attention nor recomputation. Variants are run
 one after the other, each in a process of its own; the first is the baseline. Which of two settings is faster:
     --variant learner.gradient_checkpointing=true --variant learner.gradient_checkpointing=false
-The paper's shape on GPUs of 44 GiB: --sequences 24 --tokens 4096 --memory-cap-gib 44. Dry run: `--workload tiny`.
+The paper's shape on GPUs of 44 GiB: --sequences 24 --tokens 4096 --memory-cap-gib 44. Dry run: `--workload tiny --tokens 128`.
 """
 
 import asyncio
-import shlex
 import sys
 from argparse import Namespace
 from dataclasses import dataclass
@@ -53,7 +52,7 @@ def variant_config(options: Namespace, variant: str) -> RunConfig:
     prompt = max(1, options.tokens // 16)
     sizes = [f"rollout.max_prompt_tokens={prompt}", f"rollout.max_completion_tokens={options.tokens - prompt}"]
     cap = [f"placement.gpu_memory_gib={options.memory_cap_gib}"] if options.memory_cap_gib else []
-    changed = Namespace(**vars(options) | {"set": [*options.set, *shlex.split(variant)]})
+    changed = Namespace(**vars(options) | {"set": [*options.set, *variant.split()]})
     return load(changed, *sizes, *cap)
 
 
