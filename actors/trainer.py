@@ -98,6 +98,7 @@ class Trainer:
         display: RunDisplay,
         worker_class: type[RolloutWorker] = RolloutWorker,
         rank_class: type[SendingRank] = SendingRank,
+        reward_class: type[RewardPool] = RewardPool,
     ) -> None:
         self._config = config
         self._prepared = prepared
@@ -111,7 +112,7 @@ class Trainer:
         self._stop = asyncio.Event()
         self._learners = LearnerGroup(config, placement, prepared.model_path, rank_class)
         self._workers = RolloutWorkers(config, placement, prepared.model_path, prepared.eos_ids, worker_class)
-        self._rewards: Any = ray.remote(RewardPool).options(**placement.reward_options()).remote(config.rewards)
+        self._rewards: Any = ray.remote(reward_class).options(**placement.reward_options()).remote(config.rewards)
         self._collector = Collector(self._workers, self._rewards, self._decode, config.rollout.deadline_s)
         self._push = WeightPush(
             self._learners, self._workers, placement.layout.transport, config.push, probe_batch(prepared.problems)

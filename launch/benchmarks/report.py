@@ -48,15 +48,19 @@ def report(title: str, settings: Mapping[str, Any], figures: Sequence[Figure], j
     for figure in figures:
         numbers = (median(figure.values), min(figure.values), max(figure.values))
         table.add_row(figure.name, *(f"{number:,.4g}" for number in numbers), figure.unit, figure.target)
-    console = Console(highlight=False)
-    console.print(table)
+    Console(highlight=False).print(table)
+    write(title, settings, figures, json_file)
+
+
+def write(title: str, settings: Mapping[str, Any], figures: Sequence[Figure], json_file: Path | None) -> None:
+    """The JSON file, if asked; for a benchmark that prints a table of its own."""
     if json_file is not None:
         rows = [
             {"name": f.name, "unit": f.unit, "values": list(f.values), "median": median(f.values), "target": f.target}
             for f in figures
         ]
         write_json(json_file, {"title": title, "settings": settings, "machine": machine(), "figures": rows})
-        console.print(f"written to {json_file}", markup=False)
+        Console(highlight=False).print(f"written to {json_file}", markup=False)
 
 
 def machine() -> dict[str, Any]:
