@@ -24,14 +24,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    """A Ray of our own with eight make-believe CPUs."""
+    """A Ray of our own with eight make-believe CPUs, and the GPUs that there are."""
     import ray
+    import torch
 
     here = Path(__file__).resolve().parent
     ray.init(
         address="local",
         num_cpus=8,
-        num_gpus=0,
+        num_gpus=torch.cuda.device_count(),
         include_dashboard=False,
         log_to_driver=False,
         logging_level="error",

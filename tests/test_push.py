@@ -1,7 +1,7 @@
 """The weight push on real actors: engines that start with dummy weights agree with the learner, and a lost push is seen."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from actors.placement import Placement, reserve
 from actors.push import WeightPush, check_receipts
 from actors.rollout import Request
 from actors.rollouts import RolloutWorkers
+from openrs_ray.config import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.layout import plan_layout
 from openrs_ray.samples import Completion, Problem
@@ -54,21 +55,33 @@ class System:
         self.loop.close()
 
 
-def build(folder: Path, tied: bool, worker_class: Any = None, **changes: dict[str, Any]) -> System:
+def build(
+    folder: Path,
+    tied: bool,
+    worker_class: Any = None,
+    place: Callable[[RunConfig], Placement] | None = None,
+    **changes: Any,
+) -> System:
     model = save_model(folder / "model", tied=tied)
     config = system_config(folder, model, **changes)
-    placement = reserve(config, plan_layout(config, "cpu"))
+    placement = place(config) if place else reserve(config, plan_layout(config, "cpu"))
     learners = LearnerGroup(config, placement, str(model))
     options = {} if worker_class is None else {"worker_class": worker_class}
     workers = RolloutWorkers(config, placement, str(model), (EOS,), **options)
     probe = [(p.prompt_ids[:1], p.prompt_ids[1:]) for p in PROBLEMS]
     loop = asyncio.new_event_loop()
     system = System(
-        loop, placement, learners, workers, WeightPush(learners, workers, "gloo", config.push, probe), folder
+        loop,
+        placement,
+        learners,
+        workers,
+        WeightPush(learners, workers, placement.layout.transport, config.push, probe),
+        folder,
     )
 
     async def start() -> None:
-        await asyncio.gather(learners.start(), workers.start())
+        await workers.start()  # alone: on a shared GPU it looks at what is free
+        await learners.start()
         await system.push.connect()
 
     system.run(start())
