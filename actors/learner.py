@@ -30,12 +30,12 @@ from openrs_ray.config import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.grpo import METRICS, LossInput, TrainingSequence, clipped_loss
 from openrs_ray.machine import free_port
+from openrs_ray.memory import BUCKET_PARAMETERS as _BUCKET_PARAMETERS
+from openrs_ray.memory import ModelShape, needs_checkpointing
 from openrs_ray.model import Policy, load_policy, micro_batch_arguments
 from openrs_ray.packing import MicroBatch, pack
 from openrs_ray.schedule import learning_rate
 
-_BUCKET_PARAMETERS = 50_000_000
-"""Gradients are sent between ranks in buckets of so many: 0.2 GB of float32, where DeepSpeed's default takes 2 GB."""
 STATE = "state"
 """Name of the subfolder that `save` writes."""
 
@@ -87,13 +87,19 @@ class LearnerRank:
         policy = load_policy(self.model_path, model.dtype, learner.logprob_chunk_tokens)
         if self.config.loss.kl_beta > 0:
             self.reference = copy.deepcopy(policy).to(self.device).eval().requires_grad_(False)
-        if learner.gradient_checkpointing:
+        if self._checkpoints(policy):
             policy.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         deepspeed.init_distributed(timeout=timedelta(seconds=learner.deadline_s), verbose=False)
         self.policy = policy
         self.engine, *_ = deepspeed.initialize(
             model=policy, optimizer=self.make_optimizer(policy), config=self._deepspeed_config()
         )
+
+    def _checkpoints(self, policy: Policy) -> bool:
+        if self.device.type == "cpu":
+            return self.config.learner.gradient_checkpointing is True
+        gpu_bytes = torch.cuda.get_device_properties(self.device).total_memory
+        return needs_checkpointing(self.config, ModelShape.of(policy.model.config), gpu_bytes)
 
     def make_optimizer(self, policy: Policy) -> torch.optim.Optimizer:
         learner = self.config.learner
