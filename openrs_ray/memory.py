@@ -6,7 +6,7 @@ Every number is bytes on one GPU. With P parameters, N learner GPUs and weights 
     ZeRO stage          always              in the backward pass       in the optimizer step
     1                   2 P + 12 P/N + 4 P  + 2 P                      + 2 P
     2                   2 P + 12 P/N        + 4 P/N                    + 4 P/N and 8 bytes x the largest parameter
-    3                   18 P/N              + 2 P (gathered weights)   + 4 P/N
+    3                   18 P/N              + 2 P gathered, if N > 1   + 4 P/N
     float32, 1 and 2    4 P + 12 P/N        + 4 P (stage 2: 8 P/N)     + 8 P/N
 
 How this was found: DeepSpeed 0.19.8 by counting all live tensors of real learner ranks (1 and 2, stages 1 to 3) on a CPU,
@@ -40,7 +40,7 @@ _ENGINE = 1.0 * GIB
 """CUDA graphs of a vLLM engine and its activations for the 2,048 tokens it takes in at once (an estimate)."""
 _LOOK_S = 10.0
 _FUSED = ("llama", "qwen2")
-"""Families whose fused kernels are known to save what `_layer` says."""
+"""Families whose fused kernels are known to save what `activations` says."""
 
 Parts = dict[str, float]
 """Bytes by name."""
@@ -66,16 +66,17 @@ class ModelShape:
         """Built without memory for the weights. ValueError when the config is no causal language model's."""
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
-        hidden, heads = config.hidden_size, config.num_attention_heads
+        text = config.get_text_config()
+        hidden, heads = text.hidden_size, text.num_attention_heads
         return cls(
             family=config.model_type,
             hidden=hidden,
-            intermediate=getattr(config, "intermediate_size", None) or 4 * hidden,
-            layers=config.num_hidden_layers,
+            intermediate=getattr(text, "intermediate_size", None) or 4 * hidden,
+            layers=text.num_hidden_layers,
             heads=heads,
-            kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-            head_dim=getattr(config, "head_dim", None) or hidden // heads,
-            vocabulary=config.vocab_size,
+            kv_heads=getattr(text, "num_key_value_heads", None) or heads,
+            head_dim=getattr(text, "head_dim", None) or hidden // heads,
+            vocabulary=text.vocab_size,
             parameter_shapes=tuple(tuple(parameter.shape) for parameter in model.parameters()),
         )
 
@@ -251,13 +252,12 @@ def learner_phases(config: RunConfig, shape: ModelShape, checkpointing: bool) ->
     learner, count, ranks = config.learner, shape.parameters, config.placement.num_learner_gpus
     size = _itemsize(config)
     stage, mixed, share = learner.zero_stage, size == 2, count / ranks
-    specs = [ParameterSpec("", config.model.dtype, each) for each in shape.parameter_shapes]
     rest = {
         "weights": size * (share if stage == 3 else count),
         "reference": size * count if config.loss.kl_beta > 0 else 0.0,
         "optimizer": 12 * share,
         "gradients": 4 * (share + BUCKET_PARAMETERS) if stage == 3 else 4.0 * count if stage == 1 and mixed else 0.0,
-        "push buffer": max(bucket.nbytes for bucket in plan_buckets(specs, config.push.bucket_mib << 20)),
+        "push buffer": _largest_bucket(config, shape),
         "CUDA": _CONTEXT,
     }
     if stage == 3:
@@ -307,11 +307,9 @@ def engine_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) 
     """What an engine holds on one GPU, and how many completions of full length its cache has room for.
 
     vLLM takes `rollout.gpu_memory_fraction` whatever the model is; what weights and work leave of it is its cache. A push
-    comes on top: two buckets, and the largest parameter once more while it is put in place.
+    comes on top: two buckets, and the largest parameter once more while it is put in place (a probe takes less).
     """
     rollout, size = config.rollout, _itemsize(config)
-    specs = [ParameterSpec("", config.model.dtype, each) for each in shape.parameter_shapes]
-    bucket = max(each.nbytes for each in plan_buckets(specs, config.push.bucket_mib << 20))
     parts = {
         "weights": size * shape.parameters / rollout.tensor_parallel,
         # The sampler's logits in the model's format and in float32, their softmax and its logarithm.
@@ -320,11 +318,16 @@ def engine_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) 
     heads = max(1, shape.kv_heads // rollout.tensor_parallel)
     per_token = 2 * size * shape.layers * heads * shape.head_dim
     per_sequence = per_token * 16 * math.ceil(config.max_sequence_tokens / 16)  # vLLM's blocks of 16 tokens
-    pushed = {"push buffers": 2.0 * bucket + size * shape.largest}
+    pushed = {"push buffers": 2.0 * _largest_bucket(config, shape) + size * shape.largest}
     if gpu_bytes is None:
         return parts | {"cache": per_sequence} | pushed, None
     cache = rollout.gpu_memory_fraction * gpu_bytes - sum(parts.values())
     return parts | {"cache": max(0.0, cache)} | pushed, int(cache // per_sequence)
+
+
+def _largest_bucket(config: RunConfig, shape: ModelShape) -> int:
+    specs = [ParameterSpec("", config.model.dtype, each) for each in shape.parameter_shapes]
+    return max(bucket.nbytes for bucket in plan_buckets(specs, config.push.bucket_mib << 20))
 
 
 def _itemsize(config: RunConfig) -> int:
