@@ -31,12 +31,11 @@ from openrs_ray.errors import RunError
 from openrs_ray.grpo import TrainingSequence
 from openrs_ray.losses import METRICS, LossInput, policy_loss
 from openrs_ray.machine import free_port
+from openrs_ray.memory import BUCKET_PARAMETERS, ModelShape, needs_checkpointing
 from openrs_ray.model import Policy, fuse_kernels, load_policy, micro_batch_arguments
 from openrs_ray.packing import MicroBatch, pack
 from openrs_ray.schedule import learning_rate
 
-_BUCKET_PARAMETERS = 50_000_000
-"""Gradients are sent between ranks in buckets of so many: 0.2 GB of float32, where DeepSpeed's default takes 2 GB."""
 STATE = "state"
 """Name of the subfolder that `save` writes."""
 
@@ -90,13 +89,19 @@ class LearnerRank:
             fuse_kernels(policy)
         if self.config.loss.kl_beta > 0:
             self.reference = copy.deepcopy(policy).to(self.device).eval().requires_grad_(False)
-        if learner.gradient_checkpointing:
+        if self._checkpoints(policy):
             policy.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         deepspeed.init_distributed(timeout=timedelta(seconds=learner.deadline_s), verbose=False)
         self.policy = policy
         self.engine, *_ = deepspeed.initialize(
             model=policy, optimizer=self.make_optimizer(policy), config=self._deepspeed_config()
         )
+
+    def _checkpoints(self, policy: Policy) -> bool:
+        if self.device.type == "cpu":
+            return self.config.learner.gradient_checkpointing is True
+        gpu_bytes = torch.cuda.get_device_properties(self.device).total_memory
+        return needs_checkpointing(self.config, ModelShape.of(policy.model.config), gpu_bytes)
 
     def make_optimizer(self, policy: Policy) -> torch.optim.Optimizer:
         learner = self.config.learner
@@ -117,8 +122,8 @@ class LearnerRank:
             "zero_optimization": {
                 "stage": self.config.learner.zero_stage,
                 "overlap_comm": self.world_size > 1,  # gradients travel while the backward pass goes on
-                "reduce_bucket_size": _BUCKET_PARAMETERS,
-                "stage3_prefetch_bucket_size": _BUCKET_PARAMETERS,
+                "reduce_bucket_size": BUCKET_PARAMETERS,
+                "stage3_prefetch_bucket_size": BUCKET_PARAMETERS,
             },
             # Stage 0 with bfloat16 would give Adam a spurious first step; the config does not offer it.
             "bf16": {"enabled": self.config.model.dtype == "bfloat16"},

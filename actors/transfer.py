@@ -94,6 +94,7 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
             weights = bucket.unpack(buffer)
             self._vectors |= {name: digest(_bytes(tensor)) for name, tensor in weights if tensor.dim() == 1}
             self._loaded |= self.model.load_weights(weights) or set()
+            del buffer, weights  # freed before the next bucket comes, unless a layer waits for its other half
         if self._group is not None:
             self._group.wait()
 

@@ -106,12 +106,20 @@ def _read_saved(path: Path) -> dict[str, Any]:
 
 
 def _dry_run(config: RunConfig, console: Console) -> int:
+    from openrs_ray.memory import check_fits, memory_text, planned_gpu_bytes
     from openrs_ray.prepared import prepare
 
+    gpu_bytes = planned_gpu_bytes(config)
     prepared = prepare(config)
     console.print(dry_run_text(config), markup=False, soft_wrap=True)
     for report in prepared.reports:
         console.print(f"data: {report}", markup=False, soft_wrap=True)
+    if config.placement.device == "gpu" or gpu_bytes is not None:
+        for line in memory_text(config, prepared.shape, gpu_bytes):
+            console.print(line, markup=False, soft_wrap=True)
+        check_fits(config, prepared.shape, gpu_bytes)
+    else:
+        console.print("memory: planned for GPUs only")
     return 0
 
 
@@ -119,7 +127,6 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
     # Heavy imports come late: a mistake in the recipe is said at once.
     from actors.placement import check_build, check_machine, connection, joins_cluster, place
     from actors.trainer import Progress
-    from openrs_ray.prepared import prepare
 
     result = config.run.path / "result.json"
     if result.exists():
@@ -132,10 +139,10 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
         if joins_cluster():
             ending.enter_context(connection())
             placement = place(config)
-            prepared = prepare(config)
+            prepared = _prepare(config)
         else:
             check_machine(config)
-            prepared = prepare(config)
+            prepared = _prepare(config)
             check_build(config)
             ending.enter_context(connection())
             placement = place(config)
@@ -150,6 +157,17 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
         again = shlex.join(["python", "-m", "launch.train", str(command.recipe), *command.overrides, "--resume"])
         console.print(f"{outcome.sentence}\nContinue with: {again}", markup=False, soft_wrap=True)
     return outcome.code
+
+
+def _prepare(config: RunConfig) -> "Prepared":
+    """What the run needs, known to fit into the GPUs' memory where that is known."""
+    from openrs_ray.memory import check_fits, planned_gpu_bytes
+    from openrs_ray.prepared import prepare
+
+    gpu_bytes = planned_gpu_bytes(config)  # first, because the probe forks, and forking is safe only without threads
+    prepared = prepare(config)
+    check_fits(config, prepared.shape, gpu_bytes)
+    return prepared
 
 
 @dataclass(frozen=True)

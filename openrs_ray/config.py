@@ -260,8 +260,8 @@ class Learner(Section):
 
 
 class Push(Section):
-    bucket_mib: Positive = 512
-    """Weights travel in buckets of about this size."""
+    bucket_mib: Positive = 256
+    """Weights travel in buckets of about this size, a larger parameter in one of its own."""
     deadline_s: Seconds = 120
     """How long each part of a push may take (joining, pausing, one bucket, putting in place, the probe), on either side."""
     probe_every: Positive = 10

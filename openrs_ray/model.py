@@ -98,8 +98,10 @@ class _TokenLogprobs(torch.autograd.Function):
             chunk = slice(start, start + ctx.chunk_tokens)
             logits = F.linear(hidden[chunk], weight)
             slope = slope_of(logits, targets[chunk], normaliser[chunk], gradient[chunk], ctx.temperature)
+            del logits  # not beside what comes next, which is as large
             torch.mm(slope, weight, out=hidden_gradient[chunk])
             weight_gradient += slope.T @ hidden[chunk]
+            del slope
         return hidden_gradient, weight_gradient.to(weight.dtype), None, None, None
 
 

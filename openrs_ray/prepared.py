@@ -11,6 +11,7 @@ from openrs_ray.config import RunConfig
 from openrs_ray.data.problems import LoadReport, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.errors import UserError
+from openrs_ray.memory import ModelShape
 from openrs_ray.rewards.golds import parseable_golds
 from openrs_ray.rewards.table import check_reward_names
 from openrs_ray.samples import Problem
@@ -20,6 +21,7 @@ from openrs_ray.samples import Problem
 class Prepared:
     model_path: str
     """Folder or Hub id that transformers and vLLM both load."""
+    shape: ModelShape
     tokenizer: PreTrainedTokenizerBase
     eos_ids: tuple[int, ...]
     """Tokens that end a completion."""
@@ -47,7 +49,7 @@ def prepare(config: RunConfig) -> Prepared:
     """
     check_reward_names(config.rewards)
     model_path = resolve_model(config.model.path)
-    eos_ids = _check_model(config, model_path)
+    eos_ids, shape = _check_model(config, model_path)
     tokenizer = load_tokenizer(config.model)
     limit = config.rollout.max_prompt_tokens
     parseable = partial(parseable_golds, rewards=config.rewards)
@@ -67,6 +69,7 @@ def prepare(config: RunConfig) -> Prepared:
         )
     return Prepared(
         model_path=model_path,
+        shape=shape,
         tokenizer=tokenizer,
         eos_ids=eos_ids or (tokenizer.eos_token_id,),
         problems=train.problems,
@@ -76,10 +79,11 @@ def prepare(config: RunConfig) -> Prepared:
     )
 
 
-def _check_model(config: RunConfig, model_path: str) -> tuple[int, ...]:
-    """The model's end-of-sequence ids, once its configuration is known to fit the run."""
+def _check_model(config: RunConfig, model_path: str) -> tuple[tuple[int, ...], ModelShape]:
+    """The model's end-of-sequence ids and its shape, once its configuration is known to fit the run."""
     try:
         model = AutoConfig.from_pretrained(model_path)
+        shape = ModelShape.of(model)
     except (OSError, ValueError) as error:
         raise UserError(
             f"cannot read model.path {config.model.path!r}: {str(error).strip().splitlines()[0]}"
@@ -104,4 +108,4 @@ def _check_model(config: RunConfig, model_path: str) -> tuple[int, ...]:
         ids = GenerationConfig.from_pretrained(model_path).eos_token_id
     except OSError:  # a model without generation config: its main configuration says it
         ids = getattr(model, "eos_token_id", None)
-    return tuple(ids) if isinstance(ids, list) else () if ids is None else (ids,)
+    return tuple(ids) if isinstance(ids, list) else () if ids is None else (ids,), shape

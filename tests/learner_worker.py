@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from live_memory import Live
 from tiny import make_config, make_sequences
 
 from actors.learner import LearnerRank
@@ -31,6 +32,15 @@ class PlainSteps(LearnerRank):
 
     def make_optimizer(self, policy: Policy) -> torch.optim.Optimizer:
         return torch.optim.SGD(policy.parameters(), lr=1.0)
+
+
+class SmallBuckets(LearnerRank):
+    """Gradient buckets as small beside a small model as the usual ones beside a real model."""
+
+    def _deepspeed_config(self) -> dict[str, Any]:
+        config = super()._deepspeed_config()
+        config["zero_optimization"]["reduce_bucket_size"] = 500_000
+        return config
 
 
 def learner(kind: type[LearnerRank], start_model: str = "untied", **changes: dict) -> LearnerRank:
@@ -216,6 +226,28 @@ def use(stage: int, start_model: str, dtype: str) -> dict[str, Any]:
         "scores": scores,
         "metrics": after["metrics"],
     }
+
+
+def memory(stage: int, dtype: str) -> dict[str, Any]:
+    """Bytes at rest and the peaks of backward passes and of the optimizer step, once the optimizer has its state."""
+    peaks: dict[str, Any] = {}
+    with Live() as live:
+        made = learner(SmallBuckets, "wide", learner={"zero_stage": stage}, model={"dtype": dtype})
+        optimizer_step = made.engine.step
+
+        def watched_step() -> None:
+            peaks["in the backward pass"] = live.restart()
+            optimizer_step()
+            peaks["in the optimizer step"] = live.restart()
+
+        made.engine.step = watched_step
+        for number in (1, 2):
+            live.restart()
+            made.train_step(
+                split(make_sequences(9), ranks, micro_batch_tokens=64)[rank], tokens(make_sequences(9)), number
+            )
+        peaks["in a push"] = live.bytes
+    return {"peaks": peaks, "config": made.config}
 
 
 for name in sys.argv[5:]:

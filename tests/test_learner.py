@@ -16,9 +16,10 @@ import torch
 from tiny import make_sequences, naive_logprobs, naive_model, save_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
 from openrs_ray.grpo import TrainingSequence
+from openrs_ray.memory import ModelShape, learner_phases
 
 CASES: dict[str, list[tuple[int, str]]] = {
     # (ranks, ZeRO stage[, start model][, dtype]); every combination where the arithmetic is at stake
@@ -32,8 +33,16 @@ CASES: dict[str, list[tuple[int, str]]] = {
     "wrong_count": [(2, "2")],
     "low_precision": [(1, "1"), (1, "3"), (2, "2")],
     "resume": [(1, "2,float32"), (1, "1,bfloat16"), (2, "1,float32"), (2, "3,float32"), (2, "2,bfloat16")],
+    "memory": [(1, "2,bfloat16"), (2, "1,bfloat16"), (2, "2,bfloat16"), (2, "2,float32"), (2, "3,bfloat16")],
     "use": [(1, "2,tied,float32"), (1, "1,untied,bfloat16"), (2, "3,tied,float32"), (2, "3,untied,bfloat16")],
 }
+
+
+WIDE = Qwen2Config(
+    hidden_size=256, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=1,
+    head_dim=64, vocab_size=8192, tie_word_embeddings=False,
+)  # fmt: skip
+"""10 million parameters: enough for them to outweigh everything else."""
 
 
 class Results:
@@ -81,6 +90,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, unk_token="w0")))
         tokenizer.chat_template = "{{ messages[0]['content'] }}"
         tokenizer.save_pretrained(folder)
+    AutoModelForCausalLM.from_config(WIDE).save_pretrained(results.start_model("wide"))
     for ranks in (1, 2):
         folder = root / str(ranks)
         folder.mkdir()
@@ -277,3 +287,18 @@ def test_export_buckets_and_scores_agree(results: Results, ranks: int, case: str
                 assert score.shape == expected.shape and score.dtype == np.float32
                 assert np.abs(score - expected).max() < (1e-4 if dtype == "float32" else 0.4)
         assert np.isfinite(got["metrics"]["grad_norm"])
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["memory"])
+def test_a_rank_holds_within_a_tenth_what_the_memory_plan_says(
+    results: Results, monkeypatch: pytest.MonkeyPatch, ranks: int, case: str
+):
+    monkeypatch.setattr("openrs_ray.memory.BUCKET_PARAMETERS", 500_000)  # as these ranks have it
+    measured = results.of(ranks, f"memory,{case}")
+    phases = learner_phases(measured["config"], ModelShape.of(WIDE), checkpointing=False)
+    assert phases.keys() == measured["peaks"].keys()
+    for when, parts in phases.items():
+        planned = (
+            sum(parts.values()) - parts["CUDA"] - parts["push buffer"]
+        )  # a CPU rank that pushes nothing has neither
+        assert measured["peaks"][when] == pytest.approx(planned, rel=0.1), when

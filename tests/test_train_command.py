@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -166,6 +167,23 @@ def test_dry_run_says_what_would_happen_and_starts_nothing(
     assert "4 problems x 4 completions = 16 completions" in text
     assert "20 of 20 problems" in text
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_cannot_fit_into_its_gpus_is_refused(
+    capsys: pytest.CaptureFixture[str], recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = ["--placement.device", "gpu", "--placement.gpu_memory_gib", "4", "--learner.gradient_checkpointing", "false"]
+    assert main([str(recipe), *gpu, "--dry-run"]) == 0
+    assert "fits" in capsys.readouterr().out
+    large = [*gpu, "--learner.micro_batch_tokens", "4000000"]
+    expected = r"error: each learner GPU has 4.0 GiB but needs .*: set learner.micro_batch_tokens \d+$"
+    assert main([str(recipe), *large, "--dry-run"]) == 2
+    said_first = capsys.readouterr()
+    assert "does not fit" in said_first.out
+    assert re.match(expected, said_first.err)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    assert re.match(expected, said(capsys, recipe, *large))
+    assert not (tmp_path / "runs" / "mistake" / "config.json").exists()
 
 
 def test_a_build_for_the_other_device_is_one_sentence(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
