@@ -1,7 +1,7 @@
 """From drawn problems to finished groups: sampling and judging overlap, completion by completion."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ Decode = Callable[[Sequence[np.ndarray]], list[str]]
 
 
 class Collector:
-    """Samples and judges a set of problems at a time.
+    """Samples and judges a set of problems at a time, or one beside others.
 
     A batch of completions goes to the reward pool the moment it leaves the engine, so that checking hides behind sampling.
     """
@@ -32,17 +32,30 @@ class Collector:
     async def collect(
         self, drawn: Sequence[tuple[int, Problem]], requests: Sequence[Request], version: int
     ) -> list[Group]:
-        """The group of each drawn (position, problem), in order, sampled by policy `version`.
+        """The group of each drawn (position, problem), in order, sampled by policy `version` and nothing else meanwhile.
 
         Raises:
             RunError: a worker or the reward pool failed, or one of them missed its deadline.
         """
+        return await self._groups(drawn, requests, self._workers.generate(requests, version))
+
+    async def group(self, position: int, problem: Problem, requests: Sequence[Request]) -> Group:
+        """One group, sampled beside others and through pushes. Raises RunError as `collect` does."""
+        (group,) = await self._groups([(position, problem)], requests, self._workers.sample(requests))
+        return group
+
+    async def _groups(
+        self,
+        drawn: Sequence[tuple[int, Problem]],
+        requests: Sequence[Request],
+        batches: AsyncIterator[list[Completion]],
+    ) -> list[Group]:
         gold = {position: problem.gold for position, problem in drawn}
         completions: dict[tuple[int, int], Completion] = {}
         judging: list[asyncio.Task[list[Verdict]]] = []
         order: list[tuple[int, int]] = []
         try:
-            async for batch in self._workers.generate(requests, version):
+            async for batch in batches:
                 for completion in batch:
                     completions[completion.position, completion.sample] = completion
                     order.append((completion.position, completion.sample))

@@ -65,6 +65,7 @@ class RolloutWorker:
         self._eos_ids = eos_ids
         self._engine: Any = None
         self._requests = 0
+        self._version = -1
 
     async def start(self) -> None:
         """Start the engine, paused and with dummy weights.
@@ -127,6 +128,18 @@ class RolloutWorker:
         await self._alive(self._engine.pause_generation(mode="keep", clear_cache=True))
         queues = await self._alive(self._admit_all(requests))
         await self._alive(self._engine.resume_generation())
+        async for batch in self._finished(requests, queues, version):
+            yield batch
+
+    async def sample(self, requests: Sequence[Request]) -> AsyncIterator[list[Completion]]:
+        """The same beside whatever else is being sampled: a push may come in between, so tokens may differ in policy version."""
+        queues = await self._alive(self._admit_all(requests))
+        async for batch in self._finished(requests, queues, None):
+            yield batch
+
+    async def _finished(
+        self, requests: Sequence[Request], queues: Sequence[Any], version: int | None
+    ) -> AsyncIterator[list[Completion]]:
         done: asyncio.Queue[Completion | BaseException] = asyncio.Queue()
         tasks = [
             asyncio.create_task(self._collect(request, queue, version, done))
@@ -155,7 +168,8 @@ class RolloutWorker:
         self._requests += 1
         return await self._engine.add_request(
             f"{request.position}-{request.sample}-{self._requests}",
-            {"prompt_token_ids": list(request.prompt_ids)},
+            # Salted, so that a prompt never meets what an older policy has left of it in the prefix cache.
+            {"prompt_token_ids": list(request.prompt_ids), "cache_salt": str(self._version)},
             self._sampling(request),
         )
 
@@ -174,7 +188,7 @@ class RolloutWorker:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
-    async def _collect(self, request: Request, queue: Any, version: int, done: "asyncio.Queue[Any]") -> None:
+    async def _collect(self, request: Request, queue: Any, version: int | None, done: "asyncio.Queue[Any]") -> None:
         try:
             output: RequestOutput = await queue.get()
             await done.put(self._completion(request, output, version))
@@ -183,7 +197,7 @@ class RolloutWorker:
         except Exception as error:  # handed to generate(), which raises it in the caller
             await done.put(RunError(f"rollout worker {self._worker} lost its engine: {error}{_log_hint()}"))
 
-    def _completion(self, request: Request, output: "RequestOutput", version: int) -> Completion:
+    def _completion(self, request: Request, output: "RequestOutput", version: int | None) -> Completion:
         result = output.outputs[0]
         if result.finish_reason not in ("stop", "length"):
             raise RunError(
@@ -191,11 +205,12 @@ class RolloutWorker:
                 f"with finish reason {result.finish_reason!r}"
             )
         spans = tuple(VersionSpan(int(span.version), span.start, span.end) for span in result.weight_versions or ())
-        covered = sum(span.end - span.start for span in spans if span.version == version)
+        covered = sum(span.end - span.start for span in spans if version in (None, span.version))
         if covered != len(result.token_ids):
+            whose = "a policy version that is known" if version is None else f"policy version {version}"
             raise RunError(
-                f"rollout worker {self._worker} sampled {covered} of {len(result.token_ids)} tokens with policy version "
-                f"{version}; its spans are {spans}"
+                f"rollout worker {self._worker} sampled {covered} of {len(result.token_ids)} tokens with {whose}; its spans are "
+                f"{spans}"
             )
         return Completion(
             position=request.position,
@@ -255,8 +270,9 @@ class RolloutWorker:
         await self._alive(join)
 
     async def begin_push(self) -> None:
-        """Stop sampling (requests in flight wait) and drop every cache made with the old weights."""
-        await self._alive(self._engine.pause_generation(mode="keep", clear_cache=True))
+        """Stop sampling; requests in flight wait, and drop what they cached with the old weights unless that is to be kept."""
+        clear = not self._config.rollout.keep_cache
+        await self._alive(self._engine.pause_generation(mode="keep", clear_cache=clear))
         await self._alive(self._engine.start_weight_update())
 
     async def receive(
@@ -271,6 +287,7 @@ class RolloutWorker:
     async def end_push(self, version: int) -> list[dict[str, Any]]:
         """Put the received weights in place under their version and sample on. Returns every worker's receipt."""
         await self._alive(self._engine.finish_weight_update(str(version)))
+        self._version = version
         receipts: list[dict[str, Any]] = await self._alive(self._engine.collective_rpc("push_receipt"))
         await self._alive(self._engine.resume_generation())
         return receipts

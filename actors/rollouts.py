@@ -32,6 +32,7 @@ class RolloutWorkers:
             .remote(config, model_path, index, placement.layout.device, eos_ids)
             for index in range(config.num_engines)
         ]
+        self._sampling = [0] * config.num_engines
 
     @property
     def num_receivers(self) -> int:
@@ -80,6 +81,22 @@ class RolloutWorkers:
                     await finished.put(await within(deadline_s, f"rollout worker {worker}", "sample", reference))
         except Exception as error:  # handed to generate(), which raises it
             await finished.put(error)
+
+    async def sample(self, requests: Sequence[Request]) -> AsyncIterator[list[Completion]]:
+        """Sample these on the worker that has least to do, beside what it is at.
+
+        Raises:
+            RunError: the worker failed, or took longer than rollout.deadline_s.
+        """
+        worker = min(range(len(self._actors)), key=lambda index: self._sampling[index])
+        self._sampling[worker] += len(requests)
+        deadline_s = self._config.rollout.deadline_s
+        try:
+            stream = self._actors[worker].sample.options(num_returns="streaming").remote(requests)
+            async for reference in stream:
+                yield await within(deadline_s, f"rollout worker {worker}", "sample", reference)
+        finally:
+            self._sampling[worker] -= len(requests)
 
     def score(
         self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]

@@ -9,14 +9,15 @@ One step, and what it waits for:
     write       Parquet rows, metrics, display                the disk
     save        a checkpoint, when one is due                 learner ranks (checkpoint.deadline_s)
 
-The loop is synchronous: every token of step s was sampled by policy version s - 1. State on disk is consistent at the end of a
+The loop is synchronous: every token of step s was sampled by policy version s - 1; `actors.overlap` is the asynchronous
+one. State on disk is consistent at the end of a
 step only, so a stop waits for that point unless the step is still collecting, which changes nothing.
 """
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
@@ -64,7 +65,9 @@ class Progress:
 
     step: int = 0
     position: int = 0
-    """Groups drawn so far; the next step starts here."""
+    """All positions below have been trained on; the next step starts here."""
+    ahead: tuple[int, ...] = ()
+    """Positions above it that have been trained on already, in order; none in a synchronous run."""
     tokens: int = 0
     """Sampled completion tokens."""
     seconds: float = 0.0
@@ -81,7 +84,15 @@ class Progress:
     @classmethod
     def read(cls, state: dict[str, Any]) -> "Progress":
         intervals = {name: Interval(**state[name]) if state[name] else None for name in ("before", "after")}
-        return cls(**(state | intervals))
+        return cls(**(state | intervals | {"ahead": tuple(state["ahead"])}))
+
+    def trained(self, positions: Iterable[int]) -> "Progress":
+        """With these positions trained on, too."""
+        position, ahead = self.position, {*self.ahead, *positions}
+        while position in ahead:
+            ahead.remove(position)
+            position += 1
+        return replace(self, position=position, ahead=tuple(sorted(ahead)))
 
 
 class Trainer:
@@ -210,8 +221,7 @@ class Trainer:
         trained = time.monotonic()
         report = await self._push.push(step)
         times = step_times(sampled - started, trained - sampled, report.seconds, time.monotonic() - started)
-        checks = await within(60, "the reward pool", "count its checks", self._rewards.counts.remote())
-        self._write(step, groups, update, report, times | {"replaced_check_processes": checks["replaced"]})
+        await self._write(step, groups, update, report, times)
 
     async def _evaluate_if_due(self) -> None:
         """Evaluate before the first step, after the last and every `every_steps`, each once, however often it is resumed."""
@@ -269,7 +279,7 @@ class Trainer:
         self._display.note(f"held-out accuracy after {step} steps: {interval}")
         return interval
 
-    def _write(
+    async def _write(
         self, step: int, groups: Sequence[Group], update: Update, report: PushReport, measured: dict[str, float]
     ) -> None:
         """Record, metrics, progress and display of a finished step; only then is the step done."""
@@ -280,9 +290,8 @@ class Trainer:
         self._metrics.write(step, figures | update.metrics | measured | push)
         tokens = int(figures["sampled_tokens"])
         self.progress = replace(
-            self.progress,
+            self.progress.trained(group.position for group in groups),
             step=step,
-            position=self.progress.position + len(groups),
             tokens=self.progress.tokens + tokens,
             seconds=self.progress.seconds + measured["step_s"],
             after=None,

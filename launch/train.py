@@ -184,7 +184,12 @@ class Outcome:
 async def _attempt(config: RunConfig, prepared: "Prepared", placement: "Placement", display: RunDisplay) -> Outcome:
     from actors.trainer import Stopped, Trainer
 
-    trainer = Trainer(config, prepared, placement, display)
+    if config.rollout.staleness:
+        from actors.overlap import OverlappedTrainer
+
+        trainer: Trainer = OverlappedTrainer(config, prepared, placement, display)
+    else:
+        trainer = Trainer(config, prepared, placement, display)
     received: list[int] = []
 
     def on_signal(number: int) -> None:

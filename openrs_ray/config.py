@@ -123,6 +123,10 @@ class Rollout(Section):
     """Must stay 1 in training: a truncated distribution would bias the probability ratio."""
     top_k: int = -1
     """Must stay -1 in training, for the same reason."""
+    staleness: Count = 0
+    """How many policy versions a trained token may be old: 0 takes turns, k lets rollouts run that far ahead of the learner."""
+    keep_cache: bool = False
+    """A push that comes while a completion is being sampled leaves its key/value cache as it is instead of computing it anew."""
     tensor_parallel: Positive = 1
     """GPUs per rollout engine."""
     max_sequences: Positive = 128
@@ -336,6 +340,8 @@ class RunConfig(Section):
             raise ValueError(
                 "rollout.sleep_while_learning needs placement.colocated: engines on GPUs of their own keep them"
             )
+        if rollout.sleep_while_learning and rollout.staleness:
+            raise ValueError("rollout.sleep_while_learning needs rollout.staleness 0: asleep, engines cannot run ahead")
         shares = place.colocated and place.device != "cpu" and not rollout.sleep_while_learning
         if shares and rollout.gpu_memory_fraction > 0.6:
             raise ValueError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,21 +119,29 @@ def current_rows(run_folder: Path, phase: Phase = "train", columns: list[str] | 
     return SCHEMA.empty_table() if columns is None else SCHEMA.empty_table().select(columns)
 
 
-def check_accounting(run_folder: Path, problems_per_step: int, completions_per_problem: int) -> Accounting:
-    """Count how often each (position, sample) was trained on, over positions 0 .. steps x problems_per_step - 1."""
+def check_accounting(
+    run_folder: Path, problems_per_step: int, completions_per_problem: int, staleness: int = 0
+) -> Accounting:
+    """Count how often each (position, sample) was trained on.
+
+    After s steps of P problems these are the positions 0 .. s P - 1. Where rollouts run k versions ahead, the last k P of them
+    may be still under way, and as many of the next k P have been trained on in their place.
+    """
     rows = current_rows(run_folder, "train", ["step", "position", "sample"])
     steps = max(rows["step"].to_pylist(), default=0)
-    seen: dict[tuple[int, int], int] = {}
-    for pair in zip(rows["position"].to_pylist(), rows["sample"].to_pylist(), strict=True):
-        seen[pair] = seen.get(pair, 0) + 1
-    positions = range(steps * problems_per_step)
+    seen = Counter(zip(rows["position"].to_pylist(), rows["sample"].to_pylist(), strict=True))
+    trained = {position for position, _ in seen}
     samples = range(completions_per_problem)
+    certain, possible = (range((steps + slack) * problems_per_step) for slack in (-staleness, staleness))
+    lost = {position for position in trained | {*certain} if any((position, sample) not in seen for sample in samples)}
+    if len(trained) < steps * problems_per_step:
+        lost |= {*range(steps * problems_per_step)} - trained
     return Accounting(
         steps=steps,
         completions=rows.num_rows,
-        lost=tuple(position for position in positions if any((position, sample) not in seen for sample in samples)),
+        lost=tuple(sorted(lost)),
         doubled=tuple(sorted({position for (position, _), times in seen.items() if times > 1})),
-        unexpected=tuple(sorted({place for place, sample in seen if place not in positions or sample not in samples})),
+        unexpected=tuple(sorted({place for place, sample in seen if place not in possible or sample not in samples})),
     )
 
 

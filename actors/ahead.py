@@ -1,0 +1,108 @@
+"""Groups that are sampled ahead of the learner, never further than the staleness bound.
+
+Life of a position: admitted (its completions are requested at once) -> sampled and judged, completion by completion ->
+ready -> taken by a step. With P problems per step and staleness k:
+
+- At most (k + 1) P positions are admitted and not yet trained and pushed: the trainer admits P more after each push. So nothing
+  is sampled to be thrown away, a slow learner bounds what lies here, and memory does not grow with the run.
+- A step takes its P groups from the oldest admissions: with (k + 1) P admitted at first and P after every push, those taken
+  at step s were admitted under version s - 1 - k or later, so no token is older than k when it is trained on. (Taking
+  younger groups in an older one's place would leave more behind than the steps up to their age limit can take.)
+- Among the groups of one admission it takes those that are ready; what a step must have and is not ready is waited for, while the
+  engines go on with the younger ones.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from actors.waiting import within
+from openrs_ray.samples import Group, Problem
+
+Sample = Callable[[int, Problem], Awaitable[Group]]
+"""Samples and judges the group of a position."""
+
+
+class GroupsAhead:
+    """Life cycle: admit() and take() in turn, close() at the end.
+
+    ahead = GroupsAhead(sample, staleness=1, deadline_s=1800)
+    ahead.admit([(0, problem), (1, other)], version=0)
+    groups = await ahead.take(1, step=1)
+    """
+
+    def __init__(
+        self, sample: Sample, staleness: int, deadline_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._sample = sample
+        self._staleness = staleness
+        self._deadline_s = deadline_s
+        self._clock = clock
+        self._admitted: dict[int, int] = {}
+        """Version at admission, of every position that is not yet taken."""
+        self._tasks: dict[int, asyncio.Task[Group]] = {}
+        self._idle_since: float | None = self._clock()
+        self._idle_s = 0.0
+
+    def __len__(self) -> int:
+        """Positions that are admitted and not yet taken."""
+        return len(self._admitted)
+
+    def admit(self, drawn: Sequence[tuple[int, Problem]], version: int) -> None:
+        """Start sampling these positions; the engines hold policy `version`."""
+        self._add_idle_time()
+        for position, problem in drawn:
+            self._admitted[position] = version
+            self._tasks[position] = task = asyncio.ensure_future(self._sample(position, problem))
+            task.add_done_callback(lambda _: self._note_idleness())
+        self._note_idleness()
+
+    def idle_seconds(self) -> float:
+        """Since the last call: how long there was nothing to sample."""
+        self._add_idle_time()
+        self._note_idleness()
+        seconds, self._idle_s = self._idle_s, 0.0
+        return seconds
+
+    def _note_idleness(self) -> None:
+        if self._idle_since is None and all(task.done() for task in self._tasks.values()):
+            self._idle_since = self._clock()
+
+    def _add_idle_time(self) -> None:
+        if self._idle_since is not None:
+            self._idle_s += self._clock() - self._idle_since
+        self._idle_since = None
+
+    async def take(self, count: int, step: int) -> list[Group]:
+        """`count` finished groups of the oldest admissions, by position; waits for as many as are not finished.
+
+        Raises:
+            RunError: a group failed, or the deadline passed.
+        """
+        what = f"finish {count} groups for step {step} (rollout.deadline_s is {self._deadline_s:.0f})"
+        chosen = await within(self._deadline_s, "the rollout workers", what, self._finished(count))
+        for position in chosen:
+            del self._admitted[position]
+        return [self._tasks.pop(position).result() for position in sorted(chosen)]
+
+    async def _finished(self, count: int) -> list[int]:
+        while True:
+            done = {position for position, task in self._tasks.items() if task.done()}
+            for position in done:
+                self._tasks[position].result()  # what failed is said at once, not when its turn comes
+            # Oldest admission first, and within it those that are ready.
+            order = sorted(
+                self._admitted, key=lambda position: (self._admitted[position], position not in done, position)
+            )
+            if done.issuperset(order[:count]):
+                return order[:count]
+            pending = [task for task in self._tasks.values() if not task.done()]
+            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+
+    async def close(self) -> None:
+        """Give up what is being sampled."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        self._tasks.clear()
+        self._admitted.clear()

@@ -1,0 +1,68 @@
+"""The asynchronous loop: engines sample for the next steps while the learner works on this one.
+
+One step, and what it waits for:
+
+    admit       positions into the slots that are free        nobody: their completions are requested and go on by themselves
+    take        groups that are ready, all that are due       rollout workers and reward pool (rollout.deadline_s)
+    train       one optimizer step                            learner ranks (learner.deadline_s); engines sample on meanwhile
+    push        the new weights, proven, as version = step    learner rank 0 and every engine (push.deadline_s); completions
+                                                              in flight pause, take the weights, and go on
+    write       as in the synchronous loop                    the disk
+
+Who wakes whom: a finished completion wakes its group, a finished group wakes `take`, a finished push frees the slots of the
+groups it brought. `actors.ahead` says why no token is older than `rollout.staleness` versions. Everything else (start, save,
+evaluate, stop) is the synchronous trainer's.
+"""
+
+import time
+from typing import Any
+
+from actors.ahead import GroupsAhead
+from actors.trainer import Trainer, check_judged, check_mismatch, step_times
+from openrs_ray.samples import Group, Problem
+
+
+class OverlappedTrainer(Trainer):
+    """The trainer for `rollout.staleness` above 0."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        rollout = self._config.rollout
+        self._ahead = GroupsAhead(self._sample, rollout.staleness, rollout.deadline_s)
+        self._next = 0
+        """The next position to admit."""
+
+    async def _step(self) -> None:
+        config, step, started = self._config, self.progress.step + 1, time.monotonic()
+        self._ahead.idle_seconds()  # whatever passed between the steps was not theirs
+        self._ahead.admit(self._draw_free_slots(), step - 1)
+        groups = await self._interruptible(self._ahead.take(config.rollout.problems_per_step, step))
+        check_judged(groups, step, config.rewards.max_unjudged_share)
+        taken = time.monotonic()
+        update = await self._learners.train(groups, step)
+        check_mismatch(update.metrics["mismatch_kl"], step, config.push.max_mismatch_kl)
+        trained = time.monotonic()
+        report = await self._push.push(step)
+        took = time.monotonic() - started
+        times = step_times(taken - started, trained - taken, report.seconds, took)
+        times["rollout_wait_share"] = self._ahead.idle_seconds() / took
+        await self._write(step, groups, update, report, times)
+
+    async def _sample(self, position: int, problem: Problem) -> Group:
+        return await self._collector.group(position, problem, self._training_requests([(position, problem)]))
+
+    def _draw_free_slots(self) -> list[tuple[int, Problem]]:
+        """Positions for all free slots, in order: a resumed run first makes up for those that its checkpoint lacks."""
+        rollout = self._config.rollout
+        free = (rollout.staleness + 1) * rollout.problems_per_step - len(self._ahead)
+        positions: list[int] = []
+        self._next = max(self._next, self.progress.position)
+        while len(positions) < free:
+            if self._next not in self.progress.ahead:
+                positions.append(self._next)
+            self._next += 1
+        return [drawn for position in positions for drawn in self._draw(position, 1)]
+
+    async def close(self) -> None:
+        await self._ahead.close()
+        await super().close()
