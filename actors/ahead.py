@@ -26,16 +26,22 @@ Sample = Callable[[int, Problem], Awaitable[Group]]
 class GroupsAhead:
     """Life cycle: admit() and take() in turn, close() at the end.
 
-    ahead = GroupsAhead(sample, staleness=1, deadline_s=1800)
-    ahead.admit([(0, problem), (1, other)], version=0)
-    groups = await ahead.take(1, step=1)
+    ahead = GroupsAhead(sample, problems_per_step=1, staleness=1, deadline_s=1800)
+    ahead.admit([(0, problem), (1, other)], version=0)  # `ahead.free` was 2
+    groups = await ahead.take(step=1)
     """
 
     def __init__(
-        self, sample: Sample, staleness: int, deadline_s: float, clock: Callable[[], float] = time.monotonic
+        self,
+        sample: Sample,
+        problems_per_step: int,
+        staleness: int,
+        deadline_s: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sample = sample
-        self._staleness = staleness
+        self._per_step = problems_per_step
+        self._slots = (staleness + 1) * problems_per_step
         self._deadline_s = deadline_s
         self._clock = clock
         self._admitted: dict[int, int] = {}
@@ -47,6 +53,11 @@ class GroupsAhead:
     def __len__(self) -> int:
         """Positions that are admitted and not yet taken."""
         return len(self._admitted)
+
+    @property
+    def free(self) -> int:
+        """How many positions may be admitted now, when no step is under way."""
+        return self._slots - len(self)
 
     def admit(self, drawn: Sequence[tuple[int, Problem]], version: int) -> None:
         """Start sampling these positions; the engines hold policy `version`."""
@@ -73,19 +84,19 @@ class GroupsAhead:
             self._idle_s += self._clock() - self._idle_since
         self._idle_since = None
 
-    async def take(self, count: int, step: int) -> list[Group]:
-        """`count` finished groups of the oldest admissions, by position; waits for as many as are not finished.
+    async def take(self, step: int) -> list[Group]:
+        """The groups of a step, from the oldest admissions, by position; waits for those that are not finished.
 
         Raises:
             RunError: a group failed, or the deadline passed.
         """
-        what = f"finish {count} groups for step {step} (rollout.deadline_s is {self._deadline_s:.0f})"
-        chosen = await within(self._deadline_s, "the rollout workers", what, self._finished(count))
+        what = f"finish {self._per_step} groups for step {step} (rollout.deadline_s is {self._deadline_s:.0f})"
+        chosen = await within(self._deadline_s, "the rollout workers", what, self._finished())
         for position in chosen:
             del self._admitted[position]
         return [self._tasks.pop(position).result() for position in sorted(chosen)]
 
-    async def _finished(self, count: int) -> list[int]:
+    async def _finished(self) -> list[int]:
         while True:
             done = {position for position, task in self._tasks.items() if task.done()}
             for position in done:
@@ -94,8 +105,8 @@ class GroupsAhead:
             order = sorted(
                 self._admitted, key=lambda position: (self._admitted[position], position not in done, position)
             )
-            if done.issuperset(order[:count]):
-                return order[:count]
+            if done.issuperset(order[: self._per_step]):
+                return order[: self._per_step]
             pending = [task for task in self._tasks.values() if not task.done()]
             await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
 

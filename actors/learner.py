@@ -12,6 +12,7 @@ Invariants:
 """
 
 import copy
+import math
 import os
 import random
 import time
@@ -30,7 +31,7 @@ from openrs_ray.config import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.grpo import TrainingSequence
 from openrs_ray.losses import METRICS, LossInput, policy_loss
-from openrs_ray.machine import free_port
+from openrs_ray.machine import GIB, free_port
 from openrs_ray.memory import BUCKET_PARAMETERS, ModelShape, needs_checkpointing
 from openrs_ray.model import Policy, fuse_kernels, load_policy, micro_batch_arguments
 from openrs_ray.packing import MicroBatch, pack
@@ -100,7 +101,8 @@ class LearnerRank:
     def _checkpoints(self, policy: Policy) -> bool:
         if self.device.type == "cpu":
             return self.config.learner.gradient_checkpointing is True
-        gpu_bytes = torch.cuda.get_device_properties(self.device).total_memory
+        planned = self.config.placement.gpu_memory_gib or math.inf
+        gpu_bytes = min(planned * GIB, torch.cuda.get_device_properties(self.device).total_memory)
         return needs_checkpointing(self.config, ModelShape.of(policy.model.config), gpu_bytes)
 
     def make_optimizer(self, policy: Policy) -> torch.optim.Optimizer:

@@ -15,11 +15,13 @@ evaluate, stop) is the synchronous trainer's.
 """
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from actors.ahead import GroupsAhead
 from actors.trainer import Trainer, check_judged, check_mismatch, step_times
-from openrs_ray.samples import Group, Problem
+from openrs_ray.errors import RunError
+from openrs_ray.samples import Group, Problem, age_metrics
 
 
 class OverlappedTrainer(Trainer):
@@ -28,7 +30,7 @@ class OverlappedTrainer(Trainer):
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
         rollout = self._config.rollout
-        self._ahead = GroupsAhead(self._sample, rollout.staleness, rollout.deadline_s)
+        self._ahead = GroupsAhead(self._sample, rollout.problems_per_step, rollout.staleness, rollout.deadline_s)
         self._next = 0
         """The next position to admit."""
 
@@ -36,7 +38,8 @@ class OverlappedTrainer(Trainer):
         config, step, started = self._config, self.progress.step + 1, time.monotonic()
         self._ahead.idle_seconds()  # whatever passed between the steps was not theirs
         self._ahead.admit(self._draw_free_slots(), step - 1)
-        groups = await self._interruptible(self._ahead.take(config.rollout.problems_per_step, step))
+        groups = await self._interruptible(self._ahead.take(step))
+        check_ages(groups, step, config.rollout.staleness)
         check_judged(groups, step, config.rewards.max_unjudged_share)
         taken = time.monotonic()
         update = await self._learners.train(groups, step)
@@ -52,17 +55,21 @@ class OverlappedTrainer(Trainer):
         return await self._collector.group(position, problem, self._training_requests([(position, problem)]))
 
     def _draw_free_slots(self) -> list[tuple[int, Problem]]:
-        """Positions for all free slots, in order: a resumed run first makes up for those that its checkpoint lacks."""
-        rollout = self._config.rollout
-        free = (rollout.staleness + 1) * rollout.problems_per_step - len(self._ahead)
-        positions: list[int] = []
-        self._next = max(self._next, self.progress.position)
-        while len(positions) < free:
-            if self._next not in self.progress.ahead:
-                positions.append(self._next)
-            self._next += 1
-        return [drawn for position in positions for drawn in self._draw(position, 1)]
+        """Positions for all free slots that a step is left to train: the next ones, on resume first what a checkpoint lacks."""
+        left = (self._config.run.steps - self.progress.step) * self._config.rollout.problems_per_step
+        positions = self.progress.next_positions(min(self._ahead.free, left - len(self._ahead)), self._next)
+        self._next = max([self._next, *(position + 1 for position in positions)])
+        return self._draw(positions)
 
     async def close(self) -> None:
         await self._ahead.close()
         await super().close()
+
+
+def check_ages(groups: Sequence[Group], step: int, limit: int) -> None:
+    """RunError when a token that this step trains on is older than the bound, which the order of admission rules out."""
+    oldest = age_metrics(groups, step - 1)["age_max"]
+    if oldest > limit:
+        raise RunError(
+            f"step {step} was given tokens that are {oldest:.0f} versions old, more than rollout.staleness {limit}"
+        )

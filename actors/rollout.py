@@ -65,7 +65,7 @@ class RolloutWorker:
         self._eos_ids = eos_ids
         self._engine: Any = None
         self._requests = 0
-        self._version = -1
+        self._pushes = 0
 
     async def start(self) -> None:
         """Start the engine, paused and with dummy weights.
@@ -169,7 +169,7 @@ class RolloutWorker:
         return await self._engine.add_request(
             f"{request.position}-{request.sample}-{self._requests}",
             # Salted, so that a prompt never meets what an older policy has left of it in the prefix cache.
-            {"prompt_token_ids": list(request.prompt_ids), "cache_salt": str(self._version)},
+            {"prompt_token_ids": list(request.prompt_ids), "cache_salt": str(self._pushes)},
             self._sampling(request),
         )
 
@@ -271,6 +271,7 @@ class RolloutWorker:
 
     async def begin_push(self) -> None:
         """Stop sampling; requests in flight wait, and drop what they cached with the old weights unless that is to be kept."""
+        self._pushes += 1
         clear = not self._config.rollout.keep_cache
         await self._alive(self._engine.pause_generation(mode="keep", clear_cache=clear))
         await self._alive(self._engine.start_weight_update())
@@ -287,7 +288,6 @@ class RolloutWorker:
     async def end_push(self, version: int) -> list[dict[str, Any]]:
         """Put the received weights in place under their version and sample on. Returns every worker's receipt."""
         await self._alive(self._engine.finish_weight_update(str(version)))
-        self._version = version
         receipts: list[dict[str, Any]] = await self._alive(self._engine.collective_rpc("push_receipt"))
         await self._alive(self._engine.resume_generation())
         return receipts

@@ -13,6 +13,9 @@ from actors.waiting import within
 from openrs_ray.config import RunConfig
 from openrs_ray.samples import Completion
 
+_CALLS = 100_000
+"""At once in one worker: every group under way is a call of its own, and a push must not queue behind them."""
+
 
 class RolloutWorkers:
     """Handles of all workers; every call goes to all of them and has a deadline."""
@@ -28,7 +31,7 @@ class RolloutWorkers:
         self._config = config
         self._actors = [
             ray.remote(worker_class)
-            .options(**placement.rollout_options(index))
+            .options(**placement.rollout_options(index), max_concurrency=_CALLS)
             .remote(config, model_path, index, placement.layout.device, eos_ids)
             for index in range(config.num_engines)
         ]

@@ -67,7 +67,7 @@ class Progress:
     position: int = 0
     """All positions below have been trained on; the next step starts here."""
     ahead: tuple[int, ...] = ()
-    """Positions above it that have been trained on already, in order; none in a synchronous run."""
+    """Positions above it that have been trained on already, in order; none where all steps were synchronous."""
     tokens: int = 0
     """Sampled completion tokens."""
     seconds: float = 0.0
@@ -84,7 +84,17 @@ class Progress:
     @classmethod
     def read(cls, state: dict[str, Any]) -> "Progress":
         intervals = {name: Interval(**state[name]) if state[name] else None for name in ("before", "after")}
-        return cls(**(state | intervals | {"ahead": tuple(state["ahead"])}))
+        return cls(**(state | intervals | {"ahead": tuple(state.get("ahead", ()))}))
+
+    def next_positions(self, count: int, start: int = 0) -> list[int]:
+        """The first `count` positions from `start` on that have not been trained on."""
+        positions: list[int] = []
+        position = max(start, self.position)
+        while len(positions) < count:
+            if position not in self.ahead:
+                positions.append(position)
+            position += 1
+        return positions
 
     def trained(self, positions: Iterable[int]) -> "Progress":
         """With these positions trained on, too."""
@@ -211,7 +221,7 @@ class Trainer:
 
     async def _step(self) -> None:
         config, step, started = self._config, self.progress.step + 1, time.monotonic()
-        drawn = self._draw(self.progress.position, config.rollout.problems_per_step)
+        drawn = self._draw(self.progress.next_positions(config.rollout.problems_per_step))
         groups = await self._interruptible(self._collector.collect(drawn, self._training_requests(drawn), step - 1))
         check_judged(groups, step, config.rewards.max_unjudged_share)
         sampled = time.monotonic()
@@ -236,9 +246,9 @@ class Trainer:
             self.progress = replace(self.progress, after=accuracy)
         self.progress = replace(self.progress, evaluated=step)
 
-    def _draw(self, position: int, count: int) -> list[tuple[int, Problem]]:
-        indices = self._order.draw(position, count)
-        return [(position + offset, self._prepared.problems[index]) for offset, index in enumerate(indices)]
+    def _draw(self, positions: Sequence[int]) -> list[tuple[int, Problem]]:
+        indices = [index for position in positions for index in self._order.draw(position, 1)]
+        return [(position, self._prepared.problems[index]) for position, index in zip(positions, indices, strict=True)]
 
     def _training_requests(self, drawn: Sequence[tuple[int, Problem]]) -> list[Request]:
         rollout = self._config.rollout

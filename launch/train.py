@@ -139,10 +139,10 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
         if joins_cluster():
             ending.enter_context(connection())
             placement = place(config)
-            prepared = _prepare(config)
+            prepared = _prepare(config, this_machine=False)
         else:
             check_machine(config)
-            prepared = _prepare(config)
+            prepared = _prepare(config, this_machine=True)
             check_build(config)
             ending.enter_context(connection())
             placement = place(config)
@@ -159,12 +159,14 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
     return outcome.code
 
 
-def _prepare(config: RunConfig) -> "Prepared":
+def _prepare(config: RunConfig, this_machine: bool) -> "Prepared":
     """What the run needs, known to fit into the GPUs' memory where that is known."""
     from openrs_ray.memory import check_fits, planned_gpu_bytes
     from openrs_ray.prepared import prepare
 
-    gpu_bytes = planned_gpu_bytes(config)  # first, because the probe forks, and forking is safe only without threads
+    gpu_bytes = planned_gpu_bytes(
+        config, this_machine
+    )  # first, because the probe forks, and forking is safe only without threads
     prepared = prepare(config)
     check_fits(config, prepared.shape, gpu_bytes)
     return prepared

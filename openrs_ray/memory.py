@@ -219,11 +219,12 @@ def _listed(parts: Parts) -> str:
     return " + ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items())
 
 
-def planned_gpu_bytes(config: RunConfig) -> float | None:
-    """Memory of one GPU as configured, or of this machine's smallest; None on a CPU or when nobody knows."""
+def planned_gpu_bytes(config: RunConfig, this_machine: bool = True) -> float | None:
+    """Memory of one GPU as configured, or of this machine's smallest where the run is on it; None on a CPU or if nobody knows."""
     place = config.placement
     try:
-        found = [gpu.total_mib * 2.0**20 for gpu in within(_LOOK_S, gpus)] if place.device != "cpu" else []
+        looked = this_machine and place.device != "cpu"
+        found = [gpu.total_mib * 2.0**20 for gpu in within(_LOOK_S, gpus)] if looked else []
     except ProbeError:
         found = []
     if place.gpu_memory_gib is not None and (place.device == "gpu" or found):

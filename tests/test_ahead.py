@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from actors.ahead import GroupsAhead
+from actors.overlap import check_ages
+from actors.trainer import Progress
 from openrs_ray.errors import RunError
-from openrs_ray.samples import Group, Problem
+from openrs_ray.samples import Completion, Group, Problem, VersionSpan
 
 T = TypeVar("T")
 PROBLEM = Problem(0, "1+1", (1, 2), ("2",))
@@ -48,16 +50,14 @@ def group(position: int, problem: Problem) -> Group:
     return Group(position, problem, (), ())
 
 
-async def steps(
-    ahead: GroupsAhead, staleness: int, count: int, learn_s: float, seen: Callable[[int, list[int]], None]
-) -> None:
+async def steps(ahead: GroupsAhead, count: int, learn_s: float, seen: Callable[[int, list[int]], None]) -> None:
     """The asynchronous loop, its learner a timer."""
     position = 0
     for step in range(1, count + 1):
-        free = (staleness + 1) * P - len(ahead)
+        free = ahead.free
         ahead.admit([(position + i, PROBLEM) for i in range(free)], step - 1)
         position += free
-        groups = await ahead.take(P, step)
+        groups = await ahead.take(step)
         seen(step, [g.position for g in groups])
         await asyncio.sleep(learn_s)
 
@@ -83,7 +83,7 @@ def test_no_group_is_older_than_the_bound_and_each_is_taken_once(staleness: int)
         taken.extend(positions)
         now["step"] = step + 1
 
-    run(steps(GroupsAhead(sample, staleness, 1e9), staleness, 200, 0.5, seen))
+    run(steps(GroupsAhead(sample, P, staleness, 1e9), 200, 0.5, seen))
     assert sorted(taken) == list(range(200 * P))
 
 
@@ -100,7 +100,7 @@ def test_a_long_completion_holds_up_the_line_only_at_its_age_limit() -> None:
             "the first 3 P were admitted together: position 0 can wait till the last of them"
         )
 
-    run(steps(GroupsAhead(sample, 2, 1e9), 2, 4, 1.0, seen))
+    run(steps(GroupsAhead(sample, P, 2, 1e9), 4, 1.0, seen))
     assert finished_at[1] == pytest.approx(0.1) and finished_at[2] == pytest.approx(1.1)
     assert finished_at[3] == pytest.approx(10.0)
 
@@ -115,12 +115,12 @@ def test_what_fails_is_said_at_once_and_a_wait_has_its_deadline() -> None:
         return group(position, problem)
 
     async def take(sample: Callable[[int, Problem], Awaitable[Group]], deadline_s: float) -> float:
-        ahead = GroupsAhead(sample, 1, deadline_s)
+        ahead = GroupsAhead(sample, P, 1, deadline_s)
         ahead.admit([(i, PROBLEM) for i in range(2 * P)], 0)
         with pytest.raises(
             RunError, match=r"rollout worker 1 died|waited 30 s for the rollout workers to finish 4 groups"
         ):
-            await ahead.take(P, 1)
+            await ahead.take(1)
         at = asyncio.get_running_loop().time()
         await ahead.close()
         assert len(ahead) == 0
@@ -143,7 +143,7 @@ def test_memory_stays_flat_over_ten_thousand_groups() -> None:
 
     tracemalloc.start()
     try:
-        run(steps(GroupsAhead(sample, 2, 1e9), 2, 2500, 0.02, seen))
+        run(steps(GroupsAhead(sample, P, 2, 1e9), 2500, 0.02, seen))
     finally:
         tracemalloc.stop()
     assert sizes[1] - sizes[0] < 100_000, "2,000 steps later, no group of 10 kB may have stayed"
@@ -155,7 +155,7 @@ def test_idle_time_is_what_the_engines_had_nothing_to_sample() -> None:
         return group(position, problem)
 
     async def scenario() -> list[float]:
-        ahead = GroupsAhead(sample, 1, 1e9, clock=asyncio.get_running_loop().time)
+        ahead = GroupsAhead(sample, P, 1, 1e9, clock=asyncio.get_running_loop().time)
         await asyncio.sleep(2.0)
         ahead.admit([(0, PROBLEM), (1, PROBLEM)], 0)
         await asyncio.sleep(4.0)
@@ -166,3 +166,20 @@ def test_idle_time_is_what_the_engines_had_nothing_to_sample() -> None:
         return [first, ahead.idle_seconds()]
 
     assert run(scenario()) == pytest.approx([2.0 + 3.0, 0.5])
+
+
+def test_positions_that_were_trained_ahead_are_not_drawn_again() -> None:
+    progress = Progress(position=3).trained([4, 7]).trained([3])
+    assert (progress.position, progress.ahead) == (5, (7,))
+    assert progress.next_positions(4) == [5, 6, 8, 9] and progress.next_positions(2, start=7) == [8, 9]
+    assert Progress.read({"step": 2, "position": 8, "before": None, "after": None}).next_positions(1) == [8]
+
+
+def test_tokens_older_than_the_bound_are_refused() -> None:
+    def aged(version: int) -> Group:
+        spans = (VersionSpan(version, 0, 1), VersionSpan(9, 1, 2))
+        return Group(0, PROBLEM, (Completion(0, 0, np.zeros(2), np.zeros(2), "stop", spans, 0),), ())
+
+    check_ages([aged(8)], step=10, limit=1)
+    with pytest.raises(RunError, match="step 10 was given tokens that are 2 versions old"):
+        check_ages([aged(8), aged(7)], step=10, limit=1)

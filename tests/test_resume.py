@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from openrs_ray.attempts import read_attempts
 from openrs_ray.checkpoints import CheckpointStore
-from openrs_ray.record import check_accounting
+from openrs_ray.record import check_accounting, current_rows
 
 STEPS = 6
 
@@ -141,6 +141,33 @@ def test_engines_that_sleep_while_the_learner_works_change_nothing(
     (tmp_path / "asleep").unlink(missing_ok=True)
     assert finish(start([str(recipe), "--resume"], log, script=script), log) == 0, tail(log)
     assert_same_as(unbroken, run)
+
+
+@pytest.mark.slow
+@pytest.mark.cpu_engine
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("resumed_staleness", [2, 0])
+def test_an_asynchronous_run_counts_everything_once(tmp_path: Path, toy_folder: Path, resumed_staleness: int) -> None:
+    """Killed in the middle, resumed as it was or synchronous: every position is trained on once, no token was too old."""
+    steps, changes = (
+        8,
+        {"rollout": {"staleness": 2}, "placement": {"num_rollout_gpus": 2}, "checkpoint": {"every_steps": 1}},
+    )
+    recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", steps, **changes)
+    run, log = tmp_path / "run", tmp_path / "log"
+    process = start([str(recipe)], log)
+    wait_until(lambda: steps_done(run) >= 2, 300, process, log)
+    family = descendants(process)
+    process.kill()
+    assert_all_gone(family)
+    again = [str(recipe), "--resume", "--rollout.staleness", str(resumed_staleness)]
+    assert finish(start(again, log), log) == 0, tail(log)
+    accounting = check_accounting(run, problems_per_step=4, completions_per_problem=4)
+    assert accounting.exact and accounting.steps == steps and accounting.completions == steps * 16
+    rows = current_rows(run, columns=["step", "versions"]).to_pylist()
+    ages = [row["step"] - 1 - span["version"] for row in rows for span in row["versions"]]
+    assert max(ages) == 2 and min(ages) == 0
+    assert any(len(row["versions"]) > 1 for row in rows), "some completion must have gone on through a push"
 
 
 @pytest.mark.slow
