@@ -156,7 +156,7 @@ def test_an_asynchronous_run_counts_everything_once(tmp_path: Path, toy_folder: 
     recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", steps, **changes)
     run, log = tmp_path / "run", tmp_path / "log"
     process = start([str(recipe)], log)
-    wait_until(lambda: steps_done(run) >= 2, 300, process, log)
+    wait_until(lambda: steps_done(run) >= 4, 300, process, log)
     family = descendants(process)
     process.kill()
     assert_all_gone(family)
