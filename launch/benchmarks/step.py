@@ -42,16 +42,13 @@ _TRL_DEADLINE_S = 3600.0
 
 def check_trl() -> None:
     """UserError when TRL is not there as it should be compared with: in its version, with its kernels where there is a GPU."""
-    needed = {"trl": f"trl=={_TRL}", "accelerate": "accelerate"}
-    if torch.cuda.is_available():
-        needed["liger_kernel"] = "liger-kernel"
-    missing = [wanted for name, wanted in needed.items() if find_spec(name) is None]
+    needed = ["trl", "accelerate", *(["liger_kernel"] if torch.cuda.is_available() else [])]
+    missing = [name for name in needed if find_spec(name) is None]
     if not missing and metadata.version("trl") != _TRL:
-        missing = [needed["trl"]]
+        missing = [f"trl {_TRL}, not {metadata.version('trl')}"]
     if missing:
         raise UserError(
-            f"the comparison with TRL needs {', '.join(missing)}: `pip install --no-deps {' '.join(missing)}`, or leave it out "
-            "with --no-trl"
+            f"the comparison with TRL needs {', '.join(missing)}: run `bash launch/setup.sh trl`, or leave it out with --no-trl"
         )
 
 
