@@ -37,22 +37,14 @@ def model_path(name: str) -> Path:
 def _build(folder: Path, shape: Shape) -> None:
     import torch
     from tokenizers.pre_tokenizers import ByteLevel
-    from transformers import AutoModelForCausalLM, GenerationConfig, Qwen2Config, Qwen2Tokenizer
+    from transformers import AutoModelForCausalLM, GenerationConfig, Qwen2Config
 
-    from openrs_ray.toy.tokenizer import CHAT_TEMPLATE, END, PAD, ROLES, UNKNOWN
+    from openrs_ray.toy.tokenizer import END, PAD, ROLES, UNKNOWN, tokenizer_of
 
     # One token per byte, then words that nothing is encoded to, so that every sampled id has a text to decode.
     tokens = [PAD, END, UNKNOWN, *ROLES, *sorted(ByteLevel.alphabet())]
     tokens += [f"Ġw{index}" for index in range(len(tokens), shape.vocab_size)]
-    tokenizer = Qwen2Tokenizer(
-        vocab={token: index for index, token in enumerate(tokens)},
-        merges=[],
-        pad_token=PAD,
-        eos_token=END,
-        unk_token=UNKNOWN,
-        additional_special_tokens=list(ROLES),
-        chat_template=CHAT_TEMPLATE,
-    )
+    tokenizer = tokenizer_of(tokens)
     special = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(

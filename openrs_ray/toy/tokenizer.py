@@ -5,6 +5,8 @@ roles, the padding and the end of a turn are special tokens; the think tags are 
 without special tokens, where the rewards look for them. Characters outside the alphabet are dropped.
 """
 
+from collections.abc import Sequence
+
 from transformers import AddedToken, Qwen2Tokenizer
 
 PAD, END, UNKNOWN = "<|pad|>", "<|end|>", "<|unknown|>"
@@ -22,8 +24,14 @@ CHAT_TEMPLATE = (
 
 def make_tokenizer() -> Qwen2Tokenizer:
     """The tokenizer with its chat template."""
-    tokens = (PAD, END, UNKNOWN, *ROLES, *WORDS, *CHARACTERS)
-    tokenizer = Qwen2Tokenizer(
+    tokenizer = tokenizer_of((PAD, END, UNKNOWN, *ROLES, *WORDS, *CHARACTERS), model_max_length=256)
+    tokenizer.add_tokens([AddedToken(word, special=False, normalized=False) for word in WORDS])
+    return tokenizer
+
+
+def tokenizer_of(tokens: Sequence[str], **settings: int) -> Qwen2Tokenizer:
+    """A tokenizer that merges nothing, with the chat template; `tokens` by id, the special ones and the roles among them."""
+    return Qwen2Tokenizer(
         vocab={token: index for index, token in enumerate(tokens)},
         merges=[],
         pad_token=PAD,
@@ -31,7 +39,5 @@ def make_tokenizer() -> Qwen2Tokenizer:
         unk_token=UNKNOWN,
         additional_special_tokens=list(ROLES),
         chat_template=CHAT_TEMPLATE,
-        model_max_length=256,
+        **settings,
     )
-    tokenizer.add_tokens([AddedToken(word, special=False, normalized=False) for word in WORDS])
-    return tokenizer
