@@ -10,14 +10,22 @@ import numpy as np
 import ray
 
 from actors.placement import Placement
-from actors.sender import SendingRank, StagedBucket
+from actors.sender import SendingRank, Sent, StagedBucket
 from actors.waiting import within
 from openrs_ray.buckets import Bucket
 from openrs_ray.config import RunConfig
-from openrs_ray.errors import RunError
+from openrs_ray.errors import Lost, RunError
 from openrs_ray.grpo import TrainingSequence, advantages
 from openrs_ray.packing import split
 from openrs_ray.samples import Group
+
+
+_PEERS_S = 10.0
+"""How much longer the other ranks are listened to when one has failed."""
+
+
+class LearnerLost(RunError):
+    """A learner rank died or no longer answers: the ranks wait for each other, so all of them must be started again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +46,17 @@ class LearnerGroup:
         self._config = config
         size = len(placement.layout.learner)
         device = "cpu" if placement.layout.device == "cpu" else "cuda:0"  # a rank sees one GPU: its own
-        self._ranks = [
+        self._new_ranks = lambda: [
             ray.remote(rank_class)
             .options(**placement.learner_options(rank))
             .remote(config, model_path, rank, size, device)
             for rank in range(size)
         ]
+        self._ranks = self._new_ranks()
 
     async def start(self) -> None:
         deadline_s = self._config.learner.start_deadline_s
-        host, port = await within(deadline_s, "learner rank 0", "start", self._ranks[0].address.remote())
+        ((host, port),) = await self._gather(deadline_s, "start", [self._ranks[0].address.remote()])
         await self._all("start", deadline_s, "start DeepSpeed", host, port)
 
     async def train(self, groups: Sequence[Group], step: int) -> Update:
@@ -74,16 +83,13 @@ class LearnerGroup:
             micro_batch_tokens=None if local else learner.micro_batch_tokens,
             micro_batch_sequences=learner.micro_batch_sequences if local else None,
         )
-        metrics = await asyncio.gather(
-            *(
-                within(
-                    learner.deadline_s,
-                    f"learner rank {rank}",
-                    f"train step {step}",
-                    actor.train_step.remote(batch, tokens, step, *left_out),
-                )
-                for rank, (actor, batch) in enumerate(zip(self._ranks, batches, strict=True))
-            )
+        metrics = await self._gather(
+            learner.deadline_s,
+            f"train step {step}",
+            [
+                actor.train_step.remote(batch, tokens, step, *left_out)
+                for actor, batch in zip(self._ranks, batches, strict=True)
+            ],
         )
         return Update(metrics[0], values)
 
@@ -118,16 +124,21 @@ class LearnerGroup:
 
     async def push_address(self) -> tuple[str, int]:
         """Address and free port on rank 0's node."""
-        return await within(60, "learner rank 0", "find a free port", self._ranks[0].push_address.remote())
+        address: tuple[str, int]
+        (address,) = await self._gather(60, "find a free port", [self._ranks[0].push_address.remote()])
+        return address
 
-    async def join_push(self, transport: str, host: str, port: int, world_size: int) -> None:
+    async def join_push(self, engine: int, transport: str, host: str, port: int, world_size: int) -> None:
         await self._all(
-            "join_push", self._config.push.deadline_s, "join the push group", transport, host, port, world_size
+            "join_push",
+            self._config.push.deadline_s,
+            f"join rollout worker {engine} for pushes",
+            *(engine, transport, host, port, world_size),
         )
 
-    async def send(self) -> list[int]:
-        digests: list[list[int]] = await self._all("send", self._config.push.deadline_s, "send weights")
-        return digests[0]
+    async def send(self, engines: Sequence[int]) -> Sent:
+        sent: list[Sent] = await self._all("send", self._config.push.deadline_s, "send weights", list(engines))
+        return sent[0]
 
     async def stage(self, first: bool) -> list[StagedBucket]:
         """The next bucket as every rank has staged it; empty after the last one."""
@@ -135,14 +146,32 @@ class LearnerGroup:
         return [part for part in staged if part is not None]
 
     async def _all(self, method: str, deadline_s: float, what: str, *arguments: Any) -> list[Any]:
-        return list(
-            await asyncio.gather(
-                *(
-                    within(deadline_s, f"learner rank {rank}", what, getattr(actor, method).remote(*arguments))
-                    for rank, actor in enumerate(self._ranks)
-                )
-            )
+        return await self._gather(
+            deadline_s, what, [getattr(actor, method).remote(*arguments) for actor in self._ranks]
         )
+
+    async def _gather(self, deadline_s: float, what: str, calls: Sequence[Any]) -> list[Any]:
+        """All ranks' answers. LearnerLost when one of them died or was late, whatever the others say of it."""
+        waits = [
+            asyncio.ensure_future(within(deadline_s, f"learner rank {rank}", what, call))
+            for rank, call in enumerate(calls)
+        ]
+        _, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_EXCEPTION)
+        if pending:  # a rank may complain of a dead peer before Ray says that it died
+            await asyncio.wait(pending, timeout=_PEERS_S)
+        errors = [error for wait in waits if wait.done() and (error := wait.exception())]
+        for error in errors:
+            if isinstance(error, Lost):
+                raise LearnerLost(str(error)) from error
+        for error in errors:
+            raise error
+        return [wait.result() for wait in waits]
+
+    def renew(self) -> None:
+        """End what is left of the ranks' processes and have new ones, which must be started."""
+        for actor in self._ranks:
+            ray.kill(actor)
+        self._ranks = self._new_ranks()
 
 
 def completion_tokens(sequences: Sequence[TrainingSequence]) -> int:

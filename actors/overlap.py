@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.ahead import GroupsAhead
-from actors.trainer import Trainer, check_judged, check_mismatch, step_times
+from actors.trainer import Trainer, check_judged, step_times
 from openrs_ray.errors import RunError
 from openrs_ray.samples import Group, Problem, age_metrics
 
@@ -42,14 +42,12 @@ class OverlappedTrainer(Trainer):
         check_ages(groups, step, config.rollout.staleness)
         check_judged(groups, step, config.rewards.max_unjudged_share)
         taken = time.monotonic()
-        update = await self._learners.train(groups, step)
-        check_mismatch(update.metrics["mismatch_kl"], step, config.push.max_mismatch_kl)
-        trained = time.monotonic()
-        report = await self._push.push(step)
-        took = time.monotonic() - started
-        times = step_times(taken - started, trained - taken, report.seconds, took)
-        times["rollout_wait_share"] = self._ahead.idle_seconds() / took
-        await self._write(step, groups, update, report, times)
+        async with self._weights:
+            update, trained, report = await self._train_and_push(groups, step)
+            took = time.monotonic() - started
+            times = step_times(taken - started, trained - taken, report.seconds, took)
+            times["rollout_wait_share"] = self._ahead.idle_seconds() / took
+            await self._write(step, groups, update, report, times)
 
     async def _sample(self, position: int, problem: Problem) -> Group:
         return await self._collector.group(position, problem, self._training_requests([(position, problem)]))
@@ -60,6 +58,9 @@ class OverlappedTrainer(Trainer):
         positions = self.progress.next_positions(min(self._ahead.free, left - len(self._ahead)), self._next)
         self._next = max([self._next, *(position + 1 for position in positions)])
         return self._draw(positions)
+
+    async def _give_up_sampling(self) -> None:
+        await self._ahead.close()
 
     async def close(self) -> None:
         await self._ahead.close()

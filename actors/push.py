@@ -1,18 +1,19 @@
 """The weight push as the trainer sees it: from the learner to every engine, with a version, a deadline and a proof.
 
-Invariant: when `push(v)` returns, every worker of every engine has received exactly the bytes that the learner sent as
-version v, has loaded them, and samples with them. Otherwise it raises, and the engines must not be used.
+Invariant: when `push(v)` returns, every worker of every engine that serves has received exactly the bytes that the learner sent
+as version v, has loaded them, and samples with them. An engine that dies or stalls on the way is left behind and replaced;
+bytes that arrive other than they left are an error of the run.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from actors.learners import LearnerGroup
+from actors.learners import LearnerGroup, LearnerLost
 from actors.rollouts import RolloutWorkers
 from openrs_ray.config import Push
 from openrs_ray.errors import RunError
@@ -30,7 +31,7 @@ class PushReport:
 
 
 class WeightPush:
-    """Life cycle: connect() once all actors have started, then push() after every optimizer step."""
+    """Life cycle: connect() once the learner has started, then push() after every optimizer step."""
 
     def __init__(
         self, learners: LearnerGroup, workers: RolloutWorkers, transport: str, config: Push, probe: Probe
@@ -40,51 +41,74 @@ class WeightPush:
         self._transport = transport
         self._config = config
         self._probe = probe
-        self._proven = False
+        self._proven: set[int] = set()
+        """Engines that were probed since they started."""
         self._buckets: list[list[tuple[str, str, list[int]]]] = []
         self._nbytes = 0
+        self.version = -1
+        """The last version that was pushed."""
 
     async def connect(self) -> None:
-        """Form the push group: learner rank 0, then the workers of engine 0, 1, ... in order."""
+        """Agree with the learner on what a push consists of; the engines join it at their first push."""
         buckets = await self._learners.push_buckets()
         self._buckets = [
             [(spec.name, spec.dtype, list(spec.shape)) for spec in bucket.parameters] for bucket in buckets
         ]
         self._nbytes = sum(bucket.nbytes for bucket in buckets)
-        if self._transport == "ipc":
-            return
-        host, port = await self._learners.push_address()
-        world_size = 1 + self._workers.num_receivers
-        await asyncio.gather(
-            self._learners.join_push(self._transport, host, port, world_size),
-            self._workers.join_push(self._transport, host, port, world_size),
-        )
+        self._workers.forget_learner()
 
     async def push(self, version: int) -> PushReport:
-        """Bring the learner's weights to every engine as policy `version`.
+        """Bring the learner's weights to every engine that lives as policy `version`; the others are replaced meanwhile.
 
         Raises:
-            RunError: a deadline passed, bytes differ, a parameter was not loaded, or the probe disagrees.
+            RunError: bytes differ, a parameter was not loaded, or the probe disagrees; the learner failed; no engine took
+                the weights, however often it was started again.
         """
         started = time.monotonic()
-        await self._workers.begin_push()
-        sent = await (self._hand_over() if self._transport == "ipc" else self._broadcast())
-        receipts = await self._workers.end_push(version)
-        check_receipts(version, sent, receipts)
+        while not (arrived := await self._push_to(await self._workers.ready(), version)):
+            pass  # all of them were lost on the way: when the first has started again, to that one
         seconds = time.monotonic() - started
-        difference = await self._probe_difference(version) if self._probe_is_due(version) else None
+        difference = await self._probe_difference(version, arrived)
+        self._workers.serve(arrived)
+        self.version = version
         return PushReport(seconds, self._nbytes, difference)
 
-    def _probe_is_due(self, version: int) -> bool:
-        """At the first push, and then by the version, so that a resumed run probes where the unbroken one does."""
-        first, self._proven = not self._proven, True
-        return first or version % self._config.probe_every == 0
+    async def _push_to(self, engines: list[int], version: int) -> list[int]:
+        """The engines that hold the weights now, by proof."""
+        for engine in self._workers.not_joined(engines) if self._transport != "ipc" else ():
+            await self._join(engine)
+        engines = await self._workers.begin_push(engine for engine in engines if engine in self._workers.alive)
+        digests = await (self._hand_over(engines) if self._transport == "ipc" else self._broadcast(engines))
+        receipts = await self._workers.end_push([e for e in engines if e in self._workers.alive], version)
+        check_receipts(version, digests, receipts)
+        return list(receipts)
 
-    async def _broadcast(self) -> list[int]:
-        sent, _ = await asyncio.gather(self._learners.send(), self._workers.receive(self._buckets))
-        return sent
+    async def _join(self, engine: int) -> None:
+        host, port = await self._learners.push_address()
+        size = self._workers.group_size
+        learner = asyncio.ensure_future(self._learners.join_push(engine, self._transport, host, port, size))
+        try:
+            await self._workers.join_push(engine, self._transport, host, port)
+            await learner
+        except LearnerLost:
+            raise
+        except RunError as error:
+            await asyncio.wait({learner})  # its deadline is the shorter one
+            self._workers.lost(engine, error)
 
-    async def _hand_over(self) -> list[int]:
+    async def _broadcast(self, engines: list[int]) -> list[int]:
+        receiving = asyncio.ensure_future(self._workers.receive(engines, self._buckets))
+        try:
+            sent = await self._learners.send(engines)
+        finally:
+            await (
+                receiving
+            )  # also when the learner is lost: who waits for it in vain is known to be lost before the next push
+        for engine, reason in sent.failed.items():
+            self._workers.lost(engine, reason)
+        return sent.digests
+
+    async def _hand_over(self, engines: list[int]) -> list[int]:
         digests: list[int] = []
         while staged := await self._learners.stage(first=not digests):
             index = staged[0].index
@@ -93,14 +117,19 @@ class WeightPush:
             handles: dict[str, list[Any]] = {}
             for part in staged:
                 handles |= part.handles
-            await self._workers.receive([self._buckets[index]], handles)
+            engines = await self._workers.receive(engines, [self._buckets[index]], handles)
             digests.append(staged[0].digest)
         return digests
 
-    async def _probe_difference(self, version: int) -> float:
-        expected, *found = await asyncio.gather(self._learners.score(self._probe), *self._workers.score(self._probe))
+    async def _probe_difference(self, version: int, engines: list[int]) -> float | None:
+        """At an engine's first push, and then by the version, so that a resumed run probes where the unbroken one does."""
+        due = set(engines) if version % self._config.probe_every == 0 else set(engines) - self._proven
+        self._proven = set(engines)
+        if not due:
+            return None
+        expected, found = await asyncio.gather(self._learners.score(self._probe), self._workers.score(due, self._probe))
         worst = 0.0
-        for worker, scores in enumerate(found):
+        for worker, scores in found.items():
             difference = float(np.abs(np.concatenate(scores) - np.concatenate(expected)).mean())
             if not difference <= self._config.probe_tolerance:  # NaN fails too
                 raise RunError(
@@ -111,17 +140,17 @@ class WeightPush:
         return worst
 
 
-def check_receipts(version: int, sent: Sequence[int], receipts: Sequence[Sequence[dict[str, Any]]]) -> None:
+def check_receipts(version: int, sent: Sequence[int], receipts: Mapping[int, Sequence[dict[str, Any]]]) -> None:
     """Compare what every worker of every engine received with what was sent.
 
     Args:
         sent: digest of each bucket as it left.
-        receipts: per engine, per worker: see `actors.transfer.PushReceiver.receipt`.
+        receipts: by engine, per worker: see `actors.transfer.PushReceiver.receipt`.
 
     Raises:
         RunError: names the worker and what did not arrive.
     """
-    for engine, workers in enumerate(receipts):
+    for engine, workers in receipts.items():
         for rank, receipt in enumerate(workers):
             who = f"rollout worker {engine}" + (f" (tensor-parallel rank {rank})" if len(workers) > 1 else "")
             wrong = [i for i, (a, b) in enumerate(zip(sent, receipt["digests"], strict=False)) if a != b]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from openrs_ray.config import RunConfig
-from openrs_ray.errors import RunError
+from openrs_ray.errors import Lost, RunError, first_line
 from openrs_ray.samples import Completion, VersionSpan
 
 if TYPE_CHECKING:
@@ -67,8 +67,14 @@ class RolloutWorker:
         self._requests = 0
         self._pushes = 0
 
+    async def process(self) -> tuple[str, int]:
+        """Address of this actor's node, and its process there."""
+        import ray
+
+        return ray.util.get_node_ip_address(), os.getpid()
+
     async def start(self) -> None:
-        """Start the engine, paused and with dummy weights.
+        """Start the engine with dummy weights.
 
         Raises:
             RunError: vLLM could not start, with its reason.
@@ -195,7 +201,7 @@ class RolloutWorker:
         except RunError as error:
             await done.put(error)
         except Exception as error:  # handed to generate(), which raises it in the caller
-            await done.put(RunError(f"rollout worker {self._worker} lost its engine: {error}{_log_hint()}"))
+            await done.put(Lost(f"rollout worker {self._worker} lost its engine: {error}{_log_hint()}"))
 
     def _completion(self, request: Request, output: "RequestOutput", version: int | None) -> Completion:
         result = output.outputs[0]
@@ -248,8 +254,8 @@ class RolloutWorker:
         pairs = zip(ids[len(prompt) :], found[len(prompt) :], strict=True)
         return np.array([entry[token].logprob for token, entry in pairs], dtype=np.float32)
 
-    async def join_push(self, transport: str, host: str, port: int, rank_offset: int, world_size: int) -> None:
-        """Join the push group with all workers of this engine."""
+    async def join_push(self, transport: str, host: str, port: int, world_size: int) -> None:
+        """Join this engine's push group with all its workers."""
         import ray
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
@@ -259,7 +265,6 @@ class RolloutWorker:
                     "transport": transport,
                     "host": host,
                     "port": port,
-                    "rank_offset": rank_offset,
                     "world_size": world_size,
                     "address": ray.util.get_node_ip_address(),
                     "deadline_s": self._config.push.deadline_s,
@@ -301,14 +306,18 @@ class RolloutWorker:
         await self._alive(self._engine.wake_up())
 
     async def _alive(self, call: Awaitable[T]) -> T:
-        """The call's result, or RunError as soon as the engine's process is dead."""
+        """The call's result, or Lost as soon as the engine's process is dead."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
         task = asyncio.ensure_future(call)
         try:
             while not task.done():
                 await asyncio.wait({task}, timeout=_LIVENESS_S)
                 if not task.done() and self._engine.errored:
-                    raise RunError(f"rollout worker {self._worker} lost its engine: the process died{_log_hint()}")
+                    raise Lost(f"rollout worker {self._worker} lost its engine: the process died{_log_hint()}")
             return task.result()
+        except EngineDeadError as error:
+            raise Lost(f"rollout worker {self._worker} lost its engine: {first_line(error)}{_log_hint()}") from error
         finally:
             task.cancel()
 

@@ -4,7 +4,8 @@ Rank 0 is the only sender by broadcast; under ZeRO-3 the other ranks take part i
 stages each bucket in a buffer of its own that the engines on the same GPU read.
 """
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from actors.learner import LearnerRank
 from actors.transport import BroadcastGroup, export_ipc, join_group
 from openrs_ray.buckets import Bucket, plan_buckets
 from openrs_ray.digest import digest
+from openrs_ray.errors import RunError
 from openrs_ray.machine import free_port
 
 Gather = Callable[[], Iterator[tuple[Bucket, list[torch.Tensor]]]]
@@ -32,41 +34,70 @@ class StagedBucket:
     digest: int
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What left rank 0 in one push (nothing leaves the others)."""
+
+    digests: list[int]
+    """Of every bucket, taken before it left."""
+    failed: dict[int, str]
+    """Engines that did not take a bucket in time, and what happened."""
+
+
 class WeightSender:
     """One rank's part in the pushes.
 
-    Life cycle: join() once (broadcast transports), then send() per push; over `ipc` stage() per bucket instead, each after the
-    engines have read the one before.
+    Life cycle: join() every engine (broadcast transports), one that comes again too, then send() per push; over `ipc` stage() per
+    bucket instead, each after the engines have read the one before.
     """
 
-    def __init__(self, rank: int, device: torch.device, largest: int, gather: Gather) -> None:
-        """`largest`: bytes of the largest bucket, the size of the one staging buffer."""
+    def __init__(self, rank: int, device: torch.device, largest: int, limit_s: float, gather: Gather) -> None:
+        """`largest`: bytes of the largest bucket, the size of the one staging buffer. `limit_s`: for joining, and for a send."""
         self._rank = rank
         self._device = device
         self._gather = gather
         self._largest = largest
-        self._group: BroadcastGroup | None = None
+        self._limit_s = limit_s
+        self._groups: dict[int, BroadcastGroup] = {}
         self._staging: torch.Tensor | None = None
         self._staged: Iterator[StagedBucket] | None = None
         self._handles: dict[str, list[Any]] | None = None
 
-    def join(self, transport: str, host: str, port: int, world_size: int, address: str, deadline_s: float) -> None:
-        """Join the push group as rank 0; other learner ranks are not in it."""
+    def join(self, engine: int, transport: str, host: str, port: int, world_size: int) -> None:
+        """Join an engine's push group as rank 0; other learner ranks are in none."""
         if self._rank == 0:
-            self._group = join_group(transport, host, port, 0, world_size, address, self._device, deadline_s)
+            self._leave(engine)
+            self._groups[engine] = join_group(
+                transport, host, port, 0, world_size, host, self._device, self._limit_s
+            )
 
-    def send(self) -> list[int]:
-        """Broadcast all buckets. Returns their digests (empty on ranks other than 0), taken before they left."""
-        digests = []
+    def send(self, engines: Sequence[int]) -> Sent:
+        """Broadcast all buckets to these engines. One that does not take a bucket in time is left behind, the others go on."""
+        digests: list[torch.Tensor] = []
+        failed: dict[int, str] = {}
+        # One limit for all: two engines that stall must not use up the time that the others wait.
+        until = time.monotonic() + self._limit_s
         for bucket, tensors in self._gather():
-            if self._group is None:
+            if self._rank != 0:
                 continue  # here only for the gathering
             buffer = bucket.pack(tensors, self._buffer())
             digests.append(digest(buffer))
-            self._group.broadcast(buffer)
-        if self._group is not None:
-            self._group.wait()
-        return [int(value) for value in digests]
+            self._each(engines, failed, partial(_begin, buffer=buffer))
+            self._each(engines, failed, partial(_finish, until=until))
+        return Sent([int(value) for value in digests], failed)
+
+    def _each(self, engines: Sequence[int], failed: dict[int, str], act: Callable[[BroadcastGroup], None]) -> None:
+        for engine in engines:
+            if engine not in failed:
+                try:
+                    act(self._groups[engine])
+                except RunError as error:
+                    failed[engine] = str(error)
+                    self._leave(engine)
+
+    def _leave(self, engine: int) -> None:
+        if group := self._groups.pop(engine, None):
+            group.close()
 
     def stage(self, first: bool) -> StagedBucket | None:
         """Put the next bucket (or the first one) into the shared buffer; None after the last: nothing is gathered any more."""
@@ -84,10 +115,18 @@ class WeightSender:
             yield StagedBucket(index, self._handles, value)
 
     def _buffer(self) -> torch.Tensor:
-        # One staging buffer for the whole run: on one CUDA stream the next copy into it comes after the last broadcast.
+        # One staging buffer for the whole run: every broadcast is waited for before the next copy into it.
         if self._staging is None:
             self._staging = torch.empty(self._largest, dtype=torch.uint8, device=self._device)
         return self._staging
+
+
+def _begin(group: BroadcastGroup, buffer: torch.Tensor) -> None:
+    group.broadcast(buffer)
+
+
+def _finish(group: BroadcastGroup, until: float) -> None:
+    group.wait(until)
 
 
 class SendingRank(LearnerRank):
@@ -98,7 +137,10 @@ class SendingRank(LearnerRank):
         bucket_bytes = self.config.push.bucket_mib << 20
         self._buckets = plan_buckets(self.parameter_specs(), bucket_bytes)
         largest = max(bucket.nbytes for bucket in self._buckets)
-        self._sender = WeightSender(self.rank, self.device, largest, partial(self.full_parameters, bucket_bytes))
+        # Half of what the engines have: when the sender gives one up, the others are still there for the next bucket.
+        limit_s = self.config.push.deadline_s / 2
+        gather = partial(self.full_parameters, bucket_bytes)
+        self._sender = WeightSender(self.rank, self.device, largest, limit_s, gather)
 
     def push_buckets(self) -> tuple[Bucket, ...]:
         """What one push consists of, in order."""
@@ -109,11 +151,11 @@ class SendingRank(LearnerRank):
         host = ray.util.get_node_ip_address()
         return host, free_port(host)
 
-    def join_push(self, transport: str, host: str, port: int, world_size: int) -> None:
-        self._sender.join(transport, host, port, world_size, host, self.config.push.deadline_s)
+    def join_push(self, engine: int, transport: str, host: str, port: int, world_size: int) -> None:
+        self._sender.join(engine, transport, host, port, world_size)
 
-    def send(self) -> list[int]:
-        return self._sender.send()
+    def send(self, engines: Sequence[int]) -> Sent:
+        return self._sender.send(engines)
 
     def stage(self, first: bool) -> StagedBucket | None:
         return self._sender.stage(first)

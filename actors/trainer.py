@@ -17,16 +17,18 @@ step only, so a stop waits for that point unless the step is still collecting, w
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import ray
 
 from actors.collector import Collector
-from actors.learners import LearnerGroup, Update
+from actors.learners import LearnerGroup, LearnerLost, Update
 from actors.placement import Placement
 from actors.push import PushReport, WeightPush
 from actors.reward import RewardPool
@@ -45,11 +47,14 @@ from openrs_ray.grpo import spread
 from openrs_ray.intervals import Interval, mean_interval
 from openrs_ray.metrics import MetricsLog
 from openrs_ray.prepared import Prepared
-from openrs_ray.record import CompletionRecord
+from openrs_ray.record import CompletionRecord, read_groups
 from openrs_ray.samples import Group, Problem, Status, age_metrics
 from openrs_ray.seeds import completion_seed
 
 T = TypeVar("T")
+
+_REBUILDS = 3
+"""So often in a row a lost learner is rebuilt for the same piece of work."""
 
 
 class Stopped(Exception):
@@ -132,12 +137,22 @@ class Trainer:
         self._record = CompletionRecord(config.run.path)
         self._stop = asyncio.Event()
         self._learners = LearnerGroup(config, placement, prepared.model_path, rank_class)
-        self._workers = RolloutWorkers(config, placement, prepared.model_path, prepared.eos_ids, worker_class)
-        self._rewards: Any = ray.remote(reward_class).options(**placement.reward_options()).remote(config.rewards)
+        self._workers = RolloutWorkers(
+            config, placement, prepared.model_path, prepared.eos_ids, worker_class, display.warn
+        )
+        self._workers.revive = self._revive
+        # Judging twice does no harm: Ray itself starts the pool's actor again and repeats what was in hand.
+        again = {"max_restarts": -1, "max_task_retries": 3}
+        self._rewards: Any = (
+            ray.remote(reward_class).options(**placement.reward_options(), **again).remote(config.rewards)
+        )
         self._collector = Collector(self._workers, self._rewards, self._decode, config.rollout.deadline_s)
         self._push = WeightPush(
             self._learners, self._workers, placement.layout.transport, config.push, probe_batch(prepared.problems)
         )
+        self._learner_lost = False
+        self._weights = asyncio.Lock()
+        """Held while the learner's weights are not those of the last finished step."""
         self.progress = Progress(held_out=len(prepared.held_out))
         self._attempt = 0
         self._saved: tuple[int, Kind] | None = None
@@ -182,10 +197,11 @@ class Trainer:
         if not self._config.rollout.sleep_while_learning:
             yield
             return
-        await self._workers.sleep()
-        yield
-        await self._learners.release_memory()
-        await self._workers.wake()
+        async with self._workers.starting:  # nor may one start meanwhile
+            await self._workers.sleep()
+            yield
+            await self._learners.release_memory()
+            await self._workers.wake()
 
     async def _resume(self, checkpoint: Checkpoint) -> None:
         self._display.status(f"resuming from step {checkpoint.step}")
@@ -208,6 +224,7 @@ class Trainer:
                 await self._evaluate_if_due()
         except Stopped:
             self._display.status("stopping: saving a checkpoint")
+            await self._give_up_sampling()
             await self._save("resume")
             # Said before the engines are ended, for which `ray job stop` may not leave the time.
             name, path = self._config.run.name, self._config.run.path
@@ -225,13 +242,58 @@ class Trainer:
         groups = await self._interruptible(self._collector.collect(drawn, self._training_requests(drawn), step - 1))
         check_judged(groups, step, config.rewards.max_unjudged_share)
         sampled = time.monotonic()
+        async with self._weights:
+            update, trained, report = await self._train_and_push(groups, step)
+            times = step_times(sampled - started, trained - sampled, report.seconds, time.monotonic() - started)
+            await self._write(step, groups, update, report, times)
+
+    async def _train_and_push(self, groups: Sequence[Group], step: int) -> tuple[Update, float, PushReport]:
+        """The step's update and push, and the moment between them."""
+
+        async def attempt() -> tuple[Update, float, PushReport]:
+            async with self._learners_turn():
+                update = await self._learners.train(groups, step)
+            check_mismatch(update.metrics["mismatch_kl"], step, self._config.push.max_mismatch_kl)
+            return update, time.monotonic(), await self._push.push(step)
+
+        return await self._with_learner(attempt)
+
+    async def _revive(self) -> None:
+        """No engine serves any more: bring the weights of the last push to those that have started again."""
+        async with self._weights:
+            if not self._workers.serving:
+                await self._with_learner(lambda: self._push.push(self._push.version))
+
+    async def _with_learner(self, act: Callable[[], Awaitable[T]]) -> T:
+        """What `act` gives, `_weights` being held. A learner that is lost is rebuilt as of the last finished step before it acts."""
+        for left in reversed(range(_REBUILDS)):
+            try:
+                if self._learner_lost:
+                    await self._rebuild_learner()
+                return await act()
+            except LearnerLost as error:
+                self._learner_lost = True
+                if not left:
+                    raise
+                self._display.warn(f"the learner is lost and is rebuilt from the last checkpoint: {error}")
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _rebuild_learner(self) -> None:
+        """All ranks anew; the steps since the checkpoint are trained again from the record, not sampled or counted again."""
         async with self._learners_turn():
-            update = await self._learners.train(groups, step)
-        check_mismatch(update.metrics["mismatch_kl"], step, config.push.max_mismatch_kl)
-        trained = time.monotonic()
-        report = await self._push.push(step)
-        times = step_times(sampled - started, trained - sampled, report.seconds, time.monotonic() - started)
-        await self._write(step, groups, update, report, times)
+            self._learners.renew()
+            await self._learners.start()
+            checkpoint, damages = await asyncio.to_thread(self._store.latest_good)
+            for damage in damages:
+                self._display.warn(damage)
+            if checkpoint is not None:
+                await self._learners.load(checkpoint.folder)
+            for step in range(checkpoint.step + 1 if checkpoint else 1, self.progress.step + 1):
+                await self._learners.train(read_groups(self._config.run.path, step, self._prepared.problems), step)
+        await self._push.connect()
+        self._learner_lost = False
+        if self._config.rollout.sleep_while_learning:
+            await self._push.push(self.progress.step)
 
     async def _evaluate_if_due(self) -> None:
         """Evaluate before the first step, after the last and every `every_steps`, each once, however often it is resumed."""
@@ -338,14 +400,21 @@ class Trainer:
             return
         folder = self._store.begin(step)
         try:
-            await self._learners.save(folder)
-            if kind == "kept":
-                await self._learners.export(folder / "policy")
-                self._prepared.tokenizer.save_pretrained(folder / "policy")
+            async with self._weights:
+                await self._with_learner(partial(self._write_state, folder, kind))
         except (RunError, OSError) as error:
             raise self._store.abandon(step, error) from error
         await asyncio.to_thread(self._store.commit, step, kind, asdict(self.progress))
         self._saved, self._saved_at = (step, kind), time.monotonic()
+
+    async def _give_up_sampling(self) -> None:
+        """Before the last save: nothing that still samples may want the learner. Here a stop has ended it already."""
+
+    async def _write_state(self, folder: Path, kind: Kind) -> None:
+        await self._learners.save(folder)
+        if kind == "kept":
+            await self._learners.export(folder / "policy")
+            self._prepared.tokenizer.save_pretrained(folder / "policy")
 
     def stop(self) -> None:
         """Ask the run to stop at the next point where nothing is lost."""

@@ -33,7 +33,6 @@ class PushInit(WeightTransferInitInfo):
     transport: str
     host: str
     port: int
-    rank_offset: int
     world_size: int
     address: str
     deadline_s: float
@@ -50,8 +49,8 @@ class PushUpdate(WeightTransferUpdateInfo):
 class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
     """Receives buckets, digests them, loads them into the live model.
 
-    Life cycle: init_transfer_engine once, then per push start_weight_update, update_weights (once, or per bucket for `ipc`),
-    finish_weight_update. Between start and finish the model must not run.
+    Life cycle: init_transfer_engine, again with a rebuilt learner; then per push start_weight_update, update_weights (once, or
+    per bucket for `ipc`), finish_weight_update. Between start and finish the model must not run.
     """
 
     init_info_cls = PushInit
@@ -68,13 +67,14 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
         self._mapped: tuple[dict[str, list[Any]], torch.Tensor] | None = None
 
     def init_transfer_engine(self, init_info: PushInit) -> None:
+        self.shutdown()  # the group of a learner that has been rebuilt since
         if init_info.transport == "ipc":
             return  # no group: buckets come as handles
         self._group = join_group(
             init_info.transport,
             init_info.host,
             init_info.port,
-            init_info.rank_offset + self.parallel_config.rank,
+            1 + self.parallel_config.rank,
             init_info.world_size,
             init_info.address,
             self.device,
@@ -95,8 +95,6 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
             self._vectors |= {name: digest(_bytes(tensor)) for name, tensor in weights if tensor.dim() == 1}
             self._loaded |= self.model.load_weights(weights) or set()
             del buffer, weights  # freed before the next bucket comes, unless a layer waits for its other half
-        if self._group is not None:
-            self._group.wait()
 
     def _receive(self, nbytes: int, handles: dict[str, list[Any]] | None) -> torch.Tensor:
         if handles is not None:
@@ -106,6 +104,7 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
         assert self._group is not None, "update_weights before init_transfer_engine"
         buffer = torch.empty(nbytes, dtype=torch.uint8, device=self.device)
         self._group.broadcast(buffer)
+        self._group.wait()
         return buffer
 
     def finish_weight_update(self) -> None:

@@ -1,11 +1,15 @@
 """What carries the bytes of a push: one small interface, three ways.
 
-`gloo` between processes on CPUs, `nccl` between GPUs, `ipc` between two processes on the same GPU. The learner's first rank
-is rank 0 of the group and the only sender; every worker of every rollout engine is one receiver. Sender and receivers use
-the same classes, so that neither side can be without a deadline.
+`gloo` between processes on CPUs, `nccl` between GPUs, `ipc` between two processes on the same GPU. Every rollout engine has a
+group of its own: the learner's first rank, which is rank 0 and the only sender, and the engine's workers. So an engine that
+dies takes nobody else's group with it. Sender and receivers use the same classes, so that neither side can be without a
+deadline.
 """
 
+import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -18,10 +22,14 @@ class BroadcastGroup(Protocol):
     """Broadcast from rank 0 to all others."""
 
     def broadcast(self, buffer: torch.Tensor) -> None:
-        """Send (rank 0) or fill (others) a uint8 buffer; may return before the bytes have moved."""
+        """Begin to send (rank 0) or fill (others) a uint8 buffer."""
 
-    def wait(self) -> None:
-        """Return when all broadcasts are done; RunError when the deadline passes first."""
+    def wait(self, until: float = math.inf) -> None:
+        """Return when the broadcasts that were begun are done.
+
+        Raises:
+            RunError: the deadline passed first, or the moment `until` of the monotonic clock.
+        """
 
     def close(self) -> None: ...
 
@@ -42,27 +50,36 @@ class GlooGroup:
         self._group = gloo(store, rank, world_size, options)
         self._store = store
         self._deadline_s = deadline_s
+        self._begun: list[Any] = []
 
     def broadcast(self, buffer: torch.Tensor) -> None:
         options = torch.distributed.BroadcastOptions()
         options.rootRank = 0
         options.rootTensor = 0
-        try:
-            self._group.broadcast([buffer], options).wait(timedelta(seconds=self._deadline_s))
-        except RuntimeError as error:
-            raise RunError(
-                f"a weight bucket of {buffer.numel()} bytes did not get through by gloo within {self._deadline_s:.0f} s: {error}"
-            ) from error
+        with _said_as_run_error(self._deadline_s):
+            self._begun.append(self._group.broadcast([buffer], options))
 
-    def wait(self) -> None:
-        """Every gloo broadcast has already been waited for."""
+    def wait(self, until: float = math.inf) -> None:
+        begun, self._begun = self._begun, []
+        until = min(until, time.monotonic() + self._deadline_s)
+        with _said_as_run_error(self._deadline_s):
+            for work in begun:
+                work.wait(timedelta(seconds=max(0.001, until - time.monotonic())))
 
     def close(self) -> None:
         del self._group, self._store
 
 
+@contextmanager
+def _said_as_run_error(deadline_s: float) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise RunError(f"a weight bucket did not get through by gloo within {deadline_s:.0f} s: {error}") from error
+
+
 class NcclGroup:
-    """Broadcast between GPUs, on the current CUDA stream."""
+    """Broadcast between GPUs, on a CUDA stream of its own: one that hangs holds up no kernel of anybody else."""
 
     def __init__(
         self, host: str, port: int, rank: int, world_size: int, device: torch.device, deadline_s: float
@@ -82,17 +99,18 @@ class NcclGroup:
                 "or newer, point VLLM_NCCL_SO_PATH to it)"
             )
         self._deadline_s = deadline_s
+        self._stream, self._done = torch.cuda.Stream(device), torch.cuda.Event()
 
     def broadcast(self, buffer: torch.Tensor) -> None:
-        self._communicator.broadcast(buffer, src=0, stream=torch.cuda.current_stream())
+        self._stream.wait_stream(torch.cuda.current_stream())
+        self._communicator.broadcast(buffer, src=0, stream=self._stream)
+        self._done.record(self._stream)
 
-    def wait(self) -> None:
-        done = torch.cuda.Event()
-        done.record()
-        deadline = time.monotonic() + self._deadline_s
-        while not done.query():
-            if time.monotonic() > deadline:
-                raise RunError(f"a weight push did not get through by NCCL within {self._deadline_s:.0f} s")
+    def wait(self, until: float = math.inf) -> None:
+        until = min(until, time.monotonic() + self._deadline_s)
+        while not self._done.query():
+            if time.monotonic() > until:
+                raise RunError(f"a weight bucket did not get through by NCCL within {self._deadline_s:.0f} s")
             time.sleep(0.0005)
 
     def close(self) -> None:
@@ -109,7 +127,7 @@ def join_group(
     device: torch.device,
     deadline_s: float,
 ) -> BroadcastGroup:
-    """Join the push group; blocks until all members have come.
+    """Join an engine's push group; blocks until all members have come.
 
     Args:
         transport: "gloo" or "nccl".

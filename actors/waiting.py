@@ -6,13 +6,15 @@ from typing import TypeVar
 
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from openrs_ray.errors import RunError, UserError, first_line
+from openrs_ray.errors import Lost, RunError, UserError, first_line
 
 T = TypeVar("T")
 
 
 async def within(seconds: float, who: str, what: str, awaitable: Awaitable[T]) -> T:
-    """The result of `awaitable`, or a RunError that says who did not do what in time, or why it died.
+    """The result of `awaitable`, or a Lost that says who did not do what in time, or why it died.
+
+    What an actor itself raises comes out as it is if it is ours, else as a RunError.
 
     Example: await within(120, "rollout worker 1", "receive weights", handle.receive.remote(buckets))
     """
@@ -26,11 +28,11 @@ async def within(seconds: float, who: str, what: str, awaitable: Awaitable[T]) -
             raise type(cause)(str(cause)) from error
         raise RunError(f"{who} failed to {what}: {type(cause).__name__}: {cause}") from error
     except TimeoutError as error:
-        raise RunError(f"the trainer waited {seconds:.0f} s for {who} to {what}, in vain") from error
+        raise Lost(f"the trainer waited {seconds:.0f} s for {who} to {what}, in vain") from error
     except RayActorError as error:
-        raise RunError(f"{who} died while asked to {what}: {first_line(error)}") from error
+        raise Lost(f"{who} died while asked to {what}: {first_line(error)}") from error
     except RayError as error:  # a lost node, a lost object, an environment that could not be set up
-        raise RunError(f"{who} could not {what}: {type(error).__name__}: {first_line(error)}") from error
+        raise Lost(f"{who} could not {what}: {type(error).__name__}: {first_line(error)}") from error
 
 
 async def _as_coroutine(awaitable: Awaitable[T]) -> T:

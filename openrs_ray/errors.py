@@ -9,6 +9,10 @@ class RunError(Exception):
     """Something that broke while the run was going. Says who, who was waited for and how long. Exit code 1."""
 
 
+class Lost(RunError):
+    """An actor, or what it drives, died or no longer answers. What it was asked can be asked of another."""
+
+
 def first_line(error: BaseException) -> str:
     """What happened, out of a library's longer message, ready to stand at the end of a sentence."""
     return str(error).strip().split("\n")[0].rstrip(".")

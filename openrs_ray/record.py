@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 
 from openrs_ray.atomic import replacing
 from openrs_ray.attempts import read_attempts, superseded
-from openrs_ray.samples import Completion, Group, Verdict
+from openrs_ray.errors import RunError
+from openrs_ray.samples import Completion, Group, Problem, Status, Verdict, VersionSpan
 
 Phase = Literal["train", "evaluation"]
 FOLDER = "completions"
@@ -37,6 +38,7 @@ SCHEMA = pa.schema(
         ("sample", pa.int32()),
         ("problem", pa.string()),
         ("token_ids", pa.list_(pa.int32())),
+        ("logprobs", pa.list_(pa.float32())),
         ("text", pa.string()),
         ("reward", pa.float64()),  # null: left out of the loss
         ("rewards", pa.map_(pa.string(), pa.float64())),
@@ -119,6 +121,44 @@ def current_rows(run_folder: Path, phase: Phase = "train", columns: list[str] | 
     return SCHEMA.empty_table() if columns is None else SCHEMA.empty_table().select(columns)
 
 
+def read_groups(run_folder: Path, step: int, problems: Sequence[Problem]) -> list[Group]:
+    """The groups that a step was trained on, in order, as good as new: training on them again gives the same update.
+
+    `problems`: what `problem_index` counts in. RunError when the record does not hold that step.
+    """
+    files = [path for path in _current_files(run_folder, "train") if _step_of(path) == step]
+    if not files:
+        raise RunError(f"the record in {run_folder / FOLDER} does not hold step {step}")
+    groups: dict[int, tuple[Problem, list[Completion], list[Verdict]]] = {}
+    for row in pq.read_table(files).to_pylist():
+        _, completions, verdicts = groups.setdefault(row["position"], (problems[row["problem_index"]], [], []))
+        completions.append(
+            Completion(
+                position=row["position"],
+                sample=row["sample"],
+                token_ids=np.array(row["token_ids"], dtype=np.int32),
+                logprobs=np.array(row["logprobs"], dtype=np.float32),
+                finish_reason=row["finish_reason"],
+                versions=tuple(VersionSpan(**span) for span in row["versions"]),
+                worker=row["worker"],
+            )
+        )
+        verdicts.append(
+            Verdict(
+                status=Status(row["status"]),
+                rewards=dict(row["rewards"]),
+                reward=row["reward"],
+                answer=row["answer"],
+                seconds=row["check_seconds"],
+                detail=row["detail"],
+            )
+        )
+    return [
+        Group(position, problem, tuple(completions), tuple(verdicts))
+        for position, (problem, completions, verdicts) in groups.items()
+    ]
+
+
 def check_accounting(
     run_folder: Path, problems_per_step: int, completions_per_problem: int, staleness: int = 0
 ) -> Accounting:
@@ -160,11 +200,18 @@ def _current_files(run_folder: Path, phase: Phase) -> Iterator[Path]:
             yield path
 
 
+def _step_of(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    assert match is not None, "one of `_current_files`"
+    return int(match[2])
+
+
 def _columns(completion: Completion, verdict: Verdict) -> dict[str, Any]:
     return {
         "position": completion.position,
         "sample": completion.sample,
         "token_ids": completion.token_ids.tolist(),
+        "logprobs": completion.logprobs.tolist(),
         "reward": verdict.reward,
         "rewards": list(verdict.rewards.items()),
         "status": str(verdict.status),

@@ -13,7 +13,7 @@ import torch
 
 import actors.trainer
 from actors.rollout import RolloutWorker
-from actors.sender import SendingRank
+from actors.sender import SendingRank, Sent
 from actors.transfer import WorkerExtension
 from launch.train import main
 
@@ -49,9 +49,9 @@ class AloneRank(SendingRank):
         assert ASLEEP.exists(), "a learner rank worked while the engines held the GPU"
         return super().train_step(*arguments)  # type: ignore[arg-type]
 
-    def send(self) -> list[int]:
+    def send(self, *arguments: object) -> Sent:
         assert not ASLEEP.exists(), "weights were sent to sleeping engines"
-        return super().send()
+        return super().send(*arguments)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -13,13 +13,15 @@ broadcast = WeightPush._broadcast
 pushes = 0
 
 
-async def _broadcast_or_die(self: WeightPush) -> list[int]:
+async def _broadcast_or_die(self: WeightPush, engines: list[int]) -> list[int]:
     global pushes
     pushes += 1
     if pushes == last:
         asyncio.get_running_loop().call_later(0.02, os.kill, os.getpid(), signal.SIGKILL)
-        await asyncio.gather(self._learners.send(), asyncio.sleep(60))  # the sender is at it, the engines are not
-    return await broadcast(self)
+        await asyncio.gather(
+            self._learners.send(engines), asyncio.sleep(60)
+        )  # the sender is at it, the engines are not
+    return await broadcast(self, engines)
 
 
 WeightPush._broadcast = _broadcast_or_die  # type: ignore[method-assign]

@@ -15,7 +15,7 @@ from tiny import naive_logprobs, naive_model, save_model
 from actors.learners import LearnerGroup
 from actors.placement import Placement, reserve
 from actors.push import WeightPush, check_receipts
-from actors.rollout import Request
+from actors.rollout import Request, RolloutWorker
 from actors.rollouts import RolloutWorkers
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import RunError
@@ -55,19 +55,35 @@ class System:
         self.loop.close()
 
 
+@dataclass(frozen=True)
+class WithEnvironment(Placement):
+    """The same places, with more environment variables for the rollout workers."""
+
+    environment: dict[str, str]
+
+    def rollout_options(self, worker: int) -> dict[str, Any]:
+        options = super().rollout_options(worker)
+        return options | {"runtime_env": {"env_vars": options["runtime_env"]["env_vars"] | self.environment}}
+
+
 def build(
     folder: Path,
     tied: bool,
-    worker_class: Any = None,
+    worker_class: type[RolloutWorker] = RolloutWorker,
     place: Callable[[RunConfig], Placement] | None = None,
-    **changes: Any,
+    report: Callable[[str], None] = lambda text: None,
+    environment: dict[str, str] | None = None,
+    vocabulary: int = 64,
+    **changes: dict[str, Any],
 ) -> System:
-    model = save_model(folder / "model", tied=tied)
+    """A started system; `environment` is added to that of the rollout workers."""
+    model = save_model(folder / "model", tied=tied, vocabulary=vocabulary)
     config = system_config(folder, model, **changes)
     placement = place(config) if place else reserve(config, plan_layout(config, "cpu"))
+    if environment:
+        placement = WithEnvironment(**vars(placement), environment=environment)
     learners = LearnerGroup(config, placement, str(model))
-    options = {} if worker_class is None else {"worker_class": worker_class}
-    workers = RolloutWorkers(config, placement, str(model), (EOS,), **options)
+    workers = RolloutWorkers(config, placement, str(model), (EOS,), worker_class, report)
     probe = [(p.prompt_ids[:1], p.prompt_ids[1:]) for p in PROBLEMS]
     loop = asyncio.new_event_loop()
     system = System(
@@ -114,7 +130,7 @@ def test_engines_hold_the_learners_weights_after_every_push(ray_session: None, t
             for temperature in (1.0, 0.7):
                 completions = system.run(system.sample(version, temperature))
                 assert len(completions) == 16
-                assert {c.worker for c in completions} == set(range(len(system.workers._actors)))
+                assert {c.worker for c in completions} == set(system.workers.serving)
                 for c in completions:
                     assert [(s.version, s.start, s.end) for s in c.versions] == [(version, 0, len(c.token_ids))]
                     expected = naive_logprobs(reference, PROBLEMS[c.position].prompt_ids, c.token_ids, temperature)
@@ -170,6 +186,6 @@ def test_a_lost_push_is_noticed_even_at_a_tiny_learning_rate(ray_session: None, 
 )
 def test_a_bad_receipt_names_worker_and_rank(receipt: dict[str, Any], sentence: str) -> None:
     good = {"digests": [1, 2], "missing": [], "stale": []}
-    check_receipts(7, [1, 2], [[good, good]])
+    check_receipts(7, [1, 2], {0: [good, good]})
     with pytest.raises(RunError, match=r"policy version 7 .*rollout worker 1 \(tensor-parallel rank 1\).*" + sentence):
-        check_receipts(7, [1, 2], [[good, good], [good, receipt]])
+        check_receipts(7, [1, 2], {0: [good, good], 1: [good, receipt]})

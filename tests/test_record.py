@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from openrs_ray.attempts import read_attempts, start_attempt
-from openrs_ray.record import CompletionRecord, check_accounting, current_rows
+from openrs_ray.errors import RunError
+from openrs_ray.record import CompletionRecord, check_accounting, current_rows, read_groups
 from openrs_ray.samples import Completion, Group, Problem, Status, Verdict, VersionSpan
 
 PROBLEMS, SAMPLES = 3, 2
@@ -50,6 +51,7 @@ def test_a_row_holds_what_happened_to_a_completion(tmp_path: Path) -> None:
         "sample": 0,
         "problem": "3 + 1",
         "token_ids": [5, 9, 2],
+        "logprobs": [-0.25, -0.5, -0.75],
         "text": "text 3 0",
         "reward": 2.5,
         "rewards": [("accuracy", 1.0), ("format", 0.5)],
@@ -66,6 +68,25 @@ def test_a_row_holds_what_happened_to_a_completion(tmp_path: Path) -> None:
     }
     assert unjudged["reward"] is None and unjudged["advantage"] is None and unjudged["rewards"] == []
     assert unjudged["status"] == "timeout" and unjudged["detail"] == "killed"
+
+
+def test_a_step_can_be_trained_again_from_its_record(tmp_path: Path) -> None:
+    start_attempt(tmp_path, 0)
+    write(tmp_path, 2, 1, positions=range(4, 2, -1))
+    start_attempt(tmp_path, 1)
+    write(tmp_path, 2, 2, positions=range(5, 3, -1))
+    problems = [group(index).problem for index in range(7)]
+    found = read_groups(tmp_path, 2, problems)
+    assert [g.position for g in found] == [5, 4], "of the attempt that counts, in the order of the step"
+    for read, original in zip(found, (group(5, 1), group(4, 1)), strict=True):
+        assert read.problem == original.problem and read.verdicts == original.verdicts
+        np.testing.assert_array_equal(read.rewards(), original.rewards())
+        for ours, theirs in zip(read.completions, original.completions, strict=True):
+            assert ours.versions == theirs.versions and ours.finish_reason == theirs.finish_reason
+            assert (ours.token_ids == theirs.token_ids).all() and (ours.logprobs == theirs.logprobs).all()
+            assert ours.logprobs.dtype == np.float32 and ours.token_ids.dtype == np.int32
+    with pytest.raises(RunError, match="does not hold step 3"):
+        read_groups(tmp_path, 3, problems)
 
 
 def test_rows_after_the_resumed_checkpoint_are_superseded(tmp_path: Path) -> None:

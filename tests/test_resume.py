@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -60,34 +61,52 @@ def test_driver_killed_in_the_middle_of_a_push(unbroken: Path, tmp_path: Path, t
     assert_same_as(unbroken, run)
 
 
+def kill(process: subprocess.Popen[bytes], victim: str) -> None:
+    """SIGKILL to the run's process of that name."""
+    family = descendants(process)
+    named = [member for member in family if victim in " ".join(member.cmdline())]
+    assert named, f"no {victim} among {[member.name() for member in family]}"
+    named[0].kill()
+
+
+@pytest.mark.slow
+@pytest.mark.cpu_engine
+@pytest.mark.timeout(900)
+def test_a_killed_learner_rank_costs_no_bit(unbroken: Path, tmp_path: Path, toy_folder: Path) -> None:
+    """Killed before the first checkpoint, and between two: rebuilt from there, the steps since trained again from the record."""
+    recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", STEPS)
+    run, log = tmp_path / "run", tmp_path / "log"
+    process = start([str(recipe)], log)
+    for after in (1, 5):
+        wait_until(lambda after=after: steps_done(run) >= after, 300, process, log)  # type: ignore[misc]
+        kill(process, "SendingRank")
+    assert finish(process, log) == 0, tail(log)
+    assert tail(log).count("the learner is lost and is rebuilt") == 2 and read_attempts(run) == {1: 0}
+    assert_same_as(unbroken, run)
+
+
 @pytest.mark.slow
 @pytest.mark.cpu_engine
 @pytest.mark.timeout(1500)
-def test_every_actor_killed_in_turn_and_then_asked_to_stop(unbroken: Path, tmp_path: Path, toy_folder: Path) -> None:
-    recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", STEPS)
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_every_actor_killed_in_turn_and_then_asked_to_stop(tmp_path: Path, toy_folder: Path, staleness: int) -> None:
+    steps = 10
+    changes = {"rollout": {"staleness": staleness}, "push": {"deadline_s": 30}}
+    recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", steps, **changes)
     run, log = tmp_path / "run", tmp_path / "log"
     process = start([str(recipe)], log)
     for after, victim in enumerate(("EngineCore", "SendingRank", "RolloutWorker", "RewardPool"), start=1):
         wait_until(lambda after=after: steps_done(run) >= after, 300, process, log)  # type: ignore[misc]
-        family = descendants(process)
-        for member in family:
-            if victim in " ".join(member.cmdline()):
-                member.kill()
-                break
-        else:
-            raise AssertionError(f"no {victim} among {[member.name() for member in family]}")
-        assert finish(process, log) == 1, tail(log)
-        assert "--resume" in tail(log) and "Traceback" not in tail(log)
-        assert_all_gone(family)
-        process = start([str(recipe), "--resume"], log)
-
-    wait_until(lambda: len(read_attempts(run)) == 5, 300, process, log)
+        kill(process, victim)
+    wait_until(lambda: steps_done(run) >= 6, 300, process, log)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal: to the driver and everything it started
     assert finish(process, log) == 128 + signal.SIGINT, tail(log)
-    assert "stopped after step" in tail(log) and "--resume" in tail(log)
+    assert "stopped after step" in tail(log) and "Traceback" not in tail(log)
 
     assert finish(start([str(recipe), "--resume"], log), log) == 0, tail(log)
-    assert_same_as(unbroken, run)
+    assert set(read_attempts(run)) == {1, 2}
+    accounting = check_accounting(run, problems_per_step=4, completions_per_problem=4, staleness=staleness)
+    assert accounting.exact and accounting.steps == steps and accounting.completions == steps * 16, accounting
 
 
 @pytest.mark.slow

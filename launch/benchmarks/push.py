@@ -59,7 +59,7 @@ async def compare(config: RunConfig, prepared: Prepared, placement: "Placement",
         return (await learners._all(method, deadline_s, method, *arguments))[0]
 
     async def receiver(method: str, *arguments: Any) -> Any:
-        return (await workers._all("in_engine", deadline_s, method, method, *arguments))[0]
+        return (await workers._each([0], "in_engine", method, method, *arguments))[0]
 
     async def ours(version: int) -> tuple[float, ...]:
         await asyncio.gather(sender("mark_memory"), receiver("mark_memory"))

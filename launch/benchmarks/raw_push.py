@@ -32,13 +32,10 @@ class MemoryMark:
 
 class RawSender(MemoryMark, SendingRank):
     def raw_send(self, sizes: Sequence[int]) -> None:
-        group, buffer = self._sender._group, self._sender._buffer()
-        assert group is not None, "raw_send before join_push"
-        group.broadcast(buffer[:_FIRST_BYTES])
-        group.wait()
-        for size in sizes:
+        group, buffer = self._sender._groups[0], self._sender._buffer()
+        for size in (_FIRST_BYTES, *sizes):
             group.broadcast(buffer[:size])
-        group.wait()
+            group.wait()
 
 
 class RawWorker(RolloutWorker):
@@ -56,7 +53,7 @@ def receive(group: BroadcastGroup, sizes: Sequence[int], device: torch.device) -
     started = time.perf_counter()
     for size in sizes:
         group.broadcast(torch.empty(size, dtype=torch.uint8, device=device))
-    group.wait()
+        group.wait()
     return time.perf_counter() - started
 
 
