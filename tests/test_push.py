@@ -150,6 +150,64 @@ def test_engines_hold_the_learners_weights_after_every_push(ray_session: None, t
         system.close()
 
 
+class LongWinded(RolloutWorker):
+    """Its completions end at their limit only."""
+
+    def _sampling(self, request: Request) -> Any:
+        sampling = super()._sampling(request)
+        sampling.stop_token_ids = []
+        return sampling
+
+
+@pytest.mark.cpu_engine
+def test_completions_go_on_through_a_push(ray_session: None, tmp_path: Path) -> None:
+    """Every token by the policy whose version it carries, as float64 transformers has it; what was cached is computed anew."""
+    length = 400
+    changes: dict[str, dict[str, Any]] = {
+        "rollout": {"max_completion_tokens": length, "staleness": 1},
+        "learner": {"learning_rate": 3e-3, "warmup_share": 0},
+    }
+    system = build(tmp_path, False, LongWinded, **changes)
+    references = []
+
+    def export(version: int) -> None:
+        system.run(system.learners.export(tmp_path / f"policy-{version}"))
+        references.append(naive_model(tmp_path / f"policy-{version}"))
+
+    async def push_when_one_has_ended() -> list[Completion]:
+        requests = [Request(p.index, 0, p.prompt_ids, p.index, 1.0, length if p.index else 8) for p in PROBLEMS]
+        found: list[Completion] = []
+        async for batch in system.workers.sample(requests):
+            if not found:
+                await system.push.push(1)
+            found += batch
+        return found
+
+    try:
+        system.run(system.push.push(0))
+        export(0)
+        sampled = system.run(system.sample(0, 1.0))
+        system.run(
+            system.learners.train(
+                [judged_group(p.index, p, [c for c in sampled if c.position == p.index], 0) for p in PROBLEMS], 1
+            )
+        )
+        export(1)
+        completions = system.run(push_when_one_has_ended())
+        assert len(completions) == len(PROBLEMS)
+        for c in completions:
+            prompt = PROBLEMS[c.position].prompt_ids
+            assert [span.version for span in c.versions] == ([0, 1] if c.position else [0])
+            assert c.versions[-1].end == len(c.token_ids) == (length if c.position else 8)
+            by_version = [naive_logprobs(model, prompt, c.token_ids).detach().numpy() for model in references]
+            for span in c.versions:
+                part = slice(span.start, span.end)
+                np.testing.assert_allclose(c.logprobs[part], by_version[span.version][part], atol=1e-3)
+                assert not np.allclose(c.logprobs[part], by_version[1 - span.version][part], atol=1e-3)
+    finally:
+        system.close()
+
+
 @pytest.mark.cpu_engine
 def test_a_lost_push_is_noticed_even_at_a_tiny_learning_rate(ray_session: None, tmp_path: Path) -> None:
     """Two ways to lose a push; weights that moved by 1e-6 would pass any comparison of log-probabilities."""

@@ -186,7 +186,6 @@ def test_an_asynchronous_run_counts_everything_once(tmp_path: Path, toy_folder: 
     rows = current_rows(run, columns=["step", "versions"]).to_pylist()
     ages = [row["step"] - 1 - span["version"] for row in rows for span in row["versions"]]
     assert max(ages) == 2 and min(ages) == 0
-    assert any(len(row["versions"]) > 1 for row in rows), "some completion must have gone on through a push"
 
 
 @pytest.mark.slow
