@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from actors.ending import Processes, end_actor
 from actors.placement import Placement
 from actors.sender import SendingRank, Sent, StagedBucket
 from actors.waiting import within
@@ -18,7 +19,6 @@ from openrs_ray.errors import Lost, RunError
 from openrs_ray.grpo import TrainingSequence, advantages
 from openrs_ray.packing import split
 from openrs_ray.samples import Group
-
 
 _PEERS_S = 10.0
 """How much longer the other ranks are listened to when one has failed."""
@@ -53,10 +53,12 @@ class LearnerGroup:
             for rank in range(size)
         ]
         self._ranks = self._new_ranks()
+        self._processes: list[Processes | None] = [None] * size
 
     async def start(self) -> None:
         deadline_s = self._config.learner.start_deadline_s
         ((host, port),) = await self._gather(deadline_s, "start", [self._ranks[0].address.remote()])
+        self._processes = await self._all("processes", deadline_s, "be placed")
         await self._all("start", deadline_s, "start DeepSpeed", host, port)
 
     async def train(self, groups: Sequence[Group], step: int) -> Update:
@@ -167,11 +169,11 @@ class LearnerGroup:
             raise error
         return [wait.result() for wait in waits]
 
-    def renew(self) -> None:
+    async def renew(self) -> None:
         """End what is left of the ranks' processes and have new ones, which must be started."""
-        for actor in self._ranks:
-            ray.kill(actor)
-        self._ranks = self._new_ranks()
+        ends = (end_actor(actor, own) for actor, own in zip(self._ranks, self._processes, strict=True))
+        await asyncio.gather(*ends)
+        self._ranks, self._processes = self._new_ranks(), [None] * len(self._ranks)
 
 
 def completion_tokens(sequences: Sequence[TrainingSequence]) -> int:

@@ -3,9 +3,9 @@
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -103,13 +103,19 @@ def _device(config: RunConfig, gpus: float) -> Device:
 
 @dataclass(frozen=True)
 class Placement:
-    """Reserved places, one per actor, and the environment each kind of actor starts in."""
+    """Reserved places, one per actor, and the environment each kind of actor starts in.
+
+    Ray gives a reserved place that its node took away a new one as soon as another node has room. Engines beyond those of the
+    layout have places of their own, asked for when there is room, and left when they end.
+    """
 
     layout: Layout
     threads: int
     learner_group: PlacementGroup
     rollout_group: PlacementGroup
     """Holds one bundle per engine and last the reward pool's; on shared GPUs it is the learner's group itself."""
+    extra_groups: dict[int, PlacementGroup] = field(default_factory=dict)
+    """By number of the engine."""
 
     def learner_options(self, rank: int) -> dict[str, Any]:
         return self._options(self.learner_group, rank, self.layout.learner[rank], self._threads())
@@ -126,7 +132,30 @@ class Placement:
             }
         if self.layout.transport == "ipc":
             variables |= {"VLLM_ALLOW_INSECURE_SERIALIZATION": "1"}  # GPU memory handles are not plain data
+        if self.is_extra(worker):
+            bundle = self.layout.rollout[0]
+            group = self.extra_groups.get(worker) or placement_group([bundle])
+            self.extra_groups[worker] = group
+            return self._options(group, 0, bundle, variables)
         return self._options(self.rollout_group, worker, self.layout.rollout[worker], variables)
+
+    def is_extra(self, worker: int) -> bool:
+        return worker >= len(self.layout.rollout)
+
+    def extra_places(self, taken: Collection[int]) -> list[int]:
+        """Numbers of the engines that the cluster has room for now, besides those that are `taken`."""
+        fixed = len(self.layout.rollout)
+        places = [place for place in range(fixed, fixed + self.layout.extra_rollout) if place not in taken]
+        if not places:
+            return []
+        free = ray.available_resources()
+        room = min(free.get(name, 0.0) // amount for name, amount in self.layout.rollout[0].items())
+        return places[: int(room)]
+
+    def leave(self, worker: int) -> None:
+        """Give an extra engine's place back."""
+        if group := self.extra_groups.pop(worker, None):
+            remove_placement_group(group)
 
     def reward_options(self) -> dict[str, Any]:
         last = len(self.layout.rollout)
@@ -146,6 +175,8 @@ class Placement:
         return {"OMP_NUM_THREADS": str(self.threads)} if self.layout.device == "cpu" else {}
 
     def release(self) -> None:
+        for worker in list(self.extra_groups):
+            self.leave(worker)
         remove_placement_group(self.rollout_group)
         if not self.layout.colocated:
             remove_placement_group(self.learner_group)

@@ -7,12 +7,13 @@ bytes that arrive other than they left are an error of the run.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from actors.crew import Member
 from actors.learners import LearnerGroup, LearnerLost
 from actors.rollouts import RolloutWorkers
 from openrs_ray.config import Push
@@ -31,7 +32,7 @@ class PushReport:
 
 
 class WeightPush:
-    """Life cycle: connect() once the learner has started, then push() after every optimizer step."""
+    """Life cycle: connect() once the learner has started, again when it was rebuilt; push() after every optimizer step."""
 
     def __init__(
         self, learners: LearnerGroup, workers: RolloutWorkers, transport: str, config: Push, probe: Probe
@@ -41,8 +42,6 @@ class WeightPush:
         self._transport = transport
         self._config = config
         self._probe = probe
-        self._proven: set[int] = set()
-        """Engines that were probed since they started."""
         self._buckets: list[list[tuple[str, str, list[int]]]] = []
         self._nbytes = 0
         self.version = -1
@@ -65,50 +64,58 @@ class WeightPush:
                 the weights, however often it was started again.
         """
         started = time.monotonic()
-        while not (arrived := await self._push_to(await self._workers.ready(), version)):
+        self._workers.crew.grow()
+        while not (arrived := await self._push_to(await self._workers.crew.ready(), version)):
             pass  # all of them were lost on the way: when the first has started again, to that one
         seconds = time.monotonic() - started
-        difference = await self._probe_difference(version, arrived)
-        self._workers.serve(arrived)
+        due = [worker for worker in arrived if not worker.probed or version % self._config.probe_every == 0]
+        difference = await self._probe_difference(version, due) if due else None
+        self._workers.crew.serve(arrived)
         self.version = version
         return PushReport(seconds, self._nbytes, difference)
 
-    async def _push_to(self, engines: list[int], version: int) -> list[int]:
-        """The engines that hold the weights now, by proof."""
-        for engine in self._workers.not_joined(engines) if self._transport != "ipc" else ():
-            await self._join(engine)
-        engines = await self._workers.begin_push(engine for engine in engines if engine in self._workers.alive)
-        digests = await (self._hand_over(engines) if self._transport == "ipc" else self._broadcast(engines))
-        receipts = await self._workers.end_push([e for e in engines if e in self._workers.alive], version)
-        check_receipts(version, digests, receipts)
+    async def _push_to(self, workers: list[Member], version: int) -> list[Member]:
+        """Those that hold the weights now, by proof."""
+        if self._transport != "ipc":
+            for worker in workers:
+                await self._join(worker)
+        each = self._workers.each
+        workers = list(await each(_alive(workers), "begin_push", "pause for a push"))
+        digests = await (self._hand_over(workers) if self._transport == "ipc" else self._broadcast(workers))
+        receipts = await each(_alive(workers), "end_push", "put the new weights in place", version)
+        check_receipts(version, digests, {worker.place: receipt for worker, receipt in receipts.items()})
         return list(receipts)
 
-    async def _join(self, engine: int) -> None:
+    async def _join(self, worker: Member) -> None:
+        if worker.joined:
+            return
         host, port = await self._learners.push_address()
         size = self._workers.group_size
-        learner = asyncio.ensure_future(self._learners.join_push(engine, self._transport, host, port, size))
-        try:
-            await self._workers.join_push(engine, self._transport, host, port)
-            await learner
-        except LearnerLost:
-            raise
-        except RunError as error:
-            await asyncio.wait({learner})  # its deadline is the shorter one
-            self._workers.lost(engine, error)
+        outcomes = await asyncio.gather(
+            self._learners.join_push(worker.place, self._transport, host, port, size),
+            self._workers.join_push(worker, self._transport, host, port),
+            return_exceptions=True,
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, RunError) and not isinstance(outcome, LearnerLost):
+                self._workers.crew.lost(worker, outcome)
+            elif isinstance(outcome, BaseException):
+                raise outcome
 
-    async def _broadcast(self, engines: list[int]) -> list[int]:
-        receiving = asyncio.ensure_future(self._workers.receive(engines, self._buckets))
+    async def _broadcast(self, workers: list[Member]) -> list[int]:
+        receive = self._workers.each(workers, "receive", "receive weights", self._buckets)
+        receiving = asyncio.ensure_future(receive)
         try:
-            sent = await self._learners.send(engines)
+            sent = await self._learners.send([worker.place for worker in workers])
         finally:
-            await (
-                receiving
-            )  # also when the learner is lost: who waits for it in vain is known to be lost before the next push
-        for engine, reason in sent.failed.items():
-            self._workers.lost(engine, reason)
+            # Also when the learner is lost: who waits for it in vain is known to be lost before the next push.
+            await receiving
+        for worker in workers:
+            if worker.place in sent.failed:
+                self._workers.crew.lost(worker, sent.failed[worker.place])
         return sent.digests
 
-    async def _hand_over(self, engines: list[int]) -> list[int]:
+    async def _hand_over(self, workers: list[Member]) -> list[int]:
         digests: list[int] = []
         while staged := await self._learners.stage(first=not digests):
             index = staged[0].index
@@ -117,27 +124,30 @@ class WeightPush:
             handles: dict[str, list[Any]] = {}
             for part in staged:
                 handles |= part.handles
-            engines = await self._workers.receive(engines, [self._buckets[index]], handles)
+            buckets = [self._buckets[index]]
+            workers = list(await self._workers.each(workers, "receive", "receive weights", buckets, handles))
             digests.append(staged[0].digest)
         return digests
 
-    async def _probe_difference(self, version: int, engines: list[int]) -> float | None:
-        """At an engine's first push, and then by the version, so that a resumed run probes where the unbroken one does."""
-        due = set(engines) if version % self._config.probe_every == 0 else set(engines) - self._proven
-        self._proven = set(engines)
-        if not due:
-            return None
-        expected, found = await asyncio.gather(self._learners.score(self._probe), self._workers.score(due, self._probe))
-        worst = 0.0
+    async def _probe_difference(self, version: int, workers: list[Member]) -> float | None:
+        """Worst of these workers; one that is lost meanwhile has no say."""
+        score = self._workers.each(workers, "score", "score the probe", self._probe)
+        expected, found = await asyncio.gather(self._learners.score(self._probe), score)
+        worst = None
         for worker, scores in found.items():
             difference = float(np.abs(np.concatenate(scores) - np.concatenate(expected)).mean())
             if not difference <= self._config.probe_tolerance:  # NaN fails too
                 raise RunError(
-                    f"after the push of policy version {version}, rollout worker {worker} and the learner disagree on the probe "
+                    f"after the push of policy version {version}, {worker.name} and the learner disagree on the probe "
                     f"batch by {difference:.2g} per token, more than push.probe_tolerance {self._config.probe_tolerance:g}"
                 )
-            worst = max(worst, difference)
+            worker.probed = True
+            worst = max(worst or 0.0, difference)
         return worst
+
+
+def _alive(workers: Iterable[Member]) -> list[Member]:
+    return [worker for worker in workers if worker.state != "lost"]
 
 
 def check_receipts(version: int, sent: Sequence[int], receipts: Mapping[int, Sequence[dict[str, Any]]]) -> None:

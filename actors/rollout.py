@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from actors.ending import Processes, own_processes
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import Lost, RunError, first_line
 from openrs_ray.samples import Completion, VersionSpan
@@ -67,11 +68,13 @@ class RolloutWorker:
         self._requests = 0
         self._pushes = 0
 
-    async def process(self) -> tuple[str, int]:
-        """Address of this actor's node, and its process there."""
-        import ray
+    async def processes(self) -> Processes:
+        """This actor's process and, once it has started, its engine's."""
+        return own_processes()
 
-        return ray.util.get_node_ip_address(), os.getpid()
+    async def answers(self) -> None:
+        """Return when the engine has answered; Lost when it is dead."""
+        await self._alive(self._engine.is_paused())
 
     async def start(self) -> None:
         """Start the engine with dummy weights.

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 import torch
 
+from actors.ending import Processes, own_processes
 from actors.learner import LearnerRank
 from actors.transport import BroadcastGroup, export_ipc, join_group
 from openrs_ray.buckets import Bucket, plan_buckets
@@ -67,9 +68,7 @@ class WeightSender:
         """Join an engine's push group as rank 0; other learner ranks are in none."""
         if self._rank == 0:
             self._leave(engine)
-            self._groups[engine] = join_group(
-                transport, host, port, 0, world_size, host, self._device, self._limit_s
-            )
+            self._groups[engine] = join_group(transport, host, port, 0, world_size, host, self._device, self._limit_s)
 
     def send(self, engines: Sequence[int]) -> Sent:
         """Broadcast all buckets to these engines. One that does not take a bucket in time is left behind, the others go on."""
@@ -141,6 +140,9 @@ class SendingRank(LearnerRank):
         limit_s = self.config.push.deadline_s / 2
         gather = partial(self.full_parameters, bucket_bytes)
         self._sender = WeightSender(self.rank, self.device, largest, limit_s, gather)
+
+    def processes(self) -> Processes:
+        return own_processes()
 
     def push_buckets(self) -> tuple[Bucket, ...]:
         """What one push consists of, in order."""

@@ -197,7 +197,7 @@ class Trainer:
         if not self._config.rollout.sleep_while_learning:
             yield
             return
-        async with self._workers.starting:  # nor may one start meanwhile
+        async with self._workers.crew.starting:  # nor may one start meanwhile
             await self._workers.sleep()
             yield
             await self._learners.release_memory()
@@ -261,11 +261,11 @@ class Trainer:
     async def _revive(self) -> None:
         """No engine serves any more: bring the weights of the last push to those that have started again."""
         async with self._weights:
-            if not self._workers.serving:
+            if not self._workers.crew.serving:
                 await self._with_learner(lambda: self._push.push(self._push.version))
 
     async def _with_learner(self, act: Callable[[], Awaitable[T]]) -> T:
-        """What `act` gives, `_weights` being held. A learner that is lost is rebuilt as of the last finished step before it acts."""
+        """What `act` gives, `_weights` being held; a lost learner is rebuilt as of the last finished step first."""
         for left in reversed(range(_REBUILDS)):
             try:
                 if self._learner_lost:
@@ -281,7 +281,7 @@ class Trainer:
     async def _rebuild_learner(self) -> None:
         """All ranks anew; the steps since the checkpoint are trained again from the record, not sampled or counted again."""
         async with self._learners_turn():
-            self._learners.renew()
+            await self._learners.renew()
             await self._learners.start()
             checkpoint, damages = await asyncio.to_thread(self._store.latest_good)
             for damage in damages:

@@ -8,14 +8,18 @@ deadline.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Protocol
+from threading import Thread
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from openrs_ray.errors import RunError
+
+T = TypeVar("T")
 
 
 class BroadcastGroup(Protocol):
@@ -89,9 +93,8 @@ class NcclGroup:
         from vllm.utils.nccl import unpinned_nccl_env
 
         group = StatelessProcessGroup.create(host, port, rank, world_size, store_timeout=int(deadline_s))
-        # Making a communicator leaves vLLM's own stream behind as the current one; the learner's kernels must stay on theirs.
-        with unpinned_nccl_env(), torch.cuda.stream(torch.cuda.current_stream()):
-            self._communicator = PyNcclCommunicator(group, device=device)
+        with unpinned_nccl_env():
+            self._communicator = _made_within(deadline_s, lambda: PyNcclCommunicator(group, device=device))
         # Without a usable libnccl the communicator switches itself off and every broadcast silently does nothing.
         if not self._communicator.available or self._communicator.disabled:
             raise RunError(
@@ -115,6 +118,28 @@ class NcclGroup:
 
     def close(self) -> None:
         self._communicator.destroy()
+
+
+def _made_within(deadline_s: float, make: Callable[[], T]) -> T:
+    """What `make` gives. RunError when it takes too long: NCCL itself waits for a member that is gone for ever.
+
+    In a thread of its own, also because making a communicator leaves another CUDA stream behind as the thread's current one.
+    """
+    made: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            made.set_result(make())
+        except BaseException as error:
+            made.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    try:
+        return made.result(deadline_s)
+    except TimeoutError as error:
+        raise RunError(
+            f"NCCL did not bring the members of the weight push together within {deadline_s:.0f} s"
+        ) from error
 
 
 def join_group(

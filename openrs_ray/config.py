@@ -267,7 +267,8 @@ class Push(Section):
     bucket_mib: Positive = 256
     """Weights travel in buckets of about this size, a larger parameter in one of its own."""
     deadline_s: Seconds = 120
-    """How long each part of a push may take (joining, pausing, one bucket, putting in place, the probe), on either side."""
+    """How long each part of a push may take (joining, pausing, all buckets, putting in place, the probe); an engine that takes
+    longer is replaced."""
     probe_every: Positive = 10
     """Compare log-probabilities of learner and engines on a probe batch at the first push and then every so many pushes."""
     probe_tolerance: Annotated[float, Field(gt=0)] = 0.05
@@ -281,6 +282,8 @@ class Placement(Section):
     """Where engines and learner run; on a CPU every GPU below stands for `cpus_per_slot` CPUs."""
     num_rollout_gpus: Positive = 1
     """GPUs for rollout engines."""
+    max_rollout_gpus: Positive | None = None
+    """Use up to so many for them while the cluster has that many free, such as spot machines (default: num_rollout_gpus)."""
     num_learner_gpus: Positive = 3
     """GPUs for the learner: one rank each, all on one node."""
     colocated: bool = False
@@ -330,6 +333,12 @@ class RunConfig(Section):
             raise ValueError(
                 f"placement.num_rollout_gpus ({place.num_rollout_gpus}) must be a multiple of "
                 f"rollout.tensor_parallel ({rollout.tensor_parallel})"
+            )
+        if (place.max_rollout_gpus or place.num_rollout_gpus) < place.num_rollout_gpus:
+            raise ValueError("placement.max_rollout_gpus must not be below placement.num_rollout_gpus")
+        if place.colocated and place.max_rollout_gpus is not None:
+            raise ValueError(
+                "placement.max_rollout_gpus is for engines on GPUs of their own, not for placement.colocated"
             )
         if place.colocated and (place.num_rollout_gpus != place.num_learner_gpus or rollout.tensor_parallel > 1):
             raise ValueError(
@@ -382,3 +391,7 @@ class RunConfig(Section):
     @property
     def num_engines(self) -> int:
         return self.placement.num_rollout_gpus // self.rollout.tensor_parallel
+
+    @property
+    def max_engines(self) -> int:
+        return (self.placement.max_rollout_gpus or self.placement.num_rollout_gpus) // self.rollout.tensor_parallel

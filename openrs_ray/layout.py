@@ -21,9 +21,11 @@ class Layout:
     learner: tuple[dict[str, float], ...]
     rollout: tuple[dict[str, float], ...]
     reward_cpus: float
+    extra_rollout: int = 0
+    """Engines of the first one's size that may be added where the cluster has room."""
 
     def total(self) -> dict[str, float]:
-        """Everything the run asks of the cluster, by resource."""
+        """Everything the run must have of the cluster, by resource."""
         total: dict[str, float] = {"CPU": self.reward_cpus}
         for bundle in (*self.learner, *self.rollout):
             for name, amount in bundle.items():
@@ -51,4 +53,5 @@ def plan_layout(config: RunConfig, device: Device) -> Layout:
         learner=(bundle(1),) * place.num_learner_gpus,
         rollout=(bundle(tensor_parallel),) * config.num_engines,
         reward_cpus=cpus * config.rewards.processes,
+        extra_rollout=config.max_engines - config.num_engines,
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,7 +59,7 @@ class System:
 class WithEnvironment(Placement):
     """The same places, with more environment variables for the rollout workers."""
 
-    environment: dict[str, str]
+    environment: dict[str, str] = field(default_factory=dict)
 
     def rollout_options(self, worker: int) -> dict[str, Any]:
         options = super().rollout_options(worker)
@@ -71,7 +71,7 @@ def build(
     tied: bool,
     worker_class: type[RolloutWorker] = RolloutWorker,
     place: Callable[[RunConfig], Placement] | None = None,
-    report: Callable[[str], None] = lambda text: None,
+    report: Callable[[str], None] = pytest.fail,
     environment: dict[str, str] | None = None,
     vocabulary: int = 64,
     **changes: dict[str, Any],
@@ -130,7 +130,7 @@ def test_engines_hold_the_learners_weights_after_every_push(ray_session: None, t
             for temperature in (1.0, 0.7):
                 completions = system.run(system.sample(version, temperature))
                 assert len(completions) == 16
-                assert {c.worker for c in completions} == set(system.workers.serving)
+                assert {c.worker for c in completions} == {worker.place for worker in system.workers.crew.serving}
                 for c in completions:
                     assert [(s.version, s.start, s.end) for s in c.versions] == [(version, 0, len(c.token_ids))]
                     expected = naive_logprobs(reference, PROBLEMS[c.position].prompt_ids, c.token_ids, temperature)

@@ -1,9 +1,9 @@
 """Rollout workers that die or stall: the others go on with what was theirs, and they come back with the present weights."""
 
 import asyncio
-import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from system import judged_group
 from test_push import PROBLEMS, System, build
 from tiny import naive_logprobs, naive_model
 
+from actors.crew import Member
 from actors.rollout import Request
 from openrs_ray.errors import RunError
 from openrs_ray.samples import Completion
@@ -43,61 +44,82 @@ def assert_sampled_from(system: System, completions: list[Completion], version: 
         np.testing.assert_allclose(c.logprobs, expected.detach().numpy(), atol=1e-3)
 
 
+def places(members: list[Member]) -> list[int]:
+    return [member.place for member in members]
+
+
 def until_started(system: System, workers: list[int]) -> None:
     async def wait() -> None:
-        while system.workers.alive != workers:
+        while sorted(places(system.workers.crew.alive)) != workers:
             await asyncio.sleep(0.1)
 
     system.run(wait())
 
 
-def process(system: System, worker: int) -> psutil.Process:
-    """The worker's actor process; on a CPU its engine is a child of it."""
-    place = system.workers._members[worker].process
-    assert place is not None
-    return psutil.Process(place[1])
+def family(member: Member) -> list[psutil.Process]:
+    """The actor's process and, after it, those of its engine."""
+    assert member.processes is not None
+    return [psutil.Process(pid) for pid, _ in member.processes.born]
 
 
-@pytest.mark.parametrize("whole_actor", [True, False])
-def test_what_a_killed_worker_had_in_hand_is_sampled_by_the_other(
-    ray_session: None, tmp_path: Path, whole_actor: bool
+def engine_of(processes: list[psutil.Process]) -> psutil.Process:
+    return next(process for process in processes if "EngineCore" in " ".join(process.cmdline()))
+
+
+def gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def sample_and(system: System, act: Callable[[], None]) -> list[Completion]:
+    """Completions of version 0; `act` once the first have come."""
+
+    async def sample() -> list[Completion]:
+        found: list[Completion] = []
+        async for batch in system.workers.generate(requests(), 0):
+            if not found:
+                act()
+            found += batch
+        return found
+
+    return system.run(sample())
+
+
+@pytest.mark.parametrize(
+    ("victim", "number"), [("actor", signal.SIGKILL), ("engine", signal.SIGKILL), ("engine", signal.SIGSTOP)]
+)
+def test_what_a_worker_had_in_hand_is_sampled_by_the_other(
+    ray_session: None, tmp_path: Path, victim: str, number: signal.Signals
 ) -> None:
+    """Whether it was killed, or its engine, or its engine only says nothing any more."""
     losses: list[str] = []
-    system = build(tmp_path, False, SlowWorker, report=losses.append, learner={"learning_rate": 3e-3}, **TWO)
+    system = build(
+        tmp_path, False, SlowWorker, report=losses.append, push={"deadline_s": 10}, learner={"learning_rate": 3e-3}, **TWO
+    )  # fmt: skip
     try:
         system.run(system.push.push(0))
-        family = process(system, 1).children(recursive=True)
-        engine = next(child for child in family if "EngineCore" in " ".join(child.cmdline()))
-        victim = process(system, 1) if whole_actor else engine
-
-        async def sample_and_kill() -> list[Completion]:
-            found: list[Completion] = []
-            async for batch in system.workers.generate(requests(), 0):
-                if victim.is_running() and not found:
-                    victim.kill()
-                found += batch
-            return found
-
-        completions = system.run(sample_and_kill())
+        lost = system.workers.crew.serving[1]
+        processes = family(lost)
+        chosen = processes[0] if victim == "actor" else engine_of(processes)
+        completions = sample_and(system, lambda: chosen.send_signal(number))
         assert {c.worker for c in completions} == {0}
         assert_sampled_from(system, completions, 0, tmp_path / "policy-0")
         assert len(losses) == 1 and losses[0].startswith("rollout worker 1 is lost")
 
         learn(system, 1, completions)
         until_started(system, [0, 1])
-        assert system.workers.serving == [0], "it serves when a push has reached it, not before"
+        assert all(map(gone, processes)), "nothing may be left of the one that was lost"
+        assert places(system.workers.crew.serving) == [0], "it serves when a push has reached it, not before"
         system.run(system.push.push(1))
-        assert system.workers.serving == [0, 1]
+        assert places(system.workers.crew.serving) == [0, 1]
         completions = system.run(system.sample(1, 1.0))
         assert {c.worker for c in completions} == {0, 1}
         assert_sampled_from(system, completions, 1, tmp_path / "policy-1")
+        assert len(losses) == 1
     finally:
         system.close()
 
 
-def test_an_engine_stopped_in_the_middle_of_a_push_holds_up_nobody(
-    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_engine_stopped_in_the_middle_of_a_push_holds_up_nobody(ray_session: None, tmp_path: Path) -> None:
     mark = tmp_path / "stall-once"
     mark.touch()
     losses: list[str] = []
@@ -109,49 +131,55 @@ def test_an_engine_stopped_in_the_middle_of_a_push_holds_up_nobody(
     try:
         system.run(system.push.push(0))
         learn(system, 1, system.run(system.sample(0, 1.0)))
+        both = [family(member) for member in system.workers.crew.serving]
         began = time.monotonic()
         system.run(system.push.push(1))
         assert time.monotonic() - began < 2 * deadline_s
         assert not mark.exists() and len(losses) == 1
-        (survivor,) = system.workers.serving
+        (survivor,) = places(system.workers.crew.serving)
         completions = system.run(system.sample(1, 1.0))
         assert {c.worker for c in completions} == {survivor}
         assert_sampled_from(system, completions, 1, tmp_path / "policy-1")
         learn(system, 2, completions)
         until_started(system, [0, 1])
+        assert all(map(gone, both[1 - survivor])) and not any(map(gone, both[survivor]))
         system.run(system.push.push(2))
-        assert system.workers.serving == [0, 1]
+        assert sorted(places(system.workers.crew.serving)) == [0, 1]
         assert_sampled_from(system, system.run(system.sample(2, 1.0)), 2, tmp_path / "policy-2")
     finally:
         system.close()
 
 
 def test_the_only_worker_dies_and_the_step_goes_on_when_it_is_back(ray_session: None, tmp_path: Path) -> None:
-    system = build(tmp_path, True, learner={"learning_rate": 3e-3})
+    losses: list[str] = []
+    system = build(tmp_path, True, report=losses.append, learner={"learning_rate": 3e-3})
     try:
         system.run(system.push.push(0))
         learn(system, 1, system.run(system.sample(0, 1.0)))
         system.run(system.push.push(1))
         system.workers.revive = lambda: system.push.push(system.push.version)
-        os.kill(process(system, 0).pid, signal.SIGKILL)
+        family(system.workers.crew.serving[0])[0].kill()
         assert_sampled_from(system, system.run(system.sample(1, 1.0)), 1, tmp_path / "policy-1")
+        assert len(losses) == 1
     finally:
         system.close()
 
 
-def test_a_worker_that_never_comes_to_serve_ends_the_run(ray_session: None, tmp_path: Path) -> None:
-    system = build(tmp_path, False)
+def test_a_worker_that_never_comes_to_serve_is_given_up(ray_session: None, tmp_path: Path) -> None:
+    losses: list[str] = []
+    system = build(tmp_path, False, report=losses.append)
+
+    async def lose() -> None:
+        (member,) = system.workers.crew.alive
+        system.workers.crew.lost(member, "again")
+
     try:
         for _ in range(2):
-            system.run(_lose(system))
+            system.run(lose())
             until_started(system, [0])
-        with pytest.raises(
-            RunError, match="rollout worker 0 was lost 3 times without having served, last because: again"
-        ):
-            system.run(_lose(system))
+        system.run(lose())
+        with pytest.raises(RunError, match="no rollout worker is left; the last one was lost because: again"):
+            system.run(system.push.push(0))
+        assert losses[-1] == "rollout worker 0 is given up after 3 failures in a row" and len(losses) == 4
     finally:
         system.close()
-
-
-async def _lose(system: System) -> None:
-    system.workers.lost(0, "again")

@@ -3,7 +3,6 @@
 import socket
 import threading
 import time
-from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,11 +40,10 @@ def test_gloo_brings_the_bytes_of_rank_0_to_all() -> None:
     groups = join_all(3, 20)
     sent = torch.randint(0, 256, (100_003,), dtype=torch.uint8)
     buffers = [sent.clone(), torch.zeros_like(sent), torch.zeros_like(sent)]
-    threads = [threading.Thread(target=g.broadcast, args=(b,)) for g, b in zip(groups, buffers, strict=True)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for group, buffer in zip(groups, buffers, strict=True):
+        group.broadcast(buffer)
+    for group in groups:
+        group.wait()
     assert torch.equal(buffers[1], sent) and torch.equal(buffers[2], sent)
 
 
@@ -54,6 +52,7 @@ def test_a_receiver_whose_sender_is_silent_gives_up_at_its_deadline() -> None:
     began = time.monotonic()
     with pytest.raises(RunError, match="did not get through"):
         receiver.broadcast(torch.zeros(1000, dtype=torch.uint8))
+        receiver.wait()
     assert time.monotonic() - began < 10
 
 
@@ -62,7 +61,17 @@ def test_a_sender_whose_receiver_is_silent_gives_up_at_its_deadline() -> None:
     began = time.monotonic()
     with pytest.raises(RunError, match="did not get through"):
         sender.broadcast(torch.zeros(256 << 20, dtype=torch.uint8))  # more than any socket buffer takes
+        sender.wait()
     assert time.monotonic() - began < 10
+
+
+def test_a_sender_need_not_wait_to_its_deadline() -> None:
+    sender, _ = join_all(2, 8)
+    began = time.monotonic()
+    sender.broadcast(torch.zeros(256 << 20, dtype=torch.uint8))
+    with pytest.raises(RunError, match="did not get through"):
+        sender.wait(until=began + 1)
+    assert time.monotonic() - began < 4
 
 
 def test_joining_a_group_that_nobody_else_joins_ends_with_a_sentence() -> None:
@@ -75,9 +84,17 @@ def test_a_disabled_nccl_communicator_is_an_error(monkeypatch: pytest.MonkeyPatc
     from vllm.distributed import utils
     from vllm.distributed.device_communicators import pynccl
 
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)  # there is none without a GPU
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(pynccl, "PyNcclCommunicator", lambda group, device: SimpleNamespace(**state))
     monkeypatch.setattr(utils.StatelessProcessGroup, "create", lambda *arguments, **options: None)
     with pytest.raises(RunError, match="NCCL is disabled on rank 3"):
         NcclGroup("127.0.0.1", 1, 3, 4, CPU, 1.0)
+
+
+def test_an_nccl_communicator_that_never_comes_about_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm.distributed import utils
+    from vllm.distributed.device_communicators import pynccl
+
+    monkeypatch.setattr(pynccl, "PyNcclCommunicator", lambda group, device: threading.Event().wait())
+    monkeypatch.setattr(utils.StatelessProcessGroup, "create", lambda *arguments, **options: None)
+    with pytest.raises(RunError, match=r"rank 1 of 2 could not join|did not bring the members .* together within 1 s"):
+        join_group("nccl", "127.0.0.1", 1, 1, 2, "127.0.0.1", CPU, 1.0)

@@ -59,7 +59,8 @@ async def compare(config: RunConfig, prepared: Prepared, placement: "Placement",
         return (await learners._all(method, deadline_s, method, *arguments))[0]
 
     async def receiver(method: str, *arguments: Any) -> Any:
-        return (await workers._each([0], "in_engine", method, method, *arguments))[0]
+        (worker,) = workers.crew.alive
+        return await worker.ask(deadline_s, "in_engine", method, method, *arguments)
 
     async def ours(version: int) -> tuple[float, ...]:
         await asyncio.gather(sender("mark_memory"), receiver("mark_memory"))

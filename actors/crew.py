@@ -1,0 +1,193 @@
+"""The rollout workers' coming and going: who is lost is replaced while the others go on, who finds room joins them.
+
+Life of a worker: starting (placed, its engine comes up) -> started (waits for weights) -> serving (since a push reached it, with
+proof) -> lost, for whatever reason: its processes are ended and another worker starts in its place. A Member is one such
+life; it is never used again under another one's name, so what is heard late of a lost worker cannot harm its replacement.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from actors.ending import Processes, end_actor
+from actors.placement import Placement
+from actors.waiting import within
+from openrs_ray.errors import RunError
+
+_FAILURES = 3
+"""A place whose workers fail so often in a row without having served has a fault that starting again does not mend."""
+_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+"""Between two tries to start a worker, doubled after each."""
+_STOP_S = 30.0
+
+
+@dataclass(eq=False)
+class Member:
+    """One rollout worker, from its start to its loss."""
+
+    place: int
+    """Its number among the workers, which its replacement will have too."""
+    actor: Any
+    state: Literal["starting", "started", "serving", "lost"] = "starting"
+    processes: Processes | None = None
+    """Once it is placed."""
+    joined: bool = False
+    """Whether it is in the push group that the present learner has made for it."""
+    probed: bool = False
+    """Whether its log-probabilities have been compared with the learner's."""
+    sampling: int = 0
+    """Completions it has been asked for and has not finished."""
+
+    @property
+    def name(self) -> str:
+        return f"rollout worker {self.place}"
+
+    async def ask(self, deadline_s: float, method: str, what: str, *arguments: Any) -> Any:
+        """What the worker's method returns. Lost when the worker dies or is late."""
+        return await within(deadline_s, self.name, what, getattr(self.actor, method).remote(*arguments))
+
+    async def start(self, deadline_s: float) -> None:
+        """Start the engine of a worker that is placed."""
+        await self.ask(deadline_s, "start", "start its engine")
+        self.processes = await self.ask(deadline_s, "processes", "name its processes")
+        self.state = "started"
+
+    async def end(self) -> None:
+        self.state = "lost"
+        await end_actor(self.actor, self.processes)
+
+
+class Crew:
+    """All members. `report` is told of every one that is lost, given up or added."""
+
+    def __init__(
+        self, placement: Placement, new: Callable[[int], Any], deadline_s: float, report: Callable[[str], None]
+    ) -> None:
+        """`new` makes the actor for a place. `deadline_s`: for being placed, and for starting an engine."""
+        self._placement = placement
+        self._new = new
+        self._deadline_s = deadline_s
+        self._report = report
+        self._members = {place: Member(place, new(place)) for place in range(len(placement.layout.rollout))}
+        self._coming: dict[int, asyncio.Task[None]] = {}
+        self._failures: Counter[int] = Counter()
+        self._last_reason: object = ""
+        self.starting = asyncio.Lock()
+        """Held while a replacement's engine starts, and by whoever needs that none does."""
+
+    @property
+    def serving(self) -> list[Member]:
+        return [member for member in self._members.values() if member.state == "serving"]
+
+    @property
+    def alive(self) -> list[Member]:
+        """Those that have started and are not known to be lost."""
+        return [member for member in self._members.values() if member.state in ("started", "serving")]
+
+    async def start(self) -> None:
+        """Start the first members, all at once; RunError if one does not."""
+        await asyncio.gather(*(self._start(member) for member in self._members.values()))
+
+    async def _start(self, member: Member) -> None:
+        member.processes = await member.ask(self._deadline_s, "processes", "be placed")
+        await member.start(self._deadline_s)
+
+    def serve(self, members: Iterable[Member]) -> None:
+        """These hold the present weights: they sample from now on."""
+        for member in members:
+            if member.state != "lost":
+                member.state = "serving"
+                self._failures[member.place] = 0
+
+    def lost(self, member: Member, reason: object) -> None:
+        """End what is left of a member and start another in its place; nothing if it is known to be lost."""
+        if member.state in ("starting", "lost"):
+            return
+        if member.state != "serving":
+            self._failures[member.place] += 1
+        member.state = "lost"
+        self._last_reason = reason
+        self._report(f"{member.name} is lost, the others go on: {reason}")
+        self._coming[member.place] = asyncio.ensure_future(self._replace(member))
+
+    async def _replace(self, member: Member) -> None:
+        await member.end()
+        if self._placement.is_extra(member.place):
+            self._give_up(member.place)  # `_grow` sees whether there is room for another
+        else:
+            await self._bring(member.place)
+
+    async def _bring(self, place: int) -> None:
+        """Start a worker in a place, however long it takes to get one, unless it fails too often."""
+        pause = _PAUSE_S
+        while self._failures[place] < _FAILURES:
+            member = self._members[place] = Member(place, self._new(place))
+            try:
+                member.processes = await member.ask(self._deadline_s, "processes", "be placed")
+                async with self.starting:
+                    await member.start(self._deadline_s)
+                return
+            except RunError as error:
+                await member.end()
+                self._last_reason = error
+                if member.processes is not None:
+                    self._failures[place] += 1
+                elif self._placement.is_extra(place):
+                    break
+                self._report(f"{member.name} has not started yet: {error}")
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+        self._give_up(place)
+
+    def _give_up(self, place: int) -> None:
+        del self._members[place]
+        if self._placement.is_extra(place):
+            self._placement.leave(place)
+        else:
+            self._report(f"rollout worker {place} is given up after {_FAILURES} failures in a row")
+
+    def grow(self) -> None:
+        """Have more workers where the cluster has room for them."""
+        taken = self._members.keys() | {place for place, task in self._coming.items() if not task.done()}
+        for place in self._placement.extra_places(taken):
+            self._report(f"the cluster has room for rollout worker {place}, which is started")
+            self._coming[place] = asyncio.ensure_future(self._bring(place))
+
+    async def ready(self) -> list[Member]:
+        """Members that can take a push; where there is none, waits until one has started again.
+
+        Raises:
+            RunError: none has within the deadline, or every place was given up.
+        """
+        for task in self._coming.values():
+            if task.done():
+                task.result()  # a mistake of ours
+        if not self.alive:
+            await within(self._deadline_s, "the rollout workers", "start again", self._first())
+        return self.alive
+
+    async def _first(self) -> None:
+        while not self.alive:
+            coming = {task for task in self._coming.values() if not task.done()}
+            if not coming:
+                raise RunError(f"no rollout worker is left; the last one was lost because: {self._last_reason}")
+            await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED)
+
+    async def stop(self) -> None:
+        """End all engines, those that are starting too."""
+        for task in self._coming.values():
+            task.cancel()
+        await asyncio.gather(*self._coming.values(), return_exceptions=True)
+        await asyncio.gather(*(self._stop(member) for member in self._members.values()))
+
+    async def _stop(self, member: Member) -> None:
+        try:
+            if member.state in ("started", "serving"):
+                await member.ask(_STOP_S, "stop", "stop its engine")
+            else:
+                await member.end()
+        except RunError as error:
+            self._report(f"while stopping: {error}")
+            await member.end()
