@@ -175,7 +175,8 @@ class Trainer:
         self._metrics = MetricsLog(self._config.run.path, self._attempt)
         self._display.status("pushing the first weights")
         await self._push.connect()
-        await self._push.push(self.progress.step)
+        async with self._weights:
+            await self._with_learner(lambda: self._push.push(self.progress.step))
 
     async def _start_actors(self, checkpoint: Checkpoint | None) -> None:
         if self._config.placement.colocated:

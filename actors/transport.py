@@ -71,7 +71,8 @@ class GlooGroup:
                 work.wait(timedelta(seconds=max(0.001, until - time.monotonic())))
 
     def close(self) -> None:
-        del self._group, self._store
+        # A broadcast that hangs holds up the group's end until its own deadline: nobody need wait for that.
+        Thread(target=self.__dict__.clear, daemon=True).start()
 
 
 @contextmanager

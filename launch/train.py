@@ -1,4 +1,4 @@
-"""`python -m launch.train RECIPE [--dotted.field VALUE ...] [--dry-run] [--resume]`: the main job."""
+"""`python -m launch.train RECIPE [--dotted.field VALUE ...] [--dry-run] [--resume] [--restart]`: the main job."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from openrs_ray.atomic import write_json
-from openrs_ray.checkpoints import run_lock
+from openrs_ray.checkpoints import CheckpointStore, run_lock
 from openrs_ray.config import RunConfig
 from openrs_ray.display import RunDisplay, summary_table
 from openrs_ray.errors import RunError, UserError
@@ -35,16 +35,18 @@ class Command:
     overrides: list[str]
     dry_run: bool
     resume: bool
+    restart: bool
 
 
 def parse(arguments: list[str]) -> Command:
     """Raises UserError when there is no recipe."""
-    rest = [argument for argument in arguments if argument not in ("--dry-run", "--resume")]
+    flags = ("--dry-run", "--resume", "--restart")
+    rest = [argument for argument in arguments if argument not in flags]
     if not rest or rest[0].startswith("-"):
         raise UserError(
             "the first argument must be a recipe, such as launch/recipes/quickstart.yaml (--help lists all fields)"
         )
-    return Command(Path(rest[0]), rest[1:], "--dry-run" in arguments, "--resume" in arguments)
+    return Command(Path(rest[0]), rest[1:], *(flag in arguments for flag in flags))
 
 
 def main(arguments: list[str]) -> int:
@@ -58,6 +60,8 @@ def main(arguments: list[str]) -> int:
         config = load_config(command.recipe, command.overrides)
         if command.dry_run:
             return _dry_run(config, console)
+        if command.restart:
+            return _supervised(config, console)
         with run_lock(config.run.path):
             check_run(config, command.resume)
             return _train(config, command, console)
@@ -66,6 +70,17 @@ def main(arguments: list[str]) -> int:
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:  # before the run has begun; later Ctrl-C is a wish to stop, see `_attempt`
         return 128 + signal.SIGINT
+
+
+def _supervised(config: RunConfig, console: Console) -> int:
+    from launch.supervise import supervise
+
+    store = CheckpointStore(config.run.path / "checkpoints")
+    return supervise(
+        [sys.executable, *(argument for argument in sys.orig_argv[1:] if argument != "--restart")],
+        lambda: max((checkpoint.step for checkpoint in store.checkpoints()), default=-1),
+        lambda text: console.print(text, markup=False, soft_wrap=True),
+    )
 
 
 def check_run(config: RunConfig, resume: bool) -> None:

@@ -135,7 +135,11 @@ def check_resumable(saved: dict[str, Any], now: RunConfig) -> None:
 def help_text(width: int = 100) -> str:
     """Every dotted field with its type, default and sentence, by section; no line is longer than `width`."""
     lines = [
-        "python -m launch.train RECIPE [--dotted.field VALUE ...] [--dry-run] [--resume]",
+        "python -m launch.train RECIPE [--dotted.field VALUE ...] [--dry-run] [--resume] [--restart]",
+        "",
+        "--dry-run  Say what the run would do and need, and start nothing.",
+        "--resume   Go on with the run from its last checkpoint, or begin it.",
+        "--restart  Start the run again from its last checkpoint whenever its process dies or it breaks.",
         "",
         *textwrap.wrap("VALUE is written as in YAML: 2e-6, true, null, [a, b], {accuracy: 2.0}.", width),
     ]

@@ -71,6 +71,8 @@ def test_a_sender_need_not_wait_to_its_deadline() -> None:
     sender.broadcast(torch.zeros(256 << 20, dtype=torch.uint8))
     with pytest.raises(RunError, match="did not get through"):
         sender.wait(until=began + 1)
+    sender.close()
+    del sender
     assert time.monotonic() - began < 4
 
 

@@ -1,0 +1,66 @@
+"""`launch.train ... --restart`: starts the run again from its last checkpoint when its process dies or it breaks."""
+
+import ctypes
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+_PR_SET_PDEATHSIG = 1
+_PAUSE_S = 5.0
+TRIES = 5
+"""So many in a row that save nothing new are the last ones."""
+
+
+def supervise(
+    command: Sequence[str], saved: Callable[[], int], say: Callable[[str], None], pause_s: float = _PAUSE_S
+) -> int:
+    """Run `command` until it ends with exit code 0 or 2, was asked to stop, or TRIES tries in a row have saved nothing new.
+
+    SIGINT and SIGTERM are handed on to it. From the second try on it gets `--resume`.
+
+    Args:
+        saved: the step of the newest checkpoint, or -1.
+
+    Returns:
+        the exit code of the last try, 128 + signal where a signal ended it.
+    """
+    asked: list[int] = []
+    child: subprocess.Popen[bytes] | None = None
+
+    def hand_on(number: int, _: object) -> None:
+        asked.append(number)
+        if child is not None:
+            child.send_signal(number)
+
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        best, in_vain = saved(), 0
+        while True:
+            # A session of its own: Ctrl-C in a terminal would otherwise reach it twice, which means "at once".
+            child = subprocess.Popen(command, start_new_session=True, preexec_fn=_end_with_parent)
+            code = child.wait()
+            code = 128 - code if code < 0 else code
+            if asked or code in (0, 2):
+                return code
+            now = saved()
+            in_vain = 0 if now > best else in_vain + 1
+            best = max(best, now)
+            if in_vain == TRIES:
+                say(f"{TRIES} tries in a row ended without a new checkpoint: the run is not started again")
+                return code
+            say(
+                f"the run ended with exit code {code} and is started again from its last checkpoint (step {max(now, 0)})"
+            )
+            time.sleep(pause_s)
+            command = command if "--resume" in command else [*command, "--resume"]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_with_parent() -> None:
+    """The run saves and stops when this process is killed: nobody would know of it any more."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
