@@ -9,9 +9,12 @@ import numpy as np
 from actors.rollout import Request
 from actors.rollouts import RolloutWorkers
 from actors.waiting import within
-from openrs_ray.errors import RunError
+from openrs_ray.errors import Lost, RunError
 from openrs_ray.rewards.records import JudgeItem
 from openrs_ray.samples import Completion, Group, Problem, Verdict
+
+_POOL_PAUSE_S = 2.0
+"""Before a pool that was lost is asked again."""
 
 Decode = Callable[[Sequence[np.ndarray]], list[str]]
 """Token ids of several completions to their texts, special tokens left out."""
@@ -23,11 +26,21 @@ class Collector:
     A batch of completions goes to the reward pool the moment it leaves the engine, so that checking hides behind sampling.
     """
 
-    def __init__(self, workers: RolloutWorkers, reward_pool: Any, decode: Decode, judge_deadline_s: float) -> None:
+    def __init__(
+        self,
+        workers: RolloutWorkers,
+        reward_pool: Any,
+        decode: Decode,
+        judge_deadline_s: float,
+        report: Callable[[str], None],
+    ) -> None:
+        """`reward_pool`: an actor that Ray starts again when it dies; `report` is told when that happens."""
         self._workers = workers
         self._reward_pool = reward_pool
         self._decode = decode
         self._judge_deadline_s = judge_deadline_s
+        self._report = report
+        self._pool_lost = False
 
     async def collect(
         self, drawn: Sequence[tuple[int, Problem]], requests: Sequence[Request], version: int
@@ -81,12 +94,22 @@ class Collector:
             JudgeItem(text, len(completion.token_ids), completion.finish_reason, gold[completion.position])
             for text, completion in zip(texts, batch, strict=True)
         ]
-        return await within(
-            self._judge_deadline_s,
-            "the reward pool",
-            f"judge {len(items)} completions",
-            self._reward_pool.judge.remote(items),
-        )
+        what = f"judge {len(items)} completions"
+        return await within(self._judge_deadline_s, "the reward pool", what, self._verdicts(items, what))
+
+    async def _verdicts(self, items: Sequence[JudgeItem], what: str) -> list[Verdict]:
+        """From the pool, or from the one that Ray starts in its place: judging twice does no harm."""
+        while True:
+            asked = self._reward_pool.judge.remote(items)
+            try:
+                verdicts: list[Verdict] = await within(self._judge_deadline_s, "the reward pool", what, asked)
+                self._pool_lost = False
+                return verdicts
+            except Lost as error:
+                if not self._pool_lost:
+                    self._pool_lost = True
+                    self._report(f"the reward pool is lost and asked again until it is back: {error}")
+                await asyncio.sleep(_POOL_PAUSE_S)
 
 
 def _group(

@@ -53,8 +53,10 @@ from openrs_ray.seeds import completion_seed
 
 T = TypeVar("T")
 
-_REBUILDS = 3
+_REBUILDS = 6
 """So often in a row a lost learner is rebuilt for the same piece of work."""
+_REBUILD_PAUSE_S = 2.0
+"""Before the first of them, doubled before each further one: Ray takes up to a minute to see that a node is gone."""
 
 
 class Stopped(Exception):
@@ -141,12 +143,10 @@ class Trainer:
             config, placement, prepared.model_path, prepared.eos_ids, worker_class, display.warn
         )
         self._workers.revive = self._revive
-        # Judging twice does no harm: Ray itself starts the pool's actor again and repeats what was in hand.
-        again = {"max_restarts": -1, "max_task_retries": 3}
         self._rewards: Any = (
-            ray.remote(reward_class).options(**placement.reward_options(), **again).remote(config.rewards)
+            ray.remote(reward_class).options(**placement.reward_options(), max_restarts=-1).remote(config.rewards)
         )
-        self._collector = Collector(self._workers, self._rewards, self._decode, config.rollout.deadline_s)
+        self._collector = Collector(self._workers, self._rewards, self._decode, config.rollout.deadline_s, display.warn)
         self._push = WeightPush(
             self._learners, self._workers, placement.layout.transport, config.push, probe_batch(prepared.problems)
         )
@@ -267,17 +267,17 @@ class Trainer:
 
     async def _with_learner(self, act: Callable[[], Awaitable[T]]) -> T:
         """What `act` gives, `_weights` being held; a lost learner is rebuilt as of the last finished step first."""
-        for left in reversed(range(_REBUILDS)):
+        for rebuilds in range(_REBUILDS):
             try:
                 if self._learner_lost:
                     await self._rebuild_learner()
                 return await act()
             except LearnerLost as error:
                 self._learner_lost = True
-                if not left:
-                    raise
                 self._display.warn(f"the learner is lost and is rebuilt from the last checkpoint: {error}")
-        raise AssertionError("the last attempt returns or raises")
+                await asyncio.sleep(_REBUILD_PAUSE_S * 2**rebuilds)
+        await self._rebuild_learner()
+        return await act()
 
     async def _rebuild_learner(self) -> None:
         """All ranks anew; the steps since the checkpoint are trained again from the record, not sampled or counted again."""

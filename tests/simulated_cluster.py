@@ -30,10 +30,14 @@ class SimulatedCluster:
         self.nodes.remove(node)
         self._cluster.remove_node(node, allow_graceful=False)
 
-    def processes(self) -> list[psutil.Process]:
-        """All that run on its nodes, the head's apart."""
-        raylets = [psutil.Process(node.all_processes["raylet"][0].process.pid) for node in self.nodes]
-        return [process for raylet in raylets for process in raylet.children(recursive=True)]
+    def processes(self, name: str) -> list[psutil.Process]:
+        """Those of that name on the nodes, the head apart."""
+        return [process for node in self.nodes for process in _named(node, name)]
+
+    def node_of(self, name: str) -> Any:
+        """The only node with such a process."""
+        (node,) = (node for node in self.nodes if _named(node, name))
+        return node
 
     def close(self) -> None:
         self._cluster.shutdown()
@@ -46,3 +50,15 @@ def simulated_cluster() -> Iterator[SimulatedCluster]:
         yield cluster
     finally:
         cluster.close()
+
+
+def _named(node: Any, name: str) -> list[psutil.Process]:
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    return [process for process in raylet.children(recursive=True) if name in " ".join(_command(process))]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []

@@ -55,22 +55,12 @@ def kill(victim: str, run: subprocess.Popen[bytes], cluster: SimulatedCluster, c
         return
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        if victim == "driver":
-            found = psutil.Process(run.pid).children()
-        else:
-            found = [process for process in cluster.processes() if victim in " ".join(_command(process))]
+        found = psutil.Process(run.pid).children() if victim == "driver" else cluster.processes(victim)
         if found:
             chance.choice(found).kill()
             return
         time.sleep(0.2)
     raise AssertionError(f"no {victim} came back within 120 s")
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """A step's completions and verdicts become groups, also when the reward pool loses a process to one of them."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Sequence
 
@@ -18,7 +20,7 @@ from openrs_ray import config
 from openrs_ray.errors import RunError
 from openrs_ray.grpo import advantages
 from openrs_ray.rewards.pool import CheckPool
-from openrs_ray.samples import Completion, Problem, Status, VersionSpan
+from openrs_ray.samples import Completion, Group, Problem, Status, VersionSpan
 
 DEADLINE_S = 1.0
 PROBLEMS = [Problem(i, str(i), (1, 2), ("1",)) for i in range(3)]
@@ -52,6 +54,9 @@ class PoisonedPool(RewardPool):
         self._pool.close()
         self._pool = CheckPool(poisoned_checks.judge_text, 2, DEADLINE_S, 1.0)
 
+    async def process(self) -> int:
+        return os.getpid()
+
 
 def decode(completions: Sequence[np.ndarray]) -> list[str]:
     return ["hang" if list(ids) == [41, 2] else f"reward {ids[1]}" for ids in completions]
@@ -62,7 +67,7 @@ def test_a_poisoned_answer_costs_its_own_verdict_and_nothing_else(ray_session: N
     try:
         ray.get(pool.counts.remote(), timeout=60)
         began = time.monotonic()
-        groups = asyncio.run(Collector(Engines(), pool, decode, 60).collect(DRAWN, REQUESTS, 7))
+        groups = asyncio.run(Collector(Engines(), pool, decode, 60, pytest.fail).collect(DRAWN, REQUESTS, 7))
         assert time.monotonic() - began < 20
         assert ray.get(pool.counts.remote(), timeout=60)["replaced"] == 1
     finally:
@@ -85,12 +90,39 @@ def test_a_poisoned_answer_costs_its_own_verdict_and_nothing_else(ray_session: N
     assert groups[1].verdicts[2].status is Status.TIMEOUT
 
 
+def test_what_a_killed_pool_had_in_hand_is_judged_again(ray_session: None) -> None:
+    pool = ray.remote(PoisonedPool).options(max_restarts=-1).remote(config.Rewards(processes=1))
+    victim = ray.get(pool.process.remote(), timeout=60)
+    losses: list[str] = []
+
+    async def collect_and_kill() -> list[Group]:
+        collecting = asyncio.ensure_future(
+            Collector(Engines(), pool, decode, 60, losses.append).collect(DRAWN, REQUESTS, 7)
+        )
+        await asyncio.sleep(0.5)  # a second before the check that hangs is given up
+        os.kill(victim, signal.SIGKILL)
+        return await collecting
+
+    try:
+        groups = asyncio.run(collect_and_kill())
+        assert ray.get(pool.process.remote(), timeout=60) != victim
+    finally:
+        ray.get(pool.close.remote(), timeout=60)
+        ray.kill(pool)
+    for group in groups:
+        expected = [0.0, 1.0, np.nan if group.position == 41 else 2.0, 3.0]
+        np.testing.assert_array_equal(group.rewards(), expected)
+    assert len(losses) == 1 and losses[0].startswith("the reward pool is lost")
+
+
 def test_lost_completions_are_an_error(ray_session: None) -> None:
     pool = ray.remote(PoisonedPool).remote(config.Rewards(processes=1))
     try:
         with pytest.raises(RunError, match="lost 1 of 12 completions"):
             asyncio.run(
-                Collector(Engines(lost=1), pool, lambda ids: ["reward 0"] * len(ids), 60).collect(DRAWN, REQUESTS, 7)
+                Collector(Engines(lost=1), pool, lambda ids: ["reward 0"] * len(ids), 60, pytest.fail).collect(
+                    DRAWN, REQUESTS, 7
+                )
             )
     finally:
         ray.get(pool.close.remote(), timeout=60)

@@ -26,7 +26,6 @@ def test_a_node_that_joins_is_used_and_one_that_goes_is_done_without(
     recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", 2000, **changes)
     run, log = tmp_path / "run", tmp_path / "log"
     with simulated_cluster() as cluster:
-        cluster.add()  # the learner's: it starts first
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
         process = start([str(recipe), "--placement.wait_s", "120"], log, script="fake_gpus.py")
 
@@ -41,8 +40,10 @@ def test_a_node_that_joins_is_used_and_one_that_goes_is_done_without(
         def served_by(workers: set[int]) -> Callable[[], bool]:
             return lambda: workers_of_step() == workers
 
-        first = cluster.add()
+        cluster.add()
+        cluster.add()
         until(served_by({0}))
+        first = cluster.node_of("RolloutWorker")
         second = cluster.add()
         until(served_by({0, 1}))
         assert "the cluster has room for rollout worker 1" in log.read_text()
