@@ -5,7 +5,7 @@ import socket
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -105,17 +105,18 @@ def _device(config: RunConfig, gpus: float) -> Device:
 class Placement:
     """Reserved places, one per actor, and the environment each kind of actor starts in.
 
-    Ray gives a reserved place that its node took away a new one as soon as another node has room. Engines beyond those of the
-    layout have places of their own, asked for when there is room, and left when they end.
+    Ray gives a reserved place whose node went away a new one as soon as another node has room; since the places of one group
+    come back together only, every engine and the reward pool have groups of their own. Engines beyond those of the layout get
+    theirs when there is room, and leave them when they end.
     """
 
     layout: Layout
     threads: int
     learner_group: PlacementGroup
-    rollout_group: PlacementGroup
-    """Holds one bundle per engine and last the reward pool's; on shared GPUs it is the learner's group itself."""
-    extra_groups: dict[int, PlacementGroup] = field(default_factory=dict)
-    """By number of the engine."""
+    """On shared GPUs the engines', too."""
+    reward_group: PlacementGroup
+    rollout_groups: dict[int, PlacementGroup]
+    """By number of the engine; none on shared GPUs."""
 
     def learner_options(self, rank: int) -> dict[str, Any]:
         return self._options(self.learner_group, rank, self.layout.learner[rank], self._threads())
@@ -132,12 +133,12 @@ class Placement:
             }
         if self.layout.transport == "ipc":
             variables |= {"VLLM_ALLOW_INSECURE_SERIALIZATION": "1"}  # GPU memory handles are not plain data
-        if self.is_extra(worker):
-            bundle = self.layout.rollout[0]
-            group = self.extra_groups.get(worker) or placement_group([bundle])
-            self.extra_groups[worker] = group
-            return self._options(group, 0, bundle, variables)
-        return self._options(self.rollout_group, worker, self.layout.rollout[worker], variables)
+        if self.layout.colocated:
+            return self._options(self.learner_group, worker, self.layout.rollout[worker], variables)
+        bundle = self.layout.rollout[0]
+        if worker not in self.rollout_groups:
+            self.rollout_groups[worker] = placement_group([bundle])
+        return self._options(self.rollout_groups[worker], 0, bundle, variables)
 
     def is_extra(self, worker: int) -> bool:
         return worker >= len(self.layout.rollout)
@@ -154,12 +155,11 @@ class Placement:
 
     def leave(self, worker: int) -> None:
         """Give an extra engine's place back."""
-        if group := self.extra_groups.pop(worker, None):
+        if group := self.rollout_groups.pop(worker, None):
             remove_placement_group(group)
 
     def reward_options(self) -> dict[str, Any]:
-        last = len(self.layout.rollout)
-        return self._options(self.rollout_group, last, {"CPU": self.layout.reward_cpus}, {"CUDA_VISIBLE_DEVICES": ""})
+        return self._options(self.reward_group, 0, {"CPU": self.layout.reward_cpus}, {"CUDA_VISIBLE_DEVICES": ""})
 
     def _options(
         self, group: PlacementGroup, index: int, bundle: dict[str, float], variables: dict[str, str]
@@ -174,12 +174,12 @@ class Placement:
     def _threads(self) -> dict[str, str]:
         return {"OMP_NUM_THREADS": str(self.threads)} if self.layout.device == "cpu" else {}
 
+    def groups(self) -> list[PlacementGroup]:
+        return [self.learner_group, *self.rollout_groups.values(), self.reward_group]
+
     def release(self) -> None:
-        for worker in list(self.extra_groups):
-            self.leave(worker)
-        remove_placement_group(self.rollout_group)
-        if not self.layout.colocated:
-            remove_placement_group(self.learner_group)
+        for group in self.groups():
+            remove_placement_group(group)
 
 
 def reserve(config: RunConfig, layout: Layout) -> Placement:
@@ -188,17 +188,20 @@ def reserve(config: RunConfig, layout: Layout) -> Placement:
     Raises:
         UserError: the cluster does not have what the layout asks; says what it has.
     """
-    reward = {"CPU": layout.reward_cpus}
+    slots = layout.learner
     if layout.colocated:
-        shared = [{name: 2 * amount for name, amount in bundle.items()} for bundle in layout.learner]
-        learner = rollout = placement_group([*shared, reward], strategy="STRICT_PACK")
-    else:
-        learner = placement_group(list(layout.learner), strategy="STRICT_PACK")
-        rollout = placement_group([*layout.rollout, reward], strategy="PACK")
+        slots = tuple({name: 2 * amount for name, amount in bundle.items()} for bundle in layout.learner)
+    engines = {} if layout.colocated else dict(enumerate(layout.rollout))
     threads = config.placement.threads or os.cpu_count() or 1
-    placement = Placement(layout, threads, learner, rollout)
+    placement = Placement(
+        layout,
+        threads,
+        learner_group=placement_group(list(slots), strategy="STRICT_PACK"),  # first: it needs one node for all
+        rollout_groups={engine: placement_group([bundle]) for engine, bundle in engines.items()},
+        reward_group=placement_group([{"CPU": layout.reward_cpus}]),
+    )
     deadline = time.monotonic() + config.placement.wait_s
-    for group in (learner, rollout):
+    for group in placement.groups():
         if not group.wait(max(0.1, deadline - time.monotonic())):
             placement.release()
             raise UserError(

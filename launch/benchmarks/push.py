@@ -39,7 +39,7 @@ def nccl_on_one_gpu(shared: "Placement") -> "Placement":
             return alone(super().rollout_options(worker), "rollout")
 
     layout = replace(shared.layout, transport="nccl")
-    return OneGpu(layout, shared.threads, shared.learner_group, shared.rollout_group)
+    return OneGpu(**vars(shared) | {"layout": layout})
 
 
 async def compare(config: RunConfig, prepared: Prepared, placement: "Placement", rounds: int) -> tuple[Side, Side]:
