@@ -96,19 +96,19 @@ def check_run(config: RunConfig, resume: bool) -> None:
     check_resumable(_read_saved(saved), config)
 
 
-def begin_run(config: RunConfig, fingerprint: str) -> None:
+def begin_run(config: RunConfig, prepared: "Prepared") -> None:
     """Write down what this run is, now that everything it needs is known to be there.
 
     Raises:
         UserError: a run that is continued would no longer mean the same problems.
     """
-    problems = config.run.path / "problems.json"
+    problems, fingerprint = config.run.path / "problems.json", prepared.fingerprint()
     if problems.exists() and _read_saved(problems)["fingerprint"] != fingerprint:
         raise UserError(
             f"the problems in {config.data.path} or the prompts made of them have changed since run {config.run.name} began: "
             "restore them, or choose another run.name"
         )
-    write_json(problems, {"fingerprint": fingerprint})
+    write_json(problems, {"fingerprint": fingerprint, "count": len(prepared.problems)})
     write_json(config.run.path / "config.json", config.model_dump(mode="json"))
 
 
@@ -161,7 +161,7 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
             check_build(config)
             ending.enter_context(connection())
             placement = place(config)
-        begin_run(config, prepared.fingerprint())
+        begin_run(config, prepared)
         for report in prepared.reports:
             console.print(f"data: {report}", markup=False, soft_wrap=True)
         display = ending.enter_context(RunDisplay(config.run.name, config.run.steps, console))

@@ -15,6 +15,7 @@ import pytest
 from commands import ROOT, finish, start, steps_done, tail, wait_until
 from simulated_cluster import SimulatedCluster, simulated_cluster
 
+from launch.account import main as account
 from openrs_ray.attempts import read_attempts
 from openrs_ray.intervals import Interval, mean_interval
 from openrs_ray.record import check_accounting, current_rows
@@ -99,6 +100,7 @@ def test_thirty_random_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert len(read_attempts(run)) == 1 + KILLS["driver"]
     accounting = check_accounting(run, PROBLEMS, COMPLETIONS, STALENESS)
     assert accounting.exact and accounting.steps == steps_done(run), accounting
+    assert account([str(run)]) == 0
     before, after = accuracy(run, range(1, 6)), accuracy(run, range(accounting.steps - 4, accounting.steps + 1))
     LOG.info(f"accuracy of the first and the last 5 of {accounting.steps} steps: {before} -> {after}")
     assert after.low > before.high

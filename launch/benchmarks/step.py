@@ -73,7 +73,7 @@ def system(config: RunConfig, prepared: Prepared) -> tuple[list[float], list[dic
         return seconds
 
     config.run.path.mkdir(parents=True)
-    begin_run(config, prepared.fingerprint())
+    begin_run(config, prepared)
     console = Console(stderr=True, highlight=False)
     with placed(config) as placement, RunDisplay(config.run.name, config.run.steps, console) as display:
         seconds = asyncio.run(run())
