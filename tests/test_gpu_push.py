@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stalling_engines import StallingWorker
 from system import judged_group
 from test_push import PROBLEMS, build
 from tiny import naive_logprobs, naive_model
@@ -62,5 +63,39 @@ def test_engines_hold_the_learners_weights(
             if sleeps:
                 system.run(system.learners.release_memory())
                 system.run(system.workers.wake())
+    finally:
+        system.close()
+
+
+@pytest.mark.timeout(600)
+def test_an_engine_stopped_in_the_middle_of_an_nccl_push_is_replaced(ray_session: None, tmp_path: Path) -> None:
+    """The only engine: the push goes on to the one that starts in its place, and the learner's GPU is free of the broken one."""
+    mark = tmp_path / "stall-once"
+    mark.touch()
+    losses: list[str] = []
+    system = build(
+        tmp_path,
+        False,
+        StallingWorker,
+        place=lambda config: nccl_on_one_gpu(on_gpu(config)),
+        report=losses.append,
+        environment={"STALL_ONCE": str(mark)},
+        vocabulary=6000,
+        model={"dtype": "bfloat16"},
+        learner={"learning_rate": 3e-3},
+        rollout={"gpu_memory_fraction": 0.3, "enforce_eager": True},
+        placement={"device": "gpu", "colocated": True},
+        push={"probe_tolerance": 0.05, "deadline_s": 20},
+    )
+    try:
+        system.run(system.push.push(0))
+        completions = system.run(system.sample(0, 1.0))
+        groups = [judged_group(p.index, p, [c for c in completions if c.position == p.index], 0) for p in PROBLEMS]
+        system.run(system.learners.train(groups, 1))
+        report = system.run(system.push.push(1))
+        assert not mark.exists() and len(losses) == 1
+        assert report.probe_difference is not None and report.probe_difference < 0.05
+        assert {span.version for c in system.run(system.sample(1, 1.0)) for span in c.versions} == {1}
+        assert system.run(system.learners.train(groups, 2)).metrics["grad_norm"] > 0
     finally:
         system.close()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,15 +55,15 @@ class System:
         self.loop.close()
 
 
-@dataclass(frozen=True)
-class WithEnvironment(Placement):
+def with_environment(placement: Placement, environment: dict[str, str]) -> Placement:
     """The same places, with more environment variables for the rollout workers."""
 
-    environment: dict[str, str] = field(default_factory=dict)
+    class WithEnvironment(type(placement)):  # type: ignore[misc]
+        def rollout_options(self, worker: int) -> dict[str, Any]:
+            options: dict[str, Any] = super().rollout_options(worker)
+            return options | {"runtime_env": {"env_vars": options["runtime_env"]["env_vars"] | environment}}
 
-    def rollout_options(self, worker: int) -> dict[str, Any]:
-        options = super().rollout_options(worker)
-        return options | {"runtime_env": {"env_vars": options["runtime_env"]["env_vars"] | self.environment}}
+    return WithEnvironment(**vars(placement))
 
 
 def build(
@@ -81,7 +81,7 @@ def build(
     config = system_config(folder, model, **changes)
     placement = place(config) if place else reserve(config, plan_layout(config, "cpu"))
     if environment:
-        placement = WithEnvironment(**vars(placement), environment=environment)
+        placement = with_environment(placement, environment)
     learners = LearnerGroup(config, placement, str(model))
     workers = RolloutWorkers(config, placement, str(model), (EOS,), worker_class, report)
     probe = [(p.prompt_ids[:1], p.prompt_ids[1:]) for p in PROBLEMS]
