@@ -1,21 +1,26 @@
 """Groups that are sampled ahead of the learner, never further than the staleness bound.
 
 Life of a position: admitted (its completions are requested at once) -> sampled and judged, completion by completion ->
-ready -> taken by a step. With P problems per step and staleness k:
+ready -> taken by a step, or replaced. With P problems per step and staleness k:
 
 - At most (k + 1) P positions are admitted and not yet trained and pushed: the trainer admits P more after each push. So nothing
-  is sampled to be thrown away, a slow learner bounds what lies here, and memory does not grow with the run.
+  is sampled that gets too old, a slow learner bounds what lies here, and memory does not grow with the run.
 - A step takes its P groups from the oldest admissions: with (k + 1) P admitted at first and P after every push, those taken
   at step s were admitted under version s - 1 - k or later, so no token is older than k when it is trained on. (Taking
   younger groups in an older one's place would leave more behind than the steps up to their age limit can take.)
 - Among the groups of one admission it takes those that are ready; what a step must have and is not ready is waited for, while the
   engines go on with the younger ones.
+- A group without spread that is to be replaced is dropped as soon as it is finished, and the next position gets its slot under
+  the version of that moment, also while the learner works. The bound rests on how many admissions are of version v or older,
+  for every v: that never grows when a younger one takes an older one's place. Nor does the number of slots in use
+  change, so the last steps get what they need and nothing is left over after them.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
+from actors.batch import Batch, Drawn, has_spread
 from actors.waiting import within
 from openrs_ray.samples import Group, Problem
 
@@ -28,7 +33,7 @@ class GroupsAhead:
 
     ahead = GroupsAhead(sample, problems_per_step=1, staleness=1, deadline_s=1800)
     ahead.admit([(0, problem), (1, other)], version=0)  # `ahead.free` was 2
-    groups = await ahead.take(step=1)
+    batch = await ahead.take(step=1)
     """
 
     def __init__(
@@ -38,12 +43,21 @@ class GroupsAhead:
         staleness: int,
         deadline_s: float,
         clock: Callable[[], float] = time.monotonic,
+        most_replaced: int = 0,
+        draw: Callable[[int], Sequence[Drawn]] = lambda count: (),
     ) -> None:
+        """Up to `most_replaced` groups a step are replaced by what `draw` gives, if they have no spread."""
         self._sample = sample
         self._per_step = problems_per_step
         self._slots = (staleness + 1) * problems_per_step
         self._deadline_s = deadline_s
         self._clock = clock
+        self._most_replaced = most_replaced
+        self._draw = draw
+        self._replaced: list[Group] = []
+        """Since the last step was taken."""
+        self._version = 0
+        """What the engines held at the last admission by the trainer: they have this one or a newer one."""
         self._admitted: dict[int, int] = {}
         """Version at admission, of every position that is not yet taken."""
         self._tasks: dict[int, asyncio.Task[Group]] = {}
@@ -59,14 +73,27 @@ class GroupsAhead:
         """How many positions may be admitted now, when no step is under way."""
         return self._slots - len(self)
 
-    def admit(self, drawn: Sequence[tuple[int, Problem]], version: int) -> None:
+    def admit(self, drawn: Sequence[Drawn], version: int) -> None:
         """Start sampling these positions; the engines hold policy `version`."""
+        self._version = version
         self._add_idle_time()
         for position, problem in drawn:
             self._admitted[position] = version
-            self._tasks[position] = task = asyncio.ensure_future(self._sample(position, problem))
+            self._tasks[position] = task = asyncio.ensure_future(self._finish(position, problem))
             task.add_done_callback(lambda _: self._note_idleness())
         self._note_idleness()
+
+    async def _finish(self, position: int, problem: Problem) -> Group:
+        group = await self._sample(position, problem)
+        self._replace_uniform(group)
+        return group
+
+    def _replace_uniform(self, group: Group) -> None:
+        if len(self._replaced) < self._most_replaced and not has_spread(group):
+            drawn = self._draw(1)
+            del self._admitted[group.position], self._tasks[group.position]
+            self._replaced.append(group)
+            self.admit(drawn, self._version)
 
     def idle_seconds(self) -> float:
         """Since the last call: how long there was nothing to sample."""
@@ -84,8 +111,10 @@ class GroupsAhead:
             self._idle_s += self._clock() - self._idle_since
         self._idle_since = None
 
-    async def take(self, step: int) -> list[Group]:
-        """The groups of a step, from the oldest admissions, by position; waits for those that are not finished.
+    async def take(self, step: int) -> Batch:
+        """The groups of a step, from the oldest admissions; waits for those that are not finished.
+
+        With those replaced since the last step; from here on as many more may be.
 
         Raises:
             RunError: a group failed, or the deadline passed.
@@ -94,7 +123,11 @@ class GroupsAhead:
         chosen = await within(self._deadline_s, "the rollout workers", what, self._finished())
         for position in chosen:
             del self._admitted[position]
-        return [self._tasks.pop(position).result() for position in sorted(chosen)]
+        batch = Batch([self._tasks.pop(position).result() for position in sorted(chosen)], self._replaced)
+        self._replaced = []
+        for task in [task for task in self._tasks.values() if task.done()]:
+            self._replace_uniform(task.result())
+        return batch
 
     async def _finished(self) -> list[int]:
         while True:

@@ -4,6 +4,8 @@ One step, and what it waits for:
 
     admit       positions into the slots that are free        nobody: their completions are requested and go on by themselves
     take        groups that are ready, all that are due       rollout workers and reward pool (rollout.deadline_s)
+                (one that is to be replaced frees its slot
+                for the next position when it is finished)
     train       one optimizer step                            learner ranks (learner.deadline_s); engines sample on meanwhile
     push        the new weights, proven, as version = step    learner rank 0 and every engine (push.deadline_s); completions
                                                               in flight pause, take the weights, and go on
@@ -19,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.ahead import GroupsAhead
+from actors.batch import Drawn
 from actors.trainer import Trainer, check_judged, step_times
 from openrs_ray.errors import RunError
 from openrs_ray.samples import Group, Problem, age_metrics
@@ -30,7 +33,14 @@ class OverlappedTrainer(Trainer):
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
         rollout = self._config.rollout
-        self._ahead = GroupsAhead(self._sample, rollout.problems_per_step, rollout.staleness, rollout.deadline_s)
+        self._ahead = GroupsAhead(
+            self._sample,
+            rollout.problems_per_step,
+            rollout.staleness,
+            rollout.deadline_s,
+            most_replaced=rollout.most_drawn_per_step - rollout.problems_per_step,
+            draw=self._draw_next,
+        )
         self._next = 0
         """The next position to admit."""
 
@@ -38,24 +48,28 @@ class OverlappedTrainer(Trainer):
         config, step, started = self._config, self.progress.step + 1, time.monotonic()
         self._ahead.idle_seconds()  # whatever passed between the steps was not theirs
         self._ahead.admit(self._draw_free_slots(), step - 1)
-        groups = await self._interruptible(self._ahead.take(step))
-        check_ages(groups, step, config.rollout.staleness)
-        check_judged(groups, step, config.rewards.max_unjudged_share)
+        batch = await self._interruptible(self._ahead.take(step))
+        check_ages(batch.groups, step, config.rollout.staleness)
+        check_judged(batch.drawn, step, config.rewards.max_unjudged_share)
         taken = time.monotonic()
         async with self._weights:
-            update, trained, report = await self._train_and_push(groups, step)
+            update, trained, report = await self._train_and_push(batch.groups, step)
             took = time.monotonic() - started
             times = step_times(taken - started, trained - taken, report.seconds, took)
             times["rollout_wait_share"] = self._ahead.idle_seconds() / took
-            await self._write(step, groups, update, report, times)
+            await self._write(step, batch, update, report, times)
 
     async def _sample(self, position: int, problem: Problem) -> Group:
         return await self._collector.group(position, problem, self._training_requests([(position, problem)]))
 
-    def _draw_free_slots(self) -> list[tuple[int, Problem]]:
-        """Positions for all free slots that a step is left to train: the next ones, on resume first what a checkpoint lacks."""
+    def _draw_free_slots(self) -> list[Drawn]:
+        """Positions for all free slots that a step is left to train."""
         left = (self._config.run.steps - self.progress.step) * self._config.rollout.problems_per_step
-        positions = self.progress.next_positions(min(self._ahead.free, left - len(self._ahead)), self._next)
+        return self._draw_next(min(self._ahead.free, left - len(self._ahead)))
+
+    def _draw_next(self, count: int) -> list[Drawn]:
+        """The next positions; after a resume first those that its checkpoint lacks."""
+        positions = self.progress.next_positions(count, self._next)
         self._next = max([self._next, *(position + 1 for position in positions)])
         return self._draw(positions)
 

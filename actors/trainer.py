@@ -3,7 +3,8 @@
 One step, and what it waits for:
 
     draw        problems of the step                          nobody: a pure function of seed and position
-    collect     completions and verdicts, overlapping         rollout workers (rollout.deadline_s), reward pool
+    collect     completions and verdicts, overlapping;        rollout workers (rollout.deadline_s), reward pool
+                again for groups that are to be replaced
     train       advantages, micro-batches, optimizer step     learner ranks (learner.deadline_s)
     push        the new weights, proven, as version = step    learner rank 0 and every engine (push.deadline_s)
     write       Parquet rows, metrics, display                the disk
@@ -27,6 +28,7 @@ from typing import Any, TypeVar
 import numpy as np
 import ray
 
+from actors.batch import Batch, Drawn, collect_batch
 from actors.collector import Collector
 from actors.learners import LearnerGroup, LearnerLost, Update
 from actors.placement import Placement
@@ -72,9 +74,9 @@ class Progress:
 
     step: int = 0
     position: int = 0
-    """All positions below have been trained on; the next step starts here."""
+    """All positions below have been trained on or replaced; the next step starts here."""
     ahead: tuple[int, ...] = ()
-    """Positions above it that have been trained on already, in order; none where all steps were synchronous."""
+    """Positions above it of which that is true already, in order; none where all steps were synchronous."""
     tokens: int = 0
     """Sampled completion tokens."""
     seconds: float = 0.0
@@ -94,7 +96,7 @@ class Progress:
         return cls(**(state | intervals | {"ahead": tuple(state.get("ahead", ()))}))
 
     def next_positions(self, count: int, start: int = 0) -> list[int]:
-        """The first `count` positions from `start` on that have not been trained on."""
+        """The first `count` positions from `start` on that have been neither trained on nor replaced."""
         positions: list[int] = []
         position = max(start, self.position)
         while len(positions) < count:
@@ -103,8 +105,8 @@ class Progress:
             position += 1
         return positions
 
-    def trained(self, positions: Iterable[int]) -> "Progress":
-        """With these positions trained on, too."""
+    def used(self, positions: Iterable[int]) -> "Progress":
+        """With these positions trained on or replaced, too."""
         position, ahead = self.position, {*self.ahead, *positions}
         while position in ahead:
             ahead.remove(position)
@@ -239,14 +241,19 @@ class Trainer:
 
     async def _step(self) -> None:
         config, step, started = self._config, self.progress.step + 1, time.monotonic()
-        drawn = self._draw(self.progress.next_positions(config.rollout.problems_per_step))
-        groups = await self._interruptible(self._collector.collect(drawn, self._training_requests(drawn), step - 1))
-        check_judged(groups, step, config.rewards.max_unjudged_share)
+        wanted, most = config.rollout.problems_per_step, config.rollout.most_drawn_per_step
+
+        async def sample(drawn: Sequence[Drawn]) -> list[Group]:
+            return await self._collector.collect(drawn, self._training_requests(drawn), step - 1)
+
+        candidates = self._draw(self.progress.next_positions(most))
+        batch = await self._interruptible(collect_batch(candidates, wanted, sample))
+        check_judged(batch.drawn, step, config.rewards.max_unjudged_share)
         sampled = time.monotonic()
         async with self._weights:
-            update, trained, report = await self._train_and_push(groups, step)
+            update, trained, report = await self._train_and_push(batch.groups, step)
             times = step_times(sampled - started, trained - sampled, report.seconds, time.monotonic() - started)
-            await self._write(step, groups, update, report, times)
+            await self._write(step, batch, update, report, times)
 
     async def _train_and_push(self, groups: Sequence[Group], step: int) -> tuple[Update, float, PushReport]:
         """The step's update and push, and the moment between them."""
@@ -309,16 +316,16 @@ class Trainer:
             self.progress = replace(self.progress, after=accuracy)
         self.progress = replace(self.progress, evaluated=step)
 
-    def _draw(self, positions: Sequence[int]) -> list[tuple[int, Problem]]:
+    def _draw(self, positions: Sequence[int]) -> list[Drawn]:
         indices = [index for position in positions for index in self._order.draw(position, 1)]
         return [(position, self._prepared.problems[index]) for position, index in zip(positions, indices, strict=True)]
 
-    def _training_requests(self, drawn: Sequence[tuple[int, Problem]]) -> list[Request]:
+    def _training_requests(self, drawn: Sequence[Drawn]) -> list[Request]:
         rollout = self._config.rollout
         return self._requests(drawn, "train", 0, rollout.completions_per_problem, rollout.temperature)
 
     def _requests(
-        self, drawn: Sequence[tuple[int, Problem]], phase: str, step: int, samples: int, temperature: float
+        self, drawn: Sequence[Drawn], phase: str, step: int, samples: int, temperature: float
     ) -> list[Request]:
         return [
             Request(
@@ -353,17 +360,19 @@ class Trainer:
         return interval
 
     async def _write(
-        self, step: int, groups: Sequence[Group], update: Update, report: PushReport, measured: dict[str, float]
+        self, step: int, batch: Batch, update: Update, report: PushReport, measured: dict[str, float]
     ) -> None:
         """Record, metrics, progress and display of a finished step; only then is the step done."""
-        figures = step_metrics(groups) | age_metrics(groups, step - 1)
-        self._record.write(step, self._attempt, groups, self._texts(groups), update.advantages)
+        figures = step_metrics(batch.drawn) | batch.metrics() | age_metrics(batch.groups, step - 1)
+        if batch.replaced:  # first: rows without those of their step do not count
+            self._record.write(step, self._attempt, batch.replaced, self._texts(batch.replaced), None, "replaced")
+        self._record.write(step, self._attempt, batch.groups, self._texts(batch.groups), update.advantages)
         assert self._metrics is not None
         push = {"push_bytes": report.nbytes, "probe_difference": report.probe_difference}
         self._metrics.write(step, figures | update.metrics | measured | push)
         tokens = int(figures["sampled_tokens"])
         self.progress = replace(
-            self.progress.trained(group.position for group in groups),
+            self.progress.used(group.position for group in batch.drawn),
             step=step,
             tokens=self.progress.tokens + tokens,
             seconds=self.progress.seconds + measured["step_s"],
@@ -470,7 +479,7 @@ def step_times(collect_s: float, train_s: float, push_s: float, step_s: float) -
 
 
 def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Figures of the sampled and judged completions of a step. Means are over judged completions."""
+    """Figures of the sampled and judged completions of a step, replaced ones too. Means are over judged completions."""
     verdicts = [verdict for group in groups for verdict in group.verdicts]
     completions = [completion for group in groups for completion in group.completions]
     statuses = Counter(verdict.status for verdict in verdicts)

@@ -125,6 +125,8 @@ class Rollout(Section):
     """Must stay -1 in training, for the same reason."""
     staleness: Count = 0
     """How many policy versions a trained token may be old: 0 takes turns, k lets rollouts run that far ahead of the learner."""
+    replace_uniform_groups: Count = 0
+    """Up to so many times problems_per_step groups of equal rewards, which teach nothing, are replaced in each step (0: none)."""
     keep_cache: bool = False
     """A push that comes while a completion is being sampled leaves its key/value cache as it is instead of computing it anew."""
     tensor_parallel: Positive = 1
@@ -142,7 +144,7 @@ class Rollout(Section):
     start_deadline_s: Seconds = 600
     """How long an engine may take to start."""
     deadline_s: Seconds = 1800
-    """How long the rollouts of one step may take."""
+    """How long the rollouts of one step may take (each round of them, where a synchronous step replaces groups)."""
 
     @model_validator(mode="after")
     def _unbiased(self) -> Rollout:
@@ -151,6 +153,10 @@ class Rollout(Section):
                 "rollout.top_p must be 1 and rollout.top_k must be -1: training on a truncated distribution biases the ratio"
             )
         return self
+
+    @property
+    def most_drawn_per_step(self) -> int:
+        return self.problems_per_step * (1 + self.replace_uniform_groups)
 
 
 class Rewards(Section):

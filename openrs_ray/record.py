@@ -24,9 +24,9 @@ from openrs_ray.attempts import read_attempts, superseded
 from openrs_ray.errors import RunError
 from openrs_ray.samples import Completion, Group, Problem, Status, Verdict, VersionSpan
 
-Phase = Literal["train", "evaluation"]
+Phase = Literal["train", "replaced", "evaluation"]
 FOLDER = "completions"
-_NAME = re.compile(r"(train|evaluation)-step-(\d+)-attempt-(\d+)\.parquet")
+_NAME = re.compile(r"(train|replaced|evaluation)-step-(\d+)-attempt-(\d+)\.parquet")
 
 SCHEMA = pa.schema(
     [
@@ -49,7 +49,7 @@ SCHEMA = pa.schema(
         ("length", pa.int32()),
         ("versions", pa.list_(pa.struct([("version", pa.int64()), ("start", pa.int32()), ("end", pa.int32())]))),
         ("mean_logprob", pa.float64()),
-        ("advantage", pa.float64()),  # null: left out of the loss, or an evaluation
+        ("advantage", pa.float64()),  # null: left out of the loss, replaced, or an evaluation
         ("worker", pa.int32()),
         ("check_seconds", pa.float64()),
     ]
@@ -74,7 +74,8 @@ class CompletionRecord:
         """Write all completions of a step; returns the file.
 
         `texts` and `advantages` are [group][sample]; advantages are NaN where a completion is left out of the loss, and
-        None in an evaluation. An evaluation's step is the policy version that was evaluated.
+        None for replaced groups and in an evaluation. An evaluation's step is the policy version that was evaluated.
+        The replaced groups of a step go first: they count from when the others are there.
         """
         rows: list[dict[str, Any]] = []
         for number, group in enumerate(groups):
@@ -100,7 +101,9 @@ class Accounting:
     steps: int
     """Steps recorded."""
     completions: int
-    """Rows that count."""
+    """Rows that were trained on and count."""
+    replaced: int
+    """Positions that were sampled and then replaced by others (`rollout.replace_uniform_groups`)."""
     lost: tuple[int, ...]
     """Positions of which a completion is missing."""
     doubled: tuple[int, ...]
@@ -162,23 +165,36 @@ def read_groups(run_folder: Path, step: int, problems: Sequence[Problem]) -> lis
 def check_accounting(
     run_folder: Path, problems_per_step: int, completions_per_problem: int, staleness: int = 0
 ) -> Accounting:
-    """Count how often each (position, sample) was trained on.
+    """Count how often each (position, sample) was used: trained on, or replaced.
 
-    After s steps of P problems these are the positions 0 .. s P - 1. Where rollouts run k versions ahead, the last k P of them
-    may be still under way, and as many of the next k P have been trained on in their place.
+    After s steps of P problems with r replaced ones these are the positions 0 .. s P + r - 1. Where rollouts run k versions
+    ahead, k P positions may be still under way, and as many of the next k P have been used in their place. None of them was
+    drawn before step s - k, unless a resume since then drew it again.
     """
-    rows = current_rows(run_folder, "train", ["step", "position", "sample"])
+    columns = ["step", "position", "sample"]
+    rows = current_rows(run_folder, "train", columns)
     steps = max(rows["step"].to_pylist(), default=0)
-    seen = Counter(zip(rows["position"].to_pylist(), rows["sample"].to_pylist(), strict=True))
-    trained = {position for position, _ in seen}
+    others = [row for row in current_rows(run_folder, "replaced", columns).to_pylist() if row["step"] <= steps]
+    replaced = {row["position"]: row["step"] for row in others}
+    seen = Counter((row["position"], row["sample"]) for row in [*rows.to_pylist(), *others])
+    used = {position for position, _ in seen}
     samples = range(completions_per_problem)
-    certain, possible = (range((steps + slack) * problems_per_step) for slack in (-staleness, staleness))
-    lost = {position for position in trained | {*certain} if any((position, sample) not in seen for sample in samples)}
-    if len(trained) < steps * problems_per_step:
-        lost |= {*range(steps * problems_per_step)} - trained
+
+    def end(step: int) -> int:
+        return step * problems_per_step + sum(at <= step for at in replaced.values())
+
+    settled = steps - staleness
+    for resumed in sorted(read_attempts(run_folder).values(), reverse=True):
+        if settled <= resumed < steps:
+            settled = resumed - staleness
+    certain, possible = range(end(settled)), range(end(steps) + staleness * problems_per_step)
+    lost = {position for position in used | {*certain} if any((position, sample) not in seen for sample in samples)}
+    if len(used) < end(steps):
+        lost |= {*range(end(steps))} - used
     return Accounting(
         steps=steps,
         completions=rows.num_rows,
+        replaced=len(replaced),
         lost=tuple(sorted(lost)),
         doubled=tuple(sorted({position for (position, _), times in seen.items() if times > 1})),
         unexpected=tuple(sorted({place for place, sample in seen if place not in possible or sample not in samples})),

@@ -57,8 +57,8 @@ async def steps(ahead: GroupsAhead, count: int, learn_s: float, seen: Callable[[
         free = ahead.free
         ahead.admit([(position + i, PROBLEM) for i in range(free)], step - 1)
         position += free
-        groups = await ahead.take(step)
-        seen(step, [g.position for g in groups])
+        batch = await ahead.take(step)
+        seen(step, [g.position for g in batch.groups])
         await asyncio.sleep(learn_s)
 
 
@@ -169,7 +169,7 @@ def test_idle_time_is_what_the_engines_had_nothing_to_sample() -> None:
 
 
 def test_positions_that_were_trained_ahead_are_not_drawn_again() -> None:
-    progress = Progress(position=3).trained([4, 7]).trained([3])
+    progress = Progress(position=3).used([4, 7]).used([3])
     assert (progress.position, progress.ahead) == (5, (7,))
     assert progress.next_positions(4) == [5, 6, 8, 9] and progress.next_positions(2, start=7) == [8, 9]
     assert Progress.read({"step": 2, "position": 8, "before": None, "after": None}).next_positions(1) == [8]
