@@ -15,6 +15,7 @@ import copy
 import math
 import os
 import random
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -26,6 +27,8 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int32
 
+from actors.universal import convert
+from openrs_ray.atomic import TEMPORARY
 from openrs_ray.buckets import Bucket, ParameterSpec, plan_buckets
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import RunError
@@ -37,8 +40,8 @@ from openrs_ray.model import Policy, fuse_kernels, load_policy, micro_batch_argu
 from openrs_ray.packing import MicroBatch, pack
 from openrs_ray.schedule import learning_rate
 
-STATE = "state"
-"""Name of the subfolder that `save` writes."""
+STATE, RANDOM = "state", "random_rank_{}.pt"
+"""Names of the subfolder that `save` writes, and of each rank's random states in it."""
 
 
 class LearnerRank:
@@ -305,18 +308,43 @@ class LearnerRank:
     def save(self, folder: Path) -> None:
         """Write `folder/state`: weights, optimizer, random states, a part per rank. Not atomic: the caller renames."""
         self.engine.save_checkpoint(str(folder), tag=STATE, save_latest=False)
-        torch.save(_random_states(), self._random_file(folder))
+        torch.save(_random_states(), _random_file(Path(folder), self.rank))
         torch.distributed.barrier()
 
     def load(self, folder: Path) -> None:
-        """Continue from what `save` wrote with the same number of ranks."""
+        """Continue from what `save` wrote, with as many ranks or another number of them; `folder` must have been verified.
+
+        With as many, everything is as it was, bit for bit; with another number, all but the random states is.
+        """
+        folder = Path(folder)
+        saved_ranks = len(list(folder.glob(f"{STATE}/{RANDOM.format('*')}")))
+        if saved_ranks == self.world_size:
+            self._load_engine(folder)
+        else:
+            self._load_converted(folder)
+        # Nothing in a policy draws random numbers; ranks that did not exist before only need some state.
+        _restore_random_states(torch.load(_random_file(folder, self.rank % saved_ranks), weights_only=True))
+
+    def _load_engine(self, folder: Path) -> None:
         path, _ = self.engine.load_checkpoint(str(folder), tag=STATE)
         if path is None:
             raise RunError(f"Learner rank {self.rank}: the checkpoint in {folder} cannot be loaded.")
-        _restore_random_states(torch.load(self._random_file(folder), weights_only=False))
 
-    def _random_file(self, folder: Path) -> Path:
-        return Path(folder) / STATE / f"random_rank_{self.rank}.pt"
+    def _load_converted(self, folder: Path) -> None:
+        """By way of a folder beside the checkpoint that goes again; after a kill `CheckpointStore.sweep` removes it."""
+        converted = folder.with_name(f"{folder.name}.universal{TEMPORARY}")
+        if self.rank == 0:
+            convert(folder / STATE, converted / STATE)
+        torch.distributed.barrier()
+        self.engine._config.load_universal_checkpoint = True
+        self._load_engine(converted)
+        self.engine._config.load_universal_checkpoint = False
+        # DeepSpeed gives all parts of a rank the same counter, on the CPU: each part's step would count for all others.
+        for part, state in self.engine.optimizer.optimizer.state.items():
+            state["step"] = state["step"].to(part.device, copy=True)
+        torch.distributed.barrier()
+        if self.rank == 0:
+            shutil.rmtree(converted)
 
     def export(self, folder: Path) -> None:
         """Write the policy as a model folder (safetensors, config) that transformers and vLLM load; the tokenizer is not ours."""
@@ -339,9 +367,15 @@ class LearnerRank:
             self.policy.model.generation_config.save_pretrained(folder)
 
 
+def _random_file(folder: Path, rank: int) -> Path:
+    return folder / STATE / RANDOM.format(rank)
+
+
 def _random_states() -> dict[str, Any]:
     cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-    return {"torch": torch.get_rng_state(), "cuda": cuda, "numpy": np.random.get_state(), "python": random.getstate()}
+    numpy: dict[str, Any] = np.random.get_state(legacy=False)
+    numpy["state"]["key"] = numpy["state"]["key"].tolist()  # plain types, so that `weights_only` can read it
+    return {"torch": torch.get_rng_state(), "cuda": cuda, "numpy": numpy, "python": random.getstate()}
 
 
 def _restore_random_states(states: dict[str, Any]) -> None:

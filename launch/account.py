@@ -1,6 +1,7 @@
-"""`python -m launch.account RUN_FOLDER [--csv FILE]`: the proof that each problem of a run's order was trained on exactly once.
+"""`python -m launch.account RUN_FOLDER [--csv FILE]`: the proof that each position of a run's data order was used exactly once.
 
-Reads what the run wrote. `--csv` writes a line per position: epoch, problem, step, attempt, policy versions, completions.
+Reads what the run wrote. `--csv` writes a line per position: epoch, problem, phase (train or replaced), step, attempt, policy
+versions, completions.
 """
 
 import argparse
@@ -11,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from openrs_ray.accounting import TrainedGroup, misplaced, trained_groups
+from openrs_ray.accounting import UsedGroup, misplaced, used_groups
 from openrs_ray.config import RunConfig
 from openrs_ray.data.order import Order
 from openrs_ray.errors import UserError
@@ -27,7 +28,7 @@ def main(arguments: list[str]) -> int:
     try:
         config = RunConfig.model_validate(_read(options.run / "config.json"))
         order = Order(config.run.seed, _read(options.run / "problems.json")["count"], config.data.shuffle)
-        groups = trained_groups(options.run, order)
+        groups = used_groups(options.run, order)
         if options.csv:
             _write(options.csv, groups)
     except (UserError, OSError) as error:
@@ -41,7 +42,10 @@ def main(arguments: list[str]) -> int:
         "not due yet": found.unexpected,
         "with another problem than the order has": tuple(misplaced(groups, order)),
     }
-    sys.stdout.write(f"{found.steps} steps, {len(groups)} groups, {found.completions} completions\n")
+    replaced = f", {found.replaced} of them replaced" if found.replaced else ""
+    sys.stdout.write(
+        f"{found.steps} steps, {len(groups)} groups{replaced}, {found.completions} completions trained on\n"
+    )
     for what, positions in wrong.items():
         named = f": {', '.join(map(str, positions[:10]))}{', ...' if len(positions) > 10 else ''}" if positions else ""
         sys.stdout.write(f"positions {what}: {len(positions)}{named}\n")
@@ -56,8 +60,8 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _write(path: Path, groups: list[TrainedGroup]) -> None:
-    fields = list(TrainedGroup.__dataclass_fields__)
+def _write(path: Path, groups: list[UsedGroup]) -> None:
+    fields = list(UsedGroup.__dataclass_fields__)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fields)
         writer.writeheader()

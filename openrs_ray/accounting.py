@@ -1,4 +1,4 @@
-"""Which group was trained on at each position of the data order, at which step, sampled by which policy versions."""
+"""What became of each position of the data order: when it was trained on or replaced, sampled by which policy versions."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from openrs_ray.data.order import Order
-from openrs_ray.record import current_rows
+from openrs_ray.record import Phase, current_rows
 
 
 @dataclass(frozen=True, slots=True)
-class TrainedGroup:
-    """Example: TrainedGroup(position=7003, epoch=1, problem=512, step=584, attempt=2, versions=(582, 583), completions=6)"""
+class UsedGroup:
+    """Example: UsedGroup(7003, epoch=1, problem=512, phase="train", step=584, attempt=2, versions=(582, 583), completions=6)"""
 
     position: int
     epoch: int
     problem: int
     """Index of the problem, as the record has it."""
+    phase: Phase
+    """train, or replaced: sampled, found to be without spread, and left out."""
     step: int
     attempt: int
     versions: tuple[int, int]
@@ -24,26 +26,31 @@ class TrainedGroup:
     completions: int
 
 
-def trained_groups(run_folder: Path, order: Order) -> list[TrainedGroup]:
-    """One entry per position and step that counts, by position: a position that was trained on twice has two."""
+def used_groups(run_folder: Path, order: Order) -> list[UsedGroup]:
+    """One entry per position and step that counts, by position: a position that was used twice has two."""
+    columns = ["position", "step", "attempt", "phase", "problem_index", "versions"]
+    phases: tuple[Phase, ...] = ("train", "replaced")
+    found = [row for phase in phases for row in current_rows(run_folder, phase, columns).to_pylist()]
+    steps = {row["step"] for row in found if row["phase"] == "train"}
     rows: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
-    columns = ["position", "step", "attempt", "problem_index", "versions"]
-    for row in current_rows(run_folder, columns=columns).to_pylist():
-        rows[row["position"], row["step"]].append(row)
+    for row in found:
+        if row["step"] in steps:  # what a step replaced is written before the rest of it
+            rows[row["position"], row["step"]].append(row)
     return [_group(position, step, rows[position, step], order) for position, step in sorted(rows)]
 
 
-def misplaced(groups: list[TrainedGroup], order: Order) -> list[int]:
-    """Positions at which another problem was trained on than the order has there."""
+def misplaced(groups: list[UsedGroup], order: Order) -> list[int]:
+    """Positions at which another problem was used than the order has there."""
     return [group.position for group in groups if group.problem != order.index(group.position)]
 
 
-def _group(position: int, step: int, rows: list[dict[str, Any]], order: Order) -> TrainedGroup:
+def _group(position: int, step: int, rows: list[dict[str, Any]], order: Order) -> UsedGroup:
     versions = [span["version"] for row in rows for span in row["versions"]]
-    return TrainedGroup(
+    return UsedGroup(
         position=position,
         epoch=position // order.problems,
         problem=rows[0]["problem_index"],
+        phase=rows[0]["phase"],
         step=step,
         attempt=rows[0]["attempt"],
         versions=(min(versions), max(versions)),

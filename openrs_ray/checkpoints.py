@@ -4,11 +4,14 @@
     checkpoints/step-000050/state/       DeepSpeed state          (leaves when the checkpoint is no longer complete)
     checkpoints/step-000050/policy/      the policy as safetensors
     checkpoints/step-000050/trainer.json where the trainer was
-    checkpoints/step-000050.tmp/         being written, or a leftover
+    checkpoints/step-000050.tmp/         being written, or a leftover (step-000050.universal.tmp/: see actors.learner)
 
 Invariants, at every instant: what the manifest lists lies whole on the disk, and the newest complete checkpoint is not
 touched before a newer one is listed. Both follow from one order: write and sync everything under the temporary name,
 rename, replace the manifest (the commit), and only then delete what the new manifest no longer lists.
+
+DeepSpeed unpickles every file of a `state/` that it is given. So `latest_good` gives only one that lies in this folder, links
+followed, and holds the files that were committed, unchanged, and no other.
 """
 
 from __future__ import annotations
@@ -85,13 +88,19 @@ class Checkpoint:
         return state
 
     def damage(self) -> str | None:
-        """What is wrong with the first file that is not as it was committed, or None if all are."""
+        """What is wrong with the first file that is not as it was committed, or None if all are and there is no other."""
+        listed = {self.folder / file.path for file in self.files}
+        for path in self.state.rglob("*"):
+            if path not in listed and not path.is_dir():
+                return f"{path} was not there when it was written"
         with ThreadPoolExecutor(max_workers=4) as pool:
             return next(filter(None, pool.map(self._file_damage, self.files)), None)
 
     def _file_damage(self, file: FileEntry) -> str | None:
         path = self.folder / file.path
         try:
+            if not path.resolve().is_relative_to(self.folder.parent.resolve()):
+                return f"{path} lies outside the run's folder"
             size = path.stat().st_size
             if size != file.size:
                 return f"{path} has {size} bytes instead of {file.size}"
@@ -282,6 +291,8 @@ class CheckpointStore:
 
     def _find(self, name: str, step: int) -> Path:
         """The folder listed as `name`, or the plain one that it became once its predecessor of that step had gone."""
+        if Path(name).name != name or not name.startswith("step-"):
+            raise ValueError(f"{name} is not a checkpoint of this run")
         listed = self.folder / name
         return listed if listed.exists() else self._named(step)
 

@@ -314,7 +314,7 @@ class Checkpoint(Section):
     keep_policies: bool = True
     """Older kept checkpoints lose their optimizer state only; the exported policy stays."""
     deadline_s: Seconds = 900
-    """How long saving may take."""
+    """How long saving may take, and loading, with a conversion for another number of learner ranks."""
 
 
 class RunConfig(Section):

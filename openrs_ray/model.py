@@ -186,7 +186,12 @@ AttentionInterface.register(ATTENTION, packed_attention)
 
 def load_policy(path: str, dtype: str, chunk_tokens: int) -> Policy:
     """The model in a folder or on the Hub, on the CPU, ready to train. UserError for a model that it would get wrong."""
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), attn_implementation=ATTENTION)
+    model = AutoModelForCausalLM.from_pretrained(
+        path,
+        dtype=getattr(torch, dtype),
+        attn_implementation=ATTENTION,
+        use_safetensors=True,  # the other format is a pickle
+    )
     kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
         raise UserError(f"Model {path} has {', '.join(sorted(kinds))} layers: only full attention can be trained here.")

@@ -41,11 +41,10 @@ IDENTITY = (
     "model.chat_template",
     "rewards.weights",
     "rewards.extraction",
-    # What the saved DeepSpeed state fits: it loads only onto as many ranks and the same stage, and brings its own betas
-    # and weight decay along, so that a changed value would be ignored in silence.
+    # What the saved DeepSpeed state fits: it loads only onto the same stage, and brings its own betas and weight decay
+    # along, so that a changed value would be ignored in silence.
     "model.path",
     "model.dtype",
-    "placement.num_learner_gpus",
     "learner.zero_stage",
     "learner.adam_betas",
     "learner.weight_decay",
@@ -56,8 +55,9 @@ IDENTITY = (
     "evaluation.samples",
     "evaluation.temperature",
 )
-"""Fields that may not change when a run is resumed. Free to change: lengths of time, sizes of engines, micro-batches,
-the learning rate and the loss (both enter anew at every step), `run.steps`, and where the run lies."""
+"""Fields that may not change when a run is resumed. Free to change: lengths of time, sizes of engines, the number of
+learner ranks (but for a loss that depends on it), micro-batches, the learning rate and the loss (both enter anew at every
+step), `run.steps`, and where the run lies."""
 
 _TYPE_NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
 
@@ -123,6 +123,12 @@ def flat(config: BaseModel | dict[str, Any], prefix: str = "") -> dict[str, Any]
 def check_resumable(saved: dict[str, Any], now: RunConfig) -> None:
     """UserError if `now` changes what makes the saved run (the content of its config.json) the run that it is."""
     before, after = flat(saved), flat(now)
+    ranks, normalization = "placement.num_learner_gpus", now.loss.normalization
+    if normalization == "local_micro_batch" and before[ranks] != after[ranks]:
+        raise UserError(
+            f"{ranks} was {before[ranks]} so far and cannot become {after[ranks]} on resume with loss.normalization "
+            f"{normalization}, a loss that depends on it: set it back, or choose another run.name."
+        )
     for dotted, value in after.items():
         fixed = any(dotted == name or dotted.startswith(f"{name}.") for name in IDENTITY)
         if fixed and dotted in before and before[dotted] != value:

@@ -172,33 +172,62 @@ def low_precision(stage: int) -> dict[str, Any]:
     return {"one": made[ranks], "many": made[16]}
 
 
+class SmallParts(LearnerRank):
+    """Under ZeRO-3 several parts with optimizer state of their own, as a model of billions of parameters has."""
+
+    def _deepspeed_config(self) -> dict[str, Any]:
+        config = super()._deepspeed_config()
+        config["zero_optimization"]["sub_group_size"] = 20_000
+        return config
+
+
+def resumable(stage: int, dtype: str) -> LearnerRank:
+    settings = {"zero_stage": stage, "learning_rate": 1e-2, "schedule": "cosine"}
+    return learner(SmallParts, learner=settings, model={"dtype": dtype})
+
+
+def steps(of: LearnerRank, numbers: range) -> list[dict[str, float]]:
+    made = {n: make_sequences(9, seed=n) for n in numbers}
+    return [of.train_step(split(made[n], ranks, micro_batch_tokens=64)[rank], tokens(made[n]), n) for n in numbers]
+
+
 def resume(stage: int, dtype: str = "float32") -> dict[str, Any]:
     """Four steps without a break, and two, a checkpoint, a new engine, and two more."""
-    changes = {"learner": {"zero_stage": stage, "learning_rate": 1e-2, "schedule": "cosine"}, "model": {"dtype": dtype}}
-
-    def steps(of: LearnerRank, numbers: range) -> list[dict[str, float]]:
-        return [
-            of.train_step(
-                split(make_sequences(9, seed=n), ranks, micro_batch_tokens=64)[rank],
-                tokens(make_sequences(9, seed=n)),
-                n,
-            )
-            for n in numbers
-        ]
-
     target = folder / f"checkpoint-{stage}-{dtype}"
-    unbroken = learner(LearnerRank, **changes)
+    unbroken = resumable(stage, dtype)
     steps(unbroken, range(1, 3))
+    saved = weights(unbroken)
     unbroken.save(target)
     drawn = [torch.rand(3), np.random.rand(3), random.random()]
     expected = steps(unbroken, range(3, 5))
-    resumed = learner(LearnerRank, **changes)
+    resumed = resumable(stage, dtype)
     resumed.load(target)
     again = [torch.rand(3), np.random.rand(3), random.random()]
     got = steps(resumed, range(3, 5))
     return {
         "unbroken": weights(unbroken), "resumed": weights(resumed), "expected": expected, "got": got,
-        "drawn": drawn, "again": again,
+        "drawn": drawn, "again": again, "saved": saved,
+    }  # fmt: skip
+
+
+def other_ranks(saved_by: int, stage: int, dtype: str) -> dict[str, Any]:
+    """The last two of `resume`'s four steps, from what another number of ranks saved; the very last once more."""
+    saved = folder.parent / str(saved_by) / f"checkpoint-{stage}-{dtype}"
+    if rank == 0:  # as a kill in the middle of a conversion may have left it
+        leftover = saved.with_name(f"{saved.name}.universal.tmp") / "state/tmp/model.model.norm.weight/0"
+        leftover.mkdir(parents=True)
+        torch.save(torch.ones(64), leftover / "fp32.07")
+    made = resumable(stage, dtype)
+    made.load(saved)
+    loaded = weights(made)
+    first = steps(made, range(3, 4))
+    made.save(folder / f"saved-again-{saved_by}-{stage}-{dtype}")
+    last = steps(made, range(4, 5))
+    again = resumable(stage, dtype)
+    again.load(folder / f"saved-again-{saved_by}-{stage}-{dtype}")
+    return {
+        "loaded": loaded, "metrics": first + last, "weights": weights(made),
+        "again": steps(again, range(4, 5))[0], "left": list(saved.parent.glob("*.tmp")),
     }  # fmt: skip
 
 

@@ -39,11 +39,12 @@ def run(tmp_path: Path) -> Path:
 
 def test_every_position_is_listed_once(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(run), "--csv", str(run / "positions.csv")]) == 0
-    assert capsys.readouterr().out.startswith("3 steps, 9 groups, 18 completions\npositions lost: 0\n")
+    assert capsys.readouterr().out.startswith("3 steps, 9 groups, 18 completions trained on\npositions lost: 0\n")
     lines = list(csv.DictReader((run / "positions.csv").open()))
     assert [int(line["position"]) for line in lines] == list(range(9))
     assert lines[4] == {
-        "position": "4", "epoch": "0", "problem": "4", "step": "2", "attempt": "2", "versions": "1-2", "completions": "2",
+        "position": "4", "epoch": "0", "problem": "4", "phase": "train", "step": "2", "attempt": "2",
+        "versions": "1-2", "completions": "2",
     }  # fmt: skip
     assert (lines[8]["epoch"], lines[8]["problem"], lines[8]["attempt"]) == ("1", "1", "2")
 
@@ -73,6 +74,16 @@ def test_another_problem_than_the_order_has_is_named(run: Path, capsys: pytest.C
 def test_a_folder_that_is_no_run_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"error: {tmp_path} is no run's folder: config.json cannot be read\n"
+
+
+def test_a_replaced_group_is_listed_and_its_position_is_used(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_step(run, 4, 2, "replaced", positions=range(10, 12))
+    write_step(run, 4, 2, positions=[9, 12, 13])
+    write_step(run, 5, 2, "replaced", positions=range(14, 15))  # killed before the rest of step 5 was written
+    assert main([str(run), "--csv", str(run / "positions.csv")]) == 0
+    assert capsys.readouterr().out.startswith("4 steps, 14 groups, 2 of them replaced, 24 completions trained on\n")
+    phases = {int(line["position"]): line["phase"] for line in csv.DictReader((run / "positions.csv").open())}
+    assert [position for position, phase in phases.items() if phase == "replaced"] == [10, 11] and len(phases) == 14
 
 
 def test_a_superseded_step_does_not_count(run: Path) -> None:

@@ -258,6 +258,35 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path
     assert again and again.step == 20 and not damages
 
 
+@pytest.mark.parametrize("place", ["file", "folder", "link to file", "link to folder", "manifest"])
+def test_what_did_not_come_from_this_run_is_not_good(tmp_path: Path, place: str) -> None:
+    """Whoever loads a checkpoint unpickles what is in it: each of these is one more file, or the same bytes elsewhere."""
+    store, elsewhere = CheckpointStore(tmp_path / "run" / "checkpoints"), tmp_path / "elsewhere"
+    save(store, 10)
+    folder = save(store, 20).folder
+    if place == "file":
+        (folder / "state" / "rank-2.pt").write_bytes(b"evil")
+    elif place == "folder":
+        (folder / "state" / "zero").mkdir()
+        (folder / "state" / "zero" / "fp32.pt").write_bytes(b"evil")
+    elif place == "link to file":
+        (folder / "state" / "rank-1.pt").rename(elsewhere)
+        (folder / "state" / "rank-1.pt").symlink_to(elsewhere)
+    else:
+        folder.rename(elsewhere)
+        folder.symlink_to(elsewhere)
+    if place == "manifest":
+        folder.unlink()
+        manifest = tmp_path / "run" / "checkpoints" / "manifest.json"
+        manifest.write_text(manifest.read_text().replace("step-000020", "../../elsewhere"))
+        with pytest.raises(UserError, match=r"manifest.json is damaged"):
+            store.latest_good()
+        return
+    good, damages = store.latest_good()
+    assert good and good.step == 10
+    assert len(damages) == 1 and "step-000020" in damages[0]
+
+
 def test_nothing_good_is_left(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     assert store.latest_good() == (None, [])

@@ -32,7 +32,14 @@ CASES: dict[str, list[tuple[int, str]]] = {
     "without_spread": [(1, "1"), (2, "3")],
     "wrong_count": [(2, "2")],
     "low_precision": [(1, "1"), (1, "3"), (2, "2")],
-    "resume": [(1, "2,float32"), (1, "1,bfloat16"), (2, "1,float32"), (2, "3,float32"), (2, "2,bfloat16")],
+    "resume": [
+        *((1, "2,float32"), (1, "3,float32"), (1, "1,bfloat16"), (1, "3,bfloat16")),
+        *((2, "1,float32"), (2, "2,float32"), (2, "3,float32"), (2, "2,bfloat16"), (2, "3,bfloat16")),
+    ],
+    "other_ranks": [  # with the ranks that saved as the second number: what the case of "resume" saved there
+        *((2, "1,1,bfloat16"), (2, "1,2,float32"), (2, "1,3,float32"), (2, "1,3,bfloat16")),
+        *((1, "2,1,float32"), (1, "2,2,float32"), (1, "2,3,float32"), (1, "2,2,bfloat16"), (1, "2,3,bfloat16")),
+    ],
     "memory": [(1, "2,bfloat16"), (2, "1,bfloat16"), (2, "2,bfloat16"), (2, "2,float32"), (2, "3,bfloat16")],
     "use": [(1, "2,tied,float32"), (1, "1,untied,bfloat16"), (2, "3,tied,float32"), (2, "3,untied,bfloat16")],
 }
@@ -91,10 +98,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
         tokenizer.chat_template = "{{ messages[0]['content'] }}"
         tokenizer.save_pretrained(folder)
     AutoModelForCausalLM.from_config(WIDE).save_pretrained(results.start_model("wide"))
+    all_cases = [(ranks, name, f"{name},{case}") for name, cases in CASES.items() for ranks, case in cases]
+    # What two ranks saved must be there first.
+    later = [case for ranks, name, case in all_cases if name == "other_ranks" and ranks == 1]
     for ranks in (1, 2):
-        folder = root / str(ranks)
-        folder.mkdir()
-        run_ranks(ranks, folder, [f"{name},{case}" for name, cases in CASES.items() for r, case in cases if r == ranks])
+        (root / str(ranks)).mkdir()
+        run_ranks(ranks, root / str(ranks), [case for r, _, case in all_cases if r == ranks and case not in later])
+    run_ranks(1, root / "1", later)
     return results
 
 
@@ -255,6 +265,23 @@ def test_a_resumed_learner_ends_bit_for_bit_the_same(results: Results, ranks: in
             assert {**expected, "seconds": 0} == {**again, "seconds": 0}
         for expected, again in zip(got["drawn"], got["again"], strict=True):
             np.testing.assert_array_equal(expected, again)
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["other_ranks"])
+def test_another_number_of_ranks_goes_on_as_the_unbroken_learner_does(results: Results, ranks: int, case: str):
+    saved_by, _, rest = case.partition(",")
+    unbroken = results.of(int(saved_by), f"resume,{rest}")
+    precise = 1e-5 if case.endswith("float32") else 0.05  # in bfloat16 the split itself changes the sums
+    for rank in range(ranks):
+        got = results.of(ranks, f"other_ranks,{case}", rank)
+        assert all(torch.equal(got["loaded"][name], unbroken["saved"][name]) for name in unbroken["saved"])
+        assert not got["left"]
+        for expected, metrics in zip(unbroken["expected"], got["metrics"], strict=True):
+            for name in ("loss", "grad_norm", "entropy", "completion_tokens", "learning_rate"):
+                assert metrics[name] == pytest.approx(expected[name], rel=precise), name
+        assert relative_error(got["weights"], unbroken["unbroken"]) < precise
+        # Saved anew, the same number of ranks loads it as it is.
+        assert {**got["metrics"][-1], "seconds": 0} == {**got["again"], "seconds": 0}
 
 
 @pytest.mark.parametrize(("ranks", "case"), CASES["use"])

@@ -173,7 +173,6 @@ def test_dry_run_says_sizes_places_and_changes(recipe: Path) -> None:
         ("run.seed", "7", ("42", "7")),
         ("data.columns.answer", "gold", ('"answer"', '"gold"')),
         ("rollout.problems_per_step", "24", ("12", "24")),
-        ("placement.num_learner_gpus", "2", ("3", "2")),
         ("rewards.weights", "{accuracy: 1.0}", ('"format": 1.0', '{"accuracy": 1.0}')),
         ("learner.zero_stage", "3", ("2", "3")),
     ],
@@ -189,7 +188,15 @@ def test_the_rest_may_change_on_resume(recipe: Path) -> None:
     saved = load_config(recipe, []).model_dump(mode="json")
     del saved["evaluation"]["samples"]  # written by a version that did not have the field
     changes = ["--run.steps=20", "--learner.learning_rate=2e-6", "--checkpoint.every_minutes=5", "--run.folder=/moved"]
-    check_resumable(saved, load_config(recipe, changes))
+    check_resumable(saved, load_config(recipe, [*changes, "--placement.num_learner_gpus=2"]))
+
+
+def test_the_learner_keeps_its_ranks_where_the_loss_depends_on_them(recipe: Path) -> None:
+    published = ["--loss.normalization=local_micro_batch", "--learner.micro_batch_sequences=6"]
+    saved = load_config(recipe, published).model_dump(mode="json")
+    check_resumable(saved, load_config(recipe, published))
+    with pytest.raises(UserError, match=r"num_learner_gpus was 3 .* cannot become 2 .* local_micro_batch"):
+        check_resumable(saved, load_config(recipe, [*published, "--placement.num_learner_gpus=2"]))
 
 
 def test_identity_names_real_fields(recipe: Path) -> None:

@@ -1,5 +1,6 @@
 """The Parquet record: nothing lost, nothing counted twice over kills and attempts."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,8 @@ def group(position: int, version: int = 0) -> Group:
     return Group(position, problem, tuple(completions), tuple(verdicts))
 
 
-def write(run: Path, step: int, attempt: int, phase: str = "train", positions: range | None = None) -> Path:
-    positions = range((step - 1) * PROBLEMS, step * PROBLEMS) if positions is None else positions
+def write(run: Path, step: int, attempt: int, phase: str = "train", positions: Iterable[int] | None = None) -> Path:
+    positions = range((step - 1) * PROBLEMS, step * PROBLEMS) if positions is None else [*positions]
     groups = [group(position, step - 1) for position in positions]
     texts = [[f"text {position} {sample}" for sample in range(SAMPLES)] for position in positions]
     advantages = np.tile([1.5, np.nan], (len(groups), 1)) if phase == "train" else None

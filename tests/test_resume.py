@@ -113,6 +113,28 @@ def test_every_process_killed_in_turn_and_then_asked_to_stop(tmp_path: Path, toy
 @pytest.mark.slow
 @pytest.mark.cpu_engine
 @pytest.mark.timeout(900)
+def test_a_run_goes_on_with_another_number_of_learner_ranks(tmp_path: Path, toy_folder: Path) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", STEPS)
+    run, log = tmp_path / "run", tmp_path / "log"
+    process = start([str(recipe)], log)
+    wait_until(lambda: steps_done(run) >= 3, 300, process, log)
+    family = descendants(process)
+    process.kill()
+    assert_all_gone(family)
+
+    process = start([str(recipe), "--resume", "--placement.num_learner_gpus", "2"], log)
+    assert finish(process, log) == 0, tail(log)
+    assert set(read_attempts(run)) == {1, 2} and read_attempts(run)[2] >= 2
+    accounting = check_accounting(run, problems_per_step=4, completions_per_problem=4)
+    assert accounting.exact and accounting.steps == STEPS and accounting.completions == STEPS * 16
+    newest = CheckpointStore(run / "checkpoints").checkpoints()[-1]
+    assert newest.step == STEPS and sum("optim_states" in file.path for file in newest.files) == 2
+    assert not list((run / "checkpoints").glob("*.tmp"))
+
+
+@pytest.mark.slow
+@pytest.mark.cpu_engine
+@pytest.mark.timeout(900)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     unbroken: Path, tmp_path: Path, toy_folder: Path
 ) -> None:
