@@ -80,7 +80,7 @@ class LearnerRank:
             MASTER_PORT=str(master_port),
         )
         if on_cpu:
-            torch.set_num_threads(self.config.placement.threads or os.cpu_count() or 1)
+            torch.set_num_threads(self.config.threads)
         import deepspeed
 
         if on_cpu:

@@ -192,10 +192,9 @@ def reserve(config: RunConfig, layout: Layout) -> Placement:
     if layout.colocated:
         slots = tuple({name: 2 * amount for name, amount in bundle.items()} for bundle in layout.learner)
     engines = {} if layout.colocated else dict(enumerate(layout.rollout))
-    threads = config.placement.threads or os.cpu_count() or 1
     placement = Placement(
         layout,
-        threads,
+        config.threads,
         learner_group=placement_group(list(slots), strategy="STRICT_PACK"),  # first: it needs one node for all
         rollout_groups={engine: placement_group([bundle]) for engine, bundle in engines.items()},
         reward_group=placement_group([{"CPU": layout.reward_cpus}]),

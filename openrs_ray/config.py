@@ -299,7 +299,7 @@ class Placement(Section):
     cpus_per_slot: Annotated[float, Field(gt=0)] = 1.0
     """CPUs reserved for each engine GPU and each learner rank."""
     threads: Positive | None = None
-    """Compute threads of each engine and learner rank on a CPU (default: all CPUs of the machine)."""
+    """Compute threads of each engine and learner rank on a CPU (default: the machine's CPUs over those that work at once)."""
     wait_s: Annotated[float, Field(ge=0)] = 20.0
     """How long to wait for the cluster to have what is asked (raise it where an autoscaler adds nodes)."""
 
@@ -397,6 +397,13 @@ class RunConfig(Section):
     @property
     def num_engines(self) -> int:
         return self.placement.num_rollout_gpus // self.rollout.tensor_parallel
+
+    @property
+    def threads(self) -> int:
+        """Compute threads of an engine or rank on a CPU. With more than there are CPUs they wait for each other's."""
+        ranks, engines = self.placement.num_learner_gpus, self.num_engines
+        at_once = ranks + engines if self.rollout.staleness else max(ranks, engines)
+        return self.placement.threads or max(1, (os.cpu_count() or 1) // at_once)
 
     @property
     def max_engines(self) -> int:

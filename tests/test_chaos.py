@@ -40,7 +40,6 @@ CHANGES = {
     "rollout.staleness": STALENESS,
     "loss.correction": "truncated",
     "placement.num_rollout_gpus": 2,
-    "placement.threads": 1,
     "placement.wait_s": 120,
     "push.deadline_s": 40,
     "checkpoint.every_steps": 10,
