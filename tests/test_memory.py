@@ -203,7 +203,16 @@ def test_the_cache_is_what_vllm_allots(shape: ModelShape) -> None:
     assert more is not None and sequences is not None and more > 2 * sequences
 
 
-SHARED = ("--placement.colocated", "true", "--placement.num_learner_gpus", "1", "--rollout.gpu_memory_fraction", "0.4")
+SHARED = (
+    "--rollout.staleness",
+    "0",
+    "--placement.colocated",
+    "true",
+    "--placement.num_learner_gpus",
+    "1",
+    "--rollout.gpu_memory_fraction",
+    "0.4",
+)
 
 
 def test_on_a_shared_gpu_a_sleeping_engine_counts_only_while_it_is_awake(shape: ModelShape) -> None:
