@@ -134,7 +134,9 @@ class Trainer:
         self._learners = LearnerGroup(config, placement, prepared.model_path, rank_class)
         self._workers = RolloutWorkers(config, placement, prepared.model_path, prepared.eos_ids, worker_class)
         self._rewards: Any = ray.remote(reward_class).options(**placement.reward_options()).remote(config.rewards)
-        self._collector = Collector(self._workers, self._rewards, self._decode, config.rollout.deadline_s)
+        self._collector = Collector(
+            self._workers, self._rewards, self._decode, config.rollout.deadline_s, config.rewards.weights
+        )
         self._push = WeightPush(
             self._learners, self._workers, placement.layout.transport, config.push, probe_batch(prepared.problems)
         )
