@@ -47,18 +47,18 @@ def as_published(content: Mapping[str, Any]) -> dict[str, Any]:
         *parents, name = row.field.split(".")
         section = changed
         for parent in parents:
-            inner = section.get(parent)
-            if inner is not None and not isinstance(inner, Mapping):
+            inner = section.get(parent, {})
+            if not isinstance(inner, Mapping):
                 return changed  # not a section: the fields' own checks say so
-            section[parent] = section = dict(inner or {})
+            section[parent] = section = dict(inner)
         if section.setdefault(name, row.published) != row.published:
             raise ValueError(
                 f"fidelity as_published goes with {row.field} {row.published}, not {section[name]}: leave {row.field} out"
             )
-    learner = changed.get("learner") or {}
-    group = changed.get("rollout", {}).get("completions_per_problem")
-    if isinstance(learner, Mapping) and "micro_batch_sequences" not in learner:
-        changed["learner"] = {**learner, "micro_batch_sequences": group}
+    learner = changed.get("learner", {})
+    if isinstance(learner, Mapping):
+        group = changed["rollout"].get("completions_per_problem")
+        changed["learner"] = {"micro_batch_sequences": group, **learner}
     return changed
 
 
