@@ -1,7 +1,7 @@
 """From drawn problems to finished groups: sampling and judging overlap, completion by completion."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from actors.rollout import Request
 from actors.rollouts import RolloutWorkers
 from actors.waiting import within
 from openrs_ray.errors import Lost, RunError
+from openrs_ray.rewards.judge import judge_group
 from openrs_ray.rewards.records import JudgeItem
 from openrs_ray.samples import Completion, Group, Problem, Verdict
 
@@ -32,13 +33,18 @@ class Collector:
         reward_pool: Any,
         decode: Decode,
         judge_deadline_s: float,
+        weights: Mapping[str, float],
         report: Callable[[str], None],
     ) -> None:
-        """`reward_pool`: an actor that Ray starts again when it dies; `report` is told when that happens."""
+        """`reward_pool`: an actor that Ray starts again when it dies; `report` is told when that happens.
+
+        `weights`: of the rewards, for those that compare the completions of a group.
+        """
         self._workers = workers
         self._reward_pool = reward_pool
         self._decode = decode
         self._judge_deadline_s = judge_deadline_s
+        self._weights = weights
         self._report = report
         self._pool_lost = False
 
@@ -86,7 +92,7 @@ class Collector:
                 f"the rollout workers lost {len(missing)} of {len(requests)} completions: {sorted(missing)[:5]}"
             )
         verdicts = dict(zip(order, judged, strict=True))
-        return [_group(position, problem, completions, verdicts) for position, problem in drawn]
+        return [self._group(position, problem, completions, verdicts) for position, problem in drawn]
 
     async def _judge(self, batch: list[Completion], gold: dict[int, tuple[str, ...]]) -> list[Verdict]:
         texts = self._decode([completion.token_ids for completion in batch])
@@ -111,12 +117,14 @@ class Collector:
                     self._report(f"the reward pool is lost and asked again until it is back: {error}")
                 await asyncio.sleep(_POOL_PAUSE_S)
 
-
-def _group(
-    position: int,
-    problem: Problem,
-    completions: dict[tuple[int, int], Completion],
-    verdicts: dict[tuple[int, int], Verdict],
-) -> Group:
-    keys = sorted(key for key in completions if key[0] == position)
-    return Group(position, problem, tuple(completions[key] for key in keys), tuple(verdicts[key] for key in keys))
+    def _group(
+        self,
+        position: int,
+        problem: Problem,
+        completions: dict[tuple[int, int], Completion],
+        verdicts: dict[tuple[int, int], Verdict],
+    ) -> Group:
+        keys = sorted(key for key in completions if key[0] == position)
+        ours = tuple(completions[key] for key in keys)
+        lengths = [len(completion.token_ids) for completion in ours]
+        return Group(position, problem, ours, judge_group([verdicts[key] for key in keys], lengths, self._weights))

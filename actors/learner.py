@@ -201,7 +201,7 @@ class LearnerRank:
         return [1.0 / whole] * len(micro_batches)
 
     def _loss_input(self, batch: MicroBatch) -> LossInput:
-        arguments = self._arguments(batch, self.config.rollout.temperature)
+        arguments = self._arguments(batch, self.config.logprob_temperature)
         reference = None
         if self.reference is not None:
             with torch.no_grad():

@@ -21,7 +21,7 @@ class RewardPool:
     def __init__(self, rewards: config.Rewards) -> None:
         check_reward_names(rewards)
         self._pool: CheckPool[JudgeItem] = CheckPool(
-            Judge(dict(rewards.weights), rewards.extraction),
+            Judge.of(rewards),
             processes=rewards.processes,
             deadline_s=rewards.deadline_s,
             memory_gib=rewards.memory_gib,

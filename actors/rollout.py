@@ -103,7 +103,7 @@ class RolloutWorker:
             "max_num_seqs": rollout.max_sequences,
             "tensor_parallel_size": rollout.tensor_parallel,
             "seed": self._config.run.seed,
-            "logprobs_mode": "processed_logprobs",
+            "logprobs_mode": "processed_logprobs" if self._config.loss.tempered else "raw_logprobs",
             "generation_config": "vllm",
             "enable_prefix_caching": True,
             "enforce_eager": rollout.enforce_eager or self._device == "cpu",

@@ -148,7 +148,8 @@ class Trainer:
         self._rewards: Any = (
             ray.remote(reward_class).options(**placement.reward_options(), max_restarts=-1).remote(config.rewards)
         )
-        self._collector = Collector(self._workers, self._rewards, self._decode, config.rollout.deadline_s, display.warn)
+        deadline_s, weights = config.rollout.deadline_s, config.rewards.weights
+        self._collector = Collector(self._workers, self._rewards, self._decode, deadline_s, weights, display.warn)
         self._push = WeightPush(
             self._learners, self._workers, placement.layout.transport, config.push, probe_batch(prepared.problems)
         )

@@ -13,6 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from openrs_ray.fidelity import Fidelity, as_published
+from openrs_ray.rewards.records import Comparison, Extraction, FormatForm, Language, LengthUnit
+
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -159,11 +162,67 @@ class Rollout(Section):
         return self.problems_per_step * (1 + self.replace_uniform_groups)
 
 
+class Format(Section):
+    form: FormatForm = "tags"
+    """tags: reasoning, one </think>, an answer; line: exactly one </think>, on a line of its own, and nothing else is asked."""
+
+
+class Cosine(Section):
+    max_length: Positive = 3584
+    """Length at which the reward reaches its long end."""
+    unit: LengthUnit = "tokens"
+    """What lengths count."""
+    clamp: bool = True
+    """Longer completions get what one of max_length gets (false: the cosine goes on, up and down)."""
+    correct_short: float = 1.0
+    """For a correct answer of length 0."""
+    correct_long: float = 0.5
+    """For a correct answer of max_length."""
+    wrong_short: float = -1.0
+    """For a wrong answer of length 0."""
+    wrong_long: float = -0.5
+    """For a wrong answer of max_length."""
+
+
+class Repetition(Section):
+    words: Annotated[int, Field(ge=1)] = 3
+    """Words in a row that count as repeated when they stood in the completion before."""
+    penalty: Annotated[float, Field(le=0)] = -1.0
+    """Reward of a completion that repeats everything."""
+
+
+class ReasoningSteps(Section):
+    enough: Positive = 3
+    """Marked steps that earn the whole reward."""
+
+
+class LanguageReward(Section):
+    wanted: Language = "en"
+    """The language that completions should be in."""
+
+
+class SoftOverlong(Section):
+    max_length: Positive = 20480
+    """Tokens from which on the punishment is whole; usually rollout.max_completion_tokens."""
+    buffer: Positive = 4096
+    """Tokens before max_length over which the punishment grows."""
+
+
 class Rewards(Section):
     weights: dict[str, float] = Field(default={"accuracy": 2.0, "format": 1.0}, min_length=1)
-    """Rewards by name with their weights (accuracy, format)."""
-    extraction: Literal["boxed", "any"] = "boxed"
+    """Rewards by name with their weights; docs/rewards.md has them all."""
+    format: Format = Format()
+    cosine: Cosine = Cosine()
+    repetition: Repetition = Repetition()
+    reasoning_steps: ReasoningSteps = ReasoningSteps()
+    language: LanguageReward = LanguageReward()
+    soft_overlong: SoftOverlong = SoftOverlong()
+    extraction: Extraction = "boxed"
     """Where the answer is looked for: the last \\boxed{} only, or anywhere as math-verify does."""
+    comparison: Comparison = "gold_first"
+    """Order in which math-verify, which is not symmetric, is given gold and answer; gold_first is the one it documents."""
+    unparseable_gold: Literal["skip", "reward"] = "skip"
+    """Problems whose gold cannot be parsed: dropped and counted, or kept with 1.0 for every completion's accuracy and cosine."""
     processes: Positive = 2
     """Processes that check answers."""
     deadline_s: Seconds = 5.0
@@ -204,6 +263,8 @@ class Loss(Section):
     normalization: Literal["tokens", "sequences", "constant", "local_micro_batch"] = "tokens"
     """Mean over all tokens of the step, over completions of their token means (gspo), sum by a constant (dr_grpo), or the
     published mean over each micro-batch (depends on how the step is split)."""
+    tempered: bool = True
+    """Take all log-probabilities at the sampling temperature; false, as published: at temperature 1, whatever was sampled at."""
 
     @model_validator(mode="before")
     @classmethod
@@ -320,6 +381,8 @@ class Checkpoint(Section):
 class RunConfig(Section):
     """Everything one run needs. See `launch/recipes/` for examples."""
 
+    fidelity: Fidelity = "as_described"
+    """Where the paper's text and its published code differ (docs/rewards.md), follow the text (defaults) or the code (fixed)."""
     run: Run
     model: Model
     data: Data
@@ -331,6 +394,12 @@ class RunConfig(Section):
     push: Push = Push()
     placement: Placement = Placement()
     checkpoint: Checkpoint = Checkpoint()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _picked(cls, given: Any) -> Any:
+        published = isinstance(given, dict) and given.get("fidelity") == "as_published"
+        return as_published(given) if published else given
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
@@ -384,7 +453,24 @@ class RunConfig(Section):
                 f"learner.micro_batch_tokens ({self.learner.micro_batch_tokens}) must hold one longest sequence "
                 f"of {self.max_sequence_tokens} tokens (prompt and completion)"
             )
+        begins = self.rewards.soft_overlong.max_length - self.rewards.soft_overlong.buffer
+        if "soft_overlong" in self.rewards.weights and begins >= rollout.max_completion_tokens:
+            raise ValueError(
+                f"rewards.soft_overlong begins at {begins} tokens, but no completion is longer than "
+                f"rollout.max_completion_tokens ({rollout.max_completion_tokens}): lower rewards.soft_overlong.max_length"
+            )
         return self
+
+    @property
+    def logprob_temperature(self) -> float:
+        """What logits are divided by for every log-probability in the loss, those that the sampler reports included."""
+        return self.rollout.temperature if self.loss.tempered else 1.0
+
+    @property
+    def micro_batch_tokens(self) -> int:
+        """The most tokens in one micro-batch."""
+        sequences = self.learner.micro_batch_sequences
+        return sequences * self.max_sequence_tokens if sequences else self.learner.micro_batch_tokens
 
     @property
     def completions_per_step(self) -> int:

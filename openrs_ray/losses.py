@@ -1,8 +1,8 @@
 """The losses as pure functions, the off-policy corrections and the KL penalty they share, and what is measured.
 
 `r` is the ratio pi / b of a token: its probability under the policy being trained by that under the policy that sampled
-it, log-probabilities of both at the sampling temperature. Every batch is used for one update, so r differs from 1 by
-rounding, and by the updates since the token was sampled.
+it, log-probabilities of both at the sampling temperature (both at 1 with `loss.tempered` false). Every batch is used for
+one update, so r differs from 1 by rounding, and by the updates since the token was sampled.
 
 What a loss changes against GRPO sits in one place each: how r becomes a token's objective in `OBJECTIVES` below; the
 bounds of the clip and the normalisation in `config.Loss`; the division of advantages by the standard deviation in

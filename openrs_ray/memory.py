@@ -287,7 +287,7 @@ def learner_phases(config: RunConfig, shape: ModelShape, checkpointing: bool) ->
 
 def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tuple[float, float, float]:
     """Bytes for a full micro-batch: saved for the backward pass; to go back through one layer; to go back through the head."""
-    size, tokens = _itemsize(config), config.learner.micro_batch_tokens
+    size, tokens = _itemsize(config), config.micro_batch_tokens
     fused = config.learner.fused_kernels and shape.family in _FUSED
     hidden, intermediate = shape.hidden, shape.intermediate
     # A plain norm keeps its input in float32, the normalised values and its output; a fused one input and output.

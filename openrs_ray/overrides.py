@@ -22,6 +22,7 @@ from pydantic_core import ErrorDetails
 
 from openrs_ray.config import Loss, RunConfig
 from openrs_ray.errors import UserError
+from openrs_ray.fidelity import differences
 
 IDENTITY = (
     # Draw positions must mean the same problems before and after, or some would be trained on twice and others never.
@@ -39,8 +40,10 @@ IDENTITY = (
     "data.examples",
     "data.suffix",
     "model.chat_template",
-    "rewards.weights",
-    "rewards.extraction",
+    "fidelity",
+    *("rewards.weights", "rewards.extraction", "rewards.comparison", "rewards.unparseable_gold"),
+    *("rewards.format", "rewards.cosine", "rewards.repetition", "rewards.reasoning_steps", "rewards.language"),
+    "rewards.soft_overlong",
     # What the saved DeepSpeed state fits: it loads only onto the same stage, and brings its own betas and weight decay
     # along, so that a changed value would be ignored in silence.
     "model.path",
@@ -186,8 +189,9 @@ def dry_run_text(config: RunConfig) -> str:
             "learner",
             f"{place.num_learner_gpus} rank(s) on {place.num_learner_gpus} {unit}{shared}, ZeRO "
             f"{learner.zero_stage}, about {per_rank:g} completions per rank in micro-batches of at most "
-            f"{learner.micro_batch_tokens:,} tokens",
+            f"{config.micro_batch_tokens:,} tokens",
         ),
+        ("fidelity", config.fidelity),
         ("loss", _loss_text(config.loss)),
         ("rewards", ", ".join(f"{weight:g} x {name}" for name, weight in config.rewards.weights.items())),
         (
@@ -198,7 +202,10 @@ def dry_run_text(config: RunConfig) -> str:
     text = "".join(f"{name:<12} {value}\n" for name, value in rows)
     defaults = {dotted: field.get_default() for dotted, field in _fields()}
     given = {dotted: value for dotted, value in flat(config).items() if value != _as_json(defaults.get(dotted))}
-    return text + "\nNot at their defaults:\n" + "".join(f"  {name}: {json.dumps(given[name])}\n" for name in given)
+    text += "\nNot at their defaults:\n" + "".join(f"  {name}: {json.dumps(given[name])}\n" for name in given)
+    return (
+        text + "\nWhere the paper and its published code differ:\n" + "".join(f"  {line}\n" for line in differences())
+    )
 
 
 def _evaluation_text(config: RunConfig) -> str:

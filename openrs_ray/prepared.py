@@ -1,6 +1,7 @@
 """Everything a run needs that can be known, or be wrong, before any engine starts: model, tokenizer, problems."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -8,7 +9,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from openrs_ray.builtin import resolve_model
 from openrs_ray.config import RunConfig
-from openrs_ray.data.problems import LoadReport, load_problems
+from openrs_ray.data.problems import Gold, LoadReport, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.errors import UserError
 from openrs_ray.memory import ModelShape
@@ -53,7 +54,8 @@ def prepare(config: RunConfig) -> Prepared:
     tokenizer = load_tokenizer(config.model)
     limit = config.rollout.max_prompt_tokens
     parseable = partial(parseable_golds, rewards=config.rewards)
-    train = load_problems(config.data, tokenizer, limit, parseable)
+    keeps_all = config.rewards.unparseable_gold == "reward"
+    train = load_problems(config.data, tokenizer, limit, _given if keeps_all else parseable)
     reports = [train.report]
     held_out: tuple[Problem, ...] = ()
     if config.evaluation.path is not None:
@@ -77,6 +79,11 @@ def prepare(config: RunConfig) -> Prepared:
         reports=tuple(reports),
         opening=response_prefix(train.problems[0].prompt_ids, tokenizer),
     )
+
+
+def _given(golds: Sequence[Gold]) -> list[bool]:
+    """Which golds there are, whether or not they can be read."""
+    return [bool(gold) for gold in golds]
 
 
 def _check_model(config: RunConfig, model_path: str) -> tuple[tuple[int, ...], ModelShape]:

@@ -68,7 +68,8 @@ class Completion:
     token_ids: np.ndarray
     """int32 [tokens], the end-of-sequence token included when it was sampled."""
     logprobs: np.ndarray
-    """float32 [tokens], log-probability of each token under the distribution it was drawn from (temperature applied)."""
+    """float32 [tokens], log-probability of each token under the distribution it was drawn from (with
+    `loss.tempered` false: at temperature 1)."""
     finish_reason: str
     """"stop" (end of sequence) or "length" (cut at the limit)."""
     versions: tuple[VersionSpan, ...]

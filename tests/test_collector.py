@@ -23,6 +23,7 @@ from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.samples import Completion, Group, Problem, Status, VersionSpan
 
 DEADLINE_S = 1.0
+WEIGHTS = {"accuracy": 1.0}
 PROBLEMS = [Problem(i, str(i), (1, 2), ("1",)) for i in range(3)]
 DRAWN = [(40 + i, problem) for i, problem in enumerate(PROBLEMS)]
 REQUESTS = [Request(position, sample, (1, 2), 0, 1.0, 8) for position, _ in DRAWN for sample in range(4)]
@@ -67,7 +68,7 @@ def test_a_poisoned_answer_costs_its_own_verdict_and_nothing_else(ray_session: N
     try:
         ray.get(pool.counts.remote(), timeout=60)
         began = time.monotonic()
-        groups = asyncio.run(Collector(Engines(), pool, decode, 60, pytest.fail).collect(DRAWN, REQUESTS, 7))
+        groups = asyncio.run(Collector(Engines(), pool, decode, 60, WEIGHTS, pytest.fail).collect(DRAWN, REQUESTS, 7))
         assert time.monotonic() - began < 20
         assert ray.get(pool.counts.remote(), timeout=60)["replaced"] == 1
     finally:
@@ -97,7 +98,7 @@ def test_what_a_killed_pool_had_in_hand_is_judged_again(ray_session: None) -> No
 
     async def collect_and_kill() -> list[Group]:
         collecting = asyncio.ensure_future(
-            Collector(Engines(), pool, decode, 60, losses.append).collect(DRAWN, REQUESTS, 7)
+            Collector(Engines(), pool, decode, 60, WEIGHTS, losses.append).collect(DRAWN, REQUESTS, 7)
         )
         await asyncio.sleep(0.5)  # a second before the check that hangs is given up
         os.kill(victim, signal.SIGKILL)
@@ -120,7 +121,7 @@ def test_lost_completions_are_an_error(ray_session: None) -> None:
     try:
         with pytest.raises(RunError, match="lost 1 of 12 completions"):
             asyncio.run(
-                Collector(Engines(lost=1), pool, lambda ids: ["reward 0"] * len(ids), 60, pytest.fail).collect(
+                Collector(Engines(lost=1), pool, lambda ids: ["reward 0"] * len(ids), 60, WEIGHTS, pytest.fail).collect(
                     DRAWN, REQUESTS, 7
                 )
             )

@@ -16,7 +16,7 @@ from openrs_ray.errors import UserError
 from openrs_ray.rewards.accuracy import check_answer, gold_is_parseable
 from openrs_ray.rewards.extraction import after_reasoning, last_boxed
 from openrs_ray.rewards.format import format_reward
-from openrs_ray.rewards.judge import WARM_UP, Judge, judge
+from openrs_ray.rewards.judge import WARM_UP, Judge
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.records import JudgeItem, RewardInput
 from openrs_ray.rewards.table import check_reward_names
@@ -321,16 +321,16 @@ def test_format_agrees_with_public_cases() -> None:
 
 
 def test_the_reward_is_the_weighted_sum() -> None:
-    weights = {"accuracy": 2.0, "format": 1.0}
-    both = judge(item(r"reasons </think> \boxed{4}", "4"), weights, "boxed")
+    judge = Judge({"accuracy": 2.0, "format": 1.0}, "boxed")
+    both = judge(item(r"reasons </think> \boxed{4}", "4"))
     assert (both.status, both.rewards, both.reward) == (Status.CORRECT, {"accuracy": 1.0, "format": 1.0}, 3.0)
     assert both.answer == "4"
-    only_format = judge(item(r"reasons </think> \boxed{5}", "4"), weights, "boxed")
+    only_format = judge(item(r"reasons </think> \boxed{5}", "4"))
     assert (only_format.status, only_format.reward) == (Status.WRONG, 1.0)
-    neither = judge(item("reasons", "4"), weights, "boxed")
+    neither = judge(item("reasons", "4"))
     assert (neither.status, neither.reward) == (Status.NO_ANSWER, 0.0)
-    assert judge(item(r"\boxed{4}", "4"), {"accuracy": -0.5}, "boxed").reward == -0.5
-    unjudged = judge(item(r"reasons </think> \boxed{4}", "forty two"), weights, "boxed")
+    assert Judge({"accuracy": -0.5}, "boxed")(item(r"\boxed{4}", "4")).reward == -0.5
+    unjudged = judge(item(r"reasons </think> \boxed{4}", "forty two"))
     assert (unjudged.status, unjudged.rewards, unjudged.reward) == (Status.UNPARSEABLE_GOLD, {}, None)
 
 

@@ -46,16 +46,17 @@ def run(job: dict[str, Any], setting: dict[str, Any], scratch: Path) -> dict[str
     from transformers import TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    from openrs_ray.rewards.judge import judge
+    from openrs_ray.rewards.judge import Judge
     from openrs_ray.rewards.records import JudgeItem
 
     ends, tokens = [], []
+    judge = Judge(job["reward_weights"], job["extraction"])
 
     def reward(completions: list[Any], completion_ids: list[list[int]], gold: list[list[str]], **_: Any) -> list[float]:
         texts = [job["opening"] + completion[0]["content"] for completion in completions]
         for text, ids, answers in zip(texts, completion_ids, gold, strict=True):
             finish = "length" if len(ids) == job["max_completion_tokens"] else "stop"
-            judge(JudgeItem(text, len(ids), finish, tuple(answers)), job["reward_weights"], job["extraction"])
+            judge(JudgeItem(text, len(ids), finish, tuple(answers)))
         tokens.append(float(sum(map(len, completion_ids))))
         return [coin(text) for text in texts]
 

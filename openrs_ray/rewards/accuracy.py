@@ -1,9 +1,10 @@
 """Accuracy: is the completion's answer one of the gold answers?
 
 Plain numbers and equal strings are compared at once; everything else is math-verify's to decide, gold first (its
-comparison is not symmetric). math-verify's own time limits are off: they need SIGALRM and the main thread, and where
-the alarm cannot be set or the error is swallowed, every check comes out wrong. `openrs_ray.rewards.pool` sets the limit
-from outside instead, so outside the pool a hostile answer may run for ever.
+comparison is not symmetric: (1, 2) answers a gold of 1 < x < 2, but not the reverse). math-verify's own time limits are
+off: they need SIGALRM and the main thread, and where the alarm cannot be set or the error is swallowed, every check comes
+out wrong. `openrs_ray.rewards.pool` sets the limit from outside instead, so outside the pool a hostile answer may run for
+ever.
 """
 
 import logging
@@ -15,7 +16,7 @@ from typing import Any
 from math_verify import parse, verify
 
 from openrs_ray.rewards.extraction import after_reasoning, last_boxed
-from openrs_ray.rewards.records import Extraction, RewardInput
+from openrs_ray.rewards.records import Comparison, Extraction, RewardInput
 from openrs_ray.samples import Status
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its time limits are off, which we mean
@@ -39,17 +40,24 @@ _WORD = re.compile(r"(?<![\\A-Za-z{_^])(?!and\b|or\b)[^\W\d_]{3,}")
 
 
 def accuracy_reward(item: RewardInput) -> float:
-    """1.0 when the check found the answer correct, else 0.0."""
-    return float(item.status is Status.CORRECT)
+    """1.0 when the check found the answer correct, else 0.0 (Open-RS, arXiv 2503.16219, section 2, "Accuracy Reward").
+
+    1.0 also for a gold that cannot be parsed, where those are paid for.
+    """
+    return float(item.status in (Status.CORRECT, Status.UNPARSEABLE_GOLD))
 
 
-def check_answer(text: str, gold: tuple[str, ...], extraction: Extraction) -> tuple[Status, str | None]:
+def check_answer(
+    text: str, gold: tuple[str, ...], extraction: Extraction, comparison: Comparison = "gold_first"
+) -> tuple[Status, str | None]:
     """Whether the answer in `text` equals any gold answer, and the answer that was found.
 
     "boxed" reads the last box after the reasoning and nothing else; "any" reads the whole text as math-verify does by
-    default. Returns CORRECT, WRONG, NO_ANSWER or UNPARSEABLE_GOLD; the caller limits time and memory.
+    default. `comparison` is the order in which math-verify gets the two. Returns CORRECT, WRONG, NO_ANSWER or
+    UNPARSEABLE_GOLD; the caller limits time and memory.
     """
-    status, answer = _check_boxed(text, gold) if extraction == "boxed" else _check_any(text, gold)
+    check = _check_boxed if extraction == "boxed" else _check_any
+    status, answer = check(text, gold, comparison)
     if status is not Status.CORRECT and not gold_is_parseable(gold):
         status = Status.UNPARSEABLE_GOLD
     return status, answer
@@ -65,26 +73,27 @@ def has_plain_number(gold: tuple[str, ...]) -> bool:
     return any(_number(g) is not None for g in gold)
 
 
-def _check_boxed(text: str, gold: tuple[str, ...]) -> tuple[Status, str | None]:
+def _check_boxed(text: str, gold: tuple[str, ...], comparison: Comparison) -> tuple[Status, str | None]:
     answer = last_boxed(after_reasoning(text))
     if not answer:
         return Status.NO_ANSWER, None
-    return _compare(answer, gold), answer
+    return _compare(answer, gold, comparison), answer
 
 
-def _check_any(text: str, gold: tuple[str, ...]) -> tuple[Status, str | None]:
+def _check_any(text: str, gold: tuple[str, ...], comparison: Comparison) -> tuple[Status, str | None]:
     parsed = _parse(text)
     if _is_bare(text) and _is_readable(text):
         # The text is nothing but an answer, as in files of extracted answers: read it as one too.
-        if any(_equal(_parse(g), parsed) for g in gold) or _compare(text, gold) is Status.CORRECT:
+        as_it_stands = any(_equal(_parse(g), parsed, comparison) for g in gold)
+        if as_it_stands or _compare(text, gold, comparison) is Status.CORRECT:
             return Status.CORRECT, text.strip()
         parsed = parsed or _parse_answer(text)
     if not parsed:
         return Status.NO_ANSWER, None
-    return _status(any(_equal(_parse_gold(g), parsed) for g in gold)), str(parsed[-1])
+    return _status(any(_equal(_parse_gold(g), parsed, comparison) for g in gold)), str(parsed[-1])
 
 
-def _compare(answer: str, gold: tuple[str, ...]) -> Status:
+def _compare(answer: str, gold: tuple[str, ...], comparison: Comparison) -> Status:
     """Status of an extracted answer, the cheap comparisons first."""
     if any(_squeeze(answer) == _squeeze(g) for g in gold):
         return Status.CORRECT
@@ -96,7 +105,7 @@ def _compare(answer: str, gold: tuple[str, ...]) -> Status:
     if all(n is not None and n.denominator == 1 for n in [number, *gold_numbers]):
         return Status.WRONG  # whole numbers only: math-verify takes 0.333333 for 1/3
     parsed = _parse_answer(answer)
-    return _status(any(_equal(_parse_gold(g), parsed) for g in gold))
+    return _status(any(_equal(_parse_gold(g), parsed, comparison) for g in gold))
 
 
 def _status(correct: bool) -> Status:
@@ -165,5 +174,6 @@ def _is_expression(parsed: Parsed) -> bool:
     return any(not isinstance(found, str) for found in parsed)
 
 
-def _equal(gold: Parsed, answer: Parsed) -> bool:
-    return verify(gold, answer, timeout_seconds=None)
+def _equal(gold: Parsed, answer: Parsed, comparison: Comparison) -> bool:
+    first, second = (gold, answer) if comparison == "gold_first" else (answer, gold)
+    return verify(first, second, timeout_seconds=None)

@@ -1,13 +1,23 @@
-"""From a completion to its verdict: the accuracy check, every weighted reward, their weighted sum."""
+"""From completions to verdicts: the accuracy check, every weighted reward, their weighted sum.
+
+In two steps: a completion is judged by itself as soon as it is sampled (`Judge`, in the checking processes); what compares it
+with the others of its group is added when the group is complete (`judge_group`, pure and cheap).
+"""
+
+from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from openrs_ray.rewards.accuracy import check_answer
-from openrs_ray.rewards.records import Extraction, JudgeItem, RewardInput
-from openrs_ray.rewards.table import REWARDS
-from openrs_ray.samples import Verdict
+from openrs_ray.rewards.records import Comparison, Extraction, JudgeItem, RewardInput
+from openrs_ray.rewards.table import GROUP_REWARDS, REWARDS
+from openrs_ray.samples import Status, Verdict
+
+if TYPE_CHECKING:  # the checking processes start without pydantic
+    from openrs_ray import config
 
 WARM_UP = tuple(
     JudgeItem(rf"</think> \boxed{{{answer}}}", 9, "stop", (gold,))
@@ -16,25 +26,52 @@ WARM_UP = tuple(
 """What a process judges before its first item: the first use of math-verify's parser and SymPy takes a second."""
 
 
-def judge(item: JudgeItem, weights: Mapping[str, float], extraction: Extraction) -> Verdict:
-    """The verdict of one completion; without reward when the check could not judge (unparseable gold)."""
-    start = time.perf_counter()
-    status, answer = check_answer(item.text, item.gold, extraction)
-    values: dict[str, float] = {}
-    reward = None
-    if status.judged:
-        seen = RewardInput(item.text, item.token_count, item.finish_reason, status, answer)
-        values = {name: REWARDS[name](seen) for name in weights}
-        reward = sum(weights[name] * value for name, value in values.items())
-    return Verdict(status, values, reward, answer, seconds=time.perf_counter() - start)
-
-
 @dataclass(frozen=True)
 class Judge:
-    """`judge` with its settings, as the checking processes are given it."""
+    """Judges one completion; as the checking processes are given it.
+
+    The verdict is without reward when the check could not judge; an unparseable gold is paid for where that is asked.
+    """
 
     weights: Mapping[str, float]
+    """By name; those of group rewards are left to `judge_group`."""
     extraction: Extraction
+    comparison: Comparison = "gold_first"
+    unparseable_gold: Literal["skip", "reward"] = "skip"
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of the rewards that have some, by the reward's name."""
+
+    @classmethod
+    def of(cls, rewards: config.Rewards) -> Judge:
+        sections = {name: getattr(rewards, name, None) for name in rewards.weights}
+        parameters = {name: section.model_dump() for name, section in sections.items() if section is not None}
+        return cls(dict(rewards.weights), rewards.extraction, rewards.comparison, rewards.unparseable_gold, parameters)
 
     def __call__(self, item: JudgeItem) -> Verdict:
-        return judge(item, self.weights, self.extraction)
+        start = time.perf_counter()
+        status, answer = check_answer(item.text, item.gold, self.extraction, self.comparison)
+        values: dict[str, float] = {}
+        reward = None
+        if status.judged or (status is Status.UNPARSEABLE_GOLD and self.unparseable_gold == "reward"):
+            seen = RewardInput(item.text, item.token_count, item.finish_reason, status, answer)
+            single = [name for name in self.weights if name in REWARDS]
+            values = {name: REWARDS[name](seen, **self.parameters.get(name, {})) for name in single}
+            reward = sum((self.weights[name] * value for name, value in values.items()), 0.0)
+        return Verdict(status, values, reward, answer, seconds=time.perf_counter() - start)
+
+
+def judge_group(
+    verdicts: Sequence[Verdict], token_counts: Sequence[int], weights: Mapping[str, float]
+) -> tuple[Verdict, ...]:
+    """The verdicts of one problem's completions, with the rewards that compare them added to those that have a reward."""
+    names = [name for name in weights if name in GROUP_REWARDS]
+    judged = [place for place, verdict in enumerate(verdicts) if verdict.reward is not None]
+    finished = list(verdicts)
+    for name in names if judged else ():
+        lengths = [token_counts[place] for place in judged]
+        correct = [verdicts[place].status in (Status.CORRECT, Status.UNPARSEABLE_GOLD) for place in judged]
+        for place, value in zip(judged, GROUP_REWARDS[name](lengths, correct), strict=True):
+            before = finished[place]
+            reward = (before.reward or 0.0) + weights[name] * value
+            finished[place] = replace(before, rewards={**before.rewards, name: value}, reward=reward)
+    return tuple(finished)

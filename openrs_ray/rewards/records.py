@@ -7,6 +7,15 @@ from openrs_ray.samples import Status
 
 Extraction = Literal["boxed", "any"]
 """Where an answer is looked for: the last box only, or anywhere as math-verify does by default."""
+Comparison = Literal["gold_first", "answer_first"]
+"""Which of the two math-verify is given first."""
+FormatForm = Literal["tags", "line"]
+LengthUnit = Literal["tokens", "characters"]
+Language = Literal[
+    "ar", "cs", "de", "el", "en", "es", "fr", "he", "hi", "id", "it", "ja", "ko", "nl", "pl", "pt", "ru", "th", "tr", "uk", "vi",
+    "zh",
+]  # fmt: skip
+"""ISO 639-1 codes that the language reward can tell apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +37,13 @@ class JudgeItem:
 
 @dataclass(frozen=True, slots=True)
 class RewardInput:
-    """What a reward may look at: the completion and what became of its accuracy check (always a judged status)."""
+    """What a reward may look at: the completion and what became of its accuracy check.
+
+    The status is a judged one, or UNPARSEABLE_GOLD where `rewards.unparseable_gold: reward` pays for that.
+    """
 
     text: str
+    """The completion, with the `<think>` that the chat template may have written of it."""
     token_count: int
     finish_reason: str
     status: Status

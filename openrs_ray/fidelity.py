@@ -1,0 +1,76 @@
+"""Where what the Open-RS authors ran differs from what their paper (arXiv 2503.16219) says, and the choice between the two.
+
+`fidelity: as_described` gives every row below its described value as a default, which a recipe may change;
+`fidelity: as_published` fixes every row to what their code at github.com/knoveleng/open-rs did with the trainer it pinned.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Fidelity = Literal["as_described", "as_published"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One difference, as the field that decides it."""
+
+    field: str
+    described: Any
+    published: Any
+    meaning: str
+    """What the published value does."""
+
+
+ROWS = (
+    Row("rewards.cosine.unit", "tokens", "characters", "lengths count characters, with a maximum meant for tokens"),
+    Row("rewards.cosine.clamp", True, False, "beyond the maximum the cosine goes up and down again"),
+    Row("rewards.cosine.wrong_short", -1.0, 0.0, "short wrong answers lose nothing, long ones 0.5"),
+    Row(
+        "rewards.comparison", "gold_first", "answer_first", "math-verify gets its arguments reversed; it is asymmetric"
+    ),
+    Row("rewards.unparseable_gold", "skip", "reward", "where the gold cannot be parsed, every completion gets 1"),
+    Row("rewards.format.form", "tags", "line", "one </think> on a line of its own is all that is asked"),
+    Row("loss.normalization", "tokens", "local_micro_batch", "mean over each micro-batch, then over those"),
+    Row("loss.tempered", True, False, "log-probabilities are not at the sampling temperature"),
+)
+LOOP = (
+    Row("rollout.staleness", 1, 0, "rollouts and learner take turns"),
+    Row("loss.correction", "truncated", "none", "nothing to correct where they take turns"),
+)
+"""How the loop runs: the recipes choose (the described value here is theirs), and `as_published` sets it back."""
+
+
+def as_published(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's content with every row at its published value; micro-batches of one group where no size is given.
+
+    ValueError when the content says otherwise for a row that is not of the loop.
+    """
+    changed = dict(content)
+    for row in (*ROWS, *LOOP):
+        *parents, name = row.field.split(".")
+        section = changed
+        for parent in parents:
+            inner = section.get(parent, {})
+            if not isinstance(inner, Mapping):
+                return changed  # not a section: the fields' own checks say so
+            section[parent] = section = dict(inner)
+        if row in LOOP:
+            section[name] = row.published
+        elif section.setdefault(name, row.published) != row.published:
+            raise ValueError(
+                f"fidelity as_published goes with {row.field} {row.published}, not {section[name]}: leave {row.field} out"
+            )
+    learner = changed.get("learner", {})
+    if isinstance(learner, Mapping):
+        group = changed["rollout"].get("completions_per_problem")
+        changed["learner"] = {"micro_batch_sequences": group, **learner}
+    return changed
+
+
+def differences() -> list[str]:
+    """The rows as lines of a table."""
+    cells = [(row.field, str(row.described).lower(), str(row.published).lower(), row.meaning) for row in (*ROWS, *LOOP)]
+    return [
+        "{:<28}{:<14}{:<19}{}".format(*line).rstrip() for line in (("", "as_described", "as_published", ""), *cells)
+    ]
