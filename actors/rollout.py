@@ -204,7 +204,10 @@ class RolloutWorker:
         except RunError as error:
             await done.put(error)
         except Exception as error:  # handed to generate(), which raises it in the caller
-            await done.put(Lost(f"rollout worker {self._worker} lost its engine: {error}{_log_hint()}"))
+            if self._engine is None or self._engine.errored:
+                await done.put(Lost(f"rollout worker {self._worker} lost its engine: {error}{_log_hint()}"))
+            else:  # another engine would do no better
+                await done.put(RunError(f"rollout worker {self._worker} failed to sample: {error}{_log_hint()}"))
 
     def _completion(self, request: Request, output: "RequestOutput", version: int | None) -> Completion:
         result = output.outputs[0]

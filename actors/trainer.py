@@ -198,14 +198,17 @@ class Trainer:
     @asynccontextmanager
     async def _learners_turn(self) -> AsyncIterator[None]:
         """The learner at work; engines that are to give it their memory sleep meanwhile, and need a push afterwards."""
-        if not self._config.rollout.sleep_while_learning:
+        if not self._config.placement.colocated:
             yield
             return
-        async with self._workers.crew.starting:  # nor may one start meanwhile
-            await self._workers.sleep()
+        sleeps = self._config.rollout.sleep_while_learning
+        async with self._workers.crew.starting:  # nor may one start meanwhile, which looks at what is free on the GPU
+            if sleeps:
+                await self._workers.sleep()
             yield
-            await self._learners.release_memory()
-            await self._workers.wake()
+            if sleeps:
+                await self._learners.release_memory()
+                await self._workers.wake()
 
     async def _resume(self, checkpoint: Checkpoint) -> None:
         self._display.status(f"resuming from step {checkpoint.step}")
