@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import poisoned_checks
@@ -20,7 +21,8 @@ from openrs_ray import config
 from openrs_ray.errors import RunError
 from openrs_ray.grpo import advantages
 from openrs_ray.rewards.pool import CheckPool
-from openrs_ray.samples import Completion, Group, Problem, Status, VersionSpan
+from openrs_ray.rewards.records import JudgeItem
+from openrs_ray.samples import Completion, Group, Problem, Status, Verdict, VersionSpan
 
 DEADLINE_S = 1.0
 WEIGHTS = {"accuracy": 1.0}
@@ -128,3 +130,30 @@ def test_lost_completions_are_an_error(ray_session: None) -> None:
     finally:
         ray.get(pool.close.remote(), timeout=60)
         ray.kill(pool)
+
+
+class Checks:
+    """Stands in for the reward pool: everything is correct."""
+
+    def __init__(self) -> None:
+        self.judge = self
+
+    async def remote(self, items: Sequence[JudgeItem]) -> list[Verdict]:
+        return [Verdict(Status.CORRECT, {"accuracy": 1.0}, 1.0) for _ in items]
+
+
+class LongerEngines(Engines):
+    """The same, with completions of 3, 4, 5 and 7 tokens in each group."""
+
+    def _completion(self, request: Request, version: int) -> Completion:
+        made = super()._completion(request, version)
+        return replace(made, token_ids=np.zeros((3, 4, 5, 7)[request.sample], dtype=np.int32))
+
+
+def test_what_compares_a_group_is_added_when_it_is_complete() -> None:
+    weights = {"accuracy": 1.0, "length": 2.0}
+    collector = Collector(LongerEngines(), Checks(), lambda ids: [""] * len(ids), 60, weights, pytest.fail)
+    groups = asyncio.run(collector.collect(DRAWN, REQUESTS, 7))
+    for group in groups:  # 0.5 - (length - 3) / 4, twice
+        np.testing.assert_allclose(group.rewards(), [1 + 1.0, 1 + 0.5, 1 + 0.0, 1 - 1.0])
+        assert [dict(v.rewards) for v in group.verdicts][3] == {"accuracy": 1.0, "length": -0.5}

@@ -9,7 +9,7 @@ from shared_data import shared_rows
 
 from openrs_ray.config import Cosine, Rewards, RunConfig, SoftOverlong
 from openrs_ray.rewards.cosine import cosine_reward
-from openrs_ray.rewards.judge import Judge, judge_group
+from openrs_ray.rewards.judge import WARM_UP, Judge, judge_group
 from openrs_ray.rewards.language import _SCRIPTS, Language, language_share
 from openrs_ray.rewards.length import length_rewards
 from openrs_ray.rewards.overlong import soft_overlong_reward
@@ -241,6 +241,13 @@ def test_time_is_linear_in_hostile_text(monkeypatch: pytest.MonkeyPatch, piece: 
     tag_count_reward(item)
     reasoning_steps_reward(item, enough=3)
     assert time.monotonic() - started < 5  # where the time grows with the square of the length it takes minutes
+
+
+def test_the_warm_up_loads_the_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    detected: list[str] = []
+    monkeypatch.setattr("openrs_ray.rewards.language._detect", lambda text: detected.append(text) or "en")
+    Judge.of(Rewards(weights={"language": 1.0}))(WARM_UP[0])
+    assert detected
 
 
 # All together

@@ -20,10 +20,13 @@ if TYPE_CHECKING:  # the checking processes start without pydantic
     from openrs_ray import config
 
 WARM_UP = tuple(
-    JudgeItem(rf"</think> \boxed{{{answer}}}", 9, "stop", (gold,))
+    JudgeItem(
+        rf"We solve the equation and put what follows into a box. </think> \boxed{{{answer}}}", 9, "stop", (gold,)
+    )
     for answer, gold in ((r"\frac{\sqrt{8}}{2}", r"\sqrt{2}"), ("(x+1)^2", "x^2 + 2x + 1"), (r"\{1, 2\}", "1,2"))
 )
-"""What a process judges before its first item: the first use of math-verify's parser and SymPy takes a second."""
+"""What a process judges before its first item: the first use of math-verify's parser and SymPy takes a second, the
+first text that is long enough for the language reward's detector half a second."""
 
 
 @dataclass(frozen=True)
