@@ -1,6 +1,6 @@
 """The Parquet record: nothing lost, nothing counted twice over kills and attempts."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +30,8 @@ def group(position: int, version: int = 0) -> Group:
     return Group(position, problem, tuple(completions), tuple(verdicts))
 
 
-def write(run: Path, step: int, attempt: int, phase: str = "train", positions: Iterable[int] | None = None) -> Path:
-    positions = range((step - 1) * PROBLEMS, step * PROBLEMS) if positions is None else [*positions]
+def write(run: Path, step: int, attempt: int, phase: str = "train", positions: Sequence[int] | None = None) -> Path:
+    positions = range((step - 1) * PROBLEMS, step * PROBLEMS) if positions is None else positions
     groups = [group(position, step - 1) for position in positions]
     texts = [[f"text {position} {sample}" for sample in range(SAMPLES)] for position in positions]
     advantages = np.tile([1.5, np.nan], (len(groups), 1)) if phase == "train" else None
@@ -134,6 +134,36 @@ def test_a_step_counted_twice_without_a_resume_is_seen(tmp_path: Path) -> None:
     start_attempt(tmp_path, 1)
     write(tmp_path, 1, 2)
     assert check_accounting(tmp_path, PROBLEMS, SAMPLES).doubled == (0, 1, 2)
+
+
+def test_replaced_groups_are_used_positions_that_no_step_trained_on(tmp_path: Path) -> None:
+    start_attempt(tmp_path, 0)
+    write(tmp_path, 1, 1, "replaced", range(1, 3))
+    write(tmp_path, 1, 1, positions=[0, 3, 4])
+    write(tmp_path, 2, 1, positions=[5, 6, 7])
+    write(tmp_path, 3, 1, "replaced", range(8, 11))  # killed before the others of step 3 were written
+    report = check_accounting(tmp_path, PROBLEMS, SAMPLES)
+    assert report.exact and (report.steps, report.replaced) == (2, 2)
+    assert report.completions == 2 * PROBLEMS * SAMPLES, "trained on"
+    assert [g.position for g in read_groups(tmp_path, 1, [group(index).problem for index in range(7)])] == [0, 3, 4]
+    assert {row["advantage"] for row in current_rows(tmp_path, "replaced").to_pylist()} == {None}
+    write(tmp_path, 3, 1, positions=[2, 11, 12])
+    assert check_accounting(tmp_path, PROBLEMS, SAMPLES).doubled == (2,), "both replaced and trained on"
+    next((tmp_path / "completions").glob("replaced-step-000003*")).unlink()
+    report = check_accounting(tmp_path, PROBLEMS, SAMPLES)
+    assert report.lost == (8, 9, 10) and report.unexpected == (11, 12)
+
+
+def test_positions_drawn_again_after_a_resume_may_be_under_way(tmp_path: Path) -> None:
+    start_attempt(tmp_path, 0)
+    write(tmp_path, 1, 1, positions=[0, 1, 8])
+    write(tmp_path, 2, 1, positions=[2, 3, 7])
+    start_attempt(tmp_path, 2)  # 4 to 6 were being sampled, and are drawn again
+    write(tmp_path, 3, 2, positions=[9, 10, 11])
+    write(tmp_path, 4, 2, positions=[12, 13, 14])
+    assert check_accounting(tmp_path, PROBLEMS, SAMPLES, staleness=2).exact
+    write(tmp_path, 5, 2, positions=[15, 16, 17])
+    assert check_accounting(tmp_path, PROBLEMS, SAMPLES, staleness=2).lost == (4, 5, 6), "due in step 5"
 
 
 def test_an_evaluation_is_kept_apart_and_a_repeated_one_counts_once(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from openrs_ray.attempts import read_attempts
 from openrs_ray.checkpoints import CheckpointStore
+from openrs_ray.metrics import read_metrics
 from openrs_ray.record import check_accounting, current_rows
 
 STEPS = 6
@@ -197,6 +198,7 @@ def test_an_asynchronous_run_counts_everything_once(tmp_path: Path, toy_folder: 
         10,
         {"rollout": {"staleness": 2}, "placement": {"num_rollout_gpus": 2}, "checkpoint": {"every_steps": 1}},
     )
+    changes["rollout"]["replace_uniform_groups"] = 1
     recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", steps, **changes)
     run, log = tmp_path / "run", tmp_path / "log"
     for enough, more in ((4, []), (7, ["--resume"])):
@@ -208,9 +210,48 @@ def test_an_asynchronous_run_counts_everything_once(tmp_path: Path, toy_folder: 
     assert finish(start([str(recipe), "--resume", "--rollout.staleness", "0"], log), log) == 0, tail(log)
     accounting = check_accounting(run, problems_per_step=4, completions_per_problem=4)
     assert accounting.exact and accounting.steps == steps and accounting.completions == steps * 16
+    assert accounting.replaced > 0
     rows = current_rows(run, columns=["step", "versions"]).to_pylist()
     ages = [row["step"] - 1 - span["version"] for row in rows for span in row["versions"]]
     assert max(ages) == 2 and min(ages) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.cpu_engine
+@pytest.mark.timeout(900)
+def test_the_same_groups_are_replaced_after_a_kill(tmp_path: Path, toy_folder: Path) -> None:
+    """A learner rank killed, whose steps are trained again from the record, then the driver: no bit differs, all is counted."""
+    changes, log = {"rollout": {"replace_uniform_groups": 2}}, tmp_path / "log"
+    recipes = [
+        write_recipe(tmp_path / name, toy_folder, tmp_path, name.removesuffix(".yaml"), STEPS, **changes)
+        for name in ("unbroken.yaml", "killed.yaml")
+    ]
+    assert finish(start([str(recipes[0])], log), log) == 0, tail(log)
+    run = tmp_path / "killed"
+    process = start([str(recipes[1])], log)
+    wait_until(lambda: steps_done(run) >= 1, 300, process, log)
+    kill(process, "SendingRank")
+    wait_until(lambda: steps_done(run) >= 3, 300, process, log)
+    family = descendants(process)
+    process.kill()
+    assert_all_gone(family)
+    assert finish(start([str(recipes[1]), "--resume"], log), log) == 0, tail(log)
+
+    assert_same_as(tmp_path / "unbroken", run)
+    columns = ["step", "position", "sample", "token_ids", "reward", "advantage"]
+    replaced, expected = (
+        current_rows(folder, "replaced", columns).to_pylist() for folder in (run, tmp_path / "unbroken")
+    )
+    assert replaced == expected and {row["advantage"] for row in replaced} == {None}
+    groups = {
+        row["position"]: {other["reward"] for other in replaced if other["position"] == row["position"]}
+        for row in replaced
+    }
+    assert groups and all(len(rewards) == 1 for rewards in groups.values())
+    found = [line["replaced_groups"] for line in read_metrics(tmp_path / "unbroken") if "replaced_groups" in line]
+    assert len(found) == STEPS and sum(found) == len(groups) and min(found) < 8, (
+        "in some step, there were enough with spread"
+    )
 
 
 @pytest.mark.slow

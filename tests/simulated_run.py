@@ -1,0 +1,92 @@
+"""Both loops as they are, with engines, reward pool and learner replaced by timers; steps, records and attempts are real."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from system import system_config
+
+from actors.batch import Batch, Drawn
+from actors.learners import Update
+from actors.overlap import OverlappedTrainer
+from actors.push import PushReport
+from actors.rollout import Request
+from actors.trainer import Progress, Trainer
+from openrs_ray.attempts import start_attempt
+from openrs_ray.data.order import Order
+from openrs_ray.grpo import advantages
+from openrs_ray.record import CompletionRecord
+from openrs_ray.samples import Completion, Group, Problem, Status, Verdict, VersionSpan
+
+PROBLEMS = [Problem(index, f"{index}+1", (1, 2), (f"{index + 1}",)) for index in range(7)]
+
+
+class SimulatedTrainer(Trainer):
+    """One attempt of a run in a folder. `steps(n)` goes on to step n; progress can be handed to the next attempt."""
+
+    def __init__(
+        self, folder: Path, progress: Progress, uniform_share: float = 0.5, steps: int = 1000, **rollout: Any
+    ) -> None:
+        self._config = system_config(folder, folder, rollout=rollout, run={"steps": steps})
+        self._prepared: Any = SimpleNamespace(problems=PROBLEMS)
+        self._order = Order(0, len(PROBLEMS), True)
+        self._record = CompletionRecord(folder)
+        self._stop, self._weights = asyncio.Event(), asyncio.Lock()
+        self._display: Any = SimpleNamespace(step=lambda figures: None)
+        self._collector: Any = self
+        self._metrics: Any = SimpleNamespace(write=lambda step, figures: self.figures.append(figures))
+        folder.mkdir(exist_ok=True)
+        self._attempt = start_attempt(folder, progress.step)
+        self._uniform_share = uniform_share
+        self._times = np.random.default_rng(self._attempt)
+        self.progress, self.version = progress, progress.step
+        self.sampled: list[int] = []
+        self.learned_from = 0
+        """Groups that the learner is at work on."""
+        self.batches: list[Batch] = []
+        self.figures: list[dict[str, float]] = []
+
+    async def steps(self, until: int) -> Progress:
+        while self.progress.step < until:
+            await self._step()
+        return self.progress
+
+    async def group(self, position: int, problem: Problem, requests: Sequence[Request]) -> Group:
+        self.sampled.append(position)
+        version = self.version
+        await asyncio.sleep(self._times.pareto(1.2))
+        equal = np.random.default_rng(position).random() < self._uniform_share
+        completions, verdicts = [], []
+        for request in requests:
+            ids, logprobs = np.array([request.seed % 1000], dtype=np.int32), np.zeros(1, dtype=np.float32)
+            spans = (VersionSpan(version, 0, 1),)
+            completions.append(Completion(position, request.sample, ids, logprobs, "stop", spans, 0))
+            verdicts.append(Verdict(Status.CORRECT, {}, 1.0 if equal else float(request.sample)))
+        return Group(position, problem, tuple(completions), tuple(verdicts))
+
+    async def collect(self, drawn: Sequence[Drawn], requests: Sequence[Request], version: int) -> list[Group]:
+        size = self._config.rollout.completions_per_problem
+        parts = [requests[start : start + size] for start in range(0, len(requests), size)]
+        return list(await asyncio.gather(*(self.group(*which, part) for which, part in zip(drawn, parts, strict=True))))
+
+    async def _train_and_push(self, groups: Sequence[Group], step: int) -> tuple[Update, float, PushReport]:
+        self.learned_from = len(groups)
+        await asyncio.sleep(self._times.random())
+        self.version, self.learned_from = step, 0
+        values = advantages(np.stack([group.rewards() for group in groups]), 1e-4)
+        return Update({"clipped_share": 0.0}, values), time.monotonic(), PushReport(0.0, 0, None)
+
+    async def _write(self, step: int, batch: Batch, *rest: Any) -> None:
+        await super()._write(step, batch, *rest)
+        self.batches.append(batch)
+
+    def _decode(self, completions: Sequence[np.ndarray]) -> list[str]:
+        return ["" for _ in completions]
+
+
+class SimulatedOverlap(OverlappedTrainer, SimulatedTrainer):
+    """The asynchronous loop in the same way."""
