@@ -51,7 +51,6 @@ class Member:
     async def start(self, deadline_s: float) -> None:
         """Start the engine of a worker that is placed."""
         await self.ask(deadline_s, "start", "start its engine")
-        self.processes = await self.ask(deadline_s, "processes", "name its processes")
         self.state = "started"
 
     async def end(self) -> None:
@@ -73,6 +72,8 @@ class Crew:
         self._members = {place: Member(place, new(place)) for place in range(len(placement.layout.rollout))}
         self._coming: dict[int, asyncio.Task[None]] = {}
         self._failures: Counter[int] = Counter()
+        self._given_up: set[int] = set()
+        self._stopping = False
         self._last_reason: object = ""
         self.starting = asyncio.Lock()
         """Held while a replacement's engine starts, and by whoever needs that none does."""
@@ -87,7 +88,7 @@ class Crew:
         return [member for member in self._members.values() if member.state in ("started", "serving")]
 
     async def start(self) -> None:
-        """Start the first members, all at once; RunError if one does not."""
+        """Start the first members, all at once; RunError if one does not: what stops it now would stop it later."""
         await asyncio.gather(*(self._start(member) for member in self._members.values()))
 
     async def _start(self, member: Member) -> None:
@@ -103,7 +104,7 @@ class Crew:
 
     def lost(self, member: Member, reason: object) -> None:
         """End what is left of a member and start another in its place; nothing if it is known to be lost."""
-        if member.state in ("starting", "lost"):
+        if member.state in ("starting", "lost") or self._stopping:
             return
         if member.state != "serving":
             self._failures[member.place] += 1
@@ -142,15 +143,17 @@ class Crew:
         self._give_up(place)
 
     def _give_up(self, place: int) -> None:
-        del self._members[place]
+        self._members.pop(place, None)
         if self._placement.is_extra(place):
             self._placement.leave(place)
-        else:
+        if self._failures[place] >= _FAILURES:
+            self._given_up.add(place)
             self._report(f"rollout worker {place} is given up after {_FAILURES} failures in a row")
 
     def grow(self) -> None:
         """Have more workers where the cluster has room for them."""
-        taken = self._members.keys() | {place for place, task in self._coming.items() if not task.done()}
+        coming = {place for place, task in self._coming.items() if not task.done()}
+        taken = self._members.keys() | coming | self._given_up
         for place in self._placement.extra_places(taken):
             self._report(f"the cluster has room for rollout worker {place}, which is started")
             self._coming[place] = asyncio.ensure_future(self._bring(place))
@@ -177,6 +180,7 @@ class Crew:
 
     async def stop(self) -> None:
         """End all engines, those that are starting too."""
+        self._stopping = True
         for task in self._coming.values():
             task.cancel()
         await asyncio.gather(*self._coming.values(), return_exceptions=True)

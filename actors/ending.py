@@ -1,9 +1,10 @@
 """Ending an actor for good: also one that no longer hears Ray, with every process it has started."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import psutil
 import ray
@@ -12,51 +13,56 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.waiting import within
 from openrs_ray.errors import RunError
 
+_MARK = "OPENRS_ACTOR"
 _DEADLINE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """An actor's process and those it has started, on one node.
-
-    Example: Processes(node="8f0c...", born=((4711, 1764054417.2), (4730, 1764054425.9)))
-    """
+    """An actor's process and those it has started: all carry its mark in their environment, orphans too."""
 
     node: str
-    born: tuple[tuple[int, float], ...]
-    """Process id and time of creation, which tells it from a later process of the same id."""
+    """Ray's id of the node that they are on."""
+    mark: str
+
+    def found(self) -> Iterator[psutil.Process]:
+        """Those that run, when called on their node."""
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(_MARK) == self.mark:
+                    yield process
+            except (psutil.Error, OSError):  # gone, or not ours
+                continue
+
+
+def new_mark() -> dict[str, str]:
+    """An environment variable for an actor to start in."""
+    return {_MARK: uuid4().hex}
 
 
 def own_processes() -> Processes:
     """Of the actor that calls this."""
-    family = [psutil.Process(os.getpid())]
-    family += family[0].children(recursive=True)
-    return Processes(ray.get_runtime_context().get_node_id(), tuple((p.pid, p.create_time()) for p in family))
+    return Processes(ray.get_runtime_context().get_node_id(), os.environ[_MARK])
 
 
 async def end_actor(actor: Any, processes: Processes | None) -> None:
-    """Return when the actor is killed and, if they are known and their node is there, its processes are gone."""
+    """Return when the actor's processes, if it has been placed and its node is there, are gone."""
     ray.kill(actor)
     if processes is None:
         return
     there = NodeAffinitySchedulingStrategy(processes.node, soft=False)
     kill = ray.remote(_kill).options(num_cpus=0, scheduling_strategy=there, max_retries=0)
     try:
-        await within(
-            _DEADLINE_S, f"node {processes.node}", "end the processes of an actor", kill.remote(processes.born)
-        )
+        await within(_DEADLINE_S, f"node {processes.node}", "end the processes of an actor", kill.remote(processes))
     except RunError:
-        return  # the node is gone, and they with it
+        return  # the node is gone, and they with it, or too busy: then the next one fails to start, and is tried again
 
 
-def _kill(born: Sequence[tuple[int, float]]) -> None:
-    found = []
-    for pid, created in born:
+def _kill(processes: Processes) -> None:
+    found = list(processes.found())
+    for process in found:
         try:
-            process = psutil.Process(pid)
-            if process.create_time() == created:
-                process.kill()
-                found.append(process)
+            process.kill()
         except psutil.NoSuchProcess:
             continue
     psutil.wait_procs(found, timeout=_DEADLINE_S / 2)

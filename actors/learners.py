@@ -153,26 +153,32 @@ class LearnerGroup:
         )
 
     async def _gather(self, deadline_s: float, what: str, calls: Sequence[Any]) -> list[Any]:
-        """All ranks' answers. LearnerLost when one of them died or was late, whatever the others say of it."""
+        """All ranks' answers. LearnerLost when one of them died, was late or hangs, whatever the others say of it."""
         waits = [
             asyncio.ensure_future(within(deadline_s, f"learner rank {rank}", what, call))
             for rank, call in enumerate(calls)
         ]
         _, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_EXCEPTION)
         if pending:  # a rank may complain of a dead peer before Ray says that it died
-            await asyncio.wait(pending, timeout=_PEERS_S)
+            _, pending = await asyncio.wait(pending, timeout=_PEERS_S)
         errors = [error for wait in waits if wait.done() and (error := wait.exception())]
+        for wait in pending:
+            wait.cancel()
         for error in errors:
-            if isinstance(error, Lost):
+            if isinstance(error, Lost) or pending:
                 raise LearnerLost(str(error)) from error
         for error in errors:
             raise error
         return [wait.result() for wait in waits]
 
-    async def renew(self) -> None:
-        """End what is left of the ranks' processes and have new ones, which must be started."""
+    async def stop(self) -> None:
+        """End the ranks' processes."""
         ends = (end_actor(actor, own) for actor, own in zip(self._ranks, self._processes, strict=True))
         await asyncio.gather(*ends)
+
+    async def renew(self) -> None:
+        """End what is left of the ranks' processes and have new ones, which must be started."""
+        await self.stop()
         self._ranks, self._processes = self._new_ranks(), [None] * len(self._ranks)
 
 

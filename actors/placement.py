@@ -14,6 +14,7 @@ from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from actors.ending import new_mark
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import RunError, UserError, first_line
 from openrs_ray.layout import Device, Layout, plan_layout
@@ -167,7 +168,7 @@ class Placement:
         return {
             "num_cpus": bundle["CPU"],
             "num_gpus": bundle.get("GPU", 0),
-            "runtime_env": {"env_vars": variables},
+            "runtime_env": {"env_vars": variables | new_mark()},
             "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
         }
 

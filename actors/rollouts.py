@@ -129,9 +129,12 @@ class RolloutWorkers:
         """The stream's next item, None at its end; Lost when the worker has nothing and does not answer either."""
         beat_s = self._config.push.deadline_s
         upcoming = asyncio.ensure_future(anext(references, None))
-        while not (await asyncio.wait({upcoming}, timeout=beat_s))[0]:
-            await worker.ask(beat_s, "answers", "say that it is at work")
-        return await within(beat_s, worker.name, "sample", upcoming)
+        try:
+            while not (await asyncio.wait({upcoming}, timeout=beat_s))[0]:
+                await worker.ask(beat_s, "answers", "say that it is at work")
+            return await within(beat_s, worker.name, "sample", upcoming)
+        finally:
+            upcoming.cancel()
 
     # ------------------------------------------------------------------------------------------------ pushes
 
@@ -147,9 +150,9 @@ class RolloutWorkers:
         return 1 + self._config.rollout.tensor_parallel
 
     def forget_learner(self) -> None:
-        """The learner is another one now: every worker must join it anew."""
+        """The learner is another one now: every worker must join it anew, and prove itself again."""
         for member in self.crew.alive:
-            member.joined = False
+            member.joined = member.probed = False
 
     async def each(self, workers: Iterable[Member], method: str, what: str, *arguments: Any) -> dict[Member, Any]:
         """The answers of those workers that gave one within the push's deadline; the others are lost."""

@@ -52,13 +52,13 @@ class WeightSender:
     bucket instead, each after the engines have read the one before.
     """
 
-    def __init__(self, rank: int, device: torch.device, largest: int, limit_s: float, gather: Gather) -> None:
-        """`largest`: bytes of the largest bucket, the size of the one staging buffer. `limit_s`: for joining, and for a send."""
+    def __init__(self, rank: int, device: torch.device, largest: int, deadline_s: float, gather: Gather) -> None:
+        """`largest`: bytes of the largest bucket, the size of the one staging buffer. `deadline_s`: what the engines have."""
         self._rank = rank
         self._device = device
         self._gather = gather
         self._largest = largest
-        self._limit_s = limit_s
+        self._deadline_s = deadline_s
         self._groups: dict[int, BroadcastGroup] = {}
         self._staging: torch.Tensor | None = None
         self._staged: Iterator[StagedBucket] | None = None
@@ -68,21 +68,23 @@ class WeightSender:
         """Join an engine's push group as rank 0; other learner ranks are in none."""
         if self._rank == 0:
             self._leave(engine)
-            self._groups[engine] = join_group(transport, host, port, 0, world_size, host, self._device, self._limit_s)
+            self._groups[engine] = join_group(
+                transport, host, port, 0, world_size, host, self._device, self._deadline_s / 2
+            )
 
     def send(self, engines: Sequence[int]) -> Sent:
         """Broadcast all buckets to these engines. One that does not take a bucket in time is left behind, the others go on."""
         digests: list[torch.Tensor] = []
         failed: dict[int, str] = {}
-        # One limit for all: two engines that stall must not use up the time that the others wait.
-        until = time.monotonic() + self._limit_s
+        ends = time.monotonic() + self._deadline_s
         for bucket, tensors in self._gather():
             if self._rank != 0:
                 continue  # here only for the gathering
             buffer = bucket.pack(tensors, self._buffer())
             digests.append(digest(buffer))
             self._each(engines, failed, partial(_begin, buffer=buffer))
-            self._each(engines, failed, partial(_finish, until=until))
+            # Half of what is left, each time: whoever stalls, there is time for the others before they give up.
+            self._each(engines, failed, lambda group: group.wait((time.monotonic() + ends) / 2))
         return Sent([int(value) for value in digests], failed)
 
     def _each(self, engines: Sequence[int], failed: dict[int, str], act: Callable[[BroadcastGroup], None]) -> None:
@@ -124,10 +126,6 @@ def _begin(group: BroadcastGroup, buffer: torch.Tensor) -> None:
     group.broadcast(buffer)
 
 
-def _finish(group: BroadcastGroup, until: float) -> None:
-    group.wait(until)
-
-
 class SendingRank(LearnerRank):
     """A learner rank that also sends its weights. Like all of a rank's calls, these go to all ranks at once."""
 
@@ -136,10 +134,8 @@ class SendingRank(LearnerRank):
         bucket_bytes = self.config.push.bucket_mib << 20
         self._buckets = plan_buckets(self.parameter_specs(), bucket_bytes)
         largest = max(bucket.nbytes for bucket in self._buckets)
-        # Half of what the engines have: when the sender gives one up, the others are still there for the next bucket.
-        limit_s = self.config.push.deadline_s / 2
         gather = partial(self.full_parameters, bucket_bytes)
-        self._sender = WeightSender(self.rank, self.device, largest, limit_s, gather)
+        self._sender = WeightSender(self.rank, self.device, largest, self.config.push.deadline_s, gather)
 
     def processes(self) -> Processes:
         return own_processes()

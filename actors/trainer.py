@@ -449,12 +449,16 @@ class Trainer:
         """End the engines and give the places back."""
         if self._metrics is not None:
             self._metrics.close()
-        try:
-            await asyncio.gather(
-                self._workers.stop(), within(30, "the reward pool", "close", self._rewards.close.remote())
-            )
-        except RunError as error:
-            self._display.warn(f"while closing: {error}")
+        ends = (
+            self._workers.stop(),
+            self._learners.stop(),
+            within(30, "the reward pool", "close", self._rewards.close.remote()),
+        )
+        for error in await asyncio.gather(*ends, return_exceptions=True):
+            if isinstance(error, RunError):
+                self._display.warn(f"while closing: {error}")
+            elif isinstance(error, BaseException):
+                raise error
         self._placement.release()
 
 

@@ -40,6 +40,8 @@ def supervise(
         while True:
             # A session of its own: Ctrl-C in a terminal would otherwise reach it twice, which means "at once".
             child = subprocess.Popen(command, start_new_session=True, preexec_fn=_end_with_parent)
+            if asked:  # while it was being started
+                child.send_signal(asked[-1])
             code = child.wait()
             code = 128 - code if code < 0 else code
             if asked or code in (0, 2):
@@ -54,6 +56,8 @@ def supervise(
                 f"the run ended with exit code {code} and is started again from its last checkpoint (step {max(now, 0)})"
             )
             time.sleep(pause_s)
+            if asked:
+                return 128 + asked[-1]
             command = command if "--resume" in command else [*command, "--resume"]
     finally:
         for number, handler in before.items():

@@ -57,13 +57,16 @@ def until_started(system: System, workers: list[int]) -> None:
 
 
 def family(member: Member) -> list[psutil.Process]:
-    """The actor's process and, after it, those of its engine."""
+    """The actor's process and those of its engine."""
     assert member.processes is not None
-    return [psutil.Process(pid) for pid, _ in member.processes.born]
+    found = list(member.processes.found())
+    assert len(found) >= 2
+    return found
 
 
-def engine_of(processes: list[psutil.Process]) -> psutil.Process:
-    return next(process for process in processes if "EngineCore" in " ".join(process.cmdline()))
+def named(processes: list[psutil.Process], name: str) -> psutil.Process:
+    (process,) = (process for process in processes if name in " ".join(process.cmdline()))
+    return process
 
 
 def gone(process: psutil.Process) -> bool:
@@ -85,7 +88,8 @@ def sample_and(system: System, act: Callable[[], None]) -> list[Completion]:
 
 
 @pytest.mark.parametrize(
-    ("victim", "number"), [("actor", signal.SIGKILL), ("engine", signal.SIGKILL), ("engine", signal.SIGSTOP)]
+    ("victim", "number"),
+    [("SlowWorker", signal.SIGKILL), ("EngineCore", signal.SIGKILL), ("EngineCore", signal.SIGSTOP)],
 )
 def test_what_a_worker_had_in_hand_is_sampled_by_the_other(
     ray_session: None, tmp_path: Path, victim: str, number: signal.Signals
@@ -99,7 +103,7 @@ def test_what_a_worker_had_in_hand_is_sampled_by_the_other(
         system.run(system.push.push(0))
         lost = system.workers.crew.serving[1]
         processes = family(lost)
-        chosen = processes[0] if victim == "actor" else engine_of(processes)
+        chosen = named(processes, victim)
         completions = sample_and(system, lambda: chosen.send_signal(number))
         assert {c.worker for c in completions} == {0}
         assert_sampled_from(system, completions, 0, tmp_path / "policy-0")
@@ -158,7 +162,7 @@ def test_the_only_worker_dies_and_the_step_goes_on_when_it_is_back(ray_session: 
         learn(system, 1, system.run(system.sample(0, 1.0)))
         system.run(system.push.push(1))
         system.workers.revive = lambda: system.push.push(system.push.version)
-        family(system.workers.crew.serving[0])[0].kill()
+        named(family(system.workers.crew.serving[0]), "RolloutWorker").kill()
         assert_sampled_from(system, system.run(system.sample(1, 1.0)), 1, tmp_path / "policy-1")
         assert len(losses) == 1
     finally:

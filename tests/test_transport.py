@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from actors.sender import WeightSender
 from actors.transport import GlooGroup, NcclGroup, join_group
+from openrs_ray.buckets import Bucket, ParameterSpec
 from openrs_ray.errors import RunError
 
 CPU = torch.device("cpu")
@@ -63,6 +65,31 @@ def test_a_sender_whose_receiver_is_silent_gives_up_at_its_deadline() -> None:
         sender.broadcast(torch.zeros(256 << 20, dtype=torch.uint8))  # more than any socket buffer takes
         sender.wait()
     assert time.monotonic() - began < 10
+
+
+def test_an_engine_that_stalls_in_the_first_bucket_costs_the_others_nothing() -> None:
+    """The first in turn takes nothing at all; the other must get every byte before its own deadline, with time to spare."""
+    deadline_s, count, size = 6.0, 5, 64 << 20  # more than any socket buffer takes
+    stalled, served = join_all(2, deadline_s), join_all(2, deadline_s)
+    buckets = [torch.randint(0, 256, (size,), dtype=torch.uint8) for _ in range(count)]
+    spec = Bucket((ParameterSpec("all", "uint8", (size,)),))
+    sender = WeightSender(0, CPU, size, deadline_s, lambda: iter([(spec, [bucket]) for bucket in buckets]))
+    sender._groups = {0: stalled[0], 1: served[0]}
+    received = [torch.zeros(size, dtype=torch.uint8) for _ in range(count)]
+
+    def receive() -> None:
+        for buffer in received:
+            served[1].broadcast(buffer)
+            served[1].wait()
+
+    receiver = threading.Thread(target=receive)
+    receiver.start()
+    began = time.monotonic()
+    sent = sender.send([0, 1])
+    assert time.monotonic() - began < deadline_s
+    receiver.join(deadline_s)
+    assert list(sent.failed) == [0] and len(sent.digests) == count
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(received, buckets, strict=True))
 
 
 def test_a_sender_need_not_wait_to_its_deadline() -> None:
