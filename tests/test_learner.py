@@ -271,11 +271,12 @@ def test_a_resumed_learner_ends_bit_for_bit_the_same(results: Results, ranks: in
 def test_another_number_of_ranks_goes_on_as_the_unbroken_learner_does(results: Results, ranks: int, case: str):
     saved_by, _, rest = case.partition(",")
     unbroken = results.of(int(saved_by), f"resume,{rest}")
-    precise = 1e-5 if case.endswith("float32") else 0.05  # in bfloat16 the split itself changes the sums
+    precise = 1e-5 if case.endswith("float32") else 0.02  # in bfloat16 the split itself changes the sums
     for rank in range(ranks):
         got = results.of(ranks, f"other_ranks,{case}", rank)
         assert all(torch.equal(got["loaded"][name], unbroken["saved"][name]) for name in unbroken["saved"])
         assert not got["left"]
+        assert got["metrics"][0]["loss"] == pytest.approx(unbroken["expected"][0]["loss"], rel=1e-5)
         for expected, metrics in zip(unbroken["expected"], got["metrics"], strict=True):
             for name in ("loss", "grad_norm", "entropy", "completion_tokens", "learning_rate"):
                 assert metrics[name] == pytest.approx(expected[name], rel=precise), name
