@@ -24,7 +24,7 @@ class Batch:
     groups: list[Group]
     """Trained on, by position."""
     replaced: list[Group]
-    """Sampled and judged for nothing else than to be told apart; all without spread."""
+    """Sampled and judged, but without spread: not trained on."""
 
     @property
     def drawn(self) -> list[Group]:

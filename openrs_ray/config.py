@@ -129,7 +129,7 @@ class Rollout(Section):
     staleness: Count = 0
     """How many policy versions a trained token may be old: 0 takes turns, k lets rollouts run that far ahead of the learner."""
     replace_uniform_groups: Count = 0
-    """Up to so many times problems_per_step groups of equal rewards, which teach nothing, are replaced in each step (0: none)."""
+    """Groups of equal rewards teach nothing: replace up to this many times problems_per_step of them in each step (0: none)."""
     keep_cache: bool = False
     """A push that comes while a completion is being sampled leaves its key/value cache as it is instead of computing it anew."""
     tensor_parallel: Positive = 1
