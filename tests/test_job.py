@@ -68,6 +68,18 @@ def ray_job(environment: dict[str, str], *arguments: str) -> subprocess.Complete
     )
 
 
+def kill_driver() -> None:
+    """SIGKILL to the run that the job's process watches and must start again."""
+    (driver,) = (
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "recipe.yaml" in (words := process.info["cmdline"] or [])
+        and "launch.train" in words
+        and "--restart" not in words
+    )
+    driver.kill()
+
+
 @pytest.mark.slow
 @pytest.mark.cpu_engine
 @pytest.mark.timeout(1200)
@@ -84,7 +96,7 @@ def test_a_second_submission_resumes_the_first(head: dict[str, str], tmp_path: P
         (copy / ignored / "huge").write_bytes(b"x" * (1 << 20))
     write_recipe(copy / "recipe.yaml", toy_folder, tmp_path / "runs", "job", 200, checkpoint={"every_steps": 1000})
     run = tmp_path / "runs" / "job"
-    command = ["--", "python", "-m", "launch.train", "recipe.yaml", "--resume"]
+    command = ["--", "python", "-m", "launch.train", "recipe.yaml", "--resume", "--restart"]
 
     unauthorised = ray_job(head | {"RAY_AUTH_MODE": "disabled"}, "list")
     assert unauthorised.returncode != 0, "token authentication must be on"
@@ -98,6 +110,10 @@ def test_a_second_submission_resumes_the_first(head: dict[str, str], tmp_path: P
     while steps_done(run) < 3:
         assert time.monotonic() < deadline, ray_job(head, "logs", "first").stdout[-3000:]
         time.sleep(0.2)
+    kill_driver()
+    while len(read_attempts(run)) < 2 or steps_done(run) < 3:
+        assert time.monotonic() < deadline, ray_job(head, "logs", "first").stdout[-3000:]
+        time.sleep(0.2)
     assert ray_job(head, "stop", "first").returncode == 0
     logs = ray_job(head, "logs", "first").stdout
     assert "stopped after step" in logs and str(run) in logs, logs[-3000:]
@@ -106,6 +122,6 @@ def test_a_second_submission_resumes_the_first(head: dict[str, str], tmp_path: P
     done = ray_job(head, *submit, "second", *command, "--run.steps", str(reached + 2))
     assert done.returncode == 0, done.stdout[-3000:]
     assert result(run)["step"] == reached + 2
-    assert read_attempts(run)[2] > 0, "the second submission must continue, not start over"
+    assert read_attempts(run)[3] > 0, "the second submission must continue, not start over"
     uploaded = {path.name for path in Path(head["RAY_AUTH_TOKEN_PATH"]).parent.rglob("*")}
     assert "recipe.yaml" in uploaded and "huge" not in uploaded, "environments and runs must stay out of the upload"
