@@ -9,14 +9,18 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from empty_worker import EmptyWorker
 from stalling_engines import SlowWorker, StallingWorker
-from system import judged_group
+from system import judged_group, system_config
 from test_push import PROBLEMS, System, build
 from tiny import naive_logprobs, naive_model
 
 from actors.crew import Member
+from actors.placement import Placement, reserve
 from actors.rollout import Request
+from actors.rollouts import RolloutWorkers
 from openrs_ray.errors import RunError
+from openrs_ray.layout import plan_layout
 from openrs_ray.samples import Completion
 
 pytestmark = [pytest.mark.cpu_engine, pytest.mark.timeout(600)]
@@ -169,21 +173,55 @@ def test_the_only_worker_dies_and_the_step_goes_on_when_it_is_back(ray_session: 
         system.close()
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(120):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+def empty_workers(folder: Path, report: Callable[[str], None], **place: int) -> tuple[Placement, RolloutWorkers]:
+    config = system_config(folder, folder, placement=place)
+    placement = reserve(config, plan_layout(config, "cpu"))
+    return placement, RolloutWorkers(config, placement, "", (2,), EmptyWorker, report)
+
+
 def test_a_worker_that_never_comes_to_serve_is_given_up(ray_session: None, tmp_path: Path) -> None:
     losses: list[str] = []
-    system = build(tmp_path, False, report=losses.append)
+    placement, workers = empty_workers(tmp_path, losses.append)
 
-    async def lose() -> None:
-        (member,) = system.workers.crew.alive
-        system.workers.crew.lost(member, "again")
+    async def lose_it_three_times() -> None:
+        await workers.start()
+        for _ in range(3):
+            await until(lambda: bool(workers.crew.alive))
+            workers.crew.lost(workers.crew.alive[0], "again")
+        with pytest.raises(RunError, match="no rollout worker is left; the last one was lost because: again"):
+            await workers.crew.ready()
+        await workers.stop()
 
     try:
-        for _ in range(2):
-            system.run(lose())
-            until_started(system, [0])
-        system.run(lose())
-        with pytest.raises(RunError, match="no rollout worker is left; the last one was lost because: again"):
-            system.run(system.push.push(0))
+        asyncio.run(lose_it_three_times())
         assert losses[-1] == "rollout worker 0 is given up after 3 failures in a row" and len(losses) == 4
     finally:
-        system.close()
+        placement.release()
+
+
+def test_an_extra_worker_that_cannot_start_is_given_up_and_harms_nobody(ray_session: None, tmp_path: Path) -> None:
+    losses: list[str] = []
+    placement, workers = empty_workers(tmp_path, losses.append, max_rollout_gpus=2)
+
+    async def grow_in_vain() -> None:
+        await workers.start()
+        workers.crew.serve(workers.crew.alive)
+        workers.crew.grow()
+        await until(lambda: "given up" in losses[-1])
+        workers.crew.grow()
+        assert places(await workers.crew.ready()) == [0] == places(workers.crew.serving)
+        await workers.stop()
+
+    try:
+        asyncio.run(grow_in_vain())
+        assert losses[0] == "the cluster has room for rollout worker 1, which is started"
+        assert losses[-1] == "rollout worker 1 is given up after 3 failures in a row"
+        assert list(placement.rollout_groups) == [0], "its place is given back"
+    finally:
+        placement.release()
