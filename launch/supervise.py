@@ -7,6 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+STOP = signal.SIGUSR1
+"""Asks the run to stop, without the force of a second SIGTERM: `ray job stop` sends one to every process of a job itself."""
+
 _PR_SET_PDEATHSIG = 1
 _PAUSE_S = 5.0
 TRIES = 5
@@ -18,21 +21,21 @@ def supervise(
 ) -> int:
     """Run `command` until it ends with exit code 0 or 2, was asked to stop, or TRIES tries in a row have saved nothing new.
 
-    SIGINT and SIGTERM are handed on to it. From the second try on it gets `--resume`.
+    The first SIGINT or SIGTERM is handed on as STOP, a second one as it is. From the second try on `command` gets `--resume`.
 
     Args:
         saved: the step of the newest checkpoint, or -1.
 
     Returns:
-        the exit code of the last try, 128 + signal where a signal ended it.
+        128 + signal when it was asked to stop, else the exit code of the last try.
     """
     asked: list[int] = []
     child: subprocess.Popen[bytes] | None = None
 
     def hand_on(number: int, _: object) -> None:
-        asked.append(number)
         if child is not None:
-            child.send_signal(number)
+            child.send_signal(number if asked else STOP)
+        asked.append(number)
 
     before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -41,11 +44,13 @@ def supervise(
             # A session of its own: Ctrl-C in a terminal would otherwise reach it twice, which means "at once".
             child = subprocess.Popen(command, start_new_session=True, preexec_fn=_end_with_parent)
             if asked:  # while it was being started
-                child.send_signal(asked[-1])
+                child.send_signal(STOP)
             code = child.wait()
             code = 128 - code if code < 0 else code
-            if asked or code in (0, 2):
+            if code in (0, 2):
                 return code
+            if asked:
+                return 128 + asked[0]
             now = saved()
             in_vain = 0 if now > best else in_vain + 1
             best = max(best, now)
@@ -57,7 +62,7 @@ def supervise(
             )
             time.sleep(pause_s)
             if asked:
-                return 128 + asked[-1]
+                return 128 + asked[0]
             command = command if "--resume" in command else [*command, "--resume"]
     finally:
         for number, handler in before.items():

@@ -200,6 +200,7 @@ class Outcome:
 
 async def _attempt(config: RunConfig, prepared: "Prepared", placement: "Placement", display: RunDisplay) -> Outcome:
     from actors.trainer import Stopped, Trainer
+    from launch.supervise import STOP
 
     if config.rollout.staleness:
         from actors.overlap import OverlappedTrainer
@@ -220,8 +221,14 @@ async def _attempt(config: RunConfig, prepared: "Prepared", placement: "Placemen
         )
         trainer.stop()
 
+    def on_stop() -> None:
+        if not received:
+            on_signal(signal.SIGTERM)
+
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+        loop.add_signal_handler(number, on_signal, number)
+    loop.add_signal_handler(STOP, on_stop)
     try:
         await trainer.start()
         return Outcome(0, await trainer.run())

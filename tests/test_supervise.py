@@ -23,7 +23,14 @@ what, saved = (folder / "plan").read_text().split()[2 * number:][:2]
 if what == "kill":
     os.kill(os.getpid(), signal.SIGKILL)
 if what == "wait":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    told = []
+    def stop(number, _):
+        told.append(number)
+        (folder / "told").write_text(" ".join(signal.Signals(n).name for n in told))
+        if len(told) == int(saved):
+            sys.exit(1)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, stop)
     (folder / "waits").touch()
     time.sleep(60)
 sys.exit(int(what))
@@ -57,10 +64,12 @@ def test_tries_that_save_nothing_new_come_to_an_end(tmp_path: Path) -> None:
     assert said[-1] == f"{TRIES} tries in a row ended without a new checkpoint: the run is not started again"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_signal_reaches_the_run_and_is_the_end(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("sent", "told"), [(["SIGTERM"], "SIGUSR1"), (["SIGINT", "SIGTERM"], "SIGUSR1 SIGTERM"), (["SIGKILL"], "SIGTERM")]
+)
+def test_a_signal_reaches_the_run_and_is_the_end(tmp_path: Path, sent: list[str], told: str) -> None:
     """Also when it is the supervising process that is killed: no run goes on that nobody watches."""
-    (tmp_path / "plan").write_text("wait 1 0 1")
+    (tmp_path / "plan").write_text(f"wait {len(told.split())} 0 1")
     (tmp_path / "log").write_text("")
     source = (
         "import sys; from launch.supervise import supervise\n"
@@ -72,7 +81,11 @@ def test_a_signal_reaches_the_run_and_is_the_end(tmp_path: Path, number: signal.
         assert time.monotonic() < deadline
         time.sleep(0.02)
     (child,) = psutil.Process(process.pid).children()
-    process.send_signal(number)
-    assert process.wait(30) == (143 if number == signal.SIGTERM else -signal.SIGKILL)
+    for name in sent:
+        process.send_signal(signal.Signals[name])
+        time.sleep(0.5)
+    expected = -signal.SIGKILL if sent == ["SIGKILL"] else 128 + signal.Signals[sent[0]]
+    assert process.wait(30) == expected
     child.wait(30)
+    assert (tmp_path / "told").read_text() == told
     assert len((tmp_path / "log").read_text().splitlines()) == 1
