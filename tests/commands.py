@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -67,6 +68,16 @@ def tail(log: Path) -> str:
 
 def descendants(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
+
+
+def power_cut(process: subprocess.Popen[bytes]) -> None:
+    """Kill the run and everything that belongs to it at once. (Left alone, Ray's agents need a minute to see that it is gone.)"""
+    family = descendants(process)
+    process.kill()
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(family, timeout=30)
 
 
 def assert_all_gone(processes: list[psutil.Process], seconds: float = 90) -> None:

@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import assert_all_gone, descendants, finish, result, start, steps_done, tail, wait_until, write_recipe
+from commands import (
+    assert_all_gone,
+    descendants,
+    finish,
+    power_cut,
+    result,
+    start,
+    steps_done,
+    tail,
+    wait_until,
+    write_recipe,
+)
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -119,9 +130,7 @@ def test_a_run_goes_on_with_another_number_of_learner_ranks(tmp_path: Path, toy_
     run, log = tmp_path / "run", tmp_path / "log"
     process = start([str(recipe)], log)
     wait_until(lambda: steps_done(run) >= 3, 300, process, log)
-    family = descendants(process)
-    process.kill()
-    assert_all_gone(family)
+    power_cut(process)
 
     process = start([str(recipe), "--resume", "--placement.num_learner_gpus", "2"], log)
     assert finish(process, log) == 0, tail(log)
@@ -181,9 +190,7 @@ def test_engines_that_sleep_while_the_learner_works_change_nothing(
     kill(process, "AloneRank")
     wait_until(lambda: steps_done(run) >= 3, 300, process, log)
     assert "the learner is lost and is rebuilt" in tail(log)
-    family = descendants(process)
-    process.kill()
-    assert_all_gone(family)
+    power_cut(process)
     (tmp_path / "asleep").unlink(missing_ok=True)
     assert finish(start([str(recipe), "--resume"], log, script=script), log) == 0, tail(log)
     assert_same_as(unbroken, run)
@@ -204,9 +211,7 @@ def test_an_asynchronous_run_counts_everything_once(tmp_path: Path, toy_folder: 
     for enough, more in ((4, []), (7, ["--resume"])):
         process = start([str(recipe), *more], log)
         wait_until(lambda enough=enough: steps_done(run) >= enough, 300, process, log)  # type: ignore[misc]
-        family = descendants(process)
-        process.kill()
-        assert_all_gone(family)
+        power_cut(process)
     assert finish(start([str(recipe), "--resume", "--rollout.staleness", "0"], log), log) == 0, tail(log)
     accounting = check_accounting(run, problems_per_step=4, completions_per_problem=4)
     assert accounting.exact and accounting.steps == steps and accounting.completions == steps * 16
@@ -232,9 +237,7 @@ def test_the_same_groups_are_replaced_after_a_kill(tmp_path: Path, toy_folder: P
     wait_until(lambda: steps_done(run) >= 1, 300, process, log)
     kill(process, "SendingRank")
     wait_until(lambda: steps_done(run) >= 3, 300, process, log)
-    family = descendants(process)
-    process.kill()
-    assert_all_gone(family)
+    power_cut(process)
     assert finish(start([str(recipes[1]), "--resume"], log), log) == 0, tail(log)
 
     assert_same_as(tmp_path / "unbroken", run)
