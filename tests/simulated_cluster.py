@@ -31,8 +31,9 @@ class SimulatedCluster:
         self._cluster.remove_node(node, allow_graceful=False)
 
     def processes(self, name: str) -> list[psutil.Process]:
-        """Those of that name on the nodes, the head apart."""
-        return [process for node in self.nodes for process in _named(node, name)]
+        """Those of that name on all nodes, the head's too."""
+        nodes = [*self.nodes, self._cluster.head_node]
+        return [process for node in nodes for process in _named(node, name)]
 
     def node_of(self, name: str) -> Any:
         """The only node with such a process."""
