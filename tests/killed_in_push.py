@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 
+from actors.crew import Member
 from actors.push import WeightPush
 from launch.train import main
 
@@ -13,15 +14,15 @@ broadcast = WeightPush._broadcast
 pushes = 0
 
 
-async def _broadcast_or_die(self: WeightPush, engines: list[int]) -> list[int]:
+async def _broadcast_or_die(self: WeightPush, workers: list[Member]) -> list[int]:
     global pushes
     pushes += 1
     if pushes == last:
         asyncio.get_running_loop().call_later(0.02, os.kill, os.getpid(), signal.SIGKILL)
         await asyncio.gather(
-            self._learners.send(engines), asyncio.sleep(60)
+            self._learners.send([worker.place for worker in workers]), asyncio.sleep(60)
         )  # the sender is at it, the engines are not
-    return await broadcast(self, engines)
+    return await broadcast(self, workers)
 
 
 WeightPush._broadcast = _broadcast_or_die  # type: ignore[method-assign]
