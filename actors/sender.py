@@ -138,6 +138,7 @@ class SendingRank(LearnerRank):
         self._sender = WeightSender(self.rank, self.device, largest, self.config.push.deadline_s, gather)
 
     def processes(self) -> Processes:
+        """This rank's processes, known as soon as it is placed."""
         return own_processes()
 
     def push_buckets(self) -> tuple[Bucket, ...]:

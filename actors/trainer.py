@@ -10,9 +10,9 @@ One step, and what it waits for:
     write       Parquet rows, metrics, display                the disk
     save        a checkpoint, when one is due                 learner ranks (checkpoint.deadline_s)
 
-The loop is synchronous: every token of step s was sampled by policy version s - 1; `actors.overlap` is the asynchronous
-one. State on disk is consistent at the end of a
-step only, so a stop waits for that point unless the step is still collecting, which changes nothing.
+The loop is synchronous: every token of step s was sampled by policy version s - 1; `actors.overlap` is the asynchronous one.
+State on disk is consistent at the end of a step only, so a stop waits for that point unless the step is still collecting, which
+changes nothing. A rollout worker that is lost is the crew's business (`actors.crew`); a lost learner is rebuilt here.
 """
 
 import asyncio

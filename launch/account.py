@@ -12,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from openrs_ray.accounting import UsedGroup, misplaced, used_groups
 from openrs_ray.config import RunConfig
 from openrs_ray.data.order import Order
@@ -26,8 +28,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--csv", type=Path, help="write a line per position to this file")
     options = parser.parse_args(arguments)
     try:
-        config = RunConfig.model_validate(_read(options.run / "config.json"))
-        order = Order(config.run.seed, _read(options.run / "problems.json")["count"], config.data.shuffle)
+        config, order = _run(options.run)
         groups = used_groups(options.run, order)
         if options.csv:
             _write(options.csv, groups)
@@ -50,6 +51,15 @@ def main(arguments: list[str]) -> int:
         named = f": {', '.join(map(str, positions[:10]))}{', ...' if len(positions) > 10 else ''}" if positions else ""
         sys.stdout.write(f"positions {what}: {len(positions)}{named}\n")
     return 1 if any(wrong.values()) else 0
+
+
+def _run(folder: Path) -> tuple[RunConfig, Order]:
+    """The run's settings and its data order. UserError when the folder does not hold them."""
+    try:
+        config = RunConfig.model_validate(_read(folder / "config.json"))
+        return config, Order(config.run.seed, _read(folder / "problems.json")["count"], config.data.shuffle)
+    except (ValidationError, KeyError) as error:
+        raise UserError(f"the run in {folder} was written by another version: account for it with that one") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

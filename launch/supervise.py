@@ -1,16 +1,16 @@
 """`launch.train ... --restart`: starts the run again from its last checkpoint when its process dies or it breaks."""
 
-import ctypes
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+
+from openrs_ray.parent import end_with_parent
 
 STOP = signal.SIGUSR1
 """Asks the run to stop, without the force of a second SIGTERM: `ray job stop` sends one to every process of a job itself."""
 
-_PR_SET_PDEATHSIG = 1
 _PAUSE_S = 5.0
 TRIES = 5
 """So many in a row that save nothing new are the last ones."""
@@ -41,8 +41,11 @@ def supervise(
     try:
         best, in_vain = saved(), 0
         while True:
-            # A session of its own: Ctrl-C in a terminal would otherwise reach it twice, which means "at once".
-            child = subprocess.Popen(command, start_new_session=True, preexec_fn=_end_with_parent)
+            # A session of its own: Ctrl-C in a terminal would otherwise reach it twice, which means "at once". And it saves and
+            # stops when this process is killed: nobody would watch it any more.
+            child = subprocess.Popen(
+                command, start_new_session=True, preexec_fn=partial(end_with_parent, signal.SIGTERM)
+            )
             if asked:  # while it was being started
                 child.send_signal(STOP)
             code = child.wait()
@@ -67,9 +70,3 @@ def supervise(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _end_with_parent() -> None:
-    """The run saves and stops when this process is killed: nobody would know of it any more."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

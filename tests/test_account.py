@@ -76,6 +76,17 @@ def test_a_folder_that_is_no_run_is_one_sentence(tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().err == f"error: {tmp_path} is no run's folder: config.json cannot be read\n"
 
 
+@pytest.mark.parametrize(
+    ("file", "content"), [("config.json", '{"run": {}}'), ("problems.json", '{"fingerprint": ""}')]
+)
+def test_a_run_of_another_version_is_one_sentence(
+    run: Path, capsys: pytest.CaptureFixture[str], file: str, content: str
+) -> None:
+    (run / file).write_text(content)
+    assert main([str(run)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: the run in {run} was written by another version")
+
+
 def test_a_replaced_group_is_listed_and_its_position_is_used(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_step(run, 4, 2, "replaced", positions=range(10, 12))
     write_step(run, 4, 2, positions=[9, 12, 13])

@@ -4,7 +4,6 @@ Started by `openrs_ray.rewards.process` as `python -m openrs_ray.rewards.child D
 when the pipe does, and dies with its parent even in the middle of a check.
 """
 
-import ctypes
 import os
 import pickle
 import resource
@@ -12,14 +11,12 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 
+from openrs_ray.parent import end_with_parent
 from openrs_ray.samples import Status, Verdict
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main(descriptor: int, memory_bytes: int, parent: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above
         return
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
