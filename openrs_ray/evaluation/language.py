@@ -1,0 +1,18 @@
+"""Does a completion stay in the Latin script? The paper's models drifted into others late in training."""
+
+import re
+import unicodedata
+
+_LATEX = re.compile(
+    r"\$\$.*?\$\$|\$[^$\n]*\$|\\\[.*?\\\]|\\\(.*?\\\)|\\begin\{(\w+\*?)\}.*?\\end\{\1\}|\\[A-Za-z]+", re.DOTALL
+)
+_OTHER_LETTERS = re.compile(r"[^\W\d_]")
+
+
+def latin_share(text: str) -> float | None:
+    """Share of the letters outside LaTeX that are Latin (accents included); None where there are no letters."""
+    letters = _OTHER_LETTERS.findall(_LATEX.sub(" ", text))
+    if not letters:
+        return None
+    foreign = sum(not letter.isascii() and not unicodedata.name(letter, "").startswith("LATIN") for letter in letters)
+    return 1 - foreign / len(letters)
