@@ -1,5 +1,6 @@
 """The evaluation's figures against enumeration, closed forms and hand values."""
 
+import time
 from itertools import combinations, product
 from math import comb
 
@@ -130,3 +131,10 @@ def test_compare_leaves_out_what_only_one_model_has() -> None:
 )
 def test_latin_share(text: str, share: float | None) -> None:
     assert latin_share(text) == share
+
+
+def test_latin_share_is_linear_in_hostile_text() -> None:
+    started = time.monotonic()
+    for piece in ("$", "$$ a", r"\[", r"\( a", r"\begin{align}", r"\begin{a", r"\end{a}", "因"):
+        latin_share(piece * (300_000 // len(piece)))
+    assert time.monotonic() - started < 10

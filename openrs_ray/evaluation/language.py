@@ -3,15 +3,18 @@
 import re
 import unicodedata
 
+# No alternative looks past the next opening of its own kind, or unclosed ones would cost time squared.
 _LATEX = re.compile(
-    r"\$\$.*?\$\$|\$[^$\n]*\$|\\\[.*?\\\]|\\\(.*?\\\)|\\begin\{(\w+\*?)\}.*?\\end\{\1\}|\\[A-Za-z]+", re.DOTALL
+    r"""\$\$[^$]*\$\$ | \$[^$]*\$ | \\\[(?:(?!\\\[).)*?\\\] | \\\((?:(?!\\\().)*?\\\)
+    | \\begin\{(\w+\*?)\}(?:(?!\\begin\{).)*?\\end\{\1\} | \\[A-Za-z]+ | </?(?:think|answer)>""",
+    re.VERBOSE | re.DOTALL,
 )
-_OTHER_LETTERS = re.compile(r"[^\W\d_]")
+_LETTER = re.compile(r"[^\W\d_]")
 
 
 def latin_share(text: str) -> float | None:
     """Share of the letters outside LaTeX that are Latin (accents included); None where there are no letters."""
-    letters = _OTHER_LETTERS.findall(_LATEX.sub(" ", text))
+    letters = _LETTER.findall(_LATEX.sub(" ", text))
     if not letters:
         return None
     foreign = sum(not letter.isascii() and not unicodedata.name(letter, "").startswith("LATIN") for letter in letters)
