@@ -13,7 +13,7 @@ from commands import ROOT, assert_all_gone, descendants, finish, tail, wait_unti
 
 from launch.evaluate import main
 from openrs_ray.config import RunConfig
-from openrs_ray.evaluation.subject import START, find_subjects
+from openrs_ray.evaluation.subject import START, Subject, find_subjects
 from openrs_ray.toy.teach import ToySettings, build_toy
 
 PROBLEMS, SAMPLES = 60, 8
@@ -64,14 +64,21 @@ def test_what_is_evaluated(tmp_path: Path, toy_folder: Path) -> None:
     assert find_subjects(str(run), None, 50, tmp_path).model.path == str(run / "checkpoints" / "step-000050" / "policy")
     alone = find_subjects(str(toy_folder), None, None, tmp_path)
     assert alone.run is None and alone.start is None and alone.model.published is None
-    other = tmp_path / "copy"
-    shutil.copytree(toy_folder, other)
-    copied = find_subjects(str(other), None, None, tmp_path).model
-    assert copied.identity() == alone.model.identity()
-    weights = bytearray((other / "model.safetensors").read_bytes())
-    weights[-1] ^= 1
-    (other / "model.safetensors").write_bytes(weights)
-    assert copied.identity() != alone.model.identity()
+
+
+def test_a_model_is_known_by_both_ends_of_its_files(tmp_path: Path) -> None:
+    content = bytearray(3 << 20)
+    found = set()
+    for changed in (None, 5, -5):
+        folder = tmp_path / str(changed)
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(content)
+        if changed is not None:
+            (folder / "model.safetensors").write_bytes(content[:changed] + b"x" + content[changed + 1 :])
+        found.add(Subject("a model", "folder", str(folder), None).identity())
+    assert len(found) == 3
+    shutil.copytree(tmp_path / "5", tmp_path / "copy")
+    assert Subject("a copy", "other", str(tmp_path / "copy"), None).identity() in found
 
 
 MISTAKES = {
@@ -155,7 +162,7 @@ def test_two_models_over_a_kill(tmp_path: Path, toy_folder: Path, sums: Path) ->
     ]
     command = [sys.executable, "-m", "launch.evaluate", *arguments]
 
-    def start() -> subprocess.Popen[bytes]:
+    def start(*more: str) -> subprocess.Popen[bytes]:
         with log.open("ab") as output:
             environment = os.environ | {"PYTHONPATH": str(ROOT)}
             return subprocess.Popen(
@@ -174,7 +181,7 @@ def test_two_models_over_a_kill(tmp_path: Path, toy_folder: Path, sums: Path) ->
     done_before = sum(pq.read_table(path).num_rows for path in before)
     assert 0 < done_before < 2 * PROBLEMS * SAMPLES, "it must be killed in the middle"
 
-    assert finish(start(), log) == 0, tail(log)
+    assert finish(start("--placement.num_rollout_gpus", "2"), log) == 0, tail(log)
     assert before.items() <= files().items(), "what was written stays as it was"
     for model in ("trained", "start-model"):
         rows = pq.read_table(sorted((folder / model).glob("*.parquet"))).to_pylist()
@@ -182,6 +189,7 @@ def test_two_models_over_a_kill(tmp_path: Path, toy_folder: Path, sums: Path) ->
         assert len(taken) == len(set(taken)) == PROBLEMS * SAMPLES, "all sampled, nothing twice"
         assert len({row["seed"] for row in rows}) == len(rows)
         assert {row["sitting"] for row in rows} <= {1, 2}
+        assert {row["worker"] for row in rows if row["sitting"] == 2} == {0, 1}, "spread over both engines"
     report = json.loads((folder / "trained" / "report.json").read_text())
     rows = pq.read_table(sorted((folder / "trained").glob("*.parquet"))).to_pylist()
     figures = report["models"]["trained"]["sums"]

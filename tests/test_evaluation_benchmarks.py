@@ -267,7 +267,8 @@ def test_what_is_written_is_found_again(tmp_path: Path) -> None:
     again = CompletionStore(tmp_path / "model")
     again.open({"seed": 1}, {"own": "a", "more": "b"})
     assert again.finished("own") == {(0, 0), (1, 1)} and again.finished("more") == set()
-    again.write([done(0, 1, Status.WRONG), done(1, 0)])
+    again.write([done(0, 1, Status.WRONG)])
+    again.write([done(1, 0)])
     assert again.rows("own", ["sitting"])["sitting"].to_pylist() == [1, 1, 2, 2]
     table = as_table(again.rows("own"), problems=2, samples=2)
     assert np.array_equal(table.correct(), [[1, 0], [1, np.nan]], equal_nan=True)

@@ -54,6 +54,7 @@ def test_one_run_deviation_is_that_of_simulated_runs() -> None:
     runs = (rng.random((30, 20_000)) < chance).astype(float).mean(axis=0)
     many = (rng.random((30, 2000)) < chance).astype(float)
     assert one_run_deviation(many) == pytest.approx(runs.std(ddof=1), rel=0.03)
+    assert one_run_deviation(np.array([[1.0, 0.0], [0.0, 1.0]])) == pytest.approx(0.5)
     assert one_run_deviation(np.array([[1.0, 0.0], [1.0, NAN]])) is None
 
 

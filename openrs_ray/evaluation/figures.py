@@ -34,10 +34,8 @@ def majority(classes: np.ndarray, correct: np.ndarray) -> np.ndarray:
     """
     same = (classes[:, :, None] == classes[:, None, :]) & (classes >= 0)[:, :, None]
     votes = same.sum(axis=2)
-    # Every sample of a winning answer stands for 1 / votes of it.
     winning = (votes == votes.max(axis=1, keepdims=True)) & (classes >= 0)
-    share = winning / np.maximum(votes, 1)
-    return (share * np.nan_to_num(correct)).sum(axis=1) / np.maximum(share.sum(axis=1), 1e-9)
+    return (winning * np.nan_to_num(correct)).sum(axis=1) / np.maximum(winning.sum(axis=1), 1)
 
 
 def sampling_interval(correct: np.ndarray, seed: int, confidence: float = 0.95) -> Interval | None:
