@@ -166,6 +166,15 @@ def test_tolerances_and_golds_that_cannot_be_read() -> None:
     assert verdict("seven", unreadable) is Status.NO_ANSWER
 
 
+def test_golds_in_scientific_notation_are_met_by_what_models_write() -> None:
+    for answer in (r"4.5 \times 10^{33}", r"45 \cdot 10^{32}", "4.5e33", r"4.5 \times 10^{33} \text{ erg/s}"):
+        assert verdict(rf"\boxed{{{answer}}}", "4.5e33") is Status.CORRECT, answer
+    assert verdict(r"\boxed{1.4 \times 10^{-10}}", "1.4E-10") is Status.CORRECT
+    for answer in (r"4.5 \times 10^{32}", "4.5", "33", r"4.4 \times 10^{33}"):
+        assert verdict(rf"\boxed{{{answer}}}", "4.5e33") is Status.WRONG, answer
+    assert verdict(r"\boxed{4.5 \times 10^{33}}", "4.5e33", rules="published") is Status.WRONG, "as it was published"
+
+
 def test_published_rules_read_the_whole_output_and_ours_only_the_last_box() -> None:
     assert verdict(r"\boxed{4} </think> That was easy.", "4", rules="published") is Status.CORRECT
     assert verdict(r"\boxed{4} </think> That was easy.", "4") is Status.NO_ANSWER

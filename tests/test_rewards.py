@@ -130,7 +130,8 @@ def test_different_answers(answer: str, gold: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["9^{9^{9^{9}}}", "9^(9^(9^9))", "2^{10^{11}}", r"47^{47^{47}}", r"2^\left( 3^{50} \right)"]
+    "answer",
+    ["9^{9^{9^{9}}}", "9^(9^(9^9))", "2^{10^{11}}", "1E999999999", r"47^{47^{47}}", r"2^\left( 3^{50} \right)"],
 )
 def test_a_power_tower_is_wrong_at_once(answer: str) -> None:
     started = time.monotonic()
@@ -140,7 +141,12 @@ def test_a_power_tower_is_wrong_at_once(answer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "gold"), [("2^{2^3}", "256"), (r"2^{2^{n}} \cdot 2", "2^{2^n+1}"), ("10^{100}", "10^{99} \\cdot 10")]
+    ("answer", "gold"),
+    [
+        ("2^{2^3}", "256"),
+        (r"2^{2^{n}} \cdot 2", "2^{2^n+1}"),
+        ("10^{100}", "10^{99} \\cdot 10"),
+    ],
 )
 def test_powers_that_can_be_read_are(answer: str, gold: str) -> None:
     assert boxed(answer, gold) is Status.CORRECT

@@ -32,7 +32,7 @@ Parsed = list[Any]
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(?:\.[0-9]+)?(?:/[1-9][0-9]*)?")
 _FRACTION = re.compile(r"\\[dt]?frac\{([0-9]+)\}\{([0-9]+)\}")
-_POWER = re.compile(r"\^(?:\\left|[{(\s])*([0-9]+)(?:\s*\^(?:\\left|[{(\s])*([0-9]+))?")
+_POWER = re.compile(r"(?:\^|(?<=[0-9.])[eE][+-]?)(?:\\left|[{(\s])*([0-9]+)(?:\s*\^(?:\\left|[{(\s])*([0-9]+))?")
 _AROUND_OPERATOR = re.compile(r"\s*([-+*/=<>,])\s*")
 _MAX_NUMBER_CHARACTERS = 100
 _DELIMITED = re.compile(r"(?<!\\)\$|\\\(|\\\[|\\boxed")
