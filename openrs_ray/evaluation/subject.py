@@ -70,7 +70,7 @@ def find_subjects(given: str, start: str | None, step: int | None, runs: Path) -
     if run_folder is None:
         if step is not None:
             raise UserError(f"--step is for a run, and {given} is none")
-        model = _plain(given, given)
+        model = _plain(given, None)
         first = None if start is None else _plain(start, START)
         return Subjects(model, first, None, runs / "evaluations" / model.folder)
     config = _read_run(run_folder)
@@ -105,6 +105,6 @@ def _read_run(folder: Path) -> RunConfig:
         raise UserError(f"{folder / 'config.json'} is not the config of a run of this version") from error
 
 
-def _plain(path: str, label: str) -> Subject:
-    folder = START if label == START else path.rstrip("/").rpartition("/")[2]
-    return Subject(label, re.sub(r"[^A-Za-z0-9._-]+", "-", folder), resolve_model(path), published_name(path))
+def _plain(path: str, label: str | None) -> Subject:
+    name = label or path.rstrip("/").rpartition("/")[2]
+    return Subject(name, re.sub(r"[^A-Za-z0-9._-]+", "-", name), resolve_model(path), published_name(path))
