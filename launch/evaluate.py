@@ -170,16 +170,19 @@ def _fill(models: Sequence[Prepared], how: Protocol, engines_given: bool, consol
     from actors.evaluator import sample, with_all_gpus
     from actors.placement import check_build, connection, joins_cluster
 
-    if not joins_cluster():
-        check_build(models[0].config)
-    with connection(), _pool(models[0].config, how) as pool:
+    async def fill(pool: CheckPool[Answered]) -> None:
         for prepared in models:
             wanted = missing[prepared.subject.label]
             if wanted:
                 console.print(f"{prepared.subject.label}: {len(wanted):,} completions to sample", markup=False)
                 config = prepared.config if engines_given else with_all_gpus(prepared.config)
                 say = _progress(console, prepared.subject.label, len(wanted))
-                asyncio.run(sample(config, prepared.asked, how, wanted, prepared.store, pool, say))
+                await sample(config, prepared.asked, how, wanted, prepared.store, pool, say)
+
+    if not joins_cluster():
+        check_build(models[0].config)
+    with connection(), _pool(models[0].config, how) as pool:
+        asyncio.run(fill(pool))
 
 
 def _pool(config: RunConfig, how: Protocol) -> CheckPool[Answered]:
