@@ -46,6 +46,8 @@ class Request:
     seed: int
     temperature: float
     max_tokens: int
+    top_p: float = 1.0
+    """Below 1 in an evaluation only: training on a truncated distribution would bias the ratio."""
 
 
 class RolloutWorker:
@@ -188,6 +190,7 @@ class RolloutWorker:
 
         return SamplingParams(
             temperature=request.temperature,
+            top_p=request.top_p,
             max_tokens=request.max_tokens,
             seed=request.seed,
             logprobs=0,

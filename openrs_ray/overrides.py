@@ -100,13 +100,17 @@ def load_config(recipe: Path, overrides: list[str]) -> RunConfig:
 
     VALUE is YAML (lists and mappings too); for a text field it is taken as it stands. UserError for any mistake.
     """
-    content = _read_recipe(recipe)
+    return config_from(_read_recipe(recipe), overrides, str(recipe))
+
+
+def config_from(content: dict[str, Any], overrides: list[str], origin: str) -> RunConfig:
+    """The same for the content of a recipe that is no file; `origin` says in messages where it comes from."""
     for dotted, text in _split_overrides(overrides):
         _set(content, dotted, text)
     try:
         return RunConfig.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{recipe}: {_first_error(error)}") from error
+        raise UserError(f"{origin}: {_first_error(error)}") from error
 
 
 def flat(config: BaseModel | dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -50,7 +50,7 @@ def prepare(config: RunConfig) -> Prepared:
     """
     check_reward_names(config.rewards)
     model_path = resolve_model(config.model.path)
-    eos_ids, shape = _check_model(config, model_path)
+    eos_ids, shape = check_model(config, model_path)
     tokenizer = load_tokenizer(config.model)
     limit = config.rollout.max_prompt_tokens
     parseable = partial(parseable_golds, rewards=config.rewards)
@@ -86,7 +86,7 @@ def _given(golds: Sequence[Gold]) -> list[bool]:
     return [bool(gold) for gold in golds]
 
 
-def _check_model(config: RunConfig, model_path: str) -> tuple[tuple[int, ...], ModelShape]:
+def check_model(config: RunConfig, model_path: str) -> tuple[tuple[int, ...], ModelShape]:
     """The model's end-of-sequence ids and its shape, once its configuration is known to fit the run."""
     try:
         model = AutoConfig.from_pretrained(model_path)

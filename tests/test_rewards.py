@@ -129,6 +129,29 @@ def test_different_answers(answer: str, gold: str) -> None:
     assert boxed(answer, gold) is Status.WRONG
 
 
+@pytest.mark.parametrize(
+    "answer",
+    ["9^{9^{9^{9}}}", "9^(9^(9^9))", "2^{10^{11}}", "1E999999999", r"47^{47^{47}}", r"2^\left( 3^{50} \right)"],
+)
+def test_a_power_tower_is_wrong_at_once(answer: str) -> None:
+    started = time.monotonic()
+    assert boxed(answer, "47") is Status.WRONG
+    assert boxed(answer, answer) is Status.CORRECT
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("2^{2^3}", "256"),
+        (r"2^{2^{n}} \cdot 2", "2^{2^n+1}"),
+        ("10^{100}", "10^{99} \\cdot 10"),
+    ],
+)
+def test_powers_that_can_be_read_are(answer: str, gold: str) -> None:
+    assert boxed(answer, gold) is Status.CORRECT
+
+
 def test_any_accepted_answer_will_do_and_gold_may_be_hopeless() -> None:
     assert boxed("0.5", "one half", "1/2") is Status.CORRECT
     assert boxed("0.75", "one half", "1/2") is Status.WRONG

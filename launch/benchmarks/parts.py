@@ -11,9 +11,10 @@ import ray
 import torch
 
 from actors.learner import LearnerRank
+from actors.loaded import LoadedWorker
 from actors.placement import Placement
 from actors.reward import RewardPool
-from actors.rollout import Request, RolloutWorker
+from actors.rollout import Request
 from actors.waiting import within
 from launch.benchmarks.trl_run import coin
 from openrs_ray.config import RunConfig
@@ -24,17 +25,6 @@ from openrs_ray.rewards.records import JudgeItem
 from openrs_ray.samples import Verdict
 
 _NOT_RAW = ("weight_transfer_config", "worker_extension_cls", "enable_log_requests")
-
-
-class LoadedWorker(RolloutWorker):
-    """Starts with the model's own weights as policy version 0, instead of dummy ones that wait for a push."""
-
-    def _engine_arguments(self) -> dict[str, Any]:
-        return super()._engine_arguments() | {"load_format": "auto"}
-
-    async def start(self) -> None:
-        await super().start()
-        await self._engine.update_weight_version("0")
 
 
 class RawEngine:

@@ -19,8 +19,9 @@ def main(arguments: list[str]) -> None:
     options = make_parser("rollout", __doc__, "rounds", 5).parse_args(arguments)
     config = load(options, "rollout.gpu_memory_fraction=0.4")
     prepared = prepare(config)
+    from actors.loaded import LoadedWorker
     from actors.rollouts import RolloutWorkers
-    from launch.benchmarks.parts import LoadedWorker, start_raw
+    from launch.benchmarks.parts import start_raw
 
     async def run() -> tuple[list[tuple[float, int]], list[tuple[float, int]]]:
         workers = RolloutWorkers(config, placement, prepared.model_path, prepared.eos_ids, LoadedWorker)

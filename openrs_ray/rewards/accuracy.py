@@ -8,6 +8,7 @@ ever.
 """
 
 import logging
+import math
 import re
 from fractions import Fraction
 from functools import lru_cache
@@ -23,14 +24,16 @@ logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its ti
 
 MAX_ANSWER_CHARACTERS = 1000
 MAX_ANSWER_NESTING = 10
-"""An answer longer or with brackets deeper than this is wrong unread: real ones stay far below, and the parser takes
-seconds from there on (degenerate completions would otherwise be timeouts, and escape the loss)."""
+MAX_ANSWER_EXPONENT = 100_000
+"""An answer longer, or with brackets deeper or a larger exponent than this, is wrong unread: real ones stay far below, and the
+parser takes seconds from there on (degenerate completions would otherwise be timeouts, and escape the loss)."""
 
 Parsed = list[Any]
 """What math-verify found in a text: SymPy expressions, then the string they were read from."""
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(?:\.[0-9]+)?(?:/[1-9][0-9]*)?")
 _FRACTION = re.compile(r"\\[dt]?frac\{([0-9]+)\}\{([0-9]+)\}")
+_POWER = re.compile(r"(?:\^|(?<=[0-9.])[eE][+-]?)(?:\\left|[{(\s])*([0-9]+)(?:\s*\^(?:\\left|[{(\s])*([0-9]+))?")
 _AROUND_OPERATOR = re.compile(r"\s*([-+*/=<>,])\s*")
 _MAX_NUMBER_CHARACTERS = 100
 _DELIMITED = re.compile(r"(?<!\\)\$|\\\(|\\\[|\\boxed")
@@ -137,14 +140,20 @@ def _is_bare(text: str) -> bool:
 
 
 def _is_readable(answer: str) -> bool:
-    """Whether an answer is short and flat enough to be parsed."""
+    """Whether an answer is short, flat and small enough to be parsed."""
     if len(answer) > MAX_ANSWER_CHARACTERS:
         return False
     depth = deepest = 0
     for character in answer:
         depth += (character in "([{") - (character in ")]}")
         deepest = max(deepest, depth)
-    return deepest <= MAX_ANSWER_NESTING
+    return deepest <= MAX_ANSWER_NESTING and not _has_huge_power(answer)
+
+
+def _has_huge_power(answer: str) -> bool:
+    """Whether an exponent that is a number, or a power of numbers, exceeds the limit."""
+    limit = math.log10(MAX_ANSWER_EXPONENT)
+    return any(int(power or 1) * math.log10(int(base) or 1) > limit for base, power in _POWER.findall(answer))
 
 
 def _parse_answer(answer: str) -> Parsed:

@@ -1,0 +1,166 @@
+"""Samples and checks what an evaluation still lacks of one model, on engines that hold the model's own weights.
+
+What ends is checked at once and is on the disk within seconds, so that a kill costs what is in flight and little more.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import ray
+from ray.util.placement_group import placement_group
+from transformers import PreTrainedTokenizerBase
+
+from actors.loaded import LoadedWorker
+from actors.placement import Placement
+from actors.rollout import Request
+from actors.rollouts import RolloutWorkers
+from openrs_ray.config import RunConfig
+from openrs_ray.errors import RunError, UserError
+from openrs_ray.evaluation.benchmarks import Task
+from openrs_ray.evaluation.check import Answered
+from openrs_ray.evaluation.language import latin_share
+from openrs_ray.evaluation.protocol import Protocol
+from openrs_ray.evaluation.store import CompletionStore, Done
+from openrs_ray.layout import Device, plan_layout
+from openrs_ray.rewards.pool import CheckPool
+from openrs_ray.samples import Completion
+from openrs_ray.seeds import completion_seed
+
+_WRITE_S = 5.0
+"""What has ended is written at least so often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A completion that is not there yet."""
+
+    benchmark: str
+    task: Task
+    sample: int
+
+    def seed(self, run_seed: int) -> int:
+        """The same whatever else is evaluated with it."""
+        return completion_seed(run_seed, f"evaluation/{self.benchmark}", 0, self.task.problem.index, self.sample)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A model and how its prompts end and its completions begin."""
+
+    model_path: str
+    eos_ids: tuple[int, ...]
+    tokenizer: PreTrainedTokenizerBase
+    opening: str
+    """What the chat template already wrote of every answer."""
+
+
+def with_all_gpus(config: RunConfig) -> RunConfig:
+    """With as many engines as the connected cluster's GPUs allow; unchanged on CPUs."""
+    size = config.rollout.tensor_parallel
+    gpus = int(ray.cluster_resources().get("GPU", 0.0)) // size * size
+    if _device(config) == "cpu" or gpus == 0:
+        return config
+    return config.model_copy(update={"placement": config.placement.model_copy(update={"num_rollout_gpus": gpus})})
+
+
+def _device(config: RunConfig) -> Device:
+    if config.placement.device != "auto":
+        return config.placement.device
+    return "gpu" if ray.cluster_resources().get("GPU", 0.0) else "cpu"
+
+
+def place_engines(config: RunConfig) -> Placement:
+    """Reserve the engines' places alone, in one group. UserError when the cluster does not have them in time."""
+    layout = replace(plan_layout(config, _device(config)), learner=(), colocated=True)  # one group holds all there is
+    group = placement_group(list(layout.rollout), strategy="PACK")
+    placement = Placement(layout, config.placement.threads or os.cpu_count() or 1, group, group)
+    if not group.wait(max(0.1, config.placement.wait_s)):
+        placement.release()
+        raise UserError(
+            f"the evaluation asks for {len(layout.rollout)} engines of {layout.rollout[0]} but the cluster has "
+            f"{ray.cluster_resources()}, free {ray.available_resources()}: lower placement.num_rollout_gpus or "
+            "placement.cpus_per_slot, or add nodes"
+        )
+    return placement
+
+
+async def sample(
+    config: RunConfig,
+    asked: Asked,
+    protocol: Protocol,
+    wanted: Sequence[Wanted],
+    store: CompletionStore,
+    pool: CheckPool[Answered],
+    report: Callable[[int, int], None],
+) -> None:
+    """Sample all that is wanted, check it and write it.
+
+    Args:
+        report: is told now and then how many completions have ended, and how many tokens they have.
+
+    Raises:
+        RunError: an engine failed, or the deadline passed. What has ended until then is written.
+    """
+    seeds = [want.seed(config.run.seed) for want in wanted]
+    requests = [
+        Request(
+            i,
+            want.sample,
+            want.task.problem.prompt_ids,
+            seed,
+            protocol.temperature,
+            protocol.max_tokens,
+            protocol.top_p,
+        )
+        for i, (want, seed) in enumerate(zip(wanted, seeds, strict=True))
+    ]
+    finished: list[Done] = []
+    ended = tokens = 0
+
+    def flush() -> None:
+        store.write(finished)
+        finished.clear()
+        report(ended, tokens)
+
+    async def flush_often() -> None:
+        while True:
+            await asyncio.sleep(_WRITE_S)
+            flush()
+
+    placement = place_engines(config)
+    workers = RolloutWorkers(config, placement, asked.model_path, asked.eos_ids, LoadedWorker)
+    writer = asyncio.create_task(flush_often())
+    try:
+        await workers.start()
+        async for batch in workers.generate(requests, version=0):
+            finished += await _checked(batch, wanted, seeds, asked, pool)
+            ended, tokens = ended + len(batch), tokens + sum(len(completion.token_ids) for completion in batch)
+            if writer.done():
+                writer.result()  # a full disk, say
+    finally:
+        writer.cancel()
+        flush()
+        with suppress(RunError):  # the engines end with their places in any case
+            await workers.stop()
+        placement.release()
+
+
+async def _checked(
+    batch: Sequence[Completion],
+    wanted: Sequence[Wanted],
+    seeds: Sequence[int],
+    asked: Asked,
+    pool: CheckPool[Answered],
+) -> list[Done]:
+    ids = [completion.token_ids.tolist() for completion in batch]
+    texts = [asked.opening + text for text in asked.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+    tasks = [wanted[completion.position].task for completion in batch]
+    answers = [Answered(text, t.problem.gold, t.tolerance) for text, t in zip(texts, tasks, strict=True)]
+    verdicts = await pool.judge_many(answers)
+    return [
+        Done(wanted[c.position].benchmark, task, c, verdict, text, latin_share(text), seeds[c.position])
+        for c, task, verdict, text in zip(batch, tasks, verdicts, texts, strict=True)
+    ]

@@ -1,0 +1,156 @@
+"""The benchmarks of the paper: where they are, and how a row of any of their shapes becomes a problem with its gold.
+
+Nothing is ever left out of a benchmark: a row that cannot be used is an error, and its limit on prompts is as long as the
+longest one.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from openrs_ray.config import Columns, Data
+from openrs_ray.data.problems import gold_answers
+from openrs_ray.data.prompts import tokenize_prompts
+from openrs_ray.data.rows import Row, read_rows
+from openrs_ray.errors import UserError
+from openrs_ray.samples import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """Example: Benchmark("aime24", "AIME24", "HuggingFaceH4/aime_2024", "train", 30)"""
+
+    name: str
+    title: str
+    """As the tables spell it."""
+    source: str
+    """Hub id, or a local file."""
+    split: str = "train"
+    problems: int | None = None
+    """How many there are, where that is known."""
+
+
+KNOWN = {
+    benchmark.name: benchmark
+    for benchmark in (
+        # The ids are those of the authors' evaluation script.
+        Benchmark("aime24", "AIME24", "HuggingFaceH4/aime_2024", "train", 30),
+        Benchmark("aime25", "AIME25", "yentinglin/aime_2025", "train", 30),
+        Benchmark("amc23", "AMC23", "knoveleng/AMC-23", "train", 40),
+        Benchmark("math500", "MATH-500", "HuggingFaceH4/MATH-500", "test", 500),
+        Benchmark("minerva", "Minerva", "knoveleng/Minerva-Math", "train", 272),
+        Benchmark("olympiadbench", "OlympiadBench", "knoveleng/OlympiadBench", "train", 675),
+    )
+}
+
+_PROBLEM_COLUMNS = ("problem", "question")
+_ANSWER_COLUMNS = ("final_answer", "answer", "solution")
+"""First that a row has: OlympiadBench's lists, then a plain answer, then a solution with the gold in its last box."""
+
+
+_NOTHING_ELSE = Data(path="none")
+"""No system prompt, no examples, no suffix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """How a problem is asked: `data`'s system prompt, examples and suffix around `template`, of which {problem} is replaced."""
+
+    name: str
+    template: str = "{problem}"
+    data: Data = _NOTHING_ELSE
+    """Only its prompt fields are used."""
+
+
+PAPER_PROMPT = Prompt(
+    "paper",
+    "Solve the following math problem efficiently and clearly.  The last line of your response should be of the following "
+    "format: 'Therefore, the final answer is: $\\boxed{ANSWER}$. I hope it is correct' (without quotes) where ANSWER is just "
+    "the final number or expression that solves the problem. Think step by step before answering.\n\n{problem}",
+)
+"""The user turn of the authors' evaluation, which has no system prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A problem of a benchmark. Example: Task(Problem(...), tolerance=0.1)"""
+
+    problem: Problem
+    tolerance: float | None = None
+    """Largest absolute difference of a numeric answer from the gold; None where it must be equal."""
+
+
+def chosen(names: Sequence[str], sources: dict[str, str]) -> list[Benchmark]:
+    """The benchmarks by name; `sources` gives local files (or other Hub ids) in place of, or beside, the known ones.
+
+    Raises UserError for a name that is neither known nor given a source, or a source that no name asks for.
+    """
+    unknown = [name for name in names if name not in KNOWN and name not in sources]
+    if unknown:
+        raise UserError(
+            f"no benchmark {unknown[0]}: known are {', '.join(KNOWN)}; for one of your own give --data {unknown[0]}=FILE"
+        )
+    unused = [name for name in sources if name not in names]
+    if unused:
+        raise UserError(f"--data names {unused[0]}, which --benchmarks does not ask for")
+    return [_with_source(name, sources.get(name)) for name in dict.fromkeys(names)]
+
+
+def _with_source(name: str, source: str | None) -> Benchmark:
+    known = KNOWN.get(name, Benchmark(name, name, ""))
+    return known if source is None else Benchmark(name, known.title, source, known.split, known.problems)
+
+
+def load_tasks(benchmark: Benchmark, prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> tuple[Task, ...]:
+    """All problems, in order. Raises UserError where the source cannot be read or a row has no problem or no gold."""
+    try:
+        rows = read_rows(benchmark.source, benchmark.split)
+    except UserError as error:
+        hint = (
+            f"; give a local copy with --data {benchmark.name}=FILE" if benchmark == KNOWN.get(benchmark.name) else ""
+        )
+        raise UserError(f"benchmark {benchmark.name}: {error}{hint}") from error
+    texts = [str(_cell(row, _PROBLEM_COLUMNS, number, benchmark)) for number, row in enumerate(rows, start=1)]
+    golds = [_gold(row, number, benchmark) for number, row in enumerate(rows, start=1)]
+    asked = [prompt.template.replace("{problem}", text) for text in texts]
+    ids = tokenize_prompts(prompt.data, asked, tokenizer)
+    problems = [Problem(i, *parts) for i, parts in enumerate(zip(texts, ids, golds, strict=True))]
+    return tuple(Task(problem, _tolerance(row)) for problem, row in zip(problems, rows, strict=True))
+
+
+def fingerprint(tasks: Sequence[Task]) -> str:
+    """A hash of problems, prompts and golds in order: figures from two sittings must mean the same ones."""
+    return hashlib.sha256(
+        repr([(t.problem.prompt_ids, t.problem.gold, t.tolerance) for t in tasks]).encode()
+    ).hexdigest()
+
+
+def _cell(row: Row, columns: Sequence[str], number: int, benchmark: Benchmark) -> Any:
+    for column in columns:
+        if row.get(column) not in (None, "", []):
+            return row[column]
+    raise UserError(
+        f"row {number} of benchmark {benchmark.name} ({benchmark.source}) has nothing in {' or '.join(columns)}; it has "
+        f"the columns {', '.join(map(str, row))}"
+    )
+
+
+def _gold(row: Row, number: int, benchmark: Benchmark) -> tuple[str, ...]:
+    gold = gold_answers(_cell(row, _ANSWER_COLUMNS, number, benchmark), Columns())
+    if "final_answer" in row:
+        # Several values of one answer each stand between dollars of their own, which a reader could take for alternatives.
+        gold = tuple(answer.replace("$", "") for answer in gold)
+    if not gold:
+        raise UserError(f"row {number} of benchmark {benchmark.name} ({benchmark.source}) has no gold answer")
+    return gold
+
+
+def _tolerance(row: Row) -> float | None:
+    """OlympiadBench's `error`: "1e-1" is an absolute tolerance of 0.1."""
+    try:
+        return float(row.get("error") or 0) or None
+    except ValueError:
+        return None

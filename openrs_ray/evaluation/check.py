@@ -1,0 +1,86 @@
+"""What an evaluation counts as correct, as the checking processes run it.
+
+Two rules: `boxed` is the one of training (the last box after the reasoning, and nothing else), `published` the one of the
+authors' harness (anywhere in the whole output, the box first).
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+
+from openrs_ray.rewards.accuracy import check_answer
+from openrs_ray.samples import Status, Verdict
+
+Rules = Literal["boxed", "published"]
+
+_PUBLISHED_EXTRACTION = (ExprExtractionConfig(), LatexExtractionConfig(boxed_match_priority=0))
+_PUBLISHED_DIGITS = 5
+_SCIENTIFIC = re.compile(r"([+-]?[0-9]+(?:\.[0-9]*)?)[eE]([+-]?[0-9]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One completion to check. Example: Answered(r"2 + 2 </think> \\boxed{4}", ("4",))"""
+
+    text: str
+    gold: tuple[str, ...]
+    tolerance: float | None = None
+
+
+WARM_UP = (Answered(r"</think> \boxed{\frac{\sqrt{8}}{2}}", (r"\sqrt{2}",)),)
+
+
+@dataclass(frozen=True)
+class Check:
+    """The check with its rules.
+
+    Where no gold can be parsed, an answer that is not the same text is WRONG: it would otherwise be left out whenever it is
+    wrong and counted whenever it is right.
+    """
+
+    rules: Rules
+
+    def __call__(self, item: Answered) -> Verdict:
+        start = time.perf_counter()
+        status, answer = _published(item) if self.rules == "published" else _boxed(item)
+        return Verdict(status, {}, None, answer, seconds=time.perf_counter() - start)
+
+
+def _boxed(item: Answered) -> tuple[Status, str | None]:
+    status, answer = check_answer(item.text, (*item.gold, *_spelled_out(item.gold)), "boxed")
+    if status is Status.UNPARSEABLE_GOLD:
+        status = Status.WRONG if answer else Status.NO_ANSWER
+    if status is Status.WRONG and item.tolerance is not None and answer is not None:
+        value, golds = _value(answer), [_value(gold) for gold in item.gold]
+        # A little more, since 4.3 - 4.2 is not 0.1 in floating point.
+        if value is not None and any(g is not None and abs(value - g) <= item.tolerance * (1 + 1e-9) for g in golds):
+            status = Status.CORRECT
+    return status, answer
+
+
+def _spelled_out(gold: Sequence[str]) -> list[str]:
+    """Golds such as 4.5e33 as models write them. A fifth of Minerva's are of that form, which math-verify reads as a product."""
+    found = [_SCIENTIFIC.fullmatch(one.strip()) for one in gold]
+    return [rf"{match[1]} \cdot 10^{{{int(match[2])}}}" for match in found if match]
+
+
+def _published(item: Answered) -> tuple[Status, str | None]:
+    found = parse(item.text, _PUBLISHED_EXTRACTION, parsing_timeout=None)
+    if not found:
+        return Status.NO_ANSWER, None
+    golds = [parse(gold if "$" in gold else f"${gold}$", parsing_timeout=None) for gold in item.gold]
+    correct = any(verify(gold, found, float_rounding=_PUBLISHED_DIGITS, timeout_seconds=None) for gold in golds)
+    return Status.CORRECT if correct else Status.WRONG, str(found[-1])
+
+
+def _value(answer: str) -> float | None:
+    """The number that an answer is, if it is one."""
+    found: Sequence[Any] = parse(f"${answer.strip('$')}$", parsing_timeout=None)
+    try:
+        return float(found[0]) if found else None
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -1,0 +1,74 @@
+"""How a model is asked: the paper's way, or one whose figures can be believed."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from openrs_ray.config import RunConfig
+from openrs_ray.errors import UserError
+from openrs_ray.evaluation.benchmarks import PAPER_PROMPT, Prompt
+from openrs_ray.evaluation.check import Rules
+
+Name = Literal["as_published", "robust"]
+PromptName = Literal["paper", "run", "plain"]
+
+_SAMPLES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """Example: Protocol("as_published", samples=1, temperature=0.6, top_p=0.95, max_tokens=32768, rules="published", ...)"""
+
+    name: Name
+    samples: int
+    """Completions of each problem."""
+    temperature: float
+    top_p: float
+    max_tokens: int
+    rules: Rules
+    prompt: Prompt
+
+    def settings(self) -> dict[str, Any]:
+        """What makes two completions comparable: everything but the number of samples."""
+        return {
+            "protocol": self.name,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_tokens": self.max_tokens,
+            "rules": self.rules,
+            "prompt": self.prompt.name,
+        }
+
+
+def protocol(
+    name: Name,
+    run: RunConfig | None,
+    samples: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    max_tokens: int | None = None,
+    prompt: PromptName | None = None,
+) -> Protocol:
+    """The protocol with what was asked for in place of its own values; None leaves them.
+
+    `robust` asks as a run's own prompt does where there is a run, else with the paper's.
+
+    Raises:
+        UserError: something was asked of `as_published`, which has nothing to choose, or a run's prompt without a run.
+    """
+    asked = {"samples": samples, "temperature": temperature, "top-p": top_p, "max-tokens": max_tokens, "prompt": prompt}
+    given = [f"--{key}" for key, value in asked.items() if value is not None and (key, value) != ("samples", 1)]
+    if name == "as_published" and given:
+        raise UserError(f"protocol as_published leaves nothing to choose: leave out {', '.join(given)}, or take robust")
+    if prompt == "run" and run is None:
+        raise UserError("--prompt run needs a run: give paper or plain")
+    chosen: PromptName = prompt or ("run" if run is not None and name == "robust" else "paper")
+    prompts = {"paper": PAPER_PROMPT, "plain": Prompt("plain")}
+    return Protocol(
+        name=name,
+        samples=samples or (1 if name == "as_published" else _SAMPLES),
+        temperature=0.6 if temperature is None else temperature,
+        top_p=0.95 if top_p is None else top_p,
+        max_tokens=max_tokens or 32_768,
+        rules="published" if name == "as_published" else "boxed",
+        prompt=Prompt("run", data=run.data) if chosen == "run" and run is not None else prompts[chosen],
+    )

@@ -1,0 +1,219 @@
+"""The tables of an evaluation: this model with intervals, the paper's value, the re-evaluation, the start model.
+
+Everything goes into one JSON document first; Markdown and HTML are two ways of printing it, so they cannot disagree.
+"""
+
+import html
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from openrs_ray.atomic import replacing, write_json
+from openrs_ray.evaluation.figures import Figures
+from openrs_ray.evaluation.paired import Paired
+
+Cells = list[list[str]]
+"""Rows of a table, the heading first."""
+
+
+@cache
+def published() -> dict[str, Any]:
+    """The small published tables: {"paper" or "independent": {"source", "scores": {model: {benchmark: value}}}}, in percent."""
+    content: dict[str, Any] = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
+    return content
+
+
+def published_name(*names: str) -> str | None:
+    """The model of the published tables that one of these names (a Hub id, a path, a run's name) means, if any.
+
+    Example: published_name("knoveleng/Open-RS3") == published_name("open-rs3") == "Open-RS3"
+    """
+    for name in names:
+        last = _plain(name.rstrip("/").rpartition("/")[2])
+        for known in published()["independent"]["scores"]:
+            if last == _plain(known):
+                return str(known)
+    return None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower()).removesuffix("preview")
+
+
+def document(
+    settings: dict[str, Any],
+    titles: Mapping[str, str],
+    results: Mapping[str, Mapping[str, Figures]],
+    published_as: Mapping[str, str | None],
+    comparisons: Mapping[str, Mapping[str, Paired]],
+    seeds: Mapping[str, int],
+) -> dict[str, Any]:
+    """All that is known.
+
+    Args:
+        settings: what was asked.
+        titles: of the benchmarks, by name, in the order of the tables.
+        results: figures by model (the start model last, under "start model") and benchmark.
+        published_as: the name in the published tables of each model.
+        comparisons: against the start model, by model and benchmark.
+        seeds: of sampling and of the resampling behind intervals and tests.
+    """
+    tables = published()
+    return {
+        "settings": settings,
+        "seeds": dict(seeds),
+        "benchmarks": dict(titles),
+        "models": {model: {name: f.as_json() for name, f in by_name.items()} for model, by_name in results.items()},
+        "against_start_model": {
+            model: {name: asdict(paired) for name, paired in by_name.items()} for model, by_name in comparisons.items()
+        },
+        "published": {
+            model: {
+                "name": known,
+                **{table: tables[table]["scores"].get(known, {}) for table in ("paper", "independent")},
+            }
+            for model, known in published_as.items()
+            if known is not None
+        },
+        "sources": {table: tables[table]["source"] for table in ("paper", "independent")},
+    }
+
+
+def write(folder: Path, content: dict[str, Any]) -> None:
+    """report.json, report.md and report.html."""
+    write_json(folder / "report.json", content)
+    for name, text in (("report.md", markdown(content)), ("report.html", as_html(content))):
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def markdown(content: dict[str, Any]) -> str:
+    parts = [f"# {_title(content)}", ""]
+    for heading, cells in _tables(content):
+        parts += [f"## {heading}", "", *_markdown_table(cells), ""]
+    return "\n".join([*parts, *[f"- {note}" for note in _notes(content)], ""])
+
+
+def as_html(content: dict[str, Any]) -> str:
+    """One page that needs nothing else."""
+    style = (
+        "body{font:15px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em}table{border-collapse:collapse}"
+        "td,th{padding:.3em .8em;border-bottom:1px solid #ccc;text-align:right}td:first-child,th:first-child{text-align:left}"
+    )
+    title = html.escape(_title(content))
+    body = [f"<h1>{title}</h1>"]
+    for heading, (head, *rows) in _tables(content):
+        body += [f"<h2>{html.escape(heading)}</h2>", "<table>", _html_row(head, "th")]
+        body += [*(_html_row(row, "td") for row in rows), "</table>"]
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in _notes(content))
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{style}</style>'
+        f"{''.join(body)}<ul>{notes}</ul></html>\n"
+    )
+
+
+def _title(content: dict[str, Any]) -> str:
+    return f"Evaluation of {', '.join(content['models'])} ({content['settings']['protocol']})"
+
+
+def _tables(content: dict[str, Any]) -> list[tuple[str, Cells]]:
+    names = list(content["benchmarks"])
+    return [
+        ("Accuracy in percent", [["", *content["benchmarks"].values()], *_accuracy_rows(content, names)]),
+        ("Completions", _completion_rows(content, names)),
+        *([("Against the start model, per problem", _paired_rows(content))] if content["against_start_model"] else []),
+    ]
+
+
+def _accuracy_rows(content: dict[str, Any], names: Sequence[str]) -> Cells:
+    rows: Cells = []
+    for model, figures in content["models"].items():
+        rows.append([f"{model}: avg@k [95 %]", *(_interval(figures[name]["average"]) for name in names)])
+        if any(figures[name]["one_run"] is not None for name in names):
+            rows.append(["- same problems, other samples", *(_interval(figures[name]["sampling"]) for name in names)])
+            rows.append(["- one run of one sample, ± std", *(_percent(figures[name]["one_run"]) for name in names)])
+            rows.append(["- pass@k", *(_interval(_last_pass(figures[name])) for name in names)])
+            rows.append(["- maj@k", *(_interval(figures[name]["majority"]) for name in names)])
+        known = content["published"].get(model)
+        if known:
+            rows.append([f"- the paper: {known['name']}", *(_plain_value(known["paper"].get(name)) for name in names)])
+            again = [known["independent"].get(name) for name in names]
+            rows.append(
+                ["- re-evaluation, mean ± std", *("-" if v is None else f"{v[0]:.1f} ± {v[1]:.1f}" for v in again)]
+            )
+    return rows
+
+
+def _completion_rows(content: dict[str, Any], names: Sequence[str]) -> Cells:
+    head = ["", "problems", "samples each", "mean tokens", "truncated", "Latin letters", "not judged"]
+    rows = [head]
+    for model, figures in content["models"].items():
+        for name in names:
+            f = figures[name]
+            latin = "-" if f["latin_share"] is None else f"{100 * f['latin_share']:.1f} %"
+            counts = [str(f["problems"]), str(f["samples"]), f"{f['mean_tokens']:,.0f}"]
+            shares = [f"{100 * f['truncated_share']:.1f} %", latin]
+            rows.append([f"{model}: {content['benchmarks'][name]}", *counts, *shares, str(f["unjudged"])])
+    return rows
+
+
+def _paired_rows(content: dict[str, Any]) -> Cells:
+    rows = [["", "difference in points [95 %]", "p", "p, corrected"]]
+    for model, by_name in content["against_start_model"].items():
+        for name, paired in by_name.items():
+            label = f"{model}: {content['benchmarks'][name]}"
+            rows.append(
+                [label, _interval(paired["difference"], "+.1f"), f"{paired['p']:.3g}", f"{paired['corrected']:.3g}"]
+            )
+    return rows
+
+
+def _notes(content: dict[str, Any]) -> list[str]:
+    settings, seeds = content["settings"], content["seeds"]
+    scientific = settings["rules"] == "boxed" and "minerva" in content["benchmarks"]
+    return [
+        f"Protocol {settings['protocol']}: prompt {settings['prompt']}, temperature {settings['temperature']:g}, top-p "
+        f"{settings['top_p']:g}, at most {settings['max_tokens']:,} tokens, answers by the rules {settings['rules']!r}; seed "
+        f"{seeds['sampling']} for sampling, {seeds['resampling']} for intervals and tests.",
+        "Intervals of avg@k, pass@k and maj@k are over problems; k is the number of samples of each problem.",
+        "p: sign-flip permutation test over problems, two-sided; corrected by Holm over the benchmarks.",
+        "A completion whose check timed out or failed is left out (not judged), never counted as wrong.",
+        *(
+            ["Minerva: 58 golds such as 4.5e33 are met by 4.5 x 10^33 here, and were not where others measured."]
+            * scientific
+        ),
+        *(f"{name}: {source}" for name, source in content["sources"].items()),
+    ]
+
+
+def _last_pass(figures: dict[str, Any]) -> dict[str, float] | None:
+    passed: dict[str, dict[str, float]] = figures["pass_at"]
+    return passed.get(str(figures["samples"]))
+
+
+def _interval(interval: dict[str, float] | None, form: str = ".1f") -> str:
+    if interval is None:
+        return "-"
+    mean, low, high = (format(100 * interval[part], form) for part in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _plain_value(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _markdown_table(cells: Cells) -> list[str]:
+    head, *rows = [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in cells]
+    return [head, f"|{'|'.join(['---'] + ['---:'] * (len(cells[0]) - 1))}|", *rows]
+
+
+def _html_row(cells: Sequence[str], kind: str) -> str:
+    return f"<tr>{''.join(f'<{kind}>{html.escape(cell)}</{kind}>' for cell in cells)}</tr>"

@@ -1,0 +1,180 @@
+"""Every completion of an evaluation, in one folder per model: nothing that is on the disk is ever sampled again.
+
+    MODEL/settings.json             what was asked of which model, and the fingerprint of each benchmark
+    MODEL/aime24-000007.parquet     completions of one benchmark that ended about the same time
+
+Invariant: a file appears whole or not at all, and no (problem, sample) stands in two of them.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from openrs_ray.atomic import replacing, write_json
+from openrs_ray.errors import UserError
+from openrs_ray.evaluation.benchmarks import Task
+from openrs_ray.samples import Completion, Status, Verdict
+
+SCHEMA = pa.schema(
+    [
+        ("benchmark", pa.string()),
+        ("problem", pa.int32()),
+        ("sample", pa.int32()),
+        ("text", pa.string()),
+        ("gold", pa.list_(pa.string())),
+        ("completion", pa.string()),
+        ("token_ids", pa.list_(pa.int32())),
+        ("length", pa.int32()),
+        ("finish_reason", pa.string()),
+        ("status", pa.string()),
+        ("answer", pa.string()),
+        ("detail", pa.string()),
+        ("latin_share", pa.float64()),  # null: no letters
+        ("seed", pa.int64()),
+        ("worker", pa.int32()),
+        ("sitting", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Done:
+    """A finished completion of a benchmark's problem."""
+
+    benchmark: str
+    task: Task
+    completion: Completion
+    verdict: Verdict
+    text: str
+    """With what the chat template had already written of the answer."""
+    latin_share: float | None
+    seed: int
+
+    def row(self, sitting: int) -> dict[str, Any]:
+        problem, completion = self.task.problem, self.completion
+        return {
+            "benchmark": self.benchmark,
+            "problem": problem.index,
+            "sample": completion.sample,
+            "text": problem.text,
+            "gold": list(problem.gold),
+            "completion": self.text,
+            "token_ids": completion.token_ids.tolist(),
+            "length": len(completion.token_ids),
+            "finish_reason": completion.finish_reason,
+            "status": str(self.verdict.status),
+            "answer": self.verdict.answer,
+            "detail": self.verdict.detail,
+            "latin_share": self.latin_share,
+            "seed": self.seed,
+            "worker": completion.worker,
+            "sitting": sitting,
+        }
+
+
+class CompletionStore:
+    """The folder of one model.
+
+    Life: `open` with what is asked for, which refuses a folder that holds something else; `write` as completions end; `rows`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._sitting = 0
+        self._next = 0
+
+    def open(self, settings: dict[str, Any], fingerprints: dict[str, str]) -> None:
+        """Begin a sitting.
+
+        Raises:
+            UserError: the folder was filled with other settings, or a benchmark in it has other problems.
+        """
+        path = self.folder / "settings.json"
+        known: dict[str, Any] = {"settings": settings, "benchmarks": {}, "sittings": 0}
+        if path.exists():
+            try:
+                known = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise UserError(f"{path} is damaged: restore it, or choose another --folder") from error
+        for name, value in settings.items():
+            if known["settings"].get(name) != value:
+                raise UserError(
+                    f"{self.folder} holds completions with {name} {json.dumps(known['settings'].get(name))}, not "
+                    f"{json.dumps(value)}: choose another --folder"
+                )
+        for name, value in fingerprints.items():
+            if known["benchmarks"].get(name, value) != value:
+                raise UserError(
+                    f"the problems, golds or prompts of benchmark {name} are not those of the completions in {self.folder}: "
+                    "restore them, or choose another --folder"
+                )
+        self._sitting = known["sittings"] + 1
+        self._next = max((int(file.stem.rpartition("-")[2]) + 1 for file in self._files("*")), default=0)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        together = {**known["benchmarks"], **fingerprints}
+        write_json(path, {"settings": settings, "benchmarks": together, "sittings": self._sitting})
+
+    def write(self, finished: Sequence[Done]) -> None:
+        """Write completions, one file per benchmark among them."""
+        for benchmark in sorted({done.benchmark for done in finished}):
+            rows = [done.row(self._sitting) for done in finished if done.benchmark == benchmark]
+            with replacing(self.folder / f"{benchmark}-{self._next:06d}.parquet") as temporary:
+                pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary, compression="zstd")
+            self._next += 1
+
+    def finished(self, benchmark: str) -> set[tuple[int, int]]:
+        """(problem, sample) of every completion that is there."""
+        table = self.rows(benchmark, ["problem", "sample"])
+        return set(zip(table["problem"].to_pylist(), table["sample"].to_pylist(), strict=True))
+
+    def rows(self, benchmark: str, columns: list[str] | None = None) -> pa.Table:
+        """All completions of a benchmark in the order they were written."""
+        tables = [pq.read_table(file, columns=columns, schema=SCHEMA) for file in self._files(benchmark)]
+        return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+
+    def _files(self, benchmark: str) -> list[Path]:
+        return sorted(self.folder.glob(f"{benchmark}-[0-9][0-9][0-9][0-9][0-9][0-9].parquet"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """A benchmark's completions as arrays [problems, samples]."""
+
+    status: np.ndarray
+    """object: Status."""
+    answer: np.ndarray
+    """object: str or None."""
+    tokens: np.ndarray
+    truncated: np.ndarray
+    latin: np.ndarray
+
+    def correct(self) -> np.ndarray:
+        """float: 1, 0, NaN where the check timed out or failed."""
+        values = {Status.CORRECT: 1.0, Status.WRONG: 0.0, Status.NO_ANSWER: 0.0}
+        return np.array([[values.get(status, np.nan) for status in row] for row in self.status], dtype=np.float64)
+
+
+def as_table(rows: pa.Table, problems: int, samples: int) -> Table:
+    """The first `samples` of each problem. KeyError if one of them is missing."""
+    names = ["problem", "sample", "status", "answer", "length", "finish_reason", "latin_share"]
+    found = {(row["problem"], row["sample"]): row for row in rows.select(names).to_pylist()}
+    grid = [[found[problem, sample] for sample in range(samples)] for problem in range(problems)]
+
+    def array(name: str, kind: Any) -> np.ndarray:
+        return np.array([[row[name] for row in line] for line in grid], dtype=kind)
+
+    status = np.empty((problems, samples), dtype=object)
+    status[:] = [[Status(row["status"]) for row in line] for line in grid]
+    return Table(
+        status=status,
+        answer=array("answer", object),
+        tokens=array("length", np.int64),
+        truncated=array("finish_reason", object) == "length",
+        latin=array("latin_share", np.float64),
+    )
