@@ -1,8 +1,9 @@
 """The rollout workers' coming and going: who is lost is replaced while the others go on, who finds room joins them.
 
-Life of a worker: starting (placed, its engine comes up) -> started (waits for weights) -> serving (since a push reached it, with
-proof) -> lost, for whatever reason: its processes are ended and another worker starts in its place. A Member is one such
-life; it is never used again under another one's name, so what is heard late of a lost worker cannot harm its replacement.
+Life of a worker: starting (placed, its engine comes up) -> started (waits for weights, unless it holds a model's own) -> serving
+(since a push reached it, with proof) -> lost, for whatever reason: its processes are ended and another worker starts in its
+place. A Member is one such life; it is never used again under another one's name, so what is heard late of a lost worker
+cannot harm its replacement.
 """
 
 import asyncio
@@ -62,13 +63,20 @@ class Crew:
     """All members. `report` is told of every one that is lost, given up or added."""
 
     def __init__(
-        self, placement: Placement, new: Callable[[int], Any], deadline_s: float, report: Callable[[str], None]
+        self,
+        placement: Placement,
+        new: Callable[[int], Any],
+        deadline_s: float,
+        report: Callable[[str], None],
+        hold_weights: bool = False,
     ) -> None:
-        """`new` makes the actor for a place. `deadline_s`: for being placed, and for starting an engine."""
+        """`new` makes the actor for a place. `deadline_s`: for being placed, and for starting an engine. `hold_weights`:
+        engines start with a model's own weights, and serve from then on."""
         self._placement = placement
         self._new = new
         self._deadline_s = deadline_s
         self._report = report
+        self._hold_weights = hold_weights
         self._members = {place: Member(place, new(place)) for place in range(len(placement.layout.rollout))}
         self._coming: dict[int, asyncio.Task[None]] = {}
         self._failures: Counter[int] = Counter()
@@ -93,7 +101,12 @@ class Crew:
 
     async def _start(self, member: Member) -> None:
         member.processes = await member.ask(self._deadline_s, "processes", "be placed")
+        await self._start_engine(member)
+
+    async def _start_engine(self, member: Member) -> None:
         await member.start(self._deadline_s)
+        if self._hold_weights:
+            self.serve([member])
 
     def serve(self, members: Iterable[Member]) -> None:
         """These hold the present weights: they sample from now on."""
@@ -128,7 +141,7 @@ class Crew:
             try:
                 member.processes = await member.ask(self._deadline_s, "processes", "be placed")
                 async with self.starting:
-                    await member.start(self._deadline_s)
+                    await self._start_engine(member)
                 return
             except RunError as error:
                 await member.end()

@@ -59,6 +59,8 @@ class RolloutWorker:
     """
 
     worker_extension = "actors.transfer.WorkerExtension"
+    holds_weights = False
+    """Whether its engine starts with a model's weights instead of waiting for a push."""
 
     def __init__(self, config: RunConfig, model_path: str, worker: int, device: str, eos_ids: tuple[int, ...]) -> None:
         self._config = config

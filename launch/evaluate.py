@@ -230,7 +230,7 @@ def _report(models: Sequence[Prepared], how: Protocol, benchmarks: Sequence[Benc
 
 def _samples(table: Table, pool: CheckPool[Answered]) -> Samples:
     votes = [list(zip(*row, strict=True)) for row in zip(table.status, table.answer, strict=True)]
-    return Samples(table.correct(), answer_classes(votes, pool), table.tokens, table.truncated, table.latin)
+    return Samples(table.correct(), answer_classes(votes, pool), table.tokens, table.truncated, table.english)
 
 
 def _sources(given: Sequence[str]) -> dict[str, str]:

@@ -149,14 +149,13 @@ def _accuracy_rows(content: dict[str, Any], names: Sequence[str]) -> Cells:
 
 
 def _completion_rows(content: dict[str, Any], names: Sequence[str]) -> Cells:
-    head = ["", "problems", "samples each", "mean tokens", "truncated", "Latin letters", "not judged"]
+    head = ["", "problems", "samples each", "mean tokens", "truncated", "in English", "not judged"]
     rows = [head]
     for model, figures in content["models"].items():
         for name in names:
             f = figures[name]
-            latin = "-" if f["latin_share"] is None else f"{100 * f['latin_share']:.1f} %"
             counts = [str(f["problems"]), str(f["samples"]), f"{f['mean_tokens']:,.0f}"]
-            shares = [f"{100 * f['truncated_share']:.1f} %", latin]
+            shares = [f"{100 * f[share]:.1f} %" for share in ("truncated_share", "english_share")]
             rows.append([f"{model}: {content['benchmarks'][name]}", *counts, *shares, str(f["unjudged"])])
     return rows
 
