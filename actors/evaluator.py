@@ -77,12 +77,14 @@ async def sample(
     wanted: Sequence[Wanted],
     store: CompletionStore,
     pool: CheckPool[Answered],
-    report: Callable[[int, int], None],
+    progress: Callable[[int, int], None],
+    warn: Callable[[str], None],
 ) -> None:
     """Sample all that is wanted, check it and write it.
 
     Args:
-        report: is told now and then how many completions have ended, and how many tokens they have.
+        progress: is told now and then how many completions have ended, and how many tokens they have.
+        warn: is told of every engine that is lost.
 
     Raises:
         RunError: an engine failed, or the deadline passed. What has ended until then is written.
@@ -106,7 +108,7 @@ async def sample(
     def flush() -> None:
         store.write(finished)
         finished.clear()
-        report(ended, tokens)
+        progress(ended, tokens)
 
     async def flush_often() -> None:
         while True:
@@ -114,7 +116,7 @@ async def sample(
             flush()
 
     placement = place_engines(config)
-    workers = RolloutWorkers(config, placement, asked.model_path, asked.eos_ids, LoadedWorker)
+    workers = RolloutWorkers(config, placement, asked.model_path, asked.eos_ids, LoadedWorker, warn)
     writer = asyncio.create_task(flush_often())
     try:
         await workers.start()

@@ -98,9 +98,11 @@ class Data(Section):
 
 class Evaluation(Section):
     path: str | None = None
-    """Held-out problems (same forms and columns as `data`); none means no evaluation in the run."""
+    """Held-out problems (same forms and columns as `data`); without them or `hold_out` the run has no evaluation."""
     split: str | None = None
     """Split to read of them when `path` is a Hub id (default: that of `data`)."""
+    hold_out: Count = 0
+    """Instead of `path`: keep so many problems of `data` out of training, drawn by run.seed, and evaluate on them."""
     problems: Positive | None = None
     """Use only the first so many held-out problems."""
     samples: Positive = 1
@@ -109,6 +111,14 @@ class Evaluation(Section):
     """Evaluate every so many steps besides before and after (0: only those two)."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
     """Sampling temperature of the evaluation (0: greedy)."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Evaluation:
+        if self.hold_out and self.path is not None:
+            raise ValueError(
+                "evaluation.hold_out takes the held-out problems from data.path: leave out evaluation.path"
+            )
+        return self
 
 
 class Rollout(Section):

@@ -54,6 +54,7 @@ IDENTITY = (
     # The accuracy before training was measured with these; the accuracy after it must be too.
     "evaluation.path",
     "evaluation.split",
+    "evaluation.hold_out",
     "evaluation.problems",
     "evaluation.samples",
     "evaluation.temperature",
