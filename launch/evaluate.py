@@ -61,6 +61,7 @@ def _evaluate(options: argparse.Namespace, overrides: list[str], console: Consol
 
 
 def sources(given: Sequence[str]) -> dict[str, str]:
+    """NAME=FILE as given on the command line, by name."""
     sources = {}
     for text in given:
         name, equals, source = text.partition("=")
@@ -81,10 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "model", metavar="MODEL_OR_RUN", help="a run (folder or name), a model's folder, a Hub id, a built-in"
     )
-    parser.add_argument("--benchmarks", default=BENCHMARKS, help=f"default: {BENCHMARKS}")
-    parser.add_argument("--data", action="append", default=[], metavar="NAME=FILE", help="a local file of a benchmark")
-    parser.add_argument("--protocol", choices=("robust", "as_published"), default="robust", help="default: robust")
-    parser.add_argument("--samples", type=positive, metavar="K", help="of each problem (robust: 16, as_published: 1)")
+    add_benchmark_options(parser)
     parser.add_argument("--start", metavar="MODEL", help="the start model to compare with (default: the run's)")
     parser.add_argument("--step", type=int, help="the run's checkpoint (default: the last)")
     parser.add_argument(
@@ -92,11 +90,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--temperature", type=float, help="robust only (default: 0.6)")
     parser.add_argument("--top-p", type=float, help="robust only (default: 0.95)")
-    parser.add_argument("--max-tokens", type=positive, help="of a completion, robust only (default: 32768)")
     parser.add_argument("--seed", type=int, default=42, help="of sampling (default: 42)")
     parser.add_argument("--folder", help="where completions and tables go (default: the run's folder)")
     parser.add_argument("--hours", type=positive, default=48, help="how long one model may take (default: 48)")
     return parser
+
+
+def add_benchmark_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--benchmarks", default=BENCHMARKS, help=f"default: {BENCHMARKS}")
+    parser.add_argument("--data", action="append", default=[], metavar="NAME=FILE", help="a local file of a benchmark")
+    parser.add_argument("--protocol", choices=("robust", "as_published"), default="robust", help="default: robust")
+    parser.add_argument("--samples", type=positive, metavar="K", help="of each problem (robust: 16, as_published: 1)")
+    parser.add_argument("--max-tokens", type=positive, help="of a completion, robust only (default: 32768)")
 
 
 def positive(text: str) -> int:
