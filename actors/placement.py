@@ -159,6 +159,10 @@ class Placement:
         room = min(free.get(name, 0.0) // amount for name, amount in self.layout.rollout[0].items())
         return places[: int(room)]
 
+    def extra_engines(self) -> int:
+        """How many hold a place now beyond those of the layout."""
+        return sum(map(self.is_extra, list(self.rollout_groups)))
+
     def leave(self, worker: int) -> None:
         """Give an extra engine's place back."""
         if group := self.rollout_groups.pop(worker, None):

@@ -308,6 +308,11 @@ class RolloutWorker:
         await self._alive(self._engine.resume_generation())
         return receipts
 
+    async def give_up(self) -> None:
+        """Drop what is being sampled; whoever asked for it has gone."""
+        await self._alive(self._engine.pause_generation(mode="abort"))
+        await self._alive(self._engine.resume_generation())
+
     async def sleep(self) -> None:
         """Give up the GPU memory of weights and caches (a CPU has none to give). What is sampled next needs wake and a push."""
         await self._alive(self._engine.sleep(level=2, mode="keep"))

@@ -137,6 +137,10 @@ class RolloutWorkers:
         finally:
             upcoming.cancel()
 
+    async def give_up(self) -> None:
+        """Nobody waits any more for what is being sampled: what comes next has the engines to itself."""
+        await self.each(self.crew.serving, "give_up", "drop its completions")
+
     # ------------------------------------------------------------------------------------------------ pushes
 
     async def join_push(self, worker: Member, transport: str, host: str, port: int) -> None:

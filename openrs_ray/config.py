@@ -388,6 +388,26 @@ class Checkpoint(Section):
     """How long saving may take, and loading, with a conversion for another number of learner ranks."""
 
 
+class Cost(Section):
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """Dollars for one GPU (on a CPU: one slot) and hour; none: no dollars are shown."""
+    budget_usd: Annotated[float, Field(gt=0)] | None = None
+    """Stop in time to save and evaluate before this many dollars are spent, over all attempts, from process start on."""
+    max_hours: Annotated[float, Field(gt=0)] | None = None
+    """The same for hours of wall time."""
+
+    @model_validator(mode="after")
+    def _priced(self) -> Cost:
+        if self.budget_usd is not None and not self.price:
+            raise ValueError("cost.budget_usd needs a cost.price_per_gpu_hour above 0")
+        return self
+
+    @property
+    def price(self) -> float:
+        """Dollars per GPU hour; 0 where none is given."""
+        return self.price_per_gpu_hour or 0.0
+
+
 class RunConfig(Section):
     """Everything one run needs. See `launch/recipes/` for examples."""
 
@@ -404,6 +424,7 @@ class RunConfig(Section):
     push: Push = Push()
     placement: Placement = Placement()
     checkpoint: Checkpoint = Checkpoint()
+    cost: Cost = Cost()
 
     @model_validator(mode="before")
     @classmethod
@@ -489,6 +510,16 @@ class RunConfig(Section):
     @property
     def max_sequence_tokens(self) -> int:
         return self.rollout.max_prompt_tokens + self.rollout.max_completion_tokens
+
+    @property
+    def num_gpus(self) -> int:
+        """Those that the run holds from start to end; on a CPU the slots that stand for them."""
+        place = self.placement
+        return place.num_learner_gpus + (0 if place.colocated else place.num_rollout_gpus)
+
+    @property
+    def max_gpus(self) -> int:
+        return self.num_gpus + (self.max_engines - self.num_engines) * self.rollout.tensor_parallel
 
     @property
     def num_engines(self) -> int:
