@@ -27,6 +27,7 @@ from openrs_ray.evaluation.protocol import Protocol
 from openrs_ray.evaluation.report import document
 from openrs_ray.evaluation.store import CompletionStore, Table, as_table
 from openrs_ray.evaluation.subject import START, Subject
+from openrs_ray.ledger import Ledger, Spent
 from openrs_ray.overrides import config_from
 from openrs_ray.prepared import check_model
 from openrs_ray.rewards.pool import CheckPool
@@ -94,17 +95,12 @@ class Harness:
         missing = {prepared.subject.label: prepared.wanted() for prepared in models}
         if not any(missing.values()):
             return
-        from actors.evaluator import sample, with_all_gpus
         from actors.placement import check_build, connection, joins_cluster
 
         async def fill(pool: CheckPool[Answered]) -> None:
             for prepared in models:
-                label, wanted = prepared.subject.label, missing[prepared.subject.label]
-                if wanted:
-                    self._say(f"{label}: {len(wanted):,} completions to sample")
-                    config = with_all_gpus(prepared.config) if self.all_gpus else prepared.config
-                    progress = self._progress(label, len(wanted))
-                    await sample(config, prepared.asked, self.how, wanted, prepared.store, pool, progress, self._say)
+                if wanted := missing[prepared.subject.label]:
+                    await self._sample(prepared, wanted, pool)
 
         if not joins_cluster():
             check_build(self.engines)
@@ -112,6 +108,16 @@ class Harness:
         limits = rewards.processes, rewards.deadline_s, rewards.memory_gib
         with connection(), CheckPool(Check(self.how.rules), *limits, WARM_UP) as pool:
             asyncio.run(fill(pool))
+
+    async def _sample(self, prepared: "Prepared", wanted: "Sequence[Wanted]", pool: CheckPool[Answered]) -> None:
+        from actors.evaluator import sample, with_all_gpus
+
+        label, store = prepared.subject.label, prepared.store
+        self._say(f"{label}: {len(wanted):,} completions to sample")
+        config = with_all_gpus(prepared.config) if self.all_gpus else prepared.config
+        with Ledger(store.folder, config.cost.price, lambda: config.placement.num_rollout_gpus):
+            progress = self._progress(label, len(wanted))
+            await sample(config, prepared.asked, self.how, wanted, store, pool, progress, self._say)
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)
@@ -178,6 +184,10 @@ class Prepared:
             if (task.problem.index, sample) not in done[name]
         ]
 
+    def spent(self) -> Spent:
+        """On sampling, over all sittings."""
+        return Spent.read(self.store.folder)
+
     def table(self, benchmark: str) -> Table:
         return as_table(self.store.rows(benchmark), len(self.tasks[benchmark]), self.samples)
 
@@ -204,6 +214,7 @@ def engines_for(
         "learner": {"micro_batch_tokens": 1 << 40},
         "placement": taken("placement", _PLACE_FIELDS) | {"num_learner_gpus": 1},
         "rewards": taken("rewards", _CHECK_FIELDS),
+        "cost": taken("cost", ("price_per_gpu_hour",)),
     }
     return config_from(content, overrides, "evaluation")
 

@@ -11,13 +11,12 @@ Each part leaves on the disk what it has done, so the same command, given again 
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from openrs_ray.budget import FILE, Spent, spent_in
 from rich.console import Console
 from rich.markdown import Markdown
 
@@ -31,6 +30,7 @@ from openrs_ray.evaluation.benchmarks import Benchmark, Prompt, chosen
 from openrs_ray.evaluation.protocol import Protocol, protocol
 from openrs_ray.evaluation.report import interval_text, markdown, published, write
 from openrs_ray.evaluation.subject import Subject, policies_of, start_model
+from openrs_ray.ledger import Spent
 from openrs_ray.overrides import load_config
 from openrs_ray.prepared import prepare
 from openrs_ray.samples import Problem
@@ -169,8 +169,8 @@ class Reproduction:
         trained_on = f"{steps * rollout.problems_per_step:,} x {rollout.completions_per_problem}"
         return [
             Costs("start model, benchmarks", evaluated, start.spent()),
-            Costs("training", trained_on, spent_in(self.config.run.path / FILE)),
-            Costs("choice of the checkpoint", chosen_on, _total(candidate.spent() for candidate in candidates)),
+            Costs("training", trained_on, Spent.read(self.config.run.path)),
+            Costs("choice of the checkpoint", chosen_on, Spent.total(candidate.spent() for candidate in candidates)),
             Costs("chosen checkpoint, benchmarks", evaluated, best.spent()),
         ]
 
@@ -183,11 +183,6 @@ class Costs:
     data: str
     """Problems x samples."""
     spent: Spent
-
-
-def _total(parts: Iterable[Spent]) -> Spent:
-    several = list(parts)
-    return Spent(*(sum(getattr(spent, name) for spent in several) for name in ("dollars", "gpu_hours", "hours")))
 
 
 def best_checkpoint(checkpoints: Sequence[Subject], choices: dict[str, Any]) -> Subject:
@@ -210,7 +205,7 @@ def choice_table(choices: dict[str, Any], best: Subject, config: RunConfig) -> d
 def cost_table(costs: Sequence[Costs]) -> dict[str, Any]:
     """What each part cost, and what the paper says of itself and of others."""
     rows = [["", "problems x samples", "hours", "GPU hours", "dollars"]]
-    whole = Costs("all of it", "", _total(cost.spent for cost in costs))
+    whole = Costs("all of it", "", Spent.total(cost.spent for cost in costs))
     for cost in (*costs, whole):
         spent = cost.spent
         dollars = f"{spent.dollars:,.2f}" if spent.dollars else "-"

@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,9 +62,10 @@ def main(arguments: list[str]) -> int:
         command = parse(arguments)
         config = load_config(command.recipe, command.overrides)
         if command.dry_run:
-            return _dry_run(config, console)
+            return dry_run(config, console)
         if command.restart:
-            return _supervised(config, console)
+            again = [argument for argument in sys.orig_argv[1:] if argument != "--restart"]
+            return supervised(config, [sys.executable, *again], console)
         with run_lock(config.run.path):
             check_run(config, command.resume)
             return _train(config, command, console)
@@ -74,12 +76,13 @@ def main(arguments: list[str]) -> int:
         return 128 + signal.SIGINT
 
 
-def _supervised(config: RunConfig, console: Console) -> int:
+def supervised(config: RunConfig, command: Sequence[str], console: Console) -> int:
+    """Run the command that trains by `config`, again when it dies. Returns its exit code (`launch.supervise`)."""
     from launch.supervise import supervise
 
     store = CheckpointStore(config.run.path / "checkpoints")
     return supervise(
-        [sys.executable, *(argument for argument in sys.orig_argv[1:] if argument != "--restart")],
+        command,
         lambda: max((checkpoint.step for checkpoint in store.checkpoints()), default=-1),
         lambda text: console.print(text, markup=False, soft_wrap=True),
     )
@@ -122,7 +125,8 @@ def _read_saved(path: Path) -> dict[str, Any]:
     return content
 
 
-def _dry_run(config: RunConfig, console: Console) -> int:
+def dry_run(config: RunConfig, console: Console) -> int:
+    """Say what the run would do and need; start nothing."""
     from openrs_ray.memory import check_fits, memory_text, planned_gpu_bytes
     from openrs_ray.prepared import prepare
 

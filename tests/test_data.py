@@ -185,6 +185,21 @@ def test_the_built_in_problems_are_disjoint_and_right(
     assert not {p.text for p in train.problems} & {p.text for p in heldout.problems}
 
 
+def test_held_out_problems_are_not_trained_on_in_any_row() -> None:
+    prompts = [(n % 40,) for n in range(100)]  # 40 different ones, in two or three rows each
+    problems = [Problem(n, f"problem {n}", prompt, (str(n),)) for n, prompt in enumerate(prompts)]
+    train, held = hold_out(problems, 10, seed=42)
+    assert len({problem.prompt_ids for problem in held}) == len(held) == 10
+    assert not {problem.prompt_ids for problem in train} & {problem.prompt_ids for problem in held}
+    rows_of_held = sum(prompts.count(problem.prompt_ids) for problem in held)
+    assert len(train) == 100 - rows_of_held
+    for part in (train, held):
+        assert [problem.index for problem in part] == list(range(len(part)))
+        assert [problem.text for problem in part] == sorted((p.text for p in part), key=lambda text: int(text[8:]))
+    assert hold_out(problems, 10, seed=42) == (train, held) != hold_out(problems, 10, seed=43)
+    assert hold_out(problems, 0, seed=42) == (tuple(problems), ())
+
+
 def test_each_epoch_draws_every_problem_once_in_an_order_of_its_own() -> None:
     order = Order(seed=7, problems=50)
     drawn = order.draw(0, 150)
