@@ -16,11 +16,12 @@ from transformers import Qwen2Tokenizer
 from openrs_ray.config import Columns, Data, Example, Model, Rewards, RunConfig
 from openrs_ray.data import prompts
 from openrs_ray.data.order import Order
-from openrs_ray.data.problems import Loaded, gold_answers, load_problems
+from openrs_ray.data.problems import Loaded, gold_answers, hold_out, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.data.rows import read_rows
 from openrs_ray.errors import UserError
 from openrs_ray.rewards.golds import parseable_golds
+from openrs_ray.samples import Problem
 from openrs_ray.toy.tokenizer import make_tokenizer
 
 SHARED = Path(os.environ.get("OPENRS_SHARED", Path(__file__).parents[2] / "shared"))
