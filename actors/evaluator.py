@@ -83,7 +83,7 @@ async def sample(
     """Sample all that is wanted, check it and write it.
 
     Args:
-        progress: is told now and then how many completions have ended, and how many tokens they have.
+        progress: is told when sampling begins, and now and then how many completions have ended, with how many tokens.
         warn: is told of every engine that is lost.
 
     Raises:
@@ -120,6 +120,7 @@ async def sample(
     writer = asyncio.create_task(flush_often())
     try:
         await workers.start()
+        progress(0, 0)
         async for batch in workers.generate(requests, version=0):
             finished += await _checked(batch, wanted, seeds, asked, pool)
             ended, tokens = ended + len(batch), tokens + sum(len(completion.token_ids) for completion in batch)

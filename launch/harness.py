@@ -127,9 +127,11 @@ class Harness:
         began = said = time.monotonic()
 
         def say(ended: int, tokens: int) -> None:
-            nonlocal said
+            nonlocal began, said
             now = time.monotonic()
-            if now - said >= _SAY_S or ended == total:
+            if not ended:
+                began = said = now  # engines have started
+            elif now - said >= _SAY_S or ended == total:
                 said = now
                 self._say(f"{label}: {ended:,} of {total:,} completions, {tokens / (now - began):,.0f} tokens/s")
 

@@ -88,7 +88,8 @@ def document(
 
 
 def write(folder: Path, content: dict[str, Any]) -> None:
-    """report.json, report.md and report.html."""
+    """report.json, report.md and report.html, in a folder that is made if it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "report.json", content)
     for name, text in (("report.md", markdown(content)), ("report.html", as_html(content))):
         with replacing(folder / name) as temporary:

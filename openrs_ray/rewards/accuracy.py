@@ -37,6 +37,7 @@ Parsed = list[Any]
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(?:\.[0-9]+)?(?:/[1-9][0-9]*)?")
 _FRACTION = re.compile(r"\\[dt]?frac\{([0-9]+)\}\{([0-9]+)\}")
 _POWER = re.compile(r"(?:\^|(?<=[0-9.])[eE][+-]?)(?:\\left|[{(\s])*([0-9]+)(?:\s*\^(?:\\left|[{(\s])*([0-9]+))?")
+_SCIENTIFIC = re.compile(r"([+-]?[0-9]+(?:\.[0-9]*)?)[eE]([+-]?[0-9]+)")
 _FACTORIAL = re.compile(r"([0-9]+|[)\]}])\s*!")
 _GROWING = re.compile(r"[\^!]|[0-9]{5}")
 _BINOMIAL = re.compile(r"\\[dt]?binom")
@@ -66,10 +67,16 @@ def check_answer(
     UNPARSEABLE_GOLD; the caller limits time and memory.
     """
     check = _check_boxed if extraction == "boxed" else _check_any
-    status, answer = check(text, gold, comparison)
+    status, answer = check(text, (*gold, *_spelled_out(gold)), comparison)
     if status is not Status.CORRECT and not gold_is_parseable(gold):
         status = Status.UNPARSEABLE_GOLD
     return status, answer
+
+
+def _spelled_out(gold: tuple[str, ...]) -> list[str]:
+    """Golds such as 4.5e33 as models write them. A fifth of Minerva's are of that form, which math-verify reads as a product."""
+    found = [_SCIENTIFIC.fullmatch(one.strip()) for one in gold]
+    return [rf"{match[1]} \cdot 10^{{{int(match[2])}}}" for match in found if match]
 
 
 def gold_is_parseable(gold: tuple[str, ...]) -> bool:
