@@ -5,6 +5,7 @@ disk is not sampled again, so a sitting that was killed goes on where it was.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -124,13 +125,13 @@ class Harness:
 
     def _progress(self, label: str, total: int) -> Callable[[int, int], None]:
         """Says a line every half minute, and when all is done."""
-        began = said = time.monotonic()
+        began = said = math.inf
 
         def say(ended: int, tokens: int) -> None:
             nonlocal began, said
             now = time.monotonic()
-            if not ended:
-                began = said = now  # engines have started
+            if math.isinf(began):
+                began = said = now  # the engines have started
             elif now - said >= _SAY_S or ended == total:
                 said = now
                 self._say(f"{label}: {ended:,} of {total:,} completions, {tokens / (now - began):,.0f} tokens/s")
