@@ -18,7 +18,7 @@ from actors.waiting import within
 from openrs_ray.errors import RunError
 
 _FAILURES = 3
-"""A place whose workers fail so often in a row without having served has a fault that starting again does not mend."""
+"""A place whose workers fail so often in a row, none of them proven, has a fault that starting again does not mend."""
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 """Between two tries to start a worker, doubled after each."""
 _STOP_S = 30.0
@@ -38,6 +38,8 @@ class Member:
     """Whether it is in the push group that the present learner has made for it."""
     probed: bool = False
     """Whether its log-probabilities have been compared with the learner's."""
+    proven: bool = False
+    """Whether a push has reached it or completions have come from it: its place is sound."""
     sampling: int = 0
     """Completions it has been asked for and has not finished."""
 
@@ -106,21 +108,19 @@ class Crew:
     async def _start_engine(self, member: Member) -> None:
         await member.start(self._deadline_s)
         if self._hold_weights:
-            self.serve([member])
+            member.state = "serving"
 
     def serve(self, members: Iterable[Member]) -> None:
         """These hold the present weights: they sample from now on."""
         for member in members:
             if member.state != "lost":
-                member.state = "serving"
-                self._failures[member.place] = 0
+                member.state, member.proven = "serving", True
 
     def lost(self, member: Member, reason: object) -> None:
         """End what is left of a member and start another in its place; nothing if it is known to be lost."""
         if member.state in ("starting", "lost") or self._stopping:
             return
-        if member.state != "serving":
-            self._failures[member.place] += 1
+        self._failures[member.place] = 0 if member.proven else self._failures[member.place] + 1
         member.state = "lost"
         self._last_reason = reason
         self._report(f"{member.name} is lost, the others go on: {reason}")

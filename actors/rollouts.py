@@ -98,6 +98,7 @@ class RolloutWorkers:
             worker.sampling += asked
             try:
                 async for batch in self._stream(worker, list(left.values()), version):
+                    worker.proven = True
                     for completion in batch:
                         del left[completion.position, completion.sample]
                     yield batch
