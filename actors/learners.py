@@ -158,12 +158,14 @@ class LearnerGroup:
             asyncio.ensure_future(within(deadline_s, f"learner rank {rank}", what, call))
             for rank, call in enumerate(calls)
         ]
-        _, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_EXCEPTION)
-        if pending:  # a rank may complain of a dead peer before Ray says that it died
-            _, pending = await asyncio.wait(pending, timeout=_PEERS_S)
-        errors = [error for wait in waits if wait.done() and (error := wait.exception())]
-        for wait in pending:
-            wait.cancel()
+        try:
+            _, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_EXCEPTION)
+            if pending:  # a rank may complain of a dead peer before Ray says that it died
+                _, pending = await asyncio.wait(pending, timeout=_PEERS_S)
+            errors = [error for wait in waits if wait.done() and (error := wait.exception())]
+        finally:
+            for wait in waits:
+                wait.cancel()
         for error in errors:
             if isinstance(error, Lost) or pending:
                 raise LearnerLost(str(error)) from error

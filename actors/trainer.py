@@ -522,6 +522,7 @@ class Trainer:
         finally:
             stop.cancel()
             task.cancel()
+            await asyncio.wait({task, stop}, timeout=_LOOK_S)  # or it would see what it waits for being ended
 
     async def close(self) -> None:
         """End the engines and give the places back."""

@@ -154,9 +154,10 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
     if done.step >= config.run.steps and done.ended in (None, "steps"):
         console.print(_summary(config, done, Budget(config, age_s=0.0)))
         return 0
+    budget = Budget(config)
+    budget.check("start", *(("step",) if done.ended else ()), *ENDING)
     with ExitStack() as ending:
-        budget = ending.enter_context(Budget(config))
-        budget.check("start", *(("step",) if done.ended else ()), *ENDING)
+        ending.enter_context(budget)
         # Loading data may take a minute; that the cluster or the machine is too small is said before.
         if joins_cluster():
             ending.enter_context(connection())

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +17,7 @@ from actors.push import PushReport
 from actors.rollout import Request
 from actors.trainer import Progress, Trainer
 from openrs_ray.attempts import start_attempt
+from openrs_ray.budget import Budget
 from openrs_ray.data.order import Order
 from openrs_ray.grpo import advantages
 from openrs_ray.record import CompletionRecord
@@ -29,9 +30,16 @@ class SimulatedTrainer(Trainer):
     """One attempt of a run in a folder. `steps(n)` goes on to step n; progress can be handed to the next attempt."""
 
     def __init__(
-        self, folder: Path, progress: Progress, uniform_share: float = 0.5, steps: int = 1000, **rollout: Any
+        self,
+        folder: Path,
+        progress: Progress,
+        uniform_share: float = 0.5,
+        steps: int = 1000,
+        cost: dict[str, float] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        **rollout: Any,
     ) -> None:
-        self._config = system_config(folder, folder, rollout=rollout, run={"steps": steps})
+        self._config = system_config(folder, folder, rollout=rollout, run={"steps": steps}, cost=cost or {})
         self._prepared: Any = SimpleNamespace(problems=PROBLEMS)
         self._order = Order(0, len(PROBLEMS), True)
         self._record = CompletionRecord(folder)
@@ -39,7 +47,8 @@ class SimulatedTrainer(Trainer):
         self._display: Any = SimpleNamespace(step=lambda figures: None)
         self._collector: Any = self
         self._metrics: Any = SimpleNamespace(write=lambda step, figures: self.figures.append(figures))
-        folder.mkdir(exist_ok=True)
+        self._config.run.path.mkdir(parents=True, exist_ok=True)
+        self._budget = Budget(self._config, age_s=0.0, clock=clock)
         self._attempt = start_attempt(folder, progress.step)
         self._uniform_share = uniform_share
         self._times = np.random.default_rng(self._attempt)

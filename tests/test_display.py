@@ -48,6 +48,42 @@ def test_without_a_terminal_each_step_is_one_plain_line() -> None:
     assert "\x1b" not in out.getvalue()
 
 
+def test_every_line_says_what_the_run_has_cost() -> None:
+    out, spent = io.StringIO(), iter(("", "$ 1.00 of 9.00", "$ 2.00 of 9.00 (forecast 8.00)", "$ 3.00", "$ 4.00"))
+    with RunDisplay("small", 10, Console(file=out, highlight=False), lambda: next(spent)) as display:
+        display.status("starting")
+        display.status("pushing")
+        display.step(figures(1, 2.0))
+        display.warn("look")
+        display.note("done")
+    first, second, step, *rest = out.getvalue().splitlines()
+    assert (first, second) == ("[small] starting", "[small, $ 1.00 of 9.00] pushing")
+    assert step.startswith("[small, $ 2.00 of 9.00 (forecast 8.00)] step 1/10")
+    assert rest == ["[small, $ 3.00] WARNING: look", "[small, $ 4.00] done"]
+
+
+def test_the_screen_and_the_summary_show_the_cost() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=160)
+    with RunDisplay("small", 10, console, lambda: "$ 2.00 (forecast 8.00)") as display:
+        display.step(figures(1, 2.0))
+    costs = [("cost", "$ 2.00, 4.00 GPU hours")]
+    console.print(
+        summary_table(
+            before=None,
+            after=None,
+            problems=0,
+            samples=1,
+            steps=1,
+            tokens=1,
+            seconds=1,
+            run_folder=Path("/r"),
+            costs=costs,
+        )
+    )
+    assert "$ 2.00 (forecast 8.00)" in out.getvalue() and "$ 2.00, 4.00 GPU hours" in out.getvalue()
+
+
 def test_a_terminal_is_given_back_after_an_exception() -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=100)

@@ -188,6 +188,7 @@ def test_the_rest_may_change_on_resume(recipe: Path) -> None:
     saved = load_config(recipe, []).model_dump(mode="json")
     del saved["evaluation"]["samples"]  # written by a version that did not have the field
     changes = ["--run.steps=20", "--learner.learning_rate=2e-6", "--checkpoint.every_minutes=5", "--run.folder=/moved"]
+    changes += ["--cost.price_per_gpu_hour=2", "--cost.budget_usd=50", "--cost.max_hours=3"]
     check_resumable(saved, load_config(recipe, [*changes, "--placement.num_learner_gpus=2"]))
 
 
