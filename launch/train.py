@@ -148,6 +148,7 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
     # Heavy imports come late: a mistake in the recipe is said at once.
     from actors.placement import check_build, check_machine, connection, joins_cluster, place
     from actors.trainer import RESULT, Progress
+    from openrs_ray.memory import planned_gpu_bytes
 
     result = config.run.path / RESULT
     done = Progress.read(_read_saved(result)) if result.exists() else Progress()
@@ -156,16 +157,19 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
         return 0
     budget = Budget(config)
     budget.check("start", *(("step",) if done.ended else ()), *ENDING)
+    budget.write()
+    # First, because the probe forks, and forking is safe only without threads.
+    gpu_bytes = planned_gpu_bytes(config, this_machine=not joins_cluster())
     with ExitStack() as ending:
         ending.enter_context(budget)
         # Loading data may take a minute; that the cluster or the machine is too small is said before.
         if joins_cluster():
             ending.enter_context(connection())
             placement = place(config)
-            prepared = _prepare(config, budget, this_machine=False)
+            prepared = _prepare(config, gpu_bytes)
         else:
             check_machine(config)
-            prepared = _prepare(config, budget, this_machine=True)
+            prepared = _prepare(config, gpu_bytes)
             check_build(config)
             ending.enter_context(connection())
             placement = place(config)
@@ -184,15 +188,11 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
     return outcome.code
 
 
-def _prepare(config: RunConfig, budget: Budget, this_machine: bool) -> "Prepared":
+def _prepare(config: RunConfig, gpu_bytes: float | None) -> "Prepared":
     """What the run needs, known to fit into the GPUs' memory where that is known."""
-    from openrs_ray.memory import check_fits, planned_gpu_bytes
+    from openrs_ray.memory import check_fits
     from openrs_ray.prepared import prepare
 
-    gpu_bytes = planned_gpu_bytes(
-        config, this_machine
-    )  # first, because the probe forks, and forking is safe only without threads
-    budget.keep()
     prepared = prepare(config)
     check_fits(config, prepared.shape, gpu_bytes)
     return prepared

@@ -1,31 +1,23 @@
 """What a run has cost so far, and whether what is left of its limits is enough to go on.
 
-    cost.json   what all attempts have spent, and how long the recent pieces of each kind of work took
+    cost.json   what all attempts have spent (`openrs_ray.ledger`), and how long the recent pieces of each kind of work took
 
 Time counts from the start of the operating system's process to its end, over all GPUs that the run holds: imports, set-up,
-evaluations and saving are in it; pauses between attempts, in which it holds none, are not. The file is replaced every few
-seconds, so that a kill loses seconds of the account, never an attempt. What was spent at one price stays spent at another.
+evaluations and saving are in it.
 """
 
-import json
 import math
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from contextlib import contextmanager
+from typing import Literal
 
 import psutil
 
-from openrs_ray.atomic import write_json
 from openrs_ray.config import Cost, RunConfig
 from openrs_ray.errors import UserError
+from openrs_ray.ledger import Ledger, Spent
 
-FILE = "cost.json"
-_BEAT_S = 5.0
-"""A kill loses at most so much of the account."""
 _RECENT = 10
 """Pieces of work of each kind that are remembered."""
 _MARGIN = 1.2
@@ -48,20 +40,6 @@ class LimitReached(UserError):
         self.ended = ended
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """By all attempts together. Example: Spent(dollars=12.32, gpu_hours=28.0, hours=7.0)"""
-
-    dollars: float = 0.0
-    gpu_hours: float = 0.0
-    hours: float = 0.0
-
-    def plus(self, seconds: float, gpus: float, price: float) -> "Spent":
-        """After so many more seconds on so many GPUs, at `price` dollars per GPU hour."""
-        hours = seconds / 3600
-        return Spent(self.dollars + hours * gpus * price, self.gpu_hours + hours * gpus, self.hours + hours)
-
-
 def seconds_left(cost: Cost, spent: Spent, gpus: float) -> tuple[float, Ended]:
     """Until the first of the limits on this many GPUs, and which one that is; infinite where there is none."""
     limits: list[tuple[float, Ended]] = [(math.inf, "steps")]
@@ -73,10 +51,9 @@ def seconds_left(cost: Cost, spent: Spent, gpus: float) -> tuple[float, Ended]:
 
 
 class Budget:
-    """Counts what this attempt spends on top of the earlier ones, and how long its work takes. Safe to use from any thread.
+    """Counts what this attempt spends on top of the earlier ones, and how long its work takes.
 
     with Budget(config) as budget:            # counts from the start of this process
-        budget.keep()                         # from here on the file is never older than a few seconds
         with budget.timing("kept"):
             save()
         budget.check("step", *ENDING)         # LimitReached when that would be too much
@@ -86,78 +63,53 @@ class Budget:
         self, config: RunConfig, age_s: float | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """`age_s`: how long this process has run already (None: as the operating system says)."""
-        self._cost, self._name, self._path = config.cost, config.run.name, config.run.path / FILE
-        self._clock, self._gpus = clock, config.num_gpus
-        saved = self._read()
-        self._spent = Spent(**saved.get("spent", {}))
-        recent: dict[str, list[float]] = saved.get("seconds", {})
-        self._recent = {work: deque(recent.get(work, ()), _RECENT) for work in get_args(Work)}
+        self._cost, self._name, self._gpus, self._clock = config.cost, config.run.name, config.num_gpus, clock
         age = max(0.0, time.time() - psutil.Process().create_time()) if age_s is None else age_s
-        self._started = self._counted = clock() - age
-        self._lock, self._closed = threading.RLock(), threading.Event()
+        self._started = clock() - age
+        self._ledger = Ledger(config.run.path, self._cost.price, lambda: self.gpus, age, clock)
+        self._recent: dict[str, list[float]] = {**self._ledger.notes.get("seconds", {})}
         self.extra_gpus: Callable[[], int] = lambda: 0
         """How many the run holds now beyond those it is planned for."""
         self.ahead: Mapping[Work, int] = {}
         """Pieces of work that are left of the whole run, for the forecast."""
 
-    def _read(self) -> dict[str, Any]:
-        try:
-            content: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            raise UserError(f"{self._path} is damaged: restore it, or choose another name with --run.name") from error
-        return content
-
     def __enter__(self) -> "Budget":
-        self.write()
+        self._ledger.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._closed.set()
-        self.write()
-
-    def keep(self) -> None:
-        """Write the file every few seconds, from a thread: whatever the others are waiting for, the account goes on."""
-
-        def beat() -> None:
-            while not self._closed.wait(_BEAT_S):
-                with suppress(OSError):  # the write at the end of the step meets it, too, and says so
-                    self.write()
-
-        threading.Thread(target=beat, daemon=True).start()
+        self._ledger.__exit__()
 
     def write(self) -> None:
-        with self._lock:
-            spent = self.spent()
-            seconds = {work: list(times) for work, times in self._recent.items() if times}
-            write_json(self._path, {"spent": asdict(spent), "seconds": seconds})
+        self._ledger.write()
 
     @property
     def gpus(self) -> int:
         return self._gpus + self.extra_gpus()
 
     def spent(self) -> Spent:
-        """Until now."""
-        with self._lock:
-            now = self._clock()
-            self._spent = self._spent.plus(now - self._counted, self.gpus, self._cost.price)
-            self._counted = now
-            return self._spent
+        """Until now, over all attempts."""
+        return self._ledger.spent()
 
     def started(self) -> None:
         """The run is set up: so long does a start take."""
-        self._recent["start"].append(self._clock() - self._started)
+        self._note("start", self._clock() - self._started)
+
+    def _note(self, work: Work, seconds: float) -> None:
+        self._recent[work] = [*self._recent.get(work, ()), seconds][-_RECENT:]
+        self._ledger.notes["seconds"] = {
+            **self._recent
+        }  # never changed in place: the ledger's thread may be writing it
 
     @contextmanager
     def timing(self, work: Work) -> Iterator[None]:
         """Remember how long the block takes, if it ends well."""
         began = self._clock()
         yield
-        self._recent[work].append(self._clock() - began)
+        self._note(work, self._clock() - began)
 
-    def _expected(self, work: Work, of: Callable[[deque[float]], float]) -> float:
-        if times := self._recent[work]:
+    def _expected(self, work: Work, of: Callable[[list[float]], float]) -> float:
+        if times := self._recent.get(work):
             return of(times)
         if work == "kept":  # with the policy beside the state
             return 2 * self._expected("resume", of)
@@ -165,7 +117,7 @@ class Budget:
 
     def measured(self, *works: Work) -> bool:
         """Whether one of them has been timed."""
-        return any(self._recent[work] for work in works)
+        return any(work in self._recent for work in works)
 
     @property
     def limited(self) -> bool:
@@ -187,7 +139,7 @@ class Budget:
 
     def forecast(self) -> float | None:
         """Dollars of the whole run if the work that is left takes as long as the recent work did; None before a step."""
-        if not (self.ahead and self._recent["step"]):
+        if not (self.ahead and self.measured("step")):
             return None
         seconds = sum(count * self._expected(work, _mean) for work, count in self.ahead.items())
         return self.spent().plus(seconds, self.gpus, self._cost.price).dollars
@@ -231,7 +183,7 @@ class Budget:
             yield "hours", self._hours()
 
 
-def _mean(times: deque[float]) -> float:
+def _mean(times: list[float]) -> float:
     return sum(times) / len(times)
 
 

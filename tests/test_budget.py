@@ -21,11 +21,12 @@ from test_ahead import P, run
 from actors.placement import Placement
 from actors.rollout import Request
 from actors.trainer import Progress
-from openrs_ray.budget import ENDING, Budget, LimitReached, Spent, most_text, seconds_left
+from openrs_ray.budget import ENDING, Budget, LimitReached, most_text, seconds_left
 from openrs_ray.config import Cost, RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.intervals import Interval
 from openrs_ray.layout import plan_layout
+from openrs_ray.ledger import Spent
 from openrs_ray.overrides import load_config
 from openrs_ray.record import check_accounting
 from openrs_ray.samples import Group, Problem
@@ -125,9 +126,10 @@ def test_a_kill_loses_seconds_of_the_account(tmp_path: Path) -> None:
     """A process that lived for 3 s before it began to count, killed without warning some seconds later; then another one."""
     config = config_of(tmp_path, price_per_gpu_hour=3600.0)
     source = (
-        "import sys, time; time.sleep(3); import openrs_ray.budget as b; from openrs_ray.config import RunConfig\n"
-        "b._BEAT_S = 0.2; budget = b.Budget(RunConfig.model_validate_json(sys.argv[1])); budget.__enter__()\n"
-        "budget.keep(); print('counts', flush=True); time.sleep(600)"
+        "import sys, time; time.sleep(3); import openrs_ray.budget as b, openrs_ray.ledger as l\n"
+        "from openrs_ray.config import RunConfig\n"
+        "l._BEAT_S = 0.2; budget = b.Budget(RunConfig.model_validate_json(sys.argv[1])); budget.__enter__()\n"
+        "print('counts', flush=True); time.sleep(600)"
     )
     for attempt in (1, 2):
         before = Budget(config, age_s=0, clock=Clock()).spent()
