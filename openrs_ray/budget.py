@@ -97,9 +97,8 @@ class Budget:
 
     def _note(self, work: Work, seconds: float) -> None:
         self._recent[work] = [*self._recent.get(work, ()), seconds][-_RECENT:]
-        self._ledger.notes["seconds"] = {
-            **self._recent
-        }  # never changed in place: the ledger's thread may be writing it
+        # Never changed in place: the ledger's thread may be writing it.
+        self._ledger.notes["seconds"] = {**self._recent}
 
     @contextmanager
     def timing(self, work: Work) -> Iterator[None]:
