@@ -94,7 +94,7 @@ class Curation:
             else:
                 questions.append(Question(row, prompt, self._seeds(name, row, stage)))
         if questions:
-            self.say(f"{name}: asking {stage.model} about {len(questions):,} problems, {len(told):,} are done")
+            self.say(f"{name}: asking {stage.model} about {len(questions):,} problems; {len(told):,} are decided")
             with ExitStack() as ending:
                 pool = ending.enter_context(self._pool(stage)) if isinstance(stage, Solved) else None
                 for replies in ending.enter_context(closing(self.ask(stage, questions))):

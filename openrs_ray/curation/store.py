@@ -86,13 +86,14 @@ class CurationStore:
         Raises:
             UserError: work in the folder was done on another request.
         """
+        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "curation.json"
         try:
             saved = [(name, settings) for name, settings in json.loads(path.read_text())] if path.exists() else []
         except ValueError as error:
             raise UserError(f"{path} is damaged: restore it, or choose another name with --name") from error
         for number, (before, now) in enumerate(zip_longest(saved, asked)):
-            if before != now and any(self.folder.glob(f"{k:02d}-*") for k in range(number, len(saved))):
+            if before != now and any([*self.folder.glob(f"{k:02d}-*")] for k in range(number, len(saved))):
                 raise UserError(
                     f"{_difference(before, now)}, but {self.folder} holds work of stage {number} or later: set it back, choose "
                     f"another name with --name, or remove the files whose names begin with {number:02d} or more"
