@@ -129,6 +129,8 @@ def test_a_mix_is_exact_and_its_own() -> None:
     assert both == drawn({"b": 10, "a": 30}) and both != drawn({"a": 30, "b": 10}, seed=43)
     assert [row for row in both if row % 2 == 0] == drawn({"a": 30}), "another source changes nothing for this one"
     assert set(drawn({"a": 20})) < set(drawn({"a": 30}))
+    even = drawn({"a": 30, "b": 30})
+    assert {row // 2 for row in even if row % 2} != {row // 2 for row in even if row % 2 == 0}, "a draw for each source"
     assert drawn({"a": 100}) == list(range(0, 200, 2))
     with pytest.raises(UserError, match="asks for 101 problems of b but 100 are left"):
         drawn({"a": 1, "b": 101})
@@ -430,6 +432,11 @@ def test_other_work_in_the_folder_is_refused(tmp_path: Path) -> None:
     )
     result = tmp_path / "data" / "mine" / "mine.parquet"
     assert pq.read_table(result).num_rows == 4
+    more = later | {"again": {"kind": "mix", "counts": {"own": 5}}}
+    with pytest.raises(UserError, match="asks for 5 problems of own but 4 are left"):
+        curate(own_recipe(tmp_path, trivial=SOLVED, **more), Answers())
+    assert not result.exists(), "what lies there is what the recipe says, or nothing"
+    curate(own_recipe(tmp_path, trivial=SOLVED, **later), Answers())
     content = json.loads((tmp_path / "own.json").read_text())
     (tmp_path / "own.json").write_text(
         json.dumps([*content[:-1], {"problem": "4 + 3", "answer": "7", "solution": None}])
@@ -437,6 +444,22 @@ def test_other_work_in_the_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the rows of stage sources have changed"):
         curate(own_recipe(tmp_path, trivial=SOLVED, **later), Answers())
     assert result.exists()
+
+
+def test_other_evaluation_sets_are_other_work(tmp_path: Path) -> None:
+    suite = tmp_path / "suite.json"
+    stages: dict[str, Any] = {"clean": {"kind": "overlaps", "against": {"suite": str(suite)}}}
+    suite.write_text(json.dumps([{"problem": "2 + 2"}]))
+    assert curate(own_recipe(tmp_path, **stages), Answers())[-1].reasons == {"same text as suite": 1}
+    suite.rename(tmp_path / "moved.json")
+    stages["clean"]["against"] = {"suite": str(tmp_path / "moved.json")}
+    curate(own_recipe(tmp_path, **stages), Answers())  # elsewhere, but the same
+    (tmp_path / "moved.json").write_text(json.dumps([{"problem": "3 + 4"}]))
+    with pytest.raises(UserError, match="the evaluation sets of stage clean have changed"):
+        curate(own_recipe(tmp_path, **stages), Answers())
+    (tmp_path / "moved.json").write_text(json.dumps([{"text": "3 + 4"}]))
+    with pytest.raises(UserError, match="row 1 of evaluation set suite has nothing in problem or question"):
+        load_inputs(own_recipe(tmp_path, **stages))
 
 
 def test_what_cannot_be_asked_or_checked_is_unclear_either_way(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def mix_counts(stage: Mix) -> dict[str, int]:
     if stage.total is None:
         return dict(stage.counts)
     exact = {source: share * stage.total for source, share in stage.fractions.items()}
-    counts = {source: int(value + 1e-9) for source, value in exact.items()}  # 0.29 x 100 is 28.999... in floating point
+    counts = {source: int(value) for source, value in exact.items()}
     rest = stage.total - sum(counts.values())
     for source in sorted(exact, key=lambda source: counts[source] - exact[source])[:rest]:
         counts[source] += 1
