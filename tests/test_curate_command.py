@@ -118,7 +118,7 @@ def test_a_kill_costs_no_finished_chunk(recipe: Path, tmp_path: Path) -> None:
     rows = chunks()
     assert [row["row"] for row in rows if row["row"] in asked] == [row["row"] for row in rows[: len(asked)]]
     assert sorted(row["row"] for row in rows) == list(range(PROBLEMS)), "all asked, nothing twice"
-    assert all(len(row["replies"]) == 2 and row["replies"][0] != row["replies"][1] for row in rows[:5])
+    assert {len(row["replies"]) for row in rows} == {2} and any(len({*row["replies"]}) == 2 for row in rows)
     solved = {row["row"] for row in rows if "correct" in row["verdicts"]}
     assert 5 < len(solved) < PROBLEMS - 5, "the toy is right about half the time"
     right = [str(2 * (100 + row["row"]) + 1) for row in rows]

@@ -114,7 +114,7 @@ def test_duplicates() -> None:
         Fate(True),
         Fate(True),
         Fate(False, "duplicate: of row 3 (a)"),
-        Fate(False, "duplicate with another answer: of row 3 (a)"),
+        Fate(False, "duplicate: of row 3 (a)"),
     ]
 
 

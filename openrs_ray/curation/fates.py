@@ -58,14 +58,13 @@ def boxed(candidates: Sequence[Candidate]) -> list[Fate]:
 
 
 def duplicates(candidates: Sequence[Candidate]) -> list[Fate]:
-    """Keeps the first of problems with the same text, and says of the others whether their answers are the same, too."""
+    """Keeps the first of problems with the same text."""
     first: dict[str, Candidate] = {}
-    fates = []
-    for candidate in candidates:
-        earlier = first.setdefault(same_text_key(candidate.problem), candidate)
-        what = "duplicate" if candidate.answer == earlier.answer else "duplicate with another answer"
-        fates.append(KEPT if earlier is candidate else Fate(False, f"{what}: of row {earlier.row} ({earlier.source})"))
-    return fates
+    earlier = [first.setdefault(same_text_key(candidate.problem), candidate) for candidate in candidates]
+    return [
+        KEPT if one is candidate else Fate(False, f"duplicate: of row {one.row} ({one.source})")
+        for one, candidate in zip(earlier, candidates, strict=True)
+    ]
 
 
 def overlaps(candidates: Sequence[Candidate], index: OverlapIndex) -> list[Fate]:
