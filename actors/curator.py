@@ -19,7 +19,7 @@ from openrs_ray.builtin import resolve_model
 from openrs_ray.curation.fates import Reply
 from openrs_ray.curation.pipeline import Question, Replies
 from openrs_ray.curation.recipe import Engines, Judged, Solved
-from openrs_ray.errors import RunError, UserError, first_line
+from openrs_ray.errors import RunError, UserError
 from openrs_ray.layout import Device
 
 _CPU_BATCH_TOKENS = 4096
@@ -84,7 +84,8 @@ def ask(
         for table in replies.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield _by_row(table)
     except (RayError, RuntimeError) as error:
-        raise RunError(f"an engine with {stage.model} failed: {first_line(error)}") from error
+        cause = str(error).strip().splitlines()[-1]  # after the trace in the engine's process
+        raise RunError(f"an engine with {stage.model} failed: {cause}") from error
 
 
 def _place(engines: Engines) -> tuple[Device, int]:
@@ -150,8 +151,8 @@ def _by_row(table: pa.Table) -> Replies:
 
 
 def _quiet() -> None:
-    """Ray Data says much on the terminal; the curation says what matters."""
+    """Ray Data says much on the terminal, whole traces too; what matters is said by who calls."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)

@@ -136,3 +136,8 @@ def test_a_kill_costs_no_finished_chunk(recipe: Path, tmp_path: Path) -> None:
     whole = pq.read_table(sorted((tmp_path / "data" / "whole" / "01-trivial").glob("*.parquet"))).to_pylist()
     replies = {row["row"]: row["replies"] for row in rows}
     assert sum(replies[row["row"]] == row["replies"] for row in whole) >= 0.95 * PROBLEMS
+
+    # An engine that cannot start ends the command with its reason.
+    assert finish(start("--name", "small", "--engines.cpu_cache_gib", "0.00001"), log) == 1
+    said = tail(log).strip().splitlines()[-1]
+    assert said.startswith("error: an engine with toy failed: ValueError: No available memory"), tail(log)
