@@ -1,8 +1,9 @@
 """The rollout workers' coming and going: who is lost is replaced while the others go on, who finds room joins them.
 
-Life of a worker: starting (placed, its engine comes up) -> started (waits for weights) -> serving (since a push reached it, with
-proof) -> lost, for whatever reason: its processes are ended and another worker starts in its place. A Member is one such
-life; it is never used again under another one's name, so what is heard late of a lost worker cannot harm its replacement.
+Life of a worker: starting (placed, its engine comes up) -> started (waits for weights, unless it holds a model's own) -> serving
+(since a push reached it, with proof) -> lost, for whatever reason: its processes are ended and another worker starts in its
+place. A Member is one such life; it is never used again under another one's name, so what is heard late of a lost worker
+cannot harm its replacement.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from actors.waiting import within
 from openrs_ray.errors import RunError
 
 _FAILURES = 3
-"""A place whose workers fail so often in a row without having served has a fault that starting again does not mend."""
+"""A place whose workers fail so often in a row, none of them proven, has a fault that starting again does not mend."""
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 """Between two tries to start a worker, doubled after each."""
 _STOP_S = 30.0
@@ -37,6 +38,8 @@ class Member:
     """Whether it is in the push group that the present learner has made for it."""
     probed: bool = False
     """Whether its log-probabilities have been compared with the learner's."""
+    proven: bool = False
+    """Whether a push has reached it or completions have come from it: its place is sound."""
     sampling: int = 0
     """Completions it has been asked for and has not finished."""
 
@@ -62,13 +65,20 @@ class Crew:
     """All members. `report` is told of every one that is lost, given up or added."""
 
     def __init__(
-        self, placement: Placement, new: Callable[[int], Any], deadline_s: float, report: Callable[[str], None]
+        self,
+        placement: Placement,
+        new: Callable[[int], Any],
+        deadline_s: float,
+        report: Callable[[str], None],
+        hold_weights: bool = False,
     ) -> None:
-        """`new` makes the actor for a place. `deadline_s`: for being placed, and for starting an engine."""
+        """`new` makes the actor for a place. `deadline_s`: for being placed, and for starting an engine. `hold_weights`:
+        engines start with a model's own weights, and serve from then on."""
         self._placement = placement
         self._new = new
         self._deadline_s = deadline_s
         self._report = report
+        self._hold_weights = hold_weights
         self._members = {place: Member(place, new(place)) for place in range(len(placement.layout.rollout))}
         self._coming: dict[int, asyncio.Task[None]] = {}
         self._failures: Counter[int] = Counter()
@@ -93,21 +103,24 @@ class Crew:
 
     async def _start(self, member: Member) -> None:
         member.processes = await member.ask(self._deadline_s, "processes", "be placed")
+        await self._start_engine(member)
+
+    async def _start_engine(self, member: Member) -> None:
         await member.start(self._deadline_s)
+        if self._hold_weights:
+            member.state = "serving"
 
     def serve(self, members: Iterable[Member]) -> None:
         """These hold the present weights: they sample from now on."""
         for member in members:
             if member.state != "lost":
-                member.state = "serving"
-                self._failures[member.place] = 0
+                member.state, member.proven = "serving", True
 
     def lost(self, member: Member, reason: object) -> None:
         """End what is left of a member and start another in its place; nothing if it is known to be lost."""
         if member.state in ("starting", "lost") or self._stopping:
             return
-        if member.state != "serving":
-            self._failures[member.place] += 1
+        self._failures[member.place] = 0 if member.proven else self._failures[member.place] + 1
         member.state = "lost"
         self._last_reason = reason
         self._report(f"{member.name} is lost, the others go on: {reason}")
@@ -128,7 +141,7 @@ class Crew:
             try:
                 member.processes = await member.ask(self._deadline_s, "processes", "be placed")
                 async with self.starting:
-                    await member.start(self._deadline_s)
+                    await self._start_engine(member)
                 return
             except RunError as error:
                 await member.end()

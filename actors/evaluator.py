@@ -4,27 +4,25 @@ What ends is checked at once and is on the disk within seconds, so that a kill c
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import ray
-from ray.util.placement_group import placement_group
 from transformers import PreTrainedTokenizerBase
 
 from actors.loaded import LoadedWorker
-from actors.placement import Placement
+from actors.placement import Placement, cluster_device, reserve
 from actors.rollout import Request
 from actors.rollouts import RolloutWorkers
 from openrs_ray.config import RunConfig
-from openrs_ray.errors import RunError, UserError
+from openrs_ray.errors import RunError
 from openrs_ray.evaluation.benchmarks import Task
 from openrs_ray.evaluation.check import Answered
-from openrs_ray.evaluation.language import latin_share
 from openrs_ray.evaluation.protocol import Protocol
 from openrs_ray.evaluation.store import CompletionStore, Done
-from openrs_ray.layout import Device, plan_layout
+from openrs_ray.layout import plan_layout
+from openrs_ray.rewards.language import language_share
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.samples import Completion
 from openrs_ray.seeds import completion_seed
@@ -61,30 +59,15 @@ def with_all_gpus(config: RunConfig) -> RunConfig:
     """With as many engines as the connected cluster's GPUs allow; unchanged on CPUs."""
     size = config.rollout.tensor_parallel
     gpus = int(ray.cluster_resources().get("GPU", 0.0)) // size * size
-    if _device(config) == "cpu" or gpus == 0:
+    if cluster_device(config) == "cpu" or gpus == 0:
         return config
     return config.model_copy(update={"placement": config.placement.model_copy(update={"num_rollout_gpus": gpus})})
 
 
-def _device(config: RunConfig) -> Device:
-    if config.placement.device != "auto":
-        return config.placement.device
-    return "gpu" if ray.cluster_resources().get("GPU", 0.0) else "cpu"
-
-
 def place_engines(config: RunConfig) -> Placement:
-    """Reserve the engines' places alone, in one group. UserError when the cluster does not have them in time."""
-    layout = replace(plan_layout(config, _device(config)), learner=(), colocated=True)  # one group holds all there is
-    group = placement_group(list(layout.rollout), strategy="PACK")
-    placement = Placement(layout, config.placement.threads or os.cpu_count() or 1, group, group)
-    if not group.wait(max(0.1, config.placement.wait_s)):
-        placement.release()
-        raise UserError(
-            f"the evaluation asks for {len(layout.rollout)} engines of {layout.rollout[0]} but the cluster has "
-            f"{ray.cluster_resources()}, free {ray.available_resources()}: lower placement.num_rollout_gpus or "
-            "placement.cpus_per_slot, or add nodes"
-        )
-    return placement
+    """Reserve the engines' places alone. UserError when the cluster does not have them."""
+    layout = plan_layout(config, cluster_device(config))
+    return reserve(config, replace(layout, learner=(), colocated=False, reward_cpus=0))
 
 
 async def sample(
@@ -94,12 +77,14 @@ async def sample(
     wanted: Sequence[Wanted],
     store: CompletionStore,
     pool: CheckPool[Answered],
-    report: Callable[[int, int], None],
+    progress: Callable[[int, int], None],
+    warn: Callable[[str], None],
 ) -> None:
     """Sample all that is wanted, check it and write it.
 
     Args:
-        report: is told now and then how many completions have ended, and how many tokens they have.
+        progress: is told when sampling begins, and now and then how many completions have ended, with how many tokens.
+        warn: is told of every engine that is lost.
 
     Raises:
         RunError: an engine failed, or the deadline passed. What has ended until then is written.
@@ -123,7 +108,7 @@ async def sample(
     def flush() -> None:
         store.write(finished)
         finished.clear()
-        report(ended, tokens)
+        progress(ended, tokens)
 
     async def flush_often() -> None:
         while True:
@@ -131,10 +116,11 @@ async def sample(
             flush()
 
     placement = place_engines(config)
-    workers = RolloutWorkers(config, placement, asked.model_path, asked.eos_ids, LoadedWorker)
+    workers = RolloutWorkers(config, placement, asked.model_path, asked.eos_ids, LoadedWorker, warn)
     writer = asyncio.create_task(flush_often())
     try:
         await workers.start()
+        progress(0, 0)
         async for batch in workers.generate(requests, version=0):
             finished += await _checked(batch, wanted, seeds, asked, pool)
             ended, tokens = ended + len(batch), tokens + sum(len(completion.token_ids) for completion in batch)
@@ -161,6 +147,6 @@ async def _checked(
     answers = [Answered(text, t.problem.gold, t.tolerance) for text, t in zip(texts, tasks, strict=True)]
     verdicts = await pool.judge_many(answers)
     return [
-        Done(wanted[c.position].benchmark, task, c, verdict, text, latin_share(text), seeds[c.position])
+        Done(wanted[c.position].benchmark, task, c, verdict, text, language_share(text, "en"), seeds[c.position])
         for c, task, verdict, text in zip(batch, tasks, verdicts, texts, strict=True)
     ]

@@ -8,6 +8,8 @@ from actors.rollout import RolloutWorker
 class LoadedWorker(RolloutWorker):
     """Starts with the model's own weights as policy version 0, instead of dummy ones that wait for a push."""
 
+    holds_weights = True
+
     def _engine_arguments(self) -> dict[str, Any]:
         return super()._engine_arguments() | {"load_format": "auto"}
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from actors.ahead import GroupsAhead
 from actors.batch import Drawn
-from actors.trainer import Trainer, check_judged, step_times
+from actors.trainer import COLLECTED, Trainer, check_judged, step_times
 from openrs_ray.errors import RunError
 from openrs_ray.samples import Group, Problem, age_metrics
 
@@ -48,16 +48,17 @@ class OverlappedTrainer(Trainer):
         config, step, started = self._config, self.progress.step + 1, time.monotonic()
         self._ahead.idle_seconds()  # whatever passed between the steps was not theirs
         self._ahead.admit(self._draw_free_slots(), step - 1)
-        batch = await self._interruptible(self._ahead.take(step))
+        batch = await self._interruptible(self._ahead.take(step), *COLLECTED)
         check_ages(batch.groups, step, config.rollout.staleness)
         check_judged(batch.drawn, step, config.rewards.max_unjudged_share)
         taken = time.monotonic()
-        async with self._weights:
-            update, trained, report = await self._train_and_push(batch.groups, step)
-            took = time.monotonic() - started
-            times = step_times(taken - started, trained - taken, report.seconds, took)
-            times["rollout_wait_share"] = self._ahead.idle_seconds() / took
-            await self._write(step, batch, update, report, times)
+        with self._budget.timing("learn"):
+            async with self._weights:
+                update, trained, report = await self._train_and_push(batch.groups, step)
+                took = time.monotonic() - started
+                times = step_times(taken - started, trained - taken, report.seconds, took)
+                times["rollout_wait_share"] = self._ahead.idle_seconds() / took
+                await self._write(step, batch, update, report, times)
 
     async def _sample(self, position: int, problem: Problem) -> Group:
         return await self._collector.group(position, problem, self._training_requests([(position, problem)]))

@@ -96,7 +96,12 @@ def check_built_for(device: Device) -> None:
 
 def place(config: RunConfig) -> "Placement":
     """Reserve the run's places in the connected cluster; UserError when it does not have them."""
-    return reserve(config, plan_layout(config, _device(config, ray.cluster_resources().get("GPU", 0.0))))
+    return reserve(config, plan_layout(config, cluster_device(config)))
+
+
+def cluster_device(config: RunConfig) -> Device:
+    """What the run is placed on in the connected cluster."""
+    return _device(config, ray.cluster_resources().get("GPU", 0.0))
 
 
 def engine_variables(device: Device) -> dict[str, str]:
@@ -131,9 +136,9 @@ class Placement:
 
     layout: Layout
     threads: int
-    learner_group: PlacementGroup
-    """On shared GPUs the engines', too."""
-    reward_group: PlacementGroup
+    learner_group: PlacementGroup | None
+    """On shared GPUs the engines', too; none where nobody learns."""
+    reward_group: PlacementGroup | None
     rollout_groups: dict[int, PlacementGroup]
     """By number of the engine; none on shared GPUs."""
 
@@ -164,6 +169,10 @@ class Placement:
         room = min(free.get(name, 0.0) // amount for name, amount in self.layout.rollout[0].items())
         return places[: int(room)]
 
+    def extra_engines(self) -> int:
+        """How many hold a place now beyond those of the layout."""
+        return sum(map(self.is_extra, list(self.rollout_groups)))
+
     def leave(self, worker: int) -> None:
         """Give an extra engine's place back."""
         if group := self.rollout_groups.pop(worker, None):
@@ -173,7 +182,7 @@ class Placement:
         return self._options(self.reward_group, 0, {"CPU": self.layout.reward_cpus}, {"CUDA_VISIBLE_DEVICES": ""})
 
     def _options(
-        self, group: PlacementGroup, index: int, bundle: dict[str, float], variables: dict[str, str]
+        self, group: PlacementGroup | None, index: int, bundle: dict[str, float], variables: dict[str, str]
     ) -> dict[str, Any]:
         return {
             "num_cpus": bundle["CPU"],
@@ -186,7 +195,8 @@ class Placement:
         return {"OMP_NUM_THREADS": str(self.threads)} if self.layout.device == "cpu" else {}
 
     def groups(self) -> list[PlacementGroup]:
-        return [self.learner_group, *self.rollout_groups.values(), self.reward_group]
+        groups = (self.learner_group, *self.rollout_groups.values(), self.reward_group)
+        return [group for group in groups if group is not None]
 
     def release(self) -> None:
         for group in self.groups():
@@ -203,22 +213,25 @@ def reserve(config: RunConfig, layout: Layout) -> Placement:
     if layout.colocated:
         slots = tuple({name: 2 * amount for name, amount in bundle.items()} for bundle in layout.learner)
     engines = {} if layout.colocated else dict(enumerate(layout.rollout))
+    cpus = layout.reward_cpus
     placement = Placement(
         layout,
         config.threads,
-        learner_group=placement_group(list(slots), strategy="STRICT_PACK"),  # first: it needs one node for all
+        learner_group=placement_group(list(slots), strategy="STRICT_PACK")
+        if slots
+        else None,  # first: one node for all
         rollout_groups={engine: placement_group([bundle]) for engine, bundle in engines.items()},
-        reward_group=placement_group([{"CPU": layout.reward_cpus}]),
+        reward_group=placement_group([{"CPU": cpus}]) if cpus else None,
     )
     deadline = time.monotonic() + config.placement.wait_s
     for group in placement.groups():
         if not group.wait(max(0.1, deadline - time.monotonic())):
             placement.release()
             raise UserError(
-                f"the run asks for {_amounts(layout.total())} (the learner's on one node) but the cluster has "
-                f"{_amounts(ray.cluster_resources())}, free {_amounts(ray.available_resources())}: lower "
-                "placement.num_rollout_gpus, placement.num_learner_gpus or placement.cpus_per_slot, add nodes, or raise "
-                f"placement.wait_s ({config.placement.wait_s:.0f} s) if nodes are on their way"
+                f"the run asks for {_amounts(layout.total())}{' (those of the learner on one node)' * bool(slots)} but the "
+                f"cluster has {_amounts(ray.cluster_resources())}, free {_amounts(ray.available_resources())}: lower "
+                f"placement.num_rollout_gpus, {'placement.num_learner_gpus ' * bool(slots)}or placement.cpus_per_slot, add "
+                f"nodes, or raise placement.wait_s ({config.placement.wait_s:.0f} s) if nodes are on their way"
             )
     return placement
 

@@ -59,6 +59,8 @@ class RolloutWorker:
     """
 
     worker_extension = "actors.transfer.WorkerExtension"
+    holds_weights = False
+    """Whether its engine starts with a model's weights instead of waiting for a push."""
 
     def __init__(self, config: RunConfig, model_path: str, worker: int, device: str, eos_ids: tuple[int, ...]) -> None:
         self._config = config
@@ -305,6 +307,11 @@ class RolloutWorker:
         receipts: list[dict[str, Any]] = await self._alive(self._engine.collective_rpc("push_receipt"))
         await self._alive(self._engine.resume_generation())
         return receipts
+
+    async def give_up(self) -> None:
+        """Drop what is being sampled; whoever asked for it has gone."""
+        await self._alive(self._engine.pause_generation(mode="abort"))
+        await self._alive(self._engine.resume_generation())
 
     async def sleep(self) -> None:
         """Give up the GPU memory of weights and caches (a CPU has none to give). What is sampled next needs wake and a push."""

@@ -21,7 +21,8 @@ _CALLS = 100_000
 class RolloutWorkers:
     """Every call has a deadline. A worker that dies or is late is replaced (`actors.crew`), and others do what it left.
 
-    `report` is told of every loss; `revive` is asked for a push when nobody serves and somebody wants to sample.
+    `report` is told of every loss; `revive` is asked for a push when nobody serves and somebody wants to sample (where the
+    workers hold a model's own weights, one that has started again is waited for instead).
     """
 
     def __init__(
@@ -40,9 +41,9 @@ class RolloutWorkers:
             worker = ray.remote(worker_class).options(**options)
             return worker.remote(config, model_path, place, placement.layout.device, eos_ids)
 
-        self.crew = Crew(placement, new, config.rollout.start_deadline_s, report)
+        self.crew = Crew(placement, new, config.rollout.start_deadline_s, report, worker_class.holds_weights)
         self._reviving = asyncio.Lock()
-        self.revive: Callable[[], Awaitable[object]] | None = None
+        self.revive: Callable[[], Awaitable[object]] | None = self.crew.ready if worker_class.holds_weights else None
 
     async def start(self) -> None:
         """Start all engines; RunError if one does not."""
@@ -97,6 +98,7 @@ class RolloutWorkers:
             worker.sampling += asked
             try:
                 async for batch in self._stream(worker, list(left.values()), version):
+                    worker.proven = True
                     for completion in batch:
                         del left[completion.position, completion.sample]
                     yield batch
@@ -135,6 +137,10 @@ class RolloutWorkers:
             return await within(beat_s, worker.name, "sample", upcoming)
         finally:
             upcoming.cancel()
+
+    async def give_up(self) -> None:
+        """Nobody waits any more for what is being sampled: what comes next has the engines to itself."""
+        await self.each(self.crew.serving, "give_up", "drop its completions")
 
     # ------------------------------------------------------------------------------------------------ pushes
 

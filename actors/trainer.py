@@ -10,6 +10,8 @@ One step, and what it waits for:
     write       Parquet rows, metrics, display                the disk
     save        a checkpoint, when one is due                 learner ranks (checkpoint.deadline_s)
 
+Before a step, and while it collects, `openrs_ray.budget` says whether the budget is enough for the rest of it and for the end.
+
 The loop is synchronous: every token of step s was sampled by policy version s - 1; `actors.overlap` is the asynchronous one.
 State on disk is consistent at the end of a step only, so a stop waits for that point unless the step is still collecting, which
 changes nothing. A rollout worker that is lost is the crew's business (`actors.crew`); a lost learner is rebuilt here.
@@ -40,6 +42,7 @@ from actors.sender import SendingRank
 from actors.waiting import within
 from openrs_ray.atomic import write_json
 from openrs_ray.attempts import start_attempt
+from openrs_ray.budget import ENDING, Budget, Ended, LimitReached, Work
 from openrs_ray.checkpoints import Checkpoint, CheckpointStore, Kind
 from openrs_ray.config import RunConfig
 from openrs_ray.data.order import Order
@@ -55,10 +58,17 @@ from openrs_ray.seeds import completion_seed
 
 T = TypeVar("T")
 
+RESULT = "result.json"
+
 _REBUILDS = 6
 """So often in a row a lost learner is rebuilt for the same piece of work."""
 _REBUILD_PAUSE_S = 2.0
 """Before the first of them, doubled before each further one: Ray takes up to a minute to see that a node is gone."""
+_LOOK_S = 5.0
+"""So often at least what is left of the budget is looked at: engines that come or go change how long it lasts."""
+
+COLLECTED: tuple[Work, ...] = ("learn", "resume", *ENDING)
+"""What is to be done yet when a step has its groups: a checkpoint may be due after it, too."""
 
 
 class Stopped(Exception):
@@ -79,16 +89,20 @@ class Progress:
     """Positions above it of which that is true already, in order; none where all steps were synchronous."""
     tokens: int = 0
     """Sampled completion tokens."""
+    correct: int = 0
+    """Correct completions."""
     seconds: float = 0.0
     """Wall time of all steps, over all attempts."""
     before: Interval | None = None
     """Held-out accuracy of the start model."""
     after: Interval | None = None
-    """Held-out accuracy after the last step."""
+    """Held-out accuracy after the last step of the run, or before a limit of `cost` ended it."""
     evaluated: int | None = None
     """The last step whose policy was evaluated."""
     held_out: int = 0
     """Problems that accuracy was measured on."""
+    ended: Ended | None = None
+    """What ended the run: its steps are done, or a limit of `cost` was reached; None while it goes on."""
 
     @classmethod
     def read(cls, state: dict[str, Any]) -> "Progress":
@@ -126,6 +140,7 @@ class Trainer:
         prepared: Prepared,
         placement: Placement,
         display: RunDisplay,
+        budget: Budget,
         worker_class: type[RolloutWorker] = RolloutWorker,
         rank_class: type[SendingRank] = SendingRank,
         reward_class: type[RewardPool] = RewardPool,
@@ -133,6 +148,8 @@ class Trainer:
         self._config = config
         self._prepared = prepared
         self._display = display
+        self._budget = budget
+        self._budget.extra_gpus = lambda: config.rollout.tensor_parallel * placement.extra_engines()
         self._placement = placement
         self._order = Order(config.run.seed, len(prepared.problems), config.data.shuffle)
         self._store = CheckpointStore(
@@ -173,13 +190,15 @@ class Trainer:
         elif damages:
             raise UserError("no checkpoint of this run is whole: start anew under another run.name")
         self._display.status("starting the learner and the rollout engines")
-        await self._interruptible(self._start_actors(checkpoint))
+        await self._interruptible(self._start_actors(checkpoint), "end")
         self._attempt = start_attempt(self._config.run.path, self.progress.step)
+        (self._config.run.path / RESULT).unlink(missing_ok=True)  # of a run that goes on
         self._metrics = MetricsLog(self._config.run.path, self._attempt)
         self._display.status("pushing the first weights")
         await self._push.connect()
         async with self._weights:
             await self._with_learner(lambda: self._push.push(self.progress.step))
+        self._budget.started()
 
     async def _start_actors(self, checkpoint: Checkpoint | None) -> None:
         if self._config.placement.colocated:
@@ -217,18 +236,17 @@ class Trainer:
         self._saved = checkpoint.step, checkpoint.kind
 
     async def run(self) -> Progress:
-        """Train to the last step.
+        """Train to the last step, or as far as the budget and the hours go.
 
         Raises:
             Stopped: stop() was called; the run was saved first.
             RunError: something broke; the last checkpoint stands.
         """
         try:
-            await self._evaluate_if_due()
-            while self.progress.step < self._config.run.steps:
-                await self._step()
-                await self._save_if_due()
-                await self._evaluate_if_due()
+            ended = await self._train()
+            await self._save("kept")
+            if ended != "steps":
+                await self._evaluate_last()
         except Stopped:
             self._display.status("stopping: saving a checkpoint")
             await self._give_up_sampling()
@@ -239,9 +257,39 @@ class Trainer:
                 f"run {name} stopped after step {self.progress.step} and is saved in {path}: --resume continues it"
             )
             raise
-        await self._save("kept")
-        write_json(self._config.run.path / "result.json", asdict(self.progress))
+        self.progress = replace(self.progress, ended=ended)
+        write_json(self._config.run.path / RESULT, asdict(self.progress))
         return self.progress
+
+    async def _train(self) -> Ended:
+        """All steps with their evaluations and periodic checkpoints, as far as there is money and time. What ended it."""
+        try:
+            self._budget.ahead = self._works_ahead()
+            await self._evaluate_if_due()
+            while self.progress.step < self._config.run.steps:
+                self._budget.check("step", "resume", *ENDING)
+                with self._budget.timing("step"):
+                    await self._step()
+                await self._save_if_due()
+                await self._evaluate_if_due()
+            return "steps"
+        except LimitReached as limit:
+            self._display.status(
+                f"ending after step {self.progress.step}: what is left of the {limit.ended} is for saving and evaluating"
+            )
+            await self._give_up_sampling()
+            return limit.ended
+
+    def _works_ahead(self) -> dict[Work, int]:
+        """How much of everything the run has before it."""
+        left, every = self._config.run.steps - self.progress.step, self._config.evaluation.every_steps
+        evaluations = 1 + (left // every if every else 0)
+        return {
+            "step": left,
+            "kept": 1 + left // self._config.checkpoint.every_steps,
+            "evaluation": evaluations,
+            "end": 1,
+        }
 
     async def _step(self) -> None:
         config, step, started = self._config, self.progress.step + 1, time.monotonic()
@@ -251,13 +299,14 @@ class Trainer:
             return await self._collector.collect(drawn, self._training_requests(drawn), step - 1)
 
         candidates = self._draw(self.progress.next_positions(most))
-        batch = await self._interruptible(collect_batch(candidates, wanted, sample))
+        batch = await self._interruptible(collect_batch(candidates, wanted, sample), *COLLECTED)
         check_judged(batch.drawn, step, config.rewards.max_unjudged_share)
         sampled = time.monotonic()
-        async with self._weights:
-            update, trained, report = await self._train_and_push(batch.groups, step)
-            times = step_times(sampled - started, trained - sampled, report.seconds, time.monotonic() - started)
-            await self._write(step, batch, update, report, times)
+        with self._budget.timing("learn"):
+            async with self._weights:
+                update, trained, report = await self._train_and_push(batch.groups, step)
+                times = step_times(sampled - started, trained - sampled, report.seconds, time.monotonic() - started)
+                await self._write(step, batch, update, report, times)
 
     async def _train_and_push(self, groups: Sequence[Group], step: int) -> tuple[Update, float, PushReport]:
         """The step's update and push, and the moment between them."""
@@ -320,6 +369,18 @@ class Trainer:
             self.progress = replace(self.progress, after=accuracy)
         self.progress = replace(self.progress, evaluated=step)
 
+    async def _evaluate_last(self) -> None:
+        """After a limit: evaluate what was saved, as far as the reserve goes."""
+        step = self.progress.step
+        if not self._prepared.held_out or self.progress.evaluated == step:
+            return
+        try:
+            self._budget.check("evaluation", "end")
+            await self._workers.give_up()
+            self.progress = replace(self.progress, after=await self._evaluate(), evaluated=step)
+        except LimitReached:
+            self._display.warn(f"no evaluation after step {step}: it would cost more than is left")
+
     def _draw(self, positions: Sequence[int]) -> list[Drawn]:
         indices = [index for position in positions for index in self._order.draw(position, 1)]
         return [(position, self._prepared.problems[index]) for position, index in zip(positions, indices, strict=True)]
@@ -354,7 +415,10 @@ class Trainer:
         self._display.status(f"evaluating policy version {step} on {len(self._prepared.held_out)} held-out problems")
         drawn = list(enumerate(self._prepared.held_out))
         requests = self._requests(drawn, "evaluation", step, evaluation.samples, evaluation.temperature)
-        groups = await self._interruptible(self._collector.collect(drawn, requests, step))
+        saved = self._saved == (step, "kept")
+        with self._budget.timing("evaluation"):
+            work = self._collector.collect(drawn, requests, step)
+            groups = await self._interruptible(work, *(("end",) if saved else ("kept", "end")))
         check_judged(groups, step, self._config.rewards.max_unjudged_share)
         interval = mean_interval(correctness(groups))
         self._record.write(step, self._attempt, groups, self._texts(groups), None, "evaluation")
@@ -368,20 +432,26 @@ class Trainer:
     ) -> None:
         """Record, metrics, progress and display of a finished step; only then is the step done."""
         figures = step_metrics(batch.drawn) | batch.metrics() | age_metrics(batch.groups, step - 1)
+        verdicts = [verdict for group in batch.drawn for verdict in group.verdicts]
+        correct = self.progress.correct + sum(verdict.status is Status.CORRECT for verdict in verdicts)
+        cost = self._budget.metrics(measured["step_s"], correct)
         if batch.replaced:  # first: rows without those of their step do not count
             self._record.write(step, self._attempt, batch.replaced, self._texts(batch.replaced), None, "replaced")
         self._record.write(step, self._attempt, batch.groups, self._texts(batch.groups), update.advantages)
         assert self._metrics is not None
         push = {"push_bytes": report.nbytes, "probe_difference": report.probe_difference}
-        self._metrics.write(step, figures | update.metrics | measured | push)
+        self._metrics.write(step, figures | update.metrics | measured | push | cost)
         tokens = int(figures["sampled_tokens"])
         self.progress = replace(
             self.progress.used(group.position for group in batch.drawn),
             step=step,
             tokens=self.progress.tokens + tokens,
+            correct=correct,
             seconds=self.progress.seconds + measured["step_s"],
             after=None,
         )
+        self._budget.ahead = self._works_ahead()
+        self._budget.write()
         unjudged = int(figures["timeouts"] + figures["errors"])
         if unjudged:
             self._display.warn(f"step {step}: {unjudged} completions could not be judged and were left out of the loss")
@@ -404,6 +474,8 @@ class Trainer:
     async def _save_if_due(self) -> None:
         if self.progress.step % self._config.checkpoint.every_steps == 0:
             await self._save("kept")
+        elif self._budget.limited and not self._budget.measured("kept", "resume"):
+            await self._save("resume")  # for a figure of what must be set aside for the last one
         elif time.monotonic() - self._saved_at > 60 * self._config.checkpoint.every_minutes:
             await self._save("resume")
 
@@ -412,13 +484,14 @@ class Trainer:
         step = self.progress.step
         if self._saved in ((step, kind), (step, "kept")):
             return
-        folder = self._store.begin(step)
-        try:
-            async with self._weights:
-                await self._with_learner(partial(self._write_state, folder, kind))
-        except (RunError, OSError) as error:
-            raise self._store.abandon(step, error) from error
-        await asyncio.to_thread(self._store.commit, step, kind, asdict(self.progress))
+        with self._budget.timing(kind):
+            folder = self._store.begin(step)
+            try:
+                async with self._weights:
+                    await self._with_learner(partial(self._write_state, folder, kind))
+            except (RunError, OSError) as error:
+                raise self._store.abandon(step, error) from error
+            await asyncio.to_thread(self._store.commit, step, kind, asdict(self.progress))
         self._saved, self._saved_at = (step, kind), time.monotonic()
 
     async def _give_up_sampling(self) -> None:
@@ -434,16 +507,21 @@ class Trainer:
         """Ask the run to stop at the next point where nothing is lost."""
         self._stop.set()
 
-    async def _interruptible(self, work: Awaitable[T]) -> T:
-        """The result of `work`, or Stopped as soon as stop() is called; the work is then abandoned."""
+    async def _interruptible(self, work: Awaitable[T], *then: Work) -> T:
+        """The result of `work`. It is abandoned with Stopped as soon as stop() is called, and with LimitReached when the budget
+        leaves no more than `then` is expected to take."""
         task = asyncio.ensure_future(work)
         stop = asyncio.create_task(self._stop.wait())
-        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        if self._stop.is_set():
+        try:
+            while not (task.done() or self._stop.is_set()):
+                wait_s = min(_LOOK_S, 0.01 + self._budget.check(*then))
+                await asyncio.wait({task, stop}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+            if self._stop.is_set():
+                raise Stopped
+            return task.result()
+        finally:
+            stop.cancel()
             task.cancel()
-            raise Stopped
-        return task.result()
 
     async def close(self) -> None:
         """End the engines and give the places back."""

@@ -113,8 +113,7 @@ def torch_row(gpus: list[Gpu], device: Device, version: str, cuda: str | None) -
 
 def gpu_row(gpus: list[Gpu], config: RunConfig) -> Row:
     """GPUs that nobody uses (less than 5 % of the memory taken) against what the placement asks."""
-    place = config.placement
-    needed = place.num_learner_gpus + (0 if place.colocated else place.num_rollout_gpus)
+    needed = config.num_gpus
     free = [gpu for gpu in gpus if gpu.used_mib < 0.05 * gpu.total_mib]
     busy = [f"GPU {gpu.index}: {gpu.used_mib:,} of {gpu.total_mib:,} MiB taken" for gpu in gpus if gpu not in free]
     found = "; ".join([f"{len(free)} of {len(gpus)} free", *busy])

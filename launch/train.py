@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from openrs_ray.atomic import write_json
+from openrs_ray.budget import ENDING, Budget
 from openrs_ray.checkpoints import CheckpointStore, run_lock
 from openrs_ray.config import RunConfig
 from openrs_ray.display import RunDisplay, summary_table
@@ -50,7 +52,8 @@ def parse(arguments: list[str]) -> Command:
 
 
 def main(arguments: list[str]) -> int:
-    """Returns the exit code: 0 done, 1 broke while running, 2 something to mend first, 128 + signal when stopped."""
+    """Returns the exit code: 0 done, also where a limit of `cost` ended it; 1 broke while running; 2 something to mend first;
+    128 + signal when stopped."""
     console = Console(highlight=False)
     if "--help" in arguments or "-h" in arguments:
         console.print(help_text(), markup=False, soft_wrap=True)
@@ -59,9 +62,10 @@ def main(arguments: list[str]) -> int:
         command = parse(arguments)
         config = load_config(command.recipe, command.overrides)
         if command.dry_run:
-            return _dry_run(config, console)
+            return dry_run(config, console)
         if command.restart:
-            return _supervised(config, console)
+            again = [argument for argument in sys.orig_argv[1:] if argument != "--restart"]
+            return supervised(config, [sys.executable, *again], console)
         with run_lock(config.run.path):
             check_run(config, command.resume)
             return _train(config, command, console)
@@ -72,12 +76,13 @@ def main(arguments: list[str]) -> int:
         return 128 + signal.SIGINT
 
 
-def _supervised(config: RunConfig, console: Console) -> int:
+def supervised(config: RunConfig, command: Sequence[str], console: Console) -> int:
+    """Run the command that trains by `config`, again when it dies. Returns its exit code (`launch.supervise`)."""
     from launch.supervise import supervise
 
     store = CheckpointStore(config.run.path / "checkpoints")
     return supervise(
-        [sys.executable, *(argument for argument in sys.orig_argv[1:] if argument != "--restart")],
+        command,
         lambda: max((checkpoint.step for checkpoint in store.checkpoints()), default=-1),
         lambda text: console.print(text, markup=False, soft_wrap=True),
     )
@@ -120,7 +125,8 @@ def _read_saved(path: Path) -> dict[str, Any]:
     return content
 
 
-def _dry_run(config: RunConfig, console: Console) -> int:
+def dry_run(config: RunConfig, console: Console) -> int:
+    """Say what the run would do and need; start nothing."""
     from openrs_ray.memory import check_fits, memory_text, planned_gpu_bytes
     from openrs_ray.prepared import prepare
 
@@ -141,40 +147,43 @@ def _dry_run(config: RunConfig, console: Console) -> int:
 def _train(config: RunConfig, command: Command, console: Console) -> int:
     # Heavy imports come late: a mistake in the recipe is said at once.
     from actors.placement import check_build, check_machine, connection, joins_cluster, place
-    from actors.trainer import Progress
+    from actors.trainer import RESULT, Progress
 
-    result = config.run.path / "result.json"
-    if result.exists():
-        done = Progress.read(json.loads(result.read_text(encoding="utf-8")))
-        if done.step >= config.run.steps:
-            console.print(_summary(config, done))
-            return 0
+    result = config.run.path / RESULT
+    done = Progress.read(_read_saved(result)) if result.exists() else Progress()
+    if done.step >= config.run.steps and done.ended in (None, "steps"):
+        console.print(_summary(config, done, Budget(config, age_s=0.0)))
+        return 0
     with ExitStack() as ending:
+        budget = ending.enter_context(Budget(config))
+        budget.check("start", *(("step",) if done.ended else ()), *ENDING)
         # Loading data may take a minute; that the cluster or the machine is too small is said before.
         if joins_cluster():
             ending.enter_context(connection())
             placement = place(config)
-            prepared = _prepare(config, this_machine=False)
+            prepared = _prepare(config, budget, this_machine=False)
         else:
             check_machine(config)
-            prepared = _prepare(config, this_machine=True)
+            prepared = _prepare(config, budget, this_machine=True)
             check_build(config)
             ending.enter_context(connection())
             placement = place(config)
         begin_run(config, prepared)
         for report in prepared.reports:
             console.print(f"data: {report}", markup=False, soft_wrap=True)
-        display = ending.enter_context(RunDisplay(config.run.name, config.run.steps, console))
-        outcome = asyncio.run(_attempt(config, prepared, placement, display))
+        display = ending.enter_context(RunDisplay(config.run.name, config.run.steps, console, budget.text))
+        outcome = asyncio.run(_attempt(config, prepared, placement, display, budget))
     if outcome.progress is not None:
-        console.print(_summary(config, outcome.progress))
+        console.print(_summary(config, outcome.progress, budget))
+        if outcome.progress.ended not in (None, "steps"):
+            console.print(budget.sentence(outcome.progress.ended), markup=False, soft_wrap=True)
     else:
         again = shlex.join(["python", "-m", "launch.train", str(command.recipe), *command.overrides, "--resume"])
         console.print(f"{outcome.sentence}\nContinue with: {again}", markup=False, soft_wrap=True)
     return outcome.code
 
 
-def _prepare(config: RunConfig, this_machine: bool) -> "Prepared":
+def _prepare(config: RunConfig, budget: Budget, this_machine: bool) -> "Prepared":
     """What the run needs, known to fit into the GPUs' memory where that is known."""
     from openrs_ray.memory import check_fits, planned_gpu_bytes
     from openrs_ray.prepared import prepare
@@ -182,6 +191,7 @@ def _prepare(config: RunConfig, this_machine: bool) -> "Prepared":
     gpu_bytes = planned_gpu_bytes(
         config, this_machine
     )  # first, because the probe forks, and forking is safe only without threads
+    budget.keep()
     prepared = prepare(config)
     check_fits(config, prepared.shape, gpu_bytes)
     return prepared
@@ -193,21 +203,23 @@ class Outcome:
 
     code: int
     progress: "Progress | None"
-    """Set when the run is complete."""
+    """Set when the run is complete, or ended by a limit of `cost`."""
     sentence: str = ""
     """Why it is not."""
 
 
-async def _attempt(config: RunConfig, prepared: "Prepared", placement: "Placement", display: RunDisplay) -> Outcome:
+async def _attempt(
+    config: RunConfig, prepared: "Prepared", placement: "Placement", display: RunDisplay, budget: Budget
+) -> Outcome:
     from actors.trainer import Stopped, Trainer
     from launch.supervise import STOP
 
     if config.rollout.staleness:
         from actors.overlap import OverlappedTrainer
 
-        trainer: Trainer = OverlappedTrainer(config, prepared, placement, display)
+        trainer: Trainer = OverlappedTrainer(config, prepared, placement, display, budget)
     else:
-        trainer = Trainer(config, prepared, placement, display)
+        trainer = Trainer(config, prepared, placement, display, budget)
     received: list[int] = []
 
     def on_signal(number: int) -> None:
@@ -241,7 +253,7 @@ async def _attempt(config: RunConfig, prepared: "Prepared", placement: "Placemen
         await trainer.close()
 
 
-def _summary(config: RunConfig, progress: "Progress") -> Table:
+def _summary(config: RunConfig, progress: "Progress", budget: Budget) -> Table:
     return summary_table(
         before=progress.before,
         after=progress.after,
@@ -251,6 +263,7 @@ def _summary(config: RunConfig, progress: "Progress") -> Table:
         tokens=progress.tokens,
         seconds=progress.seconds,
         run_folder=config.run.path,
+        costs=budget.rows(progress.step, progress.correct),
     )
 
 

@@ -98,9 +98,11 @@ class Data(Section):
 
 class Evaluation(Section):
     path: str | None = None
-    """Held-out problems (same forms and columns as `data`); none means no evaluation in the run."""
+    """Held-out problems (same forms and columns as `data`); without them or `hold_out` the run has no evaluation."""
     split: str | None = None
     """Split to read of them when `path` is a Hub id (default: that of `data`)."""
+    hold_out: Count = 0
+    """Instead of `path`: keep so many problems of `data` out of training, drawn by run.seed, and evaluate on them."""
     problems: Positive | None = None
     """Use only the first so many held-out problems."""
     samples: Positive = 1
@@ -109,6 +111,14 @@ class Evaluation(Section):
     """Evaluate every so many steps besides before and after (0: only those two)."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
     """Sampling temperature of the evaluation (0: greedy)."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Evaluation:
+        if self.hold_out and self.path is not None:
+            raise ValueError(
+                "evaluation.hold_out takes the held-out problems from data.path: leave out evaluation.path"
+            )
+        return self
 
 
 class Rollout(Section):
@@ -378,6 +388,26 @@ class Checkpoint(Section):
     """How long saving may take, and loading, with a conversion for another number of learner ranks."""
 
 
+class Cost(Section):
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """Dollars for one GPU (on a CPU: one slot) and hour; none: no dollars are shown."""
+    budget_usd: Annotated[float, Field(gt=0)] | None = None
+    """Stop in time to save and evaluate before this many dollars are spent, over all attempts, from process start on."""
+    max_hours: Annotated[float, Field(gt=0)] | None = None
+    """The same for hours of wall time."""
+
+    @model_validator(mode="after")
+    def _priced(self) -> Cost:
+        if self.budget_usd is not None and not self.price:
+            raise ValueError("cost.budget_usd needs a cost.price_per_gpu_hour above 0")
+        return self
+
+    @property
+    def price(self) -> float:
+        """Dollars per GPU hour; 0 where none is given."""
+        return self.price_per_gpu_hour or 0.0
+
+
 class RunConfig(Section):
     """Everything one run needs. See `launch/recipes/` for examples."""
 
@@ -394,6 +424,7 @@ class RunConfig(Section):
     push: Push = Push()
     placement: Placement = Placement()
     checkpoint: Checkpoint = Checkpoint()
+    cost: Cost = Cost()
 
     @model_validator(mode="before")
     @classmethod
@@ -479,6 +510,16 @@ class RunConfig(Section):
     @property
     def max_sequence_tokens(self) -> int:
         return self.rollout.max_prompt_tokens + self.rollout.max_completion_tokens
+
+    @property
+    def num_gpus(self) -> int:
+        """Those that the run holds from start to end; on a CPU the slots that stand for them."""
+        place = self.placement
+        return place.num_learner_gpus + (0 if place.colocated else place.num_rollout_gpus)
+
+    @property
+    def max_gpus(self) -> int:
+        return self.num_gpus + (self.max_engines - self.num_engines) * self.rollout.tensor_parallel
 
     @property
     def num_engines(self) -> int:

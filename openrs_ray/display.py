@@ -6,6 +6,7 @@ Invariant: the terminal is given back as it was, also after an exception (`RunDi
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -62,9 +63,13 @@ class RunDisplay:
         display.warn("2 checks timed out")
     """
 
-    def __init__(self, name: str, steps: int, console: Console | None = None) -> None:
+    def __init__(
+        self, name: str, steps: int, console: Console | None = None, cost: Callable[[], str] = lambda: ""
+    ) -> None:
+        """`cost` says in every line what the run has cost so far; nothing is shown for an empty text."""
         self.console = console or Console(highlight=False)
         self._name = name
+        self._cost = cost
         self._steps = steps
         self._status = ""
         self._last: StepFigures | None = None
@@ -87,23 +92,23 @@ class RunDisplay:
     def status(self, text: str) -> None:
         """Say what is going on between steps."""
         self._status = text
-        self._show(f"[{self._name}] {text}")
+        self._show(text)
 
     def note(self, text: str) -> None:
         """Say something that stays readable."""
         self._status = ""
-        self.console.print(f"[{self._name}] {text}", markup=False, soft_wrap=True)
+        self._print(text)
 
     def warn(self, text: str) -> None:
         self._warnings.append(text)
-        self._show(f"[{self._name}] WARNING: {text}")
+        self._show(f"WARNING: {text}")
 
     def step(self, figures: StepFigures) -> None:
         self._last, self._status = figures, ""
         self._seconds.append(figures.seconds)
         cells = "  ".join(f"{name} {value}" for name, value in figures.cells().items())
         left = _clock(self.seconds_left())
-        self._show(f"[{self._name}] step {figures.step}/{self._steps}  {cells}  {figures.seconds:.1f} s  left {left}")
+        self._show(f"step {figures.step}/{self._steps}  {cells}  {figures.seconds:.1f} s  left {left}")
 
     def seconds_left(self) -> float:
         """Remaining steps times the mean of the recent ones."""
@@ -111,11 +116,15 @@ class RunDisplay:
             return 0.0
         return (self._steps - self._last.step) * sum(self._seconds) / len(self._seconds)
 
-    def _show(self, line: str) -> None:
+    def _show(self, text: str) -> None:
         if self._live:
             self._live.update(self._screen())
         else:
-            self.console.print(line, markup=False, soft_wrap=True)
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        head = ", ".join(filter(None, [self._name, self._cost()]))
+        self.console.print(f"[{head}] {text}", markup=False, soft_wrap=True)
 
     def _screen(self) -> Group:
         done = self._last.step if self._last else 0
@@ -123,7 +132,7 @@ class RunDisplay:
         title, status = Text(self._name, style="bold"), Text(self._status, style="dim")
         bar = ProgressBar(total=self._steps, completed=done, width=40)
         left = f"{_clock(self.seconds_left())} left" if self._last else ""
-        head.add_row(title, bar, f"step {done}/{self._steps}", left, status)
+        head.add_row(title, bar, f"step {done}/{self._steps}", left, self._cost(), status)
         figures = Table(box=None, padding=(0, 2), pad_edge=False)
         if self._last:
             cells = self._last.cells()
@@ -143,6 +152,7 @@ def summary_table(
     tokens: int,
     seconds: float,
     run_folder: Path,
+    costs: Iterable[tuple[str, str]] = (),
 ) -> Table:
     """The end of a run in one table. `before` and `after`: held-out accuracy, None if the run had no evaluation."""
     table = Table(title=f"Run {run_folder.name}", show_header=False, title_justify="left")
@@ -157,6 +167,8 @@ def summary_table(
     table.add_row("steps", f"{steps:,}")
     table.add_row("sampled tokens", f"{tokens:,}")
     table.add_row("time", f"{seconds:,.0f} s")
+    for row in costs:
+        table.add_row(*row)
     table.add_row("run folder", str(run_folder))
     return table
 

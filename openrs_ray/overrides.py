@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from openrs_ray.budget import most_text
 from openrs_ray.config import Loss, RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.fidelity import differences
@@ -55,6 +56,7 @@ IDENTITY = (
     # The accuracy before training was measured with these; the accuracy after it must be too.
     "evaluation.path",
     "evaluation.split",
+    "evaluation.hold_out",
     "evaluation.problems",
     "evaluation.samples",
     "evaluation.temperature",
@@ -218,6 +220,7 @@ def dry_run_text(config: RunConfig) -> str:
             "checkpoints",
             f"kept every {saving.every_steps} steps, for resuming every {saving.every_minutes:g} minutes",
         ),
+        ("cost", most_text(config.cost, config.max_gpus)),
     ]
     text = "".join(f"{name:<12} {value}\n" for name, value in rows)
     defaults = {dotted: field.get_default() for dotted, field in _fields()}

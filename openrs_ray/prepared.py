@@ -9,7 +9,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from openrs_ray.builtin import resolve_model
 from openrs_ray.config import RunConfig
-from openrs_ray.data.problems import Gold, LoadReport, load_problems
+from openrs_ray.data.problems import Gold, LoadReport, hold_out, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.errors import UserError
 from openrs_ray.memory import ModelShape
@@ -57,27 +57,28 @@ def prepare(config: RunConfig) -> Prepared:
     keeps_all = config.rewards.unparseable_gold == "reward"
     train = load_problems(config.data, tokenizer, limit, _given if keeps_all else parseable)
     reports = [train.report]
-    held_out: tuple[Problem, ...] = ()
+    problems, held_out = hold_out(train.problems, config.evaluation.hold_out, config.run.seed)
     if config.evaluation.path is not None:
         elsewhere = {"path": config.evaluation.path, "split": config.evaluation.split or config.data.split}
         source = config.data.model_copy(update=elsewhere)
         loaded = load_problems(source, tokenizer, limit, parseable)
         held_out = loaded.problems[: config.evaluation.problems]
         reports.append(loaded.report)
-    if len(train.problems) < config.rollout.problems_per_step:
+    if len(problems) < config.rollout.problems_per_step:
+        held = f" besides the {len(held_out)} of evaluation.hold_out" if config.evaluation.hold_out else ""
         raise UserError(
             f"rollout.problems_per_step is {config.rollout.problems_per_step} but {config.data.path} has only "
-            f"{len(train.problems)} usable problems: lower it or give more data"
+            f"{len(problems)} usable problems{held}: lower it or give more data"
         )
     return Prepared(
         model_path=model_path,
         shape=shape,
         tokenizer=tokenizer,
         eos_ids=eos_ids or (tokenizer.eos_token_id,),
-        problems=train.problems,
+        problems=problems,
         held_out=held_out,
         reports=tuple(reports),
-        opening=response_prefix(train.problems[0].prompt_ids, tokenizer),
+        opening=response_prefix(problems[0].prompt_ids, tokenizer),
     )
 
 

@@ -13,3 +13,9 @@ class EmptyWorker(RolloutWorker):
 
     async def stop(self) -> None:
         pass
+
+
+class LoadedEmptyWorker(EmptyWorker):
+    """Would hold a model's own weights."""
+
+    holds_weights = True

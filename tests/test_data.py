@@ -16,11 +16,12 @@ from transformers import Qwen2Tokenizer
 from openrs_ray.config import Columns, Data, Example, Model, Rewards, RunConfig
 from openrs_ray.data import prompts
 from openrs_ray.data.order import Order
-from openrs_ray.data.problems import Loaded, gold_answers, load_problems
+from openrs_ray.data.problems import Loaded, gold_answers, hold_out, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.data.rows import read_rows
 from openrs_ray.errors import UserError
 from openrs_ray.rewards.golds import parseable_golds
+from openrs_ray.samples import Problem
 from openrs_ray.toy.tokenizer import make_tokenizer
 
 SHARED = Path(os.environ.get("OPENRS_SHARED", Path(__file__).parents[2] / "shared"))
@@ -184,6 +185,21 @@ def test_the_built_in_problems_are_disjoint_and_right(
         assert loaded.report.kept == loaded.report.rows == 4096
         assert all(p.gold == (str(eval(p.text)),) for p in loaded.problems)
     assert not {p.text for p in train.problems} & {p.text for p in heldout.problems}
+
+
+def test_held_out_problems_are_not_trained_on_in_any_row() -> None:
+    prompts = [(n % 40,) for n in range(100)]  # 40 different ones, in two or three rows each
+    problems = [Problem(n, f"problem {n}", prompt, (str(n),)) for n, prompt in enumerate(prompts)]
+    train, held = hold_out(problems, 10, seed=42)
+    assert len({problem.prompt_ids for problem in held}) == len(held) == 10
+    assert not {problem.prompt_ids for problem in train} & {problem.prompt_ids for problem in held}
+    rows_of_held = sum(prompts.count(problem.prompt_ids) for problem in held)
+    assert len(train) == 100 - rows_of_held
+    for part in (train, held):
+        assert [problem.index for problem in part] == list(range(len(part)))
+        assert [problem.text for problem in part] == sorted((p.text for p in part), key=lambda text: int(text[8:]))
+    assert hold_out(problems, 10, seed=42) == (train, held) != hold_out(problems, 10, seed=43)
+    assert hold_out(problems, 0, seed=42) == (tuple(problems), ())
 
 
 def test_each_epoch_draws_every_problem_once_in_an_order_of_its_own() -> None:

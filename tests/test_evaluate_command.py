@@ -16,7 +16,7 @@ from openrs_ray.config import RunConfig
 from openrs_ray.evaluation.subject import START, Subject, find_subjects
 from openrs_ray.toy.teach import ToySettings, build_toy
 
-PROBLEMS, SAMPLES = 60, 8
+PROBLEMS, SAMPLES = 60, 16
 ON_CPU = [
     *("--model.dtype", "float32", "--placement.device", "cpu", "--placement.threads", "1"),
     *("--placement.cpus_per_slot", "0.5", "--rollout.cpu_cache_gib", "0.05", "--rewards.processes", "1"),
@@ -166,13 +166,13 @@ def test_two_models_over_a_kill(tmp_path: Path, toy_folder: Path, sums: Path) ->
         with log.open("ab") as output:
             environment = os.environ | {"PYTHONPATH": str(ROOT)}
             return subprocess.Popen(
-                command, cwd=ROOT, stdout=output, stderr=output, env=environment, start_new_session=True
+                [*command, *more], cwd=ROOT, stdout=output, stderr=output, env=environment, start_new_session=True
             )
 
     def files() -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in folder.rglob("*.parquet")}
 
-    process = start()
+    process = start("--rollout.max_sequences", "4")  # so slow that it is not through when it is killed
     wait_until(lambda: bool(files()), 240, process, log)
     family = descendants(process)
     process.kill()

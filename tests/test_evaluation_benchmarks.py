@@ -266,7 +266,7 @@ def done(problem: int, sample: int, status: Status = Status.CORRECT, benchmark: 
     task = Task(Problem(problem, f"problem {problem}", (1, 2), ("4",)))
     ids = np.arange(3 + sample, dtype=np.int32)
     completion = Completion(9, sample, ids, np.zeros(len(ids)), "length" if sample else "stop", (), worker=0)
-    return Done(benchmark, task, completion, Verdict(status, {}, None, "4"), "text", None if sample else 1.0, seed=5)
+    return Done(benchmark, task, completion, Verdict(status, {}, None, "4"), "text", 0.5 if sample else 1.0, seed=5)
 
 
 def test_what_is_written_is_found_again(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_what_is_written_is_found_again(tmp_path: Path) -> None:
     table = as_table(again.rows("own"), problems=2, samples=2)
     assert np.array_equal(table.correct(), [[1, 0], [1, np.nan]], equal_nan=True)
     assert table.tokens.tolist() == [[3, 4], [3, 4]] and table.truncated.tolist() == [[False, True]] * 2
-    assert np.array_equal(table.latin, [[1, np.nan]] * 2, equal_nan=True)
+    assert np.array_equal(table.english, [[1, 0.5]] * 2)
     with pytest.raises(KeyError):
         as_table(again.rows("own"), problems=2, samples=3)
 

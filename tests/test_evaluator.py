@@ -16,7 +16,8 @@ from tiny import make_config
 from actors import evaluator
 from actors.evaluator import Asked, sample
 from actors.rollout import Request
-from launch.evaluate import Prepared, main
+from launch.evaluate import main
+from launch.harness import Prepared
 from openrs_ray.errors import RunError
 from openrs_ray.evaluation.benchmarks import Prompt, Task, chosen, load_tasks
 from openrs_ray.evaluation.check import WARM_UP, Check
@@ -87,6 +88,7 @@ def evaluate(prepared: Prepared, how: Protocol) -> list[tuple[int, int]]:
             prepared.store,
             pool,
             lambda *told: reported.append(told),
+            print,
         )
         asyncio.run(work)
     return reported

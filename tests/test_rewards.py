@@ -131,9 +131,12 @@ def test_different_answers(answer: str, gold: str) -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    ["9^{9^{9^{9}}}", "9^(9^(9^9))", "2^{10^{11}}", "1E999999999", r"47^{47^{47}}", r"2^\left( 3^{50} \right)"],
+    [
+        *("9^{9^{9^{9}}}", "9^(9^(9^9))", "2^{10^{11}}", "1E999999999", r"47^{47^{47}}", r"2^\left( 3^{50} \right)"),
+        *("1000000!", r"\left(10^9\right)!", "((9!)!)!", r"\binom{10^9}{5 \cdot 10^8}", "x_" * 60 + "x"),
+    ],
 )
-def test_a_power_tower_is_wrong_at_once(answer: str) -> None:
+def test_an_answer_too_large_to_read_is_wrong_at_once(answer: str) -> None:
     started = time.monotonic()
     assert boxed(answer, "47") is Status.WRONG
     assert boxed(answer, answer) is Status.CORRECT
@@ -146,9 +149,13 @@ def test_a_power_tower_is_wrong_at_once(answer: str) -> None:
         ("2^{2^3}", "256"),
         (r"2^{2^{n}} \cdot 2", "2^{2^n+1}"),
         ("10^{100}", "10^{99} \\cdot 10"),
+        ("5! + 1", "121"),
+        (r"\binom{2021}{2}", r"\frac{2021 \cdot 2020}{2}"),
+        ("(n+1)!", "(1+n)!"),
+        ("x_{1}+x_{2}", "x_2+x_1"),
     ],
 )
-def test_powers_that_can_be_read_are(answer: str, gold: str) -> None:
+def test_what_can_be_read_is(answer: str, gold: str) -> None:
     assert boxed(answer, gold) is Status.CORRECT
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from empty_worker import EmptyWorker
+from empty_worker import EmptyWorker, LoadedEmptyWorker
 from stalling_engines import SlowWorker, StallingWorker
 from system import judged_group, system_config
 from test_push import PROBLEMS, System, build
@@ -179,10 +179,12 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.05)
 
 
-def empty_workers(folder: Path, report: Callable[[str], None], **place: int) -> tuple[Placement, RolloutWorkers]:
+def empty_workers(
+    folder: Path, report: Callable[[str], None], kind: type[EmptyWorker] = EmptyWorker, **place: int
+) -> tuple[Placement, RolloutWorkers]:
     config = system_config(folder, folder, placement=place)
     placement = reserve(config, plan_layout(config, "cpu"))
-    return placement, RolloutWorkers(config, placement, "", (2,), EmptyWorker, report)
+    return placement, RolloutWorkers(config, placement, "", (2,), kind, report)
 
 
 def test_a_worker_that_never_comes_to_serve_is_given_up(ray_session: None, tmp_path: Path) -> None:
@@ -201,6 +203,36 @@ def test_a_worker_that_never_comes_to_serve_is_given_up(ray_session: None, tmp_p
     try:
         asyncio.run(lose_it_three_times())
         assert losses[-1] == "rollout worker 0 is given up after 3 failures in a row" and len(losses) == 4
+    finally:
+        placement.release()
+
+
+def test_a_worker_with_a_model_s_own_weights_serves_at_once_and_is_waited_for(
+    ray_session: None, tmp_path: Path
+) -> None:
+    losses: list[str] = []
+    placement, workers = empty_workers(tmp_path, losses.append, LoadedEmptyWorker)
+
+    async def lose_it() -> None:
+        await workers.start()
+        crew = workers.crew
+        for _ in range(4):  # more often than a place may fail
+            (first,) = crew.serving
+            first.proven = True
+            crew.lost(first, "gone")
+            assert crew.serving == []
+            assert (await workers._someone()).place == 0, "nobody serves: the next one is waited for"
+        for _ in range(2):
+            crew.lost(crew.serving[0], "it dies of what it is asked")
+            await workers._someone()
+        crew.lost(crew.serving[0], "it dies of what it is asked")
+        with pytest.raises(RunError, match="the last one was lost because: it dies of what it is asked"):
+            await workers._someone()
+        await workers.stop()
+
+    try:
+        asyncio.run(lose_it())
+        assert losses[-1] == "rollout worker 0 is given up after 3 failures in a row"
     finally:
         placement.release()
 

@@ -26,7 +26,6 @@ def main(arguments: list[str]) -> None:
     async def run() -> tuple[list[tuple[float, int]], list[tuple[float, int]]]:
         workers = RolloutWorkers(config, placement, prepared.model_path, prepared.eos_ids, LoadedWorker)
         await workers.start()  # one after the other: each looks how much of the GPU is free
-        workers.crew.serve(workers.crew.alive)  # with weights of their own: no push comes
         raw = await start_raw(config, prepared, placement)
 
         async def ours(number: int) -> tuple[float, int]:

@@ -57,11 +57,12 @@ def system(config: RunConfig, prepared: Prepared) -> tuple[list[float], list[dic
     from actors.trainer import Trainer
     from launch.benchmarks.parts import CoinPool
     from launch.train import begin_run
+    from openrs_ray.budget import Budget
     from openrs_ray.display import RunDisplay
 
     async def run() -> list[float]:
         seconds = []
-        trainer = Trainer(config, prepared, placement, display, reward_class=CoinPool)
+        trainer = Trainer(config, prepared, placement, display, Budget(config), reward_class=CoinPool)
         try:
             await trainer.start()
             for _ in range(config.run.steps):  # not run(), which would end with a checkpoint of all the state

@@ -6,9 +6,10 @@ the limit is dropped, never cut; a gold answer that cannot be parsed is dropped,
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from openrs_ray.config import Columns, Data
@@ -19,6 +20,9 @@ from openrs_ray.rewards.extraction import last_boxed
 from openrs_ray.samples import Problem
 
 Gold = tuple[str, ...]
+
+_HELD_OUT = 0x4F5554
+"""Sets this draw apart from others of the same seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,23 @@ def load_problems(
     longest = max(len(problem.prompt_ids) for problem in problems)
     report = LoadReport(data.path, len(rows), len(problems), too_long, len(unparseable), longest)
     return Loaded(problems, report)
+
+
+def hold_out(problems: Sequence[Problem], count: int, seed: int) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
+    """What is left to train on, and `count` problems that a seed picks; each part indexed 0, 1, 2, ... in its old order.
+
+    Problems with the same prompt go together: what is held out is not trained on in another row.
+    """
+    prompts = list(dict.fromkeys(problem.prompt_ids for problem in problems))
+    picked = np.random.Generator(np.random.PCG64([seed, _HELD_OUT])).permutation(len(prompts))[:count]
+    held = {prompts[number] for number in picked}
+    first = {problem.prompt_ids: problem for problem in reversed(problems)}
+    kept = [problem for problem in problems if problem.prompt_ids not in held]
+    return _indexed(kept), _indexed([first[prompt] for prompt in prompts if prompt in held])
+
+
+def _indexed(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    return tuple(replace(problem, index=index) for index, problem in enumerate(problems))
 
 
 def gold_answers(value: Any, columns: Columns) -> Gold:

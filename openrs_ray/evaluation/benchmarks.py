@@ -36,7 +36,7 @@ class Benchmark:
 KNOWN = {
     benchmark.name: benchmark
     for benchmark in (
-        # The ids are those of the authors' evaluation script.
+        # The ids are those of the public task file of the re-evaluation (arXiv 2504.07086).
         Benchmark("aime24", "AIME24", "HuggingFaceH4/aime_2024", "train", 30),
         Benchmark("aime25", "AIME25", "yentinglin/aime_2025", "train", 30),
         Benchmark("amc23", "AMC23", "knoveleng/AMC-23", "train", 40),
@@ -71,7 +71,7 @@ PAPER_PROMPT = Prompt(
     "format: 'Therefore, the final answer is: $\\boxed{ANSWER}$. I hope it is correct' (without quotes) where ANSWER is just "
     "the final number or expression that solves the problem. Think step by step before answering.\n\n{problem}",
 )
-"""The user turn of the authors' evaluation, which has no system prompt."""
+"""The user turn of the evaluation the authors published, which has no system prompt."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ Two rules: `boxed` is the one of training (the last box after the reasoning, and
 authors' harness (anywhere in the whole output, the box first).
 """
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ Rules = Literal["boxed", "published"]
 
 _PUBLISHED_EXTRACTION = (ExprExtractionConfig(), LatexExtractionConfig(boxed_match_priority=0))
 _PUBLISHED_DIGITS = 5
-_SCIENTIFIC = re.compile(r"([+-]?[0-9]+(?:\.[0-9]*)?)[eE]([+-]?[0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ class Check:
 
 
 def _boxed(item: Answered) -> tuple[Status, str | None]:
-    status, answer = check_answer(item.text, (*item.gold, *_spelled_out(item.gold)), "boxed")
+    status, answer = check_answer(item.text, item.gold, "boxed")
     if status is Status.UNPARSEABLE_GOLD:
         status = Status.WRONG if answer else Status.NO_ANSWER
     if status is Status.WRONG and item.tolerance is not None and answer is not None:
@@ -60,12 +58,6 @@ def _boxed(item: Answered) -> tuple[Status, str | None]:
         if value is not None and any(g is not None and abs(value - g) <= item.tolerance * (1 + 1e-9) for g in golds):
             status = Status.CORRECT
     return status, answer
-
-
-def _spelled_out(gold: Sequence[str]) -> list[str]:
-    """Golds such as 4.5e33 as models write them. A fifth of Minerva's are of that form, which math-verify reads as a product."""
-    found = [_SCIENTIFIC.fullmatch(one.strip()) for one in gold]
-    return [rf"{match[1]} \cdot 10^{{{int(match[2])}}}" for match in found if match]
 
 
 def _published(item: Answered) -> tuple[Status, str | None]:

@@ -81,8 +81,8 @@ class Samples:
     """int: length of the completion."""
     truncated: np.ndarray
     """bool: cut at the limit."""
-    latin: np.ndarray
-    """float: share of letters outside LaTeX that are Latin; NaN without letters."""
+    english: np.ndarray
+    """float: share of the letters outside LaTeX that are in English."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +103,13 @@ class Figures:
     """maj@k; None with one sample."""
     mean_tokens: float
     truncated_share: float
-    latin_share: float
-    """Mean over completions with letters; NaN if none has any."""
+    english_share: float
     unjudged: int
     """Samples whose check timed out or failed; left out."""
 
     def as_json(self) -> dict[str, Any]:
         content = asdict(self)
         content["pass_at"] = {str(k): asdict(interval) for k, interval in self.pass_at.items()}
-        content["latin_share"] = None if np.isnan(self.latin_share) else self.latin_share
         return content
 
 
@@ -120,7 +118,6 @@ def figures(samples: Samples, seed: int) -> Figures:
     problems, count = samples.correct.shape
     powers = [2**i for i in range(count.bit_length())]
     passed = {k: pass_at_k(samples.correct, k) for k in sorted({*powers, count})}
-    lettered = samples.latin[~np.isnan(samples.latin)]
     return Figures(
         problems=problems,
         samples=count,
@@ -131,6 +128,6 @@ def figures(samples: Samples, seed: int) -> Figures:
         majority=mean_interval(majority(samples.classes, samples.correct)[:, None], seed=seed) if count > 1 else None,
         mean_tokens=float(samples.tokens.mean()),
         truncated_share=float(samples.truncated.mean()),
-        latin_share=float(lettered.mean()) if lettered.size else float("nan"),
+        english_share=float(samples.english.mean()),
         unjudged=int(np.isnan(samples.correct).sum()),
     )

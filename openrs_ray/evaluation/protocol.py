@@ -8,7 +8,8 @@ from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import PAPER_PROMPT, Prompt
 from openrs_ray.evaluation.check import Rules
 
-Name = Literal["as_published", "robust"]
+Name = Literal["as_published", "robust", "held_out"]
+"""held_out: as a run trains, to choose a checkpoint; `protocol` does not make that one."""
 PromptName = Literal["paper", "run", "plain"]
 
 _SAMPLES = 16

@@ -22,7 +22,10 @@ Cells = list[list[str]]
 
 @cache
 def published() -> dict[str, Any]:
-    """The small published tables: {"paper" or "independent": {"source", "scores": {model: {benchmark: value}}}}, in percent."""
+    """The small published tables: {"paper" or "independent": {"source", "scores": {model: {benchmark: value}}}}, in percent.
+
+    And "costs": {"source", "rows": [[name, samples, GPUs, hours, dollars]]}.
+    """
     content: dict[str, Any] = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
     return content
 
@@ -52,7 +55,7 @@ def document(
     comparisons: Mapping[str, Mapping[str, Paired]],
     seeds: Mapping[str, int],
 ) -> dict[str, Any]:
-    """All that is known.
+    """All that is known; a caller's own tables ({"heading": ..., "rows": [[...]]}, strings only) go into "more".
 
     Args:
         settings: what was asked.
@@ -79,12 +82,14 @@ def document(
             for model, known in published_as.items()
             if known is not None
         },
+        "more": [],
         "sources": {table: tables[table]["source"] for table in ("paper", "independent")},
     }
 
 
 def write(folder: Path, content: dict[str, Any]) -> None:
-    """report.json, report.md and report.html."""
+    """report.json, report.md and report.html, in a folder that is made if it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "report.json", content)
     for name, text in (("report.md", markdown(content)), ("report.html", as_html(content))):
         with replacing(folder / name) as temporary:
@@ -126,18 +131,21 @@ def _tables(content: dict[str, Any]) -> list[tuple[str, Cells]]:
         ("Accuracy in percent", [["", *content["benchmarks"].values()], *_accuracy_rows(content, names)]),
         ("Completions", _completion_rows(content, names)),
         *([("Against the start model, per problem", _paired_rows(content))] if content["against_start_model"] else []),
+        *((table["heading"], table["rows"]) for table in content["more"]),
     ]
 
 
 def _accuracy_rows(content: dict[str, Any], names: Sequence[str]) -> Cells:
     rows: Cells = []
     for model, figures in content["models"].items():
-        rows.append([f"{model}: avg@k [95 %]", *(_interval(figures[name]["average"]) for name in names)])
+        rows.append([f"{model}: avg@k [95 %]", *(interval_text(figures[name]["average"]) for name in names)])
         if any(figures[name]["one_run"] is not None for name in names):
-            rows.append(["- same problems, other samples", *(_interval(figures[name]["sampling"]) for name in names)])
+            rows.append(
+                ["- same problems, other samples", *(interval_text(figures[name]["sampling"]) for name in names)]
+            )
             rows.append(["- one run of one sample, ± std", *(_percent(figures[name]["one_run"]) for name in names)])
-            rows.append(["- pass@k", *(_interval(_last_pass(figures[name])) for name in names)])
-            rows.append(["- maj@k", *(_interval(figures[name]["majority"]) for name in names)])
+            rows.append(["- pass@k", *(interval_text(_last_pass(figures[name])) for name in names)])
+            rows.append(["- maj@k", *(interval_text(figures[name]["majority"]) for name in names)])
         known = content["published"].get(model)
         if known:
             rows.append([f"- the paper: {known['name']}", *(_plain_value(known["paper"].get(name)) for name in names)])
@@ -149,14 +157,13 @@ def _accuracy_rows(content: dict[str, Any], names: Sequence[str]) -> Cells:
 
 
 def _completion_rows(content: dict[str, Any], names: Sequence[str]) -> Cells:
-    head = ["", "problems", "samples each", "mean tokens", "truncated", "Latin letters", "not judged"]
+    head = ["", "problems", "samples each", "mean tokens", "truncated", "in English", "not judged"]
     rows = [head]
     for model, figures in content["models"].items():
         for name in names:
             f = figures[name]
-            latin = "-" if f["latin_share"] is None else f"{100 * f['latin_share']:.1f} %"
             counts = [str(f["problems"]), str(f["samples"]), f"{f['mean_tokens']:,.0f}"]
-            shares = [f"{100 * f['truncated_share']:.1f} %", latin]
+            shares = [f"{100 * f[share]:.1f} %" for share in ("truncated_share", "english_share")]
             rows.append([f"{model}: {content['benchmarks'][name]}", *counts, *shares, str(f["unjudged"])])
     return rows
 
@@ -167,7 +174,7 @@ def _paired_rows(content: dict[str, Any]) -> Cells:
         for name, paired in by_name.items():
             label = f"{model}: {content['benchmarks'][name]}"
             rows.append(
-                [label, _interval(paired["difference"], "+.1f"), f"{paired['p']:.3g}", f"{paired['corrected']:.3g}"]
+                [label, interval_text(paired["difference"], "+.1f"), f"{paired['p']:.3g}", f"{paired['corrected']:.3g}"]
             )
     return rows
 
@@ -195,7 +202,8 @@ def _last_pass(figures: dict[str, Any]) -> dict[str, float] | None:
     return passed.get(str(figures["samples"]))
 
 
-def _interval(interval: dict[str, float] | None, form: str = ".1f") -> str:
+def interval_text(interval: dict[str, float] | None, form: str = ".1f") -> str:
+    """In percent. Example: "53.1 [48.0, 58.2]" """
     if interval is None:
         return "-"
     mean, low, high = (format(100 * interval[part], form) for part in ("mean", "low", "high"))

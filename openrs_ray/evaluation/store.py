@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
         ("status", pa.string()),
         ("answer", pa.string()),
         ("detail", pa.string()),
-        ("latin_share", pa.float64()),  # null: no letters
+        ("english_share", pa.float64()),
         ("seed", pa.int64()),
         ("worker", pa.int32()),
         ("sitting", pa.int32()),
@@ -53,7 +53,7 @@ class Done:
     verdict: Verdict
     text: str
     """With what the chat template had already written of the answer."""
-    latin_share: float | None
+    english_share: float
     seed: int
 
     def row(self, sitting: int) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Done:
             "status": str(self.verdict.status),
             "answer": self.verdict.answer,
             "detail": self.verdict.detail,
-            "latin_share": self.latin_share,
+            "english_share": self.english_share,
             "seed": self.seed,
             "worker": completion.worker,
             "sitting": sitting,
@@ -152,7 +152,7 @@ class Table:
     """object: str or None."""
     tokens: np.ndarray
     truncated: np.ndarray
-    latin: np.ndarray
+    english: np.ndarray
 
     def correct(self) -> np.ndarray:
         """float: 1, 0, NaN where the check timed out or failed."""
@@ -162,7 +162,7 @@ class Table:
 
 def as_table(rows: pa.Table, problems: int, samples: int) -> Table:
     """The first `samples` of each problem. KeyError if one of them is missing."""
-    names = ["problem", "sample", "status", "answer", "length", "finish_reason", "latin_share"]
+    names = ["problem", "sample", "status", "answer", "length", "finish_reason", "english_share"]
     found = {(row["problem"], row["sample"]): row for row in rows.select(names).to_pylist()}
     grid = [[found[problem, sample] for sample in range(samples)] for problem in range(problems)]
 
@@ -176,5 +176,5 @@ def as_table(rows: pa.Table, problems: int, samples: int) -> Table:
         answer=array("answer", object),
         tokens=array("length", np.int64),
         truncated=array("finish_reason", object) == "length",
-        latin=array("latin_share", np.float64),
+        english=array("english_share", np.float64),
     )

@@ -71,22 +71,33 @@ def find_subjects(given: str, start: str | None, step: int | None, runs: Path) -
         if step is not None:
             raise UserError(f"--step is for a run, and {given} is none")
         model = _plain(given, None)
-        first = None if start is None else _plain(start, START)
+        first = None if start is None else start_model(start)
         return Subjects(model, first, None, runs / "evaluations" / model.folder)
     config = _read_run(run_folder)
-    kept = {
-        c.step: c.policy for c in CheckpointStore(run_folder / "checkpoints").checkpoints() if any(c.policy.glob("*"))
-    }
-    if not kept:
-        raise UserError(f"run {config.run.name} in {run_folder} has no checkpoint with a policy yet")
+    kept = policies_of(run_folder, config.run.name)
     chosen = max(kept) if step is None else step
     if chosen not in kept:
         raise UserError(
             f"run {config.run.name} has no policy of step {chosen}: there are {', '.join(map(str, sorted(kept)))}"
         )
-    name = config.run.name
-    model = Subject(f"{name}, step {chosen}", f"step-{chosen:06d}", str(kept[chosen]), published_name(name))
-    return Subjects(model, _plain(start or config.model.path, START), config, run_folder / "evaluation")
+    return Subjects(kept[chosen], start_model(start or config.model.path), config, run_folder / "evaluation")
+
+
+def policies_of(run_folder: Path, name: str) -> dict[int, Subject]:
+    """The policies that run `name` has kept, by step in order. UserError when there is none."""
+    checkpoints = CheckpointStore(run_folder / "checkpoints").checkpoints()
+    kept = {checkpoint.step: checkpoint.policy for checkpoint in checkpoints if any(checkpoint.policy.glob("*"))}
+    if not kept:
+        raise UserError(f"run {name} in {run_folder} has no checkpoint with a policy yet")
+    return {
+        step: Subject(f"{name}, step {step}", f"step-{step:06d}", str(policy), published_name(name))
+        for step, policy in sorted(kept.items())
+    }
+
+
+def start_model(path: str) -> Subject:
+    """The model that others are compared with."""
+    return _plain(path, START)
 
 
 def _is_run(folder: Path) -> bool:

@@ -25,8 +25,11 @@ logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its ti
 MAX_ANSWER_CHARACTERS = 1000
 MAX_ANSWER_NESTING = 10
 MAX_ANSWER_EXPONENT = 100_000
-"""An answer longer, or with brackets deeper or a larger exponent than this, is wrong unread: real ones stay far below, and the
-parser takes seconds from there on (degenerate completions would otherwise be timeouts, and escape the loss)."""
+MAX_ANSWER_FACTORIAL = 10_000
+MAX_ANSWER_SUBSCRIPTS = 20
+"""An answer longer, or with deeper brackets, a larger exponent or factorial, or more subscripts than this is wrong unread: real
+ones stay far below, and the parser takes seconds from there on (degenerate completions would otherwise be timeouts, and
+escape the loss)."""
 
 Parsed = list[Any]
 """What math-verify found in a text: SymPy expressions, then the string they were read from."""
@@ -34,6 +37,10 @@ Parsed = list[Any]
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(?:\.[0-9]+)?(?:/[1-9][0-9]*)?")
 _FRACTION = re.compile(r"\\[dt]?frac\{([0-9]+)\}\{([0-9]+)\}")
 _POWER = re.compile(r"(?:\^|(?<=[0-9.])[eE][+-]?)(?:\\left|[{(\s])*([0-9]+)(?:\s*\^(?:\\left|[{(\s])*([0-9]+))?")
+_SCIENTIFIC = re.compile(r"([+-]?[0-9]+(?:\.[0-9]*)?)[eE]([+-]?[0-9]+)")
+_FACTORIAL = re.compile(r"([0-9]+|[)\]}])\s*!")
+_GROWING = re.compile(r"[\^!]|[0-9]{5}")
+_BINOMIAL = re.compile(r"\\[dt]?binom")
 _AROUND_OPERATOR = re.compile(r"\s*([-+*/=<>,])\s*")
 _MAX_NUMBER_CHARACTERS = 100
 _DELIMITED = re.compile(r"(?<!\\)\$|\\\(|\\\[|\\boxed")
@@ -60,10 +67,16 @@ def check_answer(
     UNPARSEABLE_GOLD; the caller limits time and memory.
     """
     check = _check_boxed if extraction == "boxed" else _check_any
-    status, answer = check(text, gold, comparison)
+    status, answer = check(text, (*gold, *_spelled_out(gold)), comparison)
     if status is not Status.CORRECT and not gold_is_parseable(gold):
         status = Status.UNPARSEABLE_GOLD
     return status, answer
+
+
+def _spelled_out(gold: tuple[str, ...]) -> list[str]:
+    """Golds such as 4.5e33 as models write them. A fifth of Minerva's are of that form, which math-verify reads as a product."""
+    found = [_SCIENTIFIC.fullmatch(one.strip()) for one in gold]
+    return [rf"{match[1]} \cdot 10^{{{int(match[2])}}}" for match in found if match]
 
 
 def gold_is_parseable(gold: tuple[str, ...]) -> bool:
@@ -147,13 +160,26 @@ def _is_readable(answer: str) -> bool:
     for character in answer:
         depth += (character in "([{") - (character in ")]}")
         deepest = max(deepest, depth)
-    return deepest <= MAX_ANSWER_NESTING and not _has_huge_power(answer)
+    if deepest > MAX_ANSWER_NESTING or answer.count("_") > MAX_ANSWER_SUBSCRIPTS:
+        return False
+    return not (_has_huge_power(answer) or _has_huge_factorial(answer))
 
 
 def _has_huge_power(answer: str) -> bool:
     """Whether an exponent that is a number, or a power of numbers, exceeds the limit."""
     limit = math.log10(MAX_ANSWER_EXPONENT)
     return any(int(power or 1) * math.log10(int(base) or 1) > limit for base, power in _POWER.findall(answer))
+
+
+def _has_huge_factorial(answer: str) -> bool:
+    """Whether a factorial or binomial is, or may be, of a number beyond the limit."""
+    if _BINOMIAL.search(answer) and _GROWING.search(answer):
+        return True
+    for found in _FACTORIAL.finditer(answer):
+        of = found[1]
+        if int(of) > MAX_ANSWER_FACTORIAL if of.isdigit() else _GROWING.search(answer, 0, found.start()):
+            return True
+    return False
 
 
 def _parse_answer(answer: str) -> Parsed:

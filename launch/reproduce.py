@@ -1,0 +1,240 @@
+"""`python -m launch.reproduce open-rs3 [--fidelity as_published] [--dotted.field VALUE ...]`: the whole paper in one command.
+
+    1  the start model on the benchmarks
+    2  training by the recipe, until its steps are done or its budget is spent
+    3  every checkpoint on problems held out of the training data, never on a benchmark: the best one is chosen
+    4  the chosen checkpoint on the benchmarks, and the tables
+
+Each part leaves on the disk what it has done, so the same command, given again after a kill, goes on where it was.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from launch.evaluate import add_benchmark_options, sources
+from launch.harness import Harness, Prepared, engines_for
+from launch.train import dry_run, supervised
+from openrs_ray.atomic import replacing
+from openrs_ray.config import RunConfig
+from openrs_ray.errors import RunError, UserError
+from openrs_ray.evaluation.benchmarks import Benchmark, Prompt, chosen
+from openrs_ray.evaluation.protocol import Protocol, protocol
+from openrs_ray.evaluation.report import interval_text, markdown, published, write
+from openrs_ray.evaluation.subject import Subject, policies_of, start_model
+from openrs_ray.ledger import Spent
+from openrs_ray.overrides import load_config
+from openrs_ray.prepared import prepare
+from openrs_ray.samples import Problem
+
+RECIPES = Path(__file__).resolve().parent / "recipes"
+_HELD_OUT = "held_out"
+_DEADLINE_S = 48 * 3600.0
+"""How long one model may be sampled."""
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit code: 0 done, 1 broke while running, 2 something to mend first, 128 + signal when stopped."""
+    console = Console(highlight=False)
+    try:
+        return _main(*_parser().parse_known_args(arguments), console)
+    except (UserError, RunError, OSError) as error:
+        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
+        return 2 if isinstance(error, UserError) else 1
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on from here")
+        return 130
+
+
+def _main(options: argparse.Namespace, overrides: list[str], console: Console) -> int:
+    recipe = RECIPES / f"{options.recipe}.yaml"
+    recipe = recipe if recipe.exists() else Path(options.recipe)
+    config = load_config(recipe, overrides)
+    how = protocol(options.protocol, config, samples=options.samples, max_tokens=options.max_tokens)
+    benchmarks = tuple(chosen([name for name in options.benchmarks.split(",") if name], sources(options.data)))
+    if options.dry_run:
+        return dry_run(config, console)
+    train = [sys.executable, "-m", "launch.train", str(recipe), *overrides, "--resume"]
+    work = Reproduction(config, how, benchmarks, options.held_out_samples, train, console)
+    return work.run()
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """The four parts, each of which does nothing that it has done before."""
+
+    config: RunConfig
+    how: Protocol
+    benchmarks: tuple[Benchmark, ...]
+    held_out_samples: int
+    train: Sequence[str]
+    """The command that trains, or goes on with it."""
+    console: Console
+
+    def run(self) -> int:
+        """Returns the exit code of the training where that is not 0."""
+        held_out = prepare(self.config).held_out  # every mistake in the recipe and the data is said first
+        if not held_out:
+            raise UserError(
+                "a checkpoint is chosen on held-out training problems: set evaluation.hold_out to how many, or evaluation.path"
+            )
+        self._part(1, "the start model on the benchmarks")
+        with self._on_benchmarks.sitting([self._start]) as models:
+            self._on_benchmarks.sample(models)
+        self._part(2, f"training, {self.config.run.steps} steps")
+        if not self._trained() and (code := supervised(self.config, self.train, self.console)):
+            return code
+        checkpoints = list(policies_of(self.config.run.path, self.config.run.name).values())
+        self._part(3, f"{len(checkpoints)} checkpoints on {len(held_out)} held-out problems")
+        choosing = self._choosing(held_out)
+        with choosing.sitting([*checkpoints, self._start]) as candidates:
+            choosing.sample(candidates)
+            choices = choosing.report(candidates)
+        best = best_checkpoint(checkpoints, choices)
+        self._part(4, f"{best.label} on the benchmarks")
+        with self._on_benchmarks.sitting([best, self._start]) as models:
+            self._on_benchmarks.sample(models)
+            content = self._on_benchmarks.report(models)
+        costs = self._costs(models, candidates)
+        content["more"] = [choice_table(choices, best, self.config), cost_table(costs)]
+        folder = self.config.run.path / "reproduction"
+        write(folder, content)
+        self.console.print(Markdown(markdown(content)))
+        self._say(f"{folder}/report.md, report.json and report.html")
+        return 0
+
+    def _part(self, number: int, what: str) -> None:
+        self._say(f"[{self.config.run.name}] part {number} of 4: {what}")
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    @cached_property
+    def _start(self) -> Subject:
+        return start_model(self.config.model.path)
+
+    @cached_property
+    def _on_benchmarks(self) -> Harness:
+        return self._harness(self.how, self.benchmarks, self.how.name)
+
+    def _choosing(self, held_out: Sequence[Problem]) -> Harness:
+        """Asks as the training does, at the temperature of the run's own evaluation."""
+        source = self.config.run.path / "evaluation" / "held_out.jsonl"
+        source.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(source) as temporary:
+            rows = ({"problem": problem.text, "answer": list(problem.gold)} for problem in held_out)
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        how = Protocol(
+            name="held_out",
+            samples=self.held_out_samples,
+            temperature=self.config.evaluation.temperature,
+            top_p=1.0,
+            max_tokens=self.config.rollout.max_completion_tokens,
+            rules="boxed",
+            prompt=Prompt("run", data=self.config.data),
+        )
+        benchmark = Benchmark(_HELD_OUT, "held-out training problems", str(source))
+        return self._harness(how, (benchmark,), _HELD_OUT)
+
+    def _harness(self, how: Protocol, benchmarks: tuple[Benchmark, ...], name: str) -> Harness:
+        folder, seed = self.config.run.path / "evaluation" / name, self.config.run.seed
+        engines = engines_for(self.config, how, folder, seed, _DEADLINE_S, [])
+        return Harness(how, benchmarks, folder, engines, True, seed, self.console)
+
+    def _trained(self) -> bool:
+        """Whether the run has ended, by its steps or by limits that have not been changed since."""
+        try:
+            ended = json.loads((self.config.run.path / "result.json").read_text(encoding="utf-8"))
+            before = json.loads((self.config.run.path / "config.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return False
+        if ended["step"] >= self.config.run.steps:
+            return True
+        return ended["ended"] in ("budget", "hours") and before["cost"] == self.config.cost.model_dump(mode="json")
+
+    def _costs(self, models: Sequence[Prepared], candidates: Sequence[Prepared]) -> "list[Costs]":
+        best, start = models
+        rollout = self.config.rollout
+        evaluated = f"{sum(map(len, best.tasks.values())):,} x {best.samples}"
+        chosen_on = f"{len(candidates)} models x {len(candidates[0].tasks[_HELD_OUT])} x {self.held_out_samples}"
+        steps = json.loads((self.config.run.path / "result.json").read_text(encoding="utf-8"))["step"]
+        trained_on = f"{steps * rollout.problems_per_step:,} x {rollout.completions_per_problem}"
+        return [
+            Costs("start model, benchmarks", evaluated, start.spent()),
+            Costs("training", trained_on, Spent.read(self.config.run.path)),
+            Costs("choice of the checkpoint", chosen_on, Spent.total(candidate.spent() for candidate in candidates)),
+            Costs("chosen checkpoint, benchmarks", evaluated, best.spent()),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Of one part. Example: Costs("training", "6,000 x 6", Spent(dollars=42.0, gpu_hours=95.5, hours=23.9))"""
+
+    part: str
+    data: str
+    """Problems x samples."""
+    spent: Spent
+
+
+def best_checkpoint(checkpoints: Sequence[Subject], choices: dict[str, Any]) -> Subject:
+    """The one with the highest accuracy on the held-out problems; of equals the earliest."""
+    return max(checkpoints, key=lambda subject: choices["models"][subject.label][_HELD_OUT]["average"]["mean"])
+
+
+def choice_table(choices: dict[str, Any], best: Subject, config: RunConfig) -> dict[str, Any]:
+    """How every checkpoint did on the held-out problems; the evaluation's report shows it below its own tables."""
+    rows = [["", "accuracy [95 %]", "against the start model [95 %]", "p", "mean tokens", ""]]
+    for label, by_name in choices["models"].items():
+        figures, paired = by_name[_HELD_OUT], choices["against_start_model"].get(label, {}).get(_HELD_OUT)
+        against = [interval_text(paired["difference"], "+.1f"), f"{paired['p']:.3g}"] if paired else ["-", "-"]
+        mark = "chosen" if label == best.label else ""
+        rows.append([label, interval_text(figures["average"]), *against, f"{figures['mean_tokens']:,.0f}", mark])
+    heading = f"Choice of the checkpoint, on {figures['problems']} held-out training problems x {figures['samples']}"
+    return {"heading": f"{heading} (fidelity {config.fidelity})", "rows": rows}
+
+
+def cost_table(costs: Sequence[Costs]) -> dict[str, Any]:
+    """What each part cost, and what the paper says of itself and of others."""
+    rows = [["", "problems x samples", "hours", "GPU hours", "dollars"]]
+    whole = Costs("all of it", "", Spent.total(cost.spent for cost in costs))
+    for cost in (*costs, whole):
+        spent = cost.spent
+        dollars = f"{spent.dollars:,.2f}" if spent.dollars else "-"
+        rows.append([cost.part, cost.data, f"{spent.hours:,.2f}", f"{spent.gpu_hours:,.2f}", dollars])
+    for name, data, gpus, hours, dollars in published()["costs"]["rows"]:
+        gpu_hours = f"{gpus * hours:,}" if gpus and hours else "-"
+        rows.append([f"published: {name}", data, *("-" if v is None else f"{v:,}" for v in (hours,)), gpu_hours])
+        rows[-1].append("-" if dollars is None else f"{dollars:,}")
+    return {"heading": f"Costs (published: {published()['costs']['source']})", "rows": rows}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.reproduce",
+        description=__doc__,
+        epilog="Every field of the recipe is changed as for launch.train: --fidelity as_published, --cost.budget_usd 20.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="the name of one in launch/recipes (open-rs3), or a file")
+    add_benchmark_options(parser)
+    parser.add_argument(
+        "--held-out-samples", type=int, default=4, metavar="K", help="of each held-out problem (default: 4)"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what the training would do and need, and start nothing"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
