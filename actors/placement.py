@@ -81,7 +81,11 @@ def check_machine(config: RunConfig) -> None:
 
 def check_build(config: RunConfig) -> None:
     """UserError when this environment is built for the other kind of device: a vLLM has one kind of engine only."""
-    device = _device(config, float(torch.cuda.device_count()))
+    check_built_for(_device(config, float(torch.cuda.device_count())))
+
+
+def check_built_for(device: Device) -> None:
+    """The same for a device that is known."""
     built_for: Device = "cpu" if torch.version.cuda is None else "gpu"
     if device != built_for:
         raise UserError(
@@ -98,6 +102,20 @@ def place(config: RunConfig) -> "Placement":
 def cluster_device(config: RunConfig) -> Device:
     """What the run is placed on in the connected cluster."""
     return _device(config, ray.cluster_resources().get("GPU", 0.0))
+
+
+def engine_variables(device: Device) -> dict[str, str]:
+    """The environment that a vLLM engine starts in."""
+    variables = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
+    if device == "cpu":
+        # One process per engine; no thread pinning on small machines; nothing to compile without graphs (compiling a
+        # helper of the sampler would cost 25 s and a C++ compiler at the first token).
+        variables |= {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "TORCH_COMPILE_DISABLE": "1",
+        }
+    return variables
 
 
 def _device(config: RunConfig, gpus: float) -> Device:
@@ -128,15 +146,7 @@ class Placement:
         return self._options(self.learner_group, rank, self.layout.learner[rank], self._threads())
 
     def rollout_options(self, worker: int) -> dict[str, Any]:
-        variables = self._threads() | {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
-        if self.layout.device == "cpu":
-            # One process per engine; no thread pinning on small machines; nothing to compile without graphs (compiling a
-            # helper of the sampler would cost 25 s and a C++ compiler at the first token).
-            variables |= {
-                "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-                "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-                "TORCH_COMPILE_DISABLE": "1",
-            }
+        variables = self._threads() | engine_variables(self.layout.device)
         if self.layout.transport == "ipc":
             variables |= {"VLLM_ALLOW_INSECURE_SERIALIZATION": "1"}  # GPU memory handles are not plain data
         if self.layout.colocated:

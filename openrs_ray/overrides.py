@@ -1,4 +1,4 @@
-"""From a recipe and the command line to a checked RunConfig, and back to text a person reads.
+"""From a recipe and the command line to a checked RunConfig (or another config), and back to text a person reads.
 
 Every mistake becomes one UserError sentence that names the dotted field, what is wrong and what is allowed.
 """
@@ -11,8 +11,9 @@ import re
 import textwrap
 import types
 from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
 
 import annotated_types
 import yaml
@@ -67,6 +68,9 @@ step), `run.steps`, and where the run lies."""
 _TYPE_NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
 
 
+Config = TypeVar("Config", bound=BaseModel)
+
+
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's core types, so that 1e-6 is a number and both `no` and a date are text; no duplicate keys."""
 
@@ -102,17 +106,22 @@ def load_config(recipe: Path, overrides: list[str]) -> RunConfig:
 
     VALUE is YAML (lists and mappings too); for a text field it is taken as it stands. UserError for any mistake.
     """
-    return config_from(_read_recipe(recipe), overrides, str(recipe))
+    return config_from(read_recipe(recipe), overrides, str(recipe))
 
 
 def config_from(content: dict[str, Any], overrides: list[str], origin: str) -> RunConfig:
     """The same for the content of a recipe that is no file; `origin` says in messages where it comes from."""
-    for dotted, text in _split_overrides(overrides):
-        _set(content, dotted, text)
+    return checked(RunConfig, content, overrides, origin)
+
+
+def checked(model: type[Config], content: dict[str, Any], overrides: list[str], origin: str) -> Config:
+    """The same for a config of any kind."""
+    for dotted, text in _split_overrides(overrides, model, content):
+        _set(content, dotted, text, _Names.of(model, content))
     try:
-        return RunConfig.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{origin}: {_first_error(error)}") from error
+        raise UserError(f"{origin}: {_first_error(error, _Names.of(model, content), content)}") from error
 
 
 def flat(config: BaseModel | dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -157,9 +166,16 @@ def help_text(width: int = 100) -> str:
         "--restart  Start the run again from its last checkpoint whenever its process dies or it breaks.",
         "",
         *textwrap.wrap("VALUE is written as in YAML: 2e-6, true, null, [a, b], {accuracy: 2.0}.", width),
+        *field_lines(RunConfig, {}, width),
     ]
+    return "\n".join(lines) + "\n"
+
+
+def field_lines(model: type[BaseModel], content: dict[str, Any], width: int = 100) -> list[str]:
+    """The part of a help text about the fields; mappings of sections have the entries that `content` gives them."""
+    lines: list[str] = []
     section = ""
-    for dotted, field in _fields():
+    for dotted, field in _Names.of(model, content).fields.items():
         if dotted.split(".")[0] != section:
             section = dotted.split(".")[0]
             lines += ["", f"{section}:"]
@@ -168,7 +184,7 @@ def help_text(width: int = 100) -> str:
         lines += textwrap.wrap(
             " ".join((field.description or "").split()), width, initial_indent="      ", subsequent_indent="      "
         )
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def dry_run_text(config: RunConfig) -> str:
@@ -237,7 +253,8 @@ def _as_json(value: Any) -> Any:
 # Reading
 
 
-def _read_recipe(recipe: Path) -> dict[str, Any]:
+def read_recipe(recipe: Path) -> dict[str, Any]:
+    """The content of a YAML recipe, unchecked. UserError where it cannot be read."""
     try:
         content = yaml.load(recipe.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError as error:
@@ -249,7 +266,7 @@ def _read_recipe(recipe: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise UserError(f"Recipe {recipe} is not valid YAML: {_yaml_problem(error)}.") from error
     if not isinstance(content, dict):
-        raise UserError(f"Recipe {recipe} must be a mapping with sections such as run, model and data.")
+        raise UserError(f"Recipe {recipe} must be a mapping of sections and fields.")
     return content
 
 
@@ -259,7 +276,9 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
     return " ".join(str(error).split())
 
 
-def _split_overrides(overrides: list[str]) -> Iterator[tuple[str, str]]:
+def _split_overrides(
+    overrides: list[str], model: type[BaseModel], content: dict[str, Any]
+) -> Iterator[tuple[str, str]]:
     words = iter(overrides)
     for word in words:
         if not word.startswith("--") or len(word) == 2:
@@ -268,14 +287,14 @@ def _split_overrides(overrides: list[str]) -> Iterator[tuple[str, str]]:
         if not equals:
             following = next(words, None)
             if following is None or following.startswith("--"):
-                _resolve(dotted)  # a misspelt field is the likelier mistake: say that first
+                _resolve(dotted, _Names.of(model, content))  # a misspelt field is the likelier mistake: say that first
                 raise UserError(f"--{dotted} needs a value: --{dotted} VALUE.")
             text = following
         yield dotted, text
 
 
-def _set(content: dict[str, Any], dotted: str, text: str) -> None:
-    field, key = _resolve(dotted)
+def _set(content: dict[str, Any], dotted: str, text: str, names: _Names) -> None:
+    field, key = _resolve(dotted, names)
     value = _value(field, dotted, text)
     *parents, name = dotted.split(".")
     if key is not None:  # an entry of a mapping: keep the recipe's others, or the default's
@@ -295,15 +314,15 @@ def _section(content: dict[str, Any], names: list[str]) -> dict[str, Any]:
     return content
 
 
-def _resolve(dotted: str) -> tuple[FieldInfo, str | None]:
+def _resolve(dotted: str, names: _Names) -> tuple[FieldInfo, str | None]:
     """The field that a dotted name means and, for an entry of a mapping field, the entry's key."""
-    known = dict(_sections()) | dict(_fields())
+    known = names.all
     if dotted in known:
         return known[dotted], None
     parent, _, key = dotted.rpartition(".")
     if parent in known and get_origin(known[parent].annotation) is dict:
         return known[parent], key
-    raise UserError(f"--{_unknown(dotted)}.")
+    raise UserError(f"--{_unknown(dotted, names)}.")
 
 
 def _value(field: FieldInfo, dotted: str, text: str) -> Any:
@@ -317,27 +336,68 @@ def _value(field: FieldInfo, dotted: str, text: str) -> Any:
         raise UserError(f"--{dotted} {text} is not valid YAML: {_yaml_problem(error)}.") from error
 
 
-# The fields of RunConfig
+# The fields of a config
 
 
-def _is_section(field: FieldInfo) -> type[BaseModel] | None:
-    kind = field.annotation
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+@dataclass(frozen=True)
+class _Names:
+    """Every dotted name of a config, in order."""
+
+    sections: dict[str, FieldInfo]
+    fields: dict[str, FieldInfo]
+
+    @classmethod
+    def of(cls, model: type[BaseModel], content: Any) -> _Names:
+        """A mapping of sections has the entries that `content` gives it."""
+        walked = list(_walk(model, content, ""))
+        return cls(
+            {dotted: field for dotted, field, is_section in walked if is_section},
+            {dotted: field for dotted, field, is_section in walked if not is_section},
+        )
+
+    @property
+    def all(self) -> dict[str, FieldInfo]:
+        return self.sections | self.fields
 
 
-def _sections(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+def _walk(model: type[BaseModel], content: Any, prefix: str) -> Iterator[tuple[str, FieldInfo, bool]]:
     for name, field in model.model_fields.items():
-        if inner := _is_section(field):
-            yield f"{prefix}{name}", field
-            yield from _sections(inner, f"{prefix}{name}.")
-
-
-def _fields(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    for name, field in model.model_fields.items():
-        if inner := _is_section(field):
-            yield from _fields(inner, f"{prefix}{name}.")
+        dotted, inside = f"{prefix}{name}", content.get(name) if isinstance(content, dict) else None
+        kind = field.annotation
+        if _is_section(kind):
+            yield dotted, field, True
+            yield from _walk(kind, inside, f"{dotted}.")
+        elif entries := _entry_sections(kind):
+            yield dotted, field, True
+            for key, value in inside.items() if isinstance(inside, dict) else ():
+                yield f"{dotted}.{key}", field, True
+                yield from _walk(_meant(entries, value), value, f"{dotted}.{key}.")
         else:
-            yield f"{prefix}{name}", field
+            yield dotted, field, False
+
+
+def _is_section(kind: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _entry_sections(kind: Any) -> list[type[BaseModel]]:
+    """The kinds of section that a mapping's values may be; none where they are plain."""
+    values = _plain_types(get_args(kind)[1]) if get_origin(kind) is dict else ()
+    return [value for value in values if _is_section(value)]
+
+
+def _meant(kinds: list[type[BaseModel]], value: Any) -> type[BaseModel]:
+    """The one whose field `kind` is the value's; any one where none is."""
+    given = value.get("kind") if isinstance(value, dict) else None
+    return next((k for k in kinds if "kind" in k.model_fields and k.model_fields["kind"].default == given), kinds[0])
+
+
+def _sections() -> Iterator[tuple[str, FieldInfo]]:
+    yield from _Names.of(RunConfig, {}).sections.items()
+
+
+def _fields() -> Iterator[tuple[str, FieldInfo]]:
+    yield from _Names.of(RunConfig, {}).fields.items()
 
 
 def _plain_types(annotation: Any) -> set[Any]:
@@ -398,21 +458,23 @@ def _default(field: FieldInfo) -> str:
 # Mistakes
 
 
-def _first_error(error: ValidationError) -> str:
+def _first_error(error: ValidationError, names: _Names, content: dict[str, Any]) -> str:
     # A misspelt field first: where it leaves a required one missing, it is the cause.
     errors = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"{_error_text(errors[0]).rstrip('.')}{more}."
+    return f"{_error_text(errors[0], names, content).rstrip('.')}{more}."
 
 
-def _error_text(error: ErrorDetails) -> str:
-    dotted = ".".join(str(part) for part in error["loc"] if part != "[key]")
+def _error_text(error: ErrorDetails, names: _Names, content: dict[str, Any]) -> str:
+    dotted = _dotted(error["loc"], content)
     message = error["msg"].removeprefix("Value error, ").removesuffix(".")
-    field = (dict(_sections()) | dict(_fields())).get(dotted)
+    field = names.all.get(dotted)
     if error["type"] == "extra_forbidden":
-        return _unknown(dotted)
+        return _unknown(dotted, names)
     if error["type"] == "missing":
         return f"{dotted} is missing{_meaning(field)}"
+    if error["type"].startswith("union_tag"):
+        return f"{dotted}.kind must be one of {error['ctx'].get('expected_tags', 'those that --help lists')}"
     if error["type"] == "value_error":  # our own cross-checks name their fields themselves
         return message
     allowed = _describe(field) if field else message.removeprefix("Input should be ")
@@ -422,6 +484,17 @@ def _error_text(error: ErrorDetails) -> str:
     return f"{dotted} is {value if len(value) <= 60 else value[:57] + '...'}; allowed: {allowed}"
 
 
+def _dotted(location: tuple[int | str, ...], content: Any) -> str:
+    """The field's name: pydantic's location without "[key]" and without the kind of a section that may be of several."""
+    parts: list[str] = []
+    for number, part in enumerate(location, start=1):
+        inside = isinstance(content, dict) and part not in content and number < len(location)
+        if part != "[key]" and not inside:
+            parts.append(str(part))
+            content = content.get(part) if isinstance(content, dict) else None
+    return ".".join(parts)
+
+
 def _meaning(field: FieldInfo | None) -> str:
     if field is None:
         return ""
@@ -429,8 +502,8 @@ def _meaning(field: FieldInfo | None) -> str:
     return f"; give {_describe(field)}{sentence}"
 
 
-def _unknown(dotted: str) -> str:
-    names = [name for name, _ in (*_sections(), *_fields())]
+def _unknown(dotted: str, known: _Names) -> str:
+    names = list(known.all)
     parent, _, last = dotted.rpartition(".")
     same_section = {name.rpartition(".")[2]: name for name in names if name.rpartition(".")[0] == parent}
     same_name = [name for name in names if name.rpartition(".")[2] == last]

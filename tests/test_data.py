@@ -25,7 +25,8 @@ from openrs_ray.samples import Problem
 from openrs_ray.toy.tokenizer import make_tokenizer
 
 SHARED = Path(os.environ.get("OPENRS_SHARED", Path(__file__).parents[2] / "shared"))
-RECIPES = sorted((Path(__file__).parents[1] / "launch" / "recipes").glob("*.yaml"))
+FOLDER = Path(__file__).parents[1] / "launch" / "recipes"
+RECIPES = sorted(set(FOLDER.glob("*.yaml")) - set(FOLDER.glob("*-data.yaml")))  # without those of launch.curate
 ROWS: list[dict[str, Any]] = [{"problem": f"{n}+{n}", "answer": str(2 * n), "note": "x"} for n in range(1, 6)]
 
 

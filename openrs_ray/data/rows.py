@@ -4,6 +4,7 @@ Rows come out as plain dictionaries in file order. Whatever cannot be read ends 
 """
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from openrs_ray.errors import UserError, first_line
 Row = dict[str, Any]
 
 
-def read_rows(path: str, split: str, subset: str | None = None) -> list[Row]:
-    """All rows of `path`; `split` and `subset` only matter for a Hub id. Raises UserError when missing, unreadable or empty."""
+def read_rows(path: str, split: str, subset: str | None = None, columns: Collection[str] | None = None) -> list[Row]:
+    """All rows of `path`; `split` and `subset` only matter for a Hub id. Raises UserError when missing, unreadable or empty.
+
+    Of a Hub data set only `columns` are read where it has them all: some have others of many gigabytes.
+    """
     if path in builtin.DATA:
         rows = _read_lines(builtin.data_path(path))
     elif (read := _READERS.get(Path(path).suffix)) is not None:
@@ -28,7 +32,7 @@ def read_rows(path: str, split: str, subset: str | None = None) -> list[Row]:
             )
         rows = read(file)
     elif builtin.looks_like_hub_id(path) or Path(path).expanduser().is_dir():
-        rows = _read_hub(path, split, subset)
+        rows = _read_hub(path, split, subset, columns)
     else:
         raise UserError(
             f"cannot read data from {path!r}: give a .jsonl, .json or .parquet file, a Hub id such as owner/name, "
@@ -65,12 +69,15 @@ def _read_parquet(file: Path) -> list[Row]:
     return rows
 
 
-def _read_hub(path: str, split: str, subset: str | None) -> list[Row]:
+def _read_hub(path: str, split: str, subset: str | None, columns: Collection[str] | None) -> list[Row]:
     import datasets  # takes seconds to import, and local files do without it
     from httpx import HTTPError
 
     try:
-        return [dict(row) for row in datasets.load_dataset(path, subset, split=split)]
+        read = datasets.load_dataset(path, subset, split=split)
+        if columns is not None and set(columns) <= set(read.column_names):
+            read = read.select_columns(list(dict.fromkeys(columns)))
+        return [dict(row) for row in read]
     except (OSError, ValueError, HTTPError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
             f"cannot load split {split!r} of data set {path!r} from the Hub, subset {subset or 'not given (data.subset)'}: "

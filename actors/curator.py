@@ -1,0 +1,158 @@
+"""Asks a model about many problems: Ray Data streams chunks of them through a pool of vLLM engines.
+
+Token ids go in and texts come out. Every reply has a seed of its own, so what it says does not depend on the chunk that it
+was asked in. Ray Data replaces an engine that dies and asks its chunk again.
+"""
+
+import logging
+import os
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.exceptions import RayError
+
+from actors.placement import check_built_for, engine_variables, joins_cluster
+from openrs_ray.builtin import resolve_model
+from openrs_ray.curation.fates import Reply
+from openrs_ray.curation.pipeline import Question, Replies
+from openrs_ray.curation.recipe import Engines, Judged, Solved
+from openrs_ray.errors import RunError, UserError
+from openrs_ray.layout import Device
+
+_CPU_BATCH_TOKENS = 4096
+
+
+class Asker:
+    """One engine, as an actor of Ray Data. It is called with a table of questions and returns one of replies."""
+
+    def __init__(self, arguments: dict[str, Any], sampling: dict[str, Any]) -> None:
+        from vllm import LLM
+
+        self._engine = LLM(**arguments)
+        self._sampling = sampling
+
+    def __call__(self, questions: pa.Table) -> pa.Table:
+        from vllm import SamplingParams
+
+        rows = questions.to_pylist()
+        wanted = [(row["row"], row["prompt_ids"], seed) for row in rows for seed in row["seeds"]]
+        outputs = self._engine.generate(
+            [{"prompt_token_ids": ids} for _, ids, _ in wanted],
+            [SamplingParams(**self._sampling, seed=seed) for _, _, seed in wanted],
+            use_tqdm=False,
+        )
+        replies = [
+            {
+                "row": row,
+                "text": output.outputs[0].text,
+                "tokens": len(output.outputs[0].token_ids),
+                "finish_reason": output.outputs[0].finish_reason,
+            }
+            for (row, _, _), output in zip(wanted, outputs, strict=True)
+        ]
+        return pa.Table.from_pylist(replies)
+
+
+def ask(
+    engines: Engines, seed: int, stage: Solved | Judged, questions: Sequence[Question]
+) -> Generator[Replies, None, None]:
+    """Replies to all questions, a chunk at a time as they end, in the connected cluster.
+
+    Raises:
+        UserError: the cluster has no place for an engine.
+        RunError: engines could not start, or broke.
+    """
+    device, count = _place(engines)
+    chunks = [questions[start : start + engines.chunk] for start in range(0, len(questions), engines.chunk)]
+    threads = engines.threads or max(1, (os.cpu_count() or 1) // count)
+    variables = engine_variables(device) | ({"OMP_NUM_THREADS": str(threads)} if device == "cpu" else {})
+    _quiet()
+    replies = ray.data.from_arrow([_table(chunk) for chunk in chunks]).map_batches(
+        Asker,
+        fn_constructor_args=[_arguments(engines, seed, stage, device), _sampling(stage)],
+        batch_size=None,  # a block is a chunk
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=min(count, len(chunks)), max_tasks_in_flight_per_actor=1),
+        num_cpus=engines.cpus,
+        num_gpus=engines.tensor_parallel if device == "gpu" else 0,
+        runtime_env={"env_vars": variables},
+    )
+    try:
+        for table in replies.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield _by_row(table)
+    except (RayError, RuntimeError) as error:
+        cause = str(error).strip().splitlines()[-1]  # after the trace in the engine's process
+        raise RunError(f"an engine with {stage.model} failed: {cause}") from error
+
+
+def _place(engines: Engines) -> tuple[Device, int]:
+    """The kind of device, and how many engines at once."""
+    has = ray.cluster_resources()
+    gpus = int(has.get("GPU", 0))
+    device: Device = engines.device if engines.device != "auto" else "gpu" if gpus else "cpu"
+    if not joins_cluster():
+        check_built_for(device)
+    count = engines.count or (1 if device == "cpu" else max(1, gpus // engines.tensor_parallel))
+    asked = {"GPU": count * engines.tensor_parallel if device == "gpu" else 0, "CPU": count * engines.cpus}
+    short = [name for name, amount in asked.items() if has.get(name, 0) < amount]
+    if short:
+        raise UserError(
+            f"{count} engine(s) need {asked[short[0]]:g} {short[0]}s but the cluster has {has.get(short[0], 0):g}: lower "
+            "engines.count, engines.tensor_parallel or engines.cpus, or add nodes"
+        )
+    return device, count
+
+
+def _arguments(engines: Engines, seed: int, stage: Solved | Judged, device: Device) -> dict[str, Any]:
+    length = stage.max_prompt_tokens + stage.max_tokens
+    arguments: dict[str, Any] = {
+        "model": resolve_model(stage.model),
+        "dtype": stage.dtype,
+        "max_model_len": length,
+        "max_num_seqs": engines.max_sequences,
+        "tensor_parallel_size": engines.tensor_parallel,
+        "seed": seed,
+        "enforce_eager": device == "cpu",
+    }
+    if engines.tensor_parallel > 1:
+        arguments["distributed_executor_backend"] = "mp"  # inside a Ray actor vLLM would start Ray workers
+    if device == "gpu":
+        return arguments | {"gpu_memory_utilization": engines.gpu_memory_fraction}
+    # A prompt prefilled in parts takes its seeded generator back by an offset that CPU generators do not have.
+    return arguments | {
+        "kv_cache_memory_bytes": int(engines.cpu_cache_gib * 2**30),
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(length, _CPU_BATCH_TOKENS),
+    }
+
+
+def _sampling(stage: Solved | Judged) -> dict[str, Any]:
+    return {"temperature": stage.temperature, "top_p": stage.top_p, "max_tokens": stage.max_tokens}
+
+
+def _table(chunk: Sequence[Question]) -> pa.Table:
+    return pa.table(
+        {
+            "row": [question.row for question in chunk],
+            "prompt_ids": [list(question.prompt_ids) for question in chunk],
+            "seeds": [list(question.seeds) for question in chunk],
+        }
+    )
+
+
+def _by_row(table: pa.Table) -> Replies:
+    replies: dict[int, tuple[Reply, ...]] = {}
+    for one in table.to_pylist():
+        replies[one["row"]] = (*replies.get(one["row"], ()), Reply(one["text"], one["tokens"], one["finish_reason"]))
+    return replies
+
+
+def _quiet() -> None:
+    """Ray Data says much on the terminal, whole traces too; what matters is said by who calls."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)

@@ -1,0 +1,92 @@
+"""`python -m launch.curate RECIPE [--dotted.field VALUE ...] [--dry-run]`: from raw problems to a training set.
+
+Killed, the same command goes on where it was: finished stages, and finished chunks of a model's stage, are not done again.
+"""
+
+import sys
+from collections.abc import Generator, Sequence
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from openrs_ray.checkpoints import run_lock
+from openrs_ray.curation import report
+from openrs_ray.curation.inputs import Inputs, load_inputs
+from openrs_ray.curation.pipeline import Curation, Question, Replies
+from openrs_ray.curation.recipe import Judged, Recipe, Solved, load_recipe, recipe_help
+from openrs_ray.curation.store import CurationStore
+from openrs_ray.errors import RunError, UserError
+
+HELP = """\
+python -m launch.curate RECIPE [--dotted.field VALUE ...] [--dry-run]
+
+--dry-run  Read and check everything, say what would be done, and start nothing."""
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit code: 0 done, 1 broke while running, 2 something to mend first, 130 stopped by Ctrl-C."""
+    console = Console(highlight=False)
+    if "--help" in arguments or "-h" in arguments:
+        console.print("\n".join([HELP, *recipe_help()]), markup=False, soft_wrap=True)
+        return 0
+    rest = [argument for argument in arguments if argument != "--dry-run"]
+    try:
+        if not rest or rest[0].startswith("-"):
+            raise UserError("the first argument must be a recipe, such as launch/recipes/open-s1-data.yaml (--help)")
+        recipe = load_recipe(Path(rest[0]), rest[1:])
+        inputs = load_inputs(recipe)
+        if "--dry-run" in arguments:
+            console.print("\n".join(plan(recipe, inputs)), markup=False, soft_wrap=True)
+        else:
+            with run_lock(recipe.place):
+                _curate(recipe, inputs, console)
+    except (UserError, RunError, OSError) as error:
+        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
+        return 2 if isinstance(error, UserError) else 1
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on from here")
+        return 130
+    return 0
+
+
+def plan(recipe: Recipe, inputs: Inputs) -> list[str]:
+    """What would be done."""
+    store = CurationStore(recipe.place)
+    sources = [candidate.source for candidate in inputs.candidates]
+    lines = [f"{recipe.place}: {len(sources):,} rows, {sum(fate.kept for fate in inputs.fates):,} with text and answer"]
+    lines += [f"  {name}: {sources.count(name):,} rows" for name in recipe.sources]
+    for number, (name, stage) in enumerate(recipe.stages.items(), start=1):
+        given = stage.model_dump(exclude_defaults=True, exclude={"kind", "paper", "prompt"})
+        done = (
+            " (done)"
+            if store.has(number, name)
+            else f" ({len(told):,} asked)"
+            if (told := store.told(number, name))
+            else ""
+        )
+        lines.append(f"{number:02d} {name}: {stage.kind}{done} {given or ''}".rstrip())
+    return lines
+
+
+def _curate(recipe: Recipe, inputs: Inputs, console: Console) -> None:
+    store = CurationStore(recipe.place)
+    say = partial(console.print, markup=False, soft_wrap=True)
+    counts = Curation(recipe, inputs, store, partial(_ask, recipe), say).run()
+    report.write(recipe.place, recipe.name, counts)
+    console.print(Markdown(report.markdown(recipe.name, counts)))
+    say(f"{store.result}: {counts[-1].kept:,} problems, ready for --data.path; report.md and report.json beside it")
+
+
+def _ask(recipe: Recipe, stage: Solved | Judged, questions: Sequence[Question]) -> Generator[Replies, None, None]:
+    # Heavy imports come late: a mistake in the recipe is said at once, and other stages need no cluster.
+    from actors import curator
+    from actors.placement import connection
+
+    with connection():
+        yield from curator.ask(recipe.engines, recipe.seed, stage, questions)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

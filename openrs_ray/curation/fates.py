@@ -1,0 +1,141 @@
+"""What becomes of problems in a curation: the stages that need no model, and how replies of a model are read."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from openrs_ray.curation.recipe import Judged, Mix, ModelStage, Solved
+from openrs_ray.curation.texts import OverlapIndex, same_text_key
+from openrs_ray.errors import UserError
+from openrs_ray.rewards.extraction import after_reasoning, last_boxed
+from openrs_ray.samples import Status
+from openrs_ray.seeds import completion_seed
+
+_VERDICT = re.compile(r"[*_`#\s]*verdict[*_`]*\s*:[*_`\s]*([\w.-]*\w)[*_`.\s]*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A problem that may become part of the set. Example: Candidate(17, "s1", "What is 1 + 1?", r"\\boxed{2}", ("2",))"""
+
+    row: int
+    """Its place among all rows of all sources, 0-based."""
+    source: str
+    problem: str
+    solution: str | None
+    answer: tuple[str, ...]
+    """Accepted answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What a stage did with a problem. Example: Fate(False, "solved: 3 of 4 correct")"""
+
+    kept: bool
+    reason: str = ""
+    """Why it was dropped, or kept in doubt; counts go by what stands before the colon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One completion of a model that was asked about a problem."""
+
+    text: str
+    tokens: int
+    finish_reason: Literal["stop", "length"]
+
+
+KEPT = Fate(True)
+
+
+def boxed(candidates: Sequence[Candidate]) -> list[Fate]:
+    """Keeps problems whose solution has a box that closes and is not empty (arXiv 2503.16219, section 2)."""
+    boxes = [last_boxed(candidate.solution or "") for candidate in candidates]
+    return [KEPT if box else Fate(False, "no box: the solution has no \\boxed{} with an answer") for box in boxes]
+
+
+def duplicates(candidates: Sequence[Candidate]) -> list[Fate]:
+    """Keeps the first of problems with the same text."""
+    first: dict[str, Candidate] = {}
+    earlier = [first.setdefault(same_text_key(candidate.problem), candidate) for candidate in candidates]
+    return [
+        KEPT if one is candidate else Fate(False, f"duplicate: of row {one.row} ({one.source})")
+        for one, candidate in zip(earlier, candidates, strict=True)
+    ]
+
+
+def overlaps(candidates: Sequence[Candidate], index: OverlapIndex) -> list[Fate]:
+    reasons = index.overlaps([candidate.problem for candidate in candidates])
+    return [Fate(not reason, reason) for reason in reasons]
+
+
+def mix(candidates: Sequence[Candidate], stage: Mix, seed: int) -> list[Fate]:
+    """Draws exactly what is asked of each source; those that stay keep their order.
+
+    Raises:
+        UserError: a source has too few.
+    """
+    drawn: set[int] = set()
+    for source, count in mix_counts(stage).items():
+        rows = [candidate.row for candidate in candidates if candidate.source == source]
+        if len(rows) < count:
+            raise UserError(
+                f"the mix asks for {count:,} problems of {source} but {len(rows):,} are left: lower its counts or total, or "
+                "add rows to the source"
+            )
+        drawn.update(
+            np.random.default_rng(completion_seed(seed, f"mix/{source}", 0, 0, 0)).permutation(rows)[:count].tolist()
+        )
+    return [KEPT if candidate.row in drawn else Fate(False, "not drawn: into the mix") for candidate in candidates]
+
+
+def mix_counts(stage: Mix) -> dict[str, int]:
+    """How many of each source. Fractions are rounded so that they add up to the total: the largest remainders go up."""
+    if stage.total is None:
+        return dict(stage.counts)
+    exact = {source: share * stage.total for source, share in stage.fractions.items()}
+    counts = {source: int(value) for source, value in exact.items()}
+    rest = stage.total - sum(counts.values())
+    for source in sorted(exact, key=lambda source: counts[source] - exact[source])[:rest]:
+        counts[source] += 1
+    return counts
+
+
+def user_turn(stage: Solved | Judged, candidate: Candidate) -> str:
+    """What the model is asked."""
+    values = {
+        "problem": candidate.problem,
+        "answer": " or ".join(candidate.answer),
+        "solution": candidate.solution or "",
+    }
+    return re.sub(r"\{(problem|answer|solution)\}", lambda match: values[match[1]], stage.prompt)
+
+
+def unclear(stage: ModelStage, why: str) -> Fate:
+    return Fate(stage.unclear == "keep", f"unclear: {why}")
+
+
+def solved_fate(stage: Solved, statuses: Sequence[Status]) -> Fate:
+    """Of one problem's checked completions. One that could not be judged is not wrong: where it would decide, it is unclear."""
+    correct = statuses.count(Status.CORRECT)
+    unjudged = [status for status in statuses if not status.judged]
+    if correct >= stage.solved_from:
+        return Fate(False, f"solved: {correct} of {len(statuses)} correct")
+    if correct + len(unjudged) >= stage.solved_from:
+        return unclear(stage, f"{', '.join(sorted(set(unjudged)))}, {correct} of {len(statuses)} correct")
+    return KEPT
+
+
+def judged_fate(stage: Judged, reply: Reply) -> Fate:
+    """Of one reply. Only the last line counts, and only if it is nothing but a verdict in one of the known words."""
+    lines = after_reasoning(reply.text).strip().splitlines()
+    found = _VERDICT.fullmatch(lines[-1]) if lines and reply.finish_reason == "stop" else None
+    words = {word.casefold(): KEPT for word in stage.keep}
+    words |= {word.casefold(): Fate(False, f"{word}: so the model says") for word in stage.drop}
+    fate = words.get(found[1].casefold()) if found else None
+    if fate is not None:
+        return fate
+    return unclear(stage, "the reply was cut" if reply.finish_reason == "length" else "no verdict in the last line")

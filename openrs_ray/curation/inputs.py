@@ -1,0 +1,152 @@
+"""Everything a curation reads, known to be there before anything starts: raw rows, evaluation problems, models."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedTokenizerBase
+
+from openrs_ray.builtin import resolve_model
+from openrs_ray.config import Data, Model
+from openrs_ray.curation.fates import KEPT, Candidate, Fate, user_turn
+from openrs_ray.curation.recipe import Judged, ModelStage, Overlaps, Recipe, Solved, Source
+from openrs_ray.data.problems import gold_answers
+from openrs_ray.data.prompts import load_tokenizer, tokenize_prompts
+from openrs_ray.data.rows import Row, read_rows
+from openrs_ray.errors import UserError, first_line
+from openrs_ray.evaluation.benchmarks import KNOWN
+from openrs_ray.evaluation.subject import Subject
+
+
+@dataclass(frozen=True)
+class Inputs:
+    candidates: tuple[Candidate, ...]
+    """Every raw row."""
+    fates: tuple[Fate, ...]
+    """Of each: dropped where it has no text or no answer."""
+    evaluations: dict[str, dict[str, list[str]]]
+    """By stage: texts of the evaluation problems by name of their set."""
+    tokenizers: dict[str, PreTrainedTokenizerBase]
+    """By stage that asks a model."""
+    asked: list[tuple[str, dict[str, Any]]]
+    """Of each stage, the reading of the sources first, its name and all that its outcome depends on besides the one before."""
+
+
+def load_inputs(recipe: Recipe) -> Inputs:
+    """Read and check it all. Raises UserError where anything is missing; one sentence."""
+    candidates: list[Candidate] = []
+    fates: list[Fate] = []
+    for name, source in recipe.sources.items():
+        try:
+            candidates += _read_source(recipe, name, source, len(candidates))
+        except UserError as error:
+            raise UserError(f"sources.{name}: {error}") from error
+    for candidate in candidates:
+        missing = "problem" if not candidate.problem.strip() else "" if candidate.answer else "answer"
+        fates.append(Fate(False, f"no {missing}: in this row") if missing else KEPT)
+    rows = {"seed": recipe.seed, "rows": _digest(candidates), "sources": list(recipe.sources)}
+    asked: list[tuple[str, dict[str, Any]]] = [("sources", rows)]
+    evaluations: dict[str, dict[str, list[str]]] = {}
+    tokenizers: dict[str, PreTrainedTokenizerBase] = {}
+    for name, stage in recipe.stages.items():
+        settings = stage.model_dump(mode="json", exclude={"paper"})
+        try:
+            if isinstance(stage, Overlaps):
+                evaluations[name] = {one: _evaluation(name, one, path) for one, path in stage.against.items()}
+                settings["against"] = {one: _digest(texts) for one, texts in evaluations[name].items()}
+            elif isinstance(stage, Solved | Judged):
+                tokenizers[name] = _check_model(stage)
+                settings["model"] = Subject(name, name, resolve_model(stage.model), None).identity()
+        except UserError as error:
+            raise UserError(f"stages.{name}: {error}") from error
+        asked.append((name, settings))
+    return Inputs(tuple(candidates), tuple(fates), evaluations, tokenizers, asked)
+
+
+def prompts(
+    stage: Solved | Judged, candidates: Sequence[Candidate], tokenizer: PreTrainedTokenizerBase
+) -> list[tuple[int, ...]]:
+    """Token ids of what the model is asked about each."""
+    turns = [user_turn(stage, candidate) for candidate in candidates]
+    return tokenize_prompts(Data(path="none", system_prompt=stage.system_prompt), turns, tokenizer) if turns else []
+
+
+def _read_source(recipe: Recipe, name: str, source: Source, start: int) -> list[Candidate]:
+    path, columns = source.path or _curated_file(recipe, source), source.columns
+    wanted = {"problem": columns.problem, "answer": columns.answer}
+    if columns.solution is not None:
+        wanted["solution"] = columns.solution
+    elif source.curated is not None:
+        wanted["solution"] = "solution"
+    rows = read_rows(path, source.split, source.subset, tuple(wanted.values()) if source.dropped_by is None else None)
+    if source.dropped_by is not None:
+        rows = [row for row in rows if not row["kept"]]
+    rows = rows[: source.first]
+    for number, row in enumerate(rows, start=1):
+        for field, column in wanted.items():
+            if column not in row:
+                raise UserError(
+                    f"row {number} of {path} has no column {column!r} (it has: {', '.join(map(str, row))}): set "
+                    f"sources.{name}.columns.{field}"
+                )
+    return [_candidate(number, name, row, wanted, source) for number, row in enumerate(rows, start=start)]
+
+
+def _candidate(number: int, name: str, row: Row, wanted: dict[str, str], source: Source) -> Candidate:
+    solution = row[wanted["solution"]] if "solution" in wanted else None
+    answer = gold_answers(row[wanted["answer"]], source.columns)
+    return Candidate(number, name, _text(row[wanted["problem"]]), None if solution is None else _text(solution), answer)
+
+
+def _text(cell: Any) -> str:
+    return "" if cell is None else str(cell)
+
+
+def _curated_file(recipe: Recipe, source: Source) -> str:
+    folder = recipe.folder.expanduser() / str(source.curated)
+    if source.dropped_by is None:
+        found = [folder / f"{source.curated}.parquet"]
+    else:
+        found = sorted(folder.glob(f"[0-9][0-9]-{source.dropped_by}.parquet"))
+    if not found or not found[0].is_file():
+        what = f"stage {source.dropped_by} of {source.curated}" if source.dropped_by else f"the set {source.curated}"
+        raise UserError(f"{what} is not in {folder}: make it first with its own recipe, or set path instead of curated")
+    return str(found[0])
+
+
+def _evaluation(stage: str, name: str, path: str | None) -> list[str]:
+    known = KNOWN.get(name)
+    if path is None and known is None:
+        raise UserError(
+            f"no evaluation set {name}: known are {', '.join(KNOWN)}; of your own give --stages.{stage}.against.{name} FILE"
+        )
+    try:
+        rows = read_rows(path or (known.source if known else ""), known.split if known else "train")
+    except UserError as error:
+        raise UserError(f"{name}: {error}; a local copy is given with --stages.{stage}.against.{name} FILE") from error
+    texts = [_text(row.get("problem") or row.get("question")) for row in rows]
+    if not all(texts):
+        raise UserError(f"row {texts.index('') + 1} of evaluation set {name} has nothing in problem or question")
+    return texts
+
+
+def _check_model(stage: ModelStage) -> PreTrainedTokenizerBase:
+    tokenizer = load_tokenizer(Model(path=stage.model, dtype=stage.dtype))
+    try:
+        limit = getattr(AutoConfig.from_pretrained(resolve_model(stage.model)), "max_position_embeddings", None)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read model {stage.model!r}: {first_line(error)}") from error
+    if limit is not None and stage.max_prompt_tokens + stage.max_tokens > limit:
+        raise UserError(
+            f"max_prompt_tokens + max_tokens is {stage.max_prompt_tokens + stage.max_tokens} but {stage.model} takes at most "
+            f"{limit} tokens"
+        )
+    return tokenizer
+
+
+def _digest(things: Sequence[object]) -> str:
+    content = hashlib.sha256()
+    for thing in things:
+        content.update(repr(thing).encode())
+    return content.hexdigest()

@@ -1,0 +1,136 @@
+"""One curation from start to end: each stage once, a model's stages chunk by chunk, then the result."""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+
+from openrs_ray.config import Rewards
+from openrs_ray.curation import fates
+from openrs_ray.curation.fates import Candidate, Fate, Reply
+from openrs_ray.curation.inputs import Inputs, prompts
+from openrs_ray.curation.recipe import Boxed, Duplicates, Judged, Mix, Overlaps, Recipe, Solved
+from openrs_ray.curation.store import Counts, CurationStore, Told
+from openrs_ray.curation.texts import OverlapIndex
+from openrs_ray.errors import UserError
+from openrs_ray.rewards.judge import WARM_UP, Judge
+from openrs_ray.rewards.pool import CheckPool
+from openrs_ray.rewards.records import JudgeItem
+from openrs_ray.seeds import completion_seed
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One problem to ask a model about."""
+
+    row: int
+    prompt_ids: tuple[int, ...]
+    seeds: tuple[int, ...]
+    """One for each reply that is wanted."""
+
+
+Replies = dict[int, tuple[Reply, ...]]
+"""By row."""
+Ask = Callable[[Solved | Judged, Sequence[Question]], Generator[Replies, None, None]]
+"""Asks a stage's model; gives the replies to some of the questions whenever a chunk of them is finished."""
+
+
+@dataclass(frozen=True)
+class Curation:
+    """Example: Curation(recipe, inputs, CurationStore(recipe.place), ask, print).run()"""
+
+    recipe: Recipe
+    inputs: Inputs
+    store: CurationStore
+    ask: Ask
+    say: Callable[[str], None]
+
+    def run(self) -> list[Counts]:
+        """Do what is not done yet, write the result, and count.
+
+        Raises:
+            UserError: the folder holds work on another request, nothing is left, or a mix lacks problems.
+            RunError: an engine or the checking processes broke. Finished chunks stay.
+        """
+        store, inputs = self.store, self.inputs
+        store.open(inputs.asked)
+        if not store.has(0, "sources"):
+            store.write(0, "sources", inputs.candidates, inputs.fates)
+        counts = [store.counts(0, "sources", self.recipe.paper)]
+        candidates = store.kept(0, "sources")
+        for number, (name, stage) in enumerate(self.recipe.stages.items(), start=1):
+            if not store.has(number, name):
+                store.write(number, name, candidates, self._fates(number, name, candidates))
+            counts.append(store.counts(number, name, stage.paper))
+            candidates = store.kept(number, name)
+            self.say(f"{name}: {counts[-1].kept:,} of {counts[-1].entered:,} problems kept")
+            if not candidates:
+                raise UserError(f"stage {name} dropped every problem; {store.folder} has the reason of each")
+        store.finish(candidates)
+        return counts
+
+    def _fates(self, number: int, name: str, candidates: Sequence[Candidate]) -> list[Fate]:
+        stage = self.recipe.stages[name]
+        match stage:
+            case Boxed():
+                return fates.boxed(candidates)
+            case Duplicates():
+                return fates.duplicates(candidates)
+            case Overlaps():
+                index = OverlapIndex(self.inputs.evaluations[name], stage.words, stage.shortest, stage.common)
+                return fates.overlaps(candidates, index)
+            case Mix():
+                return fates.mix(candidates, stage, self.recipe.seed)
+        return self._told(number, name, stage, candidates)
+
+    def _told(self, number: int, name: str, stage: Solved | Judged, candidates: Sequence[Candidate]) -> list[Fate]:
+        """Fates by a model; what was asked in an earlier sitting is read, not asked again."""
+        told = self.store.told(number, name)
+        left = {candidate.row: candidate for candidate in candidates if candidate.row not in told}
+        asked = prompts(stage, list(left.values()), self.inputs.tokenizers[name])
+        questions = []
+        for row, prompt in zip(left, asked, strict=True):
+            if len(prompt) > stage.max_prompt_tokens:
+                told[row] = fates.unclear(stage, f"its prompt of {len(prompt)} tokens is too long")
+            else:
+                questions.append(Question(row, prompt, self._seeds(name, row, stage)))
+        if questions:
+            self.say(f"{name}: asking {stage.model} about {len(questions):,} problems; {len(told):,} are decided")
+            with ExitStack() as ending:
+                pool = ending.enter_context(self._pool(stage)) if isinstance(stage, Solved) else None
+                for replies in ending.enter_context(closing(self.ask(stage, questions))):
+                    chunk = _judged(stage, replies) if pool is None else _checked(stage, replies, left, pool)
+                    self.store.add(number, name, chunk)
+                    told |= {one.row: one.fate for one in chunk}
+                    tokens = sum(reply.tokens for one in chunk for reply in one.replies)
+                    self.say(
+                        f"{name}: {len(told):,} of {len(candidates):,} problems, the last {len(chunk):,} with {tokens:,} tokens"
+                    )
+        return [told[candidate.row] for candidate in candidates]
+
+    def _seeds(self, name: str, row: int, stage: Solved | Judged) -> tuple[int, ...]:
+        """The same whatever is asked together with it."""
+        samples = stage.samples if isinstance(stage, Solved) else 1
+        return tuple(completion_seed(self.recipe.seed, f"curation/{name}", 0, row, sample) for sample in range(samples))
+
+    def _pool(self, stage: Solved) -> CheckPool[JudgeItem]:
+        limits = Rewards()
+        check = Judge({"accuracy": 1.0}, stage.extraction)
+        return CheckPool(check, self.recipe.engines.checks, limits.deadline_s, limits.memory_gib, WARM_UP)
+
+
+def _judged(stage: Solved | Judged, replies: Replies) -> list[Told]:
+    assert isinstance(stage, Judged)
+    return [Told(row, given, (), fates.judged_fate(stage, given[0])) for row, given in replies.items()]
+
+
+def _checked(
+    stage: Solved | Judged, replies: Replies, candidates: Mapping[int, Candidate], pool: CheckPool[JudgeItem]
+) -> list[Told]:
+    assert isinstance(stage, Solved)
+    items = {
+        row: [JudgeItem(reply.text, reply.tokens, reply.finish_reason, candidates[row].answer) for reply in given]
+        for row, given in replies.items()
+    }
+    futures = {row: [pool.submit(item) for item in several] for row, several in items.items()}
+    statuses = {row: tuple(future.result().status for future in several) for row, several in futures.items()}
+    return [Told(row, given, statuses[row], fates.solved_fate(stage, statuses[row])) for row, given in replies.items()]

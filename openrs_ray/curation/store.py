@@ -1,0 +1,188 @@
+"""The folder of one curated set: what is finished in it is never done again.
+
+    NAME/curation.json            what each stage was asked, with digests of rows, evaluation sets and models
+    NAME/00-sources.parquet       every raw row, with `kept` and `reason`
+    NAME/01-boxed.parquet         the same of every problem that reached the first stage
+    NAME/02-trivial/000003.parquet    replies and fates of problems that a model was asked about together
+    NAME/02-trivial.parquet
+    NAME/NAME.parquet             the result: problem, solution, answer, source
+
+Invariant: a file appears whole or not at all, and holds what curation.json says.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from openrs_ray.atomic import replacing, write_json
+from openrs_ray.curation.fates import Candidate, Fate, Reply
+from openrs_ray.errors import UserError
+
+Asked = tuple[str, dict[str, Any]]
+"""A stage's name, and all that its outcome depends on besides the one before."""
+
+_STAGE = pa.schema(
+    [
+        ("row", pa.int32()),
+        ("source", pa.string()),
+        ("problem", pa.string()),
+        ("solution", pa.string()),
+        ("answer", pa.list_(pa.string())),
+        ("kept", pa.bool_()),
+        ("reason", pa.string()),
+    ]
+)
+_CHUNK = pa.schema(
+    [
+        ("row", pa.int32()),
+        ("replies", pa.list_(pa.string())),
+        ("tokens", pa.list_(pa.int32())),
+        ("finish_reasons", pa.list_(pa.string())),
+        ("verdicts", pa.list_(pa.string())),  # of the check of each reply; empty where none was checked
+        ("kept", pa.bool_()),
+        ("reason", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What came of asking a model about one problem."""
+
+    row: int
+    replies: tuple[Reply, ...]
+    verdicts: tuple[str, ...]
+    fate: Fate
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """One line of the table. Example: Counts("trivial", 31323, 21533, 21533, {"solved": 9790})"""
+
+    stage: str
+    entered: int
+    kept: int
+    paper: int | None
+    reasons: dict[str, int]
+    """By what stands before the colon of each reason."""
+
+
+class CurationStore:
+    """Life: `open` once, then the stages in order: `add` finished chunks, `write` the stage, `kept` for the next one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def open(self, asked: list[Asked]) -> None:
+        """Say what will be done.
+
+        Raises:
+            UserError: work in the folder was done on another request.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "curation.json"
+        try:
+            saved = [(name, settings) for name, settings in json.loads(path.read_text())] if path.exists() else []
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: restore it, or choose another name with --name") from error
+        for number, (before, now) in enumerate(zip_longest(saved, asked)):
+            if before != now and any([*self.folder.glob(f"{k:02d}-*")] for k in range(number, len(saved))):
+                raise UserError(
+                    f"{_difference(before, now)}, but {self.folder} holds work of stage {number} or later: set it back, choose "
+                    f"another name with --name, or remove the files whose names begin with {number:02d} or more"
+                )
+        if saved != asked:
+            self.result.unlink(missing_ok=True)  # another recipe must not read what is no longer this set
+        write_json(path, asked)
+
+    def has(self, number: int, name: str) -> bool:
+        return self._stage(number, name).exists()
+
+    def write(self, number: int, name: str, candidates: Sequence[Candidate], fates: Sequence[Fate]) -> None:
+        """Write a finished stage: all problems that reached it."""
+        rows = [asdict(c) | asdict(f) for c, f in zip(candidates, fates, strict=True)]
+        _write(self._stage(number, name), pa.Table.from_pylist(rows, schema=_STAGE))
+
+    def kept(self, number: int, name: str) -> list[Candidate]:
+        """The problems that a finished stage kept, in the order of their rows."""
+        rows = pq.read_table(self._stage(number, name), schema=_STAGE, filters=[("kept", "=", True)]).to_pylist()
+        return [
+            Candidate(row["row"], row["source"], row["problem"], row["solution"], tuple(row["answer"])) for row in rows
+        ]
+
+    def counts(self, number: int, name: str, paper: int | None) -> Counts:
+        table = pq.read_table(self._stage(number, name), columns=["kept", "reason"])
+        kept = table["kept"].to_pylist()
+        reasons = Counter(
+            f"{reason.partition(':')[0]}{' (kept)' if stays else ''}"
+            for stays, reason in zip(kept, table["reason"].to_pylist(), strict=True)
+            if reason
+        )
+        return Counts(name, len(kept), sum(kept), paper, dict(reasons.most_common()))
+
+    def told(self, number: int, name: str) -> dict[int, Fate]:
+        """The fates by row of all problems that a model was asked about."""
+        files = sorted((self.folder / f"{number:02d}-{name}").glob("*.parquet"))
+        tables = [pq.read_table(file, columns=["row", "kept", "reason"]) for file in files]
+        return {row["row"]: Fate(row["kept"], row["reason"]) for table in tables for row in table.to_pylist()}
+
+    def add(self, number: int, name: str, told: Sequence[Told]) -> None:
+        """Write a chunk."""
+        folder = self.folder / f"{number:02d}-{name}"
+        folder.mkdir(exist_ok=True)
+        free = max((int(file.stem) + 1 for file in folder.glob("*.parquet")), default=0)
+        rows = [
+            {
+                "row": one.row,
+                "replies": [reply.text for reply in one.replies],
+                "tokens": [reply.tokens for reply in one.replies],
+                "finish_reasons": [reply.finish_reason for reply in one.replies],
+                "verdicts": one.verdicts,
+                **asdict(one.fate),
+            }
+            for one in told
+        ]
+        _write(folder / f"{free:06d}.parquet", pa.Table.from_pylist(rows, schema=_CHUNK))
+
+    @property
+    def result(self) -> Path:
+        """What a run can be trained on."""
+        return self.folder / f"{self.folder.name}.parquet"
+
+    def finish(self, candidates: Sequence[Candidate]) -> None:
+        """Write the result."""
+        single = all(len(candidate.answer) == 1 for candidate in candidates)
+        columns: Mapping[str, Any] = {
+            "problem": [candidate.problem for candidate in candidates],
+            "solution": pa.array([candidate.solution for candidate in candidates], pa.string()),
+            "answer": [candidate.answer[0] if single else candidate.answer for candidate in candidates],
+            "source": [candidate.source for candidate in candidates],
+        }
+        _write(self.result, pa.table(columns))
+
+    def _stage(self, number: int, name: str) -> Path:
+        return self.folder / f"{number:02d}-{name}.parquet"
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def _difference(before: Asked | None, now: Asked | None) -> str:
+    if before is None or now is None or before[0] != now[0]:
+        names = [asked[0] if asked else "nothing" for asked in (before, now)]
+        return f"stage {names[0]} has become {names[1]}"
+    changed = next(key for key in now[1] if before[1].get(key) != now[1][key])
+    if changed in ("rows", "against"):
+        return f"the {'rows' if changed == 'rows' else 'evaluation sets'} of stage {now[0]} have changed"
+    return (
+        f"{changed} of stage {now[0]} was {json.dumps(before[1].get(changed))} and is now {json.dumps(now[1][changed])}"
+    )
