@@ -24,6 +24,7 @@ from launch.evaluate import add_benchmark_options, sources
 from launch.harness import Harness, Prepared, engines_for
 from launch.train import dry_run, supervised
 from openrs_ray.atomic import replacing
+from openrs_ray.budget import ENDING, Budget, LimitReached
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.evaluation.benchmarks import Benchmark, Prompt, chosen
@@ -92,7 +93,7 @@ class Reproduction:
         self._part(2, f"training, {self.config.run.steps} steps")
         if not self._trained() and (code := supervised(self.config, self.train, self.console)):
             return code
-        checkpoints = list(policies_of(self.config.run.path, self.config.run.name).values())
+        checkpoints = list(self._policies().values())
         self._part(3, f"{len(checkpoints)} checkpoints on {len(held_out)} held-out problems")
         choosing = self._choosing(held_out)
         with choosing.sitting([*checkpoints, self._start]) as candidates:
@@ -150,23 +151,27 @@ class Reproduction:
         return Harness(how, benchmarks, folder, engines, True, seed, self.console)
 
     def _trained(self) -> bool:
-        """Whether the run has ended, by its steps or by limits that have not been changed since."""
-        try:
-            ended = json.loads((self.config.run.path / "result.json").read_text(encoding="utf-8"))
-            before = json.loads((self.config.run.path / "config.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return False
-        if ended["step"] >= self.config.run.steps:
+        """Whether the run has done its steps, or what is left of its limits is not enough for more of them."""
+        result = self.config.run.path / "result.json"
+        if result.exists() and json.loads(result.read_text(encoding="utf-8"))["step"] >= self.config.run.steps:
             return True
-        return ended["ended"] in ("budget", "hours") and before["cost"] == self.config.cost.model_dump(mode="json")
+        try:
+            Budget(self.config, age_s=0.0).check("start", "step", *ENDING)
+        except LimitReached:
+            if not self._policies():
+                raise
+            return True
+        return False
+
+    def _policies(self) -> dict[int, Subject]:
+        return policies_of(self.config.run.path, self.config.run.name)
 
     def _costs(self, models: Sequence[Prepared], candidates: Sequence[Prepared]) -> "list[Costs]":
         best, start = models
         rollout = self.config.rollout
         evaluated = f"{sum(map(len, best.tasks.values())):,} x {best.samples}"
         chosen_on = f"{len(candidates)} models x {len(candidates[0].tasks[_HELD_OUT])} x {self.held_out_samples}"
-        steps = json.loads((self.config.run.path / "result.json").read_text(encoding="utf-8"))["step"]
-        trained_on = f"{steps * rollout.problems_per_step:,} x {rollout.completions_per_problem}"
+        trained_on = f"{max(self._policies()) * rollout.problems_per_step:,} x {rollout.completions_per_problem}"
         return [
             Costs("start model, benchmarks", evaluated, start.spent()),
             Costs("training", trained_on, Spent.read(self.config.run.path)),

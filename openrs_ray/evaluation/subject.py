@@ -75,6 +75,8 @@ def find_subjects(given: str, start: str | None, step: int | None, runs: Path) -
         return Subjects(model, first, None, runs / "evaluations" / model.folder)
     config = _read_run(run_folder)
     kept = policies_of(run_folder, config.run.name)
+    if not kept:
+        raise UserError(f"run {config.run.name} in {run_folder} has no checkpoint with a policy yet")
     chosen = max(kept) if step is None else step
     if chosen not in kept:
         raise UserError(
@@ -84,11 +86,9 @@ def find_subjects(given: str, start: str | None, step: int | None, runs: Path) -
 
 
 def policies_of(run_folder: Path, name: str) -> dict[int, Subject]:
-    """The policies that run `name` has kept, by step in order. UserError when there is none."""
+    """The policies that run `name` has kept, by step in order."""
     checkpoints = CheckpointStore(run_folder / "checkpoints").checkpoints()
     kept = {checkpoint.step: checkpoint.policy for checkpoint in checkpoints if any(checkpoint.policy.glob("*"))}
-    if not kept:
-        raise UserError(f"run {name} in {run_folder} has no checkpoint with a policy yet")
     return {
         step: Subject(f"{name}, step {step}", f"step-{step:06d}", str(policy), published_name(name))
         for step, policy in sorted(kept.items())
