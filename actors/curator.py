@@ -6,7 +6,9 @@ was asked in. Ray Data replaces an engine that dies and asks its chunk again.
 
 import logging
 import os
-from collections.abc import Generator, Sequence
+import queue
+import threading
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -80,12 +82,40 @@ def ask(
         num_gpus=engines.tensor_parallel if device == "gpu" else 0,
         runtime_env={"env_vars": variables},
     )
+    batches = replies.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     try:
-        for table in replies.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for table in _in_time(iter(batches), engines.chunk_deadline_s, stage.model):
             yield _by_row(table)
     except (RayError, RuntimeError) as error:
         cause = str(error).strip().splitlines()[-1]  # after the trace in the engine's process
         raise RunError(f"an engine with {stage.model} failed: {cause}") from error
+
+
+def _in_time(batches: Iterator[pa.Table], deadline_s: float, model: str) -> Iterator[pa.Table]:
+    """The same batches; RunError when the next one does not come in time, which Ray Data would wait for without end."""
+    upcoming: queue.Queue[Any] = queue.Queue()
+
+    def fetch() -> None:
+        try:
+            for batch in batches:
+                upcoming.put(batch)
+            upcoming.put(None)
+        except Exception as error:  # for whoever reads the queue
+            upcoming.put(error)
+
+    threading.Thread(target=fetch, daemon=True).start()
+    while True:
+        try:
+            found = upcoming.get(timeout=deadline_s)
+        except queue.Empty:
+            raise RunError(
+                f"no engine with {model} has finished a chunk for {deadline_s:.0f} s (engines.chunk_deadline_s)"
+            ) from None
+        if isinstance(found, Exception):
+            raise found
+        if found is None:
+            return
+        yield found
 
 
 def _place(engines: Engines) -> tuple[Device, int]:

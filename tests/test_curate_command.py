@@ -4,14 +4,18 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from commands import ROOT, finish, power_cut, tail, wait_until
 
 from launch.curate import main
+from openrs_ray.errors import RunError
 
 PROBLEMS, CHUNK = 90, 15
 
@@ -141,3 +145,24 @@ def test_a_kill_costs_no_finished_chunk(recipe: Path, tmp_path: Path) -> None:
     assert finish(start("--name", "small", "--engines.cpu_cache_gib", "0.00001"), log) == 1
     said = tail(log).strip().splitlines()[-1]
     assert said.startswith("error: an engine with toy failed: ValueError: No available memory"), tail(log)
+
+
+def test_engines_that_finish_nothing_more_are_waited_for_so_long_only() -> None:
+    from actors.curator import _in_time
+
+    def stalls() -> Iterator[pa.Table]:
+        yield pa.table({"row": [1]})
+        time.sleep(60)
+
+    batches = _in_time(stalls(), 0.2, "toy")
+    assert next(batches)["row"].to_pylist() == [1]
+    with pytest.raises(RunError, match="no engine with toy has finished a chunk for 0 s"):
+        next(batches)
+
+    def breaks() -> Iterator[pa.Table]:
+        yield pa.table({"row": [1]})
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(_in_time(breaks(), 5, "toy"))
+    assert len(list(_in_time(iter([pa.table({"row": [n]}) for n in range(3)]), 5, "toy"))) == 3

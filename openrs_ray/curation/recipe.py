@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from openrs_ray.config import Columns, Count, Positive, Section, Share
+from openrs_ray.config import Columns, Count, Positive, Seconds, Section, Share
 from openrs_ray.errors import UserError
 from openrs_ray.overrides import checked, field_lines, read_recipe
 from openrs_ray.rewards.records import Extraction
@@ -184,6 +184,8 @@ class Engines(Section):
     """Compute threads of an engine on a CPU (default: the machine's CPUs over the engines)."""
     chunk: Positive = 1024
     """Problems that are asked together and written in one file: a kill costs no more than these of each engine."""
+    chunk_deadline_s: Seconds = 7200
+    """How long the engines may take until one of them has finished its next chunk, the first with their start."""
     checks: Positive = 2
     """Processes that check answers."""
 
