@@ -11,13 +11,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.markdown import Markdown
 
+from launch.command import command
 from openrs_ray.checkpoints import run_lock
 from openrs_ray.curation import report
 from openrs_ray.curation.inputs import Inputs, load_inputs
 from openrs_ray.curation.pipeline import Curation, Question, Replies
 from openrs_ray.curation.recipe import Judged, Recipe, Solved, load_recipe, recipe_help
 from openrs_ray.curation.store import CurationStore
-from openrs_ray.errors import RunError, UserError
+from openrs_ray.errors import UserError
 
 HELP = """\
 python -m launch.curate RECIPE [--dotted.field VALUE ...] [--dry-run]
@@ -25,30 +26,22 @@ python -m launch.curate RECIPE [--dotted.field VALUE ...] [--dry-run]
 --dry-run  Read and check everything, say what would be done, and start nothing."""
 
 
-def main(arguments: list[str]) -> int:
-    """Returns the exit code: 0 done, 1 broke while running, 2 something to mend first, 130 stopped by Ctrl-C."""
+@command
+def main(arguments: list[str]) -> None:
     console = Console(highlight=False)
     if "--help" in arguments or "-h" in arguments:
         console.print("\n".join([HELP, *recipe_help()]), markup=False, soft_wrap=True)
-        return 0
+        return
     rest = [argument for argument in arguments if argument != "--dry-run"]
-    try:
-        if not rest or rest[0].startswith("-"):
-            raise UserError("the first argument must be a recipe, such as launch/recipes/open-s1-data.yaml (--help)")
-        recipe = load_recipe(Path(rest[0]), rest[1:])
-        inputs = load_inputs(recipe)
-        if "--dry-run" in arguments:
-            console.print("\n".join(plan(recipe, inputs)), markup=False, soft_wrap=True)
-        else:
-            with run_lock(recipe.place):
-                _curate(recipe, inputs, console)
-    except (UserError, RunError, OSError) as error:
-        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
-        return 2 if isinstance(error, UserError) else 1
-    except KeyboardInterrupt:
-        console.print("stopped; the same command goes on from here")
-        return 130
-    return 0
+    if not rest or rest[0].startswith("-"):
+        raise UserError("the first argument must be a recipe, such as launch/recipes/open-s1-data.yaml (--help)")
+    recipe = load_recipe(Path(rest[0]), rest[1:])
+    inputs = load_inputs(recipe)
+    if "--dry-run" in arguments:
+        console.print("\n".join(plan(recipe, inputs)), markup=False, soft_wrap=True)
+        return
+    with run_lock(recipe.place):
+        _curate(recipe, inputs, console)
 
 
 def plan(recipe: Recipe, inputs: Inputs) -> list[str]:

@@ -13,8 +13,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.markdown import Markdown
 
+from launch.command import command
 from launch.harness import Harness, engines_for
-from openrs_ray.errors import RunError, UserError
+from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import chosen
 from openrs_ray.evaluation.protocol import protocol
 from openrs_ray.evaluation.report import markdown, write
@@ -23,21 +24,10 @@ from openrs_ray.evaluation.subject import find_subjects
 BENCHMARKS = "aime24,amc23,math500,minerva,olympiadbench"
 
 
-def main(arguments: list[str]) -> int:
-    """Returns the exit code: 0 done, 1 broke while running, 2 something to mend first, 130 stopped by Ctrl-C."""
+@command
+def main(arguments: list[str]) -> None:
+    options, overrides = _parser().parse_known_args(arguments)
     console = Console(highlight=False)
-    try:
-        _evaluate(*_parser().parse_known_args(arguments), console)
-    except (UserError, RunError, OSError) as error:
-        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
-        return 2 if isinstance(error, UserError) else 1
-    except KeyboardInterrupt:
-        console.print("stopped; the same command goes on from here")
-        return 130
-    return 0
-
-
-def _evaluate(options: argparse.Namespace, overrides: list[str], console: Console) -> None:
     runs = Path(os.environ.get("OPENRS_RUNS", "~/openrs_runs")).expanduser()
     subjects = find_subjects(options.model, options.start, options.step, runs)
     how = protocol(

@@ -20,13 +20,14 @@ from typing import Any
 from rich.console import Console
 from rich.markdown import Markdown
 
+from launch.command import command
 from launch.evaluate import add_benchmark_options, sources
 from launch.harness import Harness, Prepared, engines_for
 from launch.train import dry_run, supervised
 from openrs_ray.atomic import replacing
 from openrs_ray.budget import ENDING, Budget, LimitReached
 from openrs_ray.config import RunConfig
-from openrs_ray.errors import RunError, UserError
+from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import Benchmark, Prompt, chosen
 from openrs_ray.evaluation.protocol import Protocol, protocol
 from openrs_ray.evaluation.report import interval_text, markdown, published, write
@@ -42,20 +43,10 @@ _DEADLINE_S = 48 * 3600.0
 """How long one model may be sampled."""
 
 
+@command
 def main(arguments: list[str]) -> int:
-    """Returns the exit code: 0 done, 1 broke while running, 2 something to mend first, 128 + signal when stopped."""
+    options, overrides = _parser().parse_known_args(arguments)
     console = Console(highlight=False)
-    try:
-        return _main(*_parser().parse_known_args(arguments), console)
-    except (UserError, RunError, OSError) as error:
-        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
-        return 2 if isinstance(error, UserError) else 1
-    except KeyboardInterrupt:
-        console.print("stopped; the same command goes on from here")
-        return 130
-
-
-def _main(options: argparse.Namespace, overrides: list[str], console: Console) -> int:
     recipe = RECIPES / f"{options.recipe}.yaml"
     recipe = recipe if recipe.exists() else Path(options.recipe)
     config = load_config(recipe, overrides)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from launch.command import command
 from openrs_ray.atomic import write_json
 from openrs_ray.budget import ENDING, Budget
 from openrs_ray.checkpoints import CheckpointStore, run_lock
@@ -51,29 +52,23 @@ def parse(arguments: list[str]) -> Command:
     return Command(Path(rest[0]), rest[1:], *(flag in arguments for flag in flags))
 
 
+@command
 def main(arguments: list[str]) -> int:
-    """Returns the exit code: 0 done, also where a limit of `cost` ended it; 1 broke while running; 2 something to mend first;
-    128 + signal when stopped."""
+    """Also 0 where a limit of `cost` ended the run, and 128 + signal when it was stopped."""
     console = Console(highlight=False)
     if "--help" in arguments or "-h" in arguments:
         console.print(help_text(), markup=False, soft_wrap=True)
         return 0
-    try:
-        command = parse(arguments)
-        config = load_config(command.recipe, command.overrides)
-        if command.dry_run:
-            return dry_run(config, console)
-        if command.restart:
-            again = [argument for argument in sys.orig_argv[1:] if argument != "--restart"]
-            return supervised(config, [sys.executable, *again], console)
-        with run_lock(config.run.path):
-            check_run(config, command.resume)
-            return _train(config, command, console)
-    except (UserError, RunError, OSError) as error:
-        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
-        return 2 if isinstance(error, UserError) else 1
-    except KeyboardInterrupt:  # before the run has begun; later Ctrl-C is a wish to stop, see `_attempt`
-        return 128 + signal.SIGINT
+    asked = parse(arguments)
+    config = load_config(asked.recipe, asked.overrides)
+    if asked.dry_run:
+        return dry_run(config, console)
+    if asked.restart:
+        again = [argument for argument in sys.orig_argv[1:] if argument != "--restart"]
+        return supervised(config, [sys.executable, *again], console)
+    with run_lock(config.run.path):
+        check_run(config, asked.resume)
+        return _train(config, asked, console)
 
 
 def supervised(config: RunConfig, command: Sequence[str], console: Console) -> int:

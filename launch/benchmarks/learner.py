@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from launch.benchmarks.report import Figure, ratios, write
-from launch.benchmarks.workload import asked, command, load, make_parser, placed, positive
+from launch.benchmarks.workload import asked, load, make_parser, placed, positive
+from launch.command import command
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.grpo import TrainingSequence

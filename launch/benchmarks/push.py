@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from launch.benchmarks.report import Figure, ratios, report
-from launch.benchmarks.workload import alternate, asked, command, load, make_parser, placed
+from launch.benchmarks.workload import alternate, asked, load, make_parser, placed
+from launch.command import command
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.prepared import Prepared, prepare

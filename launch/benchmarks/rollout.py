@@ -10,7 +10,8 @@ import sys
 import time
 
 from launch.benchmarks.report import Figure, ratios, report
-from launch.benchmarks.workload import alternate, asked, command, load, make_parser, placed, requests
+from launch.benchmarks.workload import alternate, asked, load, make_parser, placed, requests
+from launch.command import command
 from openrs_ray.prepared import prepare
 
 

@@ -26,7 +26,8 @@ from rich.console import Console
 
 from launch.benchmarks.report import Figure, ratios, report
 from launch.benchmarks.trl_run import SETTINGS
-from launch.benchmarks.workload import asked, command, drawn, load, make_parser, placed, requests
+from launch.benchmarks.workload import asked, drawn, load, make_parser, placed, requests
+from launch.command import command
 from openrs_ray.config import RunConfig
 from openrs_ray.data.prompts import messages
 from openrs_ray.errors import RunError, UserError

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from launch.benchmarks.report import Figure, report
-from launch.benchmarks.workload import asked, command
+from launch.benchmarks.workload import asked
+from launch.command import command
 from openrs_ray.errors import UserError
 from openrs_ray.metrics import FILE, read_metrics
 

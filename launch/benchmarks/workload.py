@@ -9,12 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from rich.console import Console
-
 from launch.benchmarks.models import SHAPES, model_path
 from openrs_ray.config import RunConfig
 from openrs_ray.data.order import Order
-from openrs_ray.errors import RunError, UserError
+from openrs_ray.errors import UserError
 from openrs_ray.overrides import load_config
 from openrs_ray.prepared import Prepared
 from openrs_ray.samples import Problem
@@ -78,20 +76,6 @@ def placed(config: RunConfig) -> Iterator["Placement"]:
             yield placement
         finally:
             placement.release()
-
-
-def command(main: Callable[[list[str]], None]) -> Callable[[list[str]], int]:
-    """Gives a benchmark its exit code: 0, 1 when it broke, 2 when the user has something to mend."""
-
-    def run(arguments: list[str]) -> int:
-        try:
-            main(arguments)
-        except (UserError, RunError, OSError) as error:
-            Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
-            return 2 if isinstance(error, UserError) else 1
-        return 0
-
-    return run
 
 
 def drawn(config: RunConfig, prepared: Prepared, step: int) -> list[tuple[int, Problem]]:
