@@ -1,7 +1,7 @@
 """Asks a model about many problems: Ray Data streams chunks of them through a pool of vLLM engines.
 
-Token ids go in and texts come out. Every reply has a seed of its own, so what it says does not depend on the chunk that it
-was asked in. Ray Data replaces an engine that dies and asks its chunk again.
+Token ids go in and texts come out. Every reply has a seed of its own, whatever chunk it is
+asked in. Ray Data replaces an engine that dies and asks its chunk again.
 """
 
 import logging
@@ -46,16 +46,12 @@ class Asker:
             [SamplingParams(**self._sampling, seed=seed) for _, _, seed in wanted],
             use_tqdm=False,
         )
-        replies = [
-            {
-                "row": row,
-                "text": output.outputs[0].text,
-                "tokens": len(output.outputs[0].token_ids),
-                "finish_reason": output.outputs[0].finish_reason,
-            }
-            for (row, _, _), output in zip(wanted, outputs, strict=True)
-        ]
-        return pa.Table.from_pylist(replies)
+        replies: dict[int, list[dict[str, Any]]] = {row["row"]: [] for row in rows}
+        for (row, _, _), output in zip(wanted, outputs, strict=True):
+            said = output.outputs[0]
+            replies[row].append({"text": said.text, "tokens": len(said.token_ids), "finish_reason": said.finish_reason})
+        # All replies to a question in one row: Ray Data may cut a large table in two.
+        return pa.Table.from_pylist([{"row": row, "replies": several} for row, several in replies.items()])
 
 
 def ask(
@@ -174,10 +170,7 @@ def _table(chunk: Sequence[Question]) -> pa.Table:
 
 
 def _by_row(table: pa.Table) -> Replies:
-    replies: dict[int, tuple[Reply, ...]] = {}
-    for one in table.to_pylist():
-        replies[one["row"]] = (*replies.get(one["row"], ()), Reply(one["text"], one["tokens"], one["finish_reason"]))
-    return replies
+    return {one["row"]: tuple(Reply(**reply) for reply in one["replies"]) for one in table.to_pylist()}
 
 
 def _quiet() -> None:

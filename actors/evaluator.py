@@ -117,21 +117,23 @@ async def sample(
 
     placement = place_engines(config)
     workers = RolloutWorkers(config, placement, asked.model_path, asked.eos_ids, LoadedWorker, warn)
-    writer = asyncio.create_task(flush_often())
+    writer = None
     try:
         await workers.start()
         progress(0, 0)
+        writer = asyncio.create_task(flush_often())
         async for batch in workers.generate(requests, version=0):
             finished += await _checked(batch, wanted, seeds, asked, pool)
             ended, tokens = ended + len(batch), tokens + sum(len(completion.token_ids) for completion in batch)
             if writer.done():
                 writer.result()  # a full disk, say
     finally:
-        writer.cancel()
-        flush()
+        if writer is not None:
+            writer.cancel()
         with suppress(RunError):  # the engines end with their places in any case
             await workers.stop()
         placement.release()
+        flush()
 
 
 async def _checked(

@@ -106,7 +106,7 @@ class Progress:
 
     @classmethod
     def read(cls, state: dict[str, Any]) -> "Progress":
-        intervals = {name: Interval(**state[name]) if state[name] else None for name in ("before", "after")}
+        intervals = {name: Interval(**state[name]) if state.get(name) else None for name in ("before", "after")}
         return cls(**(state | intervals | {"ahead": tuple(state.get("ahead", ()))}))
 
     def next_positions(self, count: int, start: int = 0) -> list[int]:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.console import Console
 
 from openrs_ray.checkpoints import run_lock
 from openrs_ray.config import Model, RunConfig
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
-from openrs_ray.errors import UserError
+from openrs_ray.errors import RunError, UserError
 from openrs_ray.evaluation.benchmarks import Benchmark, Task, fingerprint, load_tasks
 from openrs_ray.evaluation.check import WARM_UP, Answered, Check
 from openrs_ray.evaluation.figures import Figures, Samples, figures
@@ -86,7 +87,8 @@ class Harness:
         try:
             eos_ids, _ = check_model(config, subject.path)
         except UserError as error:
-            raise UserError(f"{error} (prompts are as long as the longest; --max-tokens bounds completions)") from error
+            bounds = "; --max-tokens bounds completions" if self.how.name == "robust" else ""
+            raise UserError(f"{error} (prompts are as long as the longest{bounds})") from error
         eos_ids = eos_ids or (tokenizer.eos_token_id,)
         asked = Asked(subject.path, eos_ids, tokenizer, response_prefix(prompts[0], tokenizer))
         return Prepared(subject, config, asked, tasks, CompletionStore(self.folder / subject.folder), self.how.samples)
@@ -145,6 +147,9 @@ class Harness:
         measured: dict[str, dict[str, Figures]] = {}
         with CheckPool(Check("boxed"), self.engines.rewards.processes, 5.0, 2.0, WARM_UP) as pool:
             for label, by_name in tables.items():
+                for name, table in by_name.items():
+                    if np.isnan(table.correct()).all():
+                        raise RunError(f"no answer of {label} to {name} could be judged: {self.folder} has the reasons")
                 measured[label] = {
                     name: figures(_samples(table, pool), _RESAMPLING_SEED) for name, table in by_name.items()
                 }

@@ -21,18 +21,20 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from launch.command import command
-from launch.evaluate import add_benchmark_options, sources
+from launch.evaluate import add_benchmark_options, positive, sources
 from launch.harness import Harness, Prepared, engines_for
-from launch.train import dry_run, supervised
-from openrs_ray.atomic import replacing
+from launch.train import check_run, dry_run, supervised
+from openrs_ray.atomic import read_json, replacing
 from openrs_ray.budget import ENDING, Budget, LimitReached
 from openrs_ray.config import RunConfig
+from openrs_ray.curation.texts import letters_key
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import Benchmark, Prompt, chosen
 from openrs_ray.evaluation.protocol import Protocol, protocol
 from openrs_ray.evaluation.report import interval_text, markdown, published, write
 from openrs_ray.evaluation.subject import Subject, policies_of, start_model
 from openrs_ray.ledger import Spent
+from openrs_ray.memory import check_fits, planned_gpu_bytes
 from openrs_ray.overrides import load_config
 from openrs_ray.prepared import prepare
 from openrs_ray.samples import Problem
@@ -41,6 +43,12 @@ RECIPES = Path(__file__).resolve().parent / "recipes"
 _HELD_OUT = "held_out"
 _DEADLINE_S = 48 * 3600.0
 """How long one model may be sampled."""
+_NONE_HELD_OUT = (
+    "a checkpoint is chosen on held-out problems that no benchmark has, and there are none: set evaluation.hold_out to how many "
+    "of the training problems to keep, or evaluation.path to others"
+)
+_IMPORTS_S = 20.0
+"""So old is the process that trains, at most, when it asks the same: what is enough here must be enough there."""
 
 
 @command
@@ -73,20 +81,17 @@ class Reproduction:
 
     def run(self) -> int:
         """Returns the exit code of the training where that is not 0."""
-        held_out = prepare(self.config).held_out  # every mistake in the recipe and the data is said first
-        if not held_out:
-            raise UserError(
-                "a checkpoint is chosen on held-out training problems: set evaluation.hold_out to how many, or evaluation.path"
-            )
+        held_out = self._check()
         self._part(1, "the start model on the benchmarks")
         with self._on_benchmarks.sitting([self._start]) as models:
+            unseen = self._unseen(held_out, models[0])
             self._on_benchmarks.sample(models)
         self._part(2, f"training, {self.config.run.steps} steps")
         if not self._trained() and (code := supervised(self.config, self.train, self.console)):
             return code
         checkpoints = list(self._policies().values())
-        self._part(3, f"{len(checkpoints)} checkpoints on {len(held_out)} held-out problems")
-        choosing = self._choosing(held_out)
+        self._part(3, f"{len(checkpoints)} checkpoints on {len(unseen)} held-out problems")
+        choosing = self._choosing(unseen)
         with choosing.sitting([*checkpoints, self._start]) as candidates:
             choosing.sample(candidates)
             choices = choosing.report(candidates)
@@ -102,6 +107,36 @@ class Reproduction:
         self.console.print(Markdown(markdown(content)))
         self._say(f"{folder}/report.md, report.json and report.html")
         return 0
+
+    def _check(self) -> tuple[Problem, ...]:
+        """The held-out problems. UserError for every mistake that training would find, since it comes hours later."""
+        from actors.placement import check_build, check_machine, connection, joins_cluster, place
+
+        check_run(self.config, resume=True)
+        gpu_bytes = planned_gpu_bytes(self.config, this_machine=not joins_cluster())
+        prepared = prepare(self.config)
+        check_fits(self.config, prepared.shape, gpu_bytes)
+        if joins_cluster():
+            with connection():
+                place(self.config).release()
+        else:
+            check_machine(self.config)
+            check_build(self.config)
+        if not prepared.held_out:
+            raise UserError(_NONE_HELD_OUT)
+        return prepared.held_out
+
+    def _unseen(self, held_out: Sequence[Problem], start: Prepared) -> list[Problem]:
+        """The held-out problems that no benchmark has: a choice on those would be one on the benchmark."""
+        asked = {letters_key(task.problem.text) for tasks in start.tasks.values() for task in tasks}
+        unseen = [problem for problem in held_out if letters_key(problem.text) not in asked]
+        if not unseen:
+            raise UserError(_NONE_HELD_OUT)
+        if len(unseen) < len(held_out):
+            self._say(
+                f"{len(held_out) - len(unseen)} held-out problems are in a benchmark, too, and have no say in the choice"
+            )
+        return unseen
 
     def _part(self, number: int, what: str) -> None:
         self._say(f"[{self.config.run.name}] part {number} of 4: {what}")
@@ -130,7 +165,7 @@ class Reproduction:
             temperature=self.config.evaluation.temperature,
             top_p=1.0,
             max_tokens=self.config.rollout.max_completion_tokens,
-            rules="boxed",
+            rules=self.config.rewards.extraction,
             prompt=Prompt("run", data=self.config.data),
         )
         benchmark = Benchmark(_HELD_OUT, "held-out training problems", str(source))
@@ -143,11 +178,11 @@ class Reproduction:
 
     def _trained(self) -> bool:
         """Whether the run has done its steps, or what is left of its limits is not enough for more of them."""
-        result = self.config.run.path / "result.json"
-        if result.exists() and json.loads(result.read_text(encoding="utf-8"))["step"] >= self.config.run.steps:
+        result = read_json(self.config.run.path / "result.json")
+        if result is not None and result["step"] >= self.config.run.steps:
             return True
         try:
-            Budget(self.config, age_s=0.0).check("start", "step", *ENDING)
+            Budget(self.config, age_s=_IMPORTS_S).check("start", "step", *ENDING)
         except LimitReached:
             if not self._policies():
                 raise
@@ -188,12 +223,12 @@ def best_checkpoint(checkpoints: Sequence[Subject], choices: dict[str, Any]) -> 
 
 def choice_table(choices: dict[str, Any], best: Subject, config: RunConfig) -> dict[str, Any]:
     """How every checkpoint did on the held-out problems; the evaluation's report shows it below its own tables."""
-    rows = [["", "accuracy [95 %]", "against the start model [95 %]", "p", "mean tokens", ""]]
+    rows = [["", "accuracy [95 %]", "against the start model [95 %]", "mean tokens", ""]]
     for label, by_name in choices["models"].items():
         figures, paired = by_name[_HELD_OUT], choices["against_start_model"].get(label, {}).get(_HELD_OUT)
-        against = [interval_text(paired["difference"], "+.1f"), f"{paired['p']:.3g}"] if paired else ["-", "-"]
+        against = interval_text(paired["difference"], "+.1f") if paired else "-"
         mark = "chosen" if label == best.label else ""
-        rows.append([label, interval_text(figures["average"]), *against, f"{figures['mean_tokens']:,.0f}", mark])
+        rows.append([label, interval_text(figures["average"]), against, f"{figures['mean_tokens']:,.0f}", mark])
     heading = f"Choice of the checkpoint, on {figures['problems']} held-out training problems x {figures['samples']}"
     return {"heading": f"{heading} (fidelity {config.fidelity})", "rows": rows}
 
@@ -207,9 +242,8 @@ def cost_table(costs: Sequence[Costs]) -> dict[str, Any]:
         dollars = f"{spent.dollars:,.2f}" if spent.dollars else "-"
         rows.append([cost.part, cost.data, f"{spent.hours:,.2f}", f"{spent.gpu_hours:,.2f}", dollars])
     for name, data, gpus, hours, dollars in published()["costs"]["rows"]:
-        gpu_hours = f"{gpus * hours:,}" if gpus and hours else "-"
-        rows.append([f"published: {name}", data, *("-" if v is None else f"{v:,}" for v in (hours,)), gpu_hours])
-        rows[-1].append("-" if dollars is None else f"{dollars:,}")
+        figures = (hours, hours and gpus * hours, dollars)
+        rows.append([f"published: {name}", data, *("-" if value is None else f"{value:,}" for value in figures)])
     return {"heading": f"Costs (published: {published()['costs']['source']})", "rows": rows}
 
 
@@ -224,7 +258,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("recipe", metavar="RECIPE", help="the name of one in launch/recipes (open-rs3), or a file")
     add_benchmark_options(parser)
     parser.add_argument(
-        "--held-out-samples", type=int, default=4, metavar="K", help="of each held-out problem (default: 4)"
+        "--held-out-samples", type=positive, default=4, metavar="K", help="of each held-out problem (default: 4)"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="say what the training would do and need, and start nothing"

@@ -1,7 +1,6 @@
 """`python -m launch.train RECIPE [--dotted.field VALUE ...] [--dry-run] [--resume] [--restart]`: the main job."""
 
 import asyncio
-import json
 import os
 import shlex
 import signal
@@ -10,13 +9,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from launch.command import command
-from openrs_ray.atomic import write_json
+from openrs_ray.atomic import read_json, write_json
 from openrs_ray.budget import ENDING, Budget
 from openrs_ray.checkpoints import CheckpointStore, run_lock
 from openrs_ray.config import RunConfig
@@ -85,15 +84,15 @@ def supervised(config: RunConfig, command: Sequence[str], console: Console) -> i
 
 def check_run(config: RunConfig, resume: bool) -> None:
     """UserError when the run has begun before and `resume` was not asked for, or the config does not continue it."""
-    saved = config.run.path / "config.json"
-    if not saved.exists():
+    before = read_json(config.run.path / "config.json")
+    if before is None:
         return
     if not resume:
         raise UserError(
             f"run {config.run.name} exists already in {config.run.path}: continue it with --resume, or choose another "
             "name with --run.name"
         )
-    check_resumable(_read_saved(saved), config)
+    check_resumable(before, config)
 
 
 def begin_run(config: RunConfig, prepared: "Prepared") -> None:
@@ -103,21 +102,13 @@ def begin_run(config: RunConfig, prepared: "Prepared") -> None:
         UserError: a run that is continued would no longer mean the same problems.
     """
     problems, fingerprint = config.run.path / "problems.json", prepared.fingerprint()
-    if problems.exists() and _read_saved(problems)["fingerprint"] != fingerprint:
+    if (known := read_json(problems)) and known["fingerprint"] != fingerprint:
         raise UserError(
             f"the problems in {config.data.path} or the prompts made of them have changed since run {config.run.name} began: "
             "restore them, or choose another run.name"
         )
     write_json(problems, {"fingerprint": fingerprint, "count": len(prepared.problems)})
     write_json(config.run.path / "config.json", config.model_dump(mode="json"))
-
-
-def _read_saved(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: restore it, or choose another name with --run.name") from error
-    return content
 
 
 def dry_run(config: RunConfig, console: Console) -> int:
@@ -145,8 +136,7 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
     from actors.trainer import RESULT, Progress
     from openrs_ray.memory import planned_gpu_bytes
 
-    result = config.run.path / RESULT
-    done = Progress.read(_read_saved(result)) if result.exists() else Progress()
+    done = Progress.read(read_json(config.run.path / RESULT) or {})
     if done.step >= config.run.steps and done.ended in (None, "steps"):
         console.print(_summary(config, done, Budget(config, age_s=0.0)))
         return 0

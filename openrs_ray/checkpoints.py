@@ -319,7 +319,7 @@ def run_lock(run_folder: Path) -> Iterator[None]:
             file.seek(0)
             owner = file.read().strip() or "another process"
             raise UserError(
-                f"Run {run_folder} is being driven by {owner}: wait for it, stop it, or choose another run.name."
+                f"Run {run_folder} is being driven by {owner}: wait for it, stop it, or choose another name or folder."
             ) from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

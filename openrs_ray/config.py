@@ -118,6 +118,8 @@ class Evaluation(Section):
             raise ValueError(
                 "evaluation.hold_out takes the held-out problems from data.path: leave out evaluation.path"
             )
+        if self.hold_out and self.problems is not None:
+            raise ValueError("evaluation.hold_out says how many problems there are: leave out evaluation.problems")
         return self
 
 

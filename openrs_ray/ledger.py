@@ -5,7 +5,6 @@
 Pauses between attempts, in which no GPU is held, are not counted. What was spent at one price stays spent at another.
 """
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -14,8 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from openrs_ray.atomic import write_json
-from openrs_ray.errors import UserError
+from openrs_ray.atomic import read_json, write_json
 
 FILE = "cost.json"
 _BEAT_S = 5.0
@@ -43,7 +41,7 @@ class Spent:
     @classmethod
     def read(cls, folder: Path) -> "Spent":
         """What the account in a folder says; nothing where there is none. UserError when it is damaged."""
-        return cls(**_read(folder / FILE).get("spent", {}))
+        return cls(**(read_json(folder / FILE) or {}).get("spent", {}))
 
 
 class Ledger:
@@ -66,7 +64,9 @@ class Ledger:
         Raises UserError when the account is damaged.
         """
         self._path, self._price, self._gpus, self._clock = folder / FILE, price, gpus, clock
-        self.notes: dict[str, Any] = {name: value for name, value in _read(self._path).items() if name != "spent"}
+        self.notes: dict[str, Any] = {
+            name: value for name, value in (read_json(self._path) or {}).items() if name != "spent"
+        }
         """What else stands in the file; plain data."""
         self._spent = Spent.read(folder)
         self._counted = clock() - age_s
@@ -97,13 +97,3 @@ class Ledger:
             self._spent = self._spent.plus(now - self._counted, self._gpus(), self._price)
             self._counted = now
             return self._spent
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: restore it, or choose another name for the run") from error
-    return content

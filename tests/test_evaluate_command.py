@@ -95,6 +95,9 @@ MISTAKES = {
     "longer than the model": (["--max-tokens", "9000"], "--max-tokens"),
     "unknown field": (["--rollout.max_sequence", "3"], "rollout.max_sequences"),
     "unknown option": (["--sample", "3"], "sample"),
+    "no benchmark": (["--benchmarks", ","], "--benchmarks names none"),
+    "below zero": (["--temperature", "-1"], "--temperature is -1"),
+    "above one": (["--top-p", "2"], "--top-p is 2"),
     "biased field": (["--rollout.top_p", "0.9"], "biases the ratio"),
 }
 

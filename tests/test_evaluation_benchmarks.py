@@ -1,6 +1,7 @@
 """Benchmarks of every shape, the checker on their golds, classes of answers, what is kept on disk, and the tables."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,13 @@ def test_stuffed_answers_are_wrong_and_end_in_time(pool: CheckPool[Answered]) ->
     )
 
 
+@pytest.mark.parametrize("answer", ["9^{9^{9^{9}}}", "(" * 300 + "1" + ")" * 300, "1E999999999", "9" * 5000])
+def test_what_is_too_large_to_read_is_wrong_with_a_tolerance_too(answer: str) -> None:
+    started = time.monotonic()
+    assert verdict(rf"so </think> \boxed{{{answer}}}", "4.2", tolerance=0.1) is Status.WRONG
+    assert time.monotonic() - started < 1
+
+
 JOINED = [
     *("{0} {1}", "{0}; {1}", "{0}, {1}", "{0}/{1}", "{0} : {1}", "{0}={1}", "x={0}={1}", "{0}|{1}", "{0} & {1}"),
     *("{0} or {1}", "({0}, {1})", "[{0}, {1}]", "{0} < x < {1}", "${0}$ ${1}$", "{0} ({1})", "{0}\n{1}"),
@@ -305,10 +313,12 @@ def test_published_values() -> None:
     paper, again = (published()[table]["scores"] for table in ("paper", "independent"))
     assert paper["Open-RS3"] == {"aime24": 46.7, "math500": 84.4, "amc23": 72.5, "minerva": 26.8, "olympiadbench": 51.3}
     assert again["Open-RS3"]["aime24"] == [29.7, 4.6]
-    assert published_name("knoveleng/Open-RS3") == published_name("mine", "open-rs3") == "Open-RS3"
+    assert published_name("knoveleng/Open-RS3") == published_name("open-rs3") == "Open-RS3"
     assert published_name("/models/DeepSeek-R1-Distill-Qwen-1.5B/") == "DeepSeek-R1-Distill-Qwen-1.5B"
     assert published_name("agentica-org/DeepScaleR-1.5B-Preview") == "DeepScaleR-1.5B"
-    assert published_name("toy", "quickstart") is None
+    assert published_name("open-rs3-published") is None
+    assert published_name("open-rs3-published", begins=True) == "Open-RS3"
+    assert published_name("quickstart", begins=True) is None
 
 
 def test_tables_show_all_sides(tmp_path: Path) -> None:
@@ -339,3 +349,9 @@ def test_tables_show_all_sides(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "report.json").read_text()) == content
     widths = {line.count("|") for line in text.split("## ")[1].splitlines() if line.startswith("|")}
     assert widths == {3}
+
+
+def test_a_known_name_means_all_of_its_problems(tmp_path: Path) -> None:
+    (tmp_path / "few.jsonl").write_text(json.dumps({"problem": "3+4", "answer": "7"}) + "\n")
+    with pytest.raises(UserError, match="aime24 has 30 problems but .* has 1: give it another name"):
+        load_tasks(*chosen(["aime24"], {"aime24": str(tmp_path / "few.jsonl")}), Prompt("plain"), make_tokenizer())

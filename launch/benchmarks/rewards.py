@@ -22,7 +22,7 @@ from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.records import JudgeItem
 from openrs_ray.samples import Status
 
-POISON = r"9^{9^{9^{9}}}+x"
+POISON = r"\left(10^9 x^0\right)!"
 DEADLINE_S = 5.0
 _RESTART_S = 3.0
 

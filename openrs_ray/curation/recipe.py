@@ -164,7 +164,7 @@ Stage = Annotated[Boxed | Duplicates | Overlaps | Solved | Judged | Mix, Field(d
 
 
 class Engines(Section):
-    """Where models run. Nothing here changes what comes out, so all of it may change when a curation goes on."""
+    """Where models run. Nothing here changes what is asked or a seed, so all of it may change when a curation goes on."""
 
     device: Literal["auto", "gpu", "cpu"] = "auto"
     """What the engines run on (auto: on GPUs where there are any)."""

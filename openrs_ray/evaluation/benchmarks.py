@@ -30,7 +30,7 @@ class Benchmark:
     """Hub id, or a local file."""
     split: str = "train"
     problems: int | None = None
-    """How many there are, where that is known."""
+    """How many there are, where that is known: the published figures are of so many."""
 
 
 KNOWN = {
@@ -86,8 +86,10 @@ class Task:
 def chosen(names: Sequence[str], sources: dict[str, str]) -> list[Benchmark]:
     """The benchmarks by name; `sources` gives local files (or other Hub ids) in place of, or beside, the known ones.
 
-    Raises UserError for a name that is neither known nor given a source, or a source that no name asks for.
+    Raises UserError for no name, one that is neither known nor given a source, or a source that no name asks for.
     """
+    if not names:
+        raise UserError(f"--benchmarks names none: known are {', '.join(KNOWN)}")
     unknown = [name for name in names if name not in KNOWN and name not in sources]
     if unknown:
         raise UserError(
@@ -113,6 +115,11 @@ def load_tasks(benchmark: Benchmark, prompt: Prompt, tokenizer: PreTrainedTokeni
             f"; give a local copy with --data {benchmark.name}=FILE" if benchmark == KNOWN.get(benchmark.name) else ""
         )
         raise UserError(f"benchmark {benchmark.name}: {error}{hint}") from error
+    if benchmark.problems not in (None, len(rows)):
+        raise UserError(
+            f"benchmark {benchmark.name} has {benchmark.problems} problems but {benchmark.source} has {len(rows)}: give it "
+            f"another name, such as --benchmarks my-{benchmark.name} --data my-{benchmark.name}=FILE"
+        )
     texts = [str(_cell(row, _PROBLEM_COLUMNS, number, benchmark)) for number, row in enumerate(rows, start=1)]
     golds = [_gold(row, number, benchmark) for number, row in enumerate(rows, start=1)]
     asked = [prompt.template.replace("{problem}", text) for text in texts]

@@ -1,7 +1,7 @@
 """What an evaluation counts as correct, as the checking processes run it.
 
-Two rules: `boxed` is the one of training (the last box after the reasoning, and nothing else), `published` the one of the
-authors' harness (anywhere in the whole output, the box first).
+Three rules: `boxed` and `any` are those of training (the last box after the reasoning, and nothing else; or the whole output as
+math-verify reads it), `published` the one of the authors' harness (anywhere in the whole output, the box first).
 """
 
 import time
@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
-from openrs_ray.rewards.accuracy import check_answer
+from openrs_ray.rewards.accuracy import check_answer, is_readable
+from openrs_ray.rewards.records import Extraction
 from openrs_ray.samples import Status, Verdict
 
-Rules = Literal["boxed", "published"]
+Rules = Literal["boxed", "any", "published"]
 
 _PUBLISHED_EXTRACTION = (ExprExtractionConfig(), LatexExtractionConfig(boxed_match_priority=0))
 _PUBLISHED_DIGITS = 5
@@ -44,12 +45,12 @@ class Check:
 
     def __call__(self, item: Answered) -> Verdict:
         start = time.perf_counter()
-        status, answer = _published(item) if self.rules == "published" else _boxed(item)
+        status, answer = _published(item) if self.rules == "published" else _ours(item, self.rules)
         return Verdict(status, {}, None, answer, seconds=time.perf_counter() - start)
 
 
-def _boxed(item: Answered) -> tuple[Status, str | None]:
-    status, answer = check_answer(item.text, item.gold, "boxed")
+def _ours(item: Answered, extraction: Extraction) -> tuple[Status, str | None]:
+    status, answer = check_answer(item.text, item.gold, extraction)
     if status is Status.UNPARSEABLE_GOLD:
         status = Status.WRONG if answer else Status.NO_ANSWER
     if status is Status.WRONG and item.tolerance is not None and answer is not None:
@@ -71,6 +72,8 @@ def _published(item: Answered) -> tuple[Status, str | None]:
 
 def _value(answer: str) -> float | None:
     """The number that an answer is, if it is one."""
+    if not is_readable(answer):
+        return None
     found: Sequence[Any] = parse(f"${answer.strip('$')}$", parsing_timeout=None)
     try:
         return float(found[0]) if found else None

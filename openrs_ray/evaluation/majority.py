@@ -1,7 +1,7 @@
 """Which wrong answers to a problem are the same answer: the classes that a majority vote counts.
 
 All correct answers are one class, that of the gold. Wrong ones are compared with each other by the checker, which is the
-only judge of equality here; two answers of which neither order can be judged in time are different.
+only judge of equality here; two answers that cannot be compared in time are different.
 """
 
 from collections.abc import Sequence

@@ -54,12 +54,17 @@ def protocol(
     `robust` asks as a run's own prompt does where there is a run, else with the paper's.
 
     Raises:
-        UserError: something was asked of `as_published`, which has nothing to choose, or a run's prompt without a run.
+        UserError: a value is out of bounds; something was asked of `as_published`, which has nothing to choose; or a run's
+            prompt without a run.
     """
     asked = {"samples": samples, "temperature": temperature, "top-p": top_p, "max-tokens": max_tokens, "prompt": prompt}
     given = [f"--{key}" for key, value in asked.items() if value is not None and (key, value) != ("samples", 1)]
     if name == "as_published" and given:
         raise UserError(f"protocol as_published leaves nothing to choose: leave out {', '.join(given)}, or take robust")
+    if temperature is not None and temperature < 0:
+        raise UserError(f"--temperature is {temperature:g}; allowed: 0 (greedy) or more")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise UserError(f"--top-p is {top_p:g}; allowed: above 0, up to 1")
     if prompt == "run" and run is None:
         raise UserError("--prompt run needs a run: give paper or plain")
     chosen: PromptName = prompt or ("run" if run is not None and name == "robust" else "paper")

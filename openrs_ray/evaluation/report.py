@@ -30,16 +30,17 @@ def published() -> dict[str, Any]:
     return content
 
 
-def published_name(*names: str) -> str | None:
-    """The model of the published tables that one of these names (a Hub id, a path, a run's name) means, if any.
+def published_name(name: str, begins: bool = False) -> str | None:
+    """The model of the published tables that a name (a Hub id, a path, a run's name) means, if any.
 
-    Example: published_name("knoveleng/Open-RS3") == published_name("open-rs3") == "Open-RS3"
+    `begins`: also where the name only begins with it, as that of a run may.
+
+    Example: published_name("knoveleng/Open-RS3") == published_name("open-rs3-again", begins=True) == "Open-RS3"
     """
-    for name in names:
-        last = _plain(name.rstrip("/").rpartition("/")[2])
-        for known in published()["independent"]["scores"]:
-            if last == _plain(known):
-                return str(known)
+    last = _plain(name.rstrip("/").rpartition("/")[2])
+    for known in published()["independent"]["scores"]:
+        if last == _plain(known) or (begins and last.startswith(_plain(known))):
+            return str(known)
     return None
 
 
@@ -139,7 +140,7 @@ def _accuracy_rows(content: dict[str, Any], names: Sequence[str]) -> Cells:
     rows: Cells = []
     for model, figures in content["models"].items():
         rows.append([f"{model}: avg@k [95 %]", *(interval_text(figures[name]["average"]) for name in names)])
-        if any(figures[name]["one_run"] is not None for name in names):
+        if any(figures[name]["samples"] > 1 for name in names):
             rows.append(
                 ["- same problems, other samples", *(interval_text(figures[name]["sampling"]) for name in names)]
             )
@@ -186,7 +187,8 @@ def _notes(content: dict[str, Any]) -> list[str]:
         f"Protocol {settings['protocol']}: prompt {settings['prompt']}, temperature {settings['temperature']:g}, top-p "
         f"{settings['top_p']:g}, at most {settings['max_tokens']:,} tokens, answers by the rules {settings['rules']!r}; seed "
         f"{seeds['sampling']} for sampling, {seeds['resampling']} for intervals and tests.",
-        "Intervals of avg@k, pass@k and maj@k are over problems; k is the number of samples of each problem.",
+        "Intervals of avg@k, pass@k and maj@k are over problems; k is the number of samples of each problem. Of pass@k those are "
+        "left out that have a sample which could not be judged.",
         "p: sign-flip permutation test over problems, two-sided; corrected by Holm over the benchmarks.",
         "A completion whose check timed out or failed is left out (not judged), never counted as wrong.",
         *(

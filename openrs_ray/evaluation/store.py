@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from openrs_ray.atomic import replacing, write_json
+from openrs_ray.atomic import read_json, replacing, write_json
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import Task
 from openrs_ray.samples import Completion, Status, Verdict
@@ -96,23 +96,18 @@ class CompletionStore:
             UserError: the folder was filled with other settings, or a benchmark in it has other problems.
         """
         path = self.folder / "settings.json"
-        known: dict[str, Any] = {"settings": settings, "benchmarks": {}, "sittings": 0}
-        if path.exists():
-            try:
-                known = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise UserError(f"{path} is damaged: restore it, or choose another --folder") from error
+        known = read_json(path) or {"settings": settings, "benchmarks": {}, "sittings": 0}
         for name, value in settings.items():
             if known["settings"].get(name) != value:
                 raise UserError(
                     f"{self.folder} holds completions with {name} {json.dumps(known['settings'].get(name))}, not "
-                    f"{json.dumps(value)}: choose another --folder"
+                    f"{json.dumps(value)}: evaluate into another folder"
                 )
         for name, value in fingerprints.items():
             if known["benchmarks"].get(name, value) != value:
                 raise UserError(
                     f"the problems, golds or prompts of benchmark {name} are not those of the completions in {self.folder}: "
-                    "restore them, or choose another --folder"
+                    "restore them, or evaluate into another folder"
                 )
         self._sitting = known["sittings"] + 1
         self._next = max((int(file.stem.rpartition("-")[2]) + 1 for file in self._files("*")), default=0)

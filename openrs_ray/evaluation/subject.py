@@ -90,7 +90,7 @@ def policies_of(run_folder: Path, name: str) -> dict[int, Subject]:
     checkpoints = CheckpointStore(run_folder / "checkpoints").checkpoints()
     kept = {checkpoint.step: checkpoint.policy for checkpoint in checkpoints if any(checkpoint.policy.glob("*"))}
     return {
-        step: Subject(f"{name}, step {step}", f"step-{step:06d}", str(policy), published_name(name))
+        step: Subject(f"{name}, step {step}", f"step-{step:06d}", str(policy), published_name(name, begins=True))
         for step, policy in sorted(kept.items())
     }
 

@@ -25,7 +25,7 @@ logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its ti
 MAX_ANSWER_CHARACTERS = 1000
 MAX_ANSWER_NESTING = 10
 MAX_ANSWER_EXPONENT = 100_000
-MAX_ANSWER_FACTORIAL = 10_000
+MAX_ANSWER_FACTORIAL = 100_000
 MAX_ANSWER_SUBSCRIPTS = 20
 """An answer longer, or with deeper brackets, a larger exponent or factorial, or more subscripts than this is wrong unread: real
 ones stay far below, and the parser takes seconds from there on (degenerate completions would otherwise be timeouts, and
@@ -38,9 +38,9 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(?:\.[0-9]+)?(?:/
 _FRACTION = re.compile(r"\\[dt]?frac\{([0-9]+)\}\{([0-9]+)\}")
 _POWER = re.compile(r"(?:\^|(?<=[0-9.])[eE][+-]?)(?:\\left|[{(\s])*([0-9]+)(?:\s*\^(?:\\left|[{(\s])*([0-9]+))?")
 _SCIENTIFIC = re.compile(r"([+-]?[0-9]+(?:\.[0-9]*)?)[eE]([+-]?[0-9]+)")
-_FACTORIAL = re.compile(r"([0-9]+|[)\]}])\s*!")
-_GROWING = re.compile(r"[\^!]|[0-9]{5}")
-_BINOMIAL = re.compile(r"\\[dt]?binom")
+_FACTORIAL = re.compile(r"(?:([0-9]+)|([)\]}]))\s*!")
+_BINOMIAL = re.compile(r"\\[dt]?binom\s*\{((?:[^{}]|\{[^{}]*\})*)\}\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
 _AROUND_OPERATOR = re.compile(r"\s*([-+*/=<>,])\s*")
 _MAX_NUMBER_CHARACTERS = 100
 _DELIMITED = re.compile(r"(?<!\\)\$|\\\(|\\\[|\\boxed")
@@ -98,7 +98,7 @@ def _check_boxed(text: str, gold: tuple[str, ...], comparison: Comparison) -> tu
 
 def _check_any(text: str, gold: tuple[str, ...], comparison: Comparison) -> tuple[Status, str | None]:
     parsed = _parse(text)
-    if _is_bare(text) and _is_readable(text):
+    if _is_bare(text) and is_readable(text):
         # The text is nothing but an answer, as in files of extracted answers: read it as one too.
         as_it_stands = any(_equal(_parse(g), parsed, comparison) for g in gold)
         if as_it_stands or _compare(text, gold, comparison) is Status.CORRECT:
@@ -113,7 +113,7 @@ def _compare(answer: str, gold: tuple[str, ...], comparison: Comparison) -> Stat
     """Status of an extracted answer, the cheap comparisons first."""
     if any(_squeeze(answer) == _squeeze(g) for g in gold):
         return Status.CORRECT
-    if not _is_readable(answer):
+    if not is_readable(answer):
         return Status.WRONG
     number, gold_numbers = _number(answer), [_number(g) for g in gold]
     if number is not None and number in gold_numbers:
@@ -152,7 +152,7 @@ def _is_bare(text: str) -> bool:
     return not (" " in text and _WORD.search(_TEXT_GROUP.sub("", text)))
 
 
-def _is_readable(answer: str) -> bool:
+def is_readable(answer: str) -> bool:
     """Whether an answer is short, flat and small enough to be parsed."""
     if len(answer) > MAX_ANSWER_CHARACTERS:
         return False
@@ -172,14 +172,27 @@ def _has_huge_power(answer: str) -> bool:
 
 
 def _has_huge_factorial(answer: str) -> bool:
-    """Whether a factorial or binomial is, or may be, of a number beyond the limit."""
-    if _BINOMIAL.search(answer) and _GROWING.search(answer):
-        return True
-    for found in _FACTORIAL.finditer(answer):
-        of = found[1]
-        if int(of) > MAX_ANSWER_FACTORIAL if of.isdigit() else _GROWING.search(answer, 0, found.start()):
-            return True
-    return False
+    """Whether a factorial, or a binomial, is of a number beyond the limit, or of a number that may be."""
+    of = [found[1] or _inside(answer, found.end(2) - 1) for found in _FACTORIAL.finditer(answer)]
+    return any(map(_is_huge_number, [*of, *(part for parts in _BINOMIAL.findall(answer) for part in parts)]))
+
+
+def _is_huge_number(text: str) -> bool:
+    """Whether a text without variables holds a number beyond the limit, a power or a factorial."""
+    text = _COMMAND.sub(" ", text)
+    if re.search(r"[^\W\d_]", text):
+        return False  # of something unknown: nothing is worked out
+    return "^" in text or "!" in text or any(int(n) > MAX_ANSWER_FACTORIAL for n in re.findall("[0-9]+", text))
+
+
+def _inside(answer: str, end: int) -> str:
+    """What stands in the bracket that closes at `end`."""
+    depth = 0
+    for start in range(end, -1, -1):
+        depth += (answer[start] in ")]}") - (answer[start] in "([{")
+        if not depth:
+            return answer[start + 1 : end]
+    return answer[:end]
 
 
 def _parse_answer(answer: str) -> Parsed:
@@ -198,7 +211,7 @@ def _parse_answer(answer: str) -> Parsed:
 @lru_cache(maxsize=4096)
 def _parse_gold(gold: str) -> Parsed:
     """What a gold answer says; empty when it is not readable."""
-    return _parse_answer(gold) if _is_readable(gold) else []
+    return _parse_answer(gold) if is_readable(gold) else []
 
 
 def _parse(text: str) -> Parsed:

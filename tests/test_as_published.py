@@ -1,0 +1,56 @@
+"""`fidelity: as_published` with real engines and a real learner: what the authors ran, held to their formulas."""
+
+import math
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from commands import finish, start, tail
+from tiny import naive_logprobs, naive_model
+
+from openrs_ray.builtin import resolve_model
+from openrs_ray.metrics import read_metrics
+from openrs_ray.toy.tokenizer import make_tokenizer
+
+STEPS, TEMPERATURE = 2, 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.cpu_engine
+def test_two_steps_as_the_authors_ran_them(tmp_path: Path) -> None:
+    fields = {
+        "fidelity": "as_published",
+        "run.folder": tmp_path,
+        "run.steps": STEPS,
+        "evaluation.path": "null",
+        "rollout.temperature": TEMPERATURE,
+        "rewards.weights": "{cosine: 2.0, format: 1.0}",
+        "rewards.cosine.max_length": 40,
+        "loss.kl_beta": 0.04,
+    }
+    arguments = [word for name, value in fields.items() for word in (f"--{name}", str(value))]
+    log = tmp_path / "log"
+    assert finish(start(["launch/recipes/quickstart.yaml", *arguments], log), log) == 0, tail(log)
+
+    metrics = list(read_metrics(tmp_path / "quickstart"))
+    # Sampled at 0.5; sampler and learner would differ much more if one of them still divided by it.
+    assert [line["step"] for line in metrics] == [1, 2] and all(line["mismatch_kl"] < 1e-6 for line in metrics)
+
+    rows = pq.read_table(sorted((tmp_path / "quickstart" / "completions").glob("*.parquet"))).to_pylist()
+    assert len(rows) == STEPS * 256
+    for row in rows:
+        rewards = dict(row["rewards"])
+        wave = 0.5 * (1 + math.cos(math.pi * len(row["text"]) / 40))  # not clamped: some are longer
+        expected = 0.5 + 0.5 * wave if row["status"] == "correct" else -0.5 + 0.5 * wave
+        assert rewards["cosine"] == pytest.approx(expected, abs=1e-6), row
+        assert rewards["format"] == float(row["text"].count("\n</think>\n") == 1)
+    assert any(len(row["text"]) > 40 for row in rows) and {row["status"] for row in rows} >= {"correct", "wrong"}
+
+    # The sampler's own figures are those of temperature 1: by transformers, on the start model.
+    model, tokenizer = naive_model(Path(resolve_model("toy"))), make_tokenizer()
+    for row in [row for row in rows if row["step"] == 1][:8]:
+        prompt = tokenizer.apply_chat_template(
+            [{"role": "user", "content": row["problem"]}], add_generation_prompt=True, return_dict=False
+        )
+        found = naive_logprobs(model, tuple(prompt), row["token_ids"]).detach().tolist()
+        assert row["logprobs"] == pytest.approx(found, abs=1e-3)
