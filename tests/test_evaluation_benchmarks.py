@@ -353,5 +353,5 @@ def test_tables_show_all_sides(tmp_path: Path) -> None:
 
 def test_a_known_name_means_all_of_its_problems(tmp_path: Path) -> None:
     (tmp_path / "few.jsonl").write_text(json.dumps({"problem": "3+4", "answer": "7"}) + "\n")
-    with pytest.raises(UserError, match="aime24 has 30 problems but .* has 1: give it another name"):
+    with pytest.raises(UserError, match=r"aime24 has 30 problems but .* has 1: give it another name"):
         load_tasks(*chosen(["aime24"], {"aime24": str(tmp_path / "few.jsonl")}), Prompt("plain"), make_tokenizer())
