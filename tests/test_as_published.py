@@ -40,11 +40,12 @@ def test_two_steps_as_the_authors_ran_them(tmp_path: Path) -> None:
     assert len(rows) == STEPS * 256
     for row in rows:
         rewards = dict(row["rewards"])
-        wave = 0.5 * (1 + math.cos(math.pi * len(row["text"]) / 40))  # not clamped: some are longer
+        length = len(row["text"].removeprefix("<think>"))  # which the template writes, not the model
+        wave = 0.5 * (1 + math.cos(math.pi * length / 40))  # not clamped: some are longer
         expected = 0.5 + 0.5 * wave if row["status"] == "correct" else -0.5 + 0.5 * wave
         assert rewards["cosine"] == pytest.approx(expected, abs=1e-6), row
         assert rewards["format"] == float(row["text"].count("\n</think>\n") == 1)
-    assert any(len(row["text"]) > 40 for row in rows) and {row["status"] for row in rows} >= {"correct", "wrong"}
+    assert any(len(row["text"]) > 47 for row in rows) and {row["status"] for row in rows} >= {"correct", "wrong"}
 
     # The sampler's own figures are those of temperature 1: by transformers, on the start model.
     model, tokenizer = naive_model(Path(resolve_model("toy"))), make_tokenizer()
