@@ -43,6 +43,7 @@ def arguments(runs: Path, benchmark: Path) -> list[str]:
         "run.name": "toy-paper",
         "run.steps": STEPS,
         "evaluation.path": "null",
+        "evaluation.problems": "null",
         "evaluation.hold_out": HELD_OUT,
         "rollout.problems_per_step": 16,
         "checkpoint.every_steps": KEPT,
