@@ -68,8 +68,11 @@ MISTAKES = {
     "unknown field": (["quickstart", "--learner.rate", "1"], "learner.rate"),
     "missing benchmark": (["quickstart", "--benchmarks", "sums"], "--data sums=FILE"),
     "nothing to train on": (
-        ["quickstart", "--evaluation.path", "null", "--evaluation.hold_out", "1000000"],
-        "hold_out",
+        [
+            *("quickstart", "--evaluation.path", "null", "--evaluation.problems", "null"),
+            *("--evaluation.hold_out", "1000000"),
+        ],
+        "usable problems besides the",
     ),
 }
 
