@@ -22,9 +22,10 @@ from typing import Any
 
 from actors.ahead import GroupsAhead
 from actors.batch import Drawn
-from actors.trainer import COLLECTED, Trainer, check_judged, step_times
+from actors.trainer import COLLECTED, Trainer
 from openrs_ray.errors import RunError
 from openrs_ray.samples import Group, Problem, age_metrics
+from openrs_ray.step_figures import check_judged, step_times
 
 
 class OverlappedTrainer(Trainer):

@@ -19,10 +19,9 @@ changes nothing. A rollout worker that is lost is the crew's business (`actors.c
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,17 +47,16 @@ from openrs_ray.config import RunConfig
 from openrs_ray.data.order import Order
 from openrs_ray.display import RunDisplay, StepFigures
 from openrs_ray.errors import RunError, UserError
-from openrs_ray.grpo import spread
 from openrs_ray.intervals import Interval, mean_interval
 from openrs_ray.metrics import MetricsLog
 from openrs_ray.prepared import Prepared
+from openrs_ray.progress import RESULT, Progress
 from openrs_ray.record import CompletionRecord, read_groups
 from openrs_ray.samples import Group, Problem, Status, age_metrics
 from openrs_ray.seeds import completion_seed
+from openrs_ray.step_figures import check_judged, check_mismatch, correctness, step_metrics, step_times
 
 T = TypeVar("T")
-
-RESULT = "result.json"
 
 _REBUILDS = 6
 """So often in a row a lost learner is rebuilt for the same piece of work."""
@@ -73,59 +71,6 @@ COLLECTED: tuple[Work, ...] = ("learn", "resume", *ENDING)
 
 class Stopped(Exception):
     """Somebody asked the run to stop; what can be resumed has been saved."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where the run is after a whole number of steps; saved with every checkpoint.
-
-    Example: Progress(step=50, position=600, tokens=1_834_112, seconds=4000.0, before=Interval(0.48, 0.44, 0.52), after=None)
-    """
-
-    step: int = 0
-    position: int = 0
-    """All positions below have been trained on or replaced; the next step starts here."""
-    ahead: tuple[int, ...] = ()
-    """Positions above it of which that is true already, in order; none where all steps were synchronous."""
-    tokens: int = 0
-    """Sampled completion tokens."""
-    correct: int = 0
-    """Correct completions."""
-    seconds: float = 0.0
-    """Wall time of all steps, over all attempts."""
-    before: Interval | None = None
-    """Held-out accuracy of the start model."""
-    after: Interval | None = None
-    """Held-out accuracy after the last step of the run, or before a limit of `cost` ended it."""
-    evaluated: int | None = None
-    """The last step whose policy was evaluated."""
-    held_out: int = 0
-    """Problems that accuracy was measured on."""
-    ended: Ended | None = None
-    """What ended the run: its steps are done, or a limit of `cost` was reached; None while it goes on."""
-
-    @classmethod
-    def read(cls, state: dict[str, Any]) -> "Progress":
-        intervals = {name: Interval(**state[name]) if state.get(name) else None for name in ("before", "after")}
-        return cls(**(state | intervals | {"ahead": tuple(state.get("ahead", ()))}))
-
-    def next_positions(self, count: int, start: int = 0) -> list[int]:
-        """The first `count` positions from `start` on that have been neither trained on nor replaced."""
-        positions: list[int] = []
-        position = max(start, self.position)
-        while len(positions) < count:
-            if position not in self.ahead:
-                positions.append(position)
-            position += 1
-        return positions
-
-    def used(self, positions: Iterable[int]) -> "Progress":
-        """With these positions trained on or replaced, too."""
-        position, ahead = self.position, {*self.ahead, *positions}
-        while position in ahead:
-            ahead.remove(position)
-            position += 1
-        return replace(self, position=position, ahead=tuple(sorted(ahead)))
 
 
 class Trainer:
@@ -544,67 +489,3 @@ class Trainer:
 def probe_batch(problems: Sequence[Problem], size: int = 4) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """The first prompts, each cut after its first token: every later token is scored by learner and engines."""
     return [(problem.prompt_ids[:1], problem.prompt_ids[1:]) for problem in problems[:size]]
-
-
-def correctness(groups: Sequence[Group]) -> np.ndarray:
-    """float64 [problems, samples]: 1 correct, 0 wrong or no answer, NaN not judged."""
-    return np.array(
-        [[float(v.status is Status.CORRECT) if v.status.judged else np.nan for v in group.verdicts] for group in groups]
-    )
-
-
-def step_times(collect_s: float, train_s: float, push_s: float, step_s: float) -> dict[str, float]:
-    """Seconds of a step's parts, and the share of the step in which each side had nothing to do."""
-    return {
-        "collect_s": collect_s,
-        "train_s": train_s,
-        "push_s": push_s,
-        "step_s": step_s,
-        "rollout_wait_share": 1 - (collect_s + push_s) / step_s,
-        "learner_wait_share": 1 - (train_s + push_s) / step_s,
-    }
-
-
-def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Figures of the sampled and judged completions of a step, replaced ones too. Means are over judged completions."""
-    verdicts = [verdict for group in groups for verdict in group.verdicts]
-    completions = [completion for group in groups for completion in group.completions]
-    statuses = Counter(verdict.status for verdict in verdicts)
-    judged = [verdict for verdict in verdicts if verdict.reward is not None]
-    lengths = np.array([len(completion.token_ids) for completion in completions])
-    mean = {name: float(np.mean([v.rewards[name] for v in judged])) for name in (judged[0].rewards if judged else ())}
-    return {
-        "reward": float(np.mean([verdict.reward for verdict in judged])) if judged else float("nan"),
-        **{f"reward_{name}": value for name, value in mean.items()},
-        "accuracy": statuses[Status.CORRECT] / max(1, len(judged)),
-        "no_answer_share": statuses[Status.NO_ANSWER] / max(1, len(judged)),
-        "timeouts": float(statuses[Status.TIMEOUT]),
-        "errors": float(statuses[Status.ERROR]),
-        "unparseable_golds": float(statuses[Status.UNPARSEABLE_GOLD]),
-        "groups_with_spread": float(spread(np.stack([group.rewards() for group in groups])).sum()),
-        "truncated_share": float(np.mean([completion.truncated for completion in completions])),
-        "sampled_tokens": float(lengths.sum()),
-        "mean_length": float(lengths.mean()),
-        "max_length": float(lengths.max()),
-    }
-
-
-def check_judged(groups: Sequence[Group], step: int, limit: float) -> None:
-    """RunError when too many checks ended without judgement: their completions are left out, never counted as wrong."""
-    statuses = Counter(verdict.status for group in groups for verdict in group.verdicts)
-    unjudged = statuses[Status.TIMEOUT] + statuses[Status.ERROR]
-    if unjudged > limit * statuses.total():
-        raise RunError(
-            f"in step {step}, {statuses[Status.TIMEOUT]} checks timed out and {statuses[Status.ERROR]} failed of "
-            f"{statuses.total()}, more than rewards.max_unjudged_share ({limit:g}): raise rewards.deadline_s or "
-            "rewards.memory_gib, or look at the details in the record"
-        )
-
-
-def check_mismatch(mismatch: float, step: int, limit: float) -> None:
-    """RunError when the learner's log-probabilities of the sampled tokens are not those of the sampler."""
-    if not mismatch <= limit:  # NaN fails too
-        raise RunError(
-            f"in step {step} learner and sampler disagree about the sampled tokens (k3 divergence {mismatch:.3g} per token, "
-            f"more than push.max_mismatch_kl {limit:g}): the engines do not sample from the policy that is trained"
-        )

@@ -37,6 +37,7 @@ from openrs_ray.ledger import Spent
 from openrs_ray.memory import check_fits, planned_gpu_bytes
 from openrs_ray.overrides import load_config
 from openrs_ray.prepared import prepare
+from openrs_ray.progress import RESULT
 from openrs_ray.samples import Problem
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
@@ -178,7 +179,7 @@ class Reproduction:
 
     def _trained(self) -> bool:
         """Whether the run has done its steps, or what is left of its limits is not enough for more of them."""
-        result = read_json(self.config.run.path / "result.json")
+        result = read_json(self.config.run.path / RESULT)
         if result is not None and result["step"] >= self.config.run.steps:
             return True
         try:

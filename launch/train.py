@@ -22,10 +22,10 @@ from openrs_ray.config import RunConfig
 from openrs_ray.display import RunDisplay, summary_table
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.overrides import check_resumable, dry_run_text, help_text, load_config
+from openrs_ray.progress import RESULT, Progress
 
 if TYPE_CHECKING:
     from actors.placement import Placement
-    from actors.trainer import Progress
     from openrs_ray.prepared import Prepared
 
 
@@ -133,7 +133,6 @@ def dry_run(config: RunConfig, console: Console) -> int:
 def _train(config: RunConfig, command: Command, console: Console) -> int:
     # Heavy imports come late: a mistake in the recipe is said at once.
     from actors.placement import check_build, check_machine, connection, joins_cluster, place
-    from actors.trainer import RESULT, Progress
     from openrs_ray.memory import planned_gpu_bytes
 
     done = Progress.read(read_json(config.run.path / RESULT) or {})
@@ -188,7 +187,7 @@ class Outcome:
     """How an attempt ended."""
 
     code: int
-    progress: "Progress | None"
+    progress: Progress | None
     """Set when the run is complete, or ended by a limit of `cost`."""
     sentence: str = ""
     """Why it is not."""

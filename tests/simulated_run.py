@@ -15,11 +15,12 @@ from actors.learners import Update
 from actors.overlap import OverlappedTrainer
 from actors.push import PushReport
 from actors.rollout import Request
-from actors.trainer import Progress, Trainer
+from actors.trainer import Trainer
 from openrs_ray.attempts import start_attempt
 from openrs_ray.budget import Budget
 from openrs_ray.data.order import Order
 from openrs_ray.grpo import advantages
+from openrs_ray.progress import Progress
 from openrs_ray.record import CompletionRecord
 from openrs_ray.samples import Completion, Group, Problem, Status, Verdict, VersionSpan
 

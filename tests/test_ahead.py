@@ -11,8 +11,8 @@ import pytest
 
 from actors.ahead import GroupsAhead
 from actors.overlap import check_ages
-from actors.trainer import Progress
 from openrs_ray.errors import RunError
+from openrs_ray.progress import Progress
 from openrs_ray.samples import Completion, Group, Problem, VersionSpan
 
 T = TypeVar("T")

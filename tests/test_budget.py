@@ -20,7 +20,6 @@ from test_ahead import P, run
 
 from actors.placement import Placement
 from actors.rollout import Request
-from actors.trainer import Progress
 from openrs_ray.budget import ENDING, Budget, LimitReached, most_text, seconds_left
 from openrs_ray.config import Cost, RunConfig
 from openrs_ray.errors import UserError
@@ -28,6 +27,7 @@ from openrs_ray.intervals import Interval
 from openrs_ray.layout import plan_layout
 from openrs_ray.ledger import Spent
 from openrs_ray.overrides import load_config
+from openrs_ray.progress import Progress
 from openrs_ray.record import check_accounting
 from openrs_ray.samples import Group, Problem
 

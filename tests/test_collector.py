@@ -16,13 +16,13 @@ from actors.collector import Collector
 from actors.learners import training_sequences
 from actors.reward import RewardPool
 from actors.rollout import Request
-from actors.trainer import check_judged, step_metrics
 from openrs_ray import config
 from openrs_ray.errors import RunError
 from openrs_ray.grpo import advantages
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.records import JudgeItem
 from openrs_ray.samples import Completion, Group, Problem, Status, Verdict, VersionSpan
+from openrs_ray.step_figures import check_judged, step_metrics
 
 DEADLINE_S = 1.0
 WEIGHTS = {"accuracy": 1.0}

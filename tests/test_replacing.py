@@ -9,7 +9,7 @@ from test_ahead import PROBLEM, P, run
 
 from actors.ahead import GroupsAhead
 from actors.batch import Batch
-from actors.trainer import Progress
+from openrs_ray.progress import Progress
 from openrs_ray.record import check_accounting, current_rows, read_groups
 from openrs_ray.samples import Group, Problem, Status, Verdict
 

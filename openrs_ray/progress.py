@@ -1,0 +1,64 @@
+"""Where a run is: what every checkpoint and its result say of it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from openrs_ray.budget import Ended
+from openrs_ray.intervals import Interval
+
+RESULT = "result.json"
+"""In the run's folder: its progress when it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where the run is after a whole number of steps; saved with every checkpoint.
+
+    Example: Progress(step=50, position=600, tokens=1_834_112, seconds=4000.0, before=Interval(0.48, 0.44, 0.52), after=None)
+    """
+
+    step: int = 0
+    position: int = 0
+    """All positions below have been trained on or replaced; the next step starts here."""
+    ahead: tuple[int, ...] = ()
+    """Positions above it of which that is true already, in order; none where all steps were synchronous."""
+    tokens: int = 0
+    """Sampled completion tokens."""
+    correct: int = 0
+    """Correct completions."""
+    seconds: float = 0.0
+    """Wall time of all steps, over all attempts."""
+    before: Interval | None = None
+    """Held-out accuracy of the start model."""
+    after: Interval | None = None
+    """Held-out accuracy after the last step of the run, or before a limit of `cost` ended it."""
+    evaluated: int | None = None
+    """The last step whose policy was evaluated."""
+    held_out: int = 0
+    """Problems that accuracy was measured on."""
+    ended: Ended | None = None
+    """What ended the run: its steps are done, or a limit of `cost` was reached; None while it goes on."""
+
+    @classmethod
+    def read(cls, state: dict[str, Any]) -> "Progress":
+        intervals = {name: Interval(**state[name]) if state.get(name) else None for name in ("before", "after")}
+        return cls(**(state | intervals | {"ahead": tuple(state.get("ahead", ()))}))
+
+    def next_positions(self, count: int, start: int = 0) -> list[int]:
+        """The first `count` positions from `start` on that have been neither trained on nor replaced."""
+        positions: list[int] = []
+        position = max(start, self.position)
+        while len(positions) < count:
+            if position not in self.ahead:
+                positions.append(position)
+            position += 1
+        return positions
+
+    def used(self, positions: Iterable[int]) -> "Progress":
+        """With these positions trained on or replaced, too."""
+        position, ahead = self.position, {*self.ahead, *positions}
+        while position in ahead:
+            ahead.remove(position)
+            position += 1
+        return replace(self, position=position, ahead=tuple(sorted(ahead)))
