@@ -70,5 +70,6 @@ def check_mismatch(mismatch: float, step: int, limit: float) -> None:
     if not mismatch <= limit:  # NaN fails too
         raise RunError(
             f"in step {step} learner and sampler disagree about the sampled tokens (k3 divergence {mismatch:.3g} per token, "
-            f"more than push.max_mismatch_kl {limit:g}): the engines do not sample from the policy that is trained"
+            f"more than push.max_mismatch_kl {limit:g}): the engines do not sample from the policy that is trained or, with "
+            "rollout.staleness, it changes too much from version to version: lower learner.learning_rate"
         )

@@ -22,6 +22,7 @@ def test_a_node_that_joins_is_used_and_one_that_goes_is_done_without(
         "checkpoint": {"every_steps": 500},
         "push": {"deadline_s": 30},
         "rollout": {"staleness": 1},
+        "learner": {"learning_rate": 1e-5},  # hundreds of steps may pass, and versions must not drift apart
     }
     recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", 2000, **changes)
     run, log = tmp_path / "run", tmp_path / "log"
