@@ -181,6 +181,7 @@ class Prepared:
     samples: int
 
     def wanted(self) -> "list[Wanted]":
+        """The completions that are not there yet, in order."""
         from actors.evaluator import Wanted
 
         done = {name: self.store.finished(name) for name in self.tasks}
@@ -197,6 +198,7 @@ class Prepared:
         return Spent.read(self.store.folder)
 
     def table(self, benchmark: str) -> Table:
+        """Its completions [problems, samples]. KeyError if one of them is missing."""
         return as_table(self.store.rows(benchmark), len(self.tasks[benchmark]), self.samples)
 
 

@@ -230,7 +230,8 @@ def choice_table(choices: dict[str, Any], best: Subject, config: RunConfig) -> d
         against = interval_text(paired["difference"], "+.1f") if paired else "-"
         mark = "chosen" if label == best.label else ""
         rows.append([label, interval_text(figures["average"]), against, f"{figures['mean_tokens']:,.0f}", mark])
-    heading = f"Choice of the checkpoint, on {figures['problems']} held-out training problems x {figures['samples']}"
+    asked = choices["models"][best.label][_HELD_OUT]
+    heading = f"Choice of the checkpoint, on {asked['problems']} held-out training problems x {asked['samples']}"
     return {"heading": f"{heading} (fidelity {config.fidelity})", "rows": rows}
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+
+RESAMPLES = 4000
+"""Of every bootstrap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ def wilson_interval(successes: float, trials: int, confidence: float = 0.95) -> 
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
 
 
-def mean_interval(scores: np.ndarray, confidence: float = 0.95, resamples: int = 4000, seed: int = 0) -> Interval:
+def mean_interval(scores: np.ndarray, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
     """Interval for the mean accuracy over problems. ValueError if nothing is judged.
 
     `scores`: float [problems, samples] in [0, 1]; NaN where a completion was not judged (left out, never a zero). Each
@@ -48,7 +52,19 @@ def mean_interval(scores: np.ndarray, confidence: float = 0.95, resamples: int =
     # All right or all wrong has no spread to resample, and a width of 0 would be a lie: Wilson over problems.
     if np.isin(means, (0.0, 1.0)).all() and (judged.shape[1] == 1 or means.min() == means.max()):
         return wilson_interval(float(means.sum()), len(means), confidence)
-    rng = np.random.default_rng(seed)
-    resampled = [means[rng.integers(len(means), size=len(means))].mean() for _ in range(resamples)]
-    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(means.mean()), float(low), float(high))
+    return bootstrap_interval(means, np.random.default_rng(seed), confidence, resamples)
+
+
+def bootstrap_interval(
+    values: np.ndarray, rng: np.random.Generator, confidence: float = 0.95, resamples: int = RESAMPLES
+) -> Interval:
+    """Percentile bootstrap of the mean of float [n]."""
+    size = len(values)
+    return percentile_interval(values, (values[rng.integers(size, size=size)] for _ in range(resamples)), confidence)
+
+
+def percentile_interval(values: np.ndarray, resampled: Iterable[np.ndarray], confidence: float = 0.95) -> Interval:
+    """The mean of `values`, between the percentiles of the means of its resamples."""
+    means = [sample.mean() for sample in resampled]
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(values.mean()), float(low), float(high))

@@ -68,6 +68,7 @@ def duplicates(candidates: Sequence[Candidate]) -> list[Fate]:
 
 
 def overlaps(candidates: Sequence[Candidate], index: OverlapIndex) -> list[Fate]:
+    """Drops problems that `index` finds among the evaluation problems."""
     reasons = index.overlaps([candidate.problem for candidate in candidates])
     return [Fate(not reason, reason) for reason in reasons]
 

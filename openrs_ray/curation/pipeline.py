@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 
 from openrs_ray.config import Rewards
 from openrs_ray.curation import fates
@@ -96,9 +97,13 @@ class Curation:
         if questions:
             self.say(f"{name}: asking {stage.model} about {len(questions):,} problems; {len(told):,} are decided")
             with ExitStack() as ending:
-                pool = ending.enter_context(self._pool(stage)) if isinstance(stage, Solved) else None
+                tell: Callable[[Replies], list[Told]]
+                if isinstance(stage, Solved):
+                    tell = partial(_checked, stage, left, ending.enter_context(self._pool(stage)))
+                else:
+                    tell = partial(_judged, stage)
                 for replies in ending.enter_context(closing(self.ask(stage, questions))):
-                    chunk = _judged(stage, replies) if pool is None else _checked(stage, replies, left, pool)
+                    chunk = tell(replies)
                     self.store.add(number, name, chunk)
                     told |= {one.row: one.fate for one in chunk}
                     tokens = sum(reply.tokens for one in chunk for reply in one.replies)
@@ -118,15 +123,13 @@ class Curation:
         return CheckPool(check, self.recipe.engines.checks, limits.deadline_s, limits.memory_gib, WARM_UP)
 
 
-def _judged(stage: Solved | Judged, replies: Replies) -> list[Told]:
-    assert isinstance(stage, Judged)
+def _judged(stage: Judged, replies: Replies) -> list[Told]:
     return [Told(row, given, (), fates.judged_fate(stage, given[0])) for row, given in replies.items()]
 
 
 def _checked(
-    stage: Solved | Judged, replies: Replies, candidates: Mapping[int, Candidate], pool: CheckPool[JudgeItem]
+    stage: Solved, candidates: Mapping[int, Candidate], pool: CheckPool[JudgeItem], replies: Replies
 ) -> list[Told]:
-    assert isinstance(stage, Solved)
     items = {
         row: [JudgeItem(reply.text, reply.tokens, reply.finish_reason, candidates[row].answer) for reply in given]
         for row, given in replies.items()

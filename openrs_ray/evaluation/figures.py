@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from openrs_ray.evaluation.paired import RESAMPLES
-from openrs_ray.intervals import Interval, mean_interval
+from openrs_ray.intervals import RESAMPLES, Interval, mean_interval, percentile_interval
 
 
 def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
@@ -51,9 +50,8 @@ def sampling_interval(correct: np.ndarray, seed: int, confidence: float = 0.95) 
     filled = np.where(np.isnan(usable), means[:, None], usable)
     rng = np.random.default_rng(seed)
     rows = np.arange(len(filled))[:, None]
-    resampled = [filled[rows, rng.integers(size + 1, size=(len(filled), size))].mean() for _ in range(RESAMPLES)]
-    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(means.mean()), float(low), float(high))
+    resampled = (filled[rows, rng.integers(size + 1, size=(len(filled), size))] for _ in range(RESAMPLES))
+    return percentile_interval(means, resampled, confidence)
 
 
 def one_run_deviation(correct: np.ndarray) -> float | None:
@@ -121,7 +119,7 @@ def figures(samples: Samples, seed: int) -> Figures:
     return Figures(
         problems=problems,
         samples=count,
-        average=mean_interval(samples.correct, resamples=RESAMPLES, seed=seed),
+        average=mean_interval(samples.correct, seed=seed),
         sampling=sampling_interval(samples.correct, seed),
         one_run=one_run_deviation(samples.correct),
         pass_at={k: mean_interval(v[:, None], seed=seed) for k, v in passed.items() if not np.isnan(v).all()},

@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from openrs_ray.intervals import Interval
+from openrs_ray.intervals import Interval, bootstrap_interval
 
 _EXACT_PROBLEMS = 16
 """Up to so many problems that differ, all 2^n sign patterns are counted instead of drawn."""
 _BLOCK = 1000
-RESAMPLES = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +39,9 @@ def compare(ours: np.ndarray, theirs: np.ndarray, seed: int, draws: int = 100_00
         raise ValueError("no problem was judged for both models")
     differences = np.nanmean(ours[judged], axis=1) - np.nanmean(theirs[judged], axis=1)
     rng = np.random.default_rng(seed)
-    n = len(differences)
-    resampled = differences[rng.integers(n, size=(RESAMPLES, n))].mean(axis=1)
-    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
+    interval = bootstrap_interval(differences, rng, confidence)
     p = sign_flip_p(differences, rng, draws)
-    return Paired(Interval(float(differences.mean()), float(low), float(high)), p, p)
+    return Paired(interval, p, p)
 
 
 def sign_flip_p(differences: np.ndarray, rng: np.random.Generator, draws: int = 100_000) -> float:
