@@ -9,11 +9,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from commands import ROOT, assert_all_gone, descendants, finish, tail, wait_until
+from rich.console import Console
 
-from launch.reproduce import Costs, best_checkpoint, cost_table, main
+from launch.reproduce import Costs, Reproduction, best_checkpoint, cost_table, main
+from openrs_ray.evaluation.protocol import protocol
 from openrs_ray.evaluation.subject import Subject
 from openrs_ray.ledger import Spent
 from openrs_ray.overrides import load_config
+from openrs_ray.samples import Problem
 
 STEPS, KEPT, HELD_OUT, BENCHMARK = 6, 3, 40, 60
 
@@ -35,6 +38,17 @@ def test_costs_add_up_and_stand_beside_the_papers() -> None:
     assert rows["all of it"][1:] == ["24.19", "96.75", "42.50"]
     assert rows["published: Open-RS, 4 x A40 48 GB"] == ["7k x 6", "24", "96", "42"]
     assert rows["published: rStar-Math-7B, 80 x H100 80 GB and 60 x A100 40 GB"] == ["3.647M x 16", "-", "-", "-"]
+
+
+def test_the_choice_asks_as_the_training_does(tmp_path: Path, toy_folder: Path) -> None:
+    given = ["--run.folder", str(tmp_path), "--model.path", str(toy_folder), "--rewards.extraction", "any"]
+    config = load_config(ROOT / "launch" / "recipes" / "quickstart.yaml", [*given, "--data.suffix", "?"])
+    work = Reproduction(config, protocol("robust", config), (), 3, [], Console())
+    choosing = work._choosing([Problem(0, "3+4", (1, 2), ("7", "7.0"))])
+    assert (choosing.how.rules, choosing.how.samples, choosing.how.temperature) == ("any", 3, 0.6)
+    assert (choosing.how.max_tokens, choosing.how.top_p, choosing.how.prompt.data) == (48, 1.0, config.data)
+    (benchmark,) = choosing.benchmarks
+    assert json.loads(Path(benchmark.source).read_text()) == {"problem": "3+4", "answer": ["7", "7.0"]}
 
 
 def arguments(runs: Path, benchmark: Path) -> list[str]:
