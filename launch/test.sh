@@ -9,4 +9,4 @@ bash launch/setup.sh
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-exec .venv/bin/python -m pytest -m "not slow and not gpu" "$@"
+exec .venv/bin/python -m pytest -m "not slow and not nightly and not gpu" "$@"
