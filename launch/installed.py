@@ -17,6 +17,8 @@ MODULES = {
 }
 # Distributions that are released in step with each other and share folders.
 FAMILIES = re.compile("cuda-|nvidia-|torch|vllm|flashinfer|triton")
+NEVER_IMPORTED = {"build_backend.py"}
+"""flashinfer-python and torch-c-dlpack-ext each install the script that built them, by mistake."""
 
 
 def main(build: str) -> None:
@@ -62,7 +64,8 @@ def records_of_families() -> dict[str, list[str]]:
     for distribution in importlib.metadata.distributions():
         name = re.sub(r"[-_.]+", "-", distribution.name).lower()
         if FAMILIES.match(name):
-            records[name] = [str(file) for file in distribution.files or [] if file.suffix != ".pyc"]
+            paths = map(str, distribution.files or [])
+            records[name] = [path for path in paths if path not in NEVER_IMPORTED and not path.endswith(".pyc")]
     return records
 
 

@@ -5,6 +5,7 @@ network disk), so callers run it through `within`, which ends it at a deadline.
 """
 
 import csv
+import ctypes
 import json
 import math
 import multiprocessing
@@ -115,11 +116,24 @@ def parse_gpus(text: str) -> list[Gpu]:
     return [Gpu(int(index), name, driver, int(total), int(used)) for index, name, driver, total, used in rows]
 
 
-def torch_build() -> tuple[str, str | None]:
-    """Version of the installed torch, and the CUDA version it was built for (None: a CPU build)."""
+def torch_build() -> tuple[str, str | None, int | None]:
+    """Version of the installed torch, the CUDA version it was built for (None: a CPU build), and the driver's."""
     import torch
 
-    return torch.__version__, torch.version.cuda
+    return torch.__version__, torch.version.cuda, driver_cuda()
+
+
+def driver_cuda() -> int | None:
+    """The CUDA version that programs get from the driver, 13000 for 13.0; None where there is no libcuda.
+
+    Newer than the driver's own where NVIDIA's forward-compatibility libraries come first on the library path.
+    """
+    version = ctypes.c_int()
+    try:
+        error = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return None
+    return None if error else version.value
 
 
 def peer_copies(mib: int = 64) -> float:

@@ -81,16 +81,18 @@ def test_gpus_taken_by_others_do_not_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("driver", "cuda", "verdict"),
+    ("driver", "cuda", "offered", "verdict"),
     [
-        ("580.95.05", "13.0", "ok"),
-        ("570.10", "13.0", "missing"),
-        ("570.10", "12.8", "ok"),
-        ("580.95.05", None, "missing"),
+        ("580.95.05", "13.0", None, "ok"),
+        ("570.10", "13.0", None, "missing"),
+        ("570.10", "12.8", None, "ok"),
+        ("580.95.05", None, None, "missing"),
+        ("570.10", "13.0", 12080, "missing"),
+        ("570.10", "13.0", 13000, "ok"),  # forward-compatibility libraries
     ],
 )
-def test_driver_against_torch(driver: str, cuda: str | None, verdict: str) -> None:
-    assert torch_row([Gpu(0, "NVIDIA A40", driver, 46068, 4)], "gpu", "2.13.0", cuda).verdict == verdict
+def test_driver_against_torch(driver: str, cuda: str | None, offered: int | None, verdict: str) -> None:
+    assert torch_row([Gpu(0, "NVIDIA A40", driver, 46068, 4)], "gpu", "2.13.0", cuda, offered).verdict == verdict
 
 
 @pytest.mark.parametrize(

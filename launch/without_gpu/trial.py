@@ -1,4 +1,4 @@
-"""`python -m launch.without_gpu.trial`: imports every module of the project and lets vLLM choose its attention for open-rs3 on an A40.
+"""`python -m launch.without_gpu.trial`: imports all of the project; asks vLLM for its attention for open-rs3 on an A40.
 
 Needs the GPU build and a libcuda.so.1, but no GPU. Nothing is computed and no weights are read.
 """
