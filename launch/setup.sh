@@ -7,7 +7,6 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-cpu_torch=2.13.0+cpu
 cpu_torch_index=https://download.pytorch.org/whl/cpu
 pip=(.venv/bin/python -m pip --disable-pip-version-check)
 quiet=()
@@ -75,15 +74,15 @@ check_system() {
     ((${#missing[@]} == 0)) || stop "system packages are missing: apt install ${missing[*]}"
 }
 
-# The CPU build needs torch under the version 2.13.0+cpu, which PyPI does not hold. True when none of the configured indexes
-# and folders does either, so that the PyTorch project's own index has to be added.
-needs_pytorch_index() {
-    local list=("${pip[@]}" index versions torch --retries 1)
-    local listed=" ${cpu_torch//[.+]/[.+]}(,|\$)"
-    if "${list[@]}" 2>/dev/null | grep -E "$listed" >/dev/null; then return 1; fi
-    "${list[@]}" --extra-index-url "$cpu_torch_index" 2>/dev/null | grep -E "$listed" >/dev/null ||
-        stop "torch $cpu_torch is not in the configured package indexes, and $cpu_torch_index cannot be reached:" \
-            "make it reachable, or set PIP_FIND_LINKS to a folder with that wheel."
+# The CPU build needs torch under a version such as 2.13.0+cpu, which PyPI does not hold. pip takes it from where it was told
+# to look, or else from the PyTorch project's own index. Everything else is PyPI's.
+install_cpu_torch() {
+    local torch
+    torch=$(grep ^torch== .venv/constraints)
+    local install=("${pip[@]}" install "${quiet[@]}" --retries 1 --no-compile --no-deps "$torch")
+    "${install[@]}" 2>/dev/null || "${install[@]}" --index-url "$cpu_torch_index" ||
+        stop "$torch is not in the configured package indexes, and $cpu_torch_index cannot be reached or has none for" \
+            "$("$python" --version): make it reachable, or set PIP_FIND_LINKS to a folder with that wheel."
 }
 
 # uv reads variables of its own instead of pip's settings: those that say where packages come from are handed on, unless
@@ -110,7 +109,6 @@ hand_on_pip_settings() {
 install_with_uv() {
     local options=(--index-strategy unsafe-best-match --constraints "$lock" --build-constraints "$lock")   # as pip chooses
     if [[ $build == cpu ]]; then options+=(--excludes "$unsuited"); fi
-    if [[ $pytorch_index == yes ]]; then options+=(--torch-backend cpu); fi
     hand_on_pip_settings
     "${pip[@]}" install -qq --constraint .venv/constraints uv &&
         .venv/bin/python -m uv pip install "${quiet[@]}" --python .venv/bin/python "${options[@]}" --editable ".[$extras]"
@@ -118,9 +116,7 @@ install_with_uv() {
 
 # pip takes the versions only: it wants hashes of all or none, and neither this folder nor torch+cpu has one.
 install_with_pip() {
-    local options=()
-    if [[ $pytorch_index == yes ]]; then options=(--extra-index-url "$cpu_torch_index"); fi
-    PIP_CONSTRAINT=$PWD/.venv/constraints "${pip[@]}" install "${quiet[@]}" --no-compile "${options[@]}" --editable ".[$extras]" &&
+    PIP_CONSTRAINT=$PWD/.venv/constraints "${pip[@]}" install "${quiet[@]}" --no-compile --editable ".[$extras]" &&
         if [[ $build == cpu ]]; then "${pip[@]}" uninstall --quiet --yes --requirement "$unsuited"; fi
 }
 
@@ -144,10 +140,8 @@ say "installing the $build build for $("$python" --version) into .venv (once; ab
 [[ $(cat .venv/made_for 2>/dev/null) == "$made_for" ]] || "$python" -m venv --clear .venv
 echo "$made_for" >.venv/made_for
 
-pytorch_index=no
-if [[ $build == cpu ]] && needs_pytorch_index; then pytorch_index=yes; fi
 grep -Eo '^[a-z][^ ]+' "$lock" >.venv/constraints   # the lock without its hashes
-
+[[ $build != cpu ]] || install_cpu_torch
 if ! install_with_uv; then
     say "uv did not manage (its reason stands above): trying again with pip, which takes some minutes longer."
     install_with_pip || stop "the packages could not be installed: pip's reason stands above."

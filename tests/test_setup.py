@@ -28,11 +28,9 @@ echo "$*" >>"$LOG"
 case "$*" in
     "-m uv "*) env >"$LOG.uv"; exit "${UV_EXIT:-0}" ;;
     "-m launch.installed "*) exit "${IMPORTS_EXIT:-0}" ;;
-    *"index versions torch"*)
-        echo "Available versions: 2.15.0, 2.13.0"
-        if [[ $TORCH_AT == configured || ($TORCH_AT == pytorch && "$*" == *download.pytorch.org*) ]]; then
-            echo "Available versions: 2.15.0, 2.13.0+cpu"
-        fi
+    *"--no-deps torch=="*)
+        [[ $TORCH_AT == configured || ($TORCH_AT == pytorch && "$*" == *"--index-url https://download.pytorch.org"*) ]]
+        exit
         ;;
 esac
 exit 0
@@ -91,7 +89,7 @@ def test_installs_once_and_again_only_after_a_change(machine: Machine) -> None:
     assert code == 0
     (install,) = installs(calls)
     assert install.startswith("-m uv pip install") and install.endswith(".[cpu,dev]")
-    assert "--excludes launch/locks/cpu-excludes.txt" in install and "torch-backend" not in install
+    assert "--excludes launch/locks/cpu-excludes.txt" in install
     assert calls[-1] == "-m launch.installed cpu", "what was installed is tried"
 
     assert machine.setup(OPENRS_BUILD="cpu") == (0, "", [])
@@ -123,18 +121,24 @@ def test_an_environment_that_does_not_import_is_not_called_installed(machine: Ma
     assert len(installs(machine.setup(OPENRS_BUILD="cpu")[2])) == 1
 
 
-def test_public_indexes_alone_bring_in_the_pytorch_index(machine: Machine) -> None:
-    code, _, calls = machine.setup(OPENRS_BUILD="cpu", TORCH_AT="pytorch", UV_EXIT="1")
-    assert code == 0
-    with_uv, with_pip = installs(calls)
-    assert "--torch-backend cpu" in with_uv, "torch from there, everything else from PyPI, where the hashes are from"
-    assert f"--extra-index-url {PYTORCH}" in with_pip
+def test_torch_comes_from_where_pip_looks_else_from_the_pytorch_index(machine: Machine) -> None:
+    def torch_from(place: str) -> list[bool]:
+        """For each attempt to install torch: was the PyTorch index asked?"""
+        shutil.rmtree(machine.folder / ".venv", ignore_errors=True)
+        code, _, calls = machine.setup(OPENRS_BUILD="cpu", TORCH_AT=place)
+        attempts = [call for call in calls if "torch==2.13.0+cpu" in call]
+        assert code == 0 and calls.index(attempts[-1]) < calls.index(installs(calls)[0])
+        assert PYTORCH not in installs(calls)[0], "everything else comes from PyPI, whose hashes the lock has"
+        return [f"--index-url {PYTORCH}" in call for call in attempts]
+
+    assert torch_from("configured") == [False]
+    assert torch_from("pytorch") == [False, True]
 
 
 def test_torch_nowhere_is_one_sentence(machine: Machine) -> None:
     code, said, calls = machine.setup(OPENRS_BUILD="cpu", TORCH_AT="nowhere")
     assert code == 2 and not installs(calls)
-    assert "torch 2.13.0+cpu" in said and PYTORCH in said and "PIP_FIND_LINKS" in said
+    assert "torch==2.13.0+cpu" in said and PYTORCH in said and "PIP_FIND_LINKS" in said
     assert not (machine.folder / ".venv/installed").exists()
 
 
