@@ -19,7 +19,8 @@ ROOT = Path(__file__).parent.parent
 PYTORCH = "https://download.pytorch.org/whl/cpu"
 
 INTERPRETER = """#!/usr/bin/env bash
-[[ $1 == -c && $2 == *libcuda* ]] && { echo "${CUDA_OF_DRIVER:-}"; exit; }
+[[ $1 == -c && $2 == *libcuda* && -v CUDA_OF_DRIVER ]] && { echo "$CUDA_OF_DRIVER"; exit; }
+[[ $1 == -c && $2 == *libcuda* ]] && exec "$REAL_PYTHON" "$@"
 [[ $1 == -c ]] && { [[ -z ${LACKS:-} || $2 != *"$LACKS"* ]]; exit; }
 [[ $1 == --version ]] && { echo "Python ${VERSION:-3.11.9}"; exit 0; }
 [[ "$1 $2" == "-m venv" ]] && { mkdir -p .venv/bin && cp "$0" .venv/bin/python; exit 0; }
@@ -180,6 +181,18 @@ def test_gpu_build_needs_a_driver_for_cuda_13(machine: Machine, driver: str, cud
         assert code == 2 and not calls and said.count("\n") == 1
         assert driver in said and "580" in said and "cuda-compat" in said and "not tried" in said
         assert not cuda or f"CUDA {cuda[:2]}.{cuda[3]}" in said
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="builds a library")
+def test_the_driver_is_asked_through_its_library(machine: Machine, tmp_path: Path) -> None:
+    source = ROOT / "launch/without_gpu/libcuda.c"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(tmp_path / "libcuda.so.1"), str(source)], check=True)
+    with_driver(machine, "535.261.03")
+    assert machine.setup(LD_LIBRARY_PATH=str(tmp_path))[0] == 0
+    probe = "from openrs_ray.machine import driver_cuda; print(driver_cuda())"
+    environment = os.environ | {"LD_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    asked = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, env=environment)
+    assert asked.stdout == "13000\n", asked.stderr
 
 
 @pytest.mark.parametrize(
