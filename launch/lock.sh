@@ -3,7 +3,7 @@
 #   bash launch/lock.sh [UV OPTION ...]
 # What is locked stays as it is while pyproject.toml allows it: --upgrade takes the newest of everything, --upgrade-package
 # NAME of one. Run it after every change of pyproject.toml's dependencies, then launch/try_gpu_build.sh.
-# PyPI is asked, and for torch+cpu the PyTorch project's page, or the folder UV_FIND_LINKS that holds its wheels.
+# Needs .venv, of either build. PyPI is asked, and for torch+cpu the PyTorch project's page, or the folder UV_FIND_LINKS that holds its wheels.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

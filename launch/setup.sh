@@ -79,7 +79,7 @@ check_system() {
 install_cpu_torch() {
     local torch
     torch=$(grep ^torch== .venv/constraints)
-    local install=("${pip[@]}" install "${quiet[@]}" --retries 1 --no-compile --no-deps "$torch")
+    local install=("${pip[@]}" install "${quiet[@]}" --no-compile --no-deps "$torch")
     "${install[@]}" 2>/dev/null || "${install[@]}" --index-url "$cpu_torch_index" ||
         stop "$torch is not in the configured package indexes, and $cpu_torch_index cannot be reached or has none for" \
             "$("$python" --version): make it reachable, or set PIP_FIND_LINKS to a folder with that wheel."
