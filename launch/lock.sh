@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Makes launch/locks/{cpu,gpu}-py3{11,12}.txt from pyproject.toml: what setup.sh installs, with all extras, for Linux on x86-64.
 #   bash launch/lock.sh [UV OPTION ...]
-# What is locked stays as it is while pyproject.toml allows it: --upgrade takes the newest of everything, --upgrade-package
-# NAME of one. Run it after every change of pyproject.toml's dependencies, then launch/try_gpu_build.sh.
-# Needs .venv, of either build. PyPI is asked, and for torch+cpu the PyTorch project's page, or the folder UV_FIND_LINKS that holds its wheels.
+# Needs .venv, of either build. What is locked stays as it is while pyproject.toml allows it: --upgrade takes the newest of
+# everything, --upgrade-package NAME of one. Run it after every change of the dependencies, then launch/try_gpu_build.sh.
+# PyPI is asked, and for torch+cpu the PyTorch project's page, or the folder UV_FIND_LINKS that holds its wheels.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
