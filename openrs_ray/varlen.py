@@ -1,4 +1,4 @@
-"""Causal attention over packed sequences by torch's own FlashAttention, whose options differ from one torch version to the next."""
+"""Causal attention over packed sequences by torch's own FlashAttention, whose options differ between torch versions."""
 
 import inspect
 from collections.abc import Callable
