@@ -26,7 +26,9 @@ def causal_attention(
     Versions without `enable_gqa` get every key and value head once per query head that shares it, at the price of that memory.
     """
     if attention is None:
-        from torch.nn.attention.varlen import varlen_attn as attention
+        from torch.nn.attention.varlen import varlen_attn
+
+        attention = cast(Attention, varlen_attn)
     known = options(attention)
     causal = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
     grouped = {}

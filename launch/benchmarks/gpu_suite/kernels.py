@@ -50,9 +50,9 @@ def _attention_inputs(
 
 def _packed(inputs: list[Tensor], slope: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, ...]:
     """Output and gradients, as the model calls it."""
-    leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+    query, key, value = leaves = [tensor.clone().requires_grad_() for tensor in inputs]
     arguments = packed_arguments(lengths, slope.device)
-    output, _ = packed_attention(torch.nn.Module(), *leaves, None, **arguments)
+    output, _ = packed_attention(torch.nn.Module(), query, key, value, None, **arguments)
     return output.detach(), *torch.autograd.grad(output, leaves, slope)
 
 

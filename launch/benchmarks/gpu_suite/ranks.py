@@ -22,9 +22,9 @@ from openrs_ray.model import Policy
 from openrs_ray.packing import MicroBatch, split
 
 _CASES = (("bfloat16", 1), ("bfloat16", 2), ("bfloat16", 3), ("float32", 2))
-_GRADIENT_ERROR = {"bfloat16": 5e-2, "float32": 1e-4}
+_GRADIENT_ERROR = {"bfloat16": 3e-2, "float32": 1e-4}
 """Of the whole gradient's norm, relative."""
-_SCORE_ERROR = {"bfloat16": 4e-2, "float32": 1e-4}
+_SCORE_ERROR = {"bfloat16": 5e-3, "float32": 1e-4}
 _COUNT, _TOKENS = 9, 48
 Weights = dict[str, Tensor]
 
@@ -144,18 +144,19 @@ def _weights(rank: LearnerRank) -> Weights:
 
 
 def _state(rank: LearnerRank) -> Weights:
-    from deepspeed.utils import safe_get_full_optimizer_state
-
+    """The moments as the optimizer has them, which the model is too small to have in several parts."""
+    parts = rank.engine.optimizer.optimizer.state.values()
     moments = {
-        f"{name}.{moment}": safe_get_full_optimizer_state(parameter, moment).cpu()
-        for name, parameter in rank.policy.model.named_parameters()
-        for moment in ("exp_avg", "exp_avg_sq")
+        f"moment {name} {part}": tensor.cpu().clone()
+        for part, state in enumerate(parts)
+        for name, tensor in state.items()
     }
     used = {
         f"{spec.name}.used": tensor.cpu().clone()
         for bucket, tensors in rank.full_parameters(1 << 24)
         for spec, tensor in zip(bucket.parameters, tensors, strict=True)
     }
+    assert moments, "no moments to compare"
     return _weights(rank) | moments | used
 
 
