@@ -7,20 +7,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from commands import ROOT
+from transformers import Qwen2Config
 
+from launch.benchmarks import push, rollout, step, workload
 from launch.benchmarks.gpu_suite import __main__ as suite_command
+from launch.benchmarks.gpu_suite import comparisons, memory, runs
 from launch.benchmarks.gpu_suite.comparisons import row_of
 from launch.benchmarks.gpu_suite.one import run
 from launch.benchmarks.gpu_suite.parts import PARTS, function_of
 from launch.benchmarks.gpu_suite.rows import Row, Skip, aim, at_most, noted, true
 from launch.benchmarks.gpu_suite.runner import Part, Suite, run_within
 from launch.benchmarks.gpu_suite.table import markdown
+from launch.benchmarks.models import SHAPES
+from openrs_ray.config import RunConfig
+from openrs_ray.machine import GIB
+from openrs_ray.memory import ModelShape, learner_phases
+from openrs_ray.overrides import load_config
 
 PASSES = "import json, sys; json.dump({'state': 'passed', 'reason': '', 'rows': []}, open(sys.argv[1], 'w'))"
 CRASHES = "import os; os.abort()"
@@ -195,6 +204,100 @@ def dry_run(folder: Path, *parts: str) -> dict[str, dict[str, Any]]:
     return {name: json.loads((folder / f"{name}.json").read_text()) for name in parts}
 
 
+class Loaded(Exception):
+    """A benchmark has read its command line and its recipe; the next thing would be an engine."""
+
+
+@pytest.fixture
+def without_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (workload, runs):
+        monkeypatch.setattr(module, "model_path", lambda name: Path("/models") / name)
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ("step_a", {"workload": "random-1.5b", "steps": 3, "no_alone": True}),
+        ("step_b", {"workload": "smollm2", "steps": 3, "no_alone": True}),
+        ("push_ipc", {"workload": "random-1.5b", "rounds": 3, "nccl": False}),
+        ("push_nccl", {"workload": "random-1.5b", "rounds": 3, "nccl": True}),
+        ("rollout", {"workload": "random-1.5b", "rounds": 3}),
+    ],
+)
+@pytest.mark.parametrize("with_trl", [False, True])
+def test_what_the_parts_ask_of_the_benchmarks_on_a_gpu_is_understood(
+    part: str,
+    expected: dict[str, Any],
+    with_trl: bool,
+    without_models: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They never run with these arguments on a CPU."""
+    asked = []
+
+    def loaded(options: Any, *changes: str) -> None:
+        workload.load(options, *changes)
+        asked.append(options)
+        raise Loaded
+
+    def run_here(command: list[str], check: bool) -> None:
+        benchmarks = {
+            "launch.benchmarks.step": step,
+            "launch.benchmarks.push": push,
+            "launch.benchmarks.rollout": rollout,
+        }
+        assert command[1] == "-m" and not check
+        benchmarks[command[2]].main(command[3:])
+
+    for module in (step, push, rollout):
+        monkeypatch.setattr(module, "load", loaded)
+    monkeypatch.setattr(step, "check_trl", lambda: None)
+    monkeypatch.setattr(comparisons, "find_spec", lambda name: with_trl or None)
+    monkeypatch.setattr(comparisons.subprocess, "run", run_here)
+    monkeypatch.setattr("openrs_ray.smollm2.package_version", lambda: "0.1.2")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setenv("OPENRS_CACHE", str(tmp_path))
+    with pytest.raises(Loaded):
+        list(function_of(part)("full"))
+    (options,) = asked
+    assert {name: getattr(options, name) for name in expected} == expected
+    if part.startswith("step"):
+        assert options.no_trl is not with_trl and options.trl_setting == (["no checkpointing"] if with_trl else None)
+
+
+def test_the_runs_on_a_gpu_are_valid(without_models: None) -> None:
+    """And they are the recipe's, but for what has to be had from elsewhere."""
+    awake, asleep = runs.one_gpu_config("full"), runs.one_gpu_config("full", *runs.ASLEEP)
+    recipe = load_config(runs.RECIPES / "one-gpu.yaml", [])
+    assert awake.model.path == "/models/random-0.5b" and awake.data.path == "toy"
+    for section in ("rollout", "learner", "placement", "loss"):
+        assert getattr(awake, section) == getattr(recipe, section)
+    assert asleep.rollout.sleep_while_learning and asleep.placement.device == "gpu"
+    assert not runs.one_gpu_config("full", "fidelity=as_published").loss.tempered
+    quickstart = load_config(runs.RECIPES / "quickstart.yaml", [f"--{change}" for change in runs.QUICKSTART["full"]])
+    assert quickstart.placement.device == "gpu" and quickstart.run.steps == 50
+    script = (ROOT / "launch" / "quickstart.sh").read_text(encoding="utf-8")
+    assert all(f"--{change.replace('=', ' ')}" in script for change in runs.QUICKSTART["full"])
+
+
+def test_the_memory_variants_fit_where_they_are_measured(without_models: None) -> None:
+    """By the plan, with room: what does not fit cannot be compared with it."""
+    shape = ModelShape.of(Qwen2Config(**asdict(SHAPES["random-1.5b"])))
+    variants = memory.VARIANTS["full"]
+    assert {variant.recompute for variant in variants if variant.cap_gib == 44} == {True, False}
+    for variant in variants:
+        _, config = memory.asked("full", variant)
+        assert config.learner.gradient_checkpointing is variant.recompute
+        (rank, *_) = learner_peaks(config, shape, variant.recompute)
+        assert rank < 0.95 * (variant.cap_gib or 78) * GIB
+
+
+def learner_peaks(config: RunConfig, shape: ModelShape, recompute: bool) -> list[float]:
+    """Of a learner alone on its GPU, the highest first."""
+    return sorted((sum(parts.values()) for parts in learner_phases(config, shape, recompute).values()), reverse=True)
+
+
 QUICK = ("attention", "head")
 
 
@@ -210,4 +313,4 @@ def test_dry_run_of_the_others(tmp_path: Path) -> None:
     others = [part.name for part in PARTS if part.name not in QUICK]
     results = dry_run(tmp_path, *others)
     skipped = {name: result["reason"] for name, result in results.items() if result["state"] != "passed"}
-    assert set(skipped) == {"step_b", "push_nccl"} and "needs a GPU" in skipped["push_nccl"]
+    assert set(skipped) == {"one_gpu_asleep", "step_b", "push_nccl"} and "needs a GPU" in skipped["push_nccl"]

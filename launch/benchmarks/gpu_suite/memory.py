@@ -28,7 +28,7 @@ class Variant:
     cap_gib: float | None
 
 
-_VARIANTS = {
+VARIANTS = {
     "full": (
         Variant("recomputation, 44 GiB", True, 8192, 44.0),
         Variant("no recomputation, 44 GiB", False, 4096, 44.0),
@@ -39,26 +39,29 @@ _VARIANTS = {
 
 
 def memory(size: Size) -> Iterator[Row]:
-    sequences, tokens = (16, 4096) if size == "full" else (4, 64)
-    for variant in _VARIANTS[size]:
-        options = Namespace(
-            workload="random-1.5b" if size == "full" else "tiny",
-            problems=None,
-            set=[],
-            sequences=sequences,
-            tokens=tokens,
-            steps=2 if size == "full" else 1,
-            memory_cap_gib=variant.cap_gib,
-        )
-        config = variant_config(
-            options,
-            f"learner.gradient_checkpointing={str(variant.recompute).lower()} "
-            f"learner.micro_batch_tokens={variant.micro_batch_tokens}",
-        )
+    for variant in VARIANTS[size]:
+        options, config = asked(size, variant)
         try:
-            yield from _rows(variant, config, measure_one(config, options), sequences * tokens)
+            yield from _rows(variant, config, measure_one(config, options), options.sequences * options.tokens)
         except RunError as error:  # out of memory, say: the other variants are still worth knowing
             yield Row(variant.name, f"failed: {error}", "fits", "failed")
+
+
+def asked(size: Size, variant: Variant) -> tuple[Namespace, RunConfig]:
+    """As `launch.benchmarks.learner` is asked, and the run that it makes of it."""
+    full = size == "full"
+    options = Namespace(
+        workload="random-1.5b" if full else "tiny",
+        problems=None,
+        set=[],
+        sequences=16 if full else 4,
+        tokens=4096 if full else 64,
+        steps=2 if full else 1,
+        memory_cap_gib=variant.cap_gib,
+    )
+    recompute = str(variant.recompute).lower()
+    changes = f"learner.gradient_checkpointing={recompute} learner.micro_batch_tokens={variant.micro_batch_tokens}"
+    return options, variant_config(options, changes)
 
 
 def _rows(variant: Variant, config: RunConfig, measured: Measured, tokens: int) -> Iterator[Row]:

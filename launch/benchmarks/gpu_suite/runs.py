@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from launch.benchmarks.gpu_suite.rows import Row, Size, noted, true
+from launch.benchmarks.gpu_suite.rows import Row, Size, Skip, noted, true
 from launch.benchmarks.models import model_path
 from openrs_ray.atomic import read_json
 from openrs_ray.config import RunConfig
@@ -19,8 +19,8 @@ from openrs_ray.metrics import read_metrics
 from openrs_ray.overrides import load_config
 from openrs_ray.prepared import prepare
 
-_RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-_PLACE = {
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+QUICKSTART = {
     "full": ["placement.device=gpu", "placement.colocated=true", "rollout.gpu_memory_fraction=0.4"],
     "tiny": ["run.steps=1", "evaluation.problems=8", "rollout.problems_per_step=8", "placement.threads=1"],
 }
@@ -39,15 +39,15 @@ _OFFLINE = [
     "data.path=toy", "data.subset=null", "evaluation.path=null",
     "data.columns={problem: problem, answer: answer}", "push.probe_every=1", "rewards.processes=1",
 ]  # fmt: skip
-_ASLEEP = ["rollout.sleep_while_learning=true", "rollout.gpu_memory_fraction=0.5"]
+ASLEEP = ["rollout.sleep_while_learning=true", "rollout.gpu_memory_fraction=0.5"]
 
 
 def quickstart(size: Size) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
-        changes = [f"--{change}" for change in (f"run.folder={folder}", *_PLACE[size])]
+        changes = [f"--{change}" for change in (f"run.folder={folder}", *QUICKSTART[size])]
         began = time.monotonic()
         done = subprocess.run(
-            [sys.executable, "-m", "launch.train", str(_RECIPES / "quickstart.yaml"), *changes], check=False
+            [sys.executable, "-m", "launch.train", str(RECIPES / "quickstart.yaml"), *changes], check=False
         )
         if done.returncode:
             raise RunError(f"the quickstart ended with exit code {done.returncode}: its own words are in the log")
@@ -67,7 +67,10 @@ def one_gpu(size: Size) -> Iterator[Row]:
 
 
 def one_gpu_asleep(size: Size) -> Iterator[Row]:
-    yield from _three_steps(size, *_ASLEEP)
+    if size == "tiny":
+        one_gpu_config(size, *ASLEEP)
+        raise Skip("needs a GPU: an engine on a CPU has no memory to give; one_gpu runs the same code")
+    yield from _three_steps(size, *ASLEEP)
 
 
 def _three_steps(size: Size, *changes: str) -> Iterator[Row]:
@@ -85,7 +88,7 @@ def one_gpu_config(size: Size, *changes: str) -> RunConfig:
     """The recipe one-gpu.yaml with a model and problems that need no network."""
     name = "random-0.5b" if size == "full" else "tiny"
     fields = [change.replace("{" + name + "}", str(model_path(name))) for change in _ONE_GPU[size]]
-    return load_config(_RECIPES / "one-gpu.yaml", [f"--{field}" for field in (*_OFFLINE, *fields, *changes)])
+    return load_config(RECIPES / "one-gpu.yaml", [f"--{field}" for field in (*_OFFLINE, *fields, *changes)])
 
 
 def _steps(metrics: list[dict[str, Any]], size: Size) -> Iterator[Row]:
