@@ -37,8 +37,7 @@ def causal_attention(
             grouped = {"enable_gqa": True}
         else:
             key, value = (tensor.repeat_interleave(shared_by, dim=1) for tensor in (key, value))
-    output = attention(query, key, value, cumulative, cumulative, longest, longest, scale=scale, **causal, **grouped)
-    return cast(Tensor, output)
+    return attention(query, key, value, cumulative, cumulative, longest, longest, scale=scale, **causal, **grouped)
 
 
 @cache
