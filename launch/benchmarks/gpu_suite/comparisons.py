@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -92,9 +93,10 @@ def _figures(command: str, arguments: list[str], aims: Mapping[str, str] | None 
 
 def row_of(figure: Mapping[str, Any], target: str) -> Row:
     """The median with its spread, held to a target such as ">= 0.97"."""
-    least, most = min(figure["values"]), max(figure["values"])
-    spread = f"{figure['name']} ({least:,.4g} to {most:,.4g})"
-    if not target:
-        return noted(spread, float(figure["median"]), figure["unit"])
-    sign, bound = target.split()
-    return aim(spread, figure["median"], float(bound), figure["unit"], least=sign == ">=")
+    name, unit, middle = figure["name"], figure["unit"], float(figure["median"])
+    if target:
+        sign, bound = target.split()
+        row = aim(name, middle, float(bound), unit, least=sign == ">=")
+    else:
+        row = noted(name, middle, unit)
+    return replace(row, figure=f"{row.figure} ({min(figure['values']):,.4g} to {max(figure['values']):,.4g})")

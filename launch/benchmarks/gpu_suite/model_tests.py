@@ -38,8 +38,8 @@ def _outcome(*arguments: str) -> Iterator[Row]:
         sum(int(suite.get(name, 0)) for name in names) for names in (["tests"], ["failures", "errors"], ["skipped"])
     )
     yield true("all pass", bad == 0 and skipped == 0 and ran > 0, f"{ran - bad - skipped} of {ran}")
-    for case in suite.iter("testcase"):
-        yield noted(str(case.get("name")), float(case.get("time", 0)), "s")
+    longest = max(suite.iter("testcase"), key=lambda case: float(case.get("time", 0)))
+    yield noted(f"longest: {longest.get('name')}", float(longest.get("time", 0)), "s")
 
 
 def _pytest(*arguments: str) -> "subprocess.CompletedProcess[bytes]":

@@ -199,8 +199,9 @@ def ipc(size: Size) -> Iterator[Row]:
             found = f"gets an error: {error}"
         yield noted("exporter killed: its reader", found)
         second.call("open", later.ready().call("make", str(Path(folder) / "second")))
-        yield true("and reads from the next one", later.call("rewrite", 0) == second.call("read"))
-        yield true("and can still compute", second.call("computes"))
+        same_again = later.call("rewrite", 0) == second.call("read")
+        yield true("exporter killed: its reader reads from the next one", same_again)
+        yield true("exporter killed: its reader can still compute", second.call("computes"))
 
 
 def nccl(size: Size) -> Iterator[Row]:
@@ -208,20 +209,20 @@ def nccl(size: Size) -> Iterator[Row]:
         sender, receiver, *others = _started(Member, size, ending, ("learner", "rollout-0", "rollout-1", "rollout-2"))
         for peer in (sender, receiver, *others):
             peer.ready()
-        yield noted("join", _joined(sender, receiver), "s")
+        yield noted("joining", _joined(sender, receiver), "s")
         same = sum(_arrives(sender, receiver, seed) for seed in range(_TIMES))
         yield true("what is sent arrives", same == _TIMES, f"{same} of {_TIMES}")
         for what, harm, following in zip(("stopped", "killed"), (Peer.stop, Peer.kill), others, strict=True):
             harm(receiver)
             yield _given_up(f"receiver {what}: the sender gives up", sender, size, "send", 0)
-            yield true("and can still compute", sender.call("computes"))
+            yield true(f"receiver {what}: the sender can still compute", sender.call("computes"))
             receiver = following
-            yield noted("a second group: join", _joined(sender, receiver), "s")
-            yield true("and what is sent arrives", _arrives(sender, receiver, 1))
+            yield noted(f"receiver {what}: joining a second group", _joined(sender, receiver), "s")
+            yield true(f"receiver {what}: what is sent in the second group arrives", _arrives(sender, receiver, 1))
         sender.call("leave")
         yield _given_up("nobody joins: the sender gives up", sender, size, "join", free_port(), 0)
         _joined(sender, receiver)
-        yield true("and another group works", _arrives(sender, receiver, 2))
+        yield true("nobody joins: another group works", _arrives(sender, receiver, 2))
 
 
 def _joined(sender: Peer, receiver: Peer) -> float:

@@ -19,8 +19,7 @@ _NCCL = 22907
 
 
 def versions(size: Size) -> Iterator[Row]:
-    for name in _PACKAGES:
-        yield noted(name, _version(name))
+    yield noted("packages", ", ".join(f"{name} {_version(name)}" for name in _PACKAGES))
     yield noted("CUDA of torch", torch.version.cuda or "none")
     yield from _attention()
     yield from _engine()
@@ -34,7 +33,7 @@ def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return "-"
 
 
 def _attention() -> Iterator[Row]:
