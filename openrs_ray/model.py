@@ -7,7 +7,7 @@ distribution (logits divided by the temperature); nothing is random (dropout is 
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +17,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedMod
 
 from openrs_ray.errors import UserError
 from openrs_ray.packing import MicroBatch
+from openrs_ray.varlen import causal_attention
 
 ATTENTION = "openrs_packed"
 
@@ -164,16 +165,10 @@ def packed_attention(
     **_: Any,
 ) -> tuple[Float[Tensor, "1 tokens heads head_dim"], None]:
     """Causal attention within each sequence; the signature is transformers' `AttentionInterface`."""
-    grouped = query.shape[1] != key.shape[1]
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        from torch.nn.attention.varlen import varlen_attn
-
         q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-        ends, longest, causal = packed_cumulative, max(packed_lengths), (-1, 0)
-        output = varlen_attn(
-            q, k, v, ends, ends, longest, longest, scale=scaling, window_size=causal, enable_gqa=grouped
-        )
-        return cast(Tensor, output)[None], None
+        return causal_attention(q, k, v, packed_cumulative, max(packed_lengths), scaling)[None], None
+    grouped = query.shape[1] != key.shape[1]
     parts = [
         F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
         for q, k, v in zip(*(tensor.split(packed_lengths, dim=2) for tensor in (query, key, value)), strict=True)
