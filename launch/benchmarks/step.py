@@ -130,7 +130,10 @@ def trl_job(config: RunConfig, prepared: Prepared, on_gpu: bool) -> dict[str, An
 def trl(job: dict[str, Any], folder: Path) -> tuple[dict[str, dict[str, list[float]]], dict[str, str]]:
     """Seconds and trained tokens of TRL's counted steps in each setting, and which failed (out of memory, say), and how."""
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
+    from actors.placement import GPU_SAMPLER
+
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    environment = os.environ | GPU_SAMPLER | {"CUDA_VISIBLE_DEVICES": first}
     measured, failed = {}, {}
     for setting in SETTINGS:
         result, log = folder / f"{setting}.json", folder / f"{setting}.log"
