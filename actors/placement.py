@@ -24,6 +24,10 @@ _OBJECT_STORE_BYTES = 256 << 20
 
 _REACH_S = 10.0
 
+GPU_SAMPLER = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
+"""FlashInfer builds its sampler with nvcc at the first token that takes it (vLLM's own warm-up does where log-probabilities
+are raw), says that it is supported where there is no nvcc, and then ends the engine."""
+
 
 def joins_cluster() -> bool:
     """Whether the run joins a running cluster (a submitted job has RAY_ADDRESS set) or starts a Ray of its own."""
@@ -115,6 +119,9 @@ def engine_variables(device: Device) -> dict[str, str]:
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "TORCH_COMPILE_DISABLE": "1",
         }
+    else:
+        # Attention in float32 is Triton's, whose products would round their factors to TF32: log-probabilities off by 9e-4.
+        variables |= GPU_SAMPLER | {"TRITON_F32_DEFAULT": "ieee"}
     return variables
 
 

@@ -288,6 +288,7 @@ class Trainer:
         """All ranks anew; the steps since the checkpoint are trained again from the record, not sampled or counted again."""
         async with self._learners_turn():
             await self._learners.renew()
+            await self._push.disconnect()
             await self._learners.start()
             checkpoint, damages = await asyncio.to_thread(self._store.latest_good)
             for damage in damages:

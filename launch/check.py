@@ -137,9 +137,13 @@ def _peer_row(gpus: list[Gpu]) -> Row:
     if len(gpus) < 2:
         return Row(what, f"skipped: {len(gpus)} GPU", "-")
     try:
-        speed = machine.within(GPU_S, machine.peer_copies)
+        speed = machine.within(GPU_S, partial(machine.peer_copies, len(gpus)))
     except ProbeError as error:
-        return Row(what, str(error), "equal bytes", "missing", "turn off ACS / the IOMMU, or set NCCL_P2P_DISABLE=1")
+        mend = (
+            "GPUs not seen: unset CUDA_VISIBLE_DEVICES, mend torch and driver; damaged bytes: turn off ACS / the IOMMU, "
+            "or set NCCL_P2P_DISABLE=1"
+        )
+        return Row(what, str(error), "equal bytes", "missing", mend)
     return Row(what, f"equal bytes, slowest {speed:.1f} GB/s", "equal bytes")
 
 

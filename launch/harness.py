@@ -38,7 +38,14 @@ if TYPE_CHECKING:
     from actors.evaluator import Asked, Wanted
 
 _RESAMPLING_SEED = 0
-_ENGINE_FIELDS = ("tensor_parallel", "max_sequences", "cpu_cache_gib", "enforce_eager", "start_deadline_s")
+_ENGINE_FIELDS = (
+    "tensor_parallel",
+    "max_sequences",
+    "max_batched_tokens",
+    "cpu_cache_gib",
+    "enforce_eager",
+    "start_deadline_s",
+)
 _PLACE_FIELDS = ("device", "cpus_per_slot", "threads", "wait_s", "num_rollout_gpus")
 _CHECK_FIELDS = ("processes", "deadline_s", "memory_gib")
 _SAY_S = 30.0

@@ -123,6 +123,15 @@ class Evaluation(Section):
         return self
 
 
+def check_pass(section: str, max_batched_tokens: int, max_sequences: int) -> None:
+    """ValueError when an engine's pass has no room for a token of every completion, which vLLM refuses."""
+    if max_batched_tokens < max_sequences:
+        raise ValueError(
+            f"{section}.max_batched_tokens ({max_batched_tokens}) must not be below {section}.max_sequences ({max_sequences}): "
+            "every completion takes a token of each pass"
+        )
+
+
 class Rollout(Section):
     problems_per_step: Positive
     """Problems drawn per optimizer step."""
@@ -148,6 +157,8 @@ class Rollout(Section):
     """GPUs per rollout engine."""
     max_sequences: Positive = 128
     """Completions an engine works on at once."""
+    max_batched_tokens: Positive = 8192
+    """Tokens an engine computes in one pass, prompts and completions together (on a CPU at least one longest sequence)."""
     gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Share of each rollout GPU's memory that the engine may take."""
     cpu_cache_gib: Annotated[float, Field(gt=0)] = 0.25
@@ -167,6 +178,11 @@ class Rollout(Section):
             raise ValueError(
                 "rollout.top_p must be 1 and rollout.top_k must be -1: training on a truncated distribution biases the ratio"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_token_each(self) -> Rollout:
+        check_pass("rollout", self.max_batched_tokens, self.max_sequences)
         return self
 
     @property

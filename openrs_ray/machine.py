@@ -136,15 +136,18 @@ def driver_cuda() -> int | None:
     return None if error else version.value
 
 
-def peer_copies(mib: int = 64) -> float:
-    """Copy random bytes between every two GPUs, both ways, and compare. Returns the slowest copy in GB/s.
+def peer_copies(gpus: int, mib: int = 64) -> float:
+    """Copy random bytes between every two of so many GPUs, both ways, and compare. Returns the slowest copy in GB/s.
 
-    Raises ProbeError when what arrived differs: with some IOMMU settings P2P copies succeed and carry garbage.
+    Raises ProbeError when torch does not see that many, or what arrived differs: with some IOMMU settings P2P copies succeed
+    and carry garbage.
     """
     import torch
 
     slowest = float("inf")
-    devices = range(torch.cuda.device_count())
+    devices = range(gpus)
+    if torch.cuda.device_count() != gpus:
+        raise ProbeError(f"torch sees {torch.cuda.device_count()} of the {gpus} GPUs that nvidia-smi lists")
     for source in devices:
         sent = torch.randint(0, 256, (mib << 20,), dtype=torch.uint8, device=f"cuda:{source}")
         for target in devices:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from launch import check as check_module
 from launch.check import disk_needed, gpu_row, hub_ids, main, parameters_of, token_row, torch_row
 from openrs_ray import machine
 from openrs_ray.config import RunConfig
@@ -78,6 +79,13 @@ def test_gpus_taken_by_others_do_not_count() -> None:
         "gpu_memory_fraction": 0.4,
     }
     assert gpu_row(gpus, config(placement=shared, rollout=rollout)).verdict == "ok"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what torch without GPUs finds")
+def test_gpus_that_torch_does_not_see_are_missing_where_they_are_tried() -> None:
+    row = check_module._peer_row(machine.parse_gpus(SMI))
+    assert row.verdict == "missing" and "torch sees 0 of the 4 GPUs" in row.found
+    assert check_module._broadcast_row(machine.parse_gpus(SMI), "gpu").verdict == "missing"
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,10 @@ def trl(
 ) -> tuple[dict[str, dict[str, list[float]]], dict[str, str]]:
     """Seconds and trained tokens of TRL's counted steps in these settings, and which failed (out of memory, say), and how."""
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
+    from actors.placement import GPU_SAMPLER
+
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    environment = os.environ | GPU_SAMPLER | {"CUDA_VISIBLE_DEVICES": first}
     measured, failed = {}, {}
     for setting in settings:
         result, log = folder / f"{setting}.json", folder / f"{setting}.log"
