@@ -161,11 +161,15 @@ def _broadcast_row(gpus: list[Gpu], device: Device) -> Row:
 
 
 def memory_needed(config: RunConfig, device: Device, parameters: int | None) -> float:
-    """Rough bytes of host memory: an interpreter with torch and vLLM per engine and rank; on a CPU the weights too."""
-    actors = config.num_engines + config.placement.num_learner_gpus
+    """Rough bytes of host memory: an interpreter with torch and vLLM per engine and rank, and the weights.
+
+    A rank on a GPU has them while it loads the model, all ranks at the same time; on a CPU everything stays.
+    """
+    ranks = config.placement.num_learner_gpus
+    actors = config.num_engines + ranks
     if device == "gpu":
-        return 4.0 * GIB * actors
-    weights = (parameters or 0) * (16 * config.placement.num_learner_gpus + 4 * config.num_engines)
+        return 4.0 * GIB * actors + (parameters or 0) * ranks * (2 if config.model.dtype == "bfloat16" else 4)
+    weights = (parameters or 0) * (16 * ranks + 4 * config.num_engines)
     return 1.5 * GIB * actors + config.rollout.cpu_cache_gib * GIB * config.num_engines + weights
 
 

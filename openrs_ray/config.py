@@ -353,7 +353,7 @@ class Learner(Section):
     fused_kernels: bool = True
     """Liger's norm, rotary and SwiGLU kernels, on GPUs (where they exist for the model)."""
     start_deadline_s: Seconds = 600
-    """How long a learner rank may take to start."""
+    """How long a learner rank may take to start, compiling its kernels included."""
     deadline_s: Seconds = 1800
     """How long one optimizer step may take."""
 

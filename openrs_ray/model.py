@@ -5,8 +5,11 @@ chunk of tokens at a time, in the forward and in the backward pass; log-probabil
 distribution (logits divided by the temperature); nothing is random (dropout is never applied).
 """
 
+import sys
 from collections.abc import Callable
 from functools import cache
+from inspect import isfunction
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -196,10 +199,31 @@ def load_policy(path: str, dtype: str, chunk_tokens: int) -> Policy:
 
 
 def fuse_kernels(policy: Policy) -> None:
-    """Swap in Liger's kernels for norms, rotary embedding and SwiGLU where it has them for the model; GPUs only from now on."""
+    """Swap in Liger's kernels for norms, rotary embedding and SwiGLU where it has them for the model; GPUs only from now on.
+
+    In this model and its copies alone. Liger also replaces classes and functions in the module of transformers that the
+    model's class is from, for every other model of the family in this process: those are put back. The rotary embedding is
+    a function that the attention looks up there, so this model's attention gets a look-up of its own.
+    """
     from liger_kernel.transformers import _apply_liger_kernel_to_instance
 
+    shared = vars(sys.modules[type(policy.model).__module__])
+    plain = dict(shared)
     _apply_liger_kernel_to_instance(policy.model, cross_entropy=False, fused_linear_cross_entropy=False)
+    fused = dict(shared)
+    shared.update(plain)
+    functions = {name for name in plain if fused[name] is not plain[name] and isfunction(plain[name])}
+    for module in policy.model.modules():
+        forward = type(module).forward
+        if isfunction(forward) and forward.__globals__ is shared and functions & {*forward.__code__.co_names}:
+            module.forward = MethodType(_with_globals(forward, fused), module)
+
+
+def _with_globals(function: FunctionType, names: dict[str, Any]) -> FunctionType:
+    """The same function, looking its global names up elsewhere."""
+    made = FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
 
 
 @torch.no_grad()

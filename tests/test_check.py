@@ -16,10 +16,11 @@ import torch
 from safetensors.torch import save_file
 
 from launch import check as check_module
-from launch.check import disk_needed, gpu_row, hub_ids, main, parameters_of, token_row, torch_row
+from launch.check import disk_needed, gpu_row, hub_ids, main, memory_needed, parameters_of, token_row, torch_row
 from openrs_ray import machine
 from openrs_ray.config import RunConfig
-from openrs_ray.machine import Gpu, ProbeError
+from openrs_ray.machine import GIB, Gpu, ProbeError
+from openrs_ray.overrides import load_config
 
 ROOT = Path(__file__).parent.parent
 
@@ -63,6 +64,13 @@ def test_bad_input_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["no/such/recipe.yaml"]) == 2
     assert main([str(ROOT / "launch/recipes/quickstart.yaml"), "--run.stepz", "3"]) == 2
     assert capsys.readouterr().err.count("error: ") == 2
+
+
+def test_every_rank_on_a_gpu_loads_the_weights_by_way_of_the_host() -> None:
+    """open-rs3: three ranks of 3.3 GiB each, all at the same time, beside four processes of 4 GiB."""
+    recipe = load_config(ROOT / "launch/recipes/open-rs3.yaml", [])
+    assert memory_needed(recipe, "gpu", 1_777_088_000) / GIB == pytest.approx(4 * 4 + 3 * 3.31, abs=0.01)
+    assert memory_needed(recipe, "gpu", None) == 16 * GIB
 
 
 def test_gpus_taken_by_others_do_not_count() -> None:
