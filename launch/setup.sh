@@ -114,10 +114,12 @@ install_with_uv() {
         .venv/bin/python -m uv pip install "${quiet[@]}" --python .venv/bin/python "${options[@]}" --editable ".[$extras]"
 }
 
-# pip takes the versions only: it wants hashes of all or none, and neither this folder nor torch+cpu has one.
+# pip is given the whole lock, of all extras, and resolves nothing, which the pip of Python 3.11 (23.2) does not manage. It
+# wants hashes of all packages or of none; torch+cpu, the one without, is there already.
 install_with_pip() {
-    PIP_CONSTRAINT=$PWD/.venv/constraints "${pip[@]}" install "${quiet[@]}" --no-compile --editable ".[$extras]" &&
-        if [[ $build == cpu ]]; then "${pip[@]}" uninstall --quiet --yes --requirement "$unsuited"; fi
+    local install=("${pip[@]}" install "${quiet[@]}" --no-compile --no-deps)
+    grep -v '^torch==.*+cpu' "$lock" >.venv/requirements
+    PIP_CONSTRAINT='' "${install[@]}" --require-hashes --requirement .venv/requirements && "${install[@]}" --editable .
 }
 
 python=$(find_python)
