@@ -46,7 +46,7 @@ def misplaced(groups: list[UsedGroup], order: Order) -> list[int]:
 
 
 def _group(position: int, step: int, rows: list[dict[str, Any]], order: Order) -> UsedGroup:
-    versions = [span["version"] for row in rows for span in row["versions"] or ()]
+    versions = [span["version"] for row in rows for span in row["versions"]]
     return UsedGroup(
         position=position,
         epoch=position // order.problems,

@@ -8,13 +8,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from openrs_ray.attempts import Bounds, read_bounds
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import RunError
+from openrs_ray.record import SCHEMA
 from openrs_ray.record_files import Phase, RecordFile, current_files
 from openrs_ray.row_checks import Fault, Row, group_faults, place, row_faults, rows_of, step_faults
 from openrs_ray.run_problems import text_digests
 from openrs_ray.witness import Witness
+
+_NEVER_EMPTY = [
+    *(
+        "step",
+        "attempt",
+        "phase",
+        "position",
+        "problem_index",
+        "problem",
+        "sample",
+        "token_ids",
+        "logprobs",
+        "text",
+        "status",
+    ),
+    *("finish_reason", "length", "versions"),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,45 +81,47 @@ class Audit:
 
 
 def damages(run_folder: Path) -> list[str]:
-    """A sentence about each file that counts and is not as it was written."""
+    """A sentence about each file that counts and is not as it was written, or lacks what every row has."""
     sentences = []
     for file in _files(run_folder):
         try:
-            file.read([])
+            _check_cells(file)
         except RunError as error:
             sentences.append(str(error))
     return sentences
 
 
+def _check_cells(file: RecordFile) -> None:
+    table = file.read(_NEVER_EMPTY)
+    for name in _NEVER_EMPTY:
+        column, kind = table[name].combine_chunks(), SCHEMA.field(name).type
+        if column.type != kind:
+            raise RunError(f"{file.path} has {name} as {column.type} instead of {kind}")
+        inside = column.flatten() if pa.types.is_list(kind) else column
+        parts = inside.flatten() if pa.types.is_struct(inside.type) else [inside]
+        if column.null_count or any(part.null_count for part in parts):
+            raise RunError(f"{file.path} has rows without {name}")
+
+
 def audit(run_folder: Path, expected: Expected, witness: Witness) -> Audit:
-    """Check every row that counts. RunError when a file is damaged."""
-    faults: list[Fault] = []
-    unchecked = count = 0
-    by_step: dict[int, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    attempts: dict[int, int] = {}
+    """Check every row that counts, a step at a time; there must be no `damages`."""
+    files, faults, count = _files(run_folder), list[Fault](), 0
     texts: dict[int, str] = dict(enumerate(expected.texts))
-    for file in _files(run_folder):
-        rows = rows_of(file.read())
-        unchecked, count = unchecked + (file.crc32 is None), count + len(rows)
-        faults += _file_faults(file, rows, expected)
-        if file.phase == "train":
-            if file.step in attempts:
-                faults.append(("steps with two files", f"step {file.step}"))
-            attempts[file.step] = file.attempt
-        if file.phase != "evaluation":
-            faults += _text_faults(rows, texts)
-            by_step[file.step][file.phase] += rows
-    for step, attempt in attempts.items():
-        most = expected.of_attempt(attempt).replaced_per_step
-        trained, replaced = by_step[step]["train"], by_step[step]["replaced"]
-        for what in step_faults(trained, replaced, expected.problems_per_step, most, witness.figures.get(step)):
-            faults.append(("steps that are not as they were counted", f"step {step} ({what})"))
+    for step in sorted({file.step for file in files}):
+        rows = {file: rows_of(file.read()) for file in files if file.step == step}
+        count += sum(map(len, rows.values()))
+        for file, found in rows.items():
+            faults += _file_faults(file, found, expected)
+            if file.phase != "evaluation":
+                faults += _text_faults(found, texts)
+        faults += _step_faults(step, rows, expected, witness)
+    attempts = {file.step: file.attempt for file in files if file.phase == "train"}
     missing = witness.missing(max(attempts, default=0))
     faults += [("steps without a line in metrics.jsonl", f"step {step}") for step in missing]
     by_kind: dict[str, list[str]] = {}
     for what, where in faults:
         by_kind.setdefault(what, []).append(where)
-    return Audit(count, unchecked, _staleness(attempts, expected), by_kind)
+    return Audit(count, sum(file.crc32 is None for file in files), _staleness(attempts, expected), by_kind)
 
 
 def _files(run_folder: Path) -> list[RecordFile]:
@@ -120,9 +142,23 @@ def _file_faults(file: RecordFile, rows: Sequence[Row], expected: Expected) -> I
             yield what, f"step {file.step} position {position}"
 
 
+def _step_faults(
+    step: int, rows: Mapping[RecordFile, Sequence[Row]], expected: Expected, witness: Witness
+) -> Iterator[Fault]:
+    trained, replaced = ([file for file in rows if file.phase == phase] for phase in ("train", "replaced"))
+    if len(trained) > 1 or len(replaced) > 1:
+        yield "steps with two files of one kind", f"step {step}"
+    if not trained:
+        return  # only evaluated, or killed before the rest of it was written
+    most = expected.of_attempt(trained[-1].attempt).replaced_per_step
+    parts = ([row for file in files for row in rows[file]] for files in (trained, replaced))
+    for what in step_faults(*parts, expected.problems_per_step, most, witness.figures.get(step)):
+        yield "steps that are not as they were counted", f"step {step} ({what})"
+
+
 def _text_faults(rows: Sequence[Row], texts: dict[int, str]) -> Iterator[Fault]:
     """Rows that have not the text of their problem; one that is not known is what the first row says, and is added."""
-    digests = text_digests(row["problem"] or "" for row in rows)
+    digests = text_digests(row["problem"] for row in rows)
     for row, digest in zip(rows, digests, strict=True):
         if texts.setdefault(row["problem_index"], digest) != digest:
             yield "rows with another text than their problem has", place(row)

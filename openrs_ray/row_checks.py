@@ -4,9 +4,9 @@ Each check yields a `Fault`: what is wrong, and where.
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from openrs_ray.grpo import spread
 from openrs_ray.record_files import RecordFile
+from openrs_ray.samples import Status
 
 Row = dict[str, Any]
 """A row without its token ids and log-probabilities, but with their `digest`, their `counts` and the `likelihood`."""
@@ -29,23 +30,24 @@ _LIGHT = (
         "problem_index",
         "problem",
         "sample",
+        "text",
+        "answer",
         "reward",
         "status",
-        "finish_reason",
     ),
-    *("length", "versions", "advantage"),
+    *("finish_reason", "length", "versions", "advantage"),
 )
-_NEVER_TWICE = -40.0
-"""A completion of a smaller log-probability is not sampled twice: the chance is below 1e-9 in 1e8 pairs."""
+_JUDGED = {str(status) for status in Status if status.judged}
+_NEVER_AGAIN = -40.0
+"""Nothing of a smaller log-probability happens: in 1e8 groups the chance is below 1e-9."""
 
 
 def rows_of(table: pa.Table) -> list[Row]:
     rows: list[Row] = table.select(_LIGHT).to_pylist()
     tokens, logprobs = (table[name].to_numpy() for name in ("token_ids", "logprobs"))
     for row, ids, values in zip(rows, tokens, logprobs, strict=True):
-        row["digest"] = b"" if ids is None else ids.tobytes()
-        row["counts"] = {len(part) if part is not None else -1 for part in (ids, values)} | {row["length"]}
-        row["likelihood"] = math.nan if values is None else float(np.sum(values, dtype=np.float64))
+        row["digest"], row["counts"] = ids.tobytes(), {len(ids), len(values), row["length"]}
+        row["likelihood"] = float(np.sum(values, dtype=np.float64))
     return rows
 
 
@@ -61,15 +63,15 @@ def row_faults(file: RecordFile, row: Row, versions: range) -> Iterator[str]:
         yield "rows with other numbers of tokens, log-probabilities and length"
     if not _covers(row["versions"], row["length"]):
         yield "rows whose versions do not cover the completion"
-    if any(span["version"] not in versions for span in row["versions"] or ()):
+    if any(span["version"] not in versions for span in row["versions"]):
         yield "rows sampled by a policy that was too old or did not exist yet"
 
 
-def _covers(spans: Sequence[Mapping[str, int]] | None, length: int) -> bool:
+def _covers(spans: Sequence[Mapping[str, int]], length: int) -> bool:
     """Whether the spans are [0, length) cut into pieces, of rising versions."""
-    ends = [0, *(span["end"] for span in spans or ())]
-    starts = [span["start"] for span in spans or ()]
-    rising = all(a["version"] < b["version"] for a, b in pairwise(spans or ()))
+    ends = [0, *(span["end"] for span in spans)]
+    starts = [span["start"] for span in spans]
+    rising = all(a["version"] < b["version"] for a, b in pairwise(spans))
     return bool(spans) and ends == [*starts, length] and all(a < b for a, b in pairwise(ends)) and rising
 
 
@@ -77,8 +79,10 @@ def group_faults(file: RecordFile, group: Sequence[Row], likelihoods: bool) -> I
     """`likelihoods`: log-probabilities are those of the distribution that was sampled from."""
     if len({(row["problem_index"], row["problem"]) for row in group}) > 1:
         yield "groups of several problems"
-    if file.phase != "evaluation" and likelihoods and any(_copied(*pair) for pair in combinations(group, 2)):
-        yield "groups in which one completion is a copy of another"
+    if file.phase != "evaluation" and likelihoods and any(map(_copied, _alike(group))):
+        yield "groups in which completions are copies of another"
+    if any(_read_differently(rows) for rows in _alike(group)):
+        yield "groups in which the same tokens are different texts or answers"
     if file.phase == "train" and not _learned_from(group):
         yield "groups whose advantages do not follow from their rewards"
     if file.phase != "train" and any(row["advantage"] is not None for row in group):
@@ -87,8 +91,22 @@ def group_faults(file: RecordFile, group: Sequence[Row], likelihoods: bool) -> I
         yield "groups that were replaced although their rewards differ"
 
 
-def _copied(one: Row, other: Row) -> bool:
-    return bool(one["digest"] == other["digest"] and one["likelihood"] < _NEVER_TWICE)
+def _alike(group: Sequence[Row]) -> Iterator[list[Row]]:
+    """The rows of each completion that was sampled several times."""
+    by_tokens: dict[bytes, list[Row]] = defaultdict(list)
+    for row in group:
+        by_tokens[row["digest"]].append(row)
+    return (rows for rows in by_tokens.values() if len(rows) > 1)
+
+
+def _copied(rows: Sequence[Row]) -> bool:
+    """Whether one completion stands there more often than its probability lets it be sampled."""
+    return bool((len(rows) - 1) * max(row["likelihood"] for row in rows) < _NEVER_AGAIN)
+
+
+def _read_differently(rows: Sequence[Row]) -> bool:
+    answers = {row["answer"] for row in rows if row["status"] in _JUDGED}
+    return len({row["text"] for row in rows}) > 1 or len(answers) > 1
 
 
 def _learned_from(group: Sequence[Row]) -> bool:
@@ -121,7 +139,7 @@ def step_faults(
         yield f"trained on {len(groups)} groups instead of {per_step}"
     if len(others) > most_replaced:
         yield f"replaced {len(others)} groups, of at most {most_replaced}"
-    if figures is None:
+    if figures is None or not trained:
         return
     counted = {"attempt": trained[0]["attempt"], "replaced_groups": len(others), **_figures([*trained, *replaced])}
     for name, value in counted.items():

@@ -113,11 +113,20 @@ def all_rows(name: str, value: Any) -> Callable[[Rows], object]:
     return lambda rows: [row.update({name: value}) for row in rows]
 
 
+TOKENS = ("token_ids", "logprobs", "text", "length", "versions", "mean_logprob")
+
+
 def copied(rows: Rows) -> None:
     """The first completion of each group stands in the place of the others."""
     for number, row in enumerate(rows):
-        first = rows[number - number % SAMPLES]
-        row |= {name: first[name] for name in ("token_ids", "logprobs", "text", "length", "versions", "mean_logprob")}
+        row |= {name: rows[number - number % SAMPLES][name] for name in TOKENS}
+
+
+def short_copies(rows: Rows) -> None:
+    """Each pair may be chance, but not all four."""
+    for row in rows[:SAMPLES]:
+        row |= {"token_ids": [7, 8], "logprobs": [-10.0, -6.0], "length": 2, "text": "15"}
+        row["versions"] = [{"version": 3, "start": 0, "end": 2}]
 
 
 def from_version(version: int) -> Callable[[Rows], object]:
@@ -142,8 +151,17 @@ FAULTS: dict[str, tuple[Callable[[Rows], object], str]] = {
         lambda rows: [row.update(problem="1 + 1 = ?") for row in rows[:SAMPLES]],
         "rows with another text than their problem has: 4: step 4 position 9 sample 0, ",
     ),
-    "no text": (all_rows("problem", None), "rows with another text than their problem has: 12"),
-    "copies": (copied, "groups in which one completion is a copy of another: 3"),
+    "no text": (change("problem", None), ".parquet has rows without problem: what was trained on cannot be proven"),
+    "copies": (copied, "groups in which completions are copies of another: 3"),
+    "copies of a short one": (short_copies, "groups in which completions are copies of another: 1: step 4 position 9"),
+    "a copy with the answer of another": (
+        lambda rows: rows[1].update({name: rows[0][name] for name in TOKENS}, answer="4"),
+        "groups in which the same tokens are different texts or answers: 1: step 4 position 9",
+    ),
+    "another text of the same tokens": (
+        lambda rows: rows[1].update({name: rows[0][name] for name in TOKENS}, text="other"),
+        "groups in which the same tokens are different texts or answers: 1: step 4 position 9",
+    ),
     "no advantage": (change("advantage", None), "groups whose advantages do not follow from their rewards: 1"),
     "no advantages": (all_rows("advantage", None), "groups whose advantages do not follow from their rewards: 3"),
     "an advantage too many": (change("reward", None), "groups whose advantages do not follow from their rewards: 1"),
@@ -158,7 +176,13 @@ FAULTS: dict[str, tuple[Callable[[Rows], object], str]] = {
         change("versions", []),
         "rows whose versions do not cover the completion: 1: step 4 position 9 sample 0",
     ),
-    "null versions": (all_rows("versions", None), "rows whose versions do not cover the completion: 12"),
+    "null versions": (all_rows("versions", None), ".parquet has rows without versions: what was trained on"),
+    "a null version": (
+        change("versions", [{"version": None, "start": 0, "end": 5}, {"version": 3, "start": 5, "end": 40}]),
+        ".parquet has rows without versions: ",
+    ),
+    "a null token": (lambda rows: rows[3]["token_ids"].append(None), ".parquet has rows without token_ids: "),
+    "no position": (change("position", None), ".parquet has rows without position: "),
     "a gap": (
         change("versions", [{"version": 2, "start": 0, "end": 5}, {"version": 3, "start": 6, "end": 40}]),
         "rows whose versions do not cover the completion: 1",
@@ -169,6 +193,11 @@ FAULTS: dict[str, tuple[Callable[[Rows], object], str]] = {
     "a log-probability less": (shortened, "rows with other numbers of tokens, log-probabilities and length: 1"),
     "a length": (change("length", 1), "rows with other numbers of tokens, log-probabilities and length: 1"),
     "a token less": (cut, "steps that are not as they were counted: 1: step 4 (sampled_tokens is "),
+    "no rows": (lambda rows: rows.clear(), "step 4 (trained on 0 groups instead of 3)"),
+    "nothing sampled": (
+        lambda rows: [row.update(token_ids=[], logprobs=[], length=0, versions=[]) for row in rows],
+        "rows whose versions do not cover the completion: 12",
+    ),
     "a row less": (lambda rows: rows.pop(), "positions lost: 1: 12\n"),
     "a row twice": (lambda rows: rows.append(rows[0]), "positions counted twice: 1: 9\n"),
     "a group less": (lambda rows: [rows.pop() for _ in range(SAMPLES)], "step 4 (trained on 2 groups instead of 3)"),
@@ -251,7 +280,9 @@ def test_two_files_of_one_step_are_named(run: Path, capsys: pytest.CaptureFixtur
     again = [row | {"worker": 7} for row in record_rows(rows)]
     write_file(run, "train", 4, 2, pa.Table.from_pylist(again, schema=SCHEMA))
     output = said(run, capsys)
-    assert "steps with two files: 1: step 4\n" in output and "positions counted twice: 3: 9, 11, 12" in output
+    assert (
+        "steps with two files of one kind: 1: step 4\n" in output and "positions counted twice: 3: 9, 11, 12" in output
+    )
 
 
 def record_rows(path: Path) -> Rows:
@@ -271,6 +302,17 @@ def test_a_damaged_file_is_one_sentence(run: Path, capsys: pytest.CaptureFixture
         f"error: {file_of(run, 2)} does not have the content that was written"
     )
     assert "(and 1 more files)" in output
+
+
+def test_a_file_of_other_columns_is_one_sentence(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pa.Table.from_pylist(record_rows(file_of(run, 4)), schema=SCHEMA)
+    for harm, sentence in (
+        (table.drop(["versions"]), ".parquet cannot be read (No match for"),
+        (table.set_column(0, "step", pa.array([4.0] * 12)), ".parquet has step as double instead of int64"),
+    ):
+        file_of(run, 4).unlink()
+        write_file(run, "train", 4, 2, harm)
+        assert sentence in said(run, capsys)
 
 
 def test_files_of_an_older_version_are_counted_and_said_to_be_unchecked(
