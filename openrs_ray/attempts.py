@@ -2,7 +2,7 @@
 
 Invariant: an attempt has its line in `attempts.jsonl`, synced, before it writes anything else. What attempt `a` wrote
 about step `s` is superseded when a later attempt started from a checkpoint before `s`, because that one does step `s`
-again. So the file must name every attempt of which there are rows or figures (`openrs_ray.state` sees to it).
+again. The file must therefore name every attempt of which there are rows or figures (`openrs_ray.state` sees to it).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ATTEMPT = re.compile(r"-attempt-(\d+)\b")
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What an attempt allowed, of the settings that a resume may change: its rows are held against these."""
+    """The limits that an attempt kept to, of the settings that a resume may change: its rows are held against these."""
 
     staleness: int
     """Policy versions that a token may be old."""
@@ -55,7 +55,7 @@ def read_attempts(run_folder: Path) -> dict[int, int]:
 
 
 def read_bounds(run_folder: Path) -> dict[int, Bounds]:
-    """What each attempt allowed; without those that an older version noted."""
+    """The limits of each attempt; without those that an older version noted."""
     names = Bounds.__slots__
     lines = _lines(run_folder).items()
     return {attempt: Bounds(*(line[name] for name in names)) for attempt, line in lines if line.keys() >= {*names}}

@@ -39,15 +39,15 @@ _NEVER_EMPTY = [
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the rows of a run are held against."""
+    """The facts that the rows of a run are held against."""
 
     texts: tuple[str, ...]
     """Digests of the problems' texts; none where an older version began the run."""
     problems_per_step: int
     likelihoods: bool
-    """Whether log-probabilities are those of the distribution that was sampled from."""
+    """True where log-probabilities are those of the distribution that was sampled from."""
     present: Bounds
-    """Those of the config, for attempts that noted none."""
+    """Limits by the config, for attempts that noted none."""
     bounds: Mapping[int, Bounds]
     """By attempt."""
 
@@ -71,11 +71,11 @@ class Audit:
     """The outcome."""
 
     rows: int
-    """That were read."""
+    """Number of rows that were read."""
     unchecked: int
     """Files without a checksum."""
     staleness: int
-    """How far ahead of the learner the last steps may have been sampled, after which positions may be in another order."""
+    """Versions that the last steps may have been sampled ahead of the learner; their positions may be in another order."""
     faults: dict[str, list[str]]
     """Places, by what is wrong there."""
 

@@ -1,8 +1,8 @@
 """The figures of a run: `metrics.jsonl`, one line per step, and the same as TensorBoard curves.
 
 Invariant: a line is synced before the next checkpoint is begun, so a kill or a power cut loses at most the last one, of a step
-that no checkpoint covers; `launch.account` holds the record against these lines. Those of superseded attempts stay in the file
-and are left out when read.
+that no checkpoint covers; `launch.account` holds the record against these lines. Lines of superseded attempts stay in the
+file and are left out when read.
 """
 
 from __future__ import annotations

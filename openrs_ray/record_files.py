@@ -2,8 +2,8 @@
 
     completions/train-step-000584-attempt-002-9f3c21d0.parquet    phase, step, attempt, CRC-32 of the whole file
 
-A file and its checksum appear in one rename, because the checksum stands in the name. That holds for the steps since the last
-checkpoint, too, which a lost learner is trained on again. Pages have checksums of their own, for other readers of the file.
+A file and its checksum appear in one rename, because the checksum stands in the name; for the steps since the last checkpoint,
+too, which a lost learner is trained on again. Pages have checksums of their own, for other readers of the file.
 
 Files of versions that wrote no checksum are read unchecked, but nothing is trained on them.
 """

@@ -1,4 +1,4 @@
-"""What can be seen to be wrong in the rows of a run's record: of one row, of one group, of one step.
+"""Checks of the rows of a run's record: of one row, of one group, of one step.
 
 Each check yields a `Fault`: what is wrong, and where.
 """
@@ -68,7 +68,7 @@ def row_faults(file: RecordFile, row: Row, versions: range) -> Iterator[str]:
 
 
 def _covers(spans: Sequence[Mapping[str, int]], length: int) -> bool:
-    """Whether the spans are [0, length) cut into pieces, of rising versions."""
+    """True when the spans are [0, length) cut into pieces, of rising versions."""
     ends = [0, *(span["end"] for span in spans)]
     starts = [span["start"] for span in spans]
     rising = all(a["version"] < b["version"] for a, b in pairwise(spans))
@@ -100,7 +100,7 @@ def _alike(group: Sequence[Row]) -> Iterator[list[Row]]:
 
 
 def _copied(rows: Sequence[Row]) -> bool:
-    """Whether one completion stands there more often than its probability lets it be sampled."""
+    """True when one completion stands there more often than its probability lets it be sampled."""
     return bool((len(rows) - 1) * max(row["likelihood"] for row in rows) < _NEVER_AGAIN)
 
 
@@ -110,7 +110,7 @@ def _read_differently(rows: Sequence[Row]) -> bool:
 
 
 def _learned_from(group: Sequence[Row]) -> bool:
-    """Whether every judged completion has an advantage, in proportion to its distance from the mean reward, and no other one."""
+    """True when the judged completions, and no others, have advantages, in proportion to the distance from the mean reward."""
     rewards, found = _values(group, "reward"), _values(group, "advantage")
     judged = ~np.isnan(rewards)
     if judged.sum() < 2 or not np.array_equal(judged, ~np.isnan(found)):

@@ -19,7 +19,7 @@ CONFIG = "config.json"
 
 
 def begun(run_folder: Path) -> bool:
-    """Whether a run has begun in a folder: there is more than a start that found a mistake leaves."""
+    """True when a run has begun in a folder: there is more than a start that found a mistake leaves."""
     return any((run_folder / name).exists() for name in (CONFIG, attempts.FILE, metrics.FILE, RESULT)) or bool(
         _manifest(run_folder).exists() or record_files(run_folder)
     )

@@ -1,4 +1,4 @@
-"""What others than the record say of a run: how many steps it has done, and the figures of each.
+"""The witnesses beside the record: they know how many steps a run has done, and the figures of each.
 
 The record cannot prove that nothing is missing from its end. `metrics.jsonl`, `result.json` and the manifest of the checkpoints
 are written apart from it, each after the rows of its step.
