@@ -40,7 +40,7 @@ from actors.rollouts import RolloutWorkers
 from actors.sender import SendingRank
 from actors.waiting import within
 from openrs_ray.atomic import write_json
-from openrs_ray.attempts import start_attempt
+from openrs_ray.attempts import Bounds, start_attempt
 from openrs_ray.budget import ENDING, Budget, Ended, LimitReached, Work
 from openrs_ray.checkpoints import Checkpoint, CheckpointStore, Kind
 from openrs_ray.config import RunConfig
@@ -126,18 +126,18 @@ class Trainer:
 
     async def start(self) -> None:
         """Start all actors, load the newest good checkpoint if there is one, and prove the first push."""
-        self._store.sweep()
+        self._store.open()
         checkpoint, damages = await asyncio.to_thread(self._store.latest_good)
         for damage in damages:
             self._display.warn(damage)
         if checkpoint is not None:
-            self.progress = Progress.read(checkpoint.trainer_state())
+            self.progress = Progress.read(checkpoint.trainer_state(), checkpoint.folder)
         elif damages:
             raise UserError("no checkpoint of this run is whole: start anew under another run.name")
         self._display.status("starting the learner and the rollout engines")
         await self._interruptible(self._start_actors(checkpoint), "end")
-        self._attempt = start_attempt(self._config.run.path, self.progress.step)
         (self._config.run.path / RESULT).unlink(missing_ok=True)  # of a run that goes on
+        self._attempt = start_attempt(self._config.run.path, self.progress.step, Bounds.of(self._config))
         self._metrics = MetricsLog(self._config.run.path, self._attempt)
         self._display.status("pushing the first weights")
         await self._push.connect()

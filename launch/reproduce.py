@@ -24,7 +24,7 @@ from launch.command import command
 from launch.evaluate import add_benchmark_options, positive, sources
 from launch.harness import Harness, Prepared, engines_for
 from launch.train import check_run, dry_run, supervised
-from openrs_ray.atomic import read_json, replacing
+from openrs_ray.atomic import replacing
 from openrs_ray.budget import ENDING, Budget, LimitReached
 from openrs_ray.config import RunConfig
 from openrs_ray.curation.texts import letters_key
@@ -37,7 +37,7 @@ from openrs_ray.ledger import Spent
 from openrs_ray.memory import check_fits, planned_gpu_bytes
 from openrs_ray.overrides import load_config
 from openrs_ray.prepared import prepare
-from openrs_ray.progress import RESULT
+from openrs_ray.progress import read_result
 from openrs_ray.samples import Problem
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
@@ -179,8 +179,8 @@ class Reproduction:
 
     def _trained(self) -> bool:
         """Whether the run has done its steps, or what is left of its limits is not enough for more of them."""
-        result = read_json(self.config.run.path / RESULT)
-        if result is not None and result["step"] >= self.config.run.steps:
+        result = read_result(self.config.run.path)
+        if result is not None and result.step >= self.config.run.steps:
             return True
         try:
             Budget(self.config, age_s=_IMPORTS_S).check("start", "step", *ENDING)

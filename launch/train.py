@@ -22,7 +22,9 @@ from openrs_ray.config import RunConfig
 from openrs_ray.display import RunDisplay, summary_table
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.overrides import check_resumable, dry_run_text, help_text, load_config
-from openrs_ray.progress import RESULT, Progress
+from openrs_ray.progress import Progress, read_result
+from openrs_ray.run_problems import RunProblems
+from openrs_ray.state import CONFIG, begun, check_state
 
 if TYPE_CHECKING:
     from actors.placement import Placement
@@ -83,16 +85,18 @@ def supervised(config: RunConfig, command: Sequence[str], console: Console) -> i
 
 
 def check_run(config: RunConfig, resume: bool) -> None:
-    """UserError when the run has begun before and `resume` was not asked for, or the config does not continue it."""
-    before = read_json(config.run.path / "config.json")
-    if before is None:
+    """UserError when a run that has begun is not to be resumed, the config does not continue it, or its files are not whole."""
+    if not begun(config.run.path):
         return
     if not resume:
         raise UserError(
             f"run {config.run.name} exists already in {config.run.path}: continue it with --resume, or choose another "
             "name with --run.name"
         )
-    check_resumable(before, config)
+    saved = read_json(config.run.path / CONFIG)
+    if saved is not None:
+        check_resumable(saved, config)
+    check_state(config.run.path)
 
 
 def begin_run(config: RunConfig, prepared: "Prepared") -> None:
@@ -101,14 +105,14 @@ def begin_run(config: RunConfig, prepared: "Prepared") -> None:
     Raises:
         UserError: a run that is continued would no longer mean the same problems.
     """
-    problems, fingerprint = config.run.path / "problems.json", prepared.fingerprint()
-    if (known := read_json(problems)) and known["fingerprint"] != fingerprint:
+    known, problems = RunProblems.read(config.run.path), prepared.summary()
+    if known is not None and known.fingerprint != problems.fingerprint:
         raise UserError(
             f"the problems in {config.data.path} or the prompts made of them have changed since run {config.run.name} began: "
             "restore them, or choose another run.name"
         )
-    write_json(problems, {"fingerprint": fingerprint, "count": len(prepared.problems)})
-    write_json(config.run.path / "config.json", config.model_dump(mode="json"))
+    problems.write(config.run.path)
+    write_json(config.run.path / CONFIG, config.model_dump(mode="json"))
 
 
 def dry_run(config: RunConfig, console: Console) -> int:
@@ -135,7 +139,7 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
     from actors.placement import check_build, check_machine, connection, joins_cluster, place
     from openrs_ray.memory import planned_gpu_bytes
 
-    done = Progress.read(read_json(config.run.path / RESULT) or {})
+    done = read_result(config.run.path) or Progress()
     if done.step >= config.run.steps and done.ended in (None, "steps"):
         console.print(_summary(config, done, Budget(config, age_s=0.0)))
         return 0

@@ -1,6 +1,7 @@
 """The run's configuration: what a recipe may say, checked before anything starts.
 
-Every field carries one sentence, a type and bounds; unknown keys are refused. The sentences are what `--help` prints.
+Every field carries one sentence, a type and bounds; unknown keys are refused. The sentences are what `--help` prints. A field
+keeps its value when a run is resumed, unless it or its section is marked FREE (`openrs_ray.resumable`).
 Paths that name something built in (`toy`, `smollm2-135m-instruct`) are resolved by `openrs_ray.builtin`.
 """
 
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from openrs_ray.fidelity import Fidelity, as_published
+from openrs_ray.resumable import FREE
 from openrs_ray.rewards.records import Comparison, Extraction, FormatForm, Language, LengthUnit
 
 Positive = Annotated[int, Field(gt=0)]
@@ -29,11 +31,11 @@ class Section(BaseModel):
 
 
 class Run(Section):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"), FREE]
     """Name of the run; its folder inside `run.folder`."""
-    folder: Path = Path(os.environ.get("OPENRS_RUNS", "~/openrs_runs"))
+    folder: Annotated[Path, FREE] = Path(os.environ.get("OPENRS_RUNS", "~/openrs_runs"))
     """Folder of all runs: absolute (~ allowed), seen by every node, outside the submitted working directory."""
-    steps: Positive
+    steps: Annotated[Positive, FREE]
     """Optimizer steps of the whole run."""
     seed: Count = 42
     """Seed of the data order and of every sampled token."""
@@ -90,7 +92,7 @@ class Data(Section):
     """Worked examples put before every problem as earlier turns."""
     suffix: str = ""
     """Text appended to every problem."""
-    max_unparseable_share: Share = 0.01
+    max_unparseable_share: Annotated[Share, FREE] = 0.01
     """Largest share of gold answers that may be unparseable (those problems are dropped and counted) before it is an error."""
     shuffle: bool = True
     """Draw the problems in a new seeded order each epoch instead of file order."""
@@ -107,7 +109,7 @@ class Evaluation(Section):
     """Use only the first so many held-out problems."""
     samples: Positive = 1
     """Completions sampled per held-out problem."""
-    every_steps: Count = 0
+    every_steps: Annotated[Count, FREE] = 0
     """Evaluate every so many steps besides before and after (0: only those two)."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
     """Sampling temperature of the evaluation (0: greedy)."""
@@ -139,37 +141,37 @@ class Rollout(Section):
     """Completions sampled per problem: the group that the advantage is normalised over."""
     max_prompt_tokens: Positive = 512
     """Longest prompt in tokens; problems with longer prompts are dropped and counted."""
-    max_completion_tokens: Positive
+    max_completion_tokens: Annotated[Positive, FREE]
     """Longest completion in tokens."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(gt=0), FREE] = 1.0
     """Sampling temperature; the learner uses the same."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1), FREE] = 1.0
     """Must stay 1 in training: a truncated distribution would bias the probability ratio."""
-    top_k: int = -1
+    top_k: Annotated[int, FREE] = -1
     """Must stay -1 in training, for the same reason."""
-    staleness: Count = 0
+    staleness: Annotated[Count, FREE] = 0
     """How many policy versions a trained token may be old: 0 takes turns, k lets rollouts run that far ahead of the learner."""
-    replace_uniform_groups: Count = 0
+    replace_uniform_groups: Annotated[Count, FREE] = 0
     """Groups of equal rewards teach nothing: replace up to this many times problems_per_step of them in each step (0: none)."""
-    keep_cache: bool = False
+    keep_cache: Annotated[bool, FREE] = False
     """A push that comes while a completion is being sampled leaves its key/value cache as it is instead of computing it anew."""
-    tensor_parallel: Positive = 1
+    tensor_parallel: Annotated[Positive, FREE] = 1
     """GPUs per rollout engine."""
-    max_sequences: Positive = 128
+    max_sequences: Annotated[Positive, FREE] = 128
     """Completions an engine works on at once."""
-    max_batched_tokens: Positive = 8192
+    max_batched_tokens: Annotated[Positive, FREE] = 8192
     """Tokens an engine computes in one pass, prompts and completions together (on a CPU at least one longest sequence)."""
-    gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
+    gpu_memory_fraction: Annotated[float, Field(gt=0, le=1), FREE] = 0.9
     """Share of each rollout GPU's memory that the engine may take."""
-    cpu_cache_gib: Annotated[float, Field(gt=0)] = 0.25
+    cpu_cache_gib: Annotated[float, Field(gt=0), FREE] = 0.25
     """Size of the key/value cache when the engine runs on a CPU."""
-    sleep_while_learning: bool = False
+    sleep_while_learning: Annotated[bool, FREE] = False
     """On shared GPUs: engines give up their memory while the learner works, and take it back for the next rollouts."""
-    enforce_eager: bool = False
+    enforce_eager: Annotated[bool, FREE] = False
     """Start faster without compiled graphs (always so on a CPU)."""
-    start_deadline_s: Seconds = 600
+    start_deadline_s: Annotated[Seconds, FREE] = 600
     """How long an engine may take to start."""
-    deadline_s: Seconds = 1800
+    deadline_s: Annotated[Seconds, FREE] = 1800
     """How long the rollouts of one step may take (each round of them, where a synchronous step replaces groups)."""
 
     @model_validator(mode="after")
@@ -251,13 +253,13 @@ class Rewards(Section):
     """Order in which math-verify, which is not symmetric, is given gold and answer; gold_first is the one it documents."""
     unparseable_gold: Literal["skip", "reward"] = "skip"
     """Problems whose gold cannot be parsed: dropped and counted, or kept with 1.0 for every completion's accuracy and cosine."""
-    processes: Positive = 2
+    processes: Annotated[Positive, FREE] = 2
     """Processes that check answers."""
-    deadline_s: Seconds = 5.0
+    deadline_s: Annotated[Seconds, FREE] = 5.0
     """A check that takes longer is killed and counted as a timeout, never as wrong."""
-    memory_gib: Annotated[float, Field(gt=0)] = 2.0
+    memory_gib: Annotated[float, Field(gt=0), FREE] = 2.0
     """Memory limit of one checking process."""
-    max_unjudged_share: Share = 0.1
+    max_unjudged_share: Annotated[Share, FREE] = 0.1
     """Largest share of a step's completions that may end without judgement (timeout, error) before the run stops."""
 
 
@@ -326,35 +328,35 @@ class Loss(Section):
 
 
 class Learner(Section):
-    learning_rate: Annotated[float, Field(ge=0)] = 1e-6
+    learning_rate: Annotated[float, Field(ge=0), FREE] = 1e-6
     """Peak learning rate of AdamW."""
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    schedule: Annotated[Literal["constant", "linear", "cosine"], FREE] = "cosine"
     """How the learning rate falls after the warm-up."""
-    warmup_share: Share = 0.1
+    warmup_share: Annotated[Share, FREE] = 0.1
     """Share of the steps over which the learning rate rises linearly from 0."""
-    final_share: Share = 0.1
+    final_share: Annotated[Share, FREE] = 0.1
     """Learning rate at the last step as a share of the peak."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """AdamW weight decay."""
     adam_betas: tuple[float, float] = (0.9, 0.999)
     """AdamW moment decays."""
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_grad_norm: Annotated[float, Field(gt=0), FREE] = 1.0
     """Gradients are scaled down to this global norm."""
     zero_stage: Literal[1, 2, 3] = 2
     """DeepSpeed ZeRO stage."""
-    micro_batch_tokens: Positive = 16384
+    micro_batch_tokens: Annotated[Positive, FREE] = 16384
     """Token budget of one packed micro-batch (prompt and completion)."""
-    micro_batch_sequences: Positive | None = None
+    micro_batch_sequences: Annotated[Positive | None, FREE] = None
     """Fixed number of completions per micro-batch, only for `loss.normalization: local_micro_batch`."""
-    logprob_chunk_tokens: Positive = 2048
+    logprob_chunk_tokens: Annotated[Positive, FREE] = 2048
     """Tokens per chunk when logits are turned into log-probabilities."""
-    gradient_checkpointing: Literal["auto"] | bool = "auto"
+    gradient_checkpointing: Annotated[Literal["auto"] | bool, FREE] = "auto"
     """Recompute activations in the backward pass; auto: only when the GPU would not hold them."""
-    fused_kernels: bool = True
+    fused_kernels: Annotated[bool, FREE] = True
     """Liger's norm, rotary and SwiGLU kernels, on GPUs (where they exist for the model)."""
-    start_deadline_s: Seconds = 600
+    start_deadline_s: Annotated[Seconds, FREE] = 600
     """How long a learner rank may take to start, compiling its kernels included."""
-    deadline_s: Seconds = 1800
+    deadline_s: Annotated[Seconds, FREE] = 1800
     """How long one optimizer step may take."""
 
 
@@ -437,12 +439,12 @@ class RunConfig(Section):
     evaluation: Evaluation = Evaluation()
     rollout: Rollout
     rewards: Rewards = Rewards()
-    loss: Loss = Loss()
+    loss: Annotated[Loss, FREE] = Loss()
     learner: Learner = Learner()
-    push: Push = Push()
-    placement: Placement = Placement()
-    checkpoint: Checkpoint = Checkpoint()
-    cost: Cost = Cost()
+    push: Annotated[Push, FREE] = Push()
+    placement: Annotated[Placement, FREE] = Placement()
+    checkpoint: Annotated[Checkpoint, FREE] = Checkpoint()
+    cost: Annotated[Cost, FREE] = Cost()
 
     @model_validator(mode="before")
     @classmethod

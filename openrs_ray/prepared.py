@@ -15,6 +15,7 @@ from openrs_ray.errors import UserError
 from openrs_ray.memory import ModelShape
 from openrs_ray.rewards.golds import parseable_golds
 from openrs_ray.rewards.table import check_reward_names
+from openrs_ray.run_problems import RunProblems, text_digests
 from openrs_ray.samples import Problem
 
 
@@ -34,12 +35,13 @@ class Prepared:
     opening: str
     """What the chat template already wrote of every answer ("<think>" or nothing)."""
 
-    def fingerprint(self) -> str:
-        """A hash of all problems, prompts and golds in order: a resumed run must mean the same ones."""
+    def summary(self) -> RunProblems:
+        """The problems by digests: a resumed run must mean the same ones, and its record have these."""
         content = hashlib.sha256()
         for problem in (*self.problems, *self.held_out):
             content.update(repr((problem.index, problem.prompt_ids, problem.gold)).encode())
-        return content.hexdigest()
+        texts = text_digests(problem.text for problem in self.problems)
+        return RunProblems(content.hexdigest(), len(texts), texts)
 
 
 def prepare(config: RunConfig) -> Prepared:

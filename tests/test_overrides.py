@@ -1,13 +1,17 @@
 """Recipes and command lines: what is accepted, and one clear sentence for what is not."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from openrs_ray.config import RunConfig
+from openrs_ray.config import Rewards, RunConfig, Section
 from openrs_ray.errors import UserError
-from openrs_ray.overrides import IDENTITY, check_resumable, dry_run_text, flat, help_text, load_config
+from openrs_ray.overrides import check_resumable, dry_run_text, flat, help_text, load_config
+from openrs_ray.resumable import FREE
 
 RECIPE = """
 run: {name: small, folder: /runs, steps: 10}
@@ -200,8 +204,87 @@ def test_the_learner_keeps_its_ranks_where_the_loss_depends_on_them(recipe: Path
         check_resumable(saved, load_config(recipe, [*published, "--placement.num_learner_gpus=2"]))
 
 
-def test_identity_names_real_fields(recipe: Path) -> None:
-    fields = flat(load_config(recipe, []))
-    for name in IDENTITY:
-        assert any(dotted == name or dotted.startswith(f"{name}.") for dotted in fields), name
+def dotted_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """Every field, and whether it or a section that it is in is marked."""
+    for name, field in model.model_fields.items():
+        kind, free = field.annotation, FREE in field.metadata
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from ((dotted, free or inner) for dotted, inner in dotted_fields(kind, f"{prefix}{name}."))
+        else:
+            yield prefix + name, free
+
+
+def with_another_value(config: BaseModel, dotted: str) -> Any:
+    """A copy in which the field has another value, whatever the checks would say of it."""
+    name, _, rest = dotted.partition(".")
+    value: Any = getattr(config, name)
+    if rest:
+        changed = with_another_value(value, rest)
+    elif isinstance(value, bool):
+        changed = not value
+    elif isinstance(value, int | float):
+        changed = value + 1
+    else:
+        changed = f"other than {value}"
+    return config.model_copy(update={name: changed})
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_a_field_is_fixed_on_resume_unless_it_is_marked(recipe: Path) -> None:
+    now = load_config(recipe, [])
+    saved, fields = now.model_dump(mode="json"), dict(dotted_fields(RunConfig))
+    assert fields.keys() == flat(now).keys()
+    for dotted, free in fields.items():
+        changed = with_another_value(now, dotted)
+        if free:
+            check_resumable(saved, changed)
+        else:
+            with pytest.raises(UserError, match=rf"{re.escape(dotted)} was .* on resume"):
+                check_resumable(saved, changed)
+    marked = {
+        dotted for dotted, free in fields.items() if free and dotted.split(".")[0] in ("data", "rewards", "evaluation")
+    }
+    assert marked == {
+        *("data.max_unparseable_share", "evaluation.every_steps"),
+        *("rewards.processes", "rewards.deadline_s", "rewards.memory_gib", "rewards.max_unjudged_share"),
+    }, "what the policy reads and is paid for, and what it is measured by, may not change"
+
+
+class Brevity(Section):
+    longest: int = 100
+
+
+class NewRewards(Rewards):
+    brevity: Brevity = Brevity()
+    bonus: float = 0.0
+
+
+class NewConfig(RunConfig):
+    rewards: NewRewards = NewRewards()
+
+
+@pytest.mark.parametrize("change", [{"brevity": {"longest": 50}}, {"bonus": 1.0}])
+def test_a_new_reward_s_parameter_is_fixed_without_anybody_saying_so(recipe: Path, change: dict[str, Any]) -> None:
+    saved = load_config(recipe, []).model_dump(mode="json")
+    sections = {"bonus": 0.0, "brevity": {"longest": 100}}
+    for before in (saved, saved | {"rewards": saved["rewards"] | sections}):  # of a version without it, and with it
+        check_resumable(before, NewConfig.model_validate(before))
+        now = NewConfig.model_validate(saved | {"rewards": saved["rewards"] | change})
+        with pytest.raises(UserError, match=r"rewards\.(brevity\.longest|bonus) was .* cannot become"):
+            check_resumable(before, now)
+
+
+@pytest.mark.parametrize("content", [{}, {"run": {}}, {"run": None, "rollout": []}])
+def test_a_saved_config_without_its_shape_is_refused(recipe: Path, content: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"config\.json of run small .* is damaged or of another version"):
+        check_resumable(content, load_config(recipe, []))
+
+
+def test_help_marks_what_a_resume_may_not_change(recipe: Path) -> None:
+    entries = re.split(r"\n  --", help_text())[1:]
+    marked = {entry.split()[0] for entry in entries if entry.split("\n\n")[0].rstrip().endswith("[fixed]")}
+    assert marked == {dotted for dotted, free in dotted_fields(RunConfig) if not free}
+
+
+def test_a_config_is_read_back_as_it_was_written(recipe: Path) -> None:
     assert isinstance(RunConfig.model_validate(load_config(recipe, []).model_dump(mode="json")), RunConfig)
