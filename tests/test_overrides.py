@@ -200,7 +200,7 @@ def test_a_run_with_another_draw_of_held_out_problems_is_not_resumed(recipe: Pat
     with pytest.raises(UserError, match=r"evaluation.hold_out_seed was 0 .* cannot become 7"):
         check_resumable(saved, load_config(recipe, [*held_out, "--evaluation.hold_out_seed=7"]))
     del saved["evaluation"]["hold_out_seed"]  # written by a version that drew by run.seed
-    with pytest.raises(UserError, match="drawn by run.seed"):
+    with pytest.raises(UserError, match=r"drawn by run\.seed"):
         check_resumable(saved, config)
 
 
