@@ -278,7 +278,9 @@ def _parser() -> argparse.ArgumentParser:
         "--held-out-samples", type=positive, default=4, metavar="K", help="of each held-out problem (default: 4)"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what it would do and need, and what the benchmarks can show; start nothing"
+        "--dry-run",
+        action="store_true",
+        help="say what it would do and need, and what the benchmarks can show; start nothing",
     )
     return parser
 

@@ -129,7 +129,7 @@ def test_a_dry_run_says_what_it_would_take_and_show(
     assert main(arguments) == 0
     said = capsys.readouterr().out
     assert "1,920 completions are still to be sampled." in said
-    assert "sums, 60 problems: about 4.5 points; with 64 samples 2.3, for 5,760 more completions" in said
+    assert "sums, 60 problems: about 4.6 points; with 64 samples 2.3, for 5,760 more completions" in said
     assert not (tmp_path / "out").exists()
 
 

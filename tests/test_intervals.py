@@ -161,7 +161,7 @@ def test_coverage_over_accuracies_and_spreads(grid: list[tuple[int, int, float, 
 
 @pytest.mark.parametrize("grid", [SMALL, pytest.param(GRID, marks=pytest.mark.nightly)], ids=["small", "whole"])
 def test_coverage_for_the_same_problems(grid: list[tuple[int, int, float, float]]) -> None:
-    rng, covered = np.random.default_rng(12), {}
+    rng, covered, noisy = np.random.default_rng(12), [], []
     for problems, samples, mean, spread in grid:
         if samples == 1 or problems * samples > 5000:
             continue
@@ -169,9 +169,8 @@ def test_coverage_for_the_same_problems(grid: list[tuple[int, int, float, float]
         correct = rng.random((1000, problems, samples)) < chance[:, :, None]
         found = [sampling_interval(c) for c in correct.astype(float)]
         truth = chance.mean()
-        covered[problems, samples, mean, spread] = np.mean(
-            [i.low <= truth + 1e-12 <= i.high + 2e-12 for i in found if i]
-        )
-    values = np.array(list(covered.values()))
-    assert values.min() >= 0.9, sorted((v, k) for k, v in covered.items())[:5]
-    assert np.median(values) <= 0.985
+        covered.append(np.mean([i.low <= truth + 1e-12 <= i.high + 2e-12 for i in found if i]))
+        if samples * (chance * (1 - chance)).sum() > 10:  # right samples have this variance
+            noisy.append(covered[-1])
+    assert min(covered) >= 0.9
+    assert 0.93 <= np.median(noisy) <= 0.97, "where there is enough to count they are no wider than they must be"

@@ -16,21 +16,17 @@ from openrs_ray.evaluation.power import (
 )
 
 
-@pytest.mark.parametrize(("problems", "samples", "points"), [(30, 1, 25), (30, 16, 6), (500, 16, 1.6)])
+@pytest.mark.parametrize(("problems", "samples", "points"), [(30, 1, 26), (30, 16, 6.5), (500, 16, 1.6)])
 def test_planned_differences(problems: int, samples: int, points: float) -> None:
-    assert 100 * smallest_difference(problems, samples) == pytest.approx(points, rel=0.08)
+    assert 100 * smallest_difference(problems, samples) == pytest.approx(points, rel=0.05)
 
 
 def power_of(gain: float, problems: int, samples: int, rng: np.random.Generator, spread: float = 0.0) -> float:
-    """Share of simulated comparisons that find it; chances whose mean variance within problems is that of `PLANNED`."""
-    found, trials = 0, 300
+    """Share of simulated comparisons that find it, with chances around a half where there is room for it."""
+    found, trials = 0, 800
     for number in range(trials):
-        # A beta(1/2, 1/2) has variance 1/8: half of a coin's lies between the problems, half within.
-        chance = rng.beta(0.5, 0.5, size=(problems, 1))
-        gains = gain + spread * rng.normal(size=(problems, 1))
-        # The gain is kept where a chance is near 0 or 1 by scaling around the middle.
-        theirs = 0.25 + 0.5 * chance
-        ours = np.clip(theirs + gains, 0, 1)
+        theirs = 0.25 + 0.5 * rng.beta(0.5, 0.5, size=(problems, 1))
+        ours = np.clip(theirs + gain + spread * rng.normal(size=(problems, 1)), 0, 1)
         means = [(rng.random((problems, samples)) < side).astype(float).mean(axis=1) for side in (ours, theirs)]
         flips = SignFlips.draw(means[0] - means[1], np.ones(problems), np.random.default_rng(number), draws=1000)
         found += flips.p() < 0.05
@@ -48,7 +44,7 @@ def test_the_formula_holds_in_simulated_comparisons(problems: int, samples: int,
         ours = np.clip(chance + gain + spread * rng.normal(size=len(chance)), 0, 1)
         within = float(np.mean(ours * (1 - ours) + chance * (1 - chance)))
         gain = smallest_difference(problems, samples, Spread(spread**2, within))
-    assert 0.72 <= power_of(gain, problems, samples, rng, spread) <= 0.88
+    assert 0.74 <= power_of(gain, problems, samples, rng, spread) <= 0.86
     assert power_of(gain / 2, problems, samples, rng, spread) < 0.45
 
 
@@ -81,7 +77,7 @@ def test_copies_of_a_problem_show_no_more_than_one() -> None:
 def test_what_is_planned_is_said() -> None:
     lines = plan_lines({"AIME24": 30, "MATH-500": 500}, 16, 2, Rate(hours=0.001, dollars=0.002))
     assert "16 samples" in lines[0] and len(lines) == 4
-    assert "AIME24, 30 problems: about 6.4 points; with 64 samples 3.2, for 2,880 more completions" in lines[1]
+    assert "AIME24, 30 problems: about 6.6 points; with 64 samples 3.3, for 2,880 more completions" in lines[1]
     assert "(about 2.9 h, $ 5.76)" in lines[1]
     both = 100 * average_difference([smallest_difference(30, 16), smallest_difference(500, 16)])
     assert f"average: about {both:.1f} points" in lines[3]

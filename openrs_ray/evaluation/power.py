@@ -5,7 +5,8 @@ Two models are compared problem by problem, with k samples of each. The differen
     b + w / k        b: of the true differences over the problems, w: of one sample of either model about its problem's chance
 
 and the mean over n problems (b + w / k) / n. A test at 5 % finds a true mean difference of (1.96 + 0.84) standard errors in 80 %
-of all cases (J. Cohen, 1988, Statistical Power Analysis, section 2.4): the smallest difference that can be counted on.
+of all cases: the smallest difference that can be counted on. Since the variance is not known but estimated, n counts as
+1.96^2 / 2 problems fewer (W. C. Guenther, 1981, The American Statistician 35:243-244).
 """
 
 import math
@@ -18,6 +19,7 @@ import numpy as np
 from openrs_ray.evaluation.paired import Pair
 
 _REACH = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)
+_FEWER = NormalDist().inv_cdf(0.975) ** 2 / 2
 
 MORE = 4
 """So many times the samples are shown beside what is planned: half the smallest difference where samples are all that counts."""
@@ -40,9 +42,9 @@ A gain in a few problems alone needs more."""
 
 
 def smallest_difference(problems: int, samples: int, spread: Spread = PLANNED) -> float:
-    """Smallest mean difference that is found with 80 % power, as a share. Example: 0.064 for AIME24's 30 problems x 16"""
-    within = 0.0 if spread.within is None else spread.within / samples
-    return min(1.0, _REACH * math.sqrt((spread.between + within) / problems))
+    """Smallest mean difference that is found with 80 % power, as a share. Example: 0.066 for AIME24's 30 problems x 16"""
+    variance = spread.between + (spread.within or 0.0) / samples
+    return min(1.0, _REACH * math.sqrt(variance / (problems - _FEWER))) if problems > _FEWER else 1.0
 
 
 def average_difference(parts: Sequence[float]) -> float:
