@@ -41,7 +41,7 @@ variance lies within problems (independent re-evaluations of six 1.5B models: 0.
 A gain in a few problems alone needs more."""
 
 
-def smallest_difference(problems: int, samples: int, spread: Spread = PLANNED) -> float:
+def smallest_difference(problems: float, samples: int, spread: Spread = PLANNED) -> float:
     """Smallest mean difference that is found with 80 % power, as a share. Example: 0.066 for AIME24's 30 problems x 16"""
     variance = spread.between + (spread.within or 0.0) / samples
     return min(1.0, _REACH * math.sqrt(variance / (problems - _FEWER))) if problems > _FEWER else 1.0
@@ -56,7 +56,8 @@ def average_difference(parts: Sequence[float]) -> float:
 class Measured:
     """What one comparison turned out to be able to show. Example: Measured(problems=30, completions=960, Spread(0.004, 0.013))"""
 
-    problems: int
+    problems: float
+    """Where problems come in clusters: the clusters of equal size that they are worth."""
     completions: int
     """Of both models."""
     spread: Spread
@@ -64,18 +65,17 @@ class Measured:
 
     @classmethod
     def of(cls, pair: Pair) -> "Measured":
-        """Of what was judged. With one sample of each problem all variance counts as that between problems.
-
-        Where problems come in clusters, what the problems of one have in common counts as often as there are of them.
-        """
+        """Of what was judged. With one sample of each problem all variance counts as that between problems."""
         differences, clusters = pair.differences()
         centred = np.bincount(clusters, differences - differences.mean())
-        problems, groups = len(differences), len(centred)
-        variance = float((centred**2).sum()) / problems * groups / max(1, groups - 1)
+        sizes = np.bincount(clusters)
+        alike = float((sizes**2).sum()) / len(differences)
+        problems = len(differences) / alike
+        variance = float((centred**2).sum()) / len(differences) / alike * len(sizes) / max(1, len(sizes) - 1)
         sides, completions = (pair.ours, pair.theirs), pair.ours.size + pair.theirs.size
         if min(side.shape[1] for side in sides) < 2:
             return cls(problems, completions, Spread(variance, None))
-        within = sum(_error_of_means(side) for side in sides)
+        within = sum(_error_of_means(side) for side in sides) / alike
         return cls(problems, completions, Spread(max(0.0, variance - within), within))
 
     def smallest(self, times: int = 1) -> float | None:
