@@ -366,11 +366,14 @@ class Trainer:
             work = self._collector.collect(drawn, requests, step)
             groups = await self._interruptible(work, *(("end",) if saved else ("kept", "end")))
         check_judged(groups, step, self._config.rewards.max_unjudged_share)
-        interval = mean_interval(correctness(groups))
+        correct = correctness(groups)
+        interval, unjudged = mean_interval(correct), int(np.isnan(correct).sum())
         self._record.write(step, self._attempt, groups, self._texts(groups), None, "evaluation")
         assert self._metrics is not None
-        self._metrics.write(step, {"accuracy": interval.mean, "low": interval.low, "high": interval.high}, "evaluation")
-        self._display.note(f"held-out accuracy after {step} steps: {interval}")
+        figures = {"accuracy": interval.mean, "low": interval.low, "high": interval.high, "unjudged": float(unjudged)}
+        self._metrics.write(step, figures, "evaluation")
+        doubt = f"; {unjudged} of {correct.size} not judged, the interval holds either way" if unjudged else ""
+        self._display.note(f"held-out accuracy after {step} steps: {interval}{doubt}")
         return interval
 
     async def _write(

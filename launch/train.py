@@ -123,8 +123,8 @@ def dry_run(config: RunConfig, console: Console) -> int:
     gpu_bytes = planned_gpu_bytes(config)
     prepared = prepare(config)
     console.print(dry_run_text(config), markup=False, soft_wrap=True)
-    for report in prepared.reports:
-        console.print(f"data: {report}", markup=False, soft_wrap=True)
+    for line in [*(f"data: {note}" for note in prepared.notes), *_power_lines(config, len(prepared.held_out))]:
+        console.print(line, markup=False, soft_wrap=True)
     if config.placement.device == "gpu" or gpu_bytes is not None:
         for line in memory_text(config, prepared.shape, gpu_bytes):
             console.print(line, markup=False, soft_wrap=True)
@@ -132,6 +132,16 @@ def dry_run(config: RunConfig, console: Console) -> int:
     else:
         console.print("memory: planned for GPUs only")
     return 0
+
+
+def _power_lines(config: RunConfig, held_out: int) -> list[str]:
+    """How small a difference the run's own evaluation can show, and what more samples of it would cost."""
+    from openrs_ray.evaluation.power import plan_lines
+
+    every = config.evaluation.every_steps
+    evaluations = len({0, config.run.steps, *(range(every, config.run.steps, every) if every else ())})
+    sizes = {f"the run's {evaluations} evaluations": held_out}
+    return plan_lines(sizes, config.evaluation.samples, evaluations) if held_out else []
 
 
 def _train(config: RunConfig, command: Command, console: Console) -> int:
@@ -162,8 +172,8 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
             ending.enter_context(connection())
             placement = place(config)
         begin_run(config, prepared)
-        for report in prepared.reports:
-            console.print(f"data: {report}", markup=False, soft_wrap=True)
+        for note in prepared.notes:
+            console.print(f"data: {note}", markup=False, soft_wrap=True)
         display = ending.enter_context(RunDisplay(config.run.name, config.run.steps, console, budget.text))
         outcome = asyncio.run(_attempt(config, prepared, placement, display, budget))
     if outcome.progress is not None:

@@ -104,7 +104,11 @@ class Evaluation(Section):
     split: str | None = None
     """Split to read of them when `path` is a Hub id (default: that of `data`)."""
     hold_out: Count = 0
-    """Instead of `path`: keep so many problems of `data` out of training, drawn by run.seed, and evaluate on them."""
+    """Instead of `path`: keep so many problems of `data` out of training, in every spelling, and evaluate on them."""
+    hold_out_seed: Count = 0
+    """Draws those problems; apart from run.seed, so that runs of several seeds leave out the same ones."""
+    on_training_data: bool = False
+    """Allow `path` to be that of `data`: the accuracy then says what was memorised, too."""
     problems: Positive | None = None
     """Use only the first so many held-out problems."""
     samples: Positive = 1

@@ -116,6 +116,11 @@ def check_resumable(saved: dict[str, Any], now: RunConfig) -> None:
             f"{ranks} was {before[ranks]} so far and cannot become {after[ranks]} on resume with loss.normalization "
             f"{normalization}, a loss that depends on it: set it back, or choose another run.name."
         )
+    if now.evaluation.hold_out and "hold_out_seed" not in saved.get("evaluation", {}):
+        raise UserError(
+            f"the held-out problems of run {now.run.name} were drawn by run.seed, with spellings of them left in the training; "
+            "this version draws others: finish the run with the version that began it, or choose another run.name."
+        )
     for dotted in sorted(fixed_fields(type(now))):
         if before[dotted] != after[dotted]:
             raise UserError(
@@ -184,7 +189,7 @@ def dry_run_text(config: RunConfig) -> str:
         ("run", f"{config.run.path}, {config.run.steps} steps, seed {config.run.seed}"),
         ("model", f"{config.model.path} in {config.model.dtype}"),
         ("data", f"{config.data.path}, {config.run.steps * rollout.problems_per_step:,} problems drawn over the run"),
-        ("evaluation", _evaluation_text(config) if config.evaluation.path else "none"),
+        ("evaluation", _evaluation_text(config)),
         (
             "one step",
             f"{rollout.problems_per_step} problems x {rollout.completions_per_problem} completions = "
@@ -218,9 +223,12 @@ def dry_run_text(config: RunConfig) -> str:
 
 def _evaluation_text(config: RunConfig) -> str:
     part = config.evaluation
+    if part.path is None and not part.hold_out:
+        return "none"
     problems = f"{part.problems} problems" if part.problems else "all problems"
+    problems = f"{problems} of {part.path}" if part.path else f"{part.hold_out} held-out problems of {config.data.path}"
     when = f", every {part.every_steps} steps" if part.every_steps else ""
-    return f"{problems} of {part.path} x {part.samples} samples, before and after{when}"
+    return f"{problems} x {part.samples} samples, before and after{when}"
 
 
 def _loss_text(loss: Loss) -> str:

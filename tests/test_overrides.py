@@ -168,6 +168,14 @@ def test_dry_run_says_sizes_places_and_changes(recipe: Path) -> None:
     for part in ("/runs/small", "12 problems x 6 completions = 72 completions", "7,200", "120 problems", "3 rank(s)"):
         assert part in text
     assert "learner.weight_decay: 0.1" in text
+    held_out = [
+        "--evaluation.path=null",
+        "--evaluation.problems=null",
+        "--evaluation.hold_out=8",
+        "--evaluation.samples=4",
+    ]
+    said = dry_run_text(load_config(recipe, held_out))
+    assert "8 held-out problems of" in said and "x 4 samples, before and after" in said
     assert "learner.schedule" not in text and "learner.learning_rate" not in text  # 1e-6 is the default
 
 
@@ -186,6 +194,18 @@ def test_what_a_run_is_cannot_change_on_resume(recipe: Path, dotted: str, value:
     with pytest.raises(UserError, match="resume") as error:
         check_resumable(saved, load_config(recipe, [f"--{dotted}", value]))
     assert dotted in str(error.value) and all(part in str(error.value) for part in shown)
+
+
+def test_a_run_with_another_draw_of_held_out_problems_is_not_resumed(recipe: Path) -> None:
+    held_out = ["--evaluation.path=null", "--evaluation.problems=null", "--evaluation.hold_out=8"]
+    config = load_config(recipe, held_out)
+    saved = config.model_dump(mode="json")
+    check_resumable(saved, config)
+    with pytest.raises(UserError, match=r"evaluation.hold_out_seed was 0 .* cannot become 7"):
+        check_resumable(saved, load_config(recipe, [*held_out, "--evaluation.hold_out_seed=7"]))
+    del saved["evaluation"]["hold_out_seed"]  # written by a version that drew by run.seed
+    with pytest.raises(UserError, match=r"drawn by run\.seed"):
+        check_resumable(saved, config)
 
 
 def test_the_rest_may_change_on_resume(recipe: Path) -> None:

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from openrs_ray.config import Columns, Data
 from openrs_ray.data.prompts import tokenize_prompts
 from openrs_ray.data.rows import Row, read_rows
+from openrs_ray.data.texts import letters_key
 from openrs_ray.errors import UserError
 from openrs_ray.rewards.extraction import last_boxed
 from openrs_ray.samples import Problem
@@ -91,14 +92,15 @@ def load_problems(
 def hold_out(problems: Sequence[Problem], count: int, seed: int) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
     """What is left to train on, and `count` problems that a seed picks; each part indexed 0, 1, 2, ... in its old order.
 
-    Problems with the same prompt go together: what is held out is not trained on in another row.
+    Problems with the same letters and digits go together: what is held out is not trained on in another spelling.
     """
-    prompts = list(dict.fromkeys(problem.prompt_ids for problem in problems))
-    picked = np.random.Generator(np.random.PCG64([seed, _HELD_OUT])).permutation(len(prompts))[:count]
-    held = {prompts[number] for number in picked}
-    first = {problem.prompt_ids: problem for problem in reversed(problems)}
-    kept = [problem for problem in problems if problem.prompt_ids not in held]
-    return _indexed(kept), _indexed([first[prompt] for prompt in prompts if prompt in held])
+    keys = [letters_key(problem.text) or problem.text for problem in problems]
+    first = dict(zip(reversed(keys), reversed(problems), strict=True))
+    texts = list(dict.fromkeys(keys))
+    picked = np.random.Generator(np.random.PCG64([seed, _HELD_OUT])).permutation(len(texts))[:count]
+    held = {texts[number] for number in picked}
+    kept = [problem for problem, key in zip(problems, keys, strict=True) if key not in held]
+    return _indexed(kept), _indexed([first[text] for text in texts if text in held])
 
 
 def _indexed(problems: Sequence[Problem]) -> tuple[Problem, ...]:
