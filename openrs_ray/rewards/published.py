@@ -6,12 +6,12 @@ differs from that version and the difference can be undone from outside, it is: 
 
 import logging
 import re
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
-from sympy import Basic, Mul, Rational, UnevaluatedExpr
+from math_verify.grader import get_pct_val
 
 from openrs_ray.rewards.extraction import THINK_OPEN
 from openrs_ray.rewards.records import Comparison
@@ -22,12 +22,11 @@ logging.getLogger("latex2sympy2_extended").setLevel(logging.ERROR)  # each readi
 
 Parsed = list[Any]
 
-_GOLD = LatexExtractionConfig(
-    normalization_config=NormalizationConfig(units=True, malformed_operators=True, nits=True, equations=True)
-)
+_NORMALIZATION = replace(LatexExtractionConfig().normalization_config, equations=True)
+_GOLD = LatexExtractionConfig(normalization_config=_NORMALIZATION)
 _ANSWER, _ANSWER_FOR_COSINE = (
     LatexExtractionConfig(
-        normalization_config=NormalizationConfig(units=True, equations=True, boxed=boxed),
+        normalization_config=replace(_NORMALIZATION, nits=False, malformed_operators=False, boxed=boxed),
         boxed_match_priority=0,
         try_extract_without_anchor=False,
     )
@@ -36,7 +35,6 @@ _ANSWER, _ANSWER_FOR_COSINE = (
 _BOX = re.compile(r"(?P<joined>\}\s*(?:and|or|,)\s*)?\\(?:boxed|fbox)")
 _APART = " " * 70
 """Today's math-verify joins boxes that are closer than this, whatever stands between them."""
-_PERCENT = UnevaluatedExpr(Rational(1, 100))
 
 
 def check_published(
@@ -84,9 +82,7 @@ def _boxes_apart(text: str) -> str:
 
 def _percent_evaluated(found: Any) -> Any:
     """9% as 9/100: today's math-verify takes it for 9, too."""
-    if isinstance(found, Mul) and isinstance(found, Basic) and _PERCENT in found.args:
-        return found.doit()
-    return found
+    return found if get_pct_val(found) is None else found.doit()
 
 
 def _equal(gold: Parsed, answer: Parsed, comparison: Comparison) -> bool:
