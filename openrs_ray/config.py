@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from openrs_ray.fidelity import Fidelity, as_published
 from openrs_ray.resumable import FREE
-from openrs_ray.rewards.records import Comparison, Extraction, FormatForm, Language, LengthUnit
+from openrs_ray.rewards.records import Comparison, FormatForm, Language, LengthUnit, RewardExtraction, Unjudged
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -251,16 +251,19 @@ class Rewards(Section):
     reasoning_steps: ReasoningSteps = ReasoningSteps()
     language: LanguageReward = LanguageReward()
     soft_overlong: SoftOverlong = SoftOverlong()
-    extraction: Extraction = "boxed"
-    """Where the answer is looked for: the last \\boxed{} only, or anywhere as math-verify does."""
+    extraction: RewardExtraction = "boxed"
+    """Where the answer is looked for: the last \\boxed{} only, anywhere as math-verify does, or as the authors' code did (golds,
+    too: as whole texts, with LaTeX)."""
     comparison: Comparison = "gold_first"
     """Order in which math-verify, which is not symmetric, is given gold and answer; gold_first is the one it documents."""
     unparseable_gold: Literal["skip", "reward"] = "skip"
     """Problems whose gold cannot be parsed: dropped and counted, or kept with 1.0 for every completion's accuracy and cosine."""
+    unjudged: Unjudged = "skip"
+    """Completions whose check gave no verdict (timeout, error): left out of the loss, or paid as wrong answers."""
     processes: Annotated[Positive, FREE] = 2
     """Processes that check answers."""
     deadline_s: Annotated[Seconds, FREE] = 5.0
-    """A check that takes longer is killed and counted as a timeout, never as wrong."""
+    """A check that takes longer is killed and counted as a timeout (rewards.unjudged says what that is worth)."""
     memory_gib: Annotated[float, Field(gt=0), FREE] = 2.0
     """Memory limit of one checking process."""
     max_unjudged_share: Annotated[Share, FREE] = 0.1
@@ -297,6 +300,9 @@ class Loss(Section):
     normalization: Literal["tokens", "sequences", "constant", "local_micro_batch"] = "tokens"
     """Mean over all tokens of the step, over completions of their token means (gspo), sum by a constant (dr_grpo), or the
     published mean over each micro-batch (depends on how the step is split)."""
+    old_policy: Literal["sampler", "current"] = "sampler"
+    """What the probability ratio is taken against: the policy that sampled, or, as published, the one being trained itself: it is
+    then always 1, and the clip cannot act."""
     tempered: bool = True
     """Take all log-probabilities at the sampling temperature; false, as published: at temperature 1, whatever was sampled at."""
 

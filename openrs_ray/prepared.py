@@ -60,13 +60,14 @@ def prepare(config: RunConfig) -> Prepared:
     limit = config.rollout.max_prompt_tokens
     parseable = partial(parseable_golds, rewards=config.rewards)
     keeps_all = config.rewards.unparseable_gold == "reward"
-    train = load_problems(config.data, tokenizer, limit, _given if keeps_all else parseable)
+    whole = config.rewards.extraction == "published"
+    train = load_problems(config.data, tokenizer, limit, _given if keeps_all else parseable, whole)
     notes = [str(train.report)]
     problems, held_out = hold_out(train.problems, config.evaluation.hold_out, config.evaluation.hold_out_seed)
     if config.evaluation.path is not None:
         elsewhere = {"path": config.evaluation.path, "split": config.evaluation.split or config.data.split}
         source = config.data.model_copy(update=elsewhere)
-        loaded = load_problems(source, tokenizer, limit, parseable)
+        loaded = load_problems(source, tokenizer, limit, parseable, whole)
         held_out = loaded.problems[: config.evaluation.problems]
         notes.append(str(loaded.report))
         if shared := len({same_text_key(p.text) for p in problems} & {same_text_key(p.text) for p in held_out}):

@@ -308,3 +308,22 @@ def test_each_loss_brings_its_own_settings_unless_they_are_given():
 def test_combinations_without_sense_are_refused(changes: dict, sentence: str):
     with pytest.raises(ValidationError, match=sentence):
         Loss(**changes)
+
+
+@pytest.mark.parametrize("kind", ["grpo", "dapo", "gspo"])
+def test_against_the_policy_itself_the_ratio_is_one_whoever_sampled(kind: str):
+    parts = make_parts()
+    output = loss_of(parts, Loss(kind=kind, old_policy="current"))
+    # By hand: -A for each token, and the gradient of -A log pi, whatever the sampler's log-probabilities are.
+    per_token = torch.cat([torch.full_like(old, -advantage) for _, old, advantage in parts])
+    if kind == "gspo":
+        per_token = per_token / torch.cat([torch.full_like(old, len(old)) for _, old, _ in parts])
+    torch.testing.assert_close(output.total, per_token.sum(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient(output.total, parts), per_token, rtol=1e-12, atol=1e-12)
+    # What is measured is still the distance from the sampler.
+    sums, against_sampler = output.sums, loss_of(parts, Loss(kind=kind)).sums
+    measured = dict(zip(METRICS, zip(sums.tolist(), against_sampler.tolist(), strict=True), strict=True))
+    assert measured["clipped"][0] == 0 < measured["clipped"][1]
+    assert all(
+        ours == theirs for ours, theirs in (measured[name] for name in ("mismatch_kl", "ratio", "ratio_squared"))
+    )

@@ -59,18 +59,21 @@ def load_problems(
     tokenizer: PreTrainedTokenizerBase,
     max_prompt_tokens: int,
     parseable: Callable[[Sequence[Gold]], list[bool]],
+    whole_golds: bool = False,
 ) -> Loaded:
     """The problems of `data.path`, indexed 0, 1, 2, ... in file order.
 
     Held-out problems load the same way: `load_problems(data.model_copy(update={"path": evaluation.path}), ...)`.
-    `parseable` says which golds (accepted answers) completions can be compared with.
+    `parseable` says which golds (accepted answers) completions can be compared with. With `whole_golds` a gold is its whole
+    cell, as `rewards.extraction: published` reads it.
     Raises UserError when the data cannot be read, a column is missing, too many gold answers are unparseable, or no
     problem is left.
     """
     rows = read_rows(data.path, data.split, data.subset)
     _check_columns(rows, data)
     texts = [_text(row, data, number) for number, row in enumerate(rows, start=1)]
-    golds = [gold_answers(row[data.columns.answer], data.columns) for row in rows]
+    cells = [row[data.columns.answer] for row in rows]
+    golds = [whole_cell(cell) if whole_golds else gold_answers(cell, data.columns) for cell in cells]
     readable = parseable(golds)
     usable = [(text, gold) for text, gold, known in zip(texts, golds, readable, strict=True) if known]
     unparseable = [(n, rows[n - 1][data.columns.answer]) for n, known in enumerate(readable, start=1) if not known]
@@ -116,6 +119,11 @@ def gold_answers(value: Any, columns: Columns) -> Gold:
     cells = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     answers = [_answer(cell, columns.answer_after) for cell in cells]
     return tuple(answer for answer in answers if answer)
+
+
+def whole_cell(value: Any) -> Gold:
+    """The text of one cell as the only accepted answer; empty text where there is none."""
+    return ("" if value is None else str(value),)
 
 
 def _answer(cell: Any, after: str | None) -> str:
