@@ -103,8 +103,6 @@ class RolloutWorker:
             "skip_tokenizer_init": True,
             "load_format": "dummy",
             "dtype": self._config.model.dtype,
-            # As in the learner: logits that differ by their rounding would be a mismatch of every token.
-            "hf_overrides": {"head_dtype": self._config.learner.head_dtype},
             "max_model_len": self._config.max_sequence_tokens,
             "max_num_seqs": rollout.max_sequences,
             "tensor_parallel_size": rollout.tensor_parallel,

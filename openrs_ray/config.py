@@ -338,7 +338,7 @@ class Learner(Section):
     logprob_chunk_tokens: Positive = 2048
     """Tokens per chunk when logits are turned into log-probabilities."""
     head_dtype: HeadDtype = "float32"
-    """Format of the logits, in the learner and in the engines: float32 also for a bfloat16 model, or the model's."""
+    """Format of the learner's logits: float32 also for a bfloat16 model, or the model's (an engine's are in the model's)."""
     gradient_checkpointing: Literal["auto"] | bool = "auto"
     """Recompute activations in the backward pass; auto: only when the GPU would not hold them."""
     fused_kernels: bool = True
