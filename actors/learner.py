@@ -88,7 +88,7 @@ class LearnerRank:
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.utils.logger.setLevel("WARNING")
         learner, model = self.config.learner, self.config.model
-        policy = load_policy(self.model_path, model.dtype, learner.logprob_chunk_tokens)
+        policy = load_policy(self.model_path, model.dtype, learner.logprob_chunk_tokens, learner.head_dtype)
         if learner.fused_kernels and not on_cpu:
             fuse_kernels(policy)
         if self.config.loss.kl_beta > 0:

@@ -22,6 +22,7 @@ Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+HeadDtype = Literal["float32", "model"]
 
 
 class Section(BaseModel):
@@ -276,25 +277,28 @@ _PUBLISHED: dict[str, dict[str, Any]] = {
     "dapo": {"clip_epsilon_high": 0.28},
     "gspo": {"normalization": "sequences", "clip_epsilon": 3e-4, "clip_epsilon_high": 4e-4},
     "cispo": {"clip_epsilon_high": 1.0},
+    "tis": {"clip_epsilon_high": 1.0},
 }
-"""What each loss sets where nothing is given, if not the field's default; its paper says so, but for CISPO's bound."""
+"""What each loss sets where nothing is given, if not the field's default; its paper says so, but for CISPO's and TIS's bound."""
 
 
 class Loss(Section):
-    kind: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = "grpo"
+    kind: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "tis"] = "grpo"
     """Which loss (docs/losses.md); it brings its own clip and normalization where those are not given."""
     clip_epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """The probability ratio is clipped below 1 - epsilon (gspo: 0.0003; cispo has no lower bound)."""
+    """The probability ratio is clipped below 1 - epsilon (gspo: 0.0003; cispo and tis have no lower bound)."""
     clip_epsilon_high: Annotated[float, Field(gt=0)] | None = None
-    """The ratio is clipped above 1 + this (none: clip_epsilon; dapo: 0.28, gspo: 0.0004, cispo: 1.0)."""
+    """The ratio is clipped above 1 + this (none: clip_epsilon; dapo: 0.28, gspo: 0.0004, cispo and tis: 1.0)."""
     correction: Literal["none", "truncated", "sequence_mask"] = "none"
-    """Against stale tokens, besides the clip: a cap on the ratio, or leaving out sequences that are too far off."""
+    """Against stale tokens, besides the clip: a cap on the ratio inside PPO's clip (the usual TIS is loss.kind tis), or leaving
+    out sequences that are too far off."""
     correction_cap: Annotated[float, Field(gt=1)] = 2.0
     """Largest ratio that may multiply an advantage, with correction truncated."""
     mask_ratio: Annotated[float, Field(gt=1)] = 1.05
     """With correction sequence_mask, a sequence's geometric mean ratio must lie in [1 / this, this]."""
     kl_beta: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the k3 KL penalty to the frozen start model (0: no reference model is loaded)."""
+    """Weight of the k3 KL penalty to the frozen start model (0: no reference model is loaded); its gradient carries no ratio, so
+    stale tokens pull as the policy that sampled them would (docs/losses.md)."""
     advantage_epsilon: Annotated[float, Field(ge=0)] = 1e-4
     """Added to the group's standard deviation when advantages are normalised (dr_grpo does not)."""
     normalization: Literal["tokens", "sequences", "constant", "local_micro_batch"] = "tokens"
@@ -316,8 +320,8 @@ class Loss(Section):
         own = _PUBLISHED[self.kind].get("normalization", "tokens")
         if self.normalization != own and (self.kind != "grpo" or self.normalization == "constant"):
             raise ValueError(f"loss.kind {self.kind} goes with loss.normalization {own}, not {self.normalization}")
-        if self.correction == "truncated" and self.kind == "cispo":
-            raise ValueError("loss.kind cispo truncates the weights itself, at 1 + loss.clip_epsilon_high")
+        if self.correction == "truncated" and self.kind in ("cispo", "tis"):
+            raise ValueError(f"loss.kind {self.kind} truncates the weights itself, at 1 + loss.clip_epsilon_high")
         if self.cap < self.clip_range[1]:
             raise ValueError(
                 f"loss.correction_cap ({self.correction_cap:g}) must not be below the clip's upper bound "
@@ -343,7 +347,8 @@ class Learner(Section):
     schedule: Annotated[Literal["constant", "linear", "cosine"], FREE] = "cosine"
     """How the learning rate falls after the warm-up."""
     warmup_share: Annotated[Share, FREE] = 0.1
-    """Share of the steps over which the learning rate rises linearly from 0."""
+    """Share of the steps over which the learning rate rises linearly: step n of w warm-up steps learns at n / w of the peak, so
+    the first one is not at 0, as in trainers that set the rate after a step, and changes the weights."""
     final_share: Annotated[Share, FREE] = 0.1
     """Learning rate at the last step as a share of the peak."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -360,6 +365,8 @@ class Learner(Section):
     """Fixed number of completions per micro-batch, only for `loss.normalization: local_micro_batch`."""
     logprob_chunk_tokens: Annotated[Positive, FREE] = 2048
     """Tokens per chunk when logits are turned into log-probabilities."""
+    head_dtype: HeadDtype = "float32"
+    """Format of the learner's logits: float32 also for a bfloat16 model, or the model's (an engine's are in the model's)."""
     gradient_checkpointing: Annotated[Literal["auto"] | bool, FREE] = "auto"
     """Recompute activations in the backward pass; auto: only when the GPU would not hold them."""
     fused_kernels: Annotated[bool, FREE] = True

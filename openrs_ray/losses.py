@@ -110,6 +110,7 @@ OBJECTIVES: dict[str, Callable[[LossInput, Float[Tensor, " tokens"], Loss], Obje
     "dapo": token_ratio,
     "gspo": sequence_ratio,
     "cispo": clipped_weight,
+    "tis": clipped_weight,
 }
 """By `loss.kind`."""
 
@@ -118,7 +119,8 @@ def policy_loss(batch: LossInput, loss: Loss) -> LossOutput:
     """Sum over tokens of -objective + beta k3, with the off-policy correction `loss.correction`.
 
     k3 = exp(ref - logp) - (ref - logp) - 1, the non-negative estimate of KL(policy || reference) (arXiv 2402.03300,
-    eq. 4).
+    eq. 4). Its gradient, (1 - exp(ref - logp)) grad logp, carries no ratio: the mean over fresh tokens is the gradient of
+    KL(reference || policy), that over stale ones is taken under the policy that sampled them.
 
     `truncated` (Ionides 2008; arXiv 1802.01561, section 4.1): The ratio that multiplies the advantage is w = min(r, cap)
     in value, and its gradient is w times that of log pi, as if w were a constant weight on the policy gradient. The

@@ -296,10 +296,11 @@ def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tu
     layer = 2 * norm + attention + (3 if fused else 4) * size * intermediate
     work = (1 if fused else 2) * size * (intermediate + hidden) + (layer if checkpointing else 0)
     saved = shape.layers * (size * hidden if checkpointing else layer) + norm
-    # The gradient of the weight, summed in float32; of a chunk the logits, and then their gradient beside its share of that.
+    # The gradient of the weight, summed in float32; beside it a chunk's logits with their gradient, or that with its share.
     weight = shape.vocabulary * hidden
-    logits = size * min(config.learner.logprob_chunk_tokens, tokens) * shape.vocabulary
-    head = 4 * weight + logits + max(logits, size * weight)
+    chunk = min(config.learner.logprob_chunk_tokens, tokens) * shape.vocabulary
+    logits_size = 4 if config.learner.head_dtype == "float32" else size
+    head = 4 * weight + size * chunk + max(logits_size * chunk, size * weight)
     return saved * tokens, work * tokens, head
 
 

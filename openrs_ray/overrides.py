@@ -233,7 +233,7 @@ def _evaluation_text(config: RunConfig) -> str:
 
 def _loss_text(loss: Loss) -> str:
     low, high = loss.clip_range
-    bounds = f"at most {high:g}" if loss.kind == "cispo" else f"in [{low:g}, {high:g}]"
+    bounds = f"at most {high:g}" if loss.kind in ("cispo", "tis") else f"in [{low:g}, {high:g}]"
     return f"{loss.kind}, ratio {bounds}, normalization {loss.normalization}, correction {loss.correction}"
 
 

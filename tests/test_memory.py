@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM, LlamaConfig, 
 from transformers.models.qwen2 import modeling_qwen2
 
 from openrs_ray import model
-from openrs_ray.config import RunConfig
+from openrs_ray.config import HeadDtype, RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.memory import (
     ModelShape,
@@ -107,16 +107,21 @@ def compiled_pick(logits: torch.Tensor, *_: Any) -> tuple[torch.Tensor, ...]:
     return logits.new_empty(len(logits), dtype=torch.float32), logits.new_empty(len(logits), dtype=torch.float32)
 
 
-def compiled_slope(logits: torch.Tensor, *_: Any) -> torch.Tensor:
-    return torch.empty_like(logits)
+def compiled_slope(logits: torch.Tensor, *others: Any) -> torch.Tensor:
+    return torch.empty_like(logits, dtype=others[-1])
 
 
-def measured_activations(tokens: int, chunk: int, checkpointing: bool) -> int:
+def summed_logits(hidden: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A GPU's matrix product gives float32 without a float32 weight."""
+    return hidden.new_empty(len(hidden), len(weight), dtype=dtype)
+
+
+def measured_activations(tokens: int, chunk: int, checkpointing: bool, head_dtype: HeadDtype) -> int:
     """Peak of one forward and backward pass, weights aside; gradients are dropped as they come, as ZeRO-2 does."""
     with torch.device("meta"):
         hollow = AutoModelForCausalLM.from_config(R1_DISTILL, dtype=torch.bfloat16, attn_implementation=ATTENTION)
     with FakeTensorMode(allow_non_fake_inputs=True), Live() as live:
-        policy = Policy(hollow.to_empty(device="cpu"), chunk).train()
+        policy = Policy(hollow.to_empty(device="cpu"), chunk, head_dtype).train()
         live.leave_out(policy.parameters())
         for parameter in policy.parameters():
             parameter.register_post_accumulate_grad_hook(lambda parameter: setattr(parameter, "grad", None))
@@ -130,16 +135,24 @@ def measured_activations(tokens: int, chunk: int, checkpointing: bool) -> int:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "checkpointing", "fused", "chunk"),
-    [(4096, False, False, 1024), (8192, False, True, 1024), (8192, True, False, 1024), (16384, True, True, 1024),
-     (16384, True, False, 128)],
+    ("tokens", "checkpointing", "fused", "chunk", "head_dtype"),
+    [(4096, False, False, 1024, "float32"), (8192, False, True, 1024, "model"), (8192, True, False, 1024, "model"),
+     (16384, True, True, 1024, "float32"), (16384, True, False, 128, "float32"), (8192, True, True, 4096, "float32"),
+     (8192, True, True, 4096, "model")],
 )  # fmt: skip
 def test_activations_are_within_a_tenth_of_the_real_models(
-    shape: ModelShape, monkeypatch: pytest.MonkeyPatch, tokens: int, checkpointing: bool, fused: bool, chunk: int
+    shape: ModelShape,
+    monkeypatch: pytest.MonkeyPatch,
+    tokens: int,
+    checkpointing: bool,
+    fused: bool,
+    chunk: int,
+    head_dtype: HeadDtype,
 ) -> None:
     monkeypatch.setitem(AttentionInterface._global_mapping, ATTENTION, attention_of_a_gpu)
     monkeypatch.setattr(model, "_pick", compiled_pick)
     monkeypatch.setattr(model, "_slope", compiled_slope)
+    monkeypatch.setattr(model, "_logits", summed_logits)
     if fused:
         norm: Callable = lambda self, x: FusedNorm.apply(x, self.weight)  # noqa: E731
         mlp: Callable = lambda self, x: self.down_proj(FusedSwiGLU.apply(self.gate_proj(x), self.up_proj(x)))  # noqa: E731
@@ -147,10 +160,10 @@ def test_activations_are_within_a_tenth_of_the_real_models(
         monkeypatch.setattr(modeling_qwen2.Qwen2MLP, "forward", mlp)
     config = paper(
         f"--learner.micro_batch_tokens={tokens}", f"--learner.fused_kernels={str(fused).lower()}",
-        f"--learner.logprob_chunk_tokens={chunk}",
+        f"--learner.logprob_chunk_tokens={chunk}", f"--learner.head_dtype={head_dtype}",
     )  # fmt: skip
     saved, work, head = activations(config, shape, checkpointing)
-    measured = measured_activations(tokens, chunk, checkpointing)
+    measured = measured_activations(tokens, chunk, checkpointing, head_dtype)
     assert saved + max(work, head) == pytest.approx(measured, rel=0.1)
 
 
