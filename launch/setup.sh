@@ -119,7 +119,8 @@ install_with_uv() {
 install_with_pip() {
     local install=("${pip[@]}" install "${quiet[@]}" --no-compile --no-deps)
     grep -v '^torch==.*+cpu' "$lock" >.venv/requirements
-    PIP_CONSTRAINT='' "${install[@]}" --require-hashes --requirement .venv/requirements && "${install[@]}" --editable .
+    export PIP_CONSTRAINT=$PWD/.venv/constraints   # of what packages are built with, too
+    "${install[@]}" --require-hashes --requirement .venv/requirements && "${install[@]}" --editable .
 }
 
 python=$(find_python)
