@@ -108,7 +108,7 @@ def test_runs_of_several_seeds_lie_where_each_of_them_lies(tmp_path: Path, toy_f
 def test_what_cannot_stand_side_by_side_is_refused(tmp_path: Path, toy_folder: Path) -> None:
     make_run(tmp_path, toy_folder, "one")
     make_run(tmp_path, toy_folder, "asks", asks="2")
-    other = make_run(tmp_path, shutil.copytree(toy_folder, tmp_path / "other"), "other")
+    other = make_run(tmp_path, shutil.copytree(toy_folder, tmp_path / "another-model"), "other")
     with pytest.raises(UserError, match="given twice"):
         together(tmp_path, ["one", "one"])
     with pytest.raises(UserError, match="runs or models, not both"):
