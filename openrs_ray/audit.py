@@ -151,8 +151,8 @@ def _step_faults(
     if not trained:
         return  # only evaluated, or killed before the rest of it was written
     most = expected.of_attempt(trained[-1].attempt).replaced_per_step
-    parts = ([row for file in files for row in rows[file]] for files in (trained, replaced))
-    for what in step_faults(*parts, expected.problems_per_step, most, witness.figures.get(step)):
+    used, others = ([row for file in files for row in rows[file]] for files in (trained, replaced))
+    for what in step_faults(used, others, expected.problems_per_step, most, witness.figures.get(step)):
         yield "steps that are not as they were counted", f"step {step} ({what})"
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from launch.benchmarks.gpu_suite.rows import Row, Size, at_most, noted
+from openrs_ray.config import HeadDtype
 from openrs_ray.model import ChunkedLogprobs, packed_arguments, packed_attention
 
 _SHAPES = ((12, 2, 128), (9, 3, 64), (2, 1, 32))
@@ -18,6 +19,8 @@ _LENGTHS = {"full": (1, 2, 63, 64, 65, 1000, 4096), "tiny": (1, 2, 17, 40)}
 _ATTENTION_ERROR = {torch.bfloat16: 1e-2, torch.float32: 1e-5}
 """Of a norm, relative. A number in bfloat16 is rounded by up to 0.4 %."""
 _TEMPERATURE, _CHUNK = 0.7, 2048
+_HEAD_ERROR: dict[HeadDtype, float] = {"float32": 1e-5, "model": 1e-2}
+"""Of a log-probability, absolute, by the format of the logits; the model is in bfloat16."""
 
 
 def attention(size: Size) -> Iterator[Row]:
@@ -73,17 +76,31 @@ def _error(ours: Tensor, expected: Tensor) -> float:
 
 
 def head(size: Size) -> Iterator[Row]:
-    """The output head of a 1.5B model on one micro-batch."""
+    """The output head of a 1.5B model on one micro-batch, with logits of either format."""
     device = _device(size)
     tokens, hidden_size, vocabulary = (4096, 1536, 151_936) if size == "full" else (24, 64, 512)
-    chunk = min(_CHUNK, tokens // 3)  # more than two, and a last one of another length
     torch.manual_seed(0)
     hidden = torch.randn(tokens, hidden_size, device=device).bfloat16()
     weight = torch.nn.Parameter(
         (torch.randn(vocabulary, hidden_size, device=device) / math.sqrt(hidden_size)).bfloat16()
     )
     targets, slope = torch.randint(vocabulary, (tokens,), device=device), torch.randn(tokens, device=device)
-    module = ChunkedLogprobs(weight, chunk)
+    expected = _head_written_out(hidden, weight, targets, slope)
+    for head_dtype, bound in _HEAD_ERROR.items():
+        yield from _one_head(head_dtype, bound, (hidden, weight, targets, slope), expected, size)
+
+
+def _one_head(
+    head_dtype: HeadDtype,
+    bound: float,
+    inputs: tuple[Tensor, torch.nn.Parameter, Tensor, Tensor],
+    expected: tuple[Tensor, ...],
+    size: Size,
+) -> Iterator[Row]:
+    hidden, weight, targets, slope = inputs
+    device, tokens = hidden.device, len(hidden)
+    chunk = min(_CHUNK, tokens // 3)  # more than two, and a last one of another length
+    module = ChunkedLogprobs(weight, chunk, head_dtype)
 
     def forward() -> Tensor:
         return module(hidden.requires_grad_(), targets, _TEMPERATURE)
@@ -93,18 +110,19 @@ def head(size: Size) -> Iterator[Row]:
         return value.detach(), *torch.autograd.grad(value, (hidden, weight), slope)
 
     first_s = _seconds(both, device)
-    got, expected = both(), _head_written_out(hidden, weight, targets, slope)
-    yield at_most("log-probabilities, mean error", float((got[0].double() - expected[0]).abs().mean()), 1e-2)
+    got, of = both(), f"{head_dtype} logits"
+    yield at_most(f"{of}: log-probabilities, mean error", float((got[0].double() - expected[0]).abs().mean()), bound)
     for name, ours, its in zip(("hidden states", "weight"), got[1:], expected[1:], strict=True):
-        yield at_most(f"gradient of the {name}", _error(ours, its), 2e-2)
+        yield at_most(f"{of}: gradient of the {name}", _error(ours, its), 2e-2)
     usual_s = median(_seconds(both, device) for _ in range(5))
     with torch.no_grad():
         forward_s = median(_seconds(forward, device) for _ in range(5))
-    yield noted("first call, with compiling" if size == "full" else "first call, not compiled on a CPU", first_s, "s")
-    yield noted(f"forward, {tokens:,} tokens, vocabulary {vocabulary:,}", 1000 * forward_s, "ms")
-    yield noted("forward and backward", 1000 * usual_s, "ms")
+    compiling = "first call, with compiling" if size == "full" else "first call, not compiled on a CPU"
+    yield noted(f"{of}: {compiling}", first_s, "s")
+    yield noted(f"{of}: forward, {tokens:,} tokens, vocabulary {len(weight):,}", 1000 * forward_s, "ms")
+    yield noted(f"{of}: forward and backward", 1000 * usual_s, "ms")
     hidden, targets, slope = (tensor.detach()[: tokens // 2 + 1] for tensor in (hidden, targets, slope))
-    yield noted("first call with another number of tokens", _seconds(both, device), "s")
+    yield noted(f"{of}: first call with another number of tokens", _seconds(both, device), "s")
 
 
 def _head_written_out(hidden: Tensor, weight: Tensor, targets: Tensor, slope: Tensor) -> tuple[Tensor, ...]:

@@ -13,7 +13,7 @@ from launch.benchmarks.gpu_suite.runner import Part
 PARTS = (
     Part("versions", "what is installed, and whether it has what the code calls", 25, 90),
     Part("attention", "packed attention, forward and backward, against float64", 25, 120),
-    Part("head", "compiled head at 151,936 vocabulary, value and gradient against float64", 45, 180),
+    Part("head", "compiled head at 151,936 vocabulary, value and gradient against float64", 65, 210),
     Part("model_tests", "the GPU tests of the model", 60, 240),
     Part("learner_rank", "ZeRO 1, 2, 3 and float32: gradient, NaN, save and load, time to the first score", 80, 240),
     Part("memory", "the memory plan against measured peaks, under 44 GiB too; MFU", 150, 360),
