@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from openrs_ray.fidelity import Fidelity, as_published
-from openrs_ray.rewards.records import Comparison, Extraction, FormatForm, Language, LengthUnit
+from openrs_ray.rewards.records import Comparison, Extraction, FormatForm, Language, LengthUnit, UnfinishedReasoning
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -235,6 +235,10 @@ class Rewards(Section):
     """Order in which math-verify, which is not symmetric, is given gold and answer; gold_first is the one it documents."""
     unparseable_gold: Literal["skip", "reward"] = "skip"
     """Problems whose gold cannot be parsed: dropped and counted, or kept with 1.0 for every completion's accuracy and cosine."""
+    unfinished_reasoning: UnfinishedReasoning = "no_answer"
+    """A `<think>` that is never closed: no answer yet, or a box in it is read as one."""
+    final_form: bool = False
+    """Count an expression that is still to be worked out (47+38) as wrong where the gold is a plain number."""
     processes: Positive = 2
     """Processes that check answers."""
     deadline_s: Seconds = 5.0

@@ -30,6 +30,7 @@ ROWS = (
         "rewards.comparison", "gold_first", "answer_first", "math-verify gets its arguments reversed; it is asymmetric"
     ),
     Row("rewards.unparseable_gold", "skip", "reward", "where the gold cannot be parsed, every completion gets 1"),
+    Row("rewards.unfinished_reasoning", "no_answer", "read", "a box is an answer even if the reasoning never ends"),
     Row("rewards.format.form", "tags", "line", "one </think> on a line of its own is all that is asked"),
     Row("loss.normalization", "tokens", "local_micro_batch", "mean over each micro-batch, then over those"),
     Row("loss.tempered", True, False, "log-probabilities are not at the sampling temperature"),
@@ -72,5 +73,5 @@ def differences() -> list[str]:
     """The rows as lines of a table."""
     cells = [(row.field, str(row.described).lower(), str(row.published).lower(), row.meaning) for row in (*ROWS, *LOOP)]
     return [
-        "{:<28}{:<14}{:<19}{}".format(*line).rstrip() for line in (("", "as_described", "as_published", ""), *cells)
+        "{:<30}{:<14}{:<19}{}".format(*line).rstrip() for line in (("", "as_described", "as_published", ""), *cells)
     ]

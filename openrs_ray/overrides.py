@@ -44,6 +44,7 @@ IDENTITY = (
     "model.chat_template",
     "fidelity",
     *("rewards.weights", "rewards.extraction", "rewards.comparison", "rewards.unparseable_gold"),
+    *("rewards.unfinished_reasoning", "rewards.final_form"),
     *("rewards.format", "rewards.cosine", "rewards.repetition", "rewards.reasoning_steps", "rewards.language"),
     "rewards.soft_overlong",
     # What the saved DeepSpeed state fits: it loads only onto the same stage, and brings its own betas and weight decay

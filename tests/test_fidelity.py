@@ -37,6 +37,7 @@ DIFFERENCES: dict[str, tuple[Any, Any]] = {
     "rewards.cosine.wrong_short": (-1.0, 0.0),
     "rewards.comparison": ("gold_first", "answer_first"),
     "rewards.unparseable_gold": ("skip", "reward"),
+    "rewards.unfinished_reasoning": ("no_answer", "read"),
     "rewards.format.form": ("tags", "line"),
     "loss.normalization": ("tokens", "local_micro_batch"),
     "loss.tempered": (True, False),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from openrs_ray.rewards.accuracy import check_answer
-from openrs_ray.rewards.records import Comparison, Extraction, JudgeItem, RewardInput
+from openrs_ray.rewards.records import Comparison, Extraction, JudgeItem, RewardInput, UnfinishedReasoning
 from openrs_ray.rewards.table import GROUP_REWARDS, REWARDS
 from openrs_ray.samples import Status, Verdict
 
@@ -43,16 +43,28 @@ class Judge:
     unparseable_gold: Literal["skip", "reward"] = "skip"
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Of the rewards that have some, by the reward's name."""
+    unfinished_reasoning: UnfinishedReasoning = "no_answer"
+    final_form: bool = False
 
     @classmethod
     def of(cls, rewards: config.Rewards) -> Judge:
         sections = {name: getattr(rewards, name, None) for name in rewards.weights}
         parameters = {name: section.model_dump() for name, section in sections.items() if section is not None}
-        return cls(dict(rewards.weights), rewards.extraction, rewards.comparison, rewards.unparseable_gold, parameters)
+        return cls(
+            dict(rewards.weights),
+            rewards.extraction,
+            rewards.comparison,
+            rewards.unparseable_gold,
+            parameters,
+            rewards.unfinished_reasoning,
+            rewards.final_form,
+        )
 
     def __call__(self, item: JudgeItem) -> Verdict:
         start = time.perf_counter()
-        status, answer = check_answer(item.text, item.gold, self.extraction, self.comparison)
+        status, answer = check_answer(
+            item.text, item.gold, self.extraction, self.comparison, self.unfinished_reasoning, self.final_form
+        )
         values: dict[str, float] = {}
         reward = None
         if status.judged or (status is Status.UNPARSEABLE_GOLD and self.unparseable_gold == "reward"):

@@ -9,6 +9,8 @@ Extraction = Literal["boxed", "any"]
 """Where an answer is looked for: the last box only, or anywhere as math-verify does by default."""
 Comparison = Literal["gold_first", "answer_first"]
 """Which of the two math-verify is given first."""
+UnfinishedReasoning = Literal["no_answer", "read"]
+"""What a `<think>` that is never closed means: no answer yet, or a box in it is the answer."""
 FormatForm = Literal["tags", "line"]
 LengthUnit = Literal["tokens", "characters"]
 Language = Literal[
