@@ -24,8 +24,6 @@ from openrs_ray.curation.recipe import Engines, Judged, Solved
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.layout import Device
 
-_CPU_BATCH_TOKENS = 4096
-
 
 class Asker:
     """One engine, as an actor of Ray Data. It is called with a table of questions and returns one of replies."""
@@ -139,6 +137,7 @@ def _arguments(engines: Engines, seed: int, stage: Solved | Judged, device: Devi
         "dtype": stage.dtype,
         "max_model_len": length,
         "max_num_seqs": engines.max_sequences,
+        "max_num_batched_tokens": engines.max_batched_tokens,
         "tensor_parallel_size": engines.tensor_parallel,
         "seed": seed,
         "enforce_eager": device == "cpu",
@@ -151,7 +150,7 @@ def _arguments(engines: Engines, seed: int, stage: Solved | Judged, device: Devi
     return arguments | {
         "kv_cache_memory_bytes": int(engines.cpu_cache_gib * 2**30),
         "enable_chunked_prefill": False,
-        "max_num_batched_tokens": max(length, _CPU_BATCH_TOKENS),
+        "max_num_batched_tokens": max(length, engines.max_batched_tokens),
     }
 
 

@@ -67,7 +67,7 @@ class LearnerRank:
         return "127.0.0.1", free_port()
 
     def start(self, master_address: str, master_port: int) -> None:
-        """Load the start model and build the DeepSpeed engine; returns when all ranks have met."""
+        """Load the start model, build the DeepSpeed engine and warm it up; returns when all ranks have met."""
         on_cpu = self.device.type == "cpu"
         local_rank = 0 if on_cpu else self.device.index or 0
         os.environ.update(
@@ -88,11 +88,12 @@ class LearnerRank:
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.utils.logger.setLevel("WARNING")
         learner, model = self.config.learner, self.config.model
-        policy = load_policy(self.model_path, model.dtype, learner.logprob_chunk_tokens)
+        policy = load_policy(self.model_path, model.dtype, learner.logprob_chunk_tokens, learner.head_dtype)
         if learner.fused_kernels and not on_cpu:
             fuse_kernels(policy)
         if self.config.loss.kl_beta > 0:
-            self.reference = copy.deepcopy(policy).to(self.device).eval().requires_grad_(False)
+            # Moved first, and copied there: every rank of a node does this at once, and the host has to hold one copy each.
+            self.reference = copy.deepcopy(policy.to(self.device)).eval().requires_grad_(False)
         if self._checkpoints(policy):
             policy.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         deepspeed.init_distributed(timeout=timedelta(seconds=learner.deadline_s), verbose=False)
@@ -100,6 +101,20 @@ class LearnerRank:
         self.engine, *_ = deepspeed.initialize(
             model=policy, optimizer=self.make_optimizer(policy), config=self._deepspeed_config()
         )
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Go forward and back and score once, so that kernels are compiled and ranks connected before the first short deadline.
+
+        For DeepSpeed it is one more micro-batch of the first step, of weight 0: neither weights nor the state of the
+        optimizer change, and what it leaves are zeros that the step's gradients are added to.
+        """
+        ids = np.zeros(16, dtype=np.int32)
+        batch = pack([TrainingSequence(ids, ids, np.zeros(16, dtype=np.float32), 1.0)] * 2)
+        self.engine.set_gradient_accumulation_boundary(False)
+        output = policy_loss(self._loss_input(batch), self.config.loss)
+        self.engine.backward(output.total * 0.0, scale_wrt_gas=False)
+        self.score([(ids, ids)], 1.0)
 
     def _checkpoints(self, policy: Policy) -> bool:
         if self.device.type == "cpu":

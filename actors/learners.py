@@ -84,6 +84,7 @@ class LearnerGroup:
             len(self._ranks),
             micro_batch_tokens=None if local else learner.micro_batch_tokens,
             micro_batch_sequences=learner.micro_batch_sequences if local else None,
+            places=np.flatnonzero(~np.isnan(values)).tolist() if local else None,
         )
         metrics = await self._gather(
             learner.deadline_s,

@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,13 @@ _OBJECT_STORE_BYTES = 256 << 20
 """Object store of a Ray that the trainer starts itself: token ids and log-probabilities are all that lies in it."""
 
 _REACH_S = 10.0
+
+GPU_SAMPLER = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
+"""FlashInfer builds its sampler with nvcc at the first token that takes it (vLLM's own warm-up does where log-probabilities
+are raw), says that it is supported where there is no nvcc, and then ends the engine."""
+
+_OWN_GPUS = {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "0"}
+"""An actor sees the GPUs that Ray gave it and no others, also where an image made for another trainer says otherwise."""
 
 
 def joins_cluster() -> bool:
@@ -115,6 +122,9 @@ def engine_variables(device: Device) -> dict[str, str]:
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "TORCH_COMPILE_DISABLE": "1",
         }
+    else:
+        # Attention in float32 is Triton's, whose products would round their factors to TF32: log-probabilities off by 9e-4.
+        variables |= GPU_SAMPLER | {"TRITON_F32_DEFAULT": "ieee"}
     return variables
 
 
@@ -143,7 +153,10 @@ class Placement:
     """By number of the engine; none on shared GPUs."""
 
     def learner_options(self, rank: int) -> dict[str, Any]:
-        return self._options(self.learner_group, rank, self.layout.learner[rank], self._threads())
+        variables = self._threads()
+        if self.layout.transport == "ipc":
+            variables |= {"PYTORCH_ALLOC_CONF": _fixed_segments(os.environ)}
+        return self._options(self.learner_group, rank, self.layout.learner[rank], variables)
 
     def rollout_options(self, worker: int) -> dict[str, Any]:
         variables = self._threads() | engine_variables(self.layout.device)
@@ -187,7 +200,7 @@ class Placement:
         return {
             "num_cpus": bundle["CPU"],
             "num_gpus": bundle.get("GPU", 0),
-            "runtime_env": {"env_vars": variables | new_mark()},
+            "runtime_env": {"env_vars": variables | _OWN_GPUS | new_mark()},
             "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
         }
 
@@ -201,6 +214,14 @@ class Placement:
     def release(self) -> None:
         for group in self.groups():
             remove_placement_group(group)
+
+
+def _fixed_segments(environment: Mapping[str, str]) -> str:
+    """torch's allocator settings as the user has them, but without expandable segments: those make memory that other processes
+    open by another kind of handle."""
+    given = environment.get("PYTORCH_ALLOC_CONF") or environment.get("PYTORCH_CUDA_ALLOC_CONF") or ""
+    kept = [setting for setting in given.split(",") if setting and "expandable_segments" not in setting]
+    return ",".join([*kept, "expandable_segments:False"])
 
 
 def reserve(config: RunConfig, layout: Layout) -> Placement:

@@ -32,7 +32,8 @@ class PushReport:
 
 
 class WeightPush:
-    """Life cycle: connect() once the learner has started, again when it was rebuilt; push() after every optimizer step."""
+    """Life cycle: connect() once the learner has started, again when it was rebuilt; push() after every optimizer step;
+    disconnect() when the learner is lost, before another one takes its place."""
 
     def __init__(
         self, learners: LearnerGroup, workers: RolloutWorkers, transport: str, config: Push, probe: Probe
@@ -54,7 +55,10 @@ class WeightPush:
             [(spec.name, spec.dtype, list(spec.shape)) for spec in bucket.parameters] for bucket in buckets
         ]
         self._nbytes = sum(bucket.nbytes for bucket in buckets)
-        self._workers.forget_learner()
+
+    async def disconnect(self) -> None:
+        """The learner is gone: engines let go of the group it made and of what they have mapped of its memory."""
+        await self._workers.leave_learner()
 
     async def push(self, version: int) -> PushReport:
         """Bring the learner's weights to every engine that lives as policy `version`; the others are replaced meanwhile.

@@ -20,8 +20,9 @@ class RewardPool:
 
     def __init__(self, rewards: config.Rewards) -> None:
         check_reward_names(rewards)
+        self._judge = Judge.of(rewards)
         self._pool: CheckPool[JudgeItem] = CheckPool(
-            Judge.of(rewards),
+            self._judge,
             processes=rewards.processes,
             deadline_s=rewards.deadline_s,
             memory_gib=rewards.memory_gib,
@@ -30,7 +31,8 @@ class RewardPool:
 
     async def judge(self, items: Sequence[JudgeItem]) -> list[Verdict]:
         """The verdicts in the items' order. Raises RunError when no checking process can be started."""
-        return await self._pool.judge_many(items)
+        verdicts = await self._pool.judge_many(items)
+        return [self._judge.settle(item, verdict) for item, verdict in zip(items, verdicts, strict=True)]
 
     async def counts(self) -> Mapping[str, int]:
         """checks, timeouts, errors and replaced processes so far."""

@@ -29,8 +29,6 @@ _BATCH_WINDOW_S = 0.02
 
 _LIVENESS_S = 0.5
 """How often a call that waits looks whether the engine's process still lives: vLLM leaves some calls waiting for a dead one."""
-_CPU_BATCH_TOKENS = 4096
-"""Prompt tokens that an engine on a CPU takes in at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +103,7 @@ class RolloutWorker:
             "dtype": self._config.model.dtype,
             "max_model_len": self._config.max_sequence_tokens,
             "max_num_seqs": rollout.max_sequences,
+            "max_num_batched_tokens": rollout.max_batched_tokens,
             "tensor_parallel_size": rollout.tensor_parallel,
             "seed": self._config.run.seed,
             "logprobs_mode": "processed_logprobs" if self._config.loss.tempered else "raw_logprobs",
@@ -122,7 +121,7 @@ class RolloutWorker:
             arguments["kv_cache_memory_bytes"] = int(rollout.cpu_cache_gib * 2**30)
             # A prompt prefilled in parts takes its seeded generator back by an offset that CPU generators do not have.
             arguments["enable_chunked_prefill"] = False
-            arguments["max_num_batched_tokens"] = max(self._config.max_sequence_tokens, _CPU_BATCH_TOKENS)
+            arguments["max_num_batched_tokens"] = max(self._config.max_sequence_tokens, rollout.max_batched_tokens)
         else:
             arguments["gpu_memory_utilization"] = rollout.gpu_memory_fraction
             arguments["enable_sleep_mode"] = rollout.sleep_while_learning
@@ -284,6 +283,10 @@ class RolloutWorker:
         )
 
         await self._alive(join)
+
+    async def leave_push(self) -> None:
+        """Let go of a learner that is gone, on every worker of the engine."""
+        await self._alive(self._engine.shutdown_weight_transfer_engine())
 
     async def begin_push(self) -> None:
         """Stop sampling; requests in flight wait, and drop what they cached with the old weights unless that is to be kept."""

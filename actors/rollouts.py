@@ -155,10 +155,11 @@ class RolloutWorkers:
         """Members of an engine's push group: the sender and the engine's own workers."""
         return 1 + self._config.rollout.tensor_parallel
 
-    def forget_learner(self) -> None:
-        """The learner is another one now: every worker must join it anew, and prove itself again."""
+    async def leave_learner(self) -> None:
+        """The learner is gone: every worker lets go of it, must join the next one anew, and prove itself again."""
         for member in self.crew.alive:
             member.joined = member.probed = False
+        await self.each(self.crew.alive, "leave_push", "let go of the learner")
 
     async def each(self, workers: Iterable[Member], method: str, what: str, *arguments: Any) -> dict[Member, Any]:
         """The answers of those workers that gave one within the push's deadline; the others are lost."""

@@ -40,7 +40,7 @@ from actors.rollouts import RolloutWorkers
 from actors.sender import SendingRank
 from actors.waiting import within
 from openrs_ray.atomic import write_json
-from openrs_ray.attempts import start_attempt
+from openrs_ray.attempts import Bounds, start_attempt
 from openrs_ray.budget import ENDING, Budget, Ended, LimitReached, Work
 from openrs_ray.checkpoints import Checkpoint, CheckpointStore, Kind
 from openrs_ray.config import RunConfig
@@ -126,18 +126,18 @@ class Trainer:
 
     async def start(self) -> None:
         """Start all actors, load the newest good checkpoint if there is one, and prove the first push."""
-        self._store.sweep()
+        self._store.open()
         checkpoint, damages = await asyncio.to_thread(self._store.latest_good)
         for damage in damages:
             self._display.warn(damage)
         if checkpoint is not None:
-            self.progress = Progress.read(checkpoint.trainer_state())
+            self.progress = Progress.read(checkpoint.trainer_state(), checkpoint.folder)
         elif damages:
             raise UserError("no checkpoint of this run is whole: start anew under another run.name")
         self._display.status("starting the learner and the rollout engines")
         await self._interruptible(self._start_actors(checkpoint), "end")
-        self._attempt = start_attempt(self._config.run.path, self.progress.step)
         (self._config.run.path / RESULT).unlink(missing_ok=True)  # of a run that goes on
+        self._attempt = start_attempt(self._config.run.path, self.progress.step, Bounds.of(self._config))
         self._metrics = MetricsLog(self._config.run.path, self._attempt)
         self._display.status("pushing the first weights")
         await self._push.connect()
@@ -288,6 +288,7 @@ class Trainer:
         """All ranks anew; the steps since the checkpoint are trained again from the record, not sampled or counted again."""
         async with self._learners_turn():
             await self._learners.renew()
+            await self._push.disconnect()
             await self._learners.start()
             checkpoint, damages = await asyncio.to_thread(self._store.latest_good)
             for damage in damages:
@@ -365,11 +366,14 @@ class Trainer:
             work = self._collector.collect(drawn, requests, step)
             groups = await self._interruptible(work, *(("end",) if saved else ("kept", "end")))
         check_judged(groups, step, self._config.rewards.max_unjudged_share)
-        interval = mean_interval(correctness(groups))
+        correct = correctness(groups)
+        interval, unjudged = mean_interval(correct), int(np.isnan(correct).sum())
         self._record.write(step, self._attempt, groups, self._texts(groups), None, "evaluation")
         assert self._metrics is not None
-        self._metrics.write(step, {"accuracy": interval.mean, "low": interval.low, "high": interval.high}, "evaluation")
-        self._display.note(f"held-out accuracy after {step} steps: {interval}")
+        figures = {"accuracy": interval.mean, "low": interval.low, "high": interval.high, "unjudged": float(unjudged)}
+        self._metrics.write(step, figures, "evaluation")
+        doubt = f"; {unjudged} of {correct.size} not judged, the interval holds either way" if unjudged else ""
+        self._display.note(f"held-out accuracy after {step} steps: {interval}{doubt}")
         return interval
 
     async def _write(

@@ -4,6 +4,9 @@ Loaded through `worker_extension_cls`. What arrives is digested bucket by bucket
 actor and compared with the sender's. One engine class serves all transports.
 """
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +19,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbeddingBase
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
@@ -24,6 +28,7 @@ from openrs_ray.buckets import Bucket, ParameterSpec
 from openrs_ray.digest import digest
 
 BACKEND = "openrs"
+_RELOAD_LOG = logging.getLogger(initialize_layerwise_reload.__module__)
 
 
 @dataclass
@@ -99,6 +104,7 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
     def _receive(self, nbytes: int, handles: dict[str, list[Any]] | None) -> torch.Tensor:
         if handles is not None:
             if self._mapped is None or self._mapped[0] != handles:
+                self._mapped = None  # first: not both at once
                 self._mapped = handles, open_ipc(handles, self.device)
             return self._mapped[1][:nbytes].clone()
         assert self._group is not None, "update_weights before init_transfer_engine"
@@ -108,9 +114,19 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
         return buffer
 
     def finish_weight_update(self) -> None:
-        finalize_layerwise_reload(self.model, self.model_config)
+        with _unsaid(self._without_weights()):
+            finalize_layerwise_reload(self.model, self.model_config)
         if self.device.type == "cpu":
             self._repack_tied_heads()
+
+    def _without_weights(self) -> set[str]:
+        """Kinds of layers that a push brings nothing for: tied heads, and rotary ones, whose table is computed."""
+        kinds = (RotaryEmbeddingBase, ParallelLMHead) if self._tied else RotaryEmbeddingBase
+        return {type(module).__name__ for module in self.model.modules() if isinstance(module, kinds)}
+
+    @property
+    def _tied(self) -> bool:
+        return bool(self.model_config.hf_config.get_text_config().tie_word_embeddings)
 
     def _repack_tied_heads(self) -> None:
         # On a CPU a tied head keeps its own packed copy of the embedding, which the reload does not renew.
@@ -127,7 +143,7 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
             every layer) only, since the loader fuses, shards or repacks matrices.
         """
         heads = {f"{name}.weight" for name, module in self.model.named_modules() if isinstance(module, ParallelLMHead)}
-        tied = heads if self.model_config.hf_config.tie_word_embeddings else set()
+        tied = heads if self._tied else set()
         expected = {name for name, _ in self.model.named_parameters()} - tied
         live = {name: parameter.data for name, parameter in self.model.named_parameters() if name in self._vectors}
         stale = [name for name, vector in live.items() if int(digest(_bytes(vector))) != int(self._vectors[name])]
@@ -138,9 +154,25 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
         }
 
     def shutdown(self) -> None:
+        """Let go of the learner: of its group, and of its memory, which stays taken as long as anybody has it mapped."""
+        self._mapped = None
         if self._group is not None:
             self._group.close()
             self._group = None
+
+
+@contextmanager
+def _unsaid(kinds: set[str]) -> Iterator[None]:
+    """vLLM warns at every reload of layers that got no weights, for these it is as it should be; of others it is still heard."""
+
+    def heard(record: logging.LogRecord) -> bool:
+        return record.getMessage() not in {f"{kind}: Failed to load weights" for kind in kinds}
+
+    _RELOAD_LOG.addFilter(heard)
+    try:
+        yield
+    finally:
+        _RELOAD_LOG.removeFilter(heard)
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,8 @@ from openrs_ray.errors import RunError
 
 T = TypeVar("T")
 
+_FIRST_BYTES = 16
+
 
 class BroadcastGroup(Protocol):
     """Broadcast from rank 0 to all others."""
@@ -60,13 +62,13 @@ class GlooGroup:
         options = torch.distributed.BroadcastOptions()
         options.rootRank = 0
         options.rootTensor = 0
-        with _said_as_run_error(self._deadline_s):
+        with _said_as_run_error("gloo", self._deadline_s):
             self._begun.append(self._group.broadcast([buffer], options))
 
     def wait(self, until: float = math.inf) -> None:
         begun, self._begun = self._begun, []
         until = min(until, time.monotonic() + self._deadline_s)
-        with _said_as_run_error(self._deadline_s):
+        with _said_as_run_error("gloo", self._deadline_s):
             for work in begun:
                 work.wait(timedelta(seconds=max(0.001, until - time.monotonic())))
 
@@ -76,11 +78,14 @@ class GlooGroup:
 
 
 @contextmanager
-def _said_as_run_error(deadline_s: float) -> Iterator[None]:
+def _said_as_run_error(transport: str, deadline_s: float) -> Iterator[None]:
+    """What a library says of its peers costs the engine it was about; a bare RuntimeError would end the sender."""
     try:
         yield
     except RuntimeError as error:
-        raise RunError(f"a weight bucket did not get through by gloo within {deadline_s:.0f} s: {error}") from error
+        raise RunError(
+            f"a weight bucket did not get through by {transport} within {deadline_s:.0f} s: {error}"
+        ) from error
 
 
 class NcclGroup:
@@ -93,9 +98,10 @@ class NcclGroup:
         from vllm.distributed.utils import StatelessProcessGroup
         from vllm.utils.nccl import unpinned_nccl_env
 
+        ends = time.monotonic() + deadline_s
         group = StatelessProcessGroup.create(host, port, rank, world_size, store_timeout=int(deadline_s))
         with unpinned_nccl_env():
-            self._communicator = _made_within(deadline_s, lambda: PyNcclCommunicator(group, device=device))
+            self._communicator = _within(ends, lambda: PyNcclCommunicator(group, device=device))
         # Without a usable libnccl the communicator switches itself off and every broadcast silently does nothing.
         if not self._communicator.available or self._communicator.disabled:
             raise RunError(
@@ -104,25 +110,47 @@ class NcclGroup:
             )
         self._deadline_s = deadline_s
         self._stream, self._done = torch.cuda.Stream(device), torch.cuda.Event()
+        try:
+            self._first_broadcast(rank, device, ends)
+        except RunError:
+            self.close()
+            raise
+
+    def _first_broadcast(self, rank: int, device: torch.device, until: float) -> None:
+        """A few bytes, now: NCCL may connect its channels inside the first call, where no deadline of a push would end it."""
+
+        def begin() -> tuple[torch.Tensor, torch.Tensor]:
+            with torch.accelerator.device_index(device.index):  # type: ignore[arg-type]
+                expected = torch.arange(_FIRST_BYTES, dtype=torch.uint8, device=device)
+                buffer = expected.clone() if rank == 0 else torch.zeros_like(expected)
+                self.broadcast(buffer)
+                return buffer, expected
+
+        buffer, expected = _within(until, begin)
+        self.wait(until)
+        if not torch.equal(buffer, expected):
+            raise RunError(f"the first broadcast by NCCL brought other bytes to rank {rank} than rank 0 sent")
 
     def broadcast(self, buffer: torch.Tensor) -> None:
-        self._stream.wait_stream(torch.cuda.current_stream())
-        self._communicator.broadcast(buffer, src=0, stream=self._stream)
-        self._done.record(self._stream)
+        with _said_as_run_error("NCCL", self._deadline_s):
+            self._stream.wait_stream(torch.cuda.current_stream())
+            self._communicator.broadcast(buffer, src=0, stream=self._stream)
+            self._done.record(self._stream)
 
     def wait(self, until: float = math.inf) -> None:
         until = min(until, time.monotonic() + self._deadline_s)
-        while not self._done.query():
-            if time.monotonic() > until:
-                raise RunError(f"a weight bucket did not get through by NCCL within {self._deadline_s:.0f} s")
-            time.sleep(0.0005)
+        with _said_as_run_error("NCCL", self._deadline_s):
+            while not self._done.query():
+                if time.monotonic() > until:
+                    raise RunError(f"a weight bucket did not get through by NCCL within {self._deadline_s:.0f} s")
+                time.sleep(0.0005)
 
     def close(self) -> None:
         self._communicator.destroy()
 
 
-def _made_within(deadline_s: float, make: Callable[[], T]) -> T:
-    """What `make` gives. RunError when it takes too long: NCCL itself waits for a member that is gone for ever.
+def _within(until: float, make: Callable[[], T]) -> T:
+    """What `make` gives until then. RunError when it takes longer: NCCL itself waits for a member that is gone for ever.
 
     In a thread of its own, also because making a communicator leaves another CUDA stream behind as the thread's current one.
     """
@@ -135,12 +163,11 @@ def _made_within(deadline_s: float, make: Callable[[], T]) -> T:
             made.set_exception(error)
 
     Thread(target=run, daemon=True).start()
+    left_s = max(0.001, until - time.monotonic())
     try:
-        return made.result(deadline_s)
+        return made.result(left_s)
     except TimeoutError as error:
-        raise RunError(
-            f"NCCL did not bring the members of the weight push together within {deadline_s:.0f} s"
-        ) from error
+        raise RunError(f"NCCL did not bring the members of the weight push together within {left_s:.0f} s") from error
 
 
 def join_group(

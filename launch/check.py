@@ -32,6 +32,7 @@ RAY_PORTS = {6379: "Ray", 8265: "Ray's dashboard"}
 BUILTIN_PARAMETERS = {"toy": 1_200_000, SMOLLM2: 134_515_008}
 OLDEST_DRIVER = {"13": 580, "12": 525}
 """Oldest NVIDIA driver series for each CUDA major version (CUDA's release notes, minor version compatibility)."""
+OLD_DRIVER = "update the NVIDIA driver (README.md, Drivers)"
 
 T = TypeVar("T")
 
@@ -89,12 +90,12 @@ def _guard(what: str, deadline_s: float, probe: Callable[[], T], row: Callable[[
         return Row(what, str(error), "an answer", "missing", "mend what is named on the left")
 
 
-def _torch_row(gpus: list[Gpu], device: Device, build: tuple[str, str | None]) -> Row:
+def _torch_row(gpus: list[Gpu], device: Device, build: tuple[str, str | None, int | None]) -> Row:
     return torch_row(gpus, device, *build)
 
 
-def torch_row(gpus: list[Gpu], device: Device, version: str, cuda: str | None) -> Row:
-    """The installed torch against the driver."""
+def torch_row(gpus: list[Gpu], device: Device, version: str, cuda: str | None, offered: int | None = None) -> Row:
+    """The installed torch against the driver: by the CUDA version that its libcuda says (13000), else by its own number."""
     found = f"torch {version}" + (f" for CUDA {cuda}" if cuda else " (CPU build)")
     if device == "cpu":
         return Row("torch and driver", found, "CPU build")
@@ -106,9 +107,17 @@ def torch_row(gpus: list[Gpu], device: Device, version: str, cuda: str | None) -
     if cuda is None:
         return Row("torch and driver", found, "GPU build", "missing", "remove .venv, then: bash launch/setup.sh")
     oldest = OLDEST_DRIVER.get(cuda.split(".")[0], 0)
-    if int(gpus[0].driver.split(".")[0]) < oldest:
-        return Row("torch and driver", found, f"driver {oldest} or newer", "missing", "update the NVIDIA driver")
-    return Row("torch and driver", found, f"driver {oldest} or newer")
+    needed = f"driver {oldest} or newer"
+    if offered is not None:
+        found += f" for CUDA {offered // 1000}.{offered % 1000 // 10}"
+        fits = offered // 1000 >= int(cuda.split(".")[0])
+    else:
+        fits = int(gpus[0].driver.split(".")[0]) >= oldest
+    return (
+        Row("torch and driver", found, needed)
+        if fits
+        else Row("torch and driver", found, needed, "missing", OLD_DRIVER)
+    )
 
 
 def gpu_row(gpus: list[Gpu], config: RunConfig) -> Row:
@@ -128,9 +137,13 @@ def _peer_row(gpus: list[Gpu]) -> Row:
     if len(gpus) < 2:
         return Row(what, f"skipped: {len(gpus)} GPU", "-")
     try:
-        speed = machine.within(GPU_S, machine.peer_copies)
+        speed = machine.within(GPU_S, partial(machine.peer_copies, len(gpus)))
     except ProbeError as error:
-        return Row(what, str(error), "equal bytes", "missing", "turn off ACS / the IOMMU, or set NCCL_P2P_DISABLE=1")
+        mend = (
+            "GPUs not seen: unset CUDA_VISIBLE_DEVICES, mend torch and driver; damaged bytes: turn off ACS / the IOMMU, "
+            "or set NCCL_P2P_DISABLE=1"
+        )
+        return Row(what, str(error), "equal bytes", "missing", mend)
     return Row(what, f"equal bytes, slowest {speed:.1f} GB/s", "equal bytes")
 
 
@@ -148,11 +161,15 @@ def _broadcast_row(gpus: list[Gpu], device: Device) -> Row:
 
 
 def memory_needed(config: RunConfig, device: Device, parameters: int | None) -> float:
-    """Rough bytes of host memory: an interpreter with torch and vLLM per engine and rank; on a CPU the weights too."""
-    actors = config.num_engines + config.placement.num_learner_gpus
+    """Rough bytes of host memory: an interpreter with torch and vLLM per engine and rank, and the weights.
+
+    A rank on a GPU has them while it loads the model, all ranks at the same time; on a CPU everything stays.
+    """
+    ranks = config.placement.num_learner_gpus
+    actors = config.num_engines + ranks
     if device == "gpu":
-        return 4.0 * GIB * actors
-    weights = (parameters or 0) * (16 * config.placement.num_learner_gpus + 4 * config.num_engines)
+        return 4.0 * GIB * actors + (parameters or 0) * ranks * (2 if config.model.dtype == "bfloat16" else 4)
+    weights = (parameters or 0) * (16 * ranks + 4 * config.num_engines)
     return 1.5 * GIB * actors + config.rollout.cpu_cache_gib * GIB * config.num_engines + weights
 
 

@@ -1,6 +1,7 @@
-"""`python -m launch.evaluate MODEL_OR_RUN --benchmarks aime24,amc23 [--samples K]`: figures that can be believed.
+"""`python -m launch.evaluate MODEL_OR_RUN [...] --benchmarks aime24,amc23 [--samples K]`: figures that can be believed.
 
-A run is evaluated with its start model beside it, in the same harness. Killed, the same command goes on where it was.
+A run is evaluated with its start model beside it, in the same harness; of several runs of one experiment mean and spread are
+given, too. Killed, the same command goes on where it was.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import chosen
 from openrs_ray.evaluation.protocol import protocol
 from openrs_ray.evaluation.report import markdown, write
-from openrs_ray.evaluation.subject import find_subjects
+from openrs_ray.evaluation.subject import find_subjects, side_by_side
 
 BENCHMARKS = "aime24,amc23,math500,minerva,olympiadbench"
 
@@ -29,25 +30,29 @@ def main(arguments: list[str]) -> None:
     options, overrides = _parser().parse_known_args(arguments)
     console = Console(highlight=False)
     runs = Path(os.environ.get("OPENRS_RUNS", "~/openrs_runs")).expanduser()
-    subjects = find_subjects(options.model, options.start, options.step, runs)
+    found = [find_subjects(given, options.start, options.step, runs) for given in options.models]
     how = protocol(
         options.protocol,
-        subjects.run,
+        found[0].run,
         **{name: getattr(options, name) for name in ("samples", "temperature", "top_p", "max_tokens", "prompt")},
     )
     benchmarks = chosen([name for name in options.benchmarks.split(",") if name], sources(options.data))
-    folder = Path(options.folder).expanduser().absolute() if options.folder else subjects.folder / how.name
-    engines = engines_for(subjects.run, how, folder, options.seed, 3600 * options.hours, overrides)
+    given_folder = Path(options.folder).expanduser().absolute() if options.folder else None
+    subjects = side_by_side(found, how, runs, given_folder)
+    engines = engines_for(found[0].run, how, subjects.folder, options.seed, 3600 * options.hours, overrides)
     all_gpus = "--placement.num_rollout_gpus" not in " ".join(overrides)
-    harness = Harness(how, tuple(benchmarks), folder, engines, all_gpus, options.seed, console)
-    both = (subjects.model, subjects.start)
-    with harness.sitting([subject for subject in both if subject is not None]) as models:
+    harness = Harness(how, tuple(benchmarks), subjects.folder, engines, all_gpus, options.seed, console)
+    if options.dry_run:
+        harness.say_plan([harness.prepare(subject) for subject in subjects.all])
+        return
+    with harness.sitting(subjects.all) as models:
+        harness.say_plan(models)
         harness.sample(models)
-        content = harness.report(models)
-        place = folder / subjects.model.folder
-        write(place, content)
+        content = harness.report(models, subjects.seeds)
+        content["differences"] = list(subjects.differences)
+        write(subjects.report, content)
     console.print(Markdown(markdown(content)))
-    console.print(f"{place}/report.md, report.json and report.html; completions beside them", soft_wrap=True)
+    console.print(f"{subjects.report}/report.md, report.json and report.html; completions beside them", soft_wrap=True)
 
 
 def sources(given: Sequence[str]) -> dict[str, str]:
@@ -70,7 +75,11 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "model", metavar="MODEL_OR_RUN", help="a run (folder or name), a model's folder, a Hub id, a built-in"
+        "models",
+        metavar="MODEL_OR_RUN",
+        nargs="+",
+        help="a run (folder or name), a model's folder, a Hub id, a built-in; several runs that differ in their seed are also "
+        "summed up",
     )
     add_benchmark_options(parser)
     parser.add_argument("--start", metavar="MODEL", help="the start model to compare with (default: the run's)")
@@ -83,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=42, help="of sampling (default: 42)")
     parser.add_argument("--folder", help="where completions and tables go (default: the run's folder)")
     parser.add_argument("--hours", type=positive, default=48, help="how long one model may take (default: 48)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be sampled and what it can show, and start nothing"
+    )
     return parser
 
 

@@ -8,23 +8,23 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.console import Console
 
 from openrs_ray.checkpoints import run_lock
 from openrs_ray.config import Model, RunConfig
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
-from openrs_ray.errors import RunError, UserError
-from openrs_ray.evaluation.benchmarks import Benchmark, Task, fingerprint, load_tasks
+from openrs_ray.errors import UserError
+from openrs_ray.evaluation.analysis import analyse
+from openrs_ray.evaluation.benchmarks import Benchmark, Task, clusters, fingerprint, load_tasks
 from openrs_ray.evaluation.check import WARM_UP, Answered, Check
-from openrs_ray.evaluation.figures import Figures, Samples, figures
+from openrs_ray.evaluation.figures import Samples
 from openrs_ray.evaluation.majority import answer_classes
-from openrs_ray.evaluation.paired import Paired, compare, corrected
+from openrs_ray.evaluation.power import Rate, plan_lines
 from openrs_ray.evaluation.protocol import Protocol
 from openrs_ray.evaluation.report import document
 from openrs_ray.evaluation.store import CompletionStore, Table, as_table
@@ -38,9 +38,16 @@ if TYPE_CHECKING:
     from actors.evaluator import Asked, Wanted
 
 _RESAMPLING_SEED = 0
-_ENGINE_FIELDS = ("tensor_parallel", "max_sequences", "cpu_cache_gib", "enforce_eager", "start_deadline_s")
+_ENGINE_FIELDS = (
+    "tensor_parallel",
+    "max_sequences",
+    "max_batched_tokens",
+    "cpu_cache_gib",
+    "enforce_eager",
+    "start_deadline_s",
+)
 _PLACE_FIELDS = ("device", "cpus_per_slot", "threads", "wait_s", "num_rollout_gpus")
-_CHECK_FIELDS = ("processes", "deadline_s", "memory_gib")
+_CHECK_FIELDS = ("processes", "deadline_s", "memory_gib", "max_unjudged_share")
 _SAY_S = 30.0
 
 
@@ -65,9 +72,11 @@ class Harness:
 
     @contextmanager
     def sitting(self, subjects: Sequence[Subject]) -> "Iterator[list[Prepared]]":
-        """Hold the folder, and make the models ready; the start model last."""
-        with run_lock(self.folder):
-            models = [self._prepare(subject) for subject in subjects]
+        """Hold the folders, and make the models ready; the start model last."""
+        models = [self.prepare(subject) for subject in subjects]
+        with ExitStack() as held:
+            for folder in sorted({self.folder, *(prepared.store.folder.parent for prepared in models)}):
+                held.enter_context(run_lock(folder))
             for prepared in models:
                 prepared.store.open(
                     {"model": prepared.subject.identity(), "seed": self.seed, **self.how.settings()},
@@ -75,7 +84,8 @@ class Harness:
                 )
             yield models
 
-    def _prepare(self, subject: Subject) -> "Prepared":
+    def prepare(self, subject: Subject) -> "Prepared":
+        """A model that is known to fit, with all it will be asked; nothing is written."""
         from actors.evaluator import Asked
 
         model: Model = self.engines.model.model_copy(update={"path": subject.path})
@@ -140,33 +150,38 @@ class Harness:
 
         return say
 
-    def report(self, models: "Sequence[Prepared]") -> dict[str, Any]:
-        """All figures; against the start model where it is among them (`evaluation.report.document`)."""
-        names = [benchmark.name for benchmark in self.benchmarks]
-        tables = {p.subject.label: {name: p.table(name) for name in names} for p in models}
-        measured: dict[str, dict[str, Figures]] = {}
-        with CheckPool(Check("boxed"), self.engines.rewards.processes, 5.0, 2.0, WARM_UP) as pool:
-            for label, by_name in tables.items():
-                for name, table in by_name.items():
-                    if np.isnan(table.correct()).all():
-                        raise RunError(f"no answer of {label} to {name} could be judged: {self.folder} has the reasons")
-                measured[label] = {
-                    name: figures(_samples(table, pool), _RESAMPLING_SEED) for name, table in by_name.items()
-                }
-        comparisons: dict[str, dict[str, Paired]] = {}
-        if START in tables:
-            for label in [label for label in tables if label != START]:
-                pairs = {name: (tables[label][name].correct(), tables[START][name].correct()) for name in names}
-                comparisons[label] = corrected({name: compare(*pair, _RESAMPLING_SEED) for name, pair in pairs.items()})
-        paths = {p.subject.label: p.subject.path for p in models}
+    def report(self, models: "Sequence[Prepared]", seeds: bool = False) -> dict[str, Any]:
+        """All figures; against the start model where it is among them (`evaluation.report.document`).
+
+        `seeds`: the models are runs of one experiment, of which mean and spread are given, too.
+        """
+        rewards = self.engines.rewards
+        with CheckPool(Check("boxed"), rewards.processes, 5.0, 2.0, WARM_UP) as pool:
+            samples = {p.subject.label: {name: p.result(name, pool) for name in p.tasks} for p in models}
+        start = START if START in samples else None
         return document(
-            self.how.settings() | {"samples": self.how.samples, "models": paths},
+            self.how.settings()
+            | {
+                "samples": self.how.samples,
+                "models": {p.subject.label: p.subject.path for p in models},
+                "max_unjudged_share": rewards.max_unjudged_share,
+            },
             {benchmark.name: benchmark.title for benchmark in self.benchmarks},
-            measured,
+            analyse(samples, start, rewards.max_unjudged_share, seeds, _RESAMPLING_SEED),
             {p.subject.label: p.subject.published for p in models},
-            comparisons,
             {"sampling": self.seed, "resampling": _RESAMPLING_SEED},
+            rate_of(models),
         )
+
+    def say_plan(self, models: "Sequence[Prepared]", planned: int = 0) -> None:
+        """What is still to be sampled of these models and so many `planned` ones, and what it can show (`evaluation.power`)."""
+        problems, rate = sum(map(len, models[0].tasks.values())), rate_of(models)
+        missing = sum(len(prepared.wanted()) for prepared in models) + planned * problems * self.how.samples
+        cost = f" ({rate.text(missing)})" if rate and missing else ""
+        self._say(f"{missing:,} completions are still to be sampled{cost}.")
+        sizes = {benchmark.title: len(models[0].tasks[benchmark.name]) for benchmark in self.benchmarks}
+        for line in plan_lines(sizes, self.how.samples, len(models) + planned, rate):
+            self._say(line)
 
 
 @dataclass(frozen=True)
@@ -201,6 +216,26 @@ class Prepared:
         """Its completions [problems, samples]. KeyError if one of them is missing."""
         return as_table(self.store.rows(benchmark), len(self.tasks[benchmark]), self.samples)
 
+    def result(self, benchmark: str, pool: CheckPool[Answered]) -> Samples:
+        """What became of them; `pool` says which wrong answers are the same."""
+        table = self.table(benchmark)
+        votes = [list(zip(*row, strict=True)) for row in zip(table.status, table.answer, strict=True)]
+        return Samples(
+            table.correct(),
+            answer_classes(votes, pool),
+            table.tokens,
+            table.truncated,
+            table.english,
+            clusters(self.tasks[benchmark]),
+        )
+
+
+def rate_of(models: Sequence[Prepared]) -> Rate | None:
+    """What a completion has cost, over all that these models have sampled in any sitting; None before the first."""
+    completions = sum(prepared.store.count() for prepared in models)
+    spent = Spent.total(prepared.spent() for prepared in models)
+    return Rate(spent.hours / completions, spent.dollars / completions) if completions and spent.hours else None
+
 
 def engines_for(
     run: RunConfig | None, how: Protocol, folder: Path, seed: int, deadline_s: float, overrides: list[str]
@@ -227,8 +262,3 @@ def engines_for(
         "cost": taken("cost", ("price_per_gpu_hour",)),
     }
     return config_from(content, overrides, "evaluation")
-
-
-def _samples(table: Table, pool: CheckPool[Answered]) -> Samples:
-    votes = [list(zip(*row, strict=True)) for row in zip(table.status, table.answer, strict=True)]
-    return Samples(table.correct(), answer_classes(votes, pool), table.tokens, table.truncated, table.english)

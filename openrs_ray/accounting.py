@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from openrs_ray.data.order import Order
-from openrs_ray.record import Phase, current_rows
+from openrs_ray.record import current_rows
+from openrs_ray.record_files import Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +22,8 @@ class UsedGroup:
     """train, or replaced: sampled, found to be without spread, and left out."""
     step: int
     attempt: int
-    versions: tuple[int, int]
-    """Oldest and newest policy version that sampled a token of it."""
+    versions: tuple[int, ...]
+    """Oldest and newest policy version that sampled a token of it; empty where no row says."""
     completions: int
 
 
@@ -53,6 +54,6 @@ def _group(position: int, step: int, rows: list[dict[str, Any]], order: Order) -
         phase=rows[0]["phase"],
         step=step,
         attempt=rows[0]["attempt"],
-        versions=(min(versions), max(versions)),
+        versions=(min(versions), max(versions)) if versions else (),
         completions=len(rows),
     )

@@ -42,14 +42,22 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """What `write_json` wrote; None where there is no file. UserError when it is damaged."""
+    """The mapping that `write_json` wrote; None where there is no file. UserError when it is damaged."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise UserError(f"{path} is damaged: restore it, or begin under another name or in another folder") from error
+        raise damaged(path) from error
+    if not isinstance(content, dict):
+        raise damaged(path)
     return content
+
+
+def damaged(path: Path, what: str = "") -> UserError:
+    """The error to raise about a file that does not hold what was written to it. `what`: how that shows."""
+    shown = f" ({what})" if what else ""
+    return UserError(f"{path} is damaged{shown}: restore it, or begin under another name or in another folder")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -59,14 +67,15 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def append_line(path: Path, record: Mapping[str, Any], *, synced: bool = False) -> None:
-    """Append one JSON line in one write. After a torn line the new one starts on a line of its own."""
+    """Append one JSON line, in one write where the system takes it whole. After a torn line it starts on a line of its own."""
     line = json.dumps(dict(record), allow_nan=False).encode() + b"\n"
     with path.open("ab+", buffering=0) as file:
         if file.seek(0, os.SEEK_END) > 0:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 line = b"\n" + line
-        file.write(line)
+        while line:  # a write may take a part only
+            line = line[os.write(file.fileno(), line) :]
         if synced:
             os.fsync(file.fileno())
 

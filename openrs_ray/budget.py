@@ -10,13 +10,15 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import psutil
 
+from openrs_ray.atomic import damaged
 from openrs_ray.config import Cost, RunConfig
 from openrs_ray.errors import UserError
-from openrs_ray.ledger import Ledger, Spent
+from openrs_ray.ledger import FILE, Ledger, Spent
 
 _RECENT = 10
 """Pieces of work of each kind that are remembered."""
@@ -67,7 +69,7 @@ class Budget:
         age = max(0.0, time.time() - psutil.Process().create_time()) if age_s is None else age_s
         self._started = clock() - age
         self._ledger = Ledger(config.run.path, self._cost.price, lambda: self.gpus, age, clock)
-        self._recent: dict[str, list[float]] = {**self._ledger.notes.get("seconds", {})}
+        self._recent = _checked_times(self._ledger.notes.get("seconds", {}), config.run.path / FILE)
         self.extra_gpus: Callable[[], int] = lambda: 0
         """How many the run holds now beyond those it is planned for."""
         self.ahead: Mapping[Work, int] = {}
@@ -180,6 +182,16 @@ class Budget:
             yield "cost per correct completion", f"$ {spent.dollars / correct:.4g}" if correct else "-"
         if self._cost.max_hours is not None:
             yield "hours", self._hours()
+
+
+def _checked_times(seconds: Any, path: Path) -> dict[str, list[float]]:
+    """Of the recent pieces of work, by kind, as the account has them. UserError when it is damaged."""
+    lists = list(seconds.values()) if isinstance(seconds, dict) else [None]
+    if not all(
+        isinstance(times, list) and all(isinstance(t, int | float) and t >= 0 for t in times) for times in lists
+    ):
+        raise damaged(path, "seconds must have lists of them")
+    return {**seconds}
 
 
 def _mean(times: list[float]) -> float:

@@ -75,9 +75,9 @@ def model_path(name: str) -> Path:
 
 
 def data_path(name: str) -> Path:
-    """JSONL file of a built-in data set, with columns `problem` and `answer`."""
+    """JSONL file of a built-in data set, with columns `problem`, `answer` and `solution`."""
     problems = ToyProblems()
-    settings = {**asdict(problems), "split": DATA[name], "code": _code("toy/arithmetic.py")}
+    settings = {**asdict(problems), "split": DATA[name], "columns": 3, "code": _code("toy/arithmetic.py")}
     return cached(name, settings, partial(_write_problems, split=DATA[name], problems=problems)) / "problems.jsonl"
 
 
@@ -105,7 +105,8 @@ def cached(name: str, settings: dict[str, object], build: Callable[[Path], None]
 def _write_problems(folder: Path, split: Split, problems: ToyProblems) -> None:
     with (folder / "problems.jsonl").open("w", encoding="utf-8") as file:
         for problem in arithmetic.distinct(split, problems.count, problems.seed):
-            file.write(json.dumps({"problem": problem.text, "answer": str(problem.answer)}) + "\n")
+            row = {"problem": problem.text, "answer": str(problem.answer), "solution": arithmetic.solution(problem)}
+            file.write(json.dumps(row) + "\n")
 
 
 def _code(source: str) -> str:

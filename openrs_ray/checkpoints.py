@@ -6,6 +6,8 @@
     checkpoints/step-000050/trainer.json where the trainer was
     checkpoints/step-000050.tmp/         being written, or a leftover (step-000050.universal.tmp/: see actors.learner)
 
+Whatever else lies there (step-000050-best/, a copy that somebody made) is left alone.
+
 Invariants, at every instant: what the manifest lists lies whole on the disk, and the newest complete checkpoint is not
 touched before a newer one is listed. Both follow from one order: write and sync everything under the temporary name,
 rename, replace the manifest (the commit), and only then delete what the new manifest no longer lists.
@@ -20,6 +22,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 import zlib
@@ -34,6 +37,8 @@ from openrs_ray.atomic import TEMPORARY, sync, write_json
 from openrs_ray.errors import RunError, UserError
 
 Kind = Literal["kept", "resume"]
+_OWN_NAME = re.compile(r"step-\d{6,}(-\d+)?((\.universal)?\.tmp)?")
+"""Folders that are written here; `step-000050-2` by `_free_name`."""
 STATE, POLICY, TRAINER = "state", "policy", "trainer.json"
 _CHUNK_BYTES = 4 << 20
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -123,7 +128,7 @@ class CheckpointStore:
     Life of a checkpoint: `begin` -> the actors write `state/` and `policy/` -> `commit`, or `abandon` after a failure.
 
         store = CheckpointStore(run / "checkpoints", keep_last=2, keep_policies=True)
-        store.sweep()                                    # what a kill left behind
+        store.open()                                     # deletes what a kill left behind
         folder = store.begin(step=50)                    # .../step-000050.tmp
         (folder / "state" / "rank-0.pt").write_bytes(b"...")
         store.commit(50, "kept", {"step": 50, "position": 600})
@@ -137,15 +142,15 @@ class CheckpointStore:
         self._keep_policies = keep_policies
 
     @property
-    def _manifest(self) -> Path:
+    def manifest(self) -> Path:
         return self.folder / "manifest.json"
 
     def checkpoints(self) -> list[Checkpoint]:
         """All committed checkpoints, oldest first, files unchecked. UserError if the manifest is damaged."""
-        if not self._manifest.exists():
+        if not self.manifest.exists():
             return []
         try:
-            entries = json.loads(self._manifest.read_text(encoding="utf-8"))["checkpoints"]
+            entries = json.loads(self.manifest.read_text(encoding="utf-8"))["checkpoints"]
             return [
                 Checkpoint(
                     folder=self._find(entry["folder"], entry["step"]),
@@ -158,8 +163,15 @@ class CheckpointStore:
             ]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{self._manifest} is damaged and nothing was deleted: restore it, or start a run with another name."
+                f"{self.manifest} is damaged and nothing was deleted: restore it, or start a run with another name."
             ) from error
+
+    def open(self) -> None:
+        """Before a run goes on: sweep, and write the manifest of a new run, so that from here on it may not be missing."""
+        self.sweep()
+        if not self.manifest.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write_manifest([])
 
     def latest_good(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest complete checkpoint whose files all match, and a sentence about the damage of each newer one."""
@@ -185,9 +197,7 @@ class CheckpointStore:
         """Make the temporary folder, with empty `state/` and `policy/`. RunError if the disk has no room for it."""
         folder = self._temporary(step)
         try:
-            if not self._manifest.exists():  # from here on, folders without a manifest mean that somebody removed it
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self._write_manifest([])
+            self.open()
             shutil.rmtree(folder, ignore_errors=True)
             needed, free = self._bytes_needed(), shutil.disk_usage(self.folder).free
             if free < needed:
@@ -240,16 +250,16 @@ class CheckpointStore:
         )
 
     def sweep(self) -> None:
-        """Delete what the manifest does not list: leftovers of a kill, and what pruning took off the list.
+        """Delete what was written here and the manifest does not list: leftovers of a kill, and what pruning took off the list.
 
         What cannot be deleted now (a file held open on NFS) is harmless and is tried again by the next sweep.
         """
         if not self.folder.exists():
             return
-        found = [path for path in self.folder.glob("step-*") if path.is_dir()]
-        if not self._manifest.exists() and any(path.suffix != TEMPORARY for path in found):
+        found = [path for path in self.folder.glob("step-*") if path.is_dir() and _OWN_NAME.fullmatch(path.name)]
+        if not self.manifest.exists() and any(path.suffix != TEMPORARY for path in found):
             raise UserError(
-                f"{self._manifest} is missing and nothing was deleted: restore it, or start a run with another name."
+                f"{self.manifest} is missing and nothing was deleted: restore it, or start a run with another name."
             )
         listed = {known.folder: known for known in self.checkpoints()}
         for path in found:
@@ -273,7 +283,7 @@ class CheckpointStore:
 
     def _write_manifest(self, checkpoints: list[Checkpoint]) -> None:
         entries = [asdict(checkpoint) | {"folder": checkpoint.folder.name} for checkpoint in checkpoints]
-        write_json(self._manifest, {"checkpoints": entries})
+        write_json(self.manifest, {"checkpoints": entries})
 
     def _named(self, step: int) -> Path:
         return self.folder / f"step-{step:06d}"
@@ -291,7 +301,7 @@ class CheckpointStore:
 
     def _find(self, name: str, step: int) -> Path:
         """The folder listed as `name`, or the plain one that it became once its predecessor of that step had gone."""
-        if Path(name).name != name or not name.startswith("step-"):
+        if not _OWN_NAME.fullmatch(name):
             raise ValueError(f"{name} is not a checkpoint of this run")
         listed = self.folder / name
         return listed if listed.exists() else self._named(step)

@@ -1,6 +1,7 @@
 """The run's configuration: what a recipe may say, checked before anything starts.
 
-Every field carries one sentence, a type and bounds; unknown keys are refused. The sentences are what `--help` prints.
+Every field carries one sentence, a type and bounds; unknown keys are refused. The sentences are what `--help` prints. A field
+keeps its value when a run is resumed, unless it or its section is marked FREE (`openrs_ray.resumable`).
 Paths that name something built in (`toy`, `smollm2-135m-instruct`) are resolved by `openrs_ray.builtin`.
 """
 
@@ -14,12 +15,22 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from openrs_ray.fidelity import Fidelity, as_published
-from openrs_ray.rewards.records import Comparison, Extraction, FormatForm, Language, LengthUnit, UnfinishedReasoning
+from openrs_ray.resumable import FREE
+from openrs_ray.rewards.records import (
+    Comparison,
+    FormatForm,
+    Language,
+    LengthUnit,
+    RewardExtraction,
+    UnfinishedReasoning,
+    Unjudged,
+)
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+HeadDtype = Literal["float32", "model"]
 
 
 class Section(BaseModel):
@@ -29,11 +40,11 @@ class Section(BaseModel):
 
 
 class Run(Section):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"), FREE]
     """Name of the run; its folder inside `run.folder`."""
-    folder: Path = Path(os.environ.get("OPENRS_RUNS", "~/openrs_runs"))
+    folder: Annotated[Path, FREE] = Path(os.environ.get("OPENRS_RUNS", "~/openrs_runs"))
     """Folder of all runs: absolute (~ allowed), seen by every node, outside the submitted working directory."""
-    steps: Positive
+    steps: Annotated[Positive, FREE]
     """Optimizer steps of the whole run."""
     seed: Count = 42
     """Seed of the data order and of every sampled token."""
@@ -90,7 +101,7 @@ class Data(Section):
     """Worked examples put before every problem as earlier turns."""
     suffix: str = ""
     """Text appended to every problem."""
-    max_unparseable_share: Share = 0.01
+    max_unparseable_share: Annotated[Share, FREE] = 0.01
     """Largest share of gold answers that may be unparseable (those problems are dropped and counted) before it is an error."""
     shuffle: bool = True
     """Draw the problems in a new seeded order each epoch instead of file order."""
@@ -102,12 +113,16 @@ class Evaluation(Section):
     split: str | None = None
     """Split to read of them when `path` is a Hub id (default: that of `data`)."""
     hold_out: Count = 0
-    """Instead of `path`: keep so many problems of `data` out of training, drawn by run.seed, and evaluate on them."""
+    """Instead of `path`: keep so many problems of `data` out of training, in every spelling, and evaluate on them."""
+    hold_out_seed: Count = 0
+    """Draws those problems; apart from run.seed, so that runs of several seeds leave out the same ones."""
+    on_training_data: bool = False
+    """Allow `path` to be that of `data`: the accuracy then says what was memorised, too."""
     problems: Positive | None = None
     """Use only the first so many held-out problems."""
     samples: Positive = 1
     """Completions sampled per held-out problem."""
-    every_steps: Count = 0
+    every_steps: Annotated[Count, FREE] = 0
     """Evaluate every so many steps besides before and after (0: only those two)."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
     """Sampling temperature of the evaluation (0: greedy)."""
@@ -123,6 +138,15 @@ class Evaluation(Section):
         return self
 
 
+def check_pass(section: str, max_batched_tokens: int, max_sequences: int) -> None:
+    """ValueError when an engine's pass has no room for a token of every completion, which vLLM refuses."""
+    if max_batched_tokens < max_sequences:
+        raise ValueError(
+            f"{section}.max_batched_tokens ({max_batched_tokens}) must not be below {section}.max_sequences ({max_sequences}): "
+            "every completion takes a token of each pass"
+        )
+
+
 class Rollout(Section):
     problems_per_step: Positive
     """Problems drawn per optimizer step."""
@@ -130,35 +154,37 @@ class Rollout(Section):
     """Completions sampled per problem: the group that the advantage is normalised over."""
     max_prompt_tokens: Positive = 512
     """Longest prompt in tokens; problems with longer prompts are dropped and counted."""
-    max_completion_tokens: Positive
+    max_completion_tokens: Annotated[Positive, FREE]
     """Longest completion in tokens."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(gt=0), FREE] = 1.0
     """Sampling temperature; the learner uses the same."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1), FREE] = 1.0
     """Must stay 1 in training: a truncated distribution would bias the probability ratio."""
-    top_k: int = -1
+    top_k: Annotated[int, FREE] = -1
     """Must stay -1 in training, for the same reason."""
-    staleness: Count = 0
+    staleness: Annotated[Count, FREE] = 0
     """How many policy versions a trained token may be old: 0 takes turns, k lets rollouts run that far ahead of the learner."""
-    replace_uniform_groups: Count = 0
+    replace_uniform_groups: Annotated[Count, FREE] = 0
     """Groups of equal rewards teach nothing: replace up to this many times problems_per_step of them in each step (0: none)."""
-    keep_cache: bool = False
+    keep_cache: Annotated[bool, FREE] = False
     """A push that comes while a completion is being sampled leaves its key/value cache as it is instead of computing it anew."""
-    tensor_parallel: Positive = 1
+    tensor_parallel: Annotated[Positive, FREE] = 1
     """GPUs per rollout engine."""
-    max_sequences: Positive = 128
+    max_sequences: Annotated[Positive, FREE] = 128
     """Completions an engine works on at once."""
-    gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
+    max_batched_tokens: Annotated[Positive, FREE] = 8192
+    """Tokens an engine computes in one pass, prompts and completions together (on a CPU at least one longest sequence)."""
+    gpu_memory_fraction: Annotated[float, Field(gt=0, le=1), FREE] = 0.9
     """Share of each rollout GPU's memory that the engine may take."""
-    cpu_cache_gib: Annotated[float, Field(gt=0)] = 0.25
+    cpu_cache_gib: Annotated[float, Field(gt=0), FREE] = 0.25
     """Size of the key/value cache when the engine runs on a CPU."""
-    sleep_while_learning: bool = False
+    sleep_while_learning: Annotated[bool, FREE] = False
     """On shared GPUs: engines give up their memory while the learner works, and take it back for the next rollouts."""
-    enforce_eager: bool = False
+    enforce_eager: Annotated[bool, FREE] = False
     """Start faster without compiled graphs (always so on a CPU)."""
-    start_deadline_s: Seconds = 600
+    start_deadline_s: Annotated[Seconds, FREE] = 600
     """How long an engine may take to start."""
-    deadline_s: Seconds = 1800
+    deadline_s: Annotated[Seconds, FREE] = 1800
     """How long the rollouts of one step may take (each round of them, where a synchronous step replaces groups)."""
 
     @model_validator(mode="after")
@@ -167,6 +193,11 @@ class Rollout(Section):
             raise ValueError(
                 "rollout.top_p must be 1 and rollout.top_k must be -1: training on a truncated distribution biases the ratio"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_token_each(self) -> Rollout:
+        check_pass("rollout", self.max_batched_tokens, self.max_sequences)
         return self
 
     @property
@@ -229,8 +260,9 @@ class Rewards(Section):
     reasoning_steps: ReasoningSteps = ReasoningSteps()
     language: LanguageReward = LanguageReward()
     soft_overlong: SoftOverlong = SoftOverlong()
-    extraction: Extraction = "boxed"
-    """Where the answer is looked for: the last \\boxed{} only, or anywhere as math-verify does."""
+    extraction: RewardExtraction = "boxed"
+    """Where the answer is looked for: the last \\boxed{} only, anywhere as math-verify does, or as the authors' code did (golds,
+    too: as whole texts, with LaTeX)."""
     comparison: Comparison = "gold_first"
     """Order in which math-verify, which is not symmetric, is given gold and answer; gold_first is the one it documents."""
     unparseable_gold: Literal["skip", "reward"] = "skip"
@@ -239,13 +271,15 @@ class Rewards(Section):
     """A `<think>` that is never closed: no answer yet, or a box in it is read as one."""
     final_form: bool = False
     """Count an expression that is still to be worked out (47+38) as wrong where the gold is a plain number."""
-    processes: Positive = 2
+    unjudged: Unjudged = "skip"
+    """Completions whose check gave no verdict (timeout, error): left out of the loss, or paid as wrong answers."""
+    processes: Annotated[Positive, FREE] = 2
     """Processes that check answers."""
-    deadline_s: Seconds = 5.0
-    """A check that takes longer is killed and counted as a timeout, never as wrong."""
-    memory_gib: Annotated[float, Field(gt=0)] = 2.0
+    deadline_s: Annotated[Seconds, FREE] = 5.0
+    """A check that takes longer is killed and counted as a timeout (rewards.unjudged says what that is worth)."""
+    memory_gib: Annotated[float, Field(gt=0), FREE] = 2.0
     """Memory limit of one checking process."""
-    max_unjudged_share: Share = 0.1
+    max_unjudged_share: Annotated[Share, FREE] = 0.1
     """Largest share of a step's completions that may end without judgement (timeout, error) before the run stops."""
 
 
@@ -255,30 +289,36 @@ _PUBLISHED: dict[str, dict[str, Any]] = {
     "dapo": {"clip_epsilon_high": 0.28},
     "gspo": {"normalization": "sequences", "clip_epsilon": 3e-4, "clip_epsilon_high": 4e-4},
     "cispo": {"clip_epsilon_high": 1.0},
+    "tis": {"clip_epsilon_high": 1.0},
 }
-"""What each loss sets where nothing is given, if not the field's default; its paper says so, but for CISPO's bound."""
+"""What each loss sets where nothing is given, if not the field's default; its paper says so, but for CISPO's and TIS's bound."""
 
 
 class Loss(Section):
-    kind: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = "grpo"
+    kind: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "tis"] = "grpo"
     """Which loss (docs/losses.md); it brings its own clip and normalization where those are not given."""
     clip_epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """The probability ratio is clipped below 1 - epsilon (gspo: 0.0003; cispo has no lower bound)."""
+    """The probability ratio is clipped below 1 - epsilon (gspo: 0.0003; cispo and tis have no lower bound)."""
     clip_epsilon_high: Annotated[float, Field(gt=0)] | None = None
-    """The ratio is clipped above 1 + this (none: clip_epsilon; dapo: 0.28, gspo: 0.0004, cispo: 1.0)."""
+    """The ratio is clipped above 1 + this (none: clip_epsilon; dapo: 0.28, gspo: 0.0004, cispo and tis: 1.0)."""
     correction: Literal["none", "truncated", "sequence_mask"] = "none"
-    """Against stale tokens, besides the clip: a cap on the ratio, or leaving out sequences that are too far off."""
+    """Against stale tokens, besides the clip: a cap on the ratio inside PPO's clip (the usual TIS is loss.kind tis), or leaving
+    out sequences that are too far off."""
     correction_cap: Annotated[float, Field(gt=1)] = 2.0
     """Largest ratio that may multiply an advantage, with correction truncated."""
     mask_ratio: Annotated[float, Field(gt=1)] = 1.05
     """With correction sequence_mask, a sequence's geometric mean ratio must lie in [1 / this, this]."""
     kl_beta: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the k3 KL penalty to the frozen start model (0: no reference model is loaded)."""
+    """Weight of the k3 KL penalty to the frozen start model (0: no reference model is loaded); its gradient carries no ratio, so
+    stale tokens pull as the policy that sampled them would (docs/losses.md)."""
     advantage_epsilon: Annotated[float, Field(ge=0)] = 1e-4
     """Added to the group's standard deviation when advantages are normalised (dr_grpo does not)."""
     normalization: Literal["tokens", "sequences", "constant", "local_micro_batch"] = "tokens"
     """Mean over all tokens of the step, over completions of their token means (gspo), sum by a constant (dr_grpo), or the
     published mean over each micro-batch (depends on how the step is split)."""
+    old_policy: Literal["sampler", "current"] = "sampler"
+    """What the probability ratio is taken against: the policy that sampled, or, as published, the one being trained itself: it is
+    then always 1, and the clip cannot act."""
     tempered: bool = True
     """Take all log-probabilities at the sampling temperature; false, as published: at temperature 1, whatever was sampled at."""
 
@@ -292,8 +332,8 @@ class Loss(Section):
         own = _PUBLISHED[self.kind].get("normalization", "tokens")
         if self.normalization != own and (self.kind != "grpo" or self.normalization == "constant"):
             raise ValueError(f"loss.kind {self.kind} goes with loss.normalization {own}, not {self.normalization}")
-        if self.correction == "truncated" and self.kind == "cispo":
-            raise ValueError("loss.kind cispo truncates the weights itself, at 1 + loss.clip_epsilon_high")
+        if self.correction == "truncated" and self.kind in ("cispo", "tis"):
+            raise ValueError(f"loss.kind {self.kind} truncates the weights itself, at 1 + loss.clip_epsilon_high")
         if self.cap < self.clip_range[1]:
             raise ValueError(
                 f"loss.correction_cap ({self.correction_cap:g}) must not be below the clip's upper bound "
@@ -314,35 +354,38 @@ class Loss(Section):
 
 
 class Learner(Section):
-    learning_rate: Annotated[float, Field(ge=0)] = 1e-6
+    learning_rate: Annotated[float, Field(ge=0), FREE] = 1e-6
     """Peak learning rate of AdamW."""
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    schedule: Annotated[Literal["constant", "linear", "cosine"], FREE] = "cosine"
     """How the learning rate falls after the warm-up."""
-    warmup_share: Share = 0.1
-    """Share of the steps over which the learning rate rises linearly from 0."""
-    final_share: Share = 0.1
+    warmup_share: Annotated[Share, FREE] = 0.1
+    """Share of the steps over which the learning rate rises linearly: step n of w warm-up steps learns at n / w of the peak, so
+    the first one is not at 0, as in trainers that set the rate after a step, and changes the weights."""
+    final_share: Annotated[Share, FREE] = 0.1
     """Learning rate at the last step as a share of the peak."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """AdamW weight decay."""
     adam_betas: tuple[float, float] = (0.9, 0.999)
     """AdamW moment decays."""
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_grad_norm: Annotated[float, Field(gt=0), FREE] = 1.0
     """Gradients are scaled down to this global norm."""
     zero_stage: Literal[1, 2, 3] = 2
     """DeepSpeed ZeRO stage."""
-    micro_batch_tokens: Positive = 16384
+    micro_batch_tokens: Annotated[Positive, FREE] = 16384
     """Token budget of one packed micro-batch (prompt and completion)."""
-    micro_batch_sequences: Positive | None = None
+    micro_batch_sequences: Annotated[Positive | None, FREE] = None
     """Fixed number of completions per micro-batch, only for `loss.normalization: local_micro_batch`."""
-    logprob_chunk_tokens: Positive = 2048
+    logprob_chunk_tokens: Annotated[Positive, FREE] = 2048
     """Tokens per chunk when logits are turned into log-probabilities."""
-    gradient_checkpointing: Literal["auto"] | bool = "auto"
+    head_dtype: HeadDtype = "float32"
+    """Format of the learner's logits: float32 also for a bfloat16 model, or the model's (an engine's are in the model's)."""
+    gradient_checkpointing: Annotated[Literal["auto"] | bool, FREE] = "auto"
     """Recompute activations in the backward pass; auto: only when the GPU would not hold them."""
-    fused_kernels: bool = True
+    fused_kernels: Annotated[bool, FREE] = True
     """Liger's norm, rotary and SwiGLU kernels, on GPUs (where they exist for the model)."""
-    start_deadline_s: Seconds = 600
-    """How long a learner rank may take to start."""
-    deadline_s: Seconds = 1800
+    start_deadline_s: Annotated[Seconds, FREE] = 600
+    """How long a learner rank may take to start, compiling its kernels included."""
+    deadline_s: Annotated[Seconds, FREE] = 1800
     """How long one optimizer step may take."""
 
 
@@ -425,12 +468,12 @@ class RunConfig(Section):
     evaluation: Evaluation = Evaluation()
     rollout: Rollout
     rewards: Rewards = Rewards()
-    loss: Loss = Loss()
+    loss: Annotated[Loss, FREE] = Loss()
     learner: Learner = Learner()
-    push: Push = Push()
-    placement: Placement = Placement()
-    checkpoint: Checkpoint = Checkpoint()
-    cost: Cost = Cost()
+    push: Annotated[Push, FREE] = Push()
+    placement: Annotated[Placement, FREE] = Placement()
+    checkpoint: Annotated[Checkpoint, FREE] = Checkpoint()
+    cost: Annotated[Cost, FREE] = Cost()
 
     @model_validator(mode="before")
     @classmethod

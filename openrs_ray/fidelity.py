@@ -31,10 +31,15 @@ ROWS = (
     ),
     Row("rewards.unparseable_gold", "skip", "reward", "where the gold cannot be parsed, every completion gets 1"),
     Row("rewards.unfinished_reasoning", "no_answer", "read", "a box is an answer even if the reasoning never ends"),
+    Row("rewards.extraction", "boxed", "published", "a box anywhere, or an announced formula; golds need LaTeX"),
+    Row("rewards.unjudged", "skip", "wrong", "a check that does not end is paid as a wrong answer"),
     Row("rewards.format.form", "tags", "line", "one </think> on a line of its own is all that is asked"),
     Row("loss.normalization", "tokens", "local_micro_batch", "mean over each micro-batch, then over those"),
     Row("loss.tempered", True, False, "log-probabilities are not at the sampling temperature"),
+    Row("loss.old_policy", "sampler", "current", "the ratio is always 1: the clip cannot act"),
 )
+DATA = (Row("data.columns.answer", "answer", "solution", "the gold is the whole text of the column solution"),)
+"""Which column holds the gold, where none is given."""
 LOOP = (
     Row("rollout.staleness", 1, 0, "rollouts and learner take turns"),
     Row("loss.correction", "truncated", "none", "nothing to correct where they take turns"),
@@ -45,10 +50,10 @@ LOOP = (
 def as_published(content: Mapping[str, Any]) -> dict[str, Any]:
     """A config's content with every row at its published value; micro-batches of one group where no size is given.
 
-    ValueError when the content says otherwise for a row that is not of the loop.
+    ValueError when the content says otherwise for one of `ROWS`.
     """
     changed = dict(content)
-    for row in (*ROWS, *LOOP):
+    for row in (*ROWS, *DATA, *LOOP):
         *parents, name = row.field.split(".")
         section = changed
         for parent in parents:
@@ -58,7 +63,7 @@ def as_published(content: Mapping[str, Any]) -> dict[str, Any]:
             section[parent] = section = dict(inner)
         if row in LOOP:
             section[name] = row.published
-        elif section.setdefault(name, row.published) != row.published:
+        elif section.setdefault(name, row.published) != row.published and row in ROWS:
             raise ValueError(
                 f"fidelity as_published goes with {row.field} {row.published}, not {section[name]}: leave {row.field} out"
             )
@@ -71,7 +76,8 @@ def as_published(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def differences() -> list[str]:
     """The rows as lines of a table."""
-    cells = [(row.field, str(row.described).lower(), str(row.published).lower(), row.meaning) for row in (*ROWS, *LOOP)]
+    rows = (*ROWS, *DATA, *LOOP)
+    cells = [(row.field, str(row.described).lower(), str(row.published).lower(), row.meaning) for row in rows]
     return [
         "{:<30}{:<14}{:<19}{}".format(*line).rstrip() for line in (("", "as_described", "as_published", ""), *cells)
     ]

@@ -1,16 +1,17 @@
-"""Confidence intervals for accuracies: Wilson's for one sample per problem, a bootstrap over problems for several."""
+"""Confidence intervals for accuracies. Every interval that is shown anywhere comes from here.
+
+All rest on Wilson's interval for a proportion, with as many trials as the samples are worth: those of one problem are alike,
+and so are problems that share a passage. Vectorised, without resampling, so that the same figures give the same interval.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-
-RESAMPLES = 4000
-"""Of every bootstrap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +26,16 @@ class Interval:
         return f"{100 * self.mean:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
-def wilson_interval(successes: float, trials: int, confidence: float = 0.95) -> Interval:
+def normal_quantile(confidence: float) -> float:
+    """Half width of a two-sided interval, in standard errors. Example: 1.96 for 0.95"""
+    return NormalDist().inv_cdf(0.5 + confidence / 2)
+
+
+def wilson_interval(successes: float, trials: float, confidence: float = 0.95) -> Interval:
     """Wilson's score interval for a proportion (E. B. Wilson, 1927, JASA 22:209-212). ValueError for no trials."""
     if trials < 1 or not 0 <= successes <= trials:
         raise ValueError(f"no proportion: {successes} of {trials}")
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    z = normal_quantile(confidence)
     share = successes / trials
     shrink = 1 + z * z / trials
     centre = (share + z * z / (2 * trials)) / shrink
@@ -37,34 +43,82 @@ def wilson_interval(successes: float, trials: int, confidence: float = 0.95) -> 
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
 
 
-def mean_interval(scores: np.ndarray, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """Interval for the mean accuracy over problems. ValueError if nothing is judged.
+def mean_interval(scores: np.ndarray, clusters: np.ndarray | None = None, confidence: float = 0.95) -> Interval:
+    """Interval for the mean accuracy over problems: what other problems of this kind would give.
 
-    `scores`: float [problems, samples] in [0, 1]; NaN where a completion was not judged (left out, never a zero). Each
-    problem weighs the same. One sample of 0 or 1 per problem: Wilson. Else the percentile bootstrap over problems,
-    which keeps the samples of a problem together, since they are not independent (Efron and Tibshirani, 1993, ch. 13).
+    Args:
+        scores: float [problems, samples] in [0, 1]; NaN where a completion was not judged. Each problem weighs the same.
+        clusters: [problems], equal for problems that belong together, such as parts of one exercise (default: none do).
+
+    The mean is over what was judged. The bounds hold whatever became of the rest: the lower one is that of the scores with all
+    unjudged completions wrong, the upper one with all of them right.
+
+    Raises:
+        ValueError: nothing is judged.
     """
-    judged = np.asarray(scores, dtype=np.float64)
-    judged = judged[~np.isnan(judged).all(axis=1)]
-    if not judged.size:
+    scores = np.asarray(scores, dtype=np.float64)
+    usable = scores[~np.isnan(scores).all(axis=1)]
+    if not usable.size:
         raise ValueError("no judged completion to take the mean of")
-    means = np.nanmean(judged, axis=1)
-    # All right or all wrong has no spread to resample, and a width of 0 would be a lie: Wilson over problems.
-    if np.isin(means, (0.0, 1.0)).all() and (judged.shape[1] == 1 or means.min() == means.max()):
-        return wilson_interval(float(means.sum()), len(means), confidence)
-    return bootstrap_interval(means, np.random.default_rng(seed), confidence, resamples)
+    wrong, right = np.nan_to_num(scores, nan=0.0), np.nan_to_num(scores, nan=1.0)
+    low, high = (effective_interval(s.mean(axis=1), s.shape[1], clusters, confidence) for s in (wrong, right))
+    return Interval(float(np.nanmean(usable, axis=1).mean()), low.low, high.high)
 
 
-def bootstrap_interval(
-    values: np.ndarray, rng: np.random.Generator, confidence: float = 0.95, resamples: int = RESAMPLES
+def effective_interval(
+    means: np.ndarray, samples: float, clusters: np.ndarray | None = None, confidence: float = 0.95
 ) -> Interval:
-    """Percentile bootstrap of the mean of float [n]."""
-    size = len(values)
-    return percentile_interval(values, (values[rng.integers(size, size=size)] for _ in range(resamples)), confidence)
+    """Wilson's interval for the mean of float [problems] in [0, 1], each from `samples` samples, with `effective_trials`."""
+    trials = effective_trials(means, samples, clusters)
+    return wilson_interval(float(np.clip(means.mean(), 0, 1)) * trials, trials, confidence)
 
 
-def percentile_interval(values: np.ndarray, resampled: Iterable[np.ndarray], confidence: float = 0.95) -> Interval:
-    """The mean of `values`, between the percentiles of the means of its resamples."""
-    means = [sample.mean() for sample in resampled]
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(values.mean()), float(low), float(high))
+def effective_trials(means: np.ndarray, samples: float, clusters: np.ndarray | None = None) -> float:
+    """How many independent trials have the variance that the mean of `means` has: p (1 - p) / Var(mean).
+
+    Between the number of problems (the samples of each are all the same) and of samples (all are independent); where problems
+    come in clusters, at least as many as there are clusters of equal size (L. Kish, 1965, Survey Sampling, section 8.2).
+
+    Half a problem (or cluster) that is all right and half a one that is all wrong are counted with the others. Without them,
+    means that happen to be alike would pass for certain: 479 right of 480 would be known far better than 480 right of 480.
+    """
+    problems = len(means)
+    _, group = np.unique(np.arange(problems) if clusters is None else clusters, return_inverse=True)
+    alike = float((np.bincount(group) ** 2).sum()) / problems
+    centre = (means.sum() + 0.5 * alike) / (problems + alike)
+    spread = float((np.bincount(group, means - centre) ** 2).sum())
+    spread += 0.5 * alike**2 * (centre**2 + (1 - centre) ** 2)
+    trials = problems**2 * centre * (1 - centre) / spread
+    return float(np.clip(trials, problems / alike, problems * samples))
+
+
+def sampling_interval(scores: np.ndarray, confidence: float = 0.95) -> Interval | None:
+    """Interval for the mean over these very problems, were they sampled again; None with one sample of each.
+
+    `scores`: 0 or 1 [problems, samples], NaN where not judged, bounded as in `mean_interval`. Normal, with the problems' own
+    variances. To the variance of the number of right samples z^2 / 2 is added, since the one that is seen may be 0 where the
+    true one is not; without it, two samples of each problem are covered half of the time.
+    """
+    usable = scores[~np.isnan(scores).all(axis=1)]
+    if scores.shape[1] < 2 or not len(usable):
+        return None
+    judged = np.sum(~np.isnan(usable), axis=1)
+    means = np.nanmean(usable, axis=1)
+    # A single sample shows no variance: the largest there can be.
+    variances = np.where(judged < 2, 0.25, means * (1 - means) * judged / np.maximum(judged - 1, 1))
+    z = normal_quantile(confidence)
+    variance = float((variances / judged).sum()) / len(usable) ** 2
+    half = z * math.sqrt(variance + z * z / (2 * float(judged.sum()) ** 2))
+    low, high = (float(np.nan_to_num(scores, nan=filled).mean()) for filled in (0.0, 1.0))
+    return Interval(float(means.mean()), max(0.0, low - half), min(1.0, high + half))
+
+
+def average_interval(parts: Sequence[Interval]) -> Interval:
+    """Interval for the plain average of independent proportions, from theirs (G. Y. Zou and A. Donner, 2008, Statistics in
+    Medicine 27:1693-1702, the method of variance estimates recovery): the distances to their bounds add as errors do.
+    """
+    means, lows, highs = np.array([(part.mean, part.low, part.high) for part in parts]).T
+    average, count = float(means.mean()), len(parts)
+    low = average - math.sqrt(float(((means - lows) ** 2).sum())) / count
+    high = average + math.sqrt(float(((highs - means) ** 2).sum())) / count
+    return Interval(average, max(0.0, low), min(1.0, high))

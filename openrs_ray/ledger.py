@@ -5,6 +5,7 @@
 Pauses between attempts, in which no GPU is held, are not counted. What was spent at one price stays spent at another.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -13,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from openrs_ray.atomic import read_json, write_json
+from openrs_ray.atomic import damaged, read_json, write_json
 
 FILE = "cost.json"
 _BEAT_S = 5.0
@@ -41,7 +42,17 @@ class Spent:
     @classmethod
     def read(cls, folder: Path) -> "Spent":
         """What the account in a folder says; nothing where there is none. UserError when it is damaged."""
-        return cls(**(read_json(folder / FILE) or {}).get("spent", {}))
+        content = read_json(folder / FILE)
+        return cls() if content is None else cls._checked(content.get("spent"), folder / FILE)
+
+    @classmethod
+    def _checked(cls, spent: Any, path: Path) -> "Spent":
+        if not isinstance(spent, dict) or spent.keys() != {*cls.__slots__}:
+            raise damaged(path, f"spent must have {', '.join(cls.__slots__)}")
+        for name, value in spent.items():
+            if type(value) not in (int, float) or not 0 <= value < math.inf:
+                raise damaged(path, f"{name} is {value}")
+        return cls(**spent)
 
 
 class Ledger:

@@ -110,6 +110,7 @@ OBJECTIVES: dict[str, Callable[[LossInput, Float[Tensor, " tokens"], Loss], Obje
     "dapo": token_ratio,
     "gspo": sequence_ratio,
     "cispo": clipped_weight,
+    "tis": clipped_weight,
 }
 """By `loss.kind`."""
 
@@ -118,7 +119,8 @@ def policy_loss(batch: LossInput, loss: Loss) -> LossOutput:
     """Sum over tokens of -objective + beta k3, with the off-policy correction `loss.correction`.
 
     k3 = exp(ref - logp) - (ref - logp) - 1, the non-negative estimate of KL(policy || reference) (arXiv 2402.03300,
-    eq. 4).
+    eq. 4). Its gradient, (1 - exp(ref - logp)) grad logp, carries no ratio: the mean over fresh tokens is the gradient of
+    KL(reference || policy), that over stale ones is taken under the policy that sampled them.
 
     `truncated` (Ionides 2008; arXiv 1802.01561, section 4.1): The ratio that multiplies the advantage is w = min(r, cap)
     in value, and its gradient is w times that of log pi, as if w were a constant weight on the policy gradient. The
@@ -130,13 +132,17 @@ def policy_loss(batch: LossInput, loss: Loss) -> LossOutput:
     `sequence_mask` (geometric mean as in GSPO; one-sided in arXiv 2512.02556, section 3.1): Sequences whose mean log r is
     further from 0 than log(mask_ratio) have loss 0, KL included. They stay in the denominator, as sequences of weight 0.
 
+    With `old_policy: current` the objective's ratio is against the policy itself: 1, with the gradient of log pi. (TRL at the
+    commit that the Open-RS authors pinned, `GRPOTrainer.compute_loss` with one update per batch.)
+
     Sums: `clipped` counts tokens whose gradient the clipping changes. `mismatch_kl` is the k3 estimate of
     KL(sampler || policy), 0 up to rounding when the weights that sampled are the weights that train. `entropy` is
     estimated by -logp of the sampled tokens. `ratio` and `ratio_squared` are of r itself, before anything bounds it: the
     effective sample size of the n tokens, as a share of them, is (sum r)^2 / (n sum r^2).
     """
     log_ratio = batch.logprobs - batch.behaviour_logprobs
-    objective, clipped, truncated = OBJECTIVES[loss.kind](batch, log_ratio, loss)
+    learned = log_ratio if loss.old_policy == "sampler" else batch.logprobs - batch.logprobs.detach()
+    objective, clipped, truncated = OBJECTIVES[loss.kind](batch, learned, loss)
     per_token = -objective
     kl = torch.zeros_like(per_token)
     if batch.reference_logprobs is not None:

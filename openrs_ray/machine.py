@@ -5,6 +5,7 @@ network disk), so callers run it through `within`, which ends it at a deadline.
 """
 
 import csv
+import ctypes
 import json
 import math
 import multiprocessing
@@ -115,22 +116,38 @@ def parse_gpus(text: str) -> list[Gpu]:
     return [Gpu(int(index), name, driver, int(total), int(used)) for index, name, driver, total, used in rows]
 
 
-def torch_build() -> tuple[str, str | None]:
-    """Version of the installed torch, and the CUDA version it was built for (None: a CPU build)."""
+def torch_build() -> tuple[str, str | None, int | None]:
+    """Version of the installed torch, the CUDA version it was built for (None: a CPU build), and the driver's."""
     import torch
 
-    return torch.__version__, torch.version.cuda
+    return torch.__version__, torch.version.cuda, driver_cuda()
 
 
-def peer_copies(mib: int = 64) -> float:
-    """Copy random bytes between every two GPUs, both ways, and compare. Returns the slowest copy in GB/s.
+def driver_cuda() -> int | None:
+    """The CUDA version that programs get from the driver, 13000 for 13.0; None where there is no libcuda.
 
-    Raises ProbeError when what arrived differs: with some IOMMU settings P2P copies succeed and carry garbage.
+    Newer than the driver's own where NVIDIA's forward-compatibility libraries come first on the library path.
+    """
+    version = ctypes.c_int()
+    try:
+        error = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return None
+    return None if error else version.value
+
+
+def peer_copies(gpus: int, mib: int = 64) -> float:
+    """Copy random bytes between every two of so many GPUs, both ways, and compare. Returns the slowest copy in GB/s.
+
+    Raises ProbeError when torch does not see that many, or what arrived differs: with some IOMMU settings P2P copies succeed
+    and carry garbage.
     """
     import torch
 
     slowest = float("inf")
-    devices = range(torch.cuda.device_count())
+    devices = range(gpus)
+    if torch.cuda.device_count() != gpus:
+        raise ProbeError(f"torch sees {torch.cuda.device_count()} of the {gpus} GPUs that nvidia-smi lists")
     for source in devices:
         sent = torch.randint(0, 256, (mib << 20,), dtype=torch.uint8, device=f"cuda:{source}")
         for target in devices:

@@ -12,7 +12,7 @@ Every number is bytes on one GPU. With P parameters, N learner GPUs and weights 
 How this was found: DeepSpeed 0.19.8 by counting all live tensors of real learner ranks (1 and 2, stages 1 to 3) on a CPU,
 where the formulas were within 8 % in every case (stage 3 gave no gathered weight back before the backward pass);
 activations, by going forward and backward through a Qwen2 of 1.78 B parameters with tensors that have shapes but no data,
-within 1 %. The tests repeat part of both. Nothing was measured on a GPU yet. `_CONTEXT` and `_ENGINE` are estimates, and
+within 1 %. The tests repeat part of both. Nothing was measured on a GPU yet. `_CONTEXT` and `_GRAPHS` are estimates, and
 what the allocator loses to fragmentation is not counted: `ROOM` stands for it.
 """
 
@@ -36,8 +36,8 @@ ROOM = 0.92
 """A plan above this share of a GPU may fit or not."""
 _CONTEXT = 1.0 * GIB
 """CUDA context, cuBLAS workspace and NCCL of a process (an estimate)."""
-_ENGINE = 1.0 * GIB
-"""CUDA graphs of a vLLM engine and its activations for the 2,048 tokens it takes in at once (an estimate)."""
+_GRAPHS = 1.0 * GIB
+"""CUDA graphs of a vLLM engine (an estimate)."""
 _LOOK_S = 10.0
 _FUSED = ("llama", "qwen2")
 """Families whose fused kernels are known to save what `activations` says."""
@@ -296,17 +296,19 @@ def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tu
     layer = 2 * norm + attention + (3 if fused else 4) * size * intermediate
     work = (1 if fused else 2) * size * (intermediate + hidden) + (layer if checkpointing else 0)
     saved = shape.layers * (size * hidden if checkpointing else layer) + norm
-    # The gradient of the weight, summed in float32; of a chunk the logits, and then their gradient beside its share of that.
+    # The gradient of the weight, summed in float32; beside it a chunk's logits with their gradient, or that with its share.
     weight = shape.vocabulary * hidden
-    logits = size * min(config.learner.logprob_chunk_tokens, tokens) * shape.vocabulary
-    head = 4 * weight + logits + max(logits, size * weight)
+    chunk = min(config.learner.logprob_chunk_tokens, tokens) * shape.vocabulary
+    logits_size = 4 if config.learner.head_dtype == "float32" else size
+    head = 4 * weight + size * chunk + max(logits_size * chunk, size * weight)
     return saved * tokens, work * tokens, head
 
 
 def engine_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> tuple[Parts, int | None]:
     """What an engine holds on one GPU, and how many completions of full length its cache has room for.
 
-    vLLM takes `rollout.gpu_memory_fraction` whatever the model is; what weights and work leave of it is its cache. A push
+    vLLM takes `rollout.gpu_memory_fraction` whatever the model is; what weights and work leave of it is its cache: it tries a
+    pass of `rollout.max_batched_tokens` first, with the logits of `rollout.max_sequences` tokens after it. A push
     comes on top: a bucket, and beside it the one before where a layer is spread over both, or its parameter once more while
     that is put in place (a probe takes less).
     """
@@ -314,7 +316,10 @@ def engine_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) 
     parts = {
         "weights": size * shape.parameters / rollout.tensor_parallel,
         # The sampler's logits in the model's format and in float32, their softmax and its logarithm.
-        "work space": _CONTEXT + _ENGINE + (size + 12) * rollout.max_sequences * shape.vocabulary,
+        "work space": _CONTEXT
+        + _GRAPHS
+        + engine_activations(config, shape)
+        + (size + 12) * rollout.max_sequences * shape.vocabulary,
     }
     heads = max(1, shape.kv_heads // rollout.tensor_parallel)
     per_token = 2 * size * shape.layers * heads * shape.head_dim
@@ -324,6 +329,20 @@ def engine_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) 
         return parts | {"cache": per_sequence} | pushed, None
     cache = rollout.gpu_memory_fraction * gpu_bytes - sum(parts.values())
     return parts | {"cache": max(0.0, cache)} | pushed, int(cache // per_sequence)
+
+
+def engine_activations(config: RunConfig, shape: ModelShape) -> float:
+    """Bytes at the peak of an engine's pass over `rollout.max_batched_tokens`.
+
+    That is in one layer's feed-forward part, or in its attention; nothing is kept for a backward pass. The layer's input, the
+    residual, what goes into the part and what comes out of it are of the hidden size; between them lie the fused gate and up
+    projections with their product, or the fused queries, keys and values with their rotated copies and the attention's output.
+    """
+    rollout = config.rollout
+    feed_forward = 3 * shape.intermediate
+    attention = shape.head_dim * (3 * shape.heads + 4 * shape.kv_heads)
+    per_token = 4 * shape.hidden + max(feed_forward, attention) / rollout.tensor_parallel
+    return _itemsize(config) * rollout.max_batched_tokens * per_token
 
 
 def _largest_bucket(config: RunConfig, shape: ModelShape) -> int:

@@ -1,7 +1,8 @@
 """The figures of a run: `metrics.jsonl`, one line per step, and the same as TensorBoard curves.
 
-Invariant: a line is written in one piece, so a kill loses at most the last one; lines of superseded attempts stay in
-the file and are left out when read.
+Invariant: a line is synced before the next checkpoint is begun, so a kill or a power cut loses at most the last one, of a step
+that no checkpoint covers; `launch.account` holds the record against these lines. Lines of superseded attempts stay in the
+file and are left out when read.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openrs_ray.atomic import append_line, read_lines
+from openrs_ray.atomic import append_line, damaged, read_lines
 from openrs_ray.attempts import read_attempts, superseded
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ class MetricsLog:
     def write(self, step: int, metrics: Mapping[str, float | int | None], phase: str = "train") -> None:
         """Log scalars of a step. NaN and infinity become null, since JSON has neither. Phase: train or evaluation."""
         finite = {name: value if value is None or math.isfinite(value) else None for name, value in metrics.items()}
-        append_line(self._run_folder / FILE, {"step": step, "attempt": self._attempt, "phase": phase} | finite)
+        append_line(
+            self._run_folder / FILE, {"step": step, "attempt": self._attempt, "phase": phase} | finite, synced=True
+        )
         curves = self._open_curves()
         for name, value in finite.items():
             if value is not None:
@@ -57,7 +60,19 @@ def read_metrics(run_folder: Path, phase: str = "train") -> list[dict[str, Any]]
     attempts = read_attempts(run_folder)
     current = {
         line["step"]: line  # the last one wins: an evaluation may be repeated where a run went on
-        for line in read_lines(run_folder / FILE)
+        for line in _lines(run_folder)
         if line["phase"] == phase and not superseded(attempts, line["attempt"], line["step"])
     }
     return [current[step] for step in sorted(current)]
+
+
+def attempts_logged(run_folder: Path) -> set[int]:
+    """The attempts that have lines."""
+    return {line["attempt"] for line in _lines(run_folder)}
+
+
+def _lines(run_folder: Path) -> list[dict[str, Any]]:
+    lines = read_lines(run_folder / FILE)
+    if not all(isinstance(line.get("step"), int) and isinstance(line.get("attempt"), int) for line in lines):
+        raise damaged(run_folder / FILE, "a line has no step and attempt")
+    return [{"phase": None} | line for line in lines]

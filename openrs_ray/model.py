@@ -5,9 +5,12 @@ chunk of tokens at a time, in the forward and in the backward pass; log-probabil
 distribution (logits divided by the temperature); nothing is random (dropout is never applied).
 """
 
+import sys
 from collections.abc import Callable
 from functools import cache
-from typing import Any, cast
+from inspect import isfunction
+from types import FunctionType, MethodType
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -15,8 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
 
+from openrs_ray.config import HeadDtype
 from openrs_ray.errors import UserError
 from openrs_ray.packing import MicroBatch
+from openrs_ray.varlen import causal_attention
 
 ATTENTION = "openrs_packed"
 
@@ -27,10 +32,10 @@ class Policy(nn.Module):
     Its parameters are those of `model` under the prefix `model.`; tied ones appear once.
     """
 
-    def __init__(self, model: PreTrainedModel, chunk_tokens: int) -> None:
+    def __init__(self, model: PreTrainedModel, chunk_tokens: int, head_dtype: HeadDtype = "float32") -> None:
         super().__init__()
         self.model = model
-        self.head = ChunkedLogprobs(model.get_output_embeddings().weight, chunk_tokens)
+        self.head = ChunkedLogprobs(model.get_output_embeddings().weight, chunk_tokens, head_dtype)
 
     def forward(
         self,
@@ -58,33 +63,44 @@ class ChunkedLogprobs(nn.Module):
     loop over the model's own head would gather once per chunk, and ranks with other numbers of chunks would hang.
     """
 
-    def __init__(self, weight: nn.Parameter, chunk_tokens: int) -> None:
+    def __init__(self, weight: nn.Parameter, chunk_tokens: int, head_dtype: HeadDtype) -> None:
         super().__init__()
         self.weight = weight
         self.chunk_tokens = chunk_tokens
+        self.logits_dtype = torch.float32 if head_dtype == "float32" else weight.dtype
 
     def forward(
         self, hidden: Float[Tensor, "tokens hidden"], targets: Int[Tensor, " tokens"], temperature: float
     ) -> Float[Tensor, " tokens"]:
-        return _TokenLogprobs.apply(hidden, self.weight, targets, temperature, self.chunk_tokens)
+        return _TokenLogprobs.apply(hidden, self.weight, targets, temperature, self.chunk_tokens, self.logits_dtype)
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """log softmax(hidden @ weight.T / temperature)[target]; the backward pass computes each chunk's logits again."""
+    """log softmax(hidden @ weight.T / temperature)[target]; the backward pass computes each chunk's logits again.
+
+    Float32 logits of a bfloat16 model have no rounding but that of the sum: products of bfloat16 numbers are exact in
+    float32. The slope is worked out in float32, and rounded to the model's dtype for the matrix products that follow.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, chunk_tokens: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        temperature: float,
+        chunk_tokens: int,
+        logits_dtype: torch.dtype,
     ) -> Tensor:
         chosen, normalisers = [], []
         pick = _compiled(_pick) if hidden.is_cuda else _pick
         for rows, wanted in zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True):
-            logit, normaliser = pick(F.linear(rows, weight), wanted, temperature)
+            logit, normaliser = pick(_logits(rows, weight, logits_dtype), wanted, temperature)
             chosen.append(logit)
             normalisers.append(normaliser)
         normaliser = torch.cat(normalisers)
         ctx.save_for_backward(hidden, weight, targets, normaliser)
-        ctx.temperature, ctx.chunk_tokens = temperature, chunk_tokens
+        ctx.temperature, ctx.chunk_tokens, ctx.logits_dtype = temperature, chunk_tokens, logits_dtype
         return torch.cat(chosen) - normaliser
 
     @staticmethod
@@ -96,13 +112,24 @@ class _TokenLogprobs(torch.autograd.Function):
         slope_of = _compiled(_slope) if hidden.is_cuda else _slope
         for start in range(0, len(targets), ctx.chunk_tokens):
             chunk = slice(start, start + ctx.chunk_tokens)
-            logits = F.linear(hidden[chunk], weight)
-            slope = slope_of(logits, targets[chunk], normaliser[chunk], gradient[chunk], ctx.temperature)
+            logits = _logits(hidden[chunk], weight, ctx.logits_dtype)
+            slope = slope_of(logits, targets[chunk], normaliser[chunk], gradient[chunk], ctx.temperature, weight.dtype)
             del logits  # not beside what comes next, which is as large
             torch.mm(slope, weight, out=hidden_gradient[chunk])
             weight_gradient += slope.T @ hidden[chunk]
             del slope
-        return hidden_gradient, weight_gradient.to(weight.dtype), None, None, None
+        return hidden_gradient, weight_gradient.to(weight.dtype), None, None, None, None
+
+
+def _logits(
+    hidden: Float[Tensor, "tokens hidden"], weight: Float[Tensor, "vocabulary hidden"], dtype: torch.dtype
+) -> Float[Tensor, "tokens vocabulary"]:
+    """hidden @ weight.T, summed and given in `dtype`."""
+    if dtype == weight.dtype:
+        return F.linear(hidden, weight)
+    if hidden.is_cuda:  # on tensor cores, which sum in float32 anyway; as vLLM does it
+        return torch.mm(hidden, weight.t(), out_dtype=dtype)
+    return F.linear(hidden.to(dtype), weight.to(dtype))
 
 
 def _pick(
@@ -119,11 +146,12 @@ def _slope(
     normaliser: Tensor,
     gradient: Tensor,
     temperature: float,
+    dtype: torch.dtype,
 ) -> Float[Tensor, "tokens vocabulary"]:
-    """gradient x d logp / d logits = gradient x (onehot - softmax) / temperature, in the dtype of the logits."""
+    """gradient x d logp / d logits = gradient x (onehot - softmax) / temperature, in float32 and then given in `dtype`."""
     softmax = (logits.float() / temperature - normaliser[:, None]).exp()
     onehot = torch.arange(logits.shape[-1], device=logits.device) == targets[:, None]
-    return ((onehot.float() - softmax) * (gradient / temperature)[:, None]).to(logits.dtype)
+    return ((onehot.float() - softmax) * (gradient / temperature)[:, None]).to(dtype)
 
 
 @cache
@@ -164,16 +192,10 @@ def packed_attention(
     **_: Any,
 ) -> tuple[Float[Tensor, "1 tokens heads head_dim"], None]:
     """Causal attention within each sequence; the signature is transformers' `AttentionInterface`."""
-    grouped = query.shape[1] != key.shape[1]
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        from torch.nn.attention.varlen import varlen_attn
-
         q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-        ends, longest, causal = packed_cumulative, max(packed_lengths), (-1, 0)
-        output = varlen_attn(
-            q, k, v, ends, ends, longest, longest, scale=scaling, window_size=causal, enable_gqa=grouped
-        )
-        return cast(Tensor, output)[None], None
+        return causal_attention(q, k, v, packed_cumulative, max(packed_lengths), scaling)[None], None
+    grouped = query.shape[1] != key.shape[1]
     parts = [
         F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
         for q, k, v in zip(*(tensor.split(packed_lengths, dim=2) for tensor in (query, key, value)), strict=True)
@@ -184,7 +206,7 @@ def packed_attention(
 AttentionInterface.register(ATTENTION, packed_attention)
 
 
-def load_policy(path: str, dtype: str, chunk_tokens: int) -> Policy:
+def load_policy(path: str, dtype: str, chunk_tokens: int, head_dtype: HeadDtype = "float32") -> Policy:
     """The model in a folder or on the Hub, on the CPU, ready to train. UserError for a model that it would get wrong."""
     model = AutoModelForCausalLM.from_pretrained(
         path,
@@ -195,16 +217,37 @@ def load_policy(path: str, dtype: str, chunk_tokens: int) -> Policy:
     kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
         raise UserError(f"Model {path} has {', '.join(sorted(kinds))} layers: only full attention can be trained here.")
-    policy = Policy(model, chunk_tokens)
+    policy = Policy(model, chunk_tokens, head_dtype)
     _check_same_logits(policy, path)
     return policy.train()
 
 
 def fuse_kernels(policy: Policy) -> None:
-    """Swap in Liger's kernels for norms, rotary embedding and SwiGLU where it has them for the model; GPUs only from now on."""
+    """Swap in Liger's kernels for norms, rotary embedding and SwiGLU where it has them for the model; GPUs only from now on.
+
+    In this model and its copies alone. Liger also replaces classes and functions in the module of transformers that the
+    model's class is from, for every other model of the family in this process: those are put back. The rotary embedding is
+    a function that the attention looks up there, so this model's attention gets a look-up of its own.
+    """
     from liger_kernel.transformers import _apply_liger_kernel_to_instance
 
+    shared = vars(sys.modules[type(policy.model).__module__])
+    plain = dict(shared)
     _apply_liger_kernel_to_instance(policy.model, cross_entropy=False, fused_linear_cross_entropy=False)
+    fused = dict(shared)
+    shared.update(plain)
+    functions = {name for name in plain if fused[name] is not plain[name] and isfunction(plain[name])}
+    for module in policy.model.modules():
+        forward = type(module).forward
+        if isfunction(forward) and forward.__globals__ is shared and functions & {*forward.__code__.co_names}:
+            module.forward = MethodType(_with_globals(forward, fused), module)
+
+
+def _with_globals(function: FunctionType, names: dict[str, Any]) -> FunctionType:
+    """The same function, looking its global names up elsewhere."""
+    made = FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import json
 import re
 import textwrap
 import types
-from collections.abc import Hashable, Iterator
+from collections.abc import Container, Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
@@ -25,46 +25,7 @@ from openrs_ray.budget import most_text
 from openrs_ray.config import Loss, RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.fidelity import differences
-
-IDENTITY = (
-    # Draw positions must mean the same problems before and after, or some would be trained on twice and others never.
-    "run.seed",
-    "data.path",
-    "data.split",
-    "data.subset",
-    "data.columns",
-    "data.shuffle",
-    "rollout.max_prompt_tokens",  # which problems are dropped
-    "rollout.problems_per_step",
-    "rollout.completions_per_problem",
-    # What the policy reads and is paid for: another prompt or reward is another experiment under the same name.
-    "data.system_prompt",
-    "data.examples",
-    "data.suffix",
-    "model.chat_template",
-    "fidelity",
-    *("rewards.weights", "rewards.extraction", "rewards.comparison", "rewards.unparseable_gold"),
-    *("rewards.unfinished_reasoning", "rewards.final_form"),
-    *("rewards.format", "rewards.cosine", "rewards.repetition", "rewards.reasoning_steps", "rewards.language"),
-    "rewards.soft_overlong",
-    # What the saved DeepSpeed state fits: it loads only onto the same stage, and brings its own betas and weight decay
-    # along, so that a changed value would be ignored in silence.
-    "model.path",
-    "model.dtype",
-    "learner.zero_stage",
-    "learner.adam_betas",
-    "learner.weight_decay",
-    # The accuracy before training was measured with these; the accuracy after it must be too.
-    "evaluation.path",
-    "evaluation.split",
-    "evaluation.hold_out",
-    "evaluation.problems",
-    "evaluation.samples",
-    "evaluation.temperature",
-)
-"""Fields that may not change when a run is resumed. Free to change: lengths of time, sizes of engines, the number of
-learner ranks (but for a loss that depends on it), micro-batches, the learning rate and the loss (both enter anew at every
-step), `run.steps`, and where the run lies."""
+from openrs_ray.resumable import fixed_fields
 
 _TYPE_NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
 
@@ -125,15 +86,22 @@ def checked(model: type[Config], content: dict[str, Any], overrides: list[str], 
         raise UserError(f"{origin}: {_first_error(error, _Names.of(model, content), content)}") from error
 
 
-def flat(config: BaseModel | dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """JSON values of all fields by dotted name. Mappings such as `rewards.weights` are one value."""
-    content = config.model_dump(mode="json") if isinstance(config, BaseModel) else config
-    sections = {name for name, _ in _sections()}
+def flat(config: BaseModel | dict[str, Any], model: type[BaseModel] = RunConfig) -> dict[str, Any]:
+    """JSON values of all fields by dotted name, of a config or of what one of kind `model` would be read from.
+
+    Mappings such as `rewards.weights` are one value.
+    """
+    if isinstance(config, BaseModel):
+        return _flat(config.model_dump(mode="json"), {*_Names.of(type(config), {}).sections}, "")
+    return _flat(config, {*_Names.of(model, {}).sections}, "")
+
+
+def _flat(content: dict[str, Any], sections: set[str], prefix: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in content.items():
         dotted = f"{prefix}{name}"
         if dotted in sections and isinstance(value, dict):
-            values |= flat(value, f"{dotted}.")
+            values |= _flat(value, sections, f"{dotted}.")
         else:
             values[dotted] = value
     return values
@@ -141,20 +109,36 @@ def flat(config: BaseModel | dict[str, Any], prefix: str = "") -> dict[str, Any]
 
 def check_resumable(saved: dict[str, Any], now: RunConfig) -> None:
     """UserError if `now` changes what makes the saved run (the content of its config.json) the run that it is."""
-    before, after = flat(saved), flat(now)
+    before, after = flat(_saved_config(saved, now)), flat(now)
     ranks, normalization = "placement.num_learner_gpus", now.loss.normalization
     if normalization == "local_micro_batch" and before[ranks] != after[ranks]:
         raise UserError(
             f"{ranks} was {before[ranks]} so far and cannot become {after[ranks]} on resume with loss.normalization "
             f"{normalization}, a loss that depends on it: set it back, or choose another run.name."
         )
-    for dotted, value in after.items():
-        fixed = any(dotted == name or dotted.startswith(f"{name}.") for name in IDENTITY)
-        if fixed and dotted in before and before[dotted] != value:
+    if now.evaluation.hold_out and "hold_out_seed" not in saved.get("evaluation", {}):
+        raise UserError(
+            f"the held-out problems of run {now.run.name} were drawn by run.seed, with spellings of them left in the training; "
+            "this version draws others: finish the run with the version that began it, or choose another run.name."
+        )
+    for dotted in sorted(fixed_fields(type(now))):
+        if before[dotted] != after[dotted]:
             raise UserError(
                 f"{dotted} was {json.dumps(before[dotted])} when run {now.run.name} started and cannot become "
-                f"{json.dumps(value)} on resume: set it back, or choose another run.name."
+                f"{json.dumps(after[dotted])} on resume: set it back, or choose another run.name."
             )
+
+
+def _saved_config(saved: dict[str, Any], now: RunConfig) -> RunConfig:
+    """Fields that the version lacked which wrote it have their defaults."""
+    try:
+        return type(now).model_validate(saved)
+    except ValidationError as error:
+        problem = _first_error(error, _Names.of(type(now), saved), saved)
+        raise UserError(
+            f"config.json of run {now.run.name} in {now.run.path} is damaged or of another version ({problem.rstrip('.')}): "
+            "restore it, go on with that version, or choose another run.name."
+        ) from error
 
 
 def help_text(width: int = 100) -> str:
@@ -167,13 +151,19 @@ def help_text(width: int = 100) -> str:
         "--restart  Start the run again from its last checkpoint whenever its process dies or it breaks.",
         "",
         *textwrap.wrap("VALUE is written as in YAML: 2e-6, true, null, [a, b], {accuracy: 2.0}.", width),
-        *field_lines(RunConfig, {}, width),
+        *textwrap.wrap("A field marked [fixed] keeps its value when a run is resumed; the others may change.", width),
+        *field_lines(RunConfig, {}, width, {*fixed_fields(RunConfig)}),
     ]
     return "\n".join(lines) + "\n"
 
 
-def field_lines(model: type[BaseModel], content: dict[str, Any], width: int = 100) -> list[str]:
-    """The part of a help text about the fields; mappings of sections have the entries that `content` gives them."""
+def field_lines(
+    model: type[BaseModel], content: dict[str, Any], width: int = 100, fixed: Container[str] = ()
+) -> list[str]:
+    """The part of a help text about the fields, with those `fixed` marked.
+
+    Mappings of sections have the entries that `content` gives them.
+    """
     lines: list[str] = []
     section = ""
     for dotted, field in _Names.of(model, content).fields.items():
@@ -182,9 +172,8 @@ def field_lines(model: type[BaseModel], content: dict[str, Any], width: int = 10
             lines += ["", f"{section}:"]
         kind = f"({_describe(field)}{_default(field)})"
         lines += textwrap.wrap(f"--{dotted}  {kind}", width, initial_indent="  ", subsequent_indent="      ")
-        lines += textwrap.wrap(
-            " ".join((field.description or "").split()), width, initial_indent="      ", subsequent_indent="      "
-        )
+        sentence = " ".join([*(field.description or "").split(), *(["[fixed]"] if dotted in fixed else [])])
+        lines += textwrap.wrap(sentence, width, initial_indent="      ", subsequent_indent="      ")
     return lines
 
 
@@ -200,7 +189,7 @@ def dry_run_text(config: RunConfig) -> str:
         ("run", f"{config.run.path}, {config.run.steps} steps, seed {config.run.seed}"),
         ("model", f"{config.model.path} in {config.model.dtype}"),
         ("data", f"{config.data.path}, {config.run.steps * rollout.problems_per_step:,} problems drawn over the run"),
-        ("evaluation", _evaluation_text(config) if config.evaluation.path else "none"),
+        ("evaluation", _evaluation_text(config)),
         (
             "one step",
             f"{rollout.problems_per_step} problems x {rollout.completions_per_problem} completions = "
@@ -234,14 +223,17 @@ def dry_run_text(config: RunConfig) -> str:
 
 def _evaluation_text(config: RunConfig) -> str:
     part = config.evaluation
+    if part.path is None and not part.hold_out:
+        return "none"
     problems = f"{part.problems} problems" if part.problems else "all problems"
+    problems = f"{problems} of {part.path}" if part.path else f"{part.hold_out} held-out problems of {config.data.path}"
     when = f", every {part.every_steps} steps" if part.every_steps else ""
-    return f"{problems} of {part.path} x {part.samples} samples, before and after{when}"
+    return f"{problems} x {part.samples} samples, before and after{when}"
 
 
 def _loss_text(loss: Loss) -> str:
     low, high = loss.clip_range
-    bounds = f"at most {high:g}" if loss.kind == "cispo" else f"in [{low:g}, {high:g}]"
+    bounds = f"at most {high:g}" if loss.kind in ("cispo", "tis") else f"in [{low:g}, {high:g}]"
     return f"{loss.kind}, ratio {bounds}, normalization {loss.normalization}, correction {loss.correction}"
 
 
@@ -391,10 +383,6 @@ def _meant(kinds: list[type[BaseModel]], value: Any) -> type[BaseModel]:
     """The one whose field `kind` is the value's; any one where none is."""
     given = value.get("kind") if isinstance(value, dict) else None
     return next((k for k in kinds if "kind" in k.model_fields and k.model_fields["kind"].default == given), kinds[0])
-
-
-def _sections() -> Iterator[tuple[str, FieldInfo]]:
-    yield from _Names.of(RunConfig, {}).sections.items()
 
 
 def _fields() -> Iterator[tuple[str, FieldInfo]]:

@@ -61,19 +61,20 @@ def split(
     *,
     micro_batch_tokens: int | None = None,
     micro_batch_sequences: int | None = None,
+    places: Sequence[int] | None = None,
 ) -> list[list[MicroBatch]]:
     """Micro-batches of each rank, by token budget or by a fixed number of sequences; exactly one of the two is given.
 
-    By tokens: as few as hold everything, filled evenly. By sequences: consecutive ones in the given order, dealt to the
-    ranks in turn, as the published trainer did.
+    By tokens: as few as hold everything, filled evenly. By sequences: those whose places in the step (default: 0, 1, 2, ...)
+    are consecutive, dealt to the ranks in turn, as the published trainer did; where one was left out its micro-batch is
+    smaller, and no other one changes.
     """
     if (micro_batch_tokens is None) == (micro_batch_sequences is None):
         raise ValueError("give micro_batch_tokens or micro_batch_sequences, not both")
     if micro_batch_tokens is not None:
         bins = _balanced_bins([len(sequence) for sequence in sequences], ranks, micro_batch_tokens)
     else:
-        size = micro_batch_sequences or 1
-        bins = [list(range(i, min(i + size, len(sequences)))) for i in range(0, len(sequences), size)]
+        bins = _bins_of_places(range(len(sequences)) if places is None else places, micro_batch_sequences or 1)
     turns = max(1, -(-len(bins) // ranks))
     bins += [[] for _ in range(turns * ranks - len(bins))]
     packed = [pack([sequences[i] for i in members]) if members else EMPTY for members in bins]
@@ -93,6 +94,14 @@ def pack(sequences: Sequence[TrainingSequence]) -> MicroBatch:
         behaviour_logprobs=np.concatenate([s.sampler_logprobs for s in sequences]).astype(np.float32),
         advantages=np.concatenate([np.full(len(s.completion_ids), s.advantage, dtype=np.float32) for s in sequences]),
     )
+
+
+def _bins_of_places(places: Sequence[int], size: int) -> list[list[int]]:
+    """Indices per bin of `size` consecutive places; a bin may be empty."""
+    bins: list[list[int]] = [[] for _ in range(max(places, default=-1) // size + 1)]
+    for index, place in enumerate(places):
+        bins[place // size].append(index)
+    return bins
 
 
 def _balanced_bins(lengths: list[int], ranks: int, capacity: int) -> list[list[int]]:

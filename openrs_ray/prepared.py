@@ -4,17 +4,20 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from openrs_ray.builtin import resolve_model
 from openrs_ray.config import RunConfig
-from openrs_ray.data.problems import Gold, LoadReport, hold_out, load_problems
+from openrs_ray.data.problems import Gold, hold_out, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
+from openrs_ray.data.texts import same_text_key
 from openrs_ray.errors import UserError
 from openrs_ray.memory import ModelShape
 from openrs_ray.rewards.golds import parseable_golds
 from openrs_ray.rewards.table import check_reward_names
+from openrs_ray.run_problems import RunProblems, text_digests
 from openrs_ray.samples import Problem
 
 
@@ -29,17 +32,18 @@ class Prepared:
     problems: tuple[Problem, ...]
     held_out: tuple[Problem, ...]
     """Problems of the run's own evaluation; empty without one."""
-    reports: tuple[LoadReport, ...]
-    """What became of the rows of each data set."""
+    notes: tuple[str, ...]
+    """What became of the rows of each data set, and how training and held-out problems are kept apart."""
     opening: str
     """What the chat template already wrote of every answer ("<think>" or nothing)."""
 
-    def fingerprint(self) -> str:
-        """A hash of all problems, prompts and golds in order: a resumed run must mean the same ones."""
+    def summary(self) -> RunProblems:
+        """The problems by digests: a resumed run must mean the same ones, and its record have these."""
         content = hashlib.sha256()
         for problem in (*self.problems, *self.held_out):
             content.update(repr((problem.index, problem.prompt_ids, problem.gold)).encode())
-        return content.hexdigest()
+        texts = text_digests(problem.text for problem in self.problems)
+        return RunProblems(content.hexdigest(), len(texts), texts)
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -49,21 +53,30 @@ def prepare(config: RunConfig) -> Prepared:
         UserError: something is missing or does not fit; one sentence.
     """
     check_reward_names(config.rewards)
+    _check_apart(config)
     model_path = resolve_model(config.model.path)
     eos_ids, shape = check_model(config, model_path)
     tokenizer = load_tokenizer(config.model)
     limit = config.rollout.max_prompt_tokens
     parseable = partial(parseable_golds, rewards=config.rewards)
     keeps_all = config.rewards.unparseable_gold == "reward"
-    train = load_problems(config.data, tokenizer, limit, _given if keeps_all else parseable)
-    reports = [train.report]
-    problems, held_out = hold_out(train.problems, config.evaluation.hold_out, config.run.seed)
+    whole = config.rewards.extraction == "published"
+    train = load_problems(config.data, tokenizer, limit, _given if keeps_all else parseable, whole)
+    notes = [str(train.report)]
+    problems, held_out = hold_out(train.problems, config.evaluation.hold_out, config.evaluation.hold_out_seed)
     if config.evaluation.path is not None:
         elsewhere = {"path": config.evaluation.path, "split": config.evaluation.split or config.data.split}
         source = config.data.model_copy(update=elsewhere)
-        loaded = load_problems(source, tokenizer, limit, parseable)
+        loaded = load_problems(source, tokenizer, limit, parseable, whole)
         held_out = loaded.problems[: config.evaluation.problems]
-        reports.append(loaded.report)
+        notes.append(str(loaded.report))
+        if shared := len({same_text_key(p.text) for p in problems} & {same_text_key(p.text) for p in held_out}):
+            notes.append(f"{shared} of the {len(held_out)} held-out problems are trained on, too")
+    elif held_out:
+        left_out = len(train.problems) - len(problems) - len(held_out)
+        notes.append(
+            f"{len(held_out)} problems held out, and {left_out} rows left out that are the same in other spellings"
+        )
     if len(problems) < config.rollout.problems_per_step:
         held = f" besides the {len(held_out)} of evaluation.hold_out" if config.evaluation.hold_out else ""
         raise UserError(
@@ -77,9 +90,23 @@ def prepare(config: RunConfig) -> Prepared:
         eos_ids=eos_ids or (tokenizer.eos_token_id,),
         problems=problems,
         held_out=held_out,
-        reports=tuple(reports),
+        notes=tuple(notes),
         opening=response_prefix(problems[0].prompt_ids, tokenizer),
     )
+
+
+def _check_apart(config: RunConfig) -> None:
+    """UserError where the held-out problems are those of the training, and that was not asked for."""
+    data, evaluation = config.data, config.evaluation
+    if evaluation.path is None or evaluation.on_training_data:
+        return
+    one, other = Path(data.path).expanduser(), Path(evaluation.path).expanduser()
+    same_file = other.is_file() and one.is_file() and one.samefile(other)
+    if same_file or (data.path == evaluation.path and (evaluation.split or data.split) == data.split):
+        raise UserError(
+            f"evaluation.path is data.path ({data.path}), so the accuracy would be one on training problems: set "
+            "evaluation.hold_out to keep some of them out instead, or evaluation.on_training_data true if that is meant"
+        )
 
 
 def _given(golds: Sequence[Gold]) -> list[bool]:

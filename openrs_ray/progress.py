@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from openrs_ray.atomic import damaged, read_json
 from openrs_ray.budget import Ended
+from openrs_ray.errors import first_line
 from openrs_ray.intervals import Interval
 
 RESULT = "result.json"
@@ -41,9 +44,16 @@ class Progress:
     """What ended the run: its steps are done, or a limit of `cost` was reached; None while it goes on."""
 
     @classmethod
-    def read(cls, state: dict[str, Any]) -> "Progress":
-        intervals = {name: Interval(**state[name]) if state.get(name) else None for name in ("before", "after")}
-        return cls(**(state | intervals | {"ahead": tuple(state.get("ahead", ()))}))
+    def read(cls, state: dict[str, Any], origin: Path) -> "Progress":
+        """From what was written to `origin`. UserError when that is not a run's progress."""
+        try:
+            intervals = {name: Interval(**state[name]) if state.get(name) else None for name in ("before", "after")}
+            progress = cls(**(state | intervals | {"ahead": tuple(state.get("ahead", ()))}))
+        except TypeError as error:
+            raise damaged(origin, first_line(error)) from error
+        if not isinstance(state.get("step"), int) or progress.step < 0:
+            raise damaged(origin, "it has no step")
+        return progress
 
     def next_positions(self, count: int, start: int = 0) -> list[int]:
         """The first `count` positions from `start` on that have been neither trained on nor replaced."""
@@ -62,3 +72,9 @@ class Progress:
             ahead.remove(position)
             position += 1
         return replace(self, position=position, ahead=tuple(sorted(ahead)))
+
+
+def read_result(run_folder: Path) -> Progress | None:
+    """Where a run was when it ended; None while it goes on. UserError when the file is damaged."""
+    content = read_json(run_folder / RESULT)
+    return None if content is None else Progress.read(content, run_folder / RESULT)

@@ -1,32 +1,26 @@
 """The record of every completion: one Parquet file per step and phase, and the proof that each problem was used once.
 
-Invariants: a file appears whole or not at all (temporary name, sync, rename), and its name says phase, step and
-attempt, so that superseded files are left out without opening them. The trainer writes the record of a step before it
-commits a checkpoint of that step; then no step that a checkpoint covers can lack its rows.
+Invariants: a file appears whole or not at all (temporary name, sync, rename), and its name says phase, step, attempt and
+checksum (`openrs_ray.record_files`), so that superseded files are left out without opening them. The trainer writes the record
+of a step before it commits a checkpoint of that step; then no step that a checkpoint covers can lack its rows.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from openrs_ray.atomic import replacing
-from openrs_ray.attempts import read_attempts, superseded
+from openrs_ray.attempts import read_attempts
 from openrs_ray.errors import RunError
+from openrs_ray.record_files import FOLDER, Phase, RecordFile, current_files, write_file
 from openrs_ray.samples import Completion, Group, Problem, Status, Verdict, VersionSpan
-
-Phase = Literal["train", "replaced", "evaluation"]
-FOLDER = "completions"
-_NAME = re.compile(r"(train|replaced|evaluation)-step-(\d+)-attempt-(\d+)\.parquet")
 
 SCHEMA = pa.schema(
     [
@@ -60,7 +54,7 @@ class CompletionRecord:
     """Writes the completions of one run to `RUN/completions/`."""
 
     def __init__(self, run_folder: Path) -> None:
-        self.folder = run_folder / FOLDER
+        self._run_folder = run_folder
 
     def write(
         self,
@@ -87,11 +81,7 @@ class CompletionRecord:
                     | {"text": texts[number][index], "advantage": advantage}
                     | _columns(completion, verdict)
                 )
-        path = self.folder / f"{phase}-step-{step:06d}-attempt-{attempt:03d}.parquet"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary, compression="zstd")
-        return path
+        return write_file(self._run_folder, phase, step, attempt, pa.Table.from_pylist(rows, schema=SCHEMA))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +89,7 @@ class Accounting:
     """Whether every draw position of the steps trained so far was used exactly once."""
 
     steps: int
-    """Steps recorded."""
+    """Steps that were done: recorded, or known to others."""
     completions: int
     """Rows that were trained on and count."""
     replaced: int
@@ -117,8 +107,8 @@ class Accounting:
 
 
 def current_rows(run_folder: Path, phase: Phase = "train", columns: list[str] | None = None) -> pa.Table:
-    """All rows of a phase that count, by step; rows of superseded attempts are left out."""
-    tables = [pq.read_table(path, columns=columns) for path in _current_files(run_folder, phase)]
+    """All rows of a phase that count, by step; rows of superseded attempts are left out. RunError when a file is damaged."""
+    tables = [file.read(columns) for file in current_files(run_folder, phase)]
     if tables:
         return pa.concat_tables(tables)
     return SCHEMA.empty_table() if columns is None else SCHEMA.empty_table().select(columns)
@@ -127,14 +117,14 @@ def current_rows(run_folder: Path, phase: Phase = "train", columns: list[str] | 
 def read_groups(run_folder: Path, step: int, problems: Sequence[Problem]) -> list[Group]:
     """The groups that a step was trained on, in order, as good as new: training on them again gives the same update.
 
-    `problems`: what `problem_index` counts in. RunError when the record does not hold that step.
+    `problems`: what `problem_index` counts in. RunError when the record does not hold that step, once and as it was written.
     """
-    files = [path for path in _current_files(run_folder, "train") if _step_of(path) == step]
-    if not files:
-        raise RunError(f"the record in {run_folder / FOLDER} does not hold step {step}")
     groups: dict[int, tuple[Problem, list[Completion], list[Verdict]]] = {}
-    for row in pq.read_table(files).to_pylist():
-        _, completions, verdicts = groups.setdefault(row["position"], (problems[row["problem_index"]], [], []))
+    for row in _only_file(run_folder, step).read().to_pylist():
+        problem = problems[row["problem_index"]]
+        if problem.text != row["problem"]:
+            raise RunError(f"the record of step {step} has another problem {row['problem_index']} than the run")
+        _, completions, verdicts = groups.setdefault(row["position"], (problem, [], []))
         completions.append(
             Completion(
                 position=row["position"],
@@ -163,9 +153,11 @@ def read_groups(run_folder: Path, step: int, problems: Sequence[Problem]) -> lis
 
 
 def check_accounting(
-    run_folder: Path, problems_per_step: int, completions_per_problem: int, staleness: int = 0
+    run_folder: Path, problems_per_step: int, completions_per_problem: int, staleness: int = 0, due: int = 0
 ) -> Accounting:
-    """Count how often each (position, sample) was used: trained on, or replaced.
+    """Count how often each (position, sample) was used: trained on, or replaced. RunError when a file is damaged.
+
+    `due`: steps that others than the record know to be done; the record must have at least these.
 
     After s steps of P problems with r replaced ones these are the positions 0 .. s P + r - 1. Where rollouts run k versions
     ahead, k P positions may be still under way, and as many of the next k P have been used in their place. None of them was
@@ -173,7 +165,7 @@ def check_accounting(
     """
     columns = ["step", "position", "sample"]
     rows = current_rows(run_folder, "train", columns)
-    steps = max(rows["step"].to_pylist(), default=0)
+    steps = max([due, *rows["step"].to_pylist()])
     others = [row for row in current_rows(run_folder, "replaced", columns).to_pylist() if row["step"] <= steps]
     replaced = {row["position"]: row["step"] for row in others}
     seen = Counter((row["position"], row["sample"]) for row in [*rows.to_pylist(), *others])
@@ -201,25 +193,16 @@ def check_accounting(
     )
 
 
-def _current_files(run_folder: Path, phase: Phase) -> Iterator[Path]:
-    attempts = read_attempts(run_folder)
-    found = sorted(
-        (int(match[2]), int(match[3]), path)
-        for path in (run_folder / FOLDER).glob(f"{phase}-*.parquet")
-        if (match := _NAME.fullmatch(path.name))
-    )
-    newest = {step: attempt for step, attempt, _ in found}
-    for step, attempt, path in found:
-        # A run that goes on from step s may evaluate version s once more: not superseded, yet it must count once.
-        repeated = phase == "evaluation" and attempt < newest[step]
-        if not repeated and not superseded(attempts, attempt, step):
-            yield path
-
-
-def _step_of(path: Path) -> int:
-    match = _NAME.fullmatch(path.name)
-    assert match is not None, "one of `_current_files`"
-    return int(match[2])
+def _only_file(run_folder: Path, step: int) -> RecordFile:
+    """Of the completions that a step was trained on. RunError unless there is exactly one, with a checksum."""
+    files = [file for file in current_files(run_folder, "train") if file.step == step]
+    if not files:
+        raise RunError(f"the record in {run_folder / FOLDER} does not hold step {step}")
+    if len(files) > 1:
+        raise RunError(f"the record holds step {step} twice, in {' and '.join(file.path.name for file in files)}")
+    if files[0].crc32 is None:
+        raise RunError(f"{files[0].path} has no checksum, so step {step} is not trained again: go on with --resume")
+    return files[0]
 
 
 def _columns(completion: Completion, verdict: Verdict) -> dict[str, Any]:

@@ -4,9 +4,12 @@ Each scenario runs on all ranks at once and leaves FOLDER/<scenario>.<rank>.pt f
 scenarios share one process because importing DeepSpeed takes far longer than any of them.
 """
 
+import copy
+import math
 import os
 import random
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ import transformers
 from live_memory import Live
 from tiny import make_config, make_sequences
 
-from actors.learner import LearnerRank
+from actors.learner import LearnerRank, _random_states
 from openrs_ray.errors import RunError
 from openrs_ray.grpo import TrainingSequence
 from openrs_ray.model import Policy
@@ -83,6 +86,22 @@ def gradients(stage: int) -> dict[str, Any]:
         )
         for count, budget in [(9, 40), (9, 64), (9, 4096), (1, 64)]
     }
+
+
+class TinyBuckets(PlainSteps):
+    """Most parameters are larger than a gradient bucket, as an embedding of 233 million parameters is."""
+
+    def _deepspeed_config(self) -> dict[str, Any]:
+        config = super()._deepspeed_config()
+        config["zero_optimization"]["reduce_bucket_size"] = 1000
+        return config
+
+
+def large_parameters(stage: int) -> dict[str, Any]:
+    # The weights move by 64 times the gradient, so that their rounding hides nothing of it.
+    made = learner(TinyBuckets, learner={"zero_stage": stage, "micro_batch_tokens": 64, "learning_rate": 64.0})
+    shapes = [spec.shape for spec in made.parameter_specs()]
+    return {"largest": max(map(math.prod, shapes)), **step(made, make_sequences(9), micro_batch_tokens=64)}
 
 
 def with_reference(stage: int) -> dict[str, Any]:
@@ -227,8 +246,46 @@ def other_ranks(saved_by: int, stage: int, dtype: str) -> dict[str, Any]:
     again.load(folder / f"saved-again-{saved_by}-{stage}-{dtype}")
     return {
         "loaded": loaded, "metrics": first + last, "weights": weights(made),
-        "again": steps(again, range(4, 5))[0], "left": list(saved.parent.glob("*.tmp")),
+        "again": steps(again, range(4, 5))[0], "left": list(saved.parent.glob(f"{saved.name}*.tmp")),
     }  # fmt: skip
+
+
+class Cold(LearnerRank):
+    """Compiles what it needs in its first step."""
+
+    def _warm_up(self) -> None:
+        self.before = state(self)
+
+
+class Warm(LearnerRank):
+    """Notes what its warm-up leaves, and how long it takes."""
+
+    def _warm_up(self) -> None:
+        self.before = state(self)
+        began = time.perf_counter()
+        super()._warm_up()
+        self.seconds = time.perf_counter() - began
+        self.after = state(self)
+
+
+def state(of: LearnerRank) -> dict[str, Any]:
+    optimizer = copy.deepcopy(of.engine.optimizer.optimizer.state_dict())
+    return {"weights": weights(of), "optimizer": optimizer, "random": _random_states()}
+
+
+def warm_up(stage: int, dtype: str, kl_beta: float | str) -> dict[str, Any]:
+    """Two steps after a warm-up, and two without one."""
+
+    def start(kind: type[LearnerRank]) -> Any:
+        settings = {"zero_stage": stage, "learning_rate": 1e-2, "micro_batch_tokens": 64}
+        return learner(kind, learner=settings, model={"dtype": dtype}, loss={"kl_beta": float(kl_beta)})
+
+    warm, cold = start(Warm), start(Cold)
+    two = {
+        name: {"metrics": steps(of, range(1, 3)), "weights": weights(of)}
+        for name, of in (("warm", warm), ("cold", cold))
+    }
+    return {"before": warm.before, "after": warm.after, "seconds": warm.seconds} | two
 
 
 def use(stage: int, start_model: str, dtype: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,15 +16,29 @@ from actors.overlap import OverlappedTrainer
 from actors.push import PushReport
 from actors.rollout import Request
 from actors.trainer import Trainer
-from openrs_ray.attempts import start_attempt
+from openrs_ray.attempts import Bounds, start_attempt
 from openrs_ray.budget import Budget
 from openrs_ray.data.order import Order
 from openrs_ray.grpo import advantages
+from openrs_ray.metrics import MetricsLog
 from openrs_ray.progress import Progress
 from openrs_ray.record import CompletionRecord
 from openrs_ray.samples import Completion, Group, Problem, Status, Verdict, VersionSpan
 
 PROBLEMS = [Problem(index, f"{index}+1", (1, 2), (f"{index + 1}",)) for index in range(7)]
+
+
+class KeptFigures(MetricsLog):
+    """Without TensorBoard."""
+
+    def __init__(self, run_folder: Path, attempt: int) -> None:
+        super().__init__(run_folder, attempt)
+        self._curves: Any = SimpleNamespace(add_scalar=lambda *point: None, flush=lambda: None, close=lambda: None)
+        self.kept: list[Mapping[str, Any]] = []
+
+    def write(self, step: int, metrics: Mapping[str, float | int | None], phase: str = "train") -> None:
+        super().write(step, metrics, phase)
+        self.kept.append(metrics)
 
 
 class SimulatedTrainer(Trainer):
@@ -47,10 +61,10 @@ class SimulatedTrainer(Trainer):
         self._stop, self._weights = asyncio.Event(), asyncio.Lock()
         self._display: Any = SimpleNamespace(step=lambda figures: None)
         self._collector: Any = self
-        self._metrics: Any = SimpleNamespace(write=lambda step, figures: self.figures.append(figures))
         self._config.run.path.mkdir(parents=True, exist_ok=True)
         self._budget = Budget(self._config, age_s=0.0, clock=clock)
-        self._attempt = start_attempt(folder, progress.step)
+        self._attempt = start_attempt(folder, progress.step, Bounds.of(self._config))
+        self._metrics = KeptFigures(folder, self._attempt)
         self._uniform_share = uniform_share
         self._times = np.random.default_rng(self._attempt)
         self.progress, self.version = progress, progress.step
@@ -58,7 +72,7 @@ class SimulatedTrainer(Trainer):
         self.learned_from = 0
         """Groups that the learner is at work on."""
         self.batches: list[Batch] = []
-        self.figures: list[dict[str, float]] = []
+        self.figures = self._metrics.kept
 
     async def steps(self, until: int) -> Progress:
         while self.progress.step < until:

@@ -4,6 +4,7 @@ import asyncio
 import selectors
 import tracemalloc
 from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -172,7 +173,7 @@ def test_positions_that_were_trained_ahead_are_not_drawn_again() -> None:
     progress = Progress(position=3).used([4, 7]).used([3])
     assert (progress.position, progress.ahead) == (5, (7,))
     assert progress.next_positions(4) == [5, 6, 8, 9] and progress.next_positions(2, start=7) == [8, 9]
-    assert Progress.read({"step": 2, "position": 8, "before": None, "after": None}).next_positions(1) == [8]
+    assert Progress.read({"step": 2, "position": 8, "before": None, "after": None}, Path()).next_positions(1) == [8]
 
 
 def test_tokens_older_than_the_bound_are_refused() -> None:

@@ -36,6 +36,8 @@ def test_two_steps_as_the_authors_ran_them(tmp_path: Path) -> None:
     # Sampled at 0.5; sampler and learner would differ much more if one of them still divided by it.
     assert [line["step"] for line in metrics] == [1, 2] and all(line["mismatch_kl"] < 1e-6 for line in metrics)
 
+    assert all(line["clipped_share"] == 0 for line in metrics)
+
     rows = pq.read_table(sorted((tmp_path / "quickstart" / "completions").glob("*.parquet"))).to_pylist()
     assert len(rows) == STEPS * 256
     for row in rows:
@@ -46,6 +48,13 @@ def test_two_steps_as_the_authors_ran_them(tmp_path: Path) -> None:
         assert rewards["cosine"] == pytest.approx(expected, abs=1e-6), row
         assert rewards["format"] == float(row["text"].count("\n</think>\n") == 1)
     assert any(len(row["text"]) > 47 for row in rows) and {row["status"] for row in rows} >= {"correct", "wrong"}
+
+    # The first step's loss: ratio 1 and no divergence yet, so the mean over groups of their token means of -A.
+    groups: dict[int, list[tuple[int, float]]] = {}
+    for row in (row for row in rows if row["step"] == 1):
+        groups.setdefault(row["position"], []).append((len(row["token_ids"]), row["advantage"]))
+    means = [sum(-n * a for n, a in group) / sum(n for n, _ in group) for group in groups.values()]
+    assert len(means) == 32 and metrics[0]["loss"] == pytest.approx(sum(means) / len(means), abs=1e-5)
 
     # The sampler's own figures are those of temperature 1: by transformers, on the start model.
     model, tokenizer = naive_model(Path(resolve_model("toy"))), make_tokenizer()

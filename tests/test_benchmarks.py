@@ -68,13 +68,15 @@ def values(figures: dict[str, dict[str, Any]], *names: str) -> list[np.ndarray]:
     return [np.array(figures[name]["values"]) for name in names]
 
 
-def test_the_large_random_model_has_the_size_it_is_named_for() -> None:
-    """1,777,088,000 parameters, as published for DeepSeek-R1-Distill-Qwen-1.5B."""
-    s = models.SHAPES["random-1.5b"]
+@pytest.mark.parametrize(("name", "parameters"), [("random-1.5b", 1_777_088_000), ("random-0.5b", 494_032_768)])
+def test_random_models_have_the_size_they_are_named_for(name: str, parameters: int) -> None:
+    """As published for DeepSeek-R1-Distill-Qwen-1.5B and Qwen2.5-0.5B."""
+    s = models.SHAPES[name]
     hidden, kv = s.hidden_size, s.num_key_value_heads * s.hidden_size // s.num_attention_heads
     attention = 2 * hidden * hidden + hidden + 2 * (hidden * kv + kv)
     layer = attention + 3 * hidden * s.intermediate_size + 2 * hidden
-    assert 2 * s.vocab_size * hidden + s.num_hidden_layers * layer + hidden == 1_777_088_000
+    tables = 1 if s.tie_word_embeddings else 2
+    assert tables * s.vocab_size * hidden + s.num_hidden_layers * layer + hidden == parameters
 
 
 def test_every_id_of_a_random_model_has_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

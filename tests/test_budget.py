@@ -306,7 +306,7 @@ def test_correct_completions_are_counted_over_attempts(tmp_path: Path) -> None:
 
     async def scenario() -> SimulatedTrainer:
         first = SimulatedTrainer(tmp_path, Progress())
-        saved = Progress.read(json.loads(json.dumps(asdict(await first.steps(2)))))
+        saved = Progress.read(json.loads(json.dumps(asdict(await first.steps(2)))), tmp_path)
         cost = {"price_per_gpu_hour": 3600.0}
         second = SimulatedTrainer(tmp_path, saved, cost=cost, clock=asyncio.get_running_loop().time)
         await second.steps(3)

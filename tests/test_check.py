@@ -15,10 +15,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from launch.check import disk_needed, gpu_row, hub_ids, main, parameters_of, token_row, torch_row
+from launch import check as check_module
+from launch.check import disk_needed, gpu_row, hub_ids, main, memory_needed, parameters_of, token_row, torch_row
 from openrs_ray import machine
 from openrs_ray.config import RunConfig
-from openrs_ray.machine import Gpu, ProbeError
+from openrs_ray.machine import GIB, Gpu, ProbeError
+from openrs_ray.overrides import load_config
 
 ROOT = Path(__file__).parent.parent
 
@@ -64,6 +66,13 @@ def test_bad_input_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.count("error: ") == 2
 
 
+def test_every_rank_on_a_gpu_loads_the_weights_by_way_of_the_host() -> None:
+    """open-rs3: three ranks of 3.3 GiB each, all at the same time, beside four processes of 4 GiB."""
+    recipe = load_config(ROOT / "launch/recipes/open-rs3.yaml", [])
+    assert memory_needed(recipe, "gpu", 1_777_088_000) / GIB == pytest.approx(4 * 4 + 3 * 3.31, abs=0.01)
+    assert memory_needed(recipe, "gpu", None) == 16 * GIB
+
+
 def test_gpus_taken_by_others_do_not_count() -> None:
     gpus = machine.parse_gpus(SMI)
     assert gpus[2] == Gpu(2, "NVIDIA A40", "580.95.05", 46068, 30117)
@@ -80,17 +89,26 @@ def test_gpus_taken_by_others_do_not_count() -> None:
     assert gpu_row(gpus, config(placement=shared, rollout=rollout)).verdict == "ok"
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what torch without GPUs finds")
+def test_gpus_that_torch_does_not_see_are_missing_where_they_are_tried() -> None:
+    row = check_module._peer_row(machine.parse_gpus(SMI))
+    assert row.verdict == "missing" and "torch sees 0 of the 4 GPUs" in row.found
+    assert check_module._broadcast_row(machine.parse_gpus(SMI), "gpu").verdict == "missing"
+
+
 @pytest.mark.parametrize(
-    ("driver", "cuda", "verdict"),
+    ("driver", "cuda", "offered", "verdict"),
     [
-        ("580.95.05", "13.0", "ok"),
-        ("570.10", "13.0", "missing"),
-        ("570.10", "12.8", "ok"),
-        ("580.95.05", None, "missing"),
+        ("580.95.05", "13.0", None, "ok"),
+        ("570.10", "13.0", None, "missing"),
+        ("570.10", "12.8", None, "ok"),
+        ("580.95.05", None, None, "missing"),
+        ("570.10", "13.0", 12080, "missing"),
+        ("570.10", "13.0", 13000, "ok"),  # forward-compatibility libraries
     ],
 )
-def test_driver_against_torch(driver: str, cuda: str | None, verdict: str) -> None:
-    assert torch_row([Gpu(0, "NVIDIA A40", driver, 46068, 4)], "gpu", "2.13.0", cuda).verdict == verdict
+def test_driver_against_torch(driver: str, cuda: str | None, offered: int | None, verdict: str) -> None:
+    assert torch_row([Gpu(0, "NVIDIA A40", driver, 46068, 4)], "gpu", "2.13.0", cuda, offered).verdict == verdict
 
 
 @pytest.mark.parametrize(

@@ -287,6 +287,28 @@ def test_what_did_not_come_from_this_run_is_not_good(tmp_path: Path, place: str)
     assert len(damages) == 1 and "step-000020" in damages[0]
 
 
+@pytest.mark.parametrize(
+    "name", ["step-000004-best", "step-4", "step-000004-2b", "step-000004.bak", "step-000004.tmp.old"]
+)
+def test_a_copy_that_somebody_made_is_left_alone(tmp_path: Path, name: str) -> None:
+    store = CheckpointStore(tmp_path, keep_last=1)
+    shutil.copytree(save(store, 4).folder, tmp_path / name)
+    leftovers = [tmp_path / own for own in ("step-000009.tmp", "step-000004.universal.tmp", "step-000004-2")]
+    for leftover in leftovers:
+        leftover.mkdir()
+    for step in (5, 6, 7):
+        save(store, step)
+    store.discard_newer(6)
+    store.open()
+    assert all((tmp_path / name / file).read_bytes() == content(4, file) for file in FILES)
+    assert not any(leftover.exists() for leftover in leftovers)
+    (tmp_path / "manifest.json").unlink()
+    for folder in tmp_path.glob("step-00000?"):
+        shutil.rmtree(folder)
+    CheckpointStore(tmp_path).open()
+    assert (tmp_path / name).exists() and json.loads((tmp_path / "manifest.json").read_text()) == {"checkpoints": []}
+
+
 def test_nothing_good_is_left(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     assert store.latest_good() == (None, [])

@@ -19,9 +19,10 @@ from openrs_ray.curation.inputs import load_inputs
 from openrs_ray.curation.pipeline import Curation, Question, Replies
 from openrs_ray.curation.recipe import Judged, Mix, Recipe, Solved, load_recipe
 from openrs_ray.curation.store import Counts, CurationStore
-from openrs_ray.curation.texts import OverlapIndex, letters_key, same_text_key, words
+from openrs_ray.curation.texts import OverlapIndex
 from openrs_ray.data.problems import load_problems
 from openrs_ray.data.rows import read_rows
+from openrs_ray.data.texts import letters_key, same_text_key, words
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.samples import Status
 from openrs_ray.toy.tokenizer import make_tokenizer

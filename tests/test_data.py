@@ -187,17 +187,26 @@ def test_the_built_in_problems_are_disjoint_and_right(
     assert not {p.text for p in train.problems} & {p.text for p in heldout.problems}
 
 
-def test_held_out_problems_are_not_trained_on_in_any_row() -> None:
-    prompts = [(n % 40,) for n in range(100)]  # 40 different ones, in two or three rows each
-    problems = [Problem(n, f"problem {n}", prompt, (str(n),)) for n, prompt in enumerate(prompts)]
+SPELLINGS = (
+    "If $f({n}) = x$, find the area of \\left( x \\right).",
+    "If  $ f( {n} )=x$,\n find the area of \\left(x\\right)",
+    "IF $f({n})=x$ FIND THE AREA OF \\left(x\\right) .",
+)
+
+
+def test_held_out_problems_are_not_trained_on_in_any_spelling() -> None:
+    texts = [
+        SPELLINGS[n // 40].replace("{n}", str(n % 40)) for n in range(100)
+    ]  # 40 different ones, in two or three spellings
+    problems = [Problem(n, text, (n,), (str(n),)) for n, text in enumerate(texts)]
     train, held = hold_out(problems, 10, seed=42)
-    assert len({problem.prompt_ids for problem in held}) == len(held) == 10
-    assert not {problem.prompt_ids for problem in train} & {problem.prompt_ids for problem in held}
-    rows_of_held = sum(prompts.count(problem.prompt_ids) for problem in held)
-    assert len(train) == 100 - rows_of_held
+    numbers = {problem.prompt_ids[0] % 40 for problem in held}
+    assert len(numbers) == len(held) == 10
+    assert not numbers & {problem.prompt_ids[0] % 40 for problem in train}
+    assert len(train) == sum(n % 40 not in numbers for n in range(100))
     for part in (train, held):
         assert [problem.index for problem in part] == list(range(len(part)))
-        assert [problem.text for problem in part] == sorted((p.text for p in part), key=lambda text: int(text[8:]))
+        assert [problem.prompt_ids for problem in part] == sorted(problem.prompt_ids for problem in part)
     assert hold_out(problems, 10, seed=42) == (train, held) != hold_out(problems, 10, seed=43)
     assert hold_out(problems, 0, seed=42) == (tuple(problems), ())
 

@@ -13,7 +13,9 @@ from commands import ROOT, assert_all_gone, descendants, finish, tail, wait_unti
 
 from launch.evaluate import main
 from openrs_ray.config import RunConfig
-from openrs_ray.evaluation.subject import START, Subject, find_subjects
+from openrs_ray.errors import UserError
+from openrs_ray.evaluation.protocol import Protocol, protocol
+from openrs_ray.evaluation.subject import START, Subject, Together, find_subjects, side_by_side
 from openrs_ray.toy.teach import ToySettings, build_toy
 
 PROBLEMS, SAMPLES = 60, 16
@@ -31,13 +33,15 @@ def sums(tmp_path: Path) -> Path:
     return path
 
 
-def make_run(runs: Path, model: Path, name: str = "open-rs3", steps: tuple[int, ...] = (50, 100)) -> Path:
+def make_run(
+    runs: Path, model: Path, name: str = "open-rs3", steps: tuple[int, ...] = (50, 100), seed: int = 42, asks: str = "1"
+) -> Path:
     """A run's folder as training leaves it, with the same policy at every step."""
     config = RunConfig.model_validate(
         {
-            "run": {"name": name, "folder": str(runs), "steps": 100},
+            "run": {"name": name, "folder": str(runs), "steps": 100, "seed": seed},
             "model": {"path": str(model), "dtype": "float32"},
-            "data": {"path": "toy", "system_prompt": "1"},
+            "data": {"path": "toy", "system_prompt": asks},
             "rollout": {"problems_per_step": 4, "completions_per_problem": 4, "max_completion_tokens": 24},
             "placement": {"device": "cpu", "num_learner_gpus": 1},
         }
@@ -79,6 +83,54 @@ def test_a_model_is_known_by_both_ends_of_its_files(tmp_path: Path) -> None:
     assert len(found) == 3
     shutil.copytree(tmp_path / "5", tmp_path / "copy")
     assert Subject("a copy", "other", str(tmp_path / "copy"), None).identity() in found
+
+
+def together(runs: Path, given: list[str], folder: Path | None = None, how: Protocol | None = None) -> Together:
+    found = [find_subjects(name, None, None, runs) for name in given]
+    return side_by_side(found, how or protocol("robust", found[0].run), runs, folder)
+
+
+def test_runs_of_several_seeds_lie_where_each_of_them_lies(tmp_path: Path, toy_folder: Path) -> None:
+    folders = [make_run(tmp_path, toy_folder, f"seed-{seed}", seed=seed) for seed in (1, 2, 3)]
+    found = together(tmp_path, ["seed-1", "seed-2", "seed-3"])
+    alone = together(tmp_path, ["seed-2"])
+    assert found.seeds and not found.differences and not alone.seeds
+    places = [Path(found.folder / model.folder) for model in found.models]
+    assert places == [folder / "evaluation" / "robust" / "step-000100" for folder in folders]
+    assert alone.folder / alone.models[0].folder == places[1], "what was sampled alone is not sampled again"
+    assert found.start is not None and found.all == [*found.models, found.start]
+    assert found.folder / found.start.folder == folders[0] / "evaluation" / "robust" / "start-model"
+    assert found.report == tmp_path / "evaluations" / "seed-1+seed-2+seed-3" / "robust"
+    elsewhere = together(tmp_path, ["seed-1", "seed-2"], tmp_path / "out")
+    assert {model.folder for model in elsewhere.models} == {"seed-1-step-000100", "seed-2-step-000100"}
+
+
+def test_what_cannot_stand_side_by_side_is_refused(tmp_path: Path, toy_folder: Path) -> None:
+    make_run(tmp_path, toy_folder, "one")
+    make_run(tmp_path, toy_folder, "asks", asks="2")
+    other = make_run(tmp_path, shutil.copytree(toy_folder, tmp_path / "another-model"), "other")
+    with pytest.raises(UserError, match="given twice"):
+        together(tmp_path, ["one", "one"])
+    with pytest.raises(UserError, match="runs or models, not both"):
+        together(tmp_path, ["one", str(toy_folder)])
+    with pytest.raises(UserError, match=r"different models.*--start"):
+        together(tmp_path, ["one", str(other)])
+    with pytest.raises(UserError, match=r"differ in data\.system_prompt.*--prompt paper"):
+        together(tmp_path, ["one", "asks"])
+    paper = protocol("robust", None, prompt="paper")
+    assert together(tmp_path, ["one", "asks"], how=paper).differences == ("data.system_prompt",)
+
+
+def test_a_dry_run_says_what_it_would_take_and_show(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, toy_folder: Path, sums: Path
+) -> None:
+    arguments = [str(toy_folder), "--start", str(toy_folder), "--benchmarks", "sums", "--data", f"sums={sums}"]
+    arguments += ["--max-tokens", "24", "--folder", str(tmp_path / "out"), "--dry-run", "--prompt", "plain"]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "1,920 completions are still to be sampled." in said
+    assert "sums, 60 problems: about 4.6 points; with 64 samples 2.3, for 5,760 more completions" in said
+    assert not (tmp_path / "out").exists()
 
 
 MISTAKES = {

@@ -13,13 +13,24 @@ from shared_data import shared_file, shared_rows
 
 from openrs_ray.config import Data
 from openrs_ray.errors import UserError
-from openrs_ray.evaluation.benchmarks import PAPER_PROMPT, Benchmark, Prompt, Task, chosen, fingerprint, load_tasks
+from openrs_ray.evaluation.analysis import analyse
+from openrs_ray.evaluation.benchmarks import (
+    PAPER_PROMPT,
+    Benchmark,
+    Prompt,
+    Task,
+    chosen,
+    clusters,
+    fingerprint,
+    load_tasks,
+)
 from openrs_ray.evaluation.check import WARM_UP, Answered, Check, Rules
-from openrs_ray.evaluation.figures import Samples, figures
+from openrs_ray.evaluation.figures import Samples
 from openrs_ray.evaluation.majority import answer_classes
-from openrs_ray.evaluation.paired import compare, corrected
-from openrs_ray.evaluation.report import document, published, published_name, write
+from openrs_ray.evaluation.power import Rate
+from openrs_ray.evaluation.report import document, markdown, published, published_name, write
 from openrs_ray.evaluation.store import CompletionStore, Done, as_table
+from openrs_ray.evaluation.subject import START
 from openrs_ray.rewards.accuracy import check_answer
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.samples import Completion, Problem, Status, Verdict
@@ -321,34 +332,135 @@ def test_published_values() -> None:
     assert published_name("quickstart", begins=True) is None
 
 
+def measured(rng: np.random.Generator, chance: float, unjudged: float = 0.0, samples: int = 4) -> Samples:
+    correct = (rng.random((30, samples)) < chance).astype(float)
+    ones = np.ones((30, samples))
+    shown = np.where(rng.random(correct.shape) < unjudged, np.nan, correct)
+    return Samples(shown, correct.astype(int) - 1, 100 * ones, ones > 2, ones)
+
+
+SETTINGS = {
+    "protocol": "robust",
+    "prompt": "paper",
+    "temperature": 0.6,
+    "top_p": 0.95,
+    "max_tokens": 32768,
+    "rules": "boxed",
+    "max_unjudged_share": 0.1,
+}
+
+
+def rows_of(text: str, heading: str) -> dict[str, list[str]]:
+    """Of one table of a report, by their first cell."""
+    (part,) = (part for part in text.split("## ") if part.startswith(heading))
+    lines = [[c.strip() for c in line.strip("|").split("|")] for line in part.splitlines() if line.startswith("|")]
+    assert len({len(line) for line in lines}) == 1, "a table whose rows differ in length"
+    return {line[0]: line[1:] for line in lines}
+
+
 def test_tables_show_all_sides(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-
-    def measured(chance: float) -> tuple[np.ndarray, Any]:
-        correct = (rng.random((30, 4)) < chance).astype(float)
-        ones = np.ones((30, 4))
-        return correct, figures(Samples(correct, correct.astype(int) - 1, 100 * ones, ones > 2, ones), seed=0)
-
-    (ours, our_figures), (start, start_figures) = measured(0.9), measured(0.3)
-    settings = {"protocol": "robust", "prompt": "paper", "temperature": 0.6, "top_p": 0.95, "max_tokens": 32768}
+    ours, start = measured(rng, 0.9), measured(rng, 0.3)
     content = document(
-        settings | {"rules": "boxed"},
+        SETTINGS,
         {"aime24": "AIME24"},
-        {"open-<rs3>": {"aime24": our_figures}, "start model": {"aime24": start_figures}},
-        {"open-<rs3>": "Open-RS3", "start model": None},
-        {"open-<rs3>": corrected({"aime24": compare(ours, start, seed=0)})},
+        analyse({"open-<rs3>": {"aime24": ours}, START: {"aime24": start}}, START, 0.1),
+        {"open-<rs3>": "Open-RS3", START: None},
         {"sampling": 42, "resampling": 0},
+        Rate(hours=0.001, dollars=0.01),
     )
     write(tmp_path, content)
     text = (tmp_path / "report.md").read_text()
-    assert f"{100 * ours.mean():.1f} [" in text and f"{100 * start.mean():.1f} [" in text
+    assert f"{100 * ours.correct.mean():.1f} [" in text and f"{100 * start.correct.mean():.1f} [" in text
     assert "| 46.7 |" in text and "29.7 ± 4.6" in text and "seed 42" in text and "2504.07086" in text
     page = (tmp_path / "report.html").read_text()
     assert "open-&lt;rs3&gt;" in page and "open-<rs3>" not in page
     assert all(cell.strip() in page for cell in ("46.7", "29.7 ± 4.6"))
     assert json.loads((tmp_path / "report.json").read_text()) == content
-    widths = {line.count("|") for line in text.split("## ")[1].splitlines() if line.startswith("|")}
-    assert widths == {3}
+    assert {len(row) for row in rows_of(text, "Accuracy").values()} == {1}
+    _, _, completions, hours, dollars = rows_of(text, "What these samples can show")["open-<rs3>: AIME24"]
+    assert (completions, hours, dollars) == ("720", "0.72", "7.20"), "3 x 30 x 4 of each of two models"
+
+
+def test_an_average_stands_beside_several_benchmarks(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    models = {"mine": 0.6, START: 0.4}
+    found = analyse({m: {n: measured(rng, c) for n in ("a", "b", "c")} for m, c in models.items()}, START, 0.1)
+    content = document(SETTINGS, {n: n.upper() for n in "abc"}, found, {}, {"sampling": 1, "resampling": 0})
+    text = markdown(content)
+    row = rows_of(text, "Accuracy")["mine: avg@k [95 %]"]
+    means = [float(cell.partition(" ")[0]) for cell in row]
+    assert len(means) == 4 and means[3] == pytest.approx(np.mean(means[:3]), abs=0.1)
+    difference, _, p, corrected = rows_of(text, "Against")["mine: average"]
+    assert difference.startswith("+") and float(p) < 0.05 and corrected == "-"
+    power = rows_of(text, "What these samples can show")
+    smallest = [float(power[f"mine: {n}"][0]) for n in ("A", "B", "C", "average")]
+    assert smallest[3] == pytest.approx(np.sqrt(np.square(smallest[:3]).sum()) / 3, abs=0.1)
+
+
+def test_too_much_unjudged_is_refused_and_the_rest_is_bounded(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    a, b = measured(rng, 0.5, unjudged=0.05), measured(rng, 0.5, unjudged=0.3)
+    assert 0 < np.isnan(a.correct).mean() < 0.1 < np.isnan(b.correct).mean()
+    start = {name: measured(rng, 0.5) for name in ("a", "b")}
+    found = analyse({"mine": {"a": a, "b": b}, START: start}, START, 0.1)
+    content = document(SETTINGS, {"a": "A", "b": "B"}, found, {}, {"sampling": 1, "resampling": 0})
+    text = markdown(content)
+    accuracy = rows_of(text, "Accuracy")
+    shown, refused, average = accuracy["mine: avg@k [95 %]"]
+    assert (
+        "[" in shown and refused == f"refused: {100 * np.isnan(b.correct).mean():.0f} % not judged" and average == "-"
+    )
+    low, high = (float(bound) for bound in accuracy["- all unjudged wrong, right"][0].split(" to "))
+    assert low == pytest.approx(100 * np.nansum(a.correct) / 120, abs=0.06)
+    assert high - low == pytest.approx(100 * np.isnan(a.correct).mean(), abs=0.11)
+    against = rows_of(text, "Against")
+    assert set(against) == {"", "---", "mine: A"}, (
+        "nothing is compared with a refused figure, and no average is made of it"
+    )
+    assert against["mine: A"][1] != "-"
+    assert content["models"]["mine"]["b"]["average"] is None
+
+
+def test_runs_of_several_seeds_stand_together() -> None:
+    rng = np.random.default_rng(3)
+    runs = {f"seed {n}": {"a": measured(rng, c, samples=16)} for n, c in enumerate((0.5, 0.6, 0.7))}
+    start = {"a": measured(rng, 0.4, samples=16)}
+    found = analyse({**runs, START: start}, START, 0.1, seeds=True)
+    means = [by["a"].correct.mean() for by in runs.values()]
+    seeds = found.seeds["a"]
+    assert (seeds.mean.mean, seeds.deviation) == (pytest.approx(np.mean(means)), pytest.approx(np.std(means, ddof=1)))
+    assert (seeds.least, seeds.most) == (min(means), max(means))
+    assert set(found.against_start) == {"mean of 3 runs", *runs}
+    together = found.against_start["mean of 3 runs"]["a"].difference
+    assert together.mean == pytest.approx(np.mean(means) - start["a"].correct.mean())
+    text = markdown(document(SETTINGS, {"a": "A"}, found, {}, {"sampling": 1, "resampling": 0}))
+    mean, deviation, span, first = rows_of(text, "All runs together")["A"]
+    assert mean.startswith(f"{100 * np.mean(means):.1f} [") and deviation == f"{100 * np.std(means, ddof=1):.1f}"
+    assert span == f"{100 * min(means):.1f} to {100 * max(means):.1f}" and first.startswith(
+        f"{100 * start['a'].correct.mean():.1f} ["
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "exercises"), {"minerva": 211, "olympiadbench": 643, "aime24": 30, "amc23": 40, "math500": 500}.items()
+)
+def test_parts_of_one_exercise_are_a_cluster(name: str, exercises: int) -> None:
+    tasks = shared_tasks(name)
+    found = clusters(tasks)
+    assert (len(tasks) if found is None else len({*found})) == exercises
+    if found is not None:
+        pairs = [(a, b) for a in range(len(tasks)) for b in range(a) if found[a] == found[b]]
+        assert all(tasks[a].problem.text[:60] == tasks[b].problem.text[:60] for a, b in pairs)
+
+
+def test_a_file_can_name_its_clusters(tmp_path: Path) -> None:
+    rows = [{"problem": f"{n}+1", "answer": n + 1, **({"cluster": n // 2} if n < 4 else {})} for n in range(6)]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = clusters(
+        load_tasks(*chosen(["own"], {"own": str(tmp_path / "own.jsonl")}), Prompt("plain"), make_tokenizer())
+    )
+    assert found is not None and [found[n] == found[n - 1] for n in range(1, 6)] == [True, False, True, False, False]
 
 
 def test_a_known_name_means_all_of_its_problems(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_evaluate_command import make_run
 from tiny import make_config
 
 from actors import evaluator
@@ -160,6 +161,32 @@ def test_the_command_makes_the_tables(
             0.0,
         )
     assert report["against_start_model"][toy_folder.name]["own"]["p"] == 1.0
+    assert report["power"][toy_folder.name]["own"]["completions"] == 3 * 2 * 3 * 2
     assert (report["settings"]["samples"], report["seeds"]) == (3, {"sampling": 42, "resampling": 0})
     assert main([*arguments, "--seed", "7"]) == 2, "the folder holds samples of another seed"
     assert "50.0 [" in (folder / "report.md").read_text()
+
+
+def test_runs_of_several_seeds_are_summed_up(
+    tmp_path: Path, engines: type[FakeWorkers], toy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.placement.connection", nullcontext)
+    monkeypatch.setattr("actors.placement.check_build", lambda config: None)
+    monkeypatch.setenv("OPENRS_RUNS", str(tmp_path))
+    tasks_of(tmp_path, ["7", "8"])
+    for seed in (1, 2):
+        make_run(tmp_path, toy_folder, f"seed-{seed}", seed=seed)
+    options = ["--benchmarks", "own", "--data", f"own={tmp_path}/own.jsonl", "--samples", "3", "--max-tokens", "24"]
+    options += ["--placement.num_rollout_gpus", "1", "--rewards.processes", "1"]
+    assert main(["seed-2", *options]) == 0
+    assert main(["seed-1", "seed-2", *options]) == 0
+    assert not [r for r in engines.asked if r.position > 5], "two models of 2 x 3: that of seed-2 was there already"
+    folder = tmp_path / "evaluations" / "seed-1+seed-2" / "robust"
+    report = json.loads((folder / "report.json").read_text())
+    assert list(report["models"]) == ["seed-1, step 100", "seed-2, step 100", "start model"]
+    runs = report["runs"]["own"]
+    assert (runs["mean"]["mean"], runs["deviation"], runs["least"], runs["most"]) == (0.5, 0.0, 0.5, 0.5)
+    assert set(report["against_start_model"]) == {"mean of 2 runs", "seed-1, step 100", "seed-2, step 100"}
+    assert "## All runs together" in (folder / "report.md").read_text() and not report["differences"]
+    engines.lives = 0  # were anything asked again, it would fail
+    assert main(["seed-1", *options]) == 0

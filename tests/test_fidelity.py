@@ -14,7 +14,7 @@ from tiny import save_model
 
 from actors.learner import LearnerRank
 from actors.rollout import RolloutWorker
-from openrs_ray.config import RunConfig
+from openrs_ray.config import Rewards, RunConfig
 from openrs_ray.data.problems import load_problems
 from openrs_ray.errors import UserError
 from openrs_ray.grpo import TrainingSequence
@@ -25,6 +25,7 @@ from openrs_ray.rewards.accuracy import gold_is_parseable
 from openrs_ray.rewards.cosine import cosine_reward
 from openrs_ray.rewards.format import format_reward
 from openrs_ray.rewards.judge import Judge
+from openrs_ray.rewards.published import published_gold_is_parseable
 from openrs_ray.rewards.records import JudgeItem, RewardInput
 from openrs_ray.samples import Status
 from openrs_ray.toy.tokenizer import make_tokenizer
@@ -38,9 +39,13 @@ DIFFERENCES: dict[str, tuple[Any, Any]] = {
     "rewards.comparison": ("gold_first", "answer_first"),
     "rewards.unparseable_gold": ("skip", "reward"),
     "rewards.unfinished_reasoning": ("no_answer", "read"),
+    "rewards.extraction": ("boxed", "published"),
+    "rewards.unjudged": ("skip", "wrong"),
     "rewards.format.form": ("tags", "line"),
     "loss.normalization": ("tokens", "local_micro_batch"),
     "loss.tempered": (True, False),
+    "loss.old_policy": ("sampler", "current"),
+    "data.columns.answer": ("answer", "solution"),
 }
 
 
@@ -73,6 +78,9 @@ def test_one_field_switches_every_difference_and_nothing_else(number: int) -> No
         ("loss.normalization", "tokens"),
         ("rewards.cosine.clamp", "true"),
         ("loss.tempered", "true"),
+        ("loss.old_policy", "sampler"),
+        ("rewards.extraction", "boxed"),
+        ("rewards.unjudged", "skip"),
     ],
 )
 def test_what_as_published_fixes_cannot_be_given_otherwise(field: str, value: str) -> None:
@@ -82,6 +90,12 @@ def test_what_as_published_fixes_cannot_be_given_otherwise(field: str, value: st
     ) as said:
         published(3, f"--{field}", value)
     assert "\n" not in str(said.value)
+
+
+def test_the_column_of_the_gold_is_the_solution_where_none_is_named() -> None:
+    assert experiment(3).data.columns.answer == "answer"
+    assert published().data.columns.answer == "solution"
+    assert published(3, "--data.columns.answer", "mine").data.columns.answer == "mine"
 
 
 def test_a_published_config_is_read_back_as_it_was_written_and_cannot_turn_on_resume() -> None:
@@ -159,7 +173,7 @@ def test_format_in_both_forms(text: str, line: float, tags: float) -> None:
 @pytest.mark.parametrize(("gold", "answer"), [("(1,2)", "1<x<2"), ("1<x<2", "(1,2)"), (r"\frac{1}{2}", "0.5")])
 def test_math_verify_gets_its_arguments_in_either_order(gold: str, answer: str) -> None:
     parsed = {text: math_verify.parse(f"${text}$") for text in (gold, answer)}
-    item = JudgeItem(rf"a</think>\boxed{{{answer}}}", 9, "stop", (gold,))
+    item = JudgeItem(rf"a</think>\boxed{{{answer}}}", 9, "stop", (f"${gold}$",))
     for config, first, second in ((experiment(1), gold, answer), (published(1), answer, gold)):
         correct = math_verify.verify(parsed[first], parsed[second])
         assert (Judge.of(config.rewards)(item).status is Status.CORRECT) == correct
@@ -180,13 +194,18 @@ def test_a_gold_that_cannot_be_parsed_is_skipped_or_paid_for() -> None:
 def test_problems_without_a_readable_gold_are_kept_only_where_they_are_paid_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("openrs_ray.prepared.parseable_golds", lambda golds, rewards: [*map(gold_is_parseable, golds)])
+    def parseable(golds: list[tuple[str, ...]], rewards: Rewards) -> list[bool]:
+        return [*map(published_gold_is_parseable if rewards.extraction == "published" else gold_is_parseable, golds)]
+
+    monkeypatch.setattr("openrs_ray.prepared.parseable_golds", parseable)
     save_model(tmp_path, vocabulary=64)
     make_tokenizer().save_pretrained(tmp_path)
-    golds = ["2", "forty two", "4", None, r"\frac{1}{2}"]
+    golds = [r"So \boxed{2}.", "forty two", "$4$", None, r"\frac{1}{2}", "6"]
     data, held_out = tmp_path / "data.jsonl", tmp_path / "held_out.jsonl"
     for file in (data, held_out):
-        file.write_text("".join(json.dumps({"problem": "1+1", "answer": gold}) + "\n" for gold in golds))
+        file.write_text(
+            "".join(json.dumps({"problem": "1+1", "answer": gold, "solution": gold}) + "\n" for gold in golds)
+        )
     content = {
         "run": {"name": "r", "folder": str(tmp_path), "steps": 1},
         "model": {"path": str(tmp_path)},
@@ -194,13 +213,14 @@ def test_problems_without_a_readable_gold_are_kept_only_where_they_are_paid_for(
         "evaluation": {"path": str(held_out)},
         "rollout": {"problems_per_step": 3, "completions_per_problem": 2, "max_completion_tokens": 64},
     }
-    kept = {}
+    kept, held = {}, {}
     for fidelity in ("as_described", "as_published"):
         prepared = prepare(RunConfig.model_validate(content | {"fidelity": fidelity}))
         kept[fidelity] = [problem.gold for problem in prepared.problems]
-        assert [problem.gold[0] for problem in prepared.held_out] == ["2", "4", r"\frac{1}{2}"]
-    assert kept["as_described"] == [("2",), ("4",), (r"\frac{1}{2}",)]
-    assert kept["as_published"] == [("2",), ("forty two",), ("4",), (r"\frac{1}{2}",)]
+        held[fidelity] = [problem.gold for problem in prepared.held_out]
+    assert kept["as_described"] == held["as_described"] == [("2",), ("$4$",), (r"\frac{1}{2}",), ("6",)]
+    assert kept["as_published"] == [("" if gold is None else gold,) for gold in golds]
+    assert held["as_published"] == [(r"So \boxed{2}.",), ("$4$",), (r"\frac{1}{2}",)]
 
 
 def test_the_loss_is_at_the_sampling_temperature_or_at_one() -> None:
@@ -232,6 +252,11 @@ def test_a_published_micro_batch_is_one_group() -> None:
         [{rank + 3 * turn} for turn in range(4)] for rank in range(3)
     ]
     assert config.micro_batch_tokens == 6 * (512 + 3584)
+    # One completion is left out: its own group is smaller, and no other one changes.
+    lost = [place for place in range(72) if place != 3]
+    ranks = split([groups[place] for place in lost], 3, micro_batch_sequences=6, places=lost)
+    found = [[(set(batch.token_ids), len(batch.lengths)) for batch in batches] for batches in ranks]
+    assert found == [[({rank + 3 * turn}, 5 if rank + 3 * turn == 0 else 6) for turn in range(4)] for rank in range(3)]
 
 
 # The recipes

@@ -30,7 +30,10 @@ def test_packed_attention_and_fused_kernels(
     policy = load_policy(str(folder), "bfloat16", chunk_tokens=5)
     if fused:
         fuse_kernels(policy)
-        assert "forward" in vars(policy.model.base_model.layers[0].mlp), "Liger must have put its own in place"
+        layer = policy.model.base_model.layers[0]
+        assert all("forward" in vars(part) for part in (layer.mlp, layer.self_attn)), (
+            "Liger must have put its own in place"
+        )
     policy.to(GPU)
     if checkpointing:
         policy.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -24,6 +24,7 @@ from openrs_ray.memory import ModelShape, learner_phases
 CASES: dict[str, list[tuple[int, str]]] = {
     # (ranks, ZeRO stage[, start model][, dtype]); every combination where the arithmetic is at stake
     "gradients": [(ranks, str(stage)) for ranks in (1, 2) for stage in (1, 2, 3)],
+    "large_parameters": [(2, "2"), (2, "3")],
     "with_reference": [(1, "2"), (2, "3")],
     "published": [(1, "1"), (2, "2"), (2, "3")],
     "other_loss": [(1, "1,gspo"), (2, "3,gspo"), (1, "2,dr_grpo"), (2, "2,dr_grpo")],
@@ -39,6 +40,10 @@ CASES: dict[str, list[tuple[int, str]]] = {
     "other_ranks": [  # with the ranks that saved as the second number: what the case of "resume" saved there
         *((2, "1,1,bfloat16"), (2, "1,2,float32"), (2, "1,3,float32"), (2, "1,3,bfloat16")),
         *((1, "2,1,float32"), (1, "2,2,float32"), (1, "2,3,float32"), (1, "2,2,bfloat16"), (1, "2,3,bfloat16")),
+    ],
+    "warm_up": [
+        *((1, "1,float32,0"), (1, "2,bfloat16,0.1"), (1, "3,bfloat16,0")),
+        *((2, "1,bfloat16,0"), (2, "2,float32,0.1"), (2, "3,float32,0"), (2, "3,bfloat16,0.1")),
     ],
     "memory": [(1, "2,bfloat16"), (2, "1,bfloat16"), (2, "2,bfloat16"), (2, "2,float32"), (2, "3,bfloat16")],
     "use": [(1, "2,tied,float32"), (1, "1,untied,bfloat16"), (2, "3,tied,float32"), (2, "3,untied,bfloat16")],
@@ -158,6 +163,15 @@ def test_the_gradient_is_that_of_the_whole_step_however_it_is_split(results: Res
         assert metrics["packed_tokens"] == sum(map(len, sequences))
 
 
+@pytest.mark.parametrize(("ranks", "case"), CASES["large_parameters"])
+def test_parameters_larger_than_a_gradient_bucket_have_their_gradient(results: Results, ranks: int, case: str):
+    model = naive_model(results.start_model("untied"))
+    gradient = gradient_of(model, torch.cat(naive_token_losses(model, make_sequences(9))).mean())
+    got = results.of(ranks, f"large_parameters,{case}")
+    assert got["largest"] > 4 * 1000
+    assert relative_error(got["gradient"], {name: 64 * value for name, value in gradient.items()}) < 1e-6
+
+
 def test_metrics_are_the_same_for_every_split_and_rank(results: Results):
     means = ("clipped_share", "kl", "mismatch_kl", "entropy", "ratio", "loss", "grad_norm", "completion_tokens")
     first = results.of(1, "gradients,1")[9, 40]["metrics"]
@@ -265,6 +279,26 @@ def test_a_resumed_learner_ends_bit_for_bit_the_same(results: Results, ranks: in
             assert {**expected, "seconds": 0} == {**again, "seconds": 0}
         for expected, again in zip(got["drawn"], got["again"], strict=True):
             np.testing.assert_array_equal(expected, again)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Bit for bit, through dictionaries and lists."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["warm_up"])
+def test_the_warm_up_changes_nothing(results: Results, ranks: int, case: str):
+    """Weights, optimizer and random states are as before it, and the first steps as without it."""
+    for rank in range(ranks):
+        got = results.of(ranks, f"warm_up,{case}", rank)
+        assert same(got["before"], got["after"])
+        assert same(got["warm"]["weights"], got["cold"]["weights"])
+        for warm, cold in zip(got["warm"]["metrics"], got["cold"]["metrics"], strict=True):
+            assert {**warm, "seconds": 0} == {**cold, "seconds": 0}
 
 
 @pytest.mark.parametrize(("ranks", "case"), CASES["other_ranks"])

@@ -1,6 +1,7 @@
 """What the trainer's side of the learner hands to its ranks, with ranks that only remember it."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,3 +56,22 @@ def test_what_is_left_out_is_counted_and_dr_grpo_keeps_the_scale(kind: str, adva
         assert rank.numbers == (20, 5, 10, 4)  # tokens of the step, step, tokens and completions left out
     of_tokens = np.concatenate([batch.advantages for rank in learners._ranks for batch in rank.batches])
     assert sorted(of_tokens) == pytest.approx(sorted(np.repeat(advantages, [1, 2, 3, 4])))
+
+
+def test_a_completion_without_verdict_makes_its_own_published_micro_batch_smaller_and_moves_no_other() -> None:
+    sections: dict[str, Any] = {
+        "fidelity": "as_published",
+        "run": {"name": "r", "folder": "/runs", "steps": 1},
+        "model": {"path": "toy"},
+        "data": {"path": "toy"},
+        "rollout": {"problems_per_step": 4, "completions_per_problem": 3, "max_completion_tokens": 8},
+        "placement": {"num_learner_gpus": 2},
+    }
+    learners = object.__new__(LearnerGroup)
+    learners._config = RunConfig.model_validate(sections)
+    learners._ranks = [Rank(), Rank()]
+    groups = [group(position, [position, 0, 0]) for position in range(1, 5)]
+    verdicts = (Verdict(Status.TIMEOUT, {}, None), *groups[0].verdicts[1:])
+    asyncio.run(learners.train([replace(groups[0], verdicts=verdicts), *groups[1:]], step=5))
+    lengths = [[batch.completion_lengths for batch in rank.batches] for rank in learners._ranks]
+    assert lengths == [[(2, 3), (1, 2, 3)], [(1, 2, 3), (1, 2, 3)]]

@@ -12,10 +12,14 @@ from torch import Tensor
 from openrs_ray.config import Loss
 from openrs_ray.losses import METRICS, LossInput, LossOutput, policy_loss
 
-KINDS = ("grpo", "dr_grpo", "dapo", "gspo", "cispo")
+KINDS = ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "tis")
+CAPPED = ("cispo", "tis")
 CORRECTIONS = ("none", "truncated", "sequence_mask")
 PAIRS = [
-    (kind, correction) for kind in KINDS for correction in CORRECTIONS if (kind, correction) != ("cispo", "truncated")
+    (kind, correction)
+    for kind in KINDS
+    for correction in CORRECTIONS
+    if not (kind in CAPPED and correction == "truncated")
 ]
 
 
@@ -146,14 +150,15 @@ def expected(kind: str, correction: str, parts: Parts) -> Iterator[Tensor]:
             yield 0 * logp.sum()
         elif kind == "gspo":  # 1/G sum of min(s A, clip(s) A), the 1/G being the learner's
             yield -ppo(difference.mean(), advantage, low, high, cap)
-        elif kind == "cispo":
+        elif kind in CAPPED:
             yield -sum(min(d.exp().item(), 1.7) * advantage * p for d, p in zip(difference, logp, strict=True))
         else:
             yield -sum(ppo(d, advantage, low, high, cap) for d in difference)
 
 
 def settings(kind: str, correction: str) -> Loss:
-    own = {"gspo": {"clip_epsilon": 0.3, "clip_epsilon_high": 0.4}, "cispo": {"clip_epsilon_high": 0.7}}.get(kind, {})
+    own = {"gspo": {"clip_epsilon": 0.3, "clip_epsilon_high": 0.4}, "cispo": {"clip_epsilon_high": 0.7}}
+    own = (own | {"tis": own["cispo"]}).get(kind, {})
     return Loss(kind=kind, correction=correction, mask_ratio=1.5, **own)
 
 
@@ -168,7 +173,7 @@ def test_loss_and_gradient_are_those_of_the_paper(kind: str, correction: str):
     # Everything that could differ is really met.
     sums = dict(zip(METRICS, output.sums.tolist(), strict=True))
     assert 0.1 < sums["clipped"] / sums["tokens"] < 0.9
-    assert (sums["truncated"] > 20) == (correction == "truncated" or kind == "cispo")
+    assert (sums["truncated"] > 20) == (correction == "truncated" or kind in CAPPED)
     assert (5 < sums["masked_sequences"] < 35) == (correction == "sequence_mask")
     if correction != "none":
         plain = loss_of(parts, settings(kind, "none"))
@@ -236,6 +241,7 @@ BY_HAND: dict[str, tuple[dict, list[float], float, float, list[float]]] = {
     "gspo, clipped": ({"kind": "gspo"}, [2.0, 0.72], 2.0, -1.0004 * 2, [0.0, 0.0]),
     "gspo, pessimistic": ({"kind": "gspo"}, [2.0, 0.72], -2.0, 1.2 * 2, [1.2, 1.2]),
     "cispo": ({"kind": "cispo"}, [3.0, 0.5], 2.0, -(2 * 2 * -1 + 0.5 * 2 * -2), [-2.0 * 2, -0.5 * 2]),
+    "tis": ({"kind": "tis"}, [3.0, 0.5], 2.0, -(2 * 2 * -1 + 0.5 * 2 * -2), [-2.0 * 2, -0.5 * 2]),
     "not truncated": ({}, [3.0, 0.9], -1.0, 3 + 0.9, [3.0, 0.9]),
     "truncated": ({"correction": "truncated"}, [3.0, 0.9], -1.0, 2 + 0.9, [2.0, 0.9]),
     "truncated, but clipped": ({"correction": "truncated"}, [3.0, 0.9], 1.0, -(1.2 + 0.9), [0.0, -0.9]),
@@ -290,7 +296,7 @@ def test_each_loss_brings_its_own_settings_unless_they_are_given():
     assert Loss(kind="dapo", clip_epsilon_high=0.3).clip_range == (0.8, 1.3)
     assert Loss(kind="gspo").clip_range == (0.9997, 1.0004) and Loss(kind="gspo").normalization == "sequences"
     assert Loss(kind="dr_grpo").clip_range == (0.8, 1.2) and Loss(kind="dr_grpo").normalization == "constant"
-    assert Loss(kind="cispo").clip_range[1] == 2.0
+    assert Loss(kind="cispo").clip_range[1] == Loss(kind="tis").clip_range[1] == 2.0
     assert Loss.model_validate(Loss(kind="gspo").model_dump()) == Loss(kind="gspo")
 
 
@@ -301,6 +307,7 @@ def test_each_loss_brings_its_own_settings_unless_they_are_given():
         ({"kind": "dr_grpo", "normalization": "tokens"}, "dr_grpo goes with loss.normalization constant"),
         ({"normalization": "constant"}, "grpo goes with loss.normalization tokens"),
         ({"kind": "cispo", "correction": "truncated"}, "cispo truncates"),
+        ({"kind": "tis", "correction": "truncated"}, "tis truncates"),
         ({"correction": "truncated", "correction_cap": 1.1}, "must not be below the clip's upper bound"),
         ({"kind": ["grpo"]}, "Input should be"),
     ],
@@ -308,3 +315,22 @@ def test_each_loss_brings_its_own_settings_unless_they_are_given():
 def test_combinations_without_sense_are_refused(changes: dict, sentence: str):
     with pytest.raises(ValidationError, match=sentence):
         Loss(**changes)
+
+
+@pytest.mark.parametrize("kind", ["grpo", "dapo", "gspo"])
+def test_against_the_policy_itself_the_ratio_is_one_whoever_sampled(kind: str):
+    parts = make_parts()
+    output = loss_of(parts, Loss(kind=kind, old_policy="current"))
+    # By hand: -A for each token, and the gradient of -A log pi, whatever the sampler's log-probabilities are.
+    per_token = torch.cat([torch.full_like(old, -advantage) for _, old, advantage in parts])
+    if kind == "gspo":
+        per_token = per_token / torch.cat([torch.full_like(old, len(old)) for _, old, _ in parts])
+    torch.testing.assert_close(output.total, per_token.sum(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient(output.total, parts), per_token, rtol=1e-12, atol=1e-12)
+    # What is measured is still the distance from the sampler.
+    sums, against_sampler = output.sums, loss_of(parts, Loss(kind=kind)).sums
+    measured = dict(zip(METRICS, zip(sums.tolist(), against_sampler.tolist(), strict=True), strict=True))
+    assert measured["clipped"][0] == 0 < measured["clipped"][1]
+    assert all(
+        ours == theirs for ours, theirs in (measured[name] for name in ("mismatch_kl", "ratio", "ratio_squared"))
+    )

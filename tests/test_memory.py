@@ -14,12 +14,13 @@ from transformers import AttentionInterface, AutoModelForCausalLM, LlamaConfig, 
 from transformers.models.qwen2 import modeling_qwen2
 
 from openrs_ray import model
-from openrs_ray.config import RunConfig
+from openrs_ray.config import HeadDtype, RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.memory import (
     ModelShape,
     activations,
     check_fits,
+    engine_activations,
     engine_parts,
     learner_phases,
     memory_text,
@@ -106,16 +107,21 @@ def compiled_pick(logits: torch.Tensor, *_: Any) -> tuple[torch.Tensor, ...]:
     return logits.new_empty(len(logits), dtype=torch.float32), logits.new_empty(len(logits), dtype=torch.float32)
 
 
-def compiled_slope(logits: torch.Tensor, *_: Any) -> torch.Tensor:
-    return torch.empty_like(logits)
+def compiled_slope(logits: torch.Tensor, *others: Any) -> torch.Tensor:
+    return torch.empty_like(logits, dtype=others[-1])
 
 
-def measured_activations(tokens: int, chunk: int, checkpointing: bool) -> int:
+def summed_logits(hidden: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A GPU's matrix product gives float32 without a float32 weight."""
+    return hidden.new_empty(len(hidden), len(weight), dtype=dtype)
+
+
+def measured_activations(tokens: int, chunk: int, checkpointing: bool, head_dtype: HeadDtype) -> int:
     """Peak of one forward and backward pass, weights aside; gradients are dropped as they come, as ZeRO-2 does."""
     with torch.device("meta"):
         hollow = AutoModelForCausalLM.from_config(R1_DISTILL, dtype=torch.bfloat16, attn_implementation=ATTENTION)
     with FakeTensorMode(allow_non_fake_inputs=True), Live() as live:
-        policy = Policy(hollow.to_empty(device="cpu"), chunk).train()
+        policy = Policy(hollow.to_empty(device="cpu"), chunk, head_dtype).train()
         live.leave_out(policy.parameters())
         for parameter in policy.parameters():
             parameter.register_post_accumulate_grad_hook(lambda parameter: setattr(parameter, "grad", None))
@@ -129,16 +135,24 @@ def measured_activations(tokens: int, chunk: int, checkpointing: bool) -> int:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "checkpointing", "fused", "chunk"),
-    [(4096, False, False, 1024), (8192, False, True, 1024), (8192, True, False, 1024), (16384, True, True, 1024),
-     (16384, True, False, 128)],
+    ("tokens", "checkpointing", "fused", "chunk", "head_dtype"),
+    [(4096, False, False, 1024, "float32"), (8192, False, True, 1024, "model"), (8192, True, False, 1024, "model"),
+     (16384, True, True, 1024, "float32"), (16384, True, False, 128, "float32"), (8192, True, True, 4096, "float32"),
+     (8192, True, True, 4096, "model")],
 )  # fmt: skip
 def test_activations_are_within_a_tenth_of_the_real_models(
-    shape: ModelShape, monkeypatch: pytest.MonkeyPatch, tokens: int, checkpointing: bool, fused: bool, chunk: int
+    shape: ModelShape,
+    monkeypatch: pytest.MonkeyPatch,
+    tokens: int,
+    checkpointing: bool,
+    fused: bool,
+    chunk: int,
+    head_dtype: HeadDtype,
 ) -> None:
     monkeypatch.setitem(AttentionInterface._global_mapping, ATTENTION, attention_of_a_gpu)
     monkeypatch.setattr(model, "_pick", compiled_pick)
     monkeypatch.setattr(model, "_slope", compiled_slope)
+    monkeypatch.setattr(model, "_logits", summed_logits)
     if fused:
         norm: Callable = lambda self, x: FusedNorm.apply(x, self.weight)  # noqa: E731
         mlp: Callable = lambda self, x: self.down_proj(FusedSwiGLU.apply(self.gate_proj(x), self.up_proj(x)))  # noqa: E731
@@ -146,11 +160,51 @@ def test_activations_are_within_a_tenth_of_the_real_models(
         monkeypatch.setattr(modeling_qwen2.Qwen2MLP, "forward", mlp)
     config = paper(
         f"--learner.micro_batch_tokens={tokens}", f"--learner.fused_kernels={str(fused).lower()}",
-        f"--learner.logprob_chunk_tokens={chunk}",
+        f"--learner.logprob_chunk_tokens={chunk}", f"--learner.head_dtype={head_dtype}",
     )  # fmt: skip
     saved, work, head = activations(config, shape, checkpointing)
-    measured = measured_activations(tokens, chunk, checkpointing)
+    measured = measured_activations(tokens, chunk, checkpointing, head_dtype)
     assert saved + max(work, head) == pytest.approx(measured, rel=0.1)
+
+
+# What an engine works in: the same, without a backward pass, with vLLM's fused projections
+
+
+def measured_pass(tokens: int) -> int:
+    """Peak of one pass through the layers, weights aside; the head sees one token of every sequence only."""
+    with torch.device("meta"):
+        hollow = AutoModelForCausalLM.from_config(R1_DISTILL, dtype=torch.bfloat16, attn_implementation=ATTENTION)
+    with FakeTensorMode(allow_non_fake_inputs=True), Live() as live, torch.no_grad():
+        layers = hollow.to_empty(device="cpu").model
+        live.leave_out(layers.parameters())
+        ids, ends = torch.zeros(1, tokens, dtype=torch.long), torch.zeros(2, dtype=torch.int32)
+        live.bytes = 0
+        live.restart()
+        layers(ids, use_cache=False, packed_cumulative=ends, packed_lengths=(tokens,))
+        return live.peak
+
+
+@pytest.mark.parametrize("tokens", [2048, 8192])
+def test_an_engines_activations_are_within_a_tenth(
+    shape: ModelShape, monkeypatch: pytest.MonkeyPatch, tokens: int
+) -> None:
+    def feed_forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        gate_and_up = x.new_empty(*x.shape[:-1], 2 * self.gate_proj.out_features)
+        return self.down_proj(torch.empty_like(gate_and_up[..., ::2]))
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, ATTENTION, attention_of_a_gpu)
+    monkeypatch.setattr(modeling_qwen2.Qwen2RMSNorm, "forward", lambda self, x: torch.empty_like(x))
+    monkeypatch.setattr(modeling_qwen2.Qwen2MLP, "forward", feed_forward)
+    config = paper(f"--rollout.max_batched_tokens={tokens}")
+    assert engine_activations(config, shape) == pytest.approx(measured_pass(tokens), rel=0.1)
+
+
+def test_larger_passes_leave_less_room_for_the_cache(shape: ModelShape) -> None:
+    (small, more), (large, fewer) = (
+        engine_parts(paper(f"--rollout.max_batched_tokens={tokens}"), shape, 44 * GIB) for tokens in (2048, 16384)
+    )
+    assert large["work space"] - small["work space"] == small["cache"] - large["cache"] > 0
+    assert more is not None and fewer is not None and more > fewer
 
 
 # The plan
@@ -259,7 +313,7 @@ def test_a_plan_that_cannot_fit_is_refused_with_what_would_help(
 
 def test_numbers_without_a_verdict_where_the_size_is_unknown(shape: ModelShape) -> None:
     unknown, known = memory_text(paper(), shape, None), memory_text(paper(), shape, 44 * GIB)
-    assert "fits" in known[1] and "311 completions" in known[3]
+    assert "fits" in known[1] and "306 completions" in known[3]
     assert not any("fit" in line for line in unknown)
     assert "weights 3.3 + reference 3.3 + optimizer 6.6 + gradients 2.2" in known[2] and known[2] == unknown[2]
     check_fits(paper(), shape, None)

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from tiny import make_sequences, naive_logprobs, naive_model, save_model
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, Cohere2Config, GraniteConfig
 
+from openrs_ray.config import HeadDtype
 from openrs_ray.errors import UserError
 from openrs_ray.grpo import TrainingSequence
-from openrs_ray.model import Policy, load_policy, micro_batch_arguments
+from openrs_ray.model import ChunkedLogprobs, Policy, load_policy, micro_batch_arguments
 from openrs_ray.packing import EMPTY, pack
 
 CPU = torch.device("cpu")
@@ -66,6 +68,36 @@ def test_bfloat16_stays_near_the_float64_reference(tmp_path: Path):
     got = logprobs(load_policy(str(folder), "bfloat16", 5), sequences)
     assert got.dtype == torch.float32
     assert (got.double() - expected).abs().mean() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("head_dtype", "logprob_error", "gradient_error"), [("float32", 2e-5, 3e-3), ("model", 0.2, 0.1)]
+)
+def test_the_logits_of_a_bfloat16_model(head_dtype: HeadDtype, logprob_error: float, gradient_error: float):
+    """Against float64 on the same numbers. Like a trained model's, the logits reach 30, where bfloat16 has steps of 1/8."""
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(rows, 64, generator=generator).bfloat16() for rows in (96, 4096))
+    outside = torch.randn(96, generator=generator)
+    precise = [tensor.double().requires_grad_() for tensor in (hidden, weight)]
+    table = (precise[0] @ precise[1].T / 2.0).log_softmax(-1)
+    targets = torch.multinomial(table.detach().exp(), 1, generator=generator)[:, 0]
+    expected = table[range(96), targets]
+    (expected * outside).sum().backward()
+
+    leaf = hidden.clone().requires_grad_()
+    head = ChunkedLogprobs(nn.Parameter(weight), 10, head_dtype)
+    got = head(leaf, targets, 2.0)
+    (got * outside).sum().backward()
+    errors = [
+        (got - expected).abs().max(),
+        *map(relative_error, (leaf.grad, head.weight.grad), (p.grad for p in precise)),
+    ]
+    bounds = [logprob_error, gradient_error, gradient_error]
+    assert all(bound / 20 < error < bound for error, bound in zip(errors, bounds, strict=True)), errors
+
+
+def relative_error(got: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    return (got.double() - expected).norm() / expected.norm()
 
 
 def test_an_empty_micro_batch_has_zero_gradient_everywhere(tmp_path: Path):

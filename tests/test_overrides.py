@@ -1,13 +1,17 @@
 """Recipes and command lines: what is accepted, and one clear sentence for what is not."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from openrs_ray.config import RunConfig
+from openrs_ray.config import Rewards, RunConfig, Section
 from openrs_ray.errors import UserError
-from openrs_ray.overrides import IDENTITY, check_resumable, dry_run_text, flat, help_text, load_config
+from openrs_ray.overrides import check_resumable, dry_run_text, flat, help_text, load_config
+from openrs_ray.resumable import FREE
 
 RECIPE = """
 run: {name: small, folder: /runs, steps: 10}
@@ -164,6 +168,14 @@ def test_dry_run_says_sizes_places_and_changes(recipe: Path) -> None:
     for part in ("/runs/small", "12 problems x 6 completions = 72 completions", "7,200", "120 problems", "3 rank(s)"):
         assert part in text
     assert "learner.weight_decay: 0.1" in text
+    held_out = [
+        "--evaluation.path=null",
+        "--evaluation.problems=null",
+        "--evaluation.hold_out=8",
+        "--evaluation.samples=4",
+    ]
+    said = dry_run_text(load_config(recipe, held_out))
+    assert "8 held-out problems of" in said and "x 4 samples, before and after" in said
     assert "learner.schedule" not in text and "learner.learning_rate" not in text  # 1e-6 is the default
 
 
@@ -184,6 +196,18 @@ def test_what_a_run_is_cannot_change_on_resume(recipe: Path, dotted: str, value:
     assert dotted in str(error.value) and all(part in str(error.value) for part in shown)
 
 
+def test_a_run_with_another_draw_of_held_out_problems_is_not_resumed(recipe: Path) -> None:
+    held_out = ["--evaluation.path=null", "--evaluation.problems=null", "--evaluation.hold_out=8"]
+    config = load_config(recipe, held_out)
+    saved = config.model_dump(mode="json")
+    check_resumable(saved, config)
+    with pytest.raises(UserError, match=r"evaluation.hold_out_seed was 0 .* cannot become 7"):
+        check_resumable(saved, load_config(recipe, [*held_out, "--evaluation.hold_out_seed=7"]))
+    del saved["evaluation"]["hold_out_seed"]  # written by a version that drew by run.seed
+    with pytest.raises(UserError, match=r"drawn by run\.seed"):
+        check_resumable(saved, config)
+
+
 def test_the_rest_may_change_on_resume(recipe: Path) -> None:
     saved = load_config(recipe, []).model_dump(mode="json")
     del saved["evaluation"]["samples"]  # written by a version that did not have the field
@@ -200,8 +224,87 @@ def test_the_learner_keeps_its_ranks_where_the_loss_depends_on_them(recipe: Path
         check_resumable(saved, load_config(recipe, [*published, "--placement.num_learner_gpus=2"]))
 
 
-def test_identity_names_real_fields(recipe: Path) -> None:
-    fields = flat(load_config(recipe, []))
-    for name in IDENTITY:
-        assert any(dotted == name or dotted.startswith(f"{name}.") for dotted in fields), name
+def dotted_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """Every field, and whether it or a section that it is in is marked."""
+    for name, field in model.model_fields.items():
+        kind, free = field.annotation, FREE in field.metadata
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from ((dotted, free or inner) for dotted, inner in dotted_fields(kind, f"{prefix}{name}."))
+        else:
+            yield prefix + name, free
+
+
+def with_another_value(config: BaseModel, dotted: str) -> Any:
+    """A copy in which the field has another value, whatever the checks would say of it."""
+    name, _, rest = dotted.partition(".")
+    value: Any = getattr(config, name)
+    if rest:
+        changed = with_another_value(value, rest)
+    elif isinstance(value, bool):
+        changed = not value
+    elif isinstance(value, int | float):
+        changed = value + 1
+    else:
+        changed = f"other than {value}"
+    return config.model_copy(update={name: changed})
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_a_field_is_fixed_on_resume_unless_it_is_marked(recipe: Path) -> None:
+    now = load_config(recipe, [])
+    saved, fields = now.model_dump(mode="json"), dict(dotted_fields(RunConfig))
+    assert fields.keys() == flat(now).keys()
+    for dotted, free in fields.items():
+        changed = with_another_value(now, dotted)
+        if free:
+            check_resumable(saved, changed)
+        else:
+            with pytest.raises(UserError, match=rf"{re.escape(dotted)} was .* on resume"):
+                check_resumable(saved, changed)
+    marked = {
+        dotted for dotted, free in fields.items() if free and dotted.split(".")[0] in ("data", "rewards", "evaluation")
+    }
+    assert marked == {
+        *("data.max_unparseable_share", "evaluation.every_steps"),
+        *("rewards.processes", "rewards.deadline_s", "rewards.memory_gib", "rewards.max_unjudged_share"),
+    }, "what the policy reads and is paid for, and what it is measured by, may not change"
+
+
+class Brevity(Section):
+    longest: int = 100
+
+
+class NewRewards(Rewards):
+    brevity: Brevity = Brevity()
+    bonus: float = 0.0
+
+
+class NewConfig(RunConfig):
+    rewards: NewRewards = NewRewards()
+
+
+@pytest.mark.parametrize("change", [{"brevity": {"longest": 50}}, {"bonus": 1.0}])
+def test_a_new_reward_s_parameter_is_fixed_without_anybody_saying_so(recipe: Path, change: dict[str, Any]) -> None:
+    saved = load_config(recipe, []).model_dump(mode="json")
+    sections = {"bonus": 0.0, "brevity": {"longest": 100}}
+    for before in (saved, saved | {"rewards": saved["rewards"] | sections}):  # of a version without it, and with it
+        check_resumable(before, NewConfig.model_validate(before))
+        now = NewConfig.model_validate(saved | {"rewards": saved["rewards"] | change})
+        with pytest.raises(UserError, match=r"rewards\.(brevity\.longest|bonus) was .* cannot become"):
+            check_resumable(before, now)
+
+
+@pytest.mark.parametrize("content", [{}, {"run": {}}, {"run": None, "rollout": []}])
+def test_a_saved_config_without_its_shape_is_refused(recipe: Path, content: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"config\.json of run small .* is damaged or of another version"):
+        check_resumable(content, load_config(recipe, []))
+
+
+def test_help_marks_what_a_resume_may_not_change(recipe: Path) -> None:
+    entries = re.split(r"\n  --", help_text())[1:]
+    marked = {entry.split()[0] for entry in entries if entry.split("\n\n")[0].rstrip().endswith("[fixed]")}
+    assert marked == {dotted for dotted, free in dotted_fields(RunConfig) if not free}
+
+
+def test_a_config_is_read_back_as_it_was_written(recipe: Path) -> None:
     assert isinstance(RunConfig.model_validate(load_config(recipe, []).model_dump(mode="json")), RunConfig)

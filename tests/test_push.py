@@ -146,8 +146,18 @@ def test_engines_hold_the_learners_weights_after_every_push(ray_session: None, t
             ]
             update = system.run(system.learners.train(groups, version + 1))
             assert update.metrics["grad_norm"] > 0
+        assert not unloaded(system), "every layer has its weights, and the log does not say otherwise at every push"
     finally:
         system.close()
+
+
+def unloaded(system: System) -> list[str]:
+    """What the engines' logs say of layers without weights."""
+    workers = [process for worker in system.workers.crew.serving for process in worker.processes.found()]  # type: ignore[union-attr]
+    logs = {Path(f"/proc/{process.pid}/fd/{end}").resolve() for process in workers for end in (1, 2)}
+    lines = [line for log in logs if log.is_file() for line in log.read_text(errors="replace").splitlines()]
+    assert lines, "vLLM says something while it starts"
+    return [line for line in lines if "Failed to load weights" in line]
 
 
 class LongWinded(RolloutWorker):

@@ -4,11 +4,15 @@ import json
 import os
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
-from commands import ROOT, assert_all_gone, tail
+from commands import ROOT, assert_all_gone, finish, start, tail
+from commands import result as result_of
+
+from openrs_ray.toy.teach import ToySettings, build_toy
 
 MEMORY_LIMIT = 6e9
 """Bytes that all processes together may use."""
@@ -54,7 +58,7 @@ def test_quickstart_in_a_fresh_clone_learns(tmp_path: Path) -> None:
     (run,) = (tmp_path / "runs").iterdir()
     result = json.loads((run / "result.json").read_text())
     assert result["after"]["low"] > result["before"]["high"]
-    assert result["after"]["mean"] >= 0.9
+    assert result["after"]["mean"] >= 0.95
     assert 0.3 <= result["before"]["mean"] <= 0.6
     assert peak < MEMORY_LIMIT
     assert seconds < TIME_LIMIT
@@ -64,3 +68,19 @@ def test_quickstart_in_a_fresh_clone_learns(tmp_path: Path) -> None:
     text = tail(log)
     assert "accuracy before" in text and "accuracy after" in text and str(run)[-20:] in text.replace("\n", "")
     assert_all_gone(family)
+
+
+@pytest.mark.nightly
+@pytest.mark.cpu_engine
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("toy", "seed"), [(1, 43), (4, 42)])
+def test_any_toy_learns_with_any_seed(tmp_path: Path, toy: int, seed: int) -> None:
+    """Another seed of the toy moves its weights far more than the rounding of another machine does."""
+    build_toy(tmp_path / "toy", replace(ToySettings(), seed=toy))
+    fields = {"model.path": tmp_path / "toy", "run.folder": tmp_path, "run.seed": seed}
+    arguments = [word for name, value in fields.items() for word in (f"--{name}", str(value))]
+    log = tmp_path / "log"
+    assert finish(start(["launch/recipes/quickstart.yaml", *arguments], log), log, seconds=1000) == 0, tail(log)
+    result = result_of(tmp_path / "quickstart")
+    assert 0.35 <= result["before"]["mean"] <= 0.6
+    assert result["after"]["mean"] >= 0.95

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -190,14 +191,114 @@ def test_leftovers_and_torn_lines_do_not_count(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half(table: object, where: Path, **options: object) -> None:
-        Path(where).write_bytes(b"PAR1")
+    def half(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(memoryview(content)[:100])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pq, "write_table", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(OSError):
         write(tmp_path, 1, 1)
     assert list((tmp_path / "completions").iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run's folder, and its file of a step of as many completions as the paper's."""
+    folder = tmp_path_factory.mktemp("run")
+    start_attempt(folder, 0)
+    CompletionRecord(folder).write(1, 1, *sampled(12, 6, 200))
+    return folder, next((folder / "completions").iterdir())
+
+
+def sampled(problems: int, samples: int, tokens: int) -> tuple[list[Group], list[list[str]], np.ndarray]:
+    """A step of made-up completions of up to so many tokens, as `CompletionRecord.write` takes it."""
+    rng = np.random.default_rng(0)
+    groups = []
+    for position in range(problems):
+        lengths = [int(length) for length in rng.integers(tokens // 4, tokens, samples)]
+        completions = tuple(
+            Completion(
+                position,
+                sample,
+                rng.integers(0, 151_000, length).astype(np.int32),
+                -rng.exponential(0.4, length).astype(np.float32),
+                "stop",
+                (VersionSpan(0, 0, length),),
+                0,
+            )
+            for sample, length in enumerate(lengths)
+        )
+        verdicts = tuple(
+            Verdict(Status.CORRECT, {"accuracy": 1.0}, float(reward), "42") for reward in rng.normal(size=samples)
+        )
+        groups.append(Group(position, Problem(position, f"{position} + 1", (1, 2), ("42",)), completions, verdicts))
+    texts = [[f"text {position} {sample} " * 20 for sample in range(samples)] for position in range(problems)]
+    return groups, texts, rng.normal(size=(problems, samples))
+
+
+def test_no_flipped_bit_of_a_record_goes_unnoticed(written: tuple[Path, Path], tmp_path: Path) -> None:
+    """With and without the file's own checksum, which the pages' do not make superfluous: headers and footer have none."""
+    folder, path = written
+    original, problems = path.read_bytes(), [group.problem for group in sampled(12, 6, 200)[0]]
+    whole = read_groups(folder, 1, problems)
+    start_attempt(tmp_path, 0)
+    (tmp_path / "completions").mkdir()
+    copy = tmp_path / "completions" / path.name
+    bits = np.random.default_rng(1).choice(len(original) * 8, size=250, replace=False)
+    for bit in map(int, bits):
+        content = bytearray(original)
+        content[bit // 8] ^= 1 << bit % 8
+        copy.write_bytes(content)
+        with pytest.raises(RunError, match="does not have the content that was written") as error:
+            read_groups(tmp_path, 1, problems)
+        assert "\n" not in str(error.value) and path.name in str(error.value)
+    copy.write_bytes(original)
+    for ours, theirs in zip(read_groups(tmp_path, 1, problems), whole, strict=True):
+        for one, other in zip(ours.completions, theirs.completions, strict=True):
+            assert (one.token_ids == other.token_ids).all() and (one.logprobs == other.logprobs).all()
+
+
+def test_other_readers_see_most_flipped_bits_by_the_pages_checksums(written: tuple[Path, Path]) -> None:
+    _, path = written
+    original, found = path.read_bytes(), pq.read_table(path, page_checksum_verification=True)
+    silent = 0
+    for bit in np.random.default_rng(2).choice(len(original) * 8, size=100, replace=False):
+        content = bytearray(original)
+        content[bit // 8] ^= 1 << int(bit) % 8
+        try:
+            read = pq.read_table(pa.BufferReader(bytes(content)), page_checksum_verification=True)
+            silent += not read.equals(found)
+        except (OSError, ValueError):
+            pass
+    assert silent <= 3
+
+
+@pytest.mark.parametrize("harm", ["cut", "emptied", "no Parquet"])
+def test_every_error_of_a_file_without_a_checksum_is_one_sentence(
+    written: tuple[Path, Path], tmp_path: Path, harm: str
+) -> None:
+    content = written[1].read_bytes()
+    start_attempt(tmp_path, 0)
+    (tmp_path / "completions").mkdir()
+    path = tmp_path / "completions" / "train-step-000001-attempt-001.parquet"  # as older versions named it
+    path.write_bytes({"cut": content[:-20], "emptied": b"", "no Parquet": b"PAR1 this is not PAR1"}[harm])
+    with pytest.raises(RunError, match=r"train-step-000001-attempt-001\.parquet cannot be read \(") as error:
+        current_rows(tmp_path)
+    assert "\n" not in str(error.value)
+    with pytest.raises(RunError, match="has no checksum, so step 1 is not trained again: go on with --resume"):
+        read_groups(tmp_path, 1, [])
+
+
+def test_a_step_that_is_there_twice_or_of_other_problems_is_not_trained_again(tmp_path: Path) -> None:
+    start_attempt(tmp_path, 0)
+    path = write(tmp_path, 1, 1)
+    problems = [group(index).problem for index in range(7)]
+    with pytest.raises(RunError, match=r"step 1 .* another problem 0"):
+        read_groups(tmp_path, 1, [problems[6], *problems[1:]])
+    write(tmp_path, 1, 1, positions=[0, 1, 3])
+    with pytest.raises(RunError, match=rf"the record holds step 1 twice, in .*{path.name}"):
+        read_groups(tmp_path, 1, problems)
 
 
 def test_an_empty_run_has_no_rows(tmp_path: Path) -> None:

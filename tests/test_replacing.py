@@ -9,9 +9,13 @@ from test_ahead import PROBLEM, P, run
 
 from actors.ahead import GroupsAhead
 from actors.batch import Batch
+from openrs_ray.audit import Expected, audit
+from openrs_ray.config import RunConfig
 from openrs_ray.progress import Progress
 from openrs_ray.record import check_accounting, current_rows, read_groups
+from openrs_ray.run_problems import text_digests
 from openrs_ray.samples import Group, Problem, Status, Verdict
+from openrs_ray.witness import Witness
 
 SAMPLES, STEPS, TIMES = 4, 12, 2
 MOST = TIMES * P
@@ -37,7 +41,11 @@ def check_batches(batches: list[Batch], figures: list[dict[str, float]], stalene
     assert sorted(used) == list(range(len(used)))
 
 
-def check_record(folder: Path, batches: list[Batch]) -> None:
+def check_record(folder: Path, batches: list[Batch], config: RunConfig) -> None:
+    digests = text_digests(problem.text for problem in PROBLEMS)
+    rows = audit(folder, Expected.of(folder, config, digests), Witness.of(folder))
+    assert rows.faults == {} and rows.rows == sum(len(batch.drawn) for batch in batches) * SAMPLES
+    assert Witness.of(folder).due == STEPS
     report = check_accounting(folder, P, SAMPLES)
     assert report.exact and (report.steps, report.completions) == (STEPS, STEPS * P * SAMPLES)
     assert report.replaced == sum(len(batch.replaced) for batch in batches) > 0
@@ -62,8 +70,8 @@ def test_a_synchronous_run_repeats_itself_after_a_kill(tmp_path: Path, uniform_s
 
     whole = run(scenario())
     check_batches(whole.batches, whole.figures, 0)
-    check_record(tmp_path / "whole", whole.batches)
-    check_record(tmp_path / "killed", whole.batches)
+    check_record(tmp_path / "whole", whole.batches, whole._config)
+    check_record(tmp_path / "killed", whole.batches, whole._config)
     for phase in ("train", "replaced"):
         columns = ["step", "position", "sample", "token_ids", "reward", "advantage"]
         expected, found = (current_rows(tmp_path / name, phase, columns) for name in ("whole", "killed"))  # type: ignore[arg-type]
@@ -103,7 +111,7 @@ def test_an_asynchronous_run_keeps_its_bounds_over_a_kill(tmp_path: Path, stalen
     first, last = run(scenario())
     assert most_under_way == (staleness + 1) * P
     check_batches(first.batches + last.batches, first.figures + last.figures, staleness)
-    check_record(tmp_path, first.batches + last.batches)
+    check_record(tmp_path, first.batches + last.batches, last._config)
     used = [group.position for batch in last.batches for group in batch.drawn]
     assert sorted(last.sampled) == sorted(used), "nothing is sampled that the last steps do not need"
 

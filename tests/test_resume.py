@@ -23,7 +23,8 @@ from commands import (
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from openrs_ray.attempts import read_attempts
+from launch.account import main as account
+from openrs_ray.attempts import read_attempts, read_bounds
 from openrs_ray.checkpoints import CheckpointStore
 from openrs_ray.metrics import read_metrics
 from openrs_ray.record import check_accounting, current_rows
@@ -53,6 +54,7 @@ def assert_same_as(unbroken: Path, run: Path) -> None:
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     accounting = check_accounting(run, problems_per_step=4, completions_per_problem=4)
     assert accounting.exact and accounting.steps == STEPS and accounting.completions == STEPS * 16
+    assert account([str(run)]) == 0, "and every row can be true"
 
 
 @pytest.mark.slow
@@ -216,6 +218,8 @@ def test_an_asynchronous_run_counts_everything_once(tmp_path: Path, toy_folder: 
     accounting = check_accounting(run, problems_per_step=4, completions_per_problem=4)
     assert accounting.exact and accounting.steps == steps and accounting.completions == steps * 16
     assert accounting.replaced > 0
+    assert [read_bounds(run)[attempt].staleness for attempt in (1, 2, 3)] == [2, 2, 0]
+    assert account([str(run)]) == 0, "each row by what its own attempt allowed"
     rows = current_rows(run, columns=["step", "versions"]).to_pylist()
     ages = [row["step"] - 1 - span["version"] for row in rows for span in row["versions"]]
     assert max(ages) == 2 and min(ages) == 0

@@ -19,7 +19,7 @@ from openrs_ray.rewards.format import format_reward
 from openrs_ray.rewards.records import RewardInput
 from openrs_ray.samples import Status
 from openrs_ray.toy.arithmetic import Sum, distinct, draw, solution
-from openrs_ray.toy.teach import ToySettings, build_toy, teach
+from openrs_ray.toy.teach import ToySettings, batch, build_toy, teach, wrong_share
 from openrs_ray.toy.tokenizer import make_tokenizer
 
 TINY = ToySettings(hidden=64, feed_forward=64, layers=1, heads=2, key_value_heads=1, steps=3, batch=4, threads=1)
@@ -90,6 +90,18 @@ def test_teaching_is_decided_by_the_seed_alone_and_leaves_torch_as_it_was() -> N
     other = teach(replace(TINY, seed=1), tokenizer).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_the_right_procedure_is_taught_first_and_then_mostly_the_wrong_one() -> None:
+    tokenizer, settings = make_tokenizer(), replace(TINY, steps=20)
+    wrong = []
+    for share in (wrong_share(step, settings) for step in range(20)):
+        ids, _ = batch(50, share, tokenizer, random.Random(1))
+        texts = [text.replace("<|pad|>", "") for text in tokenizer.batch_decode(ids)]
+        found = [re.fullmatch(r"<\|user\|>(.+)<\|assistant\|>.*boxed\{(\d+)\}<\|end\|>", text) for text in texts]
+        wrong.append(sum(eval(match[1]) != int(match[2]) for match in found) / 50)
+    assert wrong[:14] == [0.0] * 14
+    assert all(0.25 < share < 0.65 for share in wrong[14:])  # 0.65 forget the carries, seven in ten of these have some
 
 
 def test_teaching_lowers_the_loss() -> None:

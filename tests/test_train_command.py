@@ -169,6 +169,23 @@ def test_dry_run_says_what_would_happen_and_starts_nothing(
     assert not (tmp_path / "runs").exists()
 
 
+def test_dry_run_says_what_the_evaluation_can_show(capsys: pytest.CaptureFixture[str], recipe: Path) -> None:
+    assert main([str(recipe), "--evaluation.hold_out", "8", "--evaluation.samples", "4", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "the run's 2 evaluations, 8 problems: about 28.4 points; with 16 samples 14.2, for 192 more completions" in out
+    )
+    assert "data: 8 problems held out, and 0 rows left out" in out
+    assert main([str(recipe), "--dry-run"]) == 0
+    assert "points" not in capsys.readouterr().out, "without held-out problems there is nothing to compare"
+
+
+def test_training_problems_are_no_held_out_ones(
+    capsys: pytest.CaptureFixture[str], recipe: Path, tmp_path: Path
+) -> None:
+    assert "evaluation.hold_out" in said(capsys, recipe, "--evaluation.path", str(tmp_path / "problems.jsonl"))
+
+
 def test_a_run_that_cannot_fit_into_its_gpus_is_refused(
     capsys: pytest.CaptureFixture[str], recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

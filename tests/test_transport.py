@@ -3,13 +3,14 @@
 import socket
 import threading
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from actors.sender import WeightSender
+from actors.sender import Sent, WeightSender
 from actors.transport import GlooGroup, NcclGroup, join_group
 from openrs_ray.buckets import Bucket, ParameterSpec
 from openrs_ray.errors import RunError
@@ -127,3 +128,109 @@ def test_an_nccl_communicator_that_never_comes_about_is_given_up(monkeypatch: py
     monkeypatch.setattr(utils.StatelessProcessGroup, "create", lambda *arguments, **options: None)
     with pytest.raises(RunError, match=r"rank 1 of 2 could not join|did not bring the members .* together within 1 s"):
         join_group("nccl", "127.0.0.1", 1, 1, 2, "127.0.0.1", CPU, 1.0)
+
+
+class StandIn:
+    """A communicator without NCCL: `act` is what its n-th broadcast does with the buffer, counting from 1."""
+
+    available, disabled = True, False
+
+    def __init__(self, act: Callable[[int, torch.Tensor], object]) -> None:
+        self.act = act
+        self.sizes: list[int] = []
+        self.destroyed = False
+
+    def broadcast(self, buffer: torch.Tensor, src: int, stream: object) -> None:
+        self.sizes.append(buffer.numel())
+        self.act(len(self.sizes), buffer)
+
+    def destroy(self) -> None:
+        self.destroyed = True
+
+
+def bring(number: int, buffer: torch.Tensor) -> None:
+    """What rank 0 sends first."""
+    torch.arange(buffer.numel(), out=buffer)
+
+
+class Event:
+    """A CUDA event that is over at once, or breaks."""
+
+    broken = False
+
+    def record(self, stream: object) -> None: ...
+
+    def query(self) -> bool:
+        if self.broken:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+        return True
+
+
+@pytest.fixture
+def nccl_group(monkeypatch: pytest.MonkeyPatch) -> Callable[..., NcclGroup]:
+    """Makes an NCCL group of a stand-in communicator."""
+    from vllm.distributed import utils
+    from vllm.distributed.device_communicators import pynccl
+
+    monkeypatch.setattr(utils.StatelessProcessGroup, "create", lambda *arguments, **options: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: SimpleNamespace(wait_stream=lambda stream: None))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+
+    def make(communicator: StandIn, rank: int, deadline_s: float = 20.0) -> NcclGroup:
+        monkeypatch.setattr(pynccl, "PyNcclCommunicator", lambda group, device: communicator)
+        group = join_group("nccl", "127.0.0.1", 1, rank, 2, "127.0.0.1", CPU, deadline_s)
+        assert isinstance(group, NcclGroup)
+        return group
+
+    return make
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_channels_are_connected_while_members_join(nccl_group: Callable[..., NcclGroup], rank: int) -> None:
+    communicator = StandIn(bring)
+    nccl_group(communicator, rank)
+    assert communicator.sizes == [16] and not communicator.destroyed
+
+
+def test_a_first_broadcast_that_never_returns_is_given_up(nccl_group: Callable[..., NcclGroup]) -> None:
+    communicator = StandIn(lambda number, buffer: threading.Event().wait())
+    began = time.monotonic()
+    with pytest.raises(RunError, match=r"did not bring the members .* together within"):
+        nccl_group(communicator, 1, 1.0)
+    assert time.monotonic() - began < 10 and communicator.destroyed
+
+
+def test_a_first_broadcast_that_brings_nothing_is_an_error(nccl_group: Callable[..., NcclGroup]) -> None:
+    communicator = StandIn(lambda number, buffer: None)
+    with pytest.raises(RunError, match="brought other bytes to rank 1"):
+        nccl_group(communicator, 1)
+    assert communicator.destroyed
+
+
+def send_two_buckets(groups: dict[int, NcclGroup]) -> Sent:
+    bucket = torch.randint(0, 256, (1024,), dtype=torch.uint8)
+    spec = Bucket((ParameterSpec("all", "uint8", (1024,)),))
+    sender = WeightSender(0, CPU, 1024, 20.0, lambda: iter([(spec, [bucket])] * 2))
+    sender._groups = dict(groups)
+    sent = sender.send(list(groups))
+    assert len(sent.digests) == 2
+    return sent
+
+
+def test_what_nccl_says_of_an_engine_costs_that_engine_alone(nccl_group: Callable[..., NcclGroup]) -> None:
+    def fail(number: int, buffer: torch.Tensor) -> None:
+        if number > 2:
+            raise RuntimeError("NCCL error: remote process exited or there was a network error")
+
+    bad, good = StandIn(fail), StandIn(lambda number, buffer: None)
+    sent = send_two_buckets({0: nccl_group(bad, 0), 1: nccl_group(good, 0)})
+    assert list(sent.failed) == [0] and "remote process exited" in sent.failed[0]
+    assert bad.destroyed and good.sizes == [16, 1024, 1024] and not good.destroyed
+
+
+def test_a_broken_event_costs_its_engine_alone(nccl_group: Callable[..., NcclGroup]) -> None:
+    broken, good = (nccl_group(StandIn(lambda number, buffer: None), 0) for _ in range(2))
+    broken._done.broken = True  # type: ignore[attr-defined]
+    sent = send_two_buckets({0: broken, 1: good})
+    assert list(sent.failed) == [0] and "unspecified launch failure" in sent.failed[0]

@@ -10,7 +10,7 @@ from openrs_ray.builtin import cached
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A Qwen2 with an output head of its own, as transformers names its sizes."""
+    """A Qwen2, as transformers names its sizes."""
 
     hidden_size: int
     num_hidden_layers: int
@@ -18,11 +18,14 @@ class Shape:
     num_key_value_heads: int
     intermediate_size: int
     vocab_size: int
+    tie_word_embeddings: bool = False
 
 
 SHAPES = {
     # DeepSeek-R1-Distill-Qwen-1.5B: 1.78 billion parameters.
     "random-1.5b": Shape(1536, 28, 12, 2, 8960, 151_936),
+    # Qwen2.5-0.5B: 0.49 billion parameters.
+    "random-0.5b": Shape(896, 24, 14, 2, 4864, 151_936, tie_word_embeddings=True),
     # As small as vLLM's attention takes, for dry runs on a CPU.
     "tiny": Shape(64, 2, 2, 1, 96, 512),
 }
@@ -48,9 +51,7 @@ def _build(folder: Path, shape: Shape) -> None:
     special = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(
-        Qwen2Config(
-            **asdict(shape), max_position_embeddings=32768, tie_word_embeddings=False, bos_token_id=None, **special
-        ),
+        Qwen2Config(**asdict(shape), max_position_embeddings=32768, bos_token_id=None, **special),
         dtype=torch.bfloat16,
     )
     model.generation_config = GenerationConfig(do_sample=True, **special)

@@ -53,8 +53,8 @@ def check_trl() -> None:
         )
 
 
-def system(config: RunConfig, prepared: Prepared) -> tuple[list[float], list[dict[str, Any]], bool]:
-    """Seconds of every counted step of the real trainer, what the run wrote of them, and whether it ran on a GPU."""
+def train(config: RunConfig, prepared: Prepared) -> tuple[list[float], bool]:
+    """Seconds of every step of the real trainer, paid by a coin, and whether it ran on a GPU; the rest is in the run's folder."""
     from actors.trainer import Trainer
     from launch.benchmarks.parts import CoinPool
     from launch.train import begin_run
@@ -78,14 +78,19 @@ def system(config: RunConfig, prepared: Prepared) -> tuple[list[float], list[dic
     begin_run(config, prepared)
     console = Console(stderr=True, highlight=False)
     with placed(config) as placement, RunDisplay(config.run.name, config.run.steps, console) as display:
-        seconds = asyncio.run(run())
-        on_gpu = placement.layout.device == "gpu"
+        return asyncio.run(run()), placement.layout.device == "gpu"
+
+
+def system(config: RunConfig, prepared: Prepared) -> tuple[list[float], list[dict[str, Any]], bool]:
+    """Seconds of every counted step of the real trainer, what the run wrote of them, and whether it ran on a GPU."""
+    seconds, on_gpu = train(config, prepared)
     return seconds[_WARM_UP:], read_metrics(config.run.path)[_WARM_UP:], on_gpu
 
 
 def alone(config: RunConfig, prepared: Prepared) -> tuple[list[float], list[float]]:
     """Seconds per counted step of raw vLLM, and of a learner rank on what it sampled."""
-    from launch.benchmarks.parts import start_rank, start_raw, train
+    from launch.benchmarks.parts import start_rank, start_raw
+    from launch.benchmarks.parts import train as train_rank
 
     async def run() -> tuple[list[float], list[float]]:
         engine = await start_raw(config, prepared, placement)
@@ -95,7 +100,7 @@ def alone(config: RunConfig, prepared: Prepared) -> tuple[list[float], list[floa
         await engine.call("stop")
         engine.end()
         rank = await start_rank(config, prepared.model_path, placement)
-        trained = [await train(rank, config, sequences) for _, sequences in sampled]
+        trained = [await train_rank(rank, config, sequences) for _, sequences in sampled]
         rank.end()
         return [seconds for seconds, _ in sampled][_WARM_UP:], trained[_WARM_UP:]
 
@@ -127,12 +132,17 @@ def trl_job(config: RunConfig, prepared: Prepared, on_gpu: bool) -> dict[str, An
     }
 
 
-def trl(job: dict[str, Any], folder: Path) -> tuple[dict[str, dict[str, list[float]]], dict[str, str]]:
-    """Seconds and trained tokens of TRL's counted steps in each setting, and which failed (out of memory, say), and how."""
+def trl(
+    job: dict[str, Any], settings: Sequence[str], folder: Path
+) -> tuple[dict[str, dict[str, list[float]]], dict[str, str]]:
+    """Seconds and trained tokens of TRL's counted steps in these settings, and which failed (out of memory, say), and how."""
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
+    from actors.placement import GPU_SAMPLER
+
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    environment = os.environ | GPU_SAMPLER | {"CUDA_VISIBLE_DEVICES": first}
     measured, failed = {}, {}
-    for setting in SETTINGS:
+    for setting in settings:
         result, log = folder / f"{setting}.json", folder / f"{setting}.log"
         run = [sys.executable, "-m", "launch.benchmarks.trl_run", str(folder / "job.json"), setting, str(result)]
         try:
@@ -149,6 +159,15 @@ def trl(job: dict[str, Any], folder: Path) -> tuple[dict[str, dict[str, list[flo
     return measured, failed
 
 
+def against_parts(ours: Sequence[float], generation: Sequence[float], learning: Sequence[float]) -> list[Figure]:
+    both = [a + b for a, b in zip(generation, learning, strict=True)]
+    return [
+        Figure("raw vLLM alone", "s/step", tuple(generation)),
+        Figure("learner alone", "s/step", tuple(learning)),
+        ratios("this system / both alone", ours, both, "<= 1.1"),
+    ]
+
+
 def per_1000(seconds: Sequence[float], tokens: Sequence[float]) -> list[float]:
     return [1000 * s / n for s, n in zip(seconds, tokens, strict=True)]
 
@@ -157,6 +176,8 @@ def per_1000(seconds: Sequence[float], tokens: Sequence[float]) -> list[float]:
 def main(arguments: list[str]) -> None:
     parser = make_parser("step", __doc__, "steps", 10)
     parser.add_argument("--no-trl", action="store_true", help="leave TRL out")
+    parser.add_argument("--trl-setting", action="append", choices=list(SETTINGS), help="only this one (default: all)")
+    parser.add_argument("--no-alone", action="store_true", help="leave out raw vLLM and a learner rank by themselves")
     options = parser.parse_args(arguments)
     if not options.no_trl:
         check_trl()
@@ -164,15 +185,15 @@ def main(arguments: list[str]) -> None:
         config = load(options, f"run.folder={scratch}", f"run.steps={_WARM_UP + options.steps}")
         prepared = prepare(config)
         ours, written, on_gpu = system(config, prepared)
-        generation, learning = alone(config, prepared)
-        measured, failed = ({}, {}) if options.no_trl else trl(trl_job(config, prepared, on_gpu), Path(scratch))
+        apart = None if options.no_alone else alone(config, prepared)
+        settings = options.trl_setting or list(SETTINGS)
+        job = trl_job(config, prepared, on_gpu)
+        measured, failed = ({}, {}) if options.no_trl else trl(job, settings, Path(scratch))
     ours_1000 = per_1000(ours, [line["completion_tokens"] for line in written])
     figures = [
         Figure("this system", "s/step", tuple(ours)),
         *(Figure(f"of it, {name}", "s/step", tuple(line[name] for line in written)) for name in _PARTS),
-        Figure("raw vLLM alone", "s/step", tuple(generation)),
-        Figure("learner alone", "s/step", tuple(learning)),
-        ratios("this system / both alone", ours, [a + b for a, b in zip(generation, learning, strict=True)], "<= 1.1"),
+        *(against_parts(ours, *apart) if apart else ()),
         Figure("this system", "s/1,000 tokens", tuple(ours_1000)),
     ]
     for setting, found in measured.items():
@@ -185,8 +206,8 @@ def main(arguments: list[str]) -> None:
             ratios("steps/s, this system / best TRL", best["seconds"], ours, target),
             ratios("tokens/s, this system / best TRL", per_1000(**best), ours_1000, target),
         ]
-    settings = asked(options) | {"trl_settings": SETTINGS, "trl_failed": failed}
-    report(f"Whole steps: {options.workload}", settings, figures, options.json)
+    about = asked(options) | {"trl_settings": SETTINGS, "trl_failed": failed}
+    report(f"Whole steps: {options.workload}", about, figures, options.json)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 
 from openrs_ray.curation.recipe import Judged, Mix, ModelStage, Solved
-from openrs_ray.curation.texts import OverlapIndex, same_text_key
+from openrs_ray.curation.texts import OverlapIndex
+from openrs_ray.data.texts import same_text_key
 from openrs_ray.errors import UserError
 from openrs_ray.rewards.extraction import after_reasoning, last_boxed
 from openrs_ray.samples import Status

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from openrs_ray.config import Columns, Count, Positive, Seconds, Section, Share
+from openrs_ray.config import Columns, Count, Positive, Seconds, Section, Share, check_pass
 from openrs_ray.errors import UserError
 from openrs_ray.overrides import checked, field_lines, read_recipe
 from openrs_ray.rewards.records import Extraction
@@ -174,6 +174,8 @@ class Engines(Section):
     """GPUs per engine."""
     max_sequences: Positive = 256
     """Replies that an engine works on at once."""
+    max_batched_tokens: Positive = 8192
+    """Tokens an engine computes in one pass, prompts and replies together (on a CPU at least one longest sequence)."""
     gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Share of each GPU's memory that an engine may take."""
     cpu_cache_gib: Annotated[float, Field(gt=0)] = 1.0
@@ -188,6 +190,11 @@ class Engines(Section):
     """How long the engines may take until one of them has finished its next chunk, the first with their start."""
     checks: Positive = 2
     """Processes that check answers."""
+
+    @model_validator(mode="after")
+    def _one_token_each(self) -> Engines:
+        check_pass("engines", self.max_batched_tokens, self.max_sequences)
+        return self
 
 
 class Recipe(Section):

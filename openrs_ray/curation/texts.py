@@ -1,33 +1,11 @@
-"""When two problems are the same one: as texts, by their letters and digits, or by words in a row."""
+"""When a problem overlaps with one that others are evaluated on: by its text, or by words in a row."""
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-_WORD = re.compile(r"[^\W_]+")
-_LOOSE = re.compile(r"\\(?:left|right)(?![a-z])|\\[,;:!]|[\s$]|[.,;:?](?!\d)")
+from openrs_ray.data.texts import letters_key, words
 
 Gram = tuple[str, ...]
-
-
-def same_text_key(text: str) -> str:
-    """Equal for texts that differ only in case, spacing, dollars and punctuation. Signs count: x + 1 is not x - 1."""
-    return _LOOSE.sub("", _plain(text))
-
-
-def letters_key(text: str) -> str:
-    """Letters and digits alone: equal for more texts than are the same, as it should be where nothing may be missed."""
-    return "".join(words(text))
-
-
-def words(text: str) -> list[str]:
-    """Runs of letters and digits, in lower case; commands of LaTeX are words like others."""
-    return _WORD.findall(_plain(text))
-
-
-def _plain(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold()
 
 
 class OverlapIndex:

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from openrs_ray.config import Columns, Data
 from openrs_ray.data.prompts import tokenize_prompts
 from openrs_ray.data.rows import Row, read_rows
+from openrs_ray.data.texts import letters_key
 from openrs_ray.errors import UserError
 from openrs_ray.rewards.extraction import last_boxed
 from openrs_ray.samples import Problem
@@ -58,18 +59,21 @@ def load_problems(
     tokenizer: PreTrainedTokenizerBase,
     max_prompt_tokens: int,
     parseable: Callable[[Sequence[Gold]], list[bool]],
+    whole_golds: bool = False,
 ) -> Loaded:
     """The problems of `data.path`, indexed 0, 1, 2, ... in file order.
 
     Held-out problems load the same way: `load_problems(data.model_copy(update={"path": evaluation.path}), ...)`.
-    `parseable` says which golds (accepted answers) completions can be compared with.
+    `parseable` says which golds (accepted answers) completions can be compared with. With `whole_golds` a gold is its whole
+    cell, as `rewards.extraction: published` reads it.
     Raises UserError when the data cannot be read, a column is missing, too many gold answers are unparseable, or no
     problem is left.
     """
     rows = read_rows(data.path, data.split, data.subset)
     _check_columns(rows, data)
     texts = [_text(row, data, number) for number, row in enumerate(rows, start=1)]
-    golds = [gold_answers(row[data.columns.answer], data.columns) for row in rows]
+    cells = [row[data.columns.answer] for row in rows]
+    golds = [whole_cell(cell) if whole_golds else gold_answers(cell, data.columns) for cell in cells]
     readable = parseable(golds)
     usable = [(text, gold) for text, gold, known in zip(texts, golds, readable, strict=True) if known]
     unparseable = [(n, rows[n - 1][data.columns.answer]) for n, known in enumerate(readable, start=1) if not known]
@@ -91,14 +95,15 @@ def load_problems(
 def hold_out(problems: Sequence[Problem], count: int, seed: int) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
     """What is left to train on, and `count` problems that a seed picks; each part indexed 0, 1, 2, ... in its old order.
 
-    Problems with the same prompt go together: what is held out is not trained on in another row.
+    Problems with the same letters and digits go together: what is held out is not trained on in another spelling.
     """
-    prompts = list(dict.fromkeys(problem.prompt_ids for problem in problems))
-    picked = np.random.Generator(np.random.PCG64([seed, _HELD_OUT])).permutation(len(prompts))[:count]
-    held = {prompts[number] for number in picked}
-    first = {problem.prompt_ids: problem for problem in reversed(problems)}
-    kept = [problem for problem in problems if problem.prompt_ids not in held]
-    return _indexed(kept), _indexed([first[prompt] for prompt in prompts if prompt in held])
+    keys = [letters_key(problem.text) or problem.text for problem in problems]
+    first = dict(zip(reversed(keys), reversed(problems), strict=True))
+    texts = list(dict.fromkeys(keys))
+    picked = np.random.Generator(np.random.PCG64([seed, _HELD_OUT])).permutation(len(texts))[:count]
+    held = {texts[number] for number in picked}
+    kept = [problem for problem, key in zip(problems, keys, strict=True) if key not in held]
+    return _indexed(kept), _indexed([first[text] for text in texts if text in held])
 
 
 def _indexed(problems: Sequence[Problem]) -> tuple[Problem, ...]:
@@ -114,6 +119,11 @@ def gold_answers(value: Any, columns: Columns) -> Gold:
     cells = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     answers = [_answer(cell, columns.answer_after) for cell in cells]
     return tuple(answer for answer in answers if answer)
+
+
+def whole_cell(value: Any) -> Gold:
+    """The text of one cell as the only accepted answer; empty text where there is none."""
+    return ("" if value is None else str(value),)
 
 
 def _answer(cell: Any, after: str | None) -> str:

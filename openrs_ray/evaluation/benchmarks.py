@@ -6,9 +6,10 @@ longest one.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from openrs_ray.config import Columns, Data
@@ -31,6 +32,8 @@ class Benchmark:
     split: str = "train"
     problems: int | None = None
     """How many there are, where that is known: the published figures are of so many."""
+    opening: int | None = None
+    """Problems that begin with the same so many characters are parts of one exercise; None where there are no such."""
 
 
 KNOWN = {
@@ -41,8 +44,8 @@ KNOWN = {
         Benchmark("aime25", "AIME25", "yentinglin/aime_2025", "train", 30),
         Benchmark("amc23", "AMC23", "knoveleng/AMC-23", "train", 40),
         Benchmark("math500", "MATH-500", "HuggingFaceH4/MATH-500", "test", 500),
-        Benchmark("minerva", "Minerva", "knoveleng/Minerva-Math", "train", 272),
-        Benchmark("olympiadbench", "OlympiadBench", "knoveleng/OlympiadBench", "train", 675),
+        Benchmark("minerva", "Minerva", "knoveleng/Minerva-Math", "train", 272, opening=60),
+        Benchmark("olympiadbench", "OlympiadBench", "knoveleng/OlympiadBench", "train", 675, opening=60),
     )
 }
 
@@ -81,6 +84,8 @@ class Task:
     problem: Problem
     tolerance: float | None = None
     """Largest absolute difference of a numeric answer from the gold; None where it must be equal."""
+    cluster: str | None = None
+    """Equal for problems of a benchmark that belong together; None where that is not known."""
 
 
 def chosen(names: Sequence[str], sources: dict[str, str]) -> list[Benchmark]:
@@ -103,7 +108,7 @@ def chosen(names: Sequence[str], sources: dict[str, str]) -> list[Benchmark]:
 
 def _with_source(name: str, source: str | None) -> Benchmark:
     known = KNOWN.get(name, Benchmark(name, name, ""))
-    return known if source is None else Benchmark(name, known.title, source, known.split, known.problems)
+    return known if source is None else replace(known, source=source)
 
 
 def load_tasks(benchmark: Benchmark, prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> tuple[Task, ...]:
@@ -125,7 +130,17 @@ def load_tasks(benchmark: Benchmark, prompt: Prompt, tokenizer: PreTrainedTokeni
     asked = [prompt.template.replace("{problem}", text) for text in texts]
     ids = tokenize_prompts(prompt.data, asked, tokenizer)
     problems = [Problem(i, *parts) for i, parts in enumerate(zip(texts, ids, golds, strict=True))]
-    return tuple(Task(problem, _tolerance(row)) for problem, row in zip(problems, rows, strict=True))
+    return tuple(
+        Task(problem, _tolerance(row), _cluster(row, problem, benchmark.opening))
+        for problem, row in zip(problems, rows, strict=True)
+    )
+
+
+def clusters(tasks: Sequence[Task]) -> np.ndarray | None:
+    """[problems], equal for problems that belong together; None where none do."""
+    names = [f"problem {number}" if t.cluster is None else f"cluster {t.cluster}" for number, t in enumerate(tasks)]
+    _, numbers = np.unique(names, return_inverse=True)
+    return numbers if numbers.max(initial=-1) + 1 < len(tasks) else None
 
 
 def fingerprint(tasks: Sequence[Task]) -> str:
@@ -153,6 +168,13 @@ def _gold(row: Row, number: int, benchmark: Benchmark) -> tuple[str, ...]:
     if not gold:
         raise UserError(f"row {number} of benchmark {benchmark.name} ({benchmark.source}) has no gold answer")
     return gold
+
+
+def _cluster(row: Row, problem: Problem, opening: int | None) -> str | None:
+    """The row's own `cluster`, or what parts of one exercise have in common."""
+    if row.get("cluster") not in (None, ""):
+        return str(row["cluster"])
+    return None if opening is None else problem.text[:opening]
 
 
 def _tolerance(row: Row) -> float | None:

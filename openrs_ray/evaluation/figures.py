@@ -1,15 +1,16 @@
 """Figures of one model on one benchmark, from what became of each sample. Pure and vectorised.
 
 Everywhere `correct` is float [problems, samples]: 1 correct, 0 not, NaN not judged (a check that timed out or failed; it is
-left out, never a zero). Every problem weighs the same.
+never a zero: means are of the judged ones, and bounds hold whatever became of the others). Every problem weighs the same.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from openrs_ray.intervals import RESAMPLES, Interval, mean_interval, percentile_interval
+from openrs_ray.intervals import Interval, average_interval, effective_interval, mean_interval, sampling_interval
 
 
 def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
@@ -37,23 +38,6 @@ def majority(classes: np.ndarray, correct: np.ndarray) -> np.ndarray:
     return (winning * np.nan_to_num(correct)).sum(axis=1) / np.maximum(winning.sum(axis=1), 1)
 
 
-def sampling_interval(correct: np.ndarray, seed: int, confidence: float = 0.95) -> Interval | None:
-    """Interval of the mean over these very problems, were they sampled again; None with one sample each.
-
-    Percentile bootstrap over the samples within each problem. It draws one fewer than there are, which makes the variance
-    of the mean unbiased (Rao and Wu, 1988, JASA 83:231-241); drawing all would halve it at two samples.
-    """
-    usable = correct[~np.isnan(correct).all(axis=1)]
-    if correct.shape[1] < 2 or not len(usable):
-        return None
-    means, size = np.nanmean(usable, axis=1), usable.shape[1] - 1
-    filled = np.where(np.isnan(usable), means[:, None], usable)
-    rng = np.random.default_rng(seed)
-    rows = np.arange(len(filled))[:, None]
-    resampled = (filled[rows, rng.integers(size + 1, size=(len(filled), size))] for _ in range(RESAMPLES))
-    return percentile_interval(means, resampled, confidence)
-
-
 def one_run_deviation(correct: np.ndarray) -> float | None:
     """Standard deviation of the score of a run with one sample per problem; None where it cannot be known from one sample.
 
@@ -62,6 +46,18 @@ def one_run_deviation(correct: np.ndarray) -> float | None:
     if (np.sum(~np.isnan(correct), axis=1) < 2).any():
         return None
     return float(np.sqrt(np.nanvar(correct, axis=1, ddof=1).sum()) / len(correct))
+
+
+def pass_interval(correct: np.ndarray, k: int, clusters: np.ndarray | None = None) -> Interval | None:
+    """pass@k over the problems with k judged samples, bounded by what the unjudged ones may have been; None without any."""
+    judged = pass_at_k(correct, k)
+    if np.isnan(judged).all():
+        return None
+    low, high = (
+        effective_interval(pass_at_k(np.nan_to_num(correct, nan=filled), k), correct.shape[1], clusters)
+        for filled in (0.0, 1.0)
+    )
+    return Interval(float(np.nanmean(judged)), low.low, high.high)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,16 +77,20 @@ class Samples:
     """bool: cut at the limit."""
     english: np.ndarray
     """float: share of the letters outside LaTeX that are in English."""
+    clusters: np.ndarray | None = None
+    """[problems], equal for problems that belong together; None where none do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One cell of the table."""
+    """One cell of the table. Accuracies are None (or empty) where too much could not be judged: the figure is refused."""
 
     problems: int
     samples: int
-    average: Interval
+    average: Interval | None
     """avg@k, with the interval over problems: what other problems of this kind would give."""
+    bounds: tuple[float, float] | None
+    """avg@k, were all that is unjudged wrong, and right; None where all is judged."""
     sampling: Interval | None
     """The same mean with the interval over samples: what these problems would give, sampled again."""
     one_run: float | None
@@ -103,7 +103,7 @@ class Figures:
     truncated_share: float
     english_share: float
     unjudged: int
-    """Samples whose check timed out or failed; left out."""
+    """Samples whose check timed out or failed."""
 
     def as_json(self) -> dict[str, Any]:
         content = asdict(self)
@@ -111,21 +111,34 @@ class Figures:
         return content
 
 
-def figures(samples: Samples, seed: int) -> Figures:
-    """All figures of one model on one benchmark. ValueError if nothing was judged."""
-    problems, count = samples.correct.shape
-    powers = [2**i for i in range(count.bit_length())]
-    passed = {k: pass_at_k(samples.correct, k) for k in sorted({*powers, count})}
+def figures(samples: Samples, max_unjudged_share: float = 0.1) -> Figures:
+    """All figures of one model on one benchmark; no accuracy where more than the largest share is unjudged, or all is."""
+    correct, clusters = samples.correct, samples.clusters
+    problems, count = correct.shape
+    unjudged = np.isnan(correct)
+    believed = not unjudged.all() and unjudged.mean() <= max_unjudged_share
+    powers = sorted({*(2**i for i in range(count.bit_length())), count}) if believed else []
+    passed = {k: pass_interval(correct, k, clusters) for k in powers}
+    votes = majority(samples.classes, correct)
     return Figures(
         problems=problems,
         samples=count,
-        average=mean_interval(samples.correct, seed=seed),
-        sampling=sampling_interval(samples.correct, seed),
-        one_run=one_run_deviation(samples.correct),
-        pass_at={k: mean_interval(v[:, None], seed=seed) for k, v in passed.items() if not np.isnan(v).all()},
-        majority=mean_interval(majority(samples.classes, samples.correct)[:, None], seed=seed) if count > 1 else None,
+        average=mean_interval(correct, clusters) if believed else None,
+        bounds=(float(np.nansum(correct) / correct.size), float(np.nan_to_num(correct, nan=1.0).mean()))
+        if unjudged.any()
+        else None,
+        sampling=sampling_interval(correct) if believed else None,
+        one_run=one_run_deviation(correct) if believed else None,
+        pass_at={k: interval for k, interval in passed.items() if interval is not None},
+        majority=effective_interval(votes, count, clusters) if believed and count > 1 else None,
         mean_tokens=float(samples.tokens.mean()),
         truncated_share=float(samples.truncated.mean()),
         english_share=float(samples.english.mean()),
-        unjudged=int(np.isnan(samples.correct).sum()),
+        unjudged=int(unjudged.sum()),
     )
+
+
+def average_of(several: Sequence[Figures]) -> Interval | None:
+    """The plain average of avg@k over benchmarks; None where the figure of one is refused."""
+    parts = [figures.average for figures in several]
+    return average_interval([part for part in parts if part is not None]) if all(parts) else None

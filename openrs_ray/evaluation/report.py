@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from openrs_ray.atomic import replacing, write_json
-from openrs_ray.evaluation.figures import Figures
-from openrs_ray.evaluation.paired import Paired
+from openrs_ray.evaluation.analysis import AVERAGE, Analysis, power_rows
+from openrs_ray.evaluation.power import MORE, Rate
 
 Cells = list[list[str]]
 """Rows of a table, the heading first."""
@@ -51,30 +51,35 @@ def _plain(name: str) -> str:
 def document(
     settings: dict[str, Any],
     titles: Mapping[str, str],
-    results: Mapping[str, Mapping[str, Figures]],
+    analysis: Analysis,
     published_as: Mapping[str, str | None],
-    comparisons: Mapping[str, Mapping[str, Paired]],
     seeds: Mapping[str, int],
+    rate: Rate | None = None,
 ) -> dict[str, Any]:
     """All that is known; a caller's own tables ({"heading": ..., "rows": [[...]]}, strings only) go into "more".
 
     Args:
         settings: what was asked.
         titles: of the benchmarks, by name, in the order of the tables.
-        results: figures by model (the start model last, under "start model") and benchmark.
+        analysis: of all models, the start model last, under "start model".
         published_as: the name in the published tables of each model.
-        comparisons: against the start model, by model and benchmark.
-        seeds: of sampling and of the resampling behind intervals and tests.
+        seeds: of sampling and of the permutation test.
+        rate: what a completion has cost.
     """
     tables = published()
     return {
         "settings": settings,
         "seeds": dict(seeds),
         "benchmarks": dict(titles),
-        "models": {model: {name: f.as_json() for name, f in by_name.items()} for model, by_name in results.items()},
+        "models": {model: {name: f.as_json() for name, f in by.items()} for model, by in analysis.figures.items()},
+        "averages": {model: interval and asdict(interval) for model, interval in analysis.averages.items()},
+        "runs": {name: asdict(runs) for name, runs in analysis.seeds.items()},
+        "differences": [],
         "against_start_model": {
-            model: {name: asdict(paired) for name, paired in by_name.items()} for model, by_name in comparisons.items()
+            model: {name: asdict(paired) for name, paired in by_name.items()}
+            for model, by_name in analysis.against_start.items()
         },
+        "power": {model: power_rows(by_name, len(titles), rate) for model, by_name in analysis.measured.items()},
         "published": {
             model: {
                 "name": known,
@@ -128,10 +133,17 @@ def _title(content: dict[str, Any]) -> str:
 
 def _tables(content: dict[str, Any]) -> list[tuple[str, Cells]]:
     names = list(content["benchmarks"])
+    average = ["average"] if content["averages"] else []
+    several = [("All runs together, in percent", _runs_rows(content))] if content["runs"] else []
+    compared = [
+        ("Against the start model, per problem", _paired_rows(content)),
+        ("What these samples can show", _power_rows(content)),
+    ]
     return [
-        ("Accuracy in percent", [["", *content["benchmarks"].values()], *_accuracy_rows(content, names)]),
+        ("Accuracy in percent", [["", *content["benchmarks"].values(), *average], *_accuracy_rows(content, names)]),
+        *several,
         ("Completions", _completion_rows(content, names)),
-        *([("Against the start model, per problem", _paired_rows(content))] if content["against_start_model"] else []),
+        *(compared if content["against_start_model"] else []),
         *((table["heading"], table["rows"]) for table in content["more"]),
     ]
 
@@ -139,7 +151,11 @@ def _tables(content: dict[str, Any]) -> list[tuple[str, Cells]]:
 def _accuracy_rows(content: dict[str, Any], names: Sequence[str]) -> Cells:
     rows: Cells = []
     for model, figures in content["models"].items():
-        rows.append([f"{model}: avg@k [95 %]", *(interval_text(figures[name]["average"]) for name in names)])
+        row = [f"{model}: avg@k [95 %]", *(_accuracy(figures[name]) for name in names)]
+        rows.append([*row, *([interval_text(content["averages"][model])] if content["averages"] else [])])
+        if any(figures[name]["bounds"] for name in names):
+            bounds = [figures[name]["bounds"] for name in names]
+            rows.append(["- all unjudged wrong, right", *("-" if b is None else _range(b) for b in bounds)])
         if any(figures[name]["samples"] > 1 for name in names):
             rows.append(
                 ["- same problems, other samples", *(interval_text(figures[name]["sampling"]) for name in names)]
@@ -154,6 +170,33 @@ def _accuracy_rows(content: dict[str, Any], names: Sequence[str]) -> Cells:
             rows.append(
                 ["- re-evaluation, mean ± std", *("-" if v is None else f"{v[0]:.1f} ± {v[1]:.1f}" for v in again)]
             )
+    width = 1 + len(names) + bool(content["averages"])
+    return [row + ["-"] * (width - len(row)) for row in rows]
+
+
+def _accuracy(figures: dict[str, Any]) -> str:
+    if figures["average"] is None:
+        return f"refused: {100 * _unjudged_share(figures):.0f} % not judged"
+    return interval_text(figures["average"])
+
+
+def _unjudged_share(figures: dict[str, Any]) -> float:
+    return float(figures["unjudged"] / (figures["problems"] * figures["samples"]))
+
+
+def _runs_rows(content: dict[str, Any]) -> Cells:
+    rows = [["", "mean over runs [95 %]", "std over runs", "least and most", "start model"]]
+    for name, runs in content["runs"].items():
+        start = content["models"].get("start model", {}).get(name)
+        rows.append(
+            [
+                content["benchmarks"][name],
+                interval_text(runs["mean"]),
+                _percent(runs["deviation"]),
+                _range((runs["least"], runs["most"])),
+                _accuracy(start) if start else "-",
+            ]
+        )
     return rows
 
 
@@ -169,13 +212,38 @@ def _completion_rows(content: dict[str, Any], names: Sequence[str]) -> Cells:
     return rows
 
 
+def _title_of(content: dict[str, Any], name: str) -> str:
+    return "average" if name == AVERAGE else str(content["benchmarks"][name])
+
+
 def _paired_rows(content: dict[str, Any]) -> Cells:
-    rows = [["", "difference in points [95 %]", "p", "p, corrected"]]
+    rows = [["", "difference in points [95 %]", "all unjudged against, for", "p", "p, corrected"]]
     for model, by_name in content["against_start_model"].items():
         for name, paired in by_name.items():
-            label = f"{model}: {content['benchmarks'][name]}"
             rows.append(
-                [label, interval_text(paired["difference"], "+.1f"), f"{paired['p']:.3g}", f"{paired['corrected']:.3g}"]
+                [
+                    f"{model}: {_title_of(content, name)}",
+                    interval_text(paired["difference"], "+z.1f"),
+                    "-" if paired["bounds"] is None else _range(paired["bounds"], "+z.1f"),
+                    f"{paired['p']:.3g}",
+                    "-" if name == AVERAGE else f"{paired['corrected']:.3g}",
+                ]
+            )
+    return rows
+
+
+def _power_rows(content: dict[str, Any]) -> Cells:
+    head = ["", "smallest difference in points", f"with {MORE} x the samples", "completions more", "hours", "dollars"]
+    rows = [head]
+    for model, by_name in content["power"].items():
+        for name, power in by_name.items():
+            rows.append(
+                [
+                    f"{model}: {_title_of(content, name)}",
+                    *(_percent(power[part]) for part in ("smallest", "with_more")),
+                    f"{power['completions']:,}",
+                    *(f"{power[part]:,.2f}" if power[part] else "-" for part in ("hours", "dollars")),
+                ]
             )
     return rows
 
@@ -183,14 +251,22 @@ def _paired_rows(content: dict[str, Any]) -> Cells:
 def _notes(content: dict[str, Any]) -> list[str]:
     settings, seeds = content["settings"], content["seeds"]
     scientific = settings["rules"] == "boxed" and "minerva" in content["benchmarks"]
+    differ = ", ".join(content["differences"])
     return [
         f"Protocol {settings['protocol']}: prompt {settings['prompt']}, temperature {settings['temperature']:g}, top-p "
         f"{settings['top_p']:g}, at most {settings['max_tokens']:,} tokens, answers by the rules {settings['rules']!r}; seed "
-        f"{seeds['sampling']} for sampling, {seeds['resampling']} for intervals and tests.",
-        "Intervals of avg@k, pass@k and maj@k are over problems; k is the number of samples of each problem. Of pass@k those are "
-        "left out that have a sample which could not be judged.",
-        "p: sign-flip permutation test over problems, two-sided; corrected by Holm over the benchmarks.",
-        "A completion whose check timed out or failed is left out (not judged), never counted as wrong.",
+        f"{seeds['sampling']} for sampling, {seeds['resampling']} for the test.",
+        "Intervals of avg@k, pass@k and maj@k are over problems (over exercises, where several problems are parts of one): "
+        "Wilson's, with as many trials as the samples are worth; k is the number of samples of each problem.",
+        "p: sign-flip permutation test over problems, two-sided; corrected by Holm over the benchmarks. The interval holds the "
+        "differences that the test does not refuse. The average weighs each benchmark the same; signs are flipped within each.",
+        "Smallest difference: found by this test in 80 % of all cases, with the variances measured here. Hours and dollars "
+        "are at the mean of all completions so far.",
+        "A completion whose check timed out or failed is not judged: means are of the others, intervals hold whatever became of "
+        f"it, and an accuracy with more than {100 * settings['max_unjudged_share']:g} % of them is refused "
+        "(rewards.max_unjudged_share). Of pass@k the mean leaves out problems with too few judged samples.",
+        *(["The spread over runs is one of training seeds and of samples together."] * bool(content["runs"])),
+        *([f"The runs differ in {differ}: their spread is not one of seeds alone."] * bool(differ)),
         *(
             ["Minerva: 58 golds such as 4.5e33 are met by 4.5 x 10^33 here, and were not where others measured."]
             * scientific
@@ -210,6 +286,11 @@ def interval_text(interval: dict[str, float] | None, form: str = ".1f") -> str:
         return "-"
     mean, low, high = (format(100 * interval[part], form) for part in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]"
+
+
+def _range(bounds: Sequence[float], form: str = ".1f") -> str:
+    """In percent. Example: "41.0 to 43.1" """
+    return " to ".join(format(100 * bound, form) for bound in bounds)
 
 
 def _percent(value: float | None) -> str:

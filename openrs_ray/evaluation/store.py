@@ -128,6 +128,10 @@ class CompletionStore:
         table = self.rows(benchmark, ["problem", "sample"])
         return set(zip(table["problem"].to_pylist(), table["sample"].to_pylist(), strict=True))
 
+    def count(self) -> int:
+        """Completions of all benchmarks, those that nobody asks for any more among them."""
+        return sum(pq.read_metadata(file).num_rows for file in self._files("*"))
+
     def rows(self, benchmark: str, columns: list[str] | None = None) -> pa.Table:
         """All completions of a benchmark in the order they were written."""
         tables = [pq.read_table(file, columns=columns, schema=SCHEMA) for file in self._files(benchmark)]

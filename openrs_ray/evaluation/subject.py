@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from openrs_ray.builtin import resolve_model
 from openrs_ray.checkpoints import CheckpointStore
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import UserError
+from openrs_ray.evaluation.protocol import Protocol
 from openrs_ray.evaluation.report import published_name
+from openrs_ray.overrides import flat
 
 START = "start model"
 _EDGE_BYTES = 1 << 20
@@ -23,11 +26,15 @@ class Subject:
 
     label: str
     folder: str
-    """Name of its folder inside the evaluation's."""
+    """Its folder inside the evaluation's, or an absolute path where it lies elsewhere."""
     path: str
     """What transformers and vLLM load."""
     published: str | None
     """Its name in the published tables."""
+
+    def inside(self, folder: Path) -> "Subject":
+        """The same, its completions in another evaluation's folder."""
+        return replace(self, folder=str(folder / self.folder))
 
     def identity(self) -> str:
         """The path and, of a folder, a digest of its files: completions of another model must not count as its own."""
@@ -83,6 +90,74 @@ def find_subjects(given: str, start: str | None, step: int | None, runs: Path) -
             f"run {config.run.name} has no policy of step {chosen}: there are {', '.join(map(str, sorted(kept)))}"
         )
     return Subjects(kept[chosen], start_model(start or config.model.path), config, run_folder / "evaluation")
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Models that are evaluated side by side, with one start model."""
+
+    models: tuple[Subject, ...]
+    start: Subject | None
+    folder: Path
+    """Where completions go that lie nowhere else."""
+    report: Path
+    """Where the tables go."""
+    seeds: bool = False
+    """They are runs, of which a mean and a spread make sense."""
+    differences: tuple[str, ...] = ()
+    """Fields in which the runs differ, besides the seed and where and how fast they ran."""
+
+    @property
+    def all(self) -> list[Subject]:
+        """The start model last."""
+        return [*self.models, *([self.start] if self.start else [])]
+
+
+def side_by_side(several: Sequence[Subjects], how: Protocol, runs: Path, folder: Path | None) -> Together:
+    """Put together what is evaluated at once by `how`.
+
+    Without a `folder` for all of it, completions of runs go into the folder of each, where it alone looks for them too.
+
+    Raises:
+        UserError: runs and models are mixed, two have the same name, or they begin from different models or ask differently.
+    """
+    first = several[0]
+    if len(several) == 1:
+        place = folder or first.folder / how.name
+        return Together((first.model,), first.start, place, place / first.model.folder)
+    configs = [subjects.run for subjects in several if subjects.run is not None]
+    if configs and len(configs) < len(several):
+        raise UserError("give runs or models, not both: a mean over them would mean nothing")
+    labels = [subjects.model.label for subjects in several]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise UserError(f"{twice[0]} is given twice, or two have this name: the tables tell them apart by it")
+    starts = sorted({subjects.start.path for subjects in several if subjects.start is not None})
+    if len(starts) > 1:
+        raise UserError(f"the runs begin from different models, {' and '.join(starts)}: give one with --start")
+    differences = _differences(configs)
+    if how.prompt.name == "run" and (other := [name for name in differences if name in _PROMPT]):
+        raise UserError(f"the runs differ in {other[0]}, so they ask differently: ask all alike with --prompt paper")
+    names = [config.run.name for config in configs] or [subjects.model.folder for subjects in several]
+    place = folder or runs / "evaluations" / "+".join(names) / how.name
+    models = [subjects.model for subjects in several]
+    start = first.start
+    if folder is not None and configs:
+        models = [replace(model, folder=f"{name}-{model.folder}") for name, model in zip(names, models, strict=True)]
+    elif configs:
+        models = [subjects.model.inside(subjects.folder / how.name) for subjects in several]
+        start = start and start.inside(first.folder / how.name)
+    return Together(tuple(models), start, place, place, bool(configs), tuple(differences))
+
+
+_PROMPT = ("data.system_prompt", "data.examples", "data.suffix")
+_SAME_EXPERIMENT = ("run.name", "run.folder", "run.seed", "evaluation.", "placement.", "checkpoint.", "cost.")
+"""Beginnings of fields in which runs of one experiment may differ."""
+
+
+def _differences(configs: Sequence[RunConfig]) -> list[str]:
+    fields = [flat(config) for config in configs]
+    known = [name for name in (fields[0] if fields else ()) if not name.startswith(_SAME_EXPERIMENT)]
+    return [name for name in known if any(other[name] != fields[0][name] for other in fields)]
 
 
 def policies_of(run_folder: Path, name: str) -> dict[int, Subject]:

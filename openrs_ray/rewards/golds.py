@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from openrs_ray.config import Rewards
 from openrs_ray.rewards.accuracy import gold_is_parseable, has_plain_number
 from openrs_ray.rewards.pool import CheckPool
+from openrs_ray.rewards.published import published_gold_is_parseable
 from openrs_ray.samples import Status, Verdict
 
 Gold = tuple[str, ...]
@@ -21,15 +22,18 @@ _WARM_UP: tuple[Gold, ...] = ((r"\frac{x}{2}",),)
 
 def parseable_golds(golds: Sequence[Gold], rewards: Rewards) -> list[bool]:
     """For each gold (its accepted answers) whether at least one of them can be read. RunError if no process can be started."""
-    hard = list({gold for gold in golds if not has_plain_number(gold)})
+    published = rewards.extraction == "published"
+    known = [not published and has_plain_number(gold) for gold in golds]
+    hard = list({gold for gold, easy in zip(golds, known, strict=True) if not easy})
     readable: set[Gold] = set()
     if hard:
-        with CheckPool(judge_gold, rewards.processes, _DEADLINE_S, _MEMORY_GIB, _WARM_UP) as pool:
+        judge = judge_published_gold if published else judge_gold
+        with CheckPool(judge, rewards.processes, _DEADLINE_S, _MEMORY_GIB, _WARM_UP) as pool:
             verdicts = _judge(pool, hard)
             unsure = [gold for gold, verdict in verdicts.items() if verdict.status in (Status.TIMEOUT, Status.ERROR)]
             verdicts |= _judge(pool, unsure)
         readable = {gold for gold, verdict in verdicts.items() if verdict.status.judged}
-    return [gold in readable or has_plain_number(gold) for gold in golds]
+    return [easy or gold in readable for gold, easy in zip(golds, known, strict=True)]
 
 
 def _judge(pool: CheckPool[Gold], golds: Sequence[Gold]) -> dict[Gold, Verdict]:
@@ -40,3 +44,8 @@ def _judge(pool: CheckPool[Gold], golds: Sequence[Gold]) -> dict[Gold, Verdict]:
 def judge_gold(gold: Gold) -> Verdict:
     """Status CORRECT when the gold can be read, else UNPARSEABLE_GOLD."""
     return Verdict(Status.CORRECT if gold_is_parseable(gold) else Status.UNPARSEABLE_GOLD, {}, None)
+
+
+def judge_published_gold(gold: Gold) -> Verdict:
+    """The same by the reading of `rewards.extraction: published`."""
+    return Verdict(Status.CORRECT if published_gold_is_parseable(gold) else Status.UNPARSEABLE_GOLD, {}, None)

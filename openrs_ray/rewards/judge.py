@@ -12,7 +12,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from openrs_ray.rewards.accuracy import check_answer
-from openrs_ray.rewards.records import Comparison, Extraction, JudgeItem, RewardInput, UnfinishedReasoning
+from openrs_ray.rewards.published import check_published
+from openrs_ray.rewards.records import (
+    Comparison,
+    JudgeItem,
+    RewardExtraction,
+    RewardInput,
+    UnfinishedReasoning,
+    Unjudged,
+)
 from openrs_ray.rewards.table import GROUP_REWARDS, REWARDS
 from openrs_ray.samples import Status, Verdict
 
@@ -33,14 +41,16 @@ first text that is long enough for the language reward's detector half a second.
 class Judge:
     """Judges one completion; as the checking processes are given it.
 
-    The verdict is without reward when the check could not judge; an unparseable gold is paid for where that is asked.
+    The verdict is without reward when the check could not judge; an unparseable gold is paid for where that is asked. A
+    check that does not end has its verdict from outside: `settle` pays for it where that is asked.
     """
 
     weights: Mapping[str, float]
     """By name; those of group rewards are left to `judge_group`."""
-    extraction: Extraction
+    extraction: RewardExtraction
     comparison: Comparison = "gold_first"
     unparseable_gold: Literal["skip", "reward"] = "skip"
+    unjudged: Unjudged = "skip"
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Of the rewards that have some, by the reward's name."""
     unfinished_reasoning: UnfinishedReasoning = "no_answer"
@@ -55,6 +65,7 @@ class Judge:
             rewards.extraction,
             rewards.comparison,
             rewards.unparseable_gold,
+            rewards.unjudged,
             parameters,
             rewards.unfinished_reasoning,
             rewards.final_form,
@@ -62,17 +73,31 @@ class Judge:
 
     def __call__(self, item: JudgeItem) -> Verdict:
         start = time.perf_counter()
-        status, answer = check_answer(
+        status, answer = self._check(item)
+        verdict = Verdict(status, {}, None, answer)
+        if status.judged or (status is Status.UNPARSEABLE_GOLD and self.unparseable_gold == "reward"):
+            verdict = self._rewarded(item, verdict, status)
+        return replace(verdict, seconds=time.perf_counter() - start)
+
+    def settle(self, item: JudgeItem, verdict: Verdict) -> Verdict:
+        """The verdict, with the rewards of a wrong answer where the check did not end and that is what it counts as."""
+        if self.unjudged == "wrong" and verdict.status in (Status.TIMEOUT, Status.ERROR):
+            return self._rewarded(item, verdict, Status.WRONG)
+        return verdict
+
+    def _check(self, item: JudgeItem) -> tuple[Status, str | None]:
+        if self.extraction == "published":
+            return check_published(item.text, item.gold, self.comparison, for_cosine="cosine" in self.weights)
+        return check_answer(
             item.text, item.gold, self.extraction, self.comparison, self.unfinished_reasoning, self.final_form
         )
-        values: dict[str, float] = {}
-        reward = None
-        if status.judged or (status is Status.UNPARSEABLE_GOLD and self.unparseable_gold == "reward"):
-            seen = RewardInput(item.text, item.token_count, item.finish_reason, status, answer)
-            single = [name for name in self.weights if name in REWARDS]
-            values = {name: REWARDS[name](seen, **self.parameters.get(name, {})) for name in single}
-            reward = sum((self.weights[name] * value for name, value in values.items()), 0.0)
-        return Verdict(status, values, reward, answer, seconds=time.perf_counter() - start)
+
+    def _rewarded(self, item: JudgeItem, verdict: Verdict, counts_as: Status) -> Verdict:
+        seen = RewardInput(item.text, item.token_count, item.finish_reason, counts_as, verdict.answer)
+        single = [name for name in self.weights if name in REWARDS]
+        values = {name: REWARDS[name](seen, **self.parameters.get(name, {})) for name in single}
+        reward = sum((self.weights[name] * value for name, value in values.items()), 0.0)
+        return replace(verdict, rewards=values, reward=reward)
 
 
 def judge_group(

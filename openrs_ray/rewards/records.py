@@ -7,6 +7,10 @@ from openrs_ray.samples import Status
 
 Extraction = Literal["boxed", "any"]
 """Where an answer is looked for: the last box only, or anywhere as math-verify does by default."""
+RewardExtraction = Literal[Extraction, "published"]
+"""The same for training, where it may also be looked for as the Open-RS authors' code did (`openrs_ray.rewards.published`)."""
+Unjudged = Literal["skip", "wrong"]
+"""What becomes of a completion whose check gave no verdict: it leaves the loss, or counts as wrong."""
 Comparison = Literal["gold_first", "answer_first"]
 """Which of the two math-verify is given first."""
 UnfinishedReasoning = Literal["no_answer", "read"]

@@ -1,0 +1,50 @@
+"""What a part finds out: rows of a table."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Size = Literal["full", "tiny"]
+"""Of a part's inputs: for a GPU, or for a dry run on a CPU."""
+Verdict = Literal["ok", "failed", "missed", ""]
+"""A row that failed makes its part a failed one; one that missed is slower or larger than was aimed at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Example: Row("12/2 x 128, output", "0.0031", "<= 0.01", "ok")"""
+
+    what: str
+    figure: str
+    target: str = ""
+    verdict: Verdict = ""
+
+
+Function = Callable[[Size], Iterator[Row]]
+
+
+class Skip(Exception):
+    """This part cannot run here, and why."""
+
+
+def noted(what: str, figure: object, unit: str = "") -> Row:
+    """Only to be known. A float is shown with four digits."""
+    shown = f"{figure:,.4g}" if isinstance(figure, float) else str(figure)
+    return Row(what, f"{shown} {unit}".strip())
+
+
+def at_most(what: str, value: float, bound: float, unit: str = "") -> Row:
+    """Right or wrong; NaN is wrong."""
+    verdict: Verdict = "ok" if value <= bound else "failed"
+    return Row(what, f"{value:,.3g} {unit}".strip(), f"<= {bound:g} {unit}".strip(), verdict)
+
+
+def true(what: str, holds: bool, shown: str = "") -> Row:
+    return Row(what, shown or ("yes" if holds else "no"), "yes", "ok" if holds else "failed")
+
+
+def aim(what: str, value: float, target: float, unit: str = "", *, least: bool) -> Row:
+    """Good or not good enough: at least the target, or at most."""
+    reached = value >= target if least else value <= target
+    sign = ">=" if least else "<="
+    return Row(what, f"{value:,.4g} {unit}".strip(), f"{sign} {target:g} {unit}".strip(), "ok" if reached else "missed")

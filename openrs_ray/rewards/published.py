@@ -1,0 +1,90 @@
+"""Accuracy as the Open-RS authors' code decided it: math-verify on the whole completion, a box first, else an announced formula.
+
+Reproduced from github.com/knoveleng/open-rs (`src/open_r1/rewards.py`), which pinned math-verify 0.5.2. Where today's math-verify
+differs from that version and the difference can be undone from outside, it is: which boxes are one answer, and percent signs.
+"""
+
+import logging
+import re
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from math_verify import LatexExtractionConfig, parse, verify
+from math_verify.grader import get_pct_val
+
+from openrs_ray.rewards.extraction import THINK_OPEN
+from openrs_ray.rewards.records import Comparison
+from openrs_ray.samples import Status
+
+logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its time limits are off, which we mean
+logging.getLogger("latex2sympy2_extended").setLevel(logging.ERROR)  # each reading warns that `equations` is deprecated
+
+Parsed = list[Any]
+
+_NORMALIZATION = replace(LatexExtractionConfig().normalization_config, equations=True)
+_GOLD = LatexExtractionConfig(normalization_config=_NORMALIZATION)
+_ANSWER, _ANSWER_FOR_COSINE = (
+    LatexExtractionConfig(
+        normalization_config=replace(_NORMALIZATION, nits=False, malformed_operators=False, boxed=boxed),
+        boxed_match_priority=0,
+        try_extract_without_anchor=False,
+    )
+    for boxed in ("all", "none")
+)
+_BOX = re.compile(r"(?P<joined>\}\s*(?:and|or|,)\s*)?\\(?:boxed|fbox)")
+_APART = " " * 70
+"""Today's math-verify joins boxes that are closer than this, whatever stands between them."""
+
+
+def check_published(
+    text: str, gold: tuple[str, ...], comparison: Comparison, for_cosine: bool = False
+) -> tuple[Status, str | None]:
+    r"""Whether the authors' code took `text` for correct, and the answer it found; NO_ANSWER where it found none.
+
+    An answer is the last box anywhere, the reasoning included (with the boxes before it that only "and", "or" or a comma
+    separates), or else a formula in dollars or brackets that "answer" or "final answer is" announces. A gold is read as a whole
+    text, and without LaTeX it is UNPARSEABLE_GOLD. The caller limits time and memory.
+
+    `for_cosine`: Their cosine reward had a check of its own, with a setting that leaves the box in a formula as it stands
+    (`boxed=True`, where the parser knows "all" and "last"). So it takes "$x = \boxed{9}.$" and "\[\boxed{9\text{ cm}}\]" for
+    wrong where their accuracy reward takes them for correct.
+    """
+    golds = [found for one in gold if (found := _parse_gold(one))]
+    if not golds:
+        return Status.UNPARSEABLE_GOLD, None
+    parsed = _parse(_boxes_apart(text.removeprefix(THINK_OPEN)), _ANSWER_FOR_COSINE if for_cosine else _ANSWER)
+    if not parsed:
+        return Status.NO_ANSWER, None
+    correct = any(_equal(found, parsed, comparison) for found in golds)
+    return Status.CORRECT if correct else Status.WRONG, str(parsed[-1])
+
+
+def published_gold_is_parseable(gold: tuple[str, ...]) -> bool:
+    """Whether the authors' code could read one of the golds."""
+    return any(_parse_gold(one) for one in gold)
+
+
+@lru_cache(maxsize=4096)
+def _parse_gold(gold: str) -> Parsed:
+    return _parse(_boxes_apart(gold), _GOLD)
+
+
+def _parse(text: str, how: LatexExtractionConfig) -> Parsed:
+    found = parse(text, [how], extraction_mode="first_match", parsing_timeout=None)
+    return [_percent_evaluated(one) for one in found]
+
+
+def _boxes_apart(text: str) -> str:
+    """The text with room before each box that is an answer of its own."""
+    return _BOX.sub(lambda box: box[0] if box["joined"] else _APART + box[0], text)
+
+
+def _percent_evaluated(found: Any) -> Any:
+    """9% as 9/100: today's math-verify takes it for 9, too."""
+    return found if get_pct_val(found) is None else found.doit()
+
+
+def _equal(gold: Parsed, answer: Parsed, comparison: Comparison) -> bool:
+    first, second = (gold, answer) if comparison == "gold_first" else (answer, gold)
+    return verify(first, second, timeout_seconds=None)

@@ -1,0 +1,46 @@
+"""Causal attention over packed sequences by torch's own FlashAttention, whose options differ between torch versions."""
+
+import inspect
+from collections.abc import Callable
+from functools import cache
+from typing import cast
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Attention = Callable[..., Tensor]
+"""`torch.nn.attention.varlen.varlen_attn` of whichever version."""
+
+
+def causal_attention(
+    query: Float[Tensor, "tokens heads head_dim"],
+    key: Float[Tensor, "tokens kv_heads head_dim"],
+    value: Float[Tensor, "tokens kv_heads head_dim"],
+    cumulative: Int[Tensor, " sequences_plus_1"],
+    longest: int,
+    scale: float | None,
+    attention: Attention | None = None,
+) -> Float[Tensor, "tokens heads head_dim"]:
+    """Each sequence attends to itself only; `cumulative` are their ends. On a GPU, in bfloat16 or float16.
+
+    Versions without `enable_gqa` get every key and value head once per query head that shares it, at the price of that memory.
+    """
+    if attention is None:
+        from torch.nn.attention.varlen import varlen_attn
+
+        attention = cast(Attention, varlen_attn)
+    known = options(attention)
+    causal = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
+    grouped = {}
+    if (shared_by := query.shape[1] // key.shape[1]) > 1:
+        if "enable_gqa" in known:
+            grouped = {"enable_gqa": True}
+        else:
+            key, value = (tensor.repeat_interleave(shared_by, dim=1) for tensor in (key, value))
+    return attention(query, key, value, cumulative, cumulative, longest, longest, scale=scale, **causal, **grouped)
+
+
+@cache
+def options(attention: Attention) -> frozenset[str]:
+    """Names of its parameters."""
+    return frozenset(inspect.signature(attention).parameters)
