@@ -33,7 +33,9 @@ def main(arguments: list[str]) -> int:
     try:
         for verdict in verdicts(options.file, options.extraction, options.processes, options.deadline):
             counted[verdict.status] += 1
-            sys.stdout.write(json.dumps(_as_json(verdict), ensure_ascii=False) + "\n")
+            line = json.dumps(_as_json(verdict), ensure_ascii=False)
+            # A lone surrogate, which JSON may hold, is no text that can be written but by its escape.
+            sys.stdout.write(line.encode("utf-8", "backslashreplace").decode() + "\n")
         sys.stdout.flush()
     except (UserError, RunError) as error:
         sys.stderr.write(f"error: {error}\n")
@@ -64,7 +66,7 @@ def verdicts(path: Path, extraction: Extraction, processes: int, deadline_s: flo
 def read_items(path: Path) -> Iterator[JudgeItem]:
     """The completions of a JSONL file; blank lines are skipped. Raises UserError with the number of a bad line."""
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield _read_item(line, f"{path}, line {number}")

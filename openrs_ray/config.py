@@ -16,7 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from openrs_ray.fidelity import Fidelity, as_published
 from openrs_ray.resumable import FREE
-from openrs_ray.rewards.records import Comparison, FormatForm, Language, LengthUnit, RewardExtraction, Unjudged
+from openrs_ray.rewards.records import (
+    Comparison,
+    FormatForm,
+    Language,
+    LengthUnit,
+    RewardExtraction,
+    UnfinishedReasoning,
+    Unjudged,
+)
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -259,6 +267,10 @@ class Rewards(Section):
     """Order in which math-verify, which is not symmetric, is given gold and answer; gold_first is the one it documents."""
     unparseable_gold: Literal["skip", "reward"] = "skip"
     """Problems whose gold cannot be parsed: dropped and counted, or kept with 1.0 for every completion's accuracy and cosine."""
+    unfinished_reasoning: UnfinishedReasoning = "no_answer"
+    """A `<think>` that is never closed: no answer yet, or a box in it is read as one."""
+    final_form: bool = False
+    """Count an expression that is still to be worked out (47+38) as wrong where the gold is a plain number."""
     unjudged: Unjudged = "skip"
     """Completions whose check gave no verdict (timeout, error): left out of the loss, or paid as wrong answers."""
     processes: Annotated[Positive, FREE] = 2

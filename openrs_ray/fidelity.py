@@ -30,6 +30,7 @@ ROWS = (
         "rewards.comparison", "gold_first", "answer_first", "math-verify gets its arguments reversed; it is asymmetric"
     ),
     Row("rewards.unparseable_gold", "skip", "reward", "where the gold cannot be parsed, every completion gets 1"),
+    Row("rewards.unfinished_reasoning", "no_answer", "read", "a box is an answer even if the reasoning never ends"),
     Row("rewards.extraction", "boxed", "published", "a box anywhere, or an announced formula; golds need LaTeX"),
     Row("rewards.unjudged", "skip", "wrong", "a check that does not end is paid as a wrong answer"),
     Row("rewards.format.form", "tags", "line", "one </think> on a line of its own is all that is asked"),
@@ -78,5 +79,5 @@ def differences() -> list[str]:
     rows = (*ROWS, *DATA, *LOOP)
     cells = [(row.field, str(row.described).lower(), str(row.published).lower(), row.meaning) for row in rows]
     return [
-        "{:<28}{:<14}{:<19}{}".format(*line).rstrip() for line in (("", "as_described", "as_published", ""), *cells)
+        "{:<30}{:<14}{:<19}{}".format(*line).rstrip() for line in (("", "as_described", "as_published", ""), *cells)
     ]

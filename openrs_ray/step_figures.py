@@ -7,6 +7,7 @@ import numpy as np
 
 from openrs_ray.errors import RunError
 from openrs_ray.grpo import spread
+from openrs_ray.rewards.final_form import copies
 from openrs_ray.samples import Group, Status
 
 
@@ -42,6 +43,7 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
         **{f"reward_{name}": value for name, value in mean.items()},
         "accuracy": statuses[Status.CORRECT] / max(1, len(judged)),
         "no_answer_share": statuses[Status.NO_ANSWER] / max(1, len(judged)),
+        "copied_expressions": float(sum(map(_copied, groups))),
         "timeouts": float(statuses[Status.TIMEOUT]),
         "errors": float(statuses[Status.ERROR]),
         "unparseable_golds": float(statuses[Status.UNPARSEABLE_GOLD]),
@@ -51,6 +53,12 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "mean_length": float(lengths.mean()),
         "max_length": float(lengths.max()),
     }
+
+
+def _copied(group: Group) -> int:
+    """Correct answers that are an expression of their problem: the cheapest way to be right (see `rewards.final_form`)."""
+    answers = Counter(verdict.answer for verdict in group.verdicts if verdict.status is Status.CORRECT)
+    return sum(count for answer, count in answers.items() if answer and copies(answer, group.problem.text))
 
 
 def check_judged(groups: Sequence[Group], step: int, limit: float) -> None:

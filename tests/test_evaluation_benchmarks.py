@@ -210,7 +210,7 @@ STUFFED = {
     "boxes in a box": r"\boxed{\boxed{47} \boxed{46}}",
     "words": r"\boxed{\text{either } 46 \text{ or } 47}",
     "Arabic digits": r"\boxed{٤٧}",
-    "full-width digits": r"\boxed{４７}",
+    "full-width digits of another number": r"\boxed{４６}",
     "mathematical digits": r"\boxed{𝟒𝟕}",
     "superscripts": r"\boxed{⁴⁷}",
     "a box that never closes": r"\boxed{47} and \boxed{47",

@@ -38,6 +38,7 @@ DIFFERENCES: dict[str, tuple[Any, Any]] = {
     "rewards.cosine.wrong_short": (-1.0, 0.0),
     "rewards.comparison": ("gold_first", "answer_first"),
     "rewards.unparseable_gold": ("skip", "reward"),
+    "rewards.unfinished_reasoning": ("no_answer", "read"),
     "rewards.extraction": ("boxed", "published"),
     "rewards.unjudged": ("skip", "wrong"),
     "rewards.format.form": ("tags", "line"),

@@ -72,6 +72,26 @@ def test_the_deadline_does_not_count_the_start_of_a_process() -> None:
     assert statuses == [Status.TIMEOUT, Status.CORRECT, Status.TIMEOUT, Status.CORRECT]
 
 
+def test_a_loaded_machine_does_not_change_a_verdict() -> None:
+    """The check computes for 0.4 s of its 1 s, but has one CPU together with three others."""
+    cpu = {min(os.sched_getaffinity(0))}
+    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
+    try:
+        with CheckPool(poisoned_checks.check, processes=1, deadline_s=1.0, memory_gib=1.0) as pool:
+            pool.submit("say ready").result(30)
+            for pid in (*pool.process_ids(), *(burner.pid for burner in burners)):
+                os.sched_setaffinity(pid, cpu)
+            started = time.monotonic()
+            assert pool.submit("compute 0.4").result(60).status is Status.CORRECT
+            assert time.monotonic() - started > 1.0, "it waited longer than its deadline"
+            assert pool.submit("compute 60").result(60).status is Status.TIMEOUT
+            assert time.monotonic() - started < 20.0
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+
+
 def test_a_killed_process_costs_its_sample_a_second_try_only(pool: CheckPool[str], tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     future = pool.submit(f"mark_and_sleep {marks}")
@@ -173,7 +193,7 @@ def test_no_process_outlives_a_killed_parent(tmp_path: Path) -> None:
 
 
 def test_one_poisoned_answer_leaves_the_rest_of_the_step_judged() -> None:
-    poison = r"\left(10^9 x^0\right)!"  # with a variable in it nothing seems to be worked out, but x^0 is 1
+    poison = "x" + "^b" * 200  # the parser's time doubles with every exponent
     items = [JudgeItem(rf"so </think> \boxed{{{n}}}", 5, "stop", (str(n - n % 2),)) for n in range(30)]
     items.insert(7, JudgeItem(rf"so </think> \boxed{{{poison}}}", 130, "stop", ("3",)))
     with CheckPool(Judge({"accuracy": 2.0, "format": 1.0}, "boxed"), 2, DEADLINE_S, 2.0, WARM_UP) as pool:
@@ -196,7 +216,7 @@ def test_in_a_ray_actor_a_timeout_is_a_timeout_and_right_is_right(ray_session: N
     try:
         right = JudgeItem(r"</think> \boxed{\frac{1}{2}\sqrt{8}}", 9, "stop", (r"\sqrt{2}",))
         wrong = JudgeItem(r"</think> \boxed{\sqrt{3}}", 9, "stop", (r"\sqrt{2}",))
-        poison = JudgeItem(r"</think> \boxed{\left(10^9 x^0\right)!}", 130, "stop", ("3",))
+        poison = JudgeItem(rf"</think> \boxed{{x{'^b' * 200}}}", 130, "stop", ("3",))
         batches = ray.get([actor.judge.remote([right, wrong]), actor.judge.remote([poison, right])], timeout=120)
         assert [[verdict.status for verdict in batch] for batch in batches] == [
             [Status.CORRECT, Status.WRONG],

@@ -18,6 +18,7 @@ from openrs_ray.rewards.extraction import after_reasoning, last_boxed
 from openrs_ray.rewards.format import format_reward
 from openrs_ray.rewards.judge import WARM_UP, Judge
 from openrs_ray.rewards.pool import CheckPool
+from openrs_ray.rewards.process import WALL_FACTOR
 from openrs_ray.rewards.records import JudgeItem, RewardInput
 from openrs_ray.rewards.table import check_reward_names
 from openrs_ray.samples import Status
@@ -293,7 +294,8 @@ def test_hostile_answers_end_in_time_and_are_never_correct(extraction: str) -> N
     statuses = dict(zip(HOSTILE, (verdict.status for verdict in verdicts), strict=True))
     allowed = {Status.WRONG, Status.NO_ANSWER, Status.TIMEOUT}
     assert {name: status for name, status in statuses.items() if status not in allowed} == {}
-    assert all(verdict.seconds < deadline_s + 1 for verdict in verdicts)
+    # The deadline is CPU time; on a loaded machine a check waits for it.
+    assert all(verdict.seconds < WALL_FACTOR * deadline_s + 1 for verdict in verdicts)
 
 
 @pytest.mark.slow

@@ -22,7 +22,8 @@ from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.records import JudgeItem
 from openrs_ray.samples import Status
 
-POISON = r"\left(10^9 x^0\right)!"
+POISON = "x" + "^b" * 200
+"""The parser's time doubles with every exponent."""
 DEADLINE_S = 5.0
 _RESTART_S = 3.0
 

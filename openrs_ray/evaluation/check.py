@@ -5,13 +5,15 @@ math-verify reads it), `published` the one of the authors' harness (anywhere in 
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
-from openrs_ray.rewards.accuracy import check_answer, is_readable
+from openrs_ray.rewards.accuracy import check_answer
+from openrs_ray.rewards.extraction import last_boxed
+from openrs_ray.rewards.numerics import digits, is_number
+from openrs_ray.rewards.reading import read
 from openrs_ray.rewards.records import Extraction
 from openrs_ray.samples import Status, Verdict
 
@@ -19,6 +21,7 @@ Rules = Literal["boxed", "any", "published"]
 
 _PUBLISHED_EXTRACTION = (ExprExtractionConfig(), LatexExtractionConfig(boxed_match_priority=0))
 _PUBLISHED_DIGITS = 5
+_MAX_FLOAT_DIGITS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,10 @@ def _ours(item: Answered, extraction: Extraction) -> tuple[Status, str | None]:
 
 
 def _published(item: Answered) -> tuple[Status, str | None]:
-    found = parse(item.text, _PUBLISHED_EXTRACTION, parsing_timeout=None)
+    # The parser would join boxes less than 70 characters apart into one answer; the authors' harness reads the last alone.
+    boxed = last_boxed(item.text)
+    text = item.text if boxed is None else rf"\boxed{{{boxed}}}"
+    found = parse(text, _PUBLISHED_EXTRACTION, parsing_timeout=None)
     if not found:
         return Status.NO_ANSWER, None
     golds = [parse(gold if "$" in gold else f"${gold}$", parsing_timeout=None) for gold in item.gold]
@@ -72,10 +78,8 @@ def _published(item: Answered) -> tuple[Status, str | None]:
 
 def _value(answer: str) -> float | None:
     """The number that an answer is, if it is one."""
-    if not is_readable(answer):
-        return None
-    found: Sequence[Any] = parse(f"${answer.strip('$')}$", parsing_timeout=None)
+    found = read(answer).value
     try:
-        return float(found[0]) if found else None
+        return float(found) if is_number(found) and digits(found) < _MAX_FLOAT_DIGITS else None  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         return None

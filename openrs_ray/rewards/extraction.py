@@ -1,17 +1,52 @@
 """Where a completion's answer stands. Pure text; linear in its length whatever the text holds."""
 
 import re
+from dataclasses import dataclass
 
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
 
+_BETWEEN_BOXES = re.compile(
+    r"(?:\s|\\[,;:!()\[\] ]|\$|\\q?quad(?![a-z])|,|;|(?<![A-Za-z])(?:and|or)(?![A-Za-z])|\\text\s*\{\s*,?\s*(?:and|or)\s*\}"
+    r"|[A-Za-z](?:_\{?\w+\}?)?\s*=)*"
+)
+"""What may stand between boxes of one answer: commas, "and", "or" (one of them at least), the next variable's name."""
+_LONGEST_JOIN = 70
+
 # A box opening, an escaped character (an escaped brace groups nothing), or a brace.
-_TOKEN = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|(?P<brace>[{}])", re.DOTALL)
+_TOKEN = re.compile(r"(?P<box>\\{1,3}(?:boxed|fbox)\s*\{)|\\.|(?P<brace>[{}])", re.DOTALL)
 
 
 def after_reasoning(text: str) -> str:
     """What follows the last `</think>`, or the whole text when there is none."""
     return text.rpartition(THINK_CLOSE)[2]
+
+
+def is_unfinished(text: str) -> bool:
+    """Whether the reasoning is opened and never closed: nothing in such a text is an answer yet."""
+    return text.rfind(THINK_OPEN) > text.rfind(THINK_CLOSE)
+
+
+def final_boxes(text: str) -> str | None:
+    """The answer of the last sentence: the last box, or those that commas, "and" or "or" join with it, once each.
+
+    Example: final_boxes(r"Not \\boxed{1}. It is \\boxed{2} or \\boxed{3}.") == "2, 3"
+    """
+    found = _boxes(text)
+    if not found:
+        return None
+    contents = [found[-1].content]
+    for box, following in zip(found[-2::-1], found[:0:-1], strict=True):
+        if not _are_joined(text[box.end : following.start]):
+            break
+        contents.append(box.content)
+    return ", ".join(dict.fromkeys(reversed(contents)))
+
+
+def _are_joined(between: str) -> bool:
+    if len(between) > _LONGEST_JOIN or not re.search("[,;]|and|or", between):
+        return False
+    return bool(_BETWEEN_BOXES.fullmatch(between))
 
 
 def last_boxed(text: str) -> str | None:
@@ -22,8 +57,21 @@ def last_boxed(text: str) -> str | None:
 
     Example: last_boxed(r"\\boxed{1} then \\boxed{\\frac{2}{3}}") == r"\\frac{2}{3}"
     """
+    found = _boxes(text)
+    return found[-1].content if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    start: int
+    content: str
+    end: int
+
+
+def _boxes(text: str) -> list[_Box]:
+    """All boxes in the order in which they close, without those inside of others; none when the last one never closes."""
     open_braces: list[tuple[int, int] | None] = []  # (start of the box, start of its content), None for a plain brace
-    closed: tuple[int, int, int] | None = None  # start of the box, content from, content to
+    boxes: list[_Box] = []
     for token in _TOKEN.finditer(text):
         if token["box"]:
             open_braces.append((token.start(), token.end()))
@@ -32,10 +80,9 @@ def last_boxed(text: str) -> str | None:
         elif token["brace"] == "}" and open_braces:
             opened = open_braces.pop()
             if opened is not None:
-                closed = (*opened, token.start())
-    if closed is None:
-        return None
-    start, content_from, content_to = closed
-    if any(opened is not None and opened[0] > start for opened in open_braces):
-        return None
-    return text[content_from:content_to].strip()
+                while boxes and boxes[-1].start > opened[0]:
+                    boxes.pop()
+                boxes.append(_Box(opened[0], text[opened[1] : token.start()].strip(), token.end()))
+    if boxes and any(opened is not None and opened[0] > boxes[-1].start for opened in open_braces):
+        return []
+    return boxes

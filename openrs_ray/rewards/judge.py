@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from openrs_ray.rewards.accuracy import check_answer
 from openrs_ray.rewards.published import check_published
-from openrs_ray.rewards.records import Comparison, JudgeItem, RewardExtraction, RewardInput, Unjudged
+from openrs_ray.rewards.records import (
+    Comparison,
+    JudgeItem,
+    RewardExtraction,
+    RewardInput,
+    UnfinishedReasoning,
+    Unjudged,
+)
 from openrs_ray.rewards.table import GROUP_REWARDS, REWARDS
 from openrs_ray.samples import Status, Verdict
 
@@ -46,6 +53,8 @@ class Judge:
     unjudged: Unjudged = "skip"
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Of the rewards that have some, by the reward's name."""
+    unfinished_reasoning: UnfinishedReasoning = "no_answer"
+    final_form: bool = False
 
     @classmethod
     def of(cls, rewards: config.Rewards) -> Judge:
@@ -58,6 +67,8 @@ class Judge:
             rewards.unparseable_gold,
             rewards.unjudged,
             parameters,
+            rewards.unfinished_reasoning,
+            rewards.final_form,
         )
 
     def __call__(self, item: JudgeItem) -> Verdict:
@@ -77,7 +88,9 @@ class Judge:
     def _check(self, item: JudgeItem) -> tuple[Status, str | None]:
         if self.extraction == "published":
             return check_published(item.text, item.gold, self.comparison, for_cosine="cosine" in self.weights)
-        return check_answer(item.text, item.gold, self.extraction, self.comparison)
+        return check_answer(
+            item.text, item.gold, self.extraction, self.comparison, self.unfinished_reasoning, self.final_form
+        )
 
     def _rewarded(self, item: JudgeItem, verdict: Verdict, counts_as: Status) -> Verdict:
         seen = RewardInput(item.text, item.token_count, item.finish_reason, counts_as, verdict.answer)

@@ -4,7 +4,8 @@ A check may hang in one long C call, fill the memory or crash its interpreter, s
 killed. Invariants:
 
 - A process holds one item at a time, on its main thread. Items wait in the parent, so a killed process loses nothing.
-- The deadline counts the check alone, never the start of a process. A check past it is killed and judged TIMEOUT.
+- The deadline counts the check alone, never the start of a process, and its CPU time: on a loaded machine a check gets more
+  of the wall's. A check past it is killed and judged TIMEOUT.
 - A check whose process dies is tried once more in a fresh one (something else may have killed it), then judged ERROR.
 - Every submitted item gets exactly one verdict, whatever happens to the others.
 - No process outlives the parent.
@@ -183,7 +184,7 @@ class CheckPool(Generic[Item]):
         try:
             return process.check(job.pickled_item, self._deadline_s), True
         except TimeoutError:
-            detail = f"killed at the deadline of {self._deadline_s:g} s"
+            detail = f"killed at the deadline of {self._deadline_s:g} s of computing"
             return Verdict(Status.TIMEOUT, {}, None, seconds=time.monotonic() - start, detail=detail), False
         except (EOFError, OSError):
             job.deaths += 1

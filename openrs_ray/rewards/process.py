@@ -4,13 +4,18 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from openrs_ray.errors import RunError
 from openrs_ray.samples import Verdict
 
 START_DEADLINE_S = 120.0
 """How long a process may take to import what it needs; about a second where nothing is wrong."""
+WALL_FACTOR = 6
+"""A check that waits for a CPU of a loaded machine may take so many deadlines by the clock on the wall."""
+_SHORTEST_WAIT_S = 0.05
 
 
 class CheckProcess:
@@ -65,14 +70,30 @@ class CheckProcess:
             ) from error
 
     def check(self, pickled_item: bytes, deadline_s: float) -> Verdict:
-        """The verdict of one item. Raises TimeoutError past the deadline, EOFError or OSError when the process died."""
+        """The verdict of one item. Raises TimeoutError past the deadline, EOFError or OSError when the process died.
+
+        The deadline is CPU time, so that a loaded machine does not change verdicts: who computes has that much of it, within
+        `WALL_FACTOR` times as long; who waits for something else has that long by the clock.
+        """
+        start, cpu_start = time.monotonic(), self._cpu()[0]
         self._pipe.send_bytes(pickled_item)
-        # The second poll is for a parent that was itself kept waiting: an answer that lies there is in time.
-        if not self._pipe.poll(deadline_s) and not self._pipe.poll(0):
-            raise TimeoutError
+        wait_s = deadline_s
+        while not self._pipe.poll(wait_s):
+            cpu_s, wants_cpu = self._cpu()
+            wait_s = min(deadline_s - (cpu_s - cpu_start), start + WALL_FACTOR * deadline_s - time.monotonic())
+            # The second poll is for a parent that was itself kept waiting: an answer that lies there is in time.
+            if (wait_s <= 0 or not wants_cpu) and not self._pipe.poll(0):
+                raise TimeoutError
+            wait_s = max(wait_s, _SHORTEST_WAIT_S)
         verdict: Verdict = self._pipe.recv()
         self.checks += 1
         return verdict
+
+    def _cpu(self) -> tuple[float, bool]:
+        """CPU seconds of the process so far, and whether it computes or would if a CPU were free. OSError when it is gone."""
+        state, *fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        user, system = fields[10:12]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK"), state == "R"
 
     def kill(self) -> None:
         """Kill the process from any thread; a `check` under way raises."""

@@ -13,6 +13,8 @@ Unjudged = Literal["skip", "wrong"]
 """What becomes of a completion whose check gave no verdict: it leaves the loss, or counts as wrong."""
 Comparison = Literal["gold_first", "answer_first"]
 """Which of the two math-verify is given first."""
+UnfinishedReasoning = Literal["no_answer", "read"]
+"""What a `<think>` that is never closed means: no answer yet, or a box in it is the answer."""
 FormatForm = Literal["tags", "line"]
 LengthUnit = Literal["tokens", "characters"]
 Language = Literal[

@@ -1,0 +1,75 @@
+"""Which answers are short, flat and small enough to be read at all: decided on the text, before any parser sees it.
+
+Numbers that only a parser can find are estimated once more before they are worked out (`openrs_ray.rewards.numerics`).
+"""
+
+import math
+import re
+
+from openrs_ray.rewards.normalise import closing
+
+MAX_ANSWER_CHARACTERS = 1000
+MAX_ANSWER_NESTING = 10
+MAX_ANSWER_EXPONENT = 100_000
+MAX_ANSWER_FACTORIAL = 100_000
+MAX_ANSWER_SUBSCRIPTS = 20
+"""An answer longer, or with deeper brackets, a larger exponent or factorial, or more subscripts than this is wrong unread: real
+ones stay far below, and the parser takes seconds from there on (degenerate completions would otherwise be timeouts, and
+escape the loss)."""
+
+_POWER = re.compile(r"(?:\^|(?<=[0-9.])[eE][+-]?)(?:\\left|[{(\s])*([0-9]+)(?:\s*\^(?:\\left|[{(\s])*([0-9]+))?")
+_FACTORIAL = re.compile(r"(?:([0-9]+)|([)\]}]))\s*!")
+_BINOMIAL = re.compile(r"\\[dt]?binom\s*\{((?:[^{}]|\{[^{}]*\})*)\}\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_WORKED_OUT = re.compile(r"(?:\\Gamma|gcd|lcm)(?![A-Za-z])\s*\}?\s*(?=[({])")
+"""Functions that the parser works out at once."""
+_MATRIX_POWER = re.compile(r"matrix\}\s*\^\s*\{?\s*-?[0-9]{3}")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+
+
+def is_readable(answer: str) -> bool:
+    """Whether an answer is short, flat and small enough to be parsed."""
+    if len(answer) > MAX_ANSWER_CHARACTERS:
+        return False
+    depth = deepest = 0
+    for character in answer:
+        depth += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, depth)
+    if deepest > MAX_ANSWER_NESTING or answer.count("_") > MAX_ANSWER_SUBSCRIPTS:
+        return False
+    return not (_has_huge_power(answer) or _has_huge_factorial(answer) or _works_out_much(answer))
+
+
+def _has_huge_power(answer: str) -> bool:
+    """Whether an exponent that is a number, or a power of numbers, exceeds the limit."""
+    limit = math.log10(MAX_ANSWER_EXPONENT)
+    return any(int(power or 1) * math.log10(int(base) or 1) > limit for base, power in _POWER.findall(answer))
+
+
+def _has_huge_factorial(answer: str) -> bool:
+    """Whether a factorial, or a binomial, is of a number beyond the limit, or of a number that may be."""
+    of = [found[1] or _inside(answer, found.end(2) - 1) for found in _FACTORIAL.finditer(answer)]
+    return any(map(_is_huge_number, [*of, *(part for parts in _BINOMIAL.findall(answer) for part in parts)]))
+
+
+def _works_out_much(answer: str) -> bool:
+    starts = [found.end() for found in _WORKED_OUT.finditer(answer)]
+    of = [answer[start + 1 : closing(answer, start)] for start in starts]
+    return bool(_MATRIX_POWER.search(answer)) or any(map(_is_huge_number, of))
+
+
+def _is_huge_number(text: str) -> bool:
+    """Whether a text without variables holds a number beyond the limit, a power or a factorial."""
+    text = _COMMAND.sub(" ", text)
+    if re.search(r"[^\W\d_]", text):
+        return False  # of something unknown: nothing is worked out
+    return "^" in text or "!" in text or any(int(n) > MAX_ANSWER_FACTORIAL for n in re.findall("[0-9]+", text))
+
+
+def _inside(answer: str, end: int) -> str:
+    """What stands in the bracket that closes at `end`."""
+    depth = 0
+    for start in range(end, -1, -1):
+        depth += (answer[start] in ")]}") - (answer[start] in "([{")
+        if not depth:
+            return answer[start + 1 : end]
+    return answer[:end]
