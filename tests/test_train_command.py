@@ -177,7 +177,9 @@ def test_dry_run_says_what_the_evaluation_can_show(capsys: pytest.CaptureFixture
     )
     assert "data: 8 problems held out, and 0 rows left out" in out
     assert main([str(recipe), "--dry-run"]) == 0
-    assert "points" not in capsys.readouterr().out, "without held-out problems there is nothing to compare"
+    assert "Smallest differences" not in capsys.readouterr().out, (
+        "without held-out problems there is nothing to compare"
+    )
 
 
 def test_training_problems_are_no_held_out_ones(
