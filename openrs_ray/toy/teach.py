@@ -42,8 +42,8 @@ class ToySettings:
     """Share of the steps, the first ones, in which every solution is right."""
     wrong_share: float = 0.65
     """Share of the solutions that forget the carries after that."""
-    steps: int = 500
-    batch: int = 24
+    steps: int = 800
+    batch: int = 20
     learning_rate: float = 1.5e-3
     """Peak; at twice as much some seeds learn nothing."""
     seed: int = 0
@@ -63,7 +63,9 @@ def teach(settings: ToySettings, tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
     with _own_randomness(settings):
         model = _new_model(settings, tokenizer)
         problems = random.Random(settings.seed)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.0, fused=True)
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True
+        )
         schedule = get_cosine_schedule_with_warmup(optimizer, settings.steps // 20, settings.steps)
         for step in range(settings.steps):
             ids, labels = batch(settings.batch, wrong_share(step, settings), tokenizer, problems)
