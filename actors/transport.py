@@ -120,7 +120,7 @@ class NcclGroup:
         """A few bytes, now: NCCL may connect its channels inside the first call, where no deadline of a push would end it."""
 
         def begin() -> tuple[torch.Tensor, torch.Tensor]:
-            with torch.accelerator.device_index(device.index):  # type: ignore[arg-type]
+            with torch.accelerator.device_index(device.index):
                 expected = torch.arange(_FIRST_BYTES, dtype=torch.uint8, device=device)
                 buffer = expected.clone() if rank == 0 else torch.zeros_like(expected)
                 self.broadcast(buffer)

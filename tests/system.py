@@ -29,7 +29,7 @@ def tiny_sections(folder: Path, model: Path, name: str, steps: int) -> dict[str,
     }
 
 
-def system_config(folder: Path, model: Path, **changes: dict[str, Any]) -> RunConfig:
+def system_config(folder: Path, model: Path, /, **changes: dict[str, Any]) -> RunConfig:
     """The tiny run with every push probed and small buckets; `changes` by section."""
     sections = tiny_sections(folder, model, "run", 3)
     sections["push"] |= {"probe_every": 1, "deadline_s": 60, "bucket_mib": 1}
