@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from actors.ending import Processes, end_actor
 from actors.placement import Placement
 from actors.waiting import within
@@ -36,8 +38,8 @@ class Member:
     """Once it is placed."""
     joined: bool = False
     """Whether it is in the push group that the present learner has made for it."""
-    probed: bool = False
-    """Whether its log-probabilities have been compared with the learner's."""
+    probed: tuple[np.ndarray, np.ndarray] | None = None
+    """The learner's log-probabilities of the probe's tokens and its own, float32 [tokens] each, when they were compared last."""
     proven: bool = False
     """Whether a push has reached it or completions have come from it: its place is sound."""
     sampling: int = 0

@@ -158,7 +158,7 @@ class RolloutWorkers:
     async def leave_learner(self) -> None:
         """The learner is gone: every worker lets go of it, must join the next one anew, and prove itself again."""
         for member in self.crew.alive:
-            member.joined = member.probed = False
+            member.joined, member.probed = False, None
         await self.each(self.crew.alive, "leave_push", "let go of the learner")
 
     async def each(self, workers: Iterable[Member], method: str, what: str, *arguments: Any) -> dict[Member, Any]:

@@ -23,6 +23,7 @@ from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbeddingBase
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
+from actors.effect import Effect
 from actors.transport import BroadcastGroup, join_group, open_ipc
 from openrs_ray.buckets import Bucket, ParameterSpec
 from openrs_ray.digest import digest
@@ -67,8 +68,7 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
         super().__init__(config, vllm_config, device, model)
         self._group: BroadcastGroup | None = None
         self._digests: list[torch.Tensor] = []
-        self._loaded: set[str] = set()
-        self._vectors: dict[str, torch.Tensor] = {}
+        self._effect = Effect(model)
         self._mapped: tuple[dict[str, list[Any]], torch.Tensor] | None = None
 
     def init_transfer_engine(self, init_info: PushInit) -> None:
@@ -87,8 +87,9 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
         )
 
     def start_weight_update(self) -> None:
-        self._digests, self._loaded, self._vectors = [], set(), {}
+        self._digests = []
         initialize_layerwise_reload(self.model)
+        self._effect.begin()
 
     def receive_weights(self, update_info: PushUpdate) -> None:
         for entries in update_info.buckets:
@@ -97,8 +98,8 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
             self._digests.append(digest(buffer))
             # The loader keeps views until a layer is complete, so every bucket has a buffer of its own.
             weights = bucket.unpack(buffer)
-            self._vectors |= {name: digest(_bytes(tensor)) for name, tensor in weights if tensor.dim() == 1}
-            self._loaded |= self.model.load_weights(weights) or set()
+            with self._effect.loading(weights):
+                self.model.load_weights(weights)
             del buffer, weights  # freed before the next bucket comes, unless a layer waits for its other half
 
     def _receive(self, nbytes: int, handles: dict[str, list[Any]] | None) -> torch.Tensor:
@@ -138,19 +139,15 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
         """What arrived in the last push.
 
         Returns:
-            "digests": one integer per bucket as it came; "missing": parameters of the model that no weight was loaded into;
-            "stale": parameters whose live bytes differ from the bytes that came. The last looks at vectors (the norms of
-            every layer) only, since the loader fuses, shards or repacks matrices.
+            "digests": one integer per bucket as it came; "missing": what came and was not loaded, and parameters of the model
+            that nothing was loaded into; "stale": what was loaded and is not what the model computes with.
         """
         heads = {f"{name}.weight" for name, module in self.model.named_modules() if isinstance(module, ParallelLMHead)}
         tied = heads if self._tied else set()
-        expected = {name for name, _ in self.model.named_parameters()} - tied
-        live = {name: parameter.data for name, parameter in self.model.named_parameters() if name in self._vectors}
-        stale = [name for name, vector in live.items() if int(digest(_bytes(vector))) != int(self._vectors[name])]
         return {
             "digests": [int(value) for value in self._digests],
-            "missing": sorted(expected - self._loaded),
-            "stale": sorted(stale),
+            "missing": self._effect.missing(without=tied),
+            "stale": self._effect.stale(),
         }
 
     def shutdown(self) -> None:
@@ -173,10 +170,6 @@ def _unsaid(kinds: set[str]) -> Iterator[None]:
         yield
     finally:
         _RELOAD_LOG.removeFilter(heard)
-
-
-def _bytes(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.contiguous().view(torch.uint8)
 
 
 class WorkerExtension:

@@ -1,6 +1,7 @@
 """A 64-bit digest of a byte buffer that comes out the same on a CPU and on a GPU.
 
-It proves that weights arrived: the sender digests each bucket before it leaves, every receiver after it came.
+It proves that weights arrived: the sender digests each bucket before it leaves, every receiver after it came, and again where
+it was put.
 """
 
 import torch
@@ -26,9 +27,29 @@ def digest(buffer: torch.Tensor) -> torch.Tensor:
     total = torch.zeros((), dtype=torch.int64, device=buffer.device)
     for start in range(0, words.numel(), _CHUNK_WORDS):
         chunk = words[start : start + _CHUNK_WORDS].to(torch.int64)
-        position = torch.arange(start + 1, start + 1 + chunk.numel(), dtype=torch.int64, device=buffer.device)
-        # The xor-shift makes the weights of neighbours unrelated; `| 1` keeps them invertible modulo 2^64.
-        weight = position * _GOLDEN
-        weight = (weight ^ (weight >> 29)) | 1
-        total += (chunk * weight).sum()
+        total += (chunk * _weights(start, chunk.numel(), buffer.device)).sum()
     return total
+
+
+def column_digests(matrix: torch.Tensor) -> torch.Tensor:
+    """The same sum down every column of a matrix [rows, columns], or down every pair of columns of 16-bit numbers.
+
+    Returns:
+        int64 [columns], or [columns / 2] where two neighbours fit into a word: one that changed shows that something in it did.
+    """
+    matrix = matrix.contiguous()
+    pairs = matrix.element_size() == 2 and matrix.shape[1] % 2 == 0
+    words = matrix.view(torch.int32 if pairs or matrix.element_size() == 4 else torch.int16)
+    total = torch.zeros(words.shape[1], dtype=torch.int64, device=matrix.device)
+    rows = max(1, _CHUNK_WORDS // max(1, words.shape[1]))
+    for start in range(0, len(words), rows):
+        chunk = words[start : start + rows].to(torch.int64)
+        total += (chunk * _weights(start, len(chunk), matrix.device)[:, None]).sum(0)
+    return total
+
+
+def _weights(start: int, count: int, device: torch.device) -> torch.Tensor:
+    """Odd numbers for the positions from `start` on."""
+    weight = torch.arange(start + 1, start + 1 + count, dtype=torch.int64, device=device) * _GOLDEN
+    # The xor-shift makes the weights of neighbours unrelated; `| 1` keeps them invertible modulo 2^64.
+    return (weight ^ (weight >> 29)) | 1

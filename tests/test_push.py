@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
-from faulty_transfer import GARBAGE_PUSH, IDLE_PUSH, FaultyWorker
+from faulty_transfer import GARBAGE_PUSH, IDLE_PUSH, UNDONE_PUSH, UNPACKED_PUSH, VECTORS_PUSH, FaultyWorker
 from system import judged_group, system_config
 from tiny import naive_logprobs, naive_model, save_model
 
 from actors.learners import LearnerGroup
 from actors.placement import Placement, reserve
-from actors.push import WeightPush, check_receipts
+from actors.push import WeightPush, check_followed, check_receipts
 from actors.rollout import Request, RolloutWorker
 from actors.rollouts import RolloutWorkers
 from openrs_ray.config import RunConfig
@@ -218,14 +218,20 @@ def test_completions_go_on_through_a_push(ray_session: None, tmp_path: Path) -> 
         system.close()
 
 
+AS_RECIPES = {"model": {"dtype": "bfloat16"}, "learner": {"zero_stage": 2}, "push": {"probe_tolerance": 0.05}}
+
+
 @pytest.mark.cpu_engine
-def test_a_lost_push_is_noticed_even_at_a_tiny_learning_rate(ray_session: None, tmp_path: Path) -> None:
-    """Two ways to lose a push; weights that moved by 1e-6 would pass any comparison of log-probabilities."""
+@pytest.mark.parametrize("changes", [AS_RECIPES, pytest.param({}, marks=pytest.mark.slow)], ids=["bfloat16", "float32"])
+def test_a_lost_push_is_noticed_even_at_a_tiny_learning_rate(
+    ray_session: None, tmp_path: Path, changes: dict[str, dict[str, Any]]
+) -> None:
+    """Five ways to lose a push; weights that moved by 1e-6 would pass any comparison of log-probabilities."""
     learner = {"learning_rate": 1e-6, "warmup_share": 0, "schedule": "constant"}
-    system = build(tmp_path, False, FaultyWorker, learner=learner)
+    system = build(tmp_path, False, FaultyWorker, **changes | {"learner": learner | changes.get("learner", {})})
     try:
         outcomes = {}
-        for number in range(1, 5):
+        for number in range(1, UNDONE_PUSH + 2):
             try:
                 outcomes[number] = system.run(system.push.push(number - 1)).probe_difference
             except RunError as error:
@@ -236,9 +242,12 @@ def test_a_lost_push_is_noticed_even_at_a_tiny_learning_rate(ray_session: None, 
                 judged_group(p.index, p, [c for c in completions if c.position == p.index], number) for p in PROBLEMS
             ]
             system.run(system.learners.train(groups, number))
-        assert outcomes[1] < 1e-4 and outcomes[3] < 1e-4
+        noise = 2e-2 if changes else 1e-4
+        assert all(outcomes[number] < noise for number in (1, 3, UNDONE_PUSH + 1)), outcomes
         assert "did not arrive" in outcomes[GARBAGE_PUSH] and "rollout worker 0" in outcomes[GARBAGE_PUSH]
-        assert "did not take effect" in outcomes[IDLE_PUSH]
+        lost = {number: outcomes[number] for number in (IDLE_PUSH, VECTORS_PUSH, UNPACKED_PUSH, UNDONE_PUSH)}
+        assert all("did not take effect" in str(outcome) for outcome in lost.values()), outcomes
+        assert "still have other values" in lost[UNPACKED_PUSH] and "embed_tokens" in lost[UNDONE_PUSH]
     finally:
         system.close()
 
@@ -257,3 +266,16 @@ def test_a_bad_receipt_names_worker_and_rank(receipt: dict[str, Any], sentence: 
     check_receipts(7, [1, 2], {0: [good, good]})
     with pytest.raises(RunError, match=r"policy version 7 .*rollout worker 1 \(tensor-parallel rank 1\).*" + sentence):
         check_receipts(7, [1, 2], {0: [good, good], 1: [good, receipt]})
+
+
+def test_an_engine_must_move_with_the_learner_however_little_that_moves() -> None:
+    rng = np.random.default_rng(0)
+    learner, noise = rng.normal(-3, 1, 200).astype(np.float32), rng.normal(0, 5e-3, (2, 200)).astype(np.float32)
+    after = learner + rng.normal(0, 1.5e-3, 200).astype(np.float32)
+    before = (learner, learner + noise[0])
+    check_followed(7, "rollout worker 1", before, (after, after + noise[1]))
+    check_followed(7, "rollout worker 1", before, before)  # a step of nothing
+    with pytest.raises(
+        RunError, match=r"policy version 7 did not take effect on rollout worker 1: .* moved by 0\.0012"
+    ):
+        check_followed(7, "rollout worker 1", before, (after, before[1]))
