@@ -43,8 +43,9 @@ DATA = (Row("data.columns.answer", "answer", "solution", "the gold is the whole 
 LOOP = (
     Row("rollout.staleness", 1, 0, "rollouts and learner take turns"),
     Row("loss.correction", "truncated", "none", "nothing to correct where they take turns"),
+    Row("learner.head_dtype", "float32", "model", "logits are rounded to the model's bfloat16"),
 )
-"""How the loop runs: the recipes choose (the described value here is theirs), and `as_published` sets it back."""
+"""How the loop and the learner run: the recipes choose (the described value here is theirs), and `as_published` sets it back."""
 
 
 def as_published(content: Mapping[str, Any]) -> dict[str, Any]:

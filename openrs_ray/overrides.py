@@ -121,7 +121,7 @@ def check_resumable(saved: dict[str, Any], now: RunConfig) -> None:
             f"the held-out problems of run {now.run.name} were drawn by run.seed, with spellings of them left in the training; "
             "this version draws others: finish the run with the version that began it, or choose another run.name."
         )
-    for dotted in sorted(fixed_fields(type(now))):
+    for dotted in sorted(fixed_fields(type(now)), key=lambda name: (name != "fidelity", name)):  # it sets others
         if before[dotted] != after[dotted]:
             raise UserError(
                 f"{dotted} was {json.dumps(before[dotted])} when run {now.run.name} started and cannot become "

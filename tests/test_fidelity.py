@@ -69,6 +69,7 @@ def test_one_field_switches_every_difference_and_nothing_else(number: int) -> No
         "learner.micro_batch_sequences": (None, 6),  # per_device_train_batch_size
         "rollout.staleness": (1, 0),
         "loss.correction": ("truncated", "none"),
+        "learner.head_dtype": ("float32", "model"),
     }
 
 

@@ -221,7 +221,7 @@ def without_models(monkeypatch: pytest.MonkeyPatch) -> None:
         ("step_b", {"workload": "smollm2", "steps": 3, "no_alone": True}),
         ("push_ipc", {"workload": "random-1.5b", "rounds": 3, "nccl": False}),
         ("push_nccl", {"workload": "random-1.5b", "rounds": 3, "nccl": True}),
-        ("rollout", {"workload": "random-1.5b", "rounds": 3}),
+        ("rollout", {"workload": "random-1.5b", "rounds": 2}),
     ],
 )
 @pytest.mark.parametrize("with_trl", [False, True])

@@ -61,7 +61,7 @@ _EXTRA_MEMORY = {f"peak extra memory, {end}, GiB": "<= 1.1" for end in ("sender"
 
 
 def rollout(size: Size) -> Iterator[Row]:
-    workload = ["random-1.5b", "--rounds", "3"] if size == "full" else ["tiny", "--rounds", "1"]
+    workload = ["random-1.5b", "--rounds", "2"] if size == "full" else ["tiny", "--rounds", "1"]
     yield from _figures("rollout", ["--workload", *workload])
 
 

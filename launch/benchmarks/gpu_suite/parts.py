@@ -13,7 +13,7 @@ from launch.benchmarks.gpu_suite.runner import Part
 PARTS = (
     Part("versions", "what is installed, and whether it has what the code calls", 25, 90),
     Part("attention", "packed attention, forward and backward, against float64", 25, 120),
-    Part("head", "compiled head at 151,936 vocabulary, value and gradient against float64", 65, 210),
+    Part("head", "compiled head at 151,936 vocabulary, value and gradient against float64", 55, 210),
     Part("model_tests", "the GPU tests of the model", 60, 240),
     Part("learner_rank", "ZeRO 1, 2, 3 and float32: gradient, NaN, save and load, time to the first score", 80, 240),
     Part("memory", "the memory plan against measured peaks, under 44 GiB too; MFU", 150, 360),
@@ -27,7 +27,7 @@ PARTS = (
     Part("step_b", "whole steps against TRL, SmolLM2-135M", 235, 420),
     Part("push_ipc", "seconds of a push by CUDA IPC, 1.78 B parameters", 70, 240),
     Part("push_nccl", "seconds of a push by NCCL on one GPU, 1.78 B parameters", 70, 240),
-    Part("rollout", "a rollout worker against raw vLLM, 1.78 B parameters", 140, 360),
+    Part("rollout", "a rollout worker against raw vLLM, 1.78 B parameters", 115, 360),
 )
 
 _FUNCTIONS = {
