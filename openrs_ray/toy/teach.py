@@ -1,9 +1,9 @@
 """Makes the toy model: a small Qwen2 taught by supervised learning until it is right about half the time.
 
 It is first taught right solutions alone, then ones that mostly forget every carry. Both procedures are then in the model and
-the wrong one is preferred: reinforcement has something to turn round, not merely something to sharpen. As the right one was
-learned well before, what reinforcement can reach does not depend on the seed, or on a machine's rounding. The same settings
-give the same weights on the same machine: nothing here reads the global random state, and the number of threads is fixed.
+the wrong one is preferred: reinforcement has something to turn round, not merely something to sharpen. The right one must be
+learned well before: a sum of digits that is always got wrong is never reinforced. The same settings give the same weights on
+the same machine: nothing here reads the global random state, and the number of threads is fixed.
 """
 
 import random
