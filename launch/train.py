@@ -105,7 +105,9 @@ def begin_run(config: RunConfig, prepared: "Prepared") -> None:
     Raises:
         UserError: a run that is continued would no longer mean the same problems.
     """
-    known, problems = RunProblems.read(config.run.path), prepared.summary()
+    # A start that was killed between the two files below has left the first one, and nothing that must stay the same.
+    known = RunProblems.read(config.run.path) if begun(config.run.path) else None
+    problems = prepared.summary()
     if known is not None and known.fingerprint != problems.fingerprint:
         raise UserError(
             f"the problems in {config.data.path} or the prompts made of them have changed since run {config.run.name} began: "

@@ -116,7 +116,7 @@ class Evaluation(Section):
     """Instead of `path`: keep so many problems of `data` out of training, in every spelling, and evaluate on them."""
     hold_out_seed: Count = 0
     """Draws those problems; apart from run.seed, so that runs of several seeds leave out the same ones."""
-    on_training_data: bool = False
+    on_training_data: Annotated[bool, FREE] = False
     """Allow `path` to be that of `data`: the accuracy then says what was memorised, too."""
     problems: Positive | None = None
     """Use only the first so many held-out problems."""
@@ -268,7 +268,7 @@ class Rewards(Section):
     unparseable_gold: Literal["skip", "reward"] = "skip"
     """Problems whose gold cannot be parsed: dropped and counted, or kept with 1.0 for every completion's accuracy and cosine."""
     unfinished_reasoning: UnfinishedReasoning = "no_answer"
-    """A `<think>` that is never closed: no answer yet, or a box in it is read as one."""
+    """A `<think>` that is never closed: no answer yet, or a box in it is read as one (always read but with extraction boxed)."""
     final_form: bool = False
     """Count an expression that is still to be worked out (47+38) as wrong where the gold is a plain number."""
     unjudged: Unjudged = "skip"
@@ -281,6 +281,12 @@ class Rewards(Section):
     """Memory limit of one checking process."""
     max_unjudged_share: Annotated[Share, FREE] = 0.1
     """Largest share of a step's completions that may end without judgement (timeout, error) before the run stops."""
+
+    @model_validator(mode="after")
+    def _final_form_is_looked_at(self) -> Rewards:
+        if self.final_form and self.extraction == "published":
+            raise ValueError("rewards.final_form does not go with rewards.extraction published, which pays any form")
+        return self
 
 
 _PUBLISHED: dict[str, dict[str, Any]] = {

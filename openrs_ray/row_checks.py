@@ -21,22 +21,13 @@ Row = dict[str, Any]
 Fault = tuple[str, str]
 """Example: ("rows whose versions do not cover the completion", "step 4 position 12 sample 1")"""
 
+_HEAVY = ("token_ids", "logprobs")
 _LIGHT = (
-    *(
-        "step",
-        "attempt",
-        "phase",
-        "position",
-        "problem_index",
-        "problem",
-        "sample",
-        "text",
-        "answer",
-        "reward",
-        "status",
-    ),
-    *("finish_reason", "length", "versions", "advantage"),
-)
+    "step", "attempt", "phase", "position", "problem_index", "problem", "sample", "text", "answer", "reward", "status",
+    "finish_reason", "length", "versions", "advantage",
+)  # fmt: skip
+COLUMNS = (*_LIGHT, *_HEAVY)
+"""Of the record, those that are checked."""
 _JUDGED = {str(status) for status in Status if status.judged}
 _NEVER_AGAIN = -40.0
 """Nothing of a smaller log-probability happens: in 1e8 groups the chance is below 1e-9."""
@@ -44,7 +35,7 @@ _NEVER_AGAIN = -40.0
 
 def rows_of(table: pa.Table) -> list[Row]:
     rows: list[Row] = table.select(_LIGHT).to_pylist()
-    tokens, logprobs = (table[name].to_numpy() for name in ("token_ids", "logprobs"))
+    tokens, logprobs = (table[name].to_numpy() for name in _HEAVY)
     for row, ids, values in zip(rows, tokens, logprobs, strict=True):
         row["digest"], row["counts"] = ids.tobytes(), {len(ids), len(values), row["length"]}
         row["likelihood"] = float(np.sum(values, dtype=np.float64))
@@ -162,6 +153,8 @@ def _figures(rows: Sequence[Row]) -> dict[str, float]:
         "sampled_tokens": sum(row["length"] for row in rows),
         "max_length": max(row["length"] for row in rows),
         "truncated_share": sum(row["finish_reason"] == "length" for row in rows) / len(rows),
+        "accuracy": statuses["correct"] / max(1, len(rewards)),
+        "no_answer_share": statuses["no_answer"] / max(1, len(rewards)),
         "timeouts": statuses["timeout"],
         "errors": statuses["error"],
         "reward": sum(rewards) / len(rewards) if rewards else math.nan,

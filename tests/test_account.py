@@ -105,6 +105,25 @@ def test_a_kill_between_the_rows_of_a_step_and_its_figures_is_no_fault(
     assert said(run, capsys, 0).startswith(RIGHT)
 
 
+def test_a_run_that_goes_on_meanwhile_is_no_fault(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The witness is called before the record is read, and steps are done in between."""
+    lines = (run / "metrics.jsonl").read_text()
+    manifest = json.loads((run / "checkpoints" / "manifest.json").read_text())
+    manifest["checkpoints"].pop()
+    (run / "checkpoints" / "manifest.json").write_text(json.dumps(manifest))
+    (run / "result.json").unlink()
+    (run / "metrics.jsonl").write_text("".join(lines.splitlines(keepends=True)[:-3]))
+
+    def go_on(_: Path) -> list[str]:
+        (run / "metrics.jsonl").write_text(lines)
+        return []
+
+    monkeypatch.setattr("launch.account.damages", go_on)
+    assert said(run, capsys, 0).startswith(RIGHT)
+
+
 def change(name: str, value: Any, row: int = 0) -> Callable[[Rows], object]:
     return lambda rows: rows[row].update({name: value})
 
@@ -166,6 +185,11 @@ FAULTS: dict[str, tuple[Callable[[Rows], object], str]] = {
     "no advantages": (all_rows("advantage", None), "groups whose advantages do not follow from their rewards: 3"),
     "an advantage too many": (change("reward", None), "groups whose advantages do not follow from their rewards: 1"),
     "another advantage": (change("advantage", 0.1), "groups whose advantages do not follow from their rewards: 1"),
+    "another verdict": (change("status", "wrong"), "steps that are not as they were counted: 1: step 4 (accuracy is "),
+    "an answer less": (
+        change("status", "no_answer", 1),
+        "no_answer_share is ",
+    ),
     "another reward": (change("reward", 0.25), "steps that are not as they were counted: 1: step 4 (reward is "),
     "a future version": (from_version(4), "rows sampled by a policy that was too old or did not exist yet: 1"),
     "an old version": (

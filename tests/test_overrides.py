@@ -86,6 +86,7 @@ def test_values_of_every_kind_can_be_given(recipe: Path) -> None:
         (["--placement", "3"], ["placement is 3", "section with device"]),
         (["--placement.num_rollout_gpus", "3", "--rollout.tensor_parallel", "2"], ["placement.num_rollout_gpus (3)"]),
         (["--run.steps=0", "--run.seed=-1", "--loss.kl_beta=-1"], ["run.steps is 0", "and 2 more"]),
+        (["--rewards.extraction=published", "--rewards.final_form=true"], ["rewards.final_form does not go with"]),
         (["--run.steps"], ["--run.steps needs a value"]),
         (["--run.steps", "--run.seed", "3"], ["--run.steps needs a value"]),
         (["--learner.adam_betas", "[0.9"], ["learner.adam_betas", "not valid YAML"]),
@@ -265,7 +266,7 @@ def test_a_field_is_fixed_on_resume_unless_it_is_marked(recipe: Path) -> None:
         dotted for dotted, free in fields.items() if free and dotted.split(".")[0] in ("data", "rewards", "evaluation")
     }
     assert marked == {
-        *("data.max_unparseable_share", "evaluation.every_steps"),
+        *("data.max_unparseable_share", "evaluation.every_steps", "evaluation.on_training_data"),
         *("rewards.processes", "rewards.deadline_s", "rewards.memory_gib", "rewards.max_unjudged_share"),
     }, "what the policy reads and is paid for, and what it is measured by, may not change"
 

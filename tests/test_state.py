@@ -4,17 +4,20 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from whole_run import write_run
 
-from launch.train import check_run
+from launch.train import begin_run, check_run
 from openrs_ray.attempts import read_attempts, start_attempt
 from openrs_ray.budget import Budget
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import UserError
+from openrs_ray.prepared import Prepared
 from openrs_ray.record_files import record_files
+from openrs_ray.run_problems import RunProblems, text_digests
 
 FILES = ("cost.json", "problems.json", "config.json", "checkpoints/manifest.json", "attempts.jsonl", "metrics.jsonl")
 
@@ -160,6 +163,22 @@ def test_the_files_come_in_an_order_of_which_any_part_goes_on(right: Path, tmp_p
                 check_run(config, resume=False)
         else:
             check_run(config, resume=False)
+
+
+def test_a_start_that_was_killed_before_its_config_may_have_other_problems(right: Path, tmp_path: Path) -> None:
+    def begin(fingerprint: str) -> RunProblems | None:
+        problems = RunProblems(fingerprint, 1, text_digests(["1 + 1"]))
+        begin_run(config, cast(Prepared, SimpleNamespace(summary=lambda: problems)))
+        return RunProblems.read(config.run.path)
+
+    config = config_of(right, tmp_path / "run")
+    config.run.path.mkdir()
+    assert begin("first") is not None
+    (config.run.path / "config.json").unlink()
+    after = begin("second")
+    assert after is not None and after.fingerprint == "second"
+    with pytest.raises(UserError, match="have changed since run run began"):
+        begin("third")
 
 
 def test_an_attempt_notes_what_it_allows(right: Path) -> None:
