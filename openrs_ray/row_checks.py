@@ -17,7 +17,8 @@ from openrs_ray.record_files import RecordFile
 from openrs_ray.samples import Status
 
 Row = dict[str, Any]
-"""A row without its token ids and log-probabilities, but with their `digest`, their `counts` and the `likelihood`."""
+"""A row without its token ids and log-probabilities, but with their `digest`, their `counts` and the `likelihood`, and with
+`possible`: False where one of them is none that a policy can sample."""
 Fault = tuple[str, str]
 """Example: ("rows whose versions do not cover the completion", "step 4 position 12 sample 1")"""
 
@@ -29,6 +30,8 @@ _LIGHT = (
 COLUMNS = (*_LIGHT, *_HEAVY)
 """Of the record, those that are checked."""
 _JUDGED = {str(status) for status in Status if status.judged}
+_ROUNDING = 1e-3
+"""A log-probability above 0 by no more is one of 0."""
 _NEVER_AGAIN = -40.0
 """Nothing of a smaller log-probability happens: in 1e8 groups the chance is below 1e-9."""
 
@@ -39,6 +42,7 @@ def rows_of(table: pa.Table) -> list[Row]:
     for row, ids, values in zip(rows, tokens, logprobs, strict=True):
         row["digest"], row["counts"] = ids.tobytes(), {len(ids), len(values), row["length"]}
         row["likelihood"] = float(np.sum(values, dtype=np.float64))
+        row["possible"] = bool(np.all(ids >= 0) and np.all(np.isfinite(values) & (values <= _ROUNDING)))
     return rows
 
 
@@ -52,6 +56,8 @@ def row_faults(file: RecordFile, row: Row, versions: range) -> Iterator[str]:
         yield "rows that contradict the name of their file"
     if len(row["counts"]) > 1:
         yield "rows with other numbers of tokens, log-probabilities and length"
+    if not row["possible"]:
+        yield "rows with tokens or log-probabilities that cannot be"
     if not _covers(row["versions"], row["length"]):
         yield "rows whose versions do not cover the completion"
     if any(span["version"] not in versions for span in row["versions"]):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -215,6 +216,18 @@ FAULTS: dict[str, tuple[Callable[[Rows], object], str]] = {
     "another attempt": (all_rows("attempt", 1), "rows that contradict the name of their file: 12"),
     "another phase": (all_rows("phase", "evaluation"), "rows that contradict the name of their file: 12"),
     "a log-probability less": (shortened, "rows with other numbers of tokens, log-probabilities and length: 1"),
+    "no log-probability": (
+        change("logprobs", [math.nan]),
+        "rows with tokens or log-probabilities that cannot be: 1: step 4 position 9 sample 0",
+    ),
+    "a log-probability above 0": (
+        lambda rows: rows[0]["logprobs"].__setitem__(3, 0.5),
+        "rows with tokens or log-probabilities that cannot be: 1: step 4 position 9 sample 0",
+    ),
+    "a token below 0": (
+        lambda rows: rows[0]["token_ids"].__setitem__(3, -1),
+        "rows with tokens or log-probabilities that cannot be: 1: step 4 position 9 sample 0",
+    ),
     "a length": (change("length", 1), "rows with other numbers of tokens, log-probabilities and length: 1"),
     "a token less": (cut, "steps that are not as they were counted: 1: step 4 (sampled_tokens is "),
     "no rows": (lambda rows: rows.clear(), "step 4 (trained on 0 groups instead of 3)"),
