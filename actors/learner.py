@@ -106,14 +106,20 @@ class LearnerRank:
     def _warm_up(self) -> None:
         """Go forward and back and score once, so that kernels are compiled and ranks connected before the first short deadline.
 
-        For DeepSpeed it is one more micro-batch of the first step, of weight 0: neither weights nor the state of the
-        optimizer change, and what it leaves are zeros that the step's gradients are added to.
+        For DeepSpeed it is a micro-batch of the first step, of weight 0: neither weights nor the state of the optimizer
+        change. Its gradient is dropped, which would otherwise lie beside the first push, as large as that of a step.
         """
         ids = np.zeros(16, dtype=np.int32)
         batch = pack([TrainingSequence(ids, ids, np.zeros(16, dtype=np.float32), 1.0)] * 2)
         self.engine.set_gradient_accumulation_boundary(False)
         output = policy_loss(self._loss_input(batch), self.config.loss)
         self.engine.backward(output.total * 0.0, scale_wrt_gas=False)
+        self.engine.optimizer.zero_grad(set_to_none=True)
+        for sums in (
+            "all_grad_tensors",
+            "averaged_gradients",
+        ):  # of ZeRO-1 in float32 and ZeRO-2: else kept until a step
+            getattr(self.engine.optimizer, sums, {}).clear()
         self.score([(ids, ids)], 1.0)
 
     def _checkpoints(self, policy: Policy) -> bool:

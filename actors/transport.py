@@ -101,7 +101,7 @@ class NcclGroup:
         ends = time.monotonic() + deadline_s
         group = StatelessProcessGroup.create(host, port, rank, world_size, store_timeout=int(deadline_s))
         with unpinned_nccl_env():
-            self._communicator = _within(ends, lambda: PyNcclCommunicator(group, device=device))
+            self._communicator = _within(ends, deadline_s, lambda: PyNcclCommunicator(group, device=device))
         # Without a usable libnccl the communicator switches itself off and every broadcast silently does nothing.
         if not self._communicator.available or self._communicator.disabled:
             raise RunError(
@@ -112,7 +112,7 @@ class NcclGroup:
         self._stream, self._done = torch.cuda.Stream(device), torch.cuda.Event()
         try:
             self._first_broadcast(rank, device, ends)
-        except RunError:
+        except Exception:
             self.close()
             raise
 
@@ -126,7 +126,7 @@ class NcclGroup:
                 self.broadcast(buffer)
                 return buffer, expected
 
-        buffer, expected = _within(until, begin)
+        buffer, expected = _within(until, self._deadline_s, begin)
         self.wait(until)
         if not torch.equal(buffer, expected):
             raise RunError(f"the first broadcast by NCCL brought other bytes to rank {rank} than rank 0 sent")
@@ -149,8 +149,8 @@ class NcclGroup:
         self._communicator.destroy()
 
 
-def _within(until: float, make: Callable[[], T]) -> T:
-    """What `make` gives until then. RunError when it takes longer: NCCL itself waits for a member that is gone for ever.
+def _within(until: float, deadline_s: float, make: Callable[[], T]) -> T:
+    """What `make` gives until then, the end of a deadline. RunError when it takes longer: NCCL itself waits for ever.
 
     In a thread of its own, also because making a communicator leaves another CUDA stream behind as the thread's current one.
     """
@@ -163,11 +163,12 @@ def _within(until: float, make: Callable[[], T]) -> T:
             made.set_exception(error)
 
     Thread(target=run, daemon=True).start()
-    left_s = max(0.001, until - time.monotonic())
     try:
-        return made.result(left_s)
+        return made.result(max(0.001, until - time.monotonic()))
     except TimeoutError as error:
-        raise RunError(f"NCCL did not bring the members of the weight push together within {left_s:.0f} s") from error
+        raise RunError(
+            f"NCCL did not bring the members of the weight push together within {deadline_s:.0f} s"
+        ) from error
 
 
 def join_group(

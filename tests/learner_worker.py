@@ -5,6 +5,7 @@ scenarios share one process because importing DeepSpeed takes far longer than an
 """
 
 import copy
+import gc
 import math
 import os
 import random
@@ -263,8 +264,12 @@ class Warm(LearnerRank):
     def _warm_up(self) -> None:
         self.before = state(self)
         began = time.perf_counter()
-        super()._warm_up()
+        with Live() as live:
+            live.leave_out(held for held in gc.get_objects() if isinstance(held, torch.Tensor))
+            super()._warm_up()
         self.seconds = time.perf_counter() - began
+        gc.collect()
+        self.left_bytes = live.bytes
         self.after = state(self)
 
 
@@ -285,7 +290,8 @@ def warm_up(stage: int, dtype: str, kl_beta: float | str) -> dict[str, Any]:
         name: {"metrics": steps(of, range(1, 3)), "weights": weights(of)}
         for name, of in (("warm", warm), ("cold", cold))
     }
-    return {"before": warm.before, "after": warm.after, "seconds": warm.seconds} | two
+    left = warm.left_bytes / sum(math.prod(spec.shape) for spec in warm.parameter_specs())
+    return {"before": warm.before, "after": warm.after, "seconds": warm.seconds, "left": left} | two
 
 
 def use(stage: int, start_model: str, dtype: str) -> dict[str, Any]:

@@ -296,6 +296,8 @@ def test_the_warm_up_changes_nothing(results: Results, ranks: int, case: str):
     for rank in range(ranks):
         got = results.of(ranks, f"warm_up,{case}", rank)
         assert same(got["before"], got["after"])
+        if not case.startswith(("3", "1,float32")):  # of those remain small gathered parameters, and an empty bucket
+            assert got["left"] < 0.1  # bytes per parameter: no gradient lies beside the first push
         assert same(got["warm"]["weights"], got["cold"]["weights"])
         for warm, cold in zip(got["warm"]["metrics"], got["cold"]["metrics"], strict=True):
             assert {**warm, "seconds": 0} == {**cold, "seconds": 0}

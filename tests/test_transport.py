@@ -201,6 +201,29 @@ def test_a_first_broadcast_that_never_returns_is_given_up(nccl_group: Callable[.
     assert time.monotonic() - began < 10 and communicator.destroyed
 
 
+def test_a_group_whose_first_bytes_find_no_memory_is_closed(
+    nccl_group: Callable[..., NcclGroup], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    communicator = StandIn(bring)
+    monkeypatch.setattr(torch, "arange", full)
+    with pytest.raises(RunError, match="CUDA out of memory"):
+        nccl_group(communicator, 1)
+    assert communicator.destroyed
+
+
+def test_the_whole_deadline_is_named_when_the_rendezvous_has_taken_most_of_it(
+    nccl_group: Callable[..., NcclGroup], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm.distributed import utils
+
+    monkeypatch.setattr(utils.StatelessProcessGroup, "create", lambda *arguments, **options: time.sleep(0.7))
+    with pytest.raises(RunError, match="together within 1 s"):
+        nccl_group(StandIn(lambda number, buffer: threading.Event().wait()), 1, 1.0)
+
+
 def test_a_first_broadcast_that_brings_nothing_is_an_error(nccl_group: Callable[..., NcclGroup]) -> None:
     communicator = StandIn(lambda number, buffer: None)
     with pytest.raises(RunError, match="brought other bytes to rank 1"):
