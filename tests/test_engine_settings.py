@@ -59,7 +59,7 @@ def test_trl_has_the_same_sampler(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         Path(command[-1]).write_text('{"seconds": [1, 2, 3], "tokens": [1, 2, 3]}')
 
     monkeypatch.setattr(subprocess, "run", run)
-    step.trl({}, tmp_path)
+    step.trl({}, ["one"], tmp_path)
     assert found and all(NO_NVCC in env.items() for env in found)
 
 

@@ -80,11 +80,13 @@ class CheckProcess:
         wait_s = deadline_s
         while not self._pipe.poll(wait_s):
             cpu_s, wants_cpu = self._cpu()
-            wait_s = min(deadline_s - (cpu_s - cpu_start), start + WALL_FACTOR * deadline_s - time.monotonic())
+            cpu_left_s = deadline_s - (cpu_s - cpu_start)
+            clock_left_s = start + WALL_FACTOR * deadline_s - time.monotonic()
             # The second poll is for a parent that was itself kept waiting: an answer that lies there is in time.
-            if (wait_s <= 0 or not wants_cpu) and not self._pipe.poll(0):
+            if (min(cpu_left_s, clock_left_s) <= 0 or not wants_cpu) and not self._pipe.poll(0):
                 raise TimeoutError
-            wait_s = max(wait_s, _SHORTEST_WAIT_S)
+            # CPU time is counted in ticks of 10 ms: no use in looking more often.
+            wait_s = max(0.0, min(max(cpu_left_s, _SHORTEST_WAIT_S), clock_left_s))
         verdict: Verdict = self._pipe.recv()
         self.checks += 1
         return verdict
