@@ -3,6 +3,7 @@
 import importlib.metadata
 import re
 import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -76,7 +77,9 @@ def test_cuda_python_agrees_with_its_bindings(lock: str) -> None:
 
 def test_tested_is_what_is_locked() -> None:
     locked = pins(HERE)
-    installed = {canonicalize_name(found.name): found.version for found in importlib.metadata.distributions()}
+    # Not all of sys.path: Ray and setuptools put copies of packages on it that they bring along.
+    found = importlib.metadata.distributions(path=[sysconfig.get_path("purelib")])
+    installed = {canonicalize_name(one.name): one.version for one in found}
     different = {
         name: installed[name] for name in locked if name in installed and Version(installed[name]) != locked[name]
     }
