@@ -174,20 +174,36 @@ def _wrong_columns(module: Any, pieces: Sequence[Piece]) -> set[str]:
 
 
 class _Copies(TorchDispatchMode):
-    """Tells of every copy out of received tensors: all that loaders do is cut and copy, and vLLM counts what they do so, too."""
+    """Tells of every copy out of received tensors, or out of what a loader made of them (some families reorder their heads);
+    vLLM counts what its loaders do in the same way."""
 
     def __init__(self, effect: Effect, weights: Sequence[tuple[str, torch.Tensor]]) -> None:
         super().__init__()
         self._effect = effect
         self._spans = [(tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes, name) for name, tensor in weights]
+        self._made: list[torch.Tensor] = []
+        """Held, so that their memory is nothing else's while copies out of them are watched."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten.copy_.default and not args[1].is_meta:
-            at = args[1].data_ptr()
-            for first, end, name in self._spans:
-                if first <= at < end:
-                    self._effect.take_down(name, args[0], args[1])
-        return func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.copy_.default:
+            for name in self._sources(args[1]):
+                self._effect.take_down(name, args[0], args[1])
+            return func(*args, **(kwargs or {}))
+        found = func(*args, **(kwargs or {}))
+        read = args[0] if args and isinstance(args[0], list | tuple) else args[:1]
+        names = set().union(*map(self._sources, read))
+        is_new = isinstance(found, torch.Tensor) and not found.is_meta and found.numel() and not self._sources(found)
+        if names and is_new:
+            self._made.append(found)
+            self._spans += [(found.data_ptr(), found.data_ptr() + found.nbytes, name) for name in names]
+        return found
+
+    def _sources(self, tensor: Any) -> set[str]:
+        """Names of the received tensors that a tensor is part of, or was made of."""
+        if not isinstance(tensor, torch.Tensor) or tensor.is_meta:
+            return set()
+        at = tensor.data_ptr()
+        return {name for first, end, name in self._spans if first <= at < end}
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:

@@ -109,6 +109,26 @@ def test_one_element_that_stays_behind_is_stale(layer: Layer, name: str, at: tup
     assert effect.missing(set()) == [] and effect.stale() == [name]
 
 
+class Reordering(Layer):
+    """Its checkpoints have the rows of k in another order, as some families' query, key and value do."""
+
+    def load(self, name: str, tensor: torch.Tensor) -> None:
+        super().load(name, tensor.view(8, 2, WIDTH).transpose(0, 1).reshape(16, WIDTH) if name == "k" else tensor)
+
+
+def test_what_a_loader_reorders_is_proven_too() -> None:
+    torch.manual_seed(0)
+    layer, weights = Reordering(packed=False), made()
+    effect = Effect(layer)
+    ordered = weights | {"k": weights["k"].view(8, 2, WIDTH).transpose(0, 1).reshape(16, WIDTH)}
+    with_k_as_it_came, with_k_in_order = (torch.cat([weights["q"][8:], one["k"][8:]]) for one in (weights, ordered))
+    layer.push(effect, weights)
+    assert effect.missing(set()) == [] and effect.stale() == ["k"], "the layer holds the rows as they came"
+    assert not torch.equal(with_k_as_it_came, with_k_in_order)
+    layer.qk.weight.data.copy_(with_k_in_order)
+    assert effect.missing(set()) == [] and effect.stale() == []
+
+
 def test_a_first_push_that_leaves_the_dummy_weights_is_stale(layer: Layer) -> None:
     effect = Effect(layer)
     layer.push(effect, made(), keep="qk")

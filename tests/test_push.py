@@ -275,6 +275,8 @@ def test_an_engine_must_move_with_the_learner_however_little_that_moves() -> Non
     before = (learner, learner + noise[0])
     check_followed(7, "rollout worker 1", before, (after, after + noise[1]))
     check_followed(7, "rollout worker 1", before, before)  # a step of nothing
+    slightly = learner + rng.normal(0, 2e-4, 200).astype(np.float32)
+    check_followed(7, "rollout worker 1", before, (slightly, before[1]))  # rounding may hide it
     with pytest.raises(
         RunError, match=r"policy version 7 did not take effect on rollout worker 1: .* moved by 0\.0012"
     ):

@@ -193,7 +193,7 @@ def test_no_process_outlives_a_killed_parent(tmp_path: Path) -> None:
 
 
 def test_one_poisoned_answer_leaves_the_rest_of_the_step_judged() -> None:
-    poison = "x" + "^b" * 200  # the parser's time doubles with every exponent
+    poison = "|x|" * 300  # the parser tries every bar as an opening and as a closing one
     items = [JudgeItem(rf"so </think> \boxed{{{n}}}", 5, "stop", (str(n - n % 2),)) for n in range(30)]
     items.insert(7, JudgeItem(rf"so </think> \boxed{{{poison}}}", 130, "stop", ("3",)))
     with CheckPool(Judge({"accuracy": 2.0, "format": 1.0}, "boxed"), 2, DEADLINE_S, 2.0, WARM_UP) as pool:
@@ -216,7 +216,7 @@ def test_in_a_ray_actor_a_timeout_is_a_timeout_and_right_is_right(ray_session: N
     try:
         right = JudgeItem(r"</think> \boxed{\frac{1}{2}\sqrt{8}}", 9, "stop", (r"\sqrt{2}",))
         wrong = JudgeItem(r"</think> \boxed{\sqrt{3}}", 9, "stop", (r"\sqrt{2}",))
-        poison = JudgeItem(rf"</think> \boxed{{x{'^b' * 200}}}", 130, "stop", ("3",))
+        poison = JudgeItem(rf"</think> \boxed{{{'|x|' * 300}}}", 130, "stop", ("3",))
         batches = ray.get([actor.judge.remote([right, wrong]), actor.judge.remote([poison, right])], timeout=120)
         assert [[verdict.status for verdict in batch] for batch in batches] == [
             [Status.CORRECT, Status.WRONG],

@@ -2,14 +2,16 @@
 
 FILE has a column of gold answers, as training data does. Each gold is checked against itself and against its neighbour, in
 training's form (the last box after the reasoning) by the pool and in math-verify's own form, one after the other in one
-process, by the baseline. The ideal is the baseline's speed times the pool's processes. A last part puts a poisoned answer
-among the others and measures how much later than without it they are done.
+process, by the baseline. Every repetition has golds of its own, so that nothing is remembered from the one before. The ideal is
+the baseline's speed times the pool's processes. A last part puts a poisoned answer among the others and measures how much
+later than without it they are done.
 """
 
 import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from math_verify import parse, verify
@@ -22,10 +24,10 @@ from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.records import JudgeItem
 from openrs_ray.samples import Status
 
-POISON = "x" + "^b" * 200
-"""The parser's time doubles with every exponent."""
+POISON = "|x|" * 300
+"""The parser tries every bar as an opening and as a closing one."""
 DEADLINE_S = 5.0
-_RESTART_S = 3.0
+_RESTART_S = 8.0
 
 
 def pairs(golds: Sequence[str]) -> list[tuple[str, str]]:
@@ -33,8 +35,19 @@ def pairs(golds: Sequence[str]) -> list[tuple[str, str]]:
     return [*zip(golds, golds, strict=True), *zip([*golds[1:], golds[0]], golds, strict=True)]
 
 
+def rounds_of(golds: Sequence[str], size: int, rounds: int) -> list[list[tuple[str, str]]]:
+    """The checks of so many repetitions and of a first one that only warms up, of `size` golds each, or fewer where there are not
+    enough."""
+    size = min(size, len(golds) // (rounds + 1))
+    return [pairs(golds[number * size : (number + 1) * size]) for number in range(rounds + 1)]
+
+
 def item(answer: str, gold: str) -> JudgeItem:
     return JudgeItem(rf"<think></think> \boxed{{{answer}}}", 20, "stop", (gold,))
+
+
+def _items(checks: Sequence[tuple[str, str]]) -> list[JudgeItem]:
+    return [item(answer, gold) for answer, gold in checks]
 
 
 def serial(checks: Sequence[tuple[str, str]]) -> list[bool]:
@@ -74,36 +87,38 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m launch.benchmarks.rewards", description=__doc__)
     parser.add_argument("file", type=Path, help="problems with gold answers (.jsonl, .json or .parquet)")
     parser.add_argument("--column", default="answer", help="the column of gold answers (default: answer)")
-    parser.add_argument("--problems", type=int, default=300, help="use the first so many (default: 300)")
+    parser.add_argument("--problems", type=int, default=300, help="so many in every repetition (default: 300)")
     parser.add_argument("--processes", type=int, default=2, help="checking processes; at most the CPUs (default: 2)")
     parser.add_argument("--rounds", type=int, default=5, help="repetitions (default: 5)")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args(arguments)
     try:
-        golds = [str(row[options.column]) for row in read_rows(str(options.file), "train")[: options.problems]]
+        golds = [str(row[options.column]) for row in read_rows(str(options.file), "train")]
     except (UserError, KeyError) as error:
         parser.error(f"cannot read {options.file}: {error}")
-    checks = pairs(golds)
-    items = [item(answer, gold) for answer, gold in checks]
+    first, *checks = rounds_of(list(dict.fromkeys(golds)), options.problems, options.rounds)
+    if not first:
+        parser.error(f"{options.file} has {len(golds)} rows, too few for {options.rounds} repetitions")
+    warm_up, items = _items(first), list(map(_items, checks))
     judge = Judge({"accuracy": 1.0}, "boxed")
     with CheckPool(judge, options.processes, DEADLINE_S, 2.0, WARM_UP) as pool:
-        pooled(pool, items), serial(checks)  # both with SymPy's caches full
-        alone_s, pool_s = [], []
-        for _ in range(options.rounds):
-            alone_s.append(seconds(lambda: serial(checks)))
-            pool_s.append(seconds(lambda: pooled(pool, items)))
-        poisoned_s = [poisoned(pool, items) for _ in range(options.rounds)]
-    alone = [len(checks) / s for s in alone_s]
-    ours = [len(checks) / s for s in pool_s]
-    later = [with_poison - without for with_poison, without in zip(poisoned_s, pool_s, strict=True)]
+        pooled(pool, warm_up), serial(first)  # both with SymPy's caches full
+        pairs_s = [
+            (seconds(partial(serial, alone)), seconds(partial(pooled, pool, part)))
+            for alone, part in zip(checks, items, strict=True)
+        ]
+        known_s = [seconds(partial(pooled, pool, part)) for part in items]
+        poisoned_s = [poisoned(pool, part) for part in items]
+    alone, ours = ([len(first) / s for s in taken] for taken in zip(*pairs_s, strict=True))
+    later = [with_poison - without for with_poison, without in zip(poisoned_s, known_s, strict=True)]
     figures = [
         Figure("math-verify, one process", "checks/s", tuple(alone)),
         Figure(f"reward pool, {options.processes} processes", "checks/s", tuple(ours)),
         ratios(f"pool / ({options.processes} x math-verify)", ours, alone, ">= 0.9", factor=options.processes),
         Figure("others later by a poisoned answer", "s", tuple(later), f"< {DEADLINE_S:g} (its deadline)"),
     ]
-    settings = {"file": str(options.file), "checks": len(checks), "processes": options.processes}
-    report(f"Reward checks: {len(checks)} of {options.file.name}", settings, figures, options.json)
+    settings = {"file": str(options.file), "checks": len(first), "processes": options.processes}
+    report(f"Reward checks: {len(first)} of {options.file.name}", settings, figures, options.json)
     return 0
 
 

@@ -21,6 +21,7 @@ from openrs_ray.rewards.final_form import is_value
 from openrs_ray.rewards.reading import is_answer, read, read_gold
 from openrs_ray.rewards.records import Comparison, Extraction, RewardInput, UnfinishedReasoning
 from openrs_ray.rewards.sizes import is_readable
+from openrs_ray.rewards.units import without_letter
 from openrs_ray.samples import Status
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its time limits are off, which we mean
@@ -67,7 +68,13 @@ def check_answer(
     else:
         check = _check_boxed if extraction == "boxed" else _check_any
         status, answer = check(text, (*gold, *_spelled_out(gold)), comparison)
-    if final_form and status is Status.CORRECT and answer and has_plain_number(gold) and not is_value(answer):
+    if (
+        final_form
+        and status is Status.CORRECT
+        and answer
+        and has_plain_number(gold)
+        and not is_value(without_letter(answer))
+    ):
         status = Status.WRONG
     if status is not Status.CORRECT and not gold_is_parseable(gold):
         status = Status.UNPARSEABLE_GOLD
@@ -119,7 +126,10 @@ def _compare(answer: str, gold: tuple[str, ...], comparison: Comparison) -> Stat
         return Status.CORRECT
     if not is_readable(answer):
         return Status.WRONG
-    number, gold_numbers = _number(answer), [_number(g) for g in gold]
+    gold_numbers = [_number(g) for g in gold]
+    if None not in gold_numbers:
+        answer = without_letter(answer)
+    number = _number(answer)
     if number is not None and number in gold_numbers:
         return Status.CORRECT
     if all(n is not None and n.denominator == 1 for n in [number, *gold_numbers]):

@@ -75,6 +75,17 @@ _RAISED = re.compile("[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ]+")
 _LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 
 _NO_LETTER = "(?![A-Za-z])"
+_GAP = r"(?:\s|\\[,;:! ])*"
+_POWER = r"(?:\s*\^\s*(?:\{\s*-?[0-9]\s*\}|-?[0-9]))?"
+_UPRIGHT_LETTER = r"\\text\s*\{([mgsLhNJWVKACTF])\}"
+_NUMBERS = (
+    r"(?:[-+0-9.,()\[\]{}/^!\s]|\\(?:frac|sqrt|times|cdot|pi|pm|approx|sim)(?![A-Za-z])|\\[,;:! ])*(?:[0-9)}\]]|\\pi)"
+)
+"""Mathematics without variables, to its last character."""
+_UNIT = (
+    rf"{_GAP}(?:{_UPRIGHT_LETTER}{_POWER}(?:{_GAP}(?:/|\\cdot){_GAP}\\text\s*\{{[A-Za-z]+\}}{_POWER})*"
+    rf"|\\frac\s*\{{\s*\\text\s*\{{[A-Za-z ]+\}}{_POWER}\s*\}}\s*\{{\s*\\text\s*\{{[A-Za-z ]+\}}{_POWER}\s*\}})"
+)
 _TYPOGRAPHY: tuple[Rule, ...] = (
     (r"^\s*\*\*(.*)\*\*\s*$", r"\1"),  # Markdown's bold
     (r"\\(?:m?left|m?right|[bB]igg?[lrm]?)" + _NO_LETTER + r"\s*\.?", ""),
@@ -87,8 +98,11 @@ _TYPOGRAPHY: tuple[Rule, ...] = (
     (r"\\(?:mathbf|boldsymbol|bm|pmb)\s*(?=\{[^{}A-Za-z]*\\)", ""),
     (r"\\(?:mathbf|mathit|mathsf|mathtt|mathnormal|boldsymbol|bm|pmb)\s*(?=\{)", r"\\mathrm"),
     (r"\\(?:text(?:bf|it|rm|sf|tt|normal|up|md|sl)|mbox|hbox|emph|underline|mathop|mathrm)\s*(?=\{)", r"\\text"),
-    (r"(?<=[0-9])\s*\\text\s*\{([mgsLhNJWVKACTF])\}", r" \\text{ \1}"),  # a unit, not a variable
+    (r"\\[dtc]frac" + _NO_LETTER, r"\\frac"),
+    (rf"^({_NUMBERS}){_UNIT}\s*\.?\s*$", r"\1 \\text{ unit}"),  # no variable: nothing else before it is one
+    (rf"(?<=[0-9]){_GAP}{_UPRIGHT_LETTER}", r" \\text{ \1}"),  # a unit, not a variable
     (r"\\text\s*\{([A-Za-z])\}", r" \1 "),
+    (r"\\text\s*\{\s*\\%\s*\}", r"\\%"),
     (r"\\text\s*\{\s*\}", ""),
     (r"\\text\s*\{([^A-Za-z{}\\]*)\}", r"\1"),  # no words in it
     (r",\s*\\!\s*|\{\s*,\s*\}", ","),
@@ -98,9 +112,8 @@ _TYPOGRAPHY: tuple[Rule, ...] = (
     (r"(?<!\\)\\[,;:> ]", " "),
     (r"\\(?:q?quad|enspace|thinspace|medspace|thickspace)" + _NO_LETTER, " "),
     (r"\\[hv]space\*?\s*\{[^{}]*\}", " "),
-    (r"\\[dtc]frac" + _NO_LETTER, r"\\frac"),
     (r"\\[dt]binom" + _NO_LETTER, r"\\binom"),
-    (r"\\text\s*\{\s*\\?\$\s*\}|\\\$|[€£¥₹]|\\(?:euro|pounds)" + _NO_LETTER, ""),  # currencies are units
+    (r"\\text\s*\{\s*\\?\$\s*\}|\\\$|[€£¥₹¢]|\\(?:euro|pounds|cent)" + _NO_LETTER, ""),  # currencies are units
     (r"\\(?:dots[bcimo]?|cdots|ldots)" + _NO_LETTER + r"|\.\.\.", r"\\ldots "),
     (r"\\lbrace" + _NO_LETTER, r"\\{"),
     (r"\\rbrace" + _NO_LETTER, r"\\}"),

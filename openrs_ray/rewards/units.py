@@ -14,6 +14,7 @@ _POWER = r"(?:\s*\^\s*(?:\{\s*-?[0-9]\s*\}|-?[0-9]))?"
 _TEXT_TAIL = re.compile(rf"(?<=[0-9A-Za-z)}}\]%!])((?:\s|/|\\cdot)*\\text\s*\{{[^{{}}0-9\\]*\}}{_POWER})+\s*$")
 _WORD_TAIL = re.compile(rf"(?<=[0-9)}}])\s+(?![A-Z]{{2}})[A-Za-z]{{2,}}(?:(?:\s+|/)[A-Za-z]+)*\.?{_POWER}\s*$")
 _ATTACHED_TAIL = re.compile(rf"(?<=[0-9])(?:mm|cm|dm|km|kg|mg|ml|ft|mph|min|hrs?|sec|inches|degrees?){_POWER}\s*$")
+_LETTER_TAIL = re.compile(r"(?<=[0-9)}])(?:\s|~|\\[,;:! ])+[mgsLhNJWVKACTF]\s*$")
 _NO_UNIT = re.compile(
     r"(?<![A-Za-z])(?:and|or|if|not|otherwise|when|then|to|no|none|never|maybe|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|mod"
     r"|more|less|greater|fewer|between|than|plus|minus|times|over|by|squared|cubed|half|third|quarter|base|choose|factorial)"
@@ -50,6 +51,11 @@ def without_units(tidied: str) -> str:
         if found and not _NO_UNIT.search(found[0]) and found.start():
             text = text[: found.start()]
     return text.strip(" ,;")
+
+
+def without_letter(answer: str) -> str:
+    """An answer to a question for a number, without a unit of one letter that stands apart: 5 m, 300\\,K, and not 5m."""
+    return _LETTER_TAIL.sub("", answer)
 
 
 def half_of_day(text: str) -> str | None:
