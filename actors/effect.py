@@ -45,7 +45,7 @@ class Piece:
         return tensor.as_strided(self.shape, self.stride, self.offset)
 
     def rows(self) -> slice:
-        """Those of the fused matrix that this piece fills."""
+        """Rows of the fused matrix that this piece fills."""
         first = self.offset // self.stride[0]
         return slice(first, first + self.shape[0])
 
@@ -121,7 +121,7 @@ class Effect:
         return sorted(wrong | wrong_columns | unproven)
 
     def _by_digest(self) -> tuple[set[str], set[str]]:
-        """Those whose live bytes could be read, and which of them differ."""
+        """Names whose live bytes could be read, and those among them that differ."""
         modules = dict(self._model.named_modules())
         live = [(piece, getattr(modules[piece.target[0]], piece.target[1]).data) for piece in self._pieces]
         read = [(piece, tensor) for piece, tensor in live if tensor.numel()]
@@ -135,7 +135,7 @@ class Effect:
         }
 
     def _by_packed(self) -> tuple[set[str], set[str]]:
-        """Those that lie in packed matrices, a tied head's among them, and which of them differ."""
+        """Names that lie in packed matrices (a tied head's among them), and those among them that differ."""
         modules = dict(self._model.named_modules())
         packed = [module for module in modules.values() if hasattr(module, "cpu_linear")]
         seen, wrong = set(), set()

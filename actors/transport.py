@@ -79,7 +79,7 @@ class GlooGroup:
 
 @contextmanager
 def _said_as_run_error(transport: str, deadline_s: float) -> Iterator[None]:
-    """What a library says of its peers costs the engine it was about; a bare RuntimeError would end the sender."""
+    """Raises a library's RuntimeError as a RunError, which costs the engine it is about; a bare one would end the sender."""
     try:
         yield
     except RuntimeError as error:
@@ -150,7 +150,7 @@ class NcclGroup:
 
 
 def _within(until: float, deadline_s: float, make: Callable[[], T]) -> T:
-    """What `make` gives until then, the end of a deadline. RunError when it takes longer: NCCL itself waits for ever.
+    """Result of `make`, which has until the given time. RunError when it takes longer: NCCL itself waits for ever.
 
     In a thread of its own, also because making a communicator leaves another CUDA stream behind as the thread's current one.
     """

@@ -174,7 +174,7 @@ class Harness:
         )
 
     def say_plan(self, models: "Sequence[Prepared]", planned: int = 0) -> None:
-        """What is still to be sampled of these models and so many `planned` ones, and what it can show (`evaluation.power`)."""
+        """Say what is still to be sampled of these models and of `planned` more, and what it can show (`evaluation.power`)."""
         problems, rate = sum(map(len, models[0].tasks.values())), rate_of(models)
         missing = sum(len(prepared.wanted()) for prepared in models) + planned * problems * self.how.samples
         cost = f" ({rate.text(missing)})" if rate and missing else ""
@@ -217,7 +217,7 @@ class Prepared:
         return as_table(self.store.rows(benchmark), len(self.tasks[benchmark]), self.samples)
 
     def result(self, benchmark: str, pool: CheckPool[Answered]) -> Samples:
-        """What became of them; `pool` says which wrong answers are the same."""
+        """Figures of the completions; `pool` says which wrong answers are the same."""
         table = self.table(benchmark)
         votes = [list(zip(*row, strict=True)) for row in zip(table.status, table.answer, strict=True)]
         return Samples(
@@ -231,7 +231,7 @@ class Prepared:
 
 
 def rate_of(models: Sequence[Prepared]) -> Rate | None:
-    """What a completion has cost, over all that these models have sampled in any sitting; None before the first."""
+    """Cost of a completion, over all that these models have sampled in any sitting; None before the first."""
     completions = sum(prepared.store.count() for prepared in models)
     spent = Spent.total(prepared.spent() for prepared in models)
     return Rate(spent.hours / completions, spent.dollars / completions) if completions and spent.hours else None

@@ -137,7 +137,7 @@ def dry_run(config: RunConfig, console: Console) -> int:
 
 
 def _power_lines(config: RunConfig, held_out: int) -> list[str]:
-    """How small a difference the run's own evaluation can show, and what more samples of it would cost."""
+    """Smallest difference that the run's own evaluation can show, and the cost of more samples."""
     from openrs_ray.evaluation.power import plan_lines
 
     every = config.evaluation.every_steps

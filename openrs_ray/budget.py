@@ -185,7 +185,7 @@ class Budget:
 
 
 def _checked_times(seconds: Any, path: Path) -> dict[str, list[float]]:
-    """Of the recent pieces of work, by kind, as the account has them. UserError when it is damaged."""
+    """Seconds of the recent pieces of work, by kind, as the account has them. UserError when it is damaged."""
     lists = list(seconds.values()) if isinstance(seconds, dict) else [None]
     if not all(
         isinstance(times, list) and all(isinstance(t, int | float) and t >= 0 for t in times) for times in lists

@@ -74,7 +74,7 @@ def effective_interval(
 
 
 def effective_trials(means: np.ndarray, samples: float, clusters: np.ndarray | None = None) -> float:
-    """How many independent trials have the variance that the mean of `means` has: p (1 - p) / Var(mean).
+    """Number of independent trials with the variance that the mean of `means` has: p (1 - p) / Var(mean).
 
     Between the number of problems (the samples of each are all the same) and of samples (all are independent); where problems
     come in clusters, at least as many as there are clusters of equal size (L. Kish, 1965, Survey Sampling, section 8.2).

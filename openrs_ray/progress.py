@@ -75,6 +75,6 @@ class Progress:
 
 
 def read_result(run_folder: Path) -> Progress | None:
-    """Where a run was when it ended; None while it goes on. UserError when the file is damaged."""
+    """Progress of a run when it ended; None while it goes on. UserError when the file is damaged."""
     content = read_json(run_folder / RESULT)
     return None if content is None else Progress.read(content, run_folder / RESULT)

@@ -194,7 +194,7 @@ def check_accounting(
 
 
 def _only_file(run_folder: Path, step: int) -> RecordFile:
-    """Of the completions that a step was trained on. RunError unless there is exactly one, with a checksum."""
+    """File of the completions that a step was trained on. RunError unless there is exactly one, with a checksum."""
     files = [file for file in current_files(run_folder, "train") if file.step == step]
     if not files:
         raise RunError(f"the record in {run_folder / FOLDER} does not hold step {step}")

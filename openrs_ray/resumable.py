@@ -1,4 +1,4 @@
-"""Which fields of a config may change when a run is resumed: those that are marked, or whose section is. All others are fixed.
+"""Marks the config fields that may change when a run is resumed (or whole sections); all others are fixed.
 
 A field is fixed without anybody thinking of it, because the costly mistake is the other one: another prompt, reward or seed is
 another experiment under the same name. Marked are lengths of time, sizes of engines, the number of learner ranks,

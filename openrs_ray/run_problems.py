@@ -1,4 +1,4 @@
-"""Which problems a run means: `problems.json`, written when it begins."""
+"""The problems that a run means: `problems.json`, written when it begins."""
 
 import hashlib
 from collections.abc import Iterable

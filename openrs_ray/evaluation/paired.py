@@ -133,7 +133,7 @@ class SignFlips:
 
 
 def _ranges(flipped: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where patterns count, from float [patterns, 2]: sum and weight of what is flipped; `whole`: those of everything."""
+    """Weights of the patterns, from float [patterns, 2]: sum and weight of what is flipped; `whole`: those of everything."""
     rest = whole - flipped
     one_sided = (flipped[:, 1] <= 0) | (rest[:, 1] <= _ROUNDING)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""How small a difference a comparison can show, before it is paid for and afterwards.
+"""Statistical power: the smallest difference that a comparison can show, before it is paid for and afterwards.
 
 Two models are compared problem by problem, with k samples of each. The difference of a problem has the variance
 
@@ -54,7 +54,7 @@ def average_difference(parts: Sequence[float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one comparison turned out to be able to show. Example: Measured(problems=30, completions=960, Spread(0.004, 0.013))"""
+    """Power of one comparison as it was measured. Example: Measured(problems=30, completions=960, Spread(0.004, 0.013))"""
 
     problems: float
     """Where problems come in clusters: the clusters of equal size that they are worth."""
@@ -65,7 +65,7 @@ class Measured:
 
     @classmethod
     def of(cls, pair: Pair) -> "Measured":
-        """Of what was judged. With one sample of each problem all variance counts as that between problems."""
+        """Spread of what was judged. With one sample of each problem all variance counts as that between problems."""
         differences, clusters = pair.differences()
         centred = np.bincount(clusters, differences - differences.mean())
         sizes = np.bincount(clusters)
@@ -96,20 +96,20 @@ def _error_of_means(scores: np.ndarray) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What a completion has cost so far. Example: Rate(hours=0.0004, dollars=0.0002)"""
+    """Cost of a completion so far. Example: Rate(hours=0.0004, dollars=0.0002)"""
 
     hours: float
     dollars: float
     """0 where no price is known."""
 
     def text(self, completions: float) -> str:
-        """Of so many more. Example: "about 1.5 h, $ 0.66" """
+        """Price of so many more. Example: "about 1.5 h, $ 0.66" """
         money = f", $ {self.dollars * completions:,.2f}" if self.dollars else ""
         return f"about {self.hours * completions:,.1f} h{money}"
 
 
 def plan_lines(sizes: Mapping[str, int], samples: int, models: int, rate: Rate | None = None) -> list[str]:
-    """What a comparison of two models can show, and what more samples would add and cost, one line per benchmark.
+    """Smallest difference that a comparison of two models can show, and what more samples would cost, one line per benchmark.
 
     Args:
         sizes: problems by the benchmark's title.

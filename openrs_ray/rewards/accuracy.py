@@ -88,7 +88,7 @@ def _spelled_out(gold: tuple[str, ...]) -> list[str]:
 
 
 def gold_is_parseable(gold: tuple[str, ...]) -> bool:
-    """Whether at least one of the gold answers is something that answers can be compared with."""
+    """True if answers can be compared with at least one of the gold answers."""
     return has_plain_number(gold) or any(is_answer(read_gold(one), one) for one in gold)
 
 
@@ -168,7 +168,7 @@ def _is_bare(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _parse_gold(gold: str) -> Parsed:
-    """What math-verify reads of a gold answer. It finds LaTeX only between delimiters, so bare LaTeX is given some."""
+    """Reads a gold answer with math-verify. It finds LaTeX only between delimiters, so bare LaTeX is given some."""
     if not is_readable(gold):
         return []
     return _parse(f"${' '.join(gold.split()).rstrip(_TRAILING)}$" if _is_bare(gold) else gold)

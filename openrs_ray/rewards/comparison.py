@@ -1,4 +1,4 @@
-"""Whether two readings say the same: letter by letter for words, by value for mathematics, part by part for lists.
+"""Compares two readings of answers: letter by letter for words, by value for mathematics, part by part for lists.
 
 The gold answer comes first, and the two do not play the same part: an answer may name a value (x = 5 for 5), list the
 solutions that a gold gives as a set, or give a set for a gold that is an inequality. What is neither number, expression, list,
@@ -44,7 +44,7 @@ _KINDS = {Eq: ("=", 1), Ne: ("!=", 1), Lt: ("<", 1), Le: ("<=", 1), Gt: ("<", -1
 
 
 def same(gold: Reading, answer: Reading, comparison: Comparison = "gold_first") -> bool:
-    """Whether an answer says what a gold answer says."""
+    """True if an answer says what a gold answer says."""
     if gold.half_of_day and answer.half_of_day and gold.half_of_day != answer.half_of_day:
         return False
     if gold.text and gold.text == answer.text:
@@ -186,7 +186,7 @@ def _unnamed_all(golds: list[Value], answers: list[Value]) -> tuple[list[Value],
 
 
 def _same_elements(golds: list[Value], answers: list[Value], equal: Callable[[Value, Value], bool]) -> bool:
-    """Whether two lists are the same set: each gold meets its own answer, once for those that stand in a list twice."""
+    """True if two lists are the same set: each gold meets its own answer, once for those that stand in a list twice."""
     golds, answers = _distinct(golds), _distinct(answers)
     if len(golds) != len(answers):
         return False

@@ -23,7 +23,7 @@ def after_reasoning(text: str) -> str:
 
 
 def is_unfinished(text: str) -> bool:
-    """Whether the reasoning is opened and never closed: nothing in such a text is an answer yet."""
+    """True if the reasoning is opened and never closed: nothing in such a text is an answer yet."""
     return text.rfind(THINK_OPEN) > text.rfind(THINK_CLOSE)
 
 

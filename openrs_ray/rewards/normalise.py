@@ -255,7 +255,7 @@ def _grouped_exponents(text: str) -> str:
 
 
 def closing(text: str, start: int) -> int:
-    """Where the bracket that opens at `start` is closed; the text's length where it never is."""
+    """Position at which the bracket that opens at `start` is closed; the text's length where it never is."""
     depth = 0
     for place in range(start, len(text)):
         depth += (text[place] in _OPENING) - (text[place] in _CLOSING)

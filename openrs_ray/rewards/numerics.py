@@ -72,12 +72,12 @@ class TooLargeError(ValueError):
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number: an expression without variables, and nothing in it that may not end."""
+    """True if a value is a number: an expression without variables, and nothing in it that may not end."""
     return isinstance(value, Expr) and not value.free_symbols and not value.has(*_HARD, AppliedUndef)
 
 
 def same_number(gold: Expr, answer: Expr) -> bool:
-    """Whether two numbers are equal; a percentage meets its number with and without the sign."""
+    """True if two numbers are equal; a percentage meets its number with and without the sign."""
     if _percentage(gold) is not None and _percentage(answer) is not None:
         return _same(gold, answer)
     without_sign = [one if (share := _percentage(one)) is None else share for one in (gold, answer)]
@@ -107,7 +107,7 @@ def _percentage(value: Expr) -> Expr | None:
 
 
 def _is_rounded(decimal: Expr, value: Fraction | None, exact: Complex) -> bool:
-    """Whether a number that is written with a decimal point is `exact`, rounded or cut at its last digit."""
+    """True if a number that is written with a decimal point is `exact`, rounded or cut at its last digit."""
     if value is None or exact[1] or not decimal.has(Float) or value.denominator > _LARGEST_DENOMINATOR:
         return False
     places = _decimal_places(value)
@@ -240,7 +240,7 @@ def values(gold: Expr, answer: Expr) -> list[tuple[Complex, Complex]] | None:
 
 
 def same_expression(gold: Expr, answer: Expr) -> bool | None:
-    """Whether two expressions agree at every point; None where too few points can say."""
+    """True if two expressions agree at every point; None where too few points can say."""
     pairs = values(gold, answer)
     if pairs is None or len(pairs) < 2:
         return None

@@ -40,7 +40,7 @@ _APART = " " * 70
 def check_published(
     text: str, gold: tuple[str, ...], comparison: Comparison, for_cosine: bool = False
 ) -> tuple[Status, str | None]:
-    r"""Whether the authors' code took `text` for correct, and the answer it found; NO_ANSWER where it found none.
+    r"""Verdict of the authors' code on `text`, and the answer it found; NO_ANSWER where it found none.
 
     An answer is the last box anywhere, the reasoning included (with the boxes before it that only "and", "or" or a comma
     separates), or else a formula in dollars or brackets that "answer" or "final answer is" announces. A gold is read as a whole
@@ -61,7 +61,7 @@ def check_published(
 
 
 def published_gold_is_parseable(gold: tuple[str, ...]) -> bool:
-    """Whether the authors' code could read one of the golds."""
+    """True if the authors' code could read one of the golds."""
     return any(_parse_gold(one) for one in gold)
 
 

@@ -43,7 +43,7 @@ RATIO = Symbol("ratio")
 
 @dataclass(frozen=True)
 class Reading:
-    """What an answer says; all None for a text that cannot be read."""
+    """Reading of an answer; all None for a text that cannot be read."""
 
     text: str
     """Without spaces and without units."""
@@ -61,7 +61,7 @@ class Reading:
 
 @lru_cache(maxsize=4096)
 def read(answer: str) -> Reading:
-    """What a text that is all answer says."""
+    """Reads a text that is all answer."""
     if len(answer) > _LONGEST_TEXT:
         return Reading(answer)
     whole = tidy(_bare(answer))
@@ -80,7 +80,7 @@ def read(answer: str) -> Reading:
 
 @lru_cache(maxsize=4096)
 def read_gold(gold: str) -> Reading:
-    """What a gold answer says: like `read`, and from prose with formulas what math-verify finds in it."""
+    """Reads a gold answer: like `read`, and from prose with formulas what math-verify finds in it."""
     reading = read(gold)
     if reading.value is not None or reading.words or reading.option or not _has_prose(gold) or not is_readable(gold):
         return reading
@@ -89,7 +89,7 @@ def read_gold(gold: str) -> Reading:
 
 
 def is_answer(reading: Reading, gold: str) -> bool:
-    """Whether a gold answer's reading is something that answers can be compared with."""
+    """True if answers can be compared with a gold answer's reading."""
     if reading.words:
         return not is_phrase(tidy(_bare(gold)))
     said = (reading.value, reading.numeral, reading.option, reading.time)
@@ -97,7 +97,7 @@ def is_answer(reading: Reading, gold: str) -> bool:
 
 
 def _bare(answer: str) -> str:
-    """What stands in the boxes, if there are any, without delimiters of formulas."""
+    """Content of the boxes, if there are any, without delimiters of formulas."""
     boxed = final_boxes(answer)
     return _DELIMITERS.sub(" ", answer if boxed is None else boxed)
 

@@ -1,4 +1,4 @@
-"""Which answers are short, flat and small enough to be read at all: decided on the text, before any parser sees it.
+"""Limits on answers, decided on the text before any parser sees it: short, flat and small enough to be read at all.
 
 Numbers that only a parser can find are estimated once more before they are worked out (`openrs_ray.rewards.numerics`).
 """
@@ -27,7 +27,7 @@ _COMMAND = re.compile(r"\\[A-Za-z]+")
 
 
 def is_readable(answer: str) -> bool:
-    """Whether an answer is short, flat and small enough to be parsed."""
+    """True if an answer is short, flat and small enough to be parsed."""
     if len(answer) > MAX_ANSWER_CHARACTERS:
         return False
     depth = deepest = 0
@@ -40,13 +40,13 @@ def is_readable(answer: str) -> bool:
 
 
 def _has_huge_power(answer: str) -> bool:
-    """Whether an exponent that is a number, or a power of numbers, exceeds the limit."""
+    """True if an exponent that is a number, or a power of numbers, exceeds the limit."""
     limit = math.log10(MAX_ANSWER_EXPONENT)
     return any(int(power or 1) * math.log10(int(base) or 1) > limit for base, power in _POWER.findall(answer))
 
 
 def _has_huge_factorial(answer: str) -> bool:
-    """Whether a factorial, or a binomial, is of a number beyond the limit, or of a number that may be."""
+    """True if a factorial, or a binomial, is of a number beyond the limit, or of a number that may be."""
     of = [found[1] or _inside(answer, found.end(2) - 1) for found in _FACTORIAL.finditer(answer)]
     return any(map(_is_huge_number, [*of, *(part for parts in _BINOMIAL.findall(answer) for part in parts)]))
 
@@ -58,7 +58,7 @@ def _works_out_much(answer: str) -> bool:
 
 
 def _is_huge_number(text: str) -> bool:
-    """Whether a text without variables holds a number beyond the limit, a power or a factorial."""
+    """True if a text without variables holds a number beyond the limit, a power or a factorial."""
     text = _COMMAND.sub(" ", text)
     if re.search(r"[^\W\d_]", text):
         return False  # of something unknown: nothing is worked out
@@ -66,7 +66,7 @@ def _is_huge_number(text: str) -> bool:
 
 
 def _inside(answer: str, end: int) -> str:
-    """What stands in the bracket that closes at `end`."""
+    """Content of the bracket that closes at `end`."""
     depth = 0
     for start in range(end, -1, -1):
         depth += (answer[start] in ")]}") - (answer[start] in "([{")

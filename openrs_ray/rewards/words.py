@@ -33,7 +33,7 @@ def words(tidied: str) -> str | None:
 
 
 def is_phrase(tidied: str) -> bool:
-    """Whether words stand side by side without \\text{}: as a gold answer, prose that nothing can be compared with."""
+    """True if words stand side by side without \\text{}: as a gold answer, prose that nothing can be compared with."""
     return " " in _TEXT.sub("", tidied).strip()
 
 

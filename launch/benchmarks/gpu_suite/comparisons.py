@@ -74,7 +74,7 @@ def _against_trl(arguments: list[str]) -> Iterator[Row]:
 
 
 def _figures(command: str, arguments: list[str], aims: Mapping[str, str] | None = None) -> Iterator[Row]:
-    """Of `python -m launch.benchmarks.COMMAND`; its own words go to the part's log."""
+    """Figures of `python -m launch.benchmarks.COMMAND`; its own words go to the part's log."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "figures.json"
         done = subprocess.run(

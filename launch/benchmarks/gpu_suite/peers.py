@@ -29,14 +29,14 @@ _JOIN_DEADLINE_S = {"full": 12.0, "tiny": 3.0}
 
 
 class Party:
-    """What one of the processes does; its methods are called by name."""
+    """Base of what one of the processes does; its methods are called by name."""
 
     def __init__(self, size: Size) -> None:
         self.size = size
         self.device = torch.device("cuda:0" if size == "full" else "cpu")
 
     def computes(self) -> bool:
-        """Whether its device still does what it is asked, on its usual stream."""
+        """True if its device still does what it is asked, on its usual stream."""
         return bool((torch.ones(64, 64, device=self.device) @ torch.ones(64, 64, device=self.device) == 64).all())
 
     def fill(self, buffer: torch.Tensor, seed: int) -> int:
@@ -71,7 +71,7 @@ class Reader(Party):
 
 
 class Member(Party):
-    """Of a group for broadcasts: rank 0 sends."""
+    """Member of a group for broadcasts: rank 0 sends."""
 
     def __init__(self, size: Size) -> None:
         super().__init__(size)
@@ -128,7 +128,7 @@ class Peer:
         self._pipe.send((method, arguments))
 
     def answer(self) -> Any:
-        """Of the last question.
+        """Answer to the last question.
 
         Raises:
             RunError: the party raised an error, or did not answer in time.
@@ -145,7 +145,7 @@ class Peer:
         return self.answer()
 
     def stop(self) -> None:
-        """It neither answers nor ends."""
+        """Stops the process: it neither answers nor ends."""
         assert self._process.pid is not None
         os.kill(self._process.pid, signal.SIGSTOP)
 

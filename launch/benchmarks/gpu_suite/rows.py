@@ -1,4 +1,4 @@
-"""What a part finds out: rows of a table."""
+"""Rows of the table: a part's findings."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
