@@ -113,7 +113,7 @@ class Reproduction:
         return 0
 
     def say_plan(self) -> None:
-        """Plan of the benchmarks as text: completions of the start model and of a checkpoint, and what they can show."""
+        """Say what is to be sampled of the start model and of a checkpoint on the benchmarks, and what it can show."""
         start = self._on_benchmarks.prepare(self._start)
         self._on_benchmarks.say_plan([start], planned=1)
 

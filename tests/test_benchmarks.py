@@ -154,7 +154,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     assert sentence in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_learner(tmp_path: Path) -> None:
     variants = ["learner.gradient_checkpointing=true", "learner.gradient_checkpointing=false learner.zero_stage=2"]
     arguments = [
@@ -182,7 +182,7 @@ def tiny_parameters() -> int:
     return 2 * 512 * 64 + 2 * layer + 64
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.cpu_engine
 def test_rollout(tmp_path: Path) -> None:
     figures = run("rollout", "--rounds", "2", folder=tmp_path)
@@ -194,7 +194,7 @@ def test_rollout(tmp_path: Path) -> None:
     assert ratio == pytest.approx(ours / raw) and len(ratio) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.cpu_engine
 def test_push(tmp_path: Path) -> None:
     figures = run("push", "--rounds", "2", folder=tmp_path)
@@ -203,7 +203,7 @@ def test_push(tmp_path: Path) -> None:
     assert (bare < seconds).all(), "the push does all that the bare transfer does, and more"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.cpu_engine
 def test_step_against_its_own_parts(tmp_path: Path) -> None:
     check_step(run("step", "--steps", "2", "--no-trl", folder=tmp_path))
