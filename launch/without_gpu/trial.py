@@ -61,7 +61,6 @@ def engine_config(folder: Path) -> Any:
         **asdict(SHAPES["random-1.5b"]),
         architectures=["Qwen2ForCausalLM"],
         max_position_embeddings=131_072,
-        tie_word_embeddings=False,
         dtype="bfloat16",
     ).save_pretrained(folder)
     worker = RolloutWorker(load_config(RECIPE, []), str(folder), worker=0, device="gpu", eos_ids=(1,))
