@@ -21,7 +21,8 @@ from openrs_ray.metrics import MetricsLog
 
 
 def test_reward_checks(tmp_path: Path) -> None:
-    golds = [r"\frac{1}{2}", r"\sqrt{2}", "x^2+1", r"\pi", "(1, 2)", r"[0, \infty)"]
+    forms = [r"\frac{1}{%d}", r"\sqrt{%d}", "x^2+%d", r"%d\pi", "(1, %d)", r"[%d, \infty)"]
+    golds = [form % n for n in (2, 3, 5) for form in forms]  # six for the warm-up, and six for each round
     file, written = tmp_path / "problems.jsonl", tmp_path / "figures.json"
     file.write_text("".join(json.dumps({"answer": gold}) + "\n" for gold in golds))
     arguments = [str(file), "--rounds", "2", "--json", str(written)]
