@@ -75,10 +75,13 @@ def as_published(content: Mapping[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def differences() -> list[str]:
-    """The rows as lines of a table."""
+def differences(given: Mapping[str, Any]) -> list[str]:
+    """The rows as lines of a table, with the values that a run has, by dotted name."""
     rows = (*ROWS, *DATA, *LOOP)
-    cells = [(row.field, str(row.described).lower(), str(row.published).lower(), row.meaning) for row in rows]
-    return [
-        "{:<30}{:<14}{:<19}{}".format(*line).rstrip() for line in (("", "as_described", "as_published", ""), *cells)
-    ]
+    cells = [(row.field, *map(_cell, (given[row.field], row.described, row.published)), row.meaning) for row in rows]
+    head = ("", "this run", "as_described", "as_published", "as_published means")
+    return ["{:<30}{:<19}{:<14}{:<19}{}".format(*line).rstrip() for line in (head, *cells)]
+
+
+def _cell(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

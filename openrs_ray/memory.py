@@ -156,7 +156,8 @@ def _advice(config: RunConfig, shape: ModelShape, gpu_bytes: float, number: int)
     enough: dict[str, str] = {}
     named: dict[str, str] = {}
     together = config
-    for field, value in _changes(config):
+    most = max(config.max_gpus, torch.cuda.device_count())  # of the recipe, or of this machine where it has more
+    for field, value in _changes(config, most):
         if (alone := _with(config, field, value)) and after(alone).fits(gpu_bytes):
             enough.setdefault(field, f"{field} {value}")
         more = None if after(together).fits(gpu_bytes) else _with(together, field, value)
@@ -169,9 +170,10 @@ def _advice(config: RunConfig, shape: ModelShape, gpu_bytes: float, number: int)
     return "no setting is enough, take GPUs with more memory or a smaller model"
 
 
-def _changes(config: RunConfig) -> Iterator[tuple[str, Any]]:
-    """What may save memory, the least costly first, in growing doses."""
+def _changes(config: RunConfig, gpus: int) -> Iterator[tuple[str, Any]]:
+    """What may save memory with so many GPUs, the least costly first, in growing doses."""
     rollout, place = config.rollout, config.placement
+    free = gpus - config.num_gpus
     doses = [2, 4, 8, 16]
     for by in doses:
         yield "learner.micro_batch_tokens", max(config.learner.micro_batch_tokens // by, config.max_sequence_tokens)
@@ -183,7 +185,7 @@ def _changes(config: RunConfig) -> Iterator[tuple[str, Any]]:
     yield from (("rollout.gpu_memory_fraction", each) for each in (0.5, 0.4, 0.3) if each < rollout.gpu_memory_fraction)
     yield from (("rollout.max_sequences", rollout.max_sequences // by) for by in doses)
     yield "rollout.tensor_parallel", place.num_rollout_gpus
-    yield from (("placement.num_learner_gpus", place.num_learner_gpus + more) for more in (1, 2, 4))
+    yield from (("placement.num_learner_gpus", place.num_learner_gpus + more) for more in (1, 2, 4) if more <= free)
     yield from (("rollout.max_completion_tokens", rollout.max_completion_tokens // by) for by in doses)
 
 

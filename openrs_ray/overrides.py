@@ -21,10 +21,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from openrs_ray.budget import most_text
-from openrs_ray.config import Loss, RunConfig
+from openrs_ray.config import RunConfig
 from openrs_ray.errors import UserError
-from openrs_ray.fidelity import differences
 from openrs_ray.resumable import fixed_fields
 
 _TYPE_NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
@@ -107,40 +105,6 @@ def _flat(content: dict[str, Any], sections: set[str], prefix: str) -> dict[str,
     return values
 
 
-def check_resumable(saved: dict[str, Any], now: RunConfig) -> None:
-    """UserError if `now` changes what makes the saved run (the content of its config.json) the run that it is."""
-    before, after = flat(_saved_config(saved, now)), flat(now)
-    ranks, normalization = "placement.num_learner_gpus", now.loss.normalization
-    if normalization == "local_micro_batch" and before[ranks] != after[ranks]:
-        raise UserError(
-            f"{ranks} was {before[ranks]} so far and cannot become {after[ranks]} on resume with loss.normalization "
-            f"{normalization}, a loss that depends on it: set it back, or choose another run.name."
-        )
-    if now.evaluation.hold_out and "hold_out_seed" not in saved.get("evaluation", {}):
-        raise UserError(
-            f"the held-out problems of run {now.run.name} were drawn by run.seed, with spellings of them left in the training; "
-            "this version draws others: finish the run with the version that began it, or choose another run.name."
-        )
-    for dotted in sorted(fixed_fields(type(now)), key=lambda name: (name != "fidelity", name)):  # it sets others
-        if before[dotted] != after[dotted]:
-            raise UserError(
-                f"{dotted} was {json.dumps(before[dotted])} when run {now.run.name} started and cannot become "
-                f"{json.dumps(after[dotted])} on resume: set it back, or choose another run.name."
-            )
-
-
-def _saved_config(saved: dict[str, Any], now: RunConfig) -> RunConfig:
-    """Fields that the version lacked which wrote it have their defaults."""
-    try:
-        return type(now).model_validate(saved)
-    except ValidationError as error:
-        problem = _first_error(error, _Names.of(type(now), saved), saved)
-        raise UserError(
-            f"config.json of run {now.run.name} in {now.run.path} is damaged or of another version ({problem.rstrip('.')}): "
-            "restore it, go on with that version, or choose another run.name."
-        ) from error
-
-
 def help_text(width: int = 100) -> str:
     """Every dotted field with its type, default and sentence, by section; no line is longer than `width`."""
     lines = [
@@ -175,66 +139,6 @@ def field_lines(
         sentence = " ".join([*(field.description or "").split(), *(["[fixed]"] if dotted in fixed else [])])
         lines += textwrap.wrap(sentence, width, initial_indent="      ", subsequent_indent="      ")
     return lines
-
-
-def dry_run_text(config: RunConfig) -> str:
-    """What a run would do: sizes per step, who sits where, and every field that is not at its default."""
-    rollout, place, learner = config.rollout, config.placement, config.learner
-    per_rank = config.completions_per_step / place.num_learner_gpus
-    slots = f"slots of {place.cpus_per_slot:g} CPUs"
-    unit = {"gpu": "GPUs", "cpu": slots, "auto": f"GPUs (where there is none: {slots})"}[place.device]
-    shared = " (shared)" if place.colocated else ""
-    saving = config.checkpoint
-    rows = [
-        ("run", f"{config.run.path}, {config.run.steps} steps, seed {config.run.seed}"),
-        ("model", f"{config.model.path} in {config.model.dtype}"),
-        ("data", f"{config.data.path}, {config.run.steps * rollout.problems_per_step:,} problems drawn over the run"),
-        ("evaluation", _evaluation_text(config)),
-        (
-            "one step",
-            f"{rollout.problems_per_step} problems x {rollout.completions_per_problem} completions = "
-            f"{config.completions_per_step} completions, at most "
-            f"{config.completions_per_step * rollout.max_completion_tokens:,} sampled tokens",
-        ),
-        ("rollout", f"{config.num_engines} engine(s) on {place.num_rollout_gpus} {unit}{shared}"),
-        (
-            "learner",
-            f"{place.num_learner_gpus} rank(s) on {place.num_learner_gpus} {unit}{shared}, ZeRO "
-            f"{learner.zero_stage}, about {per_rank:g} completions per rank in micro-batches of at most "
-            f"{config.micro_batch_tokens:,} tokens",
-        ),
-        ("fidelity", config.fidelity),
-        ("loss", _loss_text(config.loss)),
-        ("rewards", ", ".join(f"{weight:g} x {name}" for name, weight in config.rewards.weights.items())),
-        (
-            "checkpoints",
-            f"kept every {saving.every_steps} steps, for resuming every {saving.every_minutes:g} minutes",
-        ),
-        ("cost", most_text(config.cost, config.max_gpus)),
-    ]
-    text = "".join(f"{name:<12} {value}\n" for name, value in rows)
-    defaults = {dotted: field.get_default() for dotted, field in _fields()}
-    given = {dotted: value for dotted, value in flat(config).items() if value != _as_json(defaults.get(dotted))}
-    text += "\nNot at their defaults:\n" + "".join(f"  {name}: {json.dumps(given[name])}\n" for name in given)
-    return (
-        text + "\nWhere the paper and its published code differ:\n" + "".join(f"  {line}\n" for line in differences())
-    )
-
-
-def _evaluation_text(config: RunConfig) -> str:
-    part = config.evaluation
-    if part.path is None and not part.hold_out:
-        return "none"
-    problems = f"{part.problems} problems" if part.problems else "all problems"
-    problems = f"{problems} of {part.path}" if part.path else f"{part.hold_out} held-out problems of {config.data.path}"
-    when = f", every {part.every_steps} steps" if part.every_steps else ""
-    return f"{problems} x {part.samples} samples, before and after{when}"
-
-
-def _loss_text(loss: Loss) -> str:
-    low, high = loss.clip_range
-    bounds = f"at most {high:g}" if loss.kind in ("cispo", "tis") else f"in [{low:g}, {high:g}]"
-    return f"{loss.kind}, ratio {bounds}, normalization {loss.normalization}, correction {loss.correction}"
 
 
 def _as_json(value: Any) -> Any:
@@ -383,10 +287,6 @@ def _meant(kinds: list[type[BaseModel]], value: Any) -> type[BaseModel]:
     """The one whose field `kind` is the value's; any one where none is."""
     given = value.get("kind") if isinstance(value, dict) else None
     return next((k for k in kinds if "kind" in k.model_fields and k.model_fields["kind"].default == given), kinds[0])
-
-
-def _fields() -> Iterator[tuple[str, FieldInfo]]:
-    yield from _Names.of(RunConfig, {}).fields.items()
 
 
 def _plain_types(annotation: Any) -> set[Any]:

@@ -20,6 +20,8 @@ class RunProblems:
     """Problems to train on."""
     texts: tuple[str, ...] = ()
     """A digest of the text of each, in order; none where an older version began the run."""
+    model: str = ""
+    """A digest of the start model's folder; empty for one that is named (a Hub id, a built-in), or by an older version."""
 
     @classmethod
     def read(cls, run_folder: Path) -> "RunProblems | None":
@@ -33,7 +35,7 @@ class RunProblems:
             raise damaged(path, "it must have a fingerprint and a count")
         if texts and len(texts) != count:
             raise damaged(path, f"it has {len(texts)} texts of {count} problems")
-        return cls(fingerprint, count, tuple(map(str, texts)))
+        return cls(fingerprint, count, tuple(map(str, texts)), str(content.get("model", "")))
 
     def write(self, run_folder: Path) -> None:
         write_json(run_folder / FILE, asdict(self))

@@ -16,11 +16,13 @@ from actors.learner import LearnerRank
 from actors.rollout import RolloutWorker
 from openrs_ray.config import Rewards, RunConfig
 from openrs_ray.data.problems import load_problems
+from openrs_ray.dry_run import dry_run_text
 from openrs_ray.errors import UserError
 from openrs_ray.grpo import TrainingSequence
-from openrs_ray.overrides import check_resumable, dry_run_text, flat, load_config
+from openrs_ray.overrides import flat, load_config
 from openrs_ray.packing import pack, split
 from openrs_ray.prepared import prepare
+from openrs_ray.resume import check_resumable
 from openrs_ray.rewards.accuracy import gold_is_parseable
 from openrs_ray.rewards.cosine import cosine_reward
 from openrs_ray.rewards.format import format_reward
@@ -120,12 +122,14 @@ def test_mistakes_are_still_named_where_they_are() -> None:
             published(3, *overrides)
 
 
-def test_dry_run_prints_both_sides() -> None:
-    for config in (experiment(3), published()):
+def test_dry_run_prints_both_sides_and_the_run_s_own() -> None:
+    for config in (experiment(3), published(), experiment(3, "--rollout.staleness", "2")):
         lines = [" ".join(line.split()) for line in dry_run_text(config).splitlines()]
         assert f"fidelity {config.fidelity}" in lines
+        assert f"Where the paper and its published code differ (this run: {config.fidelity}):" in lines
+        own = flat(config)
         for field, (described, switched) in DIFFERENCES.items():
-            row = f"{field} {described} {switched} ".lower()
+            row = f"{field} {own[field]} {described} {switched} ".lower()
             assert sum(line.startswith(row) for line in lines) == 1, row
 
 

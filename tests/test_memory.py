@@ -1,5 +1,6 @@
 """The memory plan against counted tensors: real DeepSpeed ranks at a small size, and the real model's shape without data."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -299,8 +300,14 @@ def test_on_a_shared_gpu_a_sleeping_engine_counts_only_while_it_is_awake(shape: 
     ],
 )  # fmt: skip
 def test_a_plan_that_cannot_fit_is_refused_with_what_would_help(
-    shape: ModelShape, gib: float, overrides: tuple[str, ...], problem: str, advice: list[str]
+    shape: ModelShape,
+    monkeypatch: pytest.MonkeyPatch,
+    gib: float,
+    overrides: tuple[str, ...],
+    problem: str,
+    advice: list[str],
 ) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     with pytest.raises(UserError, match=problem) as refused:
         check_fits(paper(*overrides), shape, gib * GIB)
     sentence = str(refused.value)
@@ -309,6 +316,39 @@ def test_a_plan_that_cannot_fit_is_refused_with_what_would_help(
         if change:  # what is said to help does
             fields = [part.split() for part in change.split(" and ")]
             check_fits(paper(*overrides, *(f"--{field}={value}" for field, value in fields)), shape, gib * GIB)
+
+
+def test_advice_stays_within_the_machine(shape: ModelShape, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = ("--learner.zero_stage", "1", "--placement.num_learner_gpus", "1")
+    for gpus, offered in ((0, False), (2, False), (3, True)):
+        monkeypatch.setattr("torch.cuda.device_count", lambda gpus=gpus: gpus)
+        with pytest.raises(UserError, match="each learner GPU has") as refused:
+            check_fits(paper(*two), shape, 40 * GIB)
+        assert ("placement.num_learner_gpus 2" in str(refused.value)) == offered, f"{gpus} GPUs"
+
+
+def readme_rows() -> list[str]:
+    """The options of each row of the README's table of placements."""
+    table = (ROOT / "README.md").read_text().partition("| to put | set |")[2].partition("\n\n")[0]
+    rows: list[str] = []
+    for line in table.splitlines()[2:]:
+        what, given = (cell.strip() for cell in line.strip("|").rsplit("|", 1))
+        options = " ".join(re.findall(r"`(--[^`]*)`", given))
+        if given.startswith("the same with"):
+            options = f"{rows[-1]} {options}"
+        rows.append(options)
+        if numbers := re.search(r"or `(\d)` and `(\d)`", given):
+            rows.append("--placement.num_rollout_gpus {} --placement.num_learner_gpus {}".format(*numbers.groups()))
+        assert options or given == "nothing", what
+    return rows
+
+
+@pytest.mark.parametrize("options", readme_rows())
+def test_every_row_of_the_readme_fits_the_papers_recipe(shape: ModelShape, options: str) -> None:
+    config = paper(*options.split())
+    check_fits(config, shape, 44 * GIB)
+    lines = [line for line in memory_text(config, shape, 44 * GIB) if "completions of" in line or "learner:" in line]
+    assert all(": fits" in line for line in lines), lines  # not even tight
 
 
 def test_numbers_without_a_verdict_where_the_size_is_unknown(shape: ModelShape) -> None:

@@ -9,9 +9,11 @@ import pytest
 from pydantic import BaseModel
 
 from openrs_ray.config import Rewards, RunConfig, Section
+from openrs_ray.dry_run import dry_run_text
 from openrs_ray.errors import UserError
-from openrs_ray.overrides import check_resumable, dry_run_text, flat, help_text, load_config
+from openrs_ray.overrides import flat, help_text, load_config
 from openrs_ray.resumable import FREE
+from openrs_ray.resume import check_resumable
 
 RECIPE = """
 run: {name: small, folder: /runs, steps: 10}

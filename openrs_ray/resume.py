@@ -1,0 +1,64 @@
+"""Says which settings of a run that has begun may differ when it goes on.
+
+A path may be another one where its content is known to be the same: the problems and prompts by their fingerprint in
+`problems.json`, which is compared once they are loaded, and the start model's folder by its own.
+"""
+
+import json
+from typing import Any
+
+from openrs_ray.config import RunConfig
+from openrs_ray.errors import UserError
+from openrs_ray.overrides import checked, flat
+from openrs_ray.resumable import fixed_fields
+from openrs_ray.run_problems import RunProblems
+
+_SAME_PROBLEMS = ("data.path", "evaluation.path", "model.chat_template")
+"""Paths of which only the problems and prompts matter that are made of their content."""
+_SAME_MODEL = "model.path"
+
+
+def check_resumable(saved: dict[str, Any], now: RunConfig, known: RunProblems | None = None) -> None:
+    """UserError if `now` changes what makes the saved run (the content of its config.json) the run that it is.
+
+    `known`: its problems, with the fingerprints that stand in for paths; without them a path is fixed like any other field.
+    """
+    before, after = flat(_saved_config(saved, now)), flat(now)
+    ranks, normalization = "placement.num_learner_gpus", now.loss.normalization
+    if normalization == "local_micro_batch" and before[ranks] != after[ranks]:
+        raise UserError(
+            f"{ranks} was {before[ranks]} so far and cannot become {after[ranks]} on resume with loss.normalization "
+            f"{normalization}, a loss that depends on it: set it back, or choose another run.name."
+        )
+    if now.evaluation.hold_out and "hold_out_seed" not in saved.get("evaluation", {}):
+        raise UserError(
+            f"the held-out problems of run {now.run.name} were drawn by run.seed, with spellings of them left in the training; "
+            "this version draws others: finish the run with the version that began it, or choose another run.name."
+        )
+    fixed = fixed_fields(type(now)) - _told_by_content(before, after, known)
+    for dotted in sorted(fixed, key=lambda name: (name != "fidelity", name)):  # it sets others
+        if before[dotted] != after[dotted]:
+            raise UserError(
+                f"{dotted} was {json.dumps(before[dotted])} when run {now.run.name} started and cannot become "
+                f"{json.dumps(after[dotted])} on resume: set it back, or choose another run.name."
+            )
+
+
+def _told_by_content(before: dict[str, Any], after: dict[str, Any], known: RunProblems | None) -> set[str]:
+    """The paths that `begin_run` holds against fingerprints; none of them where there was none or is none now."""
+    if known is None:
+        return set()
+    fields = {*_SAME_PROBLEMS, *([_SAME_MODEL] if known.model else [])}
+    return {field for field in fields if before[field] is not None and after[field] is not None}
+
+
+def _saved_config(saved: dict[str, Any], now: RunConfig) -> RunConfig:
+    """Fields that the version lacked which wrote it have their defaults."""
+    try:
+        return checked(type(now), saved, [], "config.json")
+    except UserError as error:
+        problem = str(error).removeprefix("config.json: ").rstrip(".")
+        raise UserError(
+            f"config.json of run {now.run.name} in {now.run.path} is damaged or of another version ({problem}): "
+            "restore it, go on with that version, or choose another run.name."
+        ) from error
