@@ -256,7 +256,7 @@ def engines_for(
         "model": known["model"],
         "data": {"path": "none"},
         "rollout": taken("rollout", _ENGINE_FIELDS) | most | sizes,
-        "learner": {"micro_batch_tokens": 1 << 40},
+        "learner": {"micro_batch_tokens": 2 * 10**9},
         "placement": taken("placement", _PLACE_FIELDS) | {"num_learner_gpus": 1},
         "rewards": taken("rewards", _CHECK_FIELDS),
         "cost": taken("cost", ("price_per_gpu_hour",)),

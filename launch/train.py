@@ -143,7 +143,7 @@ def _power_lines(config: RunConfig, held_out: int) -> list[str]:
     from openrs_ray.evaluation.power import plan_lines
 
     every = config.evaluation.every_steps
-    evaluations = len({0, config.run.steps, *(range(every, config.run.steps, every) if every else ())})
+    evaluations = 2 + ((config.run.steps - 1) // every if every else 0)
     sizes = {f"the run's {evaluations} evaluations": held_out}
     return plan_lines(sizes, config.evaluation.samples, evaluations) if held_out else []
 

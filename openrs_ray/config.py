@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from openrs_ray.fidelity import Fidelity, as_published
 from openrs_ray.resumable import FREE
@@ -26,17 +28,46 @@ from openrs_ray.rewards.records import (
     Unjudged,
 )
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(gt=0)]
+# Every number has both bounds, so that no typing mistake (1e32 for 1e-32) reaches an engine; infinities and NaN are refused.
+Positive = Annotated[int, Field(gt=0, le=10**9)]
+Count = Annotated[int, Field(ge=0, le=10**9)]
+Parts = Annotated[int, Field(gt=0, le=10_000)]
+"""GPUs, processes, threads: things that are held or started at once."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Seconds = Annotated[float, Field(gt=0, le=2_000_000)]
+"""A deadline; the operating system waits for 2^31 milliseconds at most."""
 Share = Annotated[float, Field(ge=0, le=1)]
+SomeShare = Annotated[float, Field(gt=0, le=1)]
+Amount = Annotated[float, Field(ge=0, le=1_000_000)]
+SomeAmount = Annotated[float, Field(gt=0, le=1_000_000)]
+Ratio = Annotated[float, Field(gt=1, le=1_000_000)]
+Reward = Annotated[float, Field(ge=-1_000_000, le=1_000_000)]
+Cpus = Annotated[float, Field(ge=0.001, le=10_000)]
+"""Ray counts CPUs in steps of 0.0001."""
+Temperature = Annotated[float, Field(ge=0, le=100)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 HeadDtype = Literal["float32", "model"]
 
 
 class Section(BaseModel):
     """Base of every part: unknown keys are errors, values never change after checking."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+    )
+
+    @field_validator("*")
+    @classmethod
+    def _can_be_written(cls, value: Any) -> Any:
+        """Neither a path nor a prompt may hold what no file, command line or tokenizer takes."""
+        if isinstance(value, str | Path) and _UNWRITABLE.search(str(value)):
+            raise PydanticCustomError("string_unicode", "text without NUL and lone surrogates")
+        return value
 
 
 class Run(Section):
@@ -46,7 +77,7 @@ class Run(Section):
     """Folder of all runs: absolute (~ allowed), seen by every node, outside the submitted working directory."""
     steps: Annotated[Positive, FREE]
     """Optimizer steps of the whole run."""
-    seed: Count = 42
+    seed: Seed = 42
     """Seed of the data order and of every sampled token."""
 
     @model_validator(mode="after")
@@ -114,7 +145,7 @@ class Evaluation(Section):
     """Split to read of them when `path` is a Hub id (default: that of `data`)."""
     hold_out: Count = 0
     """Instead of `path`: keep so many problems of `data` out of training, in every spelling, and evaluate on them."""
-    hold_out_seed: Count = 0
+    hold_out_seed: Seed = 0
     """Draws those problems; apart from run.seed, so that runs of several seeds leave out the same ones."""
     on_training_data: Annotated[bool, FREE] = False
     """Allow `path` to be that of `data`: the accuracy then says what was memorised, too."""
@@ -124,7 +155,7 @@ class Evaluation(Section):
     """Completions sampled per held-out problem."""
     every_steps: Annotated[Count, FREE] = 0
     """Evaluate every so many steps besides before and after (0: only those two)."""
-    temperature: Annotated[float, Field(ge=0)] = 1.0
+    temperature: Temperature = 1.0
     """Sampling temperature of the evaluation (0: greedy)."""
 
     @model_validator(mode="after")
@@ -150,17 +181,17 @@ def check_pass(section: str, max_batched_tokens: int, max_sequences: int) -> Non
 class Rollout(Section):
     problems_per_step: Positive
     """Problems drawn per optimizer step."""
-    completions_per_problem: Annotated[int, Field(ge=2)]
+    completions_per_problem: Annotated[int, Field(ge=2, le=10**9)]
     """Completions sampled per problem: the group that the advantage is normalised over."""
     max_prompt_tokens: Positive = 512
     """Longest prompt in tokens; problems with longer prompts are dropped and counted."""
     max_completion_tokens: Annotated[Positive, FREE]
     """Longest completion in tokens."""
-    temperature: Annotated[float, Field(gt=0), FREE] = 1.0
-    """Sampling temperature; the learner uses the same."""
-    top_p: Annotated[float, Field(gt=0, le=1), FREE] = 1.0
+    temperature: Annotated[float, Field(ge=0.01, le=100), FREE] = 1.0
+    """Sampling temperature; the learner uses the same (below 0.01 vLLM samples at 0.01)."""
+    top_p: Annotated[SomeShare, FREE] = 1.0
     """Must stay 1 in training: a truncated distribution would bias the probability ratio."""
-    top_k: Annotated[int, FREE] = -1
+    top_k: Annotated[int, Field(ge=-1, le=10**9), FREE] = -1
     """Must stay -1 in training, for the same reason."""
     staleness: Annotated[Count, FREE] = 0
     """How many policy versions a trained token may be old: 0 takes turns, k lets rollouts run that far ahead of the learner."""
@@ -168,15 +199,15 @@ class Rollout(Section):
     """Groups of equal rewards teach nothing: replace up to this many times problems_per_step of them in each step (0: none)."""
     keep_cache: Annotated[bool, FREE] = False
     """A push that comes while a completion is being sampled leaves its key/value cache as it is instead of computing it anew."""
-    tensor_parallel: Annotated[Positive, FREE] = 1
+    tensor_parallel: Annotated[Parts, FREE] = 1
     """GPUs per rollout engine."""
     max_sequences: Annotated[Positive, FREE] = 128
     """Completions an engine works on at once."""
     max_batched_tokens: Annotated[Positive, FREE] = 8192
     """Tokens an engine computes in one pass, prompts and completions together (on a CPU at least one longest sequence)."""
-    gpu_memory_fraction: Annotated[float, Field(gt=0, le=1), FREE] = 0.9
+    gpu_memory_fraction: Annotated[SomeShare, FREE] = 0.9
     """Share of each rollout GPU's memory that the engine may take."""
-    cpu_cache_gib: Annotated[float, Field(gt=0), FREE] = 0.25
+    cpu_cache_gib: Annotated[SomeAmount, FREE] = 0.25
     """Size of the key/value cache when the engine runs on a CPU."""
     sleep_while_learning: Annotated[bool, FREE] = False
     """On shared GPUs: engines give up their memory while the learner works, and take it back for the next rollouts."""
@@ -217,20 +248,20 @@ class Cosine(Section):
     """What lengths count."""
     clamp: bool = True
     """Longer completions get what one of max_length gets (false: the cosine goes on, up and down)."""
-    correct_short: float = 1.0
+    correct_short: Reward = 1.0
     """For a correct answer of length 0."""
-    correct_long: float = 0.5
+    correct_long: Reward = 0.5
     """For a correct answer of max_length."""
-    wrong_short: float = -1.0
+    wrong_short: Reward = -1.0
     """For a wrong answer of length 0."""
-    wrong_long: float = -0.5
+    wrong_long: Reward = -0.5
     """For a wrong answer of max_length."""
 
 
 class Repetition(Section):
-    words: Annotated[int, Field(ge=1)] = 3
+    words: Positive = 3
     """Words in a row that count as repeated when they stood in the completion before."""
-    penalty: Annotated[float, Field(le=0)] = -1.0
+    penalty: Annotated[float, Field(ge=-1_000_000, le=0)] = -1.0
     """Reward of a completion that repeats everything."""
 
 
@@ -252,7 +283,7 @@ class SoftOverlong(Section):
 
 
 class Rewards(Section):
-    weights: dict[str, float] = Field(default={"accuracy": 2.0, "format": 1.0}, min_length=1)
+    weights: dict[str, Reward] = Field(default={"accuracy": 2.0, "format": 1.0}, min_length=1)
     """Rewards by name with their weights; docs/rewards.md has them all."""
     format: Format = Format()
     cosine: Cosine = Cosine()
@@ -273,11 +304,11 @@ class Rewards(Section):
     """Count an expression that is still to be worked out (47+38) as wrong where the gold is a plain number."""
     unjudged: Unjudged = "skip"
     """Completions whose check gave no verdict (timeout, error): left out of the loss, or paid as wrong answers."""
-    processes: Annotated[Positive, FREE] = 2
+    processes: Annotated[Parts, FREE] = 2
     """Processes that check answers."""
     deadline_s: Annotated[Seconds, FREE] = 5.0
     """A check that takes longer is killed and counted as a timeout (rewards.unjudged says what that is worth)."""
-    memory_gib: Annotated[float, Field(gt=0), FREE] = 2.0
+    memory_gib: Annotated[SomeAmount, FREE] = 2.0
     """Memory limit of one checking process."""
     max_unjudged_share: Annotated[Share, FREE] = 0.1
     """Largest share of a step's completions that may end without judgement (timeout, error) before the run stops."""
@@ -305,19 +336,19 @@ class Loss(Section):
     """Which loss (docs/losses.md); it brings its own clip and normalization where those are not given."""
     clip_epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """The probability ratio is clipped below 1 - epsilon (gspo: 0.0003; cispo and tis have no lower bound)."""
-    clip_epsilon_high: Annotated[float, Field(gt=0)] | None = None
+    clip_epsilon_high: SomeAmount | None = None
     """The ratio is clipped above 1 + this (none: clip_epsilon; dapo: 0.28, gspo: 0.0004, cispo and tis: 1.0)."""
     correction: Literal["none", "truncated", "sequence_mask"] = "none"
     """Against stale tokens, besides the clip: a cap on the ratio inside PPO's clip (the usual TIS is loss.kind tis), or leaving
     out sequences that are too far off."""
-    correction_cap: Annotated[float, Field(gt=1)] = 2.0
+    correction_cap: Ratio = 2.0
     """Largest ratio that may multiply an advantage, with correction truncated."""
-    mask_ratio: Annotated[float, Field(gt=1)] = 1.05
+    mask_ratio: Ratio = 1.05
     """With correction sequence_mask, a sequence's geometric mean ratio must lie in [1 / this, this]."""
-    kl_beta: Annotated[float, Field(ge=0)] = 0.0
+    kl_beta: Amount = 0.0
     """Weight of the k3 KL penalty to the frozen start model (0: no reference model is loaded); its gradient carries no ratio, so
     stale tokens pull as the policy that sampled them would (docs/losses.md)."""
-    advantage_epsilon: Annotated[float, Field(ge=0)] = 1e-4
+    advantage_epsilon: Amount = 1e-4
     """Added to the group's standard deviation when advantages are normalised (dr_grpo does not)."""
     normalization: Literal["tokens", "sequences", "constant", "local_micro_batch"] = "tokens"
     """Mean over all tokens of the step, over completions of their token means (gspo), sum by a constant (dr_grpo), or the
@@ -360,7 +391,7 @@ class Loss(Section):
 
 
 class Learner(Section):
-    learning_rate: Annotated[float, Field(ge=0), FREE] = 1e-6
+    learning_rate: Annotated[float, Field(ge=0, le=1000), FREE] = 1e-6
     """Peak learning rate of AdamW."""
     schedule: Annotated[Literal["constant", "linear", "cosine"], FREE] = "cosine"
     """How the learning rate falls after the warm-up."""
@@ -369,15 +400,15 @@ class Learner(Section):
     the first one is not at 0, as in trainers that set the rate after a step, and changes the weights."""
     final_share: Annotated[Share, FREE] = 0.1
     """Learning rate at the last step as a share of the peak."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Amount = 0.0
     """AdamW weight decay."""
-    adam_betas: tuple[float, float] = (0.9, 0.999)
+    adam_betas: tuple[Decay, Decay] = (0.9, 0.999)
     """AdamW moment decays."""
-    max_grad_norm: Annotated[float, Field(gt=0), FREE] = 1.0
+    max_grad_norm: Annotated[float, Field(gt=0, le=10**12), FREE] = 1.0
     """Gradients are scaled down to this global norm."""
     zero_stage: Literal[1, 2, 3] = 2
     """DeepSpeed ZeRO stage."""
-    micro_batch_tokens: Annotated[Positive, FREE] = 16384
+    micro_batch_tokens: Annotated[int, Field(gt=0, le=2 * 10**9), FREE] = 16384
     """Token budget of one packed micro-batch (prompt and completion)."""
     micro_batch_sequences: Annotated[Positive | None, FREE] = None
     """Fixed number of completions per micro-batch, only for `loss.normalization: local_micro_batch`."""
@@ -396,44 +427,44 @@ class Learner(Section):
 
 
 class Push(Section):
-    bucket_mib: Positive = 256
+    bucket_mib: Annotated[int, Field(gt=0, le=1_000_000)] = 256
     """Weights travel in buckets of about this size, a larger parameter in one of its own."""
     deadline_s: Seconds = 120
     """How long each part of a push may take (joining, pausing, all buckets, putting in place, the probe); an engine that takes
     longer is replaced."""
     probe_every: Positive = 10
     """Compare log-probabilities of learner and engines on a probe batch at the first push and then every so many pushes."""
-    probe_tolerance: Annotated[float, Field(gt=0)] = 0.05
+    probe_tolerance: SomeAmount = 0.05
     """Largest mean absolute difference of log-probability per token that the probe accepts (float32: 1e-3 is right)."""
-    max_mismatch_kl: Annotated[float, Field(gt=0)] = 0.05
+    max_mismatch_kl: SomeAmount = 0.05
     """Largest mean k3 divergence per token between sampler and learner on a step's completions before the run stops."""
 
 
 class Placement(Section):
     device: Literal["auto", "gpu", "cpu"] = "auto"
     """Where engines and learner run; on a CPU every GPU below stands for `cpus_per_slot` CPUs."""
-    num_rollout_gpus: Positive = 1
+    num_rollout_gpus: Parts = 1
     """GPUs for rollout engines."""
-    max_rollout_gpus: Positive | None = None
+    max_rollout_gpus: Parts | None = None
     """Use up to so many for them while the cluster has that many free, such as spot machines (default: num_rollout_gpus)."""
-    num_learner_gpus: Positive = 3
+    num_learner_gpus: Parts = 3
     """GPUs for the learner: one rank each, all on one node."""
     colocated: bool = False
     """Engines and learner ranks share the same GPUs (both numbers must be equal)."""
-    gpu_memory_gib: Annotated[float, Field(gt=0)] | None = None
+    gpu_memory_gib: SomeAmount | None = None
     """Memory of one GPU in GiB, as nvidia-smi shows it, to plan for (default: that of this machine's GPUs)."""
-    cpus_per_slot: Annotated[float, Field(gt=0)] = 1.0
+    cpus_per_slot: Cpus = 1.0
     """CPUs reserved for each engine GPU and each learner rank."""
-    threads: Positive | None = None
+    threads: Parts | None = None
     """Compute threads of each engine and learner rank on a CPU (default: the machine's CPUs over those that work at once)."""
-    wait_s: Annotated[float, Field(ge=0)] = 20.0
+    wait_s: Annotated[float, Field(ge=0, le=2_000_000)] = 20.0
     """How long to wait for the cluster to have what is asked (raise it where an autoscaler adds nodes)."""
 
 
 class Checkpoint(Section):
     every_steps: Positive = 50
     """Keep a checkpoint, with the policy as safetensors, every so many steps and at the end."""
-    every_minutes: Annotated[float, Field(gt=0)] = 15.0
+    every_minutes: SomeAmount = 15.0
     """Save for resuming every so many minutes, apart from the kept ones; the newest stays (two until one is kept)."""
     keep_last: Positive = 2
     """How many kept checkpoints stay complete."""
@@ -444,11 +475,11 @@ class Checkpoint(Section):
 
 
 class Cost(Section):
-    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    price_per_gpu_hour: Amount | None = None
     """Dollars for one GPU (on a CPU: one slot) and hour; none: no dollars are shown."""
-    budget_usd: Annotated[float, Field(gt=0)] | None = None
+    budget_usd: SomeAmount | None = None
     """Stop in time to save and evaluate before this many dollars are spent, over all attempts, from process start on."""
-    max_hours: Annotated[float, Field(gt=0)] | None = None
+    max_hours: SomeAmount | None = None
     """The same for hours of wall time."""
 
     @model_validator(mode="after")

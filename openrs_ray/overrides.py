@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from openrs_ray.config import RunConfig
-from openrs_ray.errors import UserError
+from openrs_ray.errors import UserError, as_shown, first_line
 from openrs_ray.resumable import fixed_fields
 
 _TYPE_NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
@@ -153,7 +153,7 @@ def _as_json(value: Any) -> Any:
 def read_recipe(recipe: Path) -> dict[str, Any]:
     """The content of a YAML recipe, unchecked. UserError where it cannot be read."""
     try:
-        content = yaml.load(recipe.read_text(encoding="utf-8"), _Loader)
+        content = _parsed(recipe.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         nearby = sorted(path.name for path in recipe.parent.glob("*.yaml")) if recipe.parent.is_dir() else []
         there = f"; {recipe.parent} has {', '.join(nearby)}" if nearby else ""
@@ -165,6 +165,16 @@ def read_recipe(recipe: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"Recipe {recipe} must be a mapping of sections and fields.")
     return content
+
+
+def _parsed(text: str) -> Any:
+    """What a YAML text says. yaml.YAMLError for all that is wrong with it."""
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
+    except (ValueError, OverflowError) as error:
+        raise yaml.YAMLError(first_line(error).partition(":")[0]) from error
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:
@@ -228,7 +238,7 @@ def _value(field: FieldInfo, dotted: str, text: str) -> Any:
         # Text as it stands, or "####" would be a comment, "7" a number and "Answer: x" a mapping.
         return None if types.NoneType in kinds and text in ("null", "~") else text
     try:
-        return yaml.load(text, _Loader)
+        return _parsed(text)
     except yaml.YAMLError as error:
         raise UserError(f"--{dotted} {text} is not valid YAML: {_yaml_problem(error)}.") from error
 
@@ -328,13 +338,13 @@ def _type_text(annotation: Any, bounds: list[Any]) -> str:
 def _bound_text(bound: Any) -> str:
     match bound:
         case annotated_types.Gt(gt=limit):
-            return f"> {limit}"
+            return f"> {limit:,}"
         case annotated_types.Ge(ge=limit):
-            return f">= {limit}"
+            return f">= {limit:,}"
         case annotated_types.Lt(lt=limit):
-            return f"< {limit}"
+            return f"< {limit:,}"
         case annotated_types.Le(le=limit):
-            return f"<= {limit}"
+            return f"<= {limit:,}"
     return ""
 
 
@@ -369,7 +379,9 @@ def _error_text(error: ErrorDetails, names: _Names, content: dict[str, Any]) -> 
     allowed = _describe(field) if field else message.removeprefix("Input should be ")
     if error["type"] == "string_pattern_mismatch":
         allowed = "letters, digits, dots, dashes and underscores, a letter or digit first"
-    value = " ".join(json.dumps(error["input"], default=str).split())
+    if error["type"] == "string_unicode":
+        allowed += " without NUL and lone surrogates"
+    value = " ".join(as_shown(error["input"]).split())
     return f"{dotted} is {value if len(value) <= 60 else value[:57] + '...'}; allowed: {allowed}"
 
 

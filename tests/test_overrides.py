@@ -139,8 +139,11 @@ def test_help_explains_every_field(recipe: Path) -> None:
         assert f"--{dotted}  (" in text
     assert max(map(len, text.splitlines())) <= 100
     assert "--loss.clip_epsilon  (number > 0 and < 1, default 0.2)" in text
-    assert "--run.steps  (whole number > 0, required)\n      Optimizer steps of the whole run." in text
-    assert "--evaluation.problems  (whole number > 0 or null, default null)" in text
+    assert (
+        "--run.steps  (whole number > 0 and <= 1,000,000,000, required)\n      Optimizer steps of the whole run."
+        in text
+    )
+    assert "--evaluation.problems  (whole number > 0 and <= 1,000,000,000 or null, default null)" in text
 
 
 def test_help_has_the_sentence_of_every_field() -> None:

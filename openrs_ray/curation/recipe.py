@@ -11,7 +11,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from openrs_ray.config import Columns, Count, Positive, Seconds, Section, Share, check_pass
+from openrs_ray.config import (
+    Columns,
+    Count,
+    Cpus,
+    Parts,
+    Positive,
+    Seconds,
+    Section,
+    Seed,
+    Share,
+    SomeAmount,
+    SomeShare,
+    Temperature,
+    check_pass,
+)
 from openrs_ray.errors import UserError
 from openrs_ray.overrides import checked, field_lines, read_recipe
 from openrs_ray.rewards.records import Extraction
@@ -103,9 +117,9 @@ class ModelStage(_Stage):
     """A problem with a longer prompt is not asked; it stays unclear."""
     max_tokens: Positive
     """Longest reply in tokens."""
-    temperature: Annotated[float, Field(ge=0)] = 0.0
+    temperature: Temperature = 0.0
     """Sampling temperature (0: greedy)."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_p: SomeShare = 1.0
     """Smallest set of tokens by probability that are sampled from."""
     unclear: Literal["keep", "drop"] = "keep"
     """What becomes of a problem that could not be judged; it is counted as unclear either way."""
@@ -168,27 +182,27 @@ class Engines(Section):
 
     device: Literal["auto", "gpu", "cpu"] = "auto"
     """What the engines run on (auto: on GPUs where there are any)."""
-    count: Positive | None = None
+    count: Parts | None = None
     """Engines at once (default: as many as there are GPUs for, one on a CPU)."""
-    tensor_parallel: Positive = 1
+    tensor_parallel: Parts = 1
     """GPUs per engine."""
     max_sequences: Positive = 256
     """Replies that an engine works on at once."""
     max_batched_tokens: Positive = 8192
     """Tokens an engine computes in one pass, prompts and replies together (on a CPU at least one longest sequence)."""
-    gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
+    gpu_memory_fraction: SomeShare = 0.9
     """Share of each GPU's memory that an engine may take."""
-    cpu_cache_gib: Annotated[float, Field(gt=0)] = 1.0
+    cpu_cache_gib: SomeAmount = 1.0
     """Size of the key/value cache of an engine on a CPU."""
-    cpus: Annotated[float, Field(gt=0)] = 1.0
+    cpus: Cpus = 1.0
     """CPUs reserved for each engine."""
-    threads: Positive | None = None
+    threads: Parts | None = None
     """Compute threads of an engine on a CPU (default: the machine's CPUs over the engines)."""
     chunk: Positive = 1024
     """Problems that are asked together and written in one file: a kill costs no more than these of each engine."""
     chunk_deadline_s: Seconds = 7200
     """How long the engines may take until one of them has finished its next chunk, the first with their start."""
-    checks: Positive = 2
+    checks: Parts = 2
     """Processes that check answers."""
 
     @model_validator(mode="after")
@@ -204,7 +218,7 @@ class Recipe(Section):
     """Name of the set; its folder inside `folder`, and the file in it."""
     folder: Path = Path(os.environ.get("OPENRS_RUNS", "~/openrs_runs")) / "data"
     """Folder of all curated sets (~ allowed)."""
-    seed: Count = 42
+    seed: Seed = 42
     """Seed of every sampled token and of the mix."""
     paper: Count | None = None
     """How many raw problems the paper had."""
