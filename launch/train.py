@@ -22,10 +22,11 @@ from openrs_ray.config import RunConfig
 from openrs_ray.display import RunDisplay, summary_table
 from openrs_ray.dry_run import dry_run_text
 from openrs_ray.errors import RunError, UserError
-from openrs_ray.overrides import help_text, load_config
+from openrs_ray.overrides import load_config
 from openrs_ray.progress import Progress, read_result
 from openrs_ray.resume import check_resumable
 from openrs_ray.run_problems import RunProblems
+from openrs_ray.settings.help_text import help_text
 from openrs_ray.state import CONFIG, begun, check_state
 
 if TYPE_CHECKING:

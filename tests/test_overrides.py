@@ -11,9 +11,10 @@ from pydantic import BaseModel
 from openrs_ray.config import Rewards, RunConfig, Section
 from openrs_ray.dry_run import dry_run_text
 from openrs_ray.errors import UserError
-from openrs_ray.overrides import flat, help_text, load_config
+from openrs_ray.overrides import flat, load_config
 from openrs_ray.resumable import FREE
 from openrs_ray.resume import check_resumable
+from openrs_ray.settings.help_text import help_text
 
 RECIPE = """
 run: {name: small, folder: /runs, steps: 10}
@@ -87,7 +88,6 @@ def test_values_of_every_kind_can_be_given(recipe: Path) -> None:
         (["--run", "{name: x, folder: /runs}"], ["run.steps is missing", "Optimizer steps"]),
         (["--placement", "3"], ["placement is 3", "section with device"]),
         (["--placement.num_rollout_gpus", "3", "--rollout.tensor_parallel", "2"], ["placement.num_rollout_gpus (3)"]),
-        (["--run.steps=0", "--run.seed=-1", "--loss.kl_beta=-1"], ["run.steps is 0", "and 2 more"]),
         (["--rewards.extraction=published", "--rewards.final_form=true"], ["rewards.final_form does not go with"]),
         (["--run.steps"], ["--run.steps needs a value"]),
         (["--run.steps", "--run.seed", "3"], ["--run.steps needs a value"]),
@@ -113,7 +113,7 @@ def test_a_mistake_is_one_sentence(recipe: Path, overrides: list[str], said: lis
         ("", "must be a mapping"),
         (
             RECIPE.replace("problems_per_step", "problem_per_step"),
-            "rollout.problem_per_step is not a field; the nearest one is rollout.problems_per_step (and 1 more)",
+            "rollout.problem_per_step is not a field; the nearest one is rollout.problems_per_step.",
         ),
         (RECIPE.replace("model: {path: toy}", ""), "model is missing"),
     ],

@@ -6,6 +6,7 @@ Every field carries one sentence, a type and bounds; unknown keys are refused.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,8 +28,10 @@ from openrs_ray.config import (
     check_pass,
 )
 from openrs_ray.errors import UserError
-from openrs_ray.overrides import checked, field_lines, read_recipe
+from openrs_ray.overrides import checked
 from openrs_ray.rewards.records import Extraction
+from openrs_ray.settings.help_text import field_lines
+from openrs_ray.settings.recipe_file import read_recipe
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -250,12 +253,12 @@ class Recipe(Section):
         return self.folder.expanduser() / self.name
 
 
-def load_recipe(path: Path, overrides: list[str]) -> Recipe:
-    """Read a YAML recipe, apply `--dotted.field VALUE` in order, and check everything. UserError for any mistake."""
-    content = read_recipe(path)
-    if "stages" not in content and "run" in content:
-        raise UserError(f"{path} is a recipe of a run: start it with python -m launch.train")
-    return checked(Recipe, content, overrides, str(path))
+def load_recipe(recipe: str | Path, overrides: Sequence[str], flags: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or file, apply `--dotted.field VALUE` in order, and check everything. UserError for any mistake."""
+    given = read_recipe(recipe, Recipe)
+    if "stages" not in given.content and "run" in given.content:
+        raise UserError(f"{recipe} is a recipe of a run: start it with python -m launch.train.")
+    return checked(Recipe, given.content, overrides, given.name, given.origins, flags)
 
 
 def recipe_help() -> list[str]:

@@ -1,0 +1,130 @@
+"""The fields of a config by dotted name, and their types, bounds and defaults in words."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
+
+import annotated_types
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+_TYPE_NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
+
+
+@dataclass(frozen=True)
+class Names:
+    """Every dotted name of a config, in order."""
+
+    sections: dict[str, FieldInfo]
+    fields: dict[str, FieldInfo]
+
+    @classmethod
+    def of(cls, model: type[BaseModel], content: Any) -> Names:
+        """A mapping of sections has the entries that `content` gives it."""
+        walked = list(_walk(model, content, ""))
+        return cls(
+            {dotted: field for dotted, field, is_section in walked if is_section},
+            {dotted: field for dotted, field, is_section in walked if not is_section},
+        )
+
+    @property
+    def all(self) -> dict[str, FieldInfo]:
+        return self.sections | self.fields
+
+
+def _walk(model: type[BaseModel], content: Any, prefix: str) -> Iterator[tuple[str, FieldInfo, bool]]:
+    for name, field in model.model_fields.items():
+        dotted, inside = f"{prefix}{name}", content.get(name) if isinstance(content, dict) else None
+        kind = field.annotation
+        if _is_section(kind):
+            yield dotted, field, True
+            yield from _walk(kind, inside, f"{dotted}.")
+        elif entries := _entry_sections(kind):
+            yield dotted, field, True
+            for key, value in inside.items() if isinstance(inside, dict) else ():
+                yield f"{dotted}.{key}", field, True
+                yield from _walk(_meant(entries, value), value, f"{dotted}.{key}.")
+        else:
+            yield dotted, field, False
+
+
+def _is_section(kind: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _entry_sections(kind: Any) -> list[type[BaseModel]]:
+    """The kinds of section that a mapping's values may be; none where they are plain."""
+    values = plain_types(get_args(kind)[1]) if get_origin(kind) is dict else ()
+    return [value for value in values if _is_section(value)]
+
+
+def _meant(kinds: list[type[BaseModel]], value: Any) -> type[BaseModel]:
+    """The one whose field `kind` is the value's; any one where none is."""
+    given = value.get("kind") if isinstance(value, dict) else None
+    return next((k for k in kinds if "kind" in k.model_fields and k.model_fields["kind"].default == given), kinds[0])
+
+
+def plain_types(annotation: Any) -> set[Any]:
+    if get_origin(annotation) is Annotated:
+        return plain_types(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return set().union(*(plain_types(part) for part in get_args(annotation)))
+    return {annotation}
+
+
+def describe(field: FieldInfo) -> str:
+    return _type_text(field.annotation, field.metadata)
+
+
+def _type_text(annotation: Any, bounds: list[Any]) -> str:
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        inner = [bound for part in parts[1:] for bound in (part.metadata if isinstance(part, FieldInfo) else [part])]
+        return _type_text(parts[0], [*inner, *bounds])
+    if origin in (Union, types.UnionType):
+        return " or ".join("null" if part is types.NoneType else _type_text(part, bounds) for part in parts)
+    if origin is Literal:
+        return " or ".join(str(part) for part in parts)
+    if origin is dict:
+        filled = any(isinstance(bound, annotated_types.MinLen) for bound in bounds)
+        names, values = _type_text(parts[0], []), _type_text(parts[1], [])
+        return f"{'mapping, not empty,' if filled else 'mapping'} of {names} to {values}"
+    if origin is tuple:
+        if parts[-1] is Ellipsis:
+            return f"list of {_type_text(parts[0], [])}"
+        return f"{len(parts)} x {_type_text(parts[0], [])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "section with " + ", ".join(annotation.model_fields)
+    name = _TYPE_NAMES[annotation]
+    limits = " and ".join(filter(None, map(_bound_text, bounds)))
+    return f"{name} {limits}" if limits else name
+
+
+def _bound_text(bound: Any) -> str:
+    match bound:
+        case annotated_types.Gt(gt=limit):
+            return f"> {limit:,}"
+        case annotated_types.Ge(ge=limit):
+            return f">= {limit:,}"
+        case annotated_types.Lt(lt=limit):
+            return f"< {limit:,}"
+        case annotated_types.Le(le=limit):
+            return f"<= {limit:,}"
+    return ""
+
+
+def default_text(field: FieldInfo) -> str:
+    if field.is_required():
+        return ", required"
+    return f", default {json.dumps(as_json(field.get_default()))}"
+
+
+def as_json(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return json.loads(json.dumps(value, default=str))
