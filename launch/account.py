@@ -1,11 +1,10 @@
-"""`python -m launch.account RUN_FOLDER [--csv FILE]`: the proof that each position of a run's data order was used exactly once.
+"""`python -m launch.account RUN [--csv FILE]`: the proof that each position of a run's data order was used exactly once.
 
 Reads every row of the record in `completions/` and holds it against what else the run wrote: how many steps were done and with
 how many tokens (`metrics.jsonl`, `result.json`, the checkpoints' manifest), which problems it means, what each attempt allowed.
 `--csv` writes a line per position: epoch, problem, phase (train or replaced), step, attempt, policy versions, completions.
 """
 
-import argparse
 import csv
 import sys
 from collections.abc import Sequence
@@ -15,12 +14,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from launch.command import command
+from launch.options import Parser
 from openrs_ray.accounting import UsedGroup, misplaced, used_groups
 from openrs_ray.atomic import read_json
 from openrs_ray.audit import Expected, audit, damages
 from openrs_ray.config import RunConfig
 from openrs_ray.data.order import Order
 from openrs_ray.errors import RunError, UserError
+from openrs_ray.names import find_run
 from openrs_ray.record import check_accounting
 from openrs_ray.run_problems import FILE as PROBLEMS
 from openrs_ray.run_problems import RunProblems
@@ -34,20 +35,21 @@ _SHOWN = 10
 @command
 def main(arguments: list[str]) -> int:
     """Returns the exit code: 0 every position counts once and every row can be true, 1 not so, 2 something to mend first."""
-    parser = argparse.ArgumentParser(prog="python -m launch.account", description=__doc__)
-    parser.add_argument("run", type=Path, help="the run's own folder: run.folder/run.name")
+    parser = Parser("account", __doc__)
+    parser.add_argument("run", metavar="RUN", help="a run: its folder, or its name")
     parser.add_argument("--csv", type=Path, help="write a line per position to this file")
     options = parser.parse_args(arguments)
-    config, problems = _run(options.run)
-    witness = Witness.of(options.run)  # before the record, which a run that goes on adds to first
-    if damaged := damages(options.run):
+    folder = find_run(options.run)
+    config, problems = _run(folder)
+    witness = Witness.of(folder)  # before the record, which a run that goes on adds to first
+    if damaged := damages(folder):
         more = f" (and {len(damaged) - 1} more files)" if len(damaged) > 1 else ""
         raise RunError(f"{damaged[0]}{more}: what was trained on cannot be proven")
     order = Order(config.run.seed, problems.count, config.data.shuffle)
-    groups = used_groups(options.run, order)
+    groups = used_groups(folder, order)
     if options.csv:
         _write(options.csv, groups)
-    return _report(options.run, config, problems, witness, groups, misplaced(groups, order))
+    return _report(folder, config, problems, witness, groups, misplaced(groups, order))
 
 
 def _report(

@@ -1,5 +1,6 @@
 """`python -m launch.check [RECIPE] [--dotted.field VALUE ...]`: does this machine have what a run will need?
 
+RECIPE is a file, or the name of a recipe or of a run (default: quickstart). `--help SECTION` lists the fields of a section.
 One table: what, found, needed, verdict. Looks at this machine only; on a cluster run it on every node.
 Exit code 0: all needed is there; 1: something is missing; 2: the recipe cannot be read.
 """
@@ -16,15 +17,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from launch.command import command
+from launch.options import Parser, help_asked
 from openrs_ray import machine
 from openrs_ray.builtin import SMOLLM2, looks_like_hub_id
 from openrs_ray.config import RunConfig
-from openrs_ray.errors import UserError
 from openrs_ray.layout import Device
 from openrs_ray.machine import GIB, Gpu, ProbeError
+from openrs_ray.names import recipe_lines
 from openrs_ray.overrides import load_config
+from openrs_ray.settings.help_text import help_text
 
-DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "quickstart.yaml"
+DEFAULT_RECIPE = "quickstart"
 QUICK_S, IMPORT_S, GPU_S = 10.0, 60.0, 120.0
 """Deadlines: of a look, of one that imports torch, of one that starts up all GPUs."""
 
@@ -274,18 +278,18 @@ def hub_ids(config: RunConfig) -> list[tuple[str, Literal["model", "dataset"]]]:
     ]
 
 
+@command
 def main(arguments: list[str]) -> int:
     """Print the table; returns the exit code."""
-    if "--help" in arguments or "-h" in arguments:
-        Console(highlight=False).print(__doc__, markup=False)
-        return 0
-    given = bool(arguments) and not arguments[0].startswith("-")
-    try:
-        config = load_config(Path(arguments[0]) if given else DEFAULT_RECIPE, arguments[1 if given else 0 :])
-    except UserError as error:
-        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
-        return 2
     console = Console(highlight=False)
+    if (section := help_asked(arguments)) is not None:
+        text = help_text(section) if section else "\n".join([str(__doc__), *recipe_lines("run")])
+        console.print(text, markup=False, soft_wrap=True)
+        return 0
+    parser = Parser("check", None)
+    parser.add_argument("recipe", nargs="?", default=DEFAULT_RECIPE)
+    options, fields = parser.parse_with_fields(arguments)
+    config = load_config(options.recipe, fields, parser.flags)
     colours = {"ok": "green", "note": "yellow", "missing": "red"}
     table = Table(title=f"What run {config.run.name} needs of this machine")
     for heading in ("what", "found", "needed", "verdict"):

@@ -6,38 +6,33 @@ Killed, the same command goes on where it was: finished stages, and finished chu
 import sys
 from collections.abc import Generator, Sequence
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
 from rich.markdown import Markdown
 
 from launch.command import command
+from launch.options import Parser, help_asked
 from openrs_ray.checkpoints import run_lock
 from openrs_ray.curation import report
 from openrs_ray.curation.inputs import Inputs, load_inputs
 from openrs_ray.curation.pipeline import Curation, Question, Replies
 from openrs_ray.curation.recipe import Judged, Recipe, Solved, load_recipe, recipe_help
 from openrs_ray.curation.store import CurationStore
-from openrs_ray.errors import UserError
-
-HELP = """\
-python -m launch.curate RECIPE [--dotted.field VALUE ...] [--dry-run]
-
---dry-run  Read and check everything, say what would be done, and start nothing."""
 
 
 @command
 def main(arguments: list[str]) -> None:
     console = Console(highlight=False)
-    if "--help" in arguments or "-h" in arguments:
-        console.print("\n".join([HELP, *recipe_help()]), markup=False, soft_wrap=True)
+    if (section := help_asked(arguments)) is not None:
+        console.print(recipe_help(section), markup=False, soft_wrap=True)
         return
-    rest = [argument for argument in arguments if argument != "--dry-run"]
-    if not rest or rest[0].startswith("-"):
-        raise UserError("the first argument must be a recipe, such as launch/recipes/open-s1-data.yaml (--help)")
-    recipe = load_recipe(Path(rest[0]), rest[1:])
+    parser = Parser("curate", None)
+    parser.add_argument("recipe", metavar="RECIPE")
+    parser.add_argument("--dry-run", action="store_true")
+    options, fields = parser.parse_with_fields(arguments)
+    recipe = load_recipe(options.recipe, fields, parser.flags)
     inputs = load_inputs(recipe)
-    if "--dry-run" in arguments:
+    if options.dry_run:
         console.print("\n".join(plan(recipe, inputs)), markup=False, soft_wrap=True)
         return
     with run_lock(recipe.place):

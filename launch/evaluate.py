@@ -4,8 +4,6 @@ A run is evaluated with its start model beside it, in the same harness; of sever
 given, too. Killed, the same command goes on where it was.
 """
 
-import argparse
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -16,20 +14,27 @@ from rich.markdown import Markdown
 
 from launch.command import command
 from launch.harness import Harness, engines_for
+from launch.options import Parser, help_asked
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import chosen
 from openrs_ray.evaluation.protocol import protocol
 from openrs_ray.evaluation.report import markdown, write
 from openrs_ray.evaluation.subject import find_subjects, side_by_side
+from openrs_ray.names import runs_folder
+from openrs_ray.settings.help_text import help_text
 
 BENCHMARKS = "aime24,amc23,math500,minerva,olympiadbench"
 
 
 @command
 def main(arguments: list[str]) -> None:
-    options, overrides = _parser().parse_known_args(arguments)
     console = Console(highlight=False)
-    runs = Path(os.environ.get("OPENRS_RUNS", "~/openrs_runs")).expanduser()
+    if section := help_asked(arguments):
+        console.print(help_text(section), markup=False, soft_wrap=True)
+        return
+    parser = _parser()
+    options, overrides = parser.parse_with_fields(arguments)
+    runs = runs_folder()
     found = [find_subjects(given, options.start, options.step, runs) for given in options.models]
     how = protocol(
         options.protocol,
@@ -39,7 +44,9 @@ def main(arguments: list[str]) -> None:
     benchmarks = chosen([name for name in options.benchmarks.split(",") if name], sources(options.data))
     given_folder = Path(options.folder).expanduser().absolute() if options.folder else None
     subjects = side_by_side(found, how, runs, given_folder)
-    engines = engines_for(found[0].run, how, subjects.folder, options.seed, 3600 * options.hours, overrides)
+    engines = engines_for(
+        found[0].run, how, subjects.folder, options.seed, 3600 * options.hours, overrides, parser.flags
+    )
     all_gpus = "--placement.num_rollout_gpus" not in " ".join(overrides)
     harness = Harness(how, tuple(benchmarks), subjects.folder, engines, all_gpus, options.seed, console)
     if options.dry_run:
@@ -66,14 +73,11 @@ def sources(given: Sequence[str]) -> dict[str, str]:
     return sources
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.evaluate",
-        description=__doc__,
-        epilog="Fields of engines and placement are changed as in a recipe: --placement.num_rollout_gpus 2.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+def _parser() -> Parser:
+    fields = (
+        "Fields of engines and placement are changed as in a recipe: --placement.num_rollout_gpus 2 (--help SECTION)."
     )
+    parser = Parser("evaluate", __doc__, fields)
     parser.add_argument(
         "models",
         metavar="MODEL_OR_RUN",
@@ -98,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_benchmark_options(parser: argparse.ArgumentParser) -> None:
+def add_benchmark_options(parser: Parser) -> None:
     """What is asked, for every command that evaluates."""
     parser.add_argument("--benchmarks", default=BENCHMARKS, help=f"default: {BENCHMARKS}")
     parser.add_argument("--data", action="append", default=[], metavar="NAME=FILE", help="a local file of a benchmark")

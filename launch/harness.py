@@ -238,7 +238,13 @@ def rate_of(models: Sequence[Prepared]) -> Rate | None:
 
 
 def engines_for(
-    run: RunConfig | None, how: Protocol, folder: Path, seed: int, deadline_s: float, overrides: list[str]
+    run: RunConfig | None,
+    how: Protocol,
+    folder: Path,
+    seed: int,
+    deadline_s: float,
+    overrides: Sequence[str],
+    flags: Sequence[str] = (),
 ) -> RunConfig:
     """What engines and checks need: a run's where there is one, changed by `--dotted.field VALUE`.
 
@@ -261,4 +267,4 @@ def engines_for(
         "rewards": taken("rewards", _CHECK_FIELDS),
         "cost": taken("cost", ("price_per_gpu_hour",)),
     }
-    return config_from(content, overrides, "evaluation")
+    return config_from(content, overrides, "evaluation", flags)

@@ -8,13 +8,11 @@
 Each part leaves on the disk what it has done, so the same command, given again after a kill, goes on where it was.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -23,6 +21,7 @@ from rich.markdown import Markdown
 from launch.command import command
 from launch.evaluate import add_benchmark_options, positive, sources
 from launch.harness import Harness, Prepared, engines_for
+from launch.options import Parser, help_asked
 from launch.train import check_run, dry_run, supervised
 from openrs_ray.atomic import replacing
 from openrs_ray.budget import ENDING, Budget, LimitReached
@@ -35,12 +34,13 @@ from openrs_ray.evaluation.report import interval_text, markdown, published, wri
 from openrs_ray.evaluation.subject import Subject, policies_of, start_model
 from openrs_ray.ledger import Spent
 from openrs_ray.memory import check_fits, planned_gpu_bytes
+from openrs_ray.names import recipe_lines
 from openrs_ray.overrides import load_config
 from openrs_ray.prepared import prepare
 from openrs_ray.progress import read_result
 from openrs_ray.samples import Problem
+from openrs_ray.settings.help_text import help_text
 
-RECIPES = Path(__file__).resolve().parent / "recipes"
 _HELD_OUT = "held_out"
 _DEADLINE_S = 48 * 3600.0
 """How long one model may be sampled."""
@@ -54,18 +54,20 @@ _IMPORTS_S = 20.0
 
 @command
 def main(arguments: list[str]) -> int:
-    options, overrides = _parser().parse_known_args(arguments)
     console = Console(highlight=False)
-    recipe = RECIPES / f"{options.recipe}.yaml"
-    recipe = recipe if recipe.exists() else Path(options.recipe)
-    config = load_config(recipe, overrides)
+    if section := help_asked(arguments):
+        console.print(help_text(section), markup=False, soft_wrap=True)
+        return 0
+    parser = _parser()
+    options, overrides = parser.parse_with_fields(arguments)
+    config = load_config(options.recipe, overrides, parser.flags)
     how = protocol(options.protocol, config, samples=options.samples, max_tokens=options.max_tokens)
     benchmarks = tuple(chosen([name for name in options.benchmarks.split(",") if name], sources(options.data)))
     if options.dry_run:
         dry_run(config, console)
         Reproduction(config, how, benchmarks, options.held_out_samples, [], console).say_plan()
         return 0
-    train = [sys.executable, "-m", "launch.train", str(recipe), *overrides, "--resume"]
+    train = [sys.executable, "-m", "launch.train", options.recipe, *overrides, "--resume"]
     work = Reproduction(config, how, benchmarks, options.held_out_samples, train, console)
     return work.run()
 
@@ -264,15 +266,10 @@ def cost_table(costs: Sequence[Costs]) -> dict[str, Any]:
     return {"heading": f"Costs (published: {published()['costs']['source']})", "rows": rows}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.reproduce",
-        description=__doc__,
-        epilog="Every field of the recipe is changed as for launch.train: --fidelity as_published, --cost.budget_usd 20.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("recipe", metavar="RECIPE", help="the name of one in launch/recipes (open-rs3), or a file")
+def _parser() -> Parser:
+    fields = "Every field of the recipe is changed as for launch.train: --fidelity as_published (--help SECTION)."
+    parser = Parser("reproduce", __doc__, "\n".join([fields, *recipe_lines("run")]))
+    parser.add_argument("recipe", metavar="RECIPE", help="a file, or the name of a recipe or of a run (open-rs3)")
     add_benchmark_options(parser)
     parser.add_argument(
         "--held-out-samples", type=positive, default=4, metavar="K", help="of each held-out problem (default: 4)"

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from launch.command import command
+from launch.options import Parser, help_asked
 from openrs_ray.atomic import read_json, write_json
 from openrs_ray.budget import ENDING, Budget
 from openrs_ray.checkpoints import CheckpointStore, run_lock
@@ -33,12 +33,15 @@ if TYPE_CHECKING:
     from actors.placement import Placement
     from openrs_ray.prepared import Prepared
 
+_FLAGS = ("--dry-run", "--resume", "--restart")
+
 
 @dataclass(frozen=True)
 class Command:
     """What the command line says."""
 
-    recipe: Path
+    recipe: str
+    """A file, or the name of a recipe or a run."""
     overrides: list[str]
     dry_run: bool
     resume: bool
@@ -47,24 +50,23 @@ class Command:
 
 def parse(arguments: list[str]) -> Command:
     """Raises UserError when there is no recipe."""
-    flags = ("--dry-run", "--resume", "--restart")
-    rest = [argument for argument in arguments if argument not in flags]
-    if not rest or rest[0].startswith("-"):
-        raise UserError(
-            "the first argument must be a recipe, such as launch/recipes/quickstart.yaml (--help lists all fields)"
-        )
-    return Command(Path(rest[0]), rest[1:], *(flag in arguments for flag in flags))
+    parser = Parser("train", None)
+    parser.add_argument("recipe", metavar="RECIPE")
+    for flag in _FLAGS:
+        parser.add_argument(flag, action="store_true")
+    options, fields = parser.parse_with_fields(arguments)
+    return Command(options.recipe, fields, options.dry_run, options.resume, options.restart)
 
 
 @command
 def main(arguments: list[str]) -> int:
     """Also 0 where a limit of `cost` ended the run, and 128 + signal when it was stopped."""
     console = Console(highlight=False)
-    if "--help" in arguments or "-h" in arguments:
-        console.print(help_text(), markup=False, soft_wrap=True)
+    if (section := help_asked(arguments)) is not None:
+        console.print(help_text(section), markup=False, soft_wrap=True)
         return 0
     asked = parse(arguments)
-    config = load_config(asked.recipe, asked.overrides)
+    config = load_config(asked.recipe, asked.overrides, _FLAGS)
     if asked.dry_run:
         return dry_run(config, console)
     if asked.restart:
@@ -186,7 +188,7 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
         if outcome.progress.ended not in (None, "steps"):
             console.print(budget.sentence(outcome.progress.ended), markup=False, soft_wrap=True)
     else:
-        again = shlex.join(["python", "-m", "launch.train", str(command.recipe), *command.overrides, "--resume"])
+        again = shlex.join(["python", "-m", "launch.train", command.recipe, *command.overrides, "--resume"])
         console.print(f"{outcome.sentence}\nContinue with: {again}", markup=False, soft_wrap=True)
     return outcome.code
 

@@ -5,7 +5,6 @@ per line to stdout, in order, and a summary to stderr. The file is read twice, f
 checking starts, and never held in memory as a whole.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -15,6 +14,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from launch.options import Parser
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.rewards.judge import WARM_UP, Judge
 from openrs_ray.rewards.pool import CheckPool
@@ -28,9 +28,9 @@ _MEMORY_GIB = 2.0
 
 def main(arguments: list[str]) -> int:
     """Returns the exit code: 0 done, 1 broke while running, 2 something to mend first."""
-    options = _parser().parse_args(arguments)
     counted: Counter[str] = Counter()
     try:
+        options = _parser().parse_args(arguments)
         for verdict in verdicts(options.file, options.extraction, options.processes, options.deadline):
             counted[verdict.status] += 1
             line = json.dumps(_as_json(verdict), ensure_ascii=False)
@@ -99,9 +99,11 @@ def _as_json(verdict: Verdict) -> dict[str, Any]:
     return line | ({"detail": verdict.detail} if verdict.detail else {})
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m launch.verify", description="Check answers from a file.")
-    parser.add_argument("file", type=Path, help="JSONL with the keys pred and gold (a string or a list of strings)")
+def _parser() -> Parser:
+    parser = Parser("verify", "Check answers from a file.")
+    parser.add_argument(
+        "file", metavar="FILE", type=Path, help="JSONL with the keys pred and gold (a string or a list)"
+    )
     parser.add_argument(
         "--extraction",
         choices=("boxed", "any"),

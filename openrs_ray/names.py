@@ -73,7 +73,7 @@ def find_run(given: str | Path) -> Path:
     meant = [path, runs_folder() / path]
     found = next(filter(is_run, meant), None) or next(filter(Path.is_dir, meant), None)
     if found is None:
-        raise UserError(f"there is no run {given}: {runs_text(path.name)}")
+        raise UserError(f"there is no run {given}: {runs_text(path.name, runs_folder())}")
     return found
 
 
@@ -86,9 +86,8 @@ def is_run(folder: Path) -> bool:
     return isinstance(content, dict) and {"run", "rollout", "data"} <= content.keys()
 
 
-def runs_text(nearest_to: str) -> str:
-    """The runs in the folder of all runs, for the end of a sentence."""
-    folder = runs_folder()
+def runs_text(nearest_to: str, folder: Path) -> str:
+    """The runs in a folder, for the end of a sentence."""
     names = [path.name for path in folder.iterdir() if is_run(path)] if folder.is_dir() else []
     return f"{folder} has {_listed(names, nearest_to)}" if names else f"{folder} has none"
 

@@ -48,7 +48,8 @@ def checked(
     flags: Sequence[str] = (),
 ) -> Config:
     """The same for a config of any kind; `origins` names the file of each value where it is not `origin`."""
-    from_where, mistakes, unknown = Origins(origin, origins or {}), [], {}
+    from_where, mistakes = Origins(origin, origins or {}), list[str]()
+    unknown: dict[str, str | None] = {}
     for outcome in change(content, overrides, model, flags):
         if isinstance(outcome, str):
             from_where.set_on_command_line(outcome)

@@ -7,7 +7,6 @@ the baseline's speed times the pool's processes. A last part puts a poisoned ans
 later than without it they are done.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +16,8 @@ from pathlib import Path
 from math_verify import parse, verify
 
 from launch.benchmarks.report import Figure, ratios, report
+from launch.command import command
+from launch.options import Parser
 from openrs_ray.data.rows import read_rows
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.rewards.judge import WARM_UP, Judge
@@ -83,9 +84,12 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+@command
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m launch.benchmarks.rewards", description=__doc__)
-    parser.add_argument("file", type=Path, help="problems with gold answers (.jsonl, .json or .parquet)")
+    parser = Parser("benchmarks.rewards", __doc__)
+    parser.add_argument(
+        "file", metavar="FILE", type=Path, help="problems with gold answers (.jsonl, .json or .parquet)"
+    )
     parser.add_argument("--column", default="answer", help="the column of gold answers (default: answer)")
     parser.add_argument("--problems", type=int, default=300, help="so many in every repetition (default: 300)")
     parser.add_argument("--processes", type=int, default=2, help="checking processes; at most the CPUs (default: 2)")
@@ -95,10 +99,10 @@ def main(arguments: list[str]) -> int:
     try:
         golds = [str(row[options.column]) for row in read_rows(str(options.file), "train")]
     except (UserError, KeyError) as error:
-        parser.error(f"cannot read {options.file}: {error}")
+        raise UserError(f"cannot read {options.file}: {error}") from error
     first, *checks = rounds_of(list(dict.fromkeys(golds)), options.problems, options.rounds)
     if not first:
-        parser.error(f"{options.file} has {len(golds)} rows, too few for {options.rounds} repetitions")
+        raise UserError(f"{options.file} has {len(golds)} rows, too few for {options.rounds} repetitions")
     warm_up, items = _items(first), list(map(_items, checks))
     judge = Judge({"accuracy": 1.0}, "boxed")
     with CheckPool(judge, options.processes, DEADLINE_S, 2.0, WARM_UP) as pool:

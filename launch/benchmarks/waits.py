@@ -1,17 +1,18 @@
-"""`python -m launch.benchmarks.waits RUN_FOLDER`: where a run's time went, and how much of it each side had nothing to do.
+"""`python -m launch.benchmarks.waits RUN`: where a run's time went, and how much of it each side had nothing to do.
 
 Reads what the run wrote; the first steps (`--skip`, default 2) are left out: they compile and fill caches.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from launch.benchmarks.report import Figure, report
 from launch.benchmarks.workload import asked
 from launch.command import command
+from launch.options import Parser
 from openrs_ray.errors import UserError
 from openrs_ray.metrics import FILE, read_metrics
+from openrs_ray.names import find_run
 
 _SECONDS = ("step_s", "collect_s", "train_s", "push_s")
 _SHARES = ("rollout_wait_share", "learner_wait_share")
@@ -19,11 +20,12 @@ _SHARES = ("rollout_wait_share", "learner_wait_share")
 
 @command
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m launch.benchmarks.waits", description=__doc__)
-    parser.add_argument("run", type=Path, help="the run's own folder: run.folder/run.name")
+    parser = Parser("benchmarks.waits", __doc__)
+    parser.add_argument("run", metavar="RUN", help="a run: its folder, or its name")
     parser.add_argument("--skip", type=int, default=2, help="leave out so many first steps (default: 2)")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args(arguments)
+    options.run = find_run(options.run)
     if not (options.run / FILE).is_file():
         raise UserError(f"{options.run} is no run's folder: it has no {FILE}")
     steps = [line for line in read_metrics(options.run) if line["step"] > options.skip]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from launch.benchmarks.models import SHAPES, model_path
+from launch.options import Parser
 from openrs_ray.config import RunConfig
 from openrs_ray.data.order import Order
 from openrs_ray.errors import UserError
@@ -36,9 +37,9 @@ def positive(text: str) -> int:
     return number
 
 
-def make_parser(name: str, description: str | None, repeated: str, times: int) -> argparse.ArgumentParser:
+def make_parser(name: str, description: str | None, repeated: str, times: int) -> Parser:
     """The options that every benchmark with a workload has; `repeated`: what it counts (rounds or steps)."""
-    parser = argparse.ArgumentParser(prog=f"python -m launch.benchmarks.{name}", description=description)
+    parser = Parser(f"benchmarks.{name}", description)
     parser.add_argument("--workload", choices=WORKLOADS, default=WORKLOADS[0], help=f"default: {WORKLOADS[0]}")
     parser.add_argument("--problems", metavar="FILE", help="problems to sample for (random models: built-in sums)")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of the recipe")

@@ -28,9 +28,10 @@ from openrs_ray.config import (
     check_pass,
 )
 from openrs_ray.errors import UserError
+from openrs_ray.names import recipe_lines
 from openrs_ray.overrides import checked
 from openrs_ray.rewards.records import Extraction
-from openrs_ray.settings.help_text import field_lines
+from openrs_ray.settings.help_text import field_lines, section_lines
 from openrs_ray.settings.recipe_file import read_recipe
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -253,6 +254,13 @@ class Recipe(Section):
         return self.folder.expanduser() / self.name
 
 
+_HELP = """\
+python -m launch.curate RECIPE [--dotted.field VALUE ...] [--dry-run]
+
+--dry-run       Read and check everything, say what would be done, and start nothing.
+--help SECTION  Only the fields of one section, such as stages.<solved>."""
+
+
 def load_recipe(recipe: str | Path, overrides: Sequence[str], flags: Sequence[str] = ()) -> Recipe:
     """Read a recipe by name or file, apply `--dotted.field VALUE` in order, and check everything. UserError for any mistake."""
     given = read_recipe(recipe, Recipe)
@@ -261,8 +269,15 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str], flags: Sequence[st
     return checked(Recipe, given.content, overrides, given.name, given.origins, flags)
 
 
-def recipe_help() -> list[str]:
-    """Lines about every field, with one source and one stage of each kind."""
+def example() -> dict[str, Any]:
+    """Content with one source and one stage of each kind, of which the fields can be listed."""
     kinds = [model.model_fields["kind"].default for model in (Boxed, Duplicates, Overlaps, Solved, Judged, Mix)]
     stages: dict[str, Any] = {f"<{kind}>": {"kind": kind} for kind in kinds}
-    return field_lines(Recipe, {"sources": {"<source>": {}}, "stages": stages})
+    return {"sources": {"<source>": {}}, "stages": stages}
+
+
+def recipe_help(section: str = "") -> str:
+    """Every field, or those of one section, and the recipes that come with the project."""
+    if section:
+        return "\n".join(section_lines(Recipe, example(), section))
+    return "\n".join([_HELP, *recipe_lines("data"), *field_lines(Recipe, example())])

@@ -1,19 +1,18 @@
 """Which models an evaluation is about: a run's checkpoint or any model, and the start model beside it."""
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from openrs_ray.builtin import resolve_model
+from openrs_ray.builtin import MODELS, looks_like_hub_id, resolve_model
 from openrs_ray.checkpoints import CheckpointStore
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.protocol import Protocol
 from openrs_ray.evaluation.report import published_name
+from openrs_ray.names import is_run, runs_text
 from openrs_ray.overrides import flat
 
 START = "start model"
@@ -73,10 +72,15 @@ def find_subjects(given: str, start: str | None, step: int | None, runs: Path) -
     Raises:
         UserError: there is no such model, run or checkpoint.
     """
-    run_folder = next((f for f in (Path(given).expanduser(), runs / given) if _is_run(f)), None)
+    run_folder = next((f for f in (Path(given).expanduser(), runs / given) if is_run(f)), None)
     if run_folder is None:
         if step is not None:
             raise UserError(f"--step is for a run, and {given} is none")
+        if not (given in MODELS or looks_like_hub_id(given) or Path(given).expanduser().is_dir()):
+            raise UserError(
+                f"there is no run or model {given}: {runs_text(given, runs)}; a model is a folder, a Hub id (owner/name) or a "
+                f"built-in ({', '.join(MODELS)})"
+            )
         model = _plain(given, None)
         first = None if start is None else start_model(start)
         return Subjects(model, first, None, runs / "evaluations" / model.folder)
@@ -173,15 +177,6 @@ def policies_of(run_folder: Path, name: str) -> dict[int, Subject]:
 def start_model(path: str) -> Subject:
     """The model that others are compared with."""
     return _plain(path, START)
-
-
-def _is_run(folder: Path) -> bool:
-    """A model's folder has a config.json too, but no sections of a run in it."""
-    try:
-        content: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and {"run", "rollout", "data"} <= content.keys()
 
 
 def _read_run(folder: Path) -> RunConfig:

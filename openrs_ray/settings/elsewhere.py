@@ -56,11 +56,11 @@ _OURS = {
 _BY_NAME = {name: ours for ours, names in _OURS.items() for name in names.split()}
 
 _NOT_OFFERED = {
-    "lora qlora peft": "all weights are trained: there are no LoRA adapters",
+    "lora qlora peft": "all weights are trained, there are no LoRA adapters",
     "wandb swanlab mlflow report_to use_tensorboard": "figures go to metrics.jsonl and tensorboard/ in the run's folder, "
     "to no other tracker",
     "critic value_model vf_coef gae lambd gamma": "GRPO compares the completions of a problem, there is no critic",
-    "sft": "there is no supervised fine-tuning: begin from a model that follows the prompt",
+    "sft": "there is no supervised fine-tuning, begin from a model that follows the prompt",
     "dpo kto rloo reinforce_plus_plus": "the losses are those of loss.kind, all on groups of completions",
     "reward_model reward_pretrain rm": "rewards are computed from the answer (rewards.weights), not by a trained reward model",
     "image images pixels vision multimodal": "problems are text only",

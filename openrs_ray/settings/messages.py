@@ -14,6 +14,8 @@ from openrs_ray.errors import UserError, as_shown
 from openrs_ray.settings.elsewhere import not_offered, our_name
 from openrs_ray.settings.fields import Names, describe
 
+_ALIKE = 0.65
+"""From here on the letters of two names are near enough to be a typo (`csv` and `cvs`; not `hours` and `bogus`)."""
 COMMAND_LINE = "--"
 """Stands for the command line among the origins of values."""
 
@@ -95,7 +97,8 @@ def unknown_name(dotted: str, names: Names, flags: Sequence[str] = ()) -> tuple[
     if ours := our_name(dotted, known):
         return f"{dotted} is not a field; here it is {ours}", ours
     near = _nearest(dotted, list(names.fields), flags)
-    return f"{dotted} is not a field; " + (f"the nearest one is {near}" if near else "--help lists all fields"), near
+    kind = "an option" if near in flags else "a field"
+    return f"{dotted} is not {kind}; " + (f"the nearest one is {near}" if near else "--help lists all fields"), near
 
 
 def _nearest(dotted: str, fields: Sequence[str], flags: Sequence[str]) -> str | None:
@@ -113,7 +116,7 @@ def _nearest(dotted: str, fields: Sequence[str], flags: Sequence[str]) -> str | 
 
 
 def _close(spelt: str, meant: Mapping[str, str]) -> str | None:
-    return next((meant[name] for name in difflib.get_close_matches(spelt, meant, n=1)), None)
+    return next((meant[name] for name in difflib.get_close_matches(spelt, meant, n=1, cutoff=_ALIKE)), None)
 
 
 def _error_text(error: ErrorDetails, dotted: str, names: Names) -> str:

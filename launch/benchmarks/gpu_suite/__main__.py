@@ -6,7 +6,6 @@ spread over calls of, say, `--minutes 10`. Ends with a table for docs/performanc
 inputs, and says so.
 """
 
-import argparse
 import os
 import signal
 import sys
@@ -20,6 +19,7 @@ from launch.benchmarks.gpu_suite.rows import Size
 from launch.benchmarks.gpu_suite.runner import FAILED, Part, Result, Suite
 from launch.benchmarks.gpu_suite.table import markdown
 from launch.command import command
+from launch.options import Parser
 from openrs_ray.config import Run
 
 _ROOT = Path(__file__).resolve().parents[3]
@@ -47,7 +47,7 @@ def detected() -> Size:
 
 @command
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m launch.benchmarks.gpu_suite", description=__doc__)
+    parser = Parser("benchmarks.gpu_suite", __doc__)
     parser.add_argument("--parts", nargs="+", default=[], metavar="PART", help=", ".join(part.name for part in PARTS))
     parser.add_argument("--json", type=Path, default=Run(name="gpu-suite", steps=1).path, metavar="FOLDER",
                         help="of the results (default: %(default)s)")  # fmt: skip

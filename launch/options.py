@@ -1,0 +1,92 @@
+"""Reads command lines alike in every command: options and fields in any order, and one sentence for a mistake."""
+
+import argparse
+import difflib
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from openrs_ray.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """Of `python -m launch.COMMAND`; a mistake is a UserError."""
+
+    def __init__(self, command: str, description: str | None, epilog: str | None = None) -> None:
+        super().__init__(
+            prog=f"python -m launch.{command}",
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    @property
+    def flags(self) -> list[str]:
+        """Every option, as it is typed."""
+        return [name for name in self._option_string_actions if name.startswith("--")]
+
+    def parse_args(self, arguments: Sequence[str], namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
+        """The options of a command that has no fields."""
+        options, rest = self.parse_known_args(arguments, namespace)
+        if rest:
+            raise UserError(self._unexpected(rest[0]))
+        return options
+
+    def parse_with_fields(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """The options, and the words that change fields (`--dotted.field VALUE`), which may stand anywhere."""
+        own, fields = self._apart(arguments)
+        try:
+            options, rest = self.parse_known_args(own)
+        except UserError:
+            for word in fields:  # a misspelt option may have taken the word that is missed
+                if word.startswith("--") and "." not in word and (near := self._near(word)):
+                    raise UserError(f"{word} is not an option; the nearest one is {near}") from None
+            raise
+        if rest:
+            near = self._near(rest[0])
+            meant = f"the nearest option is {near}" if near else "change fields with --dotted.field VALUE"
+            raise UserError(f"{rest[0]} was not expected here: {meant}")
+        return options, fields
+
+    def _apart(self, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+        own: list[str] = []
+        fields: list[str] = []
+        left = deque(arguments)
+        while left:
+            word = left.popleft()
+            if not word.startswith("--") or word.partition("=")[0] in self.flags:
+                own.append(word)
+                continue
+            fields.append(word)
+            if "=" not in word and left and not left[0].startswith("--"):
+                fields.append(left.popleft())
+        return own, fields
+
+    def _unexpected(self, word: str) -> str:
+        if not word.startswith("-"):
+            return f"{word} was not expected here ({self.prog} --help)"
+        near = self._near(word)
+        return f"{word} is not an option; " + (
+            f"the nearest one is {near}" if near else f"{self.prog} --help lists them"
+        )
+
+    def _near(self, word: str) -> str | None:
+        spelt = {flag.lstrip("-"): flag for flag in self.flags}
+        return next(
+            (spelt[name] for name in difflib.get_close_matches(word.lstrip("-"), spelt, n=1, cutoff=0.65)), None
+        )
+
+    def error(self, message: str) -> NoReturn:
+        missing = message.removeprefix("the following arguments are required: ")
+        sentence = f"{missing} is missing" if missing != message else message.removeprefix("argument ")
+        raise UserError(f"{sentence} ({self.prog} --help says what there is)")
+
+
+def help_asked(arguments: Sequence[str]) -> str | None:
+    """The section that `--help SECTION` asks about, "" for all of them; None where no help is wanted."""
+    place = next((number for number, word in enumerate(arguments) if word in ("--help", "-h")), None)
+    if place is None:
+        return None
+    after = arguments[place + 1 : place + 2]
+    return after[0].lstrip("-") if after and after[0] not in ("--help", "-h") else ""
