@@ -120,21 +120,23 @@ def begin_run(config: RunConfig, prepared: "Prepared") -> None:
 
 
 def dry_run(config: RunConfig, console: Console) -> int:
-    """Say what the run would do and need; start nothing."""
-    from openrs_ray.memory import check_fits, memory_text, planned_gpu_bytes
-    from openrs_ray.prepared import prepare
+    """Say what the run would do and need; start nothing. UserError for what cannot be, and for what could not be looked at."""
+    from openrs_ray.forecast import planned_card
+    from openrs_ray.memory import check_fits, planned_gpu_bytes
+    from openrs_ray.planning import plan_text, planned_shape, prepared_or_missing
 
-    gpu_bytes = planned_gpu_bytes(config)
-    prepared = prepare(config)
+    gpu_bytes, card = planned_gpu_bytes(config), planned_card(config)
+    prepared, missing = prepared_or_missing(config)
     console.print(dry_run_text(config), markup=False, soft_wrap=True)
-    for line in [*(f"data: {note}" for note in prepared.notes), *_power_lines(config, len(prepared.held_out))]:
+    held_out = len(prepared.held_out) if prepared else config.evaluation.hold_out or config.evaluation.problems or 0
+    shape = prepared.shape if prepared else planned_shape(config)
+    lines = [f"data: {note}" for note in (prepared.notes if prepared else ())]
+    for line in [*lines, *_power_lines(config, held_out), *plan_text(config, shape, card, gpu_bytes, held_out)]:
         console.print(line, markup=False, soft_wrap=True)
-    if config.placement.device == "gpu" or gpu_bytes is not None:
-        for line in memory_text(config, prepared.shape, gpu_bytes):
-            console.print(line, markup=False, soft_wrap=True)
-        check_fits(config, prepared.shape, gpu_bytes)
-    else:
-        console.print("memory: planned for GPUs only")
+    if shape is not None:
+        check_fits(config, shape, gpu_bytes)
+    if missing is not None:
+        raise UserError(f"{missing}; without it the tokenizer, the prompts and the golds were not checked")
     return 0
 
 
