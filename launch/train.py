@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +22,10 @@ from openrs_ray.config import RunConfig
 from openrs_ray.display import RunDisplay, summary_table
 from openrs_ray.dry_run import dry_run_text
 from openrs_ray.errors import RunError, UserError
+from openrs_ray.fingerprint import model_digest
 from openrs_ray.overrides import help_text, load_config
 from openrs_ray.progress import Progress, read_result
-from openrs_ray.resume import check_resumable
+from openrs_ray.resume import check_resumable, check_same_content, resume_notes
 from openrs_ray.run_problems import RunProblems
 from openrs_ray.state import CONFIG, begun, check_state
 
@@ -71,6 +72,8 @@ def main(arguments: list[str]) -> int:
         return supervised(config, [sys.executable, *again], console)
     with run_lock(config.run.path):
         check_run(config, asked.resume)
+        for note in resume_notes(config):
+            console.print(note, markup=False, soft_wrap=True)
         return _train(config, asked, console)
 
 
@@ -97,7 +100,7 @@ def check_run(config: RunConfig, resume: bool) -> None:
         )
     saved = read_json(config.run.path / CONFIG)
     if saved is not None:
-        check_resumable(saved, config)
+        check_resumable(saved, config, RunProblems.read(config.run.path))
     check_state(config.run.path)
 
 
@@ -105,16 +108,13 @@ def begin_run(config: RunConfig, prepared: "Prepared") -> None:
     """Write down what this run is, now that everything it needs is known to be there.
 
     Raises:
-        UserError: a run that is continued would no longer mean the same problems.
+        UserError: a run that is continued would no longer mean the same problems, or start from the same weights.
     """
     # A start that was killed between the two files below has left the first one, and nothing that must stay the same.
     known = RunProblems.read(config.run.path) if begun(config.run.path) else None
-    problems = prepared.summary()
-    if known is not None and known.fingerprint != problems.fingerprint:
-        raise UserError(
-            f"the problems in {config.data.path} or the prompts made of them have changed since run {config.run.name} began: "
-            "restore them, or choose another run.name"
-        )
+    problems = replace(prepared.summary(), model=model_digest(config.model.path))
+    if known is not None:
+        check_same_content(known, problems, config)
     problems.write(config.run.path)
     write_json(config.run.path / CONFIG, config.model_dump(mode="json"))
 
@@ -130,7 +130,7 @@ def dry_run(config: RunConfig, console: Console) -> int:
     console.print(dry_run_text(config), markup=False, soft_wrap=True)
     held_out = len(prepared.held_out) if prepared else config.evaluation.hold_out or config.evaluation.problems or 0
     shape = prepared.shape if prepared else planned_shape(config)
-    lines = [f"data: {note}" for note in (prepared.notes if prepared else ())]
+    lines = [*(f"data: {note}" for note in (prepared.notes if prepared else ())), *resume_notes(config)]
     for line in [*lines, *_power_lines(config, held_out), *plan_text(config, shape, card, gpu_bytes, held_out)]:
         console.print(line, markup=False, soft_wrap=True)
     if shape is not None:
