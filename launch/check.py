@@ -23,6 +23,7 @@ from openrs_ray.errors import UserError
 from openrs_ray.layout import Device
 from openrs_ray.machine import GIB, Gpu, ProbeError
 from openrs_ray.overrides import load_config
+from openrs_ray.plain import show_table
 
 DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "quickstart.yaml"
 QUICK_S, IMPORT_S, GPU_S = 10.0, 60.0, 120.0
@@ -295,7 +296,7 @@ def main(arguments: list[str]) -> int:
         missing += row.verdict == "missing"
         verdict = Text.assemble((row.verdict, colours[row.verdict]), f": {row.mend}" if row.mend else "")
         table.add_row(Text(row.what), Text(row.found), Text(row.needed), verdict)
-    console.print(table)
+    show_table(console, table)
     console.print(f"{missing} missing" if missing else "nothing is missing")
     return 1 if missing else 0
 

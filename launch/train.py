@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,14 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
+from launch.closing import show_end
 from launch.command import command
+from launch.typed import continue_with
 from openrs_ray.atomic import read_json, write_json
 from openrs_ray.budget import ENDING, Budget
 from openrs_ray.checkpoints import CheckpointStore, run_lock
 from openrs_ray.config import RunConfig
-from openrs_ray.display import RunDisplay, summary_table
+from openrs_ray.display import RunDisplay
 from openrs_ray.dry_run import dry_run_text
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.fingerprint import model_digest
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
         check_run(config, asked.resume)
         for note in resume_notes(config):
             console.print(note, markup=False, soft_wrap=True)
-        return _train(config, asked, console)
+        return _train(config, console)
 
 
 def supervised(config: RunConfig, command: Sequence[str], console: Console) -> int:
@@ -150,14 +150,14 @@ def _power_lines(config: RunConfig, held_out: int) -> list[str]:
     return plan_lines(sizes, config.evaluation.samples, evaluations) if held_out else []
 
 
-def _train(config: RunConfig, command: Command, console: Console) -> int:
+def _train(config: RunConfig, console: Console) -> int:
     # Heavy imports come late: a mistake in the recipe is said at once.
     from actors.placement import check_build, check_machine, connection, joins_cluster, place
     from openrs_ray.memory import planned_gpu_bytes
 
     done = read_result(config.run.path) or Progress()
     if done.step >= config.run.steps and done.ended in (None, "steps"):
-        console.print(_summary(config, done, Budget(config, age_s=0.0)))
+        show_end(console, config, done, Budget(config, age_s=0.0))
         return 0
     budget = Budget(config)
     budget.check("start", *(("step",) if done.ended else ()), *ENDING)
@@ -183,12 +183,11 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
         display = ending.enter_context(RunDisplay(config.run.name, config.run.steps, console, budget.text))
         outcome = asyncio.run(_attempt(config, prepared, placement, display, budget))
     if outcome.progress is not None:
-        console.print(_summary(config, outcome.progress, budget))
+        show_end(console, config, outcome.progress, budget)
         if outcome.progress.ended not in (None, "steps"):
             console.print(budget.sentence(outcome.progress.ended), markup=False, soft_wrap=True)
     else:
-        again = shlex.join(["python", "-m", "launch.train", str(command.recipe), *command.overrides, "--resume"])
-        console.print(f"{outcome.sentence}\nContinue with: {again}", markup=False, soft_wrap=True)
+        console.print(f"{outcome.sentence}\nContinue with: {continue_with()}", markup=False, soft_wrap=True)
     return outcome.code
 
 
@@ -256,20 +255,6 @@ async def _attempt(
         return Outcome(1, None, f"error: {error}")
     finally:
         await trainer.close()
-
-
-def _summary(config: RunConfig, progress: "Progress", budget: Budget) -> Table:
-    return summary_table(
-        before=progress.before,
-        after=progress.after,
-        problems=progress.held_out,
-        samples=config.evaluation.samples,
-        steps=progress.step,
-        tokens=progress.tokens,
-        seconds=progress.seconds,
-        run_folder=config.run.path,
-        costs=budget.rows(progress.step, progress.correct),
-    )
 
 
 if __name__ == "__main__":
