@@ -26,6 +26,7 @@ from openrs_ray.layout import Device
 from openrs_ray.machine import GIB, Gpu, ProbeError
 from openrs_ray.names import recipe_lines
 from openrs_ray.overrides import load_config
+from openrs_ray.plain import show_table
 from openrs_ray.settings.help_text import help_text
 
 DEFAULT_RECIPE = "quickstart"
@@ -299,7 +300,7 @@ def main(arguments: list[str]) -> int:
         missing += row.verdict == "missing"
         verdict = Text.assemble((row.verdict, colours[row.verdict]), f": {row.mend}" if row.mend else "")
         table.add_row(Text(row.what), Text(row.found), Text(row.needed), verdict)
-    console.print(table)
+    show_table(console, table)
     console.print(f"{missing} missing" if missing else "nothing is missing")
     return 1 if missing else 0
 
