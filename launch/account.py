@@ -15,6 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from launch.command import command
+from launch.failures import belongs_to
 from openrs_ray.accounting import UsedGroup, misplaced, used_groups
 from openrs_ray.atomic import read_json
 from openrs_ray.audit import Expected, audit, damages
@@ -38,6 +39,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("run", type=Path, help="the run's own folder: run.folder/run.name")
     parser.add_argument("--csv", type=Path, help="write a line per position to this file")
     options = parser.parse_args(arguments)
+    belongs_to(options.run)
     config, problems = _run(options.run)
     witness = Witness.of(options.run)  # before the record, which a run that goes on adds to first
     if damaged := damages(options.run):

@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from launch.command import command
 from openrs_ray import machine
 from openrs_ray.builtin import SMOLLM2, looks_like_hub_id
 from openrs_ray.config import RunConfig
-from openrs_ray.errors import UserError
 from openrs_ray.layout import Device
 from openrs_ray.machine import GIB, Gpu, ProbeError
 from openrs_ray.overrides import load_config
@@ -274,17 +274,14 @@ def hub_ids(config: RunConfig) -> list[tuple[str, Literal["model", "dataset"]]]:
     ]
 
 
+@command
 def main(arguments: list[str]) -> int:
     """Print the table; returns the exit code."""
     if "--help" in arguments or "-h" in arguments:
         Console(highlight=False).print(__doc__, markup=False)
         return 0
     given = bool(arguments) and not arguments[0].startswith("-")
-    try:
-        config = load_config(Path(arguments[0]) if given else DEFAULT_RECIPE, arguments[1 if given else 0 :])
-    except UserError as error:
-        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
-        return 2
+    config = load_config(Path(arguments[0]) if given else DEFAULT_RECIPE, arguments[1 if given else 0 :])
     console = Console(highlight=False)
     colours = {"ok": "green", "note": "yellow", "missing": "red"}
     table = Table(title=f"What run {config.run.name} needs of this machine")

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from launch.command import command
+from launch.failures import belongs_to
 from openrs_ray.checkpoints import run_lock
 from openrs_ray.curation import report
 from openrs_ray.curation.inputs import Inputs, load_inputs
@@ -36,6 +37,7 @@ def main(arguments: list[str]) -> None:
     if not rest or rest[0].startswith("-"):
         raise UserError("the first argument must be a recipe, such as launch/recipes/open-s1-data.yaml (--help)")
     recipe = load_recipe(Path(rest[0]), rest[1:])
+    belongs_to(recipe.place)
     inputs = load_inputs(recipe)
     if "--dry-run" in arguments:
         console.print("\n".join(plan(recipe, inputs)), markup=False, soft_wrap=True)

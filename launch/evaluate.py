@@ -109,7 +109,7 @@ def add_benchmark_options(parser: argparse.ArgumentParser) -> None:
 
 def positive(text: str) -> int:
     number = int(text)
-    if number < 1:
+    if not 1 <= number <= 10**9:
         raise ValueError(text)
     return number
 

@@ -22,6 +22,7 @@ from rich.markdown import Markdown
 
 from launch.command import command
 from launch.evaluate import add_benchmark_options, positive, sources
+from launch.failures import belongs_to
 from launch.harness import Harness, Prepared, engines_for
 from launch.train import check_run, dry_run, supervised
 from openrs_ray.atomic import replacing
@@ -59,6 +60,7 @@ def main(arguments: list[str]) -> int:
     recipe = RECIPES / f"{options.recipe}.yaml"
     recipe = recipe if recipe.exists() else Path(options.recipe)
     config = load_config(recipe, overrides)
+    belongs_to(config.run.path)
     how = protocol(options.protocol, config, samples=options.samples, max_tokens=options.max_tokens)
     benchmarks = tuple(chosen([name for name in options.benchmarks.split(",") if name], sources(options.data)))
     if options.dry_run:

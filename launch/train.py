@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launch.command import command
+from launch.failures import belongs_to
 from openrs_ray.atomic import read_json, write_json
 from openrs_ray.budget import ENDING, Budget
 from openrs_ray.checkpoints import CheckpointStore, run_lock
@@ -62,6 +63,7 @@ def main(arguments: list[str]) -> int:
         return 0
     asked = parse(arguments)
     config = load_config(asked.recipe, asked.overrides)
+    belongs_to(config.run.path)
     if asked.dry_run:
         return dry_run(config, console)
     if asked.restart:

@@ -17,6 +17,7 @@ from pathlib import Path
 from math_verify import parse, verify
 
 from launch.benchmarks.report import Figure, ratios, report
+from launch.command import command
 from openrs_ray.data.rows import read_rows
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.rewards.judge import WARM_UP, Judge
@@ -83,6 +84,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+@command
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m launch.benchmarks.rewards", description=__doc__)
     parser.add_argument("file", type=Path, help="problems with gold answers (.jsonl, .json or .parquet)")
