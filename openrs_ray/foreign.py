@@ -9,6 +9,8 @@ from typing import Any
 from openrs_ray.errors import RunError, UserError, first_line
 
 _MOST_CHARACTERS = 300
+_FOR_PEOPLE = {"OSError", "ValueError", "TemplateError", "YAMLError", "ArrowException"}
+"""Kinds of errors whose text says enough without them."""
 
 
 @contextmanager
@@ -34,7 +36,7 @@ def why(error: BaseException) -> str:
     text = first_line(error)
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror
-    elif not text or not isinstance(error, OSError | ValueError):
+    elif not text or _FOR_PEOPLE.isdisjoint(kind.__name__ for kind in type(error).__mro__):
         text = f"{type(error).__name__}: {text}".rstrip(": ")
     return text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 3] + "..."
 

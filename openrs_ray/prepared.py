@@ -14,6 +14,7 @@ from openrs_ray.data.problems import Gold, hold_out, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.data.texts import same_text_key
 from openrs_ray.errors import UserError
+from openrs_ray.foreign import reading
 from openrs_ray.memory import ModelShape
 from openrs_ray.rewards.golds import parseable_golds
 from openrs_ray.rewards.table import check_reward_names
@@ -116,13 +117,9 @@ def _given(golds: Sequence[Gold]) -> list[bool]:
 
 def check_model(config: RunConfig, model_path: str) -> tuple[tuple[int, ...], ModelShape]:
     """The model's end-of-sequence ids and its shape, once its configuration is known to fit the run."""
-    try:
+    with reading(f"cannot read model.path {config.model.path!r}"):
         model = AutoConfig.from_pretrained(model_path)
         shape = ModelShape.of(model)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot read model.path {config.model.path!r}: {str(error).strip().splitlines()[0]}"
-        ) from error
     kinds = set(getattr(model, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
         raise UserError(
