@@ -55,6 +55,7 @@ from openrs_ray.record import CompletionRecord, read_groups
 from openrs_ray.samples import Group, Problem, Status, age_metrics
 from openrs_ray.seeds import completion_seed
 from openrs_ray.step_figures import check_judged, check_mismatch, correctness, step_metrics, step_times
+from openrs_ray.unusable import unusable_warning
 
 T = TypeVar("T")
 
@@ -404,6 +405,8 @@ class Trainer:
         unjudged = int(figures["timeouts"] + figures["errors"])
         if unjudged:
             self._display.warn(f"step {step}: {unjudged} completions could not be judged and were left out of the loss")
+        if warning := unusable_warning(batch.drawn, step):
+            self._display.warn(warning)
         self._display.step(
             StepFigures(
                 step=step,
