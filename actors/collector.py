@@ -19,7 +19,7 @@ _POOL_PAUSE_S = 2.0
 """Before a pool that was lost is asked again."""
 
 Decode = Callable[[Sequence[np.ndarray]], list[str]]
-"""Token ids of several completions to their texts, special tokens left out."""
+"""Token ids of several completions to their texts, what the chat template wrote of them included."""
 
 
 class Collector:

@@ -44,6 +44,7 @@ from openrs_ray.attempts import Bounds, start_attempt
 from openrs_ray.budget import ENDING, Budget, Ended, LimitReached, Work
 from openrs_ray.checkpoints import Checkpoint, CheckpointStore, Kind
 from openrs_ray.config import RunConfig
+from openrs_ray.data.completions import completion_texts
 from openrs_ray.data.order import Order
 from openrs_ray.display import RunDisplay, StepFigures
 from openrs_ray.errors import RunError, UserError
@@ -353,7 +354,7 @@ class Trainer:
         ]
 
     def _decode(self, completions: Sequence[np.ndarray]) -> list[str]:
-        texts = self._prepared.tokenizer.batch_decode([ids.tolist() for ids in completions], skip_special_tokens=True)
+        texts = completion_texts(completions, self._prepared.tokenizer, self._prepared.eos_ids)
         return [self._prepared.opening + text for text in texts]
 
     async def _evaluate(self) -> Interval:

@@ -125,6 +125,8 @@ def dry_run(config: RunConfig, console: Console) -> int:
     gpu_bytes = planned_gpu_bytes(config)
     prepared = prepare(config)
     console.print(dry_run_text(config), markup=False, soft_wrap=True)
+    stops = "; ".join(map(str, prepared.stop_tokens))
+    console.print(f"stop tokens: {stops}", markup=False, soft_wrap=True)
     for line in [*(f"data: {note}" for note in prepared.notes), *_power_lines(config, len(prepared.held_out))]:
         console.print(line, markup=False, soft_wrap=True)
     if config.placement.device == "gpu" or gpu_bytes is not None:

@@ -4,11 +4,12 @@ The tokenizer that `load_tokenizer` returns always has a chat template; everythi
 """
 
 from jinja2 import TemplateError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from openrs_ray.builtin import resolve_model
 from openrs_ray.config import Data, Model
 from openrs_ray.errors import UserError, first_line
+from openrs_ray.pretrained import read_tokenizer
 from openrs_ray.rewards.extraction import THINK_OPEN
 
 
@@ -17,10 +18,7 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
 
     Raises UserError when the tokenizer cannot be read or there is no chat template.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(resolve_model(model.path))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot load a tokenizer from model.path {model.path!r}: {first_line(error)}") from error
+    tokenizer = read_tokenizer(resolve_model(model.path))
     if model.chat_template is not None:
         try:
             tokenizer.chat_template = model.chat_template.expanduser().read_text(encoding="utf-8")
