@@ -454,7 +454,7 @@ class Trainer:
         await self._learners.save(folder)
         if kind == "kept":
             await self._learners.export(folder / "policy")
-            self._prepared.tokenizer.save_pretrained(folder / "policy")
+            self._prepared.files.write(folder / "policy")
 
     def stop(self) -> None:
         """Ask the run to stop at the next point where nothing is lost."""

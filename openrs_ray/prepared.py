@@ -15,6 +15,7 @@ from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.data.texts import same_text_key
 from openrs_ray.errors import UserError
 from openrs_ray.memory import ModelShape
+from openrs_ray.model_files import ModelFiles, model_files
 from openrs_ray.pretrained import read_config
 from openrs_ray.rewards.golds import parseable_golds
 from openrs_ray.rewards.table import check_reward_names
@@ -37,6 +38,8 @@ class Prepared:
     """Problems of the run's own evaluation; empty without one."""
     notes: tuple[str, ...]
     """What became of the rows of each data set, and how training and held-out problems are kept apart."""
+    files: ModelFiles
+    """Of the start model, for every exported policy."""
     opening: str
     """What the chat template already wrote of every answer ("<think>" or nothing)."""
 
@@ -102,6 +105,7 @@ def prepare(config: RunConfig) -> Prepared:
         problems=problems,
         held_out=held_out,
         notes=tuple(notes),
+        files=model_files(model_path, model, tokenizer),
         opening=response_prefix(problems[0].prompt_ids, tokenizer),
     )
 
