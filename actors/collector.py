@@ -13,12 +13,13 @@ from openrs_ray.errors import Lost, RunError
 from openrs_ray.rewards.judge import judge_group
 from openrs_ray.rewards.records import JudgeItem
 from openrs_ray.samples import Completion, Group, Problem, Verdict
+from openrs_ray.unusable import without_judgement
 
 _POOL_PAUSE_S = 2.0
 """Before a pool that was lost is asked again."""
 
 Decode = Callable[[Sequence[np.ndarray]], list[str]]
-"""Token ids of several completions to their texts, special tokens left out."""
+"""Token ids of several completions to their texts, what the chat template wrote of them included."""
 
 
 class Collector:
@@ -127,4 +128,5 @@ class Collector:
         keys = sorted(key for key in completions if key[0] == position)
         ours = tuple(completions[key] for key in keys)
         lengths = [len(completion.token_ids) for completion in ours]
-        return Group(position, problem, ours, judge_group([verdicts[key] for key in keys], lengths, self._weights))
+        usable = [without_judgement(completions[key], verdicts[key]) for key in keys]
+        return Group(position, problem, ours, judge_group(usable, lengths, self._weights))

@@ -21,18 +21,23 @@ from openrs_ray.builtin import resolve_model
 from openrs_ray.curation.fates import Reply
 from openrs_ray.curation.pipeline import Question, Replies
 from openrs_ray.curation.recipe import Engines, Judged, Solved
+from openrs_ray.data.completions import completion_texts
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.layout import Device
+from openrs_ray.pretrained import read_config, read_tokenizer
+from openrs_ray.stop_tokens import stop_tokens
 
 
 class Asker:
     """One engine, as an actor of Ray Data. It is called with a table of questions and returns one of replies."""
 
-    def __init__(self, arguments: dict[str, Any], sampling: dict[str, Any]) -> None:
+    def __init__(self, arguments: dict[str, Any], sampling: dict[str, Any], end_ids: tuple[int, ...]) -> None:
         from vllm import LLM
 
         self._engine = LLM(**arguments)
-        self._sampling = sampling
+        self._sampling = sampling | {"stop_token_ids": list(end_ids), "detokenize": False}
+        self._tokenizer = read_tokenizer(arguments["model"])
+        self._end_ids = end_ids
 
     def __call__(self, questions: pa.Table) -> pa.Table:
         from vllm import SamplingParams
@@ -45,9 +50,10 @@ class Asker:
             use_tqdm=False,
         )
         replies: dict[int, list[dict[str, Any]]] = {row["row"]: [] for row in rows}
-        for (row, _, _), output in zip(wanted, outputs, strict=True):
+        texts = completion_texts([output.outputs[0].token_ids for output in outputs], self._tokenizer, self._end_ids)
+        for (row, _, _), output, text in zip(wanted, outputs, texts, strict=True):
             said = output.outputs[0]
-            replies[row].append({"text": said.text, "tokens": len(said.token_ids), "finish_reason": said.finish_reason})
+            replies[row].append({"text": text, "tokens": len(said.token_ids), "finish_reason": said.finish_reason})
         # All replies to a question in one row: Ray Data may cut a large table in two.
         return pa.Table.from_pylist([{"row": row, "replies": several} for row, several in replies.items()])
 
@@ -68,7 +74,7 @@ def ask(
     _quiet()
     replies = ray.data.from_arrow([_table(chunk) for chunk in chunks]).map_batches(
         Asker,
-        fn_constructor_args=[_arguments(engines, seed, stage, device), _sampling(stage)],
+        fn_constructor_args=[_arguments(engines, seed, stage, device), _sampling(stage), _end_ids(stage)],
         batch_size=None,  # a block is a chunk
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=min(count, len(chunks)), max_tasks_in_flight_per_actor=1),
@@ -134,6 +140,7 @@ def _arguments(engines: Engines, seed: int, stage: Solved | Judged, device: Devi
     length = stage.max_prompt_tokens + stage.max_tokens
     arguments: dict[str, Any] = {
         "model": resolve_model(stage.model),
+        "trust_remote_code": False,
         "dtype": stage.dtype,
         "max_model_len": length,
         "max_num_seqs": engines.max_sequences,
@@ -156,6 +163,12 @@ def _arguments(engines: Engines, seed: int, stage: Solved | Judged, device: Devi
 
 def _sampling(stage: Solved | Judged) -> dict[str, Any]:
     return {"temperature": stage.temperature, "top_p": stage.top_p, "max_tokens": stage.max_tokens}
+
+
+def _end_ids(stage: Solved | Judged) -> tuple[int, ...]:
+    path = resolve_model(stage.model)
+    vocabulary = read_config(path).get_text_config().vocab_size
+    return tuple(token.id for token in stop_tokens(path, vocabulary, read_tokenizer(path)))
 
 
 def _table(chunk: Sequence[Question]) -> pa.Table:

@@ -16,6 +16,7 @@ from actors.placement import Placement, cluster_device, reserve
 from actors.rollout import Request
 from actors.rollouts import RolloutWorkers
 from openrs_ray.config import RunConfig
+from openrs_ray.data.completions import completion_texts
 from openrs_ray.errors import RunError
 from openrs_ray.evaluation.benchmarks import Task
 from openrs_ray.evaluation.check import Answered
@@ -143,8 +144,8 @@ async def _checked(
     asked: Asked,
     pool: CheckPool[Answered],
 ) -> list[Done]:
-    ids = [completion.token_ids.tolist() for completion in batch]
-    texts = [asked.opening + text for text in asked.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+    decoded = completion_texts([completion.token_ids for completion in batch], asked.tokenizer, asked.eos_ids)
+    texts = [asked.opening + text for text in decoded]
     tasks = [wanted[completion.position].task for completion in batch]
     answers = [Answered(text, t.problem.gold, t.tolerance) for text, t in zip(texts, tasks, strict=True)]
     verdicts = await pool.judge_many(answers)

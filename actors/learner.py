@@ -368,7 +368,7 @@ class LearnerRank:
             shutil.rmtree(converted)
 
     def export(self, folder: Path) -> None:
-        """Write the policy as a model folder (safetensors, config) that transformers and vLLM load; the tokenizer is not ours."""
+        """Write the policy's weights and config.json; `openrs_ray.model_files` adds the others of a model's folder."""
         weights: dict[str, torch.Tensor] = {}
         for bucket, tensors in self.full_parameters(bucket_bytes=1 << 30):
             if self.rank == 0:
@@ -384,8 +384,6 @@ class LearnerRank:
         folder.mkdir(parents=True, exist_ok=True)
         save_torch_state_dict(weights, folder)
         self.policy.model.config.save_pretrained(folder)
-        if self.policy.model.generation_config is not None:
-            self.policy.model.generation_config.save_pretrained(folder)
 
 
 def _random_file(folder: Path, rank: int) -> Path:

@@ -98,6 +98,7 @@ class RolloutWorker:
         rollout = self._config.rollout
         arguments: dict[str, Any] = {
             "model": self._model_path,
+            "trust_remote_code": False,
             "skip_tokenizer_init": True,
             "load_format": "dummy",
             "dtype": self._config.model.dtype,

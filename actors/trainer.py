@@ -44,6 +44,7 @@ from openrs_ray.attempts import Bounds, start_attempt
 from openrs_ray.budget import ENDING, Budget, Ended, LimitReached, Work
 from openrs_ray.checkpoints import Checkpoint, CheckpointStore, Kind
 from openrs_ray.config import RunConfig
+from openrs_ray.data.completions import completion_texts
 from openrs_ray.data.order import Order
 from openrs_ray.display import RunDisplay, StepFigures
 from openrs_ray.errors import RunError, UserError
@@ -55,6 +56,7 @@ from openrs_ray.record import CompletionRecord, read_groups
 from openrs_ray.samples import Group, Problem, Status, age_metrics
 from openrs_ray.seeds import completion_seed
 from openrs_ray.step_figures import check_judged, check_mismatch, correctness, step_metrics, step_times
+from openrs_ray.unusable import unusable_warning
 
 T = TypeVar("T")
 
@@ -352,7 +354,7 @@ class Trainer:
         ]
 
     def _decode(self, completions: Sequence[np.ndarray]) -> list[str]:
-        texts = self._prepared.tokenizer.batch_decode([ids.tolist() for ids in completions], skip_special_tokens=True)
+        texts = completion_texts(completions, self._prepared.tokenizer, self._prepared.eos_ids)
         return [self._prepared.opening + text for text in texts]
 
     async def _evaluate(self) -> Interval:
@@ -404,6 +406,8 @@ class Trainer:
         unjudged = int(figures["timeouts"] + figures["errors"])
         if unjudged:
             self._display.warn(f"step {step}: {unjudged} completions could not be judged and were left out of the loss")
+        if warning := unusable_warning(batch.drawn, step):
+            self._display.warn(warning)
         self._display.step(
             StepFigures(
                 step=step,
@@ -450,7 +454,7 @@ class Trainer:
         await self._learners.save(folder)
         if kind == "kept":
             await self._learners.export(folder / "policy")
-            self._prepared.tokenizer.save_pretrained(folder / "policy")
+            self._prepared.files.write(folder / "policy")
 
     def stop(self) -> None:
         """Ask the run to stop at the next point where nothing is lost."""

@@ -33,6 +33,7 @@ from openrs_ray.ledger import Ledger, Spent
 from openrs_ray.overrides import config_from
 from openrs_ray.prepared import check_model
 from openrs_ray.rewards.pool import CheckPool
+from openrs_ray.stop_tokens import stop_tokens
 
 if TYPE_CHECKING:
     from actors.evaluator import Asked, Wanted
@@ -95,11 +96,11 @@ class Harness:
         rollout = self.engines.rollout.model_copy(update={"max_prompt_tokens": max(map(len, prompts))})
         config = self.engines.model_copy(update={"model": model, "rollout": rollout})
         try:
-            eos_ids, _ = check_model(config, subject.path)
+            _, shape = check_model(config, subject.path)
         except UserError as error:
             bounds = "; --max-tokens bounds completions" if self.how.name == "robust" else ""
             raise UserError(f"{error} (prompts are as long as the longest{bounds})") from error
-        eos_ids = eos_ids or (tokenizer.eos_token_id,)
+        eos_ids = tuple(token.id for token in stop_tokens(subject.path, shape.vocabulary, tokenizer))
         asked = Asked(subject.path, eos_ids, tokenizer, response_prefix(prompts[0], tokenizer))
         return Prepared(subject, config, asked, tasks, CompletionStore(self.folder / subject.folder), self.how.samples)
 

@@ -135,7 +135,10 @@ def dry_run(config: RunConfig, console: Console) -> int:
     console.print(dry_run_text(config), markup=False, soft_wrap=True)
     held_out = len(prepared.held_out) if prepared else config.evaluation.hold_out or config.evaluation.problems or 0
     shape = prepared.shape if prepared else planned_shape(config)
-    lines = [*(f"data: {note}" for note in (prepared.notes if prepared else ())), *resume_notes(config)]
+    lines = resume_notes(config)
+    if prepared:
+        stops = "; ".join(map(str, prepared.stop_tokens))
+        lines = [f"stop tokens: {stops}", *(f"data: {note}" for note in prepared.notes), *lines]
     for line in [*lines, *_power_lines(config, held_out), *plan_text(config, shape, card, gpu_bytes, held_out)]:
         console.print(line, markup=False, soft_wrap=True)
     if shape is not None:

@@ -28,6 +28,10 @@ METRICS = (
 )
 """Order of the sums in `LossOutput.sums`: over tokens, then over sequences."""
 
+MOST_LOG_RATIO = 20.0
+"""A log-ratio above this counts as this, without gradient: exp(20) is 5e8, and exp(89) is no float32 any more. verl bounds it
+alike. Every clip acts far below, so only a token of negative advantage can notice."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LossInput:
@@ -47,6 +51,11 @@ class LossInput:
     def to_tokens(self, values: Tensor) -> Tensor:
         """One value per sequence -> one per token."""
         return values.repeat_interleave(torch.tensor(self.lengths, device=values.device), output_size=sum(self.lengths))
+
+    def unusable(self) -> Bool[Tensor, " sequences"]:
+        """Sequences of which the sampler gave a log-probability that is not finite: nothing can be weighed by it."""
+        broken = ~torch.isfinite(self.behaviour_logprobs)
+        return torch.stack([part.any() for part in broken.split(self.lengths)])
 
     def sequence_means(self, values: Float[Tensor, " tokens"]) -> Float[Tensor, " sequences"]:
         """Means over the tokens of each sequence, always added up in the same order."""
@@ -135,12 +144,18 @@ def policy_loss(batch: LossInput, loss: Loss) -> LossOutput:
     With `old_policy: current` the objective's ratio is against the policy itself: 1, with the gradient of log pi. (TRL at the
     commit that the Open-RS authors pinned, `GRPOTrainer.compute_loss` with one update per batch.)
 
+    A sequence with a log-probability of the sampler that is not finite counts as one of `sequence_mask`, whatever the
+    correction: loss 0, and r = 1 in what is measured. Its log-ratios are replaced before anything is made of them, since
+    the gradient of what is masked afterwards would be 0 x inf. Those of the policy itself are never masked: where they
+    are not finite the gradient is not, and the learner stops.
+
     Sums: `clipped` counts tokens whose gradient the clipping changes. `mismatch_kl` is the k3 estimate of
     KL(sampler || policy), 0 up to rounding when the weights that sampled are the weights that train. `entropy` is
     estimated by -logp of the sampled tokens. `ratio` and `ratio_squared` are of r itself, before anything bounds it: the
     effective sample size of the n tokens, as a share of them, is (sum r)^2 / (n sum r^2).
     """
-    log_ratio = batch.logprobs - batch.behaviour_logprobs
+    unusable = batch.unusable()
+    log_ratio = _bounded((batch.logprobs - batch.behaviour_logprobs).masked_fill(batch.to_tokens(unusable), 0.0))
     learned = log_ratio if loss.old_policy == "sampler" else batch.logprobs - batch.logprobs.detach()
     objective, clipped, truncated = OBJECTIVES[loss.kind](batch, learned, loss)
     per_token = -objective
@@ -149,10 +164,10 @@ def policy_loss(batch: LossInput, loss: Loss) -> LossOutput:
         kl = k3(batch.reference_logprobs - batch.logprobs)
         per_token = per_token + loss.kl_beta * kl
     lengths = torch.tensor(batch.lengths, device=per_token.device)
-    masked = torch.zeros_like(lengths, dtype=torch.bool)
+    masked = unusable
     if loss.correction == "sequence_mask":
-        masked = batch.sequence_means(log_ratio.detach()).abs() > math.log(loss.mask_ratio)
-        per_token = per_token.masked_fill(batch.to_tokens(masked), 0.0)
+        masked = masked | (batch.sequence_means(log_ratio.detach()).abs() > math.log(loss.mask_ratio))
+    per_token = per_token.masked_fill(batch.to_tokens(masked), 0.0)
     if loss.normalization == "sequences":
         per_token = per_token / batch.to_tokens(lengths)
     ratio = log_ratio.detach().exp().double()
@@ -171,5 +186,11 @@ def _clip(ratio: Float[Tensor, " tokens"], advantages: Float[Tensor, " tokens"],
 
 
 def k3(log_ratio: Float[Tensor, " tokens"]) -> Float[Tensor, " tokens"]:
-    """exp(x) - x - 1 without the cancellation of nearby numbers."""
+    """exp(x) - x - 1 without the cancellation of nearby numbers; x is bounded by `MOST_LOG_RATIO`."""
+    log_ratio = _bounded(log_ratio)
     return torch.expm1(log_ratio) - log_ratio
+
+
+def _bounded(log_ratio: Float[Tensor, " tokens"]) -> Float[Tensor, " tokens"]:
+    """At most `MOST_LOG_RATIO`. Unlike `clamp` it lets NaN through, in the gradient too."""
+    return log_ratio.masked_fill(log_ratio > MOST_LOG_RATIO, MOST_LOG_RATIO)

@@ -23,12 +23,13 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import PretrainedConfig
 
 from openrs_ray.buckets import ParameterSpec, plan_buckets
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.machine import GIB, ProbeError, gpus, within
+from openrs_ray.pretrained import empty_model
 
 BUCKET_PARAMETERS = 50_000_000
 """Gradients are sent between ranks in buckets of so many: 0.2 GB of float32, where DeepSpeed's default takes 2 GB."""
@@ -63,9 +64,8 @@ class ModelShape:
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> "ModelShape":
-        """Built without memory for the weights. ValueError when the config is no causal language model's."""
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+        """Built without memory for the weights. UserError when the config is no causal language model's."""
+        model = empty_model(config)
         text = config.get_text_config()
         hidden, heads = text.hidden_size, text.num_attention_heads
         return cls(

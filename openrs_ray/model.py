@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 
 from openrs_ray.config import HeadDtype
 from openrs_ray.errors import UserError
 from openrs_ray.packing import MicroBatch
+from openrs_ray.pretrained import read_model
 from openrs_ray.varlen import causal_attention
 
 ATTENTION = "openrs_packed"
@@ -208,12 +209,7 @@ AttentionInterface.register(ATTENTION, packed_attention)
 
 def load_policy(path: str, dtype: str, chunk_tokens: int, head_dtype: HeadDtype = "float32") -> Policy:
     """The model in a folder or on the Hub, on the CPU, ready to train. UserError for a model that it would get wrong."""
-    model = AutoModelForCausalLM.from_pretrained(
-        path,
-        dtype=getattr(torch, dtype),
-        attn_implementation=ATTENTION,
-        use_safetensors=True,  # the other format is a pickle
-    )
+    model = read_model(path, getattr(torch, dtype), ATTENTION)
     kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
         raise UserError(f"Model {path} has {', '.join(sorted(kinds))} layers: only full attention can be trained here.")

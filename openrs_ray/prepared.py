@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from openrs_ray.builtin import resolve_model
 from openrs_ray.config import RunConfig
@@ -16,10 +16,14 @@ from openrs_ray.data.texts import same_text_key
 from openrs_ray.errors import UserError
 from openrs_ray.foreign import reading
 from openrs_ray.memory import ModelShape
+from openrs_ray.model_files import ModelFiles, model_files
+from openrs_ray.pretrained import read_config
 from openrs_ray.rewards.golds import parseable_golds
 from openrs_ray.rewards.table import check_reward_names
 from openrs_ray.run_problems import RunProblems, text_digests
 from openrs_ray.samples import Problem
+from openrs_ray.stop_tokens import StopToken, stop_tokens
+from openrs_ray.weight_files import check_weights
 
 
 @dataclass(frozen=True)
@@ -28,15 +32,21 @@ class Prepared:
     """Folder or Hub id that transformers and vLLM both load."""
     shape: ModelShape
     tokenizer: PreTrainedTokenizerBase
-    eos_ids: tuple[int, ...]
-    """Tokens that end a completion."""
+    stop_tokens: tuple[StopToken, ...]
+    """Those that end a completion."""
     problems: tuple[Problem, ...]
     held_out: tuple[Problem, ...]
     """Problems of the run's own evaluation; empty without one."""
     notes: tuple[str, ...]
     """What became of the rows of each data set, and how training and held-out problems are kept apart."""
+    files: ModelFiles
+    """Of the start model, for every exported policy."""
     opening: str
     """What the chat template already wrote of every answer ("<think>" or nothing)."""
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        return tuple(token.id for token in self.stop_tokens)
 
     def summary(self) -> RunProblems:
         """The problems by digests: a resumed run must mean the same ones, and its record have these."""
@@ -56,7 +66,11 @@ def prepare(config: RunConfig) -> Prepared:
     check_reward_names(config.rewards)
     _check_apart(config)
     model_path = resolve_model(config.model.path)
-    eos_ids, shape = check_model(config, model_path)
+    model, shape = check_model(config, model_path)
+    if getattr(model, "quantization_config", None) is not None:
+        raise UserError(
+            f"{config.model.path} is quantised, and quantised weights cannot be trained: give the model itself"
+        )
     tokenizer = load_tokenizer(config.model)
     limit = config.rollout.max_prompt_tokens
     parseable = partial(parseable_golds, rewards=config.rewards)
@@ -88,10 +102,11 @@ def prepare(config: RunConfig) -> Prepared:
         model_path=model_path,
         shape=shape,
         tokenizer=tokenizer,
-        eos_ids=eos_ids or (tokenizer.eos_token_id,),
+        stop_tokens=stop_tokens(model_path, shape.vocabulary, tokenizer),
         problems=problems,
         held_out=held_out,
         notes=tuple(notes),
+        files=model_files(model_path, model, tokenizer),
         opening=response_prefix(problems[0].prompt_ids, tokenizer),
     )
 
@@ -115,10 +130,10 @@ def _given(golds: Sequence[Gold]) -> list[bool]:
     return [bool(gold) for gold in golds]
 
 
-def check_model(config: RunConfig, model_path: str) -> tuple[tuple[int, ...], ModelShape]:
-    """The model's end-of-sequence ids and its shape, once its configuration is known to fit the run."""
-    with reading(f"cannot read model.path {config.model.path!r}"):
-        model = AutoConfig.from_pretrained(model_path)
+def check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, ModelShape]:
+    """The model's configuration and its shape, once its weights are known to be whole and to fit the run."""
+    model = read_config(model_path)
+    with reading(f"cannot read the configuration of {model_path}"):
         shape = ModelShape.of(model)
     kinds = set(getattr(model, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
@@ -136,8 +151,5 @@ def check_model(config: RunConfig, model_path: str) -> tuple[tuple[int, ...], Mo
         raise UserError(
             f"rollout.tensor_parallel ({size}) must divide the {heads} attention heads of {config.model.path}"
         )
-    try:
-        ids = GenerationConfig.from_pretrained(model_path).eos_token_id
-    except OSError:  # a model without generation config: its main configuration says it
-        ids = getattr(model, "eos_token_id", None)
-    return tuple(ids) if isinstance(ids, list) else () if ids is None else (ids,), shape
+    check_weights(model_path, model)
+    return model, shape

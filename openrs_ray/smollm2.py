@@ -28,14 +28,15 @@ def package_version() -> str:
 def build(folder: Path) -> None:
     """Writes model and tokenizer to `folder` (269 MB, about 20 s on two cores)."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
+
+    from openrs_ray.pretrained import read_gguf
 
     # Only the package's file is wanted: importing the package would need the program it is a plug-in of.
     spec = find_spec(PACKAGE)
     assert spec is not None and spec.submodule_search_locations is not None
     package = spec.submodule_search_locations[0]
-    tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=FILE)
-    quantised = AutoModelForCausalLM.from_pretrained(package, gguf_file=FILE)
+    tokenizer, quantised = read_gguf(package, FILE)
     # A model read from GGUF still counts as quantised and refuses to be saved: a fresh one takes over its weights.
     config = quantised.config
     del config.quantization_config

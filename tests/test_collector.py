@@ -23,6 +23,7 @@ from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.records import JudgeItem
 from openrs_ray.samples import Completion, Group, Problem, Status, Verdict, VersionSpan
 from openrs_ray.step_figures import check_judged, step_metrics
+from openrs_ray.unusable import unusable_warning
 
 DEADLINE_S = 1.0
 WEIGHTS = {"accuracy": 1.0}
@@ -157,3 +158,33 @@ def test_what_compares_a_group_is_added_when_it_is_complete() -> None:
     for group in groups:  # 0.5 - (length - 3) / 4, twice
         np.testing.assert_allclose(group.rewards(), [1 + 1.0, 1 + 0.5, 1 + 0.0, 1 - 1.0])
         assert [dict(v.rewards) for v in group.verdicts][3] == {"accuracy": 1.0, "length": -0.5}
+
+
+class BrokenEngines(Engines):
+    """The same, with log-probabilities that are not finite in two completions."""
+
+    def _completion(self, request: Request, version: int) -> Completion:
+        made = super()._completion(request, version)
+        planted = {(41, 2): -np.inf, (42, 0): np.nan}.get((request.position, request.sample))
+        return made if planted is None else replace(made, logprobs=np.array([-0.5, planted], dtype=np.float32))
+
+
+def test_a_log_probability_that_is_not_finite_takes_its_completion_out_of_the_loss_and_is_named() -> None:
+    weights = {"accuracy": 1.0, "length": 2.0}
+    collector = Collector(BrokenEngines(), Checks(), lambda ids: [""] * len(ids), 60, weights, pytest.fail)
+    groups = asyncio.run(collector.collect(DRAWN, REQUESTS, 7))
+    unjudged = [(group.position, sample) for group in groups for sample in np.flatnonzero(np.isnan(group.rewards()))]
+    assert unjudged == [(41, 2), (42, 0)]
+    assert groups[1].verdicts[2].status is Status.ERROR and not groups[1].verdicts[2].rewards
+    assert groups[1].verdicts[2].detail == "the engine's log-probability of token 1 is -inf"
+    assert step_metrics(groups)["errors"] == 2, "counted"
+    values = advantages(np.stack([group.rewards() for group in groups]), 1e-4)
+    sequences = training_sequences(groups, values)
+    assert len(sequences) == 10 and all(np.isfinite(sequence.sampler_logprobs).all() for sequence in sequences)
+    assert unusable_warning(groups, 8) == (
+        "step 8: in 2 completions the engine gave a log-probability that is not finite, so they are not judged: "
+        "problem 1 (position 41), sample 2, token 1; problem 2 (position 42), sample 0, token 1"
+    )
+    assert unusable_warning(groups[:1], 8) is None
+    with pytest.raises(RunError, match="2 failed of 12"):
+        check_judged(groups, 8, limit=0.1)

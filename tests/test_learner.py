@@ -102,6 +102,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, unk_token="w0")))
         tokenizer.chat_template = "{{ messages[0]['content'] }}"
         tokenizer.save_pretrained(folder)
+        # Which transformers reads but would not write with an exported policy.
+        (folder / "generation_config.json").write_text('{"do_sample": false, "temperature": 0.6}')
     AutoModelForCausalLM.from_config(WIDE).save_pretrained(results.start_model("wide"))
     all_cases = [(ranks, name, f"{name},{case}") for name, cases in CASES.items() for ranks, case in cases]
     # What two ranks saved must be there first.

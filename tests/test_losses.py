@@ -273,12 +273,63 @@ def test_a_dropped_sequence_has_no_kl_either():
     assert logp.grad.tolist() == pytest.approx([-1 + 1 - math.exp(-0.5), 0.0])
 
 
-def test_a_token_without_sampler_log_probability_is_never_dropped_in_silence():
-    logp = torch.tensor([-1.0, -1.0], requires_grad=True)
-    batch = LossInput(logp, torch.tensor([math.nan, -1.0]), torch.ones(2), (1, 1))
-    output = policy_loss(batch, Loss(correction="sequence_mask"))
-    output.total.backward()
-    assert math.isnan(logp.grad[0]) and dict(zip(METRICS, output.sums, strict=True))["masked_sequences"] == 0
+UNUSABLE = (math.nan, -math.inf, math.inf)
+
+
+@pytest.mark.parametrize("planted", UNUSABLE)
+@pytest.mark.parametrize(("kind", "correction"), PAIRS)
+def test_a_sequence_that_the_sampler_cannot_account_for_is_counted_and_the_others_learn_as_without_it(
+    kind: str, correction: str, planted: float
+):
+    parts, loss = make_parts(), settings(kind, correction)
+    others = [part for place, part in enumerate(parts) if place != 7]
+    with_it = [(logp, old.clone(), advantage) for logp, old, advantage in parts]
+    with_it[7][1][3] = planted
+    reference = sum(expected(kind, correction, others))
+    output = loss_of(with_it, loss)
+    assert output.total.item() == pytest.approx(reference.item(), rel=1e-12)
+    (slope,) = torch.autograd.grad(output.total, [with_it[7][0]], retain_graph=True)
+    assert slope.tolist() == [0.0] * 8, "neither NaN nor anything else"
+    torch.testing.assert_close(gradient(output.total, others), gradient(reference, others), rtol=1e-11, atol=1e-12)
+    sums, without = (dict(zip(METRICS, o.sums.tolist(), strict=True)) for o in (output, loss_of(others, loss)))
+    assert sums["masked_sequences"] == without["masked_sequences"] + 1, "not in silence"
+    assert all(map(math.isfinite, sums.values()))
+    # Nor with a KL penalty, in the number formats that run.
+    for dtype in (torch.float32, torch.bfloat16):
+        logp, old = (torch.tensor([-1.0, -2.0], dtype=dtype) for _ in range(2))
+        old[1] = planted
+        leaf = logp.requires_grad_()
+        batch = LossInput(leaf, old, torch.ones(2, dtype=dtype), (2,), torch.tensor([-3.0, -1.0], dtype=dtype))
+        total = policy_loss(batch, Loss(kind=kind, correction=correction, kl_beta=0.1)).total
+        total.backward()
+        assert total.item() == 0 and leaf.grad.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("distance", [60.0, 150.0, 2000.0, -60.0, -150.0, -2000.0])
+@pytest.mark.parametrize(("kind", "correction"), PAIRS)
+def test_however_far_apart_the_policies_are_no_infinity_forms(kind: str, correction: str, distance: float):
+    """In float32, where exp(89) is infinite; against float64 for the tokens that are not far off."""
+    now, near = torch.tensor([-1.0, -2.0, -2001.0]), torch.tensor([-1.1, -1.8])
+    for advantage in (1.0, -1.0):
+        leaf = now.clone().requires_grad_()
+        behaviour = torch.cat([near, now[2:] - distance])
+        reference = torch.cat([near, now[2:] + distance])
+        batch = LossInput(leaf, behaviour, torch.full((3,), advantage), (2, 1), reference)
+        output = policy_loss(batch, settings(kind, correction).model_copy(update={"kl_beta": 0.1}))
+        output.total.backward()
+        assert torch.isfinite(leaf.grad).all() and math.isfinite(output.total.item())
+        assert torch.isfinite(output.sums).all()
+        alone = now[:2].double().requires_grad_()
+        (loss,) = expected(kind, correction, [(alone, near.double(), advantage)])
+        kl = (near.double() - alone).exp() - (near.double() - alone) - 1
+        (slope,) = torch.autograd.grad(loss + 0.1 * (kl.mean() if kind == "gspo" else kl.sum()), alone)
+        torch.testing.assert_close(leaf.grad[:2].double(), slope, rtol=1e-5, atol=1e-6)
+
+
+def test_a_policy_that_is_not_finite_itself_is_never_masked():
+    logp = torch.tensor([-1.0, math.nan], requires_grad=True)
+    policy_loss(LossInput(logp, torch.tensor([-1.0, -1.0]), torch.ones(2), (2,)), Loss()).total.backward()
+    assert math.isnan(logp.grad[1]), "the learner stops at a gradient that is not finite"
 
 
 @pytest.mark.parametrize("kind", KINDS)

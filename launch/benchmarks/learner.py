@@ -59,13 +59,12 @@ def variant_config(options: Namespace, variant: str) -> RunConfig:
 
 
 def measure_one(config: RunConfig, options: Namespace) -> Measured:
-    from transformers import AutoConfig
-
     from launch.benchmarks.parts import start_rank, train
     from openrs_ray.builtin import resolve_model
+    from openrs_ray.pretrained import read_config
 
     model = resolve_model(config.model.path)
-    batch = sequences(options.sequences, options.tokens, AutoConfig.from_pretrained(model).vocab_size)
+    batch = sequences(options.sequences, options.tokens, read_config(model).vocab_size)
 
     async def run() -> Measured:
         rank = await start_rank(config, model, placement, options.memory_cap_gib)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from openrs_ray.builtin import resolve_model
 from openrs_ray.config import Data, Model
@@ -17,7 +17,8 @@ from openrs_ray.data.rows import Row, read_rows
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import KNOWN
 from openrs_ray.evaluation.subject import Subject
-from openrs_ray.foreign import reading
+from openrs_ray.pretrained import read_config
+from openrs_ray.weight_files import check_weights
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,10 @@ def _evaluation(stage: str, name: str, path: str | None) -> list[str]:
 
 def _check_model(stage: ModelStage) -> PreTrainedTokenizerBase:
     tokenizer = load_tokenizer(Model(path=stage.model, dtype=stage.dtype))
-    with reading(f"cannot read model {stage.model!r}"):
-        limit = getattr(AutoConfig.from_pretrained(resolve_model(stage.model)), "max_position_embeddings", None)
+    path = resolve_model(stage.model)
+    config = read_config(path)
+    check_weights(path, config)
+    limit = getattr(config, "max_position_embeddings", None)
     if limit is not None and stage.max_prompt_tokens + stage.max_tokens > limit:
         raise UserError(
             f"max_prompt_tokens + max_tokens is {stage.max_prompt_tokens + stage.max_tokens} but {stage.model} takes at most "

@@ -3,13 +3,14 @@
 The tokenizer that `load_tokenizer` returns always has a chat template; everything else relies on that.
 """
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from openrs_ray.builtin import resolve_model
 from openrs_ray.config import Data, Model
 from openrs_ray.data.templating import templated
 from openrs_ray.errors import UserError
 from openrs_ray.foreign import reading
+from openrs_ray.pretrained import read_tokenizer
 from openrs_ray.rewards.extraction import THINK_OPEN
 
 
@@ -18,8 +19,7 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
 
     Raises UserError when the tokenizer cannot be read or there is no chat template.
     """
-    with reading(f"cannot load a tokenizer from model.path {model.path!r}"):
-        tokenizer = AutoTokenizer.from_pretrained(resolve_model(model.path))
+    tokenizer = read_tokenizer(resolve_model(model.path))
     if model.chat_template is not None:
         with reading(f"cannot read model.chat_template {model.chat_template}"):
             tokenizer.chat_template = model.chat_template.expanduser().read_text(encoding="utf-8")

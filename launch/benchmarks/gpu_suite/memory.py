@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from statistics import median
 
 import torch
-from transformers import AutoConfig
 
 from launch.benchmarks.gpu_suite.rows import Row, Size, Verdict, aim, noted
 from launch.benchmarks.learner import Measured, measure_one, variant_config
@@ -14,6 +13,7 @@ from openrs_ray.config import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.machine import GIB
 from openrs_ray.memory import ModelShape, learner_phases
+from openrs_ray.pretrained import read_config
 
 _H100_FLOPS = 989e12
 _MFU, _PLAN = 40.0, 0.1
@@ -82,6 +82,6 @@ def _rows(variant: Variant, config: RunConfig, measured: Measured, tokens: int) 
 
 def planned_gib(config: RunConfig, recompute: bool) -> float:
     """The learner's highest phase without what torch does not allocate, or this rank has not: context and push buffer."""
-    shape = ModelShape.of(AutoConfig.from_pretrained(config.model.path))
+    shape = ModelShape.of(read_config(config.model.path))
     phases = learner_phases(config, shape, recompute).values()
     return max(sum(parts.values()) - parts["CUDA"] - parts["push buffer"] for parts in phases) / GIB

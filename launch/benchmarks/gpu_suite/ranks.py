@@ -20,6 +20,7 @@ from openrs_ray.errors import RunError
 from openrs_ray.grpo import TrainingSequence
 from openrs_ray.model import Policy
 from openrs_ray.packing import MicroBatch, split
+from openrs_ray.pretrained import read_model
 
 _CASES = (("bfloat16", 1), ("bfloat16", 2), ("bfloat16", 3), ("float32", 2))
 _GRADIENT_ERROR = {"bfloat16": 3e-2, "float32": 1e-4}
@@ -114,9 +115,7 @@ def _started(
 
 def _reference(model: str) -> tuple[list[TrainingSequence], Weights]:
     """Random sequences with their own log-probabilities, and the gradient of the loss: ratios are 1, so nothing is clipped."""
-    from transformers import AutoModelForCausalLM
-
-    plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64, attn_implementation="eager")
+    plain = read_model(model, torch.float64, "eager")
     rng = np.random.default_rng(0)
     sequences, loss = [], torch.zeros((), dtype=torch.float64)
     for i in range(_COUNT):
