@@ -20,7 +20,7 @@ from openrs_ray.budget import ENDING, Budget
 from openrs_ray.checkpoints import CheckpointStore, run_lock
 from openrs_ray.config import RunConfig
 from openrs_ray.display import RunDisplay, summary_table
-from openrs_ray.errors import RunError, UserError
+from openrs_ray.errors import Recurring, RunError, UserError
 from openrs_ray.overrides import check_resumable, dry_run_text, help_text, load_config
 from openrs_ray.progress import Progress, read_result
 from openrs_ray.run_problems import RunProblems
@@ -182,6 +182,8 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
         console.print(_summary(config, outcome.progress, budget))
         if outcome.progress.ended not in (None, "steps"):
             console.print(budget.sentence(outcome.progress.ended), markup=False, soft_wrap=True)
+    elif outcome.recurs:
+        console.print(outcome.sentence, markup=False, soft_wrap=True)
     else:
         again = shlex.join(["python", "-m", "launch.train", str(command.recipe), *command.overrides, "--resume"])
         console.print(f"{outcome.sentence}\nContinue with: {again}", markup=False, soft_wrap=True)
@@ -207,13 +209,15 @@ class Outcome:
     """Set when the run is complete, or ended by a limit of `cost`."""
     sentence: str = ""
     """Why it is not."""
+    recurs: bool = False
+    """It would end so again: resuming the run as it is cannot help."""
 
 
 async def _attempt(
     config: RunConfig, prepared: "Prepared", placement: "Placement", display: RunDisplay, budget: Budget
 ) -> Outcome:
     from actors.trainer import Stopped, Trainer
-    from launch.supervise import STOP
+    from launch.supervise import STOP, code_of_recurring
 
     if config.rollout.staleness:
         from actors.overlap import OverlappedTrainer
@@ -248,6 +252,8 @@ async def _attempt(
     except Stopped:
         where = f"run {config.run.name} stopped after step {trainer.progress.step}; it can be resumed from {config.run.path}"
         return Outcome(128 + received[0], None, where)
+    except Recurring as error:
+        return Outcome(code_of_recurring(), None, f"error: {error}", recurs=True)
     except (RunError, OSError) as error:
         return Outcome(1, None, f"error: {error}")
     finally:

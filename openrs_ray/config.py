@@ -156,6 +156,8 @@ class Rollout(Section):
     """Longest prompt in tokens; problems with longer prompts are dropped and counted."""
     max_completion_tokens: Annotated[Positive, FREE]
     """Longest completion in tokens."""
+    max_first_truncated_share: Annotated[Share, FREE] = 0.98
+    """Largest share of the first step's completions that may be cut at that length before the run stops (1: any)."""
     temperature: Annotated[float, Field(gt=0), FREE] = 1.0
     """Sampling temperature; the learner uses the same."""
     top_p: Annotated[float, Field(gt=0, le=1), FREE] = 1.0
@@ -281,6 +283,8 @@ class Rewards(Section):
     """Memory limit of one checking process."""
     max_unjudged_share: Annotated[Share, FREE] = 0.1
     """Largest share of a step's completions that may end without judgement (timeout, error) before the run stops."""
+    max_steps_without_spread: Annotated[Count, FREE] = 20
+    """Steps in a row that may teach nothing, the rewards in each of their groups being equal, before the run stops (0: any)."""
 
     @model_validator(mode="after")
     def _final_form_is_looked_at(self) -> Rewards:

@@ -9,6 +9,10 @@ class RunError(Exception):
     """Something that broke while the run was going. Says who, who was waited for and how long. Exit code 1."""
 
 
+class Recurring(RunError):
+    """A failure that would come again: to start or resume the run as it is cannot help, something must be changed first."""
+
+
 class Lost(RunError):
     """An actor, or what it drives, died or no longer answers. What it was asked can be asked of another."""
 
