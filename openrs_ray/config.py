@@ -168,6 +168,8 @@ class Rollout(Section):
     """How many policy versions a trained token may be old: 0 takes turns, k lets rollouts run that far ahead of the learner."""
     replace_uniform_groups: Annotated[Count, FREE] = 0
     """Groups of equal rewards teach nothing: replace up to this many times problems_per_step of them in each step (0: none)."""
+    max_uniform_steps: Annotated[Count, FREE] = 20
+    """Steps in a row that may have no other groups than those, before the run stops (0: any number)."""
     keep_cache: Annotated[bool, FREE] = False
     """A push that comes while a completion is being sampled leaves its key/value cache as it is instead of computing it anew."""
     tensor_parallel: Annotated[Positive, FREE] = 1
@@ -283,8 +285,6 @@ class Rewards(Section):
     """Memory limit of one checking process."""
     max_unjudged_share: Annotated[Share, FREE] = 0.1
     """Largest share of a step's completions that may end without judgement (timeout, error) before the run stops."""
-    max_steps_without_spread: Annotated[Count, FREE] = 20
-    """Steps in a row that may teach nothing, the rewards in each of their groups being equal, before the run stops (0: any)."""
 
     @model_validator(mode="after")
     def _final_form_is_looked_at(self) -> Rewards:

@@ -71,11 +71,11 @@ class LearningWatch:
         )
 
     def _too_long(self, figures: Mapping[str, float], groups: Sequence[Group]) -> str | None:
-        limit = self._config.rewards.max_steps_without_spread
+        limit = self._config.rollout.max_uniform_steps
         if not limit or self._without < limit:
             return None
         return (
-            f"nothing was learned in {self._without} steps in a row, as many as rewards.max_steps_without_spread allows, since "
+            f"nothing was learned in {self._without} steps in a row, as many as rollout.max_uniform_steps allows, since "
             f"no group had completions of different rewards: {cause(figures, groups, self._config)}"
         )
 

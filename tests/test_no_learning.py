@@ -71,7 +71,7 @@ def test_steps_without_spread_are_warned_of_ever_more_rarely_and_end_the_run(tmp
     assert watch.stop is None
     assert watch_steps(watch, [group(*[NONE] * 4)] * 4, 20, 1) == [None]
     assert watch.stop is not None and "20 steps in a row" in watch.stop and "the prompt must ask" in watch.stop
-    assert "rewards.max_steps_without_spread" in watch.stop
+    assert "rollout.max_uniform_steps" in watch.stop
 
 
 def test_one_group_with_spread_begins_the_count_anew(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_one_group_with_spread_begins_the_count_anew(tmp_path: Path) -> None:
 
 
 def test_a_limit_of_0_goes_on_for_ever(tmp_path: Path) -> None:
-    watch = LearningWatch(config(tmp_path, rewards={"max_steps_without_spread": 0}), ["</s>"])
+    watch = LearningWatch(config(tmp_path, rollout={"max_uniform_steps": 0}), ["</s>"])
     assert sum(map(bool, watch_steps(watch, [group(*[WRONG] * 4)], 1, 200))) == 6 and watch.stop is None
 
 
@@ -120,7 +120,9 @@ class Watched(SimulatedTrainer):
     """Nothing but its steps and the record of them is real."""
 
     def __init__(self, folder: Path, uniform_share: float, **more: Any) -> None:
-        super().__init__(folder, Progress(), uniform_share, clock=asyncio.get_running_loop().time, **more)
+        super().__init__(
+            folder, Progress(), uniform_share, clock=asyncio.get_running_loop().time, max_uniform_steps=20, **more
+        )
         self._prepared.held_out = []
         self._workers: Any = SimpleNamespace()
         self._saved, self._saved_at = None, time.monotonic()
