@@ -17,6 +17,19 @@ class Lost(RunError):
     """An actor, or what it drives, died or no longer answers. What it was asked can be asked of another."""
 
 
+class EngineDied(Lost):
+    """An engine that died of an error of its own. Its arguments: the worker's number, the error, and where its log is."""
+
+    @property
+    def error(self) -> str:
+        """The last error in the engine's log, one line."""
+        return str(self.args[1])
+
+    def __str__(self) -> str:
+        worker, error, where = self.args
+        return f"rollout worker {worker} lost its engine: {error}{where}"
+
+
 def first_line(error: BaseException) -> str:
     """What happened, out of a library's longer message, ready to stand at the end of a sentence."""
     return str(error).strip().split("\n")[0].rstrip(".")

@@ -13,6 +13,7 @@ from openrs_ray.config import RunConfig
 from openrs_ray.data.problems import Gold, hold_out, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.data.texts import same_text_key
+from openrs_ray.engine_limits import check_engine
 from openrs_ray.errors import UserError
 from openrs_ray.memory import ModelShape
 from openrs_ray.rewards.golds import parseable_golds
@@ -139,6 +140,7 @@ def check_model(config: RunConfig, model_path: str) -> tuple[tuple[int, ...], Mo
         raise UserError(
             f"rollout.tensor_parallel ({size}) must divide the {heads} attention heads of {config.model.path}"
         )
+    check_engine(config, model_path, model)
     try:
         ids = GenerationConfig.from_pretrained(model_path).eos_token_id
     except OSError:  # a model without generation config: its main configuration says it
