@@ -17,7 +17,8 @@ import numpy as np
 from actors.ending import Processes, end_actor
 from actors.placement import Placement
 from actors.waiting import within
-from openrs_ray.errors import RunError
+from openrs_ray.errors import EngineDied, Recurring, RunError
+from openrs_ray.last_error import same_error
 
 _FAILURES = 3
 """A place whose workers fail so often in a row, none of them proven, has a fault that starting again does not mend."""
@@ -87,6 +88,11 @@ class Crew:
         self._given_up: set[int] = set()
         self._stopping = False
         self._last_reason: object = ""
+        self._errors: dict[int, str] = {}
+        """The last error of an engine's own in each place."""
+        self._recurring: Recurring | None = None
+        self.has_sampled = False
+        """Whether any completion has come."""
         self.starting = asyncio.Lock()
         """Held while a replacement's engine starts, and by whoever needs that none does."""
 
@@ -125,11 +131,34 @@ class Crew:
         self._failures[member.place] = 0 if member.proven else self._failures[member.place] + 1
         member.state = "lost"
         self._last_reason = reason
-        self._report(f"{member.name} is lost, the others go on: {reason}")
+        self._note_error(member.place, reason)
+        self._report(f"{member.name} is lost{self._what_next()}: {reason}")
         self._coming[member.place] = asyncio.ensure_future(self._replace(member))
+
+    def _what_next(self) -> str:
+        if self._recurring:
+            return ""
+        return ", the others go on" if self.alive else ", and another is started in its place"
+
+    def _note_error(self, place: int, reason: object) -> None:
+        """The last engine dies as the one in its place before it did, and none has ever given a completion: so would the next."""
+        if not isinstance(reason, EngineDied) or self.has_sampled:
+            return
+        if same_error(self._errors.get(place, ""), reason.error) and not self.alive:
+            self._recurring = Recurring(
+                f"an engine died of the same error twice, before any completion had come, and is not started again: {reason}"
+            )
+        self._errors[place] = reason.error
+
+    def check(self) -> None:
+        """Recurring when another engine would not help."""
+        if self._recurring:
+            raise self._recurring
 
     async def _replace(self, member: Member) -> None:
         await member.end()
+        if self._recurring:
+            return
         if self._placement.is_extra(member.place):
             self._give_up(member.place)  # `_grow` sees whether there is room for another
         else:
@@ -148,6 +177,9 @@ class Crew:
             except RunError as error:
                 await member.end()
                 self._last_reason = error
+                self._note_error(place, error)
+                if self._recurring:
+                    return
                 if member.processes is not None:
                     self._failures[place] += 1
                 elif self._placement.is_extra(place):
@@ -177,8 +209,9 @@ class Crew:
         """Members that can take a push; where there is none, waits until one has started again.
 
         Raises:
-            RunError: none has within the deadline, or every place was given up.
+            RunError: none has within the deadline, or every place was given up; Recurring: as `check` says.
         """
+        self.check()
         for task in self._coming.values():
             if task.done():
                 task.result()  # a mistake of ours
@@ -188,6 +221,7 @@ class Crew:
 
     async def _first(self) -> None:
         while not self.alive:
+            self.check()
             coming = {task for task in self._coming.values() if not task.done()}
             if not coming:
                 raise RunError(f"no rollout worker is left; the last one was lost because: {self._last_reason}")

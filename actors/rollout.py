@@ -5,8 +5,6 @@ dummy weights; nothing it says means anything before the first push has arrived 
 """
 
 import asyncio
-import os
-import socket
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,8 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from actors.ending import Processes, own_processes
+from actors.own_log import OwnLog
 from openrs_ray.config import RunConfig
-from openrs_ray.errors import Lost, RunError, first_line
+from openrs_ray.errors import EngineDied, Lost, Recurring, RunError, first_line
+from openrs_ray.last_error import last_error
 from openrs_ray.samples import Completion, VersionSpan
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class RolloutWorker:
         self._device = device
         self._eos_ids = eos_ids
         self._engine: Any = None
+        self._log = OwnLog()
         self._requests = 0
         self._pushes = 0
 
@@ -82,7 +83,7 @@ class RolloutWorker:
         """Start the engine with dummy weights.
 
         Raises:
-            RunError: vLLM could not start, with its reason.
+            RunError: vLLM could not start, with its reason; Recurring where it refuses what it is asked for.
         """
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -90,9 +91,10 @@ class RolloutWorker:
         try:
             self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._engine_arguments()))
         except (RuntimeError, ValueError, OSError) as error:
-            raise RunError(
-                f"rollout worker {self._worker} could not start its vLLM engine: {error}{_log_hint()}"
-            ) from error
+            kind = Recurring if isinstance(error, ValueError) else RunError
+            own, where = self._log.last_error()
+            reason = own or last_error(f"{type(error).__name__}: {error}") or first_line(error)
+            raise kind(f"rollout worker {self._worker} could not start its vLLM engine: {reason}{where}") from error
 
     def _engine_arguments(self) -> dict[str, Any]:
         rollout = self._config.rollout
@@ -210,9 +212,10 @@ class RolloutWorker:
             await done.put(error)
         except Exception as error:  # handed to generate(), which raises it in the caller
             if self._engine is None or self._engine.errored:
-                await done.put(Lost(f"rollout worker {self._worker} lost its engine: {error}{_log_hint()}"))
+                await done.put(self._died())
             else:  # another engine would do no better
-                await done.put(RunError(f"rollout worker {self._worker} failed to sample: {error}{_log_hint()}"))
+                where = self._log.last_error()[1]
+                await done.put(RunError(f"rollout worker {self._worker} failed to sample: {error}{where}"))
 
     def _completion(self, request: Request, output: "RequestOutput", version: int | None) -> Completion:
         result = output.outputs[0]
@@ -334,21 +337,22 @@ class RolloutWorker:
             while not task.done():
                 await asyncio.wait({task}, timeout=_LIVENESS_S)
                 if not task.done() and self._engine.errored:
-                    raise Lost(f"rollout worker {self._worker} lost its engine: the process died{_log_hint()}")
+                    raise self._died()
             return task.result()
         except EngineDeadError as error:
-            raise Lost(f"rollout worker {self._worker} lost its engine: {first_line(error)}{_log_hint()}") from error
+            raise self._died() from error
         finally:
             task.cancel()
+
+    def _died(self) -> Lost:
+        """Says why the engine's process is dead, as far as its log knows: vLLM's own error only says that it is."""
+        error, where = self._log.last_error()
+        if error is None:
+            return Lost(f"rollout worker {self._worker} lost its engine: its process died without an error{where}")
+        return EngineDied(self._worker, error, where)
 
     async def stop(self) -> None:
         """End the engine and its processes."""
         if self._engine is not None:
             self._engine.shutdown()
             self._engine = None
-
-
-def _log_hint() -> str:
-    """Where this actor's process writes what went wrong, since vLLM's own error only says that something did."""
-    target = os.readlink("/proc/self/fd/2")
-    return f" (its log: {target} on {socket.gethostname()})" if target.startswith("/") else ""

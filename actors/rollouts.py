@@ -98,7 +98,7 @@ class RolloutWorkers:
             worker.sampling += asked
             try:
                 async for batch in self._stream(worker, list(left.values()), version):
-                    worker.proven = True
+                    worker.proven = self.crew.has_sampled = True
                     for completion in batch:
                         del left[completion.position, completion.sample]
                     yield batch
@@ -112,6 +112,7 @@ class RolloutWorkers:
     async def _someone(self) -> Member:
         """The serving worker that has least to do; when none serves, one that a push has reached since."""
         async with self._reviving:
+            self.crew.check()
             while not self.crew.serving:
                 if self.revive is None:
                     raise RunError("no rollout worker is left that holds weights")

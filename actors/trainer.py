@@ -47,9 +47,10 @@ from openrs_ray.config import RunConfig
 from openrs_ray.data.completions import completion_texts
 from openrs_ray.data.order import Order
 from openrs_ray.display import RunDisplay, StepFigures
-from openrs_ray.errors import RunError, UserError
+from openrs_ray.errors import Recurring, RunError, UserError
 from openrs_ray.intervals import Interval, mean_interval
 from openrs_ray.metrics import MetricsLog
+from openrs_ray.no_learning import LearningWatch
 from openrs_ray.prepared import Prepared
 from openrs_ray.progress import RESULT, Progress
 from openrs_ray.record import CompletionRecord, read_groups
@@ -120,6 +121,7 @@ class Trainer:
         self._learner_lost = False
         self._weights = asyncio.Lock()
         """Held while the learner's weights are not those of the last finished step."""
+        self._learning = LearningWatch(config, prepared.tokenizer.convert_ids_to_tokens(list(prepared.eos_ids)))
         self.progress = Progress(held_out=len(prepared.held_out))
         self._attempt = 0
         self._saved: tuple[int, Kind] | None = None
@@ -187,7 +189,7 @@ class Trainer:
 
         Raises:
             Stopped: stop() was called; the run was saved first.
-            RunError: something broke; the last checkpoint stands.
+            RunError: something broke; the last checkpoint stands. Recurring: nothing is learned; the run was saved first.
         """
         try:
             ended = await self._train()
@@ -195,9 +197,7 @@ class Trainer:
             if ended != "steps":
                 await self._evaluate_last()
         except Stopped:
-            self._display.status("stopping: saving a checkpoint")
-            await self._give_up_sampling()
-            await self._save("resume")
+            await self._save_to_stop()
             # Said before the engines are ended, for which `ray job stop` may not leave the time.
             name, path = self._config.run.name, self._config.run.path
             self._display.note(
@@ -208,6 +208,11 @@ class Trainer:
         write_json(self._config.run.path / RESULT, asdict(self.progress))
         return self.progress
 
+    async def _save_to_stop(self) -> None:
+        self._display.status("stopping: saving a checkpoint")
+        await self._give_up_sampling()
+        await self._save("resume")
+
     async def _train(self) -> Ended:
         """All steps with their evaluations and periodic checkpoints, as far as there is money and time. What ended it."""
         try:
@@ -217,6 +222,9 @@ class Trainer:
                 self._budget.check("step", "resume", *ENDING)
                 with self._budget.timing("step"):
                     await self._step()
+                if self._learning.stop:
+                    await self._save_to_stop()
+                    raise Recurring(self._learning.stop)
                 await self._save_if_due()
                 await self._evaluate_if_due()
             return "steps"
@@ -414,12 +422,17 @@ class Trainer:
                 reward=figures["reward"],
                 accuracy=figures["accuracy"],
                 truncated_share=figures["truncated_share"],
+                mean_length=figures["mean_length"],
+                groups_with_spread=int(figures["groups_with_spread"]),
+                groups=len(batch.drawn),
                 clipped_share=update.metrics["clipped_share"],
                 kl=update.metrics["kl"] if self._config.loss.kl_beta > 0 else None,
                 tokens=tokens,
                 seconds=measured["step_s"],
             )
         )
+        if warning := self._learning.step(step, figures, batch.drawn):
+            self._display.warn(warning)
 
     def _texts(self, groups: Sequence[Group]) -> list[list[str]]:
         return [self._decode([completion.token_ids for completion in group.completions]) for group in groups]

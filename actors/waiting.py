@@ -25,7 +25,7 @@ async def within(seconds: float, who: str, what: str, awaitable: Awaitable[T]) -
     ) as error:  # first: Ray makes it an instance of its cause's class, too, which may be TimeoutError
         cause = error.cause
         if isinstance(cause, UserError | RunError):
-            raise type(cause)(str(cause)) from error
+            raise type(cause)(*cause.args) from error
         raise RunError(f"{who} failed to {what}: {type(cause).__name__}: {cause}") from error
     except TimeoutError as error:
         raise Lost(f"the trainer waited {seconds:.0f} s for {who} to {what}, in vain") from error

@@ -1,5 +1,6 @@
 """`launch.train ... --restart`: starts the run again from its last checkpoint when its process dies or it breaks."""
 
+import os
 import signal
 import subprocess
 import time
@@ -15,12 +16,21 @@ STOP = signal.SIGUSR1
 _PAUSE_S = 5.0
 TRIES = 5
 """So many in a row that save nothing new are the last ones."""
+_SUPERVISED = "OPENRS_SUPERVISED"
+_RECURS = 3
+"""Exit code by which a supervised run says that it would end so again, however often it is started."""
+
+
+def code_of_recurring() -> int:
+    """Exit code of a run that would break so again: 1, and one of its own to `supervise`, which makes it 1 in turn."""
+    return _RECURS if _SUPERVISED in os.environ else 1
 
 
 def supervise(
     command: Sequence[str], saved: Callable[[], int], say: Callable[[str], None], pause_s: float = _PAUSE_S
 ) -> int:
-    """Run `command` until it ends with exit code 0 or 2, was asked to stop, or TRIES tries in a row have saved nothing new.
+    """Run `command` until it ends with exit code 0 or 2, would break again, was asked to stop, or TRIES tries in a row have saved
+    nothing new.
 
     The first SIGINT or SIGTERM is handed on as STOP, a second one as it is. From the second try on `command` gets `--resume`.
 
@@ -48,7 +58,7 @@ def supervise(
                 command,
                 start_new_session=True,
                 preexec_fn=partial(end_with_parent, signal.SIGTERM),
-                env=handed_on(),
+                env=handed_on() | {_SUPERVISED: "1"},
             )
             if asked:  # while it was being started
                 child.send_signal(STOP)
@@ -56,6 +66,8 @@ def supervise(
             code = 128 - code if code < 0 else code
             if code in (0, 2):
                 return code
+            if code == _RECURS:
+                return 1
             if asked:
                 return 128 + asked[0]
             now = saved()

@@ -22,7 +22,7 @@ from openrs_ray.checkpoints import CheckpointStore, run_lock
 from openrs_ray.config import RunConfig
 from openrs_ray.display import RunDisplay
 from openrs_ray.dry_run import dry_run_text
-from openrs_ray.errors import RunError, UserError
+from openrs_ray.errors import Recurring, RunError, UserError
 from openrs_ray.fingerprint import model_digest
 from openrs_ray.overrides import load_config
 from openrs_ray.progress import Progress, read_result
@@ -194,6 +194,8 @@ def _train(config: RunConfig, console: Console) -> int:
         show_end(console, config, outcome.progress, budget)
         if outcome.progress.ended not in (None, "steps"):
             console.print(budget.sentence(outcome.progress.ended), markup=False, soft_wrap=True)
+    elif outcome.recurs:
+        console.print(outcome.sentence, markup=False, soft_wrap=True)
     else:
         console.print(f"{outcome.sentence}\nContinue with: {continue_with()}", markup=False, soft_wrap=True)
     return outcome.code
@@ -218,13 +220,15 @@ class Outcome:
     """Set when the run is complete, or ended by a limit of `cost`."""
     sentence: str = ""
     """Why it is not."""
+    recurs: bool = False
+    """It would end so again: resuming the run as it is cannot help."""
 
 
 async def _attempt(
     config: RunConfig, prepared: "Prepared", placement: "Placement", display: RunDisplay, budget: Budget
 ) -> Outcome:
     from actors.trainer import Stopped, Trainer
-    from launch.supervise import STOP
+    from launch.supervise import STOP, code_of_recurring
 
     if config.rollout.staleness:
         from actors.overlap import OverlappedTrainer
@@ -259,6 +263,8 @@ async def _attempt(
     except Stopped:
         where = f"run {config.run.name} stopped after step {trainer.progress.step}; it can be resumed from {config.run.path}"
         return Outcome(128 + received[0], None, where)
+    except Recurring as error:
+        return Outcome(code_of_recurring(), None, f"error: {error}", recurs=True)
     except (RunError, OSError) as error:
         return Outcome(1, None, f"error: {error}")
     finally:

@@ -34,6 +34,11 @@ class StepFigures:
     """Share of correct completions among the judged ones."""
     truncated_share: float
     """Share of completions cut at the length limit."""
+    mean_length: float
+    """Tokens of a completion."""
+    groups_with_spread: int
+    """Groups whose rewards differ: the others teach nothing."""
+    groups: int
     clipped_share: float
     """Share of tokens whose gradient the clipping of the probability ratio removed."""
     kl: float | None
@@ -47,7 +52,9 @@ class StepFigures:
         return {
             "reward": f"{self.reward:.3f}",
             "accuracy": f"{100 * self.accuracy:.1f} %",
+            "spread": f"{self.groups_with_spread}/{self.groups}",
             "truncated": f"{100 * self.truncated_share:.1f} %",
+            "length": f"{self.mean_length:,.0f}",
             "clipped": f"{100 * self.clipped_share:.1f} %",
             "KL": "-" if self.kl is None else f"{self.kl:.5f}",
             "tokens/s": f"{self.tokens / self.seconds:,.0f}",

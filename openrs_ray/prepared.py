@@ -13,6 +13,7 @@ from openrs_ray.config import RunConfig
 from openrs_ray.data.problems import Gold, hold_out, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.data.texts import same_text_key
+from openrs_ray.engine_limits import check_engine
 from openrs_ray.errors import UserError
 from openrs_ray.foreign import reading
 from openrs_ray.memory import ModelShape
@@ -152,4 +153,5 @@ def check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, M
             f"rollout.tensor_parallel ({size}) must divide the {heads} attention heads of {config.model.path}"
         )
     check_weights(model_path, model)
+    check_engine(config, model_path, model)
     return model, shape

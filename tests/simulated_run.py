@@ -21,6 +21,7 @@ from openrs_ray.budget import Budget
 from openrs_ray.data.order import Order
 from openrs_ray.grpo import advantages
 from openrs_ray.metrics import MetricsLog
+from openrs_ray.no_learning import LearningWatch
 from openrs_ray.progress import Progress
 from openrs_ray.record import CompletionRecord
 from openrs_ray.samples import Completion, Group, Problem, Status, Verdict, VersionSpan
@@ -59,7 +60,11 @@ class SimulatedTrainer(Trainer):
         self._order = Order(0, len(PROBLEMS), True)
         self._record = CompletionRecord(folder)
         self._stop, self._weights = asyncio.Event(), asyncio.Lock()
-        self._display: Any = SimpleNamespace(step=lambda figures: None)
+        self._warnings: list[str] = []
+        self._display: Any = SimpleNamespace(
+            step=lambda figures: None, status=lambda text: None, warn=self._warnings.append
+        )
+        self._learning = LearningWatch(self._config, ["<end>"])
         self._collector: Any = self
         self._config.run.path.mkdir(parents=True, exist_ok=True)
         self._budget = Budget(self._config, age_s=0.0, clock=clock)

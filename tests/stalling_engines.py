@@ -28,6 +28,16 @@ class SlowWorker(RolloutWorker):
             yield batch
 
 
+class DummyWorker(RolloutWorker):
+    """Serves with the random weights that its engine starts with."""
+
+    holds_weights = True
+
+    async def start(self) -> None:
+        await super().start()
+        await self._engine.update_weight_version("0")
+
+
 class StallingReceiver(PushReceiver):
     """Stops like a process under SIGSTOP, between the first and the second bucket of a push; once, whoever does it first."""
 

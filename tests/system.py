@@ -21,6 +21,7 @@ def tiny_sections(folder: Path, model: Path, name: str, steps: int) -> dict[str,
             "max_prompt_tokens": 16,
             "max_completion_tokens": 24,
             "cpu_cache_gib": 0.05,
+            "max_uniform_steps": 0,  # its model was taught nothing
         },
         "rewards": {"processes": 1, "weights": {"accuracy": 2.0, "format": 1.0}},
         "learner": {"zero_stage": 1, "learning_rate": 1e-3, "micro_batch_tokens": 512, "gradient_checkpointing": False},

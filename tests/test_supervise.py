@@ -64,6 +64,17 @@ def test_tries_that_save_nothing_new_come_to_an_end(tmp_path: Path) -> None:
     assert said[-1] == f"{TRIES} tries in a row ended without a new checkpoint: the run is not started again"
 
 
+def test_what_would_break_again_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although it has saved something new; the run itself says so, and to a person it is exit code 1."""
+    ends = "from launch.supervise import code_of_recurring; import sys; sys.exit(code_of_recurring())"
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("OPENRS_SUPERVISED", raising=False)
+    saved, said = iter(range(9)), list[str]()
+    assert supervise([sys.executable, "-c", ends], lambda: next(saved), said.append, pause_s=0.01) == 1
+    assert said == [] and next(saved) == 1, "it was started once"
+    assert subprocess.run([sys.executable, "-c", ends], check=False).returncode == 1
+
+
 @pytest.mark.parametrize(
     ("sent", "told"), [(["SIGTERM"], "SIGUSR1"), (["SIGINT", "SIGTERM"], "SIGUSR1 SIGTERM"), (["SIGKILL"], "SIGTERM")]
 )
