@@ -1,10 +1,12 @@
-"""Reading the rows of a data set: a .jsonl, .json or .parquet file, a built-in, or a Hub id.
+"""Reading the rows of a data set: a .jsonl, .json, .parquet, .csv or .tsv file, a folder of them, a built-in, or a Hub id.
 
 Rows come out as plain dictionaries in file order. Whatever cannot be read ends in a UserError that says where.
 """
 
+import gzip
 import json
-from collections.abc import Collection
+import zlib
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ import pyarrow
 import pyarrow.parquet
 
 from openrs_ray import builtin
+from openrs_ray.data.columns import top_column
+from openrs_ray.data.delimited import read_delimited
+from openrs_ray.data.folder import data_files
 from openrs_ray.errors import UserError, first_line
 
 Row = dict[str, Any]
@@ -22,33 +27,52 @@ def read_rows(path: str, split: str, subset: str | None = None, columns: Collect
 
     Of a Hub data set only `columns` are read where it has them all: some have others of many gigabytes.
     """
+    file = Path(path).expanduser()
     if path in builtin.DATA:
         rows = _read_lines(builtin.data_path(path))
-    elif (read := _READERS.get(Path(path).suffix)) is not None:
-        file = Path(path).expanduser()
+    elif file.is_dir():
+        files = data_files(file, _READERS)
+        rows = [row for one in files for row in _READERS[one.suffix](one)] or _read_hub(path, split, subset, columns)
+    elif (read := _reader(file)) is not None:
         if not file.is_file():
             raise UserError(
                 f"no data file at {file.absolute()}: set data.path (or evaluation.path) to a file that exists"
             )
         rows = read(file)
-    elif builtin.looks_like_hub_id(path) or Path(path).expanduser().is_dir():
+    elif builtin.looks_like_hub_id(path):
         rows = _read_hub(path, split, subset, columns)
     else:
         raise UserError(
-            f"cannot read data from {path!r}: give a .jsonl, .json or .parquet file, a Hub id such as owner/name, "
-            f"or one of {', '.join(builtin.DATA)}"
+            f"cannot read data from {path!r}: give a .jsonl, .json, .parquet, .csv or .tsv file, a folder of such files, a Hub "
+            f"id such as owner/name, or one of {', '.join(builtin.DATA)}"
         )
     if not rows:
         raise UserError(f"{path} holds no problems")
     return rows
 
 
+def _reader(file: Path) -> Callable[[Path], list[Row]] | None:
+    return _read_compressed if file.name.endswith(".jsonl.gz") else _READERS.get(file.suffix)
+
+
 def _read_lines(file: Path) -> list[Row]:
-    rows = []
     with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                rows.append(_as_row(_parse(line, f"line {number} of {file}"), f"line {number} of {file}"))
+        return _line_rows(lines, file)
+
+
+def _read_compressed(file: Path) -> list[Row]:
+    try:
+        with gzip.open(file) as lines:
+            return _line_rows(lines, file)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"cannot unpack {file}: {first_line(error)}") from error
+
+
+def _line_rows(lines: Iterable[bytes], file: Path) -> list[Row]:
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            rows.append(_as_row(_parse(line, f"line {number} of {file}"), f"line {number} of {file}"))
     return rows
 
 
@@ -63,7 +87,13 @@ def _read_json(file: Path) -> list[Row]:
 
 def _read_parquet(file: Path) -> list[Row]:
     try:
-        rows: list[Row] = pyarrow.parquet.read_table(file).to_pylist()
+        table = pyarrow.parquet.read_table(file)
+        for place, column in enumerate(table.schema):
+            if pyarrow.types.is_float32(column.type):
+                # As text and back: 0.1 is to be 0.1, not 0.10000000149011612.
+                written = table.column(place).cast(pyarrow.string()).cast(pyarrow.float64())
+                table = table.set_column(place, column.name, written)
+        rows: list[Row] = table.to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"cannot read {file} as Parquet: {first_line(error)}") from error
     return rows
@@ -75,17 +105,25 @@ def _read_hub(path: str, split: str, subset: str | None, columns: Collection[str
 
     try:
         read = datasets.load_dataset(path, subset, split=split)
-        if columns is not None and set(columns) <= set(read.column_names):
-            read = read.select_columns(list(dict.fromkeys(columns)))
+        wanted = [top_column(column, read.column_names) for column in columns or ()]
+        if wanted and None not in wanted:
+            read = read.select_columns(list(dict.fromkeys(wanted)))
         return [dict(row) for row in read]
     except (OSError, ValueError, HTTPError, datasets.exceptions.DatasetsError) as error:
+        where = "the folder" if Path(path).expanduser().is_dir() else "the Hub"
         raise UserError(
-            f"cannot load split {split!r} of data set {path!r} from the Hub, subset {subset or 'not given (data.subset)'}: "
+            f"cannot load split {split!r} of data set {path!r} from {where}, subset {subset or 'not given (data.subset)'}: "
             f"{first_line(error)}"
         ) from error
 
 
-_READERS = {".jsonl": _read_lines, ".json": _read_json, ".parquet": _read_parquet}
+_READERS: dict[str, Callable[[Path], list[Row]]] = {
+    ".jsonl": _read_lines,
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+    ".csv": read_delimited,
+    ".tsv": read_delimited,
+}
 
 
 def _parse(text: bytes, where: str) -> Any:
