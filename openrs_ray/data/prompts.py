@@ -68,7 +68,7 @@ def tokenize_prompts(
     try:
         prompts = tokenizer.apply_chat_template(conversations, add_generation_prompt=True, return_dict=False)
     except TemplateError as error:
-        if takes_no_system_message(conversations[0], tokenizer):
+        if takes_no_system_message(conversations, tokenizer):
             raise UserError(
                 f"the chat template takes no system message ({first_line(error)}): set data.system_as_user true (in a "
                 "curation the stage's system_as_user), which puts its text before the first user turn"

@@ -36,16 +36,17 @@ def check_rendered(
         _check_whole(data, conversation, _rendered(conversation, tokenizer))
 
 
-def takes_no_system_message(conversation: list[Message], tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a conversation that the template refuses would be taken without its system messages."""
-    others = [message for message in conversation if message["role"] != "system"]
-    if len(others) == len(conversation):
-        return False
-    try:
-        _rendered(others, tokenizer)
-    except TemplateError:
-        return False
-    return True
+def takes_no_system_message(conversations: Sequence[list[Message]], tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether conversations that the template refuses would be taken without their system messages."""
+    for conversation in conversations:
+        others = [message for message in conversation if message["role"] != "system"]
+        if len(others) < len(conversation):
+            try:
+                _rendered(others, tokenizer)
+            except TemplateError:
+                return False
+            return True
+    return False
 
 
 def _check_whole(data: Data, conversation: list[Message], rendered: str) -> None:
