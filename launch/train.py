@@ -119,6 +119,7 @@ def begin_run(config: RunConfig, prepared: "Prepared") -> None:
 
 def dry_run(config: RunConfig, console: Console) -> int:
     """Say what the run would do and need; start nothing."""
+    from openrs_ray.look import look_lines
     from openrs_ray.memory import check_fits, memory_text, planned_gpu_bytes
     from openrs_ray.prepared import prepare
 
@@ -127,6 +128,7 @@ def dry_run(config: RunConfig, console: Console) -> int:
     console.print(dry_run_text(config), markup=False, soft_wrap=True)
     for line in [*(f"data: {note}" for note in prepared.notes), *_power_lines(config, len(prepared.held_out))]:
         console.print(line, markup=False, soft_wrap=True)
+    console.print("\n".join(look_lines(config, prepared)), markup=False, soft_wrap=True)
     if config.placement.device == "gpu" or gpu_bytes is not None:
         for line in memory_text(config, prepared.shape, gpu_bytes):
             console.print(line, markup=False, soft_wrap=True)
@@ -149,6 +151,7 @@ def _power_lines(config: RunConfig, held_out: int) -> list[str]:
 def _train(config: RunConfig, command: Command, console: Console) -> int:
     # Heavy imports come late: a mistake in the recipe is said at once.
     from actors.placement import check_build, check_machine, connection, joins_cluster, place
+    from openrs_ray.look import warning_lines
     from openrs_ray.memory import planned_gpu_bytes
 
     done = read_result(config.run.path) or Progress()
@@ -174,8 +177,8 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
             ending.enter_context(connection())
             placement = place(config)
         begin_run(config, prepared)
-        for note in prepared.notes:
-            console.print(f"data: {note}", markup=False, soft_wrap=True)
+        for line in [*(f"data: {note}" for note in prepared.notes), *warning_lines(config, prepared)]:
+            console.print(line, markup=False, soft_wrap=True)
         display = ending.enter_context(RunDisplay(config.run.name, config.run.steps, console, budget.text))
         outcome = asyncio.run(_attempt(config, prepared, placement, display, budget))
     if outcome.progress is not None:
