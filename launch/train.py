@@ -127,6 +127,7 @@ def begin_run(config: RunConfig, prepared: "Prepared") -> None:
 def dry_run(config: RunConfig, console: Console) -> int:
     """Say what the run would do and need; start nothing. UserError for what cannot be, and for what could not be looked at."""
     from openrs_ray.forecast import planned_card
+    from openrs_ray.look import look_lines
     from openrs_ray.memory import check_fits, planned_gpu_bytes
     from openrs_ray.planning import plan_text, planned_shape, prepared_or_missing
 
@@ -138,7 +139,12 @@ def dry_run(config: RunConfig, console: Console) -> int:
     lines = resume_notes(config)
     if prepared:
         stops = "; ".join(map(str, prepared.stop_tokens))
-        lines = [f"stop tokens: {stops}", *(f"data: {note}" for note in prepared.notes), *lines]
+        lines = [
+            f"stop tokens: {stops}",
+            *(f"data: {note}" for note in prepared.notes),
+            *look_lines(config, prepared),
+            *lines,
+        ]
     for line in [*lines, *_power_lines(config, held_out), *plan_text(config, shape, card, gpu_bytes, held_out)]:
         console.print(line, markup=False, soft_wrap=True)
     if shape is not None:
@@ -161,6 +167,7 @@ def _power_lines(config: RunConfig, held_out: int) -> list[str]:
 def _train(config: RunConfig, console: Console) -> int:
     # Heavy imports come late: a mistake in the recipe is said at once.
     from actors.placement import check_build, check_machine, connection, joins_cluster, place
+    from openrs_ray.look import warning_lines
     from openrs_ray.memory import planned_gpu_bytes
 
     done = read_result(config.run.path) or Progress()
@@ -186,8 +193,8 @@ def _train(config: RunConfig, console: Console) -> int:
             ending.enter_context(connection())
             placement = place(config)
         begin_run(config, prepared)
-        for note in prepared.notes:
-            console.print(f"data: {note}", markup=False, soft_wrap=True)
+        for line in [*(f"data: {note}" for note in prepared.notes), *warning_lines(config, prepared)]:
+            console.print(line, markup=False, soft_wrap=True)
         display = ending.enter_context(RunDisplay(config.run.name, config.run.steps, console, budget.text))
         outcome = asyncio.run(_attempt(config, prepared, placement, display, budget))
     if outcome.progress is not None:

@@ -16,6 +16,8 @@ from typing import Any
 
 from launch.command import command
 from launch.options import Parser
+from openrs_ray.data.answers import cell_texts
+from openrs_ray.data.columns import CellError, kind
 from openrs_ray.errors import UserError
 from openrs_ray.foreign import parse_json, why
 from openrs_ray.rewards.judge import WARM_UP, Judge
@@ -77,15 +79,13 @@ def _read_item(line: str, where: str) -> JudgeItem:
         raise UserError(f"{where} is not JSON") from error
     if not isinstance(row, dict) or "pred" not in row or "gold" not in row:
         raise UserError(f"{where} must be an object with the keys pred and gold")
-    golds = row["gold"] if isinstance(row["gold"], list) else [row["gold"]]
-    if not all(isinstance(value, str | int | float) for value in [row["pred"], *filter(_is_given, golds)]):
-        raise UserError(f"{where}: pred must be a string, and gold a string, a number or a list of them")
-    return JudgeItem(str(row["pred"]), 0, "stop", tuple(str(gold) for gold in golds if _is_given(gold)))
-
-
-def _is_given(gold: Any) -> bool:
-    """A missing gold (null) is no bad line: its verdict is unparseable_gold."""
-    return gold is not None
+    if not isinstance(row["pred"], str | int | float) or isinstance(row["pred"], bool):
+        raise UserError(f"{where}: pred must be a string or a number, not {kind(row['pred'])}")
+    try:
+        # A missing gold (null) is no bad line: its verdict is unparseable_gold.
+        return JudgeItem(str(row["pred"]), 0, "stop", tuple(cell_texts(row["gold"])))
+    except CellError as error:
+        raise UserError(f"{where}, gold: {error}") from error
 
 
 def _as_json(verdict: Verdict) -> dict[str, Any]:

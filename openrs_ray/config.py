@@ -110,16 +110,16 @@ class Example(Section):
 
 class Columns(Section):
     problem: str = "problem"
-    """Column that holds the problem text."""
+    """Column that holds the problem: text or a list of chat messages; a dot leads into a struct or JSON text."""
     answer: str = "answer"
-    """Column that holds the gold answer: a string, a number or a list of accepted answers."""
+    """Column that holds the gold answer: text, a number or a list of accepted answers (`reward_model.ground_truth`)."""
     answer_after: str | None = None
     """When set, the gold answer is what follows the last occurrence of this marker in the answer column (GSM8K: "####")."""
 
 
 class Data(Section):
     path: str
-    """Problems to train on: a Hub id, a .jsonl, .json or .parquet file, or `toy`."""
+    """Problems to train on: a Hub id, a .jsonl, .json, .parquet, .csv or .tsv file, a folder of such files, or `toy`."""
     split: str = "train"
     """Split to read when `path` is a Hub id."""
     subset: str | None = None
@@ -128,6 +128,8 @@ class Data(Section):
     """Which columns hold what."""
     system_prompt: str | None = None
     """System message put before every problem."""
+    system_as_user: bool = False
+    """For chat templates without a system role (Gemma): put the system message before the first user turn instead."""
     examples: tuple[Example, ...] = ()
     """Worked examples put before every problem as earlier turns."""
     suffix: str = ""

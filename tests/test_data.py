@@ -3,6 +3,9 @@
 import json
 import os
 from collections import Counter
+from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,10 @@ from transformers import Qwen2Tokenizer
 
 from openrs_ray.config import Columns, Data, Example, Model, Rewards, RunConfig
 from openrs_ray.data import prompts
+from openrs_ray.data.answers import gold_answers, whole_cell
+from openrs_ray.data.columns import CellError
 from openrs_ray.data.order import Order
-from openrs_ray.data.problems import Loaded, gold_answers, hold_out, load_problems
+from openrs_ray.data.problems import Loaded, hold_out, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.data.rows import read_rows
 from openrs_ray.errors import UserError
@@ -95,17 +100,67 @@ def test_a_long_prompt_is_dropped_whole_and_counted(tmp_path: Path, tokenizer: Q
         (0.5, None, ("0.5",)),
         (12345678901234567890, None, ("12345678901234567890",)),
         (["1", 2.0, None, ""], None, ("1", "2")),
+        (Decimal("72.500"), None, ("72.5",)),
+        (Decimal("72.00"), None, ("72",)),
+        (Decimal("12345678901234567890123456789012.10"), None, ("12345678901234567890123456789012.1",)),
+        ('["34", "35"]', None, ("34", "35")),  # as Skywork-OR1 and others write them
+        ("[1, 2]", None, ("[1, 2]",)),  # an interval
         ("48/2 = 24\n#### 1 #### 72 ", "####", ("72",)),
         ("no marker 72", "####", ()),
         (r"So \boxed{1}, no: \boxed{\frac{1}{2}} it is.", None, (r"\frac{1}{2}",)),
         (r"\frac{1}{2}", None, (r"\frac{1}{2}",)),
         (None, None, ()),
-        (float("nan"), None, ()),
-        (True, None, ()),
+        ([], None, ()),
     ],
 )
 def test_gold_answers(cell: Any, after: str | None, gold: tuple[str, ...]) -> None:
-    assert gold_answers(cell, Columns(answer_after=after)) == gold
+    assert gold_answers(cell, after) == gold
+
+
+NO_GOLDS: list[tuple[Any, str]] = [
+    (b"12", r"bytes \(b'12'\)"),
+    ([b"12"], r"bytes \(b'12'\)"),
+    ({"value": "12"}, r"a struct \(\{'value': '12'\}\)"),
+    ([["1"], ["2"]], r"a list \(\['1'\]\)"),
+    (True, r"a truth value \(True\)"),
+    (float("nan"), r"float \(nan\)"),
+    (float("-inf"), r"float \(-inf\)"),
+    (Decimal("NaN"), r"Decimal \(Decimal\('NaN'\)\)"),
+    (date(2024, 5, 1), r"date \(datetime.date\(2024, 5, 1\)\)"),
+]
+
+
+@pytest.mark.parametrize(("value", "said"), NO_GOLDS)
+@pytest.mark.parametrize("read", [gold_answers, whole_cell])
+def test_what_is_no_answer_is_an_error_of_its_type(read: Callable[[Any], Any], value: Any, said: str) -> None:
+    with pytest.raises(CellError, match=rf"an answer is text.* not {said}$"):
+        read(value)
+
+
+@pytest.mark.parametrize(
+    "value", [b"12", {"value": "12"}, [["1"], ["2"]], True, float("nan"), date(2024, 5, 1)], ids=repr
+)
+def test_a_gold_of_another_type_names_row_and_column(tmp_path: Path, tokenizer: Qwen2Tokenizer, value: Any) -> None:
+    """Before, the bytes b"12" became the accepted answers 49 and 50."""
+    rows = [{"problem": "1+1", "answer": None}, {"problem": "6+6", "answer": value}]
+    path = write(tmp_path / "data.parquet", rows)
+    for whole in (False, True):
+        with pytest.raises(UserError, match=r"row 2 of .*data\.parquet, column 'answer': an answer is text") as error:
+            load_problems(Data(path=str(path)), tokenizer, 100, lambda golds: [True] * len(golds), whole)
+        assert "\n" not in str(error.value)
+
+
+def test_numbers_in_parquet_are_the_numbers_that_were_written(tmp_path: Path, tokenizer: Qwen2Tokenizer) -> None:
+    file = tmp_path / "data.parquet"
+    texts = ["1", "2", "3"]
+    for kind, values, golds in (
+        (pyarrow.float32(), [0.1, 72.0, None], [("0.1",), ("72",)]),
+        (pyarrow.decimal128(10, 3), [Decimal("0.100"), Decimal(72), None], [("0.1",), ("72",)]),
+        (pyarrow.int16(), [1, 72, None], [("1",), ("72",)]),
+    ):
+        pyarrow.parquet.write_table(pyarrow.table({"problem": texts, "answer": pyarrow.array(values, kind)}), file)
+        loaded = load(file, tokenizer, max_unparseable_share=0.5)
+        assert [problem.gold for problem in loaded.problems] == golds
 
 
 def test_unparseable_golds_are_dropped_and_counted_up_to_a_share(tmp_path: Path, tokenizer: Qwen2Tokenizer) -> None:

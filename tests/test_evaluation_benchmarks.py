@@ -117,7 +117,11 @@ def test_shapes_of_local_files(tmp_path: Path) -> None:
         ({"problem": "1+1"}, "row 1 .* final_answer or answer or solution"),
         ({"problem": "1+1", "answer": []}, "row 1 .* final_answer or answer or solution"),
         ({"answer": "2"}, "problem or question"),
-        ({"problem": "1+1", "answer": True}, "no gold answer"),
+        ({"problem": "1+1", "answer": True}, "row 1 .*, column 'answer': .* not a truth value"),
+        ({"problem": "1+1", "answer": float("nan")}, "row 1 .*, column 'answer': .* not float .nan."),
+        ({"problem": "1+1", "answer": {"value": 2}}, "row 1 .*, column 'answer': .* not a struct"),
+        ({"problem": "1+1", "answer": r"so \boxed{}"}, "no gold answer"),
+        ({"problem": ["1+1"], "answer": "2"}, "row 1 .*, column 'problem': a chat message has role and content"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(tmp_path: Path, row: dict[str, Any], said: str) -> None:

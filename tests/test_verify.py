@@ -51,6 +51,10 @@ def test_any_reads_answers_without_a_box(tmp_path: Path) -> None:
         ('{"pred": "1", "gold": "1"}\n\n{"pred": "1"}\n', "line 3 must be an object with the keys pred and gold"),
         ("[1]\n", "line 1 must be an object"),
         ('{"pred": ["1"], "gold": "1"}\n', "pred must be a string"),
+        ('{"pred": "1", "gold": "1"}\n{"pred": "1", "gold": true}\n', "line 2, gold: an answer is text"),
+        ('{"pred": "1", "gold": NaN}\n', "line 1, gold: an answer is text or a finite number, not float (nan)"),
+        ('{"pred": "1", "gold": [["1"]]}\n', "line 1, gold: an answer is text"),
+        ('{"pred": "1", "gold": {"value": 1}}\n', "line 1, gold: an answer is text"),
         (b"\xff\xfe\n", "not UTF-8"),
     ],
 )

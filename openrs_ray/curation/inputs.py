@@ -1,8 +1,9 @@
 """Everything a curation reads, known to be there before anything starts: raw rows, evaluation problems, models."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -11,9 +12,11 @@ from openrs_ray.builtin import resolve_model
 from openrs_ray.config import Data, Model
 from openrs_ray.curation.fates import KEPT, Candidate, Fate, user_turn
 from openrs_ray.curation.recipe import Judged, ModelStage, Overlaps, Recipe, Solved, Source
-from openrs_ray.data.problems import gold_answers
+from openrs_ray.data.answers import cell_texts, gold_answers
+from openrs_ray.data.columns import column_cells, read_cells
 from openrs_ray.data.prompts import load_tokenizer, tokenize_prompts
-from openrs_ray.data.rows import Row, read_rows
+from openrs_ray.data.rows import read_rows
+from openrs_ray.data.turns import plain_problem
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import KNOWN
 from openrs_ray.evaluation.subject import Subject
@@ -53,6 +56,8 @@ def load_inputs(recipe: Recipe) -> Inputs:
     tokenizers: dict[str, PreTrainedTokenizerBase] = {}
     for name, stage in recipe.stages.items():
         settings = stage.model_dump(mode="json", exclude={"paper"})
+        if not settings.get("system_as_user"):
+            settings.pop("system_as_user", None)  # a curation that began before there was this field goes on
         try:
             if isinstance(stage, Overlaps):
                 evaluations[name] = {one: _evaluation(name, one, path) for one, path in stage.against.items()}
@@ -71,7 +76,12 @@ def prompts(
 ) -> list[tuple[int, ...]]:
     """Token ids of what the model is asked about each."""
     turns = [user_turn(stage, candidate) for candidate in candidates]
-    return tokenize_prompts(Data(path="none", system_prompt=stage.system_prompt), turns, tokenizer) if turns else []
+    return _ask(stage, turns, tokenizer) if turns else []
+
+
+def _ask(stage: ModelStage, turns: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, ...]]:
+    data = Data(path="none", system_prompt=stage.system_prompt, system_as_user=stage.system_as_user)
+    return tokenize_prompts(data, turns, tokenizer)
 
 
 def _read_source(recipe: Recipe, name: str, source: Source, start: int) -> list[Candidate]:
@@ -85,24 +95,18 @@ def _read_source(recipe: Recipe, name: str, source: Source, start: int) -> list[
     if source.dropped_by is not None:
         rows = [row for row in rows if not row["kept"]]
     rows = rows[: source.first]
-    for number, row in enumerate(rows, start=1):
-        for field, column in wanted.items():
-            if column not in row:
-                raise UserError(
-                    f"row {number} of {path} has no column {column!r} (it has: {', '.join(map(str, row))}): set "
-                    f"sources.{name}.columns.{field}"
-                )
-    return [_candidate(number, name, row, wanted, source) for number, row in enumerate(rows, start=start)]
-
-
-def _candidate(number: int, name: str, row: Row, wanted: dict[str, str], source: Source) -> Candidate:
-    solution = row[wanted["solution"]] if "solution" in wanted else None
-    answer = gold_answers(row[wanted["answer"]], source.columns)
-    return Candidate(number, name, _text(row[wanted["problem"]]), None if solution is None else _text(solution), answer)
-
-
-def _text(cell: Any) -> str:
-    return "" if cell is None else str(cell)
+    cells = {
+        field: column_cells(rows, column, path, f"sources.{name}.columns.{field}") for field, column in wanted.items()
+    }
+    read: dict[str, Callable[[Any], Any]] = {
+        "problem": lambda cell: "" if cell is None else plain_problem(cell),
+        "answer": partial(gold_answers, after=columns.answer_after),
+        "solution": lambda cell: None if cell is None else "\n".join(cell_texts(cell)),
+    }
+    fields = {field: read_cells(cells[field], read[field], path, column) for field, column in wanted.items()}
+    solutions = fields.get("solution", [None] * len(rows))
+    found = zip(fields["problem"], solutions, fields["answer"], strict=True)
+    return [Candidate(number, name, *parts) for number, parts in enumerate(found, start=start)]
 
 
 def _curated_file(recipe: Recipe, source: Source) -> str:
@@ -127,7 +131,8 @@ def _evaluation(stage: str, name: str, path: str | None) -> list[str]:
         rows = read_rows(path or (known.source if known else ""), known.split if known else "train")
     except UserError as error:
         raise UserError(f"{name}: {error}; a local copy is given with --stages.{stage}.against.{name} FILE") from error
-    texts = [_text(row.get("problem") or row.get("question")) for row in rows]
+    cells = [row.get("problem") or row.get("question") or "" for row in rows]
+    texts = read_cells(cells, plain_problem, f"evaluation set {name}", "problem")
     if not all(texts):
         raise UserError(f"row {texts.index('') + 1} of evaluation set {name} has nothing in problem or question")
     return texts
@@ -144,6 +149,7 @@ def _check_model(stage: ModelStage) -> PreTrainedTokenizerBase:
             f"max_prompt_tokens + max_tokens is {stage.max_prompt_tokens + stage.max_tokens} but {stage.model} takes at most "
             f"{limit} tokens"
         )
+    _ask(stage, ["1 + 1"], tokenizer)  # a template that refuses it says so before anything starts
     return tokenizer
 
 

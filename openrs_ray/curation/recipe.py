@@ -67,7 +67,7 @@ class SourceColumns(Columns):
 
 class Source(Section):
     path: str | None = None
-    """Raw problems: a Hub id, or a .jsonl, .json or .parquet file."""
+    """Raw problems: a Hub id, a .jsonl, .json, .parquet, .csv or .tsv file, or a folder of such files."""
     split: str = "train"
     """Split to read when `path` is a Hub id."""
     subset: str | None = None
@@ -117,6 +117,8 @@ class ModelStage(_Stage):
     """Number format of the model in the engines."""
     system_prompt: str | None = None
     """System message put before every problem."""
+    system_as_user: bool = False
+    """For chat templates without a system role: put the system message before the user turn instead."""
     max_prompt_tokens: Positive = 1024
     """A problem with a longer prompt is not asked; it stays unclear."""
     max_tokens: Positive

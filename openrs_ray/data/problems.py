@@ -4,23 +4,23 @@ Every row becomes a problem or is counted in the report. Prompts are templated a
 the limit is dropped, never cut; a gold answer that cannot be parsed is dropped, never rewarded.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from openrs_ray.config import Columns, Data
+from openrs_ray.config import Data
+from openrs_ray.data.answers import Gold, gold_answers, whole_cell
+from openrs_ray.data.columns import CellError, column_cells, read_cells
 from openrs_ray.data.prompts import tokenize_prompts
-from openrs_ray.data.rows import Row, read_rows
+from openrs_ray.data.rows import read_rows
 from openrs_ray.data.texts import letters_key
+from openrs_ray.data.turns import Asked, has_system_message, read_problem, text_of
 from openrs_ray.errors import UserError
-from openrs_ray.rewards.extraction import last_boxed
 from openrs_ray.samples import Problem
-
-Gold = tuple[str, ...]
 
 _HELD_OUT = 0x4F5554
 """Sets this draw apart from others of the same seed."""
@@ -66,21 +66,23 @@ def load_problems(
     Held-out problems load the same way: `load_problems(data.model_copy(update={"path": evaluation.path}), ...)`.
     `parseable` says which golds (accepted answers) completions can be compared with. With `whole_golds` a gold is its whole
     cell, as `rewards.extraction: published` reads it.
-    Raises UserError when the data cannot be read, a column is missing, too many gold answers are unparseable, or no
-    problem is left.
+    Raises UserError when the data cannot be read, a column is missing, a cell holds no problem or no gold, too many gold
+    answers are unparseable, or no problem is left.
     """
     rows = read_rows(data.path, data.split, data.subset)
-    _check_columns(rows, data)
-    texts = [_text(row, data, number) for number, row in enumerate(rows, start=1)]
-    cells = [row[data.columns.answer] for row in rows]
-    golds = [whole_cell(cell) if whole_golds else gold_answers(cell, data.columns) for cell in cells]
+    columns = data.columns
+    questions = column_cells(rows, columns.problem, data.path, "data.columns.problem")
+    cells = column_cells(rows, columns.answer, data.path, "data.columns.answer")
+    asked = [_problem(question, data, number) for number, question in enumerate(questions, start=1)]
+    read = whole_cell if whole_golds else partial(gold_answers, after=columns.answer_after)
+    golds = read_cells(cells, read, data.path, columns.answer)
     readable = parseable(golds)
-    usable = [(text, gold) for text, gold, known in zip(texts, golds, readable, strict=True) if known]
-    unparseable = [(n, rows[n - 1][data.columns.answer]) for n, known in enumerate(readable, start=1) if not known]
+    usable = [(problem, gold) for problem, gold, known in zip(asked, golds, readable, strict=True) if known]
+    unparseable = [(n, cells[n - 1]) for n, known in enumerate(readable, start=1) if not known]
     _check_share(unparseable, len(rows), data)
-    prompts = tokenize_prompts(data, [text for text, _ in usable], tokenizer) if usable else []
+    prompts = tokenize_prompts(data, [problem for problem, _ in usable], tokenizer) if usable else []
     short = [(*problem, ids) for problem, ids in zip(usable, prompts, strict=True) if len(ids) <= max_prompt_tokens]
-    problems = tuple(Problem(index, text, ids, gold) for index, (text, gold, ids) in enumerate(short))
+    problems = tuple(Problem(index, text_of(problem), ids, gold) for index, (problem, gold, ids) in enumerate(short))
     too_long = len(usable) - len(problems)
     if not problems:
         raise UserError(
@@ -110,53 +112,17 @@ def _indexed(problems: Sequence[Problem]) -> tuple[Problem, ...]:
     return tuple(replace(problem, index=index) for index, problem in enumerate(problems))
 
 
-def gold_answers(value: Any, columns: Columns) -> Gold:
-    """The accepted answers in one cell: a string, a number, or a list of either. Empty when there is none.
-
-    Of a text that holds \\boxed{} (a whole solution, say) the last boxed answer counts; with `answer_after`, what
-    follows the marker's last occurrence.
-    """
-    cells = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    answers = [_answer(cell, columns.answer_after) for cell in cells]
-    return tuple(answer for answer in answers if answer)
-
-
-def whole_cell(value: Any) -> Gold:
-    """The text of one cell as the only accepted answer; empty text where there is none."""
-    return ("" if value is None else str(value),)
-
-
-def _answer(cell: Any, after: str | None) -> str:
-    if cell is None or isinstance(cell, bool):
-        return ""
-    if isinstance(cell, float):
-        if not math.isfinite(cell):
-            return ""
-        return f"{cell:.0f}" if cell.is_integer() else repr(cell)
-    text = str(cell)
-    if after is not None:
-        _, marker, text = text.rpartition(after)
-        if not marker:
-            return ""
-    boxed = last_boxed(text)
-    return (text if boxed is None else boxed).strip()
-
-
-def _text(row: Row, data: Data, number: int) -> str:
-    text = row[data.columns.problem]
-    if not isinstance(text, str) or not text.strip():
-        raise UserError(f"row {number} of {data.path} has no text in column {data.columns.problem!r}")
-    return text
-
-
-def _check_columns(rows: list[Row], data: Data) -> None:
-    for field, column in (("problem", data.columns.problem), ("answer", data.columns.answer)):
-        for number, row in enumerate(rows, start=1):
-            if column not in row:
-                raise UserError(
-                    f"row {number} of {data.path} has no column {column!r} (it has: {', '.join(map(str, row))}): "
-                    f"set data.columns.{field}"
-                )
+def _problem(question: Any, data: Data, number: int) -> Asked:
+    where = f"row {number} of {data.path}"
+    try:
+        asked = read_problem(question)
+    except CellError as error:
+        raise UserError(f"{where} has no text in column {data.columns.problem!r}: {error}") from error
+    if not text_of(asked).strip():
+        raise UserError(f"{where} has no text in column {data.columns.problem!r}")
+    if data.system_prompt and has_system_message(asked):
+        raise UserError(f"{where} has a system message of its own: leave out data.system_prompt")
+    return asked
 
 
 def _check_share(unparseable: list[tuple[int, Any]], rows: int, data: Data) -> None:

@@ -3,11 +3,15 @@
 The tokenizer that `load_tokenizer` returns always has a chat template; everything else relies on that.
 """
 
+from collections.abc import Sequence
+
 from transformers import PreTrainedTokenizerBase
 
 from openrs_ray.builtin import resolve_model
 from openrs_ray.config import Data, Model
+from openrs_ray.data.rendered import check_rendered, takes_no_system_message
 from openrs_ray.data.templating import templated
+from openrs_ray.data.turns import Asked, Message
 from openrs_ray.errors import UserError
 from openrs_ray.foreign import reading
 from openrs_ray.pretrained import read_tokenizer
@@ -31,18 +35,44 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def messages(data: Data, problem: str) -> list[dict[str, str]]:
+def messages(data: Data, problem: Asked) -> list[Message]:
     """The conversation up to and including the problem, as chat messages."""
-    turns = [{"role": "system", "content": data.system_prompt}] if data.system_prompt else []
+    given = [{"role": "user", "content": problem}] if isinstance(problem, str) else list(problem)
+    system = [{"role": "system", "content": data.system_prompt}] if data.system_prompt else []
+    while given[0]["role"] == "system":
+        system.append(given.pop(0))
+    turns = []
     for example in data.examples:
         turns.append({"role": "user", "content": example.problem + data.suffix})
         turns.append({"role": "assistant", "content": example.response})
-    return [*turns, {"role": "user", "content": problem + data.suffix}]
+    turns += [*given[:-1], {**given[-1], "content": given[-1]["content"] + data.suffix}]
+    return _in_user_turn(system, turns) if data.system_as_user else [*system, *turns]
 
 
-def tokenize_prompts(data: Data, problems: list[str], tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, ...]]:
-    """Token ids of each problem's templated conversation, ending where the model's answer begins."""
-    return templated(tokenizer, [messages(data, problem) for problem in problems])
+def _in_user_turn(system: list[Message], turns: list[Message]) -> list[Message]:
+    first, *rest = turns
+    return [{**first, "content": "\n\n".join(message["content"] for message in [*system, first])}, *rest]
+
+
+def tokenize_prompts(
+    data: Data, problems: Sequence[Asked], tokenizer: PreTrainedTokenizerBase
+) -> list[tuple[int, ...]]:
+    """Token ids of each problem's templated conversation, ending where the model's answer begins.
+
+    Raises UserError where the template refuses a conversation, or leaves out some of it.
+    """
+    conversations = [messages(data, problem) for problem in problems]
+    try:
+        prompts = templated(tokenizer, conversations)
+    except UserError as error:
+        if takes_no_system_message(conversations, tokenizer):
+            raise UserError(
+                "the chat template takes no system message: set data.system_as_user true (in a curation the stage's "
+                "system_as_user), which puts its text before the first user turn"
+            ) from error
+        raise
+    check_rendered(data, conversations, prompts, tokenizer)
+    return prompts
 
 
 def response_prefix(ids: tuple[int, ...], tokenizer: PreTrainedTokenizerBase) -> str:

@@ -1,9 +1,11 @@
-"""Reading the rows of a data set: a .jsonl, .json or .parquet file, a built-in, or a Hub id.
+"""Reading the rows of a data set: a .jsonl, .json, .parquet, .csv or .tsv file, a folder of them, a built-in, or a Hub id.
 
 Rows come out as plain dictionaries in file order. Whatever cannot be read ends in a UserError that says where.
 """
 
-from collections.abc import Collection
+import gzip
+import zlib
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,9 @@ import pyarrow
 import pyarrow.parquet
 
 from openrs_ray import builtin, hub
+from openrs_ray.data.columns import top_column
+from openrs_ray.data.delimited import read_delimited
+from openrs_ray.data.folder import data_files
 from openrs_ray.errors import UserError, first_line
 from openrs_ray.foreign import parse_json, reading
 
@@ -22,36 +27,61 @@ def read_rows(path: str, split: str, subset: str | None = None, columns: Collect
 
     Of a Hub data set only `columns` are read where it has them all: some have others of many gigabytes.
     """
+    with reading(f"cannot read data.path {path!r}"):  # ~ of nobody, or too long a name
+        file = Path(path).expanduser()
+        folder, exists = file.is_dir(), file.is_file()
     if path in builtin.DATA:
         rows = _read_lines(builtin.data_path(path))
-    elif (read := _READERS.get(Path(path).suffix)) is not None:
-        with reading(f"cannot read data.path {path!r}"):  # ~ of nobody, or too long a name
-            file = Path(path).expanduser()
-            exists = file.is_file()
+    elif folder:
+        files = data_files(file, _READERS)
+        rows = [row for one in files for row in _rows_of(one, _READERS[one.suffix])] or _read_hub(
+            path, split, subset, columns
+        )
+    elif (read := _reader(file)) is not None:
         if not exists:
             raise UserError(
                 f"no data file at {file.absolute()}: set data.path (or evaluation.path) to a file that exists"
             )
-        with reading(f"cannot read {file}"):
-            rows = read(file)
-    elif builtin.looks_like_hub_id(path) or Path(path).expanduser().is_dir():
+        rows = _rows_of(file, read)
+    elif builtin.looks_like_hub_id(path):
         rows = _read_hub(path, split, subset, columns)
     else:
         raise UserError(
-            f"cannot read data from {path!r}: give a .jsonl, .json or .parquet file, a Hub id such as owner/name, "
-            f"or one of {', '.join(builtin.DATA)}"
+            f"cannot read data from {path!r}: give a .jsonl, .json, .parquet, .csv or .tsv file, a folder of such files, a Hub "
+            f"id such as owner/name, or one of {', '.join(builtin.DATA)}"
         )
     if not rows:
         raise UserError(f"{path} holds no problems")
     return rows
 
 
+def _reader(file: Path) -> Callable[[Path], list[Row]] | None:
+    return _read_compressed if file.name.endswith(".jsonl.gz") else _READERS.get(file.suffix)
+
+
+def _rows_of(file: Path, read: Callable[[Path], list[Row]]) -> list[Row]:
+    with reading(f"cannot read {file}"):
+        return read(file)
+
+
 def _read_lines(file: Path) -> list[Row]:
-    rows = []
     with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                rows.append(_as_row(_parse(line, f"line {number} of {file}"), f"line {number} of {file}"))
+        return _line_rows(lines, file)
+
+
+def _read_compressed(file: Path) -> list[Row]:
+    try:
+        with gzip.open(file) as lines:
+            return _line_rows(lines, file)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"cannot unpack {file}: {first_line(error)}") from error
+
+
+def _line_rows(lines: Iterable[bytes], file: Path) -> list[Row]:
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            rows.append(_as_row(_parse(line, f"line {number} of {file}"), f"line {number} of {file}"))
     return rows
 
 
@@ -66,7 +96,13 @@ def _read_json(file: Path) -> list[Row]:
 
 def _read_parquet(file: Path) -> list[Row]:
     with reading(f"cannot read {file} as Parquet"):
-        rows: list[Row] = pyarrow.parquet.read_table(file).to_pylist()
+        table = pyarrow.parquet.read_table(file)
+        for place, column in enumerate(table.schema):
+            if pyarrow.types.is_float32(column.type):
+                # As text and back: 0.1 is to be 0.1, not 0.10000000149011612.
+                written = table.column(place).cast(pyarrow.string()).cast(pyarrow.float64())
+                table = table.set_column(place, column.name, written)
+        rows: list[Row] = table.to_pylist()
     return rows
 
 
@@ -77,21 +113,27 @@ def _read_hub(path: str, split: str, subset: str | None, columns: Collection[str
 
     try:
         read = datasets.load_dataset(path, subset, split=split)
-        if columns is not None and set(columns) <= set(read.column_names):
-            read = read.select_columns(list(dict.fromkeys(columns)))
+        wanted = [top_column(column, read.column_names) for column in columns or ()]
+        if wanted and None not in wanted:
+            read = read.select_columns(list(dict.fromkeys(wanted)))
         return [dict(row) for row in read]
     except (OSError, ValueError, HTTPError, datasets.exceptions.DatasetsError) as error:
-        if not Path(path).expanduser().is_dir() and (
-            missing := hub.unreachable(path, "give its file instead of its name")
-        ):
+        where = "the folder" if Path(path).expanduser().is_dir() else "the Hub"
+        if where == "the Hub" and (missing := hub.unreachable(path, "give its file instead of its name")):
             raise missing from error
         raise UserError(
-            f"cannot load split {split!r} of data set {path!r} from the Hub, subset {subset or 'not given (data.subset)'}: "
+            f"cannot load split {split!r} of data set {path!r} from {where}, subset {subset or 'not given (data.subset)'}: "
             f"{first_line(error)}"
         ) from error
 
 
-_READERS = {".jsonl": _read_lines, ".json": _read_json, ".parquet": _read_parquet}
+_READERS: dict[str, Callable[[Path], list[Row]]] = {
+    ".jsonl": _read_lines,
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+    ".csv": read_delimited,
+    ".tsv": read_delimited,
+}
 
 
 def _parse(text: bytes, where: str) -> Any:

@@ -5,19 +5,23 @@ longest one.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from openrs_ray.config import Columns, Data
-from openrs_ray.data.problems import gold_answers
+from openrs_ray.config import Data
+from openrs_ray.data.answers import gold_answers
+from openrs_ray.data.columns import CellError
 from openrs_ray.data.prompts import tokenize_prompts
 from openrs_ray.data.rows import Row, read_rows
+from openrs_ray.data.turns import plain_problem
 from openrs_ray.errors import UserError
 from openrs_ray.samples import Problem
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,7 @@ def load_tasks(benchmark: Benchmark, prompt: Prompt, tokenizer: PreTrainedTokeni
             f"benchmark {benchmark.name} has {benchmark.problems} problems but {benchmark.source} has {len(rows)}: give it "
             f"another name, such as --benchmarks my-{benchmark.name} --data my-{benchmark.name}=FILE"
         )
-    texts = [str(_cell(row, _PROBLEM_COLUMNS, number, benchmark)) for number, row in enumerate(rows, start=1)]
+    texts = [_read(plain_problem, row, _PROBLEM_COLUMNS, number, benchmark) for number, row in enumerate(rows, start=1)]
     golds = [_gold(row, number, benchmark) for number, row in enumerate(rows, start=1)]
     asked = [prompt.template.replace("{problem}", text) for text in texts]
     ids = tokenize_prompts(prompt.data, asked, tokenizer)
@@ -150,18 +154,20 @@ def fingerprint(tasks: Sequence[Task]) -> str:
     ).hexdigest()
 
 
-def _cell(row: Row, columns: Sequence[str], number: int, benchmark: Benchmark) -> Any:
-    for column in columns:
-        if row.get(column) not in (None, "", []):
-            return row[column]
-    raise UserError(
-        f"row {number} of benchmark {benchmark.name} ({benchmark.source}) has nothing in {' or '.join(columns)}; it has "
-        f"the columns {', '.join(map(str, row))}"
-    )
+def _read(read: Callable[[Any], Value], row: Row, columns: Sequence[str], number: int, benchmark: Benchmark) -> Value:
+    """What the first of the columns that has something holds."""
+    where = f"row {number} of benchmark {benchmark.name} ({benchmark.source})"
+    column = next((name for name in columns if row.get(name) not in (None, "", [])), None)
+    if column is None:
+        raise UserError(f"{where} has nothing in {' or '.join(columns)}; it has the columns {', '.join(map(str, row))}")
+    try:
+        return read(row[column])
+    except CellError as error:
+        raise UserError(f"{where}, column {column!r}: {error}") from error
 
 
 def _gold(row: Row, number: int, benchmark: Benchmark) -> tuple[str, ...]:
-    gold = gold_answers(_cell(row, _ANSWER_COLUMNS, number, benchmark), Columns())
+    gold = _read(gold_answers, row, _ANSWER_COLUMNS, number, benchmark)
     if "final_answer" in row:
         # Several values of one answer each stand between dollars of their own, which a reader could take for alternatives.
         gold = tuple(answer.replace("$", "") for answer in gold)

@@ -6,14 +6,17 @@ limits are generous, do not follow the config, and a gold that exceeds them is t
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 from openrs_ray.config import Rewards
 from openrs_ray.rewards.accuracy import gold_is_parseable, has_plain_number
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.published import published_gold_is_parseable
+from openrs_ray.rewards.reading import says_words
 from openrs_ray.samples import Status, Verdict
 
 Gold = tuple[str, ...]
+GoldKind = Literal["number", "expression", "text"]
 
 _DEADLINE_S, _MEMORY_GIB = 20.0, 4.0
 _WARM_UP: tuple[Gold, ...] = ((r"\frac{x}{2}",),)
@@ -34,6 +37,13 @@ def parseable_golds(golds: Sequence[Gold], rewards: Rewards) -> list[bool]:
             verdicts |= _judge(pool, unsure)
         readable = {gold for gold, verdict in verdicts.items() if verdict.status.judged}
     return [easy or gold in readable for gold, easy in zip(golds, known, strict=True)]
+
+
+def gold_kind(gold: Gold) -> GoldKind:
+    """How a gold that can be read is compared: by its value, as mathematics, or letter by letter."""
+    if has_plain_number(gold):
+        return "number"
+    return "text" if says_words(gold[0]) else "expression"
 
 
 def _judge(pool: CheckPool[Gold], golds: Sequence[Gold]) -> dict[Gold, Verdict]:

@@ -88,6 +88,12 @@ def read_gold(gold: str) -> Reading:
     return Reading(reading.text, value=found if _is_value(found) else None)
 
 
+def says_words(answer: str) -> bool:
+    """True if an answer is words or a letter of a multiple choice: what `read` finds of those, without its parser."""
+    whole = tidy(_bare(answer))
+    return bool(words(without_units(whole))) or option(whole) is not None
+
+
 def is_answer(reading: Reading, gold: str) -> bool:
     """True if answers can be compared with a gold answer's reading."""
     if reading.words:

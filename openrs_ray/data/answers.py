@@ -1,0 +1,67 @@
+"""Gold answers out of a cell: text, a finite number, or a flat list of them. Anything else is an error, never a guess."""
+
+import math
+from decimal import Decimal
+from typing import Any
+
+from openrs_ray.data.columns import CellError, json_value, kind
+from openrs_ray.rewards.extraction import last_boxed
+
+Gold = tuple[str, ...]
+"""Accepted answers; any one of them makes a completion correct."""
+
+
+def gold_answers(cell: Any, after: str | None = None) -> Gold:
+    """The accepted answers in one cell. Empty when there is none.
+
+    Of a text that holds \\boxed{} (a whole solution, say) the last boxed answer counts; with `after`, what follows the
+    marker's last occurrence. Raises CellError where the cell holds what is no answer.
+    """
+    answers = [_answer(text, after) for text in cell_texts(cell)]
+    return tuple(answer for answer in answers if answer)
+
+
+def whole_cell(cell: Any) -> Gold:
+    """The text of one cell as the only accepted answer (or each text of a list); empty text where there is none."""
+    return tuple(cell_texts(cell)) or ("",)
+
+
+def cell_texts(cell: Any) -> list[str]:
+    """The texts in a cell: its own, its number's, or those of a flat list, nulls left out. Raises CellError for other types."""
+    values = _list_in(cell) if isinstance(cell, str) else cell
+    return [_text(one) for one in (values if isinstance(values, list | tuple) else [values]) if one is not None]
+
+
+def _list_in(text: str) -> Any:
+    """The accepted answers of a list that was written as JSON: '["34", "35"]'. Other text is itself."""
+    values = json_value(text) if text.lstrip().startswith('["') else None
+    is_list = isinstance(values, list) and all(isinstance(one, str) for one in values)
+    return values if is_list else text
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise CellError(f"an answer is text, a finite number or a flat list of them, not {kind(value)}")
+    if isinstance(value, int):
+        return str(value)
+    if not (value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)):
+        raise CellError(f"an answer is text or a finite number, not {kind(value)}")
+    if isinstance(value, Decimal):
+        return _without_zeros(f"{value:f}")
+    return f"{value:.0f}" if value.is_integer() else repr(value)
+
+
+def _without_zeros(decimal: str) -> str:
+    """72.500 as 72.5; a decimal's zeros come from its column's scale."""
+    return decimal.rstrip("0").rstrip(".") if "." in decimal else decimal
+
+
+def _answer(text: str, after: str | None) -> str:
+    if after is not None:
+        _, marker, text = text.rpartition(after)
+        if not marker:
+            return ""
+    boxed = last_boxed(text)
+    return (text if boxed is None else boxed).strip()

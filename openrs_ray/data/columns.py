@@ -1,0 +1,94 @@
+"""The cell that a column means: of that name, or dotted, a field inside a struct or inside JSON text.
+
+Example: cell({"reward_model": {"ground_truth": "72"}}, "reward_model.ground_truth") == "72"
+"""
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
+
+from openrs_ray.errors import UserError
+
+Value = TypeVar("Value")
+
+
+class CellError(ValueError):
+    """A cell that cannot be read. Says so in words that go behind "row 3 of FILE, column 'answer': "."""
+
+
+class NoColumn(CellError):
+    """A row without the column that was asked for. Goes behind "row 3 of FILE has no column 'answer' "."""
+
+
+def cell(row: Mapping[str, Any], column: str) -> Any:
+    """The value of a column; None where it, or a struct around it, is null.
+
+    Raises:
+        NoColumn: the row, or a struct in it, has no such field.
+        CellError: a dot leads into a value that has no fields.
+    """
+    name = top_column(column, row)
+    if name is None:
+        raise NoColumn(f"(it has: {', '.join(map(str, row))})")
+    value = row[name]
+    if name == column or value is None:
+        return value
+    rest = column[len(name) + 1 :]
+    try:
+        return cell(_fields(value, rest), rest)
+    except NoColumn as error:
+        raise NoColumn(f"in {name} {error}") from None
+
+
+def top_column(column: str, names: Collection[str]) -> str | None:
+    """The name that a dotted column begins with, the longest of several; None where there is none."""
+    parts = column.split(".")
+    heads = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((head for head in heads if head in names), None)
+
+
+def column_cells(rows: Sequence[Mapping[str, Any]], column: str, source: str, setting: str) -> list[Any]:
+    """The cells of a column. Raises UserError with the first row that has none, and the setting that names the column."""
+    cells = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            cells.append(cell(row, column))
+        except NoColumn as error:
+            raise UserError(f"row {number} of {source} has no column {column!r} {error}: set {setting}") from error
+        except CellError as error:
+            raise UserError(f"row {number} of {source}, column {column!r}: {error}") from error
+    return cells
+
+
+def read_cells(cells: Sequence[Any], read: Callable[[Any], Value], source: str, column: str) -> list[Value]:
+    """What a column's cells say, by `read`. Raises UserError with row and column where it raises CellError."""
+    values = []
+    for number, value in enumerate(cells, start=1):
+        try:
+            values.append(read(value))
+        except CellError as error:
+            raise UserError(f"row {number} of {source}, column {column!r}: {error}") from error
+    return values
+
+
+def json_value(text: str) -> Any:
+    """What JSON text holds; None where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def kind(value: Any) -> str:
+    """A value's type in words, with the value itself cut short: bytes (b"12")."""
+    names = {dict: "a struct", list: "a list", tuple: "a list", bool: "a truth value", type(None): "nothing"}
+    shown = repr(value)
+    return f"{names.get(type(value), type(value).__name__)} ({shown if len(shown) <= 60 else shown[:57] + '...'})"
+
+
+def _fields(value: Any, wanted: str) -> Mapping[str, Any]:
+    fields = json_value(value) if isinstance(value, str) else value
+    if not isinstance(fields, Mapping):
+        holds = f"text that is no JSON object ({kind(value)})" if isinstance(value, str) else kind(value)
+        raise CellError(f"there is no {wanted!r} in {holds}")
+    return fields

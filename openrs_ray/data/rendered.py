@@ -1,0 +1,78 @@
+"""Comparing conversations with what the chat template made of them: nothing that was to be asked may be left out.
+
+Compared are letters and digits alone, because templates trim and space texts as they like.
+"""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from openrs_ray.config import Data
+from openrs_ray.data.templating import rendered
+from openrs_ray.data.texts import letters_key
+from openrs_ray.data.turns import Message
+from openrs_ray.errors import UserError
+
+
+def check_rendered(
+    data: Data,
+    conversations: Sequence[list[Message]],
+    prompts: Sequence[Sequence[int]],
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """UserError where the template yields no tokens, the same ones for different problems, or leaves out some of the text."""
+    asked = [conversation[-1]["content"] for conversation in conversations]
+    for text, ids in zip(asked, prompts, strict=True):
+        if not ids:
+            raise UserError(f"the chat template gives no tokens for the problem {_cut(text)}: set model.chat_template")
+    if len({tuple(ids) for ids in prompts}) == 1 and len({letters_key(text) for text in asked}) > 1:
+        other = next(text for text in asked if letters_key(text) != letters_key(asked[0]))
+        raise UserError(
+            f"the chat template gives the same tokens for the problems {_cut(asked[0])} and {_cut(other)}: "
+            "set model.chat_template to one that shows the problem"
+        )
+    longest = max(conversations, key=lambda conversation: len(conversation[-1]["content"]))
+    for conversation in (conversations[0], longest):
+        _check_whole(data, conversation, _rendered(conversation, tokenizer))
+
+
+def takes_no_system_message(conversations: Sequence[list[Message]], tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether conversations that the template refuses would be taken without their system messages."""
+    for conversation in conversations:
+        others = [message for message in conversation if message["role"] != "system"]
+        if len(others) < len(conversation):
+            try:
+                _rendered(others, tokenizer)
+            except UserError:
+                return False
+            return True
+    return False
+
+
+def _check_whole(data: Data, conversation: list[Message], text: str) -> None:
+    shown = letters_key(text)
+    for number, example in enumerate(data.examples, start=1):
+        if letters_key(example.response) not in shown:
+            raise UserError(
+                f"the chat template does not show all of the response of example {number} in data.examples (many templates drop "
+                "what stands before </think>): leave its reasoning out, or set model.chat_template to one that keeps it"
+            )
+    for message in conversation:
+        if message["role"] == "system" and letters_key(message["content"]) not in shown:
+            raise UserError(
+                "the chat template leaves out the system message: set data.system_as_user true, which puts its text before "
+                "the first user turn"
+            )
+        if message["role"] == "user" and letters_key(message["content"]) not in shown:
+            raise UserError(
+                f"the chat template does not show all of the user turn {_cut(message['content'])}: set model.chat_template"
+            )
+
+
+def _rendered(conversation: list[Message], tokenizer: PreTrainedTokenizerBase) -> str:
+    return rendered(tokenizer, [conversation])[0]
+
+
+def _cut(text: str) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= 60 else shown[:57] + "..."

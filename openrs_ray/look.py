@@ -1,0 +1,131 @@
+"""A look at what a run would train on: its first prompt as the model sees it, how golds are read, and what looks wrong."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import get_args
+
+from openrs_ray.config import RunConfig
+from openrs_ray.data.texts import same_text_key
+from openrs_ray.prepared import Prepared
+from openrs_ray.rewards.golds import GoldKind, gold_kind
+from openrs_ray.samples import Problem
+
+_LONGEST_SHOWN = 4000
+_ENOUGH_PROMPTS = 512
+"""So many are looked at for a \\boxed{}."""
+_NEED_A_BOX = ("accuracy", "cosine", "length")
+"""Rewards by the verdict on the answer."""
+
+
+def look_lines(config: RunConfig, prepared: Prepared) -> list[str]:
+    """All that can be said before the start, the warnings last."""
+    first = prepared.problems[0]
+    prompt = prepared.tokenizer.decode(first.prompt_ids, skip_special_tokens=False)
+    lines = [f"first prompt, {len(first.prompt_ids)} tokens, as the model sees it:"]
+    lines += [f"  | {_printable(line)}" for line in _without_middle(prompt).split("\n")]
+    lines += [f"its gold, as read: {_printable(' or '.join(first.gold))}", *_gold_lines(config, prepared)]
+    return [*lines, *warning_lines(config, prepared)]
+
+
+def warning_lines(config: RunConfig, prepared: Prepared) -> list[str]:
+    """What does not stop a run, but may keep it from learning."""
+    found = (_weights(config), _box(config, prepared), _repeated(prepared.problems), _contradicting(prepared.problems))
+    return [f"warning: {warning}" for warning in found if warning]
+
+
+def _gold_lines(config: RunConfig, prepared: Prepared) -> Iterator[str]:
+    if config.rewards.extraction == "published":
+        yield "golds: read as whole texts, by the LaTeX in them (rewards.extraction published)"
+        return
+    yield f"golds: {_kinds(prepared.problems)}"
+    if prepared.held_out:
+        yield f"golds of the held-out problems: {_kinds(prepared.held_out)}"
+
+
+def _kinds(problems: Sequence[Problem]) -> str:
+    counted = Counter(gold_kind(problem.gold) for problem in problems)
+    counts = [(counted[kind], kind) for kind in get_args(GoldKind) if counted[kind]]
+    return ", ".join(f"{count:,} {kind}{'s' * (count != 1)}" for count, kind in counts)
+
+
+def _weights(config: RunConfig) -> str | None:
+    if any(config.rewards.weights.values()):
+        return None
+    return "all rewards.weights are 0, so every completion gets 0 and nothing can be learned"
+
+
+def _box(config: RunConfig, prepared: Prepared) -> str | None:
+    """The toy boxes its answers unasked, because it was taught to."""
+    rewards, data = config.rewards, config.data
+    paid = [name for name in _NEED_A_BOX if rewards.weights.get(name)]
+    given = (data.system_prompt or "", data.suffix, *(example.response for example in data.examples))
+    if (
+        not paid
+        or rewards.extraction != "boxed"
+        or config.model.path == "toy"
+        or any("boxed" in text for text in given)
+    ):
+        return None
+    looked_at = prepared.problems[:_ENOUGH_PROMPTS]
+    asking = sum("boxed" in prepared.tokenizer.decode(problem.prompt_ids) for problem in looked_at)
+    if asking == len(looked_at):
+        return None
+    ask = f"only {asking} of the first {len(looked_at)} prompts ask" if asking else "nothing in the prompts asks"
+    return (
+        f"{ask} for \\boxed{{}}, without which no answer counts ({', '.join(paid)}): put it into data.system_prompt or "
+        "data.suffix, such as 'Put the final answer in \\boxed{}.'"
+    )
+
+
+def _repeated(problems: Sequence[Problem]) -> str | None:
+    again = [group[0] for group in _groups(problems) if len({_gold_key(problem) for problem in group}) < len(group)]
+    rows = len(problems) - len({(_text_key(problem), _gold_key(problem)) for problem in problems})
+    if not again:
+        return None
+    return (
+        f"{rows:,} of the {len(problems):,} problems repeat another one, such as {_cut(again[0].text)}, and are drawn as often: "
+        "python -m launch.curate takes duplicates out"
+    )
+
+
+def _contradicting(problems: Sequence[Problem]) -> str | None:
+    found = [group for group in _groups(problems) if len({_gold_key(problem) for problem in group}) > 1]
+    if not found:
+        return None
+    golds = list(dict.fromkeys(" or ".join(problem.gold) for problem in found[0]))
+    return (
+        f"{len(found):,} {'problems have' if len(found) > 1 else 'problem has'} more than one gold: "
+        f"{_cut(found[0][0].text)} has {_cut(golds[0])} and {_cut(golds[1])}"
+    )
+
+
+def _groups(problems: Sequence[Problem]) -> list[list[Problem]]:
+    """Problems that are the same in other spellings, two or more of each."""
+    groups: dict[str, list[Problem]] = defaultdict(list)
+    for problem in problems:
+        groups[_text_key(problem)].append(problem)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _text_key(problem: Problem) -> str:
+    return same_text_key(problem.text) or problem.text
+
+
+def _gold_key(problem: Problem) -> tuple[str, ...]:
+    return tuple(sorted(same_text_key(gold) or gold for gold in problem.gold))
+
+
+def _without_middle(text: str) -> str:
+    left_out = len(text) - _LONGEST_SHOWN
+    half = _LONGEST_SHOWN // 2
+    return text if left_out <= 0 else f"{text[:half]}\n... {left_out:,} characters ...\n{text[-half:]}"
+
+
+def _printable(text: str) -> str:
+    """A terminal's control characters and lone surrogates as their escapes."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def _cut(text: str) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= 80 else shown[:77] + "..."
