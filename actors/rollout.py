@@ -6,16 +6,19 @@ dummy weights; nothing it says means anything before the first push has arrived 
 
 import asyncio
 import os
+import shutil
 import socket
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from actors.ending import Processes, own_processes
+from actors.meeting import LOOPBACK, Meeting
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import Lost, RunError, first_line
+from openrs_ray.private import private_folder
 from openrs_ray.samples import Completion, VersionSpan
 
 if TYPE_CHECKING:
@@ -84,6 +87,7 @@ class RolloutWorker:
         Raises:
             RunError: vLLM could not start, with its reason.
         """
+        os.environ.setdefault("VLLM_RPC_BASE_PATH", str(private_folder()))  # for its sockets, which it leaves behind
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -264,7 +268,7 @@ class RolloutWorker:
         pairs = zip(ids[len(prompt) :], found[len(prompt) :], strict=True)
         return np.array([entry[token].logprob for token, entry in pairs], dtype=np.float32)
 
-    async def join_push(self, transport: str, host: str, port: int, world_size: int) -> None:
+    async def join_push(self, transport: str, meeting: Meeting, world_size: int) -> None:
         """Join this engine's push group with all its workers."""
         import ray
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
@@ -273,10 +277,9 @@ class RolloutWorker:
             WeightTransferInitRequest(
                 init_info={
                     "transport": transport,
-                    "host": host,
-                    "port": port,
+                    **asdict(meeting),
                     "world_size": world_size,
-                    "address": ray.util.get_node_ip_address(),
+                    "address": LOOPBACK if meeting.host == LOOPBACK else ray.util.get_node_ip_address(),
                     "deadline_s": self._config.push.deadline_s,
                 }
             )
@@ -345,6 +348,7 @@ class RolloutWorker:
         if self._engine is not None:
             self._engine.shutdown()
             self._engine = None
+        shutil.rmtree(private_folder(), ignore_errors=True)
 
 
 def _log_hint() -> str:
