@@ -7,6 +7,7 @@ asked in. Ray Data replaces an engine that dies and asks its chunk again.
 import logging
 import os
 import queue
+import shutil
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ import ray
 import ray.data
 from ray.exceptions import RayError
 
+from actors.ending import new_mark
 from actors.placement import check_built_for, engine_variables, joins_cluster
 from openrs_ray.builtin import resolve_model
 from openrs_ray.curation.fates import Reply
@@ -25,6 +27,7 @@ from openrs_ray.data.completions import completion_texts
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.layout import Device
 from openrs_ray.pretrained import read_config, read_tokenizer
+from openrs_ray.private import MARK, folder_of, private_folder
 from openrs_ray.stop_tokens import stop_tokens
 
 
@@ -32,6 +35,7 @@ class Asker:
     """One engine, as an actor of Ray Data. It is called with a table of questions and returns one of replies."""
 
     def __init__(self, arguments: dict[str, Any], sampling: dict[str, Any], end_ids: tuple[int, ...]) -> None:
+        os.environ.setdefault("VLLM_RPC_BASE_PATH", str(private_folder()))
         from vllm import LLM
 
         self._engine = LLM(**arguments)
@@ -70,7 +74,8 @@ def ask(
     device, count = _place(engines)
     chunks = [questions[start : start + engines.chunk] for start in range(0, len(questions), engines.chunk)]
     threads = engines.threads or max(1, (os.cpu_count() or 1) // count)
-    variables = engine_variables(device) | ({"OMP_NUM_THREADS": str(threads)} if device == "cpu" else {})
+    mark = new_mark()
+    variables = mark | engine_variables(device) | ({"OMP_NUM_THREADS": str(threads)} if device == "cpu" else {})
     _quiet()
     replies = ray.data.from_arrow([_table(chunk) for chunk in chunks]).map_batches(
         Asker,
@@ -89,6 +94,8 @@ def ask(
     except (RayError, RuntimeError) as error:
         cause = str(error).strip().splitlines()[-1]  # after the trace in the engine's process
         raise RunError(f"an engine with {stage.model} failed: {cause}") from error
+    finally:
+        shutil.rmtree(folder_of(mark[MARK]), ignore_errors=True)
 
 
 def _in_time(batches: Iterator[pa.Table], deadline_s: float, model: str) -> Iterator[pa.Table]:

@@ -1,6 +1,7 @@
 """Ending an actor for good: also one that no longer hears Ray, with every process it has started."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.waiting import within
 from openrs_ray.errors import RunError
+from openrs_ray.private import MARK, folder_of
 
-_MARK = "OPENRS_ACTOR"
 _DEADLINE_S = 60.0
 
 
@@ -29,7 +30,7 @@ class Processes:
         """Those that run, when called on their node."""
         for process in psutil.process_iter():
             try:
-                if process.environ().get(_MARK) == self.mark:
+                if process.environ().get(MARK) == self.mark:
                     yield process
             except (psutil.Error, OSError):  # gone, or not ours
                 continue
@@ -37,12 +38,12 @@ class Processes:
 
 def new_mark() -> dict[str, str]:
     """An environment variable for an actor to start in."""
-    return {_MARK: uuid4().hex}
+    return {MARK: uuid4().hex}
 
 
 def own_processes() -> Processes:
     """Of the actor that calls this."""
-    return Processes(ray.get_runtime_context().get_node_id(), os.environ[_MARK])
+    return Processes(ray.get_runtime_context().get_node_id(), os.environ[MARK])
 
 
 async def end_actor(actor: Any, processes: Processes | None) -> None:
@@ -66,3 +67,4 @@ def _kill(processes: Processes) -> None:
         except psutil.NoSuchProcess:
             continue
     psutil.wait_procs(found, timeout=_DEADLINE_S / 2)
+    shutil.rmtree(folder_of(processes.mark), ignore_errors=True)

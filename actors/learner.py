@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int32
 
+from actors.meeting import new_token, prove_ranks
 from actors.universal import convert
 from openrs_ray.atomic import TEMPORARY
 from openrs_ray.buckets import Bucket, ParameterSpec, plan_buckets
@@ -34,10 +35,11 @@ from openrs_ray.config import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.grpo import TrainingSequence
 from openrs_ray.losses import METRICS, LossInput, policy_loss
-from openrs_ray.machine import GIB, free_port
+from openrs_ray.machine import GIB
 from openrs_ray.memory import BUCKET_PARAMETERS, ModelShape, needs_checkpointing
 from openrs_ray.model import Policy, fuse_kernels, load_policy, micro_batch_arguments
 from openrs_ray.packing import MicroBatch, pack
+from openrs_ray.private import private_folder
 from openrs_ray.schedule import learning_rate
 
 STATE, RANDOM = "state", "random_rank_{}.pt"
@@ -62,11 +64,14 @@ class LearnerRank:
 
     # ------------------------------------------------------------------------------------------------ life cycle
 
-    def address(self) -> tuple[str, int]:
-        """Where rank 0 will listen for the others. All ranks are on one node."""
-        return "127.0.0.1", free_port()
+    def address(self) -> tuple[str, str]:
+        """A file by which the ranks find each other, all of them on one node, and the token by which they know each other.
 
-    def start(self, master_address: str, master_port: int) -> None:
+        A file in a folder that only its user can open, where torch's store would listen on every address of the machine.
+        """
+        return str(private_folder() / f"ranks-{new_token()[:8]}"), new_token()
+
+    def start(self, place: str, token: str) -> None:
         """Load the start model, build the DeepSpeed engine and warm it up; returns when all ranks have met."""
         on_cpu = self.device.type == "cpu"
         local_rank = 0 if on_cpu else self.device.index or 0
@@ -76,8 +81,7 @@ class LearnerRank:
             WORLD_SIZE=str(self.world_size),
             LOCAL_RANK=str(local_rank),
             LOCAL_SIZE=str(self.world_size),
-            MASTER_ADDR=master_address,
-            MASTER_PORT=str(master_port),
+            GLOO_SOCKET_IFNAME="lo",
         )
         if on_cpu:
             torch.set_num_threads(self.config.threads)
@@ -96,7 +100,16 @@ class LearnerRank:
             self.reference = copy.deepcopy(policy.to(self.device)).eval().requires_grad_(False)
         if self._checkpoints(policy):
             policy.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        deepspeed.init_distributed(timeout=timedelta(seconds=learner.deadline_s), verbose=False)
+        deepspeed.init_distributed(
+            init_method=f"file://{place}",
+            rank=self.rank,
+            world_size=self.world_size,
+            timeout=timedelta(seconds=learner.deadline_s),
+            auto_mpi_discovery=False,
+            verbose=False,
+        )
+        if on_cpu:  # NCCL's members know each other already, by a random number out of that file
+            prove_ranks(token, self.rank, self.world_size, torch.distributed.all_to_all_single)
         self.policy = policy
         self.engine, *_ = deepspeed.initialize(
             model=policy, optimizer=self.make_optimizer(policy), config=self._deepspeed_config()

@@ -10,6 +10,7 @@ import numpy as np
 import ray
 
 from actors.ending import Processes, end_actor
+from actors.meeting import Meeting
 from actors.placement import Placement
 from actors.sender import SendingRank, Sent, StagedBucket
 from actors.waiting import within
@@ -57,9 +58,9 @@ class LearnerGroup:
 
     async def start(self) -> None:
         deadline_s = self._config.learner.start_deadline_s
-        ((host, port),) = await self._gather(deadline_s, "start", [self._ranks[0].address.remote()])
+        (address,) = await self._gather(deadline_s, "start", [self._ranks[0].address.remote()])
         self._processes = await self._all("processes", deadline_s, "be placed")
-        await self._all("start", deadline_s, "start DeepSpeed", host, port)
+        await self._all("start", deadline_s, "start DeepSpeed", *address)
 
     async def train(self, groups: Sequence[Group], step: int) -> Update:
         """One optimizer step on these groups.
@@ -125,18 +126,20 @@ class LearnerGroup:
         buckets: tuple[Bucket, ...] = (await self._all("push_buckets", 60, "list its parameters"))[0]
         return buckets
 
-    async def push_address(self) -> tuple[str, int]:
-        """Address and free port on rank 0's node."""
-        address: tuple[str, int]
-        (address,) = await self._gather(60, "find a free port", [self._ranks[0].push_address.remote()])
-        return address
+    async def meeting(self, node: str | None) -> Meeting:
+        """Where an engine on this node can join rank 0."""
+        own = self._processes[0]
+        call = self._ranks[0].meeting.remote(own is not None and own.node == node)
+        meeting: Meeting
+        (meeting,) = await self._gather(60, "find a free port", [call])
+        return meeting
 
-    async def join_push(self, engine: int, transport: str, host: str, port: int, world_size: int) -> None:
+    async def join_push(self, engine: int, transport: str, meeting: Meeting, world_size: int) -> None:
         await self._all(
             "join_push",
             self._config.push.deadline_s,
             f"join rollout worker {engine} for pushes",
-            *(engine, transport, host, port, world_size),
+            *(engine, transport, meeting, world_size),
         )
 
     async def send(self, engines: Sequence[int]) -> Sent:

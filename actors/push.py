@@ -101,11 +101,11 @@ class WeightPush:
     async def _join(self, worker: Member) -> None:
         if worker.joined:
             return
-        host, port = await self._learners.push_address()
+        meeting = await self._learners.meeting(worker.processes.node if worker.processes else None)
         size = self._workers.group_size
         outcomes = await asyncio.gather(
-            self._learners.join_push(worker.place, self._transport, host, port, size),
-            self._workers.join_push(worker, self._transport, host, port),
+            self._learners.join_push(worker.place, self._transport, meeting, size),
+            self._workers.join_push(worker, self._transport, meeting),
             return_exceptions=True,
         )
         for outcome in outcomes:

@@ -5,17 +5,21 @@ dummy weights; nothing it says means anything before the first push has arrived 
 """
 
 import asyncio
+import os
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from actors.ending import Processes, own_processes
+from actors.meeting import LOOPBACK, Meeting
 from actors.own_log import OwnLog
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import EngineDied, Lost, Recurring, RunError, first_line
 from openrs_ray.last_error import last_error
+from openrs_ray.private import private_folder
 from openrs_ray.samples import Completion, VersionSpan
 
 if TYPE_CHECKING:
@@ -85,6 +89,7 @@ class RolloutWorker:
         Raises:
             RunError: vLLM could not start, with its reason; Recurring where it refuses what it is asked for.
         """
+        os.environ.setdefault("VLLM_RPC_BASE_PATH", str(private_folder()))  # for its sockets, which it leaves behind
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -268,7 +273,7 @@ class RolloutWorker:
         pairs = zip(ids[len(prompt) :], found[len(prompt) :], strict=True)
         return np.array([entry[token].logprob for token, entry in pairs], dtype=np.float32)
 
-    async def join_push(self, transport: str, host: str, port: int, world_size: int) -> None:
+    async def join_push(self, transport: str, meeting: Meeting, world_size: int) -> None:
         """Join this engine's push group with all its workers."""
         import ray
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
@@ -277,10 +282,9 @@ class RolloutWorker:
             WeightTransferInitRequest(
                 init_info={
                     "transport": transport,
-                    "host": host,
-                    "port": port,
+                    **asdict(meeting),
                     "world_size": world_size,
-                    "address": ray.util.get_node_ip_address(),
+                    "address": LOOPBACK if meeting.host == LOOPBACK else ray.util.get_node_ip_address(),
                     "deadline_s": self._config.push.deadline_s,
                 }
             )
@@ -356,3 +360,4 @@ class RolloutWorker:
         if self._engine is not None:
             self._engine.shutdown()
             self._engine = None
+        shutil.rmtree(private_folder(), ignore_errors=True)

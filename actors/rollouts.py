@@ -7,6 +7,7 @@ from typing import Any
 import ray
 
 from actors.crew import Crew, Member
+from actors.meeting import Meeting
 from actors.placement import Placement
 from actors.rollout import Request, RolloutWorker
 from actors.waiting import within
@@ -145,10 +146,10 @@ class RolloutWorkers:
 
     # ------------------------------------------------------------------------------------------------ pushes
 
-    async def join_push(self, worker: Member, transport: str, host: str, port: int) -> None:
+    async def join_push(self, worker: Member, transport: str, meeting: Meeting) -> None:
         """Lost, or another RunError, when the worker does not join its push group."""
         deadline_s, size = self._config.push.deadline_s, self.group_size
-        await worker.ask(deadline_s, "join_push", "join the learner for pushes", transport, host, port, size)
+        await worker.ask(deadline_s, "join_push", "join the learner for pushes", transport, meeting, size)
         worker.joined = True
 
     @property

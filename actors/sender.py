@@ -16,11 +16,11 @@ import torch
 
 from actors.ending import Processes, own_processes
 from actors.learner import LearnerRank
+from actors.meeting import LOOPBACK, Meeting
 from actors.transport import BroadcastGroup, export_ipc, join_group
 from openrs_ray.buckets import Bucket, plan_buckets
 from openrs_ray.digest import digest
 from openrs_ray.errors import RunError
-from openrs_ray.machine import free_port
 
 Gather = Callable[[], Iterator[tuple[Bucket, list[torch.Tensor]]]]
 """All buckets with their full tensors, valid until the next bucket; called on all ranks."""
@@ -64,12 +64,12 @@ class WeightSender:
         self._staged: Iterator[StagedBucket] | None = None
         self._handles: dict[str, list[Any]] | None = None
 
-    def join(self, engine: int, transport: str, host: str, port: int, world_size: int) -> None:
+    def join(self, engine: int, transport: str, meeting: Meeting, world_size: int) -> None:
         """Join an engine's push group as rank 0; other learner ranks are in none."""
         if self._rank == 0:
             self._leave(engine)
             self._groups[engine] = join_group(
-                transport, host, port, 0, world_size, host, self._device, self._deadline_s / 2
+                transport, meeting, 0, world_size, meeting.host, self._device, self._deadline_s / 2
             )
 
     def send(self, engines: Sequence[int]) -> Sent:
@@ -129,8 +129,8 @@ def _begin(group: BroadcastGroup, buffer: torch.Tensor) -> None:
 class SendingRank(LearnerRank):
     """A learner rank that also sends its weights. Like all of a rank's calls, these go to all ranks at once."""
 
-    def start(self, master_address: str, master_port: int) -> None:
-        super().start(master_address, master_port)
+    def start(self, place: str, token: str) -> None:
+        super().start(place, token)
         bucket_bytes = self.config.push.bucket_mib << 20
         self._buckets = plan_buckets(self.parameter_specs(), bucket_bytes)
         largest = max(bucket.nbytes for bucket in self._buckets)
@@ -145,13 +145,12 @@ class SendingRank(LearnerRank):
         """What one push consists of, in order."""
         return self._buckets
 
-    def push_address(self) -> tuple[str, int]:
-        """This node's address in the cluster and a free port on it."""
-        host = ray.util.get_node_ip_address()
-        return host, free_port(host)
+    def meeting(self, on_this_node: bool) -> Meeting:
+        """Where an engine can join: on loopback if it is on this node, else on this node's address in the cluster."""
+        return Meeting.at(LOOPBACK if on_this_node else ray.util.get_node_ip_address())
 
-    def join_push(self, engine: int, transport: str, host: str, port: int, world_size: int) -> None:
-        self._sender.join(engine, transport, host, port, world_size)
+    def join_push(self, engine: int, transport: str, meeting: Meeting, world_size: int) -> None:
+        self._sender.join(engine, transport, meeting, world_size)
 
     def send(self, engines: Sequence[int]) -> Sent:
         return self._sender.send(engines)

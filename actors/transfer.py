@@ -24,6 +24,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from actors.effect import Effect
+from actors.meeting import Meeting
 from actors.transport import BroadcastGroup, join_group, open_ipc
 from openrs_ray.buckets import Bucket, ParameterSpec
 from openrs_ray.digest import digest
@@ -39,6 +40,7 @@ class PushInit(WeightTransferInitInfo):
     transport: str
     host: str
     port: int
+    token: str
     world_size: int
     address: str
     deadline_s: float
@@ -77,8 +79,7 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
             return  # no group: buckets come as handles
         self._group = join_group(
             init_info.transport,
-            init_info.host,
-            init_info.port,
+            Meeting(init_info.host, init_info.port, init_info.token),
             1 + self.parallel_config.rank,
             init_info.world_size,
             init_info.address,

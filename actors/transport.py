@@ -17,11 +17,10 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from actors.meeting import Meeting, Proof, SealedStore
 from openrs_ray.errors import RunError
 
 T = TypeVar("T")
-
-_FIRST_BYTES = 16
 
 
 class BroadcastGroup(Protocol):
@@ -43,11 +42,9 @@ class BroadcastGroup(Protocol):
 class GlooGroup:
     """Broadcast over TCP between CPU processes."""
 
-    def __init__(self, host: str, port: int, rank: int, world_size: int, address: str, deadline_s: float) -> None:
+    def __init__(self, meeting: Meeting, rank: int, world_size: int, address: str, deadline_s: float) -> None:
         timeout = timedelta(seconds=deadline_s)
-        store = torch.distributed.TCPStore(
-            host, port, world_size, is_master=rank == 0, timeout=timeout, wait_for_workers=False
-        )
+        store = SealedStore(meeting, rank, world_size, deadline_s)
         gloo: Any = torch.distributed.ProcessGroupGloo  # its type stubs know neither options nor broadcast
         options = gloo._Options()
         options._timeout = timeout
@@ -57,6 +54,17 @@ class GlooGroup:
         self._store = store
         self._deadline_s = deadline_s
         self._begun: list[Any] = []
+        try:
+            self._first_broadcast(Proof(store, rank, world_size))
+        except Exception:
+            self.close()
+            raise
+
+    def _first_broadcast(self, proof: Proof) -> None:
+        first = torch.frombuffer(bytearray(proof.first), dtype=torch.uint8)
+        self.broadcast(first)
+        self.wait()
+        proof.settle(bytes(first.tolist()))
 
     def broadcast(self, buffer: torch.Tensor) -> None:
         options = torch.distributed.BroadcastOptions()
@@ -91,15 +99,14 @@ def _said_as_run_error(transport: str, deadline_s: float) -> Iterator[None]:
 class NcclGroup:
     """Broadcast between GPUs, on a CUDA stream of its own: one that hangs holds up no kernel of anybody else."""
 
-    def __init__(
-        self, host: str, port: int, rank: int, world_size: int, device: torch.device, deadline_s: float
-    ) -> None:
+    def __init__(self, meeting: Meeting, rank: int, world_size: int, device: torch.device, deadline_s: float) -> None:
         from vllm.distributed.device_communicators.pynccl import PyNcclCommunicator
         from vllm.distributed.utils import StatelessProcessGroup
         from vllm.utils.nccl import unpinned_nccl_env
 
         ends = time.monotonic() + deadline_s
-        group = StatelessProcessGroup.create(host, port, rank, world_size, store_timeout=int(deadline_s))
+        store = SealedStore(meeting, rank, world_size, deadline_s)
+        group = StatelessProcessGroup(rank, world_size, store)
         with unpinned_nccl_env():
             self._communicator = _within(ends, deadline_s, lambda: PyNcclCommunicator(group, device=device))
         # Without a usable libnccl the communicator switches itself off and every broadcast silently does nothing.
@@ -111,25 +118,23 @@ class NcclGroup:
         self._deadline_s = deadline_s
         self._stream, self._done = torch.cuda.Stream(device), torch.cuda.Event()
         try:
-            self._first_broadcast(rank, device, ends)
+            self._first_broadcast(Proof(store, rank, world_size), device, ends)
         except Exception:
             self.close()
             raise
 
-    def _first_broadcast(self, rank: int, device: torch.device, until: float) -> None:
-        """A few bytes, now: NCCL may connect its channels inside the first call, where no deadline of a push would end it."""
+    def _first_broadcast(self, proof: Proof, device: torch.device, until: float) -> None:
+        """At once: NCCL may connect its channels inside the first call, where no deadline of a push would end it."""
 
-        def begin() -> tuple[torch.Tensor, torch.Tensor]:
+        def begin() -> torch.Tensor:
             with torch.accelerator.device_index(device.index):
-                expected = torch.arange(_FIRST_BYTES, dtype=torch.uint8, device=device)
-                buffer = expected.clone() if rank == 0 else torch.zeros_like(expected)
+                buffer = torch.tensor(list(proof.first), dtype=torch.uint8, device=device)
                 self.broadcast(buffer)
-                return buffer, expected
+                return buffer
 
-        buffer, expected = _within(until, self._deadline_s, begin)
+        buffer = _within(until, self._deadline_s, begin)
         self.wait(until)
-        if not torch.equal(buffer, expected):
-            raise RunError(f"the first broadcast by NCCL brought other bytes to rank {rank} than rank 0 sent")
+        proof.settle(bytes(buffer.tolist()))
 
     def broadcast(self, buffer: torch.Tensor) -> None:
         with _said_as_run_error("NCCL", self._deadline_s):
@@ -173,8 +178,7 @@ def _within(until: float, deadline_s: float, make: Callable[[], T]) -> T:
 
 def join_group(
     transport: str,
-    host: str,
-    port: int,
+    meeting: Meeting,
     rank: int,
     world_size: int,
     address: str,
@@ -185,21 +189,21 @@ def join_group(
 
     Args:
         transport: "gloo" or "nccl".
-        host: address of rank 0, where the rendezvous store listens on `port`.
+        meeting: where rank 0 listens, and the token by which the members know each other.
         rank: 0 for the sender, 1 + worker index for receivers.
         address: this process's own address.
         deadline_s: how long joining and later each broadcast may take.
 
     Raises:
-        RunError: a member did not come in time, or the communicator is unusable.
+        RunError: a member did not come in time, a stranger came, or the communicator is unusable.
     """
     try:
         if transport == "gloo":
-            return GlooGroup(host, port, rank, world_size, address, deadline_s)
-        return NcclGroup(host, port, rank, world_size, device, deadline_s)
-    except (RuntimeError, torch.distributed.DistError) as error:
+            return GlooGroup(meeting, rank, world_size, address, deadline_s)
+        return NcclGroup(meeting, rank, world_size, device, deadline_s)
+    except (RuntimeError, OSError, torch.distributed.DistError) as error:
         raise RunError(
-            f"rank {rank} of {world_size} could not join the weight push group at {host}:{port} ({transport}) "
+            f"rank {rank} of {world_size} could not join the weight push group at {meeting.host}:{meeting.port} ({transport}) "
             f"within {deadline_s:.0f} s: {error}"
         ) from error
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 import transformers
 from live_memory import Live
@@ -49,7 +50,7 @@ class SmallBuckets(LearnerRank):
 
 def learner(kind: type[LearnerRank], start_model: str = "untied", **changes: dict) -> LearnerRank:
     made = kind(make_config(folder, ranks, **changes), str(folder.parent / "models" / start_model), rank, ranks, "cpu")
-    made.start("127.0.0.1", port)
+    made.start(str(folder / f"ranks-{port}"), "a token")
     return made
 
 
@@ -131,6 +132,13 @@ def other_loss(stage: int, kind: str) -> dict[str, Any]:
     metrics = of.train_step(batches, tokens(useful + flat), 1, tokens(flat), len(flat))
     after = weights(of)
     return {"metrics": metrics, "gradient": {name: before[name] - after[name] for name in after}}
+
+
+def listens(stage: int) -> set[str]:
+    """Addresses that the process listens on."""
+    learner(LearnerRank, learner={"zero_stage": stage})
+    connections = psutil.Process().net_connections("tcp")
+    return {connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN}
 
 
 def clipping(stage: int) -> dict[str, Any]:

@@ -28,6 +28,7 @@ CASES: dict[str, list[tuple[int, str]]] = {
     "with_reference": [(1, "2"), (2, "3")],
     "published": [(1, "1"), (2, "2"), (2, "3")],
     "other_loss": [(1, "1,gspo"), (2, "3,gspo"), (1, "2,dr_grpo"), (2, "2,dr_grpo")],
+    "listens": [(1, "1"), (2, "1")],
     "clipping": [(1, "1"), (2, "2"), (2, "3")],
     "not_finite": [(1, "1"), (2, "2"), (2, "3")],
     "without_spread": [(1, "1"), (2, "3")],
@@ -368,3 +369,10 @@ def test_a_rank_holds_within_a_tenth_what_the_memory_plan_says(
             sum(parts.values()) - parts["CUDA"] - parts["push buffer"]
         )  # a CPU rank that pushes nothing has neither
         assert measured["peaks"][when] == pytest.approx(planned, rel=0.1), when
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ranks_listen_on_loopback_alone(results: Results, rank: int) -> None:
+    """For each other; nobody beyond their machine can reach them."""
+    assert results.of(1, "listens,1") == {"127.0.0.1"}
+    assert results.of(2, "listens,1", rank) == {"127.0.0.1"}

@@ -20,6 +20,7 @@ from actors.rollouts import RolloutWorkers
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.layout import plan_layout
+from openrs_ray.private import folder_of
 from openrs_ray.samples import Completion, Problem
 
 T = TypeVar("T")
@@ -50,7 +51,10 @@ class System:
         return [c async for batch in self.workers.generate(requests, version) for c in batch]
 
     def close(self) -> None:
+        folders = [folder_of(member.processes.mark) for member in self.workers.crew.serving if member.processes]
         self.run(self.workers.stop())
+        assert not any(folder.exists() for folder in folders), "an engine's sockets stay behind"
+        self.run(self.learners.stop())
         self.placement.release()
         self.loop.close()
 
@@ -146,9 +150,24 @@ def test_engines_hold_the_learners_weights_after_every_push(ray_session: None, t
             ]
             update = system.run(system.learners.train(groups, version + 1))
             assert update.metrics["grad_norm"] > 0
+        assert all(path.is_relative_to(folder) for path, folder in vllm_sockets(system)), "others can open them"
         assert not unloaded(system), "every layer has its weights, and the log does not say otherwise at every push"
     finally:
         system.close()
+
+
+def vllm_sockets(system: System) -> list[tuple[Path, Path]]:
+    """Sockets of the engines that are named by a UUID alone, each with the folder that it belongs into."""
+    members = [member.processes for member in system.workers.crew.serving if member.processes]
+    found = [
+        (path, folder_of(member.mark))
+        for member in members
+        for process in member.found()
+        for connection in process.net_connections("unix")
+        if (path := Path(connection.laddr)).name.count("-") == 4 and len(path.name) == 36
+    ]
+    assert found, "an engine talks to its process over sockets"
+    return found
 
 
 def unloaded(system: System) -> list[str]:

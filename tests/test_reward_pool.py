@@ -128,6 +128,16 @@ def test_a_check_that_crashes_its_process_or_raises_is_an_error_with_its_reason(
     assert (counts.checks, counts.timeouts, counts.errors, counts.replaced) == (4, 0, 3, 2)
 
 
+def test_processes_inherit_no_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = ("RAY_AUTH_TOKEN", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY", "A_KEY_OF_TOMORROW")
+    for name in secrets:
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    with CheckPool(poisoned_checks.check, processes=1, deadline_s=DEADLINE_S, memory_gib=1.0) as pool:
+        seen = {name: pool.submit(f"environment {name}").result(30).answer for name in (*secrets, "LC_ALL", "PATH")}
+    assert seen == dict.fromkeys(secrets) | {"LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"]}
+
+
 def test_processes_see_no_gpu_and_sort_alike(pool: CheckPool[str]) -> None:
     assert pool.submit("environment CUDA_VISIBLE_DEVICES").result(30).answer == ""
     assert pool.submit("environment PYTHONHASHSEED").result(30).answer == "0"

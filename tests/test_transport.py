@@ -1,6 +1,5 @@
 """The transports refuse to wait for ever, and refuse a communicator that would silently do nothing."""
 
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from actors import transport
+from actors.meeting import Meeting, SealedStore, seal
 from actors.sender import Sent, WeightSender
 from actors.transport import GlooGroup, NcclGroup, join_group
 from openrs_ray.buckets import Bucket, ParameterSpec
@@ -18,18 +19,12 @@ from openrs_ray.errors import RunError
 CPU = torch.device("cpu")
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def join_all(size: int, deadline_s: float) -> list[GlooGroup]:
-    port = free_port()
+    meeting = Meeting.at("127.0.0.1")
     groups: dict[int, Any] = {}
 
     def join(rank: int) -> None:
-        groups[rank] = join_group("gloo", "127.0.0.1", port, rank, size, "127.0.0.1", CPU, deadline_s)
+        groups[rank] = join_group("gloo", meeting, rank, size, "127.0.0.1", CPU, deadline_s)
 
     threads = [threading.Thread(target=join, args=(rank,)) for rank in range(size)]
     for thread in threads:
@@ -106,28 +101,36 @@ def test_a_sender_need_not_wait_to_its_deadline() -> None:
 
 def test_joining_a_group_that_nobody_else_joins_ends_with_a_sentence() -> None:
     with pytest.raises(RunError, match="rank 1 of 2 could not join the weight push group"):
-        join_group("gloo", "127.0.0.1", free_port(), 1, 2, "127.0.0.1", CPU, 2)
+        join_group("gloo", Meeting.at("127.0.0.1"), 1, 2, "127.0.0.1", CPU, 2)
 
 
 @pytest.mark.parametrize("state", [{"available": False, "disabled": True}, {"available": True, "disabled": True}])
 def test_a_disabled_nccl_communicator_is_an_error(monkeypatch: pytest.MonkeyPatch, state: dict[str, bool]) -> None:
-    from vllm.distributed import utils
     from vllm.distributed.device_communicators import pynccl
 
     monkeypatch.setattr(pynccl, "PyNcclCommunicator", lambda group, device: SimpleNamespace(**state))
-    monkeypatch.setattr(utils.StatelessProcessGroup, "create", lambda *arguments, **options: None)
+    monkeypatch.setattr(transport, "SealedStore", HeldStore)
     with pytest.raises(RunError, match="NCCL is disabled on rank 3"):
-        NcclGroup("127.0.0.1", 1, 3, 4, CPU, 1.0)
+        NcclGroup(Meeting("127.0.0.1", 1, ""), 3, 4, CPU, 1.0)
 
 
 def test_an_nccl_communicator_that_never_comes_about_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vllm.distributed import utils
     from vllm.distributed.device_communicators import pynccl
 
     monkeypatch.setattr(pynccl, "PyNcclCommunicator", lambda group, device: threading.Event().wait())
-    monkeypatch.setattr(utils.StatelessProcessGroup, "create", lambda *arguments, **options: None)
+    monkeypatch.setattr(transport, "SealedStore", HeldStore)
     with pytest.raises(RunError, match=r"rank 1 of 2 could not join|did not bring the members .* together within 1 s"):
-        join_group("nccl", "127.0.0.1", 1, 1, 2, "127.0.0.1", CPU, 1.0)
+        join_group("nccl", Meeting("127.0.0.1", 1, ""), 1, 2, "127.0.0.1", CPU, 1.0)
+
+
+class HeldStore(SealedStore):
+    """In memory: rank 0 has asked about the bytes 0 to 15."""
+
+    def __init__(self, meeting: Meeting, rank: int, *_: object) -> None:
+        torch.distributed.Store.__init__(self)
+        self.meeting, self._store = meeting, torch.distributed.HashStore()  # type: ignore[assignment]
+        if rank:
+            self.set("question", seal(meeting.token, "question", bytes(range(16))))
 
 
 class StandIn:
@@ -169,17 +172,30 @@ class Event:
 @pytest.fixture
 def nccl_group(monkeypatch: pytest.MonkeyPatch) -> Callable[..., NcclGroup]:
     """Makes an NCCL group of a stand-in communicator."""
-    from vllm.distributed import utils
     from vllm.distributed.device_communicators import pynccl
 
-    monkeypatch.setattr(utils.StatelessProcessGroup, "create", lambda *arguments, **options: None)
+    stores: list[HeldStore] = []
+
+    def open_store(*arguments: Any) -> HeldStore:
+        stores.append(HeldStore(*arguments))
+        return stores[-1]
+
+    monkeypatch.setattr(transport, "SealedStore", open_store)
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: SimpleNamespace(wait_stream=lambda stream: None))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
     monkeypatch.setattr(torch.cuda, "Event", Event)
 
     def make(communicator: StandIn, rank: int, deadline_s: float = 20.0) -> NcclGroup:
         monkeypatch.setattr(pynccl, "PyNcclCommunicator", lambda group, device: communicator)
-        group = join_group("nccl", "127.0.0.1", 1, rank, 2, "127.0.0.1", CPU, deadline_s)
+        act = communicator.act
+
+        def answered(number: int, buffer: torch.Tensor) -> None:
+            if rank == 0 and number == 1:
+                stores[-1].set("answer/1", seal("", "answer 1", bytes(buffer.tolist())))
+            act(number, buffer)
+
+        communicator.act = answered
+        group = join_group("nccl", Meeting("127.0.0.1", 1, ""), rank, 2, "127.0.0.1", CPU, deadline_s)
         assert isinstance(group, NcclGroup)
         return group
 
@@ -208,7 +224,7 @@ def test_a_group_whose_first_bytes_find_no_memory_is_closed(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     communicator = StandIn(bring)
-    monkeypatch.setattr(torch, "arange", full)
+    monkeypatch.setattr(torch, "tensor", full)
     with pytest.raises(RunError, match="CUDA out of memory"):
         nccl_group(communicator, 1)
     assert communicator.destroyed
@@ -217,9 +233,8 @@ def test_a_group_whose_first_bytes_find_no_memory_is_closed(
 def test_the_whole_deadline_is_named_when_the_rendezvous_has_taken_most_of_it(
     nccl_group: Callable[..., NcclGroup], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vllm.distributed import utils
 
-    monkeypatch.setattr(utils.StatelessProcessGroup, "create", lambda *arguments, **options: time.sleep(0.7))
+    monkeypatch.setattr(transport, "SealedStore", lambda *arguments: time.sleep(0.7) or HeldStore(*arguments))
     with pytest.raises(RunError, match="together within 1 s"):
         nccl_group(StandIn(lambda number, buffer: threading.Event().wait()), 1, 1.0)
 

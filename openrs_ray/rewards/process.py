@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from openrs_ray.errors import RunError
+from openrs_ray.private import MARK
 from openrs_ray.samples import Verdict
 
 START_DEADLINE_S = 120.0
@@ -16,6 +17,14 @@ START_DEADLINE_S = 120.0
 WALL_FACTOR = 6
 """A check that waits for a CPU of a loaded machine may take so many deadlines by the clock on the wall."""
 _SHORTEST_WAIT_S = 0.05
+_KEPT = frozenset(
+    {
+        *("PATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "LANG", "LANGUAGE"),
+        *("OPENRS_CACHE", MARK),
+    }
+)
+_KEPT_PREFIXES = ("LC_", "PYTHON")
+"""What a Python program needs of its environment, and the mark by which an actor's processes are found and ended."""
 
 
 class CheckProcess:
@@ -110,7 +119,9 @@ class CheckProcess:
 
 
 def _environment() -> dict[str, str]:
-    return os.environ | {
+    """Without what is not named here: a token of Ray, the Hub or a cloud is nothing for code that reads completions."""
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)}
+    return kept | {
         "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),
         "PYTHONHASHSEED": "0",  # SymPy's order of terms follows hashes: the same answer gets the same verdict
         "CUDA_VISIBLE_DEVICES": "",

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from actors.meeting import Meeting
 from actors.transport import BroadcastGroup, export_ipc, join_group, open_ipc
 from launch.benchmarks.gpu_suite.rows import Row, Size, noted, true
 from openrs_ray.digest import digest
@@ -82,7 +83,8 @@ class Member(Party):
     def join(self, port: int, rank: int) -> None:
         self.leave()
         transport, deadline_s = "nccl" if self.size == "full" else "gloo", _JOIN_DEADLINE_S[self.size]
-        self._group = join_group(transport, _HOST, port, rank, 2, _HOST, self.device, deadline_s)
+        meeting = Meeting(_HOST, port, "of this suite")
+        self._group = join_group(transport, meeting, rank, 2, _HOST, self.device, deadline_s)
         self._buffer = torch.zeros(_BYTES[self.size], dtype=torch.uint8, device=self.device)
 
     def send(self, seed: int) -> int:

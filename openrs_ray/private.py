@@ -1,0 +1,54 @@
+"""Folders in which a process keeps its sockets and meeting points: only its own user can open them, and they go with it."""
+
+import atexit
+import os
+import shutil
+import stat
+import tempfile
+from functools import cache
+from pathlib import Path
+from uuid import uuid4
+
+from openrs_ray.errors import RunError
+
+MARK = "OPENRS_ACTOR"
+"""Environment variable that an actor and all processes it has started carry."""
+_LONGEST = 40
+"""A socket's path has at most 107 bytes, and libraries append up to 65 of their own."""
+
+
+def temporary_root() -> str:
+    """The folder for temporary files, or /tmp where its name is too long for sockets."""
+    root = tempfile.gettempdir()
+    return root if len(os.fsencode(root)) <= _LONGEST else "/tmp"
+
+
+def new_private_folder(name: str) -> Path:
+    """A new folder with a random name."""
+    return Path(tempfile.mkdtemp(prefix=f"openrs-{name}-", dir=temporary_root()))
+
+
+def folder_of(mark: str) -> Path:
+    """Where the actor with this mark keeps its own, on its node."""
+    return Path(temporary_root(), f"openrs-{mark[:16]}")
+
+
+def private_folder() -> Path:
+    """The calling process's own folder; an actor's goes when the actor is ended, another's at its exit.
+
+    Raises:
+        RunError: somebody else has made it, or could open it.
+    """
+    folder = folder_of(os.environ.get(MARK) or _own_mark())
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077 or not stat.S_ISDIR(found.st_mode):
+        raise RunError(f"{folder} is not a folder that only this user can open: somebody else has made it; remove it")
+    return folder
+
+
+@cache
+def _own_mark() -> str:
+    mark = uuid4().hex
+    atexit.register(shutil.rmtree, folder_of(mark), ignore_errors=True)
+    return mark
