@@ -21,7 +21,6 @@
 #SBATCH --open-mode=append
 
 set -euo pipefail
-umask 077   # Ray's session folders are this user's alone
 (($# > 0)) || { echo "slurm.sh: the first argument must be a recipe, such as launch/recipes/open-rs3.yaml" >&2; exit 2; }
 recipe=$1
 shift
@@ -35,15 +34,17 @@ mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 first=${hosts[0]}
 address=$(getent ahostsv4 "$first" | awk 'NR == 1 { print $1 }')
 port=$((20000 + SLURM_JOB_ID % 10000))   # above the ports of Ray's workers; jobs that share a node differ
-# A node's sockets lie below this folder, and their paths may have 107 characters.
-node=(--temp-dir="/tmp/openrs-$SLURM_JOB_ID" --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --num-gpus="${SLURM_GPUS_ON_NODE:-0}"
+# Ray lets all users write into its folder of sockets and logs, so that lies in one of this user's alone. Short: the path of a
+# socket may have 107 characters.
+private='install -d -m 700 "$0" && exec "$@"' folder=/tmp/openrs-$SLURM_JOB_ID
+node=(--temp-dir="$folder/ray" --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --num-gpus="${SLURM_GPUS_ON_NODE:-0}"
     --object-store-memory=17179869184 --block)
 on=(srun --overlap --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}")
 
 steps=()
 trap 'kill "${steps[@]}" 2>/dev/null || true' EXIT
 "${on[@]}" --nodes=1 --ntasks=1 --nodelist="$first" \
-    ray start --head --node-ip-address="$address" --port="$port" --include-dashboard=false "${node[@]}" &
+    bash -c "$private" "$folder" ray start --head --node-ip-address="$address" --port="$port" --include-dashboard=false "${node[@]}" &
 steps+=($!)
 
 for ((waited = 0; ; waited++)); do
@@ -54,7 +55,8 @@ for ((waited = 0; ; waited++)); do
 done
 others=$((SLURM_JOB_NUM_NODES - 1))
 if ((others > 0)); then
-    "${on[@]}" --nodes="$others" --ntasks="$others" --exclude="$first" ray start --address="$address:$port" "${node[@]}" &
+    "${on[@]}" --nodes="$others" --ntasks="$others" --exclude="$first" \
+        bash -c "$private" "$folder" ray start --address="$address:$port" "${node[@]}" &
     steps+=($!)
 fi
 
