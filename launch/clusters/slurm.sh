@@ -28,7 +28,7 @@ shift
 cd "${SLURM_SUBMIT_DIR:?slurm.sh is for sbatch}"
 source .venv/bin/activate
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
-ray get-auth-token --generate >/dev/null   # in ~/.ray/auth_token, which all nodes see
+(umask 077 && ray get-auth-token --generate >/dev/null)   # in ~/.ray/auth_token, which all nodes see
 
 mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 first=${hosts[0]}
