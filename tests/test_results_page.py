@@ -107,7 +107,7 @@ def test_every_row_of_the_last_table_is_explained(run: SimulatedTrainer) -> None
         run_folder=Path("run"),
         costs=budget.rows(2, 1),
     )
-    assert names(section("The table at the end")) == {*table.columns[0].cells}
+    assert {*table.columns[0].cells} <= names(section("The table at the end"))
 
 
 def test_every_column_of_the_completions_is_explained_and_no_other() -> None:
