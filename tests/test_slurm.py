@@ -5,6 +5,8 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -31,8 +33,9 @@ time.sleep(60)
 """
 
 
-def start(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[bytes]:
-    """The script as Slurm starts it on the first of two nodes; what it starts is noted in folder/notes."""
+@contextmanager
+def started(folder: Path, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The script as Slurm starts it on the first of two nodes: what it starts is noted in folder/notes, ends with the block."""
     tools = folder / "tools"
     tools.mkdir()
     for name, body in STAND_INS.items():
@@ -47,7 +50,7 @@ def start(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[b
         "LISTENER": str(folder / "listener.py"),
         "PYTHON": shutil.which("python3") or "",
     }
-    return subprocess.Popen(
+    job = subprocess.Popen(
         ["bash", str(SCRIPT), *arguments],
         env={
             **os.environ,
@@ -60,6 +63,11 @@ def start(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[b
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
+    try:
+        yield job
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
 
 
 def notes(folder: Path) -> str:
@@ -68,8 +76,8 @@ def notes(folder: Path) -> str:
 
 @pytest.mark.parametrize("code", [0, 1, 2])
 def test_the_run_joins_a_ray_of_all_nodes_and_its_exit_code_is_the_jobs(tmp_path: Path, code: int) -> None:
-    job = start(tmp_path, "mine.yaml", "--run.steps", "5", CODE=str(code))
-    assert job.wait(timeout=30) == code
+    with started(tmp_path, "mine.yaml", "--run.steps", "5", CODE=str(code)) as job:
+        assert job.wait(timeout=30) == code
     said = notes(tmp_path)
     assert "ray get-auth-token --generate" in said
     (head,) = [line for line in said.splitlines() if line.startswith("ray start --head")]
@@ -82,20 +90,20 @@ def test_the_run_joins_a_ray_of_all_nodes_and_its_exit_code_is_the_jobs(tmp_path
 
 
 def test_a_stop_before_the_time_limit_saves_and_queues_the_job_again(tmp_path: Path) -> None:
-    job = start(tmp_path, "mine.yaml", STAYS="1")
-    for _ in range(200):
-        if "begun" in notes(tmp_path):
-            break
-        time.sleep(0.1)
-    job.send_signal(signal.SIGTERM)  # as --signal=B: does, to the script alone
-    assert job.wait(timeout=30) == 143
+    with started(tmp_path, "mine.yaml", STAYS="1") as job:
+        for _ in range(200):
+            if "begun" in notes(tmp_path):
+                break
+            time.sleep(0.1)
+        job.send_signal(signal.SIGTERM)  # as --signal=B: does, to the script alone
+        assert job.wait(timeout=30) == 143
     assert f"scontrol requeue {os.getpid()}" in notes(tmp_path)
 
 
 def test_without_a_recipe_it_says_what_is_missing(tmp_path: Path) -> None:
-    job = start(tmp_path)
-    assert job.wait(timeout=30) == 2
-    assert job.stderr is not None and b"the first argument must be a recipe" in job.stderr.read()
+    with started(tmp_path) as job:
+        assert job.wait(timeout=30) == 2
+        assert job.stderr is not None and b"the first argument must be a recipe" in job.stderr.read()
 
 
 def test_bash_reads_all_of_it() -> None:
