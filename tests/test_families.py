@@ -1,0 +1,92 @@
+"""docs/your-model-and-data.md names the model families that the learner computes rightly, and those that it refuses."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import naive_logprobs, naive_model
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+from openrs_ray.errors import UserError
+from openrs_ray.model import load_policy
+
+PAGE = (Path(__file__).parent.parent / "docs" / "your-model-and-data.md").read_text(encoding="utf-8")
+WITHOUT_WINDOW = ("mistral", "phi3", "starcoder2")
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
+    "head_dim": 32, "vocab_size": 64, "max_position_embeddings": 512, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+OWN_NAMES: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 512},
+    "opt": {"ffn_dim": 96, "word_embed_proj_dim": 64},
+    "granite": {"logits_scaling": 8.0},
+    **{family: {"sliding_window": None} for family in WITHOUT_WINDOW},
+    **{
+        family: {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2}
+        for family in ("gpt_oss", "qwen3_next")
+    },
+}
+
+
+def families(row: str) -> list[str]:
+    """Those in the row of the page's table that begins so."""
+    (line,) = [line for line in PAGE.splitlines() if line.startswith(f"| {row}")]
+    return re.findall(r"`(\w+)`", line)
+
+
+RIGHT = families("whole runs") + families("the same checks") + families("the learner computes")
+
+
+def save_family(folder: Path, family: str) -> str:
+    """A random model with the family's own defaults, but for its sizes."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**{**SIZES, **OWN_NAMES.get(family, {})}))
+    with torch.no_grad():
+        for parameter in model.parameters():  # norms and biases away from their neutral start values
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("family", RIGHT)
+def test_packed_log_probabilities_are_those_of_transformers_one_sequence_at_a_time(tmp_path: Path, family: str) -> None:
+    policy = load_policy(save_family(tmp_path, family), "float32", 7).eval()
+    chance = torch.Generator().manual_seed(1)
+    first, second = torch.randint(3, 64, (23,), generator=chance), torch.randint(3, 64, (17,), generator=chance)
+    ids, positions = torch.cat([first, second]), torch.cat([torch.arange(23), torch.arange(17)])
+    predictors = torch.cat([torch.arange(22), 23 + torch.arange(16)])
+    with torch.no_grad():
+        got = policy(ids, positions, (23, 17), predictors, ids[predictors + 1], 1.0)
+    reference = naive_model(tmp_path)
+    expected = [naive_logprobs(reference, part[:1].tolist(), part[1:].tolist()) for part in (first, second)]
+    assert torch.allclose(got.double(), torch.cat(expected).detach(), atol=1e-5)
+
+
+@pytest.mark.parametrize("family", families("refused: other attention"))
+def test_other_attention_is_refused(tmp_path: Path, family: str) -> None:
+    with pytest.raises(UserError, match="only full attention"):
+        load_policy(save_family(tmp_path, family), "float32", 7)
+
+
+@pytest.mark.parametrize("family", families("refused: other logits"))
+def test_other_logits_are_refused(tmp_path: Path, family: str) -> None:
+    with pytest.raises(UserError, match="computes its logits in a way"):
+        load_policy(save_family(tmp_path, family), "float32", 7)
+
+
+@pytest.mark.parametrize("family", RIGHT)
+def test_vllm_has_an_engine_for_the_family(family: str) -> None:
+    from vllm import ModelRegistry
+
+    architecture = AutoModelForCausalLM._model_mapping[CONFIG_MAPPING[family]].__name__
+    assert architecture in ModelRegistry.get_supported_archs()
+
+
+def test_the_page_has_the_head_sizes_of_vllms_attention_on_a_cpu() -> None:
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    *sizes, last = CPUAttentionBackend.get_supported_head_sizes()
+    assert f"of size {', '.join(map(str, sizes))} or {last}, on a CPU" in PAGE
