@@ -14,6 +14,7 @@ import pytest
 import yaml
 from transformers import AutoConfig, Qwen2Config
 
+from launch.shapes import main as write_shapes
 from launch.train import main
 from openrs_ray import hub
 from openrs_ray.builtin import MODELS
@@ -148,6 +149,16 @@ def test_shape_values_are_enough_for_the_whole_shape() -> None:
                          num_key_value_heads=2, vocab_size=100, tie_word_embeddings=True)  # fmt: skip
     values = json.loads(json.dumps(shape_values(config)))
     assert ModelShape.of(AutoConfig.for_model(values.pop("model_type"), **values)) == ModelShape.of(config)
+
+
+def test_a_command_writes_the_shapes(tmp_path: Path, toy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "shapes.json"
+    file.write_text("{}")
+    monkeypatch.setattr("openrs_ray.shapes.FILE", file)
+    monkeypatch.setattr("launch.shapes.FILE", file)
+    assert write_shapes([str(toy_folder)]) == 0
+    assert shipped_shape(str(toy_folder)) == ModelShape.of(AutoConfig.from_pretrained(toy_folder))
+    assert write_shapes([str(tmp_path / "nothing")]) == 2
 
 
 # Time and money
