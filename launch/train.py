@@ -14,6 +14,7 @@ from rich.console import Console
 
 from launch.closing import show_end
 from launch.command import command
+from launch.handed import HandedOn
 from launch.typed import continue_with
 from openrs_ray.atomic import read_json, write_json
 from openrs_ray.budget import ENDING, Budget
@@ -225,8 +226,11 @@ async def _attempt(
     else:
         trainer = Trainer(config, prepared, placement, display, budget)
     received: list[int] = []
+    handed_on = HandedOn()
 
     def on_signal(number: int) -> None:
+        if received and handed_on.repeats(number):
+            return
         if received:
             os._exit(128 + number)  # asked twice: at once; the last checkpoint stands
         received.append(number)
@@ -240,6 +244,7 @@ async def _attempt(
     def on_stop() -> None:
         if not received:
             on_signal(signal.SIGTERM)
+            handed_on.now()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
