@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
     asked = parse(arguments)
     config = load_config(asked.recipe, asked.overrides)
     if asked.dry_run:
-        return dry_run(config, console)
+        return dry_run(config, console, asked.resume)
     if asked.restart:
         again = [argument for argument in sys.orig_argv[1:] if argument != "--restart"]
         return supervised(config, [sys.executable, *again], console)
@@ -120,7 +120,7 @@ def begin_run(config: RunConfig, prepared: "Prepared") -> None:
     write_json(config.run.path / CONFIG, config.model_dump(mode="json"))
 
 
-def dry_run(config: RunConfig, console: Console) -> int:
+def dry_run(config: RunConfig, console: Console, resume: bool = True) -> int:
     """Say what the run would do and need; start nothing. UserError for what cannot be, and for what could not be looked at."""
     from openrs_ray.forecast import planned_card
     from openrs_ray.memory import check_fits, planned_gpu_bytes
@@ -136,6 +136,7 @@ def dry_run(config: RunConfig, console: Console) -> int:
         console.print(line, markup=False, soft_wrap=True)
     if shape is not None:
         check_fits(config, shape, gpu_bytes)
+    check_run(config, resume)
     if missing is not None:
         raise UserError(f"{missing}; without it the tokenizer, the prompts and the golds were not checked")
     return 0
