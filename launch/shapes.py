@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
     """Needs the Hub."""
     console = Console(highlight=False)
     if "--help" in arguments or "-h" in arguments:
-        console.print(__doc__, markup=False)
+        console.print(__doc__, markup=False, soft_wrap=True)
         return 0
     shapes = shipped()
     for name in arguments or list(shapes):

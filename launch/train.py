@@ -14,6 +14,7 @@ from rich.console import Console
 from launch.closing import show_end
 from launch.command import command
 from launch.failures import belongs_to
+from launch.handed import HandedOn
 from launch.options import Parser, help_asked
 from launch.typed import continue_with
 from openrs_ray.atomic import read_json, write_json
@@ -71,7 +72,7 @@ def main(arguments: list[str]) -> int:
     config = load_config(asked.recipe, asked.overrides, _FLAGS)
     belongs_to(config.run.path)
     if asked.dry_run:
-        return dry_run(config, console)
+        return dry_run(config, console, asked.resume)
     if asked.restart:
         again = [argument for argument in sys.orig_argv[1:] if argument != "--restart"]
         return supervised(config, [sys.executable, *again], console)
@@ -124,7 +125,7 @@ def begin_run(config: RunConfig, prepared: "Prepared") -> None:
     write_json(config.run.path / CONFIG, config.model_dump(mode="json"))
 
 
-def dry_run(config: RunConfig, console: Console) -> int:
+def dry_run(config: RunConfig, console: Console, resume: bool = True) -> int:
     """Say what the run would do and need; start nothing. UserError for what cannot be, and for what could not be looked at."""
     from openrs_ray.forecast import planned_card
     from openrs_ray.look import look_lines
@@ -149,6 +150,7 @@ def dry_run(config: RunConfig, console: Console) -> int:
         console.print(line, markup=False, soft_wrap=True)
     if shape is not None:
         check_fits(config, shape, gpu_bytes)
+    check_run(config, resume)
     if missing is not None:
         raise UserError(f"{missing}; without it the tokenizer, the prompts and the golds were not checked")
     return 0
@@ -244,8 +246,11 @@ async def _attempt(
     else:
         trainer = Trainer(config, prepared, placement, display, budget)
     received: list[int] = []
+    handed_on = HandedOn()
 
     def on_signal(number: int) -> None:
+        if received and handed_on.repeats(number):
+            return
         if received:
             os._exit(128 + number)  # asked twice: at once; the last checkpoint stands
         received.append(number)
@@ -259,6 +264,7 @@ async def _attempt(
     def on_stop() -> None:
         if not received:
             on_signal(signal.SIGTERM)
+            handed_on.now()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -24,8 +24,9 @@ def continue_with(field: str = "", value: str = "") -> str:
     trains = any(word == "launch.train" or Path(word).name == "train.py" for word in words)
     resume = ["--resume"] if trains and "--resume" not in words else []
     submit = ["ray", "job", "submit", "--working-dir", ".", "--"] if _JOB in os.environ else []
-    changed = [f"--{field}", value] if field else []
-    return shlex.join([*submit, *_without(f"--{field}", words), *resume, *changed])
+    if not field:
+        return shlex.join([*submit, *words, *resume])
+    return shlex.join([*submit, *_without(f"--{field}", words), *resume, f"--{field}", value])
 
 
 def _without(option: str, words: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import io
 import shlex
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from whole_run import PROBLEMS, STEPS, write_run
 
 from actors.quiet import silence_expected_warnings
 from launch.closing import next_lines, show_end
+from launch.handed import HandedOn
 from launch.train import parse
 from launch.typed import continue_with, handed_on
 from openrs_ray.atomic import read_json
@@ -158,6 +160,17 @@ def test_a_run_that_is_started_by_another_command_continues_with_that(monkeypatc
             patch.setattr(sys, "orig_argv", [sys.executable, "-m", "launch.train", "recipe.yaml"])
             resume = ["--resume"] if "launch.train" in typed else []  # launch.reproduce goes on by itself
             assert shlex.split(continue_with()) == [*typed, *resume]
+
+
+def test_a_job_that_is_stopped_is_asked_once_in_whatever_order_its_processes_hear_it() -> None:
+    times = iter((10.0, 10.2, 10.4, 20.0, 26.0))
+    handed_on = HandedOn(lambda: next(times))
+    handed_on.now()
+    assert handed_on.repeats(signal.SIGTERM), "Ray's own, after the word of the process that watches"
+    assert not handed_on.repeats(signal.SIGTERM), "asked again: at once"
+    handed_on.now()
+    assert not handed_on.repeats(signal.SIGTERM), "much later"
+    assert not HandedOn().repeats(signal.SIGTERM) and not HandedOn().repeats(signal.SIGINT)
 
 
 # Other tables and reports

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import make_config
 
-from launch.train import begin_run, check_run
+from launch.train import begin_run, check_run, main
 from openrs_ray.budget import Budget
 from openrs_ray.checkpoints import CheckpointStore
 from openrs_ray.config import RunConfig
@@ -129,6 +129,24 @@ def test_a_copy_of_a_model_has_its_digest_whatever_wrote_its_configuration(toy_f
     (copy / "config.json").write_text(json.dumps(config | {"rope_theta": 7.0}))
     assert model_digest(str(copy)) != model_digest(str(toy_folder))
     assert model_digest("toy") == model_digest("owner/name") == ""
+
+
+def test_the_dry_run_says_what_a_start_would_be_refused_for(
+    start: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps(start.model_dump(mode="json")))
+    for options, code, said in (
+        ((), 2, "exists already"),
+        (("--resume", "--run.seed", "7"), 2, "run.seed was 42"),
+        (("--resume",), 2, "checkpoints/manifest.json is missing"),
+        (("--run.name", "other"), 0, ""),
+    ):
+        if options == ("--resume",):
+            (start.run.path / "attempts.jsonl").touch()
+        assert main([str(recipe), *options, "--dry-run"]) == code
+        shown = capsys.readouterr()
+        assert said in shown.err and "disk: up to" in shown.out
 
 
 # The schedule

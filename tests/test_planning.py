@@ -14,11 +14,12 @@ import pytest
 import yaml
 from transformers import AutoConfig, Qwen2Config
 
+from launch.shapes import main as write_shapes
 from launch.train import main
 from openrs_ray import hub
 from openrs_ray.builtin import MODELS
 from openrs_ray.config import RunConfig
-from openrs_ray.disk import checkpoint_bytes, disk_parts, disk_text
+from openrs_ray.disk import disk_parts, disk_text
 from openrs_ray.forecast import BEST, Assumed, _forecast, card, forecast_text
 from openrs_ray.memory import ModelShape
 from openrs_ray.overrides import load_config
@@ -150,6 +151,16 @@ def test_shape_values_are_enough_for_the_whole_shape() -> None:
     assert ModelShape.of(AutoConfig.for_model(values.pop("model_type"), **values)) == ModelShape.of(config)
 
 
+def test_a_command_writes_the_shapes(tmp_path: Path, toy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "shapes.json"
+    file.write_text("{}")
+    monkeypatch.setattr("openrs_ray.shapes.FILE", file)
+    monkeypatch.setattr("launch.shapes.FILE", file)
+    assert write_shapes([str(toy_folder)]) == 0
+    assert shipped_shape(str(toy_folder)) == ModelShape.of(AutoConfig.from_pretrained(toy_folder))
+    assert write_shapes([str(tmp_path / "nothing")]) == 2
+
+
 # Time and money
 
 
@@ -226,11 +237,11 @@ def test_the_disk_is_compared_with_what_is_free(
 ) -> None:
     config = paper("--run.folder", str(tmp_path))
     needed = sum(disk_parts(config, shape, 128).values())
-    state, policy = checkpoint_bytes(config, shape)
-    # 10 kept: 2 of them complete, 8 policies; one to resume from; one being written
-    assert needed == pytest.approx(4 * state + (2 + 1 + 8) * policy, rel=0.05)
+    policy, state = 2 * shape.parameters, (2 + 12) * shape.parameters
+    # While the tenth is written: 2 complete ones, 7 policies, one to resume from.
+    assert needed == pytest.approx(4 * state + (1 + 2 + 7) * policy, rel=0.05)
     monkeypatch.setattr("openrs_ray.disk.disk_bytes", lambda folder: 2 * needed)
     assert "WARNING" not in disk_text(config, shape, 128)[0]
     monkeypatch.setattr("openrs_ray.disk.disk_bytes", lambda folder: needed / 2)
     assert "WARNING: only" in disk_text(config, shape, 128)[0] and "keep_last" in disk_text(config, shape, 128)[0]
-    assert sum(disk_parts(paper("--checkpoint.keep_policies", "false"), shape, 128).values()) < needed - 7 * policy
+    assert sum(disk_parts(paper("--checkpoint.keep_policies", "false"), shape, 128).values()) < needed - 6 * policy

@@ -1,0 +1,28 @@
+"""`ray job stop` asks every process of a job: the one that watches a run hands the word on, and Ray asks the run itself, too."""
+
+import math
+import signal
+import time
+from collections.abc import Callable
+
+_TOGETHER_S = 5.0
+"""Both belong to the same request when they come within so many seconds, in either order."""
+
+
+class HandedOn:
+    """Knows a SIGTERM that only repeats what the watching process has handed on: it must not count as a second request."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._at = -math.inf
+
+    def now(self) -> None:
+        """The watching process has handed a request on."""
+        self._at = self._clock()
+
+    def repeats(self, number: int) -> bool:
+        """True for one SIGTERM soon after that."""
+        soon = number == signal.SIGTERM and self._clock() - self._at < _TOGETHER_S
+        if soon:
+            self._at = -math.inf
+        return soon
