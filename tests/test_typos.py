@@ -81,7 +81,7 @@ def test_a_bad_value_from_the_command_line_does_not_blame_the_recipe() -> None:
     (line,) = mistakes("--learner.gradient_checkpointing", "maybe")
     assert line == '--learner.gradient_checkpointing is "maybe"; allowed: auto or true or false.'
     (line,) = mistakes("--placement", "{num_learner_gpus: none}")
-    assert line.startswith('--placement: placement.num_learner_gpus is "none"')
+    assert line.startswith('--placement.num_learner_gpus is "none"')
 
 
 def test_a_missing_field_is_the_recipe_s(tmp_path: Path) -> None:
