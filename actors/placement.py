@@ -15,6 +15,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.ending import new_mark
+from actors.quiet import silence_expected_warnings
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import RunError, UserError, first_line
 from openrs_ray.layout import Device, Layout, plan_layout
@@ -41,6 +42,7 @@ def joins_cluster() -> bool:
 def connection() -> Iterator[None]:
     """Join the cluster of RAY_ADDRESS, or start a Ray of our own; it is left, or ends, with the block."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    silence_expected_warnings()
     if joins_cluster():
         try:
             _reach(os.environ["RAY_ADDRESS"])

@@ -22,10 +22,12 @@ from launch.options import Parser, help_asked
 from openrs_ray import machine
 from openrs_ray.builtin import SMOLLM2, looks_like_hub_id
 from openrs_ray.config import RunConfig
+from openrs_ray.disk import checkpoint_parts
 from openrs_ray.layout import Device
 from openrs_ray.machine import GIB, Gpu, ProbeError
 from openrs_ray.names import recipe_lines
 from openrs_ray.overrides import load_config
+from openrs_ray.plain import show_table
 from openrs_ray.settings.help_text import help_text
 
 DEFAULT_RECIPE = "quickstart"
@@ -187,13 +189,8 @@ def _shm_row(device: Device, free: int) -> Row:
 
 
 def disk_needed(config: RunConfig, parameters: int | None) -> float | None:
-    """Bytes of all checkpoints: weights in the model's dtype, float32 master weights, two moments; None if unknown."""
-    if parameters is None:
-        return None
-    weights = 2 if config.model.dtype == "bfloat16" else 4
-    whole = config.checkpoint.keep_last + 2  # and the one for resuming, and the one being written
-    policies = config.run.steps // config.checkpoint.every_steps if config.checkpoint.keep_policies else 0
-    return parameters * ((weights + 12.0) * whole + weights * policies)
+    """Bytes of all checkpoints; None if the model's size is unknown."""
+    return None if parameters is None else sum(checkpoint_parts(config, parameters).values())
 
 
 def parameters_of(config: RunConfig) -> int | None:
@@ -299,7 +296,7 @@ def main(arguments: list[str]) -> int:
         missing += row.verdict == "missing"
         verdict = Text.assemble((row.verdict, colours[row.verdict]), f": {row.mend}" if row.mend else "")
         table.add_row(Text(row.what), Text(row.found), Text(row.needed), verdict)
-    console.print(table)
+    show_table(console, table)
     console.print(f"{missing} missing" if missing else "nothing is missing")
     return 1 if missing else 0
 

@@ -8,7 +8,6 @@ from collections.abc import Generator, Sequence
 from functools import partial
 
 from rich.console import Console
-from rich.markdown import Markdown
 
 from launch.command import command
 from launch.options import Parser, help_asked
@@ -18,6 +17,7 @@ from openrs_ray.curation.inputs import Inputs, load_inputs
 from openrs_ray.curation.pipeline import Curation, Question, Replies
 from openrs_ray.curation.recipe import Judged, Recipe, Solved, load_recipe, recipe_help
 from openrs_ray.curation.store import CurationStore
+from openrs_ray.plain import show_markdown
 
 
 @command
@@ -63,7 +63,7 @@ def _curate(recipe: Recipe, inputs: Inputs, console: Console) -> None:
     say = partial(console.print, markup=False, soft_wrap=True)
     counts = Curation(recipe, inputs, store, partial(_ask, recipe), say).run()
     report.write(recipe.place, recipe.name, counts)
-    console.print(Markdown(report.markdown(recipe.name, counts)))
+    show_markdown(console, report.markdown(recipe.name, counts))
     say(f"{store.result}: {counts[-1].kept:,} problems, ready for --data.path; report.md and report.json beside it")
 
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markdown import Markdown
 
 from launch.command import command
 from launch.harness import Harness, engines_for
@@ -21,6 +20,7 @@ from openrs_ray.evaluation.protocol import protocol
 from openrs_ray.evaluation.report import markdown, write
 from openrs_ray.evaluation.subject import find_subjects, side_by_side
 from openrs_ray.names import runs_folder
+from openrs_ray.plain import show_markdown
 from openrs_ray.settings.help_text import help_text
 
 BENCHMARKS = "aime24,amc23,math500,minerva,olympiadbench"
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> None:
         content = harness.report(models, subjects.seeds)
         content["differences"] = list(subjects.differences)
         write(subjects.report, content)
-    console.print(Markdown(markdown(content)))
+    show_markdown(console, markdown(content))
     console.print(f"{subjects.report}/report.md, report.json and report.html; completions beside them", soft_wrap=True)
 
 

@@ -16,7 +16,6 @@ from functools import cached_property
 from typing import Any
 
 from rich.console import Console
-from rich.markdown import Markdown
 
 from launch.command import command
 from launch.evaluate import add_benchmark_options, positive, sources
@@ -36,6 +35,7 @@ from openrs_ray.ledger import Spent
 from openrs_ray.memory import check_fits, planned_gpu_bytes
 from openrs_ray.names import recipe_lines
 from openrs_ray.overrides import load_config
+from openrs_ray.plain import show_markdown
 from openrs_ray.prepared import prepare
 from openrs_ray.progress import read_result
 from openrs_ray.samples import Problem
@@ -110,7 +110,7 @@ class Reproduction:
         content["more"] = [choice_table(choices, best, self.config), cost_table(costs)]
         folder = self.config.run.path / "reproduction"
         write(folder, content)
-        self.console.print(Markdown(markdown(content)))
+        show_markdown(self.console, markdown(content))
         self._say(f"{folder}/report.md, report.json and report.html")
         return 0
 

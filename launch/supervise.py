@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from launch.typed import handed_on
 from openrs_ray.parent import end_with_parent
 
 STOP = signal.SIGUSR1
@@ -44,7 +45,10 @@ def supervise(
             # A session of its own: Ctrl-C in a terminal would otherwise reach it twice, which means "at once". And it saves and
             # stops when this process is killed: nobody would watch it any more.
             child = subprocess.Popen(
-                command, start_new_session=True, preexec_fn=partial(end_with_parent, signal.SIGTERM)
+                command,
+                start_new_session=True,
+                preexec_fn=partial(end_with_parent, signal.SIGTERM),
+                env=handed_on(),
             )
             if asked:  # while it was being started
                 child.send_signal(STOP)

@@ -2,29 +2,30 @@
 
 import asyncio
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
+from launch.closing import show_end
 from launch.command import command
 from launch.options import Parser, help_asked
+from launch.typed import continue_with
 from openrs_ray.atomic import read_json, write_json
 from openrs_ray.budget import ENDING, Budget
 from openrs_ray.checkpoints import CheckpointStore, run_lock
 from openrs_ray.config import RunConfig
-from openrs_ray.display import RunDisplay, summary_table
+from openrs_ray.display import RunDisplay
 from openrs_ray.dry_run import dry_run_text
 from openrs_ray.errors import RunError, UserError
+from openrs_ray.fingerprint import model_digest
 from openrs_ray.overrides import load_config
 from openrs_ray.progress import Progress, read_result
-from openrs_ray.resume import check_resumable
+from openrs_ray.resume import check_resumable, check_same_content, resume_notes
 from openrs_ray.run_problems import RunProblems
 from openrs_ray.settings.help_text import help_text
 from openrs_ray.state import CONFIG, begun, check_state
@@ -74,7 +75,9 @@ def main(arguments: list[str]) -> int:
         return supervised(config, [sys.executable, *again], console)
     with run_lock(config.run.path):
         check_run(config, asked.resume)
-        return _train(config, asked, console)
+        for note in resume_notes(config):
+            console.print(note, markup=False, soft_wrap=True)
+        return _train(config, console)
 
 
 def supervised(config: RunConfig, command: Sequence[str], console: Console) -> int:
@@ -100,7 +103,7 @@ def check_run(config: RunConfig, resume: bool) -> None:
         )
     saved = read_json(config.run.path / CONFIG)
     if saved is not None:
-        check_resumable(saved, config)
+        check_resumable(saved, config, RunProblems.read(config.run.path))
     check_state(config.run.path)
 
 
@@ -108,36 +111,35 @@ def begin_run(config: RunConfig, prepared: "Prepared") -> None:
     """Write down what this run is, now that everything it needs is known to be there.
 
     Raises:
-        UserError: a run that is continued would no longer mean the same problems.
+        UserError: a run that is continued would no longer mean the same problems, or start from the same weights.
     """
     # A start that was killed between the two files below has left the first one, and nothing that must stay the same.
     known = RunProblems.read(config.run.path) if begun(config.run.path) else None
-    problems = prepared.summary()
-    if known is not None and known.fingerprint != problems.fingerprint:
-        raise UserError(
-            f"the problems in {config.data.path} or the prompts made of them have changed since run {config.run.name} began: "
-            "restore them, or choose another run.name"
-        )
+    problems = replace(prepared.summary(), model=model_digest(config.model.path))
+    if known is not None:
+        check_same_content(known, problems, config)
     problems.write(config.run.path)
     write_json(config.run.path / CONFIG, config.model_dump(mode="json"))
 
 
 def dry_run(config: RunConfig, console: Console) -> int:
-    """Say what the run would do and need; start nothing."""
-    from openrs_ray.memory import check_fits, memory_text, planned_gpu_bytes
-    from openrs_ray.prepared import prepare
+    """Say what the run would do and need; start nothing. UserError for what cannot be, and for what could not be looked at."""
+    from openrs_ray.forecast import planned_card
+    from openrs_ray.memory import check_fits, planned_gpu_bytes
+    from openrs_ray.planning import plan_text, planned_shape, prepared_or_missing
 
-    gpu_bytes = planned_gpu_bytes(config)
-    prepared = prepare(config)
+    gpu_bytes, card = planned_gpu_bytes(config), planned_card(config)
+    prepared, missing = prepared_or_missing(config)
     console.print(dry_run_text(config), markup=False, soft_wrap=True)
-    for line in [*(f"data: {note}" for note in prepared.notes), *_power_lines(config, len(prepared.held_out))]:
+    held_out = len(prepared.held_out) if prepared else config.evaluation.hold_out or config.evaluation.problems or 0
+    shape = prepared.shape if prepared else planned_shape(config)
+    lines = [*(f"data: {note}" for note in (prepared.notes if prepared else ())), *resume_notes(config)]
+    for line in [*lines, *_power_lines(config, held_out), *plan_text(config, shape, card, gpu_bytes, held_out)]:
         console.print(line, markup=False, soft_wrap=True)
-    if config.placement.device == "gpu" or gpu_bytes is not None:
-        for line in memory_text(config, prepared.shape, gpu_bytes):
-            console.print(line, markup=False, soft_wrap=True)
-        check_fits(config, prepared.shape, gpu_bytes)
-    else:
-        console.print("memory: planned for GPUs only")
+    if shape is not None:
+        check_fits(config, shape, gpu_bytes)
+    if missing is not None:
+        raise UserError(f"{missing}; without it the tokenizer, the prompts and the golds were not checked")
     return 0
 
 
@@ -151,14 +153,14 @@ def _power_lines(config: RunConfig, held_out: int) -> list[str]:
     return plan_lines(sizes, config.evaluation.samples, evaluations) if held_out else []
 
 
-def _train(config: RunConfig, command: Command, console: Console) -> int:
+def _train(config: RunConfig, console: Console) -> int:
     # Heavy imports come late: a mistake in the recipe is said at once.
     from actors.placement import check_build, check_machine, connection, joins_cluster, place
     from openrs_ray.memory import planned_gpu_bytes
 
     done = read_result(config.run.path) or Progress()
     if done.step >= config.run.steps and done.ended in (None, "steps"):
-        console.print(_summary(config, done, Budget(config, age_s=0.0)))
+        show_end(console, config, done, Budget(config, age_s=0.0))
         return 0
     budget = Budget(config)
     budget.check("start", *(("step",) if done.ended else ()), *ENDING)
@@ -184,12 +186,11 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
         display = ending.enter_context(RunDisplay(config.run.name, config.run.steps, console, budget.text))
         outcome = asyncio.run(_attempt(config, prepared, placement, display, budget))
     if outcome.progress is not None:
-        console.print(_summary(config, outcome.progress, budget))
+        show_end(console, config, outcome.progress, budget)
         if outcome.progress.ended not in (None, "steps"):
             console.print(budget.sentence(outcome.progress.ended), markup=False, soft_wrap=True)
     else:
-        again = shlex.join(["python", "-m", "launch.train", command.recipe, *command.overrides, "--resume"])
-        console.print(f"{outcome.sentence}\nContinue with: {again}", markup=False, soft_wrap=True)
+        console.print(f"{outcome.sentence}\nContinue with: {continue_with()}", markup=False, soft_wrap=True)
     return outcome.code
 
 
@@ -257,20 +258,6 @@ async def _attempt(
         return Outcome(1, None, f"error: {error}")
     finally:
         await trainer.close()
-
-
-def _summary(config: RunConfig, progress: "Progress", budget: Budget) -> Table:
-    return summary_table(
-        before=progress.before,
-        after=progress.after,
-        problems=progress.held_out,
-        samples=config.evaluation.samples,
-        steps=progress.step,
-        tokens=progress.tokens,
-        seconds=progress.seconds,
-        run_folder=config.run.path,
-        costs=budget.rows(progress.step, progress.correct),
-    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from openrs_ray import smollm2
+from openrs_ray import hub, smollm2
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.toy import arithmetic
 from openrs_ray.toy.arithmetic import Split
@@ -51,6 +51,7 @@ def resolve_model(path: str) -> str:
             raise UserError(f"the folder {folder.absolute()} holds no model: it has no config.json")
         return str(folder.absolute())
     if looks_like_hub_id(path):
+        hub.problem()  # libraries that load it work offline where there is one
         return path
     raise UserError(
         f"no model at {path!r}: set model.path to an existing folder, a Hub id (owner/name) or a built-in "

@@ -25,6 +25,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -216,6 +217,7 @@ class CheckpointStore:
         temporary = self._temporary(step)
         try:
             write_json(temporary / TRAINER, trainer_state)
+            _open_to(stat.S_IMODE((temporary / TRAINER).stat().st_mode), temporary)
             files = _sync_and_list(temporary)
             folder = self._free_name(step)
             os.rename(temporary, folder)
@@ -335,6 +337,13 @@ def run_lock(run_folder: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield
+
+
+def _open_to(mode: int, folder: Path) -> None:
+    """Give every file the rights that the umask gave one of them: safetensors writes its own for nobody but their owner."""
+    for path in folder.rglob("*"):
+        if path.is_file() and (had := stat.S_IMODE(path.stat().st_mode)) | mode != had:
+            path.chmod(had | mode)
 
 
 def _sync_and_list(folder: Path) -> tuple[FileEntry, ...]:

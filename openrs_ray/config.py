@@ -453,6 +453,8 @@ class Placement(Section):
     """Engines and learner ranks share the same GPUs (both numbers must be equal)."""
     gpu_memory_gib: SomeAmount | None = None
     """Memory of one GPU in GiB, as nvidia-smi shows it, to plan for (default: that of this machine's GPUs)."""
+    gpu_name: str | None = None
+    """Name of the GPUs, such as A40 or RTX 4090, to forecast time and cost for (default: that of this machine's GPUs)."""
     cpus_per_slot: Cpus = 1.0
     """CPUs reserved for each engine GPU and each learner rank."""
     threads: Parts | None = None

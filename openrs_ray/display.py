@@ -153,8 +153,10 @@ def summary_table(
     seconds: float,
     run_folder: Path,
     costs: Iterable[tuple[str, str]] = (),
+    gain: str | None = None,
 ) -> Table:
-    """The end of a run in one table. `before` and `after`: held-out accuracy, None if the run had no evaluation."""
+    """The end of a run in one table. `before` and `after`: held-out accuracy, None if the run had no evaluation; `gain`: the
+    difference."""
     table = Table(title=f"Run {run_folder.name}", show_header=False, title_justify="left")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -164,6 +166,8 @@ def summary_table(
         table.add_row("accuracy before", str(before))
     if after:
         table.add_row("accuracy after", str(after))
+    if gain:
+        table.add_row("difference", gain)
     table.add_row("steps", f"{steps:,}")
     table.add_row("sampled tokens", f"{tokens:,}")
     table.add_row("time", f"{seconds:,.0f} s")

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
-from openrs_ray.builtin import resolve_model
+from openrs_ray.builtin import looks_like_hub_id, resolve_model
 from openrs_ray.config import RunConfig
 from openrs_ray.data.problems import Gold, hold_out, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.data.texts import same_text_key
 from openrs_ray.errors import UserError
+from openrs_ray.hub import unreachable
 from openrs_ray.memory import ModelShape
 from openrs_ray.rewards.golds import parseable_golds
 from openrs_ray.rewards.table import check_reward_names
@@ -120,6 +121,9 @@ def check_model(config: RunConfig, model_path: str) -> tuple[tuple[int, ...], Mo
         model = AutoConfig.from_pretrained(model_path)
         shape = ModelShape.of(model)
     except (OSError, ValueError) as error:
+        named = model_path == config.model.path and looks_like_hub_id(model_path)
+        if named and (missing := unreachable(model_path, "give its folder with model.path")):
+            raise missing from error
         raise UserError(
             f"cannot read model.path {config.model.path!r}: {str(error).strip().splitlines()[0]}"
         ) from error

@@ -5,13 +5,20 @@ A path may be another one where its content is known to be the same: the problem
 """
 
 import json
+from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from openrs_ray.atomic import read_json
+from openrs_ray.checkpoints import CheckpointStore
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.overrides import checked, flat
 from openrs_ray.resumable import fixed_fields
 from openrs_ray.run_problems import RunProblems
+from openrs_ray.schedule import rewound
+from openrs_ray.state import CONFIG
 
 _SAME_PROBLEMS = ("data.path", "evaluation.path", "model.chat_template")
 """Paths of which only the problems and prompts matter that are made of their content."""
@@ -48,8 +55,37 @@ def _told_by_content(before: dict[str, Any], after: dict[str, Any], known: RunPr
     """The paths that `begin_run` holds against fingerprints; none of them where there was none or is none now."""
     if known is None:
         return set()
-    fields = {*_SAME_PROBLEMS, *([_SAME_MODEL] if known.model else [])}
+    copied = bool(known.model) and Path(after[_SAME_MODEL]).expanduser().is_dir()
+    fields = {*_SAME_PROBLEMS, *([_SAME_MODEL] if copied else [])}
     return {field for field in fields if before[field] is not None and after[field] is not None}
+
+
+def check_same_content(known: RunProblems, now: RunProblems, config: RunConfig) -> None:
+    """UserError if a run that began with other problems, prompts or start weights would go on with these."""
+    if known.fingerprint != now.fingerprint:
+        raise UserError(
+            f"the problems in {config.data.path} or the prompts made of them have changed since run {config.run.name} began: "
+            "restore them, or choose another run.name"
+        )
+    if known.model and known.model != now.model:
+        raise UserError(
+            f"the model in {config.model.path} is not the one that run {config.run.name} began with (its weights or its "
+            "config.json differ): give a copy of that one, or choose another run.name"
+        )
+
+
+def resume_notes(config: RunConfig) -> list[str]:
+    """What a user should know of a run before it goes on; nothing where it has not begun, or not by a version like this."""
+    step = max((known.step for known in CheckpointStore(config.run.path / "checkpoints").checkpoints()), default=0)
+    content = read_json(config.run.path / CONFIG)
+    if not step or content is None:
+        return []
+    try:
+        saved = type(config).model_validate(content)
+    except ValidationError:
+        return []
+    note = rewound(step, saved, config)
+    return [note] if note else []
 
 
 def _saved_config(saved: dict[str, Any], now: RunConfig) -> RunConfig:
@@ -57,7 +93,7 @@ def _saved_config(saved: dict[str, Any], now: RunConfig) -> RunConfig:
     try:
         return checked(type(now), saved, [], "config.json")
     except UserError as error:
-        problem = str(error).removeprefix("config.json: ").rstrip(".")
+        problem = " ".join(str(error).replace("config.json: ", "").split()).rstrip(".")
         raise UserError(
             f"config.json of run {now.run.name} in {now.run.path} is damaged or of another version ({problem}): "
             "restore it, go on with that version, or choose another run.name."

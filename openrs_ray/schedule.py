@@ -2,7 +2,7 @@
 
 import math
 
-from openrs_ray.config import Learner
+from openrs_ray.config import Learner, RunConfig
 
 
 def learning_rate(step: int, steps: int, learner: Learner) -> float:
@@ -23,3 +23,22 @@ def learning_rate(step: int, steps: int, learner: Learner) -> float:
     else:
         share = learner.final_share + (1.0 - learner.final_share) * 0.5 * (1.0 + math.cos(math.pi * progress))
     return learner.learning_rate * share
+
+
+def rewound(step: int, saved: RunConfig, now: RunConfig) -> str | None:
+    """How the learning rate jumps where a run goes on after `step` with another number of steps; None where it does not.
+
+    The schedule spans `run.steps`: with more of them, a rate that had fallen rises again.
+    """
+    before, after = saved.run.steps, now.run.steps
+    if before == after or not 0 < step < after or now.learner.schedule == "constant":
+        return None
+    old, new = learning_rate(min(step, before), before, saved.learner), learning_rate(step + 1, after, now.learner)
+    went_on = learning_rate(step + 1, before, saved.learner) if step < before else None
+    instead = (
+        f"would have been {went_on:.3g} with {before}" if went_on is not None else f"{before} steps would end here"
+    )
+    return (
+        f"run.steps was {before} and is {after}, which spreads the {now.learner.schedule} schedule over {after} steps: the "
+        f"learning rate goes from {old:.3g} in step {step} to {new:.3g} in step {step + 1} ({instead})"
+    )

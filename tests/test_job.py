@@ -117,6 +117,8 @@ def test_a_second_submission_resumes_the_first(head: dict[str, str], tmp_path: P
     assert ray_job(head, "stop", "first").returncode == 0
     logs = ray_job(head, "logs", "first").stdout
     assert "stopped after step" in logs and str(run) in logs, logs[-3000:]
+    again = "Continue with: ray job submit --working-dir . -- python -m launch.train recipe.yaml --resume --restart\n"
+    assert again in logs, logs[-3000:]
 
     reached = steps_done(run)
     done = ray_job(head, *submit, "second", *command, "--run.steps", str(reached + 2))

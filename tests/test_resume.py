@@ -26,6 +26,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from launch.account import main as account
 from openrs_ray.attempts import read_attempts, read_bounds
 from openrs_ray.checkpoints import CheckpointStore
+from openrs_ray.config import RunConfig
+from openrs_ray.disk import checkpoint_parts
 from openrs_ray.metrics import read_metrics
 from openrs_ray.record import check_accounting, current_rows
 
@@ -272,3 +274,16 @@ def test_the_exported_policy_is_a_plain_transformers_model(unbroken: Path, toy_f
     ours, theirs = AutoTokenizer.from_pretrained(folder), AutoTokenizer.from_pretrained(toy_folder)
     assert ours.get_vocab() == theirs.get_vocab() and ours.chat_template == theirs.chat_template
     assert result(unbroken)["step"] == STEPS
+
+
+@pytest.mark.slow
+@pytest.mark.cpu_engine
+def test_a_checkpoint_takes_the_room_that_was_planned_and_all_may_read_it(unbroken: Path) -> None:
+    checkpoint = CheckpointStore(unbroken / "checkpoints").checkpoints()[-1]
+    config = RunConfig.model_validate_json((unbroken / "config.json").read_text())
+    parameters = sum(tensor.numel() for tensor in load_file(checkpoint.policy / "model.safetensors").values())
+    planned = checkpoint_parts(config, parameters)["one being written"]
+    assert planned == pytest.approx(checkpoint.size, rel=0.25), "state and policy; the rest is of a toy's size"
+    umask = (unbroken / "config.json").stat().st_mode & 0o666
+    files = [path for path in unbroken.rglob("*") if path.is_file()]
+    assert files and all(path.stat().st_mode & 0o666 == umask for path in files)

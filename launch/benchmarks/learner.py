@@ -23,6 +23,7 @@ from launch.command import command
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.grpo import TrainingSequence
+from openrs_ray.plain import show_table
 
 _WARM_UP = 2
 
@@ -133,7 +134,7 @@ def main(arguments: list[str]) -> None:
         raise RunError("no variant went through")
     made = figures(measured, options.sequences * options.tokens, options.peak_tflops * 1e12)
     title = f"Learner: {options.workload}, {options.sequences} sequences of {options.tokens} tokens per step"
-    console.print(table(title, made))
+    show_table(console, table(title, made))
     flat = [figure for of in made.values() for figure in of]
     write(title, asked(options) | {"failed": failed}, flat, options.json)
 

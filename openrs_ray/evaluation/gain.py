@@ -1,0 +1,45 @@
+"""The gain of a run on its own held-out problems: after against before, problem by problem."""
+
+from pathlib import Path
+
+import numpy as np
+
+from openrs_ray.errors import RunError
+from openrs_ray.evaluation.paired import Pair, Paired, compare
+from openrs_ray.record_files import current_files
+from openrs_ray.samples import Status
+
+
+def gain(run_folder: Path, step: int) -> tuple[Paired, int]:
+    """Policy `step` against the start model, and on how many problems. RunError where the record does not hold both."""
+    after, before = _scores(run_folder, step), _scores(run_folder, 0)
+    if after.shape[0] != before.shape[0]:
+        raise RunError(f"steps 0 and {step} were not evaluated on the same problems")
+    try:
+        return compare([Pair(after, before)]), len(after)
+    except ValueError as error:
+        raise RunError(f"{error}") from error
+
+
+def gain_text(run_folder: Path, step: int) -> str:
+    """Example: "+13.3 points [+1.7, +25.0], paired over the same 60 problems" """
+    paired, problems = gain(run_folder, step)
+    mean, low, high = (100 * part for part in (paired.difference.mean, paired.difference.low, paired.difference.high))
+    shown = "" if low > 0 or high < 0 else ": no difference is shown"
+    doubt = "" if paired.bounds is None else ", unjudged completions left out"
+    return f"{mean:+z.1f} points [{low:+z.1f}, {high:+z.1f}], paired over the same {problems} problems{doubt}{shown}"
+
+
+def _scores(run_folder: Path, step: int) -> np.ndarray:
+    """float64 [problems, samples]: 1 correct, 0 not, NaN not judged."""
+    files = [file for file in current_files(run_folder, "evaluation") if file.step == step]
+    rows = [row for file in files for row in file.read(["problem_index", "sample", "status"]).to_pylist()]
+    if not rows:
+        raise RunError(f"the record in {run_folder} has no evaluation of step {step}")
+    problems, samples = (1 + max(row[name] for row in rows) for name in ("problem_index", "sample"))
+    scores = np.full((problems, samples), np.nan)
+    for row in rows:
+        status = Status(row["status"])
+        if status.judged:
+            scores[row["problem_index"], row["sample"]] = float(status is Status.CORRECT)
+    return scores
