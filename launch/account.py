@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from launch.command import command
+from launch.failures import belongs_to
 from launch.options import Parser
 from openrs_ray.accounting import UsedGroup, misplaced, used_groups
 from openrs_ray.atomic import read_json
@@ -40,6 +41,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--csv", type=Path, help="write a line per position to this file")
     options = parser.parse_args(arguments)
     folder = find_run(options.run)
+    belongs_to(folder)
     config, problems = _run(folder)
     witness = Witness.of(folder)  # before the record, which a run that goes on adds to first
     if damaged := damages(folder):

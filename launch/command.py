@@ -1,30 +1,44 @@
 """What all commands have in common: how they end."""
 
+import os
 import signal
+import sys
 from collections.abc import Callable
 from functools import wraps
 
-from rich.console import Console
-
+from launch.failures import unforeseen
 from openrs_ray.errors import RunError, UserError
 
 Main = Callable[[list[str]], int | None]
 
 
 def command(main: Main) -> Callable[[list[str]], int]:
-    """Gives a command its exit code: its own or 0, 1 when it broke while running, 2 when there is something to mend first, each
-    with one sentence; 130 after Ctrl-C."""
+    """Gives a command its exit code: its own or 0; 2 when there is something to mend first, 1 when it broke while running, each
+    with one sentence (and a file with the traceback where nobody foresaw the error); 130 after Ctrl-C."""
 
     @wraps(main)
     def run(arguments: list[str]) -> int:
-        say = Console(stderr=True, highlight=False)
         try:
             return main(arguments) or 0
-        except (UserError, RunError, OSError) as error:
-            say.print(f"error: {error}", markup=False, soft_wrap=True)
+        except (UserError, RunError) as error:
+            _say(f"error: {error}")
             return 2 if isinstance(error, UserError) else 1
         except KeyboardInterrupt:
-            say.print("stopped")
+            _say("stopped")
             return 128 + signal.SIGINT
+        except BrokenPipeError:  # the reader of our output has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except Exception as error:
+            _say(f"error: {unforeseen(error)}")
+            return 1
 
     return run
+
+
+def _say(text: str) -> None:
+    """To stderr; characters that no terminal shows, or that would move its cursor, by their escapes."""
+    shown = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    encoding = sys.stderr.encoding or "utf-8"
+    sys.stderr.write(shown.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stderr.flush()

@@ -10,6 +10,7 @@ from functools import partial
 from rich.console import Console
 
 from launch.command import command
+from launch.failures import belongs_to
 from launch.options import Parser, help_asked
 from openrs_ray.checkpoints import run_lock
 from openrs_ray.curation import report
@@ -31,6 +32,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--dry-run", action="store_true")
     options, fields = parser.parse_with_fields(arguments)
     recipe = load_recipe(options.recipe, fields, parser.flags)
+    belongs_to(recipe.place)
     inputs = load_inputs(recipe)
     if options.dry_run:
         console.print("\n".join(plan(recipe, inputs)), markup=False, soft_wrap=True)

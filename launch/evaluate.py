@@ -113,7 +113,7 @@ def add_benchmark_options(parser: Parser) -> None:
 
 def positive(text: str) -> int:
     number = int(text)
-    if number < 1:
+    if not 1 <= number <= 10**9:
         raise ValueError(text)
     return number
 

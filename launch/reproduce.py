@@ -19,6 +19,7 @@ from rich.console import Console
 
 from launch.command import command
 from launch.evaluate import add_benchmark_options, positive, sources
+from launch.failures import belongs_to
 from launch.harness import Harness, Prepared, engines_for
 from launch.options import Parser, help_asked
 from launch.train import check_run, dry_run, supervised
@@ -61,6 +62,7 @@ def main(arguments: list[str]) -> int:
     parser = _parser()
     options, overrides = parser.parse_with_fields(arguments)
     config = load_config(options.recipe, overrides, parser.flags)
+    belongs_to(config.run.path)
     how = protocol(options.protocol, config, samples=options.samples, max_tokens=options.max_tokens)
     benchmarks = tuple(chosen([name for name in options.benchmarks.split(",") if name], sources(options.data)))
     if options.dry_run:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from launch.closing import show_end
 from launch.command import command
+from launch.failures import belongs_to
 from launch.options import Parser, help_asked
 from launch.typed import continue_with
 from openrs_ray.atomic import read_json, write_json
@@ -68,6 +69,7 @@ def main(arguments: list[str]) -> int:
         return 0
     asked = parse(arguments)
     config = load_config(asked.recipe, asked.overrides, _FLAGS)
+    belongs_to(config.run.path)
     if asked.dry_run:
         return dry_run(config, console)
     if asked.restart:

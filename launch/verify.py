@@ -14,8 +14,10 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from launch.command import command
 from launch.options import Parser
-from openrs_ray.errors import RunError, UserError
+from openrs_ray.errors import UserError
+from openrs_ray.foreign import parse_json, why
 from openrs_ray.rewards.judge import WARM_UP, Judge
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.records import Extraction, JudgeItem
@@ -26,26 +28,18 @@ _LINES_PER_PROCESS = 64
 _MEMORY_GIB = 2.0
 
 
-def main(arguments: list[str]) -> int:
-    """Returns the exit code: 0 done, 1 broke while running, 2 something to mend first."""
+@command
+def main(arguments: list[str]) -> None:
+    options = _parser().parse_args(arguments)
     counted: Counter[str] = Counter()
-    try:
-        options = _parser().parse_args(arguments)
-        for verdict in verdicts(options.file, options.extraction, options.processes, options.deadline):
-            counted[verdict.status] += 1
-            line = json.dumps(_as_json(verdict), ensure_ascii=False)
-            # A lone surrogate, which JSON may hold, is no text that can be written but by its escape.
-            sys.stdout.write(line.encode("utf-8", "backslashreplace").decode() + "\n")
-        sys.stdout.flush()
-    except (UserError, RunError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2 if isinstance(error, UserError) else 1
-    except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    for verdict in verdicts(options.file, options.extraction, options.processes, options.deadline):
+        counted[verdict.status] += 1
+        line = json.dumps(_as_json(verdict), ensure_ascii=False)
+        # A lone surrogate, which JSON may hold, is no text that can be written but by its escape.
+        sys.stdout.write(line.encode("utf-8", "backslashreplace").decode() + "\n")
+    sys.stdout.flush()
     found = ", ".join(f"{count} {status}" for status, count in counted.most_common())
     sys.stderr.write(f"{counted.total()} checked: {found or 'nothing'}\n")
-    return 0
 
 
 def verdicts(path: Path, extraction: Extraction, processes: int, deadline_s: float) -> Iterator[Verdict]:
@@ -70,16 +64,16 @@ def read_items(path: Path) -> Iterator[JudgeItem]:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield _read_item(line, f"{path}, line {number}")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {why(error)}") from error
 
 
 def _read_item(line: str, where: str) -> JudgeItem:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        row = parse_json(line)
+    except ValueError as error:
         raise UserError(f"{where} is not JSON") from error
     if not isinstance(row, dict) or "pred" not in row or "gold" not in row:
         raise UserError(f"{where} must be an object with the keys pred and gold")
@@ -118,7 +112,7 @@ def _parser() -> Parser:
 def _positive(kind: type[int] | type[float]) -> Any:
     def read(text: str) -> float:
         value = kind(text)
-        if not 0 < value < float("inf"):
+        if not 0 < value <= 1_000_000:
             raise ValueError(text)
         return value
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs_ray.errors import UserError
+from openrs_ray.foreign import parse_json
 
 TEMPORARY = ".tmp"
 
@@ -44,9 +45,11 @@ def replacing(path: Path) -> Iterator[Path]:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The mapping that `write_json` wrote; None where there is no file. UserError when it is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise damaged(path) from error
     if not isinstance(content, dict):
@@ -85,9 +88,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     records = []
-    for line in path.read_bytes().splitlines():
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
+    for line in lines:
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError:  # torn by a kill: a prefix of an object is never valid JSON
             continue
         if isinstance(record, dict):

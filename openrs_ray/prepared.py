@@ -14,6 +14,7 @@ from openrs_ray.data.problems import Gold, hold_out, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.data.texts import same_text_key
 from openrs_ray.errors import UserError
+from openrs_ray.foreign import reading
 from openrs_ray.hub import unreachable
 from openrs_ray.memory import ModelShape
 from openrs_ray.rewards.golds import parseable_golds
@@ -117,16 +118,15 @@ def _given(golds: Sequence[Gold]) -> list[bool]:
 
 def check_model(config: RunConfig, model_path: str) -> tuple[tuple[int, ...], ModelShape]:
     """The model's end-of-sequence ids and its shape, once its configuration is known to fit the run."""
-    try:
-        model = AutoConfig.from_pretrained(model_path)
+    with reading(f"cannot read model.path {config.model.path!r}"):
+        try:
+            model = AutoConfig.from_pretrained(model_path)
+        except (OSError, ValueError) as error:
+            named = model_path == config.model.path and looks_like_hub_id(model_path)
+            if named and (missing := unreachable(model_path, "give its folder with model.path")):
+                raise missing from error
+            raise
         shape = ModelShape.of(model)
-    except (OSError, ValueError) as error:
-        named = model_path == config.model.path and looks_like_hub_id(model_path)
-        if named and (missing := unreachable(model_path, "give its folder with model.path")):
-            raise missing from error
-        raise UserError(
-            f"cannot read model.path {config.model.path!r}: {str(error).strip().splitlines()[0]}"
-        ) from error
     kinds = set(getattr(model, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
         raise UserError(

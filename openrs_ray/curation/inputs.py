@@ -14,9 +14,10 @@ from openrs_ray.curation.recipe import Judged, ModelStage, Overlaps, Recipe, Sol
 from openrs_ray.data.problems import gold_answers
 from openrs_ray.data.prompts import load_tokenizer, tokenize_prompts
 from openrs_ray.data.rows import Row, read_rows
-from openrs_ray.errors import UserError, first_line
+from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import KNOWN
 from openrs_ray.evaluation.subject import Subject
+from openrs_ray.foreign import reading
 
 
 @dataclass(frozen=True)
@@ -133,10 +134,8 @@ def _evaluation(stage: str, name: str, path: str | None) -> list[str]:
 
 def _check_model(stage: ModelStage) -> PreTrainedTokenizerBase:
     tokenizer = load_tokenizer(Model(path=stage.model, dtype=stage.dtype))
-    try:
+    with reading(f"cannot read model {stage.model!r}"):
         limit = getattr(AutoConfig.from_pretrained(resolve_model(stage.model)), "max_position_embeddings", None)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read model {stage.model!r}: {first_line(error)}") from error
     if limit is not None and stage.max_prompt_tokens + stage.max_tokens > limit:
         raise UserError(
             f"max_prompt_tokens + max_tokens is {stage.max_prompt_tokens + stage.max_tokens} but {stage.model} takes at most "

@@ -3,12 +3,13 @@
 The tokenizer that `load_tokenizer` returns always has a chat template; everything else relies on that.
 """
 
-from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from openrs_ray.builtin import looks_like_hub_id, resolve_model
 from openrs_ray.config import Data, Model
-from openrs_ray.errors import UserError, first_line
+from openrs_ray.data.templating import templated
+from openrs_ray.errors import UserError
+from openrs_ray.foreign import reading
 from openrs_ray.hub import unreachable
 from openrs_ray.rewards.extraction import THINK_OPEN
 
@@ -18,17 +19,18 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
 
     Raises UserError when the tokenizer cannot be read or there is no chat template.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(resolve_model(model.path))
-    except (OSError, ValueError) as error:
-        if looks_like_hub_id(model.path) and (missing := unreachable(model.path, "give its folder with model.path")):
-            raise missing from error
-        raise UserError(f"cannot load a tokenizer from model.path {model.path!r}: {first_line(error)}") from error
-    if model.chat_template is not None:
+    with reading(f"cannot load a tokenizer from model.path {model.path!r}"):
         try:
+            tokenizer = AutoTokenizer.from_pretrained(resolve_model(model.path))
+        except (OSError, ValueError) as error:
+            if looks_like_hub_id(model.path) and (
+                missing := unreachable(model.path, "give its folder with model.path")
+            ):
+                raise missing from error
+            raise
+    if model.chat_template is not None:
+        with reading(f"cannot read model.chat_template {model.chat_template}"):
             tokenizer.chat_template = model.chat_template.expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read model.chat_template {model.chat_template}: {first_line(error)}") from error
     if not tokenizer.chat_template:
         raise UserError(
             f"the tokenizer of {model.path!r} has no chat template: set model.chat_template to a file with one, "
@@ -48,12 +50,7 @@ def messages(data: Data, problem: str) -> list[dict[str, str]]:
 
 def tokenize_prompts(data: Data, problems: list[str], tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, ...]]:
     """Token ids of each problem's templated conversation, ending where the model's answer begins."""
-    conversations = [messages(data, problem) for problem in problems]
-    try:
-        prompts = tokenizer.apply_chat_template(conversations, add_generation_prompt=True, return_dict=False)
-    except TemplateError as error:
-        raise UserError(f"the chat template does not take this conversation: {first_line(error)}") from error
-    return [tuple(ids) for ids in prompts]
+    return templated(tokenizer, [messages(data, problem) for problem in problems])
 
 
 def response_prefix(ids: tuple[int, ...], tokenizer: PreTrainedTokenizerBase) -> str:

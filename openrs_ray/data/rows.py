@@ -3,7 +3,6 @@
 Rows come out as plain dictionaries in file order. Whatever cannot be read ends in a UserError that says where.
 """
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow.parquet
 
 from openrs_ray import builtin, hub
 from openrs_ray.errors import UserError, first_line
+from openrs_ray.foreign import parse_json, reading
 
 Row = dict[str, Any]
 
@@ -25,12 +25,15 @@ def read_rows(path: str, split: str, subset: str | None = None, columns: Collect
     if path in builtin.DATA:
         rows = _read_lines(builtin.data_path(path))
     elif (read := _READERS.get(Path(path).suffix)) is not None:
-        file = Path(path).expanduser()
-        if not file.is_file():
+        with reading(f"cannot read data.path {path!r}"):  # ~ of nobody, or too long a name
+            file = Path(path).expanduser()
+            exists = file.is_file()
+        if not exists:
             raise UserError(
                 f"no data file at {file.absolute()}: set data.path (or evaluation.path) to a file that exists"
             )
-        rows = read(file)
+        with reading(f"cannot read {file}"):
+            rows = read(file)
     elif builtin.looks_like_hub_id(path) or Path(path).expanduser().is_dir():
         rows = _read_hub(path, split, subset, columns)
     else:
@@ -62,10 +65,8 @@ def _read_json(file: Path) -> list[Row]:
 
 
 def _read_parquet(file: Path) -> list[Row]:
-    try:
+    with reading(f"cannot read {file} as Parquet"):
         rows: list[Row] = pyarrow.parquet.read_table(file).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"cannot read {file} as Parquet: {first_line(error)}") from error
     return rows
 
 
@@ -95,7 +96,7 @@ _READERS = {".jsonl": _read_lines, ".json": _read_json, ".parquet": _read_parque
 
 def _parse(text: bytes, where: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError as error:  # JSONDecodeError, or bytes that are not UTF-8
         raise UserError(f"{where} is not valid JSON: {first_line(error)}") from error
 

@@ -61,8 +61,8 @@ def protocol(
     given = [f"--{key}" for key, value in asked.items() if value is not None and (key, value) != ("samples", 1)]
     if name == "as_published" and given:
         raise UserError(f"protocol as_published leaves nothing to choose: leave out {', '.join(given)}, or take robust")
-    if temperature is not None and temperature < 0:
-        raise UserError(f"--temperature is {temperature:g}; allowed: 0 (greedy) or more")
+    if temperature is not None and not 0 <= temperature <= 100:
+        raise UserError(f"--temperature is {temperature:g}; allowed: 0 (greedy) to 100")
     if top_p is not None and not 0 < top_p <= 1:
         raise UserError(f"--top-p is {top_p:g}; allowed: above 0, up to 1")
     if prompt == "run" and run is None:

@@ -1,0 +1,57 @@
+"""The chat template and the tokenizer at work, where neither an endless loop nor a mistake in them can do harm.
+
+Both come with a model: the template is a program, and one of a tokenizer's patterns may need longer than anybody waits. So they
+work in child processes (`openrs_ray.bounded`), and what goes wrong there is one sentence.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import TypeVar
+
+from transformers import PreTrainedTokenizerBase
+
+from openrs_ray.bounded import Failed, in_child
+from openrs_ray.errors import UserError
+
+T = TypeVar("T")
+Conversation = Sequence[dict[str, str]]
+
+_CHUNK = 256
+"""Conversations that must be done together within the deadline."""
+
+
+def rendered(
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation], add_generation_prompt: bool = True
+) -> list[str]:
+    """The text of each conversation as the model reads it. UserError, one sentence, when the template fails."""
+
+    def texts() -> Iterator[list[str]]:
+        for chunk in _chunks(conversations):
+            yield tokenizer.apply_chat_template(chunk, add_generation_prompt=add_generation_prompt, tokenize=False)
+
+    try:
+        return [*chain.from_iterable(in_child(texts))]
+    except Failed as error:
+        raise UserError(
+            f"the chat template (model.chat_template, or else the tokenizer's own) does not take this conversation: {error}"
+        ) from error
+
+
+def templated(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]) -> list[tuple[int, ...]]:
+    """Token ids of each conversation, ending where the model's answer begins. UserError, one sentence, when that fails."""
+    texts = rendered(tokenizer, conversations)
+
+    def ids() -> Iterator[list[tuple[int, ...]]]:
+        for chunk in _chunks(texts):
+            yield [tuple(one) for one in tokenizer(chunk, add_special_tokens=False, verbose=False)["input_ids"]]
+
+    try:
+        return [*chain.from_iterable(in_child(ids))]
+    except Failed as error:
+        raise UserError(
+            f"the tokenizer of model.path {tokenizer.name_or_path!r} cannot tokenize the prompts: {error}"
+        ) from error
+
+
+def _chunks(several: Sequence[T]) -> Iterator[list[T]]:
+    return (list(several[start : start + _CHUNK]) for start in range(0, len(several), _CHUNK))

@@ -1,0 +1,55 @@
+"""Content that others wrote: whatever a library raises about it becomes one sentence."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from openrs_ray.errors import RunError, UserError, first_line
+
+_MOST_CHARACTERS = 300
+_FOR_PEOPLE = {"OSError", "ValueError", "TemplateError", "YAMLError", "ArrowException"}
+"""Kinds of errors whose text says enough without them."""
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Around a library that reads something foreign: its errors, of whatever kind, become a UserError `what: why`."""
+    try:
+        yield
+    except (UserError, RunError):
+        raise
+    except BaseException as error:
+        # A panic of a library in Rust is no Exception; all others that are none (Ctrl-C, an exit) are not about the content.
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise UserError(f"{what}: {why(error)}") from error
+        raise
+
+
+def why(error: BaseException) -> str:
+    """What happened, in words for the end of a sentence, with the kind of error where its text alone says little."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, MemoryError):
+        return "it needs more memory than there is"
+    text = first_line(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+    elif not text or _FOR_PEOPLE.isdisjoint(kind.__name__ for kind in type(error).__mro__):
+        text = f"{type(error).__name__}: {text}".rstrip(": ")
+    return text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 3] + "..."
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text says. ValueError for all that is wrong with it: encoding, too many digits, depth."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def read_text(path: Path, what: str) -> str:
+    """The text of a file. UserError `what: why` where there is none, or it is not UTF-8."""
+    with reading(what):
+        return path.read_text(encoding="utf-8")
