@@ -25,6 +25,7 @@ COMMANDS = {
     "account": "RUN",
     "verify": "FILE",
     "fields": "FILE",
+    "shapes": None,
     "benchmarks.waits": "RUN",
     "benchmarks.rewards": "FILE",
     "benchmarks.rollout": None,
