@@ -9,6 +9,7 @@ from rich.console import Console
 from transformers import AutoConfig
 
 from launch.command import command
+from launch.options import Parser
 from openrs_ray.atomic import write_json
 from openrs_ray.errors import UserError, first_line
 from openrs_ray.shapes import FILE, shape_values, shipped
@@ -17,18 +18,16 @@ from openrs_ray.shapes import FILE, shape_values, shipped
 @command
 def main(arguments: list[str]) -> int:
     """Needs the Hub."""
-    console = Console(highlight=False)
-    if "--help" in arguments or "-h" in arguments:
-        console.print(__doc__, markup=False, soft_wrap=True)
-        return 0
+    parser = Parser("shapes", __doc__)
+    parser.add_argument("models", metavar="HUB_ID", nargs="*", help="default: those it has")
     shapes = shipped()
-    for name in arguments or list(shapes):
+    for name in parser.parse_args(arguments).models or list(shapes):
         try:
             shapes[name] = shape_values(AutoConfig.from_pretrained(name))
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read the configuration of {name}: {first_line(error)}") from error
     write_json(FILE, dict(sorted(shapes.items())))
-    console.print(f"{len(shapes)} models in {FILE}", markup=False, soft_wrap=True)
+    Console(highlight=False).print(f"{len(shapes)} models in {FILE}", markup=False, soft_wrap=True)
     return 0
 
 

@@ -93,7 +93,7 @@ def _saved_config(saved: dict[str, Any], now: RunConfig) -> RunConfig:
     try:
         return checked(type(now), saved, [], "config.json")
     except UserError as error:
-        problem = str(error).removeprefix("config.json: ").rstrip(".")
+        problem = " ".join(str(error).replace("config.json: ", "").split()).rstrip(".")
         raise UserError(
             f"config.json of run {now.run.name} in {now.run.path} is damaged or of another version ({problem}): "
             "restore it, go on with that version, or choose another run.name."

@@ -70,9 +70,9 @@ def test_a_mistake_is_one_sentence(recipe: Path, capsys: pytest.CaptureFixture[s
 
 def test_mistakes_about_the_recipe_itself(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, expected in (
-        ([], "the first argument must be a recipe"),
-        (["--dry-run"], "the first argument must be a recipe"),
-        (["launch/recipes/quickstart.yaml"], "is a recipe of a run"),
+        ([], "RECIPE is missing"),
+        (["--dry-run"], "RECIPE is missing"),
+        (["launch/recipes/quickstart.yaml"], "is a recipe of a run: start it with python -m launch.train"),
         (["launch/recipes/nothing.yaml"], "There is no recipe"),
     ):
         assert main([str(ROOT / one) if one.endswith(".yaml") else one for one in arguments]) == 2

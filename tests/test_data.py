@@ -13,10 +13,9 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-import yaml
 from transformers import Qwen2Tokenizer
 
-from openrs_ray.config import Columns, Data, Example, Model, Rewards, RunConfig
+from openrs_ray.config import Columns, Data, Example, Model, Rewards
 from openrs_ray.data import prompts
 from openrs_ray.data.answers import gold_answers, whole_cell
 from openrs_ray.data.columns import CellError
@@ -25,6 +24,7 @@ from openrs_ray.data.problems import Loaded, hold_out, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.data.rows import read_rows
 from openrs_ray.errors import UserError
+from openrs_ray.overrides import load_config
 from openrs_ray.rewards.golds import parseable_golds
 from openrs_ray.samples import Problem
 from openrs_ray.toy.tokenizer import make_tokenizer
@@ -293,7 +293,7 @@ def test_the_first_problem_of_an_epoch_is_anyone_s() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_recipes_are_valid(recipe: Path) -> None:
-    RunConfig.model_validate(yaml.safe_load(recipe.read_text()))
+    load_config(recipe, [])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-import yaml
 from tiny import save_model
 
 from actors.learner import LearnerRank
@@ -30,6 +29,7 @@ from openrs_ray.rewards.judge import Judge
 from openrs_ray.rewards.published import published_gold_is_parseable
 from openrs_ray.rewards.records import JudgeItem, RewardInput
 from openrs_ray.samples import Status
+from openrs_ray.settings.recipe_file import read_recipe
 from openrs_ray.toy.tokenizer import make_tokenizer
 
 RECIPES = Path(__file__).resolve().parent.parent / "launch" / "recipes"
@@ -298,7 +298,7 @@ def test_a_recipe_is_the_paper_s_experiment(number: int) -> None:
 
 @pytest.mark.parametrize("number", EXPERIMENTS)
 def test_a_recipe_leaves_nothing_that_its_run_depends_on_to_defaults(number: int) -> None:
-    given = flat(yaml.safe_load((RECIPES / f"open-rs{number}.yaml").read_text()))
+    given = flat(read_recipe(f"open-rs{number}", RunConfig).content)
     config = flat(experiment(number))
     decides = {"run.steps", "run.seed", "fidelity", "rewards.weights", "rewards.extraction", "checkpoint.every_steps"}
     decides |= {name for name in config if name.startswith(("data.columns.", "loss.", "learner.", "rewards.cosine."))}

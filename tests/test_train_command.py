@@ -92,7 +92,7 @@ def test_a_mistake_is_one_sentence(capsys: pytest.CaptureFixture[str], recipe: P
 def test_no_recipe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "nothing.yaml" in said(capsys, tmp_path / "nothing.yaml", "--run.steps", "1")
     assert main([]) == 2
-    assert "recipe" in capsys.readouterr().err
+    assert "RECIPE is missing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
