@@ -101,6 +101,17 @@ def test_a_missing_embedding_of_a_tied_model_is_missing(tmp_path: Path) -> None:
         check_weights(path, read_config(path))
 
 
+def test_two_heads_where_the_config_says_one_are_refused(tmp_path: Path) -> None:
+    """transformers then leaves them apart, with a warning; vLLM ties them."""
+    same = changed(
+        save_model(tmp_path, tied=True), lambda w: {**w, "lm_head.weight": w["model.embed_tokens.weight"] + 0}
+    )
+    load_policy(same, "float32", 64)
+    other = changed(tmp_path, lambda w: {**w, "lm_head.weight": w["model.embed_tokens.weight"] + 1})
+    with pytest.raises(UserError, match="ties the output head to the embedding, but the weights hold two that differ"):
+        load_policy(other, "float32", 64)
+
+
 def test_a_model_without_memory_for_what_it_lacks_is_refused_all_the_same(tmp_path: Path) -> None:
     """Nothing is allocated: this one has a thousand billion weights."""
     config = read_config(str(save_model(tmp_path)))
