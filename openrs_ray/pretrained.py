@@ -78,6 +78,12 @@ def read_model(path: str, dtype: torch.dtype, attention: str) -> PreTrainedModel
             **_NO_CODE,
         )
     check_report(report, model, path)
+    tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False)
+    if tied and model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
+        raise UserError(
+            f"config.json of {path} ties the output head to the embedding, but the weights hold two that differ, and engines "
+            "would sample with the embedding: set tie_word_embeddings to false there, or take the head out of the weights"
+        )
     return model
 
 

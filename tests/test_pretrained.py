@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from commands import ROOT, write_recipe
 from huggingface_hub.utils import NotASafetensorsRepoError, SafetensorsFileMetadata, SafetensorsRepoMetadata, TensorInfo
 from safetensors.torch import load_file, save_file
 from tiny import make_config, save_model
 from transformers import AutoModelForCausalLM, GPT2Config
 
+from launch.train import main
 from openrs_ray import weight_files
 from openrs_ray.builtin import resolve_model
 from openrs_ray.config import Model
@@ -99,6 +99,17 @@ def test_a_missing_embedding_of_a_tied_model_is_missing(tmp_path: Path) -> None:
     path = changed(save_model(tmp_path, tied=True), lambda w: {n: t for n, t in w.items() if "embed" not in n})
     with pytest.raises(UserError, match=r"missing lm_head.weight, model.embed_tokens.weight\."):
         check_weights(path, read_config(path))
+
+
+def test_two_heads_where_the_config_says_one_are_refused(tmp_path: Path) -> None:
+    """transformers then leaves them apart, with a warning; vLLM ties them."""
+    same = changed(
+        save_model(tmp_path, tied=True), lambda w: {**w, "lm_head.weight": w["model.embed_tokens.weight"] + 0}
+    )
+    load_policy(same, "float32", 64)
+    other = changed(tmp_path, lambda w: {**w, "lm_head.weight": w["model.embed_tokens.weight"] + 1})
+    with pytest.raises(UserError, match="ties the output head to the embedding, but the weights hold two that differ"):
+        load_policy(other, "float32", 64)
 
 
 def test_a_model_without_memory_for_what_it_lacks_is_refused_all_the_same(tmp_path: Path) -> None:
@@ -312,16 +323,12 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path, toy_folder: Path) -> Non
         assert "\n" not in str(raised.value), file
 
 
-def test_the_sentences_are_those_of_the_command(tmp_path: Path, toy_folder: Path) -> None:
+def test_the_command_says_it_with_exit_code_2(
+    tmp_path: Path, toy_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "model"
     shutil.copytree(toy_folder, folder)
     changed(folder, lambda w: {n: t for n, t in w.items() if n != NORM})
-    recipe = write_recipe(tmp_path / "recipe.yaml", folder, tmp_path, "run", 2)
-    assert yaml.safe_load(recipe.read_text())["model"]["path"] == str(folder)
-    done = subprocess.run(
-        [sys.executable, "-m", "launch.train", str(recipe)],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    (line,) = done.stderr.strip().splitlines()
-    assert line.startswith(f"error: the weights of {folder} are not those of the Qwen2ForCausalLM"), done.stderr
+    assert main([str(write_recipe(tmp_path / "recipe.yaml", folder, tmp_path, "run", 2))]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"error: the weights of {folder} are not those of the Qwen2ForCausalLM")

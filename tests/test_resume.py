@@ -32,6 +32,8 @@ from openrs_ray.metrics import read_metrics
 from openrs_ray.record import check_accounting, current_rows
 
 STEPS = 6
+UNWRITABLE = '{"do_sample": false, "temperature": 0.6, "eos_token_id": 1}'
+"""A generation config that transformers reads, but would refuse to write with an exported policy."""
 
 
 def final_weights(run: Path) -> dict[str, torch.Tensor]:
@@ -44,7 +46,10 @@ def final_weights(run: Path) -> dict[str, torch.Tensor]:
 def unbroken(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path) -> Path:
     """The folder of a run that nobody disturbed."""
     folder = tmp_path_factory.mktemp("unbroken")
-    recipe = write_recipe(folder / "recipe.yaml", toy_folder, folder, "run", STEPS)
+    start_model = folder / "model"
+    shutil.copytree(toy_folder, start_model)
+    (start_model / "generation_config.json").write_text(UNWRITABLE)
+    recipe = write_recipe(folder / "recipe.yaml", start_model, folder, "run", STEPS)
     log = folder / "log"
     assert finish(start([str(recipe)], log), log) == 0, tail(log)
     return folder / "run"
@@ -272,6 +277,7 @@ def test_the_exported_policy_is_a_plain_transformers_model(unbroken: Path, toy_f
         "training must have changed the weights"
     )
     ours, theirs = AutoTokenizer.from_pretrained(folder), AutoTokenizer.from_pretrained(toy_folder)
+    assert (folder / "generation_config.json").read_text() == UNWRITABLE
     assert ours.get_vocab() == theirs.get_vocab() and ours.chat_template == theirs.chat_template
     assert result(unbroken)["step"] == STEPS
 

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from transformers import AddedToken, PreTrainedTokenizerBase, PreTrainedTokenize
 
 from actors.evaluator import Asked, Wanted, _checked
 from actors.trainer import Trainer
+from launch.train import main
 from openrs_ray.data.completions import completion_texts
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import Task
@@ -126,21 +125,17 @@ def test_a_model_without_any_end_is_refused(tmp_path: Path) -> None:
         stop_tokens(write(tmp_path), 300, made)
 
 
-def test_the_dry_run_shows_them(tmp_path: Path, toy_folder: Path) -> None:
+def test_the_dry_run_shows_them(tmp_path: Path, toy_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "model"
     shutil.copytree(toy_folder, folder)
     (folder / "generation_config.json").write_text('{"eos_token_id": [1, 0]}')
     recipe = write_recipe(tmp_path / "recipe.yaml", folder, tmp_path, "run", 2)
     assert prepare(make_config(tmp_path, model={"path": str(folder), "dtype": "float32"})).eos_ids == (0, 1)
-    done = subprocess.run(
-        [sys.executable, "-m", "launch.train", str(recipe), "--dry-run"],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert main([str(recipe), "--dry-run"]) == 0
     assert (
         "stop tokens: 0 <|pad|> (generation_config.json); "
         "1 <|end|> (generation_config.json, config.json, tokenizer, chat template)"
-    ) in done.stdout
+    ) in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------------------------ texts
