@@ -5,14 +5,15 @@ from collections.abc import Iterator, Sequence
 from typing import get_args
 
 from openrs_ray.config import RunConfig
-from openrs_ray.data.texts import same_text_key
+from openrs_ray.data.texts import letters_key, same_text_key
 from openrs_ray.prepared import Prepared
 from openrs_ray.rewards.golds import GoldKind, gold_kind
+from openrs_ray.rewards.normalise import spelled, tidy
 from openrs_ray.samples import Problem
 
 _LONGEST_SHOWN = 4000
 _ENOUGH_PROMPTS = 512
-"""So many are looked at for a \\boxed{}."""
+"""So many are looked at for a \\boxed{}, and for characters that are lost."""
 _NEED_A_BOX = ("accuracy", "cosine", "length")
 """Rewards by the verdict on the answer."""
 
@@ -29,7 +30,8 @@ def look_lines(config: RunConfig, prepared: Prepared) -> list[str]:
 
 def warning_lines(config: RunConfig, prepared: Prepared) -> list[str]:
     """What does not stop a run, but may keep it from learning."""
-    found = (_weights(config), _box(config, prepared), _repeated(prepared.problems), _contradicting(prepared.problems))
+    problems = prepared.problems
+    found = (_weights(config), _box(config, prepared), _lost(prepared), _repeated(problems), _contradicting(problems))
     return [f"warning: {warning}" for warning in found if warning]
 
 
@@ -77,19 +79,29 @@ def _box(config: RunConfig, prepared: Prepared) -> str | None:
     )
 
 
+def _lost(prepared: Prepared) -> str | None:
+    """A vocabulary without some of the characters drops them, or has one token for all of them."""
+    for problem in prepared.problems[:_ENOUGH_PROMPTS]:
+        prompt = letters_key(prepared.tokenizer.decode(problem.prompt_ids))
+        if not all(letters_key(part) in prompt for part in problem.text.split("\n\n")):
+            return f"the tokenizer loses some of the characters of {_cut(problem.text)}: the model cannot see them"
+    return None
+
+
 def _repeated(problems: Sequence[Problem]) -> str | None:
-    again = [group[0] for group in _groups(problems) if len({_gold_key(problem) for problem in group}) < len(group)]
-    rows = len(problems) - len({(_text_key(problem), _gold_key(problem)) for problem in problems})
-    if not again:
+    again = {group[0].text: len(group) - len(set(map(_gold_key, group))) for group in _groups(problems)}
+    first = next((text for text, rows in again.items() if rows), None)
+    if first is None:
         return None
+    rows = f"{sum(again.values()):,} of the {len(problems):,} problems"
     return (
-        f"{rows:,} of the {len(problems):,} problems repeat another one, such as {_cut(again[0].text)}, and are drawn as often: "
+        f"{rows} have the text and the gold of another one, such as {_cut(first)}, and are drawn as often: "
         "python -m launch.curate takes duplicates out"
     )
 
 
 def _contradicting(problems: Sequence[Problem]) -> str | None:
-    found = [group for group in _groups(problems) if len({_gold_key(problem) for problem in group}) > 1]
+    found = [group for group in _groups(problems) if len(set(map(_gold_key, group))) > 1]
     if not found:
         return None
     golds = list(dict.fromkeys(" or ".join(problem.gold) for problem in found[0]))
@@ -112,7 +124,8 @@ def _text_key(problem: Problem) -> str:
 
 
 def _gold_key(problem: Problem) -> tuple[str, ...]:
-    return tuple(sorted(same_text_key(gold) or gold for gold in problem.gold))
+    """The same for \\frac13 and \\frac{1}{3}."""
+    return tuple(sorted(same_text_key(spelled(tidy(gold))) or gold for gold in problem.gold))
 
 
 def _without_middle(text: str) -> str:

@@ -118,8 +118,9 @@ def _check_apart(config: RunConfig) -> None:
     if evaluation.path is None or evaluation.on_training_data:
         return
     one, other = Path(data.path).expanduser(), Path(evaluation.path).expanduser()
-    same_file = other.is_file() and one.is_file() and one.samefile(other)
-    if same_file or (data.path == evaluation.path and (evaluation.split or data.split) == data.split):
+    same = other.exists() and one.exists() and one.samefile(other)
+    same_split = (evaluation.split or data.split) == data.split
+    if (same and one.is_file()) or ((same or data.path == evaluation.path) and same_split):
         raise UserError(
             f"evaluation.path is data.path ({data.path}), so the accuracy would be one on training problems: set "
             "evaluation.hold_out to keep some of them out instead, or evaluation.on_training_data true if that is meant"

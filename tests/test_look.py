@@ -131,12 +131,22 @@ def test_weights_that_are_all_0(model: Path) -> None:
 def test_rows_that_repeat_and_problems_with_two_golds(model: Path) -> None:
     again = [*ROWS, ROWS[2], {"problem": "3 + 3 ", "answer": 6}, ROWS[4]]
     assert said(model, again, whole=False) == (
-        "warning: 3 of the 11 problems repeat another one, such as '3+3', and are drawn as often: "
+        "warning: 3 of the 11 problems have the text and the gold of another one, such as '3+3', and are drawn as often: "
         "python -m launch.curate takes duplicates out"
     )
     two = [*ROWS, {"problem": "2 + 2", "answer": "5"}]
     assert said(model, two, whole=False) == "warning: 1 problem has more than one gold: '2+2' has '4' and '5'"
     assert said(model, [*ROWS, {"problem": "2 - 2", "answer": "0"}], whole=False) == ""
+    halves = [{"problem": "0.5", "answer": gold} for gold in (r"\frac12", r"$\frac{1}{2}$")]
+    assert "of another one" in (text := said(model, [*ROWS, *halves], whole=False)) and "more than one gold" not in text
+
+
+def test_characters_that_the_tokenizer_does_not_know(model: Path) -> None:
+    """The toy's drops letters without a word."""
+    rows = [*ROWS, {"problem": "1+1 apples", "answer": "2"}]
+    assert said(model, rows, whole=False) == (
+        "warning: the tokenizer loses some of the characters of '1+1 apples': the model cannot see them"
+    )
 
 
 def test_the_dry_run_says_it(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,6 +31,11 @@ def test_the_training_data_is_no_held_out_data_unless_that_is_meant(tmp_path: Pa
             UserError, match=r"evaluation\.path is data\.path .* evaluation\.hold_out .*on_training_data"
         ):
             notes(tmp_path, toy_folder, data, path=str(same))
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    write(folder / "part-0.jsonl", [f"{n}+1" for n in range(20)])
+    with pytest.raises(UserError, match=r"evaluation\.path is data\.path"):
+        notes(tmp_path, toy_folder, folder, path=f"{folder}/../parts")
     said = notes(tmp_path, toy_folder, data, path=str(data), on_training_data=True)
     assert "20 of the 20 held-out problems are trained on, too" in said
     with pytest.raises(UserError, match=r"evaluation\.path is data\.path"):

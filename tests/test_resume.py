@@ -52,6 +52,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path) -> Path
     recipe = write_recipe(folder / "recipe.yaml", start_model, folder, "run", STEPS)
     log = folder / "log"
     assert finish(start([str(recipe)], log), log) == 0, tail(log)
+    assert "warning: nothing in the prompts asks for \\boxed{}" in log.read_text()
     return folder / "run"
 
 

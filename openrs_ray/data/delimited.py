@@ -21,9 +21,10 @@ def read_delimited(file: Path) -> list[dict[str, Any]]:
         raise UserError(f"cannot read {file} as text in UTF-8: {first_line(error)}") from error
 
 
-def _rows(reader: "csv._reader", file: Path) -> Iterator[dict[str, Any]]:
+def _rows(reader: Any, file: Path) -> Iterator[dict[str, Any]]:
+    """Of a `csv.reader`, whose type has no public name."""
     try:
-        header = next(reader, [])
+        header: list[str] = next(reader, [])
         if twice := {name for name in header if header.count(name) > 1}:
             raise UserError(f"the header of {file} names the column {min(twice)!r} twice")
         for cells in reader:
