@@ -183,7 +183,7 @@ def test_a_real_engine_that_cannot_compute_names_its_error_and_ends_the_run(ray_
             await workers.stop()
 
     try:
-        with pytest.raises(Recurring, match="died of the same error twice.*RuntimeError: .*head_dim=16"):
+        with pytest.raises(Recurring, match=r"died of the same error twice.*RuntimeError: .*head_dim=16"):
             asyncio.run(sample())
     finally:
         placement.release()
