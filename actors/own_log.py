@@ -2,7 +2,6 @@
 
 import os
 import socket
-import stat
 from pathlib import Path
 
 from openrs_ray.last_error import last_error
@@ -14,7 +13,8 @@ class OwnLog:
     """Standard output (where vLLM's engine processes log to) and standard error, from when this was made on."""
 
     def __init__(self) -> None:
-        self._ends = {path: path.stat().st_size for path in map(_file_behind, (1, 2)) if path is not None}
+        files = (path for path in map(_file_behind, (1, 2)) if path is not None)
+        self._ends = {path: path.stat().st_size for path in files}
 
     def last_error(self) -> tuple[str | None, str]:
         """The last error that an engine's process wrote, if any, and a remark that says where the log is ("" if nowhere)."""
@@ -24,19 +24,22 @@ class OwnLog:
         return None, next(map(_hint, self._ends), "")
 
     def _since(self, path: Path) -> str:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(self._ends[path], size - _MOST_BYTES))
-            return file.read().decode(errors="replace")
+        try:
+            with path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(self._ends[path], size - _MOST_BYTES))
+                return file.read().decode(errors="replace")
+        except OSError:  # somebody has removed it
+            return ""
 
 
 def _file_behind(descriptor: int) -> Path | None:
-    """None where it is a terminal, a pipe or closed."""
-    path = Path(f"/proc/self/fd/{descriptor}")
+    """None where it is a terminal, a pipe, closed, or a file without a name."""
     try:
-        return path.resolve() if stat.S_ISREG(path.stat().st_mode) else None
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
     except OSError:
         return None
+    return path if path.is_file() else None
 
 
 def _hint(path: Path) -> str:

@@ -23,11 +23,13 @@ from openrs_ray.checkpoints import CheckpointStore, run_lock
 from openrs_ray.config import RunConfig
 from openrs_ray.display import RunDisplay
 from openrs_ray.dry_run import dry_run_text
+from openrs_ray.environment import add_cluster, headline, write_environment
 from openrs_ray.errors import Recurring, RunError, UserError
 from openrs_ray.fingerprint import model_digest
 from openrs_ray.overrides import load_config
 from openrs_ray.progress import Progress, read_result
 from openrs_ray.resume import check_resumable, check_same_content, resume_notes
+from openrs_ray.run_log import RunLog, append_lines, attempt_folder, newest_log
 from openrs_ray.run_problems import RunProblems
 from openrs_ray.settings.help_text import help_text
 from openrs_ray.state import CONFIG, begun, check_state
@@ -88,11 +90,13 @@ def supervised(config: RunConfig, command: Sequence[str], console: Console) -> i
     from launch.supervise import supervise
 
     store = CheckpointStore(config.run.path / "checkpoints")
-    return supervise(
-        command,
-        lambda: max((checkpoint.step for checkpoint in store.checkpoints()), default=-1),
-        lambda text: console.print(text, markup=False, soft_wrap=True),
-    )
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+        if log := newest_log(config.run.path):
+            append_lines(log, text)
+
+    return supervise(command, lambda: max((checkpoint.step for checkpoint in store.checkpoints()), default=-1), say)
 
 
 def check_run(config: RunConfig, resume: bool) -> None:
@@ -167,15 +171,22 @@ def _power_lines(config: RunConfig, held_out: int) -> list[str]:
 
 
 def _train(config: RunConfig, console: Console) -> int:
-    # Heavy imports come late: a mistake in the recipe is said at once.
-    from actors.placement import check_build, check_machine, connection, joins_cluster, place
-    from openrs_ray.look import warning_lines
-    from openrs_ray.memory import planned_gpu_bytes
-
     done = read_result(config.run.path) or Progress()
     if done.step >= config.run.steps and done.ended in (None, "steps"):
         show_end(console, config, done, Budget(config, age_s=0.0))
         return 0
+    with RunLog(attempt_folder(config.run.path), console) as log:
+        log.write(headline(write_environment(log.folder)))
+        return _start(config, console, log, done)
+
+
+def _start(config: RunConfig, console: Console, log: RunLog, done: Progress) -> int:
+    # Heavy imports come late: a mistake in the recipe is said at once.
+    from actors.cluster import describe_cluster
+    from actors.placement import check_build, check_machine, connection, joins_cluster, place
+    from openrs_ray.look import warning_lines
+    from openrs_ray.memory import planned_gpu_bytes
+
     budget = Budget(config)
     budget.check("start", *(("step",) if done.ended else ()), *ENDING)
     budget.write()
@@ -194,10 +205,11 @@ def _train(config: RunConfig, console: Console) -> int:
             check_build(config)
             ending.enter_context(connection())
             placement = place(config)
+        add_cluster(log.folder, describe_cluster())
         begin_run(config, prepared)
         for line in [*(f"data: {note}" for note in prepared.notes), *warning_lines(config, prepared)]:
             console.print(line, markup=False, soft_wrap=True)
-        display = ending.enter_context(RunDisplay(config.run.name, config.run.steps, console, budget.text))
+        display = ending.enter_context(RunDisplay(config.run.name, config.run.steps, console, budget.text, log.write))
         outcome = asyncio.run(_attempt(config, prepared, placement, display, budget))
     if outcome.progress is not None:
         show_end(console, config, outcome.progress, budget)
@@ -270,8 +282,10 @@ async def _attempt(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal, number)
     loop.add_signal_handler(STOP, on_stop)
+    started = False
     try:
         await trainer.start()
+        started = True
         return Outcome(0, await trainer.run())
     except Stopped:
         where = f"run {config.run.name} stopped after step {trainer.progress.step}; it can be resumed from {config.run.path}"
@@ -279,7 +293,8 @@ async def _attempt(
     except Recurring as error:
         return Outcome(code_of_recurring(), None, f"error: {error}", recurs=True)
     except (RunError, OSError) as error:
-        return Outcome(1, None, f"error: {error}")
+        # What keeps a run from starting would do so again, unless a process was lost (a kind of its own) or the disk is full.
+        return Outcome(1, None, f"error: {error}", recurs=not started and type(error) is RunError)
     finally:
         await trainer.close()
 

@@ -41,12 +41,17 @@ def start_attempt(run_folder: Path, from_step: int, bounds: Bounds | None = None
 
     Returns the attempt's number: one more than the largest that the file or a name in the record has.
     """
-    recorded = (int(match[1]) for file in run_folder.glob("completions/*") if (match := _ATTEMPT.search(file.name)))
-    attempt = max([0, *read_attempts(run_folder), *recorded]) + 1
+    attempt = next_attempt(run_folder)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     record = {"attempt": attempt, "from_step": from_step, "started": started} | (asdict(bounds) if bounds else {})
     append_line(run_folder / FILE, record, synced=True)
     return attempt
+
+
+def next_attempt(run_folder: Path) -> int:
+    """The number of the attempt that begins next."""
+    recorded = (int(match[1]) for file in run_folder.glob("completions/*") if (match := _ATTEMPT.search(file.name)))
+    return max([0, *read_attempts(run_folder), *recorded]) + 1
 
 
 def read_attempts(run_folder: Path) -> dict[int, int]:

@@ -71,12 +71,19 @@ class RunDisplay:
     """
 
     def __init__(
-        self, name: str, steps: int, console: Console | None = None, cost: Callable[[], str] = lambda: ""
+        self,
+        name: str,
+        steps: int,
+        console: Console | None = None,
+        cost: Callable[[], str] = lambda: "",
+        log: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`cost` says in every line what the run has cost so far; nothing is shown for an empty text."""
+        """`cost` says in every line what the run has cost so far; nothing is shown for an empty text. `log` is told what the
+        live screen shows without printing it."""
         self.console = console or Console(highlight=False)
         self._name = name
         self._cost = cost
+        self._log = log
         self._steps = steps
         self._status = ""
         self._last: StepFigures | None = None
@@ -126,12 +133,15 @@ class RunDisplay:
     def _show(self, text: str) -> None:
         if self._live:
             self._live.update(self._screen())
+            self._log(self._line(text))
         else:
             self._print(text)
 
     def _print(self, text: str) -> None:
-        head = ", ".join(filter(None, [self._name, self._cost()]))
-        self.console.print(f"[{head}] {text}", markup=False, soft_wrap=True)
+        self.console.print(self._line(text), markup=False, soft_wrap=True)
+
+    def _line(self, text: str) -> str:
+        return f"[{', '.join(filter(None, [self._name, self._cost()]))}] {text}"
 
     def _screen(self) -> Group:
         done = self._last.step if self._last else 0

@@ -16,6 +16,8 @@ _WARN_FROM = 5
 _ENOUGH_COMPLETIONS = 16
 """Below, a first step says little of how many completions are cut."""
 _ALL = 0.99
+_MANY = 0.5
+"""So many cut completions explain that none has an answer."""
 
 
 class LearningWatch:
@@ -95,11 +97,13 @@ def cause(figures: Mapping[str, float], groups: Sequence[Group], config: RunConf
     rewarded = config.rewards.weights.keys() & {"accuracy", "cosine"}
     if rewarded and figures["accuracy"] >= _ALL:
         return "all are right: the problems are too easy for this model, give it harder ones"
-    if figures["truncated_share"] >= _ALL:
-        return f"all are cut at rollout.max_completion_tokens ({config.rollout.max_completion_tokens}): raise it"
+    cut, unanswered = figures["truncated_share"], figures["no_answer_share"] >= _ALL
+    if cut >= _ALL or (unanswered and cut >= _MANY):
+        which = "all" if cut == 1 else f"{cut:.1%}"
+        return f"{which} are cut at rollout.max_completion_tokens ({config.rollout.max_completion_tokens}): raise it"
     if not rewarded:
         return "rewards.weights has none that tells the completions of a problem apart: choose others"
-    if figures["no_answer_share"] >= _ALL:
+    if unanswered:
         return (
             r"none has an answer in \boxed{}: the prompt must ask for it (data.system_prompt, data.suffix or data.examples)"
             if config.rewards.extraction == "boxed"

@@ -1,6 +1,7 @@
 """An engine that dies says why in the words of its own log, and one that would die again is not started again."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from system import system_config
 from test_engine_limits import write_model
 from test_survival import empty_workers, until
 
+from actors.own_log import OwnLog
 from actors.placement import reserve
 from actors.rollout import Request
 from actors.rollouts import RolloutWorkers
@@ -65,6 +67,13 @@ QUIET = """\
 )  # fmt: skip
 def test_the_line_that_says_why_is_found(log: str, expected: str | None) -> None:
     assert last_error(log) == expected
+
+
+def test_a_process_without_log_files_knows_of_no_error(capfd: pytest.CaptureFixture[str]) -> None:
+    """pytest's capture is a file without a name; a pipe and a terminal have none either."""
+    log = OwnLog()
+    os.write(1, b"ValueError: shown, and kept nowhere\n")
+    assert log.last_error() == (None, "")
 
 
 def test_the_same_error_may_have_other_numbers() -> None:

@@ -49,6 +49,8 @@ def watch_steps(watch: LearningWatch, groups: list[Group], first: int, count: in
     ("groups", "changes", "expected"),
     [
         ([group(*[NONE] * 4, cut=4)], {}, "all are cut at rollout.max_completion_tokens (24): raise it"),
+        ([group(*[NONE] * 4, cut=3)], {}, "75.0% are cut at rollout.max_completion_tokens (24): raise it"),
+        ([group(*[NONE] * 4, cut=1)], {}, r"none has an answer in \boxed{}"),
         ([group(*[NONE] * 4)], {}, r"none has an answer in \boxed{}: the prompt must ask for it (data.system_prompt"),
         ([group(*[NONE] * 4)], {"rewards": {"extraction": "any"}}, "no answer was found in any"),
         ([group(*[GOOD] * 4)], {}, "all are right: the problems are too easy"),
