@@ -1,7 +1,6 @@
 """Which models an evaluation is about: a run's checkpoint or any model, and the start model beside it."""
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from openrs_ray.config import RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.protocol import Protocol
 from openrs_ray.evaluation.report import published_name
+from openrs_ray.foreign import parse_json
 from openrs_ray.overrides import flat
 
 START = "start model"
@@ -178,7 +178,7 @@ def start_model(path: str) -> Subject:
 def _is_run(folder: Path) -> bool:
     """A model's folder has a config.json too, but no sections of a run in it."""
     try:
-        content: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        content: Any = parse_json((folder / "config.json").read_bytes())
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and {"run", "rollout", "data"} <= content.keys()
@@ -186,8 +186,8 @@ def _is_run(folder: Path) -> bool:
 
 def _read_run(folder: Path) -> RunConfig:
     try:
-        return RunConfig.model_validate_json((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
+        return RunConfig.model_validate_json((folder / "config.json").read_bytes())
+    except (OSError, ValueError) as error:
         raise UserError(f"{folder / 'config.json'} is not the config of a run of this version") from error
 
 
