@@ -1,5 +1,6 @@
 """What all commands have in common: how they end."""
 
+import errno
 import os
 import signal
 import sys
@@ -9,6 +10,8 @@ from functools import wraps
 from launch.failures import unforeseen
 from openrs_ray.errors import RunError, UserError
 
+_NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)
+"""What the system says of a path that somebody gave; any look at one may."""
 Main = Callable[[list[str]], int | None]
 
 
@@ -28,6 +31,12 @@ def command(main: Main) -> Callable[[list[str]], int]:
             return 128 + signal.SIGINT
         except BrokenPipeError:  # the reader of our output has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except OSError as error:
+            if error.errno in _NO_PATH:
+                _say(f"error: {error.strerror}: {str(error.filename)[:60]!r}...")
+                return 2
+            _say(f"error: {unforeseen(error)}")
             return 1
         except Exception as error:
             _say(f"error: {unforeseen(error)}")

@@ -10,13 +10,18 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from openrs_ray.errors import UserError
 from openrs_ray.foreign import parse_json
 
 TEMPORARY = ".tmp"
+T = TypeVar("T")
 
 
 def sync(path: Path) -> None:
@@ -55,6 +60,22 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise damaged(path)
     return content
+
+
+def as_record(kind: type[T], content: Any, path: Path) -> T:
+    """What a file says as a frozen dataclass, every field of its type. UserError when the file is damaged."""
+    if isinstance(content, dict) and (unknown := content.keys() - {field.name for field in fields(kind)}):
+        raise damaged(path, f"nobody wrote {min(unknown)}")
+    try:
+        return _adapter(kind).validate_python(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
 
 
 def damaged(path: Path, what: str = "") -> UserError:

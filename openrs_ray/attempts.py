@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from openrs_ray.atomic import append_line, damaged, read_lines
+from openrs_ray.atomic import append_line, as_record, damaged, read_lines
 from openrs_ray.config import RunConfig
 
 FILE = "attempts.jsonl"
@@ -63,7 +63,12 @@ def read_bounds(run_folder: Path) -> dict[int, Bounds]:
     """The limits of each attempt; without those that an older version noted."""
     names = Bounds.__slots__
     lines = _lines(run_folder).items()
-    return {attempt: Bounds(*(line[name] for name in names)) for attempt, line in lines if line.keys() >= {*names}}
+    path = run_folder / FILE
+    return {
+        attempt: as_record(Bounds, {name: line[name] for name in names}, path)
+        for attempt, line in lines
+        if line.keys() >= {*names}
+    }
 
 
 def _lines(run_folder: Path) -> dict[int, dict[str, Any]]:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -34,8 +33,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from openrs_ray.atomic import TEMPORARY, sync, write_json
+from openrs_ray.atomic import TEMPORARY, as_record, damaged, read_json, sync, write_json
 from openrs_ray.errors import RunError, UserError
+from openrs_ray.foreign import parse_json, why
 
 Kind = Literal["kept", "resume"]
 _OWN_NAME = re.compile(r"step-\d{6,}(-\d+)?((\.universal)?\.tmp)?")
@@ -65,6 +65,17 @@ class FileEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class _Entry:
+    """A checkpoint in the manifest."""
+
+    folder: str
+    step: int
+    kind: Kind
+    complete: bool
+    files: tuple[FileEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A committed checkpoint."""
 
@@ -90,7 +101,9 @@ class Checkpoint:
 
     def trainer_state(self) -> dict[str, Any]:
         """What the trainer gave to `commit`."""
-        state: dict[str, Any] = json.loads((self.folder / TRAINER).read_text(encoding="utf-8"))
+        state = read_json(self.folder / TRAINER)
+        if state is None:
+            raise damaged(self.folder, f"it has no {TRAINER}")
         return state
 
     def damage(self) -> str | None:
@@ -114,8 +127,8 @@ class Checkpoint:
                 return f"{path} does not have the content that was written"
         except FileNotFoundError:
             return f"{path} is missing"
-        except OSError as error:
-            return f"{path} cannot be read ({error.strerror})"
+        except (OSError, ValueError) as error:
+            return f"{path} cannot be read ({why(error)})"
         return None
 
     def _without_state(self) -> Checkpoint:
@@ -151,21 +164,16 @@ class CheckpointStore:
         if not self.manifest.exists():
             return []
         try:
-            entries = json.loads(self.manifest.read_text(encoding="utf-8"))["checkpoints"]
-            return [
-                Checkpoint(
-                    folder=self._find(entry["folder"], entry["step"]),
-                    step=entry["step"],
-                    kind=entry["kind"],
-                    complete=entry["complete"],
-                    files=tuple(FileEntry(**file) for file in entry["files"]),
-                )
-                for entry in entries
-            ]
-        except (ValueError, KeyError, TypeError) as error:
+            entries = parse_json(self.manifest.read_bytes())["checkpoints"]
+            return [self._committed(as_record(_Entry, entry, self.manifest)) for entry in entries]
+        except (UserError, OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{self.manifest} is damaged and nothing was deleted: restore it, or start a run with another name."
             ) from error
+
+    def _committed(self, entry: _Entry) -> Checkpoint:
+        folder = self._find(entry.folder, entry.step)
+        return Checkpoint(folder, entry.step, entry.kind, entry.complete, entry.files)
 
     def open(self) -> None:
         """Before a run goes on: sweep, and write the manifest of a new run, so that from here on it may not be missing."""

@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from openrs_ray.atomic import damaged, read_json
+from openrs_ray.atomic import as_record, damaged, read_json
 from openrs_ray.budget import Ended
-from openrs_ray.errors import first_line
 from openrs_ray.intervals import Interval
 
 RESULT = "result.json"
@@ -46,12 +45,8 @@ class Progress:
     @classmethod
     def read(cls, state: dict[str, Any], origin: Path) -> "Progress":
         """From what was written to `origin`. UserError when that is not a run's progress."""
-        try:
-            intervals = {name: Interval(**state[name]) if state.get(name) else None for name in ("before", "after")}
-            progress = cls(**(state | intervals | {"ahead": tuple(state.get("ahead", ()))}))
-        except TypeError as error:
-            raise damaged(origin, first_line(error)) from error
-        if not isinstance(state.get("step"), int) or progress.step < 0:
+        progress = as_record(cls, state, origin)
+        if "step" not in state or progress.step < 0:
             raise damaged(origin, "it has no step")
         return progress
 

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from openrs_ray.atomic import replacing, write_json
 from openrs_ray.curation.fates import Candidate, Fate, Reply
 from openrs_ray.errors import UserError
+from openrs_ray.foreign import parse_json, reading
 
 Asked = tuple[str, dict[str, Any]]
 """A stage's name, and all that its outcome depends on besides the one before."""
@@ -89,8 +90,8 @@ class CurationStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "curation.json"
         try:
-            saved = [(name, settings) for name, settings in json.loads(path.read_text())] if path.exists() else []
-        except ValueError as error:
+            saved = [_asked(stage) for stage in parse_json(path.read_bytes())] if path.exists() else []
+        except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{path} is damaged: restore it, or choose another name with --name") from error
         for number, (before, now) in enumerate(zip_longest(saved, asked)):
             if before != now and any([*self.folder.glob(f"{k:02d}-*")] for k in range(number, len(saved))):
@@ -112,17 +113,17 @@ class CurationStore:
 
     def kept(self, number: int, name: str) -> list[Candidate]:
         """The problems that a finished stage kept, in the order of their rows."""
-        rows = pq.read_table(self._stage(number, name), schema=_STAGE, filters=[("kept", "=", True)]).to_pylist()
+        rows = _read(self._stage(number, name), schema=_STAGE, filters=[("kept", "=", True)])
         return [
             Candidate(row["row"], row["source"], row["problem"], row["solution"], tuple(row["answer"])) for row in rows
         ]
 
     def counts(self, number: int, name: str, paper: int | None) -> Counts:
-        table = pq.read_table(self._stage(number, name), columns=["kept", "reason"])
-        kept = table["kept"].to_pylist()
+        rows = _read(self._stage(number, name), schema=_STAGE, columns=["kept", "reason"])
+        kept = [row["kept"] for row in rows]
         reasons = Counter(
             f"{reason.partition(':')[0]}{' (kept)' if stays else ''}"
-            for stays, reason in zip(kept, table["reason"].to_pylist(), strict=True)
+            for stays, reason in ((row["kept"], row["reason"]) for row in rows)
             if reason
         )
         return Counts(name, len(kept), sum(kept), paper, dict(reasons.most_common()))
@@ -130,8 +131,8 @@ class CurationStore:
     def told(self, number: int, name: str) -> dict[int, Fate]:
         """The fates by row of all problems that a model was asked about."""
         files = sorted((self.folder / f"{number:02d}-{name}").glob("*.parquet"))
-        tables = [pq.read_table(file, columns=["row", "kept", "reason"]) for file in files]
-        return {row["row"]: Fate(row["kept"], row["reason"]) for table in tables for row in table.to_pylist()}
+        chunks = [_read(file, schema=_CHUNK, columns=["row", "kept", "reason"]) for file in files]
+        return {row["row"]: Fate(row["kept"], row["reason"]) for rows in chunks for row in rows}
 
     def add(self, number: int, name: str, told: Sequence[Told]) -> None:
         """Write a chunk."""
@@ -169,6 +170,18 @@ class CurationStore:
 
     def _stage(self, number: int, name: str) -> Path:
         return self.folder / f"{number:02d}-{name}.parquet"
+
+
+def _read(path: Path, **options: Any) -> list[dict[str, Any]]:
+    with reading(f"cannot read {path}"):
+        rows: list[dict[str, Any]] = pq.read_table(path, **options).to_pylist()
+    return rows
+
+
+def _asked(stage: Any) -> Asked:
+    """ValueError or TypeError when it is not one."""
+    name, settings = stage
+    return str(name), dict(settings)
 
 
 def _write(path: Path, table: pa.Table) -> None:

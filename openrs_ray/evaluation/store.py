@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from openrs_ray.atomic import read_json, replacing, write_json
+from openrs_ray.atomic import damaged, read_json, replacing, write_json
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import Task
+from openrs_ray.foreign import reading
 from openrs_ray.samples import Completion, Status, Verdict
 
 SCHEMA = pa.schema(
@@ -97,6 +98,9 @@ class CompletionStore:
         """
         path = self.folder / "settings.json"
         known = read_json(path) or {"settings": settings, "benchmarks": {}, "sittings": 0}
+        kinds = {"settings": dict, "benchmarks": dict, "sittings": int}
+        if not all(isinstance(known.get(name), kind) for name, kind in kinds.items()):
+            raise damaged(path, f"it must have {', '.join(kinds)}")
         for name, value in settings.items():
             if known["settings"].get(name) != value:
                 raise UserError(
@@ -130,15 +134,27 @@ class CompletionStore:
 
     def count(self) -> int:
         """Completions of all benchmarks, those that nobody asks for any more among them."""
-        return sum(pq.read_metadata(file).num_rows for file in self._files("*"))
+        found = 0
+        for file in self._files("*"):
+            with reading(f"cannot read completions from {file}"):
+                found += pq.read_metadata(file).num_rows
+        return found
 
     def rows(self, benchmark: str, columns: list[str] | None = None) -> pa.Table:
         """All completions of a benchmark in the order they were written."""
-        tables = [pq.read_table(file, columns=columns, schema=SCHEMA) for file in self._files(benchmark)]
+        tables = [_read(file, columns) for file in self._files(benchmark)]
         return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
     def _files(self, benchmark: str) -> list[Path]:
         return sorted(self.folder.glob(f"{benchmark}-[0-9][0-9][0-9][0-9][0-9][0-9].parquet"))
+
+
+def _read(file: Path, columns: list[str] | None) -> pa.Table:
+    """The rows of one file, known to be text where they must be. UserError when it is damaged."""
+    with reading(f"cannot read completions from {file}"):
+        table = pq.read_table(file, columns=columns, schema=SCHEMA)
+        table.validate(full=True)
+    return table
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,11 +185,12 @@ def as_table(rows: pa.Table, problems: int, samples: int) -> Table:
         return np.array([[row[name] for row in line] for line in grid], dtype=kind)
 
     status = np.empty((problems, samples), dtype=object)
-    status[:] = [[Status(row["status"]) for row in line] for line in grid]
-    return Table(
-        status=status,
-        answer=array("answer", object),
-        tokens=array("length", np.int64),
-        truncated=array("finish_reason", object) == "length",
-        english=array("english_share", np.float64),
-    )
+    with reading("the completions of an evaluation are damaged"):
+        status[:] = [[Status(row["status"]) for row in line] for line in grid]
+        return Table(
+            status=status,
+            answer=array("answer", object),
+            tokens=array("length", np.int64),
+            truncated=array("finish_reason", object) == "length",
+            english=array("english_share", np.float64),
+        )

@@ -181,8 +181,8 @@ def start_model(path: str) -> Subject:
 
 def _read_run(folder: Path) -> RunConfig:
     try:
-        return RunConfig.model_validate_json((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
+        return RunConfig.model_validate_json((folder / "config.json").read_bytes())
+    except (OSError, ValueError) as error:
         raise UserError(f"{folder / 'config.json'} is not the config of a run of this version") from error
 
 
