@@ -5,8 +5,8 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from launch.command import command
+from launch.hangup import leave_terminal, stop_signals
+from launch.shutdown import Shutdown
 from openrs_ray.atomic import read_json, write_json
 from openrs_ray.budget import ENDING, Budget
 from openrs_ray.checkpoints import CheckpointStore, run_lock
@@ -23,6 +25,7 @@ from openrs_ray.display import RunDisplay, summary_table
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.overrides import check_resumable, dry_run_text, help_text, load_config
 from openrs_ray.progress import Progress, read_result
+from openrs_ray.room import check_room, full_disk_in_a_sentence
 from openrs_ray.run_problems import RunProblems
 from openrs_ray.state import CONFIG, begun, check_state
 
@@ -67,7 +70,7 @@ def main(arguments: list[str]) -> int:
     if asked.restart:
         again = [argument for argument in sys.orig_argv[1:] if argument != "--restart"]
         return supervised(config, [sys.executable, *again], console)
-    with run_lock(config.run.path):
+    with full_disk_in_a_sentence(config.run.path), run_lock(config.run.path):
         check_run(config, asked.resume)
         return _train(config, asked, console)
 
@@ -161,6 +164,7 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
     # First, because the probe forks, and forking is safe only without threads.
     gpu_bytes = planned_gpu_bytes(config, this_machine=not joins_cluster())
     with ExitStack() as ending:
+        shutdown = ending.enter_context(Shutdown(budget.write))
         ending.enter_context(budget)
         # Loading data may take a minute; that the cluster or the machine is too small is said before.
         if joins_cluster():
@@ -177,7 +181,18 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
         for note in prepared.notes:
             console.print(f"data: {note}", markup=False, soft_wrap=True)
         display = ending.enter_context(RunDisplay(config.run.name, config.run.steps, console, budget.text))
-        outcome = asyncio.run(_attempt(config, prepared, placement, display, budget))
+
+        def end(outcome: Outcome) -> None:
+            display.close()
+            _say_end(config, command, outcome, budget, console)
+            shutdown.waits_for("closing the actors", outcome.code)
+
+        outcome = asyncio.run(_closed(config, prepared, placement, display, budget, end))
+        shutdown.waits_for("Ray")
+    return outcome.code
+
+
+def _say_end(config: RunConfig, command: Command, outcome: "Outcome", budget: Budget, console: Console) -> None:
     if outcome.progress is not None:
         console.print(_summary(config, outcome.progress, budget))
         if outcome.progress.ended not in (None, "steps"):
@@ -185,7 +200,6 @@ def _train(config: RunConfig, command: Command, console: Console) -> int:
     else:
         again = shlex.join(["python", "-m", "launch.train", str(command.recipe), *command.overrides, "--resume"])
         console.print(f"{outcome.sentence}\nContinue with: {again}", markup=False, soft_wrap=True)
-    return outcome.code
 
 
 def _prepare(config: RunConfig, gpu_bytes: float | None) -> "Prepared":
@@ -195,6 +209,7 @@ def _prepare(config: RunConfig, gpu_bytes: float | None) -> "Prepared":
 
     prepared = prepare(config)
     check_fits(config, prepared.shape, gpu_bytes)
+    check_room(config, prepared.shape.parameters)
     return prepared
 
 
@@ -209,8 +224,28 @@ class Outcome:
     """Why it is not."""
 
 
+async def _closed(
+    config: RunConfig,
+    prepared: "Prepared",
+    placement: "Placement",
+    display: RunDisplay,
+    budget: Budget,
+    end: Callable[[Outcome], None],
+) -> Outcome:
+    """An attempt whose actors are closed; `end` is told of its outcome first, since closing may hang or fail with Ray."""
+    async with AsyncExitStack() as closing:
+        outcome = await _attempt(config, prepared, placement, display, budget, closing)
+        end(outcome)
+    return outcome
+
+
 async def _attempt(
-    config: RunConfig, prepared: "Prepared", placement: "Placement", display: RunDisplay, budget: Budget
+    config: RunConfig,
+    prepared: "Prepared",
+    placement: "Placement",
+    display: RunDisplay,
+    budget: Budget,
+    closing: AsyncExitStack,
 ) -> Outcome:
     from actors.trainer import Stopped, Trainer
     from launch.supervise import STOP
@@ -221,9 +256,12 @@ async def _attempt(
         trainer: Trainer = OverlappedTrainer(config, prepared, placement, display, budget)
     else:
         trainer = Trainer(config, prepared, placement, display, budget)
+    closing.push_async_callback(trainer.close)
     received: list[int] = []
 
     def on_signal(number: int) -> None:
+        if received and number == signal.SIGHUP:
+            return  # a terminal's end comes twice, from the kernel and from the shell
         if received:
             os._exit(128 + number)  # asked twice: at once; the last checkpoint stands
         received.append(number)
@@ -233,13 +271,15 @@ async def _attempt(
             "is lost; --resume continues it (once more: at once)"
         )
         trainer.stop()
+        if number == signal.SIGHUP:
+            leave_terminal()
 
     def on_stop() -> None:
         if not received:
             on_signal(signal.SIGTERM)
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stop_signals():
         loop.add_signal_handler(number, on_signal, number)
     loop.add_signal_handler(STOP, on_stop)
     try:
@@ -250,8 +290,6 @@ async def _attempt(
         return Outcome(128 + received[0], None, where)
     except (RunError, OSError) as error:
         return Outcome(1, None, f"error: {error}")
-    finally:
-        await trainer.close()
 
 
 def _summary(config: RunConfig, progress: "Progress", budget: Budget) -> Table:
