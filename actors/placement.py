@@ -4,7 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.ending import new_mark
+from actors.own_ray import close_token_file, have_token, ray_folder, signals_kept
 from actors.quiet import silence_expected_warnings
 from openrs_ray.config import RunConfig
 from openrs_ray.errors import RunError, UserError, first_line
@@ -43,6 +44,15 @@ def connection() -> Iterator[None]:
     """Join the cluster of RAY_ADDRESS, or start a Ray of our own; it is left, or ends, with the block."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     silence_expected_warnings()
+    close_token_file()
+    with ExitStack() as ending:
+        with signals_kept():
+            _join_or_start(ending)
+        yield
+
+
+def _join_or_start(ending: ExitStack) -> None:
+    """`ending` leaves or ends what is joined or started here."""
     if joins_cluster():
         try:
             _reach(os.environ["RAY_ADDRESS"])
@@ -54,6 +64,8 @@ def connection() -> Iterator[None]:
             ) from error
     else:
         # "local", since Ray would otherwise join any cluster that happens to run on this machine.
+        have_token()
+        folder = ending.enter_context(ray_folder())
         try:
             ray.init(
                 address="local",
@@ -61,13 +73,11 @@ def connection() -> Iterator[None]:
                 logging_level="warning",
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE_BYTES,
+                _temp_dir=str(folder),
             )
         except Exception as error:  # Ray raises bare ones when the machine is too busy or full to start it
             raise RunError(f"Ray did not start on this machine: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    ending.callback(ray.shutdown)
 
 
 def _reach(address: str) -> None:

@@ -7,7 +7,7 @@ Exit code 0: all needed is there; 1: something is missing; 2: the recipe cannot 
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from openrs_ray.names import recipe_lines
 from openrs_ray.overrides import load_config
 from openrs_ray.plain import show_table
 from openrs_ray.settings.help_text import help_text
+from openrs_ray.sharing import ray_sessions, readable_by_others, writable_by_others
 
 DEFAULT_RECIPE = "quickstart"
 QUICK_S, IMPORT_S, GPU_S = 10.0, 60.0, 120.0
@@ -86,6 +87,7 @@ def rows(config: RunConfig) -> Iterator[Row]:
     )
     yield _guard("ports", QUICK_S, _busy_ports, _ports_row)
     yield token_row(os.environ.get("RAY_AUTH_MODE"), machine.ray_token(), bool(os.environ.get("RAY_ADDRESS")))
+    yield from sharing_rows(machine.ray_token(), ray_sessions())
     yield from _hub_rows(config)
 
 
@@ -246,6 +248,18 @@ def token_row(mode: str | None, token: str | None, cluster: bool) -> Row:
     if cluster and mode != "token":
         return Row(what, found, "token authentication", "note", "anyone who reaches the cluster can run programs on it")
     return Row(what, found, "mode token to submit jobs" if token else "nothing for a local run")
+
+
+def sharing_rows(token: str | None, sessions: Sequence[Path]) -> Iterator[Row]:
+    """What other users of this machine could read or change: Ray's token, and the folders of the Rays that run here."""
+    what, needed = "other users here", "nothing of Ray's"
+    if token and readable_by_others(Path(token)):
+        yield Row(what, f"can read {token}", needed, "note", f"chmod 600 {token}")
+    for session in filter(writable_by_others, sessions):
+        root = session.parent
+        ours = root.stat().st_uid == os.getuid()
+        mend = f"chmod 700 {root}" if ours else "start it with --temp-dir in a folder that only you can open"
+        yield Row(what, f"can write to {session}", needed, "note", mend)
 
 
 def _hub_rows(config: RunConfig) -> Iterator[Row]:

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from functools import wraps
 
 from launch.failures import unforeseen
+from launch.hangup import Stop, stopped_by_signals
 from openrs_ray.errors import RunError, UserError
+from openrs_ray.room import full_disk_in_a_sentence
 
 _NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)
 """What the system says of a path that somebody gave; any look at one may."""
@@ -17,18 +19,23 @@ Main = Callable[[list[str]], int | None]
 
 def command(main: Main) -> Callable[[list[str]], int]:
     """Gives a command its exit code: its own or 0; 2 when there is something to mend first, 1 when it broke while running, each
-    with one sentence (and a file with the traceback where nobody foresaw the error); 130 after Ctrl-C."""
+    with one sentence (and a file with the traceback where nobody foresaw the error); 128 + signal when it was stopped by
+    Ctrl-C, SIGTERM or SIGHUP."""
 
     @wraps(main)
     def run(arguments: list[str]) -> int:
         try:
-            return main(arguments) or 0
+            with stopped_by_signals(), full_disk_in_a_sentence():
+                return main(arguments) or 0
         except (UserError, RunError) as error:
             _say(f"error: {error}")
             return 2 if isinstance(error, UserError) else 1
         except KeyboardInterrupt:
             _say("stopped")
             return 128 + signal.SIGINT
+        except Stop as stop:
+            _say("stopped")
+            return stop.exit_code
         except BrokenPipeError:  # the reader of our output has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from launch.hangup import leave_terminal, stop_signals
 from launch.typed import handed_on
 from openrs_ray.parent import end_with_parent
 
@@ -32,7 +33,8 @@ def supervise(
     """Run `command` until it ends with exit code 0 or 2, would break again, was asked to stop, or TRIES tries in a row have saved
     nothing new.
 
-    The first SIGINT or SIGTERM is handed on as STOP, a second one as it is. From the second try on `command` gets `--resume`.
+    The first SIGINT or SIGTERM is handed on as STOP, a second one and SIGHUP as they are. From the second try on `command` gets
+    `--resume`.
 
     Args:
         saved: the step of the newest checkpoint, or -1.
@@ -44,11 +46,15 @@ def supervise(
     child: subprocess.Popen[bytes] | None = None
 
     def hand_on(number: int, _: object) -> None:
+        if asked and number == signal.SIGHUP:
+            return  # a terminal's end comes twice, from the kernel and from the shell
         if child is not None:
-            child.send_signal(number if asked else STOP)
+            child.send_signal(number if asked or number == signal.SIGHUP else STOP)
         asked.append(number)
+        if number == signal.SIGHUP:
+            leave_terminal()
 
-    before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, hand_on) for number in stop_signals()}
     try:
         best, in_vain = saved(), 0
         while True:
@@ -61,7 +67,7 @@ def supervise(
                 env=handed_on() | {_SUPERVISED: "1"},
             )
             if asked:  # while it was being started
-                child.send_signal(STOP)
+                child.send_signal(signal.SIGHUP if asked[0] == signal.SIGHUP else STOP)
             code = child.wait()
             code = 128 - code if code < 0 else code
             if code in (0, 2):

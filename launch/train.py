@@ -4,8 +4,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,9 @@ from launch.closing import show_end
 from launch.command import command
 from launch.failures import belongs_to
 from launch.handed import HandedOn
+from launch.hangup import leave_terminal, stop_signals
 from launch.options import Parser, help_asked
+from launch.shutdown import Shutdown
 from launch.typed import continue_with
 from openrs_ray.atomic import read_json, write_json
 from openrs_ray.budget import ENDING, Budget
@@ -29,6 +31,7 @@ from openrs_ray.fingerprint import model_digest
 from openrs_ray.overrides import load_config
 from openrs_ray.progress import Progress, read_result
 from openrs_ray.resume import check_resumable, check_same_content, resume_notes
+from openrs_ray.room import check_room, full_disk_in_a_sentence
 from openrs_ray.run_log import RunLog, append_lines, attempt_folder, newest_log
 from openrs_ray.run_problems import RunProblems
 from openrs_ray.settings.help_text import help_text
@@ -78,7 +81,7 @@ def main(arguments: list[str]) -> int:
     if asked.restart:
         again = [argument for argument in sys.orig_argv[1:] if argument != "--restart"]
         return supervised(config, [sys.executable, *again], console)
-    with run_lock(config.run.path):
+    with full_disk_in_a_sentence(config.run.path), run_lock(config.run.path):
         check_run(config, asked.resume)
         for note in resume_notes(config):
             console.print(note, markup=False, soft_wrap=True)
@@ -193,6 +196,7 @@ def _start(config: RunConfig, console: Console, log: RunLog, done: Progress) -> 
     # First, because the probe forks, and forking is safe only without threads.
     gpu_bytes = planned_gpu_bytes(config, this_machine=not joins_cluster())
     with ExitStack() as ending:
+        shutdown = ending.enter_context(Shutdown(budget.write))
         ending.enter_context(budget)
         # Loading data may take a minute; that the cluster or the machine is too small is said before.
         if joins_cluster():
@@ -210,7 +214,18 @@ def _start(config: RunConfig, console: Console, log: RunLog, done: Progress) -> 
         for line in [*(f"data: {note}" for note in prepared.notes), *warning_lines(config, prepared)]:
             console.print(line, markup=False, soft_wrap=True)
         display = ending.enter_context(RunDisplay(config.run.name, config.run.steps, console, budget.text, log.write))
-        outcome = asyncio.run(_attempt(config, prepared, placement, display, budget))
+
+        def end(outcome: Outcome) -> None:
+            display.close()
+            _say_end(config, outcome, budget, console)
+            shutdown.waits_for("closing the actors", outcome.code)
+
+        outcome = asyncio.run(_closed(config, prepared, placement, display, budget, end))
+        shutdown.waits_for("Ray")
+    return outcome.code
+
+
+def _say_end(config: RunConfig, outcome: "Outcome", budget: Budget, console: Console) -> None:
     if outcome.progress is not None:
         show_end(console, config, outcome.progress, budget)
         if outcome.progress.ended not in (None, "steps"):
@@ -219,7 +234,6 @@ def _start(config: RunConfig, console: Console, log: RunLog, done: Progress) -> 
         console.print(outcome.sentence, markup=False, soft_wrap=True)
     else:
         console.print(f"{outcome.sentence}\nContinue with: {continue_with()}", markup=False, soft_wrap=True)
-    return outcome.code
 
 
 def _prepare(config: RunConfig, gpu_bytes: float | None) -> "Prepared":
@@ -229,6 +243,7 @@ def _prepare(config: RunConfig, gpu_bytes: float | None) -> "Prepared":
 
     prepared = prepare(config)
     check_fits(config, prepared.shape, gpu_bytes)
+    check_room(config, prepared.shape.parameters)
     return prepared
 
 
@@ -245,8 +260,28 @@ class Outcome:
     """It would end so again: resuming the run as it is cannot help."""
 
 
+async def _closed(
+    config: RunConfig,
+    prepared: "Prepared",
+    placement: "Placement",
+    display: RunDisplay,
+    budget: Budget,
+    end: Callable[[Outcome], None],
+) -> Outcome:
+    """An attempt whose actors are closed; `end` is told of its outcome first, since closing may hang or fail with Ray."""
+    async with AsyncExitStack() as closing:
+        outcome = await _attempt(config, prepared, placement, display, budget, closing)
+        end(outcome)
+    return outcome
+
+
 async def _attempt(
-    config: RunConfig, prepared: "Prepared", placement: "Placement", display: RunDisplay, budget: Budget
+    config: RunConfig,
+    prepared: "Prepared",
+    placement: "Placement",
+    display: RunDisplay,
+    budget: Budget,
+    closing: AsyncExitStack,
 ) -> Outcome:
     from actors.trainer import Stopped, Trainer
     from launch.supervise import STOP, code_of_recurring
@@ -257,12 +292,13 @@ async def _attempt(
         trainer: Trainer = OverlappedTrainer(config, prepared, placement, display, budget)
     else:
         trainer = Trainer(config, prepared, placement, display, budget)
+    closing.push_async_callback(trainer.close)
     received: list[int] = []
     handed_on = HandedOn()
 
     def on_signal(number: int) -> None:
-        if received and handed_on.repeats(number):
-            return
+        if received and (number == signal.SIGHUP or handed_on.repeats(number)):
+            return  # a terminal's end comes twice, from the kernel and from the shell
         if received:
             os._exit(128 + number)  # asked twice: at once; the last checkpoint stands
         received.append(number)
@@ -272,6 +308,8 @@ async def _attempt(
             "is lost; --resume continues it (once more: at once)"
         )
         trainer.stop()
+        if number == signal.SIGHUP:
+            leave_terminal()
 
     def on_stop() -> None:
         if not received:
@@ -279,7 +317,7 @@ async def _attempt(
             handed_on.now()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stop_signals():
         loop.add_signal_handler(number, on_signal, number)
     loop.add_signal_handler(STOP, on_stop)
     started = False
@@ -295,8 +333,6 @@ async def _attempt(
     except (RunError, OSError) as error:
         # What keeps a run from starting would do so again, unless a process was lost (a kind of its own) or the disk is full.
         return Outcome(1, None, f"error: {error}", recurs=not started and type(error) is RunError)
-    finally:
-        await trainer.close()
 
 
 if __name__ == "__main__":

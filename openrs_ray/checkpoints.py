@@ -249,7 +249,7 @@ class CheckpointStore:
         self.sweep()
         good = next((known.folder.name for known in reversed(self.checkpoints()) if known.complete), None)
         remains = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
-        if not _is_disk_full(error):
+        if not is_disk_full(error):
             return RunError(f"Saving the checkpoint of step {step} in {self.folder} failed ({error}); {remains}.")
         needed = self._bytes_needed()
         room = f"make room for {_size(needed)}" if needed else "make room"
@@ -378,7 +378,7 @@ def _crc32(path: Path) -> int:
     return checksum
 
 
-def _is_disk_full(error: BaseException | None) -> bool:
+def is_disk_full(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno in _DISK_FULL:
             return True

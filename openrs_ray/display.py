@@ -100,8 +100,13 @@ class RunDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back; what is said later is said in plain lines."""
         if self._live:
             self._live.stop()
+            self._live = None
 
     def status(self, text: str) -> None:
         """Say what is going on between steps."""

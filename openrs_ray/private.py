@@ -13,8 +13,8 @@ from openrs_ray.errors import RunError
 
 MARK = "OPENRS_ACTOR"
 """Environment variable that an actor and all processes it has started carry."""
-_LONGEST = 40
-"""A socket's path has at most 107 bytes, and libraries append up to 65 of their own."""
+_LONGEST = 16
+"""A socket's path has at most 107 bytes, and Ray appends up to 91 of its own and ours."""
 
 
 def temporary_root() -> str:

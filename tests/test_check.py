@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,17 @@ import torch
 from safetensors.torch import save_file
 
 from launch import check as check_module
-from launch.check import disk_needed, gpu_row, hub_ids, main, memory_needed, parameters_of, token_row, torch_row
+from launch.check import (
+    disk_needed,
+    gpu_row,
+    hub_ids,
+    main,
+    memory_needed,
+    parameters_of,
+    sharing_rows,
+    token_row,
+    torch_row,
+)
 from openrs_ray import machine
 from openrs_ray.config import RunConfig
 from openrs_ray.machine import GIB, Gpu, ProbeError
@@ -123,6 +134,26 @@ def test_driver_against_torch(driver: str, cuda: str | None, offered: int | None
 )
 def test_token(mode: str | None, token: str | None, cluster: bool, verdict: str) -> None:
     assert token_row(mode, token, cluster).verdict == verdict
+
+
+def test_a_token_that_others_can_read_and_sessions_they_can_write_to() -> None:
+    """On a path that is open down to the files, as /tmp and a home often are."""
+    root = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        session, token = root / "ray" / "session_1", root / "auth_token"
+        session.mkdir(parents=True)
+        token.write_text("0" * 64)
+        for path, mode in ((root, 0o755), (root / "ray", 0o777), (session, 0o777), (token, 0o644)):
+            path.chmod(mode)
+        readable, writable = sharing_rows(str(token), [session])
+        assert readable.verdict == writable.verdict == "note"
+        assert readable.mend == f"chmod 600 {token}" and writable.mend == f"chmod 700 {root / 'ray'}"
+        (root / "ray").chmod(0o700)  # what it says
+        token.chmod(0o600)
+        assert not list(sharing_rows(str(token), [session]))
+        assert not list(sharing_rows("RAY_AUTH_TOKEN", [])), "a token in the environment is nobody else's to read"
+    finally:
+        shutil.rmtree(root)
 
 
 def test_disk_for_a_models_checkpoints(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ if what == "wait":
         (folder / "told").write_text(" ".join(signal.Signals(n).name for n in told))
         if len(told) == int(saved):
             sys.exit(1)
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, stop)
     (folder / "waits").touch()
     time.sleep(60)
@@ -76,7 +76,13 @@ def test_what_would_break_again_is_not_tried_again(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("sent", "told"), [(["SIGTERM"], "SIGUSR1"), (["SIGINT", "SIGTERM"], "SIGUSR1 SIGTERM"), (["SIGKILL"], "SIGTERM")]
+    ("sent", "told"),
+    [
+        (["SIGTERM"], "SIGUSR1"),
+        (["SIGINT", "SIGTERM"], "SIGUSR1 SIGTERM"),
+        (["SIGKILL"], "SIGTERM"),
+        (["SIGHUP", "SIGHUP"], "SIGHUP"),  # from the kernel and from the shell: no force is meant
+    ],
 )
 def test_a_signal_reaches_the_run_and_is_the_end(tmp_path: Path, sent: list[str], told: str) -> None:
     """Also when it is the supervising process that is killed: no run goes on that nobody watches."""

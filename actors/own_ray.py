@@ -1,0 +1,57 @@
+"""What a Ray of our own leaves to others on this machine: nothing that they could open, and no token."""
+
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from actors.meeting import new_token
+from openrs_ray.machine import ray_token
+from openrs_ray.private import new_private_folder
+
+_TOKEN = "RAY_AUTH_TOKEN"
+
+
+@contextmanager
+def ray_folder() -> Iterator[Path]:
+    """Where Ray may keep its sessions. With the block all of it goes but the logs.
+
+    Ray opens the folder that it is given to everybody: the one around it stays closed.
+    """
+    folder = new_private_folder("ray")
+    try:
+        yield folder / "ray"
+    finally:
+        for part in folder.glob("ray/session_*/*"):
+            if part.name != "logs":
+                shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+
+
+def close_token_file() -> None:
+    """Nobody else may read Ray's token: it writes the file for everybody to read."""
+    where = ray_token()
+    if where not in (None, _TOKEN):
+        with suppress(OSError):  # not ours: `launch.check` says so
+            Path(where).chmod(0o600)
+
+
+def have_token() -> None:
+    """A token that is in no file, where there is none yet: Ray would write one."""
+    if ray_token() is None:
+        os.environ[_TOKEN] = new_token()
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """Ray takes SIGTERM for itself when it is joined."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,67 @@
+"""The end of a run, when all that counts is written: under a deadline, whatever Ray does."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+
+import psutil
+
+DEADLINE_S = 45.0
+"""Longer than an engine may take to stop (30 s), shorter than Ray waits for its gcs_server before it ends the process (60 s)."""
+
+
+class Shutdown:
+    """Past its deadline it says what is waited for, ends what this process has started, and the process with the run's own code.
+
+    with Shutdown() as shutdown:
+        ...
+        shutdown.waits_for("the actors", code)   # from now on the deadline runs
+    """
+
+    def __init__(self, last: Callable[[], object] = lambda: None, deadline_s: float = DEADLINE_S) -> None:
+        """`last`: what is written before the process ends, at the deadline, too."""
+        self._last = last
+        self._deadline_s = deadline_s
+        self._what, self._code = "", 1
+        self._over = threading.Event()
+        self._watch: threading.Thread | None = None
+
+    def __enter__(self) -> "Shutdown":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+
+    def waits_for(self, what: str, code: int | None = None) -> None:
+        """Say what is waited for next, and with which exit code the run has ended."""
+        self._what, self._code = what, self._code if code is None else code
+        if self._watch is None:
+            self._watch = threading.Thread(target=self._end_late, daemon=True)
+            self._watch.start()
+
+    def _end_late(self) -> None:
+        if self._over.wait(self._deadline_s):
+            return
+        with suppress(OSError):
+            self._last()
+            sys.stderr.write(
+                f"the run is over and all its files are written, but {self._what} did not end within "
+                f"{self._deadline_s:.0f} s (does Ray's gcs_server still run?): its processes are killed\n"
+            )
+            sys.stderr.flush()
+        end_descendants()
+        os._exit(self._code)
+
+
+def end_descendants() -> None:
+    """Kill what this process has started, and what that has."""
+    family = psutil.Process().children(recursive=True)
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(family, timeout=10)

@@ -1,0 +1,65 @@
+"""Room on the disks: known before a run starts, and a full disk is one sentence whoever meets it."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from openrs_ray.checkpoints import is_disk_full
+from openrs_ray.config import RunConfig
+from openrs_ray.errors import RunError, UserError
+from openrs_ray.machine import GIB, disk_bytes
+
+_LEAST = 16 << 20
+"""A disk with less is full as far as a start is concerned: settings, problems, logs and sockets take some megabytes."""
+
+
+def check_room(config: RunConfig, parameters: int) -> None:
+    """UserError when the disk of the run's folder has no room for its first checkpoint.
+
+    With P parameters in weights of w bytes: w P for the weights and 12 P for master weights and two moments, and as many
+    weights again for the policy.
+    """
+    weights = (4 if config.model.dtype == "float32" else 2) * parameters
+    needed, free = 2 * weights + 12 * parameters + _LEAST, disk_bytes(config.run.path)
+    if free < needed:
+        raise UserError(
+            f"the disk of {config.run.path} has {_size(free)} free, and the run's first checkpoint takes {_size(needed)}: make "
+            "room, or set run.folder to another disk"
+        )
+
+
+@contextmanager
+def full_disk_in_a_sentence(*folders: Path) -> Iterator[None]:
+    """A library's error about a full disk becomes a UserError that names the full one; `folders`: more to look at."""
+    try:
+        yield
+    except (UserError, RunError):
+        raise
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        raise UserError(f"a disk is full{_where(error, folders)}: make room and give the same command again") from error
+
+
+def _where(error: Exception, folders: tuple[Path, ...]) -> str:
+    """The file that could not be written, or the usual places that have no room."""
+    if isinstance(error, OSError) and error.filename:
+        return f" ({error.filename} could not be written)"
+    cache = Path(os.environ.get("OPENRS_CACHE", "~/.cache")).expanduser()
+    runs = Path(os.environ.get("OPENRS_RUNS", "~/openrs_runs")).expanduser()
+    places = dict.fromkeys([*folders, runs, cache, Path(tempfile.gettempdir()), Path("/dev/shm")])
+    full = [str(place) for place in places if _free(place) < _LEAST]
+    return f" (that of {' and '.join(full)})" if full else ""
+
+
+def _free(place: Path) -> float:
+    while not place.exists():
+        place = place.parent
+    status = os.statvfs(place)
+    return float(status.f_bavail * status.f_frsize)
+
+
+def _size(size: float) -> str:
+    return f"{size / GIB:.1f} GiB" if size >= 0.1 * GIB else f"{size / (1 << 20):.0f} MiB"
