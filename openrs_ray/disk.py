@@ -16,10 +16,15 @@ _BYTES_PER_TOKEN = 10
 """Of a completion in the record: id and log-probability, both compressed, and its text (measured: 4 to 9)."""
 
 
+def checkpoint_sizes(config: RunConfig, parameters: int) -> tuple[int, int]:
+    """Bytes of a checkpoint's policy, and of the state that a run resumes from."""
+    weights = (4 if config.model.dtype == "float32" else 2) * parameters
+    return weights, 12 * parameters + weights
+
+
 def checkpoint_parts(config: RunConfig, parameters: int) -> dict[str, float]:
     """The most bytes of checkpoints at any time, by what they are: while the last kept one is being written."""
-    weights = (4 if config.model.dtype == "float32" else 2) * parameters
-    state = 12 * parameters + weights
+    weights, state = checkpoint_sizes(config, parameters)
     saving = config.checkpoint
     before = -(-config.run.steps // saving.every_steps) - 1
     complete = min(before, saving.keep_last)

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel
 
+from openrs_ray.attention import check_attention
 from openrs_ray.config import HeadDtype
 from openrs_ray.errors import UserError
+from openrs_ray.foreign import reading
 from openrs_ray.packing import MicroBatch
 from openrs_ray.pretrained import read_model
 from openrs_ray.varlen import causal_attention
@@ -210,11 +212,10 @@ AttentionInterface.register(ATTENTION, packed_attention)
 def load_policy(path: str, dtype: str, chunk_tokens: int, head_dtype: HeadDtype = "float32") -> Policy:
     """The model in a folder or on the Hub, on the CPU, ready to train. UserError for a model that it would get wrong."""
     model = read_model(path, getattr(torch, dtype), ATTENTION)
-    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"}:
-        raise UserError(f"Model {path} has {', '.join(sorted(kinds))} layers: only full attention can be trained here.")
-    policy = Policy(model, chunk_tokens, head_dtype)
-    _check_same_logits(policy, path)
+    check_attention(model.config, path)
+    with reading(f"the learner cannot compute model {path}"):
+        policy = Policy(model, chunk_tokens, head_dtype)
+        _check_same_logits(policy, path)
     return policy.train()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from openrs_ray.attention import check_attention
 from openrs_ray.builtin import resolve_model
 from openrs_ray.config import RunConfig
 from openrs_ray.data.problems import Gold, hold_out, load_problems
@@ -137,11 +138,7 @@ def check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, M
     model = read_config(model_path)
     with reading(f"cannot read the configuration of {model_path}"):
         shape = ModelShape.of(model)
-    kinds = set(getattr(model, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"}:
-        raise UserError(
-            f"{config.model.path} has {', '.join(sorted(kinds))} layers, but only full attention can be trained"
-        )
+    check_attention(model, config.model.path, config.max_sequence_tokens)
     limit = getattr(model, "max_position_embeddings", None)
     if limit is not None and config.max_sequence_tokens > limit:
         raise UserError(

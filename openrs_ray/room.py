@@ -8,6 +8,7 @@ from pathlib import Path
 
 from openrs_ray.checkpoints import is_disk_full
 from openrs_ray.config import RunConfig
+from openrs_ray.disk import checkpoint_sizes
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.machine import GIB, disk_bytes
 
@@ -16,13 +17,8 @@ _LEAST = 16 << 20
 
 
 def check_room(config: RunConfig, parameters: int) -> None:
-    """UserError when the disk of the run's folder has no room for its first checkpoint.
-
-    With P parameters in weights of w bytes: w P for the weights and 12 P for master weights and two moments, and as many
-    weights again for the policy.
-    """
-    weights = (4 if config.model.dtype == "float32" else 2) * parameters
-    needed, free = 2 * weights + 12 * parameters + _LEAST, disk_bytes(config.run.path)
+    """UserError when the disk of the run's folder has no room for its first checkpoint."""
+    needed, free = sum(checkpoint_sizes(config, parameters)) + _LEAST, disk_bytes(config.run.path)
     if free < needed:
         raise UserError(
             f"the disk of {config.run.path} has {_size(free)} free, and the run's first checkpoint takes {_size(needed)}: make "

@@ -9,6 +9,7 @@ import torch
 from tiny import naive_logprobs, naive_model
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from openrs_ray.attention import check_attention
 from openrs_ray.errors import UserError
 from openrs_ray.model import load_policy
 
@@ -69,6 +70,25 @@ def test_packed_log_probabilities_are_those_of_transformers_one_sequence_at_a_ti
 def test_other_attention_is_refused(tmp_path: Path, family: str) -> None:
     with pytest.raises(UserError, match="only full attention"):
         load_policy(save_family(tmp_path, family), "float32", 7)
+
+
+@pytest.mark.parametrize("family", WITHOUT_WINDOW)
+def test_a_window_over_all_layers_is_refused_where_sequences_may_be_longer(family: str) -> None:
+    config = CONFIG_MAPPING[family](**SIZES | {"sliding_window": 100})
+    check_attention(config, family, longest=100)
+    with pytest.raises(UserError, match=r"sliding window of 100 tokens.*now 101"):
+        check_attention(config, family, longest=101)
+
+
+@pytest.mark.parametrize("family", ["bloom", "mpt"])
+def test_a_bias_on_the_attention_is_refused(family: str) -> None:
+    with pytest.raises(UserError, match="ALiBi"):
+        check_attention(CONFIG_MAPPING[family](), family)
+
+
+def test_a_family_that_the_learner_cannot_call_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the learner cannot compute model"):
+        load_policy(save_family(tmp_path, "stablelm"), "float32", 7)
 
 
 @pytest.mark.parametrize("family", families("refused: other logits"))
