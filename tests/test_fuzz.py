@@ -34,8 +34,8 @@ from openrs_ray.config import RunConfig
 from openrs_ray.curation.recipe import Recipe
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.store import SCHEMA, CompletionStore, as_table
-from openrs_ray.overrides import _Names
 from openrs_ray.progress import Progress
+from openrs_ray.settings.fields import Names
 
 Main = Callable[[list[str]], int]
 SECONDS = float(os.environ.get("OPENRS_FUZZ_S", "60"))
@@ -163,7 +163,7 @@ def test_no_value_of_a_field_ends_in_a_traceback(
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(content, sort_keys=False))
     boundary.holds(main, [str(recipe), "--dry-run"], "as it is", codes=[0])
-    names = [*_Names.of(model, content).all]
+    names = [*Names.of(model, content).all]
     inputs = [(dotted, text, way) for dotted in names for text in HOSTILE for way in ("file", "line")]
     random.Random(0).shuffle(inputs)
     until = time.monotonic() + share * SECONDS
@@ -404,7 +404,7 @@ def test_no_option_of_the_evaluation_ends_in_a_traceback(boundary: Boundary, tmp
         "--dry-run",
     ]
     boundary.holds(evaluate.main, given, "as it is", codes=[0])
-    fields = [f"--{name}" for name in _Names.of(RunConfig, {}).all]
+    fields = [f"--{name}" for name in Names.of(RunConfig, {}).all]
     for rng in seeds(0.06):
         option, text = rng.choice(OPTIONS if rng.random() < 0.7 else fields), rng.choice(HOSTILE)
         boundary.holds(evaluate.main, [*given, f"{option}={text}"], (rng.number, option, text[:60]))
