@@ -196,6 +196,7 @@ def test_only_the_expected_warning_of_ray_is_dropped(monkeypatch: pytest.MonkeyP
 
     passed: list[str] = []
     silence_expected_warnings()
+    monkeypatch.setattr(ray_setup.logger, "isEnabledFor", lambda level: True)  # whatever another test's Ray has set
     monkeypatch.setattr(ray_setup.logger, "callHandlers", lambda record: passed.append(record.getMessage()))
     ray_setup._warn_token_auth_enabled()
     ray_setup._warn_token_auth_disabled()
