@@ -249,13 +249,20 @@ def _with_globals(function: FunctionType, names: dict[str, Any]) -> FunctionType
 
 @torch.no_grad()
 def _check_same_logits(policy: Policy, path: str) -> None:
-    """Only the head may stand between hidden states and logits (some families scale or cap them, or add a bias)."""
+    """Only the head may stand between hidden states and logits (some families scale or cap them, or add a bias).
+
+    Both sides are in the weights' own format: rounded to bfloat16, logits of 30 are 0.06 off those in float32.
+    """
     policy.eval()
     ids = torch.arange(8) % policy.model.config.get_text_config().vocab_size
-    arguments = packed_arguments((len(ids),), ids.device)
-    logits = policy.model(ids[None], position_ids=torch.arange(len(ids))[None], use_cache=False, **arguments).logits[0]
-    expected = logits[:-1].float().log_softmax(-1).gather(-1, ids[1:, None])[:, 0]
-    positions = torch.arange(len(ids))
-    got = policy(ids, positions, (len(ids),), positions[:-1], ids[1:], 1.0)
-    if not torch.allclose(got, expected, atol=1e-2):
+    arguments = {
+        "input_ids": ids[None],
+        "position_ids": torch.arange(len(ids))[None],
+        "use_cache": False,
+        **packed_arguments((len(ids),), ids.device),
+    }
+    logits = policy.model(**arguments).logits[0].float()
+    hidden = policy.model.base_model(**arguments).last_hidden_state[0]
+    expected = F.linear(hidden, policy.head.weight).float()
+    if not (logits - expected).abs().max() <= 0.01 * expected.abs().max():
         raise UserError(f"Model {path} computes its logits in a way that is not supported; use a Qwen2 or Llama model.")

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, Cohere2Config, GraniteConfig
 from openrs_ray.config import HeadDtype
 from openrs_ray.errors import UserError
 from openrs_ray.grpo import TrainingSequence
-from openrs_ray.model import ChunkedLogprobs, Policy, load_policy, micro_batch_arguments
+from openrs_ray.model import ChunkedLogprobs, Policy, load_policy, micro_batch_arguments, packed_arguments
 from openrs_ray.packing import EMPTY, pack
 
 CPU = torch.device("cpu")
@@ -150,3 +150,13 @@ def test_models_that_would_be_computed_wrongly_are_refused(tmp_path: Path, confi
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=message):
         load_policy(str(tmp_path), "float32", 64)
+
+
+def test_a_model_with_large_logits_is_taken_in_bfloat16(tmp_path: Path):
+    model = naive_model(save_model(tmp_path))
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(300)
+    model.save_pretrained(tmp_path)
+    policy = load_policy(str(tmp_path), "bfloat16", 64)
+    hidden = policy.model.base_model(torch.arange(8)[None], **packed_arguments((8,), torch.device("cpu")))
+    assert policy.head.weight.matmul(hidden.last_hidden_state[0].T).abs().max() > 20
