@@ -60,8 +60,8 @@ def ends_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
         text = tokenizer.apply_chat_template(turns, tokenize=False)
     except Exception:  # a template may refuse any conversation; one that refuses prompts, too, is refused with them
         return None
-    _, _, after = str(text).rpartition(_ANSWER)
-    ids = tokenizer.encode(after.lstrip(), add_special_tokens=False)[:1]
+    _, found, after = str(text).rpartition(_ANSWER)
+    ids = tokenizer.encode(after.lstrip(), add_special_tokens=False)[:1] if found else []
     return next((token for token in ids if _is_special(token, tokenizer)), None)
 
 

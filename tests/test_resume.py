@@ -43,13 +43,18 @@ def final_weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
+def toy_folder(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path) -> Path:
+    folder = tmp_path_factory.mktemp("start") / "model"
+    shutil.copytree(toy_folder, folder)
+    (folder / "generation_config.json").write_text(UNWRITABLE)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path) -> Path:
     """The folder of a run that nobody disturbed."""
     folder = tmp_path_factory.mktemp("unbroken")
-    start_model = folder / "model"
-    shutil.copytree(toy_folder, start_model)
-    (start_model / "generation_config.json").write_text(UNWRITABLE)
-    recipe = write_recipe(folder / "recipe.yaml", start_model, folder, "run", STEPS)
+    recipe = write_recipe(folder / "recipe.yaml", toy_folder, folder, "run", STEPS)
     log = folder / "log"
     assert finish(start([str(recipe)], log), log) == 0, tail(log)
     assert "warning: nothing in the prompts asks for \\boxed{}" in log.read_text()

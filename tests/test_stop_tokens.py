@@ -89,6 +89,7 @@ def test_what_a_class_says_where_the_file_says_nothing_is_not_heard(tmp_path: Pa
         (CHATML.replace("<|im_end|>", ""), None),
         ("{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}", None),
         ("{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}", None),
+        (CHATML.replace("m['content']", "m['content'] | lower"), None),  # the answer is not in it
         ("{{ raise_exception('no assistant') }}", None),
         ("{% for m in messages %}{{ m['content'] | trim | lower }}<|eot|>{% endfor %}", None),
     ],
