@@ -155,12 +155,17 @@ def test_numbers_in_parquet_are_the_numbers_that_were_written(tmp_path: Path, to
     texts = ["1", "2", "3"]
     for kind, values, golds in (
         (pyarrow.float32(), [0.1, 72.0, None], [("0.1",), ("72",)]),
+        (pyarrow.list_(pyarrow.float32()), [[0.1, 0.2], [72.0], []], [("0.1", "0.2"), ("72",)]),
         (pyarrow.decimal128(10, 3), [Decimal("0.100"), Decimal(72), None], [("0.1",), ("72",)]),
         (pyarrow.int16(), [1, 72, None], [("1",), ("72",)]),
     ):
         pyarrow.parquet.write_table(pyarrow.table({"problem": texts, "answer": pyarrow.array(values, kind)}), file)
         loaded = load(file, tokenizer, max_unparseable_share=0.5)
         assert [problem.gold for problem in loaded.problems] == golds
+    nested = pyarrow.array([{"gold": 0.1}, None, {"gold": 72}], pyarrow.struct([("gold", pyarrow.float32())]))
+    pyarrow.parquet.write_table(pyarrow.table({"problem": texts, "answer": nested, "other": nested}), file)
+    loaded = load(file, tokenizer, max_unparseable_share=0.5, columns=Columns(answer="other.gold"))
+    assert [problem.gold for problem in loaded.problems] == [("0.1",), ("72",)]
 
 
 def test_unparseable_golds_are_dropped_and_counted_up_to_a_share(tmp_path: Path, tokenizer: Qwen2Tokenizer) -> None:

@@ -15,6 +15,7 @@ import pyarrow.parquet
 from openrs_ray import builtin, hub
 from openrs_ray.data.columns import top_column
 from openrs_ray.data.delimited import read_delimited
+from openrs_ray.data.floats import as_written
 from openrs_ray.data.folder import data_files
 from openrs_ray.errors import UserError, first_line
 from openrs_ray.foreign import parse_json, reading
@@ -96,13 +97,7 @@ def _read_json(file: Path) -> list[Row]:
 
 def _read_parquet(file: Path) -> list[Row]:
     with reading(f"cannot read {file} as Parquet"):
-        table = pyarrow.parquet.read_table(file)
-        for place, column in enumerate(table.schema):
-            if pyarrow.types.is_float32(column.type):
-                # As text and back: 0.1 is to be 0.1, not 0.10000000149011612.
-                written = table.column(place).cast(pyarrow.string()).cast(pyarrow.float64())
-                table = table.set_column(place, column.name, written)
-        rows: list[Row] = table.to_pylist()
+        rows: list[Row] = as_written(pyarrow.parquet.read_table(file)).to_pylist()
     return rows
 
 
