@@ -129,6 +129,7 @@ def check_model(config: RunConfig, model_path: str) -> tuple[tuple[int, ...], Mo
         raise UserError(
             f"{config.model.path} has {', '.join(sorted(kinds))} layers, but only full attention can be trained"
         )
+    check_engine(config, model_path, model)
     limit = getattr(model, "max_position_embeddings", None)
     if limit is not None and config.max_sequence_tokens > limit:
         raise UserError(
@@ -140,7 +141,6 @@ def check_model(config: RunConfig, model_path: str) -> tuple[tuple[int, ...], Mo
         raise UserError(
             f"rollout.tensor_parallel ({size}) must divide the {heads} attention heads of {config.model.path}"
         )
-    check_engine(config, model_path, model)
     try:
         ids = GenerationConfig.from_pretrained(model_path).eos_token_id
     except OSError:  # a model without generation config: its main configuration says it
