@@ -189,8 +189,6 @@ class Rollout(Section):
     """Longest prompt in tokens; problems with longer prompts are dropped and counted."""
     max_completion_tokens: Annotated[Positive, FREE]
     """Longest completion in tokens."""
-    max_first_truncated_share: Annotated[Share, FREE] = 0.98
-    """Largest share of the first step's completions that may be cut at that length before the run stops (1: any)."""
     temperature: Annotated[float, Field(ge=0.01, le=100), FREE] = 1.0
     """Sampling temperature; the learner uses the same (below 0.01 vLLM samples at 0.01)."""
     top_p: Annotated[SomeShare, FREE] = 1.0
@@ -203,6 +201,8 @@ class Rollout(Section):
     """Groups of equal rewards teach nothing: replace up to this many times problems_per_step of them in each step (0: none)."""
     max_uniform_steps: Annotated[Count, FREE] = 20
     """Steps in a row that may have no other groups than those, before the run stops (0: any number)."""
+    max_first_truncated_share: Annotated[Share, FREE] = 0.98
+    """Largest share of the first step's completions that may be cut at max_completion_tokens before the run stops (1: any)."""
     keep_cache: Annotated[bool, FREE] = False
     """A push that comes while a completion is being sampled leaves its key/value cache as it is instead of computing it anew."""
     tensor_parallel: Annotated[Parts, FREE] = 1

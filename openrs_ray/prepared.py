@@ -139,6 +139,7 @@ def check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, M
     with reading(f"cannot read the configuration of {model_path}"):
         shape = ModelShape.of(model)
     check_attention(model, config.model.path, config.max_sequence_tokens)
+    check_engine(config, model_path, model)
     limit = getattr(model, "max_position_embeddings", None)
     if limit is not None and config.max_sequence_tokens > limit:
         raise UserError(
@@ -151,5 +152,4 @@ def check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, M
             f"rollout.tensor_parallel ({size}) must divide the {heads} attention heads of {config.model.path}"
         )
     check_weights(model_path, model)
-    check_engine(config, model_path, model)
     return model, shape
