@@ -302,14 +302,14 @@ async def _attempt(
         if received:
             os._exit(128 + number)  # asked twice: at once; the last checkpoint stands
         received.append(number)
+        if number == signal.SIGHUP:
+            leave_terminal()
         # All that one needs to know, at once: whoever sent this may soon send SIGKILL.
         display.note(
             f"{signal.Signals(number).name}: run {config.run.name} in {config.run.path} stops at the next point where nothing "
             "is lost; --resume continues it (once more: at once)"
         )
         trainer.stop()
-        if number == signal.SIGHUP:
-            leave_terminal()
 
     def on_stop() -> None:
         if not received:
