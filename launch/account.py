@@ -41,8 +41,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--csv", type=Path, help="write a line per position to this file")
     options = parser.parse_args(arguments)
     folder = find_run(options.run)
-    belongs_to(folder)
     config, problems = _run(folder)
+    belongs_to(folder)
     witness = Witness.of(folder)  # before the record, which a run that goes on adds to first
     if damaged := damages(folder):
         more = f" (and {len(damaged) - 1} more files)" if len(damaged) > 1 else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from openrs_ray.errors import UserError
+from openrs_ray.foreign import reading
 
 RECIPES = Path(__file__).resolve().parents[1] / "launch" / "recipes"
 """The recipes that come with the project."""
@@ -20,6 +21,7 @@ Kind = Literal["run", "data"]
 
 _KINDS: tuple[Kind, ...] = ("run", "data")
 _SHOWN = 12
+_MOST_CHARACTERS = 100_000
 
 
 def runs_folder() -> Path:
@@ -37,17 +39,18 @@ def find_recipe(given: str | Path, beside: Path | None = None) -> Path:
     Raises:
         UserError: there is none; names what there is, nearest first.
     """
-    path = Path(given).expanduser()
-    for found in _meant(path, beside):
-        if found.exists() and not (beside and found.resolve() == beside.resolve()):
-            return found / CONFIG if is_run(found) else found
-    raise UserError(_no_recipe(path, beside))
+    path = _path(given)
+    with reading(f"cannot look for recipe {given}"):
+        for found in _meant(path, beside):
+            if found.exists() and not (beside and found.resolve() == beside.resolve()):
+                return found / CONFIG if is_run(found) else found
+        raise UserError(_no_recipe(path, beside))
 
 
 def _meant(path: Path, beside: Path | None) -> Iterator[Path]:
     """Everything that a recipe's name may mean, in the order in which it does; not all of it is there."""
     as_it_stands = (beside.parent if beside else Path()) / path
-    with_ending = as_it_stands.with_name(f"{path.name}.yaml")
+    with_ending = Path(f"{as_it_stands}.yaml")
     if as_it_stands.is_file() or is_run(as_it_stands):
         yield as_it_stands
     if beside:
@@ -69,12 +72,17 @@ def find_run(given: str | Path) -> Path:
     Raises:
         UserError: there is none; names the runs that there are, nearest first.
     """
-    path = Path(given).expanduser()
+    path = _path(given)
     meant = [path, runs_folder() / path]
-    found = next(filter(is_run, meant), None) or next(filter(Path.is_dir, meant), None)
-    if found is None:
-        raise UserError(f"there is no run {given}: {runs_text(path.name, runs_folder())}")
-    return found
+    with reading(f"cannot look for run {given}"):
+        found = next(filter(is_run, meant), None) or next(filter(Path.is_dir, meant), None)
+        if found is None:
+            raise UserError(f"there is no run {given}: {runs_text(path.name, runs_folder())}")
+        return found
+
+
+def _path(given: str | Path) -> Path:
+    return Path(os.path.expanduser(given))  # unlike Path's own, it leaves the ~ of a user that there is not
 
 
 def is_run(folder: Path) -> bool:
@@ -94,7 +102,7 @@ def runs_text(nearest_to: str, folder: Path) -> str:
 
 def recipes(kind: Kind, folder: Path = RECIPES) -> dict[str, str]:
     """The recipes of one kind in a folder by name, with the comment in the first line of each."""
-    texts = {path.stem: _text(path) for path in sorted(folder.glob("*.yaml"))}
+    texts = {path.stem: _beginning(path) for path in sorted(folder.glob("*.yaml")) if path.is_file()}
     return {name: _first_comment(text) for name, text in texts.items() if _kind(text) == kind}
 
 
@@ -115,7 +123,7 @@ def _no_recipe(path: Path, beside: Path | None) -> str:
 
 
 def _listed(names: Iterable[str], nearest_to: str) -> str:
-    matcher = difflib.SequenceMatcher(b=nearest_to.lower())
+    matcher = difflib.SequenceMatcher(b=nearest_to.lower()[:100])
 
     def unlike(name: str) -> float:
         matcher.set_seq1(name.lower())
@@ -126,9 +134,10 @@ def _listed(names: Iterable[str], nearest_to: str) -> str:
     return ", ".join(ordered[:_SHOWN]) + more
 
 
-def _text(path: Path) -> str:
+def _beginning(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            return file.read(_MOST_CHARACTERS)
     except (OSError, UnicodeDecodeError):
         return ""
 

@@ -120,6 +120,19 @@ def test_a_data_recipe_extends_another_one_stage_by_stage(tmp_path: Path) -> Non
     assert recipe.sources["s1"].path == "s1.jsonl" and recipe.sources["s1"].columns == original.sources["s1"].columns
 
 
+def test_a_recipe_that_holds_itself_ends(tmp_path: Path) -> None:
+    grown = "\n".join(f"  a{n}: &a{n} {{{', '.join(f'k{k}: *a{n - 1}' for k in range(9))}}}" for n in range(1, 30))
+    write(
+        tmp_path,
+        base=BASE,
+        loop="extends: base\nrun: &r {again: *r}\n",
+        bomb=f"extends: base\nrun:\n  a0: &a0 {{x: 1}}\n{grown}\n",
+    )
+    for name in ("loop", "bomb"):
+        with pytest.raises(UserError, match="is not a field"):
+            load_config(tmp_path / f"{name}.yaml", [])
+
+
 def test_the_papers_experiments_differ_only_in_what_the_paper_changes() -> None:
     one, two, three = (load_config(f"open-rs{number}", []).model_dump() for number in (1, 2, 3))
 

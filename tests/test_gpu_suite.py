@@ -204,7 +204,7 @@ def dry_run(folder: Path, *parts: str) -> dict[str, dict[str, Any]]:
     return {name: json.loads((folder / f"{name}.json").read_text()) for name in parts}
 
 
-class Loaded(Exception):
+class Loaded(BaseException):
     """A benchmark has read its command line and its recipe; the next thing would be an engine."""
 
 

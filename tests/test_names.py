@@ -114,6 +114,22 @@ def test_without_a_run_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         find_run("mine")
 
 
+@pytest.mark.parametrize("given", ["", ".", "..", "/", "~nobody/x", "x" * 5000, "a/" * 3000, "a\0b", "a\nb", "launch"])
+def test_whatever_is_no_name_is_one_sentence(runs: Path, given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("launch").mkdir()
+    for main in (train.main, curate.main, account.main, waits.main, evaluate.main):
+        said(capsys, main([given]))
+
+
+@pytest.mark.parametrize(
+    "content", ['{"run": null, "rollout": {}, "data": {}}', '{"run": {}, "rollout": [], "data": 3}']
+)
+def test_a_run_with_a_config_that_is_none_is_one_error(runs: Path, content: str) -> None:
+    (runs / "sums-1" / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"sums-1/config\.json: "):
+        load_config("sums-1", [])
+
+
 def test_long_lists_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENRS_RUNS", str(tmp_path))
     for number in range(30):

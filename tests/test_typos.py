@@ -113,6 +113,14 @@ def test_all_mistakes_are_said_at_once_each_in_a_line() -> None:
     assert all(line.endswith(".") and not line.endswith("..") for line in lines)
 
 
+def test_a_name_of_any_length_and_more_mistakes_than_anyone_reads_end_soon() -> None:
+    (line,) = mistakes("--" + "a." * 100_000 + "lr=1")
+    assert line.endswith("here it is learner.learning_rate.")
+    mistakes("--" + "q" * 100_000)
+    lines = mistakes("--data.examples", str([{"problem": 1}] * 200))
+    assert len(lines) == 51 and lines[-1] == "and 350 more."
+
+
 def test_the_last_value_counts_and_the_first_is_not_blamed() -> None:
     assert load_config("quickstart", ["--run.steps", "many", "--run.steps", "3"]).run.steps == 3
 

@@ -12,6 +12,7 @@ from openrs_ray.config import RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.protocol import Protocol
 from openrs_ray.evaluation.report import published_name
+from openrs_ray.foreign import reading
 from openrs_ray.names import is_run, runs_text
 from openrs_ray.overrides import flat
 
@@ -72,11 +73,13 @@ def find_subjects(given: str, start: str | None, step: int | None, runs: Path) -
     Raises:
         UserError: there is no such model, run or checkpoint.
     """
-    run_folder = next((f for f in (Path(given).expanduser(), runs / given) if is_run(f)), None)
+    with reading(f"cannot look for run or model {given}"):
+        run_folder = next((f for f in (Path(given).expanduser(), runs / given) if is_run(f)), None)
+        is_folder = Path(given).expanduser().is_dir()
     if run_folder is None:
         if step is not None:
             raise UserError(f"--step is for a run, and {given} is none")
-        if not (given in MODELS or looks_like_hub_id(given) or Path(given).expanduser().is_dir()):
+        if not (given in MODELS or looks_like_hub_id(given) or is_folder):
             raise UserError(
                 f"there is no run or model {given}: {runs_text(given, runs)}; a model is a folder, a Hub id (owner/name) or a "
                 f"built-in ({', '.join(MODELS)})"

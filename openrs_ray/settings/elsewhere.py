@@ -91,4 +91,4 @@ def our_name(dotted: str, known: Container[str]) -> str | None:
 
 
 def _parts(dotted: str) -> list[str]:
-    return re.sub(r"-", "_", dotted.lower()).strip("_").split(".")
+    return re.sub(r"-", "_", dotted.lower()[-200:]).strip("_").split(".")

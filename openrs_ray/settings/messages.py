@@ -16,6 +16,9 @@ from openrs_ray.settings.fields import Names, describe
 
 _ALIKE = 0.65
 """From here on the letters of two names are near enough to be a typo (`csv` and `cvs`; not `hours` and `bogus`)."""
+_MOST_LINES = 50
+_DEEPEST = 4
+"""A field's name has at most so many parts."""
 COMMAND_LINE = "--"
 """Stands for the command line among the origins of values."""
 
@@ -60,10 +63,11 @@ class Origins:
 
 def mistakes_error(mistakes: Sequence[str]) -> UserError:
     """All mistakes at once, a line for each."""
-    lines = list(dict.fromkeys(f"{mistake.rstrip('.')}." for mistake in mistakes))
+    lines = list(dict.fromkeys(f"{' '.join(mistake.splitlines()).rstrip('.')}." for mistake in mistakes))
     if len(lines) == 1:
         return UserError(lines[0])
-    return UserError("\n  ".join([f"{len(lines)} mistakes:", *lines]))
+    left_out = [f"and {len(lines) - _MOST_LINES:,} more."] if len(lines) > _MOST_LINES else []
+    return UserError("\n  ".join([f"{len(lines):,} mistakes:", *lines[:_MOST_LINES], *left_out]))
 
 
 def validation_mistakes(
@@ -103,7 +107,8 @@ def unknown_name(dotted: str, names: Names, flags: Sequence[str] = ()) -> tuple[
 
 def _nearest(dotted: str, fields: Sequence[str], flags: Sequence[str]) -> str | None:
     parent, _, last = dotted.rpartition(".")
-    endings = [dotted.split(".", parts)[parts] for parts in range(1, dotted.count(".") + 1)]
+    parts = dotted.split(".")[-_DEEPEST:]
+    endings = [".".join(parts[first:]) for first in range(len(parts))]
     by_last = {name.rpartition(".")[2]: name for name in reversed(fields)}
     beside = {name.rpartition(".")[2]: name for name in fields if name.rpartition(".")[0] == parent}
     everything = {name: name for name in fields} | {flag.lstrip("-"): flag for flag in flags}
@@ -116,7 +121,7 @@ def _nearest(dotted: str, fields: Sequence[str], flags: Sequence[str]) -> str | 
 
 
 def _close(spelt: str, meant: Mapping[str, str]) -> str | None:
-    return next((meant[name] for name in difflib.get_close_matches(spelt, meant, n=1, cutoff=_ALIKE)), None)
+    return next((meant[name] for name in difflib.get_close_matches(spelt[:100], meant, n=1, cutoff=_ALIKE)), None)
 
 
 def _error_text(error: ErrorDetails, dotted: str, names: Names) -> str:

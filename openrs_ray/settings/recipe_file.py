@@ -44,13 +44,14 @@ def _read(path: Path, model: type[BaseModel], above: tuple[Path, ...]) -> Given:
         raise UserError(f"Recipes extend each other in a circle: {' -> '.join(file.name for file in circle)}.")
     content = _content(path)
     base = content.pop(EXTENDS, None)
-    own = Given(content, {dotted: str(path) for dotted in _dotted(content)}, str(path))
+    sections = {*Names.of(model, content).sections}
+    own = Given(content, {dotted: str(path) for dotted in _dotted(content, sections)}, str(path))
     if base is None:
         return own
     if not isinstance(base, str):
         raise UserError(f"{path}: {EXTENDS} must be the name or the file of one recipe.")
     below = _read(find_recipe(base, path), model, (*above, path.resolve()))
-    return own.over(below, {*Names.of(model, content).sections})
+    return own.over(below, sections)
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -70,8 +71,8 @@ def _content(path: Path) -> dict[str, Any]:
 
 def _placed(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A run's own config for going on with it where it lies now."""
-    folder = folder.absolute()
-    return config | {"run": config["run"] | {"folder": str(folder.parent), "name": folder.name}}
+    folder, run = folder.absolute(), config["run"]
+    return config | {"run": run | {"folder": str(folder.parent), "name": folder.name} if isinstance(run, dict) else run}
 
 
 def _merged(base: dict[str, Any], own: dict[str, Any], sections: set[str], prefix: str) -> dict[str, Any]:
@@ -84,8 +85,9 @@ def _merged(base: dict[str, Any], own: dict[str, Any], sections: set[str], prefi
     return merged
 
 
-def _dotted(content: dict[Any, Any], prefix: str = "") -> Iterator[str]:
+def _dotted(content: dict[Any, Any], sections: set[str], prefix: str = "") -> Iterator[str]:
     for name, value in content.items():
-        yield f"{prefix}{name}"
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{prefix}{name}.")
+        dotted = f"{prefix}{name}"
+        yield dotted
+        if dotted in sections and isinstance(value, dict):  # other mappings may hold themselves, by an alias
+            yield from _dotted(value, sections, f"{dotted}.")
