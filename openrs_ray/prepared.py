@@ -117,6 +117,11 @@ def _given(golds: Sequence[Gold]) -> list[bool]:
 
 def check_model(config: RunConfig, model_path: str) -> tuple[tuple[int, ...], ModelShape]:
     """The model's end-of-sequence ids and its shape, once its configuration is known to fit the run."""
+    with reading(f"the configuration of model.path {config.model.path!r} cannot be used"):
+        return _check_model(config, model_path)
+
+
+def _check_model(config: RunConfig, model_path: str) -> tuple[tuple[int, ...], ModelShape]:
     with reading(f"cannot read model.path {config.model.path!r}"):
         model = AutoConfig.from_pretrained(model_path)
         shape = ModelShape.of(model)
@@ -140,4 +145,7 @@ def check_model(config: RunConfig, model_path: str) -> tuple[tuple[int, ...], Mo
         ids = GenerationConfig.from_pretrained(model_path).eos_token_id
     except OSError:  # a model without generation config: its main configuration says it
         ids = getattr(model, "eos_token_id", None)
-    return tuple(ids) if isinstance(ids, list) else () if ids is None else (ids,), shape
+    found = tuple(ids) if isinstance(ids, list) else () if ids is None else (ids,)
+    if not all(isinstance(one, int) for one in found):
+        raise UserError(f"eos_token_id of model.path {config.model.path!r} must be a token's number or a list of them")
+    return found, shape

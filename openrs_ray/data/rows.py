@@ -12,7 +12,7 @@ import pyarrow.parquet
 
 from openrs_ray import builtin
 from openrs_ray.errors import UserError, first_line
-from openrs_ray.foreign import parse_json, reading
+from openrs_ray.foreign import parse_json, reading, why
 
 Row = dict[str, Any]
 
@@ -72,17 +72,16 @@ def _read_parquet(file: Path) -> list[Row]:
 
 def _read_hub(path: str, split: str, subset: str | None, columns: Collection[str] | None) -> list[Row]:
     import datasets  # takes seconds to import, and local files do without it
-    from httpx import HTTPError
 
     try:
         read = datasets.load_dataset(path, subset, split=split)
         if columns is not None and set(columns) <= set(read.column_names):
             read = read.select_columns(list(dict.fromkeys(columns)))
         return [dict(row) for row in read]
-    except (OSError, ValueError, HTTPError, datasets.exceptions.DatasetsError) as error:
+    except Exception as error:  # whatever its readers, for any format and from any host, raise
         raise UserError(
             f"cannot load split {split!r} of data set {path!r} from the Hub, subset {subset or 'not given (data.subset)'}: "
-            f"{first_line(error)}"
+            f"{why(error)}"
         ) from error
 
 
