@@ -135,6 +135,11 @@ def _given(golds: Sequence[Gold]) -> list[bool]:
 
 def check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, ModelShape]:
     """The model's configuration and its shape, once its weights are known to be whole and to fit the run."""
+    with reading(f"the configuration of model.path {config.model.path!r} cannot be used"):
+        return _check_model(config, model_path)
+
+
+def _check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, ModelShape]:
     model = read_config(model_path)
     with reading(f"cannot read the configuration of {model_path}"):
         shape = ModelShape.of(model)

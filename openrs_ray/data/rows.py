@@ -18,7 +18,7 @@ from openrs_ray.data.delimited import read_delimited
 from openrs_ray.data.floats import as_written
 from openrs_ray.data.folder import data_files
 from openrs_ray.errors import UserError, first_line
-from openrs_ray.foreign import parse_json, reading
+from openrs_ray.foreign import parse_json, reading, why
 
 Row = dict[str, Any]
 
@@ -104,7 +104,6 @@ def _read_parquet(file: Path) -> list[Row]:
 def _read_hub(path: str, split: str, subset: str | None, columns: Collection[str] | None) -> list[Row]:
     hub.problem()  # the library works offline where there is one
     import datasets  # takes seconds to import, and local files do without it
-    from httpx import HTTPError
 
     try:
         read = datasets.load_dataset(path, subset, split=split)
@@ -112,13 +111,13 @@ def _read_hub(path: str, split: str, subset: str | None, columns: Collection[str
         if wanted and None not in wanted:
             read = read.select_columns(list(dict.fromkeys(wanted)))
         return [dict(row) for row in read]
-    except (OSError, ValueError, HTTPError, datasets.exceptions.DatasetsError) as error:
+    except Exception as error:  # whatever its readers, for any format and from any host, raise
         where = "the folder" if Path(path).expanduser().is_dir() else "the Hub"
         if where == "the Hub" and (missing := hub.unreachable(path, "give its file instead of its name")):
             raise missing from error
         raise UserError(
             f"cannot load split {split!r} of data set {path!r} from {where}, subset {subset or 'not given (data.subset)'}: "
-            f"{first_line(error)}"
+            f"{why(error)}"
         ) from error
 
 
