@@ -67,7 +67,7 @@ def as_record(kind: type[T], content: Any, path: Path) -> T:
     if isinstance(content, dict) and (unknown := content.keys() - {field.name for field in fields(cast(Any, kind))}):
         raise damaged(path, f"nobody wrote {min(unknown)}")
     try:
-        return cast(T, _adapter(kind).validate_python(content))
+        return cast(T, _adapter(cast(Any, kind)).validate_python(content))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
