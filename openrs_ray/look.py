@@ -21,7 +21,7 @@ _NEED_A_BOX = ("accuracy", "cosine", "length")
 def look_lines(config: RunConfig, prepared: Prepared) -> list[str]:
     """All that can be said before the start, the warnings last."""
     first = prepared.problems[0]
-    prompt = prepared.tokenizer.decode(first.prompt_ids, skip_special_tokens=False)
+    prompt = prepared.tokenizer.decode(first.prompt_ids)
     lines = [f"first prompt, {len(first.prompt_ids)} tokens, as the model sees it:"]
     lines += [f"  | {_printable(line)}" for line in _without_middle(prompt).split("\n")]
     lines += [f"its gold, as read: {_printable(' or '.join(first.gold))}", *_gold_lines(config, prepared)]

@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from openrs_ray.data.templating import rendered
 from openrs_ray.errors import UserError
 from openrs_ray.pretrained import read_config_file, read_generation_config
 
@@ -57,10 +58,10 @@ def ends_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The special token that the chat template writes right after an assistant's turn, if it does."""
     turns = [{"role": "user", "content": "QUESTION"}, {"role": "assistant", "content": _ANSWER}]
     try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False)
-    except Exception:  # a template may refuse any conversation; one that refuses prompts, too, is refused with them
+        (text,) = rendered(tokenizer, [turns], add_generation_prompt=False)
+    except UserError:  # a template may refuse any conversation; one that refuses prompts, too, is refused with them
         return None
-    _, found, after = str(text).rpartition(_ANSWER)
+    _, found, after = text.rpartition(_ANSWER)
     ids = tokenizer.encode(after.lstrip(), add_special_tokens=False)[:1] if found else []
     return next((token for token in ids if _is_special(token, tokenizer)), None)
 
