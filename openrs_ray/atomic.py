@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -64,7 +64,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def as_record(kind: type[T], content: Any, path: Path) -> T:
     """What a file says as a frozen dataclass, every field of its type. UserError when the file is damaged."""
-    if isinstance(content, dict) and (unknown := content.keys() - {field.name for field in fields(kind)}):
+    if isinstance(content, dict) and (unknown := content.keys() - {field.name for field in fields(cast(Any, kind))}):
         raise damaged(path, f"nobody wrote {min(unknown)}")
     try:
         return _adapter(kind).validate_python(content)
