@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache
@@ -67,14 +67,14 @@ def as_record(kind: type[T], content: Any, path: Path) -> T:
     if isinstance(content, dict) and (unknown := content.keys() - {field.name for field in fields(cast(Any, kind))}):
         raise damaged(path, f"nobody wrote {min(unknown)}")
     try:
-        return _adapter(kind).validate_python(content)
+        return cast(T, _adapter(cast(Any, kind)).validate_python(content))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
