@@ -59,7 +59,7 @@ def test_reasoning_of_examples_that_the_template_drops_is_an_error(template: str
 
 def test_a_template_without_system_role_names_the_field_that_helps() -> None:
     said = refusal(GEMMA, ["1+1"], system_prompt="12;")
-    assert "takes no system message (System role not supported): set data.system_as_user true" in said
+    assert "takes no system message: set data.system_as_user true" in said
     assert ask(GEMMA, ["1+1"], system_prompt="12;", system_as_user=True) == ["<|user|>12;\n\n1+1<|assistant|>"]
     example = {"examples": (Example(problem="1+2", response="3"),)}
     assert ask(GEMMA, ["1+1"], system_prompt="12;", system_as_user=True, **example) == [
@@ -80,7 +80,7 @@ def test_a_system_message_that_goes_missing_without_a_word_is_an_error() -> None
 
 def test_another_refusal_is_not_blamed_on_the_system_message() -> None:
     said = refusal("{{ raise_exception('no') }}", ["1+1"], system_prompt="12;")
-    assert said == "the chat template does not take this conversation: no"
+    assert said.endswith("does not take this conversation: no")
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,10 @@ class Boundary:
         assert code in codes, (what, code, output.err[-2000:])
         assert "Traceback" not in output.out + output.err, (what, output.err[-3000:])
         if code == 2 and not output.err.startswith("usage: "):
-            assert len(output.err.splitlines()) == 1, (what, output.err[:3000])
-            assert output.err.startswith("error: "), (what, output.err[:3000])
+            first, *others = output.err.splitlines()
+            assert first.startswith("error: "), (what, output.err[:3000])
+            assert bool(others) == first.endswith(" mistakes:"), (what, output.err[:3000])  # each on a line of its own
+            assert all(line.startswith("  ") for line in others), (what, output.err[:3000])
         assert taken < ENOUGH_S, (what, taken)
         self.ends[code] = self.ends.get(code, 0) + 1
 
@@ -79,7 +81,7 @@ def boundary(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     made = Boundary(capfd)
     monkeypatch.setattr(launch.command, "unforeseen", made.note)
     monkeypatch.setattr(bounded, "DEADLINE_S", 10.0)
-    monkeypatch.setattr(prepared, "parseable_golds", lambda golds, rewards: [True] * len(golds))  # starts processes
+    monkeypatch.setattr(prepared, "parseable_golds", lambda golds, rewards: [bool(gold) for gold in golds])  # starts processes
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("OPENRS_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(train, "_prepare", _stop)
