@@ -81,7 +81,9 @@ def boundary(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     made = Boundary(capfd)
     monkeypatch.setattr(launch.command, "unforeseen", made.note)
     monkeypatch.setattr(bounded, "DEADLINE_S", 10.0)
-    monkeypatch.setattr(prepared, "parseable_golds", lambda golds, rewards: [bool(gold) for gold in golds])  # starts processes
+    monkeypatch.setattr(
+        prepared, "parseable_golds", lambda golds, rewards: [bool(gold) for gold in golds]
+    )  # starts processes
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("OPENRS_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(train, "_prepare", _stop)
