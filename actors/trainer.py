@@ -213,6 +213,14 @@ class Trainer:
         await self._give_up_sampling()
         await self._save("resume")
 
+    async def _keep_what_was_learned(self) -> None:
+        """Before a run ends that learns nothing any more: it may have learned all there was."""
+        self._display.status("nothing is learned any more: saving and evaluating")
+        await self._give_up_sampling()
+        await self._save("kept")
+        if self.progress.step > 1:
+            await self._evaluate_last()
+
     async def _train(self) -> Ended:
         """All steps with their evaluations and periodic checkpoints, as far as there is money and time. What ended it."""
         try:
@@ -223,7 +231,7 @@ class Trainer:
                 with self._budget.timing("step"):
                     await self._step()
                 if self._learning.stop:
-                    await self._save_to_stop()
+                    await self._keep_what_was_learned()
                     raise Recurring(self._learning.stop)
                 await self._save_if_due()
                 await self._evaluate_if_due()

@@ -25,7 +25,7 @@ class Shutdown:
         """`last`: what is written before the process ends, at the deadline, too."""
         self._last = last
         self._deadline_s = deadline_s
-        self._what, self._code = "", 1
+        self._what, self._code, self._unsaid = "", 1, ""
         self._over = threading.Event()
         self._watch: threading.Thread | None = None
 
@@ -37,9 +37,11 @@ class Shutdown:
     ) -> None:
         self._over.set()
 
-    def waits_for(self, what: str, code: int | None = None) -> None:
-        """Say what is waited for next, and with which exit code the run has ended."""
-        self._what, self._code = what, self._code if code is None else code
+    def waits_for(self, what: str, code: int | None = None, unsaid: str = "") -> None:
+        """Note what is waited for next, and with which exit code the run has ended; `unsaid`: why, where nobody was told yet."""
+        self._what = what
+        if code is not None:
+            self._code, self._unsaid = code, unsaid
         if self._watch is None:
             self._watch = threading.Thread(target=self._end_late, daemon=True)
             self._watch.start()
@@ -50,7 +52,7 @@ class Shutdown:
         with suppress(OSError):
             self._last()
             sys.stderr.write(
-                f"the run is over and all its files are written, but {self._what} did not end within "
+                f"{self._unsaid}the run is over and its files are written, but {self._what} did not end within "
                 f"{self._deadline_s:.0f} s (does Ray's gcs_server still run?): its processes are killed\n"
             )
             sys.stderr.flush()

@@ -1,21 +1,18 @@
 """`python -m launch.train RECIPE [--dotted.field VALUE ...] [--dry-run] [--resume] [--restart]`: the main job."""
 
 import asyncio
-import os
-import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from launch.attempt import Outcome, attempt
 from launch.closing import show_end
 from launch.command import command
 from launch.failures import belongs_to
-from launch.handed import HandedOn
-from launch.hangup import leave_terminal, stop_signals
 from launch.options import Parser, help_asked
 from launch.shutdown import Shutdown
 from launch.typed import continue_with
@@ -26,7 +23,7 @@ from openrs_ray.config import RunConfig
 from openrs_ray.display import RunDisplay
 from openrs_ray.dry_run import dry_run_text
 from openrs_ray.environment import add_cluster, headline, write_environment
-from openrs_ray.errors import Recurring, RunError, UserError
+from openrs_ray.errors import UserError
 from openrs_ray.fingerprint import model_digest
 from openrs_ray.overrides import load_config
 from openrs_ray.progress import Progress, read_result
@@ -38,7 +35,6 @@ from openrs_ray.settings.help_text import help_text
 from openrs_ray.state import CONFIG, begun, check_state
 
 if TYPE_CHECKING:
-    from actors.placement import Placement
     from openrs_ray.prepared import Prepared
 
 _FLAGS = ("--dry-run", "--resume", "--restart")
@@ -218,14 +214,13 @@ def _start(config: RunConfig, console: Console, log: RunLog, done: Progress) -> 
         def end(outcome: Outcome) -> None:
             display.close()
             _say_end(config, outcome, budget, console)
-            shutdown.waits_for("closing the actors", outcome.code)
 
-        outcome = asyncio.run(_closed(config, prepared, placement, display, budget, end))
+        outcome = asyncio.run(attempt(config, prepared, placement, display, budget, end, shutdown))
         shutdown.waits_for("Ray")
     return outcome.code
 
 
-def _say_end(config: RunConfig, outcome: "Outcome", budget: Budget, console: Console) -> None:
+def _say_end(config: RunConfig, outcome: Outcome, budget: Budget, console: Console) -> None:
     if outcome.progress is not None:
         show_end(console, config, outcome.progress, budget)
         if outcome.progress.ended not in (None, "steps"):
@@ -245,94 +240,6 @@ def _prepare(config: RunConfig, gpu_bytes: float | None) -> "Prepared":
     check_fits(config, prepared.shape, gpu_bytes)
     check_room(config, prepared.shape.parameters)
     return prepared
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How an attempt ended."""
-
-    code: int
-    progress: Progress | None
-    """Set when the run is complete, or ended by a limit of `cost`."""
-    sentence: str = ""
-    """Why it is not."""
-    recurs: bool = False
-    """It would end so again: resuming the run as it is cannot help."""
-
-
-async def _closed(
-    config: RunConfig,
-    prepared: "Prepared",
-    placement: "Placement",
-    display: RunDisplay,
-    budget: Budget,
-    end: Callable[[Outcome], None],
-) -> Outcome:
-    """An attempt whose actors are closed; `end` is told of its outcome first, since closing may hang or fail with Ray."""
-    async with AsyncExitStack() as closing:
-        outcome = await _attempt(config, prepared, placement, display, budget, closing)
-        end(outcome)
-    return outcome
-
-
-async def _attempt(
-    config: RunConfig,
-    prepared: "Prepared",
-    placement: "Placement",
-    display: RunDisplay,
-    budget: Budget,
-    closing: AsyncExitStack,
-) -> Outcome:
-    from actors.trainer import Stopped, Trainer
-    from launch.supervise import STOP, code_of_recurring
-
-    if config.rollout.staleness:
-        from actors.overlap import OverlappedTrainer
-
-        trainer: Trainer = OverlappedTrainer(config, prepared, placement, display, budget)
-    else:
-        trainer = Trainer(config, prepared, placement, display, budget)
-    closing.push_async_callback(trainer.close)
-    received: list[int] = []
-    handed_on = HandedOn()
-
-    def on_signal(number: int) -> None:
-        if received and (number == signal.SIGHUP or handed_on.repeats(number)):
-            return  # a terminal's end comes twice, from the kernel and from the shell
-        if received:
-            os._exit(128 + number)  # asked twice: at once; the last checkpoint stands
-        received.append(number)
-        if number == signal.SIGHUP:
-            leave_terminal()
-        # All that one needs to know, at once: whoever sent this may soon send SIGKILL.
-        display.note(
-            f"{signal.Signals(number).name}: run {config.run.name} in {config.run.path} stops at the next point where nothing "
-            "is lost; --resume continues it (once more: at once)"
-        )
-        trainer.stop()
-
-    def on_stop() -> None:
-        if not received:
-            on_signal(signal.SIGTERM)
-            handed_on.now()
-
-    loop = asyncio.get_running_loop()
-    for number in stop_signals():
-        loop.add_signal_handler(number, on_signal, number)
-    loop.add_signal_handler(STOP, on_stop)
-    started = False
-    try:
-        await trainer.start()
-        started = True
-        return Outcome(0, await trainer.run())
-    except Stopped:
-        where = f"run {config.run.name} stopped after step {trainer.progress.step}; it can be resumed from {config.run.path}"
-        return Outcome(128 + received[0], None, where)
-    except Recurring as error:
-        return Outcome(code_of_recurring(), None, f"error: {error}", recurs=True)
-    except (RunError, OSError) as error:
-        # What keeps a run from starting would do so again, unless a process was lost (a kind of its own) or the disk is full.
-        return Outcome(1, None, f"error: {error}", recurs=not started and type(error) is RunError)
 
 
 if __name__ == "__main__":

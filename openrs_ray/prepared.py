@@ -69,6 +69,7 @@ def prepare(config: RunConfig) -> Prepared:
     _check_apart(config)
     model_path = resolve_model(config.model.path)
     model, shape = check_model(config, model_path)
+    check_attention(model, config.model.path, config.max_sequence_tokens)
     if getattr(model, "quantization_config", None) is not None:
         raise UserError(
             f"{config.model.path} is quantised, and quantised weights cannot be trained: give the model itself"
@@ -134,7 +135,7 @@ def _given(golds: Sequence[Gold]) -> list[bool]:
 
 
 def check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, ModelShape]:
-    """The model's configuration and its shape, once its weights are known to be whole and to fit the run."""
+    """The model's configuration and its shape, once its weights are known to be whole and engines to take it."""
     with reading(f"the configuration of model.path {config.model.path!r} cannot be used"):
         return _check_model(config, model_path)
 
@@ -143,7 +144,6 @@ def _check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, 
     model = read_config(model_path)
     with reading(f"cannot read the configuration of {model_path}"):
         shape = ModelShape.of(model)
-    check_attention(model, config.model.path, config.max_sequence_tokens)
     check_engine(config, model_path, model)
     limit = getattr(model, "max_position_embeddings", None)
     if limit is not None and config.max_sequence_tokens > limit:

@@ -149,7 +149,7 @@ def test_a_run_whose_rewards_never_differ_is_saved_and_ends(
         return trainer
 
     trainer = run(scenario())
-    assert trainer.progress.step == 20 and trainer.saves == [(20, "resume")]
+    assert trainer.progress.step == 20 and trainer.saves == [(20, "kept")]
     assert [text.partition(",")[0] for text in trainer._warnings] == [
         f"nothing was learned in the last {steps} steps" for steps in (5, 10)
     ]
