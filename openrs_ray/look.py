@@ -10,8 +10,10 @@ from openrs_ray.prepared import Prepared
 from openrs_ray.rewards.golds import GoldKind, gold_kind
 from openrs_ray.rewards.normalise import spelled, tidy
 from openrs_ray.samples import Problem
+from openrs_ray.shown import quoted
 
 _LONGEST_SHOWN = 4000
+_QUOTED = 80
 _ENOUGH_PROMPTS = 512
 """So many are looked at for a \\boxed{}, and for characters that are lost."""
 _NEED_A_BOX = ("accuracy", "cosine", "length")
@@ -84,7 +86,7 @@ def _lost(prepared: Prepared) -> str | None:
     for problem in prepared.problems[:_ENOUGH_PROMPTS]:
         prompt = letters_key(prepared.tokenizer.decode(problem.prompt_ids))
         if not all(letters_key(part) in prompt for part in problem.text.split("\n\n")):
-            return f"the tokenizer loses some of the characters of {_cut(problem.text)}: the model cannot see them"
+            return f"the tokenizer loses some of the characters of {quoted(problem.text, _QUOTED)}: the model cannot see them"
     return None
 
 
@@ -95,7 +97,7 @@ def _repeated(problems: Sequence[Problem]) -> str | None:
         return None
     rows = f"{sum(again.values()):,} of the {len(problems):,} problems"
     return (
-        f"{rows} have the text and the gold of another one, such as {_cut(first)}, and are drawn as often: "
+        f"{rows} have the text and the gold of another one, such as {quoted(first, _QUOTED)}, and are drawn as often: "
         "python -m launch.curate takes duplicates out"
     )
 
@@ -107,7 +109,7 @@ def _contradicting(problems: Sequence[Problem]) -> str | None:
     golds = list(dict.fromkeys(" or ".join(problem.gold) for problem in found[0]))
     return (
         f"{len(found):,} {'problems have' if len(found) > 1 else 'problem has'} more than one gold: "
-        f"{_cut(found[0][0].text)} has {_cut(golds[0])} and {_cut(golds[1])}"
+        f"{quoted(found[0][0].text, _QUOTED)} has {quoted(golds[0], _QUOTED)} and {quoted(golds[1], _QUOTED)}"
     )
 
 
@@ -137,8 +139,3 @@ def _without_middle(text: str) -> str:
 def _printable(text: str) -> str:
     """A terminal's control characters and lone surrogates as their escapes."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-
-
-def _cut(text: str) -> str:
-    shown = repr(text)
-    return shown if len(shown) <= 80 else shown[:77] + "..."

@@ -10,7 +10,8 @@ from openrs_ray.checkpoints import is_disk_full
 from openrs_ray.config import RunConfig
 from openrs_ray.disk import checkpoint_sizes
 from openrs_ray.errors import RunError, UserError
-from openrs_ray.machine import GIB, disk_bytes
+from openrs_ray.machine import disk_bytes
+from openrs_ray.shown import size_text
 
 _LEAST = 16 << 20
 """A disk with less is full as far as a start is concerned: settings, problems, logs and sockets take some megabytes."""
@@ -21,8 +22,8 @@ def check_room(config: RunConfig, parameters: int) -> None:
     needed, free = sum(checkpoint_sizes(config, parameters)) + _LEAST, disk_bytes(config.run.path)
     if free < needed:
         raise UserError(
-            f"the disk of {config.run.path} has {_size(free)} free, and the run's first checkpoint takes {_size(needed)}: make "
-            "room, or set run.folder to another disk"
+            f"the disk of {config.run.path} has {size_text(free)} free, and the run's first checkpoint takes "
+            f"{size_text(needed)}: make room, or set run.folder to another disk"
         )
 
 
@@ -55,7 +56,3 @@ def _free(place: Path) -> float:
         place = place.parent
     status = os.statvfs(place)
     return float(status.f_bavail * status.f_frsize)
-
-
-def _size(size: float) -> str:
-    return f"{size / GIB:.1f} GiB" if size >= 0.1 * GIB else f"{size / (1 << 20):.0f} MiB"

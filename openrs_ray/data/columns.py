@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from openrs_ray.errors import UserError
+from openrs_ray.shown import quoted
 
 Value = TypeVar("Value")
 
@@ -82,8 +83,7 @@ def json_value(text: str) -> Any:
 def kind(value: Any) -> str:
     """A value's type in words, with the value itself cut short: bytes (b"12")."""
     names = {dict: "a struct", list: "a list", tuple: "a list", bool: "a truth value", type(None): "nothing"}
-    shown = repr(value)
-    return f"{names.get(type(value), type(value).__name__)} ({shown if len(shown) <= 60 else shown[:57] + '...'})"
+    return f"{names.get(type(value), type(value).__name__)} ({quoted(value)})"
 
 
 def _fields(value: Any, wanted: str) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from openrs_ray.config import Run, RunConfig
 from openrs_ray.curation.recipe import Recipe, example
 from openrs_ray.resumable import fixed_fields
 from openrs_ray.settings.fields import Names, as_json, describe
+from openrs_ray.shown import shortened
 
 COMMAND = "python -m launch.fields docs/fields.md"
 _LONGEST = 80
@@ -59,7 +60,7 @@ def _tables(model: type[BaseModel], content: dict[str, Any], fixed: Container[st
 
 
 def _default(value: str) -> str:
-    return f"`{value if len(value) <= _LONGEST else value[: _LONGEST - 3] + '...'}`"
+    return f"`{shortened(value, _LONGEST)}`"
 
 
 def _cell(text: str) -> str:

@@ -10,9 +10,10 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from openrs_ray.errors import UserError, as_shown
+from openrs_ray.errors import UserError
 from openrs_ray.settings.elsewhere import not_offered, our_name
 from openrs_ray.settings.fields import Names, describe
+from openrs_ray.shown import as_json, shortened
 
 _ALIKE = 0.65
 """From here on the letters of two names are near enough to be a typo (`csv` and `cvs`; not `hours` and `bogus`)."""
@@ -138,8 +139,8 @@ def _error_text(error: ErrorDetails, dotted: str, names: Names) -> str:
         allowed = "letters, digits, dots, dashes and underscores, a letter or digit first"
     if error["type"] == "string_unicode":
         allowed += " without NUL and lone surrogates"
-    value = " ".join(as_shown(error["input"]).split())
-    return f"{dotted} is {value if len(value) <= 60 else value[:57] + '...'}; allowed: {allowed}"
+    value = " ".join(as_json(error["input"]).split())
+    return f"{dotted} is {shortened(value, 60)}; allowed: {allowed}"
 
 
 def _dotted(location: tuple[int | str, ...], content: Any, names: Names) -> str:

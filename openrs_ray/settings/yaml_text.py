@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from openrs_ray.errors import first_line
+from openrs_ray.foreign import why
 
 
 class _Loader(yaml.SafeLoader):
@@ -46,7 +46,7 @@ def parsed(text: str) -> Any:
     except RecursionError as error:
         raise yaml.YAMLError("it is nested too deeply") from error
     except (ValueError, OverflowError) as error:
-        raise yaml.YAMLError(first_line(error).partition(":")[0]) from error
+        raise yaml.YAMLError(why(error).partition(":")[0]) from error
 
 
 def yaml_problem(error: yaml.YAMLError) -> str:
