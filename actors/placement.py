@@ -53,7 +53,7 @@ def connection() -> Iterator[None]:
 
 
 def _join_or_start(ending: ExitStack) -> None:
-    """`ending` leaves or ends what is joined or started here."""
+    """Join the cluster at RAY_ADDRESS, or start a Ray on this machine; `ending` leaves or ends it."""
     if joins_cluster():
         try:
             _reach(os.environ["RAY_ADDRESS"])

@@ -1,4 +1,4 @@
-"""The traceback of an error that nobody foresaw, in a file: the terminal shows one sentence and where that file is."""
+"""Writes tracebacks of unforeseen errors to a file: the terminal shows one sentence and the file's path."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ _run_folder: list[Path] = []
 
 
 def belongs_to(run_folder: Path) -> None:
-    """From now on tracebacks go into this run's folder, once there is one."""
+    """Write tracebacks into this run's folder from now on, once it exists."""
     _run_folder[:] = [run_folder]
 
 
@@ -38,7 +38,7 @@ def _text(error: BaseException) -> str:
 
 
 def _write(text: str) -> Path | None:
-    """The first folder that takes it; None where the disk is full or read-only everywhere."""
+    """Write to the first folder that takes the text; None where the disk is full or read-only everywhere."""
     name = f"error-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.txt"
     for folder in _folders():
         path = folder / name

@@ -1,4 +1,4 @@
-"""How much room a run takes on the disk, from its config and the model's shape alone, and how much there is.
+"""Disk space that a run takes, from its config and the model's shape alone, beside the space that is free.
 
 With P parameters in weights of 2 bytes (4 in float32), a checkpoint's optimizer state is 12 P bytes (master weights and two
 moments) beside the weights, and its policy the weights alone. Found by looking at what DeepSpeed 0.19.8 saves.
@@ -39,7 +39,7 @@ def checkpoint_parts(config: RunConfig, parameters: int) -> dict[str, float]:
 
 
 def disk_parts(config: RunConfig, shape: "ModelShape", held_out: int) -> dict[str, float]:
-    """The same with the record of all completions, as long as they may be."""
+    """The parts of `checkpoint_parts`, and the record of all completions, as long as they may be."""
     rollout, steps = config.rollout, config.run.steps
     every = config.evaluation.every_steps
     evaluations = len({0, steps, *(range(every, steps, every) if every else ())})

@@ -1,4 +1,4 @@
-"""Content that others wrote: whatever a library raises about it becomes one sentence."""
+"""Reads content that others wrote: every error of a library about it becomes one sentence."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _FOR_PEOPLE = {
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Around a library that reads something foreign: its errors, of whatever kind, become a UserError `what: why`."""
+    """Turns every error of a library that reads foreign content into a UserError `what: why`."""
     try:
         yield
     except (UserError, RunError):

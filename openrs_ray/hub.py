@@ -1,6 +1,6 @@
-"""The Hugging Face Hub, or the lack of it: asked once and quickly, before libraries try again and again.
+"""Finds out whether the Hugging Face Hub answers: once and quickly, before libraries try again and again.
 
-Where it does not answer, they are told to work offline, with what this machine's cache holds.
+Where it does not, they are told to work offline, with what this machine's cache holds.
 """
 
 import os
@@ -16,12 +16,12 @@ _DEADLINE_S = 5.0
 
 
 class Unreachable(UserError):
-    """Something on the Hub is needed that is not in this machine's cache, and the Hub cannot be reached."""
+    """Raised when the Hub cannot be reached, and a file of it is needed that is not in this machine's cache."""
 
 
 @cache
 def problem() -> str | None:
-    """Why the Hub cannot be reached, in which case libraries work offline from now on; None where it answers."""
+    """The reason for which the Hub cannot be reached, in which case libraries work offline from now on; None where it answers."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:

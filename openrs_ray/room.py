@@ -1,4 +1,4 @@
-"""Room on the disks: known before a run starts, and a full disk is one sentence whoever meets it."""
+"""Checks the disk space before a run starts, and turns errors about a full disk into one sentence."""
 
 import os
 import tempfile
@@ -29,7 +29,7 @@ def check_room(config: RunConfig, parameters: int) -> None:
 
 @contextmanager
 def full_disk_in_a_sentence(*folders: Path) -> Iterator[None]:
-    """A library's error about a full disk becomes a UserError that names the full one; `folders`: more to look at."""
+    """Turns a library's error about a full disk into a UserError that names the disk; `folders`: more to look at."""
     try:
         yield
     except (UserError, RunError):
@@ -41,7 +41,7 @@ def full_disk_in_a_sentence(*folders: Path) -> Iterator[None]:
 
 
 def _where(error: Exception, folders: tuple[Path, ...]) -> str:
-    """The file that could not be written, or the usual places that have no room."""
+    """Remark on the file that could not be written, or on the usual places that have no room."""
     if isinstance(error, OSError) and error.filename:
         return f" ({error.filename} could not be written)"
     cache = Path(os.environ.get("OPENRS_CACHE", "~/.cache")).expanduser()

@@ -30,12 +30,12 @@ _OWN_LOGGERS = ("", "ray", "transformers")
 
 
 def attempt_folder(run_folder: Path) -> Path:
-    """Of the attempt that begins next."""
+    """Folder of the attempt that begins next."""
     return run_folder / FOLDER / f"{next_attempt(run_folder):03d}"
 
 
 def newest_log(run_folder: Path) -> Path | None:
-    """None before the first start."""
+    """The log of the newest attempt; None before the first start."""
     return max((run_folder / FOLDER).glob(f"*/{FILE}"), default=None)
 
 
@@ -88,7 +88,7 @@ class RunLog(RenderHook):
             self._console.print(f"WARNING: log.txt has no more lines from here on ({error})", markup=False)
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        """What rich asks a hook for everything that is printed."""
+        """Called by rich for everything that is printed: writes it to the log."""
         for renderable in renderables:
             if not isinstance(renderable, Control):
                 self.write(_plain(renderable))

@@ -62,7 +62,7 @@ def column_cells(rows: Sequence[Mapping[str, Any]], column: str, source: str, se
 
 
 def read_cells(cells: Sequence[Any], read: Callable[[Any], Value], source: str, column: str) -> list[Value]:
-    """What a column's cells say, by `read`. Raises UserError with row and column where it raises CellError."""
+    """The values of a column's cells, by `read`. Raises UserError with row and column where it raises CellError."""
     values = []
     for number, value in enumerate(cells, start=1):
         try:
@@ -73,7 +73,7 @@ def read_cells(cells: Sequence[Any], read: Callable[[Any], Value], source: str, 
 
 
 def json_value(text: str) -> Any:
-    """What JSON text holds; None where it is none."""
+    """The value of a JSON text; None where it is none."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

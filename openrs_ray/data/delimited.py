@@ -23,7 +23,7 @@ def read_delimited(file: Path) -> list[dict[str, Any]]:
 
 
 def _rows(reader: Any, file: Path) -> Iterator[dict[str, Any]]:
-    """Of a `csv.reader`, whose type has no public name."""
+    """The rows of a `csv.reader`, whose type has no public name."""
     try:
         header: list[str] = next(reader, [])
         if twice := {name for name in header if header.count(name) > 1}:

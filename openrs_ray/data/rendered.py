@@ -21,7 +21,7 @@ def check_rendered(
     prompts: Sequence[Sequence[int]],
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    """UserError where the template yields no tokens, the same ones for different problems, or leaves out some of the text."""
+    """UserError for a template that yields no tokens, the same ones for different problems, or leaves out some of the text."""
     asked = [conversation[-1]["content"] for conversation in conversations]
     for text, ids in zip(asked, prompts, strict=True):
         if not ids:
@@ -40,7 +40,7 @@ def check_rendered(
 
 
 def takes_no_system_message(conversations: Sequence[list[Message]], tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether conversations that the template refuses would be taken without their system messages."""
+    """True if the template would take conversations that it refuses without their system messages."""
     for conversation in conversations:
         others = [message for message in conversation if message["role"] != "system"]
         if len(others) < len(conversation):

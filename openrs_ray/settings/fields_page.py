@@ -64,6 +64,6 @@ def _default(value: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """With < as itself where it is not in code, and | as no end of the cell."""
+    """Text of a Markdown cell: escapes | everywhere, and < outside code."""
     pieces = text.replace("|", "\\|").split("`")
     return "`".join(piece if number % 2 else piece.replace("<", "\\<") for number, piece in enumerate(pieces))

@@ -29,11 +29,11 @@ class Origins:
     """Says where each value of a config comes from: by dotted name a file, or COMMAND_LINE."""
 
     default: str
-    """What is named for everything else."""
+    """Origin of all other values."""
     of: dict[str, str] = field(default_factory=dict)
 
     def set_on_command_line(self, dotted: str) -> None:
-        """What was inside it is gone."""
+        """Note that a field was set on the command line; origins of fields inside it are dropped."""
         self.of = {name: origin for name, origin in self.of.items() if not name.startswith(f"{dotted}.")}
         self.of[dotted] = COMMAND_LINE
 
@@ -63,7 +63,7 @@ class Origins:
 
 
 def mistakes_error(mistakes: Sequence[str]) -> UserError:
-    """All mistakes at once, a line for each."""
+    """One UserError for all mistakes, a line for each."""
     lines = list(dict.fromkeys(f"{' '.join(mistake.splitlines()).rstrip('.')}." for mistake in mistakes))
     if len(lines) == 1:
         return UserError(lines[0])

@@ -40,7 +40,7 @@ for _tag, _pattern, _first in (
 
 
 def parsed(text: str) -> Any:
-    """What a YAML text says. yaml.YAMLError for all that is wrong with it."""
+    """The value of a YAML text. yaml.YAMLError for all that is wrong with it."""
     try:
         return yaml.load(text, _Loader)
     except RecursionError as error:
