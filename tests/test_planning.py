@@ -179,7 +179,7 @@ def test_a_command_writes_the_shapes(tmp_path: Path, toy_folder: Path, monkeypat
 def test_the_arithmetic_agrees_with_an_independent_roofline(
     shape: ModelShape, overrides: tuple[str, ...], seconds: float
 ) -> None:
-    """A roofline of the paper's workload on A40s that gives the authors' own set-up 21.6 h, where they report 24: mean length 2,601."""
+    """A roofline that gives the authors' own set-up (A40s, mean length 2,601) 21.6 h, where they report 24."""
     assumed = Assumed(length=2601 / 3584, prompt=0.5, bandwidth=0.75, compute=0.4)
     a40 = card("NVIDIA A40")
     assert a40 is not None
