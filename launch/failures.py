@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from openrs_ray.foreign import why
+from openrs_ray.foreign import why_with_kind
 
 _run_folder: list[Path] = []
 
@@ -21,10 +21,9 @@ def belongs_to(run_folder: Path) -> None:
 
 def unforeseen(error: BaseException) -> str:
     """The sentence about an error, with the file that its traceback was written to."""
-    what = f"{type(error).__name__}: {why(error)}" if isinstance(error, OSError | ValueError) else why(error)
     written = _write(_text(error))
     where = f"the traceback is in {written}" if written else "no folder had room for its traceback"
-    return f"{what} ({_place(error)}); {where}"
+    return f"{why_with_kind(error)} ({_place(error)}); {where}"
 
 
 def _place(error: BaseException) -> str:

@@ -46,6 +46,12 @@ def why(error: BaseException) -> str:
     return shortened(text, _MOST_CHARACTERS)
 
 
+def why_with_kind(error: BaseException) -> str:
+    """The reason of an error that nobody foresaw, always with its kind. Example: "ValueError: no such thing" """
+    kind, reason = type(error).__name__, why(error)
+    return reason if reason.startswith(kind) else f"{kind}: {reason}"
+
+
 def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text. ValueError for all that is wrong with it: encoding, too many digits, depth."""
     try:

@@ -6,7 +6,7 @@ import zlib
 import httpx
 import pytest
 
-from openrs_ray.foreign import why
+from openrs_ray.foreign import why, why_with_kind
 from openrs_ray.shown import as_json, gib, quoted, size_text
 
 
@@ -54,3 +54,9 @@ def test_sizes_have_the_unit_that_fits(size: int, text: str, number: str) -> Non
 )
 def test_the_reason_of_an_error_fits_the_end_of_a_sentence(error: Exception, reason: str) -> None:
     assert why(error) == reason
+
+
+def test_an_error_that_nobody_foresaw_names_its_kind_once() -> None:
+    assert why_with_kind(ValueError("no such\nthing")) == "ValueError: no such"
+    assert why_with_kind(KeyError("name")) == "KeyError: 'name'"
+    assert why_with_kind(RuntimeError()) == "RuntimeError"
