@@ -92,7 +92,7 @@ class Crew:
         """The last error of an engine's own in each place."""
         self._recurring: Recurring | None = None
         self.has_sampled = False
-        """Whether any completion has come."""
+        """True once a completion has come."""
         self.starting = asyncio.Lock()
         """Held while a replacement's engine starts, and by whoever needs that none does."""
 
@@ -141,7 +141,7 @@ class Crew:
         return ", the others go on" if self.alive else ", and another is started in its place"
 
     def _note_error(self, place: int, reason: object) -> None:
-        """The last engine dies as the one in its place before it did, and none has ever given a completion: so would the next."""
+        """Remember why an engine died; the run ends if the last one died as its predecessor did, and no completion ever came."""
         if not isinstance(reason, EngineDied) or self.has_sampled:
             return
         if same_error(self._errors.get(place, ""), reason.error) and not self.alive:
@@ -151,7 +151,7 @@ class Crew:
         self._errors[place] = reason.error
 
     def check(self) -> None:
-        """Recurring when another engine would not help."""
+        """Raise Recurring when another engine would not help."""
         if self._recurring:
             raise self._recurring
 

@@ -65,7 +65,7 @@ class LearnerRank:
     # ------------------------------------------------------------------------------------------------ life cycle
 
     def address(self) -> tuple[str, str]:
-        """A file by which the ranks find each other, all of them on one node, and the token by which they know each other.
+        """A rendezvous file for the ranks, which are all on one node, and the token that authenticates them.
 
         A file in a folder that only its user can open, where torch's store would listen on every address of the machine.
         """

@@ -127,7 +127,7 @@ class LearnerGroup:
         return buckets
 
     async def meeting(self, node: str | None) -> Meeting:
-        """Where an engine on this node can join rank 0."""
+        """The meeting at which an engine on this node can join rank 0."""
         own = self._processes[0]
         call = self._ranks[0].meeting.remote(own is not None and own.node == node)
         meeting: Meeting

@@ -1,4 +1,4 @@
-"""How the members of a group of processes find each other, and prove that none of them is a stranger.
+"""Meeting points: the members of a process group find each other and authenticate themselves.
 
 torch's TCPStore takes anyone who can reach its port. Here it listens on one address, only values that are sealed with a token
 count, and before the first weights leave, every member has proven over the group itself that it holds the token. The token is
@@ -28,7 +28,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """Where a group's store listens, and what its members know each other by.
+    """The address of a group's store, and the token that authenticates its members.
 
     Example: Meeting("10.0.0.4", 40123, "5f3a...")
     """
@@ -39,22 +39,22 @@ class Meeting:
 
     @classmethod
     def at(cls, host: str) -> "Meeting":
-        """On a free port of this machine."""
+        """A meeting on a free port of this machine, with a new token."""
         return cls(host, free_port(host), new_token())
 
 
 def new_token() -> str:
-    """64 random hexadecimal digits."""
+    """A random token: 64 hexadecimal digits."""
     return secrets.token_hex(32)
 
 
 def seal(token: str, what: str, value: bytes) -> bytes:
-    """SHA-256 HMAC [32 bytes] of a value and its meaning, which only those who hold the token can compute (RFC 2104)."""
+    """SHA-256 HMAC [32 bytes] of a value and its meaning, which only a holder of the token can compute (RFC 2104)."""
     return hmac.digest(token.encode(), what.encode() + b"\0" + value, "sha256")
 
 
 class SealedStore(torch.distributed.Store):
-    """A TCPStore whose values are sealed with the meeting's token: what somebody else has written raises RunError.
+    """A TCPStore whose values are sealed with the meeting's token; reading a value without its seal raises RunError.
 
     Keep a reference to it as long as a group lives that was made with it: rank 0's is the server, too.
     """
@@ -103,7 +103,7 @@ def stranger(meeting: Meeting, evidence: str) -> RunError:
 
 
 class Proof:
-    """That all members of a broadcast group hold the token, over the connections that they will use.
+    """Proves that all members of a broadcast group hold the token, over the connections that they will use.
 
     Rank 0 broadcasts a random number; whoever has received it answers through the store with its seal. A process that has taken a
     member's place in the group knows the number but not the token, and the member, which knows the token, never got the number.
@@ -118,7 +118,7 @@ class Proof:
             store.set("question", seal(self._token, "question", self.first))
 
     def settle(self, received: bytes) -> None:
-        """`received`: `first`, as it was broadcast. RunError when another member does not hold the token."""
+        """Finish the proof with `first` as it was received. RunError when another member does not hold the token."""
         if self._rank == 0:
             for member in range(1, self._world_size):
                 self._hear(member)
@@ -137,7 +137,7 @@ class Proof:
 
 
 def prove_ranks(token: str, rank: int, world_size: int, exchange: Callable[[Any, Any], object]) -> None:
-    """RunError unless every other rank holds the token.
+    """Check that every other rank holds the token; RunError otherwise.
 
     Args:
         exchange: all-to-all of two uint8 tensors [ranks x 32] (out, in), a pair of ranks by the connection between them.

@@ -1,4 +1,4 @@
-"""The log files of the actor that asks: where Ray has its process, and those it starts, write."""
+"""Reads the log files to which Ray directs an actor's process and those that it starts."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ _MOST_BYTES = 1 << 20
 
 
 class OwnLog:
-    """Standard output (where vLLM's engine processes log to) and standard error, from when this was made on."""
+    """Standard output (to which vLLM's engine processes log) and standard error of this process, from now on."""
 
     def __init__(self) -> None:
         files = (path for path in map(_file_behind, (1, 2)) if path is not None)
@@ -34,7 +34,7 @@ class OwnLog:
 
 
 def _file_behind(descriptor: int) -> Path | None:
-    """None where it is a terminal, a pipe, closed, or a file without a name."""
+    """The file of a descriptor; None where it is a terminal, a pipe, closed, or a file without a name."""
     try:
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
     except OSError:

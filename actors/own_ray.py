@@ -1,4 +1,4 @@
-"""What a Ray of our own leaves to others on this machine: nothing that they could open, and no token."""
+"""Keeps the files and the token of a Ray that the run starts itself from other users of the machine."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ _TOKEN = "RAY_AUTH_TOKEN"
 
 @contextmanager
 def ray_folder() -> Iterator[Path]:
-    """Where Ray may keep its sessions. With the block all of it goes but the logs.
+    """The folder for Ray's sessions; all of it but the logs is removed at the end of the block.
 
     Ray opens the folder that it is given to everybody: the one around it stays closed.
     """
@@ -31,7 +31,7 @@ def ray_folder() -> Iterator[Path]:
 
 
 def close_token_file() -> None:
-    """Nobody else may read Ray's token: it writes the file for everybody to read."""
+    """Make the file with Ray's token readable by its owner alone: Ray writes it for everybody to read."""
     where = ray_token()
     if where not in (None, _TOKEN):
         with suppress(OSError):  # not ours: `launch.check` says so
@@ -39,14 +39,14 @@ def close_token_file() -> None:
 
 
 def have_token() -> None:
-    """A token that is in no file, where there is none yet: Ray would write one."""
+    """Set a token in the environment where there is none yet: Ray would write one to a file."""
     if ray_token() is None:
         os.environ[_TOKEN] = new_token()
 
 
 @contextmanager
 def signals_kept() -> Iterator[None]:
-    """Ray takes SIGTERM for itself when it is joined."""
+    """Restores the handler of SIGTERM, which Ray replaces when it is joined."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -18,7 +18,8 @@ from actors.ending import new_mark
 from actors.own_ray import close_token_file, have_token, ray_folder, signals_kept
 from actors.quiet import silence_expected_warnings
 from openrs_ray.config import RunConfig
-from openrs_ray.errors import RunError, UserError, first_line
+from openrs_ray.errors import RunError, UserError
+from openrs_ray.foreign import why
 from openrs_ray.layout import Device, Layout, plan_layout
 
 _OBJECT_STORE_BYTES = 256 << 20
@@ -52,14 +53,14 @@ def connection() -> Iterator[None]:
 
 
 def _join_or_start(ending: ExitStack) -> None:
-    """`ending` leaves or ends what is joined or started here."""
+    """Join the cluster at RAY_ADDRESS, or start a Ray on this machine; `ending` leaves or ends it."""
     if joins_cluster():
         try:
             _reach(os.environ["RAY_ADDRESS"])
             ray.init(log_to_driver=False, logging_level="warning")
         except (OSError, RuntimeError, ValueError, RayError) as error:
             raise UserError(
-                f"cannot join a Ray cluster at RAY_ADDRESS={os.environ['RAY_ADDRESS']} ({first_line(error)}): start one with "
+                f"cannot join a Ray cluster at RAY_ADDRESS={os.environ['RAY_ADDRESS']} ({why(error)}): start one with "
                 "`ray start --head`, set the address as host:port, give its token, or unset RAY_ADDRESS"
             ) from error
     else:

@@ -1,4 +1,4 @@
-"""Keeps Ray from warning of what is as it should be."""
+"""Silences Ray's warnings about the intended configuration."""
 
 import logging
 
@@ -7,7 +7,7 @@ _AS_IT_SHOULD_BE = "Token authentication is enabled for this Ray cluster"
 
 
 def silence_expected_warnings() -> None:
-    """Drop the warning that a Ray of our own asks for a token; that one does not ask is still said."""
+    """Drop the warning that Ray asks for a token; the opposite one is still shown."""
     logging.getLogger(_LOGGER).addFilter(_unexpected)  # the same function once, however often it is added
 
 

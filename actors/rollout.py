@@ -17,7 +17,8 @@ from actors.ending import Processes, own_processes
 from actors.meeting import LOOPBACK, Meeting
 from actors.own_log import OwnLog
 from openrs_ray.config import RunConfig
-from openrs_ray.errors import EngineDied, Lost, Recurring, RunError, first_line
+from openrs_ray.errors import EngineDied, Lost, Recurring, RunError
+from openrs_ray.foreign import why
 from openrs_ray.last_error import last_error
 from openrs_ray.private import private_folder
 from openrs_ray.samples import Completion, VersionSpan
@@ -98,7 +99,7 @@ class RolloutWorker:
         except (RuntimeError, ValueError, OSError) as error:
             kind = Recurring if isinstance(error, ValueError) else RunError
             own, where = self._log.last_error()
-            reason = own or last_error(f"{type(error).__name__}: {error}") or first_line(error)
+            reason = own or last_error(f"{type(error).__name__}: {error}") or why(error)
             raise kind(f"rollout worker {self._worker} could not start its vLLM engine: {reason}{where}") from error
 
     def _engine_arguments(self) -> dict[str, Any]:

@@ -146,7 +146,7 @@ class SendingRank(LearnerRank):
         return self._buckets
 
     def meeting(self, on_this_node: bool) -> Meeting:
-        """Where an engine can join: on loopback if it is on this node, else on this node's address in the cluster."""
+        """A meeting for an engine: on loopback if it is on this node, else on this node's address in the cluster."""
         return Meeting.at(LOOPBACK if on_this_node else ray.util.get_node_ip_address())
 
     def join_push(self, engine: int, transport: str, meeting: Meeting, world_size: int) -> None:

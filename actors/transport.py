@@ -124,7 +124,7 @@ class NcclGroup:
             raise
 
     def _first_broadcast(self, proof: Proof, device: torch.device, until: float) -> None:
-        """At once: NCCL may connect its channels inside the first call, where no deadline of a push would end it."""
+        """Broadcast on joining: NCCL may connect its channels in its first call, where no deadline of a push would end it."""
 
         def begin() -> torch.Tensor:
             with torch.accelerator.device_index(device.index):

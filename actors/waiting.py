@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from openrs_ray.errors import Lost, RunError, UserError, first_line
+from openrs_ray.errors import Lost, RunError, UserError
+from openrs_ray.foreign import why
 
 T = TypeVar("T")
 
@@ -30,9 +31,9 @@ async def within(seconds: float, who: str, what: str, awaitable: Awaitable[T]) -
     except TimeoutError as error:
         raise Lost(f"the trainer waited {seconds:.0f} s for {who} to {what}, in vain") from error
     except RayActorError as error:
-        raise Lost(f"{who} died while asked to {what}: {first_line(error)}") from error
+        raise Lost(f"{who} died while asked to {what}: {why(error)}") from error
     except RayError as error:  # a lost node, a lost object, an environment that could not be set up
-        raise Lost(f"{who} could not {what}: {type(error).__name__}: {first_line(error)}") from error
+        raise Lost(f"{who} could not {what}: {why(error)}") from error
 
 
 async def _as_coroutine(awaitable: Awaitable[T]) -> T:

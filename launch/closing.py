@@ -44,7 +44,7 @@ def _gain(config: RunConfig, progress: Progress) -> str | None:
 
 
 def next_lines(config: RunConfig, progress: Progress) -> Iterator[str]:
-    """Measure it, prove it, go on with it, use it."""
+    """Lines with the commands to measure, account for, continue and serve what was trained."""
     yield "Next:"
     yield f"  measure it on benchmarks   python -m launch.evaluate {config.run.path}"
     yield f"  prove that nothing is lost python -m launch.account {config.run.path}"
@@ -55,7 +55,7 @@ def next_lines(config: RunConfig, progress: Progress) -> Iterator[str]:
 
 
 def _more(config: RunConfig, progress: Progress) -> tuple[str, str]:
-    """Twice as much of what ended the run."""
+    """The setting that ended the run, and twice its value."""
     if progress.ended == "budget" and config.cost.budget_usd is not None:
         return "cost.budget_usd", f"{2 * config.cost.budget_usd:g}"
     if progress.ended == "hours" and config.cost.max_hours is not None:

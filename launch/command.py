@@ -13,7 +13,7 @@ from openrs_ray.errors import RunError, UserError
 from openrs_ray.room import full_disk_in_a_sentence
 
 _NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)
-"""What the system says of a path that somebody gave; any look at one may."""
+"""Errors of the system about a path as such; every access to a path that a user gave may raise them."""
 Main = Callable[[list[str]], int | None]
 
 
@@ -53,7 +53,7 @@ def command(main: Main) -> Callable[[list[str]], int]:
 
 
 def _say(text: str) -> None:
-    """To stderr; characters that no terminal shows, or that would move its cursor, by their escapes."""
+    """Write to stderr, with escapes for characters that no terminal shows or that would move its cursor."""
     shown = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
     encoding = sys.stderr.encoding or "utf-8"
     sys.stderr.write(shown.encode(encoding, "backslashreplace").decode(encoding) + "\n")

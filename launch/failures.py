@@ -1,4 +1,4 @@
-"""The traceback of an error that nobody foresaw, in a file: the terminal shows one sentence and where that file is."""
+"""Writes tracebacks of unforeseen errors to a file: the terminal shows one sentence and the file's path."""
 
 import os
 import sys
@@ -9,22 +9,21 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from openrs_ray.foreign import why
+from openrs_ray.foreign import why_with_kind
 
 _run_folder: list[Path] = []
 
 
 def belongs_to(run_folder: Path) -> None:
-    """From now on tracebacks go into this run's folder, once there is one."""
+    """Write tracebacks into this run's folder from now on, once it exists."""
     _run_folder[:] = [run_folder]
 
 
 def unforeseen(error: BaseException) -> str:
     """The sentence about an error, with the file that its traceback was written to."""
-    what = f"{type(error).__name__}: {why(error)}" if isinstance(error, OSError | ValueError) else why(error)
     written = _write(_text(error))
     where = f"the traceback is in {written}" if written else "no folder had room for its traceback"
-    return f"{what} ({_place(error)}); {where}"
+    return f"{why_with_kind(error)} ({_place(error)}); {where}"
 
 
 def _place(error: BaseException) -> str:
@@ -38,7 +37,7 @@ def _text(error: BaseException) -> str:
 
 
 def _write(text: str) -> Path | None:
-    """The first folder that takes it; None where the disk is full or read-only everywhere."""
+    """Write to the first folder that takes the text; None where the disk is full or read-only everywhere."""
     name = f"error-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.txt"
     for folder in _folders():
         path = folder / name

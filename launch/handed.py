@@ -1,4 +1,4 @@
-"""`ray job stop` asks every process of a job: the one that watches a run hands the word on, and Ray asks the run itself, too."""
+"""Recognises the second SIGTERM of one `ray job stop`: the supervising process hands its own on, and Ray signals the run, too."""
 
 import math
 import signal
@@ -10,14 +10,14 @@ _TOGETHER_S = 5.0
 
 
 class HandedOn:
-    """Knows a SIGTERM that only repeats what the watching process has handed on: it must not count as a second request."""
+    """Recognises a SIGTERM that only repeats what was handed on: it must not count as a second request."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._at = -math.inf
 
     def now(self) -> None:
-        """The watching process has handed a request on."""
+        """Note that the supervising process has handed a request on."""
         self._at = self._clock()
 
     def repeats(self, number: int) -> bool:

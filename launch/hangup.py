@@ -1,4 +1,4 @@
-"""A terminal that goes away (SIGHUP) stops a command like SIGTERM, and takes nothing with it."""
+"""Signals that stop a command; the end of its terminal (SIGHUP) does so like SIGTERM, and loses nothing."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ def stop_signals() -> tuple[signal.Signals, ...]:
 
 
 def leave_terminal() -> None:
-    """Nothing is written to the terminal any more: it may be gone, and each further line would be an error."""
+    """Discard further output to the terminal: it may be gone, and each line would be an error."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for end in (0, 1, 2):
         if stat.S_ISCHR(os.fstat(end).st_mode):
@@ -25,7 +25,7 @@ def leave_terminal() -> None:
 
 
 class Stop(SystemExit):
-    """A signal asked the command to stop. (Of this class, since asyncio hands no other on from a signal's handler.)"""
+    """Raised when a signal asks the command to stop. A SystemExit: asyncio hands no other kind on from a signal's handler."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)

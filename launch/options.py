@@ -10,7 +10,7 @@ from openrs_ray.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """Of `python -m launch.COMMAND`; a mistake is a UserError."""
+    """Parser of `python -m launch.COMMAND`; a mistake is a UserError."""
 
     def __init__(self, command: str, description: str | None, epilog: str | None = None) -> None:
         super().__init__(

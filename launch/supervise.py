@@ -23,7 +23,7 @@ _RECURS = 3
 
 
 def code_of_recurring() -> int:
-    """Exit code of a run that would break so again: 1, and one of its own to `supervise`, which makes it 1 in turn."""
+    """Exit code for a failure that would recur: 1, or under `supervise` a code of its own, which `supervise` turns into 1."""
     return _RECURS if _SUPERVISED in os.environ else 1
 
 

@@ -63,7 +63,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def as_record(kind: type[T], content: Any, path: Path) -> T:
-    """What a file says as a frozen dataclass, every field of its type. UserError when the file is damaged."""
+    """The content of a file as a frozen dataclass, every field of its type. UserError when the file is damaged."""
     if isinstance(content, dict) and (unknown := content.keys() - {field.name for field in fields(cast(Any, kind))}):
         raise damaged(path, f"nobody wrote {min(unknown)}")
     try:

@@ -37,10 +37,7 @@ class Bounds:
 
 
 def start_attempt(run_folder: Path, from_step: int, bounds: Bounds | None = None) -> int:
-    """Note that the driver starts at the checkpoint of `from_step` (0: the start model).
-
-    Returns the attempt's number: one more than the largest that the file or a name in the record has.
-    """
+    """Note that the driver starts at the checkpoint of `from_step` (0: the start model); returns the attempt's number."""
     attempt = next_attempt(run_folder)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     record = {"attempt": attempt, "from_step": from_step, "started": started} | (asdict(bounds) if bounds else {})
@@ -49,7 +46,7 @@ def start_attempt(run_folder: Path, from_step: int, bounds: Bounds | None = None
 
 
 def next_attempt(run_folder: Path) -> int:
-    """The number of the attempt that begins next."""
+    """Number of the next attempt: one more than the largest that the file or a name in the record has."""
     recorded = (int(match[1]) for file in run_folder.glob("completions/*") if (match := _ATTEMPT.search(file.name)))
     return max([0, *read_attempts(run_folder), *recorded]) + 1
 

@@ -22,16 +22,16 @@ from openrs_ray.parent import end_with_parent
 T = TypeVar("T")
 
 DEADLINE_S = 60.0
-"""How long one result may take."""
+"""Longest time for one result."""
 MEMORY_BYTES = 4 << 30
 
 
 class Failed(Exception):
-    """The work raised an error, was too slow or took too much memory: what happened, for the end of a sentence."""
+    """Raised when the work failed, was too slow or took too much memory; its text is the reason, for the end of a sentence."""
 
 
 def in_child(work: Callable[[], Iterator[T]]) -> Iterator[T]:
-    """Give what `work` yields, each within `DEADLINE_S`; results are pickled. Failed when it does not end well."""
+    """Yield the results of `work` from a child process (pickled), each within `DEADLINE_S`. Failed when it does not end well."""
     context = multiprocessing.get_context("fork")
     results, end = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(work, end, os.getpid()))

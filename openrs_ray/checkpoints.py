@@ -36,6 +36,7 @@ from typing import Any, Literal
 from openrs_ray.atomic import TEMPORARY, as_record, damaged, read_json, sync, write_json
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.foreign import parse_json, why
+from openrs_ray.shown import size_text
 
 Kind = Literal["kept", "resume"]
 _OWN_NAME = re.compile(r"step-\d{6,}(-\d+)?((\.universal)?\.tmp)?")
@@ -210,7 +211,7 @@ class CheckpointStore:
             shutil.rmtree(folder, ignore_errors=True)
             needed, free = self._bytes_needed(), shutil.disk_usage(self.folder).free
             if free < needed:
-                raise OSError(errno.ENOSPC, f"only {_size(free)} are free")
+                raise OSError(errno.ENOSPC, f"only {size_text(free)} are free")
             (folder / STATE).mkdir(parents=True)
             (folder / POLICY).mkdir()
         except OSError as error:
@@ -252,7 +253,7 @@ class CheckpointStore:
         if not is_disk_full(error):
             return RunError(f"Saving the checkpoint of step {step} in {self.folder} failed ({error}); {remains}.")
         needed = self._bytes_needed()
-        room = f"make room for {_size(needed)}" if needed else "make room"
+        room = f"make room for {size_text(needed)}" if needed else "make room"
         cause = error.strerror if isinstance(error, OSError) and error.strerror else "No space left on device"
         return RunError(
             f"The disk is full: the checkpoint of step {step} could not be saved in {self.folder} ({cause}); "
@@ -386,7 +387,3 @@ def is_disk_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _size(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

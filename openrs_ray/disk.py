@@ -1,4 +1,4 @@
-"""How much room a run takes on the disk, from its config and the model's shape alone, and how much there is.
+"""Disk space that a run takes, from its config and the model's shape alone, beside the space that is free.
 
 With P parameters in weights of 2 bytes (4 in float32), a checkpoint's optimizer state is 12 P bytes (master weights and two
 moments) beside the weights, and its policy the weights alone. Found by looking at what DeepSpeed 0.19.8 saves.
@@ -7,7 +7,8 @@ moments) beside the weights, and its policy the weights alone. Found by looking 
 from typing import TYPE_CHECKING
 
 from openrs_ray.config import RunConfig
-from openrs_ray.machine import GIB, ProbeError, disk_bytes
+from openrs_ray.machine import ProbeError, disk_bytes
+from openrs_ray.shown import gib
 
 if TYPE_CHECKING:
     from openrs_ray.memory import ModelShape
@@ -38,7 +39,7 @@ def checkpoint_parts(config: RunConfig, parameters: int) -> dict[str, float]:
 
 
 def disk_parts(config: RunConfig, shape: "ModelShape", held_out: int) -> dict[str, float]:
-    """The same with the record of all completions, as long as they may be."""
+    """The parts of `checkpoint_parts`, and the record of all completions, as long as they may be."""
     rollout, steps = config.rollout, config.run.steps
     every = config.evaluation.every_steps
     evaluations = len({0, steps, *(range(every, steps, every) if every else ())})
@@ -52,16 +53,14 @@ def disk_text(config: RunConfig, shape: "ModelShape", held_out: int) -> list[str
     """One line, with what is free where the run's folder lies."""
     parts = {name: size for name, size in disk_parts(config, shape, held_out).items() if size}
     needed = sum(parts.values())
-    line = f"disk: up to {_gib(needed)} GiB in {config.run.path} ({' + '.join(f'{n} {_gib(s)}' for n, s in parts.items())})"
+    line = (
+        f"disk: up to {gib(needed)} GiB in {config.run.path} ({' + '.join(f'{n} {gib(s)}' for n, s in parts.items())})"
+    )
     try:
         free = disk_bytes(config.run.path)
     except ProbeError as error:
         return [f"{line}; {error}"]
     if free >= needed:
-        return [f"{line}; {_gib(free)} are free here"]
+        return [f"{line}; {gib(free)} are free here"]
     mend = "lower checkpoint.keep_last, set checkpoint.keep_policies false, or set run.folder to a larger disk"
-    return [f"{line}; WARNING: only {_gib(free)} are free here: {mend}"]
-
-
-def _gib(size: float) -> str:
-    return f"{size / GIB:,.1f}" if size >= 0.1 * GIB else f"{size / GIB:.3f}"
+    return [f"{line}; WARNING: only {gib(free)} are free here: {mend}"]

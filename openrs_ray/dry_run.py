@@ -14,7 +14,7 @@ from openrs_ray.overrides import flat
 
 
 def dry_run_text(config: RunConfig) -> str:
-    """Everything about a run that its config alone says."""
+    """The part of the plan that follows from the config alone."""
     text = "".join(f"{name:<12} {value}\n" for name, value in _rows(config))
     values, defaults = flat(config), dict(_defaults(type(config)))
     given = {dotted: value for dotted, value in values.items() if dotted not in defaults or value != defaults[dotted]}

@@ -1,9 +1,5 @@
 """The two kinds of failure a person reads: what they can mend before the run, and what went wrong while it ran."""
 
-import json
-from itertools import islice
-from typing import Any
-
 
 class UserError(Exception):
     """Something the user can mend (a recipe, a path, a size). One sentence: what is wrong and how to mend it. Exit code 2."""
@@ -37,12 +33,3 @@ class EngineDied(Lost):
 def first_line(error: BaseException) -> str:
     """What happened, out of a library's longer message, ready to stand at the end of a sentence."""
     return str(error).strip().split("\n")[0].rstrip(".")
-
-
-def as_shown(value: Any, most: int = 200) -> str:
-    """The beginning of a value as JSON on one line, for a message, of whatever a file or a command line may hold."""
-    pieces = json.JSONEncoder(default=str).iterencode(value)
-    try:
-        return "".join(islice(pieces, most))  # piece by piece: YAML's aliases make a few lines grow without end
-    except (ValueError, RecursionError):  # holds itself, is too deep, or is an integer of over 4300 digits
-        return f"a {type(value).__name__} that is too large to show"

@@ -1,4 +1,4 @@
-"""A digest of a model's folder, so that the same model under another path is known, and another one under the same path."""
+"""Digest of a model's folder: recognises the same model under another path, and another model under the same path."""
 
 import hashlib
 import json

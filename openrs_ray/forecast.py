@@ -1,4 +1,4 @@
-"""What a run will probably take, from arithmetic alone: seconds per step, hours and dollars. A plan, not a measurement.
+"""Forecast of a run from arithmetic alone: seconds per step, hours and dollars. A plan, not a measurement.
 
 An engine reads all weights once for each token that its completions grow by together, and the keys and values of every token so
 far, and computes 2 floating-point operations per parameter and token meanwhile. A learner rank computes 6, with gradient
@@ -56,7 +56,7 @@ CARDS = (
 
 @dataclass(frozen=True, slots=True)
 class Assumed:
-    """One end of the range."""
+    """Assumptions for one end of the range."""
 
     length: float
     """Mean completion as a share of rollout.max_completion_tokens."""
@@ -74,7 +74,7 @@ WORST = Assumed(length=1.0, prompt=1.0, bandwidth=0.5, compute=0.25)
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """At one end of the range. Example: Forecast(step_s=44.0, hours=6.2)"""
+    """Duration of a run at one end of the range. Example: Forecast(step_s=44.0, hours=6.2)"""
 
     step_s: float
     """Seconds of a step."""
@@ -171,7 +171,7 @@ def forecast_text(
 
 
 def _limits(config: RunConfig, best: Forecast, worst: Forecast) -> str:
-    """What the limits leave of it. Example: "; cost.budget_usd 42 is enough" """
+    """Remark on the limits of `cost`, compared with the forecast. Example: "; cost.budget_usd 42 is enough" """
     parts = []
     for name, limit, unit in (
         ("cost.budget_usd", config.cost.budget_usd, config.cost.price * config.num_gpus),

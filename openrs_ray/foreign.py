@@ -1,4 +1,4 @@
-"""Content that others wrote: whatever a library raises about it becomes one sentence."""
+"""Reads content that others wrote: every error of a library about it becomes one sentence."""
 
 import json
 from collections.abc import Iterator
@@ -6,16 +6,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from openrs_ray.errors import RunError, UserError, first_line
+from openrs_ray.errors import RunError, UserError
+from openrs_ray.shown import shortened
 
 _MOST_CHARACTERS = 300
-_FOR_PEOPLE = {"OSError", "ValueError", "TemplateError", "YAMLError", "ArrowException"}
+_FOR_PEOPLE = {
+    *("OSError", "EOFError", "ValueError", "OverflowError"),
+    *("TemplateError", "YAMLError", "ArrowException", "HTTPError", "RayActorError"),
+    *("Error", "error"),  # csv's and zlib's
+}
 """Kinds of errors whose text says enough without them."""
 
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Around a library that reads something foreign: its errors, of whatever kind, become a UserError `what: why`."""
+    """Turns every error of a library that reads foreign content into a UserError `what: why`."""
     try:
         yield
     except (UserError, RunError):
@@ -28,21 +33,27 @@ def reading(what: str) -> Iterator[None]:
 
 
 def why(error: BaseException) -> str:
-    """What happened, in words for the end of a sentence, with the kind of error where its text alone says little."""
+    """The reason of an error for the end of a sentence, one line, with the kind of error where its text alone says little."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, MemoryError):
         return "it needs more memory than there is"
-    text = first_line(error)
+    text = str(error).strip().partition("\n")[0].rstrip(".")
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror
     elif not text or _FOR_PEOPLE.isdisjoint(kind.__name__ for kind in type(error).__mro__):
         text = f"{type(error).__name__}: {text}".rstrip(": ")
-    return text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 3] + "..."
+    return shortened(text, _MOST_CHARACTERS)
+
+
+def why_with_kind(error: BaseException) -> str:
+    """The reason of an error that nobody foresaw, always with its kind. Example: "ValueError: no such thing" """
+    kind, reason = type(error).__name__, why(error)
+    return reason if reason.startswith(kind) else f"{kind}: {reason}"
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a JSON text says. ValueError for all that is wrong with it: encoding, too many digits, depth."""
+    """The value of a JSON text. ValueError for all that is wrong with it: encoding, too many digits, depth."""
     try:
         return json.loads(text)
     except RecursionError as error:

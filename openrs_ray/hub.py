@@ -1,6 +1,6 @@
-"""The Hugging Face Hub, or the lack of it: asked once and quickly, before libraries try again and again.
+"""Finds out whether the Hugging Face Hub answers: once and quickly, before libraries try again and again.
 
-Where it does not answer, they are told to work offline, with what this machine's cache holds.
+Where it does not, they are told to work offline, with what this machine's cache holds.
 """
 
 import os
@@ -8,19 +8,20 @@ import sys
 import threading
 from functools import cache
 
-from openrs_ray.errors import UserError, first_line
+from openrs_ray.errors import UserError
+from openrs_ray.foreign import why
 
 _DEADLINE_S = 5.0
 """For an answer of any kind; a resolver without network can take longer than any timeout of a connection."""
 
 
 class Unreachable(UserError):
-    """Something on the Hub is needed that is not in this machine's cache, and the Hub cannot be reached."""
+    """Raised when the Hub cannot be reached, and a file of it is needed that is not in this machine's cache."""
 
 
 @cache
 def problem() -> str | None:
-    """Why the Hub cannot be reached, in which case libraries work offline from now on; None where it answers."""
+    """The reason for which the Hub cannot be reached, in which case libraries work offline from now on; None where it answers."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -45,17 +46,17 @@ def _ask(endpoint: str, found: list[str]) -> None:
     try:
         httpx.head(endpoint, timeout=_DEADLINE_S)
     except (httpx.HTTPError, OSError) as error:
-        found[:] = [f"{endpoint}: {first_line(error) or type(error).__name__}"]
+        found[:] = [f"{endpoint}: {why(error)}"]
     else:
         found.clear()
 
 
 def unreachable(name: str, instead: str) -> Unreachable | None:
     """The error about a Hub id that cannot be looked up, and what to do `instead`; None where the Hub answers."""
-    why = problem()
-    if why is None:
+    reason = problem()
+    if reason is None:
         return None
     return Unreachable(
-        f"the Hub cannot be reached ({why}) and {name} is not in this machine's cache: connect, or download it elsewhere and "
+        f"the Hub cannot be reached ({reason}) and {name} is not in this machine's cache: connect, or download it elsewhere and "
         f"{instead}"
     )

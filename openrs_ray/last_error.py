@@ -45,7 +45,7 @@ def _own_lines(log: str) -> Iterator[str]:
 
 
 def same_error(one: str, other: str) -> bool:
-    """Whether two lines name the same error: they differ in numbers and addresses at most."""
+    """True if two lines name the same error: they differ in numbers and addresses at most."""
     return _numberless(one) == _numberless(other)
 
 

@@ -1,4 +1,4 @@
-"""A look at what a run would train on: its first prompt as the model sees it, how golds are read, and what looks wrong."""
+"""Preview of a run's data: the first prompt as the model sees it, how golds are read, and warnings."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -10,16 +10,18 @@ from openrs_ray.prepared import Prepared
 from openrs_ray.rewards.golds import GoldKind, gold_kind
 from openrs_ray.rewards.normalise import spelled, tidy
 from openrs_ray.samples import Problem
+from openrs_ray.shown import quoted
 
 _LONGEST_SHOWN = 4000
+_QUOTED = 80
 _ENOUGH_PROMPTS = 512
-"""So many are looked at for a \\boxed{}, and for characters that are lost."""
+"""Number of prompts that are searched for a \\boxed{}, and for characters that are lost."""
 _NEED_A_BOX = ("accuracy", "cosine", "length")
 """Rewards by the verdict on the answer."""
 
 
 def look_lines(config: RunConfig, prepared: Prepared) -> list[str]:
-    """All that can be said before the start, the warnings last."""
+    """The preview line by line, the warnings last."""
     first = prepared.problems[0]
     prompt = prepared.tokenizer.decode(first.prompt_ids)
     lines = [f"first prompt, {len(first.prompt_ids)} tokens, as the model sees it:"]
@@ -29,7 +31,7 @@ def look_lines(config: RunConfig, prepared: Prepared) -> list[str]:
 
 
 def warning_lines(config: RunConfig, prepared: Prepared) -> list[str]:
-    """What does not stop a run, but may keep it from learning."""
+    """Warnings of data and settings that do not stop a run, but may keep it from learning."""
     problems = prepared.problems
     found = (_weights(config), _box(config, prepared), _lost(prepared), _repeated(problems), _contradicting(problems))
     return [f"warning: {warning}" for warning in found if warning]
@@ -57,7 +59,7 @@ def _weights(config: RunConfig) -> str | None:
 
 
 def _box(config: RunConfig, prepared: Prepared) -> str | None:
-    """The toy boxes its answers unasked, because it was taught to."""
+    """Warns of prompts that ask for no box where rewards need one, except the toy's, which boxes its answers unasked."""
     rewards, data = config.rewards, config.data
     paid = [name for name in _NEED_A_BOX if rewards.weights.get(name)]
     given = (data.system_prompt or "", data.suffix, *(example.response for example in data.examples))
@@ -80,11 +82,11 @@ def _box(config: RunConfig, prepared: Prepared) -> str | None:
 
 
 def _lost(prepared: Prepared) -> str | None:
-    """A vocabulary without some of the characters drops them, or has one token for all of them."""
+    """Warns of characters that the vocabulary lacks: they are dropped, or become one token for all of them."""
     for problem in prepared.problems[:_ENOUGH_PROMPTS]:
         prompt = letters_key(prepared.tokenizer.decode(problem.prompt_ids))
         if not all(letters_key(part) in prompt for part in problem.text.split("\n\n")):
-            return f"the tokenizer loses some of the characters of {_cut(problem.text)}: the model cannot see them"
+            return f"the tokenizer loses some of the characters of {quoted(problem.text, _QUOTED)}: the model cannot see them"
     return None
 
 
@@ -95,7 +97,7 @@ def _repeated(problems: Sequence[Problem]) -> str | None:
         return None
     rows = f"{sum(again.values()):,} of the {len(problems):,} problems"
     return (
-        f"{rows} have the text and the gold of another one, such as {_cut(first)}, and are drawn as often: "
+        f"{rows} have the text and the gold of another one, such as {quoted(first, _QUOTED)}, and are drawn as often: "
         "python -m launch.curate takes duplicates out"
     )
 
@@ -107,7 +109,7 @@ def _contradicting(problems: Sequence[Problem]) -> str | None:
     golds = list(dict.fromkeys(" or ".join(problem.gold) for problem in found[0]))
     return (
         f"{len(found):,} {'problems have' if len(found) > 1 else 'problem has'} more than one gold: "
-        f"{_cut(found[0][0].text)} has {_cut(golds[0])} and {_cut(golds[1])}"
+        f"{quoted(found[0][0].text, _QUOTED)} has {quoted(golds[0], _QUOTED)} and {quoted(golds[1], _QUOTED)}"
     )
 
 
@@ -124,7 +126,7 @@ def _text_key(problem: Problem) -> str:
 
 
 def _gold_key(problem: Problem) -> tuple[str, ...]:
-    """The same for \\frac13 and \\frac{1}{3}."""
+    """A gold's spelling without differences that mean nothing: \\frac13 and \\frac{1}{3} are the same."""
     return tuple(sorted(same_text_key(spelled(tidy(gold))) or gold for gold in problem.gold))
 
 
@@ -135,10 +137,5 @@ def _without_middle(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """A terminal's control characters and lone surrogates as their escapes."""
+    """The text with control characters and lone surrogates as their escapes."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-
-
-def _cut(text: str) -> str:
-    shown = repr(text)
-    return shown if len(shown) <= 80 else shown[:77] + "..."

@@ -146,7 +146,7 @@ def policy_loss(batch: LossInput, loss: Loss) -> LossOutput:
 
     A sequence with a log-probability of the sampler that is not finite counts as one of `sequence_mask`, whatever the
     correction: loss 0, and r = 1 in what is measured. Its log-ratios are replaced before anything is made of them, since
-    the gradient of what is masked afterwards would be 0 x inf. Those of the policy itself are never masked: where they
+    the gradient of what is masked afterwards would be 0 x inf. Ratios of the policy itself are never masked: where they
     are not finite the gradient is not, and the learner stops.
 
     Sums: `clipped` counts tokens whose gradient the clipping changes. `mismatch_kl` is the k3 estimate of
@@ -192,5 +192,5 @@ def k3(log_ratio: Float[Tensor, " tokens"]) -> Float[Tensor, " tokens"]:
 
 
 def _bounded(log_ratio: Float[Tensor, " tokens"]) -> Float[Tensor, " tokens"]:
-    """At most `MOST_LOG_RATIO`. Unlike `clamp` it lets NaN through, in the gradient too."""
+    """Values bounded by `MOST_LOG_RATIO` from above. Unlike `clamp` it lets NaN through, in the gradient too."""
     return log_ratio.masked_fill(log_ratio > MOST_LOG_RATIO, MOST_LOG_RATIO)

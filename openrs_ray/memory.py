@@ -64,7 +64,7 @@ class ModelShape:
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> "ModelShape":
-        """Built without memory for the weights. UserError when the config is no causal language model's."""
+        """The shape of a configuration's model, without memory for weights. UserError when it is no causal language model's."""
         model = empty_model(config)
         text = config.get_text_config()
         hidden, heads = text.hidden_size, text.num_attention_heads
@@ -171,7 +171,7 @@ def _advice(config: RunConfig, shape: ModelShape, gpu_bytes: float, number: int)
 
 
 def _changes(config: RunConfig, gpus: int) -> Iterator[tuple[str, Any]]:
-    """What may save memory with so many GPUs, the least costly first, in growing doses."""
+    """Changes of settings that may save memory with so many GPUs, the least costly first, in growing doses."""
     rollout, place = config.rollout, config.placement
     free = gpus - config.num_gpus
     doses = [2, 4, 8, 16]

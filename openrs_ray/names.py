@@ -14,10 +14,10 @@ from openrs_ray.foreign import reading
 RECIPES = Path(__file__).resolve().parents[1] / "launch" / "recipes"
 """The recipes that come with the project."""
 CONFIG = "config.json"
-"""What marks a run's folder, with the sections of a run in it."""
+"""The file that marks a run's folder, with the sections of a run in it."""
 
 Kind = Literal["run", "data"]
-"""What a recipe makes: a run (`launch.train`), or a data set (`launch.curate`)."""
+"""The product of a recipe: a run (`launch.train`), or a data set (`launch.curate`)."""
 
 _KINDS: tuple[Kind, ...] = ("run", "data")
 _SHOWN = 12
@@ -25,7 +25,7 @@ _MOST_CHARACTERS = 100_000
 
 
 def runs_folder() -> Path:
-    """Where runs are looked for by name."""
+    """The folder in which runs are looked for by name."""
     return Path(os.environ.get("OPENRS_RUNS", "~/openrs_runs")).expanduser()
 
 
@@ -48,7 +48,7 @@ def find_recipe(given: str | Path, beside: Path | None = None) -> Path:
 
 
 def _meant(path: Path, beside: Path | None) -> Iterator[Path]:
-    """Everything that a recipe's name may mean, in the order in which it does; not all of it is there."""
+    """The files that a recipe's name may mean, first choice first; some may not exist."""
     as_it_stands = (beside.parent if beside else Path()) / path
     with_ending = Path(f"{as_it_stands}.yaml")
     if as_it_stands.is_file() or is_run(as_it_stands):
@@ -86,7 +86,7 @@ def _path(given: str | Path) -> Path:
 
 
 def is_run(folder: Path) -> bool:
-    """A model's folder has a config.json too, but no sections of a run in it."""
+    """True for a run's folder; a model's has a config.json too, but no sections of a run in it."""
     try:
         content: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -143,7 +143,7 @@ def _beginning(path: Path) -> str:
 
 
 def _kind(text: str) -> Kind | None:
-    """By the sections that it writes at its left edge: only a data set has a name there."""
+    """The kind of a recipe, by the sections at its left edge: only a data set has a name there."""
     if re.search(r"^(name|sources|stages):", text, re.MULTILINE):
         return "data"
     return "run" if re.search(r"^(run|extends):", text, re.MULTILINE) else None

@@ -35,7 +35,7 @@ def load_config(recipe: str | Path, overrides: Sequence[str], flags: Sequence[st
 
 
 def config_from(content: dict[str, Any], overrides: Sequence[str], origin: str, flags: Sequence[str] = ()) -> RunConfig:
-    """The same for the content of a recipe that is no file; `origin` says in messages where it comes from."""
+    """Like `load_config`, for the content of a recipe that is no file; `origin` names it in messages."""
     return checked(RunConfig, content, overrides, origin, flags=flags)
 
 
@@ -47,7 +47,7 @@ def checked(
     origins: dict[str, str] | None = None,
     flags: Sequence[str] = (),
 ) -> Config:
-    """The same for a config of any kind; `origins` names the file of each value where it is not `origin`."""
+    """Like `config_from`, for a config of any kind; `origins` names the file of each value where it is not `origin`."""
     from_where, mistakes = Origins(origin, origins or {}), list[str]()
     unknown: dict[str, str | None] = {}
     for outcome in change(content, overrides, model, flags):

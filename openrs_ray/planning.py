@@ -1,4 +1,4 @@
-"""The plan of a run beyond its config: what fits the GPUs, how long it takes, what it costs, what the disk must hold."""
+"""The plan of a run beyond its config: memory of the GPUs, duration, cost and disk space."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from openrs_ray.shapes import shipped_shape
 
 
 def prepared_or_missing(config: RunConfig) -> tuple[Prepared | None, Unreachable | None]:
-    """What the run needs, or why it could not be looked at without a network."""
+    """The prepared model and problems of a run, or the error for which they are out of reach without a network."""
     try:
         return prepare(config), None
     except Unreachable as error:

@@ -29,7 +29,7 @@ def new_private_folder(name: str) -> Path:
 
 
 def folder_of(mark: str) -> Path:
-    """Where the actor with this mark keeps its own, on its node."""
+    """The private folder of the actor with this mark, on its node."""
     return Path(temporary_root(), f"openrs-{mark[:16]}")
 
 

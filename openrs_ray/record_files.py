@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 
 from openrs_ray.atomic import replacing
 from openrs_ray.attempts import read_attempts, superseded
-from openrs_ray.errors import RunError, first_line
+from openrs_ray.errors import RunError
+from openrs_ray.foreign import why
 
 Phase = Literal["train", "replaced", "evaluation"]
 FOLDER = "completions"
@@ -59,7 +60,7 @@ class RecordFile:
                 raise RunError(f"{self.path} does not have the content that was written")
             return pq.read_table(pa.BufferReader(content), columns=columns, page_checksum_verification=True)
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-            raise RunError(f"{self.path} cannot be read ({first_line(error)})") from error
+            raise RunError(f"{self.path} cannot be read ({why(error)})") from error
 
 
 def write_file(run_folder: Path, phase: Phase, step: int, attempt: int, rows: pa.Table) -> Path:

@@ -1,4 +1,4 @@
-"""Takes secrets out of what is written down."""
+"""Removes secrets from text before it is written to a file."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def hide_secrets(text: str) -> str:
 
 @cache
 def _known() -> tuple[str, ...]:
-    """The longest first: one may hold another."""
+    """The secrets of this process, longest first: one may contain another."""
     found = {secret for secret in (*_in_environment(), *_in_files()) if len(secret) >= _SHORTEST}
     return tuple(sorted(found, key=len, reverse=True))
 

@@ -52,7 +52,7 @@ def check_resumable(saved: dict[str, Any], now: RunConfig, known: RunProblems | 
 
 
 def _told_by_content(before: dict[str, Any], after: dict[str, Any], known: RunProblems | None) -> set[str]:
-    """The paths that `begin_run` holds against fingerprints; none of them where there was none or is none now."""
+    """The path settings that `begin_run` compares by content; none where there was no fingerprint or is none now."""
     if known is None:
         return set()
     copied = bool(known.model) and Path(after[_SAME_MODEL]).expanduser().is_dir()
@@ -75,7 +75,7 @@ def check_same_content(known: RunProblems, now: RunProblems, config: RunConfig) 
 
 
 def resume_notes(config: RunConfig) -> list[str]:
-    """What a user should know of a run before it goes on; nothing where it has not begun, or not by a version like this."""
+    """Remarks on a run that is about to be resumed; none where it has not begun, or where another version began it."""
     step = max((known.step for known in CheckpointStore(config.run.path / "checkpoints").checkpoints()), default=0)
     content = read_json(config.run.path / CONFIG)
     if not step or content is None:
@@ -89,7 +89,7 @@ def resume_notes(config: RunConfig) -> list[str]:
 
 
 def _saved_config(saved: dict[str, Any], now: RunConfig) -> RunConfig:
-    """Fields that the version lacked which wrote it have their defaults."""
+    """The config of a run as it was saved; fields that are newer than it have their defaults."""
     try:
         return checked(type(now), saved, [], "config.json")
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Room on the disks: known before a run starts, and a full disk is one sentence whoever meets it."""
+"""Checks the disk space before a run starts, and turns errors about a full disk into one sentence."""
 
 import os
 import tempfile
@@ -10,7 +10,8 @@ from openrs_ray.checkpoints import is_disk_full
 from openrs_ray.config import RunConfig
 from openrs_ray.disk import checkpoint_sizes
 from openrs_ray.errors import RunError, UserError
-from openrs_ray.machine import GIB, disk_bytes
+from openrs_ray.machine import disk_bytes
+from openrs_ray.shown import size_text
 
 _LEAST = 16 << 20
 """A disk with less is full as far as a start is concerned: settings, problems, logs and sockets take some megabytes."""
@@ -21,14 +22,14 @@ def check_room(config: RunConfig, parameters: int) -> None:
     needed, free = sum(checkpoint_sizes(config, parameters)) + _LEAST, disk_bytes(config.run.path)
     if free < needed:
         raise UserError(
-            f"the disk of {config.run.path} has {_size(free)} free, and the run's first checkpoint takes {_size(needed)}: make "
-            "room, or set run.folder to another disk"
+            f"the disk of {config.run.path} has {size_text(free)} free, and the run's first checkpoint takes "
+            f"{size_text(needed)}: make room, or set run.folder to another disk"
         )
 
 
 @contextmanager
 def full_disk_in_a_sentence(*folders: Path) -> Iterator[None]:
-    """A library's error about a full disk becomes a UserError that names the full one; `folders`: more to look at."""
+    """Turns a library's error about a full disk into a UserError that names the disk; `folders`: more to look at."""
     try:
         yield
     except (UserError, RunError):
@@ -40,7 +41,7 @@ def full_disk_in_a_sentence(*folders: Path) -> Iterator[None]:
 
 
 def _where(error: Exception, folders: tuple[Path, ...]) -> str:
-    """The file that could not be written, or the usual places that have no room."""
+    """Remark on the file that could not be written, or on the usual places that have no room."""
     if isinstance(error, OSError) and error.filename:
         return f" ({error.filename} could not be written)"
     cache = Path(os.environ.get("OPENRS_CACHE", "~/.cache")).expanduser()
@@ -55,7 +56,3 @@ def _free(place: Path) -> float:
         place = place.parent
     status = os.statvfs(place)
     return float(status.f_bavail * status.f_frsize)
-
-
-def _size(size: float) -> str:
-    return f"{size / GIB:.1f} GiB" if size >= 0.1 * GIB else f"{size / (1 << 20):.0f} MiB"

@@ -8,7 +8,8 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -29,12 +30,12 @@ _OWN_LOGGERS = ("", "ray", "transformers")
 
 
 def attempt_folder(run_folder: Path) -> Path:
-    """Of the attempt that begins next."""
+    """Folder of the attempt that begins next."""
     return run_folder / FOLDER / f"{next_attempt(run_folder):03d}"
 
 
 def newest_log(run_folder: Path) -> Path | None:
-    """None before the first start."""
+    """The log of the newest attempt; None before the first start."""
     return max((run_folder / FOLDER).glob(f"*/{FILE}"), default=None)
 
 
@@ -87,7 +88,7 @@ class RunLog(RenderHook):
             self._console.print(f"WARNING: log.txt has no more lines from here on ({error})", markup=False)
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        """What rich asks a hook for everything that is printed."""
+        """Called by rich for everything that is printed: writes it to the log."""
         for renderable in renderables:
             if not isinstance(renderable, Control):
                 self.write(_plain(renderable))
@@ -115,20 +116,17 @@ class _Handler(logging.Handler):
         self._log.write(f"{record.levelname} {record.name}: {record.getMessage()}")
 
 
-class _warnings_to:
-    """Python's warnings are written to a log, too, for the time of the block."""
+@contextmanager
+def _warnings_to(log: RunLog) -> Iterator[None]:
+    """Writes Python's warnings to a log, too, while the block runs."""
+    shown = warnings.showwarning
 
-    def __init__(self, log: RunLog) -> None:
-        self._log = log
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        log.write(f"{category.__name__}: {message}")
+        shown(message, category, *where, **more)
 
-    def __enter__(self) -> None:
-        self._shown = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-            self._log.write(f"{category.__name__}: {message}")
-            self._shown(message, category, *where, **more)
-
-        warnings.showwarning = show
-
-    def __exit__(self, *error: object) -> None:
-        warnings.showwarning = self._shown
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = shown

@@ -26,7 +26,7 @@ def learning_rate(step: int, steps: int, learner: Learner) -> float:
 
 
 def rewound(step: int, saved: RunConfig, now: RunConfig) -> str | None:
-    """How the learning rate jumps where a run goes on after `step` with another number of steps; None where it does not.
+    """Describes the jump of the learning rate where a run goes on after `step` with another number of steps; None without one.
 
     The schedule spans `run.steps`: with more of them, a rate that had fallen rises again.
     """

@@ -17,7 +17,7 @@ _VALUES = (
 
 
 def shape_values(config: PretrainedConfig) -> dict[str, Any]:
-    """Those values, where the configuration has them."""
+    """The values of a configuration that decide the model's shape, as far as it has them."""
     return {name: getattr(config, name) for name in _VALUES if getattr(config, name, None) is not None}
 
 

@@ -1,4 +1,4 @@
-"""What other users of this machine could open or change: Ray's token, its session folders, the folder of runs."""
+"""File permissions toward other users of this machine: Ray's token, its session folders, the folder of runs."""
 
 import os
 import stat
@@ -8,17 +8,17 @@ import psutil
 
 
 def readable_by_others(file: Path) -> bool:
-    """Whether its mode and those of the folders above it let somebody else read a file. False where there is none."""
+    """True if the modes of a file and of the folders above it let other users read it. False where there is none."""
     return file.exists() and bool(file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)) and _reachable(file)
 
 
 def writable_by_others(folder: Path) -> bool:
-    """Whether somebody else could make, replace or remove files in a folder."""
+    """True if other users could make, replace or remove files in a folder."""
     return folder.is_dir() and bool(folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)) and _reachable(folder)
 
 
 def _reachable(path: Path) -> bool:
-    """Whether all folders above it let others through."""
+    """True if all folders above a path let other users through."""
     return all(parent.stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH) for parent in path.resolve().parents)
 
 

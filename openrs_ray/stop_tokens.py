@@ -19,7 +19,7 @@ _ANSWER = "ANSWER"
 
 @dataclass(frozen=True, slots=True)
 class StopToken:
-    """Example: StopToken(151645, "<|im_end|>", ("tokenizer", "chat template"))"""
+    """A token that ends a completion. Example: StopToken(151645, "<|im_end|>", ("tokenizer", "chat template"))"""
 
     id: int
     text: str
@@ -67,7 +67,7 @@ def ends_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def _named(path: str, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[str, Any]]:
-    """What each file says, where it says something."""
+    """Stop tokens by the file that names them: (origin, value) for each that names any."""
     generation, config = read_generation_config(path), read_config_file(path)
     found = [
         ("generation_config.json", None if generation is None else generation.eos_token_id),

@@ -12,7 +12,7 @@ import numpy as np
 from openrs_ray.samples import Completion, Group, Status, Verdict
 
 _NAMED = 3
-"""So many completions of a step are named; the others are counted."""
+"""Number of completions of a step that are named; the others are counted."""
 
 
 def without_judgement(completion: Completion, verdict: Verdict) -> Verdict:

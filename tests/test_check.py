@@ -137,7 +137,7 @@ def test_token(mode: str | None, token: str | None, cluster: bool, verdict: str)
 
 
 def test_a_token_that_others_can_read_and_sessions_they_can_write_to() -> None:
-    """On a path that is open down to the files, as /tmp and a home often are."""
+    """Both on a path that is open down to the files, as /tmp and a home often are."""
     root = Path(tempfile.mkdtemp(dir="/tmp"))
     try:
         session, token = root / "ray" / "session_1", root / "auth_token"

@@ -161,7 +161,7 @@ def test_what_compares_a_group_is_added_when_it_is_complete() -> None:
 
 
 class BrokenEngines(Engines):
-    """The same, with log-probabilities that are not finite in two completions."""
+    """Engines with log-probabilities that are not finite in two completions."""
 
     def _completion(self, request: Request, version: int) -> Completion:
         made = super()._completion(request, version)

@@ -1,4 +1,4 @@
-"""What may differ when a run goes on: another path to the same content, never other content under the same path."""
+"""Settings that may differ when a run goes on: another path to the same content, never other content under the same path."""
 
 import json
 import shutil

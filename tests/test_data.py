@@ -141,7 +141,7 @@ def test_what_is_no_answer_is_an_error_of_its_type(read: Callable[[Any], Any], v
     "value", [b"12", {"value": "12"}, [["1"], ["2"]], True, float("nan"), date(2024, 5, 1)], ids=repr
 )
 def test_a_gold_of_another_type_names_row_and_column(tmp_path: Path, tokenizer: Qwen2Tokenizer, value: Any) -> None:
-    """Before, the bytes b"12" became the accepted answers 49 and 50."""
+    """The bytes b"12" once became the accepted answers 49 and 50."""
     rows = [{"problem": "1+1", "answer": None}, {"problem": "6+6", "answer": value}]
     path = write(tmp_path / "data.parquet", rows)
     for whole in (False, True):

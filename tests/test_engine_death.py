@@ -176,7 +176,7 @@ def test_an_engine_s_death_keeps_its_parts_on_the_way_through_ray(ray_session: N
 @pytest.mark.cpu_engine
 @pytest.mark.slow
 def test_a_real_engine_that_cannot_compute_names_its_error_and_ends_the_run(ray_session: None, tmp_path: Path) -> None:
-    """With heads that vLLM does not have on a CPU, which `engine_limits` refuses before; its first token kills it."""
+    """Heads of a size that vLLM lacks on a CPU, which `engine_limits` refuses before; the first token kills the engine."""
     folder = write_model(tmp_path / "model", head_dim=16, num_attention_heads=4)
     config = system_config(tmp_path, folder)
     placement = reserve(config, plan_layout(config, "cpu"))

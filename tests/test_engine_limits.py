@@ -1,4 +1,4 @@
-"""What vLLM would refuse is refused before anything starts, and by vLLM's own lists."""
+"""Models that vLLM would refuse are refused before anything starts, by vLLM's own lists."""
 
 import json
 import subprocess

@@ -33,7 +33,7 @@ OWN_NAMES: dict[str, dict[str, Any]] = {
 
 
 def families(row: str) -> list[str]:
-    """Those in the row of the page's table that begins so."""
+    """The families in the row of the page's table that begins with this text."""
     (line,) = [line for line in PAGE.splitlines() if line.startswith(f"| {row}")]
     return re.findall(r"`(\w+)`", line)
 

@@ -373,6 +373,6 @@ def test_a_rank_holds_within_a_tenth_what_the_memory_plan_says(
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_ranks_listen_on_loopback_alone(results: Results, rank: int) -> None:
-    """For each other; nobody beyond their machine can reach them."""
+    """The ranks listen for each other; nobody beyond their machine can reach them."""
     assert results.of(1, "listens,1") == {"127.0.0.1"}
     assert results.of(2, "listens,1", rank) == {"127.0.0.1"}

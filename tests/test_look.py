@@ -1,4 +1,4 @@
-"""What the dry run says about the data, and what a run warns of before it starts."""
+"""The dry run's preview of the data, and the warnings of a run before it starts."""
 
 import json
 from pathlib import Path
@@ -142,7 +142,7 @@ def test_rows_that_repeat_and_problems_with_two_golds(model: Path) -> None:
 
 
 def test_characters_that_the_tokenizer_does_not_know(model: Path) -> None:
-    """The toy's drops letters without a word."""
+    """The toy's tokenizer drops letters without a word."""
     rows = [*ROWS, {"problem": "1+1 apples", "answer": "2"}]
     assert said(model, rows, whole=False) == (
         "warning: the tokenizer loses some of the characters of '1+1 apples': the model cannot see them"

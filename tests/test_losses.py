@@ -308,7 +308,7 @@ def test_a_sequence_that_the_sampler_cannot_account_for_is_counted_and_the_other
 @pytest.mark.parametrize("distance", [60.0, 150.0, 2000.0, -60.0, -150.0, -2000.0])
 @pytest.mark.parametrize(("kind", "correction"), PAIRS)
 def test_however_far_apart_the_policies_are_no_infinity_forms(kind: str, correction: str, distance: float):
-    """In float32, where exp(89) is infinite; against float64 for the tokens that are not far off."""
+    """Losses in float32, where exp(89) is infinite, against float64 for the tokens that are not far off."""
     now, near = torch.tensor([-1.0, -2.0, -2001.0]), torch.tensor([-1.1, -1.8])
     for advantage in (1.0, -1.0):
         leaf = now.clone().requires_grad_()

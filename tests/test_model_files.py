@@ -68,7 +68,7 @@ def test_the_template_that_was_trained_with_is_the_one_that_is_exported(folder: 
 
 
 def test_a_tokenizer_whose_files_read_otherwise_elsewhere_is_written_anew(folder: Path, tmp_path: Path) -> None:
-    """As with those that transformers treats by the name of their model."""
+    """A tokenizer that transformers treats by the name of its model, as an example."""
     tokenizer = load_tokenizer(Model(path=str(folder)))
     tokenizer.add_tokens(["otherwise"])
     model_files(str(folder), read_config(str(folder)), tokenizer).write(tmp_path / "policy")

@@ -44,7 +44,7 @@ def paper(*overrides: str) -> RunConfig:
 
 
 def dry_run(recipe: Path, home: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own, with an empty cache and a Hub that nobody answers for."""
+    """A dry run in a process of its own, with an empty cache and a Hub that nobody answers for."""
     return subprocess.run(
         [sys.executable, "-m", "launch.train", str(recipe), *overrides, "--dry-run"],
         cwd=ROOT,
@@ -179,7 +179,7 @@ def test_a_command_writes_the_shapes(tmp_path: Path, toy_folder: Path, monkeypat
 def test_the_arithmetic_agrees_with_an_independent_roofline(
     shape: ModelShape, overrides: tuple[str, ...], seconds: float
 ) -> None:
-    """One of the paper's workload on A40s that gives the authors' own set-up 21.6 h, where they report 24: mean length 2,601."""
+    """A roofline that gives the authors' own set-up (A40s, mean length 2,601) 21.6 h, where they report 24."""
     assumed = Assumed(length=2601 / 3584, prompt=0.5, bandwidth=0.75, compute=0.4)
     a40 = card("NVIDIA A40")
     assert a40 is not None

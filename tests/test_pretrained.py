@@ -1,4 +1,4 @@
-"""What is wrong with a model's files is said before anything starts; code that comes with a model is never run."""
+"""Mistakes in a model's files are reported before anything starts; code that comes with a model is never run."""
 
 import ast
 import json
@@ -39,7 +39,7 @@ def changed(folder: Path, change: Callable[[Weights], Weights]) -> str:
 
 
 def shards(folder: Path) -> str:
-    """The same model in several files."""
+    """A copy of the model with its weights in several files."""
     model = AutoModelForCausalLM.from_pretrained(folder)
     (folder / "model.safetensors").unlink()
     model.save_pretrained(folder, max_shard_size="30KB")
@@ -58,7 +58,7 @@ def test_a_whole_model_is_taken(tmp_path: Path, family: str, tied: bool) -> None
 
 
 def test_weights_of_the_bare_model_and_of_other_names_are_taken_as_transformers_takes_them(tmp_path: Path) -> None:
-    """Without the prefix `model.`, or GPT-2's with masks that old files hold and a tied head that they hold or lack."""
+    """Weights without the prefix `model.`, or GPT-2's with masks that old files hold and a tied head that they hold or lack."""
     path = changed(save_model(tmp_path / "bare"), lambda w: {name.removeprefix("model."): t for name, t in w.items()})
     check_weights(path, read_config(path))
     AutoModelForCausalLM.from_config(GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=64)).save_pretrained(
@@ -309,7 +309,7 @@ def test_every_load_goes_through_one_place_and_no_engine_trusts_code() -> None:
 
 
 def test_a_damaged_file_is_one_sentence(tmp_path: Path, toy_folder: Path) -> None:
-    """Whichever error the library has for it."""
+    """The sentence does not depend on the error that the library has for it."""
     for number, (file, content) in enumerate(
         [("config.json", "[]"), ("config.json", "{"), ("tokenizer_config.json", "[]"), ("tokenizer.json", "{}"),
          ("tokenizer_config.json", '{"auto_map": 3}'), ("config.json", '{"model_type": "qwen2", "hidden_size": "x"}'),

@@ -33,7 +33,7 @@ def section(title: str) -> str:
 
 
 def names(text: str) -> set[str]:
-    """What stands in the first column of the tables, without backticks."""
+    """The first column of the tables, without backticks."""
     cells = re.findall(r"^\| ([^|]+) \|", text, flags=re.MULTILINE)
     return {name.strip(" `") for cell in cells for name in cell.split(",")} - {"name", "column", "row", "in the line"}
 

@@ -1,4 +1,4 @@
-"""Kill it anywhere, resume it, and end with the same bits: the real command, really killed."""
+"""A run that is killed at any point and resumed ends with the same bits: the real command, really killed."""
 
 import os
 import shutil

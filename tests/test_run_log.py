@@ -1,4 +1,4 @@
-"""What a start leaves behind for whoever asks later: every line that was shown, and with what it ran; never a secret."""
+"""The log and the environment that each start writes: every line that was shown, never a secret."""
 
 import io
 import json
@@ -27,7 +27,7 @@ from openrs_ray.run_log import RunLog, append_lines, attempt_folder, newest_log
 
 
 def lines(folder: Path) -> list[str]:
-    """Without their times, each of which must be one."""
+    """The lines of a log without their times, each of which must be valid."""
     found = (folder / "log.txt").read_text().splitlines()
     assert all(line[:4].isdigit() and line[19:].startswith(".") and "+00:00 " in line for line in found), found
     return [line.partition(" ")[2] for line in found]
@@ -35,7 +35,7 @@ def lines(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_all_that_is_shown_is_written(tmp_path: Path, terminal: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    """Also what a live screen shows and does not print, and what libraries log or warn of."""
+    """Lines of a live screen, which prints nothing, and logs and warnings of libraries are written, too."""
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=60, highlight=False)
     with RunLog(tmp_path / "001", console) as log:
@@ -114,7 +114,7 @@ SECRETS = {
 
 @pytest.fixture
 def secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """In the environment, and in Ray's token file."""
+    """Secrets in the environment and in Ray's token file."""
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "token").write_text("ray-cluster-token-1\n")

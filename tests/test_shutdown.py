@@ -156,6 +156,6 @@ def test_a_closed_terminal_saves_the_run_and_a_stopped_gcs_does_not_hold_up_its_
 
 
 def opened_by(process: psutil.Process) -> list[Path]:
-    """Ray's sockets of a process."""
+    """Sockets of Ray that a process has open."""
     found = (Path(connection.laddr) for connection in process.net_connections("unix") if connection.laddr)
     return [path for path in found if path.is_absolute() and "session_" in str(path)]

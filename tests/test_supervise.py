@@ -65,7 +65,7 @@ def test_tries_that_save_nothing_new_come_to_an_end(tmp_path: Path) -> None:
 
 
 def test_what_would_break_again_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Although it has saved something new; the run itself says so, and to a person it is exit code 1."""
+    """The run itself says so, even if it has saved something new; a person sees exit code 1."""
     ends = "from launch.supervise import code_of_recurring; import sys; sys.exit(code_of_recurring())"
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv("OPENRS_SUPERVISED", raising=False)

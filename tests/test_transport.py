@@ -124,7 +124,7 @@ def test_an_nccl_communicator_that_never_comes_about_is_given_up(monkeypatch: py
 
 
 class HeldStore(SealedStore):
-    """In memory: rank 0 has asked about the bytes 0 to 15."""
+    """A store in memory: rank 0 has asked about the bytes 0 to 15."""
 
     def __init__(self, meeting: Meeting, rank: int, *_: object) -> None:
         torch.distributed.Store.__init__(self)

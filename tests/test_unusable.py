@@ -19,7 +19,7 @@ from openrs_ray.unusable import without_judgement
 
 
 class BrokenEngines(SimulatedTrainer):
-    """At position 2, the engine gives NaN for the only token of sample 1."""
+    """Engines that give NaN at position 2 for the only token of sample 1."""
 
     async def group(self, position: int, problem: Problem, requests: Sequence[Request]) -> Group:
         group = await super().group(position, problem, requests)
@@ -32,7 +32,7 @@ class BrokenEngines(SimulatedTrainer):
 
 
 class BrokenAhead(SimulatedOverlap, BrokenEngines):
-    """The asynchronous loop with them."""
+    """The asynchronous loop with broken engines."""
 
 
 @pytest.mark.parametrize(("kind", "staleness"), [(BrokenEngines, 0), (BrokenAhead, 1)])

@@ -1,4 +1,4 @@
-"""What `ray job submit --working-dir .` takes along, by Ray's own packaging."""
+"""The files that `ray job submit --working-dir .` uploads, by Ray's own packaging."""
 
 import os
 import subprocess

@@ -179,7 +179,7 @@ def _read(path: Path, **options: Any) -> list[dict[str, Any]]:
 
 
 def _asked(stage: Any) -> Asked:
-    """ValueError or TypeError when it is not one."""
+    """A stage's name and settings. ValueError or TypeError when it is not one."""
     name, settings = stage
     return str(name), dict(settings)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from openrs_ray.errors import UserError
+from openrs_ray.shown import quoted
 
 Value = TypeVar("Value")
 
@@ -61,7 +62,7 @@ def column_cells(rows: Sequence[Mapping[str, Any]], column: str, source: str, se
 
 
 def read_cells(cells: Sequence[Any], read: Callable[[Any], Value], source: str, column: str) -> list[Value]:
-    """What a column's cells say, by `read`. Raises UserError with row and column where it raises CellError."""
+    """The values of a column's cells, by `read`. Raises UserError with row and column where it raises CellError."""
     values = []
     for number, value in enumerate(cells, start=1):
         try:
@@ -72,7 +73,7 @@ def read_cells(cells: Sequence[Any], read: Callable[[Any], Value], source: str, 
 
 
 def json_value(text: str) -> Any:
-    """What JSON text holds; None where it is none."""
+    """The value of a JSON text; None where it is none."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -82,8 +83,7 @@ def json_value(text: str) -> Any:
 def kind(value: Any) -> str:
     """A value's type in words, with the value itself cut short: bytes (b"12")."""
     names = {dict: "a struct", list: "a list", tuple: "a list", bool: "a truth value", type(None): "nothing"}
-    shown = repr(value)
-    return f"{names.get(type(value), type(value).__name__)} ({shown if len(shown) <= 60 else shown[:57] + '...'})"
+    return f"{names.get(type(value), type(value).__name__)} ({quoted(value)})"
 
 
 def _fields(value: Any, wanted: str) -> Mapping[str, Any]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from openrs_ray.errors import UserError, first_line
+from openrs_ray.errors import UserError
+from openrs_ray.foreign import why
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
@@ -18,11 +19,11 @@ def read_delimited(file: Path) -> list[dict[str, Any]]:
         with file.open(encoding="utf-8-sig", newline="") as text:
             return list(_rows(csv.reader(text, delimiter=_DELIMITERS[file.suffix], strict=True), file))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {file} as text in UTF-8: {first_line(error)}") from error
+        raise UserError(f"cannot read {file} as text in UTF-8: {why(error)}") from error
 
 
 def _rows(reader: Any, file: Path) -> Iterator[dict[str, Any]]:
-    """Of a `csv.reader`, whose type has no public name."""
+    """The rows of a `csv.reader`, whose type has no public name."""
     try:
         header: list[str] = next(reader, [])
         if twice := {name for name in header if header.count(name) > 1}:
@@ -36,4 +37,4 @@ def _rows(reader: Any, file: Path) -> Iterator[dict[str, Any]]:
             if cells:
                 yield dict(zip(header, cells, strict=True))
     except csv.Error as error:
-        raise UserError(f"line {reader.line_num} of {file} is not valid CSV: {first_line(error)}") from error
+        raise UserError(f"line {reader.line_num} of {file} is not valid CSV: {why(error)}") from error

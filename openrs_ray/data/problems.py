@@ -21,6 +21,7 @@ from openrs_ray.data.texts import letters_key
 from openrs_ray.data.turns import Asked, has_system_message, read_problem, text_of
 from openrs_ray.errors import UserError
 from openrs_ray.samples import Problem
+from openrs_ray.shown import quoted
 
 _HELD_OUT = 0x4F5554
 """Sets this draw apart from others of the same seed."""
@@ -129,9 +130,8 @@ def _check_share(unparseable: list[tuple[int, Any]], rows: int, data: Data) -> N
     if len(unparseable) <= data.max_unparseable_share * rows:
         return
     number, example = unparseable[0]
-    shown = repr(example)
     raise UserError(
         f"{len(unparseable)} of {rows} gold answers in {data.path} cannot be parsed, more than "
         f"data.max_unparseable_share ({data.max_unparseable_share:g}) allows; the first is in row {number}: "
-        f"{shown if len(shown) <= 120 else shown[:117] + '...'}"
+        f"{quoted(example, 120)}"
     )

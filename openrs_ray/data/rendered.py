@@ -12,6 +12,7 @@ from openrs_ray.data.templating import rendered
 from openrs_ray.data.texts import letters_key
 from openrs_ray.data.turns import Message
 from openrs_ray.errors import UserError
+from openrs_ray.shown import quoted
 
 
 def check_rendered(
@@ -20,15 +21,17 @@ def check_rendered(
     prompts: Sequence[Sequence[int]],
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    """UserError where the template yields no tokens, the same ones for different problems, or leaves out some of the text."""
+    """UserError for a template that yields no tokens, the same ones for different problems, or leaves out some of the text."""
     asked = [conversation[-1]["content"] for conversation in conversations]
     for text, ids in zip(asked, prompts, strict=True):
         if not ids:
-            raise UserError(f"the chat template gives no tokens for the problem {_cut(text)}: set model.chat_template")
+            raise UserError(
+                f"the chat template gives no tokens for the problem {quoted(text)}: set model.chat_template"
+            )
     if len({tuple(ids) for ids in prompts}) == 1 and len({letters_key(text) for text in asked}) > 1:
         other = next(text for text in asked if letters_key(text) != letters_key(asked[0]))
         raise UserError(
-            f"the chat template gives the same tokens for the problems {_cut(asked[0])} and {_cut(other)}: "
+            f"the chat template gives the same tokens for the problems {quoted(asked[0])} and {quoted(other)}: "
             "set model.chat_template to one that shows the problem"
         )
     longest = max(conversations, key=lambda conversation: len(conversation[-1]["content"]))
@@ -37,7 +40,7 @@ def check_rendered(
 
 
 def takes_no_system_message(conversations: Sequence[list[Message]], tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether conversations that the template refuses would be taken without their system messages."""
+    """True if the template would take conversations that it refuses without their system messages."""
     for conversation in conversations:
         others = [message for message in conversation if message["role"] != "system"]
         if len(others) < len(conversation):
@@ -65,14 +68,9 @@ def _check_whole(data: Data, conversation: list[Message], text: str) -> None:
             )
         if message["role"] == "user" and letters_key(message["content"]) not in shown:
             raise UserError(
-                f"the chat template does not show all of the user turn {_cut(message['content'])}: set model.chat_template"
+                f"the chat template does not show all of the user turn {quoted(message['content'])}: set model.chat_template"
             )
 
 
 def _rendered(conversation: list[Message], tokenizer: PreTrainedTokenizerBase) -> str:
     return rendered(tokenizer, [conversation])[0]
-
-
-def _cut(text: str) -> str:
-    shown = repr(text)
-    return shown if len(shown) <= 60 else shown[:57] + "..."

@@ -1,6 +1,6 @@
-"""The chat template and the tokenizer at work, where neither an endless loop nor a mistake in them can do harm.
+"""Runs chat templates and tokenizers in a child process, where neither an endless loop nor a mistake in them can do harm.
 
-Both come with a model: the template is a program, and one of a tokenizer's patterns may need longer than anybody waits. So they
+Both come with a model: the template is a program, and one of a tokenizer's patterns may need longer than anybody waits. Both
 work in child processes (`openrs_ray.bounded`), and what goes wrong there is one sentence.
 """
 

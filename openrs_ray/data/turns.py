@@ -43,7 +43,7 @@ def has_system_message(asked: Asked) -> bool:
 
 
 def text_of(asked: Asked) -> str:
-    """What a problem is known by: its text, or that of its turns without system messages."""
+    """The text that identifies a problem: its own, or that of its turns without system messages."""
     if isinstance(asked, str):
         return asked
     return "\n\n".join(message["content"] for message in asked if message["role"] != "system")

@@ -155,7 +155,7 @@ def fingerprint(tasks: Sequence[Task]) -> str:
 
 
 def _read(read: Callable[[Any], Value], row: Row, columns: Sequence[str], number: int, benchmark: Benchmark) -> Value:
-    """What the first of the columns that has something holds."""
+    """The value of the first of the columns that is not empty."""
     where = f"row {number} of benchmark {benchmark.name} ({benchmark.source})"
     column = next((name for name in columns if row.get(name) not in (None, "", [])), None)
     if column is None:

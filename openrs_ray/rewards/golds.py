@@ -40,7 +40,7 @@ def parseable_golds(golds: Sequence[Gold], rewards: Rewards) -> list[bool]:
 
 
 def gold_kind(gold: Gold) -> GoldKind:
-    """How a gold that can be read is compared: by its value, as mathematics, or letter by letter."""
+    """The way in which a readable gold is compared: by its value, as mathematics, or letter by letter."""
     if has_plain_number(gold):
         return "number"
     return "text" if says_words(gold[0]) else "expression"

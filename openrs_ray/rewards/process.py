@@ -24,7 +24,7 @@ _KEPT = frozenset(
     }
 )
 _KEPT_PREFIXES = ("LC_", "PYTHON")
-"""What a Python program needs of its environment, and the mark by which an actor's processes are found and ended."""
+"""Variables that a Python program needs, and the mark by which an actor's processes are found and ended."""
 
 
 class CheckProcess:
@@ -119,7 +119,7 @@ class CheckProcess:
 
 
 def _environment() -> dict[str, str]:
-    """Without what is not named here: a token of Ray, the Hub or a cloud is nothing for code that reads completions."""
+    """The variables of `_KEPT` alone: code that reads completions gets no token of Ray, the Hub or a cloud."""
     kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)}
     return kept | {
         "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),

@@ -25,7 +25,7 @@ class Names:
 
     @classmethod
     def of(cls, model: type[BaseModel], content: Any) -> Names:
-        """A mapping of sections has the entries that `content` gives it."""
+        """The names in a model; a mapping of sections has the entries that `content` gives it."""
         walked = list(_walk(model, content, ""))
         return cls(
             {dotted: field for dotted, field, is_section in walked if is_section},
@@ -64,7 +64,7 @@ def _entry_sections(kind: Any) -> list[type[BaseModel]]:
 
 
 def _meant(kinds: list[type[BaseModel]], value: Any) -> type[BaseModel]:
-    """The one whose field `kind` is the value's; any one where none is."""
+    """The kind of section whose field `kind` equals the value's; the first one where none does."""
     given = value.get("kind") if isinstance(value, dict) else None
     return next((k for k in kinds if "kind" in k.model_fields and k.model_fields["kind"].default == given), kinds[0])
 

@@ -11,6 +11,7 @@ from openrs_ray.config import Run, RunConfig
 from openrs_ray.curation.recipe import Recipe, example
 from openrs_ray.resumable import fixed_fields
 from openrs_ray.settings.fields import Names, as_json, describe
+from openrs_ray.shown import shortened
 
 COMMAND = "python -m launch.fields docs/fields.md"
 _LONGEST = 80
@@ -59,10 +60,10 @@ def _tables(model: type[BaseModel], content: dict[str, Any], fixed: Container[st
 
 
 def _default(value: str) -> str:
-    return f"`{value if len(value) <= _LONGEST else value[: _LONGEST - 3] + '...'}`"
+    return f"`{shortened(value, _LONGEST)}`"
 
 
 def _cell(text: str) -> str:
-    """With < as itself where it is not in code, and | as no end of the cell."""
+    """Text of a Markdown cell: escapes | everywhere, and < outside code."""
     pieces = text.replace("|", "\\|").split("`")
     return "`".join(piece if number % 2 else piece.replace("<", "\\<") for number, piece in enumerate(pieces))

@@ -10,9 +10,10 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from openrs_ray.errors import UserError, as_shown
+from openrs_ray.errors import UserError
 from openrs_ray.settings.elsewhere import not_offered, our_name
 from openrs_ray.settings.fields import Names, describe
+from openrs_ray.shown import as_json, shortened
 
 _ALIKE = 0.65
 """From here on the letters of two names are near enough to be a typo (`csv` and `cvs`; not `hours` and `bogus`)."""
@@ -28,11 +29,11 @@ class Origins:
     """Says where each value of a config comes from: by dotted name a file, or COMMAND_LINE."""
 
     default: str
-    """What is named for everything else."""
+    """Origin of all other values."""
     of: dict[str, str] = field(default_factory=dict)
 
     def set_on_command_line(self, dotted: str) -> None:
-        """What was inside it is gone."""
+        """Note that a field was set on the command line; origins of fields inside it are dropped."""
         self.of = {name: origin for name, origin in self.of.items() if not name.startswith(f"{dotted}.")}
         self.of[dotted] = COMMAND_LINE
 
@@ -62,7 +63,7 @@ class Origins:
 
 
 def mistakes_error(mistakes: Sequence[str]) -> UserError:
-    """All mistakes at once, a line for each."""
+    """One UserError for all mistakes, a line for each."""
     lines = list(dict.fromkeys(f"{' '.join(mistake.splitlines()).rstrip('.')}." for mistake in mistakes))
     if len(lines) == 1:
         return UserError(lines[0])
@@ -138,8 +139,8 @@ def _error_text(error: ErrorDetails, dotted: str, names: Names) -> str:
         allowed = "letters, digits, dots, dashes and underscores, a letter or digit first"
     if error["type"] == "string_unicode":
         allowed += " without NUL and lone surrogates"
-    value = " ".join(as_shown(error["input"]).split())
-    return f"{dotted} is {value if len(value) <= 60 else value[:57] + '...'}; allowed: {allowed}"
+    value = " ".join(as_json(error["input"]).split())
+    return f"{dotted} is {shortened(value, 60)}; allowed: {allowed}"
 
 
 def _dotted(location: tuple[int | str, ...], content: Any, names: Names) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from openrs_ray.errors import UserError, first_line
+from openrs_ray.errors import UserError
+from openrs_ray.foreign import why
 from openrs_ray.names import find_recipe, is_run
 from openrs_ray.settings.fields import Names
 from openrs_ray.settings.yaml_text import parsed, yaml_problem
@@ -63,7 +64,7 @@ def _content(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise UserError(f"Recipe {path} is not valid YAML: {yaml_problem(error)}.") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"Recipe {path} is not valid JSON: {first_line(error)}.") from error
+        raise UserError(f"Recipe {path} is not valid JSON: {why(error)}.") from error
     if not isinstance(content, dict):
         raise UserError(f"Recipe {path} must be a mapping of sections and fields.")
     return _placed(content, path.parent) if is_run(path.parent) and path.name == "config.json" else content

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from openrs_ray.errors import first_line
+from openrs_ray.foreign import why
 
 
 class _Loader(yaml.SafeLoader):
@@ -40,13 +40,13 @@ for _tag, _pattern, _first in (
 
 
 def parsed(text: str) -> Any:
-    """What a YAML text says. yaml.YAMLError for all that is wrong with it."""
+    """The value of a YAML text. yaml.YAMLError for all that is wrong with it."""
     try:
         return yaml.load(text, _Loader)
     except RecursionError as error:
         raise yaml.YAMLError("it is nested too deeply") from error
     except (ValueError, OverflowError) as error:
-        raise yaml.YAMLError(first_line(error).partition(":")[0]) from error
+        raise yaml.YAMLError(why(error).partition(":")[0]) from error
 
 
 def yaml_problem(error: yaml.YAMLError) -> str:

@@ -15,7 +15,7 @@ from launch.benchmarks.gpu_suite.rows import Function, Row, Size, Skip
 from launch.benchmarks.gpu_suite.runner import FAILED, PASSED, RUNNING, SKIPPED
 from launch.benchmarks.report import machine
 from openrs_ray.atomic import write_json
-from openrs_ray.errors import first_line
+from openrs_ray.foreign import why_with_kind
 
 
 def run(function: Function, size: Size, file: Path) -> str:
@@ -37,7 +37,7 @@ def run(function: Function, size: Size, file: Path) -> str:
         return save(SKIPPED, str(skip))
     except Exception as error:
         traceback.print_exc()
-        return save(FAILED, f"{type(error).__name__}: {first_line(error)}")
+        return save(FAILED, why_with_kind(error))
     failed = [row.what for row in rows if row.verdict == "failed"]
     return save(FAILED if failed else PASSED, "; ".join(failed))
 
