@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from openrs_ray.errors import UserError
+from openrs_ray.foreign import reading
 
 _SPLIT = re.compile(
     r"(?:^|[._\s-])(?:train|training|test|testing|eval|evaluation|val|valid|validation|dev)(?:[._\s-]|$)"
@@ -19,6 +20,12 @@ def data_form(name: str) -> str | None:
     return next((form for form in _FORMS if name.endswith(form)), None)
 
 
+def _names_files(readme: Path) -> bool:
+    """Whether a data set's card says which files make which split."""
+    with reading(f"cannot read {readme}"):
+        return readme.is_file() and re.search(rb"^configs:", readme.read_bytes(), re.MULTILINE) is not None
+
+
 def data_files(folder: Path) -> list[Path]:
     """The files of the one data set that a folder holds, by name; none where it is laid out in splits, as on the Hub.
 
@@ -26,7 +33,7 @@ def data_files(folder: Path) -> list[Path]:
     """
     named = [entry for entry in folder.iterdir() if data_form(entry.name) and entry.name not in _ABOUT_DATA]
     files = sorted(entry for entry in named if not entry.name.startswith((".", "_")) and entry.is_file())
-    if (folder / "README.md").exists() or any(_SPLIT.search(file.stem.lower()) for file in files):
+    if _names_files(folder / "README.md") or any(_SPLIT.search(file.stem.lower()) for file in files):
         return []
     if len(forms := {data_form(file.name): file.name for file in files}) > 1:
         raise UserError(
