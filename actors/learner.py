@@ -39,6 +39,7 @@ from openrs_ray.machine import GIB
 from openrs_ray.memory import BUCKET_PARAMETERS, ModelShape, needs_checkpointing
 from openrs_ray.model import Policy, fuse_kernels, load_policy, micro_batch_arguments
 from openrs_ray.packing import MicroBatch, pack
+from openrs_ray.pretrained import fixed_weights
 from openrs_ray.private import private_folder
 from openrs_ray.schedule import learning_rate
 
@@ -395,7 +396,8 @@ class LearnerRank:
         from huggingface_hub import save_torch_state_dict
 
         folder.mkdir(parents=True, exist_ok=True)
-        save_torch_state_dict(weights, folder)
+        fixed = {name: buffer.to("cpu") for name, buffer in fixed_weights(self.policy.model).items()}
+        save_torch_state_dict({**weights, **fixed}, folder)
         self.policy.model.config.save_pretrained(folder)
 
 

@@ -22,6 +22,7 @@ from launch.options import Parser, help_asked
 from openrs_ray import machine
 from openrs_ray.builtin import SMOLLM2, looks_like_hub_id
 from openrs_ray.config import RunConfig
+from openrs_ray.data.folder import data_form
 from openrs_ray.disk import checkpoint_parts
 from openrs_ray.layout import Device
 from openrs_ray.machine import GIB, Gpu, ProbeError
@@ -281,11 +282,10 @@ def hub_ids(config: RunConfig) -> list[tuple[str, Literal["model", "dataset"]]]:
         (config.data.path, "dataset"),
         (config.evaluation.path, "dataset"),
     ]
-    files = (".json", ".jsonl", ".parquet")
     return [
         (path, kind)
         for path, kind in dict.fromkeys(named)
-        if path and looks_like_hub_id(path) and not path.endswith(files) and not Path(path).exists()
+        if path and looks_like_hub_id(path) and not data_form(path) and not Path(path).exists()
     ]
 
 

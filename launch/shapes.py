@@ -6,12 +6,12 @@
 import sys
 
 from rich.console import Console
-from transformers import AutoConfig
 
 from launch.command import command
 from launch.options import Parser
 from openrs_ray.atomic import write_json
-from openrs_ray.errors import UserError, first_line
+from openrs_ray.foreign import reading
+from openrs_ray.pretrained import read_config
 from openrs_ray.shapes import FILE, shape_values, shipped
 
 
@@ -22,10 +22,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("models", metavar="HUB_ID", nargs="*", help="default: those it has")
     shapes = shipped()
     for name in parser.parse_args(arguments).models or list(shapes):
-        try:
-            shapes[name] = shape_values(AutoConfig.from_pretrained(name))
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read the configuration of {name}: {first_line(error)}") from error
+        config = read_config(name)
+        with reading(f"the configuration of {name} cannot be used"):
+            shapes[name] = shape_values(config)
     write_json(FILE, dict(sorted(shapes.items())))
     Console(highlight=False).print(f"{len(shapes)} models in {FILE}", markup=False, soft_wrap=True)
     return 0

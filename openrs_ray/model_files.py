@@ -11,8 +11,9 @@ from tempfile import TemporaryDirectory
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from openrs_ray.data.templating import tokenized
 from openrs_ray.errors import UserError, first_line
-from openrs_ray.pretrained import check_shapes, empty_model, read_config, read_tokenizer
+from openrs_ray.pretrained import check_shapes, empty_model, fixed_weights, read_config, read_tokenizer
 from openrs_ray.weight_files import model_folder
 
 TEMPLATE = "chat_template.jinja"
@@ -66,9 +67,20 @@ def model_files(path: str, config: PreTrainedConfig, tokenizer: PreTrainedTokeni
             raise UserError(
                 f"the tokenizer of {path} does not read the same once it is saved, so no policy could be exported"
             )
-    parameters = {name: tuple(parameter.shape) for name, parameter in empty_model(config).named_parameters()}
-    check_shapes(config, parameters, f"a policy exported from {path}")
+    check_export(config, path)
     return taken
+
+
+def check_export(config: PreTrainedConfig, path: str) -> None:
+    """UserError unless the weights that the learner writes make a whole model."""
+    model = empty_model(config)
+    written = {**dict(model.named_parameters()), **fixed_weights(model)}
+    try:
+        check_shapes(config, {name: tuple(weight.shape) for name, weight in written.items()}, "the exported policy")
+    except UserError as error:
+        raise UserError(
+            f"a {type(model).__name__}, the architecture of {path}, cannot be exported, so it cannot be trained here: {error}"
+        ) from error
 
 
 def _own_files(path: str, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[str, bytes]]:
@@ -108,7 +120,8 @@ def _reads_the_same(files: ModelFiles, config: PreTrainedConfig, tokenizer: PreT
 
 def _answers(tokenizer: PreTrainedTokenizerBase) -> tuple[object, ...]:
     ends = tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id
-    return tokenizer.get_vocab(), tokenizer.chat_template, ends, tokenizer.encode(_PROBE)
+    ids = tokenized(tokenizer, [_PROBE], add_special_tokens=True)
+    return tokenizer.get_vocab(), tokenizer.chat_template, ends, ids
 
 
 def _not_writable(what: str, path: str, error: Exception) -> UserError:

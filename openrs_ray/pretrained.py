@@ -7,9 +7,12 @@ answer); weights that a file lacks are never made up; whatever is wrong with a f
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import (
     AutoConfig,
@@ -30,44 +33,44 @@ from openrs_ray.hub import unreachable
 Shapes = Mapping[str, tuple[int, ...]]
 """Of weights, by name."""
 
+CONFIG, GENERATION, WHOLE, INDEX = (
+    *("config.json", "generation_config.json"),
+    *("model.safetensors", "model.safetensors.index.json"),
+)
+_TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _NO_CODE = {"trust_remote_code": False}
 
 
 def read_config(path: str) -> PreTrainedConfig:
     """The configuration of a model in a folder or on the Hub."""
-    with _reading("the configuration", path):
+    with _reading("the configuration", path, CONFIG):
         config: PreTrainedConfig = AutoConfig.from_pretrained(path, **_NO_CODE)
         return config
 
 
 def read_config_file(path: str) -> dict[str, Any]:
     """What config.json itself says, without the defaults of its class."""
-    with _reading("config.json", path):
+    with _reading(CONFIG, path, CONFIG):
         content: dict[str, Any] = PreTrainedConfig.get_config_dict(path)[0]
         return content
 
 
 def read_generation_config(path: str) -> GenerationConfig | None:
     """None where the model has none."""
-    with _reading("generation_config.json", path):
-        try:
-            return GenerationConfig.from_pretrained(path)
-        except OSError as error:
-            if "valid JSON" in str(error):
-                raise
-            return None
+    with _reading(GENERATION, path, GENERATION):
+        return None if _has_no(GENERATION, path) else GenerationConfig.from_pretrained(path)
 
 
 def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a model in a folder or on the Hub."""
-    with _reading("the tokenizer", path):
+    with _reading("the tokenizer", path, *_TOKENIZER):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, **_NO_CODE)
         return tokenizer
 
 
 def read_model(path: str, dtype: torch.dtype, attention: str) -> PreTrainedModel:
     """The model with all its weights, on the CPU. UserError unless the files hold exactly the weights it has."""
-    with _reading("the weights", path):
+    with _reading("the weights", path, WHOLE, INDEX):
         model, report = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=dtype,
@@ -100,18 +103,29 @@ def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
         return model
 
 
+def fixed_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Weights by name that a model's files hold although they are no parameters: buffers, which training leaves as they are."""
+    stored = model.state_dict().keys()
+    return {name: buffer for name, buffer in model.named_buffers() if name in stored}
+
+
 def check_shapes(config: PreTrainedConfig, stored: Shapes, path: str) -> None:
     """UserError unless the stored weights are exactly those that the model has.
 
     transformers loads weights of these shapes that have no content, so that its own rules hold: which names are renamed,
-    which weights are tied and which ones may be missing.
+    which weights are tied and which ones may be missing. It would compare the content of weights that are stored although they
+    are tied; `read_model` does.
     """
-    with _reading("the configuration", path), FakeTensorMode(), _in_this_thread(), _without_report():
-        weights = {name: torch.empty(shape) for name, shape in stored.items()}
-        model, report = type(empty_model(config)).from_pretrained(
+    fake = FakeTensorMode(allow_non_fake_inputs=True)  # some families compute with a number that they keep in a tensor
+    with _reading("the configuration", path), fake, _in_this_thread(), _without_report():
+        empty = empty_model(config)
+        again = _stored_again(empty, stored)  # with the shape that it must have
+        weights = {name: torch.empty(shape) for name, shape in stored.items() if name not in again}
+        model, report = type(empty).from_pretrained(
             None, config=config, state_dict=weights, output_loading_info=True, ignore_mismatched_sizes=True
         )
-    check_report(report, model, path)
+    odd = {(name, stored[name], shape) for name, shape in again.items() if stored[name] != shape}
+    check_report({**report, "mismatched_keys": {*report["mismatched_keys"], *odd}}, model, path)
 
 
 def check_report(report: Mapping[str, Any], model: PreTrainedModel, path: str) -> None:
@@ -133,14 +147,54 @@ def check_report(report: Mapping[str, Any], model: PreTrainedModel, path: str) -
         )
 
 
+def _stored_again(model: PreTrainedModel, stored: Shapes) -> Shapes:
+    """Of the tied weights that are stored beside the weight they are tied to: the model's shapes."""
+    prefix = f"{model.base_model_prefix}."  # may be left out in files
+
+    def stored_name(name: str) -> str:
+        return name if name in stored else name.removeprefix(prefix)
+
+    shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    return {
+        stored_name(name): shapes[name]
+        for name, source in model.all_tied_weights_keys.items()
+        if stored_name(name) in stored and stored_name(source) in stored
+    }
+
+
+def _has_no(file: str, path: str) -> bool:
+    """Whether the model is known not to have the file. OSError when that cannot be known."""
+    if Path(path).is_dir():
+        return not os.path.lexists(Path(path, file))
+    try:
+        hf_hub_download(path, file)
+    except LocalEntryNotFoundError:
+        if try_to_load_from_cache(path, file) is None:  # else the Hub once said that there is none
+            raise
+        return True
+    except EntryNotFoundError:
+        return True
+    return False
+
+
+def _not_in_cache(path: str, files: tuple[str, ...], error: OSError) -> bool:
+    """Whether an error is about a model on the Hub of which the cache lacks what was to be read."""
+    if Path(path).is_dir() or not looks_like_hub_id(path):
+        return False
+    if any(isinstance(one, LocalEntryNotFoundError) for one in (error, error.__cause__)):
+        return True
+    return not any(isinstance(try_to_load_from_cache(path, file), str) for file in files)
+
+
 @contextmanager
-def _reading(what: str, path: str) -> Iterator[None]:
-    """Turns whatever goes wrong into one sentence."""
+def _reading(what: str, path: str, *files: str) -> Iterator[None]:
+    """Turns whatever goes wrong into one sentence. Any of `files` holds what is read."""
     with reading(f"cannot read {what} of {path}"):
         try:
             yield
         except OSError as error:
-            if looks_like_hub_id(path) and (missing := unreachable(path, "give its folder with model.path")):
+            absent = _not_in_cache(path, files, error)
+            if absent and (missing := unreachable(f"{path} ({what})", "give its folder with model.path")):
                 raise missing from error
             raise
         except Exception as error:  # a file's content decides of which kind

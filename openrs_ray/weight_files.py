@@ -3,7 +3,6 @@
 Of a model on the Hub that is not in the cache only the headers are fetched.
 """
 
-import json
 from pathlib import Path
 
 from huggingface_hub import get_safetensors_metadata, try_to_load_from_cache
@@ -12,9 +11,9 @@ from safetensors import safe_open
 from transformers import PreTrainedConfig
 
 from openrs_ray.errors import UserError, first_line
-from openrs_ray.pretrained import Shapes, check_shapes
+from openrs_ray.foreign import parse_json, reading
+from openrs_ray.pretrained import CONFIG, INDEX, WHOLE, Shapes, check_shapes
 
-WHOLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 _PICKLED = (
     "weights only as a pickle (.bin), which could run code: save them as safetensors (save_pretrained of transformers)"
 )
@@ -54,13 +53,9 @@ def _files(folder: Path, path: str) -> list[Path] | None:
     if not (folder / INDEX).exists():
         pickled = any(folder.glob("*.bin"))
         raise UserError(f"{path} has {_PICKLED if pickled else f'no weights: neither {WHOLE} nor {INDEX} is in it'}")
-    try:
-        names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{folder / INDEX} is not the index of weights in several files: {first_line(error)}"
-        ) from error
-    missing = [name for name in names if not (folder / name).exists()]
+    with reading(f"{folder / INDEX} is not the index of weights in several files"):
+        names = sorted(set(parse_json((folder / INDEX).read_bytes())["weight_map"].values()))
+        missing = [name for name in names if not (folder / name).exists()]
     if missing and Path(path).is_dir():
         raise UserError(
             f"{path} lacks {len(missing)} of the {len(names)} files of its weights: {missing[0]} is not there"

@@ -183,6 +183,8 @@ def test_only_hub_ids_are_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "models" / "mine").mkdir(parents=True)
     mine = config(model={"path": "models/mine"}, data={"path": "data/train.jsonl"}, evaluation={"path": "toy-heldout"})
     assert hub_ids(mine) == []
+    for file in ("data/train.csv", "data/train.tsv", "data/train.jsonl.gz", "data/train.json", "data/train.parquet"):
+        assert hub_ids(config(model={"path": "models/mine"}, data={"path": file})) == []
     hub = config(
         model={"path": "Qwen/Qwen2.5-0.5B"}, data={"path": "openai/gsm8k"}, evaluation={"path": "openai/gsm8k"}
     )

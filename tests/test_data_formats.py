@@ -208,6 +208,24 @@ def test_a_folder_of_files_of_one_form_is_one_data_set(tmp_path: Path) -> None:
         assert read_rows(str(tmp_path / name), "train") == ROWS
 
 
+def test_what_is_about_the_data_is_none_of_it(tmp_path: Path) -> None:
+    as_parquet(tmp_path / "part.parquet", ROWS)
+    for name in ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", ".gitattributes"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\nThese are sums.\n")
+    assert read_rows(str(tmp_path), "train") == ROWS
+
+
+def test_compressed_lines_in_a_folder(tmp_path: Path) -> None:
+    for number in (1, 0):
+        lines = "".join(json.dumps(row) + "\n" for row in ROWS[2 * number : 2 * number + 2])
+        (tmp_path / f"part-{number}.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    assert read_rows(str(tmp_path), "train") == ROWS
+    as_lines(tmp_path / "part-0.jsonl", ROWS)
+    with pytest.raises(UserError, match=r"several forms \(part-0\.jsonl, part-1\.jsonl\.gz\): name one"):
+        read_rows(str(tmp_path), "train")
+
+
 def test_a_folder_of_splits_is_read_as_on_the_hub(tmp_path: Path) -> None:
     as_parquet(tmp_path / "train-00000-of-00001.parquet", ROWS[:3])
     as_parquet(tmp_path / "test-00000-of-00001.parquet", ROWS[3:])

@@ -2,16 +2,22 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import naive_logprobs, naive_model
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from openrs_ray import model_files
 from openrs_ray.attention import check_attention
 from openrs_ray.errors import UserError
 from openrs_ray.model import load_policy
+from openrs_ray.model_files import check_export
+from openrs_ray.pretrained import read_config
+from openrs_ray.weight_files import check_weights
 
 PAGE = (Path(__file__).parent.parent / "docs" / "your-model-and-data.md").read_text(encoding="utf-8")
 WITHOUT_WINDOW = ("mistral", "phi3", "starcoder2")
@@ -27,8 +33,9 @@ OWN_NAMES: dict[str, dict[str, Any]] = {
     **{family: {"sliding_window": None} for family in WITHOUT_WINDOW},
     **{
         family: {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2}
-        for family in ("gpt_oss", "qwen3_next")
+        for family in ("gpt_oss", "qwen3_next", "qwen3_moe")
     },
+    "glm4_moe": {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
 }
 
 
@@ -39,6 +46,7 @@ def families(row: str) -> list[str]:
 
 
 RIGHT = families("whole runs") + families("the same checks") + families("the learner computes")
+REFUSED = families("refused: other attention") + families("refused: other logits")
 
 
 def save_family(folder: Path, family: str) -> str:
@@ -64,6 +72,38 @@ def test_packed_log_probabilities_are_those_of_transformers_one_sequence_at_a_ti
     reference = naive_model(tmp_path)
     expected = [naive_logprobs(reference, part[:1].tolist(), part[1:].tolist()) for part in (first, second)]
     assert torch.allclose(got.double(), torch.cat(expected).detach(), atol=1e-5)
+
+
+@pytest.mark.parametrize("family", [*RIGHT, *REFUSED, "glm4_moe", "qwen3_moe"])
+def test_the_weights_of_a_family_are_known_before_they_are_loaded_and_make_a_policy(
+    tmp_path: Path, family: str
+) -> None:
+    path = save_family(tmp_path, family)
+    config = read_config(path)
+    check_weights(path, config)
+    check_export(config, path)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "apertus"])
+def test_what_the_learner_writes_are_the_weights_that_the_model_has(tmp_path: Path, family: str) -> None:
+    """Buffers, too, of which Apertus stores some."""
+    from actors.learner import LearnerRank
+
+    policy = load_policy(save_family(tmp_path / "start", family), "float32", 7)
+    parameters = {name: parameter.data for name, parameter in policy.model.named_parameters()}
+    LearnerRank._write_model(SimpleNamespace(policy=policy), tmp_path / "policy", parameters)  # type: ignore[arg-type]
+    written = load_file(tmp_path / "policy" / "model.safetensors")
+    start = load_file(tmp_path / "start" / "model.safetensors")
+    assert written.keys() == start.keys() and all(torch.equal(written[name], start[name]) for name in start)
+
+
+def test_an_architecture_that_cannot_be_exported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_family(tmp_path, "apertus")
+    monkeypatch.setattr(model_files, "fixed_weights", lambda model: {})
+    with pytest.raises(
+        UserError, match=r"a ApertusForCausalLM, the architecture of .+, cannot be exported, so it cannot"
+    ):
+        check_export(read_config(path), path)
 
 
 @pytest.mark.parametrize("family", families("refused: other attention"))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from tiny import make_config
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from openrs_ray import bounded
 from openrs_ray import model_files as module
 from openrs_ray.config import Model
 from openrs_ray.data.prompts import load_tokenizer
@@ -101,6 +103,15 @@ def test_what_cannot_be_written_is_said_before_the_first_step(
         patched.setattr(module, "_answers", lambda tokenizer: (object(),))
         with pytest.raises(UserError, match="does not read the same once it is saved"):
             model_files(str(folder), config, tokenizer)
+
+
+def test_a_tokenizer_that_never_ends_is_a_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of a tokenizer's patterns may need longer than anybody waits."""
+    monkeypatch.setattr(bounded, "DEADLINE_S", 1)
+    config, tokenizer = read_config(str(folder)), load_tokenizer(Model(path=str(folder)))
+    monkeypatch.setattr(type(tokenizer), "_encode_plus", lambda *_, **__: time.sleep(30))
+    with pytest.raises(UserError, match="did not end within 1 s"):
+        model_files(str(folder), config, tokenizer)
 
 
 def test_an_export_is_a_whole_model(folder: Path, tmp_path: Path) -> None:

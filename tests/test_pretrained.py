@@ -8,24 +8,28 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import httpx
 import pytest
 import torch
 from commands import ROOT, write_recipe
+from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
 from huggingface_hub.utils import NotASafetensorsRepoError, SafetensorsFileMetadata, SafetensorsRepoMetadata, TensorInfo
 from safetensors.torch import load_file, save_file
 from tiny import make_config, save_model
 from transformers import AutoModelForCausalLM, GPT2Config
 
+from launch.shapes import main as shapes_command
 from launch.train import main
-from openrs_ray import weight_files
+from openrs_ray import hub, pretrained, weight_files
 from openrs_ray.builtin import resolve_model
 from openrs_ray.config import Model
 from openrs_ray.data.prompts import load_tokenizer
 from openrs_ray.errors import UserError
 from openrs_ray.model import load_policy
 from openrs_ray.prepared import check_model, prepare
-from openrs_ray.pretrained import check_shapes, read_config, read_tokenizer
+from openrs_ray.pretrained import check_shapes, read_config, read_generation_config, read_model, read_tokenizer
 from openrs_ray.weight_files import check_weights, stored_shapes
 
 Weights = dict[str, torch.Tensor]
@@ -106,10 +110,27 @@ def test_two_heads_where_the_config_says_one_are_refused(tmp_path: Path) -> None
     same = changed(
         save_model(tmp_path, tied=True), lambda w: {**w, "lm_head.weight": w["model.embed_tokens.weight"] + 0}
     )
+    check_weights(same, read_config(same))
     load_policy(same, "float32", 64)
     other = changed(tmp_path, lambda w: {**w, "lm_head.weight": w["model.embed_tokens.weight"] + 1})
     with pytest.raises(UserError, match="ties the output head to the embedding, but the weights hold two that differ"):
         load_policy(other, "float32", 64)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "llama"])
+@pytest.mark.parametrize("prefix", ["model.", ""])
+def test_a_tied_head_that_is_stored_too_is_taken_in_its_shape_only(tmp_path: Path, family: str, prefix: str) -> None:
+    save_model(tmp_path, family, tied=True)
+
+    def with_head(rows: int) -> Callable[[Weights], Weights]:
+        return lambda w: {
+            "lm_head.weight": torch.ones(rows, 64),
+            **{name.replace("model.", prefix): t for name, t in w.items() if name != "lm_head.weight"},
+        }
+
+    check_weights(changed(tmp_path, with_head(64)), read_config(str(tmp_path)))
+    with pytest.raises(UserError, match=r"lm_head.weight is 70 x 64 instead of 64 x 64"):
+        check_weights(changed(tmp_path, with_head(70)), read_config(str(tmp_path)))
 
 
 def test_a_model_without_memory_for_what_it_lacks_is_refused_all_the_same(tmp_path: Path) -> None:
@@ -144,6 +165,16 @@ def odd_index(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text("[]")
 
 
+def deep_index(folder: Path) -> None:
+    shards(folder)
+    (folder / "model.safetensors.index.json").write_text("[" * 200_000)
+
+
+def numbered_index(folder: Path) -> None:
+    shards(folder)
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": 3}}')
+
+
 def quantised(folder: Path) -> None:
     edit(folder / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
 
@@ -160,6 +191,8 @@ def edit(file: Path, **changes: Any) -> None:
         (cut_short, "model.safetensors is not a whole safetensors file: .+"),
         (lost_shard, "lacks 1 of the .+ files of its weights: model-00002-of-.+ is not there"),
         (odd_index, "model.safetensors.index.json is not the index of weights in several files"),
+        (deep_index, "index.json is not the index of weights in several files: it is nested too deeply"),
+        (numbered_index, "index.json is not the index of weights in several files: TypeError"),
         (quantised, "is quantised, and quantised weights cannot be trained"),
     ],
 )
@@ -217,6 +250,79 @@ def test_a_model_of_the_hub_is_looked_at_in_the_cache_or_by_its_headers(
 
 def cached(cache: Path, file: str) -> Path:
     return next(cache.rglob(file))
+
+
+@pytest.mark.parametrize("spoil", [deep_index, numbered_index])
+def test_an_index_that_cannot_be_read_is_a_sentence_of_a_curation_too(
+    tmp_path: Path, toy_folder: Path, spoil: Any
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(toy_folder, folder)
+    spoil(folder)
+    with pytest.raises(UserError, match=r"index.json is not the index of weights in several files"):
+        check_weights(str(folder), read_config(str(folder)))
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The Hub's cache of a machine without a network; empty."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    hub.problem.cache_clear()
+    return tmp_path / "cache"
+
+
+def test_a_damaged_file_of_the_cache_is_not_called_absent(hub_cache: Path, toy_folder: Path) -> None:
+    in_cache(hub_cache, toy_folder, "config.json", "generation_config.json")
+    with pytest.raises(UserError, match=r"owner/name \(the weights\) is not in this machine's cache: connect"):
+        read_model("owner/name", torch.float32, "eager")
+    for file, read in (("config.json", read_config), ("generation_config.json", read_generation_config)):
+        cached(hub_cache, file).write_text("{")
+        with pytest.raises(UserError, match=r"^cannot read .+ of owner/name: .*valid JSON"):
+            read("owner/name")
+    cached(hub_cache, "config.json").unlink()
+    with pytest.raises(UserError, match=r"owner/name \(the configuration\) is not in this machine's cache: connect"):
+        read_config("owner/name")
+
+
+def test_a_generation_config_is_absent_only_where_that_is_known(
+    tmp_path: Path, hub_cache: Path, toy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its end tokens would not be heard."""
+    assert read_generation_config(str(save_model(tmp_path / "model"))) is not None
+    (tmp_path / "model" / "generation_config.json").unlink()
+    assert read_generation_config(str(tmp_path / "model")) is None
+    (tmp_path / "model" / "generation_config.json").symlink_to("gone")
+    with pytest.raises(UserError, match=r"cannot read generation_config.json of"):
+        read_generation_config(str(tmp_path / "model"))
+
+    in_cache(hub_cache, toy_folder, "config.json")
+    with pytest.raises(UserError, match=r"owner/name \(generation_config.json\) is not in this machine's cache"):
+        read_generation_config("owner/name")
+    said = cached(hub_cache, "snapshots").parent / ".no_exist" / ("0" * 40)
+    said.mkdir(parents=True)
+    (said / "generation_config.json").touch()
+    assert read_generation_config("owner/name") is None
+
+    answer = httpx.Response(404, request=httpx.Request("HEAD", "https://hub"))
+    for error, absent in [
+        (RemoteEntryNotFoundError("no such file", response=answer), True),
+        (HfHubHTTPError("the server is busy", response=answer), False),
+        (OSError(28, "No space left on device"), False),
+    ]:
+        monkeypatch.setattr(pretrained, "hf_hub_download", Mock(side_effect=error))
+        monkeypatch.setattr(pretrained, "unreachable", lambda name, instead: None)
+        if absent:
+            assert read_generation_config("owner/name") is None
+        else:
+            with pytest.raises(UserError, match=r"cannot read generation_config.json of owner/name: .*(busy|No space)"):
+                read_generation_config("owner/name")
+
+
+def test_shapes_are_of_a_configuration_that_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "x", "auto_map": {"AutoConfig": "evil.C"}}')
+    assert shapes_command([str(tmp_path)]) == 2
+    assert "comes with code of its own, which is never run here" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------ code of a model

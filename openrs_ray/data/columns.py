@@ -3,11 +3,11 @@
 Example: cell({"reward_model": {"ground_truth": "72"}}, "reward_model.ground_truth") == "72"
 """
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from openrs_ray.errors import UserError
+from openrs_ray.foreign import parse_json
 from openrs_ray.shown import quoted
 
 Value = TypeVar("Value")
@@ -75,8 +75,8 @@ def read_cells(cells: Sequence[Any], read: Callable[[Any], Value], source: str, 
 def json_value(text: str) -> Any:
     """The value of a JSON text; None where it is none."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return parse_json(text)
+    except ValueError:
         return None
 
 

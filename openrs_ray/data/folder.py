@@ -1,29 +1,41 @@
-"""Data files in a folder: which of them make the data set, where they are not laid out as on the Hub."""
+"""Data files by their names: which forms there are, and which files of a folder make the data set."""
 
 import re
-from collections.abc import Collection
 from pathlib import Path
 
 from openrs_ray.errors import UserError
+from openrs_ray.foreign import reading
 
 _SPLIT = re.compile(
     r"(?:^|[._\s-])(?:train|training|test|testing|eval|evaluation|val|valid|validation|dev)(?:[._\s-]|$)"
 )
 """Names by which the Hub's loader tells splits apart."""
+_FORMS = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".csv", ".tsv")
+_ABOUT_DATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+"""What `datasets` writes beside data."""
 
 
-def data_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+def data_form(name: str) -> str | None:
+    """The ending of a data file's name, such as ".jsonl.gz"; None where it is no data file."""
+    return next((form for form in _FORMS if name.endswith(form)), None)
+
+
+def _names_files(readme: Path) -> bool:
+    """Whether a data set's card says which files make which split."""
+    with reading(f"cannot read {readme}"):
+        return readme.is_file() and re.search(rb"^configs:", readme.read_bytes(), re.MULTILINE) is not None
+
+
+def data_files(folder: Path) -> list[Path]:
     """The files of the one data set that a folder holds, by name; none where it is laid out in splits, as on the Hub.
 
     Raises UserError when files of several forms lie in it, which no one can tell apart.
     """
-    entries = [
-        entry for entry in folder.iterdir() if entry.suffix in suffixes and not entry.name.startswith((".", "_"))
-    ]
-    files = sorted(entry for entry in entries if entry.is_file())
-    if (folder / "README.md").exists() or any(_SPLIT.search(file.stem.lower()) for file in files):
+    named = [entry for entry in folder.iterdir() if data_form(entry.name) and entry.name not in _ABOUT_DATA]
+    files = sorted(entry for entry in named if not entry.name.startswith((".", "_")) and entry.is_file())
+    if _names_files(folder / "README.md") or any(_SPLIT.search(file.stem.lower()) for file in files):
         return []
-    if len(forms := {file.suffix: file.name for file in files}) > 1:
+    if len(forms := {data_form(file.name): file.name for file in files}) > 1:
         raise UserError(
             f"the folder {folder} holds data files of several forms ({', '.join(forms.values())}): name one"
         )

@@ -1,4 +1,4 @@
-"""Reading the rows of a data set: a .jsonl, .json, .parquet, .csv or .tsv file, a folder of them, a built-in, or a Hub id.
+"""Reading the rows of a data set: a .jsonl(.gz), .json, .parquet, .csv or .tsv file, a folder of them, a built-in, or a Hub id.
 
 Rows come out as plain dictionaries in file order. Whatever cannot be read ends in a UserError that says where.
 """
@@ -16,7 +16,7 @@ from openrs_ray import builtin, hub
 from openrs_ray.data.columns import top_column
 from openrs_ray.data.delimited import read_delimited
 from openrs_ray.data.floats import as_written
-from openrs_ray.data.folder import data_files
+from openrs_ray.data.folder import data_files, data_form
 from openrs_ray.errors import UserError, first_line
 from openrs_ray.foreign import parse_json, reading, why
 
@@ -34,16 +34,14 @@ def read_rows(path: str, split: str, subset: str | None = None, columns: Collect
     if path in builtin.DATA:
         rows = _read_lines(builtin.data_path(path))
     elif folder:
-        files = data_files(file, _READERS)
-        rows = [row for one in files for row in _rows_of(one, _READERS[one.suffix])] or _read_hub(
-            path, split, subset, columns
-        )
-    elif (read := _reader(file)) is not None:
+        files = data_files(file)
+        rows = [row for one in files for row in _rows_of(one)] or _read_hub(path, split, subset, columns)
+    elif data_form(file.name):
         if not exists:
             raise UserError(
                 f"no data file at {file.absolute()}: set data.path (or evaluation.path) to a file that exists"
             )
-        rows = _rows_of(file, read)
+        rows = _rows_of(file)
     elif builtin.looks_like_hub_id(path):
         rows = _read_hub(path, split, subset, columns)
     else:
@@ -56,13 +54,9 @@ def read_rows(path: str, split: str, subset: str | None = None, columns: Collect
     return rows
 
 
-def _reader(file: Path) -> Callable[[Path], list[Row]] | None:
-    return _read_compressed if file.name.endswith(".jsonl.gz") else _READERS.get(file.suffix)
-
-
-def _rows_of(file: Path, read: Callable[[Path], list[Row]]) -> list[Row]:
+def _rows_of(file: Path) -> list[Row]:
     with reading(f"cannot read {file}"):
-        return read(file)
+        return _READERS[data_form(file.name)](file)
 
 
 def _read_lines(file: Path) -> list[Row]:
@@ -121,8 +115,9 @@ def _read_hub(path: str, split: str, subset: str | None, columns: Collection[str
         ) from error
 
 
-_READERS: dict[str, Callable[[Path], list[Row]]] = {
+_READERS: dict[str | None, Callable[[Path], list[Row]]] = {
     ".jsonl": _read_lines,
+    ".jsonl.gz": _read_compressed,
     ".json": _read_json,
     ".parquet": _read_parquet,
     ".csv": read_delimited,

@@ -39,11 +39,18 @@ def rendered(
 
 def templated(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]) -> list[tuple[int, ...]]:
     """Token ids of each conversation, ending where the model's answer begins. UserError, one sentence, when that fails."""
-    texts = rendered(tokenizer, conversations)
+    return tokenized(tokenizer, rendered(tokenizer, conversations))
+
+
+def tokenized(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], add_special_tokens: bool = False
+) -> list[tuple[int, ...]]:
+    """Token ids of each text. UserError, one sentence, when that fails."""
 
     def ids() -> Iterator[list[tuple[int, ...]]]:
         for chunk in _chunks(texts):
-            yield [tuple(one) for one in tokenizer(chunk, add_special_tokens=False, verbose=False)["input_ids"]]
+            found = tokenizer(chunk, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
+            yield [tuple(one) for one in found]
 
     try:
         return [*chain.from_iterable(in_child(ids))]
