@@ -67,12 +67,13 @@ def test_a_bad_template_is_one_sentence(
     monkeypatch.setattr(bounded, "DEADLINE_S", 1.0 if template == LOOP else 30.0)
     monkeypatch.setattr(bounded, "MEMORY_BYTES", 1 << 29)
     tokenizer.chat_template = template
+    before = set(psutil.Process().children())
     began = time.monotonic()
     with pytest.raises(UserError, match=r"model\.chat_template") as error:
         tokenize_prompts(Data(path="x"), ["1+1"], tokenizer)
     assert said in str(error.value) and "\n" not in str(error.value)
     assert time.monotonic() - began < 20
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= before
 
 
 @pytest.mark.parametrize(("pattern", "said"), [("1*[^1]", "did not end within 2 s"), ("(1|11)+(?!1)2", "retry-limit")])
@@ -89,10 +90,11 @@ def test_a_pattern_that_never_ends_is_one_sentence(
     slow = AutoTokenizer.from_pretrained(folder)
     assert tokenize_prompts(Data(path="x"), ["1" * 9], slow)
     monkeypatch.setattr(bounded, "DEADLINE_S", 2.0)
+    before = set(psutil.Process().children())
     with pytest.raises(UserError, match=r"tokenizer of model\.path .*cannot tokenize the prompts") as error:
         tokenize_prompts(Data(path="x"), ["1" * 300_000], slow)
     assert said in str(error.value) and "\n" not in str(error.value)
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= before
 
 
 def test_a_child_that_dies_is_a_failure_and_a_slow_sequence_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
