@@ -56,7 +56,7 @@ def test_the_ids_are_those_of_transformers(tokenizer: PreTrainedTokenizerBase, c
         ("{{ raise_exception('no system role') }}", "no system role"),
         ("{{ messages.nothing.here }}", "has no attribute 'nothing'"),
         ("{{ ''.__class__.__mro__ }}", "unsafe"),
-        ("{{ range(1000000000) | list }}", "OverflowError"),
+        ("{{ range(1000000000) | list }}", "Range too big"),
         (LOOP, "did not end within 1 s"),
         (DOUBLING, "memory"),
     ],
