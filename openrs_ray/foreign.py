@@ -11,7 +11,7 @@ from openrs_ray.shown import shortened
 
 _MOST_CHARACTERS = 300
 _FOR_PEOPLE = {
-    *("OSError", "EOFError", "ValueError", "OverflowError"),
+    *("OSError", "EOFError", "ValueError"),
     *("TemplateError", "YAMLError", "ArrowException", "HTTPError", "RayActorError"),
     *("Error", "error"),  # csv's and zlib's
 }

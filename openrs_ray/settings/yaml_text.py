@@ -6,8 +6,6 @@ from typing import Any, ClassVar
 
 import yaml
 
-from openrs_ray.foreign import why
-
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's core types, so that 1e-6 is a number and both `no` and a date are text; no duplicate keys."""
@@ -46,7 +44,7 @@ def parsed(text: str) -> Any:
     except RecursionError as error:
         raise yaml.YAMLError("it is nested too deeply") from error
     except (ValueError, OverflowError) as error:
-        raise yaml.YAMLError(why(error).partition(":")[0]) from error
+        raise yaml.YAMLError(str(error).partition(":")[0]) from error
 
 
 def yaml_problem(error: yaml.YAMLError) -> str:
