@@ -5,7 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -264,12 +264,13 @@ def test_an_index_that_cannot_be_read_is_a_sentence_of_a_curation_too(
 
 
 @pytest.fixture
-def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The Hub's cache of a machine without a network; empty."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     hub.problem.cache_clear()
-    return tmp_path / "cache"
+    yield tmp_path / "cache"
+    hub.problem.cache_clear()
 
 
 def test_a_damaged_file_of_the_cache_is_not_called_absent(hub_cache: Path, toy_folder: Path) -> None:
