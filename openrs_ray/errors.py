@@ -28,8 +28,3 @@ class EngineDied(Lost):
     def __str__(self) -> str:
         worker, error, where = self.args
         return f"rollout worker {worker} lost its engine: {error}{where}"
-
-
-def first_line(error: BaseException) -> str:
-    """What happened, out of a library's longer message, ready to stand at the end of a sentence."""
-    return str(error).strip().split("\n")[0].rstrip(".")

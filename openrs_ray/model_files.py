@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from openrs_ray.data.templating import tokenized
-from openrs_ray.errors import UserError, first_line
+from openrs_ray.errors import UserError
+from openrs_ray.foreign import why
 from openrs_ray.pretrained import check_shapes, empty_model, fixed_weights, read_config, read_tokenizer
 from openrs_ray.weight_files import model_folder
 
@@ -125,6 +126,4 @@ def _answers(tokenizer: PreTrainedTokenizerBase) -> tuple[object, ...]:
 
 
 def _not_writable(what: str, path: str, error: Exception) -> UserError:
-    return UserError(
-        f"{what} of {path} can be read but not written, so no policy could be exported: {first_line(error)}"
-    )
+    return UserError(f"{what} of {path} can be read but not written, so no policy could be exported: {why(error)}")

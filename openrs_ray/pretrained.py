@@ -169,7 +169,8 @@ def _has_no(file: str, path: str) -> bool:
     try:
         hf_hub_download(path, file)
     except LocalEntryNotFoundError:
-        if try_to_load_from_cache(path, file) is None:  # else the Hub once said that there is none
+        # The Hub once said that there is none, or all that the model has was downloaded.
+        if try_to_load_from_cache(path, file) is None and not _cached(path, WHOLE, INDEX):
             raise
         return True
     except EntryNotFoundError:
@@ -183,7 +184,12 @@ def _not_in_cache(path: str, files: tuple[str, ...], error: OSError) -> bool:
         return False
     if any(isinstance(one, LocalEntryNotFoundError) for one in (error, error.__cause__)):
         return True
-    return not any(isinstance(try_to_load_from_cache(path, file), str) for file in files)
+    return not _cached(path, *files)
+
+
+def _cached(path: str, *files: str) -> bool:
+    """Whether the cache has any of these files of a model on the Hub."""
+    return any(isinstance(try_to_load_from_cache(path, file), str) for file in files)
 
 
 @contextmanager

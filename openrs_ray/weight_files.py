@@ -10,8 +10,8 @@ from huggingface_hub.errors import NotASafetensorsRepoError
 from safetensors import safe_open
 from transformers import PreTrainedConfig
 
-from openrs_ray.errors import UserError, first_line
-from openrs_ray.foreign import parse_json, reading
+from openrs_ray.errors import UserError
+from openrs_ray.foreign import parse_json, reading, why
 from openrs_ray.pretrained import CONFIG, INDEX, WHOLE, Shapes, check_shapes
 
 _PICKLED = (
@@ -68,7 +68,7 @@ def _header(file: Path) -> dict[str, tuple[int, ...]]:
         with safe_open(file, framework="pt") as stored:
             return {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
     except Exception as error:  # safetensors has an exception of its own, and a damaged header has any text
-        raise UserError(f"{file} is not a whole safetensors file: {first_line(error)}") from error
+        raise UserError(f"{file} is not a whole safetensors file: {why(error)}") from error
 
 
 def _remote(path: str) -> Shapes:
@@ -78,6 +78,6 @@ def _remote(path: str) -> Shapes:
         raise UserError(f"{path} has {_PICKLED}, or has none at all") from error
     except Exception as error:  # of the network, of which there are many kinds
         raise UserError(
-            f"the weights of {path} are not in the cache, and the Hub does not say what they are: {first_line(error)}"
+            f"the weights of {path} are not in the cache, and the Hub does not say what they are: {why(error)}"
         ) from error
     return {name: tuple(tensor.shape) for file in files for name, tensor in file.tensors.items()}

@@ -212,8 +212,8 @@ def in_cache(cache: Path, model: Path, *files: str) -> None:
     """The model as huggingface_hub keeps a download of some of its files."""
     entry = cache / "models--owner--name"
     snapshot = entry / "snapshots" / ("0" * 40)
-    snapshot.mkdir(parents=True)
-    (entry / "refs").mkdir()
+    snapshot.mkdir(parents=True, exist_ok=True)
+    (entry / "refs").mkdir(exist_ok=True)
     (entry / "refs" / "main").write_text("0" * 40)
     for file in files:
         shutil.copy(model / file, snapshot / file)
@@ -303,6 +303,9 @@ def test_a_generation_config_is_absent_only_where_that_is_known(
     said = cached(hub_cache, "snapshots").parent / ".no_exist" / ("0" * 40)
     said.mkdir(parents=True)
     (said / "generation_config.json").touch()
+    assert read_generation_config("owner/name") is None
+    shutil.rmtree(said.parent)
+    in_cache(hub_cache, toy_folder, "config.json", "model.safetensors")  # `hf download` brings all that there is
     assert read_generation_config("owner/name") is None
 
     answer = httpx.Response(404, request=httpx.Request("HEAD", "https://hub"))

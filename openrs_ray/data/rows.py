@@ -17,7 +17,7 @@ from openrs_ray.data.columns import top_column
 from openrs_ray.data.delimited import read_delimited
 from openrs_ray.data.floats import as_written
 from openrs_ray.data.folder import data_files, data_form
-from openrs_ray.errors import UserError, first_line
+from openrs_ray.errors import UserError
 from openrs_ray.foreign import parse_json, reading, why
 
 Row = dict[str, Any]
@@ -69,7 +69,7 @@ def _read_compressed(file: Path) -> list[Row]:
         with gzip.open(file) as lines:
             return _line_rows(lines, file)
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"cannot unpack {file}: {first_line(error)}") from error
+        raise UserError(f"cannot unpack {file}: {why(error)}") from error
 
 
 def _line_rows(lines: Iterable[bytes], file: Path) -> list[Row]:
@@ -129,7 +129,7 @@ def _parse(text: bytes, where: str) -> Any:
     try:
         return parse_json(text)
     except ValueError as error:  # JSONDecodeError, or bytes that are not UTF-8
-        raise UserError(f"{where} is not valid JSON: {first_line(error)}") from error
+        raise UserError(f"{where} is not valid JSON: {why(error)}") from error
 
 
 def _as_row(value: Any, where: str) -> Row:
