@@ -1,6 +1,6 @@
 """No input ends in a traceback: hostile values in every field, and every file that is read, after random changes.
 
-Bounded in time: each test draws from seeds until its share of `OPENRS_FUZZ_S` seconds (40) is over. A long run:
+Bounded in time: each test draws from seeds until its share of `OPENRS_FUZZ_S` seconds (25) is over. A long run:
 
     OPENRS_FUZZ_S=3600 pytest tests/test_fuzz.py
 """
@@ -38,7 +38,7 @@ from openrs_ray.progress import Progress
 from openrs_ray.settings.fields import Names
 
 Main = Callable[[list[str]], int]
-SECONDS = float(os.environ.get("OPENRS_FUZZ_S", "40"))
+SECONDS = float(os.environ.get("OPENRS_FUZZ_S", "25"))
 ENOUGH_S = 20.0
 """No input may take longer than this."""
 
