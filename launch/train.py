@@ -26,6 +26,7 @@ from openrs_ray.environment import add_cluster, headline, write_environment
 from openrs_ray.errors import UserError
 from openrs_ray.fingerprint import model_digest
 from openrs_ray.overrides import load_config
+from openrs_ray.plain import say
 from openrs_ray.progress import Progress, read_result
 from openrs_ray.resume import check_resumable, check_same_content, resume_notes
 from openrs_ray.room import check_room, full_disk_in_a_sentence
@@ -79,8 +80,10 @@ def main(arguments: list[str]) -> int:
         return supervised(config, [sys.executable, *again], console)
     with full_disk_in_a_sentence(config.run.path), run_lock(config.run.path):
         check_run(config, asked.resume)
+        if asked.resume and not begun(config.run.path):
+            say(console, f"nothing to resume in {config.run.path}: the run begins")
         for note in resume_notes(config):
-            console.print(note, markup=False, soft_wrap=True)
+            say(console, note)
         return _train(config, console)
 
 

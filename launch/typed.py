@@ -23,10 +23,18 @@ def continue_with(field: str = "", value: str = "") -> str:
     words: list[str] = json.loads(os.environ.get(_VARIABLE, "null")) or sys.orig_argv
     trains = any(word == "launch.train" or Path(word).name == "train.py" for word in words)
     resume = ["--resume"] if trains and "--resume" not in words else []
+    resume += _run_folder(words) if trains else []
     submit = ["ray", "job", "submit", "--working-dir", ".", "--"] if _JOB in os.environ else []
     if not field:
         return shlex.join([*submit, *words, *resume])
     return shlex.join([*submit, *_without(f"--{field}", words), *resume, f"--{field}", value])
+
+
+def _run_folder(words: Sequence[str]) -> list[str]:
+    """The folder of runs as an option, where only the environment says it: another shell may not."""
+    told = any(word.partition("=")[0] == "--run.folder" for word in words)
+    folder = os.environ.get("OPENRS_RUNS")
+    return [] if told or not folder else ["--run.folder", folder]
 
 
 def _without(option: str, words: Sequence[str]) -> list[str]:

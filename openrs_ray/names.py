@@ -114,6 +114,8 @@ def recipe_lines(kind: Kind) -> list[str]:
 
 
 def _no_recipe(path: Path, beside: Path | None) -> str:
+    if beside and any(each.exists() and each.resolve() == beside.resolve() for each in _meant(path, beside)):
+        return f"{beside} extends itself: name another recipe in extends."
     folder = (beside.parent if beside else Path()) / path.parent
     own = [] if folder.resolve() == RECIPES else [f"{name}.yaml" for kind in _KINDS for name in recipes(kind, folder)]
     here = f"; {folder} has {_listed(own, path.name)}" if own else ""

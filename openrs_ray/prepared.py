@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from openrs_ray import builtin
 from openrs_ray.attention import check_attention
 from openrs_ray.builtin import resolve_model
-from openrs_ray.config import RunConfig
+from openrs_ray.config import Columns, RunConfig
 from openrs_ray.data.problems import Gold, hold_out, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.data.texts import same_text_key
@@ -83,7 +85,12 @@ def prepare(config: RunConfig) -> Prepared:
     notes = [str(train.report)]
     problems, held_out = hold_out(train.problems, config.evaluation.hold_out, config.evaluation.hold_out_seed)
     if config.evaluation.path is not None:
-        elsewhere = {"path": config.evaluation.path, "split": config.evaluation.split or config.data.split}
+        elsewhere: dict[str, Any] = {
+            "path": config.evaluation.path,
+            "split": config.evaluation.split or config.data.split,
+        }
+        if config.evaluation.path in builtin.DATA and config.data.path not in builtin.DATA:
+            elsewhere["columns"] = Columns()  # data.columns are those of the user's own file
         source = config.data.model_copy(update=elsewhere)
         loaded = load_problems(source, tokenizer, limit, parseable, whole)
         held_out = loaded.problems[: config.evaluation.problems]

@@ -81,6 +81,8 @@ def read_model(path: str, dtype: torch.dtype, attention: str) -> PreTrainedModel
             **_NO_CODE,
         )
     check_report(report, model, path)
+    if broken := next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None):
+        raise UserError(f"the weight {broken} of {path} holds numbers that are not finite: give a whole model")
     tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False)
     if tied and model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
         raise UserError(

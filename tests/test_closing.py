@@ -201,3 +201,11 @@ def test_only_the_expected_warning_of_ray_is_dropped(monkeypatch: pytest.MonkeyP
     ray_setup._warn_token_auth_enabled()
     ray_setup._warn_token_auth_disabled()
     assert len(passed) == 1 and passed[0].startswith("Token authentication is disabled")
+
+
+def test_the_line_names_the_folder_of_runs_that_only_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "orig_argv", TYPED)
+    monkeypatch.setenv("OPENRS_RUNS", "/big/runs")
+    assert shlex.split(continue_with()) == [*TYPED, "--resume", "--run.folder", "/big/runs"]
+    monkeypatch.setattr(sys, "orig_argv", [*TYPED, "--run.folder=/other"])
+    assert shlex.split(continue_with()) == [*TYPED, "--run.folder=/other", "--resume"]

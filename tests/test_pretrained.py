@@ -442,3 +442,9 @@ def test_the_command_says_it_with_exit_code_2(
     assert main([str(write_recipe(tmp_path / "recipe.yaml", folder, tmp_path, "run", 2))]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith(f"error: the weights of {folder} are not those of the Qwen2ForCausalLM")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    broken = changed(save_model(tmp_path), lambda w: {**w, "model.norm.weight": w["model.norm.weight"] * torch.nan})
+    with pytest.raises(UserError, match=r"the weight model.norm.weight of .* holds numbers that are not finite"):
+        load_policy(broken, "bfloat16", 64)

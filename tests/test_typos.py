@@ -35,7 +35,7 @@ def mistakes(*words: str) -> list[str]:
         (["--max-completion-length=9"], "--max-completion-length is not a field; here it is rollout.max_completion_tokens."),
         (["--beta", "0.1"], "--beta is not a field; here it is loss.kl_beta."),
         (["--algorithm.kl_ctrl.kl_coef", "1"], "--algorithm.kl_ctrl.kl_coef is not a field; here it is loss.kl_beta."),
-        (["--per_device_train_batch_size", "1"], "here it is learner.micro_batch_tokens."),
+        (["--per_device_train_batch_size", "1"], "here it is learner.micro_batch_sequences."),
         (["--actor_rollout_ref.rollout.n=8"], "here it is rollout.completions_per_problem."),
         (["--actor_rollout_ref.actor.optim.lr=1"], "here it is learner.learning_rate."),
         (["--actor_rollout_ref.model.path=x"], "the nearest one is model.path."),

@@ -22,8 +22,9 @@ _OURS = {
     "learner.final_share": "min_lr_ratio min_lr",
     "learner.max_grad_norm": "grad_clip max_norm clip_grad",
     "learner.adam_betas": "adam_beta1 adam_beta2 betas",
-    "learner.micro_batch_tokens": "per_device_train_batch_size micro_train_batch_size ppo_micro_batch_size "
-    "ppo_micro_batch_size_per_gpu ppo_max_token_len_per_gpu train_max_tokens_per_gpu",
+    "learner.micro_batch_sequences": "per_device_train_batch_size micro_train_batch_size ppo_micro_batch_size "
+    "ppo_micro_batch_size_per_gpu",
+    "learner.micro_batch_tokens": "ppo_max_token_len_per_gpu train_max_tokens_per_gpu",
     "learner.zero_stage": "deepspeed deepspeed_config",
     "learner.fused_kernels": "use_liger_kernel use_liger_loss use_liger",
     "loss.kind": "loss_type advantage_estimator adv_estimator policy_loss_type loss_mode",
