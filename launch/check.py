@@ -205,7 +205,7 @@ def parameters_of(config: RunConfig) -> int | None:
 def _disk_row(needed: float | None, folder: Path, free: int) -> Row:
     if needed is None:
         return Row(
-            f"disk at {folder}", _gib(free), "unknown", "note", "the model's size is known once it lies in a folder"
+            f"disk at {folder}", _gib(free), "unknown", "note", "launch.train --dry-run plans it for a model on the Hub"
         )
     return _size_row(
         f"disk at {folder}", free, needed, "make room, set run.folder elsewhere or lower checkpoint.keep_last"
