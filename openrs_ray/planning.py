@@ -39,5 +39,5 @@ def plan_text(
         yield from memory_text(config, shape, gpu_bytes)
         yield from forecast_text(config, shape, card, gpu_bytes, held_out)
     else:
-        yield "memory and time: planned for GPUs only"
+        yield "memory and time: planned for GPUs only, and this machine has none (placement.device gpu plans for others)"
     yield from disk_text(config, shape, held_out)

@@ -15,6 +15,7 @@ from openrs_ray.builtin import resolve_model
 from openrs_ray.config import Columns, RunConfig
 from openrs_ray.data.problems import Gold, hold_out, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
+from openrs_ray.data.rows import check_there
 from openrs_ray.data.texts import same_text_key
 from openrs_ray.engine_limits import check_engine
 from openrs_ray.errors import UserError
@@ -69,6 +70,8 @@ def prepare(config: RunConfig) -> Prepared:
     """
     check_reward_names(config.rewards)
     _check_apart(config)
+    for path in filter(None, (config.data.path, config.evaluation.path)):
+        check_there(path)  # before a model is looked for on the Hub
     model_path = resolve_model(config.model.path)
     model, shape = check_model(config, model_path)
     check_attention(model, config.model.path, config.max_sequence_tokens)

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from tiny import make_config
 from transformers import Qwen2Tokenizer
 
 from openrs_ray.config import Columns, Data, Example, Rewards
@@ -19,6 +20,7 @@ from openrs_ray.data.problems import Loaded, load_problems
 from openrs_ray.data.rows import Row, read_rows
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import Benchmark, Prompt, load_tasks
+from openrs_ray.prepared import prepare
 from openrs_ray.rewards.golds import parseable_golds
 from openrs_ray.toy.tokenizer import make_tokenizer
 
@@ -297,3 +299,9 @@ def test_a_curation_reads_the_same_cells(tmp_path: Path) -> None:
         candidates([{"question": "1+1", "reward_model": {"truth": "2"}}])
     with pytest.raises(UserError, match=r"sources\.own: row 1 of .*, column 'question': only one user turn"):
         candidates([{"question": verl_row(1)["prompt"], "reward_model": {"ground_truth": "2"}}])
+
+
+def test_a_missing_data_file_is_said_before_a_model_is_looked_for(tmp_path: Path) -> None:
+    config = make_config(tmp_path, data={"path": str(tmp_path / "gone.jsonl")}, model={"path": "owner/name"})
+    with pytest.raises(UserError, match=r"no data file at .*gone\.jsonl"):
+        prepare(config)

@@ -30,17 +30,14 @@ def read_rows(path: str, split: str, subset: str | None = None, columns: Collect
     """
     with reading(f"cannot read data.path {path!r}"):  # ~ of nobody, or too long a name
         file = Path(path).expanduser()
-        folder, exists = file.is_dir(), file.is_file()
+        folder = file.is_dir()
+    check_there(path)
     if path in builtin.DATA:
         rows = _read_lines(builtin.data_path(path))
     elif folder:
         files = data_files(file)
         rows = [row for one in files for row in _rows_of(one)] or _read_hub(path, split, subset, columns)
     elif data_form(file.name):
-        if not exists:
-            raise UserError(
-                f"no data file at {file.absolute()}: set data.path (or evaluation.path) to a file that exists"
-            )
         rows = _rows_of(file)
     elif builtin.looks_like_hub_id(path):
         rows = _read_hub(path, split, subset, columns)
@@ -52,6 +49,16 @@ def read_rows(path: str, split: str, subset: str | None = None, columns: Collect
     if not rows:
         raise UserError(f"{path} holds no problems")
     return rows
+
+
+def check_there(path: str) -> None:
+    """UserError where `path` names a data file that does not exist."""
+    with reading(f"cannot read data.path {path!r}"):
+        file = Path(path).expanduser()
+        if data_form(file.name) and not file.exists():
+            raise UserError(
+                f"no data file at {file.absolute()}: set data.path (or evaluation.path) to a file that exists"
+            )
 
 
 def _rows_of(file: Path) -> list[Row]:
