@@ -144,7 +144,9 @@ def step_faults(
             yield f"{name} is {value:g} by its rows and {figures.get(name)} in metrics.jsonl"
 
 
-def _agree(value: float, logged: float | None) -> bool:
+def _agree(value: float, logged: Any) -> bool:
+    if logged is not None and not isinstance(logged, int | float):
+        return False
     return math.isnan(value) if logged is None else math.isclose(value, logged, rel_tol=1e-9, abs_tol=1e-9)
 
 

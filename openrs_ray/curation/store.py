@@ -175,6 +175,8 @@ class CurationStore:
 def _read(path: Path, **options: Any) -> list[dict[str, Any]]:
     with reading(f"cannot read {path}"):
         rows: list[dict[str, Any]] = pq.read_table(path, **options).to_pylist()
+    if any(row.get(name, 0) is None for row in rows for name in ("row", "problem", "answer", "kept")):
+        raise UserError(f"{path} is damaged: restore it, or choose another name with --name")
     return rows
 
 
@@ -191,7 +193,7 @@ def _write(path: Path, table: pa.Table) -> None:
 
 def _difference(before: Asked | None, now: Asked | None) -> str:
     if before is None or now is None or before[0] != now[0]:
-        names = [asked[0] if asked else "nothing" for asked in (before, now)]
+        names = [" ".join(asked[0].split()) if asked else "nothing" for asked in (before, now)]
         return f"stage {names[0]} has become {names[1]}"
     changed = next(key for key in now[1] if before[1].get(key) != now[1][key])
     if changed in ("rows", "against"):
