@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt ended."""
+    """Outcome of an attempt."""
 
     code: int
     progress: Progress | None

@@ -252,7 +252,7 @@ def token_row(mode: str | None, token: str | None, cluster: bool) -> Row:
 
 
 def sharing_rows(token: str | None, sessions: Sequence[Path]) -> Iterator[Row]:
-    """What other users of this machine could read or change: Ray's token, and the folders of the Rays that run here."""
+    """Rows about what other users of this machine could read or change: the token and folders of Ray."""
     what, needed = "other users here", "nothing of Ray's"
     if token and readable_by_others(Path(token)):
         yield Row(what, f"can read {token}", needed, "note", f"chmod 600 {token}")

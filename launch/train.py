@@ -43,7 +43,7 @@ _FLAGS = ("--dry-run", "--resume", "--restart")
 
 @dataclass(frozen=True)
 class Command:
-    """What the command line says."""
+    """Command line of `launch.train`."""
 
     recipe: str
     """A file, or the name of a recipe or a run."""

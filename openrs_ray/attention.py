@@ -1,4 +1,4 @@
-"""Which attention a model may have to be trained here: full, causal, without a bias."""
+"""Checks a model's attention: only full causal attention without a bias can be trained here."""
 
 from transformers import PreTrainedConfig
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from openrs_ray.memory import ModelShape
 
 _BYTES_PER_TOKEN = 10
-"""Of a completion in the record: id and log-probability, both compressed, and its text (measured: 4 to 9)."""
+"""Bytes per token of a completion in the record: id and log-probability, both compressed, and its text (measured: 4 to 9)."""
 
 
 def checkpoint_sizes(config: RunConfig, parameters: int) -> tuple[int, int]:

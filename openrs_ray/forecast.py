@@ -79,7 +79,7 @@ class Forecast:
     step_s: float
     """Seconds of a step."""
     hours: float
-    """Of the whole run, its own evaluations included; without start, checkpoints and whatever goes wrong."""
+    """Duration of the whole run, its own evaluations included; without start, checkpoints and whatever goes wrong."""
 
 
 def card(name: str) -> Card | None:

@@ -104,7 +104,7 @@ def _written_anew(tokenizer: PreTrainedTokenizerBase, path: str) -> dict[str, by
 
 
 def _reads_the_same(files: ModelFiles, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, path: str) -> bool:
-    """Whether the tokenizer is the same when it is read from a policy's folder, which is written here as the learner does it."""
+    """True when the tokenizer is the same when read from a policy's folder, which is written here as the learner does it."""
     with TemporaryDirectory() as temporary:
         files.write(Path(temporary))
         try:

@@ -17,7 +17,7 @@ _ENOUGH_COMPLETIONS = 16
 """Below, a first step says little of how many completions are cut."""
 _ALL = 0.99
 _MANY = 0.5
-"""So many cut completions explain that none has an answer."""
+"""Share of cut completions that explains that none has an answer."""
 
 
 class LearningWatch:

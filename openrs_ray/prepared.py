@@ -38,14 +38,14 @@ class Prepared:
     shape: ModelShape
     tokenizer: PreTrainedTokenizerBase
     stop_tokens: tuple[StopToken, ...]
-    """Those that end a completion."""
+    """Tokens that end a completion."""
     problems: tuple[Problem, ...]
     held_out: tuple[Problem, ...]
     """Problems of the run's own evaluation; empty without one."""
     notes: tuple[str, ...]
     """What became of the rows of each data set, and how training and held-out problems are kept apart."""
     files: ModelFiles
-    """Of the start model, for every exported policy."""
+    """Files of the start model that go into every exported policy."""
     opening: str
     """What the chat template already wrote of every answer ("<think>" or nothing)."""
 

@@ -31,7 +31,7 @@ from openrs_ray.foreign import reading
 from openrs_ray.hub import unreachable
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Of weights, by name."""
+"""Shapes of weights, by name."""
 
 CONFIG, GENERATION, WHOLE, INDEX = (
     *("config.json", "generation_config.json"),
@@ -49,7 +49,7 @@ def read_config(path: str) -> PreTrainedConfig:
 
 
 def read_config_file(path: str) -> dict[str, Any]:
-    """What config.json itself says, without the defaults of its class."""
+    """Content of config.json itself, without the defaults of its class."""
     with _reading(CONFIG, path, CONFIG):
         content: dict[str, Any] = PreTrainedConfig.get_config_dict(path)[0]
         return content
@@ -150,7 +150,7 @@ def check_report(report: Mapping[str, Any], model: PreTrainedModel, path: str) -
 
 
 def _stored_again(model: PreTrainedModel, stored: Shapes) -> Shapes:
-    """Of the tied weights that are stored beside the weight they are tied to: the model's shapes."""
+    """Shapes, as the model has them, of the tied weights that are stored beside the weight they are tied to."""
     prefix = f"{model.base_model_prefix}."  # may be left out in files
 
     def stored_name(name: str) -> str:
@@ -165,7 +165,7 @@ def _stored_again(model: PreTrainedModel, stored: Shapes) -> Shapes:
 
 
 def _has_no(file: str, path: str) -> bool:
-    """Whether the model is known not to have the file. OSError when that cannot be known."""
+    """True when the model is known not to have the file. OSError when that cannot be known."""
     if Path(path).is_dir():
         return not os.path.lexists(Path(path, file))
     try:
@@ -181,7 +181,7 @@ def _has_no(file: str, path: str) -> bool:
 
 
 def _not_in_cache(path: str, files: tuple[str, ...], error: OSError) -> bool:
-    """Whether an error is about a model on the Hub of which the cache lacks what was to be read."""
+    """True when an error is about a model on the Hub of which the cache lacks what was to be read."""
     if Path(path).is_dir() or not looks_like_hub_id(path):
         return False
     if any(isinstance(one, LocalEntryNotFoundError) for one in (error, error.__cause__)):
@@ -190,7 +190,7 @@ def _not_in_cache(path: str, files: tuple[str, ...], error: OSError) -> bool:
 
 
 def _cached(path: str, *files: str) -> bool:
-    """Whether the cache has any of these files of a model on the Hub."""
+    """True when the cache has any of these files of a model on the Hub."""
     return any(isinstance(try_to_load_from_cache(path, file), str) for file in files)
 
 

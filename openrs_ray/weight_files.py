@@ -39,7 +39,7 @@ def stored_shapes(path: str) -> Shapes:
 
 
 def model_folder(path: str) -> Path | None:
-    """Where the model's files lie on this machine: its folder, or its part of the Hub's cache where that has its config.json."""
+    """Folder of the model's files on this machine: its folder, or its part of the Hub's cache where that has its config.json."""
     if Path(path).is_dir():
         return Path(path)
     cached = try_to_load_from_cache(path, CONFIG)

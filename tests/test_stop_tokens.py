@@ -1,4 +1,4 @@
-"""Which tokens end a completion, and what of its tokens becomes text."""
+"""Stop tokens of a model, and the text of a completion's tokens."""
 
 import json
 import shutil

@@ -12,7 +12,7 @@ _SPLIT = re.compile(
 """Names by which the Hub's loader tells splits apart."""
 _FORMS = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".csv", ".tsv")
 _ABOUT_DATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
-"""What `datasets` writes beside data."""
+"""Metadata files that `datasets` writes beside data."""
 
 
 def data_form(name: str) -> str | None:
@@ -21,7 +21,7 @@ def data_form(name: str) -> str | None:
 
 
 def _names_files(readme: Path) -> bool:
-    """Whether a data set's card says which files make which split."""
+    """True when a data set's card says which files make which split."""
     with reading(f"cannot read {readme}"):
         return readme.is_file() and re.search(rb"^configs:", readme.read_bytes(), re.MULTILINE) is not None
 
