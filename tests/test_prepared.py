@@ -64,3 +64,17 @@ def test_seeds_of_one_experiment_hold_out_the_same_problems(tmp_path: Path, toy_
         return {p.text for p in prepare(make_config(tmp_path, run=run, evaluation=evaluation, **sections)).held_out}
 
     assert held_out(1, 0) == held_out(2, 0) != held_out(1, 5)
+
+
+def test_a_built_in_held_out_set_has_columns_of_its_own(tmp_path: Path, toy_folder: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps({"q": f"{n}+1", "gold": {"value": n + 1}}) + "\n" for n in range(20)))
+    columns = {"problem": "q", "answer": "gold.value"}
+    config = make_config(
+        tmp_path,
+        model={"path": str(toy_folder), "dtype": "float32"},
+        data={"path": str(data), "columns": columns},
+        evaluation={"path": "toy-heldout", "problems": 30},
+    )
+    prepared = prepare(config)
+    assert len(prepared.problems) == 20 and prepared.problems[3].gold == ("4",) and len(prepared.held_out) == 30

@@ -159,3 +159,12 @@ def opened_by(process: psutil.Process) -> list[Path]:
     """Sockets of Ray that a process has open."""
     found = (Path(connection.laddr) for connection in process.net_connections("unix") if connection.laddr)
     return [path for path in found if path.is_absolute() and "session_" in str(path)]
+
+
+def test_an_error_that_nobody_was_told_of_is_said_at_the_deadline() -> None:
+    script = HANGS.replace(
+        'waits_for("closing the actors", 7)', 'waits_for("closing the actors", 2, "error: no disk\\n")'
+    )
+    command = [sys.executable, "-c", script, "50"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 2 and ended.stderr.startswith("error: no disk\nthe run is over"), ended.stderr
