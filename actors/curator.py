@@ -17,18 +17,18 @@ import ray
 import ray.data
 from ray.exceptions import RayError
 
-from actors.ending import new_mark
-from actors.placement import check_built_for, engine_variables, joins_cluster
-from openrs_ray.builtin import resolve_model
+from actors.cluster.placement import check_built_for, engine_variables, joins_cluster
+from actors.cluster.processes import new_mark
+from openrs_ray.cluster.layout import Device
+from openrs_ray.common.private_folder import MARK, folder_of, private_folder
 from openrs_ray.curation.fates import Reply
 from openrs_ray.curation.pipeline import Question, Replies
 from openrs_ray.curation.recipe import Engines, Judged, Solved
 from openrs_ray.data.completions import completion_texts
 from openrs_ray.errors import RunError, UserError
-from openrs_ray.layout import Device
-from openrs_ray.pretrained import read_config, read_tokenizer
-from openrs_ray.private import MARK, folder_of, private_folder
-from openrs_ray.stop_tokens import stop_tokens
+from openrs_ray.models.bundled import resolve_model
+from openrs_ray.models.pretrained import read_config, read_tokenizer
+from openrs_ray.models.stop_tokens import stop_tokens
 
 
 class Asker:

@@ -11,21 +11,21 @@ from dataclasses import dataclass, replace
 import ray
 from transformers import PreTrainedTokenizerBase
 
-from actors.loaded import LoadedWorker
-from actors.placement import Placement, cluster_device, reserve
-from actors.rollout import Request
-from actors.rollouts import RolloutWorkers
-from openrs_ray.config import RunConfig
+from actors.cluster.placement import Placement, cluster_device, reserve
+from actors.rollout.loaded import LoadedWorker
+from actors.rollout.pool import RolloutWorkers
+from actors.rollout.worker import Request
+from openrs_ray.cluster.layout import plan_layout
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.completions import completion_texts
 from openrs_ray.errors import RunError
 from openrs_ray.evaluation.benchmarks import Task
 from openrs_ray.evaluation.check import Answered
 from openrs_ray.evaluation.protocol import Protocol
 from openrs_ray.evaluation.store import CompletionStore, Done
-from openrs_ray.layout import plan_layout
+from openrs_ray.records import Completion
 from openrs_ray.rewards.language import language_share
 from openrs_ray.rewards.pool import CheckPool
-from openrs_ray.samples import Completion
 from openrs_ray.seeds import completion_seed
 
 _WRITE_S = 5.0

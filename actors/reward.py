@@ -7,12 +7,12 @@ as its own items are judged.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from openrs_ray import config
+from openrs_ray.config import schema as config
+from openrs_ray.records import Verdict
 from openrs_ray.rewards.judge import WARM_UP, Judge
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.records import JudgeItem
 from openrs_ray.rewards.table import check_reward_names
-from openrs_ray.samples import Verdict
 
 
 class RewardPool:

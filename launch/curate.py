@@ -9,16 +9,16 @@ from functools import partial
 
 from rich.console import Console
 
-from launch.command import command
-from launch.failures import belongs_to
-from launch.options import Parser, help_asked
-from openrs_ray.checkpoints import run_lock
+from launch.cli.command import command
+from launch.cli.failures import belongs_to
+from launch.cli.options import Parser, help_asked
+from openrs_ray.common.console import show_markdown
 from openrs_ray.curation import report
 from openrs_ray.curation.inputs import Inputs, load_inputs
 from openrs_ray.curation.pipeline import Curation, Question, Replies
 from openrs_ray.curation.recipe import Judged, Recipe, Solved, load_recipe, recipe_help
 from openrs_ray.curation.store import CurationStore
-from openrs_ray.plain import show_markdown
+from openrs_ray.run.checkpoints import run_lock
 
 
 @command
@@ -72,7 +72,7 @@ def _curate(recipe: Recipe, inputs: Inputs, console: Console) -> None:
 def _ask(recipe: Recipe, stage: Solved | Judged, questions: Sequence[Question]) -> Generator[Replies, None, None]:
     # Heavy imports come late: a mistake in the recipe is said at once, and other stages need no cluster.
     from actors import curator
-    from actors.placement import connection
+    from actors.cluster.placement import connection
 
     with connection():
         yield from curator.ask(recipe.engines, recipe.seed, stage, questions)

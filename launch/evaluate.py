@@ -11,17 +11,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from launch.command import command
-from launch.harness import Harness, engines_for
-from launch.options import Parser, help_asked
+from launch.cli.command import command
+from launch.cli.options import Parser, help_asked
+from launch.driver.harness import Harness, engines_for
+from openrs_ray.common.console import show_markdown
+from openrs_ray.config.help import help_text
+from openrs_ray.config.names import runs_folder
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import chosen
 from openrs_ray.evaluation.protocol import protocol
 from openrs_ray.evaluation.report import markdown, write
 from openrs_ray.evaluation.subject import find_subjects, side_by_side
-from openrs_ray.names import runs_folder
-from openrs_ray.plain import show_markdown
-from openrs_ray.settings.help_text import help_text
 
 BENCHMARKS = "aime24,amc23,math500,minerva,olympiadbench"
 

@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from launch.command import command
-from launch.options import Parser
-from openrs_ray.settings.fields_page import fields_page
+from launch.cli.command import command
+from launch.cli.options import Parser
+from openrs_ray.config.fields_page import fields_page
 
 
 @command

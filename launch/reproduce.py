@@ -17,30 +17,30 @@ from typing import Any
 
 from rich.console import Console
 
-from launch.command import command
+from launch.cli.command import command
+from launch.cli.failures import belongs_to
+from launch.cli.options import Parser, help_asked
+from launch.driver.harness import Harness, Prepared, engines_for
 from launch.evaluate import add_benchmark_options, positive, sources
-from launch.failures import belongs_to
-from launch.harness import Harness, Prepared, engines_for
-from launch.options import Parser, help_asked
 from launch.train import check_run, dry_run, supervised
-from openrs_ray.atomic import replacing
-from openrs_ray.budget import ENDING, Budget, LimitReached
-from openrs_ray.config import RunConfig
+from openrs_ray.cluster.memory import check_fits, planned_gpu_bytes
+from openrs_ray.common.console import show_markdown
+from openrs_ray.common.files import replacing
+from openrs_ray.config.help import help_text
+from openrs_ray.config.load import load_config
+from openrs_ray.config.names import recipe_lines
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.texts import letters_key
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.evaluation.benchmarks import Benchmark, Prompt, chosen
 from openrs_ray.evaluation.protocol import Protocol, protocol
 from openrs_ray.evaluation.report import interval_text, markdown, published, write
 from openrs_ray.evaluation.subject import Subject, policies_of, start_model
-from openrs_ray.ledger import Spent
-from openrs_ray.memory import check_fits, planned_gpu_bytes
-from openrs_ray.names import recipe_lines
-from openrs_ray.overrides import load_config
-from openrs_ray.plain import show_markdown
-from openrs_ray.prepared import prepare
-from openrs_ray.progress import read_result
-from openrs_ray.samples import Problem
-from openrs_ray.settings.help_text import help_text
+from openrs_ray.preparation.prepared import prepare
+from openrs_ray.records import Problem
+from openrs_ray.run.budget import ENDING, Budget, LimitReached
+from openrs_ray.run.ledger import Spent
+from openrs_ray.run.progress import read_result
 
 _HELD_OUT = "held_out"
 _DEADLINE_S = 48 * 3600.0
@@ -123,7 +123,7 @@ class Reproduction:
 
     def _check(self) -> tuple[Problem, ...]:
         """The held-out problems. UserError for every mistake that training would find, since it comes hours later."""
-        from actors.placement import check_build, check_machine, connection, joins_cluster, place
+        from actors.cluster.placement import check_build, check_machine, connection, joins_cluster, place
 
         check_run(self.config, resume=True)
         gpu_bytes = planned_gpu_bytes(self.config, this_machine=not joins_cluster())

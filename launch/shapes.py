@@ -1,18 +1,18 @@
 """`python -m launch.shapes [HUB_ID ...]`: writes the shapes of these models, or of those it has, anew from the Hub.
 
-`openrs_ray/shapes.json` is what a dry run plans with where there is no network.
+`openrs_ray/cluster/shapes.json` is what a dry run plans with where there is no network.
 """
 
 import sys
 
 from rich.console import Console
 
-from launch.command import command
-from launch.options import Parser
-from openrs_ray.atomic import write_json
-from openrs_ray.foreign import reading
-from openrs_ray.pretrained import read_config
-from openrs_ray.shapes import FILE, shape_values, shipped
+from launch.cli.command import command
+from launch.cli.options import Parser
+from openrs_ray.cluster.shapes import FILE, shape_values, shipped
+from openrs_ray.common.files import write_json
+from openrs_ray.common.foreign import reading
+from openrs_ray.models.pretrained import read_config
 
 
 @command

@@ -9,34 +9,34 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from launch.attempt import Outcome, attempt
-from launch.closing import show_end
-from launch.command import command
-from launch.failures import belongs_to
-from launch.options import Parser, help_asked
-from launch.shutdown import Shutdown
-from launch.typed import continue_with
-from openrs_ray.atomic import read_json, write_json
-from openrs_ray.budget import ENDING, Budget
-from openrs_ray.checkpoints import CheckpointStore, run_lock
-from openrs_ray.config import RunConfig
-from openrs_ray.display import RunDisplay
-from openrs_ray.dry_run import dry_run_text
-from openrs_ray.environment import add_cluster, headline, write_environment
+from launch.cli.command import command
+from launch.cli.failures import belongs_to
+from launch.cli.options import Parser, help_asked
+from launch.cli.typed import continue_with
+from launch.driver.attempt import Outcome, attempt
+from launch.driver.closing import show_end
+from launch.driver.shutdown import Shutdown
+from openrs_ray.common.console import say
+from openrs_ray.common.files import read_json, write_json
+from openrs_ray.config.help import help_text
+from openrs_ray.config.load import load_config
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
-from openrs_ray.fingerprint import model_digest
-from openrs_ray.overrides import load_config
-from openrs_ray.plain import say
-from openrs_ray.progress import Progress, read_result
-from openrs_ray.resume import check_resumable, check_same_content, resume_notes
-from openrs_ray.room import check_room, full_disk_in_a_sentence
-from openrs_ray.run_log import RunLog, append_lines, attempt_folder, newest_log
-from openrs_ray.run_problems import RunProblems
-from openrs_ray.settings.help_text import help_text
-from openrs_ray.state import CONFIG, begun, check_state
+from openrs_ray.models.fingerprint import model_digest
+from openrs_ray.preparation.dry_run import dry_run_text
+from openrs_ray.run.budget import ENDING, Budget
+from openrs_ray.run.checkpoints import CheckpointStore, run_lock
+from openrs_ray.run.display import RunDisplay
+from openrs_ray.run.environment import add_cluster, headline, write_environment
+from openrs_ray.run.log import RunLog, append_lines, attempt_folder, newest_log
+from openrs_ray.run.problems import RunProblems
+from openrs_ray.run.progress import Progress, read_result
+from openrs_ray.run.resume import check_resumable, check_same_content, resume_notes
+from openrs_ray.run.room import check_room, full_disk_in_a_sentence
+from openrs_ray.run.state import CONFIG, begun, check_state
 
 if TYPE_CHECKING:
-    from openrs_ray.prepared import Prepared
+    from openrs_ray.preparation.prepared import Prepared
 
 _FLAGS = ("--dry-run", "--resume", "--restart")
 
@@ -88,8 +88,8 @@ def main(arguments: list[str]) -> int:
 
 
 def supervised(config: RunConfig, command: Sequence[str], console: Console) -> int:
-    """Run the command that trains by `config`, again when it dies. Returns its exit code (`launch.supervise`)."""
-    from launch.supervise import supervise
+    """Run the command that trains by `config`, again when it dies. Returns its exit code (`launch.driver.supervise`)."""
+    from launch.driver.supervise import supervise
 
     store = CheckpointStore(config.run.path / "checkpoints")
 
@@ -133,10 +133,10 @@ def begin_run(config: RunConfig, prepared: "Prepared") -> None:
 
 def dry_run(config: RunConfig, console: Console, resume: bool = True) -> int:
     """Say what the run would do and need; start nothing. UserError for what cannot be, and for what could not be looked at."""
-    from openrs_ray.forecast import planned_card
-    from openrs_ray.look import look_lines
-    from openrs_ray.memory import check_fits, planned_gpu_bytes
-    from openrs_ray.planning import plan_text, planned_shape, prepared_or_missing
+    from openrs_ray.cluster.forecast import planned_card
+    from openrs_ray.cluster.memory import check_fits, planned_gpu_bytes
+    from openrs_ray.preparation.plan import plan_text, planned_shape, prepared_or_missing
+    from openrs_ray.preparation.preview import look_lines
 
     gpu_bytes, card = planned_gpu_bytes(config), planned_card(config)
     prepared, missing = prepared_or_missing(config)
@@ -184,10 +184,10 @@ def _train(config: RunConfig, console: Console) -> int:
 
 def _start(config: RunConfig, console: Console, log: RunLog, done: Progress) -> int:
     # Heavy imports come late: a mistake in the recipe is said at once.
-    from actors.cluster import describe_cluster
-    from actors.placement import check_build, check_machine, connection, joins_cluster, place
-    from openrs_ray.look import warning_lines
-    from openrs_ray.memory import planned_gpu_bytes
+    from actors.cluster.description import describe_cluster
+    from actors.cluster.placement import check_build, check_machine, connection, joins_cluster, place
+    from openrs_ray.cluster.memory import planned_gpu_bytes
+    from openrs_ray.preparation.preview import warning_lines
 
     budget = Budget(config)
     budget.check("start", *(("step",) if done.ended else ()), *ENDING)
@@ -236,8 +236,8 @@ def _say_end(config: RunConfig, outcome: Outcome, budget: Budget, console: Conso
 
 def _prepare(config: RunConfig, gpu_bytes: float | None) -> "Prepared":
     """What the run needs, known to fit into the GPUs' memory where that is known."""
-    from openrs_ray.memory import check_fits
-    from openrs_ray.prepared import prepare
+    from openrs_ray.cluster.memory import check_fits
+    from openrs_ray.preparation.prepared import prepare
 
     prepared = prepare(config)
     check_fits(config, prepared.shape, gpu_bytes)

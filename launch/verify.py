@@ -14,16 +14,16 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from launch.command import command
-from launch.options import Parser
+from launch.cli.command import command
+from launch.cli.options import Parser
+from openrs_ray.common.foreign import parse_json, why
 from openrs_ray.data.answers import cell_texts
 from openrs_ray.data.columns import CellError, kind
 from openrs_ray.errors import UserError
-from openrs_ray.foreign import parse_json, why
+from openrs_ray.records import Verdict
 from openrs_ray.rewards.judge import WARM_UP, Judge
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.records import Extraction, JudgeItem
-from openrs_ray.samples import Verdict
 
 _LINES_PER_PROCESS = 64
 """Lines read ahead for each process: enough to keep the others busy behind one slow check."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from places import PYTHONPATH
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -28,7 +29,6 @@ def ray_session() -> Iterator[None]:
     import ray
     import torch
 
-    here = Path(__file__).resolve().parent
     ray.init(
         address="local",
         num_cpus=8,
@@ -38,7 +38,7 @@ def ray_session() -> Iterator[None]:
         logging_level="error",
         object_store_memory=128 << 20,
         # Actors load helper modules of the tests, too.
-        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}},
+        runtime_env={"env_vars": {"PYTHONPATH": PYTHONPATH}},
     )
     yield
     ray.shutdown()
@@ -47,7 +47,7 @@ def ray_session() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A very small toy model that has been taught almost nothing."""
-    from openrs_ray.toy.teach import ToySettings, build_toy
+    from openrs_ray.models.toy.teach import ToySettings, build_toy
 
     folder = tmp_path_factory.mktemp("toy-model")
     build_toy(folder, ToySettings(hidden=64, feed_forward=96, layers=2, heads=2, key_value_heads=1, steps=3))

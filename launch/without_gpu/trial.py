@@ -23,9 +23,9 @@ from vllm.v1.attention.selector import get_attn_backend
 import actors
 import launch
 import openrs_ray
-from actors.rollout import RolloutWorker
-from launch.benchmarks.models import SHAPES
-from openrs_ray.overrides import load_config
+from actors.rollout.worker import RolloutWorker
+from launch.performance.models import SHAPES
+from openrs_ray.config.load import load_config
 
 RECIPE = Path("launch/recipes/open-rs3.yaml")
 WANTED = "FLASH_ATTN"

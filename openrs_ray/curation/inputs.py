@@ -8,8 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from openrs_ray.builtin import resolve_model
-from openrs_ray.config import Data, Model
+from openrs_ray.config.schema import Data, Model
 from openrs_ray.curation.fates import KEPT, Candidate, Fate, user_turn
 from openrs_ray.curation.recipe import Judged, ModelStage, Overlaps, Recipe, Solved, Source
 from openrs_ray.data.answers import cell_texts, gold_answers
@@ -20,8 +19,9 @@ from openrs_ray.data.turns import plain_problem
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import KNOWN
 from openrs_ray.evaluation.subject import Subject
-from openrs_ray.pretrained import read_config
-from openrs_ray.weight_files import check_weights
+from openrs_ray.models.bundled import resolve_model
+from openrs_ray.models.pretrained import read_config
+from openrs_ray.models.weight_files import check_weights
 
 
 @dataclass(frozen=True)

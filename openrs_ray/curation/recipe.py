@@ -12,7 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from openrs_ray.config import (
+from openrs_ray.config.help import field_lines, section_lines
+from openrs_ray.config.load import checked
+from openrs_ray.config.names import recipe_lines
+from openrs_ray.config.recipe_file import read_recipe
+from openrs_ray.config.schema import (
     Columns,
     Count,
     Cpus,
@@ -28,11 +32,7 @@ from openrs_ray.config import (
     check_pass,
 )
 from openrs_ray.errors import UserError
-from openrs_ray.names import recipe_lines
-from openrs_ray.overrides import checked
 from openrs_ray.rewards.records import Extraction
-from openrs_ray.settings.help_text import field_lines, section_lines
-from openrs_ray.settings.recipe_file import read_recipe
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from openrs_ray.atomic import replacing, write_json
+from openrs_ray.common.files import replacing, write_json
 from openrs_ray.curation.store import Counts
 
 

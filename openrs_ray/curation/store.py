@@ -21,10 +21,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from openrs_ray.atomic import replacing, write_json
+from openrs_ray.common.files import replacing, write_json
+from openrs_ray.common.foreign import parse_json, reading
 from openrs_ray.curation.fates import Candidate, Fate, Reply
 from openrs_ray.errors import UserError
-from openrs_ray.foreign import parse_json, reading
 
 Asked = tuple[str, dict[str, Any]]
 """A stage's name, and all that its outcome depends on besides the one before."""

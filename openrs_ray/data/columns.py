@@ -6,9 +6,9 @@ Example: cell({"reward_model": {"ground_truth": "72"}}, "reward_model.ground_tru
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
+from openrs_ray.common.foreign import parse_json
+from openrs_ray.common.formatting import quoted
 from openrs_ray.errors import UserError
-from openrs_ray.foreign import parse_json
-from openrs_ray.shown import quoted
 
 Value = TypeVar("Value")
 

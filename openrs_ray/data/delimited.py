@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from openrs_ray.common.foreign import why
 from openrs_ray.errors import UserError
-from openrs_ray.foreign import why
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 

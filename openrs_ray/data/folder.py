@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
+from openrs_ray.common.foreign import reading
 from openrs_ray.errors import UserError
-from openrs_ray.foreign import reading
 
 _SPLIT = re.compile(
     r"(?:^|[._\s-])(?:train|training|test|testing|eval|evaluation|val|valid|validation|dev)(?:[._\s-]|$)"

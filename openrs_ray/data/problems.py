@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from openrs_ray.config import Data
+from openrs_ray.common.formatting import quoted
+from openrs_ray.config.schema import Data
 from openrs_ray.data.answers import Gold, gold_answers, whole_cell
 from openrs_ray.data.columns import CellError, column_cells, read_cells
 from openrs_ray.data.prompts import tokenize_prompts
@@ -20,8 +21,7 @@ from openrs_ray.data.rows import read_rows
 from openrs_ray.data.texts import letters_key
 from openrs_ray.data.turns import Asked, has_system_message, read_problem, text_of
 from openrs_ray.errors import UserError
-from openrs_ray.samples import Problem
-from openrs_ray.shown import quoted
+from openrs_ray.records import Problem
 
 _HELD_OUT = 0x4F5554
 """Sets this draw apart from others of the same seed."""

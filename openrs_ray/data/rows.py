@@ -12,13 +12,14 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from openrs_ray import builtin, hub
+from openrs_ray.common import hub
+from openrs_ray.common.foreign import parse_json, reading, why
 from openrs_ray.data.columns import top_column
 from openrs_ray.data.delimited import read_delimited
 from openrs_ray.data.floats import as_written
 from openrs_ray.data.folder import data_files, data_form
 from openrs_ray.errors import UserError
-from openrs_ray.foreign import parse_json, reading, why
+from openrs_ray.models import bundled as builtin
 
 Row = dict[str, Any]
 

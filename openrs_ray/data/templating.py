@@ -1,7 +1,7 @@
 """Runs chat templates and tokenizers in a child process, where neither an endless loop nor a mistake in them can do harm.
 
 Both come with a model: the template is a program, and one of a tokenizer's patterns may need longer than anybody waits. Both
-work in child processes (`openrs_ray.bounded`), and what goes wrong there is one sentence.
+work in child processes (`openrs_ray.common.killable`), and what goes wrong there is one sentence.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
-from openrs_ray.bounded import Failed, in_child
+from openrs_ray.common.killable import Failed, in_child
 from openrs_ray.errors import UserError
 
 T = TypeVar("T")

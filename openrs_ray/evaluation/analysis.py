@@ -9,7 +9,7 @@ import numpy as np
 from openrs_ray.evaluation.figures import Figures, Samples, average_of, figures
 from openrs_ray.evaluation.paired import Pair, Paired, compare, corrected
 from openrs_ray.evaluation.power import MORE, Measured, Rate, average_difference
-from openrs_ray.intervals import Interval, mean_interval
+from openrs_ray.stats import Interval, mean_interval
 
 AVERAGE = "average of all"
 """Stands for a benchmark in comparisons; no benchmark has a name with blanks."""

@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from openrs_ray.config import Data
+from openrs_ray.config.schema import Data
 from openrs_ray.data.answers import gold_answers
 from openrs_ray.data.columns import CellError
 from openrs_ray.data.prompts import tokenize_prompts
 from openrs_ray.data.rows import Row, read_rows
 from openrs_ray.data.turns import plain_problem
 from openrs_ray.errors import UserError
-from openrs_ray.samples import Problem
+from openrs_ray.records import Problem
 
 Value = TypeVar("Value")
 

@@ -10,12 +10,12 @@ from typing import Literal
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
+from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards.accuracy import check_answer
 from openrs_ray.rewards.extraction import last_boxed
 from openrs_ray.rewards.numerics import digits, is_number
 from openrs_ray.rewards.reading import read
 from openrs_ray.rewards.records import Extraction
-from openrs_ray.samples import Status, Verdict
 
 Rules = Literal["boxed", "any", "published"]
 

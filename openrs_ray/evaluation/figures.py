@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from openrs_ray.intervals import Interval, average_interval, effective_interval, mean_interval, sampling_interval
+from openrs_ray.stats import Interval, average_interval, effective_interval, mean_interval, sampling_interval
 
 
 def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:

@@ -6,8 +6,8 @@ import numpy as np
 
 from openrs_ray.errors import RunError
 from openrs_ray.evaluation.paired import Pair, Paired, compare
-from openrs_ray.record_files import current_files
-from openrs_ray.samples import Status
+from openrs_ray.records import Status
+from openrs_ray.run.completion_files import current_files
 
 
 def gain(run_folder: Path, step: int) -> tuple[Paired, int]:

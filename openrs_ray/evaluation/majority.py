@@ -11,8 +11,8 @@ from itertools import combinations
 import numpy as np
 
 from openrs_ray.evaluation.check import Answered
+from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards.pool import CheckPool
-from openrs_ray.samples import Status, Verdict
 
 Voted = tuple[Status, str | None]
 """What a check made of a sample: its status and the answer it found."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from openrs_ray.intervals import Interval
+from openrs_ray.stats import Interval
 
 _EXACT_DIFFERENCES = 16
 """Up to so many differences that are not 0, all 2^n sign patterns are counted instead of drawn."""

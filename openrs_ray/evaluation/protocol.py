@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from openrs_ray.config import RunConfig
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import PAPER_PROMPT, Prompt
 from openrs_ray.evaluation.check import Rules

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from openrs_ray.atomic import replacing, write_json
+from openrs_ray.common.files import replacing, write_json
 from openrs_ray.evaluation.analysis import AVERAGE, Analysis, power_rows
 from openrs_ray.evaluation.power import MORE, Rate
 

@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from openrs_ray.atomic import damaged, read_json, replacing, write_json
+from openrs_ray.common.files import damaged, read_json, replacing, write_json
+from openrs_ray.common.foreign import reading
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import Task
-from openrs_ray.foreign import reading
-from openrs_ray.samples import Completion, Status, Verdict
+from openrs_ray.records import Completion, Status, Verdict
 
 SCHEMA = pa.schema(
     [

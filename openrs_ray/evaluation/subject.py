@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from openrs_ray.builtin import MODELS, looks_like_hub_id, resolve_model
-from openrs_ray.checkpoints import CheckpointStore
-from openrs_ray.config import RunConfig
+from openrs_ray.common.foreign import reading
+from openrs_ray.config.load import flat
+from openrs_ray.config.names import is_run, runs_text
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.protocol import Protocol
 from openrs_ray.evaluation.report import published_name
-from openrs_ray.foreign import reading
-from openrs_ray.names import is_run, runs_text
-from openrs_ray.overrides import flat
+from openrs_ray.models.bundled import MODELS, looks_like_hub_id, resolve_model
+from openrs_ray.run.checkpoints import CheckpointStore
 
 START = "start model"
 _EDGE_BYTES = 1 << 20

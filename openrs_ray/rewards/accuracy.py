@@ -15,6 +15,7 @@ from typing import Any
 
 from math_verify import parse, verify
 
+from openrs_ray.records import Status
 from openrs_ray.rewards.comparison import same
 from openrs_ray.rewards.extraction import after_reasoning, final_boxes, is_unfinished
 from openrs_ray.rewards.final_form import is_value
@@ -22,7 +23,6 @@ from openrs_ray.rewards.reading import is_answer, read, read_gold
 from openrs_ray.rewards.records import Comparison, Extraction, RewardInput, UnfinishedReasoning
 from openrs_ray.rewards.sizes import is_readable
 from openrs_ray.rewards.units import without_letter
-from openrs_ray.samples import Status
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its time limits are off, which we mean
 

@@ -11,8 +11,8 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 
-from openrs_ray.parent import end_with_parent
-from openrs_ray.samples import Status, Verdict
+from openrs_ray.common.parent import end_with_parent
+from openrs_ray.records import Status, Verdict
 
 
 def main(descriptor: int, memory_bytes: int, parent: int) -> None:

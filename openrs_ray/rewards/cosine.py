@@ -2,9 +2,9 @@
 
 import math
 
+from openrs_ray.records import Status
 from openrs_ray.rewards.extraction import THINK_OPEN
 from openrs_ray.rewards.records import LengthUnit, RewardInput
-from openrs_ray.samples import Status
 
 
 def cosine_reward(

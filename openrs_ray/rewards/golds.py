@@ -8,12 +8,12 @@ limits are generous, do not follow the config, and a gold that exceeds them is t
 from collections.abc import Sequence
 from typing import Literal
 
-from openrs_ray.config import Rewards
+from openrs_ray.config.schema import Rewards
+from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards.accuracy import gold_is_parseable, has_plain_number
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.published import published_gold_is_parseable
 from openrs_ray.rewards.reading import says_words
-from openrs_ray.samples import Status, Verdict
 
 Gold = tuple[str, ...]
 GoldKind = Literal["number", "expression", "text"]

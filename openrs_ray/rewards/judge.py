@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards.accuracy import check_answer
 from openrs_ray.rewards.published import check_published
 from openrs_ray.rewards.records import (
@@ -22,10 +23,9 @@ from openrs_ray.rewards.records import (
     Unjudged,
 )
 from openrs_ray.rewards.table import GROUP_REWARDS, REWARDS
-from openrs_ray.samples import Status, Verdict
 
 if TYPE_CHECKING:  # the checking processes start without pydantic
-    from openrs_ray import config
+    from openrs_ray.config import schema as config
 
 WARM_UP = tuple(
     JudgeItem(

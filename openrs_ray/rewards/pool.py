@@ -24,8 +24,8 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from openrs_ray.errors import RunError
+from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards.process import CheckProcess
-from openrs_ray.samples import Status, Verdict
 
 CHECKS_PER_PROCESS = 5000
 """SymPy's caches grow with every check, so a process is renewed after so many, as soon as nothing waits for it (a start takes

@@ -8,9 +8,9 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from openrs_ray.common.private_folder import MARK
 from openrs_ray.errors import RunError
-from openrs_ray.private import MARK
-from openrs_ray.samples import Verdict
+from openrs_ray.records import Verdict
 
 START_DEADLINE_S = 120.0
 """How long a process may take to import what it needs; about a second where nothing is wrong."""

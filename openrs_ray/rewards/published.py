@@ -13,9 +13,9 @@ from typing import Any
 from math_verify import LatexExtractionConfig, parse, verify
 from math_verify.grader import get_pct_val
 
+from openrs_ray.records import Status
 from openrs_ray.rewards.extraction import THINK_OPEN
 from openrs_ray.rewards.records import Comparison
-from openrs_ray.samples import Status
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its time limits are off, which we mean
 logging.getLogger("latex2sympy2_extended").setLevel(logging.ERROR)  # each reading warns that `equations` is deprecated

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from openrs_ray.samples import Status
+from openrs_ray.records import Status
 
 Extraction = Literal["boxed", "any"]
 """Where an answer is looked for: the last box only, or anywhere as math-verify does by default."""

@@ -20,7 +20,7 @@ from openrs_ray.rewards.repetition import repetition_reward
 from openrs_ray.rewards.tag_count import tag_count_reward
 
 if TYPE_CHECKING:  # the checking processes start without pydantic
-    from openrs_ray import config
+    from openrs_ray.config import schema as config
 
 REWARDS: dict[str, Callable[..., float]] = {
     "accuracy": accuracy_reward,

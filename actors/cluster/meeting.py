@@ -1,0 +1,155 @@
+"""Meeting points: the members of a process group find each other and authenticate themselves.
+
+torch's TCPStore takes anyone who can reach its port. Here it listens on one address, only values that are sealed with a token
+count, and before the first weights leave, every member has proven over the group itself that it holds the token. The token is
+random, new for every group, and comes through Ray.
+
+A stranger may still see that processes meet, and keep them from it until the deadline. It cannot take a member's place: where it
+meets one by one end of a connection, the other end is not its to answer for.
+"""
+
+import hmac
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+from openrs_ray.cluster.probes import free_port
+from openrs_ray.errors import RunError
+
+_SEAL_BYTES = 32
+_NONCE_BYTES = 16
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """The address of a group's store, and the token that authenticates its members.
+
+    Example: Meeting("10.0.0.4", 40123, "5f3a...")
+    """
+
+    host: str
+    port: int
+    token: str = field(repr=False)
+
+    @classmethod
+    def at(cls, host: str) -> "Meeting":
+        """A meeting on a free port of this machine, with a new token."""
+        return cls(host, free_port(host), new_token())
+
+
+def new_token() -> str:
+    """A random token: 64 hexadecimal digits."""
+    return secrets.token_hex(32)
+
+
+def seal(token: str, what: str, value: bytes) -> bytes:
+    """SHA-256 HMAC [32 bytes] of a value and its meaning, which only a holder of the token can compute (RFC 2104)."""
+    return hmac.digest(token.encode(), what.encode() + b"\0" + value, "sha256")
+
+
+class SealedStore(torch.distributed.Store):
+    """A TCPStore whose values are sealed with the meeting's token; reading a value without its seal raises RunError.
+
+    Keep a reference to it as long as a group lives that was made with it: rank 0's is the server, too.
+    """
+
+    def __init__(self, meeting: Meeting, rank: int, world_size: int, deadline_s: float) -> None:
+        super().__init__()
+        self.meeting = meeting
+        self._store = torch.distributed.TCPStore(
+            meeting.host,
+            meeting.port,
+            world_size,
+            is_master=rank == 0,
+            timeout=timedelta(seconds=deadline_s),
+            wait_for_workers=False,
+            # torch's own socket would listen on every address of the machine.
+            master_listen_fd=_listening(meeting.host, meeting.port) if rank == 0 else None,
+        )
+
+    def set(self, key: str, value: str | bytes) -> None:
+        content = value.encode() if isinstance(value, str) else bytes(value)
+        self._store.set(key, seal(self.meeting.token, key, content) + content)  # type: ignore[arg-type]
+
+    def get(self, key: str) -> bytes:
+        """Waits for the key until the deadline. RunError when the value is not sealed with the token."""
+        sealed = self._store.get(key)
+        content = sealed[_SEAL_BYTES:]
+        if not hmac.compare_digest(sealed[:_SEAL_BYTES], seal(self.meeting.token, key, content)):
+            raise stranger(self.meeting, f"{key} is not sealed with the run's token")
+        return content
+
+    def wait(self, keys: list[str], *timeout: timedelta) -> None:
+        self._store.wait(keys, *timeout)
+
+    def delete_key(self, key: str) -> bool:
+        return self._store.delete_key(key)
+
+
+def _listening(host: str, port: int) -> int:
+    """Descriptor of a socket that listens on this address alone; the store closes it. OSError when the port is taken."""
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    return socket.create_server((host, port), family=family, backlog=128).detach()
+
+
+def stranger(meeting: Meeting, evidence: str) -> RunError:
+    return RunError(f"an unknown process joined the group at {meeting.host}:{meeting.port}: {evidence}")
+
+
+class Proof:
+    """Proves that all members of a broadcast group hold the token, over the connections that they will use.
+
+    Rank 0 broadcasts a random number; whoever has received it answers through the store with its seal. A process that has taken a
+    member's place in the group knows the number but not the token, and the member, which knows the token, never got the number.
+    """
+
+    def __init__(self, store: SealedStore, rank: int, world_size: int) -> None:
+        self._store, self._rank, self._world_size = store, rank, world_size
+        self._token = store.meeting.token
+        self.first = secrets.token_bytes(_NONCE_BYTES) if rank == 0 else bytes(_NONCE_BYTES)
+        """Bytes to broadcast from rank 0, and room for them elsewhere."""
+        if rank == 0:
+            store.set("question", seal(self._token, "question", self.first))
+
+    def settle(self, received: bytes) -> None:
+        """Finish the proof with `first` as it was received. RunError when another member does not hold the token."""
+        if self._rank == 0:
+            for member in range(1, self._world_size):
+                self._hear(member)
+        elif seal(self._token, "question", received) != self._store.get("question"):
+            raise RunError(f"the first broadcast brought other bytes to rank {self._rank} than rank 0 sent")
+        else:
+            self._store.set(f"answer/{self._rank}", seal(self._token, f"answer {self._rank}", received))
+
+    def _hear(self, member: int) -> None:
+        try:
+            answer = self._store.get(f"answer/{member}")
+        except torch.distributed.DistStoreError as error:
+            raise stranger(self._store.meeting, f"rank {member} did not prove that it holds the run's token") from error
+        if answer != seal(self._token, f"answer {member}", self.first):
+            raise stranger(self._store.meeting, f"rank {member} proved it with another question's answer")
+
+
+def prove_ranks(token: str, rank: int, world_size: int, exchange: Callable[[Any, Any], object]) -> None:
+    """Check that every other rank holds the token; RunError otherwise.
+
+    Args:
+        exchange: all-to-all of two uint8 tensors [ranks x 32] (out, in), a pair of ranks by the connection between them.
+    """
+
+    def seals(pairs: list[tuple[int, int]]) -> torch.Tensor:
+        content = b"".join(seal(token, f"rank {sender} to {receiver}", b"") for sender, receiver in pairs)
+        return torch.frombuffer(bytearray(content), dtype=torch.uint8)
+
+    expected = seals([(other, rank) for other in range(world_size)])
+    received = torch.zeros_like(expected)
+    exchange(received, seals([(rank, other) for other in range(world_size)]))
+    for other, (theirs, right) in enumerate(zip(received.chunk(world_size), expected.chunk(world_size), strict=True)):
+        if not torch.equal(theirs, right):
+            raise RunError(f"an unknown process joined the learner's ranks in place of rank {other}")

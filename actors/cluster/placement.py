@@ -1,0 +1,274 @@
+"""Puts the actors on the cluster: connects to Ray, reserves every actor's place at once, or says what is missing."""
+
+import os
+import socket
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from actors.cluster.own_ray import close_token_file, have_token, ray_folder, signals_kept
+from actors.cluster.processes import new_mark
+from actors.cluster.quiet import silence_expected_warnings
+from openrs_ray.cluster.layout import Device, Layout, plan_layout
+from openrs_ray.common.foreign import why
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.errors import RunError, UserError
+
+_OBJECT_STORE_BYTES = 256 << 20
+"""Object store of a Ray that the trainer starts itself: token ids and log-probabilities are all that lies in it."""
+
+_REACH_S = 10.0
+
+GPU_SAMPLER = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
+"""FlashInfer builds its sampler with nvcc at the first token that takes it (vLLM's own warm-up does where log-probabilities
+are raw), says that it is supported where there is no nvcc, and then ends the engine."""
+
+_OWN_GPUS = {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "0"}
+"""An actor sees the GPUs that Ray gave it and no others, also where an image made for another trainer says otherwise."""
+
+
+def joins_cluster() -> bool:
+    """Whether the run joins a running cluster (a submitted job has RAY_ADDRESS set) or starts a Ray of its own."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+@contextmanager
+def connection() -> Iterator[None]:
+    """Join the cluster of RAY_ADDRESS, or start a Ray of our own; it is left, or ends, with the block."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    silence_expected_warnings()
+    close_token_file()
+    with ExitStack() as ending:
+        with signals_kept():
+            _join_or_start(ending)
+        yield
+
+
+def _join_or_start(ending: ExitStack) -> None:
+    """Join the cluster at RAY_ADDRESS, or start a Ray on this machine; `ending` leaves or ends it."""
+    if joins_cluster():
+        try:
+            _reach(os.environ["RAY_ADDRESS"])
+            ray.init(log_to_driver=False, logging_level="warning")
+        except (OSError, RuntimeError, ValueError, RayError) as error:
+            raise UserError(
+                f"cannot join a Ray cluster at RAY_ADDRESS={os.environ['RAY_ADDRESS']} ({why(error)}): start one with "
+                "`ray start --head`, set the address as host:port, give its token, or unset RAY_ADDRESS"
+            ) from error
+    else:
+        # "local", since Ray would otherwise join any cluster that happens to run on this machine.
+        have_token()
+        folder = ending.enter_context(ray_folder())
+        try:
+            ray.init(
+                address="local",
+                log_to_driver=False,
+                logging_level="warning",
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _temp_dir=str(folder),
+            )
+        except Exception as error:  # Ray raises bare ones when the machine is too busy or full to start it
+            raise RunError(f"Ray did not start on this machine: {error}") from error
+    ending.callback(ray.shutdown)
+
+
+def _reach(address: str) -> None:
+    """OSError or ValueError when nobody listens at host:port, which Ray itself would find out only after minutes."""
+    if address not in ("auto", "local") and "://" not in address:
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
+
+
+def check_machine(config: RunConfig) -> None:
+    """UserError when this machine alone, without other nodes, has less than the run asks for. Starts nothing."""
+    has = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    asked = plan_layout(config, _device(config, has["GPU"])).total()
+    if any(asked[name] > has[name] for name in asked):
+        raise UserError(
+            f"the run asks for {_amounts(asked)} but this machine has {_amounts(has)}: lower placement.num_rollout_gpus, "
+            "placement.num_learner_gpus or placement.cpus_per_slot, or set RAY_ADDRESS to a cluster that has them"
+        )
+
+
+def check_build(config: RunConfig) -> None:
+    """UserError when this environment is built for the other kind of device: a vLLM has one kind of engine only."""
+    check_built_for(_device(config, float(torch.cuda.device_count())))
+
+
+def check_built_for(device: Device) -> None:
+    """The same for a device that is known."""
+    built_for: Device = "cpu" if torch.version.cuda is None else "gpu"
+    if device != built_for:
+        raise UserError(
+            f"the run is placed on a {device.upper()} but the installed torch and vLLM are built for {built_for.upper()}s: set "
+            f"placement.device {built_for}, or remove .venv and run OPENRS_BUILD={device} bash launch/setup.sh"
+        )
+
+
+def place(config: RunConfig) -> "Placement":
+    """Reserve the run's places in the connected cluster; UserError when it does not have them."""
+    return reserve(config, plan_layout(config, cluster_device(config)))
+
+
+def cluster_device(config: RunConfig) -> Device:
+    """What the run is placed on in the connected cluster."""
+    return _device(config, ray.cluster_resources().get("GPU", 0.0))
+
+
+def engine_variables(device: Device) -> dict[str, str]:
+    """The environment that a vLLM engine starts in."""
+    variables = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
+    if device == "cpu":
+        # One process per engine; no thread pinning on small machines; nothing to compile without graphs (compiling a
+        # helper of the sampler would cost 25 s and a C++ compiler at the first token).
+        variables |= {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "TORCH_COMPILE_DISABLE": "1",
+        }
+    else:
+        # Attention in float32 is Triton's, whose products would round their factors to TF32: log-probabilities off by 9e-4.
+        variables |= GPU_SAMPLER | {"TRITON_F32_DEFAULT": "ieee"}
+    return variables
+
+
+def _device(config: RunConfig, gpus: float) -> Device:
+    """`auto` means GPUs where there are any."""
+    if config.placement.device != "auto":
+        return config.placement.device
+    return "gpu" if gpus else "cpu"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Reserved places, one per actor, and the environment each kind of actor starts in.
+
+    Ray gives a reserved place whose node went away a new one as soon as another node has room; since the places of one group
+    come back together only, every engine and the reward pool have groups of their own. Engines beyond those of the layout get
+    theirs when there is room, and leave them when they end.
+    """
+
+    layout: Layout
+    threads: int
+    learner_group: PlacementGroup | None
+    """On shared GPUs the engines', too; none where nobody learns."""
+    reward_group: PlacementGroup | None
+    rollout_groups: dict[int, PlacementGroup]
+    """By number of the engine; none on shared GPUs."""
+
+    def learner_options(self, rank: int) -> dict[str, Any]:
+        variables = self._threads()
+        if self.layout.transport == "ipc":
+            variables |= {"PYTORCH_ALLOC_CONF": _fixed_segments(os.environ)}
+        return self._options(self.learner_group, rank, self.layout.learner[rank], variables)
+
+    def rollout_options(self, worker: int) -> dict[str, Any]:
+        variables = self._threads() | engine_variables(self.layout.device)
+        if self.layout.transport == "ipc":
+            variables |= {"VLLM_ALLOW_INSECURE_SERIALIZATION": "1"}  # GPU memory handles are not plain data
+        if self.layout.colocated:
+            return self._options(self.learner_group, worker, self.layout.rollout[worker], variables)
+        bundle = self.layout.rollout[0]
+        if worker not in self.rollout_groups:
+            self.rollout_groups[worker] = placement_group([bundle])
+        return self._options(self.rollout_groups[worker], 0, bundle, variables)
+
+    def is_extra(self, worker: int) -> bool:
+        return worker >= len(self.layout.rollout)
+
+    def extra_places(self, taken: Collection[int]) -> list[int]:
+        """Numbers of the engines that the cluster has room for now, besides those that are `taken`."""
+        fixed = len(self.layout.rollout)
+        places = [place for place in range(fixed, fixed + self.layout.extra_rollout) if place not in taken]
+        if not places:
+            return []
+        free = ray.available_resources()
+        room = min(free.get(name, 0.0) // amount for name, amount in self.layout.rollout[0].items())
+        return places[: int(room)]
+
+    def extra_engines(self) -> int:
+        """How many hold a place now beyond those of the layout."""
+        return sum(map(self.is_extra, list(self.rollout_groups)))
+
+    def leave(self, worker: int) -> None:
+        """Give an extra engine's place back."""
+        if group := self.rollout_groups.pop(worker, None):
+            remove_placement_group(group)
+
+    def reward_options(self) -> dict[str, Any]:
+        return self._options(self.reward_group, 0, {"CPU": self.layout.reward_cpus}, {"CUDA_VISIBLE_DEVICES": ""})
+
+    def _options(
+        self, group: PlacementGroup | None, index: int, bundle: dict[str, float], variables: dict[str, str]
+    ) -> dict[str, Any]:
+        return {
+            "num_cpus": bundle["CPU"],
+            "num_gpus": bundle.get("GPU", 0),
+            "runtime_env": {"env_vars": variables | _OWN_GPUS | new_mark()},
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
+        }
+
+    def _threads(self) -> dict[str, str]:
+        return {"OMP_NUM_THREADS": str(self.threads)} if self.layout.device == "cpu" else {}
+
+    def groups(self) -> list[PlacementGroup]:
+        groups = (self.learner_group, *self.rollout_groups.values(), self.reward_group)
+        return [group for group in groups if group is not None]
+
+    def release(self) -> None:
+        for group in self.groups():
+            remove_placement_group(group)
+
+
+def _fixed_segments(environment: Mapping[str, str]) -> str:
+    """torch's allocator settings as the user has them, but without expandable segments: those make memory that other processes
+    open by another kind of handle."""
+    given = environment.get("PYTORCH_ALLOC_CONF") or environment.get("PYTORCH_CUDA_ALLOC_CONF") or ""
+    kept = [setting for setting in given.split(",") if setting and "expandable_segments" not in setting]
+    return ",".join([*kept, "expandable_segments:False"])
+
+
+def reserve(config: RunConfig, layout: Layout) -> Placement:
+    """Reserve all places, waiting `placement.wait_s` for the cluster to have them.
+
+    Raises:
+        UserError: the cluster does not have what the layout asks; says what it has.
+    """
+    slots = layout.learner
+    if layout.colocated:
+        slots = tuple({name: 2 * amount for name, amount in bundle.items()} for bundle in layout.learner)
+    engines = {} if layout.colocated else dict(enumerate(layout.rollout))
+    cpus = layout.reward_cpus
+    placement = Placement(
+        layout,
+        config.threads,
+        learner_group=placement_group(list(slots), strategy="STRICT_PACK")
+        if slots
+        else None,  # first: one node for all
+        rollout_groups={engine: placement_group([bundle]) for engine, bundle in engines.items()},
+        reward_group=placement_group([{"CPU": cpus}]) if cpus else None,
+    )
+    deadline = time.monotonic() + config.placement.wait_s
+    for group in placement.groups():
+        if not group.wait(max(0.1, deadline - time.monotonic())):
+            placement.release()
+            raise UserError(
+                f"the run asks for {_amounts(layout.total())}{' (those of the learner on one node)' * bool(slots)} but the "
+                f"cluster has {_amounts(ray.cluster_resources())}, free {_amounts(ray.available_resources())}: lower "
+                f"placement.num_rollout_gpus, {'placement.num_learner_gpus ' * bool(slots)}or placement.cpus_per_slot, add "
+                f"nodes, or raise placement.wait_s ({config.placement.wait_s:.0f} s) if nodes are on their way"
+            )
+    return placement
+
+
+def _amounts(resources: dict[str, float]) -> str:
+    return " and ".join(f"{resources.get(name, 0):g} {name}s" for name in ("GPU", "CPU"))

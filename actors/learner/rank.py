@@ -1,0 +1,420 @@
+"""One rank of the learner: a DeepSpeed ZeRO engine around the policy, and the frozen reference beside it.
+
+Life cycle, each call on ALL ranks with the same arguments (they wait for each other): `start` once, then `load` if the
+run is resumed, then any number of `train_step`, `score`, `full_parameters`, `save` and `export`.
+
+Invariants:
+- A step's gradient is that of the whole step's loss, whatever the number of ranks and micro-batches: DeepSpeed averages
+  over ranks, so every rank's loss is multiplied by their number; its own division by accumulation steps is switched off.
+- Gradients are summed, and sent between ranks, in float32; master weights and optimizer state are float32.
+- A step that DeepSpeed skipped (a gradient that is not finite) ends the run; it is never passed over.
+- The learning rate is set before each step from the step's number alone.
+"""
+
+import copy
+import math
+import os
+import random
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int32
+
+from actors.cluster.meeting import new_token, prove_ranks
+from actors.learner.reshard import convert
+from openrs_ray.algorithm.advantages import TrainingSequence
+from openrs_ray.algorithm.losses import METRICS, LossInput, policy_loss
+from openrs_ray.algorithm.packing import MicroBatch, pack
+from openrs_ray.algorithm.policy import Policy, fuse_kernels, load_policy, micro_batch_arguments
+from openrs_ray.algorithm.schedule import learning_rate
+from openrs_ray.cluster.memory import BUCKET_PARAMETERS, ModelShape, needs_checkpointing
+from openrs_ray.cluster.probes import GIB
+from openrs_ray.common.files import TEMPORARY
+from openrs_ray.common.private_folder import private_folder
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.errors import RunError
+from openrs_ray.models.pretrained import fixed_weights
+from openrs_ray.weights.buckets import Bucket, ParameterSpec, plan_buckets
+
+STATE, RANDOM = "state", "random_rank_{}.pt"
+"""Names of the subfolder that `save` writes, and of each rank's random states in it."""
+
+
+class LearnerRank:
+    """Example (one rank, CPU):
+
+    rank = LearnerRank(config, "/models/toy", rank=0, world_size=1, device="cpu")
+    rank.start(*rank.address())
+    metrics = rank.train_step(micro_batches, global_tokens=512, step=1)
+    """
+
+    def __init__(self, config: RunConfig, model_path: str, rank: int, world_size: int, device: str) -> None:
+        self.config = config
+        self.model_path = model_path
+        self.rank = rank
+        self.world_size = world_size
+        self.device = torch.device(device)
+        self.reference: Policy | None = None
+
+    # ------------------------------------------------------------------------------------------------ life cycle
+
+    def address(self) -> tuple[str, str]:
+        """A rendezvous file for the ranks, which are all on one node, and the token that authenticates them.
+
+        A file in a folder that only its user can open, where torch's store would listen on every address of the machine.
+        """
+        return str(private_folder() / f"ranks-{new_token()[:8]}"), new_token()
+
+    def start(self, place: str, token: str) -> None:
+        """Load the start model, build the DeepSpeed engine and warm it up; returns when all ranks have met."""
+        on_cpu = self.device.type == "cpu"
+        local_rank = 0 if on_cpu else self.device.index or 0
+        os.environ.update(
+            DS_ACCELERATOR="cpu" if on_cpu else "cuda",
+            RANK=str(self.rank),
+            WORLD_SIZE=str(self.world_size),
+            LOCAL_RANK=str(local_rank),
+            LOCAL_SIZE=str(self.world_size),
+            GLOO_SOCKET_IFNAME="lo",
+        )
+        if on_cpu:
+            torch.set_num_threads(self.config.threads)
+        import deepspeed
+
+        if on_cpu:
+            # Used for inference only, yet compiled from C++ at the first start (25 s, and an error without a compiler).
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.utils.logger.setLevel("WARNING")
+        learner, model = self.config.learner, self.config.model
+        policy = load_policy(self.model_path, model.dtype, learner.logprob_chunk_tokens, learner.head_dtype)
+        if learner.fused_kernels and not on_cpu:
+            fuse_kernels(policy)
+        if self.config.loss.kl_beta > 0:
+            # Moved first, and copied there: every rank of a node does this at once, and the host has to hold one copy each.
+            self.reference = copy.deepcopy(policy.to(self.device)).eval().requires_grad_(False)
+        if self._checkpoints(policy):
+            policy.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        deepspeed.init_distributed(
+            init_method=f"file://{place}",
+            rank=self.rank,
+            world_size=self.world_size,
+            timeout=timedelta(seconds=learner.deadline_s),
+            auto_mpi_discovery=False,
+            verbose=False,
+        )
+        if on_cpu:  # NCCL's members know each other already, by a random number out of that file
+            prove_ranks(token, self.rank, self.world_size, torch.distributed.all_to_all_single)
+        self.policy = policy
+        self.engine, *_ = deepspeed.initialize(
+            model=policy, optimizer=self.make_optimizer(policy), config=self._deepspeed_config()
+        )
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Go forward and back and score once, so that kernels are compiled and ranks connected before the first short deadline.
+
+        For DeepSpeed it is a micro-batch of the first step, of weight 0: neither weights nor the state of the optimizer
+        change. Its gradient is dropped, which would otherwise lie beside the first push, as large as that of a step.
+        """
+        ids = np.zeros(16, dtype=np.int32)
+        batch = pack([TrainingSequence(ids, ids, np.zeros(16, dtype=np.float32), 1.0)] * 2)
+        self.engine.set_gradient_accumulation_boundary(False)
+        output = policy_loss(self._loss_input(batch), self.config.loss)
+        self.engine.backward(output.total * 0.0, scale_wrt_gas=False)
+        self.engine.optimizer.zero_grad(set_to_none=True)
+        for sums in (
+            "all_grad_tensors",
+            "averaged_gradients",
+        ):  # of ZeRO-1 in float32 and ZeRO-2: else kept until a step
+            getattr(self.engine.optimizer, sums, {}).clear()
+        self.score([(ids, ids)], 1.0)
+
+    def _checkpoints(self, policy: Policy) -> bool:
+        if self.device.type == "cpu":
+            return self.config.learner.gradient_checkpointing is True
+        planned = self.config.placement.gpu_memory_gib or math.inf
+        gpu_bytes = min(planned * GIB, torch.cuda.get_device_properties(self.device).total_memory)
+        return needs_checkpointing(self.config, ModelShape.of(policy.model.config), gpu_bytes)
+
+    def make_optimizer(self, policy: Policy) -> torch.optim.Optimizer:
+        learner = self.config.learner
+        return torch.optim.AdamW(
+            policy.parameters(),
+            lr=learner.learning_rate,
+            betas=learner.adam_betas,
+            weight_decay=learner.weight_decay,
+            fused=True,  # one kernel, and no temporary as large as the rank's part of the model
+        )
+
+    def _deepspeed_config(self) -> dict[str, Any]:
+        return {
+            # Only their product matters to DeepSpeed, and nothing here: see `train_step`.
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": 1,
+            "gradient_clipping": self.config.learner.max_grad_norm,
+            "zero_optimization": {
+                "stage": self.config.learner.zero_stage,
+                "overlap_comm": self.world_size > 1,  # gradients travel while the backward pass goes on
+                "reduce_bucket_size": BUCKET_PARAMETERS,
+                "stage3_prefetch_bucket_size": BUCKET_PARAMETERS,
+            },
+            # Stage 0 with bfloat16 would give Adam a spurious first step; the config does not offer it.
+            "bf16": {"enabled": self.config.model.dtype == "bfloat16"},
+            "data_types": {"grad_accum_dtype": "fp32"},
+            "communication_data_type": "fp32",
+            "zero_allow_untested_optimizer": True,
+            "steps_per_print": 10**9,
+        }
+
+    # ------------------------------------------------------------------------------------------------ training
+
+    def train_step(
+        self,
+        micro_batches: Sequence[MicroBatch],
+        global_tokens: int,
+        step: int,
+        left_out_tokens: int = 0,
+        left_out_sequences: int = 0,
+    ) -> dict[str, float]:
+        """One optimizer step on this rank's share; all ranks have the same number of micro-batches (`packing.split`).
+
+        `global_tokens` is the number of completion tokens of the whole step, which the loss is a mean over;
+        `left_out_tokens` of them, in `left_out_sequences` completions, are in no micro-batch because they would add
+        nothing to it. Returns the same metrics on every rank: means over the tokens in the micro-batches, the gradient
+        norm before clipping, and times. Raises RunError when the gradient is not finite.
+        """
+        began = time.monotonic()
+        rate = learning_rate(step, self.config.run.steps, self.config.learner)
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = rate
+        real = [batch for batch in micro_batches if batch.completion_tokens]
+        counts = self._sum_over_ranks(torch.tensor([len(real), sum(len(batch.lengths) for batch in real)])).tolist()
+        weigh = self._loss_weights(micro_batches, global_tokens, counts[1] + left_out_sequences, counts[0])
+        sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self.device)
+        packed_tokens = sum(int(batch.lengths.sum()) for batch in real)
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        for i, (batch, weight) in enumerate(zip(micro_batches, weigh, strict=True)):
+            self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
+            output = policy_loss(self._loss_input(batch), self.config.loss)
+            self.engine.backward(output.total * (weight * self.world_size), scale_wrt_gas=False)
+            sums += output.sums
+            loss += output.total.detach().double() * weight
+        self.engine.step()
+        if not self.engine.was_step_applied():
+            raise RunError(
+                f"Learner rank {self.rank}: the gradient of step {step} is not finite; no weight was changed."
+            )
+        extra = torch.tensor([packed_tokens, loss], dtype=torch.float64, device=self.device)
+        return self._metrics(
+            self._sum_over_ranks(torch.cat([sums, extra])).tolist(),
+            global_tokens - left_out_tokens,
+            rate,
+            time.monotonic() - began,
+        )
+
+    def _loss_weights(
+        self, micro_batches: Sequence[MicroBatch], global_tokens: int, global_sequences: int, real: int
+    ) -> list[float]:
+        """What each micro-batch's summed loss is multiplied by, so that the sum over all ranks is the step's loss.
+
+        tokens: 1 / all completion tokens of the step. sequences: 1 / all completions of the step (the loss has divided
+        each by its length). constant: 1 / (all completions x longest completion allowed). local_micro_batch: 1 / (own
+        tokens x number of micro-batches that have any), the published mean of means.
+        """
+        normalization = self.config.loss.normalization
+        if normalization == "local_micro_batch":
+            return [1.0 / (max(batch.completion_tokens, 1) * real) for batch in micro_batches]
+        allowed = global_sequences * self.config.rollout.max_completion_tokens
+        whole = {"tokens": global_tokens, "sequences": global_sequences, "constant": allowed}[normalization]
+        return [1.0 / whole] * len(micro_batches)
+
+    def _loss_input(self, batch: MicroBatch) -> LossInput:
+        arguments = self._arguments(batch, self.config.logprob_temperature)
+        reference = None
+        if self.reference is not None:
+            with torch.no_grad():
+                reference = self.reference(**arguments)
+        return LossInput(
+            logprobs=self.engine(**arguments),
+            behaviour_logprobs=torch.from_numpy(batch.behaviour_logprobs).to(self.device),
+            advantages=torch.from_numpy(batch.advantages).to(self.device),
+            lengths=batch.completion_lengths,
+            reference_logprobs=reference,
+        )
+
+    def _arguments(self, batch: MicroBatch, temperature: float) -> dict[str, Any]:
+        return {**micro_batch_arguments(batch, self.device), "temperature": temperature}
+
+    def _metrics(self, sums: list[float], expected_tokens: int, rate: float, seconds: float) -> dict[str, float]:
+        *measured, packed_tokens, loss = sums
+        total = dict(zip(METRICS, measured, strict=True))
+        tokens = total["tokens"]
+        if tokens != expected_tokens:
+            raise RunError(f"Learner: the ranks trained on {tokens:.0f} tokens, but the step has {expected_tokens}.")
+        per_token = 1.0 / max(tokens, 1.0)
+        return {
+            "loss": loss,
+            "grad_norm": float(self.engine.get_global_grad_norm()),
+            "learning_rate": rate,
+            "clipped_share": total["clipped"] * per_token,
+            **{name: total[name] * per_token for name in ("kl", "mismatch_kl", "entropy", "ratio")},
+            "effective_sample_share": total["ratio"] ** 2 * per_token / (total["ratio_squared"] or 1.0),
+            "truncated_weight_share": total["truncated"] * per_token,
+            "masked_sequence_share": total["masked_sequences"] / max(total["sequences"], 1.0),
+            "completion_tokens": tokens,
+            "packed_tokens": packed_tokens,
+            "seconds": seconds,
+        }
+
+    def _sum_over_ranks(self, values: torch.Tensor) -> torch.Tensor:
+        values = values.to(self.device)
+        torch.distributed.all_reduce(values)
+        return values
+
+    def release_memory(self) -> None:
+        """Give what torch only keeps for later back to the GPU, for the engine that shares it."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    # ------------------------------------------------------------------------------------------------ scoring
+
+    @torch.no_grad()
+    def score(
+        self,
+        sequences: Sequence[tuple[Int32[np.ndarray, " prompt"], Int32[np.ndarray, " completion"]]],
+        temperature: float,
+    ) -> list[Float32[np.ndarray, " completion"]]:
+        """Log-probabilities of the completions, in order, by the path that trains; the same result on all ranks."""
+        scored: list[np.ndarray] = []
+        self.policy.eval()
+        for run in self._consecutive(sequences):
+            batch = pack(run)
+            logprobs = self.engine(**self._arguments(batch, temperature)).float().cpu().numpy()
+            scored += np.split(logprobs, np.cumsum([len(sequence.completion_ids) for sequence in run])[:-1])
+        self.policy.train()
+        return scored
+
+    def _consecutive(self, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> Iterator[list[TrainingSequence]]:
+        """Runs of sequences, in order, within the token budget."""
+        run: list[TrainingSequence] = []
+        for prompt, completion in sequences:
+            blank = np.zeros(len(completion), dtype=np.float32)
+            sequence = TrainingSequence(np.asarray(prompt), np.asarray(completion), blank, 0.0)
+            if run and sum(map(len, run)) + len(sequence) > self.config.learner.micro_batch_tokens:
+                yield run
+                run = []
+            run.append(sequence)
+        if run:
+            yield run
+
+    # ------------------------------------------------------------------------------------------------ weights
+
+    def parameter_specs(self) -> list[ParameterSpec]:
+        """Every parameter as it lies in a checkpoint, full shape, in the order they are sent; tied ones once."""
+        return [
+            ParameterSpec(name, str(p.dtype).removeprefix("torch."), tuple(getattr(p, "ds_shape", p.shape)))
+            for name, p in self.policy.model.named_parameters()
+        ]
+
+    def full_parameters(self, bucket_bytes: int) -> Iterator[tuple[Bucket, list[torch.Tensor]]]:
+        """Buckets of full parameters, in order; a bucket's tensors are valid only until the next one is asked for."""
+        parameters = dict(self.policy.model.named_parameters())
+        for bucket in plan_buckets(self.parameter_specs(), bucket_bytes):
+            members = [parameters[spec.name] for spec in bucket.parameters]
+            with self._gathered(members):
+                yield bucket, [member.data for member in members]
+
+    def _gathered(self, parameters: list[torch.nn.Parameter]) -> Any:
+        if self.config.learner.zero_stage < 3:
+            return nullcontext()
+        import deepspeed
+
+        return deepspeed.zero.GatheredParameters(parameters)
+
+    # ------------------------------------------------------------------------------------------------ state
+
+    def save(self, folder: Path) -> None:
+        """Write `folder/state`: weights, optimizer, random states, a part per rank. Not atomic: the caller renames."""
+        self.engine.save_checkpoint(str(folder), tag=STATE, save_latest=False)
+        torch.save(_random_states(), _random_file(Path(folder), self.rank))
+        torch.distributed.barrier()
+
+    def load(self, folder: Path) -> None:
+        """Continue from what `save` wrote, with as many ranks or another number of them; `folder` must have been verified.
+
+        With as many, everything is as it was, bit for bit; with another number, all but the random states is.
+        """
+        folder = Path(folder)
+        saved_ranks = len(list(folder.glob(f"{STATE}/{RANDOM.format('*')}")))
+        if saved_ranks == self.world_size:
+            self._load_engine(folder)
+        else:
+            self._load_converted(folder)
+        # Nothing in a policy draws random numbers; ranks that did not exist before only need some state.
+        _restore_random_states(torch.load(_random_file(folder, self.rank % saved_ranks), weights_only=True))
+
+    def _load_engine(self, folder: Path) -> None:
+        path, _ = self.engine.load_checkpoint(str(folder), tag=STATE)
+        if path is None:
+            raise RunError(f"Learner rank {self.rank}: the checkpoint in {folder} cannot be loaded.")
+
+    def _load_converted(self, folder: Path) -> None:
+        """By way of a folder beside the checkpoint that goes again; after a kill `CheckpointStore.sweep` removes it."""
+        converted = folder.with_name(f"{folder.name}.universal{TEMPORARY}")
+        if self.rank == 0:
+            convert(folder / STATE, converted / STATE)
+        torch.distributed.barrier()
+        self.engine._config.load_universal_checkpoint = True
+        self._load_engine(converted)
+        self.engine._config.load_universal_checkpoint = False
+        # DeepSpeed gives all parts of a rank the same counter, on the CPU: each part's step would count for all others.
+        for part, state in self.engine.optimizer.optimizer.state.items():
+            state["step"] = state["step"].to(part.device, copy=True)
+        torch.distributed.barrier()
+        if self.rank == 0:
+            shutil.rmtree(converted)
+
+    def export(self, folder: Path) -> None:
+        """Write the policy's weights and config.json; `openrs_ray.models.model_files` adds the others of a model's folder."""
+        weights: dict[str, torch.Tensor] = {}
+        for bucket, tensors in self.full_parameters(bucket_bytes=1 << 30):
+            if self.rank == 0:
+                for spec, tensor in zip(bucket.parameters, tensors, strict=True):
+                    weights[spec.name] = tensor.to("cpu", copy=True)
+        if self.rank == 0:
+            self._write_model(Path(folder), weights)
+        torch.distributed.barrier()
+
+    def _write_model(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
+        from huggingface_hub import save_torch_state_dict
+
+        folder.mkdir(parents=True, exist_ok=True)
+        fixed = {name: buffer.to("cpu") for name, buffer in fixed_weights(self.policy.model).items()}
+        save_torch_state_dict({**weights, **fixed}, folder)
+        self.policy.model.config.save_pretrained(folder)
+
+
+def _random_file(folder: Path, rank: int) -> Path:
+    return folder / STATE / RANDOM.format(rank)
+
+
+def _random_states() -> dict[str, Any]:
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    numpy: dict[str, Any] = np.random.get_state(legacy=False)
+    numpy["state"]["key"] = numpy["state"]["key"].tolist()  # plain types, so that `weights_only` can read it
+    return {"torch": torch.get_rng_state(), "cuda": cuda, "numpy": numpy, "python": random.getstate()}
+
+
+def _restore_random_states(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] is not None:
+        torch.cuda.set_rng_state(states["cuda"])
+    np.random.set_state(states["numpy"])
+    random.setstate(states["python"])

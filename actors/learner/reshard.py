@@ -1,0 +1,41 @@
+"""A learner's saved state made loadable by another number of ranks: DeepSpeed's universal checkpoint."""
+
+import io
+import shutil
+from argparse import Namespace
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+from openrs_ray.cluster.probes import GIB
+from openrs_ray.errors import RunError
+
+
+def convert(state: Path, target: Path) -> None:
+    """Write what all ranks saved in `state` to the new folder `target`, a file per parameter. On one rank only.
+
+    Raises:
+        RunError: the disk has no room for it.
+    """
+    shutil.rmtree(target.parent, ignore_errors=True)  # of a conversion that a kill broke off
+    target.mkdir(parents=True)
+    needed, free = 2 * sum(file.stat().st_size for file in state.iterdir()), shutil.disk_usage(target).free
+    if free < needed:  # every tensor is written twice: in parts, then whole
+        raise RunError(
+            f"resuming on another number of ranks needs {needed / GIB:.1f} GiB for a while and {target.parent} has "
+            f"{free / GIB:.1f}: make room, or set placement.num_learner_gpus back"
+        )
+    from deepspeed.checkpoint import ds_to_universal
+
+    said = io.StringIO()
+    with redirect_stdout(said), redirect_stderr(said):  # progress bars
+        ds_to_universal.main(
+            Namespace(
+                input_folder=str(state),
+                output_folder=str(target),
+                num_extract_workers=1,  # in this process: the conversion ends with it
+                num_merge_workers=1,
+                keep_temp_folder=False,
+                strict=True,
+                inject_missing_state=True,
+            )
+        )

@@ -1,0 +1,46 @@
+"""Reads the log files to which Ray directs an actor's process and those that it starts."""
+
+import os
+import socket
+from pathlib import Path
+
+from openrs_ray.common.last_error import last_error
+
+_MOST_BYTES = 1 << 20
+
+
+class OwnLog:
+    """Standard output (to which vLLM's engine processes log) and standard error of this process, from now on."""
+
+    def __init__(self) -> None:
+        files = (path for path in map(_file_behind, (1, 2)) if path is not None)
+        self._ends = {path: path.stat().st_size for path in files}
+
+    def last_error(self) -> tuple[str | None, str]:
+        """The last error that an engine's process wrote, if any, and a remark that says where the log is ("" if nowhere)."""
+        for path in self._ends:
+            if error := last_error(self._since(path)):
+                return error, _hint(path)
+        return None, next(map(_hint, self._ends), "")
+
+    def _since(self, path: Path) -> str:
+        try:
+            with path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(self._ends[path], size - _MOST_BYTES))
+                return file.read().decode(errors="replace")
+        except OSError:  # somebody has removed it
+            return ""
+
+
+def _file_behind(descriptor: int) -> Path | None:
+    """The file of a descriptor; None where it is a terminal, a pipe, closed, or a file without a name."""
+    try:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+    except OSError:
+        return None
+    return path if path.is_file() else None
+
+
+def _hint(path: Path) -> str:
+    return f" (its log: {path} on {socket.gethostname()})"

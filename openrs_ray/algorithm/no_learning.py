@@ -1,0 +1,129 @@
+"""Steps that teach nothing: counted, explained by their cause, and past a limit the end of the run.
+
+The advantages of a group are 0 where its rewards are all equal (`openrs_ray.algorithm.advantages`). A step in
+which no group's rewards differ changes nothing then (but for a KL penalty), and costs as much as any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.records import Group, Status
+
+_WARN_FROM = 5
+"""Steps in a row without spread; the next warning comes when there are twice as many."""
+_ENOUGH_COMPLETIONS = 16
+"""Below, a first step says little of how many completions are cut."""
+_ALL = 0.99
+_MANY = 0.5
+"""Share of cut completions that explains that none has an answer."""
+
+
+class LearningWatch:
+    """Looks at every step of one attempt.
+
+    warning = watch.step(1, figures, groups)   # to be shown
+    if watch.stop: raise Recurring(watch.stop)
+    """
+
+    def __init__(self, config: RunConfig, stop_tokens: Sequence[str]) -> None:
+        """`stop_tokens`: those that end a completion, as a person reads them."""
+        self._config = config
+        self._stop_tokens = stop_tokens
+        self._without = 0
+        self._warn_at = _WARN_FROM
+        self.stop: str | None = None
+        """Why the run must not go on; one sentence."""
+
+    def step(self, step: int, figures: Mapping[str, float], groups: Sequence[Group]) -> str | None:
+        """Note a finished step.
+
+        Args:
+            figures: those of `step_figures.step_metrics`.
+            groups: all that were sampled for it, replaced ones too.
+
+        Returns:
+            A warning to show, if it is time for one.
+        """
+        if figures["groups_with_spread"]:
+            self._without, self._warn_at = 0, _WARN_FROM
+        else:
+            self._without += 1
+        self.stop = self._truncated_at_first(step, figures, groups) or self._too_long(figures, groups)
+        if self._without < self._warn_at or self.stop:
+            return None
+        self._warn_at *= 2
+        return (
+            f"nothing was learned in the last {self._without} steps, since no group had completions of different rewards: "
+            f"{cause(figures, groups, self._config)}"
+        )
+
+    def _truncated_at_first(self, step: int, figures: Mapping[str, float], groups: Sequence[Group]) -> str | None:
+        rollout, share = self._config.rollout, figures["truncated_share"]
+        sampled = sum(len(group.completions) for group in groups)
+        if step > 1 or sampled < _ENOUGH_COMPLETIONS or share <= rollout.max_first_truncated_share:
+            return None
+        return (
+            f"{share:.1%} of the {sampled} completions of step 1 were cut at rollout.max_completion_tokens "
+            f"({rollout.max_completion_tokens}), where none of the stop tokens ({', '.join(self._stop_tokens)}) had come: raise "
+            "rollout.max_completion_tokens, give the model the generation_config.json or the chat template that names the "
+            "token it ends with, or, where so many are to be cut, raise rollout.max_first_truncated_share "
+            f"({rollout.max_first_truncated_share:g})"
+        )
+
+    def _too_long(self, figures: Mapping[str, float], groups: Sequence[Group]) -> str | None:
+        limit = self._config.rollout.max_uniform_steps
+        if not limit or self._without < limit:
+            return None
+        return (
+            f"nothing was learned in {self._without} steps in a row, as many as rollout.max_uniform_steps allows, since "
+            f"no group had completions of different rewards: {cause(figures, groups, self._config)}"
+        )
+
+
+def cause(figures: Mapping[str, float], groups: Sequence[Group], config: RunConfig) -> str:
+    """Why the rewards in every group of a step are equal, and what would mend it.
+
+    Args:
+        figures: those of `step_figures.step_metrics`.
+    """
+    statuses = [verdict.status for group in groups for verdict in group.verdicts]
+    if not any(status.judged for status in statuses):
+        return (
+            f"none of them could be judged ({statuses.count(Status.TIMEOUT)} checks timed out, "
+            f"{statuses.count(Status.ERROR)} failed): raise rewards.deadline_s or rewards.memory_gib"
+        )
+    rewarded = config.rewards.weights.keys() & {"accuracy", "cosine"}
+    if rewarded and figures["accuracy"] >= _ALL:
+        return "all are right: the problems are too easy for this model, give it harder ones"
+    cut, unanswered = figures["truncated_share"], figures["no_answer_share"] >= _ALL
+    if cut >= _ALL or (unanswered and cut >= _MANY):
+        which = "all" if cut == 1 else f"{cut:.1%}"
+        return f"{which} are cut at rollout.max_completion_tokens ({config.rollout.max_completion_tokens}): raise it"
+    if not rewarded:
+        return "rewards.weights has none that tells the completions of a problem apart: choose others"
+    if unanswered:
+        return (
+            r"none has an answer in \boxed{}: the prompt must ask for it (data.system_prompt, data.suffix or data.examples)"
+            if config.rewards.extraction == "boxed"
+            else "no answer was found in any: the prompt must ask for one (data.system_prompt, data.suffix or data.examples)"
+        )
+    if figures["accuracy"] == 0:
+        return (
+            f"all are wrong{_example(groups)}: the problems are too hard for this model, or the golds are written in another "
+            "form than the answers"
+        )
+    return (
+        "some problems are always solved and the others never: raise rollout.completions_per_problem or "
+        "rollout.temperature, or give problems of a difficulty between"
+    )
+
+
+def _example(groups: Sequence[Group]) -> str:
+    """One wrong answer beside its gold."""
+    for group in groups:
+        for verdict in group.verdicts:
+            if verdict.status is Status.WRONG and verdict.answer:
+                return f" (such as {verdict.answer[:60]!r} where the gold is {' or '.join(group.problem.gold)[:60]!r})"
+    return ""

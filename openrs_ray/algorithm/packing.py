@@ -1,0 +1,128 @@
+"""Training sequences -> packed micro-batches, one list per learner rank. Pure and deterministic.
+
+Invariants: no padding inside a micro-batch; every sequence is in exactly one micro-batch; every rank gets the same
+number of micro-batches (ZeRO-3 gathers weights in each of them, so an unequal number would wait for ever), made up
+with `EMPTY` ones that weigh nothing.
+"""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int32
+
+from openrs_ray.algorithm.advantages import TrainingSequence
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MicroBatch:
+    """Sequences one after another, without padding.
+
+    Example: sequences (1 9 | 5 2) and (7 | 3), completions after the bar: token_ids=[1, 9, 5, 2, 7, 3], lengths=[4, 2],
+    completion_mask=[0, 0, 1, 1, 0, 1], one log-probability and one advantage for each of the tokens 5, 2, 3.
+    """
+
+    token_ids: Int32[np.ndarray, " tokens"]
+    lengths: Int32[np.ndarray, " sequences"]
+    completion_mask: Bool[np.ndarray, " tokens"]
+    behaviour_logprobs: Float32[np.ndarray, " completion_tokens"]
+    advantages: Float32[np.ndarray, " completion_tokens"]
+
+    @property
+    def position_ids(self) -> Int32[np.ndarray, " tokens"]:
+        """0, 1, 2, ... starting again with each sequence."""
+        return np.concatenate([np.arange(length, dtype=np.int32) for length in self.lengths])
+
+    @property
+    def completion_tokens(self) -> int:
+        return len(self.advantages)
+
+    @property
+    def completion_lengths(self) -> tuple[int, ...]:
+        """Completion tokens of each sequence."""
+        starts = np.cumsum(self.lengths) - self.lengths
+        return tuple(np.add.reduceat(self.completion_mask, starts, dtype=np.int64).tolist())
+
+
+EMPTY = MicroBatch(
+    token_ids=np.zeros(2, dtype=np.int32),
+    lengths=np.array([2], dtype=np.int32),
+    completion_mask=np.zeros(2, dtype=np.bool_),
+    behaviour_logprobs=np.zeros(0, dtype=np.float32),
+    advantages=np.zeros(0, dtype=np.float32),
+)
+"""Goes through the model like any other and adds nothing to loss or gradient."""
+
+
+def split(
+    sequences: Sequence[TrainingSequence],
+    ranks: int,
+    *,
+    micro_batch_tokens: int | None = None,
+    micro_batch_sequences: int | None = None,
+    places: Sequence[int] | None = None,
+) -> list[list[MicroBatch]]:
+    """Micro-batches of each rank, by token budget or by a fixed number of sequences; exactly one of the two is given.
+
+    By tokens: as few as hold everything, filled evenly. By sequences: those whose places in the step (default: 0, 1, 2, ...)
+    are consecutive, dealt to the ranks in turn, as the published trainer did; where one was left out its micro-batch is
+    smaller, and no other one changes.
+    """
+    if (micro_batch_tokens is None) == (micro_batch_sequences is None):
+        raise ValueError("give micro_batch_tokens or micro_batch_sequences, not both")
+    if micro_batch_tokens is not None:
+        bins = _balanced_bins([len(sequence) for sequence in sequences], ranks, micro_batch_tokens)
+    else:
+        bins = _bins_of_places(range(len(sequences)) if places is None else places, micro_batch_sequences or 1)
+    turns = max(1, -(-len(bins) // ranks))
+    bins += [[] for _ in range(turns * ranks - len(bins))]
+    packed = [pack([sequences[i] for i in members]) if members else EMPTY for members in bins]
+    return [packed[rank::ranks] for rank in range(ranks)]
+
+
+def pack(sequences: Sequence[TrainingSequence]) -> MicroBatch:
+    """One micro-batch of all given sequences, in order."""
+    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int32)
+    mask = np.ones(int(lengths.sum()), dtype=np.bool_)
+    for start, sequence in zip(np.cumsum(lengths) - lengths, sequences, strict=True):
+        mask[start : start + len(sequence.prompt_ids)] = False
+    return MicroBatch(
+        token_ids=np.concatenate([ids for s in sequences for ids in (s.prompt_ids, s.completion_ids)]).astype(np.int32),
+        lengths=lengths,
+        completion_mask=mask,
+        behaviour_logprobs=np.concatenate([s.sampler_logprobs for s in sequences]).astype(np.float32),
+        advantages=np.concatenate([np.full(len(s.completion_ids), s.advantage, dtype=np.float32) for s in sequences]),
+    )
+
+
+def _bins_of_places(places: Sequence[int], size: int) -> list[list[int]]:
+    """Indices per bin of `size` consecutive places; a bin may be empty."""
+    bins: list[list[int]] = [[] for _ in range(max(places, default=-1) // size + 1)]
+    for index, place in enumerate(places):
+        bins[place // size].append(index)
+    return bins
+
+
+def _balanced_bins(lengths: list[int], ranks: int, capacity: int) -> list[list[int]]:
+    """Indices per bin: longest first, each into the emptiest bin; the number of bins is a multiple of `ranks`.
+
+    Bins come out in order of load, so that the ranks' micro-batches of one turn, which wait for each other, are alike.
+    """
+    if lengths and max(lengths) > capacity:
+        raise ValueError(f"a sequence of {max(lengths)} tokens does not fit into a micro-batch of {capacity}")
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    turns = max(1, -(-sum(lengths) // (capacity * ranks)))
+    while True:
+        heap: list[tuple[int, int]] = [(0, b) for b in range(turns * ranks)]
+        bins: list[list[int]] = [[] for _ in heap]
+        for i in order:
+            load, emptiest = heap[0]
+            if load + lengths[i] > capacity:
+                break
+            bins[emptiest].append(i)
+            heapq.heapreplace(heap, (load + lengths[i], emptiest))
+        else:
+            loads = {b: load for load, b in heap}
+            return [bins[b] for b in sorted(loads, key=lambda b: (-loads[b], b))]
+        turns += 1

@@ -1,0 +1,268 @@
+"""The policy in the learner: packed sequences in, log-probabilities of the completion tokens out.
+
+Invariants: sequences of one micro-batch never see each other, and no mask of tokens x tokens exists; logits exist for one
+chunk of tokens at a time, in the forward and in the backward pass; log-probabilities are those of the sampling
+distribution (logits divided by the temperature); nothing is random (dropout is never applied).
+"""
+
+import sys
+from collections.abc import Callable
+from functools import cache
+from inspect import isfunction
+from types import FunctionType, MethodType
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AttentionInterface, PreTrainedModel
+
+from openrs_ray.algorithm.packing import MicroBatch
+from openrs_ray.algorithm.varlen import causal_attention
+from openrs_ray.common.foreign import reading
+from openrs_ray.config.schema import HeadDtype
+from openrs_ray.errors import UserError
+from openrs_ray.models.attention import check_attention
+from openrs_ray.models.pretrained import read_model
+
+ATTENTION = "openrs_packed"
+
+
+class Policy(nn.Module):
+    """A causal language model whose forward pass gives log-probabilities instead of logits.
+
+    Its parameters are those of `model` under the prefix `model.`; tied ones appear once.
+    """
+
+    def __init__(self, model: PreTrainedModel, chunk_tokens: int, head_dtype: HeadDtype = "float32") -> None:
+        super().__init__()
+        self.model = model
+        self.head = ChunkedLogprobs(model.get_output_embeddings().weight, chunk_tokens, head_dtype)
+
+    def forward(
+        self,
+        token_ids: Int[Tensor, " tokens"],
+        position_ids: Int[Tensor, " tokens"],
+        lengths: tuple[int, ...],
+        predictors: Int[Tensor, " completion_tokens"],
+        targets: Int[Tensor, " completion_tokens"],
+        temperature: float,
+    ) -> Float[Tensor, " completion_tokens"]:
+        """Float32 log-probability of each `targets` token, predicted from the position before it (`predictors`)."""
+        hidden = self.model.base_model(
+            input_ids=token_ids[None],
+            position_ids=position_ids[None],
+            use_cache=False,
+            **packed_arguments(lengths, token_ids.device),
+        ).last_hidden_state[0]
+        return self.head(hidden[predictors], targets, temperature)
+
+
+class ChunkedLogprobs(nn.Module):
+    """The output head fused with log-softmax and the pick of one token, over chunks of tokens.
+
+    A module of its own, called once per forward pass, because ZeRO-3 gathers a module's weights when it is called: a
+    loop over the model's own head would gather once per chunk, and ranks with other numbers of chunks would hang.
+    """
+
+    def __init__(self, weight: nn.Parameter, chunk_tokens: int, head_dtype: HeadDtype) -> None:
+        super().__init__()
+        self.weight = weight
+        self.chunk_tokens = chunk_tokens
+        self.logits_dtype = torch.float32 if head_dtype == "float32" else weight.dtype
+
+    def forward(
+        self, hidden: Float[Tensor, "tokens hidden"], targets: Int[Tensor, " tokens"], temperature: float
+    ) -> Float[Tensor, " tokens"]:
+        return _TokenLogprobs.apply(hidden, self.weight, targets, temperature, self.chunk_tokens, self.logits_dtype)
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """log softmax(hidden @ weight.T / temperature)[target]; the backward pass computes each chunk's logits again.
+
+    Float32 logits of a bfloat16 model have no rounding but that of the sum: products of bfloat16 numbers are exact in
+    float32. The slope is worked out in float32, and rounded to the model's dtype for the matrix products that follow.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        temperature: float,
+        chunk_tokens: int,
+        logits_dtype: torch.dtype,
+    ) -> Tensor:
+        chosen, normalisers = [], []
+        pick = _compiled(_pick) if hidden.is_cuda else _pick
+        for rows, wanted in zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True):
+            logit, normaliser = pick(_logits(rows, weight, logits_dtype), wanted, temperature)
+            chosen.append(logit)
+            normalisers.append(normaliser)
+        normaliser = torch.cat(normalisers)
+        ctx.save_for_backward(hidden, weight, targets, normaliser)
+        ctx.temperature, ctx.chunk_tokens, ctx.logits_dtype = temperature, chunk_tokens, logits_dtype
+        return torch.cat(chosen) - normaliser
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, targets, normaliser = ctx.saved_tensors
+        hidden_gradient = torch.empty_like(hidden)
+        # float32 also for a bfloat16 weight: many small chunks are added up here.
+        weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
+        slope_of = _compiled(_slope) if hidden.is_cuda else _slope
+        for start in range(0, len(targets), ctx.chunk_tokens):
+            chunk = slice(start, start + ctx.chunk_tokens)
+            logits = _logits(hidden[chunk], weight, ctx.logits_dtype)
+            slope = slope_of(logits, targets[chunk], normaliser[chunk], gradient[chunk], ctx.temperature, weight.dtype)
+            del logits  # not beside what comes next, which is as large
+            torch.mm(slope, weight, out=hidden_gradient[chunk])
+            weight_gradient += slope.T @ hidden[chunk]
+            del slope
+        return hidden_gradient, weight_gradient.to(weight.dtype), None, None, None, None
+
+
+def _logits(
+    hidden: Float[Tensor, "tokens hidden"], weight: Float[Tensor, "vocabulary hidden"], dtype: torch.dtype
+) -> Float[Tensor, "tokens vocabulary"]:
+    """hidden @ weight.T, summed and given in `dtype`."""
+    if dtype == weight.dtype:
+        return F.linear(hidden, weight)
+    if hidden.is_cuda:  # on tensor cores, which sum in float32 anyway; as vLLM does it
+        return torch.mm(hidden, weight.t(), out_dtype=dtype)
+    return F.linear(hidden.to(dtype), weight.to(dtype))
+
+
+def _pick(
+    logits: Float[Tensor, "tokens vocabulary"], targets: Int[Tensor, " tokens"], temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Each row's logit of its target, and its log of the sum of exponentials, both in float32 at the temperature."""
+    scaled = logits.float() / temperature
+    return scaled.gather(-1, targets[:, None])[:, 0], scaled.logsumexp(dim=-1)
+
+
+def _slope(
+    logits: Float[Tensor, "tokens vocabulary"],
+    targets: Tensor,
+    normaliser: Tensor,
+    gradient: Tensor,
+    temperature: float,
+    dtype: torch.dtype,
+) -> Float[Tensor, "tokens vocabulary"]:
+    """gradient x d logp / d logits = gradient x (onehot - softmax) / temperature, in float32 and then given in `dtype`."""
+    softmax = (logits.float() / temperature - normaliser[:, None]).exp()
+    onehot = torch.arange(logits.shape[-1], device=logits.device) == targets[:, None]
+    return ((onehot.float() - softmax) * (gradient / temperature)[:, None]).to(dtype)
+
+
+@cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same in one or two passes over the logits, where a dozen would take as long as the matrix products around them."""
+    return torch.compile(function, dynamic=True)
+
+
+def micro_batch_arguments(batch: MicroBatch, device: torch.device) -> dict[str, Any]:
+    """What `Policy.forward` needs of a micro-batch, on the device."""
+    token_ids = torch.from_numpy(batch.token_ids).long()
+    completion = torch.from_numpy(batch.completion_mask).nonzero()[:, 0]
+    return {
+        "token_ids": token_ids.to(device),
+        "position_ids": torch.from_numpy(batch.position_ids).long().to(device),
+        "lengths": tuple(int(length) for length in batch.lengths),
+        "predictors": (completion - 1).to(device),
+        "targets": token_ids[completion].to(device),
+    }
+
+
+def packed_arguments(lengths: tuple[int, ...], device: torch.device) -> dict[str, Any]:
+    """Keyword arguments that the model hands through to `packed_attention`."""
+    cumulative = torch.tensor((0, *lengths), device=device).cumsum(0, dtype=torch.int32)
+    return {"packed_lengths": lengths, "packed_cumulative": cumulative}
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Float[Tensor, "1 heads tokens head_dim"],
+    key: Float[Tensor, "1 kv_heads tokens head_dim"],
+    value: Float[Tensor, "1 kv_heads tokens head_dim"],
+    attention_mask: Tensor | None,
+    *,
+    packed_lengths: tuple[int, ...],
+    packed_cumulative: Int[Tensor, " sequences_plus_1"],
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Float[Tensor, "1 tokens heads head_dim"], None]:
+    """Causal attention within each sequence; the signature is transformers' `AttentionInterface`."""
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+        return causal_attention(q, k, v, packed_cumulative, max(packed_lengths), scaling)[None], None
+    grouped = query.shape[1] != key.shape[1]
+    parts = [
+        F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
+        for q, k, v in zip(*(tensor.split(packed_lengths, dim=2) for tensor in (query, key, value)), strict=True)
+    ]
+    return torch.cat(parts, dim=2).transpose(1, 2), None
+
+
+AttentionInterface.register(ATTENTION, packed_attention)
+
+
+def load_policy(path: str, dtype: str, chunk_tokens: int, head_dtype: HeadDtype = "float32") -> Policy:
+    """The model in a folder or on the Hub, on the CPU, ready to train. UserError for a model that it would get wrong."""
+    model = read_model(path, getattr(torch, dtype), ATTENTION)
+    check_attention(model.config, path)
+    with reading(f"the learner cannot compute model {path}"):
+        policy = Policy(model, chunk_tokens, head_dtype)
+        _check_same_logits(policy, path)
+    return policy.train()
+
+
+def fuse_kernels(policy: Policy) -> None:
+    """Swap in Liger's kernels for norms, rotary embedding and SwiGLU where it has them for the model; GPUs only from now on.
+
+    In this model and its copies alone. Liger also replaces classes and functions in the module of transformers that the
+    model's class is from, for every other model of the family in this process: those are put back. The rotary embedding is
+    a function that the attention looks up there, so this model's attention gets a look-up of its own.
+    """
+    from liger_kernel.transformers import _apply_liger_kernel_to_instance
+
+    shared = vars(sys.modules[type(policy.model).__module__])
+    plain = dict(shared)
+    _apply_liger_kernel_to_instance(policy.model, cross_entropy=False, fused_linear_cross_entropy=False)
+    fused = dict(shared)
+    shared.update(plain)
+    functions = {name for name in plain if fused[name] is not plain[name] and isfunction(plain[name])}
+    for module in policy.model.modules():
+        forward = type(module).forward
+        if isfunction(forward) and forward.__globals__ is shared and functions & {*forward.__code__.co_names}:
+            module.forward = MethodType(_with_globals(forward, fused), module)
+
+
+def _with_globals(function: FunctionType, names: dict[str, Any]) -> FunctionType:
+    """The same function, looking its global names up elsewhere."""
+    made = FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
+
+
+@torch.no_grad()
+def _check_same_logits(policy: Policy, path: str) -> None:
+    """Only the head may stand between hidden states and logits (some families scale or cap them, or add a bias).
+
+    Both sides are in the weights' own format: rounded to bfloat16, logits of 30 are 0.06 off those in float32.
+    """
+    policy.eval()
+    ids = torch.arange(8) % policy.model.config.get_text_config().vocab_size
+    arguments = {
+        "input_ids": ids[None],
+        "position_ids": torch.arange(len(ids))[None],
+        "use_cache": False,
+        **packed_arguments((len(ids),), ids.device),
+    }
+    logits = policy.model(**arguments).logits[0].float()
+    hidden = policy.model.base_model(**arguments).last_hidden_state[0]
+    expected = F.linear(hidden, policy.head.weight).float()
+    if not (logits - expected).abs().max() <= 0.01 * expected.abs().max():
+        raise UserError(f"Model {path} computes its logits in a way that is not supported; use a Qwen2 or Llama model.")

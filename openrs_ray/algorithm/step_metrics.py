@@ -1,0 +1,83 @@
+"""What a step's completions say, and when they say that something is wrong."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from openrs_ray.algorithm.advantages import spread
+from openrs_ray.errors import RunError
+from openrs_ray.records import Group, Status
+from openrs_ray.rewards.final_form import copies
+
+
+def correctness(groups: Sequence[Group]) -> np.ndarray:
+    """float64 [problems, samples]: 1 correct, 0 wrong or no answer, NaN not judged."""
+    return np.array(
+        [[float(v.status is Status.CORRECT) if v.status.judged else np.nan for v in group.verdicts] for group in groups]
+    )
+
+
+def step_times(collect_s: float, train_s: float, push_s: float, step_s: float) -> dict[str, float]:
+    """Seconds of a step's parts, and the share of the step in which each side had nothing to do."""
+    return {
+        "collect_s": collect_s,
+        "train_s": train_s,
+        "push_s": push_s,
+        "step_s": step_s,
+        "rollout_wait_share": 1 - (collect_s + push_s) / step_s,
+        "learner_wait_share": 1 - (train_s + push_s) / step_s,
+    }
+
+
+def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """Figures of the sampled and judged completions of a step, replaced ones too. Means are over judged completions."""
+    verdicts = [verdict for group in groups for verdict in group.verdicts]
+    completions = [completion for group in groups for completion in group.completions]
+    statuses = Counter(verdict.status for verdict in verdicts)
+    judged = [verdict for verdict in verdicts if verdict.reward is not None]
+    lengths = np.array([len(completion.token_ids) for completion in completions])
+    mean = {name: float(np.mean([v.rewards[name] for v in judged])) for name in (judged[0].rewards if judged else ())}
+    return {
+        "reward": float(np.mean([verdict.reward for verdict in judged])) if judged else float("nan"),
+        **{f"reward_{name}": value for name, value in mean.items()},
+        "accuracy": statuses[Status.CORRECT] / max(1, len(judged)),
+        "no_answer_share": statuses[Status.NO_ANSWER] / max(1, len(judged)),
+        "copied_expressions": float(sum(map(_copied, groups))),
+        "timeouts": float(statuses[Status.TIMEOUT]),
+        "errors": float(statuses[Status.ERROR]),
+        "unparseable_golds": float(statuses[Status.UNPARSEABLE_GOLD]),
+        "groups_with_spread": float(spread(np.stack([group.rewards() for group in groups])).sum()),
+        "truncated_share": float(np.mean([completion.truncated for completion in completions])),
+        "sampled_tokens": float(lengths.sum()),
+        "mean_length": float(lengths.mean()),
+        "max_length": float(lengths.max()),
+    }
+
+
+def _copied(group: Group) -> int:
+    """Correct answers that are an expression of their problem: the cheapest way to be right (see `rewards.final_form`)."""
+    answers = Counter(verdict.answer for verdict in group.verdicts if verdict.status is Status.CORRECT)
+    return sum(count for answer, count in answers.items() if answer and copies(answer, group.problem.text))
+
+
+def check_judged(groups: Sequence[Group], step: int, limit: float) -> None:
+    """RunError when too many checks ended without judgement: their completions are left out, never counted as wrong."""
+    statuses = Counter(verdict.status for group in groups for verdict in group.verdicts)
+    unjudged = statuses[Status.TIMEOUT] + statuses[Status.ERROR]
+    if unjudged > limit * statuses.total():
+        raise RunError(
+            f"in step {step}, {statuses[Status.TIMEOUT]} checks timed out and {statuses[Status.ERROR]} failed of "
+            f"{statuses.total()}, more than rewards.max_unjudged_share ({limit:g}): raise rewards.deadline_s or "
+            "rewards.memory_gib, or look at the details in the record"
+        )
+
+
+def check_mismatch(mismatch: float, step: int, limit: float) -> None:
+    """RunError when the learner's log-probabilities of the sampled tokens are not those of the sampler."""
+    if not mismatch <= limit:  # NaN fails too
+        raise RunError(
+            f"in step {step} learner and sampler disagree about the sampled tokens (k3 divergence {mismatch:.3g} per token, "
+            f"more than push.max_mismatch_kl {limit:g}): the engines do not sample from the policy that is trained or, with "
+            "rollout.staleness, it changes too much from version to version: lower learner.learning_rate"
+        )

@@ -1,0 +1,66 @@
+"""Disk space that a run takes, from its config and the model's shape alone, beside the space that is free.
+
+With P parameters in weights of 2 bytes (4 in float32), a checkpoint's optimizer state is 12 P bytes (master weights and two
+moments) beside the weights, and its policy the weights alone. Found by looking at what DeepSpeed 0.19.8 saves.
+"""
+
+from typing import TYPE_CHECKING
+
+from openrs_ray.cluster.probes import ProbeError, disk_bytes
+from openrs_ray.common.formatting import gib
+from openrs_ray.config.schema import RunConfig
+
+if TYPE_CHECKING:
+    from openrs_ray.cluster.memory import ModelShape
+
+_BYTES_PER_TOKEN = 10
+"""Bytes per token of a completion in the record: id and log-probability, both compressed, and its text (measured: 4 to 9)."""
+
+
+def checkpoint_sizes(config: RunConfig, parameters: int) -> tuple[int, int]:
+    """Bytes of a checkpoint's policy, and of the state that a run resumes from."""
+    weights = (4 if config.model.dtype == "float32" else 2) * parameters
+    return weights, 12 * parameters + weights
+
+
+def checkpoint_parts(config: RunConfig, parameters: int) -> dict[str, float]:
+    """The most bytes of checkpoints at any time, by what they are: while the last kept one is being written."""
+    weights, state = checkpoint_sizes(config, parameters)
+    saving = config.checkpoint
+    before = -(-config.run.steps // saving.every_steps) - 1
+    complete = min(before, saving.keep_last)
+    older = before - complete if saving.keep_policies else 0
+    return {
+        f"{complete} kept checkpoint(s)": float(complete * (state + weights)),
+        "the newest to resume from": float(state),
+        "one being written": float(state + weights),
+        f"{older} older policies": float(older * weights),
+    }
+
+
+def disk_parts(config: RunConfig, shape: "ModelShape", held_out: int) -> dict[str, float]:
+    """The parts of `checkpoint_parts`, and the record of all completions, as long as they may be."""
+    rollout, steps = config.rollout, config.run.steps
+    every = config.evaluation.every_steps
+    evaluations = len({0, steps, *(range(every, steps, every) if every else ())})
+    sampled = steps * rollout.most_drawn_per_step * rollout.completions_per_problem
+    sampled += evaluations * held_out * config.evaluation.samples
+    completions = float(sampled * rollout.max_completion_tokens * _BYTES_PER_TOKEN)
+    return checkpoint_parts(config, shape.parameters) | {"completions": completions}
+
+
+def disk_text(config: RunConfig, shape: "ModelShape", held_out: int) -> list[str]:
+    """One line, with what is free where the run's folder lies."""
+    parts = {name: size for name, size in disk_parts(config, shape, held_out).items() if size}
+    needed = sum(parts.values())
+    line = (
+        f"disk: up to {gib(needed)} GiB in {config.run.path} ({' + '.join(f'{n} {gib(s)}' for n, s in parts.items())})"
+    )
+    try:
+        free = disk_bytes(config.run.path)
+    except ProbeError as error:
+        return [f"{line}; {error}"]
+    if free >= needed:
+        return [f"{line}; {gib(free)} are free here"]
+    mend = "lower checkpoint.keep_last, set checkpoint.keep_policies false, or set run.folder to a larger disk"
+    return [f"{line}; WARNING: only {gib(free)} are free here: {mend}"]

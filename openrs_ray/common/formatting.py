@@ -1,0 +1,36 @@
+"""Values and sizes in messages: on one line, and cut where they are long."""
+
+import json
+from itertools import islice
+from typing import Any
+
+from openrs_ray.cluster.probes import GIB
+
+
+def shortened(text: str, most: int) -> str:
+    """The text, of which more than `most` characters are cut to end in "..."."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def quoted(value: Any, most: int = 60) -> str:
+    """A value as Python writes it, in at most `most` characters. Example: "'What is 1 + 1?'" """
+    return shortened(repr(value), most)
+
+
+def as_json(value: Any, most: int = 200) -> str:
+    """The beginning of a value as JSON on one line, of whatever a file or a command line may hold."""
+    pieces = json.JSONEncoder(default=str).iterencode(value)
+    try:
+        return "".join(islice(pieces, most))  # piece by piece: YAML's aliases make a few lines grow without end
+    except (ValueError, RecursionError):  # holds itself, is too deep, or is an integer of over 4300 digits
+        return f"a {type(value).__name__} that is too large to show"
+
+
+def size_text(size: float) -> str:
+    """Bytes with their unit. Example: "1.5 GiB" """
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / (1 << 20):.1f} MiB"
+
+
+def gib(size: float) -> str:
+    """Bytes as a number of GiB, with more digits where there is little. Examples: "1,024.0", "0.012" """
+    return f"{size / GIB:,.1f}" if size >= 0.1 * GIB else f"{size / GIB:.3f}"

@@ -1,0 +1,62 @@
+"""Finds out whether the Hugging Face Hub answers: once and quickly, before libraries try again and again.
+
+Where it does not, they are told to work offline, with what this machine's cache holds.
+"""
+
+import os
+import sys
+import threading
+from functools import cache
+
+from openrs_ray.common.foreign import why
+from openrs_ray.errors import UserError
+
+_DEADLINE_S = 5.0
+"""For an answer of any kind; a resolver without network can take longer than any timeout of a connection."""
+
+
+class Unreachable(UserError):
+    """Raised when the Hub cannot be reached, and a file of it is needed that is not in this machine's cache."""
+
+
+@cache
+def problem() -> str | None:
+    """The reason for which the Hub cannot be reached, in which case libraries work offline from now on; None where it answers."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    found = [f"no answer of {constants.ENDPOINT} within {_DEADLINE_S:.0f} s"]
+    asking = threading.Thread(target=_ask, args=(constants.ENDPOINT, found), daemon=True)
+    asking.start()
+    asking.join(_DEADLINE_S)
+    if not found:
+        return None
+    constants.HF_HUB_OFFLINE = True
+    os.environ["HF_HUB_OFFLINE"] = "1"  # for the processes that load the model
+    if "datasets" in sys.modules:
+        sys.modules["datasets"].config.HF_HUB_OFFLINE = True
+    return found[0]
+
+
+def _ask(endpoint: str, found: list[str]) -> None:
+    """Replaces what was found by the reason, or by nothing where there is an answer. Proxies are those of the environment."""
+    import httpx
+
+    try:
+        httpx.head(endpoint, timeout=_DEADLINE_S)
+    except (httpx.HTTPError, OSError) as error:
+        found[:] = [f"{endpoint}: {why(error)}"]
+    else:
+        found.clear()
+
+
+def unreachable(name: str, instead: str) -> Unreachable | None:
+    """The error about a Hub id that cannot be looked up, and what to do `instead`; None where the Hub answers."""
+    reason = problem()
+    if reason is None:
+        return None
+    return Unreachable(
+        f"the Hub cannot be reached ({reason}) and {name} is not in this machine's cache: connect, or download it elsewhere and "
+        f"{instead}"
+    )

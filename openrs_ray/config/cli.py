@@ -1,0 +1,103 @@
+"""Changes fields of a config by the words of a command line: `--dotted.field VALUE` or `--dotted.field=VALUE`."""
+
+import types
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_origin
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from openrs_ray.config.fields import Names, describe, plain_types
+from openrs_ray.config.messages import unknown_name
+from openrs_ray.config.yaml_text import parsed, yaml_problem
+from openrs_ray.errors import UserError
+
+
+class Unknown(UserError):
+    """A name that is no field."""
+
+    def __init__(self, dotted: str, names: Names, flags: Sequence[str]) -> None:
+        sentence, self.nearest = unknown_name(dotted, names, flags)
+        self.dotted = dotted
+        super().__init__(f"--{sentence}")
+
+
+def change(
+    content: dict[str, Any], words: Sequence[str], model: type[BaseModel], flags: Sequence[str]
+) -> Iterator[str | UserError]:
+    """Set fields in `content` in order; yields the dotted name of each, or what is wrong with it.
+
+    VALUE is YAML (lists and mappings too); for a text field it is taken as it stands. `flags`: the command's own options,
+    which a misspelt name may have meant.
+    """
+    for word, text in _pairs(words):
+        if not word.startswith("--") or len(word) == 2:
+            yield UserError(f"{word} was not expected here: change fields with --dotted.field VALUE")
+            continue
+        try:
+            _set(content, word[2:], text, Names.of(model, content), flags)
+            yield word[2:]
+        except UserError as error:
+            yield error
+
+
+def _pairs(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Each field with its value, or None where there is none; a word that is neither by itself."""
+    left = deque(words)
+    while left:
+        word = left.popleft()
+        name, equals, text = word.partition("=")
+        if not word.startswith("--"):
+            yield word, None
+        elif equals:
+            yield name, text
+        else:
+            yield name, left.popleft() if left and not left[0].startswith("--") else None
+
+
+def _set(content: dict[str, Any], dotted: str, text: str | None, names: Names, flags: Sequence[str]) -> None:
+    field, key = _resolve(dotted, names, flags)
+    if text is None:
+        raise UserError(f"--{dotted} needs a value: {describe(field)}")
+    value = _value(field, dotted, text)
+    *parents, name = dotted.split(".")
+    if key is not None:  # an entry of a mapping: keep the recipe's others, or the default's
+        content = _section(content, parents[:-1])
+        entries = content.setdefault(parents[-1], field.get_default())
+        content[parents[-1]] = (dict(entries) if isinstance(entries, dict) else {}) | {key: value}
+    else:
+        _section(content, parents)[name] = value
+
+
+def _section(content: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    for name in names:
+        inner = content.get(name)
+        if not isinstance(inner, dict):
+            inner = content[name] = {}
+        content = inner
+    return content
+
+
+def _resolve(dotted: str, names: Names, flags: Sequence[str]) -> tuple[FieldInfo, str | None]:
+    """The field that a dotted name means and, for an entry of a mapping field, the entry's key."""
+    known = names.all
+    if dotted in known:
+        return known[dotted], None
+    parent, _, key = dotted.rpartition(".")
+    if parent in known and get_origin(known[parent].annotation) is dict:
+        return known[parent], key
+    raise Unknown(dotted, names, flags)
+
+
+def _value(field: FieldInfo, dotted: str, text: str) -> Any:
+    kinds = plain_types(field.annotation)
+    if kinds - {types.NoneType} <= {str, Path} and text[:1] not in ("'", '"'):
+        # Text as it stands, or "####" would be a comment, "7" a number and "Answer: x" a mapping.
+        return None if types.NoneType in kinds and text in ("null", "~") else text
+    try:
+        return parsed(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--{dotted} {text} is not valid YAML: {yaml_problem(error)}") from error

@@ -1,0 +1,74 @@
+"""Every field of a config in words: for `--help`, and as the page docs/fields.md."""
+
+import difflib
+import textwrap
+from collections.abc import Container
+from typing import Any
+
+from pydantic import BaseModel
+
+from openrs_ray.config.fields import Names, default_text, describe
+from openrs_ray.config.names import recipe_lines
+from openrs_ray.config.resumable import fixed_fields
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.errors import UserError
+
+
+def help_text(section: str = "", width: int = 100) -> str:
+    """Every dotted field of a run with its type, default and sentence, or those of one section (or one field).
+
+    No line about a field is longer than `width`. UserError where there is no such section.
+    """
+    fixed = {*fixed_fields(RunConfig)}
+    if section:
+        return "\n".join(section_lines(RunConfig, {}, section, width, fixed)) + "\n"
+    lines = [
+        "python -m launch.train RECIPE [--dotted.field VALUE ...] [--dry-run] [--resume] [--restart]",
+        "",
+        "RECIPE is a file, or the name of a recipe below or of a run, which goes on with the settings it has.",
+        "",
+        "--dry-run       Say what the run would do and need, and start nothing.",
+        "--resume        Go on with the run from its last checkpoint, or begin it.",
+        "--restart       Start the run again from its last checkpoint whenever its process dies or it breaks.",
+        "--help SECTION  Only the fields of one section, such as rollout.",
+        *recipe_lines("run"),
+        "",
+        *textwrap.wrap("VALUE is written as in YAML: 2e-6, true, null, [a, b], {accuracy: 2.0}.", width),
+        *textwrap.wrap("A field marked [fixed] keeps its value when a run is resumed; the others may change.", width),
+        *field_lines(RunConfig, {}, width, fixed),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def section_lines(
+    model: type[BaseModel], content: dict[str, Any], section: str, width: int = 100, fixed: Container[str] = ()
+) -> list[str]:
+    """The part of a help text about one section or field. UserError where there is none of that name."""
+    names = Names.of(model, content)
+    if section not in names.all:
+        near = difflib.get_close_matches(section, names.all, n=1)
+        nearest = f"the nearest one is {near[0]}; " if near else ""
+        raise UserError(f"there is no section {section}: {nearest}there are {', '.join(model.model_fields)}")
+    return field_lines(model, content, width, fixed, section)[1:]
+
+
+def field_lines(
+    model: type[BaseModel], content: dict[str, Any], width: int = 100, fixed: Container[str] = (), only: str = ""
+) -> list[str]:
+    """The part of a help text about the fields (or those in the section `only`), with those `fixed` marked.
+
+    Mappings of sections have the entries that `content` gives them.
+    """
+    lines: list[str] = []
+    section = ""
+    for dotted, field in Names.of(model, content).fields.items():
+        if only and not f"{dotted}.".startswith(f"{only}."):
+            continue
+        if dotted.split(".")[0] != section:
+            section = dotted.split(".")[0]
+            lines += ["", f"{section}:"]
+        kind = f"({describe(field)}{default_text(field)})"
+        lines += textwrap.wrap(f"--{dotted}  {kind}", width, initial_indent="  ", subsequent_indent="      ")
+        sentence = " ".join([*(field.description or "").split(), *(["[fixed]"] if dotted in fixed else [])])
+        lines += textwrap.wrap(sentence, width, initial_indent="      ", subsequent_indent="      ")
+    return lines

@@ -1,0 +1,163 @@
+"""Sentences about mistakes in a config: the dotted field, where its value comes from, what is wrong and what is allowed."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from openrs_ray.common.formatting import as_json, shortened
+from openrs_ray.config.fields import Names, describe
+from openrs_ray.config.peer_names import not_offered, our_name
+from openrs_ray.errors import UserError
+
+_ALIKE = 0.65
+"""From here on the letters of two names are near enough to be a typo (`csv` and `cvs`; not `hours` and `bogus`)."""
+_MOST_LINES = 50
+_DEEPEST = 4
+"""A field's name has at most so many parts."""
+COMMAND_LINE = "--"
+"""Stands for the command line among the origins of values."""
+
+
+@dataclass
+class Origins:
+    """Says where each value of a config comes from: by dotted name a file, or COMMAND_LINE."""
+
+    default: str
+    """Origin of all other values."""
+    of: dict[str, str] = field(default_factory=dict)
+
+    def set_on_command_line(self, dotted: str) -> None:
+        """Note that a field was set on the command line; origins of fields inside it are dropped."""
+        self.of = {name: origin for name, origin in self.of.items() if not name.startswith(f"{dotted}.")}
+        self.of[dotted] = COMMAND_LINE
+
+    def says(self, dotted: str, message: str) -> str:
+        """The message about this field, after the file that it comes from; a field of the command line after its dashes."""
+        given = self._given(dotted)
+        origin = self.of.get(given, self.default)
+        if origin != COMMAND_LINE:
+            return f"{origin}: {message}"
+        return f"--{message}" if message.startswith(given) else f"--{given}: {message}"
+
+    def blamed(self, section: str, message: str) -> str:
+        """The field that a check of several is about: one of the command line that it names, else the first that it names."""
+        words = re.findall(r"[\w.-]+", message)
+        inside = f"{section}." if section else ""
+        changed = [
+            name for name, origin in self.of.items() if origin == COMMAND_LINE
+            and (name in words or (name.startswith(inside) and name.rpartition(".")[2] in words))
+        ]  # fmt: skip
+        return next(iter(changed), next((word for word in words if word in self.of), section))
+
+    def _given(self, dotted: str) -> str:
+        """The field or the section around it that has an origin."""
+        while dotted and dotted not in self.of:
+            dotted = dotted.rpartition(".")[0]
+        return dotted
+
+
+def mistakes_error(mistakes: Sequence[str]) -> UserError:
+    """One UserError for all mistakes, a line for each."""
+    lines = list(dict.fromkeys(f"{' '.join(mistake.splitlines()).rstrip('.')}." for mistake in mistakes))
+    if len(lines) == 1:
+        return UserError(lines[0])
+    left_out = [f"and {len(lines) - _MOST_LINES:,} more."] if len(lines) > _MOST_LINES else []
+    return UserError("\n  ".join([f"{len(lines):,} mistakes:", *lines[:_MOST_LINES], *left_out]))
+
+
+def validation_mistakes(
+    error: ValidationError, names: Names, content: dict[str, Any], origins: Origins, unknown: Mapping[str, str | None]
+) -> Iterator[str]:
+    """A sentence for each error.
+
+    A missing field that is the nearest to one of those `unknown` (with the nearest of each) is the same mistake.
+    """
+    errors = error.errors(include_url=False)
+    misspelt = {_dotted(each["loc"], content, names): each for each in errors if each["type"] == "extra_forbidden"}
+    nearest = dict(unknown)
+    for dotted in misspelt:
+        sentence, nearest[dotted] = unknown_name(dotted, names)
+        yield origins.says(dotted, sentence)
+    for each in errors:
+        dotted = _dotted(each["loc"], content, names)
+        if each["type"] == "extra_forbidden" or (each["type"] == "missing" and dotted in nearest.values()):
+            continue
+        message = _error_text(each, dotted, names)
+        blamed = origins.blamed(dotted, message) if each["type"] == "value_error" else dotted
+        # A missing field is nobody's: the recipe as a whole lacks it.
+        yield f"{origins.default}: {message}" if each["type"] == "missing" else origins.says(blamed, message)
+
+
+def unknown_name(dotted: str, names: Names, flags: Sequence[str] = ()) -> tuple[str, str | None]:
+    """The sentence about a name that means nothing here, and the field or option that it was likely meant to be."""
+    known = {**names.fields, **dict.fromkeys(flags)}
+    if reason := not_offered(dotted):
+        return f"{dotted} is not offered: {reason}", None
+    if ours := our_name(dotted, known):
+        return f"{dotted} is not a field; here it is {ours}", ours
+    near = _nearest(dotted, list(names.fields), flags)
+    kind = "an option" if near in flags else "a field"
+    return f"{dotted} is not {kind}; " + (f"the nearest one is {near}" if near else "--help lists all fields"), near
+
+
+def _nearest(dotted: str, fields: Sequence[str], flags: Sequence[str]) -> str | None:
+    parent, _, last = dotted.rpartition(".")
+    parts = dotted.split(".")[-_DEEPEST:]
+    endings = [".".join(parts[first:]) for first in range(len(parts))]
+    by_last = {name.rpartition(".")[2]: name for name in reversed(fields)}
+    beside = {name.rpartition(".")[2]: name for name in fields if name.rpartition(".")[0] == parent}
+    everything = {name: name for name in fields} | {flag.lstrip("-"): flag for flag in flags}
+    return (
+        next((ending for ending in endings if ending in fields), by_last.get(last))
+        or _close(last, beside)
+        or _close(dotted, everything)
+        or _close(last, {} if parent else by_last)
+    )
+
+
+def _close(spelt: str, meant: Mapping[str, str]) -> str | None:
+    return next((meant[name] for name in difflib.get_close_matches(spelt[:100], meant, n=1, cutoff=_ALIKE)), None)
+
+
+def _error_text(error: ErrorDetails, dotted: str, names: Names) -> str:
+    message = error["msg"].removeprefix("Value error, ").removesuffix(".")
+    field = names.all.get(dotted)
+    if error["type"] == "missing":
+        return f"{dotted} is missing{_meaning(field)}"
+    if error["type"].startswith("union_tag"):
+        return f"{dotted}.kind must be one of {error['ctx'].get('expected_tags', 'those that --help lists')}"
+    if error["type"] == "value_error":  # our own cross-checks name their fields themselves
+        return message
+    allowed = describe(field) if field else message.removeprefix("Input should be ")
+    if error["type"] == "string_pattern_mismatch":
+        allowed = "letters, digits, dots, dashes and underscores, a letter or digit first"
+    if error["type"] == "string_unicode":
+        allowed += " without NUL and lone surrogates"
+    value = " ".join(as_json(error["input"]).split())
+    return f"{dotted} is {shortened(value, 60)}; allowed: {allowed}"
+
+
+def _dotted(location: tuple[int | str, ...], content: Any, names: Names) -> str:
+    """The field's name: pydantic's location without "[key]", the kind of a section and the branch of a union."""
+    parts: list[str] = []
+    for number, part in enumerate(location, start=1):
+        inside = isinstance(content, dict) and part not in content and number < len(location)
+        if part != "[key]" and not inside:
+            parts.append(str(part))
+            content = content.get(part) if isinstance(content, dict) else None
+        if ".".join(parts) in names.fields and content is not None and not isinstance(content, dict | list | tuple):
+            break  # a plain value: what follows is a branch of its type
+    return ".".join(parts)
+
+
+def _meaning(field: FieldInfo | None) -> str:
+    if field is None:
+        return ""
+    sentence = f" ({field.description.strip().rstrip('.')})" if field.description else ""
+    return f"; give {describe(field)}{sentence}"

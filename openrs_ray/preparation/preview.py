@@ -1,0 +1,141 @@
+"""Preview of a run's data: the first prompt as the model sees it, how golds are read, and warnings."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import get_args
+
+from openrs_ray.common.formatting import quoted
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.data.texts import letters_key, same_text_key
+from openrs_ray.preparation.prepared import Prepared
+from openrs_ray.records import Problem
+from openrs_ray.rewards.golds import GoldKind, gold_kind
+from openrs_ray.rewards.normalise import spelled, tidy
+
+_LONGEST_SHOWN = 4000
+_QUOTED = 80
+_ENOUGH_PROMPTS = 512
+"""Number of prompts that are searched for a \\boxed{}, and for characters that are lost."""
+_NEED_A_BOX = ("accuracy", "cosine", "length")
+"""Rewards by the verdict on the answer."""
+
+
+def look_lines(config: RunConfig, prepared: Prepared) -> list[str]:
+    """The preview line by line, the warnings last."""
+    first = prepared.problems[0]
+    prompt = prepared.tokenizer.decode(first.prompt_ids)
+    lines = [f"first prompt, {len(first.prompt_ids)} tokens, as the model sees it:"]
+    lines += [f"  | {_printable(line)}" for line in _without_middle(prompt).split("\n")]
+    lines += [f"its gold, as read: {_printable(' or '.join(first.gold))}", *_gold_lines(config, prepared)]
+    return [*lines, *warning_lines(config, prepared)]
+
+
+def warning_lines(config: RunConfig, prepared: Prepared) -> list[str]:
+    """Warnings of data and settings that do not stop a run, but may keep it from learning."""
+    problems = prepared.problems
+    found = (_weights(config), _box(config, prepared), _lost(prepared), _repeated(problems), _contradicting(problems))
+    return [f"warning: {warning}" for warning in found if warning]
+
+
+def _gold_lines(config: RunConfig, prepared: Prepared) -> Iterator[str]:
+    if config.rewards.extraction == "published":
+        yield "golds: read as whole texts, by the LaTeX in them (rewards.extraction published)"
+        return
+    yield f"golds: {_kinds(prepared.problems)}"
+    if prepared.held_out:
+        yield f"golds of the held-out problems: {_kinds(prepared.held_out)}"
+
+
+def _kinds(problems: Sequence[Problem]) -> str:
+    counted = Counter(gold_kind(problem.gold) for problem in problems)
+    counts = [(counted[kind], kind) for kind in get_args(GoldKind) if counted[kind]]
+    return ", ".join(f"{count:,} {kind}{'s' * (count != 1)}" for count, kind in counts)
+
+
+def _weights(config: RunConfig) -> str | None:
+    if any(config.rewards.weights.values()):
+        return None
+    return "all rewards.weights are 0, so every completion gets 0 and nothing can be learned"
+
+
+def _box(config: RunConfig, prepared: Prepared) -> str | None:
+    """Warns of prompts that ask for no box where rewards need one, except the toy's, which boxes its answers unasked."""
+    rewards, data = config.rewards, config.data
+    paid = [name for name in _NEED_A_BOX if rewards.weights.get(name)]
+    given = (data.system_prompt or "", data.suffix, *(example.response for example in data.examples))
+    if (
+        not paid
+        or rewards.extraction != "boxed"
+        or config.model.path == "toy"
+        or any("boxed" in text for text in given)
+    ):
+        return None
+    looked_at = prepared.problems[:_ENOUGH_PROMPTS]
+    asking = sum("boxed" in prepared.tokenizer.decode(problem.prompt_ids) for problem in looked_at)
+    if asking == len(looked_at):
+        return None
+    ask = f"only {asking} of the first {len(looked_at)} prompts ask" if asking else "nothing in the prompts asks"
+    return (
+        f"{ask} for \\boxed{{}}, without which no answer counts ({', '.join(paid)}): put it into data.system_prompt or "
+        "data.suffix, such as 'Put the final answer in \\boxed{}.'"
+    )
+
+
+def _lost(prepared: Prepared) -> str | None:
+    """Warns of characters that the vocabulary lacks: they are dropped, or become one token for all of them."""
+    for problem in prepared.problems[:_ENOUGH_PROMPTS]:
+        prompt = letters_key(prepared.tokenizer.decode(problem.prompt_ids))
+        if not all(letters_key(part) in prompt for part in problem.text.split("\n\n")):
+            return f"the tokenizer loses some of the characters of {quoted(problem.text, _QUOTED)}: the model cannot see them"
+    return None
+
+
+def _repeated(problems: Sequence[Problem]) -> str | None:
+    again = {group[0].text: len(group) - len(set(map(_gold_key, group))) for group in _groups(problems)}
+    first = next((text for text, rows in again.items() if rows), None)
+    if first is None:
+        return None
+    rows = f"{sum(again.values()):,} of the {len(problems):,} problems"
+    return (
+        f"{rows} have the text and the gold of another one, such as {quoted(first, _QUOTED)}, and are drawn as often: "
+        "python -m launch.curate takes duplicates out"
+    )
+
+
+def _contradicting(problems: Sequence[Problem]) -> str | None:
+    found = [group for group in _groups(problems) if len(set(map(_gold_key, group))) > 1]
+    if not found:
+        return None
+    golds = list(dict.fromkeys(" or ".join(problem.gold) for problem in found[0]))
+    return (
+        f"{len(found):,} {'problems have' if len(found) > 1 else 'problem has'} more than one gold: "
+        f"{quoted(found[0][0].text, _QUOTED)} has {quoted(golds[0], _QUOTED)} and {quoted(golds[1], _QUOTED)}"
+    )
+
+
+def _groups(problems: Sequence[Problem]) -> list[list[Problem]]:
+    """Problems that are the same in other spellings, two or more of each."""
+    groups: dict[str, list[Problem]] = defaultdict(list)
+    for problem in problems:
+        groups[_text_key(problem)].append(problem)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _text_key(problem: Problem) -> str:
+    return same_text_key(problem.text) or problem.text
+
+
+def _gold_key(problem: Problem) -> tuple[str, ...]:
+    """A gold's spelling without differences that mean nothing: \\frac13 and \\frac{1}{3} are the same."""
+    return tuple(sorted(same_text_key(spelled(tidy(gold))) or gold for gold in problem.gold))
+
+
+def _without_middle(text: str) -> str:
+    left_out = len(text) - _LONGEST_SHOWN
+    half = _LONGEST_SHOWN // 2
+    return text if left_out <= 0 else f"{text[:half]}\n... {left_out:,} characters ...\n{text[-half:]}"
+
+
+def _printable(text: str) -> str:
+    """The text with control characters and lone surrogates as their escapes."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

@@ -1,0 +1,85 @@
+"""Attempts: the starts of the driver on one run, and which rows of earlier ones still count.
+
+Invariant: an attempt has its line in `attempts.jsonl`, synced, before it writes anything else. What attempt `a` wrote
+about step `s` is superseded when a later attempt started from a checkpoint before `s`, because that one does step `s`
+again. The file must therefore name every attempt of which there are rows or figures (`openrs_ray.run.state` sees to it).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from openrs_ray.common.files import append_line, as_record, damaged, read_lines
+from openrs_ray.config.schema import RunConfig
+
+FILE = "attempts.jsonl"
+_ATTEMPT = re.compile(r"-attempt-(\d+)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The limits that an attempt kept to, of the settings that a resume may change: its rows are held against these."""
+
+    staleness: int
+    """Policy versions that a token may be old."""
+    replaced_per_step: int
+    """Groups without spread that one step may replace."""
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Bounds:
+        rollout = config.rollout
+        return cls(rollout.staleness, rollout.most_drawn_per_step - rollout.problems_per_step)
+
+
+def start_attempt(run_folder: Path, from_step: int, bounds: Bounds | None = None) -> int:
+    """Note that the driver starts at the checkpoint of `from_step` (0: the start model); returns the attempt's number."""
+    attempt = next_attempt(run_folder)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    record = {"attempt": attempt, "from_step": from_step, "started": started} | (asdict(bounds) if bounds else {})
+    append_line(run_folder / FILE, record, synced=True)
+    return attempt
+
+
+def next_attempt(run_folder: Path) -> int:
+    """Number of the next attempt: one more than the largest that the file or a name in the record has."""
+    recorded = (int(match[1]) for file in run_folder.glob("completions/*") if (match := _ATTEMPT.search(file.name)))
+    return max([0, *read_attempts(run_folder), *recorded]) + 1
+
+
+def read_attempts(run_folder: Path) -> dict[int, int]:
+    """The step that each attempt started from, by attempt. UserError when the file is damaged."""
+    return {attempt: line["from_step"] for attempt, line in _lines(run_folder).items()}
+
+
+def read_bounds(run_folder: Path) -> dict[int, Bounds]:
+    """The limits of each attempt; without those that an older version noted."""
+    names = Bounds.__slots__
+    lines = _lines(run_folder).items()
+    path = run_folder / FILE
+    return {
+        attempt: as_record(Bounds, {name: line[name] for name in names}, path)
+        for attempt, line in lines
+        if line.keys() >= {*names}
+    }
+
+
+def _lines(run_folder: Path) -> dict[int, dict[str, Any]]:
+    lines: dict[int, dict[str, Any]] = {}
+    for line in read_lines(run_folder / FILE):
+        attempt, from_step = line.get("attempt"), line.get("from_step")
+        if not (isinstance(attempt, int) and isinstance(from_step, int) and attempt > 0 <= from_step):
+            raise damaged(run_folder / FILE, "a line has no attempt and step")
+        if attempt in lines:
+            raise damaged(run_folder / FILE, f"attempt {attempt} stands in it twice")
+        lines[attempt] = line
+    return lines
+
+
+def superseded(attempts: Mapping[int, int], attempt: int, step: int) -> bool:
+    """Whether a later attempt did `step` again."""
+    return any(later > attempt and from_step < step for later, from_step in attempts.items())

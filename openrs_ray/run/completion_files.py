@@ -1,0 +1,93 @@
+"""The files of a run's record: their names, which of them count, and reading them so that no changed bit goes unnoticed.
+
+    completions/train-step-000584-attempt-002-9f3c21d0.parquet    phase, step, attempt, CRC-32 of the whole file
+
+A file and its checksum appear in one rename, because the checksum stands in the name; for the steps since the last checkpoint,
+too, which a lost learner is trained on again. Pages have checksums of their own, for other readers of the file.
+
+Files of versions that wrote no checksum are read unchecked, but nothing is trained on them.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from openrs_ray.common.files import replacing
+from openrs_ray.common.foreign import why
+from openrs_ray.errors import RunError
+from openrs_ray.run.attempts import read_attempts, superseded
+
+Phase = Literal["train", "replaced", "evaluation"]
+FOLDER = "completions"
+_NAME = re.compile(
+    r"(?P<phase>train|replaced|evaluation)-step-(?P<step>\d+)-attempt-(?P<attempt>\d+)(-(?P<crc32>[0-9a-f]{8}))?\.parquet"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFile:
+    """Rows of one phase of one step. Example: RecordFile(584, 2, 0x9f3c21d0, "train", Path(...))"""
+
+    step: int
+    attempt: int
+    crc32: int | None
+    """Of the whole file; None where an older version wrote it."""
+    phase: Phase
+    path: Path
+
+    @classmethod
+    def named(cls, path: Path) -> RecordFile | None:
+        """None where the name is none of the record's."""
+        match = _NAME.fullmatch(path.name)
+        if match is None:
+            return None
+        checksum = int(match["crc32"], 16) if match["crc32"] else None
+        return cls(int(match["step"]), int(match["attempt"]), checksum, cast(Phase, match["phase"]), path)
+
+    def read(self, columns: list[str] | None = None) -> pa.Table:
+        """Its rows. RunError, one sentence, when they are not those that were written."""
+        try:
+            content = self.path.read_bytes()
+            if self.crc32 is not None and zlib.crc32(content) != self.crc32:
+                raise RunError(f"{self.path} does not have the content that was written")
+            return pq.read_table(pa.BufferReader(content), columns=columns, page_checksum_verification=True)
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise RunError(f"{self.path} cannot be read ({why(error)})") from error
+
+
+def write_file(run_folder: Path, phase: Phase, step: int, attempt: int, rows: pa.Table) -> Path:
+    """Write the rows of one phase of a step; returns the file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, compression="zstd", write_page_checksum=True)
+    content = sink.getvalue()
+    folder = run_folder / FOLDER
+    path = folder / f"{phase}-step-{step:06d}-attempt-{attempt:03d}-{zlib.crc32(content):08x}.parquet"
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def record_files(run_folder: Path, phase: Phase | None = None) -> list[RecordFile]:
+    """All files, or those of a phase, by step and attempt; those of superseded attempts too."""
+    found = map(RecordFile.named, (run_folder / FOLDER).glob(f"{phase or ''}*.parquet"))
+    return sorted((file for file in found if file is not None), key=lambda file: (file.step, file.attempt, file.path))
+
+
+def current_files(run_folder: Path, phase: Phase) -> Iterator[RecordFile]:
+    """The files of a phase that count, by step: none of superseded attempts."""
+    attempts, found = read_attempts(run_folder), record_files(run_folder, phase)
+    newest = {file.step: file.attempt for file in found}
+    for file in found:
+        # A run that goes on from step s may evaluate version s once more: not superseded, yet it must count once.
+        repeated = phase == "evaluation" and file.attempt < newest[file.step]
+        if not repeated and not superseded(attempts, file.attempt, file.step):
+            yield file

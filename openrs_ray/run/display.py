@@ -1,0 +1,205 @@
+"""What a person sees of a run: a live screen on a terminal, one plain line per step anywhere else, a table at the end.
+
+Invariant: the terminal is given back as it was, also after an exception (`RunDisplay` is a context manager).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from openrs_ray.stats import Interval
+
+_RECENT_STEPS = 20
+_SHOWN_WARNINGS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class StepFigures:
+    """The figures of one finished step. Example: StepFigures(7, reward=1.4, accuracy=0.5, clipped_share=0.1, ...)"""
+
+    step: int
+    reward: float
+    """Mean over the judged completions."""
+    accuracy: float
+    """Share of correct completions among the judged ones."""
+    truncated_share: float
+    """Share of completions cut at the length limit."""
+    mean_length: float
+    """Tokens of a completion."""
+    groups_with_spread: int
+    """Groups whose rewards differ: the others teach nothing."""
+    groups: int
+    clipped_share: float
+    """Share of tokens whose gradient the clipping of the probability ratio removed."""
+    kl: float | None
+    """Mean k3 KL per token to the start model; None where no reference model is loaded."""
+    tokens: int
+    """Sampled tokens."""
+    seconds: float
+    """Wall time of the whole step."""
+
+    def cells(self) -> dict[str, str]:
+        return {
+            "reward": f"{self.reward:.3f}",
+            "accuracy": f"{100 * self.accuracy:.1f} %",
+            "spread": f"{self.groups_with_spread}/{self.groups}",
+            "truncated": f"{100 * self.truncated_share:.1f} %",
+            "length": f"{self.mean_length:,.0f}",
+            "clipped": f"{100 * self.clipped_share:.1f} %",
+            "KL": "-" if self.kl is None else f"{self.kl:.5f}",
+            "tokens/s": f"{self.tokens / self.seconds:,.0f}",
+        }
+
+
+class RunDisplay:
+    """Shows one attempt of a run.
+
+    with RunDisplay("open-rs3", steps=50) as display:
+        display.status("starting the engines")
+        display.step(figures)
+        display.warn("2 checks timed out")
+    """
+
+    def __init__(
+        self,
+        name: str,
+        steps: int,
+        console: Console | None = None,
+        cost: Callable[[], str] = lambda: "",
+        log: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """`cost` says in every line what the run has cost so far; nothing is shown for an empty text. `log` is told what the
+        live screen shows without printing it."""
+        self.console = console or Console(highlight=False)
+        self._name = name
+        self._cost = cost
+        self._log = log
+        self._steps = steps
+        self._status = ""
+        self._last: StepFigures | None = None
+        self._seconds: deque[float] = deque(maxlen=_RECENT_STEPS)
+        self._warnings: deque[str] = deque(maxlen=_SHOWN_WARNINGS)
+        # rich passes what others print through itself, so that Ray's log lines scroll above the screen
+        self._live = Live(console=self.console, refresh_per_second=4) if self.console.is_terminal else None
+
+    def __enter__(self) -> RunDisplay:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back; what is said later is said in plain lines."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def status(self, text: str) -> None:
+        """Say what is going on between steps."""
+        self._status = text
+        self._show(text)
+
+    def note(self, text: str) -> None:
+        """Say something that stays readable."""
+        self._status = ""
+        self._print(text)
+
+    def warn(self, text: str) -> None:
+        self._warnings.append(text)
+        self._show(f"WARNING: {text}")
+
+    def step(self, figures: StepFigures) -> None:
+        self._last, self._status = figures, ""
+        self._seconds.append(figures.seconds)
+        cells = "  ".join(f"{name} {value}" for name, value in figures.cells().items())
+        left = _clock(self.seconds_left())
+        self._show(f"step {figures.step}/{self._steps}  {cells}  {figures.seconds:.1f} s  left {left}")
+
+    def seconds_left(self) -> float:
+        """Remaining steps times the mean of the recent ones."""
+        if self._last is None:
+            return 0.0
+        return (self._steps - self._last.step) * sum(self._seconds) / len(self._seconds)
+
+    def _show(self, text: str) -> None:
+        if self._live:
+            self._live.update(self._screen())
+            self._log(self._line(text))
+        else:
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        self.console.print(self._line(text), markup=False, soft_wrap=True)
+
+    def _line(self, text: str) -> str:
+        return f"[{', '.join(filter(None, [self._name, self._cost()]))}] {text}"
+
+    def _screen(self) -> Group:
+        done = self._last.step if self._last else 0
+        head = Table.grid(padding=(0, 2))
+        title, status = Text(self._name, style="bold"), Text(self._status, style="dim")
+        bar = ProgressBar(total=self._steps, completed=done, width=40)
+        left = f"{_clock(self.seconds_left())} left" if self._last else ""
+        head.add_row(title, bar, f"step {done}/{self._steps}", left, self._cost(), status)
+        figures = Table(box=None, padding=(0, 2), pad_edge=False)
+        if self._last:
+            cells = self._last.cells()
+            for name in cells:
+                figures.add_column(name, justify="right")
+            figures.add_row(*cells.values())
+        return Group(head, figures, *(Text(f"! {text}", style="yellow") for text in self._warnings))
+
+
+def summary_table(
+    *,
+    before: Interval | None,
+    after: Interval | None,
+    problems: int,
+    samples: int,
+    steps: int,
+    tokens: int,
+    seconds: float,
+    run_folder: Path,
+    costs: Iterable[tuple[str, str]] = (),
+    gain: str | None = None,
+) -> Table:
+    """The end of a run in one table. `before` and `after`: held-out accuracy, None if the run had no evaluation; `gain`: the
+    difference."""
+    table = Table(title=f"Run {run_folder.name}", show_header=False, title_justify="left")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    if before or after:
+        table.add_row("held-out problems", f"{problems:,} x {samples} samples; accuracy with its 95 % interval")
+    if before:
+        table.add_row("accuracy before", str(before))
+    if after:
+        table.add_row("accuracy after", str(after))
+    if gain:
+        table.add_row("difference", gain)
+    table.add_row("steps", f"{steps:,}")
+    table.add_row("sampled tokens", f"{tokens:,}")
+    table.add_row("time", f"{seconds:,.0f} s")
+    for row in costs:
+        table.add_row(*row)
+    table.add_row("run folder", str(run_folder))
+    return table
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

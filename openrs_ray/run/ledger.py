@@ -1,0 +1,110 @@
+"""What work has cost over all attempts at it, in a file that a kill leaves at most a few seconds behind.
+
+    cost.json   {"spent": {"dollars": 12.32, "gpu_hours": 28.0, "hours": 7.0}, ...}
+
+Pauses between attempts, in which no GPU is held, are not counted. What was spent at one price stays spent at another.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from openrs_ray.common.files import damaged, read_json, write_json
+
+FILE = "cost.json"
+_BEAT_S = 5.0
+"""A kill loses at most so much of the account."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """By all attempts together. Example: Spent(dollars=12.32, gpu_hours=28.0, hours=7.0)"""
+
+    dollars: float = 0.0
+    gpu_hours: float = 0.0
+    hours: float = 0.0
+
+    def plus(self, seconds: float, gpus: float, price: float) -> "Spent":
+        """After so many more seconds on so many GPUs, at `price` dollars per GPU hour."""
+        hours = seconds / 3600
+        return Spent(self.dollars + hours * gpus * price, self.gpu_hours + hours * gpus, self.hours + hours)
+
+    @classmethod
+    def total(cls, parts: "Iterable[Spent]") -> "Spent":
+        several = list(parts)
+        return cls(*(sum(getattr(spent, name) for spent in several) for name in cls.__slots__))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Spent":
+        """What the account in a folder says; nothing where there is none. UserError when it is damaged."""
+        content = read_json(folder / FILE)
+        return cls() if content is None else cls._checked(content.get("spent"), folder / FILE)
+
+    @classmethod
+    def _checked(cls, spent: Any, path: Path) -> "Spent":
+        if not isinstance(spent, dict) or spent.keys() != {*cls.__slots__}:
+            raise damaged(path, f"spent must have {', '.join(cls.__slots__)}")
+        for name, value in spent.items():
+            if type(value) not in (int, float) or not 0 <= value < math.inf:
+                raise damaged(path, f"{name} is {value}")
+        return cls(**spent)
+
+
+class Ledger:
+    """Counts what this attempt spends on top of the earlier ones. Safe to use from any thread.
+
+    with Ledger(folder, price=0.44, gpus=lambda: 4) as ledger:     # from here on the file is never older than a few seconds
+        ledger.spent()
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        price: float,
+        gpus: Callable[[], float],
+        age_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`price`: dollars per GPU hour. `gpus`: how many are held now. `age_s`: how long the attempt has run already.
+
+        Raises UserError when the account is damaged.
+        """
+        self._path, self._price, self._gpus, self._clock = folder / FILE, price, gpus, clock
+        self.notes: dict[str, Any] = {
+            name: value for name, value in (read_json(self._path) or {}).items() if name != "spent"
+        }
+        """What else stands in the file; plain data."""
+        self._spent = Spent.read(folder)
+        self._counted = clock() - age_s
+        self._lock, self._closed = threading.RLock(), threading.Event()
+
+    def __enter__(self) -> "Ledger":
+        self.write()
+        threading.Thread(target=self._beat, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self.write()
+
+    def _beat(self) -> None:
+        while not self._closed.wait(_BEAT_S):
+            with suppress(OSError):  # the write at the end meets it, too, and says so
+                self.write()
+
+    def write(self) -> None:
+        with self._lock:
+            write_json(self._path, {"spent": asdict(self.spent()), **self.notes})
+
+    def spent(self) -> Spent:
+        """Until now."""
+        with self._lock:
+            now = self._clock()
+            self._spent = self._spent.plus(now - self._counted, self._gpus(), self._price)
+            self._counted = now
+            return self._spent

@@ -1,0 +1,132 @@
+"""`attempts/NNN/log.txt`: all that a person was shown of an attempt, in plain lines with the time, written as it is shown.
+
+A start that ends before its attempt has begun leaves its lines to the next one, which has the same number.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, ConsoleRenderable, RenderHook
+from rich.control import Control
+from rich.text import Text
+
+from openrs_ray.common.redaction import hide_secrets
+from openrs_ray.run.attempts import next_attempt
+
+FOLDER = "attempts"
+FILE = "log.txt"
+_WIDTH = 120
+_OWN_LOGGERS = ("", "ray", "transformers")
+"""The root of all loggers, and those of libraries that do not pass on to it what they show."""
+
+
+def attempt_folder(run_folder: Path) -> Path:
+    """Folder of the attempt that begins next."""
+    return run_folder / FOLDER / f"{next_attempt(run_folder):03d}"
+
+
+def newest_log(run_folder: Path) -> Path | None:
+    """The log of the newest attempt; None before the first start."""
+    return max((run_folder / FOLDER).glob(f"*/{FILE}"), default=None)
+
+
+def append_lines(path: Path, text: str) -> None:
+    """Add lines with the time, without secrets; each text in one write, so that a kill loses nothing that was shown before."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    lines = "".join(f"{now} {line}\n" for line in hide_secrets(text).splitlines())
+    with path.open("ab", buffering=0) as file:
+        file.write(lines.encode(errors="replace"))
+
+
+class RunLog(RenderHook):
+    """Writes down what a console prints, what libraries log or warn of, and the error that ends the block.
+
+    with RunLog(folder, console) as log:
+        console.print("shown and written")
+        log.write("shown by a live screen, which prints nothing")
+    """
+
+    def __init__(self, folder: Path, console: Console) -> None:
+        self.folder = folder
+        self._path = folder / FILE
+        self._console = console
+        self._ends = ExitStack()
+
+    def __enter__(self) -> RunLog:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._console.push_render_hook(self)
+        self._ends.callback(self._console.pop_render_hook)
+        handler = _Handler(self)
+        for name in _OWN_LOGGERS:
+            logging.getLogger(name).addHandler(handler)
+            self._ends.callback(logging.getLogger(name).removeHandler, handler)
+        self._ends.enter_context(_warnings_to(self))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ends.close()
+        if error is not None:
+            self.write(f"error: {error}" if str(error) else f"error: {type(error).__name__}")
+
+    def write(self, text: str) -> None:
+        """Add lines. Where the disk takes none, the run's own files say so in their turn."""
+        try:
+            append_lines(self._path, text)
+        except OSError as error:
+            self._path = Path("/dev/null")
+            self._console.print(f"WARNING: log.txt has no more lines from here on ({error})", markup=False)
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Called by rich for everything that is printed: writes it to the log."""
+        for renderable in renderables:
+            if not isinstance(renderable, Control):
+                self.write(_plain(renderable))
+        return renderables
+
+
+def _plain(renderable: ConsoleRenderable) -> str:
+    if isinstance(renderable, Text):
+        return renderable.plain
+    out = io.StringIO()
+    Console(file=out, width=_WIDTH, color_system=None, force_terminal=False, _environ={}).print(renderable)
+    return out.getvalue()
+
+
+class _Handler(logging.Handler):
+    def __init__(self, log: RunLog) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+        self._last: logging.LogRecord | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record is self._last:  # a library's logger may pass on to the root, too
+            return
+        self._last = record
+        self._log.write(f"{record.levelname} {record.name}: {record.getMessage()}")
+
+
+@contextmanager
+def _warnings_to(log: RunLog) -> Iterator[None]:
+    """Writes Python's warnings to a log, too, while the block runs."""
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        log.write(f"{category.__name__}: {message}")
+        shown(message, category, *where, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = shown

@@ -1,0 +1,78 @@
+"""The figures of a run: `metrics.jsonl`, one line per step, and the same as TensorBoard curves.
+
+Invariant: a line is synced before the next checkpoint is begun, so a kill or a power cut loses at most the last one, of a step
+that no checkpoint covers; `launch.coverage` holds the record against these lines. Lines of superseded attempts stay in the
+file and are left out when read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openrs_ray.common.files import append_line, damaged, read_lines
+from openrs_ray.run.attempts import read_attempts, superseded
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+FILE = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Writes the metrics of one attempt, which must have its line in `attempts.jsonl`. Close it at the end."""
+
+    def __init__(self, run_folder: Path, attempt: int) -> None:
+        self._run_folder = run_folder
+        self._attempt = attempt
+        self._curves: SummaryWriter | None = None
+
+    def write(self, step: int, metrics: Mapping[str, float | int | None], phase: str = "train") -> None:
+        """Log scalars of a step. NaN and infinity become null, since JSON has neither. Phase: train or evaluation."""
+        finite = {name: value if value is None or math.isfinite(value) else None for name, value in metrics.items()}
+        append_line(
+            self._run_folder / FILE, {"step": step, "attempt": self._attempt, "phase": phase} | finite, synced=True
+        )
+        curves = self._open_curves()
+        for name, value in finite.items():
+            if value is not None:
+                curves.add_scalar(f"{phase}/{name}", value, step)
+        curves.flush()
+
+    def close(self) -> None:
+        if self._curves is not None:
+            self._curves.close()
+
+    def _open_curves(self) -> SummaryWriter:
+        if self._curves is None:
+            from torch.utils.tensorboard import SummaryWriter  # seconds to import: not for those who only read metrics
+
+            from_step = read_attempts(self._run_folder)[self._attempt]
+            # TensorBoard hides earlier points from purge_step on: those that this attempt draws anew.
+            self._curves = SummaryWriter(str(self._run_folder / "tensorboard"), purge_step=from_step + 1)
+        return self._curves
+
+
+def read_metrics(run_folder: Path, phase: str = "train") -> list[dict[str, Any]]:
+    """The lines of a phase that count, by step: no torn ones, none of superseded attempts, one per step."""
+    attempts = read_attempts(run_folder)
+    current = {
+        line["step"]: line  # the last one wins: an evaluation may be repeated where a run went on
+        for line in _lines(run_folder)
+        if line["phase"] == phase and not superseded(attempts, line["attempt"], line["step"])
+    }
+    return [current[step] for step in sorted(current)]
+
+
+def attempts_logged(run_folder: Path) -> set[int]:
+    """The attempts that have lines."""
+    return {line["attempt"] for line in _lines(run_folder)}
+
+
+def _lines(run_folder: Path) -> list[dict[str, Any]]:
+    lines = read_lines(run_folder / FILE)
+    if not all(isinstance(line.get("step"), int) and isinstance(line.get("attempt"), int) for line in lines):
+        raise damaged(run_folder / FILE, "a line has no step and attempt")
+    return [{"phase": None} | line for line in lines]

@@ -1,0 +1,46 @@
+"""The problems that a run means: `problems.json`, written when it begins."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from openrs_ray.common.files import damaged, read_json, write_json
+
+FILE = "problems.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunProblems:
+    """Example: RunProblems(fingerprint="9f86d0...", count=7000, texts=("60303ae22b998861", ...))"""
+
+    fingerprint: str
+    """A hash of all prompts and golds in order, those of the evaluation included."""
+    count: int
+    """Problems to train on."""
+    texts: tuple[str, ...] = ()
+    """A digest of the text of each, in order; none where an older version began the run."""
+    model: str = ""
+    """A digest of the start model's folder; empty for one that is named (a Hub id, a built-in), or by an older version."""
+
+    @classmethod
+    def read(cls, run_folder: Path) -> "RunProblems | None":
+        """None where there is no file. UserError when it is damaged."""
+        path = run_folder / FILE
+        content = read_json(path)
+        if content is None:
+            return None
+        fingerprint, count, texts = content.get("fingerprint"), content.get("count"), content.get("texts", [])
+        if not (isinstance(fingerprint, str) and isinstance(count, int) and count > 0 and isinstance(texts, list)):
+            raise damaged(path, "it must have a fingerprint and a count")
+        if texts and len(texts) != count:
+            raise damaged(path, f"it has {len(texts)} texts of {count} problems")
+        return cls(fingerprint, count, tuple(map(str, texts)), str(content.get("model", "")))
+
+    def write(self, run_folder: Path) -> None:
+        write_json(run_folder / FILE, asdict(self))
+
+
+def text_digests(texts: Iterable[str]) -> tuple[str, ...]:
+    """The first 16 hexadecimal digits of the SHA-256 of each text."""
+    return tuple(hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts)

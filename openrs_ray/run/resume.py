@@ -1,0 +1,100 @@
+"""Says which settings of a run that has begun may differ when it goes on.
+
+A path may be another one where its content is known to be the same: the problems and prompts by their fingerprint in
+`problems.json`, which is compared once they are loaded, and the start model's folder by its own.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from openrs_ray.algorithm.schedule import rewound
+from openrs_ray.common.files import read_json
+from openrs_ray.config.load import checked, flat
+from openrs_ray.config.resumable import fixed_fields
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.errors import UserError
+from openrs_ray.run.checkpoints import CheckpointStore
+from openrs_ray.run.problems import RunProblems
+from openrs_ray.run.state import CONFIG
+
+_SAME_PROBLEMS = ("data.path", "evaluation.path", "model.chat_template")
+"""Paths of which only the problems and prompts matter that are made of their content."""
+_SAME_MODEL = "model.path"
+
+
+def check_resumable(saved: dict[str, Any], now: RunConfig, known: RunProblems | None = None) -> None:
+    """UserError if `now` changes what makes the saved run (the content of its config.json) the run that it is.
+
+    `known`: its problems, with the fingerprints that stand in for paths; without them a path is fixed like any other field.
+    """
+    before, after = flat(_saved_config(saved, now)), flat(now)
+    ranks, normalization = "placement.num_learner_gpus", now.loss.normalization
+    if normalization == "local_micro_batch" and before[ranks] != after[ranks]:
+        raise UserError(
+            f"{ranks} was {before[ranks]} so far and cannot become {after[ranks]} on resume with loss.normalization "
+            f"{normalization}, a loss that depends on it: set it back, or choose another run.name."
+        )
+    if now.evaluation.hold_out and "hold_out_seed" not in saved.get("evaluation", {}):
+        raise UserError(
+            f"the held-out problems of run {now.run.name} were drawn by run.seed, with spellings of them left in the training; "
+            "this version draws others: finish the run with the version that began it, or choose another run.name."
+        )
+    fixed = fixed_fields(type(now)) - _told_by_content(before, after, known)
+    for dotted in sorted(fixed, key=lambda name: (name != "fidelity", name)):  # it sets others
+        if before[dotted] != after[dotted]:
+            raise UserError(
+                f"{dotted} was {json.dumps(before[dotted])} when run {now.run.name} started and cannot become "
+                f"{json.dumps(after[dotted])} on resume: set it back, or choose another run.name."
+            )
+
+
+def _told_by_content(before: dict[str, Any], after: dict[str, Any], known: RunProblems | None) -> set[str]:
+    """The path settings that `begin_run` compares by content; none where there was no fingerprint or is none now."""
+    if known is None:
+        return set()
+    copied = bool(known.model) and Path(after[_SAME_MODEL]).expanduser().is_dir()
+    fields = {*_SAME_PROBLEMS, *([_SAME_MODEL] if copied else [])}
+    return {field for field in fields if before[field] is not None and after[field] is not None}
+
+
+def check_same_content(known: RunProblems, now: RunProblems, config: RunConfig) -> None:
+    """UserError if a run that began with other problems, prompts or start weights would go on with these."""
+    if known.fingerprint != now.fingerprint:
+        raise UserError(
+            f"the problems in {config.data.path} or the prompts made of them have changed since run {config.run.name} began: "
+            "restore them, or choose another run.name"
+        )
+    if known.model and known.model != now.model:
+        raise UserError(
+            f"the model in {config.model.path} is not the one that run {config.run.name} began with (its weights or its "
+            "config.json differ): give a copy of that one, or choose another run.name"
+        )
+
+
+def resume_notes(config: RunConfig) -> list[str]:
+    """Remarks on a run that is about to be resumed; none where it has not begun, or where another version began it."""
+    step = max((known.step for known in CheckpointStore(config.run.path / "checkpoints").checkpoints()), default=0)
+    content = read_json(config.run.path / CONFIG)
+    if not step or content is None:
+        return []
+    try:
+        saved = type(config).model_validate(content)
+    except ValidationError:
+        return []
+    note = rewound(step, saved, config)
+    return [note] if note else []
+
+
+def _saved_config(saved: dict[str, Any], now: RunConfig) -> RunConfig:
+    """The config of a run as it was saved; fields that are newer than it have their defaults."""
+    try:
+        return checked(type(now), saved, [], "config.json")
+    except UserError as error:
+        problem = " ".join(str(error).replace("config.json: ", "").split()).rstrip(".")
+        raise UserError(
+            f"config.json of run {now.run.name} in {now.run.path} is damaged or of another version ({problem}): "
+            "restore it, go on with that version, or choose another run.name."
+        ) from error

@@ -1,0 +1,58 @@
+"""Checks the disk space before a run starts, and turns errors about a full disk into one sentence."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from openrs_ray.cluster.disk import checkpoint_sizes
+from openrs_ray.cluster.probes import disk_bytes
+from openrs_ray.common.formatting import size_text
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.errors import RunError, UserError
+from openrs_ray.run.checkpoints import is_disk_full
+
+_LEAST = 16 << 20
+"""A disk with less is full as far as a start is concerned: settings, problems, logs and sockets take some megabytes."""
+
+
+def check_room(config: RunConfig, parameters: int) -> None:
+    """UserError when the disk of the run's folder has no room for its first checkpoint."""
+    needed, free = sum(checkpoint_sizes(config, parameters)) + _LEAST, disk_bytes(config.run.path)
+    if free < needed:
+        raise UserError(
+            f"the disk of {config.run.path} has {size_text(free)} free, and the run's first checkpoint takes "
+            f"{size_text(needed)}: make room, or set run.folder to another disk"
+        )
+
+
+@contextmanager
+def full_disk_in_a_sentence(*folders: Path) -> Iterator[None]:
+    """Turns a library's error about a full disk into a UserError that names the disk; `folders`: more to look at."""
+    try:
+        yield
+    except (UserError, RunError):
+        raise
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        raise UserError(f"a disk is full{_where(error, folders)}: make room and give the same command again") from error
+
+
+def _where(error: Exception, folders: tuple[Path, ...]) -> str:
+    """Remark on the file that could not be written, or on the usual places that have no room."""
+    if isinstance(error, OSError) and error.filename:
+        return f" ({error.filename} could not be written)"
+    cache = Path(os.environ.get("OPENRS_CACHE", "~/.cache")).expanduser()
+    runs = Path(os.environ.get("OPENRS_RUNS", "~/openrs_runs")).expanduser()
+    places = dict.fromkeys([*folders, runs, cache, Path(tempfile.gettempdir()), Path("/dev/shm")])
+    full = [str(place) for place in places if _free(place) < _LEAST]
+    return f" (that of {' and '.join(full)})" if full else ""
+
+
+def _free(place: Path) -> float:
+    while not place.exists():
+        place = place.parent
+    status = os.statvfs(place)
+    return float(status.f_bavail * status.f_frsize)

@@ -1,0 +1,169 @@
+"""Checks of the rows of a run's record: of one row, of one group, of one step.
+
+Each check yields a `Fault`: what is wrong, and where.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from openrs_ray.algorithm.advantages import spread
+from openrs_ray.records import Status
+from openrs_ray.run.completion_files import RecordFile
+
+Row = dict[str, Any]
+"""A row without its token ids and log-probabilities, but with their `digest`, their `counts` and the `likelihood`, and with
+`possible`: False where one of them is none that a policy can sample."""
+Fault = tuple[str, str]
+"""Example: ("rows whose versions do not cover the completion", "step 4 position 12 sample 1")"""
+
+_HEAVY = ("token_ids", "logprobs")
+_LIGHT = (
+    "step", "attempt", "phase", "position", "problem_index", "problem", "sample", "text", "answer", "reward", "status",
+    "finish_reason", "length", "versions", "advantage",
+)  # fmt: skip
+COLUMNS = (*_LIGHT, *_HEAVY)
+"""Of the record, those that are checked."""
+_JUDGED = {str(status) for status in Status if status.judged}
+_ROUNDING = 1e-3
+"""A log-probability above 0 by no more is one of 0."""
+_NEVER_AGAIN = -40.0
+"""Nothing of a smaller log-probability happens: in 1e8 groups the chance is below 1e-9."""
+
+
+def rows_of(table: pa.Table) -> list[Row]:
+    rows: list[Row] = table.select(_LIGHT).to_pylist()
+    tokens, logprobs = (table[name].to_numpy() for name in _HEAVY)
+    for row, ids, values in zip(rows, tokens, logprobs, strict=True):
+        row["digest"], row["counts"] = ids.tobytes(), {len(ids), len(values), row["length"]}
+        row["likelihood"] = float(np.sum(values, dtype=np.float64))
+        row["possible"] = bool(np.all(ids >= 0) and np.all(np.isfinite(values) & (values <= _ROUNDING)))
+    return rows
+
+
+def place(row: Row) -> str:
+    return f"step {row['step']} position {row['position']} sample {row['sample']}"
+
+
+def row_faults(file: RecordFile, row: Row, versions: range) -> Iterator[str]:
+    """`versions`: the policies that may have sampled it."""
+    if (row["phase"], row["step"], row["attempt"]) != (file.phase, file.step, file.attempt):
+        yield "rows that contradict the name of their file"
+    if len(row["counts"]) > 1:
+        yield "rows with other numbers of tokens, log-probabilities and length"
+    if not row["possible"]:
+        yield "rows with tokens or log-probabilities that cannot be"
+    if not _covers(row["versions"], row["length"]):
+        yield "rows whose versions do not cover the completion"
+    if any(span["version"] not in versions for span in row["versions"]):
+        yield "rows sampled by a policy that was too old or did not exist yet"
+
+
+def _covers(spans: Sequence[Mapping[str, int]], length: int) -> bool:
+    """True when the spans are [0, length) cut into pieces, of rising versions."""
+    ends = [0, *(span["end"] for span in spans)]
+    starts = [span["start"] for span in spans]
+    rising = all(a["version"] < b["version"] for a, b in pairwise(spans))
+    return bool(spans) and ends == [*starts, length] and all(a < b for a, b in pairwise(ends)) and rising
+
+
+def group_faults(file: RecordFile, group: Sequence[Row], likelihoods: bool) -> Iterator[str]:
+    """`likelihoods`: log-probabilities are those of the distribution that was sampled from."""
+    if len({(row["problem_index"], row["problem"]) for row in group}) > 1:
+        yield "groups of several problems"
+    if file.phase != "evaluation" and likelihoods and any(map(_copied, _alike(group))):
+        yield "groups in which completions are copies of another"
+    if any(_read_differently(rows) for rows in _alike(group)):
+        yield "groups in which the same tokens are different texts or answers"
+    if file.phase == "train" and not _learned_from(group):
+        yield "groups whose advantages do not follow from their rewards"
+    if file.phase != "train" and any(row["advantage"] is not None for row in group):
+        yield "groups with advantages that were not trained on"
+    if file.phase == "replaced" and spread(_values(group, "reward")[None])[0]:
+        yield "groups that were replaced although their rewards differ"
+
+
+def _alike(group: Sequence[Row]) -> Iterator[list[Row]]:
+    """The rows of each completion that was sampled several times."""
+    by_tokens: dict[bytes, list[Row]] = defaultdict(list)
+    for row in group:
+        by_tokens[row["digest"]].append(row)
+    return (rows for rows in by_tokens.values() if len(rows) > 1)
+
+
+def _copied(rows: Sequence[Row]) -> bool:
+    """True when one completion stands there more often than its probability lets it be sampled."""
+    return bool((len(rows) - 1) * max(row["likelihood"] for row in rows) < _NEVER_AGAIN)
+
+
+def _read_differently(rows: Sequence[Row]) -> bool:
+    answers = {row["answer"] for row in rows if row["status"] in _JUDGED}
+    return len({row["text"] for row in rows}) > 1 or len(answers) > 1
+
+
+def _learned_from(group: Sequence[Row]) -> bool:
+    """True when the judged completions, and no others, have advantages, in proportion to the distance from the mean reward."""
+    rewards, found = _values(group, "reward"), _values(group, "advantage")
+    judged = ~np.isnan(rewards)
+    if judged.sum() < 2 or not np.array_equal(judged, ~np.isnan(found)):
+        return judged.sum() < 2 and bool(np.isnan(found).all())
+    if not spread(rewards[None])[0]:
+        return not found[judged].any()
+    distance = rewards[judged] - rewards[judged].mean()
+    scale = float(found[judged] @ distance / (distance @ distance))
+    return scale > 0 and bool(np.allclose(found[judged], scale * distance, rtol=1e-6, atol=1e-6 * scale))
+
+
+def _values(group: Sequence[Row], name: str) -> np.ndarray:
+    return np.array([np.nan if row[name] is None else row[name] for row in group], dtype=np.float64)
+
+
+def step_faults(
+    trained: Sequence[Row],
+    replaced: Sequence[Row],
+    per_step: int,
+    most_replaced: int,
+    figures: Mapping[str, Any] | None,
+) -> Iterator[str]:
+    """`figures`: the step's line in metrics.jsonl."""
+    groups, others = _positions(trained), _positions(replaced)
+    if len(groups) != per_step:
+        yield f"trained on {len(groups)} groups instead of {per_step}"
+    if len(others) > most_replaced:
+        yield f"replaced {len(others)} groups, of at most {most_replaced}"
+    if figures is None or not trained:
+        return
+    counted = {"attempt": trained[0]["attempt"], "replaced_groups": len(others), **_figures([*trained, *replaced])}
+    for name, value in counted.items():
+        if (name in figures or name == "sampled_tokens") and not _agree(value, figures.get(name)):
+            yield f"{name} is {value:g} by its rows and {figures.get(name)} in metrics.jsonl"
+
+
+def _agree(value: float, logged: Any) -> bool:
+    if logged is not None and not isinstance(logged, int | float):
+        return False
+    return math.isnan(value) if logged is None else math.isclose(value, logged, rel_tol=1e-9, abs_tol=1e-9)
+
+
+def _positions(rows: Iterable[Row]) -> set[int]:
+    return {row["position"] for row in rows}
+
+
+def _figures(rows: Sequence[Row]) -> dict[str, float]:
+    statuses = Counter(row["status"] for row in rows)
+    rewards = [row["reward"] for row in rows if row["reward"] is not None]
+    return {
+        "sampled_tokens": sum(row["length"] for row in rows),
+        "max_length": max(row["length"] for row in rows),
+        "truncated_share": sum(row["finish_reason"] == "length" for row in rows) / len(rows),
+        "accuracy": statuses["correct"] / max(1, len(rewards)),
+        "no_answer_share": statuses["no_answer"] / max(1, len(rewards)),
+        "timeouts": statuses["timeout"],
+        "errors": statuses["error"],
+        "reward": sum(rewards) / len(rewards) if rewards else math.nan,
+    }

@@ -1,0 +1,82 @@
+"""The files that say where a run is. One that went missing would silently make another run of it, so all are asked for.
+
+They appear in this order, and each implies those before it:
+
+    cost.json  problems.json  config.json  checkpoints/manifest.json  attempts.jsonl  completions/, metrics.jsonl, result.json
+"""
+
+from pathlib import Path
+
+from openrs_ray.errors import UserError
+from openrs_ray.run import attempts, ledger, metrics
+from openrs_ray.run import problems as run_problems
+from openrs_ray.run.checkpoints import CheckpointStore
+from openrs_ray.run.completion_files import FOLDER, current_files, record_files
+from openrs_ray.run.ledger import Spent
+from openrs_ray.run.problems import RunProblems
+from openrs_ray.run.progress import RESULT, read_result
+
+CONFIG = "config.json"
+
+
+def begun(run_folder: Path) -> bool:
+    """True when a run has begun in a folder: there is more than a start that found a mistake leaves."""
+    return any((run_folder / name).exists() for name in (CONFIG, attempts.FILE, metrics.FILE, RESULT)) or bool(
+        _manifest(run_folder).exists() or record_files(run_folder)
+    )
+
+
+def check_state(run_folder: Path) -> None:
+    """UserError when a file of a run that has begun is missing, is not what was written, or lacks what another one has."""
+    _check_presence(run_folder)
+    RunProblems.read(run_folder)
+    Spent.read(run_folder)
+    read_result(run_folder)
+    check_attempts(run_folder)
+    newest = max((checkpoint.step for checkpoint in _store(run_folder).checkpoints()), default=0)
+    if newest > 0:
+        _check_covered(run_folder, newest)
+
+
+def check_attempts(run_folder: Path) -> None:
+    """UserError when there are rows or figures of an attempt that attempts.jsonl does not have."""
+    found = {file.attempt for file in record_files(run_folder)} | metrics.attempts_logged(run_folder)
+    missing = found - attempts.read_attempts(run_folder).keys()
+    if missing:
+        raise _missing(
+            run_folder, f"{attempts.FILE} has no line of attempt {min(missing)}, which wrote rows or figures"
+        )
+
+
+def _check_presence(run_folder: Path) -> None:
+    files = (
+        *(run_folder / name for name in (ledger.FILE, run_problems.FILE, CONFIG)),
+        _manifest(run_folder),
+        run_folder / attempts.FILE,
+    )
+    later = bool(record_files(run_folder)) or any((run_folder / name).exists() for name in (metrics.FILE, RESULT))
+    for file in reversed(files):
+        if file.exists():
+            later = True
+        elif later:
+            raise _missing(run_folder, f"{file.relative_to(run_folder)} is missing")
+
+
+def _check_covered(run_folder: Path, step: int) -> None:
+    """The record and the figures reach as far as the newest checkpoint."""
+    if not any(file.step == step for file in current_files(run_folder, "train")):
+        raise _missing(run_folder, f"{FOLDER}/ has no rows of step {step}, which a checkpoint covers")
+    if not any(line["step"] == step for line in metrics.read_metrics(run_folder)):
+        raise _missing(run_folder, f"{metrics.FILE} has no line of step {step}, which a checkpoint covers")
+
+
+def _missing(run_folder: Path, what: str) -> UserError:
+    return UserError(f"the run in {run_folder} is not whole: {what}; restore it, or choose another run.name")
+
+
+def _store(run_folder: Path) -> CheckpointStore:
+    return CheckpointStore(run_folder / "checkpoints")
+
+
+def _manifest(run_folder: Path) -> Path:
+    return _store(run_folder).manifest

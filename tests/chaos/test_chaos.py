@@ -1,0 +1,120 @@
+"""Thirty kills at random in one run, nodes and the driver among them: nothing lost, nothing counted twice, and it learns."""
+
+import logging
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from commands import ROOT, finish, start, steps_done, tail, wait_until
+from simulated_cluster import SimulatedCluster, simulated_cluster
+
+from launch.coverage import main as account
+from openrs_ray.run.attempts import read_attempts
+from openrs_ray.run.completions import check_accounting, current_rows
+from openrs_ray.stats import Interval, mean_interval
+
+LOG = logging.getLogger(__name__)
+"""Recovery times: `pytest tests/chaos/test_chaos.py --log-cli-level=INFO`."""
+
+KILLS = {
+    "EngineCore": 8,
+    "RolloutWorker": 7,
+    "rewards.child": 4,
+    "RewardPool": 3,
+    "SendingRank": 4,
+    "node": 2,
+    "driver": 2,
+}
+PROBLEMS, COMPLETIONS, STALENESS = 16, 8, 1
+CHANGES = {
+    "run.steps": 1000,
+    "rollout.problems_per_step": PROBLEMS,
+    "rollout.completions_per_problem": COMPLETIONS,
+    "rollout.staleness": STALENESS,
+    "loss.correction": "truncated",
+    "placement.num_rollout_gpus": 2,
+    "placement.wait_s": 120,
+    "push.deadline_s": 40,
+    "checkpoint.every_steps": 10,
+    "evaluation.problems": 8,
+}
+
+
+def kill(victim: str, run: subprocess.Popen[bytes], cluster: SimulatedCluster, chance: random.Random) -> None:
+    """SIGKILL to one of these, as it is found now; waits for one to be there."""
+    if victim == "node":
+        cluster.remove(chance.choice(cluster.nodes))
+        cluster.add()
+        return
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        found = psutil.Process(run.pid).children() if victim == "driver" else cluster.processes(victim)
+        if found:
+            chance.choice(found).kill()
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"no {victim} came back within 120 s")
+
+
+@pytest.mark.slow
+@pytest.mark.cpu_engine
+@pytest.mark.timeout(1500)
+def test_thirty_random_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, log, chance = tmp_path / "run", tmp_path / "log", random.Random(0)
+    victims = [victim for victim, times in KILLS.items() for _ in range(times)]
+    chance.shuffle(victims)
+    assert len(victims) >= 30
+    overrides = [part for name, value in CHANGES.items() for part in (f"--{name}", str(value))]
+    recipe = ROOT / "launch" / "recipes" / "quickstart.yaml"
+    command = [str(recipe), "--restart", "--run.folder", str(tmp_path), "--run.name", "run", *overrides]
+    seconds_to_next_step: dict[str, list[float]] = defaultdict(list)
+    with simulated_cluster() as cluster:
+        for _ in range(3):
+            cluster.add()
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        process = start(command, log, script="fake_gpus.py")
+        wait_until(lambda: steps_done(run) >= 2, 300, process, log)
+        for victim in victims:
+            kill(victim, process, cluster, chance)
+            began, before = time.monotonic(), steps_recorded(run)
+            wait_until(lambda before=before: steps_recorded(run) > before, 240, process, log)  # type: ignore[misc]
+            seconds_to_next_step[victim].append(time.monotonic() - began)
+            time.sleep(chance.uniform(0, 4))
+        done = steps_done(run)
+        wait_until(lambda: steps_done(run) >= done + 5, 120, process, log)
+        os.killpg(process.pid, signal.SIGINT)
+        assert finish(process, log) == 128 + signal.SIGINT, tail(log)
+    for victim, seconds in seconds_to_next_step.items():
+        middle = float(np.median(seconds))
+        LOG.info(
+            f"{victim}: next step after {middle:.1f} s ({min(seconds):.1f} to {max(seconds):.1f}), {len(seconds)} kills"
+        )
+    assert len(read_attempts(run)) == 1 + KILLS["driver"]
+    accounting = check_accounting(run, PROBLEMS, COMPLETIONS, STALENESS)
+    assert accounting.exact and accounting.steps == steps_done(run), accounting
+    assert account([str(run)]) == 0
+    before, after = accuracy(run, range(1, 6)), accuracy(run, range(accounting.steps - 4, accounting.steps + 1))
+    LOG.info(f"accuracy of the first and the last 5 of {accounting.steps} steps: {before} -> {after}")
+    assert after.low > before.high
+
+
+def steps_recorded(run: Path) -> tuple[int, int]:
+    """Attempt and step of the newest record, which also rises when a killed driver begins some steps earlier."""
+    names = [path.stem.split("-") for path in (run / "completions").glob("train-*.parquet")]
+    return max((int(parts[4]), int(parts[2])) for parts in names)
+
+
+def accuracy(run: Path, steps: range) -> Interval:
+    rows = current_rows(run, columns=["step", "position", "status"]).to_pylist()
+    by_problem: dict[int, list[float]] = defaultdict(list)
+    for row in rows:
+        if row["step"] in steps:
+            by_problem[row["position"]].append(float(row["status"] == "correct"))
+    return mean_interval(np.array(list(by_problem.values())))

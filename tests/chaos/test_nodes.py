@@ -1,0 +1,62 @@
+"""Nodes with rollout workers that come and go while a run is under way."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import finish, start, steps_done, tail, wait_until, write_recipe
+from simulated_cluster import simulated_cluster
+
+from openrs_ray.run.completions import check_accounting, current_rows
+
+pytestmark = [pytest.mark.slow, pytest.mark.cpu_engine, pytest.mark.timeout(900)]
+
+
+def test_a_node_that_joins_is_used_and_one_that_goes_is_done_without(
+    tmp_path: Path, toy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {
+        "placement": {"max_rollout_gpus": 2},
+        "checkpoint": {"every_steps": 500},
+        "push": {"deadline_s": 30},
+        "rollout": {"staleness": 1},
+        "learner": {"learning_rate": 1e-5},  # hundreds of steps may pass, and versions must not drift apart
+    }
+    recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", 2000, **changes)
+    run, log = tmp_path / "run", tmp_path / "log"
+    with simulated_cluster() as cluster:
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        process = start([str(recipe), "--placement.wait_s", "120"], log, script="fake_gpus.py")
+
+        def until(condition: Callable[[], bool]) -> None:
+            wait_until(condition, 180, process, log)
+
+        def workers_of_step() -> set[int]:
+            rows = current_rows(run, columns=["step", "worker"]).to_pylist()
+            last = max((row["step"] for row in rows), default=0)
+            return {row["worker"] for row in rows if row["step"] == last}
+
+        def served_by(workers: set[int]) -> Callable[[], bool]:
+            return lambda: workers_of_step() == workers
+
+        cluster.add()
+        cluster.add()
+        until(served_by({0}))
+        first = cluster.node_of("RolloutWorker")
+        second = cluster.add()
+        until(served_by({0, 1}))
+        assert "the cluster has room for rollout worker 1" in log.read_text()
+        cluster.remove(second)
+        until(served_by({0}))
+        cluster.add()
+        until(served_by({0, 1}))
+        cluster.remove(first)
+        until(served_by({1}))
+        cluster.add()
+        until(served_by({0, 1}))
+        os.killpg(process.pid, signal.SIGINT)
+        assert finish(process, log) == 128 + signal.SIGINT, tail(log)
+    accounting = check_accounting(run, problems_per_step=4, completions_per_problem=4, staleness=1)
+    assert accounting.exact and accounting.steps == steps_done(run), accounting

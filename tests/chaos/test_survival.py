@@ -1,0 +1,259 @@
+"""Rollout workers that die or stall: the others go on with what was theirs, and they come back with the present weights."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from empty_worker import EmptyWorker, LoadedEmptyWorker
+from stalling_engines import SlowWorker, StallingWorker
+from system import judged_group, system_config
+from test_push import PROBLEMS, System, build
+from tiny import naive_logprobs, naive_model
+
+from actors.cluster.placement import Placement, reserve
+from actors.rollout.pool import RolloutWorkers
+from actors.rollout.supervisor import Member
+from actors.rollout.worker import Request
+from openrs_ray.cluster.layout import plan_layout
+from openrs_ray.errors import RunError
+from openrs_ray.records import Completion
+
+pytestmark = [pytest.mark.cpu_engine, pytest.mark.timeout(600)]
+TWO = {"placement": {"num_rollout_gpus": 2}}
+
+
+def requests(samples: int = 4) -> list[Request]:
+    return [Request(p.index, s, p.prompt_ids, 100 * p.index + s, 1.0, 24) for p in PROBLEMS for s in range(samples)]
+
+
+def learn(system: System, version: int, completions: list[Completion]) -> None:
+    """A step that changes the weights."""
+    groups = [judged_group(p.index, p, [c for c in completions if c.position == p.index], version) for p in PROBLEMS]
+    assert system.run(system.learners.train(groups, version)).metrics["grad_norm"] > 0
+
+
+def assert_sampled_from(system: System, completions: list[Completion], version: int, folder: Path) -> None:
+    """All of them, once, by the weights that the learner has."""
+    assert sorted((c.position, c.sample) for c in completions) == [(r.position, r.sample) for r in requests()]
+    system.run(system.learners.export(folder))
+    reference = naive_model(folder)
+    for c in completions:
+        assert {span.version for span in c.versions} == {version}
+        expected = naive_logprobs(reference, PROBLEMS[c.position].prompt_ids, c.token_ids)
+        np.testing.assert_allclose(c.logprobs, expected.detach().numpy(), atol=1e-3)
+
+
+def places(members: list[Member]) -> list[int]:
+    return [member.place for member in members]
+
+
+def until_started(system: System, workers: list[int]) -> None:
+    async def wait() -> None:
+        while sorted(places(system.workers.crew.alive)) != workers:
+            await asyncio.sleep(0.1)
+
+    system.run(wait())
+
+
+def family(member: Member) -> list[psutil.Process]:
+    """The actor's process and those of its engine."""
+    assert member.processes is not None
+    found = list(member.processes.found())
+    assert len(found) >= 2
+    return found
+
+
+def named(processes: list[psutil.Process], name: str) -> psutil.Process:
+    (process,) = (process for process in processes if name in " ".join(process.cmdline()))
+    return process
+
+
+def gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def sample_and(system: System, act: Callable[[], None]) -> list[Completion]:
+    """Completions of version 0; `act` once the first have come."""
+
+    async def sample() -> list[Completion]:
+        found: list[Completion] = []
+        async for batch in system.workers.generate(requests(), 0):
+            if not found:
+                act()
+            found += batch
+        return found
+
+    return system.run(sample())
+
+
+@pytest.mark.parametrize(
+    ("victim", "number"),
+    [("SlowWorker", signal.SIGKILL), ("EngineCore", signal.SIGKILL), ("EngineCore", signal.SIGSTOP)],
+)
+def test_what_a_worker_had_in_hand_is_sampled_by_the_other(
+    ray_session: None, tmp_path: Path, victim: str, number: signal.Signals
+) -> None:
+    """Whether it was killed, or its engine, or its engine only says nothing any more."""
+    losses: list[str] = []
+    system = build(
+        tmp_path, False, SlowWorker, report=losses.append, push={"deadline_s": 10}, learner={"learning_rate": 3e-3}, **TWO
+    )  # fmt: skip
+    try:
+        system.run(system.push.push(0))
+        lost = system.workers.crew.serving[1]
+        processes = family(lost)
+        chosen = named(processes, victim)
+        completions = sample_and(system, lambda: chosen.send_signal(number))
+        assert {c.worker for c in completions} == {0}
+        assert_sampled_from(system, completions, 0, tmp_path / "policy-0")
+        assert len(losses) == 1 and losses[0].startswith("rollout worker 1 is lost")
+
+        learn(system, 1, completions)
+        until_started(system, [0, 1])
+        assert all(map(gone, processes)), "nothing may be left of the one that was lost"
+        assert places(system.workers.crew.serving) == [0], "it serves when a push has reached it, not before"
+        system.run(system.push.push(1))
+        assert places(system.workers.crew.serving) == [0, 1]
+        completions = system.run(system.sample(1, 1.0))
+        assert {c.worker for c in completions} == {0, 1}
+        assert_sampled_from(system, completions, 1, tmp_path / "policy-1")
+        assert len(losses) == 1
+    finally:
+        system.close()
+
+
+def test_an_engine_stopped_in_the_middle_of_a_push_holds_up_nobody(ray_session: None, tmp_path: Path) -> None:
+    mark = tmp_path / "stall-once"
+    mark.touch()
+    losses: list[str] = []
+    deadline_s = 20
+    system = build(
+        tmp_path, False, StallingWorker, report=losses.append, environment={"STALL_ONCE": str(mark)}, vocabulary=6000,
+        push={"deadline_s": deadline_s}, learner={"learning_rate": 3e-3}, **TWO,
+    )  # fmt: skip
+    try:
+        system.run(system.push.push(0))
+        learn(system, 1, system.run(system.sample(0, 1.0)))
+        both = [family(member) for member in system.workers.crew.serving]
+        began = time.monotonic()
+        system.run(system.push.push(1))
+        assert time.monotonic() - began < 2 * deadline_s
+        assert not mark.exists() and len(losses) == 1
+        (survivor,) = places(system.workers.crew.serving)
+        completions = system.run(system.sample(1, 1.0))
+        assert {c.worker for c in completions} == {survivor}
+        assert_sampled_from(system, completions, 1, tmp_path / "policy-1")
+        learn(system, 2, completions)
+        until_started(system, [0, 1])
+        assert all(map(gone, both[1 - survivor])) and not any(map(gone, both[survivor]))
+        system.run(system.push.push(2))
+        assert sorted(places(system.workers.crew.serving)) == [0, 1]
+        assert_sampled_from(system, system.run(system.sample(2, 1.0)), 2, tmp_path / "policy-2")
+    finally:
+        system.close()
+
+
+def test_the_only_worker_dies_and_the_step_goes_on_when_it_is_back(ray_session: None, tmp_path: Path) -> None:
+    losses: list[str] = []
+    system = build(tmp_path, True, report=losses.append, learner={"learning_rate": 3e-3})
+    try:
+        system.run(system.push.push(0))
+        learn(system, 1, system.run(system.sample(0, 1.0)))
+        system.run(system.push.push(1))
+        system.workers.revive = lambda: system.push.push(system.push.version)
+        named(family(system.workers.crew.serving[0]), "RolloutWorker").kill()
+        assert_sampled_from(system, system.run(system.sample(1, 1.0)), 1, tmp_path / "policy-1")
+        assert len(losses) == 1
+    finally:
+        system.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(120):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+def empty_workers(
+    folder: Path, report: Callable[[str], None], kind: type[EmptyWorker] = EmptyWorker, **place: int
+) -> tuple[Placement, RolloutWorkers]:
+    config = system_config(folder, folder, placement=place)
+    placement = reserve(config, plan_layout(config, "cpu"))
+    return placement, RolloutWorkers(config, placement, "", (2,), kind, report)
+
+
+def test_a_worker_that_never_comes_to_serve_is_given_up(ray_session: None, tmp_path: Path) -> None:
+    losses: list[str] = []
+    placement, workers = empty_workers(tmp_path, losses.append)
+
+    async def lose_it_three_times() -> None:
+        await workers.start()
+        for _ in range(3):
+            await until(lambda: bool(workers.crew.alive))
+            workers.crew.lost(workers.crew.alive[0], "again")
+        with pytest.raises(RunError, match="no rollout worker is left; the last one was lost because: again"):
+            await workers.crew.ready()
+        await workers.stop()
+
+    try:
+        asyncio.run(lose_it_three_times())
+        assert losses[-1] == "rollout worker 0 is given up after 3 failures in a row" and len(losses) == 4
+    finally:
+        placement.release()
+
+
+def test_a_worker_with_a_model_s_own_weights_serves_at_once_and_is_waited_for(
+    ray_session: None, tmp_path: Path
+) -> None:
+    losses: list[str] = []
+    placement, workers = empty_workers(tmp_path, losses.append, LoadedEmptyWorker)
+
+    async def lose_it() -> None:
+        await workers.start()
+        crew = workers.crew
+        for _ in range(4):  # more often than a place may fail
+            (first,) = crew.serving
+            first.proven = True
+            crew.lost(first, "gone")
+            assert crew.serving == []
+            assert (await workers._someone()).place == 0, "nobody serves: the next one is waited for"
+        for _ in range(2):
+            crew.lost(crew.serving[0], "it dies of what it is asked")
+            await workers._someone()
+        crew.lost(crew.serving[0], "it dies of what it is asked")
+        with pytest.raises(RunError, match="the last one was lost because: it dies of what it is asked"):
+            await workers._someone()
+        await workers.stop()
+
+    try:
+        asyncio.run(lose_it())
+        assert losses[-1] == "rollout worker 0 is given up after 3 failures in a row"
+    finally:
+        placement.release()
+
+
+def test_an_extra_worker_that_cannot_start_is_given_up_and_harms_nobody(ray_session: None, tmp_path: Path) -> None:
+    losses: list[str] = []
+    placement, workers = empty_workers(tmp_path, losses.append, max_rollout_gpus=2)
+
+    async def grow_in_vain() -> None:
+        await workers.start()
+        workers.crew.serve(workers.crew.alive)
+        workers.crew.grow()
+        await until(lambda: "given up" in losses[-1])
+        workers.crew.grow()
+        assert places(await workers.crew.ready()) == [0] == places(workers.crew.serving)
+        await workers.stop()
+
+    try:
+        asyncio.run(grow_in_vain())
+        assert losses[0] == "the cluster has room for rollout worker 1, which is started"
+        assert losses[-1] == "rollout worker 1 is given up after 3 failures in a row"
+        assert list(placement.rollout_groups) == [0], "its place is given back"
+    finally:
+        placement.release()

@@ -1,0 +1,93 @@
+"""Runs the real command in a process of its own, watches it, kills it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import yaml
+from places import PYTHONPATH, ROOT, SUPPORT
+from system import tiny_sections
+
+from openrs_ray.run.metrics import read_metrics
+
+
+def write_recipe(path: Path, model: Path, runs: Path, name: str, steps: int, **changes: dict[str, object]) -> Path:
+    """The tiny run as a recipe file, with a checkpoint every second step; `changes` by section."""
+    sections = tiny_sections(runs, model, name, steps) | {"checkpoint": {"every_steps": 2}}
+    for section, values in changes.items():
+        sections.setdefault(section, {}).update(values)
+    path.write_text(yaml.safe_dump(sections))
+    return path
+
+
+def start(arguments: list[str], log: Path, script: str | None = None) -> subprocess.Popen[bytes]:
+    """`python -m launch.train ARGUMENTS` (or a script of the tests in its place), its output in a file."""
+    command = [sys.executable, *(["-m", "launch.train"] if script is None else [str(SUPPORT / script)])]
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [*command, *arguments],
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONPATH": PYTHONPATH},
+            start_new_session=True,
+        )
+
+
+def steps_done(run: Path) -> int:
+    return max((int(line["step"]) for line in read_metrics(run)), default=0)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for a condition while the process lives; fails with the end of its log."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, f"ended with {process.returncode}: {tail(log)}"
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain: {tail(log)}"
+        time.sleep(0.05)
+
+
+def finish(process: subprocess.Popen[bytes], log: Path, seconds: float = 400) -> int:
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise AssertionError(f"did not end within {seconds} s: {tail(log)}") from None
+
+
+def tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-3000:]
+
+
+def descendants(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def power_cut(process: subprocess.Popen[bytes]) -> None:
+    """Kill the run and everything that belongs to it at once. (Left alone, Ray's agents need a minute to see that it is gone.)"""
+    family = descendants(process)
+    process.kill()
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(family, timeout=30)
+
+
+def assert_all_gone(processes: list[psutil.Process], seconds: float = 90) -> None:
+    """No process may outlive its run (what is left is ended, so that the next test starts clean)."""
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    names = [p.name() for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+    for left in alive:
+        left.kill()
+    assert not names, f"still running: {names}"
+
+
+def result(run: Path) -> dict[str, object]:
+    content: dict[str, object] = json.loads((run / "result.json").read_text())
+    return content

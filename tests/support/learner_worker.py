@@ -1,0 +1,357 @@
+"""One learner rank in a process of its own: `python learner_worker.py RANK RANKS PORT FOLDER SCENARIO...`.
+
+Each scenario runs on all ranks at once and leaves FOLDER/<scenario>.<rank>.pt for the test that looks at it. Many
+scenarios share one process because importing DeepSpeed takes far longer than any of them.
+"""
+
+import copy
+import gc
+import math
+import os
+import random
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+import transformers
+from live_memory import Live
+from tiny import make_config, make_sequences
+
+from actors.learner.rank import LearnerRank, _random_states
+from openrs_ray.algorithm.advantages import TrainingSequence
+from openrs_ray.algorithm.packing import MicroBatch, split
+from openrs_ray.algorithm.policy import Policy
+from openrs_ray.errors import RunError
+
+transformers.utils.logging.disable_progress_bar()
+rank, ranks, port, folder = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+
+
+class PlainSteps(LearnerRank):
+    """SGD at learning rate 1 moves the weights by exactly the gradient."""
+
+    def make_optimizer(self, policy: Policy) -> torch.optim.Optimizer:
+        return torch.optim.SGD(policy.parameters(), lr=1.0)
+
+
+class SmallBuckets(LearnerRank):
+    """Gradient buckets as small beside a small model as the usual ones beside a real model."""
+
+    def _deepspeed_config(self) -> dict[str, Any]:
+        config = super()._deepspeed_config()
+        config["zero_optimization"]["reduce_bucket_size"] = 500_000
+        return config
+
+
+def learner(kind: type[LearnerRank], start_model: str = "untied", **changes: dict) -> LearnerRank:
+    made = kind(make_config(folder, ranks, **changes), str(folder.parent / "models" / start_model), rank, ranks, "cpu")
+    made.start(str(folder / f"ranks-{port}"), "a token")
+    return made
+
+
+def tokens(sequences: list[TrainingSequence]) -> int:
+    return sum(len(sequence.completion_ids) for sequence in sequences)
+
+
+def weights(of: LearnerRank) -> dict[str, torch.Tensor]:
+    """Full weights by name (the float32 masters where the model itself is bfloat16)."""
+    if of.config.model.dtype == "bfloat16":
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        return {name: safe_get_full_fp32_param(p).clone() for name, p in of.policy.model.named_parameters()}
+    return {
+        spec.name: tensor.clone()
+        for bucket, tensors in of.full_parameters(1 << 14)
+        for spec, tensor in zip(bucket.parameters, tensors, strict=True)
+    }
+
+
+def step(of: LearnerRank, sequences: list[TrainingSequence], number: int = 1, **by: int) -> dict[str, Any]:
+    before = weights(of)
+    metrics = of.train_step(split(sequences, ranks, **by)[rank], tokens(sequences), number)
+    after = weights(of)
+    return {"metrics": metrics, "gradient": {name: before[name] - after[name] for name in after}, "before": before}
+
+
+def gradients(stage: int) -> dict[str, Any]:
+    """The same step, split in different ways; of a single sequence, the second rank has nothing."""
+    return {
+        (count, budget): step(
+            learner(PlainSteps, learner={"zero_stage": stage, "micro_batch_tokens": 64}),
+            make_sequences(9)[9 - count :],
+            micro_batch_tokens=budget,
+        )
+        for count, budget in [(9, 40), (9, 64), (9, 4096), (1, 64)]
+    }
+
+
+class TinyBuckets(PlainSteps):
+    """Most parameters are larger than a gradient bucket, as an embedding of 233 million parameters is."""
+
+    def _deepspeed_config(self) -> dict[str, Any]:
+        config = super()._deepspeed_config()
+        config["zero_optimization"]["reduce_bucket_size"] = 1000
+        return config
+
+
+def large_parameters(stage: int) -> dict[str, Any]:
+    # The weights move by 64 times the gradient, so that their rounding hides nothing of it.
+    made = learner(TinyBuckets, learner={"zero_stage": stage, "micro_batch_tokens": 64, "learning_rate": 64.0})
+    shapes = [spec.shape for spec in made.parameter_specs()]
+    return {"largest": max(map(math.prod, shapes)), **step(made, make_sequences(9), micro_batch_tokens=64)}
+
+
+def with_reference(stage: int) -> dict[str, Any]:
+    """The second step's gradient, when policy and frozen start model differ."""
+    made = learner(PlainSteps, "tied", learner={"zero_stage": stage, "learning_rate": 0.1}, loss={"kl_beta": 0.3})
+    step(made, make_sequences(9), micro_batch_tokens=64)
+    return step(made, make_sequences(9, seed=1), 2, micro_batch_tokens=64)
+
+
+def published(stage: int) -> dict[str, Any]:
+    made = learner(
+        PlainSteps,
+        learner={"zero_stage": stage, "micro_batch_sequences": 2},
+        loss={"normalization": "local_micro_batch"},
+    )
+    return step(made, make_sequences(8), micro_batch_sequences=2)
+
+
+def other_loss(stage: int, kind: str) -> dict[str, Any]:
+    """With completions of advantage 0 in no micro-batch, and counted."""
+    loss = {"kind": kind, "clip_epsilon": 0.2, "clip_epsilon_high": 0.3}
+    of = learner(PlainSteps, learner={"zero_stage": stage}, loss=loss)
+    useful, flat = make_sequences(9), make_sequences(3, seed=1)
+    before = weights(of)
+    batches = split(useful, ranks, micro_batch_tokens=64)[rank]
+    metrics = of.train_step(batches, tokens(useful + flat), 1, tokens(flat), len(flat))
+    after = weights(of)
+    return {"metrics": metrics, "gradient": {name: before[name] - after[name] for name in after}}
+
+
+def listens(stage: int) -> set[str]:
+    """Addresses that the process listens on."""
+    learner(LearnerRank, learner={"zero_stage": stage})
+    connections = psutil.Process().net_connections("tcp")
+    return {connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN}
+
+
+def clipping(stage: int) -> dict[str, Any]:
+    made = learner(PlainSteps, learner={"zero_stage": stage, "max_grad_norm": 0.01, "learning_rate": 0.5})
+    return step(made, make_sequences(9), micro_batch_tokens=64)
+
+
+def not_finite(stage: int) -> dict[str, Any]:
+    made = learner(LearnerRank, learner={"zero_stage": stage})
+    sequences = make_sequences(9)
+    sequences[4] = replace(sequences[4], advantage=1e39)  # infinite in float32
+    before, message = weights(made), ""
+    try:
+        made.train_step(split(sequences, ranks, micro_batch_tokens=64)[rank], tokens(sequences), 1)
+    except RunError as error:
+        message = str(error)
+    return {"message": message, "before": before, "after": weights(made)}
+
+
+def without_spread(stage: int) -> dict[str, Any]:
+    """A step with completions of advantage 0, all of them in the micro-batches, and with those left out."""
+    flat = {i: replace(s, advantage=0.0) for i, s in enumerate(make_sequences(9)) if i % 3}
+    sequences = [flat.get(i, s) for i, s in enumerate(make_sequences(9))]
+    useful = [s for s in sequences if s.advantage != 0]
+    everything = step(learner(PlainSteps, learner={"zero_stage": stage}), sequences, micro_batch_tokens=64)
+    fewer = learner(PlainSteps, learner={"zero_stage": stage})
+    before = weights(fewer)
+    left_out = tokens(sequences) - tokens(useful)
+    fewer.train_step(split(useful, ranks, micro_batch_tokens=64)[rank], tokens(sequences), 1, left_out)
+    after = weights(fewer)
+    nothing = fewer.train_step(split([], ranks, micro_batch_tokens=64)[rank], 50, 2, 50)
+    return {
+        "everything": everything["gradient"],
+        "fewer": {name: before[name] - after[name] for name in after},
+        "nothing": nothing,
+        "unmoved": all(torch.equal(after[name], tensor) for name, tensor in weights(fewer).items()),
+    }
+
+
+def wrong_count(stage: int) -> dict[str, Any]:
+    made = learner(LearnerRank, learner={"zero_stage": stage})
+    try:
+        made.train_step(split(make_sequences(9), ranks, micro_batch_tokens=64)[rank], 5, 1)
+    except RunError as error:
+        return {"message": str(error)}
+    return {"message": ""}
+
+
+def low_precision(stage: int) -> dict[str, Any]:
+    """One sequence, then 16 copies of it, one per micro-batch: the same mean gradient if the sum loses nothing."""
+    made = {}
+    for copies in (ranks, 16):
+        of = learner(PlainSteps, model={"dtype": "bfloat16"}, learner={"zero_stage": stage, "micro_batch_tokens": 40})
+        share: list[MicroBatch] = split(make_sequences(2)[1:], 1, micro_batch_tokens=40)[0] * (copies // ranks)
+        before = weights(of)
+        of.train_step(share, copies * int(share[0].completion_tokens), 1)
+        made[copies] = {name: before[name] - tensor for name, tensor in weights(of).items()}
+    return {"one": made[ranks], "many": made[16]}
+
+
+class SmallParts(LearnerRank):
+    """Under ZeRO-3 several parts with optimizer state of their own, as a model of billions of parameters has."""
+
+    def _deepspeed_config(self) -> dict[str, Any]:
+        config = super()._deepspeed_config()
+        config["zero_optimization"]["sub_group_size"] = 20_000
+        return config
+
+
+def resumable(stage: int, dtype: str) -> LearnerRank:
+    settings = {"zero_stage": stage, "learning_rate": 1e-2, "schedule": "cosine"}
+    return learner(SmallParts, learner=settings, model={"dtype": dtype})
+
+
+def steps(of: LearnerRank, numbers: range) -> list[dict[str, float]]:
+    made = {n: make_sequences(9, seed=n) for n in numbers}
+    return [of.train_step(split(made[n], ranks, micro_batch_tokens=64)[rank], tokens(made[n]), n) for n in numbers]
+
+
+def resume(stage: int, dtype: str = "float32") -> dict[str, Any]:
+    """Four steps without a break, and two, a checkpoint, a new engine, and two more."""
+    target = folder / f"checkpoint-{stage}-{dtype}"
+    unbroken = resumable(stage, dtype)
+    steps(unbroken, range(1, 3))
+    saved = weights(unbroken)
+    unbroken.save(target)
+    drawn = [torch.rand(3), np.random.rand(3), random.random()]
+    expected = steps(unbroken, range(3, 5))
+    resumed = resumable(stage, dtype)
+    resumed.load(target)
+    again = [torch.rand(3), np.random.rand(3), random.random()]
+    got = steps(resumed, range(3, 5))
+    return {
+        "unbroken": weights(unbroken), "resumed": weights(resumed), "expected": expected, "got": got,
+        "drawn": drawn, "again": again, "saved": saved,
+    }  # fmt: skip
+
+
+def other_ranks(saved_by: int, stage: int, dtype: str) -> dict[str, Any]:
+    """The last two of `resume`'s four steps, from what another number of ranks saved; the very last once more."""
+    saved = folder.parent / str(saved_by) / f"checkpoint-{stage}-{dtype}"
+    if rank == 0:  # as a kill in the middle of a conversion may have left it
+        leftover = saved.with_name(f"{saved.name}.universal.tmp") / "state/tmp/model.model.norm.weight/0"
+        leftover.mkdir(parents=True)
+        torch.save(torch.ones(64), leftover / "fp32.07")
+    made = resumable(stage, dtype)
+    made.load(saved)
+    loaded = weights(made)
+    first = steps(made, range(3, 4))
+    made.save(folder / f"saved-again-{saved_by}-{stage}-{dtype}")
+    last = steps(made, range(4, 5))
+    again = resumable(stage, dtype)
+    again.load(folder / f"saved-again-{saved_by}-{stage}-{dtype}")
+    return {
+        "loaded": loaded, "metrics": first + last, "weights": weights(made),
+        "again": steps(again, range(4, 5))[0], "left": list(saved.parent.glob(f"{saved.name}*.tmp")),
+    }  # fmt: skip
+
+
+class Cold(LearnerRank):
+    """Compiles what it needs in its first step."""
+
+    def _warm_up(self) -> None:
+        self.before = state(self)
+
+
+class Warm(LearnerRank):
+    """Notes what its warm-up leaves, and how long it takes."""
+
+    def _warm_up(self) -> None:
+        self.before = state(self)
+        began = time.perf_counter()
+        with Live() as live:
+            live.leave_out(held for held in gc.get_objects() if isinstance(held, torch.Tensor))
+            super()._warm_up()
+        self.seconds = time.perf_counter() - began
+        gc.collect()
+        self.left_bytes = live.bytes
+        self.after = state(self)
+
+
+def state(of: LearnerRank) -> dict[str, Any]:
+    optimizer = copy.deepcopy(of.engine.optimizer.optimizer.state_dict())
+    return {"weights": weights(of), "optimizer": optimizer, "random": _random_states()}
+
+
+def warm_up(stage: int, dtype: str, kl_beta: float | str) -> dict[str, Any]:
+    """Two steps after a warm-up, and two without one."""
+
+    def start(kind: type[LearnerRank]) -> Any:
+        settings = {"zero_stage": stage, "learning_rate": 1e-2, "micro_batch_tokens": 64}
+        return learner(kind, learner=settings, model={"dtype": dtype}, loss={"kl_beta": float(kl_beta)})
+
+    warm, cold = start(Warm), start(Cold)
+    two = {
+        name: {"metrics": steps(of, range(1, 3)), "weights": weights(of)}
+        for name, of in (("warm", warm), ("cold", cold))
+    }
+    left = warm.left_bytes / sum(math.prod(spec.shape) for spec in warm.parameter_specs())
+    return {"before": warm.before, "after": warm.after, "seconds": warm.seconds, "left": left} | two
+
+
+def use(stage: int, start_model: str, dtype: str) -> dict[str, Any]:
+    """Scores, buckets, metadata and export of a model that has been trained for a step."""
+    made = learner(
+        LearnerRank,
+        start_model,
+        learner={"zero_stage": stage, "learning_rate": 1e-2, "micro_batch_tokens": 64},
+        model={"dtype": dtype},
+    )
+    step(made, make_sequences(9), micro_batch_tokens=64)
+    pairs = [(s.prompt_ids, s.completion_ids) for s in make_sequences(9, seed=2)]
+    target = folder / f"export-{stage}-{start_model}-{dtype}"
+    made.export(target)
+    buckets = [
+        [(spec.name, tensor.clone()) for spec, tensor in zip(bucket.parameters, tensors, strict=True)]
+        for bucket, tensors in made.full_parameters(40_000)
+    ]
+    scores = {temperature: made.score(pairs, temperature) for temperature in (1.0, 0.7)}
+    after = step(made, make_sequences(9), 2, micro_batch_tokens=64)  # scoring must not break what follows
+    return {
+        "metadata": [(s.name, s.dtype, s.shape) for s in made.parameter_specs()],
+        "buckets": buckets,
+        "scores": scores,
+        "metrics": after["metrics"],
+    }
+
+
+def memory(stage: int, dtype: str) -> dict[str, Any]:
+    """Bytes at rest and the peaks of backward passes and of the optimizer step, once the optimizer has its state."""
+    peaks: dict[str, Any] = {}
+    with Live() as live:
+        made = learner(SmallBuckets, "wide", learner={"zero_stage": stage}, model={"dtype": dtype})
+        optimizer_step = made.engine.step
+
+        def watched_step() -> None:
+            peaks["in the backward pass"] = live.restart()
+            optimizer_step()
+            peaks["in the optimizer step"] = live.restart()
+
+        made.engine.step = watched_step
+        for number in (1, 2):
+            live.restart()
+            made.train_step(
+                split(make_sequences(9), ranks, micro_batch_tokens=64)[rank], tokens(make_sequences(9)), number
+            )
+        peaks["in a push"] = live.bytes
+    return {"peaks": peaks, "config": made.config}
+
+
+for name in sys.argv[5:]:
+    function, *arguments = name.split(",")
+    result = globals()[function](*(int(a) if a.isdigit() else a for a in arguments))
+    torch.save(result, folder / f"{name}.{rank}.pt")
+torch.distributed.barrier()
+os._exit(0)  # all is on disk, and torch's background threads now and then abort an orderly exit

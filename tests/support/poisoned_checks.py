@@ -1,0 +1,60 @@
+"""Checks that go wrong on purpose, for the pool's tests. The checking processes import this file by its name."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from openrs_ray.records import Status, Verdict
+from openrs_ray.rewards.records import JudgeItem
+
+
+def check(item: str) -> Verdict:
+    """Does what the item says."""
+    action, _, argument = item.partition(" ")
+    if action == "hang":
+        # As bad as a check can be: no signal that can be blocked reaches it, and no exception ends it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
+        while True:
+            time.sleep(60)
+    elif action == "compute":
+        until = time.process_time() + float(argument)
+        while time.process_time() < until:
+            pass
+    elif action == "sleep":
+        time.sleep(float(argument))
+    elif action == "mark_and_sleep":
+        with Path(argument).open("a") as marks:
+            marks.write(f"{os.getpid()}\n")
+        time.sleep(1.0)
+    elif action == "crash":
+        os._exit(17)
+    elif action == "raise":
+        raise ValueError(argument)
+    elif action == "fill_memory":
+        bytearray(int(argument))
+    elif action == "environment":
+        return Verdict(Status.CORRECT, {}, 1.0, os.environ.get(argument))
+    return Verdict(Status.CORRECT, {}, 1.0, f"{item} by {os.getpid()}")
+
+
+def judge_text(item: JudgeItem) -> Verdict:
+    """The same for a completion, whose text is the action: "hang", or "reward 2" for a verdict with reward 2."""
+    action, _, value = item.text.partition(" ")
+    if action == "reward":
+        return Verdict(Status.CORRECT, {"accuracy": float(value)}, float(value))
+    return check(item.text)
+
+
+class Unloadable:
+    """A check that no process can load."""
+
+    def __reduce__(self) -> tuple[object, tuple[()]]:
+        return _refuse, ()
+
+    def __call__(self, item: str) -> Verdict:
+        return check(item)
+
+
+def _refuse() -> None:
+    raise ImportError("this check cannot be loaded")

@@ -1,0 +1,81 @@
+"""Tiny random models and sequences, and a naive float64 reference, shared by the learner's tests."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
+
+from openrs_ray.algorithm.advantages import TrainingSequence
+from openrs_ray.config.schema import RunConfig
+
+VOCABULARY = 64
+
+# These models are so small that more threads only wait for each other: on a busy machine ten times slower.
+torch.set_num_threads(1)
+
+
+def save_model(
+    folder: Path, family: str = "qwen2", tied: bool = False, kv_heads: int = 1, vocabulary: int = 64
+) -> Path:
+    """A random two-layer model with biases and norms that are not at their neutral start values."""
+    kind = {"qwen2": Qwen2Config, "llama": LlamaConfig}[family]
+    config = kind(
+        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=kv_heads,
+        head_dim=32, vocab_size=vocabulary, tie_word_embeddings=tied, max_position_embeddings=2048,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    return folder
+
+
+def make_sequences(count: int, seed: int = 0) -> list[TrainingSequence]:
+    """Random tokens, the first sequence as short as can be; log-probabilities far enough off that ratios are clipped."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for i in range(count):
+        prompt = rng.integers(0, VOCABULARY, rng.integers(1, 16) if i else 1).astype(np.int32)
+        completion = rng.integers(0, VOCABULARY, rng.integers(1, 24) if i else 1).astype(np.int32)
+        logprobs = (-4.5 + 0.5 * rng.normal(size=len(completion))).astype(np.float32)
+        made.append(TrainingSequence(prompt, completion, logprobs, float(rng.normal())))
+    return made
+
+
+def make_config(folder: Path, ranks: int = 1, **changes: dict) -> RunConfig:
+    """A small run on a CPU; `changes` by section."""
+    sections: dict[str, dict] = {
+        "run": {"name": "test", "folder": str(folder), "steps": 10},
+        "model": {"path": str(folder), "dtype": "float32"},
+        "data": {"path": "toy"},
+        "rollout": {
+            "problems_per_step": 4, "completions_per_problem": 4, "max_prompt_tokens": 16, "max_completion_tokens": 24,
+        },
+        "learner": {
+            "learning_rate": 1.0, "warmup_share": 0, "schedule": "constant", "max_grad_norm": 1e9,
+            "micro_batch_tokens": 64, "logprob_chunk_tokens": 7,
+        },
+        "placement": {"device": "cpu", "num_rollout_gpus": 1, "num_learner_gpus": ranks, "threads": 1},
+    }  # fmt: skip
+    for section, values in changes.items():
+        sections.setdefault(section, {}).update(values)
+    return RunConfig.model_validate(sections)
+
+
+def naive_model(folder: Path) -> PreTrainedModel:
+    """The model as plain transformers runs it, in float64, with attention written out."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager")
+
+
+def naive_logprobs(
+    model: PreTrainedModel, prompt: Sequence[int], completion: Sequence[int], temperature: float = 1.0
+) -> torch.Tensor:
+    """One sequence alone, unpacked, with the full table of logits."""
+    ids = torch.tensor([*map(int, prompt), *map(int, completion)])
+    logits = model(ids[None]).logits[0] / temperature
+    table = logits.log_softmax(-1)
+    return torch.stack([table[i - 1, ids[i]] for i in range(len(prompt), len(ids))])

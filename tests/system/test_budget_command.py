@@ -1,0 +1,81 @@
+"""The real command with little money: it ends by itself in time to save and evaluate, and goes on when it is given more."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from commands import finish, result, start, steps_done, tail, write_recipe
+
+from launch.coverage import main as account
+from openrs_ray.run.checkpoints import CheckpointStore
+from openrs_ray.run.completions import check_accounting
+from openrs_ray.run.metrics import read_metrics
+
+PRICE, GPUS = 36.0, 2
+"""One cent for each GPU and second."""
+BUDGET = 1.50
+"""75 seconds: more than the toy run needs to start, save, evaluate and end."""
+
+
+def spent(run: Path) -> dict[str, float]:
+    content: dict[str, float] = json.loads((run / "cost.json").read_text())["spent"]
+    return content
+
+
+@pytest.mark.slow
+@pytest.mark.cpu_engine
+@pytest.mark.timeout(600)
+def test_a_run_ends_within_its_budget_and_goes_on_with_more(tmp_path: Path, toy_folder: Path) -> None:
+    changes = {
+        "evaluation": {"path": "toy-heldout", "problems": 16},
+        "cost": {"price_per_gpu_hour": PRICE, "budget_usd": BUDGET},
+        "checkpoint": {"every_steps": 10_000},
+    }
+    recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", 100_000, **changes)
+    run, log = tmp_path / "run", tmp_path / "log"
+    assert finish(start([str(recipe), "--restart"], log), log) == 0, tail(log)
+
+    first, steps = result(run), steps_done(run)
+    assert first["ended"] == "budget" and first["step"] == steps > 0 and first["evaluated"] == steps
+    assert first["before"] and first["after"]
+    saved = CheckpointStore(run / "checkpoints").checkpoints()[-1]
+    assert (saved.step, saved.kind) == (steps, "kept") and (saved.policy / "model.safetensors").exists()
+    cost = spent(run)
+    assert 0.5 * BUDGET < cost["dollars"] <= BUDGET
+    assert cost["dollars"] == pytest.approx(cost["gpu_hours"] * PRICE) and cost["gpu_hours"] == pytest.approx(
+        GPUS * cost["hours"]
+    )
+    lines = log.read_text()
+    said = float(re.findall(rf"run run has spent \$ (\d\.\d\d) of {BUDGET:.2f}, .* raise cost.budget_usd", lines)[-1])
+    assert 0 <= cost["dollars"] - said + 0.005 < 0.25 * BUDGET, "it is said before the actors are closed"
+    assert lines.count("[run, $ ") == lines.count("[run"), "the dollars stand in every line"
+    assert "(forecast " in lines and "cost per correct completion" in lines
+
+    log.write_text("")
+    assert finish(start([str(recipe), "--resume", "--restart"], log), log) == 2
+    assert "error: run run has spent $ 1." in tail(log) and steps_done(run) == steps
+    assert spent(run) == cost
+
+    more = ["--resume", "--run.steps", str(steps + 3), "--cost.budget_usd", "20"]
+    assert finish(start([str(recipe), *more], log), log) == 0, tail(log)
+    last = result(run)
+    assert last["ended"] == "steps" and last["step"] == last["evaluated"] == steps + 3
+    accounting = check_accounting(run, problems_per_step=4, completions_per_problem=4)
+    assert accounting.exact and accounting.steps == steps + 3
+    assert account([str(run)]) == 0, "the rows of its evaluations, too"
+    figures = [line["cost_usd"] for line in read_metrics(run)]
+    assert figures == sorted(figures) and figures[0] > 0 and spent(run)["dollars"] > figures[-1] > BUDGET
+    correct = read_metrics(run)[-1]["cost_usd_per_correct"]
+    assert correct is None or correct == pytest.approx(figures[-1] / int(str(last["correct"])), rel=1e-6)
+
+
+@pytest.mark.cpu_engine
+@pytest.mark.timeout(300)
+def test_a_run_that_its_hours_do_not_let_start_says_so(tmp_path: Path, toy_folder: Path) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", 3, cost={"max_hours": 36 / 3600})
+    run, log = tmp_path / "run", tmp_path / "log"
+    process = start([str(recipe)], log)
+    assert finish(process, log) == 2, tail(log)
+    assert "error: run run has spent 0.0" in tail(log) and "raise cost.max_hours" in tail(log)
+    assert "Traceback" not in tail(log) and spent(run)["hours"] <= 36 / 3600

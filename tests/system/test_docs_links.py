@@ -1,0 +1,37 @@
+"""The README links every page, and every link between pages leads somewhere."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def links(page: Path) -> Iterator[tuple[str, str]]:
+    """(path, anchor) of each link in a page that leads to no web address."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            path, _, anchor = target.partition("#")
+            yield path, anchor
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for path, anchor in links(page):
+        target = (page.parent / path) if path else page
+        assert target.exists(), f"{page.name} links {path}"
+        assert not anchor or anchor in anchors(target), f"{page.name} links {path}#{anchor}"
+
+
+def test_the_readme_links_every_page() -> None:
+    linked = {(ROOT / path).resolve() for path, _ in links(ROOT / "README.md") if path}
+    assert {*PAGES[1:]} <= linked

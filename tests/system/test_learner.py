@@ -1,0 +1,378 @@
+"""Learner ranks in real processes with real DeepSpeed, against plain transformers in float64 one sequence at a time.
+
+Gradients are read off SGD steps of learning rate 1, because Adam magnifies rounding.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from places import PYTHONPATH, SUPPORT
+from tiny import make_sequences, naive_logprobs, naive_model, save_model
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
+
+from openrs_ray.algorithm.advantages import TrainingSequence
+from openrs_ray.cluster.memory import ModelShape, learner_phases
+
+CASES: dict[str, list[tuple[int, str]]] = {
+    # (ranks, ZeRO stage[, start model][, dtype]); every combination where the arithmetic is at stake
+    "gradients": [(ranks, str(stage)) for ranks in (1, 2) for stage in (1, 2, 3)],
+    "large_parameters": [(2, "2"), (2, "3")],
+    "with_reference": [(1, "2"), (2, "3")],
+    "published": [(1, "1"), (2, "2"), (2, "3")],
+    "other_loss": [(1, "1,gspo"), (2, "3,gspo"), (1, "2,dr_grpo"), (2, "2,dr_grpo")],
+    "listens": [(1, "1"), (2, "1")],
+    "clipping": [(1, "1"), (2, "2"), (2, "3")],
+    "not_finite": [(1, "1"), (2, "2"), (2, "3")],
+    "without_spread": [(1, "1"), (2, "3")],
+    "wrong_count": [(2, "2")],
+    "low_precision": [(1, "1"), (1, "3"), (2, "2")],
+    "resume": [
+        *((1, "2,float32"), (1, "3,float32"), (1, "1,bfloat16"), (1, "3,bfloat16")),
+        *((2, "1,float32"), (2, "2,float32"), (2, "3,float32"), (2, "2,bfloat16"), (2, "3,bfloat16")),
+    ],
+    "other_ranks": [  # with the ranks that saved as the second number: what the case of "resume" saved there
+        *((2, "1,1,bfloat16"), (2, "1,2,float32"), (2, "1,3,float32"), (2, "1,3,bfloat16")),
+        *((1, "2,1,float32"), (1, "2,2,float32"), (1, "2,3,float32"), (1, "2,2,bfloat16"), (1, "2,3,bfloat16")),
+    ],
+    "warm_up": [
+        *((1, "1,float32,0"), (1, "2,bfloat16,0.1"), (1, "3,bfloat16,0")),
+        *((2, "1,bfloat16,0"), (2, "2,float32,0.1"), (2, "3,float32,0"), (2, "3,bfloat16,0.1")),
+    ],
+    "memory": [(1, "2,bfloat16"), (2, "1,bfloat16"), (2, "2,bfloat16"), (2, "2,float32"), (2, "3,bfloat16")],
+    "use": [(1, "2,tied,float32"), (1, "1,untied,bfloat16"), (2, "3,tied,float32"), (2, "3,untied,bfloat16")],
+}
+
+
+WIDE = Qwen2Config(
+    hidden_size=256, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=1,
+    head_dim=64, vocab_size=8192, tie_word_embeddings=False,
+)  # fmt: skip
+"""10 million parameters: enough for them to outweigh everything else."""
+
+
+class Results:
+    """What the worker processes left, and what they started from."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def of(self, ranks: int, scenario: str, rank: int = 0) -> Any:
+        return torch.load(self.root / str(ranks) / f"{scenario}.{rank}.pt", weights_only=False)
+
+    def start_model(self, name: str) -> Path:
+        return self.root / "models" / name
+
+
+def run_ranks(ranks: int, folder: Path, scenarios: list[str]) -> None:
+    """Run the scenarios on that many processes; none is left behind."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SUPPORT / "learner_worker.py")]
+    workers = []
+    for rank in range(ranks):
+        arguments = [str(rank), str(ranks), str(port), str(folder), *scenarios]
+        with open(folder / f"log.{rank}", "w") as log:
+            workers.append(subprocess.Popen([*command, *arguments], env=environment, stdout=log, stderr=log))
+    try:
+        codes = [worker.wait(timeout=280) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    assert codes == [0] * ranks, "\n".join((folder / f"log.{rank}").read_text()[-4000:] for rank in range(ranks))
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    root = tmp_path_factory.mktemp("learner")
+    results = Results(root)
+    for name, family in (("tied", "qwen2"), ("untied", "llama")):
+        folder = save_model(results.start_model(name), family, tied=name == "tied")
+        words = {f"w{i}": i for i in range(64)}
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, unk_token="w0")))
+        tokenizer.chat_template = "{{ messages[0]['content'] }}"
+        tokenizer.save_pretrained(folder)
+        # Which transformers reads but would not write with an exported policy.
+        (folder / "generation_config.json").write_text('{"do_sample": false, "temperature": 0.6}')
+    AutoModelForCausalLM.from_config(WIDE).save_pretrained(results.start_model("wide"))
+    all_cases = [(ranks, name, f"{name},{case}") for name, cases in CASES.items() for ranks, case in cases]
+    # What two ranks saved must be there first.
+    later = [case for ranks, name, case in all_cases if name == "other_ranks" and ranks == 1]
+    for ranks in (1, 2):
+        (root / str(ranks)).mkdir()
+        run_ranks(ranks, root / str(ranks), [case for r, _, case in all_cases if r == ranks and case not in later])
+    run_ranks(1, root / "1", later)
+    return results
+
+
+def naive_token_losses(
+    model: Any, sequences: list[TrainingSequence], reference: Any = None, beta: float = 0.0
+) -> list[torch.Tensor]:
+    """The clipped loss of each completion token, by sequence, in float64 (epsilon 0.2)."""
+    losses = []
+    for s in sequences:
+        logp = naive_logprobs(model, s.prompt_ids, s.completion_ids)
+        ratio = torch.exp(logp - torch.from_numpy(s.sampler_logprobs).double())
+        losses.append(-torch.minimum(ratio * s.advantage, ratio.clamp(0.8, 1.2) * s.advantage))
+        if reference is not None:
+            with torch.no_grad():
+                of_start = naive_logprobs(reference, s.prompt_ids, s.completion_ids)
+            losses[-1] = losses[-1] + beta * (torch.exp(of_start - logp) - (of_start - logp) - 1)
+    return losses
+
+
+def gradient_of(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def relative_error(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """L2 over all weights together."""
+    assert got.keys() == expected.keys()
+    difference = sum(((got[name].double() - expected[name].double()) ** 2).sum() for name in got)
+    return float((difference / sum((expected[name].double() ** 2).sum() for name in expected)).sqrt())
+
+
+def total_norm(gradient: dict[str, torch.Tensor]) -> float:
+    return float(sum((value.double() ** 2).sum() for value in gradient.values()).sqrt())
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["gradients"])
+def test_the_gradient_is_that_of_the_whole_step_however_it_is_split(results: Results, ranks: int, case: str):
+    model = naive_model(results.start_model("untied"))
+    splits = results.of(ranks, f"gradients,{case}")
+    assert len(splits) == 4
+    for (count, _), got in splits.items():
+        sequences = make_sequences(9)[9 - count :]
+        losses = torch.cat(naive_token_losses(model, sequences))
+        expected = gradient_of(model, losses.mean())
+        assert relative_error(got["gradient"], expected) < 1e-5
+        metrics = got["metrics"]
+        assert metrics["loss"] == pytest.approx(losses.mean().item(), rel=1e-4, abs=1e-6)
+        assert metrics["grad_norm"] == pytest.approx(total_norm(expected), rel=1e-5)
+        assert metrics["completion_tokens"] == len(losses)
+        assert metrics["packed_tokens"] == sum(map(len, sequences))
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["large_parameters"])
+def test_parameters_larger_than_a_gradient_bucket_have_their_gradient(results: Results, ranks: int, case: str):
+    model = naive_model(results.start_model("untied"))
+    gradient = gradient_of(model, torch.cat(naive_token_losses(model, make_sequences(9))).mean())
+    got = results.of(ranks, f"large_parameters,{case}")
+    assert got["largest"] > 4 * 1000
+    assert relative_error(got["gradient"], {name: 64 * value for name, value in gradient.items()}) < 1e-6
+
+
+def test_metrics_are_the_same_for_every_split_and_rank(results: Results):
+    means = ("clipped_share", "kl", "mismatch_kl", "entropy", "ratio", "loss", "grad_norm", "completion_tokens")
+    first = results.of(1, "gradients,1")[9, 40]["metrics"]
+    assert 0 < first["clipped_share"] < 1
+    for ranks, case in CASES["gradients"]:
+        for rank in range(ranks):
+            for (count, _), got in results.of(ranks, f"gradients,{case}", rank).items():
+                if count == 9:
+                    assert {m: got["metrics"][m] for m in means} == pytest.approx(
+                        {m: first[m] for m in means}, rel=1e-4
+                    )
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["with_reference"])
+def test_kl_to_the_start_model_has_its_gradient(results: Results, ranks: int, case: str):
+    got = results.of(ranks, f"with_reference,{case}")
+    start, moved = (naive_model(results.start_model("tied")) for _ in range(2))
+    with torch.no_grad():
+        for name, parameter in moved.named_parameters():
+            parameter.copy_(got["before"][name])
+    losses = torch.cat(naive_token_losses(moved, make_sequences(9, seed=1), start, 0.3))
+    expected = {name: 0.1 * value for name, value in gradient_of(moved, losses.mean()).items()}
+    # The weights move by a tenth of the gradient here, so the rounding of the weights weighs ten times more.
+    assert relative_error(got["gradient"], expected) < 5e-5
+    assert got["metrics"]["loss"] == pytest.approx(losses.mean().item(), rel=1e-4)
+    assert got["metrics"]["kl"] > 1e-3
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["published"])
+def test_the_published_loss_is_the_mean_of_micro_batch_means(results: Results, ranks: int, case: str):
+    model = naive_model(results.start_model("untied"))
+    losses = naive_token_losses(model, make_sequences(8))
+    means = [torch.cat(losses[i : i + 2]).mean() for i in range(0, 8, 2)]
+    expected = gradient_of(model, torch.stack(means).mean())
+    got = results.of(ranks, f"published,{case}")
+    assert relative_error(got["gradient"], expected) < 1e-5
+    everything = gradient_of(model, torch.cat(naive_token_losses(model, make_sequences(8))).mean())
+    assert relative_error(got["gradient"], everything) > 0.01  # the two normalisations differ
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["other_loss"])
+def test_losses_over_completions_divide_by_all_of_them_however_split(results: Results, ranks: int, case: str):
+    model = naive_model(results.start_model("untied"))
+    losses, ratios = [], []
+    for s in make_sequences(9):
+        difference = (
+            naive_logprobs(model, s.prompt_ids, s.completion_ids) - torch.from_numpy(s.sampler_logprobs).double()
+        )
+        ratio = (difference.mean() if case.endswith("gspo") else difference).exp()
+        losses.append(-torch.minimum(ratio * s.advantage, ratio.clamp(0.8, 1.3) * s.advantage).sum())
+        ratios.append(difference.detach().exp())
+    # 12 completions of which 3 are in no micro-batch; Dr. GRPO also divides by the longest completion allowed.
+    loss = sum(losses) / (12 if case.endswith("gspo") else 12 * 24)
+    expected = gradient_of(model, loss)
+    got, all_ratios = results.of(ranks, f"other_loss,{case}"), torch.cat(ratios)
+    assert relative_error(got["gradient"], expected) < 1e-5
+    assert got["metrics"]["loss"] == pytest.approx(loss.item(), rel=1e-4, abs=1e-6)
+    share = all_ratios.sum() ** 2 / (len(all_ratios) * (all_ratios**2).sum())
+    assert share < 0.9 and got["metrics"]["effective_sample_share"] == pytest.approx(share.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["clipping"])
+def test_clipping_is_by_the_global_norm_and_the_learning_rate_is_set(results: Results, ranks: int, case: str):
+    got = results.of(ranks, f"clipping,{case}")
+    assert got["metrics"]["grad_norm"] > 0.1
+    assert total_norm(got["gradient"]) == pytest.approx(0.5 * 0.01, rel=1e-3)
+    assert got["metrics"]["learning_rate"] == 0.5
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["not_finite"])
+def test_a_gradient_that_is_not_finite_ends_the_run_on_every_rank(results: Results, ranks: int, case: str):
+    for rank in range(ranks):
+        got = results.of(ranks, f"not_finite,{case}", rank)
+        assert "step 1 is not finite" in got["message"]
+        assert all(torch.equal(got["before"][name], got["after"][name]) for name in got["before"])
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["without_spread"])
+def test_leaving_out_completions_of_advantage_0_changes_nothing(results: Results, ranks: int, case: str):
+    got = results.of(ranks, f"without_spread,{case}")
+    assert relative_error(got["fewer"], got["everything"]) < 1e-5
+    assert total_norm(got["fewer"]) > 0.01
+    assert got["nothing"]["grad_norm"] == 0 and got["nothing"]["loss"] == 0 and got["unmoved"]
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["wrong_count"])
+def test_a_wrong_token_count_ends_the_run(results: Results, ranks: int, case: str):
+    assert "but the step has 5" in results.of(ranks, f"wrong_count,{case}")["message"]
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["low_precision"])
+def test_bfloat16_gradients_are_summed_in_float32(results: Results, ranks: int, case: str):
+    got = results.of(ranks, f"low_precision,{case}")
+    # Summing 16 equal numbers in bfloat16 is off by about 1e-3; halving the loss weight is exact.
+    assert relative_error(got["many"], got["one"]) < 1e-5
+    assert total_norm(got["one"]) > 0.01
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["resume"])
+def test_a_resumed_learner_ends_bit_for_bit_the_same(results: Results, ranks: int, case: str):
+    for rank in range(ranks):
+        got = results.of(ranks, f"resume,{case}", rank)
+        assert all(torch.equal(got["unbroken"][name], got["resumed"][name]) for name in got["unbroken"])
+        for expected, again in zip(got["expected"], got["got"], strict=True):
+            assert {**expected, "seconds": 0} == {**again, "seconds": 0}
+        for expected, again in zip(got["drawn"], got["again"], strict=True):
+            np.testing.assert_array_equal(expected, again)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Bit for bit, through dictionaries and lists."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["warm_up"])
+def test_the_warm_up_changes_nothing(results: Results, ranks: int, case: str):
+    """Weights, optimizer and random states are as before it, and the first steps as without it."""
+    for rank in range(ranks):
+        got = results.of(ranks, f"warm_up,{case}", rank)
+        assert same(got["before"], got["after"])
+        if not case.startswith(("3", "1,float32")):  # of those remain small gathered parameters, and an empty bucket
+            assert got["left"] < 0.1  # bytes per parameter: no gradient lies beside the first push
+        assert same(got["warm"]["weights"], got["cold"]["weights"])
+        for warm, cold in zip(got["warm"]["metrics"], got["cold"]["metrics"], strict=True):
+            assert {**warm, "seconds": 0} == {**cold, "seconds": 0}
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["other_ranks"])
+def test_another_number_of_ranks_goes_on_as_the_unbroken_learner_does(results: Results, ranks: int, case: str):
+    saved_by, _, rest = case.partition(",")
+    unbroken = results.of(int(saved_by), f"resume,{rest}")
+    precise = 1e-5 if case.endswith("float32") else 0.02  # in bfloat16 the split itself changes the sums
+    for rank in range(ranks):
+        got = results.of(ranks, f"other_ranks,{case}", rank)
+        assert all(torch.equal(got["loaded"][name], unbroken["saved"][name]) for name in unbroken["saved"])
+        assert not got["left"]
+        assert got["metrics"][0]["loss"] == pytest.approx(unbroken["expected"][0]["loss"], rel=1e-5)
+        for expected, metrics in zip(unbroken["expected"], got["metrics"], strict=True):
+            for name in ("loss", "grad_norm", "entropy", "completion_tokens", "learning_rate"):
+                assert metrics[name] == pytest.approx(expected[name], rel=precise), name
+        assert relative_error(got["weights"], unbroken["unbroken"]) < precise
+        # Saved anew, the same number of ranks loads it as it is.
+        assert {**got["metrics"][-1], "seconds": 0} == {**got["again"], "seconds": 0}
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["use"])
+def test_export_buckets_and_scores_agree(results: Results, ranks: int, case: str):
+    stage, name, dtype = case.split(",")
+    exported = results.root / str(ranks) / f"export-{stage}-{name}-{dtype}"
+    plain = AutoModelForCausalLM.from_pretrained(exported)
+    assert plain.dtype == getattr(torch, dtype)
+    names = [n for n, _ in plain.named_parameters()]
+    assert ("lm_head.weight" in names) is (name == "untied")
+    start = AutoModelForCausalLM.from_pretrained(results.start_model(name))
+    assert not torch.equal(start.get_input_embeddings().weight, plain.get_input_embeddings().weight.float())
+
+    for rank in range(ranks):
+        got = results.of(ranks, f"use,{case}", rank)
+        sent = [pair for bucket in got["buckets"] for pair in bucket]
+        assert [n for n, _ in sent] == names
+        assert got["metadata"] == [(n, dtype, tuple(tensor.shape)) for n, tensor in sent]
+        assert all(
+            torch.equal(tensor, parameter) for (_, tensor), parameter in zip(sent, plain.parameters(), strict=True)
+        )
+        sizes = [sum(tensor.nbytes for _, tensor in bucket) for bucket in got["buckets"]]
+        assert len(sizes) > 1 and max(sizes) <= 40_000
+
+        precise = naive_model(exported)
+        for temperature, scores in got["scores"].items():
+            for s, score in zip(make_sequences(9, seed=2), scores, strict=True):
+                with torch.no_grad():
+                    expected = naive_logprobs(precise, s.prompt_ids, s.completion_ids, temperature).numpy()
+                assert score.shape == expected.shape and score.dtype == np.float32
+                assert np.abs(score - expected).max() < (1e-4 if dtype == "float32" else 0.4)
+        assert np.isfinite(got["metrics"]["grad_norm"])
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["memory"])
+def test_a_rank_holds_within_a_tenth_what_the_memory_plan_says(
+    results: Results, monkeypatch: pytest.MonkeyPatch, ranks: int, case: str
+):
+    monkeypatch.setattr("openrs_ray.cluster.memory.BUCKET_PARAMETERS", 500_000)  # as these ranks have it
+    measured = results.of(ranks, f"memory,{case}")
+    phases = learner_phases(measured["config"], ModelShape.of(WIDE), checkpointing=False)
+    assert phases.keys() == measured["peaks"].keys()
+    for when, parts in phases.items():
+        planned = (
+            sum(parts.values()) - parts["CUDA"] - parts["push buffer"]
+        )  # a CPU rank that pushes nothing has neither
+        assert measured["peaks"][when] == pytest.approx(planned, rel=0.1), when
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ranks_listen_on_loopback_alone(results: Results, rank: int) -> None:
+    """The ranks listen for each other; nobody beyond their machine can reach them."""
+    assert results.of(1, "listens,1") == {"127.0.0.1"}
+    assert results.of(2, "listens,1", rank) == {"127.0.0.1"}

@@ -1,0 +1,302 @@
+"""The weight push on real actors: engines that start with dummy weights agree with the learner, and a lost push is seen."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+from faulty_transfer import GARBAGE_PUSH, IDLE_PUSH, UNDONE_PUSH, UNPACKED_PUSH, VECTORS_PUSH, FaultyWorker
+from system import judged_group, system_config
+from tiny import naive_logprobs, naive_model, save_model
+
+from actors.cluster.placement import Placement, reserve
+from actors.learner.group import LearnerGroup
+from actors.loop.push import WeightPush, check_followed, check_receipts
+from actors.rollout.pool import RolloutWorkers
+from actors.rollout.worker import Request, RolloutWorker
+from openrs_ray.cluster.layout import plan_layout
+from openrs_ray.common.private_folder import folder_of
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.errors import RunError
+from openrs_ray.records import Completion, Problem
+
+T = TypeVar("T")
+EOS = 2
+PROBLEMS = [Problem(i, str(i), tuple(range(5 + i, 11 + 2 * i)), ("1",)) for i in range(4)]
+
+
+@dataclass
+class System:
+    """A learner, engines and the push between them, on one event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    placement: Placement
+    learners: LearnerGroup
+    workers: RolloutWorkers
+    push: WeightPush
+    folder: Path
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(asyncio.wait_for(work, 240))
+
+    async def sample(self, version: int, temperature: float, samples: int = 4) -> list[Completion]:
+        requests = [
+            Request(p.index, s, p.prompt_ids, 100 * p.index + s, temperature, 24)
+            for p in PROBLEMS
+            for s in range(samples)
+        ]
+        return [c async for batch in self.workers.generate(requests, version) for c in batch]
+
+    def close(self) -> None:
+        folders = [folder_of(member.processes.mark) for member in self.workers.crew.serving if member.processes]
+        self.run(self.workers.stop())
+        assert not any(folder.exists() for folder in folders), "an engine's sockets stay behind"
+        self.run(self.learners.stop())
+        self.placement.release()
+        self.loop.close()
+
+
+def with_environment(placement: Placement, environment: dict[str, str]) -> Placement:
+    """The same places, with more environment variables for the rollout workers."""
+
+    class WithEnvironment(type(placement)):  # type: ignore[misc]
+        def rollout_options(self, worker: int) -> dict[str, Any]:
+            options: dict[str, Any] = super().rollout_options(worker)
+            return options | {"runtime_env": {"env_vars": options["runtime_env"]["env_vars"] | environment}}
+
+    return WithEnvironment(**vars(placement))
+
+
+def build(
+    folder: Path,
+    tied: bool,
+    worker_class: type[RolloutWorker] = RolloutWorker,
+    place: Callable[[RunConfig], Placement] | None = None,
+    report: Callable[[str], None] = pytest.fail,
+    environment: dict[str, str] | None = None,
+    vocabulary: int = 64,
+    **changes: dict[str, Any],
+) -> System:
+    """A started system; `environment` is added to that of the rollout workers."""
+    model = save_model(folder / "model", tied=tied, vocabulary=vocabulary)
+    config = system_config(folder, model, **changes)
+    placement = place(config) if place else reserve(config, plan_layout(config, "cpu"))
+    if environment:
+        placement = with_environment(placement, environment)
+    learners = LearnerGroup(config, placement, str(model))
+    workers = RolloutWorkers(config, placement, str(model), (EOS,), worker_class, report)
+    probe = [(p.prompt_ids[:1], p.prompt_ids[1:]) for p in PROBLEMS]
+    loop = asyncio.new_event_loop()
+    system = System(
+        loop,
+        placement,
+        learners,
+        workers,
+        WeightPush(learners, workers, placement.layout.transport, config.push, probe),
+        folder,
+    )
+
+    async def start() -> None:
+        await workers.start()  # alone: on a shared GPU it looks at what is free
+        await learners.start()
+        await system.push.connect()
+
+    system.run(start())
+    return system
+
+
+LAYOUTS = {
+    "untied, two engines": (False, {"placement": {"num_rollout_gpus": 2}}),
+    "tied, ZeRO-3 on two ranks": (True, {"placement": {"num_learner_gpus": 2}, "learner": {"zero_stage": 3}}),
+}
+SLOW_LAYOUTS = {
+    "one engine on two workers": (False, {"placement": {"num_rollout_gpus": 2}, "rollout": {"tensor_parallel": 2}}),
+}
+
+
+@pytest.mark.cpu_engine
+@pytest.mark.parametrize("layout", [*LAYOUTS, pytest.param("one engine on two workers", marks=pytest.mark.slow)])
+def test_engines_hold_the_learners_weights_after_every_push(ray_session: None, tmp_path: Path, layout: str) -> None:
+    """Sampler log-probabilities against plain transformers in float64, reading the policy the learner exports."""
+    tied, changes = (LAYOUTS | SLOW_LAYOUTS)[layout]
+    system = build(tmp_path, tied, learner={"learning_rate": 3e-3, **changes.pop("learner", {})}, **changes)
+    try:
+        previous: dict[tuple[int, int], np.ndarray] = {}
+        for version in range(3):
+            report = system.run(system.push.push(version))
+            assert report.probe_difference is not None and report.probe_difference < 1e-4
+            export = tmp_path / f"policy-{version}"
+            system.run(system.learners.export(export))
+            reference = naive_model(export)
+            for temperature in (1.0, 0.7):
+                completions = system.run(system.sample(version, temperature))
+                assert len(completions) == 16
+                assert {c.worker for c in completions} == {worker.place for worker in system.workers.crew.serving}
+                for c in completions:
+                    assert [(s.version, s.start, s.end) for s in c.versions] == [(version, 0, len(c.token_ids))]
+                    expected = naive_logprobs(reference, PROBLEMS[c.position].prompt_ids, c.token_ids, temperature)
+                    np.testing.assert_allclose(c.logprobs, expected.detach().numpy(), atol=1e-3)
+                    assert (c.finish_reason == "stop") == (c.token_ids[-1] == EOS)
+            texts = {(c.position, c.sample): c.logprobs for c in completions}
+            assert not previous or any(
+                len(texts[k]) != len(previous[k]) or not np.allclose(texts[k], previous[k]) for k in texts
+            ), "a training step must change what the engines sample"
+            previous = texts
+            groups = [
+                judged_group(p.index, p, [c for c in completions if c.position == p.index], version) for p in PROBLEMS
+            ]
+            update = system.run(system.learners.train(groups, version + 1))
+            assert update.metrics["grad_norm"] > 0
+        assert all(path.is_relative_to(folder) for path, folder in vllm_sockets(system)), "others can open them"
+        assert not unloaded(system), "every layer has its weights, and the log does not say otherwise at every push"
+    finally:
+        system.close()
+
+
+def vllm_sockets(system: System) -> list[tuple[Path, Path]]:
+    """Sockets of the engines that are named by a UUID alone, each with the folder that it belongs into."""
+    members = [member.processes for member in system.workers.crew.serving if member.processes]
+    found = [
+        (path, folder_of(member.mark))
+        for member in members
+        for process in member.found()
+        for connection in process.net_connections("unix")
+        if (path := Path(connection.laddr)).name.count("-") == 4 and len(path.name) == 36
+    ]
+    assert found, "an engine talks to its process over sockets"
+    return found
+
+
+def unloaded(system: System) -> list[str]:
+    """What the engines' logs say of layers without weights."""
+    workers = [process for worker in system.workers.crew.serving for process in worker.processes.found()]  # type: ignore[union-attr]
+    logs = {Path(f"/proc/{process.pid}/fd/{end}").resolve() for process in workers for end in (1, 2)}
+    lines = [line for log in logs if log.is_file() for line in log.read_text(errors="replace").splitlines()]
+    assert lines, "vLLM says something while it starts"
+    return [line for line in lines if "Failed to load weights" in line]
+
+
+class LongWinded(RolloutWorker):
+    """Its completions end at their limit only."""
+
+    def _sampling(self, request: Request) -> Any:
+        sampling = super()._sampling(request)
+        sampling.stop_token_ids = []
+        return sampling
+
+
+@pytest.mark.cpu_engine
+def test_completions_go_on_through_a_push(ray_session: None, tmp_path: Path) -> None:
+    """Every token by the policy whose version it carries, as float64 transformers has it; what was cached is computed anew."""
+    length = 400
+    changes: dict[str, dict[str, Any]] = {
+        "rollout": {"max_completion_tokens": length, "staleness": 1},
+        "learner": {"learning_rate": 3e-3, "warmup_share": 0},
+    }
+    system = build(tmp_path, False, LongWinded, **changes)
+    references = []
+
+    def export(version: int) -> None:
+        system.run(system.learners.export(tmp_path / f"policy-{version}"))
+        references.append(naive_model(tmp_path / f"policy-{version}"))
+
+    async def push_when_one_has_ended() -> list[Completion]:
+        requests = [Request(p.index, 0, p.prompt_ids, p.index, 1.0, length if p.index else 8) for p in PROBLEMS]
+        found: list[Completion] = []
+        async for batch in system.workers.sample(requests):
+            if not found:
+                await system.push.push(1)
+            found += batch
+        return found
+
+    try:
+        system.run(system.push.push(0))
+        export(0)
+        sampled = system.run(system.sample(0, 1.0))
+        system.run(
+            system.learners.train(
+                [judged_group(p.index, p, [c for c in sampled if c.position == p.index], 0) for p in PROBLEMS], 1
+            )
+        )
+        export(1)
+        completions = system.run(push_when_one_has_ended())
+        assert len(completions) == len(PROBLEMS)
+        for c in completions:
+            prompt = PROBLEMS[c.position].prompt_ids
+            assert [span.version for span in c.versions] == ([0, 1] if c.position else [0])
+            assert c.versions[-1].end == len(c.token_ids) == (length if c.position else 8)
+            by_version = [naive_logprobs(model, prompt, c.token_ids).detach().numpy() for model in references]
+            for span in c.versions:
+                part = slice(span.start, span.end)
+                np.testing.assert_allclose(c.logprobs[part], by_version[span.version][part], atol=1e-3)
+                assert not np.allclose(c.logprobs[part], by_version[1 - span.version][part], atol=1e-3)
+    finally:
+        system.close()
+
+
+AS_RECIPES = {"model": {"dtype": "bfloat16"}, "learner": {"zero_stage": 2}, "push": {"probe_tolerance": 0.05}}
+
+
+@pytest.mark.cpu_engine
+@pytest.mark.parametrize("changes", [AS_RECIPES, pytest.param({}, marks=pytest.mark.slow)], ids=["bfloat16", "float32"])
+def test_a_lost_push_is_noticed_even_at_a_tiny_learning_rate(
+    ray_session: None, tmp_path: Path, changes: dict[str, dict[str, Any]]
+) -> None:
+    """Five ways to lose a push; weights that moved by 1e-6 would pass any comparison of log-probabilities."""
+    learner = {"learning_rate": 1e-6, "warmup_share": 0, "schedule": "constant"}
+    system = build(tmp_path, False, FaultyWorker, **changes | {"learner": learner | changes.get("learner", {})})
+    try:
+        outcomes = {}
+        for number in range(1, UNDONE_PUSH + 2):
+            try:
+                outcomes[number] = system.run(system.push.push(number - 1)).probe_difference
+            except RunError as error:
+                outcomes[number] = str(error)
+            if number == 1:
+                completions = system.run(system.sample(0, 1.0))
+            groups = [
+                judged_group(p.index, p, [c for c in completions if c.position == p.index], number) for p in PROBLEMS
+            ]
+            system.run(system.learners.train(groups, number))
+        noise = 2e-2 if changes else 1e-4
+        assert all(outcomes[number] < noise for number in (1, 3, UNDONE_PUSH + 1)), outcomes
+        assert "did not arrive" in outcomes[GARBAGE_PUSH] and "rollout worker 0" in outcomes[GARBAGE_PUSH]
+        lost = {number: outcomes[number] for number in (IDLE_PUSH, VECTORS_PUSH, UNPACKED_PUSH, UNDONE_PUSH)}
+        assert all("did not take effect" in str(outcome) for outcome in lost.values()), outcomes
+        assert "still have other values" in lost[UNPACKED_PUSH] and "embed_tokens" in lost[UNDONE_PUSH]
+    finally:
+        system.close()
+
+
+@pytest.mark.parametrize(
+    ("receipt", "sentence"),
+    [
+        ({"digests": [1], "missing": [], "stale": []}, "received 1 of 2 buckets"),
+        ({"digests": [1, 3], "missing": [], "stale": []}, "1 of them are not the bytes"),
+        ({"digests": [1, 2], "missing": ["a.weight"], "stale": []}, r"were not loaded \(a.weight"),
+        ({"digests": [1, 2], "missing": [], "stale": ["n.weight"]}, r"still have other values \(n.weight"),
+    ],
+)
+def test_a_bad_receipt_names_worker_and_rank(receipt: dict[str, Any], sentence: str) -> None:
+    good = {"digests": [1, 2], "missing": [], "stale": []}
+    check_receipts(7, [1, 2], {0: [good, good]})
+    with pytest.raises(RunError, match=r"policy version 7 .*rollout worker 1 \(tensor-parallel rank 1\).*" + sentence):
+        check_receipts(7, [1, 2], {0: [good, good], 1: [good, receipt]})
+
+
+def test_an_engine_must_move_with_the_learner_however_little_that_moves() -> None:
+    rng = np.random.default_rng(0)
+    learner, noise = rng.normal(-3, 1, 200).astype(np.float32), rng.normal(0, 5e-3, (2, 200)).astype(np.float32)
+    after = learner + rng.normal(0, 1.5e-3, 200).astype(np.float32)
+    before = (learner, learner + noise[0])
+    check_followed(7, "rollout worker 1", before, (after, after + noise[1]))
+    check_followed(7, "rollout worker 1", before, before)  # a step of nothing
+    slightly = learner + rng.normal(0, 2e-4, 200).astype(np.float32)
+    check_followed(7, "rollout worker 1", before, (slightly, before[1]))  # rounding may hide it
+    with pytest.raises(
+        RunError, match=r"policy version 7 did not take effect on rollout worker 1: .* moved by 0\.0012"
+    ):
+        check_followed(7, "rollout worker 1", before, (after, before[1]))

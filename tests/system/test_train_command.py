@@ -1,0 +1,264 @@
+"""What `python -m launch.train` says to a user's mistakes: one sentence, exit code 2, before any engine starts."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+from launch.train import begin_run, main
+from openrs_ray.config.load import load_config
+from openrs_ray.errors import UserError
+from openrs_ray.preparation.prepared import prepare
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, toy_folder: Path) -> Path:
+    """A recipe that is right; the tests spoil it by overrides."""
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text(
+        "".join(json.dumps({"problem": f"{n}+1", "answer": str(n + 1)}) + "\n" for n in range(100, 120))
+    )
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"""
+run: {{name: mistake, folder: {tmp_path}/runs, steps: 2}}
+model: {{path: {toy_folder}, dtype: float32}}
+data: {{path: {problems}}}
+rollout: {{problems_per_step: 4, completions_per_problem: 4, max_prompt_tokens: 16, max_completion_tokens: 24}}
+learner: {{zero_stage: 1}}
+placement: {{device: cpu, num_learner_gpus: 1, cpus_per_slot: 0.25}}
+"""
+    )
+    return path
+
+
+def said(capsys: pytest.CaptureFixture[str], recipe: Path, *overrides: str) -> str:
+    """The one sentence of a command that must end with exit code 2 and must not have started a Ray."""
+    import ray
+
+    before = ray.is_initialized()  # the session's, when another test has asked for it
+    assert main([str(recipe), *overrides]) == 2
+    assert ray.is_initialized() == before
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and "\n" not in error and "Traceback" not in error
+    return error
+
+
+MISTAKES = {
+    "unknown key": (["--learner.learning_rat", "1e-6"], "learning_rate"),
+    "wrong type": (["--run.steps", "many"], "run.steps"),
+    "out of range": (["--loss.clip_epsilon", "1.5"], "loss.clip_epsilon"),
+    "biased sampling by top-p": (["--rollout.top_p", "0.9"], "biases the ratio"),
+    "biased sampling by top-k": (["--rollout.top_k", "20"], "biases the ratio"),
+    "no model": (["--model.path", "/nowhere/model"], "/nowhere/model"),
+    "no data": (["--data.path", "/nowhere/data.jsonl"], "/nowhere/data.jsonl"),
+    "no such column": (["--data.columns.answer", "solution"], "solution"),
+    "not enough problems": (["--rollout.problems_per_step", "21"], "rollout.problems_per_step"),
+    "all prompts too long": (["--rollout.max_prompt_tokens", "2"], "rollout.max_prompt_tokens"),
+    "longer than the model": (["--rollout.max_completion_tokens", "9000"], "tokens"),
+    "micro-batch too small": (["--learner.micro_batch_tokens", "20"], "learner.micro_batch_tokens"),
+    "does not divide (engines)": (["--rollout.tensor_parallel", "2"], "rollout.tensor_parallel"),
+    "does not divide (micro-batches)": (
+        ["--loss.normalization", "local_micro_batch", "--learner.micro_batch_sequences", "3"],
+        "do not divide",
+    ),
+    "shared GPUs, unequal numbers": (
+        ["--placement.colocated", "true", "--placement.num_rollout_gpus", "2"],
+        "colocated",
+    ),
+    "more GPUs than the machine has": (
+        ["--placement.device", "gpu", "--placement.num_learner_gpus", "16"],
+        "17 GPUs and 4.75 CPUs but this machine has",
+    ),
+    "more CPUs than the machine has": (["--placement.cpus_per_slot", "64"], "256 CPUs but this machine has"),
+    "unknown reward": (["--rewards.weights", "{accurasy: 1.0}"], "accuracy"),
+    "relative run folder": (["--run.folder", "runs"], "absolute"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_sentence(capsys: pytest.CaptureFixture[str], recipe: Path, mistake: str) -> None:
+    overrides, expected = MISTAKES[mistake]
+    assert expected in said(capsys, recipe, *overrides)
+
+
+def test_no_recipe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "nothing.yaml" in said(capsys, tmp_path / "nothing.yaml", "--run.steps", "1")
+    assert main([]) == 2
+    assert "RECIPE is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", "no problems"),
+        ('{"problem": "1+1", "answer": "2"}\n{"problem": oops}\n', "line 2"),
+        ("".join('{"problem": "1+1", "answer": ""}\n' for _ in range(9)), "cannot be parsed"),
+    ],
+)
+def test_bad_data_is_named(
+    capsys: pytest.CaptureFixture[str], recipe: Path, tmp_path: Path, content: str, expected: str
+) -> None:
+    (tmp_path / "bad.jsonl").write_text(content)
+    assert expected in said(capsys, recipe, "--data.path", str(tmp_path / "bad.jsonl"))
+
+
+def test_a_model_without_chat_template(
+    capsys: pytest.CaptureFixture[str], recipe: Path, tmp_path: Path, toy_folder: Path
+) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for file in toy_folder.iterdir():
+        if "chat_template" not in file.name:
+            (bare / file.name).write_bytes(file.read_bytes())
+    settings = json.loads((bare / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (bare / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert "chat template" in said(capsys, recipe, "--model.path", str(bare))
+
+
+def test_a_run_that_never_began_may_be_corrected(
+    capsys: pytest.CaptureFixture[str], recipe: Path, tmp_path: Path
+) -> None:
+    said(capsys, recipe, "--data.path", "/nowhere/data.jsonl")
+    said(capsys, recipe, "--placement.cpus_per_slot", "64")
+    assert not (tmp_path / "runs" / "mistake" / "config.json").exists()
+
+
+def test_a_run_may_not_go_on_with_other_problems(recipe: Path, toy_folder: Path, tmp_path: Path) -> None:
+    config = load_config(recipe, [])
+    config.run.path.mkdir(parents=True)
+    begin_run(config, prepare(config))
+    begin_run(config, prepare(config))
+    problems = Path(config.data.path)
+    problems.write_text(problems.read_text().replace('"101"', '"102"'))
+    with pytest.raises(UserError, match="have changed since run mistake began"):
+        begin_run(config, prepare(config))
+
+
+def test_an_existing_run_is_not_overwritten(capsys: pytest.CaptureFixture[str], recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "mistake"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert "--resume" in said(capsys, recipe, "--run.steps", "2")
+
+
+def test_the_command_ends_with_code_2_and_no_traceback(recipe: Path) -> None:
+    command = [sys.executable, "-m", "launch.train", str(recipe), "--learner.zero_stage", "4"]
+    began = time.monotonic()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "learner.zero_stage" in done.stderr and "Traceback" not in done.stderr
+    assert time.monotonic() - began < 60
+
+
+def test_dry_run_says_what_would_happen_and_starts_nothing(
+    capsys: pytest.CaptureFixture[str], recipe: Path, tmp_path: Path
+) -> None:
+    assert main([str(recipe), "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert "4 problems x 4 completions = 16 completions" in text
+    assert "20 of 20 problems" in text
+    assert not (tmp_path / "runs").exists()
+
+
+def test_dry_run_says_what_the_evaluation_can_show(capsys: pytest.CaptureFixture[str], recipe: Path) -> None:
+    assert main([str(recipe), "--evaluation.hold_out", "8", "--evaluation.samples", "4", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "the run's 2 evaluations, 8 problems: about 28.4 points; with 16 samples 14.2, for 192 more completions" in out
+    )
+    assert "data: 8 problems held out, and 0 rows left out" in out
+    assert main([str(recipe), "--dry-run"]) == 0
+    assert "Smallest differences" not in capsys.readouterr().out, (
+        "without held-out problems there is nothing to compare"
+    )
+
+
+def test_training_problems_are_no_held_out_ones(
+    capsys: pytest.CaptureFixture[str], recipe: Path, tmp_path: Path
+) -> None:
+    assert "evaluation.hold_out" in said(capsys, recipe, "--evaluation.path", str(tmp_path / "problems.jsonl"))
+
+
+def test_a_run_that_cannot_fit_into_its_gpus_is_refused(
+    capsys: pytest.CaptureFixture[str], recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = ["--placement.device", "gpu", "--placement.gpu_memory_gib", "4", "--learner.gradient_checkpointing", "false"]
+    assert main([str(recipe), *gpu, "--dry-run"]) == 0
+    assert "fits" in capsys.readouterr().out
+    large = [*gpu, "--learner.micro_batch_tokens", "4000000"]
+    expected = r"error: each learner GPU has 4.0 GiB but needs .*: set learner.micro_batch_tokens \d+$"
+    assert main([str(recipe), *large, "--dry-run"]) == 2
+    said_first = capsys.readouterr()
+    assert "does not fit" in said_first.out
+    assert re.match(expected, said_first.err)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    assert re.match(expected, said(capsys, recipe, *large))
+    assert not (tmp_path / "runs" / "mistake" / "config.json").exists()
+
+
+def test_a_build_for_the_other_device_is_one_sentence(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from actors.cluster.placement import check_build
+
+    config = load_config(recipe, [])
+    monkeypatch.setattr("torch.version.cuda", None)
+    check_build(config)
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    with pytest.raises(
+        UserError, match=r"placed on a CPU .* built for GPUs: set placement.device gpu, or .*OPENRS_BUILD=cpu"
+    ):
+        check_build(config)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"RAY_ADDRESS": "127.0.0.1"},  # no port
+        {"RAY_ADDRESS": "127.0.0.1:1"},  # nobody there
+        {"RAY_ADDRESS": "127.0.0.1:1", "RAY_AUTH_MODE": "token", "HOME": "/nonexistent"},  # no token
+    ],
+)
+def test_a_cluster_that_cannot_be_joined_is_one_sentence(recipe: Path, environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.train", str(recipe)],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: cannot join a Ray cluster at RAY_ADDRESS=127.0.0.1"), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_explains_every_field(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for field in ("--data.path", "--learner.learning_rate", "--placement.num_rollout_gpus", "--push.probe_tolerance"):
+        assert field in text
+
+
+def test_asking_for_more_than_the_cluster_has_is_said_within_30_seconds(
+    ray_session: None, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from actors.cluster.placement import reserve
+    from openrs_ray.cluster.layout import plan_layout
+
+    for overrides, device, asked in (
+        (["--placement.num_learner_gpus", "3"], "gpu", r"4 GPUs .* has 0 GPUs"),
+        (["--placement.cpus_per_slot", "100"], "cpu", r"400 CPUs .* has 0 GPUs and 8 CPUs"),
+    ):
+        config = load_config(recipe, overrides)
+        began = time.monotonic()
+        with pytest.raises(UserError, match=asked):
+            reserve(config, plan_layout(config, device))
+        assert time.monotonic() - began < 30

@@ -1,0 +1,32 @@
+"""What a run's actors find in their environment, on a Ray with make-believe GPUs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from places import PYTHONPATH, SUPPORT
+
+
+@pytest.mark.parametrize("colocated", [False, True])
+def test_every_actor_sees_the_gpu_that_ray_gave_it(tmp_path: Path, colocated: bool):
+    """Also where the environment tells Ray not to choose, which would put every rank on the first GPU."""
+    user = {
+        "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1",
+        "PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:512,expandable_segments:True",
+        "PYTHONPATH": PYTHONPATH,
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    command = [sys.executable, str(SUPPORT / "gpu_assignment.py"), str(tmp_path), str(int(colocated))]
+    done = subprocess.run(command, env=os.environ | user, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = json.loads(done.stdout)
+    gpus = {role: [each.get("CUDA_VISIBLE_DEVICES") for each in own] for role, own in found.items()}
+    if colocated:
+        assert sorted(gpus["learner"]) == ["0", "1"] and gpus["learner"] == gpus["rollout"]
+        # Memory of expandable segments has another kind of handle than the one that the engine opens.
+        assert found["learner"][0]["PYTORCH_ALLOC_CONF"] == "max_split_size_mb:512,expandable_segments:False"
+    else:
+        assert sorted(gpus["learner"] + gpus["rollout"]) == ["0", "1"]

@@ -1,0 +1,77 @@
+"""What the trainer's side of the learner hands to its ranks, with ranks that only remember it."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actors.learner.group import LearnerGroup
+from openrs_ray.algorithm.packing import MicroBatch
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.records import Completion, Group, Problem, Status, Verdict, VersionSpan
+
+
+class Rank:
+    """Stands for a learner actor: `rank.train_step.remote(...)`."""
+
+    def __init__(self) -> None:
+        self.train_step = self
+
+    async def remote(self, batches: list[MicroBatch], *numbers: int) -> dict[str, float]:
+        self.batches, self.numbers = batches, numbers
+        return {}
+
+
+def group(position: int, rewards: list[float]) -> Group:
+    tokens = [np.full(1 + sample, 7, dtype=np.int32) for sample in range(len(rewards))]
+    return Group(
+        position,
+        Problem(0, "1 + 1", (1, 2), ("2",)),
+        tuple(
+            Completion(position, i, ids, np.zeros(len(ids), np.float32), "stop", (VersionSpan(0, 0, len(ids)),), 0)
+            for i, ids in enumerate(tokens)
+        ),
+        tuple(Verdict(Status.CORRECT, {}, reward) for reward in rewards),
+    )
+
+
+@pytest.mark.parametrize(("kind", "advantages"), [("grpo", [-0.5, -0.5, -0.5, 1.5]), ("dr_grpo", [-1, -1, -1, 3])])
+def test_what_is_left_out_is_counted_and_dr_grpo_keeps_the_scale(kind: str, advantages: list[float]) -> None:
+    sections: dict[str, Any] = {
+        "run": {"name": "r", "folder": "/runs", "steps": 1},
+        "model": {"path": "toy"},
+        "data": {"path": "toy"},
+        "rollout": {"problems_per_step": 2, "completions_per_problem": 4, "max_completion_tokens": 8},
+        "loss": {"kind": kind, "advantage_epsilon": 0.0},
+    }
+    learners = object.__new__(LearnerGroup)
+    learners._config = RunConfig.model_validate(sections)
+    learners._ranks = [Rank(), Rank()]
+    # Rewards 0 0 0 4 have mean 1 and standard deviation 2; the other group has no spread.
+    update = asyncio.run(learners.train([group(0, [0, 0, 0, 4]), group(1, [1, 1, 1, 1])], step=5))
+    np.testing.assert_allclose(update.advantages, [advantages, [0] * 4])
+    for rank in learners._ranks:
+        assert rank.numbers == (20, 5, 10, 4)  # tokens of the step, step, tokens and completions left out
+    of_tokens = np.concatenate([batch.advantages for rank in learners._ranks for batch in rank.batches])
+    assert sorted(of_tokens) == pytest.approx(sorted(np.repeat(advantages, [1, 2, 3, 4])))
+
+
+def test_a_completion_without_verdict_makes_its_own_published_micro_batch_smaller_and_moves_no_other() -> None:
+    sections: dict[str, Any] = {
+        "fidelity": "as_published",
+        "run": {"name": "r", "folder": "/runs", "steps": 1},
+        "model": {"path": "toy"},
+        "data": {"path": "toy"},
+        "rollout": {"problems_per_step": 4, "completions_per_problem": 3, "max_completion_tokens": 8},
+        "placement": {"num_learner_gpus": 2},
+    }
+    learners = object.__new__(LearnerGroup)
+    learners._config = RunConfig.model_validate(sections)
+    learners._ranks = [Rank(), Rank()]
+    groups = [group(position, [position, 0, 0]) for position in range(1, 5)]
+    verdicts = (Verdict(Status.TIMEOUT, {}, None), *groups[0].verdicts[1:])
+    asyncio.run(learners.train([replace(groups[0], verdicts=verdicts), *groups[1:]], step=5))
+    lengths = [[batch.completion_lengths for batch in rank.batches] for rank in learners._ranks]
+    assert lengths == [[(2, 3), (1, 2, 3)], [(1, 2, 3), (1, 2, 3)]]

@@ -1,0 +1,141 @@
+"""Groups without spread are replaced in whole steps of both loops: the bounds and exact accounting hold over kills."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from simulated_run import PROBLEMS, SimulatedOverlap, SimulatedTrainer
+from test_lookahead import PROBLEM, P, run
+
+from actors.loop.batch import Batch
+from actors.loop.lookahead import GroupsAhead
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.records import Group, Problem, Status, Verdict
+from openrs_ray.run.audit import Expected, audit
+from openrs_ray.run.completions import check_accounting, current_rows, read_groups
+from openrs_ray.run.problems import text_digests
+from openrs_ray.run.progress import Progress
+from openrs_ray.run.witness import Witness
+
+SAMPLES, STEPS, TIMES = 4, 12, 2
+MOST = TIMES * P
+
+
+def rewards(group: Group) -> set[float]:
+    return set(group.rewards())
+
+
+def check_batches(batches: list[Batch], figures: list[dict[str, float]], staleness: int) -> None:
+    """`batches`: those that count, of all steps from the first."""
+    for step, (batch, figure) in enumerate(zip(batches, figures, strict=True), start=1):
+        assert len(batch.groups) == P and len(batch.replaced) <= MOST
+        assert all(len(rewards(group)) == 1 for group in batch.replaced)
+        ages = [step - 1 - group.completions[0].versions[0].version for group in batch.groups]
+        assert min(ages) >= 0 and max(ages) <= staleness, (step, ages)
+        uniform = sum(len(rewards(group)) == 1 for group in batch.groups)
+        assert uniform == 0 or len(batch.replaced) == MOST, "without spread only at the bound"
+        assert figure["groups_with_spread"] == P - uniform and figure["replaced_groups"] == len(batch.replaced)
+        assert figure["replaced_share"] == pytest.approx(len(batch.replaced) / (P + len(batch.replaced)))
+        assert figure["sampled_tokens"] == (P + len(batch.replaced)) * SAMPLES
+    used = [group.position for batch in batches for group in batch.drawn]
+    assert sorted(used) == list(range(len(used)))
+
+
+def check_record(folder: Path, batches: list[Batch], config: RunConfig) -> None:
+    digests = text_digests(problem.text for problem in PROBLEMS)
+    rows = audit(folder, Expected.of(folder, config, digests), Witness.of(folder))
+    assert rows.faults == {} and rows.rows == sum(len(batch.drawn) for batch in batches) * SAMPLES
+    assert Witness.of(folder).due == STEPS
+    report = check_accounting(folder, P, SAMPLES)
+    assert report.exact and (report.steps, report.completions) == (STEPS, STEPS * P * SAMPLES)
+    assert report.replaced == sum(len(batch.replaced) for batch in batches) > 0
+    for step, batch in enumerate(batches, start=1):
+        again = read_groups(folder, step, PROBLEMS)
+        assert [(g.position, g.problem) for g in again] == [(g.position, g.problem) for g in batch.groups]
+
+
+@pytest.mark.parametrize("uniform_share", [0.5, 1.0])
+def test_a_synchronous_run_repeats_itself_after_a_kill(tmp_path: Path, uniform_share: float) -> None:
+    async def attempt(name: str, progress: Progress, until: int) -> SimulatedTrainer:
+        trainer = SimulatedTrainer(tmp_path / name, progress, uniform_share, replace_uniform_groups=TIMES)
+        await trainer.steps(until)
+        return trainer
+
+    async def scenario() -> SimulatedTrainer:
+        whole = await attempt("whole", Progress(), STEPS)
+        saved = (await attempt("killed", Progress(), 5)).progress
+        await attempt("killed", saved, 8)  # what came after the checkpoint is lost
+        await attempt("killed", saved, STEPS)
+        return whole
+
+    whole = run(scenario())
+    check_batches(whole.batches, whole.figures, 0)
+    check_record(tmp_path / "whole", whole.batches, whole._config)
+    check_record(tmp_path / "killed", whole.batches, whole._config)
+    for phase in ("train", "replaced"):
+        columns = ["step", "position", "sample", "token_ids", "reward", "advantage"]
+        expected, found = (current_rows(tmp_path / name, phase, columns) for name in ("whole", "killed"))  # type: ignore[arg-type]
+        assert found.equals(expected)
+
+
+@pytest.mark.parametrize("staleness", [1, 2, 4])
+@pytest.mark.parametrize("uniform_share", [0.3, 0.8, 1.0])
+def test_an_asynchronous_run_keeps_its_bounds_over_a_kill(tmp_path: Path, staleness: int, uniform_share: float) -> None:
+    most_under_way = 0
+
+    class Watched(SimulatedOverlap):
+        async def group(self, *what: object) -> Group:
+            nonlocal most_under_way
+            most_under_way = max(most_under_way, len(self._ahead) + self.learned_from)
+            return await super().group(*what)  # type: ignore[arg-type]
+
+        async def steps(self, until: int) -> Progress:
+            for step in range(self.progress.step + 1, until + 1):
+                await super().steps(step)
+                report = check_accounting(tmp_path, P, SAMPLES, staleness)
+                assert report.exact, (step, report)
+            return self.progress
+
+    async def attempt(progress: Progress, until: int) -> Watched:
+        rollout = {"staleness": staleness, "replace_uniform_groups": TIMES}
+        trainer = Watched(tmp_path, progress, uniform_share, STEPS, **rollout)
+        await trainer.steps(until)
+        await trainer._give_up_sampling()
+        return trainer
+
+    async def scenario() -> list[Watched]:
+        first = await attempt(Progress(), 5)
+        await attempt(first.progress, 7)  # what came after the checkpoint is lost
+        return [first, await attempt(first.progress, STEPS)]
+
+    first, last = run(scenario())
+    assert most_under_way == (staleness + 1) * P
+    check_batches(first.batches + last.batches, first.figures + last.figures, staleness)
+    check_record(tmp_path, first.batches + last.batches, last._config)
+    used = [group.position for batch in last.batches for group in batch.drawn]
+    assert sorted(last.sampled) == sorted(used), "nothing is sampled that the last steps do not need"
+
+
+def test_a_slot_that_is_freed_while_the_learner_works_is_used_at_once() -> None:
+    began: dict[int, float] = {}
+
+    async def sample(position: int, problem: Problem) -> Group:
+        began[position] = asyncio.get_running_loop().time()
+        await asyncio.sleep(1.0 if position < P else 3.0)
+        rewards = (1.0, 1.0) if position == P + 1 else (1.0, 0.0)
+        return Group(position, problem, (), tuple(Verdict(Status.CORRECT, {}, reward) for reward in rewards))
+
+    async def scenario() -> list[list[int]]:
+        fresh = iter(range(2 * P, 3 * P))
+        ahead = GroupsAhead(
+            sample, P, 1, 1e9, most_replaced=P, draw=lambda count: [(next(fresh), PROBLEM) for _ in range(count)]
+        )
+        ahead.admit([(position, PROBLEM) for position in range(2 * P)], 0)
+        first = await ahead.take(1)
+        await asyncio.sleep(10.0)
+        second = await ahead.take(2)
+        await ahead.close()
+        return [[g.position for g in groups] for groups in (first.groups, second.groups, second.replaced)]
+
+    assert run(scenario()) == [[0, 1, 2, 3], [4, 6, 7, 8], [5]]
+    assert began[8] == pytest.approx(3.0), "not first when the learner has done its step, at 11.0"

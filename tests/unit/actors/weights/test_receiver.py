@@ -1,0 +1,33 @@
+"""The receiving end by itself: what of vLLM's log is kept back, and what it lets go of with the learner."""
+
+import logging
+
+import pytest
+import torch
+from vllm.model_executor.model_loader.reload import layerwise
+
+from actors.weights.receiver import PushReceiver, _unsaid
+
+
+def test_only_layers_that_have_no_weights_are_left_unsaid(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)
+    with caplog.at_level(logging.WARNING), _unsaid({"RotaryEmbedding", "ParallelLMHead"}):
+        for kind in ("RotaryEmbedding", "QKVParallelLinear", "ParallelLMHead", "VocabParallelEmbedding"):
+            layerwise.logger.warning("%s: Failed to load weights", kind)
+        layerwise.logger.warning("ParallelLMHead: something else")
+    layerwise.logger.warning("%s: Failed to load weights", "RotaryEmbedding")
+    assert caplog.messages == [
+        "QKVParallelLinear: Failed to load weights",
+        "VocabParallelEmbedding: Failed to load weights",
+        "ParallelLMHead: something else",
+        "RotaryEmbedding: Failed to load weights",
+    ]
+
+
+def test_a_learner_that_is_gone_has_nothing_mapped_any_more() -> None:
+    receiver = object.__new__(PushReceiver)
+    receiver._group, receiver._mapped = None, ({}, torch.zeros(1))
+    receiver.shutdown()
+    assert receiver._mapped is None

@@ -1,0 +1,90 @@
+"""`python -m launch.verify` as a user runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "launch.verify", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_one_verdict_per_line_in_order(tmp_path: Path) -> None:
+    file = tmp_path / "outputs.jsonl"
+    rows = [
+        {"pred": r"so \boxed{4}", "gold": "4", "note": "other keys are ignored"},
+        {"pred": r"so \boxed{5}", "gold": ["4", "6"]},
+        {"pred": "so 4", "gold": 4},
+        {"pred": r"\boxed{4}", "gold": None},
+        {"pred": rf"\boxed{{x{'^b' * 200}}}", "gold": "4"},  # the parser's time doubles with every exponent
+        *({"pred": rf"\boxed{{{number}}}", "gold": ["-1", str(number - number % 3)]} for number in range(300)),
+    ]
+    file.write_text("\n\n".join(map(json.dumps, rows)) + "\n")
+    done = run(str(file), "--processes", "2", "--deadline", "1.5")
+    assert done.returncode == 0, done.stderr
+    verdicts = [json.loads(line) for line in done.stdout.splitlines()]
+    statuses = [verdict["status"] for verdict in verdicts]
+    assert statuses[:5] == ["correct", "wrong", "no_answer", "unparseable_gold", "timeout"]
+    assert statuses[5:] == ["correct", "wrong", "wrong"] * 100
+    assert [verdict["answer"] for verdict in verdicts[5:]] == [str(number) for number in range(300)]
+    assert "1.5 s" in verdicts[4]["detail"]
+    assert done.stderr.splitlines()[-1].startswith("305 checked: 201 wrong, 101 correct")
+
+
+def test_any_reads_answers_without_a_box(tmp_path: Path) -> None:
+    file = tmp_path / "outputs.jsonl"
+    file.write_text(json.dumps({"pred": "The answer is 4", "gold": "4"}) + "\n")
+    assert json.loads(run(str(file), "--extraction", "any", "--processes", "1").stdout)["status"] == "correct"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        ('{"pred": "1", "gold": "1"}\n{"pred": "1", "gold"', "line 2 is not JSON"),
+        ('{"pred": "1", "gold": "1"}\n\n{"pred": "1"}\n', "line 3 must be an object with the keys pred and gold"),
+        ("[1]\n", "line 1 must be an object"),
+        ('{"pred": ["1"], "gold": "1"}\n', "pred must be a string"),
+        ('{"pred": "1", "gold": "1"}\n{"pred": "1", "gold": true}\n', "line 2, gold: an answer is text"),
+        ('{"pred": "1", "gold": NaN}\n', "line 1, gold: an answer is text or a finite number, not float (nan)"),
+        ('{"pred": "1", "gold": [["1"]]}\n', "line 1, gold: an answer is text"),
+        ('{"pred": "1", "gold": {"value": 1}}\n', "line 1, gold: an answer is text"),
+        (b"\xff\xfe\n", "not UTF-8"),
+    ],
+)
+def test_bad_input_is_one_sentence(tmp_path: Path, content: str | bytes | None, message: str) -> None:
+    file = tmp_path / "outputs.jsonl"
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    done = run(str(file))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_reader_that_stops_early_is_no_crash(tmp_path: Path) -> None:
+    file = tmp_path / "outputs.jsonl"
+    file.write_text((json.dumps({"pred": r"\boxed{4}", "gold": "4"}) + "\n") * 20_000)
+    command = f"{sys.executable} -m launch.verify {file} --processes 1 | head -1"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert json.loads(done.stdout)["status"] == "correct"
+    assert "Traceback" not in done.stderr
+
+
+def test_a_byte_order_mark_and_a_lone_surrogate_are_no_crash(tmp_path: Path) -> None:
+    file = tmp_path / "outputs.jsonl"
+    rows = [
+        {"pred": r"\boxed{4}", "gold": "4"},
+        {"pred": "\\boxed{\ud800}", "gold": "4"},
+        {"pred": "\\boxed{é}", "gold": "é"},
+    ]
+    file.write_bytes(b"\xef\xbb\xbf" + "\n".join(map(json.dumps, rows)).encode())
+    done = run(str(file), "--processes", "1")
+    assert done.returncode == 0, done.stderr
+    verdicts = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [verdict["status"] for verdict in verdicts] == ["correct", "wrong", "correct"]
+    assert [verdict["answer"] for verdict in verdicts] == ["4", "\ud800", "é"]

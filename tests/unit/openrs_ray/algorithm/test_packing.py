@@ -1,0 +1,91 @@
+"""Micro-batches hold every sequence exactly once, within budget, in equal numbers, evenly filled."""
+
+from itertools import chain
+
+import numpy as np
+import pytest
+
+from openrs_ray.algorithm.advantages import TrainingSequence
+from openrs_ray.algorithm.packing import EMPTY, MicroBatch, split
+
+
+def sequences(count: int, seed: int = 0, longest: int = 40) -> list[TrainingSequence]:
+    """Sequence i says its own number in every token of its completion."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for i in range(count):
+        prompt = rng.integers(1000, 2000, rng.integers(1, 10)).astype(np.int32)
+        completion = np.full(rng.integers(1, longest - 10), i, dtype=np.int32)
+        made.append(TrainingSequence(prompt, completion, rng.normal(size=len(completion)).astype(np.float32), i + 0.5))
+    return made
+
+
+def unpack(batch: MicroBatch) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """(prompt, completion, log-probabilities, advantages) of each sequence, told apart by the arrays alone."""
+    ends = np.cumsum(batch.lengths)
+    found, used = [], 0
+    for start, end in zip(ends - batch.lengths, ends, strict=True):
+        mask, ids = batch.completion_mask[start:end], batch.token_ids[start:end]
+        tokens = slice(used, used + int(mask.sum()))
+        found.append((ids[~mask], ids[mask], batch.behaviour_logprobs[tokens], batch.advantages[tokens]))
+        assert list(batch.position_ids[start:end]) == list(range(end - start))
+        used = tokens.stop
+    assert used == len(batch.behaviour_logprobs) == len(batch.advantages)
+    assert batch.completion_lengths == tuple(len(completion) for _, completion, _, _ in found)
+    assert len(batch.token_ids) == len(batch.completion_mask) == ends[-1]
+    return found
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 72])
+@pytest.mark.parametrize("budget", [40, 64, 1000])
+def test_every_sequence_is_there_once_and_ranks_are_equal(ranks: int, count: int, budget: int):
+    given = sequences(count)
+    shares = split(given, ranks, micro_batch_tokens=budget)
+    assert len(shares) == ranks
+    assert len({len(share) for share in shares}) == 1 and len(shares[0]) >= 1
+    found = {}
+    for batch in (batch for share in shares for batch in share if batch is not EMPTY):
+        assert len(batch.token_ids) <= budget
+        for prompt, completion, logprobs, advantages in unpack(batch):
+            assert completion[0] not in found
+            found[int(completion[0])] = (prompt, completion, logprobs, advantages)
+    assert sorted(found) == list(range(count))
+    for i, (prompt, completion, logprobs, advantages) in found.items():
+        np.testing.assert_array_equal(prompt, given[i].prompt_ids)
+        np.testing.assert_array_equal(completion, given[i].completion_ids)
+        np.testing.assert_array_equal(logprobs, given[i].sampler_logprobs)
+        np.testing.assert_array_equal(advantages, np.full(len(completion), i + 0.5, dtype=np.float32))
+
+
+def test_ranks_and_turns_are_evenly_loaded():
+    shares = split(sequences(200, seed=3), 3, micro_batch_tokens=400)
+    loads = np.array([[len(batch.token_ids) for batch in share] for share in shares])
+    assert loads.max() - loads.min() <= 40  # no more than one longest sequence
+    assert loads.sum(axis=1).max() / loads.sum(axis=1).min() < 1.02
+    assert loads.shape[1] == -(-loads.sum() // (3 * 400))  # no more micro-batches than the tokens need
+
+
+def test_the_same_input_gives_the_same_split():
+    one, two = (split(sequences(50), 2, micro_batch_tokens=100) for _ in range(2))
+    for a, b in zip(chain(*one), chain(*two), strict=True):
+        np.testing.assert_array_equal(a.token_ids, b.token_ids)
+
+
+def test_by_sequences_deals_consecutive_ones_in_turn():
+    shares = split(sequences(8), 2, micro_batch_sequences=2)
+    members = [[[int(completion[0]) for _, completion, _, _ in unpack(batch)] for batch in share] for share in shares]
+    assert members == [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]
+
+
+def test_by_sequences_fills_up_with_empty_ones():
+    shares = split(sequences(5), 2, micro_batch_sequences=2)
+    assert [len(share) for share in shares] == [2, 2]
+    assert shares[1][1] is EMPTY and len(shares[0][1].lengths) == 1
+
+
+def test_a_sequence_longer_than_the_budget_is_refused():
+    with pytest.raises(ValueError, match="does not fit"):
+        split(sequences(3, longest=60), 1, micro_batch_tokens=5)
+    with pytest.raises(ValueError, match="not both"):
+        split(sequences(3), 1)

@@ -1,0 +1,279 @@
+"""Every reward but accuracy and format, against values worked out by hand from its source."""
+
+import inspect
+import time
+from fractions import Fraction
+
+import pytest
+from shared_data import shared_rows
+
+from openrs_ray.config.schema import Cosine, Rewards, RunConfig, SoftOverlong
+from openrs_ray.records import Status, Verdict
+from openrs_ray.rewards.cosine import cosine_reward
+from openrs_ray.rewards.judge import WARM_UP, Judge, judge_group
+from openrs_ray.rewards.language import _SCRIPTS, Language, language_share
+from openrs_ray.rewards.length import length_rewards
+from openrs_ray.rewards.overlong import soft_overlong_reward
+from openrs_ray.rewards.reasoning_steps import reasoning_steps_reward
+from openrs_ray.rewards.records import JudgeItem, RewardInput
+from openrs_ray.rewards.repetition import repetition_reward
+from openrs_ray.rewards.table import REWARDS
+from openrs_ray.rewards.tag_count import tag_count_reward
+
+
+def seen(text: str = "", tokens: int = 10, status: Status = Status.WRONG) -> RewardInput:
+    return RewardInput(text, tokens, "stop", status, None)
+
+
+# Cosine
+
+
+@pytest.mark.parametrize(
+    ("tokens", "correct", "wrong"),
+    [
+        (0, 1.0, -1.0),
+        (896, 0.5 + 0.25 * (1 + 2**-0.5), -0.5 - 0.25 * (1 + 2**-0.5)),  # a quarter: cos(pi / 4)
+        (1792, 0.75, -0.75),
+        (3584, 0.5, -0.5),
+        (7168, 0.5, -0.5),
+    ],
+)
+def test_cosine_as_described(tokens: int, correct: float, wrong: float) -> None:
+    parameters = Cosine().model_dump()
+    for status, expected in ((Status.CORRECT, correct), (Status.WRONG, wrong), (Status.NO_ANSWER, wrong)):
+        assert cosine_reward(seen("x" * 9, tokens, status), **parameters) == pytest.approx(expected, abs=1e-12)
+
+
+def test_cosine_counts_the_characters_that_were_sampled() -> None:
+    parameters = Cosine(unit="characters", max_length=100).model_dump()
+    for text in ("x" * 50, "<think>" + "x" * 50):  # the second tag is the template's
+        assert cosine_reward(seen(text, 7, Status.CORRECT), **parameters) == pytest.approx(0.75)
+
+
+# Length, of a group
+
+
+def test_length_is_relative_to_the_group() -> None:
+    # Kimi's lambda by hand: 0.5 - (l - 100) / 300 is 0.5, 0.25, 0, -0.5; wrong ones get at most 0.
+    lengths = [100, 175, 250, 400]
+    assert length_rewards(lengths, [True] * 4) == pytest.approx([0.5, 0.25, 0.0, -0.5])
+    assert length_rewards(lengths, [False] * 4) == pytest.approx([0.0, 0.0, 0.0, -0.5])
+    assert length_rewards(lengths, [True, False, True, False]) == pytest.approx([0.5, 0.0, 0.0, -0.5])
+    assert length_rewards([7, 7], [True, False]) == [0.0, 0.0]
+    assert length_rewards([7], [True]) == [0.0]
+
+
+def test_a_group_reward_is_added_to_judged_completions_only() -> None:
+    def verdict(status: Status) -> Verdict:
+        value = float(status is Status.CORRECT)
+        return Verdict(status, {"accuracy": value} if status.judged else {}, 2 * value if status.judged else None)
+
+    verdicts = [verdict(s) for s in (Status.CORRECT, Status.TIMEOUT, Status.WRONG, Status.CORRECT)]
+    finished = judge_group(verdicts, [300, 9, 200, 100], {"accuracy": 2.0, "length": 0.4})
+    # Among 300, 200 and 100 the values are -0.5, 0 (wrong: min(0, 0)) and 0.5; the timeout's 9 tokens count for nobody.
+    assert [v.reward for v in finished] == pytest.approx([2 - 0.2, None, 0.0, 2 + 0.2])
+    assert [dict(v.rewards) for v in finished] == [
+        {"accuracy": 1.0, "length": -0.5},
+        {},
+        {"accuracy": 0.0, "length": 0.0},
+        {"accuracy": 1.0, "length": 0.5},
+    ]
+    assert judge_group(verdicts, [300, 9, 200, 100], {"accuracy": 2.0}) == tuple(verdicts)
+    lost = [verdict(Status.ERROR)] * 2
+    assert judge_group(lost, [1, 2], {"length": 1.0}) == tuple(lost)
+
+
+# Soft overlong
+
+
+@pytest.mark.parametrize(
+    ("tokens", "value"), [(1, 0.0), (16384, 0.0), (17408, -0.25), (18432, -0.5), (20480, -1.0), (30000, -1.0)]
+)
+def test_soft_overlong_with_the_paper_s_values(tokens: int, value: float) -> None:
+    assert soft_overlong_reward(seen(tokens=tokens), **SoftOverlong().model_dump()) == value
+
+
+def test_a_soft_overlong_that_could_not_act_is_refused() -> None:
+    recipe = {
+        "run": {"name": "r", "folder": "/runs", "steps": 1},
+        "model": {"path": "toy"},
+        "data": {"path": "toy"},
+        "rollout": {"problems_per_step": 3, "completions_per_problem": 2, "max_completion_tokens": 3584},
+        "rewards": {"weights": {"accuracy": 1.0, "soft_overlong": 1.0}},
+    }
+    with pytest.raises(
+        ValueError, match=r"soft_overlong begins at 16384 tokens.*lower rewards.soft_overlong.max_length"
+    ):
+        RunConfig.model_validate(recipe)
+    RunConfig.model_validate(
+        recipe | {"rewards": recipe["rewards"] | {"soft_overlong": {"max_length": 3584, "buffer": 512}}}
+    )
+
+
+# Text
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "share"),
+    [
+        ("", 3, Fraction(0)),
+        ("one two", 3, Fraction(0)),
+        ("one two three four", 3, Fraction(0)),
+        ("so So SO so so", 3, Fraction(2, 3)),  # three triples, all the same
+        ("a b a b a b", 2, Fraction(3, 5)),  # ab ba ab ba ab
+        ("a b\na  b", 2, Fraction(1, 3)),  # ab ba ab
+    ],
+)
+def test_repetition_is_the_share_of_n_grams_seen_before(text: str, words: int, share: Fraction) -> None:
+    assert repetition_reward(seen(text), words=words, penalty=-1.0) == pytest.approx(-float(share))
+    assert repetition_reward(seen(text), words=words, penalty=-0.5) == pytest.approx(-float(share) / 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("<think>\na\n</think>\n<answer>\nb\n</answer>", 1.0),
+        ("<think>a</think> b", 0.5),
+        ("a</think> b", 0.25),
+        ("<think>a</think>b</think><answer>c</answer>", 0.75),
+        ("nothing", 0.0),
+    ],
+)
+def test_tag_count(text: str, value: float) -> None:
+    assert tag_count_reward(seen(text)) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("It is 4.", 0),
+        ("Step 1: add. Step 2: carry.", 2),
+        ("1. add\n2. carry\n  10. stop", 3),
+        ("- add\n* carry\n-3 is negative and 2*3 is 6", 2),
+        ("First, add. Second, carry. Next, stop. Finally, rest.", 4),
+        ("Nextly, the 3.14 of Step one", 0),
+    ],
+)
+def test_reasoning_steps(text: str, steps: int) -> None:
+    assert reasoning_steps_reward(seen(text), enough=3) == pytest.approx(min(1.0, steps / 3))
+    assert reasoning_steps_reward(seen(text), enough=8) == pytest.approx(steps / 8)
+
+
+# Language
+
+ENGLISH = (
+    "We first add the two numbers, then we look at the remainder and see that it must be even.\n"
+    "Therefore the answer follows from the second equation, which we solved above.\n"
+)
+SPANISH = (
+    "Primero sumamos los dos números, luego miramos el resto y vemos que tiene que ser par.\n"
+    "Por lo tanto la respuesta se sigue de la segunda ecuación, que resolvimos arriba.\n"
+)
+CHINESE = "首先我们把两个数相加,然后看余数,可以看出它必须是偶数。因此答案由上面解出的第二个方程得到。\n"
+
+
+def letters(text: str) -> int:
+    return sum(map(str.isalpha, text))
+
+
+def test_a_short_text_is_judged_by_its_script() -> None:
+    assert language_share("so 因此 it", "en") == pytest.approx(4 / 6)
+    assert language_share("so 因此 it", "zh") == pytest.approx(2 / 6)
+    assert language_share("да yes", "ru") == pytest.approx(2 / 5)
+    assert language_share("", "en") == language_share("12 + 30 = 42", "en") == 1.0
+
+
+@pytest.mark.parametrize(
+    "mathematics",
+    [
+        "$因此 x$",
+        "$$因此\n x$$",
+        r"\(因此\)",
+        r"\[因此 \text{所以} \]",
+        r"\begin{align*} 因此 &= 4 \end{align*}",
+        r"\boxed{因此}",
+        r"\frac{因此}{所以}",
+        "π θ",
+        "<think></think><answer></answer>",
+    ],
+)
+def test_mathematics_has_no_language(mathematics: str) -> None:
+    assert language_share(f"so {mathematics} it", "en") == 1.0
+    assert language_share(f"因此 {mathematics} 所以", "zh") == 1.0
+
+
+def test_two_languages_of_one_script_are_told_apart() -> None:
+    pytest.importorskip("py3langid")
+    assert language_share(ENGLISH, "en") == language_share(SPANISH, "es") == language_share(CHINESE, "zh") == 1.0
+    assert language_share(SPANISH, "en") == language_share(ENGLISH, "es") == language_share(CHINESE, "en") == 0.0
+    drifted = ENGLISH + SPANISH
+    assert language_share(drifted, "en") == pytest.approx(letters(ENGLISH) / letters(drifted))
+    mixed = ENGLISH.replace("Therefore", "因此")  # English to the detector; the script tells
+    assert language_share(mixed, "en") == pytest.approx(1 - 2 / letters(mixed))
+
+
+def test_real_solutions_are_english() -> None:
+    pytest.importorskip("py3langid")
+    solutions = [row["solution"] for row in shared_rows("train/math_train.jsonl")[:2000]]
+    english = [language_share(solution, "en") for solution in solutions]
+    assert sum(share > 0.99 for share in english) / len(english) > 0.98
+    long = [solution for solution in solutions if letters(solution) > 400]
+    german = [language_share(solution, "de") for solution in long]
+    assert len(long) > 100 and sum(share == 0 for share in german) / len(german) > 0.98
+
+
+def test_every_language_is_known_to_the_detector() -> None:
+    py3langid = pytest.importorskip("py3langid")
+    known = {language for language, _ in py3langid.langid._load_identifier().rank("text")}
+    languages = set(Language.__args__)
+    assert languages <= known and set(_SCRIPTS) <= languages
+
+
+@pytest.mark.parametrize(
+    "piece", ["$", "$$ ", r"\[", r"\(", r"\begin{a}", r"\a{", "{", "\\", "因\n", "a b ", "<think>", "1. ", "First, "]
+)
+def test_time_is_linear_in_hostile_text(monkeypatch: pytest.MonkeyPatch, piece: str) -> None:
+    monkeypatch.setattr("openrs_ray.rewards.language._detect", lambda text: "en")
+    item = seen(piece * (200_000 // len(piece)))
+    started = time.monotonic()
+    language_share(item.text, "en")
+    repetition_reward(item, words=3, penalty=-1.0)
+    tag_count_reward(item)
+    reasoning_steps_reward(item, enough=3)
+    assert time.monotonic() - started < 5  # where the time grows with the square of the length it takes minutes
+
+
+def test_the_warm_up_loads_the_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    detected: list[str] = []
+    monkeypatch.setattr("openrs_ray.rewards.language._detect", lambda text: detected.append(text) or "en")
+    Judge.of(Rewards(weights={"language": 1.0}))(WARM_UP[0])
+    assert detected
+
+
+# All together
+
+
+def test_every_parameter_of_a_reward_is_a_field_of_its_section() -> None:
+    for name, reward in REWARDS.items():
+        _, *parameters = inspect.signature(reward).parameters
+        section = getattr(Rewards(), name, None)
+        assert parameters == list(section.model_dump() if section else []), name
+
+
+def test_all_rewards_in_one_verdict() -> None:
+    weights = {name: 1.0 for name in REWARDS if name != "language"} | {"length": 1.0}
+    text = "<think>\nStep 1: two and two\n</think>\n<answer> \\boxed{4} </answer>"
+    judge = Judge.of(Rewards(weights=weights))
+    (verdict,) = judge_group([judge(JudgeItem(text, 1792, "stop", ("4",)))], [1792], weights)
+    expected = {
+        "accuracy": 1.0,
+        "format": 1.0,
+        "cosine": 0.75,
+        "repetition": 0.0,
+        "tag_count": 1.0,
+        "reasoning_steps": 1 / 3,
+        "soft_overlong": 0.0,
+        "length": 0.0,
+    }
+    assert verdict.rewards == pytest.approx(expected)
+    assert verdict.reward == pytest.approx(sum(expected.values()))

@@ -1,0 +1,318 @@
+"""What a run costs, to the second and over kills, and that it ends in time: worked out by hand, on clocks that are turned."""
+
+import asyncio
+import json
+import math
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import ROOT
+from simulated_run import SimulatedOverlap, SimulatedTrainer
+from system import system_config
+from test_lookahead import P, run
+
+from actors.cluster.placement import Placement
+from actors.rollout.worker import Request
+from openrs_ray.cluster.layout import plan_layout
+from openrs_ray.config.load import load_config
+from openrs_ray.config.schema import Cost, RunConfig
+from openrs_ray.errors import UserError
+from openrs_ray.records import Group, Problem
+from openrs_ray.run.budget import ENDING, Budget, LimitReached, most_text, seconds_left
+from openrs_ray.run.completions import check_accounting
+from openrs_ray.run.ledger import Spent
+from openrs_ray.run.progress import Progress
+from openrs_ray.stats import Interval
+
+PAPER = Cost(price_per_gpu_hour=0.44, budget_usd=42)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def config_of(folder: Path, **cost: float) -> RunConfig:
+    """3 + 1 GPUs, up to 3 for rollouts."""
+    placement = {"num_learner_gpus": 3, "num_rollout_gpus": 1, "max_rollout_gpus": 3}
+    config = system_config(folder, folder, cost=cost, placement=placement)
+    config.run.path.mkdir(exist_ok=True)
+    return config
+
+
+def test_the_papers_budget_buys_23_9_hours_of_4_gpus() -> None:
+    after_7_hours = Spent().plus(7 * 3600, gpus=4, price=0.44)
+    assert after_7_hours == Spent(dollars=pytest.approx(12.32), gpu_hours=28.0, hours=7.0)
+    assert seconds_left(PAPER, Spent(), gpus=4) == (pytest.approx(85909.09), "budget")  # 42 / 1.76 hours
+    assert seconds_left(PAPER, after_7_hours, gpus=4) == (pytest.approx(60709.09), "budget")
+    assert seconds_left(PAPER, after_7_hours, gpus=5) == (pytest.approx(48567.27), "budget")
+    both = PAPER.model_copy(update={"max_hours": 10.0})
+    assert seconds_left(both, after_7_hours, gpus=4) == (pytest.approx(3 * 3600), "hours")
+    assert seconds_left(Cost(), after_7_hours, gpus=4) == (math.inf, "steps")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_papers_recipes_say_what_they_cost(number: int) -> None:
+    config = load_config(ROOT / "launch" / "recipes" / f"open-rs{number}.yaml", [])
+    assert (
+        most_text(config.cost, config.max_gpus) == "at most $ 42.00, or 23.9 hours of 4 GPU(s) at $ 0.44 an hour each"
+    )
+    assert (
+        most_text(Cost(price_per_gpu_hour=2, max_hours=3), 2)
+        == "at most $ 12.00, or 3.0 hours of 2 GPU(s) at $ 2 an hour each"
+    )
+
+
+def test_a_budget_needs_a_price() -> None:
+    recipe = ROOT / "launch" / "recipes" / "quickstart.yaml"
+    for price in ([], ["--cost.price_per_gpu_hour", "0"]):
+        with pytest.raises(UserError, match=r"cost\.budget_usd needs a cost\.price_per_gpu_hour above 0"):
+            load_config(recipe, ["--cost.budget_usd", "5", *price])
+
+
+def test_gpus_that_are_shared_count_once(tmp_path: Path) -> None:
+    assert config_of(tmp_path).num_gpus == 4 and config_of(tmp_path).max_gpus == 6
+    shared = {"num_learner_gpus": 2, "num_rollout_gpus": 2, "colocated": True}
+    assert system_config(tmp_path, tmp_path, placement=shared).num_gpus == 2
+
+
+def test_engines_that_come_and_go_are_paid_while_they_are_there(tmp_path: Path) -> None:
+    config, clock = config_of(tmp_path, price_per_gpu_hour=0.5), Clock()
+    held: dict[int, Any] = {0: "its own"}
+    placement = Placement(plan_layout(config, "cpu"), 1, None, None, held)  # type: ignore[arg-type]
+    with Budget(config, age_s=1800, clock=clock) as budget:
+        budget.extra_gpus = placement.extra_engines
+        assert budget.spent() == Spent(
+            pytest.approx(1.0), 2.0, 0.5
+        )  # half an hour of 4 GPUs before anything was counted
+        held |= {1: "extra", 2: "extra"}
+        clock.now += 3600
+        assert budget.spent() == Spent(pytest.approx(4.0), 8.0, 1.5)  # 6 of them
+        del held[2]
+        clock.now += 3600
+        assert budget.spent() == Spent(pytest.approx(6.5), 13.0, 2.5)
+
+
+def test_another_attempt_goes_on_from_what_is_spent_at_its_own_price(tmp_path: Path) -> None:
+    clock = Clock()
+    with Budget(config_of(tmp_path, price_per_gpu_hour=1.0), age_s=0, clock=clock) as first:
+        clock.now += 3600
+        assert first.spent().dollars == pytest.approx(4.0)
+    clock.now += 7200  # nothing is held
+    dearer = config_of(tmp_path, price_per_gpu_hour=2.0, budget_usd=10)
+    with Budget(dearer, age_s=900, clock=clock) as second:
+        assert second.spent() == Spent(pytest.approx(6.0), pytest.approx(5.0), pytest.approx(1.25))
+        assert second.check() == pytest.approx(1800)  # 4 dollars at 8 an hour
+
+
+def test_a_damaged_account_is_named(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    (config.run.path / "cost.json").write_text("{")
+    with pytest.raises(UserError, match=r"cost\.json is damaged"):
+        Budget(config)
+
+
+def test_a_kill_loses_seconds_of_the_account(tmp_path: Path) -> None:
+    """A process that lived for 3 s before it began to count, killed without warning some seconds later; then another one."""
+    config = config_of(tmp_path, price_per_gpu_hour=3600.0)
+    source = (
+        "import sys, time; time.sleep(3); import openrs_ray.run.budget as b, openrs_ray.run.ledger as l\n"
+        "from openrs_ray.config.schema import RunConfig\n"
+        "l._BEAT_S = 0.2; budget = b.Budget(RunConfig.model_validate_json(sys.argv[1])); budget.__enter__()\n"
+        "print('counts', flush=True); time.sleep(600)"
+    )
+    for attempt in (1, 2):
+        before = Budget(config, age_s=0, clock=Clock()).spent()
+        began = time.monotonic()
+        process = subprocess.Popen(
+            [sys.executable, "-c", source, config.model_dump_json()], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None and process.stdout.readline() == "counts\n"
+        time.sleep(2)
+        process.kill()
+        lived = time.monotonic() - began
+        process.wait()
+        after = Budget(config, age_s=0, clock=Clock()).spent()
+        counted = 3600 * (after.hours - before.hours)
+        assert lived - 1.5 < counted < lived + 1.1, attempt  # the system's clock of process starts has whole seconds
+        assert lived > 5 and after.dollars - before.dollars == pytest.approx(4 * counted)
+
+
+def test_what_is_shown_and_foretold(tmp_path: Path) -> None:
+    clock = Clock()
+    budget = Budget(config_of(tmp_path, price_per_gpu_hour=0.9, budget_usd=5, max_hours=2), age_s=0, clock=clock)
+    clock.now += 1000  # 4 GPUs at 0.9 dollars an hour: 1 dollar
+    assert budget.text() == "$ 1.00 of 5.00, 0.28 of 2 h"
+    for seconds in (100, 200):
+        with budget.timing("step"):
+            clock.now += seconds
+    with budget.timing("resume"):
+        clock.now += 30
+    with budget.timing("evaluation"):
+        clock.now += 70
+    assert budget.forecast() is None
+    budget.ahead = {"step": 10, "kept": 2, "evaluation": 1, "end": 1}
+    # 1,400 s are gone; ahead: 10 x 150 + 2 x (2 x 30, as the policy was not exported yet) + 70 + 20
+    assert budget.text() == f"$ 1.40 of 5.00 (forecast {(1400 + 1500 + 120 + 70 + 20) / 1000:.2f}), 0.39 of 2 h"
+    with budget.timing("kept"):
+        clock.now += 100
+    assert budget.forecast() == pytest.approx((1500 + 1500 + 200 + 70 + 20) / 1000)
+    figures = budget.metrics(step_s=50, correct=30)
+    assert figures == {
+        "cost_usd": pytest.approx(1.5),
+        "cost_usd_per_step": pytest.approx(0.05),
+        "cost_usd_per_correct": pytest.approx(0.05),
+    }
+    assert dict(budget.rows(steps=2, correct=30)) == {
+        "cost": "$ 1.50 of 5.00, 1.67 GPU hours",
+        "cost per step": "$ 0.75",
+        "cost per correct completion": "$ 0.05",
+        "hours": "0.42 of 2 h",
+    }
+    # 3,500 s are left of the 5 dollars; the longest step took 200, saving 100, evaluating 70, and 20 are for the end
+    assert budget.check("step", *ENDING) == pytest.approx(3500 - 1.2 * (200 + 100 + 70 + 20))
+
+
+def test_without_a_price_or_a_limit_nothing_is_shown(tmp_path: Path) -> None:
+    budget = Budget(config_of(tmp_path), age_s=1e6, clock=Clock())
+    assert budget.text() == "" and budget.metrics(1.0, 1) == {} and not list(budget.rows(1, 1))
+    assert budget.check("step", *ENDING) == math.inf and not budget.limited
+    assert Budget(config_of(tmp_path, price_per_gpu_hour=0.0), age_s=3600, clock=Clock()).text() == "$ 0.00"
+
+
+def test_what_work_takes_is_remembered_over_attempts(tmp_path: Path) -> None:
+    config, clock = config_of(tmp_path, max_hours=1.0), Clock()
+    with Budget(config, age_s=100, clock=clock) as first:
+        first.started()
+        with first.timing("step"):
+            clock.now += 500
+        with pytest.raises(ZeroDivisionError), first.timing("step"):  # what fails is no measure
+            clock.now += 2000
+            raise ZeroDivisionError
+    with Budget(config, age_s=0, clock=clock) as second:
+        assert second.check("end") == pytest.approx(1000 - 1.2 * 20)
+        assert second.check("start", "step", *ENDING) == pytest.approx(1000 - 1.2 * (100 + 500 + 20))
+        clock.now += 300
+        with pytest.raises(
+            LimitReached, match=r"spent 0\.81 of 1 h, which .*: raise cost\.max_hours and give --resume"
+        ) as error:
+            second.check("start", "step", *ENDING)
+        assert error.value.ended == "hours"
+
+
+SAVE_S, EVALUATE_S, END_S = 40.0, 60.0, 15.0
+
+
+class Limited(SimulatedTrainer):
+    """A loop under a limit of wall time, with evaluations and checkpoints that take their time."""
+
+    def __init__(self, folder: Path, progress: Progress, limit_s: float, seed: int = 0, **more: Any) -> None:
+        self.loop = asyncio.get_running_loop()
+        cost = {"max_hours": limit_s / 3600}
+        super().__init__(folder, progress, cost=cost, clock=self.loop.time, **more)
+        self._times = np.random.default_rng(seed)
+        self._prepared.held_out = [Problem(0, "1+1", (1, 2), ("2",))]
+        self._display = SimpleNamespace(step=lambda figures: None, status=lambda text: None, warn=lambda text: None)
+        self._workers: Any = SimpleNamespace(give_up=self._count_dropped)
+        self._saved, self._saved_at = None, time.monotonic()
+        self.dropped = 0
+        self.saves: list[tuple[int, str]] = []
+        self.longest_step = 0.0
+
+    async def _count_dropped(self) -> None:
+        self.dropped += 1
+
+    async def _step(self) -> None:
+        began = self.loop.time()
+        await super()._step()
+        self.longest_step = max(self.longest_step, self.loop.time() - began)
+
+    async def _evaluate(self) -> Interval:
+        with self._budget.timing("evaluation"):
+            await self._interruptible(asyncio.sleep(EVALUATE_S), "end")
+        return Interval(0.5, 0.4, 0.6)
+
+    async def _save(self, kind: Any) -> None:
+        with self._budget.timing(kind):
+            await asyncio.sleep(SAVE_S)
+        self.saves.append((self.progress.step, kind))
+
+
+class LimitedOverlap(Limited, SimulatedOverlap):
+    pass
+
+
+@pytest.mark.parametrize("trainer_class", [Limited, LimitedOverlap])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_run_ends_in_time_and_wastes_little(tmp_path: Path, trainer_class: type[Limited], seed: int) -> None:
+    """However long completions get: saved, evaluated, and not a second too late."""
+    limit_s = 900.0
+
+    async def scenario() -> tuple[Limited, Progress, float]:
+        staleness = 1 if trainer_class is LimitedOverlap else 0
+        trainer = trainer_class(tmp_path, Progress(), limit_s, seed, staleness=staleness)
+        return trainer, await trainer.run(), trainer.loop.time()
+
+    trainer, progress, took = run(scenario())
+    assert took + END_S <= limit_s
+    assert progress.ended == "hours" and progress.evaluated == progress.step and progress.after is not None
+    assert trainer.saves[0] == (1, "resume"), "so that there is a figure"
+    assert trainer.saves[-1] == (progress.step, "kept")
+    assert limit_s - took <= 1.2 * (trainer.longest_step + SAVE_S) + 0.2 * (2 * SAVE_S + EVALUATE_S) + SAVE_S + 24
+    assert json.loads((trainer._config.run.path / "result.json").read_text())["ended"] == "hours"
+
+
+@pytest.mark.parametrize("trainer_class", [Limited, LimitedOverlap])
+def test_a_step_that_does_not_end_is_given_up_in_time_and_done_again_with_more(
+    tmp_path: Path, trainer_class: type[Limited]
+) -> None:
+    class Stuck(trainer_class):  # type: ignore[misc,valid-type]
+        async def group(self, position: int, problem: Problem, requests: list[Request]) -> Group:
+            if position == 2 * P + 1:
+                await asyncio.sleep(1e6)
+            group: Group = await super().group(position, problem, requests)
+            return group
+
+    async def scenario() -> list[Limited]:
+        staleness = 1 if trainer_class is LimitedOverlap else 0
+        first = Stuck(tmp_path, Progress(), 2000.0, staleness=staleness)
+        await first.run()
+        assert 2000 - 1.2 * (first.longest_step + 4 * SAVE_S + EVALUATE_S + 20) < first.loop.time() < 2000 - END_S
+        first._budget.__exit__()
+        second = trainer_class(tmp_path, first.progress, 4000.0, staleness=staleness, steps=5)
+        await second.run()
+        return [first, second]
+
+    first, second = run(scenario())
+    assert first.progress.step == 2 and first.progress.ended == "hours" and first.dropped == 1
+    assert first.saves == [(1, "resume"), (2, "kept")] and first.progress.after
+    assert second.progress.ended == "steps" and second.progress.step == 5 and second.progress.correct > 0
+    report = check_accounting(tmp_path, P, 4, second._config.rollout.staleness)
+    assert report.exact and report.steps == 5
+
+
+def test_correct_completions_are_counted_over_attempts(tmp_path: Path) -> None:
+    """All simulated completions are: 16 of each step."""
+
+    async def scenario() -> SimulatedTrainer:
+        first = SimulatedTrainer(tmp_path, Progress())
+        saved = Progress.read(json.loads(json.dumps(asdict(await first.steps(2)))), tmp_path)
+        cost = {"price_per_gpu_hour": 3600.0}
+        second = SimulatedTrainer(tmp_path, saved, cost=cost, clock=asyncio.get_running_loop().time)
+        await second.steps(3)
+        return second
+
+    trainer = run(scenario())
+    assert trainer.progress.correct == 48
+    figures = trainer.figures[-1]
+    assert figures["cost_usd_per_correct"] == pytest.approx(figures["cost_usd"] / 48) and figures["cost_usd"] > 0

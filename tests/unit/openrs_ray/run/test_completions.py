@@ -1,0 +1,307 @@
+"""The Parquet record: nothing lost, nothing counted twice over kills and attempts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from openrs_ray.errors import RunError
+from openrs_ray.records import Completion, Group, Problem, Status, Verdict, VersionSpan
+from openrs_ray.run.attempts import read_attempts, start_attempt
+from openrs_ray.run.completions import CompletionRecord, check_accounting, current_rows, read_groups
+
+PROBLEMS, SAMPLES = 3, 2
+
+
+def group(position: int, version: int = 0) -> Group:
+    completions, verdicts = [], []
+    for sample in range(SAMPLES):
+        tokens = np.array([5, 9, 2 + sample], dtype=np.int32)
+        logprobs = np.array([-0.25, -0.5, -0.75], dtype=np.float32)
+        spans = (VersionSpan(version, 0, 2), VersionSpan(version + 1, 2, 3))
+        completions.append(Completion(position, sample, tokens, logprobs, "stop", spans, worker=1))
+        if sample:
+            verdicts.append(Verdict(Status.TIMEOUT, {}, None, seconds=5.0, detail="killed"))
+        else:
+            verdicts.append(Verdict(Status.CORRECT, {"accuracy": 1.0, "format": 0.5}, 2.5, answer="42", seconds=0.1))
+    problem = Problem(position % 7, f"{position} + 1", (1, 2), ("42",))
+    return Group(position, problem, tuple(completions), tuple(verdicts))
+
+
+def write(run: Path, step: int, attempt: int, phase: str = "train", positions: Sequence[int] | None = None) -> Path:
+    positions = range((step - 1) * PROBLEMS, step * PROBLEMS) if positions is None else positions
+    groups = [group(position, step - 1) for position in positions]
+    texts = [[f"text {position} {sample}" for sample in range(SAMPLES)] for position in positions]
+    advantages = np.tile([1.5, np.nan], (len(groups), 1)) if phase == "train" else None
+    return CompletionRecord(run).write(step, attempt, groups, texts, advantages, phase)  # type: ignore[arg-type]
+
+
+def test_a_row_holds_what_happened_to_a_completion(tmp_path: Path) -> None:
+    start_attempt(tmp_path, 0)
+    path = write(tmp_path, 2, 1)
+    assert "000002" in path.name and "001" in path.name
+    judged, unjudged = current_rows(tmp_path).to_pylist()[:2]
+    assert judged == {
+        "step": 2,
+        "attempt": 1,
+        "phase": "train",
+        "position": 3,
+        "problem_index": 3,
+        "sample": 0,
+        "problem": "3 + 1",
+        "token_ids": [5, 9, 2],
+        "logprobs": [-0.25, -0.5, -0.75],
+        "text": "text 3 0",
+        "reward": 2.5,
+        "rewards": [("accuracy", 1.0), ("format", 0.5)],
+        "status": "correct",
+        "answer": "42",
+        "detail": "",
+        "finish_reason": "stop",
+        "length": 3,
+        "versions": [{"version": 1, "start": 0, "end": 2}, {"version": 2, "start": 2, "end": 3}],
+        "mean_logprob": -0.5,
+        "advantage": 1.5,
+        "worker": 1,
+        "check_seconds": 0.1,
+    }
+    assert unjudged["reward"] is None and unjudged["advantage"] is None and unjudged["rewards"] == []
+    assert unjudged["status"] == "timeout" and unjudged["detail"] == "killed"
+
+
+def test_a_step_can_be_trained_again_from_its_record(tmp_path: Path) -> None:
+    start_attempt(tmp_path, 0)
+    write(tmp_path, 2, 1, positions=range(4, 2, -1))
+    start_attempt(tmp_path, 1)
+    write(tmp_path, 2, 2, positions=range(5, 3, -1))
+    problems = [group(index).problem for index in range(7)]
+    found = read_groups(tmp_path, 2, problems)
+    assert [g.position for g in found] == [5, 4], "of the attempt that counts, in the order of the step"
+    for read, original in zip(found, (group(5, 1), group(4, 1)), strict=True):
+        assert read.problem == original.problem and read.verdicts == original.verdicts
+        np.testing.assert_array_equal(read.rewards(), original.rewards())
+        for ours, theirs in zip(read.completions, original.completions, strict=True):
+            assert ours.versions == theirs.versions and ours.finish_reason == theirs.finish_reason
+            assert (ours.token_ids == theirs.token_ids).all() and (ours.logprobs == theirs.logprobs).all()
+            assert ours.logprobs.dtype == np.float32 and ours.token_ids.dtype == np.int32
+    with pytest.raises(RunError, match="does not hold step 3"):
+        read_groups(tmp_path, 3, problems)
+
+
+def test_rows_after_the_resumed_checkpoint_are_superseded(tmp_path: Path) -> None:
+    assert start_attempt(tmp_path, 0) == 1
+    for step in (1, 2, 3, 4):
+        write(tmp_path, step, 1)
+    assert start_attempt(tmp_path, 2) == 2  # killed after step 4; the checkpoint was of step 2
+    write(tmp_path, 3, 2)
+    assert start_attempt(tmp_path, 2) == 3  # killed again before a new checkpoint
+    write(tmp_path, 3, 3)
+    write(tmp_path, 4, 3)
+    rows = current_rows(tmp_path, columns=["step", "attempt"]).to_pylist()
+    assert {(row["step"], row["attempt"]) for row in rows} == {(1, 1), (2, 1), (3, 3), (4, 3)}
+    report = check_accounting(tmp_path, PROBLEMS, SAMPLES)
+    assert report.exact and report.steps == 4 and report.completions == 4 * PROBLEMS * SAMPLES
+
+
+def test_steps_that_were_not_repeated_yet_do_not_count(tmp_path: Path) -> None:
+    start_attempt(tmp_path, 0)
+    for step in (1, 2, 3):
+        write(tmp_path, step, 1)
+    start_attempt(tmp_path, 1)
+    report = check_accounting(tmp_path, PROBLEMS, SAMPLES)
+    assert report.exact and report.steps == 1
+
+
+def test_lost_doubled_and_unexpected_positions_are_named(tmp_path: Path) -> None:
+    start_attempt(tmp_path, 0)
+    write(tmp_path, 1, 1)
+    write(tmp_path, 2, 1, positions=range(2, 5))  # 2 again, 5 never
+    write(tmp_path, 3, 1, positions=range(6, 10))  # 9 belongs to step 4
+    report = check_accounting(tmp_path, PROBLEMS, SAMPLES)
+    assert (report.lost, report.doubled, report.unexpected) == ((5,), (2,), (9,))
+    assert not report.exact
+    assert check_accounting(tmp_path, PROBLEMS, SAMPLES, staleness=1).lost == (5,), (
+        "at most the last P may be under way"
+    )
+    assert check_accounting(tmp_path, PROBLEMS, SAMPLES + 1).lost == tuple(range(10))
+
+
+def test_a_step_counted_twice_without_a_resume_is_seen(tmp_path: Path) -> None:
+    start_attempt(tmp_path, 0)
+    write(tmp_path, 1, 1)
+    start_attempt(tmp_path, 1)
+    write(tmp_path, 1, 2)
+    assert check_accounting(tmp_path, PROBLEMS, SAMPLES).doubled == (0, 1, 2)
+
+
+def test_replaced_groups_are_used_positions_that_no_step_trained_on(tmp_path: Path) -> None:
+    start_attempt(tmp_path, 0)
+    write(tmp_path, 1, 1, "replaced", range(1, 3))
+    write(tmp_path, 1, 1, positions=[0, 3, 4])
+    write(tmp_path, 2, 1, positions=[5, 6, 7])
+    write(tmp_path, 3, 1, "replaced", range(8, 11))  # killed before the others of step 3 were written
+    report = check_accounting(tmp_path, PROBLEMS, SAMPLES)
+    assert report.exact and (report.steps, report.replaced) == (2, 2)
+    assert report.completions == 2 * PROBLEMS * SAMPLES, "trained on"
+    assert [g.position for g in read_groups(tmp_path, 1, [group(index).problem for index in range(7)])] == [0, 3, 4]
+    assert {row["advantage"] for row in current_rows(tmp_path, "replaced").to_pylist()} == {None}
+    write(tmp_path, 3, 1, positions=[2, 11, 12])
+    assert check_accounting(tmp_path, PROBLEMS, SAMPLES).doubled == (2,), "both replaced and trained on"
+    next((tmp_path / "completions").glob("replaced-step-000003*")).unlink()
+    report = check_accounting(tmp_path, PROBLEMS, SAMPLES)
+    assert report.lost == (8, 9, 10) and report.unexpected == (11, 12)
+
+
+def test_positions_drawn_again_after_a_resume_may_be_under_way(tmp_path: Path) -> None:
+    start_attempt(tmp_path, 0)
+    write(tmp_path, 1, 1, positions=[0, 1, 8])
+    write(tmp_path, 2, 1, positions=[2, 3, 7])
+    start_attempt(tmp_path, 2)  # 4 to 6 were being sampled, and are drawn again
+    write(tmp_path, 3, 2, positions=[9, 10, 11])
+    write(tmp_path, 4, 2, positions=[12, 13, 14])
+    assert check_accounting(tmp_path, PROBLEMS, SAMPLES, staleness=2).exact
+    write(tmp_path, 5, 2, positions=[15, 16, 17])
+    assert check_accounting(tmp_path, PROBLEMS, SAMPLES, staleness=2).lost == (4, 5, 6), "due in step 5"
+
+
+def test_an_evaluation_is_kept_apart_and_a_repeated_one_counts_once(tmp_path: Path) -> None:
+    start_attempt(tmp_path, 0)
+    write(tmp_path, 0, 1, "evaluation", range(4))
+    start_attempt(tmp_path, 0)  # killed before the first checkpoint: version 0 is evaluated once more
+    write(tmp_path, 0, 2, "evaluation", range(4))
+    write(tmp_path, 1, 2)
+    rows = current_rows(tmp_path, "evaluation").to_pylist()
+    assert {row["attempt"] for row in rows} == {2} and len(rows) == 4 * SAMPLES
+    assert check_accounting(tmp_path, PROBLEMS, SAMPLES).exact
+
+
+def test_leftovers_and_torn_lines_do_not_count(tmp_path: Path) -> None:
+    start_attempt(tmp_path, 0)
+    path = write(tmp_path, 1, 1)
+    half = path.read_bytes()[:200]
+    (tmp_path / "completions" / "train-step-000002-attempt-001.parquet.tmp").write_bytes(half)
+    with (tmp_path / "attempts.jsonl").open("a") as file:
+        file.write('{"attempt": 2, "from_st')
+    assert check_accounting(tmp_path, PROBLEMS, SAMPLES).completions == PROBLEMS * SAMPLES
+    assert start_attempt(tmp_path, 1) == 2
+    assert read_attempts(tmp_path) == {1: 0, 2: 1}
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(memoryview(content)[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError):
+        write(tmp_path, 1, 1)
+    assert list((tmp_path / "completions").iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run's folder, and its file of a step of as many completions as the paper's."""
+    folder = tmp_path_factory.mktemp("run")
+    start_attempt(folder, 0)
+    CompletionRecord(folder).write(1, 1, *sampled(12, 6, 200))
+    return folder, next((folder / "completions").iterdir())
+
+
+def sampled(problems: int, samples: int, tokens: int) -> tuple[list[Group], list[list[str]], np.ndarray]:
+    """A step of made-up completions of up to so many tokens, as `CompletionRecord.write` takes it."""
+    rng = np.random.default_rng(0)
+    groups = []
+    for position in range(problems):
+        lengths = [int(length) for length in rng.integers(tokens // 4, tokens, samples)]
+        completions = tuple(
+            Completion(
+                position,
+                sample,
+                rng.integers(0, 151_000, length).astype(np.int32),
+                -rng.exponential(0.4, length).astype(np.float32),
+                "stop",
+                (VersionSpan(0, 0, length),),
+                0,
+            )
+            for sample, length in enumerate(lengths)
+        )
+        verdicts = tuple(
+            Verdict(Status.CORRECT, {"accuracy": 1.0}, float(reward), "42") for reward in rng.normal(size=samples)
+        )
+        groups.append(Group(position, Problem(position, f"{position} + 1", (1, 2), ("42",)), completions, verdicts))
+    texts = [[f"text {position} {sample} " * 20 for sample in range(samples)] for position in range(problems)]
+    return groups, texts, rng.normal(size=(problems, samples))
+
+
+def test_no_flipped_bit_of_a_record_goes_unnoticed(written: tuple[Path, Path], tmp_path: Path) -> None:
+    """With and without the file's own checksum, which the pages' do not make superfluous: headers and footer have none."""
+    folder, path = written
+    original, problems = path.read_bytes(), [group.problem for group in sampled(12, 6, 200)[0]]
+    whole = read_groups(folder, 1, problems)
+    start_attempt(tmp_path, 0)
+    (tmp_path / "completions").mkdir()
+    copy = tmp_path / "completions" / path.name
+    bits = np.random.default_rng(1).choice(len(original) * 8, size=250, replace=False)
+    for bit in map(int, bits):
+        content = bytearray(original)
+        content[bit // 8] ^= 1 << bit % 8
+        copy.write_bytes(content)
+        with pytest.raises(RunError, match="does not have the content that was written") as error:
+            read_groups(tmp_path, 1, problems)
+        assert "\n" not in str(error.value) and path.name in str(error.value)
+    copy.write_bytes(original)
+    for ours, theirs in zip(read_groups(tmp_path, 1, problems), whole, strict=True):
+        for one, other in zip(ours.completions, theirs.completions, strict=True):
+            assert (one.token_ids == other.token_ids).all() and (one.logprobs == other.logprobs).all()
+
+
+def test_other_readers_see_most_flipped_bits_by_the_pages_checksums(written: tuple[Path, Path]) -> None:
+    _, path = written
+    original, found = path.read_bytes(), pq.read_table(path, page_checksum_verification=True)
+    silent = 0
+    for bit in np.random.default_rng(2).choice(len(original) * 8, size=100, replace=False):
+        content = bytearray(original)
+        content[bit // 8] ^= 1 << int(bit) % 8
+        try:
+            read = pq.read_table(pa.BufferReader(bytes(content)), page_checksum_verification=True)
+            silent += not read.equals(found)
+        except (OSError, ValueError):
+            pass
+    assert silent <= 3
+
+
+@pytest.mark.parametrize("harm", ["cut", "emptied", "no Parquet"])
+def test_every_error_of_a_file_without_a_checksum_is_one_sentence(
+    written: tuple[Path, Path], tmp_path: Path, harm: str
+) -> None:
+    content = written[1].read_bytes()
+    start_attempt(tmp_path, 0)
+    (tmp_path / "completions").mkdir()
+    path = tmp_path / "completions" / "train-step-000001-attempt-001.parquet"  # as older versions named it
+    path.write_bytes({"cut": content[:-20], "emptied": b"", "no Parquet": b"PAR1 this is not PAR1"}[harm])
+    with pytest.raises(RunError, match=r"train-step-000001-attempt-001\.parquet cannot be read \(") as error:
+        current_rows(tmp_path)
+    assert "\n" not in str(error.value)
+    with pytest.raises(RunError, match="has no checksum, so step 1 is not trained again: go on with --resume"):
+        read_groups(tmp_path, 1, [])
+
+
+def test_a_step_that_is_there_twice_or_of_other_problems_is_not_trained_again(tmp_path: Path) -> None:
+    start_attempt(tmp_path, 0)
+    path = write(tmp_path, 1, 1)
+    problems = [group(index).problem for index in range(7)]
+    with pytest.raises(RunError, match=r"step 1 .* another problem 0"):
+        read_groups(tmp_path, 1, [problems[6], *problems[1:]])
+    write(tmp_path, 1, 1, positions=[0, 1, 3])
+    with pytest.raises(RunError, match=rf"the record holds step 1 twice, in .*{path.name}"):
+        read_groups(tmp_path, 1, problems)
+
+
+def test_an_empty_run_has_no_rows(tmp_path: Path) -> None:
+    assert current_rows(tmp_path).num_rows == 0
+    report = check_accounting(tmp_path, PROBLEMS, SAMPLES)
+    assert report.exact and report.steps == 0
