@@ -36,7 +36,7 @@ _SHOWN = 10
 @command
 def main(arguments: list[str]) -> int:
     """Returns the exit code: 0 every position counts once and every row can be true, 1 not so, 2 something to mend first."""
-    parser = Parser("account", __doc__)
+    parser = Parser("coverage", __doc__)
     parser.add_argument("run", metavar="RUN", help="a run: its folder, or its name")
     parser.add_argument("--csv", type=Path, help="write a line per position to this file")
     options = parser.parse_args(arguments)

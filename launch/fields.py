@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from launch.cli.command import command
+from launch.cli.fields_page import fields_page
 from launch.cli.options import Parser
-from openrs_ray.config.fields_page import fields_page
 
 
 @command

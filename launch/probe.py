@@ -22,9 +22,10 @@ from launch.cli.options import Parser, help_asked
 from openrs_ray.cluster import probes as machine
 from openrs_ray.cluster.disk import checkpoint_parts
 from openrs_ray.cluster.layout import Device
-from openrs_ray.cluster.probes import GIB, Gpu, ProbeError
+from openrs_ray.cluster.probes import Gpu, ProbeError
 from openrs_ray.cluster.sharing import ray_sessions, readable_by_others, writable_by_others
 from openrs_ray.common.console import show_table
+from openrs_ray.common.formatting import GIB
 from openrs_ray.config.help import help_text
 from openrs_ray.config.load import load_config
 from openrs_ray.config.names import recipe_lines
@@ -297,7 +298,7 @@ def main(arguments: list[str]) -> int:
         text = help_text(section) if section else "\n".join([str(__doc__), *recipe_lines("run")])
         console.print(text, markup=False, soft_wrap=True)
         return 0
-    parser = Parser("check", None)
+    parser = Parser("probe", None)
     parser.add_argument("recipe", nargs="?", default=DEFAULT_RECIPE)
     options, fields = parser.parse_with_fields(arguments)
     config = load_config(options.recipe, fields, parser.flags)

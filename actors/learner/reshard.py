@@ -6,7 +6,7 @@ from argparse import Namespace
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
-from openrs_ray.cluster.probes import GIB
+from openrs_ray.common.formatting import GIB
 from openrs_ray.errors import RunError
 
 

@@ -86,7 +86,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 @command
 def main(arguments: list[str]) -> int:
-    parser = Parser("benchmarks.rewards", __doc__)
+    parser = Parser("performance.rewards", __doc__)
     parser.add_argument(
         "file", metavar="FILE", type=Path, help="problems with gold answers (.jsonl, .json or .parquet)"
     )

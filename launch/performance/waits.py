@@ -20,7 +20,7 @@ _SHARES = ("rollout_wait_share", "learner_wait_share")
 
 @command
 def main(arguments: list[str]) -> None:
-    parser = Parser("benchmarks.waits", __doc__)
+    parser = Parser("performance.waits", __doc__)
     parser.add_argument("run", metavar="RUN", help="a run: its folder, or its name")
     parser.add_argument("--skip", type=int, default=2, help="leave out so many first steps (default: 2)")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")

@@ -25,7 +25,8 @@ import torch
 from pydantic import ValidationError
 from transformers import PretrainedConfig
 
-from openrs_ray.cluster.probes import GIB, ProbeError, gpus, within
+from openrs_ray.cluster.probes import ProbeError, gpus, within
+from openrs_ray.common.formatting import GIB
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.models.pretrained import empty_model

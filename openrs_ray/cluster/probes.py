@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-GIB = 1 << 30
 
 
 class ProbeError(Exception):

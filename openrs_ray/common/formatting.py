@@ -4,7 +4,7 @@ import json
 from itertools import islice
 from typing import Any
 
-from openrs_ray.cluster.probes import GIB
+GIB = 1 << 30
 
 
 def shortened(text: str, most: int) -> str:

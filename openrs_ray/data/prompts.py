@@ -10,11 +10,11 @@ from transformers import PreTrainedTokenizerBase
 from openrs_ray.common.foreign import reading
 from openrs_ray.config.schema import Data, Model
 from openrs_ray.data.rendered import check_rendered, takes_no_system_message
-from openrs_ray.data.templating import templated
 from openrs_ray.data.turns import Asked, Message
 from openrs_ray.errors import UserError
 from openrs_ray.models.bundled import resolve_model
 from openrs_ray.models.pretrained import read_tokenizer
+from openrs_ray.models.templating import templated
 from openrs_ray.rewards.extraction import THINK_OPEN
 
 

@@ -9,10 +9,10 @@ from transformers import PreTrainedTokenizerBase
 
 from openrs_ray.common.formatting import quoted
 from openrs_ray.config.schema import Data
-from openrs_ray.data.templating import rendered
 from openrs_ray.data.texts import letters_key
 from openrs_ray.data.turns import Message
 from openrs_ray.errors import UserError
+from openrs_ray.models.templating import rendered
 
 
 def check_rendered(

@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from openrs_ray.common.foreign import why
-from openrs_ray.data.templating import tokenized
 from openrs_ray.errors import UserError
 from openrs_ray.models.pretrained import check_shapes, empty_model, fixed_weights, read_config, read_tokenizer
+from openrs_ray.models.templating import tokenized
 from openrs_ray.models.weight_files import model_folder
 
 TEMPLATE = "chat_template.jinja"

@@ -10,9 +10,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from openrs_ray.data.templating import rendered
 from openrs_ray.errors import UserError
 from openrs_ray.models.pretrained import read_config_file, read_generation_config
+from openrs_ray.models.templating import rendered
 
 _ANSWER = "ANSWER"
 

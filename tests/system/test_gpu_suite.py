@@ -27,7 +27,7 @@ from launch.performance.gpu_suite.runner import Part, Suite, run_within
 from launch.performance.gpu_suite.table import markdown
 from launch.performance.models import SHAPES
 from openrs_ray.cluster.memory import ModelShape, learner_phases
-from openrs_ray.cluster.probes import GIB
+from openrs_ray.common.formatting import GIB
 from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import RunConfig
 

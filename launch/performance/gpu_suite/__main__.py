@@ -47,7 +47,7 @@ def detected() -> Size:
 
 @command
 def main(arguments: list[str]) -> int:
-    parser = Parser("benchmarks.gpu_suite", __doc__)
+    parser = Parser("performance.gpu_suite", __doc__)
     parser.add_argument("--parts", nargs="+", default=[], metavar="PART", help=", ".join(part.name for part in PARTS))
     parser.add_argument("--json", type=Path, default=Run(name="gpu-suite", steps=1).path, metavar="FOLDER",
                         help="of the results (default: %(default)s)")  # fmt: skip

@@ -10,7 +10,7 @@ import torch
 from launch.performance.gpu_suite.rows import Row, Size, Verdict, aim, noted
 from launch.performance.learner import Measured, measure_one, variant_config
 from openrs_ray.cluster.memory import ModelShape, learner_phases
-from openrs_ray.cluster.probes import GIB
+from openrs_ray.common.formatting import GIB
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.models.pretrained import read_config

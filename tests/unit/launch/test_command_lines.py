@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
-from openrs_ray.config.fields_page import COMMAND, fields_page
+from launch.cli.fields_page import COMMAND, fields_page
 from openrs_ray.config.load import flat, load_config
 from openrs_ray.config.schema import RunConfig
 
@@ -20,19 +20,19 @@ COMMANDS = {
     "train": "RECIPE",
     "reproduce": "RECIPE",
     "curate": "RECIPE",
-    "check": None,
+    "probe": None,
     "evaluate": "MODEL_OR_RUN",
-    "account": "RUN",
+    "coverage": "RUN",
     "verify": "FILE",
     "fields": "FILE",
     "shapes": None,
-    "benchmarks.waits": "RUN",
-    "benchmarks.rewards": "FILE",
-    "benchmarks.rollout": None,
-    "benchmarks.learner": None,
-    "benchmarks.push": None,
-    "benchmarks.step": None,
-    "benchmarks.gpu_suite.__main__": None,
+    "performance.waits": "RUN",
+    "performance.rewards": "FILE",
+    "performance.rollout": None,
+    "performance.learner": None,
+    "performance.push": None,
+    "performance.step": None,
+    "performance.gpu_suite.__main__": None,
 }
 """Every command with what it needs."""
 
@@ -80,9 +80,9 @@ def test_a_missing_argument_is_one_sentence(name: str, capsys: pytest.CaptureFix
     [
         ("verify", "x --dedline 3", "--dedline is not an option; the nearest one is --deadline"),
         ("verify", "x --deadline abc", "--deadline: invalid positive float value: 'abc'"),
-        ("account", "x --cvs y", "--cvs is not an option; the nearest one is --csv"),
-        ("account", "x y", "y was not expected here"),
-        ("benchmarks.waits", "x --skipp 3", "the nearest one is --skip"),
+        ("coverage", "x --cvs y", "--cvs is not an option; the nearest one is --csv"),
+        ("coverage", "x y", "y was not expected here"),
+        ("performance.waits", "x --skipp 3", "the nearest one is --skip"),
         ("evaluate", "toy --samlpes 3", "--samlpes is not an option; the nearest one is --samples"),
         ("evaluate", "toy --samples 0", "--samples: invalid positive value: '0'"),
         ("evaluate", "toy --placement.num_gpus 2", "--placement.num_gpus is not a field"),
@@ -94,7 +94,7 @@ def test_a_missing_argument_is_one_sentence(name: str, capsys: pytest.CaptureFix
         ("train", "quickstart -dry-run", "-dry-run was not expected here: the nearest option is --dry-run"),
         ("train", "quickstart run.steps=3", "change fields with --dotted.field VALUE"),
         ("train", "--help rolout", "there is no section rolout: the nearest one is rollout; there are fidelity, run, "),
-        ("check", "quickstart --run.stepz 3", "the nearest one is run.steps"),
+        ("probe", "quickstart --run.stepz 3", "the nearest one is run.steps"),
         ("curate", "open-rs-data --dryrun", "the nearest one is --dry-run"),
     ],
 )
@@ -104,7 +104,7 @@ def test_mistakes(name: str, line: str, said: str, capsys: pytest.CaptureFixture
     assert error.startswith("error: ") and "\n" not in error and said in error
 
 
-@pytest.mark.parametrize("name", ["train", "reproduce", "evaluate", "check"])
+@pytest.mark.parametrize("name", ["train", "reproduce", "evaluate", "probe"])
 def test_help_shows_one_section(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     fields = [*flat(load_config("quickstart", []))]
     for section in ("rollout", "rewards.cosine", "fidelity"):

@@ -30,7 +30,8 @@ from launch.probe import (
     torch_row,
 )
 from openrs_ray.cluster import probes as machine
-from openrs_ray.cluster.probes import GIB, Gpu, ProbeError
+from openrs_ray.cluster.probes import Gpu, ProbeError
+from openrs_ray.common.formatting import GIB
 from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import RunConfig
 

@@ -18,8 +18,8 @@ from openrs_ray.common import killable as bounded
 from openrs_ray.common.killable import Failed, in_child
 from openrs_ray.config.schema import Data
 from openrs_ray.data.prompts import tokenize_prompts
-from openrs_ray.data.templating import rendered, templated
 from openrs_ray.errors import UserError
+from openrs_ray.models.templating import rendered, templated
 
 LOOP = (
     "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"  # 10^10 rounds, 10^5 each allowed
@@ -115,7 +115,7 @@ def test_a_child_that_dies_is_a_failure_and_a_slow_sequence_is_none(monkeypatch:
 
 def test_nothing_else_runs_a_chat_template() -> None:
     """A template that is run anywhere else has neither deadline nor bound."""
-    allowed = {"openrs_ray/data/templating.py", "openrs_ray/models/toy/teach.py"}  # the toy's is our own
+    allowed = {"openrs_ray/models/templating.py", "openrs_ray/models/toy/teach.py"}  # the toy's is our own
     for folder in ("openrs_ray", "actors", "launch"):
         for file in (ROOT / folder).rglob("*.py"):
             name = file.relative_to(ROOT).as_posix()
