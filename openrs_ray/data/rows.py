@@ -48,7 +48,7 @@ def read_rows(path: str, split: str, subset: str | None = None, columns: Collect
             f"id such as owner/name, or one of {', '.join(builtin.DATA)}"
         )
     if not rows:
-        raise UserError(f"{path} holds no problems")
+        raise UserError(f"the data in {path} holds no problems")
     return rows
 
 

@@ -194,7 +194,7 @@ def test_a_run_that_cannot_fit_into_its_gpus_is_refused(
     assert main([str(recipe), *gpu, "--dry-run"]) == 0
     assert "fits" in capsys.readouterr().out
     large = [*gpu, "--learner.micro_batch_tokens", "4000000"]
-    expected = r"error: each learner GPU has 4.0 GiB but needs .*: set learner.micro_batch_tokens \d+$"
+    expected = r"error: Each learner GPU has 4.0 GiB but needs .*: set learner.micro_batch_tokens \d+\.$"
     assert main([str(recipe), *large, "--dry-run"]) == 2
     said_first = capsys.readouterr()
     assert "does not fit" in said_first.out
@@ -236,7 +236,7 @@ def test_a_cluster_that_cannot_be_joined_is_one_sentence(recipe: Path, environme
     )
     assert done.returncode == 2, done.stderr
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: cannot join a Ray cluster at RAY_ADDRESS=127.0.0.1"), done.stderr
+    assert last.startswith("error: Cannot join a Ray cluster at RAY_ADDRESS=127.0.0.1"), done.stderr
     assert "Traceback" not in done.stderr
 
 
