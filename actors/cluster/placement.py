@@ -28,7 +28,7 @@ _OBJECT_STORE_BYTES = 256 << 20
 _REACH_S = 10.0
 
 GPU_SAMPLER = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
-"""FlashInfer compiles its sampler with nvcc at the first token that needs it, claims support without nvcc, and then ends the engine."""
+"""FlashInfer compiles its sampler with nvcc at the first token that needs it, and ends the engine without nvcc."""
 
 _OWN_GPUS = {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "0"}
 """An actor sees the GPUs that Ray gave it and no others, even if an image made for another trainer says otherwise."""
@@ -151,8 +151,8 @@ def _device(config: RunConfig, gpus: float) -> Device:
 class Placement:
     """Reserved places, one per actor, and the environment of each kind of actor.
 
-    Ray moves a reserved place to another node when its node is lost, but the places of one group only together: so every engine and
-    the reward pool have groups of their own. Engines beyond the layout get theirs when there is room, and leave them at their end.
+    Ray moves a reserved place to another node when its node is lost, but the places of one group only together: every engine and
+    the reward pool have groups of their own. Engines beyond the layout get theirs when there is room.
     """
 
     layout: Layout

@@ -30,7 +30,7 @@ def code_of_recurring() -> int:
 def supervise(
     command: Sequence[str], saved: Callable[[], int], say: Callable[[str], None], pause_s: float = _PAUSE_S
 ) -> int:
-    """Run `command` until it ends with exit code 0 or 2, would fail again, is asked to stop, or saves nothing new TRIES times in a row.
+    """Run `command` until exit code 0 or 2, a failure that would recur, a stop, or TRIES tries in a row without a new checkpoint.
 
     The first SIGINT or SIGTERM is handed on as STOP, a second one and SIGHUP as they are. From the second try on `command` gets
     `--resume`.

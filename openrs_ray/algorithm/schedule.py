@@ -26,7 +26,7 @@ def learning_rate(step: int, steps: int, learner: Learner) -> float:
 
 
 def rewound(step: int, saved: RunConfig, now: RunConfig) -> str | None:
-    """Describes the jump of the learning rate when a run continues after `step` with another number of steps; None without one."""
+    """Describes the jump of the rate when a run continues after `step` with another number of steps; None without one."""
     before, after = saved.run.steps, now.run.steps
     if before == after or not 0 < step < after or now.learner.schedule == "constant":
         return None
