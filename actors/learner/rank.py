@@ -20,15 +20,19 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 from jaxtyping import Float32, Int32
 
-from actors.cluster.meeting import new_token, prove_ranks
+from actors.cluster.processes import Processes, own_processes
 from actors.learner.reshard import convert
+from actors.weights.meeting import LOOPBACK, Meeting, new_token, prove_ranks
+from actors.weights.transport import Outgoing, PushGroup, Sender, find
 from openrs_ray.algorithm.advantages import TrainingSequence
 from openrs_ray.algorithm.losses import METRICS, LossInput, policy_loss
 from openrs_ray.algorithm.packing import MicroBatch, pack
@@ -62,8 +66,17 @@ class LearnerRank:
         self.world_size = world_size
         self.device = torch.device(device)
         self.reference: Policy | None = None
+        self._sender: Sender | None = None
 
     # ------------------------------------------------------------------------------------------------ life cycle
+
+    def processes(self) -> Processes:
+        """This rank's processes, known as soon as it is placed."""
+        return own_processes()
+
+    def sees(self, file: str) -> bool:
+        """True if this node sees a file of the run's folder."""
+        return Path(file).exists()
 
     def address(self) -> tuple[str, str]:
         """A rendezvous file for the ranks, which are all on one node, and the token that authenticates them.
@@ -337,6 +350,31 @@ class LearnerRank:
         import deepspeed
 
         return deepspeed.zero.GatheredParameters(parameters)
+
+    # ------------------------------------------------------------------------------------------------ pushes
+
+    def push_buckets(self) -> tuple[Bucket, ...]:
+        """What one push consists of, in order."""
+        return plan_buckets(self.parameter_specs(), self.config.push.bucket_mib << 20)
+
+    def meeting(self, node: str | None) -> Meeting:
+        """A meeting for an engine on this node: on loopback if that is the rank's own, else on its address in the cluster."""
+        return Meeting.at(LOOPBACK if node == own_processes().node else ray.util.get_node_ip_address())
+
+    def join_push(self, engine: int, group: PushGroup) -> None:
+        """Join an engine's push group."""
+        if self._sender is None:
+            self._sender = find(group.transport).sender(self._outgoing(group.deadline_s))
+        self._sender.join(engine, group)
+
+    def _outgoing(self, deadline_s: float) -> Outgoing:
+        largest = max(bucket.nbytes for bucket in self.push_buckets())
+        gather = partial(self.full_parameters, self.config.push.bucket_mib << 20)
+        return Outgoing(self.rank, self.device, deadline_s, largest, gather)
+
+    def sender(self, method: str, *arguments: Any) -> Any:
+        """What this method of the rank's sender returns."""
+        return getattr(self._sender, method)(*arguments)
 
     # ------------------------------------------------------------------------------------------------ state
 

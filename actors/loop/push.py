@@ -16,8 +16,10 @@ import numpy as np
 from actors.learner.group import LearnerGroup, LearnerLost
 from actors.rollout.pool import EnginePool
 from actors.rollout.supervisor import Replica
+from actors.weights.transport import PushGroup, find
 from openrs_ray.config.schema import Push
 from openrs_ray.errors import RunError
+from openrs_ray.weights.buckets import Bucket
 
 _FOLLOWS = 0.1
 """An engine must move at least by this share of the learner's move. Two correct pushes of a tiny bfloat16 model at a learning
@@ -49,18 +51,13 @@ class WeightPush:
         self._transport = transport
         self._config = config
         self._probe = probe
-        self._buckets: list[list[tuple[str, str, list[int]]]] = []
-        self._nbytes = 0
+        self._buckets: tuple[Bucket, ...] = ()
         self.version = -1
         """The last version that was pushed."""
 
     async def connect(self) -> None:
-        """Agree with the learner on what a push consists of; the engines join it at their first push."""
-        buckets = await self._learners.push_buckets()
-        self._buckets = [
-            [(spec.name, spec.dtype, list(spec.shape)) for spec in bucket.parameters] for bucket in buckets
-        ]
-        self._nbytes = sum(bucket.nbytes for bucket in buckets)
+        """Learn from the learner what a push consists of; the engines join it at their first push."""
+        self._buckets = (await self._learners.each("push_buckets", "list its parameters"))[0]
 
     async def disconnect(self) -> None:
         """The learner is gone: engines let go of the group it made and of what they have mapped of its memory."""
@@ -82,28 +79,28 @@ class WeightPush:
         difference = await self._probe_difference(version, due) if due else None
         self._workers.supervisor.serve(arrived)
         self.version = version
-        return PushReport(seconds, self._nbytes, difference)
+        return PushReport(seconds, sum(bucket.nbytes for bucket in self._buckets), difference)
 
     async def _push_to(self, workers: list[Replica], version: int) -> list[Replica]:
         """Those that hold the weights now, by proof."""
-        if self._transport != "ipc":
-            for worker in workers:
-                await self._join(worker)
+        for worker in workers:
+            await self._join(worker)
         each = self._workers.each
-        workers = list(await each(_alive(workers), "begin_push", "pause for a push"))
-        digests = await (self._hand_over(workers) if self._transport == "ipc" else self._broadcast(workers))
-        receipts = await each(_alive(workers), "end_push", "put the new weights in place", version)
+        paused = list(await each(_alive(workers), "begin_push", "pause for a push"))
+        digests = await find(self._transport).transfer(_Ends(self._learners, self._workers, paused, self._buckets))
+        receipts = await each(_alive(paused), "end_push", "put the new weights in place", version)
         check_receipts(version, digests, {worker.place: receipt for worker, receipt in receipts.items()})
         return list(receipts)
 
     async def _join(self, worker: Replica) -> None:
         if worker.joined:
             return
-        meeting = await self._learners.meeting(worker.processes.node if worker.processes else None)
-        size = self._workers.group_size
+        node = worker.processes.node if worker.processes else None
+        meeting = (await self._learners.each("meeting", "find a free port", node))[0]
+        group = PushGroup(self._transport, meeting, self._workers.group_size, self._config.deadline_s)
         outcomes = await asyncio.gather(
-            self._learners.join_push(worker.place, self._transport, meeting, size),
-            self._workers.join_push(worker, self._transport, meeting),
+            self._learners.each("join_push", f"join {worker.name} for pushes", worker.place, group),
+            worker.ask(group.deadline_s, "join_push", "join the learner for pushes", group),
             return_exceptions=True,
         )
         for outcome in outcomes:
@@ -111,33 +108,7 @@ class WeightPush:
                 self._workers.supervisor.lost(worker, outcome)
             elif isinstance(outcome, BaseException):
                 raise outcome
-
-    async def _broadcast(self, workers: list[Replica]) -> list[int]:
-        receive = self._workers.each(workers, "receive", "receive weights", self._buckets)
-        receiving = asyncio.ensure_future(receive)
-        try:
-            sent = await self._learners.send([worker.place for worker in workers])
-        finally:
-            # Also when the learner is lost: who waits for it in vain is known to be lost before the next push.
-            await receiving
-        for worker in workers:
-            if worker.place in sent.failed:
-                self._workers.supervisor.lost(worker, sent.failed[worker.place])
-        return sent.digests
-
-    async def _hand_over(self, workers: list[Replica]) -> list[int]:
-        digests: list[int] = []
-        while staged := await self._learners.stage(first=not digests):
-            index = staged[0].index
-            if len({part.digest for part in staged}) != 1:
-                raise RunError(f"the learner ranks hold different weights in bucket {index} of the push")
-            handles: dict[str, list[Any]] = {}
-            for part in staged:
-                handles |= part.handles
-            buckets = [self._buckets[index]]
-            workers = list(await self._workers.each(workers, "receive", "receive weights", buckets, handles))
-            digests.append(staged[0].digest)
-        return digests
+        worker.joined = True
 
     async def _probe_difference(self, version: int, workers: list[Replica]) -> float | None:
         """Worst of these workers; one that is lost meanwhile has no say."""
@@ -158,6 +129,31 @@ class WeightPush:
             worker.probed = learner, engine
             worst = max(worst or 0.0, difference)
         return worst
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """Both ends of one push: see `actors.weights.transport.Ends`."""
+
+    learners: LearnerGroup
+    pool: EnginePool
+    workers: Sequence[Replica]
+    buckets: Sequence[Bucket]
+
+    @property
+    def engines(self) -> list[int]:
+        return [worker.place for worker in _alive(self.workers)]
+
+    async def send(self, method: str, *arguments: Any) -> list[Any]:
+        return await self.learners.each("sender", "send weights", method, *arguments)
+
+    async def receive(self, buckets: Sequence[Bucket], parcel: Any = None) -> None:
+        await self.pool.each(_alive(self.workers), "receive", "receive weights", buckets, parcel)
+
+    def lose(self, engine: int, reason: str) -> None:
+        for worker in self.workers:
+            if worker.place == engine:
+                self.pool.supervisor.lost(worker, reason)
 
 
 def check_followed(

@@ -32,13 +32,13 @@ import ray
 from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
 from actors.learner.group import LearnerGroup, LearnerLost, Update
+from actors.learner.rank import LearnerRank
 from actors.loop.batch import Batch, Drawn, collect_batch
 from actors.loop.collector import Collector
 from actors.loop.push import PushReport, WeightPush
 from actors.reward import RewardPool
 from actors.rollout.pool import EnginePool
 from actors.rollout.worker import Request, RolloutWorker
-from actors.weights.sender import SendingRank
 from openrs_ray.algorithm.no_learning import LearningWatch
 from openrs_ray.algorithm.step_metrics import check_judged, check_mismatch, correctness, step_metrics, step_times
 from openrs_ray.algorithm.unusable import unusable_warning
@@ -90,7 +90,7 @@ class Trainer:
         display: RunDisplay,
         budget: Budget,
         worker_class: type[RolloutWorker] = RolloutWorker,
-        rank_class: type[SendingRank] = SendingRank,
+        rank_class: type[LearnerRank] = LearnerRank,
         reward_class: type[RewardPool] = RewardPool,
     ) -> None:
         self._config = config

@@ -7,7 +7,6 @@ from typing import Any
 import ray
 
 from actors.cluster.deadlines import within
-from actors.cluster.meeting import Meeting
 from actors.cluster.placement import Placement
 from actors.rollout.supervisor import Replica, Supervisor
 from actors.rollout.worker import Request, RolloutWorker
@@ -149,12 +148,6 @@ class EnginePool:
         await self.each(self.supervisor.serving, "give_up", "drop its completions")
 
     # ------------------------------------------------------------------------------------------------ pushes
-
-    async def join_push(self, worker: Replica, transport: str, meeting: Meeting) -> None:
-        """Lost, or another RunError, when the worker does not join its push group."""
-        deadline_s, size = self._config.push.deadline_s, self.group_size
-        await worker.ask(deadline_s, "join_push", "join the learner for pushes", transport, meeting, size)
-        worker.joined = True
 
     @property
     def group_size(self) -> int:

@@ -1,233 +1,127 @@
-"""What carries the bytes of a push: one small interface, three ways.
+"""The interface of a transport: one way for weights to get from the learner to the engines.
 
-`gloo` between processes on CPUs, `nccl` between GPUs, `ipc` between two processes on the same GPU. Every rollout engine has a
-group of its own: the learner's first rank, which is rank 0 and the only sender, and the engine's workers. So an engine that
-dies takes nobody else's group with it. Sender and receivers use the same classes, so that neither side can be without a
-deadline.
+A transport is one file: a sender in every learner rank, a receiver in every worker of an engine, and between them `transfer`,
+which runs in the driver. docs/extending.md adds one.
 """
 
-import math
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
-from datetime import timedelta
-from threading import Thread
-from typing import Any, Protocol, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pkgutil import resolve_name
+from typing import Any, Protocol
 
 import torch
 
-from actors.cluster.meeting import Meeting, Proof, SealedStore
-from openrs_ray.errors import RunError
+from actors.weights.meeting import Meeting
+from openrs_ray.cluster.layout import TRANSPORTS
+from openrs_ray.weights.buckets import Bucket
 
-T = TypeVar("T")
+
+@dataclass(frozen=True, slots=True)
+class PushGroup:
+    """The learner's first rank and the workers of one engine, which dies without taking another's group with it.
+
+    Example: PushGroup("nccl", Meeting("10.0.0.4", 40123, "5f3a..."), world_size=2, deadline_s=120.0)
+    """
+
+    transport: str
+    meeting: Meeting
+    world_size: int
+    """Learner rank 0, which is rank 0 here too and the only sender, and the engine's workers."""
+    deadline_s: float
+    """For joining, and later for every bucket."""
 
 
-class BroadcastGroup(Protocol):
-    """Broadcast from rank 0 to all others."""
+@dataclass(frozen=True)
+class Outgoing:
+    """The weights as one learner rank has them."""
 
-    def broadcast(self, buffer: torch.Tensor) -> None:
-        """Begin to send (rank 0) or fill (others) a uint8 buffer."""
+    rank: int
+    device: torch.device
+    deadline_s: float
+    """Time that the engines have for a push."""
+    largest: int
+    """Bytes of the largest bucket."""
+    gather: Callable[[], Iterator[tuple[Bucket, list[torch.Tensor]]]]
+    """All buckets with their full tensors, valid until the next bucket; called on all ranks."""
 
-    def wait(self, until: float = math.inf) -> None:
-        """Return when the broadcasts that were begun are done.
+    @cached_property
+    def buffer(self) -> torch.Tensor:
+        """The one staging buffer, uint8 [largest]: it is filled again only when nobody reads it any more."""
+        return torch.empty(self.largest, dtype=torch.uint8, device=self.device)
 
-        Raises:
-            RunError: the deadline passed first, or the moment `until` of the monotonic clock.
+
+class Sender:
+    """A learner rank's end, made when the first engine joins. Every method is called on all ranks at once."""
+
+    def __init__(self, weights: Outgoing) -> None:
+        self.weights = weights
+
+    def join(self, engine: int, group: PushGroup) -> None:
+        """Connect to an engine, in place of the connection to the one that had its number before."""
+
+
+class Receiver(ABC):
+    """The end in one worker of an engine, made anew when the engine joins a learner."""
+
+    @abstractmethod
+    def receive(self, nbytes: int, parcel: Any) -> torch.Tensor:
+        """The next bucket, uint8 [nbytes], in memory of its own. RunError when it does not come.
+
+        Args:
+            parcel: what `transfer` sent along.
         """
 
-    def close(self) -> None: ...
-
-
-class GlooGroup:
-    """Broadcast over TCP between CPU processes."""
-
-    def __init__(self, meeting: Meeting, rank: int, world_size: int, address: str, deadline_s: float) -> None:
-        timeout = timedelta(seconds=deadline_s)
-        store = SealedStore(meeting, rank, world_size, deadline_s)
-        gloo: Any = torch.distributed.ProcessGroupGloo  # its type stubs know neither options nor broadcast
-        options = gloo._Options()
-        options._timeout = timeout
-        # Bound to the address Ray knows: a machine's own host name often does not resolve inside containers.
-        options._devices = [gloo.create_device(hostname=address)]
-        self._group = gloo(store, rank, world_size, options)
-        self._store = store
-        self._deadline_s = deadline_s
-        self._begun: list[Any] = []
-        try:
-            self._first_broadcast(Proof(store, rank, world_size))
-        except Exception:
-            self.close()
-            raise
-
-    def _first_broadcast(self, proof: Proof) -> None:
-        first = torch.frombuffer(bytearray(proof.first), dtype=torch.uint8)
-        self.broadcast(first)
-        self.wait()
-        proof.settle(bytes(first.tolist()))
-
-    def broadcast(self, buffer: torch.Tensor) -> None:
-        options = torch.distributed.BroadcastOptions()
-        options.rootRank = 0
-        options.rootTensor = 0
-        with _said_as_run_error("gloo", self._deadline_s):
-            self._begun.append(self._group.broadcast([buffer], options))
-
-    def wait(self, until: float = math.inf) -> None:
-        begun, self._begun = self._begun, []
-        until = min(until, time.monotonic() + self._deadline_s)
-        with _said_as_run_error("gloo", self._deadline_s):
-            for work in begun:
-                work.wait(timedelta(seconds=max(0.001, until - time.monotonic())))
-
+    @abstractmethod
     def close(self) -> None:
-        # A broadcast that hangs holds up the group's end until its own deadline: nobody need wait for that.
-        Thread(target=self.__dict__.clear, daemon=True).start()
+        """Let go of the learner and of its memory."""
 
 
-@contextmanager
-def _said_as_run_error(transport: str, deadline_s: float) -> Iterator[None]:
-    """Raises a library's RuntimeError as a RunError, which costs the engine it is about; a bare one would end the sender."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise RunError(
-            f"a weight bucket did not get through by {transport} within {deadline_s:.0f} s: {error}"
-        ) from error
+class Ends(Protocol):
+    """Both ends of one push, as `transfer` asks them. Every call has the push's deadline."""
+
+    @property
+    def buckets(self) -> Sequence[Bucket]:
+        """Everything that is to be sent, in order."""
+
+    @property
+    def engines(self) -> list[int]:
+        """Numbers of the engines that are in the push and not lost."""
+
+    async def send(self, method: str, *arguments: Any) -> list[Any]:
+        """What this method of every rank's sender returns, in rank order. RunError when a rank fails."""
+
+    async def receive(self, buckets: Sequence[Bucket], parcel: Any = None) -> None:
+        """Every worker of the engines receives these; an engine that fails is lost, and replaced after the push."""
+
+    def lose(self, engine: int, reason: str) -> None:
+        """Leave an engine behind."""
 
 
-class NcclGroup:
-    """Broadcast between GPUs, on a CUDA stream of its own: one that hangs holds up no kernel of anybody else."""
+class Transport(ABC):
+    """Makes both ends, and moves the buckets between them."""
 
-    def __init__(self, meeting: Meeting, rank: int, world_size: int, device: torch.device, deadline_s: float) -> None:
-        from vllm.distributed.device_communicators.pynccl import PyNcclCommunicator
-        from vllm.distributed.utils import StatelessProcessGroup
-        from vllm.utils.nccl import unpinned_nccl_env
+    @abstractmethod
+    def sender(self, weights: Outgoing) -> Sender: ...
 
-        ends = time.monotonic() + deadline_s
-        store = SealedStore(meeting, rank, world_size, deadline_s)
-        group = StatelessProcessGroup(rank, world_size, store)
-        with unpinned_nccl_env():
-            self._communicator = _within(ends, deadline_s, lambda: PyNcclCommunicator(group, device=device))
-        # Without a usable libnccl the communicator switches itself off and every broadcast silently does nothing.
-        if not self._communicator.available or self._communicator.disabled:
-            raise RunError(
-                f"NCCL is disabled on rank {rank} of the weight push (library missing or too old: vLLM needs NCCL 2.29.7 "
-                "or newer, point VLLM_NCCL_SO_PATH to it)"
-            )
-        self._deadline_s = deadline_s
-        self._stream, self._done = torch.cuda.Stream(device), torch.cuda.Event()
-        try:
-            self._first_broadcast(Proof(store, rank, world_size), device, ends)
-        except Exception:
-            self.close()
-            raise
+    @abstractmethod
+    def receiver(self, group: PushGroup, rank: int, device: torch.device) -> Receiver:
+        """`rank` in the group: 1 + the worker's number in its engine. RunError when it cannot join."""
 
-    def _first_broadcast(self, proof: Proof, device: torch.device, until: float) -> None:
-        """Broadcast on joining: NCCL may connect its channels in its first call, where no deadline of a push would end it."""
+    @abstractmethod
+    async def transfer(self, ends: Ends) -> list[int]:
+        """Bring every bucket to every engine; returns the digests of the buckets as they left."""
 
-        def begin() -> torch.Tensor:
-            with torch.accelerator.device_index(device.index):
-                buffer = torch.tensor(list(proof.first), dtype=torch.uint8, device=device)
-                self.broadcast(buffer)
-                return buffer
+    def learner_variables(self) -> dict[str, str]:
+        """Environment variables that the learner's processes need."""
+        return {}
 
-        buffer = _within(until, self._deadline_s, begin)
-        self.wait(until)
-        proof.settle(bytes(buffer.tolist()))
-
-    def broadcast(self, buffer: torch.Tensor) -> None:
-        with _said_as_run_error("NCCL", self._deadline_s):
-            self._stream.wait_stream(torch.cuda.current_stream())
-            self._communicator.broadcast(buffer, src=0, stream=self._stream)
-            self._done.record(self._stream)
-
-    def wait(self, until: float = math.inf) -> None:
-        until = min(until, time.monotonic() + self._deadline_s)
-        with _said_as_run_error("NCCL", self._deadline_s):
-            while not self._done.query():
-                if time.monotonic() > until:
-                    raise RunError(f"a weight bucket did not get through by NCCL within {self._deadline_s:.0f} s")
-                time.sleep(0.0005)
-
-    def close(self) -> None:
-        self._communicator.destroy()
+    def engine_variables(self) -> dict[str, str]:
+        return {}
 
 
-def _within(until: float, deadline_s: float, make: Callable[[], T]) -> T:
-    """Result of `make`, which has until the given time. RunError when it takes longer: NCCL itself waits for ever.
-
-    In a thread of its own, also because making a communicator leaves another CUDA stream behind as the thread's current one.
-    """
-    made: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            made.set_result(make())
-        except BaseException as error:
-            made.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    try:
-        return made.result(max(0.001, until - time.monotonic()))
-    except TimeoutError as error:
-        raise RunError(
-            f"NCCL did not bring the members of the weight push together within {deadline_s:.0f} s"
-        ) from error
-
-
-def join_group(
-    transport: str,
-    meeting: Meeting,
-    rank: int,
-    world_size: int,
-    address: str,
-    device: torch.device,
-    deadline_s: float,
-) -> BroadcastGroup:
-    """Join an engine's push group; blocks until all members have come.
-
-    Args:
-        transport: "gloo" or "nccl".
-        meeting: where rank 0 listens, and the token by which the members know each other.
-        rank: 0 for the sender, 1 + worker index for receivers.
-        address: this process's own address.
-        deadline_s: how long joining and later each broadcast may take.
-
-    Raises:
-        RunError: a member did not come in time, a stranger came, or the communicator is unusable.
-    """
-    try:
-        if transport == "gloo":
-            return GlooGroup(meeting, rank, world_size, address, deadline_s)
-        return NcclGroup(meeting, rank, world_size, device, deadline_s)
-    except (RuntimeError, OSError, torch.distributed.DistError) as error:
-        raise RunError(
-            f"rank {rank} of {world_size} could not join the weight push group at {meeting.host}:{meeting.port} ({transport}) "
-            f"within {deadline_s:.0f} s: {error}"
-        ) from error
-
-
-def export_ipc(buffer: torch.Tensor) -> dict[str, list[Any]]:
-    """A handle by which another process on the same GPU can read this buffer, keyed by the GPU's UUID."""
-    from torch.multiprocessing.reductions import reduce_tensor
-
-    _, arguments = reduce_tensor(buffer)
-    return {str(torch.cuda.get_device_properties(buffer.device).uuid): list(arguments)}
-
-
-def open_ipc(handles: dict[str, list[Any]], device: torch.device) -> torch.Tensor:
-    """Map the buffer that a process on the same GPU exported.
-
-    Raises:
-        RunError: no handle is for this process's GPU.
-    """
-    from torch.multiprocessing.reductions import rebuild_cuda_tensor
-
-    index = device.index or 0
-    uuid = str(torch.cuda.get_device_properties(index).uuid)
-    if uuid not in handles:
-        raise RunError(f"no learner rank shares GPU {uuid} with this rollout worker; ranks are on {sorted(handles)}")
-    arguments = list(handles[uuid])
-    arguments[6] = index  # the exporter's device index means nothing in this process
-    return rebuild_cuda_tensor(*arguments)
+def find(name: str) -> Transport:
+    """The transport of a name in TRANSPORTS, or of a `module:class`."""
+    transport: Transport = resolve_name(TRANSPORTS.get(name, name))()
+    return transport

@@ -42,6 +42,12 @@ class Meeting:
         """A meeting on a free port of this machine, with a new token."""
         return cls(host, free_port(host), new_token())
 
+    def own_address(self) -> str:
+        """The address that this machine has towards the meeting."""
+        with socket.socket(_family(self.host, self.port), socket.SOCK_DGRAM) as probe:
+            probe.connect((self.host, self.port))  # UDP: nothing is sent
+            return str(probe.getsockname()[0])
+
 
 def new_token() -> str:
     """A random token: 64 hexadecimal digits."""
@@ -94,8 +100,11 @@ class SealedStore(torch.distributed.Store):
 
 def _listening(host: str, port: int) -> int:
     """Descriptor of a socket that listens on this address alone; the store closes it. OSError when the port is taken."""
-    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-    return socket.create_server((host, port), family=family, backlog=128).detach()
+    return socket.create_server((host, port), family=_family(host, port), backlog=128).detach()
+
+
+def _family(host: str, port: int) -> socket.AddressFamily:
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
 
 
 def stranger(meeting: Meeting, evidence: str) -> RunError:
