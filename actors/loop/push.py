@@ -1,8 +1,8 @@
-"""The weight push as the trainer sees it: from the learner to every engine, with a version, a deadline and a proof.
+"""Pushes the learner's weights to every engine, with a version, a deadline and a proof.
 
-Invariant: when `push(v)` returns, every worker of every engine that serves has received exactly the bytes that the learner sent
-as version v, has loaded them, and samples with them. An engine that dies or stalls on the way is left behind and replaced;
-bytes that arrive other than they left are an error of the run.
+Invariant: when `push(v)` returns, every worker of every serving engine has received exactly the bytes that the learner sent as
+version v, has loaded them, and samples with them. An engine that dies or stalls in a push is left behind and replaced; bytes
+that change on the way end the run.
 """
 
 import asyncio
@@ -22,15 +22,14 @@ from openrs_ray.errors import RunError
 from openrs_ray.weights.buckets import Bucket
 
 _FOLLOWS = 0.1
-"""An engine must move at least by this share of the learner's move. Two correct pushes of a tiny bfloat16 model at a learning
-rate of 1e-6: 2.4 and 3.9; lost ones: 0."""
+"""Least share of the learner's move that an engine must make. Correct pushes of a tiny bfloat16 model at a learning rate of
+1e-6: 2.4 and 3.9; lost ones: 0."""
 _LEAST_MOVE = 1e-4
 _LEAST_SHARE = 0.05
-"""A smaller move of the learner, or a smaller share of what it and the engine differ by, may be lost in the engine's rounding to
-bfloat16 on the few tokens of a probe."""
+"""A smaller move, or a smaller share of the difference between learner and engine, may vanish in the rounding of a probe."""
 
 Probe = list[tuple[tuple[int, ...], tuple[int, ...]]]
-"""(prompt ids, completion ids) pairs that learner and engines both score."""
+"""(prompt ids, completion ids) pairs that learner and engines score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +37,12 @@ class PushReport:
     seconds: float
     nbytes: int
     probe_difference: float | None
-    """Mean absolute difference of log-probability per probe token; None when this push was not probed."""
+    """Mean absolute difference of log-probability per probe token; None for a push that was not probed."""
 
 
 class WeightPush:
-    """Life cycle: connect() once the learner has started, again when it was rebuilt; push() after every optimizer step;
-    disconnect() when the learner is lost, before another one takes its place."""
+    """Life cycle: connect() when the learner has started, push() after every optimizer step, disconnect() when the learner is
+    lost."""
 
     def __init__(self, learners: LearnerGroup, workers: EnginePool, transport: str, config: Push, probe: Probe) -> None:
         self._learners = learners
@@ -56,24 +55,23 @@ class WeightPush:
         """The last version that was pushed."""
 
     async def connect(self) -> None:
-        """Learn from the learner what a push consists of; the engines join it at their first push."""
+        """Ask the learner for its buckets; engines join it at their first push."""
         self._buckets = (await self._learners.each("push_buckets", "list its parameters"))[0]
 
     async def disconnect(self) -> None:
-        """The learner is gone: engines let go of the group it made and of what they have mapped of its memory."""
+        """Let the engines drop their connections to a lost learner."""
         await self._workers.leave_learner()
 
     async def push(self, version: int) -> PushReport:
-        """Bring the learner's weights to every engine that lives as policy `version`; the others are replaced meanwhile.
+        """Push the learner's weights to every live engine as policy `version`.
 
         Raises:
-            RunError: bytes differ, a parameter was not loaded, or the probe disagrees; the learner failed; no engine took
-                the weights, however often it was started again.
+            RunError: a proof failed, the learner failed, or no engine took the weights, however often it was restarted.
         """
         started = time.monotonic()
         self._workers.supervisor.grow()
         while not (arrived := await self._push_to(await self._workers.supervisor.ready(), version)):
-            pass  # all of them were lost on the way: when the first has started again, to that one
+            pass  # all were lost in the push: again, to the first that has restarted
         seconds = time.monotonic() - started
         due = [worker for worker in arrived if worker.probed is None or version % self._config.probe_every == 0]
         difference = await self._probe_difference(version, due) if due else None
@@ -82,7 +80,7 @@ class WeightPush:
         return PushReport(seconds, sum(bucket.nbytes for bucket in self._buckets), difference)
 
     async def _push_to(self, workers: list[Replica], version: int) -> list[Replica]:
-        """Those that hold the weights now, by proof."""
+        """Replicas that are proven to hold the weights now."""
         for worker in workers:
             await self._join(worker)
         each = self._workers.each
@@ -111,7 +109,7 @@ class WeightPush:
         worker.joined = True
 
     async def _probe_difference(self, version: int, workers: list[Replica]) -> float | None:
-        """Worst of these workers; one that is lost meanwhile has no say."""
+        """The largest of these workers', None when all are lost meanwhile."""
         score = self._workers.each(workers, "score", "score the probe", self._probe)
         expected, found = await asyncio.gather(self._learners.score(self._probe), score)
         worst = None
@@ -133,7 +131,7 @@ class WeightPush:
 
 @dataclass(frozen=True, slots=True)
 class _Ends:
-    """Both ends of one push: see `actors.weights.transport.Ends`."""
+    """Implements `actors.weights.transport.Ends`."""
 
     learners: LearnerGroup
     pool: EnginePool
@@ -159,10 +157,9 @@ class _Ends:
 def check_followed(
     version: int, name: str, before: tuple[np.ndarray, np.ndarray], now: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    """RunError when the learner's log-probabilities have moved since the last probe and the engine's have stayed.
+    """RunError when the learner's log-probabilities moved since the last probe and the engine's stayed.
 
-    The scale is the push itself: an engine that samples with old weights scores as it did, and one that has the new ones moves
-    too. (Closer than that they need not agree: in bfloat16 most of a small move is rounding, and a different one on either side.)
+    Sizes are compared, not directions: in bfloat16 most of a small move is rounding, which differs between the two.
 
     Args:
         before, now: (learner's, engine's) log-probabilities of the probe's tokens, float32 [tokens] each.
@@ -181,14 +178,11 @@ def _alive(workers: Iterable[Replica]) -> list[Replica]:
 
 
 def check_receipts(version: int, sent: Sequence[int], receipts: Mapping[int, Sequence[dict[str, Any]]]) -> None:
-    """Compare what every worker of every engine received with what was sent.
+    """Compare the workers' receipts with what was sent; RunError names the worker and the fault.
 
     Args:
         sent: digest of each bucket as it left.
-        receipts: by engine, per worker: see `actors.weights.receiver.PushReceiver.receipt`.
-
-    Raises:
-        RunError: names the worker and what did not arrive.
+        receipts: by engine and worker, from `actors.weights.receiver.PushReceiver.receipt`.
     """
     for engine, workers in receipts.items():
         for rank, receipt in enumerate(workers):

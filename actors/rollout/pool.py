@@ -155,13 +155,13 @@ class EnginePool:
         return 1 + self._config.rollout.tensor_parallel
 
     async def leave_learner(self) -> None:
-        """The learner is gone: every worker lets go of it, must join the next one anew, and prove itself again."""
+        """Let every worker drop a lost learner; it joins the next one and is probed anew."""
         for replica in self.supervisor.alive:
             replica.joined, replica.probed = False, None
         await self.each(self.supervisor.alive, "leave_push", "let go of the learner")
 
     async def each(self, workers: Iterable[Replica], method: str, what: str, *arguments: Any) -> dict[Replica, Any]:
-        """The answers of those workers that gave one within the push's deadline; the others are lost."""
+        """Answers by worker; a worker that fails or exceeds the push's deadline is lost."""
         asked = list(workers)
         deadline_s = self._config.push.deadline_s
         calls = (worker.ask(deadline_s, method, what, *arguments) for worker in asked)

@@ -1,4 +1,4 @@
-"""Groups for broadcasts, gloo's and NCCL's. Sender and receivers use the same classes: neither is without a deadline."""
+"""Process groups for broadcasts: gloo and NCCL. Both ends use the same classes, so neither waits without a deadline."""
 
 import math
 import time
@@ -73,13 +73,13 @@ class GlooGroup:
                 work.wait(timedelta(seconds=max(0.001, until - time.monotonic())))
 
     def close(self) -> None:
-        # A broadcast that hangs holds up the group's end until its own deadline: nobody need wait for that.
+        # In a thread: a broadcast that hangs delays the group's end until its own deadline.
         Thread(target=self.__dict__.clear, daemon=True).start()
 
 
 @contextmanager
 def _said_as_run_error(transport: str, deadline_s: float) -> Iterator[None]:
-    """Raises a library's RuntimeError as a RunError, which costs the engine it is about; a bare one would end the sender."""
+    """Converts a library's RuntimeError to a RunError, which costs one engine instead of the sender."""
     try:
         yield
     except RuntimeError as error:
@@ -89,7 +89,7 @@ def _said_as_run_error(transport: str, deadline_s: float) -> Iterator[None]:
 
 
 class NcclGroup:
-    """Broadcast between GPUs, on a CUDA stream of its own: one that hangs holds up no kernel of anybody else."""
+    """Broadcast between GPUs, on its own CUDA stream: one that hangs delays no other kernel."""
 
     def __init__(self, group: PushGroup, rank: int, device: torch.device) -> None:
         from vllm.distributed.device_communicators.pynccl import PyNcclCommunicator
@@ -117,7 +117,7 @@ class NcclGroup:
             raise
 
     def _first_broadcast(self, proof: Proof, device: torch.device, until: float) -> None:
-        """Broadcast on joining: NCCL may connect its channels in its first call, where no deadline of a push would end it."""
+        """Connect NCCL's channels while joining: their first use could hang past a push's deadline."""
 
         def begin() -> torch.Tensor:
             with torch.accelerator.device_index(device.index):
@@ -148,9 +148,9 @@ class NcclGroup:
 
 
 def _within(until: float, deadline_s: float, make: Callable[[], T]) -> T:
-    """Result of `make`, which has until the given time. RunError when it takes longer: NCCL itself waits for ever.
+    """Result of `make`; RunError when it is not done by `until`, since NCCL itself would wait for ever.
 
-    In a thread of its own, also because making a communicator leaves another CUDA stream behind as the thread's current one.
+    Runs in a thread, which also keeps this one's current CUDA stream: making a communicator changes it.
     """
     made: Future[T] = Future()
 

@@ -1,11 +1,8 @@
-"""Meeting points: the members of a process group find each other and authenticate themselves.
+"""Rendezvous and authentication of process groups.
 
-torch's TCPStore takes anyone who can reach its port. Here it listens on one address, only values that are sealed with a token
-count, and before the first weights leave, every member has proven over the group itself that it holds the token. The token is
-random, new for every group, and comes through Ray.
-
-A stranger may still see that processes meet, and keep them from it until the deadline. It cannot take a member's place: where it
-meets one by one end of a connection, the other end is not its to answer for.
+torch's TCPStore accepts any process that reaches its port. Here it listens on one address, its values are sealed with a token,
+and before the first weights leave, every member proves over the group's own connections that it holds the token. The token is
+random, new for every group, and travels through Ray. A stranger can delay a meeting until the deadline, but not take part.
 """
 
 import hmac
@@ -28,7 +25,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """The address of a group's store, and the token that authenticates its members.
+    """Address of a group's store, and the token that authenticates its members.
 
     Example: Meeting("10.0.0.4", 40123, "5f3a...")
     """
@@ -43,7 +40,7 @@ class Meeting:
         return cls(host, free_port(host), new_token())
 
     def own_address(self) -> str:
-        """The address that this machine has towards the meeting."""
+        """This machine's address as seen from the meeting."""
         with socket.socket(_family(self.host, self.port), socket.SOCK_DGRAM) as probe:
             probe.connect((self.host, self.port))  # UDP: nothing is sent
             return str(probe.getsockname()[0])
@@ -55,14 +52,14 @@ def new_token() -> str:
 
 
 def seal(token: str, what: str, value: bytes) -> bytes:
-    """SHA-256 HMAC [32 bytes] of a value and its meaning, which only a holder of the token can compute (RFC 2104)."""
+    """SHA-256 HMAC [32 bytes] of a value and its meaning (RFC 2104)."""
     return hmac.digest(token.encode(), what.encode() + b"\0" + value, "sha256")
 
 
 class SealedStore(torch.distributed.Store):
-    """A TCPStore whose values are sealed with the meeting's token; reading a value without its seal raises RunError.
+    """A TCPStore whose values are sealed with the meeting's token.
 
-    Keep a reference to it as long as a group lives that was made with it: rank 0's is the server, too.
+    Keep it as long as its group lives: rank 0's is the server.
     """
 
     def __init__(self, meeting: Meeting, rank: int, world_size: int, deadline_s: float) -> None:
@@ -84,7 +81,7 @@ class SealedStore(torch.distributed.Store):
         self._store.set(key, seal(self.meeting.token, key, content) + content)  # type: ignore[arg-type]
 
     def get(self, key: str) -> bytes:
-        """Waits for the key until the deadline. RunError when the value is not sealed with the token."""
+        """Wait for the key until the deadline. RunError when the value is not sealed with the token."""
         sealed = self._store.get(key)
         content = sealed[_SEAL_BYTES:]
         if not hmac.compare_digest(sealed[:_SEAL_BYTES], seal(self.meeting.token, key, content)):
@@ -99,7 +96,7 @@ class SealedStore(torch.distributed.Store):
 
 
 def _listening(host: str, port: int) -> int:
-    """Descriptor of a socket that listens on this address alone; the store closes it. OSError when the port is taken."""
+    """Descriptor of a socket on this address alone, which the store closes. OSError when the port is taken."""
     return socket.create_server((host, port), family=_family(host, port), backlog=128).detach()
 
 
@@ -114,8 +111,8 @@ def stranger(meeting: Meeting, evidence: str) -> RunError:
 class Proof:
     """Proves that all members of a broadcast group hold the token, over the connections that they will use.
 
-    Rank 0 broadcasts a random number; whoever has received it answers through the store with its seal. A process that has taken a
-    member's place in the group knows the number but not the token, and the member, which knows the token, never got the number.
+    Rank 0 broadcasts a random number, and every receiver answers through the store with the number's seal. A stranger in a
+    member's place knows the number but not the token; the member knows the token but never got the number.
     """
 
     def __init__(self, store: SealedStore, rank: int, world_size: int) -> None:
@@ -127,7 +124,7 @@ class Proof:
             store.set("question", seal(self._token, "question", self.first))
 
     def settle(self, received: bytes) -> None:
-        """Finish the proof with `first` as it was received. RunError when another member does not hold the token."""
+        """Finish the proof with `first` as received. RunError when another member does not hold the token."""
         if self._rank == 0:
             for member in range(1, self._world_size):
                 self._hear(member)
