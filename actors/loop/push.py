@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,7 @@ class PushReport:
 
 
 class WeightPush:
-    """Life cycle: connect() once the learner has started, again when it was rebuilt; push() after every optimizer step;
-    disconnect() when the learner is lost, before another one takes its place."""
+    """push() after every optimizer step, revive() when all engines were lost."""
 
     def __init__(self, learners: LearnerGroup, workers: EnginePool, transport: str, config: Push, probe: Probe) -> None:
         self._learners = learners
@@ -51,20 +51,25 @@ class WeightPush:
         self._probe = probe
         self._buckets: list[list[tuple[str, str, list[int]]]] = []
         self._nbytes = 0
+        self._life = 0
+        """Of the learner that the buckets were agreed on with."""
         self.version = -1
         """The last version that was pushed."""
 
-    async def connect(self) -> None:
+    async def _agree(self) -> None:
         """Agree with the learner on what a push consists of; the engines join it at their first push."""
         buckets = await self._learners.push_buckets()
         self._buckets = [
             [(spec.name, spec.dtype, list(spec.shape)) for spec in bucket.parameters] for bucket in buckets
         ]
         self._nbytes = sum(bucket.nbytes for bucket in buckets)
+        self._life = self._learners.life
 
-    async def disconnect(self) -> None:
-        """The learner is gone: engines let go of the group it made and of what they have mapped of its memory."""
-        await self._workers.leave_learner()
+    async def revive(self) -> None:
+        """Bring the weights of the last push to engines that have started again, when none serves any more."""
+        async with self._learners.weights:
+            if not self._workers.supervisor.serving:
+                await self.push(self.version)
 
     async def push(self, version: int) -> PushReport:
         """Bring the learner's weights to every engine that lives as policy `version`; the others are replaced meanwhile.
@@ -73,6 +78,11 @@ class WeightPush:
             RunError: bytes differ, a parameter was not loaded, or the probe disagrees; the learner failed; no engine took
                 the weights, however often it was started again.
         """
+        return await self._learners.run(partial(self._push, version))
+
+    async def _push(self, version: int) -> PushReport:
+        if self._life != self._learners.life:
+            await self._agree()
         started = time.monotonic()
         self._workers.supervisor.grow()
         while not (arrived := await self._push_to(await self._workers.supervisor.ready(), version)):

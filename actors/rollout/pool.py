@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import ray
@@ -34,6 +35,7 @@ class EnginePool:
         eos_ids: tuple[int, ...],
         worker_class: type[RolloutWorker] = RolloutWorker,
         report: Callable[[str], None] = lambda text: None,
+        revive: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self._config = config
 
@@ -46,9 +48,7 @@ class EnginePool:
             placement, new, config.rollout.start_deadline_s, report, worker_class.holds_weights
         )
         self._reviving = asyncio.Lock()
-        self.revive: Callable[[], Awaitable[object]] | None = (
-            self.supervisor.ready if worker_class.holds_weights else None
-        )
+        self._revive = self.supervisor.ready if worker_class.holds_weights else revive
 
     async def start(self) -> None:
         """Start all engines; RunError if one does not."""
@@ -119,9 +119,9 @@ class EnginePool:
         async with self._reviving:
             self.supervisor.check()
             while not self.supervisor.serving:
-                if self.revive is None:
+                if self._revive is None:
                     raise RunError("no rollout worker is left that holds weights")
-                await self.revive()
+                await self._revive()
         return min(self.supervisor.serving, key=lambda replica: replica.sampling)
 
     async def _stream(
@@ -183,11 +183,20 @@ class EnginePool:
                 given[worker] = answer
         return given
 
-    async def sleep(self) -> None:
-        await self.each(self.supervisor.alive, "sleep", "give up its memory")
-
-    async def wake(self) -> None:
-        await self.each(self.supervisor.alive, "wake", "take its memory back")
+    @asynccontextmanager
+    async def aside(self) -> AsyncIterator[None]:
+        """The learner at work. On shared GPUs no engine starts meanwhile, and those that are to sleep do, until they are woken
+        for a push."""
+        if not self._config.placement.colocated:
+            yield
+            return
+        async with self.supervisor.starting:  # it would look at what is free on the GPU
+            if self._config.rollout.sleep_while_learning:
+                await self.each(self.supervisor.alive, "sleep", "give up its memory")
+            yield
+            if self._config.rollout.sleep_while_learning:
+                for replica in await self.each(self.supervisor.alive, "wake", "take its memory back"):
+                    replica.state = "started"
 
 
 async def _into(queue: "asyncio.Queue[Any]", batches: AsyncIterator[list[Completion]]) -> None:
