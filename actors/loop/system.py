@@ -136,9 +136,10 @@ class System:
         collector = Collector(
             self._engines, self._rewards, prepared.texts, rollout.deadline_s, config.rewards.weights, self._display.warn
         )
+        sample = _planned(config, collector)
         plan = Sampling("train", 0, rollout.completions_per_problem, rollout.temperature)
         sampling = Lookahead(
-            partial(collector.group, plan=plan),
+            partial(sample, plan=plan),
             Drawing(config, prepared.problems, progress),
             problems_per_step=rollout.problems_per_step,
             staleness=rollout.staleness,
@@ -154,7 +155,7 @@ class System:
         evaluation = Evaluation(
             config,
             prepared.held_out,
-            collector.group,
+            sample,
             self._engines.give_up,
             saving.is_kept,
             writer=writer,
@@ -194,6 +195,29 @@ class System:
             elif isinstance(error, BaseException):
                 raise error
         self._placement.release()
+
+
+def _planned(config: RunConfig, collector: Collector) -> Any:
+    """TODO(seam): goes when the collector's `group` takes a plan."""
+    from actors.rollout.worker import Request
+    from openrs_ray.records import Group
+    from openrs_ray.seeds import completion_seed
+
+    async def group(position: int, problem: Problem, plan: Sampling) -> Group:
+        requests = [
+            Request(
+                position,
+                sample,
+                problem.prompt_ids,
+                completion_seed(config.run.seed, plan.phase, plan.step, position, sample),
+                plan.temperature,
+                config.rollout.max_completion_tokens,
+            )
+            for sample in range(plan.samples)
+        ]
+        return await collector.group(position, problem, requests)
+
+    return group
 
 
 def probe_batch(problems: Sequence[Problem], size: int = 4) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
