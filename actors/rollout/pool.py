@@ -12,7 +12,7 @@ from actors.cluster.deadlines import within
 from actors.cluster.meeting import Meeting
 from actors.cluster.placement import Placement
 from actors.cluster.together import Together
-from actors.rollout.supervisor import Supervisor, Replica
+from actors.rollout.supervisor import Replica, Supervisor
 from actors.rollout.worker import Request, RolloutWorker
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Lost, RunError

@@ -165,7 +165,6 @@ def test_the_only_worker_dies_and_the_step_goes_on_when_it_is_back(ray_session: 
         system.run(system.push.push(0))
         learn(system, 1, system.run(system.sample(0, 1.0)))
         system.run(system.push.push(1))
-        system.workers.revive = lambda: system.push.push(system.push.version)
         named(family(system.workers.supervisor.serving[0]), "RolloutWorker").kill()
         assert_sampled_from(system, system.run(system.sample(1, 1.0)), 1, tmp_path / "policy-1")
         assert len(losses) == 1

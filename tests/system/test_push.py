@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from system import judged_group, system_config
 from tiny import naive_logprobs, naive_model, save_model
 
 from actors.cluster.placement import Placement, reserve
-from actors.learner.group import LearnerGroup
+from actors.learner.group import LearnerGroup, new_ranks
 from actors.loop.push import WeightPush, check_followed, check_receipts
 from actors.rollout.pool import EnginePool
 from actors.rollout.worker import Request, RolloutWorker
@@ -90,23 +91,15 @@ def build(
     placement = place(config) if place else reserve(config, plan_layout(config, "cpu"))
     if environment:
         placement = with_environment(placement, environment)
-    learners = LearnerGroup(config, placement, str(model))
-    workers = EnginePool(config, placement, str(model), (EOS,), worker_class, report)
+    learners = LearnerGroup(config, partial(new_ranks, config, placement, str(model)))
+    workers = EnginePool(config, placement, str(model), (EOS,), worker_class, report, lambda: push.revive())
     probe = [(p.prompt_ids[:1], p.prompt_ids[1:]) for p in PROBLEMS]
-    loop = asyncio.new_event_loop()
-    system = System(
-        loop,
-        placement,
-        learners,
-        workers,
-        WeightPush(learners, workers, placement.layout.transport, config.push, probe),
-        folder,
-    )
+    push = WeightPush(learners, workers, placement.layout.transport, config.push, probe)
+    system = System(asyncio.new_event_loop(), placement, learners, workers, push, folder)
 
     async def start() -> None:
         await workers.start()  # alone: on a shared GPU it looks at what is free
         await learners.start()
-        await system.push.connect()
 
     system.run(start())
     return system
