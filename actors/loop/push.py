@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,7 @@ class PushReport:
 
 
 class WeightPush:
-    """Life cycle: connect() when the learner has started, push() after every optimizer step, disconnect() when the learner is
-    lost."""
+    """push() after every optimizer step, revive() when all engines were lost."""
 
     def __init__(self, learners: LearnerGroup, workers: EnginePool, transport: str, config: Push, probe: Probe) -> None:
         self._learners = learners
@@ -51,16 +51,16 @@ class WeightPush:
         self._config = config
         self._probe = probe
         self._buckets: tuple[Bucket, ...] = ()
+        self._life = 0
+        """Of the learner that has these buckets."""
         self.version = -1
         """The last version that was pushed."""
 
-    async def connect(self) -> None:
-        """Ask the learner for its buckets; engines join it at their first push."""
-        self._buckets = (await self._learners.each("push_buckets", "list its parameters"))[0]
-
-    async def disconnect(self) -> None:
-        """Let the engines drop their connections to a lost learner."""
-        await self._workers.leave_learner()
+    async def revive(self) -> None:
+        """Push the last version again to engines that have restarted, when none serves any more."""
+        async with self._learners.weights:
+            if not self._workers.supervisor.serving:
+                await self.push(self.version)
 
     async def push(self, version: int) -> PushReport:
         """Push the learner's weights to every live engine as policy `version`.
@@ -68,6 +68,12 @@ class WeightPush:
         Raises:
             RunError: a proof failed, the learner failed, or no engine took the weights, however often it was restarted.
         """
+        return await self._learners.run(partial(self._push, version))
+
+    async def _push(self, version: int) -> PushReport:
+        if self._life != self._learners.life:
+            self._buckets = (await self._learners.each("push_buckets", "list its parameters"))[0]
+            self._life = self._learners.life
         started = time.monotonic()
         self._workers.supervisor.grow()
         while not (arrived := await self._push_to(await self._workers.supervisor.ready(), version)):

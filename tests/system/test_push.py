@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from system import judged_group, system_config
 from tiny import naive_logprobs, naive_model, save_model
 
 from actors.cluster.placement import Placement, reserve
-from actors.learner.group import LearnerGroup
+from actors.learner.group import LearnerGroup, new_ranks
 from actors.loop.push import WeightPush, check_followed, check_receipts
 from actors.rollout.pool import EnginePool
 from actors.rollout.worker import Request, RolloutWorker
@@ -49,7 +50,9 @@ class System:
             for p in PROBLEMS
             for s in range(samples)
         ]
-        return [c async for batch in self.workers.generate(requests, version) for c in batch]
+        completions = [c async for c in self.workers.completions(requests)]
+        assert {span.version for c in completions for span in c.versions} == {version}
+        return completions
 
     def close(self) -> None:
         folders = [
@@ -89,23 +92,15 @@ def build(
     placement = place(config) if place else reserve(config, plan_layout(config, "cpu"))
     if environment:
         placement = with_environment(placement, environment)
-    learners = LearnerGroup(config, placement, str(model))
-    workers = EnginePool(config, placement, str(model), (EOS,), worker_class, report)
+    learners = LearnerGroup(config, partial(new_ranks, config, placement, str(model)))
+    workers = EnginePool(config, placement, str(model), (EOS,), worker_class, report, lambda: push.revive())
     probe = [(p.prompt_ids[:1], p.prompt_ids[1:]) for p in PROBLEMS]
-    loop = asyncio.new_event_loop()
-    system = System(
-        loop,
-        placement,
-        learners,
-        workers,
-        WeightPush(learners, workers, placement.layout.transport, config.push, probe),
-        folder,
-    )
+    push = WeightPush(learners, workers, placement.layout.transport, config.push, probe)
+    system = System(asyncio.new_event_loop(), placement, learners, workers, push, folder)
 
     async def start() -> None:
         await workers.start()  # alone: on a shared GPU it looks at what is free
         await learners.start()
-        await system.push.connect()
 
     system.run(start())
     return system
@@ -238,10 +233,10 @@ def test_completions_go_on_through_a_push(ray_session: None, tmp_path: Path) -> 
     async def push_when_one_has_ended() -> list[Completion]:
         requests = [Request(p.index, 0, p.prompt_ids, p.index, 1.0, length if p.index else 8) for p in PROBLEMS]
         found: list[Completion] = []
-        async for batch in system.workers.sample(requests):
+        async for completion in system.workers.completions(requests):
             if not found:
                 await system.push.push(1)
-            found += batch
+            found.append(completion)
         return found
 
     try:
