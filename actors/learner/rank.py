@@ -1,14 +1,13 @@
 """One rank of the learner: a DeepSpeed ZeRO engine around the policy, the frozen reference, and a sender for pushes.
 
-Every call goes to ALL ranks with the same arguments, because they wait for each other: `start` once, `load` on resume, then any
-number of `train_step`, `score`, `save`, `export` and pushes.
+Every call goes to ALL ranks with the same arguments, because they wait for each other: `start`, `load` on resume, then any number
+of `train_step`, `score`, `save`, `export` and pushes.
 
 Invariants:
-- The gradient is that of the whole step's loss for any number of ranks and micro-batches: every rank's loss is multiplied by
-  the number of ranks, since DeepSpeed averages over them; its division by accumulation steps is off.
+- The gradient is that of the whole step's loss for any number of ranks and micro-batches: losses are multiplied by the number
+  of ranks, over which DeepSpeed averages; its division by accumulation steps is off.
 - Gradients are summed and sent in float32; master weights and optimizer state are float32.
-- A step that DeepSpeed skips (its gradient is not finite) ends the run.
-- The learning rate depends on the step's number alone.
+- A gradient that is not finite ends the run; DeepSpeed would skip the step.
 """
 
 import copy
@@ -48,7 +47,7 @@ from openrs_ray.models.pretrained import fixed_weights
 from openrs_ray.weights.buckets import Bucket, ParameterSpec, plan_buckets
 
 STATE, RANDOM = "state", "random_rank_{}.pt"
-"""Subfolder that `save` writes, and each rank's random states in it."""
+"""Names of a saved subfolder, and of each rank's file in it."""
 
 
 class LearnerRank:
@@ -71,17 +70,17 @@ class LearnerRank:
     # ------------------------------------------------------------------------------------------------ life cycle
 
     def processes(self) -> Processes:
-        """This rank's processes, known as soon as it is placed."""
+        """This rank's processes."""
         return own_processes()
 
     def sees(self, file: str) -> bool:
-        """True if this node sees a file of the run's folder."""
+        """True if this node sees a file."""
         return Path(file).exists()
 
     def address(self) -> tuple[str, str]:
-        """A rendezvous file for the ranks, all on one node, and the token that authenticates them.
+        """A rendezvous file for the ranks, all on one node, and their token.
 
-        The file's folder is closed to other users; torch's store would listen on every address of the machine.
+        Its folder is closed to other users; torch's store would listen on every address of the machine.
         """
         return str(private_folder() / f"ranks-{new_token()[:8]}"), new_token()
 
@@ -131,10 +130,10 @@ class LearnerRank:
         self._warm_up()
 
     def _warm_up(self) -> None:
-        """Run forward, backward and score once, so that kernels are compiled and ranks connected before the first short deadline.
+        """Run forward, backward and score once: kernels compile and ranks connect before the first short deadline.
 
-        DeepSpeed takes it for a micro-batch of the first step, with weight 0: weights and optimizer state stay. Its gradient
-        is dropped, or it would fill as much memory as a step's during the first push.
+        To DeepSpeed it is a micro-batch of the first step, with weight 0. Its gradient is dropped, or it would take a step's
+        memory during the first push.
         """
         ids = np.zeros(16, dtype=np.int32)
         batch = pack([TrainingSequence(ids, ids, np.zeros(16, dtype=np.float32), 1.0)] * 2)
@@ -198,10 +197,9 @@ class LearnerRank:
     ) -> dict[str, float]:
         """One optimizer step on this rank's share; all ranks have the same number of micro-batches (`packing.split`).
 
-        `global_tokens` counts the completion tokens of the whole step, over which the loss is a mean; `left_out_tokens` of
-        them, in `left_out_sequences` completions, are in no micro-batch because they add nothing. Returns the same metrics on
-        every rank: means over the micro-batches' tokens, the gradient norm before clipping, times. RunError when the gradient
-        is not finite.
+        `global_tokens` counts the whole step's completion tokens, over which the loss is a mean; `left_out_tokens` of them, in
+        `left_out_sequences` completions, add nothing and are in no micro-batch. Returns the same metrics on every rank: means
+        over tokens, gradient norm before clipping, seconds. RunError when the gradient is not finite.
         """
         began = time.monotonic()
         rate = learning_rate(step, self.config.run.steps, self.config.learner)
@@ -237,9 +235,8 @@ class LearnerRank:
     ) -> list[float]:
         """Factor for each micro-batch's summed loss, so that the sum over all ranks is the step's loss.
 
-        tokens: 1 / completion tokens of the step. sequences: 1 / completions of the step (the loss has divided each by its
-        length). constant: 1 / (completions x longest completion allowed). local_micro_batch: 1 / (own tokens x number of
-        micro-batches that have any), the published mean of means.
+        tokens: 1 / completion tokens. sequences: 1 / completions (the loss has divided each by its length). constant:
+        1 / (completions x longest allowed). local_micro_batch: 1 / (own tokens x micro-batches), the published mean of means.
         """
         normalization = self.config.loss.normalization
         if normalization == "local_micro_batch":
@@ -304,7 +301,7 @@ class LearnerRank:
         sequences: Sequence[tuple[Int32[np.ndarray, " prompt"], Int32[np.ndarray, " completion"]]],
         temperature: float,
     ) -> list[Float32[np.ndarray, " completion"]]:
-        """Log-probabilities of the completions by the training path; the same on all ranks."""
+        """Log-probabilities of the completions, as in training; the same on all ranks."""
         scored: list[np.ndarray] = []
         self.policy.eval()
         for run in self._consecutive(sequences):
@@ -358,7 +355,7 @@ class LearnerRank:
         return plan_buckets(self.parameter_specs(), self.config.push.bucket_mib << 20)
 
     def meeting(self, node: str | None) -> Meeting:
-        """A meeting for an engine on `node`: on loopback if this rank is there too, else on its address in the cluster."""
+        """A meeting with an engine on `node`: on loopback if that is this rank's, else on its address in the cluster."""
         return Meeting.at(LOOPBACK if node == own_processes().node else ray.util.get_node_ip_address())
 
     def join_push(self, engine: int, group: PushGroup) -> None:
@@ -379,16 +376,13 @@ class LearnerRank:
     # ------------------------------------------------------------------------------------------------ state
 
     def save(self, folder: Path) -> None:
-        """Write this rank's part of weights, optimizer and random states to `folder/state`. Not atomic: the caller renames."""
+        """Write this rank's state to `folder/state`. Not atomic: the caller renames."""
         self.engine.save_checkpoint(str(folder), tag=STATE, save_latest=False)
         torch.save(_random_states(), _random_file(Path(folder), self.rank))
         torch.distributed.barrier()
 
     def load(self, folder: Path) -> None:
-        """Continue from what `save` wrote, in a verified folder, bit for bit.
-
-        With another number of ranks, all but the random states is as it was.
-        """
+        """Restore what `save` wrote, bit for bit; with another number of ranks, all but the random states."""
         folder = Path(folder)
         saved_ranks = len(list(folder.glob(f"{STATE}/{RANDOM.format('*')}")))
         if saved_ranks == self.world_size:
@@ -404,7 +398,7 @@ class LearnerRank:
             raise RunError(f"Learner rank {self.rank}: the checkpoint in {folder} cannot be loaded.")
 
     def _load_converted(self, folder: Path) -> None:
-        """Convert in a temporary folder beside the checkpoint; after a kill `CheckpointStore.sweep` removes it."""
+        """Convert in a temporary folder, which after a kill `CheckpointStore.sweep` removes."""
         converted = folder.with_name(f"{folder.name}.universal{TEMPORARY}")
         if self.rank == 0:
             convert(folder / STATE, converted / STATE)
@@ -420,7 +414,7 @@ class LearnerRank:
             shutil.rmtree(converted)
 
     def export(self, folder: Path) -> None:
-        """Write the policy's weights and config.json; `openrs_ray.models.model_files` adds the other files."""
+        """Write the policy's weights and config.json, without the model's other files."""
         weights: dict[str, torch.Tensor] = {}
         for bucket, tensors in self.full_parameters(bucket_bytes=1 << 30):
             if self.rank == 0:

@@ -1,8 +1,7 @@
 """Pushes the learner's weights to every engine, with a version, a deadline and a proof.
 
-Invariant: when `push(v)` returns, every worker of every serving engine has received exactly the bytes that the learner sent as
-version v, has loaded them, and samples with them. An engine that dies or stalls in a push is left behind and replaced; bytes
-that change on the way end the run.
+When `push(v)` returns, every worker of every serving engine has received exactly the bytes that the learner sent as version v,
+has loaded them, and samples with them. An engine that dies or stalls in a push is replaced; a failed proof ends the run.
 """
 
 import asyncio
@@ -23,14 +22,13 @@ from openrs_ray.errors import RunError
 from openrs_ray.weights.buckets import Bucket
 
 _FOLLOWS = 0.1
-"""Least share of the learner's move that an engine must make. Correct pushes of a tiny bfloat16 model at a learning rate of
-1e-6: 2.4 and 3.9; lost ones: 0."""
+"""Least share of the learner's move for an engine. Tiny bfloat16 model, learning rate 1e-6: correct 2.4 and 3.9, lost 0."""
 _LEAST_MOVE = 1e-4
 _LEAST_SHARE = 0.05
-"""A smaller move, or a smaller share of the difference between learner and engine, may vanish in the rounding of a probe."""
+"""Smaller moves, or shares of the difference between learner and engine, may vanish in a probe's rounding."""
 
 Probe = list[tuple[tuple[int, ...], tuple[int, ...]]]
-"""(prompt ids, completion ids) pairs that learner and engines score."""
+"""(prompt ids, completion ids) pairs to score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,7 @@ class PushReport:
     seconds: float
     nbytes: int
     probe_difference: float | None
-    """Mean absolute difference of log-probability per probe token; None for a push that was not probed."""
+    """Mean absolute difference of log-probability per probe token; None without a probe."""
 
 
 class WeightPush:
@@ -54,10 +52,10 @@ class WeightPush:
         self._life = 0
         """Of the learner that has these buckets."""
         self.version = -1
-        """The last version that was pushed."""
+        """The last that was pushed."""
 
     async def revive(self) -> None:
-        """Push the last version again to engines that have restarted, when none serves any more."""
+        """Push the last version again when no engine serves any more."""
         async with self._learners.weights:
             if not self._workers.supervisor.serving:
                 await self.push(self.version)
@@ -66,7 +64,7 @@ class WeightPush:
         """Push the learner's weights to every live engine as policy `version`.
 
         Raises:
-            RunError: a proof failed, the learner failed, or no engine took the weights, however often it was restarted.
+            RunError: a proof or the learner failed, or no engine took the weights, however often restarted.
         """
         return await self._learners.run(partial(self._push, version))
 
@@ -86,7 +84,7 @@ class WeightPush:
         return PushReport(seconds, sum(bucket.nbytes for bucket in self._buckets), difference)
 
     async def _push_to(self, workers: list[Replica], version: int) -> list[Replica]:
-        """Replicas that are proven to hold the weights now."""
+        """Replicas that provably hold the weights."""
         for worker in workers:
             await self._join(worker)
         each = self._workers.each
@@ -115,7 +113,7 @@ class WeightPush:
         worker.joined = True
 
     async def _probe_difference(self, version: int, workers: list[Replica]) -> float | None:
-        """The largest of these workers', None when all are lost meanwhile."""
+        """The workers' largest; None when all are lost meanwhile."""
         score = self._workers.each(workers, "score", "score the probe", self._probe)
         expected, found = await asyncio.gather(self._learners.score(self._probe), score)
         worst = None
@@ -165,10 +163,10 @@ def check_followed(
 ) -> None:
     """RunError when the learner's log-probabilities moved since the last probe and the engine's stayed.
 
-    Sizes are compared, not directions: in bfloat16 most of a small move is rounding, which differs between the two.
+    Only sizes are compared: in bfloat16 a small move is mostly rounding, which differs between the two.
 
     Args:
-        before, now: (learner's, engine's) log-probabilities of the probe's tokens, float32 [tokens] each.
+        before, now: (learner's, engine's) log-probabilities, float32 [tokens] each.
     """
     moved, followed = (float(np.abs(b - a).mean()) for a, b in zip(before, now, strict=True))
     rounding = _LEAST_SHARE * float(np.abs(now[0] - now[1]).mean())
@@ -184,10 +182,9 @@ def _alive(workers: Iterable[Replica]) -> list[Replica]:
 
 
 def check_receipts(version: int, sent: Sequence[int], receipts: Mapping[int, Sequence[dict[str, Any]]]) -> None:
-    """Compare the workers' receipts with what was sent; RunError names the worker and the fault.
+    """RunError naming worker and fault unless all received the digests `sent`.
 
     Args:
-        sent: digest of each bucket as it left.
         receipts: by engine and worker, from `actors.weights.receiver.PushReceiver.receipt`.
     """
     for engine, workers in receipts.items():

@@ -1,8 +1,7 @@
 """Supervises rollout workers: replaces failed ones, adds more when the cluster has room.
 
-A worker is starting (placed, its engine comes up), started (waits for weights, unless it loads a model's own), serving (a
-proven push has reached it), and lost: its processes are ended and another starts in its place. Every start is a Replica of its
-own, so a late answer from a lost worker cannot harm its replacement.
+A worker is starting, started (waits for weights), serving (a proven push has reached it, or it loads a model's own), and lost:
+its processes are ended and another starts in its place, as a new Replica, to which late answers of the lost one mean nothing.
 """
 
 import asyncio
@@ -20,7 +19,7 @@ from openrs_ray.common.last_error import same_error
 from openrs_ray.errors import EngineDied, Recurring, RunError
 
 _FAILURES = 3
-"""Failures in a row, none of a proven worker, after which a place is given up."""
+"""Failures in a row of unproven workers, after which a place is given up."""
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 """Between two attempts to start a worker, doubled after each."""
 _STOP_S = 30.0
@@ -31,17 +30,16 @@ class Replica:
     """One rollout worker, from its start to its loss."""
 
     place: int
-    """Number of the worker; its replacement has the same."""
+    """The worker's number, and its replacement's."""
     actor: Any
     state: Literal["starting", "started", "serving", "lost"] = "starting"
     processes: Processes | None = None
-    """Known when it is placed."""
     joined: bool = False
     """True if it has joined the present learner for pushes."""
     probed: tuple[np.ndarray, np.ndarray] | None = None
-    """Log-probabilities of the probe's tokens in the last comparison, the learner's and its own: float32 [tokens] each."""
+    """The learner's and its own log-probabilities in the last probe, float32 [tokens] each."""
     proven: bool = False
-    """True once a push has reached it or it has sampled: its place is sound."""
+    """True once a push has reached it or it has sampled."""
     sampling: int = 0
     """Completions in hand."""
 
@@ -50,7 +48,7 @@ class Replica:
         return f"rollout worker {self.place}"
 
     async def ask(self, deadline_s: float, method: str, what: str, *arguments: Any) -> Any:
-        """Result of the worker's method. Lost when the worker dies or is late."""
+        """Call a method of the worker. Lost when it dies or is late."""
         return await within(deadline_s, self.name, what, getattr(self.actor, method).remote(*arguments))
 
     async def start(self, deadline_s: float) -> None:
@@ -64,7 +62,7 @@ class Replica:
 
 
 class Supervisor:
-    """All replicas. `report` gets a line for each that is lost, given up or added."""
+    """All replicas; `report` gets a line for each that is lost, given up or added."""
 
     def __init__(
         self,
@@ -74,8 +72,7 @@ class Supervisor:
         report: Callable[[str], None],
         hold_weights: bool = False,
     ) -> None:
-        """`new` makes the actor for a place; `deadline_s` is for placing it, and again for starting its engine. With
-        `hold_weights`, engines load a model's own weights and serve at once."""
+        """`new` makes a place's actor; `deadline_s` is to place and to start it; with `hold_weights` it serves at once."""
         self._placement = placement
         self._new = new
         self._deadline_s = deadline_s
@@ -88,12 +85,12 @@ class Supervisor:
         self._stopping = False
         self._last_reason: object = ""
         self._errors: dict[int, str] = {}
-        """The last error of an engine in each place."""
+        """The last engine's error, by place."""
         self._recurring: Recurring | None = None
         self.has_sampled = False
         """True once a completion has come."""
         self.starting = asyncio.Lock()
-        """Held while a replacement's engine starts, or to prevent that."""
+        """Held while a replacement's engine starts."""
 
     @property
     def serving(self) -> list[Replica]:
@@ -101,11 +98,11 @@ class Supervisor:
 
     @property
     def alive(self) -> list[Replica]:
-        """Replicas that have started and are not known to be lost."""
+        """Replicas that have started and are not lost."""
         return [replica for replica in self._replicas.values() if replica.state in ("started", "serving")]
 
     async def start(self) -> None:
-        """Start the first replicas, all at once; RunError if one fails, since another would fail too."""
+        """Start the first replicas at once; RunError if one fails, as another would."""
         await asyncio.gather(*(self._start(replica) for replica in self._replicas.values()))
 
     async def _start(self, replica: Replica) -> None:
@@ -124,7 +121,7 @@ class Supervisor:
                 replica.state, replica.proven = "serving", True
 
     def lost(self, replica: Replica, reason: object) -> None:
-        """End a failed replica and start another in its place; does nothing the second time."""
+        """End a failed replica, once, and start another in its place."""
         if replica.state in ("starting", "lost") or self._stopping:
             return
         self._failures[replica.place] = 0 if replica.proven else self._failures[replica.place] + 1
@@ -140,7 +137,7 @@ class Supervisor:
         return ", the others go on" if self.alive else ", and another is started in its place"
 
     def _note_error(self, place: int, reason: object) -> None:
-        """Note why an engine died: the run ends if the last one dies of its predecessor's error before any completion."""
+        """Note an engine's error; the last engine's ends the run when its predecessor had it too and nothing was sampled."""
         if not isinstance(reason, EngineDied) or self.has_sampled:
             return
         if same_error(self._errors.get(place, ""), reason.error) and not self.alive:
@@ -164,7 +161,7 @@ class Supervisor:
             await self._bring(replica.place)
 
     async def _bring(self, place: int) -> None:
-        """Start a worker in a place, again and again until it starts or has failed too often."""
+        """Start a worker in a place until it starts or has failed too often."""
         pause = _PAUSE_S
         while self._failures[place] < _FAILURES:
             replica = self._replicas[place] = Replica(place, self._new(place))
@@ -205,11 +202,7 @@ class Supervisor:
             self._coming[place] = asyncio.ensure_future(self._bring(place))
 
     async def ready(self) -> list[Replica]:
-        """Replicas that can take a push; waits for one if there is none.
-
-        Raises:
-            RunError: none has started within the deadline, or every place was given up; Recurring: as `check`.
-        """
+        """Replicas that can take a push, at least one. RunError when none starts in time or all places were given up."""
         self.check()
         for task in self._coming.values():
             if task.done():

@@ -1,7 +1,6 @@
-"""Broadcast transports: learner rank 0 sends each bucket to one group per engine, by gloo between CPUs and NCCL between GPUs.
+"""Broadcast transports: learner rank 0 sends every bucket to one group per engine, with gloo between CPUs, NCCL between GPUs.
 
-Under ZeRO-3 the other ranks take part in gathering each bucket. An engine that does not take a bucket in time is left behind,
-and the others go on.
+An engine dies without breaking another's group; one that does not take a bucket in time is left behind.
 """
 
 import asyncio
@@ -20,12 +19,11 @@ from openrs_ray.weights.digest import digest
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What left rank 0 in one push; nothing leaves the other ranks."""
+    """What rank 0 sent in one push; other ranks send nothing."""
 
     digests: list[int]
-    """Of every bucket, taken before it left."""
     failed: dict[int, str]
-    """Engines that did not take a bucket in time, and the reason."""
+    """Engines that did not take a bucket in time, with the reason."""
 
 
 class BroadcastSender(Sender):
@@ -54,7 +52,7 @@ class BroadcastSender(Sender):
             buffer = bucket.pack(tensors, weights.buffer)
             digests.append(digest(buffer))
             self._each(engines, failed, methodcaller("broadcast", buffer))
-            # Half of what is left, each time: whichever engine stalls, there is time for the others before they give up.
+            # Half of the time left, for each bucket: if an engine stalls, the others still get theirs before they give up.
             self._each(engines, failed, lambda group: group.wait((time.monotonic() + ends) / 2))
         return Sent([int(value) for value in digests], failed)
 
@@ -104,7 +102,7 @@ class Broadcast(Transport):
         try:
             sent: Sent = (await ends.send("send", ends.engines))[0]
         finally:
-            # Also when the learner is lost: an engine that waits for it in vain is known to be lost before the next push.
+            # Also when the learner is lost: engines that wait for it in vain must be known as lost before the next push.
             await receiving
         for engine, reason in sent.failed.items():
             ends.lose(engine, reason)

@@ -1,8 +1,7 @@
 """Proves that an engine computes with the pushed weights, in every tensor, however few bytes changed.
 
-vLLM's loaders cut, fuse and shard what comes, and on a CPU they pack a matrix inside a closure. Their copies are recorded while
-they load. Afterwards the live tensors are compared with them by digest, or a packed matrix is multiplied with unit vectors,
-which return columns that have changed since the last push exactly.
+vLLM's loaders cut, fuse and shard tensors, and on a CPU pack matrices inside closures. Their copies are recorded; afterwards live
+tensors are compared by digest, and packed matrices by a product with unit vectors, which returns changed columns exactly.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from openrs_ray.weights.digest import column_digests, digest
 
 _COLUMNS = 4
-"""Columns of a packed matrix that are compared: it is packed as a whole, so all are old or none is."""
+"""Columns to compare of a packed matrix, which is packed as a whole."""
 _SMALLEST = torch.finfo(torch.float32).tiny
 """Below this, products may be flushed to zero."""
 
@@ -30,14 +29,13 @@ class Piece:
     """Part of a received tensor, and where its loader put it."""
 
     source: str
-    """Name of the received tensor."""
     target: Target
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     offset: int
     digest: torch.Tensor
     columns: torch.Tensor
-    """int64 [few] columns to compare of a matrix on a CPU; else empty."""
+    """int64 [few]: of a matrix on a CPU, else empty."""
     values: torch.Tensor
     """[rows, few] their values."""
 
@@ -51,7 +49,7 @@ class Piece:
 
 
 class Effect:
-    """Observes pushes into one model: begin(), loading() around every loading, then missing() and stale()."""
+    """Observes pushes into a model: begin(), loading() around every load, then missing() and stale()."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
@@ -59,10 +57,10 @@ class Effect:
         self._received: list[str] = []
         self._targets: dict[int, Target] = {}
         self._columns: dict[tuple[Target, int], torch.Tensor] = {}
-        """Digests of every column of every piece as it came last."""
+        """Last digests of every piece's columns."""
 
     def begin(self) -> None:
-        """Begin a push; the model's tensors are ready to be loaded, most of them without data."""
+        """Begin a push; the model's tensors are ready to be loaded."""
         self._found, self._received = {}, []
         self._targets = {
             tensor.untyped_storage()._cdata: (name, own)
@@ -77,13 +75,13 @@ class Effect:
 
     @contextmanager
     def loading(self, weights: Sequence[tuple[str, torch.Tensor]]) -> Iterator[None]:
-        """Record every copy from these tensors into the model."""
+        """Record every copy out of these tensors into the model."""
         self._received += [name for name, _ in weights]
         with _Copies(self, weights):
             yield
 
     def record(self, source: str, place: torch.Tensor, piece: torch.Tensor) -> None:
-        """Record that `piece` of the received tensor `source` is copied into `place`, a view of a tensor of the model."""
+        """Record that `piece` of a received tensor is copied into `place`, a view of one of the model's."""
         target = self._targets.get(place.untyped_storage()._cdata)
         offset = int(place.storage_offset())
         if target is None or (source, target, offset) in self._found:  # a bias is loaded twice
@@ -100,21 +98,21 @@ class Effect:
         )
 
     def _changed(self, key: tuple[Target, int], now: torch.Tensor, width: int) -> torch.Tensor:
-        """A few columns that differ from the last push; a digest covers `width` of them."""
+        """A few columns that changed since the last push; a digest covers `width` of them."""
         before = self._columns.get(key)
         self._columns[key] = now
         changed = torch.arange(len(now)) if before is None else (now != before).nonzero()[:, 0]
         return (width * changed[:_COLUMNS, None] + torch.arange(width)).flatten()[:_COLUMNS]
 
     def missing(self, without: set[str]) -> list[str]:
-        """Received tensors that were not loaded, and parameters that were not loaded into, except `without`."""
+        """Received tensors and parameters (except `without`) that were not loaded."""
         unread = set(self._received) - {piece.source for piece in self._pieces}
         filled = {".".join(piece.target) for piece in self._pieces}
         empty = {name for name, _ in self._model.named_parameters()} - filled - without
         return sorted(unread | empty)
 
     def stale(self) -> list[str]:
-        """Received tensors that were loaded and that the model does not compute with."""
+        """Loaded tensors that the model does not compute with."""
         proven, wrong = self._by_digest()
         by_columns, wrong_columns = self._by_packed()
         unproven = {piece.source for piece in self._pieces} - proven - by_columns
@@ -135,7 +133,7 @@ class Effect:
         }
 
     def _by_packed(self) -> tuple[set[str], set[str]]:
-        """Names of tensors in packed matrices (a tied head's too), and those among them that differ."""
+        """Names of tensors in packed matrices, and those among them that differ."""
         modules = dict(self._model.named_modules())
         packed = [module for module in modules.values() if hasattr(module, "cpu_linear")]
         seen, wrong = set(), set()
@@ -174,17 +172,14 @@ def _wrong_columns(module: Any, pieces: Sequence[Piece]) -> set[str]:
 
 
 class _Copies(TorchDispatchMode):
-    """Sees every copy from received tensors, or from what a loader made of them (some families reorder their heads).
-
-    vLLM counts its loaders' work in the same way.
-    """
+    """Sees every copy out of received tensors, or of what a loader made of them: some families reorder their heads."""
 
     def __init__(self, effect: Effect, weights: Sequence[tuple[str, torch.Tensor]]) -> None:
         super().__init__()
         self._effect = effect
         self._spans = [(tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes, name) for name, tensor in weights]
         self._made: list[torch.Tensor] = []
-        """Kept alive, so that their addresses are not used again meanwhile."""
+        """Kept alive, so that their addresses are not reused."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.copy_.default:

@@ -1,4 +1,4 @@
-"""Process groups for broadcasts: gloo and NCCL. Both ends use the same classes, so neither waits without a deadline."""
+"""Process groups for broadcasts, gloo and NCCL, with a deadline for both ends."""
 
 import math
 import time
@@ -27,7 +27,7 @@ class BroadcastGroup(Protocol):
         """Begin to send (rank 0) or fill (others) a uint8 buffer."""
 
     def wait(self, until: float = math.inf) -> None:
-        """Return when the broadcasts that were begun are done. RunError past the deadline, or the monotonic clock's `until`."""
+        """Wait for the broadcasts that were begun. RunError past the deadline or `until` on the monotonic clock."""
 
     def close(self) -> None: ...
 
@@ -79,7 +79,7 @@ class GlooGroup:
 
 @contextmanager
 def _said_as_run_error(transport: str, deadline_s: float) -> Iterator[None]:
-    """Converts a library's RuntimeError to a RunError, which costs one engine instead of the sender."""
+    """Turns a library's RuntimeError into a RunError, which costs one engine and not the sender."""
     try:
         yield
     except RuntimeError as error:
@@ -148,9 +148,9 @@ class NcclGroup:
 
 
 def _within(until: float, deadline_s: float, make: Callable[[], T]) -> T:
-    """Result of `make`; RunError when it is not done by `until`, since NCCL itself would wait for ever.
+    """Result of `make`; RunError when it is not done by `until`, since NCCL would wait for ever.
 
-    Runs in a thread, which also keeps this one's current CUDA stream: making a communicator changes it.
+    In a thread, since making a communicator also changes the thread's current CUDA stream.
     """
     made: Future[T] = Future()
 
@@ -170,11 +170,7 @@ def _within(until: float, deadline_s: float, make: Callable[[], T]) -> T:
 
 
 def joined(kind: type[BroadcastGroup], group: PushGroup, rank: int, device: torch.device) -> BroadcastGroup:
-    """Join an engine's push group; blocks until all members have come.
-
-    Raises:
-        RunError: a member did not come in time, a stranger came, or the communicator is unusable.
-    """
+    """Join a push group with all its members. RunError when one is late or a stranger, or the communicator is unusable."""
     try:
         return kind(group, rank, device)
     except (RuntimeError, OSError, torch.distributed.DistError) as error:

@@ -1,4 +1,4 @@
-"""CUDA IPC transport: every learner rank stages each bucket in a buffer that the engines on the same GPU map and copy."""
+"""CUDA IPC transport: every learner rank stages buckets in a buffer that the engine on the same GPU maps and copies."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -13,12 +13,12 @@ from openrs_ray.errors import RunError
 from openrs_ray.weights.digest import digest
 
 Handles = dict[str, list[Any]]
-"""By UUID of a GPU, what opens a buffer on it."""
+"""Arguments that open a buffer, by the GPU's UUID."""
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A bucket that lies ready for the engines on this rank's GPU."""
+    """A bucket that is ready to be copied."""
 
     index: int
     handles: Handles
@@ -30,7 +30,7 @@ class IpcSender(Sender):
     _handles: Handles | None = None
 
     def stage(self, first: bool) -> Staged | None:
-        """Put the next bucket (or the first one) into the buffer; None after the last: nothing is gathered any more."""
+        """Stage the next bucket, or the first one; None after the last, when nothing is gathered any more."""
         if first or self._staged is None:
             self._staged = self._stage_all()
         return next(self._staged, None)
@@ -44,7 +44,7 @@ class IpcSender(Sender):
 
 
 class IpcReceiver(Receiver):
-    """Keeps the buffer mapped from push to push; the learner's memory stays taken until `close`."""
+    """Keeps the buffer mapped until `close`, and with it the learner's memory."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -70,7 +70,7 @@ class Ipc(Transport):
         return IpcReceiver(device)
 
     async def transfer(self, ends: Ends) -> list[int]:
-        """Bucket by bucket: staged by all ranks, then copied by all engines."""
+        """Bucket by bucket: all ranks stage it, then all engines copy it."""
         digests: list[int] = []
         while staged := [part for part in await ends.send("stage", not digests) if part is not None]:
             index, value = staged[0].index, staged[0].digest
@@ -89,13 +89,13 @@ class Ipc(Transport):
 
 
 def export_ipc(buffer: torch.Tensor) -> Handles:
-    """A handle by which another process on the same GPU can map this buffer."""
+    """A handle of the buffer for processes on the same GPU."""
     _, arguments = reduce_tensor(buffer)
     return {str(torch.cuda.get_device_properties(buffer.device).uuid): list(arguments)}
 
 
 def open_ipc(handles: Handles, device: torch.device) -> torch.Tensor:
-    """The buffer that a process on the same GPU exported. RunError when no handle is for this process's GPU."""
+    """Map an exported buffer. RunError when no handle is for this process's GPU."""
     index = device.index or 0
     uuid = str(torch.cuda.get_device_properties(index).uuid)
     if uuid not in handles:
@@ -106,7 +106,7 @@ def open_ipc(handles: Handles, device: torch.device) -> torch.Tensor:
 
 
 def _fixed_segments(environment: Mapping[str, str]) -> str:
-    """The user's settings of torch's allocator without expandable segments: their memory has another kind of handle."""
+    """The user's settings without expandable segments, whose memory has another kind of handle."""
     given = environment.get("PYTORCH_ALLOC_CONF") or environment.get("PYTORCH_CUDA_ALLOC_CONF") or ""
     kept = [setting for setting in given.split(",") if setting and "expandable_segments" not in setting]
     return ",".join([*kept, "expandable_segments:False"])

@@ -1,7 +1,4 @@
-"""vLLM's weight-transfer engine: receives pushes in every vLLM worker process, by any transport.
-
-Loaded through `worker_extension_cls`. Every bucket is digested as it comes; the driver compares the receipt with the sender's.
-"""
+"""Receives pushes in every vLLM worker process, as vLLM's weight-transfer engine; loaded through `worker_extension_cls`."""
 
 import logging
 from collections.abc import Iterator
@@ -47,7 +44,7 @@ class PushInit(WeightTransferInitInfo):
 
 @dataclass
 class PushUpdate(WeightTransferUpdateInfo):
-    """Buckets to receive, each as `Bucket.plain` gives it, and what the transport sent along."""
+    """Buckets to receive, as `Bucket.plain`, and the transport's parcel."""
 
     buckets: list[list[tuple[str, str, list[int]]]]
     parcel: Any = None
@@ -56,8 +53,8 @@ class PushUpdate(WeightTransferUpdateInfo):
 class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
     """Receives buckets, digests them, loads them into the live model.
 
-    Life cycle: init_transfer_engine, again with a rebuilt learner; then per push start_weight_update, update_weights (once or
-    more often), finish_weight_update. Between start and finish the model must not run.
+    Life cycle: init_transfer_engine for every learner; then per push start_weight_update, update_weights, finish_weight_update.
+    Between start and finish the model must not run.
     """
 
     init_info_cls = PushInit
@@ -117,11 +114,11 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
                 module.quant_method.process_weights_after_loading(module)
 
     def receipt(self) -> dict[str, Any]:
-        """What arrived in the last push.
+        """Proof of the last push.
 
         Returns:
-            "digests": one integer per bucket as it came; "missing": tensors that were not loaded, and parameters that nothing
-            was loaded into; "stale": loaded tensors that the model does not compute with.
+            "digests" of the buckets as received; "missing": tensors and parameters that were not loaded; "stale": loaded
+            tensors that the model does not compute with.
         """
         heads = {f"{name}.weight" for name, module in self.model.named_modules() if isinstance(module, ParallelLMHead)}
         tied = heads if self._tied else set()
@@ -132,7 +129,7 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
         }
 
     def shutdown(self) -> None:
-        """Let go of the learner."""
+        """Release the learner."""
         end, self.end = self.end, None
         if end is not None:
             end.close()
@@ -140,7 +137,7 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
 
 @contextmanager
 def _unsaid(kinds: set[str]) -> Iterator[None]:
-    """Drops vLLM's warning that layers of these kinds got no weights in a reload; it is still heard of others."""
+    """Drops vLLM's warning that layers of these kinds got no weights."""
 
     def heard(record: logging.LogRecord) -> bool:
         return record.getMessage() not in {f"{kind}: Failed to load weights" for kind in kinds}
@@ -153,7 +150,7 @@ def _unsaid(kinds: set[str]) -> Iterator[None]:
 
 
 class WorkerExtension:
-    """Mixed into vLLM's worker class: `collective_rpc("push_receipt")` asks every worker what it received."""
+    """Mixed into vLLM's worker class, for `collective_rpc("push_receipt")`."""
 
     weight_transfer_engine: PushReceiver
 

@@ -1,7 +1,6 @@
-"""The interface of a transport: one way for weights to get from the learner to the engines.
+"""Interface of a transport: a sender in every learner rank, a receiver in every engine worker, and `transfer` in the driver.
 
-A transport is one file: a sender in every learner rank, a receiver in every worker of an engine, and between them `transfer`,
-which runs in the driver. docs/extending.md adds one.
+docs/extending.md adds one.
 """
 
 from abc import ABC, abstractmethod
@@ -20,7 +19,7 @@ from openrs_ray.weights.buckets import Bucket
 
 @dataclass(frozen=True, slots=True)
 class PushGroup:
-    """The learner's first rank and the workers of one engine, which dies without taking another's group with it.
+    """Learner rank 0 and the workers of one engine.
 
     Example: PushGroup("nccl", Meeting("10.0.0.4", 40123, "5f3a..."), world_size=2, deadline_s=120.0)
     """
@@ -28,93 +27,86 @@ class PushGroup:
     transport: str
     meeting: Meeting
     world_size: int
-    """Learner rank 0, which is rank 0 here too and the only sender, and the engine's workers."""
     deadline_s: float
-    """For joining, and later for every bucket."""
+    """For joining, and for every bucket."""
 
 
 @dataclass(frozen=True)
 class Outgoing:
-    """The weights as one learner rank has them."""
+    """One learner rank's weights."""
 
     rank: int
     device: torch.device
     deadline_s: float
-    """Time that the engines have for a push."""
     largest: int
     """Bytes of the largest bucket."""
     gather: Callable[[], Iterator[tuple[Bucket, list[torch.Tensor]]]]
-    """All buckets with their full tensors, valid until the next bucket; called on all ranks."""
+    """All buckets with their tensors, valid until the next bucket. Called on all ranks: under ZeRO-3 they gather together."""
 
     @cached_property
     def buffer(self) -> torch.Tensor:
-        """The one staging buffer, uint8 [largest]: it is filled again only when nobody reads it any more."""
+        """The staging buffer, uint8 [largest]."""
         return torch.empty(self.largest, dtype=torch.uint8, device=self.device)
 
 
 class Sender:
-    """A learner rank's end, made when the first engine joins. Every method is called on all ranks at once."""
+    """A learner rank's end. Every method is called on all ranks at once."""
 
     def __init__(self, weights: Outgoing) -> None:
         self.weights = weights
 
     def join(self, engine: int, group: PushGroup) -> None:
-        """Connect to an engine, in place of the connection to the one that had its number before."""
+        """Connect to an engine; a connection to an earlier one of this number ends."""
 
 
 class Receiver(ABC):
-    """The end in one worker of an engine, made anew when the engine joins a learner."""
+    """An engine worker's end, made when the engine joins a learner."""
 
     @abstractmethod
     def receive(self, nbytes: int, parcel: Any) -> torch.Tensor:
-        """The next bucket, uint8 [nbytes], in memory of its own. RunError when it does not come.
-
-        Args:
-            parcel: what `transfer` sent along.
-        """
+        """The next bucket, uint8 [nbytes], in its own memory; `parcel` is from `transfer`. RunError past the deadline."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the learner and of its memory."""
+        """Release the learner's connection and memory."""
 
 
 class Ends(Protocol):
-    """Both ends of one push, as `transfer` asks them. Every call has the push's deadline."""
+    """Both ends of one push, for `transfer`. Every call has the push's deadline."""
 
     @property
-    def buckets(self) -> Sequence[Bucket]:
-        """Everything that is to be sent, in order."""
+    def buckets(self) -> Sequence[Bucket]: ...
 
     @property
     def engines(self) -> list[int]:
-        """Numbers of the engines that are in the push and not lost."""
+        """Numbers of the engines that are not lost."""
 
     async def send(self, method: str, *arguments: Any) -> list[Any]:
-        """What this method of every rank's sender returns, in rank order. RunError when a rank fails."""
+        """Call a method of every rank's sender; results in rank order. RunError when a rank fails."""
 
     async def receive(self, buckets: Sequence[Bucket], parcel: Any = None) -> None:
-        """Every worker of the engines receives these; an engine that fails is lost, and replaced after the push."""
+        """Receive these in every engine; one that fails is lost."""
 
     def lose(self, engine: int, reason: str) -> None:
-        """Leave an engine behind."""
+        """Give an engine up; another replaces it."""
 
 
 class Transport(ABC):
-    """Makes both ends, and moves the buckets between them."""
+    """Makes both ends and moves the buckets between them."""
 
     @abstractmethod
     def sender(self, weights: Outgoing) -> Sender: ...
 
     @abstractmethod
     def receiver(self, group: PushGroup, rank: int, device: torch.device) -> Receiver:
-        """`rank` in the group: 1 + the worker's number in its engine. RunError when it cannot join."""
+        """`rank` is 1 + the worker's number in its engine. RunError when it cannot join."""
 
     @abstractmethod
     async def transfer(self, ends: Ends) -> list[int]:
-        """Bring every bucket to every engine; returns the digests of the buckets as they left."""
+        """Bring every bucket to every engine; returns the buckets' digests as sent."""
 
     def learner_variables(self) -> dict[str, str]:
-        """Environment variables that the learner's processes need."""
+        """Environment of the learner's processes."""
         return {}
 
     def engine_variables(self) -> dict[str, str]:
@@ -122,6 +114,6 @@ class Transport(ABC):
 
 
 def find(name: str) -> Transport:
-    """The transport of a name in TRANSPORTS, or of a `module:class`."""
+    """The transport by its name in TRANSPORTS, or a `module:class`."""
     transport: Transport = resolve_name(TRANSPORTS.get(name, name))()
     return transport

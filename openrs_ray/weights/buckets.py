@@ -1,7 +1,4 @@
-"""Flat byte buckets, in which a model's parameters travel from the learner to the engines.
-
-Both ends compute the same layout from the names, dtypes and shapes alone.
-"""
+"""Flat byte buckets, in which parameters travel to the engines; names, dtypes and shapes alone give their layout."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 _ALIGN = 16
-"""Every tensor starts at a multiple of this many bytes, so that any dtype can be viewed in place."""
+"""Tensors start at multiples of this, so that any dtype can be viewed in place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,7 @@ class Bucket:
         return sum(_aligned(spec.nbytes) for spec in self.parameters)
 
     def pack(self, tensors: Sequence[torch.Tensor], buffer: torch.Tensor) -> torch.Tensor:
-        """Copy the parameters into a uint8 buffer; returns the part that they fill. ValueError when one is not as specified."""
+        """Copy the parameters into a uint8 buffer; returns the part that they fill. ValueError on another dtype or shape."""
         for view, tensor, spec in zip(self._slices(buffer), tensors, self.parameters, strict=True):
             if tuple(tensor.shape) != spec.shape or tensor.dtype != getattr(torch, spec.dtype):
                 raise ValueError(f"{spec.name} is {tensor.dtype} {tuple(tensor.shape)}, not {spec.dtype} {spec.shape}")

@@ -1,4 +1,4 @@
-"""A 64-bit digest of bytes, the same on a CPU and on a GPU: proves that weights arrived and were put in place."""
+"""A 64-bit digest of bytes, the same on a CPU and on a GPU, which proves that weights arrived."""
 
 import torch
 
