@@ -1,9 +1,7 @@
-"""The rollout workers' coming and going: who is lost is replaced while the others go on, who finds room joins them.
+"""Supervises rollout workers: replaces failed ones, adds more when the cluster has room.
 
-Life of a worker: starting (placed, its engine comes up) -> started (waits for weights, unless it holds a model's own) -> serving
-(since a push reached it, with proof) -> lost, for whatever reason: its processes are ended and another worker starts in its
-place. A Member is one such life; it is never used again under another one's name, so what is heard late of a lost worker
-cannot harm its replacement.
+A worker is starting, started (waits for weights), serving (a proven push has reached it, or it loads a model's own), and lost:
+its processes are ended and another starts in its place, as a new Replica, to which late answers of the lost one mean nothing.
 """
 
 import asyncio
@@ -21,41 +19,40 @@ from openrs_ray.common.last_error import same_error
 from openrs_ray.errors import EngineDied, Recurring, RunError
 
 _FAILURES = 3
-"""A place whose workers fail so often in a row, none of them proven, has a fault that starting again does not mend."""
+"""Failures in a row of unproven workers, after which a place is given up."""
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
-"""Between two tries to start a worker, doubled after each."""
+"""Between two attempts to start a worker, doubled after each."""
 _STOP_S = 30.0
 
 
 @dataclass(eq=False)
-class Member:
+class Replica:
     """One rollout worker, from its start to its loss."""
 
     place: int
-    """Its number among the workers, which its replacement will have too."""
+    """The worker's number, and its replacement's."""
     actor: Any
     state: Literal["starting", "started", "serving", "lost"] = "starting"
     processes: Processes | None = None
-    """Once it is placed."""
     joined: bool = False
-    """Whether it is in the push group that the present learner has made for it."""
+    """True if it has joined the present learner for pushes."""
     probed: tuple[np.ndarray, np.ndarray] | None = None
-    """The learner's log-probabilities of the probe's tokens and its own, float32 [tokens] each, when they were compared last."""
+    """The learner's and its own log-probabilities in the last probe, float32 [tokens] each."""
     proven: bool = False
-    """Whether a push has reached it or completions have come from it: its place is sound."""
+    """True once a push has reached it or it has sampled."""
     sampling: int = 0
-    """Completions it has been asked for and has not finished."""
+    """Completions in hand."""
 
     @property
     def name(self) -> str:
         return f"rollout worker {self.place}"
 
     async def ask(self, deadline_s: float, method: str, what: str, *arguments: Any) -> Any:
-        """What the worker's method returns. Lost when the worker dies or is late."""
+        """Call a method of the worker. Lost when it dies or is late."""
         return await within(deadline_s, self.name, what, getattr(self.actor, method).remote(*arguments))
 
     async def start(self, deadline_s: float) -> None:
-        """Start the engine of a worker that is placed."""
+        """Start the engine of a placed worker."""
         await self.ask(deadline_s, "start", "start its engine")
         self.state = "started"
 
@@ -64,8 +61,8 @@ class Member:
         await end_actor(self.actor, self.processes)
 
 
-class Crew:
-    """All members. `report` is told of every one that is lost, given up or added."""
+class Supervisor:
+    """All replicas; `report` gets a line for each that is lost, given up or added."""
 
     def __init__(
         self,
@@ -75,65 +72,64 @@ class Crew:
         report: Callable[[str], None],
         hold_weights: bool = False,
     ) -> None:
-        """`new` makes the actor for a place. `deadline_s`: for being placed, and for starting an engine. `hold_weights`:
-        engines start with a model's own weights, and serve from then on."""
+        """`new` makes a place's actor; `deadline_s` is to place and to start it; with `hold_weights` it serves at once."""
         self._placement = placement
         self._new = new
         self._deadline_s = deadline_s
         self._report = report
         self._hold_weights = hold_weights
-        self._members = {place: Member(place, new(place)) for place in range(len(placement.layout.rollout))}
+        self._replicas = {place: Replica(place, new(place)) for place in range(len(placement.layout.rollout))}
         self._coming: dict[int, asyncio.Task[None]] = {}
         self._failures: Counter[int] = Counter()
         self._given_up: set[int] = set()
         self._stopping = False
         self._last_reason: object = ""
         self._errors: dict[int, str] = {}
-        """The last error of an engine's own in each place."""
+        """The last engine's error, by place."""
         self._recurring: Recurring | None = None
         self.has_sampled = False
         """True once a completion has come."""
         self.starting = asyncio.Lock()
-        """Held while a replacement's engine starts, and by whoever needs that none does."""
+        """Held while a replacement's engine starts."""
 
     @property
-    def serving(self) -> list[Member]:
-        return [member for member in self._members.values() if member.state == "serving"]
+    def serving(self) -> list[Replica]:
+        return [replica for replica in self._replicas.values() if replica.state == "serving"]
 
     @property
-    def alive(self) -> list[Member]:
-        """Those that have started and are not known to be lost."""
-        return [member for member in self._members.values() if member.state in ("started", "serving")]
+    def alive(self) -> list[Replica]:
+        """Replicas that have started and are not lost."""
+        return [replica for replica in self._replicas.values() if replica.state in ("started", "serving")]
 
     async def start(self) -> None:
-        """Start the first members, all at once; RunError if one does not: what stops it now would stop it later."""
-        await asyncio.gather(*(self._start(member) for member in self._members.values()))
+        """Start the first replicas at once; RunError if one fails, as another would."""
+        await asyncio.gather(*(self._start(replica) for replica in self._replicas.values()))
 
-    async def _start(self, member: Member) -> None:
-        member.processes = await member.ask(self._deadline_s, "processes", "be placed")
-        await self._start_engine(member)
+    async def _start(self, replica: Replica) -> None:
+        replica.processes = await replica.ask(self._deadline_s, "processes", "be placed")
+        await self._start_engine(replica)
 
-    async def _start_engine(self, member: Member) -> None:
-        await member.start(self._deadline_s)
+    async def _start_engine(self, replica: Replica) -> None:
+        await replica.start(self._deadline_s)
         if self._hold_weights:
-            member.state = "serving"
+            replica.state = "serving"
 
-    def serve(self, members: Iterable[Member]) -> None:
-        """These hold the present weights: they sample from now on."""
-        for member in members:
-            if member.state != "lost":
-                member.state, member.proven = "serving", True
+    def serve(self, replicas: Iterable[Replica]) -> None:
+        """Let replicas sample that hold the present weights."""
+        for replica in replicas:
+            if replica.state != "lost":
+                replica.state, replica.proven = "serving", True
 
-    def lost(self, member: Member, reason: object) -> None:
-        """End what is left of a member and start another in its place; nothing if it is known to be lost."""
-        if member.state in ("starting", "lost") or self._stopping:
+    def lost(self, replica: Replica, reason: object) -> None:
+        """End a failed replica, once, and start another in its place."""
+        if replica.state in ("starting", "lost") or self._stopping:
             return
-        self._failures[member.place] = 0 if member.proven else self._failures[member.place] + 1
-        member.state = "lost"
+        self._failures[replica.place] = 0 if replica.proven else self._failures[replica.place] + 1
+        replica.state = "lost"
         self._last_reason = reason
-        self._note_error(member.place, reason)
-        self._report(f"{member.name} is lost{self._what_next()}: {reason}")
-        self._coming[member.place] = asyncio.ensure_future(self._replace(member))
+        self._note_error(replica.place, reason)
+        self._report(f"{replica.name} is lost{self._what_next()}: {reason}")
+        self._coming[replica.place] = asyncio.ensure_future(self._replace(replica))
 
     def _what_next(self) -> str:
         if self._recurring:
@@ -141,7 +137,7 @@ class Crew:
         return ", the others go on" if self.alive else ", and another is started in its place"
 
     def _note_error(self, place: int, reason: object) -> None:
-        """Remember why an engine died; the run ends if the last one died as its predecessor did, and no completion ever came."""
+        """Note an engine's error; the last engine's ends the run when its predecessor had it too and nothing was sampled."""
         if not isinstance(reason, EngineDied) or self.has_sampled:
             return
         if same_error(self._errors.get(place, ""), reason.error) and not self.alive:
@@ -155,42 +151,42 @@ class Crew:
         if self._recurring:
             raise self._recurring
 
-    async def _replace(self, member: Member) -> None:
-        await member.end()
+    async def _replace(self, replica: Replica) -> None:
+        await replica.end()
         if self._recurring:
             return
-        if self._placement.is_extra(member.place):
-            self._give_up(member.place)  # `_grow` sees whether there is room for another
+        if self._placement.is_extra(replica.place):
+            self._give_up(replica.place)  # `grow` starts another where there is room
         else:
-            await self._bring(member.place)
+            await self._bring(replica.place)
 
     async def _bring(self, place: int) -> None:
-        """Start a worker in a place, however long it takes to get one, unless it fails too often."""
+        """Start a worker in a place until it starts or has failed too often."""
         pause = _PAUSE_S
         while self._failures[place] < _FAILURES:
-            member = self._members[place] = Member(place, self._new(place))
+            replica = self._replicas[place] = Replica(place, self._new(place))
             try:
-                member.processes = await member.ask(self._deadline_s, "processes", "be placed")
+                replica.processes = await replica.ask(self._deadline_s, "processes", "be placed")
                 async with self.starting:
-                    await self._start_engine(member)
+                    await self._start_engine(replica)
                 return
             except RunError as error:
-                await member.end()
+                await replica.end()
                 self._last_reason = error
                 self._note_error(place, error)
                 if self._recurring:
                     return
-                if member.processes is not None:
+                if replica.processes is not None:
                     self._failures[place] += 1
                 elif self._placement.is_extra(place):
                     break
-                self._report(f"{member.name} has not started yet: {error}")
+                self._report(f"{replica.name} has not started yet: {error}")
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
         self._give_up(place)
 
     def _give_up(self, place: int) -> None:
-        self._members.pop(place, None)
+        self._replicas.pop(place, None)
         if self._placement.is_extra(place):
             self._placement.leave(place)
         if self._failures[place] >= _FAILURES:
@@ -198,23 +194,19 @@ class Crew:
             self._report(f"rollout worker {place} is given up after {_FAILURES} failures in a row")
 
     def grow(self) -> None:
-        """Have more workers where the cluster has room for them."""
+        """Start more workers where the cluster has room."""
         coming = {place for place, task in self._coming.items() if not task.done()}
-        taken = self._members.keys() | coming | self._given_up
+        taken = self._replicas.keys() | coming | self._given_up
         for place in self._placement.extra_places(taken):
             self._report(f"the cluster has room for rollout worker {place}, which is started")
             self._coming[place] = asyncio.ensure_future(self._bring(place))
 
-    async def ready(self) -> list[Member]:
-        """Members that can take a push; where there is none, waits until one has started again.
-
-        Raises:
-            RunError: none has within the deadline, or every place was given up; Recurring: as `check` says.
-        """
+    async def ready(self) -> list[Replica]:
+        """Replicas that can take a push, at least one. RunError when none starts in time or all places were given up."""
         self.check()
         for task in self._coming.values():
             if task.done():
-                task.result()  # a mistake of ours
+                task.result()  # raises a bug
         if not self.alive:
             await within(self._deadline_s, "the rollout workers", "start again", self._first())
         return self.alive
@@ -228,19 +220,19 @@ class Crew:
             await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED)
 
     async def stop(self) -> None:
-        """End all engines, those that are starting too."""
+        """End all engines, also those that are starting."""
         self._stopping = True
         for task in self._coming.values():
             task.cancel()
         await asyncio.gather(*self._coming.values(), return_exceptions=True)
-        await asyncio.gather(*(self._stop(member) for member in self._members.values()))
+        await asyncio.gather(*(self._stop(replica) for replica in self._replicas.values()))
 
-    async def _stop(self, member: Member) -> None:
+    async def _stop(self, replica: Replica) -> None:
         try:
-            if member.state in ("started", "serving"):
-                await member.ask(_STOP_S, "stop", "stop its engine")
+            if replica.state in ("started", "serving"):
+                await replica.ask(_STOP_S, "stop", "stop its engine")
             else:
-                await member.end()
+                await replica.end()
         except RunError as error:
             self._report(f"while stopping: {error}")
-            await member.end()
+            await replica.end()

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import file_transport
 import numpy as np
 import pytest
 from faulty_transfer import GARBAGE_PUSH, IDLE_PUSH, UNDONE_PUSH, UNPACKED_PUSH, VECTORS_PUSH, FaultyWorker
@@ -13,9 +15,9 @@ from system import judged_group, system_config
 from tiny import naive_logprobs, naive_model, save_model
 
 from actors.cluster.placement import Placement, reserve
-from actors.learner.group import LearnerGroup
+from actors.learner.group import LearnerGroup, new_ranks
 from actors.loop.push import WeightPush, check_followed, check_receipts
-from actors.rollout.pool import RolloutWorkers
+from actors.rollout.pool import EnginePool
 from actors.rollout.worker import Request, RolloutWorker
 from openrs_ray.cluster.layout import plan_layout
 from openrs_ray.common.private_folder import folder_of
@@ -35,7 +37,7 @@ class System:
     loop: asyncio.AbstractEventLoop
     placement: Placement
     learners: LearnerGroup
-    workers: RolloutWorkers
+    workers: EnginePool
     push: WeightPush
     folder: Path
 
@@ -48,10 +50,14 @@ class System:
             for p in PROBLEMS
             for s in range(samples)
         ]
-        return [c async for batch in self.workers.generate(requests, version) for c in batch]
+        completions = [c async for c in self.workers.completions(requests)]
+        assert {span.version for c in completions for span in c.versions} == {version}
+        return completions
 
     def close(self) -> None:
-        folders = [folder_of(member.processes.mark) for member in self.workers.crew.serving if member.processes]
+        folders = [
+            folder_of(replica.processes.mark) for replica in self.workers.supervisor.serving if replica.processes
+        ]
         self.run(self.workers.stop())
         assert not any(folder.exists() for folder in folders), "an engine's sockets stay behind"
         self.run(self.learners.stop())
@@ -86,23 +92,15 @@ def build(
     placement = place(config) if place else reserve(config, plan_layout(config, "cpu"))
     if environment:
         placement = with_environment(placement, environment)
-    learners = LearnerGroup(config, placement, str(model))
-    workers = RolloutWorkers(config, placement, str(model), (EOS,), worker_class, report)
+    learners = LearnerGroup(config, partial(new_ranks, config, placement, str(model)))
+    workers = EnginePool(config, placement, str(model), (EOS,), worker_class, report, lambda: push.revive())
     probe = [(p.prompt_ids[:1], p.prompt_ids[1:]) for p in PROBLEMS]
-    loop = asyncio.new_event_loop()
-    system = System(
-        loop,
-        placement,
-        learners,
-        workers,
-        WeightPush(learners, workers, placement.layout.transport, config.push, probe),
-        folder,
-    )
+    push = WeightPush(learners, workers, placement.layout.transport, config.push, probe)
+    system = System(asyncio.new_event_loop(), placement, learners, workers, push, folder)
 
     async def start() -> None:
         await workers.start()  # alone: on a shared GPU it looks at what is free
         await learners.start()
-        await system.push.connect()
 
     system.run(start())
     return system
@@ -134,7 +132,7 @@ def test_engines_hold_the_learners_weights_after_every_push(ray_session: None, t
             for temperature in (1.0, 0.7):
                 completions = system.run(system.sample(version, temperature))
                 assert len(completions) == 16
-                assert {c.worker for c in completions} == {worker.place for worker in system.workers.crew.serving}
+                assert {c.worker for c in completions} == {worker.place for worker in system.workers.supervisor.serving}
                 for c in completions:
                     assert [(s.version, s.start, s.end) for s in c.versions] == [(version, 0, len(c.token_ids))]
                     expected = naive_logprobs(reference, PROBLEMS[c.position].prompt_ids, c.token_ids, temperature)
@@ -156,9 +154,38 @@ def test_engines_hold_the_learners_weights_after_every_push(ray_session: None, t
         system.close()
 
 
+@pytest.mark.cpu_engine
+@pytest.mark.slow
+def test_a_transport_as_the_page_has_it(ray_session: None, tmp_path: Path) -> None:
+    """One file and its name are all that a transport takes: the engine samples from what the learner has after two pushes."""
+    source = Path(file_transport.__file__).read_text(encoding="utf-8")
+    page = Path(__file__).parents[2] / "docs" / "extending.md"
+    assert f"```python\n{source}```" in page.read_text(encoding="utf-8")
+
+    def place(config: RunConfig) -> Placement:
+        return reserve(config, replace(plan_layout(config, "cpu"), transport="file_transport:Files"))
+
+    system = build(tmp_path, False, place=place, learner={"learning_rate": 3e-3})
+    try:
+        for version in range(2):
+            system.run(system.push.push(version))
+            system.run(system.learners.export(tmp_path / f"policy-{version}"))
+            completions = system.run(system.sample(version, 1.0))
+            reference = naive_model(tmp_path / f"policy-{version}")
+            for c in completions:
+                expected = naive_logprobs(reference, PROBLEMS[c.position].prompt_ids, c.token_ids)
+                np.testing.assert_allclose(c.logprobs, expected.detach().numpy(), atol=1e-3)
+            groups = [
+                judged_group(p.index, p, [c for c in completions if c.position == p.index], version) for p in PROBLEMS
+            ]
+            assert system.run(system.learners.train(groups, version + 1)).metrics["grad_norm"] > 0
+    finally:
+        system.close()
+
+
 def vllm_sockets(system: System) -> list[tuple[Path, Path]]:
     """Sockets of the engines that are named by a UUID alone, each with the folder that it belongs into."""
-    members = [member.processes for member in system.workers.crew.serving if member.processes]
+    members = [replica.processes for replica in system.workers.supervisor.serving if replica.processes]
     found = [
         (path, folder_of(member.mark))
         for member in members
@@ -172,7 +199,7 @@ def vllm_sockets(system: System) -> list[tuple[Path, Path]]:
 
 def unloaded(system: System) -> list[str]:
     """What the engines' logs say of layers without weights."""
-    workers = [process for worker in system.workers.crew.serving for process in worker.processes.found()]  # type: ignore[union-attr]
+    workers = [process for worker in system.workers.supervisor.serving for process in worker.processes.found()]  # type: ignore[union-attr]
     logs = {Path(f"/proc/{process.pid}/fd/{end}").resolve() for process in workers for end in (1, 2)}
     lines = [line for log in logs if log.is_file() for line in log.read_text(errors="replace").splitlines()]
     assert lines, "vLLM says something while it starts"
@@ -206,10 +233,10 @@ def test_completions_go_on_through_a_push(ray_session: None, tmp_path: Path) -> 
     async def push_when_one_has_ended() -> list[Completion]:
         requests = [Request(p.index, 0, p.prompt_ids, p.index, 1.0, length if p.index else 8) for p in PROBLEMS]
         found: list[Completion] = []
-        async for batch in system.workers.sample(requests):
+        async for completion in system.workers.completions(requests):
             if not found:
                 await system.push.push(1)
-            found += batch
+            found.append(completion)
         return found
 
     try:
