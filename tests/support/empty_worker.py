@@ -1,9 +1,18 @@
-"""A rollout worker without an engine, in a module that is imported at once."""
+"""Rollout workers without an engine, in a module that is imported at once."""
 
+import asyncio
 import os
+from collections.abc import Callable
+from pathlib import Path
 
+from system import system_config
+
+from actors.cluster.placement import Placement, reserve
 from actors.rollout.engine_log import OwnLog
+from actors.rollout.pool import RolloutWorkers
+from actors.rollout.supervisor import Member
 from actors.rollout.worker import RolloutWorker
+from openrs_ray.cluster.layout import plan_layout
 from openrs_ray.errors import RunError
 
 
@@ -43,3 +52,21 @@ class LoadedEmptyWorker(EmptyWorker):
     """Would hold a model's own weights."""
 
     holds_weights = True
+
+
+def places(members: list[Member]) -> list[int]:
+    return [member.place for member in members]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(120):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+def empty_workers(
+    folder: Path, report: Callable[[str], None], kind: type[EmptyWorker] = EmptyWorker, **place: int
+) -> tuple[Placement, RolloutWorkers]:
+    config = system_config(folder, folder, placement=place)
+    placement = reserve(config, plan_layout(config, "cpu"))
+    return placement, RolloutWorkers(config, placement, "", (2,), kind, report)

@@ -1,50 +1,19 @@
 """Sampling ahead of the learner: never further than the staleness bound, nothing thrown away, nobody held up without need."""
 
 import asyncio
-import selectors
 import tracemalloc
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+from virtual_time import PROBLEM, P, run
 
 from actors.loop.lookahead import GroupsAhead
 from actors.loop.overlap import check_ages
 from openrs_ray.errors import RunError
 from openrs_ray.records import Completion, Group, Problem, VersionSpan
 from openrs_ray.run.progress import Progress
-
-T = TypeVar("T")
-PROBLEM = Problem(0, "1+1", (1, 2), ("2",))
-P = 4
-
-
-class VirtualTime(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps to the next timer instead of waiting for it."""
-
-    def __init__(self) -> None:
-        self._now = 0.0
-        super().__init__(selector=self._Selector(self))
-
-    def time(self) -> float:
-        return self._now
-
-    class _Selector(selectors.DefaultSelector):
-        def __init__(self, loop: "VirtualTime") -> None:
-            super().__init__()
-            self._loop = loop
-
-        def select(self, timeout: float | None = None) -> list[Any]:
-            assert timeout is not None, "everybody waits and nobody is going to wake them"
-            self._loop._now += max(0.0, timeout)
-            return super().select(0)
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=VirtualTime) as runner:
-        return runner.run(work)
 
 
 def group(position: int, problem: Problem) -> Group:

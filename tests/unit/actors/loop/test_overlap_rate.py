@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from test_lookahead import PROBLEM, run
+from virtual_time import PROBLEM, run
 
 from actors.loop.batch import Drawn, collect_batch
 from actors.loop.lookahead import GroupsAhead

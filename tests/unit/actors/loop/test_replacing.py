@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from simulated_run import PROBLEMS, SimulatedOverlap, SimulatedTrainer
-from test_lookahead import PROBLEM, P, run
+from virtual_time import PROBLEM, P, run
 
 from actors.loop.batch import Batch
 from actors.loop.lookahead import GroupsAhead
