@@ -9,8 +9,8 @@ from system import system_config
 
 from actors.cluster.placement import Placement, reserve
 from actors.rollout.engine_log import OwnLog
-from actors.rollout.pool import RolloutWorkers
-from actors.rollout.supervisor import Member
+from actors.rollout.pool import EnginePool
+from actors.rollout.supervisor import Replica
 from actors.rollout.worker import RolloutWorker
 from openrs_ray.cluster.layout import plan_layout
 from openrs_ray.errors import RunError
@@ -54,8 +54,8 @@ class LoadedEmptyWorker(EmptyWorker):
     holds_weights = True
 
 
-def places(members: list[Member]) -> list[int]:
-    return [member.place for member in members]
+def places(replicas: list[Replica]) -> list[int]:
+    return [replica.place for replica in replicas]
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -66,7 +66,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def empty_workers(
     folder: Path, report: Callable[[str], None], kind: type[EmptyWorker] = EmptyWorker, **place: int
-) -> tuple[Placement, RolloutWorkers]:
+) -> tuple[Placement, EnginePool]:
     config = system_config(folder, folder, placement=place)
     placement = reserve(config, plan_layout(config, "cpu"))
-    return placement, RolloutWorkers(config, placement, "", (2,), kind, report)
+    return placement, EnginePool(config, placement, "", (2,), kind, report)

@@ -13,7 +13,7 @@ from tiny import save_model
 from actors.cluster.placement import Placement, reserve
 from actors.learner.group import LearnerGroup
 from actors.loop.push import WeightPush
-from actors.rollout.pool import RolloutWorkers
+from actors.rollout.pool import EnginePool
 from actors.rollout.worker import Request, RolloutWorker
 from openrs_ray.cluster.layout import plan_layout
 from openrs_ray.common.private_folder import folder_of
@@ -32,7 +32,7 @@ class System:
     loop: asyncio.AbstractEventLoop
     placement: Placement
     learners: LearnerGroup
-    workers: RolloutWorkers
+    workers: EnginePool
     push: WeightPush
     folder: Path
 
@@ -48,7 +48,9 @@ class System:
         return [c async for batch in self.workers.generate(requests, version) for c in batch]
 
     def close(self) -> None:
-        folders = [folder_of(member.processes.mark) for member in self.workers.crew.serving if member.processes]
+        folders = [
+            folder_of(replica.processes.mark) for replica in self.workers.supervisor.serving if replica.processes
+        ]
         self.run(self.workers.stop())
         assert not any(folder.exists() for folder in folders), "an engine's sockets stay behind"
         self.run(self.learners.stop())
@@ -84,7 +86,7 @@ def build(
     if environment:
         placement = with_environment(placement, environment)
     learners = LearnerGroup(config, placement, str(model))
-    workers = RolloutWorkers(config, placement, str(model), (EOS,), worker_class, report)
+    workers = EnginePool(config, placement, str(model), (EOS,), worker_class, report)
     probe = [(p.prompt_ids[:1], p.prompt_ids[1:]) for p in PROBLEMS]
     loop = asyncio.new_event_loop()
     system = System(

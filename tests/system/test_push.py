@@ -42,7 +42,7 @@ def test_engines_hold_the_learners_weights_after_every_push(ray_session: None, t
             for temperature in (1.0, 0.7):
                 completions = system.run(system.sample(version, temperature))
                 assert len(completions) == 16
-                assert {c.worker for c in completions} == {worker.place for worker in system.workers.crew.serving}
+                assert {c.worker for c in completions} == {worker.place for worker in system.workers.supervisor.serving}
                 for c in completions:
                     assert [(s.version, s.start, s.end) for s in c.versions] == [(version, 0, len(c.token_ids))]
                     expected = naive_logprobs(reference, PROBLEMS[c.position].prompt_ids, c.token_ids, temperature)
@@ -66,11 +66,11 @@ def test_engines_hold_the_learners_weights_after_every_push(ray_session: None, t
 
 def vllm_sockets(system: System) -> list[tuple[Path, Path]]:
     """Sockets of the engines that are named by a UUID alone, each with the folder that it belongs into."""
-    members = [member.processes for member in system.workers.crew.serving if member.processes]
+    replicas = [replica.processes for replica in system.workers.supervisor.serving if replica.processes]
     found = [
-        (path, folder_of(member.mark))
-        for member in members
-        for process in member.found()
+        (path, folder_of(replica.mark))
+        for replica in replicas
+        for process in replica.found()
         for connection in process.net_connections("unix")
         if (path := Path(connection.laddr)).name.count("-") == 4 and len(path.name) == 36
     ]
@@ -80,7 +80,7 @@ def vllm_sockets(system: System) -> list[tuple[Path, Path]]:
 
 def unloaded(system: System) -> list[str]:
     """What the engines' logs say of layers without weights."""
-    workers = [process for worker in system.workers.crew.serving for process in worker.processes.found()]  # type: ignore[union-attr]
+    workers = [process for worker in system.workers.supervisor.serving for process in worker.processes.found()]  # type: ignore[union-attr]
     logs = {Path(f"/proc/{process.pid}/fd/{end}").resolve() for process in workers for end in (1, 2)}
     lines = [line for log in logs if log.is_file() for line in log.read_text(errors="replace").splitlines()]
     assert lines, "vLLM says something while it starts"
