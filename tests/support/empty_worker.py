@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-
 from system import system_config
 
 from actors.cluster.placement import Placement, reserve

@@ -31,9 +31,7 @@ def lookahead(
     def draw(count: int) -> list[tuple[int, Problem]]:
         return [(position, PROBLEM) for position in itertools.islice(positions, count)]
 
-    return Lookahead(
-        sample, draw, problems_per_step=P, staleness=staleness, steps=steps, deadline_s=deadline_s, **more
-    )
+    return Lookahead(sample, draw, problems_per_step=P, staleness=staleness, steps=steps, deadline_s=deadline_s, **more)
 
 
 async def take_all(ahead: Lookahead, count: int, learn_s: float, seen: Callable[[int, list[int]], None]) -> None:
