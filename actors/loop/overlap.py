@@ -62,7 +62,7 @@ class OverlappedTrainer(Trainer):
                 await self._write(step, batch, update, report, times)
 
     async def _sample(self, position: int, problem: Problem) -> Group:
-        return await self._collector.group(position, problem, self._training_requests([(position, problem)]))
+        return await self._collector.group(position, problem, self._training)
 
     def _draw_free_slots(self) -> list[Drawn]:
         """Positions for all free slots that a step is left to train."""

@@ -33,22 +33,24 @@ from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
 from actors.learner.group import LearnerGroup, LearnerLost, Update
 from actors.loop.batch import Batch, Drawn, collect_batch
-from actors.loop.collector import Collector
+from actors.loop.collector import Collector, Sampling
 from actors.loop.push import PushReport, WeightPush
 from actors.reward import RewardPool
 from actors.rollout.pool import RolloutWorkers
-from actors.rollout.worker import Request, RolloutWorker
+from actors.rollout.worker import RolloutWorker
 from actors.weights.sender import SendingRank
 from openrs_ray.algorithm.no_learning import LearningWatch
 from openrs_ray.algorithm.step_metrics import check_judged, check_mismatch, correctness, step_metrics, step_times
 from openrs_ray.algorithm.unusable import unusable_warning
 from openrs_ray.common.files import write_json
 from openrs_ray.config.schema import RunConfig
-from openrs_ray.data.completions import completion_texts
+from openrs_ray.data.completions import rollout_texts
 from openrs_ray.data.order import Order
+from openrs_ray.environments.environment import Environment
+from openrs_ray.environments.single_turn import SingleTurn
 from openrs_ray.errors import Recurring, RunError, UserError
 from openrs_ray.preparation.prepared import Prepared
-from openrs_ray.records import Group, Problem, Status, age_metrics
+from openrs_ray.records import Group, Problem, Rollout, Status, age_metrics
 from openrs_ray.run.attempts import Bounds, start_attempt
 from openrs_ray.run.budget import ENDING, Budget, Ended, LimitReached, Work
 from openrs_ray.run.checkpoints import Checkpoint, CheckpointStore, Kind
@@ -56,7 +58,6 @@ from openrs_ray.run.completions import CompletionRecord, read_groups
 from openrs_ray.run.display import RunDisplay, StepFigures
 from openrs_ray.run.metrics import MetricsLog
 from openrs_ray.run.progress import RESULT, Progress
-from openrs_ray.seeds import completion_seed
 from openrs_ray.stats import Interval, mean_interval
 
 T = TypeVar("T")
@@ -92,6 +93,7 @@ class Trainer:
         worker_class: type[RolloutWorker] = RolloutWorker,
         rank_class: type[SendingRank] = SendingRank,
         reward_class: type[RewardPool] = RewardPool,
+        environment: Environment | None = None,
     ) -> None:
         self._config = config
         self._prepared = prepared
@@ -113,8 +115,9 @@ class Trainer:
         self._rewards: Any = (
             ray.remote(reward_class).options(**placement.reward_options(), max_restarts=-1).remote(config.rewards)
         )
-        deadline_s, weights = config.rollout.deadline_s, config.rewards.weights
-        self._collector = Collector(self._workers, self._rewards, self._decode, deadline_s, weights, display.warn)
+        self._collector = Collector(
+            config, self._workers, self._rewards, environment or SingleTurn(), self._decode, display.warn
+        )
         self._push = WeightPush(
             self._learners, self._workers, placement.layout.transport, config.push, probe_batch(prepared.problems)
         )
@@ -259,7 +262,7 @@ class Trainer:
         wanted, most = config.rollout.problems_per_step, config.rollout.most_drawn_per_step
 
         async def sample(drawn: Sequence[Drawn]) -> list[Group]:
-            return await self._collector.collect(drawn, self._training_requests(drawn), step - 1)
+            return await self._groups(drawn, self._training)
 
         candidates = self._draw(self.progress.next_positions(most))
         batch = await self._interruptible(collect_batch(candidates, wanted, sample), *COLLECTED)
@@ -349,28 +352,18 @@ class Trainer:
         indices = [index for position in positions for index in self._order.draw(position, 1)]
         return [(position, self._prepared.problems[index]) for position, index in zip(positions, indices, strict=True)]
 
-    def _training_requests(self, drawn: Sequence[Drawn]) -> list[Request]:
+    @property
+    def _training(self) -> Sampling:
         rollout = self._config.rollout
-        return self._requests(drawn, "train", 0, rollout.completions_per_problem, rollout.temperature)
+        return Sampling("train", 0, rollout.completions_per_problem, rollout.temperature)
 
-    def _requests(
-        self, drawn: Sequence[Drawn], phase: str, step: int, samples: int, temperature: float
-    ) -> list[Request]:
-        return [
-            Request(
-                position=position,
-                sample=sample,
-                prompt_ids=problem.prompt_ids,
-                seed=completion_seed(self._config.run.seed, phase, step, position, sample),
-                temperature=temperature,
-                max_tokens=self._config.rollout.max_completion_tokens,
-            )
-            for position, problem in drawn
-            for sample in range(samples)
-        ]
+    async def _groups(self, drawn: Sequence[Drawn], plan: Sampling) -> list[Group]:
+        groups = asyncio.gather(*(self._collector.group(*one, plan) for one in drawn))
+        what = f"finish {len(drawn)} groups (rollout.deadline_s is {self._config.rollout.deadline_s:.0f})"
+        return list(await within(self._config.rollout.deadline_s, "the rollout workers", what, groups))
 
-    def _decode(self, completions: Sequence[np.ndarray]) -> list[str]:
-        texts = completion_texts(completions, self._prepared.tokenizer, self._prepared.eos_ids)
+    def _decode(self, rollouts: Sequence[Rollout]) -> list[str]:
+        texts = rollout_texts(rollouts, self._prepared.tokenizer, self._prepared.eos_ids)
         return [self._prepared.opening + text for text in texts]
 
     async def _evaluate(self) -> Interval:
@@ -378,10 +371,10 @@ class Trainer:
         evaluation, step = self._config.evaluation, self.progress.step
         self._display.status(f"evaluating policy version {step} on {len(self._prepared.held_out)} held-out problems")
         drawn = list(enumerate(self._prepared.held_out))
-        requests = self._requests(drawn, "evaluation", step, evaluation.samples, evaluation.temperature)
+        plan = Sampling("evaluation", step, evaluation.samples, evaluation.temperature)
         saved = self._saved == (step, "kept")
         with self._budget.timing("evaluation"):
-            work = self._collector.collect(drawn, requests, step)
+            work = self._groups(drawn, plan)
             groups = await self._interruptible(work, *(("end",) if saved else ("kept", "end")))
         check_judged(groups, step, self._config.rewards.max_unjudged_share)
         correct = correctness(groups)
@@ -443,7 +436,7 @@ class Trainer:
             self._display.warn(warning)
 
     def _texts(self, groups: Sequence[Group]) -> list[list[str]]:
-        return [self._decode([completion.token_ids for completion in group.completions]) for group in groups]
+        return [self._decode(group.rollouts) for group in groups]
 
     async def _save_if_due(self) -> None:
         if self.progress.step % self._config.checkpoint.every_steps == 0:

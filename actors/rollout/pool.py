@@ -98,6 +98,8 @@ class RolloutWorkers:
                     worker.sampling -= 1
                     if not answer.done():
                         answer.set_result(completion)
+            if left:
+                raise RunError(f"{worker.name} lost {len(left)} of {len(share)} completions")
         except Lost as error:
             self.crew.lost(worker, error)
         finally:

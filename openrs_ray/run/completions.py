@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from openrs_ray.errors import RunError
-from openrs_ray.records import Completion, Group, Problem, Status, Verdict, VersionSpan
+from openrs_ray.records import Group, Problem, Rollout, Status, Verdict, VersionSpan
 from openrs_ray.run.attempts import read_attempts
 from openrs_ray.run.completion_files import FOLDER, Phase, RecordFile, current_files, write_file
 
@@ -32,7 +32,8 @@ SCHEMA = pa.schema(
         ("sample", pa.int32()),
         ("problem", pa.string()),
         ("token_ids", pa.list_(pa.int32())),
-        ("logprobs", pa.list_(pa.float32())),
+        ("logprobs", pa.list_(pa.float32())),  # 0 where given
+        ("sampled", pa.list_(pa.bool_())),  # null, or no such column: all tokens; the others were given
         ("text", pa.string()),
         ("reward", pa.float64()),  # null: left out of the loss
         ("rewards", pa.map_(pa.string(), pa.float64())),
@@ -73,13 +74,13 @@ class CompletionRecord:
         """
         rows: list[dict[str, Any]] = []
         for number, group in enumerate(groups):
-            for index, (completion, verdict) in enumerate(zip(group.completions, group.verdicts, strict=True)):
+            for index, (rollout, verdict) in enumerate(zip(group.rollouts, group.verdicts, strict=True)):
                 advantage = None if advantages is None else _finite(advantages[number][index])
                 rows.append(
                     {"step": step, "attempt": attempt, "phase": phase}
                     | {"problem_index": group.problem.index, "problem": group.problem.text}
                     | {"text": texts[number][index], "advantage": advantage}
-                    | _columns(completion, verdict)
+                    | _columns(rollout, verdict)
                 )
         return write_file(self._run_folder, phase, step, attempt, pa.Table.from_pylist(rows, schema=SCHEMA))
 
@@ -110,7 +111,7 @@ def current_rows(run_folder: Path, phase: Phase = "train", columns: list[str] | 
     """All rows of a phase that count, by step; rows of superseded attempts are left out. RunError when a file is damaged."""
     tables = [file.read(columns) for file in current_files(run_folder, phase)]
     if tables:
-        return pa.concat_tables(tables)
+        return pa.concat_tables(tables, promote_options="default")  # older versions wrote no `sampled`
     return SCHEMA.empty_table() if columns is None else SCHEMA.empty_table().select(columns)
 
 
@@ -119,17 +120,18 @@ def read_groups(run_folder: Path, step: int, problems: Sequence[Problem]) -> lis
 
     `problems`: what `problem_index` counts in. RunError when the record does not hold that step, once and as it was written.
     """
-    groups: dict[int, tuple[Problem, list[Completion], list[Verdict]]] = {}
+    groups: dict[int, tuple[Problem, list[Rollout], list[Verdict]]] = {}
     for row in _only_file(run_folder, step).read().to_pylist():
         problem = problems[row["problem_index"]]
         if problem.text != row["problem"]:
             raise RunError(f"the record of step {step} has another problem {row['problem_index']} than the run")
-        _, completions, verdicts = groups.setdefault(row["position"], (problem, [], []))
-        completions.append(
-            Completion(
+        _, rollouts, verdicts = groups.setdefault(row["position"], (problem, [], []))
+        rollouts.append(
+            Rollout(
                 position=row["position"],
                 sample=row["sample"],
                 token_ids=np.array(row["token_ids"], dtype=np.int32),
+                sampled=np.array(row.get("sampled") or [True] * len(row["token_ids"]), dtype=np.bool_),
                 logprobs=np.array(row["logprobs"], dtype=np.float32),
                 finish_reason=row["finish_reason"],
                 versions=tuple(VersionSpan(**span) for span in row["versions"]),
@@ -147,8 +149,8 @@ def read_groups(run_folder: Path, step: int, problems: Sequence[Problem]) -> lis
             )
         )
     return [
-        Group(position, problem, tuple(completions), tuple(verdicts))
-        for position, (problem, completions, verdicts) in groups.items()
+        Group(position, problem, tuple(rollouts), tuple(verdicts))
+        for position, (problem, rollouts, verdicts) in groups.items()
     ]
 
 
@@ -205,22 +207,23 @@ def _only_file(run_folder: Path, step: int) -> RecordFile:
     return files[0]
 
 
-def _columns(completion: Completion, verdict: Verdict) -> dict[str, Any]:
+def _columns(rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
     return {
-        "position": completion.position,
-        "sample": completion.sample,
-        "token_ids": completion.token_ids.tolist(),
-        "logprobs": completion.logprobs.tolist(),
+        "position": rollout.position,
+        "sample": rollout.sample,
+        "token_ids": rollout.token_ids.tolist(),
+        "logprobs": rollout.logprobs.tolist(),
+        "sampled": None if rollout.sampled.all() else rollout.sampled.tolist(),
         "reward": verdict.reward,
         "rewards": list(verdict.rewards.items()),
         "status": str(verdict.status),
         "answer": verdict.answer,
         "detail": verdict.detail,
-        "finish_reason": completion.finish_reason,
-        "length": len(completion.token_ids),
-        "versions": [{"version": span.version, "start": span.start, "end": span.end} for span in completion.versions],
-        "mean_logprob": _finite(completion.logprobs.mean()) if len(completion.logprobs) else None,
-        "worker": completion.worker,
+        "finish_reason": rollout.finish_reason,
+        "length": rollout.sampled_tokens,
+        "versions": [{"version": span.version, "start": span.start, "end": span.end} for span in rollout.versions],
+        "mean_logprob": _finite(rollout.logprobs[rollout.sampled].mean()),
+        "worker": rollout.worker,
         "check_seconds": verdict.seconds,
     }
 

@@ -11,20 +11,21 @@ import numpy as np
 from system import system_config
 
 from actors.learner.group import Update
-from actors.loop.batch import Batch, Drawn
+from actors.loop.batch import Batch
+from actors.loop.collector import Sampling
 from actors.loop.overlap import OverlappedTrainer
 from actors.loop.push import PushReport
 from actors.loop.trainer import Trainer
-from actors.rollout.worker import Request
 from openrs_ray.algorithm.advantages import advantages
 from openrs_ray.algorithm.no_learning import LearningWatch
 from openrs_ray.data.order import Order
-from openrs_ray.records import Completion, Group, Problem, Status, Verdict, VersionSpan
+from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
 from openrs_ray.run.attempts import Bounds, start_attempt
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.completions import CompletionRecord
 from openrs_ray.run.metrics import MetricsLog
 from openrs_ray.run.progress import Progress
+from openrs_ray.seeds import completion_seed
 
 PROBLEMS = [Problem(index, f"{index}+1", (1, 2), (f"{index + 1}",)) for index in range(7)]
 
@@ -84,23 +85,19 @@ class SimulatedTrainer(Trainer):
             await self._step()
         return self.progress
 
-    async def group(self, position: int, problem: Problem, requests: Sequence[Request]) -> Group:
+    async def group(self, position: int, problem: Problem, plan: Sampling) -> Group:
         self.sampled.append(position)
         version = self.version
         await asyncio.sleep(self._times.pareto(1.2))
         equal = np.random.default_rng(position).random() < self._uniform_share
-        completions, verdicts = [], []
-        for request in requests:
-            ids, logprobs = np.array([request.seed % 1000], dtype=np.int32), np.zeros(1, dtype=np.float32)
+        rollouts, verdicts = [], []
+        for sample in range(plan.samples):
+            seed = completion_seed(self._config.run.seed, plan.phase, plan.step, position, sample)
+            ids, logprobs = np.array([seed % 1000], dtype=np.int32), np.zeros(1, dtype=np.float32)
             spans = (VersionSpan(version, 0, 1),)
-            completions.append(Completion(position, request.sample, ids, logprobs, "stop", spans, 0))
-            verdicts.append(Verdict(Status.CORRECT, {}, 1.0 if equal else float(request.sample)))
-        return Group(position, problem, tuple(completions), tuple(verdicts))
-
-    async def collect(self, drawn: Sequence[Drawn], requests: Sequence[Request], version: int) -> list[Group]:
-        size = self._config.rollout.completions_per_problem
-        parts = [requests[start : start + size] for start in range(0, len(requests), size)]
-        return list(await asyncio.gather(*(self.group(*which, part) for which, part in zip(drawn, parts, strict=True))))
+            rollouts.append(Rollout.of([Completion(position, sample, ids, logprobs, "stop", spans, 0)]))
+            verdicts.append(Verdict(Status.CORRECT, {}, 1.0 if equal else float(sample)))
+        return Group(position, problem, tuple(rollouts), tuple(verdicts))
 
     async def _train_and_push(self, groups: Sequence[Group], step: int) -> tuple[Update, float, PushReport]:
         self.learned_from = len(groups)
@@ -113,8 +110,8 @@ class SimulatedTrainer(Trainer):
         await super()._write(step, batch, *rest)
         self.batches.append(batch)
 
-    def _decode(self, completions: Sequence[np.ndarray]) -> list[str]:
-        return ["" for _ in completions]
+    def _decode(self, rollouts: Sequence[Rollout]) -> list[str]:
+        return ["" for _ in rollouts]
 
 
 class SimulatedOverlap(OverlappedTrainer, SimulatedTrainer):

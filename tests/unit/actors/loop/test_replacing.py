@@ -30,7 +30,7 @@ def check_batches(batches: list[Batch], figures: list[dict[str, float]], stalene
     for step, (batch, figure) in enumerate(zip(batches, figures, strict=True), start=1):
         assert len(batch.groups) == P and len(batch.replaced) <= MOST
         assert all(len(rewards(group)) == 1 for group in batch.replaced)
-        ages = [step - 1 - group.completions[0].versions[0].version for group in batch.groups]
+        ages = [step - 1 - group.rollouts[0].versions[0].version for group in batch.groups]
         assert min(ages) >= 0 and max(ages) <= staleness, (step, ages)
         uniform = sum(len(rewards(group)) == 1 for group in batch.groups)
         assert uniform == 0 or len(batch.replaced) == MOST, "without spread only at the bound"

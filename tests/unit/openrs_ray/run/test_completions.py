@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from openrs_ray.errors import RunError
-from openrs_ray.records import Completion, Group, Problem, Status, Verdict, VersionSpan
+from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
 from openrs_ray.run.attempts import read_attempts, start_attempt
 from openrs_ray.run.completions import CompletionRecord, check_accounting, current_rows, read_groups
 
@@ -22,7 +22,7 @@ def group(position: int, version: int = 0) -> Group:
         tokens = np.array([5, 9, 2 + sample], dtype=np.int32)
         logprobs = np.array([-0.25, -0.5, -0.75], dtype=np.float32)
         spans = (VersionSpan(version, 0, 2), VersionSpan(version + 1, 2, 3))
-        completions.append(Completion(position, sample, tokens, logprobs, "stop", spans, worker=1))
+        completions.append(Rollout.of([Completion(position, sample, tokens, logprobs, "stop", spans, worker=1)]))
         if sample:
             verdicts.append(Verdict(Status.TIMEOUT, {}, None, seconds=5.0, detail="killed"))
         else:
@@ -54,6 +54,7 @@ def test_a_row_holds_what_happened_to_a_completion(tmp_path: Path) -> None:
         "problem": "3 + 1",
         "token_ids": [5, 9, 2],
         "logprobs": [-0.25, -0.5, -0.75],
+        "sampled": None,
         "text": "text 3 0",
         "reward": 2.5,
         "rewards": [("accuracy", 1.0), ("format", 0.5)],
@@ -83,7 +84,7 @@ def test_a_step_can_be_trained_again_from_its_record(tmp_path: Path) -> None:
     for read, original in zip(found, (group(5, 1), group(4, 1)), strict=True):
         assert read.problem == original.problem and read.verdicts == original.verdicts
         np.testing.assert_array_equal(read.rewards(), original.rewards())
-        for ours, theirs in zip(read.completions, original.completions, strict=True):
+        for ours, theirs in zip(read.rollouts, original.rollouts, strict=True):
             assert ours.versions == theirs.versions and ours.finish_reason == theirs.finish_reason
             assert (ours.token_ids == theirs.token_ids).all() and (ours.logprobs == theirs.logprobs).all()
             assert ours.logprobs.dtype == np.float32 and ours.token_ids.dtype == np.int32
@@ -218,10 +219,11 @@ def sampled(problems: int, samples: int, tokens: int) -> tuple[list[Group], list
     for position in range(problems):
         lengths = [int(length) for length in rng.integers(tokens // 4, tokens, samples)]
         completions = tuple(
-            Completion(
+            Rollout(
                 position,
                 sample,
                 rng.integers(0, 151_000, length).astype(np.int32),
+                np.ones(length, dtype=np.bool_),
                 -rng.exponential(0.4, length).astype(np.float32),
                 "stop",
                 (VersionSpan(0, 0, length),),
@@ -255,7 +257,7 @@ def test_no_flipped_bit_of_a_record_goes_unnoticed(written: tuple[Path, Path], t
         assert "\n" not in str(error.value) and path.name in str(error.value)
     copy.write_bytes(original)
     for ours, theirs in zip(read_groups(tmp_path, 1, problems), whole, strict=True):
-        for one, other in zip(ours.completions, theirs.completions, strict=True):
+        for one, other in zip(ours.rollouts, theirs.rollouts, strict=True):
             assert (one.token_ids == other.token_ids).all() and (one.logprobs == other.logprobs).all()
 
 
