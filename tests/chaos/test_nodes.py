@@ -59,5 +59,5 @@ def test_a_node_that_joins_is_used_and_one_that_goes_is_done_without(
         until(served_by({0, 1}))
         os.killpg(process.pid, signal.SIGINT)
         assert finish(process, log) == 128 + signal.SIGINT, tail(log)
-    accounting = check_coverage(run, problems_per_step=4, completions_per_problem=4, staleness=1)
-    assert accounting.exact and accounting.steps == steps_done(run), accounting
+    coverage = check_coverage(run, problems_per_step=4, completions_per_problem=4, staleness=1)
+    assert coverage.exact and coverage.steps == steps_done(run), coverage
