@@ -9,7 +9,7 @@ import numpy as np
 
 from actors.cluster.deadlines import within
 from actors.cluster.together import Together
-from actors.rollout.pool import RolloutWorkers
+from actors.rollout.pool import EnginePool
 from actors.rollout.worker import Request
 from openrs_ray.algorithm.unusable import without_judgement
 from openrs_ray.config.schema import RunConfig
@@ -43,7 +43,7 @@ class Turns:
     """The engines as one rollout sees them: `openrs_ray.environments.environment.Engines`."""
 
     def __init__(
-        self, pool: RolloutWorkers, config: RunConfig, position: int, sample: int, problem: Problem, plan: Sampling
+        self, pool: EnginePool, config: RunConfig, position: int, sample: int, problem: Problem, plan: Sampling
     ) -> None:
         self._pool = pool
         self._most = len(problem.prompt_ids) + config.rollout.max_completion_tokens
@@ -76,7 +76,7 @@ class Collector:
     def __init__(
         self,
         config: RunConfig,
-        pool: RolloutWorkers,
+        pool: EnginePool,
         reward_pool: Any,
         environment: Environment,
         decode: Decode,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from places import ROOT
 from simulated_run import PROBLEMS, SimulatedOverlap, SimulatedTrainer
-from test_lookahead import run as in_virtual_time
+from virtual_time import run as in_virtual_time
 
 from actors.learner.rank import LearnerRank
 from openrs_ray.algorithm.losses import METRICS

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_evaluate_command import make_run
+from system import make_run
 from tiny import make_config
 
 from actors import evaluator
@@ -68,7 +68,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorkers]:
     class Workers(FakeWorkers):
         pass
 
-    monkeypatch.setattr(evaluator, "RolloutWorkers", Workers)
+    monkeypatch.setattr(evaluator, "EnginePool", Workers)
     monkeypatch.setattr(evaluator, "place_engines", lambda config: SimpleNamespace(release=lambda: None))
     return Workers
 

@@ -11,7 +11,7 @@ from empty_worker import EmptyWorker, ReadingWorker
 from system import system_config
 
 from actors.cluster.placement import reserve
-from actors.rollout.pool import RolloutWorkers
+from actors.rollout.pool import EnginePool
 from actors.rollout.worker import Request
 from openrs_ray.cluster.layout import plan_layout
 from openrs_ray.errors import RunError
@@ -24,7 +24,7 @@ def request(position: int, sample: int = 0) -> Request:
 
 def with_pool(
     folder: Path,
-    use: Callable[[RolloutWorkers], Coroutine[Any, Any, None]],
+    use: Callable[[EnginePool], Coroutine[Any, Any, None]],
     worker_class: type[EmptyWorker] = ReadingWorker,
     workers: int = 1,
     deadline_s: float = 60,
@@ -33,7 +33,7 @@ def with_pool(
     config = system_config(folder, folder, placement={"num_rollout_gpus": workers}, rollout={"deadline_s": deadline_s})
     losses: list[str] = []
     placement = reserve(config, plan_layout(config, "cpu"))
-    pool = RolloutWorkers(config, placement, "model", (2,), worker_class, losses.append)
+    pool = EnginePool(config, placement, "model", (2,), worker_class, losses.append)
 
     async def whole() -> None:
         await pool.start()
@@ -52,7 +52,7 @@ def with_pool(
 def test_requests_of_one_moment_travel_in_one_call_and_those_of_a_later_one_in_another(
     ray_session: None, tmp_path: Path
 ) -> None:
-    async def use(pool: RolloutWorkers) -> None:
+    async def use(pool: EnginePool) -> None:
         async def group(position: int) -> list[Completion]:
             return await asyncio.gather(*(pool.sample(request(position, sample)) for sample in range(3)))
 
@@ -70,7 +70,7 @@ def test_requests_of_one_moment_travel_in_one_call_and_those_of_a_later_one_in_a
 
 
 def test_idle_workers_are_asked_in_turn_and_the_one_with_less_in_hand_first(ray_session: None, tmp_path: Path) -> None:
-    async def use(pool: RolloutWorkers) -> None:
+    async def use(pool: EnginePool) -> None:
         seen = [(c.position, c.worker) async for c in pool.completions([request(p) for p in range(7)])]
         assert sorted(seen) == [(p, p % 2) for p in range(7)]
         several = asyncio.gather(*(pool.sample(request(p)) for p in range(5)))  # worker 0 has one more
@@ -88,7 +88,7 @@ def test_what_a_lost_worker_had_in_hand_is_asked_of_another_and_nothing_twice(
 ) -> None:
     seen: list[Completion] = []
 
-    async def use(pool: RolloutWorkers) -> None:
+    async def use(pool: EnginePool) -> None:
         seen.extend([c async for c in pool.completions([request(p % 10, p) for p in range(18)])])
 
     (loss,) = with_pool(tmp_path, use, workers=2)
@@ -116,11 +116,11 @@ class SilentWorker(ReadingWorker):
 
 
 def test_a_failure_that_another_would_repeat_and_a_deadline_are_errors(ray_session: None, tmp_path: Path) -> None:
-    async def fail(pool: RolloutWorkers) -> None:
+    async def fail(pool: EnginePool) -> None:
         with pytest.raises(RunError, match="no such token"):
             await asyncio.gather(*(pool.sample(request(p)) for p in range(3)))
 
-    async def wait(pool: RolloutWorkers) -> None:
+    async def wait(pool: EnginePool) -> None:
         with pytest.raises(RunError, match=r"finish the last 3 completions \(rollout.deadline_s is 1\)"):
             async for _ in pool.completions([request(p) for p in range(3)]):
                 pass

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from simulated_run import SimulatedOverlap, SimulatedTrainer
-from test_lookahead import run
 from tiny import make_config
+from virtual_time import run
 
 from openrs_ray.algorithm.no_learning import LearningWatch, cause
 from openrs_ray.algorithm.step_metrics import step_metrics

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from simulated_run import SimulatedOverlap, SimulatedTrainer
-from test_lookahead import run
+from virtual_time import run
 
 from actors.loop.collector import Sampling
 from openrs_ray.algorithm.unusable import without_judgement

@@ -16,7 +16,7 @@ import pytest
 from commands import ROOT
 from simulated_run import SimulatedOverlap, SimulatedTrainer
 from system import system_config
-from test_lookahead import P, run
+from virtual_time import P, run
 
 from actors.cluster.placement import Placement
 from actors.rollout.worker import Request
