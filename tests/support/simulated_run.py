@@ -23,7 +23,7 @@ from actors.loop.saving import Saving
 from actors.loop.writer import RunWriter
 from openrs_ray.algorithm.advantages import advantages
 from openrs_ray.algorithm.no_learning import LearningWatch
-from openrs_ray.records import Completion, Group, Problem, Status, Verdict, VersionSpan
+from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
 from openrs_ray.run.attempts import Bounds, start_attempt
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoints import Checkpoint, CheckpointStore, Kind
@@ -211,14 +211,15 @@ class SimulatedRun:
         version = self.learner.version
         await asyncio.sleep(self.seconds(plan))
         equal = np.random.default_rng(position).random() < self._uniform_share
-        completions, verdicts = [], []
+        rollouts, verdicts = [], []
         for sample in range(plan.samples):
             seed = completion_seed(self.config.run.seed, plan.phase, plan.step, position, sample)
             ids, logprobs = np.array([seed % 1000], dtype=np.int32), np.zeros(1, dtype=np.float32)
-            completions.append(Completion(position, sample, ids, logprobs, "stop", (VersionSpan(version, 0, 1),), 0))
+            spans = (VersionSpan(version, 0, 1),)
+            rollouts.append(Rollout.of([Completion(position, sample, ids, logprobs, "stop", spans, 0)]))
             verdicts.append(Verdict(Status.CORRECT, {}, 1.0 if equal else float(sample)))
-        return Group(position, problem, tuple(completions), tuple(verdicts))
+        return Group(position, problem, tuple(rollouts), tuple(verdicts))
 
 
-def no_texts(completions: Sequence[np.ndarray]) -> list[str]:
-    return ["" for _ in completions]
+def no_texts(rollouts: Sequence[Rollout]) -> list[str]:
+    return ["" for _ in rollouts]

@@ -60,14 +60,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SimulatedRun:
 def learner_figures() -> set[str]:
     engine = SimpleNamespace(get_global_grad_norm=lambda: 1.0)
     rank: Any = SimpleNamespace(engine=engine)
-    return {*LearnerRank._metrics(rank, [1.0] * (len(METRICS) + 2), 1, 1e-6, 1.0)}
+    return {*LearnerRank._metrics(rank, dict.fromkeys((*METRICS, "packed_tokens", "loss"), 1.0), 1, 1e-6, 1.0)}
 
 
 def test_every_figure_of_a_step_is_explained_and_no_other(run: SimulatedRun) -> None:
     written = {name for figures in run.figures for name in figures} | learner_figures()
     group: Any = SimpleNamespace(  # one with a reward by name
         verdicts=(Verdict(Status.CORRECT, {"format": 1.0}, 1.0),),
-        completions=(SimpleNamespace(token_ids=np.zeros(3), truncated=False),),
+        rollouts=(SimpleNamespace(sampled_tokens=3, truncated=False),),
         rewards=lambda: np.ones(1),
         problem=PROBLEMS[0],
     )

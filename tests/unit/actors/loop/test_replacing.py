@@ -5,6 +5,8 @@ import itertools
 from pathlib import Path
 
 import pytest
+from openrs_ray.run.audit import Expected, audit
+from openrs_ray.run.witness import Witness
 from simulated_run import PROBLEMS, SimulatedRun
 from virtual_time import PROBLEM, P, run
 
@@ -13,11 +15,9 @@ from actors.loop.collector import Sampling
 from actors.loop.lookahead import Lookahead
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.records import Group, Problem, Status, Verdict
-from openrs_ray.run.audit import Expected, audit
 from openrs_ray.run.completions import check_accounting, current_rows, read_groups
 from openrs_ray.run.problems import text_digests
 from openrs_ray.run.progress import Progress
-from openrs_ray.run.witness import Witness
 
 SAMPLES, STEPS, TIMES = 4, 12, 2
 MOST = TIMES * P
@@ -32,7 +32,7 @@ def check_batches(batches: list[Batch], figures: list[dict[str, float]], stalene
     for step, (batch, figure) in enumerate(zip(batches, figures, strict=True), start=1):
         assert len(batch.groups) == P and len(batch.replaced) <= MOST
         assert all(len(rewards(group)) == 1 for group in batch.replaced)
-        ages = [step - 1 - group.completions[0].versions[0].version for group in batch.groups]
+        ages = [step - 1 - group.rollouts[0].versions[0].version for group in batch.groups]
         assert min(ages) >= 0 and max(ages) <= staleness, (step, ages)
         uniform = sum(len(rewards(group)) == 1 for group in batch.groups)
         assert uniform == 0 or len(batch.replaced) == MOST, "without spread only at the bound"

@@ -14,7 +14,7 @@ from openrs_ray.algorithm.no_learning import LearningWatch, cause
 from openrs_ray.algorithm.step_metrics import step_metrics
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Recurring
-from openrs_ray.records import Completion, Group, Problem, Status, Verdict, VersionSpan
+from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
 from openrs_ray.run.progress import Progress
 
 GOOD = (Status.CORRECT, "12", 1.0)
@@ -28,7 +28,9 @@ def group(*judged: Judged, cut: int = 0, position: int = 0) -> Group:
     """The first `cut` completions are truncated."""
     ids, logprobs = np.arange(6, dtype=np.int32), np.zeros(6, dtype=np.float32)
     completions = tuple(
-        Completion(position, i, ids, logprobs, "length" if i < cut else "stop", (VersionSpan(0, 0, 6),), 0)
+        Rollout.of(
+            [Completion(position, i, ids, logprobs, "length" if i < cut else "stop", (VersionSpan(0, 0, 6),), 0)]
+        )
         for i in range(len(judged))
     )
     verdicts = tuple(Verdict(status, {}, reward, answer) for status, answer, reward in judged)

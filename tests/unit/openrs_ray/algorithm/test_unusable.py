@@ -22,10 +22,10 @@ class BrokenEngines(SimulatedRun):
         group = await super().group(position, problem, plan)
         if position != 2:
             return group
-        broken = replace(group.completions[1], logprobs=np.array([np.nan], dtype=np.float32))
-        completions = (group.completions[0], broken, *group.completions[2:])
-        pairs = zip(completions, group.verdicts, strict=True)
-        return replace(group, completions=completions, verdicts=tuple(without_judgement(*pair) for pair in pairs))
+        broken = replace(group.rollouts[1], logprobs=np.array([np.nan], dtype=np.float32))
+        rollouts = (group.rollouts[0], broken, *group.rollouts[2:])
+        pairs = zip(rollouts, group.verdicts, strict=True)
+        return replace(group, rollouts=rollouts, verdicts=tuple(without_judgement(*pair) for pair in pairs))
 
 
 @pytest.mark.parametrize("staleness", [0, 1])

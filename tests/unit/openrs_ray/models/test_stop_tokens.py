@@ -21,7 +21,7 @@ from openrs_ray.evaluation.benchmarks import Task
 from openrs_ray.models.pretrained import read_tokenizer
 from openrs_ray.models.stop_tokens import StopToken, ends_turn, stop_tokens
 from openrs_ray.preparation.prepared import Prepared, prepare
-from openrs_ray.records import Completion, Problem, Status, Verdict, VersionSpan
+from openrs_ray.records import Completion, Problem, Rollout, Status, Verdict, VersionSpan
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -194,7 +194,7 @@ def test_training_and_evaluation_read_the_same_text() -> None:
     nothing: Any = None
     stops = (StopToken(ids("<|im_end|>")[0], "<|im_end|>", ()),)
     prepared = Prepared("model", nothing, made, stops, (), (), (), nothing, opening="")
-    (trained,) = prepared.texts([completion(ids(*ANSWER, "<|im_end|>")).token_ids])
+    (trained,) = prepared.texts([Rollout.of([completion(ids(*ANSWER, "<|im_end|>"))])])
     assert evaluated == trained == "<think>2+2</think>\\boxed{4}"
 
 
