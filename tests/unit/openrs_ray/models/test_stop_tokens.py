@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from actors.loop.trainer import Trainer
 from commands import ROOT, write_recipe
 from tiny import make_config
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -15,7 +14,7 @@ from transformers import AddedToken, PreTrainedTokenizerBase, PreTrainedTokenize
 
 from actors.evaluator import Asked, Wanted, _checked
 from launch.train import main
-from openrs_ray.data.completions import completion_texts
+from openrs_ray.data.completions import completion_texts, rollout_texts
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import Task
 from openrs_ray.models.pretrained import read_tokenizer
@@ -190,14 +189,19 @@ async def _judged(tasks: PreTrainedTokenizerBase) -> list[str]:
 
 def test_training_and_evaluation_read_the_same_text() -> None:
     import asyncio
-    from types import SimpleNamespace
 
     made = tokenizer()
     (evaluated,) = asyncio.run(_judged(made))
-    trainer = Trainer.__new__(Trainer)
-    trainer._prepared = SimpleNamespace(tokenizer=made, eos_ids=(ids("<|im_end|>")[0],), opening="")  # type: ignore[assignment]
-    (trained,) = trainer._decode([Rollout.of([completion(ids(*ANSWER, "<|im_end|>"))])])
+    (trained,) = rollout_texts([Rollout.of([completion(ids(*ANSWER, "<|im_end|>"))])], made, ids("<|im_end|>"))
     assert evaluated == trained == "<think>2+2</think>\\boxed{4}"
+
+
+def test_a_rollout_of_several_turns_is_read_whole_but_for_the_end_of_the_last() -> None:
+    made, (end,) = tokenizer(), ids("<|im_end|>")
+    turn = completion([*ids("2+2"), end])
+    given = ids("<|im_start|>", "a")
+    texts = rollout_texts([Rollout.of([turn, given, turn]), Rollout.of([turn, given])], made, [end])
+    assert texts == ["2+2<|im_end|><|im_start|>a2+2", "2+2"]
 
 
 def test_there_is_one_way_from_ids_to_text() -> None:
