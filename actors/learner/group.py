@@ -12,18 +12,16 @@ import numpy as np
 import ray
 
 from actors.cluster.deadlines import within
-from actors.cluster.meeting import Meeting
 from actors.cluster.placement import Placement
 from actors.cluster.processes import Processes, end_actor
 from actors.learner.history import History
-from actors.weights.sender import SendingRank, Sent, StagedBucket
+from actors.learner.rank import LearnerRank
 from openrs_ray.algorithm.advantages import TrainingSequence, advantages
 from openrs_ray.algorithm.packing import split
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Lost, RunError
 from openrs_ray.records import Group
 from openrs_ray.run.checkpoints import Checkpoint
-from openrs_ray.weights.buckets import Bucket
 
 T = TypeVar("T")
 
@@ -59,7 +57,7 @@ class Engines(Protocol):
 
 
 def new_ranks(
-    config: RunConfig, placement: Placement, model_path: str, rank_class: type[SendingRank] = SendingRank
+    config: RunConfig, placement: Placement, model_path: str, rank_class: type[LearnerRank] = LearnerRank
 ) -> list[Any]:
     """Actors for all ranks, in their places, not started."""
     size = len(placement.layout.learner)
@@ -237,34 +235,9 @@ class LearnerGroup:
     async def release_memory(self) -> None:
         await self._all("release_memory", 60, "give cached memory back")
 
-    async def push_buckets(self) -> tuple[Bucket, ...]:
-        buckets: tuple[Bucket, ...] = (await self._all("push_buckets", 60, "list its parameters"))[0]
-        return buckets
-
-    async def meeting(self, node: str | None) -> Meeting:
-        """The meeting at which an engine on this node can join rank 0."""
-        own = self._processes[0]
-        call = self._ranks[0].meeting.remote(own is not None and own.node == node)
-        meeting: Meeting
-        (meeting,) = await self._gather(60, "find a free port", [call])
-        return meeting
-
-    async def join_push(self, engine: int, transport: str, meeting: Meeting, world_size: int) -> None:
-        await self._all(
-            "join_push",
-            self._config.push.deadline_s,
-            f"join rollout worker {engine} for pushes",
-            *(engine, transport, meeting, world_size),
-        )
-
-    async def send(self, engines: Sequence[int]) -> Sent:
-        sent: list[Sent] = await self._all("send", self._config.push.deadline_s, "send weights", list(engines))
-        return sent[0]
-
-    async def stage(self, first: bool) -> list[StagedBucket]:
-        """The next bucket as every rank has staged it; empty after the last one."""
-        staged = await self._all("stage", self._config.push.deadline_s, "stage a weight bucket", first)
-        return [part for part in staged if part is not None]
+    async def each(self, method: str, what: str, *arguments: Any) -> list[Any]:
+        """Every rank's answer within the push's deadline, in rank order."""
+        return await self._all(method, self._config.push.deadline_s, what, *arguments)
 
     async def _all(self, method: str, deadline_s: float, what: str, *arguments: Any) -> list[Any]:
         return await self._gather(

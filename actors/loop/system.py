@@ -12,6 +12,7 @@ from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
 from actors.learner.group import LearnerGroup, new_ranks
 from actors.learner.history import History
+from actors.learner.rank import LearnerRank
 from actors.loop.collector import Collector, Sampling
 from actors.loop.drawing import Drawing
 from actors.loop.evaluation import Evaluation
@@ -24,7 +25,6 @@ from actors.loop.writer import RunWriter
 from actors.reward import RewardPool
 from actors.rollout.pool import EnginePool
 from actors.rollout.worker import RolloutWorker
-from actors.weights.sender import SendingRank
 from openrs_ray.algorithm.no_learning import LearningWatch
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.environments.environment import Environment
@@ -55,7 +55,7 @@ class System:
         budget: Budget,
         limits: Limits,
         worker_class: type[RolloutWorker] = RolloutWorker,
-        rank_class: type[SendingRank] = SendingRank,
+        rank_class: type[LearnerRank] = LearnerRank,
         reward_class: type[RewardPool] = RewardPool,
         environment: Environment | None = None,
     ) -> None:

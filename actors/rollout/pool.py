@@ -9,7 +9,6 @@ from typing import Any
 import ray
 
 from actors.cluster.deadlines import within
-from actors.cluster.meeting import Meeting
 from actors.cluster.placement import Placement
 from actors.cluster.together import Together
 from actors.rollout.supervisor import Replica, Supervisor
@@ -144,25 +143,19 @@ class EnginePool:
 
     # ------------------------------------------------------------------------------------------------ pushes
 
-    async def join_push(self, worker: Replica, transport: str, meeting: Meeting) -> None:
-        """Lost, or another RunError, when the worker does not join its push group."""
-        deadline_s, size = self._config.push.deadline_s, self.group_size
-        await worker.ask(deadline_s, "join_push", "join the learner for pushes", transport, meeting, size)
-        worker.joined = True
-
     @property
     def group_size(self) -> int:
         """Members of an engine's push group: the sender and the engine's own workers."""
         return 1 + self._config.rollout.tensor_parallel
 
     async def leave_learner(self) -> None:
-        """The learner is gone: every worker lets go of it, must join the next one anew, and prove itself again."""
+        """Let every worker drop a lost learner; it joins the next one and is probed anew."""
         for replica in self.supervisor.alive:
             replica.joined, replica.probed = False, None
         await self.each(self.supervisor.alive, "leave_push", "let go of the learner")
 
     async def each(self, workers: Iterable[Replica], method: str, what: str, *arguments: Any) -> dict[Replica, Any]:
-        """The answers of those workers that gave one within the push's deadline; the others are lost."""
+        """Answers by worker; a worker that fails or exceeds the push's deadline is lost."""
         asked = list(workers)
         deadline_s = self._config.push.deadline_s
         calls = (worker.ask(deadline_s, method, what, *arguments) for worker in asked)

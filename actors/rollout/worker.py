@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from actors.cluster.meeting import LOOPBACK, Meeting
 from actors.cluster.processes import Processes, own_processes
 from actors.rollout.engine_log import OwnLog
+from actors.weights.transport import PushGroup
 from openrs_ray.common.foreign import why
 from openrs_ray.common.last_error import last_error
 from openrs_ray.common.private_folder import private_folder
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import EngineDied, Lost, Recurring, RunError
 from openrs_ray.records import Completion, VersionSpan
+from openrs_ray.weights.buckets import Bucket
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -273,31 +274,19 @@ class RolloutWorker:
         pairs = zip(ids[len(prompt) :], found[len(prompt) :], strict=True)
         return np.array([entry[token].logprob for token, entry in pairs], dtype=np.float32)
 
-    async def join_push(self, transport: str, meeting: Meeting, world_size: int) -> None:
-        """Join this engine's push group with all its workers."""
-        import ray
+    async def join_push(self, group: PushGroup) -> None:
+        """Join the learner with all of the engine's workers."""
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
-        join = self._engine.init_weight_transfer_engine(
-            WeightTransferInitRequest(
-                init_info={
-                    "transport": transport,
-                    **asdict(meeting),
-                    "world_size": world_size,
-                    "address": LOOPBACK if meeting.host == LOOPBACK else ray.util.get_node_ip_address(),
-                    "deadline_s": self._config.push.deadline_s,
-                }
-            )
-        )
-
-        await self._alive(join)
+        request = WeightTransferInitRequest(init_info=asdict(group))
+        await self._alive(self._engine.init_weight_transfer_engine(request))
 
     async def leave_push(self) -> None:
-        """Let go of a learner that is gone, on every worker of the engine."""
+        """Let go of a learner that is gone."""
         await self._alive(self._engine.shutdown_weight_transfer_engine())
 
     async def begin_push(self) -> None:
-        """Stop sampling; requests in flight wait, and drop what they cached with the old weights unless that is to be kept."""
+        """Pause sampling. Requests in flight lose what they cached with the old weights, unless `rollout.keep_cache`."""
         async with self._admitting:
             self._pushing = True
         self._pushes += 1
@@ -305,17 +294,16 @@ class RolloutWorker:
         await self._alive(self._engine.pause_generation(mode="keep", clear_cache=clear))
         await self._alive(self._engine.start_weight_update())
 
-    async def receive(
-        self, buckets: list[list[tuple[str, str, list[int]]]], handles: dict[str, list[Any]] | None = None
-    ) -> None:
-        """Receive these buckets on every worker of the engine."""
+    async def receive(self, buckets: Sequence[Bucket], parcel: Any) -> None:
+        """Receive these buckets on every worker of the engine; `parcel` is what their transport sends along."""
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
-        update = WeightTransferUpdateRequest(update_info={"buckets": buckets, "handles": handles})
-        await asyncio.wait_for(self._alive(self._engine.update_weights(update)), self._config.push.deadline_s)
+        info = {"buckets": [bucket.plain() for bucket in buckets], "parcel": parcel}
+        update = self._engine.update_weights(WeightTransferUpdateRequest(update_info=info))
+        await asyncio.wait_for(self._alive(update), self._config.push.deadline_s)
 
     async def end_push(self, version: int) -> list[dict[str, Any]]:
-        """Put the received weights in place under their version and sample on. Returns every worker's receipt."""
+        """Put the received weights in place as policy `version` and resume sampling; returns every worker's receipt."""
         await self._alive(self._engine.finish_weight_update(str(version)))
         receipts: list[dict[str, Any]] = await self._alive(self._engine.collective_rpc("push_receipt"))
         await self._alive(self._engine.resume_generation())

@@ -52,17 +52,17 @@ async def compare(config: RunConfig, prepared: Prepared, placement: "Placement",
     from actors.rollout.pool import EnginePool
     from launch.performance.raw_push import RawSender, RawWorker
 
-    deadline_s, transport = config.push.deadline_s, placement.layout.transport
+    transport = placement.layout.transport
     learners = LearnerGroup(config, partial(new_ranks, config, placement, prepared.model_path, RawSender))
     workers = EnginePool(config, placement, prepared.model_path, prepared.eos_ids, RawWorker)
     push = WeightPush(learners, workers, transport, config.push, probe_batch(prepared.problems))
 
     async def sender(method: str, *arguments: Any) -> Any:
-        return (await learners._all(method, deadline_s, method, *arguments))[0]
+        return (await learners.each(method, method, *arguments))[0]
 
     async def receiver(method: str, *arguments: Any) -> Any:
         (worker,) = workers.supervisor.alive
-        return await worker.ask(deadline_s, "in_engine", method, method, *arguments)
+        return await worker.ask(config.push.deadline_s, "in_engine", method, method, *arguments)
 
     async def ours(version: int) -> tuple[float, ...]:
         await asyncio.gather(sender("mark_memory"), receiver("mark_memory"))
@@ -70,7 +70,7 @@ async def compare(config: RunConfig, prepared: Prepared, placement: "Placement",
         return done.seconds, done.nbytes, await sender("extra_gib"), await receiver("extra_gib")
 
     async def bare(version: int) -> tuple[float, ...]:
-        sizes = [bucket.nbytes for bucket in await learners.push_buckets()]
+        sizes = [bucket.nbytes for bucket in await sender("push_buckets")]
         sending = [] if transport == "ipc" else [sender("raw_send", sizes)]
         seconds, *_ = await asyncio.gather(receiver("raw_receive", sizes), *sending)
         return seconds, sum(sizes)

@@ -105,6 +105,8 @@ class SimulatedLearner:
 class SimulatedRun:
     """One attempt of a run in a folder. `steps(n)` goes on to step n; progress can be handed to the next attempt."""
 
+    loop_class = Loop
+
     def __init__(
         self,
         folder: Path,
@@ -165,7 +167,7 @@ class SimulatedRun:
             budget=self.budget,
             display=display,
         )
-        self.loop = Loop(
+        self.loop = self.loop_class(
             config,
             progress,
             sampling=self.sampling,
@@ -200,10 +202,14 @@ class SimulatedRun:
     async def give_up(self) -> None:
         self.dropped += 1
 
+    def seconds(self, plan: Sampling) -> float:
+        """How long a group takes."""
+        return float(self._times.pareto(1.2))
+
     async def group(self, position: int, problem: Problem, plan: Sampling) -> Group:
         self.sampled.append(position)
         version = self.learner.version
-        await asyncio.sleep(self._times.pareto(1.2))
+        await asyncio.sleep(self.seconds(plan))
         equal = np.random.default_rng(position).random() < self._uniform_share
         rollouts, verdicts = [], []
         for sample in range(plan.samples):

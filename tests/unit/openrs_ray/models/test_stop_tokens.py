@@ -1,5 +1,6 @@
 """Stop tokens of a model, and the text of a completion's tokens."""
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
@@ -18,8 +19,8 @@ from openrs_ray.data.completions import completion_texts, rollout_texts
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import Task
 from openrs_ray.models.pretrained import read_tokenizer
-from openrs_ray.models.stop_tokens import ends_turn, stop_tokens
-from openrs_ray.preparation.prepared import prepare
+from openrs_ray.models.stop_tokens import StopToken, ends_turn, stop_tokens
+from openrs_ray.preparation.prepared import Prepared, prepare
 from openrs_ray.records import Completion, Problem, Rollout, Status, Verdict, VersionSpan
 
 CHATML = (
@@ -188,11 +189,12 @@ async def _judged(tasks: PreTrainedTokenizerBase) -> list[str]:
 
 
 def test_training_and_evaluation_read_the_same_text() -> None:
-    import asyncio
-
     made = tokenizer()
     (evaluated,) = asyncio.run(_judged(made))
-    (trained,) = rollout_texts([Rollout.of([completion(ids(*ANSWER, "<|im_end|>"))])], made, ids("<|im_end|>"))
+    nothing: Any = None
+    stops = (StopToken(ids("<|im_end|>")[0], "<|im_end|>", ()),)
+    prepared = Prepared("model", nothing, made, stops, (), (), (), nothing, opening="")
+    (trained,) = prepared.texts([Rollout.of([completion(ids(*ANSWER, "<|im_end|>"))])])
     assert evaluated == trained == "<think>2+2</think>\\boxed{4}"
 
 
