@@ -200,10 +200,10 @@ def test_training_and_evaluation_read_the_same_text() -> None:
 
 def test_a_rollout_of_several_turns_is_read_whole_but_for_the_end_of_the_last() -> None:
     made, (end,) = tokenizer(), ids("<|im_end|>")
-    turn = completion([*ids("2+2"), end])
-    given = ids("<|im_start|>", "a")
+    turn, given = completion([*ids(*ANSWER), end]), ids("<|im_start|>", "a")
     texts = rollout_texts([Rollout.of([turn, given, turn]), Rollout.of([turn, given])], made, [end])
-    assert texts == ["2+2<|im_end|><|im_start|>a2+2", "2+2"]
+    answer = "<think>2+2</think>\\boxed{4}"
+    assert texts == [f"{answer}<|im_end|><|im_start|>a{answer}", answer]
 
 
 def test_there_is_one_way_from_ids_to_text() -> None:
