@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from actors.cluster.placement import Placement, cluster_device, reserve
 from actors.rollout.loaded import LoadedWorker
-from actors.rollout.pool import RolloutWorkers
+from actors.rollout.pool import EnginePool
 from actors.rollout.worker import Request
 from openrs_ray.cluster.layout import plan_layout
 from openrs_ray.config.schema import RunConfig
@@ -117,7 +117,7 @@ async def sample(
             flush()
 
     placement = place_engines(config)
-    workers = RolloutWorkers(config, placement, asked.model_path, asked.eos_ids, LoadedWorker, warn)
+    workers = EnginePool(config, placement, asked.model_path, asked.eos_ids, LoadedWorker, warn)
     writer = None
     try:
         await workers.start()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from actors.cluster.deadlines import within
-from actors.rollout.pool import RolloutWorkers
+from actors.rollout.pool import EnginePool
 from actors.rollout.worker import Request
 from openrs_ray.algorithm.unusable import without_judgement
 from openrs_ray.errors import Lost, RunError
@@ -30,7 +30,7 @@ class Collector:
 
     def __init__(
         self,
-        workers: RolloutWorkers,
+        workers: EnginePool,
         reward_pool: Any,
         decode: Decode,
         judge_deadline_s: float,

@@ -36,7 +36,7 @@ from actors.loop.batch import Batch, Drawn, collect_batch
 from actors.loop.collector import Collector
 from actors.loop.push import PushReport, WeightPush
 from actors.reward import RewardPool
-from actors.rollout.pool import RolloutWorkers
+from actors.rollout.pool import EnginePool
 from actors.rollout.worker import Request, RolloutWorker
 from actors.weights.sender import SendingRank
 from openrs_ray.algorithm.no_learning import LearningWatch
@@ -106,9 +106,7 @@ class Trainer:
         self._record = CompletionRecord(config.run.path)
         self._stop = asyncio.Event()
         self._learners = LearnerGroup(config, placement, prepared.model_path, rank_class)
-        self._workers = RolloutWorkers(
-            config, placement, prepared.model_path, prepared.eos_ids, worker_class, display.warn
-        )
+        self._workers = EnginePool(config, placement, prepared.model_path, prepared.eos_ids, worker_class, display.warn)
         self._workers.revive = self._revive
         self._rewards: Any = (
             ray.remote(reward_class).options(**placement.reward_options(), max_restarts=-1).remote(config.rewards)
@@ -170,7 +168,9 @@ class Trainer:
             yield
             return
         sleeps = self._config.rollout.sleep_while_learning
-        async with self._workers.crew.starting:  # nor may one start meanwhile, which looks at what is free on the GPU
+        async with (
+            self._workers.supervisor.starting
+        ):  # nor may one start meanwhile, which looks at what is free on the GPU
             if sleeps:
                 await self._workers.sleep()
             yield
@@ -285,7 +285,7 @@ class Trainer:
     async def _revive(self) -> None:
         """No engine serves any more: bring the weights of the last push to those that have started again."""
         async with self._weights:
-            if not self._workers.crew.serving:
+            if not self._workers.supervisor.serving:
                 await self._with_learner(lambda: self._push.push(self._push.version))
 
     async def _with_learner(self, act: Callable[[], Awaitable[T]]) -> T:

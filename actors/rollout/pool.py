@@ -9,7 +9,7 @@ import ray
 from actors.cluster.deadlines import within
 from actors.cluster.meeting import Meeting
 from actors.cluster.placement import Placement
-from actors.rollout.supervisor import Crew, Member
+from actors.rollout.supervisor import Replica, Supervisor
 from actors.rollout.worker import Request, RolloutWorker
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Lost, RunError
@@ -19,7 +19,7 @@ _CALLS = 100_000
 """How many calls a worker takes at once, so that none waits behind completions that are being sampled."""
 
 
-class RolloutWorkers:
+class EnginePool:
     """Every call has a deadline. A worker that dies or is late is replaced (`actors.rollout.supervisor`); others do what it left.
 
     `report` is told of every loss; `revive` is asked for a push when nobody serves and somebody wants to sample (where the
@@ -42,16 +42,20 @@ class RolloutWorkers:
             worker = ray.remote(worker_class).options(**options)
             return worker.remote(config, model_path, place, placement.layout.device, eos_ids)
 
-        self.crew = Crew(placement, new, config.rollout.start_deadline_s, report, worker_class.holds_weights)
+        self.supervisor = Supervisor(
+            placement, new, config.rollout.start_deadline_s, report, worker_class.holds_weights
+        )
         self._reviving = asyncio.Lock()
-        self.revive: Callable[[], Awaitable[object]] | None = self.crew.ready if worker_class.holds_weights else None
+        self.revive: Callable[[], Awaitable[object]] | None = (
+            self.supervisor.ready if worker_class.holds_weights else None
+        )
 
     async def start(self) -> None:
         """Start all engines; RunError if one does not."""
-        await self.crew.start()
+        await self.supervisor.start()
 
     async def stop(self) -> None:
-        await self.crew.stop()
+        await self.supervisor.stop()
 
     # ------------------------------------------------------------------------------------------------ sampling
 
@@ -62,7 +66,7 @@ class RolloutWorkers:
             RunError: a worker failed in a way that another would repeat, or the step's deadline passed.
         """
         await self._someone()
-        workers = self.crew.serving
+        workers = self.supervisor.serving
         finished: asyncio.Queue[list[Completion] | BaseException] = asyncio.Queue()
         streams = [
             asyncio.create_task(_into(finished, self._sampled(requests[i :: len(workers)], version, worker)))
@@ -90,7 +94,7 @@ class RolloutWorkers:
             yield batch
 
     async def _sampled(
-        self, requests: Sequence[Request], version: int | None, worker: Member
+        self, requests: Sequence[Request], version: int | None, worker: Replica
     ) -> AsyncIterator[list[Completion]]:
         """Completions from one worker; when it is lost, the rest from others."""
         left = {(request.position, request.sample): request for request in requests}
@@ -99,29 +103,29 @@ class RolloutWorkers:
             worker.sampling += asked
             try:
                 async for batch in self._stream(worker, list(left.values()), version):
-                    worker.proven = self.crew.has_sampled = True
+                    worker.proven = self.supervisor.has_sampled = True
                     for completion in batch:
                         del left[completion.position, completion.sample]
                     yield batch
             except Lost as error:
-                self.crew.lost(worker, error)
+                self.supervisor.lost(worker, error)
             finally:
                 worker.sampling -= asked
             if left:
                 worker = await self._someone()
 
-    async def _someone(self) -> Member:
+    async def _someone(self) -> Replica:
         """The serving worker that has least to do; when none serves, one that a push has reached since."""
         async with self._reviving:
-            self.crew.check()
-            while not self.crew.serving:
+            self.supervisor.check()
+            while not self.supervisor.serving:
                 if self.revive is None:
                     raise RunError("no rollout worker is left that holds weights")
                 await self.revive()
-        return min(self.crew.serving, key=lambda member: member.sampling)
+        return min(self.supervisor.serving, key=lambda replica: replica.sampling)
 
     async def _stream(
-        self, worker: Member, requests: Sequence[Request], version: int | None
+        self, worker: Replica, requests: Sequence[Request], version: int | None
     ) -> AsyncIterator[list[Completion]]:
         actor = worker.actor
         method, arguments = (actor.sample, (requests,)) if version is None else (actor.generate, (requests, version))
@@ -129,7 +133,7 @@ class RolloutWorkers:
         while (reference := await self._next(worker, references)) is not None:
             yield await within(self._config.push.deadline_s, worker.name, "hand over completions", reference)
 
-    async def _next(self, worker: Member, references: AsyncIterator[Any]) -> Any:
+    async def _next(self, worker: Replica, references: AsyncIterator[Any]) -> Any:
         """The stream's next item, None at its end; Lost when the worker has nothing and does not answer either."""
         beat_s = self._config.push.deadline_s
         upcoming = asyncio.ensure_future(anext(references, None))
@@ -142,11 +146,11 @@ class RolloutWorkers:
 
     async def give_up(self) -> None:
         """Nobody waits any more for what is being sampled: what comes next has the engines to itself."""
-        await self.each(self.crew.serving, "give_up", "drop its completions")
+        await self.each(self.supervisor.serving, "give_up", "drop its completions")
 
     # ------------------------------------------------------------------------------------------------ pushes
 
-    async def join_push(self, worker: Member, transport: str, meeting: Meeting) -> None:
+    async def join_push(self, worker: Replica, transport: str, meeting: Meeting) -> None:
         """Lost, or another RunError, when the worker does not join its push group."""
         deadline_s, size = self._config.push.deadline_s, self.group_size
         await worker.ask(deadline_s, "join_push", "join the learner for pushes", transport, meeting, size)
@@ -159,11 +163,11 @@ class RolloutWorkers:
 
     async def leave_learner(self) -> None:
         """The learner is gone: every worker lets go of it, must join the next one anew, and prove itself again."""
-        for member in self.crew.alive:
-            member.joined, member.probed = False, None
-        await self.each(self.crew.alive, "leave_push", "let go of the learner")
+        for replica in self.supervisor.alive:
+            replica.joined, replica.probed = False, None
+        await self.each(self.supervisor.alive, "leave_push", "let go of the learner")
 
-    async def each(self, workers: Iterable[Member], method: str, what: str, *arguments: Any) -> dict[Member, Any]:
+    async def each(self, workers: Iterable[Replica], method: str, what: str, *arguments: Any) -> dict[Replica, Any]:
         """The answers of those workers that gave one within the push's deadline; the others are lost."""
         asked = list(workers)
         deadline_s = self._config.push.deadline_s
@@ -172,7 +176,7 @@ class RolloutWorkers:
         given = {}
         for worker, answer in zip(asked, answers, strict=True):
             if isinstance(answer, RunError):
-                self.crew.lost(worker, answer)
+                self.supervisor.lost(worker, answer)
             elif isinstance(answer, BaseException):
                 raise answer
             elif worker.state != "lost":
@@ -180,10 +184,10 @@ class RolloutWorkers:
         return given
 
     async def sleep(self) -> None:
-        await self.each(self.crew.alive, "sleep", "give up its memory")
+        await self.each(self.supervisor.alive, "sleep", "give up its memory")
 
     async def wake(self) -> None:
-        await self.each(self.crew.alive, "wake", "take its memory back")
+        await self.each(self.supervisor.alive, "wake", "take its memory back")
 
 
 async def _into(queue: "asyncio.Queue[Any]", batches: AsyncIterator[list[Completion]]) -> None:

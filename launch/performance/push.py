@@ -48,19 +48,19 @@ async def compare(config: RunConfig, prepared: Prepared, placement: "Placement",
     from actors.learner.group import LearnerGroup
     from actors.loop.push import WeightPush
     from actors.loop.trainer import probe_batch
-    from actors.rollout.pool import RolloutWorkers
+    from actors.rollout.pool import EnginePool
     from launch.performance.raw_push import RawSender, RawWorker
 
     deadline_s, transport = config.push.deadline_s, placement.layout.transport
     learners = LearnerGroup(config, placement, prepared.model_path, RawSender)
-    workers = RolloutWorkers(config, placement, prepared.model_path, prepared.eos_ids, RawWorker)
+    workers = EnginePool(config, placement, prepared.model_path, prepared.eos_ids, RawWorker)
     push = WeightPush(learners, workers, transport, config.push, probe_batch(prepared.problems))
 
     async def sender(method: str, *arguments: Any) -> Any:
         return (await learners._all(method, deadline_s, method, *arguments))[0]
 
     async def receiver(method: str, *arguments: Any) -> Any:
-        (worker,) = workers.crew.alive
+        (worker,) = workers.supervisor.alive
         return await worker.ask(deadline_s, "in_engine", method, method, *arguments)
 
     async def ours(version: int) -> tuple[float, ...]:

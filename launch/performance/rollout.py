@@ -21,11 +21,11 @@ def main(arguments: list[str]) -> None:
     config = load(options, "rollout.gpu_memory_fraction=0.4")
     prepared = prepare(config)
     from actors.rollout.loaded import LoadedWorker
-    from actors.rollout.pool import RolloutWorkers
+    from actors.rollout.pool import EnginePool
     from launch.performance.parts import start_raw
 
     async def run() -> tuple[list[tuple[float, int]], list[tuple[float, int]]]:
-        workers = RolloutWorkers(config, placement, prepared.model_path, prepared.eos_ids, LoadedWorker)
+        workers = EnginePool(config, placement, prepared.model_path, prepared.eos_ids, LoadedWorker)
         await workers.start()  # one after the other: each looks how much of the GPU is free
         raw = await start_raw(config, prepared, placement)
 

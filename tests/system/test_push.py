@@ -15,7 +15,7 @@ from tiny import naive_logprobs, naive_model, save_model
 from actors.cluster.placement import Placement, reserve
 from actors.learner.group import LearnerGroup
 from actors.loop.push import WeightPush, check_followed, check_receipts
-from actors.rollout.pool import RolloutWorkers
+from actors.rollout.pool import EnginePool
 from actors.rollout.worker import Request, RolloutWorker
 from openrs_ray.cluster.layout import plan_layout
 from openrs_ray.common.private_folder import folder_of
@@ -35,7 +35,7 @@ class System:
     loop: asyncio.AbstractEventLoop
     placement: Placement
     learners: LearnerGroup
-    workers: RolloutWorkers
+    workers: EnginePool
     push: WeightPush
     folder: Path
 
@@ -51,7 +51,9 @@ class System:
         return [c async for batch in self.workers.generate(requests, version) for c in batch]
 
     def close(self) -> None:
-        folders = [folder_of(member.processes.mark) for member in self.workers.crew.serving if member.processes]
+        folders = [
+            folder_of(replica.processes.mark) for replica in self.workers.supervisor.serving if replica.processes
+        ]
         self.run(self.workers.stop())
         assert not any(folder.exists() for folder in folders), "an engine's sockets stay behind"
         self.run(self.learners.stop())
@@ -87,7 +89,7 @@ def build(
     if environment:
         placement = with_environment(placement, environment)
     learners = LearnerGroup(config, placement, str(model))
-    workers = RolloutWorkers(config, placement, str(model), (EOS,), worker_class, report)
+    workers = EnginePool(config, placement, str(model), (EOS,), worker_class, report)
     probe = [(p.prompt_ids[:1], p.prompt_ids[1:]) for p in PROBLEMS]
     loop = asyncio.new_event_loop()
     system = System(
@@ -134,7 +136,7 @@ def test_engines_hold_the_learners_weights_after_every_push(ray_session: None, t
             for temperature in (1.0, 0.7):
                 completions = system.run(system.sample(version, temperature))
                 assert len(completions) == 16
-                assert {c.worker for c in completions} == {worker.place for worker in system.workers.crew.serving}
+                assert {c.worker for c in completions} == {worker.place for worker in system.workers.supervisor.serving}
                 for c in completions:
                     assert [(s.version, s.start, s.end) for s in c.versions] == [(version, 0, len(c.token_ids))]
                     expected = naive_logprobs(reference, PROBLEMS[c.position].prompt_ids, c.token_ids, temperature)
@@ -158,7 +160,7 @@ def test_engines_hold_the_learners_weights_after_every_push(ray_session: None, t
 
 def vllm_sockets(system: System) -> list[tuple[Path, Path]]:
     """Sockets of the engines that are named by a UUID alone, each with the folder that it belongs into."""
-    members = [member.processes for member in system.workers.crew.serving if member.processes]
+    members = [replica.processes for replica in system.workers.supervisor.serving if replica.processes]
     found = [
         (path, folder_of(member.mark))
         for member in members
@@ -172,7 +174,7 @@ def vllm_sockets(system: System) -> list[tuple[Path, Path]]:
 
 def unloaded(system: System) -> list[str]:
     """What the engines' logs say of layers without weights."""
-    workers = [process for worker in system.workers.crew.serving for process in worker.processes.found()]  # type: ignore[union-attr]
+    workers = [process for worker in system.workers.supervisor.serving for process in worker.processes.found()]  # type: ignore[union-attr]
     logs = {Path(f"/proc/{process.pid}/fd/{end}").resolve() for process in workers for end in (1, 2)}
     lines = [line for log in logs if log.is_file() for line in log.read_text(errors="replace").splitlines()]
     assert lines, "vLLM says something while it starts"

@@ -111,9 +111,9 @@ def as_published(size: Size) -> Iterator[Row]:
 
     async def run() -> tuple[float, float, int]:
         from actors.rollout.loaded import LoadedWorker
-        from actors.rollout.pool import RolloutWorkers
+        from actors.rollout.pool import EnginePool
 
-        workers = RolloutWorkers(config, placement, prepared.model_path, prepared.eos_ids, LoadedWorker)
+        workers = EnginePool(config, placement, prepared.model_path, prepared.eos_ids, LoadedWorker)
         began, tokens = time.monotonic(), 0
         try:
             await workers.start()

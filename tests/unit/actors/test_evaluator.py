@@ -67,7 +67,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorkers]:
     class Workers(FakeWorkers):
         pass
 
-    monkeypatch.setattr(evaluator, "RolloutWorkers", Workers)
+    monkeypatch.setattr(evaluator, "EnginePool", Workers)
     monkeypatch.setattr(evaluator, "place_engines", lambda config: SimpleNamespace(release=lambda: None))
     return Workers
 
