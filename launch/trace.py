@@ -33,7 +33,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--attempt", type=int, metavar="N", help="of this start of the run (default: the newest)")
     parser.add_argument("--step", type=int, metavar="N", help="of this step alone")
     parser.add_argument("--last", type=int, default=20, metavar="N", help="of the last N steps (default: 20)")
-    parser.add_argument("--perfetto", type=Path, metavar="FILE", help="write the spans for ui.perfetto.dev to this file")
+    parser.add_argument(
+        "--perfetto", type=Path, metavar="FILE", help="write the spans for ui.perfetto.dev to this file"
+    )
     options = parser.parse_args(arguments)
     run = find_run(options.run)
     events = read_trace(run, options.attempt)
@@ -76,7 +78,12 @@ def table(steps: Sequence[Step], title: str) -> Table:
 
 
 def _row(
-    shown: Table, stage: str, kind: str, steps: Sequence[Step], seconds: Callable[[Step], float], events: Sequence[Event]
+    shown: Table,
+    stage: str,
+    kind: str,
+    steps: Sequence[Step],
+    seconds: Callable[[Step], float],
+    events: Sequence[Event],
 ) -> None:
     values = [seconds(step) for step in steps]
     share = median(value / step.seconds for value, step in zip(values, steps, strict=True))
@@ -131,7 +138,9 @@ def _slowest(steps: Sequence[Step], events: Sequence[Event]) -> str:
 
 def _which(event: Event) -> str:
     """Example: "engine-1, position 40, sample 3, tokens 1024" """
-    return ", ".join([event.process, *(f"{name} {event.attributes[name]}" for name in _SHOWN if name in event.attributes)])
+    return ", ".join(
+        [event.process, *(f"{name} {event.attributes[name]}" for name in _SHOWN if name in event.attributes)]
+    )
 
 
 def _numbers(steps: Sequence[Step]) -> str:
@@ -157,7 +166,8 @@ def diagnosis(steps: Sequence[Step]) -> str:
     """One sentence: what bounds the step, how much of it, and the span that shows it best."""
     causes = [step.causes() for step in steps]
     shares = {
-        cause: median(found[cause] / step.seconds for found, step in zip(causes, steps, strict=True)) for cause in causes[0]
+        cause: median(found[cause] / step.seconds for found, step in zip(causes, steps, strict=True))
+        for cause in causes[0]
     }
     cause = max(shares, key=shares.__getitem__)
     worst = max(steps, key=lambda step: step.causes()[cause])
@@ -170,7 +180,9 @@ def _sampling(share: float, steps: Sequence[Step], worst: Step) -> str:
 
 def _tail(step: Step) -> str:
     """The last completion of a step against the median one."""
-    own = [event for event in step.of("decode") if not step.positions or event.attributes.get("position") in step.positions]
+    own = [
+        event for event in step.of("decode") if not step.positions or event.attributes.get("position") in step.positions
+    ]
     if not own:
         return ""
     last, middle = max(own, key=lambda event: event.end), median(event.end for event in own)
@@ -181,7 +193,11 @@ def _queue(steps: Sequence[Step]) -> str:
     """Says so where requests wait for a place in an engine more than a third of their life."""
     spent = {name: sum(event.seconds for step in steps for event in step.of(name)) for name in SAMPLING}
     share = spent["queue"] / (sum(spent.values()) or 1.0)
-    return f"; requests wait {share:.0%} of their time for a place in an engine (engine.max_sequences)" if share > 1 / 3 else ""
+    return (
+        f"; requests wait {share:.0%} of their time for a place in an engine (engine.max_sequences)"
+        if share > 1 / 3
+        else ""
+    )
 
 
 def _rewards(share: float, steps: Sequence[Step], worst: Step) -> str:
@@ -209,7 +225,9 @@ def _of_stage(subject: str, stage: str) -> Callable[[float, Sequence[Step], Step
 
 
 def _other(share: float, steps: Sequence[Step], worst: Step) -> str:
-    return f"None of the stages bounds the step: {share:.0%} of it is in the driver between them; --perfetto shows where."
+    return (
+        f"None of the stages bounds the step: {share:.0%} of it is in the driver between them; --perfetto shows where."
+    )
 
 
 _SENTENCES: Mapping[str, Callable[[float, Sequence[Step], Step], str]] = {

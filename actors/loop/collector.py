@@ -14,6 +14,7 @@ from openrs_ray.errors import Lost, RunError
 from openrs_ray.records import Completion, Group, Problem, Verdict
 from openrs_ray.rewards.judge import judge_group
 from openrs_ray.rewards.records import JudgeItem
+from openrs_ray.run.spans import span, traced
 
 _POOL_PAUSE_S = 2.0
 """Before a pool that was lost is asked again."""
@@ -59,6 +60,7 @@ class Collector:
         """
         return await self._groups(drawn, requests, self._workers.generate(requests, version))
 
+    @traced("group", "position")
     async def group(self, position: int, problem: Problem, requests: Sequence[Request]) -> Group:
         """One group, sampled beside others and through pushes. Raises RunError as `collect` does."""
         (group,) = await self._groups([(position, problem)], requests, self._workers.sample(requests))
@@ -102,7 +104,8 @@ class Collector:
             for text, completion in zip(texts, batch, strict=True)
         ]
         what = f"judge {len(items)} completions"
-        return await within(self._judge_deadline_s, "the reward pool", what, self._verdicts(items, what))
+        with span("judge", positions=sorted({completion.position for completion in batch}), completions=len(batch)):
+            return await within(self._judge_deadline_s, "the reward pool", what, self._verdicts(items, what))
 
     async def _verdicts(self, items: Sequence[JudgeItem], what: str) -> list[Verdict]:
         """From the pool, or from the one that Ray starts in its place: judging twice does no harm."""

@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from actors.cluster.deadlines import within
 from actors.loop.batch import Batch, Drawn, has_spread
 from openrs_ray.records import Group, Problem
+from openrs_ray.run.spans import traced
 
 Sample = Callable[[int, Problem], Awaitable[Group]]
 """Samples and judges the group of a position."""
@@ -73,6 +74,7 @@ class GroupsAhead:
         """How many positions may be admitted now, when no step is under way."""
         return self._slots - len(self)
 
+    @traced("admit", "version")
     def admit(self, drawn: Sequence[Drawn], version: int) -> None:
         """Start sampling these positions; the engines hold policy `version`."""
         self._version = version

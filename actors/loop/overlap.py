@@ -26,6 +26,7 @@ from actors.loop.trainer import COLLECTED, Trainer
 from openrs_ray.algorithm.step_metrics import check_judged, step_times
 from openrs_ray.errors import RunError
 from openrs_ray.records import Group, Problem, age_metrics
+from openrs_ray.run.spans import span
 
 
 class OverlappedTrainer(Trainer):
@@ -49,7 +50,9 @@ class OverlappedTrainer(Trainer):
         config, step, started = self._config, self.progress.step + 1, time.monotonic()
         self._ahead.idle_seconds()  # whatever passed between the steps was not theirs
         self._ahead.admit(self._draw_free_slots(), step - 1)
-        batch = await self._interruptible(self._ahead.take(step), *COLLECTED)
+        with span("collect") as seen:
+            batch = await self._interruptible(self._ahead.take(step), *COLLECTED)
+            seen["positions"] = [group.position for group in batch.drawn]
         check_ages(batch.groups, step, config.rollout.staleness)
         check_judged(batch.drawn, step, config.rewards.max_unjudged_share)
         taken = time.monotonic()

@@ -18,6 +18,7 @@ from actors.rollout.pool import EnginePool
 from actors.rollout.supervisor import Replica
 from openrs_ray.config.schema import Push
 from openrs_ray.errors import RunError
+from openrs_ray.run.spans import traced
 
 _FOLLOWS = 0.1
 """An engine must move at least by this share of the learner's move. Two correct pushes of a tiny bfloat16 model at a learning
@@ -66,6 +67,7 @@ class WeightPush:
         """The learner is gone: engines let go of the group it made and of what they have mapped of its memory."""
         await self._workers.leave_learner()
 
+    @traced("push", "version")
     async def push(self, version: int) -> PushReport:
         """Bring the learner's weights to every engine that lives as policy `version`; the others are replaced meanwhile.
 
@@ -96,6 +98,7 @@ class WeightPush:
         check_receipts(version, digests, {worker.place: receipt for worker, receipt in receipts.items()})
         return list(receipts)
 
+    @traced("join")
     async def _join(self, worker: Replica) -> None:
         if worker.joined:
             return
@@ -112,6 +115,7 @@ class WeightPush:
             elif isinstance(outcome, BaseException):
                 raise outcome
 
+    @traced("broadcast")
     async def _broadcast(self, workers: list[Replica]) -> list[int]:
         receive = self._workers.each(workers, "receive", "receive weights", self._buckets)
         receiving = asyncio.ensure_future(receive)
@@ -125,6 +129,7 @@ class WeightPush:
                 self._workers.supervisor.lost(worker, sent.failed[worker.place])
         return sent.digests
 
+    @traced("hand_over")
     async def _hand_over(self, workers: list[Replica]) -> list[int]:
         digests: list[int] = []
         while staged := await self._learners.stage(first=not digests):
@@ -139,6 +144,7 @@ class WeightPush:
             digests.append(staged[0].digest)
         return digests
 
+    @traced("probe", "version")
     async def _probe_difference(self, version: int, workers: list[Replica]) -> float | None:
         """Worst of these workers; one that is lost meanwhile has no say."""
         score = self._workers.each(workers, "score", "score the probe", self._probe)

@@ -56,6 +56,7 @@ from openrs_ray.run.completions import CompletionRecord, read_groups
 from openrs_ray.run.display import RunDisplay, StepFigures
 from openrs_ray.run.metrics import MetricsLog
 from openrs_ray.run.progress import RESULT, Progress
+from openrs_ray.run.spans import span, traced
 from openrs_ray.seeds import completion_seed
 from openrs_ray.stats import Interval, mean_interval
 
@@ -228,7 +229,7 @@ class Trainer:
             await self._evaluate_if_due()
             while self.progress.step < self._config.run.steps:
                 self._budget.check("step", "resume", *ENDING)
-                with self._budget.timing("step"):
+                with self._budget.timing("step"), span("step", step=self.progress.step + 1):
                     await self._step()
                 if self._learning.stop:
                     await self._keep_what_was_learned()
@@ -262,7 +263,9 @@ class Trainer:
             return await self._collector.collect(drawn, self._training_requests(drawn), step - 1)
 
         candidates = self._draw(self.progress.next_positions(most))
-        batch = await self._interruptible(collect_batch(candidates, wanted, sample), *COLLECTED)
+        with span("collect") as seen:
+            batch = await self._interruptible(collect_batch(candidates, wanted, sample), *COLLECTED)
+            seen["positions"] = [group.position for group in batch.drawn]
         check_judged(batch.drawn, step, config.rewards.max_unjudged_share)
         sampled = time.monotonic()
         with self._budget.timing("learn"):
@@ -373,6 +376,7 @@ class Trainer:
         texts = completion_texts(completions, self._prepared.tokenizer, self._prepared.eos_ids)
         return [self._prepared.opening + text for text in texts]
 
+    @traced("evaluate")
     async def _evaluate(self) -> Interval:
         """Held-out accuracy of the current policy with its 95 % interval; recorded like every other completion."""
         evaluation, step = self._config.evaluation, self.progress.step
@@ -394,6 +398,7 @@ class Trainer:
         self._display.note(f"held-out accuracy after {step} steps: {interval}{doubt}")
         return interval
 
+    @traced("write", "step")
     async def _write(
         self, step: int, batch: Batch, update: Update, report: PushReport, measured: dict[str, float]
     ) -> None:
@@ -453,6 +458,7 @@ class Trainer:
         elif time.monotonic() - self._saved_at > 60 * self._config.checkpoint.every_minutes:
             await self._save("resume")
 
+    @traced("save", "kind")
     async def _save(self, kind: Kind) -> None:
         """Commit a checkpoint of the current step, unless it is already there."""
         step = self.progress.step

@@ -16,12 +16,14 @@ import numpy as np
 from actors.cluster.meeting import LOOPBACK, Meeting
 from actors.cluster.processes import Processes, own_processes
 from actors.rollout.engine_log import OwnLog
+from actors.rollout.stages import record_stages, silent_statistics
 from openrs_ray.common.foreign import why
 from openrs_ray.common.last_error import last_error
 from openrs_ray.common.private_folder import private_folder
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import EngineDied, Lost, Recurring, RunError
 from openrs_ray.records import Completion, VersionSpan
+from openrs_ray.run.spans import traced
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -95,7 +97,8 @@ class RolloutWorker:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         try:
-            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._engine_arguments()))
+            arguments = AsyncEngineArgs(**self._engine_arguments())
+            self._engine = AsyncLLM.from_engine_args(arguments, stat_loggers=[silent_statistics()])
         except (RuntimeError, ValueError, OSError) as error:
             kind = Recurring if isinstance(error, ValueError) else RunError
             own, where = self._log.last_error()
@@ -121,7 +124,7 @@ class RolloutWorker:
             "enforce_eager": rollout.enforce_eager or self._device == "cpu",
             "weight_transfer_config": {"backend": "openrs"},
             "worker_extension_cls": self.worker_extension,
-            "disable_log_stats": True,
+            "disable_log_stats": False,  # or requests have no times: see `silent_statistics`
             "enable_log_requests": False,
         }
         if rollout.tensor_parallel > 1:
@@ -182,6 +185,7 @@ class RolloutWorker:
             for task in tasks:
                 task.cancel()
 
+    @traced("admit")
     async def _admit_all(self, requests: Sequence[Request]) -> list[Any]:
         return [await self._admit(request) for request in requests]
 
@@ -213,6 +217,7 @@ class RolloutWorker:
     async def _collect(self, request: Request, queue: Any, version: int | None, done: "asyncio.Queue[Any]") -> None:
         try:
             output: RequestOutput = await queue.get()
+            record_stages(request.position, request.sample, output)
             await done.put(self._completion(request, output, version))
         except RunError as error:
             await done.put(error)
@@ -248,6 +253,7 @@ class RolloutWorker:
             worker=self._worker,
         )
 
+    @traced("score")
     async def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[np.ndarray]:
         """Log-probabilities (temperature 1) of completion tokens under the engine's weights, for the probe.
 
@@ -297,6 +303,7 @@ class RolloutWorker:
         """Let go of a learner that is gone, on every worker of the engine."""
         await self._alive(self._engine.shutdown_weight_transfer_engine())
 
+    @traced("begin_push")
     async def begin_push(self) -> None:
         """Stop sampling; requests in flight wait, and drop what they cached with the old weights unless that is to be kept."""
         self._pushes += 1
@@ -304,6 +311,7 @@ class RolloutWorker:
         await self._alive(self._engine.pause_generation(mode="keep", clear_cache=clear))
         await self._alive(self._engine.start_weight_update())
 
+    @traced("receive")
     async def receive(
         self, buckets: list[list[tuple[str, str, list[int]]]], handles: dict[str, list[Any]] | None = None
     ) -> None:
@@ -313,6 +321,7 @@ class RolloutWorker:
         update = WeightTransferUpdateRequest(update_info={"buckets": buckets, "handles": handles})
         await asyncio.wait_for(self._alive(self._engine.update_weights(update)), self._config.push.deadline_s)
 
+    @traced("end_push", "version")
     async def end_push(self, version: int) -> list[dict[str, Any]]:
         """Put the received weights in place under their version and sample on. Returns every worker's receipt."""
         await self._alive(self._engine.finish_weight_update(str(version)))
@@ -325,10 +334,12 @@ class RolloutWorker:
         await self._alive(self._engine.pause_generation(mode="abort"))
         await self._alive(self._engine.resume_generation())
 
+    @traced("sleep")
     async def sleep(self) -> None:
         """Give up the GPU memory of weights and caches (a CPU has none to give). What is sampled next needs wake and a push."""
         await self._alive(self._engine.sleep(level=2, mode="keep"))
 
+    @traced("wake")
     async def wake(self) -> None:
         """Take the memory back; it holds nothing until a push."""
         await self._alive(self._engine.wake_up())

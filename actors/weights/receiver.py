@@ -26,6 +26,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 from actors.cluster.meeting import Meeting
 from actors.weights.effect import Effect
 from actors.weights.transport import BroadcastGroup, join_group, open_ipc
+from openrs_ray.run.spans import span, traced
 from openrs_ray.weights.buckets import Bucket, ParameterSpec
 from openrs_ray.weights.digest import digest
 
@@ -99,10 +100,11 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
             self._digests.append(digest(buffer))
             # The loader keeps views until a layer is complete, so every bucket has a buffer of its own.
             weights = bucket.unpack(buffer)
-            with self._effect.loading(weights):
+            with span("load", nbytes=bucket.nbytes), self._effect.loading(weights):
                 self.model.load_weights(weights)
             del buffer, weights  # freed before the next bucket comes, unless a layer waits for its other half
 
+    @traced("receive_bucket", "nbytes")
     def _receive(self, nbytes: int, handles: dict[str, list[Any]] | None) -> torch.Tensor:
         if handles is not None:
             if self._mapped is None or self._mapped[0] != handles:
@@ -115,6 +117,7 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
         self._group.wait()
         return buffer
 
+    @traced("finish_load")
     def finish_weight_update(self) -> None:
         with _unsaid(self._without_weights()):
             finalize_layerwise_reload(self.model, self.model_config)
@@ -136,6 +139,7 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
             if isinstance(module, ParallelLMHead):
                 module.quant_method.process_weights_after_loading(module)
 
+    @traced("prove")
     def receipt(self) -> dict[str, Any]:
         """What arrived in the last push.
 

@@ -19,6 +19,7 @@ from actors.cluster.processes import Processes, own_processes
 from actors.learner.rank import LearnerRank
 from actors.weights.transport import BroadcastGroup, export_ipc, join_group
 from openrs_ray.errors import RunError
+from openrs_ray.run.spans import span
 from openrs_ray.weights.buckets import Bucket, plan_buckets
 from openrs_ray.weights.digest import digest
 
@@ -77,14 +78,16 @@ class WeightSender:
         digests: list[torch.Tensor] = []
         failed: dict[int, str] = {}
         ends = time.monotonic() + self._deadline_s
-        for bucket, tensors in self._gather():
+        for index, (bucket, tensors) in enumerate(self._gather()):
             if self._rank != 0:
                 continue  # here only for the gathering
-            buffer = bucket.pack(tensors, self._buffer())
-            digests.append(digest(buffer))
-            self._each(engines, failed, partial(_begin, buffer=buffer))
-            # Half of what is left, each time: whoever stalls, there is time for the others before they give up.
-            self._each(engines, failed, lambda group: group.wait((time.monotonic() + ends) / 2))
+            with span("pack_bucket", bucket=index):
+                buffer = bucket.pack(tensors, self._buffer())
+                digests.append(digest(buffer))
+            with span("send_bucket", bucket=index, nbytes=bucket.nbytes):
+                self._each(engines, failed, partial(_begin, buffer=buffer))
+                # Half of what is left, each time: whoever stalls, there is time for the others before they give up.
+                self._each(engines, failed, lambda group: group.wait((time.monotonic() + ends) / 2))
         return Sent([int(value) for value in digests], failed)
 
     def _each(self, engines: Sequence[int], failed: dict[int, str], act: Callable[[BroadcastGroup], None]) -> None:
@@ -112,7 +115,8 @@ class WeightSender:
                 self._buffer()
             )  # once: every export must be matched by one release on the other side
         for index, (bucket, tensors) in enumerate(self._gather()):
-            value = int(digest(bucket.pack(tensors, self._buffer())))  # reading it waits for the copies
+            with span("pack_bucket", bucket=index):
+                value = int(digest(bucket.pack(tensors, self._buffer())))  # reading it waits for the copies
             yield StagedBucket(index, self._handles, value)
 
     def _buffer(self) -> torch.Tensor:

@@ -73,7 +73,9 @@ class Step:
     @property
     def positions(self) -> set[int]:
         """Positions that the step trains on, where the loop noted them."""
-        return {position for event in self.of("collect", kind=DRIVER) for position in event.attributes.get("positions", ())}
+        return {
+            position for event in self.of("collect", kind=DRIVER) for position in event.attributes.get("positions", ())
+        }
 
     def causes(self) -> dict[str, float]:
         """Seconds by what the loop was at or waited for; their sum is the step.
@@ -119,13 +121,22 @@ def _events(file: Path) -> Iterator[Event]:
     process = file.name.removesuffix(".jsonl").removesuffix(".old")
     for line in read_lines(file):
         match line:
-            case {"name": str(name), "ts": int() | float() as start, "dur": int() | float() as dur, "args": dict(given)}:
+            case {
+                "name": str(name),
+                "ts": int() | float() as start,
+                "dur": int() | float() as dur,
+                "args": dict(given),
+            }:
                 yield Event(name, process, int(line.get("pid", 0)), start / 1e6, (start + dur) / 1e6, given)
 
 
 def steps_of(events: Sequence[Event]) -> list[Step]:
     """The finished steps, in order; the last one lasts until the driver's last span ends."""
-    whole = [event for event in events if event.name == "step" and event.process == DRIVER and "error" not in event.attributes]
+    whole = [
+        event
+        for event in events
+        if event.name == "step" and event.process == DRIVER and "error" not in event.attributes
+    ]
     begins = [event.start for event in events if event.name == "step" and event.process == DRIVER]
     steps = []
     for event in whole:
@@ -155,13 +166,11 @@ def _lanes(events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
     """Every event with the first lane in which it follows what is there, or lies within it."""
     lanes: list[list[float]] = []
     for event in sorted(events, key=lambda event: (event.start, -event.end)):
-        for lane, open_ends in enumerate(lanes):
-            while open_ends and open_ends[-1] <= event.start:
-                open_ends.pop()
-            if not open_ends or event.end <= open_ends[-1]:
-                break
-        else:
-            lane = len(lanes)
+        for ends in lanes:
+            while ends and ends[-1] <= event.start:
+                ends.pop()
+        lane = next((i for i, ends in enumerate(lanes) if not ends or event.end <= ends[-1]), len(lanes))
+        if lane == len(lanes):
             lanes.append([])
         lanes[lane].append(event.end)
         yield event, lane
