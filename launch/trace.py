@@ -1,7 +1,7 @@
 """`python -m launch.trace RUN [--step N] [--perfetto FILE]`: where a run's time went, stage by stage, and what bounds its steps.
 
 Reads the spans that every process of the run recorded. A row's seconds are those of a step in which the stage was under way, in
-any process; rows that are indented happen within the one above. `--perfetto` writes the spans for ui.perfetto.dev.
+any process; rows with a dash happen within the one above them. `--perfetto` writes the spans for ui.perfetto.dev.
 """
 
 import sys
@@ -71,9 +71,9 @@ def table(steps: Sequence[Step], title: str) -> Table:
             _row(shown, stage, DRIVER, steps, seconds, events)
         if stage == "collect":
             for wait in WAITS:
-                _row(shown, f"  waits for {wait}", DRIVER, steps, lambda step, wait=wait: step.causes()[wait], [])  # type: ignore[misc]
+                _row(shown, f"- waits for {wait}", DRIVER, steps, lambda step, wait=wait: step.causes()[wait], [])  # type: ignore[misc]
         for name, kind in sorted(_parts(steps, stage), key=lambda part: _first(steps, *part)):
-            _row(shown, f"  {name}", kind, steps, _busy(name, kind), _events(steps, name, kind))
+            _row(shown, f"- {name}", kind, steps, _busy(name, kind), _events(steps, name, kind))
     return shown
 
 
@@ -97,12 +97,13 @@ def _busy(name: str, kind: str) -> Callable[[Step], float]:
 
 
 def _events(steps: Sequence[Step], name: str, kind: str) -> list[Event]:
-    return [event for step in steps for event in step.of(name, kind=kind)]
+    """Those that ended in one of these steps."""
+    return [event for step in steps for event in step.of(name, kind=kind) if event.end <= step.end]
 
 
 def _first(steps: Sequence[Step], name: str, kind: str) -> tuple[float, str]:
     """How long after the beginning of its step a stage begins."""
-    begins = [min(event.start for event in found) - step.start for step in steps if (found := step.of(name, kind=kind))]
+    begins = [found[0].start - step.start for step in steps if (found := step.of(name, kind=kind))]
     return median(begins), name
 
 
@@ -133,14 +134,14 @@ def _stage_of(steps: Sequence[Step], name: str, kind: str) -> str | None:
 def _slowest(steps: Sequence[Step], events: Sequence[Event]) -> str:
     slowest = max(events, key=lambda event: event.seconds)
     (step, *_) = [step for step in steps if slowest in step.events]
-    return f"{slowest.seconds:.3f} s in step {step.number}: {_which(slowest)}"
+    return f"{slowest.seconds:.3g} s in step {step.number}{_which(slowest)}"
 
 
 def _which(event: Event) -> str:
-    """Example: "engine-1, position 40, sample 3, tokens 1024" """
-    return ", ".join(
-        [event.process, *(f"{name} {event.attributes[name]}" for name in _SHOWN if name in event.attributes)]
-    )
+    """Example: " (engine-1, position 40, sample 3, tokens 1024)"; empty where there is only one it can be."""
+    shown = [f"{name} {event.attributes[name]}" for name in _SHOWN if name in event.attributes]
+    where = [] if event.process == DRIVER else [event.process]
+    return f" ({', '.join([*where, *shown])})" if where or shown else ""
 
 
 def _numbers(steps: Sequence[Step]) -> str:
@@ -186,12 +187,12 @@ def _tail(step: Step) -> str:
     if not own:
         return ""
     last, middle = max(own, key=lambda event: event.end), median(event.end for event in own)
-    return f"; the last completion of step {step.number} ({_which(last)}) ended {last.end - middle:.1f} s after the median one"
+    return f"; the last completion of step {step.number}{_which(last)} ended {last.end - middle:.2g} s after the median one"
 
 
 def _queue(steps: Sequence[Step]) -> str:
     """Says so where requests wait for a place in an engine more than a third of their life."""
-    spent = {name: sum(event.seconds for step in steps for event in step.of(name)) for name in SAMPLING}
+    spent = {name: sum(event.seconds for event in _events(steps, name, "engine")) for name in SAMPLING}
     share = spent["queue"] / (sum(spent.values()) or 1.0)
     return (
         f"; requests wait {share:.0%} of their time for a place in an engine (engine.max_sequences)"
@@ -204,7 +205,7 @@ def _rewards(share: float, steps: Sequence[Step], worst: Step) -> str:
     call = max(worst.of("judge", kind=DRIVER), key=lambda event: event.seconds)
     return (
         f"The reward pool bounds the step: {share:.0%} of it waits for verdicts when all completions have ended; the slowest "
-        f"call of step {worst.number} took {call.seconds:.1f} s ({_which(call)})."
+        f"call of step {worst.number} took {call.seconds:.3g} s{_which(call)}."
     )
 
 

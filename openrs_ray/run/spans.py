@@ -1,8 +1,8 @@
 """Spans: named intervals of a run's work, recorded by every process of an attempt in `attempts/NNN/trace/PROCESS.jsonl`.
 
-A line is one event of the Chrome trace format, in microseconds of the wall clock. A background thread appends what has ended once
-a second, so a kill loses about that much and no caller waits for the disk. Recording is off until `recording` or the environment
-of an actor (`handed_on`) turns it on, and its errors never reach the run.
+A line is one event of the Chrome trace format, in microseconds of the wall clock. A thread appends what has ended twice a second:
+a kill loses about that much, and no caller waits for the disk. Recording is off until `recording`, or the environment that an
+actor was given (`handed_on`), turns it on. Its errors never reach the run.
 """
 
 import atexit
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 FOLDER = "trace"
 _FOLDER, _PROCESS = "OPENRS_TRACE", "OPENRS_TRACE_PROCESS"
-_WRITE_S = 1.0
+_WRITE_S = 0.5
 _MOST_BYTES = 8 << 20
 """Of one file. A full one becomes PROCESS.old.jsonl, in the place of the one before: the newest spans are kept."""
 

@@ -20,6 +20,8 @@ SAMPLING = ("queue", "prefill", "decode")
 """Life of a request in an engine."""
 WAITS = ("completions", "verdicts")
 """What `collect` waits for."""
+_ROUNDING_S = 1e-6
+"""A wall clock in float64 is not finer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ def steps_of(events: Sequence[Event]) -> list[Step]:
     for event in whole:
         after = [start for start in begins if start > event.start]
         own = (other.end for other in events if other.process == DRIVER and other.start >= event.start)
-        end = max(event.end, min(after) if after else max(own))
+        end = min(after) if after else max(own)
         inside = tuple(other for other in events if other.start < end and other.end > event.start)
         steps.append(Step(int(event.attributes["step"]), event.start, end, inside))
     return steps
@@ -167,9 +169,9 @@ def _lanes(events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
     lanes: list[list[float]] = []
     for event in sorted(events, key=lambda event: (event.start, -event.end)):
         for ends in lanes:
-            while ends and ends[-1] <= event.start:
+            while ends and ends[-1] <= event.start + _ROUNDING_S:
                 ends.pop()
-        lane = next((i for i, ends in enumerate(lanes) if not ends or event.end <= ends[-1]), len(lanes))
+        lane = next((i for i, ends in enumerate(lanes) if not ends or event.end <= ends[-1] + _ROUNDING_S), len(lanes))
         if lane == len(lanes):
             lanes.append([])
         lanes[lane].append(event.end)
