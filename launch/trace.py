@@ -69,7 +69,7 @@ def table(steps: Sequence[Step], title: str) -> Table:
         if stage == "other" or events:
             seconds = (lambda step: step.causes()["other"]) if stage == "other" else _busy(stage, DRIVER)
             _row(shown, stage, DRIVER, steps, seconds, events)
-        if stage == "collect":
+        if stage == "take":
             for wait in WAITS:
                 _row(shown, f"- waits for {wait}", DRIVER, steps, lambda step, wait=wait: step.causes()[wait], [])  # type: ignore[misc]
         for name, kind in sorted(_parts(steps, stage), key=lambda part: _first(steps, *part)):
@@ -117,7 +117,7 @@ def _stage_of(steps: Sequence[Step], name: str, kind: str) -> str | None:
     if name == "step" or (kind == DRIVER and name in STAGES):
         return None
     if name in SAMPLING or name == "judge":
-        return "collect"  # though they may go on beside all others
+        return "take"  # though they may go on beside all others
 
     def shared(stage: str) -> float:
         return sum(

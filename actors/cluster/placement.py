@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from actors.cluster.own_ray import close_token_file, have_token, ray_folder, signals_kept
 from actors.cluster.processes import new_mark
 from actors.cluster.quiet import silence_expected_warnings
+from actors.weights.transport import find
 from openrs_ray.cluster.layout import Device, Layout, plan_layout
 from openrs_ray.common.foreign import why
 from openrs_ray.config.schema import RunConfig
@@ -167,15 +168,13 @@ class Placement:
     """By number of the engine; none on shared GPUs."""
 
     def learner_options(self, rank: int) -> dict[str, Any]:
-        variables = self._threads() | handed_on(f"learner-{rank}")
-        if self.layout.transport == "ipc":
-            variables |= {"PYTORCH_ALLOC_CONF": _fixed_segments(os.environ)}
+        variables = self._threads() | find(self.layout.transport).learner_variables() | handed_on(f"learner-{rank}")
         return self._options(self.learner_group, rank, self.layout.learner[rank], variables)
 
     def rollout_options(self, worker: int) -> dict[str, Any]:
-        variables = self._threads() | engine_variables(self.layout.device) | handed_on(f"engine-{worker}")
-        if self.layout.transport == "ipc":
-            variables |= {"VLLM_ALLOW_INSECURE_SERIALIZATION": "1"}  # GPU memory handles are not plain data
+        transport = find(self.layout.transport)
+        variables = self._threads() | engine_variables(self.layout.device) | transport.engine_variables()
+        variables |= handed_on(f"engine-{worker}")
         if self.layout.colocated:
             return self._options(self.learner_group, worker, self.layout.rollout[worker], variables)
         bundle = self.layout.rollout[0]
@@ -229,14 +228,6 @@ class Placement:
     def release(self) -> None:
         for group in self.groups():
             remove_placement_group(group)
-
-
-def _fixed_segments(environment: Mapping[str, str]) -> str:
-    """torch's allocator settings as the user has them, but without expandable segments: those make memory that other processes
-    open by another kind of handle."""
-    given = environment.get("PYTORCH_ALLOC_CONF") or environment.get("PYTORCH_CUDA_ALLOC_CONF") or ""
-    kept = [setting for setting in given.split(",") if setting and "expandable_segments" not in setting]
-    return ",".join([*kept, "expandable_segments:False"])
 
 
 def reserve(config: RunConfig, layout: Layout) -> Placement:

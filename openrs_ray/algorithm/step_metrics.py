@@ -18,14 +18,18 @@ def correctness(groups: Sequence[Group]) -> np.ndarray:
     )
 
 
-def step_times(collect_s: float, train_s: float, push_s: float, step_s: float) -> dict[str, float]:
-    """Seconds of a step's parts, and the share of the step in which each side had nothing to do."""
+def step_times(collect_s: float, train_s: float, push_s: float, step_s: float, idle_s: float) -> dict[str, float]:
+    """Seconds of a step's parts, and the share of the step in which each side had nothing to do.
+
+    Args:
+        idle_s: seconds in which nothing was being sampled, the push included.
+    """
     return {
         "collect_s": collect_s,
         "train_s": train_s,
         "push_s": push_s,
         "step_s": step_s,
-        "rollout_wait_share": 1 - (collect_s + push_s) / step_s,
+        "rollout_wait_share": max(0.0, idle_s - push_s) / step_s,
         "learner_wait_share": 1 - (train_s + push_s) / step_s,
     }
 

@@ -7,11 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from openrs_ray.cluster.memory import ModelShape
 from openrs_ray.common.foreign import reading
 from openrs_ray.config.schema import Columns, RunConfig
+from openrs_ray.data.completions import completion_texts
 from openrs_ray.data.problems import Gold, hold_out, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.data.rows import check_there
@@ -52,6 +54,10 @@ class Prepared:
     @property
     def eos_ids(self) -> tuple[int, ...]:
         return tuple(token.id for token in self.stop_tokens)
+
+    def texts(self, completions: Sequence[np.ndarray]) -> list[str]:
+        """Token ids of completions as the texts that rewards and record read, what the chat template wrote of them included."""
+        return [self.opening + text for text in completion_texts(completions, self.tokenizer, self.eos_ids)]
 
     def summary(self) -> RunProblems:
         """The problems by digests: a resumed run must mean the same ones, and its record have these."""

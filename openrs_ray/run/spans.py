@@ -109,7 +109,7 @@ def add_span(name: str, start_ns: int, duration_ns: int, **attributes: Any) -> N
 class span:
     """Records how long a block takes. It may add attributes as it goes.
 
-    with span("collect", step=7) as attributes:
+    with span("take", step=7) as attributes:
         attributes["positions"] = [28, 29]
     """
 

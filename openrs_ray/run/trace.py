@@ -14,12 +14,12 @@ from openrs_ray.run.log import FOLDER as ATTEMPTS
 from openrs_ray.run.spans import FOLDER
 
 DRIVER = "driver"
-STAGES = ("collect", "train", "push", "write", "save", "evaluate")
+STAGES = ("take", "train", "push", "write", "save", "evaluate")
 """Stages of the loop, one after the other, in the driver."""
 SAMPLING = ("queue", "prefill", "decode")
 """Life of a request in an engine."""
 WAITS = ("completions", "verdicts")
-"""What `collect` waits for."""
+"""What `take` waits for."""
 _ROUNDING_S = 1e-6
 """A wall clock in float64 is not finer."""
 
@@ -76,7 +76,7 @@ class Step:
     def positions(self) -> set[int]:
         """Positions that the step trains on, where the loop noted them."""
         return {
-            position for event in self.of("collect", kind=DRIVER) for position in event.attributes.get("positions", ())
+            position for event in self.of("take", kind=DRIVER) for position in event.attributes.get("positions", ())
         }
 
     def causes(self) -> dict[str, float]:
@@ -85,13 +85,13 @@ class Step:
         A group that is not judged waits for completions until the last of its calls to the reward pool begins, and for a
         verdict until that one ends. The loop waits for completions as long as one of the step's groups does.
         """
-        found = {name: self.stage(name) for name in STAGES if name != "collect"}
-        collect, last_call, last_verdict = self.of("collect", kind=DRIVER), self.start, self.start
-        ends = max((event.end for event in collect), default=self.start)
+        found = {name: self.stage(name) for name in STAGES if name != "take"}
+        take, last_call, last_verdict = self.of("take", kind=DRIVER), self.start, self.start
+        ends = max((event.end for event in take), default=self.start)
         for event in self.of("judge", kind=DRIVER):
             if event.end <= ends and (not self.positions or self.positions & {*event.attributes.get("positions", ())}):
                 last_call, last_verdict = max(last_call, event.start), max(last_verdict, event.end)
-        waits = [(event.start, event.end) for event in collect]
+        waits = [(event.start, event.end) for event in take]
         found["completions"] = covered((start, min(end, last_call)) for start, end in waits)
         found["verdicts"] = covered((max(start, last_call), min(end, last_verdict)) for start, end in waits)
         found["other"] = max(0.0, self.seconds - sum(found.values()))

@@ -28,7 +28,7 @@ KILLS = {
     "RolloutWorker": 7,
     "rewards.child": 4,
     "RewardPool": 3,
-    "SendingRank": 4,
+    "LearnerRank": 4,
     "node": 2,
     "driver": 2,
 }

@@ -82,10 +82,10 @@ def sample_and(system: System, act: Callable[[], None]) -> list[Completion]:
 
     async def sample() -> list[Completion]:
         found: list[Completion] = []
-        async for batch in system.workers.generate(requests(), 0):
+        async for completion in system.workers.completions(requests()):
             if not found:
                 act()
-            found += batch
+            found.append(completion)
         return found
 
     return system.run(sample())
@@ -165,7 +165,6 @@ def test_the_only_worker_dies_and_the_step_goes_on_when_it_is_back(ray_session: 
         system.run(system.push.push(0))
         learn(system, 1, system.run(system.sample(0, 1.0)))
         system.run(system.push.push(1))
-        system.workers.revive = lambda: system.push.push(system.push.version)
         named(family(system.workers.supervisor.serving[0]), "RolloutWorker").kill()
         assert_sampled_from(system, system.run(system.sample(1, 1.0)), 1, tmp_path / "policy-1")
         assert len(losses) == 1

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from actors.loop.overlap import OverlappedTrainer
+from actors.loop.trainer import Trainer
 from system import system_config
 
 from actors.learner.group import Update
 from actors.loop.batch import Batch, Drawn
-from actors.loop.overlap import OverlappedTrainer
 from actors.loop.push import PushReport
-from actors.loop.trainer import Trainer
 from actors.rollout.worker import Request
 from openrs_ray.algorithm.advantages import advantages
 from openrs_ray.algorithm.no_learning import LearningWatch

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import file_transport
 import numpy as np
 import pytest
 from faulty_transfer import GARBAGE_PUSH, IDLE_PUSH, UNDONE_PUSH, UNPACKED_PUSH, VECTORS_PUSH, FaultyWorker
@@ -13,7 +15,7 @@ from system import judged_group, system_config
 from tiny import naive_logprobs, naive_model, save_model
 
 from actors.cluster.placement import Placement, reserve
-from actors.learner.group import LearnerGroup
+from actors.learner.group import LearnerGroup, new_ranks
 from actors.loop.push import WeightPush, check_followed, check_receipts
 from actors.rollout.pool import EnginePool
 from actors.rollout.worker import Request, RolloutWorker
@@ -48,7 +50,9 @@ class System:
             for p in PROBLEMS
             for s in range(samples)
         ]
-        return [c async for batch in self.workers.generate(requests, version) for c in batch]
+        completions = [c async for c in self.workers.completions(requests)]
+        assert {span.version for c in completions for span in c.versions} == {version}
+        return completions
 
     def close(self) -> None:
         folders = [
@@ -88,23 +92,15 @@ def build(
     placement = place(config) if place else reserve(config, plan_layout(config, "cpu"))
     if environment:
         placement = with_environment(placement, environment)
-    learners = LearnerGroup(config, placement, str(model))
-    workers = EnginePool(config, placement, str(model), (EOS,), worker_class, report)
+    learners = LearnerGroup(config, partial(new_ranks, config, placement, str(model)))
+    workers = EnginePool(config, placement, str(model), (EOS,), worker_class, report, lambda: push.revive())
     probe = [(p.prompt_ids[:1], p.prompt_ids[1:]) for p in PROBLEMS]
-    loop = asyncio.new_event_loop()
-    system = System(
-        loop,
-        placement,
-        learners,
-        workers,
-        WeightPush(learners, workers, placement.layout.transport, config.push, probe),
-        folder,
-    )
+    push = WeightPush(learners, workers, placement.layout.transport, config.push, probe)
+    system = System(asyncio.new_event_loop(), placement, learners, workers, push, folder)
 
     async def start() -> None:
         await workers.start()  # alone: on a shared GPU it looks at what is free
         await learners.start()
-        await system.push.connect()
 
     system.run(start())
     return system
@@ -154,6 +150,35 @@ def test_engines_hold_the_learners_weights_after_every_push(ray_session: None, t
             assert update.metrics["grad_norm"] > 0
         assert all(path.is_relative_to(folder) for path, folder in vllm_sockets(system)), "others can open them"
         assert not unloaded(system), "every layer has its weights, and the log does not say otherwise at every push"
+    finally:
+        system.close()
+
+
+@pytest.mark.cpu_engine
+@pytest.mark.slow
+def test_a_transport_as_the_page_has_it(ray_session: None, tmp_path: Path) -> None:
+    """One file and its name are all that a transport takes: the engine samples from what the learner has after two pushes."""
+    source = Path(file_transport.__file__).read_text(encoding="utf-8")
+    page = Path(__file__).parents[2] / "docs" / "extending.md"
+    assert f"```python\n{source}```" in page.read_text(encoding="utf-8")
+
+    def place(config: RunConfig) -> Placement:
+        return reserve(config, replace(plan_layout(config, "cpu"), transport="file_transport:Files"))
+
+    system = build(tmp_path, False, place=place, learner={"learning_rate": 3e-3})
+    try:
+        for version in range(2):
+            system.run(system.push.push(version))
+            system.run(system.learners.export(tmp_path / f"policy-{version}"))
+            completions = system.run(system.sample(version, 1.0))
+            reference = naive_model(tmp_path / f"policy-{version}")
+            for c in completions:
+                expected = naive_logprobs(reference, PROBLEMS[c.position].prompt_ids, c.token_ids)
+                np.testing.assert_allclose(c.logprobs, expected.detach().numpy(), atol=1e-3)
+            groups = [
+                judged_group(p.index, p, [c for c in completions if c.position == p.index], version) for p in PROBLEMS
+            ]
+            assert system.run(system.learners.train(groups, version + 1)).metrics["grad_norm"] > 0
     finally:
         system.close()
 
@@ -208,10 +233,10 @@ def test_completions_go_on_through_a_push(ray_session: None, tmp_path: Path) -> 
     async def push_when_one_has_ended() -> list[Completion]:
         requests = [Request(p.index, 0, p.prompt_ids, p.index, 1.0, length if p.index else 8) for p in PROBLEMS]
         found: list[Completion] = []
-        async for batch in system.workers.sample(requests):
+        async for completion in system.workers.completions(requests):
             if not found:
                 await system.push.push(1)
-            found += batch
+            found.append(completion)
         return found
 
     try:

@@ -106,7 +106,7 @@ def test_a_killed_learner_rank_costs_no_bit(unbroken: Path, tmp_path: Path, toy_
     process = start([str(recipe)], log)
     for after in (1, 5):
         wait_until(lambda after=after: steps_done(run) >= after, 300, process, log)  # type: ignore[misc]
-        kill(process, "SendingRank")
+        kill(process, "LearnerRank")
     assert finish(process, log) == 0, tail(log)
     assert tail(log).count("the learner is lost and is rebuilt") == 2 and read_attempts(run) == {1: 0}
     assert_same_as(unbroken, run)
@@ -122,7 +122,7 @@ def test_every_process_killed_in_turn_and_then_asked_to_stop(tmp_path: Path, toy
     recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", steps, **changes)
     run, log = tmp_path / "run", tmp_path / "log"
     process = start([str(recipe), "--restart"], log)
-    for victim in ("EngineCore", "SendingRank", "RolloutWorker", "RewardPool", "launch.train"):
+    for victim in ("EngineCore", "LearnerRank", "RolloutWorker", "RewardPool", "launch.train"):
         before = steps_done(run)
         wait_until(lambda before=before: steps_done(run) > before, 300, process, log)  # type: ignore[misc]
         kill(process, victim)
@@ -252,7 +252,7 @@ def test_the_same_groups_are_replaced_after_a_kill(tmp_path: Path, toy_folder: P
     run = tmp_path / "killed"
     process = start([str(recipes[1])], log)
     wait_until(lambda: steps_done(run) >= 1, 300, process, log)
-    kill(process, "SendingRank")
+    kill(process, "LearnerRank")
     wait_until(lambda: steps_done(run) >= 3, 300, process, log)
     power_cut(process)
     assert finish(start([str(recipes[1]), "--resume"], log), log) == 0, tail(log)

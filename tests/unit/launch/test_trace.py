@@ -56,7 +56,7 @@ def made_up_run(folder: Path, steps: int = 8, attempt: int = 1, **slow: float) -
         with trace.stage("step", step=step):
             positions = [2 * step, 2 * step + 1]
             asked = times["queue"] + 0.2 + times["decode"]
-            with trace.stage("collect", asked + times["judge"], positions=positions) as begins:
+            with trace.stage("take", asked + times["judge"], positions=positions) as begins:
                 for i, position in enumerate(positions):
                     for sample in range(2):
                         long = (i, sample) == (1, 1)
@@ -98,7 +98,7 @@ def test_every_stage_with_its_seconds_share_and_slowest_span(
     found = rows(text)
     assert text.startswith("Steps 3 to 8 of run")
     assert found["step driver"][:2] == ["9.950 (9.950 to 9.950)", "100.0%"]
-    assert found["collect driver"][:3] == ["7.300 (7.300 to 7.300)", "73.4%", "1"]
+    assert found["take driver"][:3] == ["7.300 (7.300 to 7.300)", "73.4%", "1"]
     assert found["- waits for completions driver"][:2] == ["6.300 (6.300 to 6.300)", "63.3%"]
     assert found["- waits for verdicts driver"][:2] == ["1.000 (1.000 to 1.000)", "10.1%"]
     assert found["- decode engine"][:3] == ["6.000 (6.000 to 6.000)", "60.3%", "4"]

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+from actors.loop.overlap import check_ages
 
 from actors.loop.lookahead import GroupsAhead
-from actors.loop.overlap import check_ages
 from openrs_ray.errors import RunError
 from openrs_ray.records import Completion, Group, Problem, VersionSpan
 from openrs_ray.run.progress import Progress

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from actors.loop.trainer import Trainer
 from commands import ROOT, write_recipe
 from tiny import make_config
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AddedToken, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from actors.evaluator import Asked, Wanted, _checked
-from actors.loop.trainer import Trainer
 from launch.train import main
 from openrs_ray.data.completions import completion_texts
 from openrs_ray.errors import UserError

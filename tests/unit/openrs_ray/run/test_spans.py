@@ -31,11 +31,11 @@ def child(folder: Path, process: str, code: str, **more: Any) -> subprocess.Pope
 
 def test_a_span_says_when_how_long_and_what(tmp_path: Path) -> None:
     before = time.time()
-    with recording(tmp_path / "trace", "driver"), span("collect", step=7) as attributes:
+    with recording(tmp_path / "trace", "driver"), span("take", step=7) as attributes:
         attributes["positions"] = [28, 29]
         time.sleep(0.05)
     (line,) = lines(tmp_path / "trace" / "driver.jsonl")
-    assert (line["name"], line["ph"], line["pid"]) == ("collect", "X", os.getpid())
+    assert (line["name"], line["ph"], line["pid"]) == ("take", "X", os.getpid())
     assert line["args"] == {"step": 7, "positions": [28, 29]}
     assert before <= line["ts"] / 1e6 <= before + 0.05 and 0.05 <= line["dur"] / 1e6 < 1.0
 
