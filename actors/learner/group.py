@@ -275,23 +275,24 @@ class LearnerGroup:
 
 
 def completion_tokens(sequences: Sequence[TrainingSequence]) -> int:
-    return sum(len(sequence.completion_ids) for sequence in sequences)
+    return sum(sequence.sampled_tokens for sequence in sequences)
 
 
 def training_sequences(groups: Sequence[Group], values: np.ndarray) -> list[TrainingSequence]:
-    """The completions that have an advantage, in group and sample order.
+    """The rollouts that have an advantage, in group and sample order.
 
     Args:
-        values: float64 [groups, completions] advantages, NaN for those left out.
+        values: float64 [groups, rollouts] advantages, NaN for those left out.
     """
     return [
         TrainingSequence(
             prompt_ids=np.asarray(group.problem.prompt_ids, dtype=np.int32),
-            completion_ids=completion.token_ids,
-            sampler_logprobs=completion.logprobs,
+            completion_ids=rollout.token_ids,
+            sampler_logprobs=rollout.logprobs,
             advantage=float(advantage),
+            sampled=rollout.sampled,
         )
         for group, row in zip(groups, values, strict=True)
-        for completion, advantage in zip(group.completions, row, strict=True)
+        for rollout, advantage in zip(group.rollouts, row, strict=True)
         if not np.isnan(advantage)
     ]

@@ -27,6 +27,8 @@ from actors.rollout.pool import EnginePool
 from actors.rollout.worker import RolloutWorker
 from openrs_ray.algorithm.no_learning import LearningWatch
 from openrs_ray.config.schema import RunConfig
+from openrs_ray.environments.environment import Environment
+from openrs_ray.environments.single_turn import SingleTurn
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.preparation.prepared import Prepared
 from openrs_ray.records import Problem
@@ -55,13 +57,16 @@ class System:
         worker_class: type[RolloutWorker] = RolloutWorker,
         rank_class: type[LearnerRank] = LearnerRank,
         reward_class: type[RewardPool] = RewardPool,
+        environment: Environment | None = None,
     ) -> None:
+        """`environment`: `SingleTurn` unless another is given."""
         self._config = config
         self._prepared = prepared
         self._placement = placement
         self._display = display
         self._budget = budget
         self._limits = limits
+        self._environment = environment or SingleTurn()
         self.progress = Progress(held_out=len(prepared.held_out))
         """Where the attempt begins."""
         self._store = CheckpointStore(
@@ -134,12 +139,11 @@ class System:
         config, prepared, progress = self._config, self._prepared, self.progress
         rollout = config.rollout
         collector = Collector(
-            self._engines, self._rewards, prepared.texts, rollout.deadline_s, config.rewards.weights, self._display.warn
+            config, self._engines, self._rewards, self._environment, prepared.texts, self._display.warn
         )
-        sample = _planned(config, collector)
         plan = Sampling("train", 0, rollout.completions_per_problem, rollout.temperature)
         sampling = Lookahead(
-            partial(sample, plan=plan),
+            partial(collector.group, plan=plan),
             Drawing(config, prepared.problems, progress),
             problems_per_step=rollout.problems_per_step,
             staleness=rollout.staleness,
@@ -155,7 +159,7 @@ class System:
         evaluation = Evaluation(
             config,
             prepared.held_out,
-            sample,
+            collector.group,
             self._engines.give_up,
             saving.is_kept,
             writer=writer,
@@ -195,29 +199,6 @@ class System:
             elif isinstance(error, BaseException):
                 raise error
         self._placement.release()
-
-
-def _planned(config: RunConfig, collector: Collector) -> Any:
-    """TODO(seam): goes when the collector's `group` takes a plan."""
-    from actors.rollout.worker import Request
-    from openrs_ray.records import Group
-    from openrs_ray.seeds import completion_seed
-
-    async def group(position: int, problem: Problem, plan: Sampling) -> Group:
-        requests = [
-            Request(
-                position,
-                sample,
-                problem.prompt_ids,
-                completion_seed(config.run.seed, plan.phase, plan.step, position, sample),
-                plan.temperature,
-                config.rollout.max_completion_tokens,
-            )
-            for sample in range(plan.samples)
-        ]
-        return await collector.group(position, problem, requests)
-
-    return group
 
 
 def probe_batch(problems: Sequence[Problem], size: int = 4) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:

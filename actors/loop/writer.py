@@ -13,7 +13,7 @@ from openrs_ray.algorithm.step_metrics import correctness, step_metrics
 from openrs_ray.algorithm.unusable import unusable_warning
 from openrs_ray.common.files import write_json
 from openrs_ray.config.schema import RunConfig
-from openrs_ray.records import Group, Status, age_metrics
+from openrs_ray.records import Group, Rollout, Status, age_metrics
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.completion_files import Phase
 from openrs_ray.run.completions import CompletionRecord
@@ -31,13 +31,13 @@ class RunWriter:
         self,
         config: RunConfig,
         attempt: int,
-        decode: Callable[[Sequence[np.ndarray]], list[str]],
+        decode: Callable[[Sequence[Rollout]], list[str]],
         watch: LearningWatch,
         metrics: MetricsLog,
         budget: Budget,
         display: RunDisplay,
     ) -> None:
-        """`decode`: token ids of several completions to their texts."""
+        """`decode`: rollouts to their texts."""
         self._config = config
         self._attempt = attempt
         self._decode = decode
@@ -79,7 +79,7 @@ class RunWriter:
         return progress
 
     def _write_rows(self, step: int, groups: Sequence[Group], advantages: np.ndarray | None, phase: Phase) -> None:
-        texts = [self._decode([completion.token_ids for completion in group.completions]) for group in groups]
+        texts = [self._decode(group.rollouts) for group in groups]
         self._record.write(step, self._attempt, groups, texts, advantages, phase)
 
     def _show(self, step: int, batch: Batch, figures: Mapping[str, float]) -> None:

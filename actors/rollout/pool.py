@@ -101,6 +101,8 @@ class EnginePool:
                     worker.sampling -= 1
                     if not answer.done():
                         answer.set_result(completion)
+            if left:
+                raise RunError(f"{worker.name} lost {len(left)} of {len(share)} completions")
         except Lost as error:
             self.supervisor.lost(worker, error)
         finally:

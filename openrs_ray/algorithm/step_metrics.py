@@ -35,12 +35,12 @@ def step_times(collect_s: float, train_s: float, push_s: float, step_s: float, i
 
 
 def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Figures of the sampled and judged completions of a step, replaced ones too. Means are over judged completions."""
+    """Figures of the sampled and judged rollouts of a step, replaced ones too. Rewards are means over judged ones."""
     verdicts = [verdict for group in groups for verdict in group.verdicts]
-    completions = [completion for group in groups for completion in group.completions]
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
     statuses = Counter(verdict.status for verdict in verdicts)
     judged = [verdict for verdict in verdicts if verdict.reward is not None]
-    lengths = np.array([len(completion.token_ids) for completion in completions])
+    lengths = np.array([rollout.sampled_tokens for rollout in rollouts])
     mean = {name: float(np.mean([v.rewards[name] for v in judged])) for name in (judged[0].rewards if judged else ())}
     return {
         "reward": float(np.mean([verdict.reward for verdict in judged])) if judged else float("nan"),
@@ -52,7 +52,7 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "errors": float(statuses[Status.ERROR]),
         "unparseable_golds": float(statuses[Status.UNPARSEABLE_GOLD]),
         "groups_with_spread": float(spread(np.stack([group.rewards() for group in groups])).sum()),
-        "truncated_share": float(np.mean([completion.truncated for completion in completions])),
+        "truncated_share": float(np.mean([rollout.truncated for rollout in rollouts])),
         "sampled_tokens": float(lengths.sum()),
         "mean_length": float(lengths.mean()),
         "max_length": float(lengths.max()),

@@ -9,17 +9,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from empty_worker import EmptyWorker, LoadedEmptyWorker
+from empty_worker import LoadedEmptyWorker, empty_workers, places, until
+from push_system import PROBLEMS, System, build
 from stalling_engines import SlowWorker, StallingWorker
-from system import judged_group, system_config
-from test_push import PROBLEMS, System, build
+from system import judged_group
 from tiny import naive_logprobs, naive_model
 
-from actors.cluster.placement import Placement, reserve
-from actors.rollout.pool import EnginePool
 from actors.rollout.supervisor import Replica
 from actors.rollout.worker import Request
-from openrs_ray.cluster.layout import plan_layout
 from openrs_ray.errors import RunError
 from openrs_ray.records import Completion
 
@@ -46,10 +43,6 @@ def assert_sampled_from(system: System, completions: list[Completion], version: 
         assert {span.version for span in c.versions} == {version}
         expected = naive_logprobs(reference, PROBLEMS[c.position].prompt_ids, c.token_ids)
         np.testing.assert_allclose(c.logprobs, expected.detach().numpy(), atol=1e-3)
-
-
-def places(replicas: list[Replica]) -> list[int]:
-    return [replica.place for replica in replicas]
 
 
 def until_started(system: System, workers: list[int]) -> None:
@@ -170,20 +163,6 @@ def test_the_only_worker_dies_and_the_step_goes_on_when_it_is_back(ray_session: 
         assert len(losses) == 1
     finally:
         system.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(120):
-        while not condition():
-            await asyncio.sleep(0.05)
-
-
-def empty_workers(
-    folder: Path, report: Callable[[str], None], kind: type[EmptyWorker] = EmptyWorker, **place: int
-) -> tuple[Placement, EnginePool]:
-    config = system_config(folder, folder, placement=place)
-    placement = reserve(config, plan_layout(config, "cpu"))
-    return placement, EnginePool(config, placement, "", (2,), kind, report)
 
 
 def test_a_worker_that_never_comes_to_serve_is_given_up(ray_session: None, tmp_path: Path) -> None:
