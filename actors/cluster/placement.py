@@ -22,6 +22,7 @@ from openrs_ray.cluster.layout import Device, Layout, plan_layout
 from openrs_ray.common.foreign import why
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError, UserError
+from openrs_ray.run.spans import handed_on
 
 _OBJECT_STORE_BYTES = 256 << 20
 """Object store of a Ray that the trainer starts itself: it holds token ids and log-probabilities only."""
@@ -165,12 +166,13 @@ class Placement:
     """By number of the engine; none on shared GPUs."""
 
     def learner_options(self, rank: int) -> dict[str, Any]:
-        variables = self._threads() | find(self.layout.transport).learner_variables()
+        variables = self._threads() | find(self.layout.transport).learner_variables() | handed_on(f"learner-{rank}")
         return self._options(self.learner_group, rank, self.layout.learner[rank], variables)
 
     def rollout_options(self, worker: int) -> dict[str, Any]:
         transport = find(self.layout.transport)
         variables = self._threads() | engine_variables(self.layout.device) | transport.engine_variables()
+        variables |= handed_on(f"engine-{worker}")
         if self.layout.colocated:
             return self._options(self.learner_group, worker, self.layout.rollout[worker], variables)
         bundle = self.layout.rollout[0]
@@ -201,7 +203,8 @@ class Placement:
             remove_placement_group(group)
 
     def reward_options(self) -> dict[str, Any]:
-        return self._options(self.reward_group, 0, {"CPU": self.layout.reward_cpus}, {"CUDA_VISIBLE_DEVICES": ""})
+        variables = {"CUDA_VISIBLE_DEVICES": ""} | handed_on("rewards")
+        return self._options(self.reward_group, 0, {"CPU": self.layout.reward_cpus}, variables)
 
     def _options(
         self, group: PlacementGroup | None, index: int, bundle: dict[str, float], variables: dict[str, str]

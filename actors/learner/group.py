@@ -22,6 +22,7 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Lost, RunError
 from openrs_ray.records import Group
 from openrs_ray.run.checkpoints import Checkpoint
+from openrs_ray.run.spans import span, traced
 
 T = TypeVar("T")
 
@@ -165,6 +166,7 @@ class LearnerGroup:
             known = self._groups if step == self._step else ()
             await self._train(known or history.groups(step), step)
 
+    @traced("train", "step")
     async def train(self, groups: Sequence[Group], step: int) -> Update:
         """One optimizer step on these groups.
 
@@ -193,13 +195,14 @@ class LearnerGroup:
         # to compute that nothing. (The KL penalty has a gradient everywhere, and the local mean depends on the split.)
         useful = sequences if local or loss.kl_beta > 0 else [s for s in sequences if s.advantage != 0]
         left_out = tokens - completion_tokens(useful), len(sequences) - len(useful)
-        batches = split(
-            useful,
-            len(self._ranks),
-            micro_batch_tokens=None if local else learner.micro_batch_tokens,
-            micro_batch_sequences=learner.micro_batch_sequences if local else None,
-            places=np.flatnonzero(~np.isnan(values)).tolist() if local else None,
-        )
+        with span("pack", step=step):
+            batches = split(
+                useful,
+                len(self._ranks),
+                micro_batch_tokens=None if local else learner.micro_batch_tokens,
+                micro_batch_sequences=learner.micro_batch_sequences if local else None,
+                places=np.flatnonzero(~np.isnan(values)).tolist() if local else None,
+            )
         metrics = await self._gather(
             learner.deadline_s,
             f"train step {step}",

@@ -44,6 +44,7 @@ from openrs_ray.common.private_folder import private_folder
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.models.pretrained import fixed_weights
+from openrs_ray.run.spans import span, traced
 from openrs_ray.weights.buckets import Bucket, ParameterSpec, plan_buckets
 
 STATE, RANDOM = "state", "random_rank_{}.pt"
@@ -212,12 +213,16 @@ class LearnerRank:
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         sums = dict.fromkeys(METRICS, torch.zeros_like(loss))
         for i, (batch, weight) in enumerate(zip(micro_batches, weigh, strict=True)):
-            self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
-            output = policy_loss(self._loss_input(batch), self.config.loss)
-            self.engine.backward(output.total * (weight * self.world_size), scale_wrt_gas=False)
+            with span("forward_backward", step=step, micro_batch=i, tokens=int(batch.lengths.sum())):
+                self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
+                output = policy_loss(self._loss_input(batch), self.config.loss)
+                self.engine.backward(output.total * (weight * self.world_size), scale_wrt_gas=False)
+                self._finish_kernels()
             sums = {name: value + output.sums[name] for name, value in sums.items()}
             loss += output.total.detach().double() * weight
-        self.engine.step()
+        with span("optimizer", step=step):
+            self.engine.step()
+            self._finish_kernels()
         if not self.engine.was_step_applied():
             raise RunError(
                 f"Learner rank {self.rank}: the gradient of step {step} is not finite; no weight was changed."
@@ -230,6 +235,11 @@ class LearnerRank:
             rate,
             time.monotonic() - began,
         )
+
+    def _finish_kernels(self) -> None:
+        """Wait for the GPU, or a span would end when its kernels are queued; the copies of the next micro-batch wait anyway."""
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
 
     def _loss_weights(
         self, micro_batches: Sequence[MicroBatch], global_tokens: int, global_sequences: int, real: int
@@ -297,6 +307,7 @@ class LearnerRank:
 
     # ------------------------------------------------------------------------------------------------ scoring
 
+    @traced("score")
     @torch.no_grad()
     def score(
         self,
@@ -377,12 +388,14 @@ class LearnerRank:
 
     # ------------------------------------------------------------------------------------------------ state
 
+    @traced("save")
     def save(self, folder: Path) -> None:
         """Write this rank's state to `folder/state`. Not atomic: the caller renames."""
         self.engine.save_checkpoint(str(folder), tag=STATE, save_latest=False)
         torch.save(_random_states(), _random_file(Path(folder), self.rank))
         torch.distributed.barrier()
 
+    @traced("load_state")
     def load(self, folder: Path) -> None:
         """Restore what `save` wrote, bit for bit; with another number of ranks, all but the random states."""
         folder = Path(folder)
@@ -415,6 +428,7 @@ class LearnerRank:
         if self.rank == 0:
             shutil.rmtree(converted)
 
+    @traced("export")
     def export(self, folder: Path) -> None:
         """Write the policy's weights and config.json, without the model's other files."""
         weights: dict[str, torch.Tensor] = {}

@@ -18,6 +18,7 @@ from openrs_ray.errors import Lost, RunError
 from openrs_ray.records import Completion, Group, Problem, Rollout, Verdict
 from openrs_ray.rewards.judge import judge_group
 from openrs_ray.rewards.records import JudgeItem
+from openrs_ray.run.spans import span, traced
 from openrs_ray.seeds import completion_seed, turn_seed
 
 _POOL_PAUSE_S = 2.0
@@ -92,6 +93,7 @@ class Collector:
         self._judging: Together[Unjudged, Verdict] = Together(self._judge)
         self._pool_lost = False
 
+    @traced("group", "position")
     async def group(self, position: int, problem: Problem, plan: Sampling) -> Group:
         """Sample and judge a group. RunError when a worker, the environment or the reward pool failed."""
         samples = [
@@ -107,7 +109,8 @@ class Collector:
 
     async def _sample(self, position: int, sample: int, problem: Problem, plan: Sampling) -> tuple[Rollout, Verdict]:
         turns = Turns(self._pool, self._config, position, sample, problem, plan)
-        rollout = await self._environment.rollout(problem, turns)
+        with span("rollout", position=position, sample=sample):
+            rollout = await self._environment.rollout(problem, turns)
         self._check(rollout, position, sample)
         return rollout, without_judgement(rollout, await self._judging.ask((rollout, problem)))
 
@@ -133,7 +136,9 @@ class Collector:
         ]
         what = f"judge {len(items)} completions"
         deadline_s = self._config.rollout.deadline_s
-        verdicts = await within(deadline_s, "the reward pool", what, self._verdicts(items, what))
+        positions = sorted({rollout.position for (rollout, _), _ in batch})
+        with span("judge", positions=positions, completions=len(batch)):
+            verdicts = await within(deadline_s, "the reward pool", what, self._verdicts(items, what))
         for verdict, (_, answer) in zip(verdicts, batch, strict=True):
             if not answer.done():
                 answer.set_result(verdict)

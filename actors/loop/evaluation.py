@@ -14,6 +14,7 @@ from openrs_ray.records import Group, Problem
 from openrs_ray.run.budget import Budget, LimitReached
 from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.progress import Progress
+from openrs_ray.run.spans import traced
 from openrs_ray.stats import Interval, mean_interval
 
 
@@ -71,6 +72,7 @@ class Evaluation:
     def _is_done(self, progress: Progress) -> bool:
         return not self._held_out or progress.evaluated == progress.step
 
+    @traced("evaluate", "step")
     async def _accuracy(self, step: int) -> Interval:
         """With its 95 % interval; recorded like every other completion."""
         self._display.status(f"evaluating policy version {step} on {len(self._held_out)} held-out problems")

@@ -20,6 +20,7 @@ from actors.cluster.deadlines import within
 from actors.loop.batch import Batch, has_spread
 from actors.loop.drawing import Drawn
 from openrs_ray.records import Group, Problem
+from openrs_ray.run.spans import traced
 
 
 class Lookahead:
@@ -87,6 +88,7 @@ class Lookahead:
         self._replace_uniform()
         return batch
 
+    @traced("admit", "version")
     def admit(self, drawn: Sequence[Drawn], version: int) -> None:
         """Start sampling these positions; the engines hold policy `version`."""
         self._version = version

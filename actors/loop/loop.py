@@ -33,6 +33,7 @@ from openrs_ray.errors import Recurring
 from openrs_ray.run.budget import ENDING, Budget, Ended, LimitReached, Work
 from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.progress import Progress
+from openrs_ray.run.spans import span
 
 TAKEN: tuple[Work, ...] = ("learn", "resume", *ENDING)
 """Work that follows `take`, a checkpoint included."""
@@ -71,7 +72,9 @@ class Loop:
     async def step(self) -> None:
         """Take, train, push, write: see the table above."""
         step, began = self.progress.step + 1, time.monotonic()
-        batch = await self._limits.interruptible(self._sampling.take(step), *TAKEN)
+        with span("take", step=step) as seen:
+            batch = await self._limits.interruptible(self._sampling.take(step), *TAKEN)
+            seen["positions"] = [group.position for group in batch.drawn]
         check_batch(batch, step, self._config)
         taken = time.monotonic()
         with self._budget.timing("learn"):
@@ -110,7 +113,7 @@ class Loop:
             self.progress = await self._evaluation.if_due(self.progress)
             while self.progress.step < self._config.run.steps:
                 self._budget.check("step", "resume", *ENDING)
-                with self._budget.timing("step"):
+                with self._budget.timing("step"), span("step", step=self.progress.step + 1):
                     await self.step()
                 if self._writer.learns_nothing:
                     await self._keep_what_was_learned()

@@ -19,6 +19,7 @@ from actors.rollout.supervisor import Replica
 from actors.weights.transport import PushGroup, find
 from openrs_ray.config.schema import Push
 from openrs_ray.errors import RunError
+from openrs_ray.run.spans import traced
 from openrs_ray.weights.buckets import Bucket
 
 _FOLLOWS = 0.1
@@ -60,6 +61,7 @@ class WeightPush:
             if not self._workers.supervisor.serving:
                 await self.push(self.version)
 
+    @traced("push", "version")
     async def push(self, version: int) -> PushReport:
         """Push the learner's weights to every live engine as policy `version`.
 
@@ -94,6 +96,7 @@ class WeightPush:
         check_receipts(version, digests, {worker.place: receipt for worker, receipt in receipts.items()})
         return list(receipts)
 
+    @traced("join")
     async def _join(self, worker: Replica) -> None:
         if worker.joined:
             return
@@ -112,6 +115,7 @@ class WeightPush:
                 raise outcome
         worker.joined = True
 
+    @traced("probe", "version")
     async def _probe_difference(self, version: int, workers: list[Replica]) -> float | None:
         """The workers' largest; None when all are lost meanwhile."""
         score = self._workers.each(workers, "score", "score the probe", self._probe)

@@ -13,6 +13,7 @@ from openrs_ray.models.model_files import ModelFiles
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoints import Checkpoint, CheckpointStore, Kind
 from openrs_ray.run.progress import Progress
+from openrs_ray.run.spans import traced
 
 
 class Saving:
@@ -48,6 +49,7 @@ class Saving:
         elif time.monotonic() - self._saved_at > 60 * self._config.every_minutes:
             await self.save("resume", progress)
 
+    @traced("save", "kind")
     async def save(self, kind: Kind, progress: Progress) -> None:
         """Commit a checkpoint of the step, unless it is already there. RunError when that fails."""
         step = progress.step

@@ -20,6 +20,7 @@ from openrs_ray.run.completions import CompletionRecord
 from openrs_ray.run.display import RunDisplay, StepFigures
 from openrs_ray.run.metrics import MetricsLog
 from openrs_ray.run.progress import RESULT, Progress
+from openrs_ray.run.spans import traced
 from openrs_ray.stats import Interval
 
 
@@ -51,6 +52,7 @@ class RunWriter:
         """Why the run must not go on; one sentence."""
         return self._watch.stop
 
+    @traced("write")
     def write(
         self, progress: Progress, batch: Batch, update: Update, report: PushReport, times: Mapping[str, float]
     ) -> Progress:

@@ -14,6 +14,7 @@ import torch
 from actors.weights.groups import BroadcastGroup, GlooGroup, NcclGroup, joined
 from actors.weights.transport import Ends, Outgoing, PushGroup, Receiver, Sender, Transport
 from openrs_ray.errors import RunError
+from openrs_ray.run.spans import span
 from openrs_ray.weights.digest import digest
 
 
@@ -46,14 +47,16 @@ class BroadcastSender(Sender):
         digests: list[torch.Tensor] = []
         failed: dict[int, str] = {}
         ends = time.monotonic() + weights.deadline_s
-        for bucket, tensors in weights.gather():
+        for index, (bucket, tensors) in enumerate(weights.gather()):
             if weights.rank != 0:
                 continue
-            buffer = bucket.pack(tensors, weights.buffer)
-            digests.append(digest(buffer))
-            self._each(engines, failed, methodcaller("broadcast", buffer))
-            # Half of the time left, for each bucket: if an engine stalls, the others still get theirs before they give up.
-            self._each(engines, failed, lambda group: group.wait((time.monotonic() + ends) / 2))
+            with span("pack_bucket", bucket=index):
+                buffer = bucket.pack(tensors, weights.buffer)
+                digests.append(digest(buffer))
+            with span("send_bucket", bucket=index, nbytes=bucket.nbytes):
+                self._each(engines, failed, methodcaller("broadcast", buffer))
+                # Half of the time left, for each bucket: if an engine stalls, the others still get theirs before they give up.
+                self._each(engines, failed, lambda group: group.wait((time.monotonic() + ends) / 2))
         return Sent([int(value) for value in digests], failed)
 
     def _each(self, engines: Sequence[int], failed: dict[int, str], act: Callable[[BroadcastGroup], None]) -> None:

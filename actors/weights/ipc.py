@@ -10,6 +10,7 @@ from torch.multiprocessing.reductions import rebuild_cuda_tensor, reduce_tensor
 
 from actors.weights.transport import Ends, Outgoing, PushGroup, Receiver, Sender, Transport
 from openrs_ray.errors import RunError
+from openrs_ray.run.spans import span
 from openrs_ray.weights.digest import digest
 
 Handles = dict[str, list[Any]]
@@ -39,7 +40,8 @@ class IpcSender(Sender):
         if self._handles is None:  # once: every export must be matched by one release on the other side
             self._handles = export_ipc(self.weights.buffer)
         for index, (bucket, tensors) in enumerate(self.weights.gather()):
-            value = int(digest(bucket.pack(tensors, self.weights.buffer)))  # reading it waits for the copies
+            with span("pack_bucket", bucket=index, nbytes=bucket.nbytes):
+                value = int(digest(bucket.pack(tensors, self.weights.buffer)))  # reading it waits for the copies
             yield Staged(index, self._handles, value)
 
 

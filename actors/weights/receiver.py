@@ -22,6 +22,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 from actors.weights.effect import Effect
 from actors.weights.meeting import Meeting
 from actors.weights.transport import PushGroup, Receiver, find
+from openrs_ray.run.spans import span, traced
 from openrs_ray.weights.buckets import Bucket
 from openrs_ray.weights.digest import digest
 
@@ -84,14 +85,16 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
             self._digests.append(digest(buffer))
             # The loader keeps views until a layer is complete, so every bucket has a buffer of its own.
             weights = bucket.unpack(buffer)
-            with self._effect.loading(weights):
+            with span("load", nbytes=bucket.nbytes), self._effect.loading(weights):
                 self.model.load_weights(weights)
             del buffer, weights  # freed before the next bucket comes, unless a layer waits for its other half
 
+    @traced("receive_bucket", "nbytes")
     def _receive(self, nbytes: int, parcel: Any) -> torch.Tensor:
         assert self.end is not None, "update_weights before init_transfer_engine"
         return self.end.receive(nbytes, parcel)
 
+    @traced("finish_load")
     def finish_weight_update(self) -> None:
         with _unsaid(self._without_weights()):
             finalize_layerwise_reload(self.model, self.model_config)
@@ -113,6 +116,7 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
             if isinstance(module, ParallelLMHead):
                 module.quant_method.process_weights_after_loading(module)
 
+    @traced("prove")
     def receipt(self) -> dict[str, Any]:
         """Proof of the last push.
 
