@@ -4,7 +4,6 @@ A path may be another one where its content is known to be the same: the problem
 `problems.json`, which is compared once they are loaded, and the start model's folder by its own.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 
 from openrs_ray.algorithm.schedule import rewound
 from openrs_ray.common.files import read_json
+from openrs_ray.common.same_request import check_same
 from openrs_ray.config.load import checked, flat
 from openrs_ray.config.resumable import fixed_fields
 from openrs_ray.config.schema import RunConfig
@@ -23,6 +23,7 @@ from openrs_ray.run.state import CONFIG
 _SAME_PROBLEMS = ("data.path", "evaluation.path", "model.chat_template")
 """Paths of which only the problems and prompts matter that are made of their content."""
 _SAME_MODEL = "model.path"
+_INSTEAD = "choose another run.name"
 
 
 def check_resumable(saved: dict[str, Any], now: RunConfig, known: RunProblems | None = None) -> None:
@@ -43,12 +44,9 @@ def check_resumable(saved: dict[str, Any], now: RunConfig, known: RunProblems | 
             "this version draws others: finish the run with the version that began it, or choose another run.name."
         )
     fixed = fixed_fields(type(now)) - _told_by_content(before, after, known)
-    for dotted in sorted(fixed, key=lambda name: (name != "fidelity", name)):  # it sets others
-        if before[dotted] != after[dotted]:
-            raise UserError(
-                f"{dotted} was {json.dumps(before[dotted])} when run {now.run.name} started and cannot become "
-                f"{json.dumps(after[dotted])} on resume: set it back, or choose another run.name."
-            )
+    fields = sorted(fixed, key=lambda name: (name != "fidelity", name))  # it sets others
+    was, is_now = ({dotted: values[dotted] for dotted in fields} for values in (before, after))
+    check_same(was, is_now, f"run {now.run.name}", _INSTEAD)
 
 
 def _told_by_content(before: dict[str, Any], after: dict[str, Any], known: RunProblems | None) -> set[str]:
@@ -62,16 +60,14 @@ def _told_by_content(before: dict[str, Any], after: dict[str, Any], known: RunPr
 
 def check_same_content(known: RunProblems, now: RunProblems, config: RunConfig) -> None:
     """UserError if a run that began with other problems, prompts or start weights would go on with these."""
-    if known.fingerprint != now.fingerprint:
-        raise UserError(
-            f"the problems in {config.data.path} or the prompts made of them have changed since run {config.run.name} began: "
-            "restore them, or choose another run.name"
-        )
-    if known.model and known.model != now.model:
-        raise UserError(
-            f"the model in {config.model.path} is not the one that run {config.run.name} began with (its weights or its "
-            "config.json differ): give a copy of that one, or choose another run.name"
-        )
+    contents = {
+        "problems": f"the problems in {config.data.path} or the prompts made of them",
+        "model": f"the weights or the config.json of the model in {config.model.path}",
+    }
+    before, after = ({"problems": each.fingerprint, "model": each.model} for each in (known, now))
+    check_same(
+        before if known.model else before | {"model": now.model}, after, f"run {config.run.name}", _INSTEAD, contents
+    )
 
 
 def resume_notes(config: RunConfig) -> list[str]:
