@@ -31,14 +31,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the named command with the rest of the line."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name not in COMMANDS:
-        return _about(name)
+        return _about([name])
     module = import_module(f"launch.{name}{'.__main__' * (name == 'performance.gpu_suite')}")
     return int(module.main(rest))
 
 
 @command
-def _about(name: str) -> None:
+def _about(words: list[str]) -> None:
     """Lists the commands or shows the version; anything else is no command."""
+    (name,) = words
     if name in ("--help", "-h"):
         width = max(map(len, COMMANDS)) + 2
         lines = [f"  {each:<{width}}{sentence}" for each, sentence in COMMANDS.items()]

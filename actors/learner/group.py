@@ -1,7 +1,7 @@
 """The learner as the trainer uses it: groups in, one optimizer step on all ranks, weights out."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ class LearnerGroup:
         self._config = config
         size = len(placement.layout.learner)
         device = "cpu" if placement.layout.device == "cpu" else "cuda:0"  # a rank sees one GPU: its own
-        self._new_ranks = lambda: [
+        self._new_ranks: Callable[[], list[Any]] = lambda: [
             ray.remote(rank_class)
             .options(**placement.learner_options(rank))
             .remote(config, model_path, rank, size, device)

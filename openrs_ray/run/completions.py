@@ -173,7 +173,7 @@ def check_accounting(
     samples = range(completions_per_problem)
 
     def end(step: int) -> int:
-        return step * problems_per_step + sum(at <= step for at in replaced.values())
+        return int(step * problems_per_step + sum(at <= step for at in replaced.values()))
 
     settled = steps - staleness
     for resumed in sorted(read_attempts(run_folder).values(), reverse=True):
