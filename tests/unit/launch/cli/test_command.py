@@ -103,6 +103,7 @@ def test_no_character_of_a_message_moves_the_cursor_or_fails_to_be_written(capsy
 def test_every_command_ends_through_this_boundary() -> None:
     """All modules that are run with arguments; the others are parts of set-up and benchmarks that other programs start."""
     started_by_programs = {
+        "launch.main",  # hands on to them
         *("launch.installed", "launch.without_gpu.trial"),
         *("launch.performance.gpu_suite.one", "launch.performance.trl_run"),
     }
