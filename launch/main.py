@@ -17,7 +17,7 @@ COMMANDS = {
     "verify": "Checks answers from a file with the reward pool.",
     "fields": "Writes the page of all fields, docs/fields.md.",
     "shapes": "Writes the shapes of models that a dry run without a network plans with.",
-    "performance.waits": "Says where a run's time went, side by side.",
+    "trace": "Says where the time of a run's steps went, stage by stage.",
     "performance.rewards": "Measures the reward pool's checks per second.",
     "performance.rollout": "Measures a rollout worker against raw vLLM.",
     "performance.learner": "Measures one learner rank.",
@@ -31,14 +31,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the named command with the rest of the line."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name not in COMMANDS:
-        return _about(name)
+        return _about([name])
     module = import_module(f"launch.{name}{'.__main__' * (name == 'performance.gpu_suite')}")
     return int(module.main(rest))
 
 
 @command
-def _about(name: str) -> None:
+def _about(words: list[str]) -> None:
     """Lists the commands or shows the version; anything else is no command."""
+    (name,) = words
     if name in ("--help", "-h"):
         width = max(map(len, COMMANDS)) + 2
         lines = [f"  {each:<{width}}{sentence}" for each, sentence in COMMANDS.items()]
@@ -49,7 +50,7 @@ def _about(name: str) -> None:
     else:
         near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
         raise UserError(
-            f"{name} is not a command; "
+            f"{name!r} is not a command; "
             + (f"the nearest one is {near[0]} (openrs --help lists all)" if near else "openrs --help lists them")
         )
 

@@ -1,6 +1,5 @@
 """One Ray for the whole test session, ended by its own handle; a small taught-by-nobody model to run the real system on."""
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,19 +57,6 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def recipe(tmp_path: Path, toy_folder: Path) -> Path:
     """A recipe that is right; the tests spoil it by overrides."""
-    problems = tmp_path / "problems.jsonl"
-    problems.write_text(
-        "".join(json.dumps({"problem": f"{n}+1", "answer": str(n + 1)}) + "\n" for n in range(100, 120))
-    )
-    path = tmp_path / "recipe.yaml"
-    path.write_text(
-        f"""
-run: {{name: mistake, folder: {tmp_path}/runs, steps: 2}}
-model: {{path: {toy_folder}, dtype: float32}}
-data: {{path: {problems}}}
-rollout: {{problems_per_step: 4, completions_per_problem: 4, max_prompt_tokens: 16, max_completion_tokens: 24}}
-learner: {{zero_stage: 1}}
-placement: {{device: cpu, num_learner_gpus: 1, cpus_per_slot: 0.25}}
-"""
-    )
-    return path
+    from commands import write_mistakes
+
+    return write_mistakes(tmp_path, toy_folder)

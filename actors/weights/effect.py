@@ -175,7 +175,7 @@ class _Copies(TorchDispatchMode):
     """Sees every copy out of received tensors, or of what a loader made of them: some families reorder their heads."""
 
     def __init__(self, effect: Effect, weights: Sequence[tuple[str, torch.Tensor]]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._effect = effect
         self._spans = [(tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes, name) for name, tensor in weights]
         self._made: list[torch.Tensor] = []

@@ -12,8 +12,9 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from openrs_ray.cluster.memory import ModelShape
 from openrs_ray.common.foreign import reading
 from openrs_ray.config.schema import Columns, RunConfig
+from openrs_ray.data.answers import Gold
 from openrs_ray.data.completions import rollout_texts
-from openrs_ray.data.problems import Gold, hold_out, load_problems
+from openrs_ray.data.problems import hold_out, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.data.rows import check_there
 from openrs_ray.data.texts import same_text_key

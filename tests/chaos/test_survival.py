@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +70,8 @@ def gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-def sample_and(system: System, act: Callable[[], None]) -> list[Completion]:
-    """Completions of version 0; `act` once the first have come."""
+def sample_and(system: System, version: int, act: Callable[[], None]) -> list[Completion]:
+    """Completions of the version that the engines have; `act` once the first have come."""
 
     async def sample() -> list[Completion]:
         found: list[Completion] = []
@@ -84,40 +84,50 @@ def sample_and(system: System, act: Callable[[], None]) -> list[Completion]:
     return system.run(sample())
 
 
+@pytest.fixture(scope="module")
+def pair(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[System, list[str]]]:
+    """Two engines, the second slow to answer, and what is reported of them. After each test both serve again."""
+    losses: list[str] = []
+    system = build(
+        tmp_path_factory.mktemp("pair"), False, SlowWorker, report=losses.append, push={"deadline_s": 10},
+        learner={"learning_rate": 3e-3}, **TWO,
+    )  # fmt: skip
+    try:
+        system.run(system.push.push(0))
+        yield system, losses
+    finally:
+        system.close()
+
+
 @pytest.mark.parametrize(
     ("victim", "number"),
     [("SlowWorker", signal.SIGKILL), ("EngineCore", signal.SIGKILL), ("EngineCore", signal.SIGSTOP)],
 )
 def test_what_a_worker_had_in_hand_is_sampled_by_the_other(
-    ray_session: None, tmp_path: Path, victim: str, number: signal.Signals
+    pair: tuple[System, list[str]], tmp_path: Path, victim: str, number: signal.Signals
 ) -> None:
     """Whether it was killed, or its engine, or its engine only says nothing any more."""
-    losses: list[str] = []
-    system = build(
-        tmp_path, False, SlowWorker, report=losses.append, push={"deadline_s": 10}, learner={"learning_rate": 3e-3}, **TWO
-    )  # fmt: skip
-    try:
-        system.run(system.push.push(0))
-        lost = system.workers.supervisor.serving[1]
-        processes = family(lost)
-        chosen = named(processes, victim)
-        completions = sample_and(system, lambda: chosen.send_signal(number))
-        assert {c.worker for c in completions} == {0}
-        assert_sampled_from(system, completions, 0, tmp_path / "policy-0")
-        assert len(losses) == 1 and losses[0].startswith("rollout worker 1 is lost")
+    system, losses = pair
+    losses.clear()
+    version = system.push.version
+    lost = next(replica for replica in system.workers.supervisor.serving if replica.place == 1)
+    processes = family(lost)
+    chosen = named(processes, victim)
+    completions = sample_and(system, version, lambda: chosen.send_signal(number))
+    assert {c.worker for c in completions} == {0}
+    assert_sampled_from(system, completions, version, tmp_path / "policy-before")
+    assert len(losses) == 1 and losses[0].startswith("rollout worker 1 is lost")
 
-        learn(system, 1, completions)
-        until_started(system, [0, 1])
-        assert all(map(gone, processes)), "nothing may be left of the one that was lost"
-        assert places(system.workers.supervisor.serving) == [0], "it serves when a push has reached it, not before"
-        system.run(system.push.push(1))
-        assert places(system.workers.supervisor.serving) == [0, 1]
-        completions = system.run(system.sample(1, 1.0))
-        assert {c.worker for c in completions} == {0, 1}
-        assert_sampled_from(system, completions, 1, tmp_path / "policy-1")
-        assert len(losses) == 1
-    finally:
-        system.close()
+    learn(system, version + 1, completions)
+    until_started(system, [0, 1])
+    assert all(map(gone, processes)), "nothing may be left of the one that was lost"
+    assert places(system.workers.supervisor.serving) == [0], "it serves when a push has reached it, not before"
+    system.run(system.push.push(version + 1))
+    assert places(system.workers.supervisor.serving) == [0, 1]
+    completions = system.run(system.sample(version + 1, 1.0))
+    assert {c.worker for c in completions} == {0, 1}
+    assert_sampled_from(system, completions, version + 1, tmp_path / "policy-after")
+    assert len(losses) == 1
 
 
 def test_an_engine_stopped_in_the_middle_of_a_push_holds_up_nobody(ray_session: None, tmp_path: Path) -> None:

@@ -28,6 +28,26 @@ def write_recipe(path: Path, model: Path, runs: Path, name: str, steps: int, **c
     return path
 
 
+def write_mistakes(folder: Path, model: Path) -> Path:
+    """A recipe that is right, named `mistake`, for tests that spoil it by overrides; its runs lie in FOLDER/runs."""
+    problems = folder / "problems.jsonl"
+    problems.write_text(
+        "".join(json.dumps({"problem": f"{n}+1", "answer": str(n + 1)}) + "\n" for n in range(100, 120))
+    )
+    path = folder / "recipe.yaml"
+    path.write_text(
+        f"""
+run: {{name: mistake, folder: {folder}/runs, steps: 2}}
+model: {{path: {model}, dtype: float32}}
+data: {{path: {problems}}}
+rollout: {{problems_per_step: 4, completions_per_problem: 4, max_prompt_tokens: 16, max_completion_tokens: 24}}
+learner: {{zero_stage: 1}}
+placement: {{device: cpu, num_learner_gpus: 1, cpus_per_slot: 0.25}}
+"""
+    )
+    return path
+
+
 def start(arguments: list[str], log: Path, script: str | None = None) -> subprocess.Popen[bytes]:
     """`python -m launch.train ARGUMENTS` (or a script of the tests in its place), its output in a file."""
     command = [sys.executable, *(["-m", "launch.train"] if script is None else [str(SUPPORT / script)])]
