@@ -78,7 +78,7 @@ class Evaluation:
         self._display.status(f"evaluating policy version {step} on {len(self._held_out)} held-out problems")
         reserve = ("end",) if self._is_kept(step) else ("kept", "end")
         with self._budget.timing("evaluation"):
-            groups = await self._limits.interruptible(self._groups(step), *reserve)  # type: ignore[arg-type]
+            groups = await self._limits.interruptible(self._groups(step), *reserve)
         check_judged(groups, step, self._config.rewards.max_unjudged_share)
         interval = mean_interval(correctness(groups))
         self._writer.evaluation(step, groups, interval)

@@ -104,7 +104,8 @@ def open_ipc(handles: Handles, device: torch.device) -> torch.Tensor:
         raise RunError(f"no learner rank shares GPU {uuid} with this rollout worker; ranks are on {sorted(handles)}")
     arguments = list(handles[uuid])
     arguments[6] = index  # the exporter's device index means nothing in this process
-    return rebuild_cuda_tensor(*arguments)
+    tensor: torch.Tensor = rebuild_cuda_tensor(*arguments)
+    return tensor
 
 
 def _fixed_segments(environment: Mapping[str, str]) -> str:

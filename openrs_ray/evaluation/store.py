@@ -125,7 +125,7 @@ class CompletionStore:
 
     def count(self) -> int:
         """Completions of all benchmarks, those that nobody asks for any more among them."""
-        return self.rows("*", ["problem"]).num_rows
+        return int(self.rows("*", ["problem"]).num_rows)
 
     def rows(self, benchmark: str, columns: list[str] | None = None) -> pa.Table:
         """All completions of a benchmark in the order they were written."""

@@ -187,7 +187,7 @@ def _coverage(
     samples = range(samples_each)
 
     def end(step: int) -> int:
-        return step * per_step + sum(at <= step for at in replaced_at.values())
+        return int(step * per_step + sum(at <= step for at in replaced_at.values()))
 
     settled = steps - staleness
     for start in sorted(resumed, reverse=True):
