@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
-from launch import coverage, curate, evaluate, reproduce, train
+from launch import coverage, curate, evaluate, reproduce, trace, train
 from launch import probe as check
-from launch.performance import waits
 from openrs_ray.config.load import load_config
 from openrs_ray.config.names import RECIPES, find_recipe, find_run, recipes
 from openrs_ray.errors import UserError
@@ -97,14 +96,14 @@ def test_a_run_is_found_by_name_and_by_folder_in_every_command(runs: Path, capsy
     for given in ("sums-1", str(runs / "sums-1"), "../runs/sums-1"):
         assert find_run(given).resolve() == runs / "sums-1"
         assert "problems.json cannot be read" in said(capsys, coverage.main([given]))
-        assert "it has no metrics.jsonl" in said(capsys, waits.main([given]))
+        assert "has no trace of" in said(capsys, trace.main([given]))
         assert "Run sums-1 in" in said(capsys, evaluate.main([given, "--benchmarks", "aime24"]))
         assert "--run.steps is 0" in said(capsys, reproduce.main([given, "--run.steps", "0"]))
 
 
 def test_every_command_answers_a_misspelt_run_with_the_nearest(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed = f"{runs} has sums-2, sums-1"
-    for main in (coverage.main, waits.main, evaluate.main):
+    for main in (coverage.main, trace.main, evaluate.main):
         assert listed in said(capsys, main(["sum-2"]))
 
 
@@ -117,7 +116,7 @@ def test_without_a_run_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("given", ["", ".", "..", "/", "~nobody/x", "x" * 5000, "a/" * 3000, "a\0b", "a\nb", "launch"])
 def test_whatever_is_no_name_is_one_sentence(runs: Path, given: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("launch").mkdir()
-    for main in (train.main, curate.main, coverage.main, waits.main, evaluate.main):
+    for main in (train.main, curate.main, coverage.main, trace.main, evaluate.main):
         said(capsys, main([given]))
 
 
