@@ -15,7 +15,7 @@ import numpy as np
 
 from actors.cluster.processes import Processes, own_processes
 from actors.rollout.engine_log import OwnLog
-from actors.rollout.stages import record_stages, silent_statistics
+from actors.rollout.stages import only_ends, record_stages, silent_statistics
 from actors.weights.transport import PushGroup
 from openrs_ray.common.foreign import why
 from openrs_ray.common.last_error import last_error
@@ -106,6 +106,7 @@ class RolloutWorker:
         try:
             arguments = AsyncEngineArgs(**self._engine_arguments())
             self._engine = AsyncLLM.from_engine_args(arguments, stat_loggers=[silent_statistics()])
+            only_ends(self._engine)
         except (RuntimeError, ValueError, OSError) as error:
             kind = Recurring if isinstance(error, ValueError) else RunError
             own, where = self._log.last_error()
