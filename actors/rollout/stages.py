@@ -25,7 +25,7 @@ def silent_statistics() -> Any:
 
 
 def only_ends(engine: Any) -> None:
-    """Have a vLLM engine note the times of a request's first and last token alone: of every token costs up to a fifth of a pass."""
+    """Have a vLLM engine note the times of a request's first and last token alone: doing so at every token is what costs."""
     processor = engine.output_processor
     update = processor._update_stats_from_output
 
