@@ -314,6 +314,8 @@ class RolloutWorker:
         """Drop what is being sampled; whoever asked for it has gone."""
         await self._alive(self._engine.pause_generation(mode="abort"))
         await self._alive(self._engine.resume_generation())
+        if self._in_hand:
+            await asyncio.wait(self._in_hand, timeout=_LIVENESS_S)  # until the engine counts as idle
 
     async def sleep(self) -> None:
         """Give up the GPU memory of weights and caches (a CPU has none to give). What is sampled next needs wake and a push."""
