@@ -24,6 +24,18 @@ def silent_statistics() -> Any:
     return Silent
 
 
+def only_ends(engine: Any) -> None:
+    """Have a vLLM engine note the times of a request's first and last token alone: doing so at every token is what costs."""
+    processor = engine.output_processor
+    update = processor._update_stats_from_output
+
+    def update_at_ends(request: Any, output: Any, *more: Any) -> None:
+        if request.is_prefilling or output.finish_reason is not None:
+            update(request, output, *more)
+
+    processor._update_stats_from_output = update_at_ends
+
+
 def record_stages(position: int, sample: int, output: "RequestOutput") -> None:
     """Record how long a finished request waited for a place, was prefilled, and was decoded (pauses for pushes included).
 

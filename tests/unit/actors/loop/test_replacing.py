@@ -93,7 +93,7 @@ def test_an_asynchronous_run_keeps_its_bounds_over_a_kill(tmp_path: Path, stalen
         async def steps(self, until: int) -> Progress:
             for step in range(self.progress.step + 1, until + 1):
                 await super().steps(step)
-                report = check_accounting(tmp_path, P, SAMPLES, staleness)
+                report = check_coverage(tmp_path, P, SAMPLES, staleness)
                 assert report.exact, (step, report)
             return self.progress
 
