@@ -9,7 +9,7 @@ replaced. With P problems per step and staleness k:
   version of that moment. With staleness 0 that is put off until all admitted groups are finished: requests then meet idle
   engines, so that a step samples the same bits whatever it took to judge them.
 
-docs/staleness.md shows why no token is then older than k versions.
+docs/performance.md (Running ahead) shows why no token is then older than k versions.
 """
 
 import asyncio

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from system import system_config
+from system import rollout_section, system_config
 from virtual_time import PROBLEM, P, run
 
 from actors.loop.batch import Batch, check_batch
