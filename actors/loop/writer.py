@@ -73,7 +73,7 @@ class RunWriter:
         cost = self._budget.metrics(times["step_s"], progress.correct)
         self._metrics.write(step, {**figures, **update.metrics, **times, **push, **cost})
         self._budget.reached(step)
-        self._show(step, batch, figures | update.metrics | times)
+        self._show(step, batch, {**figures, **update.metrics, **times})
         return progress
 
     def _write_rows(self, step: int, groups: Sequence[Group], advantages: np.ndarray | None, phase: Phase) -> None:
