@@ -1,5 +1,6 @@
 """Checks the disk space before a run starts, and turns errors about a full disk into one sentence."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,10 +12,19 @@ from openrs_ray.cluster.probes import disk_bytes
 from openrs_ray.common.formatting import size_text
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError, UserError
-from openrs_ray.run.checkpoints import is_disk_full
 
 _LEAST = 16 << 20
 """A disk with less is full as far as a start is concerned: settings, problems, logs and sockets take some megabytes."""
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+# Ray, torch and safetensors hand a full disk on as their own exceptions, of which only the text is left. PyTorch's zip
+# writer does not even say why a write failed.
+_DISK_FULL_TEXTS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "PytorchStreamWriter failed",
+    "inline_container.cc",
+)
 
 
 def check_room(config: RunConfig, parameters: int) -> None:
@@ -56,3 +66,13 @@ def _free(place: Path) -> float:
         place = place.parent
     status = os.statvfs(place)
     return float(status.f_bavail * status.f_frsize)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            return True
+        if any(text in str(error) for text in _DISK_FULL_TEXTS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
