@@ -1,7 +1,7 @@
-"""The files of a checkpoint: synced and listed when it is written, and checked before it is loaded.
+"""The files of a checkpoint: synced and listed when written, checked before they are loaded.
 
-DeepSpeed unpickles every file of a `state/` that it is given. So a checkpoint is good only where it lies in the run's folder,
-links followed, and holds the files that were committed, unchanged, and no other.
+DeepSpeed unpickles every file of a `state/`, which must therefore lie in the run's folder, links followed, and hold the committed
+files, unchanged, and no other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CHUNK_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """A file of a checkpoint as it was committed. Example: FileEntry("state/rank-0.pt", size=1024, crc32=912)"""
+    """A committed file. Example: FileEntry("state/rank-0.pt", size=1024, crc32=912)"""
 
     path: str
     """Relative to the checkpoint's folder, with forward slashes."""
@@ -40,7 +40,7 @@ class Checkpoint:
     step: int
     kind: Kind
     complete: bool
-    """Whether `state/` is still there; training resumes only from complete ones."""
+    """True while `state/` is there; training resumes from complete ones only."""
     files: tuple[FileEntry, ...]
 
     @property
@@ -57,14 +57,14 @@ class Checkpoint:
         return sum(file.size for file in self.files)
 
     def trainer_state(self) -> dict[str, Any]:
-        """What the trainer gave to `commit`."""
+        """The trainer's state, as given to `commit`."""
         state = read_json(self.folder / TRAINER)
         if state is None:
             raise damaged(self.folder, f"it has no {TRAINER}")
         return state
 
     def damage(self) -> str | None:
-        """What is wrong with the first file that is not as it was committed, or None if all are and there is no other."""
+        """The fault of the first file that is not as it was committed, or was not committed; None if there is none."""
         listed = {self.folder / file.path for file in self.files}
         for path in self.state.rglob("*"):
             if path not in listed and not path.is_dir():
@@ -94,14 +94,14 @@ class Checkpoint:
 
 
 def open_to(mode: int, folder: Path) -> None:
-    """Give every file the rights that the umask gave one of them: safetensors writes its own for nobody but their owner."""
+    """Give every file the rights that the umask gives: safetensors writes files that only their owner can read."""
     for path in folder.rglob("*"):
         if path.is_file() and (had := stat.S_IMODE(path.stat().st_mode)) | mode != had:
             path.chmod(had | mode)
 
 
 def sync_and_list(folder: Path) -> tuple[FileEntry, ...]:
-    """Sync every file and folder under `folder`, itself included, and take size and crc32 of each file."""
+    """Sync a folder and all below it; returns size and crc32 of each file."""
     paths = sorted(folder.rglob("*"))
     files = [path for path in paths if path.is_file()]
 

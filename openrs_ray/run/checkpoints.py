@@ -6,11 +6,9 @@
     checkpoints/step-000050/trainer.json where the trainer was
     checkpoints/step-000050.tmp/         being written, or a leftover (step-000050.universal.tmp/: actors.learner.rank)
 
-Other files there (step-000050-best/, a copy that somebody made) are left alone.
-
-Invariants, at every instant: all that the manifest lists lies whole on the disk, and the newest complete checkpoint is not
-touched before a newer one is listed. Both follow from one order: write and sync under the temporary name, rename, replace the
-manifest (the commit), and only then delete what the new manifest does not list.
+Invariants, at every instant: the manifest's checkpoints lie whole on the disk, and the newest complete one is not touched before
+a newer one is listed. Both follow from one order: write and sync under the temporary name, rename, replace the manifest (the
+commit), then delete what it no longer lists. Other files there (a copy that somebody made) are left alone.
 """
 
 from __future__ import annotations
@@ -47,9 +45,9 @@ class _Entry:
 
 
 class CheckpointStore:
-    """Writes, prunes and finds the checkpoints under one folder. Only the driver that holds the run's lock may write.
+    """Writes, prunes and finds the checkpoints in one folder; only the driver that holds the run's lock may write.
 
-    Life of a checkpoint: `begin` -> the actors write `state/` and `policy/` -> `commit`, or `abandon` after a failure.
+    Order: `begin`, the actors write `state/` and `policy/`, `commit` (or `abandon` after a failure).
 
         store = CheckpointStore(run / "checkpoints", keep_last=2, keep_policies=True)
         store.open()                                     # deletes what a kill left behind
@@ -70,7 +68,7 @@ class CheckpointStore:
         return self.folder / "manifest.json"
 
     def checkpoints(self) -> list[Checkpoint]:
-        """All committed checkpoints, oldest first, files unchecked. UserError if the manifest is damaged."""
+        """Committed checkpoints, oldest first, files unchecked. UserError if the manifest is damaged."""
         if not self.manifest.exists():
             return []
         try:
@@ -86,14 +84,14 @@ class CheckpointStore:
         return Checkpoint(folder, entry.step, entry.kind, entry.complete, entry.files)
 
     def open(self) -> None:
-        """Before a run goes on: sweep, and write the manifest of a new run, so that from here on it may not be missing."""
+        """Sweep, and write the manifest of a new run; from here on it may not be missing."""
         self.sweep()
         if not self.manifest.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write_manifest([])
 
     def latest_good(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest complete checkpoint whose files all match, and a sentence about the damage of each newer one."""
+        """The newest complete checkpoint without damage, and a sentence about each damaged newer one."""
         damages: list[str] = []
         for checkpoint in reversed(self.checkpoints()):
             if not checkpoint.complete:
@@ -105,7 +103,7 @@ class CheckpointStore:
         return None, damages
 
     def discard_newer(self, step: int) -> None:
-        """Forget checkpoints after `step`, where the run goes on: damaged ones that a new attempt will write again."""
+        """Forget checkpoints after `step`: damaged ones that a new attempt writes again."""
         checkpoints = self.checkpoints()
         remaining = [checkpoint for checkpoint in checkpoints if checkpoint.step <= step]
         if len(remaining) < len(checkpoints):
@@ -128,9 +126,9 @@ class CheckpointStore:
         return folder
 
     def commit(self, step: int, kind: Kind, trainer_state: dict[str, Any]) -> Checkpoint:
-        """Make what lies in the temporary folder the newest checkpoint, then prune. RunError if that fails.
+        """Make the temporary folder the newest checkpoint, then prune. RunError if that fails.
 
-        Checkpoints at or after `step` go: they belong to a superseded attempt, or are this very step, saved twice.
+        Checkpoints at or after `step` go: they are of a superseded attempt, or of this step, saved before.
         """
         temporary = self._temporary(step)
         try:
@@ -152,9 +150,9 @@ class CheckpointStore:
         return replace(checkpoint, folder=self._find(folder.name, step))
 
     def abandon(self, step: int, error: BaseException) -> RunError:
-        """Remove what was written of a checkpoint that failed; returns the RunError to raise.
+        """Remove a checkpoint that failed; returns the RunError to raise.
 
-        The message names the last good checkpoint and, where the disk is full, how much room is needed.
+        It names the last good checkpoint and, where the disk is full, the room that is needed.
         """
         self.sweep()
         good = next((known.folder.name for known in reversed(self.checkpoints()) if known.complete), None)
@@ -170,9 +168,9 @@ class CheckpointStore:
         )
 
     def sweep(self) -> None:
-        """Delete what was written here and the manifest does not list: leftovers of a kill, and what pruning took off the list.
+        """Delete folders of this store that the manifest does not list: leftovers of a kill, and pruned ones.
 
-        What cannot be deleted now (a file held open on NFS) is harmless and is tried again by the next sweep.
+        The next sweep retries what cannot be deleted now (a file held open on NFS).
         """
         if not self.folder.exists():
             return
@@ -189,7 +187,7 @@ class CheckpointStore:
                 shutil.rmtree(path / STATE, ignore_errors=True)
 
     def _pruned(self, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
-        """The list after the newest checkpoint (the last one) has made others superfluous."""
+        """The checkpoints that stay now that the last one is there."""
         kept = [checkpoint for checkpoint in checkpoints if checkpoint.kind == "kept"]
         newest = checkpoints[-1:] if kept else checkpoints[-2:]  # one to fall back on, should the newest be damaged
         complete = {checkpoint.folder for checkpoint in [*kept[-self._keep_last :], *newest]}
@@ -212,7 +210,7 @@ class CheckpointStore:
         return self.folder / f"step-{step:06d}{TEMPORARY}"
 
     def _free_name(self, step: int) -> Path:
-        """`step-000050`, or `step-000050-2` while an earlier checkpoint of that step must stay until the commit."""
+        """`step-000050`, or `step-000050-2` while an earlier checkpoint of that step stays until the commit."""
         folder, number = self._named(step), 1
         while folder.exists():
             number += 1
@@ -220,7 +218,7 @@ class CheckpointStore:
         return folder
 
     def _find(self, name: str, step: int) -> Path:
-        """The folder listed as `name`, or the plain one that it became once its predecessor of that step had gone."""
+        """The folder listed as `name`, or the plain name that it got once its predecessor had gone."""
         if not _OWN_NAME.fullmatch(name):
             raise ValueError(f"{name} is not a checkpoint of this run")
         listed = self.folder / name

@@ -12,9 +12,9 @@ from openrs_ray.errors import UserError
 
 @contextmanager
 def run_lock(run_folder: Path) -> Iterator[None]:
-    """Make the run folder and hold the run for this process. UserError, naming the process, if another driver has it.
+    """Make the folder and hold it for this process. UserError, naming the process, if another driver has it.
 
-    The kernel's lock ends with the process, so a killed driver never blocks the next one.
+    The kernel's lock ends with its process: a killed driver blocks no other.
     """
     try:
         run_folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Checks the disk space before a run starts, and turns errors about a full disk into one sentence."""
+"""Disk space: checked before a run starts, and said in one sentence where a disk is full."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError, UserError
 
 _LEAST = 16 << 20
-"""A disk with less is full as far as a start is concerned: settings, problems, logs and sockets take some megabytes."""
+"""A start needs as much for settings, problems, logs and sockets."""
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 # Ray, torch and safetensors hand a full disk on as their own exceptions, of which only the text is left. PyTorch's zip
@@ -28,7 +28,7 @@ _DISK_FULL_TEXTS = (
 
 
 def check_room(config: RunConfig, parameters: int) -> None:
-    """UserError when the disk of the run's folder has no room for its first checkpoint."""
+    """UserError when the run's disk has no room for a first checkpoint."""
     needed, free = sum(checkpoint_sizes(config, parameters)) + _LEAST, disk_bytes(config.run.path)
     if free < needed:
         raise UserError(
@@ -39,7 +39,7 @@ def check_room(config: RunConfig, parameters: int) -> None:
 
 @contextmanager
 def full_disk_in_a_sentence(*folders: Path) -> Iterator[None]:
-    """Turns a library's error about a full disk into a UserError that names the disk; `folders`: more to look at."""
+    """Turns any error about a full disk into a UserError that names it; `folders`: more to look at."""
     try:
         yield
     except (UserError, RunError):
@@ -51,7 +51,7 @@ def full_disk_in_a_sentence(*folders: Path) -> Iterator[None]:
 
 
 def _where(error: Exception, folders: tuple[Path, ...]) -> str:
-    """Remark on the file that could not be written, or on the usual places that have no room."""
+    """The file that could not be written, or the usual places that have no room."""
     if isinstance(error, OSError) and error.filename:
         return f" ({error.filename} could not be written)"
     cache = Path(os.environ.get("OPENRS_CACHE", "~/.cache")).expanduser()
