@@ -18,7 +18,7 @@ from openrs_ray.curation.inputs import Inputs, load_inputs
 from openrs_ray.curation.pipeline import Curation, Question, Replies
 from openrs_ray.curation.recipe import Judged, Recipe, Solved, load_recipe, recipe_help
 from openrs_ray.curation.store import CurationStore
-from openrs_ray.run.checkpoints import run_lock
+from openrs_ray.run.lock import run_lock
 
 
 @command

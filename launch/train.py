@@ -22,9 +22,10 @@ from openrs_ray.config.help import help_text
 from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.run.budget import ENDING, Budget
-from openrs_ray.run.checkpoints import CheckpointStore, run_lock
+from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.environment import add_cluster, headline, write_environment
+from openrs_ray.run.lock import run_lock
 from openrs_ray.run.log import RunLog, append_lines, attempt_folder, newest_log
 from openrs_ray.run.progress import Progress, read_result
 from openrs_ray.run.resume import begin_run, check_run, resume_notes

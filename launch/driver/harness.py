@@ -32,8 +32,8 @@ from openrs_ray.evaluation.subject import START, Subject
 from openrs_ray.models.stop_tokens import stop_tokens
 from openrs_ray.preparation.prepared import check_model
 from openrs_ray.rewards.pool import CheckPool
-from openrs_ray.run.checkpoints import run_lock
 from openrs_ray.run.ledger import Ledger, Spent
+from openrs_ray.run.lock import run_lock
 
 if TYPE_CHECKING:
     from actors.evaluator import Asked, Wanted

@@ -1,8 +1,7 @@
-"""Attempts: the starts of the driver on one run, and which rows of earlier ones still count.
+"""Attempts: the starts of the driver on one run, and the rule by which later ones supersede earlier ones.
 
-Invariant: an attempt has its line in `attempts.jsonl`, synced, before it writes anything else. What attempt `a` wrote
-about step `s` is superseded when a later attempt started from a checkpoint before `s`, because that one does step `s`
-again. The file must therefore name every attempt of which there are rows or figures (`openrs_ray.run.state` sees to it).
+An attempt has its line in `attempts.jsonl`, synced, before it writes anything else. Its rows of step `s` are superseded by a
+later attempt from a checkpoint before `s`, which does step `s` again.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _ATTEMPT = re.compile(r"-attempt-(\d+)\b")
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The limits that an attempt kept to, of the settings that a resume may change: its rows are held against these."""
+    """The limits of an attempt that a resume may change; its rows are held against them."""
 
     staleness: int
     """Policy versions that a token may be old."""
@@ -37,7 +36,7 @@ class Bounds:
 
 
 def start_attempt(run_folder: Path, from_step: int, bounds: Bounds | None = None) -> int:
-    """Note that the driver starts at the checkpoint of `from_step` (0: the start model); returns the attempt's number."""
+    """Note a start from the checkpoint of `from_step` (0: the start model); returns the attempt's number."""
     attempt = next_attempt(run_folder)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     record = {"attempt": attempt, "from_step": from_step, "started": started} | (asdict(bounds) if bounds else {})
@@ -46,18 +45,18 @@ def start_attempt(run_folder: Path, from_step: int, bounds: Bounds | None = None
 
 
 def next_attempt(run_folder: Path) -> int:
-    """Number of the next attempt: one more than the largest that the file or a name in the record has."""
+    """One more than the largest number in the file and in the record's names."""
     recorded = (int(match[1]) for file in run_folder.glob("completions/*") if (match := _ATTEMPT.search(file.name)))
     return max([0, *read_attempts(run_folder), *recorded]) + 1
 
 
 def read_attempts(run_folder: Path) -> dict[int, int]:
-    """The step that each attempt started from, by attempt. UserError when the file is damaged."""
+    """The step that each attempt started from. UserError when the file is damaged."""
     return {attempt: line["from_step"] for attempt, line in _lines(run_folder).items()}
 
 
 def read_bounds(run_folder: Path) -> dict[int, Bounds]:
-    """The limits of each attempt; without those that an older version noted."""
+    """Limits by attempt; an older version noted none."""
     names = Bounds.__slots__
     lines = _lines(run_folder).items()
     path = run_folder / FILE
@@ -81,5 +80,5 @@ def _lines(run_folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def superseded(attempts: Mapping[int, int], attempt: int, step: int) -> bool:
-    """Whether a later attempt did `step` again."""
+    """True if a later attempt did `step` again."""
     return any(later > attempt and from_step < step for later, from_step in attempts.items())

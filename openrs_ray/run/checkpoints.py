@@ -1,68 +1,36 @@
-"""The checkpoints of one run, and the lock that gives the run to one driver.
+"""The checkpoints of one run.
 
     checkpoints/manifest.json            the only truth: which checkpoints exist, size and crc32 of each of their files
     checkpoints/step-000050/state/       DeepSpeed state          (leaves when the checkpoint is no longer complete)
     checkpoints/step-000050/policy/      the policy as safetensors
     checkpoints/step-000050/trainer.json where the trainer was
-    checkpoints/step-000050.tmp/         being written, or a leftover (step-000050.universal.tmp/: see actors.learner.rank)
+    checkpoints/step-000050.tmp/         being written, or a leftover (step-000050.universal.tmp/: actors.learner.rank)
 
-Whatever else lies there (step-000050-best/, a copy that somebody made) is left alone.
-
-Invariants, at every instant: what the manifest lists lies whole on the disk, and the newest complete checkpoint is not
-touched before a newer one is listed. Both follow from one order: write and sync everything under the temporary name,
-rename, replace the manifest (the commit), and only then delete what the new manifest no longer lists.
-
-DeepSpeed unpickles every file of a `state/` that it is given. So `latest_good` gives only one that lies in this folder, links
-followed, and holds the files that were committed, unchanged, and no other.
+Invariants, at every instant: the manifest's checkpoints lie whole on the disk, and the newest complete one is not touched before
+a newer one is listed. Both follow from one order: write and sync under the temporary name, rename, replace the manifest (the
+commit), then delete what it no longer lists. Other files there (a copy that somebody made) are left alone.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import shutil
-import socket
 import stat
-import zlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from openrs_ray.common.files import TEMPORARY, as_record, damaged, read_json, sync, write_json
-from openrs_ray.common.foreign import parse_json, why
+from openrs_ray.common.files import TEMPORARY, as_record, sync, write_json
+from openrs_ray.common.foreign import parse_json
 from openrs_ray.common.formatting import size_text
 from openrs_ray.errors import RunError, UserError
+from openrs_ray.run.checkpoint_files import POLICY, STATE, TRAINER, Checkpoint, FileEntry, Kind, open_to, sync_and_list
+from openrs_ray.run.room import is_disk_full
 
-Kind = Literal["kept", "resume"]
 _OWN_NAME = re.compile(r"step-\d{6,}(-\d+)?((\.universal)?\.tmp)?")
 """Folders that are written here; `step-000050-2` by `_free_name`."""
-STATE, POLICY, TRAINER = "state", "policy", "trainer.json"
-_CHUNK_BYTES = 4 << 20
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
-# Ray, torch and safetensors hand a full disk on as their own exceptions, of which only the text is left. PyTorch's zip
-# writer does not even say why a write failed.
-_DISK_FULL_TEXTS = (
-    "No space left on device",
-    "Disk quota exceeded",
-    "PytorchStreamWriter failed",
-    "inline_container.cc",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """A file of a checkpoint as it was committed. Example: FileEntry("state/rank-0.pt", size=1024, crc32=912)"""
-
-    path: str
-    """Relative to the checkpoint's folder, with forward slashes."""
-    size: int
-    """Bytes."""
-    crc32: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,71 +44,10 @@ class _Entry:
     files: tuple[FileEntry, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A committed checkpoint."""
-
-    folder: Path
-    step: int
-    kind: Kind
-    complete: bool
-    """Whether `state/` is still there; training resumes only from complete ones."""
-    files: tuple[FileEntry, ...]
-
-    @property
-    def state(self) -> Path:
-        return self.folder / STATE
-
-    @property
-    def policy(self) -> Path:
-        return self.folder / POLICY
-
-    @property
-    def size(self) -> int:
-        """Bytes of all its files."""
-        return sum(file.size for file in self.files)
-
-    def trainer_state(self) -> dict[str, Any]:
-        """What the trainer gave to `commit`."""
-        state = read_json(self.folder / TRAINER)
-        if state is None:
-            raise damaged(self.folder, f"it has no {TRAINER}")
-        return state
-
-    def damage(self) -> str | None:
-        """What is wrong with the first file that is not as it was committed, or None if all are and there is no other."""
-        listed = {self.folder / file.path for file in self.files}
-        for path in self.state.rglob("*"):
-            if path not in listed and not path.is_dir():
-                return f"{path} was not there when it was written"
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            return next(filter(None, pool.map(self._file_damage, self.files)), None)
-
-    def _file_damage(self, file: FileEntry) -> str | None:
-        path = self.folder / file.path
-        try:
-            if not path.resolve().is_relative_to(self.folder.parent.resolve()):
-                return f"{path} lies outside the run's folder"
-            size = path.stat().st_size
-            if size != file.size:
-                return f"{path} has {size} bytes instead of {file.size}"
-            if _crc32(path) != file.crc32:
-                return f"{path} does not have the content that was written"
-        except FileNotFoundError:
-            return f"{path} is missing"
-        except (OSError, ValueError) as error:
-            return f"{path} cannot be read ({why(error)})"
-        return None
-
-    def _without_state(self) -> Checkpoint:
-        files = tuple(file for file in self.files if not file.path.startswith(f"{STATE}/"))
-        return replace(self, complete=False, files=files)
-
-
 class CheckpointStore:
-    """Writes, prunes and finds the checkpoints under one folder. Only the driver that holds the run's lock may write.
+    """Writes, prunes and finds the checkpoints in one folder; only the driver that holds the run's lock may write.
 
-    Life of a checkpoint: `begin` -> the actors write `state/` and `policy/` -> `commit`, or `abandon` after a failure.
+    Order: `begin`, the actors write `state/` and `policy/`, `commit` (or `abandon` after a failure).
 
         store = CheckpointStore(run / "checkpoints", keep_last=2, keep_policies=True)
         store.open()                                     # deletes what a kill left behind
@@ -161,7 +68,7 @@ class CheckpointStore:
         return self.folder / "manifest.json"
 
     def checkpoints(self) -> list[Checkpoint]:
-        """All committed checkpoints, oldest first, files unchecked. UserError if the manifest is damaged."""
+        """Committed checkpoints, oldest first, files unchecked. UserError if the manifest is damaged."""
         if not self.manifest.exists():
             return []
         try:
@@ -177,14 +84,14 @@ class CheckpointStore:
         return Checkpoint(folder, entry.step, entry.kind, entry.complete, entry.files)
 
     def open(self) -> None:
-        """Before a run goes on: sweep, and write the manifest of a new run, so that from here on it may not be missing."""
+        """Sweep, and write the manifest of a new run; from here on it may not be missing."""
         self.sweep()
         if not self.manifest.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write_manifest([])
 
     def latest_good(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest complete checkpoint whose files all match, and a sentence about the damage of each newer one."""
+        """The newest complete checkpoint without damage, and a sentence about each damaged newer one."""
         damages: list[str] = []
         for checkpoint in reversed(self.checkpoints()):
             if not checkpoint.complete:
@@ -196,7 +103,7 @@ class CheckpointStore:
         return None, damages
 
     def discard_newer(self, step: int) -> None:
-        """Forget checkpoints after `step`, where the run goes on: damaged ones that a new attempt will write again."""
+        """Forget checkpoints after `step`: damaged ones that a new attempt writes again."""
         checkpoints = self.checkpoints()
         remaining = [checkpoint for checkpoint in checkpoints if checkpoint.step <= step]
         if len(remaining) < len(checkpoints):
@@ -219,15 +126,15 @@ class CheckpointStore:
         return folder
 
     def commit(self, step: int, kind: Kind, trainer_state: dict[str, Any]) -> Checkpoint:
-        """Make what lies in the temporary folder the newest checkpoint, then prune. RunError if that fails.
+        """Make the temporary folder the newest checkpoint, then prune. RunError if that fails.
 
-        Checkpoints at or after `step` go: they belong to a superseded attempt, or are this very step, saved twice.
+        Checkpoints at or after `step` go: they are of a superseded attempt, or of this step, saved before.
         """
         temporary = self._temporary(step)
         try:
             write_json(temporary / TRAINER, trainer_state)
-            _open_to(stat.S_IMODE((temporary / TRAINER).stat().st_mode), temporary)
-            files = _sync_and_list(temporary)
+            open_to(stat.S_IMODE((temporary / TRAINER).stat().st_mode), temporary)
+            files = sync_and_list(temporary)
             folder = self._free_name(step)
             os.rename(temporary, folder)
             sync(self.folder)
@@ -243,9 +150,9 @@ class CheckpointStore:
         return replace(checkpoint, folder=self._find(folder.name, step))
 
     def abandon(self, step: int, error: BaseException) -> RunError:
-        """Remove what was written of a checkpoint that failed; returns the RunError to raise.
+        """Remove a checkpoint that failed; returns the RunError to raise.
 
-        The message names the last good checkpoint and, where the disk is full, how much room is needed.
+        It names the last good checkpoint and, where the disk is full, the room that is needed.
         """
         self.sweep()
         good = next((known.folder.name for known in reversed(self.checkpoints()) if known.complete), None)
@@ -261,9 +168,9 @@ class CheckpointStore:
         )
 
     def sweep(self) -> None:
-        """Delete what was written here and the manifest does not list: leftovers of a kill, and what pruning took off the list.
+        """Delete folders of this store that the manifest does not list: leftovers of a kill, and pruned ones.
 
-        What cannot be deleted now (a file held open on NFS) is harmless and is tried again by the next sweep.
+        The next sweep retries what cannot be deleted now (a file held open on NFS).
         """
         if not self.folder.exists():
             return
@@ -280,7 +187,7 @@ class CheckpointStore:
                 shutil.rmtree(path / STATE, ignore_errors=True)
 
     def _pruned(self, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
-        """The list after the newest checkpoint (the last one) has made others superfluous."""
+        """The checkpoints that stay now that the last one is there."""
         kept = [checkpoint for checkpoint in checkpoints if checkpoint.kind == "kept"]
         newest = checkpoints[-1:] if kept else checkpoints[-2:]  # one to fall back on, should the newest be damaged
         complete = {checkpoint.folder for checkpoint in [*kept[-self._keep_last :], *newest]}
@@ -289,7 +196,7 @@ class CheckpointStore:
             if checkpoint.folder in complete:
                 remaining.append(checkpoint)
             elif checkpoint.kind == "kept" and self._keep_policies:
-                remaining.append(checkpoint._without_state())
+                remaining.append(checkpoint.without_state())
         return remaining
 
     def _write_manifest(self, checkpoints: list[Checkpoint]) -> None:
@@ -303,7 +210,7 @@ class CheckpointStore:
         return self.folder / f"step-{step:06d}{TEMPORARY}"
 
     def _free_name(self, step: int) -> Path:
-        """`step-000050`, or `step-000050-2` while an earlier checkpoint of that step must stay until the commit."""
+        """`step-000050`, or `step-000050-2` while an earlier checkpoint of that step stays until the commit."""
         folder, number = self._named(step), 1
         while folder.exists():
             number += 1
@@ -311,7 +218,7 @@ class CheckpointStore:
         return folder
 
     def _find(self, name: str, step: int) -> Path:
-        """The folder listed as `name`, or the plain one that it became once its predecessor of that step had gone."""
+        """The folder listed as `name`, or the plain name that it got once its predecessor had gone."""
         if not _OWN_NAME.fullmatch(name):
             raise ValueError(f"{name} is not a checkpoint of this run")
         listed = self.folder / name
@@ -320,70 +227,3 @@ class CheckpointStore:
     def _bytes_needed(self) -> int:
         """Size of the newest complete checkpoint: the next one will be about as large (0 before the first)."""
         return next((known.size for known in reversed(self.checkpoints()) if known.complete), 0)
-
-
-@contextmanager
-def run_lock(run_folder: Path) -> Iterator[None]:
-    """Make the run folder and hold the run for this process. UserError, naming the process, if another driver has it.
-
-    The kernel's lock ends with the process, so a killed driver never blocks the next one.
-    """
-    try:
-        run_folder.mkdir(parents=True, exist_ok=True)
-        file = (run_folder / "driver.lock").open("a+", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"Run folder {run_folder} cannot be written ({error.strerror}): set run.folder.") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            owner = file.read().strip() or "another process"
-            raise UserError(
-                f"Run {run_folder} is being driven by {owner}: wait for it, stop it, or choose another name or folder."
-            ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        yield
-
-
-def _open_to(mode: int, folder: Path) -> None:
-    """Give every file the rights that the umask gave one of them: safetensors writes its own for nobody but their owner."""
-    for path in folder.rglob("*"):
-        if path.is_file() and (had := stat.S_IMODE(path.stat().st_mode)) | mode != had:
-            path.chmod(had | mode)
-
-
-def _sync_and_list(folder: Path) -> tuple[FileEntry, ...]:
-    """Sync every file and folder under `folder`, itself included, and take size and crc32 of each file."""
-    paths = sorted(folder.rglob("*"))
-    files = [path for path in paths if path.is_file()]
-
-    def entry(path: Path) -> FileEntry:
-        sync(path)
-        return FileEntry(path.relative_to(folder).as_posix(), path.stat().st_size, _crc32(path))
-
-    with ThreadPoolExecutor(max_workers=4) as pool:  # crc32 and reads release the interpreter lock
-        entries = tuple(pool.map(entry, files))
-    for path in [path for path in paths if path.is_dir()] + [folder]:
-        sync(path)
-    return entries
-
-
-def _crc32(path: Path) -> int:
-    checksum = 0
-    with path.open("rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            checksum = zlib.crc32(chunk, checksum)
-    return checksum
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _DISK_FULL:
-            return True
-        if any(text in str(error) for text in _DISK_FULL_TEXTS):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

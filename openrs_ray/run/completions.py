@@ -1,8 +1,6 @@
-"""The record of every completion: one Parquet file per step and phase.
+"""The record of every completion: one Parquet file per step and phase (`openrs_ray.run.completion_files`).
 
-Invariants: a file appears whole or not at all (temporary name, sync, rename), and its name says phase, step, attempt and
-checksum (`openrs_ray.run.completion_files`), so that superseded files are left out without opening them. The trainer writes the
-record of a step before it commits a checkpoint of that step; then no step that a checkpoint covers can lack its rows.
+The trainer writes the record of a step before it commits a checkpoint of it: no step that a checkpoint covers lacks its rows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The proof that each position of a run's data order was used exactly once, by rows that can be true.
+"""Proves that each position of a run's data order was used exactly once, by rows that can be true.
 
 `check_coverage` counts positions. `prove` also checks every row (`openrs_ray.run.row_checks`) and holds the record against its
-witnesses: metrics.jsonl, result.json and the checkpoints' manifest are each written after the rows of a step.
+witnesses: metrics.jsonl, result.json and the checkpoints' manifest are written after the rows of a step.
 """
 
 from collections import Counter, defaultdict
@@ -27,20 +27,20 @@ _PHASES: tuple[Phase, ...] = ("train", "replaced", "evaluation")
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """The use of the positions of all steps trained so far: exact when each was used exactly once."""
+    """The use of the positions of all steps so far; exact when each was used once."""
 
     steps: int
-    """Steps that were done: recorded, or known to the witnesses."""
+    """Steps done: recorded, or known to the witnesses."""
     completions: int
-    """Rows that were trained on and count."""
+    """Rows trained on."""
     replaced: int
-    """Positions that were sampled and then replaced by others (`rollout.replace_uniform_groups`)."""
+    """Positions sampled and then replaced (`rollout.replace_uniform_groups`)."""
     lost: tuple[int, ...]
-    """Positions of which a completion is missing."""
+    """Positions that lack a completion."""
     doubled: tuple[int, ...]
-    """Positions of which a completion was counted more than once."""
+    """Positions with a completion that counts twice."""
     unexpected: tuple[int, ...]
-    """Positions that these steps should not have reached."""
+    """Positions beyond these steps."""
 
     @property
     def exact(self) -> bool:
@@ -54,13 +54,13 @@ class UsedGroup:
     position: int
     epoch: int
     problem: int
-    """Index of the problem, as the record has it."""
+    """Its index."""
     phase: Phase
-    """train, or replaced: sampled, found to be without spread, and left out."""
+    """train, or replaced: sampled, and left out for lack of spread."""
     step: int
     attempt: int
     versions: tuple[int, ...]
-    """Oldest and newest policy version that sampled a token of it; empty where no row says."""
+    """Oldest and newest policy version of its tokens; empty where no row says."""
     completions: int
 
 
@@ -70,13 +70,13 @@ class Proof:
 
     coverage: Coverage
     groups: list[UsedGroup]
-    """One per position and step that counts, by position: a position that was used twice has two."""
+    """One per position and step, by position."""
     misplaced: list[int]
-    """Positions at which another problem was used than the order has there."""
+    """Positions used with another problem than the order has."""
     rows: int
     """Rows that were checked."""
     unchecked: int
-    """Files of older versions, without a checksum."""
+    """Files without a checksum, of older versions."""
     faults: dict[str, list[str]]
     """Places, by kind of fault."""
 
@@ -87,10 +87,10 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """What the files beside the record say of the steps that are done."""
+    """The steps that are done by the files beside the record."""
 
     due: int
-    """Steps that are done by any of the three."""
+    """Number of steps, by the file that has most."""
     figures: dict[int, dict[str, Any]]
     """The line of each step in metrics.jsonl."""
 
@@ -103,7 +103,7 @@ class Witness:
         return cls(max([0, *figures, *saved, *([result.step] if result else [])]), figures)
 
     def missing(self, steps: int) -> list[Fault]:
-        """Steps without figures, of so many in the record; a kill may come between the rows of the last and its figures."""
+        """Steps without figures, of `steps` in the record; a kill may come between the rows of the last and its figures."""
         found = [
             step for step in range(1, max(steps, self.due) + 1) if step not in self.figures and step != self.due + 1
         ]
@@ -115,8 +115,9 @@ def check_coverage(
 ) -> Coverage:
     """Count how often each (position, sample) was used: trained on, or replaced. RunError when a file is damaged.
 
-    `due`: steps that the witnesses know to be done; the record must have at least these. `staleness`: versions that rollouts run
-    ahead of the learner, so that positions may be used in another order.
+    Args:
+        staleness: versions that rollouts run ahead of the learner.
+        due: steps that the record must have, because its witnesses do.
     """
     columns = ["step", "position", "sample", "phase"]
     used = [row for phase in _PHASES[:2] for row in current_rows(run_folder, phase, columns).to_pylist()]
@@ -125,7 +126,7 @@ def check_coverage(
 
 
 def prove(run_folder: Path, config: RunConfig, problems: RunProblems) -> Proof:
-    """Hold the whole record against everything else that is known of the run, a step at a time.
+    """Check the whole record, a step at a time.
 
     Raises:
         RunError: a file of the record is damaged; names the first.
@@ -174,9 +175,9 @@ def _coverage(
 ) -> Coverage:
     """Coverage by the rows that count; `resumed`: the steps that attempts started from.
 
-    After s steps of P problems with r replaced ones, positions 0 .. s P + r - 1 are used. Where rollouts run k versions ahead,
-    k P of them may be still under way, and as many of the next k P have been used in their place. None of those was drawn before
-    step s - k, unless a resume since then drew it again.
+    After s steps of P problems with r replaced ones, positions 0 .. s P + r - 1 are used. With rollouts k versions ahead, k P of
+    them may be still under way, and as many of the next k P used instead. None of those was drawn before step s - k, unless a
+    later resume drew it again.
     """
     trained = [row for row in rows if row["phase"] == "train"]
     steps = max([due, *(row["step"] for row in trained)])
@@ -235,7 +236,7 @@ def _group(rows: Sequence[Row], order: Order) -> UsedGroup:
 
 
 def _staleness(attempts: Mapping[int, int], expected: Expected) -> int:
-    """Versions that the last steps may have been sampled ahead of the learner. `attempts`: of each step that was trained."""
+    """Versions that the last steps may have been sampled ahead. `attempts`: by step."""
     allowed = {step: expected.bounds(attempt).staleness for step, attempt in attempts.items()}
     reach = max(attempts, default=0) - max(allowed.values(), default=0)
     return max((staleness for step, staleness in allowed.items() if step >= reach), default=0)

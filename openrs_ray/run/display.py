@@ -1,7 +1,4 @@
-"""What a person sees of a run: a live screen on a terminal, one plain line per step anywhere else, a table at the end.
-
-Invariant: the terminal is given back as it was, also after an exception (`RunDisplay` is a context manager).
-"""
+"""Shows a run: a live screen on a terminal, one line per step elsewhere, a table at the end."""
 
 from __future__ import annotations
 
@@ -26,28 +23,28 @@ _SHOWN_WARNINGS = 5
 
 @dataclass(frozen=True, slots=True)
 class StepFigures:
-    """The figures of one finished step. Example: StepFigures(7, reward=1.4, accuracy=0.5, clipped_share=0.1, ...)"""
+    """Figures of one step. Example: StepFigures(7, reward=1.4, accuracy=0.5, clipped_share=0.1, ...)"""
 
     step: int
     reward: float
     """Mean over the judged completions."""
     accuracy: float
-    """Share of correct completions among the judged ones."""
+    """Share of the judged completions that are correct."""
     truncated_share: float
-    """Share of completions cut at the length limit."""
+    """Share of completions at the length limit."""
     mean_length: float
-    """Tokens of a completion."""
+    """In tokens."""
     groups_with_spread: int
-    """Groups whose rewards differ: the others teach nothing."""
+    """Groups whose rewards differ."""
     groups: int
     clipped_share: float
-    """Share of tokens whose gradient the clipping of the probability ratio removed."""
+    """Share of tokens whose gradient was clipped."""
     kl: float | None
-    """Mean k3 KL per token to the start model; None where no reference model is loaded."""
+    """Mean k3 KL per token to the start model; None without a reference model."""
     tokens: int
     """Sampled tokens."""
     seconds: float
-    """Wall time of the whole step."""
+    """Of the whole step."""
 
     def cells(self) -> dict[str, str]:
         return {
@@ -63,7 +60,7 @@ class StepFigures:
 
 
 class RunDisplay:
-    """Shows one attempt of a run.
+    """Shows one attempt, and gives the terminal back as it was.
 
     with RunDisplay("open-rs3", steps=50) as display:
         display.status("starting the engines")
@@ -79,8 +76,7 @@ class RunDisplay:
         cost: Callable[[], str] = lambda: "",
         log: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`cost` says in every line what the run has cost so far; nothing is shown for an empty text. `log` is told what the
-        live screen shows without printing it."""
+        """`cost`: the cost so far, for every line. `log`: takes what the live screen shows without printing."""
         self.console = console or Console(highlight=False)
         self._name = name
         self._cost = cost
@@ -104,18 +100,18 @@ class RunDisplay:
         self.close()
 
     def close(self) -> None:
-        """Give the terminal back; what is said later is said in plain lines."""
+        """Give the terminal back; later lines are plain."""
         if self._live:
             self._live.stop()
             self._live = None
 
     def status(self, text: str) -> None:
-        """Say what is going on between steps."""
+        """Say what goes on between steps."""
         self._status = text
         self._show(text)
 
     def note(self, text: str) -> None:
-        """Say something that stays readable."""
+        """Print a line that stays."""
         self._status = ""
         self._print(text)
 
@@ -178,8 +174,7 @@ def summary_table(
     costs: Iterable[tuple[str, str]] = (),
     gain: str | None = None,
 ) -> Table:
-    """The end of a run in one table. `before` and `after`: held-out accuracy, None if the run had no evaluation; `gain`: the
-    difference."""
+    """The end of a run. `before`, `after`: held-out accuracy, None without an evaluation; `gain`: the difference."""
     table = Table(title=f"Run {run_folder.name}", show_header=False, title_justify="left")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -1,4 +1,4 @@
-"""`attempts/NNN/environment.json`: with what code, on which machine and by which command an attempt was started. No secrets."""
+"""The environment of an attempt, `environment.json`: its code, machine and command, without secrets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PROBE_S = 20.0
 
 
 def write_environment(folder: Path) -> dict[str, Any]:
-    """Write, and return, all that is known before Ray is there. Forks to ask for the GPUs, so it must come before any thread."""
+    """Write and return the environment before Ray starts. Forks to ask for the GPUs: must come before any thread."""
     folder.mkdir(parents=True, exist_ok=True)
     environment = describe()
     write_json(folder / FILE, environment)
@@ -67,7 +67,7 @@ def describe() -> dict[str, Any]:
 
 
 def checkout(root: Path) -> dict[str, Any]:
-    """The commit of a project's checkout, and what differs from it; without git the reason why it is not known.
+    """The commit of a checkout and what differs from it, or the reason why it is not known.
 
     Example: {"commit": "b8df929...", "clean": False, "changed": [" M openrs_ray/algorithm/advantages.py"]}
     """
@@ -96,7 +96,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def code_digest(root: Path) -> str:
-    """SHA-256 over the names and contents of the project's Python files: equal where the code is, also where no git is."""
+    """SHA-256 over names and contents of the project's Python files, for machines without git."""
     digest = hashlib.sha256()
     for path in sorted(path for folder in _CODE for path in (root / folder).rglob("*.py")):
         digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
@@ -105,7 +105,7 @@ def code_digest(root: Path) -> str:
 
 
 def packages() -> dict[str, str]:
-    """Versions of all installed distributions, by name."""
+    """Versions of installed distributions."""
     return dict(sorted((found.name, found.version) for found in metadata.distributions() if found.name))
 
 

@@ -1,8 +1,8 @@
-"""What work has cost over all attempts at it, in a file that a kill leaves at most a few seconds behind.
+"""The cost of work over all attempts, in a file that a kill leaves a few seconds behind.
 
     cost.json   {"spent": {"dollars": 12.32, "gpu_hours": 28.0, "hours": 7.0}, ...}
 
-Pauses between attempts, in which no GPU is held, are not counted. What was spent at one price stays spent at another.
+Pauses between attempts are not counted. Another price holds from then on.
 """
 
 import math
@@ -18,19 +18,19 @@ from openrs_ray.common.files import damaged, read_json, write_json
 
 FILE = "cost.json"
 _BEAT_S = 5.0
-"""A kill loses at most so much of the account."""
+"""A kill loses at most so much."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """By all attempts together. Example: Spent(dollars=12.32, gpu_hours=28.0, hours=7.0)"""
+    """The account of all attempts. Example: Spent(dollars=12.32, gpu_hours=28.0, hours=7.0)"""
 
     dollars: float = 0.0
     gpu_hours: float = 0.0
     hours: float = 0.0
 
     def plus(self, seconds: float, gpus: float, price: float) -> "Spent":
-        """After so many more seconds on so many GPUs, at `price` dollars per GPU hour."""
+        """With `seconds` more on `gpus`, at `price` dollars per GPU hour."""
         hours = seconds / 3600
         return Spent(self.dollars + hours * gpus * price, self.gpu_hours + hours * gpus, self.hours + hours)
 
@@ -41,7 +41,7 @@ class Spent:
 
     @classmethod
     def read(cls, folder: Path) -> "Spent":
-        """What the account in a folder says; nothing where there is none. UserError when it is damaged."""
+        """A folder's account; nothing where there is none. UserError when it is damaged."""
         content = read_json(folder / FILE)
         return cls() if content is None else cls._checked(content.get("spent"), folder / FILE)
 
@@ -56,9 +56,9 @@ class Spent:
 
 
 class Ledger:
-    """Counts what this attempt spends on top of the earlier ones. Safe to use from any thread.
+    """Adds what this attempt spends to the account. Thread-safe.
 
-    with Ledger(folder, price=0.44, gpus=lambda: 4) as ledger:     # from here on the file is never older than a few seconds
+    with Ledger(folder, price=0.44, gpus=lambda: 4) as ledger:     # writes the file every few seconds
         ledger.spent()
     """
 
@@ -70,7 +70,7 @@ class Ledger:
         age_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`price`: dollars per GPU hour. `gpus`: how many are held now. `age_s`: how long the attempt has run already.
+        """`price`: dollars per GPU hour. `gpus`: number held now. `age_s`: seconds that the attempt has run already.
 
         Raises UserError when the account is damaged.
         """
@@ -78,7 +78,7 @@ class Ledger:
         self.notes: dict[str, Any] = {
             name: value for name, value in (read_json(self._path) or {}).items() if name != "spent"
         }
-        """What else stands in the file; plain data."""
+        """Other entries of the file; plain data."""
         self._spent = Spent.read(folder)
         self._counted = clock() - age_s
         self._lock, self._closed = threading.RLock(), threading.Event()

@@ -1,6 +1,6 @@
-"""`attempts/NNN/log.txt`: all that a person was shown of an attempt, in plain lines with the time, written as it is shown.
+"""The log of an attempt, `attempts/NNN/log.txt`: all that a person was shown, in plain lines with the time.
 
-A start that ends before its attempt has begun leaves its lines to the next one, which has the same number.
+A start that ends before its attempt begins leaves its lines to the next one, of the same number.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FOLDER = "attempts"
 FILE = "log.txt"
 _WIDTH = 120
 _OWN_LOGGERS = ("", "ray", "transformers")
-"""The root of all loggers, and those of libraries that do not pass on to it what they show."""
+"""The root logger, and libraries' loggers that do not propagate to it."""
 
 
 def attempt_folder(run_folder: Path) -> Path:
@@ -40,7 +40,7 @@ def newest_log(run_folder: Path) -> Path | None:
 
 
 def append_lines(path: Path, text: str) -> None:
-    """Add lines with the time, without secrets; each text in one write, so that a kill loses nothing that was shown before."""
+    """Add lines with the time, without secrets, in one write."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     lines = "".join(f"{now} {line}\n" for line in hide_secrets(text).splitlines())
     with path.open("ab", buffering=0) as file:
@@ -48,11 +48,11 @@ def append_lines(path: Path, text: str) -> None:
 
 
 class RunLog(RenderHook):
-    """Writes down what a console prints, what libraries log or warn of, and the error that ends the block.
+    """Logs a console's output, libraries' logs and warnings, and the error that ends the block.
 
     with RunLog(folder, console) as log:
         console.print("shown and written")
-        log.write("shown by a live screen, which prints nothing")
+        log.write("shown by a live screen")
     """
 
     def __init__(self, folder: Path, console: Console) -> None:
@@ -80,7 +80,7 @@ class RunLog(RenderHook):
             self.write(f"error: {error}" if str(error) else f"error: {type(error).__name__}")
 
     def write(self, text: str) -> None:
-        """Add lines. Where the disk takes none, the run's own files say so in their turn."""
+        """Add lines; a disk that takes none stops the log, not the run."""
         try:
             append_lines(self._path, text)
         except OSError as error:
@@ -88,7 +88,7 @@ class RunLog(RenderHook):
             self._console.print(f"WARNING: log.txt has no more lines from here on ({error})", markup=False)
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        """Called by rich for everything that is printed: writes it to the log."""
+        """Called by rich for everything that is printed."""
         for renderable in renderables:
             if not isinstance(renderable, Control):
                 self.write(_plain(renderable))
@@ -118,7 +118,7 @@ class _Handler(logging.Handler):
 
 @contextmanager
 def _warnings_to(log: RunLog) -> Iterator[None]:
-    """Writes Python's warnings to a log, too, while the block runs."""
+    """Writes Python's warnings to a log, too."""
     shown = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

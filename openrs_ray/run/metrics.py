@@ -1,8 +1,7 @@
 """The figures of a run: `metrics.jsonl`, one line per step, and the same as TensorBoard curves.
 
-Invariant: a line is synced before the next checkpoint is begun, so a kill or a power cut loses at most the last one, of a step
-that no checkpoint covers; `launch.coverage` holds the record against these lines. Lines of superseded attempts stay in the
-file and are left out when read.
+A line is synced before the next checkpoint begins: a kill or power cut loses at most the last, of a step that no checkpoint
+covers. Lines of superseded attempts stay in the file and are left out when read.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ FILE = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Writes the metrics of one attempt, which must have its line in `attempts.jsonl`. Close it at the end."""
+    """Writes the metrics of one attempt, which has its line in `attempts.jsonl`. Close it at the end."""
 
     def __init__(self, run_folder: Path, attempt: int) -> None:
         self._run_folder = run_folder
@@ -30,7 +29,7 @@ class MetricsLog:
         self._curves: SummaryWriter | None = None
 
     def write(self, step: int, metrics: Mapping[str, float | int | None], phase: str = "train") -> None:
-        """Log scalars of a step. NaN and infinity become null, since JSON has neither. Phase: train or evaluation."""
+        """Log scalars of a step; NaN and infinity become null. Phase: train or evaluation."""
         finite = {name: value if value is None or math.isfinite(value) else None for name, value in metrics.items()}
         append_line(
             self._run_folder / FILE, {"step": step, "attempt": self._attempt, "phase": phase} | finite, synced=True
@@ -56,7 +55,7 @@ class MetricsLog:
 
 
 def read_metrics(run_folder: Path, phase: str = "train") -> list[dict[str, Any]]:
-    """The lines of a phase that count, by step: no torn ones, none of superseded attempts, one per step."""
+    """The lines of a phase that count, one per step."""
     attempts = read_attempts(run_folder)
     current = {
         line["step"]: line  # the last one wins: an evaluation may be repeated where a run went on

@@ -1,4 +1,4 @@
-"""The problems that a run means: `problems.json`, written when it begins."""
+"""The problems of a run, by digests: `problems.json`, written when it begins."""
 
 import hashlib
 from collections.abc import Iterable
@@ -15,13 +15,13 @@ class RunProblems:
     """Example: RunProblems(fingerprint="9f86d0...", count=7000, texts=("60303ae22b998861", ...))"""
 
     fingerprint: str
-    """A hash of all prompts and golds in order, those of the evaluation included."""
+    """Hash of all prompts and golds in order, with those of the evaluation."""
     count: int
     """Problems to train on."""
     texts: tuple[str, ...] = ()
-    """A digest of the text of each, in order; none where an older version began the run."""
+    """Digests of their texts, in order; none in runs of older versions."""
     model: str = ""
-    """A digest of the start model's folder; empty for one that is named (a Hub id, a built-in), or by an older version."""
+    """Digest of the start model's folder; empty for a Hub id or a built-in, or by an older version."""
 
     @classmethod
     def read(cls, run_folder: Path) -> "RunProblems | None":

@@ -1,7 +1,6 @@
-"""Says which settings of a run that has begun may differ when it goes on.
+"""The resume rule: settings of a run that may differ when it goes on, and those that may not.
 
-A path may be another one where its content is known to be the same: the problems and prompts by their fingerprint in
-`problems.json`, which is compared once they are loaded, and the start model's folder by its own.
+A path may differ where its content is the same, by the fingerprints in problems.json.
 """
 
 from dataclasses import replace
@@ -23,13 +22,13 @@ from openrs_ray.run.problems import RunProblems
 from openrs_ray.run.state import CONFIG, begun, check_state
 
 _SAME_PROBLEMS = ("data.path", "evaluation.path", "model.chat_template")
-"""Paths of which only the problems and prompts matter that are made of their content."""
+"""Paths that matter by the problems and prompts made of their content."""
 _SAME_MODEL = "model.path"
 _INSTEAD = "choose another run.name"
 
 
 def check_run(config: RunConfig, resume: bool) -> None:
-    """UserError when a run that has begun is not to be resumed, the config does not continue it, or its files are not whole."""
+    """UserError when a run that has begun must not go on: without `resume`, with another config, or with damaged files."""
     if not begun(config.run.path):
         return
     if not resume:
@@ -44,11 +43,7 @@ def check_run(config: RunConfig, resume: bool) -> None:
 
 
 def begin_run(config: RunConfig, problems: RunProblems) -> None:
-    """Write down what this run is, once everything that it needs is known to be there.
-
-    Raises:
-        UserError: a run that is continued would no longer mean the same problems, or start from the same weights.
-    """
+    """Write the run's problems and config. UserError when it began with other problems or start weights."""
     # A start that was killed between the two files below has left the first one, and nothing that must stay the same.
     known = RunProblems.read(config.run.path) if begun(config.run.path) else None
     problems = replace(problems, model=model_digest(config.model.path))
@@ -59,9 +54,9 @@ def begin_run(config: RunConfig, problems: RunProblems) -> None:
 
 
 def check_resumable(saved: dict[str, Any], now: RunConfig, known: RunProblems | None = None) -> None:
-    """UserError if `now` changes what makes the saved run (the content of its config.json) the run that it is.
+    """UserError if `now` changes a fixed field of the saved config.
 
-    `known`: its problems, with the fingerprints that stand in for paths; without them a path is fixed like any other field.
+    `known`: fingerprints that stand for paths; without them a path is fixed like any other field.
     """
     before, after = flat(_saved_config(saved, now)), flat(now)
     ranks, normalization = "placement.num_learner_gpus", now.loss.normalization
@@ -82,7 +77,7 @@ def check_resumable(saved: dict[str, Any], now: RunConfig, known: RunProblems | 
 
 
 def _told_by_content(before: dict[str, Any], after: dict[str, Any], known: RunProblems | None) -> set[str]:
-    """The path settings that `begin_run` compares by content; none where there was no fingerprint or is none now."""
+    """The paths that `begin_run` compares by content."""
     if known is None:
         return set()
     copied = bool(known.model) and Path(after[_SAME_MODEL]).expanduser().is_dir()
@@ -91,7 +86,7 @@ def _told_by_content(before: dict[str, Any], after: dict[str, Any], known: RunPr
 
 
 def _check_same_content(known: RunProblems, now: RunProblems, config: RunConfig) -> None:
-    """UserError if a run that began with other problems, prompts or start weights would go on with these."""
+    """UserError if the problems, prompts or start weights are not those that the run began with."""
     contents = {
         "problems": f"the problems in {config.data.path} or the prompts made of them",
         "model": f"the weights or the config.json of the model in {config.model.path}",
@@ -103,7 +98,7 @@ def _check_same_content(known: RunProblems, now: RunProblems, config: RunConfig)
 
 
 def resume_notes(config: RunConfig) -> list[str]:
-    """Remarks on a run that is about to be resumed; none where it has not begun, or where another version began it."""
+    """Remarks on a resume; none where the run has not begun, or another version began it."""
     step = max((known.step for known in CheckpointStore(config.run.path / "checkpoints").checkpoints()), default=0)
     content = read_json(config.run.path / CONFIG)
     if not step or content is None:
@@ -117,7 +112,7 @@ def resume_notes(config: RunConfig) -> list[str]:
 
 
 def _saved_config(saved: dict[str, Any], now: RunConfig) -> RunConfig:
-    """The config of a run as it was saved; fields that are newer than it have their defaults."""
+    """The saved config; fields that are newer have their defaults."""
     try:
         return checked(type(now), saved, [], "config.json")
     except UserError as error:

@@ -1,5 +1,6 @@
-"""Checks the disk space before a run starts, and turns errors about a full disk into one sentence."""
+"""Disk space: checked before a run starts, and said in one sentence where a disk is full."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,14 +12,23 @@ from openrs_ray.cluster.probes import disk_bytes
 from openrs_ray.common.formatting import size_text
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError, UserError
-from openrs_ray.run.checkpoints import is_disk_full
 
 _LEAST = 16 << 20
-"""A disk with less is full as far as a start is concerned: settings, problems, logs and sockets take some megabytes."""
+"""A start needs as much for settings, problems, logs and sockets."""
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+# Ray, torch and safetensors hand a full disk on as their own exceptions, of which only the text is left. PyTorch's zip
+# writer does not even say why a write failed.
+_DISK_FULL_TEXTS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "PytorchStreamWriter failed",
+    "inline_container.cc",
+)
 
 
 def check_room(config: RunConfig, parameters: int) -> None:
-    """UserError when the disk of the run's folder has no room for its first checkpoint."""
+    """UserError when the run's disk has no room for a first checkpoint."""
     needed, free = sum(checkpoint_sizes(config, parameters)) + _LEAST, disk_bytes(config.run.path)
     if free < needed:
         raise UserError(
@@ -29,7 +39,7 @@ def check_room(config: RunConfig, parameters: int) -> None:
 
 @contextmanager
 def full_disk_in_a_sentence(*folders: Path) -> Iterator[None]:
-    """Turns a library's error about a full disk into a UserError that names the disk; `folders`: more to look at."""
+    """Turns any error about a full disk into a UserError that names it; `folders`: more to look at."""
     try:
         yield
     except (UserError, RunError):
@@ -41,7 +51,7 @@ def full_disk_in_a_sentence(*folders: Path) -> Iterator[None]:
 
 
 def _where(error: Exception, folders: tuple[Path, ...]) -> str:
-    """Remark on the file that could not be written, or on the usual places that have no room."""
+    """The file that could not be written, or the usual places that have no room."""
     if isinstance(error, OSError) and error.filename:
         return f" ({error.filename} could not be written)"
     cache = Path(os.environ.get("OPENRS_CACHE", "~/.cache")).expanduser()
@@ -56,3 +66,13 @@ def _free(place: Path) -> float:
         place = place.parent
     status = os.statvfs(place)
     return float(status.f_bavail * status.f_frsize)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            return True
+        if any(text in str(error) for text in _DISK_FULL_TEXTS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

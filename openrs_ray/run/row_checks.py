@@ -24,8 +24,8 @@ from openrs_ray.run.completions import SCHEMA
 from openrs_ray.run.problems import text_digests
 
 Row = dict[str, Any]
-"""A row without token ids and log-probabilities, but with their `digest`, `counts` and `likelihood`, and with `possible`: False
-where no policy can sample one of them."""
+"""A row with `digest`, `counts` and `likelihood` in place of its token ids and log-probabilities, and `possible`: False where no
+policy can sample one of them."""
 Fault = tuple[str, str]
 """Example: ("rows whose versions do not cover the completion", "step 4 position 12 sample 1")"""
 
@@ -38,20 +38,20 @@ _NEVER_EMPTY = [name for name in (*_LIGHT, *_HEAVY) if name not in ("answer", "r
 _MARKS = "sampled"
 _JUDGED = {str(status) for status in Status if status.judged}
 _ROUNDING = 1e-3
-"""A log-probability above 0 by no more is one of 0."""
+"""Log-probabilities up to this are 0."""
 _NEVER_AGAIN = -40.0
-"""Nothing of a smaller log-probability happens: in 1e8 groups the chance is below 1e-9."""
+"""No event of a smaller log-probability happens: in 1e8 groups the chance is below 1e-9."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The facts that the rows of a run are held against."""
+    """The facts that rows are held against."""
 
     texts: dict[int, str]
-    """Digests of the problems' texts; those that an older version did not write are taken from the first row of each."""
+    """Digests of the problems' texts; where an older version wrote none, those of the first row of each."""
     problems_per_step: int
     likelihoods: bool
-    """True where log-probabilities are those of the distribution that was sampled from."""
+    """True where log-probabilities are of the sampled distribution."""
     present: Bounds
     """Limits by the config, for attempts that noted none."""
     noted: Mapping[int, Bounds]
@@ -102,7 +102,7 @@ def read_rows(file: RecordFile) -> list[Row]:
 def faults(
     step: int, rows: Mapping[RecordFile, Sequence[Row]], expected: Expected, figures: Row | None
 ) -> Iterator[Fault]:
-    """Everything that is wrong with the rows of one step. `figures`: its line in metrics.jsonl."""
+    """The faults of the rows of one step. `figures`: its line in metrics.jsonl."""
     for file, found in rows.items():
         yield from _file_faults(file, found, expected)
         if file.phase != "evaluation":
@@ -167,7 +167,7 @@ def _covers(spans: Sequence[Mapping[str, int]], sampled: np.ndarray) -> bool:
 
 
 def _group_faults(file: RecordFile, group: Sequence[Row], likelihoods: bool) -> Iterator[str]:
-    """`likelihoods`: log-probabilities are those of the distribution that was sampled from."""
+    """`likelihoods`: as in `Expected`."""
     if len({(row["problem_index"], row["problem"]) for row in group}) > 1:
         yield "groups of several problems"
     if file.phase != "evaluation" and likelihoods and any(map(_copied, _alike(group))):
@@ -183,7 +183,7 @@ def _group_faults(file: RecordFile, group: Sequence[Row], likelihoods: bool) -> 
 
 
 def _alike(group: Sequence[Row]) -> Iterator[list[Row]]:
-    """The rows of each completion that was sampled several times."""
+    """The rows of each completion that stands there several times."""
     by_tokens: dict[bytes, list[Row]] = defaultdict(list)
     for row in group:
         by_tokens[row["digest"]].append(row)
@@ -191,7 +191,7 @@ def _alike(group: Sequence[Row]) -> Iterator[list[Row]]:
 
 
 def _copied(rows: Sequence[Row]) -> bool:
-    """True when one completion stands there more often than its probability lets it be sampled."""
+    """True when a completion stands there more often than it can be sampled."""
     return bool((len(rows) - 1) * max(row["likelihood"] for row in rows) < _NEVER_AGAIN)
 
 
@@ -201,7 +201,7 @@ def _read_differently(rows: Sequence[Row]) -> bool:
 
 
 def _learned_from(group: Sequence[Row]) -> bool:
-    """True when the judged completions, and no others, have advantages, in proportion to the distance from the mean reward."""
+    """True when judged completions, and no others, have advantages, proportional to their distance from the mean reward."""
     rewards, found = _values(group, "reward"), _values(group, "advantage")
     judged = ~np.isnan(rewards)
     if judged.sum() < 2 or not np.array_equal(judged, ~np.isnan(found)):

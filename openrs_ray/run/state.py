@@ -1,6 +1,6 @@
-"""The files that say where a run is. One that went missing would silently make another run of it, so all are asked for.
+"""Checks that all files of a run are there: without one of them it would silently become another run.
 
-They appear in this order, and each implies those before it:
+Each implies those before it:
 
     cost.json  problems.json  config.json  checkpoints/manifest.json  attempts.jsonl  completions/, metrics.jsonl, result.json
 """
@@ -20,14 +20,14 @@ CONFIG = "config.json"
 
 
 def begun(run_folder: Path) -> bool:
-    """True when a run has begun in a folder: there is more than a start that found a mistake leaves."""
+    """True when a folder has more than a start that found a mistake leaves."""
     return any((run_folder / name).exists() for name in (CONFIG, attempts.FILE, metrics.FILE, RESULT)) or bool(
         _manifest(run_folder).exists() or record_files(run_folder)
     )
 
 
 def check_state(run_folder: Path) -> None:
-    """UserError when a file of a run that has begun is missing, is not what was written, or lacks what another one has."""
+    """UserError when a file of a run is missing, damaged, or lacks what another one has."""
     _check_presence(run_folder)
     RunProblems.read(run_folder)
     Spent.read(run_folder)
@@ -39,7 +39,7 @@ def check_state(run_folder: Path) -> None:
 
 
 def check_attempts(run_folder: Path) -> None:
-    """UserError when there are rows or figures of an attempt that attempts.jsonl does not have."""
+    """UserError when rows or figures are of an attempt that attempts.jsonl lacks."""
     found = {file.attempt for file in record_files(run_folder)} | metrics.attempts_logged(run_folder)
     missing = found - attempts.read_attempts(run_folder).keys()
     if missing:
@@ -63,7 +63,7 @@ def _check_presence(run_folder: Path) -> None:
 
 
 def _check_covered(run_folder: Path, step: int) -> None:
-    """The record and the figures reach as far as the newest checkpoint."""
+    """UserError unless record and figures reach the newest checkpoint."""
     if not any(file.step == step for file in current_files(run_folder, "train")):
         raise _missing(run_folder, f"{FOLDER}/ has no rows of step {step}, which a checkpoint covers")
     if not any(line["step"] == step for line in metrics.read_metrics(run_folder)):

@@ -35,7 +35,7 @@ from openrs_ray.curation.recipe import Recipe
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.store import SCHEMA, CompletionStore, as_table
 from openrs_ray.preparation import prepared
-from openrs_ray.run.checkpoints import Checkpoint
+from openrs_ray.run.checkpoint_files import Checkpoint
 from openrs_ray.run.progress import Progress
 
 Main = Callable[[list[str]], int]

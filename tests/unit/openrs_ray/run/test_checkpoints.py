@@ -16,11 +16,13 @@ from pathlib import Path
 import pytest
 
 from openrs_ray.errors import RunError, UserError
-from openrs_ray.run import checkpoints
-from openrs_ray.run.checkpoints import Checkpoint, CheckpointStore, run_lock
+from openrs_ray.run import checkpoint_files, checkpoints
+from openrs_ray.run.checkpoint_files import Checkpoint, Kind
+from openrs_ray.run.checkpoints import CheckpointStore
+from openrs_ray.run.lock import run_lock
 
 FILES = ("state/rank-0.pt", "state/rank-1.pt", "policy/model.safetensors")
-SAVES: tuple[tuple[int, checkpoints.Kind], ...] = (
+SAVES: tuple[tuple[int, Kind], ...] = (
     *((1, "kept"), (2, "resume"), (3, "kept"), (4, "resume"), (4, "kept"), (5, "resume")),
 )
 
@@ -104,7 +106,7 @@ while True:
 HOLD_LOCK = """
 import sys, time
 from pathlib import Path
-from openrs_ray.run.checkpoints import run_lock
+from openrs_ray.run.lock import run_lock
 with run_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -115,7 +117,7 @@ def content(step: int, name: str) -> bytes:
     return random.Random(f"{step} {name}").randbytes(3000)
 
 
-def save(store: CheckpointStore, step: int, kind: checkpoints.Kind = "kept") -> Checkpoint:
+def save(store: CheckpointStore, step: int, kind: Kind = "kept") -> Checkpoint:
     folder = store.begin(step)
     for name in FILES:
         (folder / name).write_bytes(content(step, name))
@@ -191,7 +193,8 @@ def test_everything_is_synced_before_the_rename_and_the_manifest_comes_last(
 ) -> None:
     calls: list[tuple[str, Path]] = []
     rename, replace = os.rename, os.replace
-    monkeypatch.setattr(checkpoints, "sync", lambda path: calls.append(("sync", Path(path))))
+    for module in (checkpoints, checkpoint_files):
+        monkeypatch.setattr(module, "sync", lambda path: calls.append(("sync", Path(path))))
     monkeypatch.setattr(os, "rename", lambda a, b: (calls.append(("rename", Path(a))), rename(a, b)))
     monkeypatch.setattr(os, "replace", lambda a, b: (calls.append(("replace", Path(b))), replace(a, b)))
     store = CheckpointStore(tmp_path)
