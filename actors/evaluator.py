@@ -111,6 +111,11 @@ async def sample(
         finished.clear()
         progress(ended, tokens)
 
+    async def check(completion: Completion) -> None:
+        nonlocal ended, tokens
+        finished.extend(await _checked([completion], wanted, seeds, asked, pool))
+        ended, tokens = ended + 1, tokens + len(completion.token_ids)
+
     async def flush_often() -> None:
         while True:
             await asyncio.sleep(_WRITE_S)
@@ -118,17 +123,18 @@ async def sample(
 
     placement = place_engines(config)
     workers = EnginePool(config, placement, asked.model_path, asked.eos_ids, LoadedWorker, warn)
-    writer = None
+    writer, checks = None, list[asyncio.Task[None]]()
     try:
         await workers.start()
         progress(0, 0)
         writer = asyncio.create_task(flush_often())
-        async for batch in workers.generate(requests, version=0):
-            finished += await _checked(batch, wanted, seeds, asked, pool)
-            ended, tokens = ended + len(batch), tokens + sum(len(completion.token_ids) for completion in batch)
+        async for completion in workers.completions(requests):
+            checks.append(asyncio.create_task(check(completion)))
             if writer.done():
                 writer.result()  # a full disk, say
+        await asyncio.gather(*checks)
     finally:
+        await asyncio.gather(*checks, return_exceptions=True)
         if writer is not None:
             writer.cancel()
         with suppress(RunError):  # the engines end with their places in any case

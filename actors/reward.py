@@ -13,6 +13,7 @@ from openrs_ray.rewards.judge import WARM_UP, Judge
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.records import JudgeItem
 from openrs_ray.rewards.table import check_reward_names
+from openrs_ray.run.spans import traced
 
 
 class RewardPool:
@@ -29,6 +30,7 @@ class RewardPool:
             warm_up=WARM_UP,
         )
 
+    @traced("judge")
     async def judge(self, items: Sequence[JudgeItem]) -> list[Verdict]:
         """The verdicts in the items' order. Raises RunError when no checking process can be started."""
         verdicts = await self._pool.judge_many(items)

@@ -33,9 +33,11 @@ from openrs_ray.run.problems import RunProblems
 from openrs_ray.run.progress import Progress, read_result
 from openrs_ray.run.resume import check_resumable, check_same_content, resume_notes
 from openrs_ray.run.room import check_room, full_disk_in_a_sentence
+from openrs_ray.run.spans import recording
 from openrs_ray.run.state import CONFIG, begun, check_state
 
 if TYPE_CHECKING:
+    from actors.cluster.placement import Placement
     from openrs_ray.preparation.prepared import Prepared
 
 _FLAGS = ("--dry-run", "--resume", "--restart")
@@ -177,7 +179,8 @@ def _train(config: RunConfig, console: Console) -> int:
     if done.step >= config.run.steps and done.ended in (None, "steps"):
         show_end(console, config, done, Budget(config, age_s=0.0))
         return 0
-    with RunLog(attempt_folder(config.run.path), console) as log:
+    folder = attempt_folder(config.run.path)
+    with RunLog(folder, console) as log, recording(folder / "trace", "driver"):
         log.write(headline(write_environment(log.folder)))
         return _start(config, console, log, done)
 
@@ -189,7 +192,9 @@ def _start(config: RunConfig, console: Console, log: RunLog, done: Progress) -> 
     from openrs_ray.cluster.memory import planned_gpu_bytes
     from openrs_ray.preparation.preview import warning_lines
 
-    budget = Budget(config)
+    placement: Placement | None = None
+    size = config.rollout.tensor_parallel
+    budget = Budget(config, extra_gpus=lambda: size * placement.extra_engines() if placement else 0)
     budget.check("start", *(("step",) if done.ended else ()), *ENDING)
     budget.write()
     # First, because the probe forks, and forking is safe only without threads.

@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from actors.cluster.meeting import LOOPBACK, Meeting
 from actors.cluster.processes import Processes, own_processes
 from actors.rollout.engine_log import OwnLog
+from actors.rollout.stages import record_stages, silent_statistics
+from actors.weights.transport import PushGroup
 from openrs_ray.common.foreign import why
 from openrs_ray.common.last_error import last_error
 from openrs_ray.common.private_folder import private_folder
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import EngineDied, Lost, Recurring, RunError
 from openrs_ray.records import Completion, VersionSpan
+from openrs_ray.run.spans import traced
+from openrs_ray.weights.buckets import Bucket
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -56,7 +59,7 @@ class Request:
 class RolloutWorker:
     """One engine.
 
-    Life cycle: start() once, join_push() once, then pushes (begin_push, receive, end_push) and generate() in turn.
+    Life cycle: start() once, join_push() once, then pushes (begin_push, receive, end_push) and sample(), which may overlap.
     Between begin_push and end_push nothing is sampled, nor between sleep() and the push that follows wake(). A worker whose
     push failed must not be used again.
     """
@@ -75,6 +78,12 @@ class RolloutWorker:
         self._log = OwnLog()
         self._requests = 0
         self._pushes = 0
+        self._pushing = False
+        """Between begin_push and end_push."""
+        self._in_hand: set[asyncio.Task[None]] = set()
+        """Requests of the calls that are at work."""
+        self._admitting = asyncio.Lock()
+        """Held from a pause for admission to its end, so that no push begins in between and is ended by it."""
 
     async def processes(self) -> Processes:
         """This actor's process and, once it has started, its engine's."""
@@ -95,7 +104,8 @@ class RolloutWorker:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         try:
-            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._engine_arguments()))
+            arguments = AsyncEngineArgs(**self._engine_arguments())
+            self._engine = AsyncLLM.from_engine_args(arguments, stat_loggers=[silent_statistics()])
         except (RuntimeError, ValueError, OSError) as error:
             kind = Recurring if isinstance(error, ValueError) else RunError
             own, where = self._log.last_error()
@@ -121,7 +131,7 @@ class RolloutWorker:
             "enforce_eager": rollout.enforce_eager or self._device == "cpu",
             "weight_transfer_config": {"backend": "openrs"},
             "worker_extension_cls": self.worker_extension,
-            "disable_log_stats": True,
+            "disable_log_stats": False,  # or requests have no times: see `silent_statistics`
             "enable_log_requests": False,
         }
         if rollout.tensor_parallel > 1:
@@ -136,36 +146,19 @@ class RolloutWorker:
             arguments["enable_sleep_mode"] = rollout.sleep_while_learning
         return arguments
 
-    async def generate(self, requests: Sequence[Request], version: int) -> AsyncIterator[list[Completion]]:
-        """Sample every request; yields completions in small batches as they end.
+    async def sample(self, requests: Sequence[Request]) -> AsyncIterator[list[tuple[int, Completion]]]:
+        """Sample every request; yields completions in small batches as they end, each with its number among the requests.
 
-        All requests are admitted, and caches of earlier calls dropped, before the first token is sampled: which requests
-        share a batch or a cached prefix, and with it the rounding, does not depend on what came before or when, so a run
-        repeats bit for bit on a CPU, resumed or not.
-
-        Args:
-            requests: what to sample; the engine must hold policy `version`.
+        A push may come in between, so a completion's tokens may differ in policy version.
         """
-        await self._alive(self._engine.pause_generation(mode="keep", clear_cache=True))
-        queues = await self._alive(self._admit_all(requests))
-        await self._alive(self._engine.resume_generation())
-        async for batch in self._finished(requests, queues, version):
-            yield batch
-
-    async def sample(self, requests: Sequence[Request]) -> AsyncIterator[list[Completion]]:
-        """The same beside whatever else is being sampled: a push may come in between, so tokens may differ in policy version."""
-        queues = await self._alive(self._admit_all(requests))
-        async for batch in self._finished(requests, queues, None):
-            yield batch
-
-    async def _finished(
-        self, requests: Sequence[Request], queues: Sequence[Any], version: int | None
-    ) -> AsyncIterator[list[Completion]]:
-        done: asyncio.Queue[Completion | BaseException] = asyncio.Queue()
-        tasks = [
-            asyncio.create_task(self._collect(request, queue, version, done))
-            for request, queue in zip(requests, queues, strict=True)
-        ]
+        done: asyncio.Queue[tuple[int, Completion] | BaseException] = asyncio.Queue()
+        async with self._admitting:
+            queues = await self._alive(self._admit_all(requests))
+            tasks = [
+                asyncio.create_task(self._collect(number, request, queue, done))
+                for number, (request, queue) in enumerate(zip(requests, queues, strict=True))
+            ]
+            self._in_hand.update(tasks)
         try:
             left = len(tasks)
             while left:
@@ -177,13 +170,25 @@ class RolloutWorker:
                 for item in batch:
                     if isinstance(item, BaseException):
                         raise item
-                yield [item for item in batch if isinstance(item, Completion)]
+                yield [item for item in batch if not isinstance(item, BaseException)]
         finally:
             for task in tasks:
                 task.cancel()
+            self._in_hand.difference_update(tasks)
 
+    @traced("admit")
     async def _admit_all(self, requests: Sequence[Request]) -> list[Any]:
-        return [await self._admit(request) for request in requests]
+        """An idle engine forgets what earlier calls cached and samples nothing before it has all requests.
+
+        Which requests share a batch or a cached prefix, and with it the rounding, then depends neither on the past nor on
+        the moment: a run of staleness 0 repeats bit for bit on a CPU, resumed or not.
+        """
+        if self._pushing or any(not task.done() for task in self._in_hand):
+            return [await self._admit(request) for request in requests]
+        await self._engine.pause_generation(mode="keep", clear_cache=True)
+        queues = [await self._admit(request) for request in requests]
+        await self._engine.resume_generation()
+        return queues
 
     async def _admit(self, request: Request) -> Any:
         self._requests += 1
@@ -210,20 +215,21 @@ class RolloutWorker:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
-    async def _collect(self, request: Request, queue: Any, version: int | None, done: "asyncio.Queue[Any]") -> None:
+    async def _collect(self, number: int, request: Request, queue: Any, done: "asyncio.Queue[Any]") -> None:
         try:
             output: RequestOutput = await queue.get()
-            await done.put(self._completion(request, output, version))
+            record_stages(request.position, request.sample, output)
+            await done.put((number, self._completion(request, output)))
         except RunError as error:
             await done.put(error)
-        except Exception as error:  # handed to generate(), which raises it in the caller
+        except Exception as error:  # handed to sample(), which raises it in the caller
             if self._engine is None or self._engine.errored:
                 await done.put(self._died())
             else:  # another engine would do no better
                 where = self._log.last_error()[1]
                 await done.put(RunError(f"rollout worker {self._worker} failed to sample: {error}{where}"))
 
-    def _completion(self, request: Request, output: "RequestOutput", version: int | None) -> Completion:
+    def _completion(self, request: Request, output: "RequestOutput") -> Completion:
         result = output.outputs[0]
         if result.finish_reason not in ("stop", "length"):
             raise RunError(
@@ -231,12 +237,11 @@ class RolloutWorker:
                 f"with finish reason {result.finish_reason!r}"
             )
         spans = tuple(VersionSpan(int(span.version), span.start, span.end) for span in result.weight_versions or ())
-        covered = sum(span.end - span.start for span in spans if version in (None, span.version))
+        covered = sum(span.end - span.start for span in spans)
         if covered != len(result.token_ids):
-            whose = "a policy version that is known" if version is None else f"policy version {version}"
             raise RunError(
-                f"rollout worker {self._worker} sampled {covered} of {len(result.token_ids)} tokens with {whose}; its spans are "
-                f"{spans}"
+                f"rollout worker {self._worker} sampled {covered} of {len(result.token_ids)} tokens with a policy version that "
+                f"is known; its spans are {spans}"
             )
         return Completion(
             position=request.position,
@@ -248,6 +253,7 @@ class RolloutWorker:
             worker=self._worker,
         )
 
+    @traced("score")
     async def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[np.ndarray]:
         """Log-probabilities (temperature 1) of completion tokens under the engine's weights, for the probe.
 
@@ -274,50 +280,43 @@ class RolloutWorker:
         pairs = zip(ids[len(prompt) :], found[len(prompt) :], strict=True)
         return np.array([entry[token].logprob for token, entry in pairs], dtype=np.float32)
 
-    async def join_push(self, transport: str, meeting: Meeting, world_size: int) -> None:
-        """Join this engine's push group with all its workers."""
-        import ray
+    async def join_push(self, group: PushGroup) -> None:
+        """Join the learner with all of the engine's workers."""
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
-        join = self._engine.init_weight_transfer_engine(
-            WeightTransferInitRequest(
-                init_info={
-                    "transport": transport,
-                    **asdict(meeting),
-                    "world_size": world_size,
-                    "address": LOOPBACK if meeting.host == LOOPBACK else ray.util.get_node_ip_address(),
-                    "deadline_s": self._config.push.deadline_s,
-                }
-            )
-        )
-
-        await self._alive(join)
+        request = WeightTransferInitRequest(init_info=asdict(group))
+        await self._alive(self._engine.init_weight_transfer_engine(request))
 
     async def leave_push(self) -> None:
-        """Let go of a learner that is gone, on every worker of the engine."""
+        """Let go of a learner that is gone."""
         await self._alive(self._engine.shutdown_weight_transfer_engine())
 
+    @traced("begin_push")
     async def begin_push(self) -> None:
-        """Stop sampling; requests in flight wait, and drop what they cached with the old weights unless that is to be kept."""
+        """Pause sampling. Requests in flight lose what they cached with the old weights, unless `rollout.keep_cache`."""
+        async with self._admitting:
+            self._pushing = True
         self._pushes += 1
         clear = not self._config.rollout.keep_cache
         await self._alive(self._engine.pause_generation(mode="keep", clear_cache=clear))
         await self._alive(self._engine.start_weight_update())
 
-    async def receive(
-        self, buckets: list[list[tuple[str, str, list[int]]]], handles: dict[str, list[Any]] | None = None
-    ) -> None:
-        """Receive these buckets on every worker of the engine."""
+    @traced("receive")
+    async def receive(self, buckets: Sequence[Bucket], parcel: Any) -> None:
+        """Receive these buckets on every worker of the engine; `parcel` is what their transport sends along."""
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
-        update = WeightTransferUpdateRequest(update_info={"buckets": buckets, "handles": handles})
-        await asyncio.wait_for(self._alive(self._engine.update_weights(update)), self._config.push.deadline_s)
+        info = {"buckets": [bucket.plain() for bucket in buckets], "parcel": parcel}
+        update = self._engine.update_weights(WeightTransferUpdateRequest(update_info=info))
+        await asyncio.wait_for(self._alive(update), self._config.push.deadline_s)
 
+    @traced("end_push", "version")
     async def end_push(self, version: int) -> list[dict[str, Any]]:
-        """Put the received weights in place under their version and sample on. Returns every worker's receipt."""
+        """Put the received weights in place as policy `version` and resume sampling; returns every worker's receipt."""
         await self._alive(self._engine.finish_weight_update(str(version)))
         receipts: list[dict[str, Any]] = await self._alive(self._engine.collective_rpc("push_receipt"))
         await self._alive(self._engine.resume_generation())
+        self._pushing = False
         return receipts
 
     async def give_up(self) -> None:
@@ -325,10 +324,12 @@ class RolloutWorker:
         await self._alive(self._engine.pause_generation(mode="abort"))
         await self._alive(self._engine.resume_generation())
 
+    @traced("sleep")
     async def sleep(self) -> None:
         """Give up the GPU memory of weights and caches (a CPU has none to give). What is sampled next needs wake and a push."""
         await self._alive(self._engine.sleep(level=2, mode="keep"))
 
+    @traced("wake")
     async def wake(self) -> None:
         """Take the memory back; it holds nothing until a push."""
         await self._alive(self._engine.wake_up())

@@ -7,6 +7,13 @@ from openrs_ray.config.schema import RunConfig
 
 Device = Literal["cpu", "gpu"]
 
+TRANSPORTS = {
+    "gloo": "actors.weights.broadcast:Gloo",
+    "nccl": "actors.weights.broadcast:Nccl",
+    "ipc": "actors.weights.ipc:Ipc",
+}
+"""`module:class` of every way for weights to get from the learner to the engines; `plan_layout` chooses one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -16,7 +23,8 @@ class Layout:
     """
 
     device: Device
-    transport: Literal["gloo", "nccl", "ipc"]
+    transport: str
+    """A name in TRANSPORTS."""
     colocated: bool
     learner: tuple[dict[str, float], ...]
     rollout: tuple[dict[str, float], ...]
@@ -42,13 +50,9 @@ def plan_layout(config: RunConfig, device: Device) -> Layout:
     def bundle(slots: int) -> dict[str, float]:
         return {"CPU": cpus * slots} | ({"GPU": share * slots} if device == "gpu" else {})
 
-    if device == "cpu":
-        transport: Literal["gloo", "nccl", "ipc"] = "gloo"
-    else:
-        transport = "ipc" if place.colocated else "nccl"
     return Layout(
         device=device,
-        transport=transport,
+        transport="gloo" if device == "cpu" else "ipc" if place.colocated else "nccl",
         colocated=place.colocated and device == "gpu",
         learner=(bundle(1),) * place.num_learner_gpus,
         rollout=(bundle(tensor_parallel),) * config.num_engines,

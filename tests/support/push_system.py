@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ from system import system_config
 from tiny import save_model
 
 from actors.cluster.placement import Placement, reserve
-from actors.learner.group import LearnerGroup
+from actors.learner.group import LearnerGroup, new_ranks
 from actors.loop.push import WeightPush
 from actors.rollout.pool import EnginePool
 from actors.rollout.worker import Request, RolloutWorker
@@ -45,7 +46,9 @@ class System:
             for p in PROBLEMS
             for s in range(samples)
         ]
-        return [c async for batch in self.workers.generate(requests, version) for c in batch]
+        completions = [c async for c in self.workers.completions(requests)]
+        assert {span.version for c in completions for span in c.versions} == {version}
+        return completions
 
     def close(self) -> None:
         folders = [
@@ -85,23 +88,15 @@ def build(
     placement = place(config) if place else reserve(config, plan_layout(config, "cpu"))
     if environment:
         placement = with_environment(placement, environment)
-    learners = LearnerGroup(config, placement, str(model))
-    workers = EnginePool(config, placement, str(model), (EOS,), worker_class, report)
+    learners = LearnerGroup(config, partial(new_ranks, config, placement, str(model)))
+    workers = EnginePool(config, placement, str(model), (EOS,), worker_class, report, lambda: push.revive())
     probe = [(p.prompt_ids[:1], p.prompt_ids[1:]) for p in PROBLEMS]
-    loop = asyncio.new_event_loop()
-    system = System(
-        loop,
-        placement,
-        learners,
-        workers,
-        WeightPush(learners, workers, placement.layout.transport, config.push, probe),
-        folder,
-    )
+    push = WeightPush(learners, workers, placement.layout.transport, config.push, probe)
+    system = System(asyncio.new_event_loop(), placement, learners, workers, push, folder)
 
     async def start() -> None:
         await workers.start()  # alone: on a shared GPU it looks at what is free
         await learners.start()
-        await system.push.connect()
 
     system.run(start())
     return system

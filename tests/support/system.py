@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from openrs_ray.config.schema import RunConfig
-from openrs_ray.records import Completion, Group, Problem, Status, Verdict
+from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict
 
 
 def tiny_sections(folder: Path, model: Path, name: str, steps: int) -> dict[str, dict[str, Any]]:
@@ -45,7 +45,8 @@ def judged_group(position: int, problem: Problem, completions: list[Completion],
     """A group with made-up rewards that differ, so that a training step changes the weights."""
     rewards = np.random.default_rng(seed + position).normal(size=len(completions))
     verdicts = [Verdict(Status.CORRECT, {"accuracy": float(r)}, float(r)) for r in rewards]
-    return Group(position, problem, tuple(sorted(completions, key=lambda c: c.sample)), tuple(verdicts))
+    rollouts = tuple(Rollout.of([completion]) for completion in sorted(completions, key=lambda c: c.sample))
+    return Group(position, problem, rollouts, tuple(verdicts))
 
 
 def make_run(

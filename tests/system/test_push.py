@@ -1,8 +1,10 @@
 """The weight push on real actors: engines that start with dummy weights agree with the learner, and a lost push is seen."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import file_transport
 import numpy as np
 import pytest
 from faulty_transfer import GARBAGE_PUSH, IDLE_PUSH, UNDONE_PUSH, UNPACKED_PUSH, VECTORS_PUSH, FaultyWorker
@@ -10,9 +12,12 @@ from push_system import EOS, PROBLEMS, System, build
 from system import judged_group
 from tiny import naive_logprobs, naive_model
 
+from actors.cluster.placement import Placement, reserve
 from actors.loop.push import check_followed, check_receipts
 from actors.rollout.worker import Request, RolloutWorker
+from openrs_ray.cluster.layout import plan_layout
 from openrs_ray.common.private_folder import folder_of
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.records import Completion
 
@@ -60,6 +65,35 @@ def test_engines_hold_the_learners_weights_after_every_push(ray_session: None, t
             assert update.metrics["grad_norm"] > 0
         assert all(path.is_relative_to(folder) for path, folder in vllm_sockets(system)), "others can open them"
         assert not unloaded(system), "every layer has its weights, and the log does not say otherwise at every push"
+    finally:
+        system.close()
+
+
+@pytest.mark.cpu_engine
+@pytest.mark.slow
+def test_a_transport_as_the_page_has_it(ray_session: None, tmp_path: Path) -> None:
+    """One file and its name are all that a transport takes: the engine samples from what the learner has after two pushes."""
+    source = Path(file_transport.__file__).read_text(encoding="utf-8")
+    page = Path(__file__).parents[2] / "docs" / "extending.md"
+    assert f"```python\n{source}```" in page.read_text(encoding="utf-8")
+
+    def place(config: RunConfig) -> Placement:
+        return reserve(config, replace(plan_layout(config, "cpu"), transport="file_transport:Files"))
+
+    system = build(tmp_path, False, place=place, learner={"learning_rate": 3e-3})
+    try:
+        for version in range(2):
+            system.run(system.push.push(version))
+            system.run(system.learners.export(tmp_path / f"policy-{version}"))
+            completions = system.run(system.sample(version, 1.0))
+            reference = naive_model(tmp_path / f"policy-{version}")
+            for c in completions:
+                expected = naive_logprobs(reference, PROBLEMS[c.position].prompt_ids, c.token_ids)
+                np.testing.assert_allclose(c.logprobs, expected.detach().numpy(), atol=1e-3)
+            groups = [
+                judged_group(p.index, p, [c for c in completions if c.position == p.index], version) for p in PROBLEMS
+            ]
+            assert system.run(system.learners.train(groups, version + 1)).metrics["grad_norm"] > 0
     finally:
         system.close()
 
@@ -114,10 +148,10 @@ def test_completions_go_on_through_a_push(ray_session: None, tmp_path: Path) -> 
     async def push_when_one_has_ended() -> list[Completion]:
         requests = [Request(p.index, 0, p.prompt_ids, p.index, 1.0, length if p.index else 8) for p in PROBLEMS]
         found: list[Completion] = []
-        async for batch in system.workers.sample(requests):
+        async for completion in system.workers.completions(requests):
             if not found:
                 await system.push.push(1)
-            found += batch
+            found.append(completion)
         return found
 
     try:

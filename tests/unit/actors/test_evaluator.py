@@ -48,13 +48,14 @@ class FakeWorkers:
     async def stop(self) -> None:
         pass
 
-    async def generate(self, requests: Sequence[Request], version: int) -> AsyncIterator[list[Completion]]:
+    async def completions(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
         type(self).asked = requests
         backwards = list(requests)[::-1]
         for start in range(0, len(backwards), 2):
             if start >= self.lives:
                 raise RunError("rollout worker 0 lost its engine")
-            yield [answer(request) for request in backwards[start : start + 2]]
+            for request in backwards[start : start + 2]:
+                yield answer(request)
 
 
 def answer(request: Request) -> Completion:

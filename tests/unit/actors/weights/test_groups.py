@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from actors.cluster.meeting import Meeting, SealedStore, seal
-from actors.weights import transport
-from actors.weights.sender import Sent, WeightSender
-from actors.weights.transport import GlooGroup, NcclGroup, join_group
+from actors.weights import groups as module
+from actors.weights.broadcast import BroadcastSender, Sent
+from actors.weights.groups import BroadcastGroup, GlooGroup, NcclGroup, joined
+from actors.weights.meeting import Meeting, SealedStore, seal
+from actors.weights.transport import Outgoing, PushGroup
 from openrs_ray.errors import RunError
 from openrs_ray.weights.buckets import Bucket, ParameterSpec
 
@@ -20,11 +21,11 @@ CPU = torch.device("cpu")
 
 
 def join_all(size: int, deadline_s: float) -> list[GlooGroup]:
-    meeting = Meeting.at("127.0.0.1")
+    group = PushGroup("gloo", Meeting.at("127.0.0.1"), size, deadline_s)
     groups: dict[int, Any] = {}
 
     def join(rank: int) -> None:
-        groups[rank] = join_group("gloo", meeting, rank, size, "127.0.0.1", CPU, deadline_s)
+        groups[rank] = joined(GlooGroup, group, rank, CPU)
 
     threads = [threading.Thread(target=join, args=(rank,)) for rank in range(size)]
     for thread in threads:
@@ -69,8 +70,9 @@ def test_an_engine_that_stalls_in_the_first_bucket_costs_the_others_nothing() ->
     stalled, served = join_all(2, deadline_s), join_all(2, deadline_s)
     buckets = [torch.randint(0, 256, (size,), dtype=torch.uint8) for _ in range(count)]
     spec = Bucket((ParameterSpec("all", "uint8", (size,)),))
-    sender = WeightSender(0, CPU, size, deadline_s, lambda: iter([(spec, [bucket]) for bucket in buckets]))
-    sender._groups = {0: stalled[0], 1: served[0]}
+    weights = Outgoing(0, CPU, deadline_s, size, lambda: iter([(spec, [bucket]) for bucket in buckets]))
+    sender = BroadcastSender(weights, GlooGroup)
+    sender.groups = {0: stalled[0], 1: served[0]}
     received = [torch.zeros(size, dtype=torch.uint8) for _ in range(count)]
 
     def receive() -> None:
@@ -101,7 +103,7 @@ def test_a_sender_need_not_wait_to_its_deadline() -> None:
 
 def test_joining_a_group_that_nobody_else_joins_ends_with_a_sentence() -> None:
     with pytest.raises(RunError, match="rank 1 of 2 could not join the weight push group"):
-        join_group("gloo", Meeting.at("127.0.0.1"), 1, 2, "127.0.0.1", CPU, 2)
+        joined(GlooGroup, PushGroup("gloo", Meeting.at("127.0.0.1"), 2, 2), 1, CPU)
 
 
 @pytest.mark.parametrize("state", [{"available": False, "disabled": True}, {"available": True, "disabled": True}])
@@ -109,18 +111,18 @@ def test_a_disabled_nccl_communicator_is_an_error(monkeypatch: pytest.MonkeyPatc
     from vllm.distributed.device_communicators import pynccl
 
     monkeypatch.setattr(pynccl, "PyNcclCommunicator", lambda group, device: SimpleNamespace(**state))
-    monkeypatch.setattr(transport, "SealedStore", HeldStore)
+    monkeypatch.setattr(module, "SealedStore", HeldStore)
     with pytest.raises(RunError, match="NCCL is disabled on rank 3"):
-        NcclGroup(Meeting("127.0.0.1", 1, ""), 3, 4, CPU, 1.0)
+        NcclGroup(PushGroup("nccl", Meeting("127.0.0.1", 1, ""), 4, 1.0), 3, CPU)
 
 
 def test_an_nccl_communicator_that_never_comes_about_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm.distributed.device_communicators import pynccl
 
     monkeypatch.setattr(pynccl, "PyNcclCommunicator", lambda group, device: threading.Event().wait())
-    monkeypatch.setattr(transport, "SealedStore", HeldStore)
+    monkeypatch.setattr(module, "SealedStore", HeldStore)
     with pytest.raises(RunError, match=r"rank 1 of 2 could not join|did not bring the members .* together within 1 s"):
-        join_group("nccl", Meeting("127.0.0.1", 1, ""), 1, 2, "127.0.0.1", CPU, 1.0)
+        joined(NcclGroup, PushGroup("nccl", Meeting("127.0.0.1", 1, ""), 2, 1.0), 1, CPU)
 
 
 class HeldStore(SealedStore):
@@ -180,7 +182,7 @@ def nccl_group(monkeypatch: pytest.MonkeyPatch) -> Callable[..., NcclGroup]:
         stores.append(HeldStore(*arguments))
         return stores[-1]
 
-    monkeypatch.setattr(transport, "SealedStore", open_store)
+    monkeypatch.setattr(module, "SealedStore", open_store)
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: SimpleNamespace(wait_stream=lambda stream: None))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
     monkeypatch.setattr(torch.cuda, "Event", Event)
@@ -195,7 +197,7 @@ def nccl_group(monkeypatch: pytest.MonkeyPatch) -> Callable[..., NcclGroup]:
             act(number, buffer)
 
         communicator.act = answered
-        group = join_group("nccl", Meeting("127.0.0.1", 1, ""), rank, 2, "127.0.0.1", CPU, deadline_s)
+        group = joined(NcclGroup, PushGroup("nccl", Meeting("127.0.0.1", 1, ""), 2, deadline_s), rank, CPU)
         assert isinstance(group, NcclGroup)
         return group
 
@@ -234,7 +236,7 @@ def test_the_whole_deadline_is_named_when_the_rendezvous_has_taken_most_of_it(
     nccl_group: Callable[..., NcclGroup], monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
-    monkeypatch.setattr(transport, "SealedStore", lambda *arguments: time.sleep(0.7) or HeldStore(*arguments))
+    monkeypatch.setattr(module, "SealedStore", lambda *arguments: time.sleep(0.7) or HeldStore(*arguments))
     with pytest.raises(RunError, match="together within 1 s"):
         nccl_group(StandIn(lambda number, buffer: threading.Event().wait()), 1, 1.0)
 
@@ -246,11 +248,11 @@ def test_a_first_broadcast_that_brings_nothing_is_an_error(nccl_group: Callable[
     assert communicator.destroyed
 
 
-def send_two_buckets(groups: dict[int, NcclGroup]) -> Sent:
+def send_two_buckets(groups: dict[int, BroadcastGroup]) -> Sent:
     bucket = torch.randint(0, 256, (1024,), dtype=torch.uint8)
     spec = Bucket((ParameterSpec("all", "uint8", (1024,)),))
-    sender = WeightSender(0, CPU, 1024, 20.0, lambda: iter([(spec, [bucket])] * 2))
-    sender._groups = dict(groups)
+    sender = BroadcastSender(Outgoing(0, CPU, 20.0, 1024, lambda: iter([(spec, [bucket])] * 2)), NcclGroup)
+    sender.groups = dict(groups)
     sent = sender.send(list(groups))
     assert len(sent.digests) == 2
     return sent

@@ -1,11 +1,7 @@
-"""Meeting points: the members of a process group find each other and authenticate themselves.
+"""Rendezvous and authentication of process groups.
 
-torch's TCPStore takes anyone who can reach its port. Here it listens on one address, only values that are sealed with a token
-count, and before the first weights leave, every member has proven over the group itself that it holds the token. The token is
-random, new for every group, and comes through Ray.
-
-A stranger may still see that processes meet, and keep them from it until the deadline. It cannot take a member's place: where it
-meets one by one end of a connection, the other end is not its to answer for.
+torch's TCPStore accepts any process that reaches its port. Here it listens on one address, its values are sealed with a random
+token that travels through Ray, and every member proves over the group's own connections that it holds the token.
 """
 
 import hmac
@@ -28,10 +24,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """The address of a group's store, and the token that authenticates its members.
-
-    Example: Meeting("10.0.0.4", 40123, "5f3a...")
-    """
+    """Address of a group's store and the token of its members. Example: Meeting("10.0.0.4", 40123, "5f3a...")"""
 
     host: str
     port: int
@@ -42,6 +35,12 @@ class Meeting:
         """A meeting on a free port of this machine, with a new token."""
         return cls(host, free_port(host), new_token())
 
+    def own_address(self) -> str:
+        """This machine's address as seen from the meeting."""
+        with socket.socket(_family(self.host, self.port), socket.SOCK_DGRAM) as probe:
+            probe.connect((self.host, self.port))  # UDP: nothing is sent
+            return str(probe.getsockname()[0])
+
 
 def new_token() -> str:
     """A random token: 64 hexadecimal digits."""
@@ -49,15 +48,12 @@ def new_token() -> str:
 
 
 def seal(token: str, what: str, value: bytes) -> bytes:
-    """SHA-256 HMAC [32 bytes] of a value and its meaning, which only a holder of the token can compute (RFC 2104)."""
+    """SHA-256 HMAC [32 bytes] of a value and its meaning (RFC 2104)."""
     return hmac.digest(token.encode(), what.encode() + b"\0" + value, "sha256")
 
 
 class SealedStore(torch.distributed.Store):
-    """A TCPStore whose values are sealed with the meeting's token; reading a value without its seal raises RunError.
-
-    Keep a reference to it as long as a group lives that was made with it: rank 0's is the server, too.
-    """
+    """A TCPStore with sealed values. Keep it as long as its group lives: rank 0's is the server."""
 
     def __init__(self, meeting: Meeting, rank: int, world_size: int, deadline_s: float) -> None:
         super().__init__()
@@ -78,7 +74,7 @@ class SealedStore(torch.distributed.Store):
         self._store.set(key, seal(self.meeting.token, key, content) + content)  # type: ignore[arg-type]
 
     def get(self, key: str) -> bytes:
-        """Waits for the key until the deadline. RunError when the value is not sealed with the token."""
+        """Wait for a key until the deadline. RunError when its seal is wrong."""
         sealed = self._store.get(key)
         content = sealed[_SEAL_BYTES:]
         if not hmac.compare_digest(sealed[:_SEAL_BYTES], seal(self.meeting.token, key, content)):
@@ -93,9 +89,12 @@ class SealedStore(torch.distributed.Store):
 
 
 def _listening(host: str, port: int) -> int:
-    """Descriptor of a socket that listens on this address alone; the store closes it. OSError when the port is taken."""
-    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-    return socket.create_server((host, port), family=family, backlog=128).detach()
+    """Descriptor of a listening socket, which the store closes. OSError when the port is taken."""
+    return socket.create_server((host, port), family=_family(host, port), backlog=128).detach()
+
+
+def _family(host: str, port: int) -> socket.AddressFamily:
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
 
 
 def stranger(meeting: Meeting, evidence: str) -> RunError:
@@ -105,20 +104,20 @@ def stranger(meeting: Meeting, evidence: str) -> RunError:
 class Proof:
     """Proves that all members of a broadcast group hold the token, over the connections that they will use.
 
-    Rank 0 broadcasts a random number; whoever has received it answers through the store with its seal. A process that has taken a
-    member's place in the group knows the number but not the token, and the member, which knows the token, never got the number.
+    Rank 0 broadcasts a random number; receivers answer through the store with its seal. A stranger has the number but not the
+    token, and the member that it displaced has the token but not the number.
     """
 
     def __init__(self, store: SealedStore, rank: int, world_size: int) -> None:
         self._store, self._rank, self._world_size = store, rank, world_size
         self._token = store.meeting.token
         self.first = secrets.token_bytes(_NONCE_BYTES) if rank == 0 else bytes(_NONCE_BYTES)
-        """Bytes to broadcast from rank 0, and room for them elsewhere."""
+        """What rank 0 broadcasts; elsewhere room for it."""
         if rank == 0:
             store.set("question", seal(self._token, "question", self.first))
 
     def settle(self, received: bytes) -> None:
-        """Finish the proof with `first` as it was received. RunError when another member does not hold the token."""
+        """Finish the proof with `first` as received. RunError when a member lacks the token."""
         if self._rank == 0:
             for member in range(1, self._world_size):
                 self._hear(member)
@@ -137,11 +136,7 @@ class Proof:
 
 
 def prove_ranks(token: str, rank: int, world_size: int, exchange: Callable[[Any, Any], object]) -> None:
-    """Check that every other rank holds the token; RunError otherwise.
-
-    Args:
-        exchange: all-to-all of two uint8 tensors [ranks x 32] (out, in), a pair of ranks by the connection between them.
-    """
+    """RunError when another learner rank lacks the token; `exchange` is an all-to-all of uint8 [ranks x 32] (in, out)."""
 
     def seals(pairs: list[tuple[int, int]]) -> torch.Tensor:
         content = b"".join(seal(token, f"rank {sender} to {receiver}", b"") for sender, receiver in pairs)
