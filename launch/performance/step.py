@@ -58,9 +58,9 @@ def train(config: RunConfig, prepared: Prepared) -> tuple[list[float], bool]:
     from actors.loop.limits import Limits
     from actors.loop.system import System
     from launch.performance.parts import CoinPool
-    from launch.train import begin_run
     from openrs_ray.run.budget import Budget
     from openrs_ray.run.display import RunDisplay
+    from openrs_ray.run.resume import begin_run
 
     async def run() -> list[float]:
         seconds, budget = [], Budget(config)
@@ -76,7 +76,7 @@ def train(config: RunConfig, prepared: Prepared) -> tuple[list[float], bool]:
         return seconds
 
     config.run.path.mkdir(parents=True)
-    begin_run(config, prepared)
+    begin_run(config, prepared.summary())
     console = Console(stderr=True, highlight=False)
     with placed(config) as placement, RunDisplay(config.run.name, config.run.steps, console) as display:
         return asyncio.run(run()), placement.layout.device == "gpu"

@@ -10,7 +10,6 @@
 Invariant: a file appears whole or not at all, and holds what curation.json says.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ import pyarrow as pa
 from openrs_ray.common.files import damaged, write_json
 from openrs_ray.common.foreign import parse_json
 from openrs_ray.common.parquet import read_table, write_table
+from openrs_ray.common.same_request import check_same
 from openrs_ray.curation.fates import Candidate, Fate, Reply
 from openrs_ray.errors import UserError
 
@@ -95,10 +95,16 @@ class CurationStore:
             raise UserError(f"{path} is damaged: restore it, or choose another name with --name") from error
         for number, (before, now) in enumerate(zip_longest(saved, asked)):
             if before != now and any([*self.folder.glob(f"{k:02d}-*")] for k in range(number, len(saved))):
-                raise UserError(
-                    f"{_difference(before, now)}, but {self.folder} holds work of stage {number} or later: set it back, choose "
-                    f"another name with --name, or remove the files whose names begin with {number:02d} or more"
+                name = now[0] if now else ""
+                contents = {
+                    f"rows of stage {name}": f"the rows of stage {name}",
+                    f"against of stage {name}": f"the evaluation sets of stage {name}",
+                }
+                instead = (
+                    f"choose another name with --name, or remove the files whose names begin with {number:02d} or more"
                 )
+                work = f"the work in {self.folder}"
+                check_same(_settings(number, before), _settings(number, now), work, instead, contents)
         if saved != asked:
             self.result.unlink(missing_ok=True)  # another recipe must not read what is no longer this set
         write_json(path, asked)
@@ -185,13 +191,9 @@ def _asked(stage: Any) -> Asked:
     return str(name), dict(settings)
 
 
-def _difference(before: Asked | None, now: Asked | None) -> str:
-    if before is None or now is None or before[0] != now[0]:
-        names = [" ".join(asked[0].split()) if asked else "nothing" for asked in (before, now)]
-        return f"stage {names[0]} has become {names[1]}"
-    changed = next(key for key in now[1] if before[1].get(key) != now[1][key])
-    if changed in ("rows", "against"):
-        return f"the {'rows' if changed == 'rows' else 'evaluation sets'} of stage {now[0]} have changed"
-    return (
-        f"{changed} of stage {now[0]} was {json.dumps(before[1].get(changed))} and is now {json.dumps(now[1][changed])}"
-    )
+def _settings(number: int, stage: Asked | None) -> dict[str, Any]:
+    """By the words for each in a sentence."""
+    if stage is None:
+        return {}
+    name = " ".join(stage[0].split())
+    return {f"stage {number}": name} | {f"{key} of stage {name}": value for key, value in stage[1].items()}

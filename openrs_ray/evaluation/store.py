@@ -6,7 +6,6 @@
 Invariant: a file appears whole or not at all, and no (problem, sample) stands in two of them.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import pyarrow as pa
 from openrs_ray.common.files import damaged, read_json, write_json
 from openrs_ray.common.foreign import reading
 from openrs_ray.common.parquet import read_table, write_table
-from openrs_ray.errors import UserError
+from openrs_ray.common.same_request import check_same
 from openrs_ray.evaluation.benchmarks import Task
 from openrs_ray.records import Completion, Status, Verdict
 
@@ -101,18 +100,10 @@ class CompletionStore:
         kinds = {"settings": dict, "benchmarks": dict, "sittings": int}
         if not all(isinstance(known.get(name), kind) for name, kind in kinds.items()):
             raise damaged(path, f"it must have {', '.join(kinds)}")
-        for name, value in settings.items():
-            if known["settings"].get(name) != value:
-                raise UserError(
-                    f"{self.folder} holds completions with {name} {json.dumps(known['settings'].get(name))}, not "
-                    f"{json.dumps(value)}: evaluate into another folder"
-                )
-        for name, value in fingerprints.items():
-            if known["benchmarks"].get(name, value) != value:
-                raise UserError(
-                    f"the problems, golds or prompts of benchmark {name} are not those of the completions in {self.folder}: "
-                    "restore them, or evaluate into another folder"
-                )
+        work, instead = f"the evaluation in {self.folder}", "evaluate into another folder"
+        check_same({name: known["settings"].get(name) for name in settings}, settings, work, instead)
+        contents = {name: f"the problems, golds or prompts of benchmark {name}" for name in fingerprints}
+        check_same(fingerprints | known["benchmarks"], known["benchmarks"] | fingerprints, work, instead, contents)
         self._sitting = known["sittings"] + 1
         self._next = max((int(file.stem.rpartition("-")[2]) + 1 for file in self._files("*")), default=0)
         self.folder.mkdir(parents=True, exist_ok=True)

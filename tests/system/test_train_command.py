@@ -14,10 +14,11 @@ import pytest
 from commands import said, write_mistakes
 from places import ROOT
 
-from launch.train import begin_run, main
+from launch.train import main
 from openrs_ray.config.load import load_config
 from openrs_ray.errors import UserError
 from openrs_ray.preparation.prepared import prepare
+from openrs_ray.run.resume import begin_run
 
 MISTAKES = {
     "unknown key": (["--learner.learning_rat", "1e-6"], "learning_rate"),
@@ -103,12 +104,12 @@ def test_a_run_that_never_began_may_be_corrected(
 def test_a_run_may_not_go_on_with_other_problems(recipe: Path, toy_folder: Path, tmp_path: Path) -> None:
     config = load_config(recipe, [])
     config.run.path.mkdir(parents=True)
-    begin_run(config, prepare(config))
-    begin_run(config, prepare(config))
+    begin_run(config, prepare(config).summary())
+    begin_run(config, prepare(config).summary())
     problems = Path(config.data.path)
     problems.write_text(problems.read_text().replace('"101"', '"102"'))
     with pytest.raises(UserError, match="have changed since run mistake began"):
-        begin_run(config, prepare(config))
+        begin_run(config, prepare(config).summary())
 
 
 def test_an_existing_run_is_not_overwritten(capsys: pytest.CaptureFixture[str], recipe: Path, tmp_path: Path) -> None:
