@@ -25,12 +25,11 @@ from openrs_ray.models.toy.tokenizer import make_tokenizer
 from openrs_ray.preparation.dry_run import dry_run_text
 from openrs_ray.preparation.prepared import prepare
 from openrs_ray.records import Status
-from openrs_ray.rewards.accuracy import gold_is_parseable
-from openrs_ray.rewards.cosine import cosine_reward
-from openrs_ray.rewards.format import format_reward
+from openrs_ray.rewards.answers.check import gold_is_parseable
+from openrs_ray.rewards.answers.published import published_gold_is_parseable
 from openrs_ray.rewards.judge import Judge
-from openrs_ray.rewards.published import published_gold_is_parseable
 from openrs_ray.rewards.records import JudgeItem, RewardInput
+from openrs_ray.rewards.single import cosine, format
 from openrs_ray.run.resume import check_resumable
 
 RECIPES = ROOT / "launch" / "recipes"
@@ -152,10 +151,10 @@ def test_dry_run_prints_both_sides_and_the_run_s_own() -> None:
     ],
 )
 def test_cosine_is_periodic_in_characters(characters: int, correct: float, wrong: float) -> None:
-    parameters = published().rewards.cosine.model_dump()
+    parameters = cosine.Parameters(**published().rewards.cosine.model_dump())
     for status, expected in ((Status.CORRECT, correct), (Status.WRONG, wrong), (Status.NO_ANSWER, wrong)):
         item = RewardInput("x" * characters, 77, "stop", status, None)
-        assert cosine_reward(item, **parameters) == pytest.approx(expected, abs=5e-5)
+        assert cosine.reward(item, parameters) == pytest.approx(expected, abs=5e-5)
 
 
 @pytest.mark.parametrize(
@@ -172,8 +171,8 @@ def test_cosine_is_periodic_in_characters(characters: int, correct: float, wrong
 )
 def test_format_in_both_forms(text: str, line: float, tags: float) -> None:
     item = RewardInput(text, 5, "stop", Status.WRONG, None)
-    assert format_reward(item, **published().rewards.format.model_dump()) == line
-    assert format_reward(item, **experiment(3).rewards.format.model_dump()) == tags
+    assert format.reward(item, format.Parameters(**published().rewards.format.model_dump())) == line
+    assert format.reward(item, format.Parameters(**experiment(3).rewards.format.model_dump())) == tags
 
 
 @pytest.mark.parametrize(("gold", "answer"), [("(1,2)", "1<x<2"), ("1<x<2", "(1,2)"), (r"\frac{1}{2}", "0.5")])

@@ -6,8 +6,8 @@ counts it as wrong; a metric of every step counts those that copy their problem.
 
 import re
 
-from openrs_ray.rewards.normalise import spelled, tidy
-from openrs_ray.rewards.units import without_units
+from openrs_ray.rewards.answers.normalise import spelled, tidy
+from openrs_ray.rewards.answers.units import without_units
 
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
 _VALUE = re.compile(

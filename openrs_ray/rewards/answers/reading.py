@@ -16,12 +16,12 @@ from latex2sympy2_extended.sets import FiniteSet
 from math_verify import parse
 from sympy import Basic, Eq, I, MatrixBase, S, Symbol, Tuple, nan, zoo
 
-from openrs_ray.rewards.extraction import final_boxes
-from openrs_ray.rewards.normalise import closing, spelled, tidy
-from openrs_ray.rewards.numerics import is_number, same_number
-from openrs_ray.rewards.sizes import is_readable
-from openrs_ray.rewards.units import half_of_day, without_units
-from openrs_ray.rewards.words import is_phrase, option, words
+from openrs_ray.rewards.answers.extraction import final_boxes
+from openrs_ray.rewards.answers.normalise import closing, spelled, tidy
+from openrs_ray.rewards.answers.numerics import is_number, same_number
+from openrs_ray.rewards.answers.sizes import is_readable
+from openrs_ray.rewards.answers.units import half_of_day, without_units
+from openrs_ray.rewards.answers.words import is_phrase, option, words
 
 Value = Any
 """A SymPy expression, set, relation or matrix. SymPy has no types of its own."""

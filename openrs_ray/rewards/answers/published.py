@@ -14,7 +14,7 @@ from math_verify import LatexExtractionConfig, parse, verify
 from math_verify.grader import get_pct_val
 
 from openrs_ray.records import Status
-from openrs_ray.rewards.extraction import THINK_OPEN
+from openrs_ray.rewards.answers.extraction import THINK_OPEN
 from openrs_ray.rewards.records import Comparison
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its time limits are off, which we mean

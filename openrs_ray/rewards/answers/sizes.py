@@ -1,12 +1,12 @@
 """Limits on answers, decided on the text before any parser sees it: short, flat and small enough to be read at all.
 
-Numbers that only a parser can find are estimated once more before they are worked out (`openrs_ray.rewards.numerics`).
+Numbers that only a parser can find are estimated once more before they are worked out (`openrs_ray.rewards.answers.numerics`).
 """
 
 import math
 import re
 
-from openrs_ray.rewards.normalise import closing
+from openrs_ray.rewards.answers.normalise import closing
 
 MAX_ANSWER_CHARACTERS = 1000
 MAX_ANSWER_NESTING = 10

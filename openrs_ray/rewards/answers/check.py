@@ -16,13 +16,13 @@ from typing import Any
 from math_verify import parse, verify
 
 from openrs_ray.records import Status
-from openrs_ray.rewards.comparison import same
-from openrs_ray.rewards.extraction import after_reasoning, final_boxes, is_unfinished
-from openrs_ray.rewards.final_form import is_value
-from openrs_ray.rewards.reading import is_answer, read, read_gold
-from openrs_ray.rewards.records import Comparison, Extraction, RewardInput, UnfinishedReasoning
-from openrs_ray.rewards.sizes import is_readable
-from openrs_ray.rewards.units import without_letter
+from openrs_ray.rewards.answers.comparison import same
+from openrs_ray.rewards.answers.extraction import after_reasoning, final_boxes, is_unfinished
+from openrs_ray.rewards.answers.final_form import is_value
+from openrs_ray.rewards.answers.reading import is_answer, read, read_gold
+from openrs_ray.rewards.answers.sizes import is_readable
+from openrs_ray.rewards.answers.units import without_letter
+from openrs_ray.rewards.records import Comparison, Extraction, UnfinishedReasoning
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its time limits are off, which we mean
 
@@ -38,14 +38,6 @@ _DELIMITED = re.compile(r"(?<!\\)\$|\\\(|\\\[|\\boxed")
 _TRAILING = "\\."
 _TEXT_GROUP = re.compile(r"\\(?:text\w*|mbox|math\w+)\s*\{[^{}]*\}")
 _WORD = re.compile(r"(?<![\\A-Za-z{_^])(?!and\b|or\b)[^\W\d_]{3,}")
-
-
-def accuracy_reward(item: RewardInput) -> float:
-    """1.0 when the check found the answer correct, else 0.0 (Open-RS, arXiv 2503.16219, section 2, "Accuracy Reward").
-
-    1.0 also for a gold that cannot be parsed, where those are paid for.
-    """
-    return float(item.status in (Status.CORRECT, Status.UNPARSEABLE_GOLD))
 
 
 def check_answer(

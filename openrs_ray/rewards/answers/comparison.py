@@ -33,8 +33,8 @@ from sympy import (
 from sympy.core.function import AppliedUndef
 from sympy.core.relational import Relational
 
-from openrs_ray.rewards.numerics import TooLargeError, factor, is_number, same_expression, same_number
-from openrs_ray.rewards.reading import Reading, Value
+from openrs_ray.rewards.answers.numerics import TooLargeError, factor, is_number, same_expression, same_number
+from openrs_ray.rewards.answers.reading import Reading, Value
 from openrs_ray.rewards.records import Comparison
 
 _INCOMPARABLE = (ArithmeticError, AttributeError, NotImplementedError, RecursionError, TypeError, ValueError)
