@@ -1,7 +1,4 @@
-"""The reward pool as an actor: completions in, verdicts out.
-
-One actor owns the checking processes of its node. It is asynchronous: each call returns when its own items are judged.
-"""
+"""The reward pool as an asynchronous actor, which owns the checking processes of its node."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,7 +12,7 @@ from openrs_ray.rewards.registry import check_reward_names
 
 
 class RewardPool:
-    """Owns the checking processes: they start with the actor and end with `close` or the actor's process."""
+    """Judges completions in checking processes, which end with `close` or the actor's process."""
 
     def __init__(self, rewards: Rewards) -> None:
         check_reward_names(rewards.weights)
@@ -29,7 +26,7 @@ class RewardPool:
         )
 
     async def judge(self, items: Sequence[JudgeItem]) -> list[Verdict]:
-        """The verdicts in the items' order. Raises RunError when no checking process can be started."""
+        """Verdicts in the items' order. RunError when no checking process can be started."""
         verdicts = await self._pool.judge_many(items)
         return [self._judge.settle(item, verdict) for item, verdict in zip(items, verdicts, strict=True)]
 

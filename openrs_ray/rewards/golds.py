@@ -1,8 +1,6 @@
-"""Which gold answers completions can be compared with: asked once, when problems are loaded.
+"""Finds the gold answers that completions can be compared with, when problems are loaded.
 
-Plain numbers are known at once; everything else is read in checking processes, because a gold, too, can keep a parser busy
-for ever. A resumed run must have the same problems, so the limits are generous and not the config's, and a gold that exceeds
-them is tried once more.
+A resumed run must have the same problems: the limits are generous, not the config's, and a gold beyond them is tried again.
 """
 
 from collections.abc import Sequence
@@ -24,7 +22,7 @@ _WARM_UP: tuple[Gold, ...] = ((r"\frac{x}{2}",),)
 
 
 def parseable_golds(golds: Sequence[Gold], extraction: RewardExtraction = "boxed", processes: int = 2) -> list[bool]:
-    """For each gold, True if one of its answers can be read. RunError if no process can be started."""
+    """For each gold, True if it can be read. RunError if no process can be started."""
     published = extraction == "published"
     known = [not published and has_plain_number(gold) for gold in golds]
     hard = list({gold for gold, easy in zip(golds, known, strict=True) if not easy})
@@ -40,7 +38,7 @@ def parseable_golds(golds: Sequence[Gold], extraction: RewardExtraction = "boxed
 
 
 def gold_kind(gold: Gold) -> GoldKind:
-    """How a readable gold is compared: by its value, as mathematics, or letter by letter."""
+    """Comparison that a readable gold needs: by value, as mathematics, or by letter."""
     if has_plain_number(gold):
         return "number"
     return "text" if says_words(gold[0]) else "expression"

@@ -1,7 +1,6 @@
-"""From completions to verdicts: the check of the answer, every weighted reward, their weighted sum.
+"""Turns completions into verdicts: the check of the answer, the weighted rewards, their sum.
 
-`Judge` judges one completion, in the checking processes; `judge_group` adds the rewards that compare the completions of a
-group, when it is complete.
+`Judge` takes one completion, in a checking process; `judge_group` adds the rewards that compare a group.
 """
 
 from __future__ import annotations
@@ -30,16 +29,14 @@ WARM_UP = tuple(
     )
     for answer, gold in ((r"\frac{\sqrt{8}}{2}", r"\sqrt{2}"), ("(x+1)^2", "x^2 + 2x + 1"), (r"\{1, 2\}", "1,2"))
 )
-"""First items of a process: loading math-verify's parser and SymPy takes a second, the language detector, which wants a text
-of some length, half a second."""
+"""First items of a process: they load math-verify's parser, SymPy and, by their length, the language detector."""
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Judge of single completions, as the checking processes are given it.
+    """Judges single completions; pickled for the checking processes.
 
-    Without reward stays a completion that could not be judged, but for an unparseable gold with `unparseable_gold: reward`.
-    A check that does not end has its verdict from outside; `settle` pays for it with `unjudged: wrong`.
+    A completion that cannot be judged has no reward, unless `unparseable_gold` or `unjudged` gives it one.
     """
 
     weights: Mapping[str, float]
@@ -51,11 +48,11 @@ class Judge:
     unfinished_reasoning: UnfinishedReasoning = "no_answer"
     final_form: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    """By name, the rewards' own dataclasses; defaults for those that are not here."""
+    """The rewards' dataclasses by name; defaults where missing."""
 
     @classmethod
     def of(cls, rewards: Any) -> Judge:
-        """The judge that the section `rewards` of a config describes."""
+        """Judge of a config's section `rewards`."""
         given = {one.name: getattr(rewards, one.name) for one in fields(cls) if one.name != "parameters"}
         return cls(**given, parameters=weighted_parameters(rewards))
 
@@ -68,7 +65,7 @@ class Judge:
         return replace(verdict, seconds=time.perf_counter() - start)
 
     def settle(self, item: JudgeItem, verdict: Verdict) -> Verdict:
-        """The verdict, with the rewards of a wrong answer for a check that did not end and counts as one."""
+        """Verdict of the pool, with the rewards of a wrong answer for a killed check that counts as one."""
         if self.unjudged == "wrong" and verdict.status in (Status.TIMEOUT, Status.ERROR):
             return self._rewarded(item, verdict, Status.WRONG)
         return verdict
@@ -94,7 +91,7 @@ def judge_group(
     weights: Mapping[str, float],
     parameters: Mapping[str, Any] | None = None,
 ) -> tuple[Verdict, ...]:
-    """Verdicts of one problem's completions, with the group rewards added to those that have a reward."""
+    """Verdicts of one problem, with the group rewards added to those that have a reward."""
     judged = [place for place, verdict in enumerate(verdicts) if verdict.reward is not None]
     lengths = [token_counts[place] for place in judged]
     correct = [verdicts[place].status in (Status.CORRECT, Status.UNPARSEABLE_GOLD) for place in judged]

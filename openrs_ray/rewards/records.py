@@ -12,15 +12,15 @@ Value = Annotated[float, Ge(-1_000_000), Le(1_000_000)]
 """A reward, or its weight."""
 
 Extraction = Literal["boxed", "any"]
-"""Where an answer is looked for: the last box, or anywhere as math-verify does by default."""
+"""Place of an answer: the last box, or anywhere as in math-verify."""
 RewardExtraction = Literal[Extraction, "published"]
-"""In training also as the Open-RS authors' code did (`openrs_ray.rewards.answers.published`)."""
+"""Also: as in the Open-RS authors' code (`openrs_ray.rewards.answers.published`)."""
 Unjudged = Literal["skip", "wrong"]
-"""Fate of a completion whose check gave no verdict: leaves the loss, or counts as wrong."""
+"""A completion whose check gave no verdict leaves the loss or counts as wrong."""
 Comparison = Literal["gold_first", "answer_first"]
 """Order of math-verify's arguments."""
 UnfinishedReasoning = Literal["no_answer", "read"]
-"""Reading of a `<think>` that is never closed: no answer yet, or a box in it is the answer."""
+"""A `<think>` that is never closed has no answer, or a box in it is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +37,18 @@ class JudgeItem:
     finish_reason: str
     """"stop" or "length"."""
     gold: tuple[str, ...]
-    """Accepted answers; any one of them makes the completion correct."""
+    """Accepted answers, of which one is enough."""
 
 
 @dataclass(frozen=True, slots=True)
 class RewardInput:
-    """Input of a reward: a completion and the result of its accuracy check.
+    """Input of a reward: a completion and its check.
 
-    The status is a judged one, or UNPARSEABLE_GOLD where `rewards.unparseable_gold: reward` pays for that.
+    The status is a judged one, or UNPARSEABLE_GOLD with `rewards.unparseable_gold: reward`.
     """
 
     text: str
-    """The completion, with the `<think>` of the chat template."""
+    """With the `<think>` of the chat template."""
     token_count: int
     finish_reason: str
     status: Status

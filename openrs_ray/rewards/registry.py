@@ -43,7 +43,7 @@ GROUP = rewards_in("openrs_ray.rewards.group")
 
 
 def weighted_parameters(rewards: Any) -> dict[str, Any]:
-    """The parameters of the rewards that have a weight, by name, from the section `rewards` of a config."""
+    """Parameters of the rewards with a weight, by name, from a config's section `rewards`."""
     kinds = {name: reward.parameters for name, reward in (SINGLE | GROUP).items() if name in rewards.weights}
     return {name: kind(**getattr(rewards, name).model_dump()) for name, kind in kinds.items() if kind}
 

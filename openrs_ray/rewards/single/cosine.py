@@ -30,12 +30,12 @@ class Parameters:
 def reward(item: RewardInput, parameters: Parameters) -> float:
     """long + (short - long) (1 + cos(pi p)) / 2 with p = length / max_length, by whether the answer is correct.
 
-    Formula: arXiv 2502.03373, section 4.2, eq. 1; in words: Open-RS (arXiv 2503.16219), section 2. `clamp` limits p to 1;
-    without it, as published, the reward is periodic. A gold that cannot be parsed earns 1.0. A `<think>` at the start is
-    the template's and not counted in characters.
+    arXiv 2502.03373, section 4.2, eq. 1; Open-RS (arXiv 2503.16219), section 2. `clamp` limits p to 1. A gold that cannot
+    be parsed earns 1.0.
     """
     if item.status is Status.UNPARSEABLE_GOLD:
         return 1.0
+    # A `<think>` at the start is the template's.
     length = item.token_count if parameters.unit == "tokens" else len(item.text.removeprefix(THINK_OPEN))
     progress = length / parameters.max_length
     if parameters.clamp:

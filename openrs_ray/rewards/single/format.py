@@ -16,8 +16,7 @@ class Parameters:
 def reward(item: RewardInput, parameters: Parameters) -> float:
     """1.0 for a well-formed completion, else 0.0 (Open-RS, arXiv 2503.16219, section 2, "Format Reward").
 
-    tags, as described: the opening `<think>` may be missing (many chat templates end the prompt with it), or stands once,
-    at the start. line, as published.
+    With form tags the opening `<think>` stands at the start or is missing, as it may belong to the prompt.
     """
     if parameters.form == "line":
         return float(item.text.count(f"\n{THINK_CLOSE}\n") == 1)

@@ -1,7 +1,6 @@
 """Language reward: the completion stays in one language, mathematics aside.
 
-A letter counts if both its Unicode script and the detector (py3langid), asked about the passage around it, say so. Time is
-linear in the text.
+A letter counts if its Unicode script and the detector's (py3langid) verdict on its passage agree. Time is linear in the text.
 """
 
 import re
@@ -32,7 +31,7 @@ _SCRIPTS: dict[str, frozenset[str]] = {
     "th": frozenset({"THAI"}),
     "zh": frozenset({"CJK"}),
 }
-"""First words of the Unicode names of a language's letters; Latin for languages that are not here."""
+"""First words of the Unicode names of a language's letters; default Latin."""
 
 _PASSAGE_LETTERS = 100
 _DETECTABLE_LETTERS = 30
@@ -64,10 +63,7 @@ def reward(item: RewardInput, parameters: Parameters) -> float:
 
 
 def language_share(text: str, wanted: Language) -> float:
-    """Share of the letters outside LaTeX that are in the wanted language; 1.0 without letters.
-
-    Greek letters are mathematics unless Greek is wanted.
-    """
+    """Share of the letters outside LaTeX in the wanted language; 1.0 without letters."""
     ours = letters = 0
     for passage in _passages(_NOT_LANGUAGE.sub(" ", text)):
         counts: Counter[str] = Counter()
@@ -75,7 +71,7 @@ def language_share(text: str, wanted: Language) -> float:
             counts[_script(character)] += count
         del counts[""]
         if wanted != "el":
-            del counts["GREEK"]
+            del counts["GREEK"]  # mathematics
         letters += counts.total()
         if counts.total() < _DETECTABLE_LETTERS or _detect(passage) == wanted:
             ours += sum(counts[script] for script in _SCRIPTS.get(wanted, _LATIN))
@@ -83,7 +79,7 @@ def language_share(text: str, wanted: Language) -> float:
 
 
 def _passages(text: str) -> Iterator[str]:
-    """Runs of whole lines with enough letters for the detector each; a shorter rest joins the last."""
+    """Whole lines with enough letters for the detector; the rest joins the last."""
     passages: list[list[str]] = [[]]
     letters = 0
     for line in text.splitlines():

@@ -17,9 +17,9 @@ class Parameters:
 
 
 def reward(item: RewardInput, parameters: Parameters) -> float:
-    """`penalty` x the share of the n-grams of `words` words, in lower case, that stood in the completion before.
+    """`penalty` x the share of n-grams of `words` words, in lower case, that stood before.
 
-    After arXiv 2502.03373, algorithm 1, which counts 40 tokens and punishes each repeated one; 3 words and -1 as in open-r1.
+    arXiv 2502.03373, algorithm 1, as one value; 3 words and -1 as in open-r1.
     """
     words, spoken = parameters.words, item.text.lower().split()
     total = len(spoken) - words + 1

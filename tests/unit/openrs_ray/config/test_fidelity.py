@@ -199,8 +199,8 @@ def test_a_gold_that_cannot_be_parsed_is_skipped_or_paid_for() -> None:
 def test_problems_without_a_readable_gold_are_kept_only_where_they_are_paid_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def parseable(golds: list[tuple[str, ...]], rewards: Rewards) -> list[bool]:
-        return [*map(published_gold_is_parseable if rewards.extraction == "published" else gold_is_parseable, golds)]
+    def parseable(golds: list[tuple[str, ...]], extraction: str, processes: int) -> list[bool]:
+        return [*map(published_gold_is_parseable if extraction == "published" else gold_is_parseable, golds)]
 
     monkeypatch.setattr("openrs_ray.preparation.prepared.parseable_golds", parseable)
     save_model(tmp_path, vocabulary=64)
