@@ -18,7 +18,7 @@ from openrs_ray.algorithm.advantages import TrainingSequence
 from openrs_ray.algorithm.packing import pack, split
 from openrs_ray.config.load import flat, load_config
 from openrs_ray.config.recipe_file import read_recipe
-from openrs_ray.config.schema import Rewards, RunConfig
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.problems import load_problems
 from openrs_ray.errors import UserError
 from openrs_ray.models.toy.tokenizer import make_tokenizer
