@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from actors.cluster.placement import Placement, cluster_device, reserve
 from actors.rollout.loaded import LoadedWorker
-from actors.rollout.pool import RolloutWorkers
+from actors.rollout.pool import EnginePool
 from actors.rollout.worker import Request
 from openrs_ray.cluster.layout import plan_layout
 from openrs_ray.config.schema import RunConfig
@@ -111,24 +111,30 @@ async def sample(
         finished.clear()
         progress(ended, tokens)
 
+    async def check(completion: Completion) -> None:
+        nonlocal ended, tokens
+        finished.extend(await _checked([completion], wanted, seeds, asked, pool))
+        ended, tokens = ended + 1, tokens + len(completion.token_ids)
+
     async def flush_often() -> None:
         while True:
             await asyncio.sleep(_WRITE_S)
             flush()
 
     placement = place_engines(config)
-    workers = RolloutWorkers(config, placement, asked.model_path, asked.eos_ids, LoadedWorker, warn)
-    writer = None
+    workers = EnginePool(config, placement, asked.model_path, asked.eos_ids, LoadedWorker, warn)
+    writer, checks = None, list[asyncio.Task[None]]()
     try:
         await workers.start()
         progress(0, 0)
         writer = asyncio.create_task(flush_often())
-        async for batch in workers.generate(requests, version=0):
-            finished += await _checked(batch, wanted, seeds, asked, pool)
-            ended, tokens = ended + len(batch), tokens + sum(len(completion.token_ids) for completion in batch)
+        async for completion in workers.completions(requests):
+            checks.append(asyncio.create_task(check(completion)))
             if writer.done():
                 writer.result()  # a full disk, say
+        await asyncio.gather(*checks)
     finally:
+        await asyncio.gather(*checks, return_exceptions=True)
         if writer is not None:
             writer.cancel()
         with suppress(RunError):  # the engines end with their places in any case

@@ -36,6 +36,7 @@ from openrs_ray.run.room import check_room, full_disk_in_a_sentence
 from openrs_ray.run.state import CONFIG, begun, check_state
 
 if TYPE_CHECKING:
+    from actors.cluster.placement import Placement
     from openrs_ray.preparation.prepared import Prepared
 
 _FLAGS = ("--dry-run", "--resume", "--restart")
@@ -189,7 +190,9 @@ def _start(config: RunConfig, console: Console, log: RunLog, done: Progress) -> 
     from openrs_ray.cluster.memory import planned_gpu_bytes
     from openrs_ray.preparation.preview import warning_lines
 
-    budget = Budget(config)
+    placement: Placement | None = None
+    size = config.rollout.tensor_parallel
+    budget = Budget(config, extra_gpus=lambda: size * placement.extra_engines() if placement else 0)
     budget.check("start", *(("step",) if done.ended else ()), *ENDING)
     budget.write()
     # First, because the probe forks, and forking is safe only without threads.

@@ -1,5 +1,6 @@
 """One Ray for the whole test session, ended by its own handle; a small taught-by-nobody model to run the real system on."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,3 +53,24 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("toy-model")
     build_toy(folder, ToySettings(hidden=64, feed_forward=96, layers=2, heads=2, key_value_heads=1, steps=3))
     return folder
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, toy_folder: Path) -> Path:
+    """A recipe that is right; the tests spoil it by overrides."""
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text(
+        "".join(json.dumps({"problem": f"{n}+1", "answer": str(n + 1)}) + "\n" for n in range(100, 120))
+    )
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"""
+run: {{name: mistake, folder: {tmp_path}/runs, steps: 2}}
+model: {{path: {toy_folder}, dtype: float32}}
+data: {{path: {problems}}}
+rollout: {{problems_per_step: 4, completions_per_problem: 4, max_prompt_tokens: 16, max_completion_tokens: 24}}
+learner: {{zero_stage: 1}}
+placement: {{device: cpu, num_learner_gpus: 1, cpus_per_slot: 0.25}}
+"""
+    )
+    return path

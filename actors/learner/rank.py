@@ -17,7 +17,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -197,23 +197,24 @@ class LearnerRank:
         real = [batch for batch in micro_batches if batch.completion_tokens]
         counts = self._sum_over_ranks(torch.tensor([len(real), sum(len(batch.lengths) for batch in real)])).tolist()
         weigh = self._loss_weights(micro_batches, global_tokens, counts[1] + left_out_sequences, counts[0])
-        sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self.device)
         packed_tokens = sum(int(batch.lengths.sum()) for batch in real)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        sums = dict.fromkeys(METRICS, torch.zeros_like(loss))
         for i, (batch, weight) in enumerate(zip(micro_batches, weigh, strict=True)):
             self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
             output = policy_loss(self._loss_input(batch), self.config.loss)
             self.engine.backward(output.total * (weight * self.world_size), scale_wrt_gas=False)
-            sums += output.sums
+            sums = {name: value + output.sums[name] for name, value in sums.items()}
             loss += output.total.detach().double() * weight
         self.engine.step()
         if not self.engine.was_step_applied():
             raise RunError(
                 f"Learner rank {self.rank}: the gradient of step {step} is not finite; no weight was changed."
             )
-        extra = torch.tensor([packed_tokens, loss], dtype=torch.float64, device=self.device)
+        named = {**sums, "packed_tokens": torch.full_like(loss, packed_tokens), "loss": loss}
+        total = self._sum_over_ranks(torch.stack([*named.values()])).tolist()
         return self._metrics(
-            self._sum_over_ranks(torch.cat([sums, extra])).tolist(),
+            dict(zip(named, total, strict=True)),
             global_tokens - left_out_tokens,
             rate,
             time.monotonic() - began,
@@ -252,15 +253,16 @@ class LearnerRank:
     def _arguments(self, batch: MicroBatch, temperature: float) -> dict[str, Any]:
         return {**micro_batch_arguments(batch, self.device), "temperature": temperature}
 
-    def _metrics(self, sums: list[float], expected_tokens: int, rate: float, seconds: float) -> dict[str, float]:
-        *measured, packed_tokens, loss = sums
-        total = dict(zip(METRICS, measured, strict=True))
+    def _metrics(
+        self, total: Mapping[str, float], expected_tokens: int, rate: float, seconds: float
+    ) -> dict[str, float]:
+        """`total`: sums over all ranks, by name."""
         tokens = total["tokens"]
         if tokens != expected_tokens:
             raise RunError(f"Learner: the ranks trained on {tokens:.0f} tokens, but the step has {expected_tokens}.")
         per_token = 1.0 / max(tokens, 1.0)
         return {
-            "loss": loss,
+            "loss": total["loss"],
             "grad_norm": float(self.engine.get_global_grad_norm()),
             "learning_rate": rate,
             "clipped_share": total["clipped"] * per_token,
@@ -269,7 +271,7 @@ class LearnerRank:
             "truncated_weight_share": total["truncated"] * per_token,
             "masked_sequence_share": total["masked_sequences"] / max(total["sequences"], 1.0),
             "completion_tokens": tokens,
-            "packed_tokens": packed_tokens,
+            "packed_tokens": total["packed_tokens"],
             "seconds": seconds,
         }
 

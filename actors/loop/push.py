@@ -9,13 +9,14 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from actors.learner.group import LearnerGroup, LearnerLost
-from actors.rollout.pool import RolloutWorkers
-from actors.rollout.supervisor import Member
+from actors.rollout.pool import EnginePool
+from actors.rollout.supervisor import Replica
 from openrs_ray.config.schema import Push
 from openrs_ray.errors import RunError
 
@@ -40,12 +41,9 @@ class PushReport:
 
 
 class WeightPush:
-    """Life cycle: connect() once the learner has started, again when it was rebuilt; push() after every optimizer step;
-    disconnect() when the learner is lost, before another one takes its place."""
+    """push() after every optimizer step, revive() when all engines were lost."""
 
-    def __init__(
-        self, learners: LearnerGroup, workers: RolloutWorkers, transport: str, config: Push, probe: Probe
-    ) -> None:
+    def __init__(self, learners: LearnerGroup, workers: EnginePool, transport: str, config: Push, probe: Probe) -> None:
         self._learners = learners
         self._workers = workers
         self._transport = transport
@@ -53,20 +51,25 @@ class WeightPush:
         self._probe = probe
         self._buckets: list[list[tuple[str, str, list[int]]]] = []
         self._nbytes = 0
+        self._life = 0
+        """Of the learner that the buckets were agreed on with."""
         self.version = -1
         """The last version that was pushed."""
 
-    async def connect(self) -> None:
+    async def _agree(self) -> None:
         """Agree with the learner on what a push consists of; the engines join it at their first push."""
         buckets = await self._learners.push_buckets()
         self._buckets = [
             [(spec.name, spec.dtype, list(spec.shape)) for spec in bucket.parameters] for bucket in buckets
         ]
         self._nbytes = sum(bucket.nbytes for bucket in buckets)
+        self._life = self._learners.life
 
-    async def disconnect(self) -> None:
-        """The learner is gone: engines let go of the group it made and of what they have mapped of its memory."""
-        await self._workers.leave_learner()
+    async def revive(self) -> None:
+        """Bring the weights of the last push to engines that have started again, when none serves any more."""
+        async with self._learners.weights:
+            if not self._workers.supervisor.serving:
+                await self.push(self.version)
 
     async def push(self, version: int) -> PushReport:
         """Bring the learner's weights to every engine that lives as policy `version`; the others are replaced meanwhile.
@@ -75,18 +78,23 @@ class WeightPush:
             RunError: bytes differ, a parameter was not loaded, or the probe disagrees; the learner failed; no engine took
                 the weights, however often it was started again.
         """
+        return await self._learners.run(partial(self._push, version))
+
+    async def _push(self, version: int) -> PushReport:
+        if self._life != self._learners.life:
+            await self._agree()
         started = time.monotonic()
-        self._workers.crew.grow()
-        while not (arrived := await self._push_to(await self._workers.crew.ready(), version)):
+        self._workers.supervisor.grow()
+        while not (arrived := await self._push_to(await self._workers.supervisor.ready(), version)):
             pass  # all of them were lost on the way: when the first has started again, to that one
         seconds = time.monotonic() - started
         due = [worker for worker in arrived if worker.probed is None or version % self._config.probe_every == 0]
         difference = await self._probe_difference(version, due) if due else None
-        self._workers.crew.serve(arrived)
+        self._workers.supervisor.serve(arrived)
         self.version = version
         return PushReport(seconds, self._nbytes, difference)
 
-    async def _push_to(self, workers: list[Member], version: int) -> list[Member]:
+    async def _push_to(self, workers: list[Replica], version: int) -> list[Replica]:
         """Those that hold the weights now, by proof."""
         if self._transport != "ipc":
             for worker in workers:
@@ -98,7 +106,7 @@ class WeightPush:
         check_receipts(version, digests, {worker.place: receipt for worker, receipt in receipts.items()})
         return list(receipts)
 
-    async def _join(self, worker: Member) -> None:
+    async def _join(self, worker: Replica) -> None:
         if worker.joined:
             return
         meeting = await self._learners.meeting(worker.processes.node if worker.processes else None)
@@ -110,11 +118,11 @@ class WeightPush:
         )
         for outcome in outcomes:
             if isinstance(outcome, RunError) and not isinstance(outcome, LearnerLost):
-                self._workers.crew.lost(worker, outcome)
+                self._workers.supervisor.lost(worker, outcome)
             elif isinstance(outcome, BaseException):
                 raise outcome
 
-    async def _broadcast(self, workers: list[Member]) -> list[int]:
+    async def _broadcast(self, workers: list[Replica]) -> list[int]:
         receive = self._workers.each(workers, "receive", "receive weights", self._buckets)
         receiving = asyncio.ensure_future(receive)
         try:
@@ -124,10 +132,10 @@ class WeightPush:
             await receiving
         for worker in workers:
             if worker.place in sent.failed:
-                self._workers.crew.lost(worker, sent.failed[worker.place])
+                self._workers.supervisor.lost(worker, sent.failed[worker.place])
         return sent.digests
 
-    async def _hand_over(self, workers: list[Member]) -> list[int]:
+    async def _hand_over(self, workers: list[Replica]) -> list[int]:
         digests: list[int] = []
         while staged := await self._learners.stage(first=not digests):
             index = staged[0].index
@@ -141,7 +149,7 @@ class WeightPush:
             digests.append(staged[0].digest)
         return digests
 
-    async def _probe_difference(self, version: int, workers: list[Member]) -> float | None:
+    async def _probe_difference(self, version: int, workers: list[Replica]) -> float | None:
         """Worst of these workers; one that is lost meanwhile has no say."""
         score = self._workers.each(workers, "score", "score the probe", self._probe)
         expected, found = await asyncio.gather(self._learners.score(self._probe), score)
@@ -182,7 +190,7 @@ def check_followed(
         )
 
 
-def _alive(workers: Iterable[Member]) -> list[Member]:
+def _alive(workers: Iterable[Replica]) -> list[Replica]:
     return [worker for worker in workers if worker.state != "lost"]
 
 

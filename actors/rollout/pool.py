@@ -1,7 +1,9 @@
 """All rollout workers together, as the trainer uses them: requests in, completions out, whoever of them is lost meanwhile."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import ray
@@ -9,17 +11,20 @@ import ray
 from actors.cluster.deadlines import within
 from actors.cluster.meeting import Meeting
 from actors.cluster.placement import Placement
-from actors.rollout.supervisor import Crew, Member
+from actors.cluster.together import Together
+from actors.rollout.supervisor import Replica, Supervisor
 from actors.rollout.worker import Request, RolloutWorker
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Lost, RunError
 from openrs_ray.records import Completion
 
+Asked = tuple[Request, asyncio.Future[Completion]]
+
 _CALLS = 100_000
 """How many calls a worker takes at once, so that none waits behind completions that are being sampled."""
 
 
-class RolloutWorkers:
+class EnginePool:
     """Every call has a deadline. A worker that dies or is late is replaced (`actors.rollout.supervisor`); others do what it left.
 
     `report` is told of every loss; `revive` is asked for a push when nobody serves and somebody wants to sample (where the
@@ -34,6 +39,7 @@ class RolloutWorkers:
         eos_ids: tuple[int, ...],
         worker_class: type[RolloutWorker] = RolloutWorker,
         report: Callable[[str], None] = lambda text: None,
+        revive: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self._config = config
 
@@ -42,111 +48,103 @@ class RolloutWorkers:
             worker = ray.remote(worker_class).options(**options)
             return worker.remote(config, model_path, place, placement.layout.device, eos_ids)
 
-        self.crew = Crew(placement, new, config.rollout.start_deadline_s, report, worker_class.holds_weights)
+        self.supervisor = Supervisor(
+            placement, new, config.rollout.start_deadline_s, report, worker_class.holds_weights
+        )
+        self._requests: Together[Request, Completion] = Together(self._spread)
         self._reviving = asyncio.Lock()
-        self.revive: Callable[[], Awaitable[object]] | None = self.crew.ready if worker_class.holds_weights else None
+        self._revive = self.supervisor.ready if worker_class.holds_weights else revive
 
     async def start(self) -> None:
         """Start all engines; RunError if one does not."""
-        await self.crew.start()
+        await self.supervisor.start()
 
     async def stop(self) -> None:
-        await self.crew.stop()
+        await self._requests.close()
+        await self.supervisor.stop()
 
     # ------------------------------------------------------------------------------------------------ sampling
 
-    async def generate(self, requests: Sequence[Request], version: int) -> AsyncIterator[list[Completion]]:
-        """Spread the requests over the workers in turn (so that a run repeats exactly) and yield completions as they end.
+    async def sample(self, request: Request) -> Completion:
+        """One completion. RunError when a worker failed in a way that another would repeat, or none is left."""
+        return await self._requests.ask(request)
 
-        Raises:
-            RunError: a worker failed in a way that another would repeat, or the step's deadline passed.
-        """
-        await self._someone()
-        workers = self.crew.serving
-        finished: asyncio.Queue[list[Completion] | BaseException] = asyncio.Queue()
-        streams = [
-            asyncio.create_task(_into(finished, self._sampled(requests[i :: len(workers)], version, worker)))
-            for i, worker in enumerate(workers)
-        ]
-        deadline_s = self._config.rollout.deadline_s
-        deadline = asyncio.get_running_loop().time() + deadline_s
-        missing = len(requests)
+    async def completions(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
+        """The completions of all requests as they end. RunError as for `sample`, and when `rollout.deadline_s` has passed."""
+        deadline_s, clock = self._config.rollout.deadline_s, asyncio.get_running_loop().time
+        deadline = clock() + deadline_s
+        answers = [self._requests.ask(request) for request in requests]
         try:
-            while missing:
-                left = max(0.0, deadline - asyncio.get_running_loop().time())
-                what = f"finish the last {missing} completions (rollout.deadline_s is {deadline_s:.0f})"
-                batch = await within(left, "the rollout workers", what, finished.get())
-                if isinstance(batch, BaseException):
-                    raise batch
-                missing -= len(batch)
-                yield batch
+            for ended, answer in enumerate(asyncio.as_completed(answers)):
+                what = f"finish the last {len(answers) - ended} completions (rollout.deadline_s is {deadline_s:.0f})"
+                yield await within(max(0.0, deadline - clock()), "the rollout workers", what, answer)
         finally:
-            for stream in streams:
-                stream.cancel()
+            for unneeded in answers:
+                unneeded.cancel()
 
-    async def sample(self, requests: Sequence[Request]) -> AsyncIterator[list[Completion]]:
-        """Sample these on the worker that has least to do, beside what it is at, and through pushes."""
-        async for batch in self._sampled(requests, None, await self._someone()):
-            yield batch
+    async def _spread(self, asked: Sequence[Asked]) -> None:
+        """Give each request to the worker with the fewest in hand; idle ones take turns, so that a run repeats exactly."""
+        shares: dict[Replica, list[Asked]] = defaultdict(list)
+        for one in asked:
+            worker = await self._someone()
+            worker.sampling += 1
+            shares[worker].append(one)
+        await asyncio.gather(*(self._sampled(worker, share) for worker, share in shares.items()))
 
-    async def _sampled(
-        self, requests: Sequence[Request], version: int | None, worker: Member
-    ) -> AsyncIterator[list[Completion]]:
-        """Completions from one worker; when it is lost, the rest from others."""
-        left = {(request.position, request.sample): request for request in requests}
-        while left:
-            asked = len(left)
-            worker.sampling += asked
-            try:
-                async for batch in self._stream(worker, list(left.values()), version):
-                    worker.proven = self.crew.has_sampled = True
-                    for completion in batch:
-                        del left[completion.position, completion.sample]
-                    yield batch
-            except Lost as error:
-                self.crew.lost(worker, error)
-            finally:
-                worker.sampling -= asked
+    async def _sampled(self, worker: Replica, share: Sequence[Asked]) -> None:
+        """Hand out the completions of one worker; when it is lost, others are asked for those it has not delivered."""
+        left = dict(enumerate(share))
+        try:
+            async for batch in self._stream(worker, [request for request, _ in share]):
+                worker.proven = self.supervisor.has_sampled = True
+                for number, completion in batch:
+                    _, answer = left.pop(number)
+                    worker.sampling -= 1
+                    if not answer.done():
+                        answer.set_result(completion)
             if left:
-                worker = await self._someone()
+                raise RunError(f"{worker.name} lost {len(left)} of {len(share)} completions")
+        except Lost as error:
+            self.supervisor.lost(worker, error)
+        finally:
+            worker.sampling -= len(left)
+        await self._spread([one for one in left.values() if not one[1].done()])
 
-    async def _someone(self) -> Member:
-        """The serving worker that has least to do; when none serves, one that a push has reached since."""
+    async def _someone(self) -> Replica:
+        """The serving worker with the fewest requests in hand; when none serves, one that a push has reached since."""
         async with self._reviving:
-            self.crew.check()
-            while not self.crew.serving:
-                if self.revive is None:
+            self.supervisor.check()
+            while not self.supervisor.serving:
+                if self._revive is None:
                     raise RunError("no rollout worker is left that holds weights")
-                await self.revive()
-        return min(self.crew.serving, key=lambda member: member.sampling)
+                await self._revive()
+        return min(self.supervisor.serving, key=lambda member: (member.sampling, member.place))
 
     async def _stream(
-        self, worker: Member, requests: Sequence[Request], version: int | None
-    ) -> AsyncIterator[list[Completion]]:
-        actor = worker.actor
-        method, arguments = (actor.sample, (requests,)) if version is None else (actor.generate, (requests, version))
-        references = aiter(method.options(num_returns="streaming").remote(*arguments))
-        while (reference := await self._next(worker, references)) is not None:
-            yield await within(self._config.push.deadline_s, worker.name, "hand over completions", reference)
-
-    async def _next(self, worker: Member, references: AsyncIterator[Any]) -> Any:
-        """The stream's next item, None at its end; Lost when the worker has nothing and does not answer either."""
+        self, worker: Replica, requests: Sequence[Request]
+    ) -> AsyncIterator[list[tuple[int, Completion]]]:
+        """One worker's batches. Lost when it has nothing for a while and does not answer either."""
         beat_s = self._config.push.deadline_s
-        upcoming = asyncio.ensure_future(anext(references, None))
-        try:
-            while not (await asyncio.wait({upcoming}, timeout=beat_s))[0]:
-                await worker.ask(beat_s, "answers", "say that it is at work")
-            return await within(beat_s, worker.name, "sample", upcoming)
-        finally:
-            upcoming.cancel()
+        references = aiter(worker.actor.sample.options(num_returns="streaming").remote(requests))
+        while True:
+            upcoming = asyncio.ensure_future(anext(references, None))
+            try:
+                while not (await asyncio.wait({upcoming}, timeout=beat_s))[0]:
+                    await worker.ask(beat_s, "answers", "say that it is at work")
+                reference = await within(beat_s, worker.name, "sample", upcoming)
+            finally:
+                upcoming.cancel()
+            if reference is None:
+                return
+            yield await within(beat_s, worker.name, "hand over completions", reference)
 
     async def give_up(self) -> None:
         """Nobody waits any more for what is being sampled: what comes next has the engines to itself."""
-        await self.each(self.crew.serving, "give_up", "drop its completions")
+        await self.each(self.supervisor.serving, "give_up", "drop its completions")
 
     # ------------------------------------------------------------------------------------------------ pushes
 
-    async def join_push(self, worker: Member, transport: str, meeting: Meeting) -> None:
+    async def join_push(self, worker: Replica, transport: str, meeting: Meeting) -> None:
         """Lost, or another RunError, when the worker does not join its push group."""
         deadline_s, size = self._config.push.deadline_s, self.group_size
         await worker.ask(deadline_s, "join_push", "join the learner for pushes", transport, meeting, size)
@@ -159,11 +157,11 @@ class RolloutWorkers:
 
     async def leave_learner(self) -> None:
         """The learner is gone: every worker lets go of it, must join the next one anew, and prove itself again."""
-        for member in self.crew.alive:
-            member.joined, member.probed = False, None
-        await self.each(self.crew.alive, "leave_push", "let go of the learner")
+        for replica in self.supervisor.alive:
+            replica.joined, replica.probed = False, None
+        await self.each(self.supervisor.alive, "leave_push", "let go of the learner")
 
-    async def each(self, workers: Iterable[Member], method: str, what: str, *arguments: Any) -> dict[Member, Any]:
+    async def each(self, workers: Iterable[Replica], method: str, what: str, *arguments: Any) -> dict[Replica, Any]:
         """The answers of those workers that gave one within the push's deadline; the others are lost."""
         asked = list(workers)
         deadline_s = self._config.push.deadline_s
@@ -172,24 +170,24 @@ class RolloutWorkers:
         given = {}
         for worker, answer in zip(asked, answers, strict=True):
             if isinstance(answer, RunError):
-                self.crew.lost(worker, answer)
+                self.supervisor.lost(worker, answer)
             elif isinstance(answer, BaseException):
                 raise answer
             elif worker.state != "lost":
                 given[worker] = answer
         return given
 
-    async def sleep(self) -> None:
-        await self.each(self.crew.alive, "sleep", "give up its memory")
-
-    async def wake(self) -> None:
-        await self.each(self.crew.alive, "wake", "take its memory back")
-
-
-async def _into(queue: "asyncio.Queue[Any]", batches: AsyncIterator[list[Completion]]) -> None:
-    """Hand on what comes; an error, too, to whoever reads the queue."""
-    try:
-        async for batch in batches:
-            await queue.put(batch)
-    except Exception as error:
-        await queue.put(error)
+    @asynccontextmanager
+    async def aside(self) -> AsyncIterator[None]:
+        """The learner at work. On shared GPUs no engine starts meanwhile, and those that are to sleep do, until they are woken
+        for a push."""
+        if not self._config.placement.colocated:
+            yield
+            return
+        async with self.supervisor.starting:  # it would look at what is free on the GPU
+            if self._config.rollout.sleep_while_learning:
+                await self.each(self.supervisor.alive, "sleep", "give up its memory")
+            yield
+            if self._config.rollout.sleep_while_learning:
+                for replica in await self.each(self.supervisor.alive, "wake", "take its memory back"):
+                    replica.state = "started"

@@ -2,7 +2,7 @@
 
 Life of a worker: starting (placed, its engine comes up) -> started (waits for weights, unless it holds a model's own) -> serving
 (since a push reached it, with proof) -> lost, for whatever reason: its processes are ended and another worker starts in its
-place. A Member is one such life; it is never used again under another one's name, so what is heard late of a lost worker
+place. A Replica is one such life; it is never used again under another one's name, so what is heard late of a lost worker
 cannot harm its replacement.
 """
 
@@ -28,7 +28,7 @@ _STOP_S = 30.0
 
 
 @dataclass(eq=False)
-class Member:
+class Replica:
     """One rollout worker, from its start to its loss."""
 
     place: int
@@ -64,8 +64,8 @@ class Member:
         await end_actor(self.actor, self.processes)
 
 
-class Crew:
-    """All members. `report` is told of every one that is lost, given up or added."""
+class Supervisor:
+    """All replicas. `report` is told of every one that is lost, given up or added."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Crew:
         self._deadline_s = deadline_s
         self._report = report
         self._hold_weights = hold_weights
-        self._members = {place: Member(place, new(place)) for place in range(len(placement.layout.rollout))}
+        self._replicas = {place: Replica(place, new(place)) for place in range(len(placement.layout.rollout))}
         self._coming: dict[int, asyncio.Task[None]] = {}
         self._failures: Counter[int] = Counter()
         self._given_up: set[int] = set()
@@ -97,43 +97,43 @@ class Crew:
         """Held while a replacement's engine starts, and by whoever needs that none does."""
 
     @property
-    def serving(self) -> list[Member]:
-        return [member for member in self._members.values() if member.state == "serving"]
+    def serving(self) -> list[Replica]:
+        return [replica for replica in self._replicas.values() if replica.state == "serving"]
 
     @property
-    def alive(self) -> list[Member]:
+    def alive(self) -> list[Replica]:
         """Those that have started and are not known to be lost."""
-        return [member for member in self._members.values() if member.state in ("started", "serving")]
+        return [replica for replica in self._replicas.values() if replica.state in ("started", "serving")]
 
     async def start(self) -> None:
-        """Start the first members, all at once; RunError if one does not: what stops it now would stop it later."""
-        await asyncio.gather(*(self._start(member) for member in self._members.values()))
+        """Start the first replicas, all at once; RunError if one does not: what stops it now would stop it later."""
+        await asyncio.gather(*(self._start(replica) for replica in self._replicas.values()))
 
-    async def _start(self, member: Member) -> None:
-        member.processes = await member.ask(self._deadline_s, "processes", "be placed")
-        await self._start_engine(member)
+    async def _start(self, replica: Replica) -> None:
+        replica.processes = await replica.ask(self._deadline_s, "processes", "be placed")
+        await self._start_engine(replica)
 
-    async def _start_engine(self, member: Member) -> None:
-        await member.start(self._deadline_s)
+    async def _start_engine(self, replica: Replica) -> None:
+        await replica.start(self._deadline_s)
         if self._hold_weights:
-            member.state = "serving"
+            replica.state = "serving"
 
-    def serve(self, members: Iterable[Member]) -> None:
+    def serve(self, replicas: Iterable[Replica]) -> None:
         """These hold the present weights: they sample from now on."""
-        for member in members:
-            if member.state != "lost":
-                member.state, member.proven = "serving", True
+        for replica in replicas:
+            if replica.state != "lost":
+                replica.state, replica.proven = "serving", True
 
-    def lost(self, member: Member, reason: object) -> None:
-        """End what is left of a member and start another in its place; nothing if it is known to be lost."""
-        if member.state in ("starting", "lost") or self._stopping:
+    def lost(self, replica: Replica, reason: object) -> None:
+        """End what is left of a replica and start another in its place; nothing if it is known to be lost."""
+        if replica.state in ("starting", "lost") or self._stopping:
             return
-        self._failures[member.place] = 0 if member.proven else self._failures[member.place] + 1
-        member.state = "lost"
+        self._failures[replica.place] = 0 if replica.proven else self._failures[replica.place] + 1
+        replica.state = "lost"
         self._last_reason = reason
-        self._note_error(member.place, reason)
-        self._report(f"{member.name} is lost{self._what_next()}: {reason}")
-        self._coming[member.place] = asyncio.ensure_future(self._replace(member))
+        self._note_error(replica.place, reason)
+        self._report(f"{replica.name} is lost{self._what_next()}: {reason}")
+        self._coming[replica.place] = asyncio.ensure_future(self._replace(replica))
 
     def _what_next(self) -> str:
         if self._recurring:
@@ -155,42 +155,42 @@ class Crew:
         if self._recurring:
             raise self._recurring
 
-    async def _replace(self, member: Member) -> None:
-        await member.end()
+    async def _replace(self, replica: Replica) -> None:
+        await replica.end()
         if self._recurring:
             return
-        if self._placement.is_extra(member.place):
-            self._give_up(member.place)  # `_grow` sees whether there is room for another
+        if self._placement.is_extra(replica.place):
+            self._give_up(replica.place)  # `_grow` sees whether there is room for another
         else:
-            await self._bring(member.place)
+            await self._bring(replica.place)
 
     async def _bring(self, place: int) -> None:
         """Start a worker in a place, however long it takes to get one, unless it fails too often."""
         pause = _PAUSE_S
         while self._failures[place] < _FAILURES:
-            member = self._members[place] = Member(place, self._new(place))
+            replica = self._replicas[place] = Replica(place, self._new(place))
             try:
-                member.processes = await member.ask(self._deadline_s, "processes", "be placed")
+                replica.processes = await replica.ask(self._deadline_s, "processes", "be placed")
                 async with self.starting:
-                    await self._start_engine(member)
+                    await self._start_engine(replica)
                 return
             except RunError as error:
-                await member.end()
+                await replica.end()
                 self._last_reason = error
                 self._note_error(place, error)
                 if self._recurring:
                     return
-                if member.processes is not None:
+                if replica.processes is not None:
                     self._failures[place] += 1
                 elif self._placement.is_extra(place):
                     break
-                self._report(f"{member.name} has not started yet: {error}")
+                self._report(f"{replica.name} has not started yet: {error}")
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
         self._give_up(place)
 
     def _give_up(self, place: int) -> None:
-        self._members.pop(place, None)
+        self._replicas.pop(place, None)
         if self._placement.is_extra(place):
             self._placement.leave(place)
         if self._failures[place] >= _FAILURES:
@@ -200,13 +200,13 @@ class Crew:
     def grow(self) -> None:
         """Have more workers where the cluster has room for them."""
         coming = {place for place, task in self._coming.items() if not task.done()}
-        taken = self._members.keys() | coming | self._given_up
+        taken = self._replicas.keys() | coming | self._given_up
         for place in self._placement.extra_places(taken):
             self._report(f"the cluster has room for rollout worker {place}, which is started")
             self._coming[place] = asyncio.ensure_future(self._bring(place))
 
-    async def ready(self) -> list[Member]:
-        """Members that can take a push; where there is none, waits until one has started again.
+    async def ready(self) -> list[Replica]:
+        """Replicas that can take a push; where there is none, waits until one has started again.
 
         Raises:
             RunError: none has within the deadline, or every place was given up; Recurring: as `check` says.
@@ -233,14 +233,14 @@ class Crew:
         for task in self._coming.values():
             task.cancel()
         await asyncio.gather(*self._coming.values(), return_exceptions=True)
-        await asyncio.gather(*(self._stop(member) for member in self._members.values()))
+        await asyncio.gather(*(self._stop(replica) for replica in self._replicas.values()))
 
-    async def _stop(self, member: Member) -> None:
+    async def _stop(self, replica: Replica) -> None:
         try:
-            if member.state in ("started", "serving"):
-                await member.ask(_STOP_S, "stop", "stop its engine")
+            if replica.state in ("started", "serving"):
+                await replica.ask(_STOP_S, "stop", "stop its engine")
             else:
-                await member.end()
+                await replica.end()
         except RunError as error:
             self._report(f"while stopping: {error}")
-            await member.end()
+            await replica.end()

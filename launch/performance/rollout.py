@@ -21,18 +21,18 @@ def main(arguments: list[str]) -> None:
     config = load(options, "rollout.gpu_memory_fraction=0.4")
     prepared = prepare(config)
     from actors.rollout.loaded import LoadedWorker
-    from actors.rollout.pool import RolloutWorkers
+    from actors.rollout.pool import EnginePool
     from launch.performance.parts import start_raw
 
     async def run() -> tuple[list[tuple[float, int]], list[tuple[float, int]]]:
-        workers = RolloutWorkers(config, placement, prepared.model_path, prepared.eos_ids, LoadedWorker)
+        workers = EnginePool(config, placement, prepared.model_path, prepared.eos_ids, LoadedWorker)
         await workers.start()  # one after the other: each looks how much of the GPU is free
         raw = await start_raw(config, prepared, placement)
 
         async def ours(number: int) -> tuple[float, int]:
             wanted, tokens, started = requests(config, prepared, number + 1), 0, time.perf_counter()
-            async for batch in workers.generate(wanted, version=0):
-                tokens += sum(len(completion.token_ids) for completion in batch)
+            async for completion in workers.completions(wanted):
+                tokens += len(completion.token_ids)
             return time.perf_counter() - started, tokens
 
         async def theirs(number: int) -> tuple[float, int]:

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from openrs_ray.common.files import replacing, write_json
-from openrs_ray.common.foreign import parse_json, reading
+from openrs_ray.common.files import damaged, write_json
+from openrs_ray.common.foreign import parse_json
+from openrs_ray.common.parquet import read_table, write_table
 from openrs_ray.curation.fates import Candidate, Fate, Reply
 from openrs_ray.errors import UserError
 
@@ -109,17 +109,18 @@ class CurationStore:
     def write(self, number: int, name: str, candidates: Sequence[Candidate], fates: Sequence[Fate]) -> None:
         """Write a finished stage: all problems that reached it."""
         rows = [asdict(c) | asdict(f) for c, f in zip(candidates, fates, strict=True)]
-        _write(self._stage(number, name), pa.Table.from_pylist(rows, schema=_STAGE))
+        write_table(self._stage(number, name), pa.Table.from_pylist(rows, schema=_STAGE))
 
     def kept(self, number: int, name: str) -> list[Candidate]:
         """The problems that a finished stage kept, in the order of their rows."""
-        rows = _read(self._stage(number, name), schema=_STAGE, filters=[("kept", "=", True)])
         return [
-            Candidate(row["row"], row["source"], row["problem"], row["solution"], tuple(row["answer"])) for row in rows
+            Candidate(row["row"], row["source"], row["problem"], row["solution"], tuple(row["answer"]))
+            for row in _read(self._stage(number, name), _STAGE)
+            if row["kept"]
         ]
 
     def counts(self, number: int, name: str, paper: int | None) -> Counts:
-        rows = _read(self._stage(number, name), schema=_STAGE, columns=["kept", "reason"])
+        rows = _read(self._stage(number, name), _STAGE, ["kept", "reason"])
         kept = [row["kept"] for row in rows]
         reasons = Counter(
             f"{reason.partition(':')[0]}{' (kept)' if stays else ''}"
@@ -131,13 +132,12 @@ class CurationStore:
     def told(self, number: int, name: str) -> dict[int, Fate]:
         """The fates by row of all problems that a model was asked about."""
         files = sorted((self.folder / f"{number:02d}-{name}").glob("*.parquet"))
-        chunks = [_read(file, schema=_CHUNK, columns=["row", "kept", "reason"]) for file in files]
+        chunks = [_read(file, _CHUNK, ["row", "kept", "reason"]) for file in files]
         return {row["row"]: Fate(row["kept"], row["reason"]) for rows in chunks for row in rows}
 
     def add(self, number: int, name: str, told: Sequence[Told]) -> None:
         """Write a chunk."""
         folder = self.folder / f"{number:02d}-{name}"
-        folder.mkdir(exist_ok=True)
         free = max((int(file.stem) + 1 for file in folder.glob("*.parquet")), default=0)
         rows = [
             {
@@ -150,7 +150,7 @@ class CurationStore:
             }
             for one in told
         ]
-        _write(folder / f"{free:06d}.parquet", pa.Table.from_pylist(rows, schema=_CHUNK))
+        write_table(folder / f"{free:06d}.parquet", pa.Table.from_pylist(rows, schema=_CHUNK))
 
     @property
     def result(self) -> Path:
@@ -166,17 +166,16 @@ class CurationStore:
             "answer": [candidate.answer[0] if single else candidate.answer for candidate in candidates],
             "source": [candidate.source for candidate in candidates],
         }
-        _write(self.result, pa.table(columns))
+        write_table(self.result, pa.table(columns))
 
     def _stage(self, number: int, name: str) -> Path:
         return self.folder / f"{number:02d}-{name}.parquet"
 
 
-def _read(path: Path, **options: Any) -> list[dict[str, Any]]:
-    with reading(f"cannot read {path}"):
-        rows: list[dict[str, Any]] = pq.read_table(path, **options).to_pylist()
+def _read(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = read_table(path, columns, schema).to_pylist()
     if any(row.get(name, 0) is None for row in rows for name in ("row", "problem", "answer", "kept")):
-        raise UserError(f"{path} is damaged: restore it, or choose another name with --name")
+        raise damaged(path)
     return rows
 
 
@@ -184,11 +183,6 @@ def _asked(stage: Any) -> Asked:
     """A stage's name and settings. ValueError or TypeError when it is not one."""
     name, settings = stage
     return str(name), dict(settings)
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
 
 
 def _difference(before: Asked | None, now: Asked | None) -> str:

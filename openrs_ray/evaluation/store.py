@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from openrs_ray.common.files import damaged, read_json, replacing, write_json
+from openrs_ray.common.files import damaged, read_json, write_json
 from openrs_ray.common.foreign import reading
+from openrs_ray.common.parquet import read_table, write_table
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import Task
 from openrs_ray.records import Completion, Status, Verdict
@@ -123,8 +123,8 @@ class CompletionStore:
         """Write completions, one file per benchmark among them."""
         for benchmark in sorted({done.benchmark for done in finished}):
             rows = [done.row(self._sitting) for done in finished if done.benchmark == benchmark]
-            with replacing(self.folder / f"{benchmark}-{self._next:06d}.parquet") as temporary:
-                pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary, compression="zstd")
+            file = self.folder / f"{benchmark}-{self._next:06d}.parquet"
+            write_table(file, pa.Table.from_pylist(rows, schema=SCHEMA))
             self._next += 1
 
     def finished(self, benchmark: str) -> set[tuple[int, int]]:
@@ -134,27 +134,15 @@ class CompletionStore:
 
     def count(self) -> int:
         """Completions of all benchmarks, those that nobody asks for any more among them."""
-        found = 0
-        for file in self._files("*"):
-            with reading(f"cannot read completions from {file}"):
-                found += pq.read_metadata(file).num_rows
-        return found
+        return self.rows("*", ["problem"]).num_rows
 
     def rows(self, benchmark: str, columns: list[str] | None = None) -> pa.Table:
         """All completions of a benchmark in the order they were written."""
-        tables = [_read(file, columns) for file in self._files(benchmark)]
+        tables = [read_table(file, columns, SCHEMA) for file in self._files(benchmark)]
         return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
     def _files(self, benchmark: str) -> list[Path]:
         return sorted(self.folder.glob(f"{benchmark}-[0-9][0-9][0-9][0-9][0-9][0-9].parquet"))
-
-
-def _read(file: Path, columns: list[str] | None) -> pa.Table:
-    """The rows of one file, known to be text where they must be. UserError when it is damaged."""
-    with reading(f"cannot read completions from {file}"):
-        table = pq.read_table(file, columns=columns, schema=SCHEMA)
-        table.validate(full=True)
-    return table
 
 
 @dataclass(frozen=True, slots=True, eq=False)

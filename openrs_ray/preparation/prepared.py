@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from openrs_ray.cluster.memory import ModelShape
 from openrs_ray.common.foreign import reading
 from openrs_ray.config.schema import Columns, RunConfig
+from openrs_ray.data.completions import rollout_texts
 from openrs_ray.data.problems import Gold, hold_out, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.data.rows import check_there
@@ -25,7 +26,7 @@ from openrs_ray.models.model_files import ModelFiles, model_files
 from openrs_ray.models.pretrained import read_config
 from openrs_ray.models.stop_tokens import StopToken, stop_tokens
 from openrs_ray.models.weight_files import check_weights
-from openrs_ray.records import Problem
+from openrs_ray.records import Problem, Rollout
 from openrs_ray.rewards.golds import parseable_golds
 from openrs_ray.rewards.registry import check_reward_names
 from openrs_ray.run.problems import RunProblems, text_digests
@@ -52,6 +53,10 @@ class Prepared:
     @property
     def eos_ids(self) -> tuple[int, ...]:
         return tuple(token.id for token in self.stop_tokens)
+
+    def texts(self, rollouts: Sequence[Rollout]) -> list[str]:
+        """Rollouts as the texts that rewards and record read, with the part of each that the chat template wrote."""
+        return [self.opening + text for text in rollout_texts(rollouts, self.tokenizer, self.eos_ids)]
 
     def summary(self) -> RunProblems:
         """The problems by digests: a resumed run must mean the same ones, and its record have these."""

@@ -5,15 +5,14 @@ import os
 from pathlib import Path
 
 import pytest
-from empty_worker import DyingWorker
+from empty_worker import DyingWorker, empty_workers, until
 from stalling_engines import DummyWorker
 from system import system_config
-from test_engine_limits import write_model
-from test_survival import empty_workers, until
+from tiny import write_model
 
 from actors.cluster.placement import reserve
 from actors.rollout.engine_log import OwnLog
-from actors.rollout.pool import RolloutWorkers
+from actors.rollout.pool import EnginePool
 from actors.rollout.worker import Request
 from openrs_ray.cluster.layout import plan_layout
 from openrs_ray.common.last_error import last_error, same_error
@@ -86,14 +85,14 @@ def test_an_engine_that_dies_of_the_same_error_twice_is_not_started_a_third_time
 ) -> None:
     losses: list[str] = []
     placement, workers = empty_workers(tmp_path, losses.append, DyingWorker)
-    crew = workers.crew
+    supervisor = workers.supervisor
 
     async def die_twice() -> None:
         await workers.start()
         for _ in range(2):
-            await until(lambda: bool(crew.alive))
-            assert await workers.each(crew.alive, "score", "score the probe", []) == {}
-        for ask in (crew.ready, workers._someone):
+            await until(lambda: bool(supervisor.alive))
+            assert await workers.each(supervisor.alive, "score", "score the probe", []) == {}
+        for ask in (supervisor.ready, workers._someone):
             with pytest.raises(
                 Recurring, match=r"the same error twice, before any completion .* OSError: no disk \d+ "
             ):
@@ -115,14 +114,14 @@ def test_an_engine_that_dies_of_the_same_error_twice_is_not_started_a_third_time
 def test_once_completions_have_come_an_engine_is_started_again(ray_session: None, tmp_path: Path) -> None:
     losses: list[str] = []
     placement, workers = empty_workers(tmp_path, losses.append, DyingWorker)
-    workers.crew.has_sampled = True
+    workers.supervisor.has_sampled = True
 
     async def die_twice() -> None:
         await workers.start()
         for _ in range(2):
-            await until(lambda: bool(workers.crew.alive))
-            await workers.each(workers.crew.alive, "score", "score the probe", [])
-        await workers.crew.ready()
+            await until(lambda: bool(workers.supervisor.alive))
+            await workers.each(workers.supervisor.alive, "score", "score the probe", [])
+        await workers.supervisor.ready()
         await workers.stop()
 
     try:
@@ -135,17 +134,17 @@ def test_once_completions_have_come_an_engine_is_started_again(ray_session: None
 def test_the_others_go_on_where_there_are_others(ray_session: None, tmp_path: Path) -> None:
     losses: list[str] = []
     placement, workers = empty_workers(tmp_path, losses.append, DyingWorker, num_rollout_gpus=2)
-    crew = workers.crew
+    supervisor = workers.supervisor
 
     async def lose_both() -> None:
         await workers.start()
-        first, second = crew.alive
-        crew.lost(first, "gone")
-        crew.lost(second, EngineDied(1, "OSError: no disk", ""))
-        await until(lambda: len(crew.alive) == 2)
-        again = next(member for member in crew.alive if member.place == 1)
-        crew.lost(again, EngineDied(1, "OSError: no disk", ""))
-        assert await crew.ready(), "the other one lives and may do better"
+        first, second = supervisor.alive
+        supervisor.lost(first, "gone")
+        supervisor.lost(second, EngineDied(1, "OSError: no disk", ""))
+        await until(lambda: len(supervisor.alive) == 2)
+        again = next(replica for replica in supervisor.alive if replica.place == 1)
+        supervisor.lost(again, EngineDied(1, "OSError: no disk", ""))
+        assert await supervisor.ready(), "the other one lives and may do better"
         await workers.stop()
 
     try:
@@ -163,7 +162,7 @@ def test_an_engine_s_death_keeps_its_parts_on_the_way_through_ray(ray_session: N
     async def ask() -> None:
         await workers.start()
         with pytest.raises(Lost, match="rollout worker 0 lost its engine: OSError: no disk") as raised:
-            await workers.crew.alive[0].ask(60, "score", "score the probe", [])
+            await workers.supervisor.alive[0].ask(60, "score", "score the probe", [])
         assert isinstance(raised.value, EngineDied) and raised.value.error.startswith("OSError: no disk")
         await workers.stop()
 
@@ -181,12 +180,12 @@ def test_a_real_engine_that_cannot_compute_names_its_error_and_ends_the_run(ray_
     config = system_config(tmp_path, folder)
     placement = reserve(config, plan_layout(config, "cpu"))
     losses: list[str] = []
-    workers = RolloutWorkers(config, placement, str(folder), (2,), DummyWorker, losses.append)
+    workers = EnginePool(config, placement, str(folder), (2,), DummyWorker, losses.append)
 
     async def sample() -> None:
         await workers.start()
         try:
-            async for _ in workers.generate([Request(0, 0, (5, 6), 1, 1.0, 8)], 0):
+            async for _ in workers.completions([Request(0, 0, (5, 6), 1, 1.0, 8)]):
                 pass
         finally:
             await workers.stop()

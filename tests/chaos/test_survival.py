@@ -9,17 +9,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from empty_worker import EmptyWorker, LoadedEmptyWorker
+from empty_worker import LoadedEmptyWorker, empty_workers, places, until
+from push_system import PROBLEMS, System, build
 from stalling_engines import SlowWorker, StallingWorker
-from system import judged_group, system_config
-from test_push import PROBLEMS, System, build
+from system import judged_group
 from tiny import naive_logprobs, naive_model
 
-from actors.cluster.placement import Placement, reserve
-from actors.rollout.pool import RolloutWorkers
-from actors.rollout.supervisor import Member
+from actors.rollout.supervisor import Replica
 from actors.rollout.worker import Request
-from openrs_ray.cluster.layout import plan_layout
 from openrs_ray.errors import RunError
 from openrs_ray.records import Completion
 
@@ -48,22 +45,18 @@ def assert_sampled_from(system: System, completions: list[Completion], version: 
         np.testing.assert_allclose(c.logprobs, expected.detach().numpy(), atol=1e-3)
 
 
-def places(members: list[Member]) -> list[int]:
-    return [member.place for member in members]
-
-
 def until_started(system: System, workers: list[int]) -> None:
     async def wait() -> None:
-        while sorted(places(system.workers.crew.alive)) != workers:
+        while sorted(places(system.workers.supervisor.alive)) != workers:
             await asyncio.sleep(0.1)
 
     system.run(wait())
 
 
-def family(member: Member) -> list[psutil.Process]:
+def family(replica: Replica) -> list[psutil.Process]:
     """The actor's process and those of its engine."""
-    assert member.processes is not None
-    found = list(member.processes.found())
+    assert replica.processes is not None
+    found = list(replica.processes.found())
     assert len(found) >= 2
     return found
 
@@ -82,10 +75,10 @@ def sample_and(system: System, act: Callable[[], None]) -> list[Completion]:
 
     async def sample() -> list[Completion]:
         found: list[Completion] = []
-        async for batch in system.workers.generate(requests(), 0):
+        async for completion in system.workers.completions(requests()):
             if not found:
                 act()
-            found += batch
+            found.append(completion)
         return found
 
     return system.run(sample())
@@ -105,7 +98,7 @@ def test_what_a_worker_had_in_hand_is_sampled_by_the_other(
     )  # fmt: skip
     try:
         system.run(system.push.push(0))
-        lost = system.workers.crew.serving[1]
+        lost = system.workers.supervisor.serving[1]
         processes = family(lost)
         chosen = named(processes, victim)
         completions = sample_and(system, lambda: chosen.send_signal(number))
@@ -116,9 +109,9 @@ def test_what_a_worker_had_in_hand_is_sampled_by_the_other(
         learn(system, 1, completions)
         until_started(system, [0, 1])
         assert all(map(gone, processes)), "nothing may be left of the one that was lost"
-        assert places(system.workers.crew.serving) == [0], "it serves when a push has reached it, not before"
+        assert places(system.workers.supervisor.serving) == [0], "it serves when a push has reached it, not before"
         system.run(system.push.push(1))
-        assert places(system.workers.crew.serving) == [0, 1]
+        assert places(system.workers.supervisor.serving) == [0, 1]
         completions = system.run(system.sample(1, 1.0))
         assert {c.worker for c in completions} == {0, 1}
         assert_sampled_from(system, completions, 1, tmp_path / "policy-1")
@@ -139,12 +132,12 @@ def test_an_engine_stopped_in_the_middle_of_a_push_holds_up_nobody(ray_session: 
     try:
         system.run(system.push.push(0))
         learn(system, 1, system.run(system.sample(0, 1.0)))
-        both = [family(member) for member in system.workers.crew.serving]
+        both = [family(replica) for replica in system.workers.supervisor.serving]
         began = time.monotonic()
         system.run(system.push.push(1))
         assert time.monotonic() - began < 2 * deadline_s
         assert not mark.exists() and len(losses) == 1
-        (survivor,) = places(system.workers.crew.serving)
+        (survivor,) = places(system.workers.supervisor.serving)
         completions = system.run(system.sample(1, 1.0))
         assert {c.worker for c in completions} == {survivor}
         assert_sampled_from(system, completions, 1, tmp_path / "policy-1")
@@ -152,7 +145,7 @@ def test_an_engine_stopped_in_the_middle_of_a_push_holds_up_nobody(ray_session: 
         until_started(system, [0, 1])
         assert all(map(gone, both[1 - survivor])) and not any(map(gone, both[survivor]))
         system.run(system.push.push(2))
-        assert sorted(places(system.workers.crew.serving)) == [0, 1]
+        assert sorted(places(system.workers.supervisor.serving)) == [0, 1]
         assert_sampled_from(system, system.run(system.sample(2, 1.0)), 2, tmp_path / "policy-2")
     finally:
         system.close()
@@ -165,26 +158,11 @@ def test_the_only_worker_dies_and_the_step_goes_on_when_it_is_back(ray_session: 
         system.run(system.push.push(0))
         learn(system, 1, system.run(system.sample(0, 1.0)))
         system.run(system.push.push(1))
-        system.workers.revive = lambda: system.push.push(system.push.version)
-        named(family(system.workers.crew.serving[0]), "RolloutWorker").kill()
+        named(family(system.workers.supervisor.serving[0]), "RolloutWorker").kill()
         assert_sampled_from(system, system.run(system.sample(1, 1.0)), 1, tmp_path / "policy-1")
         assert len(losses) == 1
     finally:
         system.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(120):
-        while not condition():
-            await asyncio.sleep(0.05)
-
-
-def empty_workers(
-    folder: Path, report: Callable[[str], None], kind: type[EmptyWorker] = EmptyWorker, **place: int
-) -> tuple[Placement, RolloutWorkers]:
-    config = system_config(folder, folder, placement=place)
-    placement = reserve(config, plan_layout(config, "cpu"))
-    return placement, RolloutWorkers(config, placement, "", (2,), kind, report)
 
 
 def test_a_worker_that_never_comes_to_serve_is_given_up(ray_session: None, tmp_path: Path) -> None:
@@ -194,10 +172,10 @@ def test_a_worker_that_never_comes_to_serve_is_given_up(ray_session: None, tmp_p
     async def lose_it_three_times() -> None:
         await workers.start()
         for _ in range(3):
-            await until(lambda: bool(workers.crew.alive))
-            workers.crew.lost(workers.crew.alive[0], "again")
+            await until(lambda: bool(workers.supervisor.alive))
+            workers.supervisor.lost(workers.supervisor.alive[0], "again")
         with pytest.raises(RunError, match="no rollout worker is left; the last one was lost because: again"):
-            await workers.crew.ready()
+            await workers.supervisor.ready()
         await workers.stop()
 
     try:
@@ -215,17 +193,17 @@ def test_a_worker_with_a_model_s_own_weights_serves_at_once_and_is_waited_for(
 
     async def lose_it() -> None:
         await workers.start()
-        crew = workers.crew
+        supervisor = workers.supervisor
         for _ in range(4):  # more often than a place may fail
-            (first,) = crew.serving
+            (first,) = supervisor.serving
             first.proven = True
-            crew.lost(first, "gone")
-            assert crew.serving == []
+            supervisor.lost(first, "gone")
+            assert supervisor.serving == []
             assert (await workers._someone()).place == 0, "nobody serves: the next one is waited for"
         for _ in range(2):
-            crew.lost(crew.serving[0], "it dies of what it is asked")
+            supervisor.lost(supervisor.serving[0], "it dies of what it is asked")
             await workers._someone()
-        crew.lost(crew.serving[0], "it dies of what it is asked")
+        supervisor.lost(supervisor.serving[0], "it dies of what it is asked")
         with pytest.raises(RunError, match="the last one was lost because: it dies of what it is asked"):
             await workers._someone()
         await workers.stop()
@@ -243,11 +221,11 @@ def test_an_extra_worker_that_cannot_start_is_given_up_and_harms_nobody(ray_sess
 
     async def grow_in_vain() -> None:
         await workers.start()
-        workers.crew.serve(workers.crew.alive)
-        workers.crew.grow()
+        workers.supervisor.serve(workers.supervisor.alive)
+        workers.supervisor.grow()
         await until(lambda: "given up" in losses[-1])
-        workers.crew.grow()
-        assert places(await workers.crew.ready()) == [0] == places(workers.crew.serving)
+        workers.supervisor.grow()
+        assert places(await workers.supervisor.ready()) == [0] == places(workers.supervisor.serving)
         await workers.stop()
 
     try:

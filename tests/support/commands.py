@@ -10,10 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import pytest
 import yaml
 from places import PYTHONPATH, ROOT, SUPPORT
 from system import tiny_sections
 
+from launch.train import main
 from openrs_ray.run.metrics import read_metrics
 
 
@@ -91,3 +93,15 @@ def assert_all_gone(processes: list[psutil.Process], seconds: float = 90) -> Non
 def result(run: Path) -> dict[str, object]:
     content: dict[str, object] = json.loads((run / "result.json").read_text())
     return content
+
+
+def said(capsys: pytest.CaptureFixture[str], recipe: Path, *overrides: str) -> str:
+    """The one sentence of a command that must end with exit code 2 and must not have started a Ray."""
+    import ray
+
+    before = ray.is_initialized()  # the session's, when another test has asked for it
+    assert main([str(recipe), *overrides]) == 2
+    assert ray.is_initialized() == before
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and "\n" not in error and "Traceback" not in error
+    return error

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-import actors.loop.trainer
+import actors.loop.system
 from actors.rollout.worker import RolloutWorker
 from actors.weights.receiver import WorkerExtension
 from actors.weights.sender import SendingRank, Sent
@@ -57,7 +57,7 @@ class AloneRank(SendingRank):
 if __name__ == "__main__":
     import forgetful_engines as importable  # by name, so that the actors' processes find the classes
 
-    actors.loop.trainer.Trainer = functools.partial(  # type: ignore[misc,assignment]
-        actors.loop.trainer.Trainer, worker_class=importable.ForgetfulWorker, rank_class=importable.AloneRank
+    actors.loop.system.System = functools.partial(  # type: ignore[misc,assignment]
+        actors.loop.system.System, worker_class=importable.ForgetfulWorker, rank_class=importable.AloneRank
     )
     sys.exit(main(sys.argv[1:]))

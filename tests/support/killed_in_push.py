@@ -6,7 +6,7 @@ import signal
 import sys
 
 from actors.loop.push import WeightPush
-from actors.rollout.supervisor import Member
+from actors.rollout.supervisor import Replica
 from launch.train import main
 
 last = int(sys.argv[1])
@@ -14,7 +14,7 @@ broadcast = WeightPush._broadcast
 pushes = 0
 
 
-async def _broadcast_or_die(self: WeightPush, workers: list[Member]) -> list[int]:
+async def _broadcast_or_die(self: WeightPush, workers: list[Replica]) -> list[int]:
     global pushes
     pushes += 1
     if pushes == last:

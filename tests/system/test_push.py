@@ -1,112 +1,20 @@
 """The weight push on real actors: engines that start with dummy weights agree with the learner, and a lost push is seen."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
 from faulty_transfer import GARBAGE_PUSH, IDLE_PUSH, UNDONE_PUSH, UNPACKED_PUSH, VECTORS_PUSH, FaultyWorker
-from system import judged_group, system_config
-from tiny import naive_logprobs, naive_model, save_model
+from push_system import EOS, PROBLEMS, System, build
+from system import judged_group
+from tiny import naive_logprobs, naive_model
 
-from actors.cluster.placement import Placement, reserve
-from actors.learner.group import LearnerGroup
-from actors.loop.push import WeightPush, check_followed, check_receipts
-from actors.rollout.pool import RolloutWorkers
+from actors.loop.push import check_followed, check_receipts
 from actors.rollout.worker import Request, RolloutWorker
-from openrs_ray.cluster.layout import plan_layout
 from openrs_ray.common.private_folder import folder_of
-from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
-from openrs_ray.records import Completion, Problem
-
-T = TypeVar("T")
-EOS = 2
-PROBLEMS = [Problem(i, str(i), tuple(range(5 + i, 11 + 2 * i)), ("1",)) for i in range(4)]
-
-
-@dataclass
-class System:
-    """A learner, engines and the push between them, on one event loop."""
-
-    loop: asyncio.AbstractEventLoop
-    placement: Placement
-    learners: LearnerGroup
-    workers: RolloutWorkers
-    push: WeightPush
-    folder: Path
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.loop.run_until_complete(asyncio.wait_for(work, 240))
-
-    async def sample(self, version: int, temperature: float, samples: int = 4) -> list[Completion]:
-        requests = [
-            Request(p.index, s, p.prompt_ids, 100 * p.index + s, temperature, 24)
-            for p in PROBLEMS
-            for s in range(samples)
-        ]
-        return [c async for batch in self.workers.generate(requests, version) for c in batch]
-
-    def close(self) -> None:
-        folders = [folder_of(member.processes.mark) for member in self.workers.crew.serving if member.processes]
-        self.run(self.workers.stop())
-        assert not any(folder.exists() for folder in folders), "an engine's sockets stay behind"
-        self.run(self.learners.stop())
-        self.placement.release()
-        self.loop.close()
-
-
-def with_environment(placement: Placement, environment: dict[str, str]) -> Placement:
-    """The same places, with more environment variables for the rollout workers."""
-
-    class WithEnvironment(type(placement)):  # type: ignore[misc]
-        def rollout_options(self, worker: int) -> dict[str, Any]:
-            options: dict[str, Any] = super().rollout_options(worker)
-            return options | {"runtime_env": {"env_vars": options["runtime_env"]["env_vars"] | environment}}
-
-    return WithEnvironment(**vars(placement))
-
-
-def build(
-    folder: Path,
-    tied: bool,
-    worker_class: type[RolloutWorker] = RolloutWorker,
-    place: Callable[[RunConfig], Placement] | None = None,
-    report: Callable[[str], None] = pytest.fail,
-    environment: dict[str, str] | None = None,
-    vocabulary: int = 64,
-    **changes: dict[str, Any],
-) -> System:
-    """A started system; `environment` is added to that of the rollout workers."""
-    model = save_model(folder / "model", tied=tied, vocabulary=vocabulary)
-    config = system_config(folder, model, **changes)
-    placement = place(config) if place else reserve(config, plan_layout(config, "cpu"))
-    if environment:
-        placement = with_environment(placement, environment)
-    learners = LearnerGroup(config, placement, str(model))
-    workers = RolloutWorkers(config, placement, str(model), (EOS,), worker_class, report)
-    probe = [(p.prompt_ids[:1], p.prompt_ids[1:]) for p in PROBLEMS]
-    loop = asyncio.new_event_loop()
-    system = System(
-        loop,
-        placement,
-        learners,
-        workers,
-        WeightPush(learners, workers, placement.layout.transport, config.push, probe),
-        folder,
-    )
-
-    async def start() -> None:
-        await workers.start()  # alone: on a shared GPU it looks at what is free
-        await learners.start()
-        await system.push.connect()
-
-    system.run(start())
-    return system
-
+from openrs_ray.records import Completion
 
 LAYOUTS = {
     "untied, two engines": (False, {"placement": {"num_rollout_gpus": 2}}),
@@ -134,7 +42,7 @@ def test_engines_hold_the_learners_weights_after_every_push(ray_session: None, t
             for temperature in (1.0, 0.7):
                 completions = system.run(system.sample(version, temperature))
                 assert len(completions) == 16
-                assert {c.worker for c in completions} == {worker.place for worker in system.workers.crew.serving}
+                assert {c.worker for c in completions} == {worker.place for worker in system.workers.supervisor.serving}
                 for c in completions:
                     assert [(s.version, s.start, s.end) for s in c.versions] == [(version, 0, len(c.token_ids))]
                     expected = naive_logprobs(reference, PROBLEMS[c.position].prompt_ids, c.token_ids, temperature)
@@ -158,11 +66,11 @@ def test_engines_hold_the_learners_weights_after_every_push(ray_session: None, t
 
 def vllm_sockets(system: System) -> list[tuple[Path, Path]]:
     """Sockets of the engines that are named by a UUID alone, each with the folder that it belongs into."""
-    members = [member.processes for member in system.workers.crew.serving if member.processes]
+    replicas = [replica.processes for replica in system.workers.supervisor.serving if replica.processes]
     found = [
-        (path, folder_of(member.mark))
-        for member in members
-        for process in member.found()
+        (path, folder_of(replica.mark))
+        for replica in replicas
+        for process in replica.found()
         for connection in process.net_connections("unix")
         if (path := Path(connection.laddr)).name.count("-") == 4 and len(path.name) == 36
     ]
@@ -172,7 +80,7 @@ def vllm_sockets(system: System) -> list[tuple[Path, Path]]:
 
 def unloaded(system: System) -> list[str]:
     """What the engines' logs say of layers without weights."""
-    workers = [process for worker in system.workers.crew.serving for process in worker.processes.found()]  # type: ignore[union-attr]
+    workers = [process for worker in system.workers.supervisor.serving for process in worker.processes.found()]  # type: ignore[union-attr]
     logs = {Path(f"/proc/{process.pid}/fd/{end}").resolve() for process in workers for end in (1, 2)}
     lines = [line for log in logs if log.is_file() for line in log.read_text(errors="replace").splitlines()]
     assert lines, "vLLM says something while it starts"
@@ -206,10 +114,10 @@ def test_completions_go_on_through_a_push(ray_session: None, tmp_path: Path) -> 
     async def push_when_one_has_ended() -> list[Completion]:
         requests = [Request(p.index, 0, p.prompt_ids, p.index, 1.0, length if p.index else 8) for p in PROBLEMS]
         found: list[Completion] = []
-        async for batch in system.workers.sample(requests):
+        async for completion in system.workers.completions(requests):
             if not found:
                 await system.push.push(1)
-            found += batch
+            found.append(completion)
         return found
 
     try:

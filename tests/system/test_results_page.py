@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from places import ROOT
 from simulated_run import PROBLEMS, SimulatedOverlap, SimulatedTrainer
-from test_lookahead import run as in_virtual_time
+from virtual_time import run as in_virtual_time
 
 from actors.learner.rank import LearnerRank
 from openrs_ray.algorithm.losses import METRICS
@@ -61,14 +61,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SimulatedTrainer:
 def learner_figures() -> set[str]:
     engine = SimpleNamespace(get_global_grad_norm=lambda: 1.0)
     rank: Any = SimpleNamespace(engine=engine)
-    return {*LearnerRank._metrics(rank, [1.0] * (len(METRICS) + 2), 1, 1e-6, 1.0)}
+    return {*LearnerRank._metrics(rank, dict.fromkeys((*METRICS, "packed_tokens", "loss"), 1.0), 1, 1e-6, 1.0)}
 
 
 def test_every_figure_of_a_step_is_explained_and_no_other(run: SimulatedTrainer) -> None:
     written = {name for figures in run.figures for name in figures} | learner_figures()
     group: Any = SimpleNamespace(  # one with a reward by name
         verdicts=(Verdict(Status.CORRECT, {"format": 1.0}, 1.0),),
-        completions=(SimpleNamespace(token_ids=np.zeros(3), truncated=False),),
+        rollouts=(SimpleNamespace(sampled_tokens=3, truncated=False),),
         rewards=lambda: np.ones(1),
         problem=PROBLEMS[0],
     )

@@ -9,46 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import said
 from places import ROOT
 
 from launch.train import begin_run, main
 from openrs_ray.config.load import load_config
 from openrs_ray.errors import UserError
 from openrs_ray.preparation.prepared import prepare
-
-
-@pytest.fixture
-def recipe(tmp_path: Path, toy_folder: Path) -> Path:
-    """A recipe that is right; the tests spoil it by overrides."""
-    problems = tmp_path / "problems.jsonl"
-    problems.write_text(
-        "".join(json.dumps({"problem": f"{n}+1", "answer": str(n + 1)}) + "\n" for n in range(100, 120))
-    )
-    path = tmp_path / "recipe.yaml"
-    path.write_text(
-        f"""
-run: {{name: mistake, folder: {tmp_path}/runs, steps: 2}}
-model: {{path: {toy_folder}, dtype: float32}}
-data: {{path: {problems}}}
-rollout: {{problems_per_step: 4, completions_per_problem: 4, max_prompt_tokens: 16, max_completion_tokens: 24}}
-learner: {{zero_stage: 1}}
-placement: {{device: cpu, num_learner_gpus: 1, cpus_per_slot: 0.25}}
-"""
-    )
-    return path
-
-
-def said(capsys: pytest.CaptureFixture[str], recipe: Path, *overrides: str) -> str:
-    """The one sentence of a command that must end with exit code 2 and must not have started a Ray."""
-    import ray
-
-    before = ray.is_initialized()  # the session's, when another test has asked for it
-    assert main([str(recipe), *overrides]) == 2
-    assert ray.is_initialized() == before
-    error = capsys.readouterr().err.strip()
-    assert error.startswith("error: ") and "\n" not in error and "Traceback" not in error
-    return error
-
 
 MISTAKES = {
     "unknown key": (["--learner.learning_rat", "1e-6"], "learning_rate"),

@@ -111,15 +111,15 @@ def as_published(size: Size) -> Iterator[Row]:
 
     async def run() -> tuple[float, float, int]:
         from actors.rollout.loaded import LoadedWorker
-        from actors.rollout.pool import RolloutWorkers
+        from actors.rollout.pool import EnginePool
 
-        workers = RolloutWorkers(config, placement, prepared.model_path, prepared.eos_ids, LoadedWorker)
+        workers = EnginePool(config, placement, prepared.model_path, prepared.eos_ids, LoadedWorker)
         began, tokens = time.monotonic(), 0
         try:
             await workers.start()
             ready = time.monotonic()
-            async for batch in workers.generate(requests(config, prepared, 1), version=0):
-                tokens += sum(len(completion.token_ids) for completion in batch)
+            async for completion in workers.completions(requests(config, prepared, 1)):
+                tokens += len(completion.token_ids)
             return ready - began, time.monotonic() - ready, tokens
         finally:
             await workers.stop()

@@ -162,9 +162,10 @@ def _parse_gold(gold: str) -> Parsed:
 
 
 def _parse(text: str) -> Parsed:
-    return parse(text, parsing_timeout=None)
+    parsed: Parsed = parse(text, parsing_timeout=None)
+    return parsed
 
 
 def _equal(gold: Parsed, answer: Parsed, comparison: Comparison) -> bool:
     first, second = (gold, answer) if comparison == "gold_first" else (answer, gold)
-    return verify(first, second, timeout_seconds=None)
+    return bool(verify(first, second, timeout_seconds=None))

@@ -82,4 +82,4 @@ def _percent_evaluated(found: Any) -> Any:
 
 def _equal(gold: Parsed, answer: Parsed, comparison: Comparison) -> bool:
     first, second = (gold, answer) if comparison == "gold_first" else (answer, gold)
-    return verify(first, second, timeout_seconds=None)
+    return bool(verify(first, second, timeout_seconds=None))

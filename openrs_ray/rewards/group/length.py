@@ -14,4 +14,5 @@ def reward(lengths: Sequence[int], correct: Sequence[bool]) -> list[float]:
     if not spread.any():
         return [0.0] * len(lengths)
     values = 0.5 - spread / spread.max()
-    return np.where(correct, values, np.minimum(values, 0.0)).tolist()
+    rewards: list[float] = np.where(correct, values, np.minimum(values, 0.0)).tolist()
+    return rewards

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_evaluate_command import make_run
+from system import make_run
 from tiny import make_config
 
 from actors import evaluator
@@ -48,13 +48,14 @@ class FakeWorkers:
     async def stop(self) -> None:
         pass
 
-    async def generate(self, requests: Sequence[Request], version: int) -> AsyncIterator[list[Completion]]:
+    async def completions(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
         type(self).asked = requests
         backwards = list(requests)[::-1]
         for start in range(0, len(backwards), 2):
             if start >= self.lives:
                 raise RunError("rollout worker 0 lost its engine")
-            yield [answer(request) for request in backwards[start : start + 2]]
+            for request in backwards[start : start + 2]:
+                yield answer(request)
 
 
 def answer(request: Request) -> Completion:
@@ -67,7 +68,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorkers]:
     class Workers(FakeWorkers):
         pass
 
-    monkeypatch.setattr(evaluator, "RolloutWorkers", Workers)
+    monkeypatch.setattr(evaluator, "EnginePool", Workers)
     monkeypatch.setattr(evaluator, "place_engines", lambda config: SimpleNamespace(release=lambda: None))
     return Workers
 

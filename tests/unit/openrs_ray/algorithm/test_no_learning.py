@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from simulated_run import SimulatedOverlap, SimulatedTrainer
-from test_lookahead import run
 from tiny import make_config
+from virtual_time import run
 
 from openrs_ray.algorithm.no_learning import LearningWatch, cause
 from openrs_ray.algorithm.step_metrics import step_metrics
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Recurring
-from openrs_ray.records import Completion, Group, Problem, Status, Verdict, VersionSpan
+from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
 from openrs_ray.run.progress import Progress
 
 GOOD = (Status.CORRECT, "12", 1.0)
@@ -30,7 +30,9 @@ def group(*judged: Judged, cut: int = 0, position: int = 0) -> Group:
     """The first `cut` completions are truncated."""
     ids, logprobs = np.arange(6, dtype=np.int32), np.zeros(6, dtype=np.float32)
     completions = tuple(
-        Completion(position, i, ids, logprobs, "length" if i < cut else "stop", (VersionSpan(0, 0, 6),), 0)
+        Rollout.of(
+            [Completion(position, i, ids, logprobs, "length" if i < cut else "stop", (VersionSpan(0, 0, 6),), 0)]
+        )
         for i in range(len(judged))
     )
     verdicts = tuple(Verdict(status, {}, reward, answer) for status, answer, reward in judged)

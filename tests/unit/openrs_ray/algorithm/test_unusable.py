@@ -1,6 +1,5 @@
 """Both loops go on over a completion whose log-probabilities are not finite, and say where it is."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from simulated_run import SimulatedOverlap, SimulatedTrainer
-from test_lookahead import run
+from virtual_time import run
 
-from actors.rollout.worker import Request
+from actors.loop.collector import Sampling
 from openrs_ray.algorithm.unusable import without_judgement
 from openrs_ray.records import Group, Problem
 from openrs_ray.run.completions import current_rows
@@ -21,14 +20,14 @@ from openrs_ray.run.progress import Progress
 class BrokenEngines(SimulatedTrainer):
     """Engines that give NaN at position 2 for the only token of sample 1."""
 
-    async def group(self, position: int, problem: Problem, requests: Sequence[Request]) -> Group:
-        group = await super().group(position, problem, requests)
+    async def group(self, position: int, problem: Problem, plan: Sampling) -> Group:
+        group = await super().group(position, problem, plan)
         if position != 2:
             return group
-        broken = replace(group.completions[1], logprobs=np.array([np.nan], dtype=np.float32))
-        completions = (group.completions[0], broken, *group.completions[2:])
-        pairs = zip(completions, group.verdicts, strict=True)
-        return replace(group, completions=completions, verdicts=tuple(without_judgement(*pair) for pair in pairs))
+        broken = replace(group.rollouts[1], logprobs=np.array([np.nan], dtype=np.float32))
+        rollouts = (group.rollouts[0], broken, *group.rollouts[2:])
+        pairs = zip(rollouts, group.verdicts, strict=True)
+        return replace(group, rollouts=rollouts, verdicts=tuple(without_judgement(*pair) for pair in pairs))
 
 
 class BrokenAhead(SimulatedOverlap, BrokenEngines):

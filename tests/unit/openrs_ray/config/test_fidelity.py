@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from places import ROOT
+from paper import RECIPES, experiment, published
 from tiny import save_model
 
 from actors.learner.rank import LearnerRank
@@ -32,7 +32,6 @@ from openrs_ray.rewards.records import JudgeItem, RewardInput
 from openrs_ray.rewards.single import cosine, format
 from openrs_ray.run.resume import check_resumable
 
-RECIPES = ROOT / "launch" / "recipes"
 EXPERIMENTS = (1, 2, 3)
 DIFFERENCES: dict[str, tuple[Any, Any]] = {
     "rewards.cosine.unit": ("tokens", "characters"),
@@ -49,14 +48,6 @@ DIFFERENCES: dict[str, tuple[Any, Any]] = {
     "loss.old_policy": ("sampler", "current"),
     "data.columns.answer": ("answer", "solution"),
 }
-
-
-def experiment(number: int, *overrides: str) -> RunConfig:
-    return load_config(RECIPES / f"open-rs{number}.yaml", list(overrides))
-
-
-def published(number: int = 3, *overrides: str) -> RunConfig:
-    return experiment(number, "--fidelity", "as_published", *overrides)
 
 
 # The choice

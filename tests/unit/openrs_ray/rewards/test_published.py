@@ -8,7 +8,7 @@ import asyncio
 import math
 
 import pytest
-from test_fidelity import published
+from paper import published
 
 from actors.reward import RewardPool
 from openrs_ray.config.schema import Rewards

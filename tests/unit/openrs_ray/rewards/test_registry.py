@@ -6,12 +6,17 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards import registry
+from openrs_ray.rewards.judge import judge_group
+from openrs_ray.rewards.registry import Reward
 
 ROOT = Path(__file__).parents[4]
 
@@ -84,6 +89,24 @@ def test_its_parameters_are_a_section_of_the_config(followed: dict[str, Any]) ->
     )
     assert followed["bound"] == "--rewards.brevity.enough is 0; allowed: whole number > 0 and <= 1,000,000,000."
     assert followed["unknown"] == ("--rewards.brevity.enugh is not a field; the nearest one is rewards.brevity.enough.")
+
+
+@dataclass(frozen=True)
+class Scaled:
+    times: float = 2.0
+
+
+def test_a_group_reward_may_have_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scaled(lengths: Sequence[int], correct: Sequence[bool], parameters: Scaled) -> list[float]:
+        return [parameters.times * length * right for length, right in zip(lengths, correct, strict=True)]
+
+    monkeypatch.setitem(registry.GROUP, "scaled", Reward.of(scaled))
+    verdicts = [Verdict(status, {}, 0.0) for status in (Status.CORRECT, Status.WRONG)]
+    weights = {"scaled": 10.0}
+    by_default = judge_group(verdicts, [3, 4], weights)
+    assert [verdict.reward for verdict in by_default] == [60.0, 0.0]
+    changed = judge_group(verdicts, [3, 4], weights, {"scaled": Scaled(0.5)})
+    assert [verdict.reward for verdict in changed] == [15.0, 0.0]
 
 
 def test_every_reward_has_its_line_in_the_docs() -> None:

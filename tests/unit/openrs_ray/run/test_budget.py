@@ -16,7 +16,7 @@ import pytest
 from commands import ROOT
 from simulated_run import SimulatedOverlap, SimulatedTrainer
 from system import system_config
-from test_lookahead import P, run
+from virtual_time import P, run
 
 from actors.cluster.placement import Placement
 from actors.rollout.worker import Request
@@ -26,7 +26,7 @@ from openrs_ray.config.schema import Cost, RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.records import Group, Problem
 from openrs_ray.run.budget import ENDING, Budget, LimitReached, most_text, seconds_left
-from openrs_ray.run.completions import check_accounting
+from openrs_ray.run.coverage import check_coverage
 from openrs_ray.run.ledger import Spent
 from openrs_ray.run.progress import Progress
 from openrs_ray.stats import Interval
@@ -297,7 +297,7 @@ def test_a_step_that_does_not_end_is_given_up_in_time_and_done_again_with_more(
     assert first.progress.step == 2 and first.progress.ended == "hours" and first.dropped == 1
     assert first.saves == [(1, "resume"), (2, "kept")] and first.progress.after
     assert second.progress.ended == "steps" and second.progress.step == 5 and second.progress.correct > 0
-    report = check_accounting(tmp_path, P, 4, second._config.rollout.staleness)
+    report = check_coverage(tmp_path, P, 4, second._config.rollout.staleness)
     assert report.exact and report.steps == 5
 
 

@@ -23,7 +23,7 @@ from openrs_ray.common.files import read_json
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.evaluation.gain import gain, gain_text
-from openrs_ray.records import Completion, Group, Status, Verdict, VersionSpan
+from openrs_ray.records import Group, Rollout, Status, Verdict, VersionSpan
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.completions import CompletionRecord
 from openrs_ray.run.progress import Progress
@@ -49,8 +49,15 @@ def evaluated(folder: Path, step: int, correct: np.ndarray) -> None:
         if step and not index:
             statuses[-1] = Status.TIMEOUT
         completions = [
-            Completion(
-                index, sample, np.array([1], np.int32), np.zeros(1, np.float32), "stop", (VersionSpan(step, 0, 1),), 0
+            Rollout(
+                index,
+                sample,
+                np.array([1], np.int32),
+                np.ones(1, np.bool_),
+                np.zeros(1, np.float32),
+                "stop",
+                (VersionSpan(step, 0, 1),),
+                0,
             )
             for sample in range(len(row))
         ]

@@ -11,7 +11,7 @@ from shared_data import shared_rows
 
 from openrs_ray.algorithm.step_metrics import step_metrics
 from openrs_ray.evaluation.check import Answered, Check
-from openrs_ray.records import Completion, Group, Problem, Status, Verdict, VersionSpan
+from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
 from openrs_ray.rewards.answers.check import check_answer
 from openrs_ray.rewards.answers.final_form import copies, is_value
 from openrs_ray.rewards.answers.normalise import spelled, tidy
@@ -153,7 +153,7 @@ def test_correct_answers_that_copy_the_problem_are_counted() -> None:
         *(Verdict(Status.CORRECT, {"accuracy": 1.0}, 1.0, answer) for answer in ("47+38", "47+38", "85")),
         Verdict(Status.WRONG, {"accuracy": 0.0}, 0.0, "47+38"),
     )
-    group = Group(0, Problem(0, "What is $47 + 38$?", (1,), ("85",)), (completion,) * 4, verdicts)
+    group = Group(0, Problem(0, "What is $47 + 38$?", (1,), ("85",)), (Rollout.of([completion]),) * 4, verdicts)
     assert step_metrics([group])["copied_expressions"] == 2.0
 
 
