@@ -18,6 +18,7 @@ from openrs_ray.errors import Lost, RunError
 from openrs_ray.records import Completion, Group, Problem, Rollout, Verdict
 from openrs_ray.rewards.judge import judge_group
 from openrs_ray.rewards.records import JudgeItem
+from openrs_ray.rewards.registry import weighted_parameters
 from openrs_ray.run.spans import span, traced
 from openrs_ray.seeds import completion_seed, turn_seed
 
@@ -104,7 +105,9 @@ class Collector:
             for task in samples:
                 task.cancel()
         lengths = [rollout.sampled_tokens for rollout in rollouts]
-        return Group(position, problem, rollouts, judge_group(verdicts, lengths, self._config.rewards.weights))
+        rewards = self._config.rewards
+        verdicts = judge_group(verdicts, lengths, rewards.weights, weighted_parameters(rewards))
+        return Group(position, problem, rollouts, verdicts)
 
     async def _sample(self, position: int, sample: int, problem: Problem, plan: Sampling) -> tuple[Rollout, Verdict]:
         turns = Turns(self._pool, self._config, position, sample, problem, plan)

@@ -8,7 +8,7 @@ import numpy as np
 from openrs_ray.algorithm.advantages import spread
 from openrs_ray.errors import RunError
 from openrs_ray.records import Group, Status
-from openrs_ray.rewards.final_form import copies
+from openrs_ray.rewards.answers.final_form import copies
 
 
 def correctness(groups: Sequence[Group]) -> np.ndarray:

@@ -29,7 +29,7 @@ from openrs_ray.models.stop_tokens import StopToken, stop_tokens
 from openrs_ray.models.weight_files import check_weights
 from openrs_ray.records import Problem, Rollout
 from openrs_ray.rewards.golds import parseable_golds
-from openrs_ray.rewards.table import check_reward_names
+from openrs_ray.rewards.registry import check_reward_names
 from openrs_ray.run.problems import RunProblems, text_digests
 
 
@@ -74,7 +74,7 @@ def prepare(config: RunConfig) -> Prepared:
     Raises:
         UserError: something is missing or does not fit; one sentence.
     """
-    check_reward_names(config.rewards)
+    check_reward_names(config.rewards.weights)
     _check_apart(config)
     for path in filter(None, (config.data.path, config.evaluation.path)):
         check_there(path)  # before a model is looked for on the Hub
@@ -87,7 +87,7 @@ def prepare(config: RunConfig) -> Prepared:
         )
     tokenizer = load_tokenizer(config.model)
     limit = config.rollout.max_prompt_tokens
-    parseable = partial(parseable_golds, rewards=config.rewards)
+    parseable = partial(parseable_golds, extraction=config.rewards.extraction, processes=config.rewards.processes)
     keeps_all = config.rewards.unparseable_gold == "reward"
     whole = config.rewards.extraction == "published"
     train = load_problems(config.data, tokenizer, limit, _given if keeps_all else parseable, whole)

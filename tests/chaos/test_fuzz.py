@@ -83,7 +83,7 @@ def boundary(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(launch.cli.command, "unforeseen", made.note)
     monkeypatch.setattr(bounded, "DEADLINE_S", 10.0)
     monkeypatch.setattr(
-        prepared, "parseable_golds", lambda golds, rewards: [bool(gold) for gold in golds]
+        prepared, "parseable_golds", lambda golds, **_: [bool(gold) for gold in golds]
     )  # starts processes
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("OPENRS_RUNS", str(tmp_path / "runs"))

@@ -70,8 +70,8 @@ def gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-def sample_and(system: System, version: int, act: Callable[[], None]) -> list[Completion]:
-    """Completions of the version that the engines have; `act` once the first have come."""
+def sample_and(system: System, act: Callable[[], None]) -> list[Completion]:
+    """Completions of the present version; `act` once the first have come."""
 
     async def sample() -> list[Completion]:
         found: list[Completion] = []
@@ -113,7 +113,7 @@ def test_what_a_worker_had_in_hand_is_sampled_by_the_other(
     lost = next(replica for replica in system.workers.supervisor.serving if replica.place == 1)
     processes = family(lost)
     chosen = named(processes, victim)
-    completions = sample_and(system, version, lambda: chosen.send_signal(number))
+    completions = sample_and(system, lambda: chosen.send_signal(number))
     assert {c.worker for c in completions} == {0}
     assert_sampled_from(system, completions, version, tmp_path / "policy-before")
     assert len(losses) == 1 and losses[0].startswith("rollout worker 1 is lost")

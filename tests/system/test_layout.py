@@ -12,11 +12,12 @@ FLOORS = ("launch", "actors", "openrs_ray")
 """Imports run from left to right, never back."""
 KNOWN_CIRCLES = {
     frozenset({"openrs_ray.rewards", "openrs_ray.config"}),
-    frozenset({"actors.learner", "actors.weights"}),
 }
-"""To be removed from here with the imports that make them."""
+KNOWN_STAIRS = {("actors.cluster", "actors.weights")}
+"""The environment that a transport wants is asked for where places are reserved: a fourth floor. Both sets are to be emptied."""
 TOPICS = {
-    "unit/actors/loop/test_replacing.py",  # trainer, lookahead and batch together
+    "unit/actors/loop/test_overlap_rate.py",  # lookahead with engines and learner, by the clock
+    "unit/actors/loop/test_replacing.py",  # the loop, lookahead and batch
     "unit/openrs_ray/rewards/test_formulas.py",  # every reward, each in a file of its own
 }
 """Unit tests of several modules of their folder."""
@@ -105,8 +106,12 @@ def test_no_folder_imports_another_in_a_circle() -> None:
 
 def test_actors_have_at_most_eight_rooms_on_three_floors() -> None:
     rooms = {name for name in doors() if name.startswith("actors.")}
-    inside = {name: others & rooms for name, others in doors().items() if name in rooms}
-    assert len(rooms) <= 9
+    inside = {
+        name: frozenset(other for other in others & rooms if (name, other) not in KNOWN_STAIRS)
+        for name, others in doors().items()
+        if name in rooms
+    }
+    assert len(rooms) <= 8 and all(other in doors()[name] for name, other in KNOWN_STAIRS)
     assert {name: height(name, inside) for name in rooms if height(name, inside) > 3} == {}
 
 

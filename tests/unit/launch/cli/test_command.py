@@ -101,13 +101,13 @@ def test_no_character_of_a_message_moves_the_cursor_or_fails_to_be_written(capsy
 
 
 def test_every_command_ends_through_this_boundary() -> None:
-    """All modules that are run but two; one of them tries an environment in which the boundary may not even import."""
+    """All modules that are run but two: `launch.main` hands on to them, `launch.installed` tries what may not even import."""
     found = 0
     for module in pkgutil.walk_packages(launch.__path__, "launch."):
         source = Path(str(importlib.util.find_spec(module.name).origin)).read_text()
         if "__main__" not in source or not re.search(r"^def main\(", source, re.MULTILINE):
             continue
-        if module.name not in ("launch.installed", "launch.main"):  # the second hands on to them
+        if module.name not in ("launch.installed", "launch.main"):
             assert re.search(r"^@command\ndef main\(arguments", source, re.MULTILINE), module.name
             found += 1
     assert found >= 17

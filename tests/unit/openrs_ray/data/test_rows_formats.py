@@ -2,7 +2,6 @@
 
 import gzip
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from tiny import make_config
 from transformers import Qwen2Tokenizer
 
-from openrs_ray.config.schema import Columns, Data, Example, Rewards
+from openrs_ray.config.schema import Columns, Data, Example
 from openrs_ray.curation.inputs import load_inputs
 from openrs_ray.curation.recipe import Recipe
 from openrs_ray.data.columns import cell
@@ -45,7 +44,7 @@ def as_lines(file: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def load(path: Path, tokenizer: Qwen2Tokenizer, **data: Any) -> Loaded:
-    return load_problems(Data(path=str(path), **data), tokenizer, 200, partial(parseable_golds, rewards=Rewards()))
+    return load_problems(Data(path=str(path), **data), tokenizer, 200, parseable_golds)
 
 
 # Dotted columns and chat messages

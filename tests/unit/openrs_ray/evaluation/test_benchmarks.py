@@ -33,7 +33,7 @@ from openrs_ray.evaluation.store import CompletionStore, Done, as_table
 from openrs_ray.evaluation.subject import START
 from openrs_ray.models.toy.tokenizer import make_tokenizer
 from openrs_ray.records import Completion, Problem, Status, Verdict
-from openrs_ray.rewards.accuracy import check_answer
+from openrs_ray.rewards.answers.check import check_answer
 from openrs_ray.rewards.pool import CheckPool
 
 SIZES = {"aime24": 30, "amc23": 40, "math500": 500, "minerva": 272, "olympiadbench": 675}

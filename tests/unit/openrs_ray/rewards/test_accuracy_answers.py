@@ -12,12 +12,12 @@ from shared_data import shared_rows
 from openrs_ray.algorithm.step_metrics import step_metrics
 from openrs_ray.evaluation.check import Answered, Check
 from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
-from openrs_ray.rewards.accuracy import check_answer
-from openrs_ray.rewards.final_form import copies, is_value
+from openrs_ray.rewards.answers.check import check_answer
+from openrs_ray.rewards.answers.final_form import copies, is_value
+from openrs_ray.rewards.answers.normalise import spelled, tidy
+from openrs_ray.rewards.answers.units import without_units
 from openrs_ray.rewards.judge import Judge
-from openrs_ray.rewards.normalise import spelled, tidy
 from openrs_ray.rewards.records import JudgeItem
-from openrs_ray.rewards.units import without_units
 
 EQUAL = {
     "letters in \\mathrm": [("3+2i", r"3+2\mathrm{i}"), (r"2\mathrm{e}", "2e"), (r"7-\mathrm{i}", "7-i")],

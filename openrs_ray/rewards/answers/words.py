@@ -1,7 +1,7 @@
-r"""Answers that are words or letters: "Evelyn", "true", "BADC", "(C) the larger one". They are equal letter by letter.
+r"""Answers that are words or letters: "Evelyn", "true", "BADC", "(C) the larger one".
 
-A product of variables is spelled with letters, too. Letters are words when they stand in \text{}, are capitals ("IV", "ABCD"),
-begin with a capital ("True"), or are four or more small ones with a vowel ("left"); "xy" and "abc" are products.
+Words stand in \text{}, are capitals ("IV") or begin with one ("True"), or have four or more letters and a vowel ("left");
+"xy" and "abc" are products.
 """
 
 import re
@@ -21,7 +21,7 @@ _OPTION_WITH_TEXT = re.compile(r"(?:\(([A-J])\)\s*[:.]?|([A-J])\s*[):.])\s*(?!\s
 
 
 def words(tidied: str) -> str | None:
-    """A tidy answer's words in lower case with single spaces; None when it is mathematics."""
+    """Words of a tidy answer, in lower case; None for mathematics."""
     plain = _TEXT.sub(r" \1 ", tidied).strip(" .")
     if not _ONLY_WORDS.fullmatch(plain):
         return None
@@ -33,12 +33,12 @@ def words(tidied: str) -> str | None:
 
 
 def is_phrase(tidied: str) -> bool:
-    """True if words stand side by side without \\text{}: as a gold answer, prose that nothing can be compared with."""
+    """True if words stand side by side without \\text{}: prose, which is no gold answer."""
     return " " in _TEXT.sub("", tidied).strip()
 
 
 def option(tidied: str) -> tuple[str, bool] | None:
-    """The letter of a multiple choice that an answer names, alone or with the option's text, and whether it is alone."""
+    """Letter of a multiple choice, and True if it stands without the option's text."""
     plain = _TEXT.sub(r"\1", tidied).strip(" .")
     if found := _OPTION.fullmatch(plain):
         return found[1], True

@@ -1,21 +1,19 @@
-"""Limits on answers, decided on the text before any parser sees it: short, flat and small enough to be read at all.
+"""Limits on the text of answers, before any parser sees it.
 
-Numbers that only a parser can find are estimated once more before they are worked out (`openrs_ray.rewards.numerics`).
+Numbers that only a parser finds are estimated in `openrs_ray.rewards.answers.numerics`.
 """
 
 import math
 import re
 
-from openrs_ray.rewards.normalise import closing
+from openrs_ray.rewards.answers.normalise import closing
 
 MAX_ANSWER_CHARACTERS = 1000
 MAX_ANSWER_NESTING = 10
 MAX_ANSWER_EXPONENT = 100_000
 MAX_ANSWER_FACTORIAL = 100_000
 MAX_ANSWER_SUBSCRIPTS = 20
-"""An answer longer, or with deeper brackets, a larger exponent or factorial, or more subscripts than this is wrong unread: real
-ones stay far below, and the parser takes seconds from there on (degenerate completions would otherwise be timeouts, and
-escape the loss)."""
+"""Answers beyond these are wrong, unread: degenerate completions would escape the loss as timeouts."""
 
 _POWER = re.compile(r"(?:\^|(?<=[0-9.])[eE][+-]?)(?:\\left|[{(\s])*([0-9]+)(?:\s*\^(?:\\left|[{(\s])*([0-9]+))?")
 _FACTORIAL = re.compile(r"(?:([0-9]+)|([)\]}]))\s*!")
@@ -27,7 +25,7 @@ _COMMAND = re.compile(r"\\[A-Za-z]+")
 
 
 def is_readable(answer: str) -> bool:
-    """True if an answer is short, flat and small enough to be parsed."""
+    """True if an answer is short, flat and small enough for the parser."""
     if len(answer) > MAX_ANSWER_CHARACTERS:
         return False
     depth = deepest = 0
@@ -40,13 +38,13 @@ def is_readable(answer: str) -> bool:
 
 
 def _has_huge_power(answer: str) -> bool:
-    """True if an exponent that is a number, or a power of numbers, exceeds the limit."""
+    """True if an exponent, or a power in it, exceeds the limit."""
     limit = math.log10(MAX_ANSWER_EXPONENT)
     return any(int(power or 1) * math.log10(int(base) or 1) > limit for base, power in _POWER.findall(answer))
 
 
 def _has_huge_factorial(answer: str) -> bool:
-    """True if a factorial, or a binomial, is of a number beyond the limit, or of a number that may be."""
+    """True if a factorial or binomial is, or may be, of a number beyond the limit."""
     of = [found[1] or _inside(answer, found.end(2) - 1) for found in _FACTORIAL.finditer(answer)]
     return any(map(_is_huge_number, [*of, *(part for parts in _BINOMIAL.findall(answer) for part in parts)]))
 
@@ -58,7 +56,7 @@ def _works_out_much(answer: str) -> bool:
 
 
 def _is_huge_number(text: str) -> bool:
-    """True if a text without variables holds a number beyond the limit, a power or a factorial."""
+    """True if a text without variables has a huge number, a power or a factorial."""
     text = _COMMAND.sub(" ", text)
     if re.search(r"[^\W\d_]", text):
         return False  # of something unknown: nothing is worked out
@@ -66,7 +64,7 @@ def _is_huge_number(text: str) -> bool:
 
 
 def _inside(answer: str, end: int) -> str:
-    """Content of the bracket that closes at `end`."""
+    """Content of the bracket closed at `end`."""
     depth = 0
     for start in range(end, -1, -1):
         depth += (answer[start] in ")]}") - (answer[start] in "([{")

@@ -1,14 +1,7 @@
-r"""Comparison of numbers, and of expressions by their values.
+r"""Compares numbers, and expressions by their values.
 
-- Integers, fractions and decimals as they are written are compared exactly.
-- A decimal meets a number that it does not equal (1/3, \sqrt{2}, a longer decimal) when it has at least 6 digits behind the
-  point and 6 significant ones, and is that number rounded or cut at its last digit.
-- Other numbers are equal when 35 significant digits are.
-- Expressions with variables are equal when their values are, wherever both are real, at points with positive, negative and
-  whole coordinates. Different expressions of the kind that stand in answers hardly ever agree at one of them (for
-  polynomials: Schwartz 1980, Zippel 1979).
-
-Every power and factorial is estimated before it is worked out: one of more than `MAX_DIGITS` digits has no value here.
+docs/rewards.md ("Which answers are right") has the rules. Expressions are compared at points, as polynomials are (Schwartz
+1980, Zippel 1979). Powers and factorials are estimated first: beyond `MAX_DIGITS` digits there is no value.
 """
 
 import math
@@ -61,7 +54,7 @@ _POINTS = tuple(
         *("2 3 5 7", "5 4 3 2", "7 2 6 3"),
     )
 )
-"""Values of the variables in the order of their names, again from the front where there are more."""
+"""Values of the variables by order of names; more than four begin again at the front."""
 
 Complex = tuple[Fraction, Fraction]
 """Real and imaginary part."""
@@ -72,12 +65,12 @@ class TooLargeError(ValueError):
 
 
 def is_number(value: Any) -> bool:
-    """True if a value is a number: an expression without variables, and nothing in it that may not end."""
+    """True for an expression without variables and without sums, integrals and the like."""
     return isinstance(value, Expr) and not value.free_symbols and not value.has(*_HARD, AppliedUndef)
 
 
 def same_number(gold: Expr, answer: Expr) -> bool:
-    """True if two numbers are equal; a percentage meets its number with and without the sign."""
+    """True if two numbers are equal; percent signs may be missing."""
     if _percentage(gold) is not None and _percentage(answer) is not None:
         return _same(gold, answer)
     without_sign = [one if (share := _percentage(one)) is None else share for one in (gold, answer)]
@@ -102,12 +95,12 @@ def _same(gold: Expr, answer: Expr) -> bool:
 
 
 def _percentage(value: Expr) -> Expr | None:
-    """60 of 60 %, which the parser makes 60 times an unevaluated 1/100."""
+    """60 for 60 %, which the parser makes 60 times an unevaluated 1/100."""
     return value.args[0] if isinstance(value, Mul) and len(value.args) == 2 and value.args[1] == _CENT else None
 
 
 def _is_rounded(decimal: Expr, value: Fraction | None, exact: Complex) -> bool:
-    """True if a number that is written with a decimal point is `exact`, rounded or cut at its last digit."""
+    """True if a decimal is `exact`, rounded or cut at its last digit."""
     if value is None or exact[1] or not decimal.has(Float) or value.denominator > _LARGEST_DENOMINATOR:
         return False
     places = _decimal_places(value)
@@ -127,7 +120,7 @@ def _decimal_places(value: Fraction) -> int | None:
 
 
 def _exact(value: Expr) -> Fraction | None:
-    """The value of a rational number; None for others. TooLargeError before any number of too many digits is made."""
+    """Value of a rational number, or None. TooLargeError for too many digits."""
     digits(value)
     try:
         return _rational(value)
@@ -163,10 +156,7 @@ def _worked_out(value: Expr, parts: list[Fraction]) -> Fraction | None:
 
 
 def digits(value: Expr) -> float:
-    """An upper bound for |log10 |value|| of what is in an expression, variables taken for numbers of one digit.
-
-    TooLargeError where that is more than MAX_DIGITS.
-    """
+    """Upper bound of |log10 |value||; variables have one digit. TooLargeError beyond MAX_DIGITS."""
     bound = _digits(value)
     if not bound <= MAX_DIGITS:
         raise TooLargeError
@@ -192,7 +182,7 @@ def _digits(value: Any) -> float:
 
 
 def _magnitude(value: Expr, bound: float) -> float:
-    """An upper bound of |value|."""
+    """Upper bound of |value|."""
     if isinstance(value, Number):
         return abs(float(value)) if bound < 300 else math.inf
     return 10**bound if bound < 300 else math.inf
@@ -208,7 +198,7 @@ def _away_from_zero(values: list[Complex | None]) -> bool:
 
 
 def _evaluated(value: Expr, at: Mapping[Any, Any]) -> Complex | None:
-    """The value at a point, with 40 digits; None where there is none."""
+    """Value at a point with 40 digits, or None."""
     try:
         number = value.evalf(_EVALUATED_DIGITS, subs=dict(at) or None)
         parts = number.as_real_imag()
@@ -222,9 +212,9 @@ def _evaluated(value: Expr, at: Mapping[Any, Any]) -> Complex | None:
 
 
 def values(gold: Expr, answer: Expr) -> list[tuple[Complex, Complex]] | None:
-    """The values of both expressions at the points where both have one, real ones if the expressions are real.
+    """Values of both expressions at points where both have one, real ones for real expressions; None if they cannot have any.
 
-    None where that cannot be asked. TooLargeError where a number would have too many digits.
+    TooLargeError for too many digits.
     """
     if gold.has(*_HARD) or answer.has(*_HARD):
         return None
@@ -240,7 +230,7 @@ def values(gold: Expr, answer: Expr) -> list[tuple[Complex, Complex]] | None:
 
 
 def same_expression(gold: Expr, answer: Expr) -> bool | None:
-    """True if two expressions agree at every point; None where too few points can say."""
+    """True if two expressions agree at every point; None with too few points."""
     pairs = values(gold, answer)
     if pairs is None or len(pairs) < 2:
         return None
@@ -248,7 +238,7 @@ def same_expression(gold: Expr, answer: Expr) -> bool | None:
 
 
 def factor(gold: Expr, answer: Expr) -> int | None:
-    """The sign of the number that `gold` is `answer` times of, everywhere; 0 where it is not, None where nobody can say."""
+    """Sign of gold / answer if that is one number everywhere, else 0; None with too few points."""
     pairs = values(gold, answer)
     usable = [(g[0], a[0]) for g, a in pairs or () if g[0] and a[0]]
     if pairs is None or len(usable) < 2:

@@ -1,8 +1,6 @@
-r"""The one spelling of an answer that the reader knows: pure text to text, driven by tables.
+r"""Normalises the spelling of an answer for the reader, driven by tables of rules that keep every meaningful character.
 
-`tidy` undoes typography (spaces, fonts, Unicode, brackets' sizes), which says nothing about the value; `spelled` writes
-mathematics as LaTeX (`sqrt(2)`, `1.5e-4`, `0.\overline{3}`, `\langle 1,2\rangle`). Neither ever drops a digit or a letter
-that has a meaning.
+`tidy` undoes typography; `spelled` writes mathematics as LaTeX.
 
 Example: spelled(tidy(r"\mathrm{e} + 2*sqrt(3)")) == r"e + 2\cdot \sqrt{3}"
 """
@@ -81,7 +79,7 @@ _UPRIGHT_LETTER = r"\\text\s*\{([mgsLhNJWVKACTF])\}"
 _NUMBERS = (
     r"(?:[-+0-9.,()\[\]{}/^!\s]|\\(?:frac|sqrt|times|cdot|pi|pm|approx|sim)(?![A-Za-z])|\\[,;:! ])*(?:[0-9)}\]]|\\pi)"
 )
-"""Mathematics without variables, to its last character."""
+"""Mathematics without variables."""
 _UNIT = (
     rf"{_GAP}(?:{_UPRIGHT_LETTER}{_POWER}(?:{_GAP}(?:/|\\cdot){_GAP}\\text\s*\{{[A-Za-z]+\}}{_POWER})*"
     rf"|\\frac\s*\{{\s*\\text\s*\{{[A-Za-z ]+\}}{_POWER}\s*\}}\s*\{{\s*\\text\s*\{{[A-Za-z ]+\}}{_POWER}\s*\}})"
@@ -173,14 +171,14 @@ _OPENING, _CLOSING = "({[", ")}]"
 
 
 def tidy(answer: str) -> str:
-    """An answer without what only sets type: fonts, spaces, sizes, colours, currency signs, a full stop at its end."""
+    """Answer without fonts, spaces, sizes, colours, currency signs and full stop."""
     raised = _RAISED.sub(lambda found: f"^{{{_plain(found[0])}}}", answer)
     lowered = _LOWERED.sub(lambda found: f"_{{{_plain(found[0])}}}", raised)
     return _rewritten(lowered.translate(_CHARACTERS), _TYPOGRAPHY).strip()
 
 
 def spelled(tidied: str) -> str:
-    """Tidy mathematics as LaTeX that the reader knows."""
+    """Tidy mathematics as LaTeX for the reader."""
     text = _rewritten(_with_fractions(tidied), _MATHEMATICS)
     text = text.replace(r"\ldots", r"\text{dots}")
     return _grouped_exponents(_with_braces(text)).strip(" ,;")
@@ -197,7 +195,7 @@ def _rewritten(text: str, rules: Iterable[Rule]) -> str:
 
 
 def _with_fractions(text: str) -> str:
-    """Repeating decimals as fractions, double factorials of small numbers as numbers."""
+    """Repeating decimals as fractions, small double factorials as numbers."""
     text = _REPEATING.sub(lambda m: _repeating(m[1], m[2], m[3] or m[4] or m[5]), text)
     text = _REPEATED.sub(lambda m: _repeating(m[1], m[2], m[3] or m[4]), text)
     return _DOUBLE_FACTORIAL.sub(lambda m: str(_double_factorial(int(m[1]))), text)
@@ -236,7 +234,7 @@ def _braced(text: str, count: int) -> str:
 
 
 def _argument(text: str) -> tuple[str, str]:
-    """(what stands in the brackets, or the one token, that a text begins with; the rest)."""
+    """First bracket's content or first token of a text, and the rest."""
     if text[:1] in ("{", "("):
         end = closing(text, 0)
         return text[1:end], text[end + 1 :]
@@ -255,7 +253,7 @@ def _grouped_exponents(text: str) -> str:
 
 
 def closing(text: str, start: int) -> int:
-    """Position at which the bracket that opens at `start` is closed; the text's length where it never is."""
+    """Position that closes the bracket opened at `start`; the text's length where none does."""
     depth = 0
     for place in range(start, len(text)):
         depth += (text[place] in _OPENING) - (text[place] in _CLOSING)

@@ -1,8 +1,6 @@
-"""Compares two readings of answers: letter by letter for words, by value for mathematics, part by part for lists.
+"""Compares two readings of answers: words by letter, mathematics by value, lists part by part, the rest by math-verify.
 
-The gold answer comes first, and the two do not play the same part: an answer may name a value (x = 5 for 5), list the
-solutions that a gold gives as a set, or give a set for a gold that is an inequality. What is neither number, expression, list,
-interval nor relation is math-verify's to compare.
+An answer may name a value (x = 5 for 5), list the solutions of a gold's set, or be a set for a gold's inequality.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,18 +31,18 @@ from sympy import (
 from sympy.core.function import AppliedUndef
 from sympy.core.relational import Relational
 
-from openrs_ray.rewards.numerics import TooLargeError, factor, is_number, same_expression, same_number
-from openrs_ray.rewards.reading import Reading, Value
+from openrs_ray.rewards.answers.numerics import TooLargeError, factor, is_number, same_expression, same_number
+from openrs_ray.rewards.answers.reading import Reading, Value
 from openrs_ray.rewards.records import Comparison
 
 _INCOMPARABLE = (ArithmeticError, AttributeError, NotImplementedError, RecursionError, TypeError, ValueError)
-"""What SymPy raises where two values have nothing to do with each other; math-verify's comparison says no to all of them."""
+"""SymPy's errors for values that cannot be compared."""
 _KINDS = {Eq: ("=", 1), Ne: ("!=", 1), Lt: ("<", 1), Le: ("<=", 1), Gt: ("<", -1), Ge: ("<=", -1)}
-"""Of each relation the one it is written as, and the sign of its two sides' difference."""
+"""Relations as = or <, and the sign of the sides' difference there."""
 
 
 def same(gold: Reading, answer: Reading, comparison: Comparison = "gold_first") -> bool:
-    """True if an answer says what a gold answer says."""
+    """True if an answer means the same as a gold answer."""
     if gold.half_of_day and answer.half_of_day and gold.half_of_day != answer.half_of_day:
         return False
     if gold.text and gold.text == answer.text:
@@ -66,7 +64,7 @@ def same(gold: Reading, answer: Reading, comparison: Comparison = "gold_first") 
 
 
 def _same_numeral(gold: Reading, answer: Reading) -> bool:
-    """Digits and base; a base that only one of the two names is not compared."""
+    """Compares digits, and bases where both have one."""
     if gold.numeral and answer.numeral:
         return gold.numeral == answer.numeral
     numeral, other = (gold.numeral, answer) if gold.numeral else (answer.numeral, gold)
@@ -102,7 +100,7 @@ def _ordered(gold: Value, answer: Value, comparison: Comparison) -> tuple[Value,
 
 
 def _unnamed(gold: Value, answer: Value) -> tuple[Value, Value]:
-    """x = 5 as 5 where the other is no relation, and "x in S" as S where it is no equation."""
+    """x = 5 as 5 where the other is no relation; "x in S" as S where it is no equation."""
     if isinstance(answer, Eq) and (
         not _is_relation(gold) or (isinstance(answer.rhs, Set) and not isinstance(gold, Eq))
     ):
@@ -113,7 +111,7 @@ def _unnamed(gold: Value, answer: Value) -> tuple[Value, Value]:
 
 
 def _is_name(value: Basic) -> bool:
-    """x, x_1, f(x), S/A, (x, y): made of symbols only."""
+    """True if made of symbols only: x, x_1, f(x), S/A, (x, y)."""
     return bool(value.free_symbols) and not value.atoms(Expr) - value.free_symbols - value.atoms(AppliedUndef)
 
 
@@ -161,7 +159,7 @@ def _same_collection(gold: Value, answer: Value, comparison: Comparison) -> bool
 
 
 def _elements(value: Value) -> list[Value] | None:
-    """The parts of a list, a tuple, or an open interval, which is a pair; a single value is a list of one."""
+    """Parts of a list, tuple or open interval (a pair); a single value is one part."""
     if isinstance(value, FiniteSet):
         return list(getattr(value, "_unsorted_args", value.args))
     if isinstance(value, SympyFiniteSet | Tuple):
@@ -172,7 +170,7 @@ def _elements(value: Value) -> list[Value] | None:
 
 
 def _names_differ(values: Sequence[Value]) -> bool:
-    """x = 2, y = 3 name different things; x_1 = 2, x_2 = 3 the same one."""
+    """True for x = 2, y = 3; False for x_1 = 2, x_2 = 3, which list one unknown's values."""
     names = [str(value.lhs).partition("_")[0] for value in values if isinstance(value, Eq)]
     return len(names) == len(values) > 1 and len({*names}) == len(names)
 
@@ -186,7 +184,7 @@ def _unnamed_all(golds: list[Value], answers: list[Value]) -> tuple[list[Value],
 
 
 def _same_elements(golds: list[Value], answers: list[Value], equal: Callable[[Value, Value], bool]) -> bool:
-    """True if two lists are the same set: each gold meets its own answer, once for those that stand in a list twice."""
+    """True if two lists are the same set."""
     golds, answers = _distinct(golds), _distinct(answers)
     if len(golds) != len(answers):
         return False
@@ -225,7 +223,7 @@ def _solvable(*equations: Relational) -> bool:
 
 
 def _same_relation(gold: Relational, answer: Relational, comparison: Comparison) -> bool:
-    """x <= 5 and -5 <= -x; 2x + 6y = 5 and y = 5/6 - x/3."""
+    """True for x <= 5 and -5 <= -x, and for 2x + 6y = 5 and y = 5/6 - x/3."""
     (kind, gold_sign), (answer_kind, answer_sign) = _KINDS[type(gold)], _KINDS[type(answer)]
     if kind != answer_kind:
         return False

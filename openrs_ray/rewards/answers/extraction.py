@@ -1,4 +1,4 @@
-"""Where a completion's answer stands. Pure text; linear in its length whatever the text holds."""
+"""Finds a completion's answer. Pure text; linear in its length."""
 
 import re
 from dataclasses import dataclass
@@ -10,25 +10,25 @@ _BETWEEN_BOXES = re.compile(
     r"(?:\s|\\[,;:!()\[\] ]|\$|\\q?quad(?![a-z])|,|;|(?<![A-Za-z])(?:and|or)(?![A-Za-z])|\\text\s*\{\s*,?\s*(?:and|or)\s*\}"
     r"|[A-Za-z](?:_\{?\w+\}?)?\s*=)*"
 )
-"""What may stand between boxes of one answer: commas, "and", "or" (one of them at least), the next variable's name."""
+"""Text between boxes of one answer: commas, "and", "or", the next variable's name."""
 _LONGEST_JOIN = 70
 
-# A box opening, an escaped character (an escaped brace groups nothing), or a brace.
+# The start of a box, an escaped character (an escaped brace groups nothing), or a brace.
 _TOKEN = re.compile(r"(?P<box>\\{1,3}(?:boxed|fbox)\s*\{)|\\.|(?P<brace>[{}])", re.DOTALL)
 
 
 def after_reasoning(text: str) -> str:
-    """What follows the last `</think>`, or the whole text when there is none."""
+    """Text after the last `</think>`, or all of it."""
     return text.rpartition(THINK_CLOSE)[2]
 
 
 def is_unfinished(text: str) -> bool:
-    """True if the reasoning is opened and never closed: nothing in such a text is an answer yet."""
+    """True if a `<think>` is never closed."""
     return text.rfind(THINK_OPEN) > text.rfind(THINK_CLOSE)
 
 
 def final_boxes(text: str) -> str | None:
-    """The answer of the last sentence: the last box, or those that commas, "and" or "or" join with it, once each.
+    """The last box and those that commas, "and" or "or" join with it, once each.
 
     Example: final_boxes(r"Not \\boxed{1}. It is \\boxed{2} or \\boxed{3}.") == "2, 3"
     """
@@ -50,10 +50,9 @@ def _are_joined(between: str) -> bool:
 
 
 def last_boxed(text: str) -> str | None:
-    """Content of the last \\boxed{...} or \\fbox{...}, or None when there is none or the last one never closes.
+    """Content of the last \\boxed{...} or \\fbox{...}, the outer one of nested boxes.
 
-    Only the last box counts, so that a completion cannot offer several answers. Braces inside are balanced; of nested
-    boxes the outer one counts.
+    None without a box, or when the last one never closes.
 
     Example: last_boxed(r"\\boxed{1} then \\boxed{\\frac{2}{3}}") == r"\\frac{2}{3}"
     """
@@ -69,7 +68,7 @@ class _Box:
 
 
 def _boxes(text: str) -> list[_Box]:
-    """All boxes in the order in which they close, without those inside of others; none when the last one never closes."""
+    """Outer boxes in the order in which they close; none when the last one never closes."""
     open_braces: list[tuple[int, int] | None] = []  # (start of the box, start of its content), None for a plain brace
     boxes: list[_Box] = []
     for token in _TOKEN.finditer(text):

@@ -1,10 +1,7 @@
-"""Accuracy: is the completion's answer one of the gold answers?
+"""Accuracy check: compares a completion's answer with the gold answers.
 
-The pipeline: find the answer (`extraction`), spell it in one way (`normalise`, `units`), read it (`reading`), compare it with
-each gold (`comparison`, `numerics`). Plain numbers and equal strings are compared at once. math-verify's own time limits are
-off: they need SIGALRM and the main thread, and where the alarm cannot be set or the error is swallowed, every check comes
-out wrong. `openrs_ray.rewards.pool` sets the limit from outside instead, so outside the pool a hostile answer may run for
-ever.
+Find the answer (`extraction`), normalise it (`normalise`, `units`), read it (`reading`), compare it (`comparison`,
+`numerics`). A hostile answer may run for ever outside `openrs_ray.rewards.pool`.
 """
 
 import logging
@@ -16,18 +13,19 @@ from typing import Any
 from math_verify import parse, verify
 
 from openrs_ray.records import Status
-from openrs_ray.rewards.comparison import same
-from openrs_ray.rewards.extraction import after_reasoning, final_boxes, is_unfinished
-from openrs_ray.rewards.final_form import is_value
-from openrs_ray.rewards.reading import is_answer, read, read_gold
-from openrs_ray.rewards.records import Comparison, Extraction, RewardInput, UnfinishedReasoning
-from openrs_ray.rewards.sizes import is_readable
-from openrs_ray.rewards.units import without_letter
+from openrs_ray.rewards.answers.comparison import same
+from openrs_ray.rewards.answers.extraction import after_reasoning, final_boxes, is_unfinished
+from openrs_ray.rewards.answers.final_form import is_value
+from openrs_ray.rewards.answers.reading import is_answer, read, read_gold
+from openrs_ray.rewards.answers.sizes import is_readable
+from openrs_ray.rewards.answers.units import without_letter
+from openrs_ray.rewards.records import Comparison, Extraction, UnfinishedReasoning
 
-logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its time limits are off, which we mean
+# math-verify warns that its own time limits are off. They need SIGALRM and the main thread; elsewhere every check is wrong.
+logging.getLogger("math_verify").setLevel(logging.ERROR)
 
 Parsed = list[Any]
-"""What math-verify found in a text: SymPy expressions, then the string they were read from."""
+"""math-verify's result: SymPy expressions, then their string."""
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(?:\.[0-9]+)?(?:/[1-9][0-9]*)?")
 _FRACTION = re.compile(r"\\[dt]?frac\{([0-9]+)\}\{([0-9]+)\}")
@@ -40,14 +38,6 @@ _TEXT_GROUP = re.compile(r"\\(?:text\w*|mbox|math\w+)\s*\{[^{}]*\}")
 _WORD = re.compile(r"(?<![\\A-Za-z{_^])(?!and\b|or\b)[^\W\d_]{3,}")
 
 
-def accuracy_reward(item: RewardInput) -> float:
-    """1.0 when the check found the answer correct, else 0.0 (Open-RS, arXiv 2503.16219, section 2, "Accuracy Reward").
-
-    1.0 also for a gold that cannot be parsed, where those are paid for.
-    """
-    return float(item.status in (Status.CORRECT, Status.UNPARSEABLE_GOLD))
-
-
 def check_answer(
     text: str,
     gold: tuple[str, ...],
@@ -56,12 +46,10 @@ def check_answer(
     unfinished_reasoning: UnfinishedReasoning = "no_answer",
     final_form: bool = False,
 ) -> tuple[Status, str | None]:
-    """Whether the answer in `text` equals any gold answer, and the answer that was found.
+    """CORRECT, WRONG, NO_ANSWER or UNPARSEABLE_GOLD, and the answer that was found.
 
-    "boxed" reads the boxes of the last sentence after the reasoning and nothing else; "any" reads the whole text as
-    math-verify does by default. `comparison` is the order in which math-verify gets the two. With `final_form` a gold that
-    is a plain number is met by values only. Returns CORRECT, WRONG, NO_ANSWER or UNPARSEABLE_GOLD; the caller limits time
-    and memory.
+    "boxed" reads the boxes of the last sentence after the reasoning, "any" the whole text. With `final_form` only a value
+    meets a plain number. The caller limits time and memory.
     """
     if extraction == "boxed" and unfinished_reasoning == "no_answer" and is_unfinished(text):
         status, answer = Status.NO_ANSWER, None
@@ -82,18 +70,18 @@ def check_answer(
 
 
 def _spelled_out(gold: tuple[str, ...]) -> list[str]:
-    """Golds such as 4.5e33 as models write them, which may also be read as products with the number e."""
+    """Golds such as 4.5e33 without e, which the parser may take for the number."""
     found = [_SCIENTIFIC.fullmatch(one.strip()) for one in gold]
     return [rf"{match[1]} \cdot 10^{{{int(match[2])}}}" for match in found if match]
 
 
 def gold_is_parseable(gold: tuple[str, ...]) -> bool:
-    """True if answers can be compared with at least one of the gold answers."""
+    """True if one of the gold answers can be compared with."""
     return has_plain_number(gold) or any(is_answer(read_gold(one), one) for one in gold)
 
 
 def has_plain_number(gold: tuple[str, ...]) -> bool:
-    """Whether one of the gold answers is a plain number, which is known at once."""
+    """True if one of the gold answers is a plain number."""
     return any(_number(g) is not None for g in gold)
 
 
@@ -121,7 +109,7 @@ def _check_any(text: str, gold: tuple[str, ...], comparison: Comparison) -> tupl
 
 
 def _compare(answer: str, gold: tuple[str, ...], comparison: Comparison) -> Status:
-    """Status of an extracted answer, the cheap comparisons first."""
+    """Status of an extracted answer; cheap comparisons come first."""
     if any(_squeeze(answer) == _squeeze(g) for g in gold):
         return Status.CORRECT
     if not is_readable(answer):
@@ -143,13 +131,13 @@ def _status(correct: bool) -> Status:
 
 
 def _squeeze(answer: str) -> str:
-    """The answer without dollars, spaces, a closing full stop, or \\text{} around its words."""
+    """Answer without dollars, spaces, full stop and \\text{}."""
     squeezed = re.sub(r"\s|\\[,!;]|(?<!\\)\$", "", answer).removesuffix(".")
     return re.sub(r"\\text\{([^{}]*)\}", r"\1", squeezed)
 
 
 def _number(text: str) -> Fraction | None:
-    """The value of a plain integer, decimal or fraction in ASCII digits; None for anything else."""
+    """Value of a plain integer, decimal or fraction, or None."""
     text = _FRACTION.sub(r"\1/\2", text.strip().strip("\\$"))
     if len(text) > _MAX_NUMBER_CHARACTERS or not _NUMBER.fullmatch(text):
         return None
@@ -158,8 +146,7 @@ def _number(text: str) -> Fraction | None:
 
 
 def _is_bare(text: str) -> bool:
-    """Whether a text is all answer: no LaTeX delimiters and no words around it ("x", "east" and "\\text{two cats}"
-    are bare, "5 apples" is not)."""
+    """True if a text is all answer, such as "x", "east" and "\\text{two cats}", but not "5 apples"."""
     if _DELIMITED.search(text):
         return False
     text = text.strip()
@@ -168,7 +155,7 @@ def _is_bare(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _parse_gold(gold: str) -> Parsed:
-    """Reads a gold answer with math-verify. It finds LaTeX only between delimiters, so bare LaTeX is given some."""
+    """Reads a gold answer with math-verify, which finds LaTeX between delimiters only."""
     if not is_readable(gold):
         return []
     return _parse(f"${' '.join(gold.split()).rstrip(_TRAILING)}$" if _is_bare(gold) else gold)

@@ -1,9 +1,6 @@
-r"""Units: dropped, not compared.
+r"""Drops units, which are not compared: problems name them, golds mostly do not.
 
-An answer of "35 cm" meets a gold of 35, and the reverse, because problems name their units and golds mostly leave them out.
-What goes are words and unit signs behind a value, degrees outside trigonometric functions, ordinals, and qualifiers such as
-"for all n"; never a word that offers another value ("or", "if", "not"). Number words ("5 million") are worked out; a percent
-sign is the reader's.
+Never dropped is a word that offers another value ("or", "if", "not").
 """
 
 import re
@@ -39,7 +36,7 @@ _HALF_OF_DAY = re.compile(r"(?<![A-Za-z])([ap])\.?\s?m(?![A-Za-z])", re.IGNORECA
 
 
 def without_units(tidied: str) -> str:
-    """A tidy answer without units, where something is left of it."""
+    """Tidy answer without units."""
     tidied = _TIME_OF_DAY.sub("", tidied)
     text = _PERCENT.sub(r"\\%", _ORDINAL.sub("", _LEADING.sub("", tidied)))
     text = _SCALE.sub(lambda found: rf"\cdot 10^{{{_SCALES[found[1]]}}}" + ("" if found[2] else r" "), text)
@@ -54,11 +51,11 @@ def without_units(tidied: str) -> str:
 
 
 def without_letter(answer: str) -> str:
-    """An answer to a question for a number, without a unit of one letter that stands apart: 5 m, 300\\,K, and not 5m."""
+    """Answer without a unit of one letter that stands apart: 5 m, 300\\,K, not 5m."""
     return _LETTER_TAIL.sub("", answer)
 
 
 def half_of_day(text: str) -> str | None:
-    """ "a" or "p" where a text says a.m. or p.m., and nothing else of letters."""
+    """ "a" for a.m., "p" for p.m., None unless there is exactly one."""
     found = _HALF_OF_DAY.findall(text)
     return found[0].lower() if len(found) == 1 else None

@@ -1,7 +1,7 @@
-"""Accuracy as the Open-RS authors' code decided it: math-verify on the whole completion, a box first, else an announced formula.
+"""Accuracy check of the Open-RS authors' code: math-verify on the whole completion.
 
-Reproduced from github.com/knoveleng/open-rs (`src/open_r1/rewards.py`), which pinned math-verify 0.5.2. Where today's math-verify
-differs from that version and the difference can be undone from outside, it is: which boxes are one answer, and percent signs.
+After github.com/knoveleng/open-rs (`src/open_r1/rewards.py`), with math-verify 0.5.2; differences of today's in joined boxes
+and percent signs are undone.
 """
 
 import logging
@@ -14,7 +14,7 @@ from math_verify import LatexExtractionConfig, parse, verify
 from math_verify.grader import get_pct_val
 
 from openrs_ray.records import Status
-from openrs_ray.rewards.extraction import THINK_OPEN
+from openrs_ray.rewards.answers.extraction import THINK_OPEN
 from openrs_ray.rewards.records import Comparison
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its time limits are off, which we mean
@@ -34,21 +34,16 @@ _ANSWER, _ANSWER_FOR_COSINE = (
 )
 _BOX = re.compile(r"(?P<joined>\}\s*(?:and|or|,)\s*)?\\(?:boxed|fbox)")
 _APART = " " * 70
-"""Today's math-verify joins boxes that are closer than this, whatever stands between them."""
+"""math-verify joins boxes that are closer than this."""
 
 
 def check_published(
     text: str, gold: tuple[str, ...], comparison: Comparison, for_cosine: bool = False
 ) -> tuple[Status, str | None]:
-    r"""Verdict of the authors' code on `text`, and the answer it found; NO_ANSWER where it found none.
+    r"""Verdict of the authors' code on `text`, and the answer it found; docs/rewards.md has the rules.
 
-    An answer is the last box anywhere, the reasoning included (with the boxes before it that only "and", "or" or a comma
-    separates), or else a formula in dollars or brackets that "answer" or "final answer is" announces. A gold is read as a whole
-    text, and without LaTeX it is UNPARSEABLE_GOLD. The caller limits time and memory.
-
-    `for_cosine`: Their cosine reward had a check of its own, with a setting that leaves the box in a formula as it stands
-    (`boxed=True`, where the parser knows "all" and "last"). So it takes "$x = \boxed{9}.$" and "\[\boxed{9\text{ cm}}\]" for
-    wrong where their accuracy reward takes them for correct.
+    `for_cosine`: their cosine reward set `boxed=True`, which the parser does not know, and so took "$x = \boxed{9}.$" and
+    "\[\boxed{9\text{ cm}}\]" for wrong. The caller limits time and memory.
     """
     golds = [found for one in gold if (found := _parse_gold(one))]
     if not golds:
@@ -76,12 +71,12 @@ def _parse(text: str, how: LatexExtractionConfig) -> Parsed:
 
 
 def _boxes_apart(text: str) -> str:
-    """The text with room before each box that is an answer of its own."""
+    """Text with room before each box that begins an answer."""
     return _BOX.sub(lambda box: box[0] if box["joined"] else _APART + box[0], text)
 
 
 def _percent_evaluated(found: Any) -> Any:
-    """9% as 9/100: today's math-verify takes it for 9, too."""
+    """9% as 9/100 only; math-verify takes it for 9, too."""
     return found if get_pct_val(found) is None else found.doit()
 
 

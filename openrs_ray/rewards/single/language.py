@@ -1,17 +1,23 @@
-"""Language reward: the completion stays in one language. The mathematics in it has none.
+"""Language reward: the completion stays in one language, mathematics aside.
 
-Two views, and a letter counts only if both agree: its Unicode script is one the language is written in, and the detector
-(py3langid) takes the passage around it for that language. Time is linear in the text, whatever it holds.
+A letter counts if its Unicode script and the detector's (py3langid) verdict on its passage agree. Time is linear in the text.
 """
 
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
-from openrs_ray.rewards.records import Language, RewardInput
+from openrs_ray.rewards.records import RewardInput
+
+Language = Literal[
+    "ar", "cs", "de", "el", "en", "es", "fr", "he", "hi", "id", "it", "ja", "ko", "nl", "pl", "pt", "ru", "th", "tr", "uk", "vi",
+    "zh",
+]  # fmt: skip
+"""ISO 639-1 codes of the languages that can be told apart."""
 
 _LATIN = frozenset({"LATIN"})
 _SCRIPTS: dict[str, frozenset[str]] = {
@@ -25,11 +31,11 @@ _SCRIPTS: dict[str, frozenset[str]] = {
     "th": frozenset({"THAI"}),
     "zh": frozenset({"CJK"}),
 }
-"""First words of the Unicode names of a language's letters; the other languages are written in Latin."""
+"""First words of the Unicode names of a language's letters; default Latin."""
 
 _PASSAGE_LETTERS = 100
 _DETECTABLE_LETTERS = 30
-"""A text with fewer letters is judged by script alone: the detector guesses there."""
+"""With fewer letters the detector guesses, and the script alone decides."""
 
 # No alternative may look past the next opening of its own kind, or unclosed ones would cost time squared.
 _NOT_LANGUAGE = re.compile(
@@ -42,19 +48,22 @@ _NOT_LANGUAGE = re.compile(
 )
 
 
-def language_reward(item: RewardInput, *, wanted: Language) -> float:
-    """`language_share` of the completion: the language consistency reward of DeepSeek-R1 (arXiv 2501.12948, section 2.3.2).
+@dataclass(frozen=True)
+class Parameters:
+    wanted: Language = "en"
+    """The language that completions should be in."""
 
-    Theirs is the share of words in the wanted language; here it is the share of letters, outside LaTeX.
+
+def reward(item: RewardInput, parameters: Parameters) -> float:
+    """Share of the completion's letters, outside LaTeX, in the wanted language.
+
+    Language consistency reward of DeepSeek-R1 (arXiv 2501.12948, section 2.3.2), which counts words.
     """
-    return language_share(item.text, wanted)
+    return language_share(item.text, parameters.wanted)
 
 
 def language_share(text: str, wanted: Language) -> float:
-    """Share of the text's letters outside LaTeX that are in the wanted language; 1.0 when there are none.
-
-    Greek letters count only where Greek is wanted: elsewhere they are mathematics.
-    """
+    """Share of the letters outside LaTeX in the wanted language; 1.0 without letters."""
     ours = letters = 0
     for passage in _passages(_NOT_LANGUAGE.sub(" ", text)):
         counts: Counter[str] = Counter()
@@ -62,7 +71,7 @@ def language_share(text: str, wanted: Language) -> float:
             counts[_script(character)] += count
         del counts[""]
         if wanted != "el":
-            del counts["GREEK"]
+            del counts["GREEK"]  # mathematics
         letters += counts.total()
         if counts.total() < _DETECTABLE_LETTERS or _detect(passage) == wanted:
             ours += sum(counts[script] for script in _SCRIPTS.get(wanted, _LATIN))
@@ -70,7 +79,7 @@ def language_share(text: str, wanted: Language) -> float:
 
 
 def _passages(text: str) -> Iterator[str]:
-    """Whole lines, together until there are enough letters for the detector; what is left at the end joins the last."""
+    """Whole lines with enough letters for the detector; the rest joins the last."""
     passages: list[list[str]] = [[]]
     letters = 0
     for line in text.splitlines():
@@ -87,7 +96,7 @@ def _passages(text: str) -> Iterator[str]:
 
 @cache
 def _script(character: str) -> str:
-    """First word of a letter's Unicode name, which for most letters is their script; "" for what is not a letter."""
+    """Script of a letter: the first word of its Unicode name; "" for other characters."""
     return unicodedata.name(character, "").partition(" ")[0] if character.isalpha() else ""
 
 

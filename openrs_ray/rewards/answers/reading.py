@@ -1,7 +1,6 @@
-r"""From an answer's text to what it says: words, a letter of a multiple choice, a numeral with its base, or mathematics.
+r"""Reads an answer: words, a letter of a multiple choice, a numeral with its base, or mathematics.
 
-Mathematics is read by latex2sympy2_extended, math-verify's own parser, which refuses a text of which it understands only a
-part; nothing is looked for inside other text. Values that are no values (0/0, 1/0) are not read either.
+latex2sympy2_extended, math-verify's parser, refuses what it understands in part. 0/0 and 1/0 are not values.
 """
 
 import re
@@ -16,21 +15,21 @@ from latex2sympy2_extended.sets import FiniteSet
 from math_verify import parse
 from sympy import Basic, Eq, I, MatrixBase, S, Symbol, Tuple, nan, zoo
 
-from openrs_ray.rewards.extraction import final_boxes
-from openrs_ray.rewards.normalise import closing, spelled, tidy
-from openrs_ray.rewards.numerics import is_number, same_number
-from openrs_ray.rewards.sizes import is_readable
-from openrs_ray.rewards.units import half_of_day, without_units
-from openrs_ray.rewards.words import is_phrase, option, words
+from openrs_ray.rewards.answers.extraction import final_boxes
+from openrs_ray.rewards.answers.normalise import closing, spelled, tidy
+from openrs_ray.rewards.answers.numerics import is_number, same_number
+from openrs_ray.rewards.answers.sizes import is_readable
+from openrs_ray.rewards.answers.units import half_of_day, without_units
+from openrs_ray.rewards.answers.words import is_phrase, option, words
 
 Value = Any
-"""A SymPy expression, set, relation or matrix. SymPy has no types of its own."""
+"""A SymPy expression, set, relation or matrix; SymPy is untyped."""
 
 _DELIMITERS = re.compile(r"(?<!\\)\$+|\\[()\[\]](?!\\)")
 _WHOLE_IN_TEXT = re.compile(r"\\text\s*\{([^{}]*[0-9][^{}]*)\}")
 _SIDE_BY_SIDE = re.compile(r"[0-9]\}?\s+\{?[0-9.]")
 _FUNCTION = re.compile(r"\\[A-Za-z]+\s*[_^]\s*(?:\{[^{}]*\}|[0-9A-Za-z])")
-"""With its base or power, which a number may follow: log_2 8."""
+"""A function with its base or power, which a number may follow: log_2 8."""
 _BASED = re.compile(r"\(?\s*([0-9A-F]+)\s*\)?\s*_\s*(?:\{\s*(?:\\text\s*\{)?\s*([0-9]+)\s*\}?\s*\}|([0-9]))")
 _TIME = re.compile(r"[0-9]{1,2}\s*:\s*[0-5][0-9](?:\s*:\s*[0-5][0-9])?")
 _NAME = re.compile(r"\s*(?:[A-Za-z]|\\[A-Za-z]+)(?:_\{?[A-Za-z0-9]+\}?)?\s*(?:\([^=]*\)|:[A-Za-z])?\s*")
@@ -38,30 +37,30 @@ _IMAGINARY = [Symbol("i", real=True), Symbol("i")]
 _LONGEST_TEXT = 20_000
 """Characters: a gold may be a whole solution."""
 RATIO = Symbol("ratio")
-"""First element of the tuple that stands for a ratio of three or more numbers."""
+"""First element of the tuple for a ratio of three or more numbers."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Reading of an answer; all None for a text that cannot be read."""
+    """Reading of an answer; all None where it cannot be read."""
 
     text: str
     """Without spaces and without units."""
     words: str | None = None
     option: tuple[str, bool] | None = None
-    """A letter of a multiple choice, and whether it stands alone."""
+    """Letter of a multiple choice, and True if it stands alone."""
     numeral: tuple[str, int] | None = None
     """Digits and base."""
     time: str | None = None
     half_of_day: str | None = None
     value: Value | None = None
     parts: tuple[str, ...] = ()
-    """Of a list that is no mathematics, what stands between its commas, sorted."""
+    """Sorted items of a list that is no mathematics."""
 
 
 @lru_cache(maxsize=4096)
 def read(answer: str) -> Reading:
-    """Reads a text that is all answer."""
+    """Reading of a text that is all answer."""
     if len(answer) > _LONGEST_TEXT:
         return Reading(answer)
     whole = tidy(_bare(answer))
@@ -80,7 +79,7 @@ def read(answer: str) -> Reading:
 
 @lru_cache(maxsize=4096)
 def read_gold(gold: str) -> Reading:
-    """Reads a gold answer: like `read`, and from prose with formulas what math-verify finds in it."""
+    """Reading of a gold answer; math-verify's, for prose with formulas."""
     reading = read(gold)
     if reading.value is not None or reading.words or reading.option or not _has_prose(gold) or not is_readable(gold):
         return reading
@@ -89,7 +88,7 @@ def read_gold(gold: str) -> Reading:
 
 
 def says_words(answer: str) -> bool:
-    """True if an answer is words or a letter of a multiple choice: what `read` finds of those, without its parser."""
+    """True for words or a letter of a multiple choice; faster than `read`."""
     whole = tidy(_bare(answer))
     return bool(words(without_units(whole))) or option(whole) is not None
 
@@ -103,7 +102,7 @@ def is_answer(reading: Reading, gold: str) -> bool:
 
 
 def _bare(answer: str) -> str:
-    """Content of the boxes, if there are any, without delimiters of formulas."""
+    """Content of the boxes, else all, without delimiters of formulas."""
     boxed = final_boxes(answer)
     return _DELIMITERS.sub(" ", answer if boxed is None else boxed)
 
@@ -123,12 +122,12 @@ def _numeral(text: str) -> tuple[str, int] | None:
 
 
 def _mathematics(latex: str) -> Value | None:
-    """The value of normalised LaTeX."""
+    """Value of normalised LaTeX."""
     return next((value for value in map(_parsed, _alternatives(latex)) if value is not None), None)
 
 
 def _alternatives(latex: str) -> Iterator[str]:
-    """The text itself, then what stands behind a name that the parser does not know: P(X>2) = 1/3."""
+    """The text, then its part behind a name: P(X>2) = 1/3."""
     if _SIDE_BY_SIDE.search(_FUNCTION.sub("", latex)) and "matrix" not in latex:
         return
     yield latex
@@ -162,7 +161,7 @@ def _with_imaginary_unit(value: Value) -> Value:
 
 
 def _last_of_chain(value: Value) -> Value:
-    """m + n = 256 + 37 = 293 as m + n = 293. ValueError where numbers in the chain differ, as in 5 = 6."""
+    """m + n = 256 + 37 = 293 as m + n = 293. ValueError for 5 = 6."""
     chain = value._unsorted_args if isinstance(value, And) else [value]
     if not all(isinstance(link, Eq) for link in chain):
         return value
@@ -181,7 +180,7 @@ def _ratio(parts: list[Value]) -> Value:
 
 
 def _parts(latex: str, separator: str) -> list[str]:
-    """The parts of a text between separators that stand in no bracket."""
+    """Parts of a text between separators outside brackets."""
     parts, start, place = [], 0, 0
     while place < len(latex):
         if latex[place] in "({[":
