@@ -205,7 +205,7 @@ def _start(config: RunConfig, console: Console, log: RunLog, done: Progress) -> 
         else:
             check_machine(config)
             prepared = _prepare(config, gpu_bytes)
-            check_build(config)
+            check_build(config.placement)
             ending.enter_context(connection())
             placement = place(config)
         add_cluster(log.folder, describe_cluster())

@@ -37,6 +37,7 @@ from actors.loop.collector import Collector
 from actors.loop.push import PushReport, WeightPush
 from actors.reward import RewardPool
 from actors.rollout.pool import EnginePool
+from actors.rollout.settings import EngineSettings
 from actors.rollout.worker import Request, RolloutWorker
 from actors.weights.sender import SendingRank
 from openrs_ray.algorithm.no_learning import LearningWatch
@@ -97,7 +98,7 @@ class Trainer:
         self._prepared = prepared
         self._display = display
         self._budget = budget
-        self._budget.extra_gpus = lambda: config.rollout.tensor_parallel * placement.extra_engines()
+        self._budget.extra_gpus = lambda: config.engine.tensor_parallel * placement.extra_engines()
         self._placement = placement
         self._order = Order(config.run.seed, len(prepared.problems), config.data.shuffle)
         self._store = CheckpointStore(
@@ -106,7 +107,8 @@ class Trainer:
         self._record = CompletionRecord(config.run.path)
         self._stop = asyncio.Event()
         self._learners = LearnerGroup(config, placement, prepared.model_path, rank_class)
-        self._workers = EnginePool(config, placement, prepared.model_path, prepared.eos_ids, worker_class, display.warn)
+        settings = EngineSettings.of_run(config, prepared.model_path, prepared.eos_ids)
+        self._workers = EnginePool(settings, placement, worker_class, display.warn)
         self._workers.revive = self._revive
         self._rewards: Any = (
             ray.remote(reward_class).options(**placement.reward_options(), max_restarts=-1).remote(config.rewards)

@@ -9,9 +9,9 @@ import ray
 from actors.cluster.deadlines import within
 from actors.cluster.meeting import Meeting
 from actors.cluster.placement import Placement
+from actors.rollout.settings import EngineSettings
 from actors.rollout.supervisor import Replica, Supervisor
 from actors.rollout.worker import Request, RolloutWorker
-from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Lost, RunError
 from openrs_ray.records import Completion
 
@@ -28,23 +28,20 @@ class EnginePool:
 
     def __init__(
         self,
-        config: RunConfig,
+        settings: EngineSettings,
         placement: Placement,
-        model_path: str,
-        eos_ids: tuple[int, ...],
         worker_class: type[RolloutWorker] = RolloutWorker,
         report: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self._config = config
+        self._settings = settings
 
         def new(place: int) -> Any:
             options = placement.rollout_options(place) | {"max_concurrency": _CALLS}
             worker = ray.remote(worker_class).options(**options)
-            return worker.remote(config, model_path, place, placement.layout.device, eos_ids)
+            return worker.remote(settings, place, placement.layout.device)
 
-        self.supervisor = Supervisor(
-            placement, new, config.rollout.start_deadline_s, report, worker_class.holds_weights
-        )
+        start_s = settings.engine.start_deadline_s
+        self.supervisor = Supervisor(placement, new, start_s, report, worker_class.holds_weights)
         self._reviving = asyncio.Lock()
         self.revive: Callable[[], Awaitable[object]] | None = (
             self.supervisor.ready if worker_class.holds_weights else None
@@ -72,13 +69,13 @@ class EnginePool:
             asyncio.create_task(_into(finished, self._sampled(requests[i :: len(workers)], version, worker)))
             for i, worker in enumerate(workers)
         ]
-        deadline_s = self._config.rollout.deadline_s
+        deadline_s = self._settings.deadline_s
         deadline = asyncio.get_running_loop().time() + deadline_s
         missing = len(requests)
         try:
             while missing:
                 left = max(0.0, deadline - asyncio.get_running_loop().time())
-                what = f"finish the last {missing} completions (rollout.deadline_s is {deadline_s:.0f})"
+                what = f"finish the last {missing} completions ({self._settings.deadline_field} is {deadline_s:.0f})"
                 batch = await within(left, "the rollout workers", what, finished.get())
                 if isinstance(batch, BaseException):
                     raise batch
@@ -131,11 +128,11 @@ class EnginePool:
         method, arguments = (actor.sample, (requests,)) if version is None else (actor.generate, (requests, version))
         references = aiter(method.options(num_returns="streaming").remote(*arguments))
         while (reference := await self._next(worker, references)) is not None:
-            yield await within(self._config.push.deadline_s, worker.name, "hand over completions", reference)
+            yield await within(self._settings.answer_s, worker.name, "hand over completions", reference)
 
     async def _next(self, worker: Replica, references: AsyncIterator[Any]) -> Any:
         """The stream's next item, None at its end; Lost when the worker has nothing and does not answer either."""
-        beat_s = self._config.push.deadline_s
+        beat_s = self._settings.answer_s
         upcoming = asyncio.ensure_future(anext(references, None))
         try:
             while not (await asyncio.wait({upcoming}, timeout=beat_s))[0]:
@@ -152,14 +149,14 @@ class EnginePool:
 
     async def join_push(self, worker: Replica, transport: str, meeting: Meeting) -> None:
         """Lost, or another RunError, when the worker does not join its push group."""
-        deadline_s, size = self._config.push.deadline_s, self.group_size
+        deadline_s, size = self._settings.answer_s, self.group_size
         await worker.ask(deadline_s, "join_push", "join the learner for pushes", transport, meeting, size)
         worker.joined = True
 
     @property
     def group_size(self) -> int:
         """Members of an engine's push group: the sender and the engine's own workers."""
-        return 1 + self._config.rollout.tensor_parallel
+        return 1 + self._settings.engine.tensor_parallel
 
     async def leave_learner(self) -> None:
         """The learner is gone: every worker lets go of it, must join the next one anew, and prove itself again."""
@@ -170,7 +167,7 @@ class EnginePool:
     async def each(self, workers: Iterable[Replica], method: str, what: str, *arguments: Any) -> dict[Replica, Any]:
         """The answers of those workers that gave one within the push's deadline; the others are lost."""
         asked = list(workers)
-        deadline_s = self._config.push.deadline_s
+        deadline_s = self._settings.answer_s
         calls = (worker.ask(deadline_s, method, what, *arguments) for worker in asked)
         answers = await asyncio.gather(*calls, return_exceptions=True)
         given = {}

@@ -16,10 +16,10 @@ import numpy as np
 from actors.cluster.meeting import LOOPBACK, Meeting
 from actors.cluster.processes import Processes, own_processes
 from actors.rollout.engine_log import OwnLog
+from actors.rollout.settings import EngineSettings
 from openrs_ray.common.foreign import why
 from openrs_ray.common.last_error import last_error
 from openrs_ray.common.private_folder import private_folder
-from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import EngineDied, Lost, Recurring, RunError
 from openrs_ray.records import Completion, VersionSpan
 
@@ -65,12 +65,10 @@ class RolloutWorker:
     holds_weights = False
     """Whether its engine starts with a model's weights instead of waiting for a push."""
 
-    def __init__(self, config: RunConfig, model_path: str, worker: int, device: str, eos_ids: tuple[int, ...]) -> None:
-        self._config = config
-        self._model_path = model_path
+    def __init__(self, settings: EngineSettings, worker: int, device: str) -> None:
+        self._settings = settings
         self._worker = worker
         self._device = device
-        self._eos_ids = eos_ids
         self._engine: Any = None
         self._log = OwnLog()
         self._requests = 0
@@ -103,37 +101,37 @@ class RolloutWorker:
             raise kind(f"rollout worker {self._worker} could not start its vLLM engine: {reason}{where}") from error
 
     def _engine_arguments(self) -> dict[str, Any]:
-        rollout = self._config.rollout
+        settings, engine = self._settings, self._settings.engine
         arguments: dict[str, Any] = {
-            "model": self._model_path,
+            "model": settings.model_path,
             "trust_remote_code": False,
             "skip_tokenizer_init": True,
             "load_format": "dummy",
-            "dtype": self._config.model.dtype,
-            "max_model_len": self._config.max_sequence_tokens,
-            "max_num_seqs": rollout.max_sequences,
-            "max_num_batched_tokens": rollout.max_batched_tokens,
-            "tensor_parallel_size": rollout.tensor_parallel,
-            "seed": self._config.run.seed,
-            "logprobs_mode": "processed_logprobs" if self._config.loss.tempered else "raw_logprobs",
+            "dtype": settings.dtype,
+            "max_model_len": settings.max_sequence_tokens,
+            "max_num_seqs": engine.max_sequences,
+            "max_num_batched_tokens": engine.max_batched_tokens,
+            "tensor_parallel_size": engine.tensor_parallel,
+            "seed": settings.seed,
+            "logprobs_mode": "processed_logprobs" if settings.tempered else "raw_logprobs",
             "generation_config": "vllm",
             "enable_prefix_caching": True,
-            "enforce_eager": rollout.enforce_eager or self._device == "cpu",
+            "enforce_eager": engine.enforce_eager or self._device == "cpu",
             "weight_transfer_config": {"backend": "openrs"},
             "worker_extension_cls": self.worker_extension,
             "disable_log_stats": True,
             "enable_log_requests": False,
         }
-        if rollout.tensor_parallel > 1:
+        if engine.tensor_parallel > 1:
             arguments["distributed_executor_backend"] = "mp"  # inside a placement group vLLM would start Ray workers
         if self._device == "cpu":
-            arguments["kv_cache_memory_bytes"] = int(rollout.cpu_cache_gib * 2**30)
+            arguments["kv_cache_memory_bytes"] = int(engine.cpu_cache_gib * 2**30)
             # A prompt prefilled in parts takes its seeded generator back by an offset that CPU generators do not have.
             arguments["enable_chunked_prefill"] = False
-            arguments["max_num_batched_tokens"] = max(self._config.max_sequence_tokens, rollout.max_batched_tokens)
+            arguments["max_num_batched_tokens"] = max(settings.max_sequence_tokens, engine.max_batched_tokens)
         else:
-            arguments["gpu_memory_utilization"] = rollout.gpu_memory_fraction
-            arguments["enable_sleep_mode"] = rollout.sleep_while_learning
+            arguments["gpu_memory_utilization"] = engine.gpu_memory_fraction
+            arguments["enable_sleep_mode"] = settings.sleeps
         return arguments
 
     async def generate(self, requests: Sequence[Request], version: int) -> AsyncIterator[list[Completion]]:
@@ -206,7 +204,7 @@ class RolloutWorker:
             logprobs=0,
             flat_logprobs=True,
             detokenize=False,
-            stop_token_ids=list(self._eos_ids),
+            stop_token_ids=list(self._settings.end_ids),
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
@@ -286,7 +284,7 @@ class RolloutWorker:
                     **asdict(meeting),
                     "world_size": world_size,
                     "address": LOOPBACK if meeting.host == LOOPBACK else ray.util.get_node_ip_address(),
-                    "deadline_s": self._config.push.deadline_s,
+                    "deadline_s": self._settings.answer_s,
                 }
             )
         )
@@ -300,7 +298,7 @@ class RolloutWorker:
     async def begin_push(self) -> None:
         """Stop sampling; requests in flight wait, and drop what they cached with the old weights unless that is to be kept."""
         self._pushes += 1
-        clear = not self._config.rollout.keep_cache
+        clear = not self._settings.keep_cache
         await self._alive(self._engine.pause_generation(mode="keep", clear_cache=clear))
         await self._alive(self._engine.start_weight_update())
 
@@ -311,7 +309,7 @@ class RolloutWorker:
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
         update = WeightTransferUpdateRequest(update_info={"buckets": buckets, "handles": handles})
-        await asyncio.wait_for(self._alive(self._engine.update_weights(update)), self._config.push.deadline_s)
+        await asyncio.wait_for(self._alive(self._engine.update_weights(update)), self._settings.answer_s)
 
     async def end_push(self, version: int) -> list[dict[str, Any]]:
         """Put the received weights in place under their version and sample on. Returns every worker's receipt."""

@@ -17,6 +17,7 @@ from tiny import naive_logprobs, naive_model
 
 from actors.cluster.placement import Placement, reserve
 from actors.rollout.pool import EnginePool
+from actors.rollout.settings import EngineSettings
 from actors.rollout.supervisor import Replica
 from actors.rollout.worker import Request
 from openrs_ray.cluster.layout import plan_layout
@@ -183,8 +184,8 @@ def empty_workers(
     folder: Path, report: Callable[[str], None], kind: type[EmptyWorker] = EmptyWorker, **place: int
 ) -> tuple[Placement, EnginePool]:
     config = system_config(folder, folder, placement=place)
-    placement = reserve(config, plan_layout(config, "cpu"))
-    return placement, EnginePool(config, placement, "", (2,), kind, report)
+    placement = reserve(plan_layout(config, "cpu"), config.placement.wait_s)
+    return placement, EnginePool(EngineSettings.of_run(config, "", (2,)), placement, kind, report)
 
 
 def test_a_worker_that_never_comes_to_serve_is_given_up(ray_session: None, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from actors.cluster.placement import Placement, reserve
 from actors.learner.group import LearnerGroup
 from actors.loop.push import WeightPush, check_followed, check_receipts
 from actors.rollout.pool import EnginePool
+from actors.rollout.settings import EngineSettings
 from actors.rollout.worker import Request, RolloutWorker
 from openrs_ray.cluster.layout import plan_layout
 from openrs_ray.common.private_folder import folder_of
@@ -85,11 +86,11 @@ def build(
     """A started system; `environment` is added to that of the rollout workers."""
     model = save_model(folder / "model", tied=tied, vocabulary=vocabulary)
     config = system_config(folder, model, **changes)
-    placement = place(config) if place else reserve(config, plan_layout(config, "cpu"))
+    placement = place(config) if place else reserve(plan_layout(config, "cpu"), config.placement.wait_s)
     if environment:
         placement = with_environment(placement, environment)
     learners = LearnerGroup(config, placement, str(model))
-    workers = EnginePool(config, placement, str(model), (EOS,), worker_class, report)
+    workers = EnginePool(EngineSettings.of_run(config, str(model), (EOS,)), placement, worker_class, report)
     probe = [(p.prompt_ids[:1], p.prompt_ids[1:]) for p in PROBLEMS]
     loop = asyncio.new_event_loop()
     system = System(
@@ -115,7 +116,7 @@ LAYOUTS = {
     "tied, ZeRO-3 on two ranks": (True, {"placement": {"num_learner_gpus": 2}, "learner": {"zero_stage": 3}}),
 }
 SLOW_LAYOUTS = {
-    "one engine on two workers": (False, {"placement": {"num_rollout_gpus": 2}, "rollout": {"tensor_parallel": 2}}),
+    "one engine on two workers": (False, {"placement": {"num_rollout_gpus": 2}, "engine": {"tensor_parallel": 2}}),
 }
 
 
