@@ -57,29 +57,32 @@ class Collector:
         Raises:
             RunError: a worker or the reward pool failed, or one of them missed its deadline.
         """
-        return await self._groups(drawn, requests, self._workers.generate(requests, version))
+        return await self._groups(drawn, requests, self._workers.completions(requests))
 
     async def group(self, position: int, problem: Problem, requests: Sequence[Request]) -> Group:
         """One group, sampled beside others and through pushes. Raises RunError as `collect` does."""
-        (group,) = await self._groups([(position, problem)], requests, self._workers.sample(requests))
+        (group,) = await self._groups([(position, problem)], requests, self._sampled(requests))
         return group
+
+    async def _sampled(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
+        for completion in asyncio.as_completed([self._workers.sample(request) for request in requests]):
+            yield await completion
 
     async def _groups(
         self,
         drawn: Sequence[tuple[int, Problem]],
         requests: Sequence[Request],
-        batches: AsyncIterator[list[Completion]],
+        sampled: AsyncIterator[Completion],
     ) -> list[Group]:
         gold = {position: problem.gold for position, problem in drawn}
         completions: dict[tuple[int, int], Completion] = {}
         judging: list[asyncio.Task[list[Verdict]]] = []
         order: list[tuple[int, int]] = []
         try:
-            async for batch in batches:
-                for completion in batch:
-                    completions[completion.position, completion.sample] = completion
-                    order.append((completion.position, completion.sample))
-                judging.append(asyncio.create_task(self._judge(batch, gold)))
+            async for completion in sampled:
+                completions[completion.position, completion.sample] = completion
+                order.append((completion.position, completion.sample))
+                judging.append(asyncio.create_task(self._judge([completion], gold)))
                 for task in judging:
                     if task.done():
                         task.result()  # a reward pool that is lost is not worth sampling on for

@@ -1,6 +1,7 @@
 """All rollout workers together, as the trainer uses them: requests in, completions out, whoever of them is lost meanwhile."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
@@ -9,11 +10,14 @@ import ray
 from actors.cluster.deadlines import within
 from actors.cluster.meeting import Meeting
 from actors.cluster.placement import Placement
+from actors.cluster.together import Together
 from actors.rollout.settings import EngineSettings
 from actors.rollout.supervisor import Replica, Supervisor
 from actors.rollout.worker import Request, RolloutWorker
 from openrs_ray.errors import Lost, RunError
 from openrs_ray.records import Completion
+
+Asked = tuple[Request, asyncio.Future[Completion]]
 
 _CALLS = 100_000
 """How many calls a worker takes at once, so that none waits behind completions that are being sampled."""
@@ -42,6 +46,7 @@ class EnginePool:
 
         start_s = settings.engine.start_deadline_s
         self.supervisor = Supervisor(placement, new, start_s, report, worker_class.holds_weights)
+        self._requests: Together[Request, Completion] = Together(self._spread)
         self._reviving = asyncio.Lock()
         self.revive: Callable[[], Awaitable[object]] | None = (
             self.supervisor.ready if worker_class.holds_weights else None
@@ -52,94 +57,81 @@ class EnginePool:
         await self.supervisor.start()
 
     async def stop(self) -> None:
+        await self._requests.close()
         await self.supervisor.stop()
 
     # ------------------------------------------------------------------------------------------------ sampling
 
-    async def generate(self, requests: Sequence[Request], version: int) -> AsyncIterator[list[Completion]]:
-        """Spread the requests over the workers in turn (so that a run repeats exactly) and yield completions as they end.
+    async def sample(self, request: Request) -> Completion:
+        """One completion. RunError when a worker failed in a way that another would repeat, or none is left."""
+        return await self._requests.ask(request)
 
-        Raises:
-            RunError: a worker failed in a way that another would repeat, or the step's deadline passed.
-        """
-        await self._someone()
-        workers = self.supervisor.serving
-        finished: asyncio.Queue[list[Completion] | BaseException] = asyncio.Queue()
-        streams = [
-            asyncio.create_task(_into(finished, self._sampled(requests[i :: len(workers)], version, worker)))
-            for i, worker in enumerate(workers)
-        ]
-        deadline_s = self._settings.deadline_s
-        deadline = asyncio.get_running_loop().time() + deadline_s
-        missing = len(requests)
+    async def completions(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
+        """The completions of all requests as they end. RunError as for `sample`, and when the settings' deadline has passed."""
+        deadline_s, clock = self._settings.deadline_s, asyncio.get_running_loop().time
+        deadline = clock() + deadline_s
+        answers = [self._requests.ask(request) for request in requests]
         try:
-            while missing:
-                left = max(0.0, deadline - asyncio.get_running_loop().time())
-                what = f"finish the last {missing} completions ({self._settings.deadline_field} is {deadline_s:.0f})"
-                batch = await within(left, "the rollout workers", what, finished.get())
-                if isinstance(batch, BaseException):
-                    raise batch
-                missing -= len(batch)
-                yield batch
+            for ended, answer in enumerate(asyncio.as_completed(answers)):
+                what = f"finish the last {len(answers) - ended} completions ({self._settings.deadline_field} is {deadline_s:.0f})"
+                yield await within(max(0.0, deadline - clock()), "the rollout workers", what, answer)
         finally:
-            for stream in streams:
-                stream.cancel()
+            for unneeded in answers:
+                unneeded.cancel()
 
-    async def sample(self, requests: Sequence[Request]) -> AsyncIterator[list[Completion]]:
-        """Sample these on the worker that has least to do, beside what it is at, and through pushes."""
-        async for batch in self._sampled(requests, None, await self._someone()):
-            yield batch
+    async def _spread(self, asked: Sequence[Asked]) -> None:
+        """Give each request to the worker with the fewest in hand; idle ones take turns, so that a run repeats exactly."""
+        shares: dict[Replica, list[Asked]] = defaultdict(list)
+        for one in asked:
+            worker = await self._someone()
+            worker.sampling += 1
+            shares[worker].append(one)
+        await asyncio.gather(*(self._sampled(worker, share) for worker, share in shares.items()))
 
-    async def _sampled(
-        self, requests: Sequence[Request], version: int | None, worker: Replica
-    ) -> AsyncIterator[list[Completion]]:
-        """Completions from one worker; when it is lost, the rest from others."""
-        left = {(request.position, request.sample): request for request in requests}
-        while left:
-            asked = len(left)
-            worker.sampling += asked
-            try:
-                async for batch in self._stream(worker, list(left.values()), version):
-                    worker.proven = self.supervisor.has_sampled = True
-                    for completion in batch:
-                        del left[completion.position, completion.sample]
-                    yield batch
-            except Lost as error:
-                self.supervisor.lost(worker, error)
-            finally:
-                worker.sampling -= asked
-            if left:
-                worker = await self._someone()
+    async def _sampled(self, worker: Replica, share: Sequence[Asked]) -> None:
+        """Hand out the completions of one worker; when it is lost, others are asked for those it has not delivered."""
+        left = dict(enumerate(share))
+        try:
+            async for batch in self._stream(worker, [request for request, _ in share]):
+                worker.proven = self.supervisor.has_sampled = True
+                for number, completion in batch:
+                    _, answer = left.pop(number)
+                    worker.sampling -= 1
+                    if not answer.done():
+                        answer.set_result(completion)
+        except Lost as error:
+            self.supervisor.lost(worker, error)
+        finally:
+            worker.sampling -= len(left)
+        await self._spread([one for one in left.values() if not one[1].done()])
 
     async def _someone(self) -> Replica:
-        """The serving worker that has least to do; when none serves, one that a push has reached since."""
+        """The serving worker with the fewest requests in hand; when none serves, one that a push has reached since."""
         async with self._reviving:
             self.supervisor.check()
             while not self.supervisor.serving:
                 if self.revive is None:
                     raise RunError("no rollout worker is left that holds weights")
                 await self.revive()
-        return min(self.supervisor.serving, key=lambda replica: replica.sampling)
+        return min(self.supervisor.serving, key=lambda member: (member.sampling, member.place))
 
     async def _stream(
-        self, worker: Replica, requests: Sequence[Request], version: int | None
-    ) -> AsyncIterator[list[Completion]]:
-        actor = worker.actor
-        method, arguments = (actor.sample, (requests,)) if version is None else (actor.generate, (requests, version))
-        references = aiter(method.options(num_returns="streaming").remote(*arguments))
-        while (reference := await self._next(worker, references)) is not None:
-            yield await within(self._settings.answer_s, worker.name, "hand over completions", reference)
-
-    async def _next(self, worker: Replica, references: AsyncIterator[Any]) -> Any:
-        """The stream's next item, None at its end; Lost when the worker has nothing and does not answer either."""
+        self, worker: Replica, requests: Sequence[Request]
+    ) -> AsyncIterator[list[tuple[int, Completion]]]:
+        """One worker's batches. Lost when it has nothing for a while and does not answer either."""
         beat_s = self._settings.answer_s
-        upcoming = asyncio.ensure_future(anext(references, None))
-        try:
-            while not (await asyncio.wait({upcoming}, timeout=beat_s))[0]:
-                await worker.ask(beat_s, "answers", "say that it is at work")
-            return await within(beat_s, worker.name, "sample", upcoming)
-        finally:
-            upcoming.cancel()
+        references = aiter(worker.actor.sample.options(num_returns="streaming").remote(requests))
+        while True:
+            upcoming = asyncio.ensure_future(anext(references, None))
+            try:
+                while not (await asyncio.wait({upcoming}, timeout=beat_s))[0]:
+                    await worker.ask(beat_s, "answers", "say that it is at work")
+                reference = await within(beat_s, worker.name, "sample", upcoming)
+            finally:
+                upcoming.cancel()
+            if reference is None:
+                return
+            yield await within(beat_s, worker.name, "hand over completions", reference)
 
     async def give_up(self) -> None:
         """Nobody waits any more for what is being sampled: what comes next has the engines to itself."""
@@ -160,8 +152,8 @@ class EnginePool:
 
     async def leave_learner(self) -> None:
         """The learner is gone: every worker lets go of it, must join the next one anew, and prove itself again."""
-        for replica in self.supervisor.alive:
-            replica.joined, replica.probed = False, None
+        for member in self.supervisor.alive:
+            member.joined, member.probed = False, None
         await self.each(self.supervisor.alive, "leave_push", "let go of the learner")
 
     async def each(self, workers: Iterable[Replica], method: str, what: str, *arguments: Any) -> dict[Replica, Any]:
@@ -185,12 +177,3 @@ class EnginePool:
 
     async def wake(self) -> None:
         await self.each(self.supervisor.alive, "wake", "take its memory back")
-
-
-async def _into(queue: "asyncio.Queue[Any]", batches: AsyncIterator[list[Completion]]) -> None:
-    """Hand on what comes; an error, too, to whoever reads the queue."""
-    try:
-        async for batch in batches:
-            await queue.put(batch)
-    except Exception as error:
-        await queue.put(error)

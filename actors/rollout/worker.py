@@ -56,7 +56,7 @@ class Request:
 class RolloutWorker:
     """One engine.
 
-    Life cycle: start() once, join_push() once, then pushes (begin_push, receive, end_push) and generate() in turn.
+    Life cycle: start() once, join_push() once, then pushes (begin_push, receive, end_push) and sample(), which may overlap.
     Between begin_push and end_push nothing is sampled, nor between sleep() and the push that follows wake(). A worker whose
     push failed must not be used again.
     """
@@ -73,6 +73,12 @@ class RolloutWorker:
         self._log = OwnLog()
         self._requests = 0
         self._pushes = 0
+        self._pushing = False
+        """Between begin_push and end_push."""
+        self._in_hand: set[asyncio.Task[None]] = set()
+        """Requests of the calls that are at work."""
+        self._admitting = asyncio.Lock()
+        """Held from a pause for admission to its end, so that no push begins in between and is ended by it."""
 
     async def processes(self) -> Processes:
         """This actor's process and, once it has started, its engine's."""
@@ -134,36 +140,19 @@ class RolloutWorker:
             arguments["enable_sleep_mode"] = settings.sleeps
         return arguments
 
-    async def generate(self, requests: Sequence[Request], version: int) -> AsyncIterator[list[Completion]]:
-        """Sample every request; yields completions in small batches as they end.
+    async def sample(self, requests: Sequence[Request]) -> AsyncIterator[list[tuple[int, Completion]]]:
+        """Sample every request; yields completions in small batches as they end, each with its number among the requests.
 
-        All requests are admitted, and caches of earlier calls dropped, before the first token is sampled: which requests
-        share a batch or a cached prefix, and with it the rounding, does not depend on what came before or when, so a run
-        repeats bit for bit on a CPU, resumed or not.
-
-        Args:
-            requests: what to sample; the engine must hold policy `version`.
+        A push may come in between, so a completion's tokens may differ in policy version.
         """
-        await self._alive(self._engine.pause_generation(mode="keep", clear_cache=True))
-        queues = await self._alive(self._admit_all(requests))
-        await self._alive(self._engine.resume_generation())
-        async for batch in self._finished(requests, queues, version):
-            yield batch
-
-    async def sample(self, requests: Sequence[Request]) -> AsyncIterator[list[Completion]]:
-        """The same beside whatever else is being sampled: a push may come in between, so tokens may differ in policy version."""
-        queues = await self._alive(self._admit_all(requests))
-        async for batch in self._finished(requests, queues, None):
-            yield batch
-
-    async def _finished(
-        self, requests: Sequence[Request], queues: Sequence[Any], version: int | None
-    ) -> AsyncIterator[list[Completion]]:
-        done: asyncio.Queue[Completion | BaseException] = asyncio.Queue()
-        tasks = [
-            asyncio.create_task(self._collect(request, queue, version, done))
-            for request, queue in zip(requests, queues, strict=True)
-        ]
+        done: asyncio.Queue[tuple[int, Completion] | BaseException] = asyncio.Queue()
+        async with self._admitting:
+            queues = await self._alive(self._admit_all(requests))
+            tasks = [
+                asyncio.create_task(self._collect(number, request, queue, done))
+                for number, (request, queue) in enumerate(zip(requests, queues, strict=True))
+            ]
+            self._in_hand.update(tasks)
         try:
             left = len(tasks)
             while left:
@@ -175,13 +164,24 @@ class RolloutWorker:
                 for item in batch:
                     if isinstance(item, BaseException):
                         raise item
-                yield [item for item in batch if isinstance(item, Completion)]
+                yield [item for item in batch if not isinstance(item, BaseException)]
         finally:
             for task in tasks:
                 task.cancel()
+            self._in_hand.difference_update(tasks)
 
     async def _admit_all(self, requests: Sequence[Request]) -> list[Any]:
-        return [await self._admit(request) for request in requests]
+        """An idle engine forgets what earlier calls cached and samples nothing before it has all requests.
+
+        Which requests share a batch or a cached prefix, and with it the rounding, then depends neither on the past nor on
+        the moment: a run of staleness 0 repeats bit for bit on a CPU, resumed or not.
+        """
+        if self._pushing or any(not task.done() for task in self._in_hand):
+            return [await self._admit(request) for request in requests]
+        await self._engine.pause_generation(mode="keep", clear_cache=True)
+        queues = [await self._admit(request) for request in requests]
+        await self._engine.resume_generation()
+        return queues
 
     async def _admit(self, request: Request) -> Any:
         self._requests += 1
@@ -208,20 +208,20 @@ class RolloutWorker:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
-    async def _collect(self, request: Request, queue: Any, version: int | None, done: "asyncio.Queue[Any]") -> None:
+    async def _collect(self, number: int, request: Request, queue: Any, done: "asyncio.Queue[Any]") -> None:
         try:
             output: RequestOutput = await queue.get()
-            await done.put(self._completion(request, output, version))
+            await done.put((number, self._completion(request, output)))
         except RunError as error:
             await done.put(error)
-        except Exception as error:  # handed to generate(), which raises it in the caller
+        except Exception as error:  # handed to sample(), which raises it in the caller
             if self._engine is None or self._engine.errored:
                 await done.put(self._died())
             else:  # another engine would do no better
                 where = self._log.last_error()[1]
                 await done.put(RunError(f"rollout worker {self._worker} failed to sample: {error}{where}"))
 
-    def _completion(self, request: Request, output: "RequestOutput", version: int | None) -> Completion:
+    def _completion(self, request: Request, output: "RequestOutput") -> Completion:
         result = output.outputs[0]
         if result.finish_reason not in ("stop", "length"):
             raise RunError(
@@ -229,12 +229,11 @@ class RolloutWorker:
                 f"with finish reason {result.finish_reason!r}"
             )
         spans = tuple(VersionSpan(int(span.version), span.start, span.end) for span in result.weight_versions or ())
-        covered = sum(span.end - span.start for span in spans if version in (None, span.version))
+        covered = sum(span.end - span.start for span in spans)
         if covered != len(result.token_ids):
-            whose = "a policy version that is known" if version is None else f"policy version {version}"
             raise RunError(
-                f"rollout worker {self._worker} sampled {covered} of {len(result.token_ids)} tokens with {whose}; its spans are "
-                f"{spans}"
+                f"rollout worker {self._worker} sampled {covered} of {len(result.token_ids)} tokens with a policy version that "
+                f"is known; its spans are {spans}"
             )
         return Completion(
             position=request.position,
@@ -297,6 +296,8 @@ class RolloutWorker:
 
     async def begin_push(self) -> None:
         """Stop sampling; requests in flight wait, and drop what they cached with the old weights unless that is to be kept."""
+        async with self._admitting:
+            self._pushing = True
         self._pushes += 1
         clear = not self._settings.keep_cache
         await self._alive(self._engine.pause_generation(mode="keep", clear_cache=clear))
@@ -316,6 +317,7 @@ class RolloutWorker:
         await self._alive(self._engine.finish_weight_update(str(version)))
         receipts: list[dict[str, Any]] = await self._alive(self._engine.collective_rpc("push_receipt"))
         await self._alive(self._engine.resume_generation())
+        self._pushing = False
         return receipts
 
     async def give_up(self) -> None:

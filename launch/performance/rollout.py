@@ -33,8 +33,8 @@ def main(arguments: list[str]) -> None:
 
         async def ours(number: int) -> tuple[float, int]:
             wanted, tokens, started = requests(config, prepared, number + 1), 0, time.perf_counter()
-            async for batch in workers.generate(wanted, version=0):
-                tokens += sum(len(completion.token_ids) for completion in batch)
+            async for completion in workers.completions(wanted):
+                tokens += len(completion.token_ids)
             return time.perf_counter() - started, tokens
 
         async def theirs(number: int) -> tuple[float, int]:

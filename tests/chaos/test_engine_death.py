@@ -187,7 +187,7 @@ def test_a_real_engine_that_cannot_compute_names_its_error_and_ends_the_run(ray_
     async def sample() -> None:
         await workers.start()
         try:
-            async for _ in workers.generate([Request(0, 0, (5, 6), 1, 1.0, 8)], 0):
+            async for _ in workers.completions([Request(0, 0, (5, 6), 1, 1.0, 8)]):
                 pass
         finally:
             await workers.stop()

@@ -83,10 +83,10 @@ def sample_and(system: System, act: Callable[[], None]) -> list[Completion]:
 
     async def sample() -> list[Completion]:
         found: list[Completion] = []
-        async for batch in system.workers.generate(requests(), 0):
+        async for completion in system.workers.completions(requests()):
             if not found:
                 act()
-            found += batch
+            found.append(completion)
         return found
 
     return system.run(sample())

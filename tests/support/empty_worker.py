@@ -1,10 +1,16 @@
-"""A rollout worker without an engine, in a module that is imported at once."""
+"""Rollout workers without an engine, in a module that is imported at once."""
 
+import asyncio
 import os
+import signal
+from collections.abc import AsyncIterator, Sequence
+
+import numpy as np
 
 from actors.rollout.engine_log import OwnLog
-from actors.rollout.worker import RolloutWorker
+from actors.rollout.worker import Request, RolloutWorker
 from openrs_ray.errors import RunError
+from openrs_ray.records import Completion, VersionSpan
 
 
 class EmptyWorker(RolloutWorker):
@@ -43,3 +49,32 @@ class LoadedEmptyWorker(EmptyWorker):
     """Would hold a model's own weights."""
 
     holds_weights = True
+
+
+class ReadingWorker(LoadedEmptyWorker):
+    """Samples [number of the call, requests in the call, process] for every request, the last first, two at a time.
+
+    Position 8 kills the first worker, after the first two completions of its call.
+    """
+
+    calls = 0
+
+    async def start(self) -> None:
+        pass
+
+    async def answers(self) -> None:
+        pass
+
+    async def sample(self, requests: Sequence[Request]) -> AsyncIterator[list[tuple[int, Completion]]]:
+        self.calls += 1
+        made = [self._read(number, request, len(requests)) for number, request in enumerate(requests)][::-1]
+        for start in range(0, len(made), 2):
+            await asyncio.sleep(0.05)
+            if start and self._worker == 0 and any(request.position == 8 for request in requests):
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield made[start : start + 2]
+
+    def _read(self, number: int, request: Request, asked: int) -> tuple[int, Completion]:
+        ids = np.array([self.calls, asked, os.getpid()], dtype=np.int32)
+        spans = (VersionSpan(0, 0, 3),)
+        return number, Completion(request.position, request.sample, ids, np.zeros(3), "stop", spans, self._worker)

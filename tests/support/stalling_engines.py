@@ -21,10 +21,10 @@ STOP_IN_PUSH = 2
 class SlowWorker(RolloutWorker):
     """The second worker keeps its completions to itself for some seconds."""
 
-    async def generate(self, *arguments: Any) -> AsyncIterator[list[Completion]]:
+    async def sample(self, *arguments: Any) -> AsyncIterator[list[tuple[int, Completion]]]:
         if self._worker == 1:
             await asyncio.sleep(5)
-        async for batch in super().generate(*arguments):
+        async for batch in super().sample(*arguments):
             yield batch
 
 

@@ -145,12 +145,14 @@ MISTAKES = {
     ),
     "no prompt of a run": (["--prompt", "run"], "needs a run"),
     "longer than the model": (["--max-tokens", "9000"], "--max-tokens"),
-    "unknown field": (["--rollout.max_sequence", "3"], "engine.max_sequences"),
+    "unknown field": (["--engine.max_sequence", "3"], "engine.max_sequences"),
+    "field that has moved": (["--rollout.max_sequences", "3"], "engine.max_sequences"),
     "unknown option": (["--sample", "3"], "sample"),
     "no benchmark": (["--benchmarks", ","], "--benchmarks names none"),
     "below zero": (["--temperature", "-1"], "--temperature is -1"),
     "above one": (["--top-p", "2"], "--top-p is 2"),
-    "biased field": (["--rollout.top_p", "0.9"], "biases the ratio"),
+    "fields that do not go together": (["--engine.max_batched_tokens", "64"], "must not be below engine.max_sequences"),
+    "no whole engine": (["--placement.num_rollout_gpus=3", "--engine.tensor_parallel=2"], "must be a multiple of"),
 }
 
 

@@ -49,7 +49,9 @@ class System:
             for p in PROBLEMS
             for s in range(samples)
         ]
-        return [c async for batch in self.workers.generate(requests, version) for c in batch]
+        completions = [c async for c in self.workers.completions(requests)]
+        assert {span.version for c in completions for span in c.versions} == {version}
+        return completions
 
     def close(self) -> None:
         folders = [
@@ -209,10 +211,10 @@ def test_completions_go_on_through_a_push(ray_session: None, tmp_path: Path) -> 
     async def push_when_one_has_ended() -> list[Completion]:
         requests = [Request(p.index, 0, p.prompt_ids, p.index, 1.0, length if p.index else 8) for p in PROBLEMS]
         found: list[Completion] = []
-        async for batch in system.workers.sample(requests):
+        async for completion in system.workers.completions(requests):
             if not found:
                 await system.push.push(1)
-            found += batch
+            found.append(completion)
         return found
 
     try:

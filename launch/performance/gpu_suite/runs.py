@@ -120,8 +120,8 @@ def as_published(size: Size) -> Iterator[Row]:
         try:
             await workers.start()
             ready = time.monotonic()
-            async for batch in workers.generate(requests(config, prepared, 1), version=0):
-                tokens += sum(len(completion.token_ids) for completion in batch)
+            async for completion in workers.completions(requests(config, prepared, 1)):
+                tokens += len(completion.token_ids)
             return ready - began, time.monotonic() - ready, tokens
         finally:
             await workers.stop()

@@ -38,11 +38,12 @@ class Engines:
     def __init__(self, lost: int = 0) -> None:
         self._lost = lost
 
-    async def generate(self, requests: Sequence[Request], version: int) -> AsyncIterator[list[Completion]]:
+    async def completions(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
         order = np.random.default_rng(0).permutation(len(requests))[self._lost :]
         for part in np.array_split(order, 4):
             await asyncio.sleep(0.05)
-            yield [self._completion(requests[i], version) for i in part]
+            for i in part:
+                yield self._completion(requests[i], 7)
 
     def _completion(self, request: Request, version: int) -> Completion:
         ids = np.array([request.position, request.sample], dtype=np.int32)

@@ -1,0 +1,60 @@
+"""Gathers calls that are made in the same turn of the event loop into one."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class Together(Generic[Item, Answer]):
+    """Each caller asks for one item and gets a future; all items of a turn are sent in one batch, in the order they came.
+
+    together = Together(send)             # async def send(batch): sets the result of every future in it
+    answers = await asyncio.gather(together.ask(1), together.ask(2))  # one call: send([(1, future), (2, future)])
+    """
+
+    def __init__(self, send: Callable[[list[tuple[Item, asyncio.Future[Answer]]]], Awaitable[None]]) -> None:
+        self._send = send
+        self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def ask(self, item: Item) -> asyncio.Future[Answer]:
+        """The future raises what `send` raises. A batch whose futures are all cancelled is abandoned."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._go)
+        answer: asyncio.Future[Answer] = loop.create_future()
+        self._waiting.append((item, answer))
+        return answer
+
+    def _go(self) -> None:
+        batch, self._waiting = self._waiting, []
+        task = asyncio.ensure_future(self._deliver(batch))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+        left = len(batch)
+
+        def one_less(_: object) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                task.cancel()
+
+        for _, answer in batch:
+            answer.add_done_callback(one_less)
+
+    async def _deliver(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
+        try:
+            await self._send(batch)
+        except Exception as error:
+            for _, answer in batch:
+                if not answer.done():
+                    answer.set_exception(error)
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        for task in (tasks := list(self._sending)):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
