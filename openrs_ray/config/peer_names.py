@@ -50,8 +50,9 @@ _OURS = {
     "checkpoint.every_steps": "save_steps save_freq save_interval",
     "checkpoint.keep_last": "save_total_limit max_ckpt_num max_actor_ckpt_to_keep",
     "placement.num_learner_gpus": "n_gpus_per_node num_processes actor_num_gpus_per_node",
-    "placement.num_rollout_gpus": "vllm_num_engines rollout_num_gpus",
+    "placement.num_rollout_gpus": "vllm_num_engines rollout_num_gpus engines.count",
     "placement.colocated": "vllm_mode colocate_all_models colocate colocate_actor_ref",
+    "placement.cpus_per_slot": "engines.cpus",
     "--resume": "resume_from_checkpoint load_checkpoint resume_mode",
 }
 _BY_NAME = {name: ours for ours, names in _OURS.items() for name in names.split()}
