@@ -321,7 +321,8 @@ def own_recipe(folder: Path, **stages: dict[str, Any]) -> Recipe:
         "folder": str(folder / "data"),
         "sources": {"own": {"path": str(file), "columns": {"solution": "solution"}}},
         "stages": {"twice": {"kind": "duplicates"}} | stages,
-        "engines": {"chunk": 3, "checks": 1},
+        "chunk": 3,
+        "checks": 1,
     }
     return Recipe.model_validate(content)
 
