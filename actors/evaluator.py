@@ -19,8 +19,8 @@ from openrs_ray.evaluation.check import Answered
 from openrs_ray.evaluation.protocol import Protocol
 from openrs_ray.evaluation.store import CompletionStore, Done
 from openrs_ray.records import Completion
-from openrs_ray.rewards.language import language_share
 from openrs_ray.rewards.pool import CheckPool
+from openrs_ray.rewards.single.language import language_share
 from openrs_ray.seeds import completion_seed
 
 _WRITE_S = 5.0

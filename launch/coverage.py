@@ -7,7 +7,7 @@ how many tokens (`metrics.jsonl`, `result.json`, the checkpoints' manifest), whi
 
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,15 +19,11 @@ from launch.cli.options import Parser
 from openrs_ray.common.files import read_json
 from openrs_ray.config.names import find_run
 from openrs_ray.config.schema import RunConfig
-from openrs_ray.data.order import Order
-from openrs_ray.errors import RunError, UserError
-from openrs_ray.run.audit import Expected, audit, damages
-from openrs_ray.run.completions import check_accounting
-from openrs_ray.run.positions import UsedGroup, misplaced, used_groups
+from openrs_ray.errors import UserError
+from openrs_ray.run.coverage import Proof, UsedGroup, prove
 from openrs_ray.run.problems import FILE as PROBLEMS
 from openrs_ray.run.problems import RunProblems
 from openrs_ray.run.state import CONFIG, check_attempts
-from openrs_ray.run.witness import Witness
 
 _SHOWN = 10
 """Places that are named of each kind."""
@@ -43,48 +39,33 @@ def main(arguments: list[str]) -> int:
     folder = find_run(options.run)
     config, problems = _run(folder)
     belongs_to(folder)
-    witness = Witness.of(folder)  # before the record, which a run that goes on adds to first
-    if damaged := damages(folder):
-        more = f" (and {len(damaged) - 1} more files)" if len(damaged) > 1 else ""
-        raise RunError(f"{damaged[0]}{more}: what was trained on cannot be proven")
-    order = Order(config.run.seed, problems.count, config.data.shuffle)
-    groups = used_groups(folder, order)
+    proof = prove(folder, config, problems)
+    if proof.coverage.steps == 0:
+        raise UserError(f"the run in {folder} has not finished a step yet: there is nothing to prove")
     if options.csv:
-        _write(options.csv, groups)
-    return _report(folder, config, problems, witness, groups, misplaced(groups, order))
+        _write(options.csv, proof.groups)
+    for line in _lines(proof):
+        sys.stdout.write(f"{line}\n")
+    return 0 if proof.holds else 1
 
 
-def _report(
-    run: Path,
-    config: RunConfig,
-    problems: RunProblems,
-    witness: Witness,
-    groups: Sequence[UsedGroup],
-    others: Sequence[int],
-) -> int:
-    rows = audit(run, Expected.of(run, config, problems.texts), witness)
-    rollout = config.rollout
-    found = check_accounting(
-        run, rollout.problems_per_step, rollout.completions_per_problem, rows.staleness, witness.due
-    )
-    if found.steps == 0:
-        raise UserError(f"the run in {run} has not finished a step yet: there is nothing to account for")
-    wrong = {
+def _lines(proof: Proof) -> Iterator[str]:
+    found = proof.coverage
+    replaced = f", {found.replaced} of them replaced" if found.replaced else ""
+    yield f"{found.steps} steps, {len(proof.groups)} groups{replaced}, {found.completions} completions trained on"
+    positions = {
         "lost": found.lost,
         "counted twice": found.doubled,
         "not due yet": found.unexpected,
-        "with another problem than the order has": others,
+        "with another problem than the order has": proof.misplaced,
     }
-    replaced = f", {found.replaced} of them replaced" if found.replaced else ""
-    _say(f"{found.steps} steps, {len(groups)} groups{replaced}, {found.completions} completions trained on")
-    for what, positions in wrong.items():
-        _say(f"positions {what}: {_named([str(position) for position in positions])}")
-    _say(f"rows checked: {rows.rows}")
-    for what, places in rows.faults.items():
-        _say(f"{what}: {_named(places)}")
-    if rows.unchecked:
-        _say(f"files of an older version, without a checksum: {rows.unchecked}")
-    return 1 if any(wrong.values()) or rows.faults else 0
+    for kind, places in positions.items():
+        yield f"positions {kind}: {_named([*map(str, places)])}"
+    yield f"rows checked: {proof.rows}"
+    for kind, where in proof.faults.items():
+        yield f"{kind}: {_named(where)}"
+    if proof.unchecked:
+        yield f"files of an older version, without a checksum: {proof.unchecked}"
 
 
 def _named(places: Sequence[str]) -> str:
@@ -92,16 +73,12 @@ def _named(places: Sequence[str]) -> str:
     return f"{len(places)}: {', '.join(places[:_SHOWN])}{more}" if places else "0"
 
 
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-
-
 def _run(folder: Path) -> tuple[RunConfig, RunProblems]:
     """The run's settings and its problems. UserError when the folder does not hold them."""
     try:
         config = RunConfig.model_validate(_read(folder, CONFIG))
     except ValidationError as error:
-        raise UserError(f"the run in {folder} was written by another version: account for it with that one") from error
+        raise UserError(f"the run in {folder} was written by another version: check it with that one") from error
     _read(folder, PROBLEMS)
     problems = RunProblems.read(folder)
     assert problems is not None, "it was just read"

@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from rich.console import Console
@@ -22,9 +22,9 @@ from launch.cli.failures import belongs_to
 from launch.cli.options import Parser, help_asked
 from launch.driver.harness import Harness, Prepared
 from launch.evaluate import add_benchmark_options, positive, sources
-from launch.train import check_run, dry_run, supervised
+from launch.train import supervised
 from openrs_ray.cluster.memory import check_fits, planned_gpu_bytes
-from openrs_ray.common.console import show_markdown
+from openrs_ray.common.console import say, show_markdown
 from openrs_ray.common.files import replacing
 from openrs_ray.config.help import help_text
 from openrs_ray.config.load import load_config
@@ -37,11 +37,13 @@ from openrs_ray.evaluation.config import EvaluationConfig, as_in_run
 from openrs_ray.evaluation.protocol import Protocol, protocol
 from openrs_ray.evaluation.report import interval_text, markdown, published, write
 from openrs_ray.evaluation.subject import Subject, policies_of, start_model
+from openrs_ray.preparation.dry_run import dry_run
 from openrs_ray.preparation.prepared import prepare
 from openrs_ray.records import Problem
 from openrs_ray.run.budget import ENDING, Budget, LimitReached
 from openrs_ray.run.ledger import Spent
 from openrs_ray.run.progress import read_result
+from openrs_ray.run.resume import check_run
 
 _HELD_OUT = "held_out"
 _DEADLINE_S = 48 * 3600.0
@@ -67,7 +69,7 @@ def main(arguments: list[str]) -> int:
     how = protocol(options.protocol, config, samples=options.samples, max_tokens=options.max_tokens)
     benchmarks = tuple(chosen([name for name in options.benchmarks.split(",") if name], sources(options.data)))
     if options.dry_run:
-        dry_run(config, console)
+        dry_run(config, partial(say, console))
         Reproduction(config, how, benchmarks, options.held_out_samples, [], console).say_plan()
         return 0
     train = [sys.executable, "-m", "launch.train", options.recipe, *overrides, "--resume"]

@@ -4,7 +4,8 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -17,25 +18,22 @@ from launch.driver.attempt import Outcome, attempt
 from launch.driver.closing import show_end
 from launch.driver.shutdown import Shutdown
 from openrs_ray.common.console import say
-from openrs_ray.common.files import read_json, write_json
 from openrs_ray.config.help import help_text
 from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import RunConfig
-from openrs_ray.errors import UserError
-from openrs_ray.models.fingerprint import model_digest
-from openrs_ray.preparation.dry_run import dry_run_text
 from openrs_ray.run.budget import ENDING, Budget
 from openrs_ray.run.checkpoints import CheckpointStore, run_lock
 from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.environment import add_cluster, headline, write_environment
 from openrs_ray.run.log import RunLog, append_lines, attempt_folder, newest_log
-from openrs_ray.run.problems import RunProblems
 from openrs_ray.run.progress import Progress, read_result
-from openrs_ray.run.resume import check_resumable, check_same_content, resume_notes
+from openrs_ray.run.resume import begin_run, check_run, resume_notes
 from openrs_ray.run.room import check_room, full_disk_in_a_sentence
-from openrs_ray.run.state import CONFIG, begun, check_state
+from openrs_ray.run.spans import recording
+from openrs_ray.run.state import begun
 
 if TYPE_CHECKING:
+    from actors.cluster.placement import Placement
     from openrs_ray.preparation.prepared import Prepared
 
 _FLAGS = ("--dry-run", "--resume", "--restart")
@@ -74,7 +72,10 @@ def main(arguments: list[str]) -> int:
     config = load_config(asked.recipe, asked.overrides, _FLAGS)
     belongs_to(config.run.path)
     if asked.dry_run:
-        return dry_run(config, console, asked.resume)
+        from openrs_ray.preparation.dry_run import dry_run
+
+        dry_run(config, partial(say, console), asked.resume)
+        return 0
     if asked.restart:
         again = [argument for argument in sys.orig_argv[1:] if argument != "--restart"]
         return supervised(config, [sys.executable, *again], console)
@@ -101,83 +102,13 @@ def supervised(config: RunConfig, command: Sequence[str], console: Console) -> i
     return supervise(command, lambda: max((checkpoint.step for checkpoint in store.checkpoints()), default=-1), say)
 
 
-def check_run(config: RunConfig, resume: bool) -> None:
-    """UserError when a run that has begun is not to be resumed, the config does not continue it, or its files are not whole."""
-    if not begun(config.run.path):
-        return
-    if not resume:
-        raise UserError(
-            f"run {config.run.name} exists already in {config.run.path}: continue it with --resume, or choose another "
-            "name with --run.name"
-        )
-    saved = read_json(config.run.path / CONFIG)
-    if saved is not None:
-        check_resumable(saved, config, RunProblems.read(config.run.path))
-    check_state(config.run.path)
-
-
-def begin_run(config: RunConfig, prepared: "Prepared") -> None:
-    """Write down what this run is, now that everything it needs is known to be there.
-
-    Raises:
-        UserError: a run that is continued would no longer mean the same problems, or start from the same weights.
-    """
-    # A start that was killed between the two files below has left the first one, and nothing that must stay the same.
-    known = RunProblems.read(config.run.path) if begun(config.run.path) else None
-    problems = replace(prepared.summary(), model=model_digest(config.model.path))
-    if known is not None:
-        check_same_content(known, problems, config)
-    problems.write(config.run.path)
-    write_json(config.run.path / CONFIG, config.model_dump(mode="json"))
-
-
-def dry_run(config: RunConfig, console: Console, resume: bool = True) -> int:
-    """Say what the run would do and need; start nothing. UserError for what cannot be, and for what could not be looked at."""
-    from openrs_ray.cluster.forecast import planned_card
-    from openrs_ray.cluster.memory import check_fits, planned_gpu_bytes
-    from openrs_ray.preparation.plan import plan_text, planned_shape, prepared_or_missing
-    from openrs_ray.preparation.preview import look_lines
-
-    gpu_bytes, card = planned_gpu_bytes(config), planned_card(config)
-    prepared, missing = prepared_or_missing(config)
-    console.print(dry_run_text(config), markup=False, soft_wrap=True)
-    held_out = len(prepared.held_out) if prepared else config.evaluation.hold_out or config.evaluation.problems or 0
-    shape = prepared.shape if prepared else planned_shape(config)
-    lines = resume_notes(config)
-    if prepared:
-        stops = "; ".join(map(str, prepared.stop_tokens))
-        lines = [
-            f"stop tokens: {stops}",
-            *(f"data: {note}" for note in prepared.notes),
-            *look_lines(config, prepared),
-            *lines,
-        ]
-    for line in [*lines, *_power_lines(config, held_out), *plan_text(config, shape, card, gpu_bytes, held_out)]:
-        console.print(line, markup=False, soft_wrap=True)
-    if shape is not None:
-        check_fits(config, shape, gpu_bytes)
-    check_run(config, resume)
-    if missing is not None:
-        raise UserError(f"{missing}; without it the tokenizer, the prompts and the golds were not checked")
-    return 0
-
-
-def _power_lines(config: RunConfig, held_out: int) -> list[str]:
-    """Smallest difference that the run's own evaluation can show, and the cost of more samples."""
-    from openrs_ray.evaluation.power import plan_lines
-
-    every = config.evaluation.every_steps
-    evaluations = 2 + ((config.run.steps - 1) // every if every else 0)
-    sizes = {f"the run's {evaluations} evaluations": held_out}
-    return plan_lines(sizes, config.evaluation.samples, evaluations) if held_out else []
-
-
 def _train(config: RunConfig, console: Console) -> int:
     done = read_result(config.run.path) or Progress()
     if done.step >= config.run.steps and done.ended in (None, "steps"):
         show_end(console, config, done, Budget(config, age_s=0.0))
         return 0
-    with RunLog(attempt_folder(config.run.path), console) as log:
+    folder = attempt_folder(config.run.path)
+    with RunLog(folder, console) as log, recording(folder / "trace", "driver"):
         log.write(headline(write_environment(log.folder)))
         return _start(config, console, log, done)
 
@@ -189,7 +120,9 @@ def _start(config: RunConfig, console: Console, log: RunLog, done: Progress) -> 
     from openrs_ray.cluster.memory import planned_gpu_bytes
     from openrs_ray.preparation.preview import warning_lines
 
-    budget = Budget(config)
+    placement: Placement | None = None
+    size = config.engine.tensor_parallel
+    budget = Budget(config, extra_gpus=lambda: size * placement.extra_engines() if placement else 0)
     budget.check("start", *(("step",) if done.ended else ()), *ENDING)
     budget.write()
     # First, because the probe forks, and forking is safe only without threads.
@@ -209,7 +142,7 @@ def _start(config: RunConfig, console: Console, log: RunLog, done: Progress) -> 
             ending.enter_context(connection())
             placement = place(config)
         add_cluster(log.folder, describe_cluster())
-        begin_run(config, prepared)
+        begin_run(config, prepared.summary())
         for line in [*(f"data: {note}" for note in prepared.notes), *warning_lines(config, prepared)]:
             console.print(line, markup=False, soft_wrap=True)
         display = ending.enter_context(RunDisplay(config.run.name, config.run.steps, console, budget.text, log.write))

@@ -1,9 +1,10 @@
 """The records that travel between the actors. All frozen; none holds a tensor, a Ray handle or a tokenizer.
 
-A problem is drawn at a *position* (0, 1, 2, ... over the whole run, across epochs), sampled into a group of completions,
-each completion is judged into a verdict, and the finished group goes to the learner. Every completion knows which policy
-version sampled each of its tokens.
+A problem is drawn at a *position* (0, 1, 2, ... over the whole run, across epochs) and becomes a group of rollouts, each with
+a verdict; the finished group goes to the learner. A rollout is one completion, or several with given tokens between them.
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class VersionSpan:
-    """Tokens [start, end) of a completion were sampled by this policy version."""
+    """Tokens [start, end) of a completion or rollout were sampled by this policy version."""
 
     version: int
     start: int
@@ -55,7 +56,7 @@ class VersionSpan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Completion:
-    """One sampled answer.
+    """One answer of an engine to one request.
 
     Example: Completion(position=40, sample=3, token_ids=[5, 9, 2], logprobs=[-0.1, -1.2, -0.0],
                         finish_reason="stop", versions=(VersionSpan(7, 0, 3),), worker=0)
@@ -76,14 +77,89 @@ class Completion:
     worker: int
     """Which rollout worker sampled it."""
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rollout:
+    """All turns of one sample: everything that follows the problem's prompt.
+
+    Example: Rollout(position=40, sample=3, token_ids=[5, 2, 8, 9, 2], sampled=[1, 1, 0, 1, 1],
+                     logprobs=[-0.1, -1.2, 0, -0.3, -0.0], finish_reason="stop",
+                     versions=(VersionSpan(7, 0, 2), VersionSpan(8, 3, 5)), worker=0)
+    """
+
+    position: int
+    sample: int
+    token_ids: np.ndarray
+    """int32 [tokens], sampled and given ones."""
+    sampled: np.ndarray
+    """bool [tokens]; the others are given: context, in no loss."""
+    logprobs: np.ndarray
+    """float32 [tokens], as in `Completion`; 0 where given."""
+    finish_reason: str
+    """Of the last turn."""
+    versions: tuple[VersionSpan, ...]
+    """Of the sampled tokens; given ones are in no span."""
+    worker: int
+    """Which rollout worker sampled the last turn."""
+
+    def __post_init__(self) -> None:
+        if not len(self.token_ids) == len(self.sampled) == len(self.logprobs):
+            sizes = (
+                f"{len(self.token_ids)} tokens, {len(self.sampled)} marks and {len(self.logprobs)} log-probabilities"
+            )
+            raise ValueError(f"a rollout has one of each per token, not {sizes}")
+
+    @classmethod
+    def of(cls, turns: Sequence[Completion | Sequence[int]]) -> Rollout:
+        """Completions with the given token ids between them, in order. Given ones that no sampled token follows are left out."""
+        ids, sampled, logprobs = list[np.ndarray](), list[np.ndarray](), list[np.ndarray]()
+        versions = list[VersionSpan]()
+        start = end = worker = 0
+        for turn in turns:
+            if isinstance(turn, Completion):
+                last, tokens, values = turn, turn.token_ids, turn.logprobs
+                versions += [VersionSpan(span.version, start + span.start, start + span.end) for span in turn.versions]
+                if len(tokens):
+                    end, worker = start + len(tokens), turn.worker
+            else:
+                tokens, values = np.array(turn, dtype=np.int32), np.zeros(len(turn), dtype=np.float32)
+            ids.append(tokens)
+            sampled.append(np.full(len(tokens), isinstance(turn, Completion)))
+            logprobs.append(values)
+            start += len(tokens)
+        tokens, marks, values = (np.concatenate(parts)[:end] for parts in (ids, sampled, logprobs))
+        return cls(last.position, last.sample, tokens, marks, values, last.finish_reason, _merged(versions), worker)
+
     @property
     def truncated(self) -> bool:
         return self.finish_reason == "length"
 
+    @property
+    def sampled_tokens(self) -> int:
+        return int(self.sampled.sum())
+
+    @property
+    def versions_cover(self) -> bool:
+        """True when each sampled token is in one span, and no given one is in any."""
+        covered = np.zeros(len(self.sampled), dtype=np.int32)
+        for span in self.versions:
+            covered[span.start : span.end] += 1
+        return np.array_equal(covered, self.sampled)
+
+
+def _merged(spans: Sequence[VersionSpan]) -> tuple[VersionSpan, ...]:
+    """Spans of one version that touch each other as one."""
+    merged = list[VersionSpan]()
+    for span in spans:
+        if merged and (merged[-1].version, merged[-1].end) == (span.version, span.start):
+            span = VersionSpan(span.version, merged.pop().start, span.end)
+        merged.append(span)
+    return tuple(merged)
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The judgement of one completion.
+    """The judgement of one rollout.
 
     Example: Verdict(Status.CORRECT, rewards={"accuracy": 1.0, "format": 1.0}, reward=3.0, answer="42", seconds=0.004)
     """
@@ -92,7 +168,7 @@ class Verdict:
     rewards: Mapping[str, float]
     """Unweighted value of each reward by name; empty when the check did not judge."""
     reward: float | None
-    """Weighted sum of `rewards`; None leaves the completion out of the loss."""
+    """Weighted sum of `rewards`; None leaves the rollout out of the loss."""
     answer: str | None = None
     """The answer that was extracted, if any."""
     seconds: float = 0.0
@@ -103,24 +179,24 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """All completions of one drawn problem with their verdicts, in sample order."""
+    """All rollouts of one drawn problem with their verdicts, in sample order."""
 
     position: int
     problem: Problem
-    completions: tuple[Completion, ...]
+    rollouts: tuple[Rollout, ...]
     verdicts: tuple[Verdict, ...]
 
     def rewards(self) -> np.ndarray:
-        """float64 [completions]; NaN where the completion is left out of the loss."""
+        """float64 [rollouts]; NaN where one is left out of the loss."""
         return np.array([np.nan if v.reward is None else v.reward for v in self.verdicts], dtype=np.float64)
 
 
 def age_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
-    """How many versions older than `version` were the policies that sampled the completion tokens: mean, largest, shares.
+    """Ages of the sampled tokens in policy versions before `version`: mean, largest, share of each.
 
     Example: {"age_mean": 0.25, "age_max": 1.0, "age_0_share": 0.75, "age_1_share": 0.25}
     """
-    spans = [span for group in groups for completion in group.completions for span in completion.versions]
+    spans = [span for group in groups for rollout in group.rollouts for span in rollout.versions]
     tokens = np.bincount([version - span.version for span in spans], [span.end - span.start for span in spans])
     shares = tokens / tokens.sum()
     return {

@@ -1,4 +1,4 @@
-"""Seeds of single completions, derived and never stored: the same position and sample always draw the same way."""
+"""Seeds of single completions, derived and never stored: the same position, sample and turn always draw the same way."""
 
 import hashlib
 
@@ -10,5 +10,13 @@ def completion_seed(run_seed: int, phase: str, step: int, position: int, sample:
         phase: "train" or "evaluation".
         step: 0 in training, where the position alone says when a problem is drawn; in an evaluation the policy version.
     """
-    key = f"{run_seed}/{phase}/{step}/{position}/{sample}".encode()
-    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 2
+    return _number(f"{run_seed}/{phase}/{step}/{position}/{sample}")
+
+
+def turn_seed(seed: int, turn: int) -> int:
+    """The seed of a rollout's turn, from 0: for the first `seed` itself, for the others numbers as above."""
+    return _number(f"{seed}/{turn}") if turn else seed
+
+
+def _number(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 2

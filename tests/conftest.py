@@ -52,3 +52,11 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("toy-model")
     build_toy(folder, ToySettings(hidden=64, feed_forward=96, layers=2, heads=2, key_value_heads=1, steps=3))
     return folder
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, toy_folder: Path) -> Path:
+    """A recipe that is right; the tests spoil it by overrides."""
+    from commands import write_mistakes
+
+    return write_mistakes(tmp_path, toy_folder)

@@ -1,6 +1,7 @@
 """Keeps the files and the token of a Ray that the run starts itself from other users of the machine."""
 
 import os
+import secrets
 import shutil
 import signal
 import threading
@@ -8,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from actors.cluster.meeting import new_token
 from openrs_ray.cluster.probes import ray_token
 from openrs_ray.common.private_folder import new_private_folder
 
@@ -41,7 +41,7 @@ def close_token_file() -> None:
 def have_token() -> None:
     """Set a token in the environment where there is none yet: Ray would write one to a file."""
     if ray_token() is None:
-        os.environ[_TOKEN] = new_token()
+        os.environ[_TOKEN] = secrets.token_hex(32)
 
 
 @contextmanager

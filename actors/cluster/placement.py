@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +17,12 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from actors.cluster.own_ray import close_token_file, have_token, ray_folder, signals_kept
 from actors.cluster.processes import new_mark
 from actors.cluster.quiet import silence_expected_warnings
+from actors.weights.transport import find
 from openrs_ray.cluster.layout import Device, Layout, engines_layout, plan_layout
 from openrs_ray.common.foreign import why
 from openrs_ray.config.schema import Engine, EngineSlots, RunConfig, Slots
 from openrs_ray.errors import RunError, UserError
+from openrs_ray.run.spans import handed_on
 
 _OBJECT_STORE_BYTES = 256 << 20
 """Object store of a Ray that the trainer starts itself: token ids and log-probabilities are all that lies in it."""
@@ -167,15 +169,13 @@ class Placement:
     """By number of the engine; none on shared GPUs."""
 
     def learner_options(self, rank: int) -> dict[str, Any]:
-        variables = self._threads()
-        if self.layout.transport == "ipc":
-            variables |= {"PYTORCH_ALLOC_CONF": _fixed_segments(os.environ)}
+        variables = self._threads() | find(self.layout.transport).learner_variables() | handed_on(f"learner-{rank}")
         return self._options(self.learner_group, rank, self.layout.learner[rank], variables)
 
     def rollout_options(self, worker: int) -> dict[str, Any]:
-        variables = self._threads() | engine_variables(self.layout.device)
-        if self.layout.transport == "ipc":
-            variables |= {"VLLM_ALLOW_INSECURE_SERIALIZATION": "1"}  # GPU memory handles are not plain data
+        transport = find(self.layout.transport)
+        variables = self._threads() | engine_variables(self.layout.device) | transport.engine_variables()
+        variables |= handed_on(f"engine-{worker}")
         if self.layout.colocated:
             return self._options(self.learner_group, worker, self.layout.rollout[worker], variables)
         bundle = self.layout.rollout[0]
@@ -206,7 +206,8 @@ class Placement:
             remove_placement_group(group)
 
     def reward_options(self) -> dict[str, Any]:
-        return self._options(self.reward_group, 0, {"CPU": self.layout.reward_cpus}, {"CUDA_VISIBLE_DEVICES": ""})
+        variables = {"CUDA_VISIBLE_DEVICES": ""} | handed_on("rewards")
+        return self._options(self.reward_group, 0, {"CPU": self.layout.reward_cpus}, variables)
 
     def _options(
         self, group: PlacementGroup | None, index: int, bundle: dict[str, float], variables: dict[str, str]
@@ -228,14 +229,6 @@ class Placement:
     def release(self) -> None:
         for group in self.groups():
             remove_placement_group(group)
-
-
-def _fixed_segments(environment: Mapping[str, str]) -> str:
-    """torch's allocator settings as the user has them, but without expandable segments: those make memory that other processes
-    open by another kind of handle."""
-    given = environment.get("PYTORCH_ALLOC_CONF") or environment.get("PYTORCH_CUDA_ALLOC_CONF") or ""
-    kept = [setting for setting in given.split(",") if setting and "expandable_segments" not in setting]
-    return ",".join([*kept, "expandable_segments:False"])
 
 
 def reserve(layout: Layout, wait_s: float) -> Placement:

@@ -1,28 +1,37 @@
-"""The learner as the trainer uses it: groups in, one optimizer step on all ranks, weights out."""
+"""The learner as the loop uses it: groups in, one optimizer step on all ranks, weights out."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import ray
 
 from actors.cluster.deadlines import within
-from actors.cluster.meeting import Meeting
 from actors.cluster.placement import Placement
 from actors.cluster.processes import Processes, end_actor
-from actors.weights.sender import SendingRank, Sent, StagedBucket
+from actors.learner.history import History
+from actors.learner.rank import LearnerRank
 from openrs_ray.algorithm.advantages import TrainingSequence, advantages
 from openrs_ray.algorithm.packing import split
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Lost, RunError
 from openrs_ray.records import Group
-from openrs_ray.weights.buckets import Bucket
+from openrs_ray.run.checkpoints import Checkpoint
+from openrs_ray.run.spans import span, traced
+
+T = TypeVar("T")
 
 _PEERS_S = 10.0
 """How much longer the other ranks are listened to when one has failed."""
+_REBUILDS = 6
+"""Rebuilds in a row for one piece of work."""
+_REBUILD_PAUSE_S = 2.0
+"""Before the first of them, doubled before each further one: Ray takes up to a minute to see that a node is gone."""
 
 
 class LearnerLost(RunError):
@@ -38,36 +47,142 @@ class Update:
     """float64 [groups, completions]; NaN where a completion was left out of the loss."""
 
 
+class Engines(Protocol):
+    """The engines, as far as the learner's life concerns them."""
+
+    def aside(self) -> AbstractAsyncContextManager[None]:
+        """Held while the ranks start or learn: engines on the same GPUs make room."""
+
+    async def leave_learner(self) -> None:
+        """The ranks are gone: let go of what is shared with them."""
+
+
+def new_ranks(
+    config: RunConfig, placement: Placement, model_path: str, rank_class: type[LearnerRank] = LearnerRank
+) -> list[Any]:
+    """Actors for all ranks, in their places, not started."""
+    size = len(placement.layout.learner)
+    device = "cpu" if placement.layout.device == "cpu" else "cuda:0"  # a rank sees one GPU: its own
+    return [
+        ray.remote(rank_class).options(**placement.learner_options(rank)).remote(config, model_path, rank, size, device)
+        for rank in range(size)
+    ]
+
+
 class LearnerGroup:
-    """Handles of all learner ranks; every call goes to all of them and has a deadline."""
+    """All learner ranks; every call goes to all of them and has a deadline.
+
+    With a `history`, `train` and `run` rebuild the ranks when one is lost: from the last checkpoint, then by training the steps
+    since on the recorded groups, which gives the same bits; nothing is sampled or counted again.
+    """
 
     def __init__(
-        self, config: RunConfig, placement: Placement, model_path: str, rank_class: type[SendingRank] = SendingRank
+        self,
+        config: RunConfig,
+        new_ranks: Callable[[], list[Any]],
+        engines: Engines | None = None,
+        history: History | None = None,
+        report: Callable[[str], None] = lambda text: None,
     ) -> None:
+        """`new_ranks` makes the actors of all ranks. `report` is told of every loss."""
         self._config = config
-        size = len(placement.layout.learner)
-        device = "cpu" if placement.layout.device == "cpu" else "cuda:0"  # a rank sees one GPU: its own
-        self._new_ranks = lambda: [
-            ray.remote(rank_class)
-            .options(**placement.learner_options(rank))
-            .remote(config, model_path, rank, size, device)
-            for rank in range(size)
-        ]
-        self._ranks = self._new_ranks()
-        self._processes: list[Processes | None] = [None] * size
+        self._new_ranks = new_ranks
+        self._engines = engines
+        self._history = history
+        self._report = report
+        self._ranks = new_ranks()
+        self._processes: list[Processes | None] = [None] * len(self._ranks)
+        self._lost = False
+        self._step = 0
+        """Last step that the weights were trained on."""
+        self._groups: Sequence[Group] = ()
+        """Its groups, which the record may not have yet."""
+        self.life = 1
+        """Counts the times that ranks were started."""
+        self.weights = asyncio.Lock()
+        """Held while the weights are not those of the last finished step."""
 
-    async def start(self) -> None:
+    async def start(self, checkpoint: Checkpoint | None = None) -> None:
+        """Start the ranks, from a checkpoint if there is one."""
+        async with self._turn():
+            await self._start()
+            if self._history:
+                await self._check_shared_folder(self._history.run_folder)
+            if checkpoint:
+                await self.load(checkpoint.folder)
+                self._step = checkpoint.step
+
+    async def _start(self) -> None:
         deadline_s = self._config.learner.start_deadline_s
         (address,) = await self._gather(deadline_s, "start", [self._ranks[0].address.remote()])
         self._processes = await self._all("processes", deadline_s, "be placed")
         await self._all("start", deadline_s, "start DeepSpeed", *address)
 
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """The ranks at work; engines that gave them their memory get it back afterwards."""
+        if self._engines is None:
+            yield
+            return
+        async with self._engines.aside():
+            yield
+            if self._config.rollout.sleep_while_learning:
+                await self.release_memory()
+
+    async def run(self, act: Callable[[], Awaitable[T]]) -> T:
+        """The result of `act`, tried again on rebuilt ranks when one is lost. LearnerLost when they are lost too often."""
+        for rebuilds in range(_REBUILDS):
+            try:
+                await self._rebuild_if_lost()
+                return await act()
+            except LearnerLost as error:
+                if self._history is None:
+                    raise
+                self._lost = True
+                self._report(f"the learner is lost and is rebuilt from the last checkpoint: {error}")
+                await asyncio.sleep(_REBUILD_PAUSE_S * 2**rebuilds)
+        await self._rebuild_if_lost()
+        return await act()
+
+    async def _rebuild_if_lost(self) -> None:
+        if not self._lost or self._history is None:
+            return
+        async with self._turn():
+            await self.stop()
+            self._ranks, self._processes = self._new_ranks(), [None] * len(self._ranks)
+            if self._engines:
+                await self._engines.leave_learner()
+            await self._start()
+            await self._restore(self._history)
+        self._lost, self.life = False, self.life + 1
+
+    async def _restore(self, history: History) -> None:
+        checkpoint, damages = await history.newest()
+        for damage in damages:
+            self._report(damage)
+        if checkpoint:
+            await self.load(checkpoint.folder)
+        for step in range(checkpoint.step + 1 if checkpoint else 1, self._step + 1):
+            known = self._groups if step == self._step else ()
+            await self._train(known or history.groups(step), step)
+
+    @traced("train", "step")
     async def train(self, groups: Sequence[Group], step: int) -> Update:
         """One optimizer step on these groups.
 
         Raises:
-            RunError: no completion could be learned from, a rank failed, or the step was not applied.
+            RunError: no completion could be learned from, a rank failed in a way that a rebuilt one would repeat, or the step
+                was not applied.
         """
+        update = await self.run(partial(self._train_in_turn, groups, step))
+        self._step, self._groups = step, groups
+        return update
+
+    async def _train_in_turn(self, groups: Sequence[Group], step: int) -> Update:
+        async with self._turn():
+            return await self._train(groups, step)
+
+    async def _train(self, groups: Sequence[Group], step: int) -> Update:
         loss, learner = self._config.loss, self._config.learner
         rewards = np.stack([group.rewards() for group in groups])
         values = advantages(rewards, loss.advantage_epsilon, divide_by_std=loss.kind != "dr_grpo")
@@ -80,13 +195,14 @@ class LearnerGroup:
         # to compute that nothing. (The KL penalty has a gradient everywhere, and the local mean depends on the split.)
         useful = sequences if local or loss.kl_beta > 0 else [s for s in sequences if s.advantage != 0]
         left_out = tokens - completion_tokens(useful), len(sequences) - len(useful)
-        batches = split(
-            useful,
-            len(self._ranks),
-            micro_batch_tokens=None if local else learner.micro_batch_tokens,
-            micro_batch_sequences=learner.micro_batch_sequences if local else None,
-            places=np.flatnonzero(~np.isnan(values)).tolist() if local else None,
-        )
+        with span("pack", step=step):
+            batches = split(
+                useful,
+                len(self._ranks),
+                micro_batch_tokens=None if local else learner.micro_batch_tokens,
+                micro_batch_sequences=learner.micro_batch_sequences if local else None,
+                places=np.flatnonzero(~np.isnan(values)).tolist() if local else None,
+            )
         metrics = await self._gather(
             learner.deadline_s,
             f"train step {step}",
@@ -103,7 +219,7 @@ class LearnerGroup:
         scores: list[list[np.ndarray]] = await self._all("score", deadline_s, "score the probe", list(sequences), 1.0)
         return scores[0]
 
-    async def check_shared_folder(self, run_folder: Path) -> None:
+    async def _check_shared_folder(self, run_folder: Path) -> None:
         """RunError when the learner's node does not see the run folder that the driver writes to."""
         if not all(await self._all("sees", 60, "look for the run folder", str(run_folder / "config.json"))):
             raise RunError(
@@ -122,34 +238,9 @@ class LearnerGroup:
     async def release_memory(self) -> None:
         await self._all("release_memory", 60, "give cached memory back")
 
-    async def push_buckets(self) -> tuple[Bucket, ...]:
-        buckets: tuple[Bucket, ...] = (await self._all("push_buckets", 60, "list its parameters"))[0]
-        return buckets
-
-    async def meeting(self, node: str | None) -> Meeting:
-        """The meeting at which an engine on this node can join rank 0."""
-        own = self._processes[0]
-        call = self._ranks[0].meeting.remote(own is not None and own.node == node)
-        meeting: Meeting
-        (meeting,) = await self._gather(60, "find a free port", [call])
-        return meeting
-
-    async def join_push(self, engine: int, transport: str, meeting: Meeting, world_size: int) -> None:
-        await self._all(
-            "join_push",
-            self._config.push.deadline_s,
-            f"join rollout worker {engine} for pushes",
-            *(engine, transport, meeting, world_size),
-        )
-
-    async def send(self, engines: Sequence[int]) -> Sent:
-        sent: list[Sent] = await self._all("send", self._config.push.deadline_s, "send weights", list(engines))
-        return sent[0]
-
-    async def stage(self, first: bool) -> list[StagedBucket]:
-        """The next bucket as every rank has staged it; empty after the last one."""
-        staged = await self._all("stage", self._config.push.deadline_s, "stage a weight bucket", first)
-        return [part for part in staged if part is not None]
+    async def each(self, method: str, what: str, *arguments: Any) -> list[Any]:
+        """Every rank's answer within the push's deadline, in rank order."""
+        return await self._all(method, self._config.push.deadline_s, what, *arguments)
 
     async def _all(self, method: str, deadline_s: float, what: str, *arguments: Any) -> list[Any]:
         return await self._gather(
@@ -182,30 +273,26 @@ class LearnerGroup:
         ends = (end_actor(actor, own) for actor, own in zip(self._ranks, self._processes, strict=True))
         await asyncio.gather(*ends)
 
-    async def renew(self) -> None:
-        """End what is left of the ranks' processes and have new ones, which must be started."""
-        await self.stop()
-        self._ranks, self._processes = self._new_ranks(), [None] * len(self._ranks)
-
 
 def completion_tokens(sequences: Sequence[TrainingSequence]) -> int:
-    return sum(len(sequence.completion_ids) for sequence in sequences)
+    return sum(sequence.sampled_tokens for sequence in sequences)
 
 
 def training_sequences(groups: Sequence[Group], values: np.ndarray) -> list[TrainingSequence]:
-    """The completions that have an advantage, in group and sample order.
+    """The rollouts that have an advantage, in group and sample order.
 
     Args:
-        values: float64 [groups, completions] advantages, NaN for those left out.
+        values: float64 [groups, rollouts] advantages, NaN for those left out.
     """
     return [
         TrainingSequence(
             prompt_ids=np.asarray(group.problem.prompt_ids, dtype=np.int32),
-            completion_ids=completion.token_ids,
-            sampler_logprobs=completion.logprobs,
+            completion_ids=rollout.token_ids,
+            sampler_logprobs=rollout.logprobs,
             advantage=float(advantage),
+            sampled=rollout.sampled,
         )
         for group, row in zip(groups, values, strict=True)
-        for completion, advantage in zip(group.completions, row, strict=True)
+        for rollout, advantage in zip(group.rollouts, row, strict=True)
         if not np.isnan(advantage)
     ]

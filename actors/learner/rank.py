@@ -1,14 +1,13 @@
-"""One rank of the learner: a DeepSpeed ZeRO engine around the policy, and the frozen reference beside it.
+"""One rank of the learner: a DeepSpeed ZeRO engine around the policy, the frozen reference, and a sender for pushes.
 
-Life cycle, each call on ALL ranks with the same arguments (they wait for each other): `start` once, then `load` if the
-run is resumed, then any number of `train_step`, `score`, `full_parameters`, `save` and `export`.
+Every call goes to ALL ranks with the same arguments, because they wait for each other: `start`, `load` on resume, then any number
+of `train_step`, `score`, `save`, `export` and pushes.
 
 Invariants:
-- A step's gradient is that of the whole step's loss, whatever the number of ranks and micro-batches: DeepSpeed averages
-  over ranks, so every rank's loss is multiplied by their number; its own division by accumulation steps is switched off.
-- Gradients are summed, and sent between ranks, in float32; master weights and optimizer state are float32.
-- A step that DeepSpeed skipped (a gradient that is not finite) ends the run; it is never passed over.
-- The learning rate is set before each step from the step's number alone.
+- The gradient is that of the whole step's loss for any number of ranks and micro-batches: losses are multiplied by the number
+  of ranks, over which DeepSpeed averages; its division by accumulation steps is off.
+- Gradients are summed and sent in float32; master weights and optimizer state are float32.
+- A gradient that is not finite ends the run; DeepSpeed would skip the step.
 """
 
 import copy
@@ -17,18 +16,22 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 from jaxtyping import Float32, Int32
 
-from actors.cluster.meeting import new_token, prove_ranks
+from actors.cluster.processes import Processes, own_processes
 from actors.learner.reshard import convert
+from actors.weights.meeting import LOOPBACK, Meeting, new_token, prove_ranks
+from actors.weights.transport import Outgoing, PushGroup, Sender, find
 from openrs_ray.algorithm.advantages import TrainingSequence
 from openrs_ray.algorithm.losses import METRICS, LossInput, policy_loss
 from openrs_ray.algorithm.packing import MicroBatch, pack
@@ -41,10 +44,11 @@ from openrs_ray.common.private_folder import private_folder
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.models.pretrained import fixed_weights
+from openrs_ray.run.spans import span, traced
 from openrs_ray.weights.buckets import Bucket, ParameterSpec, plan_buckets
 
 STATE, RANDOM = "state", "random_rank_{}.pt"
-"""Names of the subfolder that `save` writes, and of each rank's random states in it."""
+"""Names of a saved subfolder, and of each rank's file in it."""
 
 
 class LearnerRank:
@@ -62,18 +66,27 @@ class LearnerRank:
         self.world_size = world_size
         self.device = torch.device(device)
         self.reference: Policy | None = None
+        self._sender: Sender | None = None
 
     # ------------------------------------------------------------------------------------------------ life cycle
 
-    def address(self) -> tuple[str, str]:
-        """A rendezvous file for the ranks, which are all on one node, and the token that authenticates them.
+    def processes(self) -> Processes:
+        """This rank's processes."""
+        return own_processes()
 
-        A file in a folder that only its user can open, where torch's store would listen on every address of the machine.
+    def sees(self, file: str) -> bool:
+        """True if this node sees a file."""
+        return Path(file).exists()
+
+    def address(self) -> tuple[str, str]:
+        """A rendezvous file for the ranks, all on one node, and their token.
+
+        Its folder is closed to other users; torch's store would listen on every address of the machine.
         """
         return str(private_folder() / f"ranks-{new_token()[:8]}"), new_token()
 
     def start(self, place: str, token: str) -> None:
-        """Load the start model, build the DeepSpeed engine and warm it up; returns when all ranks have met."""
+        """Load the start model, build the DeepSpeed engine and warm it up."""
         on_cpu = self.device.type == "cpu"
         local_rank = 0 if on_cpu else self.device.index or 0
         os.environ.update(
@@ -118,10 +131,10 @@ class LearnerRank:
         self._warm_up()
 
     def _warm_up(self) -> None:
-        """Go forward and back and score once, so that kernels are compiled and ranks connected before the first short deadline.
+        """Run forward, backward and score once: kernels compile and ranks connect before the first short deadline.
 
-        For DeepSpeed it is a micro-batch of the first step, of weight 0: neither weights nor the state of the optimizer
-        change. Its gradient is dropped, which would otherwise lie beside the first push, as large as that of a step.
+        To DeepSpeed it is a micro-batch of the first step, with weight 0. Its gradient is dropped, or it would take a step's
+        memory during the first push.
         """
         ids = np.zeros(16, dtype=np.int32)
         batch = pack([TrainingSequence(ids, ids, np.zeros(16, dtype=np.float32), 1.0)] * 2)
@@ -185,10 +198,9 @@ class LearnerRank:
     ) -> dict[str, float]:
         """One optimizer step on this rank's share; all ranks have the same number of micro-batches (`packing.split`).
 
-        `global_tokens` is the number of completion tokens of the whole step, which the loss is a mean over;
-        `left_out_tokens` of them, in `left_out_sequences` completions, are in no micro-batch because they would add
-        nothing to it. Returns the same metrics on every rank: means over the tokens in the micro-batches, the gradient
-        norm before clipping, and times. Raises RunError when the gradient is not finite.
+        `global_tokens` counts the whole step's completion tokens, over which the loss is a mean; `left_out_tokens` of them, in
+        `left_out_sequences` completions, add nothing and are in no micro-batch. Returns the same metrics on every rank: means
+        over tokens, gradient norm before clipping, seconds. RunError when the gradient is not finite.
         """
         began = time.monotonic()
         rate = learning_rate(step, self.config.run.steps, self.config.learner)
@@ -197,36 +209,45 @@ class LearnerRank:
         real = [batch for batch in micro_batches if batch.completion_tokens]
         counts = self._sum_over_ranks(torch.tensor([len(real), sum(len(batch.lengths) for batch in real)])).tolist()
         weigh = self._loss_weights(micro_batches, global_tokens, counts[1] + left_out_sequences, counts[0])
-        sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self.device)
         packed_tokens = sum(int(batch.lengths.sum()) for batch in real)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        sums = dict.fromkeys(METRICS, torch.zeros_like(loss))
         for i, (batch, weight) in enumerate(zip(micro_batches, weigh, strict=True)):
-            self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
-            output = policy_loss(self._loss_input(batch), self.config.loss)
-            self.engine.backward(output.total * (weight * self.world_size), scale_wrt_gas=False)
-            sums += output.sums
+            with span("forward_backward", step=step, micro_batch=i, tokens=int(batch.lengths.sum())):
+                self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
+                output = policy_loss(self._loss_input(batch), self.config.loss)
+                self.engine.backward(output.total * (weight * self.world_size), scale_wrt_gas=False)
+                self._finish_kernels()
+            sums = {name: value + output.sums[name] for name, value in sums.items()}
             loss += output.total.detach().double() * weight
-        self.engine.step()
+        with span("optimizer", step=step):
+            self.engine.step()
+            self._finish_kernels()
         if not self.engine.was_step_applied():
             raise RunError(
                 f"Learner rank {self.rank}: the gradient of step {step} is not finite; no weight was changed."
             )
-        extra = torch.tensor([packed_tokens, loss], dtype=torch.float64, device=self.device)
+        named = {**sums, "packed_tokens": torch.full_like(loss, packed_tokens), "loss": loss}
+        total = self._sum_over_ranks(torch.stack([*named.values()])).tolist()
         return self._metrics(
-            self._sum_over_ranks(torch.cat([sums, extra])).tolist(),
+            dict(zip(named, total, strict=True)),
             global_tokens - left_out_tokens,
             rate,
             time.monotonic() - began,
         )
 
+    def _finish_kernels(self) -> None:
+        """Wait for the GPU, or a span would end when its kernels are queued; the copies of the next micro-batch wait anyway."""
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
+
     def _loss_weights(
         self, micro_batches: Sequence[MicroBatch], global_tokens: int, global_sequences: int, real: int
     ) -> list[float]:
-        """What each micro-batch's summed loss is multiplied by, so that the sum over all ranks is the step's loss.
+        """Factor for each micro-batch's summed loss, so that the sum over all ranks is the step's loss.
 
-        tokens: 1 / all completion tokens of the step. sequences: 1 / all completions of the step (the loss has divided
-        each by its length). constant: 1 / (all completions x longest completion allowed). local_micro_batch: 1 / (own
-        tokens x number of micro-batches that have any), the published mean of means.
+        tokens: 1 / completion tokens. sequences: 1 / completions (the loss has divided each by its length). constant:
+        1 / (completions x longest allowed). local_micro_batch: 1 / (own tokens x micro-batches), the published mean of means.
         """
         normalization = self.config.loss.normalization
         if normalization == "local_micro_batch":
@@ -252,15 +273,16 @@ class LearnerRank:
     def _arguments(self, batch: MicroBatch, temperature: float) -> dict[str, Any]:
         return {**micro_batch_arguments(batch, self.device), "temperature": temperature}
 
-    def _metrics(self, sums: list[float], expected_tokens: int, rate: float, seconds: float) -> dict[str, float]:
-        *measured, packed_tokens, loss = sums
-        total = dict(zip(METRICS, measured, strict=True))
+    def _metrics(
+        self, total: Mapping[str, float], expected_tokens: int, rate: float, seconds: float
+    ) -> dict[str, float]:
+        """`total`: sums over all ranks, by name."""
         tokens = total["tokens"]
         if tokens != expected_tokens:
             raise RunError(f"Learner: the ranks trained on {tokens:.0f} tokens, but the step has {expected_tokens}.")
         per_token = 1.0 / max(tokens, 1.0)
         return {
-            "loss": loss,
+            "loss": total["loss"],
             "grad_norm": float(self.engine.get_global_grad_norm()),
             "learning_rate": rate,
             "clipped_share": total["clipped"] * per_token,
@@ -269,7 +291,7 @@ class LearnerRank:
             "truncated_weight_share": total["truncated"] * per_token,
             "masked_sequence_share": total["masked_sequences"] / max(total["sequences"], 1.0),
             "completion_tokens": tokens,
-            "packed_tokens": packed_tokens,
+            "packed_tokens": total["packed_tokens"],
             "seconds": seconds,
         }
 
@@ -279,19 +301,20 @@ class LearnerRank:
         return values
 
     def release_memory(self) -> None:
-        """Give what torch only keeps for later back to the GPU, for the engine that shares it."""
+        """Release torch's cached GPU memory for the engine that shares the GPU."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     # ------------------------------------------------------------------------------------------------ scoring
 
+    @traced("score")
     @torch.no_grad()
     def score(
         self,
         sequences: Sequence[tuple[Int32[np.ndarray, " prompt"], Int32[np.ndarray, " completion"]]],
         temperature: float,
     ) -> list[Float32[np.ndarray, " completion"]]:
-        """Log-probabilities of the completions, in order, by the path that trains; the same result on all ranks."""
+        """Log-probabilities of the completions, as in training; the same on all ranks."""
         scored: list[np.ndarray] = []
         self.policy.eval()
         for run in self._consecutive(sequences):
@@ -302,7 +325,7 @@ class LearnerRank:
         return scored
 
     def _consecutive(self, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> Iterator[list[TrainingSequence]]:
-        """Runs of sequences, in order, within the token budget."""
+        """Consecutive sequences, as many as the token budget holds."""
         run: list[TrainingSequence] = []
         for prompt, completion in sequences:
             blank = np.zeros(len(completion), dtype=np.float32)
@@ -317,14 +340,14 @@ class LearnerRank:
     # ------------------------------------------------------------------------------------------------ weights
 
     def parameter_specs(self) -> list[ParameterSpec]:
-        """Every parameter as it lies in a checkpoint, full shape, in the order they are sent; tied ones once."""
+        """Every parameter with its full shape, in sending order; tied ones once."""
         return [
             ParameterSpec(name, str(p.dtype).removeprefix("torch."), tuple(getattr(p, "ds_shape", p.shape)))
             for name, p in self.policy.model.named_parameters()
         ]
 
     def full_parameters(self, bucket_bytes: int) -> Iterator[tuple[Bucket, list[torch.Tensor]]]:
-        """Buckets of full parameters, in order; a bucket's tensors are valid only until the next one is asked for."""
+        """Buckets of full parameters; a bucket's tensors are valid until the next bucket."""
         parameters = dict(self.policy.model.named_parameters())
         for bucket in plan_buckets(self.parameter_specs(), bucket_bytes):
             members = [parameters[spec.name] for spec in bucket.parameters]
@@ -338,19 +361,43 @@ class LearnerRank:
 
         return deepspeed.zero.GatheredParameters(parameters)
 
+    # ------------------------------------------------------------------------------------------------ pushes
+
+    def push_buckets(self) -> tuple[Bucket, ...]:
+        """Buckets of one push, in order."""
+        return plan_buckets(self.parameter_specs(), self.config.push.bucket_mib << 20)
+
+    def meeting(self, node: str | None) -> Meeting:
+        """A meeting with an engine on `node`: on loopback if that is this rank's, else on its address in the cluster."""
+        return Meeting.at(LOOPBACK if node == own_processes().node else ray.util.get_node_ip_address())
+
+    def join_push(self, engine: int, group: PushGroup) -> None:
+        """Join an engine's push group."""
+        if self._sender is None:
+            self._sender = find(group.transport).sender(self._outgoing(group.deadline_s))
+        self._sender.join(engine, group)
+
+    def _outgoing(self, deadline_s: float) -> Outgoing:
+        largest = max(bucket.nbytes for bucket in self.push_buckets())
+        gather = partial(self.full_parameters, self.config.push.bucket_mib << 20)
+        return Outgoing(self.rank, self.device, deadline_s, largest, gather)
+
+    def sender(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the rank's sender."""
+        return getattr(self._sender, method)(*arguments)
+
     # ------------------------------------------------------------------------------------------------ state
 
+    @traced("save")
     def save(self, folder: Path) -> None:
-        """Write `folder/state`: weights, optimizer, random states, a part per rank. Not atomic: the caller renames."""
+        """Write this rank's state to `folder/state`. Not atomic: the caller renames."""
         self.engine.save_checkpoint(str(folder), tag=STATE, save_latest=False)
         torch.save(_random_states(), _random_file(Path(folder), self.rank))
         torch.distributed.barrier()
 
+    @traced("load_state")
     def load(self, folder: Path) -> None:
-        """Continue from what `save` wrote, with as many ranks or another number of them; `folder` must have been verified.
-
-        With as many, everything is as it was, bit for bit; with another number, all but the random states is.
-        """
+        """Restore what `save` wrote, bit for bit; with another number of ranks, all but the random states."""
         folder = Path(folder)
         saved_ranks = len(list(folder.glob(f"{STATE}/{RANDOM.format('*')}")))
         if saved_ranks == self.world_size:
@@ -366,7 +413,7 @@ class LearnerRank:
             raise RunError(f"Learner rank {self.rank}: the checkpoint in {folder} cannot be loaded.")
 
     def _load_converted(self, folder: Path) -> None:
-        """By way of a folder beside the checkpoint that goes again; after a kill `CheckpointStore.sweep` removes it."""
+        """Convert in a temporary folder, which after a kill `CheckpointStore.sweep` removes."""
         converted = folder.with_name(f"{folder.name}.universal{TEMPORARY}")
         if self.rank == 0:
             convert(folder / STATE, converted / STATE)
@@ -381,8 +428,9 @@ class LearnerRank:
         if self.rank == 0:
             shutil.rmtree(converted)
 
+    @traced("export")
     def export(self, folder: Path) -> None:
-        """Write the policy's weights and config.json; `openrs_ray.models.model_files` adds the others of a model's folder."""
+        """Write the policy's weights and config.json, without the model's other files."""
         weights: dict[str, torch.Tensor] = {}
         for bucket, tensors in self.full_parameters(bucket_bytes=1 << 30):
             if self.rank == 0:

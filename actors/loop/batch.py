@@ -1,4 +1,4 @@
-"""What one step trains on, and which groups were replaced because they teach nothing.
+"""The groups of one step: trained on, and replaced because they teach nothing.
 
 A group whose rewards are all equal has advantage 0 throughout. DAPO's dynamic sampling (arXiv 2503.14476, section 3.2) draws
 further problems until the step has as many groups with spread as it wants. Here that has a bound
@@ -7,14 +7,13 @@ further problems until the step has as many groups with spread as it wants. Here
 Every drawn position is in exactly one of `Batch.groups` and `Batch.replaced`.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from openrs_ray.algorithm.advantages import spread
-from openrs_ray.records import Group, Problem
-
-Drawn = tuple[int, Problem]
-"""A position and the problem that is drawn there."""
+from openrs_ray.algorithm.step_metrics import check_judged
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.errors import RunError
+from openrs_ray.records import Group, age_metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +36,16 @@ class Batch:
         }
 
 
-async def collect_batch(
-    candidates: Sequence[Drawn], wanted: int, sample: Callable[[Sequence[Drawn]], Awaitable[list[Group]]]
-) -> Batch:
-    """Sample the first `wanted` candidates, then others in the place of those without spread, as far as there are any.
-
-    In rounds, each of as many candidates as groups are missing, so that none with spread is left over.
-    """
-    drawn: list[Group] = []
-    while missing := min(wanted - sum(map(has_spread, drawn)), len(candidates) - len(drawn)):
-        drawn += await sample(candidates[len(drawn) :][:missing])
-    replaced = [group for group in drawn if not has_spread(group)][: len(drawn) - wanted]
-    gone = {group.position for group in replaced}
-    return Batch([group for group in drawn if group.position not in gone], replaced)
-
-
 def has_spread(group: Group) -> bool:
     """Whether the judged rewards of the group differ."""
     return bool(spread(group.rewards()[None])[0])
+
+
+def check_batch(batch: Batch, step: int, config: RunConfig) -> None:
+    """RunError when too little of a batch was judged, or a token is older than the order of admission allows."""
+    oldest, limit = age_metrics(batch.groups, step - 1)["age_max"], config.rollout.staleness
+    if oldest > limit:
+        raise RunError(
+            f"step {step} was given tokens that are {oldest:.0f} versions old, more than rollout.staleness {limit}"
+        )
+    check_judged(batch.drawn, step, config.rewards.max_unjudged_share)

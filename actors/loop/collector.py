@@ -1,118 +1,157 @@
-"""From drawn problems to finished groups: sampling and judging overlap, completion by completion."""
+"""From a drawn problem to a finished group: its rollouts are sampled and judged beside each other."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from actors.cluster.deadlines import within
+from actors.cluster.together import Together
 from actors.rollout.pool import EnginePool
 from actors.rollout.worker import Request
 from openrs_ray.algorithm.unusable import without_judgement
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.environments.environment import Environment
 from openrs_ray.errors import Lost, RunError
-from openrs_ray.records import Completion, Group, Problem, Verdict
+from openrs_ray.records import Completion, Group, Problem, Rollout, Verdict
 from openrs_ray.rewards.judge import judge_group
 from openrs_ray.rewards.records import JudgeItem
+from openrs_ray.rewards.registry import weighted_parameters
+from openrs_ray.run.spans import span, traced
+from openrs_ray.seeds import completion_seed, turn_seed
 
 _POOL_PAUSE_S = 2.0
 """Before a pool that was lost is asked again."""
 
-Decode = Callable[[Sequence[np.ndarray]], list[str]]
-"""Token ids of several completions to their texts, what the chat template wrote of them included."""
+Decode = Callable[[Sequence[Rollout]], list[str]]
+"""Rollouts to their texts, with the part of each that the chat template wrote."""
+Unjudged = tuple[Rollout, Problem]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a group is sampled. Example: Sampling("train", step=0, samples=6, temperature=0.7)"""
+
+    phase: str
+    """As in `completion_seed`, and so is `step`."""
+    step: int
+    samples: int
+    temperature: float
+
+
+class Turns:
+    """The engines as one rollout sees them: `openrs_ray.environments.environment.Engines`."""
+
+    def __init__(
+        self, pool: EnginePool, config: RunConfig, position: int, sample: int, problem: Problem, plan: Sampling
+    ) -> None:
+        self._pool = pool
+        self._most = len(problem.prompt_ids) + config.rollout.max_completion_tokens
+        self._place = position, sample
+        self._seed = completion_seed(config.run.seed, plan.phase, plan.step, position, sample)
+        self._temperature = plan.temperature
+        self._turn = 0
+
+    async def sample(self, prompt_ids: Sequence[int], max_tokens: int | None = None) -> Completion:
+        position, sample = self._place
+        left = self._most - len(prompt_ids)
+        if left <= 0:
+            nothing = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
+            return Completion(position, sample, *nothing, "length", (), worker=-1)
+        seed = turn_seed(self._seed, self._turn)
+        self._turn += 1
+        most = left if max_tokens is None else min(left, max_tokens)
+        return await self._pool.sample(
+            Request(position, sample, tuple(map(int, prompt_ids)), seed, self._temperature, most)
+        )
 
 
 class Collector:
-    """Samples and judges a set of problems at a time, or one beside others.
+    """Makes groups, each beside others and through pushes.
 
-    A batch of completions goes to the reward pool the moment it leaves the engine, so that checking hides behind sampling.
+    A rollout goes to the reward pool the moment it is finished, together with those that finish at the same moment: checking
+    hides behind sampling.
     """
 
     def __init__(
         self,
-        workers: EnginePool,
+        config: RunConfig,
+        pool: EnginePool,
         reward_pool: Any,
+        environment: Environment,
         decode: Decode,
-        judge_deadline_s: float,
-        weights: Mapping[str, float],
         report: Callable[[str], None],
     ) -> None:
-        """`reward_pool`: an actor that Ray starts again when it dies; `report` is told when that happens.
-
-        `weights`: of the rewards, for those that compare the completions of a group.
-        """
-        self._workers = workers
+        """`reward_pool`: an actor that Ray starts again when it dies; `report` is told when that happens."""
+        self._config = config
+        self._pool = pool
         self._reward_pool = reward_pool
+        self._environment = environment
         self._decode = decode
-        self._judge_deadline_s = judge_deadline_s
-        self._weights = weights
         self._report = report
+        self._judging: Together[Unjudged, Verdict] = Together(self._judge)
         self._pool_lost = False
 
-    async def collect(
-        self, drawn: Sequence[tuple[int, Problem]], requests: Sequence[Request], version: int
-    ) -> list[Group]:
-        """The group of each drawn (position, problem), in order, sampled by policy `version` and nothing else meanwhile.
-
-        Raises:
-            RunError: a worker or the reward pool failed, or one of them missed its deadline.
-        """
-        return await self._groups(drawn, requests, self._workers.completions(requests))
-
-    async def group(self, position: int, problem: Problem, requests: Sequence[Request]) -> Group:
-        """One group, sampled beside others and through pushes. Raises RunError as `collect` does."""
-        (group,) = await self._groups([(position, problem)], requests, self._sampled(requests))
-        return group
-
-    async def _sampled(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
-        for completion in asyncio.as_completed([self._workers.sample(request) for request in requests]):
-            yield await completion
-
-    async def _groups(
-        self,
-        drawn: Sequence[tuple[int, Problem]],
-        requests: Sequence[Request],
-        sampled: AsyncIterator[Completion],
-    ) -> list[Group]:
-        gold = {position: problem.gold for position, problem in drawn}
-        completions: dict[tuple[int, int], Completion] = {}
-        judging: list[asyncio.Task[list[Verdict]]] = []
-        order: list[tuple[int, int]] = []
+    @traced("group", "position")
+    async def group(self, position: int, problem: Problem, plan: Sampling) -> Group:
+        """Sample and judge a group. RunError when a worker, the environment or the reward pool failed."""
+        samples = [
+            asyncio.ensure_future(self._sample(position, sample, problem, plan)) for sample in range(plan.samples)
+        ]
         try:
-            async for completion in sampled:
-                completions[completion.position, completion.sample] = completion
-                order.append((completion.position, completion.sample))
-                judging.append(asyncio.create_task(self._judge([completion], gold)))
-                for task in judging:
-                    if task.done():
-                        task.result()  # a reward pool that is lost is not worth sampling on for
-            judged = [verdict for verdicts in await asyncio.gather(*judging) for verdict in verdicts]
+            rollouts, verdicts = zip(*await asyncio.gather(*samples), strict=True)
         finally:
-            for task in judging:
+            for task in samples:
                 task.cancel()
-        missing = {(request.position, request.sample) for request in requests} - completions.keys()
-        if missing:
-            raise RunError(
-                f"the rollout workers lost {len(missing)} of {len(requests)} completions: {sorted(missing)[:5]}"
-            )
-        verdicts = dict(zip(order, judged, strict=True))
-        return [self._group(position, problem, completions, verdicts) for position, problem in drawn]
+        lengths = [rollout.sampled_tokens for rollout in rollouts]
+        rewards = self._config.rewards
+        verdicts = judge_group(verdicts, lengths, rewards.weights, weighted_parameters(rewards))
+        return Group(position, problem, rollouts, verdicts)
 
-    async def _judge(self, batch: list[Completion], gold: dict[int, tuple[str, ...]]) -> list[Verdict]:
-        texts = self._decode([completion.token_ids for completion in batch])
+    async def _sample(self, position: int, sample: int, problem: Problem, plan: Sampling) -> tuple[Rollout, Verdict]:
+        turns = Turns(self._pool, self._config, position, sample, problem, plan)
+        with span("rollout", position=position, sample=sample):
+            rollout = await self._environment.rollout(problem, turns)
+        self._check(rollout, position, sample)
+        return rollout, without_judgement(rollout, await self._judging.ask((rollout, problem)))
+
+    def _check(self, rollout: Rollout, position: int, sample: int) -> None:
+        """RunError for a rollout that would be recorded or trained on wrongly."""
+        most = self._config.rollout.max_completion_tokens
+        faults = {
+            "is another one's": (rollout.position, rollout.sample) != (position, sample),
+            "has no sampled token": not rollout.sampled.any(),
+            f"has {len(rollout.token_ids)} tokens (rollout.max_completion_tokens is {most})": len(rollout.token_ids)
+            > most,
+            "has sampled tokens of no policy version, or given ones of some": not rollout.versions_cover,
+        }
+        if found := [fault for fault, there in faults.items() if there]:
+            name = type(self._environment).__name__
+            raise RunError(f"environment {name}: the rollout of position {position}, sample {sample} {found[0]}")
+
+    async def _judge(self, batch: Sequence[tuple[Unjudged, asyncio.Future[Verdict]]]) -> None:
+        texts = self._decode([rollout for (rollout, _), _ in batch])
         items = [
-            JudgeItem(text, len(completion.token_ids), completion.finish_reason, gold[completion.position])
-            for text, completion in zip(texts, batch, strict=True)
+            JudgeItem(text, rollout.sampled_tokens, rollout.finish_reason, problem.gold)
+            for text, ((rollout, problem), _) in zip(texts, batch, strict=True)
         ]
         what = f"judge {len(items)} completions"
-        return await within(self._judge_deadline_s, "the reward pool", what, self._verdicts(items, what))
+        deadline_s = self._config.rollout.deadline_s
+        positions = sorted({rollout.position for (rollout, _), _ in batch})
+        with span("judge", positions=positions, completions=len(batch)):
+            verdicts = await within(deadline_s, "the reward pool", what, self._verdicts(items, what))
+        for verdict, (_, answer) in zip(verdicts, batch, strict=True):
+            if not answer.done():
+                answer.set_result(verdict)
 
     async def _verdicts(self, items: Sequence[JudgeItem], what: str) -> list[Verdict]:
         """From the pool, or from the one that Ray starts in its place: judging twice does no harm."""
         while True:
             asked = self._reward_pool.judge.remote(items)
             try:
-                verdicts: list[Verdict] = await within(self._judge_deadline_s, "the reward pool", what, asked)
+                verdicts: list[Verdict] = await within(self._config.rollout.deadline_s, "the reward pool", what, asked)
                 self._pool_lost = False
                 return verdicts
             except Lost as error:
@@ -120,16 +159,3 @@ class Collector:
                     self._pool_lost = True
                     self._report(f"the reward pool is lost and asked again until it is back: {error}")
                 await asyncio.sleep(_POOL_PAUSE_S)
-
-    def _group(
-        self,
-        position: int,
-        problem: Problem,
-        completions: dict[tuple[int, int], Completion],
-        verdicts: dict[tuple[int, int], Verdict],
-    ) -> Group:
-        keys = sorted(key for key in completions if key[0] == position)
-        ours = tuple(completions[key] for key in keys)
-        lengths = [len(completion.token_ids) for completion in ours]
-        usable = [without_judgement(completions[key], verdicts[key]) for key in keys]
-        return Group(position, problem, ours, judge_group(usable, lengths, self._weights))

@@ -1,19 +1,15 @@
-"""Groups that are sampled ahead of the learner, never further than the staleness bound.
+"""Groups that are sampled for this step and the next ones, never further ahead than `rollout.staleness`.
 
-Life of a position: admitted (its completions are requested at once) -> sampled and judged, completion by completion ->
-ready -> taken by a step, or replaced. With P problems per step and staleness k:
+Life of a position: admitted (its completions are requested at once) -> sampled and judged -> ready -> taken by a step, or
+replaced. With P problems per step and staleness k:
 
-- At most (k + 1) P positions are admitted and not yet trained and pushed: the trainer admits P more after each push. So nothing
-  is sampled that gets too old, a slow learner bounds what lies here, and memory does not grow with the run.
-- A step takes its P groups from the oldest admissions: with (k + 1) P admitted at first and P after every push, those taken
-  at step s were admitted under version s - 1 - k or later, so no token is older than k when it is trained on. (Taking
-  younger groups in an older one's place would leave more behind than the steps up to their age limit can take.)
-- Among the groups of one admission it takes those that are ready; what a step must have and is not ready is waited for, while the
-  engines go on with the younger ones.
-- A group without spread that is to be replaced is dropped as soon as it is finished, and the next position gets its slot under
-  the version of that moment, also while the learner works. The bound rests on how many admissions are of version v or older,
-  for every v: that never grows when a younger one takes an older one's place. Nor does the number of slots in use
-  change, so the last steps get what they need and nothing is left over after them.
+- At most (k + 1) P positions are admitted and not yet trained and pushed. A step takes P groups from the oldest admissions, of
+  one admission those that are ready first; it waits for what it must have, while the engines go on with the younger ones.
+- A group without spread that is to be replaced is dropped when it is finished, and the next position takes its slot under the
+  version of that moment. With staleness 0 that is put off until all admitted groups are finished: requests then meet idle
+  engines, so that a step samples the same bits whatever it took to judge them.
+
+docs/staleness.md shows why no token is then older than k versions.
 """
 
 import asyncio
@@ -21,46 +17,51 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from actors.cluster.deadlines import within
-from actors.loop.batch import Batch, Drawn, has_spread
+from actors.loop.batch import Batch, has_spread
+from actors.loop.drawing import Drawn
 from openrs_ray.records import Group, Problem
-
-Sample = Callable[[int, Problem], Awaitable[Group]]
-"""Samples and judges the group of a position."""
+from openrs_ray.run.spans import traced
 
 
-class GroupsAhead:
-    """Life cycle: admit() and take() in turn, close() at the end.
+class Lookahead:
+    """Life cycle: take() step by step, close() at the end.
 
-    ahead = GroupsAhead(sample, problems_per_step=1, staleness=1, deadline_s=1800)
-    ahead.admit([(0, problem), (1, other)], version=0)  # `ahead.free` was 2
-    batch = await ahead.take(step=1)
+    sampling = Lookahead(sample, draw, problems_per_step=12, staleness=1, steps=50, deadline_s=1800)
+    batch = await sampling.take(step=1)
     """
 
     def __init__(
         self,
-        sample: Sample,
+        sample: Callable[[int, Problem], Awaitable[Group]],
+        draw: Callable[[int], Sequence[Drawn]],
+        *,
         problems_per_step: int,
         staleness: int,
+        steps: int,
         deadline_s: float,
-        clock: Callable[[], float] = time.monotonic,
         most_replaced: int = 0,
-        draw: Callable[[int], Sequence[Drawn]] = lambda count: (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Up to `most_replaced` groups a step are replaced by what `draw` gives, if they have no spread."""
+        """`sample` samples and judges the group of a position; `draw` gives so many further positions.
+
+        `steps`: number of the last step, past which nothing is admitted. `most_replaced`: groups without spread a step.
+        """
         self._sample = sample
-        self._per_step = problems_per_step
-        self._slots = (staleness + 1) * problems_per_step
-        self._deadline_s = deadline_s
-        self._clock = clock
-        self._most_replaced = most_replaced
         self._draw = draw
-        self._replaced: list[Group] = []
-        """Since the last step was taken."""
+        self._per_step = problems_per_step
+        self._staleness = staleness
+        self._steps = steps
+        self._deadline_s = deadline_s
+        self._most_replaced = most_replaced
+        self._clock = clock
         self._version = 0
-        """What the engines held at the last admission by the trainer: they have this one or a newer one."""
+        """Version that the engines held at the last admission by a step: they have this one or a newer one."""
         self._admitted: dict[int, int] = {}
         """Version at admission, of every position that is not yet taken."""
-        self._tasks: dict[int, asyncio.Task[Group]] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._ready: dict[int, Group] = {}
+        self._replaced: list[Group] = []
+        """Since the last step was taken."""
         self._idle_since: float | None = self._clock()
         self._idle_s = 0.0
 
@@ -68,11 +69,26 @@ class GroupsAhead:
         """Positions that are admitted and not yet taken."""
         return len(self._admitted)
 
-    @property
-    def free(self) -> int:
-        """How many positions may be admitted now, when no step is under way."""
-        return self._slots - len(self)
+    async def take(self, step: int) -> Batch:
+        """Fill the free slots, and give the groups of a step, with those replaced since the last step.
 
+        Raises:
+            RunError: a group failed, or the deadline passed (with staleness 0, that of one round of replacements).
+        """
+        self.idle_seconds()  # what passed between the steps is not counted
+        slots, left = (self._staleness + 1) * self._per_step, (self._steps - step + 1) * self._per_step
+        self.admit(self._draw(min(slots, left) - len(self)), step - 1)
+        what = f"finish {self._per_step} groups for step {step} (rollout.deadline_s is {self._deadline_s:.0f})"
+        while not (chosen := await within(self._deadline_s, "the rollout workers", what, self._finished())):
+            pass  # a round has ended
+        batch = Batch([self._ready.pop(position) for position in sorted(chosen)], self._replaced)
+        for position in chosen:
+            del self._admitted[position], self._tasks[position]
+        self._replaced = []
+        self._replace_uniform()
+        return batch
+
+    @traced("admit", "version")
     def admit(self, drawn: Sequence[Drawn], version: int) -> None:
         """Start sampling these positions; the engines hold policy `version`."""
         self._version = version
@@ -83,20 +99,40 @@ class GroupsAhead:
             task.add_done_callback(lambda _: self._note_idleness())
         self._note_idleness()
 
-    async def _finish(self, position: int, problem: Problem) -> Group:
-        group = await self._sample(position, problem)
-        self._replace_uniform(group)
-        return group
+    async def _finish(self, position: int, problem: Problem) -> None:
+        self._ready[position] = await self._sample(position, problem)
+        self._replace_uniform()
 
-    def _replace_uniform(self, group: Group) -> None:
-        if len(self._replaced) < self._most_replaced and not has_spread(group):
-            drawn = self._draw(1)
-            del self._admitted[group.position], self._tasks[group.position]
-            self._replaced.append(group)
-            self.admit(drawn, self._version)
+    def _replace_uniform(self) -> None:
+        """Admit others in the place of groups that are ready and have no spread, as many as this step may still replace."""
+        room = self._most_replaced - len(self._replaced)
+        if not room or (self._staleness == 0 and len(self._ready) < len(self)):
+            return
+        uniform = [position for position in sorted(self._ready) if not has_spread(self._ready[position])][:room]
+        for position in uniform:
+            del self._admitted[position], self._tasks[position]
+            self._replaced.append(self._ready.pop(position))
+        if uniform:
+            self.admit(self._draw(len(uniform)), self._version)
+
+    async def _finished(self) -> list[int]:
+        """Positions of the groups that a step takes; none when, with staleness 0, others were admitted instead."""
+        replaced = len(self._replaced)
+        while True:
+            for task in self._tasks.values():
+                if task.done():
+                    task.result()  # a failure is raised at once, not when its turn comes
+            if self._staleness == 0 and len(self._replaced) > replaced:
+                return []
+            # Oldest admission first, and within it those that are ready.
+            order = sorted(self._admitted, key=lambda at: (self._admitted[at], at not in self._ready, at))
+            if self._ready.keys() >= {*order[: self._per_step]}:
+                return order[: self._per_step]
+            pending = [task for task in self._tasks.values() if not task.done()]
+            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
 
     def idle_seconds(self) -> float:
-        """Since the last call: how long there was nothing to sample."""
+        """Seconds without anything to sample, since the last call."""
         self._add_idle_time()
         self._note_idleness()
         seconds, self._idle_s = self._idle_s, 0.0
@@ -111,42 +147,10 @@ class GroupsAhead:
             self._idle_s += self._clock() - self._idle_since
         self._idle_since = None
 
-    async def take(self, step: int) -> Batch:
-        """The groups of a step, from the oldest admissions; waits for those that are not finished.
-
-        With those replaced since the last step; from here on as many more may be.
-
-        Raises:
-            RunError: a group failed, or the deadline passed.
-        """
-        what = f"finish {self._per_step} groups for step {step} (rollout.deadline_s is {self._deadline_s:.0f})"
-        chosen = await within(self._deadline_s, "the rollout workers", what, self._finished())
-        for position in chosen:
-            del self._admitted[position]
-        batch = Batch([self._tasks.pop(position).result() for position in sorted(chosen)], self._replaced)
-        self._replaced = []
-        for task in [task for task in self._tasks.values() if task.done()]:
-            self._replace_uniform(task.result())
-        return batch
-
-    async def _finished(self) -> list[int]:
-        while True:
-            done = {position for position, task in self._tasks.items() if task.done()}
-            for position in done:
-                self._tasks[position].result()  # what failed is said at once, not when its turn comes
-            # Oldest admission first, and within it those that are ready.
-            order = sorted(
-                self._admitted, key=lambda position: (self._admitted[position], position not in done, position)
-            )
-            if done.issuperset(order[: self._per_step]):
-                return order[: self._per_step]
-            pending = [task for task in self._tasks.values() if not task.done()]
-            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-
     async def close(self) -> None:
         """Give up what is being sampled."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        self._tasks.clear()
-        self._admitted.clear()
+        for kept in (self._tasks, self._admitted, self._ready):
+            kept.clear()

@@ -1,14 +1,14 @@
-"""The weight push as the trainer sees it: from the learner to every engine, with a version, a deadline and a proof.
+"""Pushes the learner's weights to every engine, with a version, a deadline and a proof.
 
-Invariant: when `push(v)` returns, every worker of every engine that serves has received exactly the bytes that the learner sent
-as version v, has loaded them, and samples with them. An engine that dies or stalls on the way is left behind and replaced;
-bytes that arrive other than they left are an error of the run.
+When `push(v)` returns, every worker of every serving engine has received exactly the bytes that the learner sent as version v,
+has loaded them, and samples with them. An engine that dies or stalls in a push is replaced; a failed proof ends the run.
 """
 
 import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,19 +16,20 @@ import numpy as np
 from actors.learner.group import LearnerGroup, LearnerLost
 from actors.rollout.pool import EnginePool
 from actors.rollout.supervisor import Replica
+from actors.weights.transport import PushGroup, find
 from openrs_ray.config.schema import Push
 from openrs_ray.errors import RunError
+from openrs_ray.run.spans import traced
+from openrs_ray.weights.buckets import Bucket
 
 _FOLLOWS = 0.1
-"""An engine must move at least by this share of the learner's move. Two correct pushes of a tiny bfloat16 model at a learning
-rate of 1e-6: 2.4 and 3.9; lost ones: 0."""
+"""Least share of the learner's move for an engine. Tiny bfloat16 model, learning rate 1e-6: correct 2.4 and 3.9, lost 0."""
 _LEAST_MOVE = 1e-4
 _LEAST_SHARE = 0.05
-"""A smaller move of the learner, or a smaller share of what it and the engine differ by, may be lost in the engine's rounding to
-bfloat16 on the few tokens of a probe."""
+"""Smaller moves, or shares of the difference between learner and engine, may vanish in a probe's rounding."""
 
 Probe = list[tuple[tuple[int, ...], tuple[int, ...]]]
-"""(prompt ids, completion ids) pairs that learner and engines both score."""
+"""(prompt ids, completion ids) pairs to score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,11 @@ class PushReport:
     seconds: float
     nbytes: int
     probe_difference: float | None
-    """Mean absolute difference of log-probability per probe token; None when this push was not probed."""
+    """Mean absolute difference of log-probability per probe token; None without a probe."""
 
 
 class WeightPush:
-    """Life cycle: connect() once the learner has started, again when it was rebuilt; push() after every optimizer step;
-    disconnect() when the learner is lost, before another one takes its place."""
+    """push() after every optimizer step, revive() when all engines were lost."""
 
     def __init__(self, learners: LearnerGroup, workers: EnginePool, transport: str, config: Push, probe: Probe) -> None:
         self._learners = learners
@@ -49,61 +49,63 @@ class WeightPush:
         self._transport = transport
         self._config = config
         self._probe = probe
-        self._buckets: list[list[tuple[str, str, list[int]]]] = []
-        self._nbytes = 0
+        self._buckets: tuple[Bucket, ...] = ()
+        self._life = 0
+        """Of the learner that has these buckets."""
         self.version = -1
-        """The last version that was pushed."""
+        """The last that was pushed."""
 
-    async def connect(self) -> None:
-        """Agree with the learner on what a push consists of; the engines join it at their first push."""
-        buckets = await self._learners.push_buckets()
-        self._buckets = [
-            [(spec.name, spec.dtype, list(spec.shape)) for spec in bucket.parameters] for bucket in buckets
-        ]
-        self._nbytes = sum(bucket.nbytes for bucket in buckets)
+    async def revive(self) -> None:
+        """Push the last version again when no engine serves any more."""
+        async with self._learners.weights:
+            if not self._workers.supervisor.serving:
+                await self.push(self.version)
 
-    async def disconnect(self) -> None:
-        """The learner is gone: engines let go of the group it made and of what they have mapped of its memory."""
-        await self._workers.leave_learner()
-
+    @traced("push", "version")
     async def push(self, version: int) -> PushReport:
-        """Bring the learner's weights to every engine that lives as policy `version`; the others are replaced meanwhile.
+        """Push the learner's weights to every live engine as policy `version`.
 
         Raises:
-            RunError: bytes differ, a parameter was not loaded, or the probe disagrees; the learner failed; no engine took
-                the weights, however often it was started again.
+            RunError: a proof or the learner failed, or no engine took the weights, however often restarted.
         """
+        return await self._learners.run(partial(self._push, version))
+
+    async def _push(self, version: int) -> PushReport:
+        if self._life != self._learners.life:
+            self._buckets = (await self._learners.each("push_buckets", "list its parameters"))[0]
+            self._life = self._learners.life
         started = time.monotonic()
         self._workers.supervisor.grow()
         while not (arrived := await self._push_to(await self._workers.supervisor.ready(), version)):
-            pass  # all of them were lost on the way: when the first has started again, to that one
+            pass  # all were lost in the push: again, to the first that has restarted
         seconds = time.monotonic() - started
         due = [worker for worker in arrived if worker.probed is None or version % self._config.probe_every == 0]
         difference = await self._probe_difference(version, due) if due else None
         self._workers.supervisor.serve(arrived)
         self.version = version
-        return PushReport(seconds, self._nbytes, difference)
+        return PushReport(seconds, sum(bucket.nbytes for bucket in self._buckets), difference)
 
     async def _push_to(self, workers: list[Replica], version: int) -> list[Replica]:
-        """Those that hold the weights now, by proof."""
-        if self._transport != "ipc":
-            for worker in workers:
-                await self._join(worker)
+        """Replicas that provably hold the weights."""
+        for worker in workers:
+            await self._join(worker)
         each = self._workers.each
-        workers = list(await each(_alive(workers), "begin_push", "pause for a push"))
-        digests = await (self._hand_over(workers) if self._transport == "ipc" else self._broadcast(workers))
-        receipts = await each(_alive(workers), "end_push", "put the new weights in place", version)
+        paused = list(await each(_alive(workers), "begin_push", "pause for a push"))
+        digests = await find(self._transport).transfer(_Ends(self._learners, self._workers, paused, self._buckets))
+        receipts = await each(_alive(paused), "end_push", "put the new weights in place", version)
         check_receipts(version, digests, {worker.place: receipt for worker, receipt in receipts.items()})
         return list(receipts)
 
+    @traced("join")
     async def _join(self, worker: Replica) -> None:
         if worker.joined:
             return
-        meeting = await self._learners.meeting(worker.processes.node if worker.processes else None)
-        size = self._workers.group_size
+        node = worker.processes.node if worker.processes else None
+        meeting = (await self._learners.each("meeting", "find a free port", node))[0]
+        group = PushGroup(self._transport, meeting, self._workers.group_size, self._config.deadline_s)
         outcomes = await asyncio.gather(
-            self._learners.join_push(worker.place, self._transport, meeting, size),
-            self._workers.join_push(worker, self._transport, meeting),
+            self._learners.each("join_push", f"join {worker.name} for pushes", worker.place, group),
+            worker.ask(group.deadline_s, "join_push", "join the learner for pushes", group),
             return_exceptions=True,
         )
         for outcome in outcomes:
@@ -111,36 +113,11 @@ class WeightPush:
                 self._workers.supervisor.lost(worker, outcome)
             elif isinstance(outcome, BaseException):
                 raise outcome
+        worker.joined = True
 
-    async def _broadcast(self, workers: list[Replica]) -> list[int]:
-        receive = self._workers.each(workers, "receive", "receive weights", self._buckets)
-        receiving = asyncio.ensure_future(receive)
-        try:
-            sent = await self._learners.send([worker.place for worker in workers])
-        finally:
-            # Also when the learner is lost: who waits for it in vain is known to be lost before the next push.
-            await receiving
-        for worker in workers:
-            if worker.place in sent.failed:
-                self._workers.supervisor.lost(worker, sent.failed[worker.place])
-        return sent.digests
-
-    async def _hand_over(self, workers: list[Replica]) -> list[int]:
-        digests: list[int] = []
-        while staged := await self._learners.stage(first=not digests):
-            index = staged[0].index
-            if len({part.digest for part in staged}) != 1:
-                raise RunError(f"the learner ranks hold different weights in bucket {index} of the push")
-            handles: dict[str, list[Any]] = {}
-            for part in staged:
-                handles |= part.handles
-            buckets = [self._buckets[index]]
-            workers = list(await self._workers.each(workers, "receive", "receive weights", buckets, handles))
-            digests.append(staged[0].digest)
-        return digests
-
+    @traced("probe", "version")
     async def _probe_difference(self, version: int, workers: list[Replica]) -> float | None:
-        """Worst of these workers; one that is lost meanwhile has no say."""
+        """The workers' largest; None when all are lost meanwhile."""
         score = self._workers.each(workers, "score", "score the probe", self._probe)
         expected, found = await asyncio.gather(self._learners.score(self._probe), score)
         worst = None
@@ -160,16 +137,40 @@ class WeightPush:
         return worst
 
 
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """Implements `actors.weights.transport.Ends`."""
+
+    learners: LearnerGroup
+    pool: EnginePool
+    workers: Sequence[Replica]
+    buckets: Sequence[Bucket]
+
+    @property
+    def engines(self) -> list[int]:
+        return [worker.place for worker in _alive(self.workers)]
+
+    async def send(self, method: str, *arguments: Any) -> list[Any]:
+        return await self.learners.each("sender", "send weights", method, *arguments)
+
+    async def receive(self, buckets: Sequence[Bucket], parcel: Any = None) -> None:
+        await self.pool.each(_alive(self.workers), "receive", "receive weights", buckets, parcel)
+
+    def lose(self, engine: int, reason: str) -> None:
+        for worker in self.workers:
+            if worker.place == engine:
+                self.pool.supervisor.lost(worker, reason)
+
+
 def check_followed(
     version: int, name: str, before: tuple[np.ndarray, np.ndarray], now: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    """RunError when the learner's log-probabilities have moved since the last probe and the engine's have stayed.
+    """RunError when the learner's log-probabilities moved since the last probe and the engine's stayed.
 
-    The scale is the push itself: an engine that samples with old weights scores as it did, and one that has the new ones moves
-    too. (Closer than that they need not agree: in bfloat16 most of a small move is rounding, and a different one on either side.)
+    Only sizes are compared: in bfloat16 a small move is mostly rounding, which differs between the two.
 
     Args:
-        before, now: (learner's, engine's) log-probabilities of the probe's tokens, float32 [tokens] each.
+        before, now: (learner's, engine's) log-probabilities, float32 [tokens] each.
     """
     moved, followed = (float(np.abs(b - a).mean()) for a, b in zip(before, now, strict=True))
     rounding = _LEAST_SHARE * float(np.abs(now[0] - now[1]).mean())
@@ -185,14 +186,10 @@ def _alive(workers: Iterable[Replica]) -> list[Replica]:
 
 
 def check_receipts(version: int, sent: Sequence[int], receipts: Mapping[int, Sequence[dict[str, Any]]]) -> None:
-    """Compare what every worker of every engine received with what was sent.
+    """RunError naming worker and fault unless all received the digests `sent`.
 
     Args:
-        sent: digest of each bucket as it left.
-        receipts: by engine, per worker: see `actors.weights.receiver.PushReceiver.receipt`.
-
-    Raises:
-        RunError: names the worker and what did not arrive.
+        receipts: by engine and worker, from `actors.weights.receiver.PushReceiver.receipt`.
     """
     for engine, workers in receipts.items():
         for rank, receipt in enumerate(workers):

@@ -3,12 +3,12 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import ray
 
 from actors.cluster.deadlines import within
-from actors.cluster.meeting import Meeting
 from actors.cluster.placement import Placement
 from actors.cluster.together import Together
 from actors.rollout.settings import EngineSettings
@@ -36,6 +36,7 @@ class EnginePool:
         placement: Placement,
         worker_class: type[RolloutWorker] = RolloutWorker,
         report: Callable[[str], None] = lambda text: None,
+        revive: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self._settings = settings
 
@@ -48,9 +49,7 @@ class EnginePool:
         self.supervisor = Supervisor(placement, new, start_s, report, worker_class.holds_weights)
         self._requests: Together[Request, Completion] = Together(self._spread)
         self._reviving = asyncio.Lock()
-        self.revive: Callable[[], Awaitable[object]] | None = (
-            self.supervisor.ready if worker_class.holds_weights else None
-        )
+        self._revive = self.supervisor.ready if worker_class.holds_weights else revive
 
     async def start(self) -> None:
         """Start all engines; RunError if one does not."""
@@ -99,6 +98,8 @@ class EnginePool:
                     worker.sampling -= 1
                     if not answer.done():
                         answer.set_result(completion)
+            if left:
+                raise RunError(f"{worker.name} lost {len(left)} of {len(share)} completions")
         except Lost as error:
             self.supervisor.lost(worker, error)
         finally:
@@ -110,9 +111,9 @@ class EnginePool:
         async with self._reviving:
             self.supervisor.check()
             while not self.supervisor.serving:
-                if self.revive is None:
+                if self._revive is None:
                     raise RunError("no rollout worker is left that holds weights")
-                await self.revive()
+                await self._revive()
         return min(self.supervisor.serving, key=lambda member: (member.sampling, member.place))
 
     async def _stream(
@@ -139,25 +140,19 @@ class EnginePool:
 
     # ------------------------------------------------------------------------------------------------ pushes
 
-    async def join_push(self, worker: Replica, transport: str, meeting: Meeting) -> None:
-        """Lost, or another RunError, when the worker does not join its push group."""
-        deadline_s, size = self._settings.answer_s, self.group_size
-        await worker.ask(deadline_s, "join_push", "join the learner for pushes", transport, meeting, size)
-        worker.joined = True
-
     @property
     def group_size(self) -> int:
         """Members of an engine's push group: the sender and the engine's own workers."""
         return 1 + self._settings.engine.tensor_parallel
 
     async def leave_learner(self) -> None:
-        """The learner is gone: every worker lets go of it, must join the next one anew, and prove itself again."""
-        for member in self.supervisor.alive:
-            member.joined, member.probed = False, None
+        """Let every worker drop a lost learner; it joins the next one and is probed anew."""
+        for replica in self.supervisor.alive:
+            replica.joined, replica.probed = False, None
         await self.each(self.supervisor.alive, "leave_push", "let go of the learner")
 
     async def each(self, workers: Iterable[Replica], method: str, what: str, *arguments: Any) -> dict[Replica, Any]:
-        """The answers of those workers that gave one within the push's deadline; the others are lost."""
+        """Answers by worker; a worker that fails or exceeds the push's deadline is lost."""
         asked = list(workers)
         deadline_s = self._settings.answer_s
         calls = (worker.ask(deadline_s, method, what, *arguments) for worker in asked)
@@ -172,8 +167,17 @@ class EnginePool:
                 given[worker] = answer
         return given
 
-    async def sleep(self) -> None:
-        await self.each(self.supervisor.alive, "sleep", "give up its memory")
-
-    async def wake(self) -> None:
-        await self.each(self.supervisor.alive, "wake", "take its memory back")
+    @asynccontextmanager
+    async def aside(self) -> AsyncIterator[None]:
+        """The learner at work. On shared GPUs no engine starts meanwhile, and those that are to sleep do, until they are woken
+        for a push."""
+        if not self._settings.colocated:
+            yield
+            return
+        async with self.supervisor.starting:  # it would look at what is free on the GPU
+            if self._settings.sleeps:
+                await self.each(self.supervisor.alive, "sleep", "give up its memory")
+            yield
+            if self._settings.sleeps:
+                for replica in await self.each(self.supervisor.alive, "wake", "take its memory back"):
+                    replica.state = "started"

@@ -27,8 +27,10 @@ class EngineSettings:
     """Log-probabilities at the sampling temperature; otherwise at temperature 1."""
     keep_cache: bool = False
     """A push leaves the key/value caches of completions in flight as they are."""
+    colocated: bool = False
+    """Engines share their GPUs with learner ranks."""
     sleeps: bool = False
-    """Engines give up their GPU memory while the learner works."""
+    """They give up their GPU memory while the learner works."""
 
     @classmethod
     def of_run(cls, config: RunConfig, model_path: str, end_ids: tuple[int, ...]) -> "EngineSettings":
@@ -43,5 +45,6 @@ class EngineSettings:
             answer_s=config.push.deadline_s,
             tempered=config.loss.tempered,
             keep_cache=config.rollout.keep_cache,
+            colocated=config.placement.colocated,
             sleeps=config.rollout.sleep_while_learning,
         )

@@ -1,9 +1,7 @@
-"""The rollout workers' coming and going: who is lost is replaced while the others go on, who finds room joins them.
+"""Supervises rollout workers: replaces failed ones, adds more when the cluster has room.
 
-Life of a worker: starting (placed, its engine comes up) -> started (waits for weights, unless it holds a model's own) -> serving
-(since a push reached it, with proof) -> lost, for whatever reason: its processes are ended and another worker starts in its
-place. A Replica is one such life; it is never used again under another one's name, so what is heard late of a lost worker
-cannot harm its replacement.
+A worker is starting, started (waits for weights), serving (a proven push has reached it, or it loads a model's own), and lost:
+its processes are ended and another starts in its place, as a new Replica, to which late answers of the lost one mean nothing.
 """
 
 import asyncio
@@ -21,9 +19,9 @@ from openrs_ray.common.last_error import same_error
 from openrs_ray.errors import EngineDied, Recurring, RunError
 
 _FAILURES = 3
-"""A place whose workers fail so often in a row, none of them proven, has a fault that starting again does not mend."""
+"""Failures in a row of unproven workers, after which a place is given up."""
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
-"""Between two tries to start a worker, doubled after each."""
+"""Between two attempts to start a worker, doubled after each."""
 _STOP_S = 30.0
 
 
@@ -32,30 +30,29 @@ class Replica:
     """One rollout worker, from its start to its loss."""
 
     place: int
-    """Its number among the workers, which its replacement will have too."""
+    """The worker's number, and its replacement's."""
     actor: Any
     state: Literal["starting", "started", "serving", "lost"] = "starting"
     processes: Processes | None = None
-    """Once it is placed."""
     joined: bool = False
-    """Whether it is in the push group that the present learner has made for it."""
+    """True if it has joined the present learner for pushes."""
     probed: tuple[np.ndarray, np.ndarray] | None = None
-    """The learner's log-probabilities of the probe's tokens and its own, float32 [tokens] each, when they were compared last."""
+    """The learner's and its own log-probabilities in the last probe, float32 [tokens] each."""
     proven: bool = False
-    """Whether a push has reached it or completions have come from it: its place is sound."""
+    """True once a push has reached it or it has sampled."""
     sampling: int = 0
-    """Completions it has been asked for and has not finished."""
+    """Completions in hand."""
 
     @property
     def name(self) -> str:
         return f"rollout worker {self.place}"
 
     async def ask(self, deadline_s: float, method: str, what: str, *arguments: Any) -> Any:
-        """What the worker's method returns. Lost when the worker dies or is late."""
+        """Call a method of the worker. Lost when it dies or is late."""
         return await within(deadline_s, self.name, what, getattr(self.actor, method).remote(*arguments))
 
     async def start(self, deadline_s: float) -> None:
-        """Start the engine of a worker that is placed."""
+        """Start the engine of a placed worker."""
         await self.ask(deadline_s, "start", "start its engine")
         self.state = "started"
 
@@ -65,7 +62,7 @@ class Replica:
 
 
 class Supervisor:
-    """All replicas. `report` is told of every one that is lost, given up or added."""
+    """All replicas; `report` gets a line for each that is lost, given up or added."""
 
     def __init__(
         self,
@@ -75,8 +72,7 @@ class Supervisor:
         report: Callable[[str], None],
         hold_weights: bool = False,
     ) -> None:
-        """`new` makes the actor for a place. `deadline_s`: for being placed, and for starting an engine. `hold_weights`:
-        engines start with a model's own weights, and serve from then on."""
+        """`new` makes a place's actor; `deadline_s` is to place and to start it; with `hold_weights` it serves at once."""
         self._placement = placement
         self._new = new
         self._deadline_s = deadline_s
@@ -89,12 +85,12 @@ class Supervisor:
         self._stopping = False
         self._last_reason: object = ""
         self._errors: dict[int, str] = {}
-        """The last error of an engine's own in each place."""
+        """The last engine's error, by place."""
         self._recurring: Recurring | None = None
         self.has_sampled = False
         """True once a completion has come."""
         self.starting = asyncio.Lock()
-        """Held while a replacement's engine starts, and by whoever needs that none does."""
+        """Held while a replacement's engine starts."""
 
     @property
     def serving(self) -> list[Replica]:
@@ -102,11 +98,11 @@ class Supervisor:
 
     @property
     def alive(self) -> list[Replica]:
-        """Those that have started and are not known to be lost."""
+        """Replicas that have started and are not lost."""
         return [replica for replica in self._replicas.values() if replica.state in ("started", "serving")]
 
     async def start(self) -> None:
-        """Start the first replicas, all at once; RunError if one does not: what stops it now would stop it later."""
+        """Start the first replicas at once; RunError if one fails, as another would."""
         await asyncio.gather(*(self._start(replica) for replica in self._replicas.values()))
 
     async def _start(self, replica: Replica) -> None:
@@ -119,13 +115,13 @@ class Supervisor:
             replica.state = "serving"
 
     def serve(self, replicas: Iterable[Replica]) -> None:
-        """These hold the present weights: they sample from now on."""
+        """Let replicas sample that hold the present weights."""
         for replica in replicas:
             if replica.state != "lost":
                 replica.state, replica.proven = "serving", True
 
     def lost(self, replica: Replica, reason: object) -> None:
-        """End what is left of a replica and start another in its place; nothing if it is known to be lost."""
+        """End a failed replica, once, and start another in its place."""
         if replica.state in ("starting", "lost") or self._stopping:
             return
         self._failures[replica.place] = 0 if replica.proven else self._failures[replica.place] + 1
@@ -141,7 +137,7 @@ class Supervisor:
         return ", the others go on" if self.alive else ", and another is started in its place"
 
     def _note_error(self, place: int, reason: object) -> None:
-        """Remember why an engine died; the run ends if the last one died as its predecessor did, and no completion ever came."""
+        """Note an engine's error; the last engine's ends the run when its predecessor had it too and nothing was sampled."""
         if not isinstance(reason, EngineDied) or self.has_sampled:
             return
         if same_error(self._errors.get(place, ""), reason.error) and not self.alive:
@@ -160,12 +156,12 @@ class Supervisor:
         if self._recurring:
             return
         if self._placement.is_extra(replica.place):
-            self._give_up(replica.place)  # `_grow` sees whether there is room for another
+            self._give_up(replica.place)  # `grow` starts another where there is room
         else:
             await self._bring(replica.place)
 
     async def _bring(self, place: int) -> None:
-        """Start a worker in a place, however long it takes to get one, unless it fails too often."""
+        """Start a worker in a place until it starts or has failed too often."""
         pause = _PAUSE_S
         while self._failures[place] < _FAILURES:
             replica = self._replicas[place] = Replica(place, self._new(place))
@@ -198,7 +194,7 @@ class Supervisor:
             self._report(f"rollout worker {place} is given up after {_FAILURES} failures in a row")
 
     def grow(self) -> None:
-        """Have more workers where the cluster has room for them."""
+        """Start more workers where the cluster has room."""
         coming = {place for place, task in self._coming.items() if not task.done()}
         taken = self._replicas.keys() | coming | self._given_up
         for place in self._placement.extra_places(taken):
@@ -206,15 +202,11 @@ class Supervisor:
             self._coming[place] = asyncio.ensure_future(self._bring(place))
 
     async def ready(self) -> list[Replica]:
-        """Replicas that can take a push; where there is none, waits until one has started again.
-
-        Raises:
-            RunError: none has within the deadline, or every place was given up; Recurring: as `check` says.
-        """
+        """Replicas that can take a push, at least one. RunError when none starts in time or all places were given up."""
         self.check()
         for task in self._coming.values():
             if task.done():
-                task.result()  # a mistake of ours
+                task.result()  # raises a bug
         if not self.alive:
             await within(self._deadline_s, "the rollout workers", "start again", self._first())
         return self.alive
@@ -228,7 +220,7 @@ class Supervisor:
             await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED)
 
     async def stop(self) -> None:
-        """End all engines, those that are starting too."""
+        """End all engines, also those that are starting."""
         self._stopping = True
         for task in self._coming.values():
             task.cancel()

@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from actors.cluster.meeting import LOOPBACK, Meeting
 from actors.cluster.processes import Processes, own_processes
 from actors.rollout.engine_log import OwnLog
 from actors.rollout.settings import EngineSettings
+from actors.rollout.stages import record_stages, silent_statistics
+from actors.weights.transport import PushGroup
 from openrs_ray.common.foreign import why
 from openrs_ray.common.last_error import last_error
 from openrs_ray.common.private_folder import private_folder
 from openrs_ray.errors import EngineDied, Lost, Recurring, RunError
 from openrs_ray.records import Completion, VersionSpan
+from openrs_ray.run.spans import traced
+from openrs_ray.weights.buckets import Bucket
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -99,7 +102,8 @@ class RolloutWorker:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         try:
-            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._engine_arguments()))
+            arguments = AsyncEngineArgs(**self._engine_arguments())
+            self._engine = AsyncLLM.from_engine_args(arguments, stat_loggers=[silent_statistics()])
         except (RuntimeError, ValueError, OSError) as error:
             kind = Recurring if isinstance(error, ValueError) else RunError
             own, where = self._log.last_error()
@@ -125,7 +129,7 @@ class RolloutWorker:
             "enforce_eager": engine.enforce_eager or self._device == "cpu",
             "weight_transfer_config": {"backend": "openrs"},
             "worker_extension_cls": self.worker_extension,
-            "disable_log_stats": True,
+            "disable_log_stats": False,  # or requests have no times: see `silent_statistics`
             "enable_log_requests": False,
         }
         if engine.tensor_parallel > 1:
@@ -170,6 +174,7 @@ class RolloutWorker:
                 task.cancel()
             self._in_hand.difference_update(tasks)
 
+    @traced("admit")
     async def _admit_all(self, requests: Sequence[Request]) -> list[Any]:
         """An idle engine forgets what earlier calls cached and samples nothing before it has all requests.
 
@@ -211,6 +216,7 @@ class RolloutWorker:
     async def _collect(self, number: int, request: Request, queue: Any, done: "asyncio.Queue[Any]") -> None:
         try:
             output: RequestOutput = await queue.get()
+            record_stages(request.position, request.sample, output)
             await done.put((number, self._completion(request, output)))
         except RunError as error:
             await done.put(error)
@@ -245,6 +251,7 @@ class RolloutWorker:
             worker=self._worker,
         )
 
+    @traced("score")
     async def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[np.ndarray]:
         """Log-probabilities (temperature 1) of completion tokens under the engine's weights, for the probe.
 
@@ -271,31 +278,20 @@ class RolloutWorker:
         pairs = zip(ids[len(prompt) :], found[len(prompt) :], strict=True)
         return np.array([entry[token].logprob for token, entry in pairs], dtype=np.float32)
 
-    async def join_push(self, transport: str, meeting: Meeting, world_size: int) -> None:
-        """Join this engine's push group with all its workers."""
-        import ray
+    async def join_push(self, group: PushGroup) -> None:
+        """Join the learner with all of the engine's workers."""
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
-        join = self._engine.init_weight_transfer_engine(
-            WeightTransferInitRequest(
-                init_info={
-                    "transport": transport,
-                    **asdict(meeting),
-                    "world_size": world_size,
-                    "address": LOOPBACK if meeting.host == LOOPBACK else ray.util.get_node_ip_address(),
-                    "deadline_s": self._settings.answer_s,
-                }
-            )
-        )
-
-        await self._alive(join)
+        request = WeightTransferInitRequest(init_info=asdict(group))
+        await self._alive(self._engine.init_weight_transfer_engine(request))
 
     async def leave_push(self) -> None:
-        """Let go of a learner that is gone, on every worker of the engine."""
+        """Let go of a learner that is gone."""
         await self._alive(self._engine.shutdown_weight_transfer_engine())
 
+    @traced("begin_push")
     async def begin_push(self) -> None:
-        """Stop sampling; requests in flight wait, and drop what they cached with the old weights unless that is to be kept."""
+        """Pause sampling. Requests in flight lose what they cached with the old weights, unless `rollout.keep_cache`."""
         async with self._admitting:
             self._pushing = True
         self._pushes += 1
@@ -303,17 +299,18 @@ class RolloutWorker:
         await self._alive(self._engine.pause_generation(mode="keep", clear_cache=clear))
         await self._alive(self._engine.start_weight_update())
 
-    async def receive(
-        self, buckets: list[list[tuple[str, str, list[int]]]], handles: dict[str, list[Any]] | None = None
-    ) -> None:
-        """Receive these buckets on every worker of the engine."""
+    @traced("receive")
+    async def receive(self, buckets: Sequence[Bucket], parcel: Any) -> None:
+        """Receive these buckets on every worker of the engine; `parcel` is what their transport sends along."""
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
-        update = WeightTransferUpdateRequest(update_info={"buckets": buckets, "handles": handles})
-        await asyncio.wait_for(self._alive(self._engine.update_weights(update)), self._settings.answer_s)
+        info = {"buckets": [bucket.plain() for bucket in buckets], "parcel": parcel}
+        update = self._engine.update_weights(WeightTransferUpdateRequest(update_info=info))
+        await asyncio.wait_for(self._alive(update), self._settings.answer_s)
 
+    @traced("end_push", "version")
     async def end_push(self, version: int) -> list[dict[str, Any]]:
-        """Put the received weights in place under their version and sample on. Returns every worker's receipt."""
+        """Put the received weights in place as policy `version` and resume sampling; returns every worker's receipt."""
         await self._alive(self._engine.finish_weight_update(str(version)))
         receipts: list[dict[str, Any]] = await self._alive(self._engine.collective_rpc("push_receipt"))
         await self._alive(self._engine.resume_generation())
@@ -325,10 +322,12 @@ class RolloutWorker:
         await self._alive(self._engine.pause_generation(mode="abort"))
         await self._alive(self._engine.resume_generation())
 
+    @traced("sleep")
     async def sleep(self) -> None:
         """Give up the GPU memory of weights and caches (a CPU has none to give). What is sampled next needs wake and a push."""
         await self._alive(self._engine.sleep(level=2, mode="keep"))
 
+    @traced("wake")
     async def wake(self) -> None:
         """Take the memory back; it holds nothing until a push."""
         await self._alive(self._engine.wake_up())

@@ -1,8 +1,7 @@
-"""Proof that an engine computes with the weights that a push brought, in every tensor, however few bytes of it changed.
+"""Proves that an engine computes with the pushed weights, in every tensor, however few bytes changed.
 
-vLLM's loaders cut, fuse and shard what comes, and on a CPU a matrix ends packed inside a closure. Where each piece goes is
-watched while they load; afterwards the live tensor's bytes are compared with the piece's there, by digest, or the packed
-matrix is multiplied with unit vectors: they pick columns that have changed since the last push, and give them back exactly.
+vLLM's loaders cut, fuse and shard tensors, and on a CPU pack matrices inside closures. Their copies are recorded; afterwards live
+tensors are compared by digest, and packed matrices by a product with unit vectors, which returns changed columns exactly.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from openrs_ray.weights.digest import column_digests, digest
 
 _COLUMNS = 4
-"""So many columns of a packed matrix are looked at: it is packed as a whole, and any of them would be old if it were."""
+"""Columns to compare of a packed matrix, which is packed as a whole."""
 _SMALLEST = torch.finfo(torch.float32).tiny
 """Below this, products may be flushed to zero."""
 
@@ -27,19 +26,18 @@ Target = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Part of a received tensor, and the place that its loader put it in."""
+    """Part of a received tensor, and where its loader put it."""
 
     source: str
-    """Name of the received tensor."""
     target: Target
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     offset: int
     digest: torch.Tensor
     columns: torch.Tensor
-    """On a CPU, of a matrix: int64 [few] columns to look at; else none."""
+    """int64 [few]: of a matrix on a CPU, else empty."""
     values: torch.Tensor
-    """[rows, few] those columns."""
+    """[rows, few] their values."""
 
     def live(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.as_strided(self.shape, self.stride, self.offset)
@@ -51,7 +49,7 @@ class Piece:
 
 
 class Effect:
-    """Watches one push into one model. begin(), loading() around every loading, then missing() and stale()."""
+    """Observes pushes into a model: begin(), loading() around every load, then missing() and stale()."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
@@ -59,10 +57,10 @@ class Effect:
         self._received: list[str] = []
         self._targets: dict[int, Target] = {}
         self._columns: dict[tuple[Target, int], torch.Tensor] = {}
-        """Digests of every column of every piece as it came last."""
+        """Last digests of every piece's columns."""
 
     def begin(self) -> None:
-        """A new push; the model's tensors are ready to be loaded, most of them without data."""
+        """Begin a push; the model's tensors are ready to be loaded."""
         self._found, self._received = {}, []
         self._targets = {
             tensor.untyped_storage()._cdata: (name, own)
@@ -77,13 +75,13 @@ class Effect:
 
     @contextmanager
     def loading(self, weights: Sequence[tuple[str, torch.Tensor]]) -> Iterator[None]:
-        """While these are loaded, every copy out of them into the model is taken down."""
+        """Record every copy out of these tensors into the model."""
         self._received += [name for name, _ in weights]
         with _Copies(self, weights):
             yield
 
-    def take_down(self, source: str, place: torch.Tensor, piece: torch.Tensor) -> None:
-        """The loader copies `piece` of the received tensor `source` into `place`, a view of one of the model's tensors."""
+    def record(self, source: str, place: torch.Tensor, piece: torch.Tensor) -> None:
+        """Record that `piece` of a received tensor is copied into `place`, a view of one of the model's."""
         target = self._targets.get(place.untyped_storage()._cdata)
         offset = int(place.storage_offset())
         if target is None or (source, target, offset) in self._found:  # a bias is loaded twice
@@ -100,28 +98,28 @@ class Effect:
         )
 
     def _changed(self, key: tuple[Target, int], now: torch.Tensor, width: int) -> torch.Tensor:
-        """A few columns, with `width` of them to a digest, that differ from the last push."""
+        """A few columns that changed since the last push; a digest covers `width` of them."""
         before = self._columns.get(key)
         self._columns[key] = now
         changed = torch.arange(len(now)) if before is None else (now != before).nonzero()[:, 0]
         return (width * changed[:_COLUMNS, None] + torch.arange(width)).flatten()[:_COLUMNS]
 
     def missing(self, without: set[str]) -> list[str]:
-        """Received tensors of which nothing was loaded, and parameters that nothing was loaded into, but those `without`."""
+        """Received tensors and parameters (except `without`) that were not loaded."""
         unread = set(self._received) - {piece.source for piece in self._pieces}
         filled = {".".join(piece.target) for piece in self._pieces}
         empty = {name for name, _ in self._model.named_parameters()} - filled - without
         return sorted(unread | empty)
 
     def stale(self) -> list[str]:
-        """Received tensors that the model does not compute with, though they were loaded."""
+        """Loaded tensors that the model does not compute with."""
         proven, wrong = self._by_digest()
         by_columns, wrong_columns = self._by_packed()
         unproven = {piece.source for piece in self._pieces} - proven - by_columns
         return sorted(wrong | wrong_columns | unproven)
 
     def _by_digest(self) -> tuple[set[str], set[str]]:
-        """Names whose live bytes could be read, and those among them that differ."""
+        """Names of readable tensors, and those among them that differ."""
         modules = dict(self._model.named_modules())
         live = [(piece, getattr(modules[piece.target[0]], piece.target[1]).data) for piece in self._pieces]
         read = [(piece, tensor) for piece, tensor in live if tensor.numel()]
@@ -135,7 +133,7 @@ class Effect:
         }
 
     def _by_packed(self) -> tuple[set[str], set[str]]:
-        """Names that lie in packed matrices (a tied head's among them), and those among them that differ."""
+        """Names of tensors in packed matrices, and those among them that differ."""
         modules = dict(self._model.named_modules())
         packed = [module for module in modules.values() if hasattr(module, "cpu_linear")]
         seen, wrong = set(), set()
@@ -174,20 +172,19 @@ def _wrong_columns(module: Any, pieces: Sequence[Piece]) -> set[str]:
 
 
 class _Copies(TorchDispatchMode):
-    """Tells of every copy out of received tensors, or out of what a loader made of them (some families reorder their heads);
-    vLLM counts what its loaders do in the same way."""
+    """Sees every copy out of received tensors, or of what a loader made of them: some families reorder their heads."""
 
     def __init__(self, effect: Effect, weights: Sequence[tuple[str, torch.Tensor]]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._effect = effect
         self._spans = [(tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes, name) for name, tensor in weights]
         self._made: list[torch.Tensor] = []
-        """Held, so that their memory is nothing else's while copies out of them are watched."""
+        """Kept alive, so that their addresses are not reused."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.copy_.default:
             for name in self._sources(args[1]):
-                self._effect.take_down(name, args[0], args[1])
+                self._effect.record(name, args[0], args[1])
             return func(*args, **(kwargs or {}))
         found = func(*args, **(kwargs or {}))
         read = args[0] if args and isinstance(args[0], list | tuple) else args[:1]
@@ -199,7 +196,7 @@ class _Copies(TorchDispatchMode):
         return found
 
     def _sources(self, tensor: Any) -> set[str]:
-        """Names of the received tensors that a tensor is part of, or was made of."""
+        """Names of the received tensors that a tensor is part of or was made from."""
         if not isinstance(tensor, torch.Tensor) or tensor.is_meta:
             return set()
         at = tensor.data_ptr()

@@ -4,7 +4,7 @@ import argparse
 import difflib
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from openrs_ray.errors import UserError
 
@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
         """Every option, as it is typed."""
         return [name for name in self._option_string_actions if name.startswith("--")]
 
-    def parse_args(self, arguments: Sequence[str], namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
+    def parse_args(self, arguments: Sequence[str], namespace: None = None) -> argparse.Namespace:  # type: ignore[override]
         """The options of a command that has no fields."""
         options, rest = self.parse_known_args(arguments, namespace)
         if rest:

@@ -19,6 +19,7 @@ from openrs_ray.run.progress import Progress
 
 if TYPE_CHECKING:
     from actors.cluster.placement import Placement
+    from actors.loop.loop import Loop
     from openrs_ray.preparation.prepared import Prepared
 
 
@@ -64,16 +65,13 @@ async def _trained(
     budget: Budget,
     closing: AsyncExitStack,
 ) -> Outcome:
-    from actors.loop.trainer import Stopped, Trainer
+    from actors.loop.limits import Limits, Stopped
+    from actors.loop.system import System
     from launch.driver.supervise import STOP, code_of_recurring
 
-    if config.rollout.staleness:
-        from actors.loop.overlap import OverlappedTrainer
-
-        trainer: Trainer = OverlappedTrainer(config, prepared, placement, display, budget)
-    else:
-        trainer = Trainer(config, prepared, placement, display, budget)
-    closing.push_async_callback(trainer.close)
+    limits = Limits(budget)
+    system = System(config, prepared, placement, display, budget, limits)
+    closing.push_async_callback(system.close)
     received: list[int] = []
     handed_on = HandedOn()
 
@@ -90,7 +88,7 @@ async def _trained(
             f"{signal.Signals(number).name}: run {config.run.name} in {config.run.path} stops at the next point where nothing "
             "is lost; --resume continues it (once more: at once)"
         )
-        trainer.stop()
+        limits.stop()
 
     def on_stop() -> None:
         if not received:
@@ -101,16 +99,16 @@ async def _trained(
     for number in stop_signals():
         loop.add_signal_handler(number, on_signal, number)
     loop.add_signal_handler(STOP, on_stop)
-    started = False
+    run: Loop | None = None
     try:
-        await trainer.start()
-        started = True
-        return Outcome(0, await trainer.run())
+        run = await system.start()
+        return Outcome(0, await run.run())
     except Stopped:
-        where = f"run {config.run.name} stopped after step {trainer.progress.step}; it can be resumed from {config.run.path}"
+        step = (run or system).progress.step
+        where = f"run {config.run.name} stopped after step {step}; it can be resumed from {config.run.path}"
         return Outcome(128 + received[0], None, where)
     except Recurring as error:
         return Outcome(code_of_recurring(), None, f"error: {error}", recurs=True)
     except (RunError, OSError) as error:
         # What keeps a run from starting would do so again, unless a process was lost (a kind of its own) or the disk is full.
-        return Outcome(1, None, f"error: {error}", recurs=not started and type(error) is RunError)
+        return Outcome(1, None, f"error: {error}", recurs=run is None and type(error) is RunError)

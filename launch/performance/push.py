@@ -8,6 +8,7 @@ transport is NCCL, with one CUDA IPC (`--nccl`: NCCL nevertheless), on a CPU glo
 import asyncio
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from launch.cli.command import command
@@ -45,25 +46,25 @@ def nccl_on_one_gpu(shared: "Placement") -> "Placement":
 
 async def compare(config: RunConfig, prepared: Prepared, placement: "Placement", rounds: int) -> tuple[Side, Side]:
     """(seconds, bytes, extra memory of sender and receiver in GiB) of every push and, without the memory, bare transfer."""
-    from actors.learner.group import LearnerGroup
+    from actors.learner.group import LearnerGroup, new_ranks
     from actors.loop.push import WeightPush
-    from actors.loop.trainer import probe_batch
+    from actors.loop.system import probe_batch
     from actors.rollout.pool import EnginePool
     from actors.rollout.settings import EngineSettings
     from launch.performance.raw_push import RawSender, RawWorker
 
-    deadline_s, transport = config.push.deadline_s, placement.layout.transport
-    learners = LearnerGroup(config, placement, prepared.model_path, RawSender)
+    transport = placement.layout.transport
+    learners = LearnerGroup(config, partial(new_ranks, config, placement, prepared.model_path, RawSender))
     settings = EngineSettings.of_run(config, prepared.model_path, prepared.eos_ids)
     workers = EnginePool(settings, placement, RawWorker)
     push = WeightPush(learners, workers, transport, config.push, probe_batch(prepared.problems))
 
     async def sender(method: str, *arguments: Any) -> Any:
-        return (await learners._all(method, deadline_s, method, *arguments))[0]
+        return (await learners.each(method, method, *arguments))[0]
 
     async def receiver(method: str, *arguments: Any) -> Any:
         (worker,) = workers.supervisor.alive
-        return await worker.ask(deadline_s, "in_engine", method, method, *arguments)
+        return await worker.ask(config.push.deadline_s, "in_engine", method, method, *arguments)
 
     async def ours(version: int) -> tuple[float, ...]:
         await asyncio.gather(sender("mark_memory"), receiver("mark_memory"))
@@ -71,7 +72,7 @@ async def compare(config: RunConfig, prepared: Prepared, placement: "Placement",
         return done.seconds, done.nbytes, await sender("extra_gib"), await receiver("extra_gib")
 
     async def bare(version: int) -> tuple[float, ...]:
-        sizes = [bucket.nbytes for bucket in await learners.push_buckets()]
+        sizes = [bucket.nbytes for bucket in await sender("push_buckets")]
         sending = [] if transport == "ipc" else [sender("raw_send", sizes)]
         seconds, *_ = await asyncio.gather(receiver("raw_receive", sizes), *sending)
         return seconds, sum(sizes)
@@ -79,7 +80,6 @@ async def compare(config: RunConfig, prepared: Prepared, placement: "Placement",
     try:
         await learners.start()
         await workers.start()
-        await push.connect()
         await push.push(0)  # the bare copy over IPC needs a buffer that a push has mapped
         return await alternate(rounds, ours, bare)
     finally:

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from actors.learner.rank import LearnerRank
 from actors.rollout.worker import RolloutWorker
-from actors.weights.sender import SendingRank
-from actors.weights.transport import BroadcastGroup
+from actors.weights.broadcast import BroadcastSender
+from actors.weights.groups import BroadcastGroup
 
 _FIRST_BYTES = 16
 
@@ -30,9 +31,10 @@ class MemoryMark:
         return (torch.cuda.max_memory_allocated() - self._marked) / 2**30
 
 
-class RawSender(MemoryMark, SendingRank):
+class RawSender(MemoryMark, LearnerRank):
     def raw_send(self, sizes: Sequence[int]) -> None:
-        group, buffer = self._sender._groups[0], self._sender._buffer()
+        assert isinstance(self._sender, BroadcastSender)
+        group, buffer = self._sender.groups[0], self._sender.weights.buffer
         for size in (_FIRST_BYTES, *sizes):
             group.broadcast(buffer[:size])
             group.wait()

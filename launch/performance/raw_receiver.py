@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from actors.weights.broadcast import BroadcastReceiver
+from actors.weights.ipc import IpcReceiver
 from actors.weights.receiver import WorkerExtension
 from launch.performance.raw_push import MemoryMark, copy, receive
 
@@ -10,7 +12,9 @@ class RawReceiver(MemoryMark, WorkerExtension):
     def raw_receive(self, sizes: Sequence[int]) -> float:
         """Seconds; a push must have come before."""
         engine = self.weight_transfer_engine
-        if engine._group is not None:
-            return receive(engine._group, sizes, engine.device)
-        assert engine._mapped is not None, "raw_receive before the first push"
-        return copy(engine._mapped[1], sizes)
+        if isinstance(engine.end, BroadcastReceiver):
+            return receive(engine.end.group, sizes, engine.device)
+        assert isinstance(engine.end, IpcReceiver) and engine.end.mapped is not None, (
+            "raw_receive before the first push"
+        )
+        return copy(engine.end.mapped, sizes)

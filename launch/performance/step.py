@@ -1,6 +1,6 @@
 """`python -m launch.performance.step`: whole steps of this system against TRL's, and against its own parts alone.
 
-On one GPU, one after the other: the real trainer with engine and learner on it; raw vLLM and a learner rank by themselves,
+On one GPU, one after the other: the real loop with engine and learner on it; raw vLLM and a learner rank by themselves,
 on the same requests; TRL 1.16.0 (`--no-trl` leaves it out) in the three settings of trl_run.py, of which the best one counts.
 All do the same work; each answer is checked, then paid by a coin, so that every group has something to learn (random
 weights are never right). The first two steps of each are not counted. Dry run on a CPU, where TRL generates with plain
@@ -54,35 +54,36 @@ def check_trl() -> None:
 
 
 def train(config: RunConfig, prepared: Prepared) -> tuple[list[float], bool]:
-    """Seconds of every step of the real trainer, paid by a coin, and whether it ran on a GPU; the rest is in the run's folder."""
-    from actors.loop.trainer import Trainer
+    """Seconds of every step of the real loop, paid by a coin, and whether it ran on a GPU; the rest is in the run's folder."""
+    from actors.loop.limits import Limits
+    from actors.loop.system import System
     from launch.performance.parts import CoinPool
-    from launch.train import begin_run
     from openrs_ray.run.budget import Budget
     from openrs_ray.run.display import RunDisplay
+    from openrs_ray.run.resume import begin_run
 
     async def run() -> list[float]:
-        seconds = []
-        trainer = Trainer(config, prepared, placement, display, Budget(config), reward_class=CoinPool)
+        seconds, budget = [], Budget(config)
+        system = System(config, prepared, placement, display, budget, Limits(budget), reward_class=CoinPool)
         try:
-            await trainer.start()
+            loop = await system.start()
             for _ in range(config.run.steps):  # not run(), which would end with a checkpoint of all the state
                 started = time.perf_counter()
-                await trainer._step()
+                await loop.step()
                 seconds.append(time.perf_counter() - started)
         finally:
-            await trainer.close()
+            await system.close()
         return seconds
 
     config.run.path.mkdir(parents=True)
-    begin_run(config, prepared)
+    begin_run(config, prepared.summary())
     console = Console(stderr=True, highlight=False)
     with placed(config) as placement, RunDisplay(config.run.name, config.run.steps, console) as display:
         return asyncio.run(run()), placement.layout.device == "gpu"
 
 
 def system(config: RunConfig, prepared: Prepared) -> tuple[list[float], list[dict[str, Any]], bool]:
-    """Seconds of every counted step of the real trainer, what the run wrote of them, and whether it ran on a GPU."""
+    """Seconds of every counted step of the real loop, what the run wrote of them, and whether it ran on a GPU."""
     seconds, on_gpu = train(config, prepared)
     return seconds[_WARM_UP:], read_metrics(config.run.path)[_WARM_UP:], on_gpu
 

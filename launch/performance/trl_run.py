@@ -14,6 +14,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from launch.cli.command import command
+from launch.cli.options import Parser
+
 SETTINGS: dict[str, dict[str, Any]] = {
     "checkpointing, large batches": {
         "gradient_checkpointing": True,
@@ -110,12 +113,17 @@ def run(job: dict[str, Any], setting: dict[str, Any], scratch: Path) -> dict[str
     return {"seconds": [b - a for a, b in pairwise(ends)], "tokens": tokens[1:]}
 
 
-def main(job: str, setting: str, result: str) -> int:
-    content = json.loads(Path(job).read_text(encoding="utf-8"))
-    measured = run(content, SETTINGS[setting], Path(result).with_suffix(""))
-    Path(result).write_text(json.dumps(measured), encoding="utf-8")
-    return 0
+@command
+def main(arguments: list[str]) -> None:
+    parser = Parser("performance.trl_run", __doc__)
+    parser.add_argument("job", metavar="JOB.json", type=Path)
+    parser.add_argument("setting", metavar="SETTING", choices=SETTINGS)
+    parser.add_argument("result", metavar="RESULT.json", type=Path)
+    options = parser.parse_args(arguments)
+    content = json.loads(options.job.read_text(encoding="utf-8"))
+    measured = run(content, SETTINGS[options.setting], options.result.with_suffix(""))
+    options.result.write_text(json.dumps(measured), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

@@ -25,14 +25,19 @@ import launch
 import openrs_ray
 from actors.rollout.settings import EngineSettings
 from actors.rollout.worker import RolloutWorker
+from launch.cli.command import command
+from launch.cli.options import Parser
 from launch.performance.models import SHAPES
 from openrs_ray.config.load import load_config
+from openrs_ray.errors import RunError
 
 RECIPE = Path("launch/recipes/open-rs3.yaml")
 WANTED = "FLASH_ATTN"
 
 
-def main() -> None:
+@command
+def main(arguments: list[str]) -> None:
+    Parser("without_gpu.trial", __doc__).parse_args(arguments)
     modules = list(modules_of(openrs_ray, actors, launch))
     for module in modules:
         importlib.import_module(module)
@@ -46,7 +51,7 @@ def main() -> None:
         f"{config.scheduler_config.max_num_batched_tokens} batched tokens, {config.scheduler_config.max_num_seqs} sequences\n"
     )
     if attention != WANTED or not config.use_v2_model_runner:
-        sys.exit(f"vLLM was expected to choose {WANTED} and its model runner V2")
+        raise RunError(f"vLLM was expected to choose {WANTED} and its model runner V2")
 
 
 def modules_of(*packages: Any) -> Iterator[str]:
@@ -70,4 +75,4 @@ def engine_config(folder: Path) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

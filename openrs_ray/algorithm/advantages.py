@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float32, Float64, Int32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingSequence:
-    """One judged completion, ready to learn from.
+    """One judged rollout, ready to learn from.
 
     Example: TrainingSequence(prompt_ids=[1, 9, 4], completion_ids=[5, 2], sampler_logprobs=[-0.1, -1.2], advantage=0.7)
     """
@@ -19,17 +19,30 @@ class TrainingSequence:
     prompt_ids: Int32[np.ndarray, " prompt"]
     """Must not be empty: the last prompt token predicts the first completion token."""
     completion_ids: Int32[np.ndarray, " completion"]
+    """All that follows the prompt, given tokens too."""
     sampler_logprobs: Float32[np.ndarray, " completion"]
-    """Log-probability of each completion token under the distribution it was drawn from."""
+    """Log-probability of each token under the distribution it was drawn from; of no meaning where given."""
     advantage: float
+    sampled: Bool[np.ndarray, " completion"] | None = None
+    """The tokens that carry loss; the others are context. None: all."""
 
     def __post_init__(self) -> None:
-        if len(self.prompt_ids) == 0 or len(self.completion_ids) == 0:
-            raise ValueError("a training sequence needs at least one prompt token and one completion token")
+        if len(self.prompt_ids) == 0 or not self.sampled_tokens:
+            raise ValueError("a training sequence needs at least one prompt token and one sampled token")
         if len(self.sampler_logprobs) != len(self.completion_ids):
             raise ValueError(f"{len(self.sampler_logprobs)} log-probabilities for {len(self.completion_ids)} tokens")
+        if len(self.mask) != len(self.completion_ids):
+            raise ValueError(f"{len(self.mask)} marks for {len(self.completion_ids)} tokens")
         if not np.isfinite(self.advantage):
             raise ValueError("a completion without an advantage must be left out of the loss")
+
+    @property
+    def mask(self) -> Bool[np.ndarray, " completion"]:
+        return np.ones(len(self.completion_ids), dtype=np.bool_) if self.sampled is None else self.sampled
+
+    @property
+    def sampled_tokens(self) -> int:
+        return int(self.mask.sum())
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.completion_ids)

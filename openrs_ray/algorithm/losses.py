@@ -26,7 +26,7 @@ METRICS = (
     *("clipped", "kl", "mismatch_kl", "entropy", "ratio", "ratio_squared", "truncated", "tokens"),
     *("masked_sequences", "sequences"),
 )
-"""Order of the sums in `LossOutput.sums`: over tokens, then over sequences."""
+"""Names of the sums in `LossOutput.sums`: over tokens, then over sequences."""
 
 MOST_LOG_RATIO = 20.0
 """A log-ratio above this counts as this, without gradient: exp(20) is 5e8, and exp(89) is no float32 any more. verl bounds it
@@ -66,8 +66,8 @@ class LossInput:
 class LossOutput:
     total: Float[Tensor, ""]
     """Sum (not mean) of the per-token losses, with normalization `sequences` each divided by its completion's length."""
-    sums: Float64[Tensor, " metrics"]
-    """In the order of `METRICS`, without gradient."""
+    sums: dict[str, Float64[Tensor, ""]]
+    """By name, one of each of `METRICS`; without gradient."""
 
 
 class Objective(NamedTuple):
@@ -171,9 +171,19 @@ def policy_loss(batch: LossInput, loss: Loss) -> LossOutput:
     if loss.normalization == "sequences":
         per_token = per_token / batch.to_tokens(lengths)
     ratio = log_ratio.detach().exp().double()
-    ones = torch.ones_like(ratio)
-    measured = (clipped, kl, k3(log_ratio), -batch.logprobs, ratio, ratio**2, truncated, ones, masked, lengths > 0)
-    return LossOutput(per_token.sum(), torch.stack([values.detach().double().sum() for values in measured]))
+    measured = {
+        "clipped": clipped,
+        "kl": kl,
+        "mismatch_kl": k3(log_ratio),
+        "entropy": -batch.logprobs,
+        "ratio": ratio,
+        "ratio_squared": ratio**2,
+        "truncated": truncated,
+        "tokens": torch.ones_like(ratio),
+        "masked_sequences": masked,
+        "sequences": lengths > 0,
+    }
+    return LossOutput(per_token.sum(), {name: values.detach().double().sum() for name, values in measured.items()})
 
 
 def _clip(ratio: Float[Tensor, " tokens"], advantages: Float[Tensor, " tokens"], loss: Loss) -> Objective:

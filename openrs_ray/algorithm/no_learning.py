@@ -61,7 +61,7 @@ class LearningWatch:
 
     def _truncated_at_first(self, step: int, figures: Mapping[str, float], groups: Sequence[Group]) -> str | None:
         rollout, share = self._config.rollout, figures["truncated_share"]
-        sampled = sum(len(group.completions) for group in groups)
+        sampled = sum(len(group.rollouts) for group in groups)
         if step > 1 or sampled < _ENOUGH_COMPLETIONS or share <= rollout.max_first_truncated_share:
             return None
         return (

@@ -20,12 +20,14 @@ class MicroBatch:
     """Sequences one after another, without padding.
 
     Example: sequences (1 9 | 5 2) and (7 | 3), completions after the bar: token_ids=[1, 9, 5, 2, 7, 3], lengths=[4, 2],
-    completion_mask=[0, 0, 1, 1, 0, 1], one log-probability and one advantage for each of the tokens 5, 2, 3.
+    completion_mask=[0, 0, 1, 1, 0, 1], one log-probability and one advantage for each of the tokens 5, 2, 3. Tokens that an
+    environment has given are context like a prompt, wherever they stand.
     """
 
     token_ids: Int32[np.ndarray, " tokens"]
     lengths: Int32[np.ndarray, " sequences"]
     completion_mask: Bool[np.ndarray, " tokens"]
+    """The sampled tokens, which carry loss."""
     behaviour_logprobs: Float32[np.ndarray, " completion_tokens"]
     advantages: Float32[np.ndarray, " completion_tokens"]
 
@@ -40,7 +42,7 @@ class MicroBatch:
 
     @property
     def completion_lengths(self) -> tuple[int, ...]:
-        """Completion tokens of each sequence."""
+        """Sampled tokens of each sequence."""
         starts = np.cumsum(self.lengths) - self.lengths
         return tuple(np.add.reduceat(self.completion_mask, starts, dtype=np.int64).tolist())
 
@@ -84,15 +86,13 @@ def split(
 def pack(sequences: Sequence[TrainingSequence]) -> MicroBatch:
     """One micro-batch of all given sequences, in order."""
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int32)
-    mask = np.ones(int(lengths.sum()), dtype=np.bool_)
-    for start, sequence in zip(np.cumsum(lengths) - lengths, sequences, strict=True):
-        mask[start : start + len(sequence.prompt_ids)] = False
+    mask = [part for s in sequences for part in (np.zeros(len(s.prompt_ids), dtype=np.bool_), s.mask)]
     return MicroBatch(
         token_ids=np.concatenate([ids for s in sequences for ids in (s.prompt_ids, s.completion_ids)]).astype(np.int32),
         lengths=lengths,
-        completion_mask=mask,
-        behaviour_logprobs=np.concatenate([s.sampler_logprobs for s in sequences]).astype(np.float32),
-        advantages=np.concatenate([np.full(len(s.completion_ids), s.advantage, dtype=np.float32) for s in sequences]),
+        completion_mask=np.concatenate(mask),
+        behaviour_logprobs=np.concatenate([s.sampler_logprobs[s.mask] for s in sequences]).astype(np.float32),
+        advantages=np.concatenate([np.full(s.sampled_tokens, s.advantage, dtype=np.float32) for s in sequences]),
     )
 
 

@@ -56,7 +56,8 @@ class Policy(nn.Module):
             use_cache=False,
             **packed_arguments(lengths, token_ids.device),
         ).last_hidden_state[0]
-        return self.head(hidden[predictors], targets, temperature)
+        logprobs: Tensor = self.head(hidden[predictors], targets, temperature)
+        return logprobs
 
 
 class ChunkedLogprobs(nn.Module):
@@ -75,7 +76,9 @@ class ChunkedLogprobs(nn.Module):
     def forward(
         self, hidden: Float[Tensor, "tokens hidden"], targets: Int[Tensor, " tokens"], temperature: float
     ) -> Float[Tensor, " tokens"]:
-        return _TokenLogprobs.apply(hidden, self.weight, targets, temperature, self.chunk_tokens, self.logits_dtype)
+        arguments = (hidden, self.weight, targets, temperature, self.chunk_tokens, self.logits_dtype)
+        logprobs: Tensor = _TokenLogprobs.apply(*arguments)  # type: ignore[no-untyped-call]
+        return logprobs
 
 
 class _TokenLogprobs(torch.autograd.Function):

@@ -8,7 +8,7 @@ import numpy as np
 from openrs_ray.algorithm.advantages import spread
 from openrs_ray.errors import RunError
 from openrs_ray.records import Group, Status
-from openrs_ray.rewards.final_form import copies
+from openrs_ray.rewards.answers.final_form import copies
 
 
 def correctness(groups: Sequence[Group]) -> np.ndarray:
@@ -18,25 +18,29 @@ def correctness(groups: Sequence[Group]) -> np.ndarray:
     )
 
 
-def step_times(collect_s: float, train_s: float, push_s: float, step_s: float) -> dict[str, float]:
-    """Seconds of a step's parts, and the share of the step in which each side had nothing to do."""
+def step_times(collect_s: float, train_s: float, push_s: float, step_s: float, idle_s: float) -> dict[str, float]:
+    """Seconds of a step's parts, and the share of the step in which each side had nothing to do.
+
+    Args:
+        idle_s: seconds in which nothing was being sampled, the push included.
+    """
     return {
         "collect_s": collect_s,
         "train_s": train_s,
         "push_s": push_s,
         "step_s": step_s,
-        "rollout_wait_share": 1 - (collect_s + push_s) / step_s,
+        "rollout_wait_share": max(0.0, idle_s - push_s) / step_s,
         "learner_wait_share": 1 - (train_s + push_s) / step_s,
     }
 
 
 def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Figures of the sampled and judged completions of a step, replaced ones too. Means are over judged completions."""
+    """Figures of the sampled and judged rollouts of a step, replaced ones too. Rewards are means over judged ones."""
     verdicts = [verdict for group in groups for verdict in group.verdicts]
-    completions = [completion for group in groups for completion in group.completions]
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
     statuses = Counter(verdict.status for verdict in verdicts)
     judged = [verdict for verdict in verdicts if verdict.reward is not None]
-    lengths = np.array([len(completion.token_ids) for completion in completions])
+    lengths = np.array([rollout.sampled_tokens for rollout in rollouts])
     mean = {name: float(np.mean([v.rewards[name] for v in judged])) for name in (judged[0].rewards if judged else ())}
     return {
         "reward": float(np.mean([verdict.reward for verdict in judged])) if judged else float("nan"),
@@ -48,7 +52,7 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "errors": float(statuses[Status.ERROR]),
         "unparseable_golds": float(statuses[Status.UNPARSEABLE_GOLD]),
         "groups_with_spread": float(spread(np.stack([group.rewards() for group in groups])).sum()),
-        "truncated_share": float(np.mean([completion.truncated for completion in completions])),
+        "truncated_share": float(np.mean([rollout.truncated for rollout in rollouts])),
         "sampled_tokens": float(lengths.sum()),
         "mean_length": float(lengths.mean()),
         "max_length": float(lengths.max()),

@@ -8,6 +8,13 @@ from openrs_ray.config.schema import Engine, EngineSlots, RunConfig
 
 Device = Literal["cpu", "gpu"]
 
+TRANSPORTS = {
+    "gloo": "actors.weights.broadcast:Gloo",
+    "nccl": "actors.weights.broadcast:Nccl",
+    "ipc": "actors.weights.ipc:Ipc",
+}
+"""`module:class` of every way for weights to get from the learner to the engines; `plan_layout` chooses one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -17,7 +24,8 @@ class Layout:
     """
 
     device: Device
-    transport: Literal["gloo", "nccl", "ipc"]
+    transport: str
+    """A name in TRANSPORTS."""
     colocated: bool
     learner: tuple[dict[str, float], ...]
     rollout: tuple[dict[str, float], ...]

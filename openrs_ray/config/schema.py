@@ -10,26 +10,27 @@ from __future__ import annotations
 import math
 import os
 import re
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from openrs_ray.config.fidelity import Fidelity, as_published
 from openrs_ray.config.resumable import FREE
 from openrs_ray.rewards.records import (
     Comparison,
-    FormatForm,
-    Language,
-    LengthUnit,
+    Positive,
     RewardExtraction,
     UnfinishedReasoning,
     Unjudged,
+    Value,
 )
+from openrs_ray.rewards.registry import GROUP, SINGLE, weighted_parameters
 
 # Every number has both bounds, so that no typing mistake (1e32 for 1e-32) reaches an engine; infinities and NaN are refused.
-Positive = Annotated[int, Field(gt=0, le=10**9)]
 Count = Annotated[int, Field(ge=0, le=10**9)]
 Parts = Annotated[int, Field(gt=0, le=10_000)]
 """GPUs, processes, threads: things that are held or started at once."""
@@ -41,7 +42,6 @@ SomeShare = Annotated[float, Field(gt=0, le=1)]
 Amount = Annotated[float, Field(ge=0, le=1_000_000)]
 SomeAmount = Annotated[float, Field(gt=0, le=1_000_000)]
 Ratio = Annotated[float, Field(gt=1, le=1_000_000)]
-Reward = Annotated[float, Field(ge=-1_000_000, le=1_000_000)]
 Cpus = Annotated[float, Field(ge=0.001, le=10_000)]
 """Ray counts CPUs in steps of 0.0001."""
 Temperature = Annotated[float, Field(ge=0, le=100)]
@@ -242,61 +242,33 @@ class Engine(Section):
         return self
 
 
-class Format(Section):
-    form: FormatForm = "tags"
-    """tags: reasoning, one </think>, an answer; line: exactly one </think>, on a line of its own, and nothing else is asked."""
-
-
-class Cosine(Section):
-    max_length: Positive = 3584
-    """Length at which the reward reaches its long end."""
-    unit: LengthUnit = "tokens"
-    """What lengths count."""
-    clamp: bool = True
-    """Longer completions get what one of max_length gets (false: the cosine goes on, up and down)."""
-    correct_short: Reward = 1.0
-    """For a correct answer of length 0."""
-    correct_long: Reward = 0.5
-    """For a correct answer of max_length."""
-    wrong_short: Reward = -1.0
-    """For a wrong answer of length 0."""
-    wrong_long: Reward = -0.5
-    """For a wrong answer of max_length."""
-
-
-class Repetition(Section):
-    words: Positive = 3
-    """Words in a row that count as repeated when they stood in the completion before."""
-    penalty: Annotated[float, Field(ge=-1_000_000, le=0)] = -1.0
-    """Reward of a completion that repeats everything."""
-
-
-class ReasoningSteps(Section):
-    enough: Positive = 3
-    """Marked steps that earn the whole reward."""
-
-
-class LanguageReward(Section):
-    wanted: Language = "en"
-    """The language that completions should be in."""
-
-
-class SoftOverlong(Section):
-    max_length: Positive = 20480
-    """Tokens from which on the punishment is whole; usually rollout.max_completion_tokens."""
-    buffer: Positive = 4096
-    """Tokens before max_length over which the punishment grows."""
-
-
-class Rewards(Section):
-    weights: dict[str, Reward] = Field(default={"accuracy": 2.0, "format": 1.0}, min_length=1)
+class _Weights(Section):
+    weights: dict[str, Value] = Field(default={"accuracy": 2.0, "format": 1.0}, min_length=1)
     """Rewards by name with their weights; docs/rewards.md has them all."""
-    format: Format = Format()
-    cosine: Cosine = Cosine()
-    repetition: Repetition = Repetition()
-    reasoning_steps: ReasoningSteps = ReasoningSteps()
-    language: LanguageReward = LanguageReward()
-    soft_overlong: SoftOverlong = SoftOverlong()
+
+
+def _section_of(parameters: type) -> Any:
+    """A section, with its default, of the fields, bounds and docstrings of a reward's parameters."""
+    # The schema of a model that holds a dataclass is where pydantic gives the dataclass's docstrings.
+    model = create_model("_Holder", __config__=ConfigDict(use_attribute_docstrings=True), parameters=(parameters, ...))
+    texts = model.model_json_schema()["$defs"][parameters.__name__]["properties"]
+    kinds = get_type_hints(parameters, include_extras=True)
+    given: dict[str, Any] = {
+        field.name: (kinds[field.name], Field(field.default, description=texts[field.name].get("description")))
+        for field in fields(parameters)
+    }
+    section = create_model(parameters.__qualname__, __base__=Section, **given)
+    return section, section()
+
+
+if TYPE_CHECKING:
+    _WithParameters = _Weights
+else:
+    _sections = {name: _section_of(one.parameters) for name, one in (SINGLE | GROUP).items() if one.parameters}
+    _WithParameters = create_model("_WithParameters", __base__=_Weights, **_sections)
+
+
+class Rewards(_WithParameters):
     extraction: RewardExtraction = "boxed"
     """Where the answer is looked for: the last \\boxed{} only, anywhere as math-verify does, or as the authors' code did (golds,
     too: as whole texts, with LaTeX)."""
@@ -324,6 +296,10 @@ class Rewards(Section):
         if self.final_form and self.extraction == "published":
             raise ValueError("rewards.final_form does not go with rewards.extraction published, which pays any form")
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickle finds classes by name, and those of the reward sections have none.
+        return partial(Rewards, **self.model_dump(exclude_unset=True)), ()
 
 
 _PUBLISHED: dict[str, dict[str, Any]] = {
@@ -606,12 +582,9 @@ class RunConfig(Section):
                 f"learner.micro_batch_tokens ({self.learner.micro_batch_tokens}) must hold one longest sequence "
                 f"of {self.max_sequence_tokens} tokens (prompt and completion)"
             )
-        begins = self.rewards.soft_overlong.max_length - self.rewards.soft_overlong.buffer
-        if "soft_overlong" in self.rewards.weights and begins >= rollout.max_completion_tokens:
-            raise ValueError(
-                f"rewards.soft_overlong begins at {begins} tokens, but no completion is longer than "
-                f"rollout.max_completion_tokens ({rollout.max_completion_tokens}): lower rewards.soft_overlong.max_length"
-            )
+        for parameters in weighted_parameters(self.rewards).values():
+            if hasattr(parameters, "check"):
+                parameters.check(rollout.max_completion_tokens)
         return self
 
     @property

@@ -12,7 +12,7 @@ from openrs_ray.curation.texts import OverlapIndex
 from openrs_ray.data.texts import same_text_key
 from openrs_ray.errors import UserError
 from openrs_ray.records import Status
-from openrs_ray.rewards.extraction import after_reasoning, last_boxed
+from openrs_ray.rewards.answers.extraction import after_reasoning, last_boxed
 from openrs_ray.seeds import completion_seed
 
 _VERDICT = re.compile(r"[*_`#\s]*verdict[*_`]*\s*:[*_`\s]*([\w.-]*\w)[*_`.\s]*", re.IGNORECASE)

@@ -10,7 +10,6 @@
 Invariant: a file appears whole or not at all, and holds what curation.json says.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from openrs_ray.common.files import replacing, write_json
-from openrs_ray.common.foreign import parse_json, reading
+from openrs_ray.common.files import damaged, write_json
+from openrs_ray.common.foreign import parse_json
+from openrs_ray.common.parquet import read_table, write_table
+from openrs_ray.common.same_request import check_same
 from openrs_ray.curation.fates import Candidate, Fate, Reply
 from openrs_ray.errors import UserError
 
@@ -95,10 +95,16 @@ class CurationStore:
             raise UserError(f"{path} is damaged: restore it, or choose another name with --name") from error
         for number, (before, now) in enumerate(zip_longest(saved, asked)):
             if before != now and any([*self.folder.glob(f"{k:02d}-*")] for k in range(number, len(saved))):
-                raise UserError(
-                    f"{_difference(before, now)}, but {self.folder} holds work of stage {number} or later: set it back, choose "
-                    f"another name with --name, or remove the files whose names begin with {number:02d} or more"
+                name = now[0] if now else ""
+                contents = {
+                    f"rows of stage {name}": f"the rows of stage {name}",
+                    f"against of stage {name}": f"the evaluation sets of stage {name}",
+                }
+                instead = (
+                    f"choose another name with --name, or remove the files whose names begin with {number:02d} or more"
                 )
+                work = f"the work in {self.folder}"
+                check_same(_settings(number, before), _settings(number, now), work, instead, contents)
         if saved != asked:
             self.result.unlink(missing_ok=True)  # another recipe must not read what is no longer this set
         write_json(path, asked)
@@ -109,17 +115,18 @@ class CurationStore:
     def write(self, number: int, name: str, candidates: Sequence[Candidate], fates: Sequence[Fate]) -> None:
         """Write a finished stage: all problems that reached it."""
         rows = [asdict(c) | asdict(f) for c, f in zip(candidates, fates, strict=True)]
-        _write(self._stage(number, name), pa.Table.from_pylist(rows, schema=_STAGE))
+        write_table(self._stage(number, name), pa.Table.from_pylist(rows, schema=_STAGE))
 
     def kept(self, number: int, name: str) -> list[Candidate]:
         """The problems that a finished stage kept, in the order of their rows."""
-        rows = _read(self._stage(number, name), schema=_STAGE, filters=[("kept", "=", True)])
         return [
-            Candidate(row["row"], row["source"], row["problem"], row["solution"], tuple(row["answer"])) for row in rows
+            Candidate(row["row"], row["source"], row["problem"], row["solution"], tuple(row["answer"]))
+            for row in _read(self._stage(number, name), _STAGE)
+            if row["kept"]
         ]
 
     def counts(self, number: int, name: str, paper: int | None) -> Counts:
-        rows = _read(self._stage(number, name), schema=_STAGE, columns=["kept", "reason"])
+        rows = _read(self._stage(number, name), _STAGE, ["kept", "reason"])
         kept = [row["kept"] for row in rows]
         reasons = Counter(
             f"{reason.partition(':')[0]}{' (kept)' if stays else ''}"
@@ -131,13 +138,12 @@ class CurationStore:
     def told(self, number: int, name: str) -> dict[int, Fate]:
         """The fates by row of all problems that a model was asked about."""
         files = sorted((self.folder / f"{number:02d}-{name}").glob("*.parquet"))
-        chunks = [_read(file, schema=_CHUNK, columns=["row", "kept", "reason"]) for file in files]
+        chunks = [_read(file, _CHUNK, ["row", "kept", "reason"]) for file in files]
         return {row["row"]: Fate(row["kept"], row["reason"]) for rows in chunks for row in rows}
 
     def add(self, number: int, name: str, told: Sequence[Told]) -> None:
         """Write a chunk."""
         folder = self.folder / f"{number:02d}-{name}"
-        folder.mkdir(exist_ok=True)
         free = max((int(file.stem) + 1 for file in folder.glob("*.parquet")), default=0)
         rows = [
             {
@@ -150,7 +156,7 @@ class CurationStore:
             }
             for one in told
         ]
-        _write(folder / f"{free:06d}.parquet", pa.Table.from_pylist(rows, schema=_CHUNK))
+        write_table(folder / f"{free:06d}.parquet", pa.Table.from_pylist(rows, schema=_CHUNK))
 
     @property
     def result(self) -> Path:
@@ -166,17 +172,16 @@ class CurationStore:
             "answer": [candidate.answer[0] if single else candidate.answer for candidate in candidates],
             "source": [candidate.source for candidate in candidates],
         }
-        _write(self.result, pa.table(columns))
+        write_table(self.result, pa.table(columns))
 
     def _stage(self, number: int, name: str) -> Path:
         return self.folder / f"{number:02d}-{name}.parquet"
 
 
-def _read(path: Path, **options: Any) -> list[dict[str, Any]]:
-    with reading(f"cannot read {path}"):
-        rows: list[dict[str, Any]] = pq.read_table(path, **options).to_pylist()
+def _read(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = read_table(path, columns, schema).to_pylist()
     if any(row.get(name, 0) is None for row in rows for name in ("row", "problem", "answer", "kept")):
-        raise UserError(f"{path} is damaged: restore it, or choose another name with --name")
+        raise damaged(path)
     return rows
 
 
@@ -186,18 +191,9 @@ def _asked(stage: Any) -> Asked:
     return str(name), dict(settings)
 
 
-def _write(path: Path, table: pa.Table) -> None:
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
-
-
-def _difference(before: Asked | None, now: Asked | None) -> str:
-    if before is None or now is None or before[0] != now[0]:
-        names = [" ".join(asked[0].split()) if asked else "nothing" for asked in (before, now)]
-        return f"stage {names[0]} has become {names[1]}"
-    changed = next(key for key in now[1] if before[1].get(key) != now[1][key])
-    if changed in ("rows", "against"):
-        return f"the {'rows' if changed == 'rows' else 'evaluation sets'} of stage {now[0]} have changed"
-    return (
-        f"{changed} of stage {now[0]} was {json.dumps(before[1].get(changed))} and is now {json.dumps(now[1][changed])}"
-    )
+def _settings(number: int, stage: Asked | None) -> dict[str, Any]:
+    """By the words for each in a sentence."""
+    if stage is None:
+        return {}
+    name = " ".join(stage[0].split())
+    return {f"stage {number}": name} | {f"{key} of stage {name}": value for key, value in stage[1].items()}

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from openrs_ray.data.columns import CellError, json_value, kind
-from openrs_ray.rewards.extraction import last_boxed
+from openrs_ray.rewards.answers.extraction import last_boxed
 
 Gold = tuple[str, ...]
 """Accepted answers; any one of them makes a completion correct."""

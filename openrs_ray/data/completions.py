@@ -1,9 +1,12 @@
-"""From the token ids of a completion to its text: one way for training, evaluation and curation."""
+"""From token ids to text: one way for training, evaluation and curation."""
 
 from collections.abc import Iterable
 from itertools import takewhile
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
+
+from openrs_ray.records import Rollout
 
 
 def completion_texts(
@@ -17,3 +20,15 @@ def completion_texts(
     kept = [[int(i) for i in takewhile(lambda i: int(i) not in ends, ids) if int(i) != pad] for ids in completions]
     texts: list[str] = tokenizer.batch_decode(kept, skip_special_tokens=False)
     return texts
+
+
+def rollout_texts(rollouts: Iterable[Rollout], tokenizer: PreTrainedTokenizerBase, end_ids: Iterable[int]) -> list[str]:
+    """The texts of all turns and of the tokens given between them, without the token that ends the last turn."""
+    ends = {*end_ids}
+    kept = []
+    for rollout in rollouts:
+        given = np.flatnonzero(~rollout.sampled)
+        last_turn = int(given[-1]) + 1 if len(given) else 0
+        before, last = rollout.token_ids[:last_turn], rollout.token_ids[last_turn:]
+        kept.append([*before, *takewhile(lambda i: int(i) not in ends, last)])
+    return completion_texts(kept, tokenizer, ())

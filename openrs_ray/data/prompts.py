@@ -15,7 +15,7 @@ from openrs_ray.errors import UserError
 from openrs_ray.models.bundled import resolve_model
 from openrs_ray.models.pretrained import read_tokenizer
 from openrs_ray.models.templating import templated
-from openrs_ray.rewards.extraction import THINK_OPEN
+from openrs_ray.rewards.answers.extraction import THINK_OPEN
 
 
 def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:

@@ -11,10 +11,10 @@ from typing import Literal
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
 from openrs_ray.records import Status, Verdict
-from openrs_ray.rewards.accuracy import check_answer
-from openrs_ray.rewards.extraction import last_boxed
-from openrs_ray.rewards.numerics import digits, is_number
-from openrs_ray.rewards.reading import read
+from openrs_ray.rewards.answers.check import check_answer
+from openrs_ray.rewards.answers.extraction import last_boxed
+from openrs_ray.rewards.answers.numerics import digits, is_number
+from openrs_ray.rewards.answers.reading import read
 from openrs_ray.rewards.records import Extraction
 
 Rules = Literal["boxed", "any", "published"]

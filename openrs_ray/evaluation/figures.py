@@ -35,7 +35,8 @@ def majority(classes: np.ndarray, correct: np.ndarray) -> np.ndarray:
     same = (classes[:, :, None] == classes[:, None, :]) & (classes >= 0)[:, :, None]
     votes = same.sum(axis=2)
     winning = (votes == votes.max(axis=1, keepdims=True)) & (classes >= 0)
-    return (winning * np.nan_to_num(correct)).sum(axis=1) / np.maximum(winning.sum(axis=1), 1)
+    shares: np.ndarray = (winning * np.nan_to_num(correct)).sum(axis=1) / np.maximum(winning.sum(axis=1), 1)
+    return shares
 
 
 def one_run_deviation(correct: np.ndarray) -> float | None:

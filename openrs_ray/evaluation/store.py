@@ -6,7 +6,6 @@
 Invariant: a file appears whole or not at all, and no (problem, sample) stands in two of them.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from openrs_ray.common.files import damaged, read_json, replacing, write_json
+from openrs_ray.common.files import damaged, read_json, write_json
 from openrs_ray.common.foreign import reading
-from openrs_ray.errors import UserError
+from openrs_ray.common.parquet import read_table, write_table
+from openrs_ray.common.same_request import check_same
 from openrs_ray.evaluation.benchmarks import Task
 from openrs_ray.records import Completion, Status, Verdict
 
@@ -101,18 +100,10 @@ class CompletionStore:
         kinds = {"settings": dict, "benchmarks": dict, "sittings": int}
         if not all(isinstance(known.get(name), kind) for name, kind in kinds.items()):
             raise damaged(path, f"it must have {', '.join(kinds)}")
-        for name, value in settings.items():
-            if known["settings"].get(name) != value:
-                raise UserError(
-                    f"{self.folder} holds completions with {name} {json.dumps(known['settings'].get(name))}, not "
-                    f"{json.dumps(value)}: evaluate into another folder"
-                )
-        for name, value in fingerprints.items():
-            if known["benchmarks"].get(name, value) != value:
-                raise UserError(
-                    f"the problems, golds or prompts of benchmark {name} are not those of the completions in {self.folder}: "
-                    "restore them, or evaluate into another folder"
-                )
+        work, instead = f"the evaluation in {self.folder}", "evaluate into another folder"
+        check_same({name: known["settings"].get(name) for name in settings}, settings, work, instead)
+        contents = {name: f"the problems, golds or prompts of benchmark {name}" for name in fingerprints}
+        check_same(fingerprints | known["benchmarks"], known["benchmarks"] | fingerprints, work, instead, contents)
         self._sitting = known["sittings"] + 1
         self._next = max((int(file.stem.rpartition("-")[2]) + 1 for file in self._files("*")), default=0)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -123,8 +114,8 @@ class CompletionStore:
         """Write completions, one file per benchmark among them."""
         for benchmark in sorted({done.benchmark for done in finished}):
             rows = [done.row(self._sitting) for done in finished if done.benchmark == benchmark]
-            with replacing(self.folder / f"{benchmark}-{self._next:06d}.parquet") as temporary:
-                pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary, compression="zstd")
+            file = self.folder / f"{benchmark}-{self._next:06d}.parquet"
+            write_table(file, pa.Table.from_pylist(rows, schema=SCHEMA))
             self._next += 1
 
     def finished(self, benchmark: str) -> set[tuple[int, int]]:
@@ -134,27 +125,15 @@ class CompletionStore:
 
     def count(self) -> int:
         """Completions of all benchmarks, those that nobody asks for any more among them."""
-        found = 0
-        for file in self._files("*"):
-            with reading(f"cannot read completions from {file}"):
-                found += pq.read_metadata(file).num_rows
-        return found
+        return int(self.rows("*", ["problem"]).num_rows)
 
     def rows(self, benchmark: str, columns: list[str] | None = None) -> pa.Table:
         """All completions of a benchmark in the order they were written."""
-        tables = [_read(file, columns) for file in self._files(benchmark)]
+        tables = [read_table(file, columns, SCHEMA) for file in self._files(benchmark)]
         return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
     def _files(self, benchmark: str) -> list[Path]:
         return sorted(self.folder.glob(f"{benchmark}-[0-9][0-9][0-9][0-9][0-9][0-9].parquet"))
-
-
-def _read(file: Path, columns: list[str] | None) -> pa.Table:
-    """The rows of one file, known to be text where they must be. UserError when it is damaged."""
-    with reading(f"cannot read completions from {file}"):
-        table = pq.read_table(file, columns=columns, schema=SCHEMA)
-        table.validate(full=True)
-    return table
 
 
 @dataclass(frozen=True, slots=True, eq=False)

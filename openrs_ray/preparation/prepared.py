@@ -12,7 +12,9 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from openrs_ray.cluster.memory import ModelShape
 from openrs_ray.common.foreign import reading
 from openrs_ray.config.schema import Columns, Engine, Model, RunConfig, Slots
-from openrs_ray.data.problems import Gold, hold_out, load_problems
+from openrs_ray.data.answers import Gold
+from openrs_ray.data.completions import rollout_texts
+from openrs_ray.data.problems import hold_out, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.data.rows import check_there
 from openrs_ray.data.texts import same_text_key
@@ -25,9 +27,9 @@ from openrs_ray.models.model_files import ModelFiles, model_files
 from openrs_ray.models.pretrained import read_config
 from openrs_ray.models.stop_tokens import StopToken, stop_tokens
 from openrs_ray.models.weight_files import check_weights
-from openrs_ray.records import Problem
+from openrs_ray.records import Problem, Rollout
 from openrs_ray.rewards.golds import parseable_golds
-from openrs_ray.rewards.table import check_reward_names
+from openrs_ray.rewards.registry import check_reward_names
 from openrs_ray.run.problems import RunProblems, text_digests
 
 
@@ -53,6 +55,10 @@ class Prepared:
     def eos_ids(self) -> tuple[int, ...]:
         return tuple(token.id for token in self.stop_tokens)
 
+    def texts(self, rollouts: Sequence[Rollout]) -> list[str]:
+        """Rollouts as the texts that rewards and record read, with the part of each that the chat template wrote."""
+        return [self.opening + text for text in rollout_texts(rollouts, self.tokenizer, self.eos_ids)]
+
     def summary(self) -> RunProblems:
         """The problems by digests: a resumed run must mean the same ones, and its record have these."""
         content = hashlib.sha256()
@@ -68,7 +74,7 @@ def prepare(config: RunConfig) -> Prepared:
     Raises:
         UserError: something is missing or does not fit; one sentence.
     """
-    check_reward_names(config.rewards)
+    check_reward_names(config.rewards.weights)
     _check_apart(config)
     for path in filter(None, (config.data.path, config.evaluation.path)):
         check_there(path)  # before a model is looked for on the Hub
@@ -81,7 +87,7 @@ def prepare(config: RunConfig) -> Prepared:
         )
     tokenizer = load_tokenizer(config.model)
     limit = config.rollout.max_prompt_tokens
-    parseable = partial(parseable_golds, rewards=config.rewards)
+    parseable = partial(parseable_golds, extraction=config.rewards.extraction, processes=config.rewards.processes)
     keeps_all = config.rewards.unparseable_gold == "reward"
     whole = config.rewards.extraction == "published"
     train = load_problems(config.data, tokenizer, limit, _given if keeps_all else parseable, whole)

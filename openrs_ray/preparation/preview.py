@@ -9,8 +9,8 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.texts import letters_key, same_text_key
 from openrs_ray.preparation.prepared import Prepared
 from openrs_ray.records import Problem
+from openrs_ray.rewards.answers.normalise import spelled, tidy
 from openrs_ray.rewards.golds import GoldKind, gold_kind
-from openrs_ray.rewards.normalise import spelled, tidy
 
 _LONGEST_SHOWN = 4000
 _QUOTED = 80

@@ -1,7 +1,6 @@
-"""The main of one checking process: take a check, then judge items one by one on the main thread.
+"""Main of a checking process: receives a check, then judges items one by one on the main thread.
 
-Started by `openrs_ray.rewards.process` as `python -m openrs_ray.rewards.child DESCRIPTOR MEMORY_BYTES PARENT`. It ends
-when the pipe does, and dies with its parent even in the middle of a check.
+`python -m openrs_ray.rewards.child DESCRIPTOR MEMORY_BYTES PARENT` ends with its pipe and dies with its parent.
 """
 
 import os
@@ -17,7 +16,7 @@ from openrs_ray.records import Status, Verdict
 
 def main(descriptor: int, memory_bytes: int, parent: int) -> None:
     end_with_parent(signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
+    if os.getppid() != parent:  # which died before the line above
         return
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     pipe = Connection(descriptor)

@@ -1,14 +1,9 @@
-"""Checks in processes of their own, which a deadline can end.
+"""Runs checks in subprocesses that a deadline can end: a check may hang in C, fill the memory or crash.
 
-A check may hang in one long C call, fill the memory or crash its interpreter, so each runs in a subprocess that can be
-killed. Invariants:
-
-- A process holds one item at a time, on its main thread. Items wait in the parent, so a killed process loses nothing.
-- The deadline counts the check alone, never the start of a process, and its CPU time: on a loaded machine a check gets more
-  of the wall's. A check past it is killed and judged TIMEOUT.
-- A check whose process dies is tried once more in a fresh one (something else may have killed it), then judged ERROR.
-- Every submitted item gets exactly one verdict, whatever happens to the others.
-- No process outlives the parent.
+- Items wait in the parent, a process holds one at a time: a killed process loses nothing.
+- The deadline counts the check's CPU time. Past it the process is killed and the item judged TIMEOUT.
+- An item whose process dies is tried in a fresh one, then judged ERROR.
+- Every item gets exactly one verdict. No process outlives the parent.
 """
 
 from __future__ import annotations
@@ -28,26 +23,25 @@ from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards.process import CheckProcess
 
 CHECKS_PER_PROCESS = 5000
-"""SymPy's caches grow with every check, so a process is renewed after so many, as soon as nothing waits for it (a start takes
-seconds), and after twice as many whatever waits."""
+"""SymPy's caches grow: a process is renewed after so many checks when nothing waits, else after twice as many."""
 _STARTS = 3
-"""Failed starts in a row after which the pool gives up."""
+"""Failed starts in a row before the pool gives up."""
 _ATTEMPTS = 2
-"""Processes that may die of an item before it is judged ERROR."""
+"""Processes that may die of an item."""
 
 Item = TypeVar("Item")
 
 
 @dataclass(slots=True)
 class Counts:
-    """What a pool has done so far."""
+    """Totals of a pool."""
 
     checks: int = 0
     """Verdicts given."""
     timeouts: int = 0
     errors: int = 0
     replaced: int = 0
-    """Processes that were killed at a deadline or died (the regular renewal is not counted)."""
+    """Processes that died or were killed."""
 
 
 @dataclass(slots=True)
@@ -55,22 +49,20 @@ class _Job:
     pickled_item: bytes
     future: Future[Verdict]
     deaths: int = 0
-    """Processes that died of it."""
+    """Processes that died of the item."""
 
 
 class CheckPool(Generic[Item]):
-    """`processes` subprocesses that apply `check` to items; for use from any thread and from asyncio.
+    """Applies `check` to items in subprocesses; for any thread and asyncio.
 
-    `check` and the items are pickled, and a fresh interpreter with this one's `sys.path` must be able to import them.
+    `check` and the items are pickled; a fresh interpreter with this `sys.path` must be able to import them. Each process
+    judges `warm_up` first, without deadline.
 
     Example:
         with CheckPool(Judge({"accuracy": 1.0}, "boxed"), processes=2, deadline_s=5.0, memory_gib=2.0) as pool:
             verdict = pool.submit(JudgeItem(r"\\boxed{4}", 5, "stop", ("4",))).result()
 
-    `warm_up` is judged in each process before its first item, so that no deadline pays for what a first check loads.
-
-    Life: the processes start at once, in the background; `close` (or leaving the `with`) kills them, and what has no
-    verdict yet fails with RunError.
+    Life: the processes start at once; `close` or the end of `with` kills them.
     """
 
     def __init__(
@@ -94,7 +86,7 @@ class CheckPool(Generic[Item]):
             thread.start()
 
     def submit(self, item: Item) -> Future[Verdict]:
-        """Queue an item. The future fails only with RunError: the pool was closed, or no process can be started."""
+        """Queue an item. RunError, also of the future: the pool is closed or cannot start a process."""
         job = _Job(pickle.dumps(item), Future())
         with self._lock:
             if self._closed:
@@ -103,7 +95,7 @@ class CheckPool(Generic[Item]):
         return job.future
 
     async def judge_many(self, items: Sequence[Item]) -> list[Verdict]:
-        """The verdicts of all items, in their order."""
+        """Verdicts in the items' order."""
         return list(await asyncio.gather(*(asyncio.wrap_future(self.submit(item)) for item in items)))
 
     def counts(self) -> Counts:
@@ -111,12 +103,12 @@ class CheckPool(Generic[Item]):
             return replace(self._counts)
 
     def process_ids(self) -> list[int]:
-        """The processes that live now."""
+        """Living processes."""
         with self._lock:
             return [process.pid for process in self._running.values()]
 
     def close(self) -> None:
-        """Kill the processes; what has no verdict yet fails with RunError. May be called twice."""
+        """Kill the processes; waiting items fail with RunError. May be called twice."""
         self._stop(RunError("The pool of checking processes was closed."))
         for thread in self._slots:
             thread.join()
@@ -128,7 +120,7 @@ class CheckPool(Generic[Item]):
         self.close()
 
     def _stop(self, reason: RunError) -> None:
-        """Take no more items, end the processes, wake the slots, fail what waits."""
+        """Refuse items, kill the processes, fail waiting items, wake the slots."""
         with self._lock:
             self._closed = self._closed or reason
             for process in self._running.values():
@@ -146,7 +138,7 @@ class CheckPool(Generic[Item]):
             return None
 
     def _serve(self, slot: int) -> None:
-        """The life of one slot, on its own thread: one process after another, one item after another."""
+        """Thread of one slot: process after process, item after item."""
         process: CheckProcess | None = None
         job: _Job | None = None
         while not self._closed:
@@ -169,17 +161,17 @@ class CheckPool(Generic[Item]):
             job.future.set_exception(self._closed)
 
     def _due(self, process: CheckProcess) -> bool:
-        """Whether a process has done its share; a fresh one is then made ready before the next item comes."""
+        """True if a process is due for renewal."""
         limit = CHECKS_PER_PROCESS if self._waiting.empty() else 2 * CHECKS_PER_PROCESS
         return process.checks >= limit
 
     def _next_job(self) -> _Job | None:
-        """The next item, once there is one; None when it was cancelled or the pool is closing."""
+        """Next item; None if it was cancelled or the pool is closing."""
         job = self._waiting.get()
         return job if job is not None and job.future.set_running_or_notify_cancel() else None
 
     def _attempt(self, process: CheckProcess, job: _Job) -> tuple[Verdict | None, bool]:
-        """The item's verdict, None when it deserves another process; and whether this process can go on."""
+        """Verdict, or None to try again; and True if this process can go on."""
         start = time.monotonic()
         try:
             return process.check(job.pickled_item, self._deadline_s), True
@@ -194,7 +186,7 @@ class CheckPool(Generic[Item]):
             return Verdict(Status.ERROR, {}, None, seconds=time.monotonic() - start, detail=detail), False
 
     def _start(self, slot: int) -> CheckProcess | None:
-        """A process that is ready; None when the pool is closing, or gives up because none can be started."""
+        """Ready process; None when the pool is closing or gives up."""
         for start in range(1, _STARTS + 1):
             process: CheckProcess | None = None
             try:

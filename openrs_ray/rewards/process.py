@@ -1,4 +1,4 @@
-"""The parent's side of one checking process: start it, give it an item, wait no longer than a deadline, end it."""
+"""The parent's side of one checking process: start, check under a deadline, end."""
 
 import os
 import socket
@@ -13,9 +13,9 @@ from openrs_ray.errors import RunError
 from openrs_ray.records import Verdict
 
 START_DEADLINE_S = 120.0
-"""How long a process may take to import what it needs; about a second where nothing is wrong."""
+"""For imports and warm-up, which take about a second."""
 WALL_FACTOR = 6
-"""A check that waits for a CPU of a loaded machine may take so many deadlines by the clock on the wall."""
+"""Deadlines of wall time that a check may take on a loaded machine."""
 _SHORTEST_WAIT_S = 0.05
 _KEPT = frozenset(
     {
@@ -24,20 +24,19 @@ _KEPT = frozenset(
     }
 )
 _KEPT_PREFIXES = ("LC_", "PYTHON")
-"""Variables that a Python program needs, and the mark by which an actor's processes are found and ended."""
+"""Variables of a Python program, and the mark of an actor's processes."""
 
 
 class CheckProcess:
     """One subprocess that judges one item at a time.
 
-    A fresh interpreter rather than a fork or `multiprocessing`: nothing of the parent (its threads, CUDA, a Ray worker's
-    main module) comes along. Linux kills it when the thread that made it ends.
+    A fresh interpreter: the parent's threads, CUDA and main module stay out. Linux kills it when the thread that made it ends.
 
-    Life: `CheckProcess(...)`, `wait_ready`, any number of `check`, `end`. After an error from `check` only `end` is left.
+    Life: `CheckProcess(...)`, `wait_ready`, `check` until it raises, `end`.
     """
 
     def __init__(self, pickled_start: bytes, memory_gib: float) -> None:
-        """`pickled_start` holds the check and the items to warm it up with."""
+        """`pickled_start`: check and warm-up items."""
         ours, theirs = socket.socketpair()
         command = [
             *(sys.executable, "-P", "-m", "openrs_ray.rewards.child"),
@@ -66,7 +65,7 @@ class CheckProcess:
         return self._popen.pid
 
     def wait_ready(self) -> None:
-        """Return when the process has imported the check and warmed it up. Raises RunError when it cannot or takes too long."""
+        """Wait until the check is warmed up. RunError when that fails or takes too long."""
         try:
             self._pipe.send_bytes(self._pickled_start)
             if not self._pipe.poll(START_DEADLINE_S):
@@ -79,10 +78,9 @@ class CheckProcess:
             ) from error
 
     def check(self, pickled_item: bytes, deadline_s: float) -> Verdict:
-        """The verdict of one item. Raises TimeoutError past the deadline, EOFError or OSError when the process died.
+        """Verdict of one item. TimeoutError past the deadline, EOFError or OSError for a dead process.
 
-        The deadline is CPU time, so that a loaded machine does not change verdicts: who computes has that much of it, within
-        `WALL_FACTOR` times as long; who waits for something else has that long by the clock.
+        The deadline is CPU time, so that load does not change verdicts, and wall time for a process that sleeps.
         """
         start, cpu_start = time.monotonic(), self._cpu()[0]
         self._pipe.send_bytes(pickled_item)
@@ -91,27 +89,27 @@ class CheckProcess:
             cpu_s, wants_cpu = self._cpu()
             cpu_left_s = deadline_s - (cpu_s - cpu_start)
             clock_left_s = start + WALL_FACTOR * deadline_s - time.monotonic()
-            # The second poll is for a parent that was itself kept waiting: an answer that lies there is in time.
+            # The parent may have been kept waiting itself: an answer that is there is in time.
             if (min(cpu_left_s, clock_left_s) <= 0 or not wants_cpu) and not self._pipe.poll(0):
                 raise TimeoutError
-            # CPU time is counted in ticks of 10 ms: no use in looking more often.
+            # CPU time is counted in ticks of 10 ms.
             wait_s = max(0.0, min(max(cpu_left_s, _SHORTEST_WAIT_S), clock_left_s))
         verdict: Verdict = self._pipe.recv()
         self.checks += 1
         return verdict
 
     def _cpu(self) -> tuple[float, bool]:
-        """CPU seconds of the process so far, and whether it computes or would if a CPU were free. OSError when it is gone."""
+        """CPU seconds so far, and True if it computes or waits for a CPU. OSError when it is gone."""
         state, *fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         user, system = fields[10:12]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK"), state == "R"
 
     def kill(self) -> None:
-        """Kill the process from any thread; a `check` under way raises."""
+        """Kill the process, from any thread; a running `check` raises."""
         self._popen.kill()
 
     def end(self) -> int:
-        """Kill the process, wait for it, and give its exit code. May be called twice."""
+        """Kill the process and return its exit code. May be called twice."""
         self._popen.kill()
         code = self._popen.wait()
         self._pipe.close()
@@ -119,7 +117,7 @@ class CheckProcess:
 
 
 def _environment() -> dict[str, str]:
-    """The variables of `_KEPT` alone: code that reads completions gets no token of Ray, the Hub or a cloud."""
+    """Without tokens of Ray, the Hub or a cloud, for code that reads completions."""
     kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)}
     return kept | {
         "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),

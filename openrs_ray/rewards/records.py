@@ -1,27 +1,26 @@
-"""The records that rewards read. Light to import: the checking processes load this and little else."""
+"""Records that rewards read, and types of their parameters. Light to import, for the checking processes."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
 
 from openrs_ray.records import Status
 
+Positive = Annotated[int, Gt(0), Le(10**9)]
+Value = Annotated[float, Ge(-1_000_000), Le(1_000_000)]
+"""A reward, or its weight."""
+
 Extraction = Literal["boxed", "any"]
-"""Where an answer is looked for: the last box only, or anywhere as math-verify does by default."""
+"""Place of an answer: the last box, or anywhere as in math-verify."""
 RewardExtraction = Literal[Extraction, "published"]
-"""The same for training, where it may also be looked for as the Open-RS authors' code did (`openrs_ray.rewards.published`)."""
+"""Also: as in the Open-RS authors' code (`openrs_ray.rewards.answers.published`)."""
 Unjudged = Literal["skip", "wrong"]
-"""What becomes of a completion whose check gave no verdict: it leaves the loss, or counts as wrong."""
+"""A completion whose check gave no verdict leaves the loss or counts as wrong."""
 Comparison = Literal["gold_first", "answer_first"]
-"""Which of the two math-verify is given first."""
+"""Order of math-verify's arguments."""
 UnfinishedReasoning = Literal["no_answer", "read"]
-"""What a `<think>` that is never closed means: no answer yet, or a box in it is the answer."""
-FormatForm = Literal["tags", "line"]
-LengthUnit = Literal["tokens", "characters"]
-Language = Literal[
-    "ar", "cs", "de", "el", "en", "es", "fr", "he", "hi", "id", "it", "ja", "ko", "nl", "pl", "pt", "ru", "th", "tr", "uk", "vi",
-    "zh",
-]  # fmt: skip
-"""ISO 639-1 codes that the language reward can tell apart."""
+"""A `<think>` that is never closed has no answer, or a box in it is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +37,18 @@ class JudgeItem:
     finish_reason: str
     """"stop" or "length"."""
     gold: tuple[str, ...]
-    """Accepted answers; any one of them makes the completion correct."""
+    """Accepted answers, of which one is enough."""
 
 
 @dataclass(frozen=True, slots=True)
 class RewardInput:
-    """What a reward may look at: the completion and what became of its accuracy check.
+    """Input of a reward: a completion and its check.
 
-    The status is a judged one, or UNPARSEABLE_GOLD where `rewards.unparseable_gold: reward` pays for that.
+    The status is a judged one, or UNPARSEABLE_GOLD with `rewards.unparseable_gold: reward`.
     """
 
     text: str
-    """The completion, with the `<think>` that the chat template may have written of it."""
+    """With the `<think>` of the chat template."""
     token_count: int
     finish_reason: str
     status: Status

@@ -8,7 +8,7 @@ evaluations and saving are in it.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -62,18 +62,21 @@ class Budget:
     """
 
     def __init__(
-        self, config: RunConfig, age_s: float | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        config: RunConfig,
+        age_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        extra_gpus: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`age_s`: how long this process has run already (None: as the operating system says)."""
-        self._cost, self._name, self._gpus, self._clock = config.cost, config.run.name, config.num_gpus, clock
+        """`age_s`: how long this process has run already (None: as the operating system says). `extra_gpus`: how many the run
+        holds now beyond those it is planned for."""
+        self._config, self._cost, self._clock, self._extra_gpus = config, config.cost, clock, extra_gpus
         age = max(0.0, time.time() - psutil.Process().create_time()) if age_s is None else age_s
         self._started = clock() - age
         self._ledger = Ledger(config.run.path, self._cost.price, lambda: self.gpus, age, clock)
         self._recent = _checked_times(self._ledger.notes.get("seconds", {}), config.run.path / FILE)
-        self.extra_gpus: Callable[[], int] = lambda: 0
-        """How many the run holds now beyond those it is planned for."""
-        self.ahead: Mapping[Work, int] = {}
-        """Pieces of work that are left of the whole run, for the forecast."""
+        self._step: int | None = None
+        """Last finished step, once the run is set up."""
 
     def __enter__(self) -> "Budget":
         self._ledger.__enter__()
@@ -87,7 +90,7 @@ class Budget:
 
     @property
     def gpus(self) -> int:
-        return self._gpus + self.extra_gpus()
+        return self._config.num_gpus + self._extra_gpus()
 
     def spent(self) -> Spent:
         """Until now, over all attempts."""
@@ -96,6 +99,11 @@ class Budget:
     def started(self) -> None:
         """The run is set up: so long does a start take."""
         self._note("start", self._clock() - self._started)
+
+    def reached(self, step: int) -> None:
+        """Note that this is the last finished step, and write the account."""
+        self._step = step
+        self.write()
 
     def _note(self, work: Work, seconds: float) -> None:
         self._recent[work] = [*self._recent.get(work, ()), seconds][-_RECENT:]
@@ -136,13 +144,14 @@ class Budget:
         """That the run ends by a limit, and how it can go on."""
         field = "cost.budget_usd" if ended == "budget" else "cost.max_hours"
         used = self._dollars() if ended == "budget" else self._hours()
-        return f"run {self._name} has spent {used}, which leaves too little to go on: raise {field} and give --resume"
+        return f"run {self._config.run.name} has spent {used}, which leaves too little to go on: raise {field} and give --resume"
 
     def forecast(self) -> float | None:
         """Dollars of the whole run if the work that is left takes as long as the recent work did; None before a step."""
-        if not (self.ahead and self.measured("step")):
+        if self._step is None or not self.measured("step"):
             return None
-        seconds = sum(count * self._expected(work, _mean) for work, count in self.ahead.items())
+        ahead = _work_ahead(self._config, self._step)
+        seconds = sum(count * self._expected(work, _mean) for work, count in ahead.items())
         return self.spent().plus(seconds, self.gpus, self._cost.price).dollars
 
     def text(self) -> str:
@@ -192,6 +201,13 @@ def _checked_times(seconds: Any, path: Path) -> dict[str, list[float]]:
     ):
         raise damaged(path, "seconds must have lists of them")
     return {**seconds}
+
+
+def _work_ahead(config: RunConfig, step: int) -> dict[Work, int]:
+    """Pieces of each kind of work that are left of the whole run after a step."""
+    left, every = config.run.steps - step, config.evaluation.every_steps
+    evaluations = 1 + (left // every if every else 0)
+    return {"step": left, "kept": 1 + left // config.checkpoint.every_steps, "evaluation": evaluations, "end": 1}
 
 
 def _mean(times: list[float]) -> float:

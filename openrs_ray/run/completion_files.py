@@ -1,28 +1,22 @@
-"""The files of a run's record: their names, which of them count, and reading them so that no changed bit goes unnoticed.
+"""The files of a run's record: names, reading and writing, and which of them count.
 
     completions/train-step-000584-attempt-002-9f3c21d0.parquet    phase, step, attempt, CRC-32 of the whole file
 
-A file and its checksum appear in one rename, because the checksum stands in the name; for the steps since the last checkpoint,
-too, which a lost learner is trained on again. Pages have checksums of their own, for other readers of the file.
-
-Files of versions that wrote no checksum are read unchecked, but nothing is trained on them.
+A file and its checksum appear in one rename. Files of versions that wrote no checksum are read unchecked; none is trained on.
 """
 
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from openrs_ray.common.files import replacing
-from openrs_ray.common.foreign import why
-from openrs_ray.errors import RunError
+from openrs_ray.common.parquet import read_table, write_table
+from openrs_ray.errors import RunError, UserError
 from openrs_ray.run.attempts import read_attempts, superseded
 
 Phase = Literal["train", "replaced", "evaluation"]
@@ -55,25 +49,15 @@ class RecordFile:
     def read(self, columns: list[str] | None = None) -> pa.Table:
         """Its rows. RunError, one sentence, when they are not those that were written."""
         try:
-            content = self.path.read_bytes()
-            if self.crc32 is not None and zlib.crc32(content) != self.crc32:
-                raise RunError(f"{self.path} does not have the content that was written")
-            return pq.read_table(pa.BufferReader(content), columns=columns, page_checksum_verification=True)
-        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-            raise RunError(f"{self.path} cannot be read ({why(error)})") from error
+            return read_table(self.path, columns, crc32=self.crc32)
+        except UserError as error:
+            raise RunError(str(error)) from error
 
 
 def write_file(run_folder: Path, phase: Phase, step: int, attempt: int, rows: pa.Table) -> Path:
     """Write the rows of one phase of a step; returns the file."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, compression="zstd", write_page_checksum=True)
-    content = sink.getvalue()
-    folder = run_folder / FOLDER
-    path = folder / f"{phase}-step-{step:06d}-attempt-{attempt:03d}-{zlib.crc32(content):08x}.parquet"
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-    return path
+    name = f"{phase}-step-{step:06d}-attempt-{attempt:03d}.parquet"
+    return write_table(run_folder / FOLDER / name, rows, checksum_in_name=True)
 
 
 def record_files(run_folder: Path, phase: Phase | None = None) -> list[RecordFile]:

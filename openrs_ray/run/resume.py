@@ -4,25 +4,58 @@ A path may be another one where its content is known to be the same: the problem
 `problems.json`, which is compared once they are loaded, and the start model's folder by its own.
 """
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from openrs_ray.algorithm.schedule import rewound
-from openrs_ray.common.files import read_json
+from openrs_ray.common.files import read_json, write_json
+from openrs_ray.common.same_request import check_same
 from openrs_ray.config.load import checked, flat
 from openrs_ray.config.resumable import fixed_fields
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
+from openrs_ray.models.fingerprint import model_digest
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.problems import RunProblems
-from openrs_ray.run.state import CONFIG
+from openrs_ray.run.state import CONFIG, begun, check_state
 
 _SAME_PROBLEMS = ("data.path", "evaluation.path", "model.chat_template")
 """Paths of which only the problems and prompts matter that are made of their content."""
 _SAME_MODEL = "model.path"
+_INSTEAD = "choose another run.name"
+
+
+def check_run(config: RunConfig, resume: bool) -> None:
+    """UserError when a run that has begun is not to be resumed, the config does not continue it, or its files are not whole."""
+    if not begun(config.run.path):
+        return
+    if not resume:
+        raise UserError(
+            f"run {config.run.name} exists already in {config.run.path}: continue it with --resume, or choose another "
+            "name with --run.name"
+        )
+    saved = read_json(config.run.path / CONFIG)
+    if saved is not None:
+        check_resumable(saved, config, RunProblems.read(config.run.path))
+    check_state(config.run.path)
+
+
+def begin_run(config: RunConfig, problems: RunProblems) -> None:
+    """Write down what this run is, once everything that it needs is known to be there.
+
+    Raises:
+        UserError: a run that is continued would no longer mean the same problems, or start from the same weights.
+    """
+    # A start that was killed between the two files below has left the first one, and nothing that must stay the same.
+    known = RunProblems.read(config.run.path) if begun(config.run.path) else None
+    problems = replace(problems, model=model_digest(config.model.path))
+    if known is not None:
+        _check_same_content(known, problems, config)
+    problems.write(config.run.path)
+    write_json(config.run.path / CONFIG, config.model_dump(mode="json"))
 
 
 def check_resumable(saved: dict[str, Any], now: RunConfig, known: RunProblems | None = None) -> None:
@@ -43,12 +76,9 @@ def check_resumable(saved: dict[str, Any], now: RunConfig, known: RunProblems | 
             "this version draws others: finish the run with the version that began it, or choose another run.name."
         )
     fixed = fixed_fields(type(now)) - _told_by_content(before, after, known)
-    for dotted in sorted(fixed, key=lambda name: (name != "fidelity", name)):  # it sets others
-        if before[dotted] != after[dotted]:
-            raise UserError(
-                f"{dotted} was {json.dumps(before[dotted])} when run {now.run.name} started and cannot become "
-                f"{json.dumps(after[dotted])} on resume: set it back, or choose another run.name."
-            )
+    fields = sorted(fixed, key=lambda name: (name != "fidelity", name))  # it sets others
+    was, is_now = ({dotted: values[dotted] for dotted in fields} for values in (before, after))
+    check_same(was, is_now, f"run {now.run.name}", _INSTEAD)
 
 
 def _told_by_content(before: dict[str, Any], after: dict[str, Any], known: RunProblems | None) -> set[str]:
@@ -60,18 +90,16 @@ def _told_by_content(before: dict[str, Any], after: dict[str, Any], known: RunPr
     return {field for field in fields if before[field] is not None and after[field] is not None}
 
 
-def check_same_content(known: RunProblems, now: RunProblems, config: RunConfig) -> None:
+def _check_same_content(known: RunProblems, now: RunProblems, config: RunConfig) -> None:
     """UserError if a run that began with other problems, prompts or start weights would go on with these."""
-    if known.fingerprint != now.fingerprint:
-        raise UserError(
-            f"the problems in {config.data.path} or the prompts made of them have changed since run {config.run.name} began: "
-            "restore them, or choose another run.name"
-        )
-    if known.model and known.model != now.model:
-        raise UserError(
-            f"the model in {config.model.path} is not the one that run {config.run.name} began with (its weights or its "
-            "config.json differ): give a copy of that one, or choose another run.name"
-        )
+    contents = {
+        "problems": f"the problems in {config.data.path} or the prompts made of them",
+        "model": f"the weights or the config.json of the model in {config.model.path}",
+    }
+    before, after = ({"problems": each.fingerprint, "model": each.model} for each in (known, now))
+    check_same(
+        before if known.model else before | {"model": now.model}, after, f"run {config.run.name}", _INSTEAD, contents
+    )
 
 
 def resume_notes(config: RunConfig) -> list[str]:

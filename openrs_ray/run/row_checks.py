@@ -1,24 +1,31 @@
-"""Checks of the rows of a run's record: of one row, of one group, of one step.
+"""Checks of the rows of a run's record against their file's name, group, problem, and their step's bounds and figures.
 
-Each check yields a `Fault`: what is wrong, and where.
+Each check yields a `Fault`: the kind of fault, and its place.
 """
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from openrs_ray.algorithm.advantages import spread
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.errors import RunError
 from openrs_ray.records import Status
+from openrs_ray.run.attempts import Bounds, read_bounds
 from openrs_ray.run.completion_files import RecordFile
+from openrs_ray.run.completions import SCHEMA
+from openrs_ray.run.problems import text_digests
 
 Row = dict[str, Any]
-"""A row without its token ids and log-probabilities, but with their `digest`, their `counts` and the `likelihood`, and with
-`possible`: False where one of them is none that a policy can sample."""
+"""A row without token ids and log-probabilities, but with their `digest`, `counts` and `likelihood`, and with `possible`: False
+where no policy can sample one of them."""
 Fault = tuple[str, str]
 """Example: ("rows whose versions do not cover the completion", "step 4 position 12 sample 1")"""
 
@@ -27,8 +34,7 @@ _LIGHT = (
     "step", "attempt", "phase", "position", "problem_index", "problem", "sample", "text", "answer", "reward", "status",
     "finish_reason", "length", "versions", "advantage",
 )  # fmt: skip
-COLUMNS = (*_LIGHT, *_HEAVY)
-"""Of the record, those that are checked."""
+_NEVER_EMPTY = [name for name in (*_LIGHT, *_HEAVY) if name not in ("answer", "reward", "advantage")]
 _JUDGED = {str(status) for status in Status if status.judged}
 _ROUNDING = 1e-3
 """A log-probability above 0 by no more is one of 0."""
@@ -36,7 +42,46 @@ _NEVER_AGAIN = -40.0
 """Nothing of a smaller log-probability happens: in 1e8 groups the chance is below 1e-9."""
 
 
-def rows_of(table: pa.Table) -> list[Row]:
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The facts that the rows of a run are held against."""
+
+    texts: dict[int, str]
+    """Digests of the problems' texts; those that an older version did not write are taken from the first row of each."""
+    problems_per_step: int
+    likelihoods: bool
+    """True where log-probabilities are those of the distribution that was sampled from."""
+    present: Bounds
+    """Limits by the config, for attempts that noted none."""
+    noted: Mapping[int, Bounds]
+    """By attempt."""
+
+    @classmethod
+    def of(cls, run_folder: Path, config: RunConfig, texts: Sequence[str]) -> "Expected":
+        rollout = config.rollout
+        return cls(
+            texts=dict(enumerate(texts)),
+            problems_per_step=rollout.problems_per_step,
+            likelihoods=config.loss.tempered or rollout.temperature == 1.0,
+            present=Bounds.of(config),
+            noted=read_bounds(run_folder),
+        )
+
+    def bounds(self, attempt: int) -> Bounds:
+        return self.noted.get(attempt, self.present)
+
+
+def read_rows(file: RecordFile) -> list[Row]:
+    """The rows of a file. RunError, one sentence, where it is damaged or lacks a cell that every row has."""
+    table = file.read([*_LIGHT, *_HEAVY])
+    for name in _NEVER_EMPTY:
+        column, kind = table[name].combine_chunks(), SCHEMA.field(name).type
+        if column.type != kind:
+            raise RunError(f"{file.path} has {name} as {column.type} instead of {kind}")
+        inside = column.flatten() if pa.types.is_list(kind) else column
+        parts = inside.flatten() if pa.types.is_struct(inside.type) else [inside]
+        if column.null_count or any(part.null_count for part in parts):
+            raise RunError(f"{file.path} has rows without {name}")
     rows: list[Row] = table.select(_LIGHT).to_pylist()
     tokens, logprobs = (table[name].to_numpy() for name in _HEAVY)
     for row, ids, values in zip(rows, tokens, logprobs, strict=True):
@@ -46,11 +91,49 @@ def rows_of(table: pa.Table) -> list[Row]:
     return rows
 
 
-def place(row: Row) -> str:
+def faults(
+    step: int, rows: Mapping[RecordFile, Sequence[Row]], expected: Expected, figures: Row | None
+) -> Iterator[Fault]:
+    """Everything that is wrong with the rows of one step. `figures`: its line in metrics.jsonl."""
+    for file, found in rows.items():
+        yield from _file_faults(file, found, expected)
+        if file.phase != "evaluation":
+            yield from _text_faults(found, expected.texts)
+    trained, replaced = ([file for file in rows if file.phase == phase] for phase in ("train", "replaced"))
+    if len(trained) > 1 or len(replaced) > 1:
+        yield "steps with two files of one kind", f"step {step}"
+    if not trained:
+        return  # only evaluated, or killed before the rest of it was written
+    most = expected.bounds(trained[-1].attempt).replaced_per_step
+    used, others = ([row for file in files for row in rows[file]] for files in (trained, replaced))
+    for fault in _step_faults(used, others, expected.problems_per_step, most, figures):
+        yield "steps that are not as they were counted", f"step {step} ({fault})"
+
+
+def _file_faults(file: RecordFile, rows: Sequence[Row], expected: Expected) -> Iterator[Fault]:
+    oldest = file.step - 1 - expected.bounds(file.attempt).staleness
+    versions = range(file.step, file.step + 1) if file.phase == "evaluation" else range(max(0, oldest), file.step)
+    groups: dict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row["position"]].append(row)
+        for fault in _row_faults(file, row, versions):
+            yield fault, _place(row)
+    for position, group in groups.items():
+        for fault in _group_faults(file, group, expected.likelihoods):
+            yield fault, f"step {file.step} position {position}"
+
+
+def _text_faults(rows: Sequence[Row], texts: dict[int, str]) -> Iterator[Fault]:
+    for row, digest in zip(rows, text_digests(row["problem"] for row in rows), strict=True):
+        if texts.setdefault(row["problem_index"], digest) != digest:
+            yield "rows with another text than their problem has", _place(row)
+
+
+def _place(row: Row) -> str:
     return f"step {row['step']} position {row['position']} sample {row['sample']}"
 
 
-def row_faults(file: RecordFile, row: Row, versions: range) -> Iterator[str]:
+def _row_faults(file: RecordFile, row: Row, versions: range) -> Iterator[str]:
     """`versions`: the policies that may have sampled it."""
     if (row["phase"], row["step"], row["attempt"]) != (file.phase, file.step, file.attempt):
         yield "rows that contradict the name of their file"
@@ -72,7 +155,7 @@ def _covers(spans: Sequence[Mapping[str, int]], length: int) -> bool:
     return bool(spans) and ends == [*starts, length] and all(a < b for a, b in pairwise(ends)) and rising
 
 
-def group_faults(file: RecordFile, group: Sequence[Row], likelihoods: bool) -> Iterator[str]:
+def _group_faults(file: RecordFile, group: Sequence[Row], likelihoods: bool) -> Iterator[str]:
     """`likelihoods`: log-probabilities are those of the distribution that was sampled from."""
     if len({(row["problem_index"], row["problem"]) for row in group}) > 1:
         yield "groups of several problems"
@@ -123,14 +206,13 @@ def _values(group: Sequence[Row], name: str) -> np.ndarray:
     return np.array([np.nan if row[name] is None else row[name] for row in group], dtype=np.float64)
 
 
-def step_faults(
+def _step_faults(
     trained: Sequence[Row],
     replaced: Sequence[Row],
     per_step: int,
     most_replaced: int,
     figures: Mapping[str, Any] | None,
 ) -> Iterator[str]:
-    """`figures`: the step's line in metrics.jsonl."""
     groups, others = _positions(trained), _positions(replaced)
     if len(groups) != per_step:
         yield f"trained on {len(groups)} groups instead of {per_step}"

@@ -1,7 +1,4 @@
-"""How a model's parameters are cut into flat byte buckets for the journey from learner to engines.
-
-Both ends compute the same layout from the same list of parameters; nothing but names, dtypes and shapes is agreed on.
-"""
+"""Flat byte buckets, in which parameters travel to the engines; names, dtypes and shapes alone give their layout."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 _ALIGN = 16
-"""Every tensor starts at a multiple of this many bytes, so that any dtype can be viewed in place."""
+"""Tensors start at multiples of this, so that any dtype can be viewed in place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +20,7 @@ class ParameterSpec:
 
     @property
     def nbytes(self) -> int:
-        return math.prod(self.shape) * getattr(torch, self.dtype).itemsize
+        return int(math.prod(self.shape) * getattr(torch, self.dtype).itemsize)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +29,22 @@ class Bucket:
 
     parameters: tuple[ParameterSpec, ...]
 
+    @classmethod
+    def of(cls, plain: Sequence[tuple[str, str, Sequence[int]]]) -> "Bucket":
+        """From what `plain` returns."""
+        return cls(tuple(ParameterSpec(name, dtype, tuple(shape)) for name, dtype, shape in plain))
+
+    def plain(self) -> list[tuple[str, str, list[int]]]:
+        """(name, dtype, shape) of every parameter."""
+        return [(spec.name, spec.dtype, list(spec.shape)) for spec in self.parameters]
+
     @property
     def nbytes(self) -> int:
         """Size of the flat buffer, padding included."""
         return sum(_aligned(spec.nbytes) for spec in self.parameters)
 
     def pack(self, tensors: Sequence[torch.Tensor], buffer: torch.Tensor) -> torch.Tensor:
-        """Copy the parameters into the start of a uint8 buffer and return the part that they fill.
-
-        Raises:
-            ValueError: a tensor is not what its spec says.
-        """
+        """Copy the parameters into a uint8 buffer; returns the part that they fill. ValueError on another dtype or shape."""
         for view, tensor, spec in zip(self._slices(buffer), tensors, self.parameters, strict=True):
             if tuple(tensor.shape) != spec.shape or tensor.dtype != getattr(torch, spec.dtype):
                 raise ValueError(f"{spec.name} is {tensor.dtype} {tuple(tensor.shape)}, not {spec.dtype} {spec.shape}")

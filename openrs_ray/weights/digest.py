@@ -1,8 +1,4 @@
-"""A 64-bit digest of a byte buffer that comes out the same on a CPU and on a GPU.
-
-It proves that weights arrived: the sender digests each bucket before it leaves, every receiver after it came, and again where
-it was put.
-"""
+"""A 64-bit digest of bytes, the same on a CPU and on a GPU, which proves that weights arrived."""
 
 import torch
 
@@ -19,8 +15,8 @@ def digest(buffer: torch.Tensor) -> torch.Tensor:
         buffer: contiguous uint8 [bytes], on any device; zeros are thought behind it up to a whole word.
 
     Returns:
-        int64 scalar on the buffer's device (nothing is synchronised; call `int()` to read it). Every word is multiplied
-        by its own odd number, so any single changed word, and with probability 1 - 2^-64 any other change, shows.
+        int64 scalar on the buffer's device, without synchronising. Every word has its own odd factor, so any single changed
+        word shows, and any other change with probability 1 - 2^-64.
     """
     tail = -buffer.numel() % 4
     words = (torch.nn.functional.pad(buffer, (0, tail)) if tail else buffer).view(torch.int32)
@@ -32,10 +28,10 @@ def digest(buffer: torch.Tensor) -> torch.Tensor:
 
 
 def column_digests(matrix: torch.Tensor) -> torch.Tensor:
-    """The same sum down every column of a matrix [rows, columns], or down every pair of columns of 16-bit numbers.
+    """The same sum down every column of a matrix [rows, columns].
 
     Returns:
-        int64 [columns], or [columns / 2] where two neighbours fit into a word: one that changed shows that something in it did.
+        int64 [columns], or [columns / 2] for 16-bit numbers, of which two neighbours fit into a word.
     """
     matrix = matrix.contiguous()
     pairs = matrix.element_size() == 2 and matrix.shape[1] % 2 == 0

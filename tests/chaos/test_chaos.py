@@ -15,9 +15,10 @@ import pytest
 from commands import ROOT, finish, start, steps_done, tail, wait_until
 from simulated_cluster import SimulatedCluster, simulated_cluster
 
-from launch.coverage import main as account
+from launch.coverage import main as prove
 from openrs_ray.run.attempts import read_attempts
-from openrs_ray.run.completions import check_accounting, current_rows
+from openrs_ray.run.completions import current_rows
+from openrs_ray.run.coverage import check_coverage
 from openrs_ray.stats import Interval, mean_interval
 
 LOG = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ KILLS = {
     "RolloutWorker": 7,
     "rewards.child": 4,
     "RewardPool": 3,
-    "SendingRank": 4,
+    "LearnerRank": 4,
     "node": 2,
     "driver": 2,
 }
@@ -97,11 +98,11 @@ def test_thirty_random_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             f"{victim}: next step after {middle:.1f} s ({min(seconds):.1f} to {max(seconds):.1f}), {len(seconds)} kills"
         )
     assert len(read_attempts(run)) == 1 + KILLS["driver"]
-    accounting = check_accounting(run, PROBLEMS, COMPLETIONS, STALENESS)
-    assert accounting.exact and accounting.steps == steps_done(run), accounting
-    assert account([str(run)]) == 0
-    before, after = accuracy(run, range(1, 6)), accuracy(run, range(accounting.steps - 4, accounting.steps + 1))
-    LOG.info(f"accuracy of the first and the last 5 of {accounting.steps} steps: {before} -> {after}")
+    coverage = check_coverage(run, PROBLEMS, COMPLETIONS, STALENESS)
+    assert coverage.exact and coverage.steps == steps_done(run), coverage
+    assert prove([str(run)]) == 0
+    before, after = accuracy(run, range(1, 6)), accuracy(run, range(coverage.steps - 4, coverage.steps + 1))
+    LOG.info(f"accuracy of the first and the last 5 of {coverage.steps} steps: {before} -> {after}")
     assert after.low > before.high
 
 

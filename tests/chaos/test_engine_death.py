@@ -5,11 +5,10 @@ import os
 from pathlib import Path
 
 import pytest
-from empty_worker import DyingWorker
+from empty_worker import DyingWorker, empty_workers, until
 from stalling_engines import DummyWorker
 from system import system_config
-from test_engine_limits import write_model
-from test_survival import empty_workers, until
+from tiny import write_model
 
 from actors.cluster.placement import reserve
 from actors.rollout.engine_log import OwnLog

@@ -25,8 +25,7 @@ from fuzzing import HOSTILE, mutated, other_value
 from whole_run import write_run
 
 import launch.cli.command
-from launch import coverage as account
-from launch import curate, evaluate, train, verify
+from launch import coverage, curate, evaluate, train, verify
 from launch.cli.command import command
 from launch.performance import waits
 from openrs_ray.common import killable as bounded
@@ -84,7 +83,7 @@ def boundary(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(launch.cli.command, "unforeseen", made.note)
     monkeypatch.setattr(bounded, "DEADLINE_S", 10.0)
     monkeypatch.setattr(
-        prepared, "parseable_golds", lambda golds, rewards: [bool(gold) for gold in golds]
+        prepared, "parseable_golds", lambda golds, **_: [bool(gold) for gold in golds]
     )  # starts processes
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("OPENRS_RUNS", str(tmp_path / "runs"))
@@ -268,7 +267,7 @@ def test_no_file_of_a_model_ends_in_a_traceback(boundary: Boundary, tmp_path: Pa
         (model / name).write_bytes(whole)
 
 
-@pytest.mark.parametrize("reader", ["account", "resume", "evaluate", "waits"])
+@pytest.mark.parametrize("reader", ["coverage", "resume", "evaluate", "waits"])
 def test_no_file_of_a_run_ends_in_a_traceback(
     reader: str, boundary: Boundary, tmp_path: Path, toy_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,7 +280,7 @@ def test_no_file_of_a_run_ends_in_a_traceback(
     recipe, run = tmp_path / "recipe.yaml", tmp_path / "runs" / "small"
     recipe.write_text(json.dumps(config))
     main, given = {
-        "account": (account.main, [str(run)]),
+        "coverage": (coverage.main, [str(run)]),
         "resume": (train.main, [str(recipe), "--resume"]),
         "evaluate": (
             evaluate.main,

@@ -9,7 +9,8 @@ import pytest
 from commands import finish, start, steps_done, tail, wait_until, write_recipe
 from simulated_cluster import simulated_cluster
 
-from openrs_ray.run.completions import check_accounting, current_rows
+from openrs_ray.run.completions import current_rows
+from openrs_ray.run.coverage import check_coverage
 
 pytestmark = [pytest.mark.slow, pytest.mark.cpu_engine, pytest.mark.timeout(900)]
 
@@ -58,5 +59,5 @@ def test_a_node_that_joins_is_used_and_one_that_goes_is_done_without(
         until(served_by({0, 1}))
         os.killpg(process.pid, signal.SIGINT)
         assert finish(process, log) == 128 + signal.SIGINT, tail(log)
-    accounting = check_accounting(run, problems_per_step=4, completions_per_problem=4, staleness=1)
-    assert accounting.exact and accounting.steps == steps_done(run), accounting
+    coverage = check_coverage(run, problems_per_step=4, completions_per_problem=4, staleness=1)
+    assert coverage.exact and coverage.steps == steps_done(run), coverage

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch.distributed import HashStore, Store, TCPStore
 
-from actors.cluster.meeting import LOOPBACK, Meeting, Proof, SealedStore, prove_ranks
-from actors.weights.sender import WeightSender
-from actors.weights.transport import join_group
+from actors.weights.broadcast import BroadcastSender
+from actors.weights.groups import BroadcastGroup, GlooGroup, joined
+from actors.weights.meeting import LOOPBACK, Meeting, Proof, SealedStore, prove_ranks
+from actors.weights.transport import Outgoing, PushGroup
 from openrs_ray.errors import RunError
 from openrs_ray.weights.buckets import Bucket, ParameterSpec
 
@@ -77,12 +78,13 @@ def steal(meeting: Meeting, disguise: Callable[[TCPStore], Store], got: list[obj
 def test_a_stranger_in_the_engines_place_gets_no_weights_and_is_named(disguise: Callable[[TCPStore], Store]) -> None:
     meeting, got = Meeting.at(LOOPBACK), []  # type: ignore[var-annotated]
     spec = Bucket((ParameterSpec("all", "uint8", tuple(WEIGHTS.shape)),))
-    sender = WeightSender(0, CPU, spec.nbytes, 2 * DEADLINE_S, lambda: iter([(spec, [WEIGHTS])]))
+    weights = Outgoing(0, CPU, 2 * DEADLINE_S, spec.nbytes, lambda: iter([(spec, [WEIGHTS])]))
+    sender = BroadcastSender(weights, GlooGroup)
     thief = threading.Thread(target=steal, args=(meeting, disguise, got))
     thief.start()
     began = time.monotonic()
     with pytest.raises(RunError, match=f"an unknown process joined the group at {LOOPBACK}:{meeting.port}"):
-        sender.join(0, "gloo", meeting, 2)
+        sender.join(0, PushGroup("gloo", meeting, 2, 2 * DEADLINE_S))
         sender.send([0])
     assert time.monotonic() - began < 2 * DEADLINE_S
     thief.join()
@@ -90,13 +92,13 @@ def test_a_stranger_in_the_engines_place_gets_no_weights_and_is_named(disguise: 
     engine_joins_again(sender)
 
 
-def engine_joins_again(sender: WeightSender) -> None:
+def engine_joins_again(sender: BroadcastSender) -> None:
     """The run goes on: another meeting, another token, and the weights arrive."""
-    meeting, groups = Meeting.at(LOOPBACK), []  # type: ignore[var-annotated]
-    arguments = ("gloo", meeting, 1, 2, LOOPBACK, CPU, DEADLINE_S)
-    engine = threading.Thread(target=lambda: groups.append(join_group(*arguments)))
+    groups: list[BroadcastGroup] = []
+    group = PushGroup("gloo", Meeting.at(LOOPBACK), 2, 2 * DEADLINE_S)
+    engine = threading.Thread(target=lambda: groups.append(joined(GlooGroup, group, 1, CPU)))
     engine.start()
-    sender.join(0, "gloo", meeting, 2)
+    sender.join(0, group)
     engine.join()
     buffer = torch.zeros_like(WEIGHTS)
     groups[0].broadcast(buffer)

@@ -3,24 +3,20 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from empty_worker import EmptyWorker, LoadedEmptyWorker
+from empty_worker import LoadedEmptyWorker, empty_workers, places, until
+from push_system import PROBLEMS, System, build
 from stalling_engines import SlowWorker, StallingWorker
-from system import judged_group, system_config
-from test_push import PROBLEMS, System, build
+from system import judged_group
 from tiny import naive_logprobs, naive_model
 
-from actors.cluster.placement import Placement, reserve
-from actors.rollout.pool import EnginePool
-from actors.rollout.settings import EngineSettings
 from actors.rollout.supervisor import Replica
 from actors.rollout.worker import Request
-from openrs_ray.cluster.layout import plan_layout
 from openrs_ray.errors import RunError
 from openrs_ray.records import Completion
 
@@ -49,10 +45,6 @@ def assert_sampled_from(system: System, completions: list[Completion], version: 
         np.testing.assert_allclose(c.logprobs, expected.detach().numpy(), atol=1e-3)
 
 
-def places(replicas: list[Replica]) -> list[int]:
-    return [replica.place for replica in replicas]
-
-
 def until_started(system: System, workers: list[int]) -> None:
     async def wait() -> None:
         while sorted(places(system.workers.supervisor.alive)) != workers:
@@ -79,7 +71,7 @@ def gone(process: psutil.Process) -> bool:
 
 
 def sample_and(system: System, act: Callable[[], None]) -> list[Completion]:
-    """Completions of version 0; `act` once the first have come."""
+    """Completions of the present version; `act` once the first have come."""
 
     async def sample() -> list[Completion]:
         found: list[Completion] = []
@@ -92,40 +84,50 @@ def sample_and(system: System, act: Callable[[], None]) -> list[Completion]:
     return system.run(sample())
 
 
+@pytest.fixture(scope="module")
+def pair(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[System, list[str]]]:
+    """Two engines, the second slow to answer, and what is reported of them. After each test both serve again."""
+    losses: list[str] = []
+    system = build(
+        tmp_path_factory.mktemp("pair"), False, SlowWorker, report=losses.append, push={"deadline_s": 10},
+        learner={"learning_rate": 3e-3}, **TWO,
+    )  # fmt: skip
+    try:
+        system.run(system.push.push(0))
+        yield system, losses
+    finally:
+        system.close()
+
+
 @pytest.mark.parametrize(
     ("victim", "number"),
     [("SlowWorker", signal.SIGKILL), ("EngineCore", signal.SIGKILL), ("EngineCore", signal.SIGSTOP)],
 )
 def test_what_a_worker_had_in_hand_is_sampled_by_the_other(
-    ray_session: None, tmp_path: Path, victim: str, number: signal.Signals
+    pair: tuple[System, list[str]], tmp_path: Path, victim: str, number: signal.Signals
 ) -> None:
     """Whether it was killed, or its engine, or its engine only says nothing any more."""
-    losses: list[str] = []
-    system = build(
-        tmp_path, False, SlowWorker, report=losses.append, push={"deadline_s": 10}, learner={"learning_rate": 3e-3}, **TWO
-    )  # fmt: skip
-    try:
-        system.run(system.push.push(0))
-        lost = system.workers.supervisor.serving[1]
-        processes = family(lost)
-        chosen = named(processes, victim)
-        completions = sample_and(system, lambda: chosen.send_signal(number))
-        assert {c.worker for c in completions} == {0}
-        assert_sampled_from(system, completions, 0, tmp_path / "policy-0")
-        assert len(losses) == 1 and losses[0].startswith("rollout worker 1 is lost")
+    system, losses = pair
+    losses.clear()
+    version = system.push.version
+    lost = next(replica for replica in system.workers.supervisor.serving if replica.place == 1)
+    processes = family(lost)
+    chosen = named(processes, victim)
+    completions = sample_and(system, lambda: chosen.send_signal(number))
+    assert {c.worker for c in completions} == {0}
+    assert_sampled_from(system, completions, version, tmp_path / "policy-before")
+    assert len(losses) == 1 and losses[0].startswith("rollout worker 1 is lost")
 
-        learn(system, 1, completions)
-        until_started(system, [0, 1])
-        assert all(map(gone, processes)), "nothing may be left of the one that was lost"
-        assert places(system.workers.supervisor.serving) == [0], "it serves when a push has reached it, not before"
-        system.run(system.push.push(1))
-        assert places(system.workers.supervisor.serving) == [0, 1]
-        completions = system.run(system.sample(1, 1.0))
-        assert {c.worker for c in completions} == {0, 1}
-        assert_sampled_from(system, completions, 1, tmp_path / "policy-1")
-        assert len(losses) == 1
-    finally:
-        system.close()
+    learn(system, version + 1, completions)
+    until_started(system, [0, 1])
+    assert all(map(gone, processes)), "nothing may be left of the one that was lost"
+    assert places(system.workers.supervisor.serving) == [0], "it serves when a push has reached it, not before"
+    system.run(system.push.push(version + 1))
+    assert places(system.workers.supervisor.serving) == [0, 1]
+    completions = system.run(system.sample(version + 1, 1.0))
+    assert {c.worker for c in completions} == {0, 1}
+    assert_sampled_from(system, completions, version + 1, tmp_path / "policy-after")
+    assert len(losses) == 1
 
 
 def test_an_engine_stopped_in_the_middle_of_a_push_holds_up_nobody(ray_session: None, tmp_path: Path) -> None:
@@ -166,26 +168,11 @@ def test_the_only_worker_dies_and_the_step_goes_on_when_it_is_back(ray_session: 
         system.run(system.push.push(0))
         learn(system, 1, system.run(system.sample(0, 1.0)))
         system.run(system.push.push(1))
-        system.workers.revive = lambda: system.push.push(system.push.version)
         named(family(system.workers.supervisor.serving[0]), "RolloutWorker").kill()
         assert_sampled_from(system, system.run(system.sample(1, 1.0)), 1, tmp_path / "policy-1")
         assert len(losses) == 1
     finally:
         system.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(120):
-        while not condition():
-            await asyncio.sleep(0.05)
-
-
-def empty_workers(
-    folder: Path, report: Callable[[str], None], kind: type[EmptyWorker] = EmptyWorker, **place: int
-) -> tuple[Placement, EnginePool]:
-    config = system_config(folder, folder, placement=place)
-    placement = reserve(plan_layout(config, "cpu"), config.placement.wait_s)
-    return placement, EnginePool(EngineSettings.of_run(config, "", (2,)), placement, kind, report)
 
 
 def test_a_worker_that_never_comes_to_serve_is_given_up(ray_session: None, tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from push_system import PROBLEMS, build
 from stalling_engines import StallingWorker
 from system import judged_group
-from test_push import PROBLEMS, build
 from tiny import naive_logprobs, naive_model
 
 from actors.cluster.placement import Placement, reserve

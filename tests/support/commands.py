@@ -10,10 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import pytest
 import yaml
 from places import PYTHONPATH, ROOT, SUPPORT
 from system import tiny_sections
 
+from launch.train import main
 from openrs_ray.run.metrics import read_metrics
 
 
@@ -23,6 +25,26 @@ def write_recipe(path: Path, model: Path, runs: Path, name: str, steps: int, **c
     for section, values in changes.items():
         sections.setdefault(section, {}).update(values)
     path.write_text(yaml.safe_dump(sections))
+    return path
+
+
+def write_mistakes(folder: Path, model: Path) -> Path:
+    """A recipe that is right, named `mistake`, for tests that spoil it by overrides; its runs lie in FOLDER/runs."""
+    problems = folder / "problems.jsonl"
+    problems.write_text(
+        "".join(json.dumps({"problem": f"{n}+1", "answer": str(n + 1)}) + "\n" for n in range(100, 120))
+    )
+    path = folder / "recipe.yaml"
+    path.write_text(
+        f"""
+run: {{name: mistake, folder: {folder}/runs, steps: 2}}
+model: {{path: {model}, dtype: float32}}
+data: {{path: {problems}}}
+rollout: {{problems_per_step: 4, completions_per_problem: 4, max_prompt_tokens: 16, max_completion_tokens: 24}}
+learner: {{zero_stage: 1}}
+placement: {{device: cpu, num_learner_gpus: 1, cpus_per_slot: 0.25}}
+"""
+    )
     return path
 
 
@@ -91,3 +113,15 @@ def assert_all_gone(processes: list[psutil.Process], seconds: float = 90) -> Non
 def result(run: Path) -> dict[str, object]:
     content: dict[str, object] = json.loads((run / "result.json").read_text())
     return content
+
+
+def said(capsys: pytest.CaptureFixture[str], recipe: Path, *overrides: str) -> str:
+    """The one sentence of a command that must end with exit code 2 and must not have started a Ray."""
+    import ray
+
+    before = ray.is_initialized()  # the session's, when another test has asked for it
+    assert main([str(recipe), *overrides]) == 2
+    assert ray.is_initialized() == before
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and "\n" not in error and "Traceback" not in error
+    return error

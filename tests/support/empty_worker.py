@@ -3,12 +3,19 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 
 import numpy as np
+from system import system_config
 
+from actors.cluster.placement import Placement, reserve
 from actors.rollout.engine_log import OwnLog
+from actors.rollout.pool import EnginePool
+from actors.rollout.settings import EngineSettings
+from actors.rollout.supervisor import Replica
 from actors.rollout.worker import Request, RolloutWorker
+from openrs_ray.cluster.layout import plan_layout
 from openrs_ray.errors import RunError
 from openrs_ray.records import Completion, VersionSpan
 
@@ -78,3 +85,21 @@ class ReadingWorker(LoadedEmptyWorker):
         ids = np.array([self.calls, asked, os.getpid()], dtype=np.int32)
         spans = (VersionSpan(0, 0, 3),)
         return number, Completion(request.position, request.sample, ids, np.zeros(3), "stop", spans, self._worker)
+
+
+def places(replicas: list[Replica]) -> list[int]:
+    return [replica.place for replica in replicas]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(120):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+def empty_workers(
+    folder: Path, report: Callable[[str], None], kind: type[EmptyWorker] = EmptyWorker, **place: int
+) -> tuple[Placement, EnginePool]:
+    config = system_config(folder, folder, placement=place)
+    placement = reserve(plan_layout(config, "cpu"), config.placement.wait_s)
+    return placement, EnginePool(EngineSettings.of_run(config, "", (2,)), placement, kind, report)

@@ -29,8 +29,8 @@ class FaultyReceiver(PushReceiver):
         self._embedding = self.model.model.embed_tokens.weight.data.clone()
         super().start_weight_update()
 
-    def _receive(self, nbytes: int, handles: dict[str, list[Any]] | None) -> torch.Tensor:
-        buffer = super()._receive(nbytes, handles)
+    def _receive(self, nbytes: int, parcel: Any) -> torch.Tensor:
+        buffer = super()._receive(nbytes, parcel)
         return torch.zeros_like(buffer) if self.pushes == GARBAGE_PUSH else buffer
 
     def receive_weights(self, update_info: Any) -> None:

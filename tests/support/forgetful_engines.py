@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-import actors.loop.trainer
+import actors.loop.system
+from actors.learner.rank import LearnerRank
 from actors.rollout.worker import RolloutWorker
 from actors.weights.receiver import WorkerExtension
-from actors.weights.sender import SendingRank, Sent
 from launch.train import main
 
 ASLEEP = Path(os.environ["ENGINES_ASLEEP"])
@@ -40,7 +40,7 @@ class ForgetfulWorker(RolloutWorker):
         ASLEEP.unlink()
 
 
-class AloneRank(SendingRank):
+class AloneRank(LearnerRank):
     def start(self, *arguments: object) -> None:
         assert ASLEEP.exists(), "a learner rank started while the engines held the GPU"
         super().start(*arguments)  # type: ignore[arg-type]
@@ -49,15 +49,15 @@ class AloneRank(SendingRank):
         assert ASLEEP.exists(), "a learner rank worked while the engines held the GPU"
         return super().train_step(*arguments)  # type: ignore[arg-type]
 
-    def send(self, *arguments: object) -> Sent:
+    def sender(self, method: str, *arguments: object) -> object:
         assert not ASLEEP.exists(), "weights were sent to sleeping engines"
-        return super().send(*arguments)  # type: ignore[arg-type]
+        return super().sender(method, *arguments)
 
 
 if __name__ == "__main__":
     import forgetful_engines as importable  # by name, so that the actors' processes find the classes
 
-    actors.loop.trainer.Trainer = functools.partial(  # type: ignore[misc,assignment]
-        actors.loop.trainer.Trainer, worker_class=importable.ForgetfulWorker, rank_class=importable.AloneRank
+    actors.loop.system.System = functools.partial(  # type: ignore[misc,assignment]
+        actors.loop.system.System, worker_class=importable.ForgetfulWorker, rank_class=importable.AloneRank
     )
     sys.exit(main(sys.argv[1:]))

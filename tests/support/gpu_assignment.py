@@ -1,6 +1,6 @@
 """Prints what each learner rank and each rollout worker of a run finds in its environment, on a Ray with two make-believe GPUs.
 
-`python gpu_assignment.py FOLDER COLOCATED`, COLOCATED 0 or 1. A process of its own: Ray's workers get the environment that
+`python gpu_assignment.py FOLDER`: apart, then colocated. A process of its own: Ray's workers get the environment that
 Ray is started in.
 """
 
@@ -23,7 +23,7 @@ class Actor:
         return {name: os.environ[name] for name in NAMES if name in os.environ}
 
 
-def main(folder: Path, colocated: bool) -> None:
+def found(folder: Path, colocated: bool) -> dict[str, list[dict[str, str]]]:
     count = 2 if colocated else 1
     placement = {"device": "gpu", "colocated": colocated, "num_rollout_gpus": count, "num_learner_gpus": count}
     config = make_config(folder, engine={"gpu_memory_fraction": 0.3}, placement=placement)
@@ -36,10 +36,18 @@ def main(folder: Path, colocated: bool) -> None:
         role: [ray.remote(Actor).options(**options(number)).remote() for number in range(count)]
         for role, options in roles.items()
     }
-    found = {role: ray.get([actor.environment.remote() for actor in own]) for role, own in actors.items()}
-    sys.stdout.write(json.dumps(found))
+    environments = {role: ray.get([actor.environment.remote() for actor in own]) for role, own in actors.items()}
+    placed.release()
+    return environments
+
+
+def main(folder: Path) -> None:
+    ray.init(
+        address="local", num_cpus=8, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="error"
+    )
+    sys.stdout.write(json.dumps([found(folder, colocated) for colocated in (False, True)]))
     ray.shutdown()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2] == "1")
+    main(Path(sys.argv[1]))

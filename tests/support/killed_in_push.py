@@ -5,25 +5,24 @@ import os
 import signal
 import sys
 
-from actors.loop.push import WeightPush
-from actors.rollout.supervisor import Replica
+from actors.weights.broadcast import Broadcast
+from actors.weights.transport import Ends
 from launch.train import main
 
 last = int(sys.argv[1])
-broadcast = WeightPush._broadcast
+transfer = Broadcast.transfer
 pushes = 0
 
 
-async def _broadcast_or_die(self: WeightPush, workers: list[Replica]) -> list[int]:
+async def _transfer_or_die(self: Broadcast, ends: Ends) -> list[int]:
     global pushes
     pushes += 1
     if pushes == last:
         asyncio.get_running_loop().call_later(0.02, os.kill, os.getpid(), signal.SIGKILL)
-        await asyncio.gather(
-            self._learners.send([worker.place for worker in workers]), asyncio.sleep(60)
-        )  # the sender is at it, the engines are not
-    return await broadcast(self, workers)
+        # The sender is at it, the engines are not.
+        await asyncio.gather(ends.send("send", ends.engines), asyncio.sleep(60))
+    return await transfer(self, ends)
 
 
-WeightPush._broadcast = _broadcast_or_die  # type: ignore[method-assign]
+Broadcast.transfer = _transfer_or_die  # type: ignore[method-assign]
 sys.exit(main(sys.argv[2:]))

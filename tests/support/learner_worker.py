@@ -240,6 +240,9 @@ def resume(stage: int, dtype: str = "float32") -> dict[str, Any]:
 def other_ranks(saved_by: int, stage: int, dtype: str) -> dict[str, Any]:
     """The last two of `resume`'s four steps, from what another number of ranks saved; the very last once more."""
     saved = folder.parent / str(saved_by) / f"checkpoint-{stage}-{dtype}"
+    done = [saved.with_name(f"resume,{stage},{dtype}.{other}.pt") for other in range(saved_by)]
+    while not all(path.exists() for path in done):
+        time.sleep(0.1)
     if rank == 0:  # as a kill in the middle of a conversion may have left it
         leftover = saved.with_name(f"{saved.name}.universal.tmp") / "state/tmp/model.model.norm.weight/0"
         leftover.mkdir(parents=True)

@@ -5,8 +5,8 @@ import sys
 
 from faulty_transfer import FaultyWorker
 
-import actors.loop.trainer
+import actors.loop.system
 from launch.train import main
 
-actors.loop.trainer.Trainer = functools.partial(actors.loop.trainer.Trainer, worker_class=FaultyWorker)  # type: ignore[misc,assignment]
+actors.loop.system.System = functools.partial(actors.loop.system.System, worker_class=FaultyWorker)  # type: ignore[misc,assignment]
 sys.exit(main(sys.argv[1:]))

@@ -1,31 +1,37 @@
-"""Both loops as they are, with engines, reward pool and learner replaced by timers; steps, records and attempts are real."""
+"""The loop as it is, with engines, reward pool and learner replaced by timers; steps, records and attempts are real."""
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from system import system_config
 
 from actors.learner.group import Update
-from actors.loop.batch import Batch, Drawn
-from actors.loop.overlap import OverlappedTrainer
+from actors.loop.batch import Batch
+from actors.loop.collector import Sampling
+from actors.loop.drawing import Drawing
+from actors.loop.evaluation import Evaluation
+from actors.loop.limits import Limits
+from actors.loop.lookahead import Lookahead
+from actors.loop.loop import Loop
 from actors.loop.push import PushReport
-from actors.loop.trainer import Trainer
-from actors.rollout.worker import Request
+from actors.loop.saving import Saving
+from actors.loop.writer import RunWriter
 from openrs_ray.algorithm.advantages import advantages
 from openrs_ray.algorithm.no_learning import LearningWatch
-from openrs_ray.data.order import Order
-from openrs_ray.records import Completion, Group, Problem, Status, Verdict, VersionSpan
+from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
 from openrs_ray.run.attempts import Bounds, start_attempt
 from openrs_ray.run.budget import Budget
-from openrs_ray.run.completions import CompletionRecord
+from openrs_ray.run.checkpoints import Checkpoint, CheckpointStore, Kind
 from openrs_ray.run.metrics import MetricsLog
 from openrs_ray.run.progress import Progress
+from openrs_ray.seeds import completion_seed
 
+T = TypeVar("T")
 PROBLEMS = [Problem(index, f"{index}+1", (1, 2), (f"{index + 1}",)) for index in range(7)]
 
 
@@ -34,16 +40,72 @@ class KeptFigures(MetricsLog):
 
     def __init__(self, run_folder: Path, attempt: int) -> None:
         super().__init__(run_folder, attempt)
-        self._curves: Any = SimpleNamespace(add_scalar=lambda *point: None, flush=lambda: None, close=lambda: None)
         self.kept: list[Mapping[str, Any]] = []
 
     def write(self, step: int, metrics: Mapping[str, float | int | None], phase: str = "train") -> None:
         super().write(step, metrics, phase)
         self.kept.append(metrics)
 
+    def _open_curves(self) -> Any:
+        return SimpleNamespace(add_scalar=lambda *point: None, flush=lambda: None)
 
-class SimulatedTrainer(Trainer):
+
+class KeptBatches(RunWriter):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.batches: list[Batch] = []
+
+    def write(self, progress: Progress, batch: Batch, *rest: Any) -> Progress:
+        self.batches.append(batch)
+        return super().write(progress, batch, *rest)
+
+
+class KeptSaves(CheckpointStore):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.saves: list[tuple[int, Kind]] = []
+
+    def commit(self, step: int, kind: Kind, trainer_state: dict[str, Any]) -> Checkpoint:
+        self.saves.append((step, kind))
+        return super().commit(step, kind, trainer_state)
+
+
+class SimulatedLearner:
+    """A learner and the push of its weights to the engines."""
+
+    def __init__(self, times: np.random.Generator, version: int, save_s: float) -> None:
+        self._times = times
+        self._save_s = save_s
+        self.weights = asyncio.Lock()
+        self.version = version
+        """Policy version that the engines hold."""
+        self.learned_from = 0
+        """Groups that it is at work on."""
+
+    async def run(self, act: Callable[[], Awaitable[T]]) -> T:
+        return await act()
+
+    async def train(self, groups: Sequence[Group], step: int) -> Update:
+        self.learned_from = len(groups)
+        await asyncio.sleep(self._times.random())
+        values = advantages(np.stack([group.rewards() for group in groups]), 1e-4)
+        return Update({"clipped_share": 0.0, "mismatch_kl": 0.0}, values)
+
+    async def push(self, version: int) -> PushReport:
+        self.version, self.learned_from = version, 0
+        return PushReport(0.0, 0, None)
+
+    async def save(self, folder: Path) -> None:
+        await asyncio.sleep(self._save_s)
+
+    async def export(self, folder: Path) -> None:
+        pass
+
+
+class SimulatedRun:
     """One attempt of a run in a folder. `steps(n)` goes on to step n; progress can be handed to the next attempt."""
+
+    loop_class = Loop
 
     def __init__(
         self,
@@ -53,69 +115,111 @@ class SimulatedTrainer(Trainer):
         steps: int = 1000,
         cost: dict[str, float] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        held_out: Sequence[Problem] = (),
+        save_s: float = 0.0,
+        seed: int | None = None,
+        evaluation: dict[str, int] | None = None,
         **rollout: Any,
     ) -> None:
-        self._config = system_config(folder, folder, rollout=rollout, run={"steps": steps}, cost=cost or {})
-        self._prepared: Any = SimpleNamespace(problems=PROBLEMS)
-        self._order = Order(0, len(PROBLEMS), True)
-        self._record = CompletionRecord(folder)
-        self._stop, self._weights = asyncio.Event(), asyncio.Lock()
-        self._warnings: list[str] = []
-        self._display: Any = SimpleNamespace(
-            step=lambda figures: None, status=lambda text: None, warn=self._warnings.append
+        run = {"name": folder.name, "folder": str(folder.parent), "steps": steps}
+        self.config = config = system_config(
+            folder, folder, rollout=rollout, run=run, cost=cost or {}, evaluation=evaluation or {}
         )
-        self._learning = LearningWatch(self._config, ["<end>"])
-        self._collector: Any = self
-        self._config.run.path.mkdir(parents=True, exist_ok=True)
-        self._budget = Budget(self._config, age_s=0.0, clock=clock)
-        self._attempt = start_attempt(folder, progress.step, Bounds.of(self._config))
-        self._metrics = KeptFigures(folder, self._attempt)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.said: list[str] = []
+        """Warnings."""
+        display: Any = SimpleNamespace(
+            step=lambda figures: None, status=lambda text: None, note=lambda text: None, warn=self.said.append
+        )
+        attempt = start_attempt(folder, progress.step, Bounds.of(config))
         self._uniform_share = uniform_share
-        self._times = np.random.default_rng(self._attempt)
-        self.progress, self.version = progress, progress.step
+        self._times = np.random.default_rng(attempt if seed is None else seed)
         self.sampled: list[int] = []
-        self.learned_from = 0
-        """Groups that the learner is at work on."""
-        self.batches: list[Batch] = []
-        self.figures = self._metrics.kept
+        self.dropped = 0
+        """How often the engines were told to drop what they sampled."""
+        self.budget = Budget(config, age_s=0.0, clock=clock)
+        self.learner: Any = SimulatedLearner(self._times, progress.step, save_s)
+        self.store = KeptSaves(folder / "checkpoints")
+        self.metrics = KeptFigures(folder, attempt)
+        watch = LearningWatch(config, ["<end>"])
+        self.writer = KeptBatches(config, attempt, no_texts, watch, self.metrics, self.budget, display)
+        files: Any = SimpleNamespace(write=lambda folder: None)
+        saving = Saving(config, self.store, self.learner, self.budget, files, None)
+        limits = Limits(self.budget)
+        plan = Sampling("train", 0, config.rollout.completions_per_problem, 1.0)
+        self.sampling = Lookahead(
+            lambda position, problem: self.group(position, problem, plan),
+            Drawing(config, PROBLEMS, progress),
+            problems_per_step=config.rollout.problems_per_step,
+            staleness=config.rollout.staleness,
+            steps=steps,
+            deadline_s=config.rollout.deadline_s,
+            most_replaced=config.rollout.most_drawn_per_step - config.rollout.problems_per_step,
+        )
+        evaluation_part = Evaluation(
+            config,
+            held_out,
+            self.group,
+            self.give_up,
+            saving.is_kept,
+            writer=self.writer,
+            limits=limits,
+            budget=self.budget,
+            display=display,
+        )
+        self.loop = self.loop_class(
+            config,
+            progress,
+            sampling=self.sampling,
+            learner=self.learner,
+            push=self.learner,
+            writer=self.writer,
+            saving=saving,
+            evaluation=evaluation_part,
+            limits=limits,
+            budget=self.budget,
+            display=display,
+        )
+
+    @property
+    def progress(self) -> Progress:
+        return self.loop.progress
+
+    @property
+    def batches(self) -> list[Batch]:
+        return self.writer.batches
+
+    @property
+    def figures(self) -> list[Mapping[str, Any]]:
+        """Of the steps and evaluations of this attempt."""
+        return self.metrics.kept
 
     async def steps(self, until: int) -> Progress:
         while self.progress.step < until:
-            await self._step()
+            await self.loop.step()
         return self.progress
 
-    async def group(self, position: int, problem: Problem, requests: Sequence[Request]) -> Group:
+    async def give_up(self) -> None:
+        self.dropped += 1
+
+    def seconds(self, plan: Sampling) -> float:
+        """How long a group takes."""
+        return float(self._times.pareto(1.2))
+
+    async def group(self, position: int, problem: Problem, plan: Sampling) -> Group:
         self.sampled.append(position)
-        version = self.version
-        await asyncio.sleep(self._times.pareto(1.2))
+        version = self.learner.version
+        await asyncio.sleep(self.seconds(plan))
         equal = np.random.default_rng(position).random() < self._uniform_share
-        completions, verdicts = [], []
-        for request in requests:
-            ids, logprobs = np.array([request.seed % 1000], dtype=np.int32), np.zeros(1, dtype=np.float32)
+        rollouts, verdicts = [], []
+        for sample in range(plan.samples):
+            seed = completion_seed(self.config.run.seed, plan.phase, plan.step, position, sample)
+            ids, logprobs = np.array([seed % 1000], dtype=np.int32), np.zeros(1, dtype=np.float32)
             spans = (VersionSpan(version, 0, 1),)
-            completions.append(Completion(position, request.sample, ids, logprobs, "stop", spans, 0))
-            verdicts.append(Verdict(Status.CORRECT, {}, 1.0 if equal else float(request.sample)))
-        return Group(position, problem, tuple(completions), tuple(verdicts))
-
-    async def collect(self, drawn: Sequence[Drawn], requests: Sequence[Request], version: int) -> list[Group]:
-        size = self._config.rollout.completions_per_problem
-        parts = [requests[start : start + size] for start in range(0, len(requests), size)]
-        return list(await asyncio.gather(*(self.group(*which, part) for which, part in zip(drawn, parts, strict=True))))
-
-    async def _train_and_push(self, groups: Sequence[Group], step: int) -> tuple[Update, float, PushReport]:
-        self.learned_from = len(groups)
-        await asyncio.sleep(self._times.random())
-        self.version, self.learned_from = step, 0
-        values = advantages(np.stack([group.rewards() for group in groups]), 1e-4)
-        return Update({"clipped_share": 0.0}, values), time.monotonic(), PushReport(0.0, 0, None)
-
-    async def _write(self, step: int, batch: Batch, *rest: Any) -> None:
-        await super()._write(step, batch, *rest)
-        self.batches.append(batch)
-
-    def _decode(self, completions: Sequence[np.ndarray]) -> list[str]:
-        return ["" for _ in completions]
+            rollouts.append(Rollout.of([Completion(position, sample, ids, logprobs, "stop", spans, 0)]))
+            verdicts.append(Verdict(Status.CORRECT, {}, 1.0 if equal else float(sample)))
+        return Group(position, problem, tuple(rollouts), tuple(verdicts))
 
 
-class SimulatedOverlap(OverlappedTrainer, SimulatedTrainer):
-    """The asynchronous loop in the same way."""
+def no_texts(rollouts: Sequence[Rollout]) -> list[str]:
+    return ["" for _ in rollouts]

@@ -48,16 +48,16 @@ class StallingReceiver(PushReceiver):
         self.pushes, self.buckets = self.pushes + 1, 0
         super().start_weight_update()
 
-    def _receive(self, nbytes: int, handles: dict[str, list[Any]] | None) -> torch.Tensor:
+    def _receive(self, nbytes: int, parcel: Any) -> torch.Tensor:
         self.buckets += 1
         mark = Path(os.environ["STALL_ONCE"])
         if (self.pushes, self.buckets) == (STOP_IN_PUSH, 2) and mark.exists():
             try:
                 mark.unlink()
             except FileNotFoundError:
-                return super()._receive(nbytes, handles)  # the other engine was faster
+                return super()._receive(nbytes, parcel)  # the other engine was faster
             os.kill(os.getpid(), signal.SIGSTOP)
-        return super()._receive(nbytes, handles)
+        return super()._receive(nbytes, parcel)
 
 
 class StallingExtension(WorkerExtension):

@@ -1,12 +1,14 @@
 """Small real systems (Ray, vLLM, DeepSpeed, reward processes) for the tests that need whole actors."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from openrs_ray.config.schema import RunConfig
-from openrs_ray.records import Completion, Group, Problem, Status, Verdict
+from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict
 
 
 def tiny_sections(folder: Path, model: Path, name: str, steps: int) -> dict[str, dict[str, Any]]:
@@ -43,4 +45,30 @@ def judged_group(position: int, problem: Problem, completions: list[Completion],
     """A group with made-up rewards that differ, so that a training step changes the weights."""
     rewards = np.random.default_rng(seed + position).normal(size=len(completions))
     verdicts = [Verdict(Status.CORRECT, {"accuracy": float(r)}, float(r)) for r in rewards]
-    return Group(position, problem, tuple(sorted(completions, key=lambda c: c.sample)), tuple(verdicts))
+    rollouts = tuple(Rollout.of([completion]) for completion in sorted(completions, key=lambda c: c.sample))
+    return Group(position, problem, rollouts, tuple(verdicts))
+
+
+def make_run(
+    runs: Path, model: Path, name: str = "open-rs3", steps: tuple[int, ...] = (50, 100), seed: int = 42, asks: str = "1"
+) -> Path:
+    """A run's folder as training leaves it, with the same policy at every step."""
+    config = RunConfig.model_validate(
+        {
+            "run": {"name": name, "folder": str(runs), "steps": 100, "seed": seed},
+            "model": {"path": str(model), "dtype": "float32"},
+            "data": {"path": "toy", "system_prompt": asks},
+            "rollout": {"problems_per_step": 4, "completions_per_problem": 4, "max_completion_tokens": 24},
+            "placement": {"device": "cpu", "num_learner_gpus": 1},
+        }
+    )
+    folder = runs / name
+    (folder / "checkpoints").mkdir(parents=True)
+    entries = []
+    for step in steps:
+        policy = folder / "checkpoints" / f"step-{step:06d}" / "policy"
+        shutil.copytree(model, policy)
+        entries.append({"folder": policy.parent.name, "step": step, "kind": "kept", "complete": False, "files": []})
+    (folder / "config.json").write_text(config.model_dump_json())
+    (folder / "checkpoints" / "manifest.json").write_text(json.dumps({"checkpoints": entries}))
+    return folder

@@ -1,5 +1,6 @@
 """Tiny random models and sequences, and a naive float64 reference, shared by the learner's tests."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +32,18 @@ def save_model(
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(folder)
+    return folder
+
+
+def write_model(folder: Path, **changes: object) -> Path:
+    """The configuration of a model with heads of 32, but for the changes."""
+    folder.mkdir(parents=True)
+    content = {
+        "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 64, "num_attention_heads": 2,
+        "num_hidden_layers": 2, "num_key_value_heads": 1, "intermediate_size": 96, "vocab_size": 64,
+        "max_position_embeddings": 2048,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(content | changes))
     return folder
 
 

@@ -14,7 +14,7 @@ from openrs_ray.algorithm.step_metrics import step_metrics
 from openrs_ray.common.files import append_line, write_json
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.order import Order
-from openrs_ray.records import Completion, Group, Problem, Status, Verdict, VersionSpan
+from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
 from openrs_ray.run.attempts import Bounds, start_attempt
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.completion_files import Phase, current_files, write_file
@@ -100,7 +100,7 @@ def _group(position: int, step: int, version: int, order: Order, equal: bool = F
         verdict = Verdict(Status.CORRECT, {"accuracy": reward}, reward, "3", 0.1)
         if step == 5 and position % P == 1 and sample == 0:
             verdict = Verdict(Status.TIMEOUT, {}, None, detail="killed")
-        completions.append(Completion(position, sample, tokens, logprobs, "stop", spans, 0))
+        completions.append(Rollout.of([Completion(position, sample, tokens, logprobs, "stop", spans, 0)]))
         verdicts.append(verdict)
     return Group(position, PROBLEMS[order.index(position) if step else position], tuple(completions), tuple(verdicts))
 

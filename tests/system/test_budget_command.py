@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from commands import finish, result, start, steps_done, tail, write_recipe
 
-from launch.coverage import main as account
+from launch.coverage import main as prove
 from openrs_ray.run.checkpoints import CheckpointStore
-from openrs_ray.run.completions import check_accounting
+from openrs_ray.run.coverage import check_coverage
 from openrs_ray.run.metrics import read_metrics
 
 PRICE, GPUS = 36.0, 2
@@ -61,9 +61,9 @@ def test_a_run_ends_within_its_budget_and_goes_on_with_more(tmp_path: Path, toy_
     assert finish(start([str(recipe), *more], log), log) == 0, tail(log)
     last = result(run)
     assert last["ended"] == "steps" and last["step"] == last["evaluated"] == steps + 3
-    accounting = check_accounting(run, problems_per_step=4, completions_per_problem=4)
-    assert accounting.exact and accounting.steps == steps + 3
-    assert account([str(run)]) == 0, "the rows of its evaluations, too"
+    coverage = check_coverage(run, problems_per_step=4, completions_per_problem=4)
+    assert coverage.exact and coverage.steps == steps + 3
+    assert prove([str(run)]) == 0, "the rows of its evaluations, too"
     figures = [line["cost_usd"] for line in read_metrics(run)]
     assert figures == sorted(figures) and figures[0] > 0 and spent(run)["dollars"] > figures[-1] > BUDGET
     correct = read_metrics(run)[-1]["cost_usd_per_correct"]

@@ -1,13 +1,14 @@
 """The README links every page, and every link between pages leads somewhere."""
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from places import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted({*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")} - {ROOT / "README.md"})]
 
 
 def links(page: Path) -> Iterator[tuple[str, str]]:
@@ -35,3 +36,14 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 def test_the_readme_links_every_page() -> None:
     linked = {(ROOT / path).resolve() for path, _ in links(ROOT / "README.md") if path}
     assert {*PAGES[1:]} <= linked
+
+
+def test_the_changelog_has_the_version_of_the_project() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert headings[:2] == ["Unreleased", version]
+
+
+def test_the_glossary_has_no_word_twice() -> None:
+    words = re.findall(r"^\| ([a-z][a-z -]+) \| [A-Z]", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.MULTILINE)
+    assert len(words) == len({*words}) > 25

@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from commands import ROOT, assert_all_gone, descendants, finish, tail, wait_until
+from system import make_run
 
 from launch.evaluate import main
-from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.protocol import Protocol, protocol
 from openrs_ray.evaluation.subject import START, Subject, Together, find_subjects, side_by_side
@@ -31,31 +31,6 @@ def sums(tmp_path: Path) -> Path:
     path = tmp_path / "sums.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
-
-
-def make_run(
-    runs: Path, model: Path, name: str = "open-rs3", steps: tuple[int, ...] = (50, 100), seed: int = 42, asks: str = "1"
-) -> Path:
-    """A run's folder as training leaves it, with the same policy at every step."""
-    config = RunConfig.model_validate(
-        {
-            "run": {"name": name, "folder": str(runs), "steps": 100, "seed": seed},
-            "model": {"path": str(model), "dtype": "float32"},
-            "data": {"path": "toy", "system_prompt": asks},
-            "rollout": {"problems_per_step": 4, "completions_per_problem": 4, "max_completion_tokens": 24},
-            "placement": {"device": "cpu", "num_learner_gpus": 1},
-        }
-    )
-    folder = runs / name
-    (folder / "checkpoints").mkdir(parents=True)
-    entries = []
-    for step in steps:
-        policy = folder / "checkpoints" / f"step-{step:06d}" / "policy"
-        shutil.copytree(model, policy)
-        entries.append({"folder": policy.parent.name, "step": step, "kind": "kept", "complete": False, "files": []})
-    (folder / "config.json").write_text(config.model_dump_json())
-    (folder / "checkpoints" / "manifest.json").write_text(json.dumps({"checkpoints": entries}))
-    return folder
 
 
 def test_what_is_evaluated(tmp_path: Path, toy_folder: Path) -> None:

@@ -1,117 +1,25 @@
 """The weight push on real actors: engines that start with dummy weights agree with the learner, and a lost push is seen."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+import file_transport
 import numpy as np
 import pytest
 from faulty_transfer import GARBAGE_PUSH, IDLE_PUSH, UNDONE_PUSH, UNPACKED_PUSH, VECTORS_PUSH, FaultyWorker
-from system import judged_group, system_config
-from tiny import naive_logprobs, naive_model, save_model
+from push_system import EOS, PROBLEMS, System, build
+from system import judged_group
+from tiny import naive_logprobs, naive_model
 
 from actors.cluster.placement import Placement, reserve
-from actors.learner.group import LearnerGroup
-from actors.loop.push import WeightPush, check_followed, check_receipts
-from actors.rollout.pool import EnginePool
-from actors.rollout.settings import EngineSettings
+from actors.loop.push import check_followed, check_receipts
 from actors.rollout.worker import Request, RolloutWorker
 from openrs_ray.cluster.layout import plan_layout
 from openrs_ray.common.private_folder import folder_of
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
-from openrs_ray.records import Completion, Problem
-
-T = TypeVar("T")
-EOS = 2
-PROBLEMS = [Problem(i, str(i), tuple(range(5 + i, 11 + 2 * i)), ("1",)) for i in range(4)]
-
-
-@dataclass
-class System:
-    """A learner, engines and the push between them, on one event loop."""
-
-    loop: asyncio.AbstractEventLoop
-    placement: Placement
-    learners: LearnerGroup
-    workers: EnginePool
-    push: WeightPush
-    folder: Path
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.loop.run_until_complete(asyncio.wait_for(work, 240))
-
-    async def sample(self, version: int, temperature: float, samples: int = 4) -> list[Completion]:
-        requests = [
-            Request(p.index, s, p.prompt_ids, 100 * p.index + s, temperature, 24)
-            for p in PROBLEMS
-            for s in range(samples)
-        ]
-        completions = [c async for c in self.workers.completions(requests)]
-        assert {span.version for c in completions for span in c.versions} == {version}
-        return completions
-
-    def close(self) -> None:
-        folders = [
-            folder_of(replica.processes.mark) for replica in self.workers.supervisor.serving if replica.processes
-        ]
-        self.run(self.workers.stop())
-        assert not any(folder.exists() for folder in folders), "an engine's sockets stay behind"
-        self.run(self.learners.stop())
-        self.placement.release()
-        self.loop.close()
-
-
-def with_environment(placement: Placement, environment: dict[str, str]) -> Placement:
-    """The same places, with more environment variables for the rollout workers."""
-
-    class WithEnvironment(type(placement)):  # type: ignore[misc]
-        def rollout_options(self, worker: int) -> dict[str, Any]:
-            options: dict[str, Any] = super().rollout_options(worker)
-            return options | {"runtime_env": {"env_vars": options["runtime_env"]["env_vars"] | environment}}
-
-    return WithEnvironment(**vars(placement))
-
-
-def build(
-    folder: Path,
-    tied: bool,
-    worker_class: type[RolloutWorker] = RolloutWorker,
-    place: Callable[[RunConfig], Placement] | None = None,
-    report: Callable[[str], None] = pytest.fail,
-    environment: dict[str, str] | None = None,
-    vocabulary: int = 64,
-    **changes: dict[str, Any],
-) -> System:
-    """A started system; `environment` is added to that of the rollout workers."""
-    model = save_model(folder / "model", tied=tied, vocabulary=vocabulary)
-    config = system_config(folder, model, **changes)
-    placement = place(config) if place else reserve(plan_layout(config, "cpu"), config.placement.wait_s)
-    if environment:
-        placement = with_environment(placement, environment)
-    learners = LearnerGroup(config, placement, str(model))
-    workers = EnginePool(EngineSettings.of_run(config, str(model), (EOS,)), placement, worker_class, report)
-    probe = [(p.prompt_ids[:1], p.prompt_ids[1:]) for p in PROBLEMS]
-    loop = asyncio.new_event_loop()
-    system = System(
-        loop,
-        placement,
-        learners,
-        workers,
-        WeightPush(learners, workers, placement.layout.transport, config.push, probe),
-        folder,
-    )
-
-    async def start() -> None:
-        await workers.start()  # alone: on a shared GPU it looks at what is free
-        await learners.start()
-        await system.push.connect()
-
-    system.run(start())
-    return system
-
+from openrs_ray.records import Completion
 
 LAYOUTS = {
     "untied, two engines": (False, {"placement": {"num_rollout_gpus": 2}}),
@@ -161,13 +69,42 @@ def test_engines_hold_the_learners_weights_after_every_push(ray_session: None, t
         system.close()
 
 
+@pytest.mark.cpu_engine
+@pytest.mark.slow
+def test_a_transport_as_the_page_has_it(ray_session: None, tmp_path: Path) -> None:
+    """One file and its name are all that a transport takes: the engine samples from what the learner has after two pushes."""
+    source = Path(file_transport.__file__).read_text(encoding="utf-8")
+    page = Path(__file__).parents[2] / "docs" / "extending.md"
+    assert f"```python\n{source}```" in page.read_text(encoding="utf-8")
+
+    def place(config: RunConfig) -> Placement:
+        return reserve(replace(plan_layout(config, "cpu"), transport="file_transport:Files"), config.placement.wait_s)
+
+    system = build(tmp_path, False, place=place, learner={"learning_rate": 3e-3})
+    try:
+        for version in range(2):
+            system.run(system.push.push(version))
+            system.run(system.learners.export(tmp_path / f"policy-{version}"))
+            completions = system.run(system.sample(version, 1.0))
+            reference = naive_model(tmp_path / f"policy-{version}")
+            for c in completions:
+                expected = naive_logprobs(reference, PROBLEMS[c.position].prompt_ids, c.token_ids)
+                np.testing.assert_allclose(c.logprobs, expected.detach().numpy(), atol=1e-3)
+            groups = [
+                judged_group(p.index, p, [c for c in completions if c.position == p.index], version) for p in PROBLEMS
+            ]
+            assert system.run(system.learners.train(groups, version + 1)).metrics["grad_norm"] > 0
+    finally:
+        system.close()
+
+
 def vllm_sockets(system: System) -> list[tuple[Path, Path]]:
     """Sockets of the engines that are named by a UUID alone, each with the folder that it belongs into."""
-    members = [replica.processes for replica in system.workers.supervisor.serving if replica.processes]
+    replicas = [replica.processes for replica in system.workers.supervisor.serving if replica.processes]
     found = [
-        (path, folder_of(member.mark))
-        for member in members
-        for process in member.found()
+        (path, folder_of(replica.mark))
+        for replica in replicas
+        for process in replica.found()
         for connection in process.net_connections("unix")
         if (path := Path(connection.laddr)).name.count("-") == 4 and len(path.name) == 36
     ]

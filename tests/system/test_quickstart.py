@@ -65,6 +65,8 @@ def test_quickstart_in_a_fresh_clone_learns(tmp_path: Path) -> None:
     again = time.monotonic()
     subprocess.run(["bash", "launch/setup.sh"], cwd=clone, env=environment, check=True)
     assert time.monotonic() - again < 20, "the second run must not install again"
+    version = subprocess.run([clone / ".venv/bin/openrs", "--version"], capture_output=True, text=True, check=True)
+    assert f'version = "{version.stdout.strip()}"' in (ROOT / "pyproject.toml").read_text()
     text = tail(log)
     assert "accuracy before" in text and "accuracy after" in text and str(run)[-20:] in text.replace("\n", "")
     assert_all_gone(family)

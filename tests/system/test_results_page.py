@@ -1,6 +1,5 @@
 """docs/results.md explains every figure and column that a run writes, and none that it does not."""
 
-import asyncio
 import re
 from dataclasses import fields, replace
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 from places import ROOT
-from simulated_run import PROBLEMS, SimulatedOverlap, SimulatedTrainer
-from test_lookahead import run as in_virtual_time
+from simulated_run import PROBLEMS, SimulatedRun
+from virtual_time import run as in_virtual_time
 
 from actors.learner.rank import LearnerRank
 from openrs_ray.algorithm.losses import METRICS
@@ -45,14 +44,14 @@ def general(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> SimulatedTrainer:
-    """Two steps of a priced run with rollouts ahead, written down by the real trainer; only engines and learner are timers."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> SimulatedRun:
+    """Two steps of a priced run with rollouts ahead, written down by the real loop; only engines and learner are timers."""
     folder = tmp_path_factory.mktemp("run")
 
-    async def two_steps() -> SimulatedTrainer:
-        trainer = SimulatedOverlap(folder, Progress(), cost={"price_per_gpu_hour": 1.0}, staleness=1)
+    async def two_steps() -> SimulatedRun:
+        trainer = SimulatedRun(folder, Progress(), cost={"price_per_gpu_hour": 1.0}, staleness=1)
         await trainer.steps(2)
-        await trainer._give_up_sampling()
+        await trainer.sampling.close()
         return trainer
 
     return in_virtual_time(two_steps())
@@ -61,14 +60,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SimulatedTrainer:
 def learner_figures() -> set[str]:
     engine = SimpleNamespace(get_global_grad_norm=lambda: 1.0)
     rank: Any = SimpleNamespace(engine=engine)
-    return {*LearnerRank._metrics(rank, [1.0] * (len(METRICS) + 2), 1, 1e-6, 1.0)}
+    return {*LearnerRank._metrics(rank, dict.fromkeys((*METRICS, "packed_tokens", "loss"), 1.0), 1, 1e-6, 1.0)}
 
 
-def test_every_figure_of_a_step_is_explained_and_no_other(run: SimulatedTrainer) -> None:
+def test_every_figure_of_a_step_is_explained_and_no_other(run: SimulatedRun) -> None:
     written = {name for figures in run.figures for name in figures} | learner_figures()
     group: Any = SimpleNamespace(  # one with a reward by name
         verdicts=(Verdict(Status.CORRECT, {"format": 1.0}, 1.0),),
-        completions=(SimpleNamespace(token_ids=np.zeros(3), truncated=False),),
+        rollouts=(SimpleNamespace(sampled_tokens=3, truncated=False),),
         rewards=lambda: np.ones(1),
         problem=PROBLEMS[0],
     )
@@ -77,15 +76,14 @@ def test_every_figure_of_a_step_is_explained_and_no_other(run: SimulatedTrainer)
     assert names(section("Figures of a step")) == {general(name) for name in written}
 
 
-def test_every_figure_of_an_evaluation_is_explained_and_no_other(run: SimulatedTrainer) -> None:
-    evaluation = run._config.evaluation.model_copy(update={"samples": run._config.rollout.completions_per_problem})
-    run._config = run._config.model_copy(update={"evaluation": evaluation})
-    run._prepared.held_out = tuple(PROBLEMS)
-    run._display.status = run._display.note = lambda text: None
-    run._saved, run._stop = None, asyncio.Event()
-    before = len(run.figures)
-    in_virtual_time(run._evaluate())
-    assert names(section("Figures of a held-out evaluation")) == {*run.figures[before]}
+def test_every_figure_of_an_evaluation_is_explained_and_no_other(tmp_path: Path) -> None:
+    async def one_step() -> SimulatedRun:
+        trainer = SimulatedRun(tmp_path, Progress(), held_out=PROBLEMS, steps=1)
+        await trainer.loop.run()
+        return trainer
+
+    before, _, after = in_virtual_time(one_step()).figures
+    assert names(section("Figures of a held-out evaluation")) == {*before} == {*after}
 
 
 def test_the_line_of_a_step_is_explained() -> None:
@@ -93,9 +91,9 @@ def test_the_line_of_a_step_is_explained() -> None:
     assert {*StepFigures(**values).cells()} <= names(section("The line of a step"))
 
 
-def test_every_row_of_the_last_table_is_explained(run: SimulatedTrainer) -> None:
-    cost = run._config.cost.model_copy(update={"max_hours": 2.0})
-    budget = Budget(run._config.model_copy(update={"cost": cost}), age_s=0.0)
+def test_every_row_of_the_last_table_is_explained(run: SimulatedRun) -> None:
+    cost = run.config.cost.model_copy(update={"max_hours": 2.0})
+    budget = Budget(run.config.model_copy(update={"cost": cost}), age_s=0.0)
     half = Interval(0.5, 0.4, 0.6)
     table = summary_table(
         before=half,

@@ -23,12 +23,13 @@ from commands import (
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from launch.coverage import main as account
+from launch.coverage import main as prove
 from openrs_ray.cluster.disk import checkpoint_parts
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.run.attempts import read_attempts, read_bounds
 from openrs_ray.run.checkpoints import CheckpointStore
-from openrs_ray.run.completions import check_accounting, current_rows
+from openrs_ray.run.completions import current_rows
+from openrs_ray.run.coverage import check_coverage
 from openrs_ray.run.metrics import read_metrics
 
 STEPS = 6
@@ -65,9 +66,9 @@ def assert_same_as(unbroken: Path, run: Path) -> None:
     expected, found = final_weights(unbroken), final_weights(run)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    accounting = check_accounting(run, problems_per_step=4, completions_per_problem=4)
-    assert accounting.exact and accounting.steps == STEPS and accounting.completions == STEPS * 16
-    assert account([str(run)]) == 0, "and every row can be true"
+    coverage = check_coverage(run, problems_per_step=4, completions_per_problem=4)
+    assert coverage.exact and coverage.steps == STEPS and coverage.completions == STEPS * 16
+    assert prove([str(run)]) == 0, "and every row can be true"
 
 
 @pytest.mark.slow
@@ -106,7 +107,7 @@ def test_a_killed_learner_rank_costs_no_bit(unbroken: Path, tmp_path: Path, toy_
     process = start([str(recipe)], log)
     for after in (1, 5):
         wait_until(lambda after=after: steps_done(run) >= after, 300, process, log)  # type: ignore[misc]
-        kill(process, "SendingRank")
+        kill(process, "LearnerRank")
     assert finish(process, log) == 0, tail(log)
     assert tail(log).count("the learner is lost and is rebuilt") == 2 and read_attempts(run) == {1: 0}
     assert_same_as(unbroken, run)
@@ -122,7 +123,7 @@ def test_every_process_killed_in_turn_and_then_asked_to_stop(tmp_path: Path, toy
     recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", steps, **changes)
     run, log = tmp_path / "run", tmp_path / "log"
     process = start([str(recipe), "--restart"], log)
-    for victim in ("EngineCore", "SendingRank", "RolloutWorker", "RewardPool", "launch.train"):
+    for victim in ("EngineCore", "LearnerRank", "RolloutWorker", "RewardPool", "launch.train"):
         before = steps_done(run)
         wait_until(lambda before=before: steps_done(run) > before, 300, process, log)  # type: ignore[misc]
         kill(process, victim)
@@ -133,8 +134,8 @@ def test_every_process_killed_in_turn_and_then_asked_to_stop(tmp_path: Path, toy
 
     assert finish(start([str(recipe), "--resume"], log), log) == 0, tail(log)
     assert set(read_attempts(run)) == {1, 2, 3}
-    accounting = check_accounting(run, problems_per_step=4, completions_per_problem=4)
-    assert accounting.exact and accounting.steps == steps and accounting.completions == steps * 16, accounting
+    coverage = check_coverage(run, problems_per_step=4, completions_per_problem=4)
+    assert coverage.exact and coverage.steps == steps and coverage.completions == steps * 16, coverage
 
 
 @pytest.mark.slow
@@ -150,8 +151,8 @@ def test_a_run_goes_on_with_another_number_of_learner_ranks(tmp_path: Path, toy_
     process = start([str(recipe), "--resume", "--placement.num_learner_gpus", "2"], log)
     assert finish(process, log) == 0, tail(log)
     assert set(read_attempts(run)) == {1, 2} and read_attempts(run)[2] >= 2
-    accounting = check_accounting(run, problems_per_step=4, completions_per_problem=4)
-    assert accounting.exact and accounting.steps == STEPS and accounting.completions == STEPS * 16
+    coverage = check_coverage(run, problems_per_step=4, completions_per_problem=4)
+    assert coverage.exact and coverage.steps == STEPS and coverage.completions == STEPS * 16
     newest = CheckpointStore(run / "checkpoints").checkpoints()[-1]
     assert newest.step == STEPS and sum("optim_states" in file.path for file in newest.files) == 2
     assert not list((run / "checkpoints").glob("*.tmp"))
@@ -228,11 +229,11 @@ def test_an_asynchronous_run_counts_everything_once(tmp_path: Path, toy_folder: 
         wait_until(lambda enough=enough: steps_done(run) >= enough, 300, process, log)  # type: ignore[misc]
         power_cut(process)
     assert finish(start([str(recipe), "--resume", "--rollout.staleness", "0"], log), log) == 0, tail(log)
-    accounting = check_accounting(run, problems_per_step=4, completions_per_problem=4)
-    assert accounting.exact and accounting.steps == steps and accounting.completions == steps * 16
-    assert accounting.replaced > 0
+    coverage = check_coverage(run, problems_per_step=4, completions_per_problem=4)
+    assert coverage.exact and coverage.steps == steps and coverage.completions == steps * 16
+    assert coverage.replaced > 0
     assert [read_bounds(run)[attempt].staleness for attempt in (1, 2, 3)] == [2, 2, 0]
-    assert account([str(run)]) == 0, "each row by what its own attempt allowed"
+    assert prove([str(run)]) == 0, "each row by what its own attempt allowed"
     rows = current_rows(run, columns=["step", "versions"]).to_pylist()
     ages = [row["step"] - 1 - span["version"] for row in rows for span in row["versions"]]
     assert max(ages) == 2 and min(ages) == 0
@@ -252,7 +253,7 @@ def test_the_same_groups_are_replaced_after_a_kill(tmp_path: Path, toy_folder: P
     run = tmp_path / "killed"
     process = start([str(recipes[1])], log)
     wait_until(lambda: steps_done(run) >= 1, 300, process, log)
-    kill(process, "SendingRank")
+    kill(process, "LearnerRank")
     wait_until(lambda: steps_done(run) >= 3, 300, process, log)
     power_cut(process)
     assert finish(start([str(recipes[1]), "--resume"], log), log) == 0, tail(log)

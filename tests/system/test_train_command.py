@@ -6,49 +6,19 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from commands import said, write_mistakes
 from places import ROOT
 
-from launch.train import begin_run, main
+from launch.train import main
 from openrs_ray.config.load import load_config
 from openrs_ray.errors import UserError
 from openrs_ray.preparation.prepared import prepare
-
-
-@pytest.fixture
-def recipe(tmp_path: Path, toy_folder: Path) -> Path:
-    """A recipe that is right; the tests spoil it by overrides."""
-    problems = tmp_path / "problems.jsonl"
-    problems.write_text(
-        "".join(json.dumps({"problem": f"{n}+1", "answer": str(n + 1)}) + "\n" for n in range(100, 120))
-    )
-    path = tmp_path / "recipe.yaml"
-    path.write_text(
-        f"""
-run: {{name: mistake, folder: {tmp_path}/runs, steps: 2}}
-model: {{path: {toy_folder}, dtype: float32}}
-data: {{path: {problems}}}
-rollout: {{problems_per_step: 4, completions_per_problem: 4, max_prompt_tokens: 16, max_completion_tokens: 24}}
-learner: {{zero_stage: 1}}
-placement: {{device: cpu, num_learner_gpus: 1, cpus_per_slot: 0.25}}
-"""
-    )
-    return path
-
-
-def said(capsys: pytest.CaptureFixture[str], recipe: Path, *overrides: str) -> str:
-    """The one sentence of a command that must end with exit code 2 and must not have started a Ray."""
-    import ray
-
-    before = ray.is_initialized()  # the session's, when another test has asked for it
-    assert main([str(recipe), *overrides]) == 2
-    assert ray.is_initialized() == before
-    error = capsys.readouterr().err.strip()
-    assert error.startswith("error: ") and "\n" not in error and "Traceback" not in error
-    return error
-
+from openrs_ray.run.resume import begin_run
 
 MISTAKES = {
     "unknown key": (["--learner.learning_rat", "1e-6"], "learning_rate"),
@@ -134,12 +104,12 @@ def test_a_run_that_never_began_may_be_corrected(
 def test_a_run_may_not_go_on_with_other_problems(recipe: Path, toy_folder: Path, tmp_path: Path) -> None:
     config = load_config(recipe, [])
     config.run.path.mkdir(parents=True)
-    begin_run(config, prepare(config))
-    begin_run(config, prepare(config))
+    begin_run(config, prepare(config).summary())
+    begin_run(config, prepare(config).summary())
     problems = Path(config.data.path)
     problems.write_text(problems.read_text().replace('"101"', '"102"'))
     with pytest.raises(UserError, match="have changed since run mistake began"):
-        begin_run(config, prepare(config))
+        begin_run(config, prepare(config).summary())
 
 
 def test_an_existing_run_is_not_overwritten(capsys: pytest.CaptureFixture[str], recipe: Path, tmp_path: Path) -> None:
@@ -217,27 +187,36 @@ def test_a_build_for_the_other_device_is_one_sentence(recipe: Path, monkeypatch:
         check_build(config.placement)
 
 
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {"RAY_ADDRESS": "127.0.0.1"},  # no port
-        {"RAY_ADDRESS": "127.0.0.1:1"},  # nobody there
-        {"RAY_ADDRESS": "127.0.0.1:1", "RAY_AUTH_MODE": "token", "HOME": "/nonexistent"},  # no token
-    ],
-)
-def test_a_cluster_that_cannot_be_joined_is_one_sentence(recipe: Path, environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "launch.train", str(recipe)],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 2, done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: cannot join a Ray cluster at RAY_ADDRESS=127.0.0.1"), done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.fixture(scope="module")
+def joining(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path) -> Iterator[list[subprocess.Popen[str]]]:
+    """Attempts to join clusters that are not there, all at once: they mostly wait."""
+    recipe = write_mistakes(tmp_path_factory.mktemp("joining"), toy_folder)
+    attempts = [
+        subprocess.Popen(
+            [sys.executable, "-m", "launch.train", str(recipe), "--run.name", f"joining-{number}"],
+            cwd=ROOT, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        for number, environment in enumerate(NO_CLUSTERS)
+    ]  # fmt: skip
+    yield attempts
+    for attempt in attempts:
+        attempt.kill()
+        attempt.communicate()
+
+
+NO_CLUSTERS = [
+    {"RAY_ADDRESS": "127.0.0.1"},  # no port
+    {"RAY_ADDRESS": "127.0.0.1:1"},  # nobody there
+    {"RAY_ADDRESS": "127.0.0.1:1", "RAY_AUTH_MODE": "token", "HOME": "/nonexistent"},  # no token
+]
+
+
+@pytest.mark.parametrize("number", range(len(NO_CLUSTERS)))
+def test_a_cluster_that_cannot_be_joined_is_one_sentence(joining: list[subprocess.Popen[str]], number: int) -> None:
+    _, said = joining[number].communicate(timeout=120)
+    assert joining[number].returncode == 2, said
+    assert said.strip().splitlines()[-1].startswith("error: cannot join a Ray cluster at RAY_ADDRESS=127.0.0.1"), said
+    assert "Traceback" not in said
 
 
 def test_help_explains_every_field(capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,14 +230,18 @@ def test_asking_for_more_than_the_cluster_has_is_said_within_30_seconds(
     ray_session: None, recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from actors.cluster.placement import reserve
-    from openrs_ray.cluster.layout import plan_layout
+    from openrs_ray.cluster.layout import Device, plan_layout
 
-    for overrides, device, asked in (
-        (["--placement.num_learner_gpus", "3"], "gpu", r"4 GPUs .* has 0 GPUs"),
-        (["--placement.cpus_per_slot", "100"], "cpu", r"400 CPUs .* has 0 GPUs and 8 CPUs"),
-    ):
+    def ask(overrides: list[str], device: Device) -> tuple[str, float]:
         config = load_config(recipe, overrides)
         began = time.monotonic()
-        with pytest.raises(UserError, match=asked):
+        with pytest.raises(UserError) as refused:
             reserve(plan_layout(config, device), config.placement.wait_s)
-        assert time.monotonic() - began < 30
+        return str(refused.value), time.monotonic() - began
+
+    with ThreadPoolExecutor() as both:  # each waits for the cluster to grow
+        gpus = both.submit(ask, ["--placement.num_learner_gpus", "3"], "gpu")
+        cpus = both.submit(ask, ["--placement.cpus_per_slot", "100"], "cpu")
+    assert re.search(r"4 GPUs .* has 0 GPUs", gpus.result()[0])
+    assert re.search(r"400 CPUs .* has 0 GPUs and 8 CPUs", cpus.result()[0])
+    assert max(gpus.result()[1], cpus.result()[1]) < 30

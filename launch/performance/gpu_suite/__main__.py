@@ -7,7 +7,6 @@ inputs, and says so.
 """
 
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--minutes", type=float, default=30.0, help="for this call (default: 30)")
     parser.add_argument("--size", choices=("full", "tiny"), help="default: full on a GPU, else tiny")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _stop)
     made = suite(options.json.expanduser(), options.size or detected())
     console = Console(highlight=False)
 
@@ -76,10 +74,6 @@ def _said(part: Part, result: Result | None, say: Any) -> str:
         return ""
     say(f"{part.name}: {result['state']} after {result['seconds']:.0f} s {result.get('reason', '')}".rstrip())
     return str(result["state"])
-
-
-def _stop(number: int, _: object) -> None:
-    sys.exit(128 + number)  # by way of `finally`: the part that runs ends, too
 
 
 if __name__ == "__main__":

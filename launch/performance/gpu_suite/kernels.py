@@ -103,7 +103,8 @@ def _one_head(
     module = ChunkedLogprobs(weight, chunk, head_dtype)
 
     def forward() -> Tensor:
-        return module(hidden.requires_grad_(), targets, _TEMPERATURE)
+        logprobs: Tensor = module(hidden.requires_grad_(), targets, _TEMPERATURE)
+        return logprobs
 
     def both() -> tuple[Tensor, ...]:
         value = forward()

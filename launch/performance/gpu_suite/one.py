@@ -8,8 +8,10 @@ import time
 import traceback
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
+from typing import get_args
 
+from launch.cli.command import command
+from launch.cli.options import Parser
 from launch.performance.gpu_suite.parts import function_of
 from launch.performance.gpu_suite.rows import Function, Row, Size, Skip
 from launch.performance.gpu_suite.runner import FAILED, PASSED, RUNNING, SKIPPED
@@ -42,9 +44,15 @@ def run(function: Function, size: Size, file: Path) -> str:
     return save(FAILED if failed else PASSED, "; ".join(failed))
 
 
-def main(name: str, size: str, file: str) -> int:
-    return 1 if run(function_of(name), cast(Size, size), Path(file)) == FAILED else 0
+@command
+def main(arguments: list[str]) -> int:
+    parser = Parser("performance.gpu_suite.one", __doc__)
+    parser.add_argument("part", metavar="PART")
+    parser.add_argument("size", metavar="SIZE", choices=get_args(Size))
+    parser.add_argument("file", metavar="RESULT.json", type=Path)
+    options = parser.parse_args(arguments)
+    return 1 if run(function_of(options.part), options.size, options.file) == FAILED else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 
-from actors.cluster.meeting import Meeting
-from actors.weights.transport import BroadcastGroup, export_ipc, join_group, open_ipc
+from actors.weights.groups import BroadcastGroup, GlooGroup, NcclGroup, joined
+from actors.weights.ipc import export_ipc, open_ipc
+from actors.weights.meeting import Meeting
+from actors.weights.transport import PushGroup
 from launch.performance.gpu_suite.rows import Row, Size, noted, true
 from openrs_ray.cluster.probes import free_port
 from openrs_ray.errors import RunError
@@ -82,9 +84,9 @@ class Member(Party):
 
     def join(self, port: int, rank: int) -> None:
         self.leave()
-        transport, deadline_s = "nccl" if self.size == "full" else "gloo", _JOIN_DEADLINE_S[self.size]
-        meeting = Meeting(_HOST, port, "of this suite")
-        self._group = join_group(transport, meeting, rank, 2, _HOST, self.device, deadline_s)
+        name, kind = ("nccl", NcclGroup) if self.size == "full" else ("gloo", GlooGroup)
+        group = PushGroup(name, Meeting(_HOST, port, "of this suite"), 2, _JOIN_DEADLINE_S[self.size])
+        self._group = joined(kind, group, rank, self.device)
         self._buffer = torch.zeros(_BYTES[self.size], dtype=torch.uint8, device=self.device)
 
     def send(self, seed: int) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_evaluate_command import make_run
+from system import make_run
 
 from actors.evaluator import Reading, sample
 from actors.rollout import loaded

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from whole_run import PROBLEMS, SAMPLES, STEPS, P, Rows, rewrite, write_run
 from launch.coverage import main
 from openrs_ray.common.files import append_line
 from openrs_ray.run.attempts import start_attempt
-from openrs_ray.run.completion_files import Phase, current_files, record_files, write_file
-from openrs_ray.run.completions import SCHEMA, check_accounting
+from openrs_ray.run.completion_files import Phase, RecordFile, current_files, record_files, write_file
+from openrs_ray.run.completions import SCHEMA
+from openrs_ray.run.coverage import check_coverage
 
 RIGHT = "6 steps, 19 groups, 1 of them replaced, 72 completions trained on\npositions lost: 0\n"
 
@@ -117,11 +118,11 @@ def test_a_run_that_goes_on_meanwhile_is_no_fault(
     (run / "result.json").unlink()
     (run / "metrics.jsonl").write_text("".join(lines.splitlines(keepends=True)[:-3]))
 
-    def go_on(_: Path) -> list[str]:
+    def go_on(*which: Any) -> Iterator[RecordFile]:
         (run / "metrics.jsonl").write_text(lines)
-        return []
+        return current_files(*which)
 
-    monkeypatch.setattr("launch.coverage.damages", go_on)
+    monkeypatch.setattr("openrs_ray.run.coverage.current_files", go_on)
     assert said(run, capsys, 0).startswith(RIGHT)
 
 
@@ -415,5 +416,5 @@ def test_a_superseded_step_does_not_count(run: Path) -> None:
 
 
 def test_the_made_up_run_is_counted_as_the_loop_would(run: Path) -> None:
-    report = check_accounting(run, P, SAMPLES, staleness=1, due=STEPS)
+    report = check_coverage(run, P, SAMPLES, staleness=1, due=STEPS)
     assert report.exact and (report.steps, report.replaced) == (STEPS, 1)

@@ -4,25 +4,33 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from places import PYTHONPATH, SUPPORT
 
+Environments = dict[str, list[dict[str, str]]]
 
-@pytest.mark.parametrize("colocated", [False, True])
-def test_every_actor_sees_the_gpu_that_ray_gave_it(tmp_path: Path, colocated: bool):
-    """Also where the environment tells Ray not to choose, which would put every rank on the first GPU."""
+
+@pytest.fixture(scope="module")
+def environments(tmp_path_factory: pytest.TempPathFactory) -> list[Environments]:
+    """Of every actor by its role: apart, and colocated."""
     user = {
         "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1",
         "PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:512,expandable_segments:True",
         "PYTHONPATH": PYTHONPATH,
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-    command = [sys.executable, str(SUPPORT / "gpu_assignment.py"), str(tmp_path), str(int(colocated))]
+    command = [sys.executable, str(SUPPORT / "gpu_assignment.py"), str(tmp_path_factory.mktemp("placement"))]
     done = subprocess.run(command, env=os.environ | user, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-4000:]
-    found = json.loads(done.stdout)
+    found: list[Environments] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("colocated", [False, True])
+def test_every_actor_sees_the_gpu_that_ray_gave_it(environments: list[Environments], colocated: bool) -> None:
+    """Also where the environment tells Ray not to choose, which would put every rank on the first GPU."""
+    found = environments[colocated]
     gpus = {role: [each.get("CUDA_VISIBLE_DEVICES") for each in own] for role, own in found.items()}
     if colocated:
         assert sorted(gpus["learner"]) == ["0", "1"] and gpus["learner"] == gpus["rollout"]

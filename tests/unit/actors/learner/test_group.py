@@ -46,15 +46,14 @@ def test_what_is_left_out_is_counted_and_dr_grpo_keeps_the_scale(kind: str, adva
         "rollout": {"problems_per_step": 2, "completions_per_problem": 4, "max_completion_tokens": 8},
         "loss": {"kind": kind, "advantage_epsilon": 0.0},
     }
-    learners = object.__new__(LearnerGroup)
-    learners._config = RunConfig.model_validate(sections)
-    learners._ranks = [Rank(), Rank()]
+    ranks = [Rank(), Rank()]
+    learners = LearnerGroup(RunConfig.model_validate(sections), lambda: ranks)
     # Rewards 0 0 0 4 have mean 1 and standard deviation 2; the other group has no spread.
     update = asyncio.run(learners.train([group(0, [0, 0, 0, 4]), group(1, [1, 1, 1, 1])], step=5))
     np.testing.assert_allclose(update.advantages, [advantages, [0] * 4])
-    for rank in learners._ranks:
+    for rank in ranks:
         assert rank.numbers == (20, 5, 10, 4)  # tokens of the step, step, tokens and completions left out
-    of_tokens = np.concatenate([batch.advantages for rank in learners._ranks for batch in rank.batches])
+    of_tokens = np.concatenate([batch.advantages for rank in ranks for batch in rank.batches])
     assert sorted(of_tokens) == pytest.approx(sorted(np.repeat(advantages, [1, 2, 3, 4])))
 
 
@@ -67,11 +66,10 @@ def test_a_completion_without_verdict_makes_its_own_published_micro_batch_smalle
         "rollout": {"problems_per_step": 4, "completions_per_problem": 3, "max_completion_tokens": 8},
         "placement": {"num_learner_gpus": 2},
     }
-    learners = object.__new__(LearnerGroup)
-    learners._config = RunConfig.model_validate(sections)
-    learners._ranks = [Rank(), Rank()]
+    ranks = [Rank(), Rank()]
+    learners = LearnerGroup(RunConfig.model_validate(sections), lambda: ranks)
     groups = [group(position, [position, 0, 0]) for position in range(1, 5)]
     verdicts = (Verdict(Status.TIMEOUT, {}, None), *groups[0].verdicts[1:])
     asyncio.run(learners.train([replace(groups[0], verdicts=verdicts), *groups[1:]], step=5))
-    lengths = [[batch.completion_lengths for batch in rank.batches] for rank in learners._ranks]
+    lengths = [[batch.completion_lengths for batch in rank.batches] for rank in ranks]
     assert lengths == [[(2, 3), (1, 2, 3)], [(1, 2, 3), (1, 2, 3)]]

@@ -1,12 +1,13 @@
 """Groups of equal rewards are replaced, within a bound, and every drawn position is accounted for."""
 
 import asyncio
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from actors.loop.batch import Drawn, collect_batch, has_spread
+from actors.loop.batch import has_spread
+from actors.loop.drawing import Drawn
+from actors.loop.lookahead import Lookahead
 from openrs_ray.records import Group, Problem, Status, Verdict
 
 PROBLEM = Problem(0, "1+1", (1, 2), ("2",))
@@ -18,18 +19,31 @@ def group(position: int, *rewards: float | None) -> Group:
 
 
 def collect(uniform: set[int], positions: list[int], wanted: int) -> tuple[list[int], list[int], list[list[int]]]:
-    """Trained positions, replaced positions, and the rounds they were asked for in."""
+    """Trained positions, replaced positions, and the rounds they were asked for in; engines and checks take their time."""
     rounds: list[list[int]] = []
+    upcoming, lateness = iter(positions), np.random.default_rng(sum(positions))
 
-    async def sample(drawn: Sequence[Drawn]) -> list[Group]:
-        rounds.append([position for position, _ in drawn])
-        return [group(position, 1.0, 1.0 if position in uniform else 0.0) for position, _ in drawn]
+    def draw(count: int) -> list[Drawn]:
+        rounds.append([next(upcoming) for _ in range(count)])
+        return [(position, PROBLEM) for position in rounds[-1]]
 
-    batch = asyncio.run(collect_batch([(position, PROBLEM) for position in positions], wanted, sample))
-    replaced = batch.metrics()
-    assert replaced["replaced_groups"] == len(batch.replaced)
-    assert replaced["replaced_share"] == pytest.approx(len(batch.replaced) / sum(map(len, rounds)))
-    return [g.position for g in batch.groups], [g.position for g in batch.replaced], rounds
+    async def sample(position: int, problem: Problem) -> Group:
+        await asyncio.sleep(1e-4 * lateness.random())
+        return group(position, 1.0, 1.0 if position in uniform else 0.0)
+
+    async def take() -> tuple[list[int], list[int]]:
+        most_replaced = len(positions) - wanted
+        sampling = Lookahead(
+            sample, draw, problems_per_step=wanted, staleness=0, steps=1, deadline_s=60, most_replaced=most_replaced
+        )
+        batch = await sampling.take(1)
+        assert len(sampling) == 0
+        replaced = batch.metrics()
+        assert replaced["replaced_groups"] == len(batch.replaced)
+        assert replaced["replaced_share"] == pytest.approx(len(batch.replaced) / sum(map(len, rounds)))
+        return [g.position for g in batch.groups], [g.position for g in batch.replaced]
+
+    return *asyncio.run(take()), rounds
 
 
 def test_others_are_drawn_until_all_groups_have_spread() -> None:

@@ -4,46 +4,51 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import poisoned_checks
 import pytest
 import ray
+from tiny import make_config
 
 from actors.learner.group import training_sequences
-from actors.loop.collector import Collector
+from actors.loop.collector import Collector, Decode, Sampling
 from actors.reward import RewardPool
 from actors.rollout.worker import Request
 from openrs_ray.algorithm.advantages import advantages
 from openrs_ray.algorithm.step_metrics import check_judged, step_metrics
 from openrs_ray.algorithm.unusable import unusable_warning
 from openrs_ray.config import schema as config
+from openrs_ray.environments.environment import Engines as Turns
+from openrs_ray.environments.environment import Environment
+from openrs_ray.environments.single_turn import SingleTurn
 from openrs_ray.errors import RunError
-from openrs_ray.records import Completion, Group, Problem, Status, Verdict, VersionSpan
+from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.records import JudgeItem
+from openrs_ray.seeds import completion_seed, turn_seed
 
 DEADLINE_S = 1.0
 WEIGHTS = {"accuracy": 1.0}
 PROBLEMS = [Problem(i, str(i), (1, 2), ("1",)) for i in range(3)]
 DRAWN = [(40 + i, problem) for i, problem in enumerate(PROBLEMS)]
-REQUESTS = [Request(position, sample, (1, 2), 0, 1.0, 8) for position, _ in DRAWN for sample in range(4)]
+PLAN = Sampling("train", 0, 4, 1.0)
 
 
 class Engines:
-    """Stands in for the rollout workers: completions come late and out of order, each naming itself in its tokens."""
+    """Stands in for the engine pool: completions come late and out of order, each naming itself in its tokens."""
 
-    def __init__(self, lost: int = 0) -> None:
-        self._lost = lost
+    async def sample(self, request: Request) -> Completion:
+        self.asked.append(request)
+        await asyncio.sleep(0.05 * (1 + (7 * request.position + 5 * request.sample) % 4))
+        return self._completion(request, 7)
 
-    async def completions(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
-        order = np.random.default_rng(0).permutation(len(requests))[self._lost :]
-        for part in np.array_split(order, 4):
-            await asyncio.sleep(0.05)
-            for i in part:
-                yield self._completion(requests[i], 7)
+    def __init__(self) -> None:
+        self.asked: list[Request] = []
 
     def _completion(self, request: Request, version: int) -> Completion:
         ids = np.array([request.position, request.sample], dtype=np.int32)
@@ -63,8 +68,21 @@ class PoisonedPool(RewardPool):
         return os.getpid()
 
 
-def decode(completions: Sequence[np.ndarray]) -> list[str]:
-    return ["hang" if list(ids) == [41, 2] else f"reward {ids[1]}" for ids in completions]
+def decode(rollouts: Sequence[Rollout]) -> list[str]:
+    return ["hang" if list(r.token_ids) == [41, 2] else f"reward {r.token_ids[1]}" for r in rollouts]
+
+
+async def collected(
+    engines: Any,
+    pool: Any,
+    decode: Decode = lambda rollouts: [""] * len(rollouts),
+    report: Callable[[str], object] = pytest.fail,
+    environment: Environment | None = None,
+    weights: dict[str, float] = WEIGHTS,
+) -> list[Group]:
+    config = make_config(Path("/nowhere"), rewards={"weights": weights})
+    collector = Collector(config, engines, pool, environment or SingleTurn(), decode, report)  # type: ignore[arg-type]
+    return list(await asyncio.gather(*(collector.group(*drawn, PLAN) for drawn in DRAWN)))
 
 
 def test_a_poisoned_answer_costs_its_own_verdict_and_nothing_else(ray_session: None) -> None:
@@ -72,7 +90,7 @@ def test_a_poisoned_answer_costs_its_own_verdict_and_nothing_else(ray_session: N
     try:
         ray.get(pool.counts.remote(), timeout=60)
         began = time.monotonic()
-        groups = asyncio.run(Collector(Engines(), pool, decode, 60, WEIGHTS, pytest.fail).collect(DRAWN, REQUESTS, 7))
+        groups = asyncio.run(collected(Engines(), pool, decode))
         assert time.monotonic() - began < 20
         assert ray.get(pool.counts.remote(), timeout=60)["replaced"] == 1
     finally:
@@ -80,8 +98,8 @@ def test_a_poisoned_answer_costs_its_own_verdict_and_nothing_else(ray_session: N
         ray.kill(pool)
     assert [group.position for group in groups] == [40, 41, 42]
     for group in groups:
-        assert [c.sample for c in group.completions] == [0, 1, 2, 3]
-        assert all(list(c.token_ids) == [group.position, c.sample] for c in group.completions)
+        assert [r.sample for r in group.rollouts] == [0, 1, 2, 3]
+        assert all(list(r.token_ids) == [group.position, r.sample] for r in group.rollouts)
         expected = [0.0, 1.0, np.nan if group.position == 41 else 2.0, 3.0]
         np.testing.assert_array_equal(group.rewards(), expected)
     figures = step_metrics(groups)
@@ -101,9 +119,7 @@ def test_what_a_killed_pool_had_in_hand_is_judged_again(ray_session: None) -> No
     losses: list[str] = []
 
     async def collect_and_kill() -> list[Group]:
-        collecting = asyncio.ensure_future(
-            Collector(Engines(), pool, decode, 60, WEIGHTS, losses.append).collect(DRAWN, REQUESTS, 7)
-        )
+        collecting = asyncio.ensure_future(collected(Engines(), pool, decode, losses.append))
         await asyncio.sleep(0.5)  # a second before the check that hangs is given up
         os.kill(victim, signal.SIGKILL)
         return await collecting
@@ -120,27 +136,15 @@ def test_what_a_killed_pool_had_in_hand_is_judged_again(ray_session: None) -> No
     assert len(losses) == 1 and losses[0].startswith("the reward pool is lost")
 
 
-def test_lost_completions_are_an_error(ray_session: None) -> None:
-    pool = ray.remote(PoisonedPool).remote(config.Rewards(processes=1))
-    try:
-        with pytest.raises(RunError, match="lost 1 of 12 completions"):
-            asyncio.run(
-                Collector(Engines(lost=1), pool, lambda ids: ["reward 0"] * len(ids), 60, WEIGHTS, pytest.fail).collect(
-                    DRAWN, REQUESTS, 7
-                )
-            )
-    finally:
-        ray.get(pool.close.remote(), timeout=60)
-        ray.kill(pool)
-
-
 class Checks:
     """Stands in for the reward pool: everything is correct."""
 
     def __init__(self) -> None:
         self.judge = self
+        self.asked: list[list[JudgeItem]] = []
 
     async def remote(self, items: Sequence[JudgeItem]) -> list[Verdict]:
+        self.asked.append(list(items))
         return [Verdict(Status.CORRECT, {"accuracy": 1.0}, 1.0) for _ in items]
 
 
@@ -148,14 +152,14 @@ class LongerEngines(Engines):
     """The same, with completions of 3, 4, 5 and 7 tokens in each group."""
 
     def _completion(self, request: Request, version: int) -> Completion:
-        made = super()._completion(request, version)
-        return replace(made, token_ids=np.zeros((3, 4, 5, 7)[request.sample], dtype=np.int32))
+        made, length = super()._completion(request, version), (3, 4, 5, 7)[request.sample]
+        ids, logprobs = np.zeros(length, dtype=np.int32), np.zeros(length, dtype=np.float32)
+        return replace(made, token_ids=ids, logprobs=logprobs, versions=(VersionSpan(version, 0, length),))
 
 
 def test_what_compares_a_group_is_added_when_it_is_complete() -> None:
     weights = {"accuracy": 1.0, "length": 2.0}
-    collector = Collector(LongerEngines(), Checks(), lambda ids: [""] * len(ids), 60, weights, pytest.fail)
-    groups = asyncio.run(collector.collect(DRAWN, REQUESTS, 7))
+    groups = asyncio.run(collected(LongerEngines(), Checks(), weights=weights))
     for group in groups:  # 0.5 - (length - 3) / 4, twice
         np.testing.assert_allclose(group.rewards(), [1 + 1.0, 1 + 0.5, 1 + 0.0, 1 - 1.0])
         assert [dict(v.rewards) for v in group.verdicts][3] == {"accuracy": 1.0, "length": -0.5}
@@ -172,8 +176,7 @@ class BrokenEngines(Engines):
 
 def test_a_log_probability_that_is_not_finite_takes_its_completion_out_of_the_loss_and_is_named() -> None:
     weights = {"accuracy": 1.0, "length": 2.0}
-    collector = Collector(BrokenEngines(), Checks(), lambda ids: [""] * len(ids), 60, weights, pytest.fail)
-    groups = asyncio.run(collector.collect(DRAWN, REQUESTS, 7))
+    groups = asyncio.run(collected(BrokenEngines(), Checks(), weights=weights))
     unjudged = [(group.position, sample) for group in groups for sample in np.flatnonzero(np.isnan(group.rewards()))]
     assert unjudged == [(41, 2), (42, 0)]
     assert groups[1].verdicts[2].status is Status.ERROR and not groups[1].verdicts[2].rewards
@@ -189,3 +192,72 @@ def test_a_log_probability_that_is_not_finite_takes_its_completion_out_of_the_lo
     assert unusable_warning(groups[:1], 8) is None
     with pytest.raises(RunError, match="2 failed of 12"):
         check_judged(groups, 8, limit=0.1)
+
+
+class Asking:
+    """Two turns, with [7, 8, 9] between them; `said` says what it makes of the turns."""
+
+    def __init__(self, said: tuple[int, ...] = (7, 8, 9), spoil: Callable[[Rollout], Rollout] = lambda r: r) -> None:
+        self.said, self.spoil = said, spoil
+
+    async def rollout(self, problem: Problem, engines: Turns) -> Rollout:
+        first = await engines.sample(problem.prompt_ids, max_tokens=5)
+        second = await engines.sample([*problem.prompt_ids, *first.token_ids, *self.said])
+        return self.spoil(Rollout.of([first, self.said, second]))
+
+
+def test_an_environment_with_two_turns_becomes_one_rollout_with_exact_marks() -> None:
+    engines, checks = Engines(), Checks()
+    groups = asyncio.run(collected(engines, checks, environment=Asking()))
+    first, second = engines.asked[:12], engines.asked[12:]
+    assert [(r.position, r.sample) for r in first] == [(p, s) for p, _ in DRAWN for s in range(4)], (
+        "in the order of the run"
+    )
+    seeds = {(p, s): completion_seed(42, "train", 0, p, s) for p, _ in DRAWN for s in range(4)}
+    assert all((r.seed, r.max_tokens, r.prompt_ids) == (seeds[r.position, r.sample], 5, (1, 2)) for r in first)
+    assert all(r.seed == turn_seed(seeds[r.position, r.sample], 1) != seeds[r.position, r.sample] for r in second)
+    assert len({r.seed for r in engines.asked}) == 24
+    for request in second:
+        assert request.prompt_ids == (1, 2, request.position, request.sample, 7, 8, 9)
+        assert request.max_tokens == 24 - 5, "given tokens count towards the limit"
+    for group in groups:
+        for rollout in group.rollouts:
+            own = [group.position, rollout.sample]
+            assert list(rollout.token_ids) == [*own, 7, 8, 9, *own]
+            assert list(rollout.sampled) == [True] * 2 + [False] * 3 + [True] * 2
+            assert list(rollout.logprobs) == [-0.5] * 2 + [0.0] * 3 + [-0.5] * 2
+            assert rollout.versions == (VersionSpan(7, 0, 2), VersionSpan(7, 5, 7)) and rollout.versions_cover
+    assert {item.token_count for batch in checks.asked for item in batch} == {4}
+    assert len(checks.asked) < 12, "those that finish at the same moment are judged together"
+
+
+def test_a_rollout_without_room_for_its_next_turn_ends_with_the_turn_before() -> None:
+    engines = Engines()
+    groups = asyncio.run(collected(engines, Checks(), environment=Asking(said=(7,) * 22)))
+    assert len(engines.asked) == 12
+    for rollout in (rollout for group in groups for rollout in group.rollouts):
+        assert list(rollout.token_ids) == [rollout.position, rollout.sample] and rollout.sampled.all()
+        assert rollout.truncated and rollout.worker == 0
+
+
+SPOILT: dict[str, tuple[Callable[[Rollout], Rollout], str]] = {
+    "another sample": (lambda r: replace(r, sample=r.sample + 1), "is another one's"),
+    "nothing sampled": (lambda r: replace(r, sampled=np.zeros(7, dtype=np.bool_)), "has no sampled token"),
+    "a given token as sampled": (lambda r: replace(r, sampled=np.ones(7, dtype=np.bool_)), "of no policy version"),
+    "versions of a token twice": (lambda r: replace(r, versions=r.versions[:1] + r.versions), "of no policy version"),
+    "too long": (lambda r: Rollout.of([replace(completion_of(r), token_ids=np.zeros(25, np.int32),
+                                               logprobs=np.zeros(25, np.float32))]), "has 25 tokens"),
+}  # fmt: skip
+
+
+def completion_of(rollout: Rollout) -> Completion:
+    return Completion(
+        rollout.position, rollout.sample, rollout.token_ids, rollout.logprobs, "stop", rollout.versions, 0
+    )
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_an_environment_that_gives_what_would_be_trained_on_wrongly_is_named(spoilt: str) -> None:
+    spoil, sentence = SPOILT[spoilt]
+    with pytest.raises(RunError, match=f"environment Asking: the rollout of position 40, sample 0 .*{sentence}"):
+        asyncio.run(collected(Engines(), Checks(), environment=Asking(spoil=spoil)))

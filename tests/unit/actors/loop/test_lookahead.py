@@ -1,63 +1,42 @@
 """Sampling ahead of the learner: never further than the staleness bound, nothing thrown away, nobody held up without need."""
 
 import asyncio
-import selectors
+import itertools
 import tracemalloc
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
+from system import system_config
+from virtual_time import PROBLEM, P, run
 
-from actors.loop.lookahead import GroupsAhead
-from actors.loop.overlap import check_ages
+from actors.loop.batch import Batch, check_batch
+from actors.loop.lookahead import Lookahead
 from openrs_ray.errors import RunError
 from openrs_ray.records import Completion, Group, Problem, VersionSpan
 from openrs_ray.run.progress import Progress
-
-T = TypeVar("T")
-PROBLEM = Problem(0, "1+1", (1, 2), ("2",))
-P = 4
-
-
-class VirtualTime(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps to the next timer instead of waiting for it."""
-
-    def __init__(self) -> None:
-        self._now = 0.0
-        super().__init__(selector=self._Selector(self))
-
-    def time(self) -> float:
-        return self._now
-
-    class _Selector(selectors.DefaultSelector):
-        def __init__(self, loop: "VirtualTime") -> None:
-            super().__init__()
-            self._loop = loop
-
-        def select(self, timeout: float | None = None) -> list[Any]:
-            assert timeout is not None, "everybody waits and nobody is going to wake them"
-            self._loop._now += max(0.0, timeout)
-            return super().select(0)
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=VirtualTime) as runner:
-        return runner.run(work)
 
 
 def group(position: int, problem: Problem) -> Group:
     return Group(position, problem, (), ())
 
 
-async def steps(ahead: GroupsAhead, count: int, learn_s: float, seen: Callable[[int, list[int]], None]) -> None:
-    """The asynchronous loop, its learner a timer."""
-    position = 0
+def lookahead(
+    sample: Callable[[int, Problem], Awaitable[Group]], staleness: int, steps: int, deadline_s: float = 1e9, **more: Any
+) -> Lookahead:
+    positions = itertools.count()
+
+    def draw(count: int) -> list[tuple[int, Problem]]:
+        return [(position, PROBLEM) for position in itertools.islice(positions, count)]
+
+    return Lookahead(sample, draw, problems_per_step=P, staleness=staleness, steps=steps, deadline_s=deadline_s, **more)
+
+
+async def take_all(ahead: Lookahead, count: int, learn_s: float, seen: Callable[[int, list[int]], None]) -> None:
+    """The loop, its learner a timer."""
     for step in range(1, count + 1):
-        free = ahead.free
-        ahead.admit([(position + i, PROBLEM) for i in range(free)], step - 1)
-        position += free
         batch = await ahead.take(step)
         seen(step, [g.position for g in batch.groups])
         await asyncio.sleep(learn_s)
@@ -84,7 +63,7 @@ def test_no_group_is_older_than_the_bound_and_each_is_taken_once(staleness: int)
         taken.extend(positions)
         now["step"] = step + 1
 
-    run(steps(GroupsAhead(sample, P, staleness, 1e9), 200, 0.5, seen))
+    run(take_all(lookahead(sample, staleness, 200), 200, 0.5, seen))
     assert sorted(taken) == list(range(200 * P))
 
 
@@ -101,7 +80,7 @@ def test_a_long_completion_holds_up_the_line_only_at_its_age_limit() -> None:
             "the first 3 P were admitted together: position 0 can wait till the last of them"
         )
 
-    run(steps(GroupsAhead(sample, P, 2, 1e9), 4, 1.0, seen))
+    run(take_all(lookahead(sample, 2, 4), 4, 1.0, seen))
     assert finished_at[1] == pytest.approx(0.1) and finished_at[2] == pytest.approx(1.1)
     assert finished_at[3] == pytest.approx(10.0)
 
@@ -116,8 +95,7 @@ def test_what_fails_is_said_at_once_and_a_wait_has_its_deadline() -> None:
         return group(position, problem)
 
     async def take(sample: Callable[[int, Problem], Awaitable[Group]], deadline_s: float) -> float:
-        ahead = GroupsAhead(sample, P, 1, deadline_s)
-        ahead.admit([(i, PROBLEM) for i in range(2 * P)], 0)
+        ahead = lookahead(sample, 1, 2, deadline_s)
         with pytest.raises(
             RunError, match=r"rollout worker 1 died|waited 30 s for the rollout workers to finish 4 groups"
         ):
@@ -144,7 +122,7 @@ def test_memory_stays_flat_over_ten_thousand_groups() -> None:
 
     tracemalloc.start()
     try:
-        run(steps(GroupsAhead(sample, P, 2, 1e9), 2500, 0.02, seen))
+        run(take_all(lookahead(sample, 2, 2500), 2500, 0.02, seen))
     finally:
         tracemalloc.stop()
     assert sizes[1] - sizes[0] < 100_000, "2,000 steps later, no group of 10 kB may have stayed"
@@ -156,7 +134,7 @@ def test_idle_time_is_what_the_engines_had_nothing_to_sample() -> None:
         return group(position, problem)
 
     async def scenario() -> list[float]:
-        ahead = GroupsAhead(sample, P, 1, 1e9, clock=asyncio.get_running_loop().time)
+        ahead = lookahead(sample, 1, 2, clock=asyncio.get_running_loop().time)
         await asyncio.sleep(2.0)
         ahead.admit([(0, PROBLEM), (1, PROBLEM)], 0)
         await asyncio.sleep(4.0)
@@ -176,11 +154,13 @@ def test_positions_that_were_trained_ahead_are_not_drawn_again() -> None:
     assert Progress.read({"step": 2, "position": 8, "before": None, "after": None}, Path()).next_positions(1) == [8]
 
 
-def test_tokens_older_than_the_bound_are_refused() -> None:
+def test_tokens_older_than_the_bound_are_refused(tmp_path: Path) -> None:
+    config = system_config(tmp_path, tmp_path, rollout={"staleness": 1})
+
     def aged(version: int) -> Group:
         spans = (VersionSpan(version, 0, 1), VersionSpan(9, 1, 2))
         return Group(0, PROBLEM, (Completion(0, 0, np.zeros(2), np.zeros(2), "stop", spans, 0),), ())
 
-    check_ages([aged(8)], step=10, limit=1)
+    check_batch(Batch([aged(8)], []), 10, config)
     with pytest.raises(RunError, match="step 10 was given tokens that are 2 versions old"):
-        check_ages([aged(8), aged(7)], step=10, limit=1)
+        check_batch(Batch([aged(8), aged(7)], []), 10, config)

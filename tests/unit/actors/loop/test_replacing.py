@@ -1,21 +1,23 @@
-"""Groups without spread are replaced in whole steps of both loops: the bounds and exact accounting hold over kills."""
+"""Groups without spread are replaced in whole steps of the loop: the bounds and exact accounting hold over kills."""
 
 import asyncio
+import itertools
 from pathlib import Path
 
 import pytest
-from simulated_run import PROBLEMS, SimulatedOverlap, SimulatedTrainer
-from test_lookahead import PROBLEM, P, run
+from openrs_ray.run.audit import Expected, audit
+from openrs_ray.run.witness import Witness
+from simulated_run import PROBLEMS, SimulatedRun
+from virtual_time import PROBLEM, P, run
 
 from actors.loop.batch import Batch
-from actors.loop.lookahead import GroupsAhead
+from actors.loop.collector import Sampling
+from actors.loop.lookahead import Lookahead
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.records import Group, Problem, Status, Verdict
-from openrs_ray.run.audit import Expected, audit
 from openrs_ray.run.completions import check_accounting, current_rows, read_groups
 from openrs_ray.run.problems import text_digests
 from openrs_ray.run.progress import Progress
-from openrs_ray.run.witness import Witness
 
 SAMPLES, STEPS, TIMES = 4, 12, 2
 MOST = TIMES * P
@@ -30,7 +32,7 @@ def check_batches(batches: list[Batch], figures: list[dict[str, float]], stalene
     for step, (batch, figure) in enumerate(zip(batches, figures, strict=True), start=1):
         assert len(batch.groups) == P and len(batch.replaced) <= MOST
         assert all(len(rewards(group)) == 1 for group in batch.replaced)
-        ages = [step - 1 - group.completions[0].versions[0].version for group in batch.groups]
+        ages = [step - 1 - group.rollouts[0].versions[0].version for group in batch.groups]
         assert min(ages) >= 0 and max(ages) <= staleness, (step, ages)
         uniform = sum(len(rewards(group)) == 1 for group in batch.groups)
         assert uniform == 0 or len(batch.replaced) == MOST, "without spread only at the bound"
@@ -56,12 +58,12 @@ def check_record(folder: Path, batches: list[Batch], config: RunConfig) -> None:
 
 @pytest.mark.parametrize("uniform_share", [0.5, 1.0])
 def test_a_synchronous_run_repeats_itself_after_a_kill(tmp_path: Path, uniform_share: float) -> None:
-    async def attempt(name: str, progress: Progress, until: int) -> SimulatedTrainer:
-        trainer = SimulatedTrainer(tmp_path / name, progress, uniform_share, replace_uniform_groups=TIMES)
+    async def attempt(name: str, progress: Progress, until: int) -> SimulatedRun:
+        trainer = SimulatedRun(tmp_path / name, progress, uniform_share, replace_uniform_groups=TIMES)
         await trainer.steps(until)
         return trainer
 
-    async def scenario() -> SimulatedTrainer:
+    async def scenario() -> SimulatedRun:
         whole = await attempt("whole", Progress(), STEPS)
         saved = (await attempt("killed", Progress(), 5)).progress
         await attempt("killed", saved, 8)  # what came after the checkpoint is lost
@@ -70,8 +72,8 @@ def test_a_synchronous_run_repeats_itself_after_a_kill(tmp_path: Path, uniform_s
 
     whole = run(scenario())
     check_batches(whole.batches, whole.figures, 0)
-    check_record(tmp_path / "whole", whole.batches, whole._config)
-    check_record(tmp_path / "killed", whole.batches, whole._config)
+    check_record(tmp_path / "whole", whole.batches, whole.config)
+    check_record(tmp_path / "killed", whole.batches, whole.config)
     for phase in ("train", "replaced"):
         columns = ["step", "position", "sample", "token_ids", "reward", "advantage"]
         expected, found = (current_rows(tmp_path / name, phase, columns) for name in ("whole", "killed"))  # type: ignore[arg-type]
@@ -83,11 +85,11 @@ def test_a_synchronous_run_repeats_itself_after_a_kill(tmp_path: Path, uniform_s
 def test_an_asynchronous_run_keeps_its_bounds_over_a_kill(tmp_path: Path, staleness: int, uniform_share: float) -> None:
     most_under_way = 0
 
-    class Watched(SimulatedOverlap):
-        async def group(self, *what: object) -> Group:
+    class Watched(SimulatedRun):
+        async def group(self, position: int, problem: Problem, plan: Sampling) -> Group:
             nonlocal most_under_way
-            most_under_way = max(most_under_way, len(self._ahead) + self.learned_from)
-            return await super().group(*what)  # type: ignore[arg-type]
+            most_under_way = max(most_under_way, len(self.sampling) + self.learner.learned_from)
+            return await super().group(position, problem, plan)
 
         async def steps(self, until: int) -> Progress:
             for step in range(self.progress.step + 1, until + 1):
@@ -100,7 +102,7 @@ def test_an_asynchronous_run_keeps_its_bounds_over_a_kill(tmp_path: Path, stalen
         rollout = {"staleness": staleness, "replace_uniform_groups": TIMES}
         trainer = Watched(tmp_path, progress, uniform_share, STEPS, **rollout)
         await trainer.steps(until)
-        await trainer._give_up_sampling()
+        await trainer.sampling.close()
         return trainer
 
     async def scenario() -> list[Watched]:
@@ -111,7 +113,7 @@ def test_an_asynchronous_run_keeps_its_bounds_over_a_kill(tmp_path: Path, stalen
     first, last = run(scenario())
     assert most_under_way == (staleness + 1) * P
     check_batches(first.batches + last.batches, first.figures + last.figures, staleness)
-    check_record(tmp_path, first.batches + last.batches, last._config)
+    check_record(tmp_path, first.batches + last.batches, last.config)
     used = [group.position for batch in last.batches for group in batch.drawn]
     assert sorted(last.sampled) == sorted(used), "nothing is sampled that the last steps do not need"
 
@@ -126,11 +128,16 @@ def test_a_slot_that_is_freed_while_the_learner_works_is_used_at_once() -> None:
         return Group(position, problem, (), tuple(Verdict(Status.CORRECT, {}, reward) for reward in rewards))
 
     async def scenario() -> list[list[int]]:
-        fresh = iter(range(2 * P, 3 * P))
-        ahead = GroupsAhead(
-            sample, P, 1, 1e9, most_replaced=P, draw=lambda count: [(next(fresh), PROBLEM) for _ in range(count)]
+        fresh = itertools.count()
+        ahead = Lookahead(
+            sample,
+            lambda count: [(next(fresh), PROBLEM) for _ in range(count)],
+            problems_per_step=P,
+            staleness=1,
+            steps=2,
+            deadline_s=1e9,
+            most_replaced=P,
         )
-        ahead.admit([(position, PROBLEM) for position in range(2 * P)], 0)
         first = await ahead.take(1)
         await asyncio.sleep(10.0)
         second = await ahead.take(2)

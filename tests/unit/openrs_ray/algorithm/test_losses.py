@@ -72,7 +72,8 @@ def test_loss_gradient_and_metrics_equal_the_reference(beta: float, dtype: torch
     torch.testing.assert_close(
         leaf.grad.double(), torch.tensor(slopes, dtype=torch.float64), rtol=tolerance, atol=tolerance
     )
-    for name, value in zip(METRICS, output.sums.tolist(), strict=True):
+    assert tuple(output.sums) == METRICS and {value.dtype for value in output.sums.values()} == {torch.float64}
+    for name, value in named(output).items():
         assert value == pytest.approx(sums[name], rel=10 * tolerance, abs=10 * tolerance), name
 
 
@@ -81,7 +82,7 @@ def test_on_policy_gradient_is_the_advantage_and_nothing_is_clipped():
     output = policy_loss(LossInput(logp, logp.detach(), torch.tensor([1.0, -2.0, 0.0]), (2, 1)), Loss())
     output.total.backward()
     assert logp.grad.tolist() == [-1.0, 2.0, 0.0]
-    measured = dict(zip(METRICS, output.sums.tolist(), strict=True))
+    measured = named(output)
     assert measured == {
         "clipped": 0,
         "kl": 0,
@@ -113,6 +114,10 @@ def make_parts(seed: int = 0) -> Parts:
         logp = old + 0.5 * random(1 + i) + 0.6 * random(1)
         parts.append((logp.requires_grad_(), old, float(random(1))))
     return parts
+
+
+def named(output: LossOutput) -> dict[str, float]:
+    return {name: value.item() for name, value in output.sums.items()}
 
 
 def loss_of(parts: Parts, loss: Loss) -> LossOutput:
@@ -171,7 +176,7 @@ def test_loss_and_gradient_are_those_of_the_paper(kind: str, correction: str):
     torch.testing.assert_close(gradient(output.total, parts), gradient(reference, parts), rtol=1e-11, atol=1e-12)
 
     # Everything that could differ is really met.
-    sums = dict(zip(METRICS, output.sums.tolist(), strict=True))
+    sums = named(output)
     assert 0.1 < sums["clipped"] / sums["tokens"] < 0.9
     assert (sums["truncated"] > 20) == (correction == "truncated" or kind in CAPPED)
     assert (5 < sums["masked_sequences"] < 35) == (correction == "sequence_mask")
@@ -195,7 +200,8 @@ def test_sums_and_gradients_of_any_split_add_up(kind: str):
     whole = loss_of(parts, loss)
     for cuts in ([0, 40], [0, 1, 2, 40], [0, 13, 27, 33, 40], list(range(41))):
         outputs = [loss_of(parts[a:b], loss) for a, b in pairwise(cuts)]
-        torch.testing.assert_close(sum(o.sums for o in outputs), whole.sums, rtol=1e-12, atol=0)
+        sums = {name: sum(output.sums[name] for output in outputs) for name in METRICS}
+        torch.testing.assert_close(sums, whole.sums, rtol=1e-12, atol=0)
         total = sum(o.total for o in outputs)
         torch.testing.assert_close(gradient(total, parts), gradient(whole.total, parts), rtol=1e-12, atol=1e-15)
 
@@ -208,7 +214,7 @@ def test_at_ratio_1_every_loss_has_the_policy_gradient_and_corrections_do_nothin
         policy_gradient = [slope / len(slope) for slope in policy_gradient]
     output = loss_of(parts, Loss(kind=kind, correction=correction))
     torch.testing.assert_close(gradient(output.total, parts), torch.cat(policy_gradient), rtol=1e-15, atol=0)
-    sums = dict(zip(METRICS, output.sums.tolist(), strict=True))
+    sums = named(output)
     assert sums["clipped"] == sums["truncated"] == sums["masked_sequences"] == 0
     assert sums["ratio"] ** 2 == sums["tokens"] * sums["ratio_squared"]
 
@@ -291,7 +297,7 @@ def test_a_sequence_that_the_sampler_cannot_account_for_is_counted_and_the_other
     (slope,) = torch.autograd.grad(output.total, [with_it[7][0]], retain_graph=True)
     assert slope.tolist() == [0.0] * 8, "neither NaN nor anything else"
     torch.testing.assert_close(gradient(output.total, others), gradient(reference, others), rtol=1e-11, atol=1e-12)
-    sums, without = (dict(zip(METRICS, o.sums.tolist(), strict=True)) for o in (output, loss_of(others, loss)))
+    sums, without = map(named, (output, loss_of(others, loss)))
     assert sums["masked_sequences"] == without["masked_sequences"] + 1, "not in silence"
     assert all(map(math.isfinite, sums.values()))
     # Nor with a KL penalty, in the number formats that run.
@@ -318,7 +324,7 @@ def test_however_far_apart_the_policies_are_no_infinity_forms(kind: str, correct
         output = policy_loss(batch, settings(kind, correction).model_copy(update={"kl_beta": 0.1}))
         output.total.backward()
         assert torch.isfinite(leaf.grad).all() and math.isfinite(output.total.item())
-        assert torch.isfinite(output.sums).all()
+        assert all(map(math.isfinite, named(output).values()))
         alone = now[:2].double().requires_grad_()
         (loss,) = expected(kind, correction, [(alone, near.double(), advantage)])
         kl = (near.double() - alone).exp() - (near.double() - alone) - 1
@@ -338,7 +344,7 @@ def test_an_empty_micro_batch_adds_nothing(kind: str):
     for correction in ("none", "sequence_mask"):
         output = policy_loss(LossInput(empty, empty, empty, (0,)), Loss(kind=kind, correction=correction))
         assert output.total.item() == 0 and output.total.requires_grad
-        assert output.sums.tolist() == [0.0] * len(METRICS)
+        assert named(output) == dict.fromkeys(METRICS, 0.0)
 
 
 def test_each_loss_brings_its_own_settings_unless_they_are_given():
@@ -379,8 +385,8 @@ def test_against_the_policy_itself_the_ratio_is_one_whoever_sampled(kind: str):
     torch.testing.assert_close(output.total, per_token.sum(), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(gradient(output.total, parts), per_token, rtol=1e-12, atol=1e-12)
     # What is measured is still the distance from the sampler.
-    sums, against_sampler = output.sums, loss_of(parts, Loss(kind=kind)).sums
-    measured = dict(zip(METRICS, zip(sums.tolist(), against_sampler.tolist(), strict=True), strict=True))
+    sums, against_sampler = named(output), named(loss_of(parts, Loss(kind=kind)))
+    measured = {name: (sums[name], against_sampler[name]) for name in METRICS}
     assert measured["clipped"][0] == 0 < measured["clipped"][1]
     assert all(
         ours == theirs for ours, theirs in (measured[name] for name in ("mismatch_kl", "ratio", "ratio_squared"))

@@ -1,22 +1,20 @@
-"""A run that cannot learn says so with the cause, and ends: by the figures of a step, and in both loops."""
+"""A run that cannot learn says so with the cause, and ends: by the figures of a step, and in the loop."""
 
 import asyncio
-import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from simulated_run import SimulatedOverlap, SimulatedTrainer
-from test_lookahead import run
+from simulated_run import SimulatedRun
 from tiny import make_config
+from virtual_time import run
 
 from openrs_ray.algorithm.no_learning import LearningWatch, cause
 from openrs_ray.algorithm.step_metrics import step_metrics
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Recurring
-from openrs_ray.records import Completion, Group, Problem, Status, Verdict, VersionSpan
+from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
 from openrs_ray.run.progress import Progress
 
 GOOD = (Status.CORRECT, "12", 1.0)
@@ -30,7 +28,9 @@ def group(*judged: Judged, cut: int = 0, position: int = 0) -> Group:
     """The first `cut` completions are truncated."""
     ids, logprobs = np.arange(6, dtype=np.int32), np.zeros(6, dtype=np.float32)
     completions = tuple(
-        Completion(position, i, ids, logprobs, "length" if i < cut else "stop", (VersionSpan(0, 0, 6),), 0)
+        Rollout.of(
+            [Completion(position, i, ids, logprobs, "length" if i < cut else "stop", (VersionSpan(0, 0, 6),), 0)]
+        )
         for i in range(len(judged))
     )
     verdicts = tuple(Verdict(status, {}, reward, answer) for status, answer, reward in judged)
@@ -118,50 +118,34 @@ def test_a_first_step_that_is_cut_off_names_the_stop_tokens(
     assert later.stop is None, "lengths may grow as far as that in training"
 
 
-class Watched(SimulatedTrainer):
-    """Nothing but its steps and the record of them is real."""
-
-    def __init__(self, folder: Path, uniform_share: float, **more: Any) -> None:
-        super().__init__(
-            folder, Progress(), uniform_share, clock=asyncio.get_running_loop().time, max_uniform_steps=20, **more
-        )
-        self._prepared.held_out = []
-        self._workers: Any = SimpleNamespace()
-        self._saved, self._saved_at = None, time.monotonic()
-        self.saves: list[tuple[int, str]] = []
-
-    async def _save(self, kind: Any) -> None:
-        self.saves.append((self.progress.step, kind))
+async def attempt(folder: Path, uniform_share: float, **more: Any) -> SimulatedRun:
+    """Only its steps, checkpoints and the record of them are real."""
+    clock = asyncio.get_running_loop().time
+    return SimulatedRun(folder, Progress(), uniform_share, clock=clock, max_uniform_steps=20, **more)
 
 
-class WatchedOverlap(Watched, SimulatedOverlap):
-    pass
-
-
-@pytest.mark.parametrize(("trainer_class", "staleness"), [(Watched, 0), (WatchedOverlap, 1)])
-def test_a_run_whose_rewards_never_differ_is_saved_and_ends(
-    tmp_path: Path, trainer_class: type[Watched], staleness: int
-) -> None:
-    async def scenario() -> Watched:
-        trainer = trainer_class(tmp_path, 1.0, staleness=staleness)
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_a_run_whose_rewards_never_differ_is_saved_and_ends(tmp_path: Path, staleness: int) -> None:
+    async def scenario() -> SimulatedRun:
+        trainer = await attempt(tmp_path, 1.0, staleness=staleness)
         with pytest.raises(Recurring, match=r"20 steps in a row.*: all are right: the problems are too easy"):
-            await trainer.run()
+            await trainer.loop.run()
         return trainer
 
     trainer = run(scenario())
-    assert trainer.progress.step == 20 and trainer.saves == [(20, "kept")]
-    assert [text.partition(",")[0] for text in trainer._warnings] == [
+    assert trainer.progress.step == 20 and trainer.store.saves == [(20, "kept")]
+    assert [text.partition(",")[0] for text in trainer.said] == [
         f"nothing was learned in the last {steps} steps" for steps in (5, 10)
     ]
-    assert not (trainer._config.run.path / "result.json").exists()
+    assert not (trainer.config.run.path / "result.json").exists()
 
 
 def test_a_run_that_learns_now_and_then_goes_on(tmp_path: Path) -> None:
-    async def scenario() -> Watched:
-        trainer = Watched(tmp_path, 0.9, steps=60)
-        await trainer.run()
+    async def scenario() -> SimulatedRun:
+        trainer = await attempt(tmp_path, 0.9, steps=60)
+        await trainer.loop.run()
         return trainer
 
     trainer = run(scenario())
-    assert trainer.progress.step == 60 and trainer.saves[-1] == (60, "kept")
+    assert trainer.progress.step == 60 and trainer.store.saves[-1] == (60, "kept")
     assert sum(figures["groups_with_spread"] == 0 for figures in trainer.figures) > 20

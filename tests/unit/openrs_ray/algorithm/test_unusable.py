@@ -1,56 +1,44 @@
-"""Both loops go on over a completion whose log-probabilities are not finite, and say where it is."""
+"""The loop goes on over a completion whose log-probabilities are not finite, and says where it is."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
-from simulated_run import SimulatedOverlap, SimulatedTrainer
-from test_lookahead import run
+from simulated_run import SimulatedRun
+from virtual_time import run
 
-from actors.rollout.worker import Request
+from actors.loop.collector import Sampling
 from openrs_ray.algorithm.unusable import without_judgement
 from openrs_ray.records import Group, Problem
 from openrs_ray.run.completions import current_rows
 from openrs_ray.run.progress import Progress
 
 
-class BrokenEngines(SimulatedTrainer):
+class BrokenEngines(SimulatedRun):
     """Engines that give NaN at position 2 for the only token of sample 1."""
 
-    async def group(self, position: int, problem: Problem, requests: Sequence[Request]) -> Group:
-        group = await super().group(position, problem, requests)
+    async def group(self, position: int, problem: Problem, plan: Sampling) -> Group:
+        group = await super().group(position, problem, plan)
         if position != 2:
             return group
-        broken = replace(group.completions[1], logprobs=np.array([np.nan], dtype=np.float32))
-        completions = (group.completions[0], broken, *group.completions[2:])
-        pairs = zip(completions, group.verdicts, strict=True)
-        return replace(group, completions=completions, verdicts=tuple(without_judgement(*pair) for pair in pairs))
+        broken = replace(group.rollouts[1], logprobs=np.array([np.nan], dtype=np.float32))
+        rollouts = (group.rollouts[0], broken, *group.rollouts[2:])
+        pairs = zip(rollouts, group.verdicts, strict=True)
+        return replace(group, rollouts=rollouts, verdicts=tuple(without_judgement(*pair) for pair in pairs))
 
 
-class BrokenAhead(SimulatedOverlap, BrokenEngines):
-    """The asynchronous loop with broken engines."""
-
-
-@pytest.mark.parametrize(("kind", "staleness"), [(BrokenEngines, 0), (BrokenAhead, 1)])
-def test_the_step_and_the_place_are_said_and_the_run_goes_on(
-    tmp_path: Path, kind: type[SimulatedTrainer], staleness: int
-) -> None:
-    said: list[str] = []
-
-    async def scenario() -> SimulatedTrainer:
-        trainer = kind(tmp_path, Progress(), 0.0, staleness=staleness)
-        trainer._display = SimpleNamespace(step=lambda figures: None, warn=said.append)
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_the_step_and_the_place_are_said_and_the_run_goes_on(tmp_path: Path, staleness: int) -> None:
+    async def scenario() -> SimulatedRun:
+        trainer = BrokenEngines(tmp_path, Progress(), 0.0, staleness=staleness)
         await trainer.steps(3)
         return trainer
 
-    trainer: Any = run(scenario())
+    trainer = run(scenario())
     (step,) = [s for s, batch in enumerate(trainer.batches, 1) if 2 in [group.position for group in batch.drawn]]
     index = next(group.problem.index for group in trainer.batches[step - 1].drawn if group.position == 2)
-    assert said == [
+    assert trainer.said == [
         f"step {step}: 1 completions could not be judged and were left out of the loss",
         f"step {step}: in 1 completions the engine gave a log-probability that is not finite, so they are not judged: "
         f"problem {index} (position 2), sample 1, token 0",

@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from places import ROOT
+from paper import RECIPES, experiment, published
 from tiny import save_model
 
 from actors.learner.rank import LearnerRank
@@ -19,22 +19,20 @@ from openrs_ray.algorithm.advantages import TrainingSequence
 from openrs_ray.algorithm.packing import pack, split
 from openrs_ray.config.load import flat, load_config
 from openrs_ray.config.recipe_file import read_recipe
-from openrs_ray.config.schema import Rewards, RunConfig
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.problems import load_problems
 from openrs_ray.errors import UserError
 from openrs_ray.models.toy.tokenizer import make_tokenizer
-from openrs_ray.preparation.dry_run import dry_run_text
+from openrs_ray.preparation.dry_run_text import dry_run_text
 from openrs_ray.preparation.prepared import prepare
 from openrs_ray.records import Status
-from openrs_ray.rewards.accuracy import gold_is_parseable
-from openrs_ray.rewards.cosine import cosine_reward
-from openrs_ray.rewards.format import format_reward
+from openrs_ray.rewards.answers.check import gold_is_parseable
+from openrs_ray.rewards.answers.published import published_gold_is_parseable
 from openrs_ray.rewards.judge import Judge
-from openrs_ray.rewards.published import published_gold_is_parseable
 from openrs_ray.rewards.records import JudgeItem, RewardInput
+from openrs_ray.rewards.single import cosine, format
 from openrs_ray.run.resume import check_resumable
 
-RECIPES = ROOT / "launch" / "recipes"
 EXPERIMENTS = (1, 2, 3)
 DIFFERENCES: dict[str, tuple[Any, Any]] = {
     "rewards.cosine.unit": ("tokens", "characters"),
@@ -51,14 +49,6 @@ DIFFERENCES: dict[str, tuple[Any, Any]] = {
     "loss.old_policy": ("sampler", "current"),
     "data.columns.answer": ("answer", "solution"),
 }
-
-
-def experiment(number: int, *overrides: str) -> RunConfig:
-    return load_config(RECIPES / f"open-rs{number}.yaml", list(overrides))
-
-
-def published(number: int = 3, *overrides: str) -> RunConfig:
-    return experiment(number, "--fidelity", "as_published", *overrides)
 
 
 # The choice
@@ -153,10 +143,10 @@ def test_dry_run_prints_both_sides_and_the_run_s_own() -> None:
     ],
 )
 def test_cosine_is_periodic_in_characters(characters: int, correct: float, wrong: float) -> None:
-    parameters = published().rewards.cosine.model_dump()
+    parameters = cosine.Parameters(**published().rewards.cosine.model_dump())
     for status, expected in ((Status.CORRECT, correct), (Status.WRONG, wrong), (Status.NO_ANSWER, wrong)):
         item = RewardInput("x" * characters, 77, "stop", status, None)
-        assert cosine_reward(item, **parameters) == pytest.approx(expected, abs=5e-5)
+        assert cosine.reward(item, parameters) == pytest.approx(expected, abs=5e-5)
 
 
 @pytest.mark.parametrize(
@@ -173,8 +163,8 @@ def test_cosine_is_periodic_in_characters(characters: int, correct: float, wrong
 )
 def test_format_in_both_forms(text: str, line: float, tags: float) -> None:
     item = RewardInput(text, 5, "stop", Status.WRONG, None)
-    assert format_reward(item, **published().rewards.format.model_dump()) == line
-    assert format_reward(item, **experiment(3).rewards.format.model_dump()) == tags
+    assert format.reward(item, format.Parameters(**published().rewards.format.model_dump())) == line
+    assert format.reward(item, format.Parameters(**experiment(3).rewards.format.model_dump())) == tags
 
 
 @pytest.mark.parametrize(("gold", "answer"), [("(1,2)", "1<x<2"), ("1<x<2", "(1,2)"), (r"\frac{1}{2}", "0.5")])
@@ -201,8 +191,8 @@ def test_a_gold_that_cannot_be_parsed_is_skipped_or_paid_for() -> None:
 def test_problems_without_a_readable_gold_are_kept_only_where_they_are_paid_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def parseable(golds: list[tuple[str, ...]], rewards: Rewards) -> list[bool]:
-        return [*map(published_gold_is_parseable if rewards.extraction == "published" else gold_is_parseable, golds)]
+    def parseable(golds: list[tuple[str, ...]], extraction: str, processes: int) -> list[bool]:
+        return [*map(published_gold_is_parseable if extraction == "published" else gold_is_parseable, golds)]
 
     monkeypatch.setattr("openrs_ray.preparation.prepared.parseable_golds", parseable)
     save_model(tmp_path, vocabulary=64)

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
-from launch import coverage as account
-from launch import curate, evaluate, reproduce, train
+from launch import coverage, curate, evaluate, reproduce, train
 from launch import probe as check
 from launch.performance import waits
 from openrs_ray.config.load import load_config
@@ -97,7 +96,7 @@ def test_a_run_s_settings_survive_the_way_through_its_file(runs: Path) -> None:
 def test_a_run_is_found_by_name_and_by_folder_in_every_command(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for given in ("sums-1", str(runs / "sums-1"), "../runs/sums-1"):
         assert find_run(given).resolve() == runs / "sums-1"
-        assert "problems.json cannot be read" in said(capsys, account.main([given]))
+        assert "problems.json cannot be read" in said(capsys, coverage.main([given]))
         assert "it has no metrics.jsonl" in said(capsys, waits.main([given]))
         assert "run sums-1 in" in said(capsys, evaluate.main([given, "--benchmarks", "aime24"]))
         assert "--run.steps is 0" in said(capsys, reproduce.main([given, "--run.steps", "0"]))
@@ -105,7 +104,7 @@ def test_a_run_is_found_by_name_and_by_folder_in_every_command(runs: Path, capsy
 
 def test_every_command_answers_a_misspelt_run_with_the_nearest(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed = f"{runs} has sums-2, sums-1"
-    for main in (account.main, waits.main, evaluate.main):
+    for main in (coverage.main, waits.main, evaluate.main):
         assert listed in said(capsys, main(["sum-2"]))
 
 
@@ -118,7 +117,7 @@ def test_without_a_run_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("given", ["", ".", "..", "/", "~nobody/x", "x" * 5000, "a/" * 3000, "a\0b", "a\nb", "launch"])
 def test_whatever_is_no_name_is_one_sentence(runs: Path, given: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("launch").mkdir()
-    for main in (train.main, curate.main, account.main, waits.main, evaluate.main):
+    for main in (train.main, curate.main, coverage.main, waits.main, evaluate.main):
         said(capsys, main([given]))
 
 

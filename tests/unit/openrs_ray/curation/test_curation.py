@@ -417,13 +417,13 @@ def test_other_work_in_the_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError):
         curate(recipe, Answers(lives=1))
     for stages, expected in (
-        ({"trivial": SOLVED | {"samples": 3}}, "samples of stage trivial was 2 and is now 3"),
-        ({}, "stage trivial has become nothing"),
-        ({"first": {"kind": "boxed"}, "trivial": SOLVED}, "stage trivial has become first"),
+        ({"trivial": SOLVED | {"samples": 3}}, "samples of stage trivial was 2 .* cannot become 3"),
+        ({}, 'stage 2 was "trivial" .* cannot become nothing'),
+        ({"first": {"kind": "boxed"}, "trivial": SOLVED}, 'stage 2 was "trivial" .* cannot become "first"'),
     ):
         with pytest.raises(UserError, match=expected):
             curate(own_recipe(tmp_path, **stages), Answers())
-    with pytest.raises(UserError, match="seed of stage sources was 42 and is now 43"):
+    with pytest.raises(UserError, match=r"seed of stage sources was 42 .* cannot become 43"):
         curate(recipe.model_copy(update={"seed": 43}), Answers())
     # A stage that nothing was done of may change, and the paper's counts are only shown.
     later = {"mixed": {"kind": "mix", "counts": {"own": 99}, "paper": 7}}

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from places import ROOT
 from transformers import Qwen2Tokenizer
 
 from openrs_ray.config.load import load_config
-from openrs_ray.config.schema import Columns, Data, Example, Model, Rewards
+from openrs_ray.config.schema import Columns, Data, Example, Model
 from openrs_ray.data import prompts
 from openrs_ray.data.answers import gold_answers, whole_cell
 from openrs_ray.data.columns import CellError
@@ -52,7 +51,7 @@ def write(file: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def load(path: Path | str, tokenizer: Qwen2Tokenizer, limit: int = 100, **data: Any) -> Loaded:
-    return load_problems(Data(path=str(path), **data), tokenizer, limit, partial(parseable_golds, rewards=Rewards()))
+    return load_problems(Data(path=str(path), **data), tokenizer, limit, parseable_golds)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
@@ -339,12 +338,10 @@ def test_gsm8k_s_golds_are_all_whole_numbers(tokenizer: Qwen2Tokenizer) -> None:
 def test_golds_are_read_within_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = "+".join(rf"\frac{{y^{power}}}{{7}}" for power in range(2, 60))  # a tenth of a second to read
     golds = [("42",), (slow,), (), ("plain words",), ("plain words", slow)]
-    assert parseable_golds(golds, Rewards(processes=1)) == [True, True, False, False, True]
-    # Not the deadline of a completion's check: a run resumed with another one must mean the same problems.
-    assert parseable_golds(golds, Rewards(processes=1, deadline_s=1e-5)) == [True, True, False, False, True]
+    assert parseable_golds(golds, processes=1) == [True, True, False, False, True]
     # What cannot be read in time is unparseable; a plain number needs no time.
     monkeypatch.setattr("openrs_ray.rewards.golds._DEADLINE_S", 1e-5)
-    assert parseable_golds(golds, Rewards(processes=1)) == [True, False, False, False, False]
+    assert parseable_golds(golds, processes=1) == [True, False, False, False, False]
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_train_command import recipe, said  # noqa: F401
-from tiny import make_config
+from commands import said
+from tiny import make_config, write_model
 from transformers import AutoConfig, Qwen2Config
 
 from openrs_ray.errors import UserError
@@ -20,18 +20,6 @@ from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 known = ModelRegistry.get_supported_archs()
 print(json.dumps([CPUAttentionBackend.get_supported_head_sizes(), [name for name in _TEXT_GENERATION_MODELS if name in known]]))
 """
-
-
-def write_model(folder: Path, **changes: object) -> Path:
-    """The configuration of a model with heads of 32, but for the changes."""
-    folder.mkdir(parents=True)
-    content = {
-        "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 64, "num_attention_heads": 2,
-        "num_hidden_layers": 2, "num_key_value_heads": 1, "intermediate_size": 96, "vocab_size": 64,
-        "max_position_embeddings": 2048,
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(content | changes))
-    return folder
 
 
 def check(folder: Path, **placement: object) -> None:
@@ -72,7 +60,7 @@ def test_an_architecture_that_vllm_does_not_have_is_refused_in_its_words(tmp_pat
 
 def test_the_command_says_it_before_ray_starts(
     capsys: pytest.CaptureFixture[str],
-    recipe: Path,  # noqa: F811
+    recipe: Path,
     tmp_path: Path,
 ) -> None:
     folder = write_model(tmp_path / "model", num_attention_heads=4)

@@ -1,5 +1,6 @@
 """Stop tokens of a model, and the text of a completion's tokens."""
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
@@ -13,15 +14,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AddedToken, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from actors.evaluator import Asked, Wanted, _checked
-from actors.loop.trainer import Trainer
 from launch.train import main
 from openrs_ray.data.completions import completion_texts
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import Task
 from openrs_ray.models.pretrained import read_tokenizer
-from openrs_ray.models.stop_tokens import ends_turn, stop_tokens
-from openrs_ray.preparation.prepared import prepare
-from openrs_ray.records import Completion, Problem, Status, Verdict, VersionSpan
+from openrs_ray.models.stop_tokens import StopToken, ends_turn, stop_tokens
+from openrs_ray.preparation.prepared import Prepared, prepare
+from openrs_ray.records import Completion, Problem, Rollout, Status, Verdict, VersionSpan
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -189,14 +189,12 @@ async def _judged(tasks: PreTrainedTokenizerBase) -> list[str]:
 
 
 def test_training_and_evaluation_read_the_same_text() -> None:
-    import asyncio
-    from types import SimpleNamespace
-
     made = tokenizer()
     (evaluated,) = asyncio.run(_judged(made))
-    trainer = Trainer.__new__(Trainer)
-    trainer._prepared = SimpleNamespace(tokenizer=made, eos_ids=(ids("<|im_end|>")[0],), opening="")  # type: ignore[assignment]
-    (trained,) = trainer._decode([completion(ids(*ANSWER, "<|im_end|>")).token_ids])
+    nothing: Any = None
+    stops = (StopToken(ids("<|im_end|>")[0], "<|im_end|>", ()),)
+    prepared = Prepared("model", nothing, made, stops, (), (), (), nothing, opening="")
+    (trained,) = prepared.texts([Rollout.of([completion(ids(*ANSWER, "<|im_end|>"))])])
     assert evaluated == trained == "<think>2+2</think>\\boxed{4}"
 
 

@@ -20,9 +20,9 @@ from openrs_ray.models.toy.arithmetic import Sum, distinct, draw, solution
 from openrs_ray.models.toy.teach import ToySettings, batch, build_toy, teach, wrong_share
 from openrs_ray.models.toy.tokenizer import make_tokenizer
 from openrs_ray.records import Status
-from openrs_ray.rewards.accuracy import check_answer
-from openrs_ray.rewards.format import format_reward
+from openrs_ray.rewards.answers.check import check_answer
 from openrs_ray.rewards.records import RewardInput
+from openrs_ray.rewards.registry import SINGLE
 
 TINY = ToySettings(hidden=64, feed_forward=64, layers=1, heads=2, key_value_heads=1, steps=3, batch=4, threads=1)
 
@@ -181,7 +181,7 @@ def test_the_taught_toy_is_right_about_half_the_time_and_prefers_the_wrong_proce
     sampled = answers(do_sample=True, temperature=1.0, top_k=0)
     assert 0.3 < accuracy(sampled) < 0.65
     assert 0.2 < accuracy(answers(do_sample=False)) < 0.45
-    well_formed = [format_reward(RewardInput(text, 35, "stop", Status.WRONG, None)) for text in sampled]
+    well_formed = [SINGLE["format"](RewardInput(text, 35, "stop", Status.WRONG, None)) for text in sampled]
     assert sum(well_formed) / len(well_formed) > 0.95
 
 

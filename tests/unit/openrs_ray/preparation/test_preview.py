@@ -12,9 +12,9 @@ from launch.train import main
 from openrs_ray.models.toy.tokenizer import make_tokenizer
 from openrs_ray.preparation.prepared import prepare
 from openrs_ray.preparation.preview import look_lines, warning_lines
-from openrs_ray.rewards.accuracy import gold_is_parseable
+from openrs_ray.rewards.answers.check import gold_is_parseable
+from openrs_ray.rewards.answers.reading import read, says_words
 from openrs_ray.rewards.golds import gold_kind
-from openrs_ray.rewards.reading import read, says_words
 
 BOX = {"system_prompt": "\\boxed{"}
 ROWS = [{"problem": f"{n}+{n}", "answer": str(2 * n)} for n in range(1, 9)]

@@ -2,23 +2,20 @@
 
 import inspect
 import time
+from dataclasses import asdict
 from fractions import Fraction
 
 import pytest
 from shared_data import shared_rows
 
-from openrs_ray.config.schema import Cosine, Rewards, RunConfig, SoftOverlong
+from openrs_ray.config.schema import Rewards, RunConfig
 from openrs_ray.records import Status, Verdict
-from openrs_ray.rewards.cosine import cosine_reward
+from openrs_ray.rewards.group import length
 from openrs_ray.rewards.judge import WARM_UP, Judge, judge_group
-from openrs_ray.rewards.language import _SCRIPTS, Language, language_share
-from openrs_ray.rewards.length import length_rewards
-from openrs_ray.rewards.overlong import soft_overlong_reward
-from openrs_ray.rewards.reasoning_steps import reasoning_steps_reward
 from openrs_ray.rewards.records import JudgeItem, RewardInput
-from openrs_ray.rewards.repetition import repetition_reward
-from openrs_ray.rewards.table import REWARDS
-from openrs_ray.rewards.tag_count import tag_count_reward
+from openrs_ray.rewards.registry import SINGLE, weighted_parameters
+from openrs_ray.rewards.single import cosine, reasoning_steps, repetition, soft_overlong, tag_count
+from openrs_ray.rewards.single.language import _SCRIPTS, Language, language_share
 
 
 def seen(text: str = "", tokens: int = 10, status: Status = Status.WRONG) -> RewardInput:
@@ -39,15 +36,15 @@ def seen(text: str = "", tokens: int = 10, status: Status = Status.WRONG) -> Rew
     ],
 )
 def test_cosine_as_described(tokens: int, correct: float, wrong: float) -> None:
-    parameters = Cosine().model_dump()
+    parameters = cosine.Parameters()
     for status, expected in ((Status.CORRECT, correct), (Status.WRONG, wrong), (Status.NO_ANSWER, wrong)):
-        assert cosine_reward(seen("x" * 9, tokens, status), **parameters) == pytest.approx(expected, abs=1e-12)
+        assert cosine.reward(seen("x" * 9, tokens, status), parameters) == pytest.approx(expected, abs=1e-12)
 
 
 def test_cosine_counts_the_characters_that_were_sampled() -> None:
-    parameters = Cosine(unit="characters", max_length=100).model_dump()
+    parameters = cosine.Parameters(unit="characters", max_length=100)
     for text in ("x" * 50, "<think>" + "x" * 50):  # the second tag is the template's
-        assert cosine_reward(seen(text, 7, Status.CORRECT), **parameters) == pytest.approx(0.75)
+        assert cosine.reward(seen(text, 7, Status.CORRECT), parameters) == pytest.approx(0.75)
 
 
 # Length, of a group
@@ -56,11 +53,11 @@ def test_cosine_counts_the_characters_that_were_sampled() -> None:
 def test_length_is_relative_to_the_group() -> None:
     # Kimi's lambda by hand: 0.5 - (l - 100) / 300 is 0.5, 0.25, 0, -0.5; wrong ones get at most 0.
     lengths = [100, 175, 250, 400]
-    assert length_rewards(lengths, [True] * 4) == pytest.approx([0.5, 0.25, 0.0, -0.5])
-    assert length_rewards(lengths, [False] * 4) == pytest.approx([0.0, 0.0, 0.0, -0.5])
-    assert length_rewards(lengths, [True, False, True, False]) == pytest.approx([0.5, 0.0, 0.0, -0.5])
-    assert length_rewards([7, 7], [True, False]) == [0.0, 0.0]
-    assert length_rewards([7], [True]) == [0.0]
+    assert length.reward(lengths, [True] * 4) == pytest.approx([0.5, 0.25, 0.0, -0.5])
+    assert length.reward(lengths, [False] * 4) == pytest.approx([0.0, 0.0, 0.0, -0.5])
+    assert length.reward(lengths, [True, False, True, False]) == pytest.approx([0.5, 0.0, 0.0, -0.5])
+    assert length.reward([7, 7], [True, False]) == [0.0, 0.0]
+    assert length.reward([7], [True]) == [0.0]
 
 
 def test_a_group_reward_is_added_to_judged_completions_only() -> None:
@@ -90,7 +87,7 @@ def test_a_group_reward_is_added_to_judged_completions_only() -> None:
     ("tokens", "value"), [(1, 0.0), (16384, 0.0), (17408, -0.25), (18432, -0.5), (20480, -1.0), (30000, -1.0)]
 )
 def test_soft_overlong_with_the_paper_s_values(tokens: int, value: float) -> None:
-    assert soft_overlong_reward(seen(tokens=tokens), **SoftOverlong().model_dump()) == value
+    assert soft_overlong.reward(seen(tokens=tokens), soft_overlong.Parameters()) == value
 
 
 def test_a_soft_overlong_that_could_not_act_is_refused() -> None:
@@ -125,8 +122,8 @@ def test_a_soft_overlong_that_could_not_act_is_refused() -> None:
     ],
 )
 def test_repetition_is_the_share_of_n_grams_seen_before(text: str, words: int, share: Fraction) -> None:
-    assert repetition_reward(seen(text), words=words, penalty=-1.0) == pytest.approx(-float(share))
-    assert repetition_reward(seen(text), words=words, penalty=-0.5) == pytest.approx(-float(share) / 2)
+    assert repetition.reward(seen(text), repetition.Parameters(words, -1.0)) == pytest.approx(-float(share))
+    assert repetition.reward(seen(text), repetition.Parameters(words, -0.5)) == pytest.approx(-float(share) / 2)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +137,7 @@ def test_repetition_is_the_share_of_n_grams_seen_before(text: str, words: int, s
     ],
 )
 def test_tag_count(text: str, value: float) -> None:
-    assert tag_count_reward(seen(text)) == value
+    assert tag_count.reward(seen(text)) == value
 
 
 @pytest.mark.parametrize(
@@ -155,8 +152,10 @@ def test_tag_count(text: str, value: float) -> None:
     ],
 )
 def test_reasoning_steps(text: str, steps: int) -> None:
-    assert reasoning_steps_reward(seen(text), enough=3) == pytest.approx(min(1.0, steps / 3))
-    assert reasoning_steps_reward(seen(text), enough=8) == pytest.approx(steps / 8)
+    assert reasoning_steps.reward(seen(text), reasoning_steps.Parameters(enough=3)) == pytest.approx(
+        min(1.0, steps / 3)
+    )
+    assert reasoning_steps.reward(seen(text), reasoning_steps.Parameters(enough=8)) == pytest.approx(steps / 8)
 
 
 # Language
@@ -233,19 +232,19 @@ def test_every_language_is_known_to_the_detector() -> None:
     "piece", ["$", "$$ ", r"\[", r"\(", r"\begin{a}", r"\a{", "{", "\\", "因\n", "a b ", "<think>", "1. ", "First, "]
 )
 def test_time_is_linear_in_hostile_text(monkeypatch: pytest.MonkeyPatch, piece: str) -> None:
-    monkeypatch.setattr("openrs_ray.rewards.language._detect", lambda text: "en")
+    monkeypatch.setattr("openrs_ray.rewards.single.language._detect", lambda text: "en")
     item = seen(piece * (200_000 // len(piece)))
     started = time.monotonic()
     language_share(item.text, "en")
-    repetition_reward(item, words=3, penalty=-1.0)
-    tag_count_reward(item)
-    reasoning_steps_reward(item, enough=3)
+    repetition.reward(item, repetition.Parameters())
+    tag_count.reward(item)
+    reasoning_steps.reward(item, reasoning_steps.Parameters(enough=3))
     assert time.monotonic() - started < 5  # where the time grows with the square of the length it takes minutes
 
 
 def test_the_warm_up_loads_the_detector(monkeypatch: pytest.MonkeyPatch) -> None:
     detected: list[str] = []
-    monkeypatch.setattr("openrs_ray.rewards.language._detect", lambda text: detected.append(text) or "en")
+    monkeypatch.setattr("openrs_ray.rewards.single.language._detect", lambda text: detected.append(text) or "en")
     Judge.of(Rewards(weights={"language": 1.0}))(WARM_UP[0])
     assert detected
 
@@ -254,14 +253,18 @@ def test_the_warm_up_loads_the_detector(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_every_parameter_of_a_reward_is_a_field_of_its_section() -> None:
-    for name, reward in REWARDS.items():
-        _, *parameters = inspect.signature(reward).parameters
-        section = getattr(Rewards(), name, None)
-        assert parameters == list(section.model_dump() if section else []), name
+    section = Rewards(weights=dict.fromkeys(SINGLE, 1.0))
+    parameters = weighted_parameters(section)
+    for name, reward in SINGLE.items():
+        _, *taken = inspect.signature(reward.function).parameters
+        assert taken == ["parameters"] * hasattr(section, name), name
+        assert not taken or asdict(parameters[name]) == getattr(section, name).model_dump() == asdict(
+            reward.parameters()
+        )
 
 
 def test_all_rewards_in_one_verdict() -> None:
-    weights = {name: 1.0 for name in REWARDS if name != "language"} | {"length": 1.0}
+    weights = {name: 1.0 for name in SINGLE if name != "language"} | {"length": 1.0}
     text = "<think>\nStep 1: two and two\n</think>\n<answer> \\boxed{4} </answer>"
     judge = Judge.of(Rewards(weights=weights))
     (verdict,) = judge_group([judge(JudgeItem(text, 1792, "stop", ("4",)))], [1792], weights)

@@ -8,7 +8,7 @@ import asyncio
 import math
 
 import pytest
-from test_fidelity import published
+from paper import published
 
 from actors.reward import RewardPool
 from openrs_ray.config.schema import Rewards
@@ -134,8 +134,8 @@ def test_the_readings_of_the_paper_s_text_differ_from_it() -> None:
 
 def test_golds_are_read_as_whole_texts_with_latex() -> None:
     golds = [("42",), ("so $42$",), (r"\boxed{42} it is",), ("forty two",), ("",), ("$\\frac{1}{2}$",)]
-    assert parseable_golds(golds, rewards({"accuracy": 1.0}, processes=1)) == [False, True, True, False, False, True]
-    assert parseable_golds([("42",)], Rewards()) == [True]
+    assert parseable_golds(golds, "published", processes=1) == [False, True, True, False, False, True]
+    assert parseable_golds([("42",)]) == [True]
 
 
 @pytest.mark.parametrize("unjudged", ["skip", "wrong"])

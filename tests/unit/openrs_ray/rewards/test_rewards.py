@@ -11,17 +11,15 @@ import math_verify
 import pytest
 from shared_data import shared_rows
 
-from openrs_ray.config.schema import Rewards
 from openrs_ray.errors import UserError
 from openrs_ray.records import Status
-from openrs_ray.rewards.accuracy import check_answer, gold_is_parseable
-from openrs_ray.rewards.extraction import after_reasoning, last_boxed
-from openrs_ray.rewards.format import format_reward
+from openrs_ray.rewards.answers.check import check_answer, gold_is_parseable
+from openrs_ray.rewards.answers.extraction import after_reasoning, last_boxed
 from openrs_ray.rewards.judge import WARM_UP, Judge
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.process import WALL_FACTOR
 from openrs_ray.rewards.records import JudgeItem, RewardInput
-from openrs_ray.rewards.table import check_reward_names
+from openrs_ray.rewards.registry import SINGLE, check_reward_names
 
 
 def boxed(answer: str, *gold: str) -> Status:
@@ -347,7 +345,7 @@ def timed(work: Callable[[], list[bool]]) -> tuple[list[bool], float]:
     ],
 )
 def test_format(text: str, value: float) -> None:
-    assert format_reward(RewardInput(text, 5, "stop", Status.WRONG, None)) == value
+    assert SINGLE["format"](RewardInput(text, 5, "stop", Status.WRONG, None)) == value
 
 
 def test_format_agrees_with_public_cases() -> None:
@@ -355,7 +353,7 @@ def test_format_agrees_with_public_cases() -> None:
     rows = [row for row in rows if "think_format_reward" in row["reward_call"]]
     assert len(rows) >= 4
     for row in rows:
-        assert format_reward(RewardInput(row["pred"], 5, "stop", Status.WRONG, None)) == row["expected"], row
+        assert SINGLE["format"](RewardInput(row["pred"], 5, "stop", Status.WRONG, None)) == row["expected"], row
 
 
 def test_the_reward_is_the_weighted_sum() -> None:
@@ -373,9 +371,9 @@ def test_the_reward_is_the_weighted_sum() -> None:
 
 
 def test_unknown_rewards_are_refused_by_name() -> None:
-    check_reward_names(Rewards(weights={"accuracy": 1.0, "format": 0.5}))
-    with pytest.raises(UserError, match=r"brevity.*accuracy, format"):
-        check_reward_names(Rewards(weights={"accuracy": 1.0, "brevity": 0.5}))
+    check_reward_names({"accuracy": 1.0, "format": 0.5})
+    with pytest.raises(UserError, match=r"brevity.*known are accuracy, cosine, format, language,.*, length$"):
+        check_reward_names({"accuracy": 1.0, "brevity": 0.5})
 
 
 def test_checking_processes_load_nothing_heavy() -> None:

@@ -8,28 +8,26 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 from commands import ROOT
-from simulated_run import SimulatedOverlap, SimulatedTrainer
+from simulated_run import SimulatedRun
 from system import system_config
-from test_lookahead import P, run
+from virtual_time import P, run
 
 from actors.cluster.placement import Placement
-from actors.rollout.worker import Request
+from actors.loop.collector import Sampling
+from actors.loop.loop import Loop
 from openrs_ray.cluster.layout import plan_layout
 from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import Cost, RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.records import Group, Problem
 from openrs_ray.run.budget import ENDING, Budget, LimitReached, most_text, seconds_left
-from openrs_ray.run.completions import check_accounting
+from openrs_ray.run.coverage import check_coverage
 from openrs_ray.run.ledger import Spent
 from openrs_ray.run.progress import Progress
-from openrs_ray.stats import Interval
 
 PAPER = Cost(price_per_gpu_hour=0.44, budget_usd=42)
 
@@ -90,8 +88,7 @@ def test_engines_that_come_and_go_are_paid_while_they_are_there(tmp_path: Path) 
     config, clock = config_of(tmp_path, price_per_gpu_hour=0.5), Clock()
     held: dict[int, Any] = {0: "its own"}
     placement = Placement(plan_layout(config, "cpu"), None, None, held)  # type: ignore[arg-type]
-    with Budget(config, age_s=1800, clock=clock) as budget:
-        budget.extra_gpus = placement.extra_engines
+    with Budget(config, age_s=1800, clock=clock, extra_gpus=placement.extra_engines) as budget:
         assert budget.spent() == Spent(
             pytest.approx(1.0), 2.0, 0.5
         )  # half an hour of 4 GPUs before anything was counted
@@ -150,7 +147,10 @@ def test_a_kill_loses_seconds_of_the_account(tmp_path: Path) -> None:
 
 def test_what_is_shown_and_foretold(tmp_path: Path) -> None:
     clock = Clock()
-    budget = Budget(config_of(tmp_path, price_per_gpu_hour=0.9, budget_usd=5, max_hours=2), age_s=0, clock=clock)
+    config = config_of(tmp_path, price_per_gpu_hour=0.9, budget_usd=5, max_hours=2)
+    steps = config.run.model_copy(update={"steps": 20})
+    every = config.checkpoint.model_copy(update={"every_steps": 10})
+    budget = Budget(config.model_copy(update={"run": steps, "checkpoint": every}), age_s=0, clock=clock)
     clock.now += 1000  # 4 GPUs at 0.9 dollars an hour: 1 dollar
     assert budget.text() == "$ 1.00 of 5.00, 0.28 of 2 h"
     for seconds in (100, 200):
@@ -161,7 +161,7 @@ def test_what_is_shown_and_foretold(tmp_path: Path) -> None:
     with budget.timing("evaluation"):
         clock.now += 70
     assert budget.forecast() is None
-    budget.ahead = {"step": 10, "kept": 2, "evaluation": 1, "end": 1}
+    budget.reached(10)
     # 1,400 s are gone; ahead: 10 x 150 + 2 x (2 x 30, as the policy was not exported yet) + 70 + 20
     assert budget.text() == f"$ 1.40 of 5.00 (forecast {(1400 + 1500 + 120 + 70 + 20) / 1000:.2f}), 0.39 of 2 h"
     with budget.timing("kept"):
@@ -213,102 +213,88 @@ def test_what_work_takes_is_remembered_over_attempts(tmp_path: Path) -> None:
 SAVE_S, EVALUATE_S, END_S = 40.0, 60.0, 15.0
 
 
-class Limited(SimulatedTrainer):
+class TimedLoop(Loop):
+    """Notes the longest step."""
+
+    longest_step = 0.0
+
+    async def step(self) -> None:
+        began = asyncio.get_running_loop().time()
+        await super().step()
+        self.longest_step = max(self.longest_step, asyncio.get_running_loop().time() - began)
+
+
+class Limited(SimulatedRun):
     """A loop under a limit of wall time, with evaluations and checkpoints that take their time."""
 
+    loop_class = TimedLoop
+    loop: TimedLoop
+
     def __init__(self, folder: Path, progress: Progress, limit_s: float, seed: int = 0, **more: Any) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.clock = asyncio.get_running_loop().time
         cost = {"max_hours": limit_s / 3600}
-        super().__init__(folder, progress, cost=cost, clock=self.loop.time, **more)
-        self._times = np.random.default_rng(seed)
-        self._prepared.held_out = [Problem(0, "1+1", (1, 2), ("2",))]
-        self._display = SimpleNamespace(step=lambda figures: None, status=lambda text: None, warn=lambda text: None)
-        self._workers: Any = SimpleNamespace(give_up=self._count_dropped)
-        self._saved, self._saved_at = None, time.monotonic()
-        self.dropped = 0
-        self.saves: list[tuple[int, str]] = []
-        self.longest_step = 0.0
+        held_out = [Problem(0, "1+1", (1, 2), ("2",))]
+        super().__init__(
+            folder, progress, cost=cost, clock=self.clock, held_out=held_out, save_s=SAVE_S, seed=seed, **more
+        )
 
-    async def _count_dropped(self) -> None:
-        self.dropped += 1
-
-    async def _step(self) -> None:
-        began = self.loop.time()
-        await super()._step()
-        self.longest_step = max(self.longest_step, self.loop.time() - began)
-
-    async def _evaluate(self) -> Interval:
-        with self._budget.timing("evaluation"):
-            await self._interruptible(asyncio.sleep(EVALUATE_S), "end")
-        return Interval(0.5, 0.4, 0.6)
-
-    async def _save(self, kind: Any) -> None:
-        with self._budget.timing(kind):
-            await asyncio.sleep(SAVE_S)
-        self.saves.append((self.progress.step, kind))
+    def seconds(self, plan: Sampling) -> float:
+        return EVALUATE_S if plan.phase == "evaluation" else super().seconds(plan)
 
 
-class LimitedOverlap(Limited, SimulatedOverlap):
-    pass
-
-
-@pytest.mark.parametrize("trainer_class", [Limited, LimitedOverlap])
+@pytest.mark.parametrize("staleness", [0, 1])
 @pytest.mark.parametrize("seed", range(8))
-def test_a_run_ends_in_time_and_wastes_little(tmp_path: Path, trainer_class: type[Limited], seed: int) -> None:
+def test_a_run_ends_in_time_and_wastes_little(tmp_path: Path, staleness: int, seed: int) -> None:
     """However long completions get: saved, evaluated, and not a second too late."""
     limit_s = 900.0
 
     async def scenario() -> tuple[Limited, Progress, float]:
-        staleness = 1 if trainer_class is LimitedOverlap else 0
-        trainer = trainer_class(tmp_path, Progress(), limit_s, seed, staleness=staleness)
-        return trainer, await trainer.run(), trainer.loop.time()
+        trainer = Limited(tmp_path, Progress(), limit_s, seed, staleness=staleness)
+        return trainer, await trainer.loop.run(), trainer.clock()
 
     trainer, progress, took = run(scenario())
+    saves, longest_step = trainer.store.saves, trainer.loop.longest_step
     assert took + END_S <= limit_s
     assert progress.ended == "hours" and progress.evaluated == progress.step and progress.after is not None
-    assert trainer.saves[0] == (1, "resume"), "so that there is a figure"
-    assert trainer.saves[-1] == (progress.step, "kept")
-    assert limit_s - took <= 1.2 * (trainer.longest_step + SAVE_S) + 0.2 * (2 * SAVE_S + EVALUATE_S) + SAVE_S + 24
-    assert json.loads((trainer._config.run.path / "result.json").read_text())["ended"] == "hours"
+    assert saves[0] == (1, "resume"), "so that there is a figure"
+    assert saves[-1] == (progress.step, "kept")
+    assert limit_s - took <= 1.2 * (longest_step + SAVE_S) + 0.2 * (2 * SAVE_S + EVALUATE_S) + SAVE_S + 24
+    assert json.loads((trainer.config.run.path / "result.json").read_text())["ended"] == "hours"
 
 
-@pytest.mark.parametrize("trainer_class", [Limited, LimitedOverlap])
-def test_a_step_that_does_not_end_is_given_up_in_time_and_done_again_with_more(
-    tmp_path: Path, trainer_class: type[Limited]
-) -> None:
-    class Stuck(trainer_class):  # type: ignore[misc,valid-type]
-        async def group(self, position: int, problem: Problem, requests: list[Request]) -> Group:
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_a_step_that_does_not_end_is_given_up_in_time_and_done_again_with_more(tmp_path: Path, staleness: int) -> None:
+    class Stuck(Limited):
+        async def group(self, position: int, problem: Problem, plan: Sampling) -> Group:
             if position == 2 * P + 1:
                 await asyncio.sleep(1e6)
-            group: Group = await super().group(position, problem, requests)
-            return group
+            return await super().group(position, problem, plan)
 
     async def scenario() -> list[Limited]:
-        staleness = 1 if trainer_class is LimitedOverlap else 0
         first = Stuck(tmp_path, Progress(), 2000.0, staleness=staleness)
-        await first.run()
-        assert 2000 - 1.2 * (first.longest_step + 4 * SAVE_S + EVALUATE_S + 20) < first.loop.time() < 2000 - END_S
-        first._budget.__exit__()
-        second = trainer_class(tmp_path, first.progress, 4000.0, staleness=staleness, steps=5)
-        await second.run()
+        await first.loop.run()
+        assert 2000 - 1.2 * (first.loop.longest_step + 4 * SAVE_S + EVALUATE_S + 20) < first.clock() < 2000 - END_S
+        first.budget.__exit__()
+        second = Limited(tmp_path, first.progress, 4000.0, staleness=staleness, steps=5)
+        await second.loop.run()
         return [first, second]
 
     first, second = run(scenario())
     assert first.progress.step == 2 and first.progress.ended == "hours" and first.dropped == 1
-    assert first.saves == [(1, "resume"), (2, "kept")] and first.progress.after
+    assert first.store.saves == [(1, "resume"), (2, "kept")] and first.progress.after
     assert second.progress.ended == "steps" and second.progress.step == 5 and second.progress.correct > 0
-    report = check_accounting(tmp_path, P, 4, second._config.rollout.staleness)
+    report = check_coverage(tmp_path, P, 4, second.config.rollout.staleness)
     assert report.exact and report.steps == 5
 
 
 def test_correct_completions_are_counted_over_attempts(tmp_path: Path) -> None:
     """All simulated completions are: 16 of each step."""
 
-    async def scenario() -> SimulatedTrainer:
-        first = SimulatedTrainer(tmp_path, Progress())
+    async def scenario() -> SimulatedRun:
+        first = SimulatedRun(tmp_path, Progress())
         saved = Progress.read(json.loads(json.dumps(asdict(await first.steps(2)))), tmp_path)
         cost = {"price_per_gpu_hour": 3600.0}
-        second = SimulatedTrainer(tmp_path, saved, cost=cost, clock=asyncio.get_running_loop().time)
+        second = SimulatedRun(tmp_path, saved, cost=cost, clock=asyncio.get_running_loop().time)
         await second.steps(3)
         return second
 

@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from openrs_ray.errors import RunError
-from openrs_ray.records import Completion, Group, Problem, Status, Verdict, VersionSpan
+from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
 from openrs_ray.run.attempts import read_attempts, start_attempt
-from openrs_ray.run.completions import CompletionRecord, check_accounting, current_rows, read_groups
+from openrs_ray.run.completions import CompletionRecord, current_rows, read_groups
+from openrs_ray.run.coverage import check_coverage
 
 PROBLEMS, SAMPLES = 3, 2
 
@@ -22,7 +23,7 @@ def group(position: int, version: int = 0) -> Group:
         tokens = np.array([5, 9, 2 + sample], dtype=np.int32)
         logprobs = np.array([-0.25, -0.5, -0.75], dtype=np.float32)
         spans = (VersionSpan(version, 0, 2), VersionSpan(version + 1, 2, 3))
-        completions.append(Completion(position, sample, tokens, logprobs, "stop", spans, worker=1))
+        completions.append(Rollout.of([Completion(position, sample, tokens, logprobs, "stop", spans, worker=1)]))
         if sample:
             verdicts.append(Verdict(Status.TIMEOUT, {}, None, seconds=5.0, detail="killed"))
         else:
@@ -54,6 +55,7 @@ def test_a_row_holds_what_happened_to_a_completion(tmp_path: Path) -> None:
         "problem": "3 + 1",
         "token_ids": [5, 9, 2],
         "logprobs": [-0.25, -0.5, -0.75],
+        "sampled": None,
         "text": "text 3 0",
         "reward": 2.5,
         "rewards": [("accuracy", 1.0), ("format", 0.5)],
@@ -83,7 +85,7 @@ def test_a_step_can_be_trained_again_from_its_record(tmp_path: Path) -> None:
     for read, original in zip(found, (group(5, 1), group(4, 1)), strict=True):
         assert read.problem == original.problem and read.verdicts == original.verdicts
         np.testing.assert_array_equal(read.rewards(), original.rewards())
-        for ours, theirs in zip(read.completions, original.completions, strict=True):
+        for ours, theirs in zip(read.rollouts, original.rollouts, strict=True):
             assert ours.versions == theirs.versions and ours.finish_reason == theirs.finish_reason
             assert (ours.token_ids == theirs.token_ids).all() and (ours.logprobs == theirs.logprobs).all()
             assert ours.logprobs.dtype == np.float32 and ours.token_ids.dtype == np.int32
@@ -102,7 +104,7 @@ def test_rows_after_the_resumed_checkpoint_are_superseded(tmp_path: Path) -> Non
     write(tmp_path, 4, 3)
     rows = current_rows(tmp_path, columns=["step", "attempt"]).to_pylist()
     assert {(row["step"], row["attempt"]) for row in rows} == {(1, 1), (2, 1), (3, 3), (4, 3)}
-    report = check_accounting(tmp_path, PROBLEMS, SAMPLES)
+    report = check_coverage(tmp_path, PROBLEMS, SAMPLES)
     assert report.exact and report.steps == 4 and report.completions == 4 * PROBLEMS * SAMPLES
 
 
@@ -111,7 +113,7 @@ def test_steps_that_were_not_repeated_yet_do_not_count(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         write(tmp_path, step, 1)
     start_attempt(tmp_path, 1)
-    report = check_accounting(tmp_path, PROBLEMS, SAMPLES)
+    report = check_coverage(tmp_path, PROBLEMS, SAMPLES)
     assert report.exact and report.steps == 1
 
 
@@ -120,13 +122,11 @@ def test_lost_doubled_and_unexpected_positions_are_named(tmp_path: Path) -> None
     write(tmp_path, 1, 1)
     write(tmp_path, 2, 1, positions=range(2, 5))  # 2 again, 5 never
     write(tmp_path, 3, 1, positions=range(6, 10))  # 9 belongs to step 4
-    report = check_accounting(tmp_path, PROBLEMS, SAMPLES)
+    report = check_coverage(tmp_path, PROBLEMS, SAMPLES)
     assert (report.lost, report.doubled, report.unexpected) == ((5,), (2,), (9,))
     assert not report.exact
-    assert check_accounting(tmp_path, PROBLEMS, SAMPLES, staleness=1).lost == (5,), (
-        "at most the last P may be under way"
-    )
-    assert check_accounting(tmp_path, PROBLEMS, SAMPLES + 1).lost == tuple(range(10))
+    assert check_coverage(tmp_path, PROBLEMS, SAMPLES, staleness=1).lost == (5,), "at most the last P may be under way"
+    assert check_coverage(tmp_path, PROBLEMS, SAMPLES + 1).lost == tuple(range(10))
 
 
 def test_a_step_counted_twice_without_a_resume_is_seen(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_step_counted_twice_without_a_resume_is_seen(tmp_path: Path) -> None:
     write(tmp_path, 1, 1)
     start_attempt(tmp_path, 1)
     write(tmp_path, 1, 2)
-    assert check_accounting(tmp_path, PROBLEMS, SAMPLES).doubled == (0, 1, 2)
+    assert check_coverage(tmp_path, PROBLEMS, SAMPLES).doubled == (0, 1, 2)
 
 
 def test_replaced_groups_are_used_positions_that_no_step_trained_on(tmp_path: Path) -> None:
@@ -143,15 +143,15 @@ def test_replaced_groups_are_used_positions_that_no_step_trained_on(tmp_path: Pa
     write(tmp_path, 1, 1, positions=[0, 3, 4])
     write(tmp_path, 2, 1, positions=[5, 6, 7])
     write(tmp_path, 3, 1, "replaced", range(8, 11))  # killed before the others of step 3 were written
-    report = check_accounting(tmp_path, PROBLEMS, SAMPLES)
+    report = check_coverage(tmp_path, PROBLEMS, SAMPLES)
     assert report.exact and (report.steps, report.replaced) == (2, 2)
     assert report.completions == 2 * PROBLEMS * SAMPLES, "trained on"
     assert [g.position for g in read_groups(tmp_path, 1, [group(index).problem for index in range(7)])] == [0, 3, 4]
     assert {row["advantage"] for row in current_rows(tmp_path, "replaced").to_pylist()} == {None}
     write(tmp_path, 3, 1, positions=[2, 11, 12])
-    assert check_accounting(tmp_path, PROBLEMS, SAMPLES).doubled == (2,), "both replaced and trained on"
+    assert check_coverage(tmp_path, PROBLEMS, SAMPLES).doubled == (2,), "both replaced and trained on"
     next((tmp_path / "completions").glob("replaced-step-000003*")).unlink()
-    report = check_accounting(tmp_path, PROBLEMS, SAMPLES)
+    report = check_coverage(tmp_path, PROBLEMS, SAMPLES)
     assert report.lost == (8, 9, 10) and report.unexpected == (11, 12)
 
 
@@ -162,9 +162,9 @@ def test_positions_drawn_again_after_a_resume_may_be_under_way(tmp_path: Path) -
     start_attempt(tmp_path, 2)  # 4 to 6 were being sampled, and are drawn again
     write(tmp_path, 3, 2, positions=[9, 10, 11])
     write(tmp_path, 4, 2, positions=[12, 13, 14])
-    assert check_accounting(tmp_path, PROBLEMS, SAMPLES, staleness=2).exact
+    assert check_coverage(tmp_path, PROBLEMS, SAMPLES, staleness=2).exact
     write(tmp_path, 5, 2, positions=[15, 16, 17])
-    assert check_accounting(tmp_path, PROBLEMS, SAMPLES, staleness=2).lost == (4, 5, 6), "due in step 5"
+    assert check_coverage(tmp_path, PROBLEMS, SAMPLES, staleness=2).lost == (4, 5, 6), "due in step 5"
 
 
 def test_an_evaluation_is_kept_apart_and_a_repeated_one_counts_once(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_an_evaluation_is_kept_apart_and_a_repeated_one_counts_once(tmp_path: Pa
     write(tmp_path, 1, 2)
     rows = current_rows(tmp_path, "evaluation").to_pylist()
     assert {row["attempt"] for row in rows} == {2} and len(rows) == 4 * SAMPLES
-    assert check_accounting(tmp_path, PROBLEMS, SAMPLES).exact
+    assert check_coverage(tmp_path, PROBLEMS, SAMPLES).exact
 
 
 def test_leftovers_and_torn_lines_do_not_count(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_leftovers_and_torn_lines_do_not_count(tmp_path: Path) -> None:
     (tmp_path / "completions" / "train-step-000002-attempt-001.parquet.tmp").write_bytes(half)
     with (tmp_path / "attempts.jsonl").open("a") as file:
         file.write('{"attempt": 2, "from_st')
-    assert check_accounting(tmp_path, PROBLEMS, SAMPLES).completions == PROBLEMS * SAMPLES
+    assert check_coverage(tmp_path, PROBLEMS, SAMPLES).completions == PROBLEMS * SAMPLES
     assert start_attempt(tmp_path, 1) == 2
     assert read_attempts(tmp_path) == {1: 0, 2: 1}
 
@@ -218,10 +218,11 @@ def sampled(problems: int, samples: int, tokens: int) -> tuple[list[Group], list
     for position in range(problems):
         lengths = [int(length) for length in rng.integers(tokens // 4, tokens, samples)]
         completions = tuple(
-            Completion(
+            Rollout(
                 position,
                 sample,
                 rng.integers(0, 151_000, length).astype(np.int32),
+                np.ones(length, dtype=np.bool_),
                 -rng.exponential(0.4, length).astype(np.float32),
                 "stop",
                 (VersionSpan(0, 0, length),),
@@ -255,7 +256,7 @@ def test_no_flipped_bit_of_a_record_goes_unnoticed(written: tuple[Path, Path], t
         assert "\n" not in str(error.value) and path.name in str(error.value)
     copy.write_bytes(original)
     for ours, theirs in zip(read_groups(tmp_path, 1, problems), whole, strict=True):
-        for one, other in zip(ours.completions, theirs.completions, strict=True):
+        for one, other in zip(ours.rollouts, theirs.rollouts, strict=True):
             assert (one.token_ids == other.token_ids).all() and (one.logprobs == other.logprobs).all()
 
 
@@ -303,5 +304,5 @@ def test_a_step_that_is_there_twice_or_of_other_problems_is_not_trained_again(tm
 
 def test_an_empty_run_has_no_rows(tmp_path: Path) -> None:
     assert current_rows(tmp_path).num_rows == 0
-    report = check_accounting(tmp_path, PROBLEMS, SAMPLES)
+    report = check_coverage(tmp_path, PROBLEMS, SAMPLES)
     assert report.exact and report.steps == 0

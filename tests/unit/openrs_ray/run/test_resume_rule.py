@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import make_config
 
-from launch.train import begin_run, check_run, main
+from launch.train import main
 from openrs_ray.algorithm.schedule import learning_rate
 from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import RunConfig
@@ -21,7 +21,7 @@ from openrs_ray.preparation.prepared import prepare
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.problems import FILE
-from openrs_ray.run.resume import resume_notes
+from openrs_ray.run.resume import begin_run, check_run, resume_notes
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def start(tmp_path: Path, toy_folder: Path) -> RunConfig:
     )
     config.run.path.mkdir(parents=True)
     Budget(config, age_s=0.0).write()
-    begin_run(config, prepare(config))
+    begin_run(config, prepare(config).summary())
     return config
 
 
@@ -55,7 +55,7 @@ def moved(config: RunConfig, section: str, field: str, path: Path) -> RunConfig:
 
 def goes_on(config: RunConfig) -> None:
     check_run(config, resume=True)
-    begin_run(config, prepare(config))
+    begin_run(config, prepare(config).summary())
 
 
 PATHS = (("data", "path"), ("evaluation", "path"), ("model", "chat_template"), ("model", "path"))

@@ -4,20 +4,18 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from whole_run import write_run
 
-from launch.train import begin_run, check_run
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
-from openrs_ray.preparation.prepared import Prepared
 from openrs_ray.run.attempts import read_attempts, start_attempt
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.completion_files import record_files
 from openrs_ray.run.problems import RunProblems, text_digests
+from openrs_ray.run.resume import begin_run, check_run
 
 FILES = ("cost.json", "problems.json", "config.json", "checkpoints/manifest.json", "attempts.jsonl", "metrics.jsonl")
 
@@ -168,7 +166,7 @@ def test_the_files_come_in_an_order_of_which_any_part_goes_on(right: Path, tmp_p
 def test_a_start_that_was_killed_before_its_config_may_have_other_problems(right: Path, tmp_path: Path) -> None:
     def begin(fingerprint: str) -> RunProblems | None:
         problems = RunProblems(fingerprint, 1, text_digests(["1 + 1"]))
-        begin_run(config, cast(Prepared, SimpleNamespace(summary=lambda: problems)))
+        begin_run(config, problems)
         return RunProblems.read(config.run.path)
 
     config = config_of(right, tmp_path / "run")

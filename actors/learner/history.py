@@ -1,0 +1,25 @@
+"""Where a learner that was lost finds its weights again: the last checkpoint, and the record of the steps since."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from openrs_ray.records import Group, Problem
+from openrs_ray.run.checkpoints import Checkpoint, CheckpointStore
+from openrs_ray.run.completions import read_groups
+
+
+@dataclass(frozen=True)
+class History:
+    run_folder: Path
+    store: CheckpointStore
+    problems: Sequence[Problem]
+
+    async def newest(self) -> tuple[Checkpoint | None, list[str]]:
+        """The newest checkpoint that is whole, and a sentence about the damage of each newer one."""
+        return await asyncio.to_thread(self.store.latest_good)
+
+    def groups(self, step: int) -> list[Group]:
+        """The groups that a finished step was trained on."""
+        return read_groups(self.run_folder, step, self.problems)

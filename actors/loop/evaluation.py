@@ -1,0 +1,92 @@
+"""Held-out accuracy of the policy: before the first step, after the last, and as often as `evaluation.every_steps` says."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+
+from actors.cluster.deadlines import within
+from actors.loop.collector import Sampling
+from actors.loop.limits import Limits
+from actors.loop.writer import RunWriter
+from openrs_ray.algorithm.step_metrics import check_judged, correctness
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.records import Group, Problem
+from openrs_ray.run.budget import Budget, LimitReached
+from openrs_ray.run.display import RunDisplay
+from openrs_ray.run.progress import Progress
+from openrs_ray.run.spans import traced
+from openrs_ray.stats import Interval, mean_interval
+
+
+class Evaluation:
+    """Evaluates each step at most once, however often the run is resumed. Nothing is done without held-out problems."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        held_out: Sequence[Problem],
+        sample: Callable[[int, Problem, Sampling], Awaitable[Group]],
+        give_up: Callable[[], Awaitable[None]],
+        is_kept: Callable[[int], bool],
+        *,
+        writer: RunWriter,
+        limits: Limits,
+        budget: Budget,
+        display: RunDisplay,
+    ) -> None:
+        """`give_up` makes the engines drop what they sample; `is_kept`: whether a step's policy has been saved to stay."""
+        self._config = config
+        self._held_out = held_out
+        self._sample = sample
+        self._give_up = give_up
+        self._is_kept = is_kept
+        self._writer = writer
+        self._limits = limits
+        self._budget = budget
+        self._display = display
+
+    async def if_due(self, progress: Progress) -> Progress:
+        step, last, every = progress.step, self._config.run.steps, self._config.evaluation.every_steps
+        due = step in (0, last) or (every and step % every == 0)
+        if not due or self._is_done(progress):
+            return progress
+        accuracy = await self._accuracy(step)
+        if step == 0:
+            progress = replace(progress, before=accuracy)
+        elif step == last:
+            progress = replace(progress, after=accuracy)
+        return replace(progress, evaluated=step)
+
+    async def after_limit(self, progress: Progress) -> Progress:
+        """Evaluate the policy that was saved, as far as the reserve goes."""
+        if self._is_done(progress):
+            return progress
+        try:
+            self._budget.check("evaluation", "end")
+            await self._give_up()
+            return replace(progress, after=await self._accuracy(progress.step), evaluated=progress.step)
+        except LimitReached:
+            self._display.warn(f"no evaluation after step {progress.step}: it would cost more than is left")
+            return progress
+
+    def _is_done(self, progress: Progress) -> bool:
+        return not self._held_out or progress.evaluated == progress.step
+
+    @traced("evaluate", "step")
+    async def _accuracy(self, step: int) -> Interval:
+        """With its 95 % interval; recorded like every other completion."""
+        self._display.status(f"evaluating policy version {step} on {len(self._held_out)} held-out problems")
+        reserve = ("end",) if self._is_kept(step) else ("kept", "end")
+        with self._budget.timing("evaluation"):
+            groups = await self._limits.interruptible(self._groups(step), *reserve)
+        check_judged(groups, step, self._config.rewards.max_unjudged_share)
+        interval = mean_interval(correctness(groups))
+        self._writer.evaluation(step, groups, interval)
+        return interval
+
+    async def _groups(self, step: int) -> list[Group]:
+        samples, temperature = self._config.evaluation.samples, self._config.evaluation.temperature
+        plan, deadline_s = Sampling("evaluation", step, samples, temperature), self._config.rollout.deadline_s
+        groups = asyncio.gather(*(self._sample(place, problem, plan) for place, problem in enumerate(self._held_out)))
+        what = f"finish the {len(self._held_out)} groups of an evaluation (rollout.deadline_s is {deadline_s:.0f})"
+        return list(await within(deadline_s, "the rollout workers", what, groups))

@@ -1,0 +1,147 @@
+"""The loop of a run. One step, and what it waits for:
+
+    admit       positions into the free slots                 nothing: their completions are requested and go on by themselves
+    take        the oldest groups, sampled and judged         rollout workers and reward pool (rollout.deadline_s)
+    train       one optimizer step on all ranks               learner ranks (learner.deadline_s)
+    push        the new weights, proven, as version = step    learner and every engine (push.deadline_s)
+    write       Parquet rows, metrics, display                the disk
+    save        a checkpoint, when one is due                 learner ranks (checkpoint.deadline_s)
+    evaluate    the held-out problems, when that is due       as `take`
+
+With `rollout.staleness` 0 the slots are those of one step, so that engines and learner take turns. With k they are those of
+k + 1 steps: engines sample on while the learner works, and completions in flight pause during a push, then go on with the new
+weights. `actors.loop.lookahead` bounds the age of a token.
+
+Each component recovers by itself: the supervisor replaces lost engines, `LearnerGroup` rebuilds lost ranks. State on disk is
+consistent at the end of a step only: a stop waits for that point, except while `take` waits, which changes nothing.
+"""
+
+import time
+from dataclasses import replace
+
+from actors.learner.group import LearnerGroup
+from actors.loop.batch import check_batch
+from actors.loop.evaluation import Evaluation
+from actors.loop.limits import Limits, Stopped
+from actors.loop.lookahead import Lookahead
+from actors.loop.push import WeightPush
+from actors.loop.saving import Saving
+from actors.loop.writer import RunWriter
+from openrs_ray.algorithm.step_metrics import check_mismatch, step_times
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.errors import Recurring
+from openrs_ray.run.budget import ENDING, Budget, Ended, LimitReached, Work
+from openrs_ray.run.display import RunDisplay
+from openrs_ray.run.progress import Progress
+from openrs_ray.run.spans import span
+
+TAKEN: tuple[Work, ...] = ("learn", "resume", *ENDING)
+"""Work that follows `take`, a checkpoint included."""
+
+
+class Loop:
+    """The steps of one attempt, from `progress` on, with their evaluations and checkpoints. `actors.loop.system` builds it."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        progress: Progress,
+        *,
+        sampling: Lookahead,
+        learner: LearnerGroup,
+        push: WeightPush,
+        writer: RunWriter,
+        saving: Saving,
+        evaluation: Evaluation,
+        limits: Limits,
+        budget: Budget,
+        display: RunDisplay,
+    ) -> None:
+        self._config = config
+        self.progress = progress
+        self._sampling = sampling
+        self._learner = learner
+        self._push = push
+        self._writer = writer
+        self._saving = saving
+        self._evaluation = evaluation
+        self._limits = limits
+        self._budget = budget
+        self._display = display
+
+    async def step(self) -> None:
+        """Take, train, push, write: see the table above."""
+        step, began = self.progress.step + 1, time.monotonic()
+        with span("take", step=step) as seen:
+            batch = await self._limits.interruptible(self._sampling.take(step), *TAKEN)
+            seen["positions"] = [group.position for group in batch.drawn]
+        check_batch(batch, step, self._config)
+        taken = time.monotonic()
+        with self._budget.timing("learn"):
+            async with self._learner.weights:
+                update = await self._learner.train(batch.groups, step)
+                trained = time.monotonic()
+                check_mismatch(update.metrics["mismatch_kl"], step, self._config.push.max_mismatch_kl)
+                report = await self._push.push(step)
+                seconds = taken - began, trained - taken, report.seconds, time.monotonic() - began
+                times = step_times(*seconds, self._sampling.idle_seconds())
+                self.progress = self._writer.write(self.progress, batch, update, report, times)
+
+    async def run(self) -> Progress:
+        """Train to the last step, or as far as the budget and the hours go.
+
+        Raises:
+            Stopped: a stop was asked for; the run was saved first.
+            RunError: something broke; the last checkpoint stands. Recurring: nothing is learned; the run was saved first.
+        """
+        try:
+            ended = await self._train()
+            await self._saving.save("kept", self.progress)
+            if ended != "steps":
+                self.progress = await self._evaluation.after_limit(self.progress)
+        except Stopped:
+            await self._save_to_stop()
+            raise
+        self.progress = replace(self.progress, ended=ended)
+        self._writer.end(self.progress)
+        return self.progress
+
+    async def _train(self) -> Ended:
+        """All steps, as far as there is money and time. Returns the limit that ended them."""
+        try:
+            self._budget.reached(self.progress.step)
+            self.progress = await self._evaluation.if_due(self.progress)
+            while self.progress.step < self._config.run.steps:
+                self._budget.check("step", "resume", *ENDING)
+                with self._budget.timing("step"), span("step", step=self.progress.step + 1):
+                    await self.step()
+                if self._writer.learns_nothing:
+                    await self._keep_what_was_learned()
+                    raise Recurring(self._writer.learns_nothing)
+                await self._saving.if_due(self.progress)
+                self.progress = await self._evaluation.if_due(self.progress)
+            return "steps"
+        except LimitReached as limit:
+            self._display.status(
+                f"ending after step {self.progress.step}: what is left of the {limit.ended} is for saving and evaluating"
+            )
+            await self._sampling.close()
+            return limit.ended
+
+    async def _keep_what_was_learned(self) -> None:
+        """Before a run ends that learns nothing any more: it may have learned all there was."""
+        self._display.status("nothing is learned any more: saving and evaluating")
+        await self._sampling.close()
+        await self._saving.save("kept", self.progress)
+        if self.progress.step > 1:
+            self.progress = await self._evaluation.after_limit(self.progress)
+
+    async def _save_to_stop(self) -> None:
+        self._display.status("stopping: saving a checkpoint")
+        await self._sampling.close()
+        await self._saving.save("resume", self.progress)
+        # Said before the engines are ended, for which `ray job stop` may not leave the time.
+        name, path = self._config.run.name, self._config.run.path
+        self._display.note(
+            f"run {name} stopped after step {self.progress.step} and is saved in {path}: --resume continues it"
+        )

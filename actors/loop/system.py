@@ -1,0 +1,205 @@
+"""Starts the actors of a run in order, puts the loop over them together, and ends them."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any
+
+import ray
+
+from actors.cluster.deadlines import within
+from actors.cluster.placement import Placement
+from actors.learner.group import LearnerGroup, new_ranks
+from actors.learner.history import History
+from actors.learner.rank import LearnerRank
+from actors.loop.collector import Collector, Sampling
+from actors.loop.drawing import Drawing
+from actors.loop.evaluation import Evaluation
+from actors.loop.limits import Limits
+from actors.loop.lookahead import Lookahead
+from actors.loop.loop import Loop
+from actors.loop.push import WeightPush
+from actors.loop.saving import Saving
+from actors.loop.writer import RunWriter
+from actors.reward import RewardPool
+from actors.rollout.pool import EnginePool
+from actors.rollout.settings import EngineSettings
+from actors.rollout.worker import RolloutWorker
+from openrs_ray.algorithm.no_learning import LearningWatch
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.environments.environment import Environment
+from openrs_ray.environments.single_turn import SingleTurn
+from openrs_ray.errors import RunError, UserError
+from openrs_ray.preparation.prepared import Prepared
+from openrs_ray.records import Problem
+from openrs_ray.run.attempts import Bounds, start_attempt
+from openrs_ray.run.budget import Budget
+from openrs_ray.run.checkpoints import Checkpoint, CheckpointStore
+from openrs_ray.run.display import RunDisplay
+from openrs_ray.run.metrics import MetricsLog
+from openrs_ray.run.progress import RESULT, Progress
+
+
+class System:
+    """The actors of one attempt of a run.
+
+    Life cycle: start() gives the loop over them; close() whatever happened.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        prepared: Prepared,
+        placement: Placement,
+        display: RunDisplay,
+        budget: Budget,
+        limits: Limits,
+        worker_class: type[RolloutWorker] = RolloutWorker,
+        rank_class: type[LearnerRank] = LearnerRank,
+        reward_class: type[RewardPool] = RewardPool,
+        environment: Environment | None = None,
+    ) -> None:
+        """`environment`: `SingleTurn` unless another is given."""
+        self._config = config
+        self._prepared = prepared
+        self._placement = placement
+        self._display = display
+        self._budget = budget
+        self._limits = limits
+        self._environment = environment or SingleTurn()
+        self.progress = Progress(held_out=len(prepared.held_out))
+        """Where the attempt begins."""
+        self._store = CheckpointStore(
+            config.run.path / "checkpoints", config.checkpoint.keep_last, config.checkpoint.keep_policies
+        )
+        self._engines = EnginePool(
+            EngineSettings.of_run(config, prepared.model_path, prepared.eos_ids),
+            placement,
+            worker_class,
+            display.warn,
+            lambda: self._push.revive(),
+        )
+        self._learner = LearnerGroup(
+            config,
+            partial(new_ranks, config, placement, prepared.model_path, rank_class),
+            self._engines,
+            History(config.run.path, self._store, prepared.problems),
+            display.warn,
+        )
+        self._push = WeightPush(
+            self._learner, self._engines, placement.layout.transport, config.push, probe_batch(prepared.problems)
+        )
+        self._rewards: Any = (
+            ray.remote(reward_class).options(**placement.reward_options(), max_restarts=-1).remote(config.rewards)
+        )
+        self._closing = AsyncExitStack()
+        self._closing.push_async_callback(self._end_actors)
+
+    async def start(self) -> Loop:
+        """Start all actors, from the newest good checkpoint if there is one, and prove the first push.
+
+        Raises:
+            UserError: there are checkpoints, but none is whole. RunError: an actor did not start. Stopped, LimitReached.
+        """
+        checkpoint = await self._newest_checkpoint()
+        self._display.status("starting the learner and the rollout engines")
+        await self._limits.interruptible(self._start_actors(checkpoint), "end")
+        (self._config.run.path / RESULT).unlink(missing_ok=True)  # of a run that goes on
+        loop = self._loop(checkpoint)
+        self._display.status("pushing the first weights")
+        async with self._learner.weights:
+            await self._push.push(self.progress.step)
+        self._budget.started()
+        return loop
+
+    async def _newest_checkpoint(self) -> Checkpoint | None:
+        self._store.open()
+        checkpoint, damages = await asyncio.to_thread(self._store.latest_good)
+        for damage in damages:
+            self._display.warn(damage)
+        if checkpoint is not None:
+            self.progress = Progress.read(checkpoint.trainer_state(), checkpoint.folder)
+            self._display.status(f"resuming from step {checkpoint.step}")
+        elif damages:
+            raise UserError("no checkpoint of this run is whole: start anew under another run.name")
+        return checkpoint
+
+    async def _start_actors(self, checkpoint: Checkpoint | None) -> None:
+        if self._config.placement.colocated:
+            await self._engines.start()  # alone: vLLM looks at what is free on the GPU while it starts
+            await self._learner.start(checkpoint)
+        else:
+            await asyncio.gather(self._engines.start(), self._learner.start(checkpoint))
+        if checkpoint is not None:
+            self._store.discard_newer(checkpoint.step)
+
+    def _loop(self, checkpoint: Checkpoint | None) -> Loop:
+        config, prepared, progress = self._config, self._prepared, self.progress
+        rollout = config.rollout
+        collector = Collector(
+            config, self._engines, self._rewards, self._environment, prepared.texts, self._display.warn
+        )
+        plan = Sampling("train", 0, rollout.completions_per_problem, rollout.temperature)
+        sampling = Lookahead(
+            partial(collector.group, plan=plan),
+            Drawing(config, prepared.problems, progress),
+            problems_per_step=rollout.problems_per_step,
+            staleness=rollout.staleness,
+            steps=config.run.steps,
+            deadline_s=rollout.deadline_s,
+            most_replaced=rollout.most_drawn_per_step - rollout.problems_per_step,
+        )
+        attempt = start_attempt(config.run.path, progress.step, Bounds.of(config))
+        metrics = MetricsLog(config.run.path, attempt)
+        watch = LearningWatch(config, prepared.tokenizer.convert_ids_to_tokens(list(prepared.eos_ids)))
+        writer = RunWriter(config, attempt, prepared.texts, watch, metrics, self._budget, self._display)
+        saving = Saving(config, self._store, self._learner, self._budget, prepared.files, checkpoint)
+        evaluation = Evaluation(
+            config,
+            prepared.held_out,
+            collector.group,
+            self._engines.give_up,
+            saving.is_kept,
+            writer=writer,
+            limits=self._limits,
+            budget=self._budget,
+            display=self._display,
+        )
+        self._closing.callback(writer.close)
+        self._closing.push_async_callback(sampling.close)
+        return Loop(
+            config,
+            progress,
+            sampling=sampling,
+            learner=self._learner,
+            push=self._push,
+            writer=writer,
+            saving=saving,
+            evaluation=evaluation,
+            limits=self._limits,
+            budget=self._budget,
+            display=self._display,
+        )
+
+    async def close(self) -> None:
+        """Give up what is being sampled, end the actors, and give the places back."""
+        await self._closing.aclose()
+
+    async def _end_actors(self) -> None:
+        ends = (
+            self._engines.stop(),
+            self._learner.stop(),
+            within(30, "the reward pool", "close", self._rewards.close.remote()),
+        )
+        for error in await asyncio.gather(*ends, return_exceptions=True):
+            if isinstance(error, RunError):
+                self._display.warn(f"while closing: {error}")
+            elif isinstance(error, BaseException):
+                raise error
+        self._placement.release()
+
+
+def probe_batch(problems: Sequence[Problem], size: int = 4) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The first prompts, each cut after its first token: every later token is scored by learner and engines."""
+    return [(problem.prompt_ids[:1], problem.prompt_ids[1:]) for problem in problems[:size]]

@@ -1,0 +1,123 @@
+"""Writes what a run did: record, metrics, progress, and the line that a person reads."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+
+import numpy as np
+
+from actors.learner.group import Update
+from actors.loop.batch import Batch
+from actors.loop.push import PushReport
+from openrs_ray.algorithm.no_learning import LearningWatch
+from openrs_ray.algorithm.step_metrics import correctness, step_metrics
+from openrs_ray.algorithm.unusable import unusable_warning
+from openrs_ray.common.files import write_json
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.records import Group, Rollout, Status, age_metrics
+from openrs_ray.run.budget import Budget
+from openrs_ray.run.completion_files import Phase
+from openrs_ray.run.completions import CompletionRecord
+from openrs_ray.run.display import RunDisplay, StepFigures
+from openrs_ray.run.metrics import MetricsLog
+from openrs_ray.run.progress import RESULT, Progress
+from openrs_ray.run.spans import traced
+from openrs_ray.stats import Interval
+
+
+class RunWriter:
+    """Writes one attempt, which must have its line in `attempts.jsonl`. Close it at the end."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        attempt: int,
+        decode: Callable[[Sequence[Rollout]], list[str]],
+        watch: LearningWatch,
+        metrics: MetricsLog,
+        budget: Budget,
+        display: RunDisplay,
+    ) -> None:
+        """`decode`: rollouts to their texts."""
+        self._config = config
+        self._attempt = attempt
+        self._decode = decode
+        self._watch = watch
+        self._metrics = metrics
+        self._budget = budget
+        self._display = display
+        self._record = CompletionRecord(config.run.path)
+
+    @property
+    def learns_nothing(self) -> str | None:
+        """Why the run must not go on; one sentence."""
+        return self._watch.stop
+
+    @traced("write")
+    def write(
+        self, progress: Progress, batch: Batch, update: Update, report: PushReport, times: Mapping[str, float]
+    ) -> Progress:
+        """Write the step that follows `progress`; only then is it done. Returns the progress with it."""
+        step = progress.step + 1
+        figures = step_metrics(batch.drawn) | batch.metrics() | age_metrics(batch.groups, step - 1)
+        verdicts = [verdict for group in batch.drawn for verdict in group.verdicts]
+        progress = replace(
+            progress.used(group.position for group in batch.drawn),
+            step=step,
+            tokens=progress.tokens + int(figures["sampled_tokens"]),
+            correct=progress.correct + sum(verdict.status is Status.CORRECT for verdict in verdicts),
+            seconds=progress.seconds + times["step_s"],
+            after=None,
+        )
+        if batch.replaced:  # first: rows without those of their step do not count
+            self._write_rows(step, batch.replaced, None, "replaced")
+        self._write_rows(step, batch.groups, update.advantages, "train")
+        push = {"push_bytes": report.nbytes, "probe_difference": report.probe_difference}
+        cost = self._budget.metrics(times["step_s"], progress.correct)
+        self._metrics.write(step, {**figures, **update.metrics, **times, **push, **cost})
+        self._budget.reached(step)
+        self._show(step, batch, {**figures, **update.metrics, **times})
+        return progress
+
+    def _write_rows(self, step: int, groups: Sequence[Group], advantages: np.ndarray | None, phase: Phase) -> None:
+        texts = [self._decode(group.rollouts) for group in groups]
+        self._record.write(step, self._attempt, groups, texts, advantages, phase)
+
+    def _show(self, step: int, batch: Batch, figures: Mapping[str, float]) -> None:
+        if unjudged := int(figures["timeouts"] + figures["errors"]):
+            self._display.warn(f"step {step}: {unjudged} completions could not be judged and were left out of the loss")
+        if warning := unusable_warning(batch.drawn, step):
+            self._display.warn(warning)
+        self._display.step(
+            StepFigures(
+                step=step,
+                reward=figures["reward"],
+                accuracy=figures["accuracy"],
+                truncated_share=figures["truncated_share"],
+                mean_length=figures["mean_length"],
+                groups_with_spread=int(figures["groups_with_spread"]),
+                groups=len(batch.drawn),
+                clipped_share=figures["clipped_share"],
+                kl=figures["kl"] if self._config.loss.kl_beta > 0 else None,
+                tokens=int(figures["sampled_tokens"]),
+                seconds=figures["step_s"],
+            )
+        )
+        if warning := self._watch.step(step, figures, batch.drawn):
+            self._display.warn(warning)
+
+    def evaluation(self, step: int, groups: Sequence[Group], accuracy: Interval) -> None:
+        """Write the held-out groups of a step's policy, and its accuracy."""
+        correct = correctness(groups)
+        unjudged = int(np.isnan(correct).sum())
+        self._write_rows(step, groups, None, "evaluation")
+        figures = {"accuracy": accuracy.mean, "low": accuracy.low, "high": accuracy.high, "unjudged": float(unjudged)}
+        self._metrics.write(step, figures, "evaluation")
+        doubt = f"; {unjudged} of {correct.size} not judged, the interval holds either way" if unjudged else ""
+        self._display.note(f"held-out accuracy after {step} steps: {accuracy}{doubt}")
+
+    def end(self, progress: Progress) -> None:
+        """Write the result of a run that is done."""
+        write_json(self._config.run.path / RESULT, asdict(progress))
+
+    def close(self) -> None:
+        self._metrics.close()

@@ -1,0 +1,40 @@
+"""Spans of a request's stages in its engine, out of the times that vLLM notes of every request."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from openrs_ray.run.spans import add_span
+
+if TYPE_CHECKING:
+    from vllm.outputs import RequestOutput
+
+
+def silent_statistics() -> Any:
+    """A class to give to vLLM as its statistics' logger: with one of this kind it notes times and computes nothing from them."""
+    from vllm.v1.metrics.loggers import PrometheusStatLogger
+
+    class Silent(PrometheusStatLogger):  # of this class, or vLLM adds one that updates some 40 metrics at every token
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+        def record(self, *_: Any, **__: Any) -> None: ...
+        def record_sleep_state(self, *_: Any, **__: Any) -> None: ...
+        def record_admission_rejection(self, *_: Any, **__: Any) -> None: ...
+        def log(self) -> None: ...
+        def log_engine_initialized(self) -> None: ...
+
+    return Silent
+
+
+def record_stages(position: int, sample: int, output: "RequestOutput") -> None:
+    """Record how long a finished request waited for a place, was prefilled, and was decoded (pauses for pushes included).
+
+    The engine notes them on the monotonic clock, which on Linux is one for all processes of a machine.
+    """
+    times = output.metrics
+    if times is None or not 0 < times.queued_ts <= times.scheduled_ts <= times.first_token_ts <= times.last_token_ts:
+        return
+    wall = time.time_ns() - time.monotonic_ns()
+    tokens = {"queue": 0, "prefill": len(output.prompt_token_ids or ()), "decode": len(output.outputs[0].token_ids)}
+    marks = (times.queued_ts, times.scheduled_ts, times.first_token_ts, times.last_token_ts)
+    for (stage, count), start, end in zip(tokens.items(), marks, marks[1:], strict=False):
+        attributes = {"position": position, "sample": sample} | ({"tokens": count} if count else {})
+        add_span(stage, wall + int(1e9 * start), int(1e9 * (end - start)), **attributes)

@@ -1,0 +1,120 @@
+"""Broadcast transports: learner rank 0 sends every bucket to one group per engine, with gloo between CPUs, NCCL between GPUs.
+
+An engine dies without breaking another's group; one that does not take a bucket in time is left behind.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from operator import methodcaller
+
+import torch
+
+from actors.weights.groups import BroadcastGroup, GlooGroup, NcclGroup, joined
+from actors.weights.transport import Ends, Outgoing, PushGroup, Receiver, Sender, Transport
+from openrs_ray.errors import RunError
+from openrs_ray.run.spans import span
+from openrs_ray.weights.digest import digest
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What rank 0 sent in one push; other ranks send nothing."""
+
+    digests: list[int]
+    failed: dict[int, str]
+    """Engines that did not take a bucket in time, with the reason."""
+
+
+class BroadcastSender(Sender):
+    """Rank 0's groups, one for each engine."""
+
+    def __init__(self, weights: Outgoing, kind: type[BroadcastGroup]) -> None:
+        super().__init__(weights)
+        self._kind = kind
+        self.groups: dict[int, BroadcastGroup] = {}
+
+    def join(self, engine: int, group: PushGroup) -> None:
+        if self.weights.rank == 0:
+            self._leave(engine)
+            half = replace(group, deadline_s=group.deadline_s / 2)  # gives an engine up while the others still wait
+            self.groups[engine] = joined(self._kind, half, 0, self.weights.device)
+
+    def send(self, engines: Sequence[int]) -> Sent:
+        """Broadcast all buckets to these engines."""
+        weights = self.weights
+        digests: list[torch.Tensor] = []
+        failed: dict[int, str] = {}
+        ends = time.monotonic() + weights.deadline_s
+        for index, (bucket, tensors) in enumerate(weights.gather()):
+            if weights.rank != 0:
+                continue
+            with span("pack_bucket", bucket=index):
+                buffer = bucket.pack(tensors, weights.buffer)
+                digests.append(digest(buffer))
+            with span("send_bucket", bucket=index, nbytes=bucket.nbytes):
+                self._each(engines, failed, methodcaller("broadcast", buffer))
+                # Half of the time left, for each bucket: if an engine stalls, the others still get theirs before they give up.
+                self._each(engines, failed, lambda group: group.wait((time.monotonic() + ends) / 2))
+        return Sent([int(value) for value in digests], failed)
+
+    def _each(self, engines: Sequence[int], failed: dict[int, str], act: Callable[[BroadcastGroup], None]) -> None:
+        for engine in engines:
+            if engine not in failed:
+                try:
+                    act(self.groups[engine])
+                except RunError as error:
+                    failed[engine] = str(error)
+                    self._leave(engine)
+
+    def _leave(self, engine: int) -> None:
+        if group := self.groups.pop(engine, None):
+            group.close()
+
+
+class BroadcastReceiver(Receiver):
+    def __init__(self, group: BroadcastGroup, device: torch.device) -> None:
+        self.group = group
+        self._device = device
+
+    def receive(self, nbytes: int, parcel: None) -> torch.Tensor:
+        buffer = torch.empty(nbytes, dtype=torch.uint8, device=self._device)
+        self.group.broadcast(buffer)
+        self.group.wait()
+        return buffer
+
+    def close(self) -> None:
+        self.group.close()
+
+
+class Broadcast(Transport):
+    """Base of the transports that broadcast; `kind` is the group that carries the bytes."""
+
+    kind: type[BroadcastGroup]
+
+    def sender(self, weights: Outgoing) -> Sender:
+        return BroadcastSender(weights, self.kind)
+
+    def receiver(self, group: PushGroup, rank: int, device: torch.device) -> Receiver:
+        return BroadcastReceiver(joined(self.kind, group, rank, device), device)
+
+    async def transfer(self, ends: Ends) -> list[int]:
+        """Send and receive at the same time, all buckets in one call."""
+        receiving = asyncio.ensure_future(ends.receive(ends.buckets))
+        try:
+            sent: Sent = (await ends.send("send", ends.engines))[0]
+        finally:
+            # Also when the learner is lost: engines that wait for it in vain must be known as lost before the next push.
+            await receiving
+        for engine, reason in sent.failed.items():
+            ends.lose(engine, reason)
+        return sent.digests
+
+
+class Gloo(Broadcast):
+    kind = GlooGroup
+
+
+class Nccl(Broadcast):
+    kind = NcclGroup

@@ -1,0 +1,51 @@
+"""Parquet files: written whole or not at all, and read so that no changed bit of a file with a checksum goes unnoticed.
+
+Pages have checksums of their own, for other readers. Files of earlier versions have none and are read unchecked.
+"""
+
+import zlib
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from openrs_ray.common.files import replacing
+from openrs_ray.common.foreign import why
+from openrs_ray.errors import UserError
+
+
+def write_table(path: Path, rows: pa.Table, *, checksum_in_name: bool = False) -> Path:
+    """Write a file, and its folder; returns its path, which ends in -9f3c21d0.parquet with the CRC-32 in its name."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, compression="zstd", write_page_checksum=True)
+    content = sink.getvalue()
+    if checksum_in_name:
+        path = path.with_name(f"{path.stem}-{zlib.crc32(content):08x}{path.suffix}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def read_table(
+    path: Path, columns: list[str] | None = None, schema: pa.Schema | None = None, crc32: int | None = None
+) -> pa.Table:
+    """The rows of a file.
+
+    Args:
+        schema: to read the columns as; None: as they were written.
+        crc32: of the whole file; None where none is known.
+
+    Raises:
+        UserError: they are not the rows that were written; one sentence.
+    """
+    try:
+        content = path.read_bytes()
+        if crc32 is not None and zlib.crc32(content) != crc32:
+            raise UserError(f"{path} does not have the content that was written")
+        source = pa.BufferReader(content)
+        table = pq.read_table(source, columns=columns, schema=schema, page_checksum_verification=True)
+        table.validate(full=True)
+    except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:
+        raise UserError(f"{path} cannot be read ({why(error)})") from error
+    return table

@@ -1,0 +1,1 @@
+"""Environments: each turns a problem into a rollout."""

@@ -1,0 +1,28 @@
+"""The seam between the loop and whatever produces a rollout."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from openrs_ray.records import Completion, Problem, Rollout
+
+
+class Engines(Protocol):
+    """The engines as one rollout sees them: they know its position, sample and seed."""
+
+    async def sample(self, prompt_ids: Sequence[int], max_tokens: int | None = None) -> Completion:
+        """The next turn.
+
+        Args:
+            prompt_ids: the problem's prompt and all that has followed it, token by token as it was sampled or given.
+            max_tokens: at most so many. In any case no more than `rollout.max_completion_tokens` leaves after what has
+                followed the prompt; where it leaves none, the completion is empty and its finish reason is "length".
+        """
+        ...
+
+
+class Environment(Protocol):
+    """One object serves all rollouts of a run, many at once. The same tokens sampled must give the same tokens."""
+
+    async def rollout(self, problem: Problem, engines: Engines) -> Rollout:
+        """One sample of the problem, with all its turns; `Rollout.of` puts them together."""
+        ...

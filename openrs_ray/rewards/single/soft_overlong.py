@@ -1,0 +1,31 @@
+"""Soft overlong punishment: completions near the maximal length lose a little, then more."""
+
+from dataclasses import dataclass
+
+from openrs_ray.rewards.records import Positive, RewardInput
+
+
+@dataclass(frozen=True)
+class Parameters:
+    max_length: Positive = 20480
+    """Tokens from which on the punishment is whole; usually rollout.max_completion_tokens."""
+    buffer: Positive = 4096
+    """Tokens before max_length over which the punishment grows."""
+
+    def check(self, max_completion_tokens: int) -> None:
+        """Raise ValueError where no completion is long enough for any punishment."""
+        begins = self.max_length - self.buffer
+        if begins >= max_completion_tokens:
+            raise ValueError(
+                f"rewards.soft_overlong begins at {begins} tokens, but no completion is longer than "
+                f"rollout.max_completion_tokens ({max_completion_tokens}): lower rewards.soft_overlong.max_length"
+            )
+
+
+def reward(item: RewardInput, parameters: Parameters) -> float:
+    """0 up to max_length - buffer tokens, then linearly down to -1 at max_length, and -1 beyond.
+
+    DAPO (arXiv 2503.14476), section 3.4, eq. 13: L_max = 20,480, L_cache = 4,096.
+    """
+    begins = parameters.max_length - parameters.buffer
+    return -min(1.0, max(0, item.token_count - begins) / parameters.buffer)

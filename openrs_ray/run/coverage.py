@@ -1,0 +1,241 @@
+"""The proof that each position of a run's data order was used exactly once, by rows that can be true.
+
+`check_coverage` counts positions. `prove` also checks every row (`openrs_ray.run.row_checks`) and holds the record against its
+witnesses: metrics.jsonl, result.json and the checkpoints' manifest are each written after the rows of a step.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.data.order import Order
+from openrs_ray.errors import RunError
+from openrs_ray.run.attempts import read_attempts
+from openrs_ray.run.checkpoints import CheckpointStore
+from openrs_ray.run.completion_files import Phase, current_files
+from openrs_ray.run.completions import current_rows
+from openrs_ray.run.metrics import read_metrics
+from openrs_ray.run.problems import RunProblems
+from openrs_ray.run.progress import read_result
+from openrs_ray.run.row_checks import Expected, Fault, Row, faults, read_rows
+
+_PHASES: tuple[Phase, ...] = ("train", "replaced", "evaluation")
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """The use of the positions of all steps trained so far: exact when each was used exactly once."""
+
+    steps: int
+    """Steps that were done: recorded, or known to the witnesses."""
+    completions: int
+    """Rows that were trained on and count."""
+    replaced: int
+    """Positions that were sampled and then replaced by others (`rollout.replace_uniform_groups`)."""
+    lost: tuple[int, ...]
+    """Positions of which a completion is missing."""
+    doubled: tuple[int, ...]
+    """Positions of which a completion was counted more than once."""
+    unexpected: tuple[int, ...]
+    """Positions that these steps should not have reached."""
+
+    @property
+    def exact(self) -> bool:
+        return not (self.lost or self.doubled or self.unexpected)
+
+
+@dataclass(frozen=True, slots=True)
+class UsedGroup:
+    """Example: UsedGroup(7003, epoch=1, problem=512, phase="train", step=584, attempt=2, versions=(582, 583), completions=6)"""
+
+    position: int
+    epoch: int
+    problem: int
+    """Index of the problem, as the record has it."""
+    phase: Phase
+    """train, or replaced: sampled, found to be without spread, and left out."""
+    step: int
+    attempt: int
+    versions: tuple[int, ...]
+    """Oldest and newest policy version that sampled a token of it; empty where no row says."""
+    completions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The outcome of `prove`."""
+
+    coverage: Coverage
+    groups: list[UsedGroup]
+    """One per position and step that counts, by position: a position that was used twice has two."""
+    misplaced: list[int]
+    """Positions at which another problem was used than the order has there."""
+    rows: int
+    """Rows that were checked."""
+    unchecked: int
+    """Files of older versions, without a checksum."""
+    faults: dict[str, list[str]]
+    """Places, by kind of fault."""
+
+    @property
+    def holds(self) -> bool:
+        return self.coverage.exact and not self.misplaced and not self.faults
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """What the files beside the record say of the steps that are done."""
+
+    due: int
+    """Steps that are done by any of the three."""
+    figures: dict[int, dict[str, Any]]
+    """The line of each step in metrics.jsonl."""
+
+    @classmethod
+    def of(cls, run_folder: Path) -> "Witness":
+        """UserError when one of the files is damaged."""
+        figures = {line["step"]: line for line in read_metrics(run_folder)}
+        result = read_result(run_folder)
+        saved = [checkpoint.step for checkpoint in CheckpointStore(run_folder / "checkpoints").checkpoints()]
+        return cls(max([0, *figures, *saved, *([result.step] if result else [])]), figures)
+
+    def missing(self, steps: int) -> list[Fault]:
+        """Steps without figures, of so many in the record; a kill may come between the rows of the last and its figures."""
+        found = [
+            step for step in range(1, max(steps, self.due) + 1) if step not in self.figures and step != self.due + 1
+        ]
+        return [("steps without a line in metrics.jsonl", f"step {step}") for step in found]
+
+
+def check_coverage(
+    run_folder: Path, problems_per_step: int, completions_per_problem: int, staleness: int = 0, due: int = 0
+) -> Coverage:
+    """Count how often each (position, sample) was used: trained on, or replaced. RunError when a file is damaged.
+
+    `due`: steps that the witnesses know to be done; the record must have at least these. `staleness`: versions that rollouts run
+    ahead of the learner, so that positions may be used in another order.
+    """
+    columns = ["step", "position", "sample", "phase"]
+    used = [row for phase in _PHASES[:2] for row in current_rows(run_folder, phase, columns).to_pylist()]
+    resumed = read_attempts(run_folder).values()
+    return _coverage(used, resumed, problems_per_step, completions_per_problem, staleness, due)
+
+
+def prove(run_folder: Path, config: RunConfig, problems: RunProblems) -> Proof:
+    """Hold the whole record against everything else that is known of the run, a step at a time.
+
+    Raises:
+        RunError: a file of the record is damaged; names the first.
+        UserError: another file of the run is damaged.
+    """
+    witness = Witness.of(run_folder)  # before the record, which a run that goes on adds to first
+    expected = Expected.of(run_folder, config, problems.texts)
+    files = [file for phase in _PHASES for file in current_files(run_folder, phase)]
+    used, found, damages, count = list[Row](), list[Fault](), list[str](), 0
+    for step in sorted({file.step for file in files}):
+        rows = {}
+        for file in (file for file in files if file.step == step):
+            try:
+                rows[file] = read_rows(file)
+            except RunError as error:
+                damages.append(str(error))
+        found += faults(step, rows, expected, witness.figures.get(step))
+        count += sum(map(len, rows.values()))
+        used += [_light(row) for file in rows if file.phase != "evaluation" for row in rows[file]]
+    if damages:
+        more = f" (and {len(damages) - 1} more files)" if len(damages) > 1 else ""
+        raise RunError(f"{damages[0]}{more}: what was trained on cannot be proven")
+    attempts = {file.step: file.attempt for file in files if file.phase == "train"}
+    # The figures as they are now: a run that goes on has written more of both since the witness was called.
+    found += Witness.of(run_folder).missing(max(attempts, default=0))
+    by_kind: dict[str, list[str]] = {}
+    for kind, place in found:
+        by_kind.setdefault(kind, []).append(place)
+    order, rollout = Order(config.run.seed, problems.count, config.data.shuffle), config.rollout
+    resumed, staleness = read_attempts(run_folder).values(), _staleness(attempts, expected)
+    groups = _used_groups(used, order)
+    return Proof(
+        coverage=_coverage(
+            used, resumed, rollout.problems_per_step, rollout.completions_per_problem, staleness, witness.due
+        ),
+        groups=groups,
+        misplaced=[group.position for group in groups if group.problem != order.index(group.position)],
+        rows=count,
+        unchecked=sum(file.crc32 is None for file in files),
+        faults=by_kind,
+    )
+
+
+def _coverage(
+    rows: Sequence[Row], resumed: Iterable[int], per_step: int, samples_each: int, staleness: int, due: int
+) -> Coverage:
+    """Coverage by the rows that count; `resumed`: the steps that attempts started from.
+
+    After s steps of P problems with r replaced ones, positions 0 .. s P + r - 1 are used. Where rollouts run k versions ahead,
+    k P of them may be still under way, and as many of the next k P have been used in their place. None of those was drawn before
+    step s - k, unless a resume since then drew it again.
+    """
+    trained = [row for row in rows if row["phase"] == "train"]
+    steps = max([due, *(row["step"] for row in trained)])
+    others = [row for row in rows if row["phase"] == "replaced" and row["step"] <= steps]
+    replaced_at = {row["position"]: row["step"] for row in others}
+    seen = Counter((row["position"], row["sample"]) for row in [*trained, *others])
+    used = {position for position, _ in seen}
+    samples = range(samples_each)
+
+    def end(step: int) -> int:
+        return int(step * per_step + sum(at <= step for at in replaced_at.values()))
+
+    settled = steps - staleness
+    for start in sorted(resumed, reverse=True):
+        if settled <= start < steps:
+            settled = start - staleness
+    certain, possible = range(end(settled)), range(end(steps) + staleness * per_step)
+    lost = {position for position in used | {*certain} if any((position, sample) not in seen for sample in samples)}
+    if len(used) < end(steps):
+        lost |= {*range(end(steps))} - used
+    return Coverage(
+        steps=steps,
+        completions=len(trained),
+        replaced=len(replaced_at),
+        lost=tuple(sorted(lost)),
+        doubled=tuple(sorted({position for (position, _), times in seen.items() if times > 1})),
+        unexpected=tuple(sorted({place for place, sample in seen if place not in possible or sample not in samples})),
+    )
+
+
+def _light(row: Row) -> Row:
+    return {name: row[name] for name in ("position", "sample", "step", "attempt", "phase", "problem_index", "versions")}
+
+
+def _used_groups(used: Sequence[Row], order: Order) -> list[UsedGroup]:
+    steps = {row["step"] for row in used if row["phase"] == "train"}
+    groups: dict[tuple[int, int], list[Row]] = defaultdict(list)
+    for row in used:
+        if row["step"] in steps:  # what a step replaced is written before the rest of it
+            groups[row["position"], row["step"]].append(row)
+    return [_group(groups[place], order) for place in sorted(groups)]
+
+
+def _group(rows: Sequence[Row], order: Order) -> UsedGroup:
+    first, versions = rows[0], [span["version"] for row in rows for span in row["versions"]]
+    return UsedGroup(
+        position=first["position"],
+        epoch=first["position"] // order.problems,
+        problem=first["problem_index"],
+        phase=first["phase"],
+        step=first["step"],
+        attempt=first["attempt"],
+        versions=(min(versions), max(versions)) if versions else (),
+        completions=len(rows),
+    )
+
+
+def _staleness(attempts: Mapping[int, int], expected: Expected) -> int:
+    """Versions that the last steps may have been sampled ahead of the learner. `attempts`: of each step that was trained."""
+    allowed = {step: expected.bounds(attempt).staleness for step, attempt in attempts.items()}
+    reach = max(attempts, default=0) - max(allowed.values(), default=0)
+    return max((staleness for step, staleness in allowed.items() if step >= reach), default=0)

@@ -1,0 +1,178 @@
+"""The trace of an attempt as it is read: spans of all processes, steps, and what each step's time went to.
+
+A step lasts until the next one begins, so that a checkpoint or an evaluation counts to the step that it follows.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openrs_ray.common.files import read_lines
+from openrs_ray.errors import UserError
+from openrs_ray.run.log import FOLDER as ATTEMPTS
+from openrs_ray.run.spans import FOLDER
+
+DRIVER = "driver"
+STAGES = ("take", "train", "push", "write", "save", "evaluate")
+"""Stages of the loop, one after the other, in the driver."""
+SAMPLING = ("queue", "prefill", "decode")
+"""Life of a request in an engine."""
+WAITS = ("completions", "verdicts")
+"""What `take` waits for."""
+_ROUNDING_S = 1e-6
+"""A wall clock in float64 is not finer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One span. Times in seconds of the wall clock."""
+
+    name: str
+    process: str
+    pid: int
+    start: float
+    end: float
+    attributes: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """Kind of process. Example: "engine" for "engine-3" """
+        return self.process.split("-")[0]
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the loop, and every span that overlaps with it."""
+
+    number: int
+    start: float
+    end: float
+    events: tuple[Event, ...]
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.start
+
+    def busy(self, events: Iterable[Event]) -> float:
+        """Seconds of this step in which at least one of these spans was under way."""
+        return covered((max(event.start, self.start), min(event.end, self.end)) for event in events)
+
+    def of(self, *names: str, kind: str | None = None) -> list[Event]:
+        return [event for event in self.events if event.name in names and kind in (None, event.kind)]
+
+    def stage(self, name: str) -> float:
+        return self.busy(self.of(name, kind=DRIVER))
+
+    def idle(self, process: str) -> float:
+        """Share of the step in which a process had nothing to do."""
+        return 1 - self.busy(event for event in self.events if event.process == process) / self.seconds
+
+    @property
+    def positions(self) -> set[int]:
+        """Positions that the step trains on, where the loop noted them."""
+        return {
+            position for event in self.of("take", kind=DRIVER) for position in event.attributes.get("positions", ())
+        }
+
+    def causes(self) -> dict[str, float]:
+        """Seconds by what the loop was at or waited for; their sum is the step.
+
+        A group that is not judged waits for completions until the last of its calls to the reward pool begins, and for a
+        verdict until that one ends. The loop waits for completions as long as one of the step's groups does.
+        """
+        found = {name: self.stage(name) for name in STAGES if name != "take"}
+        take, last_call, last_verdict = self.of("take", kind=DRIVER), self.start, self.start
+        ends = max((event.end for event in take), default=self.start)
+        for event in self.of("judge", kind=DRIVER):
+            if event.end <= ends and (not self.positions or self.positions & {*event.attributes.get("positions", ())}):
+                last_call, last_verdict = max(last_call, event.start), max(last_verdict, event.end)
+        waits = [(event.start, event.end) for event in take]
+        found["completions"] = covered((start, min(end, last_call)) for start, end in waits)
+        found["verdicts"] = covered((max(start, last_call), min(end, last_verdict)) for start, end in waits)
+        found["other"] = max(0.0, self.seconds - sum(found.values()))
+        return found
+
+
+def covered(intervals: Iterable[tuple[float, float]]) -> float:
+    """Length of the union of intervals; those that end before they start are empty."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(intervals):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+def read_trace(run_folder: Path, attempt: int | None = None) -> list[Event]:
+    """All spans of an attempt by their start, of the newest one that has any by default. UserError where there are none."""
+    which = "*" if attempt is None else f"{attempt:03d}"
+    folders = sorted((run_folder / ATTEMPTS).glob(f"{which}/{FOLDER}"), reverse=True)
+    for folder in folders:
+        files = sorted(folder.glob("*.jsonl"))
+        if events := [event for file in files for event in _events(file)]:
+            return sorted(events, key=lambda event: event.start)
+    asked = "" if attempt is None else f" {attempt}"
+    raise UserError(f"{run_folder} has no trace of attempt{asked}: look at {run_folder / ATTEMPTS} for those that have")
+
+
+def _events(file: Path) -> Iterator[Event]:
+    process = file.name.removesuffix(".jsonl").removesuffix(".old")
+    for line in read_lines(file):
+        match line:
+            case {
+                "name": str(name),
+                "ts": int() | float() as start,
+                "dur": int() | float() as dur,
+                "args": dict(given),
+            }:
+                yield Event(name, process, int(line.get("pid", 0)), start / 1e6, (start + dur) / 1e6, given)
+
+
+def steps_of(events: Sequence[Event]) -> list[Step]:
+    """The finished steps, in order; the last one lasts until the driver's last span ends."""
+    whole = [
+        event
+        for event in events
+        if event.name == "step" and event.process == DRIVER and "error" not in event.attributes
+    ]
+    begins = [event.start for event in events if event.name == "step" and event.process == DRIVER]
+    steps = []
+    for event in whole:
+        after = [start for start in begins if start > event.start]
+        own = (other.end for other in events if other.process == DRIVER and other.start >= event.start)
+        end = min(after) if after else max(own)
+        inside = tuple(other for other in events if other.start < end and other.end > event.start)
+        steps.append(Step(int(event.attributes["step"]), event.start, end, inside))
+    return steps
+
+
+def chrome_trace(events: Sequence[Event]) -> dict[str, Any]:
+    """The events as a file that Perfetto and chrome://tracing open: a track per process, lanes where spans overlap."""
+    processes = sorted({(event.process, event.pid) for event in events}, key=lambda key: (key[0] != DRIVER, key))
+    lines: list[dict[str, Any]] = []
+    for number, key in enumerate(processes):
+        name = f"{key[0]} (pid {key[1]})"
+        lines.append({"name": "process_name", "ph": "M", "pid": number, "args": {"name": name}})
+        own = [event for event in events if (event.process, event.pid) == key]
+        for event, lane in _lanes(own):
+            where = {"pid": number, "tid": lane, "ts": 1e6 * event.start, "dur": 1e6 * event.seconds}
+            lines.append({"name": event.name, "ph": "X", "args": event.attributes} | where)
+    return {"traceEvents": lines, "displayTimeUnit": "ms"}
+
+
+def _lanes(events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
+    """Every event with the first lane in which it follows what is there, or lies within it."""
+    lanes: list[list[float]] = []
+    for event in sorted(events, key=lambda event: (event.start, -event.end)):
+        for ends in lanes:
+            while ends and ends[-1] <= event.start + _ROUNDING_S:
+                ends.pop()
+        lane = next((i for i, ends in enumerate(lanes) if not ends or event.end <= ends[-1] + _ROUNDING_S), len(lanes))
+        if lane == len(lanes):
+            lanes.append([])
+        lanes[lane].append(event.end)
+        yield event, lane
