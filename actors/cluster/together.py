@@ -1,4 +1,4 @@
-"""Gathers calls that are made in the same turn of the event loop into one."""
+"""Calls of one turn of the event loop, gathered into one."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,9 +9,9 @@ Answer = TypeVar("Answer")
 
 
 class Together(Generic[Item, Answer]):
-    """Each caller asks for one item and gets a future; all items of a turn are sent in one batch, in the order they came.
+    """Sends all items that are asked for in one turn of the event loop as one batch, in their order.
 
-    together = Together(send)             # async def send(batch): sets the result of every future in it
+    together = Together(send)  # async def send(batch): sets the result of every future
     answers = await asyncio.gather(together.ask(1), together.ask(2))  # one call: send([(1, future), (2, future)])
     """
 
@@ -21,7 +21,7 @@ class Together(Generic[Item, Answer]):
         self._sending: set[asyncio.Task[None]] = set()
 
     def ask(self, item: Item) -> asyncio.Future[Answer]:
-        """The future raises what `send` raises. A batch whose futures are all cancelled is abandoned."""
+        """The future raises what `send` raises. A batch is given up when all its futures are cancelled."""
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_soon(self._go)
@@ -34,16 +34,8 @@ class Together(Generic[Item, Answer]):
         task = asyncio.ensure_future(self._deliver(batch))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
-        left = len(batch)
-
-        def one_less(_: object) -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                task.cancel()
-
         for _, answer in batch:
-            answer.add_done_callback(one_less)
+            answer.add_done_callback(lambda _: all(other.done() for _, other in batch) and task.cancel())
 
     async def _deliver(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:
@@ -54,7 +46,7 @@ class Together(Generic[Item, Answer]):
                     answer.set_exception(error)
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Give up the batches under way."""
         for task in (tasks := list(self._sending)):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

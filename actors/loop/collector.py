@@ -71,8 +71,7 @@ class Turns:
 class Collector:
     """Makes groups, each beside others and through pushes.
 
-    A rollout goes to the reward pool the moment it is finished, together with those that finish at the same moment: checking
-    hides behind sampling.
+    Rollouts go to the reward pool as they finish, those of one moment together.
     """
 
     def __init__(

@@ -10,8 +10,9 @@ from actors.loop.limits import Limits
 from actors.loop.writer import RunWriter
 from openrs_ray.algorithm.step_metrics import check_judged, correctness
 from openrs_ray.config.schema import RunConfig
-from openrs_ray.records import Group, Problem
-from openrs_ray.run.budget import Budget, LimitReached
+from openrs_ray.errors import RunError
+from openrs_ray.records import Group, Problem, age_metrics
+from openrs_ray.run.budget import Budget, LimitReached, Work
 from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.progress import Progress
 from openrs_ray.run.spans import traced
@@ -76,9 +77,13 @@ class Evaluation:
     async def _accuracy(self, step: int) -> Interval:
         """With its 95 % interval; recorded like every other completion."""
         self._display.status(f"evaluating policy version {step} on {len(self._held_out)} held-out problems")
-        reserve = ("end",) if self._is_kept(step) else ("kept", "end")
+        reserve: tuple[Work, ...] = ("end",) if self._is_kept(step) else ("kept", "end")
         with self._budget.timing("evaluation"):
             groups = await self._limits.interruptible(self._groups(step), *reserve)
+        if oldest := age_metrics(groups, step)["age_max"]:
+            raise RunError(
+                f"the evaluation of policy version {step} was given tokens that are {oldest:.0f} versions old"
+            )
         check_judged(groups, step, self._config.rewards.max_unjudged_share)
         interval = mean_interval(correctness(groups))
         self._writer.evaluation(step, groups, interval)

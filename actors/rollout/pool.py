@@ -1,4 +1,4 @@
-"""All rollout workers together, as the trainer uses them: requests in, completions out, whoever of them is lost meanwhile."""
+"""The pool of all rollout workers: requests in, completions out, over the loss of any of them."""
 
 import asyncio
 from collections import defaultdict
@@ -20,14 +20,14 @@ from openrs_ray.records import Completion
 Asked = tuple[Request, asyncio.Future[Completion]]
 
 _CALLS = 100_000
-"""How many calls a worker takes at once, so that none waits behind completions that are being sampled."""
+"""Calls that a worker takes at once: none waits behind those that sample."""
 
 
 class EnginePool:
-    """Every call has a deadline. A worker that dies or is late is replaced (`actors.rollout.supervisor`); others do what it left.
+    """Every call has a deadline. `actors.rollout.supervisor` replaces a worker that dies or is late; others sample what it left.
 
-    `report` is told of every loss; `revive` is asked for a push when nobody serves and somebody wants to sample (where the
-    workers hold a model's own weights, one that has started again is waited for instead).
+    `report` is told of every loss. `revive` pushes to workers that have started when none serves and one is needed; workers
+    that hold a model's own weights need no push.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class EnginePool:
     # ------------------------------------------------------------------------------------------------ sampling
 
     async def sample(self, request: Request) -> Completion:
-        """One completion. RunError when a worker failed in a way that another would repeat, or none is left."""
+        """One completion. RunError when a worker failed as another would, or none is left."""
         return await self._requests.ask(request)
 
     async def completions(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
@@ -79,7 +79,7 @@ class EnginePool:
                 unneeded.cancel()
 
     async def _spread(self, asked: Sequence[Asked]) -> None:
-        """Give each request to the worker with the fewest in hand; idle ones take turns, so that a run repeats exactly."""
+        """Give each request to the worker with the fewest in hand; idle ones take turns, in an order that repeats."""
         shares: dict[Replica, list[Asked]] = defaultdict(list)
         for one in asked:
             worker = await self._someone()
@@ -88,7 +88,7 @@ class EnginePool:
         await asyncio.gather(*(self._sampled(worker, share) for worker, share in shares.items()))
 
     async def _sampled(self, worker: Replica, share: Sequence[Asked]) -> None:
-        """Hand out the completions of one worker; when it is lost, others are asked for those it has not delivered."""
+        """Deliver the completions of one worker; when it is lost, have others sample the rest."""
         left = dict(enumerate(share))
         try:
             async for batch in self._stream(worker, [request for request, _ in share]):
@@ -107,7 +107,7 @@ class EnginePool:
         await self._spread([one for one in left.values() if not one[1].done()])
 
     async def _someone(self) -> Replica:
-        """The serving worker with the fewest requests in hand; when none serves, one that a push has reached since."""
+        """The serving worker with the fewest requests in hand; waits for one, if need be."""
         async with self._reviving:
             self.supervisor.check()
             while not self.supervisor.serving:
@@ -135,7 +135,7 @@ class EnginePool:
             yield await within(beat_s, worker.name, "hand over completions", reference)
 
     async def give_up(self) -> None:
-        """Nobody waits any more for what is being sampled: what comes next has the engines to itself."""
+        """Have the engines drop what they sample."""
         await self.each(self.supervisor.serving, "give_up", "drop its completions")
 
     # ------------------------------------------------------------------------------------------------ pushes

@@ -1,7 +1,6 @@
 """A rollout worker: one vLLM engine in one Ray actor. Token ids in, completions out.
 
-Every completion is a request of its own with its own seed, so that a slow one holds up nobody. The engine starts with
-dummy weights; nothing it says means anything before the first push has arrived and been proven.
+Every completion is a request of its own with its own seed. The engine starts with dummy weights and waits for a push.
 """
 
 import asyncio
@@ -33,10 +32,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _BATCH_WINDOW_S = 0.02
-"""Completions that end within this time of each other leave the actor together: fewer messages, no noticeable delay."""
+"""Completions that end within this time of each other leave the actor together."""
 
 _LIVENESS_S = 0.5
-"""How often a call that waits looks whether the engine's process still lives: vLLM leaves some calls waiting for a dead one."""
+"""Interval of looks at the engine's process: vLLM leaves some calls waiting for a dead one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class RolloutWorker:
 
     worker_extension = "actors.weights.receiver.WorkerExtension"
     holds_weights = False
-    """Whether its engine starts with a model's weights instead of waiting for a push."""
+    """True when its engine starts with a model's weights instead of waiting for a push."""
 
     def __init__(self, settings: EngineSettings, worker: int, device: str) -> None:
         self._settings = settings
@@ -79,9 +78,9 @@ class RolloutWorker:
         self._pushing = False
         """Between begin_push and end_push."""
         self._in_hand: set[asyncio.Task[None]] = set()
-        """Requests of the calls that are at work."""
+        """Requests under way."""
         self._admitting = asyncio.Lock()
-        """Held from a pause for admission to its end, so that no push begins in between and is ended by it."""
+        """Held while requests are admitted: the pause of a push must not end with theirs."""
 
     async def processes(self) -> Processes:
         """This actor's process and, once it has started, its engine's."""
@@ -145,10 +144,7 @@ class RolloutWorker:
         return arguments
 
     async def sample(self, requests: Sequence[Request]) -> AsyncIterator[list[tuple[int, Completion]]]:
-        """Sample every request; yields completions in small batches as they end, each with its number among the requests.
-
-        A push may come in between, so a completion's tokens may differ in policy version.
-        """
+        """Completions in small batches as they end, each with its number among the requests; pushes may come in between."""
         done: asyncio.Queue[tuple[int, Completion] | BaseException] = asyncio.Queue()
         async with self._admitting:
             queues = await self._alive(self._admit_all(requests))
@@ -176,11 +172,9 @@ class RolloutWorker:
 
     @traced("admit")
     async def _admit_all(self, requests: Sequence[Request]) -> list[Any]:
-        """An idle engine forgets what earlier calls cached and samples nothing before it has all requests.
-
-        Which requests share a batch or a cached prefix, and with it the rounding, then depends neither on the past nor on
-        the moment: a run of staleness 0 repeats bit for bit on a CPU, resumed or not.
-        """
+        """Hand all requests to the engine; an idle one forgets its caches first, and samples nothing before it has them all."""
+        # Which requests share a batch or a cached prefix, and with it the rounding, then depends neither on the past nor on the
+        # moment: a run of staleness 0 repeats bit for bit on a CPU, resumed or not.
         if self._pushing or any(not task.done() for task in self._in_hand):
             return [await self._admit(request) for request in requests]
         await self._engine.pause_generation(mode="keep", clear_cache=True)
@@ -321,6 +315,8 @@ class RolloutWorker:
         """Drop what is being sampled; whoever asked for it has gone."""
         await self._alive(self._engine.pause_generation(mode="abort"))
         await self._alive(self._engine.resume_generation())
+        if self._in_hand:
+            await asyncio.wait(self._in_hand, timeout=_LIVENESS_S)  # until the engine counts as idle
 
     @traced("sleep")
     async def sleep(self) -> None:

@@ -1,6 +1,6 @@
-"""What GRPO and its kin learn from: judged completions with advantages relative to their group.
+"""Advantages relative to the group, and the sequences that GRPO and its kin learn from.
 
-Invariant: a completion without judgement never enters (its advantage is NaN).
+Invariant: a rollout without judgement never enters (its advantage is NaN).
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ class TrainingSequence:
     prompt_ids: Int32[np.ndarray, " prompt"]
     """Must not be empty: the last prompt token predicts the first completion token."""
     completion_ids: Int32[np.ndarray, " completion"]
-    """All that follows the prompt, given tokens too."""
+    """All that follows the prompt."""
     sampler_logprobs: Float32[np.ndarray, " completion"]
-    """Log-probability of each token under the distribution it was drawn from; of no meaning where given."""
+    """Log-probability of each sampled token under the distribution it was drawn from."""
     advantage: float
     sampled: Bool[np.ndarray, " completion"] | None = None
-    """The tokens that carry loss; the others are context. None: all."""
+    """The tokens that carry loss; None: all."""
 
     def __post_init__(self) -> None:
         if len(self.prompt_ids) == 0 or not self.sampled_tokens:
@@ -53,9 +53,8 @@ def advantages(
 ) -> Float64[np.ndarray, "groups completions"]:
     """(r - mean) / (std + epsilon) within each group, std with Bessel's correction (arXiv 2402.03300, section 4.1.2).
 
-    NaN rewards (no judgement) count neither in mean nor std and have advantage NaN, as has every completion of a group
-    with fewer than two judged ones. A group of equal rewards has advantage 0. Without `divide_by_std` it is r - mean
-    (Dr. GRPO, arXiv 2503.20783, figure 1).
+    NaN rewards (no judgement) are left out and have advantage NaN, as has a whole group with fewer than two judged ones. Equal
+    rewards give 0. Without `divide_by_std`: r - mean (Dr. GRPO, arXiv 2503.20783, figure 1).
     """
     judged = ~np.isnan(rewards)
     count = judged.sum(axis=1, keepdims=True)

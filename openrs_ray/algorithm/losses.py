@@ -1,14 +1,10 @@
-"""The losses as pure functions, the off-policy corrections and the KL penalty they share, and what is measured.
+"""The losses as pure functions, with their off-policy corrections and KL penalty. docs/losses.md explains and compares them.
 
 `r` is the ratio pi / b of a token: its probability under the policy being trained by that under the policy that sampled
-it, log-probabilities of both at the sampling temperature (both at 1 with `loss.tempered` false). Every batch is used for
-one update, so r differs from 1 by rounding, and by the updates since the token was sampled.
+it, log-probabilities of both at the sampling temperature (both at 1 with `loss.tempered` false).
 
-What a loss changes against GRPO sits in one place each: how r becomes a token's objective in `OBJECTIVES` below; the
-bounds of the clip and the normalisation in `config.Loss`; the division of advantages by the standard deviation in
-`grpo.advantages`; the denominator of the normalisation in the learner. Nothing here knows about ranks or devices, and
-every metric is a sum, so that micro-batches and ranks add up exactly. DAPO's soft overlong punishment (section 3.4) is
-a reward and its dynamic sampling (section 3.2) a matter of the trainer.
+A loss sets its objective in `OBJECTIVES`, its clip and normalisation in `config.Loss`; `advantages` divides by the standard
+deviation, the learner by the normalisation's denominator. Every metric is a sum: micro-batches and ranks add up exactly.
 """
 
 import math
@@ -29,22 +25,22 @@ METRICS = (
 """Names of the sums in `LossOutput.sums`: over tokens, then over sequences."""
 
 MOST_LOG_RATIO = 20.0
-"""A log-ratio above this counts as this, without gradient: exp(20) is 5e8, and exp(89) is no float32 any more. verl bounds it
-alike. Every clip acts far below, so only a token of negative advantage can notice."""
+"""A log-ratio above this counts as this, without gradient; as in verl. exp(89) is no float32 any more, and every clip acts far
+below."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LossInput:
-    """The completion tokens of one micro-batch, flat."""
+    """The sampled tokens of one micro-batch, flat."""
 
     logprobs: Float[Tensor, " tokens"]
     """Under the policy being trained, with gradient."""
     behaviour_logprobs: Float[Tensor, " tokens"]
     """Under the policy that sampled them."""
     advantages: Float[Tensor, " tokens"]
-    """The same for all tokens of a completion."""
+    """The same for all tokens of a rollout."""
     lengths: tuple[int, ...]
-    """Completion tokens of each sequence, in order."""
+    """Sampled tokens of each sequence, in order."""
     reference_logprobs: Float[Tensor, " tokens"] | None = None
     """Under the frozen start model; None when `kl_beta` is 0."""
 
@@ -53,60 +49,54 @@ class LossInput:
         return values.repeat_interleave(torch.tensor(self.lengths, device=values.device), output_size=sum(self.lengths))
 
     def unusable(self) -> Bool[Tensor, " sequences"]:
-        """Sequences of which the sampler gave a log-probability that is not finite: nothing can be weighed by it."""
+        """Sequences with a log-probability of the sampler that is not finite."""
         broken = ~torch.isfinite(self.behaviour_logprobs)
         return torch.stack([part.any() for part in broken.split(self.lengths)])
 
     def sequence_means(self, values: Float[Tensor, " tokens"]) -> Float[Tensor, " sequences"]:
-        """Means over the tokens of each sequence, always added up in the same order."""
+        """Means over the tokens of each sequence."""
         return torch.stack([part.mean() for part in values.split(self.lengths)])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LossOutput:
     total: Float[Tensor, ""]
-    """Sum (not mean) of the per-token losses, with normalization `sequences` each divided by its completion's length."""
+    """Sum (not mean) of the per-token losses, with normalization `sequences` each divided by its sequence's length."""
     sums: dict[str, Float64[Tensor, ""]]
     """By name, one of each of `METRICS`; without gradient."""
 
 
 class Objective(NamedTuple):
-    """What a loss makes of the tokens."""
+    """The objective of each token."""
 
     per_token: Float[Tensor, " tokens"]
     """To be maximised."""
     clipped: Bool[Tensor, " tokens"]
     """Where clipping changes the gradient."""
     truncated: Bool[Tensor, " tokens"]
-    """Where the ratio is above the cap of `correction: truncated`, or CISPO's."""
+    """Where the ratio is above a cap."""
 
 
 def token_ratio(batch: LossInput, log_ratio: Float[Tensor, " tokens"], loss: Loss) -> Objective:
     """min(r A, clip(r, 1 - eps_low, 1 + eps_high) A) with the ratio of each token.
 
-    GRPO (arXiv 2402.03300, eq. 3) has eps_low = eps_high and the mean over sequences of their token means. DAPO (arXiv
-    2503.14476, sections 3.1 and 3.3) raises eps_high and takes the mean over all tokens. Dr. GRPO (arXiv 2503.20783,
-    figure 1) divides by a constant instead of lengths, and does not divide advantages by the standard deviation.
+    GRPO (arXiv 2402.03300, eq. 3), DAPO (arXiv 2503.14476, sections 3.1 and 3.3), Dr. GRPO (arXiv 2503.20783, figure 1).
     """
     return _clip(log_ratio.exp(), batch.advantages, loss)
 
 
 def sequence_ratio(batch: LossInput, log_ratio: Float[Tensor, " tokens"], loss: Loss) -> Objective:
-    """The same with the geometric mean of a sequence's ratios for all its tokens: GSPO (arXiv 2507.18071, section 4).
+    """The same with s, the geometric mean of a sequence's ratios, for all its tokens: GSPO (arXiv 2507.18071, section 4).
 
-    In the form GSPO-token (section 4.3): s_t = sg[s] pi_t / sg[pi_t], s = exp(mean of log r), sg stopping the gradient.
-    As a sequence's tokens have one advantage, its gradient is that of min(s A, clip(s) A) for each sequence (eq. 5).
+    As GSPO-token (section 4.3): sg[s] pi_t / sg[pi_t], sg stopping the gradient. As a sequence's tokens have one advantage,
+    the gradient is that of min(s A, clip(s) A) (eq. 5).
     """
     mean = batch.to_tokens(batch.sequence_means(log_ratio.detach()))
     return _clip((mean + (log_ratio - log_ratio.detach())).exp(), batch.advantages, loss)
 
 
 def clipped_weight(batch: LossInput, log_ratio: Float[Tensor, " tokens"], loss: Loss) -> Objective:
-    """sg[min(r, 1 + eps_high)] A log pi: no token loses its gradient. CISPO (arXiv 2506.13585, section 3.1).
-
-    Without a lower bound, as the paper ran it. With one update per batch the policy before the update is the one being
-    trained, so this is also decoupled PPO (arXiv 2110.00641) with weights truncated at 1 + eps_high.
-    """
+    """sg[min(r, 1 + eps_high)] A log pi: no token loses its gradient. CISPO (arXiv 2506.13585, section 3.1)."""
     weight = log_ratio.detach().exp()
     high = loss.clip_range[1]
     above = weight > high
@@ -127,34 +117,22 @@ OBJECTIVES: dict[str, Callable[[LossInput, Float[Tensor, " tokens"], Loss], Obje
 def policy_loss(batch: LossInput, loss: Loss) -> LossOutput:
     """Sum over tokens of -objective + beta k3, with the off-policy correction `loss.correction`.
 
-    k3 = exp(ref - logp) - (ref - logp) - 1, the non-negative estimate of KL(policy || reference) (arXiv 2402.03300,
-    eq. 4). Its gradient, (1 - exp(ref - logp)) grad logp, carries no ratio: the mean over fresh tokens is the gradient of
-    KL(reference || policy), that over stale ones is taken under the policy that sampled them.
+    k3 = exp(ref - logp) - (ref - logp) - 1, the non-negative estimate of KL(policy || reference) (arXiv 2402.03300, eq. 4).
 
-    `truncated` (Ionides 2008; arXiv 1802.01561, section 4.1): The ratio that multiplies the advantage is w = min(r, cap)
-    in value, and its gradient is w times that of log pi, as if w were a constant weight on the policy gradient. The
-    literature weighs a PPO loss around the policy before the update by min(that policy / b, cap); here that policy is
-    the one being trained, its own ratio is 1 and its clip could never act. So the clip is kept where it acts, around the
-    sampler: A token's gradient is w A grad log pi inside the clip and 0 outside. As r is in the loss already, nothing is
-    multiplied by it again; truncation acts where PPO's clip is open: r > cap and A < 0.
+    `truncated` (Ionides 2008; arXiv 1802.01561, section 4.1): The ratio counts as min(r, cap) in value and gradient, inside
+    the clip around the sampler. `sequence_mask` (arXiv 2512.02556, section 3.1, one-sided there): Sequences whose mean log r is
+    further from 0 than log(mask_ratio) have loss 0, KL included, and stay in the denominator. `old_policy: current`: The ratio is
+    that of the policy to itself, 1 with the gradient of log pi (TRL's `GRPOTrainer.compute_loss` with one update per batch).
 
-    `sequence_mask` (geometric mean as in GSPO; one-sided in arXiv 2512.02556, section 3.1): Sequences whose mean log r is
-    further from 0 than log(mask_ratio) have loss 0, KL included. They stay in the denominator, as sequences of weight 0.
+    A sequence with a log-probability of the sampler that is not finite is masked, too; one of the policy itself never is: the
+    learner stops at a gradient that is not finite.
 
-    With `old_policy: current` the objective's ratio is against the policy itself: 1, with the gradient of log pi. (TRL at the
-    commit that the Open-RS authors pinned, `GRPOTrainer.compute_loss` with one update per batch.)
-
-    A sequence with a log-probability of the sampler that is not finite counts as one of `sequence_mask`, whatever the
-    correction: loss 0, and r = 1 in what is measured. Its log-ratios are replaced before anything is made of them, since
-    the gradient of what is masked afterwards would be 0 x inf. Ratios of the policy itself are never masked: where they
-    are not finite the gradient is not, and the learner stops.
-
-    Sums: `clipped` counts tokens whose gradient the clipping changes. `mismatch_kl` is the k3 estimate of
-    KL(sampler || policy), 0 up to rounding when the weights that sampled are the weights that train. `entropy` is
-    estimated by -logp of the sampled tokens. `ratio` and `ratio_squared` are of r itself, before anything bounds it: the
-    effective sample size of the n tokens, as a share of them, is (sum r)^2 / (n sum r^2).
+    Sums: `clipped` counts tokens whose gradient the clip changes. `mismatch_kl` is k3 of the sampler to the policy. `entropy`
+    is estimated by -logp. `ratio` and `ratio_squared` are of r before anything bounds it: (sum r)^2 / (n sum r^2) is the
+    effective sample size as a share of n tokens.
     """
     unusable = batch.unusable()
+    # Replaced before anything is made of them: the gradient of what is masked afterwards would be 0 x inf.
     log_ratio = _bounded((batch.logprobs - batch.behaviour_logprobs).masked_fill(batch.to_tokens(unusable), 0.0))
     learned = log_ratio if loss.old_policy == "sampler" else batch.logprobs - batch.logprobs.detach()
     objective, clipped, truncated = OBJECTIVES[loss.kind](batch, learned, loss)
@@ -202,5 +180,5 @@ def k3(log_ratio: Float[Tensor, " tokens"]) -> Float[Tensor, " tokens"]:
 
 
 def _bounded(log_ratio: Float[Tensor, " tokens"]) -> Float[Tensor, " tokens"]:
-    """Values bounded by `MOST_LOG_RATIO` from above. Unlike `clamp` it lets NaN through, in the gradient too."""
+    """Values up to `MOST_LOG_RATIO`. Unlike `clamp` it lets NaN through, in the gradient too."""
     return log_ratio.masked_fill(log_ratio > MOST_LOG_RATIO, MOST_LOG_RATIO)

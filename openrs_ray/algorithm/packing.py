@@ -1,8 +1,7 @@
-"""Training sequences -> packed micro-batches, one list per learner rank. Pure and deterministic.
+"""Packs training sequences into micro-batches, one list per learner rank. Pure and deterministic.
 
-Invariants: no padding inside a micro-batch; every sequence is in exactly one micro-batch; every rank gets the same
-number of micro-batches (ZeRO-3 gathers weights in each of them, so an unequal number would wait for ever), made up
-with `EMPTY` ones that weigh nothing.
+Invariants: no padding; every sequence is in exactly one micro-batch; every rank gets the same number of micro-batches, since
+ZeRO-3 gathers weights in each, made up with `EMPTY` ones that weigh nothing.
 """
 
 import heapq
@@ -20,14 +19,13 @@ class MicroBatch:
     """Sequences one after another, without padding.
 
     Example: sequences (1 9 | 5 2) and (7 | 3), completions after the bar: token_ids=[1, 9, 5, 2, 7, 3], lengths=[4, 2],
-    completion_mask=[0, 0, 1, 1, 0, 1], one log-probability and one advantage for each of the tokens 5, 2, 3. Tokens that an
-    environment has given are context like a prompt, wherever they stand.
+    completion_mask=[0, 0, 1, 1, 0, 1], one log-probability and one advantage for each of the tokens 5, 2, 3.
     """
 
     token_ids: Int32[np.ndarray, " tokens"]
     lengths: Int32[np.ndarray, " sequences"]
     completion_mask: Bool[np.ndarray, " tokens"]
-    """The sampled tokens, which carry loss."""
+    """The sampled tokens, which carry loss; prompts and given tokens are context."""
     behaviour_logprobs: Float32[np.ndarray, " completion_tokens"]
     advantages: Float32[np.ndarray, " completion_tokens"]
 
@@ -54,7 +52,7 @@ EMPTY = MicroBatch(
     behaviour_logprobs=np.zeros(0, dtype=np.float32),
     advantages=np.zeros(0, dtype=np.float32),
 )
-"""Goes through the model like any other and adds nothing to loss or gradient."""
+"""Adds nothing to loss or gradient."""
 
 
 def split(
@@ -67,9 +65,8 @@ def split(
 ) -> list[list[MicroBatch]]:
     """Micro-batches of each rank, by token budget or by a fixed number of sequences; exactly one of the two is given.
 
-    By tokens: as few as hold everything, filled evenly. By sequences: those whose places in the step (default: 0, 1, 2, ...)
-    are consecutive, dealt to the ranks in turn, as the published trainer did; where one was left out its micro-batch is
-    smaller, and no other one changes.
+    By tokens: as few as hold everything, filled evenly. By sequences: those of consecutive places in the step (default: 0, 1,
+    2, ...), dealt to the ranks in turn, as the published trainer did; a place that is missing makes its micro-batch smaller.
     """
     if (micro_batch_tokens is None) == (micro_batch_sequences is None):
         raise ValueError("give micro_batch_tokens or micro_batch_sequences, not both")
@@ -107,7 +104,7 @@ def _bins_of_places(places: Sequence[int], size: int) -> list[list[int]]:
 def _balanced_bins(lengths: list[int], ranks: int, capacity: int) -> list[list[int]]:
     """Indices per bin: longest first, each into the emptiest bin; the number of bins is a multiple of `ranks`.
 
-    Bins come out in order of load, so that the ranks' micro-batches of one turn, which wait for each other, are alike.
+    In order of load: the ranks wait for each other after each micro-batch.
     """
     if lengths and max(lengths) > capacity:
         raise ValueError(f"a sequence of {max(lengths)} tokens does not fit into a micro-batch of {capacity}")

@@ -1,8 +1,7 @@
-"""The policy in the learner: packed sequences in, log-probabilities of the completion tokens out.
+"""The policy in the learner: packed sequences in, log-probabilities of their sampled tokens out.
 
-Invariants: sequences of one micro-batch never see each other, and no mask of tokens x tokens exists; logits exist for one
-chunk of tokens at a time, in the forward and in the backward pass; log-probabilities are those of the sampling
-distribution (logits divided by the temperature); nothing is random (dropout is never applied).
+Invariants: sequences of one micro-batch never see each other; logits exist for one chunk of tokens at a time, in the backward
+pass too; logits are divided by the sampling temperature; dropout is never applied.
 """
 
 import sys
@@ -49,7 +48,7 @@ class Policy(nn.Module):
         targets: Int[Tensor, " completion_tokens"],
         temperature: float,
     ) -> Float[Tensor, " completion_tokens"]:
-        """Float32 log-probability of each `targets` token, predicted from the position before it (`predictors`)."""
+        """Float32 log-probability of each target, predicted from the position before it, sampled or given (`predictors`)."""
         hidden = self.model.base_model(
             input_ids=token_ids[None],
             position_ids=position_ids[None],
@@ -63,8 +62,7 @@ class Policy(nn.Module):
 class ChunkedLogprobs(nn.Module):
     """The output head fused with log-softmax and the pick of one token, over chunks of tokens.
 
-    A module of its own, called once per forward pass, because ZeRO-3 gathers a module's weights when it is called: a
-    loop over the model's own head would gather once per chunk, and ranks with other numbers of chunks would hang.
+    A module called once per forward pass: ZeRO-3 gathers weights at each call, and ranks differ in their number of chunks.
     """
 
     def __init__(self, weight: nn.Parameter, chunk_tokens: int, head_dtype: HeadDtype) -> None:
@@ -84,8 +82,7 @@ class ChunkedLogprobs(nn.Module):
 class _TokenLogprobs(torch.autograd.Function):
     """log softmax(hidden @ weight.T / temperature)[target]; the backward pass computes each chunk's logits again.
 
-    Float32 logits of a bfloat16 model have no rounding but that of the sum: products of bfloat16 numbers are exact in
-    float32. The slope is worked out in float32, and rounded to the model's dtype for the matrix products that follow.
+    The slope is worked out in float32, and rounded to the model's dtype for the matrix products that follow.
     """
 
     @staticmethod
@@ -141,7 +138,7 @@ def _logits(
 def _pick(
     logits: Float[Tensor, "tokens vocabulary"], targets: Int[Tensor, " tokens"], temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Each row's logit of its target, and its log of the sum of exponentials, both in float32 at the temperature."""
+    """Each row's logit of its target and its log-sum-exp, in float32 at the temperature."""
     scaled = logits.float() / temperature
     return scaled.gather(-1, targets[:, None])[:, 0], scaled.logsumexp(dim=-1)
 
@@ -162,12 +159,12 @@ def _slope(
 
 @cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same in one or two passes over the logits, where a dozen would take as long as the matrix products around them."""
+    """The same in one or two passes over the logits instead of a dozen."""
     return torch.compile(function, dynamic=True)
 
 
 def micro_batch_arguments(batch: MicroBatch, device: torch.device) -> dict[str, Any]:
-    """What `Policy.forward` needs of a micro-batch, on the device."""
+    """Arguments of `Policy.forward` for a micro-batch, on the device."""
     token_ids = torch.from_numpy(batch.token_ids).long()
     completion = torch.from_numpy(batch.completion_mask).nonzero()[:, 0]
     return {
@@ -213,7 +210,7 @@ AttentionInterface.register(ATTENTION, packed_attention)
 
 
 def load_policy(path: str, dtype: str, chunk_tokens: int, head_dtype: HeadDtype = "float32") -> Policy:
-    """The model in a folder or on the Hub, on the CPU, ready to train. UserError for a model that it would get wrong."""
+    """The model in a folder or on the Hub, on the CPU, ready to train. UserError for one that is not supported."""
     model = read_model(path, getattr(torch, dtype), ATTENTION)
     check_attention(model.config, path)
     with reading(f"the learner cannot compute model {path}"):
@@ -223,11 +220,10 @@ def load_policy(path: str, dtype: str, chunk_tokens: int, head_dtype: HeadDtype 
 
 
 def fuse_kernels(policy: Policy) -> None:
-    """Swap in Liger's kernels for norms, rotary embedding and SwiGLU where it has them for the model; GPUs only from now on.
+    """Swap in Liger's kernels for norms, rotary embedding and SwiGLU, in this model and its copies; GPUs only from now on.
 
-    In this model and its copies alone. Liger also replaces classes and functions in the module of transformers that the
-    model's class is from, for every other model of the family in this process: those are put back. The rotary embedding is
-    a function that the attention looks up there, so this model's attention gets a look-up of its own.
+    Liger also changes transformers' module for every other model of the family: that is put back. The attention looks the
+    rotary embedding up there, so this model's gets a look-up of its own.
     """
     from liger_kernel.transformers import _apply_liger_kernel_to_instance
 
@@ -252,9 +248,9 @@ def _with_globals(function: FunctionType, names: dict[str, Any]) -> FunctionType
 
 @torch.no_grad()
 def _check_same_logits(policy: Policy, path: str) -> None:
-    """Only the head may stand between hidden states and logits (some families scale or cap them, or add a bias).
+    """UserError where more than the head stands between hidden states and logits: a scale, a cap, a bias.
 
-    Both sides are in the weights' own format: rounded to bfloat16, logits of 30 are 0.06 off those in float32.
+    Both sides are in the weights' own format, since rounding to bfloat16 moves logits.
     """
     policy.eval()
     ids = torch.arange(8) % policy.model.config.get_text_config().vocab_size

@@ -35,6 +35,7 @@ _LIGHT = (
     "finish_reason", "length", "versions", "advantage",
 )  # fmt: skip
 _NEVER_EMPTY = [name for name in (*_LIGHT, *_HEAVY) if name not in ("answer", "reward", "advantage")]
+_MARKS = "sampled"
 _JUDGED = {str(status) for status in Status if status.judged}
 _ROUNDING = 1e-3
 """A log-probability above 0 by no more is one of 0."""
@@ -73,21 +74,28 @@ class Expected:
 
 def read_rows(file: RecordFile) -> list[Row]:
     """The rows of a file. RunError, one sentence, where it is damaged or lacks a cell that every row has."""
-    table = file.read([*_LIGHT, *_HEAVY])
-    for name in _NEVER_EMPTY:
+    table = file.read()
+    if not {*_LIGHT, *_HEAVY} <= {*table.column_names}:
+        file.read([*_LIGHT, *_HEAVY])  # raises, and says which one is missing
+    if _MARKS not in table.column_names:  # older versions had no given tokens
+        table = table.append_column(_MARKS, pa.nulls(len(table), SCHEMA.field(_MARKS).type))
+    for name in (*_NEVER_EMPTY, _MARKS):
         column, kind = table[name].combine_chunks(), SCHEMA.field(name).type
         if column.type != kind:
             raise RunError(f"{file.path} has {name} as {column.type} instead of {kind}")
         inside = column.flatten() if pa.types.is_list(kind) else column
         parts = inside.flatten() if pa.types.is_struct(inside.type) else [inside]
-        if column.null_count or any(part.null_count for part in parts):
+        if (column.null_count and name != _MARKS) or any(part.null_count for part in parts):
             raise RunError(f"{file.path} has rows without {name}")
     rows: list[Row] = table.select(_LIGHT).to_pylist()
     tokens, logprobs = (table[name].to_numpy() for name in _HEAVY)
-    for row, ids, values in zip(rows, tokens, logprobs, strict=True):
-        row["digest"], row["counts"] = ids.tobytes(), {len(ids), len(values), row["length"]}
+    for row, ids, values, marks in zip(rows, tokens, logprobs, table[_MARKS].to_pylist(), strict=True):
+        sampled = np.ones(len(ids), dtype=np.bool_) if marks is None else np.array(marks, dtype=np.bool_)
+        row["sampled"], given = sampled, int((~sampled).sum())
+        row["digest"], row["counts"] = ids.tobytes(), {len(ids), len(values), len(sampled), row["length"] + given}
         row["likelihood"] = float(np.sum(values, dtype=np.float64))
-        row["possible"] = bool(np.all(ids >= 0) and np.all(np.isfinite(values) & (values <= _ROUNDING)))
+        possible = np.all(ids >= 0) and np.all(np.isfinite(values) & (values <= _ROUNDING))
+        row["possible"] = bool(possible) and not (len(values) == len(sampled) and values[~sampled].any())
     return rows
 
 
@@ -141,18 +149,21 @@ def _row_faults(file: RecordFile, row: Row, versions: range) -> Iterator[str]:
         yield "rows with other numbers of tokens, log-probabilities and length"
     if not row["possible"]:
         yield "rows with tokens or log-probabilities that cannot be"
-    if not _covers(row["versions"], row["length"]):
+    if not _covers(row["versions"], row["sampled"]):
         yield "rows whose versions do not cover the completion"
     if any(span["version"] not in versions for span in row["versions"]):
         yield "rows sampled by a policy that was too old or did not exist yet"
 
 
-def _covers(spans: Sequence[Mapping[str, int]], length: int) -> bool:
-    """True when the spans are [0, length) cut into pieces, of rising versions."""
-    ends = [0, *(span["end"] for span in spans)]
-    starts = [span["start"] for span in spans]
-    rising = all(a["version"] < b["version"] for a, b in pairwise(spans))
-    return bool(spans) and ends == [*starts, length] and all(a < b for a, b in pairwise(ends)) and rising
+def _covers(spans: Sequence[Mapping[str, int]], sampled: np.ndarray) -> bool:
+    """True when the spans are the sampled tokens cut into pieces, of versions that rise where two pieces touch."""
+    pieces = [(span["start"], span["end"], span["version"]) for span in spans]
+    rising = all(
+        (end < start and older <= newer) or (end == start and older < newer)
+        for (_, end, older), (start, _, newer) in pairwise(pieces)
+    )
+    inside = all(0 <= start < end and sampled[start:end].sum() == end - start for start, end, _ in pieces)
+    return bool(pieces) and inside and rising and sum(end - start for start, end, _ in pieces) == sampled.sum()
 
 
 def _group_faults(file: RecordFile, group: Sequence[Row], likelihoods: bool) -> Iterator[str]:

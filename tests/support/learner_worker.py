@@ -20,7 +20,7 @@ import psutil
 import torch
 import transformers
 from live_memory import Live
-from tiny import make_config, make_sequences
+from tiny import make_config, make_sequences, make_turns
 
 from actors.learner.rank import LearnerRank, _random_states
 from openrs_ray.algorithm.advantages import TrainingSequence
@@ -55,7 +55,7 @@ def learner(kind: type[LearnerRank], start_model: str = "untied", **changes: dic
 
 
 def tokens(sequences: list[TrainingSequence]) -> int:
-    return sum(len(sequence.completion_ids) for sequence in sequences)
+    return sum(sequence.sampled_tokens for sequence in sequences)
 
 
 def weights(of: LearnerRank) -> dict[str, torch.Tensor]:
@@ -88,6 +88,13 @@ def gradients(stage: int) -> dict[str, Any]:
         )
         for count, budget in [(9, 40), (9, 64), (9, 4096), (1, 64)]
     }
+
+
+def turns(stage: int, dtype: str) -> dict[str, Any]:
+    """Rollouts of several turns, with the loss that divides by each one's length."""
+    changes = {"model": {"dtype": dtype}, "loss": {"normalization": "sequences"}}
+    made = learner(PlainSteps, learner={"zero_stage": stage, "micro_batch_tokens": 64}, **changes)
+    return step(made, make_turns(9), micro_batch_tokens=64)
 
 
 class TinyBuckets(PlainSteps):

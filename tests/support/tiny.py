@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,23 @@ def make_sequences(count: int, seed: int = 0) -> list[TrainingSequence]:
     return made
 
 
+def make_turns(count: int, seed: int = 0) -> list[TrainingSequence]:
+    """The same with one to four turns of sampled tokens and given ones between them; in some, two turns touch."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for sequence in make_sequences(count, seed):
+        size = int(rng.integers(7, 24))
+        cuts = np.sort(rng.choice(np.arange(1, size), int(rng.integers(0, 4)) * 2, replace=False))
+        sampled = np.ones(size, dtype=np.bool_)
+        for start, end in cuts.reshape(-1, 2):
+            sampled[start:end] = False
+        logprobs = np.where(sampled, -4.5 + 0.5 * rng.normal(size=size), 0.0).astype(np.float32)
+        ids = rng.integers(0, VOCABULARY, size).astype(np.int32)
+        made.append(TrainingSequence(sequence.prompt_ids, ids, logprobs, sequence.advantage, sampled))
+    assert any(len(np.flatnonzero(np.diff(s.mask))) >= 4 for s in made), "one of three turns"
+    return made
+
+
 def make_config(folder: Path, ranks: int = 1, **changes: dict) -> RunConfig:
     """A small run on a CPU; `changes` by section."""
     sections: dict[str, dict] = {
@@ -92,3 +110,13 @@ def naive_logprobs(
     logits = model(ids[None]).logits[0] / temperature
     table = logits.log_softmax(-1)
     return torch.stack([table[i - 1, ids[i]] for i in range(len(prompt), len(ids))])
+
+
+def naive_turns(model: PreTrainedModel, sequence: TrainingSequence, temperature: float = 1.0) -> torch.Tensor:
+    """Of the sampled tokens, each turn alone: what comes before it is its prompt, and nothing that follows is there."""
+    ids, edges = sequence.completion_ids, [0, *(np.flatnonzero(np.diff(sequence.mask)) + 1), len(sequence.mask)]
+    turns = [(start, end) for start, end in pairwise(edges) if sequence.mask[start]]
+    parts = [
+        naive_logprobs(model, [*sequence.prompt_ids, *ids[:start]], ids[start:end], temperature) for start, end in turns
+    ]
+    return torch.cat(parts)

@@ -1,6 +1,6 @@
 """A run's folder as a run leaves it, made in milliseconds, and ways to damage it that its checksums do not show."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -96,11 +96,19 @@ def _group(position: int, step: int, version: int, order: Order, equal: bool = F
         spans = (VersionSpan(version, 0, length),)
         if step > 1 and sample == 1:  # sampled through a push
             spans = (VersionSpan(version - 1, 0, 10), VersionSpan(version, 10, length))
+        turns: list[Completion | Sequence[int]] = [Completion(position, sample, tokens, logprobs, "stop", spans, 0)]
         reward = 1.0 if equal else float(sample % 2 + position % 3)
         verdict = Verdict(Status.CORRECT, {"accuracy": reward}, reward, "3", 0.1)
         if step == 5 and position % P == 1 and sample == 0:
             verdict = Verdict(Status.TIMEOUT, {}, None, detail="killed")
-        completions.append(Rollout.of([Completion(position, sample, tokens, logprobs, "stop", spans, 0)]))
+        if step > 1 and sample == 2:  # of two turns, with five tokens given between them
+            cuts = ((slice(12), 12), (slice(12, None), length - 12))
+            first, second = (
+                Completion(position, sample, tokens[cut], logprobs[cut], "stop", (VersionSpan(version, 0, size),), 0)
+                for cut, size in cuts
+            )
+            turns = [first, range(5), second]
+        completions.append(Rollout.of(turns))
         verdicts.append(verdict)
     return Group(position, PROBLEMS[order.index(position) if step else position], tuple(completions), tuple(verdicts))
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from places import PYTHONPATH, SUPPORT
-from tiny import make_sequences, naive_logprobs, naive_model, save_model
+from tiny import make_sequences, make_turns, naive_logprobs, naive_model, naive_turns, save_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
@@ -27,6 +27,7 @@ from openrs_ray.cluster.memory import ModelShape, learner_phases
 CASES: dict[str, list[tuple[int, str]]] = {
     # (ranks, ZeRO stage[, start model][, dtype]); every combination where the arithmetic is at stake
     "gradients": [(ranks, str(stage)) for ranks in (1, 2) for stage in (1, 2, 3)],
+    "turns": [(1, "1,float32"), (1, "1,bfloat16"), (2, "2,float32"), (2, "3,bfloat16")],
     "large_parameters": [(2, "2"), (2, "3")],
     "with_reference": [(1, "2"), (2, "3")],
     "published": [(1, "1"), (2, "2"), (2, "3")],
@@ -174,6 +175,24 @@ def test_the_gradient_is_that_of_the_whole_step_however_it_is_split(results: Res
         assert metrics["grad_norm"] == pytest.approx(total_norm(expected), rel=1e-5)
         assert metrics["completion_tokens"] == len(losses)
         assert metrics["packed_tokens"] == sum(map(len, sequences))
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["turns"])
+def test_only_sampled_tokens_of_a_rollout_have_a_gradient(results: Results, ranks: int, case: str):
+    """Each turn's log-probabilities are computed one by one; a rollout's loss is the mean over its sampled tokens."""
+    got, model = results.of(ranks, f"turns,{case}"), naive_model(results.start_model("untied"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(got["before"][name])
+    losses = []
+    for s in make_turns(9):
+        logp = naive_turns(model, s)
+        ratio = torch.exp(logp - torch.from_numpy(s.sampler_logprobs[s.mask]).double())
+        losses.append(-torch.minimum(ratio * s.advantage, ratio.clamp(0.8, 1.2) * s.advantage).mean())
+    expected = gradient_of(model, sum(losses) / 9)
+    assert relative_error(got["gradient"], expected) < (1e-5 if "float32" in case else 0.1)
+    assert got["metrics"]["completion_tokens"] == sum(s.sampled_tokens for s in make_turns(9))
+    assert got["metrics"]["packed_tokens"] == sum(map(len, make_turns(9)))
 
 
 @pytest.mark.parametrize(("ranks", "case"), CASES["large_parameters"])

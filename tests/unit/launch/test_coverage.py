@@ -16,7 +16,7 @@ from launch.coverage import main
 from openrs_ray.common.files import append_line
 from openrs_ray.run.attempts import start_attempt
 from openrs_ray.run.completion_files import Phase, RecordFile, current_files, record_files, write_file
-from openrs_ray.run.completions import SCHEMA
+from openrs_ray.run.completions import SCHEMA, current_rows
 from openrs_ray.run.coverage import check_coverage
 
 RIGHT = "6 steps, 19 groups, 1 of them replaced, 72 completions trained on\npositions lost: 0\n"
@@ -134,7 +134,9 @@ def all_rows(name: str, value: Any) -> Callable[[Rows], object]:
     return lambda rows: [row.update({name: value}) for row in rows]
 
 
-TOKENS = ("token_ids", "logprobs", "text", "length", "versions", "mean_logprob")
+TOKENS = ("token_ids", "logprobs", "sampled", "text", "length", "versions", "mean_logprob")
+GIVEN = 12
+"""A given token of row 2."""
 
 
 def copied(rows: Rows) -> None:
@@ -146,7 +148,7 @@ def copied(rows: Rows) -> None:
 def short_copies(rows: Rows) -> None:
     """Each pair may be chance, but not all four."""
     for row in rows[:SAMPLES]:
-        row |= {"token_ids": [7, 8], "logprobs": [-10.0, -6.0], "length": 2, "text": "15"}
+        row |= {"token_ids": [7, 8], "logprobs": [-10.0, -6.0], "sampled": None, "length": 2, "text": "15"}
         row["versions"] = [{"version": 3, "start": 0, "end": 2}]
 
 
@@ -231,9 +233,41 @@ FAULTS: dict[str, tuple[Callable[[Rows], object], str]] = {
     ),
     "a length": (change("length", 1), "rows with other numbers of tokens, log-probabilities and length: 1"),
     "a token less": (cut, "steps that are not as they were counted: 1: step 4 (sampled_tokens is "),
+    "a given token as sampled": (
+        lambda rows: rows[2]["sampled"].__setitem__(GIVEN, True),
+        "rows whose versions do not cover the completion: 1: step 4 position 9 sample 2",
+    ),
+    "all tokens as sampled": (change("sampled", None, 2), "rows whose versions do not cover the completion: 1: step 4"),
+    "a given token as sampled, counted": (
+        lambda rows: rows[2].update(sampled=[*[True] * 13, *rows[2]["sampled"][13:]], length=rows[2]["length"] + 1),
+        "rows whose versions do not cover the completion: 1: step 4 position 9 sample 2",
+    ),
+    "a version of a given token": (
+        lambda rows: rows[2]["versions"][0].update(end=GIVEN + 1),
+        "rows whose versions do not cover the completion: 1: step 4 position 9 sample 2",
+    ),
+    "the version of a given token instead of a sampled one": (
+        lambda rows: [
+            rows[2]["versions"][1].__setitem__(side, rows[2]["versions"][1][side] - 1) for side in ("start", "end")
+        ],
+        "rows whose versions do not cover the completion: 1: step 4 position 9 sample 2",
+    ),
+    "an older version in the second turn": (
+        lambda rows: [rows[2]["versions"][turn].update(version=3 - turn) for turn in (0, 1)],
+        "rows whose versions do not cover the completion: 1: step 4 position 9 sample 2",
+    ),
+    "a log-probability of a given token": (
+        lambda rows: rows[2]["logprobs"].__setitem__(GIVEN, -0.5),
+        "rows with tokens or log-probabilities that cannot be: 1: step 4 position 9 sample 2",
+    ),
+    "a mark less": (
+        lambda rows: rows[2]["sampled"].pop(),
+        "rows with other numbers of tokens, log-probabilities and length: 1",
+    ),
+    "a null mark": (lambda rows: rows[2]["sampled"].__setitem__(3, None), ".parquet has rows without sampled: "),
     "no rows": (lambda rows: rows.clear(), "step 4 (trained on 0 groups instead of 3)"),
     "nothing sampled": (
-        lambda rows: [row.update(token_ids=[], logprobs=[], length=0, versions=[]) for row in rows],
+        lambda rows: [row.update(token_ids=[], logprobs=[], sampled=None, length=0, versions=[]) for row in rows],
         "rows whose versions do not cover the completion: 12",
     ),
     "a row less": (lambda rows: rows.pop(), "positions lost: 1: 12\n"),
@@ -251,6 +285,17 @@ def test_a_step_that_cannot_be_true_is_named(run: Path, capsys: pytest.CaptureFi
     change, sentence = FAULTS[fault]
     rewrite(run, 4, change)
     assert sentence in said(run, capsys)
+
+
+def test_a_record_of_a_version_without_given_tokens_is_read(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where a run goes on, files with and without the column stand side by side."""
+    for file in [*current_files(run, "evaluation"), *current_files(run, "train")]:
+        if file.step <= 1:
+            rows = file.read().drop_columns(["sampled"])
+            file.path.unlink()
+            write_file(run, file.phase, file.step, file.attempt, rows)
+    assert said(run, capsys, 0).startswith(RIGHT)
+    assert current_rows(run).column("sampled").null_count == P * SAMPLES + (STEPS - 1) * P * (SAMPLES - 1)
 
 
 def test_a_problem_that_is_another_one_at_every_place_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

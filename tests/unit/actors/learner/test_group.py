@@ -10,7 +10,7 @@ import pytest
 from actors.learner.group import LearnerGroup
 from openrs_ray.algorithm.packing import MicroBatch
 from openrs_ray.config.schema import RunConfig
-from openrs_ray.records import Completion, Group, Problem, Status, Verdict, VersionSpan
+from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
 
 
 class Rank:
@@ -30,7 +30,13 @@ def group(position: int, rewards: list[float]) -> Group:
         position,
         Problem(0, "1 + 1", (1, 2), ("2",)),
         tuple(
-            Completion(position, i, ids, np.zeros(len(ids), np.float32), "stop", (VersionSpan(0, 0, len(ids)),), 0)
+            Rollout.of(
+                [
+                    Completion(
+                        position, i, ids, np.zeros(len(ids), np.float32), "stop", (VersionSpan(0, 0, len(ids)),), 0
+                    )
+                ]
+            )
             for i, ids in enumerate(tokens)
         ),
         tuple(Verdict(Status.CORRECT, {}, reward) for reward in rewards),

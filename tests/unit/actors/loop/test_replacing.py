@@ -5,8 +5,6 @@ import itertools
 from pathlib import Path
 
 import pytest
-from openrs_ray.run.audit import Expected, audit
-from openrs_ray.run.witness import Witness
 from simulated_run import PROBLEMS, SimulatedRun
 from virtual_time import PROBLEM, P, run
 
@@ -15,8 +13,9 @@ from actors.loop.collector import Sampling
 from actors.loop.lookahead import Lookahead
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.records import Group, Problem, Status, Verdict
-from openrs_ray.run.completions import check_accounting, current_rows, read_groups
-from openrs_ray.run.problems import text_digests
+from openrs_ray.run.completions import current_rows, read_groups
+from openrs_ray.run.coverage import Witness, check_coverage, prove
+from openrs_ray.run.problems import RunProblems, text_digests
 from openrs_ray.run.progress import Progress
 
 SAMPLES, STEPS, TIMES = 4, 12, 2
@@ -45,10 +44,10 @@ def check_batches(batches: list[Batch], figures: list[dict[str, float]], stalene
 
 def check_record(folder: Path, batches: list[Batch], config: RunConfig) -> None:
     digests = text_digests(problem.text for problem in PROBLEMS)
-    rows = audit(folder, Expected.of(folder, config, digests), Witness.of(folder))
-    assert rows.faults == {} and rows.rows == sum(len(batch.drawn) for batch in batches) * SAMPLES
+    proof = prove(folder, config, RunProblems("", len(PROBLEMS), digests))
+    assert proof.faults == {} and proof.rows == sum(len(batch.drawn) for batch in batches) * SAMPLES
     assert Witness.of(folder).due == STEPS
-    report = check_accounting(folder, P, SAMPLES)
+    report = check_coverage(folder, P, SAMPLES)
     assert report.exact and (report.steps, report.completions) == (STEPS, STEPS * P * SAMPLES)
     assert report.replaced == sum(len(batch.replaced) for batch in batches) > 0
     for step, batch in enumerate(batches, start=1):
@@ -94,7 +93,7 @@ def test_an_asynchronous_run_keeps_its_bounds_over_a_kill(tmp_path: Path, stalen
         async def steps(self, until: int) -> Progress:
             for step in range(self.progress.step + 1, until + 1):
                 await super().steps(step)
-                report = check_accounting(tmp_path, P, SAMPLES, staleness)
+                report = check_coverage(tmp_path, P, SAMPLES, staleness)
                 assert report.exact, (step, report)
             return self.progress
 

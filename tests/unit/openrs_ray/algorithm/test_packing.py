@@ -1,5 +1,6 @@
 """Micro-batches hold every sequence exactly once, within budget, in equal numbers, evenly filled."""
 
+import itertools
 from itertools import chain
 
 import numpy as np
@@ -56,6 +57,36 @@ def test_every_sequence_is_there_once_and_ranks_are_equal(ranks: int, count: int
         np.testing.assert_array_equal(completion, given[i].completion_ids)
         np.testing.assert_array_equal(logprobs, given[i].sampler_logprobs)
         np.testing.assert_array_equal(advantages, np.full(len(completion), i + 0.5, dtype=np.float32))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_given_tokens_are_context_and_carry_nothing(seed: int):
+    """Each token of the whole step is found again by its place alone, with its mark, log-probability and advantage."""
+    rng = np.random.default_rng(seed)
+    given, places = [], itertools.count()
+    for i in range(int(rng.integers(1, 30))):
+        ids = np.array([next(places) for _ in range(int(rng.integers(2, 40)))], dtype=np.int32)
+        prompt = int(rng.integers(1, len(ids)))
+        sampled = rng.random(len(ids) - prompt) < 0.5
+        sampled[rng.integers(len(sampled))] = True
+        logprobs = np.where(sampled, -ids[prompt:], np.nan).astype(np.float32)
+        given.append(TrainingSequence(ids[:prompt], ids[prompt:], logprobs, float(i), sampled))
+    owner = {int(token): sequence for sequence in given for token in (*sequence.prompt_ids, *sequence.completion_ids)}
+    carrying = {int(token) for s in given for token, sampled in zip(s.completion_ids, s.mask, strict=True) if sampled}
+    seen: list[int] = []
+    for batch in (batch for share in split(given, 2, micro_batch_tokens=64) for batch in share if batch is not EMPTY):
+        ids = batch.token_ids[batch.completion_mask]
+        np.testing.assert_array_equal(batch.behaviour_logprobs, -ids.astype(np.float32))
+        np.testing.assert_array_equal(batch.advantages, [owner[int(token)].advantage for token in ids])
+        starts = np.cumsum(batch.lengths) - batch.lengths
+        assert not batch.completion_mask[starts].any(), "each sampled token has one before it in its own sequence"
+        firsts = batch.token_ids[starts]
+        assert batch.completion_lengths == tuple(owner[int(first)].sampled_tokens for first in firsts)
+        assert [len(owner[int(first)]) for first in firsts] == list(batch.lengths)
+        assert batch.completion_tokens == len(ids)
+        assert {*map(int, ids)} == carrying & {*map(int, batch.token_ids)}
+        seen += map(int, batch.token_ids)
+    assert sorted(seen) == list(range(next(places)))
 
 
 def test_ranks_and_turns_are_evenly_loaded():

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import make_sequences, naive_logprobs, naive_model, save_model
+from tiny import make_sequences, make_turns, naive_logprobs, naive_model, naive_turns, save_model
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, Cohere2Config, GraniteConfig
@@ -50,6 +50,28 @@ def test_packed_equals_one_by_one(
     for (name, own), (_, its) in zip(policy.model.named_parameters(), reference.named_parameters(), strict=True):
         error = (own.grad.double() - its.grad).norm() / its.grad.norm().clamp(min=1e-6)
         assert error < 1e-5, name
+
+
+@pytest.mark.parametrize(
+    ("dtype", "logprob_error", "gradient_error"), [("float32", 2e-5, 1e-5), ("bfloat16", 0.2, 0.1)]
+)
+def test_sampled_tokens_among_given_ones_equal_each_turn_alone(
+    tmp_path: Path, dtype: str, logprob_error: float, gradient_error: float
+):
+    folder, sequences = save_model(tmp_path), make_turns(9)
+    policy, reference = load_policy(str(folder), dtype, chunk_tokens=5), naive_model(folder)
+    with torch.no_grad():
+        for own, its in zip(policy.model.parameters(), reference.parameters(), strict=True):
+            its.copy_(own)  # the same numbers
+    expected = torch.cat([naive_turns(reference, s, 0.7) for s in sequences])
+    weights = torch.linspace(-1, 1, len(expected), dtype=torch.float64)
+    (expected * weights).sum().backward()
+    got = logprobs(policy, sequences, 0.7)
+    (got * weights.float()).sum().backward()
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=logprob_error)
+    for (name, own), (_, its) in zip(policy.model.named_parameters(), reference.named_parameters(), strict=True):
+        error = (own.grad.double() - its.grad).norm() / its.grad.norm().clamp(min=1e-6)
+        assert error < gradient_error, name
 
 
 def test_a_sequence_does_not_see_its_neighbours(tmp_path: Path):

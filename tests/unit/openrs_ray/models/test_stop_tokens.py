@@ -15,7 +15,7 @@ from transformers import AddedToken, PreTrainedTokenizerBase, PreTrainedTokenize
 
 from actors.evaluator import Asked, Wanted, _checked
 from launch.train import main
-from openrs_ray.data.completions import completion_texts
+from openrs_ray.data.completions import completion_texts, rollout_texts
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import Task
 from openrs_ray.models.pretrained import read_tokenizer
@@ -196,6 +196,14 @@ def test_training_and_evaluation_read_the_same_text() -> None:
     prepared = Prepared("model", nothing, made, stops, (), (), (), nothing, opening="")
     (trained,) = prepared.texts([Rollout.of([completion(ids(*ANSWER, "<|im_end|>"))])])
     assert evaluated == trained == "<think>2+2</think>\\boxed{4}"
+
+
+def test_a_rollout_of_several_turns_is_read_whole_but_for_the_end_of_the_last() -> None:
+    made, (end,) = tokenizer(), ids("<|im_end|>")
+    turn, given = completion([*ids(*ANSWER), end]), ids("<|im_start|>", "a")
+    texts = rollout_texts([Rollout.of([turn, given, turn]), Rollout.of([turn, given])], made, [end])
+    answer = "<think>2+2</think>\\boxed{4}"
+    assert texts == [f"{answer}<|im_end|><|im_start|>a{answer}", answer]
 
 
 def test_there_is_one_way_from_ids_to_text() -> None:

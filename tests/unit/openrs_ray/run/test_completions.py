@@ -1,6 +1,7 @@
 """The Parquet record: nothing lost, nothing counted twice over kills and attempts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,32 @@ def test_a_step_can_be_trained_again_from_its_record(tmp_path: Path) -> None:
             assert ours.logprobs.dtype == np.float32 and ours.token_ids.dtype == np.int32
     with pytest.raises(RunError, match="does not hold step 3"):
         read_groups(tmp_path, 3, problems)
+
+
+def test_a_rollout_of_several_turns_comes_back_as_it_was(tmp_path: Path) -> None:
+    turns = [
+        Completion(3, sample, np.array([5, 9], np.int32), np.array([-0.1, -0.7], np.float32), "stop",
+                   (VersionSpan(1, 0, 1), VersionSpan(2, 1, 2)), 0)
+        for sample in range(SAMPLES)
+    ]  # fmt: skip
+    rollouts = (Rollout.of([turns[0], (7, 8, 9), turns[0]]), Rollout.of([turns[1]]))
+    original = replace(group(3), rollouts=rollouts)
+    start_attempt(tmp_path, 0)
+    CompletionRecord(tmp_path).write(2, 1, [original], [["", ""]], [[1.0, -1.0]])
+    assert current_rows(tmp_path)["sampled"].to_pylist() == [[True] * 2 + [False] * 3 + [True] * 2, None]
+    assert current_rows(tmp_path)["length"].to_pylist() == [4, 2]
+    assert current_rows(tmp_path)["mean_logprob"].to_pylist() == pytest.approx([-0.4, -0.4])
+    (read,) = read_groups(tmp_path, 2, [group(index).problem for index in range(7)])
+    for ours, theirs in zip(read.rollouts, rollouts, strict=True):
+        for name in ("token_ids", "sampled", "logprobs"):
+            mine, its = getattr(ours, name), getattr(theirs, name)
+            assert mine.dtype == its.dtype and mine.tobytes() == its.tobytes()
+        assert (ours.versions, ours.finish_reason, ours.worker) == (
+            theirs.versions,
+            theirs.finish_reason,
+            theirs.worker,
+        )
+    assert rollouts[0].versions == tuple(VersionSpan(*span) for span in ((1, 0, 1), (2, 1, 2), (1, 5, 6), (2, 6, 7)))
 
 
 def test_rows_after_the_resumed_checkpoint_are_superseded(tmp_path: Path) -> None:
