@@ -5,20 +5,15 @@ What ends is checked at once and is on the disk within seconds, so that a kill c
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import ray
 from transformers import PreTrainedTokenizerBase
 
-from actors.cluster.placement import Placement, cluster_device, reserve
-from actors.rollout.loaded import LoadedWorker
-from actors.rollout.pool import EnginePool
+from actors.cluster.placement import Placement
+from actors.rollout.loaded import loaded_engines
+from actors.rollout.settings import EngineSettings
 from actors.rollout.worker import Request
-from openrs_ray.cluster.layout import plan_layout
-from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.completions import completion_texts
-from openrs_ray.errors import RunError
 from openrs_ray.evaluation.benchmarks import Task
 from openrs_ray.evaluation.check import Answered
 from openrs_ray.evaluation.protocol import Protocol
@@ -40,69 +35,47 @@ class Wanted:
     task: Task
     sample: int
 
-    def seed(self, run_seed: int) -> int:
-        """The same whatever else is evaluated with it."""
-        return completion_seed(run_seed, f"evaluation/{self.benchmark}", 0, self.task.problem.index, self.sample)
+    def request(self, number: int, run_seed: int, how: Protocol) -> Request:
+        """Its request, with a seed that is the same whatever else is evaluated with it. `number`: its place among those."""
+        problem = self.task.problem
+        seed = completion_seed(run_seed, f"evaluation/{self.benchmark}", 0, problem.index, self.sample)
+        return Request(number, self.sample, problem.prompt_ids, seed, how.temperature, how.max_tokens, how.top_p)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A model and how its prompts end and its completions begin."""
+class Reading:
+    """Turns token ids into the text that is checked."""
 
-    model_path: str
-    eos_ids: tuple[int, ...]
     tokenizer: PreTrainedTokenizerBase
     opening: str
     """What the chat template already wrote of every answer."""
 
-
-def with_all_gpus(config: RunConfig) -> RunConfig:
-    """With as many engines as the connected cluster's GPUs allow; unchanged on CPUs."""
-    size = config.rollout.tensor_parallel
-    gpus = int(ray.cluster_resources().get("GPU", 0.0)) // size * size
-    if cluster_device(config) == "cpu" or gpus == 0:
-        return config
-    return config.model_copy(update={"placement": config.placement.model_copy(update={"num_rollout_gpus": gpus})})
-
-
-def place_engines(config: RunConfig) -> Placement:
-    """Reserve the engines' places alone. UserError when the cluster does not have them."""
-    layout = plan_layout(config, cluster_device(config))
-    return reserve(config, replace(layout, learner=(), colocated=False, reward_cpus=0))
+    def text(self, completion: Completion, end_ids: Sequence[int]) -> str:
+        return self.opening + completion_texts([completion.token_ids], self.tokenizer, end_ids)[0]
 
 
 async def sample(
-    config: RunConfig,
-    asked: Asked,
+    settings: EngineSettings,
+    placement: Placement,
+    reading: Reading,
     protocol: Protocol,
     wanted: Sequence[Wanted],
     store: CompletionStore,
-    pool: CheckPool[Answered],
+    checks: CheckPool[Answered],
     progress: Callable[[int, int], None],
     warn: Callable[[str], None],
 ) -> None:
     """Sample all that is wanted, check it and write it.
 
     Args:
+        placement: of the engines; given back at the end.
         progress: is told when sampling begins, and now and then how many completions have ended, with how many tokens.
         warn: is told of every engine that is lost.
 
     Raises:
         RunError: an engine failed, or the deadline passed. What has ended until then is written.
     """
-    seeds = [want.seed(config.run.seed) for want in wanted]
-    requests = [
-        Request(
-            i,
-            want.sample,
-            want.task.problem.prompt_ids,
-            seed,
-            protocol.temperature,
-            protocol.max_tokens,
-            protocol.top_p,
-        )
-        for i, (want, seed) in enumerate(zip(wanted, seeds, strict=True))
-    ]
+    requests = [want.request(i, settings.seed, protocol) for i, want in enumerate(wanted)]
     finished: list[Done] = []
     ended = tokens = 0
 
@@ -111,51 +84,36 @@ async def sample(
         finished.clear()
         progress(ended, tokens)
 
-    async def check(completion: Completion) -> None:
-        nonlocal ended, tokens
-        finished.extend(await _checked([completion], wanted, seeds, asked, pool))
-        ended, tokens = ended + 1, tokens + len(completion.token_ids)
-
     async def flush_often() -> None:
         while True:
             await asyncio.sleep(_WRITE_S)
             flush()
 
-    placement = place_engines(config)
-    workers = EnginePool(config, placement, asked.model_path, asked.eos_ids, LoadedWorker, warn)
-    writer, checks = None, list[asyncio.Task[None]]()
-    try:
-        await workers.start()
+    async def check(completion: Completion) -> None:
+        nonlocal ended, tokens
+        want, seed = wanted[completion.position], requests[completion.position].seed
+        text = reading.text(completion, settings.end_ids)
+        finished.append(await _checked(completion, want, seed, text, checks))
+        ended, tokens = ended + 1, tokens + len(completion.token_ids)
+
+    async with loaded_engines(settings, placement, warn) as engines:
         progress(0, 0)
         writer = asyncio.create_task(flush_often())
-        async for completion in workers.completions(requests):
-            checks.append(asyncio.create_task(check(completion)))
-            if writer.done():
-                writer.result()  # a full disk, say
-        await asyncio.gather(*checks)
-    finally:
-        await asyncio.gather(*checks, return_exceptions=True)
-        if writer is not None:
+        working = {writer}
+        try:
+            async for completion in engines.completions(requests):
+                working.add(asyncio.create_task(check(completion)))
+                for task in [each for each in working if each.done()]:
+                    working.remove(task)
+                    task.result()  # a full disk, say
+            await asyncio.gather(*working - {writer})
+        finally:
             writer.cancel()
-        with suppress(RunError):  # the engines end with their places in any case
-            await workers.stop()
-        placement.release()
-        flush()
+            await asyncio.gather(*working, return_exceptions=True)  # what has ended is checked and written in any case
+            flush()
 
 
-async def _checked(
-    batch: Sequence[Completion],
-    wanted: Sequence[Wanted],
-    seeds: Sequence[int],
-    asked: Asked,
-    pool: CheckPool[Answered],
-) -> list[Done]:
-    decoded = completion_texts([completion.token_ids for completion in batch], asked.tokenizer, asked.eos_ids)
-    texts = [asked.opening + text for text in decoded]
-    tasks = [wanted[completion.position].task for completion in batch]
-    answers = [Answered(text, t.problem.gold, t.tolerance) for text, t in zip(texts, tasks, strict=True)]
-    verdicts = await pool.judge_many(answers)
-    return [
-        Done(wanted[c.position].benchmark, task, c, verdict, text, language_share(text, "en"), seeds[c.position])
-        for c, task, verdict, text in zip(batch, tasks, verdicts, texts, strict=True)
-    ]
+async def _checked(completion: Completion, want: Wanted, seed: int, text: str, checks: CheckPool[Answered]) -> Done:
+    answer = Answered(text, want.task.problem.gold, want.task.tolerance)
+    verdict = await asyncio.wrap_future(checks.submit(answer))
+    return Done(want.benchmark, want.task, completion, verdict, text, language_share(text, "en"), seed)

@@ -3,8 +3,9 @@
 Killed, the same command goes on where it was: finished stages, and finished chunks of a model's stage, are not done again.
 """
 
+import asyncio
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from launch.cli.options import Parser, help_asked
 from openrs_ray.common.console import show_markdown
 from openrs_ray.curation import report
 from openrs_ray.curation.inputs import Inputs, load_inputs
-from openrs_ray.curation.pipeline import Curation, Question, Replies
+from openrs_ray.curation.pipeline import Curation, Question, Tell
 from openrs_ray.curation.recipe import Judged, Recipe, Solved, load_recipe, recipe_help
 from openrs_ray.curation.store import CurationStore
 from openrs_ray.run.lock import run_lock
@@ -63,19 +64,23 @@ def plan(recipe: Recipe, inputs: Inputs) -> list[str]:
 def _curate(recipe: Recipe, inputs: Inputs, console: Console) -> None:
     store = CurationStore(recipe.place)
     say = partial(console.print, markup=False, soft_wrap=True)
-    counts = Curation(recipe, inputs, store, partial(_ask, recipe), say).run()
+    counts = Curation(recipe, inputs, store, partial(_ask, recipe, say), say).run()
     report.write(recipe.place, recipe.name, counts)
     show_markdown(console, report.markdown(recipe.name, counts))
     say(f"{store.result}: {counts[-1].kept:,} problems, ready for --data.path; report.md and report.json beside it")
 
 
-def _ask(recipe: Recipe, stage: Solved | Judged, questions: Sequence[Question]) -> Generator[Replies, None, None]:
+def _ask(
+    recipe: Recipe, say: Callable[[str], None], stage: Solved | Judged, questions: Sequence[Question], tell: Tell
+) -> None:
     # Heavy imports come late: a mistake in the recipe is said at once, and other stages need no cluster.
-    from actors import curator
-    from actors.cluster.placement import connection
+    from actors.cluster.placement import check_build, connection, joins_cluster
+    from actors.curator import ask
 
+    if not joins_cluster():
+        check_build(recipe.placement)
     with connection():
-        yield from curator.ask(recipe.engines, recipe.seed, stage, questions)
+        asyncio.run(ask(recipe, stage, questions, tell, say))
 
 
 if __name__ == "__main__":

@@ -13,12 +13,14 @@ from rich.console import Console
 
 from launch.cli.command import command
 from launch.cli.options import Parser, help_asked
-from launch.driver.harness import Harness, engines_for
+from launch.driver.harness import Harness
 from openrs_ray.common.console import show_markdown
-from openrs_ray.config.help import help_text
+from openrs_ray.config.help import section_lines
+from openrs_ray.config.load import checked
 from openrs_ray.config.names import runs_folder
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import chosen
+from openrs_ray.evaluation.config import EvaluationConfig, as_in_run
 from openrs_ray.evaluation.protocol import protocol
 from openrs_ray.evaluation.report import markdown, write
 from openrs_ray.evaluation.subject import find_subjects, side_by_side
@@ -30,7 +32,7 @@ BENCHMARKS = "aime24,amc23,math500,minerva,olympiadbench"
 def main(arguments: list[str]) -> None:
     console = Console(highlight=False)
     if section := help_asked(arguments):
-        console.print(help_text(section), markup=False, soft_wrap=True)
+        console.print("\n".join(section_lines(EvaluationConfig, {}, section)), markup=False, soft_wrap=True)
         return
     parser = _parser()
     options, overrides = parser.parse_with_fields(arguments)
@@ -44,11 +46,9 @@ def main(arguments: list[str]) -> None:
     benchmarks = chosen([name for name in options.benchmarks.split(",") if name], sources(options.data))
     given_folder = Path(options.folder).expanduser().absolute() if options.folder else None
     subjects = side_by_side(found, how, runs, given_folder)
-    engines = engines_for(
-        found[0].run, how, subjects.folder, options.seed, 3600 * options.hours, overrides, parser.flags
-    )
-    all_gpus = "--placement.num_rollout_gpus" not in " ".join(overrides)
-    harness = Harness(how, tuple(benchmarks), subjects.folder, engines, all_gpus, options.seed, console)
+    known = as_in_run(found[0].run) if found[0].run else {}
+    config = checked(EvaluationConfig, known, overrides, "evaluation", flags=parser.flags)
+    harness = Harness(how, tuple(benchmarks), subjects.folder, config, 3600 * options.hours, options.seed, console)
     if options.dry_run:
         harness.say_plan([harness.prepare(subject) for subject in subjects.all])
         return

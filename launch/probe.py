@@ -180,7 +180,7 @@ def memory_needed(config: RunConfig, device: Device, parameters: int | None) -> 
     if device == "gpu":
         return 4.0 * GIB * actors + (parameters or 0) * ranks * (2 if config.model.dtype == "bfloat16" else 4)
     weights = (parameters or 0) * (16 * ranks + 4 * config.num_engines)
-    return 1.5 * GIB * actors + config.rollout.cpu_cache_gib * GIB * config.num_engines + weights
+    return 1.5 * GIB * actors + config.engine.cpu_cache_gib * GIB * config.num_engines + weights
 
 
 def _memory_row(needed: float, free: int) -> Row:

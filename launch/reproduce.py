@@ -20,7 +20,7 @@ from rich.console import Console
 from launch.cli.command import command
 from launch.cli.failures import belongs_to
 from launch.cli.options import Parser, help_asked
-from launch.driver.harness import Harness, Prepared, engines_for
+from launch.driver.harness import Harness, Prepared
 from launch.evaluate import add_benchmark_options, positive, sources
 from launch.train import supervised
 from openrs_ray.cluster.memory import check_fits, planned_gpu_bytes
@@ -33,6 +33,7 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.texts import letters_key
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.evaluation.benchmarks import Benchmark, Prompt, chosen
+from openrs_ray.evaluation.config import EvaluationConfig, as_in_run
 from openrs_ray.evaluation.protocol import Protocol, protocol
 from openrs_ray.evaluation.report import interval_text, markdown, published, write
 from openrs_ray.evaluation.subject import Subject, policies_of, start_model
@@ -136,7 +137,7 @@ class Reproduction:
                 place(self.config).release()
         else:
             check_machine(self.config)
-            check_build(self.config)
+            check_build(self.config.placement)
         if not prepared.held_out:
             raise UserError(_NONE_HELD_OUT)
         return prepared.held_out
@@ -188,8 +189,8 @@ class Reproduction:
 
     def _harness(self, how: Protocol, benchmarks: tuple[Benchmark, ...], name: str) -> Harness:
         folder, seed = self.config.run.path / "evaluation" / name, self.config.run.seed
-        engines = engines_for(self.config, how, folder, seed, _DEADLINE_S, [])
-        return Harness(how, benchmarks, folder, engines, True, seed, self.console)
+        config = EvaluationConfig.model_validate(as_in_run(self.config))
+        return Harness(how, benchmarks, folder, config, _DEADLINE_S, seed, self.console)
 
     def _trained(self) -> bool:
         """Whether the run has done its steps, or what is left of its limits is not enough for more of them."""

@@ -122,7 +122,7 @@ def _start(config: RunConfig, console: Console, log: RunLog, done: Progress) -> 
     from openrs_ray.preparation.preview import warning_lines
 
     placement: Placement | None = None
-    size = config.rollout.tensor_parallel
+    size = config.engine.tensor_parallel
     budget = Budget(config, extra_gpus=lambda: size * placement.extra_engines() if placement else 0)
     budget.check("start", *(("step",) if done.ended else ()), *ENDING)
     budget.write()
@@ -139,7 +139,7 @@ def _start(config: RunConfig, console: Console, log: RunLog, done: Progress) -> 
         else:
             check_machine(config)
             prepared = _prepare(config, gpu_bytes)
-            check_build(config)
+            check_build(config.placement)
             ending.enter_context(connection())
             placement = place(config)
         add_cluster(log.folder, describe_cluster())

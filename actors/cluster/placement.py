@@ -18,9 +18,9 @@ from actors.cluster.own_ray import close_token_file, have_token, ray_folder, sig
 from actors.cluster.processes import new_mark
 from actors.cluster.quiet import silence_expected_warnings
 from actors.weights.transport import find
-from openrs_ray.cluster.layout import Device, Layout, plan_layout
+from openrs_ray.cluster.layout import Device, Layout, engines_layout, plan_layout
 from openrs_ray.common.foreign import why
-from openrs_ray.config.schema import RunConfig
+from openrs_ray.config.schema import Engine, EngineSlots, RunConfig, Slots
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.run.spans import handed_on
 
@@ -92,7 +92,7 @@ def _reach(address: str) -> None:
 def check_machine(config: RunConfig) -> None:
     """UserError when this machine alone, without other nodes, has less than the run asks for. Starts nothing."""
     has = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
-    asked = plan_layout(config, _device(config, has["GPU"])).total()
+    asked = plan_layout(config, _device(config.placement, has["GPU"])).total()
     if any(asked[name] > has[name] for name in asked):
         raise UserError(
             f"the run asks for {_amounts(asked)} but this machine has {_amounts(has)}: lower placement.num_rollout_gpus, "
@@ -100,13 +100,9 @@ def check_machine(config: RunConfig) -> None:
         )
 
 
-def check_build(config: RunConfig) -> None:
+def check_build(place: Slots) -> None:
     """UserError when this environment is built for the other kind of device: a vLLM has one kind of engine only."""
-    check_built_for(_device(config, float(torch.cuda.device_count())))
-
-
-def check_built_for(device: Device) -> None:
-    """The same check for a known device."""
+    device = _device(place, float(torch.cuda.device_count()))
     built_for: Device = "cpu" if torch.version.cuda is None else "gpu"
     if device != built_for:
         raise UserError(
@@ -116,13 +112,19 @@ def check_built_for(device: Device) -> None:
 
 
 def place(config: RunConfig) -> "Placement":
-    """Reserve the run's places in the connected cluster; UserError when it lacks them."""
-    return reserve(config, plan_layout(config, cluster_device(config)))
+    """Reserve the run's places in the connected cluster; UserError when it does not have them."""
+    return reserve(plan_layout(config, _device(config.placement, cluster_gpus())), config.placement.wait_s)
 
 
-def cluster_device(config: RunConfig) -> Device:
-    """Device of the run in the connected cluster."""
-    return _device(config, ray.cluster_resources().get("GPU", 0.0))
+def place_engines(slots: EngineSlots, engine: Engine) -> "Placement":
+    """Reserve places of engines alone in the connected cluster; UserError when it does not have them."""
+    gpus = cluster_gpus()
+    return reserve(engines_layout(slots, engine, _device(slots, gpus), gpus), slots.wait_s)
+
+
+def cluster_gpus() -> float:
+    """GPUs of the connected cluster, free or not."""
+    return ray.cluster_resources().get("GPU", 0.0)
 
 
 def engine_variables(device: Device) -> dict[str, str]:
@@ -142,10 +144,10 @@ def engine_variables(device: Device) -> dict[str, str]:
     return variables
 
 
-def _device(config: RunConfig, gpus: float) -> Device:
+def _device(place: Slots, gpus: float) -> Device:
     """`auto` means GPUs where there are any."""
-    if config.placement.device != "auto":
-        return config.placement.device
+    if place.device != "auto":
+        return place.device
     return "gpu" if gpus else "cpu"
 
 
@@ -158,7 +160,6 @@ class Placement:
     """
 
     layout: Layout
-    threads: int
     learner_group: PlacementGroup | None
     """Of the learner; on shared GPUs the engines', too; none without a learner."""
     reward_group: PlacementGroup | None
@@ -217,7 +218,7 @@ class Placement:
         }
 
     def _threads(self) -> dict[str, str]:
-        return {"OMP_NUM_THREADS": str(self.threads)} if self.layout.device == "cpu" else {}
+        return {"OMP_NUM_THREADS": str(self.layout.threads)} if self.layout.device == "cpu" else {}
 
     def groups(self) -> list[PlacementGroup]:
         groups = (self.learner_group, *self.rollout_groups.values(), self.reward_group)
@@ -228,8 +229,8 @@ class Placement:
             remove_placement_group(group)
 
 
-def reserve(config: RunConfig, layout: Layout) -> Placement:
-    """Reserve all places, waiting `placement.wait_s` for the cluster to have them.
+def reserve(layout: Layout, wait_s: float) -> Placement:
+    """Reserve all places, waiting `wait_s` for the cluster to have them.
 
     Raises:
         UserError: the cluster lacks what the layout asks for; says what it has.
@@ -241,14 +242,13 @@ def reserve(config: RunConfig, layout: Layout) -> Placement:
     cpus = layout.reward_cpus
     placement = Placement(
         layout,
-        config.threads,
         learner_group=placement_group(list(slots), strategy="STRICT_PACK")
         if slots
         else None,  # first: one node for all
         rollout_groups={engine: placement_group([bundle]) for engine, bundle in engines.items()},
         reward_group=placement_group([{"CPU": cpus}]) if cpus else None,
     )
-    deadline = time.monotonic() + config.placement.wait_s
+    deadline = time.monotonic() + wait_s
     for group in placement.groups():
         if not group.wait(max(0.1, deadline - time.monotonic())):
             placement.release()
@@ -256,7 +256,7 @@ def reserve(config: RunConfig, layout: Layout) -> Placement:
                 f"the run asks for {_amounts(layout.total())}{' (those of the learner on one node)' * bool(slots)} but the "
                 f"cluster has {_amounts(ray.cluster_resources())}, free {_amounts(ray.available_resources())}: lower "
                 f"placement.num_rollout_gpus, {'placement.num_learner_gpus ' * bool(slots)}or placement.cpus_per_slot, add "
-                f"nodes, or raise placement.wait_s ({config.placement.wait_s:.0f} s) if nodes are on their way"
+                f"nodes, or raise placement.wait_s ({wait_s:.0f} s) if nodes are on their way"
             )
     return placement
 

@@ -21,7 +21,7 @@ from openrs_ray.algorithm.packing import split
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Lost, RunError
 from openrs_ray.records import Group
-from openrs_ray.run.checkpoints import Checkpoint
+from openrs_ray.run.checkpoint_files import Checkpoint
 from openrs_ray.run.spans import span, traced
 
 T = TypeVar("T")

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openrs_ray.records import Group, Problem
-from openrs_ray.run.checkpoints import Checkpoint, CheckpointStore
+from openrs_ray.run.checkpoint_files import Checkpoint
+from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.completions import read_groups
 
 

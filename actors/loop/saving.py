@@ -11,7 +11,8 @@ from openrs_ray.config import schema
 from openrs_ray.errors import RunError
 from openrs_ray.models.model_files import ModelFiles
 from openrs_ray.run.budget import Budget
-from openrs_ray.run.checkpoints import CheckpointStore, Kind
+from openrs_ray.run.checkpoint_files import Kind
+from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.progress import Progress
 from openrs_ray.run.spans import traced
 

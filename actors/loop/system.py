@@ -24,6 +24,7 @@ from actors.loop.saving import Saving
 from actors.loop.writer import RunWriter
 from actors.reward import RewardPool
 from actors.rollout.pool import EnginePool
+from actors.rollout.settings import EngineSettings
 from actors.rollout.worker import RolloutWorker
 from openrs_ray.algorithm.no_learning import LearningWatch
 from openrs_ray.config.schema import RunConfig
@@ -34,7 +35,8 @@ from openrs_ray.preparation.prepared import Prepared
 from openrs_ray.records import Problem
 from openrs_ray.run.attempts import Bounds, start_attempt
 from openrs_ray.run.budget import Budget
-from openrs_ray.run.checkpoints import Checkpoint, CheckpointStore
+from openrs_ray.run.checkpoint_files import Checkpoint
+from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.metrics import MetricsLog
 from openrs_ray.run.progress import RESULT, Progress
@@ -72,7 +74,11 @@ class System:
         model, eos_ids, kept = prepared.model_path, prepared.eos_ids, config.checkpoint
         self._store = CheckpointStore(config.run.path / "checkpoints", kept.keep_last, kept.keep_policies)
         self._engines = EnginePool(
-            config, placement, model, eos_ids, worker_class, display.warn, lambda: self._push.revive()
+            EngineSettings.of_run(config, model, eos_ids),
+            placement,
+            worker_class,
+            display.warn,
+            lambda: self._push.revive(),
         )
         ranks = partial(new_ranks, config, placement, model, rank_class)
         history = History(config.run.path, self._store, prepared.problems)

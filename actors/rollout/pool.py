@@ -11,9 +11,9 @@ import ray
 from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
 from actors.cluster.together import Together
+from actors.rollout.settings import EngineSettings
 from actors.rollout.supervisor import Replica, Supervisor
 from actors.rollout.worker import Request, RolloutWorker
-from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Lost, RunError
 from openrs_ray.records import Completion
 
@@ -32,24 +32,21 @@ class EnginePool:
 
     def __init__(
         self,
-        config: RunConfig,
+        settings: EngineSettings,
         placement: Placement,
-        model_path: str,
-        eos_ids: tuple[int, ...],
         worker_class: type[RolloutWorker] = RolloutWorker,
         report: Callable[[str], None] = lambda text: None,
         revive: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
-        self._config = config
+        self._settings = settings
 
         def new(place: int) -> Any:
             options = placement.rollout_options(place) | {"max_concurrency": _CALLS}
             worker = ray.remote(worker_class).options(**options)
-            return worker.remote(config, model_path, place, placement.layout.device, eos_ids)
+            return worker.remote(settings, place, placement.layout.device)
 
-        self.supervisor = Supervisor(
-            placement, new, config.rollout.start_deadline_s, report, worker_class.holds_weights
-        )
+        start_s = settings.engine.start_deadline_s
+        self.supervisor = Supervisor(placement, new, start_s, report, worker_class.holds_weights)
         self._requests: Together[Request, Completion] = Together(self._spread)
         self._reviving = asyncio.Lock()
         self._revive = self.supervisor.ready if worker_class.holds_weights else revive
@@ -69,13 +66,13 @@ class EnginePool:
         return await self._requests.ask(request)
 
     async def completions(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
-        """All completions as they end. RunError as for `sample`, and after `rollout.deadline_s`."""
-        deadline_s, clock = self._config.rollout.deadline_s, asyncio.get_running_loop().time
+        """The completions of all requests as they end. RunError as for `sample`, and when the settings' deadline has passed."""
+        deadline_s, clock = self._settings.deadline_s, asyncio.get_running_loop().time
         deadline = clock() + deadline_s
         answers = [self._requests.ask(request) for request in requests]
         try:
             for ended, answer in enumerate(asyncio.as_completed(answers)):
-                what = f"finish the last {len(answers) - ended} completions (rollout.deadline_s is {deadline_s:.0f})"
+                what = f"finish the last {len(answers) - ended} completions ({self._settings.deadline_field} is {deadline_s:.0f})"
                 yield await within(max(0.0, deadline - clock()), "the rollout workers", what, answer)
         finally:
             for unneeded in answers:
@@ -122,8 +119,8 @@ class EnginePool:
     async def _stream(
         self, worker: Replica, requests: Sequence[Request]
     ) -> AsyncIterator[list[tuple[int, Completion]]]:
-        """One worker's batches. Lost when it has nothing for `push.deadline_s` and does not answer either."""
-        beat_s = self._config.push.deadline_s
+        """One worker's batches. Lost when it has nothing for a while and does not answer either."""
+        beat_s = self._settings.answer_s
         references = aiter(worker.actor.sample.options(num_returns="streaming").remote(requests))
         while True:
             upcoming = asyncio.ensure_future(anext(references, None))
@@ -146,7 +143,7 @@ class EnginePool:
     @property
     def group_size(self) -> int:
         """Members of an engine's push group: the sender and the engine's own workers."""
-        return 1 + self._config.rollout.tensor_parallel
+        return 1 + self._settings.engine.tensor_parallel
 
     async def leave_learner(self) -> None:
         """Let every worker drop a lost learner; it joins the next one and is probed anew."""
@@ -157,7 +154,7 @@ class EnginePool:
     async def each(self, workers: Iterable[Replica], method: str, what: str, *arguments: Any) -> dict[Replica, Any]:
         """Answers by worker; a worker that fails or exceeds the push's deadline is lost."""
         asked = list(workers)
-        deadline_s = self._config.push.deadline_s
+        deadline_s = self._settings.answer_s
         calls = (worker.ask(deadline_s, method, what, *arguments) for worker in asked)
         answers = await asyncio.gather(*calls, return_exceptions=True)
         given = {}
@@ -174,13 +171,13 @@ class EnginePool:
     async def aside(self) -> AsyncIterator[None]:
         """The learner at work. On shared GPUs no engine starts meanwhile, and those that are to sleep do, until they are woken
         for a push."""
-        if not self._config.placement.colocated:
+        if not self._settings.colocated:
             yield
             return
         async with self.supervisor.starting:  # it would look at what is free on the GPU
-            if self._config.rollout.sleep_while_learning:
+            if self._settings.sleeps:
                 await self.each(self.supervisor.alive, "sleep", "give up its memory")
             yield
-            if self._config.rollout.sleep_while_learning:
+            if self._settings.sleeps:
                 for replica in await self.each(self.supervisor.alive, "wake", "take its memory back"):
                     replica.state = "started"

@@ -14,12 +14,12 @@ import numpy as np
 
 from actors.cluster.processes import Processes, own_processes
 from actors.rollout.engine_log import OwnLog
+from actors.rollout.settings import EngineSettings
 from actors.rollout.stages import only_ends, record_stages, silent_statistics
 from actors.weights.transport import PushGroup
 from openrs_ray.common.foreign import why
 from openrs_ray.common.last_error import last_error
 from openrs_ray.common.private_folder import private_folder
-from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import EngineDied, Lost, Recurring, RunError
 from openrs_ray.records import Completion, VersionSpan
 from openrs_ray.run.spans import traced
@@ -67,12 +67,10 @@ class RolloutWorker:
     holds_weights = False
     """True when its engine starts with a model's weights instead of waiting for a push."""
 
-    def __init__(self, config: RunConfig, model_path: str, worker: int, device: str, eos_ids: tuple[int, ...]) -> None:
-        self._config = config
-        self._model_path = model_path
+    def __init__(self, settings: EngineSettings, worker: int, device: str) -> None:
+        self._settings = settings
         self._worker = worker
         self._device = device
-        self._eos_ids = eos_ids
         self._engine: Any = None
         self._log = OwnLog()
         self._requests = 0
@@ -113,37 +111,37 @@ class RolloutWorker:
             raise kind(f"rollout worker {self._worker} could not start its vLLM engine: {reason}{where}") from error
 
     def _engine_arguments(self) -> dict[str, Any]:
-        rollout = self._config.rollout
+        settings, engine = self._settings, self._settings.engine
         arguments: dict[str, Any] = {
-            "model": self._model_path,
+            "model": settings.model_path,
             "trust_remote_code": False,
             "skip_tokenizer_init": True,
             "load_format": "dummy",
-            "dtype": self._config.model.dtype,
-            "max_model_len": self._config.max_sequence_tokens,
-            "max_num_seqs": rollout.max_sequences,
-            "max_num_batched_tokens": rollout.max_batched_tokens,
-            "tensor_parallel_size": rollout.tensor_parallel,
-            "seed": self._config.run.seed,
-            "logprobs_mode": "processed_logprobs" if self._config.loss.tempered else "raw_logprobs",
+            "dtype": settings.dtype,
+            "max_model_len": settings.max_sequence_tokens,
+            "max_num_seqs": engine.max_sequences,
+            "max_num_batched_tokens": engine.max_batched_tokens,
+            "tensor_parallel_size": engine.tensor_parallel,
+            "seed": settings.seed,
+            "logprobs_mode": "processed_logprobs" if settings.tempered else "raw_logprobs",
             "generation_config": "vllm",
             "enable_prefix_caching": True,
-            "enforce_eager": rollout.enforce_eager or self._device == "cpu",
+            "enforce_eager": engine.enforce_eager or self._device == "cpu",
             "weight_transfer_config": {"backend": "openrs"},
             "worker_extension_cls": self.worker_extension,
             "disable_log_stats": False,  # or requests have no times: see `silent_statistics`
             "enable_log_requests": False,
         }
-        if rollout.tensor_parallel > 1:
+        if engine.tensor_parallel > 1:
             arguments["distributed_executor_backend"] = "mp"  # inside a placement group vLLM would start Ray workers
         if self._device == "cpu":
-            arguments["kv_cache_memory_bytes"] = int(rollout.cpu_cache_gib * 2**30)
+            arguments["kv_cache_memory_bytes"] = int(engine.cpu_cache_gib * 2**30)
             # A prompt prefilled in parts takes its seeded generator back by an offset that CPU generators do not have.
             arguments["enable_chunked_prefill"] = False
-            arguments["max_num_batched_tokens"] = max(self._config.max_sequence_tokens, rollout.max_batched_tokens)
+            arguments["max_num_batched_tokens"] = max(settings.max_sequence_tokens, engine.max_batched_tokens)
         else:
-            arguments["gpu_memory_utilization"] = rollout.gpu_memory_fraction
-            arguments["enable_sleep_mode"] = rollout.sleep_while_learning
+            arguments["gpu_memory_utilization"] = engine.gpu_memory_fraction
+            arguments["enable_sleep_mode"] = settings.sleeps
         return arguments
 
     async def sample(self, requests: Sequence[Request]) -> AsyncIterator[list[tuple[int, Completion]]]:
@@ -206,7 +204,7 @@ class RolloutWorker:
             logprobs=0,
             flat_logprobs=True,
             detokenize=False,
-            stop_token_ids=list(self._eos_ids),
+            stop_token_ids=list(self._settings.end_ids),
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
@@ -292,7 +290,7 @@ class RolloutWorker:
         async with self._admitting:
             self._pushing = True
         self._pushes += 1
-        clear = not self._config.rollout.keep_cache
+        clear = not self._settings.keep_cache
         await self._alive(self._engine.pause_generation(mode="keep", clear_cache=clear))
         await self._alive(self._engine.start_weight_update())
 
@@ -303,7 +301,7 @@ class RolloutWorker:
 
         info = {"buckets": [bucket.plain() for bucket in buckets], "parcel": parcel}
         update = self._engine.update_weights(WeightTransferUpdateRequest(update_info=info))
-        await asyncio.wait_for(self._alive(update), self._config.push.deadline_s)
+        await asyncio.wait_for(self._alive(update), self._settings.answer_s)
 
     @traced("end_push", "version")
     async def end_push(self, version: int) -> list[dict[str, Any]]:

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from openrs_ray.config.load import config_from
-from openrs_ray.config.schema import Model, RunConfig
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.analysis import analyse
 from openrs_ray.evaluation.benchmarks import Benchmark, Task, clusters, fingerprint, load_tasks
 from openrs_ray.evaluation.check import WARM_UP, Answered, Check
+from openrs_ray.evaluation.config import EvaluationConfig
 from openrs_ray.evaluation.figures import Samples
 from openrs_ray.evaluation.majority import answer_classes
 from openrs_ray.evaluation.power import Rate, plan_lines
@@ -30,26 +29,18 @@ from openrs_ray.evaluation.report import document
 from openrs_ray.evaluation.store import CompletionStore, Table, as_table
 from openrs_ray.evaluation.subject import START, Subject
 from openrs_ray.models.stop_tokens import stop_tokens
-from openrs_ray.preparation.prepared import check_model
+from openrs_ray.preparation.prepared import check_served
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.run.ledger import Ledger, Spent
 from openrs_ray.run.lock import run_lock
 
 if TYPE_CHECKING:
-    from actors.evaluator import Asked, Wanted
+    from actors.evaluator import Reading, Wanted
+    from actors.rollout.settings import EngineSettings
 
 _RESAMPLING_SEED = 0
-_ENGINE_FIELDS = (
-    "tensor_parallel",
-    "max_sequences",
-    "max_batched_tokens",
-    "cpu_cache_gib",
-    "enforce_eager",
-    "start_deadline_s",
-)
-_PLACE_FIELDS = ("device", "cpus_per_slot", "threads", "wait_s", "num_rollout_gpus")
-_CHECK_FIELDS = ("processes", "deadline_s", "memory_gib", "max_unjudged_share")
 _SAY_S = 30.0
+_LENGTHS = "the longest prompt with the longest completion"
 
 
 @dataclass(frozen=True)
@@ -64,10 +55,9 @@ class Harness:
     how: Protocol
     benchmarks: tuple[Benchmark, ...]
     folder: Path
-    engines: RunConfig
-    """What engines and checking processes need. The learner's part is never used."""
-    all_gpus: bool
-    """Sample on all GPUs of the cluster, however many `engines` asks for."""
+    config: EvaluationConfig
+    deadline_s: float
+    """For one model."""
     seed: int
     console: Console
 
@@ -87,22 +77,33 @@ class Harness:
 
     def prepare(self, subject: Subject) -> "Prepared":
         """A model that is known to fit, with all it will be asked; nothing is written."""
-        from actors.evaluator import Asked
+        from actors.evaluator import Reading
+        from actors.rollout.settings import EngineSettings
 
-        model: Model = self.engines.model.model_copy(update={"path": subject.path})
+        config, model = self.config, self.config.model.of(subject.path)
         tokenizer = load_tokenizer(model)
         tasks = {benchmark.name: load_tasks(benchmark, self.how.prompt, tokenizer) for benchmark in self.benchmarks}
         prompts = [task.problem.prompt_ids for several in tasks.values() for task in several]
-        rollout = self.engines.rollout.model_copy(update={"max_prompt_tokens": max(map(len, prompts))})
-        config = self.engines.model_copy(update={"model": model, "rollout": rollout})
+        tokens = max(map(len, prompts)) + self.how.max_tokens
         try:
-            _, shape = check_model(config, subject.path)
+            _, shape = check_served(model, subject.path, config.engine, config.placement, tokens, _LENGTHS)
         except UserError as error:
             bounds = "; --max-tokens bounds completions" if self.how.name == "robust" else ""
-            raise UserError(f"{error} (prompts are as long as the longest{bounds})") from error
-        eos_ids = tuple(token.id for token in stop_tokens(subject.path, shape.vocabulary, tokenizer))
-        asked = Asked(subject.path, eos_ids, tokenizer, response_prefix(prompts[0], tokenizer))
-        return Prepared(subject, config, asked, tasks, CompletionStore(self.folder / subject.folder), self.how.samples)
+            raise UserError(f"{error}{bounds}") from error
+        settings = EngineSettings(
+            engine=config.engine,
+            model_path=subject.path,
+            end_ids=tuple(token.id for token in stop_tokens(subject.path, shape.vocabulary, tokenizer)),
+            max_sequence_tokens=tokens,
+            dtype=model.dtype,
+            seed=self.seed,
+            deadline_s=self.deadline_s,
+            deadline_field="--hours",
+        )
+        reading = Reading(tokenizer, response_prefix(prompts[0], tokenizer))
+        return Prepared(
+            subject, settings, reading, tasks, CompletionStore(self.folder / subject.folder), self.how.samples
+        )
 
     def sample(self, models: "Sequence[Prepared]") -> None:
         """Sample what is missing of each model."""
@@ -117,21 +118,24 @@ class Harness:
                     await self._sample(prepared, wanted, pool)
 
         if not joins_cluster():
-            check_build(self.engines)
-        rewards = self.engines.rewards
+            check_build(self.config.placement)
+        rewards = self.config.rewards
         limits = rewards.processes, rewards.deadline_s, rewards.memory_gib
         with connection(), CheckPool(Check(self.how.rules), *limits, WARM_UP) as pool:
             asyncio.run(fill(pool))
 
     async def _sample(self, prepared: "Prepared", wanted: "Sequence[Wanted]", pool: CheckPool[Answered]) -> None:
-        from actors.evaluator import sample, with_all_gpus
+        from actors.cluster.placement import place_engines
+        from actors.evaluator import sample
 
         label, store = prepared.subject.label, prepared.store
         self._say(f"{label}: {len(wanted):,} completions to sample")
-        config = with_all_gpus(prepared.config) if self.all_gpus else prepared.config
-        with Ledger(store.folder, config.cost.price, lambda: config.placement.num_rollout_gpus):
+        placement = place_engines(self.config.placement, self.config.engine)
+        gpus = len(placement.layout.rollout) * self.config.engine.tensor_parallel
+        with Ledger(store.folder, self.config.cost.price_per_gpu_hour or 0.0, lambda: gpus):
             progress = self._progress(label, len(wanted))
-            await sample(config, prepared.asked, self.how, wanted, store, pool, progress, self._say)
+            settings, reading = prepared.settings, prepared.reading
+            await sample(settings, placement, reading, self.how, wanted, store, pool, progress, self._say)
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)
@@ -156,7 +160,7 @@ class Harness:
 
         `seeds`: the models are runs of one experiment, of which mean and spread are given, too.
         """
-        rewards = self.engines.rewards
+        rewards = self.config.rewards
         with CheckPool(Check("boxed"), rewards.processes, 5.0, 2.0, WARM_UP) as pool:
             samples = {p.subject.label: {name: p.result(name, pool) for name in p.tasks} for p in models}
         start = START if START in samples else None
@@ -190,8 +194,8 @@ class Prepared:
     """One model, known to fit, with all problems as it will read them."""
 
     subject: Subject
-    config: RunConfig
-    asked: "Asked"
+    settings: "EngineSettings"
+    reading: "Reading"
     tasks: dict[str, tuple[Task, ...]]
     store: CompletionStore
     samples: int
@@ -236,36 +240,3 @@ def rate_of(models: Sequence[Prepared]) -> Rate | None:
     completions = sum(prepared.store.count() for prepared in models)
     spent = Spent.total(prepared.spent() for prepared in models)
     return Rate(spent.hours / completions, spent.dollars / completions) if completions and spent.hours else None
-
-
-def engines_for(
-    run: RunConfig | None,
-    how: Protocol,
-    folder: Path,
-    seed: int,
-    deadline_s: float,
-    overrides: Sequence[str],
-    flags: Sequence[str] = (),
-) -> RunConfig:
-    """What engines and checks need: a run's where there is one, changed by `--dotted.field VALUE`.
-
-    `deadline_s`: how long one model may take.
-    """
-    known = run.model_dump(mode="json") if run else {"model": {"path": "none"}}
-
-    def taken(section: str, names: Sequence[str]) -> dict[str, Any]:
-        return {name: known[section][name] for name in names if name in known.get(section, {})}
-
-    most = {"max_prompt_tokens": 1, "max_completion_tokens": how.max_tokens, "deadline_s": deadline_s}
-    sizes = {"problems_per_step": 2, "completions_per_problem": 2}
-    content: dict[str, Any] = {
-        "run": {"name": "evaluation", "folder": str(folder), "steps": 1, "seed": seed},
-        "model": known["model"],
-        "data": {"path": "none"},
-        "rollout": taken("rollout", _ENGINE_FIELDS) | most | sizes,
-        "learner": {"micro_batch_tokens": 2 * 10**9},
-        "placement": taken("placement", _PLACE_FIELDS) | {"num_learner_gpus": 1},
-        "rewards": taken("rewards", _CHECK_FIELDS),
-        "cost": taken("cost", ("price_per_gpu_hour",)),
-    }
-    return config_from(content, overrides, "evaluation", flags)

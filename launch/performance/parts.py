@@ -15,6 +15,7 @@ from actors.cluster.placement import Placement
 from actors.learner.rank import LearnerRank
 from actors.reward import RewardPool
 from actors.rollout.loaded import LoadedWorker
+from actors.rollout.settings import EngineSettings
 from actors.rollout.worker import Request
 from launch.performance.trl_run import coin
 from openrs_ray.algorithm.advantages import TrainingSequence
@@ -107,7 +108,8 @@ class Alone:
 async def start_raw(config: RunConfig, prepared: Prepared, placement: Placement) -> Alone:
     """On the learner's place, so that a rollout worker may run beside it, in an engine's environment."""
     options = placement.learner_options(0) | {"runtime_env": placement.rollout_options(0)["runtime_env"]}
-    engine = Alone(RawEngine, options, config, prepared.model_path, 0, placement.layout.device, prepared.eos_ids)
+    settings = EngineSettings.of_run(config, prepared.model_path, prepared.eos_ids)
+    engine = Alone(RawEngine, options, settings, 0, placement.layout.device)
     await engine.call("start")
     return engine
 

@@ -50,11 +50,13 @@ async def compare(config: RunConfig, prepared: Prepared, placement: "Placement",
     from actors.loop.push import WeightPush
     from actors.loop.system import probe_batch
     from actors.rollout.pool import EnginePool
+    from actors.rollout.settings import EngineSettings
     from launch.performance.raw_push import RawSender, RawWorker
 
     transport = placement.layout.transport
     learners = LearnerGroup(config, partial(new_ranks, config, placement, prepared.model_path, RawSender))
-    workers = EnginePool(config, placement, prepared.model_path, prepared.eos_ids, RawWorker)
+    settings = EngineSettings.of_run(config, prepared.model_path, prepared.eos_ids)
+    workers = EnginePool(settings, placement, RawWorker)
     push = WeightPush(learners, workers, transport, config.push, probe_batch(prepared.problems))
 
     async def sender(method: str, *arguments: Any) -> Any:

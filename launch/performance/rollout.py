@@ -18,14 +18,16 @@ from openrs_ray.preparation.prepared import prepare
 @command
 def main(arguments: list[str]) -> None:
     options = make_parser("rollout", __doc__, "rounds", 5).parse_args(arguments)
-    config = load(options, "rollout.gpu_memory_fraction=0.4")
+    config = load(options, "engine.gpu_memory_fraction=0.4")
     prepared = prepare(config)
     from actors.rollout.loaded import LoadedWorker
     from actors.rollout.pool import EnginePool
+    from actors.rollout.settings import EngineSettings
     from launch.performance.parts import start_raw
 
     async def run() -> tuple[list[tuple[float, int]], list[tuple[float, int]]]:
-        workers = EnginePool(config, placement, prepared.model_path, prepared.eos_ids, LoadedWorker)
+        settings = EngineSettings.of_run(config, prepared.model_path, prepared.eos_ids)
+        workers = EnginePool(settings, placement, LoadedWorker)
         await workers.start()  # one after the other: each looks how much of the GPU is free
         raw = await start_raw(config, prepared, placement)
 

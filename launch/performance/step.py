@@ -126,7 +126,7 @@ def trl_job(config: RunConfig, prepared: Prepared, on_gpu: bool) -> dict[str, An
         "extraction": config.rewards.extraction,
         "learning_rate": config.learner.learning_rate,
         "max_sequence_tokens": config.max_sequence_tokens,
-        "gpu_memory_fraction": rollout.gpu_memory_fraction,
+        "gpu_memory_fraction": config.engine.gpu_memory_fraction,
         **rollout.model_dump(
             include={"problems_per_step", "completions_per_problem", "max_completion_tokens", "temperature"}
         ),

@@ -70,7 +70,7 @@ def placed(config: RunConfig) -> Iterator["Placement"]:
 
     if not joins_cluster():
         check_machine(config)
-    check_build(config)
+    check_build(config.placement)
     with connection():
         placement = place(config)
         try:

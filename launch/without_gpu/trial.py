@@ -23,6 +23,7 @@ from vllm.v1.attention.selector import get_attn_backend
 import actors
 import launch
 import openrs_ray
+from actors.rollout.settings import EngineSettings
 from actors.rollout.worker import RolloutWorker
 from launch.cli.command import command
 from launch.cli.options import Parser
@@ -68,7 +69,8 @@ def engine_config(folder: Path) -> Any:
         max_position_embeddings=131_072,
         dtype="bfloat16",
     ).save_pretrained(folder)
-    worker = RolloutWorker(load_config(RECIPE, []), str(folder), worker=0, device="gpu", eos_ids=(1,))
+    settings = EngineSettings.of_run(load_config(RECIPE, []), str(folder), (1,))
+    worker = RolloutWorker(settings, worker=0, device="gpu")
     return AsyncEngineArgs(**worker._engine_arguments()).create_engine_config(UsageContext.ENGINE_CONTEXT)
 
 

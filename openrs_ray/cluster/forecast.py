@@ -126,18 +126,18 @@ def _sampling_s(
     config: RunConfig, shape: ModelShape, gpu: Card, gpu_bytes: float | None, completions: int, assumed: Assumed
 ) -> float:
     """Seconds to sample so many completions with all engines: the longest reaches the limit, whatever the mean is."""
-    rollout = config.rollout
+    rollout, engine = config.rollout, config.engine
     each = math.ceil(completions / config.num_engines)
     _, room = engine_parts(config, shape, gpu_bytes)
-    at_once = max(1, min(each, rollout.max_sequences, room or each))
+    at_once = max(1, min(each, engine.max_sequences, room or each))
     prompt, length = assumed.prompt * rollout.max_prompt_tokens, assumed.length * rollout.max_completion_tokens
     passes = max(rollout.max_completion_tokens, each * length / at_once)
     size = 4 if config.model.dtype == "float32" else 2
     weights = size * shape.parameters
     cached = 2 * size * shape.layers * shape.kv_heads * shape.head_dim
     read = passes * weights + each * length * (prompt + length / 2) * cached
-    by_memory = read / rollout.tensor_parallel / (assumed.bandwidth * gpu.gb_per_s * 1e9)
-    computed = 2 * shape.parameters * each * (prompt + length) / rollout.tensor_parallel
+    by_memory = read / engine.tensor_parallel / (assumed.bandwidth * gpu.gb_per_s * 1e9)
+    computed = 2 * shape.parameters * each * (prompt + length) / engine.tensor_parallel
     return max(by_memory, computed / (assumed.compute * gpu.tflops * 1e12))
 
 

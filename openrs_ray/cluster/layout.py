@@ -1,9 +1,10 @@
-"""Who sits where: the shape of a run on a cluster, worked out from the config alone."""
+"""Resources of every actor on the cluster, worked out from the config alone."""
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
-from openrs_ray.config.schema import RunConfig
+from openrs_ray.config.schema import Engine, EngineSlots, RunConfig
 
 Device = Literal["cpu", "gpu"]
 
@@ -17,7 +18,7 @@ TRANSPORTS = {
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Resources of every actor. A bundle is what Ray reserves for one learner rank or one rollout engine.
+    """Bundles of a run: what Ray reserves for each learner rank and each rollout engine.
 
     Example (4 GPUs, 1 + 3): device="gpu", transport="nccl", learner=({"CPU": 1, "GPU": 1},) * 3, rollout=({"CPU": 1, "GPU": 1},)
     """
@@ -29,6 +30,8 @@ class Layout:
     learner: tuple[dict[str, float], ...]
     rollout: tuple[dict[str, float], ...]
     reward_cpus: float
+    threads: int
+    """Compute threads of each engine and learner rank on a CPU."""
     extra_rollout: int = 0
     """Engines of the first one's size that may be added where the cluster has room."""
 
@@ -42,20 +45,35 @@ class Layout:
 
 
 def plan_layout(config: RunConfig, device: Device) -> Layout:
-    """Bundles for the configured split. On shared GPUs a rank and its engine hold half a GPU each."""
-    place, tensor_parallel = config.placement, config.rollout.tensor_parallel
-    cpus = place.cpus_per_slot
+    """Bundles of a training run. On shared GPUs a rank and its engine hold half a GPU each."""
+    place, cpus = config.placement, config.placement.cpus_per_slot
     share = 0.5 if place.colocated else 1.0
-
-    def bundle(slots: int) -> dict[str, float]:
-        return {"CPU": cpus * slots} | ({"GPU": share * slots} if device == "gpu" else {})
-
     return Layout(
         device=device,
         transport="gloo" if device == "cpu" else "ipc" if place.colocated else "nccl",
         colocated=place.colocated and device == "gpu",
-        learner=(bundle(1),) * place.num_learner_gpus,
-        rollout=(bundle(tensor_parallel),) * config.num_engines,
+        learner=(_bundle(1, cpus, device, share),) * place.num_learner_gpus,
+        rollout=(_bundle(config.engine.tensor_parallel, cpus, device, share),) * config.num_engines,
         reward_cpus=cpus * config.rewards.processes,
+        threads=config.threads,
         extra_rollout=config.max_engines - config.num_engines,
     )
+
+
+def engines_layout(place: EngineSlots, engine: Engine, device: Device, gpus: float) -> Layout:
+    """Bundles of engines alone: as many as were asked for, else as many as the cluster's GPUs allow, or one on a CPU."""
+    size = engine.tensor_parallel
+    engines = max(1, int(place.num_rollout_gpus or (gpus if device == "gpu" else 1)) // size)
+    return Layout(
+        device=device,
+        transport="gloo" if device == "cpu" else "nccl",
+        colocated=False,
+        learner=(),
+        rollout=(_bundle(size, place.cpus_per_slot, device),) * engines,
+        reward_cpus=0,
+        threads=place.threads or max(1, (os.cpu_count() or 1) // engines),
+    )
+
+
+def _bundle(slots: int, cpus: float, device: Device, share: float = 1.0) -> dict[str, float]:
+    return {"CPU": cpus * slots} | ({"GPU": share * slots} if device == "gpu" else {})

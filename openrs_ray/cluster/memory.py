@@ -132,13 +132,13 @@ def check_fits(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) ->
     """UserError when the run cannot fit into GPUs of that size: what is missing, and the changes that would help."""
     if gpu_bytes is None:
         return
-    share = config.rollout.gpu_memory_fraction
+    share = config.engine.gpu_memory_fraction
     for number, found in enumerate(plan(config, shape, gpu_bytes)):
         if found.fits(gpu_bytes):
             continue
         if found.crowded:
             problem = (
-                f"the engine gets {share:g} of a {gpu_bytes / GIB:.1f} GiB GPU (rollout.gpu_memory_fraction), which leaves no "
+                f"the engine gets {share:g} of a {gpu_bytes / GIB:.1f} GiB GPU (engine.gpu_memory_fraction), which leaves no "
                 f"room for one completion of {config.max_sequence_tokens} tokens"
             )
         else:
@@ -173,7 +173,7 @@ def _advice(config: RunConfig, shape: ModelShape, gpu_bytes: float, number: int)
 
 def _changes(config: RunConfig, gpus: int) -> Iterator[tuple[str, Any]]:
     """Changes of settings that may save memory with so many GPUs, the least costly first, in growing doses."""
-    rollout, place = config.rollout, config.placement
+    rollout, engine, place = config.rollout, config.engine, config.placement
     free = gpus - config.num_gpus
     doses = [2, 4, 8, 16]
     for by in doses:
@@ -182,10 +182,10 @@ def _changes(config: RunConfig, gpus: int) -> Iterator[tuple[str, Any]]:
     if place.colocated:
         yield "rollout.sleep_while_learning", "true"
     yield from (("learner.zero_stage", stage) for stage in (2, 3) if stage > config.learner.zero_stage)
-    yield from (("rollout.gpu_memory_fraction", each) for each in (0.9, 0.95) if each > rollout.gpu_memory_fraction)
-    yield from (("rollout.gpu_memory_fraction", each) for each in (0.5, 0.4, 0.3) if each < rollout.gpu_memory_fraction)
-    yield from (("rollout.max_sequences", rollout.max_sequences // by) for by in doses)
-    yield "rollout.tensor_parallel", place.num_rollout_gpus
+    yield from (("engine.gpu_memory_fraction", each) for each in (0.9, 0.95) if each > engine.gpu_memory_fraction)
+    yield from (("engine.gpu_memory_fraction", each) for each in (0.5, 0.4, 0.3) if each < engine.gpu_memory_fraction)
+    yield from (("engine.max_sequences", engine.max_sequences // by) for by in doses)
+    yield "engine.tensor_parallel", place.num_rollout_gpus
     yield from (("placement.num_learner_gpus", place.num_learner_gpus + more) for more in (1, 2, 4) if more <= free)
     yield from (("rollout.max_completion_tokens", rollout.max_completion_tokens // by) for by in doses)
 
@@ -310,42 +310,42 @@ def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tu
 def engine_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> tuple[Parts, int | None]:
     """What an engine holds on one GPU, and how many completions of full length its cache has room for.
 
-    vLLM takes `rollout.gpu_memory_fraction` whatever the model is; what weights and work leave of it is its cache: it tries a
-    pass of `rollout.max_batched_tokens` first, with the logits of `rollout.max_sequences` tokens after it. A push
+    vLLM takes `engine.gpu_memory_fraction` whatever the model is; what weights and work leave of it is its cache: it tries a
+    pass of `engine.max_batched_tokens` first, with the logits of `engine.max_sequences` tokens after it. A push
     comes on top: a bucket, and beside it the one before where a layer is spread over both, or its parameter once more while
     that is put in place (a probe takes less).
     """
-    rollout, size = config.rollout, _itemsize(config)
+    engine, size = config.engine, _itemsize(config)
     parts = {
-        "weights": size * shape.parameters / rollout.tensor_parallel,
+        "weights": size * shape.parameters / engine.tensor_parallel,
         # The sampler's logits in the model's format and in float32, their softmax and its logarithm.
         "work space": _CONTEXT
         + _GRAPHS
         + engine_activations(config, shape)
-        + (size + 12) * rollout.max_sequences * shape.vocabulary,
+        + (size + 12) * engine.max_sequences * shape.vocabulary,
     }
-    heads = max(1, shape.kv_heads // rollout.tensor_parallel)
+    heads = max(1, shape.kv_heads // engine.tensor_parallel)
     per_token = 2 * size * shape.layers * heads * shape.head_dim
     per_sequence = per_token * 16 * math.ceil(config.max_sequence_tokens / 16)  # vLLM's blocks of 16 tokens
     pushed = {"push buffers": 2.0 * _largest_bucket(config, shape)}
     if gpu_bytes is None:
         return parts | {"cache": per_sequence} | pushed, None
-    cache = rollout.gpu_memory_fraction * gpu_bytes - sum(parts.values())
+    cache = engine.gpu_memory_fraction * gpu_bytes - sum(parts.values())
     return parts | {"cache": max(0.0, cache)} | pushed, int(cache // per_sequence)
 
 
 def engine_activations(config: RunConfig, shape: ModelShape) -> float:
-    """Bytes at the peak of an engine's pass over `rollout.max_batched_tokens`.
+    """Bytes at the peak of an engine's pass over `engine.max_batched_tokens`.
 
     That is in one layer's feed-forward part, or in its attention; nothing is kept for a backward pass. The layer's input, the
     residual, what goes into the part and what comes out of it are of the hidden size; between them lie the fused gate and up
     projections with their product, or the fused queries, keys and values with their rotated copies and the attention's output.
     """
-    rollout = config.rollout
+    engine = config.engine
     feed_forward = 3 * shape.intermediate
     attention = shape.head_dim * (3 * shape.heads + 4 * shape.kv_heads)
-    per_token = 4 * shape.hidden + max(feed_forward, attention) / rollout.tensor_parallel
-    return _itemsize(config) * rollout.max_batched_tokens * per_token
+    per_token = 4 * shape.hidden + max(feed_forward, attention) / engine.tensor_parallel
+    return _itemsize(config) * engine.max_batched_tokens * per_token
 
 
 def _largest_bucket(config: RunConfig, shape: ModelShape) -> int:

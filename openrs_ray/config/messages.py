@@ -81,8 +81,8 @@ def validation_mistakes(
     errors = error.errors(include_url=False)
     misspelt = {_dotted(each["loc"], content, names): each for each in errors if each["type"] == "extra_forbidden"}
     nearest = dict(unknown)
-    for dotted in misspelt:
-        sentence, nearest[dotted] = unknown_name(dotted, names)
+    for dotted, wrong in misspelt.items():
+        sentence, nearest[dotted] = unknown_name(dotted, names, section=isinstance(wrong["input"], dict))
         yield origins.says(dotted, sentence)
     for each in errors:
         dotted = _dotted(each["loc"], content, names)
@@ -94,14 +94,16 @@ def validation_mistakes(
         yield f"{origins.default}: {message}" if each["type"] == "missing" else origins.says(blamed, message)
 
 
-def unknown_name(dotted: str, names: Names, flags: Sequence[str] = ()) -> tuple[str, str | None]:
-    """The sentence about a name that means nothing here, and the field or option that it was likely meant to be."""
+def unknown_name(dotted: str, names: Names, flags: Sequence[str] = (), section: bool = False) -> tuple[str, str | None]:
+    """The sentence about a name that means nothing here, and the field, section or option that it was likely meant to be."""
     known = {**names.fields, **dict.fromkeys(flags)}
     if reason := not_offered(dotted):
         return f"{dotted} is not offered: {reason}", None
     if ours := our_name(dotted, known):
         return f"{dotted} is not a field; here it is {ours}", ours
     near = _nearest(dotted, list(names.fields), flags)
+    if section and near is None:
+        near = _close(dotted, {name: name for name in names.sections})
     kind = "an option" if near in flags else "a field"
     return f"{dotted} is not {kind}; " + (f"the nearest one is {near}" if near else "--help lists all fields"), near
 

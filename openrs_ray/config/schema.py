@@ -171,15 +171,6 @@ class Evaluation(Section):
         return self
 
 
-def check_pass(section: str, max_batched_tokens: int, max_sequences: int) -> None:
-    """ValueError when an engine's pass has no room for a token of every completion, which vLLM refuses."""
-    if max_batched_tokens < max_sequences:
-        raise ValueError(
-            f"{section}.max_batched_tokens ({max_batched_tokens}) must not be below {section}.max_sequences ({max_sequences}): "
-            "every completion takes a token of each pass"
-        )
-
-
 class Rollout(Section):
     problems_per_step: Positive
     """Problems drawn per optimizer step."""
@@ -205,22 +196,8 @@ class Rollout(Section):
     """Largest share of the first step's completions that may be cut at max_completion_tokens before the run stops (1: any)."""
     keep_cache: Annotated[bool, FREE] = False
     """A push that comes while a completion is being sampled leaves its key/value cache as it is instead of computing it anew."""
-    tensor_parallel: Annotated[Parts, FREE] = 1
-    """GPUs per rollout engine."""
-    max_sequences: Annotated[Positive, FREE] = 128
-    """Completions an engine works on at once."""
-    max_batched_tokens: Annotated[Positive, FREE] = 8192
-    """Tokens an engine computes in one pass, prompts and completions together (on a CPU at least one longest sequence)."""
-    gpu_memory_fraction: Annotated[SomeShare, FREE] = 0.9
-    """Share of each rollout GPU's memory that the engine may take."""
-    cpu_cache_gib: Annotated[SomeAmount, FREE] = 0.25
-    """Size of the key/value cache when the engine runs on a CPU."""
     sleep_while_learning: Annotated[bool, FREE] = False
     """On shared GPUs: engines give up their memory while the learner works, and take it back for the next rollouts."""
-    enforce_eager: Annotated[bool, FREE] = False
-    """Start faster without compiled graphs (always so on a CPU)."""
-    start_deadline_s: Annotated[Seconds, FREE] = 600
-    """How long an engine may take to start."""
     deadline_s: Annotated[Seconds, FREE] = 1800
     """How long the rollouts of one step may take (each round of them, where a synchronous step replaces groups)."""
 
@@ -232,14 +209,37 @@ class Rollout(Section):
             )
         return self
 
-    @model_validator(mode="after")
-    def _one_token_each(self) -> Rollout:
-        check_pass("rollout", self.max_batched_tokens, self.max_sequences)
-        return self
-
     @property
     def most_drawn_per_step(self) -> int:
         return self.problems_per_step * (1 + self.replace_uniform_groups)
+
+
+class Engine(Section):
+    """A vLLM engine, the same in training, evaluation and curation. Nothing here changes what is asked, or a seed."""
+
+    tensor_parallel: Parts = 1
+    """GPUs per engine."""
+    max_sequences: Positive = 128
+    """Completions an engine works on at once."""
+    max_batched_tokens: Positive = 8192
+    """Tokens an engine computes in one pass, prompts and completions together (on a CPU at least one longest sequence)."""
+    gpu_memory_fraction: SomeShare = 0.9
+    """Share of each of its GPUs' memory that an engine may take."""
+    cpu_cache_gib: SomeAmount = 0.25
+    """Size of an engine's key/value cache on a CPU."""
+    enforce_eager: bool = False
+    """Start faster without compiled graphs (always so on a CPU)."""
+    start_deadline_s: Seconds = 600
+    """How long an engine may take to start."""
+
+    @model_validator(mode="after")
+    def _one_token_each(self) -> Engine:
+        if self.max_batched_tokens < self.max_sequences:
+            raise ValueError(
+                f"engine.max_batched_tokens ({self.max_batched_tokens}) must not be below engine.max_sequences "
+                f"({self.max_sequences}): every completion takes a token of each pass"
+            )
+        return self
 
 
 class _Weights(Section):
@@ -422,9 +422,27 @@ class Push(Section):
     """Largest mean k3 divergence per token between sampler and learner on a step's completions before the run stops."""
 
 
-class Placement(Section):
+class Slots(Section):
+    """Where processes run and how much of a machine each holds; shared by training, evaluation and curation."""
+
     device: Literal["auto", "gpu", "cpu"] = "auto"
-    """Where engines and learner run; on a CPU every GPU below stands for `cpus_per_slot` CPUs."""
+    """Where it runs (auto: on GPUs where there are any); on a CPU every GPU below stands for `cpus_per_slot` CPUs."""
+    cpus_per_slot: Cpus = 1.0
+    """CPUs reserved for each GPU of an engine and each learner rank."""
+    threads: Parts | None = None
+    """Compute threads of each engine and learner rank on a CPU (default: the machine's CPUs over those that work at once)."""
+    wait_s: Annotated[float, Field(ge=0, le=2_000_000)] = 20.0
+    """How long to wait for the cluster to have what is asked (raise it where an autoscaler adds nodes)."""
+
+
+class EngineSlots(Slots):
+    """Of an evaluation or a curation, where nobody learns."""
+
+    num_rollout_gpus: Parts | None = None
+    """GPUs for engines (default: all that the cluster has; on a CPU those of one engine)."""
+
+
+class Placement(Slots):
     num_rollout_gpus: Parts = 1
     """GPUs for rollout engines."""
     max_rollout_gpus: Parts | None = None
@@ -437,12 +455,6 @@ class Placement(Section):
     """Memory of one GPU in GiB, as nvidia-smi shows it, to plan for (default: that of this machine's GPUs)."""
     gpu_name: str | None = None
     """Name of the GPUs, such as A40 or RTX 4090, to forecast time and cost for (default: that of this machine's GPUs)."""
-    cpus_per_slot: Cpus = 1.0
-    """CPUs reserved for each engine GPU and each learner rank."""
-    threads: Parts | None = None
-    """Compute threads of each engine and learner rank on a CPU (default: the machine's CPUs over those that work at once)."""
-    wait_s: Annotated[float, Field(ge=0, le=2_000_000)] = 20.0
-    """How long to wait for the cluster to have what is asked (raise it where an autoscaler adds nodes)."""
 
 
 class Checkpoint(Section):
@@ -478,6 +490,23 @@ class Cost(Section):
         return self.price_per_gpu_hour or 0.0
 
 
+def _with_engine(given: dict[str, Any]) -> dict[str, Any]:
+    """The config.json of a run that began before there was a section `engine`, whose fields were all in `rollout`."""
+    rollout, fields = given.get("rollout"), Engine.model_fields
+    if not isinstance(rollout, dict) or not fields.keys() <= rollout.keys():
+        return given
+    moved = {name: rollout[name] for name in fields} | given.get("engine", {})
+    return given | {"rollout": {k: v for k, v in rollout.items() if k not in fields}, "engine": moved}
+
+
+def check_split(gpus: int | None, engine: Engine) -> None:
+    """ValueError when so many GPUs make no whole number of engines."""
+    if gpus is not None and gpus % engine.tensor_parallel:
+        raise ValueError(
+            f"placement.num_rollout_gpus ({gpus}) must be a multiple of engine.tensor_parallel ({engine.tensor_parallel})"
+        )
+
+
 class RunConfig(Section):
     """Everything one run needs. See `launch/recipes/` for examples."""
 
@@ -488,6 +517,7 @@ class RunConfig(Section):
     data: Data
     evaluation: Evaluation = Evaluation()
     rollout: Rollout
+    engine: Annotated[Engine, FREE] = Engine()
     rewards: Rewards = Rewards()
     loss: Annotated[Loss, FREE] = Loss()
     learner: Learner = Learner()
@@ -499,27 +529,25 @@ class RunConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _picked(cls, given: Any) -> Any:
-        published = isinstance(given, dict) and given.get("fidelity") == "as_published"
-        return as_published(given) if published else given
+        if not isinstance(given, dict):
+            return given
+        given = _with_engine(given)
+        return as_published(given) if given.get("fidelity") == "as_published" else given
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
-        place, rollout = self.placement, self.rollout
-        if place.num_rollout_gpus % rollout.tensor_parallel:
-            raise ValueError(
-                f"placement.num_rollout_gpus ({place.num_rollout_gpus}) must be a multiple of "
-                f"rollout.tensor_parallel ({rollout.tensor_parallel})"
-            )
+        place, rollout, engine = self.placement, self.rollout, self.engine
+        check_split(place.num_rollout_gpus, engine)
         if (place.max_rollout_gpus or place.num_rollout_gpus) < place.num_rollout_gpus:
             raise ValueError("placement.max_rollout_gpus must not be below placement.num_rollout_gpus")
         if place.colocated and place.max_rollout_gpus is not None:
             raise ValueError(
                 "placement.max_rollout_gpus is for engines on GPUs of their own, not for placement.colocated"
             )
-        if place.colocated and (place.num_rollout_gpus != place.num_learner_gpus or rollout.tensor_parallel > 1):
+        if place.colocated and (place.num_rollout_gpus != place.num_learner_gpus or engine.tensor_parallel > 1):
             raise ValueError(
                 "placement.colocated needs placement.num_rollout_gpus equal to placement.num_learner_gpus and "
-                "rollout.tensor_parallel 1"
+                "engine.tensor_parallel 1"
             )
         if rollout.sleep_while_learning and not place.colocated:
             raise ValueError(
@@ -528,9 +556,9 @@ class RunConfig(Section):
         if rollout.sleep_while_learning and rollout.staleness:
             raise ValueError("rollout.sleep_while_learning needs rollout.staleness 0: asleep, engines cannot run ahead")
         shares = place.colocated and place.device != "cpu" and not rollout.sleep_while_learning
-        if shares and rollout.gpu_memory_fraction > 0.6:
+        if shares and engine.gpu_memory_fraction > 0.6:
             raise ValueError(
-                f"placement.colocated needs rollout.gpu_memory_fraction of at most 0.6, not {rollout.gpu_memory_fraction:g}: "
+                f"placement.colocated needs engine.gpu_memory_fraction of at most 0.6, not {engine.gpu_memory_fraction:g}: "
                 "the learner needs the rest of the GPU (or set rollout.sleep_while_learning true)"
             )
         if self.completions_per_step < place.num_learner_gpus:
@@ -586,11 +614,11 @@ class RunConfig(Section):
 
     @property
     def max_gpus(self) -> int:
-        return self.num_gpus + (self.max_engines - self.num_engines) * self.rollout.tensor_parallel
+        return self.num_gpus + (self.max_engines - self.num_engines) * self.engine.tensor_parallel
 
     @property
     def num_engines(self) -> int:
-        return self.placement.num_rollout_gpus // self.rollout.tensor_parallel
+        return self.placement.num_rollout_gpus // self.engine.tensor_parallel
 
     @property
     def threads(self) -> int:
@@ -601,4 +629,4 @@ class RunConfig(Section):
 
     @property
     def max_engines(self) -> int:
-        return (self.placement.max_rollout_gpus or self.placement.num_rollout_gpus) // self.rollout.tensor_parallel
+        return (self.placement.max_rollout_gpus or self.placement.num_rollout_gpus) // self.engine.tensor_parallel

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from openrs_ray.config.schema import Data, Model
+from openrs_ray.config.schema import Data, Engine, Model, Slots
 from openrs_ray.curation.fates import KEPT, Candidate, Fate, user_turn
 from openrs_ray.curation.recipe import Judged, ModelStage, Overlaps, Recipe, Solved, Source
 from openrs_ray.data.answers import cell_texts, gold_answers
@@ -20,8 +20,7 @@ from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import KNOWN
 from openrs_ray.evaluation.subject import Subject
 from openrs_ray.models.bundled import resolve_model
-from openrs_ray.models.pretrained import read_config
-from openrs_ray.models.weight_files import check_weights
+from openrs_ray.preparation.prepared import check_served
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def load_inputs(recipe: Recipe) -> Inputs:
                 evaluations[name] = {one: _evaluation(name, one, path) for one, path in stage.against.items()}
                 settings["against"] = {one: _digest(texts) for one, texts in evaluations[name].items()}
             elif isinstance(stage, Solved | Judged):
-                tokenizers[name] = _check_model(stage)
+                tokenizers[name] = _check_model(stage, recipe.engine, recipe.placement)
                 settings["model"] = Subject(name, name, resolve_model(stage.model), None).identity()
         except UserError as error:
             raise UserError(f"stages.{name}: {error}") from error
@@ -138,17 +137,11 @@ def _evaluation(stage: str, name: str, path: str | None) -> list[str]:
     return texts
 
 
-def _check_model(stage: ModelStage) -> PreTrainedTokenizerBase:
-    tokenizer = load_tokenizer(Model(path=stage.model, dtype=stage.dtype))
-    path = resolve_model(stage.model)
-    config = read_config(path)
-    check_weights(path, config)
-    limit = getattr(config, "max_position_embeddings", None)
-    if limit is not None and stage.max_prompt_tokens + stage.max_tokens > limit:
-        raise UserError(
-            f"max_prompt_tokens + max_tokens is {stage.max_prompt_tokens + stage.max_tokens} but {stage.model} takes at most "
-            f"{limit} tokens"
-        )
+def _check_model(stage: ModelStage, engine: Engine, place: Slots) -> PreTrainedTokenizerBase:
+    model = Model(path=stage.model, dtype=stage.dtype)
+    tokenizer = load_tokenizer(model)
+    tokens, fields = stage.max_prompt_tokens + stage.max_tokens, "max_prompt_tokens + max_tokens"
+    check_served(model, resolve_model(stage.model), engine, place, tokens, fields)
     _ask(stage, ["1 + 1"], tokenizer)  # a template that refuses it says so before anything starts
     return tokenizer
 

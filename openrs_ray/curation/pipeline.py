@@ -1,7 +1,7 @@
 """One curation from start to end: each stage once, a model's stages chunk by chunk, then the result."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,8 +31,9 @@ class Question:
 
 Replies = dict[int, tuple[Reply, ...]]
 """By row."""
-Ask = Callable[[Solved | Judged, Sequence[Question]], Generator[Replies, None, None]]
-"""Asks a stage's model; gives the replies to some of the questions whenever a chunk of them is finished."""
+Tell = Callable[[Replies], None]
+Ask = Callable[[Solved | Judged, Sequence[Question], Tell], None]
+"""Asks a stage's model; tells the replies to some of the questions whenever a chunk of them is finished."""
 
 
 @dataclass(frozen=True)
@@ -97,19 +98,21 @@ class Curation:
         if questions:
             self.say(f"{name}: asking {stage.model} about {len(questions):,} problems; {len(told):,} are decided")
             with ExitStack() as ending:
-                tell: Callable[[Replies], list[Told]]
+                read: Callable[[Replies], list[Told]]
                 if isinstance(stage, Solved):
-                    tell = partial(_checked, stage, left, ending.enter_context(self._pool(stage)))
+                    read = partial(_checked, stage, left, ending.enter_context(self._pool(stage)))
                 else:
-                    tell = partial(_judged, stage)
-                for replies in ending.enter_context(closing(self.ask(stage, questions))):
-                    chunk = tell(replies)
+                    read = partial(_judged, stage)
+
+                def tell(replies: Replies) -> None:
+                    chunk = read(replies)
                     self.store.add(number, name, chunk)
-                    told |= {one.row: one.fate for one in chunk}
+                    told.update({one.row: one.fate for one in chunk})
                     tokens = sum(reply.tokens for one in chunk for reply in one.replies)
-                    self.say(
-                        f"{name}: {len(told):,} of {len(candidates):,} problems, the last {len(chunk):,} with {tokens:,} tokens"
-                    )
+                    last = f"the last {len(chunk):,} with {tokens:,} tokens"
+                    self.say(f"{name}: {len(told):,} of {len(candidates):,} problems, {last}")
+
+                self.ask(stage, questions, tell)
         return [told[candidate.row] for candidate in candidates]
 
     def _seeds(self, name: str, row: int, stage: Solved | Judged) -> tuple[int, ...]:
@@ -120,7 +123,7 @@ class Curation:
     def _pool(self, stage: Solved) -> CheckPool[JudgeItem]:
         limits = Rewards()
         check = Judge({"accuracy": 1.0}, stage.extraction)
-        return CheckPool(check, self.recipe.engines.checks, limits.deadline_s, limits.memory_gib, WARM_UP)
+        return CheckPool(check, self.recipe.checks, limits.deadline_s, limits.memory_gib, WARM_UP)
 
 
 def _judged(stage: Judged, replies: Replies) -> list[Told]:

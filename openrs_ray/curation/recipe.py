@@ -19,17 +19,17 @@ from openrs_ray.config.recipe_file import read_recipe
 from openrs_ray.config.schema import (
     Columns,
     Count,
-    Cpus,
+    Engine,
+    EngineSlots,
     Parts,
     Positive,
     Seconds,
     Section,
     Seed,
     Share,
-    SomeAmount,
     SomeShare,
     Temperature,
-    check_pass,
+    check_split,
 )
 from openrs_ray.errors import UserError
 from openrs_ray.rewards.records import Extraction
@@ -183,40 +183,6 @@ class Mix(_Stage):
 Stage = Annotated[Boxed | Duplicates | Overlaps | Solved | Judged | Mix, Field(discriminator="kind")]
 
 
-class Engines(Section):
-    """Where models run. Nothing here changes what is asked or a seed, so all of it may change when a curation goes on."""
-
-    device: Literal["auto", "gpu", "cpu"] = "auto"
-    """What the engines run on (auto: on GPUs where there are any)."""
-    count: Parts | None = None
-    """Engines at once (default: as many as there are GPUs for, one on a CPU)."""
-    tensor_parallel: Parts = 1
-    """GPUs per engine."""
-    max_sequences: Positive = 256
-    """Replies that an engine works on at once."""
-    max_batched_tokens: Positive = 8192
-    """Tokens an engine computes in one pass, prompts and replies together (on a CPU at least one longest sequence)."""
-    gpu_memory_fraction: SomeShare = 0.9
-    """Share of each GPU's memory that an engine may take."""
-    cpu_cache_gib: SomeAmount = 1.0
-    """Size of the key/value cache of an engine on a CPU."""
-    cpus: Cpus = 1.0
-    """CPUs reserved for each engine."""
-    threads: Parts | None = None
-    """Compute threads of an engine on a CPU (default: the machine's CPUs over the engines)."""
-    chunk: Positive = 1024
-    """Problems that are asked together and written in one file: a kill costs no more than these of each engine."""
-    chunk_deadline_s: Seconds = 7200
-    """How long the engines may take until one of them has finished its next chunk, the first with their start."""
-    checks: Parts = 2
-    """Processes that check answers."""
-
-    @model_validator(mode="after")
-    def _one_token_each(self) -> Engines:
-        check_pass("engines", self.max_batched_tokens, self.max_sequences)
-        return self
-
-
 class Recipe(Section):
     """Everything one curated set needs. See `launch/recipes/*-data.yaml` for examples."""
 
@@ -232,11 +198,20 @@ class Recipe(Section):
     """Raw problems by the name that each problem's column `source` will hold."""
     stages: dict[Name, Stage] = Field(min_length=1)
     """What is done to them, in this order, by names of your own."""
-    engines: Engines = Engines()
-    """Where models run."""
+    engine: Engine = Engine()
+    """Engines of models. Nothing from here on changes what is asked or a seed: all of it may change when a curation goes on."""
+    placement: EngineSlots = EngineSlots()
+    """Where they run."""
+    chunk: Positive = 1024
+    """Problems that are written in one file: a kill costs no more than these of each engine, and once more."""
+    chunk_deadline_s: Seconds = 7200
+    """How long the engines may take for the problems of a chunk."""
+    checks: Parts = 2
+    """Processes that check answers."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
+        check_split(self.placement.num_rollout_gpus, self.engine)
         for name, source in self.sources.items():
             if (source.path is None) == (source.curated is None):
                 raise ValueError(f"sources.{name} needs either a path or a curated set")

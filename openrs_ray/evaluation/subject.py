@@ -157,7 +157,16 @@ def side_by_side(several: Sequence[Subjects], how: Protocol, runs: Path, folder:
 
 
 _PROMPT = ("data.system_prompt", "data.examples", "data.suffix")
-_SAME_EXPERIMENT = ("run.name", "run.folder", "run.seed", "evaluation.", "placement.", "checkpoint.", "cost.")
+_SAME_EXPERIMENT = (
+    "run.name",
+    "run.folder",
+    "run.seed",
+    "evaluation.",
+    "engine.",
+    "placement.",
+    "checkpoint.",
+    "cost.",
+)
 """Beginnings of fields in which runs of one experiment may differ."""
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from openrs_ray.common.last_error import last_error
-from openrs_ray.config.schema import RunConfig
+from openrs_ray.config.schema import Model, Placement, Slots
 from openrs_ray.errors import UserError
 
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
@@ -31,30 +31,30 @@ EngineArgs(model=sys.argv[1], skip_tokenizer_init=True, dtype=sys.argv[2]).creat
 """
 
 
-def check_engine(config: RunConfig, model_path: str, model: Any) -> None:
+def check_engine(model: Model, place: Slots, model_path: str, config: Any) -> None:
     """UserError when vLLM has no engine for a model.
 
     Args:
         model_path: folder or Hub id.
-        model: its transformers configuration.
+        config: its transformers configuration.
     """
-    on_cpu = _on_cpu(config)
-    if on_cpu and (size := head_size(model)) not in CPU_HEAD_SIZES:
+    on_cpu = _on_cpu(place)
+    if on_cpu and (size := head_size(config)) not in CPU_HEAD_SIZES:
         sizes = ", ".join(map(str, CPU_HEAD_SIZES))
         raise UserError(
-            f"the attention heads of {config.model.path} have size {size}, which vLLM does not have on a CPU (it has {sizes}): "
+            f"the attention heads of {model.path} have size {size}, which vLLM does not have on a CPU (it has {sizes}): "
             "choose another model, or run on a GPU"
         )
-    if not (on_cpu or torch.cuda.device_count()) or listed(*(model.architectures or ())):
+    if not (on_cpu or torch.cuda.device_count()) or listed(*(config.architectures or ())):
         return
-    if reason := _refusal(model_path, config.model.dtype):
-        raise UserError(f"vLLM has no engine for model.path {config.model.path}: {reason}")
+    if reason := _refusal(model_path, model.dtype):
+        raise UserError(f"vLLM has no engine for model.path {model.path}: {reason}")
 
 
-def _on_cpu(config: RunConfig) -> bool:
-    """True if engines will run on a CPU, as far as is known here: `auto` may plan for GPUs elsewhere."""
-    place = config.placement
-    only_cpus = torch.version.cuda is None and place.gpu_memory_gib is None
+def _on_cpu(place: Slots) -> bool:
+    """True if engines will run on a CPU, as far as that is known here: `auto` may be a plan for GPUs elsewhere."""
+    planned = isinstance(place, Placement) and place.gpu_memory_gib is not None
+    only_cpus = torch.version.cuda is None and not planned
     return place.device == "cpu" or (place.device == "auto" and only_cpus)
 
 

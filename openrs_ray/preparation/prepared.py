@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from openrs_ray.cluster.memory import ModelShape
 from openrs_ray.common.foreign import reading
-from openrs_ray.config.schema import Columns, RunConfig
+from openrs_ray.config.schema import Columns, Engine, Model, RunConfig, Slots
 from openrs_ray.data.answers import Gold
 from openrs_ray.data.completions import rollout_texts
 from openrs_ray.data.problems import hold_out, load_problems
@@ -151,26 +151,31 @@ def _given(golds: Sequence[Gold]) -> list[bool]:
 
 
 def check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, ModelShape]:
-    """The model's configuration and its shape, once its weights are known to be whole and engines to take it."""
-    with reading(f"the configuration of model.path {config.model.path!r} cannot be used"):
-        return _check_model(config, model_path)
+    """The configuration and shape of a run's model, once its weights are known to be whole and engines to take it."""
+    tokens, fields = config.max_sequence_tokens, "rollout.max_prompt_tokens + rollout.max_completion_tokens"
+    return check_served(config.model, model_path, config.engine, config.placement, tokens, fields)
 
 
-def _check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, ModelShape]:
-    model = read_config(model_path)
+def check_served(
+    model: Model, model_path: str, engine: Engine, place: Slots, tokens: int, fields: str
+) -> tuple[PreTrainedConfig, ModelShape]:
+    """The same for any work of engines, with up to so many `tokens` in a sequence, which the user sets by these `fields`."""
+    with reading(f"the configuration of model.path {model.path!r} cannot be used"):
+        return _check_served(model, model_path, engine, place, tokens, fields)
+
+
+def _check_served(
+    model: Model, model_path: str, engine: Engine, place: Slots, tokens: int, fields: str
+) -> tuple[PreTrainedConfig, ModelShape]:
+    config = read_config(model_path)
     with reading(f"cannot read the configuration of {model_path}"):
-        shape = ModelShape.of(model)
-    check_engine(config, model_path, model)
-    limit = getattr(model, "max_position_embeddings", None)
-    if limit is not None and config.max_sequence_tokens > limit:
-        raise UserError(
-            f"rollout.max_prompt_tokens + rollout.max_completion_tokens is {config.max_sequence_tokens} but "
-            f"{config.model.path} takes at most {limit} tokens"
-        )
-    heads, size = getattr(model, "num_attention_heads", 1), config.rollout.tensor_parallel
+        shape = ModelShape.of(config)
+    check_engine(model, place, model_path, config)
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is not None and tokens > limit:
+        raise UserError(f"{fields} is {tokens} but {model.path} takes at most {limit} tokens")
+    heads, size = getattr(config, "num_attention_heads", 1), engine.tensor_parallel
     if heads % size:
-        raise UserError(
-            f"rollout.tensor_parallel ({size}) must divide the {heads} attention heads of {config.model.path}"
-        )
-    check_weights(model_path, model)
-    return model, shape
+        raise UserError(f"engine.tensor_parallel ({size}) must divide the {heads} attention heads of {model.path}")
+    check_weights(model_path, config)
+    return config, shape

@@ -13,6 +13,7 @@ from tiny import write_model
 from actors.cluster.placement import reserve
 from actors.rollout.engine_log import OwnLog
 from actors.rollout.pool import EnginePool
+from actors.rollout.settings import EngineSettings
 from actors.rollout.worker import Request
 from openrs_ray.cluster.layout import plan_layout
 from openrs_ray.common.last_error import last_error, same_error
@@ -178,9 +179,9 @@ def test_a_real_engine_that_cannot_compute_names_its_error_and_ends_the_run(ray_
     """Heads of a size that vLLM lacks on a CPU, which `engine_limits` refuses before; the first token kills the engine."""
     folder = write_model(tmp_path / "model", head_dim=16, num_attention_heads=4)
     config = system_config(tmp_path, folder)
-    placement = reserve(config, plan_layout(config, "cpu"))
+    placement = reserve(plan_layout(config, "cpu"), config.placement.wait_s)
     losses: list[str] = []
-    workers = EnginePool(config, placement, str(folder), (2,), DummyWorker, losses.append)
+    workers = EnginePool(EngineSettings.of_run(config, str(folder), (2,)), placement, DummyWorker, losses.append)
 
     async def sample() -> None:
         await workers.start()

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.gpu
 
 
 def on_gpu(config: RunConfig) -> Placement:
-    return reserve(config, plan_layout(config, "gpu"))
+    return reserve(plan_layout(config, "gpu"), config.placement.wait_s)
 
 
 @pytest.mark.parametrize(("transport", "sleeps"), [("ipc", False), ("ipc", True), ("nccl", False)])
@@ -34,7 +34,8 @@ def test_engines_hold_the_learners_weights(
         place=(lambda config: nccl_on_one_gpu(on_gpu(config))) if transport == "nccl" else on_gpu,
         model={"dtype": "bfloat16"},
         learner={"learning_rate": 3e-3},
-        rollout={"gpu_memory_fraction": 0.3, "sleep_while_learning": sleeps, "enforce_eager": True},
+        rollout={"sleep_while_learning": sleeps},
+        engine={"gpu_memory_fraction": 0.3, "enforce_eager": True},
         placement={"device": "gpu", "colocated": True},
         push={"probe_tolerance": 0.05},
     )
@@ -83,7 +84,7 @@ def test_an_engine_stopped_in_the_middle_of_an_nccl_push_is_replaced(ray_session
         vocabulary=6000,
         model={"dtype": "bfloat16"},
         learner={"learning_rate": 3e-3},
-        rollout={"gpu_memory_fraction": 0.3, "enforce_eager": True},
+        engine={"gpu_memory_fraction": 0.3, "enforce_eager": True},
         placement={"device": "gpu", "colocated": True},
         push={"probe_tolerance": 0.05, "deadline_s": 60},
     )

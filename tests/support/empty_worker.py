@@ -12,6 +12,7 @@ from system import system_config
 from actors.cluster.placement import Placement, reserve
 from actors.rollout.engine_log import OwnLog
 from actors.rollout.pool import EnginePool
+from actors.rollout.settings import EngineSettings
 from actors.rollout.supervisor import Replica
 from actors.rollout.worker import Request, RolloutWorker
 from openrs_ray.cluster.layout import plan_layout
@@ -100,5 +101,5 @@ def empty_workers(
     folder: Path, report: Callable[[str], None], kind: type[EmptyWorker] = EmptyWorker, **place: int
 ) -> tuple[Placement, EnginePool]:
     config = system_config(folder, folder, placement=place)
-    placement = reserve(config, plan_layout(config, "cpu"))
-    return placement, EnginePool(config, placement, "", (2,), kind, report)
+    placement = reserve(plan_layout(config, "cpu"), config.placement.wait_s)
+    return placement, EnginePool(EngineSettings.of_run(config, "", (2,)), placement, kind, report)

@@ -15,6 +15,7 @@ from actors.cluster.placement import Placement, reserve
 from actors.learner.group import LearnerGroup, new_ranks
 from actors.loop.push import WeightPush
 from actors.rollout.pool import EnginePool
+from actors.rollout.settings import EngineSettings
 from actors.rollout.worker import Request, RolloutWorker
 from openrs_ray.cluster.layout import plan_layout
 from openrs_ray.common.private_folder import folder_of
@@ -85,11 +86,12 @@ def build(
     """A started system; `environment` is added to that of the rollout workers."""
     model = save_model(folder / "model", tied=tied, vocabulary=vocabulary)
     config = system_config(folder, model, **changes)
-    placement = place(config) if place else reserve(config, plan_layout(config, "cpu"))
+    placement = place(config) if place else reserve(plan_layout(config, "cpu"), config.placement.wait_s)
     if environment:
         placement = with_environment(placement, environment)
     learners = LearnerGroup(config, partial(new_ranks, config, placement, str(model)))
-    workers = EnginePool(config, placement, str(model), (EOS,), worker_class, report, lambda: push.revive())
+    settings = EngineSettings.of_run(config, str(model), (EOS,))
+    workers = EnginePool(settings, placement, worker_class, report, lambda: push.revive())
     probe = [(p.prompt_ids[:1], p.prompt_ids[1:]) for p in PROBLEMS]
     push = WeightPush(learners, workers, placement.layout.transport, config.push, probe)
     system = System(asyncio.new_event_loop(), placement, learners, workers, push, folder)

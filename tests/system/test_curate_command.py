@@ -1,21 +1,17 @@
-"""`python -m launch.curate`: a user's mistakes, and a model's stage killed in the middle, with Ray Data and a real engine."""
+"""`python -m launch.curate`: a user's mistakes, and a model's stage killed in the middle, with real engines."""
 
 import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from commands import ROOT, finish, power_cut, tail, wait_until
 
 from launch.curate import main
-from openrs_ray.errors import RunError
 
 PROBLEMS, CHUNK = 90, 15
 
@@ -41,7 +37,10 @@ def recipe(tmp_path: Path) -> Path:
             },
             "mixed": {"kind": "mix", "counts": {"own": 5}},
         },
-        "engines": {"device": "cpu", "chunk": CHUNK, "threads": 1, "cpus": 0.5, "cpu_cache_gib": 0.05, "checks": 1},
+        "engine": {"cpu_cache_gib": 0.05},
+        "placement": {"device": "cpu", "threads": 1, "cpus_per_slot": 0.5},
+        "chunk": CHUNK,
+        "checks": 1,
     }
     path = tmp_path / "sums.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
@@ -117,7 +116,7 @@ def test_a_kill_costs_no_finished_chunk(recipe: Path, tmp_path: Path) -> None:
     assert CHUNK <= len(asked) < PROBLEMS, "it must be killed in the middle"
     assert not (folder / "01-trivial.parquet").exists() and not (folder / "sums.parquet").exists()
 
-    assert finish(start("--engines.count", "2", "--engines.chunk", "20"), log) == 0, tail(log)
+    assert finish(start("--placement.num_rollout_gpus", "2", "--chunk", "20"), log) == 0, tail(log)
     assert before.items() <= files().items(), "what was written stays as it was"
     rows = chunks()
     assert [row["row"] for row in rows if row["row"] in asked] == [row["row"] for row in rows[: len(asked)]]
@@ -142,29 +141,8 @@ def test_a_kill_costs_no_finished_chunk(recipe: Path, tmp_path: Path) -> None:
     assert sum(replies[row["row"]] == row["replies"] for row in whole) >= 0.95 * PROBLEMS
 
     # An engine that cannot start ends the command with its reason.
-    assert finish(start("--name", "small", "--engines.cpu_cache_gib", "0.00001"), log) == 1
+    assert finish(start("--name", "small", "--engine.cpu_cache_gib", "0.00001"), log) == 1
     said = tail(log).strip().splitlines()[-1]
-    assert said.startswith("error: An engine with toy failed: ValueError: No available memory"), tail(log)
-
-
-def test_engines_that_finish_nothing_more_are_waited_for_so_long_only() -> None:
-    from actors.curator import _in_time
-
-    def stalls() -> Iterator[pa.Table]:
-        yield pa.table({"row": [1]})
-        time.sleep(60)
-
-    batches = _in_time(stalls(), 0.2, "toy")
-    assert next(batches)["row"].to_pylist() == [1]
-    started = time.monotonic()
-    with pytest.raises(RunError, match="no engine with toy has finished a chunk for 0 s"):
-        next(batches)
-    assert time.monotonic() - started < 3
-
-    def breaks() -> Iterator[pa.Table]:
-        yield pa.table({"row": [1]})
-        raise RuntimeError("out of memory")
-
-    with pytest.raises(RuntimeError, match="out of memory"):
-        list(_in_time(breaks(), 5, "toy"))
-    assert len(list(_in_time(iter([pa.table({"row": [n]}) for n in range(3)]), 5, "toy"))) == 3
+    assert said.startswith(
+        "error: Rollout worker 0 could not start its vLLM engine: ValueError: No available memory"
+    ), tail(log)

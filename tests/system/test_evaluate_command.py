@@ -21,7 +21,7 @@ from openrs_ray.models.toy.teach import ToySettings, build_toy
 PROBLEMS, SAMPLES = 60, 16
 ON_CPU = [
     *("--model.dtype", "float32", "--placement.device", "cpu", "--placement.threads", "1"),
-    *("--placement.cpus_per_slot", "0.5", "--rollout.cpu_cache_gib", "0.05", "--rewards.processes", "1"),
+    *("--placement.cpus_per_slot", "0.5", "--engine.cpu_cache_gib", "0.05", "--rewards.processes", "1"),
 ]
 
 
@@ -120,12 +120,14 @@ MISTAKES = {
     ),
     "no prompt of a run": (["--prompt", "run"], "needs a run"),
     "longer than the model": (["--max-tokens", "9000"], "--max-tokens"),
-    "unknown field": (["--rollout.max_sequence", "3"], "rollout.max_sequences"),
+    "unknown field": (["--engine.max_sequence", "3"], "engine.max_sequences"),
+    "field that has moved": (["--rollout.max_sequences", "3"], "engine.max_sequences"),
     "unknown option": (["--sample", "3"], "sample"),
     "no benchmark": (["--benchmarks", ","], "--benchmarks names none"),
     "below zero": (["--temperature", "-1"], "--temperature is -1"),
     "above one": (["--top-p", "2"], "--top-p is 2"),
-    "biased field": (["--rollout.top_p", "0.9"], "biases the ratio"),
+    "fields that do not go together": (["--engine.max_batched_tokens", "64"], "must not be below engine.max_sequences"),
+    "no whole engine": (["--placement.num_rollout_gpus=3", "--engine.tensor_parallel=2"], "must be a multiple of"),
 }
 
 
@@ -202,7 +204,7 @@ def test_two_models_over_a_kill(tmp_path: Path, toy_folder: Path, sums: Path) ->
     def files() -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in folder.rglob("*.parquet")}
 
-    process = start("--rollout.max_sequences", "4")  # so slow that it is not through when it is killed
+    process = start("--engine.max_sequences", "4")  # so slow that it is not through when it is killed
     wait_until(lambda: bool(files()), 240, process, log)
     family = descendants(process)
     process.kill()

@@ -26,7 +26,7 @@ LAYOUTS = {
     "tied, ZeRO-3 on two ranks": (True, {"placement": {"num_learner_gpus": 2}, "learner": {"zero_stage": 3}}),
 }
 SLOW_LAYOUTS = {
-    "one engine on two workers": (False, {"placement": {"num_rollout_gpus": 2}, "rollout": {"tensor_parallel": 2}}),
+    "one engine on two workers": (False, {"placement": {"num_rollout_gpus": 2}, "engine": {"tensor_parallel": 2}}),
 }
 
 
@@ -78,7 +78,7 @@ def test_a_transport_as_the_page_has_it(ray_session: None, tmp_path: Path) -> No
     assert f"```python\n{source}```" in page.read_text(encoding="utf-8")
 
     def place(config: RunConfig) -> Placement:
-        return reserve(config, replace(plan_layout(config, "cpu"), transport="file_transport:Files"))
+        return reserve(replace(plan_layout(config, "cpu"), transport="file_transport:Files"), config.placement.wait_s)
 
     system = build(tmp_path, False, place=place, learner={"learning_rate": 3e-3})
     try:

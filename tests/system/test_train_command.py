@@ -33,7 +33,7 @@ MISTAKES = {
     "all prompts too long": (["--rollout.max_prompt_tokens", "2"], "rollout.max_prompt_tokens"),
     "longer than the model": (["--rollout.max_completion_tokens", "9000"], "tokens"),
     "micro-batch too small": (["--learner.micro_batch_tokens", "20"], "learner.micro_batch_tokens"),
-    "does not divide (engines)": (["--rollout.tensor_parallel", "2"], "rollout.tensor_parallel"),
+    "does not divide (engines)": (["--engine.tensor_parallel", "2"], "engine.tensor_parallel"),
     "does not divide (micro-batches)": (
         ["--loss.normalization", "local_micro_batch", "--learner.micro_batch_sequences", "3"],
         "do not divide",
@@ -179,12 +179,12 @@ def test_a_build_for_the_other_device_is_one_sentence(recipe: Path, monkeypatch:
 
     config = load_config(recipe, [])
     monkeypatch.setattr("torch.version.cuda", None)
-    check_build(config)
+    check_build(config.placement)
     monkeypatch.setattr("torch.version.cuda", "13.0")
     with pytest.raises(
         UserError, match=r"placed on a CPU .* built for GPUs: set placement.device gpu, or .*OPENRS_BUILD=cpu"
     ):
-        check_build(config)
+        check_build(config.placement)
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +236,7 @@ def test_asking_for_more_than_the_cluster_has_is_said_within_30_seconds(
         config = load_config(recipe, overrides)
         began = time.monotonic()
         with pytest.raises(UserError) as refused:
-            reserve(config, plan_layout(config, device))
+            reserve(plan_layout(config, device), config.placement.wait_s)
         return str(refused.value), time.monotonic() - began
 
     with ThreadPoolExecutor() as both:  # each waits for the cluster to grow

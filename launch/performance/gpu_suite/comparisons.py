@@ -15,7 +15,7 @@ from openrs_ray.errors import RunError, UserError
 
 _TRL_SETTING = "no checkpointing"
 """One of three, for the time it takes: the fastest, as far as is known, of those that do all of our work."""
-_PUSH = ("--set", "rollout.enforce_eager=true")
+_PUSH = ("--set", "engine.enforce_eager=true")
 """Graphs make no difference to a push, and take a minute to make."""
 
 

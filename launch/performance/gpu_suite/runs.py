@@ -21,7 +21,7 @@ from openrs_ray.run.metrics import read_metrics
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 QUICKSTART = {
-    "full": ["placement.device=gpu", "placement.colocated=true", "rollout.gpu_memory_fraction=0.4"],
+    "full": ["placement.device=gpu", "placement.colocated=true", "engine.gpu_memory_fraction=0.4"],
     "tiny": ["run.steps=1", "evaluation.problems=8", "rollout.problems_per_step=8", "placement.threads=1"],
 }
 """As launch/quickstart.sh places it on a GPU."""
@@ -30,7 +30,7 @@ _ONE_GPU = {
     "tiny": [
         "model.path={tiny}", "model.dtype=float32", "placement.device=cpu", "placement.cpus_per_slot=0.5",
         "placement.threads=1", "rollout.problems_per_step=4", "rollout.completions_per_problem=4",
-        "rollout.max_prompt_tokens=192", "rollout.max_completion_tokens=32", "rollout.cpu_cache_gib=0.05",
+        "rollout.max_prompt_tokens=192", "rollout.max_completion_tokens=32", "engine.cpu_cache_gib=0.05",
         "learner.micro_batch_tokens=512",
     ],
 }  # fmt: skip
@@ -39,7 +39,7 @@ _OFFLINE = [
     "data.path=toy", "data.subset=null", "evaluation.path=null",
     "data.columns={problem: problem, answer: answer}", "push.probe_every=1", "rewards.processes=1",
 ]  # fmt: skip
-ASLEEP = ["rollout.sleep_while_learning=true", "rollout.gpu_memory_fraction=0.5"]
+ASLEEP = ["rollout.sleep_while_learning=true", "engine.gpu_memory_fraction=0.5"]
 
 
 def quickstart(size: Size) -> Iterator[Row]:
@@ -112,8 +112,10 @@ def as_published(size: Size) -> Iterator[Row]:
     async def run() -> tuple[float, float, int]:
         from actors.rollout.loaded import LoadedWorker
         from actors.rollout.pool import EnginePool
+        from actors.rollout.settings import EngineSettings
 
-        workers = EnginePool(config, placement, prepared.model_path, prepared.eos_ids, LoadedWorker)
+        settings = EngineSettings.of_run(config, prepared.model_path, prepared.eos_ids)
+        workers = EnginePool(settings, placement, LoadedWorker)
         began, tokens = time.monotonic(), 0
         try:
             await workers.start()

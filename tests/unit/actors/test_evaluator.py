@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 from system import make_run
-from tiny import make_config
 
-from actors import evaluator
-from actors.evaluator import Asked, sample
+from actors.evaluator import Reading, sample
+from actors.rollout import loaded
+from actors.rollout.settings import EngineSettings
 from actors.rollout.worker import Request
 from launch.driver.harness import Prepared
 from launch.evaluate import main
+from openrs_ray.config.schema import Engine
 from openrs_ray.errors import RunError
 from openrs_ray.evaluation.benchmarks import Prompt, Task, chosen, load_tasks
 from openrs_ray.evaluation.check import WARM_UP, Check
@@ -30,6 +31,7 @@ from openrs_ray.records import Completion
 from openrs_ray.rewards.pool import CheckPool
 
 TOKENIZER = make_tokenizer()
+PLACEMENT: Any = SimpleNamespace(release=lambda: None, layout=SimpleNamespace(rollout=[{}]))
 SAMPLES = 3
 
 
@@ -68,8 +70,8 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorkers]:
     class Workers(FakeWorkers):
         pass
 
-    monkeypatch.setattr(evaluator, "EnginePool", Workers)
-    monkeypatch.setattr(evaluator, "place_engines", lambda config: SimpleNamespace(release=lambda: None))
+    monkeypatch.setattr(loaded, "EnginePool", Workers)
+    monkeypatch.setattr("actors.cluster.placement.place_engines", lambda slots, engine: PLACEMENT)
     return Workers
 
 
@@ -83,8 +85,9 @@ def evaluate(prepared: Prepared, how: Protocol) -> list[tuple[int, int]]:
     reported: list[tuple[int, int]] = []
     with CheckPool(Check(how.rules), 1, 10.0, 2.0, WARM_UP) as pool:
         work = sample(
-            prepared.config,
-            prepared.asked,
+            prepared.settings,
+            PLACEMENT,
+            prepared.reading,
             how,
             prepared.wanted(),
             prepared.store,
@@ -99,11 +102,12 @@ def evaluate(prepared: Prepared, how: Protocol) -> list[tuple[int, int]]:
 def test_what_ended_before_a_loss_is_kept_and_only_the_rest_is_asked_again(
     tmp_path: Path, engines: type[FakeWorkers]
 ) -> None:
-    config = make_config(tmp_path)
     store = CompletionStore(tmp_path / "model")
-    asked = Asked("model", (1,), TOKENIZER, "<think>")
+    settings = EngineSettings(Engine(), "model", (1,), max_sequence_tokens=64)
     tasks = {"own": tasks_of(tmp_path, ["7", "8", "7"])}
-    prepared = Prepared(Subject("a model", "model", "model", None), config, asked, tasks, store, SAMPLES)
+    prepared = Prepared(
+        Subject("a model", "model", "model", None), settings, Reading(TOKENIZER, "<think>"), tasks, store, SAMPLES
+    )
     how = protocol("robust", None, samples=SAMPLES)
 
     store.open({"seed": 42}, {"own": "same"})

@@ -95,9 +95,8 @@ def test_gpus_taken_by_others_do_not_count() -> None:
         "problems_per_step": 8,
         "completions_per_problem": 4,
         "max_completion_tokens": 64,
-        "gpu_memory_fraction": 0.4,
     }
-    assert gpu_row(gpus, config(placement=shared, rollout=rollout)).verdict == "ok"
+    assert gpu_row(gpus, config(placement=shared, rollout=rollout, engine={"gpu_memory_fraction": 0.4})).verdict == "ok"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what torch without GPUs finds")

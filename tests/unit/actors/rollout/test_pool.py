@@ -12,6 +12,7 @@ from system import system_config
 
 from actors.cluster.placement import reserve
 from actors.rollout.pool import EnginePool
+from actors.rollout.settings import EngineSettings
 from actors.rollout.worker import Request
 from openrs_ray.cluster.layout import plan_layout
 from openrs_ray.errors import RunError
@@ -32,8 +33,8 @@ def with_pool(
     """The losses that were reported while the pool was used."""
     config = system_config(folder, folder, placement={"num_rollout_gpus": workers}, rollout={"deadline_s": deadline_s})
     losses: list[str] = []
-    placement = reserve(config, plan_layout(config, "cpu"))
-    pool = EnginePool(config, placement, "model", (2,), worker_class, losses.append)
+    placement = reserve(plan_layout(config, "cpu"), config.placement.wait_s)
+    pool = EnginePool(EngineSettings.of_run(config, "model", (2,)), placement, worker_class, losses.append)
 
     async def whole() -> None:
         await pool.start()

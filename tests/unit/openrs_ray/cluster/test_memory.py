@@ -195,13 +195,13 @@ def test_an_engines_activations_are_within_a_tenth(
     monkeypatch.setitem(AttentionInterface._global_mapping, ATTENTION, attention_of_a_gpu)
     monkeypatch.setattr(modeling_qwen2.Qwen2RMSNorm, "forward", lambda self, x: torch.empty_like(x))
     monkeypatch.setattr(modeling_qwen2.Qwen2MLP, "forward", feed_forward)
-    config = paper(f"--rollout.max_batched_tokens={tokens}")
+    config = paper(f"--engine.max_batched_tokens={tokens}")
     assert engine_activations(config, shape) == pytest.approx(measured_pass(tokens), rel=0.1)
 
 
 def test_larger_passes_leave_less_room_for_the_cache(shape: ModelShape) -> None:
     (small, more), (large, fewer) = (
-        engine_parts(paper(f"--rollout.max_batched_tokens={tokens}"), shape, 44 * GIB) for tokens in (2048, 16384)
+        engine_parts(paper(f"--engine.max_batched_tokens={tokens}"), shape, 44 * GIB) for tokens in (2048, 16384)
     )
     assert large["work space"] - small["work space"] == small["cache"] - large["cache"] > 0
     assert more is not None and fewer is not None and more > fewer
@@ -221,7 +221,7 @@ def test_the_papers_run_fits_its_gpus_with_room(shape: ModelShape) -> None:
     assert 18 * GIB < learner.peak < 24 * GIB
     # 90 % for the engine, and while weights arrive the embedding in its bucket and once more where it is put
     assert rollout.peak == pytest.approx(0.9 * 44 * GIB + 2 * EMBEDDING_BYTES, rel=0.001)
-    assert rollout.sequences is not None and rollout.sequences > config.rollout.max_sequences
+    assert rollout.sequences is not None and rollout.sequences > config.engine.max_sequences
     check_fits(config, shape, 44 * GIB)
 
 
@@ -251,7 +251,7 @@ def test_the_cache_is_what_vllm_allots(shape: ModelShape) -> None:
     # keys and values of 28 layers, 2 heads of 128, 2 bytes each, 4,096 tokens
     assert sequences == parts["cache"] // (2 * 28 * 2 * 128 * 2 * 4096)
     split, more = engine_parts(
-        paper("--rollout.tensor_parallel", "2", "--placement.num_rollout_gpus", "2"), shape, 44 * GIB
+        paper("--engine.tensor_parallel", "2", "--placement.num_rollout_gpus", "2"), shape, 44 * GIB
     )
     assert split["weights"] == parts["weights"] / 2
     assert more is not None and sequences is not None and more > 2 * sequences
@@ -264,7 +264,7 @@ SHARED = (
     "true",
     "--placement.num_learner_gpus",
     "1",
-    "--rollout.gpu_memory_fraction",
+    "--engine.gpu_memory_fraction",
     "0.4",
 )
 
@@ -281,7 +281,7 @@ def test_on_a_shared_gpu_a_sleeping_engine_counts_only_while_it_is_awake(shape: 
     # With a large engine the push is the peak (weights, reference, optimizer; staging buffer and CUDA), else the learning.
     at_rest = (2 + 2 + 12) * PARAMETERS / GIB + EMBEDDING_BYTES / GIB + 1
     assert peak(*asleep, *no_checkpointing) == pytest.approx(at_rest + 0.4 * 80 + pushed, abs=0.1)
-    small = peak(*asleep, *no_checkpointing, "--rollout.gpu_memory_fraction", "0.2")
+    small = peak(*asleep, *no_checkpointing, "--engine.gpu_memory_fraction", "0.2")
     assert alone < small < alone + 3
 
 
@@ -290,8 +290,8 @@ def test_on_a_shared_gpu_a_sleeping_engine_counts_only_while_it_is_awake(shape: 
     [
         (44, ("--learner.gradient_checkpointing", "false"), "each learner GPU has 44.0 GiB but needs 50",
          ["learner.micro_batch_tokens 8192", "learner.gradient_checkpointing true"]),
-        (44, ("--rollout.gpu_memory_fraction", "0.1"), "no room for one completion of 4096 tokens",
-         ["rollout.gpu_memory_fraction 0.9"]),
+        (44, ("--engine.gpu_memory_fraction", "0.1"), "no room for one completion of 4096 tokens",
+         ["engine.gpu_memory_fraction 0.9"]),
         (40, ("--learner.zero_stage", "1", "--placement.num_learner_gpus", "1"), "each learner GPU has 40.0 GiB",
          ["learner.zero_stage 2", "placement.num_learner_gpus 2"]),
         (44, SHARED, "each shared GPU", ["micro_batch_tokens 4096 and rollout.sleep_while_learning true"]),

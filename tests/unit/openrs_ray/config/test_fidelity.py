@@ -13,6 +13,7 @@ from paper import RECIPES, experiment, published
 from tiny import save_model
 
 from actors.learner.rank import LearnerRank
+from actors.rollout.settings import EngineSettings
 from actors.rollout.worker import RolloutWorker
 from openrs_ray.algorithm.advantages import TrainingSequence
 from openrs_ray.algorithm.packing import pack, split
@@ -232,7 +233,10 @@ def test_the_loss_is_at_the_sampling_temperature_or_at_one() -> None:
         rank.engine = rank.reference = model
         rank._loss_input(pack([sequence]))
         assert asked == [temperature] * 2  # learner and reference
-        assert RolloutWorker(config, "", 0, "gpu", (1,))._engine_arguments()["logprobs_mode"] == mode
+        assert (
+            RolloutWorker(EngineSettings.of_run(config, "", (1,)), 0, "gpu")._engine_arguments()["logprobs_mode"]
+            == mode
+        )
         assert config.rollout.temperature == 0.7  # what is sampled at does not change
 
 

@@ -87,7 +87,7 @@ def test_values_of_every_kind_can_be_given(recipe: Path) -> None:
         (["--data.examples", "[{problem: a}]"], ["data.examples.0.response is missing"]),
         (["--run", "{name: x, folder: /runs}"], ["run.steps is missing", "Optimizer steps"]),
         (["--placement", "3"], ["placement is 3", "section with device"]),
-        (["--placement.num_rollout_gpus", "3", "--rollout.tensor_parallel", "2"], ["placement.num_rollout_gpus (3)"]),
+        (["--placement.num_rollout_gpus", "3", "--engine.tensor_parallel", "2"], ["placement.num_rollout_gpus (3)"]),
         (["--rewards.extraction=published", "--rewards.final_form=true"], ["rewards.final_form does not go with"]),
         (["--run.steps"], ["--run.steps needs a value"]),
         (["--run.steps", "--run.seed", "3"], ["--run.steps needs a value"]),

@@ -45,6 +45,8 @@ def mistakes(*words: str) -> list[str]:
         (["--wandb"], "--wandb is not offered: figures go to metrics.jsonl and tensorboard/"),
         (["--critic.learning_rate", "1"], "--critic.learning_rate is not offered: GRPO compares"),
         (["--sft_loss_coef", "1"], "--sft_loss_coef is not offered: there is no supervised fine-tuning"),
+        (["--rollout.max_sequences", "8"], "--rollout.max_sequences is not a field; the nearest one is engine.max_sequences."),
+        (["--rollout.start_deadline_s=8"], "the nearest one is engine.start_deadline_s."),
         (["--nonsense", "1"], "--nonsense is not a field; --help lists all fields."),
         (["--placement.colocated"], "--placement.colocated needs a value: true or false."),
     ],
@@ -58,6 +60,19 @@ def test_a_wrong_name_is_answered_with_the_right_one(words: list[str], said: str
 def test_a_section_is_never_what_is_suggested(name: str) -> None:
     (line,) = mistakes(f"--{name}", "3")
     assert line.endswith("--help lists all fields.") or line.rstrip(".").split()[-1] in {*FIELDS, *FLAGS}
+
+
+def test_the_former_section_of_a_curation_recipe_leads_to_the_new_fields(tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text("extends: open-rs-data\nengines: {count: 2}\n")
+    with pytest.raises(UserError, match=r"old.yaml: engines is not a field; the nearest one is engine\."):
+        load_recipe(tmp_path / "old.yaml", [])
+    for old, new in {
+        "count": "placement.num_rollout_gpus",
+        "cpus": "placement.cpus_per_slot",
+        "chunk": "chunk",
+    }.items():
+        with pytest.raises(UserError, match=rf"--engines.{old} is not a field; .* {new}\."):
+            load_recipe("open-rs-data", [f"--engines.{old}", "2"])
 
 
 def test_a_field_is_no_candidate_where_the_config_does_not_have_it() -> None:

@@ -33,11 +33,12 @@ rollout: {temperature: 0.9}
 rewards: {weights: {cosine: 2.0}, cosine: {max_length: 60}}
 """
     write(tmp_path, base=BASE, own=own)
-    config = load_config(tmp_path / "own.yaml", ["--rollout.max_sequences", "64"])
+    config = load_config(tmp_path / "own.yaml", ["--engine.max_sequences", "64"])
     expected = yaml.safe_load(BASE)
     expected["run"]["name"] = "own"
     expected["data"] |= {"columns": {"problem": "question", "answer": "answer"}, "examples": []}
-    expected["rollout"] |= {"temperature": 0.9, "max_sequences": 64}
+    expected["rollout"] |= {"temperature": 0.9}
+    expected["engine"] = {"max_sequences": 64}
     expected["rewards"] = {"weights": {"cosine": 2.0}, "cosine": {"max_length": 60, "clamp": False}}
     assert config == RunConfig.model_validate(expected)
 

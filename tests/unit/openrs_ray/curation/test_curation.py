@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from openrs_ray.config.schema import Data
 from openrs_ray.curation import fates, report
 from openrs_ray.curation.fates import Candidate, Fate, Reply, judged_fate, mix_counts, solved_fate, user_turn
 from openrs_ray.curation.inputs import load_inputs
-from openrs_ray.curation.pipeline import Curation, Question, Replies
+from openrs_ray.curation.pipeline import Curation, Question, Tell
 from openrs_ray.curation.recipe import Judged, Mix, Recipe, Solved, load_recipe
 from openrs_ray.curation.store import Counts, CurationStore
 from openrs_ray.curation.texts import OverlapIndex
@@ -321,7 +321,8 @@ def own_recipe(folder: Path, **stages: dict[str, Any]) -> Recipe:
         "folder": str(folder / "data"),
         "sources": {"own": {"path": str(file), "columns": {"solution": "solution"}}},
         "stages": {"twice": {"kind": "duplicates"}} | stages,
-        "engines": {"chunk": 3, "checks": 1},
+        "chunk": 3,
+        "checks": 1,
     }
     return Recipe.model_validate(content)
 
@@ -333,13 +334,13 @@ class Answers:
         self.chunk, self.lives = chunk, lives
         self.asked: list[Question] = []
 
-    def __call__(self, stage: Solved | Judged, questions: Sequence[Question]) -> Generator[Replies, None, None]:
+    def __call__(self, stage: Solved | Judged, questions: Sequence[Question], tell: Tell) -> None:
         for start in range(0, len(questions), self.chunk):
             if start >= self.chunk * self.lives:
                 raise RunError("the engine died")
             part = questions[start : start + self.chunk]
             self.asked += part
-            yield {q.row: tuple(self.reply(stage, q, sample) for sample in range(len(q.seeds))) for q in part}
+            tell({q.row: tuple(self.reply(stage, q, sample) for sample in range(len(q.seeds))) for q in part})
 
     def reply(self, stage: Solved | Judged, question: Question, sample: int) -> Reply:
         if isinstance(stage, Judged):
@@ -379,7 +380,7 @@ def test_what_was_finished_before_a_kill_is_not_asked_again(tmp_path: Path) -> N
     assert len(before) == 4, "sources, twice and two chunks"
 
     again = Answers(chunk=2)
-    counts = curate(recipe.model_copy(update={"engines": recipe.engines.model_copy(update={"chunk": 2})}), again)
+    counts = curate(recipe.model_copy(update={"chunk": 2}), again)
     assert [question.row for question in again.asked[:4]] == [6, 7, 8, 9], "and only then the next stage"
     assert before.items() <= {path: path.read_bytes() for path in folder.rglob("*.parquet")}.items()
     assert counts == [

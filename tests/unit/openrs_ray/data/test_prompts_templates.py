@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from transformers import Qwen2Tokenizer
 
-from openrs_ray.config.schema import Data, Example
+from openrs_ray.config.schema import Data, Engine, EngineSlots, Example
 from openrs_ray.curation.inputs import _check_model
 from openrs_ray.curation.recipe import Solved
 from openrs_ray.data.prompts import tokenize_prompts
@@ -105,5 +105,5 @@ def test_a_curation_says_it_before_it_starts(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("openrs_ray.curation.inputs.load_tokenizer", lambda model: tokenizer)
     stage = {"model": "toy", "max_prompt_tokens": 16, "max_tokens": 16, "system_prompt": "12;"}
     with pytest.raises(UserError, match="the stage's system_as_user"):
-        _check_model(Solved.model_validate(stage))
-    _check_model(Solved.model_validate({**stage, "system_as_user": True}))
+        _check_model(Solved.model_validate(stage), Engine(), EngineSlots())
+    _check_model(Solved.model_validate({**stage, "system_as_user": True}), Engine(), EngineSlots())

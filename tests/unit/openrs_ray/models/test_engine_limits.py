@@ -24,7 +24,7 @@ print(json.dumps([CPUAttentionBackend.get_supported_head_sizes(), [name for name
 
 def check(folder: Path, **placement: object) -> None:
     config = make_config(folder, placement=placement)
-    check_engine(config, str(folder), AutoConfig.from_pretrained(folder))
+    check_engine(config.model, config.placement, str(folder), AutoConfig.from_pretrained(folder))
 
 
 def test_the_limits_are_those_of_the_installed_vllm() -> None:

@@ -402,14 +402,12 @@ def test_every_load_goes_through_one_place_and_no_engine_trusts_code() -> None:
     ]
     engines = {str(file.relative_to(ROOT)) for file in sources if calls_of(file) & {"LLM", "AsyncEngineArgs"}}
     assert engines == {
-        "actors/curator.py",
         "actors/rollout/worker.py",
         # with the arguments of actors.rollout.worker
         "launch/performance/parts.py",
         "launch/without_gpu/trial.py",
     }
-    for file in ("actors/curator.py", "actors/rollout/worker.py"):
-        assert '"trust_remote_code": False' in (ROOT / file).read_text()
+    assert '"trust_remote_code": False' in (ROOT / "actors" / "rollout" / "worker.py").read_text()
     loads = [
         node
         for node in ast.walk(ast.parse((ROOT / "openrs_ray" / "models" / "pretrained.py").read_text()))

@@ -172,7 +172,7 @@ def test_a_command_writes_the_shapes(tmp_path: Path, toy_folder: Path, monkeypat
         (("--placement.num_rollout_gpus", "2", "--placement.num_learner_gpus", "2"), 36),
         (
             ("--placement.colocated=true", "--placement.num_rollout_gpus=4", "--placement.num_learner_gpus=4",
-             "--rollout.gpu_memory_fraction=0.3"), 50,
+             "--engine.gpu_memory_fraction=0.3"), 50,
         ),
     ],
 )  # fmt: skip

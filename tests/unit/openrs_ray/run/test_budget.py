@@ -87,7 +87,7 @@ def test_gpus_that_are_shared_count_once(tmp_path: Path) -> None:
 def test_engines_that_come_and_go_are_paid_while_they_are_there(tmp_path: Path) -> None:
     config, clock = config_of(tmp_path, price_per_gpu_hour=0.5), Clock()
     held: dict[int, Any] = {0: "its own"}
-    placement = Placement(plan_layout(config, "cpu"), 1, None, None, held)  # type: ignore[arg-type]
+    placement = Placement(plan_layout(config, "cpu"), None, None, held)  # type: ignore[arg-type]
     with Budget(config, age_s=1800, clock=clock, extra_gpus=placement.extra_engines) as budget:
         assert budget.spent() == Spent(
             pytest.approx(1.0), 2.0, 0.5

@@ -13,6 +13,7 @@ from tiny import make_config
 
 from launch.train import main
 from openrs_ray.algorithm.schedule import learning_rate
+from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.models.fingerprint import model_digest
@@ -106,6 +107,19 @@ def test_other_content_is_another_run_under_any_path(
         UserError, match=r"(have changed since run began began|is not the one that run began began with)"
     ):
         goes_on(config)
+
+
+def test_a_run_from_before_the_section_engine_goes_on(start: RunConfig) -> None:
+    saved = start.model_dump(mode="json")
+    old = {**saved, "rollout": saved["rollout"] | saved["engine"] | {"cpu_cache_gib": 0.5}}
+    del old["engine"]
+    assert len(old["rollout"]) == len(saved["rollout"]) + len(saved["engine"])
+    (start.run.path / "config.json").write_text(json.dumps(old))
+    goes_on(start)
+    again = load_config(start.run.path, ["--engine.max_sequences", "7"])
+    assert (again.engine.cpu_cache_gib, again.engine.max_sequences) == (0.5, 7)
+    with pytest.raises(UserError, match=r"run\.seed was 42"):
+        goes_on(RunConfig.model_validate(saved | {"run": saved["run"] | {"seed": 1}}))
 
 
 def test_a_run_without_fingerprints_keeps_its_paths(start: RunConfig, tmp_path: Path) -> None:
