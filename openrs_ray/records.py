@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 import numpy as np
+
+FinishReason = Literal["stop", "length"]
 
 
 class Status(StrEnum):
@@ -71,7 +74,7 @@ class Completion:
     logprobs: np.ndarray
     """float32 [tokens], log-probability of each token under the distribution it was drawn from (with
     `loss.tempered` false: at temperature 1)."""
-    finish_reason: str
+    finish_reason: FinishReason
     """"stop" (end of sequence) or "length" (cut at the limit)."""
     versions: tuple[VersionSpan, ...]
     worker: int
@@ -95,7 +98,7 @@ class Rollout:
     """bool [tokens]; the others are given: context, in no loss."""
     logprobs: np.ndarray
     """float32 [tokens], as in `Completion`; 0 where given."""
-    finish_reason: str
+    finish_reason: FinishReason
     """Of the last turn."""
     versions: tuple[VersionSpan, ...]
     """Of the sampled tokens; given ones are in no span."""

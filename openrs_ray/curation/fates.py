@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from openrs_ray.curation.recipe import Judged, Mix, ModelStage, Solved
 from openrs_ray.curation.texts import OverlapIndex
 from openrs_ray.data.texts import same_text_key
 from openrs_ray.errors import UserError
-from openrs_ray.records import Status
+from openrs_ray.records import FinishReason, Status
 from openrs_ray.rewards.answers.extraction import after_reasoning, last_boxed
 from openrs_ray.seeds import completion_seed
 
@@ -46,7 +45,7 @@ class Reply:
 
     text: str
     tokens: int
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
 
 
 KEPT = Fate(True)
