@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from actors.cluster.deadlines import within
 from actors.loop.collector import Sampling
@@ -18,35 +18,24 @@ from openrs_ray.run.progress import Progress
 from openrs_ray.stats import Interval, mean_interval
 
 
+@dataclass(frozen=True)
 class Evaluation:
     """Evaluates each step at most once, however often the run is resumed. Nothing is done without held-out problems."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        held_out: Sequence[Problem],
-        sample: Callable[[int, Problem, Sampling], Awaitable[Group]],
-        give_up: Callable[[], Awaitable[None]],
-        is_kept: Callable[[int], bool],
-        *,
-        writer: RunWriter,
-        limits: Limits,
-        budget: Budget,
-        display: RunDisplay,
-    ) -> None:
-        """`give_up` makes the engines drop what they sample; `is_kept`: whether a step's policy has been saved to stay."""
-        self._config = config
-        self._held_out = held_out
-        self._sample = sample
-        self._give_up = give_up
-        self._is_kept = is_kept
-        self._writer = writer
-        self._limits = limits
-        self._budget = budget
-        self._display = display
+    config: RunConfig
+    held_out: Sequence[Problem]
+    sample: Callable[[int, Problem, Sampling], Awaitable[Group]]
+    give_up: Callable[[], Awaitable[None]]
+    """Makes the engines drop what they sample."""
+    is_kept: Callable[[int], bool]
+    """Whether a step's policy has been saved to stay."""
+    writer: RunWriter
+    limits: Limits
+    budget: Budget
+    display: RunDisplay
 
     async def if_due(self, progress: Progress) -> Progress:
-        step, last, every = progress.step, self._config.run.steps, self._config.evaluation.every_steps
+        step, last, every = progress.step, self.config.run.steps, self.config.evaluation.every_steps
         due = step in (0, last) or (every and step % every == 0)
         if not due or self._is_done(progress):
             return progress
@@ -62,34 +51,34 @@ class Evaluation:
         if self._is_done(progress):
             return progress
         try:
-            self._budget.check("evaluation", "end")
-            await self._give_up()
+            self.budget.check("evaluation", "end")
+            await self.give_up()
             return replace(progress, after=await self._accuracy(progress.step), evaluated=progress.step)
         except LimitReached:
-            self._display.warn(f"no evaluation after step {progress.step}: it would cost more than is left")
+            self.display.warn(f"no evaluation after step {progress.step}: it would cost more than is left")
             return progress
 
     def _is_done(self, progress: Progress) -> bool:
-        return not self._held_out or progress.evaluated == progress.step
+        return not self.held_out or progress.evaluated == progress.step
 
     async def _accuracy(self, step: int) -> Interval:
         """With its 95 % interval; recorded like every other completion."""
-        self._display.status(f"evaluating policy version {step} on {len(self._held_out)} held-out problems")
-        reserve: tuple[Work, ...] = ("end",) if self._is_kept(step) else ("kept", "end")
-        with self._budget.timing("evaluation"):
-            groups = await self._limits.interruptible(self._groups(step), *reserve)
+        self.display.status(f"evaluating policy version {step} on {len(self.held_out)} held-out problems")
+        reserve: tuple[Work, ...] = ("end",) if self.is_kept(step) else ("kept", "end")
+        with self.budget.timing("evaluation"):
+            groups = await self.limits.interruptible(self._groups(step), *reserve)
         if oldest := age_metrics(groups, step)["age_max"]:
             raise RunError(
                 f"the evaluation of policy version {step} was given tokens that are {oldest:.0f} versions old"
             )
-        check_judged(groups, step, self._config.rewards.max_unjudged_share)
+        check_judged(groups, step, self.config.rewards.max_unjudged_share)
         interval = mean_interval(correctness(groups))
-        self._writer.evaluation(step, groups, interval)
+        self.writer.evaluation(step, groups, interval)
         return interval
 
     async def _groups(self, step: int) -> list[Group]:
-        samples, temperature = self._config.evaluation.samples, self._config.evaluation.temperature
-        plan, deadline_s = Sampling("evaluation", step, samples, temperature), self._config.rollout.deadline_s
-        groups = asyncio.gather(*(self._sample(place, problem, plan) for place, problem in enumerate(self._held_out)))
-        what = f"finish the {len(self._held_out)} groups of an evaluation (rollout.deadline_s is {deadline_s:.0f})"
+        samples, temperature = self.config.evaluation.samples, self.config.evaluation.temperature
+        plan, deadline_s = Sampling("evaluation", step, samples, temperature), self.config.rollout.deadline_s
+        groups = asyncio.gather(*(self.sample(place, problem, plan) for place, problem in enumerate(self.held_out)))
+        what = f"finish the {len(self.held_out)} groups of an evaluation (rollout.deadline_s is {deadline_s:.0f})"
         return list(await within(deadline_s, "the rollout workers", what, groups))

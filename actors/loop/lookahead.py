@@ -9,7 +9,7 @@ replaced. With P problems per step and staleness k:
   version of that moment. With staleness 0 that is put off until all admitted groups are finished: requests then meet idle
   engines, so that a step samples the same bits whatever it took to judge them.
 
-docs/staleness.md shows why no token is then older than k versions.
+docs/performance.md (Running ahead) shows why no token is then older than k versions.
 """
 
 import asyncio
@@ -19,13 +19,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from actors.cluster.deadlines import within
 from actors.loop.batch import Batch, has_spread
 from actors.loop.drawing import Drawn
+from openrs_ray.config import schema
 from openrs_ray.records import Group, Problem
 
 
 class Lookahead:
     """Life cycle: take() step by step, close() at the end.
 
-    sampling = Lookahead(sample, draw, problems_per_step=12, staleness=1, steps=50, deadline_s=1800)
+    sampling = Lookahead(sample, draw, config.rollout, steps=50)
     batch = await sampling.take(step=1)
     """
 
@@ -33,25 +34,18 @@ class Lookahead:
         self,
         sample: Callable[[int, Problem], Awaitable[Group]],
         draw: Callable[[int], Sequence[Drawn]],
-        *,
-        problems_per_step: int,
-        staleness: int,
+        rollout: schema.Rollout,
         steps: int,
-        deadline_s: float,
-        most_replaced: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`sample` samples and judges the group of a position; `draw` gives so many further positions.
 
-        `steps`: number of the last step, past which nothing is admitted. `most_replaced`: groups without spread a step.
+        `steps`: number of the last step, past which nothing is admitted.
         """
         self._sample = sample
         self._draw = draw
-        self._per_step = problems_per_step
-        self._staleness = staleness
+        self._rollout = rollout
         self._steps = steps
-        self._deadline_s = deadline_s
-        self._most_replaced = most_replaced
         self._clock = clock
         self._version = 0
         """Version that the engines held at the last admission by a step: they have this one or a newer one."""
@@ -75,10 +69,11 @@ class Lookahead:
             RunError: a group failed, or the deadline passed (with staleness 0, that of one round of replacements).
         """
         self.idle_seconds()  # what passed between the steps is not counted
-        slots, left = (self._staleness + 1) * self._per_step, (self._steps - step + 1) * self._per_step
-        self.admit(self._draw(min(slots, left) - len(self)), step - 1)
-        what = f"finish {self._per_step} groups for step {step} (rollout.deadline_s is {self._deadline_s:.0f})"
-        while not (chosen := await within(self._deadline_s, "the rollout workers", what, self._finished())):
+        count, deadline_s = self._rollout.problems_per_step, self._rollout.deadline_s
+        steps = min(self._rollout.staleness + 1, self._steps - step + 1)
+        self.admit(self._draw(steps * count - len(self)), step - 1)
+        what = f"finish {count} groups for step {step} (rollout.deadline_s is {deadline_s:.0f})"
+        while not (chosen := await within(deadline_s, "the rollout workers", what, self._finished())):
             pass  # a round has ended
         batch = Batch([self._ready.pop(position) for position in sorted(chosen)], self._replaced)
         for position in chosen:
@@ -103,8 +98,8 @@ class Lookahead:
 
     def _replace_uniform(self) -> None:
         """Admit others in the place of groups that are ready and have no spread, as many as this step may still replace."""
-        room = self._most_replaced - len(self._replaced)
-        if not room or (self._staleness == 0 and len(self._ready) < len(self)):
+        room = self._rollout.most_drawn_per_step - self._rollout.problems_per_step - len(self._replaced)
+        if not room or (self._rollout.staleness == 0 and len(self._ready) < len(self)):
             return
         uniform = [position for position in sorted(self._ready) if not has_spread(self._ready[position])][:room]
         for position in uniform:
@@ -120,12 +115,13 @@ class Lookahead:
             for task in self._tasks.values():
                 if task.done():
                     task.result()  # a failure is raised at once, not when its turn comes
-            if self._staleness == 0 and len(self._replaced) > replaced:
+            if self._rollout.staleness == 0 and len(self._replaced) > replaced:
                 return []
             # Oldest admission first, and within it those that are ready.
             order = sorted(self._admitted, key=lambda at: (self._admitted[at], at not in self._ready, at))
-            if self._ready.keys() >= {*order[: self._per_step]}:
-                return order[: self._per_step]
+            due = order[: self._rollout.problems_per_step]
+            if self._ready.keys() >= {*due}:
+                return due
             pending = [task for task in self._tasks.values() if not task.done()]
             await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
 

@@ -17,7 +17,7 @@ consistent at the end of a step only: a stop waits for that point, except while 
 """
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from actors.learner.group import LearnerGroup
 from actors.loop.batch import check_batch
@@ -38,51 +38,38 @@ TAKEN: tuple[Work, ...] = ("learn", "resume", *ENDING)
 """Work that follows `take`, a checkpoint included."""
 
 
+@dataclass
 class Loop:
-    """The steps of one attempt, from `progress` on, with their evaluations and checkpoints. `actors.loop.system` builds it."""
+    """The steps of one attempt, with their evaluations and checkpoints. `actors.loop.system` builds it."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        progress: Progress,
-        *,
-        sampling: Lookahead,
-        learner: LearnerGroup,
-        push: WeightPush,
-        writer: RunWriter,
-        saving: Saving,
-        evaluation: Evaluation,
-        limits: Limits,
-        budget: Budget,
-        display: RunDisplay,
-    ) -> None:
-        self._config = config
-        self.progress = progress
-        self._sampling = sampling
-        self._learner = learner
-        self._push = push
-        self._writer = writer
-        self._saving = saving
-        self._evaluation = evaluation
-        self._limits = limits
-        self._budget = budget
-        self._display = display
+    config: RunConfig
+    progress: Progress
+    """As of the last finished step."""
+    sampling: Lookahead
+    learner: LearnerGroup
+    push: WeightPush
+    writer: RunWriter
+    saving: Saving
+    evaluation: Evaluation
+    limits: Limits
+    budget: Budget
+    display: RunDisplay
 
     async def step(self) -> None:
         """Take, train, push, write: see the table above."""
         step, began = self.progress.step + 1, time.monotonic()
-        batch = await self._limits.interruptible(self._sampling.take(step), *TAKEN)
-        check_batch(batch, step, self._config)
+        batch = await self.limits.interruptible(self.sampling.take(step), *TAKEN)
+        check_batch(batch, step, self.config)
         taken = time.monotonic()
-        with self._budget.timing("learn"):
-            async with self._learner.weights:
-                update = await self._learner.train(batch.groups, step)
+        with self.budget.timing("learn"):
+            async with self.learner.weights:
+                update = await self.learner.train(batch.groups, step)
                 trained = time.monotonic()
-                check_mismatch(update.metrics["mismatch_kl"], step, self._config.push.max_mismatch_kl)
-                report = await self._push.push(step)
+                check_mismatch(update.metrics["mismatch_kl"], step, self.config.push.max_mismatch_kl)
+                report = await self.push.push(step)
                 seconds = taken - began, trained - taken, report.seconds, time.monotonic() - began
-                times = step_times(*seconds, self._sampling.idle_seconds())
-                self.progress = self._writer.write(self.progress, batch, update, report, times)
+                times = step_times(*seconds, self.sampling.idle_seconds())
+                self.progress = self.writer.write(self.progress, batch, update, report, times)
 
     async def run(self) -> Progress:
         """Train to the last step, or as far as the budget and the hours go.
@@ -93,52 +80,52 @@ class Loop:
         """
         try:
             ended = await self._train()
-            await self._saving.save("kept", self.progress)
+            await self.saving.save("kept", self.progress)
             if ended != "steps":
-                self.progress = await self._evaluation.after_limit(self.progress)
+                self.progress = await self.evaluation.after_limit(self.progress)
         except Stopped:
             await self._save_to_stop()
             raise
         self.progress = replace(self.progress, ended=ended)
-        self._writer.end(self.progress)
+        self.writer.end(self.progress)
         return self.progress
 
     async def _train(self) -> Ended:
         """All steps, as far as there is money and time. Returns the limit that ended them."""
         try:
-            self._budget.reached(self.progress.step)
-            self.progress = await self._evaluation.if_due(self.progress)
-            while self.progress.step < self._config.run.steps:
-                self._budget.check("step", "resume", *ENDING)
-                with self._budget.timing("step"):
+            self.budget.reached(self.progress.step)
+            self.progress = await self.evaluation.if_due(self.progress)
+            while self.progress.step < self.config.run.steps:
+                self.budget.check("step", "resume", *ENDING)
+                with self.budget.timing("step"):
                     await self.step()
-                if self._writer.learns_nothing:
+                if self.writer.learns_nothing:
                     await self._keep_what_was_learned()
-                    raise Recurring(self._writer.learns_nothing)
-                await self._saving.if_due(self.progress)
-                self.progress = await self._evaluation.if_due(self.progress)
+                    raise Recurring(self.writer.learns_nothing)
+                await self.saving.if_due(self.progress)
+                self.progress = await self.evaluation.if_due(self.progress)
             return "steps"
         except LimitReached as limit:
-            self._display.status(
+            self.display.status(
                 f"ending after step {self.progress.step}: what is left of the {limit.ended} is for saving and evaluating"
             )
-            await self._sampling.close()
+            await self.sampling.close()
             return limit.ended
 
     async def _keep_what_was_learned(self) -> None:
         """Before a run ends that learns nothing any more: it may have learned all there was."""
-        self._display.status("nothing is learned any more: saving and evaluating")
-        await self._sampling.close()
-        await self._saving.save("kept", self.progress)
+        self.display.status("nothing is learned any more: saving and evaluating")
+        await self.sampling.close()
+        await self.saving.save("kept", self.progress)
         if self.progress.step > 1:
-            self.progress = await self._evaluation.after_limit(self.progress)
+            self.progress = await self.evaluation.after_limit(self.progress)
 
     async def _save_to_stop(self) -> None:
-        self._display.status("stopping: saving a checkpoint")
-        await self._sampling.close()
-        await self._saving.save("resume", self.progress)
+        self.display.status("stopping: saving a checkpoint")
+        await self.sampling.close()
+        await self.saving.save("resume", self.progress)
         # Said before the engines are ended, for which `ray job stop` may not leave the time.
-        name, path = self._config.run.name, self._config.run.path
-        self._display.note(
+        name, path = self.config.run.name, self.config.run.path
+        self.display.note(
             f"run {name} stopped after step {self.progress.step} and is saved in {path}: --resume continues it"
         )

@@ -2,69 +2,62 @@
 
 import asyncio
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
 from actors.learner.group import LearnerGroup
-from openrs_ray.config.schema import RunConfig
+from openrs_ray.config import schema
 from openrs_ray.errors import RunError
 from openrs_ray.models.model_files import ModelFiles
 from openrs_ray.run.budget import Budget
-from openrs_ray.run.checkpoints import Checkpoint, CheckpointStore, Kind
+from openrs_ray.run.checkpoints import CheckpointStore, Kind
 from openrs_ray.run.progress import Progress
 
 
+@dataclass
 class Saving:
     """Saves a step at most once in each kind."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        store: CheckpointStore,
-        learner: LearnerGroup,
-        budget: Budget,
-        files: ModelFiles,
-        newest: Checkpoint | None,
-    ) -> None:
-        """`files`: those of the start model that go into every exported policy. `newest`: where the attempt begins."""
-        self._config = config.checkpoint
-        self._store = store
-        self._learner = learner
-        self._budget = budget
-        self._files = files
-        self._saved: tuple[int, Kind] | None = (newest.step, newest.kind) if newest else None
-        self._saved_at = time.monotonic()
+    config: schema.Checkpoint
+    store: CheckpointStore
+    learner: LearnerGroup
+    budget: Budget
+    files: ModelFiles
+    """Those of the start model that go into every exported policy."""
+    saved: tuple[int, Kind] | None = None
+    """Step and kind of the newest checkpoint."""
+    _saved_at: float = field(default_factory=time.monotonic)
 
     def is_kept(self, step: int) -> bool:
         """Whether the newest checkpoint is one of this step that stays."""
-        return self._saved == (step, "kept")
+        return self.saved == (step, "kept")
 
     async def if_due(self, progress: Progress) -> None:
-        if progress.step % self._config.every_steps == 0:
+        if progress.step % self.config.every_steps == 0:
             await self.save("kept", progress)
-        elif self._budget.limited and not self._budget.measured("kept", "resume"):
+        elif self.budget.limited and not self.budget.measured("kept", "resume"):
             await self.save("resume", progress)  # for a figure of what must be set aside for the last one
-        elif time.monotonic() - self._saved_at > 60 * self._config.every_minutes:
+        elif time.monotonic() - self._saved_at > 60 * self.config.every_minutes:
             await self.save("resume", progress)
 
     async def save(self, kind: Kind, progress: Progress) -> None:
         """Commit a checkpoint of the step, unless it is already there. RunError when that fails."""
         step = progress.step
-        if self.is_kept(step) or self._saved == (step, kind):
+        if self.is_kept(step) or self.saved == (step, kind):
             return
-        with self._budget.timing(kind):
-            folder = self._store.begin(step)
+        with self.budget.timing(kind):
+            folder = self.store.begin(step)
             try:
-                async with self._learner.weights:
-                    await self._learner.run(partial(self._write, folder, kind))
+                async with self.learner.weights:
+                    await self.learner.run(partial(self._write, folder, kind))
             except (RunError, OSError) as error:
-                raise self._store.abandon(step, error) from error
-            await asyncio.to_thread(self._store.commit, step, kind, asdict(progress))
-        self._saved, self._saved_at = (step, kind), time.monotonic()
+                raise self.store.abandon(step, error) from error
+            await asyncio.to_thread(self.store.commit, step, kind, asdict(progress))
+        self.saved, self._saved_at = (step, kind), time.monotonic()
 
     async def _write(self, folder: Path, kind: Kind) -> None:
-        await self._learner.save(folder)
+        await self.learner.save(folder)
         if kind == "kept":
-            await self._learner.export(folder / "policy")
-            self._files.write(folder / "policy")
+            await self.learner.export(folder / "policy")
+            self.files.write(folder / "policy")

@@ -69,31 +69,18 @@ class System:
         self._environment = environment or SingleTurn()
         self.progress = Progress(held_out=len(prepared.held_out))
         """Where the attempt begins."""
-        self._store = CheckpointStore(
-            config.run.path / "checkpoints", config.checkpoint.keep_last, config.checkpoint.keep_policies
-        )
+        model, eos_ids, kept = prepared.model_path, prepared.eos_ids, config.checkpoint
+        self._store = CheckpointStore(config.run.path / "checkpoints", kept.keep_last, kept.keep_policies)
         self._engines = EnginePool(
-            config,
-            placement,
-            prepared.model_path,
-            prepared.eos_ids,
-            worker_class,
-            display.warn,
-            lambda: self._push.revive(),
+            config, placement, model, eos_ids, worker_class, display.warn, lambda: self._push.revive()
         )
-        self._learner = LearnerGroup(
-            config,
-            partial(new_ranks, config, placement, prepared.model_path, rank_class),
-            self._engines,
-            History(config.run.path, self._store, prepared.problems),
-            display.warn,
-        )
-        self._push = WeightPush(
-            self._learner, self._engines, placement.layout.transport, config.push, probe_batch(prepared.problems)
-        )
-        self._rewards: Any = (
-            ray.remote(reward_class).options(**placement.reward_options(), max_restarts=-1).remote(config.rewards)
-        )
+        ranks = partial(new_ranks, config, placement, model, rank_class)
+        history = History(config.run.path, self._store, prepared.problems)
+        self._learner = LearnerGroup(config, ranks, self._engines, history, display.warn)
+        transport, probe = placement.layout.transport, probe_batch(prepared.problems)
+        self._push = WeightPush(self._learner, self._engines, transport, config.push, probe)
+        options = placement.reward_options()
+        self._rewards: Any = ray.remote(reward_class).options(**options, max_restarts=-1).remote(config.rewards)
         self._closing = AsyncExitStack()
         self._closing.push_async_callback(self._end_actors)
 
@@ -137,50 +124,35 @@ class System:
 
     def _loop(self, checkpoint: Checkpoint | None) -> Loop:
         config, prepared, progress = self._config, self._prepared, self.progress
-        rollout = config.rollout
-        collector = Collector(
-            config, self._engines, self._rewards, self._environment, prepared.texts, self._display.warn
-        )
-        plan = Sampling("train", 0, rollout.completions_per_problem, rollout.temperature)
-        sampling = Lookahead(
-            partial(collector.group, plan=plan),
-            Drawing(config, prepared.problems, progress),
-            problems_per_step=rollout.problems_per_step,
-            staleness=rollout.staleness,
-            steps=config.run.steps,
-            deadline_s=rollout.deadline_s,
-            most_replaced=rollout.most_drawn_per_step - rollout.problems_per_step,
-        )
+        budget, display, limits = self._budget, self._display, self._limits
+        collector = Collector(config, self._engines, self._rewards, self._environment, prepared.texts, display.warn)
+        plan = Sampling("train", 0, config.rollout.completions_per_problem, config.rollout.temperature)
+        draw = Drawing(config, prepared.problems, progress)
+        sampling = Lookahead(partial(collector.group, plan=plan), draw, config.rollout, config.run.steps)
         attempt = start_attempt(config.run.path, progress.step, Bounds.of(config))
         metrics = MetricsLog(config.run.path, attempt)
         watch = LearningWatch(config, prepared.tokenizer.convert_ids_to_tokens(list(prepared.eos_ids)))
-        writer = RunWriter(config, attempt, prepared.texts, watch, metrics, self._budget, self._display)
-        saving = Saving(config, self._store, self._learner, self._budget, prepared.files, checkpoint)
+        writer = RunWriter(config, attempt, prepared.texts, watch, metrics, budget, display)
+        saved = (checkpoint.step, checkpoint.kind) if checkpoint else None
+        saving = Saving(config.checkpoint, self._store, self._learner, budget, prepared.files, saved)
+        held_out, give_up = prepared.held_out, self._engines.give_up
         evaluation = Evaluation(
-            config,
-            prepared.held_out,
-            collector.group,
-            self._engines.give_up,
-            saving.is_kept,
-            writer=writer,
-            limits=self._limits,
-            budget=self._budget,
-            display=self._display,
+            config, held_out, collector.group, give_up, saving.is_kept, writer, limits, budget, display
         )
         self._closing.callback(writer.close)
         self._closing.push_async_callback(sampling.close)
         return Loop(
             config,
             progress,
-            sampling=sampling,
-            learner=self._learner,
-            push=self._push,
-            writer=writer,
-            saving=saving,
-            evaluation=evaluation,
-            limits=self._limits,
-            budget=self._budget,
-            display=self._display,
+            sampling,
+            self._learner,
+            self._push,
+            writer,
+            saving,
+            evaluation,
+            limits,
+            budget,
+            display,
         )
 
     async def close(self) -> None:

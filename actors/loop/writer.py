@@ -1,7 +1,7 @@
 """Writes what a run did: record, metrics, progress, and the line that a person reads."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -23,33 +23,23 @@ from openrs_ray.run.progress import RESULT, Progress
 from openrs_ray.stats import Interval
 
 
+@dataclass(frozen=True)
 class RunWriter:
     """Writes one attempt, which must have its line in `attempts.jsonl`. Close it at the end."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        attempt: int,
-        decode: Callable[[Sequence[Rollout]], list[str]],
-        watch: LearningWatch,
-        metrics: MetricsLog,
-        budget: Budget,
-        display: RunDisplay,
-    ) -> None:
-        """`decode`: rollouts to their texts."""
-        self._config = config
-        self._attempt = attempt
-        self._decode = decode
-        self._watch = watch
-        self._metrics = metrics
-        self._budget = budget
-        self._display = display
-        self._record = CompletionRecord(config.run.path)
+    config: RunConfig
+    attempt: int
+    decode: Callable[[Sequence[Rollout]], list[str]]
+    """Rollouts to their texts."""
+    watch: LearningWatch
+    metrics: MetricsLog
+    budget: Budget
+    display: RunDisplay
 
     @property
     def learns_nothing(self) -> str | None:
         """Why the run must not go on; one sentence."""
-        return self._watch.stop
+        return self.watch.stop
 
     def write(
         self, progress: Progress, batch: Batch, update: Update, report: PushReport, times: Mapping[str, float]
@@ -70,22 +60,22 @@ class RunWriter:
             self._write_rows(step, batch.replaced, None, "replaced")
         self._write_rows(step, batch.groups, update.advantages, "train")
         push = {"push_bytes": report.nbytes, "probe_difference": report.probe_difference}
-        cost = self._budget.metrics(times["step_s"], progress.correct)
-        self._metrics.write(step, {**figures, **update.metrics, **times, **push, **cost})
-        self._budget.reached(step)
+        cost = self.budget.metrics(times["step_s"], progress.correct)
+        self.metrics.write(step, {**figures, **update.metrics, **times, **push, **cost})
+        self.budget.reached(step)
         self._show(step, batch, {**figures, **update.metrics, **times})
         return progress
 
     def _write_rows(self, step: int, groups: Sequence[Group], advantages: np.ndarray | None, phase: Phase) -> None:
-        texts = [self._decode(group.rollouts) for group in groups]
-        self._record.write(step, self._attempt, groups, texts, advantages, phase)
+        texts = [self.decode(group.rollouts) for group in groups]
+        CompletionRecord(self.config.run.path).write(step, self.attempt, groups, texts, advantages, phase)
 
     def _show(self, step: int, batch: Batch, figures: Mapping[str, float]) -> None:
         if unjudged := int(figures["timeouts"] + figures["errors"]):
-            self._display.warn(f"step {step}: {unjudged} completions could not be judged and were left out of the loss")
+            self.display.warn(f"step {step}: {unjudged} completions could not be judged and were left out of the loss")
         if warning := unusable_warning(batch.drawn, step):
-            self._display.warn(warning)
-        self._display.step(
+            self.display.warn(warning)
+        self.display.step(
             StepFigures(
                 step=step,
                 reward=figures["reward"],
@@ -95,13 +85,13 @@ class RunWriter:
                 groups_with_spread=int(figures["groups_with_spread"]),
                 groups=len(batch.drawn),
                 clipped_share=figures["clipped_share"],
-                kl=figures["kl"] if self._config.loss.kl_beta > 0 else None,
+                kl=figures["kl"] if self.config.loss.kl_beta > 0 else None,
                 tokens=int(figures["sampled_tokens"]),
                 seconds=figures["step_s"],
             )
         )
-        if warning := self._watch.step(step, figures, batch.drawn):
-            self._display.warn(warning)
+        if warning := self.watch.step(step, figures, batch.drawn):
+            self.display.warn(warning)
 
     def evaluation(self, step: int, groups: Sequence[Group], accuracy: Interval) -> None:
         """Write the held-out groups of a step's policy, and its accuracy."""
@@ -109,13 +99,13 @@ class RunWriter:
         unjudged = int(np.isnan(correct).sum())
         self._write_rows(step, groups, None, "evaluation")
         figures = {"accuracy": accuracy.mean, "low": accuracy.low, "high": accuracy.high, "unjudged": float(unjudged)}
-        self._metrics.write(step, figures, "evaluation")
+        self.metrics.write(step, figures, "evaluation")
         doubt = f"; {unjudged} of {correct.size} not judged, the interval holds either way" if unjudged else ""
-        self._display.note(f"held-out accuracy after {step} steps: {accuracy}{doubt}")
+        self.display.note(f"held-out accuracy after {step} steps: {accuracy}{doubt}")
 
     def end(self, progress: Progress) -> None:
         """Write the result of a run that is done."""
-        write_json(self._config.run.path / RESULT, asdict(progress))
+        write_json(self.config.run.path / RESULT, asdict(progress))
 
     def close(self) -> None:
-        self._metrics.close()
+        self.metrics.close()

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -50,10 +51,9 @@ class KeptFigures(MetricsLog):
         return SimpleNamespace(add_scalar=lambda *point: None, flush=lambda: None)
 
 
+@dataclass(frozen=True)
 class KeptBatches(RunWriter):
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.batches: list[Batch] = []
+    batches: list[Batch] = field(default_factory=list)
 
     def write(self, progress: Progress, batch: Batch, *rest: Any) -> Progress:
         self.batches.append(batch)
@@ -144,41 +144,37 @@ class SimulatedRun:
         watch = LearningWatch(config, ["<end>"])
         self.writer = KeptBatches(config, attempt, no_texts, watch, self.metrics, self.budget, display)
         files: Any = SimpleNamespace(write=lambda folder: None)
-        saving = Saving(config, self.store, self.learner, self.budget, files, None)
+        saving = Saving(config.checkpoint, self.store, self.learner, self.budget, files)
         limits = Limits(self.budget)
         plan = Sampling("train", 0, config.rollout.completions_per_problem, 1.0)
         self.sampling = Lookahead(
             lambda position, problem: self.group(position, problem, plan),
             Drawing(config, PROBLEMS, progress),
-            problems_per_step=config.rollout.problems_per_step,
-            staleness=config.rollout.staleness,
-            steps=steps,
-            deadline_s=config.rollout.deadline_s,
-            most_replaced=config.rollout.most_drawn_per_step - config.rollout.problems_per_step,
-        )
-        evaluation_part = Evaluation(
-            config,
-            held_out,
-            self.group,
-            self.give_up,
-            saving.is_kept,
-            writer=self.writer,
-            limits=limits,
-            budget=self.budget,
-            display=display,
+            config.rollout,
+            steps,
         )
         self.loop = self.loop_class(
             config,
             progress,
-            sampling=self.sampling,
-            learner=self.learner,
-            push=self.learner,
-            writer=self.writer,
-            saving=saving,
-            evaluation=evaluation_part,
-            limits=limits,
-            budget=self.budget,
-            display=display,
+            self.sampling,
+            self.learner,
+            self.learner,
+            self.writer,
+            saving,
+            Evaluation(
+                config,
+                held_out,
+                self.group,
+                self.give_up,
+                saving.is_kept,
+                self.writer,
+                limits,
+                self.budget,
+                display,
+            ),
+            limits,
+            self.budget,
+            display,
         )
 
     @property

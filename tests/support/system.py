@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from openrs_ray.config import schema
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict
 
@@ -72,3 +73,15 @@ def make_run(
     (folder / "config.json").write_text(config.model_dump_json())
     (folder / "checkpoints" / "manifest.json").write_text(json.dumps({"checkpoints": entries}))
     return folder
+
+
+def rollout_section(problems: int, staleness: int, deadline_s: float = 1e6, replaced: int = 0) -> schema.Rollout:
+    """What the look-ahead goes by; `replaced`: times `problems`."""
+    return schema.Rollout(
+        problems_per_step=problems,
+        completions_per_problem=2,
+        max_completion_tokens=8,
+        staleness=staleness,
+        deadline_s=deadline_s,
+        replace_uniform_groups=replaced,
+    )

@@ -4,6 +4,7 @@ import asyncio
 
 import numpy as np
 import pytest
+from system import rollout_section
 
 from actors.loop.batch import has_spread
 from actors.loop.drawing import Drawn
@@ -32,10 +33,7 @@ def collect(uniform: set[int], positions: list[int], wanted: int) -> tuple[list[
         return group(position, 1.0, 1.0 if position in uniform else 0.0)
 
     async def take() -> tuple[list[int], list[int]]:
-        most_replaced = len(positions) - wanted
-        sampling = Lookahead(
-            sample, draw, problems_per_step=wanted, staleness=0, steps=1, deadline_s=60, most_replaced=most_replaced
-        )
+        sampling = Lookahead(sample, draw, rollout_section(wanted, 0, 60, len(positions) // wanted - 1), steps=1)
         batch = await sampling.take(1)
         assert len(sampling) == 0
         replaced = batch.metrics()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from system import system_config
+from system import rollout_section, system_config
 from virtual_time import PROBLEM, P, run
 
 from actors.loop.batch import Batch, check_batch
@@ -24,14 +24,14 @@ def group(position: int, problem: Problem) -> Group:
 
 
 def lookahead(
-    sample: Callable[[int, Problem], Awaitable[Group]], staleness: int, steps: int, deadline_s: float = 1e9, **more: Any
+    sample: Callable[[int, Problem], Awaitable[Group]], staleness: int, steps: int, deadline_s: float = 1e6, **more: Any
 ) -> Lookahead:
     positions = itertools.count()
 
     def draw(count: int) -> list[tuple[int, Problem]]:
         return [(position, PROBLEM) for position in itertools.islice(positions, count)]
 
-    return Lookahead(sample, draw, problems_per_step=P, staleness=staleness, steps=steps, deadline_s=deadline_s, **more)
+    return Lookahead(sample, draw, rollout_section(P, staleness, deadline_s), steps, **more)
 
 
 async def take_all(ahead: Lookahead, count: int, learn_s: float, seen: Callable[[int, list[int]], None]) -> None:

@@ -9,6 +9,7 @@ import itertools
 
 import numpy as np
 import pytest
+from system import rollout_section
 from virtual_time import PROBLEM, run
 
 from actors.loop.drawing import Drawn
@@ -47,15 +48,8 @@ class Engines:
 
 async def seconds_per_step(staleness: int, learn_s: float, replaced: int = 0) -> float:
     loop, engines = asyncio.get_running_loop(), Engines()
-    sampling = Lookahead(
-        engines.sample,
-        engines.draw,
-        problems_per_step=PROBLEMS,
-        staleness=staleness,
-        steps=STEPS + staleness,
-        deadline_s=1e9,
-        most_replaced=replaced * PROBLEMS,
-    )
+    rollout = rollout_section(PROBLEMS, staleness, replaced=replaced)
+    sampling = Lookahead(engines.sample, engines.draw, rollout, STEPS + staleness)
     for step in range(1, STEPS + 1):
         await sampling.take(step)
         await asyncio.sleep(learn_s)

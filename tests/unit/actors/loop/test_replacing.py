@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from simulated_run import PROBLEMS, SimulatedRun
+from system import rollout_section
 from virtual_time import PROBLEM, P, run
 
 from actors.loop.batch import Batch
@@ -131,11 +132,8 @@ def test_a_slot_that_is_freed_while_the_learner_works_is_used_at_once() -> None:
         ahead = Lookahead(
             sample,
             lambda count: [(next(fresh), PROBLEM) for _ in range(count)],
-            problems_per_step=P,
-            staleness=1,
+            rollout_section(P, 1, replaced=1),
             steps=2,
-            deadline_s=1e9,
-            most_replaced=P,
         )
         first = await ahead.take(1)
         await asyncio.sleep(10.0)

@@ -1,0 +1,139 @@
+"""A learner group that loses a rank rebuilds itself: every step once, from checkpoint, record and what is not yet recorded."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from system import judged_group, system_config
+
+from actors.learner import group as module
+from actors.learner.group import LearnerGroup, LearnerLost
+from openrs_ray.errors import Lost
+from openrs_ray.records import Completion, Group, Problem, VersionSpan
+
+PROBLEM = Problem(0, "1+1", (1, 2), ("2",))
+
+
+class Rank:
+    """Its weights are the steps that they were trained on. It dies at this call, so many steps on."""
+
+    def __init__(self, dies: str = "") -> None:
+        self._dies = dies
+        self.weights: list[int] = []
+
+    def __getattr__(self, method: str) -> Any:
+        async def call(*arguments: Any) -> Any:
+            if f"{method} {len(self.weights) + 1}" == self._dies:
+                raise Lost("learner rank 0 died")
+            if method == "load":
+                self.weights = list(range(1, int(Path(arguments[0]).name) + 1))
+            if method == "train_step":
+                self.weights.append(arguments[2])
+            return {"address": (), "train_step": {}, "sees": True, "push_buckets": tuple(self.weights)}.get(method)
+
+        return SimpleNamespace(remote=call)
+
+
+class Engines:
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    @asynccontextmanager
+    async def aside(self) -> AsyncIterator[None]:
+        self.said.append("aside")
+        yield
+        self.said.append("back")
+
+    async def leave_learner(self) -> None:
+        self.said.append("left")
+
+
+class History:
+    """A checkpoint of step 2, and a record to step `recorded`."""
+
+    run_folder = Path("/runs/r")
+
+    def __init__(self, recorded: int) -> None:
+        self.recorded = recorded
+
+    async def newest(self) -> Any:
+        return SimpleNamespace(folder=Path("2"), step=2), ["checkpoint 3 is damaged"]
+
+    def groups(self, step: int) -> list[Group]:
+        assert step <= self.recorded, "the record has nothing of a step that is not finished"
+        return groups(step)
+
+
+def groups(step: int) -> list[Group]:
+    ids = [(5 + step, 6), (7, 8)]
+    made = [
+        Completion(0, i, np.array(some), np.zeros(2), "stop", (VersionSpan(0, 0, 2),), 0) for i, some in enumerate(ids)
+    ]
+    return [judged_group(0, PROBLEM, made, step)]
+
+
+def scenario(tmp_path: Path, dies: str, use: Callable[[LearnerGroup, Any], Any]) -> tuple[list[int], list[str], int]:
+    """Weights at the end, what the engines and the display were told, and the learner's life."""
+    ranks = [Rank(dies)]
+    engines, told, history = Engines(), list[str](), History(0)
+
+    def new() -> list[Any]:
+        if told:
+            ranks.append(Rank())
+        return ranks[-1:]
+
+    async def whole() -> int:
+        learner = LearnerGroup(system_config(tmp_path, tmp_path), new, engines, history, told.append)  # type: ignore[arg-type]
+        await learner.start()
+        await use(learner, history)
+        return learner.life
+
+    life = asyncio.run(whole())
+    return ranks[-1].weights, engines.said + told, life
+
+
+@pytest.fixture(autouse=True)
+def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def end(*what: Any) -> None:
+        pass
+
+    monkeypatch.setattr(module, "end_actor", end)
+    monkeypatch.setattr(module, "_REBUILD_PAUSE_S", 0.0)
+
+
+async def five_steps(learner: LearnerGroup, history: History) -> None:
+    for step in range(1, 6):
+        await learner.train(groups(step), step)
+        history.recorded = step
+
+
+@pytest.mark.parametrize("dies", ["train_step 3", "train_step 5"])
+def test_a_step_in_which_a_rank_dies_is_trained_once(tmp_path: Path, dies: str) -> None:
+    weights, said, life = scenario(tmp_path, dies, five_steps)
+    assert weights == [1, 2, 3, 4, 5] and life == 2
+    assert said.count("left") == 1 and "checkpoint 3 is damaged" in said
+    assert any("the learner is lost and is rebuilt" in text for text in said)
+
+
+def test_a_rank_that_dies_in_a_push_comes_back_with_the_step_that_is_not_recorded(tmp_path: Path) -> None:
+    async def use(learner: LearnerGroup, history: History) -> None:
+        await five_steps(learner, history)
+        history.recorded = 4
+        pushed = await learner.run(lambda: learner.each("push_buckets", "list its parameters"))
+        assert pushed == [(1, 2, 3, 4, 5)]
+
+    assert scenario(tmp_path, "push_buckets 6", use)[0] == [1, 2, 3, 4, 5]
+
+
+def test_without_a_history_a_loss_is_raised(tmp_path: Path) -> None:
+    async def use() -> None:
+        learner = LearnerGroup(system_config(tmp_path, tmp_path), lambda: [Rank("train_step 1")])
+        with pytest.raises(LearnerLost, match="learner rank 0 died"):
+            await learner.train(groups(1), 1)
+
+    asyncio.run(use())
