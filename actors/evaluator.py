@@ -1,7 +1,4 @@
-"""Samples and checks what an evaluation still lacks of one model, on engines that hold the model's own weights.
-
-What ends is checked at once and is on the disk within seconds, so that a kill costs what is in flight and little more.
-"""
+"""Samples and checks the missing completions of an evaluated model; each is checked at once and written within seconds."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -24,19 +21,19 @@ from openrs_ray.rewards.single.language import language_share
 from openrs_ray.seeds import completion_seed
 
 _WRITE_S = 5.0
-"""What has ended is written at least so often."""
+"""Longest time between writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A completion that is not there yet."""
+    """A missing completion."""
 
     benchmark: str
     task: Task
     sample: int
 
     def request(self, number: int, run_seed: int, how: Protocol) -> Request:
-        """Its request, with a seed that is the same whatever else is evaluated with it. `number`: its place among those."""
+        """Request at place `number`, with a seed that does not depend on the others."""
         problem = self.task.problem
         seed = completion_seed(run_seed, f"evaluation/{self.benchmark}", 0, problem.index, self.sample)
         return Request(number, self.sample, problem.prompt_ids, seed, how.temperature, how.max_tokens, how.top_p)
@@ -48,7 +45,7 @@ class Reading:
 
     tokenizer: PreTrainedTokenizerBase
     opening: str
-    """What the chat template already wrote of every answer."""
+    """The chat template's beginning of every answer."""
 
     def text(self, completion: Completion, end_ids: Sequence[int]) -> str:
         return self.opening + completion_texts([completion.token_ids], self.tokenizer, end_ids)[0]
@@ -65,15 +62,15 @@ async def sample(
     progress: Callable[[int, int], None],
     warn: Callable[[str], None],
 ) -> None:
-    """Sample all that is wanted, check it and write it.
+    """Sample, check and write everything wanted.
 
     Args:
-        placement: of the engines; given back at the end.
-        progress: is told when sampling begins, and now and then how many completions have ended, with how many tokens.
-        warn: is told of every engine that is lost.
+        placement: of the engines; released at the end.
+        progress: called when sampling begins, and now and then with the completions and tokens so far.
+        warn: called for every lost engine.
 
     Raises:
-        RunError: an engine failed, or the deadline passed. What has ended until then is written.
+        RunError: an engine failed, or the deadline passed. Finished completions are written.
     """
     requests = [want.request(i, settings.seed, protocol) for i, want in enumerate(wanted)]
     finished: list[Done] = []

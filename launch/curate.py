@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
 
 
 def plan(recipe: Recipe, inputs: Inputs) -> list[str]:
-    """What would be done."""
+    """Lines of the dry run."""
     store = CurationStore(recipe.place)
     sources = [candidate.source for candidate in inputs.candidates]
     lines = [f"{recipe.place}: {len(sources):,} rows, {sum(fate.kept for fate in inputs.fates):,} with text and answer"]

@@ -103,7 +103,7 @@ def _parser() -> Parser:
 
 
 def add_benchmark_options(parser: Parser) -> None:
-    """What is asked, for every command that evaluates."""
+    """Options of every command that evaluates."""
     parser.add_argument("--benchmarks", default=BENCHMARKS, help=f"default: {BENCHMARKS}")
     parser.add_argument("--data", action="append", default=[], metavar="NAME=FILE", help="a local file of a benchmark")
     parser.add_argument("--protocol", choices=("robust", "as_published"), default="robust", help="default: robust")

@@ -1,7 +1,6 @@
-"""The one harness of every evaluation: whatever is compared was asked, sampled and checked by the same code.
+"""The harness of every evaluation: all models are asked, sampled and checked by the same code.
 
-A sitting asks the same problems in the same way of several models, one after the other, each on all engines. What is on the
-disk is not sampled again, so a sitting that was killed goes on where it was.
+Models take turns, each on all engines. A killed sitting goes on where it was.
 """
 
 import asyncio
@@ -45,7 +44,7 @@ _LENGTHS = "the longest prompt with the longest completion"
 
 @dataclass(frozen=True)
 class Harness:
-    """What is asked of every model, and where the answers lie.
+    """An evaluation's questions, settings and folder.
 
     with harness.sitting([model, start]) as models:     # UserError before any engine starts
         harness.sample(models)
@@ -63,7 +62,7 @@ class Harness:
 
     @contextmanager
     def sitting(self, subjects: Sequence[Subject]) -> "Iterator[list[Prepared]]":
-        """Hold the folders, and make the models ready; the start model last."""
+        """Lock the folders and prepare the models, the start model last."""
         models = [self.prepare(subject) for subject in subjects]
         with ExitStack() as held:
             for folder in sorted({self.folder, *(prepared.store.folder.parent for prepared in models)}):
@@ -76,7 +75,7 @@ class Harness:
             yield models
 
     def prepare(self, subject: Subject) -> "Prepared":
-        """A model that is known to fit, with all it will be asked; nothing is written."""
+        """Check a model and load its problems; nothing is written."""
         from actors.evaluator import Reading
         from actors.rollout.settings import EngineSettings
 
@@ -156,10 +155,7 @@ class Harness:
         return say
 
     def report(self, models: "Sequence[Prepared]", seeds: bool = False) -> dict[str, Any]:
-        """All figures; against the start model where it is among them (`evaluation.report.document`).
-
-        `seeds`: the models are runs of one experiment, of which mean and spread are given, too.
-        """
+        """All figures, against the start model where there is one. `seeds`: the models are runs of one experiment."""
         rewards = self.config.rewards
         with CheckPool(Check("boxed"), rewards.processes, 5.0, 2.0, WARM_UP) as pool:
             samples = {p.subject.label: {name: p.result(name, pool) for name in p.tasks} for p in models}
@@ -179,7 +175,7 @@ class Harness:
         )
 
     def say_plan(self, models: "Sequence[Prepared]", planned: int = 0) -> None:
-        """Say what is still to be sampled of these models and of `planned` more, and what it can show (`evaluation.power`)."""
+        """Say the missing completions of these models and of `planned` more, and the power they give."""
         problems, rate = sum(map(len, models[0].tasks.values())), rate_of(models)
         missing = sum(len(prepared.wanted()) for prepared in models) + planned * problems * self.how.samples
         cost = f" ({rate.text(missing)})" if rate and missing else ""
@@ -191,7 +187,7 @@ class Harness:
 
 @dataclass(frozen=True)
 class Prepared:
-    """One model, known to fit, with all problems as it will read them."""
+    """One model that fits, with all its problems as prompts."""
 
     subject: Subject
     settings: "EngineSettings"
@@ -236,7 +232,7 @@ class Prepared:
 
 
 def rate_of(models: Sequence[Prepared]) -> Rate | None:
-    """Cost of a completion, over all that these models have sampled in any sitting; None before the first."""
+    """Cost of a completion over all sittings; None before the first."""
     completions = sum(prepared.store.count() for prepared in models)
     spent = Spent.total(prepared.spent() for prepared in models)
     return Rate(spent.hours / completions, spent.dollars / completions) if completions and spent.hours else None

@@ -1,7 +1,6 @@
-"""Disk space that a run takes, from its config and the model's shape alone, beside the space that is free.
+"""Disk space of a run, from its config and the model's shape, beside the free space.
 
-With P parameters in weights of 2 bytes (4 in float32), a checkpoint's optimizer state is 12 P bytes (master weights and two
-moments) beside the weights, and its policy the weights alone. Found by looking at what DeepSpeed 0.19.8 saves.
+With P parameters, optimizer state takes 12 P bytes beside the weights (as DeepSpeed 0.19.8 saves it).
 """
 
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from openrs_ray.cluster.memory import ModelShape
 
 _BYTES_PER_TOKEN = 10
-"""Bytes per token of a completion in the record: id and log-probability, both compressed, and its text (measured: 4 to 9)."""
+"""Bytes per recorded token: id, log-probability and text, compressed (measured: 4 to 9)."""
 
 
 def checkpoint_sizes(config: RunConfig, parameters: int) -> tuple[int, int]:
@@ -24,7 +23,7 @@ def checkpoint_sizes(config: RunConfig, parameters: int) -> tuple[int, int]:
 
 
 def checkpoint_parts(config: RunConfig, parameters: int) -> dict[str, float]:
-    """The most bytes of checkpoints at any time, by what they are: while the last kept one is being written."""
+    """Peak bytes of checkpoints by kind, while the last kept one is written."""
     weights, state = checkpoint_sizes(config, parameters)
     saving = config.checkpoint
     before = -(-config.run.steps // saving.every_steps) - 1
@@ -39,7 +38,7 @@ def checkpoint_parts(config: RunConfig, parameters: int) -> dict[str, float]:
 
 
 def disk_parts(config: RunConfig, shape: "ModelShape", held_out: int) -> dict[str, float]:
-    """The parts of `checkpoint_parts`, and the record of all completions, as long as they may be."""
+    """`checkpoint_parts`, and the record of completions at full length."""
     rollout, steps = config.rollout, config.run.steps
     every = config.evaluation.every_steps
     evaluations = len({0, steps, *(range(every, steps, every) if every else ())})

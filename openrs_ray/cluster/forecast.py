@@ -1,10 +1,6 @@
-"""Forecast of a run from arithmetic alone: seconds per step, hours and dollars. A plan, not a measurement.
+"""Forecast of a run by arithmetic: seconds per step, hours, dollars (docs/cost.md has the assumptions).
 
-An engine reads all weights once for each token that its completions grow by together, and the keys and values of every token so
-far, and computes 2 floating-point operations per parameter and token meanwhile. A learner rank computes 6, with gradient
-checkpointing 2 more, and 2 for the reference model. Rollouts that run ahead overlap with the learner where both have GPUs of
-their own. Two ends of a range are worked out: short completions on well-used GPUs, and completions at the limit on badly used
-ones.
+Two ends of a range: short completions on well-used GPUs, and full-length completions on badly used ones.
 """
 
 import math
@@ -19,7 +15,7 @@ _LOOK_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """Speeds of a GPU as its maker states them. Example: Card("A40", gb_per_s=696, tflops=150)"""
+    """Maker's speeds of a GPU. Example: Card("A40", gb_per_s=696, tflops=150)"""
 
     name: str
     gb_per_s: float
@@ -63,9 +59,9 @@ class Assumed:
     prompt: float
     """Mean prompt as a share of rollout.max_prompt_tokens."""
     bandwidth: float
-    """Share of the memory bandwidth that an engine gets."""
+    """Share of the memory bandwidth while sampling."""
     compute: float
-    """Share of the arithmetic speed that the learner gets."""
+    """Share of the arithmetic speed while learning."""
 
 
 BEST = Assumed(length=0.3, prompt=0.3, bandwidth=0.75, compute=0.4)
@@ -74,22 +70,22 @@ WORST = Assumed(length=1.0, prompt=1.0, bandwidth=0.5, compute=0.25)
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Duration of a run at one end of the range. Example: Forecast(step_s=44.0, hours=6.2)"""
+    """One end of the range. Example: Forecast(step_s=44.0, hours=6.2)"""
 
     step_s: float
     """Seconds of a step."""
     hours: float
-    """Duration of the whole run, its own evaluations included; without start, checkpoints and whatever goes wrong."""
+    """Whole run with its evaluations, without start and checkpoints."""
 
 
 def card(name: str) -> Card | None:
-    """The GPU that a name means, as nvidia-smi or a person writes it; None for an unknown one."""
+    """The GPU of a name from nvidia-smi or a person; None if unknown."""
     words = name.lower().replace("-", " ")
     return next((known for known in CARDS if _within(known.name.lower().replace("-", " "), words)), None)
 
 
 def planned_card(config: RunConfig) -> Card | None:
-    """The GPU that a run is planned for: placement.gpu_name, or this machine's; None where neither is known."""
+    """placement.gpu_name's GPU, or this machine's; None if unknown."""
     if config.placement.gpu_name is not None:
         return card(config.placement.gpu_name)
     try:
@@ -125,7 +121,7 @@ def _forecast(
 def _sampling_s(
     config: RunConfig, shape: ModelShape, gpu: Card, gpu_bytes: float | None, completions: int, assumed: Assumed
 ) -> float:
-    """Seconds to sample so many completions with all engines: the longest reaches the limit, whatever the mean is."""
+    """Seconds for so many completions on all engines; the longest reaches the limit."""
     rollout, engine = config.rollout, config.engine
     each = math.ceil(completions / config.num_engines)
     _, room = engine_parts(config, shape, gpu_bytes)
@@ -171,7 +167,7 @@ def forecast_text(
 
 
 def _limits(config: RunConfig, best: Forecast, worst: Forecast) -> str:
-    """Remark on the limits of `cost`, compared with the forecast. Example: "; cost.budget_usd 42 is enough" """
+    """Example: "; cost.budget_usd 42 is enough" """
     parts = []
     for name, limit, unit in (
         ("cost.budget_usd", config.cost.budget_usd, config.cost.price * config.num_gpus),

@@ -1,19 +1,6 @@
-"""How much GPU memory a run takes, part by part, from its config and the model's shape alone.
+"""GPU memory of a run, part by part, from its config and the model's shape (docs/performance.md has the formulas).
 
-Every number is bytes on one GPU. With P parameters, N learner GPUs and weights of 2 bytes (4 in float32), the learner holds
-(plus 2 P for the reference model):
-
-    ZeRO stage          always              in the backward pass       in the optimizer step
-    1                   2 P + 12 P/N + 4 P  + 2 P                      + 2 P
-    2                   2 P + 12 P/N        + 4 P/N                    + 4 P/N and 8 bytes x the largest parameter
-    3                   18 P/N              + 2 P gathered, if N > 1   + 4 P/N
-    float32, 1 and 2    4 P + 12 P/N        + 4 P (stage 2: 8 P/N)     + 8 P/N
-
-How this was found: DeepSpeed 0.19.8 by counting all live tensors of real learner ranks (1 and 2, stages 1 to 3) on a CPU,
-where the formulas were within 8 % in every case (stage 3 gave no gathered weight back before the backward pass);
-activations, by going forward and backward through a Qwen2 of 1.78 B parameters with tensors that have shapes but no data,
-within 1 %. The tests repeat part of both. Nothing was measured on a GPU yet. `_CONTEXT` and `_GRAPHS` are estimates, and
-what the allocator loses to fragmentation is not counted: `ROOM` stands for it.
+Nothing was measured on a GPU yet: `_CONTEXT` and `_GRAPHS` are estimates, and `ROOM` stands for fragmentation.
 """
 
 import math
@@ -33,16 +20,16 @@ from openrs_ray.models.pretrained import empty_model
 from openrs_ray.weights.buckets import ParameterSpec, plan_buckets
 
 BUCKET_PARAMETERS = 50_000_000
-"""Gradients are sent between ranks in buckets of so many: 0.2 GB of float32, where DeepSpeed's default takes 2 GB."""
+"""Elements per gradient bucket: 0.2 GB of float32, where DeepSpeed's default takes 2 GB."""
 ROOM = 0.92
-"""A plan above this share of a GPU may fit or not."""
+"""Above this share of a GPU a plan may fit or not."""
 _CONTEXT = 1.0 * GIB
-"""CUDA context, cuBLAS workspace and NCCL of a process (an estimate)."""
+"""CUDA context, cuBLAS workspace and NCCL (an estimate)."""
 _GRAPHS = 1.0 * GIB
 """CUDA graphs of a vLLM engine (an estimate)."""
 _LOOK_S = 10.0
 _FUSED = ("llama", "qwen2")
-"""Families whose fused kernels are known to save what `activations` says."""
+"""Families whose fused kernels save what `activations` says."""
 
 Parts = dict[str, float]
 """Bytes by name."""
@@ -50,7 +37,7 @@ Parts = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What the memory of a model depends on."""
+    """Sizes of a model."""
 
     family: str
     hidden: int
@@ -61,11 +48,11 @@ class ModelShape:
     head_dim: int
     vocabulary: int
     parameter_shapes: tuple[tuple[int, ...], ...]
-    """In the order in which they are pushed; tied ones once."""
+    """In push order; tied ones once."""
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> "ModelShape":
-        """The shape of a configuration's model, without memory for weights. UserError when it is no causal language model's."""
+        """Shape of a configuration's model, without allocating weights. UserError unless it is a causal language model."""
         model = empty_model(config)
         text = config.get_text_config()
         hidden, heads = text.hidden_size, text.num_attention_heads
@@ -98,10 +85,9 @@ class GpuPlan:
     role: str
     parts: Parts
     when: str
-    """What happens at the peak."""
+    """Moment of the peak."""
     sequences: int | None = None
-    """Completions of full length whose keys and values fit at once, below 1 where not even the weights do; None without an
-    engine or a known size."""
+    """Completions of full length whose cache fits, below 1 where not even the weights do; None if unknown."""
 
     @property
     def peak(self) -> float:
@@ -112,24 +98,24 @@ class GpuPlan:
 
     @property
     def crowded(self) -> bool:
-        """The engine's share has no room for one completion."""
+        """No room for one completion."""
         return self.sequences is not None and self.sequences < 1
 
 
 def plan(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> list[GpuPlan]:
-    """One plan per kind of GPU; with an unknown size the engine's cache is that of one completion."""
+    """One plan per kind of GPU; with an unknown size the cache is that of one completion."""
     return _plan(config, shape, gpu_bytes, needs_checkpointing(config, shape, gpu_bytes))
 
 
 def needs_checkpointing(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> bool:
-    """`learner.gradient_checkpointing`; auto is on where the plan without it takes more than `ROOM`, or nobody knows."""
+    """`learner.gradient_checkpointing`; auto is on where the plan without it exceeds `ROOM` or the size is unknown."""
     if config.learner.gradient_checkpointing != "auto":
         return config.learner.gradient_checkpointing
     return gpu_bytes is None or _plan(config, shape, gpu_bytes, False)[0].peak > ROOM * gpu_bytes
 
 
 def check_fits(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> None:
-    """UserError when the run cannot fit into GPUs of that size: what is missing, and the changes that would help."""
+    """UserError when the run cannot fit, with the changes that would help."""
     if gpu_bytes is None:
         return
     share = config.engine.gpu_memory_fraction
@@ -149,7 +135,7 @@ def check_fits(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) ->
 
 
 def _advice(config: RunConfig, shape: ModelShape, gpu_bytes: float, number: int) -> str:
-    """The settings of which one is enough, each in its smallest dose; else those that are enough together."""
+    """Settings of which one is enough, in its smallest dose; else those that are enough together."""
 
     def after(changed: RunConfig) -> GpuPlan:
         return plan(changed, shape, gpu_bytes)[number]
@@ -172,7 +158,7 @@ def _advice(config: RunConfig, shape: ModelShape, gpu_bytes: float, number: int)
 
 
 def _changes(config: RunConfig, gpus: int) -> Iterator[tuple[str, Any]]:
-    """Changes of settings that may save memory with so many GPUs, the least costly first, in growing doses."""
+    """Changes that may save memory, the least costly first, in growing doses."""
     rollout, engine, place = config.rollout, config.engine, config.placement
     free = gpus - config.num_gpus
     doses = [2, 4, 8, 16]
@@ -191,7 +177,7 @@ def _changes(config: RunConfig, gpus: int) -> Iterator[tuple[str, Any]]:
 
 
 def _with(config: RunConfig, field: str, value: Any) -> RunConfig | None:
-    """The changed config; None where it would not be valid."""
+    """The changed config; None where invalid."""
     section, name = field.split(".")
     raw = config.model_dump()
     raw[section][name] = value
@@ -202,7 +188,7 @@ def _with(config: RunConfig, field: str, value: Any) -> RunConfig | None:
 
 
 def memory_text(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> list[str]:
-    """The plan as lines, sizes in GiB; no verdict where the GPUs' size is unknown."""
+    """Lines of the plan in GiB; no verdict without the GPUs' size."""
     size = "unknown, set placement.gpu_memory_gib" if gpu_bytes is None else f"{gpu_bytes / GIB:.1f}"
     checkpointing = "with" if needs_checkpointing(config, shape, gpu_bytes) else "without"
     lines = [f"memory in GiB, for GPUs of {size}, {checkpointing} gradient checkpointing"]
@@ -223,7 +209,7 @@ def _listed(parts: Parts) -> str:
 
 
 def planned_gpu_bytes(config: RunConfig, this_machine: bool = True) -> float | None:
-    """Memory of one GPU as configured, or of this machine's smallest where the run is on it; None on a CPU or if nobody knows."""
+    """Memory of one GPU as configured, or of this machine's smallest; None on a CPU or if unknown."""
     place = config.placement
     try:
         looked = this_machine and place.device != "cpu"
@@ -252,7 +238,7 @@ def _peak(role: str, phases: dict[str, Parts], sequences: int | None = None) -> 
 
 
 def learner_phases(config: RunConfig, shape: ModelShape, checkpointing: bool) -> dict[str, Parts]:
-    """What a learner GPU holds in each phase of a step; they do not coincide."""
+    """Parts on a learner GPU in each phase of a step."""
     learner, count, ranks = config.learner, shape.parameters, config.placement.num_learner_gpus
     size = _itemsize(config)
     stage, mixed, share = learner.zero_stage, size == 2, count / ranks
@@ -289,7 +275,7 @@ def learner_phases(config: RunConfig, shape: ModelShape, checkpointing: bool) ->
 
 
 def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tuple[float, float, float]:
-    """Bytes for a full micro-batch: saved for the backward pass; to go back through one layer; to go back through the head."""
+    """Bytes for a full micro-batch: saved activations; work of one layer's backward pass; of the head's."""
     size, tokens = _itemsize(config), config.micro_batch_tokens
     fused = config.learner.fused_kernels and shape.family in _FUSED
     hidden, intermediate = shape.hidden, shape.intermediate
@@ -308,12 +294,10 @@ def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tu
 
 
 def engine_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> tuple[Parts, int | None]:
-    """What an engine holds on one GPU, and how many completions of full length its cache has room for.
+    """Parts on an engine's GPU, and the completions of full length that its cache holds.
 
-    vLLM takes `engine.gpu_memory_fraction` whatever the model is; what weights and work leave of it is its cache: it tries a
-    pass of `engine.max_batched_tokens` first, with the logits of `engine.max_sequences` tokens after it. A push
-    comes on top: a bucket, and beside it the one before where a layer is spread over both, or its parameter once more while
-    that is put in place (a probe takes less).
+    vLLM takes `engine.gpu_memory_fraction`; its cache is what weights and a trial pass of `engine.max_batched_tokens` leave. A
+    push comes on top: a bucket, and the one before or its parameter once more.
     """
     engine, size = config.engine, _itemsize(config)
     parts = {
@@ -335,11 +319,10 @@ def engine_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) 
 
 
 def engine_activations(config: RunConfig, shape: ModelShape) -> float:
-    """Bytes at the peak of an engine's pass over `engine.max_batched_tokens`.
+    """Peak bytes of a pass over `engine.max_batched_tokens`, in one layer's feed-forward part or attention.
 
-    That is in one layer's feed-forward part, or in its attention; nothing is kept for a backward pass. The layer's input, the
-    residual, what goes into the part and what comes out of it are of the hidden size; between them lie the fused gate and up
-    projections with their product, or the fused queries, keys and values with their rotated copies and the attention's output.
+    Four tensors of the hidden size (input, residual, into the part and out of it), and between them the fused gate and up
+    projections with their product, or queries, keys and values with their rotated copies and the attention's output.
     """
     engine = config.engine
     feed_forward = 3 * shape.intermediate

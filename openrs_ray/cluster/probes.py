@@ -1,7 +1,6 @@
-"""What this machine has, found out by trying: GPUs, copies between them, broadcasts, memory, disk, ports, token, Hub.
+"""Probes of this machine: GPUs, copies, broadcasts, memory, disk, ports, token, Hub.
 
-Each probe is a plain function that returns its finding or raises ProbeError. A probe may hang (a broken driver, a dead
-network disk), so callers run it through `within`, which ends it at a deadline.
+A probe returns its finding or raises ProbeError. It may hang, so callers run it through `within`.
 """
 
 import csv
@@ -25,12 +24,12 @@ T = TypeVar("T")
 
 
 class ProbeError(Exception):
-    """A probe that failed or did not answer in time: what happened, in one sentence."""
+    """A failed or late probe, in one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU as nvidia-smi sees it. Example: Gpu(0, "NVIDIA A40", driver="580.95.05", total_mib=46068, used_mib=4)"""
+    """Example: Gpu(0, "NVIDIA A40", driver="580.95.05", total_mib=46068, used_mib=4)"""
 
     index: int
     name: str
@@ -40,12 +39,12 @@ class Gpu:
 
 
 def within(deadline_s: float, probe: Callable[[], T]) -> T:
-    """Run a probe in a process of its own and return its value; ProbeError if it fails or takes longer."""
+    """Run a probe in a process of its own; ProbeError if it fails or is late."""
     return together(deadline_s, [probe])[0]
 
 
 def together(deadline_s: float, probes: Sequence[Callable[[], T]]) -> list[T]:
-    """Run probes at the same time, one process each, all within one deadline; none of them lives on."""
+    """Run probes in parallel processes within one deadline; none outlives it."""
     context = multiprocessing.get_context("fork")  # no CUDA and no threads here yet, and nothing to import again
     processes, ends = [], []
     for probe in probes:
@@ -97,7 +96,7 @@ def _answer(probe: Callable[[], Any], pipe: Connection) -> None:
 
 
 def gpus() -> list[Gpu]:
-    """All GPUs of the machine; none when there is no nvidia-smi."""
+    """All GPUs; none without nvidia-smi."""
     fields = "index,name,driver_version,memory.total,memory.used"
     if shutil.which("nvidia-smi") is None:
         return []
@@ -110,22 +109,22 @@ def gpus() -> list[Gpu]:
 
 
 def parse_gpus(text: str) -> list[Gpu]:
-    """GPUs from nvidia-smi's CSV lines: index, name, driver, total MiB, used MiB."""
+    """From nvidia-smi's CSV: index, name, driver, total MiB, used MiB."""
     rows = csv.reader(text.splitlines(), skipinitialspace=True)
     return [Gpu(int(index), name, driver, int(total), int(used)) for index, name, driver, total, used in rows]
 
 
 def torch_build() -> tuple[str, str | None, int | None]:
-    """Version of the installed torch, the CUDA version it was built for (None: a CPU build), and the driver's."""
+    """torch's version, its CUDA version (None: CPU build), and the driver's."""
     import torch
 
     return torch.__version__, torch.version.cuda, driver_cuda()
 
 
 def driver_cuda() -> int | None:
-    """The CUDA version that programs get from the driver, 13000 for 13.0; None where there is no libcuda.
+    """CUDA version of the driver, 13000 for 13.0; None without libcuda.
 
-    Newer than the driver's own where NVIDIA's forward-compatibility libraries come first on the library path.
+    Newer than the driver's own where forward-compatibility libraries come first.
     """
     version = ctypes.c_int()
     try:
@@ -136,10 +135,9 @@ def driver_cuda() -> int | None:
 
 
 def peer_copies(gpus: int, mib: int = 64) -> float:
-    """Copy random bytes between every two of so many GPUs, both ways, and compare. Returns the slowest copy in GB/s.
+    """Copy random bytes between all pairs of GPUs and compare; returns the slowest in GB/s.
 
-    Raises ProbeError when torch does not see that many, or what arrived differs: with some IOMMU settings P2P copies succeed
-    and carry garbage.
+    ProbeError when torch sees fewer, or bytes differ (with some IOMMU settings P2P copies carry garbage).
     """
     import torch
 
@@ -164,9 +162,9 @@ def peer_copies(gpus: int, mib: int = 64) -> float:
 
 
 def broadcast(processes: int, device: str, deadline_s: float, mib: int = 16) -> float:
-    """Broadcast random bytes from process 0 to all, each on its own GPU (NCCL) or on the CPU (gloo).
+    """Broadcast random bytes from process 0 over NCCL or gloo; returns the slowest receiver in GB/s.
 
-    Returns the slowest receiver in GB/s. Raises ProbeError when what arrived differs or does not arrive in time.
+    ProbeError when they differ or are late.
     """
     port = free_port()
     ranks = [partial(_broadcast_rank, rank, processes, device, port, deadline_s, mib) for rank in range(processes)]
@@ -203,7 +201,7 @@ def _broadcast_rank(rank: int, processes: int, device: str, port: int, deadline_
 
 
 def memory_bytes() -> int:
-    """Memory that programs may still take, without swapping; the container's limit counts where there is one."""
+    """Memory available without swapping, within the container's limit."""
     import psutil
 
     free = int(psutil.virtual_memory().available)
@@ -214,7 +212,7 @@ def memory_bytes() -> int:
 
 
 def disk_bytes(folder: Path) -> int:
-    """Free bytes where `folder` lies or will lie. ProbeError if it cannot be written."""
+    """Free bytes at `folder`. ProbeError if it is not writable."""
     while not folder.exists():
         folder = folder.parent
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -223,7 +221,7 @@ def disk_bytes(folder: Path) -> int:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listens on at this address of this machine. ProbeError if there is none."""
+    """A free TCP port at this address. ProbeError if there is none."""
     with socket.socket() as probe:
         try:
             probe.bind((host, 0))
@@ -233,14 +231,14 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def listening(port: int) -> bool:
-    """Whether somebody answers on a port of this machine."""
+    """True if a local port answers."""
     with socket.socket() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def ray_token() -> str | None:
-    """Where Ray finds its authentication token; None if there is none."""
+    """Source of Ray's authentication token, if any."""
     if os.environ.get("RAY_AUTH_TOKEN"):
         return "RAY_AUTH_TOKEN"
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
@@ -248,10 +246,7 @@ def ray_token() -> str | None:
 
 
 def count_parameters(folder: Path) -> int | None:
-    """Parameters of a model folder, from the headers of its safetensors files; None if there are none.
-
-    Raises ProbeError when one of them is no such file.
-    """
+    """Parameters of a model folder by its safetensors headers; None without such files. ProbeError for a broken one."""
     total = 0
     for file in folder.glob("*.safetensors"):
         with file.open("rb") as stream:
@@ -266,7 +261,7 @@ def count_parameters(folder: Path) -> int | None:
 
 
 def hub_answers(name: str, kind: str) -> None:
-    """Ask the Hub for a model or a dataset. ProbeError when it is not reached, not there or not allowed."""
+    """Ask the Hub for a model or dataset. ProbeError when it is unreachable, absent or forbidden."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -1,4 +1,4 @@
-"""What becomes of problems in a curation: the stages that need no model, and how replies of a model are read."""
+"""Outcomes of problems in a curation: stages without a model, and readings of a model's replies."""
 
 import re
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ _VERDICT = re.compile(r"[*_`#\s]*verdict[*_`]*\s*:[*_`\s]*([\w.-]*\w)[*_`.\s]*",
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A problem that may become part of the set. Example: Candidate(17, "s1", "What is 1 + 1?", r"\\boxed{2}", ("2",))"""
+    """Example: Candidate(17, "s1", "What is 1 + 1?", r"\\boxed{2}", ("2",))"""
 
     row: int
-    """Its place among all rows of all sources, 0-based."""
+    """Among all rows of all sources, 0-based."""
     source: str
     problem: str
     solution: str | None
@@ -32,16 +32,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What a stage did with a problem. Example: Fate(False, "solved: 3 of 4 correct")"""
+    """Outcome of a stage. Example: Fate(False, "solved: 3 of 4 correct")"""
 
     kept: bool
     reason: str = ""
-    """Why it was dropped, or kept in doubt; counts go by what stands before the colon."""
+    """Counted by the part before the colon."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One completion of a model that was asked about a problem."""
+    """One completion of a stage's model."""
 
     text: str
     tokens: int
@@ -52,7 +52,7 @@ KEPT = Fate(True)
 
 
 def boxed(candidates: Sequence[Candidate]) -> list[Fate]:
-    """Keeps problems whose solution has a box that closes and is not empty (arXiv 2503.16219, section 2)."""
+    """Keeps problems with a closed, non-empty box (arXiv 2503.16219, section 2)."""
     boxes = [last_boxed(candidate.solution or "") for candidate in candidates]
     return [KEPT if box else Fate(False, "no box: the solution has no \\boxed{} with an answer") for box in boxes]
 
@@ -74,11 +74,7 @@ def overlaps(candidates: Sequence[Candidate], index: OverlapIndex) -> list[Fate]
 
 
 def mix(candidates: Sequence[Candidate], stage: Mix, seed: int) -> list[Fate]:
-    """Draws exactly what is asked of each source; those that stay keep their order.
-
-    Raises:
-        UserError: a source has too few.
-    """
+    """Draws the asked number of each source, in order. UserError where one has too few."""
     drawn: set[int] = set()
     for source, count in mix_counts(stage).items():
         rows = [candidate.row for candidate in candidates if candidate.source == source]
@@ -94,7 +90,7 @@ def mix(candidates: Sequence[Candidate], stage: Mix, seed: int) -> list[Fate]:
 
 
 def mix_counts(stage: Mix) -> dict[str, int]:
-    """How many of each source. Fractions are rounded so that they add up to the total: the largest remainders go up."""
+    """Number per source; the largest remainders of fractions round up."""
     if stage.total is None:
         return dict(stage.counts)
     exact = {source: share * stage.total for source, share in stage.fractions.items()}
@@ -106,7 +102,7 @@ def mix_counts(stage: Mix) -> dict[str, int]:
 
 
 def user_turn(stage: Solved | Judged, candidate: Candidate) -> str:
-    """What the model is asked."""
+    """The user turn."""
     values = {
         "problem": candidate.problem,
         "answer": " or ".join(candidate.answer),
@@ -120,7 +116,7 @@ def unclear(stage: ModelStage, why: str) -> Fate:
 
 
 def solved_fate(stage: Solved, statuses: Sequence[Status]) -> Fate:
-    """Of one problem's checked completions. One that could not be judged is not wrong: where it would decide, it is unclear."""
+    """By checked completions; unclear where an unjudged one would decide."""
     correct = statuses.count(Status.CORRECT)
     unjudged = [status for status in statuses if not status.judged]
     if correct >= stage.solved_from:
@@ -131,7 +127,7 @@ def solved_fate(stage: Solved, statuses: Sequence[Status]) -> Fate:
 
 
 def judged_fate(stage: Judged, reply: Reply) -> Fate:
-    """Of one reply. Only the last line counts, and only if it is nothing but a verdict in one of the known words."""
+    """By the reply's last line, if it is nothing but a known verdict."""
     lines = after_reasoning(reply.text).strip().splitlines()
     found = _VERDICT.fullmatch(lines[-1]) if lines and reply.finish_reason == "stop" else None
     words = {word.casefold(): KEPT for word in stage.keep}

@@ -1,4 +1,4 @@
-"""Everything a curation reads, known to be there before anything starts: raw rows, evaluation problems, models."""
+"""Inputs of a curation, read and checked before anything starts."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -28,17 +28,17 @@ class Inputs:
     candidates: tuple[Candidate, ...]
     """Every raw row."""
     fates: tuple[Fate, ...]
-    """Of each: dropped where it has no text or no answer."""
+    """Dropped without text or answer."""
     evaluations: dict[str, dict[str, list[str]]]
-    """By stage: texts of the evaluation problems by name of their set."""
+    """Texts by stage and evaluation set."""
     tokenizers: dict[str, PreTrainedTokenizerBase]
     """By stage that asks a model."""
     asked: list[tuple[str, dict[str, Any]]]
-    """Of each stage, the reading of the sources first, its name and all that its outcome depends on besides the one before."""
+    """Name and deciding settings of each stage, the sources first."""
 
 
 def load_inputs(recipe: Recipe) -> Inputs:
-    """Read and check it all. Raises UserError where anything is missing; one sentence."""
+    """Read and check everything. UserError where anything is missing."""
     candidates: list[Candidate] = []
     fates: list[Fate] = []
     for name, source in recipe.sources.items():
@@ -73,7 +73,7 @@ def load_inputs(recipe: Recipe) -> Inputs:
 def prompts(
     stage: Solved | Judged, candidates: Sequence[Candidate], tokenizer: PreTrainedTokenizerBase
 ) -> list[tuple[int, ...]]:
-    """Token ids of what the model is asked about each."""
+    """Token ids of the questions."""
     turns = [user_turn(stage, candidate) for candidate in candidates]
     return _ask(stage, turns, tokenizer) if turns else []
 

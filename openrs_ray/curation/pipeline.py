@@ -1,4 +1,4 @@
-"""One curation from start to end: each stage once, a model's stages chunk by chunk, then the result."""
+"""A curation: each stage once, a model's stages chunk by chunk, then the result."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -33,7 +33,7 @@ Replies = dict[int, tuple[Reply, ...]]
 """By row."""
 Tell = Callable[[Replies], None]
 Ask = Callable[[Solved | Judged, Sequence[Question], Tell], None]
-"""Asks a stage's model; tells the replies to some of the questions whenever a chunk of them is finished."""
+"""Asks a stage's model; tells the replies chunk by chunk."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Curation:
     say: Callable[[str], None]
 
     def run(self) -> list[Counts]:
-        """Do what is not done yet, write the result, and count.
+        """Do the unfinished stages, write the result, and count.
 
         Raises:
-            UserError: the folder holds work on another request, nothing is left, or a mix lacks problems.
-            RunError: an engine or the checking processes broke. Finished chunks stay.
+            UserError: the folder holds other work, nothing is left, or a mix lacks problems.
+            RunError: an engine or the checking processes broke; finished chunks stay.
         """
         store, inputs = self.store, self.inputs
         store.open(inputs.asked)
@@ -85,7 +85,7 @@ class Curation:
         return self._told(number, name, stage, candidates)
 
     def _told(self, number: int, name: str, stage: Solved | Judged, candidates: Sequence[Candidate]) -> list[Fate]:
-        """Fates by a model; what was asked in an earlier sitting is read, not asked again."""
+        """Fates by a model; finished chunks are read, not asked again."""
         told = self.store.told(number, name)
         left = {candidate.row: candidate for candidate in candidates if candidate.row not in told}
         asked = prompts(stage, list(left.values()), self.inputs.tokenizers[name])

@@ -1,7 +1,4 @@
-"""What a curation recipe may say: raw sources, then stages in order, each keeping or dropping problems.
-
-Every field carries one sentence, a type and bounds; unknown keys are refused.
-"""
+"""Schema of curation recipes: raw sources, then stages in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a problem overlaps with one that others are evaluated on: by its text, or by words in a row."""
+"""Overlap of problems with evaluation problems: by text, or by words in a row."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,12 +9,11 @@ Gram = tuple[str, ...]
 
 
 class OverlapIndex:
-    """Evaluation problems, to be asked which of other problems overlap with them.
+    """Finds the problems that overlap with evaluation problems.
 
-    Two rules: the same letters and digits, or `length` words in a row in common. Of an evaluation problem with fewer words
-    all of them must stand in a row, and with fewer than `shortest` only the first rule holds. Words in a row that more than
-    `common` of the problems asked about have make no overlap. The numbers 13, 8 and 10 are those of Brown et al. 2020,
-    arXiv 2005.14165, appendix C; there 8 to 13 is a choice per evaluation set, by the length of its problems.
+    An overlap is the same letters and digits, or `length` words in a row (of a shorter evaluation problem all its words; below
+    `shortest` words only the first rule). Words in a row in more than `common` problems do not count. Defaults: Brown et al.
+    2020, arXiv 2005.14165, appendix C.
     """
 
     def __init__(self, problems: Mapping[str, Sequence[str]], length: int, shortest: int, common: int) -> None:
@@ -32,7 +31,7 @@ class OverlapIndex:
         self._lengths = sorted({len(gram) for gram in self._grams})
 
     def overlaps(self, texts: Sequence[str]) -> list[str]:
-        """For each text the reason that it overlaps, or "". Example: "same text as math500: its problem 17"."""
+        """Reason of each text's overlap, or "". Example: "same text as math500: its problem 17"."""
         shared = [self._shared(text) for text in texts]
         often = Counter(gram for grams in shared for gram in grams)
         return [self._reason(text, grams, often) for text, grams in zip(texts, shared, strict=True)]

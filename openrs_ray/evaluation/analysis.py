@@ -1,4 +1,4 @@
-"""From the samples of all models to everything that the tables say of them. Pure."""
+"""Everything that the tables say, computed from the samples of all models."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from openrs_ray.evaluation.power import MORE, Measured, Rate, average_difference
 from openrs_ray.stats import Interval, mean_interval
 
 AVERAGE = "average of all"
-"""Stands for a benchmark in comparisons; no benchmark has a name with blanks."""
+"""Stands for a benchmark in comparisons; no name of one has blanks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Seeds:
     """Several runs on one benchmark. Example: Seeds(mean=Interval(0.31, 0.25, 0.38), deviation=0.012, least=0.30, most=0.32)"""
 
     mean: Interval
-    """Of all samples of all runs, with the interval over problems."""
+    """Of all samples of all runs."""
     deviation: float
     """Standard deviation of the runs' avg@k."""
     least: float
@@ -35,17 +35,17 @@ class Seeds:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """By model, as the tables name it, and by benchmark."""
+    """Results by model and benchmark."""
 
     figures: dict[str, dict[str, Figures]]
     averages: dict[str, Interval | None]
-    """Plain averages over the benchmarks, where there are several; None where the figure of one is refused."""
+    """Averages over several benchmarks; None where one figure is refused."""
     against_start: dict[str, dict[str, Paired]]
-    """Every model against the start model; `AVERAGE` among the benchmarks, without refused figures."""
+    """Comparisons with the start model, `AVERAGE` among the benchmarks."""
     measured: dict[str, dict[str, Measured]]
-    """How small a difference these comparisons can show."""
+    """Power of these comparisons."""
     seeds: dict[str, Seeds]
-    """Over all runs, by benchmark; empty where the models are not runs of several seeds."""
+    """By benchmark; empty unless the models are runs of several seeds."""
 
 
 def analyse(
@@ -55,13 +55,13 @@ def analyse(
     seeds: bool = False,
     resampling: int = 0,
 ) -> Analysis:
-    """Everything about these models.
+    """Analyse all models.
 
     Args:
         samples: by model and benchmark, the benchmarks in the same order for each.
         start: the model that the others are compared with.
         max_unjudged_share: beyond it an accuracy is refused.
-        seeds: the models, but for the start model, are runs of one experiment.
+        seeds: the other models are runs of one experiment.
         resampling: seed of the permutation test.
     """
     found = {
@@ -108,13 +108,13 @@ def _pairs(ours: Mapping[str, Samples], theirs: Mapping[str, Samples]) -> dict[s
 
 
 def _compared(pairs: Mapping[str, Pair], benchmarks: int, seed: int) -> dict[str, Paired]:
-    """With Holm's correction over the benchmarks; the average is one test of its own."""
+    """With Holm's correction; the average is a test of its own."""
     found = corrected({name: compare([pair], seed) for name, pair in pairs.items()})
     return found | {AVERAGE: compare(list(pairs.values()), seed)} if len(pairs) == benchmarks > 1 else found
 
 
 def power_rows(measured: Mapping[str, Measured], benchmarks: int, rate: Rate | None) -> dict[str, dict[str, Any]]:
-    """By benchmark: the smallest difference that a comparison can show, as it was and with more samples, and their cost."""
+    """Rows by benchmark: smallest difference as measured and with more samples, and their cost."""
     rows = {name: _power_row([part], rate) for name, part in measured.items()}
     return rows | {AVERAGE: _power_row(list(measured.values()), rate)} if len(measured) == benchmarks > 1 else rows
 

@@ -1,8 +1,4 @@
-"""The benchmarks of the paper: where they are, and how a row of any of their shapes becomes a problem with its gold.
-
-Nothing is ever left out of a benchmark: a row that cannot be used is an error, and its limit on prompts is as long as the
-longest one.
-"""
+"""Benchmarks of the paper: their sources, and their rows as problems with golds. A row that cannot be used is an error."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -35,9 +31,9 @@ class Benchmark:
     """Hub id, or a local file."""
     split: str = "train"
     problems: int | None = None
-    """How many there are, where that is known: the published figures are of so many."""
+    """Expected number, where it is known."""
     opening: int | None = None
-    """Problems that begin with the same so many characters are parts of one exercise; None where there are no such."""
+    """Problems with the same first so many characters are parts of one exercise."""
 
 
 KNOWN = {
@@ -55,7 +51,7 @@ KNOWN = {
 
 _PROBLEM_COLUMNS = ("problem", "question")
 _ANSWER_COLUMNS = ("final_answer", "answer", "solution")
-"""First that a row has: OlympiadBench's lists, then a plain answer, then a solution with the gold in its last box."""
+"""The first that a row has counts: OlympiadBench's lists, a plain answer, a solution with the gold in its last box."""
 
 
 _NOTHING_ELSE = Data(path="none")
@@ -64,7 +60,7 @@ _NOTHING_ELSE = Data(path="none")
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """How a problem is asked: `data`'s system prompt, examples and suffix around `template`, of which {problem} is replaced."""
+    """Prompt of an evaluation: `template` with {problem}, between `data`'s system prompt, examples and suffix."""
 
     name: str
     template: str = "{problem}"
@@ -78,7 +74,7 @@ PAPER_PROMPT = Prompt(
     "format: 'Therefore, the final answer is: $\\boxed{ANSWER}$. I hope it is correct' (without quotes) where ANSWER is just "
     "the final number or expression that solves the problem. Think step by step before answering.\n\n{problem}",
 )
-"""The user turn of the evaluation the authors published, which has no system prompt."""
+"""User turn of the published evaluation, which has no system prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +83,15 @@ class Task:
 
     problem: Problem
     tolerance: float | None = None
-    """Largest absolute difference of a numeric answer from the gold; None where it must be equal."""
+    """Largest absolute error of a numeric answer; None: it must be equal."""
     cluster: str | None = None
-    """Equal for problems of a benchmark that belong together; None where that is not known."""
+    """Equal for problems that belong together."""
 
 
 def chosen(names: Sequence[str], sources: dict[str, str]) -> list[Benchmark]:
-    """The benchmarks by name; `sources` gives local files (or other Hub ids) in place of, or beside, the known ones.
+    """Benchmarks by name; `sources` gives local files or Hub ids in place of, or beside, the known ones.
 
-    Raises UserError for no name, one that is neither known nor given a source, or a source that no name asks for.
+    UserError for no name, an unknown one without a source, or a source that no name asks for.
     """
     if not names:
         raise UserError(f"--benchmarks names none: known are {', '.join(KNOWN)}")
@@ -116,7 +112,7 @@ def _with_source(name: str, source: str | None) -> Benchmark:
 
 
 def load_tasks(benchmark: Benchmark, prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> tuple[Task, ...]:
-    """All problems, in order. Raises UserError where the source cannot be read or a row has no problem or no gold."""
+    """All problems, in order. UserError where the source or a row cannot be read."""
     try:
         rows = read_rows(benchmark.source, benchmark.split)
     except UserError as error:
@@ -148,14 +144,14 @@ def clusters(tasks: Sequence[Task]) -> np.ndarray | None:
 
 
 def fingerprint(tasks: Sequence[Task]) -> str:
-    """A hash of problems, prompts and golds in order: figures from two sittings must mean the same ones."""
+    """Hash of problems, prompts and golds in order."""
     return hashlib.sha256(
         repr([(t.problem.prompt_ids, t.problem.gold, t.tolerance) for t in tasks]).encode()
     ).hexdigest()
 
 
 def _read(read: Callable[[Any], Value], row: Row, columns: Sequence[str], number: int, benchmark: Benchmark) -> Value:
-    """The value of the first of the columns that is not empty."""
+    """Value of the first column that is not empty."""
     where = f"row {number} of benchmark {benchmark.name} ({benchmark.source})"
     column = next((name for name in columns if row.get(name) not in (None, "", [])), None)
     if column is None:
@@ -177,7 +173,7 @@ def _gold(row: Row, number: int, benchmark: Benchmark) -> tuple[str, ...]:
 
 
 def _cluster(row: Row, problem: Problem, opening: int | None) -> str | None:
-    """The row's own `cluster`, or what parts of one exercise have in common."""
+    """The row's `cluster`, or the common beginning of an exercise's parts."""
     if row.get("cluster") not in (None, ""):
         return str(row["cluster"])
     return None if opening is None else problem.text[:opening]

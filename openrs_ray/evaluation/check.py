@@ -1,7 +1,7 @@
-"""What an evaluation counts as correct, as the checking processes run it.
+"""Correctness in an evaluation, as the checking processes decide it.
 
-Three rules: `boxed` and `any` are those of training (the last box after the reasoning, and nothing else; or the whole output as
-math-verify reads it), `published` the one of the authors' harness (anywhere in the whole output, the box first).
+Rules: `boxed` (last box after the reasoning) and `any` (whole output, as math-verify reads it) as in training; `published` as
+in the authors' harness (anywhere in the output, the box first).
 """
 
 import time
@@ -38,10 +38,9 @@ WARM_UP = (Answered(r"</think> \boxed{\frac{\sqrt{8}}{2}}", (r"\sqrt{2}",)),)
 
 @dataclass(frozen=True)
 class Check:
-    """The check with its rules.
+    """Checks completions by its rules.
 
-    Where no gold can be parsed, an answer that is not the same text is WRONG: it would otherwise be left out whenever it is
-    wrong and counted whenever it is right.
+    Where no gold can be parsed, a different text is WRONG: otherwise only correct answers would count.
     """
 
     rules: Rules

@@ -1,4 +1,4 @@
-"""Fields that `launch.evaluate` takes on its command line: engines, their places, and the processes that check answers."""
+"""Config of `launch.evaluate`: model format, engines, places, checks and price."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Price(Section):
 
 
 class EvaluationConfig(Section):
-    """All that is not about the questions."""
+    """Everything but the questions."""
 
     model: Loading = Loading()
     engine: Engine = Engine()
@@ -65,7 +65,7 @@ class EvaluationConfig(Section):
 
 
 def as_in_run(run: RunConfig) -> dict[str, dict[str, Any]]:
-    """Content of an EvaluationConfig that is a run's, but for what depends on its learner: memory and number of GPUs."""
+    """Content of an EvaluationConfig from a run's values, but for memory share and number of GPUs."""
     apart = ("gpu_memory_fraction", "num_rollout_gpus")
     return {
         section: {name: getattr(getattr(run, section), name) for name in type(part).model_fields if name not in apart}

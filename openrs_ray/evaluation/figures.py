@@ -1,7 +1,7 @@
-"""Figures of one model on one benchmark, from what became of each sample. Pure and vectorised.
+"""Figures of one model on one benchmark, from the outcome of each sample.
 
-Everywhere `correct` is float [problems, samples]: 1 correct, 0 not, NaN not judged (a check that timed out or failed; it is
-never a zero: means are of the judged ones, and bounds hold whatever became of the others). Every problem weighs the same.
+`correct` is float [problems, samples]: 1 correct, 0 wrong, NaN not judged, which never counts as 0. Every problem weighs
+the same.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from openrs_ray.stats import Interval, average_interval, effective_interval, mea
 def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
     """float64 [problems]: chance that at least one of k samples is correct; NaN where fewer than k were judged.
 
-    Unbiased: 1 - C(n - c, k) / C(n, k) of a problem with c correct among n (Chen et al., arXiv 2107.03374, eq. 1).
+    Unbiased: 1 - C(n - c, k) / C(n, k) with c correct of n (Chen et al., arXiv 2107.03374, eq. 1).
     """
     n = np.sum(~np.isnan(correct), axis=1, keepdims=True)
     c = np.nansum(correct, axis=1, keepdims=True)
@@ -27,10 +27,9 @@ def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
 
 
 def majority(classes: np.ndarray, correct: np.ndarray) -> np.ndarray:
-    """float64 [problems]: 1 where the answer given most often is correct; of a tie, the share of its answers that are.
+    """float64 [problems]: 1 where the most frequent answer is correct; of a tie, the share that is; 0 without votes.
 
-    `classes`: int [problems, samples], equal for equal answers to the same problem, negative for a sample without a vote.
-    A problem without votes scores 0 (X. Wang et al., arXiv 2203.11171, with answers compared as the checker does).
+    `classes`: int [problems, samples], equal for equal answers, negative without a vote (X. Wang et al., arXiv 2203.11171).
     """
     same = (classes[:, :, None] == classes[:, None, :]) & (classes >= 0)[:, :, None]
     votes = same.sum(axis=2)
@@ -40,9 +39,9 @@ def majority(classes: np.ndarray, correct: np.ndarray) -> np.ndarray:
 
 
 def one_run_deviation(correct: np.ndarray) -> float | None:
-    """Standard deviation of the score of a run with one sample per problem; None where it cannot be known from one sample.
+    """Standard deviation of a run's score with one sample per problem; None where each has one sample.
 
-    sqrt(sum of the problems' sample variances) / problems: what re-evaluations over several seeds print behind the +-.
+    sqrt(sum of the problems' sample variances) / problems.
     """
     if (np.sum(~np.isnan(correct), axis=1) < 2).any():
         return None
@@ -50,7 +49,7 @@ def one_run_deviation(correct: np.ndarray) -> float | None:
 
 
 def pass_interval(correct: np.ndarray, k: int, clusters: np.ndarray | None = None) -> Interval | None:
-    """pass@k over the problems with k judged samples, bounded by what the unjudged ones may have been; None without any."""
+    """pass@k over the problems with k judged samples, bounded for the unjudged ones; None without any."""
     judged = pass_at_k(correct, k)
     if np.isnan(judged).all():
         return None
@@ -63,41 +62,38 @@ def pass_interval(correct: np.ndarray, k: int, clusters: np.ndarray | None = Non
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
-    """What became of every sample of one model on one benchmark; all arrays are [problems, samples].
-
-    A sample that was not taken is NaN in `correct` and -1 in `classes`.
-    """
+    """Outcome of every sample; all arrays are [problems, samples], NaN in `correct` and -1 in `classes` where none was taken."""
 
     correct: np.ndarray
     """float: 1, 0, or NaN where the check could not judge."""
     classes: np.ndarray
-    """int: equal for equal answers to the same problem, -1 without an answer."""
+    """int: equal for equal answers, -1 without one."""
     tokens: np.ndarray
     """int: length of the completion."""
     truncated: np.ndarray
     """bool: cut at the limit."""
     english: np.ndarray
-    """float: share of the letters outside LaTeX that are in English."""
+    """float: English share of the letters outside LaTeX."""
     clusters: np.ndarray | None = None
-    """[problems], equal for problems that belong together; None where none do."""
+    """[problems], equal for problems that belong together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One cell of the table. Accuracies are None (or empty) where too much could not be judged: the figure is refused."""
+    """One cell of the table. Accuracies are None (or empty) where too much was unjudged."""
 
     problems: int
     samples: int
     average: Interval | None
-    """avg@k, with the interval over problems: what other problems of this kind would give."""
+    """avg@k, with the interval over problems."""
     bounds: tuple[float, float] | None
-    """avg@k, were all that is unjudged wrong, and right; None where all is judged."""
+    """avg@k with everything unjudged wrong, and right; None where all is judged."""
     sampling: Interval | None
-    """The same mean with the interval over samples: what these problems would give, sampled again."""
+    """The same mean, with the interval over samples."""
     one_run: float | None
     """Standard deviation of a run with one sample per problem."""
     pass_at: dict[int, Interval]
-    """pass@k for k = 1, 2, 4, ... up to the samples, with intervals over problems."""
+    """pass@k for k = 1, 2, 4, ... with intervals over problems."""
     majority: Interval | None
     """maj@k; None with one sample."""
     mean_tokens: float
@@ -113,7 +109,7 @@ class Figures:
 
 
 def figures(samples: Samples, max_unjudged_share: float = 0.1) -> Figures:
-    """All figures of one model on one benchmark; no accuracy where more than the largest share is unjudged, or all is."""
+    """All figures; no accuracy where more than `max_unjudged_share` is unjudged."""
     correct, clusters = samples.correct, samples.clusters
     problems, count = correct.shape
     unjudged = np.isnan(correct)
@@ -140,6 +136,6 @@ def figures(samples: Samples, max_unjudged_share: float = 0.1) -> Figures:
 
 
 def average_of(several: Sequence[Figures]) -> Interval | None:
-    """The plain average of avg@k over benchmarks; None where the figure of one is refused."""
+    """Plain average of avg@k over benchmarks; None where one is refused."""
     parts = [figures.average for figures in several]
     return average_interval([part for part in parts if part is not None]) if all(parts) else None

@@ -1,4 +1,4 @@
-"""The gain of a run on its own held-out problems: after against before, problem by problem."""
+"""Gain of a run on its own held-out problems, paired."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from openrs_ray.run.completion_files import current_files
 
 
 def gain(run_folder: Path, step: int) -> tuple[Paired, int]:
-    """Policy `step` against the start model, and on how many problems. RunError where the record does not hold both."""
+    """Policy `step` against the start model, and the number of problems. RunError where the record lacks one."""
     after, before = _scores(run_folder, step), _scores(run_folder, 0)
     if after.shape[0] != before.shape[0]:
         raise RunError(f"steps 0 and {step} were not evaluated on the same problems")

@@ -1,7 +1,6 @@
-"""Which wrong answers to a problem are the same answer: the classes that a majority vote counts.
+"""Classes of equal answers to a problem, for the majority vote.
 
-All correct answers are one class, that of the gold. Wrong ones are compared with each other by the checker, which is the
-only judge of equality here; two answers that cannot be compared in time are different.
+All correct answers are one class. Wrong ones are compared by the checker; two that cannot be compared in time differ.
 """
 
 from collections.abc import Sequence
@@ -15,14 +14,11 @@ from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards.pool import CheckPool
 
 Voted = tuple[Status, str | None]
-"""What a check made of a sample: its status and the answer it found."""
+"""Status and answer of a checked sample."""
 
 
 def answer_classes(problems: Sequence[Sequence[Voted]], pool: CheckPool[Answered]) -> np.ndarray:
-    """int [problems, samples]: 0 for correct answers, 1, 2, ... for different wrong ones, -1 for none.
-
-    `pool` checks with the rules "boxed".
-    """
+    """int [problems, samples]: 0 correct, 1, 2, ... different wrong answers, -1 none. `pool` checks with the rules "boxed"."""
     forms = [sorted({a for status, a in row if status is Status.WRONG and a}) for row in problems]
     comparisons = [
         {(a, b): pool.submit(Answered(rf"\boxed{{{b}}}", (a,))) for a, b in combinations(row, 2)} for row in forms
@@ -39,7 +35,7 @@ def answer_classes(problems: Sequence[Sequence[Voted]], pool: CheckPool[Answered
 
 
 def _merged(forms: Sequence[str], equal: dict[tuple[str, str], "Future[Verdict]"]) -> dict[str, int]:
-    """A number for each form, the same for equal ones (equality is taken to be transitive)."""
+    """A number for each form, the same for equal ones (transitively)."""
     classed = {form: number for number, form in enumerate(forms)}
     for (a, b), future in equal.items():
         if future.result().status is Status.CORRECT and classed[a] != classed[b]:

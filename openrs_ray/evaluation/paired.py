@@ -1,7 +1,6 @@
-"""Is one model better than another? A paired test per problem on each benchmark, corrected for the number of benchmarks.
+"""Paired test of two models over the problems of each benchmark, with Holm's correction (docs/evaluation.md has the method).
 
-The interval of the difference is the test turned around: it holds exactly the differences that the test does not refuse. So
-interval and p-value never disagree.
+The confidence interval holds exactly the differences that the test does not refuse, so interval and p-value never disagree.
 """
 
 import math
@@ -13,25 +12,25 @@ import numpy as np
 from openrs_ray.stats import Interval
 
 _EXACT_DIFFERENCES = 16
-"""Up to so many differences that are not 0, all 2^n sign patterns are counted instead of drawn."""
+"""With at most this many non-zero differences all 2^n sign patterns are counted, not drawn."""
 _DRAWS = 100_000
 _BLOCK = 1000
 _ROUNDING = 1e-12
-"""Sums of the same numbers in another order are the same."""
+"""Tolerance for sums of the same numbers in another order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """One model against another on the same problems. Example: Paired(Interval(0.031, 0.004, 0.058), p=0.03, corrected=0.09)"""
+    """Result of one comparison. Example: Paired(Interval(0.031, 0.004, 0.058), p=0.03, corrected=0.09)"""
 
     difference: Interval
     """Mean difference of avg@k per problem."""
     p: float
-    """Two-sided p-value of the sign-flip permutation test; below 0.05 exactly where the interval leaves out 0."""
+    """Two-sided, of the sign-flip permutation test; below 0.05 exactly where the interval excludes 0."""
     corrected: float
-    """The same after Holm's correction over all benchmarks that were compared."""
+    """After Holm's correction over all compared benchmarks."""
     bounds: tuple[float, float] | None = None
-    """The mean difference, were all unjudged completions decided against and for the first model; None where all were judged."""
+    """Mean difference with all unjudged completions decided against and for the first model; None where all were judged."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,10 +40,10 @@ class Pair:
     ours: np.ndarray
     theirs: np.ndarray
     clusters: np.ndarray | None = None
-    """[problems], equal for problems that belong together (default: none do)."""
+    """[problems], equal for problems that belong together."""
 
     def differences(self) -> tuple[np.ndarray, np.ndarray]:
-        """Difference and cluster of each problem that was judged on both sides. ValueError if there is none."""
+        """Difference and cluster of each problem judged on both sides. ValueError if there is none."""
         judged = ~(np.isnan(self.ours).all(axis=1) | np.isnan(self.theirs).all(axis=1))
         if not judged.any():
             raise ValueError("no problem was judged for both models")
@@ -53,7 +52,7 @@ class Pair:
         return differences, np.unique(clusters[judged], return_inverse=True)[1]
 
     def bounds(self) -> tuple[float, float]:
-        """The mean difference with all that is unjudged decided against our model, and for it."""
+        """Mean difference with everything unjudged decided against our model, and for it."""
         ours, theirs = ([np.nan_to_num(side, nan=x).mean() for x in (0.0, 1.0)] for side in (self.ours, self.theirs))
         return float(ours[0] - theirs[1]), float(ours[1] - theirs[0])
 
@@ -63,10 +62,10 @@ class Pair:
 
 
 def compare(pairs: Sequence[Pair], seed: int = 0, confidence: float = 0.95) -> Paired:
-    """Compare on one benchmark, or on the plain average of several, with a test that is stratified by benchmark.
+    """Compare on one benchmark, or on the plain average of several with a test stratified by benchmark.
 
-    Problems are flipped within their benchmark and weigh 1 / (problems of it) / (benchmarks) each. Problems without a judged
-    sample on either side are left out. `corrected` is still equal to `p`. ValueError if a benchmark has no problem left.
+    Each problem weighs 1 / (problems of its benchmark) / (benchmarks); those without a judged sample on either side are left
+    out. `corrected` still equals `p`. ValueError if a benchmark has no problem left.
     """
     sums, weights = [], []
     for pair in pairs:
@@ -84,25 +83,21 @@ def compare(pairs: Sequence[Pair], seed: int = 0, confidence: float = 0.95) -> P
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SignFlips:
-    """The sign-flip permutation test of a weighted mean, for every hypothetical mean at once.
+    """Sign-flip permutation test of a weighted mean, for every hypothetical mean at once.
 
-    Were the true mean d, each x - d could as well have the other sign. With the signs of a set A of the x flipped, the sum of
-    the x - d is as far from 0 as it was exactly if d lies between the mean of A and the mean of the rest. So a pattern of signs
-    is a range of d in which it counts, the p-value of d is the share of patterns whose range holds it, and the d with a
-    p-value of at least 5 % are an interval.
+    Each pattern of signs counts for a range of means; the p-value of a mean is the share of ranges that hold it.
     """
 
     mean: float
     lows: np.ndarray
-    """float [patterns]: where the ranges begin; the pattern without flips, among them, counts everywhere."""
+    """float [patterns]: where the ranges begin."""
     highs: np.ndarray
 
     @classmethod
     def draw(cls, sums: np.ndarray, weights: np.ndarray, rng: np.random.Generator, draws: int = _DRAWS) -> "SignFlips":
-        """`sums` and `weights`: float [clusters], of the weighted x in each and of their weights.
+        """`sums`, `weights`: float [clusters], of the weighted values and of their weights.
 
-        All patterns where at most 16 sums are not 0, each equally often, so that p is exact for a mean of 0; else drawn, with
-        the observed pattern among the draws, so that p is never 0 (Phipson and Smyth, 2010, arXiv 1603.05766).
+        Drawn patterns include the observed one, so p is never 0 (Phipson and Smyth, 2010, arXiv 1603.05766).
         """
         size, differing = len(sums), np.flatnonzero(sums)
         exact = len(differing) <= _EXACT_DIFFERENCES
@@ -121,7 +116,7 @@ class SignFlips:
         return cls(float(sums.sum() / weights.sum()), np.sort(lows), np.sort(highs))
 
     def p(self, mean: float = 0.0) -> float:
-        """Two-sided p-value of a hypothetical mean. Every range holds the observed one, so one end of it decides."""
+        """Two-sided p-value of a hypothetical mean; every range holds the observed one, so one end of it decides."""
         inside = self.lows <= mean if mean <= self.mean else self.highs >= mean
         return float(np.mean(inside))
 
@@ -133,7 +128,7 @@ class SignFlips:
 
 
 def _ranges(flipped: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights of the patterns, from float [patterns, 2]: sum and weight of what is flipped; `whole`: those of everything."""
+    """Ranges from float [patterns, 2], the sum and weight of what is flipped; `whole`: those of everything."""
     rest = whole - flipped
     one_sided = (flipped[:, 1] <= 0) | (rest[:, 1] <= _ROUNDING)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -143,7 +138,7 @@ def _ranges(flipped: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values that hold for all comparisons together (S. Holm, 1979, Scand. J. Statist. 6:65-70)."""
+    """P-values adjusted for several comparisons (S. Holm, 1979, Scand. J. Statist. 6:65-70)."""
     order = np.argsort(p_values, kind="stable")
     m = len(p_values)
     scaled = np.minimum(1.0, (m - np.arange(m)) * np.asarray(p_values, dtype=np.float64)[order])
@@ -153,6 +148,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def corrected(comparisons: dict[str, Paired]) -> dict[str, Paired]:
-    """The comparisons by benchmark, with Holm's correction over them."""
+    """Comparisons by benchmark, with Holm's correction."""
     adjusted = holm([comparison.p for comparison in comparisons.values()])
     return {name: replace(c, corrected=p) for (name, c), p in zip(comparisons.items(), adjusted, strict=True)}

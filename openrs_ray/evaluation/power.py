@@ -1,13 +1,4 @@
-"""Statistical power: the smallest difference that a comparison can show, before it is paid for and afterwards.
-
-Two models are compared problem by problem, with k samples of each. The difference of a problem has the variance
-
-    b + w / k        b: of the true differences over the problems, w: of one sample of either model about its problem's chance
-
-and the mean over n problems (b + w / k) / n. A test at 5 % finds a true mean difference of (1.96 + 0.84) standard errors in 80 %
-of all cases: the smallest difference that can be counted on. Since the variance is not known but estimated, n counts as
-1.96^2 / 2 problems fewer (W. C. Guenther, 1981, The American Statistician 35:243-244).
-"""
+"""Statistical power: the smallest difference that a comparison of two models can show (docs/evaluation.md has the formula)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,7 +13,7 @@ _REACH = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)
 _FEWER = NormalDist().inv_cdf(0.975) ** 2 / 2
 
 MORE = 4
-"""So many times the samples are shown beside what is planned: half the smallest difference where samples are all that counts."""
+"""Factor by which the samples are multiplied in the second figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,40 +23,42 @@ class Spread:
     between: float
     """Of the true differences, over problems."""
     within: float | None
-    """Of what is sampled once about the problem's chance, summed over both models; None where it is not known."""
+    """Of one sample about its problem's chance, summed over both models; None where unknown."""
 
 
 PLANNED = Spread(between=0.0, within=2 * 0.5 * 0.25)
-"""Assumed before anything is measured: the gain is the same in each problem, half of all answers are right, and half of their
-variance lies within problems (independent re-evaluations of six 1.5B models: 0.11 of 0.21 for AIME24, of 0.20 for AMC23 0.09).
-A gain in a few problems alone needs more."""
+"""Assumption before anything is measured: the gain is the same in each problem, half of all answers are right, and half of their
+variance lies within problems (re-evaluations of six 1.5B models: 0.11 of 0.21 for AIME24, 0.09 of 0.20 for AMC23).
+"""
 
 
 def smallest_difference(problems: float, samples: int, spread: Spread = PLANNED) -> float:
-    """Smallest mean difference that is found with 80 % power, as a share. Example: 0.066 for AIME24's 30 problems x 16"""
+    """Smallest mean difference that is found with 80 % power. Example: 0.066 for AIME24's 30 problems x 16
+
+    n counts as 1.96^2 / 2 fewer (W. C. Guenther, 1981, The American Statistician 35:243-244)."""
     variance = spread.between + (spread.within or 0.0) / samples
     return min(1.0, _REACH * math.sqrt(variance / (problems - _FEWER))) if problems > _FEWER else 1.0
 
 
 def average_difference(parts: Sequence[float]) -> float:
-    """Smallest difference of the plain average over benchmarks, from that of each."""
+    """Smallest difference of the average over benchmarks, from that of each."""
     return math.sqrt(sum(part**2 for part in parts)) / len(parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Power of one comparison as it was measured. Example: Measured(problems=30, completions=960, Spread(0.004, 0.013))"""
+    """Power of one comparison as measured. Example: Measured(problems=30, completions=960, Spread(0.004, 0.013))"""
 
     problems: float
-    """Where problems come in clusters: the clusters of equal size that they are worth."""
+    """With clusters: the clusters of equal size that they are worth."""
     completions: int
     """Of both models."""
     spread: Spread
-    """`within`: what is left after averaging the samples that there are."""
+    """`within`: after averaging the samples."""
 
     @classmethod
     def of(cls, pair: Pair) -> "Measured":
-        """Spread of what was judged. With one sample of each problem all variance counts as that between problems."""
+        """With one sample per problem all variance counts as that between problems."""
         differences, clusters = pair.differences()
         centred = np.bincount(clusters, differences - differences.mean())
         sizes = np.bincount(clusters)
@@ -79,14 +72,14 @@ class Measured:
         return cls(problems, completions, Spread(max(0.0, variance - within), within))
 
     def smallest(self, times: int = 1) -> float | None:
-        """Smallest difference with so many times the samples; None where that cannot be known."""
+        """Smallest difference with `times` as many samples; None where unknown."""
         if times > 1 and self.spread.within is None:
             return None
         return smallest_difference(self.problems, times, self.spread)
 
 
 def _error_of_means(scores: np.ndarray) -> float:
-    """Variance of the mean of a problem's samples about its chance, averaged over problems with two judged ones or more."""
+    """Variance of the mean of a problem's samples, averaged over problems with two judged ones or more."""
     judged = np.sum(~np.isnan(scores), axis=1)
     several = scores[judged >= 2]
     if not len(several):
@@ -103,18 +96,17 @@ class Rate:
     """0 where no price is known."""
 
     def text(self, completions: float) -> str:
-        """Price of so many more. Example: "about 1.5 h, $ 0.66" """
+        """Example: "about 1.5 h, $ 0.66" """
         money = f", $ {self.dollars * completions:,.2f}" if self.dollars else ""
         return f"about {self.hours * completions:,.1f} h{money}"
 
 
 def plan_lines(sizes: Mapping[str, int], samples: int, models: int, rate: Rate | None = None) -> list[str]:
-    """Smallest difference that a comparison of two models can show, and what more samples would cost, one line per benchmark.
+    """One line per benchmark: the smallest difference that can be shown, and the cost of more samples.
 
     Args:
         sizes: problems by the benchmark's title.
-        models: how many are sampled.
-        rate: of completions that were sampled already, where there are any.
+        rate: of completions sampled before, if any.
     """
     head = (
         f"Smallest differences that {samples} samples of each problem show (80 % power, a false alarm in 5 %, the same gain "

@@ -1,4 +1,4 @@
-"""How a model is asked: the paper's way, or one whose figures can be believed."""
+"""Sampling protocols of evaluations: as published, or robust."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,7 +9,7 @@ from openrs_ray.evaluation.benchmarks import PAPER_PROMPT, Prompt
 from openrs_ray.evaluation.check import Rules
 
 Name = Literal["as_published", "robust", "held_out"]
-"""held_out: as a run trains, to choose a checkpoint; `protocol` does not make that one."""
+"""held_out: as a run trains, for choosing a checkpoint; not made by `protocol`."""
 PromptName = Literal["paper", "run", "plain"]
 
 _SAMPLES = 16
@@ -29,7 +29,7 @@ class Protocol:
     prompt: Prompt
 
     def settings(self) -> dict[str, Any]:
-        """What makes two completions comparable: everything but the number of samples."""
+        """Everything that makes completions comparable."""
         return {
             "protocol": self.name,
             "temperature": self.temperature,
@@ -49,13 +49,12 @@ def protocol(
     max_tokens: int | None = None,
     prompt: PromptName | None = None,
 ) -> Protocol:
-    """The protocol with what was asked for in place of its own values; None leaves them.
+    """A protocol with the given values in place of its own.
 
-    `robust` asks as a run's own prompt does where there is a run, else with the paper's.
+    `robust` uses a run's prompt where there is a run, else the paper's.
 
     Raises:
-        UserError: a value is out of bounds; something was asked of `as_published`, which has nothing to choose; or a run's
-            prompt without a run.
+        UserError: a value is out of bounds, `as_published` was given one, or a run's prompt has no run.
     """
     asked = {"samples": samples, "temperature": temperature, "top-p": top_p, "max-tokens": max_tokens, "prompt": prompt}
     given = [f"--{key}" for key, value in asked.items() if value is not None and (key, value) != ("samples", 1)]

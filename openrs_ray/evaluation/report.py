@@ -1,6 +1,6 @@
-"""The tables of an evaluation: this model with intervals, the paper's value, the re-evaluation, the start model.
+"""Tables of an evaluation: this model with intervals, the paper, the re-evaluation, the start model.
 
-Everything goes into one JSON document first; Markdown and HTML are two ways of printing it, so they cannot disagree.
+One JSON document; Markdown and HTML print it.
 """
 
 import html

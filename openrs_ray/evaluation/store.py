@@ -1,9 +1,9 @@
-"""Every completion of an evaluation, in one folder per model: nothing that is on the disk is ever sampled again.
+"""Completions of an evaluation, one folder per model; none on the disk is sampled again.
 
-    MODEL/settings.json             what was asked of which model, and the fingerprint of each benchmark
-    MODEL/aime24-000007.parquet     completions of one benchmark that ended about the same time
+    MODEL/settings.json             request and benchmark fingerprints
+    MODEL/aime24-000007.parquet     completions that ended about the same time
 
-Invariant: a file appears whole or not at all, and no (problem, sample) stands in two of them.
+Invariant: a file appears whole or not at all, and no (problem, sample) is in two.
 """
 
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ class Done:
     completion: Completion
     verdict: Verdict
     text: str
-    """With what the chat template had already written of the answer."""
+    """With the chat template's opening."""
     english_share: float
     seed: int
 
@@ -79,10 +79,7 @@ class Done:
 
 
 class CompletionStore:
-    """The folder of one model.
-
-    Life: `open` with what is asked for, which refuses a folder that holds something else; `write` as completions end; `rows`.
-    """
+    """Folder of one model. `open` refuses one with other settings; then `write` as completions end, and `rows`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -119,16 +116,16 @@ class CompletionStore:
             self._next += 1
 
     def finished(self, benchmark: str) -> set[tuple[int, int]]:
-        """(problem, sample) of every completion that is there."""
+        """(problem, sample) of every completion."""
         table = self.rows(benchmark, ["problem", "sample"])
         return set(zip(table["problem"].to_pylist(), table["sample"].to_pylist(), strict=True))
 
     def count(self) -> int:
-        """Completions of all benchmarks, those that nobody asks for any more among them."""
+        """Completions of all benchmarks."""
         return int(self.rows("*", ["problem"]).num_rows)
 
     def rows(self, benchmark: str, columns: list[str] | None = None) -> pa.Table:
-        """All completions of a benchmark in the order they were written."""
+        """All of a benchmark, in the order written."""
         tables = [read_table(file, columns, SCHEMA) for file in self._files(benchmark)]
         return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 

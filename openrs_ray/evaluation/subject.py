@@ -1,4 +1,4 @@
-"""Which models an evaluation is about: a run's checkpoint or any model, and the start model beside it."""
+"""Models of an evaluation: a run's checkpoint or any model, and the start model beside it."""
 
 import hashlib
 import re
@@ -26,18 +26,18 @@ class Subject:
 
     label: str
     folder: str
-    """Its folder inside the evaluation's, or an absolute path where it lies elsewhere."""
+    """Inside the evaluation's folder, or absolute."""
     path: str
-    """What transformers and vLLM load."""
+    """For transformers and vLLM to load."""
     published: str | None
     """Its name in the published tables."""
 
     def inside(self, folder: Path) -> "Subject":
-        """The same, its completions in another evaluation's folder."""
+        """The same, in another evaluation's folder."""
         return replace(self, folder=str(folder / self.folder))
 
     def identity(self) -> str:
-        """The path and, of a folder, a digest of its files: completions of another model must not count as its own."""
+        """Path, or a digest of a folder's files, so that another model's completions never count as its own."""
         folder = Path(self.path)
         if not folder.is_dir():
             return self.path
@@ -59,16 +59,16 @@ class Subjects:
     run: RunConfig | None
     """The run that the model comes from."""
     folder: Path
-    """Where evaluations of it go unless another folder is given."""
+    """Default folder of its evaluations."""
 
 
 def find_subjects(given: str, start: str | None, step: int | None, runs: Path) -> Subjects:
-    """What is meant by a path or name.
+    """Models that a path or name means.
 
     Args:
-        given: a run (its folder, or its name inside `runs`), a model's folder, a Hub id or a built-in.
-        start: the start model; by default the run's own, and none for a model.
-        step: the run's checkpoint (default: the last that has a policy).
+        given: a run (folder or name inside `runs`), a model's folder, a Hub id or a built-in.
+        start: the start model (default: the run's own; none for a model).
+        step: the run's checkpoint (default: the last with a policy).
 
     Raises:
         UserError: there is no such model, run or checkpoint.
@@ -101,18 +101,18 @@ def find_subjects(given: str, start: str | None, step: int | None, runs: Path) -
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """Models that are evaluated side by side, with one start model."""
+    """Models evaluated side by side, with one start model."""
 
     models: tuple[Subject, ...]
     start: Subject | None
     folder: Path
-    """Where completions go that lie nowhere else."""
+    """For completions that lie nowhere else."""
     report: Path
-    """Where the tables go."""
+    """For the tables."""
     seeds: bool = False
-    """They are runs, of which a mean and a spread make sense."""
+    """The models are runs of one experiment."""
     differences: tuple[str, ...] = ()
-    """Fields in which the runs differ, besides the seed and where and how fast they ran."""
+    """Fields in which the runs differ, besides seed, place and speed."""
 
     @property
     def all(self) -> list[Subject]:
@@ -121,12 +121,12 @@ class Together:
 
 
 def side_by_side(several: Sequence[Subjects], how: Protocol, runs: Path, folder: Path | None) -> Together:
-    """Put together what is evaluated at once by `how`.
+    """Combine models for one evaluation.
 
-    Without a `folder` for all of it, completions of runs go into the folder of each, where it alone looks for them too.
+    Without `folder`, completions of runs go into each run's own folder.
 
     Raises:
-        UserError: runs and models are mixed, two have the same name, or they begin from different models or ask differently.
+        UserError: runs and models are mixed, a name occurs twice, or start models or prompts differ.
     """
     first = several[0]
     if len(several) == 1:
@@ -167,7 +167,7 @@ _SAME_EXPERIMENT = (
     "checkpoint.",
     "cost.",
 )
-"""Beginnings of fields in which runs of one experiment may differ."""
+"""Prefixes of fields in which runs of one experiment may differ."""
 
 
 def _differences(configs: Sequence[RunConfig]) -> list[str]:
@@ -177,7 +177,7 @@ def _differences(configs: Sequence[RunConfig]) -> list[str]:
 
 
 def policies_of(run_folder: Path, name: str) -> dict[int, Subject]:
-    """The policies that run `name` has kept, by step in order."""
+    """Kept policies of run `name`, by step in order."""
     checkpoints = CheckpointStore(run_folder / "checkpoints").checkpoints()
     kept = {checkpoint.step: checkpoint.policy for checkpoint in checkpoints if any(checkpoint.policy.glob("*"))}
     return {
