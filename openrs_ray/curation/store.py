@@ -1,13 +1,13 @@
-"""The folder of one curated set: what is finished in it is never done again.
+"""The folder of one curated set: finished work in it is not done again.
 
-    NAME/curation.json            what each stage was asked, with digests of rows, evaluation sets and models
+    NAME/curation.json            each stage's request, with digests of rows, evaluation sets and models
     NAME/00-sources.parquet       every raw row, with `kept` and `reason`
     NAME/01-boxed.parquet         the same of every problem that reached the first stage
     NAME/02-trivial/000003.parquet    replies and fates of problems that a model was asked about together
     NAME/02-trivial.parquet
     NAME/NAME.parquet             the result: problem, solution, answer, source
 
-Invariant: a file appears whole or not at all, and holds what curation.json says.
+Every file holds what curation.json says.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ from openrs_ray.curation.fates import Candidate, Fate, Reply
 from openrs_ray.errors import UserError
 
 Asked = tuple[str, dict[str, Any]]
-"""A stage's name, and all that its outcome depends on besides the one before."""
+"""A stage's name, and all that its outcome depends on but the stage before."""
 
 _STAGE = pa.schema(
     [
@@ -55,7 +55,7 @@ _CHUNK = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What came of asking a model about one problem."""
+    """The outcome of asking a model about one problem."""
 
     row: int
     replies: tuple[Reply, ...]
@@ -65,28 +65,24 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """One line of the table. Example: Counts("trivial", 31323, 21533, 21533, {"solved": 9790})"""
+    """A line of the table. Example: Counts("trivial", 31323, 21533, 21533, {"solved": 9790})"""
 
     stage: str
     entered: int
     kept: int
     paper: int | None
     reasons: dict[str, int]
-    """By what stands before the colon of each reason."""
+    """By the words before the colon of each reason."""
 
 
 class CurationStore:
-    """Life: `open` once, then the stages in order: `add` finished chunks, `write` the stage, `kept` for the next one."""
+    """Order: `open`, then per stage `add` chunks, `write` it, `kept` for the next."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def open(self, asked: list[Asked]) -> None:
-        """Say what will be done.
-
-        Raises:
-            UserError: work in the folder was done on another request.
-        """
+        """Write down the request. UserError if the folder holds work on another one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "curation.json"
         try:
@@ -118,7 +114,7 @@ class CurationStore:
         write_table(self._stage(number, name), pa.Table.from_pylist(rows, schema=_STAGE))
 
     def kept(self, number: int, name: str) -> list[Candidate]:
-        """The problems that a finished stage kept, in the order of their rows."""
+        """The problems that a stage kept, by row."""
         return [
             Candidate(row["row"], row["source"], row["problem"], row["solution"], tuple(row["answer"]))
             for row in _read(self._stage(number, name), _STAGE)
@@ -136,7 +132,7 @@ class CurationStore:
         return Counts(name, len(kept), sum(kept), paper, dict(reasons.most_common()))
 
     def told(self, number: int, name: str) -> dict[int, Fate]:
-        """The fates by row of all problems that a model was asked about."""
+        """Fates, by row, of problems that a model was asked about."""
         files = sorted((self.folder / f"{number:02d}-{name}").glob("*.parquet"))
         chunks = [_read(file, _CHUNK, ["row", "kept", "reason"]) for file in files]
         return {row["row"]: Fate(row["kept"], row["reason"]) for rows in chunks for row in rows}
@@ -160,7 +156,7 @@ class CurationStore:
 
     @property
     def result(self) -> Path:
-        """What a run can be trained on."""
+        """The set to train on."""
         return self.folder / f"{self.folder.name}.parquet"
 
     def finish(self, candidates: Sequence[Candidate]) -> None:
@@ -186,13 +182,13 @@ def _read(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> li
 
 
 def _asked(stage: Any) -> Asked:
-    """A stage's name and settings. ValueError or TypeError when it is not one."""
+    """ValueError or TypeError when it is not a stage."""
     name, settings = stage
     return str(name), dict(settings)
 
 
 def _settings(number: int, stage: Asked | None) -> dict[str, Any]:
-    """By the words for each in a sentence."""
+    """By name for a sentence."""
     if stage is None:
         return {}
     name = " ".join(stage[0].split())

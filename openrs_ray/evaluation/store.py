@@ -1,9 +1,9 @@
-"""Every completion of an evaluation, in one folder per model: nothing that is on the disk is ever sampled again.
+"""The completions of an evaluation, one folder per model: none on the disk is sampled again.
 
-    MODEL/settings.json             what was asked of which model, and the fingerprint of each benchmark
+    MODEL/settings.json             the request, the model, and the fingerprint of each benchmark
     MODEL/aime24-000007.parquet     completions of one benchmark that ended about the same time
 
-Invariant: a file appears whole or not at all, and no (problem, sample) stands in two of them.
+No (problem, sample) stands in two files.
 """
 
 from collections.abc import Sequence
@@ -45,14 +45,14 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Done:
-    """A finished completion of a benchmark's problem."""
+    """A finished completion."""
 
     benchmark: str
     task: Task
     completion: Completion
     verdict: Verdict
     text: str
-    """With what the chat template had already written of the answer."""
+    """With the beginning by the chat template."""
     english_share: float
     seed: int
 
@@ -79,10 +79,7 @@ class Done:
 
 
 class CompletionStore:
-    """The folder of one model.
-
-    Life: `open` with what is asked for, which refuses a folder that holds something else; `write` as completions end; `rows`.
-    """
+    """The folder of one model. Order: `open` with the request, `write` as completions end, `rows`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -90,11 +87,7 @@ class CompletionStore:
         self._next = 0
 
     def open(self, settings: dict[str, Any], fingerprints: dict[str, str]) -> None:
-        """Begin a sitting.
-
-        Raises:
-            UserError: the folder was filled with other settings, or a benchmark in it has other problems.
-        """
+        """Begin a sitting. UserError if the folder was filled with other settings, problems, golds or prompts."""
         path = self.folder / "settings.json"
         known = read_json(path) or {"settings": settings, "benchmarks": {}, "sittings": 0}
         kinds = {"settings": dict, "benchmarks": dict, "sittings": int}
@@ -111,7 +104,7 @@ class CompletionStore:
         write_json(path, {"settings": settings, "benchmarks": together, "sittings": self._sitting})
 
     def write(self, finished: Sequence[Done]) -> None:
-        """Write completions, one file per benchmark among them."""
+        """Write completions, one file per benchmark."""
         for benchmark in sorted({done.benchmark for done in finished}):
             rows = [done.row(self._sitting) for done in finished if done.benchmark == benchmark]
             file = self.folder / f"{benchmark}-{self._next:06d}.parquet"
@@ -119,16 +112,16 @@ class CompletionStore:
             self._next += 1
 
     def finished(self, benchmark: str) -> set[tuple[int, int]]:
-        """(problem, sample) of every completion that is there."""
+        """(problem, sample) of every completion there."""
         table = self.rows(benchmark, ["problem", "sample"])
         return set(zip(table["problem"].to_pylist(), table["sample"].to_pylist(), strict=True))
 
     def count(self) -> int:
-        """Completions of all benchmarks, those that nobody asks for any more among them."""
+        """Completions of all benchmarks."""
         return self.rows("*", ["problem"]).num_rows
 
     def rows(self, benchmark: str, columns: list[str] | None = None) -> pa.Table:
-        """All completions of a benchmark in the order they were written."""
+        """All completions of a benchmark, as written."""
         tables = [read_table(file, columns, SCHEMA) for file in self._files(benchmark)]
         return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
@@ -149,13 +142,13 @@ class Table:
     english: np.ndarray
 
     def correct(self) -> np.ndarray:
-        """float: 1, 0, NaN where the check timed out or failed."""
+        """float: 1, 0, NaN where unjudged."""
         values = {Status.CORRECT: 1.0, Status.WRONG: 0.0, Status.NO_ANSWER: 0.0}
         return np.array([[values.get(status, np.nan) for status in row] for row in self.status], dtype=np.float64)
 
 
 def as_table(rows: pa.Table, problems: int, samples: int) -> Table:
-    """The first `samples` of each problem. KeyError if one of them is missing."""
+    """The first `samples` of each problem. KeyError if one is missing."""
     names = ["problem", "sample", "status", "answer", "length", "finish_reason", "english_share"]
     found = {(row["problem"], row["sample"]): row for row in rows.select(names).to_pylist()}
     grid = [[found[problem, sample] for sample in range(samples)] for problem in range(problems)]
