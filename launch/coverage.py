@@ -26,12 +26,12 @@ from openrs_ray.run.problems import RunProblems
 from openrs_ray.run.state import CONFIG, check_attempts
 
 _SHOWN = 10
-"""Places that are named of each kind."""
+"""Places named of each kind."""
 
 
 @command
 def main(arguments: list[str]) -> int:
-    """Returns the exit code: 0 every position counts once and every row can be true, 1 not so, 2 something to mend first."""
+    """Exit code 0: every position counts once and every row can be true; 1: not so; 2: something to mend first."""
     parser = Parser("coverage", __doc__)
     parser.add_argument("run", metavar="RUN", help="a run: its folder, or its name")
     parser.add_argument("--csv", type=Path, help="write a line per position to this file")
@@ -74,7 +74,7 @@ def _named(places: Sequence[str]) -> str:
 
 
 def _run(folder: Path) -> tuple[RunConfig, RunProblems]:
-    """The run's settings and its problems. UserError when the folder does not hold them."""
+    """The run's settings and problems. UserError when the folder lacks them."""
     try:
         config = RunConfig.model_validate(_read(folder, CONFIG))
     except ValidationError as error:

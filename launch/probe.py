@@ -35,12 +35,12 @@ from openrs_ray.models.bundled import SMOLLM2, looks_like_hub_id
 
 DEFAULT_RECIPE = "quickstart"
 QUICK_S, IMPORT_S, GPU_S = 10.0, 60.0, 120.0
-"""Deadlines: of a look, of one that imports torch, of one that starts up all GPUs."""
+"""Deadlines: of a look, of importing torch, of starting up all GPUs."""
 
 RAY_PORTS = {6379: "Ray", 8265: "Ray's dashboard"}
 BUILTIN_PARAMETERS = {"toy": 1_200_000, SMOLLM2: 134_515_008}
 OLDEST_DRIVER = {"13": 580, "12": 525}
-"""Oldest NVIDIA driver series for each CUDA major version (CUDA's release notes, minor version compatibility)."""
+"""Oldest NVIDIA driver series by CUDA major version (CUDA's release notes, minor version compatibility)."""
 OLD_DRIVER = "update the NVIDIA driver (README.md, Drivers)"
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table. `mend` says what to do unless the verdict is ok."""
+    """One line of the table. `mend`: what to do about it."""
 
     what: str
     found: str
@@ -58,7 +58,7 @@ class Row:
 
 
 def rows(config: RunConfig) -> Iterator[Row]:
-    """Look at everything the run needs, one row at a time."""
+    """Look at everything the run needs, row by row."""
     try:
         gpus = machine.within(QUICK_S, machine.gpus)
     except ProbeError as error:
@@ -105,7 +105,7 @@ def _torch_row(gpus: list[Gpu], device: Device, build: tuple[str, str | None, in
 
 
 def torch_row(gpus: list[Gpu], device: Device, version: str, cuda: str | None, offered: int | None = None) -> Row:
-    """The installed torch against the driver: by the CUDA version that its libcuda says (13000), else by its own number."""
+    """torch against the driver, by the CUDA version of its libcuda (13000), else by its number."""
     found = f"torch {version}" + (f" for CUDA {cuda}" if cuda else " (CPU build)")
     if device == "cpu":
         return Row("torch and driver", found, "CPU build")
@@ -131,7 +131,7 @@ def torch_row(gpus: list[Gpu], device: Device, version: str, cuda: str | None, o
 
 
 def gpu_row(gpus: list[Gpu], config: RunConfig) -> Row:
-    """GPUs that nobody uses (less than 5 % of the memory taken) against what the placement asks."""
+    """Unused GPUs (below 5 % of the memory taken) against the placement."""
     needed = config.num_gpus
     free = [gpu for gpu in gpus if gpu.used_mib < 0.05 * gpu.total_mib]
     busy = [f"GPU {gpu.index}: {gpu.used_mib:,} of {gpu.total_mib:,} MiB taken" for gpu in gpus if gpu not in free]
@@ -171,9 +171,9 @@ def _broadcast_row(gpus: list[Gpu], device: Device) -> Row:
 
 
 def memory_needed(config: RunConfig, device: Device, parameters: int | None) -> float:
-    """Rough bytes of host memory: an interpreter with torch and vLLM per engine and rank, and the weights.
+    """Rough bytes of host memory: an interpreter per engine and rank, and the weights.
 
-    A rank on a GPU has them while it loads the model, all ranks at the same time; on a CPU everything stays.
+    Ranks on GPUs hold those while they load, all at the same time; on a CPU everything stays.
     """
     ranks = config.placement.num_learner_gpus
     actors = config.num_engines + ranks
@@ -193,12 +193,12 @@ def _shm_row(device: Device, free: int) -> Row:
 
 
 def disk_needed(config: RunConfig, parameters: int | None) -> float | None:
-    """Bytes of all checkpoints; None if the model's size is unknown."""
+    """Of all checkpoints; None if the model's size is unknown."""
     return None if parameters is None else sum(checkpoint_parts(config, parameters).values())
 
 
 def parameters_of(config: RunConfig) -> int | None:
-    """Parameters of the start model where they can be known without a download."""
+    """Of the start model, where known without a download."""
     path = config.model.path
     return BUILTIN_PARAMETERS.get(path) or machine.count_parameters(Path(path).expanduser())
 
@@ -237,7 +237,7 @@ def _ports_row(busy: list[int]) -> Row:
 
 
 def token_row(mode: str | None, token: str | None, cluster: bool) -> Row:
-    """Ray's token authentication: RAY_AUTH_MODE, where the token lies, whether RAY_ADDRESS names a running cluster."""
+    """Ray's authentication: RAY_AUTH_MODE, the token's place, and whether RAY_ADDRESS names a cluster."""
     what = "Ray's token"
     found = f"RAY_AUTH_MODE={mode or '(not set)'}, token {f'in {token}' if token else 'nowhere'}"
     if mode == "token" and not token:
@@ -253,7 +253,7 @@ def token_row(mode: str | None, token: str | None, cluster: bool) -> Row:
 
 
 def sharing_rows(token: str | None, sessions: Sequence[Path]) -> Iterator[Row]:
-    """Rows about what other users of this machine could read or change: the token and folders of Ray."""
+    """Rows about the token and folders of Ray that other users of this machine can read or change."""
     what, needed = "other users here", "nothing of Ray's"
     if token and readable_by_others(Path(token)):
         yield Row(what, f"can read {token}", needed, "note", f"chmod 600 {token}")
@@ -277,7 +277,7 @@ def _hub_rows(config: RunConfig) -> Iterator[Row]:
 
 
 def hub_ids(config: RunConfig) -> list[tuple[str, Literal["model", "dataset"]]]:
-    """What the run would fetch from the Hub: (id, kind)."""
+    """(id, kind) of all that the run would fetch from the Hub."""
     named: list[tuple[str | None, Literal["model", "dataset"]]] = [
         (config.model.path, "model"),
         (config.data.path, "dataset"),
@@ -292,7 +292,7 @@ def hub_ids(config: RunConfig) -> list[tuple[str, Literal["model", "dataset"]]]:
 
 @command
 def main(arguments: list[str]) -> int:
-    """Print the table; returns the exit code."""
+    """Print the table."""
     console = Console(highlight=False)
     if (section := help_asked(arguments)) is not None:
         text = help_text(section) if section else "\n".join([str(__doc__), *recipe_lines("run")])

@@ -47,13 +47,13 @@ from openrs_ray.run.resume import check_run
 
 _HELD_OUT = "held_out"
 _DEADLINE_S = 48 * 3600.0
-"""How long one model may be sampled."""
+"""Longest sampling of one model."""
 _NONE_HELD_OUT = (
     "a checkpoint is chosen on held-out problems that no benchmark has, and there are none: set evaluation.hold_out to how many "
     "of the training problems to keep, or evaluation.path to others"
 )
 _IMPORTS_S = 20.0
-"""So old is the process that trains, at most, when it asks the same: what is enough here must be enough there."""
+"""Oldest age of the process that trains when it asks the same: enough here must be enough there."""
 
 
 @command
@@ -79,18 +79,18 @@ def main(arguments: list[str]) -> int:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The four parts, each of which does nothing that it has done before."""
+    """The four parts; each skips its finished work."""
 
     config: RunConfig
     how: Protocol
     benchmarks: tuple[Benchmark, ...]
     held_out_samples: int
     train: Sequence[str]
-    """The command that trains, or goes on with it."""
+    """The command that trains or resumes."""
     console: Console
 
     def run(self) -> int:
-        """Returns the exit code of the training where that is not 0."""
+        """Returns the training's exit code where it is not 0."""
         held_out = self._check()
         self._part(1, "the start model on the benchmarks")
         with self._on_benchmarks.sitting([self._start]) as models:
@@ -120,12 +120,12 @@ class Reproduction:
         return 0
 
     def say_plan(self) -> None:
-        """Say what is to be sampled of the start model and of a checkpoint on the benchmarks, and what it can show."""
+        """Say the sampling on the benchmarks, and what it can show."""
         start = self._on_benchmarks.prepare(self._start)
         self._on_benchmarks.say_plan([start], planned=1)
 
     def _check(self) -> tuple[Problem, ...]:
-        """The held-out problems. UserError for every mistake that training would find, since it comes hours later."""
+        """The held-out problems. UserError for every mistake that training would find hours later."""
         from actors.cluster.placement import check_build, check_machine, connection, joins_cluster, place
 
         check_run(self.config, resume=True)
@@ -143,7 +143,7 @@ class Reproduction:
         return prepared.held_out
 
     def _unseen(self, held_out: Sequence[Problem], start: Prepared) -> list[Problem]:
-        """The held-out problems that no benchmark has: a choice on those would be one on the benchmark."""
+        """Held-out problems that no benchmark has."""
         asked = {letters_key(task.problem.text) for tasks in start.tasks.values() for task in tasks}
         unseen = [problem for problem in held_out if letters_key(problem.text) not in asked]
         if not unseen:
@@ -169,7 +169,7 @@ class Reproduction:
         return self._harness(self.how, self.benchmarks, self.how.name)
 
     def _choosing(self, held_out: Sequence[Problem]) -> Harness:
-        """Asks as the training does, at the temperature of the run's own evaluation."""
+        """Asks as training does, at the temperature of the run's own evaluation."""
         source = self.config.run.path / "evaluation" / "held_out.jsonl"
         source.parent.mkdir(parents=True, exist_ok=True)
         with replacing(source) as temporary:
@@ -193,7 +193,7 @@ class Reproduction:
         return Harness(how, benchmarks, folder, config, _DEADLINE_S, seed, self.console)
 
     def _trained(self) -> bool:
-        """Whether the run has done its steps, or what is left of its limits is not enough for more of them."""
+        """True when the steps are done, or the limits do not allow another one."""
         result = read_result(self.config.run.path)
         if result is not None and result.step >= self.config.run.steps:
             return True
@@ -224,7 +224,7 @@ class Reproduction:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Of one part. Example: Costs("training", "6,000 x 6", Spent(dollars=42.0, gpu_hours=95.5, hours=23.9))"""
+    """One part. Example: Costs("training", "6,000 x 6", Spent(dollars=42.0, gpu_hours=95.5, hours=23.9))"""
 
     part: str
     data: str
@@ -233,7 +233,7 @@ class Costs:
 
 
 def best_checkpoint(checkpoints: Sequence[Subject], choices: dict[str, Any]) -> Subject:
-    """The one with the highest accuracy on the held-out problems; of equals the earliest. RunError if none has an accuracy."""
+    """The earliest with the highest held-out accuracy. RunError if none has one."""
     averages = {subject: choices["models"][subject.label][_HELD_OUT]["average"] for subject in checkpoints}
     believed = [subject for subject in checkpoints if averages[subject] is not None]
     if not believed:
@@ -245,7 +245,7 @@ def best_checkpoint(checkpoints: Sequence[Subject], choices: dict[str, Any]) -> 
 
 
 def choice_table(choices: dict[str, Any], best: Subject, config: RunConfig) -> dict[str, Any]:
-    """How every checkpoint did on the held-out problems; the evaluation's report shows it below its own tables."""
+    """Every checkpoint on the held-out problems, below the report's own tables."""
     rows = [["", "accuracy [95 %]", "against the start model [95 %]", "mean tokens", ""]]
     for label, by_name in choices["models"].items():
         figures, paired = by_name[_HELD_OUT], choices["against_start_model"].get(label, {}).get(_HELD_OUT)
@@ -258,7 +258,7 @@ def choice_table(choices: dict[str, Any], best: Subject, config: RunConfig) -> d
 
 
 def cost_table(costs: Sequence[Costs]) -> dict[str, Any]:
-    """What each part cost, and what the paper says of itself and of others."""
+    """The cost of each part, beside published costs."""
     rows = [["", "problems x samples", "hours", "GPU hours", "dollars"]]
     whole = Costs("all of it", "", Spent.total(cost.spent for cost in costs))
     for cost in (*costs, whole):

@@ -53,7 +53,7 @@ class Command:
 
 
 def parse(arguments: list[str]) -> Command:
-    """Raises UserError when there is no recipe."""
+    """UserError when there is no recipe."""
     parser = Parser("train", None)
     parser.add_argument("recipe", metavar="RECIPE")
     for flag in _FLAGS:
@@ -64,7 +64,7 @@ def parse(arguments: list[str]) -> Command:
 
 @command
 def main(arguments: list[str]) -> int:
-    """Also 0 where a limit of `cost` ended the run, and 128 + signal when it was stopped."""
+    """Exit code 0 also where a limit of `cost` ended the run."""
     console = Console(highlight=False)
     if (section := help_asked(arguments)) is not None:
         console.print(help_text(section), markup=False, soft_wrap=True)
@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> int:
 
 
 def supervised(config: RunConfig, command: Sequence[str], console: Console) -> int:
-    """Run the command that trains by `config`, again when it dies. Returns its exit code (`launch.driver.supervise`)."""
+    """Run the command that trains, again when it dies; returns its exit code (`launch.driver.supervise`)."""
     from launch.driver.supervise import supervise
 
     store = CheckpointStore(config.run.path / "checkpoints")
@@ -169,7 +169,7 @@ def _say_end(config: RunConfig, outcome: Outcome, budget: Budget, console: Conso
 
 
 def _prepare(config: RunConfig, gpu_bytes: float | None) -> "Prepared":
-    """What the run needs, known to fit into the GPUs' memory where that is known."""
+    """Load all that the run needs; UserError where it does not fit the GPUs' memory."""
     from openrs_ray.cluster.memory import check_fits
     from openrs_ray.preparation.prepared import prepare
 

@@ -26,7 +26,7 @@ from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.records import Extraction, JudgeItem
 
 _LINES_PER_PROCESS = 64
-"""Lines read ahead for each process: enough to keep the others busy behind one slow check."""
+"""Lines read ahead for each process: enough to work on behind one slow check."""
 _MEMORY_GIB = 2.0
 
 
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
 
 
 def verdicts(path: Path, extraction: Extraction, processes: int, deadline_s: float) -> Iterator[Verdict]:
-    """The verdict of each line, in order. Raises UserError when any line cannot be read, before the first verdict."""
+    """Verdicts in order. UserError for any bad line, before the first verdict."""
     for _ in read_items(path):
         pass
     waiting: deque[Future[Verdict]] = deque()
@@ -60,7 +60,7 @@ def verdicts(path: Path, extraction: Extraction, processes: int, deadline_s: flo
 
 
 def read_items(path: Path) -> Iterator[JudgeItem]:
-    """The completions of a JSONL file; blank lines are skipped. Raises UserError with the number of a bad line."""
+    """The completions of a JSONL file without blank lines. UserError with the number of a bad line."""
     try:
         with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):

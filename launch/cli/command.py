@@ -1,4 +1,4 @@
-"""What all commands have in common: how they end."""
+"""The common end of all commands: exit codes and one sentence."""
 
 import errno
 import os
@@ -14,14 +14,13 @@ from openrs_ray.errors import RunError, UserError
 from openrs_ray.run.room import full_disk_in_a_sentence
 
 _NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)
-"""Errors of the system about a path as such; every access to a path that a user gave may raise them."""
+"""Errors about a path as such, from any access to it."""
 Main = Callable[[list[str]], int | None]
 
 
 def command(main: Main) -> Callable[[list[str]], int]:
-    """Gives a command its exit code: its own or 0; 2 when there is something to mend first, 1 when it broke while running, each
-    with one sentence (and a file with the traceback where nobody foresaw the error); 128 + signal when it was stopped by
-    Ctrl-C, SIGTERM or SIGHUP."""
+    """Ends a command with an exit code: its own or 0; 2 with a sentence about something to mend first, 1 with one about a
+    failure (and a file with the traceback of an unforeseen one); 128 + signal after Ctrl-C, SIGTERM or SIGHUP."""
 
     @wraps(main)
     def run(arguments: list[str]) -> int:
@@ -54,7 +53,7 @@ def command(main: Main) -> Callable[[list[str]], int]:
 
 
 def _say(text: str) -> None:
-    """Write to stderr, with escapes for characters that no terminal shows or that would move its cursor."""
+    """Write to stderr, with escapes for characters that no terminal shows or that move its cursor."""
     shown = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
     encoding = sys.stderr.encoding or "utf-8"
     sys.stderr.write(shown.encode(encoding, "backslashreplace").decode(encoding) + "\n")

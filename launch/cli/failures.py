@@ -1,4 +1,4 @@
-"""Writes tracebacks of unforeseen errors to a file: the terminal shows one sentence and the file's path."""
+"""Writes tracebacks of unforeseen errors to files; the terminal shows one sentence and the path."""
 
 import os
 import sys
@@ -15,12 +15,12 @@ _run_folder: list[Path] = []
 
 
 def belongs_to(run_folder: Path) -> None:
-    """Write tracebacks into this run's folder from now on, once it exists."""
+    """Write tracebacks into this run's folder, once it exists."""
     _run_folder[:] = [run_folder]
 
 
 def unforeseen(error: BaseException) -> str:
-    """The sentence about an error, with the file that its traceback was written to."""
+    """The sentence about an error, with the file of its traceback."""
     written = _write(_text(error))
     where = f"the traceback is in {written}" if written else "no folder had room for its traceback"
     return f"{why_with_kind(error)} ({_place(error)}); {where}"
@@ -37,7 +37,7 @@ def _text(error: BaseException) -> str:
 
 
 def _write(text: str) -> Path | None:
-    """Write to the first folder that takes the text; None where the disk is full or read-only everywhere."""
+    """Write to the first folder that takes the text; None where none does."""
     name = f"error-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.txt"
     for folder in _folders():
         path = folder / name

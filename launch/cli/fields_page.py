@@ -1,4 +1,4 @@
-"""The page docs/fields.md: every field of a run and of a curated set, as `--help` has them."""
+"""The page docs/fields.md: every field of a run and of a curated set."""
 
 import json
 from collections.abc import Container
@@ -64,6 +64,6 @@ def _default(value: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text of a Markdown cell: escapes | everywhere, and < outside code."""
+    """Escapes | everywhere, and < outside code."""
     pieces = text.replace("|", "\\|").split("`")
     return "`".join(piece if number % 2 else piece.replace("<", "\\<") for number, piece in enumerate(pieces))

@@ -1,4 +1,4 @@
-"""Signals that stop a command; the end of its terminal (SIGHUP) does so like SIGTERM, and loses nothing."""
+"""Signals that stop a command; SIGHUP (its terminal is gone) does so like SIGTERM."""
 
 import os
 import signal
@@ -10,13 +10,13 @@ from types import FrameType
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """Signals that ask a command to stop; without SIGHUP where `nohup` has switched it off."""
+    """Signals that ask to stop; without SIGHUP under `nohup`."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return (signal.SIGINT, signal.SIGTERM) if ignored else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def leave_terminal() -> None:
-    """Discard further output to the terminal: it may be gone, and each line would be an error."""
+    """Discard output to the terminal: it may be gone."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for end in (0, 1, 2):
         if stat.S_ISCHR(os.fstat(end).st_mode):
@@ -25,7 +25,7 @@ def leave_terminal() -> None:
 
 
 class Stop(SystemExit):
-    """Raised when a signal asks the command to stop. A SystemExit: asyncio hands no other kind on from a signal's handler."""
+    """A signal asks to stop. A SystemExit, the only kind that asyncio hands on from a signal's handler."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -34,7 +34,7 @@ class Stop(SystemExit):
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does, by an exception: Stop with the exit code 128 + signal."""
+    """SIGTERM and SIGHUP end the block with Stop, as Ctrl-C does."""
 
     def stop(number: int, _: FrameType | None) -> None:
         if number == signal.SIGHUP:

@@ -1,4 +1,4 @@
-"""Reads command lines alike in every command: options and fields in any order, and one sentence for a mistake."""
+"""Reads the command lines of all commands: options and fields in any order, one sentence for a mistake."""
 
 import argparse
 import difflib
@@ -10,7 +10,7 @@ from openrs_ray.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """Parser of `python -m launch.COMMAND`; a mistake is a UserError."""
+    """Parser of `python -m launch.COMMAND`; raises UserError."""
 
     def __init__(self, command: str, description: str | None, epilog: str | None = None) -> None:
         super().__init__(
@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
 
     @property
     def flags(self) -> list[str]:
-        """Every option, as it is typed."""
+        """Every option, as typed."""
         return [name for name in self._option_string_actions if name.startswith("--")]
 
     def parse_args(self, arguments: Sequence[str], namespace: None = None) -> argparse.Namespace:  # type: ignore[override]
@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def parse_with_fields(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-        """The options, and the words that change fields (`--dotted.field VALUE`), which may stand anywhere."""
+        """The options, and the words that change fields, in any order."""
         own, fields = self._apart(arguments)
         try:
             options, rest = self.parse_known_args(own)
@@ -84,7 +84,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def help_asked(arguments: Sequence[str]) -> str | None:
-    """The section that `--help SECTION` asks about, "" for all of them; None where no help is wanted."""
+    """The section that `--help SECTION` names, "" for all; None without help."""
     place = next((number for number, word in enumerate(arguments) if word in ("--help", "-h")), None)
     if place is None:
         return None

@@ -1,4 +1,4 @@
-"""Tables and reports for a person at a terminal, or as plain lines of any width for a file or another program."""
+"""Prints tables and reports: rich on a terminal, plain lines elsewhere."""
 
 from rich.console import Console, RenderableType
 from rich.markdown import Markdown
@@ -7,7 +7,7 @@ from rich.text import Text
 
 
 def show_table(console: Console, table: Table) -> None:
-    """Print a table; without a terminal as `name: value` lines, or one line per row where it has more columns."""
+    """Print a table; without a terminal as `name: value` lines, or one line per row."""
     if console.is_terminal:
         console.print(table)
         return
@@ -20,7 +20,7 @@ def show_table(console: Console, table: Table) -> None:
 
 
 def show_markdown(console: Console, text: str) -> None:
-    """Print a report; without a terminal as it is written."""
+    """Print a Markdown report; without a terminal as written."""
     if console.is_terminal:
         console.print(Markdown(text))
     else:
@@ -28,7 +28,7 @@ def show_markdown(console: Console, text: str) -> None:
 
 
 def say(console: Console, text: str) -> None:
-    """Print text as it stands, in lines as long as they are."""
+    """Print text without markup and line breaks of its own."""
     console.print(text, markup=False, soft_wrap=True)
 
 

@@ -1,7 +1,7 @@
-"""Writing files so that a kill at any instant leaves the old content or the new, never half of it.
+"""Files that a kill leaves with the old content or the new, never half of it.
 
-A file is written under `NAME.tmp`, synced and renamed; names that end in `.tmp` are leftovers and count for nothing.
-JSON-lines files are append-only: a kill can tear the last line, which readers skip and the next append closes off.
+They are written under `NAME.tmp`, synced and renamed. JSON-lines files are append-only: a kill can tear the last line, which
+readers skip and the next append closes off.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def sync(path: Path) -> None:
-    """Force a file's bytes, or a folder's list of names, onto the disk."""
+    """Force a file, or a folder's list of names, onto the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -35,7 +35,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; when the block ends well, it becomes `path` in one step."""
+    """Yield a temporary path, which becomes `path` when the block ends well."""
     temporary = path.with_name(path.name + TEMPORARY)
     try:
         yield temporary
@@ -48,7 +48,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The mapping that `write_json` wrote; None where there is no file. UserError when it is damaged."""
+    """The mapping in a JSON file; None where there is none. UserError when it is damaged."""
     try:
         content = parse_json(path.read_bytes())
     except FileNotFoundError:
@@ -63,7 +63,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def as_record(kind: type[T], content: Any, path: Path) -> T:
-    """The content of a file as a frozen dataclass, every field of its type. UserError when the file is damaged."""
+    """The content of a file as a dataclass, checked by type. UserError when the file is damaged."""
     if isinstance(content, dict) and (unknown := content.keys() - {field.name for field in fields(cast(Any, kind))}):
         raise damaged(path, f"nobody wrote {min(unknown)}")
     try:
@@ -79,7 +79,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def damaged(path: Path, what: str = "") -> UserError:
-    """The error to raise about a file that does not hold what was written to it. `what`: how that shows."""
+    """The error about a damaged file. `what`: how that shows."""
     shown = f" ({what})" if what else ""
     return UserError(f"{path} is damaged{shown}: restore it, or begin under another name or in another folder")
 
@@ -91,7 +91,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def append_line(path: Path, record: Mapping[str, Any], *, synced: bool = False) -> None:
-    """Append one JSON line, in one write where the system takes it whole. After a torn line it starts on a line of its own."""
+    """Append one JSON line; after a torn one it starts on a line of its own."""
     line = json.dumps(dict(record), allow_nan=False).encode() + b"\n"
     with path.open("ab+", buffering=0) as file:
         if file.seek(0, os.SEEK_END) > 0:
@@ -105,7 +105,7 @@ def append_line(path: Path, record: Mapping[str, Any], *, synced: bool = False) 
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a JSON-lines file, in order; torn ones are left out. A missing file has no lines."""
+    """The whole lines of a JSON-lines file; none of a missing file."""
     if not path.exists():
         return []
     records = []

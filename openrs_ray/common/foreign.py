@@ -1,4 +1,4 @@
-"""Reads content that others wrote: every error of a library about it becomes one sentence."""
+"""Reads foreign content: every error of a library about it becomes one sentence."""
 
 import json
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ _FOR_PEOPLE = {
     *("TemplateError", "YAMLError", "ArrowException", "HTTPError", "RayActorError"),
     *("Error", "error"),  # csv's and zlib's
 }
-"""Kinds of errors whose text says enough without them."""
+"""Kinds of errors whose text says enough."""
 
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Turns every error of a library that reads foreign content into a UserError `what: why`."""
+    """Turns every error of a library into a UserError `what: why`."""
     try:
         yield
     except (UserError, RunError):
@@ -33,7 +33,7 @@ def reading(what: str) -> Iterator[None]:
 
 
 def why(error: BaseException) -> str:
-    """The reason of an error for the end of a sentence, one line, with the kind of error where its text alone says little."""
+    """The reason of an error on one line, with its kind where the text says little."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, MemoryError):
@@ -47,13 +47,13 @@ def why(error: BaseException) -> str:
 
 
 def why_with_kind(error: BaseException) -> str:
-    """The reason of an error that nobody foresaw, always with its kind. Example: "ValueError: no such thing" """
+    """The reason of an unforeseen error, with its kind. Example: "ValueError: no such thing" """
     kind, reason = type(error).__name__, why(error)
     return reason if reason.startswith(kind) else f"{kind}: {reason}"
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text. ValueError for all that is wrong with it: encoding, too many digits, depth."""
+    """The value of a JSON text. ValueError for every fault: encoding, too many digits, depth."""
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -61,6 +61,6 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_text(path: Path, what: str) -> str:
-    """The text of a file. UserError `what: why` where there is none, or it is not UTF-8."""
+    """The UTF-8 text of a file. UserError `what: why`."""
     with reading(what):
         return path.read_text(encoding="utf-8")

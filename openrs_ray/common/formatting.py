@@ -25,17 +25,17 @@ def _sentence(line: str) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """The text, of which more than `most` characters are cut to end in "..."."""
+    """The text in at most `most` characters, "..." where it was cut."""
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def quoted(value: Any, most: int = 60) -> str:
-    """A value as Python writes it, in at most `most` characters. Example: "'What is 1 + 1?'" """
+    """A value's repr, shortened. Example: "'What is 1 + 1?'" """
     return shortened(repr(value), most)
 
 
 def as_json(value: Any, most: int = 200) -> str:
-    """The beginning of a value as JSON on one line, of whatever a file or a command line may hold."""
+    """The beginning of any value as JSON on one line."""
     pieces = json.JSONEncoder(default=str).iterencode(value)
     try:
         return "".join(islice(pieces, most))  # piece by piece: YAML's aliases make a few lines grow without end
@@ -49,5 +49,5 @@ def size_text(size: float) -> str:
 
 
 def gib(size: float) -> str:
-    """Bytes as a number of GiB, with more digits where there is little. Examples: "1,024.0", "0.012" """
+    """Bytes in GiB. Examples: "1,024.0", "0.012" """
     return f"{size / GIB:,.1f}" if size >= 0.1 * GIB else f"{size / GIB:.3f}"

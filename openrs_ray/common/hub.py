@@ -1,7 +1,4 @@
-"""Finds out whether the Hugging Face Hub answers: once and quickly, before libraries try again and again.
-
-Where it does not, they are told to work offline, with what this machine's cache holds.
-"""
+"""Asks once whether the Hugging Face Hub answers; where it does not, libraries work offline, from this machine's cache."""
 
 import os
 import sys
@@ -12,16 +9,16 @@ from openrs_ray.common.foreign import why
 from openrs_ray.errors import UserError
 
 _DEADLINE_S = 5.0
-"""For an answer of any kind; a resolver without network can take longer than any timeout of a connection."""
+"""For any answer; a resolver without network can take longer than a connection's timeout."""
 
 
 class Unreachable(UserError):
-    """Raised when the Hub cannot be reached, and a file of it is needed that is not in this machine's cache."""
+    """A file is needed from the Hub, which cannot be reached."""
 
 
 @cache
 def problem() -> str | None:
-    """The reason for which the Hub cannot be reached, in which case libraries work offline from now on; None where it answers."""
+    """The reason why the Hub cannot be reached; libraries work offline from then on. None where it answers."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -40,7 +37,7 @@ def problem() -> str | None:
 
 
 def _ask(endpoint: str, found: list[str]) -> None:
-    """Replaces what was found by the reason, or by nothing where there is an answer. Proxies are those of the environment."""
+    """Replaces `found` by the reason, or empties it. Proxies are those of the environment."""
     import httpx
 
     try:
@@ -52,7 +49,7 @@ def _ask(endpoint: str, found: list[str]) -> None:
 
 
 def unreachable(name: str, instead: str) -> Unreachable | None:
-    """The error about a Hub id that cannot be looked up, and what to do `instead`; None where the Hub answers."""
+    """The error about a Hub id, and what to do `instead`; None where the Hub answers."""
     reason = problem()
     if reason is None:
         return None

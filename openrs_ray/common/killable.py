@@ -1,8 +1,7 @@
-"""Work on foreign content in a child process: killed when it makes no progress, and unable to take all memory.
+"""Work on foreign content in a child process: killed when it makes no progress, with bounded memory.
 
-A loop in native code cannot be interrupted from within its own process, and neither can its memory be bounded there.
-The child is forked, so that nothing is imported again: it starts in milliseconds. It touches only what the work needs, and leaves
-without cleaning up, because locks of other threads of the parent may have been held at the fork.
+Native code cannot be interrupted or bounded within its own process. The child is forked, to start in milliseconds; it leaves
+without cleaning up, because locks of the parent's other threads may have been held at the fork.
 """
 
 import gc
@@ -27,11 +26,11 @@ MEMORY_BYTES = 4 << 30
 
 
 class Failed(Exception):
-    """Raised when the work failed, was too slow or took too much memory; its text is the reason, for the end of a sentence."""
+    """The work failed, was too slow or took too much memory; the text is the reason."""
 
 
 def in_child(work: Callable[[], Iterator[T]]) -> Iterator[T]:
-    """Yield the results of `work` from a child process (pickled), each within `DEADLINE_S`. Failed when it does not end well."""
+    """Yield the results of `work` from a child process, each within `DEADLINE_S`. Raises Failed."""
     context = multiprocessing.get_context("fork")
     results, end = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(work, end, os.getpid()))
@@ -83,7 +82,7 @@ def _child(work: Callable[[], Iterator[T]], results: Connection, parent: int) ->
 
 
 def _limit_memory() -> None:
-    """Allow `MEMORY_BYTES` more than the parent had. The data segment: address space counts what threads only reserve."""
+    """Allow `MEMORY_BYTES` more than the parent had, of the data segment: address space counts what threads only reserve."""
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     used = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:"))
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)

@@ -1,6 +1,6 @@
-"""The line of an engine's log that says why it died.
+"""Finds the line of an engine's log that says why it died.
 
-vLLM's own exceptions point to "the stack trace above", which is in the log of another process.
+vLLM's exceptions point to "the stack trace above", in another process's log.
 """
 
 import re
@@ -14,12 +14,12 @@ _EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception)(?::
 _NATIVE = re.compile(r"Fatal Python error: |\s+what\(\):  |\*\*\* SIG[A-Z]+ received")
 _SAYS_NOTHING = ("EngineDeadError", "ngine core init", "WorkerProc init", "root cause", "stack trace")
 _OUTER = "MainProcess"
-"""The process that only hears of it."""
+"""Only hears of it."""
 _LONGEST = 300
 
 
 def last_error(log: str) -> str | None:
-    """The last line that names an error of the engine's own processes; None where there is none.
+    """The last line that names an error of the engine's processes, or None.
 
     Example: "RuntimeError: Unsupported CPU attention configuration: head_dim=16 isa=2 kv_cache_idx=0"
     """
@@ -33,7 +33,7 @@ def last_error(log: str) -> str | None:
 
 
 def _own_lines(log: str) -> Iterator[str]:
-    """Lines of the engine's processes, without what a logger puts before them."""
+    """Lines of the engine's processes, without loggers' prefixes."""
     for line in _COLOUR.sub("", log).splitlines():
         process = _PROCESS.match(line)
         if process is None:
@@ -45,7 +45,7 @@ def _own_lines(log: str) -> Iterator[str]:
 
 
 def same_error(one: str, other: str) -> bool:
-    """True if two lines name the same error: they differ in numbers and addresses at most."""
+    """True if two lines differ in numbers and addresses at most."""
     return _numberless(one) == _numberless(other)
 
 

@@ -1,6 +1,6 @@
-"""Parquet files: written whole or not at all, and read so that no changed bit of a file with a checksum goes unnoticed.
+"""Parquet files: written whole or not at all, and read with their checksums.
 
-Pages have checksums of their own, for other readers. Files of earlier versions have none and are read unchecked.
+Pages have checksums of their own. Files of earlier versions have none and are read unchecked.
 """
 
 import zlib
@@ -15,7 +15,7 @@ from openrs_ray.errors import UserError
 
 
 def write_table(path: Path, rows: pa.Table, *, checksum_in_name: bool = False) -> Path:
-    """Write a file, and its folder; returns its path, which ends in -9f3c21d0.parquet with the CRC-32 in its name."""
+    """Write a file and its folder; returns the path, ending in -9f3c21d0.parquet with the CRC-32 in the name."""
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink, compression="zstd", write_page_checksum=True)
     content = sink.getvalue()
@@ -33,11 +33,11 @@ def read_table(
     """The rows of a file.
 
     Args:
-        schema: to read the columns as; None: as they were written.
-        crc32: of the whole file; None where none is known.
+        schema: to read the columns as; None: as written.
+        crc32: of the whole file, where it is known.
 
     Raises:
-        UserError: they are not the rows that were written; one sentence.
+        UserError: they are not the rows that were written.
     """
     try:
         content = path.read_bytes()

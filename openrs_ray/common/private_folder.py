@@ -1,4 +1,4 @@
-"""Folders in which a process keeps its sockets and meeting points: only its own user can open them, and they go with it."""
+"""Private folders for a process's sockets and meeting points: only its user can open them, and they go with it."""
 
 import atexit
 import os
@@ -12,13 +12,13 @@ from uuid import uuid4
 from openrs_ray.errors import RunError
 
 MARK = "OPENRS_ACTOR"
-"""Environment variable that an actor and all processes it has started carry."""
+"""Environment variable of an actor and of all processes that it starts."""
 _LONGEST = 16
-"""A socket's path has at most 107 bytes, and Ray appends up to 91 of its own and ours."""
+"""A socket's path has at most 107 bytes, of which Ray and we append up to 91."""
 
 
 def temporary_root() -> str:
-    """The folder for temporary files, or /tmp where its name is too long for sockets."""
+    """The temporary folder, or /tmp where its name is too long for sockets."""
     root = tempfile.gettempdir()
     return root if len(os.fsencode(root)) <= _LONGEST else "/tmp"
 
@@ -29,16 +29,12 @@ def new_private_folder(name: str) -> Path:
 
 
 def folder_of(mark: str) -> Path:
-    """The private folder of the actor with this mark, on its node."""
+    """The private folder of an actor on its node."""
     return Path(temporary_root(), f"openrs-{mark[:16]}")
 
 
 def private_folder() -> Path:
-    """The calling process's own folder; an actor's goes when the actor is ended, another's at its exit.
-
-    Raises:
-        RunError: somebody else has made it, or could open it.
-    """
+    """This process's folder; it goes with the actor, or at exit. RunError if somebody else made it or can open it."""
     folder = folder_of(os.environ.get(MARK) or _own_mark())
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()

@@ -9,17 +9,17 @@ from pathlib import Path
 HIDDEN = "***"
 _NAMES = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|KEY|CREDENTIALS?)(_|$)", re.IGNORECASE)
 _NO_SECRETS = ("_PATH", "_FILE", "_MODE", "_URL")
-"""Ends of names whose value says where or how, not what."""
+"""Ends of names of no secrets."""
 _SHORTEST = 8
 _FORMS = re.compile(r"\b(hf_|sk-|gh[pousr]_|github_pat_|xox[abprs]-|AKIA)[A-Za-z0-9_-]{12,}")
 _USER_IN_URL = re.compile(r"(?<=://)[^/\s@]+@")
 _WORD = "(?:token|password|secret|signature|api[_-]?key|access[_-]?key)"
 _NAMED = re.compile(rf"(--(?:\S*[._-])?{_WORD}(?:=|\s+)|(?:^|[\s_&?]){_WORD}=)[^\s&]+", re.IGNORECASE)
-"""An option and its value, or a value given to a name."""
+"""An option or a name, and its value."""
 
 
 def hide_secrets(text: str) -> str:
-    """The text without tokens and passwords: those of this process's environment and token files, and what looks like one."""
+    """The text without the tokens and passwords of the environment and token files, and without what looks like one."""
     for secret in _known():
         text = text.replace(secret, HIDDEN)
     text = _FORMS.sub(HIDDEN, text)
@@ -29,7 +29,7 @@ def hide_secrets(text: str) -> str:
 
 @cache
 def _known() -> tuple[str, ...]:
-    """The secrets of this process, longest first: one may contain another."""
+    """Longest first: one may contain another."""
     found = {secret for secret in (*_in_environment(), *_in_files()) if len(secret) >= _SHORTEST}
     return tuple(sorted(found, key=len, reverse=True))
 

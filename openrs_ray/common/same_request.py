@@ -1,4 +1,4 @@
-"""Refuses to go on with work when something else is asked for than what it began with."""
+"""Refuses to go on with work on another request."""
 
 import json
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ def check_same(
 
     Args:
         work: begun with `before`. Example: "run open-rs3"
-        instead: the way out where the difference is meant. Example: "choose another run.name"
-        contents: the things that fingerprints among the values stand for, in the plural; the sentence names them instead.
+        instead: the way out. Example: "choose another run.name"
+        contents: what fingerprints among the values stand for, in the plural, by name.
     """
     for name in dict.fromkeys((*now, *before)):
         old, new = (values.get(name, _NOTHING) for values in (before, now))

@@ -1,4 +1,4 @@
-"""Changes fields of a config by the words of a command line: `--dotted.field VALUE` or `--dotted.field=VALUE`."""
+"""Changes fields of a config by a command line: `--dotted.field VALUE` or `--dotted.field=VALUE`."""
 
 import types
 from collections import deque
@@ -28,10 +28,9 @@ class Unknown(UserError):
 def change(
     content: dict[str, Any], words: Sequence[str], model: type[BaseModel], flags: Sequence[str]
 ) -> Iterator[str | UserError]:
-    """Set fields in `content` in order; yields the dotted name of each, or what is wrong with it.
+    """Set fields in `content` in order; yields the dotted name of each, or its error.
 
-    VALUE is YAML (lists and mappings too); for a text field it is taken as it stands. `flags`: the command's own options,
-    which a misspelt name may have meant.
+    VALUE is YAML; for a text field, plain text. `flags`: the command's own options, which a misspelt name may have meant.
     """
     for word, text in _pairs(words):
         if not word.startswith("--") or len(word) == 2:
@@ -45,7 +44,7 @@ def change(
 
 
 def _pairs(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """Each field with its value, or None where there is none; a word that is neither by itself."""
+    """Each field with its value or None; any other word by itself."""
     left = deque(words)
     while left:
         word = left.popleft()
@@ -82,7 +81,7 @@ def _section(content: dict[str, Any], names: list[str]) -> dict[str, Any]:
 
 
 def _resolve(dotted: str, names: Names, flags: Sequence[str]) -> tuple[FieldInfo, str | None]:
-    """The field that a dotted name means and, for an entry of a mapping field, the entry's key."""
+    """The field of a dotted name and, for an entry of a mapping, its key."""
     known = names.all
     if dotted in known:
         return known[dotted], None

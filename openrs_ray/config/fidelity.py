@@ -1,7 +1,7 @@
-"""Where what the Open-RS authors ran differs from what their paper (arXiv 2503.16219) says, and the choice between the two.
+"""The differences between the Open-RS paper (arXiv 2503.16219) and its authors' code, and the choice between the two.
 
-`fidelity: as_described` gives every row below its described value as a default, which a recipe may change;
-`fidelity: as_published` fixes every row to what their code at github.com/knoveleng/open-rs did with the trainer it pinned.
+`fidelity: as_described` makes the described values defaults; `as_published` fixes all rows to what the code at
+github.com/knoveleng/open-rs did with the trainer that it pinned.
 """
 
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ Fidelity = Literal["as_described", "as_published"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One difference, as the field that decides it."""
+    """One difference, by its field."""
 
     field: str
     described: Any
     published: Any
     meaning: str
-    """What the published value does."""
+    """The effect of the published value."""
 
 
 ROWS = (
@@ -39,19 +39,19 @@ ROWS = (
     Row("loss.old_policy", "sampler", "current", "the ratio is always 1: the clip cannot act"),
 )
 DATA = (Row("data.columns.answer", "answer", "solution", "the gold is the whole text of the column solution"),)
-"""Which column holds the gold, where none is given."""
+"""The gold's column, where none is given."""
 LOOP = (
     Row("rollout.staleness", 1, 0, "rollouts and learner take turns"),
     Row("loss.correction", "truncated", "none", "nothing to correct where they take turns"),
     Row("learner.head_dtype", "float32", "model", "logits are rounded to the model's bfloat16"),
 )
-"""How the loop and the learner run: the recipes choose (the described value here is theirs), and `as_published` sets it back."""
+"""Loop and learner: the recipes choose the described value, and `as_published` sets it back."""
 
 
 def as_published(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A config's content with every row at its published value; micro-batches of one group where no size is given.
+    """Content with every row at its published value, and micro-batches of one group where no size is given.
 
-    ValueError when the content says otherwise for one of `ROWS`.
+    ValueError when it says otherwise for one of `ROWS`.
     """
     changed = dict(content)
     for row in (*ROWS, *DATA, *LOOP):
@@ -76,7 +76,7 @@ def as_published(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(given: Mapping[str, Any]) -> list[str]:
-    """The rows as lines of a table, with the values that a run has, by dotted name."""
+    """The rows as lines of a table. `given`: the run's values by dotted name."""
     rows = (*ROWS, *DATA, *LOOP)
     cells = [(row.field, *map(_cell, (given[row.field], row.described, row.published)), row.meaning) for row in rows]
     head = ("", "this run", "as_described", "as_published", "as_published means")

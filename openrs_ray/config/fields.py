@@ -1,4 +1,4 @@
-"""The fields of a config by dotted name, and their types, bounds and defaults in words."""
+"""The fields of a config by dotted name, with types, bounds and defaults in words."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _TYPE_NAMES = {str: "text", int: "whole number", float: "number", bool: "true or
 
 @dataclass(frozen=True)
 class Names:
-    """Every dotted name of a config, in order."""
+    """Dotted names in order."""
 
     sections: dict[str, FieldInfo]
     fields: dict[str, FieldInfo]
 
     @classmethod
     def of(cls, model: type[BaseModel], content: Any) -> Names:
-        """The names in a model; a mapping of sections has the entries that `content` gives it."""
+        """The names in a model; `content` gives mappings of sections their entries."""
         walked = list(_walk(model, content, ""))
         return cls(
             {dotted: field for dotted, field, is_section in walked if is_section},
@@ -58,13 +58,13 @@ def _is_section(kind: Any) -> TypeGuard[type[BaseModel]]:
 
 
 def _entry_sections(kind: Any) -> list[type[BaseModel]]:
-    """The kinds of section that a mapping's values may be; none where they are plain."""
+    """The kinds of section among a mapping's values."""
     values = plain_types(get_args(kind)[1]) if get_origin(kind) is dict else ()
     return [value for value in values if _is_section(value)]
 
 
 def _meant(kinds: list[type[BaseModel]], value: Any) -> type[BaseModel]:
-    """The kind of section whose field `kind` equals the value's; the first one where none does."""
+    """The kind of section by the value's `kind`, else the first."""
     given = value.get("kind") if isinstance(value, dict) else None
     return next((k for k in kinds if "kind" in k.model_fields and k.model_fields["kind"].default == given), kinds[0])
 

@@ -1,4 +1,4 @@
-"""Every field of a config in words: for `--help`, and as the page docs/fields.md."""
+"""The help text: every field of a config in words."""
 
 import difflib
 import textwrap
@@ -15,10 +15,7 @@ from openrs_ray.errors import UserError
 
 
 def help_text(section: str = "", width: int = 100) -> str:
-    """Every dotted field of a run with its type, default and sentence, or those of one section (or one field).
-
-    No line about a field is longer than `width`. UserError where there is no such section.
-    """
+    """Every field of a run, or of one section (or one field). UserError where there is no such section."""
     fixed = {*fixed_fields(RunConfig)}
     if section:
         return "\n".join(section_lines(RunConfig, {}, section, width, fixed)) + "\n"
@@ -43,7 +40,7 @@ def help_text(section: str = "", width: int = 100) -> str:
 def section_lines(
     model: type[BaseModel], content: dict[str, Any], section: str, width: int = 100, fixed: Container[str] = ()
 ) -> list[str]:
-    """The part of a help text about one section or field. UserError where there is none of that name."""
+    """The help text of one section or field. UserError where there is none."""
     names = Names.of(model, content)
     if section not in names.all:
         near = difflib.get_close_matches(section, names.all, n=1)
@@ -55,10 +52,7 @@ def section_lines(
 def field_lines(
     model: type[BaseModel], content: dict[str, Any], width: int = 100, fixed: Container[str] = (), only: str = ""
 ) -> list[str]:
-    """The part of a help text about the fields (or those in the section `only`), with those `fixed` marked.
-
-    Mappings of sections have the entries that `content` gives them.
-    """
+    """The help text of the fields (or of the section `only`), the `fixed` ones marked; `content` gives mappings their entries."""
     lines: list[str] = []
     section = ""
     for dotted, field in Names.of(model, content).fields.items():

@@ -1,8 +1,4 @@
-"""From a recipe and the command line to a checked RunConfig (or another config), and to its values by dotted name.
-
-Every mistake is a sentence that names the dotted field, what is wrong and what is allowed; all of them become one UserError.
-The parts are in `openrs_ray.config`.
-"""
+"""Loads a checked config from a recipe and the command line; all mistakes become one UserError."""
 
 from __future__ import annotations
 
@@ -23,11 +19,7 @@ Config = TypeVar("Config", bound=BaseModel)
 
 
 def load_config(recipe: str | Path, overrides: Sequence[str], flags: Sequence[str] = ()) -> RunConfig:
-    """Read a recipe by name or file, apply `--dotted.field VALUE` or `--dotted.field=VALUE` in order, and check everything.
-
-    VALUE is YAML (lists and mappings too); for a text field it is taken as it stands. `flags`: the command's own options, which
-    a misspelt name may have meant. UserError for any mistake.
-    """
+    """Read a recipe by name or file, apply `overrides` (`openrs_ray.config.cli.change`), and check everything."""
     given = read_recipe(recipe, RunConfig)
     if "stages" in given.content and "run" not in given.content:
         raise UserError(f"the recipe {recipe} is of a data set: make it with python -m launch.curate")
@@ -35,7 +27,7 @@ def load_config(recipe: str | Path, overrides: Sequence[str], flags: Sequence[st
 
 
 def config_from(content: dict[str, Any], overrides: Sequence[str], origin: str, flags: Sequence[str] = ()) -> RunConfig:
-    """Like `load_config`, for the content of a recipe that is no file; `origin` names it in messages."""
+    """Like `load_config`, for content that is no file; `origin` names it in messages."""
     return checked(RunConfig, content, overrides, origin, flags=flags)
 
 
@@ -47,7 +39,7 @@ def checked(
     origins: dict[str, str] | None = None,
     flags: Sequence[str] = (),
 ) -> Config:
-    """Like `config_from`, for a config of any kind; `origins` names the file of each value where it is not `origin`."""
+    """Like `config_from`, for any config; `origins`: the file of each value that is not of `origin`."""
     from_where, mistakes = Origins(origin, origins or {}), list[str]()
     unknown: dict[str, str | None] = {}
     for outcome in change(content, overrides, model, flags):
@@ -68,10 +60,7 @@ def checked(
 
 
 def flat(config: BaseModel | dict[str, Any], model: type[BaseModel] = RunConfig) -> dict[str, Any]:
-    """JSON values of all fields by dotted name, of a config or of what one of kind `model` would be read from.
-
-    Mappings such as `rewards.weights` are one value.
-    """
+    """JSON values by dotted name, of a config or of unchecked content of a `model`. A mapping is one value."""
     if isinstance(config, BaseModel):
         return _flat(config.model_dump(mode="json"), {*Names.of(type(config), {}).sections}, "")
     return _flat(config, {*Names.of(model, {}).sections}, "")

@@ -1,4 +1,4 @@
-"""Sentences about mistakes in a config: the dotted field, where its value comes from, what is wrong and what is allowed."""
+"""Sentences about mistakes in a config: the dotted field, the value's origin, the fault and the allowed values."""
 
 import difflib
 import re
@@ -16,29 +16,29 @@ from openrs_ray.config.peer_names import not_offered, our_name
 from openrs_ray.errors import UserError
 
 _ALIKE = 0.65
-"""From here on the letters of two names are near enough to be a typo (`csv` and `cvs`; not `hours` and `bogus`)."""
+"""Similarity of a typo (`csv` and `cvs`; not `hours` and `bogus`)."""
 _MOST_LINES = 50
 _DEEPEST = 4
-"""A field's name has at most so many parts."""
+"""Most parts of a field's name."""
 COMMAND_LINE = "--"
-"""Stands for the command line among the origins of values."""
+"""The command line as an origin."""
 
 
 @dataclass
 class Origins:
-    """Says where each value of a config comes from: by dotted name a file, or COMMAND_LINE."""
+    """The origin of each value by dotted name: a file, or COMMAND_LINE."""
 
     default: str
     """Origin of all other values."""
     of: dict[str, str] = field(default_factory=dict)
 
     def set_on_command_line(self, dotted: str) -> None:
-        """Note that a field was set on the command line; origins of fields inside it are dropped."""
+        """Note a field that was set on the command line."""
         self.of = {name: origin for name, origin in self.of.items() if not name.startswith(f"{dotted}.")}
         self.of[dotted] = COMMAND_LINE
 
     def says(self, dotted: str, message: str) -> str:
-        """The message about this field, after the file that it comes from; a field of the command line after its dashes."""
+        """The message about a field, after its file or its dashes."""
         given = self._given(dotted)
         origin = self.of.get(given, self.default)
         if origin != COMMAND_LINE:
@@ -46,7 +46,7 @@ class Origins:
         return f"--{message}" if message.startswith(given) else f"--{given}: {message}"
 
     def blamed(self, section: str, message: str) -> str:
-        """The field that a check of several is about: one of the command line that it names, else the first that it names."""
+        """The field that a check of several blames: one of the command line that it names, else the first that it names."""
         words = re.findall(r"[\w.-]+", message)
         inside = f"{section}." if section else ""
         changed = [
@@ -63,7 +63,7 @@ class Origins:
 
 
 def mistakes_error(mistakes: Sequence[str]) -> UserError:
-    """One UserError for all mistakes, a line for each."""
+    """One UserError, a line for each mistake."""
     lines = list(dict.fromkeys(f"{' '.join(mistake.splitlines()).rstrip('.')}." for mistake in mistakes))
     if len(lines) == 1:
         return UserError(lines[0])
@@ -74,10 +74,7 @@ def mistakes_error(mistakes: Sequence[str]) -> UserError:
 def validation_mistakes(
     error: ValidationError, names: Names, content: dict[str, Any], origins: Origins, unknown: Mapping[str, str | None]
 ) -> Iterator[str]:
-    """A sentence for each error.
-
-    A missing field that is the nearest to one of those `unknown` (with the nearest of each) is the same mistake.
-    """
+    """A sentence for each error. `unknown`: names with the nearest field of each, which is not reported as missing."""
     errors = error.errors(include_url=False)
     misspelt = {_dotted(each["loc"], content, names): each for each in errors if each["type"] == "extra_forbidden"}
     nearest = dict(unknown)
@@ -146,7 +143,7 @@ def _error_text(error: ErrorDetails, dotted: str, names: Names) -> str:
 
 
 def _dotted(location: tuple[int | str, ...], content: Any, names: Names) -> str:
-    """The field's name: pydantic's location without "[key]", the kind of a section and the branch of a union."""
+    """pydantic's location without "[key]", kinds of sections and branches of unions."""
     parts: list[str] = []
     for number, part in enumerate(location, start=1):
         inside = isinstance(content, dict) and part not in content and number < len(location)

@@ -1,4 +1,4 @@
-"""Finds the recipe or the run that a name or a path means, alike in every command; a typo is answered with what there is."""
+"""Finds a recipe or a run by name or path; answers a typo with the names that there are."""
 
 import difflib
 import json
@@ -12,12 +12,12 @@ from openrs_ray.common.foreign import reading
 from openrs_ray.errors import UserError
 
 RECIPES = Path(__file__).resolve().parents[2] / "launch" / "recipes"
-"""The recipes that come with the project."""
+"""The project's own."""
 CONFIG = "config.json"
-"""The file that marks a run's folder, with the sections of a run in it."""
+"""Marks a run's folder."""
 
 Kind = Literal["run", "data"]
-"""The product of a recipe: a run (`launch.train`), or a data set (`launch.curate`)."""
+"""A recipe makes a run (`launch.train`) or a data set (`launch.curate`)."""
 
 _KINDS: tuple[Kind, ...] = ("run", "data")
 _SHOWN = 12
@@ -25,19 +25,19 @@ _MOST_CHARACTERS = 100_000
 
 
 def runs_folder() -> Path:
-    """The folder in which runs are looked for by name."""
+    """The folder of all runs."""
     return Path(os.environ.get("OPENRS_RUNS", "~/openrs_runs")).expanduser()
 
 
 def find_recipe(given: str | Path, beside: Path | None = None) -> Path:
-    """The file that holds a recipe, or a run's own config.json where a run is meant.
+    """The file of a recipe, or the config.json of a run.
 
     Args:
-        given: a file, the name of a recipe that comes with the project (with or without .yaml), or a run (folder or name).
-        beside: the recipe that extends the one in question: files are looked for in its folder, and it is not its own base.
+        given: a file, the name of a recipe of the project, or a run (folder or name).
+        beside: the recipe that extends it; files are looked for in its folder.
 
     Raises:
-        UserError: there is none; names what there is, nearest first.
+        UserError: there is none; names those that there are, nearest first.
     """
     path = _path(given)
     with reading(f"cannot look for recipe {given}"):
@@ -48,7 +48,7 @@ def find_recipe(given: str | Path, beside: Path | None = None) -> Path:
 
 
 def _meant(path: Path, beside: Path | None) -> Iterator[Path]:
-    """The files that a recipe's name may mean, first choice first; some may not exist."""
+    """The files that a name may mean, first choice first."""
     as_it_stands = (beside.parent if beside else Path()) / path
     with_ending = Path(f"{as_it_stands}.yaml")
     if as_it_stands.is_file() or is_run(as_it_stands):
@@ -64,14 +64,7 @@ def _meant(path: Path, beside: Path | None) -> Iterator[Path]:
 
 
 def find_run(given: str | Path) -> Path:
-    """A run's folder.
-
-    Args:
-        given: the folder, or the run's name in the folder of all runs.
-
-    Raises:
-        UserError: there is none; names the runs that there are, nearest first.
-    """
+    """A run's folder, by folder or name. UserError where there is none; names the nearest first."""
     path = _path(given)
     meant = [path, runs_folder() / path]
     with reading(f"cannot look for run {given}"):
@@ -86,7 +79,7 @@ def _path(given: str | Path) -> Path:
 
 
 def is_run(folder: Path) -> bool:
-    """True for a run's folder; a model's has a config.json too, but no sections of a run in it."""
+    """True for a run's folder: its config.json has the sections of a run, unlike a model's."""
     try:
         content: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -95,19 +88,19 @@ def is_run(folder: Path) -> bool:
 
 
 def runs_text(nearest_to: str, folder: Path) -> str:
-    """The runs in a folder, for the end of a sentence."""
+    """The runs in a folder, as the end of a sentence."""
     names = [path.name for path in folder.iterdir() if is_run(path)] if folder.is_dir() else []
     return f"{folder} has {_listed(names, nearest_to)}" if names else f"{folder} has none"
 
 
 def recipes(kind: Kind, folder: Path = RECIPES) -> dict[str, str]:
-    """The recipes of one kind in a folder by name, with the comment in the first line of each."""
+    """Recipes by name, with the comment in the first line of each."""
     texts = {path.stem: _beginning(path) for path in sorted(folder.glob("*.yaml")) if path.is_file()}
     return {name: _first_comment(text) for name, text in texts.items() if _kind(text) == kind}
 
 
 def recipe_lines(kind: Kind) -> list[str]:
-    """A list of the recipes that come with the project, for a help text."""
+    """The project's recipes, for a help text."""
     known = recipes(kind)
     wide = max(map(len, known), default=0)
     return ["", "Recipes, by name:", *(f"  {name:<{wide}}  {sentence}" for name, sentence in known.items())]
@@ -145,7 +138,7 @@ def _beginning(path: Path) -> str:
 
 
 def _kind(text: str) -> Kind | None:
-    """The kind of a recipe, by the sections at its left edge: only a data set has a name there."""
+    """By the sections: only a data set has a name there."""
     if re.search(r"^(name|sources|stages):", text, re.MULTILINE):
         return "data"
     return "run" if re.search(r"^(run|extends):", text, re.MULTILINE) else None

@@ -1,4 +1,4 @@
-"""Reads a recipe with the one that it `extends`, and knows which file says what."""
+"""Reads a recipe with those that it `extends`, and the origin of each value."""
 
 import json
 from collections.abc import Iterator
@@ -20,22 +20,22 @@ EXTENDS = "extends"
 
 @dataclass(frozen=True)
 class Given:
-    """The unchecked content of a recipe. Example: Given({"fidelity": "as_published"}, {"fidelity": "my.yaml"}, "my.yaml")"""
+    """Unchecked content of a recipe. Example: Given({"fidelity": "as_published"}, {"fidelity": "my.yaml"}, "my.yaml")"""
 
     content: dict[str, Any]
     origins: dict[str, str]
-    """For every dotted name the file that gives it its value."""
+    """Files by dotted name."""
     name: str
-    """The recipe's own file, for messages."""
+    """The recipe's file, for messages."""
 
     def over(self, base: "Given", sections: set[str]) -> "Given":
-        """This one's values and the base's others; lists and mappings that are one value are replaced as a whole."""
+        """This one's values, else the base's; a list or mapping that is one value is replaced whole."""
         content = _merged(base.content, self.content, sections, "")
         return Given(content, base.origins | self.origins, self.name)
 
 
 def read_recipe(recipe: str | Path, model: type[BaseModel]) -> Given:
-    """A recipe by name or file, with those that it extends. UserError where one cannot be found or read."""
+    """A recipe by name or file. UserError where it, or one that it extends, cannot be read."""
     return _read(find_recipe(recipe), model, ())
 
 
@@ -71,7 +71,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _placed(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A run's own config for going on with it where it lies now."""
+    """A run's config, for the place where the run lies now."""
     folder, run = folder.absolute(), config["run"]
     return config | {"run": run | {"folder": str(folder.parent), "name": folder.name} if isinstance(run, dict) else run}
 

@@ -1,8 +1,7 @@
-"""Marks the config fields that may change when a run is resumed (or whole sections); all others are fixed.
+"""The mark of config fields, or sections, that may change on resume; all others are fixed.
 
-A field is fixed without anybody thinking of it, because the costly mistake is the other one: another prompt, reward or seed is
-another experiment under the same name. Marked are lengths of time, sizes of engines, the number of learner ranks,
-micro-batches, the learning rate and the loss (both enter anew at every step), `run.steps`, and where the run lies.
+Fixed is the default because another prompt, reward or seed is another experiment. Marked are lengths of time, sizes of engines,
+the number of learner ranks, micro-batches, learning rate and loss (which enter anew at every step), `run.steps` and the folder.
 """
 
 from typing import Any, Final
@@ -11,11 +10,11 @@ from pydantic import BaseModel
 
 
 class _Free:
-    """The marker's kind; pydantic keeps it in a field's metadata and ignores it."""
+    """The marker's kind, kept in a field's metadata."""
 
 
 FREE: Final = _Free()
-"""In `Annotated[int, FREE]`: a resume may change this field, or everything in this section."""
+"""`Annotated[int, FREE]`: a resume may change this field or section."""
 
 
 def fixed_fields(model: type[BaseModel], prefix: str = "") -> frozenset[str]:

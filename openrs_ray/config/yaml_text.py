@@ -1,4 +1,4 @@
-"""Reads YAML 1.2, as recipes and values on the command line are written."""
+"""Reads YAML 1.2: recipes, and values on the command line."""
 
 import re
 from collections.abc import Hashable
@@ -39,7 +39,7 @@ for _tag, _pattern, _first in (
 
 
 def parsed(text: str) -> Any:
-    """The value of a YAML text. yaml.YAMLError for all that is wrong with it."""
+    """The value of a YAML text. Raises yaml.YAMLError."""
     try:
         return yaml.load(text, _Loader)
     except RecursionError as error:

@@ -1,13 +1,13 @@
-"""The folder of one curated set: what is finished in it is never done again.
+"""The folder of one curated set: finished work in it is not done again.
 
-    NAME/curation.json            what each stage was asked, with digests of rows, evaluation sets and models
+    NAME/curation.json            each stage's request, with digests of rows, evaluation sets and models
     NAME/00-sources.parquet       every raw row, with `kept` and `reason`
     NAME/01-boxed.parquet         the same of every problem that reached the first stage
     NAME/02-trivial/000003.parquet    replies and fates of problems that a model was asked about together
     NAME/02-trivial.parquet
     NAME/NAME.parquet             the result: problem, solution, answer, source
 
-Invariant: a file appears whole or not at all, and holds what curation.json says.
+Every file holds what curation.json says.
 """
 
 from collections import Counter
@@ -65,7 +65,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """One line of the table. Example: Counts("trivial", 31323, 21533, 21533, {"solved": 9790})"""
+    """A line of the table. Example: Counts("trivial", 31323, 21533, 21533, {"solved": 9790})"""
 
     stage: str
     entered: int
@@ -82,11 +82,7 @@ class CurationStore:
         self.folder = folder
 
     def open(self, asked: list[Asked]) -> None:
-        """Say what will be done.
-
-        Raises:
-            UserError: work in the folder was done on another request.
-        """
+        """Write down the request. UserError if the folder holds work on another one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "curation.json"
         try:
@@ -186,13 +182,13 @@ def _read(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> li
 
 
 def _asked(stage: Any) -> Asked:
-    """A stage's name and settings. ValueError or TypeError when it is not one."""
+    """ValueError or TypeError when it is not a stage."""
     name, settings = stage
     return str(name), dict(settings)
 
 
 def _settings(number: int, stage: Asked | None) -> dict[str, Any]:
-    """By the words for each in a sentence."""
+    """By name for a sentence."""
     if stage is None:
         return {}
     name = " ".join(stage[0].split())

@@ -45,7 +45,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Done:
-    """A finished completion of a benchmark's problem."""
+    """A finished completion."""
 
     benchmark: str
     task: Task
@@ -87,11 +87,7 @@ class CompletionStore:
         self._next = 0
 
     def open(self, settings: dict[str, Any], fingerprints: dict[str, str]) -> None:
-        """Begin a sitting.
-
-        Raises:
-            UserError: the folder was filled with other settings, or a benchmark in it has other problems.
-        """
+        """Begin a sitting. UserError if the folder was filled with other settings, problems, golds or prompts."""
         path = self.folder / "settings.json"
         known = read_json(path) or {"settings": settings, "benchmarks": {}, "sittings": 0}
         kinds = {"settings": dict, "benchmarks": dict, "sittings": int}
@@ -108,7 +104,7 @@ class CompletionStore:
         write_json(path, {"settings": settings, "benchmarks": together, "sittings": self._sitting})
 
     def write(self, finished: Sequence[Done]) -> None:
-        """Write completions, one file per benchmark among them."""
+        """Write completions, one file per benchmark."""
         for benchmark in sorted({done.benchmark for done in finished}):
             rows = [done.row(self._sitting) for done in finished if done.benchmark == benchmark]
             file = self.folder / f"{benchmark}-{self._next:06d}.parquet"
@@ -146,13 +142,13 @@ class Table:
     english: np.ndarray
 
     def correct(self) -> np.ndarray:
-        """float: 1, 0, NaN where the check timed out or failed."""
+        """float: 1, 0, NaN where unjudged."""
         values = {Status.CORRECT: 1.0, Status.WRONG: 0.0, Status.NO_ANSWER: 0.0}
         return np.array([[values.get(status, np.nan) for status in row] for row in self.status], dtype=np.float64)
 
 
 def as_table(rows: pa.Table, problems: int, samples: int) -> Table:
-    """The first `samples` of each problem. KeyError if one of them is missing."""
+    """The first `samples` of each problem. KeyError if one is missing."""
     names = ["problem", "sample", "status", "answer", "length", "finish_reason", "english_share"]
     found = {(row["problem"], row["sample"]): row for row in rows.select(names).to_pylist()}
     grid = [[found[problem, sample] for sample in range(samples)] for problem in range(problems)]

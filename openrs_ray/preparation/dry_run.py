@@ -18,7 +18,7 @@ from openrs_ray.run.resume import check_run, resume_notes
 
 
 def dry_run(config: RunConfig, say: Callable[[str], None], resume: bool = True) -> None:
-    """Say the plan, line by line. UserError for what cannot be, and for what could not be looked at."""
+    """Say the plan line by line. UserError for mistakes, and for what could not be looked at."""
     gpu_bytes, card = planned_gpu_bytes(config), planned_card(config)  # forks, so it comes before any thread
     prepared, missing = _prepared_or_missing(config)
     say(dry_run_text(config))
@@ -40,7 +40,7 @@ def dry_run(config: RunConfig, say: Callable[[str], None], resume: bool = True) 
 
 
 def _prepared_or_missing(config: RunConfig) -> tuple[Prepared | None, Unreachable | None]:
-    """The prepared model and problems of a run, or the error for which they are out of reach without a network."""
+    """The prepared run, or the error where it is out of reach without a network."""
     try:
         return prepare(config), None
     except Unreachable as error:

@@ -1,4 +1,4 @@
-"""The plan of a run as text: sizes per step, who sits where, which fields are not at their defaults, the disk."""
+"""The plan of a run by its config, as text: sizes per step, placement, fields not at their defaults."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from openrs_ray.run.budget import most_text
 
 
 def dry_run_text(config: RunConfig) -> str:
-    """The part of the plan that follows from the config alone."""
+    """The plan by the config alone."""
     text = "".join(f"{name:<12} {value}\n" for name, value in _rows(config))
     values, defaults = flat(config), dict(_defaults(type(config)))
     given = {dotted: value for dotted, value in values.items() if dotted not in defaults or value != defaults[dotted]}
@@ -104,7 +104,7 @@ def loss_text(loss: Loss) -> str:
 
 
 def _defaults(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The JSON value of every field that has a default, by dotted name."""
+    """JSON values of all fields with a default, by dotted name."""
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):

@@ -1,4 +1,4 @@
-"""Everything a run needs that can be known, or be wrong, before any engine starts: model, tokenizer, problems."""
+"""Prepares a run before any engine starts: model, tokenizer, problems."""
 
 import hashlib
 from collections.abc import Sequence
@@ -36,20 +36,20 @@ from openrs_ray.run.problems import RunProblems, text_digests
 @dataclass(frozen=True)
 class Prepared:
     model_path: str
-    """Folder or Hub id that transformers and vLLM both load."""
+    """Folder or Hub id for transformers and vLLM."""
     shape: ModelShape
     tokenizer: PreTrainedTokenizerBase
     stop_tokens: tuple[StopToken, ...]
-    """Tokens that end a completion."""
+    """They end a completion."""
     problems: tuple[Problem, ...]
     held_out: tuple[Problem, ...]
-    """Problems of the run's own evaluation; empty without one."""
+    """For the run's own evaluation."""
     notes: tuple[str, ...]
-    """What became of the rows of each data set, and how training and held-out problems are kept apart."""
+    """Fate of the rows of each data set, and of held-out problems."""
     files: ModelFiles
-    """Files of the start model that go into every exported policy."""
+    """The start model's files for exported policies."""
     opening: str
-    """What the chat template already wrote of every answer ("<think>" or nothing)."""
+    """The beginning of every answer by the chat template ("<think>" or nothing)."""
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
@@ -60,7 +60,7 @@ class Prepared:
         return [self.opening + text for text in rollout_texts(rollouts, self.tokenizer, self.eos_ids)]
 
     def summary(self) -> RunProblems:
-        """The problems by digests: a resumed run must mean the same ones, and its record have these."""
+        """The problems by digests, for resume and coverage."""
         content = hashlib.sha256()
         for problem in (*self.problems, *self.held_out):
             content.update(repr((problem.index, problem.prompt_ids, problem.gold)).encode())
@@ -131,7 +131,7 @@ def prepare(config: RunConfig) -> Prepared:
 
 
 def _check_apart(config: RunConfig) -> None:
-    """UserError where the held-out problems are those of the training, and that was not asked for."""
+    """UserError where held-out problems are training problems unasked."""
     data, evaluation = config.data, config.evaluation
     if evaluation.path is None or evaluation.on_training_data:
         return
@@ -146,7 +146,7 @@ def _check_apart(config: RunConfig) -> None:
 
 
 def _given(golds: Sequence[Gold]) -> list[bool]:
-    """Which golds there are, whether or not they can be read."""
+    """True for each gold that is there, readable or not."""
     return [bool(gold) for gold in golds]
 
 

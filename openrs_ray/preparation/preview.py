@@ -1,4 +1,4 @@
-"""Preview of a run's data: the first prompt as the model sees it, how golds are read, and warnings."""
+"""Previews a run's data: the first prompt, the golds, and warnings."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -15,13 +15,13 @@ from openrs_ray.rewards.golds import GoldKind, gold_kind
 _LONGEST_SHOWN = 4000
 _QUOTED = 80
 _ENOUGH_PROMPTS = 512
-"""Number of prompts that are searched for a \\boxed{}, and for characters that are lost."""
+"""Prompts searched for a \\boxed{} and for lost characters."""
 _NEED_A_BOX = ("accuracy", "cosine", "length")
-"""Rewards by the verdict on the answer."""
+"""Paid by the verdict on the answer."""
 
 
 def look_lines(config: RunConfig, prepared: Prepared) -> list[str]:
-    """The preview line by line, the warnings last."""
+    """Line by line, warnings last."""
     first = prepared.problems[0]
     prompt = prepared.tokenizer.decode(first.prompt_ids)
     lines = [f"first prompt, {len(first.prompt_ids)} tokens, as the model sees it:"]
@@ -31,7 +31,7 @@ def look_lines(config: RunConfig, prepared: Prepared) -> list[str]:
 
 
 def warning_lines(config: RunConfig, prepared: Prepared) -> list[str]:
-    """Warnings of data and settings that do not stop a run, but may keep it from learning."""
+    """Warnings of data and settings that may keep a run from learning."""
     problems = prepared.problems
     found = (_weights(config), _box(config, prepared), _lost(prepared), _repeated(problems), _contradicting(problems))
     return [f"warning: {warning}" for warning in found if warning]
@@ -59,7 +59,7 @@ def _weights(config: RunConfig) -> str | None:
 
 
 def _box(config: RunConfig, prepared: Prepared) -> str | None:
-    """Warns of prompts that ask for no box where rewards need one, except the toy's, which boxes its answers unasked."""
+    """Warns of prompts that ask for no box where rewards need one; the toy boxes unasked."""
     rewards, data = config.rewards, config.data
     paid = [name for name in _NEED_A_BOX if rewards.weights.get(name)]
     given = (data.system_prompt or "", data.suffix, *(example.response for example in data.examples))
@@ -82,7 +82,7 @@ def _box(config: RunConfig, prepared: Prepared) -> str | None:
 
 
 def _lost(prepared: Prepared) -> str | None:
-    """Warns of characters that the vocabulary lacks: they are dropped, or become one token for all of them."""
+    """Warns of characters that the vocabulary lacks."""
     for problem in prepared.problems[:_ENOUGH_PROMPTS]:
         prompt = letters_key(prepared.tokenizer.decode(problem.prompt_ids))
         if not all(letters_key(part) in prompt for part in problem.text.split("\n\n")):
@@ -114,7 +114,7 @@ def _contradicting(problems: Sequence[Problem]) -> str | None:
 
 
 def _groups(problems: Sequence[Problem]) -> list[list[Problem]]:
-    """Problems that are the same in other spellings, two or more of each."""
+    """Problems that are the same in other spellings."""
     groups: dict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
         groups[_text_key(problem)].append(problem)
@@ -126,7 +126,7 @@ def _text_key(problem: Problem) -> str:
 
 
 def _gold_key(problem: Problem) -> tuple[str, ...]:
-    """A gold's spelling without differences that mean nothing: \\frac13 and \\frac{1}{3} are the same."""
+    """A gold without meaningless differences: \\frac13 and \\frac{1}{3} are the same."""
     return tuple(sorted(same_text_key(spelled(tidy(gold))) or gold for gold in problem.gold))
 
 
@@ -137,5 +137,5 @@ def _without_middle(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """The text with control characters and lone surrogates as their escapes."""
+    """Escapes control characters and lone surrogates."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
