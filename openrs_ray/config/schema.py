@@ -22,13 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from openrs_ray.config.fidelity import Fidelity, as_published
 from openrs_ray.config.resumable import FREE
-from openrs_ray.rewards.records import (
-    Comparison,
-    RewardExtraction,
-    UnfinishedReasoning,
-    Unjudged,
-    Value,
-)
+from openrs_ray.rewards.records import Comparison, RewardExtraction, UnfinishedReasoning, Unjudged, Value
 from openrs_ray.rewards.registry import GROUP, SINGLE, weighted_parameters
 
 # Every number has both bounds, so that no typing mistake (1e32 for 1e-32) reaches an engine; infinities and NaN are refused.
