@@ -7,11 +7,13 @@ Paths that name something built in (`toy`, `smollm2-135m-instruct`) are resolved
 
 from __future__ import annotations
 
+import ast
+import inspect
 import math
 import os
 import re
-from dataclasses import fields
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
@@ -20,17 +22,11 @@ from pydantic_core import PydanticCustomError
 
 from openrs_ray.config.fidelity import Fidelity, as_published
 from openrs_ray.config.resumable import FREE
-from openrs_ray.rewards.records import (
-    Comparison,
-    Positive,
-    RewardExtraction,
-    UnfinishedReasoning,
-    Unjudged,
-    Value,
-)
+from openrs_ray.rewards.records import Comparison, RewardExtraction, UnfinishedReasoning, Unjudged, Value
 from openrs_ray.rewards.registry import GROUP, SINGLE, weighted_parameters
 
 # Every number has both bounds, so that no typing mistake (1e32 for 1e-32) reaches an engine; infinities and NaN are refused.
+Positive = Annotated[int, Field(gt=0, le=10**9)]
 Count = Annotated[int, Field(ge=0, le=10**9)]
 Parts = Annotated[int, Field(gt=0, le=10_000)]
 """GPUs, processes, threads: things that are held or started at once."""
@@ -249,15 +245,19 @@ class _Weights(Section):
 
 def _section_of(parameters: type) -> Any:
     """A section, with its default, of the fields, bounds and docstrings of a reward's parameters."""
-    # The schema of a model that holds a dataclass is where pydantic gives the dataclass's docstrings.
-    model = create_model("_Holder", __config__=ConfigDict(use_attribute_docstrings=True), parameters=(parameters, ...))
-    texts = model.model_json_schema()["$defs"][parameters.__name__]["properties"]
-    kinds = get_type_hints(parameters, include_extras=True)
+    tree: Any = ast.parse(inspect.getsource(parameters))
+    texts: dict[str, str] = {}
+    for field, text in pairwise(tree.body[0].body):
+        match field, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(said))):
+                texts[name] = inspect.cleandoc(said)
+    default = parameters()
     given: dict[str, Any] = {
-        field.name: (kinds[field.name], Field(field.default, description=texts[field.name].get("description")))
-        for field in fields(parameters)
+        name: (kind, Field(getattr(default, name), description=texts.get(name)))
+        for name, kind in get_type_hints(parameters, include_extras=True).items()
     }
-    section = create_model(parameters.__qualname__, __base__=Section, **given)
+    # The texts are there: pydantic must not look for the source of a class that has none, which takes long.
+    section = create_model("_Section", __base__=Section, __cls_kwargs__={"use_attribute_docstrings": False}, **given)
     return section, section()
 
 

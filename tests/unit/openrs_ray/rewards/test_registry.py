@@ -109,6 +109,12 @@ def test_a_group_reward_may_have_parameters(monkeypatch: pytest.MonkeyPatch) -> 
     assert [verdict.reward for verdict in changed] == [15.0, 0.0]
 
 
+def test_rewards_do_not_need_the_config() -> None:
+    script = "import sys, openrs_ray.rewards.golds, openrs_ray.rewards.judge; print([*sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert "openrs_ray.rewards.single.cosine" in loaded and "openrs_ray.config" not in loaded
+
+
 def test_every_reward_has_its_line_in_the_docs() -> None:
     lines = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "rewards.md").read_text(), re.MULTILINE)
     assert sorted(lines) == sorted(registry.SINGLE | registry.GROUP)
