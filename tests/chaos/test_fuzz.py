@@ -25,9 +25,8 @@ from fuzzing import HOSTILE, mutated, other_value
 from whole_run import write_run
 
 import launch.cli.command
-from launch import coverage, curate, evaluate, train, verify
+from launch import coverage, curate, evaluate, trace, train, verify
 from launch.cli.command import command
-from launch.performance import waits
 from openrs_ray.common import killable as bounded
 from openrs_ray.config.fields import Names
 from openrs_ray.config.schema import RunConfig
@@ -267,7 +266,7 @@ def test_no_file_of_a_model_ends_in_a_traceback(boundary: Boundary, tmp_path: Pa
         (model / name).write_bytes(whole)
 
 
-@pytest.mark.parametrize("reader", ["coverage", "resume", "evaluate", "waits"])
+@pytest.mark.parametrize("reader", ["coverage", "resume", "evaluate", "trace"])
 def test_no_file_of_a_run_ends_in_a_traceback(
     reader: str, boundary: Boundary, tmp_path: Path, toy_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,7 +285,7 @@ def test_no_file_of_a_run_ends_in_a_traceback(
             evaluate.main,
             [str(run), "--benchmarks", "own", "--data", f"own={tmp_path / 'data.jsonl'}", "--dry-run"],
         ),
-        "waits": (waits.main, [str(run)]),
+        "trace": (trace.main, [str(run)]),
     }[reader]
     names = sorted(file.relative_to(right).as_posix() for file in right.rglob("*") if file.is_file())
     states = [name for name in names if name.endswith((".json", ".jsonl"))]

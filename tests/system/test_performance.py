@@ -14,10 +14,8 @@ import pytest
 from commands import ROOT
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from launch.performance import learner, models, rewards, rollout, step, trl_run, waits, workload
+from launch.performance import learner, models, rewards, rollout, step, trl_run, workload
 from openrs_ray.algorithm.advantages import spread
-from openrs_ray.run.attempts import start_attempt
-from openrs_ray.run.metrics import MetricsLog
 
 
 def test_reward_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,22 +116,9 @@ def test_the_coin_gives_every_group_spread() -> None:
     assert abs(groups.mean() - 0.5) < 0.02
 
 
-def test_the_waits_of_a_run(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path, start_attempt(tmp_path, 0))
-    for number, seconds in enumerate((100.0, 3.0, 1.0, 2.0), start=1):
-        shares = {"rollout_wait_share": 0.1 * number, "learner_wait_share": 0.5}
-        log.write(number, {"step_s": seconds, "collect_s": 1.0, "train_s": 1.0, "push_s": 0.5} | shares)
-    log.close()
-    assert waits.main([str(tmp_path), "--skip", "1", "--json", str(tmp_path / "waits.json")]) == 0
-    figures = {figure["name"]: figure for figure in json.loads((tmp_path / "waits.json").read_text())["figures"]}
-    assert figures["step_s"]["median"] == 2.0 and figures["step_s"]["values"] == [3.0, 1.0, 2.0]
-    assert figures["rollout_wait_share"]["median"] == pytest.approx(0.3)
-
-
 @pytest.mark.parametrize(
     ("main", "arguments", "sentence"),
     [
-        (waits.main, ["/nowhere"], "there is no run /nowhere"),
         (rollout.main, ["--workload", "smollm2"], "needs --problems FILE"),
         (rollout.main, ["--workload", "tiny", "--set", "rollout.temprature=1"], "nearest one is rollout.temperature"),
         (rollout.main, ["--workload", "tiny", "--problems", "/nowhere.jsonl"], "no data file at /nowhere.jsonl"),
