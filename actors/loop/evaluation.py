@@ -10,7 +10,8 @@ from actors.loop.limits import Limits
 from actors.loop.writer import RunWriter
 from openrs_ray.algorithm.step_metrics import check_judged, correctness
 from openrs_ray.config.schema import RunConfig
-from openrs_ray.records import Group, Problem
+from openrs_ray.errors import RunError
+from openrs_ray.records import Group, Problem, age_metrics
 from openrs_ray.run.budget import Budget, LimitReached, Work
 from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.progress import Progress
@@ -66,6 +67,10 @@ class Evaluation:
         reserve: tuple[Work, ...] = ("end",) if self.is_kept(step) else ("kept", "end")
         with self.budget.timing("evaluation"):
             groups = await self.limits.interruptible(self._groups(step), *reserve)
+        if oldest := age_metrics(groups, step)["age_max"]:
+            raise RunError(
+                f"the evaluation of policy version {step} was given tokens that are {oldest:.0f} versions old"
+            )
         check_judged(groups, step, self.config.rewards.max_unjudged_share)
         interval = mean_interval(correctness(groups))
         self.writer.evaluation(step, groups, interval)

@@ -246,6 +246,12 @@ FAULTS: dict[str, tuple[Callable[[Rows], object], str]] = {
         lambda rows: rows[2]["versions"][0].update(end=GIVEN + 1),
         "rows whose versions do not cover the completion: 1: step 4 position 9 sample 2",
     ),
+    "the version of a given token instead of a sampled one": (
+        lambda rows: [
+            rows[2]["versions"][1].__setitem__(side, rows[2]["versions"][1][side] - 1) for side in ("start", "end")
+        ],
+        "rows whose versions do not cover the completion: 1: step 4 position 9 sample 2",
+    ),
     "an older version in the second turn": (
         lambda rows: [rows[2]["versions"][turn].update(version=3 - turn) for turn in (0, 1)],
         "rows whose versions do not cover the completion: 1: step 4 position 9 sample 2",
