@@ -125,7 +125,7 @@ def place_engines(slots: EngineSlots, engine: Engine) -> "Placement":
 
 def cluster_gpus() -> float:
     """GPUs of the connected cluster, free or not."""
-    return ray.cluster_resources().get("GPU", 0.0)
+    return float(ray.cluster_resources().get("GPU", 0.0))
 
 
 def engine_variables(device: Device) -> dict[str, str]:

@@ -92,10 +92,10 @@ class MeasuredRank(LearnerRank):
 class Alone:
     """One of these actors, every call of which has a deadline."""
 
-    def __init__(self, kind: type, options: dict[str, Any], config: RunConfig, *arguments: Any) -> None:
-        self._deadline_s = config.learner.deadline_s
+    def __init__(self, kind: type, options: dict[str, Any], deadline_s: float, *arguments: Any) -> None:
+        self._deadline_s = deadline_s
         self._who = kind.__name__
-        self._actor = ray.remote(kind).options(**options).remote(config, *arguments)
+        self._actor = ray.remote(kind).options(**options).remote(*arguments)
 
     async def call(self, method: str, *arguments: Any) -> Any:
         reference = getattr(self._actor, method).remote(*arguments)
@@ -109,7 +109,7 @@ async def start_raw(config: RunConfig, prepared: Prepared, placement: Placement)
     """On the learner's place, so that a rollout worker may run beside it, in an engine's environment."""
     options = placement.learner_options(0) | {"runtime_env": placement.rollout_options(0)["runtime_env"]}
     settings = EngineSettings.of_run(config, prepared.model_path, prepared.eos_ids)
-    engine = Alone(RawEngine, options, settings, 0, placement.layout.device)
+    engine = Alone(RawEngine, options, config.learner.deadline_s, settings, 0, placement.layout.device)
     await engine.call("start")
     return engine
 
@@ -118,7 +118,8 @@ async def start_rank(
     config: RunConfig, model_path: str, placement: Placement, memory_cap_gib: float | None = None
 ) -> Alone:
     device = "cpu" if placement.layout.device == "cpu" else "cuda:0"
-    rank = Alone(MeasuredRank, placement.learner_options(0), config, model_path, 0, 1, device)
+    deadline_s = config.learner.deadline_s
+    rank = Alone(MeasuredRank, placement.learner_options(0), deadline_s, config, model_path, 0, 1, device)
     if memory_cap_gib is not None:
         await rank.call("limit", memory_cap_gib)
     await rank.call("start", *await rank.call("address"))

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -46,7 +45,8 @@ class Reply:
 
     text: str
     tokens: int
-    finish_reason: Literal["stop", "length"]
+    finish_reason: str
+    """Either stop or length."""
 
 
 KEPT = Fate(True)

@@ -19,7 +19,6 @@ from openrs_ray.config.schema import (
     Engine,
     EngineSlots,
     Parts,
-    Positive,
     Seconds,
     Section,
     Seed,
@@ -29,7 +28,7 @@ from openrs_ray.config.schema import (
     check_split,
 )
 from openrs_ray.errors import UserError
-from openrs_ray.rewards.records import Extraction
+from openrs_ray.rewards.records import Extraction, Positive
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
