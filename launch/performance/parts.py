@@ -118,9 +118,8 @@ async def start_rank(
     config: RunConfig, model_path: str, placement: Placement, memory_cap_gib: float | None = None
 ) -> Alone:
     device = "cpu" if placement.layout.device == "cpu" else "cuda:0"
-    rank = Alone(
-        MeasuredRank, placement.learner_options(0), config.learner.deadline_s, config, model_path, 0, 1, device
-    )
+    deadline_s = config.learner.deadline_s
+    rank = Alone(MeasuredRank, placement.learner_options(0), deadline_s, config, model_path, 0, 1, device)
     if memory_cap_gib is not None:
         await rank.call("limit", memory_cap_gib)
     await rank.call("start", *await rank.call("address"))
