@@ -26,8 +26,8 @@ class Parser(argparse.ArgumentParser):
         """Every option, as typed."""
         return [name for name in self._option_string_actions if name.startswith("--")]
 
-    def parse_args(self, arguments: Sequence[str], namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
-        """The options of a command without fields."""
+    def parse_args(self, arguments: Sequence[str], namespace: None = None) -> argparse.Namespace:  # type: ignore[override]
+        """The options of a command that has no fields."""
         options, rest = self.parse_known_args(arguments, namespace)
         if rest:
             raise UserError(self._unexpected(rest[0]))

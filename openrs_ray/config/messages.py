@@ -92,7 +92,7 @@ def validation_mistakes(
 
 
 def unknown_name(dotted: str, names: Names, flags: Sequence[str] = ()) -> tuple[str, str | None]:
-    """The sentence about an unknown name, and the field or option that was likely meant."""
+    """The sentence about a name that means nothing here, and the field or option that it was likely meant to be."""
     known = {**names.fields, **dict.fromkeys(flags)}
     if reason := not_offered(dotted):
         return f"{dotted} is not offered: {reason}", None

@@ -27,7 +27,7 @@ from openrs_ray.curation.fates import Candidate, Fate, Reply
 from openrs_ray.errors import UserError
 
 Asked = tuple[str, dict[str, Any]]
-"""A stage's name, and all that its outcome depends on but the stage before."""
+"""A stage's name, and everything that decides its outcome."""
 
 _STAGE = pa.schema(
     [
@@ -55,7 +55,7 @@ _CHUNK = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """The outcome of asking a model about one problem."""
+    """Result of asking about one problem."""
 
     row: int
     replies: tuple[Reply, ...]
@@ -72,11 +72,11 @@ class Counts:
     kept: int
     paper: int | None
     reasons: dict[str, int]
-    """By the words before the colon of each reason."""
+    """By the part of each reason before the colon."""
 
 
 class CurationStore:
-    """Order: `open`, then per stage `add` chunks, `write` it, `kept` for the next."""
+    """Use: `open`, then per stage `add` finished chunks, `write`, and `kept` for the next."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -114,7 +114,7 @@ class CurationStore:
         write_table(self._stage(number, name), pa.Table.from_pylist(rows, schema=_STAGE))
 
     def kept(self, number: int, name: str) -> list[Candidate]:
-        """The problems that a stage kept, by row."""
+        """Problems that a finished stage kept, in row order."""
         return [
             Candidate(row["row"], row["source"], row["problem"], row["solution"], tuple(row["answer"]))
             for row in _read(self._stage(number, name), _STAGE)
@@ -132,7 +132,7 @@ class CurationStore:
         return Counts(name, len(kept), sum(kept), paper, dict(reasons.most_common()))
 
     def told(self, number: int, name: str) -> dict[int, Fate]:
-        """Fates, by row, of problems that a model was asked about."""
+        """Fates by row of all asked problems."""
         files = sorted((self.folder / f"{number:02d}-{name}").glob("*.parquet"))
         chunks = [_read(file, _CHUNK, ["row", "kept", "reason"]) for file in files]
         return {row["row"]: Fate(row["kept"], row["reason"]) for rows in chunks for row in rows}
@@ -156,7 +156,7 @@ class CurationStore:
 
     @property
     def result(self) -> Path:
-        """The set to train on."""
+        """The training file."""
         return self.folder / f"{self.folder.name}.parquet"
 
     def finish(self, candidates: Sequence[Candidate]) -> None:

@@ -1,9 +1,9 @@
-"""The completions of an evaluation, one folder per model: none on the disk is sampled again.
+"""Completions of an evaluation, one folder per model; none on the disk is sampled again.
 
-    MODEL/settings.json             the request, the model, and the fingerprint of each benchmark
-    MODEL/aime24-000007.parquet     completions of one benchmark that ended about the same time
+    MODEL/settings.json             request and benchmark fingerprints
+    MODEL/aime24-000007.parquet     completions that ended about the same time
 
-No (problem, sample) stands in two files.
+Invariant: a file appears whole or not at all, and no (problem, sample) is in two.
 """
 
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ class Done:
     completion: Completion
     verdict: Verdict
     text: str
-    """With the beginning by the chat template."""
+    """With the chat template's opening."""
     english_share: float
     seed: int
 
@@ -79,7 +79,7 @@ class Done:
 
 
 class CompletionStore:
-    """The folder of one model. Order: `open` with the request, `write` as completions end, `rows`."""
+    """Folder of one model. `open` refuses one with other settings; then `write` as completions end, and `rows`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -112,16 +112,16 @@ class CompletionStore:
             self._next += 1
 
     def finished(self, benchmark: str) -> set[tuple[int, int]]:
-        """(problem, sample) of every completion there."""
+        """(problem, sample) of every completion."""
         table = self.rows(benchmark, ["problem", "sample"])
         return set(zip(table["problem"].to_pylist(), table["sample"].to_pylist(), strict=True))
 
     def count(self) -> int:
         """Completions of all benchmarks."""
-        return self.rows("*", ["problem"]).num_rows
+        return int(self.rows("*", ["problem"]).num_rows)
 
     def rows(self, benchmark: str, columns: list[str] | None = None) -> pa.Table:
-        """All completions of a benchmark, as written."""
+        """All of a benchmark, in the order written."""
         tables = [read_table(file, columns, SCHEMA) for file in self._files(benchmark)]
         return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 

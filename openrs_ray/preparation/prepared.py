@@ -63,7 +63,11 @@ class Prepared:
 
 
 def prepare(config: RunConfig) -> Prepared:
-    """Load and check everything. UserError where something is missing or does not fit."""
+    """Load and check it all.
+
+    Raises:
+        UserError: something is missing or does not fit; one sentence.
+    """
     check_reward_names(config.rewards)
     _check_apart(config)
     for path in filter(None, (config.data.path, config.evaluation.path)):
@@ -141,7 +145,7 @@ def _given(golds: Sequence[Gold]) -> list[bool]:
 
 
 def check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, ModelShape]:
-    """The model's configuration and shape, once its weights are whole and engines take it."""
+    """The model's configuration and its shape, once its weights are known to be whole and engines to take it."""
     with reading(f"the configuration of model.path {config.model.path!r} cannot be used"):
         return _check_model(config, model_path)
 
