@@ -51,8 +51,7 @@ from openrs_ray.preparation.prepared import Prepared
 from openrs_ray.records import Group, Problem, Status, age_metrics
 from openrs_ray.run.attempts import Bounds, start_attempt
 from openrs_ray.run.budget import ENDING, Budget, Ended, LimitReached, Work
-from openrs_ray.run.checkpoint_files import Checkpoint, Kind
-from openrs_ray.run.checkpoints import CheckpointStore
+from openrs_ray.run.checkpoints import Checkpoint, CheckpointStore, Kind
 from openrs_ray.run.completions import CompletionRecord, read_groups
 from openrs_ray.run.display import RunDisplay, StepFigures
 from openrs_ray.run.metrics import MetricsLog

@@ -4,7 +4,7 @@ import argparse
 import difflib
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from openrs_ray.errors import UserError
 
