@@ -75,22 +75,14 @@ def _named(places: Sequence[str]) -> str:
 
 def _run(folder: Path) -> tuple[RunConfig, RunProblems]:
     """The run's settings and problems. UserError when the folder lacks them."""
+    content, problems = read_json(folder / CONFIG), RunProblems.read(folder)
+    if content is None or problems is None:
+        raise UserError(f"{folder} is no run's folder: {PROBLEMS if content else CONFIG} cannot be read")
+    check_attempts(folder)
     try:
-        config = RunConfig.model_validate(_read(folder, CONFIG))
+        return RunConfig.model_validate(content), problems
     except ValidationError as error:
         raise UserError(f"the run in {folder} was written by another version: check it with that one") from error
-    _read(folder, PROBLEMS)
-    problems = RunProblems.read(folder)
-    assert problems is not None, "it was just read"
-    check_attempts(folder)
-    return config, problems
-
-
-def _read(folder: Path, name: str) -> dict[str, object]:
-    content = read_json(folder / name)
-    if content is None:
-        raise UserError(f"{folder} is no run's folder: {name} cannot be read")
-    return content
 
 
 def _write(path: Path, groups: Sequence[UsedGroup]) -> None:

@@ -29,6 +29,8 @@ from openrs_ray.errors import RunError, UserError
 from openrs_ray.run.checkpoint_files import POLICY, STATE, TRAINER, Checkpoint, FileEntry, Kind, open_to, sync_and_list
 from openrs_ray.run.room import is_disk_full
 
+__all__ = ["Checkpoint", "CheckpointStore", "Kind"]
+
 _OWN_NAME = re.compile(r"step-\d{6,}(-\d+)?((\.universal)?\.tmp)?")
 """Folders that are written here; `step-000050-2` by `_free_name`."""
 

@@ -5,7 +5,7 @@ witnesses: metrics.jsonl, result.json and the checkpoints' manifest are written 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from openrs_ray.data.order import Order
 from openrs_ray.errors import RunError
 from openrs_ray.run.attempts import read_attempts
 from openrs_ray.run.checkpoints import CheckpointStore
-from openrs_ray.run.completion_files import Phase, current_files
+from openrs_ray.run.completion_files import Phase, RecordFile, current_files
 from openrs_ray.run.completions import current_rows
 from openrs_ray.run.metrics import read_metrics
 from openrs_ray.run.problems import RunProblems
@@ -135,20 +135,11 @@ def prove(run_folder: Path, config: RunConfig, problems: RunProblems) -> Proof:
     witness = Witness.of(run_folder)  # before the record, which a run that goes on adds to first
     expected = Expected.of(run_folder, config, problems.texts)
     files = [file for phase in _PHASES for file in current_files(run_folder, phase)]
-    used, found, damages, count = list[Row](), list[Fault](), list[str](), 0
-    for step in sorted({file.step for file in files}):
-        rows = {}
-        for file in (file for file in files if file.step == step):
-            try:
-                rows[file] = read_rows(file)
-            except RunError as error:
-                damages.append(str(error))
+    used, found, count = list[Row](), list[Fault](), 0
+    for step, rows in _steps(files):
         found += faults(step, rows, expected, witness.figures.get(step))
         count += sum(map(len, rows.values()))
         used += [_light(row) for file in rows if file.phase != "evaluation" for row in rows[file]]
-    if damages:
-        more = f" (and {len(damages) - 1} more files)" if len(damages) > 1 else ""
-        raise RunError(f"{damages[0]}{more}: what was trained on cannot be proven")
     attempts = {file.step: file.attempt for file in files if file.phase == "train"}
     # The figures as they are now: a run that goes on has written more of both since the witness was called.
     found += Witness.of(run_folder).missing(max(attempts, default=0))
@@ -168,6 +159,23 @@ def prove(run_folder: Path, config: RunConfig, problems: RunProblems) -> Proof:
         unchecked=sum(file.crc32 is None for file in files),
         faults=by_kind,
     )
+
+
+def _steps(files: Sequence[RecordFile]) -> Iterator[tuple[int, dict[RecordFile, list[Row]]]]:
+    """The rows of each step, by file. RunError at the end when files are damaged."""
+    damages: list[str] = []
+    for step in sorted({file.step for file in files}):
+        rows = {}
+        for file in (file for file in files if file.step == step):
+            try:
+                rows[file] = read_rows(file)
+            except RunError as error:
+                damages.append(str(error))
+        if not damages:
+            yield step, rows
+    if damages:
+        more = f" (and {len(damages) - 1} more files)" if len(damages) > 1 else ""
+        raise RunError(f"{damages[0]}{more}: what was trained on cannot be proven")
 
 
 def _coverage(
