@@ -13,7 +13,8 @@ def silent_statistics() -> Any:
     """A class to give to vLLM as its statistics' logger: with one of this kind it notes times and computes nothing from them."""
     from vllm.v1.metrics.loggers import PrometheusStatLogger
 
-    class Silent(PrometheusStatLogger):  # of this class, or vLLM adds one that updates some 40 metrics at every token
+    # Of this class, or vLLM adds one that updates some 40 metrics at every token.
+    class Silent(PrometheusStatLogger):  # type: ignore[misc]
         def __init__(self, *_: Any, **__: Any) -> None: ...
         def record(self, *_: Any, **__: Any) -> None: ...
         def record_sleep_state(self, *_: Any, **__: Any) -> None: ...
