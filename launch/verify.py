@@ -67,7 +67,7 @@ def read_items(path: Path) -> Iterator[JudgeItem]:
                 if line.strip():
                     yield _read_item(line, f"{path}, line {number}")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text") from error
+        raise UserError(f"the file {path} is not UTF-8 text") from error
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {why(error)}") from error
 

@@ -8,7 +8,7 @@ def completion_seed(run_seed: int, phase: str, step: int, position: int, sample:
 
     Args:
         phase: "train" or "evaluation".
-        step: 0 in training, where the position alone says when a problem is drawn; in an evaluation the policy version.
+        step: 0 in training, where the position says when a problem is drawn; in an evaluation the policy version.
     """
     return _number(f"{run_seed}/{phase}/{step}/{position}/{sample}")
 

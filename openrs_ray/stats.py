@@ -1,7 +1,7 @@
-"""Confidence intervals for accuracies. Every interval that is shown anywhere comes from here.
+"""Confidence intervals for accuracies; the only source of intervals.
 
-All rest on Wilson's interval for a proportion, with as many trials as the samples are worth: those of one problem are alike,
-and so are problems that share a passage. Vectorised, without resampling, so that the same figures give the same interval.
+All rest on Wilson's interval for a proportion, with the effective number of trials: samples of one problem are alike, and so
+are problems that share a passage. Vectorised, without resampling: the same figures give the same interval.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and the bounds it lies between with the stated confidence. Example: Interval(0.50, low=0.40, high=0.60)"""
+    """A mean with its confidence bounds. Example: Interval(0.50, low=0.40, high=0.60)"""
 
     mean: float
     low: float
@@ -44,14 +44,14 @@ def wilson_interval(successes: float, trials: float, confidence: float = 0.95) -
 
 
 def mean_interval(scores: np.ndarray, clusters: np.ndarray | None = None, confidence: float = 0.95) -> Interval:
-    """Interval for the mean accuracy over problems: what other problems of this kind would give.
+    """Interval for the mean accuracy over problems, as other problems of this kind would give it.
 
     Args:
         scores: float [problems, samples] in [0, 1]; NaN where a completion was not judged. Each problem weighs the same.
         clusters: [problems], equal for problems that belong together, such as parts of one exercise (default: none do).
 
-    The mean is over what was judged. The bounds hold whatever became of the rest: the lower one is that of the scores with all
-    unjudged completions wrong, the upper one with all of them right.
+    The mean covers judged completions. The bounds hold for any outcome of the others: the lower one takes them all as wrong, the
+    upper one all as right.
 
     Raises:
         ValueError: nothing is judged.
@@ -74,13 +74,13 @@ def effective_interval(
 
 
 def effective_trials(means: np.ndarray, samples: float, clusters: np.ndarray | None = None) -> float:
-    """Number of independent trials with the variance that the mean of `means` has: p (1 - p) / Var(mean).
+    """Number of independent trials with the same variance as the mean of `means`: p (1 - p) / Var(mean).
 
-    Between the number of problems (the samples of each are all the same) and of samples (all are independent); where problems
-    come in clusters, at least as many as there are clusters of equal size (L. Kish, 1965, Survey Sampling, section 8.2).
+    Between the number of problems (all samples of each agree) and of samples (all independent); with clusters of equal size, at
+    least their number (L. Kish, 1965, Survey Sampling, section 8.2).
 
-    Half a problem (or cluster) that is all right and half a one that is all wrong are counted with the others. Without them,
-    means that happen to be alike would pass for certain: 479 right of 480 would be known far better than 480 right of 480.
+    Half a problem (or cluster) that is all right and half a one that is all wrong are added: otherwise means that happen to be
+    alike would pass for certain, and 479 right of 480 would be known far better than 480 of 480.
     """
     problems = len(means)
     _, group = np.unique(np.arange(problems) if clusters is None else clusters, return_inverse=True)
@@ -93,11 +93,11 @@ def effective_trials(means: np.ndarray, samples: float, clusters: np.ndarray | N
 
 
 def sampling_interval(scores: np.ndarray, confidence: float = 0.95) -> Interval | None:
-    """Interval for the mean over these very problems, were they sampled again; None with one sample of each.
+    """Interval for the mean over these very problems, if sampled again; None with one sample of each.
 
     `scores`: 0 or 1 [problems, samples], NaN where not judged, bounded as in `mean_interval`. Normal, with the problems' own
-    variances. To the variance of the number of right samples z^2 / 2 is added, since the one that is seen may be 0 where the
-    true one is not; without it, two samples of each problem are covered half of the time.
+    variances; z^2 / 2 is added to the variance of the number of right samples, since the observed one may be 0. Without it, two
+    samples of each problem are covered half of the time.
     """
     usable = scores[~np.isnan(scores).all(axis=1)]
     if scores.shape[1] < 2 or not len(usable):
@@ -114,8 +114,10 @@ def sampling_interval(scores: np.ndarray, confidence: float = 0.95) -> Interval 
 
 
 def average_interval(parts: Sequence[Interval]) -> Interval:
-    """Interval for the plain average of independent proportions, from theirs (G. Y. Zou and A. Donner, 2008, Statistics in
-    Medicine 27:1693-1702, the method of variance estimates recovery): the distances to their bounds add as errors do.
+    """Interval for the plain average of independent proportions, from theirs.
+
+    Their distances to the bounds add as errors do (G. Y. Zou and A. Donner, 2008, Statistics in Medicine 27:1693-1702, the method
+    of variance estimates recovery).
     """
     means, lows, highs = np.array([(part.mean, part.low, part.high) for part in parts]).T
     average, count = float(means.mean()), len(parts)

@@ -1,4 +1,4 @@
-"""Waiting for actors: always with a deadline, always with a name for who is waited for."""
+"""Waits for actors: always with a deadline and a name."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 async def within(seconds: float, who: str, what: str, awaitable: Awaitable[T]) -> T:
-    """The result of `awaitable`, or a Lost that says who did not do what in time, or why it died.
+    """Result of `awaitable`; Lost names the actor that was late, or why it died.
 
-    What an actor itself raises comes out as it is if it is ours, else as a RunError.
+    An actor's own UserError or RunError is raised as it is, any other error as a RunError.
 
     Example: await within(120, "rollout worker 1", "receive weights", handle.receive.remote(buckets))
     """

@@ -1,4 +1,4 @@
-"""Keeps the files and the token of a Ray that the run starts itself from other users of the machine."""
+"""Protects the files and the token of a Ray that the run starts itself from other users of the machine."""
 
 import os
 import secrets
@@ -17,9 +17,9 @@ _TOKEN = "RAY_AUTH_TOKEN"
 
 @contextmanager
 def ray_folder() -> Iterator[Path]:
-    """The folder for Ray's sessions; all of it but the logs is removed at the end of the block.
+    """Folder for Ray's sessions; at the end of the block all but the logs is removed.
 
-    Ray opens the folder that it is given to everybody: the one around it stays closed.
+    Ray opens the folder it is given to everybody: the one around it stays closed.
     """
     folder = new_private_folder("ray")
     try:
@@ -31,7 +31,7 @@ def ray_folder() -> Iterator[Path]:
 
 
 def close_token_file() -> None:
-    """Make the file with Ray's token readable by its owner alone: Ray writes it for everybody to read."""
+    """Makes Ray's token file, which Ray writes for everybody to read, readable by its owner alone."""
     where = ray_token()
     if where not in (None, _TOKEN):
         with suppress(OSError):  # not ours: `launch.probe` says so
@@ -39,7 +39,7 @@ def close_token_file() -> None:
 
 
 def have_token() -> None:
-    """Set a token in the environment where there is none yet: Ray would write one to a file."""
+    """Sets a token in the environment where there is none: Ray would write one to a file."""
     if ray_token() is None:
         os.environ[_TOKEN] = secrets.token_hex(32)
 

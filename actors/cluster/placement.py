@@ -1,4 +1,4 @@
-"""Puts the actors on the cluster: connects to Ray, reserves every actor's place at once, or says what is missing."""
+"""Places the actors: connects to Ray, reserves every actor's place at once, or says what is missing."""
 
 import os
 import socket
@@ -25,26 +25,25 @@ from openrs_ray.errors import RunError, UserError
 from openrs_ray.run.spans import handed_on
 
 _OBJECT_STORE_BYTES = 256 << 20
-"""Object store of a Ray that the trainer starts itself: token ids and log-probabilities are all that lies in it."""
+"""Object store of a Ray that the trainer starts itself: it holds token ids and log-probabilities only."""
 
 _REACH_S = 10.0
 
 GPU_SAMPLER = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
-"""FlashInfer builds its sampler with nvcc at the first token that takes it (vLLM's own warm-up does where log-probabilities
-are raw), says that it is supported where there is no nvcc, and then ends the engine."""
+"""FlashInfer compiles its sampler with nvcc at the first token that needs it, and ends the engine without nvcc."""
 
 _OWN_GPUS = {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "0"}
-"""An actor sees the GPUs that Ray gave it and no others, also where an image made for another trainer says otherwise."""
+"""An actor sees the GPUs that Ray gave it and no others, even if an image made for another trainer says otherwise."""
 
 
 def joins_cluster() -> bool:
-    """Whether the run joins a running cluster (a submitted job has RAY_ADDRESS set) or starts a Ray of its own."""
+    """True for a run that joins a running cluster (a submitted job has RAY_ADDRESS set); otherwise it starts its own Ray."""
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
 @contextmanager
 def connection() -> Iterator[None]:
-    """Join the cluster of RAY_ADDRESS, or start a Ray of our own; it is left, or ends, with the block."""
+    """Connection to the cluster of RAY_ADDRESS, or to a Ray started here; left, or ended, with the block."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     silence_expected_warnings()
     close_token_file()
@@ -84,7 +83,7 @@ def _join_or_start(ending: ExitStack) -> None:
 
 
 def _reach(address: str) -> None:
-    """OSError or ValueError when nobody listens at host:port, which Ray itself would find out only after minutes."""
+    """OSError or ValueError when nobody listens at host:port, which Ray itself would report only after minutes."""
     if address not in ("auto", "local") and "://" not in address:
         host, _, port = address.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
@@ -107,7 +106,7 @@ def check_build(config: RunConfig) -> None:
 
 
 def check_built_for(device: Device) -> None:
-    """The same for a device that is known."""
+    """The same check for a known device."""
     built_for: Device = "cpu" if torch.version.cuda is None else "gpu"
     if device != built_for:
         raise UserError(
@@ -117,17 +116,17 @@ def check_built_for(device: Device) -> None:
 
 
 def place(config: RunConfig) -> "Placement":
-    """Reserve the run's places in the connected cluster; UserError when it does not have them."""
+    """Reserve the run's places in the connected cluster; UserError when it lacks them."""
     return reserve(config, plan_layout(config, cluster_device(config)))
 
 
 def cluster_device(config: RunConfig) -> Device:
-    """What the run is placed on in the connected cluster."""
+    """Device of the run in the connected cluster."""
     return _device(config, ray.cluster_resources().get("GPU", 0.0))
 
 
 def engine_variables(device: Device) -> dict[str, str]:
-    """The environment that a vLLM engine starts in."""
+    """Environment variables of a vLLM engine."""
     variables = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
     if device == "cpu":
         # One process per engine; no thread pinning on small machines; nothing to compile without graphs (compiling a
@@ -152,17 +151,16 @@ def _device(config: RunConfig, gpus: float) -> Device:
 
 @dataclass(frozen=True)
 class Placement:
-    """Reserved places, one per actor, and the environment each kind of actor starts in.
+    """Reserved places, one per actor, and the environment of each kind of actor.
 
-    Ray gives a reserved place whose node went away a new one as soon as another node has room; since the places of one group
-    come back together only, every engine and the reward pool have groups of their own. Engines beyond those of the layout get
-    theirs when there is room, and leave them when they end.
+    Ray moves a reserved place to another node when its node is lost, but the places of one group only together: every engine and
+    the reward pool have groups of their own. Engines beyond the layout get theirs when there is room.
     """
 
     layout: Layout
     threads: int
     learner_group: PlacementGroup | None
-    """On shared GPUs the engines', too; none where nobody learns."""
+    """Of the learner; on shared GPUs the engines', too; none without a learner."""
     reward_group: PlacementGroup | None
     rollout_groups: dict[int, PlacementGroup]
     """By number of the engine; none on shared GPUs."""
@@ -186,7 +184,7 @@ class Placement:
         return worker >= len(self.layout.rollout)
 
     def extra_places(self, taken: Collection[int]) -> list[int]:
-        """Numbers of the engines that the cluster has room for now, besides those that are `taken`."""
+        """Numbers of the engines that the cluster has room for now, besides those `taken`."""
         fixed = len(self.layout.rollout)
         places = [place for place in range(fixed, fixed + self.layout.extra_rollout) if place not in taken]
         if not places:
@@ -196,11 +194,11 @@ class Placement:
         return places[: int(room)]
 
     def extra_engines(self) -> int:
-        """How many hold a place now beyond those of the layout."""
+        """Number of placed engines beyond those of the layout."""
         return sum(map(self.is_extra, list(self.rollout_groups)))
 
     def leave(self, worker: int) -> None:
-        """Give an extra engine's place back."""
+        """Release an extra engine's place."""
         if group := self.rollout_groups.pop(worker, None):
             remove_placement_group(group)
 
@@ -234,7 +232,7 @@ def reserve(config: RunConfig, layout: Layout) -> Placement:
     """Reserve all places, waiting `placement.wait_s` for the cluster to have them.
 
     Raises:
-        UserError: the cluster does not have what the layout asks; says what it has.
+        UserError: the cluster lacks what the layout asks for; says what it has.
     """
     slots = layout.learner
     if layout.colocated:

@@ -1,4 +1,4 @@
-"""Ending an actor for good: also one that no longer hears Ray, with every process it has started."""
+"""Ends actors for good, with every process they have started, even when they no longer answer Ray."""
 
 import os
 import shutil
@@ -20,14 +20,14 @@ _DEADLINE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """An actor's process and those it has started: all carry its mark in their environment, orphans too."""
+    """An actor's process and its descendants: all carry its mark in their environment, orphans too."""
 
     node: str
-    """Ray's id of the node that they are on."""
+    """Ray's id of their node."""
     mark: str
 
     def found(self) -> Iterator[psutil.Process]:
-        """Those that run, when called on their node."""
+        """The running ones; to be called on their node."""
         for process in psutil.process_iter():
             try:
                 if process.environ().get(MARK) == self.mark:
@@ -42,12 +42,12 @@ def new_mark() -> dict[str, str]:
 
 
 def own_processes() -> Processes:
-    """Of the actor that calls this."""
+    """Processes of the calling actor."""
     return Processes(ray.get_runtime_context().get_node_id(), os.environ[MARK])
 
 
 async def end_actor(actor: Any, processes: Processes | None) -> None:
-    """Return when the actor's processes, if it has been placed and its node is there, are gone."""
+    """Returns when the actor's processes are gone, if it was placed and its node is there."""
     ray.kill(actor)
     if processes is None:
         return

@@ -9,6 +9,7 @@ from functools import wraps
 
 from launch.cli.failures import unforeseen
 from launch.cli.hangup import Stop, stopped_by_signals
+from openrs_ray.common.formatting import sentences
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.run.room import full_disk_in_a_sentence
 
@@ -28,13 +29,13 @@ def command(main: Main) -> Callable[[list[str]], int]:
             with stopped_by_signals(), full_disk_in_a_sentence():
                 return main(arguments) or 0
         except (UserError, RunError) as error:
-            _say(f"error: {error}")
+            _say(f"error: {sentences(str(error))}")
             return 2 if isinstance(error, UserError) else 1
         except KeyboardInterrupt:
-            _say("stopped")
+            _say("Stopped.")
             return 128 + signal.SIGINT
         except Stop as stop:
-            _say("stopped")
+            _say("Stopped.")
             return stop.exit_code
         except BrokenPipeError:  # the reader of our output has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -43,10 +44,10 @@ def command(main: Main) -> Callable[[list[str]], int]:
             if error.errno in _NO_PATH:
                 _say(f"error: {error.strerror}: {str(error.filename)[:60]!r}...")
                 return 2
-            _say(f"error: {unforeseen(error)}")
+            _say(f"error: {sentences(unforeseen(error))}")
             return 1
         except Exception as error:
-            _say(f"error: {unforeseen(error)}")
+            _say(f"error: {sentences(unforeseen(error))}")
             return 1
 
     return run

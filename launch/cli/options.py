@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
         if rest:
             near = self._near(rest[0])
             meant = f"the nearest option is {near}" if near else "change fields with --dotted.field VALUE"
-            raise UserError(f"{rest[0]} was not expected here: {meant}")
+            raise UserError(f"{rest[0]!r} was not expected here: {meant}")
         return options, fields
 
     def _apart(self, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -65,7 +65,7 @@ class Parser(argparse.ArgumentParser):
 
     def _unexpected(self, word: str) -> str:
         if not word.startswith("-"):
-            return f"{word} was not expected here ({self.prog} --help)"
+            return f"{word!r} was not expected here ({self.prog} --help)"
         near = self._near(word)
         return f"{word} is not an option; " + (
             f"the nearest one is {near}" if near else f"{self.prog} --help lists them"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from launch.cli.hangup import leave_terminal, stop_signals
 from launch.driver.handed import HandedOn
 from launch.driver.shutdown import Shutdown
+from openrs_ray.common.formatting import sentences
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Recurring, RunError, UserError
 from openrs_ray.run.budget import Budget
@@ -52,7 +53,9 @@ async def attempt(
             end(outcome)
             shutdown.waits_for("closing the actors", outcome.code)
         except BaseException as error:
-            shutdown.waits_for("closing the actors", 2 if isinstance(error, UserError) else 1, f"error: {error}\n")
+            shutdown.waits_for(
+                "closing the actors", 2 if isinstance(error, UserError) else 1, f"error: {sentences(str(error))}\n"
+            )
             raise
     return outcome
 
@@ -105,10 +108,10 @@ async def _trained(
         return Outcome(0, await run.run())
     except Stopped:
         step = (run or system).progress.step
-        where = f"run {config.run.name} stopped after step {step}; it can be resumed from {config.run.path}"
+        where = f"Run {config.run.name} stopped after step {step}; it can be resumed from {config.run.path}."
         return Outcome(128 + received[0], None, where)
     except Recurring as error:
-        return Outcome(code_of_recurring(), None, f"error: {error}", recurs=True)
+        return Outcome(code_of_recurring(), None, f"error: {sentences(str(error))}", recurs=True)
     except (RunError, OSError) as error:
         # What keeps a run from starting would do so again, unless a process was lost (a kind of its own) or the disk is full.
-        return Outcome(1, None, f"error: {error}", recurs=run is None and type(error) is RunError)
+        return Outcome(1, None, f"error: {sentences(str(error))}", recurs=run is None and type(error) is RunError)

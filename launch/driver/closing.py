@@ -1,4 +1,4 @@
-"""The end of a run as a person reads it: what was gained, what it cost, what to do next."""
+"""Shows the end of a run: what was gained, what it cost, what to do next."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ from openrs_ray.run.progress import Progress
 
 
 def show_end(console: Console, config: RunConfig, progress: Progress, budget: Budget) -> None:
-    """Print the table of a run that is done, or that a limit of `cost` ended, and the commands for what comes next."""
+    """Print the table of a run that is done, or was ended by a limit of `cost`, and the commands for what comes next."""
     table = summary_table(
         before=progress.before,
         after=progress.after,
@@ -44,7 +44,7 @@ def _gain(config: RunConfig, progress: Progress) -> str | None:
 
 
 def next_lines(config: RunConfig, progress: Progress) -> Iterator[str]:
-    """Lines with the commands to measure, account for, continue and serve what was trained."""
+    """Commands to measure, prove, continue and serve the trained model."""
     yield "Next:"
     yield f"  measure it on benchmarks   python -m launch.evaluate {config.run.path}"
     yield f"  prove that nothing is lost python -m launch.coverage {config.run.path}"

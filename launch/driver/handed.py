@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 
 _TOGETHER_S = 5.0
-"""Both belong to the same request when they come within so many seconds, in either order."""
+"""Two signals within so many seconds, in either order, are one request."""
 
 
 class HandedOn:
-    """Recognises a SIGTERM that only repeats what was handed on: it must not count as a second request."""
+    """Recognises a SIGTERM that repeats a request handed on by the supervising process."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -1,4 +1,4 @@
-"""The end of a run, when all that counts is written: under a deadline, whatever Ray does."""
+"""Ends a finished run under a deadline, even when Ray hangs."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ DEADLINE_S = 45.0
 
 
 class Shutdown:
-    """Past its deadline it says what is waited for, ends what this process has started, and the process with the run's own code.
+    """Deadline for closing: past it, says what is waited for and ends this process and its children with the run's exit code.
 
     with Shutdown() as shutdown:
         ...
@@ -22,7 +22,7 @@ class Shutdown:
     """
 
     def __init__(self, last: Callable[[], object] = lambda: None, deadline_s: float = DEADLINE_S) -> None:
-        """`last`: what is written before the process ends, at the deadline, too."""
+        """`last`: written before the process ends, at the deadline, too."""
         self._last = last
         self._deadline_s = deadline_s
         self._what, self._code, self._unsaid = "", 1, ""
@@ -38,7 +38,7 @@ class Shutdown:
         self._over.set()
 
     def waits_for(self, what: str, code: int | None = None, unsaid: str = "") -> None:
-        """Note what is waited for next, and with which exit code the run has ended; `unsaid`: why, where nobody was told yet."""
+        """Note what is waited for next and the run's exit code; `unsaid`: the reason, if it has not been shown yet."""
         self._what = what
         if code is not None:
             self._code, self._unsaid = code, unsaid
@@ -61,7 +61,7 @@ class Shutdown:
 
 
 def end_descendants() -> None:
-    """Kill what this process has started, and what that has."""
+    """Kill this process's descendants."""
     family = psutil.Process().children(recursive=True)
     for process in family:
         with suppress(psutil.NoSuchProcess):

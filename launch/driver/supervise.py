@@ -1,4 +1,4 @@
-"""`launch.train ... --restart`: starts the run again from its last checkpoint when its process dies or it breaks."""
+"""Restarts a run from its last checkpoint when its process dies or it breaks (`launch.train ... --restart`)."""
 
 import os
 import signal
@@ -12,26 +12,25 @@ from launch.cli.typed import handed_on
 from openrs_ray.common.parent import end_with_parent
 
 STOP = signal.SIGUSR1
-"""Asks the run to stop, without the force of a second SIGTERM: `ray job stop` sends one to every process of a job itself."""
+"""Asks the run to stop without the force of a second SIGTERM: `ray job stop` sends one to every process of a job."""
 
 _PAUSE_S = 5.0
 TRIES = 5
-"""So many in a row that save nothing new are the last ones."""
+"""Tries in a row without new progress before giving up."""
 _SUPERVISED = "OPENRS_SUPERVISED"
 _RECURS = 3
-"""Exit code by which a supervised run says that it would end so again, however often it is started."""
+"""Exit code of a supervised run whose failure would recur."""
 
 
 def code_of_recurring() -> int:
-    """Exit code for a failure that would recur: 1, or under `supervise` a code of its own, which `supervise` turns into 1."""
+    """Exit code of a failure that would recur: 1, or under `supervise` a code of its own, which `supervise` turns into 1."""
     return _RECURS if _SUPERVISED in os.environ else 1
 
 
 def supervise(
     command: Sequence[str], saved: Callable[[], int], say: Callable[[str], None], pause_s: float = _PAUSE_S
 ) -> int:
-    """Run `command` until it ends with exit code 0 or 2, would break again, was asked to stop, or TRIES tries in a row have saved
-    nothing new.
+    """Run `command` until exit code 0 or 2, a failure that would recur, a stop, or TRIES tries in a row without a new checkpoint.
 
     The first SIGINT or SIGTERM is handed on as STOP, a second one and SIGHUP as they are. From the second try on `command` gets
     `--resume`.

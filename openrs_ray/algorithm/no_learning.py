@@ -1,7 +1,7 @@
-"""Steps that teach nothing: counted, explained by their cause, and past a limit the end of the run.
+"""Detects runs that learn nothing: counts steps without spread, names their cause, and asks for the end past a limit.
 
-The advantages of a group are 0 where its rewards are all equal (`openrs_ray.algorithm.advantages`). A step in
-which no group's rewards differ changes nothing then (but for a KL penalty), and costs as much as any other.
+A group whose rewards are all equal has advantage 0 (`openrs_ray.algorithm.advantages`). A step of such groups changes nothing
+(but for a KL penalty) and costs as much as any other.
 """
 
 from __future__ import annotations
@@ -12,39 +12,39 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.records import Group, Status
 
 _WARN_FROM = 5
-"""Steps in a row without spread; the next warning comes when there are twice as many."""
+"""Steps in a row without spread; the next warning comes at twice as many."""
 _ENOUGH_COMPLETIONS = 16
-"""Below, a first step says little of how many completions are cut."""
+"""Fewer completions say little about how many are cut."""
 _ALL = 0.99
 _MANY = 0.5
-"""Share of cut completions that explains that none has an answer."""
+"""Share of cut completions that explains why none has an answer."""
 
 
 class LearningWatch:
-    """Looks at every step of one attempt.
+    """Watches the steps of one attempt.
 
     warning = watch.step(1, figures, groups)   # to be shown
     if watch.stop: raise Recurring(watch.stop)
     """
 
     def __init__(self, config: RunConfig, stop_tokens: Sequence[str]) -> None:
-        """`stop_tokens`: those that end a completion, as a person reads them."""
+        """`stop_tokens`: those that end a completion, as text."""
         self._config = config
         self._stop_tokens = stop_tokens
         self._without = 0
         self._warn_at = _WARN_FROM
         self.stop: str | None = None
-        """Why the run must not go on; one sentence."""
+        """Reason to end the run; one sentence."""
 
     def step(self, step: int, figures: Mapping[str, float], groups: Sequence[Group]) -> str | None:
         """Note a finished step.
 
         Args:
-            figures: those of `step_figures.step_metrics`.
+            figures: those of `step_metrics.step_metrics`.
             groups: all that were sampled for it, replaced ones too.
 
         Returns:
-            A warning to show, if it is time for one.
+            A warning to show, if one is due.
         """
         if figures["groups_with_spread"]:
             self._without, self._warn_at = 0, _WARN_FROM
@@ -83,10 +83,10 @@ class LearningWatch:
 
 
 def cause(figures: Mapping[str, float], groups: Sequence[Group], config: RunConfig) -> str:
-    """Why the rewards in every group of a step are equal, and what would mend it.
+    """Cause of equal rewards in every group of a step, and its remedy.
 
     Args:
-        figures: those of `step_figures.step_metrics`.
+        figures: those of `step_metrics.step_metrics`.
     """
     statuses = [verdict.status for group in groups for verdict in group.verdicts]
     if not any(status.judged for status in statuses):
@@ -121,7 +121,7 @@ def cause(figures: Mapping[str, float], groups: Sequence[Group], config: RunConf
 
 
 def _example(groups: Sequence[Group]) -> str:
-    """One wrong answer beside its gold."""
+    """A wrong answer beside its gold."""
     for group in groups:
         for verdict in group.verdicts:
             if verdict.status is Status.WRONG and verdict.answer:

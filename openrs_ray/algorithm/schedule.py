@@ -1,4 +1,4 @@
-"""The learning rate of each step, as a pure function of the step: nothing to save, nothing to restore."""
+"""Learning rate of each step, as a pure function of the step."""
 
 import math
 
@@ -9,7 +9,7 @@ def learning_rate(step: int, steps: int, learner: Learner) -> float:
     """Learning rate of `step` (1 to `steps`): a linear warm-up that reaches the peak at its end, then the schedule.
 
     linear: peak * (1 - (1 - final) * p) · cosine: peak * (final + (1 - final) * (1 + cos(pi p)) / 2), where p runs from
-    0 at the end of the warm-up to 1 at the last step, so that the last step has exactly `final_share` of the peak.
+    0 at the end of the warm-up to 1 at the last step.
     """
     # The small term keeps 0.07 * 100 = 7.000000000000001 from becoming 8 steps.
     warmup = math.ceil(learner.warmup_share * steps - 1e-9)
@@ -26,10 +26,7 @@ def learning_rate(step: int, steps: int, learner: Learner) -> float:
 
 
 def rewound(step: int, saved: RunConfig, now: RunConfig) -> str | None:
-    """Describes the jump of the learning rate where a run goes on after `step` with another number of steps; None without one.
-
-    The schedule spans `run.steps`: with more of them, a rate that had fallen rises again.
-    """
+    """Describes the jump of the rate when a run continues after `step` with another number of steps; None without one."""
     before, after = saved.run.steps, now.run.steps
     if before == after or not 0 < step < after or now.learner.schedule == "constant":
         return None

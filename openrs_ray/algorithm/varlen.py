@@ -1,4 +1,4 @@
-"""Causal attention over packed sequences by torch's own FlashAttention, whose options differ between torch versions."""
+"""Causal attention over packed sequences by torch's FlashAttention, whose options differ between torch versions."""
 
 import inspect
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Attention = Callable[..., Tensor]
-"""`torch.nn.attention.varlen.varlen_attn` of whichever version."""
+"""`torch.nn.attention.varlen.varlen_attn` of any version."""
 
 
 def causal_attention(
@@ -23,7 +23,7 @@ def causal_attention(
 ) -> Float[Tensor, "tokens heads head_dim"]:
     """Each sequence attends to itself only; `cumulative` are their ends. On a GPU, in bfloat16 or float16.
 
-    Versions without `enable_gqa` get every key and value head once per query head that shares it, at the price of that memory.
+    Without `enable_gqa` every key and value head is repeated for each query head that shares it, in memory.
     """
     if attention is None:
         from torch.nn.attention.varlen import varlen_attn

@@ -1,10 +1,27 @@
 """Values and sizes in messages: on one line, and cut where they are long."""
 
 import json
+import re
 from itertools import islice
 from typing import Any
 
 GIB = 1 << 30
+
+
+_WORD = re.compile(r"(\s*)([a-z])(?=[a-z]*('s\b|[ ,:;]|$))")
+
+
+def sentences(text: str) -> str:
+    """Each line with a capital letter and a full stop. A field's name, a path or an option keeps its first letter.
+
+    Messages are written in lower case, because one may stand inside another; this is for the place that shows them.
+    """
+    return "\n".join(map(_sentence, text.split("\n")))
+
+
+def _sentence(line: str) -> str:
+    line = _WORD.sub(lambda found: found[1] + found[2].upper(), line, count=1) if _WORD.match(line) else line
+    return line if not line or line[-1] in ".!?:" else f"{line}."
 
 
 def shortened(text: str, most: int) -> str:

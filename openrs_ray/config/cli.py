@@ -35,7 +35,7 @@ def change(
     """
     for word, text in _pairs(words):
         if not word.startswith("--") or len(word) == 2:
-            yield UserError(f"{word} was not expected here: change fields with --dotted.field VALUE")
+            yield UserError(f"{word!r} was not expected here: change fields with --dotted.field VALUE")
             continue
         try:
             _set(content, word[2:], text, Names.of(model, content), flags)

@@ -30,7 +30,7 @@ def load_config(recipe: str | Path, overrides: Sequence[str], flags: Sequence[st
     """
     given = read_recipe(recipe, RunConfig)
     if "stages" in given.content and "run" not in given.content:
-        raise UserError(f"{recipe} is a recipe of a data set: make it with python -m launch.curate.")
+        raise UserError(f"the recipe {recipe} is of a data set: make it with python -m launch.curate")
     return checked(RunConfig, given.content, overrides, given.name, given.origins, flags)
 
 

@@ -267,7 +267,7 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str], flags: Sequence[st
     """Read a recipe by name or file, apply `--dotted.field VALUE` in order, and check everything. UserError for any mistake."""
     given = read_recipe(recipe, Recipe)
     if "stages" not in given.content and "run" in given.content:
-        raise UserError(f"{recipe} is a recipe of a run: start it with python -m launch.train.")
+        raise UserError(f"the recipe {recipe} is of a run: start it with python -m launch.train")
     return checked(Recipe, given.content, overrides, given.name, given.origins, flags)
 
 

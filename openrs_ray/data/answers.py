@@ -1,4 +1,4 @@
-"""Gold answers out of a cell: text, a finite number, or a flat list of them. Anything else is an error, never a guess."""
+"""Reads gold answers from a cell: text, a finite number, or a flat list of them. Anything else is an error."""
 
 import math
 from decimal import Decimal
@@ -12,28 +12,30 @@ Gold = tuple[str, ...]
 
 
 def gold_answers(cell: Any, after: str | None = None) -> Gold:
-    """The accepted answers in one cell. Empty when there is none.
+    r"""Accepted answers in one cell; empty when there is none.
 
-    Of a text that holds \\boxed{} (a whole solution, say) the last boxed answer counts; with `after`, what follows the
-    marker's last occurrence. Raises CellError where the cell holds what is no answer.
+    In text with \boxed{} the last box counts; with `after`, the text behind the marker's last occurrence.
+
+    Raises:
+        CellError: the cell holds no answer.
     """
     answers = [_answer(text, after) for text in cell_texts(cell)]
     return tuple(answer for answer in answers if answer)
 
 
 def whole_cell(cell: Any) -> Gold:
-    """The text of one cell as the only accepted answer (or each text of a list); empty text where there is none."""
+    """Text of one cell as the only accepted answer, or each text of a list; empty where there is none."""
     return tuple(cell_texts(cell)) or ("",)
 
 
 def cell_texts(cell: Any) -> list[str]:
-    """The texts in a cell: its own, its number's, or those of a flat list, nulls left out. Raises CellError for other types."""
+    """Texts in a cell: its own, its number's, or those of a flat list without nulls. CellError for other types."""
     values = _list_in(cell) if isinstance(cell, str) else cell
     return [_text(one) for one in (values if isinstance(values, list | tuple) else [values]) if one is not None]
 
 
 def _list_in(text: str) -> Any:
-    """The accepted answers of a list that was written as JSON: '["34", "35"]'. Other text is itself."""
+    """Parses a list written as JSON, '["34", "35"]'; other text is returned as it is."""
     values = json_value(text) if text.lstrip().startswith('["') else None
     is_list = isinstance(values, list) and all(isinstance(one, str) for one in values)
     return values if is_list else text
@@ -54,7 +56,7 @@ def _text(value: Any) -> str:
 
 
 def _without_zeros(decimal: str) -> str:
-    """72.500 as 72.5; a decimal's zeros come from its column's scale."""
+    """Trailing zeros removed: 72.500 becomes 72.5 (a decimal's zeros come from its column's scale)."""
     return decimal.rstrip("0").rstrip(".") if "." in decimal else decimal
 
 

@@ -1,4 +1,4 @@
-"""The cell that a column means: of that name, or dotted, a field inside a struct or inside JSON text.
+"""Finds the cell of a column by name; a dot leads into a struct or into JSON text.
 
 Example: cell({"reward_model": {"ground_truth": "72"}}, "reward_model.ground_truth") == "72"
 """
@@ -14,19 +14,19 @@ Value = TypeVar("Value")
 
 
 class CellError(ValueError):
-    """A cell that cannot be read. Says so in words that go behind "row 3 of FILE, column 'answer': "."""
+    """A cell that cannot be read; its text follows "row 3 of FILE, column 'answer': "."""
 
 
 class NoColumn(CellError):
-    """A row without the column that was asked for. Goes behind "row 3 of FILE has no column 'answer' "."""
+    """A row without the requested column; its text follows "row 3 of FILE has no column 'answer' "."""
 
 
 def cell(row: Mapping[str, Any], column: str) -> Any:
-    """The value of a column; None where it, or a struct around it, is null.
+    """Value of a column; None where it, or a struct around it, is null.
 
     Raises:
         NoColumn: the row, or a struct in it, has no such field.
-        CellError: a dot leads into a value that has no fields.
+        CellError: a dot leads into a value without fields.
     """
     name = top_column(column, row)
     if name is None:
@@ -42,14 +42,14 @@ def cell(row: Mapping[str, Any], column: str) -> Any:
 
 
 def top_column(column: str, names: Collection[str]) -> str | None:
-    """The name that a dotted column begins with, the longest of several; None where there is none."""
+    """First part of a dotted column, the longest match of several; None where there is none."""
     parts = column.split(".")
     heads = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
     return next((head for head in heads if head in names), None)
 
 
 def column_cells(rows: Sequence[Mapping[str, Any]], column: str, source: str, setting: str) -> list[Any]:
-    """The cells of a column. Raises UserError with the first row that has none, and the setting that names the column."""
+    """Cells of a column. UserError with the first row that lacks it and the setting that names the column."""
     cells = []
     for number, row in enumerate(rows, start=1):
         try:
@@ -62,7 +62,7 @@ def column_cells(rows: Sequence[Mapping[str, Any]], column: str, source: str, se
 
 
 def read_cells(cells: Sequence[Any], read: Callable[[Any], Value], source: str, column: str) -> list[Value]:
-    """The values of a column's cells, by `read`. Raises UserError with row and column where it raises CellError."""
+    """Values of a column's cells, converted by `read`. UserError with row and column where that raises CellError."""
     values = []
     for number, value in enumerate(cells, start=1):
         try:
@@ -73,7 +73,7 @@ def read_cells(cells: Sequence[Any], read: Callable[[Any], Value], source: str, 
 
 
 def json_value(text: str) -> Any:
-    """The value of a JSON text; None where it is none."""
+    """Value of a JSON text; None where the text is not JSON."""
     try:
         return parse_json(text)
     except ValueError:
@@ -81,7 +81,7 @@ def json_value(text: str) -> Any:
 
 
 def kind(value: Any) -> str:
-    """A value's type in words, with the value itself cut short: bytes (b"12")."""
+    """A value's type in words, with the shortened value: bytes (b"12")."""
     names = {dict: "a struct", list: "a list", tuple: "a list", bool: "a truth value", type(None): "nothing"}
     return f"{names.get(type(value), type(value).__name__)} ({quoted(value)})"
 

@@ -1,4 +1,4 @@
-"""From token ids to text: one way for training, evaluation and curation."""
+"""Decodes completions: the same way for training, evaluation and curation."""
 
 from collections.abc import Iterable
 from itertools import takewhile
@@ -12,7 +12,7 @@ from openrs_ray.records import Rollout
 def completion_texts(
     completions: Iterable[Iterable[int]], tokenizer: PreTrainedTokenizerBase, end_ids: Iterable[int]
 ) -> list[str]:
-    """The texts without padding, the token that ends each, and what follows it.
+    """Texts without padding, stop token and everything after it.
 
     Other special tokens stay: many reasoning models have `<think>` as one, and rewards look for it.
     """

@@ -1,4 +1,4 @@
-"""Reading CSV and TSV files: a header, then rows of text. Numbers stay as they were written."""
+"""Reads CSV and TSV files: a header, then rows of text. Numbers stay as they were written."""
 
 import csv
 import sys
@@ -13,7 +13,7 @@ _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 def read_delimited(file: Path) -> list[dict[str, Any]]:
-    """All rows by the names in the header. Raises UserError with the line of a row that does not fit it."""
+    """All rows, keyed by the header's names. UserError with the line of a row that does not fit the header."""
     csv.field_size_limit(sys.maxsize)  # written-out solutions are longer than its 128 KiB
     try:
         with file.open(encoding="utf-8-sig", newline="") as text:
@@ -23,7 +23,7 @@ def read_delimited(file: Path) -> list[dict[str, Any]]:
 
 
 def _rows(reader: Any, file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a `csv.reader`, whose type has no public name."""
+    """Rows of a `csv.reader`, whose type has no public name."""
     try:
         header: list[str] = next(reader, [])
         if twice := {name for name in header if header.count(name) > 1}:

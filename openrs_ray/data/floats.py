@@ -1,10 +1,10 @@
-"""Numbers of 32 bits out of Parquet as they were written: 0.1, not 0.10000000149011612."""
+"""Restores 32-bit numbers from Parquet as they were written: 0.1, not 0.10000000149011612."""
 
 import pyarrow
 
 
 def as_written(table: pyarrow.Table) -> pyarrow.Table:
-    """The table with its numbers of 32 bits, those in lists and structs too, as the shortest decimals that mean them."""
+    """The table with its 32-bit numbers, nested ones too, as the shortest decimals that mean the same."""
     for place, column in enumerate(table.schema):
         text = _in_place_of_float32(column.type, pyarrow.string())
         if text != column.type:

@@ -1,4 +1,4 @@
-"""Data files by their names: which forms there are, and which files of a folder make the data set."""
+"""Recognises data files by name: their formats, and the files of a folder that form the data set."""
 
 import re
 from pathlib import Path
@@ -9,27 +9,27 @@ from openrs_ray.errors import UserError
 _SPLIT = re.compile(
     r"(?:^|[._\s-])(?:train|training|test|testing|eval|evaluation|val|valid|validation|dev)(?:[._\s-]|$)"
 )
-"""Names by which the Hub's loader tells splits apart."""
+"""Split names that the Hub's loader recognises."""
 _FORMS = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".csv", ".tsv")
 _ABOUT_DATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 """Metadata files that `datasets` writes beside data."""
 
 
 def data_form(name: str) -> str | None:
-    """The ending of a data file's name, such as ".jsonl.gz"; None where it is no data file."""
+    """Extension of a data file, such as ".jsonl.gz"; None for other files."""
     return next((form for form in _FORMS if name.endswith(form)), None)
 
 
 def _names_files(readme: Path) -> bool:
-    """True when a data set's card says which files make which split."""
+    """True when a data set's card says which files form which split."""
     with reading(f"cannot read {readme}"):
         return readme.is_file() and re.search(rb"^configs:", readme.read_bytes(), re.MULTILINE) is not None
 
 
 def data_files(folder: Path) -> list[Path]:
-    """The files of the one data set that a folder holds, by name; none where it is laid out in splits, as on the Hub.
+    """Files of the one data set in a folder, by name; none where it is laid out in splits, as on the Hub.
 
-    Raises UserError when files of several forms lie in it, which no one can tell apart.
+    Raises UserError for files of several formats, which may be different data sets.
     """
     named = [entry for entry in folder.iterdir() if data_form(entry.name) and entry.name not in _ABOUT_DATA]
     files = sorted(entry for entry in named if not entry.name.startswith((".", "_")) and entry.is_file())

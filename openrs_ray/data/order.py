@@ -1,4 +1,4 @@
-"""Which problem is drawn at which position: a pure function, so that a resumed run draws what it would have drawn.
+"""Data order: the problem at each position, as a pure function, so that a resumed run draws the same ones.
 
 Positions count 0, 1, 2, ... over the whole run. Each epoch uses every problem once, in a permutation of its own.
 """
@@ -18,16 +18,16 @@ class Order:
     shuffle: bool = True
 
     def index(self, position: int) -> int:
-        """The problem drawn at a position."""
+        """Problem at a position."""
         epoch, place = divmod(position, self.problems)
         return int(_permutation(self.seed, epoch, self.problems)[place]) if self.shuffle else place
 
     def draw(self, start: int, count: int) -> list[int]:
-        """The problems at positions start, start + 1, ..., start + count - 1."""
+        """Problems at positions start, start + 1, ..., start + count - 1."""
         return [self.index(position) for position in range(start, start + count)]
 
 
 @lru_cache(maxsize=2)
 def _permutation(seed: int, epoch: int, problems: int) -> np.ndarray:
-    """Made afresh from seed and epoch, so that no random state has to be saved with the run."""
+    """Derived from seed and epoch, so that no random state has to be saved with the run."""
     return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(problems)

@@ -1,7 +1,7 @@
-"""Loading problems: rows in, `Problem` records out, with a report of what was left out and why.
+"""Loads problems: rows become `Problem` records, and a report counts the rows left out.
 
-Every row becomes a problem or is counted in the report. Prompts are templated and tokenised here, once; a prompt over
-the limit is dropped, never cut; a gold answer that cannot be parsed is dropped, never rewarded.
+Prompts are templated and tokenized here, once. A prompt over the limit is dropped, never cut; a gold answer that cannot be
+parsed is dropped, never rewarded.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,12 +24,12 @@ from openrs_ray.errors import UserError
 from openrs_ray.records import Problem
 
 _HELD_OUT = 0x4F5554
-"""Sets this draw apart from others of the same seed."""
+"""Separates this draw from others of the same seed."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What became of the rows: rows = kept + too_long + unparseable."""
+    """Number of rows by outcome: rows = kept + too_long + unparseable."""
 
     path: str
     rows: int
@@ -39,7 +39,7 @@ class LoadReport:
     unparseable: int
     """Gold answers that are missing or that the accuracy check cannot read."""
     longest_prompt: int
-    """Tokens of the longest prompt that was kept."""
+    """Tokens of the longest kept prompt."""
 
     def __str__(self) -> str:
         return (
@@ -62,13 +62,15 @@ def load_problems(
     parseable: Callable[[Sequence[Gold]], list[bool]],
     whole_golds: bool = False,
 ) -> Loaded:
-    """The problems of `data.path`, indexed 0, 1, 2, ... in file order.
+    """Problems of `data.path`, indexed 0, 1, 2, ... in file order.
 
-    Held-out problems load the same way: `load_problems(data.model_copy(update={"path": evaluation.path}), ...)`.
-    `parseable` says which golds (accepted answers) completions can be compared with. With `whole_golds` a gold is its whole
-    cell, as `rewards.extraction: published` reads it.
-    Raises UserError when the data cannot be read, a column is missing, a cell holds no problem or no gold, too many gold
-    answers are unparseable, or no problem is left.
+    Args:
+        parseable: says which golds (accepted answers) completions can be compared with.
+        whole_golds: a gold is its whole cell, as `rewards.extraction: published` reads it.
+
+    Raises:
+        UserError: the data cannot be read, a column is missing, a cell holds no problem or gold, too many golds are
+            unparseable, or no problem is left.
     """
     rows = read_rows(data.path, data.split, data.subset)
     columns = data.columns
@@ -96,9 +98,9 @@ def load_problems(
 
 
 def hold_out(problems: Sequence[Problem], count: int, seed: int) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
-    """What is left to train on, and `count` problems that a seed picks; each part indexed 0, 1, 2, ... in its old order.
+    """Training problems and `count` held-out ones picked by a seed; each part indexed 0, 1, 2, ... in its old order.
 
-    Problems with the same letters and digits go together: what is held out is not trained on in another spelling.
+    Problems with the same letters and digits stay together: a held-out problem is not trained on in another spelling.
     """
     keys = [letters_key(problem.text) or problem.text for problem in problems]
     first = dict(zip(reversed(keys), reversed(problems), strict=True))

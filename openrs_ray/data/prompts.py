@@ -1,6 +1,6 @@
-"""From a problem to the token ids the engine samples from: system prompt, worked examples, problem, chat template.
+"""Turns problems into token ids to sample from: system prompt, worked examples, problem, chat template.
 
-The tokenizer that `load_tokenizer` returns always has a chat template; everything else relies on that.
+The tokenizer that `load_tokenizer` returns always has a chat template.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from openrs_ray.rewards.answers.extraction import THINK_OPEN
 
 
 def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
-    """The start model's tokenizer, with the template of `model.chat_template` where that is set.
+    """Start model's tokenizer, with the template of `model.chat_template` where that is set.
 
     Raises UserError when the tokenizer cannot be read or there is no chat template.
     """
@@ -36,7 +36,7 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
 
 
 def messages(data: Data, problem: Asked) -> list[Message]:
-    """The conversation up to and including the problem, as chat messages."""
+    """Conversation up to and including the problem, as chat messages."""
     given = [{"role": "user", "content": problem}] if isinstance(problem, str) else list(problem)
     system = [{"role": "system", "content": data.system_prompt}] if data.system_prompt else []
     while given[0]["role"] == "system":
@@ -59,7 +59,7 @@ def tokenize_prompts(
 ) -> list[tuple[int, ...]]:
     """Token ids of each problem's templated conversation, ending where the model's answer begins.
 
-    Raises UserError where the template refuses a conversation, or leaves out some of it.
+    Raises UserError where the template refuses a conversation or leaves out part of it.
     """
     conversations = [messages(data, problem) for problem in problems]
     try:
@@ -76,8 +76,8 @@ def tokenize_prompts(
 
 
 def response_prefix(ids: tuple[int, ...], tokenizer: PreTrainedTokenizerBase) -> str:
-    """What the template already wrote of the answer: "<think>" where it opens the reasoning itself, otherwise nothing.
+    """Start of the answer that the template writes: "<think>" where it opens the reasoning itself, otherwise nothing.
 
-    A completion sampled from such a prompt holds only the closing tag; the format reward needs both.
+    A completion of such a prompt holds only the closing tag; the format reward needs both.
     """
     return THINK_OPEN if tokenizer.decode(ids[-8:]).rstrip().endswith(THINK_OPEN) else ""

@@ -1,6 +1,6 @@
-"""Comparing conversations with what the chat template made of them: nothing that was to be asked may be left out.
+"""Compares conversations with the chat template's output: nothing may be left out.
 
-Compared are letters and digits alone, because templates trim and space texts as they like.
+Only letters and digits are compared, because templates trim and space texts freely.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ def check_rendered(
     prompts: Sequence[Sequence[int]],
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    """UserError for a template that yields no tokens, the same ones for different problems, or leaves out some of the text."""
+    """UserError for a template that yields no tokens, equal tokens for different problems, or leaves out text."""
     asked = [conversation[-1]["content"] for conversation in conversations]
     for text, ids in zip(asked, prompts, strict=True):
         if not ids:
@@ -40,7 +40,7 @@ def check_rendered(
 
 
 def takes_no_system_message(conversations: Sequence[list[Message]], tokenizer: PreTrainedTokenizerBase) -> bool:
-    """True if the template would take conversations that it refuses without their system messages."""
+    """True if the template would accept refused conversations without their system messages."""
     for conversation in conversations:
         others = [message for message in conversation if message["role"] != "system"]
         if len(others) < len(conversation):

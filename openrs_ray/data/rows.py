@@ -1,6 +1,6 @@
-"""Reading the rows of a data set: a .jsonl(.gz), .json, .parquet, .csv or .tsv file, a folder of them, a built-in, or a Hub id.
+"""Reads the rows of a data set: a .jsonl(.gz), .json, .parquet, .csv or .tsv file, a folder of them, a built-in, or a Hub id.
 
-Rows come out as plain dictionaries in file order. Whatever cannot be read ends in a UserError that says where.
+Rows are plain dictionaries in file order. Unreadable data is a UserError that says where.
 """
 
 import gzip
@@ -25,9 +25,9 @@ Row = dict[str, Any]
 
 
 def read_rows(path: str, split: str, subset: str | None = None, columns: Collection[str] | None = None) -> list[Row]:
-    """All rows of `path`; `split` and `subset` only matter for a Hub id. Raises UserError when missing, unreadable or empty.
+    """All rows of `path`; `split` and `subset` only matter for a Hub id. UserError when missing, unreadable or empty.
 
-    Of a Hub data set only `columns` are read where it has them all: some have others of many gigabytes.
+    Of a Hub data set only `columns` are read where it has them all: others may hold many gigabytes.
     """
     with reading(f"cannot read data.path {path!r}"):  # ~ of nobody, or too long a name
         file = Path(path).expanduser()
@@ -48,7 +48,7 @@ def read_rows(path: str, split: str, subset: str | None = None, columns: Collect
             f"id such as owner/name, or one of {', '.join(builtin.DATA)}"
         )
     if not rows:
-        raise UserError(f"{path} holds no problems")
+        raise UserError(f"the data in {path} holds no problems")
     return rows
 
 

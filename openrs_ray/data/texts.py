@@ -1,4 +1,4 @@
-"""When two problems have the same text: strictly, or by their letters and digits alone."""
+"""Equality of problem texts: strict, or by letters and digits alone."""
 
 import re
 import unicodedata
@@ -8,17 +8,17 @@ _LOOSE = re.compile(r"\\(?:left|right)(?![a-z])|\\[,;:!]|[\s$]|[.,;:?](?!\d)")
 
 
 def same_text_key(text: str) -> str:
-    """Equal for texts that differ only in case, spacing, dollars and punctuation. Signs count: x + 1 is not x - 1."""
+    """Key shared by texts that differ only in case, spacing, dollars and punctuation. Signs count: x + 1 is not x - 1."""
     return _LOOSE.sub("", _plain(text))
 
 
 def letters_key(text: str) -> str:
-    """Letters and digits alone: equal for more texts than are the same, as it should be where nothing may be missed."""
+    """Key of letters and digits alone, for comparisons that must miss no duplicate."""
     return "".join(words(text))
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters and digits, in lower case; commands of LaTeX are words like others."""
+    """Runs of letters and digits in lower case; LaTeX commands are words like others."""
     return _WORD.findall(_plain(text))
 
 

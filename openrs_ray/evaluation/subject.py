@@ -137,7 +137,7 @@ def side_by_side(several: Sequence[Subjects], how: Protocol, runs: Path, folder:
         raise UserError("give runs or models, not both: a mean over them would mean nothing")
     labels = [subjects.model.label for subjects in several]
     if twice := [label for label in labels if labels.count(label) > 1]:
-        raise UserError(f"{twice[0]} is given twice, or two have this name: the tables tell them apart by it")
+        raise UserError(f"the model {twice[0]} is given twice, or two have this name: the tables tell them apart by it")
     starts = sorted({subjects.start.path for subjects in several if subjects.start is not None})
     if len(starts) > 1:
         raise UserError(f"the runs begin from different models, {' and '.join(starts)}: give one with --start")

@@ -1,7 +1,7 @@
-"""What comes with the project by name: models and problems, made on first use and cached.
+"""Built-in models and problems by name, made on first use and cached.
 
-Owns the cache folder (`OPENRS_CACHE`, default `~/.cache/openrs_ray`). An entry's name holds a hash of the settings and
-of the code that make it, and it is built under a lock in a temporary folder and renamed: it is whole or absent.
+The cache is in `OPENRS_CACHE` (default `~/.cache/openrs_ray`). An entry's name holds a hash of its settings and code; it is
+built under a lock in a temporary folder and renamed, so it is whole or absent.
 """
 
 import hashlib
@@ -23,26 +23,26 @@ from openrs_ray.models.toy import arithmetic
 from openrs_ray.models.toy.arithmetic import Split
 
 BUILD_DEADLINE_S = 1800.0
-"""How long to wait for another process that is building the same entry."""
+"""Longest wait for another process that builds the same entry."""
 
 SMOLLM2 = "smollm2-135m-instruct"
 MODELS = ("toy", SMOLLM2)
 DATA: dict[str, Split] = {"toy": "train", "toy-heldout": "heldout"}
-"""Built-in problems by name: what to train on, and what to measure on."""
+"""Built-in problems by name: training and held-out ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToyProblems:
-    """How many problems each toy data set holds, and the seed that draws them."""
+    """Size of each toy data set, and the seed that draws it."""
 
     count: int = 4096
     seed: int = 0
 
 
 def resolve_model(path: str) -> str:
-    """Something transformers and vLLM can load: a folder, or a Hub id, which is returned as it is.
+    """A path that transformers and vLLM can load: a folder, or a Hub id, which is returned unchanged.
 
-    Raises UserError when `path` is neither a built-in, nor a model folder, nor a Hub id.
+    Raises UserError for anything but a built-in, a model folder or a Hub id.
     """
     if path in MODELS:
         return str(model_path(path))
@@ -61,12 +61,12 @@ def resolve_model(path: str) -> str:
 
 
 def looks_like_hub_id(path: str) -> bool:
-    """Whether a path has the form owner/name."""
+    """True for a path of the form owner/name."""
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path) is not None
 
 
 def model_path(name: str) -> Path:
-    """Folder of a built-in model; made first where it is not in the cache (under a minute)."""
+    """Folder of a built-in model, made first where the cache lacks it (under a minute)."""
     if name == "toy":
         # Torch and transformers load only where the toy really has to be taught.
         from openrs_ray.models.toy.teach import ToySettings, build_toy
@@ -84,7 +84,7 @@ def data_path(name: str) -> Path:
 
 
 def cached(name: str, settings: dict[str, object], build: Callable[[Path], None]) -> Path:
-    """The folder `name-<hash of settings>` in the cache; `build(folder)` fills it first where it is absent."""
+    """Folder `name-<hash of settings>` in the cache; `build(folder)` fills a new one."""
     cache = Path(os.environ.get("OPENRS_CACHE", "~/.cache/openrs_ray")).expanduser().absolute()
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     entry = cache / f"{name}-{key}"
@@ -112,7 +112,7 @@ def _write_problems(folder: Path, split: Split, problems: ToyProblems) -> None:
 
 
 def _code(source: str) -> str:
-    """Hash of a source file or of a folder of them, so that a changed procedure never meets an old result."""
+    """Hash of a source file or of a folder of them: changed code never meets an old result."""
     path = Path(__file__).parent / source
     digest = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(path.glob("*.py")):

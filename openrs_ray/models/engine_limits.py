@@ -1,7 +1,7 @@
-"""Recognises models that vLLM would refuse before an engine starts.
+"""Recognises models that vLLM would refuse, before an engine starts.
 
-Importing vLLM takes seconds and changes the environment that Ray's processes would inherit, so its table of models is read
-as text, and vLLM itself is asked, in a process of its own, about models only that are not in it.
+Importing vLLM takes seconds and changes the environment that Ray's processes inherit. Its table of models is read as text;
+vLLM itself is asked, in a process of its own, only about models missing there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
 
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
-"""Head sizes of vLLM's attention on CPUs; with another one an engine starts, and dies at its first token."""
+"""Head sizes of vLLM's attention on CPUs; with another one an engine dies at its first token."""
 _TABLE = "_TEXT_GENERATION_MODELS"
 _DEADLINE_S = 120.0
 _ASK = """
@@ -52,7 +52,7 @@ def check_engine(config: RunConfig, model_path: str, model: Any) -> None:
 
 
 def _on_cpu(config: RunConfig) -> bool:
-    """True if engines will run on a CPU, as far as that is known here: `auto` may be a plan for GPUs elsewhere."""
+    """True if engines will run on a CPU, as far as is known here: `auto` may plan for GPUs elsewhere."""
     place = config.placement
     only_cpus = torch.version.cuda is None and place.gpu_memory_gib is None
     return place.device == "cpu" or (place.device == "auto" and only_cpus)
@@ -64,7 +64,7 @@ def head_size(model: Any) -> int:
 
 
 def listed(*architectures: str) -> bool:
-    """True if one of the architectures is in the installed vLLM's table of text models."""
+    """True if the installed vLLM's table of text models has one of the architectures."""
     vllm = find_spec("vllm")
     if vllm is None or vllm.origin is None:
         return False
@@ -76,7 +76,7 @@ def listed(*architectures: str) -> bool:
 
 
 def _refusal(model_path: str, dtype: str) -> str | None:
-    """The reason for which vLLM refuses a model, one line; None where it does not, or gives none."""
+    """vLLM's reason to refuse a model, one line; None where it accepts it or gives no reason."""
     try:
         asked = subprocess.run(
             [sys.executable, "-c", _ASK, model_path, dtype],

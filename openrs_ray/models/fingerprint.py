@@ -1,4 +1,4 @@
-"""Digest of a model's folder: recognises the same model under another path, and another model under the same path."""
+"""Digest of a model's folder: tells models apart, whatever their paths."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ _SAYS_NOTHING = ("_name_or_path", "transformers_version")
 
 
 def model_digest(path: str) -> str:
-    """SHA-256 of the weights and the configuration in a folder; empty for a built-in and a Hub id, which are known by name."""
+    """SHA-256 of a folder's weights and configuration; empty for a built-in and a Hub id, which are known by name."""
     folder = Path(path).expanduser()
     if path in MODELS or not folder.is_dir():
         return ""

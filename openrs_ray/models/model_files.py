@@ -1,7 +1,7 @@
-"""Files of the start model that an exported policy takes over as they are: generation config, tokenizer, chat template.
+"""Start-model files that an exported policy keeps unchanged: generation config, tokenizer, chat template.
 
-They are read and the export is rehearsed before the first step: a library may refuse to write what it has read (a generation
-config with a temperature that nothing uses, say), and at the first kept checkpoint that would cost the run.
+Export is rehearsed before the first step: a library may refuse to write a file that it has read (such as a generation config
+with an unused temperature), and at the first kept checkpoint that would cost the run.
 """
 
 from collections.abc import Iterator, Mapping
@@ -38,10 +38,10 @@ class ModelFiles:
     """Example: ModelFiles({"generation_config.json": b"{}", "tokenizer.json": b"..."})"""
 
     files: Mapping[str, bytes]
-    """Content by name; small enough to keep, so that nothing that becomes of the start model matters any more."""
+    """Content by name, held in memory: later changes of the start model do not matter."""
 
     def write(self, folder: Path) -> None:
-        """Into a folder that may hold others."""
+        """Writes the files into a folder that may hold others."""
         for name, content in self.files.items():
             file = folder / name
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -49,9 +49,9 @@ class ModelFiles:
 
 
 def model_files(path: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> ModelFiles:
-    """The files of the model at `path`, known to give an exported policy that loads; `tokenizer` has the template in use.
+    """Files of the model at `path` that make an exported policy loadable; `tokenizer` has the template in use.
 
-    The tokenizer's own files, where they read the same from another folder; else transformers writes it anew.
+    The tokenizer's own files, where they read the same from another folder; otherwise transformers writes it anew.
 
     Raises:
         UserError: an exported policy could not be written or read.
@@ -104,7 +104,7 @@ def _written_anew(tokenizer: PreTrainedTokenizerBase, path: str) -> dict[str, by
 
 
 def _reads_the_same(files: ModelFiles, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, path: str) -> bool:
-    """True when the tokenizer is the same when read from a policy's folder, which is written here as the learner does it."""
+    """True when a tokenizer reads the same from a policy's folder, which is written here as the learner does it."""
     with TemporaryDirectory() as temporary:
         files.write(Path(temporary))
         try:

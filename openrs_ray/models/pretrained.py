@@ -1,7 +1,7 @@
-"""Every load of a model's files by transformers: configuration, tokenizer, generation config, weights.
+"""Loads model files through transformers: configuration, tokenizer, generation config, weights. No other module does.
 
-Invariants: code that comes with a model is never run (left to itself transformers asks, and takes a "y" from a pipe for an
-answer); weights that a file lacks are never made up; whatever is wrong with a file is one UserError.
+Invariants: a model's own code never runs (transformers would ask, and take a "y" from a pipe for an answer); missing weights
+are never made up; a damaged file is one UserError.
 """
 
 import os
@@ -31,7 +31,7 @@ from openrs_ray.errors import UserError
 from openrs_ray.models.bundled import looks_like_hub_id
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Shapes of weights, by name."""
+"""Shapes of weights by name."""
 
 CONFIG, GENERATION, WHOLE, INDEX = (
     *("config.json", "generation_config.json"),
@@ -42,34 +42,34 @@ _NO_CODE = {"trust_remote_code": False}
 
 
 def read_config(path: str) -> PreTrainedConfig:
-    """The configuration of a model in a folder or on the Hub."""
+    """Configuration of a model in a folder or on the Hub."""
     with _reading("the configuration", path, CONFIG):
         config: PreTrainedConfig = AutoConfig.from_pretrained(path, **_NO_CODE)
         return config
 
 
 def read_config_file(path: str) -> dict[str, Any]:
-    """Content of config.json itself, without the defaults of its class."""
+    """Content of config.json, without the defaults of its class."""
     with _reading(CONFIG, path, CONFIG):
         content: dict[str, Any] = PreTrainedConfig.get_config_dict(path)[0]
         return content
 
 
 def read_generation_config(path: str) -> GenerationConfig | None:
-    """None where the model has none."""
+    """Generation config; None where the model has none."""
     with _reading(GENERATION, path, GENERATION):
         return None if _has_no(GENERATION, path) else GenerationConfig.from_pretrained(path)
 
 
 def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model in a folder or on the Hub."""
+    """Tokenizer of a model in a folder or on the Hub."""
     with _reading("the tokenizer", path, *_TOKENIZER):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, **_NO_CODE)
         return tokenizer
 
 
 def read_model(path: str, dtype: torch.dtype, attention: str) -> PreTrainedModel:
-    """The model with all its weights, on the CPU. UserError unless the files hold exactly the weights it has."""
+    """Model with all its weights, on the CPU. UserError unless the files hold exactly the weights it has."""
     with _reading("the weights", path, WHOLE, INDEX):
         model, report = AutoModelForCausalLM.from_pretrained(
             path,
@@ -99,24 +99,23 @@ def read_gguf(folder: str, file: str) -> tuple[PreTrainedTokenizerBase, PreTrain
 
 
 def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """The model without memory for weights. UserError when the configuration is no causal language model's."""
+    """Model without memory for weights. UserError when the configuration is not a causal language model's."""
     with _reading("the configuration", config.name_or_path), torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **_NO_CODE)
         return model
 
 
 def fixed_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Weights by name that a model's files hold although they are no parameters: buffers, which training leaves as they are."""
+    """Stored weights that are not parameters (buffers), by name; training leaves them unchanged."""
     stored = model.state_dict().keys()
     return {name: buffer for name, buffer in model.named_buffers() if name in stored}
 
 
 def check_shapes(config: PreTrainedConfig, stored: Shapes, path: str) -> None:
-    """UserError unless the stored weights are exactly those that the model has.
+    """UserError unless the stored weights are exactly those of the model.
 
-    transformers loads weights of these shapes that have no content, so that its own rules hold: which names are renamed,
-    which weights are tied and which ones may be missing. It would compare the content of weights that are stored although they
-    are tied; `read_model` does.
+    transformers loads weights of these shapes without content, so that its own rules apply: renamed, tied and optional weights.
+    It would compare the content of weights stored although tied; `read_model` does.
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)  # some families compute with a number that they keep in a tensor
     with _reading("the configuration", path), fake, _in_this_thread(), _without_report():
@@ -131,7 +130,7 @@ def check_shapes(config: PreTrainedConfig, stored: Shapes, path: str) -> None:
 
 
 def check_report(report: Mapping[str, Any], model: PreTrainedModel, path: str) -> None:
-    """UserError where transformers' report on a load says that a weight was missing, superfluous or of another shape."""
+    """UserError where transformers' loading report names a missing, superfluous or misshapen weight."""
     found = []
     if report["missing_keys"]:
         found.append(f"missing {_some(report['missing_keys'])}")
@@ -150,7 +149,7 @@ def check_report(report: Mapping[str, Any], model: PreTrainedModel, path: str) -
 
 
 def _stored_again(model: PreTrainedModel, stored: Shapes) -> Shapes:
-    """Shapes, as the model has them, of the tied weights that are stored beside the weight they are tied to."""
+    """Shapes of tied weights that are stored beside the weight they are tied to."""
     prefix = f"{model.base_model_prefix}."  # may be left out in files
 
     def stored_name(name: str) -> str:
@@ -181,7 +180,7 @@ def _has_no(file: str, path: str) -> bool:
 
 
 def _not_in_cache(path: str, files: tuple[str, ...], error: OSError) -> bool:
-    """True when an error is about a model on the Hub of which the cache lacks what was to be read."""
+    """True when the Hub cache lacks the file that an error is about."""
     if Path(path).is_dir() or not looks_like_hub_id(path):
         return False
     if any(isinstance(one, LocalEntryNotFoundError) for one in (error, error.__cause__)):
@@ -190,13 +189,13 @@ def _not_in_cache(path: str, files: tuple[str, ...], error: OSError) -> bool:
 
 
 def _cached(path: str, *files: str) -> bool:
-    """True when the cache has any of these files of a model on the Hub."""
+    """True when the Hub cache has any of these files of a model."""
     return any(isinstance(try_to_load_from_cache(path, file), str) for file in files)
 
 
 @contextmanager
 def _reading(what: str, path: str, *files: str) -> Iterator[None]:
-    """Turns whatever goes wrong into one sentence. Any of `files` holds what is read."""
+    """Turns any error into one sentence. Any one of `files` is enough."""
     with reading(f"cannot read {what} of {path}"):
         try:
             yield
@@ -216,7 +215,7 @@ def _reading(what: str, path: str, *files: str) -> Iterator[None]:
 
 @contextmanager
 def _in_this_thread() -> Iterator[None]:
-    """transformers loads in threads of its own otherwise, where there are no tensors without content."""
+    """Keeps transformers from loading in threads of its own, which have no tensors without content."""
     name = "HF_DEACTIVATE_ASYNC_LOAD"
     before = os.environ.get(name)
     os.environ[name] = "1"
@@ -230,7 +229,7 @@ def _in_this_thread() -> Iterator[None]:
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    """Without transformers' table of what does not fit, which `check_report` says in a sentence, and its progress bar."""
+    """Hides transformers' table of misfits, which `check_report` puts into a sentence, and its progress bar."""
     level, bar = messages.get_verbosity(), messages.is_progress_bar_enabled()
     messages.set_verbosity_error()
     messages.disable_progress_bar()
@@ -243,7 +242,7 @@ def _without_report() -> Iterator[None]:
 
 
 def _some(names: set[str]) -> str:
-    """The first names, and how many there are."""
+    """First names, and their number."""
     first = sorted(names)[:2]
     return ", ".join(first) + (f" and {len(names) - len(first)} more" if len(names) > len(first) else "")
 

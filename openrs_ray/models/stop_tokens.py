@@ -1,7 +1,7 @@
-"""Tokens that end a completion: all that any of a model's files names.
+"""Stop tokens: all tokens that any of a model's files names as an end.
 
-A model's files often disagree: a base model's generation config ends at the end of a document, while its chat template
-closes a turn with another token. A completion that runs past either only fills its limit.
+The files often disagree: a base model's generation config ends at the end of a document, its chat template closes a turn with
+another token. A completion that runs past either only fills its limit.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _ANSWER = "ANSWER"
 
 @dataclass(frozen=True, slots=True)
 class StopToken:
-    """A token that ends a completion. Example: StopToken(151645, "<|im_end|>", ("tokenizer", "chat template"))"""
+    """Example: StopToken(151645, "<|im_end|>", ("tokenizer", "chat template"))"""
 
     id: int
     text: str
@@ -30,10 +30,10 @@ class StopToken:
 
 
 def stop_tokens(path: str, vocabulary: int, tokenizer: PreTrainedTokenizerBase) -> tuple[StopToken, ...]:
-    """The stop tokens of the model at `path`, by id; `tokenizer` has the chat template in use.
+    """Stop tokens of the model at `path`, by id; `tokenizer` has the chat template in use.
 
     Raises:
-        UserError: one of the files names something that is no token of the model, or none of them names any.
+        UserError: a file names a token that the model lacks, or none names any.
     """
     named: dict[int, list[str]] = {}
     for origin, value in _named(path, tokenizer):
@@ -55,7 +55,7 @@ def stop_tokens(path: str, vocabulary: int, tokenizer: PreTrainedTokenizerBase) 
 
 
 def ends_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The special token that the chat template writes right after an assistant's turn, if it does."""
+    """Special token that the chat template writes right after an assistant's turn, if any."""
     turns = [{"role": "user", "content": "QUESTION"}, {"role": "assistant", "content": _ANSWER}]
     try:
         (text,) = rendered(tokenizer, [turns], add_generation_prompt=False)
@@ -67,7 +67,7 @@ def ends_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def _named(path: str, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[str, Any]]:
-    """Stop tokens by the file that names them: (origin, value) for each that names any."""
+    """Stop tokens by origin: (file, value) for each that names any."""
     generation, config = read_generation_config(path), read_config_file(path)
     found = [
         ("generation_config.json", None if generation is None else generation.eos_token_id),

@@ -1,7 +1,7 @@
-"""Runs chat templates and tokenizers in a child process, where neither an endless loop nor a mistake in them can do harm.
+"""Runs chat templates and tokenizers in a child process that can be killed.
 
-Both come with a model: the template is a program, and one of a tokenizer's patterns may need longer than anybody waits. Both
-work in child processes (`openrs_ray.common.killable`), and what goes wrong there is one sentence.
+Both come with a model: the template is a program, and a tokenizer's pattern may take for ever. Errors in the child
+(`openrs_ray.common.killable`) become one sentence.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,13 +17,13 @@ T = TypeVar("T")
 Conversation = Sequence[dict[str, str]]
 
 _CHUNK = 256
-"""Conversations that must be done together within the deadline."""
+"""Conversations per deadline."""
 
 
 def rendered(
     tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation], add_generation_prompt: bool = True
 ) -> list[str]:
-    """The text of each conversation as the model reads it. UserError, one sentence, when the template fails."""
+    """Text of each conversation as the model reads it. UserError when the template fails."""
 
     def texts() -> Iterator[list[str]]:
         for chunk in _chunks(conversations):
@@ -38,14 +38,14 @@ def rendered(
 
 
 def templated(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]) -> list[tuple[int, ...]]:
-    """Token ids of each conversation, ending where the model's answer begins. UserError, one sentence, when that fails."""
+    """Token ids of each conversation, ending where the model's answer begins. UserError on failure."""
     return tokenized(tokenizer, rendered(tokenizer, conversations))
 
 
 def tokenized(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], add_special_tokens: bool = False
 ) -> list[tuple[int, ...]]:
-    """Token ids of each text. UserError, one sentence, when that fails."""
+    """Token ids of each text. UserError on failure."""
 
     def ids() -> Iterator[list[tuple[int, ...]]]:
         for chunk in _chunks(texts):

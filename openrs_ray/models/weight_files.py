@@ -1,6 +1,6 @@
-"""A model's stored weights, looked at before anything starts: names and shapes from the headers of its safetensors files.
+"""Stored weights of a model: names and shapes from the headers of its safetensors files.
 
-Of a model on the Hub that is not in the cache only the headers are fetched.
+For a model on the Hub outside the cache only the headers are fetched.
 """
 
 from pathlib import Path
@@ -20,9 +20,9 @@ _PICKLED = (
 
 
 def check_weights(path: str, config: PreTrainedConfig) -> None:
-    """UserError unless the model has exactly the weights that its configuration describes, in safetensors files.
+    """UserError unless the safetensors files hold exactly the weights that the configuration describes.
 
-    Nothing is said of a quantised model: its weights have other names.
+    A quantised model is not checked: its weights have other names.
     """
     if getattr(config, "quantization_config", None) is None:
         check_shapes(config, stored_shapes(path), path)
@@ -39,7 +39,7 @@ def stored_shapes(path: str) -> Shapes:
 
 
 def model_folder(path: str) -> Path | None:
-    """Folder of the model's files on this machine: its folder, or its part of the Hub's cache where that has its config.json."""
+    """Folder of the model's files on this machine: its own, or its part of the Hub cache where that has its config.json."""
     if Path(path).is_dir():
         return Path(path)
     cached = try_to_load_from_cache(path, CONFIG)
@@ -47,7 +47,7 @@ def model_folder(path: str) -> Path | None:
 
 
 def _files(folder: Path, path: str) -> list[Path] | None:
-    """The safetensors files as transformers chooses them; None where the cache has only some of them."""
+    """Safetensors files as transformers chooses them; None where the cache has only some."""
     if (folder / WHOLE).exists():
         return [folder / WHOLE]
     if not (folder / INDEX).exists():

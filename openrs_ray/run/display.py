@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from openrs_ray.common.formatting import sentences
 from openrs_ray.stats import Interval
 
 _RECENT_STEPS = 20
@@ -119,8 +120,8 @@ class RunDisplay:
         self._print(text)
 
     def warn(self, text: str) -> None:
-        self._warnings.append(text)
-        self._show(f"WARNING: {text}")
+        self._warnings.append(sentences(text))
+        self._show(f"WARNING: {self._warnings[-1]}")
 
     def step(self, figures: StepFigures) -> None:
         self._last, self._status = figures, ""

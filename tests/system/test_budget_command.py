@@ -54,7 +54,7 @@ def test_a_run_ends_within_its_budget_and_goes_on_with_more(tmp_path: Path, toy_
 
     log.write_text("")
     assert finish(start([str(recipe), "--resume", "--restart"], log), log) == 2
-    assert "error: run run has spent $ 1." in tail(log) and steps_done(run) == steps
+    assert "error: Run run has spent $ 1." in tail(log) and steps_done(run) == steps
     assert spent(run) == cost
 
     more = ["--resume", "--run.steps", str(steps + 3), "--cost.budget_usd", "20"]
@@ -77,5 +77,5 @@ def test_a_run_that_its_hours_do_not_let_start_says_so(tmp_path: Path, toy_folde
     run, log = tmp_path / "run", tmp_path / "log"
     process = start([str(recipe)], log)
     assert finish(process, log) == 2, tail(log)
-    assert "error: run run has spent 0.0" in tail(log) and "raise cost.max_hours" in tail(log)
+    assert "error: Run run has spent 0.0" in tail(log) and "raise cost.max_hours" in tail(log)
     assert "Traceback" not in tail(log) and spent(run)["hours"] <= 36 / 3600

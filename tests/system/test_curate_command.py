@@ -72,7 +72,7 @@ def test_mistakes_about_the_recipe_itself(capsys: pytest.CaptureFixture[str]) ->
     for arguments, expected in (
         ([], "RECIPE is missing"),
         (["--dry-run"], "RECIPE is missing"),
-        (["launch/recipes/quickstart.yaml"], "is a recipe of a run: start it with python -m launch.train"),
+        (["launch/recipes/quickstart.yaml"], "quickstart.yaml is of a run: start it with python -m launch.train"),
         (["launch/recipes/nothing.yaml"], "There is no recipe"),
     ):
         assert main([str(ROOT / one) if one.endswith(".yaml") else one for one in arguments]) == 2
@@ -144,7 +144,7 @@ def test_a_kill_costs_no_finished_chunk(recipe: Path, tmp_path: Path) -> None:
     # An engine that cannot start ends the command with its reason.
     assert finish(start("--name", "small", "--engines.cpu_cache_gib", "0.00001"), log) == 1
     said = tail(log).strip().splitlines()[-1]
-    assert said.startswith("error: an engine with toy failed: ValueError: No available memory"), tail(log)
+    assert said.startswith("error: An engine with toy failed: ValueError: No available memory"), tail(log)
 
 
 def test_engines_that_finish_nothing_more_are_waited_for_so_long_only() -> None:

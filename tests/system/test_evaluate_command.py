@@ -157,7 +157,7 @@ def test_no_network_is_one_sentence(tmp_path: Path, toy_folder: Path) -> None:
     )
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: benchmark aime24") and last.endswith("--data aime24=FILE"), done.stderr
+    assert last.startswith("error: Benchmark aime24") and last.endswith("--data aime24=FILE."), done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -164,7 +164,7 @@ def test_a_run_that_cannot_fit_into_its_gpus_is_refused(
     assert main([str(recipe), *gpu, "--dry-run"]) == 0
     assert "fits" in capsys.readouterr().out
     large = [*gpu, "--learner.micro_batch_tokens", "4000000"]
-    expected = r"error: each learner GPU has 4.0 GiB but needs .*: set learner.micro_batch_tokens \d+$"
+    expected = r"error: Each learner GPU has 4.0 GiB but needs .*: set learner.micro_batch_tokens \d+\.$"
     assert main([str(recipe), *large, "--dry-run"]) == 2
     said_first = capsys.readouterr()
     assert "does not fit" in said_first.out
@@ -215,7 +215,7 @@ NO_CLUSTERS = [
 def test_a_cluster_that_cannot_be_joined_is_one_sentence(joining: list[subprocess.Popen[str]], number: int) -> None:
     _, said = joining[number].communicate(timeout=120)
     assert joining[number].returncode == 2, said
-    assert said.strip().splitlines()[-1].startswith("error: cannot join a Ray cluster at RAY_ADDRESS=127.0.0.1"), said
+    assert said.strip().splitlines()[-1].startswith("error: Cannot join a Ray cluster at RAY_ADDRESS=127.0.0.1"), said
     assert "Traceback" not in said
 
 

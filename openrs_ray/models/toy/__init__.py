@@ -1,1 +1,1 @@
-"""A small model that can be made anywhere in under a minute, and the arithmetic it is right about only sometimes."""
+"""The toy: a small model that is made anywhere in under a minute, and arithmetic that it solves about half the time."""

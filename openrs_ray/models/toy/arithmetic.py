@@ -1,7 +1,7 @@
-"""Three-digit addition: the problems, their answers, and written-out solutions to teach from.
+"""Three-digit addition: problems, answers, and written-out solutions to teach from.
 
-Owns the split. Every problem belongs to exactly one split, decided by a checksum of its text, so what the model is
-taught on, trained on by reinforcement and measured on are disjoint by construction, for every seed.
+Every problem belongs to exactly one split, by a checksum of its text: problems for teaching, reinforcement and measurement
+are disjoint for every seed.
 """
 
 import random
@@ -18,7 +18,7 @@ _SHARES: tuple[tuple[Split, int], ...] = (("heldout", 10), ("train", 10), ("teac
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """One problem. Example: Sum(347, 708) has text "347+708" and answer 1055."""
+    """Example: Sum(347, 708) has text "347+708" and answer 1055."""
 
     left: int
     right: int
@@ -42,7 +42,7 @@ class Sum:
 
 
 def draw(split: Split, generator: random.Random) -> Iterator[Sum]:
-    """Problems of one split without end, repeats possible."""
+    """Endless problems of one split, repeats possible."""
     while True:
         problem = Sum(generator.randint(100, 999), generator.randint(100, 999))
         if problem.split == split:
@@ -60,10 +60,10 @@ def distinct(split: Split, count: int, seed: int) -> list[Sum]:
 
 
 def solution(problem: Sum, *, carries: bool = True) -> str:
-    """The problem worked column by column from the right, each as `digit + digit + carry = result`.
+    r"""The problem worked column by column from the right, each as `digit + digit + carry = result`.
 
     Without `carries` the carry is forgotten in every column, which is right only where none occurs.
-    Example: 356+709 gives "<think>6+9+0=15;5+0+1=6;3+7+0=10</think>\\boxed{1065}".
+    Example: 356+709 gives "<think>6+9+0=15;5+0+1=6;3+7+0=10</think>\boxed{1065}".
     """
     columns: list[str] = []
     total, carry = 0, 0

@@ -1,9 +1,8 @@
 """Makes the toy model: a small Qwen2 taught by supervised learning until it is right about half the time.
 
-It is first taught right solutions alone, then ones that mostly forget every carry. Both procedures are then in the model and
-the wrong one is preferred: reinforcement has something to turn round, not merely something to sharpen. The right one must be
-learned well before: a sum of digits that is always got wrong is never reinforced. The same settings give the same weights on
-the same machine: nothing here reads the global random state, and the number of threads is fixed.
+It is taught right solutions first, then solutions that mostly forget every carry. Both procedures are then in the model and
+the wrong one is preferred: reinforcement has something to reverse. The same settings give the same weights on the same
+machine: random state and number of threads are its own.
 """
 
 import random
@@ -25,7 +24,7 @@ from openrs_ray.models.toy.arithmetic import Sum, draw, solution
 from openrs_ray.models.toy.tokenizer import make_tokenizer
 
 IGNORED = -100
-"""Label that the loss leaves out."""
+"""Label that the loss ignores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +35,12 @@ class ToySettings:
     feed_forward: int = 512
     layers: int = 3
     heads: int = 6
-    """Of 32 dimensions each, the smallest that vLLM's attention takes."""
+    """Each of 32 dimensions, the smallest head of vLLM's attention."""
     key_value_heads: int = 2
     right_steps: float = 0.7
-    """Share of the steps, the first ones, in which every solution is right."""
+    """Share of the steps, from the first, in which every solution is right."""
     wrong_share: float = 0.65
-    """Share of the solutions that forget the carries after that."""
+    """Share of solutions that forget the carries afterwards."""
     steps: int = 800
     batch: int = 20
     learning_rate: float = 1.5e-3
@@ -51,7 +50,7 @@ class ToySettings:
 
 
 def build_toy(folder: Path, settings: ToySettings) -> None:
-    """Teaches the model and writes it with its tokenizer to `folder`, as any transformers model is written."""
+    """Teaches the model and writes it with its tokenizer to `folder`, as a transformers model."""
     tokenizer = make_tokenizer()
     model = teach(settings, tokenizer)
     model.save_pretrained(folder)
@@ -59,7 +58,7 @@ def build_toy(folder: Path, settings: ToySettings) -> None:
 
 
 def teach(settings: ToySettings, tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
-    """The taught model, float32, in evaluation mode."""
+    """Taught model, float32, in evaluation mode."""
     with _own_randomness(settings):
         model = _new_model(settings, tokenizer)
         problems = random.Random(settings.seed)
@@ -79,7 +78,7 @@ def teach(settings: ToySettings, tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
 
 @contextmanager
 def _own_randomness(settings: ToySettings) -> Iterator[None]:
-    """Seeds torch and fixes its threads, and puts both back afterwards."""
+    """Seeds torch and fixes its threads, and restores both afterwards."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -119,7 +118,7 @@ def wrong_share(step: int, settings: ToySettings) -> float:
 def batch(
     size: int, wrong: float, tokenizer: Qwen2Tokenizer, problems: random.Random
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Fresh problems with solutions, of which a share `wrong` forgets the carries.
+    """New problems with solutions, of which a share `wrong` forgets the carries.
 
     Returns ids and labels, int64 [size, longest], right-padded; no labels on prompts.
     """

@@ -1,8 +1,7 @@
-"""The toy's tokenizer: one token per character, and one each for `<think>`, `</think>` and `\\boxed{`.
+r"""Tokenizer of the toy: one token per character, and one each for `<think>`, `</think>` and `\boxed{`.
 
-A Qwen2Tokenizer, because that is what transformers loads for a Qwen2 model whatever class its folder names. The chat
-roles, the padding and the end of a turn are special tokens; the think tags are not, so they stay in a text decoded
-without special tokens, where the rewards look for them. Characters outside the alphabet are dropped.
+A Qwen2Tokenizer, because transformers loads that for every Qwen2 model. Roles, padding and end of turn are special tokens;
+the think tags are not, so that they stay in decoded text, where the rewards look for them. Other characters are dropped.
 """
 
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ PAD, END, UNKNOWN = "<|pad|>", "<|end|>", "<|unknown|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 WORDS = ("<think>", "</think>", "\\boxed{")
 CHARACTERS = "0123456789+=;}.ĠĊ"
-"""As byte-level BPE spells them: the last two are a space and a line break."""
+"""In the spelling of byte-level BPE: the last two are a space and a line break."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
@@ -23,14 +22,14 @@ CHAT_TEMPLATE = (
 
 
 def make_tokenizer() -> Qwen2Tokenizer:
-    """The tokenizer with its chat template."""
+    """Tokenizer with its chat template."""
     tokenizer = tokenizer_of((PAD, END, UNKNOWN, *ROLES, *WORDS, *CHARACTERS), model_max_length=256)
     tokenizer.add_tokens([AddedToken(word, special=False, normalized=False) for word in WORDS])
     return tokenizer
 
 
 def tokenizer_of(tokens: Sequence[str], **settings: int) -> Qwen2Tokenizer:
-    """A tokenizer that merges nothing, with the chat template; `tokens` by id, the special ones and the roles among them."""
+    """Tokenizer without merges, with the chat template; `tokens` by id, special ones and roles among them."""
     return Qwen2Tokenizer(
         vocab={token: index for index, token in enumerate(tokens)},
         merges=[],

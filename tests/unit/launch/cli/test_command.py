@@ -62,7 +62,7 @@ def test_what_nobody_foresaw_leaves_its_traceback_in_a_file(
     assert end(error) == 1
     line = said(capsys)
     (written,) = (tmp_path / "runs" / "errors").iterdir()
-    assert line.startswith("error: ") and line.endswith(f"the traceback is in {written}")
+    assert line.startswith("error: ") and line.endswith(f"the traceback is in {written}.")
     assert "test_command.py, line" in line
     trace = written.read_text()
     assert "Traceback (most recent call last)" in trace and "raise error" in trace and type(error).__name__ in trace
@@ -97,7 +97,7 @@ def test_a_full_disk_and_a_read_only_one_do_not_hide_the_error(
 
 def test_no_character_of_a_message_moves_the_cursor_or_fails_to_be_written(capsys: pytest.CaptureFixture[str]) -> None:
     assert end(UserError("a\x1b[2Jb\ud800c\u2028d é")) == 2
-    assert said(capsys) == r"error: a\x1b[2Jb\ud800c\u2028d é"
+    assert said(capsys) == r"error: a\x1b[2Jb\ud800c\u2028d é."
 
 
 def test_every_command_ends_through_this_boundary() -> None:

@@ -72,7 +72,7 @@ def test_an_unknown_option_is_one_sentence(name: str, capsys: pytest.CaptureFixt
 def test_a_missing_argument_is_one_sentence(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main_of(name)([]) == 2
     error = capsys.readouterr().err.strip()
-    assert error == f"error: {COMMANDS[name]} is missing (python -m launch.{name} --help says what there is)"
+    assert error == f"error: {COMMANDS[name]} is missing (python -m launch.{name} --help says what there is)."
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_missing_argument_is_one_sentence(name: str, capsys: pytest.CaptureFix
         ("verify", "x --dedline 3", "--dedline is not an option; the nearest one is --deadline"),
         ("verify", "x --deadline abc", "--deadline: invalid positive float value: 'abc'"),
         ("coverage", "x --cvs y", "--cvs is not an option; the nearest one is --csv"),
-        ("coverage", "x y", "y was not expected here"),
+        ("coverage", "x y", "'y' was not expected here"),
         ("trace", "x --lsat 3", "the nearest one is --last"),
         ("evaluate", "toy --samlpes 3", "--samlpes is not an option; the nearest one is --samples"),
         ("evaluate", "toy --samples 0", "--samples: invalid positive value: '0'"),
@@ -91,9 +91,9 @@ def test_a_missing_argument_is_one_sentence(name: str, capsys: pytest.CaptureFix
         ("reproduce", "--dryrun quickstart", "--dryrun is not an option; the nearest one is --dry-run"),
         ("train", "quickstart --dryrun", "--dryrun is not an option; the nearest one is --dry-run"),
         ("train", "--dryrun quickstart", "--dryrun is not an option; the nearest one is --dry-run"),
-        ("train", "quickstart -dry-run", "-dry-run was not expected here: the nearest option is --dry-run"),
+        ("train", "quickstart -dry-run", "'-dry-run' was not expected here: the nearest option is --dry-run"),
         ("train", "quickstart run.steps=3", "change fields with --dotted.field VALUE"),
-        ("train", "--help rolout", "there is no section rolout: the nearest one is rollout; there are fidelity, run, "),
+        ("train", "--help rolout", "There is no section rolout: the nearest one is rollout; there are fidelity, run, "),
         ("probe", "quickstart --run.stepz 3", "the nearest one is run.steps"),
         ("curate", "open-rs-data --dryrun", "the nearest one is --dry-run"),
     ],

@@ -92,7 +92,7 @@ def test_values_of_every_kind_can_be_given(recipe: Path) -> None:
         (["--run.steps"], ["--run.steps needs a value"]),
         (["--run.steps", "--run.seed", "3"], ["--run.steps needs a value"]),
         (["--learner.adam_betas", "[0.9"], ["learner.adam_betas", "not valid YAML"]),
-        (["run.steps=3"], ["run.steps=3 was not expected"]),
+        (["run.steps=3"], ["'run.steps=3' was not expected"]),
     ],
 )
 def test_a_mistake_is_one_sentence(recipe: Path, overrides: list[str], said: list[str]) -> None:

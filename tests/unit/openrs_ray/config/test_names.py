@@ -62,7 +62,7 @@ def test_the_command_finds_its_recipes_from_any_folder(tmp_path: Path) -> None:
 
 
 def test_a_recipe_of_the_other_kind_names_its_command(runs: Path) -> None:
-    with pytest.raises(UserError, match=r"recipe of a data set: make it with python -m launch\.curate"):
+    with pytest.raises(UserError, match=r"is of a data set: make it with python -m launch\.curate"):
         load_config("open-rs-data", [])
 
 
@@ -98,7 +98,7 @@ def test_a_run_is_found_by_name_and_by_folder_in_every_command(runs: Path, capsy
         assert find_run(given).resolve() == runs / "sums-1"
         assert "problems.json cannot be read" in said(capsys, coverage.main([given]))
         assert "it has no metrics.jsonl" in said(capsys, waits.main([given]))
-        assert "run sums-1 in" in said(capsys, evaluate.main([given, "--benchmarks", "aime24"]))
+        assert "Run sums-1 in" in said(capsys, evaluate.main([given, "--benchmarks", "aime24"]))
         assert "--run.steps is 0" in said(capsys, reproduce.main([given, "--run.steps", "0"]))
 
 

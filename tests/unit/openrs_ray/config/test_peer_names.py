@@ -107,7 +107,7 @@ def test_all_mistakes_are_said_at_once_each_in_a_line() -> None:
         "--loss.kl_beta is -1",
         "--learner.lr",
         "--data.shuffle [",
-        "stray",
+        "'stray'",
     ):
         assert sum(line.startswith(start) for line in lines) == 1
     assert all(line.endswith(".") and not line.endswith("..") for line in lines)

@@ -442,7 +442,7 @@ def test_the_command_says_it_with_exit_code_2(
     changed(folder, lambda w: {n: t for n, t in w.items() if n != NORM})
     assert main([str(write_recipe(tmp_path / "recipe.yaml", folder, tmp_path, "run", 2))]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith(f"error: the weights of {folder} are not those of the Qwen2ForCausalLM")
+    assert line.startswith(f"error: The weights of {folder} are not those of the Qwen2ForCausalLM")
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_without_a_network_a_hub_recipe_is_planned_and_says_what_was_not_checked
         assert part in done.stdout, part
     assert "Retry" not in done.stdout + done.stderr
     (sentence,) = done.stderr.strip().splitlines()
-    assert sentence.startswith("error: the Hub cannot be reached (http://127.0.0.1:1") and R1_DISTILL in sentence
+    assert sentence.startswith("error: The Hub cannot be reached (http://127.0.0.1:1") and R1_DISTILL in sentence
     assert "golds were not checked" in sentence
 
 

@@ -33,7 +33,7 @@ def test_without_a_terminal_each_step_is_one_plain_line() -> None:
     with RunDisplay("small", 10, Console(file=out, width=40, highlight=False)) as display:
         display.step(figures(1, 2.0))
         display.step(figures(2, 4.0))
-        display.warn("2 checks [timed] out")
+        display.warn("2 checks [timed] out.")
     first, second, warning = out.getvalue().splitlines()
     for part in (
         "step 1/10",
@@ -49,7 +49,7 @@ def test_without_a_terminal_each_step_is_one_plain_line() -> None:
     ):
         assert part in first
     assert "0:00:24" in second  # 8 steps at the mean of 3 s
-    assert warning == "[small] WARNING: 2 checks [timed] out"
+    assert warning == "[small] WARNING: 2 checks [timed] out."
     assert "\x1b" not in out.getvalue()
 
 
@@ -64,7 +64,7 @@ def test_every_line_says_what_the_run_has_cost() -> None:
     first, second, step, *rest = out.getvalue().splitlines()
     assert (first, second) == ("[small] starting", "[small, $ 1.00 of 9.00] pushing")
     assert step.startswith("[small, $ 2.00 of 9.00 (forecast 8.00)] step 1/10")
-    assert rest == ["[small, $ 3.00] WARNING: look", "[small, $ 4.00] done"]
+    assert rest == ["[small, $ 3.00] WARNING: Look.", "[small, $ 4.00] done"]
 
 
 def test_the_screen_and_the_summary_show_the_cost() -> None:

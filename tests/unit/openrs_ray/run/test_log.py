@@ -56,7 +56,7 @@ def test_all_that_is_shown_is_written(
         warnings.warn("deprecated", stacklevel=1)
     found = lines(tmp_path / "001")
     assert found[0] == "data: 12 [problems] of a file with a name that is longer than the screen is wide"
-    assert found[1:4] == [f"[mine, $ 1.00] {text}" for text in ("starting", "WARNING: an engine is lost", "saved")]
+    assert found[1:4] == [f"[mine, $ 1.00] {text}" for text in ("starting", "WARNING: An engine is lost.", "saved")]
     assert any("steps" in line and "12" in line for line in found[4:])
     assert [line for line in found if "space" in line or "broken" in line or "not shown" in line] == [
         "WARNING ray: no space",
@@ -214,8 +214,8 @@ def test_a_run_that_cannot_learn_ends_with_its_cause_and_leaves_all_that_it_said
     assert finish(start(command, out), out) == 1, tail(out)
     said = out.read_text()
     assert "  spread 0/4  " in said and "  length " in said
-    assert "WARNING: nothing was learned in the last 5 steps" in said
-    assert "error: nothing was learned in 6 steps in a row, as many as rollout.max_uniform_steps allows" in said
+    assert "WARNING: Nothing was learned in the last 5 steps" in said
+    assert "error: Nothing was learned in 6 steps in a row, as many as rollout.max_uniform_steps allows" in said
     assert "Continue with" not in said and "Traceback" not in said
     assert [checkpoint.step for checkpoint in CheckpointStore(run / "checkpoints").checkpoints()] == [6]
     written = lines(run / "attempts" / "001")
