@@ -1,11 +1,18 @@
 """Losses and corrections against formulas written out in float64, sequence by sequence."""
 
 import math
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
+from pages import code_below
+from places import ROOT
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -391,3 +398,38 @@ def test_against_the_policy_itself_the_ratio_is_one_whoever_sampled(kind: str):
     assert all(
         ours == theirs for ours, theirs in (measured[name] for name in ("mismatch_kl", "ratio", "ratio_squared"))
     )
+
+
+WITH_THE_NEW_LOSS = """
+import torch
+from pages import code_below
+from places import ROOT
+from openrs_ray.algorithm.losses import LossInput, policy_loss
+from openrs_ray.config.schema import Loss
+
+now, then = torch.tensor([-0.4, -1.0, -2.0], dtype=torch.float64), torch.tensor([-1.4, -1.1, -0.2], dtype=torch.float64)
+advantages = torch.tensor([1.0, 1.0, -2.0], dtype=torch.float64)
+found = policy_loss(LossInput(now, then, advantages, (2, 1)), Loss.model_validate({"kind": "reinforce"}))
+expected = -((now - then).exp() * advantages).sum()
+assert abs(float(found.total - expected)) < 1e-12 and float(found.sums["clipped"]) == 0
+"""
+
+
+def test_a_loss_as_the_page_has_it(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "openrs_ray", tmp_path / "openrs_ray", ignore=shutil.ignore_patterns("__pycache__"))
+    formula, names = tmp_path / "openrs_ray/algorithm/losses.py", tmp_path / "openrs_ray/config/schema.py"
+    changes = (
+        (formula, "OBJECTIVES: ", code_below("Adding a loss") + "\n\nOBJECTIVES: "),
+        (formula, '    "tis": clipped_weight,\n', '    "tis": clipped_weight,\n    "reinforce": unclipped,\n'),
+        (names, 'kind: Literal["grpo", ', 'kind: Literal["reinforce", "grpo", '),
+        (names, '    "grpo": {},\n', '    "grpo": {},\n    "reinforce": {},\n'),
+    )
+    for file, before, after in changes:
+        text = file.read_text()
+        assert text.count(before) == 1, before
+        file.write_text(text.replace(before, after))
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_THE_NEW_LOSS], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

@@ -15,6 +15,7 @@ from openrs_ray.config.schema import Data
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.analysis import analyse
 from openrs_ray.evaluation.benchmarks import (
+    KNOWN,
     PAPER_PROMPT,
     Benchmark,
     Prompt,
@@ -55,6 +56,15 @@ def verdict(text: str, *gold: str, rules: Rules = "boxed", tolerance: float | No
 
 
 # Shapes
+
+
+def test_a_benchmark_as_the_page_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "problems.jsonl"
+    file.write_text('{"question": "1+1", "answer": "2"}\n{"question": "2+2", "answer": "4"}\n')
+    monkeypatch.setitem(KNOWN, "known", Benchmark("known", "Known", str(file), "test", 2))
+    for (benchmark,) in (chosen(["mine"], {"mine": str(file)}), chosen(["known"], {})):
+        tasks = load_tasks(benchmark, Prompt("plain"), make_tokenizer())
+        assert [(task.problem.text, task.problem.gold) for task in tasks] == [("1+1", ("2",)), ("2+2", ("4",))]
 
 
 @pytest.mark.parametrize(("name", "size"), SIZES.items())
