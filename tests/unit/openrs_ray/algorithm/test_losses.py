@@ -402,8 +402,6 @@ def test_against_the_policy_itself_the_ratio_is_one_whoever_sampled(kind: str):
 
 WITH_THE_NEW_LOSS = """
 import torch
-from pages import code_below
-from places import ROOT
 from openrs_ray.algorithm.losses import LossInput, policy_loss
 from openrs_ray.config.schema import Loss
 
