@@ -212,8 +212,7 @@ class LearnerGroup:
 
     async def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[np.ndarray]:
         """Log-probabilities (temperature 1) of the sequences' completion tokens under the current weights."""
-        deadline_s = self._config.push.deadline_s
-        scores: list[list[np.ndarray]] = await self._all("score", deadline_s, "score the probe", list(sequences), 1.0)
+        scores: list[list[np.ndarray]] = await self.each("score", "score the probe", list(sequences), 1.0)
         return scores[0]
 
     async def _check_shared_folder(self, run_folder: Path) -> None:

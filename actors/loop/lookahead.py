@@ -13,8 +13,9 @@ docs/performance.md (Running ahead) shows why no token is then older than k vers
 """
 
 import asyncio
+import itertools
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from actors.cluster.deadlines import within
 from actors.loop.batch import Batch, has_spread
@@ -26,24 +27,24 @@ from openrs_ray.records import Group, Problem
 class Lookahead:
     """Life cycle: take() step by step, close() at the end.
 
-    sampling = Lookahead(sample, draw, config.rollout, steps=50)
+    sampling = Lookahead(sample, drawn, config.rollout, steps=50)
     batch = await sampling.take(step=1)
     """
 
     def __init__(
         self,
         sample: Callable[[int, Problem], Awaitable[Group]],
-        draw: Callable[[int], Sequence[Drawn]],
+        drawn: Iterator[Drawn],
         rollout: schema.Rollout,
         steps: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`sample` samples and judges the group of a position; `draw` gives so many further positions.
+        """`sample` samples and judges the group of a position; `drawn` gives all positions in order.
 
         `steps`: number of the last step, past which nothing is admitted.
         """
         self._sample = sample
-        self._draw = draw
+        self._drawn = drawn
         self._rollout = rollout
         self._steps = steps
         self._clock = clock
@@ -71,7 +72,7 @@ class Lookahead:
         self.idle_seconds()  # what passed between the steps is not counted
         count, deadline_s = self._rollout.problems_per_step, self._rollout.deadline_s
         steps = min(self._rollout.staleness + 1, self._steps - step + 1)
-        self.admit(self._draw(steps * count - len(self)), step - 1)
+        self.admit(itertools.islice(self._drawn, max(0, steps * count - len(self))), step - 1)
         what = f"finish {count} groups for step {step} (rollout.deadline_s is {deadline_s:.0f})"
         while not (chosen := await within(deadline_s, "the rollout workers", what, self._finished())):
             pass  # a round has ended
@@ -82,7 +83,7 @@ class Lookahead:
         self._replace_uniform()
         return batch
 
-    def admit(self, drawn: Sequence[Drawn], version: int) -> None:
+    def admit(self, drawn: Iterable[Drawn], version: int) -> None:
         """Start sampling these positions; the engines hold policy `version`."""
         self._version = version
         self._add_idle_time()
@@ -106,7 +107,7 @@ class Lookahead:
             del self._admitted[position], self._tasks[position]
             self._replaced.append(self._ready.pop(position))
         if uniform:
-            self.admit(self._draw(len(uniform)), self._version)
+            self.admit(itertools.islice(self._drawn, len(uniform)), self._version)
 
     async def _finished(self) -> list[int]:
         """Positions of the groups that a step takes; none when, with staleness 0, others were admitted instead."""

@@ -14,7 +14,7 @@ from actors.learner.group import LearnerGroup, new_ranks
 from actors.learner.history import History
 from actors.learner.rank import LearnerRank
 from actors.loop.collector import Collector, Sampling
-from actors.loop.drawing import Drawing
+from actors.loop.drawing import drawing
 from actors.loop.evaluation import Evaluation
 from actors.loop.limits import Limits
 from actors.loop.lookahead import Lookahead
@@ -127,8 +127,8 @@ class System:
         budget, display, limits = self._budget, self._display, self._limits
         collector = Collector(config, self._engines, self._rewards, self._environment, prepared.texts, display.warn)
         plan = Sampling("train", 0, config.rollout.completions_per_problem, config.rollout.temperature)
-        draw = Drawing(config, prepared.problems, progress)
-        sampling = Lookahead(partial(collector.group, plan=plan), draw, config.rollout, config.run.steps)
+        drawn = drawing(config, prepared.problems, progress)
+        sampling = Lookahead(partial(collector.group, plan=plan), drawn, config.rollout, config.run.steps)
         attempt = start_attempt(config.run.path, progress.step, Bounds.of(config))
         metrics = MetricsLog(config.run.path, attempt)
         watch = LearningWatch(config, prepared.tokenizer.convert_ids_to_tokens(list(prepared.eos_ids)))
@@ -139,21 +139,10 @@ class System:
         evaluation = Evaluation(
             config, held_out, collector.group, give_up, saving.is_kept, writer, limits, budget, display
         )
-        self._closing.callback(writer.close)
+        self._closing.callback(metrics.close)
         self._closing.push_async_callback(sampling.close)
-        return Loop(
-            config,
-            progress,
-            sampling,
-            self._learner,
-            self._push,
-            writer,
-            saving,
-            evaluation,
-            limits,
-            budget,
-            display,
-        )
+        parts = sampling, self._learner, self._push, writer, saving, evaluation
+        return Loop(config, progress, *parts, limits, budget, display)
 
     async def close(self) -> None:
         """Give up what is being sampled, end the actors, and give the places back."""

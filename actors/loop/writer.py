@@ -25,7 +25,7 @@ from openrs_ray.stats import Interval
 
 @dataclass(frozen=True)
 class RunWriter:
-    """Writes one attempt, which must have its line in `attempts.jsonl`. Close it at the end."""
+    """Writes one attempt, which must have its line in `attempts.jsonl`."""
 
     config: RunConfig
     attempt: int
@@ -106,6 +106,3 @@ class RunWriter:
     def end(self, progress: Progress) -> None:
         """Write the result of a run that is done."""
         write_json(self.config.run.path / RESULT, asdict(progress))
-
-    def close(self) -> None:
-        self.metrics.close()

@@ -50,16 +50,6 @@ class Progress:
             raise damaged(origin, "it has no step")
         return progress
 
-    def next_positions(self, count: int, start: int = 0) -> list[int]:
-        """The first `count` positions from `start` on that have been neither trained on nor replaced."""
-        positions: list[int] = []
-        position = max(start, self.position)
-        while len(positions) < count:
-            if position not in self.ahead:
-                positions.append(position)
-            position += 1
-        return positions
-
     def used(self, positions: Iterable[int]) -> "Progress":
         """With these positions trained on or replaced, too."""
         position, ahead = self.position, {*self.ahead, *positions}

@@ -14,7 +14,7 @@ from system import system_config
 from actors.learner.group import Update
 from actors.loop.batch import Batch
 from actors.loop.collector import Sampling
-from actors.loop.drawing import Drawing
+from actors.loop.drawing import drawing
 from actors.loop.evaluation import Evaluation
 from actors.loop.limits import Limits
 from actors.loop.lookahead import Lookahead
@@ -149,7 +149,7 @@ class SimulatedRun:
         plan = Sampling("train", 0, config.rollout.completions_per_problem, 1.0)
         self.sampling = Lookahead(
             lambda position, problem: self.group(position, problem, plan),
-            Drawing(config, PROBLEMS, progress),
+            drawing(config, PROBLEMS, progress),
             config.rollout,
             steps,
         )

@@ -7,7 +7,6 @@ import pytest
 from system import rollout_section
 
 from actors.loop.batch import has_spread
-from actors.loop.drawing import Drawn
 from actors.loop.lookahead import Lookahead
 from openrs_ray.records import Group, Problem, Status, Verdict
 
@@ -22,18 +21,20 @@ def group(position: int, *rewards: float | None) -> Group:
 def collect(uniform: set[int], positions: list[int], wanted: int) -> tuple[list[int], list[int], list[list[int]]]:
     """Trained positions, replaced positions, and the rounds they were asked for in; engines and checks take their time."""
     rounds: list[list[int]] = []
-    upcoming, lateness = iter(positions), np.random.default_rng(sum(positions))
-
-    def draw(count: int) -> list[Drawn]:
-        rounds.append([next(upcoming) for _ in range(count)])
-        return [(position, PROBLEM) for position in rounds[-1]]
+    lateness, under_way = np.random.default_rng(sum(positions)), set[int]()
 
     async def sample(position: int, problem: Problem) -> Group:
+        if not under_way:
+            rounds.append([])
+        rounds[-1].append(position)
+        under_way.add(position)
         await asyncio.sleep(1e-4 * lateness.random())
+        under_way.remove(position)
         return group(position, 1.0, 1.0 if position in uniform else 0.0)
 
     async def take() -> tuple[list[int], list[int]]:
-        sampling = Lookahead(sample, draw, rollout_section(wanted, 0, 60, len(positions) // wanted - 1), steps=1)
+        drawn = ((position, PROBLEM) for position in positions)
+        sampling = Lookahead(sample, drawn, rollout_section(wanted, 0, 60, len(positions) // wanted - 1), steps=1)
         batch = await sampling.take(1)
         assert len(sampling) == 0
         replaced = batch.metrics()

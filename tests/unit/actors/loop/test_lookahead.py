@@ -13,6 +13,7 @@ from system import rollout_section, system_config
 from virtual_time import PROBLEM, P, run
 
 from actors.loop.batch import Batch, check_batch
+from actors.loop.drawing import drawing
 from actors.loop.lookahead import Lookahead
 from openrs_ray.errors import RunError
 from openrs_ray.records import Completion, Group, Problem, VersionSpan
@@ -26,12 +27,8 @@ def group(position: int, problem: Problem) -> Group:
 def lookahead(
     sample: Callable[[int, Problem], Awaitable[Group]], staleness: int, steps: int, deadline_s: float = 1e6, **more: Any
 ) -> Lookahead:
-    positions = itertools.count()
-
-    def draw(count: int) -> list[tuple[int, Problem]]:
-        return [(position, PROBLEM) for position in itertools.islice(positions, count)]
-
-    return Lookahead(sample, draw, rollout_section(P, staleness, deadline_s), steps, **more)
+    drawn = ((position, PROBLEM) for position in itertools.count())
+    return Lookahead(sample, drawn, rollout_section(P, staleness, deadline_s), steps, **more)
 
 
 async def take_all(ahead: Lookahead, count: int, learn_s: float, seen: Callable[[int, list[int]], None]) -> None:
@@ -147,11 +144,17 @@ def test_idle_time_is_what_the_engines_had_nothing_to_sample() -> None:
     assert run(scenario()) == pytest.approx([2.0 + 3.0, 0.5])
 
 
-def test_positions_that_were_trained_ahead_are_not_drawn_again() -> None:
+def test_positions_that_were_trained_ahead_are_not_drawn_again(tmp_path: Path) -> None:
+    config = system_config(tmp_path, tmp_path)
+
+    def next_positions(progress: Progress, count: int) -> list[int]:
+        return [position for position, _ in itertools.islice(drawing(config, [PROBLEM], progress), count)]
+
     progress = Progress(position=3).used([4, 7]).used([3])
     assert (progress.position, progress.ahead) == (5, (7,))
-    assert progress.next_positions(4) == [5, 6, 8, 9] and progress.next_positions(2, start=7) == [8, 9]
-    assert Progress.read({"step": 2, "position": 8, "before": None, "after": None}, Path()).next_positions(1) == [8]
+    assert next_positions(progress, 4) == [5, 6, 8, 9]
+    resumed = Progress.read({"step": 2, "position": 8, "before": None, "after": None}, Path())
+    assert next_positions(resumed, 1) == [8]
 
 
 def test_tokens_older_than_the_bound_are_refused(tmp_path: Path) -> None:

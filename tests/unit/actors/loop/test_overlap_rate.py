@@ -12,7 +12,6 @@ import pytest
 from system import rollout_section
 from virtual_time import PROBLEM, run
 
-from actors.loop.drawing import Drawn
 from actors.loop.lookahead import Lookahead
 from openrs_ray.records import Group, Problem, Status, Verdict
 
@@ -29,7 +28,6 @@ class Engines:
 
     def __init__(self) -> None:
         self._slots = asyncio.Semaphore(SLOTS)
-        self._positions = itertools.count()
 
     async def _complete(self, length: float) -> None:
         async with self._slots:
@@ -42,14 +40,12 @@ class Engines:
             position, problem, (), tuple(Verdict(Status.CORRECT, {}, reward) for reward in (1.0, float(other)))
         )
 
-    def draw(self, count: int) -> list[Drawn]:
-        return [(position, PROBLEM) for position in itertools.islice(self._positions, count)]
-
 
 async def seconds_per_step(staleness: int, learn_s: float, replaced: int = 0) -> float:
     loop, engines = asyncio.get_running_loop(), Engines()
     rollout = rollout_section(PROBLEMS, staleness, replaced=replaced)
-    sampling = Lookahead(engines.sample, engines.draw, rollout, STEPS + staleness)
+    drawn = ((position, PROBLEM) for position in itertools.count())
+    sampling = Lookahead(engines.sample, drawn, rollout, STEPS + staleness)
     for step in range(1, STEPS + 1):
         await sampling.take(step)
         await asyncio.sleep(learn_s)

@@ -128,13 +128,8 @@ def test_a_slot_that_is_freed_while_the_learner_works_is_used_at_once() -> None:
         return Group(position, problem, (), tuple(Verdict(Status.CORRECT, {}, reward) for reward in rewards))
 
     async def scenario() -> list[list[int]]:
-        fresh = itertools.count()
-        ahead = Lookahead(
-            sample,
-            lambda count: [(next(fresh), PROBLEM) for _ in range(count)],
-            rollout_section(P, 1, replaced=1),
-            steps=2,
-        )
+        drawn = ((position, PROBLEM) for position in itertools.count())
+        ahead = Lookahead(sample, drawn, rollout_section(P, 1, replaced=1), steps=2)
         first = await ahead.take(1)
         await asyncio.sleep(10.0)
         second = await ahead.take(2)
