@@ -66,14 +66,16 @@ def test_a_sender_whose_receiver_is_silent_gives_up_at_its_deadline() -> None:
 
 def test_an_engine_that_stalls_in_the_first_bucket_costs_the_others_nothing() -> None:
     """The first in turn takes nothing at all; the other must get every byte before its own deadline, with time to spare."""
-    deadline_s, count, size = 6.0, 5, 64 << 20  # more than any socket buffer takes
+    deadline_s, size = 6.0, 64 << 20  # more than any socket buffer takes
     stalled, served = join_all(2, deadline_s), join_all(2, deadline_s)
-    buckets = [torch.randint(0, 256, (size,), dtype=torch.uint8) for _ in range(count)]
-    spec = Bucket((ParameterSpec("all", "uint8", (size,)),))
-    weights = Outgoing(0, CPU, deadline_s, size, lambda: iter([(spec, [bucket]) for bucket in buckets]))
+    buckets = [torch.randint(0, 256, (bytes_,), dtype=torch.uint8) for bytes_ in (size, *[4 << 20] * 4)]
+    specs = [Bucket((ParameterSpec("all", "uint8", tuple(bucket.shape)),)) for bucket in buckets]
+    weights = Outgoing(
+        0, CPU, deadline_s, size, lambda: iter(zip(specs, [[bucket] for bucket in buckets], strict=True))
+    )
     sender = BroadcastSender(weights, GlooGroup)
     sender.groups = {0: stalled[0], 1: served[0]}
-    received = [torch.zeros(size, dtype=torch.uint8) for _ in range(count)]
+    received = [torch.zeros_like(bucket) for bucket in buckets]
 
     def receive() -> None:
         for buffer in received:
@@ -86,7 +88,7 @@ def test_an_engine_that_stalls_in_the_first_bucket_costs_the_others_nothing() ->
     sent = sender.send([0, 1])
     assert time.monotonic() - began < deadline_s
     receiver.join(deadline_s)
-    assert list(sent.failed) == [0] and len(sent.digests) == count
+    assert list(sent.failed) == [0] and len(sent.digests) == len(buckets)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(received, buckets, strict=True))
 
 
