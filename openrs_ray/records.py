@@ -130,6 +130,8 @@ class Rollout:
             sampled.append(np.full(len(tokens), isinstance(turn, Completion)))
             logprobs.append(values)
             start += len(tokens)
+        if not any(isinstance(turn, Completion) for turn in turns):
+            raise ValueError("a rollout has at least one completion")
         tokens, marks, values = (np.concatenate(parts)[:end] for parts in (ids, sampled, logprobs))
         return cls(last.position, last.sample, tokens, marks, values, last.finish_reason, _merged(versions), worker)
 

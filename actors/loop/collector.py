@@ -14,7 +14,7 @@ from actors.rollout.worker import Request
 from openrs_ray.algorithm.unusable import without_judgement
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.environments.environment import Environment
-from openrs_ray.errors import Lost, RunError
+from openrs_ray.errors import Lost, RunError, UserError
 from openrs_ray.records import Completion, Group, Problem, Rollout, Verdict
 from openrs_ray.rewards.judge import judge_group
 from openrs_ray.rewards.records import JudgeItem
@@ -111,8 +111,13 @@ class Collector:
 
     async def _sample(self, position: int, sample: int, problem: Problem, plan: Sampling) -> tuple[Rollout, Verdict]:
         turns = Turns(self._pool, self._config, position, sample, problem, plan)
-        with span("rollout", position=position, sample=sample):
-            rollout = await self._environment.rollout(problem, turns)
+        try:
+            with span("rollout", position=position, sample=sample):
+                rollout = await self._environment.rollout(problem, turns)
+        except (RunError, UserError):
+            raise
+        except Exception as error:  # whatever an environment of the user's own raises
+            raise self._failed(position, sample, f"failed with {type(error).__name__}: {error}") from error
         self._check(rollout, position, sample)
         return rollout, without_judgement(rollout, await self._judging.ask((rollout, problem)))
 
@@ -127,8 +132,11 @@ class Collector:
             "has sampled tokens of no policy version, or given ones of some": not rollout.versions_cover,
         }
         if found := [fault for fault, there in faults.items() if there]:
-            name = type(self._environment).__name__
-            raise RunError(f"environment {name}: the rollout of position {position}, sample {sample} {found[0]}")
+            raise self._failed(position, sample, found[0])
+
+    def _failed(self, position: int, sample: int, what: str) -> RunError:
+        name = type(self._environment).__name__
+        return RunError(f"environment {name}: the rollout of position {position}, sample {sample} {what}")
 
     async def _judge(self, batch: Sequence[tuple[Unjudged, asyncio.Future[Verdict]]]) -> None:
         texts = self._decode([rollout for (rollout, _), _ in batch])

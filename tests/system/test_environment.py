@@ -38,7 +38,7 @@ def test_two_turns_train_with_exact_marks_and_versions_over_pushes_and_kills(tmp
 
     process = start([str(recipe), "--resume"], log, "calculator_run.py")
     wait_until(lambda: len(read_attempts(run)) == 2 and steps_done(run) >= 5, 300, process, log)
-    (rank,) = (p for p in descendants(process) if "SendingRank" in " ".join(p.cmdline()))
+    (rank,) = (p for p in descendants(process) if "LearnerRank" in " ".join(p.cmdline()))
     rank.send_signal(signal.SIGKILL)  # the steps since the checkpoint are trained again from the record
     assert finish(process, log) == 0, tail(log)
 

@@ -245,6 +245,7 @@ SPOILT: dict[str, tuple[Callable[[Rollout], Rollout], str]] = {
     "nothing sampled": (lambda r: replace(r, sampled=np.zeros(7, dtype=np.bool_)), "has no sampled token"),
     "a given token as sampled": (lambda r: replace(r, sampled=np.ones(7, dtype=np.bool_)), "of no policy version"),
     "versions of a token twice": (lambda r: replace(r, versions=r.versions[:1] + r.versions), "of no policy version"),
+    "an error": (lambda r: Rollout.of([(1, 2)]), "failed with ValueError: a rollout has at least one completion"),
     "too long": (lambda r: Rollout.of([replace(completion_of(r), token_ids=np.zeros(25, np.int32),
                                                logprobs=np.zeros(25, np.float32))]), "has 25 tokens"),
 }  # fmt: skip
