@@ -1,6 +1,5 @@
 """Stop tokens of a model, and the text of a completion's tokens."""
 
-import asyncio
 import json
 import shutil
 from pathlib import Path
@@ -11,17 +10,16 @@ import pytest
 from commands import ROOT, write_recipe
 from tiny import make_config
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AddedToken, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AddedToken, PreTrainedTokenizerFast
 
-from actors.evaluator import Asked, Wanted, _checked
+from actors.evaluator import Reading
 from launch.train import main
 from openrs_ray.data.completions import completion_texts, rollout_texts
 from openrs_ray.errors import UserError
-from openrs_ray.evaluation.benchmarks import Task
 from openrs_ray.models.pretrained import read_tokenizer
 from openrs_ray.models.stop_tokens import StopToken, ends_turn, stop_tokens
 from openrs_ray.preparation.prepared import Prepared, prepare
-from openrs_ray.records import Completion, Problem, Rollout, Status, Verdict, VersionSpan
+from openrs_ray.records import Completion, Rollout, VersionSpan
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -172,25 +170,9 @@ def completion(tokens: list[int]) -> Completion:
     return Completion(0, 0, np.array(tokens, dtype=np.int32), logprobs, "stop", spans, 0)
 
 
-async def _judged(tasks: PreTrainedTokenizerBase) -> list[str]:
-    """The texts that an evaluation checks."""
-    seen: list[str] = []
-
-    class Pool:
-        async def judge_many(self, answers: list[Any]) -> list[Verdict]:
-            seen.extend(answer.text for answer in answers)
-            return [Verdict(Status.CORRECT, {}, 1.0) for _ in answers]
-
-    task = Task(Problem(0, "2+2", (1,), ("4",)))
-    asked = Asked("model", (ids("<|im_end|>")[0],), tasks, "")
-    wanted = [Wanted("own", task, 0)]
-    await _checked([completion([*ids(*ANSWER, "<|im_end|>")])], wanted, [0], asked, Pool())  # type: ignore[arg-type]
-    return seen
-
-
 def test_training_and_evaluation_read_the_same_text() -> None:
     made = tokenizer()
-    (evaluated,) = asyncio.run(_judged(made))
+    evaluated = Reading(made, opening="").text(completion(ids(*ANSWER, "<|im_end|>")), ids("<|im_end|>"))
     nothing: Any = None
     stops = (StopToken(ids("<|im_end|>")[0], "<|im_end|>", ()),)
     prepared = Prepared("model", nothing, made, stops, (), (), (), nothing, opening="")
