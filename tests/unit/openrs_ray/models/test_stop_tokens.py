@@ -172,12 +172,7 @@ def completion(tokens: list[int]) -> Completion:
 
 def test_training_and_evaluation_read_the_same_text() -> None:
     made = tokenizer()
-<<<<<<< HEAD
-    end = ids("<|im_end|>")
-    evaluated = Reading(made, "").text(completion([*ids(*ANSWER), *end]), end)
-=======
     evaluated = Reading(made, opening="").text(completion(ids(*ANSWER, "<|im_end|>")), ids("<|im_end|>"))
->>>>>>> heads/engine
     nothing: Any = None
     stops = (StopToken(ids("<|im_end|>")[0], "<|im_end|>", ()),)
     prepared = Prepared("model", nothing, made, stops, (), (), (), nothing, opening="")
