@@ -21,7 +21,6 @@ from openrs_ray.config.schema import (
     Count,
     Cpus,
     Parts,
-    Positive,
     Seconds,
     Section,
     Seed,
@@ -32,7 +31,7 @@ from openrs_ray.config.schema import (
     check_pass,
 )
 from openrs_ray.errors import UserError
-from openrs_ray.rewards.records import Extraction
+from openrs_ray.rewards.records import Extraction, Positive
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
