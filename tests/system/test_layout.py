@@ -10,11 +10,8 @@ from places import ROOT
 
 FLOORS = ("launch", "actors", "openrs_ray")
 """Imports run from left to right, never back."""
-KNOWN_CIRCLES = {
-    frozenset({"openrs_ray.rewards", "openrs_ray.config"}),
-}
 KNOWN_STAIRS = {("actors.cluster", "actors.weights")}
-"""The environment that a transport wants is asked for where places are reserved: a fourth floor. Both sets are to be emptied."""
+"""The environment that a transport wants is asked for where places are reserved: a fourth floor. To be emptied."""
 TOPICS = {
     "unit/actors/loop/test_overlap_rate.py",  # lookahead with engines and learner, by the clock
     "unit/actors/loop/test_replacing.py",  # the loop, lookahead and batch
@@ -101,7 +98,7 @@ def test_the_library_knows_nothing_of_ray() -> None:
 
 
 def test_no_folder_imports_another_in_a_circle() -> None:
-    assert circles(doors()) == KNOWN_CIRCLES
+    assert circles(doors()) == set()
 
 
 def test_actors_have_at_most_eight_rooms_on_three_floors() -> None:
