@@ -39,7 +39,7 @@ def positive(text: str) -> int:
 
 def make_parser(name: str, description: str | None, repeated: str, times: int) -> Parser:
     """The options that every benchmark with a workload has; `repeated`: what it counts (rounds or steps)."""
-    parser = Parser(f"benchmarks.{name}", description)
+    parser = Parser(f"performance.{name}", description)
     parser.add_argument("--workload", choices=WORKLOADS, default=WORKLOADS[0], help=f"default: {WORKLOADS[0]}")
     parser.add_argument("--problems", metavar="FILE", help="problems to sample for (random models: built-in sums)")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of the recipe")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from push_system import PROBLEMS, build
+from push_system import PROBLEMS, System, build
 from stalling_engines import StallingWorker
 from system import judged_group
 from tiny import naive_logprobs, naive_model
@@ -13,6 +13,7 @@ from actors.cluster.placement import Placement, reserve
 from launch.performance.push import nccl_on_one_gpu
 from openrs_ray.cluster.layout import plan_layout
 from openrs_ray.config.schema import RunConfig
+from openrs_ray.records import Group
 
 pytestmark = pytest.mark.gpu
 
@@ -58,14 +59,16 @@ def test_engines_hold_the_learners_weights(
             groups = [
                 judged_group(p.index, p, [c for c in completions if c.position == p.index], version) for p in PROBLEMS
             ]
-            if sleeps:
-                system.run(system.workers.sleep())
-            system.run(system.learners.train(groups, version + 1))
-            if sleeps:
-                system.run(system.learners.release_memory())
-                system.run(system.workers.wake())
+            system.run(learn(system, groups, version + 1))
     finally:
         system.close()
+
+
+async def learn(system: System, groups: list[Group], step: int) -> None:
+    """As the loop does: engines that share the learner's GPU and sleep give it their memory meanwhile."""
+    async with system.workers.aside():
+        await system.learners.train(groups, step)
+        await system.learners.release_memory()
 
 
 @pytest.mark.timeout(600)

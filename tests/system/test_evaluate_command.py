@@ -109,7 +109,7 @@ def test_a_dry_run_says_what_it_would_take_and_show(
 
 
 MISTAKES = {
-    "unknown benchmark": (["--benchmarks", "aime26"], "no benchmark aime26"),
+    "unknown benchmark": (["--benchmarks", "aime26"], "No benchmark aime26"),
     "missing file": (["--benchmarks", "sums", "--data", "sums=/nowhere/sums.jsonl"], "/nowhere/sums.jsonl"),
     "no file named": (["--data", "aime24"], "NAME=FILE"),
     "no such model": (["/nowhere/model"], "/nowhere/model"),

@@ -140,7 +140,7 @@ def test_a_part_is_ended_with_the_time_of_the_call(tmp_path: Path) -> None:
 def test_unknown_parts_are_named_with_those_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert suite_command.main(["--size", "tiny", "--json", str(tmp_path), "--parts", "heads", "ipc"]) == 2
     said = capsys.readouterr().err
-    assert "no part is named heads; there are: versions, attention, head," in said and "rollout" in said
+    assert "No part is named heads; there are: versions, attention, head," in said and "rollout" in said
 
 
 def test_all_parts_fit_into_half_an_hour_and_each_into_a_call_of_ten_minutes() -> None:

@@ -40,7 +40,7 @@ def test_a_wrong_file_or_column_is_exit_code_2(tmp_path: Path, column: str, caps
     if column == "nothing":
         file.write_text('{"answer": "1"}\n')
     assert rewards.main([str(file), "--column", column]) == 2
-    assert f"cannot read {file}" in capsys.readouterr().err
+    assert f"Cannot read {file}" in capsys.readouterr().err
 
 
 def run(name: str, *arguments: str, folder: Path) -> dict[str, dict[str, Any]]:
@@ -121,7 +121,7 @@ def test_the_coin_gives_every_group_spread() -> None:
     [
         (rollout.main, ["--workload", "smollm2"], "needs --problems FILE"),
         (rollout.main, ["--workload", "tiny", "--set", "rollout.temprature=1"], "nearest one is rollout.temperature"),
-        (rollout.main, ["--workload", "tiny", "--problems", "/nowhere.jsonl"], "no data file at /nowhere.jsonl"),
+        (rollout.main, ["--workload", "tiny", "--problems", "/nowhere.jsonl"], "No data file at /nowhere.jsonl"),
         (step.main, ["--workload", "tiny"], "needs trl, accelerate: run `bash launch/setup.sh trl`"),
     ],
 )

@@ -68,7 +68,7 @@ def test_no_recipe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     ("content", "expected"),
     [
         ("", "no problems"),
-        ('{"problem": "1+1", "answer": "2"}\n{"problem": oops}\n', "line 2"),
+        ('{"problem": "1+1", "answer": "2"}\n{"problem": oops}\n', "Line 2"),
         ("".join('{"problem": "1+1", "answer": ""}\n' for _ in range(9)), "cannot be parsed"),
     ],
 )

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from launch.performance.gpu_suite.rows import Row, Size, Skip, noted, true
 
 _ROOT = Path(__file__).resolve().parents[3]
-_FILE = _ROOT / "tests" / "test_gpu_model.py"
+_FILE = _ROOT / "tests" / "gpu" / "test_model.py"
 
 
 def model_tests(size: Size) -> Iterator[Row]:
