@@ -14,6 +14,7 @@ from places import ROOT
 from launch.cli.fields_page import COMMAND, fields_page
 from openrs_ray.config.load import flat, load_config
 from openrs_ray.config.schema import RunConfig
+from openrs_ray.evaluation.config import EvaluationConfig
 
 Main = Callable[[list[str]], int]
 
@@ -107,7 +108,7 @@ def test_mistakes(name: str, line: str, said: str, capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("name", ["train", "reproduce", "evaluate", "probe"])
 def test_help_shows_one_section(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    fields = [*flat(load_config("quickstart", []))]
+    fields = [*flat(EvaluationConfig() if name == "evaluate" else load_config("quickstart", []))]
     sections = ("engine", "model") if name == "evaluate" else ("rollout", "rewards.cosine", "fidelity")
     for section in sections:
         assert main_of(name)(["--help", section]) == 0
