@@ -1,4 +1,4 @@
-"""Samples and checks the missing completions of an evaluated model; each is checked at once and written within seconds."""
+"""Samples and checks the missing completions of an evaluated model, and writes them within seconds."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -21,7 +21,6 @@ from openrs_ray.rewards.single.language import language_share
 from openrs_ray.seeds import completion_seed
 
 _WRITE_S = 5.0
-"""Longest time between writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class Wanted:
     sample: int
 
     def request(self, number: int, run_seed: int, how: Protocol) -> Request:
-        """Request at place `number`, with a seed that does not depend on the others."""
+        """Request at place `number`; its seed does not depend on the others."""
         problem = self.task.problem
         seed = completion_seed(run_seed, f"evaluation/{self.benchmark}", 0, problem.index, self.sample)
         return Request(number, self.sample, problem.prompt_ids, seed, how.temperature, how.max_tokens, how.top_p)
@@ -66,8 +65,7 @@ async def sample(
 
     Args:
         placement: of the engines; released at the end.
-        progress: called when sampling begins, and now and then with the completions and tokens so far.
-        warn: called for every lost engine.
+        progress: called at the start and after each write, with completions and tokens so far.
 
     Raises:
         RunError: an engine failed, or the deadline passed. Finished completions are written.

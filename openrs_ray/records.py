@@ -17,7 +17,7 @@ FinishReason = Literal["stop", "length"]
 
 
 class Status(StrEnum):
-    """What became of a check. Only the first three judge the completion; the others leave it out of the loss."""
+    """Outcome of a check. Only the first three judge the completion; the others leave it out of the loss."""
 
     CORRECT = "correct"
     WRONG = "wrong"
@@ -33,24 +33,21 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem, ready to sample from.
-
-    Example: Problem(index=17, text="12 + 30", prompt_ids=(1, 9, 4), gold=("42",))
-    """
+    """Example: Problem(index=17, text="12 + 30", prompt_ids=(1, 9, 4), gold=("42",))"""
 
     index: int
     """Row in the loaded data, 0-based, after filtering."""
     text: str
-    """The problem as the user wrote it, without template."""
+    """As the user wrote it, without template."""
     prompt_ids: tuple[int, ...]
-    """The templated prompt as token ids; made once, at loading."""
+    """With template; tokenized once, at loading."""
     gold: tuple[str, ...]
-    """Accepted answers; any one of them makes a completion correct."""
+    """Accepted answers, any one of which is correct."""
 
 
 @dataclass(frozen=True, slots=True)
 class VersionSpan:
-    """Tokens [start, end) of a completion or rollout were sampled by this policy version."""
+    """Tokens [start, end) were sampled by this policy version."""
 
     version: int
     start: int
@@ -66,19 +63,18 @@ class Completion:
     """
 
     position: int
-    """Draw position of its group."""
+    """Of its group, in drawing order."""
     sample: int
-    """Which of the group's completions, 0-based."""
+    """Number in its group, 0-based."""
     token_ids: np.ndarray
-    """int32 [tokens], the end-of-sequence token included when it was sampled."""
+    """int32 [tokens], with the end-of-sequence token if it was sampled."""
     logprobs: np.ndarray
-    """float32 [tokens], log-probability of each token under the distribution it was drawn from (with
-    `loss.tempered` false: at temperature 1)."""
+    """float32 [tokens], of the distribution each token was drawn from (`loss.tempered` false: at temperature 1)."""
     finish_reason: FinishReason
     """"stop" (end of sequence) or "length" (cut at the limit)."""
     versions: tuple[VersionSpan, ...]
     worker: int
-    """Which rollout worker sampled it."""
+    """Number of the rollout worker."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,9 +97,9 @@ class Rollout:
     finish_reason: FinishReason
     """Of the last turn."""
     versions: tuple[VersionSpan, ...]
-    """Of the sampled tokens; given ones are in no span."""
+    """Of the sampled tokens only."""
     worker: int
-    """Which rollout worker sampled the last turn."""
+    """Worker of the last turn."""
 
     def __post_init__(self) -> None:
         if not len(self.token_ids) == len(self.sampled) == len(self.logprobs):
@@ -114,7 +110,7 @@ class Rollout:
 
     @classmethod
     def of(cls, turns: Sequence[Completion | Sequence[int]]) -> Rollout:
-        """Completions with the given token ids between them, in order. Given ones that no sampled token follows are left out."""
+        """Completions with the given token ids between them, in order; given ones at the end are left out."""
         ids, sampled, logprobs = list[np.ndarray](), list[np.ndarray](), list[np.ndarray]()
         versions = list[VersionSpan]()
         start = end = worker = 0
@@ -153,7 +149,7 @@ class Rollout:
 
 
 def _merged(spans: Sequence[VersionSpan]) -> tuple[VersionSpan, ...]:
-    """Spans of one version that touch each other as one."""
+    """Joins touching spans of one version."""
     merged = list[VersionSpan]()
     for span in spans:
         if merged and (merged[-1].version, merged[-1].end) == (span.version, span.start):
@@ -171,15 +167,14 @@ class Verdict:
 
     status: Status
     rewards: Mapping[str, float]
-    """Unweighted value of each reward by name; empty when the check did not judge."""
+    """Unweighted, by name; empty when the check did not judge."""
     reward: float | None
-    """Weighted sum of `rewards`; None leaves the rollout out of the loss."""
+    """Weighted sum; None leaves the rollout out of the loss."""
     answer: str | None = None
-    """The answer that was extracted, if any."""
     seconds: float = 0.0
-    """Time the check took."""
+    """Duration of the check."""
     detail: str = ""
-    """What went wrong, for timeouts and errors."""
+    """Reason of a timeout or error."""
 
 
 @dataclass(frozen=True, slots=True)

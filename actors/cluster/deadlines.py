@@ -13,9 +13,7 @@ T = TypeVar("T")
 
 
 async def within(seconds: float, who: str, what: str, awaitable: Awaitable[T]) -> T:
-    """Result of `awaitable`; Lost names the actor that was late, or why it died.
-
-    An actor's own UserError or RunError is raised as it is, any other error as a RunError.
+    """Result of `awaitable`; Lost when the actor is late or dies, RunError for any error of its own but UserError.
 
     Example: await within(120, "rollout worker 1", "receive weights", handle.receive.remote(buckets))
     """

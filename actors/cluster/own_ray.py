@@ -1,4 +1,4 @@
-"""Protects the files and the token of a Ray that the run starts itself from other users of the machine."""
+"""Protects files and token of a Ray that the run starts from other users of the machine."""
 
 import os
 import secrets
@@ -17,10 +17,7 @@ _TOKEN = "RAY_AUTH_TOKEN"
 
 @contextmanager
 def ray_folder() -> Iterator[Path]:
-    """Folder for Ray's sessions; at the end of the block all but the logs is removed.
-
-    Ray opens the folder it is given to everybody: the one around it stays closed.
-    """
+    """Folder for Ray's sessions; afterwards only the logs remain."""
     folder = new_private_folder("ray")
     try:
         yield folder / "ray"
@@ -31,7 +28,7 @@ def ray_folder() -> Iterator[Path]:
 
 
 def close_token_file() -> None:
-    """Makes Ray's token file, which Ray writes for everybody to read, readable by its owner alone."""
+    """Make Ray's token file, readable by everybody, readable by its owner alone."""
     where = ray_token()
     if where not in (None, _TOKEN):
         with suppress(OSError):  # not ours: `launch.probe` says so
@@ -39,14 +36,14 @@ def close_token_file() -> None:
 
 
 def have_token() -> None:
-    """Sets a token in the environment where there is none: Ray would write one to a file."""
+    """Set a token in the environment where there is none: Ray would write one to a file."""
     if ray_token() is None:
         os.environ[_TOKEN] = secrets.token_hex(32)
 
 
 @contextmanager
 def signals_kept() -> Iterator[None]:
-    """Restores the handler of SIGTERM, which Ray replaces when it is joined."""
+    """Restores the handler of SIGTERM, which Ray replaces."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

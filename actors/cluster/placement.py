@@ -24,26 +24,25 @@ from openrs_ray.config.schema import Engine, EngineSlots, RunConfig, Slots
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.run.spans import handed_on
 
-_OBJECT_STORE_BYTES = 256 << 20
-"""Object store of a Ray that the trainer starts itself: it holds token ids and log-probabilities only."""
+_OBJECT_STORE_BYTES = 256 << 20  # of a Ray started here: it holds token ids and log-probabilities only
 
 _REACH_S = 10.0
 
 GPU_SAMPLER = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
-"""FlashInfer compiles its sampler with nvcc at the first token that needs it, and ends the engine without nvcc."""
+"""FlashInfer would compile its sampler with nvcc, and end an engine without nvcc."""
 
 _OWN_GPUS = {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "0"}
-"""An actor sees the GPUs that Ray gave it and no others, even if an image made for another trainer says otherwise."""
+"""An actor sees the GPUs that Ray gave it, even in an image made for another trainer."""
 
 
 def joins_cluster() -> bool:
-    """True for a run that joins a running cluster (a submitted job has RAY_ADDRESS set); otherwise it starts its own Ray."""
+    """True if RAY_ADDRESS names a cluster (as in a submitted job); otherwise the run starts its own Ray."""
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
 @contextmanager
 def connection() -> Iterator[None]:
-    """Connection to the cluster of RAY_ADDRESS, or to a Ray started here; left, or ended, with the block."""
+    """Connection to the cluster of RAY_ADDRESS, or to a Ray started here and ended with the block."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     silence_expected_warnings()
     close_token_file()
@@ -54,7 +53,6 @@ def connection() -> Iterator[None]:
 
 
 def _join_or_start(ending: ExitStack) -> None:
-    """Join the cluster at RAY_ADDRESS, or start a Ray on this machine; `ending` leaves or ends it."""
     if joins_cluster():
         try:
             _reach(os.environ["RAY_ADDRESS"])
@@ -83,14 +81,14 @@ def _join_or_start(ending: ExitStack) -> None:
 
 
 def _reach(address: str) -> None:
-    """OSError or ValueError when nobody listens at host:port, which Ray itself would report only after minutes."""
+    """OSError or ValueError when nobody listens at host:port; Ray itself says so only after minutes."""
     if address not in ("auto", "local") and "://" not in address:
         host, _, port = address.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
 
 
 def check_machine(config: RunConfig) -> None:
-    """UserError when this machine alone, without other nodes, has less than the run asks for. Starts nothing."""
+    """UserError when this machine alone has less than the run asks for. Starts nothing."""
     has = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
     asked = plan_layout(config, _device(config.placement, has["GPU"])).total()
     if any(asked[name] > has[name] for name in asked):
@@ -101,7 +99,7 @@ def check_machine(config: RunConfig) -> None:
 
 
 def check_build(place: Slots) -> None:
-    """UserError when this environment is built for the other kind of device: a vLLM has one kind of engine only."""
+    """UserError when this environment is built for the other kind of device: vLLM has one kind of engine only."""
     device = _device(place, float(torch.cuda.device_count()))
     built_for: Device = "cpu" if torch.version.cuda is None else "gpu"
     if device != built_for:
@@ -117,7 +115,7 @@ def place(config: RunConfig) -> "Placement":
 
 
 def place_engines(slots: EngineSlots, engine: Engine) -> "Placement":
-    """Reserve places of engines alone in the connected cluster; UserError when it does not have them."""
+    """Reserve places of engines alone, as `place` does."""
     gpus = cluster_gpus()
     return reserve(engines_layout(slots, engine, _device(slots, gpus), gpus), slots.wait_s)
 
@@ -145,7 +143,6 @@ def engine_variables(device: Device) -> dict[str, str]:
 
 
 def _device(place: Slots, gpus: float) -> Device:
-    """`auto` means GPUs where there are any."""
     if place.device != "auto":
         return place.device
     return "gpu" if gpus else "cpu"
@@ -185,7 +182,7 @@ class Placement:
         return worker >= len(self.layout.rollout)
 
     def extra_places(self, taken: Collection[int]) -> list[int]:
-        """Numbers of the engines that the cluster has room for now, besides those `taken`."""
+        """Numbers of further engines that the cluster has room for now, except `taken`."""
         fixed = len(self.layout.rollout)
         places = [place for place in range(fixed, fixed + self.layout.extra_rollout) if place not in taken]
         if not places:
@@ -230,11 +227,7 @@ class Placement:
 
 
 def reserve(layout: Layout, wait_s: float) -> Placement:
-    """Reserve all places, waiting `wait_s` for the cluster to have them.
-
-    Raises:
-        UserError: the cluster lacks what the layout asks for; says what it has.
-    """
+    """Reserve all places, waiting up to `wait_s` for them. UserError when the cluster lacks some."""
     slots = layout.learner
     if layout.colocated:
         slots = tuple({name: 2 * amount for name, amount in bundle.items()} for bundle in layout.learner)

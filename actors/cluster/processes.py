@@ -27,7 +27,7 @@ class Processes:
     mark: str
 
     def found(self) -> Iterator[psutil.Process]:
-        """The running ones; to be called on their node."""
+        """The running ones; call it on their node."""
         for process in psutil.process_iter():
             try:
                 if process.environ().get(MARK) == self.mark:
@@ -37,7 +37,7 @@ class Processes:
 
 
 def new_mark() -> dict[str, str]:
-    """An environment variable for an actor to start in."""
+    """Environment variable for an actor to start in."""
     return {MARK: uuid4().hex}
 
 
@@ -47,7 +47,7 @@ def own_processes() -> Processes:
 
 
 async def end_actor(actor: Any, processes: Processes | None) -> None:
-    """Returns when the actor's processes are gone, if it was placed and its node is there."""
+    """Return when the actor's processes are gone, if it was placed and its node is there."""
     ray.kill(actor)
     if processes is None:
         return

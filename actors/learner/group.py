@@ -26,21 +26,18 @@ from openrs_ray.run.spans import span, traced
 
 T = TypeVar("T")
 
-_PEERS_S = 10.0
-"""How much longer the other ranks are listened to when one has failed."""
-_REBUILDS = 6
-"""Rebuilds in a row for one piece of work."""
-_REBUILD_PAUSE_S = 2.0
-"""Before the first of them, doubled before each further one: Ray takes up to a minute to see that a node is gone."""
+_PEERS_S = 10.0  # to wait for the other ranks' errors when one has failed
+_REBUILDS = 6  # in a row for one piece of work
+_REBUILD_PAUSE_S = 2.0  # before the first, then doubled: Ray takes up to a minute to see that a node is gone
 
 
 class LearnerLost(RunError):
-    """A learner rank died or no longer answers: the ranks wait for each other, so all of them must be started again."""
+    """A rank died or no longer answers. Ranks wait for each other: all must be started again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What one optimizer step did."""
+    """Result of one optimizer step."""
 
     metrics: dict[str, float]
     advantages: np.ndarray
@@ -54,7 +51,7 @@ class Engines(Protocol):
         """Held while the ranks start or learn: engines on the same GPUs make room."""
 
     async def leave_learner(self) -> None:
-        """The ranks are gone: let go of what is shared with them."""
+        """Let go of what is shared with lost ranks."""
 
 
 def new_ranks(
@@ -72,8 +69,8 @@ def new_ranks(
 class LearnerGroup:
     """All learner ranks; every call goes to all of them and has a deadline.
 
-    With a `history`, `train` and `run` rebuild the ranks when one is lost: from the last checkpoint, then by training the steps
-    since on the recorded groups, which gives the same bits; nothing is sampled or counted again.
+    With a `history`, `train` and `run` rebuild lost ranks: from the last checkpoint, then by training the steps since on the
+    recorded groups, which gives the same bits; nothing is sampled or counted again.
     """
 
     def __init__(
@@ -93,14 +90,10 @@ class LearnerGroup:
         self._ranks = new_ranks()
         self._processes: list[Processes | None] = [None] * len(self._ranks)
         self._lost = False
-        self._step = 0
-        """Last step that the weights were trained on."""
-        self._groups: Sequence[Group] = ()
-        """Its groups, which the record may not have yet."""
-        self.life = 1
-        """Counts the times that ranks were started."""
-        self.weights = asyncio.Lock()
-        """Held while the weights are not those of the last finished step."""
+        self._step = 0  # last step that the weights were trained on
+        self._groups: Sequence[Group] = ()  # its groups, which the record may not have yet
+        self.life = 1  # counts starts of the ranks
+        self.weights = asyncio.Lock()  # held while the weights are not those of the last finished step
 
     async def start(self, checkpoint: Checkpoint | None = None) -> None:
         """Start the ranks, from a checkpoint if there is one."""
@@ -120,7 +113,7 @@ class LearnerGroup:
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """The ranks at work; engines that gave them their memory get it back afterwards."""
+        """The ranks at work; sleeping engines then get their memory back."""
         if self._engines is None:
             yield
             return
@@ -130,7 +123,7 @@ class LearnerGroup:
                 await self.release_memory()
 
     async def run(self, act: Callable[[], Awaitable[T]]) -> T:
-        """The result of `act`, tried again on rebuilt ranks when one is lost. LearnerLost when they are lost too often."""
+        """Result of `act`, tried again on rebuilt ranks. LearnerLost when they are lost too often."""
         for rebuilds in range(_REBUILDS):
             try:
                 await self._rebuild_if_lost()
@@ -171,8 +164,7 @@ class LearnerGroup:
         """One optimizer step on these groups.
 
         Raises:
-            RunError: no completion could be learned from, a rank failed in a way that a rebuilt one would repeat, or the step
-                was not applied.
+            RunError: no completion could be learned from, a rebuilt rank would fail in the same way, or the step was not applied.
         """
         update = await self.run(partial(self._train_in_turn, groups, step))
         self._step, self._groups = step, groups
@@ -214,12 +206,12 @@ class LearnerGroup:
         return Update(metrics[0], values)
 
     async def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[np.ndarray]:
-        """Log-probabilities (temperature 1) of the sequences' completion tokens under the current weights."""
+        """Log-probabilities (temperature 1) of completion tokens under the current weights."""
         scores: list[list[np.ndarray]] = await self.each("score", "score the probe", list(sequences), 1.0)
         return scores[0]
 
     async def _check_shared_folder(self, run_folder: Path) -> None:
-        """RunError when the learner's node does not see the run folder that the driver writes to."""
+        """RunError when the learner's node does not see the run folder."""
         if not all(await self._all("sees", 60, "look for the run folder", str(run_folder / "config.json"))):
             raise RunError(
                 f"the learner's node does not see {run_folder}: put run.folder on a file system that all nodes share"
@@ -247,7 +239,7 @@ class LearnerGroup:
         )
 
     async def _gather(self, deadline_s: float, what: str, calls: Sequence[Any]) -> list[Any]:
-        """All ranks' answers. LearnerLost when one of them died, was late or hangs, whatever the others say of it."""
+        """All ranks' answers. LearnerLost when one died, was late or hangs, whatever the others say."""
         waits = [
             asyncio.ensure_future(within(deadline_s, f"learner rank {rank}", what, call))
             for rank, call in enumerate(calls)
@@ -268,7 +260,6 @@ class LearnerGroup:
         return [wait.result() for wait in waits]
 
     async def stop(self) -> None:
-        """End the ranks' processes."""
         ends = (end_actor(actor, own) for actor, own in zip(self._ranks, self._processes, strict=True))
         await asyncio.gather(*ends)
 
@@ -278,7 +269,7 @@ def completion_tokens(sequences: Sequence[TrainingSequence]) -> int:
 
 
 def training_sequences(groups: Sequence[Group], values: np.ndarray) -> list[TrainingSequence]:
-    """The rollouts that have an advantage, in group and sample order.
+    """Rollouts that have an advantage, in group and sample order.
 
     Args:
         values: float64 [groups, rollouts] advantages, NaN for those left out.

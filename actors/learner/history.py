@@ -1,4 +1,4 @@
-"""Where a learner that was lost finds its weights again: the last checkpoint, and the record of the steps since."""
+"""Sources of a lost learner's weights: the last checkpoint, and the record of the steps since."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ class History:
     problems: Sequence[Problem]
 
     async def newest(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest checkpoint that is whole, and a sentence about the damage of each newer one."""
+        """Newest whole checkpoint, and a sentence about each newer, damaged one."""
         return await asyncio.to_thread(self.store.latest_good)
 
     def groups(self, step: int) -> list[Group]:
-        """The groups that a finished step was trained on."""
+        """Groups that a finished step was trained on."""
         return read_groups(self.run_folder, step, self.problems)

@@ -1,7 +1,7 @@
 """One rank of the learner: a DeepSpeed ZeRO engine around the policy, the frozen reference, and a sender for pushes.
 
-Every call goes to ALL ranks with the same arguments, because they wait for each other: `start`, `load` on resume, then any number
-of `train_step`, `score`, `save`, `export` and pushes.
+Ranks wait for each other: every call goes to ALL of them with the same arguments. First `start`, on resume `load`, then any
+number of `train_step`, `score`, `save`, `export` and pushes.
 
 Invariants:
 - The gradient is that of the whole step's loss for any number of ranks and micro-batches: losses are multiplied by the number
@@ -71,17 +71,15 @@ class LearnerRank:
     # ------------------------------------------------------------------------------------------------ life cycle
 
     def processes(self) -> Processes:
-        """This rank's processes."""
         return own_processes()
 
     def sees(self, file: str) -> bool:
-        """True if this node sees a file."""
         return Path(file).exists()
 
     def address(self) -> tuple[str, str]:
-        """A rendezvous file for the ranks, all on one node, and their token.
+        """Rendezvous file and token of the ranks, all on one node.
 
-        Its folder is closed to other users; torch's store would listen on every address of the machine.
+        The folder is private; torch's store would listen on every address of the machine.
         """
         return str(private_folder() / f"ranks-{new_token()[:8]}"), new_token()
 
@@ -198,7 +196,7 @@ class LearnerRank:
     ) -> dict[str, float]:
         """One optimizer step on this rank's share; all ranks have the same number of micro-batches (`packing.split`).
 
-        `global_tokens` counts the whole step's completion tokens, over which the loss is a mean; `left_out_tokens` of them, in
+        The loss is a mean over `global_tokens`, the whole step's completion tokens; `left_out_tokens` of them, in
         `left_out_sequences` completions, add nothing and are in no micro-batch. Returns the same metrics on every rank: means
         over tokens, gradient norm before clipping, seconds. RunError when the gradient is not finite.
         """
@@ -237,14 +235,14 @@ class LearnerRank:
         )
 
     def _finish_kernels(self) -> None:
-        """Wait for the GPU, or a span would end when its kernels are queued; the copies of the next micro-batch wait anyway."""
+        """Wait for the GPU: a span must not end before its kernels do."""
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()
 
     def _loss_weights(
         self, micro_batches: Sequence[MicroBatch], global_tokens: int, global_sequences: int, real: int
     ) -> list[float]:
-        """Factor for each micro-batch's summed loss, so that the sum over all ranks is the step's loss.
+        """Factor for each micro-batch's summed loss; over all ranks they give the step's loss.
 
         tokens: 1 / completion tokens. sequences: 1 / completions (the loss has divided each by its length). constant:
         1 / (completions x longest allowed). local_micro_batch: 1 / (own tokens x micro-batches), the published mean of means.
@@ -325,7 +323,7 @@ class LearnerRank:
         return scored
 
     def _consecutive(self, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> Iterator[list[TrainingSequence]]:
-        """Consecutive sequences, as many as the token budget holds."""
+        """Runs of sequences within the token budget."""
         run: list[TrainingSequence] = []
         for prompt, completion in sequences:
             blank = np.zeros(len(completion), dtype=np.float32)
@@ -364,15 +362,13 @@ class LearnerRank:
     # ------------------------------------------------------------------------------------------------ pushes
 
     def push_buckets(self) -> tuple[Bucket, ...]:
-        """Buckets of one push, in order."""
         return plan_buckets(self.parameter_specs(), self.config.push.bucket_mib << 20)
 
     def meeting(self, node: str | None) -> Meeting:
-        """A meeting with an engine on `node`: on loopback if that is this rank's, else on its address in the cluster."""
+        """A meeting with an engine on `node`: over loopback on this rank's own node."""
         return Meeting.at(LOOPBACK if node == own_processes().node else ray.util.get_node_ip_address())
 
     def join_push(self, engine: int, group: PushGroup) -> None:
-        """Join an engine's push group."""
         if self._sender is None:
             self._sender = find(group.transport).sender(self._outgoing(group.deadline_s))
         self._sender.join(engine, group)
@@ -430,7 +426,7 @@ class LearnerRank:
 
     @traced("export")
     def export(self, folder: Path) -> None:
-        """Write the policy's weights and config.json, without the model's other files."""
+        """Write the policy's weights and config.json."""
         weights: dict[str, torch.Tensor] = {}
         for bucket, tensors in self.full_parameters(bucket_bytes=1 << 30):
             if self.rank == 0:

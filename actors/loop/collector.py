@@ -22,11 +22,10 @@ from openrs_ray.rewards.registry import weighted_parameters
 from openrs_ray.run.spans import span, traced
 from openrs_ray.seeds import completion_seed, turn_seed
 
-_POOL_PAUSE_S = 2.0
-"""Before a pool that was lost is asked again."""
+_POOL_PAUSE_S = 2.0  # before a lost pool is asked again
 
 Decode = Callable[[Sequence[Rollout]], list[str]]
-"""Rollouts to their texts, with the part of each that the chat template wrote."""
+"""Texts of rollouts, with the part that the chat template wrote."""
 Unjudged = tuple[Rollout, Problem]
 
 
@@ -69,10 +68,7 @@ class Turns:
 
 
 class Collector:
-    """Makes groups, each beside others and through pushes.
-
-    Rollouts go to the reward pool as they finish, those of one moment together.
-    """
+    """Makes groups, each beside others and through pushes. Rollouts are judged as they finish, those of one moment together."""
 
     def __init__(
         self,
@@ -83,7 +79,7 @@ class Collector:
         decode: Decode,
         report: Callable[[str], None],
     ) -> None:
-        """`reward_pool`: an actor that Ray starts again when it dies; `report` is told when that happens."""
+        """`reward_pool` is restarted by Ray; `report` is told of it."""
         self._config = config
         self._pool = pool
         self._reward_pool = reward_pool
@@ -154,7 +150,7 @@ class Collector:
                 answer.set_result(verdict)
 
     async def _verdicts(self, items: Sequence[JudgeItem], what: str) -> list[Verdict]:
-        """From the pool, or from the one that Ray starts in its place: judging twice does no harm."""
+        """Verdicts of the pool, or of its replacement: judging twice does no harm."""
         while True:
             asked = self._reward_pool.judge.remote(items)
             try:

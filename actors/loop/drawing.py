@@ -9,11 +9,11 @@ from openrs_ray.records import Problem
 from openrs_ray.run.progress import Progress
 
 Drawn = tuple[int, Problem]
-"""A position and the problem that is drawn there."""
+"""A position and its problem."""
 
 
 def drawing(config: RunConfig, problems: Sequence[Problem], progress: Progress) -> Iterator[Drawn]:
-    """All positions that `progress` has not used, in order, with their problems; after a resume first those it lacks."""
+    """Positions that `progress` has not used, in order; after a resume first those it lacks."""
     order = Order(config.run.seed, len(problems), config.data.shuffle)
     for position in itertools.count(progress.position):
         if position not in progress.ahead:

@@ -1,13 +1,13 @@
 """Groups that are sampled for this step and the next ones, never further ahead than `rollout.staleness`.
 
-Life of a position: admitted (its completions are requested at once) -> sampled and judged -> ready -> taken by a step, or
+Life of a position: admitted (its completions are requested at once), ready (sampled and judged), then taken by a step or
 replaced. With P problems per step and staleness k:
 
 - At most (k + 1) P positions are admitted and not yet trained and pushed. A step takes P groups from the oldest admissions, of
   one admission those that are ready first; it waits for what it must have, while the engines go on with the younger ones.
-- A group without spread that is to be replaced is dropped when it is finished, and the next position takes its slot under the
-  version of that moment. With staleness 0 that is put off until all admitted groups are finished: requests then meet idle
-  engines, so that a step samples the same bits whatever it took to judge them.
+- A group without spread that is to be replaced is dropped when finished, and the next position takes its slot under the
+  version of that moment. With staleness 0 that waits until all admitted groups are finished: requests then meet idle engines,
+  and a step samples the same bits whatever it took to judge them.
 
 docs/performance.md (Running ahead) shows why no token is then older than k versions.
 """
@@ -40,23 +40,17 @@ class Lookahead:
         steps: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`sample` samples and judges the group of a position; `drawn` gives all positions in order.
-
-        `steps`: number of the last step, past which nothing is admitted.
-        """
+        """`drawn` gives all positions in order; nothing is admitted past step number `steps`."""
         self._sample = sample
         self._drawn = drawn
         self._rollout = rollout
         self._steps = steps
         self._clock = clock
-        self._version = 0
-        """Version that the engines held at the last admission by a step: they have this one or a newer one."""
-        self._admitted: dict[int, int] = {}
-        """Version at admission, of every position that is not yet taken."""
+        self._version = 0  # in the engines at the last admission by a step; they have this one or a newer one
+        self._admitted: dict[int, int] = {}  # version at admission, of every position that is not yet taken
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._ready: dict[int, Group] = {}
-        self._replaced: list[Group] = []
-        """Since the last step was taken."""
+        self._replaced: list[Group] = []  # since the last step was taken
         self._idle_since: float | None = self._clock()
         self._idle_s = 0.0
 
@@ -65,7 +59,7 @@ class Lookahead:
         return len(self._admitted)
 
     async def take(self, step: int) -> Batch:
-        """Fill the free slots, and give the groups of a step, with those replaced since the last step.
+        """Fill the free slots; return the step's groups, with those replaced since the last step.
 
         Raises:
             RunError: a group failed, or the deadline passed (with staleness 0, that of one round of replacements).
@@ -100,7 +94,7 @@ class Lookahead:
         self._replace_uniform()
 
     def _replace_uniform(self) -> None:
-        """Admit others in the place of groups that are ready and have no spread, as many as this step may still replace."""
+        """Admit others in the place of ready groups without spread, as many as this step may still replace."""
         room = self._rollout.most_drawn_per_step - self._rollout.problems_per_step - len(self._replaced)
         if not room or (self._rollout.staleness == 0 and len(self._ready) < len(self)):
             return

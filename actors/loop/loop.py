@@ -8,9 +8,8 @@
     save        a checkpoint, when one is due                 learner ranks (checkpoint.deadline_s)
     evaluate    the held-out problems, when that is due       as `take`
 
-With `rollout.staleness` 0 the slots are those of one step, so that engines and learner take turns. With k they are those of
-k + 1 steps: engines sample on while the learner works, and completions in flight pause during a push, then go on with the new
-weights. `actors.loop.lookahead` bounds the age of a token.
+With `rollout.staleness` 0 there are slots for one step: engines and learner take turns. With k there are slots for k + 1 steps:
+engines sample while the learner works; completions in flight pause during a push, then go on with the new weights.
 
 Each component recovers by itself: the supervisor replaces lost engines, `LearnerGroup` rebuilds lost ranks. State on disk is
 consistent at the end of a step only: a stop waits for that point, except while `take` waits, which changes nothing.
@@ -41,7 +40,7 @@ TAKEN: tuple[Work, ...] = ("learn", "resume", *ENDING)
 
 @dataclass
 class Loop:
-    """The steps of one attempt, with their evaluations and checkpoints. `actors.loop.system` builds it."""
+    """Steps of one attempt, with their evaluations and checkpoints. `actors.loop.system` builds it."""
 
     config: RunConfig
     progress: Progress
@@ -116,7 +115,7 @@ class Loop:
             return limit.ended
 
     async def _keep_what_was_learned(self) -> None:
-        """Before a run ends that learns nothing any more: it may have learned all there was."""
+        """End a run that learns nothing any more: it may have learned all there was."""
         self.display.status("nothing is learned any more: saving and evaluating")
         await self.sampling.close()
         await self.saving.save("kept", self.progress)

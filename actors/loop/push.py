@@ -37,7 +37,7 @@ class PushReport:
     seconds: float
     nbytes: int
     probe_difference: float | None
-    """Mean absolute difference of log-probability per probe token; None without a probe."""
+    """Mean absolute difference of log-probability per probe token."""
 
 
 class WeightPush:
@@ -50,13 +50,11 @@ class WeightPush:
         self._config = config
         self._probe = probe
         self._buckets: tuple[Bucket, ...] = ()
-        self._life = 0
-        """Of the learner that has these buckets."""
-        self.version = -1
-        """The last that was pushed."""
+        self._life = 0  # of the learner that has these buckets
+        self.version = -1  # the last that was pushed
 
     async def revive(self) -> None:
-        """Push the last version again when no engine serves any more."""
+        """Push the last version again when no engine serves."""
         async with self._learners.weights:
             if not self._workers.supervisor.serving:
                 await self.push(self.version)
@@ -189,7 +187,7 @@ def check_receipts(version: int, sent: Sequence[int], receipts: Mapping[int, Seq
     """RunError naming worker and fault unless all received the digests `sent`.
 
     Args:
-        receipts: by engine and worker, from `actors.weights.receiver.PushReceiver.receipt`.
+        receipts: by engine and worker, from `PushReceiver.receipt`.
     """
     for engine, workers in receipts.items():
         for rank, receipt in enumerate(workers):

@@ -26,13 +26,13 @@ class Saving:
     learner: LearnerGroup
     budget: Budget
     files: ModelFiles
-    """Those of the start model that go into every exported policy."""
+    """Of the start model, for every exported policy."""
     saved: tuple[int, Kind] | None = None
     """Step and kind of the newest checkpoint."""
     _saved_at: float = field(default_factory=time.monotonic)
 
     def is_kept(self, step: int) -> bool:
-        """Whether the newest checkpoint is one of this step that stays."""
+        """True if the newest checkpoint is one of this step that stays."""
         return self.saved == (step, "kept")
 
     async def if_due(self, progress: Progress) -> None:
@@ -45,7 +45,7 @@ class Saving:
 
     @traced("save", "kind")
     async def save(self, kind: Kind, progress: Progress) -> None:
-        """Commit a checkpoint of the step, unless it is already there. RunError when that fails."""
+        """Commit a checkpoint of the step, unless it is there. RunError when that fails."""
         step = progress.step
         if self.is_kept(step) or self.saved == (step, kind):
             return

@@ -1,4 +1,4 @@
-"""Starts the actors of a run in order, puts the loop over them together, and ends them."""
+"""Starts the actors of a run in order, builds the loop over them, and ends them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -43,10 +43,7 @@ from openrs_ray.run.progress import RESULT, Progress
 
 
 class System:
-    """The actors of one attempt of a run.
-
-    Life cycle: start() gives the loop over them; close() whatever happened.
-    """
+    """Actors of one attempt. Life cycle: start() gives the loop over them; close() in any case."""
 
     def __init__(
         self,
@@ -61,7 +58,6 @@ class System:
         reward_class: type[RewardPool] = RewardPool,
         environment: Environment | None = None,
     ) -> None:
-        """`environment`: `SingleTurn` unless another is given."""
         self._config = config
         self._prepared = prepared
         self._placement = placement
@@ -69,8 +65,7 @@ class System:
         self._budget = budget
         self._limits = limits
         self._environment = environment or SingleTurn()
-        self.progress = Progress(held_out=len(prepared.held_out))
-        """Where the attempt begins."""
+        self.progress = Progress(held_out=len(prepared.held_out))  # where the attempt begins
         model, eos_ids, kept = prepared.model_path, prepared.eos_ids, config.checkpoint
         self._store = CheckpointStore(config.run.path / "checkpoints", kept.keep_last, kept.keep_policies)
         self._engines = EnginePool(
@@ -151,7 +146,7 @@ class System:
         return Loop(config, progress, *parts, limits, budget, display)
 
     async def close(self) -> None:
-        """Give up what is being sampled, end the actors, and give the places back."""
+        """Give up what is being sampled, end the actors, release the places."""
         await self._closing.aclose()
 
     async def _end_actors(self) -> None:

@@ -1,4 +1,4 @@
-"""Writes what a run did: record, metrics, progress, and the line that a person reads."""
+"""Writes a run's record, metrics, progress, and the line that a person reads."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,7 +31,6 @@ class RunWriter:
     config: RunConfig
     attempt: int
     decode: Callable[[Sequence[Rollout]], list[str]]
-    """Rollouts to their texts."""
     watch: LearningWatch
     metrics: MetricsLog
     budget: Budget
@@ -39,14 +38,14 @@ class RunWriter:
 
     @property
     def learns_nothing(self) -> str | None:
-        """Why the run must not go on; one sentence."""
+        """Reason to end the run; one sentence."""
         return self.watch.stop
 
     @traced("write")
     def write(
         self, progress: Progress, batch: Batch, update: Update, report: PushReport, times: Mapping[str, float]
     ) -> Progress:
-        """Write the step that follows `progress`; only then is it done. Returns the progress with it."""
+        """Write the step after `progress`; only then is it done. Returns the new progress."""
         step = progress.step + 1
         figures = step_metrics(batch.drawn) | batch.metrics() | age_metrics(batch.groups, step - 1)
         verdicts = [verdict for group in batch.drawn for verdict in group.verdicts]
@@ -106,5 +105,5 @@ class RunWriter:
         self.display.note(f"held-out accuracy after {step} steps: {accuracy}{doubt}")
 
     def end(self, progress: Progress) -> None:
-        """Write the result of a run that is done."""
+        """Write the result of a finished run."""
         write_json(self.config.run.path / RESULT, asdict(progress))

@@ -1,7 +1,7 @@
 """Supervises rollout workers: replaces failed ones, adds more when the cluster has room.
 
-A worker is starting, started (waits for weights), serving (a proven push has reached it, or it loads a model's own), and lost:
-its processes are ended and another starts in its place, as a new Replica, to which late answers of the lost one mean nothing.
+A worker is starting, started (waits for weights), serving (has proven weights) or lost: its processes are ended, and a new
+Replica starts in its place, unaffected by late answers of the lost one.
 """
 
 import asyncio
@@ -18,28 +18,26 @@ from actors.cluster.processes import Processes, end_actor
 from openrs_ray.common.last_error import same_error
 from openrs_ray.errors import EngineDied, Recurring, RunError
 
-_FAILURES = 3
-"""Failures in a row of unproven workers, after which a place is given up."""
-_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
-"""Between two attempts to start a worker, doubled after each."""
+_FAILURES = 3  # in a row, of unproven workers, before a place is given up
+_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0  # between attempts to start a worker, doubled each time
 _STOP_S = 30.0
 
 
 @dataclass(eq=False)
 class Replica:
-    """One rollout worker, from its start to its loss."""
+    """One rollout worker, from start to loss."""
 
     place: int
-    """The worker's number, and its replacement's."""
+    """Number of the worker and of its replacements."""
     actor: Any
     state: Literal["starting", "started", "serving", "lost"] = "starting"
     processes: Processes | None = None
     joined: bool = False
-    """True if it has joined the present learner for pushes."""
+    """Takes part in the present learner's pushes."""
     probed: tuple[np.ndarray, np.ndarray] | None = None
-    """The learner's and its own log-probabilities in the last probe, float32 [tokens] each."""
+    """Last probe: the learner's and its own log-probabilities, float32 [tokens] each."""
     proven: bool = False
-    """True once a push has reached it or it has sampled."""
+    """A push has reached it, or it has sampled."""
     sampling: int = 0
     """Completions in hand."""
 
@@ -52,7 +50,6 @@ class Replica:
         return await within(deadline_s, self.name, what, getattr(self.actor, method).remote(*arguments))
 
     async def start(self, deadline_s: float) -> None:
-        """Start the engine of a placed worker."""
         await self.ask(deadline_s, "start", "start its engine")
         self.state = "started"
 
@@ -62,7 +59,7 @@ class Replica:
 
 
 class Supervisor:
-    """All replicas; `report` gets a line for each that is lost, given up or added."""
+    """All replicas; `report` gets a line for each loss and each new place."""
 
     def __init__(
         self,
@@ -72,7 +69,7 @@ class Supervisor:
         report: Callable[[str], None],
         hold_weights: bool = False,
     ) -> None:
-        """`new` makes a place's actor; `deadline_s` is to place and to start it; with `hold_weights` it serves at once."""
+        """`new` makes a place's actor; `deadline_s` to place it and to start it; with `hold_weights` it serves at once."""
         self._placement = placement
         self._new = new
         self._deadline_s = deadline_s
@@ -84,13 +81,10 @@ class Supervisor:
         self._given_up: set[int] = set()
         self._stopping = False
         self._last_reason: object = ""
-        self._errors: dict[int, str] = {}
-        """The last engine's error, by place."""
+        self._errors: dict[int, str] = {}  # the last engine's error, by place
         self._recurring: Recurring | None = None
-        self.has_sampled = False
-        """True once a completion has come."""
-        self.starting = asyncio.Lock()
-        """Held while a replacement's engine starts."""
+        self.has_sampled = False  # any completion
+        self.starting = asyncio.Lock()  # held while a replacement's engine starts
 
     @property
     def serving(self) -> list[Replica]:
@@ -98,11 +92,11 @@ class Supervisor:
 
     @property
     def alive(self) -> list[Replica]:
-        """Replicas that have started and are not lost."""
+        """Started and not lost."""
         return [replica for replica in self._replicas.values() if replica.state in ("started", "serving")]
 
     async def start(self) -> None:
-        """Start the first replicas at once; RunError if one fails, as another would."""
+        """Start the first replicas; RunError if one fails."""
         await asyncio.gather(*(self._start(replica) for replica in self._replicas.values()))
 
     async def _start(self, replica: Replica) -> None:
@@ -137,7 +131,7 @@ class Supervisor:
         return ", the others go on" if self.alive else ", and another is started in its place"
 
     def _note_error(self, place: int, reason: object) -> None:
-        """Note an engine's error; the last engine's ends the run when its predecessor had it too and nothing was sampled."""
+        """Note an engine's error: the same one twice in the last engine, before any completion, ends the run."""
         if not isinstance(reason, EngineDied) or self.has_sampled:
             return
         if same_error(self._errors.get(place, ""), reason.error) and not self.alive:
@@ -161,7 +155,7 @@ class Supervisor:
             await self._bring(replica.place)
 
     async def _bring(self, place: int) -> None:
-        """Start a worker in a place until it starts or has failed too often."""
+        """Start a worker in a place, in several attempts."""
         pause = _PAUSE_S
         while self._failures[place] < _FAILURES:
             replica = self._replicas[place] = Replica(place, self._new(place))

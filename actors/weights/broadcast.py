@@ -1,4 +1,4 @@
-"""Broadcast transports: learner rank 0 sends every bucket to one group per engine, with gloo between CPUs, NCCL between GPUs.
+"""Broadcast transports: learner rank 0 sends every bucket to one group per engine (gloo on CPUs, NCCL on GPUs).
 
 An engine dies without breaking another's group; one that does not take a bucket in time is left behind.
 """
@@ -20,7 +20,7 @@ from openrs_ray.weights.digest import digest
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What rank 0 sent in one push; other ranks send nothing."""
+    """Result of one push on rank 0; empty on other ranks."""
 
     digests: list[int]
     failed: dict[int, str]
@@ -89,7 +89,7 @@ class BroadcastReceiver(Receiver):
 
 
 class Broadcast(Transport):
-    """Base of the transports that broadcast; `kind` is the group that carries the bytes."""
+    """Base of the transports that broadcast over a `kind` of group."""
 
     kind: type[BroadcastGroup]
 

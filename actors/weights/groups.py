@@ -27,7 +27,7 @@ class BroadcastGroup(Protocol):
         """Begin to send (rank 0) or fill (others) a uint8 buffer."""
 
     def wait(self, until: float = math.inf) -> None:
-        """Wait for the broadcasts that were begun. RunError past the deadline or `until` on the monotonic clock."""
+        """Wait for the broadcasts begun. RunError past the deadline or `until` (monotonic clock)."""
 
     def close(self) -> None: ...
 
@@ -150,7 +150,7 @@ class NcclGroup:
 def _within(until: float, deadline_s: float, make: Callable[[], T]) -> T:
     """Result of `make`; RunError when it is not done by `until`, since NCCL would wait for ever.
 
-    In a thread, since making a communicator also changes the thread's current CUDA stream.
+    In a thread: making a communicator also changes the thread's current CUDA stream.
     """
     made: Future[T] = Future()
 
@@ -170,7 +170,7 @@ def _within(until: float, deadline_s: float, make: Callable[[], T]) -> T:
 
 
 def joined(kind: type[BroadcastGroup], group: PushGroup, rank: int, device: torch.device) -> BroadcastGroup:
-    """Join a push group with all its members. RunError when one is late or a stranger, or the communicator is unusable."""
+    """Join a push group. RunError when a member is late or a stranger, or the communicator is unusable."""
     try:
         return kind(group, rank, device)
     except (RuntimeError, OSError, torch.distributed.DistError) as error:

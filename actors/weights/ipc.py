@@ -1,4 +1,4 @@
-"""CUDA IPC transport: every learner rank stages buckets in a buffer that the engine on the same GPU maps and copies."""
+"""CUDA IPC transport: learner ranks stage buckets in a buffer that the engine on the same GPU maps and copies."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ Handles = dict[str, list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A bucket that is ready to be copied."""
+    """A bucket, ready to be copied."""
 
     index: int
     handles: Handles
@@ -31,7 +31,7 @@ class IpcSender(Sender):
     _handles: Handles | None = None
 
     def stage(self, first: bool) -> Staged | None:
-        """Stage the next bucket, or the first one; None after the last, when nothing is gathered any more."""
+        """Stage the next (or first) bucket; None after the last, when nothing is gathered any more."""
         if first or self._staged is None:
             self._staged = self._stage_all()
         return next(self._staged, None)
@@ -91,7 +91,7 @@ class Ipc(Transport):
 
 
 def export_ipc(buffer: torch.Tensor) -> Handles:
-    """A handle of the buffer for processes on the same GPU."""
+    """Handle of the buffer for processes on the same GPU."""
     _, arguments = reduce_tensor(buffer)
     return {str(torch.cuda.get_device_properties(buffer.device).uuid): list(arguments)}
 

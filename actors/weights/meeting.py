@@ -24,7 +24,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """Address of a group's store and the token of its members. Example: Meeting("10.0.0.4", 40123, "5f3a...")"""
+    """A group's store and token. Example: Meeting("10.0.0.4", 40123, "5f3a...")"""
 
     host: str
     port: int
@@ -43,7 +43,7 @@ class Meeting:
 
 
 def new_token() -> str:
-    """A random token: 64 hexadecimal digits."""
+    """64 random hexadecimal digits."""
     return secrets.token_hex(32)
 
 
@@ -89,7 +89,7 @@ class SealedStore(torch.distributed.Store):
 
 
 def _listening(host: str, port: int) -> int:
-    """Descriptor of a listening socket, which the store closes. OSError when the port is taken."""
+    """Descriptor of a listening socket, which the store closes."""
     return socket.create_server((host, port), family=_family(host, port), backlog=128).detach()
 
 
@@ -102,7 +102,7 @@ def stranger(meeting: Meeting, evidence: str) -> RunError:
 
 
 class Proof:
-    """Proves that all members of a broadcast group hold the token, over the connections that they will use.
+    """Proves that all members hold the token, over the connections that they will use.
 
     Rank 0 broadcasts a random number; receivers answer through the store with its seal. A stranger has the number but not the
     token, and the member that it displaced has the token but not the number.
@@ -111,8 +111,9 @@ class Proof:
     def __init__(self, store: SealedStore, rank: int, world_size: int) -> None:
         self._store, self._rank, self._world_size = store, rank, world_size
         self._token = store.meeting.token
-        self.first = secrets.token_bytes(_NONCE_BYTES) if rank == 0 else bytes(_NONCE_BYTES)
-        """What rank 0 broadcasts; elsewhere room for it."""
+        self.first = (
+            secrets.token_bytes(_NONCE_BYTES) if rank == 0 else bytes(_NONCE_BYTES)
+        )  # rank 0 broadcasts it; elsewhere room for it
         if rank == 0:
             store.set("question", seal(self._token, "question", self.first))
 
@@ -136,7 +137,7 @@ class Proof:
 
 
 def prove_ranks(token: str, rank: int, world_size: int, exchange: Callable[[Any, Any], object]) -> None:
-    """RunError when another learner rank lacks the token; `exchange` is an all-to-all of uint8 [ranks x 32] (in, out)."""
+    """RunError when a learner rank lacks the token; `exchange` is an all-to-all of uint8 [ranks x 32] (in, out)."""
 
     def seals(pairs: list[tuple[int, int]]) -> torch.Tensor:
         content = b"".join(seal(token, f"rank {sender} to {receiver}", b"") for sender, receiver in pairs)

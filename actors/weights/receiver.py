@@ -1,4 +1,4 @@
-"""Receives pushes in every vLLM worker process, as vLLM's weight-transfer engine; loaded through `worker_extension_cls`."""
+"""Receives pushes in every vLLM worker, as vLLM's weight-transfer engine; loaded through `worker_extension_cls`."""
 
 import logging
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ class PushInit(WeightTransferInitInfo):
 
 @dataclass
 class PushUpdate(WeightTransferUpdateInfo):
-    """Buckets to receive, as `Bucket.plain`, and the transport's parcel."""
+    """Buckets as `Bucket.plain`, and the transport's parcel."""
 
     buckets: list[list[tuple[str, str, list[int]]]]
     parcel: Any = None
@@ -102,7 +102,7 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
             self._repack_tied_heads()
 
     def _without_weights(self) -> set[str]:
-        """Kinds of layers without weights of their own: tied heads, and rotary ones, whose table is computed."""
+        """Layers without their own weights: tied heads, and rotary ones, whose table is computed."""
         kinds = (RotaryEmbeddingBase, ParallelLMHead) if self._tied else RotaryEmbeddingBase
         return {type(module).__name__ for module in self.model.modules() if isinstance(module, kinds)}
 
@@ -133,7 +133,6 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
         }
 
     def shutdown(self) -> None:
-        """Release the learner."""
         end, self.end = self.end, None
         if end is not None:
             end.close()

@@ -14,8 +14,8 @@ class Engines(Protocol):
 
         Args:
             prompt_ids: the problem's prompt and all that has followed it, token by token as it was sampled or given.
-            max_tokens: at most so many. In any case no more than `rollout.max_completion_tokens` leaves after what has
-                followed the prompt; where it leaves none, the completion is empty and its finish reason is "length".
+            max_tokens: limit of this turn, besides `rollout.max_completion_tokens` for all that follows the prompt; where that
+                leaves none, the completion is empty and its finish reason is "length".
         """
         ...
 
