@@ -103,10 +103,8 @@ class Rollout:
 
     def __post_init__(self) -> None:
         if not len(self.token_ids) == len(self.sampled) == len(self.logprobs):
-            sizes = (
-                f"{len(self.token_ids)} tokens, {len(self.sampled)} marks and {len(self.logprobs)} log-probabilities"
-            )
-            raise ValueError(f"a rollout has one of each per token, not {sizes}")
+            tokens, marks, values = len(self.token_ids), len(self.sampled), len(self.logprobs)
+            raise ValueError(f"a rollout of {tokens} tokens has {marks} marks and {values} log-probabilities")
 
     @classmethod
     def of(cls, turns: Sequence[Completion | Sequence[int]]) -> Rollout:

@@ -1,5 +1,6 @@
-"""Protects files and token of a Ray that the run starts from other users of the machine."""
+"""Keeps Ray from opening files and token to other users, from replacing a signal handler, and from needless warnings."""
 
+import logging
 import os
 import secrets
 import shutil
@@ -13,6 +14,8 @@ from openrs_ray.cluster.probes import ray_token
 from openrs_ray.common.private_folder import new_private_folder
 
 _TOKEN = "RAY_AUTH_TOKEN"
+_TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
+_TOKEN_WARNING = "Token authentication is enabled for this Ray cluster"
 
 
 @contextmanager
@@ -28,7 +31,7 @@ def ray_folder() -> Iterator[Path]:
 
 
 def close_token_file() -> None:
-    """Make Ray's token file, readable by everybody, readable by its owner alone."""
+    """Close Ray's token file to other users."""
     where = ray_token()
     if where not in (None, _TOKEN):
         with suppress(OSError):  # not ours: `launch.probe` says so
@@ -52,3 +55,12 @@ def signals_kept() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def silence_expected_warnings() -> None:
+    """Drop the warning that Ray asks for a token; the opposite one is still shown."""
+    logging.getLogger(_TOKEN_LOGGER).addFilter(_unexpected)  # the same function once, however often it is added
+
+
+def _unexpected(record: logging.LogRecord) -> bool:
+    return _TOKEN_WARNING not in record.getMessage()

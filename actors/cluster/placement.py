@@ -14,9 +14,14 @@ from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.cluster.own_ray import close_token_file, have_token, ray_folder, signals_kept
+from actors.cluster.own_ray import (
+    close_token_file,
+    have_token,
+    ray_folder,
+    signals_kept,
+    silence_expected_warnings,
+)
 from actors.cluster.processes import new_mark
-from actors.cluster.quiet import silence_expected_warnings
 from actors.weights.transport import find
 from openrs_ray.cluster.layout import Device, Layout, engines_layout, plan_layout
 from openrs_ray.common.foreign import why
@@ -235,9 +240,8 @@ def reserve(layout: Layout, wait_s: float) -> Placement:
     cpus = layout.reward_cpus
     placement = Placement(
         layout,
-        learner_group=placement_group(list(slots), strategy="STRICT_PACK")
-        if slots
-        else None,  # first: one node for all
+        # First: it needs one node for all its places.
+        learner_group=placement_group(list(slots), strategy="STRICT_PACK") if slots else None,
         rollout_groups={engine: placement_group([bundle]) for engine, bundle in engines.items()},
         reward_group=placement_group([{"CPU": cpus}]) if cpus else None,
     )

@@ -66,6 +66,7 @@ def new_ranks(
     ]
 
 
+@dataclass(eq=False)
 class LearnerGroup:
     """All learner ranks; every call goes to all of them and has a deadline.
 
@@ -73,21 +74,16 @@ class LearnerGroup:
     recorded groups, which gives the same bits; nothing is sampled or counted again.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        new_ranks: Callable[[], list[Any]],
-        engines: Engines | None = None,
-        history: History | None = None,
-        report: Callable[[str], None] = lambda text: None,
-    ) -> None:
-        """`new_ranks` makes the actors of all ranks. `report` is told of every loss."""
-        self._config = config
-        self._new_ranks = new_ranks
-        self._engines = engines
-        self._history = history
-        self._report = report
-        self._ranks = new_ranks()
+    config: RunConfig
+    new_ranks: Callable[[], list[Any]]
+    """Makes the actors of all ranks."""
+    engines: Engines | None = None
+    history: History | None = None
+    report: Callable[[str], None] = lambda text: None
+    """Told of every loss."""
+
+    def __post_init__(self) -> None:
+        self._ranks = self.new_ranks()
         self._processes: list[Processes | None] = [None] * len(self._ranks)
         self._lost = False
         self._step = 0  # last step that the weights were trained on
@@ -99,14 +95,14 @@ class LearnerGroup:
         """Start the ranks, from a checkpoint if there is one."""
         async with self._turn():
             await self._start()
-            if self._history:
-                await self._check_shared_folder(self._history.run_folder)
+            if self.history:
+                await self._check_shared_folder(self.history.run_folder)
             if checkpoint:
                 await self.load(checkpoint.folder)
                 self._step = checkpoint.step
 
     async def _start(self) -> None:
-        deadline_s = self._config.learner.start_deadline_s
+        deadline_s = self.config.learner.start_deadline_s
         (address,) = await self._gather(deadline_s, "start", [self._ranks[0].address.remote()])
         self._processes = await self._all("processes", deadline_s, "be placed")
         await self._all("start", deadline_s, "start DeepSpeed", *address)
@@ -114,12 +110,12 @@ class LearnerGroup:
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
         """The ranks at work; sleeping engines then get their memory back."""
-        if self._engines is None:
+        if self.engines is None:
             yield
             return
-        async with self._engines.aside():
+        async with self.engines.aside():
             yield
-            if self._config.rollout.sleep_while_learning:
+            if self.config.rollout.sleep_while_learning:
                 await self.release_memory()
 
     async def run(self, act: Callable[[], Awaitable[T]]) -> T:
@@ -129,30 +125,30 @@ class LearnerGroup:
                 await self._rebuild_if_lost()
                 return await act()
             except LearnerLost as error:
-                if self._history is None:
+                if self.history is None:
                     raise
                 self._lost = True
-                self._report(f"the learner is lost and is rebuilt from the last checkpoint: {error}")
+                self.report(f"the learner is lost and is rebuilt from the last checkpoint: {error}")
                 await asyncio.sleep(_REBUILD_PAUSE_S * 2**rebuilds)
         await self._rebuild_if_lost()
         return await act()
 
     async def _rebuild_if_lost(self) -> None:
-        if not self._lost or self._history is None:
+        if not self._lost or self.history is None:
             return
         async with self._turn():
             await self.stop()
-            self._ranks, self._processes = self._new_ranks(), [None] * len(self._ranks)
-            if self._engines:
-                await self._engines.leave_learner()
+            self._ranks, self._processes = self.new_ranks(), [None] * len(self._ranks)
+            if self.engines:
+                await self.engines.leave_learner()
             await self._start()
-            await self._restore(self._history)
+            await self._restore(self.history)
         self._lost, self.life = False, self.life + 1
 
     async def _restore(self, history: History) -> None:
         checkpoint, damages = await history.newest()
         for damage in damages:
-            self._report(damage)
+            self.report(damage)
         if checkpoint:
             await self.load(checkpoint.folder)
         for step in range(checkpoint.step + 1 if checkpoint else 1, self._step + 1):
@@ -175,7 +171,7 @@ class LearnerGroup:
             return await self._train(groups, step)
 
     async def _train(self, groups: Sequence[Group], step: int) -> Update:
-        loss, learner = self._config.loss, self._config.learner
+        loss, learner = self.config.loss, self.config.learner
         rewards = np.stack([group.rewards() for group in groups])
         values = advantages(rewards, loss.advantage_epsilon, divide_by_std=loss.kind != "dr_grpo")
         sequences = training_sequences(groups, values)
@@ -218,20 +214,20 @@ class LearnerGroup:
             )
 
     async def save(self, folder: Path) -> None:
-        await self._all("save", self._config.checkpoint.deadline_s, "save its state", str(folder))
+        await self._all("save", self.config.checkpoint.deadline_s, "save its state", str(folder))
 
     async def load(self, folder: Path) -> None:
-        await self._all("load", self._config.checkpoint.deadline_s, "load its state", str(folder))
+        await self._all("load", self.config.checkpoint.deadline_s, "load its state", str(folder))
 
     async def export(self, folder: Path) -> None:
-        await self._all("export", self._config.checkpoint.deadline_s, "export the policy", str(folder))
+        await self._all("export", self.config.checkpoint.deadline_s, "export the policy", str(folder))
 
     async def release_memory(self) -> None:
         await self._all("release_memory", 60, "give cached memory back")
 
     async def each(self, method: str, what: str, *arguments: Any) -> list[Any]:
         """Every rank's answer within the push's deadline, in rank order."""
-        return await self._all(method, self._config.push.deadline_s, what, *arguments)
+        return await self._all(method, self.config.push.deadline_s, what, *arguments)
 
     async def _all(self, method: str, deadline_s: float, what: str, *arguments: Any) -> list[Any]:
         return await self._gather(

@@ -140,10 +140,8 @@ class LearnerRank:
         output = policy_loss(self._loss_input(batch), self.config.loss)
         self.engine.backward(output.total * 0.0, scale_wrt_gas=False)
         self.engine.optimizer.zero_grad(set_to_none=True)
-        for sums in (
-            "all_grad_tensors",
-            "averaged_gradients",
-        ):  # of ZeRO-1 in float32 and ZeRO-2: else kept until a step
+        # Of ZeRO-1 in float32 and ZeRO-2: else kept until a step.
+        for sums in ("all_grad_tensors", "averaged_gradients"):
             getattr(self.engine.optimizer, sums, {}).clear()
         self.score([(ids, ids)], 1.0)
 
@@ -227,12 +225,8 @@ class LearnerRank:
             )
         named = {**sums, "packed_tokens": torch.full_like(loss, packed_tokens), "loss": loss}
         total = self._sum_over_ranks(torch.stack([*named.values()])).tolist()
-        return self._metrics(
-            dict(zip(named, total, strict=True)),
-            global_tokens - left_out_tokens,
-            rate,
-            time.monotonic() - began,
-        )
+        expected, seconds = global_tokens - left_out_tokens, time.monotonic() - began
+        return self._metrics(dict(zip(named, total, strict=True)), expected, rate, seconds)
 
     def _finish_kernels(self) -> None:
         """Wait for the GPU: a span must not end before its kernels do."""
@@ -370,13 +364,11 @@ class LearnerRank:
 
     def join_push(self, engine: int, group: PushGroup) -> None:
         if self._sender is None:
-            self._sender = find(group.transport).sender(self._outgoing(group.deadline_s))
+            largest = max(bucket.nbytes for bucket in self.push_buckets())
+            gather = partial(self.full_parameters, self.config.push.bucket_mib << 20)
+            weights = Outgoing(self.rank, self.device, group.deadline_s, largest, gather)
+            self._sender = find(group.transport).sender(weights)
         self._sender.join(engine, group)
-
-    def _outgoing(self, deadline_s: float) -> Outgoing:
-        largest = max(bucket.nbytes for bucket in self.push_buckets())
-        gather = partial(self.full_parameters, self.config.push.bucket_mib << 20)
-        return Outgoing(self.rank, self.device, deadline_s, largest, gather)
 
     def sender(self, method: str, *arguments: Any) -> Any:
         """Call a method of the rank's sender."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -67,27 +67,21 @@ class Turns:
         )
 
 
+@dataclass(eq=False)
 class Collector:
     """Makes groups, each beside others and through pushes. Rollouts are judged as they finish, those of one moment together."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        pool: EnginePool,
-        reward_pool: Any,
-        environment: Environment,
-        decode: Decode,
-        report: Callable[[str], None],
-    ) -> None:
-        """`reward_pool` is restarted by Ray; `report` is told of it."""
-        self._config = config
-        self._pool = pool
-        self._reward_pool = reward_pool
-        self._environment = environment
-        self._decode = decode
-        self._report = report
+    config: RunConfig
+    pool: EnginePool
+    reward_pool: Any
+    """Restarted by Ray; `report` is told of it."""
+    environment: Environment
+    decode: Decode
+    report: Callable[[str], None]
+    _pool_lost: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
         self._judging: Together[Unjudged, Verdict] = Together(self._judge)
-        self._pool_lost = False
 
     @traced("group", "position")
     async def group(self, position: int, problem: Problem, plan: Sampling) -> Group:
@@ -101,15 +95,15 @@ class Collector:
             for task in samples:
                 task.cancel()
         lengths = [rollout.sampled_tokens for rollout in rollouts]
-        rewards = self._config.rewards
+        rewards = self.config.rewards
         verdicts = judge_group(verdicts, lengths, rewards.weights, weighted_parameters(rewards))
         return Group(position, problem, rollouts, verdicts)
 
     async def _sample(self, position: int, sample: int, problem: Problem, plan: Sampling) -> tuple[Rollout, Verdict]:
-        turns = Turns(self._pool, self._config, position, sample, problem, plan)
+        turns = Turns(self.pool, self.config, position, sample, problem, plan)
         try:
             with span("rollout", position=position, sample=sample):
-                rollout = await self._environment.rollout(problem, turns)
+                rollout = await self.environment.rollout(problem, turns)
         except (RunError, UserError):
             raise
         except Exception as error:  # whatever an environment of the user's own raises
@@ -119,7 +113,7 @@ class Collector:
 
     def _check(self, rollout: Rollout, position: int, sample: int) -> None:
         """RunError for a rollout that would be recorded or trained on wrongly."""
-        most = self._config.rollout.max_completion_tokens
+        most = self.config.rollout.max_completion_tokens
         faults = {
             "is another one's": (rollout.position, rollout.sample) != (position, sample),
             "has no sampled token": not rollout.sampled.any(),
@@ -131,17 +125,17 @@ class Collector:
             raise self._failed(position, sample, found[0])
 
     def _failed(self, position: int, sample: int, what: str) -> RunError:
-        name = type(self._environment).__name__
+        name = type(self.environment).__name__
         return RunError(f"environment {name}: the rollout of position {position}, sample {sample} {what}")
 
     async def _judge(self, batch: Sequence[tuple[Unjudged, asyncio.Future[Verdict]]]) -> None:
-        texts = self._decode([rollout for (rollout, _), _ in batch])
+        texts = self.decode([rollout for (rollout, _), _ in batch])
         items = [
             JudgeItem(text, rollout.sampled_tokens, rollout.finish_reason, problem.gold)
             for text, ((rollout, problem), _) in zip(texts, batch, strict=True)
         ]
         what = f"judge {len(items)} completions"
-        deadline_s = self._config.rollout.deadline_s
+        deadline_s = self.config.rollout.deadline_s
         positions = sorted({rollout.position for (rollout, _), _ in batch})
         with span("judge", positions=positions, completions=len(batch)):
             verdicts = await within(deadline_s, "the reward pool", what, self._verdicts(items, what))
@@ -152,13 +146,13 @@ class Collector:
     async def _verdicts(self, items: Sequence[JudgeItem], what: str) -> list[Verdict]:
         """Verdicts of the pool, or of its replacement: judging twice does no harm."""
         while True:
-            asked = self._reward_pool.judge.remote(items)
+            asked = self.reward_pool.judge.remote(items)
             try:
-                verdicts: list[Verdict] = await within(self._config.rollout.deadline_s, "the reward pool", what, asked)
+                verdicts: list[Verdict] = await within(self.config.rollout.deadline_s, "the reward pool", what, asked)
                 self._pool_lost = False
                 return verdicts
             except Lost as error:
                 if not self._pool_lost:
                     self._pool_lost = True
-                    self._report(f"the reward pool is lost and asked again until it is back: {error}")
+                    self.report(f"the reward pool is lost and asked again until it is back: {error}")
                 await asyncio.sleep(_POOL_PAUSE_S)

@@ -15,14 +15,26 @@ docs/performance.md (Running ahead) shows why no token is then older than k vers
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 from actors.cluster.deadlines import within
 from actors.loop.batch import Batch, has_spread
-from actors.loop.drawing import Drawn
 from openrs_ray.config import schema
+from openrs_ray.data.order import Order
 from openrs_ray.records import Group, Problem
+from openrs_ray.run.progress import Progress
 from openrs_ray.run.spans import traced
+
+Drawn = tuple[int, Problem]
+"""A position and its problem."""
+
+
+def drawing(config: schema.RunConfig, problems: Sequence[Problem], progress: Progress) -> Iterator[Drawn]:
+    """Positions that `progress` has not used, in order; after a resume first those it lacks."""
+    order = Order(config.run.seed, len(problems), config.data.shuffle)
+    for position in itertools.count(progress.position):
+        if position not in progress.ahead:
+            yield position, problems[order.index(position)]
 
 
 class Lookahead:

@@ -49,10 +49,6 @@ class Replica:
         """Call a method of the worker. Lost when it dies or is late."""
         return await within(deadline_s, self.name, what, getattr(self.actor, method).remote(*arguments))
 
-    async def start(self, deadline_s: float) -> None:
-        await self.ask(deadline_s, "start", "start its engine")
-        self.state = "started"
-
     async def end(self) -> None:
         self.state = "lost"
         await end_actor(self.actor, self.processes)
@@ -104,9 +100,8 @@ class Supervisor:
         await self._start_engine(replica)
 
     async def _start_engine(self, replica: Replica) -> None:
-        await replica.start(self._deadline_s)
-        if self._hold_weights:
-            replica.state = "serving"
+        await replica.ask(self._deadline_s, "start", "start its engine")
+        replica.state = "serving" if self._hold_weights else "started"
 
     def serve(self, replicas: Iterable[Replica]) -> None:
         """Let replicas sample that hold the present weights."""

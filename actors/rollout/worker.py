@@ -56,9 +56,9 @@ class Request:
 class RolloutWorker:
     """One engine, which starts with dummy weights.
 
-    Life cycle: start() once, join_push() per learner, then pushes (begin_push, receive, end_push) and sample(), which may overlap.
-    Nothing is sampled between begin_push and end_push, nor between sleep() and the push after wake(). After a failed push the
-    worker must not be used again.
+    Life cycle: start(), join_push() for every learner, then pushes (begin_push, receive, end_push) and sample(), which may
+    overlap. Nothing is sampled between begin_push and end_push, nor between sleep() and the push after wake(). No use after a
+    failed push.
     """
 
     worker_extension = "actors.weights.receiver.WorkerExtension"

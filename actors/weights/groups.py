@@ -47,16 +47,14 @@ class GlooGroup:
         self._deadline_s = group.deadline_s
         self._begun: list[Any] = []
         try:
-            self._first_broadcast(Proof(store, rank, group.world_size))
+            proof = Proof(store, rank, group.world_size)
+            first = torch.frombuffer(bytearray(proof.first), dtype=torch.uint8)
+            self.broadcast(first)
+            self.wait()
+            proof.settle(bytes(first.tolist()))
         except Exception:
             self.close()
             raise
-
-    def _first_broadcast(self, proof: Proof) -> None:
-        first = torch.frombuffer(bytearray(proof.first), dtype=torch.uint8)
-        self.broadcast(first)
-        self.wait()
-        proof.settle(bytes(first.tolist()))
 
     def broadcast(self, buffer: torch.Tensor) -> None:
         options = torch.distributed.BroadcastOptions()

@@ -111,9 +111,8 @@ class Proof:
     def __init__(self, store: SealedStore, rank: int, world_size: int) -> None:
         self._store, self._rank, self._world_size = store, rank, world_size
         self._token = store.meeting.token
-        self.first = (
-            secrets.token_bytes(_NONCE_BYTES) if rank == 0 else bytes(_NONCE_BYTES)
-        )  # rank 0 broadcasts it; elsewhere room for it
+        # Rank 0 broadcasts it; elsewhere this is room for it.
+        self.first = secrets.token_bytes(_NONCE_BYTES) if rank == 0 else bytes(_NONCE_BYTES)
         if rank == 0:
             store.set("question", seal(self._token, "question", self.first))
 
