@@ -1,7 +1,6 @@
 """Asks a model about many problems, in chunks, on engines that hold its own weights.
 
-Every reply has its own seed, whatever its chunk. One more chunk than there are engines is asked at once: no engine waits for
-the last reply of a chunk.
+One more chunk than there are engines is asked at once: no engine waits for the last reply of a chunk.
 """
 
 import asyncio
@@ -37,7 +36,7 @@ async def ask(
 
     Raises:
         UserError: the cluster has no place for the engines.
-        RunError: engines could not start, broke, or took too long for a chunk.
+        RunError: engines did not start, broke, or were late.
     """
     path = resolve_model(stage.model)
     tokenizer = read_tokenizer(path)

@@ -1,4 +1,4 @@
-"""Samples and checks the missing completions of an evaluated model, and writes them within seconds."""
+"""Samples, checks and soon writes the missing completions of an evaluated model."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ class Wanted:
     sample: int
 
     def request(self, number: int, run_seed: int, how: Protocol) -> Request:
-        """Request at place `number`; its seed does not depend on the others."""
+        """Its seed does not depend on the others."""
         problem = self.task.problem
         seed = completion_seed(run_seed, f"evaluation/{self.benchmark}", 0, problem.index, self.sample)
         return Request(number, self.sample, problem.prompt_ids, seed, how.temperature, how.max_tokens, how.top_p)
@@ -65,7 +65,7 @@ async def sample(
 
     Args:
         placement: of the engines; released at the end.
-        progress: called at the start and after each write, with completions and tokens so far.
+        progress: gets the completions and tokens so far, first 0.
 
     Raises:
         RunError: an engine failed, or the deadline passed. Finished completions are written.

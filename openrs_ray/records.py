@@ -1,7 +1,7 @@
-"""The records that travel between the actors. All frozen; none holds a tensor, a Ray handle or a tokenizer.
+"""The records that travel between the actors. None holds a tensor, a Ray handle or a tokenizer.
 
 A problem is drawn at a *position* (0, 1, 2, ... over the whole run, across epochs) and becomes a group of rollouts, each with
-a verdict; the finished group goes to the learner. A rollout is one completion, or several with given tokens between them.
+a verdict. A rollout is one completion, or several with given tokens between them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FinishReason = Literal["stop", "length"]
 
 
 class Status(StrEnum):
-    """Outcome of a check. Only the first three judge the completion; the others leave it out of the loss."""
+    """Only the first three judge the completion; the others leave it out of the loss."""
 
     CORRECT = "correct"
     WRONG = "wrong"
@@ -36,13 +36,13 @@ class Problem:
     """Example: Problem(index=17, text="12 + 30", prompt_ids=(1, 9, 4), gold=("42",))"""
 
     index: int
-    """Row in the loaded data, 0-based, after filtering."""
+    """Row in the loaded data, after filtering."""
     text: str
     """As the user wrote it, without template."""
     prompt_ids: tuple[int, ...]
     """With template; tokenized once, at loading."""
     gold: tuple[str, ...]
-    """Accepted answers, any one of which is correct."""
+    """Any one of them is correct."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +63,17 @@ class Completion:
     """
 
     position: int
-    """Of its group, in drawing order."""
+    """Of its group."""
     sample: int
     """Number in its group, 0-based."""
     token_ids: np.ndarray
-    """int32 [tokens], with the end-of-sequence token if it was sampled."""
+    """int32 [tokens], with the end-of-sequence token if sampled."""
     logprobs: np.ndarray
     """float32 [tokens], of the distribution each token was drawn from (`loss.tempered` false: at temperature 1)."""
     finish_reason: FinishReason
     """"stop" (end of sequence) or "length" (cut at the limit)."""
     versions: tuple[VersionSpan, ...]
     worker: int
-    """Number of the rollout worker."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +90,7 @@ class Rollout:
     token_ids: np.ndarray
     """int32 [tokens], sampled and given ones."""
     sampled: np.ndarray
-    """bool [tokens]; the others are given: context, in no loss."""
+    """bool [tokens]; given ones are context, in no loss."""
     logprobs: np.ndarray
     """float32 [tokens], as in `Completion`; 0 where given."""
     finish_reason: FinishReason
@@ -108,7 +107,7 @@ class Rollout:
 
     @classmethod
     def of(cls, turns: Sequence[Completion | Sequence[int]]) -> Rollout:
-        """Completions with the given token ids between them, in order; given ones at the end are left out."""
+        """Completions with the given token ids between them; given ones at the end are left out."""
         ids, sampled, logprobs = list[np.ndarray](), list[np.ndarray](), list[np.ndarray]()
         versions = list[VersionSpan]()
         start = end = worker = 0
@@ -158,10 +157,7 @@ def _merged(spans: Sequence[VersionSpan]) -> tuple[VersionSpan, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The judgement of one rollout.
-
-    Example: Verdict(Status.CORRECT, rewards={"accuracy": 1.0, "format": 1.0}, reward=3.0, answer="42", seconds=0.004)
-    """
+    """Example: Verdict(Status.CORRECT, rewards={"accuracy": 1.0, "format": 1.0}, reward=3.0, answer="42", seconds=0.004)"""
 
     status: Status
     rewards: Mapping[str, float]
@@ -190,7 +186,7 @@ class Group:
 
 
 def age_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
-    """Ages of the sampled tokens in policy versions before `version`: mean, largest, share of each.
+    """Ages of the sampled tokens, counted in policy versions before `version`.
 
     Example: {"age_mean": 0.25, "age_max": 1.0, "age_0_share": 0.75, "age_1_share": 0.25}
     """

@@ -1,4 +1,4 @@
-"""Waits for actors: always with a deadline and a name."""
+"""Waits for actors, always with a deadline."""
 
 import asyncio
 from collections.abc import Awaitable

@@ -1,4 +1,4 @@
-"""Keeps Ray from opening files and token to other users, from replacing a signal handler, and from needless warnings."""
+"""Corrects Ray's habits: files and token open to all users, a replaced signal handler, needless warnings."""
 
 import logging
 import os
@@ -39,7 +39,7 @@ def close_token_file() -> None:
 
 
 def have_token() -> None:
-    """Set a token in the environment where there is none: Ray would write one to a file."""
+    """Set a token where there is none: Ray would write one to a file."""
     if ray_token() is None:
         os.environ[_TOKEN] = secrets.token_hex(32)
 
@@ -58,7 +58,7 @@ def signals_kept() -> Iterator[None]:
 
 
 def silence_expected_warnings() -> None:
-    """Drop the warning that Ray asks for a token; the opposite one is still shown."""
+    """Drop the warning that Ray asks for a token."""
     logging.getLogger(_TOKEN_LOGGER).addFilter(_unexpected)  # the same function once, however often it is added
 
 

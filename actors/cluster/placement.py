@@ -1,4 +1,4 @@
-"""Places the actors: connects to Ray, reserves every actor's place at once, or says what is missing."""
+"""Places the actors: connects to Ray and reserves all places at once, or says what is missing."""
 
 import os
 import socket
@@ -34,14 +34,14 @@ _OBJECT_STORE_BYTES = 256 << 20  # of a Ray started here: it holds token ids and
 _REACH_S = 10.0
 
 GPU_SAMPLER = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
-"""FlashInfer would compile its sampler with nvcc, and end an engine without nvcc."""
+"""Without nvcc, FlashInfer would fail to compile its sampler and end the engine."""
 
 _OWN_GPUS = {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "0"}
-"""An actor sees the GPUs that Ray gave it, even in an image made for another trainer."""
+"""Otherwise an image made for another trainer may show an actor all GPUs."""
 
 
 def joins_cluster() -> bool:
-    """True if RAY_ADDRESS names a cluster (as in a submitted job); otherwise the run starts its own Ray."""
+    """True in a submitted job, or where the user names a cluster."""
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
@@ -86,14 +86,14 @@ def _join_or_start(ending: ExitStack) -> None:
 
 
 def _reach(address: str) -> None:
-    """OSError or ValueError when nobody listens at host:port; Ray itself says so only after minutes."""
+    """OSError or ValueError when nobody listens at host:port; Ray takes minutes to say that."""
     if address not in ("auto", "local") and "://" not in address:
         host, _, port = address.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
 
 
 def check_machine(config: RunConfig) -> None:
-    """UserError when this machine alone has less than the run asks for. Starts nothing."""
+    """UserError when this machine has less than the run asks for. Starts nothing."""
     has = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
     asked = plan_layout(config, _device(config.placement, has["GPU"])).total()
     if any(asked[name] > has[name] for name in asked):
@@ -104,7 +104,7 @@ def check_machine(config: RunConfig) -> None:
 
 
 def check_build(place: Slots) -> None:
-    """UserError when this environment is built for the other kind of device: vLLM has one kind of engine only."""
+    """UserError when torch and vLLM are built for the other kind of device."""
     device = _device(place, float(torch.cuda.device_count()))
     built_for: Device = "cpu" if torch.version.cuda is None else "gpu"
     if device != built_for:
@@ -115,23 +115,22 @@ def check_build(place: Slots) -> None:
 
 
 def place(config: RunConfig) -> "Placement":
-    """Reserve the run's places in the connected cluster; UserError when it does not have them."""
+    """Reserve the run's places; UserError when the cluster lacks them."""
     return reserve(plan_layout(config, _device(config.placement, cluster_gpus())), config.placement.wait_s)
 
 
 def place_engines(slots: EngineSlots, engine: Engine) -> "Placement":
-    """Reserve places of engines alone, as `place` does."""
+    """Reserve places for engines alone."""
     gpus = cluster_gpus()
     return reserve(engines_layout(slots, engine, _device(slots, gpus), gpus), slots.wait_s)
 
 
 def cluster_gpus() -> float:
-    """GPUs of the connected cluster, free or not."""
+    """Free or not."""
     return float(ray.cluster_resources().get("GPU", 0.0))
 
 
 def engine_variables(device: Device) -> dict[str, str]:
-    """Environment variables of a vLLM engine."""
     variables = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
     if device == "cpu":
         # One process per engine; no thread pinning on small machines; nothing to compile without graphs (compiling a
@@ -155,18 +154,18 @@ def _device(place: Slots, gpus: float) -> Device:
 
 @dataclass(frozen=True)
 class Placement:
-    """Reserved places, one per actor, and the environment of each kind of actor.
+    """Reserved places, one per actor, and each actor's environment.
 
-    Ray moves a reserved place to another node when its node is lost, but the places of one group only together: every engine and
-    the reward pool have groups of their own. Engines beyond the layout get theirs when there is room.
+    When a node is lost, Ray moves the places of a group only together: every engine and the reward pool have groups of their
+    own. Engines beyond the layout get theirs when there is room.
     """
 
     layout: Layout
     learner_group: PlacementGroup | None
-    """Of the learner; on shared GPUs the engines', too; none without a learner."""
+    """On shared GPUs the engines', too."""
     reward_group: PlacementGroup | None
     rollout_groups: dict[int, PlacementGroup]
-    """By number of the engine; none on shared GPUs."""
+    """By engine; none on shared GPUs."""
 
     def learner_options(self, rank: int) -> dict[str, Any]:
         variables = self._threads() | find(self.layout.transport).learner_variables() | handed_on(f"learner-{rank}")
@@ -187,7 +186,7 @@ class Placement:
         return worker >= len(self.layout.rollout)
 
     def extra_places(self, taken: Collection[int]) -> list[int]:
-        """Numbers of further engines that the cluster has room for now, except `taken`."""
+        """Numbers of further engines that the cluster has room for, except `taken`."""
         fixed = len(self.layout.rollout)
         places = [place for place in range(fixed, fixed + self.layout.extra_rollout) if place not in taken]
         if not places:
@@ -197,7 +196,7 @@ class Placement:
         return places[: int(room)]
 
     def extra_engines(self) -> int:
-        """Number of placed engines beyond those of the layout."""
+        """Placed engines beyond those of the layout."""
         return sum(map(self.is_extra, list(self.rollout_groups)))
 
     def leave(self, worker: int) -> None:

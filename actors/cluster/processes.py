@@ -1,4 +1,4 @@
-"""Ends actors for good, with every process they have started, even when they no longer answer Ray."""
+"""Ends actors with every process they have started, even when they no longer answer Ray."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ _DEADLINE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """An actor's process and its descendants: all carry its mark in their environment, orphans too."""
+    """An actor's process and its descendants, orphans too: all have its mark in their environment."""
 
     node: str
     """Ray's id of their node."""
@@ -37,17 +37,15 @@ class Processes:
 
 
 def new_mark() -> dict[str, str]:
-    """Environment variable for an actor to start in."""
     return {MARK: uuid4().hex}
 
 
 def own_processes() -> Processes:
-    """Processes of the calling actor."""
     return Processes(ray.get_runtime_context().get_node_id(), os.environ[MARK])
 
 
 async def end_actor(actor: Any, processes: Processes | None) -> None:
-    """Return when the actor's processes are gone, if it was placed and its node is there."""
+    """Return when the actor's processes are gone, as far as it was placed and its node is there."""
     ray.kill(actor)
     if processes is None:
         return

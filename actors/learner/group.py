@@ -37,15 +37,13 @@ class LearnerLost(RunError):
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Result of one optimizer step."""
-
     metrics: dict[str, float]
     advantages: np.ndarray
-    """float64 [groups, completions]; NaN where a completion was left out of the loss."""
+    """float64 [groups, completions]; NaN where left out of the loss."""
 
 
 class Engines(Protocol):
-    """The engines, as far as the learner's life concerns them."""
+    """The engines as the learner sees them."""
 
     def aside(self) -> AbstractAsyncContextManager[None]:
         """Held while the ranks start or learn: engines on the same GPUs make room."""
@@ -57,7 +55,7 @@ class Engines(Protocol):
 def new_ranks(
     config: RunConfig, placement: Placement, model_path: str, rank_class: type[LearnerRank] = LearnerRank
 ) -> list[Any]:
-    """Actors for all ranks, in their places, not started."""
+    """Actors for all ranks, not started."""
     size = len(placement.layout.learner)
     device = "cpu" if placement.layout.device == "cpu" else "cuda:0"  # a rank sees one GPU: its own
     return [
@@ -71,7 +69,7 @@ class LearnerGroup:
     """All learner ranks; every call goes to all of them and has a deadline.
 
     With a `history`, `train` and `run` rebuild lost ranks: from the last checkpoint, then by training the steps since on the
-    recorded groups, which gives the same bits; nothing is sampled or counted again.
+    recorded groups, which gives the same bits.
     """
 
     config: RunConfig
@@ -157,7 +155,7 @@ class LearnerGroup:
 
     @traced("train", "step")
     async def train(self, groups: Sequence[Group], step: int) -> Update:
-        """One optimizer step on these groups.
+        """One optimizer step.
 
         Raises:
             RunError: no completion could be learned from, a rebuilt rank would fail in the same way, or the step was not applied.
@@ -207,7 +205,6 @@ class LearnerGroup:
         return scores[0]
 
     async def _check_shared_folder(self, run_folder: Path) -> None:
-        """RunError when the learner's node does not see the run folder."""
         if not all(await self._all("sees", 60, "look for the run folder", str(run_folder / "config.json"))):
             raise RunError(
                 f"the learner's node does not see {run_folder}: put run.folder on a file system that all nodes share"
@@ -226,7 +223,7 @@ class LearnerGroup:
         await self._all("release_memory", 60, "give cached memory back")
 
     async def each(self, method: str, what: str, *arguments: Any) -> list[Any]:
-        """Every rank's answer within the push's deadline, in rank order."""
+        """Every rank's answer within the push's deadline."""
         return await self._all(method, self.config.push.deadline_s, what, *arguments)
 
     async def _all(self, method: str, deadline_s: float, what: str, *arguments: Any) -> list[Any]:
@@ -265,11 +262,7 @@ def completion_tokens(sequences: Sequence[TrainingSequence]) -> int:
 
 
 def training_sequences(groups: Sequence[Group], values: np.ndarray) -> list[TrainingSequence]:
-    """Rollouts that have an advantage, in group and sample order.
-
-    Args:
-        values: float64 [groups, rollouts] advantages, NaN for those left out.
-    """
+    """Rollouts that have an advantage, in order; `values`: float64 [groups, rollouts], NaN for those left out."""
     return [
         TrainingSequence(
             prompt_ids=np.asarray(group.problem.prompt_ids, dtype=np.int32),

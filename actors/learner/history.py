@@ -1,4 +1,4 @@
-"""Sources of a lost learner's weights: the last checkpoint, and the record of the steps since."""
+"""Sources of a lost learner's weights: the last checkpoint and the recorded steps since."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,5 +22,5 @@ class History:
         return await asyncio.to_thread(self.store.latest_good)
 
     def groups(self, step: int) -> list[Group]:
-        """Groups that a finished step was trained on."""
+        """Training groups of a finished step."""
         return read_groups(self.run_folder, step, self.problems)

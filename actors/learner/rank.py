@@ -48,7 +48,7 @@ from openrs_ray.run.spans import span, traced
 from openrs_ray.weights.buckets import Bucket, ParameterSpec, plan_buckets
 
 STATE, RANDOM = "state", "random_rank_{}.pt"
-"""Names of a saved subfolder, and of each rank's file in it."""
+"""A checkpoint's subfolder, and each rank's file in it."""
 
 
 class LearnerRank:
@@ -77,10 +77,8 @@ class LearnerRank:
         return Path(file).exists()
 
     def address(self) -> tuple[str, str]:
-        """Rendezvous file and token of the ranks, all on one node.
-
-        The folder is private; torch's store would listen on every address of the machine.
-        """
+        """Rendezvous file and token of the ranks, all on one node. The folder is private."""
+        # A file, since torch's store would listen on every address of the machine.
         return str(private_folder() / f"ranks-{new_token()[:8]}"), new_token()
 
     def start(self, place: str, token: str) -> None:
@@ -131,14 +129,14 @@ class LearnerRank:
     def _warm_up(self) -> None:
         """Run forward, backward and score once: kernels compile and ranks connect before the first short deadline.
 
-        To DeepSpeed it is a micro-batch of the first step, with weight 0. Its gradient is dropped, or it would take a step's
-        memory during the first push.
+        To DeepSpeed it is a micro-batch of the first step, with weight 0.
         """
         ids = np.zeros(16, dtype=np.int32)
         batch = pack([TrainingSequence(ids, ids, np.zeros(16, dtype=np.float32), 1.0)] * 2)
         self.engine.set_gradient_accumulation_boundary(False)
         output = policy_loss(self._loss_input(batch), self.config.loss)
         self.engine.backward(output.total * 0.0, scale_wrt_gas=False)
+        # Dropped, or the gradient would take a step's memory during the first push.
         self.engine.optimizer.zero_grad(set_to_none=True)
         # Of ZeRO-1 in float32 and ZeRO-2: else kept until a step.
         for sums in ("all_grad_tensors", "averaged_gradients"):
@@ -195,8 +193,8 @@ class LearnerRank:
         """One optimizer step on this rank's share; all ranks have the same number of micro-batches (`packing.split`).
 
         The loss is a mean over `global_tokens`, the whole step's completion tokens; `left_out_tokens` of them, in
-        `left_out_sequences` completions, add nothing and are in no micro-batch. Returns the same metrics on every rank: means
-        over tokens, gradient norm before clipping, seconds. RunError when the gradient is not finite.
+        `left_out_sequences` completions, add nothing and are in no micro-batch. Returns the same metrics on every rank. RunError
+        when the gradient is not finite.
         """
         began = time.monotonic()
         rate = learning_rate(step, self.config.run.steps, self.config.learner)
@@ -229,14 +227,14 @@ class LearnerRank:
         return self._metrics(dict(zip(named, total, strict=True)), expected, rate, seconds)
 
     def _finish_kernels(self) -> None:
-        """Wait for the GPU: a span must not end before its kernels do."""
+        """A span must not end before its kernels do."""
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()
 
     def _loss_weights(
         self, micro_batches: Sequence[MicroBatch], global_tokens: int, global_sequences: int, real: int
     ) -> list[float]:
-        """Factor for each micro-batch's summed loss; over all ranks they give the step's loss.
+        """Factor for each micro-batch's summed loss.
 
         tokens: 1 / completion tokens. sequences: 1 / completions (the loss has divided each by its length). constant:
         1 / (completions x longest allowed). local_micro_batch: 1 / (own tokens x micro-batches), the published mean of means.
@@ -293,7 +291,7 @@ class LearnerRank:
         return values
 
     def release_memory(self) -> None:
-        """Release torch's cached GPU memory for the engine that shares the GPU."""
+        """Make room for the engine on the same GPU."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -339,7 +337,7 @@ class LearnerRank:
         ]
 
     def full_parameters(self, bucket_bytes: int) -> Iterator[tuple[Bucket, list[torch.Tensor]]]:
-        """Buckets of full parameters; a bucket's tensors are valid until the next bucket."""
+        """Buckets of full parameters; tensors are valid until the next bucket."""
         parameters = dict(self.policy.model.named_parameters())
         for bucket in plan_buckets(self.parameter_specs(), bucket_bytes):
             members = [parameters[spec.name] for spec in bucket.parameters]
@@ -359,7 +357,7 @@ class LearnerRank:
         return plan_buckets(self.parameter_specs(), self.config.push.bucket_mib << 20)
 
     def meeting(self, node: str | None) -> Meeting:
-        """A meeting with an engine on `node`: over loopback on this rank's own node."""
+        """A meeting with an engine on `node`: over loopback on this rank's own."""
         return Meeting.at(LOOPBACK if node == own_processes().node else ray.util.get_node_ip_address())
 
     def join_push(self, engine: int, group: PushGroup) -> None:
@@ -371,7 +369,7 @@ class LearnerRank:
         self._sender.join(engine, group)
 
     def sender(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the rank's sender."""
+        """Call a method of the sender."""
         return getattr(self._sender, method)(*arguments)
 
     # ------------------------------------------------------------------------------------------------ state
@@ -401,7 +399,7 @@ class LearnerRank:
             raise RunError(f"Learner rank {self.rank}: the checkpoint in {folder} cannot be loaded.")
 
     def _load_converted(self, folder: Path) -> None:
-        """Convert in a temporary folder, which after a kill `CheckpointStore.sweep` removes."""
+        """Convert in a temporary folder, which `CheckpointStore.sweep` removes after a kill."""
         converted = folder.with_name(f"{folder.name}.universal{TEMPORARY}")
         if self.rank == 0:
             convert(folder / STATE, converted / STATE)

@@ -1,8 +1,7 @@
 """Groups of one step: trained on, or replaced because they teach nothing.
 
 A group whose rewards are all equal has advantage 0 throughout. DAPO's dynamic sampling (arXiv 2503.14476, section 3.2) draws
-further problems until the step has enough groups with spread. Here that has a bound (`rollout.replace_uniform_groups`), past
-which groups without spread fill up the step.
+further problems until enough groups have spread. Here `rollout.replace_uniform_groups` bounds that.
 """
 
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ from openrs_ray.records import Group, age_metrics
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Groups of one step; every drawn position is in exactly one of the lists."""
+    """Every drawn position is in exactly one of the lists."""
 
     groups: list[Group]
-    """Trained on, by position."""
+    """By position."""
     replaced: list[Group]
     """Judged, but without spread: not trained on."""
 
@@ -35,7 +34,7 @@ class Batch:
 
 
 def has_spread(group: Group) -> bool:
-    """True if the group's judged rewards differ."""
+    """True if the judged rewards differ."""
     return bool(spread(group.rewards()[None])[0])
 
 

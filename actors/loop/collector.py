@@ -31,7 +31,7 @@ Unjudged = tuple[Rollout, Problem]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a group is sampled. Example: Sampling("train", step=0, samples=6, temperature=0.7)"""
+    """Example: Sampling("train", step=0, samples=6, temperature=0.7)"""
 
     phase: str
     """As in `completion_seed`, and so is `step`."""
@@ -41,7 +41,7 @@ class Sampling:
 
 
 class Turns:
-    """The engines as one rollout sees them: `openrs_ray.environments.environment.Engines`."""
+    """Implements `openrs_ray.environments.environment.Engines` for one rollout."""
 
     def __init__(
         self, pool: EnginePool, config: RunConfig, position: int, sample: int, problem: Problem, plan: Sampling
@@ -69,7 +69,7 @@ class Turns:
 
 @dataclass(eq=False)
 class Collector:
-    """Makes groups, each beside others and through pushes. Rollouts are judged as they finish, those of one moment together."""
+    """Makes groups, each beside others and through pushes. Rollouts are judged as they finish."""
 
     config: RunConfig
     pool: EnginePool
@@ -85,7 +85,7 @@ class Collector:
 
     @traced("group", "position")
     async def group(self, position: int, problem: Problem, plan: Sampling) -> Group:
-        """Sample and judge a group. RunError when a worker, the environment or the reward pool failed."""
+        """RunError when a worker, the environment or the reward pool failed."""
         samples = [
             asyncio.ensure_future(self._sample(position, sample, problem, plan)) for sample in range(plan.samples)
         ]
@@ -144,7 +144,7 @@ class Collector:
                 answer.set_result(verdict)
 
     async def _verdicts(self, items: Sequence[JudgeItem], what: str) -> list[Verdict]:
-        """Verdicts of the pool, or of its replacement: judging twice does no harm."""
+        """Judging twice, when Ray has replaced the pool, does no harm."""
         while True:
             asked = self.reward_pool.judge.remote(items)
             try:

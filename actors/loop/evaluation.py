@@ -21,7 +21,7 @@ from openrs_ray.stats import Interval, mean_interval
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Evaluates each step at most once, over all resumes; without held-out problems never."""
+    """Evaluates each step at most once, over all resumes."""
 
     config: RunConfig
     held_out: Sequence[Problem]

@@ -12,18 +12,18 @@ _LOOK_S = 5.0  # between two looks at the budget: engines that come or go change
 
 
 class Stopped(Exception):
-    """A stop was asked for; the run can be resumed."""
+    """The run can be resumed."""
 
 
 class Limits:
-    """Limits of an attempt: its budget, and a person's request to stop."""
+    """Budget of an attempt, and a person's request to stop."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
-        """Stop at the next point where nothing is lost. Call it from the event loop."""
+        """Stop where nothing is lost. Call it from the event loop."""
         self._stop.set()
 
     async def interruptible(self, work: Awaitable[T], *then: Work) -> T:

@@ -1,13 +1,13 @@
 """Groups that are sampled for this step and the next ones, never further ahead than `rollout.staleness`.
 
-Life of a position: admitted (its completions are requested at once), ready (sampled and judged), then taken by a step or
-replaced. With P problems per step and staleness k:
+A position is admitted (its completions are requested at once), ready (sampled and judged), then taken by a step or replaced.
+With P problems per step and staleness k:
 
 - At most (k + 1) P positions are admitted and not yet trained and pushed. A step takes P groups from the oldest admissions, of
-  one admission those that are ready first; it waits for what it must have, while the engines go on with the younger ones.
-- A group without spread that is to be replaced is dropped when finished, and the next position takes its slot under the
-  version of that moment. With staleness 0 that waits until all admitted groups are finished: requests then meet idle engines,
-  and a step samples the same bits whatever it took to judge them.
+  one admission those that are ready first.
+- A finished group without spread is dropped if it is to be replaced; the next position takes its slot under the version of
+  that moment. With staleness 0 that waits until all admitted groups are finished: requests then meet idle engines, and a step
+  samples the same bits whatever it took to judge them.
 
 docs/performance.md (Running ahead) shows why no token is then older than k versions.
 """
@@ -38,11 +38,7 @@ def drawing(config: schema.RunConfig, problems: Sequence[Problem], progress: Pro
 
 
 class Lookahead:
-    """Life cycle: take() step by step, close() at the end.
-
-    sampling = Lookahead(sample, drawn, config.rollout, steps=50)
-    batch = await sampling.take(step=1)
-    """
+    """Life cycle: take() step by step, close() at the end."""
 
     def __init__(
         self,
@@ -67,11 +63,11 @@ class Lookahead:
         self._idle_s = 0.0
 
     def __len__(self) -> int:
-        """Positions that are admitted and not yet taken."""
+        """Positions admitted and not yet taken."""
         return len(self._admitted)
 
     async def take(self, step: int) -> Batch:
-        """Fill the free slots; return the step's groups, with those replaced since the last step.
+        """Fill the free slots; return the step's groups, and those replaced since the last step.
 
         Raises:
             RunError: a group failed, or the deadline passed (with staleness 0, that of one round of replacements).
@@ -106,7 +102,7 @@ class Lookahead:
         self._replace_uniform()
 
     def _replace_uniform(self) -> None:
-        """Admit others in the place of ready groups without spread, as many as this step may still replace."""
+        """Replace ready groups without spread, as many as this step still may."""
         room = self._rollout.most_drawn_per_step - self._rollout.problems_per_step - len(self._replaced)
         if not room or (self._rollout.staleness == 0 and len(self._ready) < len(self)):
             return
@@ -118,7 +114,7 @@ class Lookahead:
             self.admit(itertools.islice(self._drawn, len(uniform)), self._version)
 
     async def _finished(self) -> list[int]:
-        """Positions of the groups that a step takes; none when, with staleness 0, others were admitted instead."""
+        """Positions that a step takes; none when, with staleness 0, others were admitted instead."""
         replaced = len(self._replaced)
         while True:
             for task in self._tasks.values():
@@ -151,7 +147,6 @@ class Lookahead:
         self._idle_since = None
 
     async def close(self) -> None:
-        """Give up what is being sampled."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)

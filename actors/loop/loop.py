@@ -8,11 +8,11 @@
     save        a checkpoint, when one is due                 learner ranks (checkpoint.deadline_s)
     evaluate    the held-out problems, when that is due       as `take`
 
-With `rollout.staleness` 0 there are slots for one step: engines and learner take turns. With k there are slots for k + 1 steps:
-engines sample while the learner works; completions in flight pause during a push, then go on with the new weights.
+With `rollout.staleness` k there are slots for k + 1 steps: with 0, engines and learner take turns; otherwise engines sample
+while the learner works. Completions in flight pause during a push, then go on with the new weights.
 
-Each component recovers by itself: the supervisor replaces lost engines, `LearnerGroup` rebuilds lost ranks. State on disk is
-consistent at the end of a step only: a stop waits for that point, except while `take` waits, which changes nothing.
+State on disk is consistent at the end of a step only: a stop waits for that point, except while `take` waits, which changes
+nothing.
 """
 
 import time
@@ -40,7 +40,7 @@ TAKEN: tuple[Work, ...] = ("learn", "resume", *ENDING)
 
 @dataclass
 class Loop:
-    """Steps of one attempt, with their evaluations and checkpoints. `actors.loop.system` builds it."""
+    """Steps of one attempt, with evaluations and checkpoints. `actors.loop.system` builds it."""
 
     config: RunConfig
     progress: Progress
@@ -56,7 +56,7 @@ class Loop:
     display: RunDisplay
 
     async def step(self) -> None:
-        """Take, train, push, write: see the table above."""
+        """See the table above."""
         step, began = self.progress.step + 1, time.monotonic()
         with span("take", step=step) as seen:
             batch = await self.limits.interruptible(self.sampling.take(step), *TAKEN)
@@ -93,7 +93,7 @@ class Loop:
         return self.progress
 
     async def _train(self) -> Ended:
-        """All steps, as far as there is money and time. Returns the limit that ended them."""
+        """Returns the limit that ended the steps."""
         try:
             self.budget.reached(self.progress.step)
             self.progress = await self.evaluation.if_due(self.progress)
@@ -115,7 +115,7 @@ class Loop:
             return limit.ended
 
     async def _keep_what_was_learned(self) -> None:
-        """End a run that learns nothing any more: it may have learned all there was."""
+        """The run may have learned all there was."""
         self.display.status("nothing is learned any more: saving and evaluating")
         await self.sampling.close()
         await self.saving.save("kept", self.progress)

@@ -1,7 +1,7 @@
 """Pushes the learner's weights to every engine, with a version, a deadline and a proof.
 
 When `push(v)` returns, every worker of every serving engine has received exactly the bytes that the learner sent as version v,
-has loaded them, and samples with them. An engine that dies or stalls in a push is replaced; a failed proof ends the run.
+has loaded them, and samples with them. An engine that dies or stalls is replaced; a failed proof ends the run.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ _FOLLOWS = 0.1
 """Least share of the learner's move for an engine. Tiny bfloat16 model, learning rate 1e-6: correct 2.4 and 3.9, lost 0."""
 _LEAST_MOVE = 1e-4
 _LEAST_SHARE = 0.05
-"""Smaller moves, or shares of the difference between learner and engine, may vanish in a probe's rounding."""
+"""Smaller moves, or shares of the difference between learner and engine, may vanish in rounding."""
 
 Probe = list[tuple[tuple[int, ...], tuple[int, ...]]]
-"""(prompt ids, completion ids) pairs to score."""
+"""(prompt ids, completion ids) pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class PushReport:
     seconds: float
     nbytes: int
     probe_difference: float | None
-    """Mean absolute difference of log-probability per probe token."""
+    """Mean absolute difference of log-probability per token."""
 
 
 @dataclass(eq=False)
@@ -61,7 +61,7 @@ class WeightPush:
 
     @traced("push", "version")
     async def push(self, version: int) -> PushReport:
-        """Push the learner's weights to every live engine as policy `version`.
+        """Push to every live engine as policy `version`.
 
         Raises:
             RunError: a proof or the learner failed, or no engine took the weights, however often restarted.
@@ -184,11 +184,7 @@ def _alive(workers: Iterable[Replica]) -> list[Replica]:
 
 
 def check_receipts(version: int, sent: Sequence[int], receipts: Mapping[int, Sequence[dict[str, Any]]]) -> None:
-    """RunError naming worker and fault unless all received the digests `sent`.
-
-    Args:
-        receipts: by engine and worker, from `PushReceiver.receipt`.
-    """
+    """RunError naming worker and fault unless all received `sent`; `receipts`: by engine and worker."""
     for engine, workers in receipts.items():
         for rank, receipt in enumerate(workers):
             who = f"rollout worker {engine}" + (f" (tensor-parallel rank {rank})" if len(workers) > 1 else "")

@@ -1,4 +1,4 @@
-"""Checkpoints of the loop: when one is due, and how the learner's state gets into it."""
+"""Checkpoints: when one is due, and how the learner's state gets into it."""
 
 import asyncio
 import time
@@ -28,11 +28,11 @@ class Saving:
     files: ModelFiles
     """Of the start model, for every exported policy."""
     saved: tuple[int, Kind] | None = None
-    """Step and kind of the newest checkpoint."""
+    """Newest checkpoint."""
     _saved_at: float = field(default_factory=time.monotonic)
 
     def is_kept(self, step: int) -> bool:
-        """True if the newest checkpoint is one of this step that stays."""
+        """True if the newest checkpoint is of this step and stays."""
         return self.saved == (step, "kept")
 
     async def if_due(self, progress: Progress) -> None:

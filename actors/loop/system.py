@@ -135,7 +135,7 @@ class System:
         return Loop(config, progress, *parts, limits, budget, display)
 
     async def close(self) -> None:
-        """Give up what is being sampled, end the actors, release the places."""
+        """End the actors and release the places."""
         await self._closing.aclose()
 
     async def _end_actors(self) -> None:
@@ -153,5 +153,5 @@ class System:
 
 
 def probe_batch(problems: Sequence[Problem], size: int = 4) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """The first prompts, each cut after its first token: every later token is scored by learner and engines."""
+    """First prompts, each cut after its first token: every later token is scored."""
     return [(problem.prompt_ids[:1], problem.prompt_ids[1:]) for problem in problems[:size]]

@@ -38,14 +38,14 @@ class RunWriter:
 
     @property
     def learns_nothing(self) -> str | None:
-        """Reason to end the run; one sentence."""
+        """Reason to end the run."""
         return self.watch.stop
 
     @traced("write")
     def write(
         self, progress: Progress, batch: Batch, update: Update, report: PushReport, times: Mapping[str, float]
     ) -> Progress:
-        """Write the step after `progress`; only then is it done. Returns the new progress."""
+        """Write the step after `progress`; only then is it done."""
         step = progress.step + 1
         figures = step_metrics(batch.drawn) | batch.metrics() | age_metrics(batch.groups, step - 1)
         verdicts = [verdict for group in batch.drawn for verdict in group.verdicts]
@@ -95,7 +95,6 @@ class RunWriter:
             self.display.warn(warning)
 
     def evaluation(self, step: int, groups: Sequence[Group], accuracy: Interval) -> None:
-        """Write the held-out groups of a step's policy, and its accuracy."""
         correct = correctness(groups)
         unjudged = int(np.isnan(correct).sum())
         self._write_rows(step, groups, None, "evaluation")
@@ -105,5 +104,4 @@ class RunWriter:
         self.display.note(f"held-out accuracy after {step} steps: {accuracy}{doubt}")
 
     def end(self, progress: Progress) -> None:
-        """Write the result of a finished run."""
         write_json(self.config.run.path / RESULT, asdict(progress))

@@ -10,7 +10,7 @@ _MOST_BYTES = 1 << 20
 
 
 class OwnLog:
-    """Standard output and standard error of this process, from now on."""
+    """Standard output and error of this process, from now on."""
 
     def __init__(self) -> None:
         files = (path for path in map(_file_behind, (1, 2)) if path is not None)
@@ -34,7 +34,7 @@ class OwnLog:
 
 
 def _file_behind(descriptor: int) -> Path | None:
-    """The file of a descriptor; None for a terminal, a pipe or a deleted file."""
+    """None for a terminal, a pipe or a deleted file."""
     try:
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
     except OSError:

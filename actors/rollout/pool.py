@@ -23,7 +23,7 @@ _CALLS = 100_000  # no call waits behind those that sample
 
 
 class EnginePool:
-    """Engines under a supervisor. Every call has a deadline; others sample what a lost worker left.
+    """Every call has a deadline; others sample what a lost worker left.
 
     `report` is told of every loss. `revive` pushes to workers that have started when none serves.
     """
@@ -59,7 +59,7 @@ class EnginePool:
     # ------------------------------------------------------------------------------------------------ sampling
 
     async def sample(self, request: Request) -> Completion:
-        """One completion. RunError when no worker is left, or another one would fail, too."""
+        """RunError when no worker is left, or another one would fail, too."""
         return await self._requests.ask(request)
 
     async def completions(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
@@ -104,7 +104,7 @@ class EnginePool:
         await self._spread([one for one in left.values() if not one[1].done()])
 
     async def _someone(self) -> Replica:
-        """Wait for serving workers; return the least busy."""
+        """The least busy serving worker."""
         async with self._reviving:
             self.supervisor.check()
             while not self.supervisor.serving:
@@ -143,7 +143,7 @@ class EnginePool:
         return 1 + self._settings.engine.tensor_parallel
 
     async def leave_learner(self) -> None:
-        """Let every worker drop a lost learner; it joins the next one and is probed anew."""
+        """Workers will join the next learner and be probed anew."""
         for replica in self.supervisor.alive:
             replica.joined, replica.probed = False, None
         await self.each(self.supervisor.alive, "leave_push", "let go of the learner")

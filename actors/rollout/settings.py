@@ -1,4 +1,4 @@
-"""Settings of rollout engines: the config section `engine`, and what a run, an evaluation or a curation adds."""
+"""Settings of rollout engines."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from openrs_ray.config.schema import Engine, RunConfig
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """Same for every engine of a pool. Example: EngineSettings(Engine(), "/models/toy", (2,), max_sequence_tokens=256)"""
+    """Example: EngineSettings(Engine(), "/models/toy", (2,), max_sequence_tokens=256)"""
 
     engine: Engine
     model_path: str

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def silent_statistics() -> Any:
-    """A logger class that makes vLLM note times and computes nothing from them."""
+    """A logger class with which vLLM notes times and computes nothing from them."""
     from vllm.v1.metrics.loggers import PrometheusStatLogger
 
     # Of this class, or vLLM adds one that updates some 40 metrics at every token.
@@ -38,7 +38,7 @@ def only_ends(engine: Any) -> None:
 
 
 def record_stages(position: int, sample: int, output: "RequestOutput") -> None:
-    """Record how long a request waited, was prefilled and was decoded (pauses for pushes included)."""
+    """Record a request's waiting, prefill and decoding (pauses for pushes included)."""
     times = output.metrics
     if times is None or not 0 < times.queued_ts <= times.scheduled_ts <= times.first_token_ts <= times.last_token_ts:
         return

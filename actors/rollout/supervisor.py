@@ -1,7 +1,7 @@
 """Supervises rollout workers: replaces failed ones, adds more when the cluster has room.
 
 A worker is starting, started (waits for weights), serving (has proven weights) or lost: its processes are ended, and a new
-Replica starts in its place, unaffected by late answers of the lost one.
+Replica starts in its place.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class Replica:
     """One rollout worker, from start to loss."""
 
     place: int
-    """Number of the worker and of its replacements."""
+    """Its number and its replacements'."""
     actor: Any
     state: Literal["starting", "started", "serving", "lost"] = "starting"
     processes: Processes | None = None
@@ -92,7 +92,7 @@ class Supervisor:
         return [replica for replica in self._replicas.values() if replica.state in ("started", "serving")]
 
     async def start(self) -> None:
-        """Start the first replicas; RunError if one fails."""
+        """RunError if a first replica fails."""
         await asyncio.gather(*(self._start(replica) for replica in self._replicas.values()))
 
     async def _start(self, replica: Replica) -> None:
@@ -104,7 +104,7 @@ class Supervisor:
         replica.state = "serving" if self._hold_weights else "started"
 
     def serve(self, replicas: Iterable[Replica]) -> None:
-        """Let replicas sample that hold the present weights."""
+        """Replicas that hold the present weights may sample."""
         for replica in replicas:
             if replica.state != "lost":
                 replica.state, replica.proven = "serving", True
@@ -126,7 +126,7 @@ class Supervisor:
         return ", the others go on" if self.alive else ", and another is started in its place"
 
     def _note_error(self, place: int, reason: object) -> None:
-        """Note an engine's error: the same one twice in the last engine, before any completion, ends the run."""
+        """The same error twice in the last engine, before any completion, ends the run."""
         if not isinstance(reason, EngineDied) or self.has_sampled:
             return
         if same_error(self._errors.get(place, ""), reason.error) and not self.alive:

@@ -1,7 +1,4 @@
-"""A rollout worker: one vLLM engine in one Ray actor. Token ids in, completions out.
-
-Every completion is a request of its own with its own seed.
-"""
+"""A rollout worker: one vLLM engine in one Ray actor. Token ids in, completions out."""
 
 import asyncio
 import os
@@ -38,10 +35,7 @@ _LIVENESS_S = 0.5  # between two looks at the engine: vLLM leaves some calls wai
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One completion to sample.
-
-    Example: Request(position=40, sample=3, prompt_ids=(1, 9, 4), seed=77, temperature=1.0, max_tokens=128)
-    """
+    """Example: Request(position=40, sample=3, prompt_ids=(1, 9, 4), seed=77, temperature=1.0, max_tokens=128)"""
 
     position: int
     sample: int
@@ -86,7 +80,7 @@ class RolloutWorker:
         await self._alive(self._engine.is_paused())
 
     async def start(self) -> None:
-        """Start the engine. RunError with vLLM's reason; Recurring if it refuses the settings."""
+        """RunError with vLLM's reason; Recurring if it refuses the settings."""
         os.environ.setdefault("VLLM_RPC_BASE_PATH", str(private_folder()))  # for its sockets, which it leaves behind
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -239,13 +233,9 @@ class RolloutWorker:
 
     @traced("score")
     async def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[np.ndarray]:
-        """Log-probabilities (temperature 1) of completion tokens under the engine's weights, for the probe.
+        """Log-probabilities (temperature 1) under the engine's weights, float32 [completion tokens] per sequence.
 
-        Args:
-            sequences: (prompt ids, completion ids) pairs, each shorter than the engine's limit.
-
-        Returns:
-            per sequence float32 [completion tokens].
+        `sequences`: (prompt ids, completion ids) pairs, each shorter than the engine's limit.
         """
         scores = asyncio.gather(*(self._score(prompt, completion) for prompt, completion in sequences))
         return list(await self._alive(scores))
@@ -285,7 +275,7 @@ class RolloutWorker:
 
     @traced("receive")
     async def receive(self, buckets: Sequence[Bucket], parcel: Any) -> None:
-        """Receive buckets on every worker of the engine; `parcel` is from their transport."""
+        """Receive buckets on every worker of the engine."""
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
         info = {"buckets": [bucket.plain() for bucket in buckets], "parcel": parcel}
@@ -294,7 +284,7 @@ class RolloutWorker:
 
     @traced("end_push", "version")
     async def end_push(self, version: int) -> list[dict[str, Any]]:
-        """Put the weights in place as policy `version` and resume sampling. Returns every worker's receipt."""
+        """Put the weights in place and resume sampling. Returns every worker's receipt."""
         await self._alive(self._engine.finish_weight_update(str(version)))
         receipts: list[dict[str, Any]] = await self._alive(self._engine.collective_rpc("push_receipt"))
         await self._alive(self._engine.resume_generation())
@@ -335,7 +325,7 @@ class RolloutWorker:
             task.cancel()
 
     def _died(self) -> Lost:
-        """The reason from the log: vLLM's own error has none."""
+        """With the reason from the log: vLLM's own error has none."""
         error, where = self._log.last_error()
         if error is None:
             return Lost(f"rollout worker {self._worker} lost its engine: its process died without an error{where}")

@@ -42,7 +42,6 @@ class BroadcastSender(Sender):
             self.groups[engine] = joined(self._kind, half, 0, self.weights.device)
 
     def send(self, engines: Sequence[int]) -> Sent:
-        """Broadcast all buckets to these engines."""
         weights = self.weights
         digests: list[torch.Tensor] = []
         failed: dict[int, str] = {}

@@ -1,7 +1,7 @@
 """Proves that an engine computes with the pushed weights, in every tensor, however few bytes changed.
 
-vLLM's loaders cut, fuse and shard tensors; on a CPU they pack matrices inside closures. Their copies are recorded. Afterwards
-live tensors are compared by digest, and packed matrices by a product with unit vectors, which returns changed columns exactly.
+vLLM's loaders cut, fuse and shard tensors; on a CPU they pack matrices. Their copies are recorded. Afterwards live tensors
+are compared by digest, and packed matrices by a product with unit vectors, which returns changed columns exactly.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ Target = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Part of a received tensor, and where its loader put it."""
+    """Part of a received tensor, and its place in the model."""
 
     source: str
     target: Target
@@ -57,7 +57,7 @@ class Effect:
         self._columns: dict[tuple[Target, int], torch.Tensor] = {}  # last digests of every piece's columns
 
     def begin(self) -> None:
-        """Begin a push; the model's tensors are ready to be loaded."""
+        """The model's tensors are ready to be loaded."""
         self._found, self._received = {}, []
         self._targets = {
             tensor.untyped_storage()._cdata: (name, own)
@@ -102,7 +102,7 @@ class Effect:
         return (width * changed[:_COLUMNS, None] + torch.arange(width)).flatten()[:_COLUMNS]
 
     def missing(self, without: set[str]) -> list[str]:
-        """Received tensors and parameters (except `without`) that were not loaded."""
+        """Received tensors and parameters that were not loaded."""
         unread = set(self._received) - {piece.source for piece in self._pieces}
         filled = {".".join(piece.target) for piece in self._pieces}
         empty = {name for name, _ in self._model.named_parameters()} - filled - without

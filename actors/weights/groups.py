@@ -27,7 +27,7 @@ class BroadcastGroup(Protocol):
         """Begin to send (rank 0) or fill (others) a uint8 buffer."""
 
     def wait(self, until: float = math.inf) -> None:
-        """Wait for the broadcasts begun. RunError past the deadline or `until` (monotonic clock)."""
+        """RunError past the deadline or `until` (monotonic clock)."""
 
     def close(self) -> None: ...
 
@@ -77,7 +77,7 @@ class GlooGroup:
 
 @contextmanager
 def _said_as_run_error(transport: str, deadline_s: float) -> Iterator[None]:
-    """Turns a library's RuntimeError into a RunError, which costs one engine and not the sender."""
+    """A library's RuntimeError as a RunError, which costs one engine and not the sender."""
     try:
         yield
     except RuntimeError as error:
@@ -168,7 +168,7 @@ def _within(until: float, deadline_s: float, make: Callable[[], T]) -> T:
 
 
 def joined(kind: type[BroadcastGroup], group: PushGroup, rank: int, device: torch.device) -> BroadcastGroup:
-    """Join a push group. RunError when a member is late or a stranger, or the communicator is unusable."""
+    """RunError when a member is late or a stranger, or the communicator is unusable."""
     try:
         return kind(group, rank, device)
     except (RuntimeError, OSError, torch.distributed.DistError) as error:

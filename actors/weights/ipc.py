@@ -91,13 +91,13 @@ class Ipc(Transport):
 
 
 def export_ipc(buffer: torch.Tensor) -> Handles:
-    """Handle of the buffer for processes on the same GPU."""
+    """Handle for processes on the same GPU."""
     _, arguments = reduce_tensor(buffer)
     return {str(torch.cuda.get_device_properties(buffer.device).uuid): list(arguments)}
 
 
 def open_ipc(handles: Handles, device: torch.device) -> torch.Tensor:
-    """Map an exported buffer. RunError when no handle is for this process's GPU."""
+    """RunError when no handle is for this process's GPU."""
     index = device.index or 0
     uuid = str(torch.cuda.get_device_properties(index).uuid)
     if uuid not in handles:
@@ -109,7 +109,7 @@ def open_ipc(handles: Handles, device: torch.device) -> torch.Tensor:
 
 
 def _fixed_segments(environment: Mapping[str, str]) -> str:
-    """The user's settings without expandable segments, whose memory has another kind of handle."""
+    """Expandable segments have another kind of memory handle."""
     given = environment.get("PYTORCH_ALLOC_CONF") or environment.get("PYTORCH_CUDA_ALLOC_CONF") or ""
     kept = [setting for setting in given.split(",") if setting and "expandable_segments" not in setting]
     return ",".join([*kept, "expandable_segments:False"])

@@ -1,7 +1,7 @@
 """Rendezvous and authentication of process groups.
 
 torch's TCPStore accepts any process that reaches its port. Here it listens on one address, its values are sealed with a random
-token that travels through Ray, and every member proves over the group's own connections that it holds the token.
+token that travels through Ray, and members prove that they hold the token over the group's own connections.
 """
 
 import hmac
@@ -32,7 +32,7 @@ class Meeting:
 
     @classmethod
     def at(cls, host: str) -> "Meeting":
-        """A meeting on a free port of this machine, with a new token."""
+        """On a free port of this machine, with a new token."""
         return cls(host, free_port(host), new_token())
 
     def own_address(self) -> str:
@@ -43,7 +43,7 @@ class Meeting:
 
 
 def new_token() -> str:
-    """64 random hexadecimal digits."""
+    """64 hexadecimal digits."""
     return secrets.token_hex(32)
 
 
@@ -89,7 +89,7 @@ class SealedStore(torch.distributed.Store):
 
 
 def _listening(host: str, port: int) -> int:
-    """Descriptor of a listening socket, which the store closes."""
+    """Descriptor of a socket, which the store closes."""
     return socket.create_server((host, port), family=_family(host, port), backlog=128).detach()
 
 
@@ -117,7 +117,7 @@ class Proof:
             store.set("question", seal(self._token, "question", self.first))
 
     def settle(self, received: bytes) -> None:
-        """Finish the proof with `first` as received. RunError when a member lacks the token."""
+        """RunError when a member lacks the token; `received` is `first` as broadcast."""
         if self._rank == 0:
             for member in range(1, self._world_size):
                 self._hear(member)

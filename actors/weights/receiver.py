@@ -118,12 +118,7 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
 
     @traced("prove")
     def receipt(self) -> dict[str, Any]:
-        """Proof of the last push.
-
-        Returns:
-            "digests" of the buckets as received; "missing": tensors and parameters that were not loaded; "stale": loaded
-            tensors that the model does not compute with.
-        """
+        """Proof of the last push: "digests" of the received buckets, and what `Effect` finds "missing" and "stale"."""
         heads = {f"{name}.weight" for name, module in self.model.named_modules() if isinstance(module, ParallelLMHead)}
         tied = heads if self._tied else set()
         return {

@@ -41,7 +41,7 @@ class Outgoing:
     largest: int
     """Bytes of the largest bucket."""
     gather: Callable[[], Iterator[tuple[Bucket, list[torch.Tensor]]]]
-    """All buckets with their tensors, valid until the next bucket. Call it on all ranks: under ZeRO-3 they gather together."""
+    """All buckets; tensors are valid until the next. Call it on all ranks: under ZeRO-3 they gather together."""
 
     @cached_property
     def buffer(self) -> torch.Tensor:
