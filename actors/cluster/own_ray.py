@@ -23,7 +23,7 @@ def ray_folder() -> Iterator[Path]:
     """Folder for Ray's sessions; afterwards only the logs remain."""
     folder = new_private_folder("ray")
     try:
-        yield folder / "ray"
+        yield folder / "ray"  # Ray opens this one to everybody; the one around it stays closed
     finally:
         for part in folder.glob("ray/session_*/*"):
             if part.name != "logs":

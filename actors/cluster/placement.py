@@ -36,8 +36,8 @@ _REACH_S = 10.0
 GPU_SAMPLER = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
 """Without nvcc, FlashInfer would fail to compile its sampler and end the engine."""
 
+# Otherwise an image made for another trainer may show an actor all GPUs.
 _OWN_GPUS = {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "0"}
-"""Otherwise an image made for another trainer may show an actor all GPUs."""
 
 
 def joins_cluster() -> bool:

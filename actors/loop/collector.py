@@ -40,31 +40,29 @@ class Sampling:
     temperature: float
 
 
+@dataclass
 class Turns:
     """Implements `openrs_ray.environments.environment.Engines` for one rollout."""
 
-    def __init__(
-        self, pool: EnginePool, config: RunConfig, position: int, sample: int, problem: Problem, plan: Sampling
-    ) -> None:
-        self._pool = pool
-        self._most = len(problem.prompt_ids) + config.rollout.max_completion_tokens
-        self._place = position, sample
-        self._seed = completion_seed(config.run.seed, plan.phase, plan.step, position, sample)
-        self._temperature = plan.temperature
-        self._turn = 0
+    pool: EnginePool
+    config: RunConfig
+    position: int
+    number: int
+    problem: Problem
+    plan: Sampling
+    turn: int = 0
 
     async def sample(self, prompt_ids: Sequence[int], max_tokens: int | None = None) -> Completion:
-        position, sample = self._place
-        left = self._most - len(prompt_ids)
+        place, plan = (self.position, self.number), self.plan
+        left = len(self.problem.prompt_ids) + self.config.rollout.max_completion_tokens - len(prompt_ids)
         if left <= 0:
             nothing = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
-            return Completion(position, sample, *nothing, "length", (), worker=-1)
-        seed = turn_seed(self._seed, self._turn)
-        self._turn += 1
+            return Completion(*place, *nothing, "length", (), worker=-1)
+        seed = turn_seed(completion_seed(self.config.run.seed, plan.phase, plan.step, *place), self.turn)
+        self.turn += 1
         most = left if max_tokens is None else min(left, max_tokens)
-        return await self._pool.sample(
-            Request(position, sample, tuple(map(int, prompt_ids)), seed, self._temperature, most)
-        )
+        ids = tuple(map(int, prompt_ids))
+        return await self.pool.sample(Request(*place, ids, seed, plan.temperature, most))
 
 
 @dataclass(eq=False)

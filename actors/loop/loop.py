@@ -56,7 +56,6 @@ class Loop:
     display: RunDisplay
 
     async def step(self) -> None:
-        """See the table above."""
         step, began = self.progress.step + 1, time.monotonic()
         with span("take", step=step) as seen:
             batch = await self.limits.interruptible(self.sampling.take(step), *TAKEN)
@@ -101,9 +100,9 @@ class Loop:
                 self.budget.check("step", "resume", *ENDING)
                 with self.budget.timing("step"), span("step", step=self.progress.step + 1):
                     await self.step()
-                if self.writer.learns_nothing:
+                if learns_nothing := self.writer.watch.stop:
                     await self._keep_what_was_learned()
-                    raise Recurring(self.writer.learns_nothing)
+                    raise Recurring(learns_nothing)
                 await self.saving.if_due(self.progress)
                 self.progress = await self.evaluation.if_due(self.progress)
             return "steps"

@@ -22,11 +22,10 @@ from openrs_ray.errors import RunError
 from openrs_ray.run.spans import traced
 from openrs_ray.weights.buckets import Bucket
 
+# Least share of the learner's move for an engine. Tiny bfloat16 model, learning rate 1e-6: correct 2.4 and 3.9, lost 0.
 _FOLLOWS = 0.1
-"""Least share of the learner's move for an engine. Tiny bfloat16 model, learning rate 1e-6: correct 2.4 and 3.9, lost 0."""
-_LEAST_MOVE = 1e-4
-_LEAST_SHARE = 0.05
-"""Smaller moves, or shares of the difference between learner and engine, may vanish in rounding."""
+# Smaller moves, or shares of the difference between learner and engine, may vanish in rounding.
+_LEAST_MOVE, _LEAST_SHARE = 1e-4, 0.05
 
 Probe = list[tuple[tuple[int, ...], tuple[int, ...]]]
 """(prompt ids, completion ids) pairs."""

@@ -36,11 +36,6 @@ class RunWriter:
     budget: Budget
     display: RunDisplay
 
-    @property
-    def learns_nothing(self) -> str | None:
-        """Reason to end the run."""
-        return self.watch.stop
-
     @traced("write")
     def write(
         self, progress: Progress, batch: Batch, update: Update, report: PushReport, times: Mapping[str, float]

@@ -125,9 +125,8 @@ class Effect:
         found = torch.stack([_digest(piece.live(tensor)) for piece, tensor in read])
         came = torch.stack([piece.digest for piece, _ in read])
         differs = (found != came).tolist()  # the one synchronisation
-        return {piece.source for piece, _ in read}, {
-            piece.source for (piece, _), wrong in zip(read, differs, strict=True) if wrong
-        }
+        wrong = {piece.source for (piece, _), differ in zip(read, differs, strict=True) if differ}
+        return {piece.source for piece, _ in read}, wrong
 
     def _by_packed(self) -> tuple[set[str], set[str]]:
         """Names of tensors in packed matrices, and those among them that differ."""
