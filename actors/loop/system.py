@@ -126,8 +126,9 @@ class System:
         saved = (checkpoint.step, checkpoint.kind) if checkpoint else None
         saving = Saving(config.checkpoint, self._store, self._learner, budget, prepared.files, saved)
         held_out, give_up = prepared.held_out, self._engines.give_up
-        rest = give_up, saving.is_kept, writer, limits, budget, display
-        evaluation = Evaluation(config, held_out, collector.group, *rest)
+        evaluation = Evaluation(
+            config, held_out, collector.group, give_up, saving.is_kept, writer, limits, budget, display
+        )
         self._closing.callback(metrics.close)
         self._closing.push_async_callback(sampling.close)
         parts = sampling, self._learner, self._push, writer, saving, evaluation
