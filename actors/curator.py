@@ -31,12 +31,8 @@ async def ask(
 ) -> None:
     """Ask all questions in the connected cluster.
 
-    Args:
-        tell: takes the replies to a finished chunk; called from one thread at a time.
-
-    Raises:
-        UserError: the cluster has no place for the engines.
-        RunError: engines did not start, broke, or were late.
+    `tell` takes the replies to a finished chunk, from one thread at a time. UserError when the cluster has no place for the
+    engines, RunError when they did not start, broke, or were late.
     """
     path = resolve_model(stage.model)
     tokenizer = read_tokenizer(path)

@@ -25,8 +25,6 @@ _WRITE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A missing completion."""
-
     benchmark: str
     task: Task
     sample: int
@@ -63,12 +61,8 @@ async def sample(
 ) -> None:
     """Sample, check and write everything wanted.
 
-    Args:
-        placement: of the engines; released at the end.
-        progress: gets the completions and tokens so far, first 0.
-
-    Raises:
-        RunError: an engine failed, or the deadline passed. Finished completions are written.
+    `placement` of the engines is released at the end; `progress` gets the completions and tokens so far. RunError when an engine
+    failed or the deadline passed; finished completions are written.
     """
     requests = [want.request(i, settings.seed, protocol) for i, want in enumerate(wanted)]
     finished: list[Done] = []

@@ -96,7 +96,6 @@ class Rollout:
     finish_reason: FinishReason
     """Of the last turn."""
     versions: tuple[VersionSpan, ...]
-    """Of the sampled tokens only."""
     worker: int
     """Worker of the last turn."""
 
@@ -166,7 +165,6 @@ class Verdict:
     """Weighted sum; None leaves the rollout out of the loss."""
     answer: str | None = None
     seconds: float = 0.0
-    """Duration of the check."""
     detail: str = ""
     """Reason of a timeout or error."""
 

@@ -58,7 +58,6 @@ def signals_kept() -> Iterator[None]:
 
 
 def silence_expected_warnings() -> None:
-    """Drop the warning that Ray asks for a token."""
     logging.getLogger(_TOKEN_LOGGER).addFilter(_unexpected)  # the same function once, however often it is added
 
 

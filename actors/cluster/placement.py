@@ -156,8 +156,7 @@ def _device(place: Slots, gpus: float) -> Device:
 class Placement:
     """Reserved places, one per actor, and each actor's environment.
 
-    When a node is lost, Ray moves the places of a group only together: every engine and the reward pool have groups of their
-    own. Engines beyond the layout get theirs when there is room.
+    When a node is lost, Ray moves the places of a group only together: every engine and the reward pool have their own.
     """
 
     layout: Layout
@@ -200,7 +199,6 @@ class Placement:
         return sum(map(self.is_extra, list(self.rollout_groups)))
 
     def leave(self, worker: int) -> None:
-        """Release an extra engine's place."""
         if group := self.rollout_groups.pop(worker, None):
             remove_placement_group(group)
 

@@ -74,7 +74,6 @@ class LearnerGroup:
 
     config: RunConfig
     new_ranks: Callable[[], list[Any]]
-    """Makes the actors of all ranks."""
     engines: Engines | None = None
     history: History | None = None
     report: Callable[[str], None] = lambda text: None
@@ -90,7 +89,6 @@ class LearnerGroup:
         self.weights = asyncio.Lock()  # held while the weights are not those of the last finished step
 
     async def start(self, checkpoint: Checkpoint | None = None) -> None:
-        """Start the ranks, from a checkpoint if there is one."""
         async with self._turn():
             await self._start()
             if self.history:
@@ -107,7 +105,7 @@ class LearnerGroup:
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """The ranks at work; sleeping engines then get their memory back."""
+        """Sleeping engines get their memory back afterwards."""
         if self.engines is None:
             yield
             return
@@ -155,11 +153,7 @@ class LearnerGroup:
 
     @traced("train", "step")
     async def train(self, groups: Sequence[Group], step: int) -> Update:
-        """One optimizer step.
-
-        Raises:
-            RunError: no completion could be learned from, a rebuilt rank would fail in the same way, or the step was not applied.
-        """
+        """RunError when no completion could be learned from, a rebuilt rank would fail, too, or the step was not applied."""
         update = await self.run(partial(self._train_in_turn, groups, step))
         self._step, self._groups = step, groups
         return update
@@ -200,7 +194,7 @@ class LearnerGroup:
         return Update(metrics[0], values)
 
     async def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[np.ndarray]:
-        """Log-probabilities (temperature 1) of completion tokens under the current weights."""
+        """Log-probabilities (temperature 1) under the current weights."""
         scores: list[list[np.ndarray]] = await self.each("score", "score the probe", list(sequences), 1.0)
         return scores[0]
 
@@ -223,7 +217,7 @@ class LearnerGroup:
         await self._all("release_memory", 60, "give cached memory back")
 
     async def each(self, method: str, what: str, *arguments: Any) -> list[Any]:
-        """Every rank's answer within the push's deadline."""
+        """Answers in rank order, within the push's deadline."""
         return await self._all(method, self.config.push.deadline_s, what, *arguments)
 
     async def _all(self, method: str, deadline_s: float, what: str, *arguments: Any) -> list[Any]:
@@ -262,7 +256,7 @@ def completion_tokens(sequences: Sequence[TrainingSequence]) -> int:
 
 
 def training_sequences(groups: Sequence[Group], values: np.ndarray) -> list[TrainingSequence]:
-    """Rollouts that have an advantage, in order; `values`: float64 [groups, rollouts], NaN for those left out."""
+    """Rollouts that have an advantage; `values`: float64 [groups, rollouts], NaN for those left out."""
     return [
         TrainingSequence(
             prompt_ids=np.asarray(group.problem.prompt_ids, dtype=np.int32),

@@ -1,7 +1,6 @@
 """One rank of the learner: a DeepSpeed ZeRO engine around the policy, the frozen reference, and a sender for pushes.
 
-Ranks wait for each other: every call goes to ALL of them with the same arguments. First `start`, on resume `load`, then any
-number of `train_step`, `score`, `save`, `export` and pushes.
+Ranks wait for each other: every call goes to ALL of them with the same arguments.
 
 Invariants:
 - The gradient is that of the whole step's loss for any number of ranks and micro-batches: losses are multiplied by the number
@@ -77,12 +76,12 @@ class LearnerRank:
         return Path(file).exists()
 
     def address(self) -> tuple[str, str]:
-        """Rendezvous file and token of the ranks, all on one node. The folder is private."""
+        """Rendezvous file, in a private folder, and token of the ranks, all on one node."""
         # A file, since torch's store would listen on every address of the machine.
         return str(private_folder() / f"ranks-{new_token()[:8]}"), new_token()
 
     def start(self, place: str, token: str) -> None:
-        """Load the start model, build the DeepSpeed engine and warm it up."""
+        """Load the start model and build the DeepSpeed engine."""
         on_cpu = self.device.type == "cpu"
         local_rank = 0 if on_cpu else self.device.index or 0
         os.environ.update(
@@ -315,7 +314,6 @@ class LearnerRank:
         return scored
 
     def _consecutive(self, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> Iterator[list[TrainingSequence]]:
-        """Runs of sequences within the token budget."""
         run: list[TrainingSequence] = []
         for prompt, completion in sequences:
             blank = np.zeros(len(completion), dtype=np.float32)

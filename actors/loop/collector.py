@@ -142,7 +142,6 @@ class Collector:
                 answer.set_result(verdict)
 
     async def _verdicts(self, items: Sequence[JudgeItem], what: str) -> list[Verdict]:
-        """Judging twice, when Ray has replaced the pool, does no harm."""
         while True:
             asked = self.reward_pool.judge.remote(items)
             try:
@@ -153,4 +152,4 @@ class Collector:
                 if not self._pool_lost:
                     self._pool_lost = True
                     self.report(f"the reward pool is lost and asked again until it is back: {error}")
-                await asyncio.sleep(_POOL_PAUSE_S)
+                await asyncio.sleep(_POOL_PAUSE_S)  # Ray starts it again; judging twice does no harm

@@ -31,7 +31,7 @@ class Limits:
 
         Raises:
             Stopped: stop() was called.
-            LimitReached: the budget leaves no more than `then` is expected to take.
+            LimitReached: less is left than `then` should take.
         """
         task = asyncio.ensure_future(work)
         stop = asyncio.create_task(self._stop.wait())

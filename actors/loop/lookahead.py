@@ -3,11 +3,10 @@
 A position is admitted (its completions are requested at once), ready (sampled and judged), then taken by a step or replaced.
 With P problems per step and staleness k:
 
-- At most (k + 1) P positions are admitted and not yet trained and pushed. A step takes P groups from the oldest admissions, of
-  one admission those that are ready first.
-- A finished group without spread is dropped if it is to be replaced; the next position takes its slot under the version of
-  that moment. With staleness 0 that waits until all admitted groups are finished: requests then meet idle engines, and a step
-  samples the same bits whatever it took to judge them.
+- At most (k + 1) P positions are admitted and not yet trained and pushed. A step takes the oldest admissions, of one admission
+  those that are ready first.
+- The next position takes a replaced one's slot under the version of that moment. With staleness 0 that waits until all admitted
+  groups are finished: requests then meet idle engines, and a step samples the same bits whatever it took to judge them.
 
 docs/performance.md (Running ahead) shows why no token is then older than k versions.
 """
@@ -69,8 +68,7 @@ class Lookahead:
     async def take(self, step: int) -> Batch:
         """Fill the free slots; return the step's groups, and those replaced since the last step.
 
-        Raises:
-            RunError: a group failed, or the deadline passed (with staleness 0, that of one round of replacements).
+        RunError when a group failed or the deadline passed (with staleness 0, that of one round of replacements).
         """
         self.idle_seconds()  # what passed between the steps is not counted
         count, deadline_s = self._rollout.problems_per_step, self._rollout.deadline_s

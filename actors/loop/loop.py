@@ -76,8 +76,7 @@ class Loop:
         """Train to the last step, or as far as the budget and the hours go.
 
         Raises:
-            Stopped: a stop was asked for; the run was saved first.
-            RunError: something broke; the last checkpoint stands. Recurring: nothing is learned; the run was saved first.
+            Stopped, Recurring (nothing is learned): the run was saved first. RunError: the last checkpoint stands.
         """
         try:
             ended = await self._train()
@@ -92,7 +91,6 @@ class Loop:
         return self.progress
 
     async def _train(self) -> Ended:
-        """Returns the limit that ended the steps."""
         try:
             self.budget.reached(self.progress.step)
             self.progress = await self.evaluation.if_due(self.progress)
@@ -114,11 +112,10 @@ class Loop:
             return limit.ended
 
     async def _keep_what_was_learned(self) -> None:
-        """The run may have learned all there was."""
         self.display.status("nothing is learned any more: saving and evaluating")
         await self.sampling.close()
         await self.saving.save("kept", self.progress)
-        if self.progress.step > 1:
+        if self.progress.step > 1:  # the run may have learned all there was
             self.progress = await self.evaluation.after_limit(self.progress)
 
     async def _save_to_stop(self) -> None:

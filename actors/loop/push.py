@@ -60,11 +60,7 @@ class WeightPush:
 
     @traced("push", "version")
     async def push(self, version: int) -> PushReport:
-        """Push to every live engine as policy `version`.
-
-        Raises:
-            RunError: a proof or the learner failed, or no engine took the weights, however often restarted.
-        """
+        """RunError when a proof or the learner failed, or no engine took the weights, however often restarted."""
         return await self.learners.run(partial(self._push, version))
 
     async def _push(self, version: int) -> PushReport:
@@ -164,10 +160,8 @@ def check_followed(
 ) -> None:
     """RunError when the learner's log-probabilities moved since the last probe and the engine's stayed.
 
-    Only sizes are compared: in bfloat16 a small move is mostly rounding, which differs between the two.
-
-    Args:
-        before, now: (learner's, engine's) log-probabilities, float32 [tokens] each.
+    Only sizes are compared: in bfloat16 a small move is mostly rounding, which differs between the two. `before` and `now` are
+    (learner's, engine's), float32 [tokens] each.
     """
     moved, followed = (float(np.abs(b - a).mean()) for a, b in zip(before, now, strict=True))
     rounding = _LEAST_SHARE * float(np.abs(now[0] - now[1]).mean())

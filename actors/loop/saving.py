@@ -19,8 +19,6 @@ from openrs_ray.run.spans import traced
 
 @dataclass
 class Saving:
-    """Saves a step at most once in each kind."""
-
     config: schema.Checkpoint
     store: CheckpointStore
     learner: LearnerGroup

@@ -78,7 +78,7 @@ class System:
         """Start all actors, from the newest good checkpoint if there is one, and prove the first push.
 
         Raises:
-            UserError: there are checkpoints, but none is whole. RunError: an actor did not start. Stopped, LimitReached.
+            UserError: no checkpoint is whole. RunError: an actor did not start. Stopped, LimitReached.
         """
         checkpoint = await self._newest_checkpoint()
         self.display.status("starting the learner and the rollout engines")

@@ -34,7 +34,6 @@ class OwnLog:
 
 
 def _file_behind(descriptor: int) -> Path | None:
-    """None for a terminal, a pipe or a deleted file."""
     try:
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
     except OSError:

@@ -104,7 +104,6 @@ class EnginePool:
         await self._spread([one for one in left.values() if not one[1].done()])
 
     async def _someone(self) -> Replica:
-        """The least busy serving worker."""
         async with self._reviving:
             self.supervisor.check()
             while not self.supervisor.serving:

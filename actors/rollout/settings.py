@@ -12,7 +12,6 @@ class EngineSettings:
     engine: Engine
     model_path: str
     end_ids: tuple[int, ...]
-    """Stop tokens."""
     max_sequence_tokens: int
     dtype: str = "bfloat16"
     seed: int = 42

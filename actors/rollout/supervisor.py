@@ -25,8 +25,6 @@ _STOP_S = 30.0
 
 @dataclass(eq=False)
 class Replica:
-    """One rollout worker, from start to loss."""
-
     place: int
     """Its number and its replacements'."""
     actor: Any
@@ -136,7 +134,6 @@ class Supervisor:
         self._errors[place] = reason.error
 
     def check(self) -> None:
-        """Raise Recurring when another engine would not help."""
         if self._recurring:
             raise self._recurring
 
@@ -150,7 +147,6 @@ class Supervisor:
             await self._bring(replica.place)
 
     async def _bring(self, place: int) -> None:
-        """Start a worker in a place, in several attempts."""
         pause = _PAUSE_S
         while self._failures[place] < _FAILURES:
             replica = self._replicas[place] = Replica(place, self._new(place))

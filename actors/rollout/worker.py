@@ -48,11 +48,9 @@ class Request:
 
 
 class RolloutWorker:
-    """One engine, which starts with dummy weights.
+    """Life cycle: start(), join_push() per learner, then pushes (begin_push, receive, end_push), overlapping sample().
 
-    Life cycle: start(), join_push() for every learner, then pushes (begin_push, receive, end_push) and sample(), which may
-    overlap. Nothing is sampled between begin_push and end_push, nor between sleep() and the push after wake(). No use after a
-    failed push.
+    Nothing is sampled between begin_push and end_push, nor between sleep() and the push after wake(). No use after a failed push.
     """
 
     worker_extension = "actors.weights.receiver.WorkerExtension"
@@ -235,7 +233,7 @@ class RolloutWorker:
     async def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[np.ndarray]:
         """Log-probabilities (temperature 1) under the engine's weights, float32 [completion tokens] per sequence.
 
-        `sequences`: (prompt ids, completion ids) pairs, each shorter than the engine's limit.
+        `sequences`: (prompt ids, completion ids) pairs.
         """
         scores = asyncio.gather(*(self._score(prompt, completion) for prompt, completion in sequences))
         return list(await self._alive(scores))
@@ -325,8 +323,7 @@ class RolloutWorker:
             task.cancel()
 
     def _died(self) -> Lost:
-        """With the reason from the log: vLLM's own error has none."""
-        error, where = self._log.last_error()
+        error, where = self._log.last_error()  # vLLM's own error gives no reason
         if error is None:
             return Lost(f"rollout worker {self._worker} lost its engine: its process died without an error{where}")
         return EngineDied(self._worker, error, where)

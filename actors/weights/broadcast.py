@@ -1,6 +1,6 @@
 """Broadcast transports: learner rank 0 sends every bucket to one group per engine (gloo on CPUs, NCCL on GPUs).
 
-An engine dies without breaking another's group; one that does not take a bucket in time is left behind.
+An engine that dies or does not take a bucket in time does not hold up the others.
 """
 
 import asyncio
@@ -99,7 +99,6 @@ class Broadcast(Transport):
         return BroadcastReceiver(joined(self.kind, group, rank, device), device)
 
     async def transfer(self, ends: Ends) -> list[int]:
-        """Send and receive at the same time, all buckets in one call."""
         receiving = asyncio.ensure_future(ends.receive(ends.buckets))
         try:
             sent: Sent = (await ends.send("send", ends.engines))[0]

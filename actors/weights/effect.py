@@ -33,7 +33,7 @@ class Piece:
     offset: int
     digest: torch.Tensor
     columns: torch.Tensor
-    """int64 [few]: of a matrix on a CPU, else empty."""
+    """int64 [few]; empty except of a matrix on a CPU."""
     values: torch.Tensor
     """[rows, few], of those columns."""
 
@@ -57,7 +57,6 @@ class Effect:
         self._columns: dict[tuple[Target, int], torch.Tensor] = {}  # last digests of every piece's columns
 
     def begin(self) -> None:
-        """The model's tensors are ready to be loaded."""
         self._found, self._received = {}, []
         self._targets = {
             tensor.untyped_storage()._cdata: (name, own)

@@ -19,8 +19,6 @@ T = TypeVar("T")
 
 
 class BroadcastGroup(Protocol):
-    """Broadcast from rank 0 to all others."""
-
     def __init__(self, group: PushGroup, rank: int, device: torch.device) -> None: ...
 
     def broadcast(self, buffer: torch.Tensor) -> None:

@@ -19,8 +19,6 @@ Handles = dict[str, list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A bucket, ready to be copied."""
-
     index: int
     handles: Handles
     digest: int
@@ -109,7 +107,6 @@ def open_ipc(handles: Handles, device: torch.device) -> torch.Tensor:
 
 
 def _fixed_segments(environment: Mapping[str, str]) -> str:
-    """Expandable segments have another kind of memory handle."""
     given = environment.get("PYTORCH_ALLOC_CONF") or environment.get("PYTORCH_CUDA_ALLOC_CONF") or ""
     kept = [setting for setting in given.split(",") if setting and "expandable_segments" not in setting]
-    return ",".join([*kept, "expandable_segments:False"])
+    return ",".join([*kept, "expandable_segments:False"])  # their memory has another kind of handle

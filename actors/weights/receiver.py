@@ -32,8 +32,6 @@ _RELOAD_LOG = logging.getLogger(initialize_layerwise_reload.__module__)
 
 @dataclass
 class PushInit(WeightTransferInitInfo):
-    """A PushGroup as plain data."""
-
     transport: str
     meeting: dict[str, Any]
     world_size: int
@@ -135,7 +133,6 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
 
 @contextmanager
 def _unsaid(kinds: set[str]) -> Iterator[None]:
-    """Drops vLLM's warning that layers of these kinds got no weights."""
 
     def heard(record: logging.LogRecord) -> bool:
         return record.getMessage() not in {f"{kind}: Failed to load weights" for kind in kinds}

@@ -68,7 +68,7 @@ class Receiver(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release the learner's connection and memory."""
+        """Let go of the learner."""
 
 
 class Ends(Protocol):
