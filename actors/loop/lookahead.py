@@ -15,6 +15,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from actors.cluster.deadlines import within
 from actors.loop.batch import Batch, has_spread
@@ -36,29 +37,25 @@ def drawing(config: schema.RunConfig, problems: Sequence[Problem], progress: Pro
             yield position, problems[order.index(position)]
 
 
+@dataclass(eq=False)
 class Lookahead:
     """Life cycle: take() step by step, close() at the end."""
 
-    def __init__(
-        self,
-        sample: Callable[[int, Problem], Awaitable[Group]],
-        drawn: Iterator[Drawn],
-        rollout: schema.Rollout,
-        steps: int,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """`drawn` gives all positions in order; nothing is admitted past step number `steps`."""
-        self._sample = sample
-        self._drawn = drawn
-        self._rollout = rollout
-        self._steps = steps
-        self._clock = clock
+    sample: Callable[[int, Problem], Awaitable[Group]]
+    drawn: Iterator[Drawn]
+    """All positions in order."""
+    rollout: schema.Rollout
+    steps: int
+    """Number of the last one, past which nothing is admitted."""
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self._version = 0  # in the engines at the last admission by a step; they have this one or a newer one
         self._admitted: dict[int, int] = {}  # version at admission, of every position that is not yet taken
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._ready: dict[int, Group] = {}
         self._replaced: list[Group] = []  # since the last step was taken
-        self._idle_since: float | None = self._clock()
+        self._idle_since: float | None = self.clock()
         self._idle_s = 0.0
 
     def __len__(self) -> int:
@@ -71,9 +68,9 @@ class Lookahead:
         RunError when a group failed or the deadline passed (with staleness 0, that of one round of replacements).
         """
         self.idle_seconds()  # what passed between the steps is not counted
-        count, deadline_s = self._rollout.problems_per_step, self._rollout.deadline_s
-        steps = min(self._rollout.staleness + 1, self._steps - step + 1)
-        self.admit(itertools.islice(self._drawn, max(0, steps * count - len(self))), step - 1)
+        count, deadline_s = self.rollout.problems_per_step, self.rollout.deadline_s
+        steps = min(self.rollout.staleness + 1, self.steps - step + 1)
+        self.admit(itertools.islice(self.drawn, max(0, steps * count - len(self))), step - 1)
         what = f"finish {count} groups for step {step} (rollout.deadline_s is {deadline_s:.0f})"
         while not (chosen := await within(deadline_s, "the rollout workers", what, self._finished())):
             pass  # a round has ended
@@ -96,20 +93,20 @@ class Lookahead:
         self._note_idleness()
 
     async def _finish(self, position: int, problem: Problem) -> None:
-        self._ready[position] = await self._sample(position, problem)
+        self._ready[position] = await self.sample(position, problem)
         self._replace_uniform()
 
     def _replace_uniform(self) -> None:
         """Replace ready groups without spread, as many as this step still may."""
-        room = self._rollout.most_drawn_per_step - self._rollout.problems_per_step - len(self._replaced)
-        if not room or (self._rollout.staleness == 0 and len(self._ready) < len(self)):
+        room = self.rollout.most_drawn_per_step - self.rollout.problems_per_step - len(self._replaced)
+        if not room or (self.rollout.staleness == 0 and len(self._ready) < len(self)):
             return
         uniform = [position for position in sorted(self._ready) if not has_spread(self._ready[position])][:room]
         for position in uniform:
             del self._admitted[position], self._tasks[position]
             self._replaced.append(self._ready.pop(position))
         if uniform:
-            self.admit(itertools.islice(self._drawn, len(uniform)), self._version)
+            self.admit(itertools.islice(self.drawn, len(uniform)), self._version)
 
     async def _finished(self) -> list[int]:
         """Positions that a step takes; none when, with staleness 0, others were admitted instead."""
@@ -118,11 +115,11 @@ class Lookahead:
             for task in self._tasks.values():
                 if task.done():
                     task.result()  # a failure is raised at once, not when its turn comes
-            if self._rollout.staleness == 0 and len(self._replaced) > replaced:
+            if self.rollout.staleness == 0 and len(self._replaced) > replaced:
                 return []
             # Oldest admission first, and within it those that are ready.
             order = sorted(self._admitted, key=lambda at: (self._admitted[at], at not in self._ready, at))
-            due = order[: self._rollout.problems_per_step]
+            due = order[: self.rollout.problems_per_step]
             if self._ready.keys() >= {*due}:
                 return due
             pending = [task for task in self._tasks.values() if not task.done()]
@@ -137,11 +134,11 @@ class Lookahead:
 
     def _note_idleness(self) -> None:
         if self._idle_since is None and all(task.done() for task in self._tasks.values()):
-            self._idle_since = self._clock()
+            self._idle_since = self.clock()
 
     def _add_idle_time(self) -> None:
         if self._idle_since is not None:
-            self._idle_s += self._clock() - self._idle_since
+            self._idle_s += self.clock() - self._idle_since
         self._idle_since = None
 
     async def close(self) -> None:

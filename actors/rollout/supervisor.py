@@ -52,24 +52,22 @@ class Replica:
         await end_actor(self.actor, self.processes)
 
 
+@dataclass(eq=False)
 class Supervisor:
     """All replicas; `report` gets a line for each loss and each new place."""
 
-    def __init__(
-        self,
-        placement: Placement,
-        new: Callable[[int], Any],
-        deadline_s: float,
-        report: Callable[[str], None],
-        hold_weights: bool = False,
-    ) -> None:
-        """`new` makes a place's actor; `deadline_s` to place it and to start it; with `hold_weights` it serves at once."""
-        self._placement = placement
-        self._new = new
-        self._deadline_s = deadline_s
-        self._report = report
-        self._hold_weights = hold_weights
-        self._replicas = {place: Replica(place, new(place)) for place in range(len(placement.layout.rollout))}
+    placement: Placement
+    new: Callable[[int], Any]
+    """Makes a place's actor."""
+    deadline_s: float
+    """To place it, and to start it."""
+    report: Callable[[str], None]
+    holds_weights: bool
+    """It serves at once."""
+
+    def __post_init__(self) -> None:
+        places = range(len(self.placement.layout.rollout))
+        self._replicas = {place: Replica(place, self.new(place)) for place in places}
         self._coming: dict[int, asyncio.Task[None]] = {}
         self._failures: Counter[int] = Counter()
         self._given_up: set[int] = set()
@@ -94,12 +92,12 @@ class Supervisor:
         await asyncio.gather(*(self._start(replica) for replica in self._replicas.values()))
 
     async def _start(self, replica: Replica) -> None:
-        replica.processes = await replica.ask(self._deadline_s, "processes", "be placed")
+        replica.processes = await replica.ask(self.deadline_s, "processes", "be placed")
         await self._start_engine(replica)
 
     async def _start_engine(self, replica: Replica) -> None:
-        await replica.ask(self._deadline_s, "start", "start its engine")
-        replica.state = "serving" if self._hold_weights else "started"
+        await replica.ask(self.deadline_s, "start", "start its engine")
+        replica.state = "serving" if self.holds_weights else "started"
 
     def serve(self, replicas: Iterable[Replica]) -> None:
         """Replicas that hold the present weights may sample."""
@@ -115,7 +113,7 @@ class Supervisor:
         replica.state = "lost"
         self._last_reason = reason
         self._note_error(replica.place, reason)
-        self._report(f"{replica.name} is lost{self._what_next()}: {reason}")
+        self.report(f"{replica.name} is lost{self._what_next()}: {reason}")
         self._coming[replica.place] = asyncio.ensure_future(self._replace(replica))
 
     def _what_next(self) -> str:
@@ -141,7 +139,7 @@ class Supervisor:
         await replica.end()
         if self._recurring:
             return
-        if self._placement.is_extra(replica.place):
+        if self.placement.is_extra(replica.place):
             self._give_up(replica.place)  # `grow` starts another where there is room
         else:
             await self._bring(replica.place)
@@ -149,9 +147,9 @@ class Supervisor:
     async def _bring(self, place: int) -> None:
         pause = _PAUSE_S
         while self._failures[place] < _FAILURES:
-            replica = self._replicas[place] = Replica(place, self._new(place))
+            replica = self._replicas[place] = Replica(place, self.new(place))
             try:
-                replica.processes = await replica.ask(self._deadline_s, "processes", "be placed")
+                replica.processes = await replica.ask(self.deadline_s, "processes", "be placed")
                 async with self.starting:
                     await self._start_engine(replica)
                 return
@@ -163,27 +161,27 @@ class Supervisor:
                     return
                 if replica.processes is not None:
                     self._failures[place] += 1
-                elif self._placement.is_extra(place):
+                elif self.placement.is_extra(place):
                     break
-                self._report(f"{replica.name} has not started yet: {error}")
+                self.report(f"{replica.name} has not started yet: {error}")
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
         self._give_up(place)
 
     def _give_up(self, place: int) -> None:
         self._replicas.pop(place, None)
-        if self._placement.is_extra(place):
-            self._placement.leave(place)
+        if self.placement.is_extra(place):
+            self.placement.leave(place)
         if self._failures[place] >= _FAILURES:
             self._given_up.add(place)
-            self._report(f"rollout worker {place} is given up after {_FAILURES} failures in a row")
+            self.report(f"rollout worker {place} is given up after {_FAILURES} failures in a row")
 
     def grow(self) -> None:
         """Start more workers where the cluster has room."""
         coming = {place for place, task in self._coming.items() if not task.done()}
         taken = self._replicas.keys() | coming | self._given_up
-        for place in self._placement.extra_places(taken):
-            self._report(f"the cluster has room for rollout worker {place}, which is started")
+        for place in self.placement.extra_places(taken):
+            self.report(f"the cluster has room for rollout worker {place}, which is started")
             self._coming[place] = asyncio.ensure_future(self._bring(place))
 
     async def ready(self) -> list[Replica]:
@@ -193,7 +191,7 @@ class Supervisor:
             if task.done():
                 task.result()  # raises a bug
         if not self.alive:
-            await within(self._deadline_s, "the rollout workers", "start again", self._first())
+            await within(self.deadline_s, "the rollout workers", "start again", self._first())
         return self.alive
 
     async def _first(self) -> None:
@@ -219,5 +217,5 @@ class Supervisor:
             else:
                 await replica.end()
         except RunError as error:
-            self._report(f"while stopping: {error}")
+            self.report(f"while stopping: {error}")
             await replica.end()
