@@ -126,7 +126,6 @@ def place_engines(slots: EngineSlots, engine: Engine) -> "Placement":
 
 
 def cluster_gpus() -> float:
-    """Free or not."""
     return float(ray.cluster_resources().get("GPU", 0.0))
 
 

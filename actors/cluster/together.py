@@ -12,7 +12,7 @@ class Together(Generic[Item, Answer]):
     """Sends all items that are asked for in one turn of the event loop as one batch, in order.
 
     together = Together(send)  # async def send(batch): sets the result of every future
-    answers = await asyncio.gather(together.ask(1), together.ask(2))  # one call: send([(1, future), (2, future)])
+    answers = await asyncio.gather(together.ask(1), together.ask(2))  # sent in one call
     """
 
     def __init__(self, send: Callable[[list[tuple[Item, asyncio.Future[Answer]]]], Awaitable[None]]) -> None:

@@ -22,5 +22,4 @@ class History:
         return await asyncio.to_thread(self.store.latest_good)
 
     def groups(self, step: int) -> list[Group]:
-        """Training groups of a finished step."""
         return read_groups(self.run_folder, step, self.problems)

@@ -27,7 +27,6 @@ class Evaluation:
     held_out: Sequence[Problem]
     sample: Callable[[int, Problem, Sampling], Awaitable[Group]]
     give_up: Callable[[], Awaitable[None]]
-    """Makes the engines drop what they sample."""
     is_kept: Callable[[int], bool]
     """True if a step's policy has been saved to stay."""
     writer: RunWriter

@@ -16,8 +16,6 @@ class Stopped(Exception):
 
 
 class Limits:
-    """Budget of an attempt, and a person's request to stop."""
-
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._stop = asyncio.Event()

@@ -79,7 +79,6 @@ class WeightPush:
         return PushReport(seconds, sum(bucket.nbytes for bucket in self._buckets), difference)
 
     async def _push_to(self, workers: list[Replica], version: int) -> list[Replica]:
-        """Replicas that provably hold the weights."""
         for worker in workers:
             await self._join(worker)
         each = self.workers.each

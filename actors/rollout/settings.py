@@ -26,7 +26,6 @@ class EngineSettings:
     keep_cache: bool = False
     """Key/value caches of completions in flight survive a push."""
     colocated: bool = False
-    """Engines share GPUs with learner ranks."""
     sleeps: bool = False
     """Engines give up their GPU memory while the learner works."""
 

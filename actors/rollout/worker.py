@@ -70,7 +70,6 @@ class RolloutWorker:
         self._admitting = asyncio.Lock()  # the pause of a push must not end with that of an admission
 
     async def processes(self) -> Processes:
-        """This actor's process and its engine's."""
         return own_processes()
 
     async def answers(self) -> None:

@@ -28,12 +28,10 @@ class Sent:
 
 
 class BroadcastSender(Sender):
-    """Rank 0's groups, one for each engine."""
-
     def __init__(self, weights: Outgoing, kind: type[BroadcastGroup]) -> None:
         super().__init__(weights)
         self._kind = kind
-        self.groups: dict[int, BroadcastGroup] = {}
+        self.groups: dict[int, BroadcastGroup] = {}  # by engine, on rank 0
 
     def join(self, engine: int, group: PushGroup) -> None:
         if self.weights.rank == 0:

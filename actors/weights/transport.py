@@ -19,10 +19,7 @@ from openrs_ray.weights.buckets import Bucket
 
 @dataclass(frozen=True, slots=True)
 class PushGroup:
-    """Learner rank 0 and the workers of one engine.
-
-    Example: PushGroup("nccl", Meeting("10.0.0.4", 40123, "5f3a..."), world_size=2, deadline_s=120.0)
-    """
+    """Learner rank 0 and the workers of one engine."""
 
     transport: str
     meeting: Meeting
