@@ -38,7 +38,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Reading:
-    """Turns token ids into the text that is checked."""
+    """Makes texts of token ids."""
 
     tokenizer: PreTrainedTokenizerBase
     opening: str

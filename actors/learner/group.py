@@ -43,8 +43,6 @@ class Update:
 
 
 class Engines(Protocol):
-    """The engines as the learner sees them."""
-
     def aside(self) -> AbstractAsyncContextManager[None]:
         """Held while the ranks start or learn: engines on the same GPUs make room."""
 

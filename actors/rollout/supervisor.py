@@ -63,7 +63,7 @@ class Supervisor:
     """To place it, and to start it."""
     report: Callable[[str], None]
     holds_weights: bool
-    """It serves at once."""
+    """Workers serve once started."""
 
     def __post_init__(self) -> None:
         places = range(len(self.placement.layout.rollout))
@@ -88,7 +88,7 @@ class Supervisor:
         return [replica for replica in self._replicas.values() if replica.state in ("started", "serving")]
 
     async def start(self) -> None:
-        """RunError if a first replica fails."""
+        """RunError if one of the first replicas fails."""
         await asyncio.gather(*(self._start(replica) for replica in self._replicas.values()))
 
     async def _start(self, replica: Replica) -> None:

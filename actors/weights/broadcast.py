@@ -24,7 +24,7 @@ class Sent:
 
     digests: list[int]
     failed: dict[int, str]
-    """Engines that did not take a bucket in time, with the reason."""
+    """Reasons, by engine that was left behind."""
 
 
 class BroadcastSender(Sender):
