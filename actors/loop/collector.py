@@ -111,12 +111,11 @@ class Collector:
 
     def _check(self, rollout: Rollout, position: int, sample: int) -> None:
         """RunError for a rollout that would be recorded or trained on wrongly."""
-        most = self.config.rollout.max_completion_tokens
+        most, length = self.config.rollout.max_completion_tokens, len(rollout.token_ids)
         faults = {
             "is another one's": (rollout.position, rollout.sample) != (position, sample),
             "has no sampled token": not rollout.sampled.any(),
-            f"has {len(rollout.token_ids)} tokens (rollout.max_completion_tokens is {most})": len(rollout.token_ids)
-            > most,
+            f"has {length} tokens (rollout.max_completion_tokens is {most})": length > most,
             "has sampled tokens of no policy version, or given ones of some": not rollout.versions_cover,
         }
         if found := [fault for fault, there in faults.items() if there]:
