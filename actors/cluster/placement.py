@@ -14,13 +14,7 @@ from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.cluster.own_ray import (
-    close_token_file,
-    have_token,
-    ray_folder,
-    signals_kept,
-    silence_expected_warnings,
-)
+from actors.cluster.own_ray import close_token_file, have_token, ray_folder, signals_kept, silence_expected_warnings
 from actors.cluster.processes import new_mark
 from actors.weights.transport import find
 from openrs_ray.cluster.layout import Device, Layout, engines_layout, plan_layout

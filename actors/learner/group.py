@@ -14,14 +14,15 @@ import ray
 from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
 from actors.cluster.processes import Processes, end_actor
-from actors.learner.history import History
 from actors.learner.rank import LearnerRank
 from openrs_ray.algorithm.advantages import TrainingSequence, advantages
 from openrs_ray.algorithm.packing import split
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Lost, RunError
-from openrs_ray.records import Group
+from openrs_ray.records import Group, Problem
 from openrs_ray.run.checkpoint_files import Checkpoint
+from openrs_ray.run.checkpoints import CheckpointStore
+from openrs_ray.run.completions import read_groups
 from openrs_ray.run.spans import span, traced
 
 T = TypeVar("T")
@@ -40,6 +41,22 @@ class Update:
     metrics: dict[str, float]
     advantages: np.ndarray
     """float64 [groups, completions]; NaN where left out of the loss."""
+
+
+@dataclass(frozen=True)
+class History:
+    """Sources of a lost learner's weights: the last checkpoint and the recorded steps since."""
+
+    run_folder: Path
+    store: CheckpointStore
+    problems: Sequence[Problem]
+
+    async def newest(self) -> tuple[Checkpoint | None, list[str]]:
+        """Newest whole checkpoint, and a sentence about each newer, damaged one."""
+        return await asyncio.to_thread(self.store.latest_good)
+
+    def groups(self, step: int) -> list[Group]:
+        return read_groups(self.run_folder, step, self.problems)
 
 
 class Engines(Protocol):

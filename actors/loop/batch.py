@@ -27,10 +27,7 @@ class Batch:
         return [*self.groups, *self.replaced]
 
     def metrics(self) -> dict[str, float]:
-        return {
-            "replaced_groups": float(len(self.replaced)),
-            "replaced_share": len(self.replaced) / len(self.drawn),
-        }
+        return {"replaced_groups": float(len(self.replaced)), "replaced_share": len(self.replaced) / len(self.drawn)}
 
 
 def has_spread(group: Group) -> bool:

@@ -11,8 +11,7 @@ import ray
 
 from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
-from actors.learner.group import LearnerGroup, new_ranks
-from actors.learner.history import History
+from actors.learner.group import History, LearnerGroup, new_ranks
 from actors.learner.rank import LearnerRank
 from actors.loop.collector import Collector, Sampling
 from actors.loop.evaluation import Evaluation
