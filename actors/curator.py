@@ -1,7 +1,6 @@
-"""Asks a model about many problems, on engines that hold its own weights, a chunk of problems at a time.
+"""Asks a model about many problems, in chunks, on engines that hold its own weights.
 
-Token ids go in and texts come out. Every reply has a seed of its own, whatever chunk it is asked in. As many chunks as there are
-engines are asked at once, and one more, so that no engine waits for the last reply of a chunk.
+One more chunk than there are engines is asked at once: no engine waits for the last reply of a chunk.
 """
 
 import asyncio
@@ -32,13 +31,8 @@ async def ask(
 ) -> None:
     """Ask all questions in the connected cluster.
 
-    Args:
-        tell: takes the replies to a chunk as soon as the chunk is finished; called from one thread at a time.
-        report: is told of every engine that is lost.
-
-    Raises:
-        UserError: the cluster has no place for the engines.
-        RunError: engines could not start, broke, or took too long for a chunk.
+    `tell` takes the replies to a finished chunk, from one thread at a time. UserError when the cluster has no place for the
+    engines, RunError when they did not start, broke, or were late.
     """
     path = resolve_model(stage.model)
     tokenizer = read_tokenizer(path)

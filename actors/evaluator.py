@@ -1,4 +1,4 @@
-"""Samples and checks the missing completions of an evaluated model; each is checked at once and written within seconds."""
+"""Samples, checks and soon writes the missing completions of an evaluated model."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -21,19 +21,16 @@ from openrs_ray.rewards.single.language import language_share
 from openrs_ray.seeds import completion_seed
 
 _WRITE_S = 5.0
-"""Longest time between writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A missing completion."""
-
     benchmark: str
     task: Task
     sample: int
 
     def request(self, number: int, run_seed: int, how: Protocol) -> Request:
-        """Request at place `number`, with a seed that does not depend on the others."""
+        """Its seed does not depend on the others."""
         problem = self.task.problem
         seed = completion_seed(run_seed, f"evaluation/{self.benchmark}", 0, problem.index, self.sample)
         return Request(number, self.sample, problem.prompt_ids, seed, how.temperature, how.max_tokens, how.top_p)
@@ -41,7 +38,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Reading:
-    """Turns token ids into the text that is checked."""
+    """Makes texts of token ids."""
 
     tokenizer: PreTrainedTokenizerBase
     opening: str
@@ -64,13 +61,8 @@ async def sample(
 ) -> None:
     """Sample, check and write everything wanted.
 
-    Args:
-        placement: of the engines; released at the end.
-        progress: called when sampling begins, and now and then with the completions and tokens so far.
-        warn: called for every lost engine.
-
-    Raises:
-        RunError: an engine failed, or the deadline passed. Finished completions are written.
+    `placement` of the engines is released at the end; `progress` gets the completions and tokens so far. RunError when an engine
+    failed or the deadline passed; finished completions are written.
     """
     requests = [want.request(i, settings.seed, protocol) for i, want in enumerate(wanted)]
     finished: list[Done] = []

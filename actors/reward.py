@@ -1,4 +1,4 @@
-"""The reward pool as an asynchronous actor, which owns the checking processes of its node."""
+"""The reward pool as an asynchronous actor."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -28,7 +28,7 @@ class RewardPool:
 
     @traced("judge")
     async def judge(self, items: Sequence[JudgeItem]) -> list[Verdict]:
-        """Verdicts in the items' order. RunError when no checking process can be started."""
+        """Verdicts in order. RunError when no checking process can be started."""
         verdicts = await self._pool.judge_many(items)
         return [self._judge.settle(item, verdict) for item, verdict in zip(items, verdicts, strict=True)]
 

@@ -1,7 +1,7 @@
-"""The records that travel between the actors. All frozen; none holds a tensor, a Ray handle or a tokenizer.
+"""The records that travel between the actors. None holds a tensor, a Ray handle or a tokenizer.
 
 A problem is drawn at a *position* (0, 1, 2, ... over the whole run, across epochs) and becomes a group of rollouts, each with
-a verdict; the finished group goes to the learner. A rollout is one completion, or several with given tokens between them.
+a verdict. A rollout is one completion, or several with given tokens between them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FinishReason = Literal["stop", "length"]
 
 
 class Status(StrEnum):
-    """What became of a check. Only the first three judge the completion; the others leave it out of the loss."""
+    """Only the first three judge the completion; the others leave it out of the loss."""
 
     CORRECT = "correct"
     WRONG = "wrong"
@@ -33,24 +33,21 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem, ready to sample from.
-
-    Example: Problem(index=17, text="12 + 30", prompt_ids=(1, 9, 4), gold=("42",))
-    """
+    """Example: Problem(index=17, text="12 + 30", prompt_ids=(1, 9, 4), gold=("42",))"""
 
     index: int
-    """Row in the loaded data, 0-based, after filtering."""
+    """Row in the loaded data, after filtering."""
     text: str
-    """The problem as the user wrote it, without template."""
+    """As the user wrote it, without template."""
     prompt_ids: tuple[int, ...]
-    """The templated prompt as token ids; made once, at loading."""
+    """With template; tokenized once, at loading."""
     gold: tuple[str, ...]
-    """Accepted answers; any one of them makes a completion correct."""
+    """Any one of them is correct."""
 
 
 @dataclass(frozen=True, slots=True)
 class VersionSpan:
-    """Tokens [start, end) of a completion or rollout were sampled by this policy version."""
+    """Tokens [start, end) were sampled by this policy version."""
 
     version: int
     start: int
@@ -66,19 +63,17 @@ class Completion:
     """
 
     position: int
-    """Draw position of its group."""
+    """Of its group."""
     sample: int
-    """Which of the group's completions, 0-based."""
+    """Number in its group, 0-based."""
     token_ids: np.ndarray
-    """int32 [tokens], the end-of-sequence token included when it was sampled."""
+    """int32 [tokens], with the end-of-sequence token if sampled."""
     logprobs: np.ndarray
-    """float32 [tokens], log-probability of each token under the distribution it was drawn from (with
-    `loss.tempered` false: at temperature 1)."""
+    """float32 [tokens], of the distribution each token was drawn from (`loss.tempered` false: at temperature 1)."""
     finish_reason: FinishReason
     """"stop" (end of sequence) or "length" (cut at the limit)."""
     versions: tuple[VersionSpan, ...]
     worker: int
-    """Which rollout worker sampled it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,26 +90,23 @@ class Rollout:
     token_ids: np.ndarray
     """int32 [tokens], sampled and given ones."""
     sampled: np.ndarray
-    """bool [tokens]; the others are given: context, in no loss."""
+    """bool [tokens]; given ones are context, in no loss."""
     logprobs: np.ndarray
     """float32 [tokens], as in `Completion`; 0 where given."""
     finish_reason: FinishReason
     """Of the last turn."""
     versions: tuple[VersionSpan, ...]
-    """Of the sampled tokens; given ones are in no span."""
     worker: int
-    """Which rollout worker sampled the last turn."""
+    """Worker of the last turn."""
 
     def __post_init__(self) -> None:
         if not len(self.token_ids) == len(self.sampled) == len(self.logprobs):
-            sizes = (
-                f"{len(self.token_ids)} tokens, {len(self.sampled)} marks and {len(self.logprobs)} log-probabilities"
-            )
-            raise ValueError(f"a rollout has one of each per token, not {sizes}")
+            tokens, marks, values = len(self.token_ids), len(self.sampled), len(self.logprobs)
+            raise ValueError(f"a rollout of {tokens} tokens has {marks} marks and {values} log-probabilities")
 
     @classmethod
     def of(cls, turns: Sequence[Completion | Sequence[int]]) -> Rollout:
-        """Completions with the given token ids between them, in order. Given ones that no sampled token follows are left out."""
+        """Completions with the given token ids between them; given ones at the end are left out."""
         ids, sampled, logprobs = list[np.ndarray](), list[np.ndarray](), list[np.ndarray]()
         versions = list[VersionSpan]()
         start = end = worker = 0
@@ -153,7 +145,7 @@ class Rollout:
 
 
 def _merged(spans: Sequence[VersionSpan]) -> tuple[VersionSpan, ...]:
-    """Spans of one version that touch each other as one."""
+    """Joins touching spans of one version."""
     merged = list[VersionSpan]()
     for span in spans:
         if merged and (merged[-1].version, merged[-1].end) == (span.version, span.start):
@@ -164,22 +156,17 @@ def _merged(spans: Sequence[VersionSpan]) -> tuple[VersionSpan, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The judgement of one rollout.
-
-    Example: Verdict(Status.CORRECT, rewards={"accuracy": 1.0, "format": 1.0}, reward=3.0, answer="42", seconds=0.004)
-    """
+    """Example: Verdict(Status.CORRECT, rewards={"accuracy": 1.0, "format": 1.0}, reward=3.0, answer="42", seconds=0.004)"""
 
     status: Status
     rewards: Mapping[str, float]
-    """Unweighted value of each reward by name; empty when the check did not judge."""
+    """Unweighted, by name; empty when the check did not judge."""
     reward: float | None
-    """Weighted sum of `rewards`; None leaves the rollout out of the loss."""
+    """Weighted sum; None leaves the rollout out of the loss."""
     answer: str | None = None
-    """The answer that was extracted, if any."""
     seconds: float = 0.0
-    """Time the check took."""
     detail: str = ""
-    """What went wrong, for timeouts and errors."""
+    """Reason of a timeout or error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +184,7 @@ class Group:
 
 
 def age_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
-    """Ages of the sampled tokens in policy versions before `version`: mean, largest, share of each.
+    """Ages of the sampled tokens, counted in policy versions before `version`.
 
     Example: {"age_mean": 0.25, "age_max": 1.0, "age_0_share": 0.75, "age_1_share": 0.25}
     """

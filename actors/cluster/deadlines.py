@@ -1,4 +1,4 @@
-"""Waits for actors: always with a deadline and a name."""
+"""Waits for actors, always with a deadline."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -13,17 +13,14 @@ T = TypeVar("T")
 
 
 async def within(seconds: float, who: str, what: str, awaitable: Awaitable[T]) -> T:
-    """Result of `awaitable`; Lost names the actor that was late, or why it died.
-
-    An actor's own UserError or RunError is raised as it is, any other error as a RunError.
+    """Result of `awaitable`. Lost when the actor is late or dies; its own errors become RunErrors, except UserErrors.
 
     Example: await within(120, "rollout worker 1", "receive weights", handle.receive.remote(buckets))
     """
     try:
         return await asyncio.wait_for(_as_coroutine(awaitable), seconds)
-    except (
-        RayTaskError
-    ) as error:  # first: Ray makes it an instance of its cause's class, too, which may be TimeoutError
+    # First: Ray makes it an instance of its cause's class, too, which may be TimeoutError.
+    except RayTaskError as error:
         cause = error.cause
         if isinstance(cause, UserError | RunError):
             raise type(cause)(*cause.args) from error

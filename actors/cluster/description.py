@@ -1,4 +1,4 @@
-"""Describes the Ray cluster that a run has joined, for its `environment.json`."""
+"""Describes the Ray cluster of a run, for its `environment.json`."""
 
 from typing import Any
 
@@ -6,10 +6,7 @@ import ray
 
 
 def describe_cluster() -> dict[str, Any]:
-    """Address, version and living nodes of the cluster.
-
-    Example: {"address": "10.0.0.5:6379", "version": "2.60.0", "nodes": [{"host": "head", "address": "10.0.0.5", ...}]}
-    """
+    """Example: {"address": "10.0.0.5:6379", "version": "2.60.0", "nodes": [{"host": "head", "address": "10.0.0.5", ...}]}"""
     nodes = [node for node in ray.nodes() if node["Alive"]]
     return {
         "address": ray.get_runtime_context().gcs_address,

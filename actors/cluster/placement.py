@@ -1,4 +1,4 @@
-"""Places the actors: connects to Ray, reserves every actor's place at once, or says what is missing."""
+"""Places the actors: connects to Ray and reserves all places at once, or says what is missing."""
 
 import os
 import socket
@@ -14,9 +14,8 @@ from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.cluster.own_ray import close_token_file, have_token, ray_folder, signals_kept
+from actors.cluster.own_ray import close_token_file, have_token, ray_folder, signals_kept, silence_expected_warnings
 from actors.cluster.processes import new_mark
-from actors.cluster.quiet import silence_expected_warnings
 from actors.weights.transport import find
 from openrs_ray.cluster.layout import Device, Layout, engines_layout, plan_layout
 from openrs_ray.common.foreign import why
@@ -24,26 +23,25 @@ from openrs_ray.config.schema import Engine, EngineSlots, RunConfig, Slots
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.run.spans import handed_on
 
-_OBJECT_STORE_BYTES = 256 << 20
-"""Object store of a Ray that the trainer starts itself: it holds token ids and log-probabilities only."""
+_OBJECT_STORE_BYTES = 256 << 20  # of a Ray started here: it holds token ids and log-probabilities only
 
 _REACH_S = 10.0
 
 GPU_SAMPLER = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
-"""FlashInfer compiles its sampler with nvcc at the first token that needs it, and ends the engine without nvcc."""
+"""Without nvcc, FlashInfer would fail to compile its sampler and end the engine."""
 
+# Otherwise an image made for another trainer may show an actor all GPUs.
 _OWN_GPUS = {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "0"}
-"""An actor sees the GPUs that Ray gave it and no others, even if an image made for another trainer says otherwise."""
 
 
 def joins_cluster() -> bool:
-    """True for a run that joins a running cluster (a submitted job has RAY_ADDRESS set); otherwise it starts its own Ray."""
+    """True in a submitted job, or where the user names a cluster."""
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
 @contextmanager
 def connection() -> Iterator[None]:
-    """Connection to the cluster of RAY_ADDRESS, or to a Ray started here; left, or ended, with the block."""
+    """Connection to the cluster of RAY_ADDRESS, or to a Ray started here and ended with the block."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     silence_expected_warnings()
     close_token_file()
@@ -54,7 +52,6 @@ def connection() -> Iterator[None]:
 
 
 def _join_or_start(ending: ExitStack) -> None:
-    """Join the cluster at RAY_ADDRESS, or start a Ray on this machine; `ending` leaves or ends it."""
     if joins_cluster():
         try:
             _reach(os.environ["RAY_ADDRESS"])
@@ -83,14 +80,14 @@ def _join_or_start(ending: ExitStack) -> None:
 
 
 def _reach(address: str) -> None:
-    """OSError or ValueError when nobody listens at host:port, which Ray itself would report only after minutes."""
+    """OSError or ValueError when nobody listens at host:port; Ray takes minutes to say that."""
     if address not in ("auto", "local") and "://" not in address:
         host, _, port = address.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
 
 
 def check_machine(config: RunConfig) -> None:
-    """UserError when this machine alone, without other nodes, has less than the run asks for. Starts nothing."""
+    """UserError when this machine has less than the run asks for. Starts nothing."""
     has = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
     asked = plan_layout(config, _device(config.placement, has["GPU"])).total()
     if any(asked[name] > has[name] for name in asked):
@@ -101,7 +98,7 @@ def check_machine(config: RunConfig) -> None:
 
 
 def check_build(place: Slots) -> None:
-    """UserError when this environment is built for the other kind of device: a vLLM has one kind of engine only."""
+    """UserError when torch and vLLM are built for the other kind of device."""
     device = _device(place, float(torch.cuda.device_count()))
     built_for: Device = "cpu" if torch.version.cuda is None else "gpu"
     if device != built_for:
@@ -112,23 +109,21 @@ def check_build(place: Slots) -> None:
 
 
 def place(config: RunConfig) -> "Placement":
-    """Reserve the run's places in the connected cluster; UserError when it does not have them."""
+    """Reserve the run's places; UserError when the cluster lacks them."""
     return reserve(plan_layout(config, _device(config.placement, cluster_gpus())), config.placement.wait_s)
 
 
 def place_engines(slots: EngineSlots, engine: Engine) -> "Placement":
-    """Reserve places of engines alone in the connected cluster; UserError when it does not have them."""
+    """Reserve places for engines alone."""
     gpus = cluster_gpus()
     return reserve(engines_layout(slots, engine, _device(slots, gpus), gpus), slots.wait_s)
 
 
 def cluster_gpus() -> float:
-    """GPUs of the connected cluster, free or not."""
     return float(ray.cluster_resources().get("GPU", 0.0))
 
 
 def engine_variables(device: Device) -> dict[str, str]:
-    """Environment variables of a vLLM engine."""
     variables = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
     if device == "cpu":
         # One process per engine; no thread pinning on small machines; nothing to compile without graphs (compiling a
@@ -145,7 +140,6 @@ def engine_variables(device: Device) -> dict[str, str]:
 
 
 def _device(place: Slots, gpus: float) -> Device:
-    """`auto` means GPUs where there are any."""
     if place.device != "auto":
         return place.device
     return "gpu" if gpus else "cpu"
@@ -153,18 +147,17 @@ def _device(place: Slots, gpus: float) -> Device:
 
 @dataclass(frozen=True)
 class Placement:
-    """Reserved places, one per actor, and the environment of each kind of actor.
+    """Reserved places, one per actor, and each actor's environment.
 
-    Ray moves a reserved place to another node when its node is lost, but the places of one group only together: every engine and
-    the reward pool have groups of their own. Engines beyond the layout get theirs when there is room.
+    When a node is lost, Ray moves the places of a group only together: every engine and the reward pool have their own.
     """
 
     layout: Layout
     learner_group: PlacementGroup | None
-    """Of the learner; on shared GPUs the engines', too; none without a learner."""
+    """On shared GPUs the engines', too."""
     reward_group: PlacementGroup | None
     rollout_groups: dict[int, PlacementGroup]
-    """By number of the engine; none on shared GPUs."""
+    """By engine; none on shared GPUs."""
 
     def learner_options(self, rank: int) -> dict[str, Any]:
         variables = self._threads() | find(self.layout.transport).learner_variables() | handed_on(f"learner-{rank}")
@@ -185,7 +178,7 @@ class Placement:
         return worker >= len(self.layout.rollout)
 
     def extra_places(self, taken: Collection[int]) -> list[int]:
-        """Numbers of the engines that the cluster has room for now, besides those `taken`."""
+        """Numbers of further engines that the cluster has room for, except `taken`."""
         fixed = len(self.layout.rollout)
         places = [place for place in range(fixed, fixed + self.layout.extra_rollout) if place not in taken]
         if not places:
@@ -195,11 +188,10 @@ class Placement:
         return places[: int(room)]
 
     def extra_engines(self) -> int:
-        """Number of placed engines beyond those of the layout."""
+        """Placed engines beyond those of the layout."""
         return sum(map(self.is_extra, list(self.rollout_groups)))
 
     def leave(self, worker: int) -> None:
-        """Release an extra engine's place."""
         if group := self.rollout_groups.pop(worker, None):
             remove_placement_group(group)
 
@@ -230,11 +222,7 @@ class Placement:
 
 
 def reserve(layout: Layout, wait_s: float) -> Placement:
-    """Reserve all places, waiting `wait_s` for the cluster to have them.
-
-    Raises:
-        UserError: the cluster lacks what the layout asks for; says what it has.
-    """
+    """Reserve all places, waiting up to `wait_s` for them. UserError when the cluster lacks some."""
     slots = layout.learner
     if layout.colocated:
         slots = tuple({name: 2 * amount for name, amount in bundle.items()} for bundle in layout.learner)
@@ -242,9 +230,8 @@ def reserve(layout: Layout, wait_s: float) -> Placement:
     cpus = layout.reward_cpus
     placement = Placement(
         layout,
-        learner_group=placement_group(list(slots), strategy="STRICT_PACK")
-        if slots
-        else None,  # first: one node for all
+        # First: it needs one node for all its places.
+        learner_group=placement_group(list(slots), strategy="STRICT_PACK") if slots else None,
         rollout_groups={engine: placement_group([bundle]) for engine, bundle in engines.items()},
         reward_group=placement_group([{"CPU": cpus}]) if cpus else None,
     )

@@ -1,4 +1,4 @@
-"""Ends actors for good, with every process they have started, even when they no longer answer Ray."""
+"""Ends actors with every process they have started, even when they no longer answer Ray."""
 
 import os
 import shutil
@@ -20,14 +20,14 @@ _DEADLINE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """An actor's process and its descendants: all carry its mark in their environment, orphans too."""
+    """An actor's process and its descendants, orphans too: all have its mark in their environment."""
 
     node: str
     """Ray's id of their node."""
     mark: str
 
     def found(self) -> Iterator[psutil.Process]:
-        """The running ones; to be called on their node."""
+        """The running ones; call it on their node."""
         for process in psutil.process_iter():
             try:
                 if process.environ().get(MARK) == self.mark:
@@ -37,17 +37,15 @@ class Processes:
 
 
 def new_mark() -> dict[str, str]:
-    """An environment variable for an actor to start in."""
     return {MARK: uuid4().hex}
 
 
 def own_processes() -> Processes:
-    """Processes of the calling actor."""
     return Processes(ray.get_runtime_context().get_node_id(), os.environ[MARK])
 
 
 async def end_actor(actor: Any, processes: Processes | None) -> None:
-    """Returns when the actor's processes are gone, if it was placed and its node is there."""
+    """Return when the actor's processes are gone, as far as it was placed and its node is there."""
     ray.kill(actor)
     if processes is None:
         return

@@ -9,10 +9,10 @@ Answer = TypeVar("Answer")
 
 
 class Together(Generic[Item, Answer]):
-    """Sends all items that are asked for in one turn of the event loop as one batch, in their order.
+    """Sends all items that are asked for in one turn of the event loop as one batch, in order.
 
     together = Together(send)  # async def send(batch): sets the result of every future
-    answers = await asyncio.gather(together.ask(1), together.ask(2))  # one call: send([(1, future), (2, future)])
+    answers = await asyncio.gather(together.ask(1), together.ask(2))  # sent in one call
     """
 
     def __init__(self, send: Callable[[list[tuple[Item, asyncio.Future[Answer]]]], Awaitable[None]]) -> None:
@@ -21,7 +21,7 @@ class Together(Generic[Item, Answer]):
         self._sending: set[asyncio.Task[None]] = set()
 
     def ask(self, item: Item) -> asyncio.Future[Answer]:
-        """The future raises what `send` raises. A batch is given up when all its futures are cancelled."""
+        """Raises what `send` raises. A batch is given up when all its futures are cancelled."""
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_soon(self._go)

@@ -14,53 +14,63 @@ import ray
 from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
 from actors.cluster.processes import Processes, end_actor
-from actors.learner.history import History
 from actors.learner.rank import LearnerRank
 from openrs_ray.algorithm.advantages import TrainingSequence, advantages
 from openrs_ray.algorithm.packing import split
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Lost, RunError
-from openrs_ray.records import Group
+from openrs_ray.records import Group, Problem
 from openrs_ray.run.checkpoint_files import Checkpoint
+from openrs_ray.run.checkpoints import CheckpointStore
+from openrs_ray.run.completions import read_groups
 from openrs_ray.run.spans import span, traced
 
 T = TypeVar("T")
 
-_PEERS_S = 10.0
-"""How much longer the other ranks are listened to when one has failed."""
-_REBUILDS = 6
-"""Rebuilds in a row for one piece of work."""
-_REBUILD_PAUSE_S = 2.0
-"""Before the first of them, doubled before each further one: Ray takes up to a minute to see that a node is gone."""
+_PEERS_S = 10.0  # to wait for the other ranks' errors when one has failed
+_REBUILDS = 6  # in a row for one piece of work
+_REBUILD_PAUSE_S = 2.0  # before the first, then doubled: Ray takes up to a minute to see that a node is gone
 
 
 class LearnerLost(RunError):
-    """A learner rank died or no longer answers: the ranks wait for each other, so all of them must be started again."""
+    """A rank died or no longer answers. Ranks wait for each other: all must be started again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What one optimizer step did."""
-
     metrics: dict[str, float]
     advantages: np.ndarray
-    """float64 [groups, completions]; NaN where a completion was left out of the loss."""
+    """float64 [groups, completions]; NaN where left out of the loss."""
+
+
+@dataclass(frozen=True)
+class History:
+    """Sources of a lost learner's weights: the last checkpoint and the recorded steps since."""
+
+    run_folder: Path
+    store: CheckpointStore
+    problems: Sequence[Problem]
+
+    async def newest(self) -> tuple[Checkpoint | None, list[str]]:
+        """Newest whole checkpoint, and a sentence about each newer, damaged one."""
+        return await asyncio.to_thread(self.store.latest_good)
+
+    def groups(self, step: int) -> list[Group]:
+        return read_groups(self.run_folder, step, self.problems)
 
 
 class Engines(Protocol):
-    """The engines, as far as the learner's life concerns them."""
-
     def aside(self) -> AbstractAsyncContextManager[None]:
         """Held while the ranks start or learn: engines on the same GPUs make room."""
 
     async def leave_learner(self) -> None:
-        """The ranks are gone: let go of what is shared with them."""
+        """Let go of what is shared with lost ranks."""
 
 
 def new_ranks(
     config: RunConfig, placement: Placement, model_path: str, rank_class: type[LearnerRank] = LearnerRank
 ) -> list[Any]:
-    """Actors for all ranks, in their places, not started."""
+    """Actors for all ranks, not started."""
     size = len(placement.layout.learner)
     device = "cpu" if placement.layout.device == "cpu" else "cuda:0"  # a rank sees one GPU: its own
     return [
@@ -69,97 +79,87 @@ def new_ranks(
     ]
 
 
+@dataclass(eq=False)
 class LearnerGroup:
     """All learner ranks; every call goes to all of them and has a deadline.
 
-    With a `history`, `train` and `run` rebuild the ranks when one is lost: from the last checkpoint, then by training the steps
-    since on the recorded groups, which gives the same bits; nothing is sampled or counted again.
+    With a `history`, `train` and `run` rebuild lost ranks: from the last checkpoint, then by training the steps since on the
+    recorded groups, which gives the same bits.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        new_ranks: Callable[[], list[Any]],
-        engines: Engines | None = None,
-        history: History | None = None,
-        report: Callable[[str], None] = lambda text: None,
-    ) -> None:
-        """`new_ranks` makes the actors of all ranks. `report` is told of every loss."""
-        self._config = config
-        self._new_ranks = new_ranks
-        self._engines = engines
-        self._history = history
-        self._report = report
-        self._ranks = new_ranks()
+    config: RunConfig
+    new_ranks: Callable[[], list[Any]]
+    engines: Engines | None = None
+    history: History | None = None
+    report: Callable[[str], None] = lambda text: None
+    """Told of every loss."""
+
+    def __post_init__(self) -> None:
+        self._ranks = self.new_ranks()
         self._processes: list[Processes | None] = [None] * len(self._ranks)
         self._lost = False
-        self._step = 0
-        """Last step that the weights were trained on."""
-        self._groups: Sequence[Group] = ()
-        """Its groups, which the record may not have yet."""
-        self.life = 1
-        """Counts the times that ranks were started."""
-        self.weights = asyncio.Lock()
-        """Held while the weights are not those of the last finished step."""
+        self._step = 0  # last step that the weights were trained on
+        self._groups: Sequence[Group] = ()  # its groups, which the record may not have yet
+        self.life = 1  # counts starts of the ranks
+        self.weights = asyncio.Lock()  # held while the weights are not those of the last finished step
 
     async def start(self, checkpoint: Checkpoint | None = None) -> None:
-        """Start the ranks, from a checkpoint if there is one."""
         async with self._turn():
             await self._start()
-            if self._history:
-                await self._check_shared_folder(self._history.run_folder)
+            if self.history:
+                await self._check_shared_folder(self.history.run_folder)
             if checkpoint:
                 await self.load(checkpoint.folder)
                 self._step = checkpoint.step
 
     async def _start(self) -> None:
-        deadline_s = self._config.learner.start_deadline_s
+        deadline_s = self.config.learner.start_deadline_s
         (address,) = await self._gather(deadline_s, "start", [self._ranks[0].address.remote()])
         self._processes = await self._all("processes", deadline_s, "be placed")
         await self._all("start", deadline_s, "start DeepSpeed", *address)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """The ranks at work; engines that gave them their memory get it back afterwards."""
-        if self._engines is None:
+        """Sleeping engines get their memory back afterwards."""
+        if self.engines is None:
             yield
             return
-        async with self._engines.aside():
+        async with self.engines.aside():
             yield
-            if self._config.rollout.sleep_while_learning:
+            if self.config.rollout.sleep_while_learning:
                 await self.release_memory()
 
     async def run(self, act: Callable[[], Awaitable[T]]) -> T:
-        """The result of `act`, tried again on rebuilt ranks when one is lost. LearnerLost when they are lost too often."""
+        """Result of `act`, tried again on rebuilt ranks. LearnerLost when they are lost too often."""
         for rebuilds in range(_REBUILDS):
             try:
                 await self._rebuild_if_lost()
                 return await act()
             except LearnerLost as error:
-                if self._history is None:
+                if self.history is None:
                     raise
                 self._lost = True
-                self._report(f"the learner is lost and is rebuilt from the last checkpoint: {error}")
+                self.report(f"the learner is lost and is rebuilt from the last checkpoint: {error}")
                 await asyncio.sleep(_REBUILD_PAUSE_S * 2**rebuilds)
         await self._rebuild_if_lost()
         return await act()
 
     async def _rebuild_if_lost(self) -> None:
-        if not self._lost or self._history is None:
+        if not self._lost or self.history is None:
             return
         async with self._turn():
             await self.stop()
-            self._ranks, self._processes = self._new_ranks(), [None] * len(self._ranks)
-            if self._engines:
-                await self._engines.leave_learner()
+            self._ranks, self._processes = self.new_ranks(), [None] * len(self._ranks)
+            if self.engines:
+                await self.engines.leave_learner()
             await self._start()
-            await self._restore(self._history)
+            await self._restore(self.history)
         self._lost, self.life = False, self.life + 1
 
     async def _restore(self, history: History) -> None:
         checkpoint, damages = await history.newest()
         for damage in damages:
-            self._report(damage)
+            self.report(damage)
         if checkpoint:
             await self.load(checkpoint.folder)
         for step in range(checkpoint.step + 1 if checkpoint else 1, self._step + 1):
@@ -168,12 +168,7 @@ class LearnerGroup:
 
     @traced("train", "step")
     async def train(self, groups: Sequence[Group], step: int) -> Update:
-        """One optimizer step on these groups.
-
-        Raises:
-            RunError: no completion could be learned from, a rank failed in a way that a rebuilt one would repeat, or the step
-                was not applied.
-        """
+        """RunError when no completion could be learned from, a rebuilt rank would fail, too, or the step was not applied."""
         update = await self.run(partial(self._train_in_turn, groups, step))
         self._step, self._groups = step, groups
         return update
@@ -183,7 +178,7 @@ class LearnerGroup:
             return await self._train(groups, step)
 
     async def _train(self, groups: Sequence[Group], step: int) -> Update:
-        loss, learner = self._config.loss, self._config.learner
+        loss, learner = self.config.loss, self.config.learner
         rewards = np.stack([group.rewards() for group in groups])
         values = advantages(rewards, loss.advantage_epsilon, divide_by_std=loss.kind != "dr_grpo")
         sequences = training_sequences(groups, values)
@@ -214,32 +209,31 @@ class LearnerGroup:
         return Update(metrics[0], values)
 
     async def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[np.ndarray]:
-        """Log-probabilities (temperature 1) of the sequences' completion tokens under the current weights."""
+        """Log-probabilities (temperature 1) under the current weights."""
         scores: list[list[np.ndarray]] = await self.each("score", "score the probe", list(sequences), 1.0)
         return scores[0]
 
     async def _check_shared_folder(self, run_folder: Path) -> None:
-        """RunError when the learner's node does not see the run folder that the driver writes to."""
         if not all(await self._all("sees", 60, "look for the run folder", str(run_folder / "config.json"))):
             raise RunError(
                 f"the learner's node does not see {run_folder}: put run.folder on a file system that all nodes share"
             )
 
     async def save(self, folder: Path) -> None:
-        await self._all("save", self._config.checkpoint.deadline_s, "save its state", str(folder))
+        await self._all("save", self.config.checkpoint.deadline_s, "save its state", str(folder))
 
     async def load(self, folder: Path) -> None:
-        await self._all("load", self._config.checkpoint.deadline_s, "load its state", str(folder))
+        await self._all("load", self.config.checkpoint.deadline_s, "load its state", str(folder))
 
     async def export(self, folder: Path) -> None:
-        await self._all("export", self._config.checkpoint.deadline_s, "export the policy", str(folder))
+        await self._all("export", self.config.checkpoint.deadline_s, "export the policy", str(folder))
 
     async def release_memory(self) -> None:
         await self._all("release_memory", 60, "give cached memory back")
 
     async def each(self, method: str, what: str, *arguments: Any) -> list[Any]:
-        """Every rank's answer within the push's deadline, in rank order."""
-        return await self._all(method, self._config.push.deadline_s, what, *arguments)
+        """Answers in rank order, within the push's deadline."""
+        return await self._all(method, self.config.push.deadline_s, what, *arguments)
 
     async def _all(self, method: str, deadline_s: float, what: str, *arguments: Any) -> list[Any]:
         return await self._gather(
@@ -247,7 +241,7 @@ class LearnerGroup:
         )
 
     async def _gather(self, deadline_s: float, what: str, calls: Sequence[Any]) -> list[Any]:
-        """All ranks' answers. LearnerLost when one of them died, was late or hangs, whatever the others say of it."""
+        """All ranks' answers. LearnerLost when one died, was late or hangs, whatever the others say."""
         waits = [
             asyncio.ensure_future(within(deadline_s, f"learner rank {rank}", what, call))
             for rank, call in enumerate(calls)
@@ -268,7 +262,6 @@ class LearnerGroup:
         return [wait.result() for wait in waits]
 
     async def stop(self) -> None:
-        """End the ranks' processes."""
         ends = (end_actor(actor, own) for actor, own in zip(self._ranks, self._processes, strict=True))
         await asyncio.gather(*ends)
 
@@ -278,11 +271,7 @@ def completion_tokens(sequences: Sequence[TrainingSequence]) -> int:
 
 
 def training_sequences(groups: Sequence[Group], values: np.ndarray) -> list[TrainingSequence]:
-    """The rollouts that have an advantage, in group and sample order.
-
-    Args:
-        values: float64 [groups, rollouts] advantages, NaN for those left out.
-    """
+    """Rollouts that have an advantage; `values`: float64 [groups, rollouts], NaN for those left out."""
     return [
         TrainingSequence(
             prompt_ids=np.asarray(group.problem.prompt_ids, dtype=np.int32),

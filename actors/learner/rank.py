@@ -1,7 +1,6 @@
 """One rank of the learner: a DeepSpeed ZeRO engine around the policy, the frozen reference, and a sender for pushes.
 
-Every call goes to ALL ranks with the same arguments, because they wait for each other: `start`, `load` on resume, then any number
-of `train_step`, `score`, `save`, `export` and pushes.
+Ranks wait for each other: every call goes to ALL of them with the same arguments.
 
 Invariants:
 - The gradient is that of the whole step's loss for any number of ranks and micro-batches: losses are multiplied by the number
@@ -48,7 +47,7 @@ from openrs_ray.run.spans import span, traced
 from openrs_ray.weights.buckets import Bucket, ParameterSpec, plan_buckets
 
 STATE, RANDOM = "state", "random_rank_{}.pt"
-"""Names of a saved subfolder, and of each rank's file in it."""
+"""A checkpoint's subfolder, and each rank's file in it."""
 
 
 class LearnerRank:
@@ -71,22 +70,18 @@ class LearnerRank:
     # ------------------------------------------------------------------------------------------------ life cycle
 
     def processes(self) -> Processes:
-        """This rank's processes."""
         return own_processes()
 
     def sees(self, file: str) -> bool:
-        """True if this node sees a file."""
         return Path(file).exists()
 
     def address(self) -> tuple[str, str]:
-        """A rendezvous file for the ranks, all on one node, and their token.
-
-        Its folder is closed to other users; torch's store would listen on every address of the machine.
-        """
+        """Rendezvous file, in a private folder, and token of the ranks, all on one node."""
+        # A file, since torch's store would listen on every address of the machine.
         return str(private_folder() / f"ranks-{new_token()[:8]}"), new_token()
 
     def start(self, place: str, token: str) -> None:
-        """Load the start model, build the DeepSpeed engine and warm it up."""
+        """Load the start model and build the DeepSpeed engine."""
         on_cpu = self.device.type == "cpu"
         local_rank = 0 if on_cpu else self.device.index or 0
         os.environ.update(
@@ -133,19 +128,17 @@ class LearnerRank:
     def _warm_up(self) -> None:
         """Run forward, backward and score once: kernels compile and ranks connect before the first short deadline.
 
-        To DeepSpeed it is a micro-batch of the first step, with weight 0. Its gradient is dropped, or it would take a step's
-        memory during the first push.
+        To DeepSpeed it is a micro-batch of the first step, with weight 0.
         """
         ids = np.zeros(16, dtype=np.int32)
         batch = pack([TrainingSequence(ids, ids, np.zeros(16, dtype=np.float32), 1.0)] * 2)
         self.engine.set_gradient_accumulation_boundary(False)
         output = policy_loss(self._loss_input(batch), self.config.loss)
         self.engine.backward(output.total * 0.0, scale_wrt_gas=False)
+        # Dropped, or the gradient would take a step's memory during the first push.
         self.engine.optimizer.zero_grad(set_to_none=True)
-        for sums in (
-            "all_grad_tensors",
-            "averaged_gradients",
-        ):  # of ZeRO-1 in float32 and ZeRO-2: else kept until a step
+        # Of ZeRO-1 in float32 and ZeRO-2: else kept until a step.
+        for sums in ("all_grad_tensors", "averaged_gradients"):
             getattr(self.engine.optimizer, sums, {}).clear()
         self.score([(ids, ids)], 1.0)
 
@@ -198,9 +191,9 @@ class LearnerRank:
     ) -> dict[str, float]:
         """One optimizer step on this rank's share; all ranks have the same number of micro-batches (`packing.split`).
 
-        `global_tokens` counts the whole step's completion tokens, over which the loss is a mean; `left_out_tokens` of them, in
-        `left_out_sequences` completions, add nothing and are in no micro-batch. Returns the same metrics on every rank: means
-        over tokens, gradient norm before clipping, seconds. RunError when the gradient is not finite.
+        The loss is a mean over `global_tokens`, the whole step's completion tokens; `left_out_tokens` of them, in
+        `left_out_sequences` completions, add nothing and are in no micro-batch. Returns the same metrics on every rank. RunError
+        when the gradient is not finite.
         """
         began = time.monotonic()
         rate = learning_rate(step, self.config.run.steps, self.config.learner)
@@ -229,22 +222,18 @@ class LearnerRank:
             )
         named = {**sums, "packed_tokens": torch.full_like(loss, packed_tokens), "loss": loss}
         total = self._sum_over_ranks(torch.stack([*named.values()])).tolist()
-        return self._metrics(
-            dict(zip(named, total, strict=True)),
-            global_tokens - left_out_tokens,
-            rate,
-            time.monotonic() - began,
-        )
+        expected, seconds = global_tokens - left_out_tokens, time.monotonic() - began
+        return self._metrics(dict(zip(named, total, strict=True)), expected, rate, seconds)
 
     def _finish_kernels(self) -> None:
-        """Wait for the GPU, or a span would end when its kernels are queued; the copies of the next micro-batch wait anyway."""
+        """A span must not end before its kernels do."""
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()
 
     def _loss_weights(
         self, micro_batches: Sequence[MicroBatch], global_tokens: int, global_sequences: int, real: int
     ) -> list[float]:
-        """Factor for each micro-batch's summed loss, so that the sum over all ranks is the step's loss.
+        """Factor for each micro-batch's summed loss.
 
         tokens: 1 / completion tokens. sequences: 1 / completions (the loss has divided each by its length). constant:
         1 / (completions x longest allowed). local_micro_batch: 1 / (own tokens x micro-batches), the published mean of means.
@@ -301,7 +290,7 @@ class LearnerRank:
         return values
 
     def release_memory(self) -> None:
-        """Release torch's cached GPU memory for the engine that shares the GPU."""
+        """Make room for the engine on the same GPU."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -325,7 +314,6 @@ class LearnerRank:
         return scored
 
     def _consecutive(self, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> Iterator[list[TrainingSequence]]:
-        """Consecutive sequences, as many as the token budget holds."""
         run: list[TrainingSequence] = []
         for prompt, completion in sequences:
             blank = np.zeros(len(completion), dtype=np.float32)
@@ -347,7 +335,7 @@ class LearnerRank:
         ]
 
     def full_parameters(self, bucket_bytes: int) -> Iterator[tuple[Bucket, list[torch.Tensor]]]:
-        """Buckets of full parameters; a bucket's tensors are valid until the next bucket."""
+        """Buckets of full parameters; tensors are valid until the next bucket."""
         parameters = dict(self.policy.model.named_parameters())
         for bucket in plan_buckets(self.parameter_specs(), bucket_bytes):
             members = [parameters[spec.name] for spec in bucket.parameters]
@@ -364,26 +352,22 @@ class LearnerRank:
     # ------------------------------------------------------------------------------------------------ pushes
 
     def push_buckets(self) -> tuple[Bucket, ...]:
-        """Buckets of one push, in order."""
         return plan_buckets(self.parameter_specs(), self.config.push.bucket_mib << 20)
 
     def meeting(self, node: str | None) -> Meeting:
-        """A meeting with an engine on `node`: on loopback if that is this rank's, else on its address in the cluster."""
+        """A meeting with an engine on `node`: over loopback on this rank's own."""
         return Meeting.at(LOOPBACK if node == own_processes().node else ray.util.get_node_ip_address())
 
     def join_push(self, engine: int, group: PushGroup) -> None:
-        """Join an engine's push group."""
         if self._sender is None:
-            self._sender = find(group.transport).sender(self._outgoing(group.deadline_s))
+            largest = max(bucket.nbytes for bucket in self.push_buckets())
+            gather = partial(self.full_parameters, self.config.push.bucket_mib << 20)
+            weights = Outgoing(self.rank, self.device, group.deadline_s, largest, gather)
+            self._sender = find(group.transport).sender(weights)
         self._sender.join(engine, group)
 
-    def _outgoing(self, deadline_s: float) -> Outgoing:
-        largest = max(bucket.nbytes for bucket in self.push_buckets())
-        gather = partial(self.full_parameters, self.config.push.bucket_mib << 20)
-        return Outgoing(self.rank, self.device, deadline_s, largest, gather)
-
     def sender(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the rank's sender."""
+        """Call a method of the sender."""
         return getattr(self._sender, method)(*arguments)
 
     # ------------------------------------------------------------------------------------------------ state
@@ -413,7 +397,7 @@ class LearnerRank:
             raise RunError(f"Learner rank {self.rank}: the checkpoint in {folder} cannot be loaded.")
 
     def _load_converted(self, folder: Path) -> None:
-        """Convert in a temporary folder, which after a kill `CheckpointStore.sweep` removes."""
+        """Convert in a temporary folder, which `CheckpointStore.sweep` removes after a kill."""
         converted = folder.with_name(f"{folder.name}.universal{TEMPORARY}")
         if self.rank == 0:
             convert(folder / STATE, converted / STATE)
@@ -430,7 +414,7 @@ class LearnerRank:
 
     @traced("export")
     def export(self, folder: Path) -> None:
-        """Write the policy's weights and config.json, without the model's other files."""
+        """Write the policy's weights and config.json."""
         weights: dict[str, torch.Tensor] = {}
         for bucket, tensors in self.full_parameters(bucket_bytes=1 << 30):
             if self.rank == 0:

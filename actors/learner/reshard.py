@@ -1,4 +1,4 @@
-"""A learner's saved state made loadable by another number of ranks: DeepSpeed's universal checkpoint."""
+"""Makes a saved state loadable by another number of ranks: DeepSpeed's universal checkpoint."""
 
 import io
 import shutil
@@ -11,11 +11,7 @@ from openrs_ray.errors import RunError
 
 
 def convert(state: Path, target: Path) -> None:
-    """Write what all ranks saved in `state` to the new folder `target`, a file per parameter. On one rank only.
-
-    Raises:
-        RunError: the disk has no room for it.
-    """
+    """Convert the state of all ranks, on one rank only. RunError when the disk lacks the room."""
     shutil.rmtree(target.parent, ignore_errors=True)  # of a conversion that a kill broke off
     target.mkdir(parents=True)
     needed, free = 2 * sum(file.stat().st_size for file in state.iterdir()), shutil.disk_usage(target).free

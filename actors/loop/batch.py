@@ -1,10 +1,7 @@
-"""The groups of one step: trained on, and replaced because they teach nothing.
+"""Groups of one step: trained on, or replaced because they teach nothing.
 
 A group whose rewards are all equal has advantage 0 throughout. DAPO's dynamic sampling (arXiv 2503.14476, section 3.2) draws
-further problems until the step has as many groups with spread as it wants. Here that has a bound
-(`rollout.replace_uniform_groups`): once it is reached, the step is filled up with groups without spread.
-
-Every drawn position is in exactly one of `Batch.groups` and `Batch.replaced`.
+further problems until enough groups have spread. Here `rollout.replace_uniform_groups` bounds that.
 """
 
 from dataclasses import dataclass
@@ -18,31 +15,28 @@ from openrs_ray.records import Group, age_metrics
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The groups of one step."""
+    """Every drawn position is in exactly one of the lists."""
 
     groups: list[Group]
-    """Trained on, by position."""
+    """By position."""
     replaced: list[Group]
-    """Sampled and judged, but without spread: not trained on."""
+    """Judged, but without spread: not trained on."""
 
     @property
     def drawn(self) -> list[Group]:
         return [*self.groups, *self.replaced]
 
     def metrics(self) -> dict[str, float]:
-        return {
-            "replaced_groups": float(len(self.replaced)),
-            "replaced_share": len(self.replaced) / len(self.drawn),
-        }
+        return {"replaced_groups": float(len(self.replaced)), "replaced_share": len(self.replaced) / len(self.drawn)}
 
 
 def has_spread(group: Group) -> bool:
-    """Whether the judged rewards of the group differ."""
+    """True if the judged rewards differ."""
     return bool(spread(group.rewards()[None])[0])
 
 
 def check_batch(batch: Batch, step: int, config: RunConfig) -> None:
-    """RunError when too little of a batch was judged, or a token is older than the order of admission allows."""
+    """RunError when too little was judged, or a token is older than admission allows."""
     oldest, limit = age_metrics(batch.groups, step - 1)["age_max"], config.rollout.staleness
     if oldest > limit:
         raise RunError(

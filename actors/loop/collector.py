@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,17 +22,16 @@ from openrs_ray.rewards.registry import weighted_parameters
 from openrs_ray.run.spans import span, traced
 from openrs_ray.seeds import completion_seed, turn_seed
 
-_POOL_PAUSE_S = 2.0
-"""Before a pool that was lost is asked again."""
+_POOL_PAUSE_S = 2.0  # before a lost pool is asked again
 
 Decode = Callable[[Sequence[Rollout]], list[str]]
-"""Rollouts to their texts, with the part of each that the chat template wrote."""
+"""Texts of rollouts, with the part that the chat template wrote."""
 Unjudged = tuple[Rollout, Problem]
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a group is sampled. Example: Sampling("train", step=0, samples=6, temperature=0.7)"""
+    """Example: Sampling("train", step=0, samples=6, temperature=0.7)"""
 
     phase: str
     """As in `completion_seed`, and so is `step`."""
@@ -41,61 +40,50 @@ class Sampling:
     temperature: float
 
 
+@dataclass
 class Turns:
-    """The engines as one rollout sees them: `openrs_ray.environments.environment.Engines`."""
+    """Implements `openrs_ray.environments.environment.Engines` for one rollout."""
 
-    def __init__(
-        self, pool: EnginePool, config: RunConfig, position: int, sample: int, problem: Problem, plan: Sampling
-    ) -> None:
-        self._pool = pool
-        self._most = len(problem.prompt_ids) + config.rollout.max_completion_tokens
-        self._place = position, sample
-        self._seed = completion_seed(config.run.seed, plan.phase, plan.step, position, sample)
-        self._temperature = plan.temperature
-        self._turn = 0
+    pool: EnginePool
+    config: RunConfig
+    position: int
+    number: int
+    problem: Problem
+    plan: Sampling
+    turn: int = 0
 
     async def sample(self, prompt_ids: Sequence[int], max_tokens: int | None = None) -> Completion:
-        position, sample = self._place
-        left = self._most - len(prompt_ids)
+        place, plan = (self.position, self.number), self.plan
+        left = len(self.problem.prompt_ids) + self.config.rollout.max_completion_tokens - len(prompt_ids)
         if left <= 0:
             nothing = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
-            return Completion(position, sample, *nothing, "length", (), worker=-1)
-        seed = turn_seed(self._seed, self._turn)
-        self._turn += 1
+            return Completion(*place, *nothing, "length", (), worker=-1)
+        seed = turn_seed(completion_seed(self.config.run.seed, plan.phase, plan.step, *place), self.turn)
+        self.turn += 1
         most = left if max_tokens is None else min(left, max_tokens)
-        return await self._pool.sample(
-            Request(position, sample, tuple(map(int, prompt_ids)), seed, self._temperature, most)
-        )
+        ids = tuple(map(int, prompt_ids))
+        return await self.pool.sample(Request(*place, ids, seed, plan.temperature, most))
 
 
+@dataclass(eq=False)
 class Collector:
-    """Makes groups, each beside others and through pushes.
+    """Makes groups, each beside others and through pushes. Rollouts are judged as they finish."""
 
-    Rollouts go to the reward pool as they finish, those of one moment together.
-    """
+    config: RunConfig
+    pool: EnginePool
+    reward_pool: Any
+    """Restarted by Ray; `report` is told of it."""
+    environment: Environment
+    decode: Decode
+    report: Callable[[str], None]
+    _pool_lost: bool = field(default=False, init=False)
 
-    def __init__(
-        self,
-        config: RunConfig,
-        pool: EnginePool,
-        reward_pool: Any,
-        environment: Environment,
-        decode: Decode,
-        report: Callable[[str], None],
-    ) -> None:
-        """`reward_pool`: an actor that Ray starts again when it dies; `report` is told when that happens."""
-        self._config = config
-        self._pool = pool
-        self._reward_pool = reward_pool
-        self._environment = environment
-        self._decode = decode
-        self._report = report
+    def __post_init__(self) -> None:
         self._judging: Together[Unjudged, Verdict] = Together(self._judge)
-        self._pool_lost = False
 
     @traced("group", "position")
     async def group(self, position: int, problem: Problem, plan: Sampling) -> Group:
-        """Sample and judge a group. RunError when a worker, the environment or the reward pool failed."""
+        """RunError when a worker, the environment or the reward pool failed."""
         samples = [
             asyncio.ensure_future(self._sample(position, sample, problem, plan)) for sample in range(plan.samples)
         ]
@@ -105,15 +93,15 @@ class Collector:
             for task in samples:
                 task.cancel()
         lengths = [rollout.sampled_tokens for rollout in rollouts]
-        rewards = self._config.rewards
+        rewards = self.config.rewards
         verdicts = judge_group(verdicts, lengths, rewards.weights, weighted_parameters(rewards))
         return Group(position, problem, rollouts, verdicts)
 
     async def _sample(self, position: int, sample: int, problem: Problem, plan: Sampling) -> tuple[Rollout, Verdict]:
-        turns = Turns(self._pool, self._config, position, sample, problem, plan)
+        turns = Turns(self.pool, self.config, position, sample, problem, plan)
         try:
             with span("rollout", position=position, sample=sample):
-                rollout = await self._environment.rollout(problem, turns)
+                rollout = await self.environment.rollout(problem, turns)
         except (RunError, UserError):
             raise
         except Exception as error:  # whatever an environment of the user's own raises
@@ -123,29 +111,28 @@ class Collector:
 
     def _check(self, rollout: Rollout, position: int, sample: int) -> None:
         """RunError for a rollout that would be recorded or trained on wrongly."""
-        most = self._config.rollout.max_completion_tokens
+        most, length = self.config.rollout.max_completion_tokens, len(rollout.token_ids)
         faults = {
             "is another one's": (rollout.position, rollout.sample) != (position, sample),
             "has no sampled token": not rollout.sampled.any(),
-            f"has {len(rollout.token_ids)} tokens (rollout.max_completion_tokens is {most})": len(rollout.token_ids)
-            > most,
+            f"has {length} tokens (rollout.max_completion_tokens is {most})": length > most,
             "has sampled tokens of no policy version, or given ones of some": not rollout.versions_cover,
         }
         if found := [fault for fault, there in faults.items() if there]:
             raise self._failed(position, sample, found[0])
 
     def _failed(self, position: int, sample: int, what: str) -> RunError:
-        name = type(self._environment).__name__
+        name = type(self.environment).__name__
         return RunError(f"environment {name}: the rollout of position {position}, sample {sample} {what}")
 
     async def _judge(self, batch: Sequence[tuple[Unjudged, asyncio.Future[Verdict]]]) -> None:
-        texts = self._decode([rollout for (rollout, _), _ in batch])
+        texts = self.decode([rollout for (rollout, _), _ in batch])
         items = [
             JudgeItem(text, rollout.sampled_tokens, rollout.finish_reason, problem.gold)
             for text, ((rollout, problem), _) in zip(texts, batch, strict=True)
         ]
         what = f"judge {len(items)} completions"
-        deadline_s = self._config.rollout.deadline_s
+        deadline_s = self.config.rollout.deadline_s
         positions = sorted({rollout.position for (rollout, _), _ in batch})
         with span("judge", positions=positions, completions=len(batch)):
             verdicts = await within(deadline_s, "the reward pool", what, self._verdicts(items, what))
@@ -154,15 +141,14 @@ class Collector:
                 answer.set_result(verdict)
 
     async def _verdicts(self, items: Sequence[JudgeItem], what: str) -> list[Verdict]:
-        """From the pool, or from the one that Ray starts in its place: judging twice does no harm."""
         while True:
-            asked = self._reward_pool.judge.remote(items)
+            asked = self.reward_pool.judge.remote(items)
             try:
-                verdicts: list[Verdict] = await within(self._config.rollout.deadline_s, "the reward pool", what, asked)
+                verdicts: list[Verdict] = await within(self.config.rollout.deadline_s, "the reward pool", what, asked)
                 self._pool_lost = False
                 return verdicts
             except Lost as error:
                 if not self._pool_lost:
                     self._pool_lost = True
-                    self._report(f"the reward pool is lost and asked again until it is back: {error}")
-                await asyncio.sleep(_POOL_PAUSE_S)
+                    self.report(f"the reward pool is lost and asked again until it is back: {error}")
+                await asyncio.sleep(_POOL_PAUSE_S)  # Ray starts it again; judging twice does no harm

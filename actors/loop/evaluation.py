@@ -1,4 +1,4 @@
-"""Held-out accuracy of the policy: before the first step, after the last, and as often as `evaluation.every_steps` says."""
+"""Held-out accuracy before the first step, after the last, and every `evaluation.every_steps`."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,15 +21,14 @@ from openrs_ray.stats import Interval, mean_interval
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Evaluates each step at most once, however often the run is resumed. Nothing is done without held-out problems."""
+    """Evaluates each step at most once, over all resumes."""
 
     config: RunConfig
     held_out: Sequence[Problem]
     sample: Callable[[int, Problem, Sampling], Awaitable[Group]]
     give_up: Callable[[], Awaitable[None]]
-    """Makes the engines drop what they sample."""
     is_kept: Callable[[int], bool]
-    """Whether a step's policy has been saved to stay."""
+    """True if a step's policy has been saved to stay."""
     writer: RunWriter
     limits: Limits
     budget: Budget
@@ -48,7 +47,7 @@ class Evaluation:
         return replace(progress, evaluated=step)
 
     async def after_limit(self, progress: Progress) -> Progress:
-        """Evaluate the policy that was saved, as far as the reserve goes."""
+        """Evaluate the saved policy, as far as the reserve goes."""
         if self._is_done(progress):
             return progress
         try:

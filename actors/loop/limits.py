@@ -1,4 +1,4 @@
-"""Interrupts what a run waits for, when a stop is asked for or the budget is used up."""
+"""Interrupts waiting when a stop is asked for or the budget is used up."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -8,31 +8,28 @@ from openrs_ray.run.budget import Budget, Work
 
 T = TypeVar("T")
 
-_LOOK_S = 5.0
-"""Longest time between two looks at the budget: engines that come or go change how long it lasts."""
+_LOOK_S = 5.0  # between two looks at the budget: engines that come or go change how long it lasts
 
 
 class Stopped(Exception):
-    """A stop was asked for; what can be resumed has been saved."""
+    """The run can be resumed."""
 
 
 class Limits:
-    """The limits of an attempt: its budget, and a person who asks it to stop."""
-
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
-        """Ask the run to stop at the next point where nothing is lost. To be called from the event loop."""
+        """Stop where nothing is lost. Call it from the event loop."""
         self._stop.set()
 
     async def interruptible(self, work: Awaitable[T], *then: Work) -> T:
-        """The result of `work`, which is cancelled when a limit comes first.
+        """Result of `work`, which is cancelled when a limit comes first.
 
         Raises:
             Stopped: stop() was called.
-            LimitReached: the budget leaves no more than `then` is expected to take.
+            LimitReached: less is left than `then` should take.
         """
         task = asyncio.ensure_future(work)
         stop = asyncio.create_task(self._stop.wait())

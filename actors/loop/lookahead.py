@@ -1,13 +1,12 @@
 """Groups that are sampled for this step and the next ones, never further ahead than `rollout.staleness`.
 
-Life of a position: admitted (its completions are requested at once) -> sampled and judged -> ready -> taken by a step, or
-replaced. With P problems per step and staleness k:
+A position is admitted (its completions are requested at once), ready (sampled and judged), then taken by a step or replaced.
+With P problems per step and staleness k:
 
-- At most (k + 1) P positions are admitted and not yet trained and pushed. A step takes P groups from the oldest admissions, of
-  one admission those that are ready first; it waits for what it must have, while the engines go on with the younger ones.
-- A group without spread that is to be replaced is dropped when it is finished, and the next position takes its slot under the
-  version of that moment. With staleness 0 that is put off until all admitted groups are finished: requests then meet idle
-  engines, so that a step samples the same bits whatever it took to judge them.
+- At most (k + 1) P positions are admitted and not yet trained and pushed. A step takes the oldest admissions, of one admission
+  those that are ready first.
+- The next position takes a replaced one's slot under the version of that moment. With staleness 0 that waits until all admitted
+  groups are finished: requests then meet idle engines, and a step samples the same bits whatever it took to judge them.
 
 docs/performance.md (Running ahead) shows why no token is then older than k versions.
 """
@@ -15,65 +14,63 @@ docs/performance.md (Running ahead) shows why no token is then older than k vers
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from actors.cluster.deadlines import within
 from actors.loop.batch import Batch, has_spread
-from actors.loop.drawing import Drawn
 from openrs_ray.config import schema
+from openrs_ray.data.order import Order
 from openrs_ray.records import Group, Problem
+from openrs_ray.run.progress import Progress
 from openrs_ray.run.spans import traced
 
+Drawn = tuple[int, Problem]
+"""A position and its problem."""
 
+
+def drawing(config: schema.RunConfig, problems: Sequence[Problem], progress: Progress) -> Iterator[Drawn]:
+    """Positions that `progress` has not used, in order; after a resume first those it lacks."""
+    order = Order(config.run.seed, len(problems), config.data.shuffle)
+    for position in itertools.count(progress.position):
+        if position not in progress.ahead:
+            yield position, problems[order.index(position)]
+
+
+@dataclass(eq=False)
 class Lookahead:
-    """Life cycle: take() step by step, close() at the end.
+    """Life cycle: take() step by step, close() at the end."""
 
-    sampling = Lookahead(sample, drawn, config.rollout, steps=50)
-    batch = await sampling.take(step=1)
-    """
+    sample: Callable[[int, Problem], Awaitable[Group]]
+    drawn: Iterator[Drawn]
+    """All positions in order."""
+    rollout: schema.Rollout
+    steps: int
+    """Number of the last one, past which nothing is admitted."""
+    clock: Callable[[], float] = time.monotonic
 
-    def __init__(
-        self,
-        sample: Callable[[int, Problem], Awaitable[Group]],
-        drawn: Iterator[Drawn],
-        rollout: schema.Rollout,
-        steps: int,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """`sample` samples and judges the group of a position; `drawn` gives all positions in order.
-
-        `steps`: number of the last step, past which nothing is admitted.
-        """
-        self._sample = sample
-        self._drawn = drawn
-        self._rollout = rollout
-        self._steps = steps
-        self._clock = clock
-        self._version = 0
-        """Version that the engines held at the last admission by a step: they have this one or a newer one."""
-        self._admitted: dict[int, int] = {}
-        """Version at admission, of every position that is not yet taken."""
+    def __post_init__(self) -> None:
+        self._version = 0  # in the engines at the last admission by a step; they have this one or a newer one
+        self._admitted: dict[int, int] = {}  # version at admission, of every position that is not yet taken
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._ready: dict[int, Group] = {}
-        self._replaced: list[Group] = []
-        """Since the last step was taken."""
-        self._idle_since: float | None = self._clock()
+        self._replaced: list[Group] = []  # since the last step was taken
+        self._idle_since: float | None = self.clock()
         self._idle_s = 0.0
 
     def __len__(self) -> int:
-        """Positions that are admitted and not yet taken."""
+        """Positions admitted and not yet taken."""
         return len(self._admitted)
 
     async def take(self, step: int) -> Batch:
-        """Fill the free slots, and give the groups of a step, with those replaced since the last step.
+        """Fill the free slots; return the step's groups, and those replaced since the last step.
 
-        Raises:
-            RunError: a group failed, or the deadline passed (with staleness 0, that of one round of replacements).
+        RunError when a group failed or the deadline passed (with staleness 0, that of one round of replacements).
         """
         self.idle_seconds()  # what passed between the steps is not counted
-        count, deadline_s = self._rollout.problems_per_step, self._rollout.deadline_s
-        steps = min(self._rollout.staleness + 1, self._steps - step + 1)
-        self.admit(itertools.islice(self._drawn, max(0, steps * count - len(self))), step - 1)
+        count, deadline_s = self.rollout.problems_per_step, self.rollout.deadline_s
+        steps = min(self.rollout.staleness + 1, self.steps - step + 1)
+        self.admit(itertools.islice(self.drawn, max(0, steps * count - len(self))), step - 1)
         what = f"finish {count} groups for step {step} (rollout.deadline_s is {deadline_s:.0f})"
         while not (chosen := await within(deadline_s, "the rollout workers", what, self._finished())):
             pass  # a round has ended
@@ -96,33 +93,33 @@ class Lookahead:
         self._note_idleness()
 
     async def _finish(self, position: int, problem: Problem) -> None:
-        self._ready[position] = await self._sample(position, problem)
+        self._ready[position] = await self.sample(position, problem)
         self._replace_uniform()
 
     def _replace_uniform(self) -> None:
-        """Admit others in the place of groups that are ready and have no spread, as many as this step may still replace."""
-        room = self._rollout.most_drawn_per_step - self._rollout.problems_per_step - len(self._replaced)
-        if not room or (self._rollout.staleness == 0 and len(self._ready) < len(self)):
+        """Replace ready groups without spread, as many as this step still may."""
+        room = self.rollout.most_drawn_per_step - self.rollout.problems_per_step - len(self._replaced)
+        if not room or (self.rollout.staleness == 0 and len(self._ready) < len(self)):
             return
         uniform = [position for position in sorted(self._ready) if not has_spread(self._ready[position])][:room]
         for position in uniform:
             del self._admitted[position], self._tasks[position]
             self._replaced.append(self._ready.pop(position))
         if uniform:
-            self.admit(itertools.islice(self._drawn, len(uniform)), self._version)
+            self.admit(itertools.islice(self.drawn, len(uniform)), self._version)
 
     async def _finished(self) -> list[int]:
-        """Positions of the groups that a step takes; none when, with staleness 0, others were admitted instead."""
+        """Positions that a step takes; none when, with staleness 0, others were admitted instead."""
         replaced = len(self._replaced)
         while True:
             for task in self._tasks.values():
                 if task.done():
                     task.result()  # a failure is raised at once, not when its turn comes
-            if self._rollout.staleness == 0 and len(self._replaced) > replaced:
+            if self.rollout.staleness == 0 and len(self._replaced) > replaced:
                 return []
             # Oldest admission first, and within it those that are ready.
             order = sorted(self._admitted, key=lambda at: (self._admitted[at], at not in self._ready, at))
-            due = order[: self._rollout.problems_per_step]
+            due = order[: self.rollout.problems_per_step]
             if self._ready.keys() >= {*due}:
                 return due
             pending = [task for task in self._tasks.values() if not task.done()]
@@ -137,15 +134,14 @@ class Lookahead:
 
     def _note_idleness(self) -> None:
         if self._idle_since is None and all(task.done() for task in self._tasks.values()):
-            self._idle_since = self._clock()
+            self._idle_since = self.clock()
 
     def _add_idle_time(self) -> None:
         if self._idle_since is not None:
-            self._idle_s += self._clock() - self._idle_since
+            self._idle_s += self.clock() - self._idle_since
         self._idle_since = None
 
     async def close(self) -> None:
-        """Give up what is being sampled."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)

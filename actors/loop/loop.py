@@ -8,12 +8,11 @@
     save        a checkpoint, when one is due                 learner ranks (checkpoint.deadline_s)
     evaluate    the held-out problems, when that is due       as `take`
 
-With `rollout.staleness` 0 the slots are those of one step, so that engines and learner take turns. With k they are those of
-k + 1 steps: engines sample on while the learner works, and completions in flight pause during a push, then go on with the new
-weights. `actors.loop.lookahead` bounds the age of a token.
+With `rollout.staleness` k there are slots for k + 1 steps: with 0, engines and learner take turns; otherwise engines sample
+while the learner works. Completions in flight pause during a push, then go on with the new weights.
 
-Each component recovers by itself: the supervisor replaces lost engines, `LearnerGroup` rebuilds lost ranks. State on disk is
-consistent at the end of a step only: a stop waits for that point, except while `take` waits, which changes nothing.
+State on disk is consistent at the end of a step only: a stop waits for that point, except while `take` waits, which changes
+nothing.
 """
 
 import time
@@ -41,7 +40,7 @@ TAKEN: tuple[Work, ...] = ("learn", "resume", *ENDING)
 
 @dataclass
 class Loop:
-    """The steps of one attempt, with their evaluations and checkpoints. `actors.loop.system` builds it."""
+    """Steps of one attempt, with evaluations and checkpoints. `actors.loop.system` builds it."""
 
     config: RunConfig
     progress: Progress
@@ -57,7 +56,6 @@ class Loop:
     display: RunDisplay
 
     async def step(self) -> None:
-        """Take, train, push, write: see the table above."""
         step, began = self.progress.step + 1, time.monotonic()
         with span("take", step=step) as seen:
             batch = await self.limits.interruptible(self.sampling.take(step), *TAKEN)
@@ -78,8 +76,7 @@ class Loop:
         """Train to the last step, or as far as the budget and the hours go.
 
         Raises:
-            Stopped: a stop was asked for; the run was saved first.
-            RunError: something broke; the last checkpoint stands. Recurring: nothing is learned; the run was saved first.
+            Stopped, Recurring (nothing is learned): the run was saved first. RunError: the last checkpoint stands.
         """
         try:
             ended = await self._train()
@@ -94,7 +91,6 @@ class Loop:
         return self.progress
 
     async def _train(self) -> Ended:
-        """All steps, as far as there is money and time. Returns the limit that ended them."""
         try:
             self.budget.reached(self.progress.step)
             self.progress = await self.evaluation.if_due(self.progress)
@@ -102,9 +98,9 @@ class Loop:
                 self.budget.check("step", "resume", *ENDING)
                 with self.budget.timing("step"), span("step", step=self.progress.step + 1):
                     await self.step()
-                if self.writer.learns_nothing:
+                if learns_nothing := self.writer.watch.stop:
                     await self._keep_what_was_learned()
-                    raise Recurring(self.writer.learns_nothing)
+                    raise Recurring(learns_nothing)
                 await self.saving.if_due(self.progress)
                 self.progress = await self.evaluation.if_due(self.progress)
             return "steps"
@@ -116,11 +112,10 @@ class Loop:
             return limit.ended
 
     async def _keep_what_was_learned(self) -> None:
-        """Before a run ends that learns nothing any more: it may have learned all there was."""
         self.display.status("nothing is learned any more: saving and evaluating")
         await self.sampling.close()
         await self.saving.save("kept", self.progress)
-        if self.progress.step > 1:
+        if self.progress.step > 1:  # the run may have learned all there was
             self.progress = await self.evaluation.after_limit(self.progress)
 
     async def _save_to_stop(self) -> None:

@@ -1,13 +1,13 @@
 """Pushes the learner's weights to every engine, with a version, a deadline and a proof.
 
 When `push(v)` returns, every worker of every serving engine has received exactly the bytes that the learner sent as version v,
-has loaded them, and samples with them. An engine that dies or stalls in a push is replaced; a failed proof ends the run.
+has loaded them, and samples with them. An engine that dies or stalls is replaced; a failed proof ends the run.
 """
 
 import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -22,14 +22,13 @@ from openrs_ray.errors import RunError
 from openrs_ray.run.spans import traced
 from openrs_ray.weights.buckets import Bucket
 
+# Least share of the learner's move for an engine. Tiny bfloat16 model, learning rate 1e-6: correct 2.4 and 3.9, lost 0.
 _FOLLOWS = 0.1
-"""Least share of the learner's move for an engine. Tiny bfloat16 model, learning rate 1e-6: correct 2.4 and 3.9, lost 0."""
-_LEAST_MOVE = 1e-4
-_LEAST_SHARE = 0.05
-"""Smaller moves, or shares of the difference between learner and engine, may vanish in a probe's rounding."""
+# Smaller moves, or shares of the difference between learner and engine, may vanish in rounding.
+_LEAST_MOVE, _LEAST_SHARE = 1e-4, 0.05
 
 Probe = list[tuple[tuple[int, ...], tuple[int, ...]]]
-"""(prompt ids, completion ids) pairs to score."""
+"""(prompt ids, completion ids) pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,61 +36,54 @@ class PushReport:
     seconds: float
     nbytes: int
     probe_difference: float | None
-    """Mean absolute difference of log-probability per probe token; None without a probe."""
+    """Mean absolute difference of log-probability per token."""
 
 
+@dataclass(eq=False)
 class WeightPush:
     """push() after every optimizer step, revive() when all engines were lost."""
 
-    def __init__(self, learners: LearnerGroup, workers: EnginePool, transport: str, config: Push, probe: Probe) -> None:
-        self._learners = learners
-        self._workers = workers
-        self._transport = transport
-        self._config = config
-        self._probe = probe
-        self._buckets: tuple[Bucket, ...] = ()
-        self._life = 0
-        """Of the learner that has these buckets."""
-        self.version = -1
-        """The last that was pushed."""
+    learners: LearnerGroup
+    workers: EnginePool
+    transport: str
+    config: Push
+    probe: Probe
+    _buckets: tuple[Bucket, ...] = field(default=(), init=False)
+    _life: int = field(default=0, init=False)  # of the learner that has these buckets
+    version: int = field(default=-1, init=False)  # the last that was pushed
 
     async def revive(self) -> None:
-        """Push the last version again when no engine serves any more."""
-        async with self._learners.weights:
-            if not self._workers.supervisor.serving:
+        """Push the last version again when no engine serves."""
+        async with self.learners.weights:
+            if not self.workers.supervisor.serving:
                 await self.push(self.version)
 
     @traced("push", "version")
     async def push(self, version: int) -> PushReport:
-        """Push the learner's weights to every live engine as policy `version`.
-
-        Raises:
-            RunError: a proof or the learner failed, or no engine took the weights, however often restarted.
-        """
-        return await self._learners.run(partial(self._push, version))
+        """RunError when a proof or the learner failed, or no engine took the weights, however often restarted."""
+        return await self.learners.run(partial(self._push, version))
 
     async def _push(self, version: int) -> PushReport:
-        if self._life != self._learners.life:
-            self._buckets = (await self._learners.each("push_buckets", "list its parameters"))[0]
-            self._life = self._learners.life
+        if self._life != self.learners.life:
+            self._buckets = (await self.learners.each("push_buckets", "list its parameters"))[0]
+            self._life = self.learners.life
         started = time.monotonic()
-        self._workers.supervisor.grow()
-        while not (arrived := await self._push_to(await self._workers.supervisor.ready(), version)):
+        self.workers.supervisor.grow()
+        while not (arrived := await self._push_to(await self.workers.supervisor.ready(), version)):
             pass  # all were lost in the push: again, to the first that has restarted
         seconds = time.monotonic() - started
-        due = [worker for worker in arrived if worker.probed is None or version % self._config.probe_every == 0]
+        due = [worker for worker in arrived if worker.probed is None or version % self.config.probe_every == 0]
         difference = await self._probe_difference(version, due) if due else None
-        self._workers.supervisor.serve(arrived)
+        self.workers.supervisor.serve(arrived)
         self.version = version
         return PushReport(seconds, sum(bucket.nbytes for bucket in self._buckets), difference)
 
     async def _push_to(self, workers: list[Replica], version: int) -> list[Replica]:
-        """Replicas that provably hold the weights."""
         for worker in workers:
             await self._join(worker)
-        each = self._workers.each
+        each = self.workers.each
         paused = list(await each(_alive(workers), "begin_push", "pause for a push"))
-        digests = await find(self._transport).transfer(_Ends(self._learners, self._workers, paused, self._buckets))
+        digests = await find(self.transport).transfer(_Ends(self.learners, self.workers, paused, self._buckets))
         receipts = await each(_alive(paused), "end_push", "put the new weights in place", version)
         check_receipts(version, digests, {worker.place: receipt for worker, receipt in receipts.items()})
         return list(receipts)
@@ -101,16 +93,16 @@ class WeightPush:
         if worker.joined:
             return
         node = worker.processes.node if worker.processes else None
-        meeting = (await self._learners.each("meeting", "find a free port", node))[0]
-        group = PushGroup(self._transport, meeting, self._workers.group_size, self._config.deadline_s)
+        meeting = (await self.learners.each("meeting", "find a free port", node))[0]
+        group = PushGroup(self.transport, meeting, self.workers.group_size, self.config.deadline_s)
         outcomes = await asyncio.gather(
-            self._learners.each("join_push", f"join {worker.name} for pushes", worker.place, group),
+            self.learners.each("join_push", f"join {worker.name} for pushes", worker.place, group),
             worker.ask(group.deadline_s, "join_push", "join the learner for pushes", group),
             return_exceptions=True,
         )
         for outcome in outcomes:
             if isinstance(outcome, RunError) and not isinstance(outcome, LearnerLost):
-                self._workers.supervisor.lost(worker, outcome)
+                self.workers.supervisor.lost(worker, outcome)
             elif isinstance(outcome, BaseException):
                 raise outcome
         worker.joined = True
@@ -118,17 +110,17 @@ class WeightPush:
     @traced("probe", "version")
     async def _probe_difference(self, version: int, workers: list[Replica]) -> float | None:
         """The workers' largest; None when all are lost meanwhile."""
-        score = self._workers.each(workers, "score", "score the probe", self._probe)
-        expected, found = await asyncio.gather(self._learners.score(self._probe), score)
+        score = self.workers.each(workers, "score", "score the probe", self.probe)
+        expected, found = await asyncio.gather(self.learners.score(self.probe), score)
         worst = None
         learner = np.concatenate(expected)
         for worker, scores in found.items():
             engine = np.concatenate(scores)
             difference = float(np.abs(engine - learner).mean())
-            if not difference <= self._config.probe_tolerance:  # NaN fails too
+            if not difference <= self.config.probe_tolerance:  # NaN fails too
                 raise RunError(
                     f"after the push of policy version {version}, {worker.name} and the learner disagree on the probe "
-                    f"batch by {difference:.2g} per token, more than push.probe_tolerance {self._config.probe_tolerance:g}"
+                    f"batch by {difference:.2g} per token, more than push.probe_tolerance {self.config.probe_tolerance:g}"
                 )
             if worker.probed is not None:
                 check_followed(version, worker.name, worker.probed, (learner, engine))
@@ -167,10 +159,8 @@ def check_followed(
 ) -> None:
     """RunError when the learner's log-probabilities moved since the last probe and the engine's stayed.
 
-    Only sizes are compared: in bfloat16 a small move is mostly rounding, which differs between the two.
-
-    Args:
-        before, now: (learner's, engine's) log-probabilities, float32 [tokens] each.
+    Only sizes are compared: in bfloat16 a small move is mostly rounding, which differs between the two. `before` and `now` are
+    (learner's, engine's), float32 [tokens] each.
     """
     moved, followed = (float(np.abs(b - a).mean()) for a, b in zip(before, now, strict=True))
     rounding = _LEAST_SHARE * float(np.abs(now[0] - now[1]).mean())
@@ -186,11 +176,7 @@ def _alive(workers: Iterable[Replica]) -> list[Replica]:
 
 
 def check_receipts(version: int, sent: Sequence[int], receipts: Mapping[int, Sequence[dict[str, Any]]]) -> None:
-    """RunError naming worker and fault unless all received the digests `sent`.
-
-    Args:
-        receipts: by engine and worker, from `actors.weights.receiver.PushReceiver.receipt`.
-    """
+    """RunError naming worker and fault unless all received `sent`; `receipts`: by engine and worker."""
     for engine, workers in receipts.items():
         for rank, receipt in enumerate(workers):
             who = f"rollout worker {engine}" + (f" (tensor-parallel rank {rank})" if len(workers) > 1 else "")

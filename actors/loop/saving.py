@@ -1,4 +1,4 @@
-"""Checkpoints of the loop: when one is due, and how the learner's state gets into it."""
+"""Checkpoints: when one is due, and how the learner's state gets into it."""
 
 import asyncio
 import time
@@ -19,20 +19,18 @@ from openrs_ray.run.spans import traced
 
 @dataclass
 class Saving:
-    """Saves a step at most once in each kind."""
-
     config: schema.Checkpoint
     store: CheckpointStore
     learner: LearnerGroup
     budget: Budget
     files: ModelFiles
-    """Those of the start model that go into every exported policy."""
+    """Of the start model, for every exported policy."""
     saved: tuple[int, Kind] | None = None
-    """Step and kind of the newest checkpoint."""
+    """Newest checkpoint."""
     _saved_at: float = field(default_factory=time.monotonic)
 
     def is_kept(self, step: int) -> bool:
-        """Whether the newest checkpoint is one of this step that stays."""
+        """True if the newest checkpoint is of this step and stays."""
         return self.saved == (step, "kept")
 
     async def if_due(self, progress: Progress) -> None:
@@ -45,7 +43,7 @@ class Saving:
 
     @traced("save", "kind")
     async def save(self, kind: Kind, progress: Progress) -> None:
-        """Commit a checkpoint of the step, unless it is already there. RunError when that fails."""
+        """Commit a checkpoint of the step, unless it is there. RunError when that fails."""
         step = progress.step
         if self.is_kept(step) or self.saved == (step, kind):
             return

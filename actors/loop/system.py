@@ -1,8 +1,9 @@
-"""Starts the actors of a run in order, puts the loop over them together, and ends them."""
+"""Starts the actors of a run in order, builds the loop over them, and ends them."""
 
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -10,14 +11,12 @@ import ray
 
 from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
-from actors.learner.group import LearnerGroup, new_ranks
-from actors.learner.history import History
+from actors.learner.group import History, LearnerGroup, new_ranks
 from actors.learner.rank import LearnerRank
 from actors.loop.collector import Collector, Sampling
-from actors.loop.drawing import drawing
 from actors.loop.evaluation import Evaluation
 from actors.loop.limits import Limits
-from actors.loop.lookahead import Lookahead
+from actors.loop.lookahead import Lookahead, drawing
 from actors.loop.loop import Loop
 from actors.loop.push import WeightPush
 from actors.loop.saving import Saving
@@ -42,51 +41,35 @@ from openrs_ray.run.metrics import MetricsLog
 from openrs_ray.run.progress import RESULT, Progress
 
 
+@dataclass(eq=False)
 class System:
-    """The actors of one attempt of a run.
+    """Actors of one attempt. Life cycle: start() gives the loop over them; close() in any case."""
 
-    Life cycle: start() gives the loop over them; close() whatever happened.
-    """
+    config: RunConfig
+    prepared: Prepared
+    placement: Placement
+    display: RunDisplay
+    budget: Budget
+    limits: Limits
+    worker_class: type[RolloutWorker] = RolloutWorker
+    rank_class: type[LearnerRank] = LearnerRank
+    reward_class: type[RewardPool] = RewardPool
+    environment: Environment = field(default_factory=SingleTurn)
 
-    def __init__(
-        self,
-        config: RunConfig,
-        prepared: Prepared,
-        placement: Placement,
-        display: RunDisplay,
-        budget: Budget,
-        limits: Limits,
-        worker_class: type[RolloutWorker] = RolloutWorker,
-        rank_class: type[LearnerRank] = LearnerRank,
-        reward_class: type[RewardPool] = RewardPool,
-        environment: Environment | None = None,
-    ) -> None:
-        """`environment`: `SingleTurn` unless another is given."""
-        self._config = config
-        self._prepared = prepared
-        self._placement = placement
-        self._display = display
-        self._budget = budget
-        self._limits = limits
-        self._environment = environment or SingleTurn()
-        self.progress = Progress(held_out=len(prepared.held_out))
-        """Where the attempt begins."""
-        model, eos_ids, kept = prepared.model_path, prepared.eos_ids, config.checkpoint
+    def __post_init__(self) -> None:
+        config, prepared, placement, warn = self.config, self.prepared, self.placement, self.display.warn
+        self.progress = Progress(held_out=len(prepared.held_out))  # where the attempt begins
+        kept = config.checkpoint
         self._store = CheckpointStore(config.run.path / "checkpoints", kept.keep_last, kept.keep_policies)
-        self._engines = EnginePool(
-            EngineSettings.of_run(config, model, eos_ids),
-            placement,
-            worker_class,
-            display.warn,
-            lambda: self._push.revive(),
-        )
-        ranks = partial(new_ranks, config, placement, model, rank_class)
+        settings = EngineSettings.of_run(config, prepared.model_path, prepared.eos_ids)
+        self._engines = EnginePool(settings, placement, self.worker_class, warn, lambda: self._push.revive())
+        ranks = partial(new_ranks, config, placement, prepared.model_path, self.rank_class)
         history = History(config.run.path, self._store, prepared.problems)
-        self._learner = LearnerGroup(config, ranks, self._engines, history, display.warn)
+        self._learner = LearnerGroup(config, ranks, self._engines, history, warn)
         transport, probe = placement.layout.transport, probe_batch(prepared.problems)
         self._push = WeightPush(self._learner, self._engines, transport, config.push, probe)
-        options = placement.reward_options()
-        self._rewards: Any = ray.remote(reward_class).options(**options, max_restarts=-1).remote(config.rewards)
+        rewards = ray.remote(self.reward_class).options(**placement.reward_options(), max_restarts=-1)
+        self._rewards: Any = rewards.remote(config.rewards)
         self._closing = AsyncExitStack()
         self._closing.push_async_callback(self._end_actors)
 
@@ -94,33 +77,33 @@ class System:
         """Start all actors, from the newest good checkpoint if there is one, and prove the first push.
 
         Raises:
-            UserError: there are checkpoints, but none is whole. RunError: an actor did not start. Stopped, LimitReached.
+            UserError: no checkpoint is whole. RunError: an actor did not start. Stopped, LimitReached.
         """
         checkpoint = await self._newest_checkpoint()
-        self._display.status("starting the learner and the rollout engines")
-        await self._limits.interruptible(self._start_actors(checkpoint), "end")
-        (self._config.run.path / RESULT).unlink(missing_ok=True)  # of a run that goes on
+        self.display.status("starting the learner and the rollout engines")
+        await self.limits.interruptible(self._start_actors(checkpoint), "end")
+        (self.config.run.path / RESULT).unlink(missing_ok=True)  # of a run that goes on
         loop = self._loop(checkpoint)
-        self._display.status("pushing the first weights")
+        self.display.status("pushing the first weights")
         async with self._learner.weights:
             await self._push.push(self.progress.step)
-        self._budget.started()
+        self.budget.started()
         return loop
 
     async def _newest_checkpoint(self) -> Checkpoint | None:
         self._store.open()
         checkpoint, damages = await asyncio.to_thread(self._store.latest_good)
         for damage in damages:
-            self._display.warn(damage)
+            self.display.warn(damage)
         if checkpoint is not None:
             self.progress = Progress.read(checkpoint.trainer_state(), checkpoint.folder)
-            self._display.status(f"resuming from step {checkpoint.step}")
+            self.display.status(f"resuming from step {checkpoint.step}")
         elif damages:
             raise UserError("no checkpoint of this run is whole: start anew under another run.name")
         return checkpoint
 
     async def _start_actors(self, checkpoint: Checkpoint | None) -> None:
-        if self._config.placement.colocated:
+        if self.config.placement.colocated:
             await self._engines.start()  # alone: vLLM looks at what is free on the GPU while it starts
             await self._learner.start(checkpoint)
         else:
@@ -129,9 +112,9 @@ class System:
             self._store.discard_newer(checkpoint.step)
 
     def _loop(self, checkpoint: Checkpoint | None) -> Loop:
-        config, prepared, progress = self._config, self._prepared, self.progress
-        budget, display, limits = self._budget, self._display, self._limits
-        collector = Collector(config, self._engines, self._rewards, self._environment, prepared.texts, display.warn)
+        config, prepared, progress = self.config, self.prepared, self.progress
+        budget, display, limits = self.budget, self.display, self.limits
+        collector = Collector(config, self._engines, self._rewards, self.environment, prepared.texts, display.warn)
         plan = Sampling("train", 0, config.rollout.completions_per_problem, config.rollout.temperature)
         drawn = drawing(config, prepared.problems, progress)
         sampling = Lookahead(partial(collector.group, plan=plan), drawn, config.rollout, config.run.steps)
@@ -151,7 +134,7 @@ class System:
         return Loop(config, progress, *parts, limits, budget, display)
 
     async def close(self) -> None:
-        """Give up what is being sampled, end the actors, and give the places back."""
+        """End the actors and release the places."""
         await self._closing.aclose()
 
     async def _end_actors(self) -> None:
@@ -162,12 +145,12 @@ class System:
         )
         for error in await asyncio.gather(*ends, return_exceptions=True):
             if isinstance(error, RunError):
-                self._display.warn(f"while closing: {error}")
+                self.display.warn(f"while closing: {error}")
             elif isinstance(error, BaseException):
                 raise error
-        self._placement.release()
+        self.placement.release()
 
 
 def probe_batch(problems: Sequence[Problem], size: int = 4) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """The first prompts, each cut after its first token: every later token is scored by learner and engines."""
+    """First prompts, each cut after its first token: every later token is scored."""
     return [(problem.prompt_ids[:1], problem.prompt_ids[1:]) for problem in problems[:size]]

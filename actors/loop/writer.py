@@ -1,4 +1,4 @@
-"""Writes what a run did: record, metrics, progress, and the line that a person reads."""
+"""Writes a run's record, metrics, progress, and the line that a person reads."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,22 +31,16 @@ class RunWriter:
     config: RunConfig
     attempt: int
     decode: Callable[[Sequence[Rollout]], list[str]]
-    """Rollouts to their texts."""
     watch: LearningWatch
     metrics: MetricsLog
     budget: Budget
     display: RunDisplay
 
-    @property
-    def learns_nothing(self) -> str | None:
-        """Why the run must not go on; one sentence."""
-        return self.watch.stop
-
     @traced("write")
     def write(
         self, progress: Progress, batch: Batch, update: Update, report: PushReport, times: Mapping[str, float]
     ) -> Progress:
-        """Write the step that follows `progress`; only then is it done. Returns the progress with it."""
+        """Write the step after `progress`; only then is it done."""
         step = progress.step + 1
         figures = step_metrics(batch.drawn) | batch.metrics() | age_metrics(batch.groups, step - 1)
         verdicts = [verdict for group in batch.drawn for verdict in group.verdicts]
@@ -96,7 +90,6 @@ class RunWriter:
             self.display.warn(warning)
 
     def evaluation(self, step: int, groups: Sequence[Group], accuracy: Interval) -> None:
-        """Write the held-out groups of a step's policy, and its accuracy."""
         correct = correctness(groups)
         unjudged = int(np.isnan(correct).sum())
         self._write_rows(step, groups, None, "evaluation")
@@ -106,5 +99,4 @@ class RunWriter:
         self.display.note(f"held-out accuracy after {step} steps: {accuracy}{doubt}")
 
     def end(self, progress: Progress) -> None:
-        """Write the result of a run that is done."""
         write_json(self.config.run.path / RESULT, asdict(progress))

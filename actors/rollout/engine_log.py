@@ -1,4 +1,4 @@
-"""Reads the log files to which Ray directs an actor's process and those that it starts."""
+"""Reads the log files of an actor's process and of those that it starts."""
 
 import os
 import socket
@@ -10,14 +10,14 @@ _MOST_BYTES = 1 << 20
 
 
 class OwnLog:
-    """Standard output (to which vLLM's engine processes log) and standard error of this process, from now on."""
+    """Standard output and error of this process, from now on."""
 
     def __init__(self) -> None:
         files = (path for path in map(_file_behind, (1, 2)) if path is not None)
         self._ends = {path: path.stat().st_size for path in files}
 
     def last_error(self) -> tuple[str | None, str]:
-        """The last error that an engine's process wrote, if any, and a remark that says where the log is ("" if nowhere)."""
+        """The engine's last error, if any, and a remark with the log's path."""
         for path in self._ends:
             if error := last_error(self._since(path)):
                 return error, _hint(path)
@@ -34,7 +34,6 @@ class OwnLog:
 
 
 def _file_behind(descriptor: int) -> Path | None:
-    """The file of a descriptor; None where it is a terminal, a pipe, closed, or a file without a name."""
     try:
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
     except OSError:

@@ -1,4 +1,4 @@
-"""Engines without a learner, which sample from a model as it lies in its folder: for evaluation and curation."""
+"""Engines without a learner, with a model's own weights: for evaluation and curation."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -12,7 +12,7 @@ from openrs_ray.errors import RunError
 
 
 class LoadedWorker(RolloutWorker):
-    """Starts with the model's own weights as policy version 0, instead of dummy ones that wait for a push."""
+    """Loads the model's weights as policy version 0."""
 
     holds_weights = True
 
@@ -28,10 +28,7 @@ class LoadedWorker(RolloutWorker):
 async def loaded_engines(
     settings: EngineSettings, placement: Placement, report: Callable[[str], None]
 ) -> AsyncIterator[EnginePool]:
-    """Engines that hold the model's weights, started; they end with the block, and their places are given back.
-
-    `report` is told of every engine that is lost. RunError when one does not start.
-    """
+    """Started engines; they end with the block and release their places. `report` is told of every loss."""
     pool = EnginePool(settings, placement, LoadedWorker, report)
     try:
         await pool.start()

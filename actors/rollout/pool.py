@@ -1,4 +1,4 @@
-"""The pool of all rollout workers: requests in, completions out, over the loss of any of them."""
+"""Pool of rollout workers: requests in, completions out, over the loss of any of them."""
 
 import asyncio
 from collections import defaultdict
@@ -19,15 +19,13 @@ from openrs_ray.records import Completion
 
 Asked = tuple[Request, asyncio.Future[Completion]]
 
-_CALLS = 100_000
-"""Calls that a worker takes at once: none waits behind those that sample."""
+_CALLS = 100_000  # no call waits behind those that sample
 
 
 class EnginePool:
-    """Every call has a deadline. `actors.rollout.supervisor` replaces a worker that dies or is late; others sample what it left.
+    """Every call has a deadline; others sample what a lost worker left.
 
-    `report` is told of every loss. `revive` pushes to workers that have started when none serves and one is needed; workers
-    that hold a model's own weights need no push.
+    `report` is told of every loss. `revive` pushes to workers that have started when none serves.
     """
 
     def __init__(
@@ -52,7 +50,6 @@ class EnginePool:
         self._revive = self.supervisor.ready if worker_class.holds_weights else revive
 
     async def start(self) -> None:
-        """Start all engines; RunError if one does not."""
         await self.supervisor.start()
 
     async def stop(self) -> None:
@@ -62,11 +59,11 @@ class EnginePool:
     # ------------------------------------------------------------------------------------------------ sampling
 
     async def sample(self, request: Request) -> Completion:
-        """One completion. RunError when a worker failed as another would, or none is left."""
+        """RunError when no worker is left, or another one would fail, too."""
         return await self._requests.ask(request)
 
     async def completions(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
-        """The completions of all requests as they end. RunError as for `sample`, and when the settings' deadline has passed."""
+        """Completions as they end. RunError as for `sample`, and past the settings' deadline."""
         deadline_s, clock = self._settings.deadline_s, asyncio.get_running_loop().time
         deadline = clock() + deadline_s
         answers = [self._requests.ask(request) for request in requests]
@@ -79,7 +76,7 @@ class EnginePool:
                 unneeded.cancel()
 
     async def _spread(self, asked: Sequence[Asked]) -> None:
-        """Give each request to the worker with the fewest in hand; idle ones take turns, in an order that repeats."""
+        """Give each request to the worker with the fewest in hand, always in the same order."""
         shares: dict[Replica, list[Asked]] = defaultdict(list)
         for one in asked:
             worker = await self._someone()
@@ -88,7 +85,7 @@ class EnginePool:
         await asyncio.gather(*(self._sampled(worker, share) for worker, share in shares.items()))
 
     async def _sampled(self, worker: Replica, share: Sequence[Asked]) -> None:
-        """Deliver the completions of one worker; when it is lost, have others sample the rest."""
+        """Deliver one worker's completions; if it is lost, others sample the rest."""
         left = dict(enumerate(share))
         try:
             async for batch in self._stream(worker, [request for request, _ in share]):
@@ -107,7 +104,6 @@ class EnginePool:
         await self._spread([one for one in left.values() if not one[1].done()])
 
     async def _someone(self) -> Replica:
-        """The serving worker with the fewest requests in hand; waits for one, if need be."""
         async with self._reviving:
             self.supervisor.check()
             while not self.supervisor.serving:
@@ -119,7 +115,7 @@ class EnginePool:
     async def _stream(
         self, worker: Replica, requests: Sequence[Request]
     ) -> AsyncIterator[list[tuple[int, Completion]]]:
-        """One worker's batches. Lost when it has nothing for a while and does not answer either."""
+        """One worker's batches. Lost when it is silent and does not answer either."""
         beat_s = self._settings.answer_s
         references = aiter(worker.actor.sample.options(num_returns="streaming").remote(requests))
         while True:
@@ -135,24 +131,24 @@ class EnginePool:
             yield await within(beat_s, worker.name, "hand over completions", reference)
 
     async def give_up(self) -> None:
-        """Have the engines drop what they sample."""
+        """Drop everything that is being sampled."""
         await self.each(self.supervisor.serving, "give_up", "drop its completions")
 
     # ------------------------------------------------------------------------------------------------ pushes
 
     @property
     def group_size(self) -> int:
-        """Members of an engine's push group: the sender and the engine's own workers."""
+        """The sender and the engine's own workers."""
         return 1 + self._settings.engine.tensor_parallel
 
     async def leave_learner(self) -> None:
-        """Let every worker drop a lost learner; it joins the next one and is probed anew."""
+        """Workers will join the next learner and be probed anew."""
         for replica in self.supervisor.alive:
             replica.joined, replica.probed = False, None
         await self.each(self.supervisor.alive, "leave_push", "let go of the learner")
 
     async def each(self, workers: Iterable[Replica], method: str, what: str, *arguments: Any) -> dict[Replica, Any]:
-        """Answers by worker; a worker that fails or exceeds the push's deadline is lost."""
+        """Answers by worker; one that fails or is late is lost."""
         asked = list(workers)
         deadline_s = self._settings.answer_s
         calls = (worker.ask(deadline_s, method, what, *arguments) for worker in asked)
@@ -169,8 +165,7 @@ class EnginePool:
 
     @asynccontextmanager
     async def aside(self) -> AsyncIterator[None]:
-        """The learner at work. On shared GPUs no engine starts meanwhile, and those that are to sleep do, until they are woken
-        for a push."""
+        """The learner at work: on shared GPUs no engine starts meanwhile, and those that can sleep do until a push."""
         if not self._settings.colocated:
             yield
             return

@@ -1,4 +1,4 @@
-"""Settings of rollout engines: the config section `engine`, and what the work at hand adds to it."""
+"""Settings of rollout engines."""
 
 from dataclasses import dataclass
 
@@ -7,30 +7,27 @@ from openrs_ray.config.schema import Engine, RunConfig
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """The same for every engine of a pool. Example: EngineSettings(Engine(), "/models/toy", (2,), max_sequence_tokens=256)"""
+    """Example: EngineSettings(Engine(), "/models/toy", (2,), max_sequence_tokens=256)"""
 
     engine: Engine
     model_path: str
     end_ids: tuple[int, ...]
-    """Tokens that end a completion."""
     max_sequence_tokens: int
-    """Prompt and completion together."""
     dtype: str = "bfloat16"
     seed: int = 42
     deadline_s: float = 1800
-    """For all completions that are asked for at once."""
+    """For all completions of one call."""
     deadline_field: str = "rollout.deadline_s"
-    """The name under which the user sets it, for error sentences."""
+    """Its name in the user's configuration."""
     answer_s: float = 120
-    """For an engine's answer to any other call, parts of a push among them."""
+    """For any other call."""
     tempered: bool = True
-    """Log-probabilities at the sampling temperature; otherwise at temperature 1."""
+    """Log-probabilities at the sampling temperature; otherwise at 1."""
     keep_cache: bool = False
-    """A push leaves the key/value caches of completions in flight as they are."""
+    """Key/value caches of completions in flight survive a push."""
     colocated: bool = False
-    """Engines share their GPUs with learner ranks."""
     sleeps: bool = False
-    """They give up their GPU memory while the learner works."""
+    """Engines give up their GPU memory while the learner works."""
 
     @classmethod
     def of_run(cls, config: RunConfig, model_path: str, end_ids: tuple[int, ...]) -> "EngineSettings":

@@ -1,4 +1,4 @@
-"""Spans of a request's stages in its engine, out of the times that vLLM notes of every request."""
+"""Spans of a request's stages in its engine, from the times that vLLM notes."""
 
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def silent_statistics() -> Any:
-    """A class to give to vLLM as its statistics' logger: with one of this kind it notes times and computes nothing from them."""
+    """A logger class with which vLLM notes times and computes nothing from them."""
     from vllm.v1.metrics.loggers import PrometheusStatLogger
 
     # Of this class, or vLLM adds one that updates some 40 metrics at every token.
@@ -26,7 +26,7 @@ def silent_statistics() -> Any:
 
 
 def only_ends(engine: Any) -> None:
-    """Have a vLLM engine note the times of a request's first and last token alone: doing so at every token is what costs."""
+    """Note times at a request's first and last token only: at every token it is slow."""
     processor = engine.output_processor
     update = processor._update_stats_from_output
 
@@ -38,10 +38,7 @@ def only_ends(engine: Any) -> None:
 
 
 def record_stages(position: int, sample: int, output: "RequestOutput") -> None:
-    """Record how long a finished request waited for a place, was prefilled, and was decoded (pauses for pushes included).
-
-    The engine notes them on the monotonic clock, which on Linux is one for all processes of a machine.
-    """
+    """Record a request's waiting, prefill and decoding (pauses for pushes included)."""
     times = output.metrics
     if times is None or not 0 < times.queued_ts <= times.scheduled_ts <= times.first_token_ts <= times.last_token_ts:
         return

@@ -1,7 +1,7 @@
 """Supervises rollout workers: replaces failed ones, adds more when the cluster has room.
 
-A worker is starting, started (waits for weights), serving (a proven push has reached it, or it loads a model's own), and lost:
-its processes are ended and another starts in its place, as a new Replica, to which late answers of the lost one mean nothing.
+A worker is starting, started (waits for weights), serving (has proven weights) or lost: its processes are ended, and a new
+Replica starts in its place.
 """
 
 import asyncio
@@ -18,28 +18,24 @@ from actors.cluster.processes import Processes, end_actor
 from openrs_ray.common.last_error import same_error
 from openrs_ray.errors import EngineDied, Recurring, RunError
 
-_FAILURES = 3
-"""Failures in a row of unproven workers, after which a place is given up."""
-_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
-"""Between two attempts to start a worker, doubled after each."""
+_FAILURES = 3  # in a row, of unproven workers, before a place is given up
+_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0  # between attempts to start a worker, doubled each time
 _STOP_S = 30.0
 
 
 @dataclass(eq=False)
 class Replica:
-    """One rollout worker, from its start to its loss."""
-
     place: int
-    """The worker's number, and its replacement's."""
+    """Its number and its replacements'."""
     actor: Any
     state: Literal["starting", "started", "serving", "lost"] = "starting"
     processes: Processes | None = None
     joined: bool = False
-    """True if it has joined the present learner for pushes."""
+    """Takes part in the present learner's pushes."""
     probed: tuple[np.ndarray, np.ndarray] | None = None
-    """The learner's and its own log-probabilities in the last probe, float32 [tokens] each."""
+    """Last probe: the learner's and its own log-probabilities, float32 [tokens] each."""
     proven: bool = False
-    """True once a push has reached it or it has sampled."""
+    """A push has reached it, or it has sampled."""
     sampling: int = 0
     """Completions in hand."""
 
@@ -51,46 +47,36 @@ class Replica:
         """Call a method of the worker. Lost when it dies or is late."""
         return await within(deadline_s, self.name, what, getattr(self.actor, method).remote(*arguments))
 
-    async def start(self, deadline_s: float) -> None:
-        """Start the engine of a placed worker."""
-        await self.ask(deadline_s, "start", "start its engine")
-        self.state = "started"
-
     async def end(self) -> None:
         self.state = "lost"
         await end_actor(self.actor, self.processes)
 
 
+@dataclass(eq=False)
 class Supervisor:
-    """All replicas; `report` gets a line for each that is lost, given up or added."""
+    """All replicas; `report` gets a line for each loss and each new place."""
 
-    def __init__(
-        self,
-        placement: Placement,
-        new: Callable[[int], Any],
-        deadline_s: float,
-        report: Callable[[str], None],
-        hold_weights: bool = False,
-    ) -> None:
-        """`new` makes a place's actor; `deadline_s` is to place and to start it; with `hold_weights` it serves at once."""
-        self._placement = placement
-        self._new = new
-        self._deadline_s = deadline_s
-        self._report = report
-        self._hold_weights = hold_weights
-        self._replicas = {place: Replica(place, new(place)) for place in range(len(placement.layout.rollout))}
+    placement: Placement
+    new: Callable[[int], Any]
+    """Makes a place's actor."""
+    deadline_s: float
+    """To place it, and to start it."""
+    report: Callable[[str], None]
+    holds_weights: bool
+    """Workers serve once started."""
+
+    def __post_init__(self) -> None:
+        places = range(len(self.placement.layout.rollout))
+        self._replicas = {place: Replica(place, self.new(place)) for place in places}
         self._coming: dict[int, asyncio.Task[None]] = {}
         self._failures: Counter[int] = Counter()
         self._given_up: set[int] = set()
         self._stopping = False
         self._last_reason: object = ""
-        self._errors: dict[int, str] = {}
-        """The last engine's error, by place."""
+        self._errors: dict[int, str] = {}  # the last engine's error, by place
         self._recurring: Recurring | None = None
-        self.has_sampled = False
-        """True once a completion has come."""
-        self.starting = asyncio.Lock()
-        """Held while a replacement's engine starts."""
+        self.has_sampled = False  # any completion
+        self.starting = asyncio.Lock()  # held while a replacement's engine starts
 
     @property
     def serving(self) -> list[Replica]:
@@ -98,24 +84,23 @@ class Supervisor:
 
     @property
     def alive(self) -> list[Replica]:
-        """Replicas that have started and are not lost."""
+        """Started and not lost."""
         return [replica for replica in self._replicas.values() if replica.state in ("started", "serving")]
 
     async def start(self) -> None:
-        """Start the first replicas at once; RunError if one fails, as another would."""
+        """RunError if one of the first replicas fails."""
         await asyncio.gather(*(self._start(replica) for replica in self._replicas.values()))
 
     async def _start(self, replica: Replica) -> None:
-        replica.processes = await replica.ask(self._deadline_s, "processes", "be placed")
+        replica.processes = await replica.ask(self.deadline_s, "processes", "be placed")
         await self._start_engine(replica)
 
     async def _start_engine(self, replica: Replica) -> None:
-        await replica.start(self._deadline_s)
-        if self._hold_weights:
-            replica.state = "serving"
+        await replica.ask(self.deadline_s, "start", "start its engine")
+        replica.state = "serving" if self.holds_weights else "started"
 
     def serve(self, replicas: Iterable[Replica]) -> None:
-        """Let replicas sample that hold the present weights."""
+        """Replicas that hold the present weights may sample."""
         for replica in replicas:
             if replica.state != "lost":
                 replica.state, replica.proven = "serving", True
@@ -128,7 +113,7 @@ class Supervisor:
         replica.state = "lost"
         self._last_reason = reason
         self._note_error(replica.place, reason)
-        self._report(f"{replica.name} is lost{self._what_next()}: {reason}")
+        self.report(f"{replica.name} is lost{self._what_next()}: {reason}")
         self._coming[replica.place] = asyncio.ensure_future(self._replace(replica))
 
     def _what_next(self) -> str:
@@ -137,7 +122,7 @@ class Supervisor:
         return ", the others go on" if self.alive else ", and another is started in its place"
 
     def _note_error(self, place: int, reason: object) -> None:
-        """Note an engine's error; the last engine's ends the run when its predecessor had it too and nothing was sampled."""
+        """The same error twice in the last engine, before any completion, ends the run."""
         if not isinstance(reason, EngineDied) or self.has_sampled:
             return
         if same_error(self._errors.get(place, ""), reason.error) and not self.alive:
@@ -147,7 +132,6 @@ class Supervisor:
         self._errors[place] = reason.error
 
     def check(self) -> None:
-        """Raise Recurring when another engine would not help."""
         if self._recurring:
             raise self._recurring
 
@@ -155,18 +139,17 @@ class Supervisor:
         await replica.end()
         if self._recurring:
             return
-        if self._placement.is_extra(replica.place):
+        if self.placement.is_extra(replica.place):
             self._give_up(replica.place)  # `grow` starts another where there is room
         else:
             await self._bring(replica.place)
 
     async def _bring(self, place: int) -> None:
-        """Start a worker in a place until it starts or has failed too often."""
         pause = _PAUSE_S
         while self._failures[place] < _FAILURES:
-            replica = self._replicas[place] = Replica(place, self._new(place))
+            replica = self._replicas[place] = Replica(place, self.new(place))
             try:
-                replica.processes = await replica.ask(self._deadline_s, "processes", "be placed")
+                replica.processes = await replica.ask(self.deadline_s, "processes", "be placed")
                 async with self.starting:
                     await self._start_engine(replica)
                 return
@@ -178,27 +161,27 @@ class Supervisor:
                     return
                 if replica.processes is not None:
                     self._failures[place] += 1
-                elif self._placement.is_extra(place):
+                elif self.placement.is_extra(place):
                     break
-                self._report(f"{replica.name} has not started yet: {error}")
+                self.report(f"{replica.name} has not started yet: {error}")
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
         self._give_up(place)
 
     def _give_up(self, place: int) -> None:
         self._replicas.pop(place, None)
-        if self._placement.is_extra(place):
-            self._placement.leave(place)
+        if self.placement.is_extra(place):
+            self.placement.leave(place)
         if self._failures[place] >= _FAILURES:
             self._given_up.add(place)
-            self._report(f"rollout worker {place} is given up after {_FAILURES} failures in a row")
+            self.report(f"rollout worker {place} is given up after {_FAILURES} failures in a row")
 
     def grow(self) -> None:
         """Start more workers where the cluster has room."""
         coming = {place for place, task in self._coming.items() if not task.done()}
         taken = self._replicas.keys() | coming | self._given_up
-        for place in self._placement.extra_places(taken):
-            self._report(f"the cluster has room for rollout worker {place}, which is started")
+        for place in self.placement.extra_places(taken):
+            self.report(f"the cluster has room for rollout worker {place}, which is started")
             self._coming[place] = asyncio.ensure_future(self._bring(place))
 
     async def ready(self) -> list[Replica]:
@@ -208,7 +191,7 @@ class Supervisor:
             if task.done():
                 task.result()  # raises a bug
         if not self.alive:
-            await within(self._deadline_s, "the rollout workers", "start again", self._first())
+            await within(self.deadline_s, "the rollout workers", "start again", self._first())
         return self.alive
 
     async def _first(self) -> None:
@@ -234,5 +217,5 @@ class Supervisor:
             else:
                 await replica.end()
         except RunError as error:
-            self._report(f"while stopping: {error}")
+            self.report(f"while stopping: {error}")
             await replica.end()

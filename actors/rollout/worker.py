@@ -1,7 +1,4 @@
-"""A rollout worker: one vLLM engine in one Ray actor. Token ids in, completions out.
-
-Every completion is a request of its own with its own seed. The engine starts with dummy weights and waits for a push.
-"""
+"""A rollout worker: one vLLM engine in one Ray actor. Token ids in, completions out."""
 
 import asyncio
 import os
@@ -31,19 +28,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_BATCH_WINDOW_S = 0.02
-"""Completions that end within this time of each other leave the actor together."""
+_BATCH_WINDOW_S = 0.02  # completions that end within this time of each other leave together
 
-_LIVENESS_S = 0.5
-"""Interval of looks at the engine's process: vLLM leaves some calls waiting for a dead one."""
+_LIVENESS_S = 0.5  # between two looks at the engine: vLLM leaves some calls waiting for a dead one
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One completion to sample.
-
-    Example: Request(position=40, sample=3, prompt_ids=(1, 9, 4), seed=77, temperature=1.0, max_tokens=128)
-    """
+    """Example: Request(position=40, sample=3, prompt_ids=(1, 9, 4), seed=77, temperature=1.0, max_tokens=128)"""
 
     position: int
     sample: int
@@ -52,20 +44,18 @@ class Request:
     temperature: float
     max_tokens: int
     top_p: float = 1.0
-    """Below 1 in an evaluation only: training on a truncated distribution would bias the ratio."""
+    """Below 1 in evaluations only: training on a truncated distribution would bias the ratio."""
 
 
 class RolloutWorker:
-    """One engine.
+    """Life cycle: start(), join_push() per learner, then pushes (begin_push, receive, end_push), overlapping sample().
 
-    Life cycle: start() once, join_push() once, then pushes (begin_push, receive, end_push) and sample(), which may overlap.
-    Between begin_push and end_push nothing is sampled, nor between sleep() and the push that follows wake(). A worker whose
-    push failed must not be used again.
+    Nothing is sampled between begin_push and end_push, nor between sleep() and the push after wake(). No use after a failed push.
     """
 
     worker_extension = "actors.weights.receiver.WorkerExtension"
     holds_weights = False
-    """True when its engine starts with a model's weights instead of waiting for a push."""
+    """True if the engine starts with a model's own weights."""
 
     def __init__(self, settings: EngineSettings, worker: int, device: str) -> None:
         self._settings = settings
@@ -75,15 +65,11 @@ class RolloutWorker:
         self._log = OwnLog()
         self._requests = 0
         self._pushes = 0
-        self._pushing = False
-        """Between begin_push and end_push."""
+        self._pushing = False  # between begin_push and end_push
         self._in_hand: set[asyncio.Task[None]] = set()
-        """Requests under way."""
-        self._admitting = asyncio.Lock()
-        """Held while requests are admitted: the pause of a push must not end with theirs."""
+        self._admitting = asyncio.Lock()  # the pause of a push must not end with that of an admission
 
     async def processes(self) -> Processes:
-        """This actor's process and, once it has started, its engine's."""
         return own_processes()
 
     async def answers(self) -> None:
@@ -91,11 +77,7 @@ class RolloutWorker:
         await self._alive(self._engine.is_paused())
 
     async def start(self) -> None:
-        """Start the engine with dummy weights.
-
-        Raises:
-            RunError: vLLM could not start, with its reason; Recurring where it refuses what it is asked for.
-        """
+        """RunError with vLLM's reason; Recurring if it refuses the settings."""
         os.environ.setdefault("VLLM_RPC_BASE_PATH", str(private_folder()))  # for its sockets, which it leaves behind
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -145,7 +127,7 @@ class RolloutWorker:
         return arguments
 
     async def sample(self, requests: Sequence[Request]) -> AsyncIterator[list[tuple[int, Completion]]]:
-        """Completions in small batches as they end, each with its number among the requests; pushes may come in between."""
+        """Completions in small batches as they end, each with its request's number."""
         done: asyncio.Queue[tuple[int, Completion] | BaseException] = asyncio.Queue()
         async with self._admitting:
             queues = await self._alive(self._admit_all(requests))
@@ -173,7 +155,7 @@ class RolloutWorker:
 
     @traced("admit")
     async def _admit_all(self, requests: Sequence[Request]) -> list[Any]:
-        """Hand all requests to the engine; an idle one forgets its caches first, and samples nothing before it has them all."""
+        """Hand all requests to the engine; an idle one clears its caches first and begins when it has them all."""
         # Which requests share a batch or a cached prefix, and with it the rounding, then depends neither on the past nor on the
         # moment: a run of staleness 0 repeats bit for bit on a CPU, resumed or not.
         if self._pushing or any(not task.done() for task in self._in_hand):
@@ -248,13 +230,9 @@ class RolloutWorker:
 
     @traced("score")
     async def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[np.ndarray]:
-        """Log-probabilities (temperature 1) of completion tokens under the engine's weights, for the probe.
+        """Log-probabilities (temperature 1) under the engine's weights, float32 [completion tokens] per sequence.
 
-        Args:
-            sequences: (prompt ids, completion ids) pairs, together no longer than the engine's limit less one token.
-
-        Returns:
-            per sequence float32 [completion tokens].
+        `sequences`: (prompt ids, completion ids) pairs.
         """
         scores = asyncio.gather(*(self._score(prompt, completion) for prompt, completion in sequences))
         return list(await self._alive(scores))
@@ -274,19 +252,17 @@ class RolloutWorker:
         return np.array([entry[token].logprob for token, entry in pairs], dtype=np.float32)
 
     async def join_push(self, group: PushGroup) -> None:
-        """Join the learner with all of the engine's workers."""
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
         request = WeightTransferInitRequest(init_info=asdict(group))
         await self._alive(self._engine.init_weight_transfer_engine(request))
 
     async def leave_push(self) -> None:
-        """Let go of a learner that is gone."""
         await self._alive(self._engine.shutdown_weight_transfer_engine())
 
     @traced("begin_push")
     async def begin_push(self) -> None:
-        """Pause sampling. Requests in flight lose what they cached with the old weights, unless `rollout.keep_cache`."""
+        """Pause sampling. Requests in flight lose their cache, unless `rollout.keep_cache`."""
         async with self._admitting:
             self._pushing = True
         self._pushes += 1
@@ -296,7 +272,7 @@ class RolloutWorker:
 
     @traced("receive")
     async def receive(self, buckets: Sequence[Bucket], parcel: Any) -> None:
-        """Receive these buckets on every worker of the engine; `parcel` is what their transport sends along."""
+        """Receive buckets on every worker of the engine."""
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
         info = {"buckets": [bucket.plain() for bucket in buckets], "parcel": parcel}
@@ -305,7 +281,7 @@ class RolloutWorker:
 
     @traced("end_push", "version")
     async def end_push(self, version: int) -> list[dict[str, Any]]:
-        """Put the received weights in place as policy `version` and resume sampling; returns every worker's receipt."""
+        """Put the weights in place and resume sampling. Returns every worker's receipt."""
         await self._alive(self._engine.finish_weight_update(str(version)))
         receipts: list[dict[str, Any]] = await self._alive(self._engine.collective_rpc("push_receipt"))
         await self._alive(self._engine.resume_generation())
@@ -313,7 +289,7 @@ class RolloutWorker:
         return receipts
 
     async def give_up(self) -> None:
-        """Drop what is being sampled; whoever asked for it has gone."""
+        """Drop everything that is being sampled."""
         await self._alive(self._engine.pause_generation(mode="abort"))
         await self._alive(self._engine.resume_generation())
         if self._in_hand:
@@ -321,12 +297,12 @@ class RolloutWorker:
 
     @traced("sleep")
     async def sleep(self) -> None:
-        """Give up the GPU memory of weights and caches (a CPU has none to give). What is sampled next needs wake and a push."""
+        """Give up the GPU memory of weights and caches."""
         await self._alive(self._engine.sleep(level=2, mode="keep"))
 
     @traced("wake")
     async def wake(self) -> None:
-        """Take the memory back; it holds nothing until a push."""
+        """Take the memory back, empty until a push."""
         await self._alive(self._engine.wake_up())
 
     async def _alive(self, call: Awaitable[T]) -> T:
@@ -346,14 +322,12 @@ class RolloutWorker:
             task.cancel()
 
     def _died(self) -> Lost:
-        """Says why the engine's process is dead, as far as its log knows: vLLM's own error only says that it is."""
-        error, where = self._log.last_error()
+        error, where = self._log.last_error()  # vLLM's own error gives no reason
         if error is None:
             return Lost(f"rollout worker {self._worker} lost its engine: its process died without an error{where}")
         return EngineDied(self._worker, error, where)
 
     async def stop(self) -> None:
-        """End the engine and its processes."""
         if self._engine is not None:
             self._engine.shutdown()
             self._engine = None

@@ -1,6 +1,6 @@
-"""Broadcast transports: learner rank 0 sends every bucket to one group per engine, with gloo between CPUs, NCCL between GPUs.
+"""Broadcast transports: learner rank 0 sends every bucket to one group per engine (gloo on CPUs, NCCL on GPUs).
 
-An engine dies without breaking another's group; one that does not take a bucket in time is left behind.
+An engine that dies or does not take a bucket in time does not hold up the others.
 """
 
 import asyncio
@@ -20,20 +20,18 @@ from openrs_ray.weights.digest import digest
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What rank 0 sent in one push; other ranks send nothing."""
+    """Result of one push on rank 0; empty on other ranks."""
 
     digests: list[int]
     failed: dict[int, str]
-    """Engines that did not take a bucket in time, with the reason."""
+    """Reasons, by engine that was left behind."""
 
 
 class BroadcastSender(Sender):
-    """Rank 0's groups, one for each engine."""
-
     def __init__(self, weights: Outgoing, kind: type[BroadcastGroup]) -> None:
         super().__init__(weights)
         self._kind = kind
-        self.groups: dict[int, BroadcastGroup] = {}
+        self.groups: dict[int, BroadcastGroup] = {}  # by engine, on rank 0
 
     def join(self, engine: int, group: PushGroup) -> None:
         if self.weights.rank == 0:
@@ -42,7 +40,6 @@ class BroadcastSender(Sender):
             self.groups[engine] = joined(self._kind, half, 0, self.weights.device)
 
     def send(self, engines: Sequence[int]) -> Sent:
-        """Broadcast all buckets to these engines."""
         weights = self.weights
         digests: list[torch.Tensor] = []
         failed: dict[int, str] = {}
@@ -89,7 +86,7 @@ class BroadcastReceiver(Receiver):
 
 
 class Broadcast(Transport):
-    """Base of the transports that broadcast; `kind` is the group that carries the bytes."""
+    """Base of the transports that broadcast over a `kind` of group."""
 
     kind: type[BroadcastGroup]
 
@@ -100,7 +97,6 @@ class Broadcast(Transport):
         return BroadcastReceiver(joined(self.kind, group, rank, device), device)
 
     async def transfer(self, ends: Ends) -> list[int]:
-        """Send and receive at the same time, all buckets in one call."""
         receiving = asyncio.ensure_future(ends.receive(ends.buckets))
         try:
             sent: Sent = (await ends.send("send", ends.engines))[0]

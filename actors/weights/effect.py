@@ -1,7 +1,7 @@
 """Proves that an engine computes with the pushed weights, in every tensor, however few bytes changed.
 
-vLLM's loaders cut, fuse and shard tensors, and on a CPU pack matrices inside closures. Their copies are recorded; afterwards live
-tensors are compared by digest, and packed matrices by a product with unit vectors, which returns changed columns exactly.
+vLLM's loaders cut, fuse and shard tensors; on a CPU they pack matrices. Their copies are recorded. Afterwards live tensors
+are compared by digest, and packed matrices by a product with unit vectors, which returns changed columns exactly.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,18 +15,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from openrs_ray.weights.digest import column_digests, digest
 
-_COLUMNS = 4
-"""Columns to compare of a packed matrix, which is packed as a whole."""
-_SMALLEST = torch.finfo(torch.float32).tiny
-"""Below this, products may be flushed to zero."""
+_COLUMNS = 4  # compared of a packed matrix, which is packed as a whole
+_SMALLEST = torch.finfo(torch.float32).tiny  # below this, products may be flushed to zero
 
 Target = tuple[str, str]
-"""A module's name and the name of one of its tensors."""
+"""Names of a module and of one of its tensors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Part of a received tensor, and where its loader put it."""
+    """Part of a received tensor, and its place in the model."""
 
     source: str
     target: Target
@@ -35,9 +33,9 @@ class Piece:
     offset: int
     digest: torch.Tensor
     columns: torch.Tensor
-    """int64 [few]: of a matrix on a CPU, else empty."""
+    """int64 [few]; empty except of a matrix on a CPU."""
     values: torch.Tensor
-    """[rows, few] their values."""
+    """[rows, few], of those columns."""
 
     def live(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.as_strided(self.shape, self.stride, self.offset)
@@ -56,11 +54,9 @@ class Effect:
         self._found: dict[tuple[str, Target, int], Piece] = {}
         self._received: list[str] = []
         self._targets: dict[int, Target] = {}
-        self._columns: dict[tuple[Target, int], torch.Tensor] = {}
-        """Last digests of every piece's columns."""
+        self._columns: dict[tuple[Target, int], torch.Tensor] = {}  # last digests of every piece's columns
 
     def begin(self) -> None:
-        """Begin a push; the model's tensors are ready to be loaded."""
         self._found, self._received = {}, []
         self._targets = {
             tensor.untyped_storage()._cdata: (name, own)
@@ -81,7 +77,7 @@ class Effect:
             yield
 
     def record(self, source: str, place: torch.Tensor, piece: torch.Tensor) -> None:
-        """Record that `piece` of a received tensor is copied into `place`, a view of one of the model's."""
+        """Record a copy of `piece`, of a received tensor, into `place`, a view of one of the model's."""
         target = self._targets.get(place.untyped_storage()._cdata)
         offset = int(place.storage_offset())
         if target is None or (source, target, offset) in self._found:  # a bias is loaded twice
@@ -105,7 +101,7 @@ class Effect:
         return (width * changed[:_COLUMNS, None] + torch.arange(width)).flatten()[:_COLUMNS]
 
     def missing(self, without: set[str]) -> list[str]:
-        """Received tensors and parameters (except `without`) that were not loaded."""
+        """Received tensors and parameters that were not loaded."""
         unread = set(self._received) - {piece.source for piece in self._pieces}
         filled = {".".join(piece.target) for piece in self._pieces}
         empty = {name for name, _ in self._model.named_parameters()} - filled - without
@@ -128,9 +124,8 @@ class Effect:
         found = torch.stack([_digest(piece.live(tensor)) for piece, tensor in read])
         came = torch.stack([piece.digest for piece, _ in read])
         differs = (found != came).tolist()  # the one synchronisation
-        return {piece.source for piece, _ in read}, {
-            piece.source for (piece, _), wrong in zip(read, differs, strict=True) if wrong
-        }
+        wrong = {piece.source for (piece, _), differ in zip(read, differs, strict=True) if differ}
+        return {piece.source for piece, _ in read}, wrong
 
     def _by_packed(self) -> tuple[set[str], set[str]]:
         """Names of tensors in packed matrices, and those among them that differ."""
@@ -147,7 +142,7 @@ class Effect:
 
 
 def _by_columns(tensor: torch.Tensor) -> bool:
-    """Matrices on a CPU may end up packed."""
+    """True for matrices that may end up packed."""
     return tensor.device.type == "cpu" and tensor.dim() == 2
 
 
@@ -172,14 +167,13 @@ def _wrong_columns(module: Any, pieces: Sequence[Piece]) -> set[str]:
 
 
 class _Copies(TorchDispatchMode):
-    """Sees every copy out of received tensors, or of what a loader made of them: some families reorder their heads."""
+    """Sees every copy out of received tensors, or of tensors made from them: some families reorder their heads."""
 
     def __init__(self, effect: Effect, weights: Sequence[tuple[str, torch.Tensor]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._effect = effect
         self._spans = [(tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes, name) for name, tensor in weights]
-        self._made: list[torch.Tensor] = []
-        """Kept alive, so that their addresses are not reused."""
+        self._made: list[torch.Tensor] = []  # kept alive: their addresses must not be reused
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.copy_.default:

@@ -19,15 +19,13 @@ T = TypeVar("T")
 
 
 class BroadcastGroup(Protocol):
-    """Broadcast from rank 0 to all others."""
-
     def __init__(self, group: PushGroup, rank: int, device: torch.device) -> None: ...
 
     def broadcast(self, buffer: torch.Tensor) -> None:
         """Begin to send (rank 0) or fill (others) a uint8 buffer."""
 
     def wait(self, until: float = math.inf) -> None:
-        """Wait for the broadcasts that were begun. RunError past the deadline or `until` on the monotonic clock."""
+        """RunError past the deadline or `until` (monotonic clock)."""
 
     def close(self) -> None: ...
 
@@ -47,16 +45,14 @@ class GlooGroup:
         self._deadline_s = group.deadline_s
         self._begun: list[Any] = []
         try:
-            self._first_broadcast(Proof(store, rank, group.world_size))
+            proof = Proof(store, rank, group.world_size)
+            first = torch.frombuffer(bytearray(proof.first), dtype=torch.uint8)
+            self.broadcast(first)
+            self.wait()
+            proof.settle(bytes(first.tolist()))
         except Exception:
             self.close()
             raise
-
-    def _first_broadcast(self, proof: Proof) -> None:
-        first = torch.frombuffer(bytearray(proof.first), dtype=torch.uint8)
-        self.broadcast(first)
-        self.wait()
-        proof.settle(bytes(first.tolist()))
 
     def broadcast(self, buffer: torch.Tensor) -> None:
         options = torch.distributed.BroadcastOptions()
@@ -79,7 +75,7 @@ class GlooGroup:
 
 @contextmanager
 def _said_as_run_error(transport: str, deadline_s: float) -> Iterator[None]:
-    """Turns a library's RuntimeError into a RunError, which costs one engine and not the sender."""
+    """A library's RuntimeError as a RunError, which costs one engine and not the sender."""
     try:
         yield
     except RuntimeError as error:
@@ -150,7 +146,7 @@ class NcclGroup:
 def _within(until: float, deadline_s: float, make: Callable[[], T]) -> T:
     """Result of `make`; RunError when it is not done by `until`, since NCCL would wait for ever.
 
-    In a thread, since making a communicator also changes the thread's current CUDA stream.
+    In a thread: making a communicator also changes the thread's current CUDA stream.
     """
     made: Future[T] = Future()
 
@@ -170,7 +166,7 @@ def _within(until: float, deadline_s: float, make: Callable[[], T]) -> T:
 
 
 def joined(kind: type[BroadcastGroup], group: PushGroup, rank: int, device: torch.device) -> BroadcastGroup:
-    """Join a push group with all its members. RunError when one is late or a stranger, or the communicator is unusable."""
+    """RunError when a member is late or a stranger, or the communicator is unusable."""
     try:
         return kind(group, rank, device)
     except (RuntimeError, OSError, torch.distributed.DistError) as error:

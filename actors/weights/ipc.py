@@ -1,4 +1,4 @@
-"""CUDA IPC transport: every learner rank stages buckets in a buffer that the engine on the same GPU maps and copies."""
+"""CUDA IPC transport: learner ranks stage buckets in a buffer that the engine on the same GPU maps and copies."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -19,8 +19,6 @@ Handles = dict[str, list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A bucket that is ready to be copied."""
-
     index: int
     handles: Handles
     digest: int
@@ -31,7 +29,7 @@ class IpcSender(Sender):
     _handles: Handles | None = None
 
     def stage(self, first: bool) -> Staged | None:
-        """Stage the next bucket, or the first one; None after the last, when nothing is gathered any more."""
+        """Stage the next (or first) bucket; None after the last, when nothing is gathered any more."""
         if first or self._staged is None:
             self._staged = self._stage_all()
         return next(self._staged, None)
@@ -91,13 +89,13 @@ class Ipc(Transport):
 
 
 def export_ipc(buffer: torch.Tensor) -> Handles:
-    """A handle of the buffer for processes on the same GPU."""
+    """Handle for processes on the same GPU."""
     _, arguments = reduce_tensor(buffer)
     return {str(torch.cuda.get_device_properties(buffer.device).uuid): list(arguments)}
 
 
 def open_ipc(handles: Handles, device: torch.device) -> torch.Tensor:
-    """Map an exported buffer. RunError when no handle is for this process's GPU."""
+    """RunError when no handle is for this process's GPU."""
     index = device.index or 0
     uuid = str(torch.cuda.get_device_properties(index).uuid)
     if uuid not in handles:
@@ -109,7 +107,6 @@ def open_ipc(handles: Handles, device: torch.device) -> torch.Tensor:
 
 
 def _fixed_segments(environment: Mapping[str, str]) -> str:
-    """The user's settings without expandable segments, whose memory has another kind of handle."""
     given = environment.get("PYTORCH_ALLOC_CONF") or environment.get("PYTORCH_CUDA_ALLOC_CONF") or ""
     kept = [setting for setting in given.split(",") if setting and "expandable_segments" not in setting]
-    return ",".join([*kept, "expandable_segments:False"])
+    return ",".join([*kept, "expandable_segments:False"])  # their memory has another kind of handle

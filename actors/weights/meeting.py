@@ -1,7 +1,7 @@
 """Rendezvous and authentication of process groups.
 
 torch's TCPStore accepts any process that reaches its port. Here it listens on one address, its values are sealed with a random
-token that travels through Ray, and every member proves over the group's own connections that it holds the token.
+token that travels through Ray, and members prove that they hold the token over the group's own connections.
 """
 
 import hmac
@@ -24,7 +24,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """Address of a group's store and the token of its members. Example: Meeting("10.0.0.4", 40123, "5f3a...")"""
+    """A group's store and token. Example: Meeting("10.0.0.4", 40123, "5f3a...")"""
 
     host: str
     port: int
@@ -32,7 +32,7 @@ class Meeting:
 
     @classmethod
     def at(cls, host: str) -> "Meeting":
-        """A meeting on a free port of this machine, with a new token."""
+        """On a free port of this machine, with a new token."""
         return cls(host, free_port(host), new_token())
 
     def own_address(self) -> str:
@@ -43,7 +43,7 @@ class Meeting:
 
 
 def new_token() -> str:
-    """A random token: 64 hexadecimal digits."""
+    """64 hexadecimal digits."""
     return secrets.token_hex(32)
 
 
@@ -89,7 +89,7 @@ class SealedStore(torch.distributed.Store):
 
 
 def _listening(host: str, port: int) -> int:
-    """Descriptor of a listening socket, which the store closes. OSError when the port is taken."""
+    """Descriptor of a socket, which the store closes."""
     return socket.create_server((host, port), family=_family(host, port), backlog=128).detach()
 
 
@@ -102,7 +102,7 @@ def stranger(meeting: Meeting, evidence: str) -> RunError:
 
 
 class Proof:
-    """Proves that all members of a broadcast group hold the token, over the connections that they will use.
+    """Proves that all members hold the token, over the connections that they will use.
 
     Rank 0 broadcasts a random number; receivers answer through the store with its seal. A stranger has the number but not the
     token, and the member that it displaced has the token but not the number.
@@ -111,13 +111,13 @@ class Proof:
     def __init__(self, store: SealedStore, rank: int, world_size: int) -> None:
         self._store, self._rank, self._world_size = store, rank, world_size
         self._token = store.meeting.token
+        # Rank 0 broadcasts it; elsewhere this is room for it.
         self.first = secrets.token_bytes(_NONCE_BYTES) if rank == 0 else bytes(_NONCE_BYTES)
-        """What rank 0 broadcasts; elsewhere room for it."""
         if rank == 0:
             store.set("question", seal(self._token, "question", self.first))
 
     def settle(self, received: bytes) -> None:
-        """Finish the proof with `first` as received. RunError when a member lacks the token."""
+        """RunError when a member lacks the token; `received` is `first` as broadcast."""
         if self._rank == 0:
             for member in range(1, self._world_size):
                 self._hear(member)
@@ -136,7 +136,7 @@ class Proof:
 
 
 def prove_ranks(token: str, rank: int, world_size: int, exchange: Callable[[Any, Any], object]) -> None:
-    """RunError when another learner rank lacks the token; `exchange` is an all-to-all of uint8 [ranks x 32] (in, out)."""
+    """RunError when a learner rank lacks the token; `exchange` is an all-to-all of uint8 [ranks x 32] (in, out)."""
 
     def seals(pairs: list[tuple[int, int]]) -> torch.Tensor:
         content = b"".join(seal(token, f"rank {sender} to {receiver}", b"") for sender, receiver in pairs)

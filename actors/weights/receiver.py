@@ -1,4 +1,4 @@
-"""Receives pushes in every vLLM worker process, as vLLM's weight-transfer engine; loaded through `worker_extension_cls`."""
+"""Receives pushes in every vLLM worker, as vLLM's weight-transfer engine; loaded through `worker_extension_cls`."""
 
 import logging
 from collections.abc import Iterator
@@ -9,11 +9,7 @@ from typing import Any
 import torch
 from vllm.config import VllmConfig
 from vllm.config.weight_transfer import WeightTransferConfig
-from vllm.distributed.weight_transfer.base import (
-    WeightTransferEngine,
-    WeightTransferInitInfo,
-    WeightTransferUpdateInfo,
-)
+from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbeddingBase
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
@@ -32,8 +28,6 @@ _RELOAD_LOG = logging.getLogger(initialize_layerwise_reload.__module__)
 
 @dataclass
 class PushInit(WeightTransferInitInfo):
-    """A PushGroup as plain data."""
-
     transport: str
     meeting: dict[str, Any]
     world_size: int
@@ -45,7 +39,7 @@ class PushInit(WeightTransferInitInfo):
 
 @dataclass
 class PushUpdate(WeightTransferUpdateInfo):
-    """Buckets to receive, as `Bucket.plain`, and the transport's parcel."""
+    """Buckets as `Bucket.plain`, and the transport's parcel."""
 
     buckets: list[list[tuple[str, str, list[int]]]]
     parcel: Any = None
@@ -102,7 +96,7 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
             self._repack_tied_heads()
 
     def _without_weights(self) -> set[str]:
-        """Kinds of layers without weights of their own: tied heads, and rotary ones, whose table is computed."""
+        """Layers without their own weights: tied heads, and rotary ones, whose table is computed."""
         kinds = (RotaryEmbeddingBase, ParallelLMHead) if self._tied else RotaryEmbeddingBase
         return {type(module).__name__ for module in self.model.modules() if isinstance(module, kinds)}
 
@@ -118,12 +112,7 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
 
     @traced("prove")
     def receipt(self) -> dict[str, Any]:
-        """Proof of the last push.
-
-        Returns:
-            "digests" of the buckets as received; "missing": tensors and parameters that were not loaded; "stale": loaded
-            tensors that the model does not compute with.
-        """
+        """Proof of the last push: "digests" of the received buckets, and what `Effect` finds "missing" and "stale"."""
         heads = {f"{name}.weight" for name, module in self.model.named_modules() if isinstance(module, ParallelLMHead)}
         tied = heads if self._tied else set()
         return {
@@ -133,7 +122,6 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
         }
 
     def shutdown(self) -> None:
-        """Release the learner."""
         end, self.end = self.end, None
         if end is not None:
             end.close()
@@ -141,7 +129,6 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
 
 @contextmanager
 def _unsaid(kinds: set[str]) -> Iterator[None]:
-    """Drops vLLM's warning that layers of these kinds got no weights."""
 
     def heard(record: logging.LogRecord) -> bool:
         return record.getMessage() not in {f"{kind}: Failed to load weights" for kind in kinds}

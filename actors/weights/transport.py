@@ -1,4 +1,4 @@
-"""Interface of a transport: a sender in every learner rank, a receiver in every engine worker, and `transfer` in the driver.
+"""Interface of a transport: a sender in every learner rank, a receiver in every engine worker, `transfer` in the driver.
 
 docs/extending.md adds one.
 """
@@ -19,10 +19,7 @@ from openrs_ray.weights.buckets import Bucket
 
 @dataclass(frozen=True, slots=True)
 class PushGroup:
-    """Learner rank 0 and the workers of one engine.
-
-    Example: PushGroup("nccl", Meeting("10.0.0.4", 40123, "5f3a..."), world_size=2, deadline_s=120.0)
-    """
+    """Learner rank 0 and the workers of one engine."""
 
     transport: str
     meeting: Meeting
@@ -41,11 +38,11 @@ class Outgoing:
     largest: int
     """Bytes of the largest bucket."""
     gather: Callable[[], Iterator[tuple[Bucket, list[torch.Tensor]]]]
-    """All buckets with their tensors, valid until the next bucket. Called on all ranks: under ZeRO-3 they gather together."""
+    """All buckets; tensors are valid until the next. Call it on all ranks: under ZeRO-3 they gather together."""
 
     @cached_property
     def buffer(self) -> torch.Tensor:
-        """The staging buffer, uint8 [largest]."""
+        """Staging buffer, uint8 [largest]."""
         return torch.empty(self.largest, dtype=torch.uint8, device=self.device)
 
 
@@ -56,7 +53,7 @@ class Sender:
         self.weights = weights
 
     def join(self, engine: int, group: PushGroup) -> None:
-        """Connect to an engine; a connection to an earlier one of this number ends."""
+        """Connect to an engine, in place of an earlier one of this number."""
 
 
 class Receiver(ABC):
@@ -64,11 +61,11 @@ class Receiver(ABC):
 
     @abstractmethod
     def receive(self, nbytes: int, parcel: Any) -> torch.Tensor:
-        """The next bucket, uint8 [nbytes], in its own memory; `parcel` is from `transfer`. RunError past the deadline."""
+        """The next bucket, uint8 [nbytes], in its own memory. RunError past the deadline."""
 
     @abstractmethod
     def close(self) -> None:
-        """Release the learner's connection and memory."""
+        """Let go of the learner."""
 
 
 class Ends(Protocol):
@@ -79,13 +76,13 @@ class Ends(Protocol):
 
     @property
     def engines(self) -> list[int]:
-        """Numbers of the engines that are not lost."""
+        """Numbers of those not lost."""
 
     async def send(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of every rank's sender; results in rank order. RunError when a rank fails."""
 
     async def receive(self, buckets: Sequence[Bucket], parcel: Any = None) -> None:
-        """Receive these in every engine; one that fails is lost."""
+        """Receive buckets in every engine; one that fails is lost."""
 
     def lose(self, engine: int, reason: str) -> None:
         """Give an engine up; another replaces it."""
@@ -103,7 +100,7 @@ class Transport(ABC):
 
     @abstractmethod
     async def transfer(self, ends: Ends) -> list[int]:
-        """Bring every bucket to every engine; returns the buckets' digests as sent."""
+        """Bring every bucket to every engine; returns their digests as sent."""
 
     def learner_variables(self) -> dict[str, str]:
         """Environment of the learner's processes."""
@@ -114,6 +111,6 @@ class Transport(ABC):
 
 
 def find(name: str) -> Transport:
-    """The transport by its name in TRANSPORTS, or a `module:class`."""
+    """Transport by its name in TRANSPORTS, or `module:class`."""
     transport: Transport = resolve_name(TRANSPORTS.get(name, name))()
     return transport

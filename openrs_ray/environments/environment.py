@@ -14,8 +14,8 @@ class Engines(Protocol):
 
         Args:
             prompt_ids: the problem's prompt and all that has followed it, token by token as it was sampled or given.
-            max_tokens: at most so many. In any case no more than `rollout.max_completion_tokens` leaves after what has
-                followed the prompt; where it leaves none, the completion is empty and its finish reason is "length".
+            max_tokens: besides `rollout.max_completion_tokens` for all that follows the prompt; where that leaves none, the
+                completion is empty and its finish reason is "length".
         """
         ...
 
@@ -24,5 +24,5 @@ class Environment(Protocol):
     """One object serves all rollouts of a run, many at once. The same tokens sampled must give the same tokens."""
 
     async def rollout(self, problem: Problem, engines: Engines) -> Rollout:
-        """One sample of the problem, with all its turns; `Rollout.of` puts them together."""
+        """All turns of one sample, put together by `Rollout.of`."""
         ...

@@ -5,7 +5,5 @@ from openrs_ray.records import Problem, Rollout
 
 
 class SingleTurn:
-    """The first completion is the rollout."""
-
     async def rollout(self, problem: Problem, engines: Engines) -> Rollout:
         return Rollout.of([await engines.sample(problem.prompt_ids)])

@@ -14,10 +14,9 @@ from system import system_config
 from actors.learner.group import Update
 from actors.loop.batch import Batch
 from actors.loop.collector import Sampling
-from actors.loop.drawing import drawing
 from actors.loop.evaluation import Evaluation
 from actors.loop.limits import Limits
-from actors.loop.lookahead import Lookahead
+from actors.loop.lookahead import Lookahead, drawing
 from actors.loop.loop import Loop
 from actors.loop.push import PushReport
 from actors.loop.saving import Saving

@@ -13,8 +13,7 @@ from system import rollout_section, system_config
 from virtual_time import PROBLEM, P, run
 
 from actors.loop.batch import Batch, check_batch
-from actors.loop.drawing import drawing
-from actors.loop.lookahead import Lookahead
+from actors.loop.lookahead import Lookahead, drawing
 from openrs_ray.errors import RunError
 from openrs_ray.records import Completion, Group, Problem, VersionSpan
 from openrs_ray.run.progress import Progress

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from whole_run import PROBLEMS, STEPS, write_run
 
-from actors.cluster.quiet import silence_expected_warnings
+from actors.cluster.own_ray import silence_expected_warnings
 from launch.cli.typed import continue_with, handed_on
 from launch.driver.closing import next_lines, show_end
 from launch.driver.handed import HandedOn
