@@ -16,8 +16,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.cluster.own_ray import close_token_file, have_token, ray_folder, signals_kept, silence_expected_warnings
 from actors.cluster.processes import new_mark
-from actors.weights.transport import find
-from openrs_ray.cluster.layout import Device, Layout, engines_layout, plan_layout
+from openrs_ray.cluster.layout import Device, Layout, engines_layout, plan_layout, transport_class
 from openrs_ray.common.foreign import why
 from openrs_ray.config.schema import Engine, EngineSlots, RunConfig, Slots
 from openrs_ray.errors import RunError, UserError
@@ -160,12 +159,11 @@ class Placement:
     """By engine; none on shared GPUs."""
 
     def learner_options(self, rank: int) -> dict[str, Any]:
-        variables = self._threads() | find(self.layout.transport).learner_variables() | handed_on(f"learner-{rank}")
+        variables = self._threads() | self._transport().learner_variables() | handed_on(f"learner-{rank}")
         return self._options(self.learner_group, rank, self.layout.learner[rank], variables)
 
     def rollout_options(self, worker: int) -> dict[str, Any]:
-        transport = find(self.layout.transport)
-        variables = self._threads() | engine_variables(self.layout.device) | transport.engine_variables()
+        variables = self._threads() | engine_variables(self.layout.device) | self._transport().engine_variables()
         variables |= handed_on(f"engine-{worker}")
         if self.layout.colocated:
             return self._options(self.learner_group, worker, self.layout.rollout[worker], variables)
@@ -208,6 +206,9 @@ class Placement:
             "runtime_env": {"env_vars": variables | _OWN_GPUS | new_mark()},
             "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
         }
+
+    def _transport(self) -> Any:
+        return transport_class(self.layout.transport)()
 
     def _threads(self) -> dict[str, str]:
         return {"OMP_NUM_THREADS": str(self.layout.threads)} if self.layout.device == "cpu" else {}

@@ -78,10 +78,15 @@ class EnginePool:
     async def _spread(self, asked: Sequence[Asked]) -> None:
         """Give each request to the worker with the fewest in hand, always in the same order."""
         shares: dict[Replica, list[Asked]] = defaultdict(list)
-        for one in asked:
-            worker = await self._someone()
-            worker.sampling += 1
-            shares[worker].append(one)
+        try:
+            for one in asked:
+                worker = await self._someone()
+                worker.sampling += 1
+                shares[worker].append(one)
+        except BaseException:
+            for worker, share in shares.items():
+                worker.sampling -= len(share)
+            raise
         await asyncio.gather(*(self._sampled(worker, share) for worker, share in shares.items()))
 
     async def _sampled(self, worker: Replica, share: Sequence[Asked]) -> None:

@@ -234,8 +234,9 @@ class RolloutWorker:
 
         `sequences`: (prompt ids, completion ids) pairs.
         """
-        scores = asyncio.gather(*(self._score(prompt, completion) for prompt, completion in sequences))
-        return list(await self._alive(scores))
+        async with self._admitting:  # an idle engine's admission would pause it and clear its caches meanwhile
+            scores = asyncio.gather(*(self._score(prompt, completion) for prompt, completion in sequences))
+            return list(await self._alive(scores))
 
     async def _score(self, prompt: Sequence[int], completion: Sequence[int]) -> np.ndarray:
         from vllm import SamplingParams

@@ -7,13 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pkgutil import resolve_name
 from typing import Any, Protocol
 
 import torch
 
 from actors.weights.meeting import Meeting
-from openrs_ray.cluster.layout import TRANSPORTS
+from openrs_ray.cluster.layout import transport_class
 from openrs_ray.weights.buckets import Bucket
 
 
@@ -112,5 +111,5 @@ class Transport(ABC):
 
 def find(name: str) -> Transport:
     """Transport by its name in TRANSPORTS, or `module:class`."""
-    transport: Transport = resolve_name(TRANSPORTS.get(name, name))()
+    transport: Transport = transport_class(name)()
     return transport

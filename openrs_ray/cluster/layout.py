@@ -2,7 +2,8 @@
 
 import os
 from dataclasses import dataclass
-from typing import Literal
+from pkgutil import resolve_name
+from typing import Any, Literal
 
 from openrs_ray.config.schema import Engine, EngineSlots, RunConfig
 
@@ -14,6 +15,11 @@ TRANSPORTS = {
     "ipc": "actors.weights.ipc:Ipc",
 }
 """`module:class` of every way for weights to get from the learner to the engines; `plan_layout` chooses one."""
+
+
+def transport_class(name: str) -> Any:
+    """Class of a transport by its name in TRANSPORTS, or by `module:class`."""
+    return resolve_name(TRANSPORTS.get(name, name))
 
 
 @dataclass(frozen=True, slots=True)
