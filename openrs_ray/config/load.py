@@ -26,11 +26,6 @@ def load_config(recipe: str | Path, overrides: Sequence[str], flags: Sequence[st
     return checked(RunConfig, given.content, overrides, given.name, given.origins, flags)
 
 
-def config_from(content: dict[str, Any], overrides: Sequence[str], origin: str, flags: Sequence[str] = ()) -> RunConfig:
-    """Like `load_config`, for content that is no file; `origin` names it in messages."""
-    return checked(RunConfig, content, overrides, origin, flags=flags)
-
-
 def checked(
     model: type[Config],
     content: dict[str, Any],
@@ -62,7 +57,7 @@ def checked(
 def flat(config: BaseModel | dict[str, Any], model: type[BaseModel] = RunConfig) -> dict[str, Any]:
     """JSON values by dotted name, of a config or of unchecked content of a `model`. A mapping is one value."""
     if isinstance(config, BaseModel):
-        return _flat(config.model_dump(mode="json"), {*Names.of(type(config), {}).sections}, "")
+        config, model = config.model_dump(mode="json"), type(config)
     return _flat(config, {*Names.of(model, {}).sections}, "")
 
 

@@ -2,12 +2,9 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
-
-from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
 
 from openrs_ray.config.fidelity import differences
+from openrs_ray.config.fields import Names, as_json
 from openrs_ray.config.load import flat
 from openrs_ray.config.schema import Loss, RunConfig
 from openrs_ray.run.budget import most_text
@@ -16,8 +13,9 @@ from openrs_ray.run.budget import most_text
 def dry_run_text(config: RunConfig) -> str:
     """The plan by the config alone."""
     text = "".join(f"{name:<12} {value}\n" for name, value in _rows(config))
-    values, defaults = flat(config), dict(_defaults(type(config)))
-    given = {dotted: value for dotted, value in values.items() if dotted not in defaults or value != defaults[dotted]}
+    values, fields = flat(config), Names.of(type(config), {}).fields
+    defaults = {name: as_json(field.get_default()) for name, field in fields.items() if not field.is_required()}
+    given = {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
     text += "\nNot at their defaults:\n" + "".join(f"  {name}: {json.dumps(given[name])}\n" for name in given)
     if "fidelity" not in config.model_fields_set:  # no reproduction of the paper
         return text
@@ -101,13 +99,3 @@ def loss_text(loss: Loss) -> str:
     ratio = f"ratio {bounds}" if loss.old_policy == "sampler" else "ratio always 1 (loss.old_policy current)"
     penalty = f"KL {loss.kl_beta:g}" if loss.kl_beta else "no KL"
     return f"{loss.kind}, {ratio}, normalization {loss.normalization}, correction {loss.correction}, {penalty}"
-
-
-def _defaults(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """JSON values of all fields with a default, by dotted name."""
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _defaults(kind, f"{prefix}{name}.")
-        elif not field.is_required():
-            yield f"{prefix}{name}", to_jsonable_python(field.get_default())

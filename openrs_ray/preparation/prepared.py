@@ -94,10 +94,8 @@ def prepare(config: RunConfig) -> Prepared:
     notes = [str(train.report)]
     problems, held_out = hold_out(train.problems, config.evaluation.hold_out, config.evaluation.hold_out_seed)
     if config.evaluation.path is not None:
-        elsewhere: dict[str, Any] = {
-            "path": config.evaluation.path,
-            "split": config.evaluation.split or config.data.split,
-        }
+        split = config.evaluation.split or config.data.split
+        elsewhere: dict[str, Any] = {"path": config.evaluation.path, "split": split}
         if config.evaluation.path in builtin.DATA and config.data.path not in builtin.DATA:
             elsewhere["columns"] = Columns()  # data.columns are those of the user's own file
         source = config.data.model_copy(update=elsewhere)
@@ -161,21 +159,15 @@ def check_served(
 ) -> tuple[PreTrainedConfig, ModelShape]:
     """The same for any work of engines, with up to so many `tokens` in a sequence, which the user sets by these `fields`."""
     with reading(f"the configuration of model.path {model.path!r} cannot be used"):
-        return _check_served(model, model_path, engine, place, tokens, fields)
-
-
-def _check_served(
-    model: Model, model_path: str, engine: Engine, place: Slots, tokens: int, fields: str
-) -> tuple[PreTrainedConfig, ModelShape]:
-    config = read_config(model_path)
-    with reading(f"cannot read the configuration of {model_path}"):
-        shape = ModelShape.of(config)
-    check_engine(model, place, model_path, config)
-    limit = getattr(config, "max_position_embeddings", None)
-    if limit is not None and tokens > limit:
-        raise UserError(f"{fields} is {tokens} but {model.path} takes at most {limit} tokens")
-    heads, size = getattr(config, "num_attention_heads", 1), engine.tensor_parallel
-    if heads % size:
-        raise UserError(f"engine.tensor_parallel ({size}) must divide the {heads} attention heads of {model.path}")
-    check_weights(model_path, config)
-    return config, shape
+        config = read_config(model_path)
+        with reading(f"cannot read the configuration of {model_path}"):
+            shape = ModelShape.of(config)
+        check_engine(model, place, model_path, config)
+        limit = getattr(config, "max_position_embeddings", None)
+        if limit is not None and tokens > limit:
+            raise UserError(f"{fields} is {tokens} but {model.path} takes at most {limit} tokens")
+        heads, size = getattr(config, "num_attention_heads", 1), engine.tensor_parallel
+        if heads % size:
+            raise UserError(f"engine.tensor_parallel ({size}) must divide the {heads} attention heads of {model.path}")
+        check_weights(model_path, config)
+        return config, shape

@@ -117,12 +117,8 @@ def _groups(problems: Sequence[Problem]) -> list[list[Problem]]:
     """Problems that are the same in other spellings."""
     groups: dict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
-        groups[_text_key(problem)].append(problem)
+        groups[same_text_key(problem.text) or problem.text].append(problem)
     return [group for group in groups.values() if len(group) > 1]
-
-
-def _text_key(problem: Problem) -> str:
-    return same_text_key(problem.text) or problem.text
 
 
 def _gold_key(problem: Problem) -> tuple[str, ...]:

@@ -57,13 +57,11 @@ def read_attempts(run_folder: Path) -> dict[int, int]:
 
 def read_bounds(run_folder: Path) -> dict[int, Bounds]:
     """Limits by attempt; an older version noted none."""
-    names = Bounds.__slots__
-    lines = _lines(run_folder).items()
-    path = run_folder / FILE
+    names = {*Bounds.__slots__}
     return {
-        attempt: as_record(Bounds, {name: line[name] for name in names}, path)
-        for attempt, line in lines
-        if line.keys() >= {*names}
+        attempt: as_record(Bounds, {name: line[name] for name in names}, run_folder / FILE)
+        for attempt, line in _lines(run_folder).items()
+        if names <= line.keys()
     }
 
 

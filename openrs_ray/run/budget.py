@@ -52,7 +52,7 @@ def seconds_left(cost: Cost, spent: Spent, gpus: float) -> tuple[float, Ended]:
     return min(limits)
 
 
-class Budget:
+class Budget(Ledger):
     """Counts what this attempt spends on top of the earlier ones, and how long its work takes.
 
     with Budget(config) as budget:            # counts from the start of this process
@@ -70,31 +70,17 @@ class Budget:
     ) -> None:
         """`age_s`: how long this process has run already (None: as the operating system says). `extra_gpus`: how many the run
         holds now beyond those it is planned for."""
-        self._config, self._cost, self._clock, self._extra_gpus = config, config.cost, clock, extra_gpus
         age = max(0.0, time.time() - psutil.Process().create_time()) if age_s is None else age_s
+        super().__init__(config.run.path, config.cost.price, lambda: self.gpus, age, clock)
+        self._config, self._cost, self._extra_gpus = config, config.cost, extra_gpus
         self._started = clock() - age
-        self._ledger = Ledger(config.run.path, self._cost.price, lambda: self.gpus, age, clock)
-        self._recent = _checked_times(self._ledger.notes.get("seconds", {}), config.run.path / FILE)
+        self._recent = _checked_times(self.notes.get("seconds", {}), config.run.path / FILE)
         self._step: int | None = None
         """Last finished step, once the run is set up."""
-
-    def __enter__(self) -> "Budget":
-        self._ledger.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ledger.__exit__()
-
-    def write(self) -> None:
-        self._ledger.write()
 
     @property
     def gpus(self) -> int:
         return self._config.num_gpus + self._extra_gpus()
-
-    def spent(self) -> Spent:
-        """Until now, over all attempts."""
-        return self._ledger.spent()
 
     def started(self) -> None:
         """The run is set up: so long does a start take."""
@@ -108,7 +94,7 @@ class Budget:
     def _note(self, work: Work, seconds: float) -> None:
         self._recent[work] = [*self._recent.get(work, ()), seconds][-_RECENT:]
         # Never changed in place: the ledger's thread may be writing it.
-        self._ledger.notes["seconds"] = {**self._recent}
+        self.notes["seconds"] = {**self._recent}
 
     @contextmanager
     def timing(self, work: Work) -> Iterator[None]:

@@ -26,7 +26,7 @@ from openrs_ray.common.files import TEMPORARY, as_record, sync, write_json
 from openrs_ray.common.foreign import parse_json
 from openrs_ray.common.formatting import size_text
 from openrs_ray.errors import RunError, UserError
-from openrs_ray.run.checkpoint_files import POLICY, STATE, TRAINER, Checkpoint, FileEntry, Kind, open_to, sync_and_list
+from openrs_ray.run.checkpoint_files import POLICY, STATE, TRAINER, Checkpoint, Kind, open_to, sync_and_list
 from openrs_ray.run.room import is_disk_full
 
 __all__ = ["Checkpoint", "CheckpointStore", "Kind"]
@@ -35,17 +35,7 @@ _OWN_NAME = re.compile(r"step-\d{6,}(-\d+)?((\.universal)?\.tmp)?")
 """Folders that are written here; `step-000050-2` by `_free_name`."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A checkpoint in the manifest."""
-
-    folder: str
-    step: int
-    kind: Kind
-    complete: bool
-    files: tuple[FileEntry, ...]
-
-
+@dataclass
 class CheckpointStore:
     """Writes, prunes and finds the checkpoints in one folder; only the driver that holds the run's lock may write.
 
@@ -59,11 +49,11 @@ class CheckpointStore:
         checkpoint, damages = store.latest_good()
     """
 
-    def __init__(self, folder: Path, keep_last: int = 2, keep_policies: bool = True) -> None:
-        """`keep_last` >= 1: how many kept checkpoints stay complete. `keep_policies`: older ones keep `policy/`."""
-        self.folder = folder
-        self._keep_last = keep_last
-        self._keep_policies = keep_policies
+    folder: Path
+    keep_last: int = 2
+    """Kept checkpoints that stay complete, at least 1."""
+    keep_policies: bool = True
+    """Older ones keep `policy/`."""
 
     @property
     def manifest(self) -> Path:
@@ -75,15 +65,15 @@ class CheckpointStore:
             return []
         try:
             entries = parse_json(self.manifest.read_bytes())["checkpoints"]
-            return [self._committed(as_record(_Entry, entry, self.manifest)) for entry in entries]
+            return [self._committed(as_record(Checkpoint, entry, self.manifest)) for entry in entries]
         except (UserError, OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{self.manifest} is damaged and nothing was deleted: restore it, or start a run with another name."
             ) from error
 
-    def _committed(self, entry: _Entry) -> Checkpoint:
-        folder = self._find(entry.folder, entry.step)
-        return Checkpoint(folder, entry.step, entry.kind, entry.complete, entry.files)
+    def _committed(self, entry: Checkpoint) -> Checkpoint:
+        """With its folder's path instead of its name."""
+        return replace(entry, folder=self._find(str(entry.folder), entry.step))
 
     def open(self) -> None:
         """Sweep, and write the manifest of a new run; from here on it may not be missing."""
@@ -95,9 +85,7 @@ class CheckpointStore:
     def latest_good(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest complete checkpoint without damage, and a sentence about each damaged newer one."""
         damages: list[str] = []
-        for checkpoint in reversed(self.checkpoints()):
-            if not checkpoint.complete:
-                continue
+        for checkpoint in reversed([known for known in self.checkpoints() if known.complete]):
             damage = checkpoint.damage()
             if damage is None:
                 return checkpoint, damages
@@ -118,8 +106,8 @@ class CheckpointStore:
         try:
             self.open()
             shutil.rmtree(folder, ignore_errors=True)
-            needed, free = self._bytes_needed(), shutil.disk_usage(self.folder).free
-            if free < needed:
+            free, like = shutil.disk_usage(self.folder).free, self._newest_complete()
+            if like and free < like.size:  # the next one will be about as large
                 raise OSError(errno.ENOSPC, f"only {size_text(free)} are free")
             (folder / STATE).mkdir(parents=True)
             (folder / POLICY).mkdir()
@@ -157,12 +145,11 @@ class CheckpointStore:
         It names the last good checkpoint and, where the disk is full, the room that is needed.
         """
         self.sweep()
-        good = next((known.folder.name for known in reversed(self.checkpoints()) if known.complete), None)
-        remains = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
+        good = self._newest_complete()
+        remains = f"the last good checkpoint is {good.folder.name}" if good else "there is no checkpoint yet"
         if not is_disk_full(error):
             return RunError(f"Saving the checkpoint of step {step} in {self.folder} failed ({error}); {remains}.")
-        needed = self._bytes_needed()
-        room = f"make room for {size_text(needed)}" if needed else "make room"
+        room = f"make room for {size_text(good.size)}" if good else "make room"
         cause = error.strerror if isinstance(error, OSError) and error.strerror else "No space left on device"
         return RunError(
             f"The disk is full: the checkpoint of step {step} could not be saved in {self.folder} ({cause}); "
@@ -192,12 +179,12 @@ class CheckpointStore:
         """The checkpoints that stay now that the last one is there."""
         kept = [checkpoint for checkpoint in checkpoints if checkpoint.kind == "kept"]
         newest = checkpoints[-1:] if kept else checkpoints[-2:]  # one to fall back on, should the newest be damaged
-        complete = {checkpoint.folder for checkpoint in [*kept[-self._keep_last :], *newest]}
+        complete = {checkpoint.folder for checkpoint in [*kept[-self.keep_last :], *newest]}
         remaining = []
         for checkpoint in checkpoints:
             if checkpoint.folder in complete:
                 remaining.append(checkpoint)
-            elif checkpoint.kind == "kept" and self._keep_policies:
+            elif checkpoint.kind == "kept" and self.keep_policies:
                 remaining.append(checkpoint.without_state())
         return remaining
 
@@ -209,14 +196,14 @@ class CheckpointStore:
         return self.folder / f"step-{step:06d}"
 
     def _temporary(self, step: int) -> Path:
-        return self.folder / f"step-{step:06d}{TEMPORARY}"
+        return Path(f"{self._named(step)}{TEMPORARY}")
 
     def _free_name(self, step: int) -> Path:
         """`step-000050`, or `step-000050-2` while an earlier checkpoint of that step stays until the commit."""
         folder, number = self._named(step), 1
         while folder.exists():
             number += 1
-            folder = self.folder / f"step-{step:06d}-{number}"
+            folder = Path(f"{self._named(step)}-{number}")
         return folder
 
     def _find(self, name: str, step: int) -> Path:
@@ -226,6 +213,5 @@ class CheckpointStore:
         listed = self.folder / name
         return listed if listed.exists() else self._named(step)
 
-    def _bytes_needed(self) -> int:
-        """Size of the newest complete checkpoint: the next one will be about as large (0 before the first)."""
-        return next((known.size for known in reversed(self.checkpoints()) if known.complete), 0)
+    def _newest_complete(self) -> Checkpoint | None:
+        return next((known for known in reversed(self.checkpoints()) if known.complete), None)

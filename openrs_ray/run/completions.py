@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,11 @@ SCHEMA = pa.schema(
 )
 
 
+@dataclass(frozen=True, slots=True)
 class CompletionRecord:
     """Writes the completions of one run to `RUN/completions/`."""
 
-    def __init__(self, run_folder: Path) -> None:
-        self._run_folder = run_folder
+    run_folder: Path
 
     def write(
         self,
@@ -77,7 +78,7 @@ class CompletionRecord:
                     | {"text": texts[number][index], "advantage": advantage}
                     | _columns(rollout, verdict)
                 )
-        return write_file(self._run_folder, phase, step, attempt, pa.Table.from_pylist(rows, schema=SCHEMA))
+        return write_file(self.run_folder, phase, step, attempt, pa.Table.from_pylist(rows, schema=SCHEMA))
 
 
 def current_rows(run_folder: Path, phase: Phase = "train", columns: list[str] | None = None) -> pa.Table:

@@ -104,10 +104,8 @@ class Witness:
 
     def missing(self, steps: int) -> list[Fault]:
         """Steps without figures, of `steps` in the record; a kill may come between the rows of the last and its figures."""
-        found = [
-            step for step in range(1, max(steps, self.due) + 1) if step not in self.figures and step != self.due + 1
-        ]
-        return [("steps without a line in metrics.jsonl", f"step {step}") for step in found]
+        found = {*range(1, max(steps, self.due) + 1)} - {*self.figures, self.due + 1}
+        return [("steps without a line in metrics.jsonl", f"step {step}") for step in sorted(found)]
 
 
 def check_coverage(
@@ -119,9 +117,8 @@ def check_coverage(
         staleness: versions that rollouts run ahead of the learner.
         due: steps that the record must have, because its witnesses do.
     """
-    columns = ["step", "position", "sample", "phase"]
+    columns, resumed = ["step", "position", "sample", "phase"], read_attempts(run_folder).values()
     used = [row for phase in _PHASES[:2] for row in current_rows(run_folder, phase, columns).to_pylist()]
-    resumed = read_attempts(run_folder).values()
     return _coverage(used, resumed, problems_per_step, completions_per_problem, staleness, due)
 
 
@@ -143,21 +140,23 @@ def prove(run_folder: Path, config: RunConfig, problems: RunProblems) -> Proof:
     attempts = {file.step: file.attempt for file in files if file.phase == "train"}
     # The figures as they are now: a run that goes on has written more of both since the witness was called.
     found += Witness.of(run_folder).missing(max(attempts, default=0))
-    by_kind: dict[str, list[str]] = {}
+    by_kind: dict[str, list[str]] = defaultdict(list)
     for kind, place in found:
-        by_kind.setdefault(kind, []).append(place)
+        by_kind[kind].append(place)
     order, rollout = Order(config.run.seed, problems.count, config.data.shuffle), config.rollout
-    resumed, staleness = read_attempts(run_folder).values(), _staleness(attempts, expected)
+    per_step, samples, staleness = (
+        rollout.problems_per_step,
+        rollout.completions_per_problem,
+        _staleness(attempts, expected),
+    )
     groups = _used_groups(used, order)
     return Proof(
-        coverage=_coverage(
-            used, resumed, rollout.problems_per_step, rollout.completions_per_problem, staleness, witness.due
-        ),
+        coverage=_coverage(used, read_attempts(run_folder).values(), per_step, samples, staleness, witness.due),
         groups=groups,
         misplaced=[group.position for group in groups if group.problem != order.index(group.position)],
         rows=count,
         unchecked=sum(file.crc32 is None for file in files),
-        faults=by_kind,
+        faults=dict(by_kind),
     )
 
 

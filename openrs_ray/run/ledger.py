@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from openrs_ray.common.files import damaged, read_json, write_json
 
@@ -75,15 +75,14 @@ class Ledger:
         Raises UserError when the account is damaged.
         """
         self._path, self._price, self._gpus, self._clock = folder / FILE, price, gpus, clock
-        self.notes: dict[str, Any] = {
-            name: value for name, value in (read_json(self._path) or {}).items() if name != "spent"
-        }
+        content = read_json(self._path) or {}
+        self.notes: dict[str, Any] = {name: value for name, value in content.items() if name != "spent"}
         """Other entries of the file; plain data."""
         self._spent = Spent.read(folder)
         self._counted = clock() - age_s
         self._lock, self._closed = threading.RLock(), threading.Event()
 
-    def __enter__(self) -> "Ledger":
+    def __enter__(self) -> Self:
         self.write()
         threading.Thread(target=self._beat, daemon=True).start()
         return self

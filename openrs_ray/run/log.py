@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console, ConsoleRenderable, RenderHook
@@ -72,9 +71,7 @@ class RunLog(RenderHook):
         self._ends.enter_context(_warnings_to(self))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._ends.close()
         if error is not None:
             self.write(f"error: {error}" if str(error) else f"error: {type(error).__name__}")

@@ -5,7 +5,7 @@ Each check yields a `Fault`: the kind of fault, and its place.
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -218,13 +218,9 @@ def _values(group: Sequence[Row], name: str) -> np.ndarray:
 
 
 def _step_faults(
-    trained: Sequence[Row],
-    replaced: Sequence[Row],
-    per_step: int,
-    most_replaced: int,
-    figures: Mapping[str, Any] | None,
+    trained: Sequence[Row], replaced: Sequence[Row], per_step: int, most_replaced: int, figures: Row | None
 ) -> Iterator[str]:
-    groups, others = _positions(trained), _positions(replaced)
+    groups, others = ({row["position"] for row in rows} for rows in (trained, replaced))
     if len(groups) != per_step:
         yield f"trained on {len(groups)} groups instead of {per_step}"
     if len(others) > most_replaced:
@@ -241,10 +237,6 @@ def _agree(value: float, logged: Any) -> bool:
     if logged is not None and not isinstance(logged, int | float):
         return False
     return math.isnan(value) if logged is None else math.isclose(value, logged, rel_tol=1e-9, abs_tol=1e-9)
-
-
-def _positions(rows: Iterable[Row]) -> set[int]:
-    return {row["position"] for row in rows}
 
 
 def _figures(rows: Sequence[Row]) -> dict[str, float]:

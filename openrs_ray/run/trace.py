@@ -75,9 +75,8 @@ class Step:
     @property
     def positions(self) -> set[int]:
         """Positions that the step trains on, where the loop noted them."""
-        return {
-            position for event in self.of("take", kind=DRIVER) for position in event.attributes.get("positions", ())
-        }
+        taken = self.of("take", kind=DRIVER)
+        return {position for event in taken for position in event.attributes.get("positions", ())}
 
     def causes(self) -> dict[str, float]:
         """Seconds by what the loop was at or waited for; their sum is the step.
@@ -110,10 +109,8 @@ def covered(intervals: Iterable[tuple[float, float]]) -> float:
 def read_trace(run_folder: Path, attempt: int | None = None) -> list[Event]:
     """All spans of an attempt by their start, of the newest one that has any by default. UserError where there are none."""
     which = "*" if attempt is None else f"{attempt:03d}"
-    folders = sorted((run_folder / ATTEMPTS).glob(f"{which}/{FOLDER}"), reverse=True)
-    for folder in folders:
-        files = sorted(folder.glob("*.jsonl"))
-        if events := [event for file in files for event in _events(file)]:
+    for folder in sorted((run_folder / ATTEMPTS).glob(f"{which}/{FOLDER}"), reverse=True):
+        if events := [event for file in sorted(folder.glob("*.jsonl")) for event in _events(file)]:
             return sorted(events, key=lambda event: event.start)
     asked = "" if attempt is None else f" {attempt}"
     raise UserError(f"{run_folder} has no trace of attempt{asked}: look at {run_folder / ATTEMPTS} for those that have")
@@ -123,28 +120,18 @@ def _events(file: Path) -> Iterator[Event]:
     process = file.name.removesuffix(".jsonl").removesuffix(".old")
     for line in read_lines(file):
         match line:
-            case {
-                "name": str(name),
-                "ts": int() | float() as start,
-                "dur": int() | float() as dur,
-                "args": dict(given),
-            }:
-                yield Event(name, process, int(line.get("pid", 0)), start / 1e6, (start + dur) / 1e6, given)
+            case {"name": str(name), "ts": int() | float() as ts, "dur": int() | float() as dur, "args": dict(given)}:
+                yield Event(name, process, int(line.get("pid", 0)), ts / 1e6, (ts + dur) / 1e6, given)
 
 
 def steps_of(events: Sequence[Event]) -> list[Step]:
     """The finished steps, in order; the last one lasts until the driver's last span ends."""
-    whole = [
-        event
-        for event in events
-        if event.name == "step" and event.process == DRIVER and "error" not in event.attributes
-    ]
-    begins = [event.start for event in events if event.name == "step" and event.process == DRIVER]
+    driver = [event for event in events if event.process == DRIVER]
+    begun = [event for event in driver if event.name == "step"]
     steps = []
-    for event in whole:
-        after = [start for start in begins if start > event.start]
-        own = (other.end for other in events if other.process == DRIVER and other.start >= event.start)
-        end = min(after) if after else max(own)
+    for event in (event for event in begun if "error" not in event.attributes):
+        after = [other.start for other in begun if other.start > event.start]
+        end = min(after) if after else max(other.end for other in driver if other.start >= event.start)
         inside = tuple(other for other in events if other.start < end and other.end > event.start)
         steps.append(Step(int(event.attributes["step"]), event.start, end, inside))
     return steps
