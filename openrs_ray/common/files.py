@@ -48,7 +48,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The mapping in a JSON file; None where there is none. UserError when it is damaged."""
+    """The mapping in a JSON file; None without a file. UserError when it is damaged."""
     try:
         content = parse_json(path.read_bytes())
     except FileNotFoundError:
@@ -63,7 +63,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def as_record(kind: type[T], content: Any, path: Path) -> T:
-    """The content of a file as a dataclass, checked by type. UserError when the file is damaged."""
+    """A file's content as a dataclass, checked by type. UserError when it is damaged."""
     if isinstance(content, dict) and (unknown := content.keys() - {field.name for field in fields(cast(Any, kind))}):
         raise damaged(path, f"nobody wrote {min(unknown)}")
     try:
@@ -79,19 +79,17 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def damaged(path: Path, what: str = "") -> UserError:
-    """The error about a damaged file. `what`: how that shows."""
     shown = f" ({what})" if what else ""
     return UserError(f"{path} is damaged{shown}: restore it, or begin under another name or in another folder")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Replace `path` by `content` as JSON."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def append_line(path: Path, record: Mapping[str, Any], *, synced: bool = False) -> None:
-    """Append one JSON line; after a torn one it starts on a line of its own."""
+    """Append one JSON line, apart from a torn one."""
     line = json.dumps(dict(record), allow_nan=False).encode() + b"\n"
     with path.open("ab+", buffering=0) as file:
         if file.seek(0, os.SEEK_END) > 0:

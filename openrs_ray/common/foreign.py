@@ -20,7 +20,7 @@ _FOR_PEOPLE = {
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Turns every error of a library into a UserError `what: why`."""
+    """Turn every error of a library into a UserError `what: why`."""
     try:
         yield
     except (UserError, RunError):
@@ -61,6 +61,5 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_text(path: Path, what: str) -> str:
-    """The UTF-8 text of a file. UserError `what: why`."""
     with reading(what):
         return path.read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 """Work on foreign content in a child process: killed when it makes no progress, with bounded memory.
 
 Native code cannot be interrupted or bounded within its own process. The child is forked, to start in milliseconds; it leaves
-without cleaning up, because locks of the parent's other threads may have been held at the fork.
+without cleaning up, because other threads of the parent may have held locks.
 """
 
 import gc
@@ -21,7 +21,7 @@ from openrs_ray.common.parent import end_with_parent
 T = TypeVar("T")
 
 DEADLINE_S = 60.0
-"""Longest time for one result."""
+"""For one result."""
 MEMORY_BYTES = 4 << 30
 
 

@@ -14,7 +14,7 @@ _EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception)(?::
 _NATIVE = re.compile(r"Fatal Python error: |\s+what\(\):  |\*\*\* SIG[A-Z]+ received")
 _SAYS_NOTHING = ("EngineDeadError", "ngine core init", "WorkerProc init", "root cause", "stack trace")
 _OUTER = "MainProcess"
-"""Only hears of it."""
+"""Not the cause."""
 _LONGEST = 300
 
 

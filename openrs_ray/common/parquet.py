@@ -30,14 +30,9 @@ def write_table(path: Path, rows: pa.Table, *, checksum_in_name: bool = False) -
 def read_table(
     path: Path, columns: list[str] | None = None, schema: pa.Schema | None = None, crc32: int | None = None
 ) -> pa.Table:
-    """The rows of a file.
+    """The rows of a file. UserError when they are not those that were written.
 
-    Args:
-        schema: to read the columns as; None: as written.
-        crc32: of the whole file, where it is known.
-
-    Raises:
-        UserError: they are not the rows that were written.
+    `schema`: to read the columns as. `crc32`: of the whole file, where it is known.
     """
     try:
         content = path.read_bytes()

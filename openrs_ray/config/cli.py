@@ -30,7 +30,7 @@ def change(
 ) -> Iterator[str | UserError]:
     """Set fields in `content` in order; yields the dotted name of each, or its error.
 
-    VALUE is YAML; for a text field, plain text. `flags`: the command's own options, which a misspelt name may have meant.
+    VALUE is YAML; for a text field, plain text. `flags`: the command's other options, for misspelt names.
     """
     for word, text in _pairs(words):
         if not word.startswith("--") or len(word) == 2:

@@ -58,7 +58,7 @@ def _is_section(kind: Any) -> TypeGuard[type[BaseModel]]:
 
 
 def _entry_sections(kind: Any) -> list[type[BaseModel]]:
-    """The kinds of section among a mapping's values."""
+    """Kinds of section among a mapping's values."""
     values = plain_types(get_args(kind)[1]) if get_origin(kind) is dict else ()
     return [value for value in values if _is_section(value)]
 

@@ -52,7 +52,7 @@ def section_lines(
 def field_lines(
     model: type[BaseModel], content: dict[str, Any], width: int = 100, fixed: Container[str] = (), only: str = ""
 ) -> list[str]:
-    """The help text of the fields (or of the section `only`), the `fixed` ones marked; `content` gives mappings their entries."""
+    """The help text of the fields (or of the section `only`), `fixed` ones marked; `content` gives mappings their entries."""
     lines: list[str] = []
     section = ""
     for dotted, field in Names.of(model, content).fields.items():

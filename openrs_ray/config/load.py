@@ -34,7 +34,7 @@ def checked(
     origins: dict[str, str] | None = None,
     flags: Sequence[str] = (),
 ) -> Config:
-    """Like `config_from`, for any config; `origins`: the file of each value that is not of `origin`."""
+    """A config from content that came from `origin`, or from the files of `origins` by dotted name."""
     from_where, mistakes = Origins(origin, origins or {}), list[str]()
     unknown: dict[str, str | None] = {}
     for outcome in change(content, overrides, model, flags):
@@ -55,7 +55,7 @@ def checked(
 
 
 def flat(config: BaseModel | dict[str, Any], model: type[BaseModel] = RunConfig) -> dict[str, Any]:
-    """JSON values by dotted name, of a config or of unchecked content of a `model`. A mapping is one value."""
+    """JSON values by dotted name, of a config or of a `model`'s unchecked content. A mapping is one value."""
     if isinstance(config, BaseModel):
         config, model = config.model_dump(mode="json"), type(config)
     return _flat(config, {*Names.of(model, {}).sections}, "")

@@ -1,7 +1,7 @@
 """The mark of config fields, or sections, that may change on resume; all others are fixed.
 
-Fixed is the default because another prompt, reward or seed is another experiment. Marked are lengths of time, sizes of engines,
-the number of learner ranks, micro-batches, learning rate and loss (which enter anew at every step), `run.steps` and the folder.
+Fixed is the default: another prompt, reward or seed is another experiment. Marked are lengths of time, sizes of engines,
+learner ranks, micro-batches, learning rate and loss (which enter anew at every step), `run.steps` and the folder.
 """
 
 from typing import Any, Final
@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 
 class _Free:
-    """The marker's kind, kept in a field's metadata."""
+    """Type of the mark."""
 
 
 FREE: Final = _Free()

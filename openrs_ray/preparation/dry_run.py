@@ -18,7 +18,7 @@ from openrs_ray.run.resume import check_run, resume_notes
 
 
 def dry_run(config: RunConfig, say: Callable[[str], None], resume: bool = True) -> None:
-    """Say the plan line by line. UserError for mistakes, and for what could not be looked at."""
+    """Say the plan line by line. UserError for mistakes, and for anything out of reach."""
     gpu_bytes, card = planned_gpu_bytes(config), planned_card(config)  # forks, so it comes before any thread
     prepared, missing = _prepared_or_missing(config)
     say(dry_run_text(config))
@@ -40,7 +40,7 @@ def dry_run(config: RunConfig, say: Callable[[str], None], resume: bool = True) 
 
 
 def _prepared_or_missing(config: RunConfig) -> tuple[Prepared | None, Unreachable | None]:
-    """The prepared run, or the error where it is out of reach without a network."""
+    """The prepared run, or the error where it is out of reach."""
     try:
         return prepare(config), None
     except Unreachable as error:
@@ -71,7 +71,6 @@ def _power_lines(config: RunConfig, held_out: int) -> list[str]:
 def _need_lines(
     config: RunConfig, shape: ModelShape | None, card: Card | None, gpu_bytes: float | None, held_out: int
 ) -> Iterator[str]:
-    """Memory, forecast and disk."""
     if shape is None:
         yield f"memory, forecast, disk: not planned, since the shape of {config.model.path} is not known here"
         return

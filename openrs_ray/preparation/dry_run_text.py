@@ -11,7 +11,6 @@ from openrs_ray.run.budget import most_text
 
 
 def dry_run_text(config: RunConfig) -> str:
-    """The plan by the config alone."""
     text = "".join(f"{name:<12} {value}\n" for name, value in _rows(config))
     values, fields = flat(config), Names.of(type(config), {}).fields
     defaults = {name: as_json(field.get_default()) for name, field in fields.items() if not field.is_required()}

@@ -47,20 +47,20 @@ class Prepared:
     notes: tuple[str, ...]
     """Fate of the rows of each data set, and of held-out problems."""
     files: ModelFiles
-    """The start model's files for exported policies."""
+    """The start model's, for exported policies."""
     opening: str
-    """The beginning of every answer by the chat template ("<think>" or nothing)."""
+    """The chat template's beginning of every answer ("<think>" or nothing)."""
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
         return tuple(token.id for token in self.stop_tokens)
 
     def texts(self, rollouts: Sequence[Rollout]) -> list[str]:
-        """Rollouts as the texts that rewards and record read, with the part of each that the chat template wrote."""
+        """Rollouts as the texts that rewards and record read, `opening` included."""
         return [self.opening + text for text in rollout_texts(rollouts, self.tokenizer, self.eos_ids)]
 
     def summary(self) -> RunProblems:
-        """The problems by digests, for resume and coverage."""
+        """Digests for resume and coverage."""
         content = hashlib.sha256()
         for problem in (*self.problems, *self.held_out):
             content.update(repr((problem.index, problem.prompt_ids, problem.gold)).encode())
@@ -69,11 +69,7 @@ class Prepared:
 
 
 def prepare(config: RunConfig) -> Prepared:
-    """Load and check it all.
-
-    Raises:
-        UserError: something is missing or does not fit; one sentence.
-    """
+    """Load and check everything. UserError about the first thing missing or unfit."""
     check_reward_names(config.rewards.weights)
     _check_apart(config)
     for path in filter(None, (config.data.path, config.evaluation.path)):
@@ -144,12 +140,11 @@ def _check_apart(config: RunConfig) -> None:
 
 
 def _given(golds: Sequence[Gold]) -> list[bool]:
-    """True for each gold that is there, readable or not."""
     return [bool(gold) for gold in golds]
 
 
 def check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, ModelShape]:
-    """The configuration and shape of a run's model, once its weights are known to be whole and engines to take it."""
+    """The configuration and shape of a run's model, with weights checked for being whole and engines for taking it."""
     tokens, fields = config.max_sequence_tokens, "rollout.max_prompt_tokens + rollout.max_completion_tokens"
     return check_served(config.model, model_path, config.engine, config.placement, tokens, fields)
 
@@ -157,7 +152,7 @@ def check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, M
 def check_served(
     model: Model, model_path: str, engine: Engine, place: Slots, tokens: int, fields: str
 ) -> tuple[PreTrainedConfig, ModelShape]:
-    """The same for any work of engines, with up to so many `tokens` in a sequence, which the user sets by these `fields`."""
+    """The same for any work of engines, with sequences of up to `tokens`, which the user sets by these `fields`."""
     with reading(f"the configuration of model.path {model.path!r} cannot be used"):
         config = read_config(model_path)
         with reading(f"cannot read the configuration of {model_path}"):

@@ -1,7 +1,6 @@
-"""Attempts: the starts of the driver on one run, and the rule by which later ones supersede earlier ones.
+"""Attempts: the driver's starts of one run, in `attempts.jsonl`, each noted before it writes anything else.
 
-An attempt has its line in `attempts.jsonl`, synced, before it writes anything else. Its rows of step `s` are superseded by a
-later attempt from a checkpoint before `s`, which does step `s` again.
+A later attempt from a checkpoint before step `s` does `s` again and supersedes the earlier rows of it.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ _ATTEMPT = re.compile(r"-attempt-(\d+)\b")
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The limits of an attempt that a resume may change; its rows are held against them."""
+    """Limits of an attempt that a resume may change."""
 
     staleness: int
-    """Policy versions that a token may be old."""
+    """Policy versions."""
     replaced_per_step: int
-    """Groups without spread that one step may replace."""
+    """Groups."""
 
     @classmethod
     def of(cls, config: RunConfig) -> Bounds:
@@ -45,18 +44,17 @@ def start_attempt(run_folder: Path, from_step: int, bounds: Bounds | None = None
 
 
 def next_attempt(run_folder: Path) -> int:
-    """One more than the largest number in the file and in the record's names."""
     recorded = (int(match[1]) for file in run_folder.glob("completions/*") if (match := _ATTEMPT.search(file.name)))
     return max([0, *read_attempts(run_folder), *recorded]) + 1
 
 
 def read_attempts(run_folder: Path) -> dict[int, int]:
-    """The step that each attempt started from. UserError when the file is damaged."""
+    """Each attempt's first step. UserError when the file is damaged."""
     return {attempt: line["from_step"] for attempt, line in _lines(run_folder).items()}
 
 
 def read_bounds(run_folder: Path) -> dict[int, Bounds]:
-    """Limits by attempt; an older version noted none."""
+    """Limits by attempt; older versions noted none."""
     names = {*Bounds.__slots__}
     return {
         attempt: as_record(Bounds, {name: line[name] for name in names}, run_folder / FILE)

@@ -1,9 +1,7 @@
-"""What a run has cost so far, and whether what is left of its limits is enough to go on.
+"""The cost of a run so far, and the check that the rest of its limits allows more work.
 
-    cost.json   what all attempts have spent (`openrs_ray.run.ledger`), and how long the recent pieces of each kind of work took
-
-Time counts from the start of the operating system's process to its end, over all GPUs that the run holds: imports, set-up,
-evaluations and saving are in it.
+Time counts from start to end of the operating system's process, over all GPUs that the run holds: imports and set-up, too.
+`cost.json` also keeps the duration of recent work of each kind.
 """
 
 import math
@@ -21,21 +19,20 @@ from openrs_ray.errors import UserError
 from openrs_ray.run.ledger import FILE, Ledger, Spent
 
 _RECENT = 10
-"""Pieces of work of each kind that are remembered."""
 _MARGIN = 1.2
-"""The next piece of work is expected to take so many times what the longest recent one took."""
+"""Expected time of the next piece of work, relative to the longest recent one."""
 _END_S = 20.0
-"""Set aside for ending engines, learner and Ray."""
+"""For ending engines, learner and Ray."""
 
 Ended = Literal["steps", "budget", "hours"]
 Work = Literal["start", "step", "learn", "resume", "kept", "evaluation", "end"]
-"""start: up to the first push; learn: a step without its rollouts; resume and kept: saving one; end: what comes after run()."""
+"""start: up to the first push; learn: a step without its rollouts; resume, kept: saving one; end: everything after run()."""
 ENDING: tuple[Work, ...] = ("kept", "evaluation", "end")
-"""What a run that stops by a limit has yet to do."""
+"""Work left to do when a limit stops the run."""
 
 
 class LimitReached(UserError):
-    """What is left of the budget, or of the hours, is not enough for more work."""
+    """The rest of the budget or of the hours is too little for more work."""
 
     def __init__(self, text: str, ended: Ended) -> None:
         super().__init__(text)
@@ -43,7 +40,7 @@ class LimitReached(UserError):
 
 
 def seconds_left(cost: Cost, spent: Spent, gpus: float) -> tuple[float, Ended]:
-    """Until the first of the limits on this many GPUs, and which one that is; infinite where there is none."""
+    """Seconds until the first limit on this many GPUs, and its name; infinite without limits."""
     limits: list[tuple[float, Ended]] = [(math.inf, "steps")]
     if cost.budget_usd is not None:
         limits.append((3600 * (cost.budget_usd - spent.dollars) / (gpus * cost.price), "budget"))
@@ -53,7 +50,7 @@ def seconds_left(cost: Cost, spent: Spent, gpus: float) -> tuple[float, Ended]:
 
 
 class Budget(Ledger):
-    """Counts what this attempt spends on top of the earlier ones, and how long its work takes.
+    """The account of a run, and how long its work takes.
 
     with Budget(config) as budget:            # counts from the start of this process
         with budget.timing("kept"):
@@ -68,26 +65,25 @@ class Budget(Ledger):
         clock: Callable[[], float] = time.monotonic,
         extra_gpus: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`age_s`: how long this process has run already (None: as the operating system says). `extra_gpus`: how many the run
-        holds now beyond those it is planned for."""
+        """`age_s`: age of this process (None: ask the operating system). `extra_gpus`: number held now beyond the plan."""
         age = max(0.0, time.time() - psutil.Process().create_time()) if age_s is None else age_s
         super().__init__(config.run.path, config.cost.price, lambda: self.gpus, age, clock)
         self._config, self._cost, self._extra_gpus = config, config.cost, extra_gpus
         self._started = clock() - age
         self._recent = _checked_times(self.notes.get("seconds", {}), config.run.path / FILE)
         self._step: int | None = None
-        """Last finished step, once the run is set up."""
+        """Last finished step."""
 
     @property
     def gpus(self) -> int:
         return self._config.num_gpus + self._extra_gpus()
 
     def started(self) -> None:
-        """The run is set up: so long does a start take."""
+        """Note that the run is set up."""
         self._note("start", self._clock() - self._started)
 
     def reached(self, step: int) -> None:
-        """Note that this is the last finished step, and write the account."""
+        """Note the last finished step, and write the account."""
         self._step = step
         self.write()
 
@@ -111,7 +107,7 @@ class Budget(Ledger):
         return _END_S if work == "end" else 0.0
 
     def measured(self, *works: Work) -> bool:
-        """Whether one of them has been timed."""
+        """True if one of them has been timed."""
         return any(work in self._recent for work in works)
 
     @property
@@ -119,7 +115,7 @@ class Budget(Ledger):
         return self._cost.budget_usd is not None or self._cost.max_hours is not None
 
     def check(self, *works: Work) -> float:
-        """Seconds that one piece of each of these would leave before the first limit; LimitReached if none."""
+        """Seconds left before the first limit after one piece of each. LimitReached if none."""
         left, ended = seconds_left(self._cost, self.spent(), self.gpus)
         left -= _MARGIN * sum(self._expected(work, max) for work in works)
         if left <= 0:
@@ -127,13 +123,12 @@ class Budget(Ledger):
         return left
 
     def sentence(self, ended: Ended) -> str:
-        """That the run ends by a limit, and how it can go on."""
         field = "cost.budget_usd" if ended == "budget" else "cost.max_hours"
         used = self._dollars() if ended == "budget" else self._hours()
         return f"run {self._config.run.name} has spent {used}, which leaves too little to go on: raise {field} and give --resume"
 
     def forecast(self) -> float | None:
-        """Dollars of the whole run if the work that is left takes as long as the recent work did; None before a step."""
+        """Dollars of the whole run at the recent pace; None before a step."""
         if self._step is None or not self.measured("step"):
             return None
         ahead = _work_ahead(self._config, self._step)
@@ -141,7 +136,7 @@ class Budget(Ledger):
         return self.spent().plus(seconds, self.gpus, self._cost.price).dollars
 
     def text(self) -> str:
-        """For people; empty where nothing is priced or limited. Example: "$ 12.34 of 42.00 (forecast 39.10)" """
+        """The cost so far; empty without price or limit. Example: "$ 12.34 of 42.00 (forecast 39.10)" """
         parts = []
         if self._cost.price_per_gpu_hour is not None:
             forecast = self.forecast()
@@ -158,7 +153,7 @@ class Budget(Ledger):
         return f"{self.spent().hours:.2f} of {self._cost.max_hours:g} h"
 
     def metrics(self, step_s: float, correct: int) -> dict[str, float]:
-        """Dollars so far, of a step of `step_s` seconds, and so far per correct completion; nothing without a price."""
+        """Dollars so far, of a step of `step_s` seconds, and per correct completion; nothing without a price."""
         if self._cost.price_per_gpu_hour is None:
             return {}
         dollars = self.spent().dollars
@@ -169,7 +164,7 @@ class Budget(Ledger):
         }
 
     def rows(self, steps: int, correct: int) -> Iterator[tuple[str, str]]:
-        """For the table at the end: what the run has cost in all."""
+        """Cost in all, for the table at the end."""
         spent = self.spent()
         if self._cost.price_per_gpu_hour is not None:
             yield "cost", f"{self._dollars()}, {spent.gpu_hours:,.2f} GPU hours"
@@ -180,7 +175,6 @@ class Budget(Ledger):
 
 
 def _checked_times(seconds: Any, path: Path) -> dict[str, list[float]]:
-    """Seconds of the recent pieces of work, by kind, as the account has them. UserError when it is damaged."""
     lists = list(seconds.values()) if isinstance(seconds, dict) else [None]
     if not all(
         isinstance(times, list) and all(isinstance(t, int | float) and t >= 0 for t in times) for times in lists
@@ -190,7 +184,7 @@ def _checked_times(seconds: Any, path: Path) -> dict[str, list[float]]:
 
 
 def _work_ahead(config: RunConfig, step: int) -> dict[Work, int]:
-    """Pieces of each kind of work that are left of the whole run after a step."""
+    """Pieces of work after a step, by kind."""
     left, every = config.run.steps - step, config.evaluation.every_steps
     evaluations = 1 + (left // every if every else 0)
     return {"step": left, "kept": 1 + left // config.checkpoint.every_steps, "evaluation": evaluations, "end": 1}
@@ -201,7 +195,7 @@ def _mean(times: list[float]) -> float:
 
 
 def most_text(cost: Cost, gpus: int) -> str:
-    """What a run on so many GPUs costs at most. Example: "at most $ 42.00, or 23.9 hours of 4 GPUs at $ 0.44 an hour each" """
+    """The highest cost of a run. Example: "at most $ 42.00, or 23.9 hours of 4 GPUs at $ 0.44 an hour each" """
     if cost.price_per_gpu_hour is None:
         return f"no price; at most {cost.max_hours:g} hours" if cost.max_hours is not None else "no price, no limit"
     seconds, _ = seconds_left(cost, Spent(), gpus)

@@ -1,14 +1,14 @@
 """The checkpoints of one run.
 
     checkpoints/manifest.json            the only truth: which checkpoints exist, size and crc32 of each of their files
-    checkpoints/step-000050/state/       DeepSpeed state          (leaves when the checkpoint is no longer complete)
+    checkpoints/step-000050/state/       DeepSpeed state, while the checkpoint is complete
     checkpoints/step-000050/policy/      the policy as safetensors
-    checkpoints/step-000050/trainer.json where the trainer was
+    checkpoints/step-000050/trainer.json the trainer's progress
     checkpoints/step-000050.tmp/         being written, or a leftover (step-000050.universal.tmp/: actors.learner.rank)
 
-Invariants, at every instant: the manifest's checkpoints lie whole on the disk, and the newest complete one is not touched before
-a newer one is listed. Both follow from one order: write and sync under the temporary name, rename, replace the manifest (the
-commit), then delete what it no longer lists. Other files there (a copy that somebody made) are left alone.
+Invariants: the manifest's checkpoints lie whole on the disk, and the newest complete one is not touched before a newer one is
+listed. Hence the order: write and sync under the temporary name, rename, replace the manifest (the commit), then delete what
+it no longer lists. Foreign files are left alone.
 """
 
 from __future__ import annotations
@@ -32,21 +32,19 @@ from openrs_ray.run.room import is_disk_full
 __all__ = ["Checkpoint", "CheckpointStore", "Kind"]
 
 _OWN_NAME = re.compile(r"step-\d{6,}(-\d+)?((\.universal)?\.tmp)?")
-"""Folders that are written here; `step-000050-2` by `_free_name`."""
+"""Folders written here; `step-000050-2` by `_free_name`."""
 
 
 @dataclass
 class CheckpointStore:
-    """Writes, prunes and finds the checkpoints in one folder; only the driver that holds the run's lock may write.
+    """Writes, prunes and finds checkpoints; only the driver that holds the run's lock may write.
 
-    Order: `begin`, the actors write `state/` and `policy/`, `commit` (or `abandon` after a failure).
-
-        store = CheckpointStore(run / "checkpoints", keep_last=2, keep_policies=True)
-        store.open()                                     # deletes what a kill left behind
-        folder = store.begin(step=50)                    # .../step-000050.tmp
-        (folder / "state" / "rank-0.pt").write_bytes(b"...")
-        store.commit(50, "kept", {"step": 50, "position": 600})
-        checkpoint, damages = store.latest_good()
+    store = CheckpointStore(run / "checkpoints", keep_last=2, keep_policies=True)
+    store.open()                                     # deletes what a kill left behind
+    folder = store.begin(step=50)                    # .../step-000050.tmp
+    (folder / "state" / "rank-0.pt").write_bytes(b"...")
+    store.commit(50, "kept", {"step": 50, "position": 600})     # or abandon
+    checkpoint, damages = store.latest_good()
     """
 
     folder: Path
@@ -72,11 +70,10 @@ class CheckpointStore:
             ) from error
 
     def _committed(self, entry: Checkpoint) -> Checkpoint:
-        """With its folder's path instead of its name."""
         return replace(entry, folder=self._find(str(entry.folder), entry.step))
 
     def open(self) -> None:
-        """Sweep, and write the manifest of a new run; from here on it may not be missing."""
+        """Sweep, and write the manifest of a new run, which may not be missing from here on."""
         self.sweep()
         if not self.manifest.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +90,7 @@ class CheckpointStore:
         return None, damages
 
     def discard_newer(self, step: int) -> None:
-        """Forget checkpoints after `step`: damaged ones that a new attempt writes again."""
+        """Forget checkpoints after `step`."""
         checkpoints = self.checkpoints()
         remaining = [checkpoint for checkpoint in checkpoints if checkpoint.step <= step]
         if len(remaining) < len(checkpoints):
@@ -101,7 +98,7 @@ class CheckpointStore:
             self.sweep()
 
     def begin(self, step: int) -> Path:
-        """Make the temporary folder, with empty `state/` and `policy/`. RunError if the disk has no room for it."""
+        """Make the temporary folder, with empty `state/` and `policy/`. RunError if the disk has no room."""
         folder = self._temporary(step)
         try:
             self.open()
@@ -118,7 +115,7 @@ class CheckpointStore:
     def commit(self, step: int, kind: Kind, trainer_state: dict[str, Any]) -> Checkpoint:
         """Make the temporary folder the newest checkpoint, then prune. RunError if that fails.
 
-        Checkpoints at or after `step` go: they are of a superseded attempt, or of this step, saved before.
+        Checkpoints at or after `step` go: they are superseded.
         """
         temporary = self._temporary(step)
         try:
@@ -140,10 +137,7 @@ class CheckpointStore:
         return replace(checkpoint, folder=self._find(folder.name, step))
 
     def abandon(self, step: int, error: BaseException) -> RunError:
-        """Remove a checkpoint that failed; returns the RunError to raise.
-
-        It names the last good checkpoint and, where the disk is full, the room that is needed.
-        """
+        """Remove a checkpoint that failed; returns the RunError to raise."""
         self.sweep()
         good = self._newest_complete()
         remains = f"the last good checkpoint is {good.folder.name}" if good else "there is no checkpoint yet"
@@ -157,10 +151,7 @@ class CheckpointStore:
         )
 
     def sweep(self) -> None:
-        """Delete folders of this store that the manifest does not list: leftovers of a kill, and pruned ones.
-
-        The next sweep retries what cannot be deleted now (a file held open on NFS).
-        """
+        """Delete folders that the manifest does not list; the next sweep retries files held open on NFS."""
         if not self.folder.exists():
             return
         found = [path for path in self.folder.glob("step-*") if path.is_dir() and _OWN_NAME.fullmatch(path.name)]
@@ -176,7 +167,7 @@ class CheckpointStore:
                 shutil.rmtree(path / STATE, ignore_errors=True)
 
     def _pruned(self, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
-        """The checkpoints that stay now that the last one is there."""
+        """The checkpoints that stay beside the last one."""
         kept = [checkpoint for checkpoint in checkpoints if checkpoint.kind == "kept"]
         newest = checkpoints[-1:] if kept else checkpoints[-2:]  # one to fall back on, should the newest be damaged
         complete = {checkpoint.folder for checkpoint in [*kept[-self.keep_last :], *newest]}
@@ -199,7 +190,7 @@ class CheckpointStore:
         return Path(f"{self._named(step)}{TEMPORARY}")
 
     def _free_name(self, step: int) -> Path:
-        """`step-000050`, or `step-000050-2` while an earlier checkpoint of that step stays until the commit."""
+        """`step-000050`, or `step-000050-2` while an earlier one of that step stays until the commit."""
         folder, number = self._named(step), 1
         while folder.exists():
             number += 1
@@ -207,7 +198,7 @@ class CheckpointStore:
         return folder
 
     def _find(self, name: str, step: int) -> Path:
-        """The folder listed as `name`, or the plain name that it got once its predecessor had gone."""
+        """The folder listed as `name`, or its plain name once its predecessor has gone."""
         if not _OWN_NAME.fullmatch(name):
             raise ValueError(f"{name} is not a checkpoint of this run")
         listed = self.folder / name

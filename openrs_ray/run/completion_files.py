@@ -1,8 +1,8 @@
-"""The files of a run's record: their names, and the ones that count.
+"""The files of a run's record: their names, and which of them count.
 
     completions/train-step-000584-attempt-002-9f3c21d0.parquet    phase, step, attempt, CRC-32 of the whole file
 
-Files of versions that wrote no checksum are read unchecked; none is trained on.
+Files of older versions, without a checksum, are read unchecked and not trained on.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class RecordFile:
     step: int
     attempt: int
     crc32: int | None
-    """None where an older version wrote it."""
+    """None from an older version."""
     phase: Phase
     path: Path
 
     @classmethod
     def named(cls, path: Path) -> RecordFile | None:
-        """None where the name is not of the record."""
+        """None for a foreign name."""
         match = _NAME.fullmatch(path.name)
         if match is None:
             return None
@@ -55,13 +55,12 @@ class RecordFile:
 
 
 def write_file(run_folder: Path, phase: Phase, step: int, attempt: int, rows: pa.Table) -> Path:
-    """Write one phase of a step; returns the file."""
     name = f"{phase}-step-{step:06d}-attempt-{attempt:03d}.parquet"
     return write_table(run_folder / FOLDER / name, rows, checksum_in_name=True)
 
 
 def record_files(run_folder: Path, phase: Phase | None = None) -> list[RecordFile]:
-    """All files, or those of a phase, by step and attempt; superseded ones too."""
+    """Files, superseded ones too, by step and attempt."""
     found = map(RecordFile.named, (run_folder / FOLDER).glob(f"{phase or ''}*.parquet"))
     return sorted((file for file in found if file is not None), key=lambda file: (file.step, file.attempt, file.path))
 

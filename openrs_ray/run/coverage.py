@@ -1,7 +1,7 @@
-"""Proves that each position of a run's data order was used exactly once, by rows that can be true.
+"""Proves that each position of a run's data order was used exactly once, by plausible rows.
 
-`check_coverage` counts positions. `prove` also checks every row (`openrs_ray.run.row_checks`) and holds the record against its
-witnesses: metrics.jsonl, result.json and the checkpoints' manifest are written after the rows of a step.
+`check_coverage` counts positions. `prove` also checks every row (`openrs_ray.run.row_checks`) and compares the record with its
+witnesses, which are written after a step's rows: metrics.jsonl, result.json and the checkpoints' manifest.
 """
 
 from collections import Counter, defaultdict
@@ -27,10 +27,10 @@ _PHASES: tuple[Phase, ...] = ("train", "replaced", "evaluation")
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """The use of the positions of all steps so far; exact when each was used once."""
+    """Use of the positions of all steps so far."""
 
     steps: int
-    """Steps done: recorded, or known to the witnesses."""
+    """Recorded, or known to the witnesses."""
     completions: int
     """Rows trained on."""
     replaced: int
@@ -56,27 +56,26 @@ class UsedGroup:
     problem: int
     """Its index."""
     phase: Phase
-    """train, or replaced: sampled, and left out for lack of spread."""
     step: int
     attempt: int
     versions: tuple[int, ...]
-    """Oldest and newest policy version of its tokens; empty where no row says."""
+    """Oldest and newest policy version; empty where no row says."""
     completions: int
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The outcome of `prove`."""
+    """Outcome of `prove`."""
 
     coverage: Coverage
     groups: list[UsedGroup]
-    """One per position and step, by position."""
+    """By position and step."""
     misplaced: list[int]
     """Positions used with another problem than the order has."""
     rows: int
-    """Rows that were checked."""
+    """Number checked."""
     unchecked: int
-    """Files without a checksum, of older versions."""
+    """Files of older versions, without a checksum."""
     faults: dict[str, list[str]]
     """Places, by kind of fault."""
 
@@ -87,12 +86,12 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """The steps that are done by the files beside the record."""
+    """Finished steps by the files beside the record."""
 
     due: int
     """Number of steps, by the file that has most."""
     figures: dict[int, dict[str, Any]]
-    """The line of each step in metrics.jsonl."""
+    """Lines of metrics.jsonl, by step."""
 
     @classmethod
     def of(cls, run_folder: Path) -> "Witness":
@@ -103,7 +102,7 @@ class Witness:
         return cls(max([0, *figures, *saved, *([result.step] if result else [])]), figures)
 
     def missing(self, steps: int) -> list[Fault]:
-        """Steps without figures, of `steps` in the record; a kill may come between the rows of the last and its figures."""
+        """Recorded steps without figures; a kill may come between the rows of the last and its figures."""
         found = {*range(1, max(steps, self.due) + 1)} - {*self.figures, self.due + 1}
         return [("steps without a line in metrics.jsonl", f"step {step}") for step in sorted(found)]
 
@@ -111,11 +110,11 @@ class Witness:
 def check_coverage(
     run_folder: Path, problems_per_step: int, completions_per_problem: int, staleness: int = 0, due: int = 0
 ) -> Coverage:
-    """Count how often each (position, sample) was used: trained on, or replaced. RunError when a file is damaged.
+    """Count the uses of each (position, sample). RunError when a file is damaged.
 
     Args:
         staleness: versions that rollouts run ahead of the learner.
-        due: steps that the record must have, because its witnesses do.
+        due: steps that the record must have.
     """
     columns, resumed = ["step", "position", "sample", "phase"], read_attempts(run_folder).values()
     used = [row for phase in _PHASES[:2] for row in current_rows(run_folder, phase, columns).to_pylist()]
@@ -243,7 +242,7 @@ def _group(rows: Sequence[Row], order: Order) -> UsedGroup:
 
 
 def _staleness(attempts: Mapping[int, int], expected: Expected) -> int:
-    """Versions that the last steps may have been sampled ahead. `attempts`: by step."""
+    """Staleness of the last steps' rollouts at most. `attempts`: by step."""
     allowed = {step: expected.bounds(attempt).staleness for step, attempt in attempts.items()}
     reach = max(attempts, default=0) - max(allowed.values(), default=0)
     return max((staleness for step, staleness in allowed.items() if step >= reach), default=0)

@@ -22,28 +22,22 @@ _SHOWN_WARNINGS = 5
 
 @dataclass(frozen=True, slots=True)
 class StepFigures:
-    """Figures of one step. Example: StepFigures(7, reward=1.4, accuracy=0.5, clipped_share=0.1, ...)"""
+    """Figures of one step; reward and accuracy are means over judged completions."""
 
     step: int
     reward: float
-    """Mean over the judged completions."""
     accuracy: float
-    """Share of the judged completions that are correct."""
     truncated_share: float
     """Share of completions at the length limit."""
     mean_length: float
-    """In tokens."""
     groups_with_spread: int
-    """Groups whose rewards differ."""
     groups: int
     clipped_share: float
     """Share of tokens whose gradient was clipped."""
     kl: float | None
     """Mean k3 KL per token to the start model; None without a reference model."""
     tokens: int
-    """Sampled tokens."""
     seconds: float
-    """Of the whole step."""
 
     def cells(self) -> dict[str, str]:
         return {
@@ -75,7 +69,7 @@ class RunDisplay:
         cost: Callable[[], str] = lambda: "",
         log: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`cost`: the cost so far, for every line. `log`: takes what the live screen shows without printing."""
+        """`cost`: the cost so far, for every line. `log`: takes what the live screen does not print."""
         self.console = console or Console(highlight=False)
         self._name = name
         self._cost = cost
@@ -103,7 +97,7 @@ class RunDisplay:
             self._live = None
 
     def status(self, text: str) -> None:
-        """Say what goes on between steps."""
+        """Show work between steps."""
         self._status = text
         self._show(text)
 
@@ -171,7 +165,7 @@ def summary_table(
     costs: Iterable[tuple[str, str]] = (),
     gain: str | None = None,
 ) -> Table:
-    """The end of a run. `before`, `after`: held-out accuracy, None without an evaluation; `gain`: the difference."""
+    """The end of a run. `before`, `after`: held-out accuracy; `gain`: the difference."""
     table = Table(title=f"Run {run_folder.name}", show_header=False, title_justify="left")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -28,7 +28,7 @@ _PROBE_S = 20.0
 
 
 def write_environment(folder: Path) -> dict[str, Any]:
-    """Write and return the environment before Ray starts. Forks to ask for the GPUs: must come before any thread."""
+    """Write and return the environment. Forks to ask for the GPUs: must come before any thread."""
     folder.mkdir(parents=True, exist_ok=True)
     environment = describe()
     write_json(folder / FILE, environment)
@@ -36,19 +36,17 @@ def write_environment(folder: Path) -> dict[str, Any]:
 
 
 def headline(environment: Mapping[str, Any]) -> str:
-    """The line that a log begins with."""
+    """A log's first line."""
     git = environment["git"]
     state = f"{git['commit'][:12]}{'' if git['clean'] else ' with changes'}" if git["commit"] else git["reason"]
     return f"started on {environment['host']} (commit: {state}): {environment['command']}"
 
 
 def add_cluster(folder: Path, cluster: Mapping[str, Any]) -> None:
-    """Add what Ray says of the cluster."""
     write_json(folder / FILE, (read_json(folder / FILE) or {}) | {"ray": dict(cluster)})
 
 
 def describe() -> dict[str, Any]:
-    """The environment of this process."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": hide_secrets(shlex.join(sys.orig_argv)),
@@ -67,7 +65,7 @@ def describe() -> dict[str, Any]:
 
 
 def checkout(root: Path) -> dict[str, Any]:
-    """The commit of a checkout and what differs from it, or the reason why it is not known.
+    """The commit of a checkout and its changes, or the reason why it is not known.
 
     Example: {"commit": "b8df929...", "clean": False, "changed": [" M openrs_ray/algorithm/advantages.py"]}
     """

@@ -18,12 +18,12 @@ from openrs_ray.common.files import damaged, read_json, write_json
 
 FILE = "cost.json"
 _BEAT_S = 5.0
-"""A kill loses at most so much."""
+"""A kill loses at most this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """The account of all attempts. Example: Spent(dollars=12.32, gpu_hours=28.0, hours=7.0)"""
+    """The account of all attempts."""
 
     dollars: float = 0.0
     gpu_hours: float = 0.0
@@ -41,7 +41,7 @@ class Spent:
 
     @classmethod
     def read(cls, folder: Path) -> "Spent":
-        """A folder's account; nothing where there is none. UserError when it is damaged."""
+        """A folder's account, zero without a file. UserError when it is damaged."""
         content = read_json(folder / FILE)
         return cls() if content is None else cls._checked(content.get("spent"), folder / FILE)
 
@@ -56,7 +56,7 @@ class Spent:
 
 
 class Ledger:
-    """Adds what this attempt spends to the account. Thread-safe.
+    """Adds this attempt's cost to the account. Thread-safe.
 
     with Ledger(folder, price=0.44, gpus=lambda: 4) as ledger:     # writes the file every few seconds
         ledger.spent()
@@ -70,7 +70,7 @@ class Ledger:
         age_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`price`: dollars per GPU hour. `gpus`: number held now. `age_s`: seconds that the attempt has run already.
+        """`price`: dollars per GPU hour. `gpus`: number held now. `age_s`: seconds already spent.
 
         Raises UserError when the account is damaged.
         """
@@ -101,7 +101,7 @@ class Ledger:
             write_json(self._path, {"spent": asdict(self.spent()), **self.notes})
 
     def spent(self) -> Spent:
-        """Until now."""
+        """Until now, over all attempts."""
         with self._lock:
             now = self._clock()
             self._spent = self._spent.plus(now - self._counted, self._gpus(), self._price)

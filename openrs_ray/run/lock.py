@@ -12,7 +12,7 @@ from openrs_ray.errors import UserError
 
 @contextmanager
 def run_lock(run_folder: Path) -> Iterator[None]:
-    """Make the folder and hold it for this process. UserError, naming the process, if another driver has it.
+    """Make the folder and hold it. UserError, naming the process, if another driver has it.
 
     The kernel's lock ends with its process: a killed driver blocks no other.
     """

@@ -1,4 +1,4 @@
-"""The log of an attempt, `attempts/NNN/log.txt`: all that a person was shown, in plain lines with the time.
+"""The log of an attempt, `attempts/NNN/log.txt`: everything shown, in plain lines with the time.
 
 A start that ends before its attempt begins leaves its lines to the next one, of the same number.
 """
@@ -34,7 +34,7 @@ def attempt_folder(run_folder: Path) -> Path:
 
 
 def newest_log(run_folder: Path) -> Path | None:
-    """The log of the newest attempt; None before the first start."""
+    """The newest attempt's log; None before the first start."""
     return max((run_folder / FOLDER).glob(f"*/{FILE}"), default=None)
 
 
@@ -77,7 +77,7 @@ class RunLog(RenderHook):
             self.write(f"error: {error}" if str(error) else f"error: {type(error).__name__}")
 
     def write(self, text: str) -> None:
-        """Add lines; a disk that takes none stops the log, not the run."""
+        """Add lines; a full disk stops the log, not the run."""
         try:
             append_lines(self._path, text)
         except OSError as error:
@@ -85,7 +85,7 @@ class RunLog(RenderHook):
             self._console.print(f"WARNING: log.txt has no more lines from here on ({error})", markup=False)
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        """Called by rich for everything that is printed."""
+        """Called by rich for everything printed."""
         for renderable in renderables:
             if not isinstance(renderable, Control):
                 self.write(_plain(renderable))
@@ -115,7 +115,6 @@ class _Handler(logging.Handler):
 
 @contextmanager
 def _warnings_to(log: RunLog) -> Iterator[None]:
-    """Writes Python's warnings to a log, too."""
     shown = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

@@ -1,7 +1,7 @@
 """The figures of a run: `metrics.jsonl`, one line per step, and the same as TensorBoard curves.
 
-A line is synced before the next checkpoint begins: a kill or power cut loses at most the last, of a step that no checkpoint
-covers. Lines of superseded attempts stay in the file and are left out when read.
+A line is synced before the next checkpoint begins: a kill loses at most the last, of a step that no checkpoint covers. Lines of
+superseded attempts stay in the file and are left out when read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FILE = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Writes the metrics of one attempt, which has its line in `attempts.jsonl`. Close it at the end."""
+    """Writes the metrics of one attempt, which has its line in `attempts.jsonl`."""
 
     def __init__(self, run_folder: Path, attempt: int) -> None:
         self._run_folder = run_folder
@@ -66,7 +66,7 @@ def read_metrics(run_folder: Path, phase: str = "train") -> list[dict[str, Any]]
 
 
 def attempts_logged(run_folder: Path) -> set[int]:
-    """The attempts that have lines."""
+    """Attempts that have lines."""
     return {line["attempt"] for line in _lines(run_folder)}
 
 

@@ -1,7 +1,4 @@
-"""Checks of the rows of a run's record against their file's name, group, problem, and their step's bounds and figures.
-
-Each check yields a `Fault`: the kind of fault, and its place.
-"""
+"""Checks of the rows of a run's record against their file's name, group, problem, and their step's bounds and figures."""
 
 import math
 from collections import Counter, defaultdict
@@ -24,10 +21,11 @@ from openrs_ray.run.completions import SCHEMA
 from openrs_ray.run.problems import text_digests
 
 Row = dict[str, Any]
-"""A row with `digest`, `counts` and `likelihood` in place of its token ids and log-probabilities, and `possible`: False where no
-policy can sample one of them."""
+"""A row with `digest`, `counts` and `likelihood` instead of token ids and log-probabilities, and `possible`: False where no policy
+can sample one of them.
+"""
 Fault = tuple[str, str]
-"""Example: ("rows whose versions do not cover the completion", "step 4 position 12 sample 1")"""
+"""Kind and place. Example: ("rows whose versions do not cover the completion", "step 4 position 12 sample 1")"""
 
 _HEAVY = ("token_ids", "logprobs")
 _LIGHT = (
@@ -45,15 +43,15 @@ _NEVER_AGAIN = -40.0
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The facts that rows are held against."""
+    """Facts that rows are compared with."""
 
     texts: dict[int, str]
-    """Digests of the problems' texts; where an older version wrote none, those of the first row of each."""
+    """Digests of the problems' texts; where an older version wrote none, those of each one's first row."""
     problems_per_step: int
     likelihoods: bool
     """True where log-probabilities are of the sampled distribution."""
     present: Bounds
-    """Limits by the config, for attempts that noted none."""
+    """By the config, for attempts that noted none."""
     noted: Mapping[int, Bounds]
     """By attempt."""
 
@@ -73,7 +71,7 @@ class Expected:
 
 
 def read_rows(file: RecordFile) -> list[Row]:
-    """The rows of a file. RunError, one sentence, where it is damaged or lacks a cell that every row has."""
+    """The rows of a file. RunError where it is damaged or lacks a required cell."""
     table = file.read()
     if not {*_LIGHT, *_HEAVY} <= {*table.column_names}:
         file.read([*_LIGHT, *_HEAVY])  # raises, and says which one is missing
@@ -102,7 +100,7 @@ def read_rows(file: RecordFile) -> list[Row]:
 def faults(
     step: int, rows: Mapping[RecordFile, Sequence[Row]], expected: Expected, figures: Row | None
 ) -> Iterator[Fault]:
-    """The faults of the rows of one step. `figures`: its line in metrics.jsonl."""
+    """Faults of the rows of one step. `figures`: its line in metrics.jsonl."""
     for file, found in rows.items():
         yield from _file_faults(file, found, expected)
         if file.phase != "evaluation":
@@ -156,7 +154,7 @@ def _row_faults(file: RecordFile, row: Row, versions: range) -> Iterator[str]:
 
 
 def _covers(spans: Sequence[Mapping[str, int]], sampled: np.ndarray) -> bool:
-    """True when the spans are the sampled tokens cut into pieces, of versions that rise where two pieces touch."""
+    """True when the spans cut the sampled tokens into pieces, with rising versions where two touch."""
     pieces = [(span["start"], span["end"], span["version"]) for span in spans]
     rising = all(
         (end < start and older <= newer) or (end == start and older < newer)
@@ -167,7 +165,6 @@ def _covers(spans: Sequence[Mapping[str, int]], sampled: np.ndarray) -> bool:
 
 
 def _group_faults(file: RecordFile, group: Sequence[Row], likelihoods: bool) -> Iterator[str]:
-    """`likelihoods`: as in `Expected`."""
     if len({(row["problem_index"], row["problem"]) for row in group}) > 1:
         yield "groups of several problems"
     if file.phase != "evaluation" and likelihoods and any(map(_copied, _alike(group))):
@@ -183,7 +180,7 @@ def _group_faults(file: RecordFile, group: Sequence[Row], likelihoods: bool) -> 
 
 
 def _alike(group: Sequence[Row]) -> Iterator[list[Row]]:
-    """The rows of each completion that stands there several times."""
+    """Rows of each completion that occurs several times."""
     by_tokens: dict[bytes, list[Row]] = defaultdict(list)
     for row in group:
         by_tokens[row["digest"]].append(row)
@@ -191,7 +188,7 @@ def _alike(group: Sequence[Row]) -> Iterator[list[Row]]:
 
 
 def _copied(rows: Sequence[Row]) -> bool:
-    """True when a completion stands there more often than it can be sampled."""
+    """True when a completion occurs more often than it can be sampled."""
     return bool((len(rows) - 1) * max(row["likelihood"] for row in rows) < _NEVER_AGAIN)
 
 
@@ -201,7 +198,7 @@ def _read_differently(rows: Sequence[Row]) -> bool:
 
 
 def _learned_from(group: Sequence[Row]) -> bool:
-    """True when judged completions, and no others, have advantages, proportional to their distance from the mean reward."""
+    """True when exactly the judged completions have advantages, proportional to their distance from the mean reward."""
     rewards, found = _values(group, "reward"), _values(group, "advantage")
     judged = ~np.isnan(rewards)
     if judged.sum() < 2 or not np.array_equal(judged, ~np.isnan(found)):

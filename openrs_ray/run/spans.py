@@ -29,7 +29,7 @@ Span = tuple[str, int, int, dict[str, Any]]
 
 
 class _Recorder:
-    """Spans that wait to be written to one process's file."""
+    """Spans waiting for one process's file."""
 
     def __init__(self, folder: Path, process: str) -> None:
         self.folder, self._process = folder, process
@@ -87,7 +87,7 @@ def recording(folder: Path, process: str) -> Iterator[None]:
 
 
 def handed_on(process: str) -> dict[str, str]:
-    """Environment that makes an actor, and its children, record under this name; empty when nothing is recorded."""
+    """Environment that makes an actor and its children record under this name; empty when nothing is recorded."""
     return {_FOLDER: str(_recorder.folder), _PROCESS: process} if _recorder else {}
 
 

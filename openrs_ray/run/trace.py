@@ -1,6 +1,6 @@
-"""The trace of an attempt as it is read: spans of all processes, steps, and what each step's time went to.
+"""Reads an attempt's trace: spans of all processes, steps, and where each step's time went.
 
-A step lasts until the next one begins, so that a checkpoint or an evaluation counts to the step that it follows.
+A step lasts until the next one begins: a checkpoint or an evaluation counts to the step before it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,13 +15,13 @@ from openrs_ray.run.spans import FOLDER
 
 DRIVER = "driver"
 STAGES = ("take", "train", "push", "write", "save", "evaluate")
-"""Stages of the loop, one after the other, in the driver."""
+"""Consecutive stages of the loop, in the driver."""
 SAMPLING = ("queue", "prefill", "decode")
 """Life of a request in an engine."""
 WAITS = ("completions", "verdicts")
-"""What `take` waits for."""
+"""Waits of `take`."""
 _ROUNDING_S = 1e-6
-"""A wall clock in float64 is not finer."""
+"""Resolution of a wall clock in float64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Event:
 
     @property
     def kind(self) -> str:
-        """Kind of process. Example: "engine" for "engine-3" """
+        """Example: "engine" for "engine-3" """
         return self.process.split("-")[0]
 
     @property
@@ -79,10 +79,10 @@ class Step:
         return {position for event in taken for position in event.attributes.get("positions", ())}
 
     def causes(self) -> dict[str, float]:
-        """Seconds by what the loop was at or waited for; their sum is the step.
+        """Seconds of the step by what the loop did or waited for.
 
-        A group that is not judged waits for completions until the last of its calls to the reward pool begins, and for a
-        verdict until that one ends. The loop waits for completions as long as one of the step's groups does.
+        A group that is not judged waits for completions until its last call to the reward pool begins, and for a verdict until
+        that one ends. The loop waits for completions as long as one of the step's groups does.
         """
         found = {name: self.stage(name) for name in STAGES if name != "take"}
         take, last_call, last_verdict = self.of("take", kind=DRIVER), self.start, self.start
@@ -107,7 +107,7 @@ def covered(intervals: Iterable[tuple[float, float]]) -> float:
 
 
 def read_trace(run_folder: Path, attempt: int | None = None) -> list[Event]:
-    """All spans of an attempt by their start, of the newest one that has any by default. UserError where there are none."""
+    """Spans of an attempt by start (default: the newest that has any). UserError where there are none."""
     which = "*" if attempt is None else f"{attempt:03d}"
     for folder in sorted((run_folder / ATTEMPTS).glob(f"{which}/{FOLDER}"), reverse=True):
         if events := [event for file in sorted(folder.glob("*.jsonl")) for event in _events(file)]:
@@ -125,7 +125,7 @@ def _events(file: Path) -> Iterator[Event]:
 
 
 def steps_of(events: Sequence[Event]) -> list[Step]:
-    """The finished steps, in order; the last one lasts until the driver's last span ends."""
+    """Finished steps, in order; the last one lasts until the driver's last span ends."""
     driver = [event for event in events if event.process == DRIVER]
     begun = [event for event in driver if event.name == "step"]
     steps = []
@@ -138,7 +138,7 @@ def steps_of(events: Sequence[Event]) -> list[Step]:
 
 
 def chrome_trace(events: Sequence[Event]) -> dict[str, Any]:
-    """The events as a file that Perfetto and chrome://tracing open: a track per process, lanes where spans overlap."""
+    """The events for Perfetto and chrome://tracing: a track per process, lanes where spans overlap."""
     processes = sorted({(event.process, event.pid) for event in events}, key=lambda key: (key[0] != DRIVER, key))
     lines: list[dict[str, Any]] = []
     for number, key in enumerate(processes):
