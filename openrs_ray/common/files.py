@@ -4,12 +4,10 @@ They are written under `NAME.tmp`, synced and renamed. JSON-lines files are appe
 readers skip and the next append closes off.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -112,10 +110,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
     for line in lines:
-        try:
-            record = parse_json(line)
-        except ValueError:  # torn by a kill: a prefix of an object is never valid JSON
-            continue
-        if isinstance(record, dict):
-            records.append(record)
-    return records
+        with suppress(ValueError):  # torn by a kill: a prefix of an object is never valid JSON
+            records.append(parse_json(line))
+    return [record for record in records if isinstance(record, dict)]

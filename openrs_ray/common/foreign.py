@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from openrs_ray.common.formatting import shortened
@@ -58,8 +57,3 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-
-
-def read_text(path: Path, what: str) -> str:
-    with reading(what):
-        return path.read_text(encoding="utf-8")

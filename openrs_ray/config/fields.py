@@ -1,7 +1,5 @@
 """The fields of a config by dotted name, with types, bounds and defaults in words."""
 
-from __future__ import annotations
-
 import json
 import types
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 _TYPE_NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
+_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Names:
     fields: dict[str, FieldInfo]
 
     @classmethod
-    def of(cls, model: type[BaseModel], content: Any) -> Names:
+    def of(cls, model: type[BaseModel], content: Any) -> "Names":
         """The names in a model; `content` gives mappings of sections their entries."""
         walked = list(_walk(model, content, ""))
         return cls(
@@ -106,16 +105,7 @@ def _type_text(annotation: Any, bounds: list[Any]) -> str:
 
 
 def _bound_text(bound: Any) -> str:
-    match bound:
-        case annotated_types.Gt(gt=limit):
-            return f"> {limit:,}"
-        case annotated_types.Ge(ge=limit):
-            return f">= {limit:,}"
-        case annotated_types.Lt(lt=limit):
-            return f"< {limit:,}"
-        case annotated_types.Le(le=limit):
-            return f"<= {limit:,}"
-    return ""
+    return next((f"{sign} {getattr(bound, name):,}" for name, sign in _SIGNS.items() if hasattr(bound, name)), "")
 
 
 def default_text(field: FieldInfo) -> str:

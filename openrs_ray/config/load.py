@@ -1,7 +1,5 @@
 """Loads a checked config from a recipe and the command line; all mistakes become one UserError."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,11 +52,11 @@ def checked(
     return config
 
 
-def flat(config: BaseModel | dict[str, Any], model: type[BaseModel] = RunConfig) -> dict[str, Any]:
-    """JSON values by dotted name, of a config or of a `model`'s unchecked content. A mapping is one value."""
+def flat(config: BaseModel | dict[str, Any]) -> dict[str, Any]:
+    """JSON values by dotted name, of a config or of a run's unchecked one. A mapping is one value."""
     if isinstance(config, BaseModel):
-        config, model = config.model_dump(mode="json"), type(config)
-    return _flat(config, {*Names.of(model, {}).sections}, "")
+        return _flat(config.model_dump(mode="json"), {*Names.of(type(config), {}).sections}, "")
+    return _flat(config, {*Names.of(RunConfig, {}).sections}, "")
 
 
 def _flat(content: dict[str, Any], sections: set[str], prefix: str) -> dict[str, Any]:

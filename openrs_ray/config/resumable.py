@@ -4,9 +4,11 @@ Fixed is the default: another prompt, reward or seed is another experiment. Mark
 learner ranks, micro-batches, learning rate and loss (which enter anew at every step), `run.steps` and the folder.
 """
 
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel
+
+from openrs_ray.config.fields import Names
 
 
 class _Free:
@@ -17,15 +19,8 @@ FREE: Final = _Free()
 """`Annotated[int, FREE]`: a resume may change this field or section."""
 
 
-def fixed_fields(model: type[BaseModel], prefix: str = "") -> frozenset[str]:
+def fixed_fields(model: type[BaseModel]) -> frozenset[str]:
     """Dotted names of the fields that a resume may not change."""
-    found: set[str] = set()
-    for name, field in model.model_fields.items():
-        kind: Any = field.annotation
-        if FREE in field.metadata:
-            continue
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            found |= fixed_fields(kind, f"{prefix}{name}.")
-        else:
-            found.add(f"{prefix}{name}")
-    return frozenset(found)
+    names = Names.of(model, {})
+    free = tuple(f"{name}." for name, field in names.all.items() if FREE in field.metadata)
+    return frozenset(name for name in names.fields if not f"{name}.".startswith(free))

@@ -3,8 +3,6 @@
 A later attempt from a checkpoint before step `s` does `s` again and supersedes the earlier rows of it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -29,7 +27,7 @@ class Bounds:
     """Groups."""
 
     @classmethod
-    def of(cls, config: RunConfig) -> Bounds:
+    def of(cls, config: RunConfig) -> "Bounds":
         rollout = config.rollout
         return cls(rollout.staleness, rollout.most_drawn_per_step - rollout.problems_per_step)
 

@@ -1,9 +1,8 @@
 """The files of a checkpoint: synced and listed when written, checked before they are loaded.
 
-DeepSpeed unpickles every file of a `state/`: it must lie in the run's folder and hold the committed files, unchanged, and no other.
+DeepSpeed unpickles every file of a `state/`: it must lie in the run's folder and hold exactly the committed
+files.
 """
-
-from __future__ import annotations
 
 import stat
 import zlib
@@ -85,7 +84,7 @@ class Checkpoint:
             return f"{path} cannot be read ({why(error)})"
         return None
 
-    def without_state(self) -> Checkpoint:
+    def without_state(self) -> "Checkpoint":
         files = tuple(file for file in self.files if not file.path.startswith(f"{STATE}/"))
         return replace(self, complete=False, files=files)
 

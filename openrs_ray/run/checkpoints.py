@@ -11,8 +11,6 @@ listed. Hence the order: write and sync under the temporary name, rename, replac
 it no longer lists. Foreign files are left alone.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

@@ -5,8 +5,6 @@
 Files of older versions, without a checksum, are read unchecked and not trained on.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,7 +36,7 @@ class RecordFile:
     path: Path
 
     @classmethod
-    def named(cls, path: Path) -> RecordFile | None:
+    def named(cls, path: Path) -> "RecordFile | None":
         """None for a foreign name."""
         match = _NAME.fullmatch(path.name)
         if match is None:

@@ -3,8 +3,6 @@
 A step's record is written before its checkpoint: no step that a checkpoint covers lacks its rows.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

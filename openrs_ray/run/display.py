@@ -1,7 +1,5 @@
 """Shows a run: a live screen on a terminal, one line per step elsewhere, a table at the end."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -82,7 +80,7 @@ class RunDisplay:
         # rich passes what others print through itself, so that Ray's log lines scroll above the screen
         self._live = Live(console=self.console, refresh_per_second=4) if self.console.is_terminal else None
 
-    def __enter__(self) -> RunDisplay:
+    def __enter__(self) -> "RunDisplay":
         if self._live:
             self._live.start()
         return self
@@ -171,16 +169,10 @@ def summary_table(
     table.add_column(overflow="fold")
     if before or after:
         table.add_row("held-out problems", f"{problems:,} x {samples} samples; accuracy with its 95 % interval")
-    if before:
-        table.add_row("accuracy before", str(before))
-    if after:
-        table.add_row("accuracy after", str(after))
-    if gain:
-        table.add_row("difference", gain)
-    table.add_row("steps", f"{steps:,}")
-    table.add_row("sampled tokens", f"{tokens:,}")
-    table.add_row("time", f"{seconds:,.0f} s")
-    for row in costs:
+    for name, accuracy in {"accuracy before": before, "accuracy after": after, "difference": gain}.items():
+        if accuracy:
+            table.add_row(name, str(accuracy))
+    for row in (("steps", f"{steps:,}"), ("sampled tokens", f"{tokens:,}"), ("time", f"{seconds:,.0f} s"), *costs):
         table.add_row(*row)
     table.add_row("run folder", str(run_folder))
     return table

@@ -1,7 +1,5 @@
 """The environment of an attempt, `environment.json`: its code, machine and command, without secrets."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import platform

@@ -3,13 +3,10 @@
 A start that ends before its attempt begins leaves its lines to the next one, of the same number.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,7 +57,7 @@ class RunLog(RenderHook):
         self._console = console
         self._ends = ExitStack()
 
-    def __enter__(self) -> RunLog:
+    def __enter__(self) -> "RunLog":
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._console.push_render_hook(self)
         self._ends.callback(self._console.pop_render_hook)
@@ -68,13 +65,23 @@ class RunLog(RenderHook):
         for name in _OWN_LOGGERS:
             logging.getLogger(name).addHandler(handler)
             self._ends.callback(logging.getLogger(name).removeHandler, handler)
-        self._ends.enter_context(_warnings_to(self))
+        self._take_warnings()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._ends.close()
         if error is not None:
             self.write(f"error: {error}" if str(error) else f"error: {type(error).__name__}")
+
+    def _take_warnings(self) -> None:
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            self.write(f"{category.__name__}: {message}")
+            shown(message, category, *where, **more)
+
+        warnings.showwarning = show
+        self._ends.callback(setattr, warnings, "showwarning", shown)
 
     def write(self, text: str) -> None:
         """Add lines; a full disk stops the log, not the run."""
@@ -111,18 +118,3 @@ class _Handler(logging.Handler):
             return
         self._last = record
         self._log.write(f"{record.levelname} {record.name}: {record.getMessage()}")
-
-
-@contextmanager
-def _warnings_to(log: RunLog) -> Iterator[None]:
-    shown = warnings.showwarning
-
-    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        log.write(f"{category.__name__}: {message}")
-        shown(message, category, *where, **more)
-
-    warnings.showwarning = show
-    try:
-        yield
-    finally:
-        warnings.showwarning = shown

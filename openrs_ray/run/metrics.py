@@ -4,8 +4,6 @@ A line is synced before the next checkpoint begins: a kill loses at most the las
 superseded attempts stay in the file and are left out when read.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,7 +42,7 @@ class MetricsLog:
         if self._curves is not None:
             self._curves.close()
 
-    def _open_curves(self) -> SummaryWriter:
+    def _open_curves(self) -> "SummaryWriter":
         if self._curves is None:
             from torch.utils.tensorboard import SummaryWriter  # seconds to import: not for those who only read metrics
 

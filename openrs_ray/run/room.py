@@ -10,6 +10,7 @@ from pathlib import Path
 from openrs_ray.cluster.disk import checkpoint_sizes
 from openrs_ray.cluster.probes import disk_bytes
 from openrs_ray.common.formatting import size_text
+from openrs_ray.config.names import runs_folder
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError, UserError
 
@@ -55,8 +56,7 @@ def _where(error: Exception, folders: tuple[Path, ...]) -> str:
     if isinstance(error, OSError) and error.filename:
         return f" ({error.filename} could not be written)"
     cache = Path(os.environ.get("OPENRS_CACHE", "~/.cache")).expanduser()
-    runs = Path(os.environ.get("OPENRS_RUNS", "~/openrs_runs")).expanduser()
-    places = dict.fromkeys([*folders, runs, cache, Path(tempfile.gettempdir()), Path("/dev/shm")])
+    places = dict.fromkeys([*folders, runs_folder(), cache, Path(tempfile.gettempdir()), Path("/dev/shm")])
     full = [str(place) for place in places if _free(place) < _LEAST]
     return f" (that of {' and '.join(full)})" if full else ""
 

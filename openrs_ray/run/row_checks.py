@@ -21,9 +21,7 @@ from openrs_ray.run.completions import SCHEMA
 from openrs_ray.run.problems import text_digests
 
 Row = dict[str, Any]
-"""A row with `digest`, `counts` and `likelihood` instead of token ids and log-probabilities, and `possible`: False where no policy
-can sample one of them.
-"""
+"""A row with `digest`, `counts`, `likelihood` and `possible` (False where no policy can sample it) instead of token data."""
 Fault = tuple[str, str]
 """Kind and place. Example: ("rows whose versions do not cover the completion", "step 4 position 12 sample 1")"""
 
