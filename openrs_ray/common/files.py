@@ -1,7 +1,6 @@
 """Files that a kill leaves with the old content or the new, never half of it.
 
-They are written under `NAME.tmp`, synced and renamed. JSON-lines files are append-only: a kill can tear the last line, which
-readers skip and the next append closes off.
+JSON-lines files are append-only: a kill can tear the last line, which readers skip and the next append closes off.
 """
 
 import json
@@ -33,7 +32,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path, which becomes `path` when the block ends well."""
+    """Yield a temporary path, which becomes `path`, synced, when the block ends well."""
     temporary = path.with_name(path.name + TEMPORARY)
     try:
         yield temporary
@@ -46,7 +45,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The mapping in a JSON file; None without a file. UserError when it is damaged."""
+    """None without a file. UserError when it is damaged."""
     try:
         content = parse_json(path.read_bytes())
     except FileNotFoundError:
@@ -87,7 +86,6 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def append_line(path: Path, record: Mapping[str, Any], *, synced: bool = False) -> None:
-    """Append one JSON line, apart from a torn one."""
     line = json.dumps(dict(record), allow_nan=False).encode() + b"\n"
     with path.open("ab+", buffering=0) as file:
         if file.seek(0, os.SEEK_END) > 0:
@@ -101,7 +99,7 @@ def append_line(path: Path, record: Mapping[str, Any], *, synced: bool = False) 
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a JSON-lines file; none of a missing file."""
+    """The whole lines; none of a missing file."""
     if not path.exists():
         return []
     records = []

@@ -14,7 +14,6 @@ _FOR_PEOPLE = {
     *("TemplateError", "YAMLError", "ArrowException", "HTTPError", "RayActorError"),
     *("Error", "error"),  # csv's and zlib's
 }
-"""Kinds of errors whose text says enough."""
 
 
 @contextmanager
@@ -46,13 +45,13 @@ def why(error: BaseException) -> str:
 
 
 def why_with_kind(error: BaseException) -> str:
-    """The reason of an unforeseen error, with its kind. Example: "ValueError: no such thing" """
+    """Example: "ValueError: no such thing" """
     kind, reason = type(error).__name__, why(error)
     return reason if reason.startswith(kind) else f"{kind}: {reason}"
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text. ValueError for every fault: encoding, too many digits, depth."""
+    """ValueError for every fault: encoding, too many digits, depth."""
     try:
         return json.loads(text)
     except RecursionError as error:

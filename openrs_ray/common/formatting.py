@@ -14,7 +14,7 @@ _WORD = re.compile(r"(\s*)([a-z])(?=[a-z]*('s\b|[ ,:;]|$))")
 def sentences(text: str) -> str:
     """Each line with a capital letter and a full stop; the name of a field, a path or an option keeps its first letter.
 
-    Messages are in lower case, because one may stand inside another; this is for the place that shows them.
+    For the place that shows messages: elsewhere one may stand inside another.
     """
     return "\n".join(map(_sentence, text.split("\n")))
 

@@ -9,7 +9,7 @@ from openrs_ray.common.foreign import why
 from openrs_ray.errors import UserError
 
 _DEADLINE_S = 5.0
-"""For any answer; a resolver without network can take longer than a connection's timeout."""
+"""A resolver without network can take longer than a connection's timeout."""
 
 
 class Unreachable(UserError):
@@ -18,7 +18,7 @@ class Unreachable(UserError):
 
 @cache
 def problem() -> str | None:
-    """Why the Hub cannot be reached, after which libraries work offline; None where it answers."""
+    """Why the Hub cannot be reached; libraries work offline from then on."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:

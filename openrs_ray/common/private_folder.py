@@ -1,4 +1,4 @@
-"""Private folders for a process's sockets and meeting points: only its user can open them, and they go with it."""
+"""Private folders for sockets and meeting points: only their user can open them, and they go with their process."""
 
 import atexit
 import os
@@ -28,12 +28,11 @@ def new_private_folder(name: str) -> Path:
 
 
 def folder_of(mark: str) -> Path:
-    """An actor's private folder on its node."""
     return Path(temporary_root(), f"openrs-{mark[:16]}")
 
 
 def private_folder() -> Path:
-    """This process's folder, until the actor or process ends. RunError if somebody else made it or can open it."""
+    """This process's folder. RunError if somebody else made it or can open it."""
     folder = folder_of(os.environ.get(MARK) or _own_mark())
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()

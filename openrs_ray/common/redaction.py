@@ -15,7 +15,6 @@ _FORMS = re.compile(r"\b(hf_|sk-|gh[pousr]_|github_pat_|xox[abprs]-|AKIA)[A-Za-z
 _USER_IN_URL = re.compile(r"(?<=://)[^/\s@]+@")
 _WORD = "(?:token|password|secret|signature|api[_-]?key|access[_-]?key)"
 _NAMED = re.compile(rf"(--(?:\S*[._-])?{_WORD}(?:=|\s+)|(?:^|[\s_&?]){_WORD}=)[^\s&]+", re.IGNORECASE)
-"""An option or a name, and its value."""
 
 
 def hide_secrets(text: str) -> str:
@@ -41,7 +40,6 @@ def _in_environment() -> Iterator[str]:
 
 
 def _in_files() -> Iterator[str]:
-    """Tokens of Ray and of the Hub."""
     home = Path.home()
     hub = Path(os.environ.get("HF_HOME") or home / ".cache" / "huggingface")
     for path in (

@@ -13,8 +13,6 @@ Fidelity = Literal["as_described", "as_published"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One difference."""
-
     field: str
     described: Any
     published: Any
@@ -45,7 +43,7 @@ LOOP = (
     Row("loss.correction", "truncated", "none", "nothing to correct where they take turns"),
     Row("learner.head_dtype", "float32", "model", "logits are rounded to the model's bfloat16"),
 )
-"""Loop and learner: the recipes choose the described value, and `as_published` sets it back."""
+"""The recipes choose the described value, and `as_published` sets it back."""
 
 
 def as_published(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,7 +74,7 @@ def as_published(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(given: Mapping[str, Any]) -> list[str]:
-    """The rows as lines of a table. `given`: the run's values by dotted name."""
+    """Lines of a table. `given`: the run's values by dotted name."""
     rows = (*ROWS, *DATA, *LOOP)
     cells = [(row.field, *map(_cell, (given[row.field], row.described, row.published)), row.meaning) for row in rows]
     head = ("", "this run", "as_described", "as_published", "as_published means")

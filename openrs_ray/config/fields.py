@@ -17,14 +17,12 @@ _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 @dataclass(frozen=True)
 class Names:
-    """Dotted names in order."""
-
     sections: dict[str, FieldInfo]
     fields: dict[str, FieldInfo]
 
     @classmethod
     def of(cls, model: type[BaseModel], content: Any) -> "Names":
-        """The names in a model; `content` gives mappings of sections their entries."""
+        """`content` gives mappings of sections their entries."""
         walked = list(_walk(model, content, ""))
         return cls(
             {dotted: field for dotted, field, is_section in walked if is_section},
@@ -57,7 +55,6 @@ def _is_section(kind: Any) -> TypeGuard[type[BaseModel]]:
 
 
 def _entry_sections(kind: Any) -> list[type[BaseModel]]:
-    """Kinds of section among a mapping's values."""
     values = plain_types(get_args(kind)[1]) if get_origin(kind) is dict else ()
     return [value for value in values if _is_section(value)]
 

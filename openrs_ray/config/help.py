@@ -42,7 +42,7 @@ def help_text(section: str = "") -> str:
 def section_lines(
     model: type[BaseModel], content: dict[str, Any], section: str, fixed: Container[str] = ()
 ) -> list[str]:
-    """The help text of one section or field. UserError where there is none."""
+    """UserError where there is no such section or field."""
     names = Names.of(model, content)
     if section not in names.all:
         near = difflib.get_close_matches(section, names.all, n=1)
@@ -54,7 +54,7 @@ def section_lines(
 def field_lines(
     model: type[BaseModel], content: dict[str, Any], fixed: Container[str] = (), only: str = ""
 ) -> list[str]:
-    """The help text of the fields (or of the section `only`), `fixed` ones marked; `content` gives mappings their entries."""
+    """All fields (or those of `only`), `fixed` ones marked; `content` gives mappings their entries."""
     lines: list[str] = []
     section = ""
     for dotted, field in Names.of(model, content).fields.items():

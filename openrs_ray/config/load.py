@@ -32,7 +32,7 @@ def checked(
     origins: dict[str, str] | None = None,
     flags: Sequence[str] = (),
 ) -> Config:
-    """A config from content that came from `origin`, or from the files of `origins` by dotted name."""
+    """`origin`: the content's source in messages, but for values with `origins` of their own."""
     from_where, mistakes = Origins(origin, origins or {}), list[str]()
     unknown: dict[str, str | None] = {}
     for outcome in change(content, overrides, model, flags):
@@ -53,7 +53,7 @@ def checked(
 
 
 def flat(config: BaseModel | dict[str, Any]) -> dict[str, Any]:
-    """JSON values by dotted name, of a config or of a run's unchecked one. A mapping is one value."""
+    """JSON values by dotted name, of a config or a run's unchecked one. A mapping is one value."""
     if isinstance(config, BaseModel):
         return _flat(config.model_dump(mode="json"), {*Names.of(type(config), {}).sections}, "")
     return _flat(config, {*Names.of(RunConfig, {}).sections}, "")

@@ -19,9 +19,7 @@ _ALIKE = 0.65
 """Similarity of a typo (`csv` and `cvs`; not `hours` and `bogus`)."""
 _MOST_LINES = 50
 _DEEPEST = 4
-"""Most parts of a field's name."""
 COMMAND_LINE = "--"
-"""The command line as an origin."""
 
 
 @dataclass
@@ -29,7 +27,6 @@ class Origins:
     """Origin of each value by dotted name: a file, or COMMAND_LINE."""
 
     default: str
-    """Of all other values."""
     of: dict[str, str] = field(default_factory=dict)
 
     def set_on_command_line(self, dotted: str) -> None:
@@ -62,7 +59,6 @@ class Origins:
 
 
 def mistakes_error(mistakes: Sequence[str]) -> UserError:
-    """One UserError, a line for each mistake."""
     lines = list(dict.fromkeys(f"{' '.join(mistake.splitlines()).rstrip('.')}." for mistake in mistakes))
     if len(lines) == 1:
         return UserError(lines[0])
@@ -73,7 +69,7 @@ def mistakes_error(mistakes: Sequence[str]) -> UserError:
 def validation_mistakes(
     error: ValidationError, names: Names, content: dict[str, Any], origins: Origins, unknown: Mapping[str, str | None]
 ) -> Iterator[str]:
-    """A sentence for each error. `unknown`: the nearest field of each unknown name, which is not reported as missing."""
+    """`unknown`: the nearest field of each unknown name, which is not reported as missing."""
     errors = error.errors(include_url=False)
     misspelt = {_dotted(each["loc"], content, names): each for each in errors if each["type"] == "extra_forbidden"}
     nearest = dict(unknown)

@@ -28,14 +28,11 @@ def runs_folder() -> Path:
 
 
 def find_recipe(given: str | Path, beside: Path | None = None) -> Path:
-    """The file of a recipe, or the config.json of a run.
+    """The file of a recipe, or the config.json of a run. UserError names the others, nearest first.
 
     Args:
         given: a file, the name of a recipe of the project, or a run (folder or name).
         beside: the recipe that extends it; files are looked for in its folder.
-
-    Raises:
-        UserError: there is none; names the others, nearest first.
     """
     path = _path(given)
     with reading(f"cannot look for recipe {given}"):
@@ -46,7 +43,7 @@ def find_recipe(given: str | Path, beside: Path | None = None) -> Path:
 
 
 def _meant(path: Path, beside: Path | None) -> Iterator[Path]:
-    """Files that a name may mean, first choice first."""
+    """First choice first."""
     as_it_stands = (beside.parent if beside else Path()) / path
     with_ending = Path(f"{as_it_stands}.yaml")
     if as_it_stands.is_file() or is_run(as_it_stands):
@@ -62,7 +59,7 @@ def _meant(path: Path, beside: Path | None) -> Iterator[Path]:
 
 
 def find_run(given: str | Path) -> Path:
-    """A run's folder, by folder or name. UserError where there is none; names others, nearest first."""
+    """A run's folder. UserError names others, nearest first."""
     path = _path(given)
     meant = [path, runs_folder() / path]
     with reading(f"cannot look for run {given}"):
@@ -92,13 +89,12 @@ def runs_text(nearest_to: str, folder: Path) -> str:
 
 
 def recipes(kind: Kind, folder: Path = RECIPES) -> dict[str, str]:
-    """Recipes by name, with the comment in their first line."""
+    """Recipes by name, with their first comment."""
     texts = {path.stem: _beginning(path) for path in sorted(folder.glob("*.yaml")) if path.is_file()}
     return {name: _first_comment(text) for name, text in texts.items() if _kind(text) == kind}
 
 
 def recipe_lines(kind: Kind) -> list[str]:
-    """The project's recipes, for a help text."""
     known = recipes(kind)
     wide = max(map(len, known), default=0)
     return ["", "Recipes, by name:", *(f"  {name:<{wide}}  {sentence}" for name, sentence in known.items())]
@@ -136,7 +132,6 @@ def _beginning(path: Path) -> str:
 
 
 def _kind(text: str) -> Kind | None:
-    """By the sections: only a data set has a name there."""
     if re.search(r"^(name|sources|stages):", text, re.MULTILINE):
         return "data"
     return "run" if re.search(r"^(run|extends):", text, re.MULTILINE) else None

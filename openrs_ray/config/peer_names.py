@@ -86,7 +86,7 @@ def not_offered(dotted: str) -> str | None:
 
 
 def our_name(dotted: str, known: Container[str]) -> str | None:
-    """Our field or option for another trainer's name, if it is among the `known`."""
+    """Our field or option for another trainer's name, among the `known`."""
     parts = _parts(dotted)
     names = [".".join(parts[first:]) for first in range(len(parts))]
     return next((_BY_NAME[name] for name in names if _BY_NAME.get(name) in known), None)

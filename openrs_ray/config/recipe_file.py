@@ -26,7 +26,6 @@ class Given:
     origins: dict[str, str]
     """Files by dotted name."""
     name: str
-    """The recipe's file."""
 
     def over(self, base: "Given", sections: set[str]) -> "Given":
         """This one's values over the base's; a list or mapping that is one value is replaced whole."""
@@ -35,7 +34,7 @@ class Given:
 
 
 def read_recipe(recipe: str | Path, model: type[BaseModel]) -> Given:
-    """A recipe by name or file. UserError where it, or one that it extends, cannot be read."""
+    """UserError where the recipe, or one that it extends, cannot be read."""
     return _read(find_recipe(recipe), model, ())
 
 

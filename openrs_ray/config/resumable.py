@@ -1,6 +1,6 @@
-"""The mark of config fields, or sections, that may change on resume; all others are fixed.
+"""The mark of config fields, or sections, that may change on resume.
 
-Fixed is the default: another prompt, reward or seed is another experiment. Marked are lengths of time, sizes of engines,
+All others are fixed: another prompt, reward or seed is another experiment. Marked are lengths of time, sizes of engines,
 learner ranks, micro-batches, learning rate and loss (which enter anew at every step), `run.steps` and the folder.
 """
 
@@ -16,11 +16,9 @@ class _Free:
 
 
 FREE: Final = _Free()
-"""`Annotated[int, FREE]`: a resume may change this field or section."""
 
 
 def fixed_fields(model: type[BaseModel]) -> frozenset[str]:
-    """Dotted names of the fields that a resume may not change."""
     names = Names.of(model, {})
     free = tuple(f"{name}." for name, field in names.all.items() if FREE in field.metadata)
     return frozenset(name for name in names.fields if not f"{name}.".startswith(free))

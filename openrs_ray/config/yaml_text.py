@@ -39,7 +39,7 @@ for _tag, _pattern, _first in (
 
 
 def parsed(text: str) -> Any:
-    """The value of a YAML text. Raises yaml.YAMLError."""
+    """Raises yaml.YAMLError."""
     try:
         return yaml.load(text, _Loader)
     except RecursionError as error:

@@ -44,7 +44,6 @@ def dry_run(config: RunConfig, say: Callable[[str], None], resume: bool = True) 
 
 
 def _prepared_or_missing(config: RunConfig) -> tuple[Prepared | None, Unreachable | None]:
-    """The prepared run, or the error where it is out of reach."""
     try:
         return prepare(config), None
     except Unreachable as error:
@@ -52,7 +51,7 @@ def _prepared_or_missing(config: RunConfig) -> tuple[Prepared | None, Unreachabl
 
 
 def _shape_without_problems(config: RunConfig) -> ModelShape | None:
-    """The model's shape; None where it is out of reach and not shipped."""
+    """None where the shape is out of reach and not shipped."""
     try:
         return check_model(config, resolve_model(config.model.path))[1]
     except Unreachable:

@@ -40,7 +40,6 @@ class Prepared:
     shape: ModelShape
     tokenizer: PreTrainedTokenizerBase
     stop_tokens: tuple[StopToken, ...]
-    """They end a completion."""
     problems: tuple[Problem, ...]
     held_out: tuple[Problem, ...]
     """For the run's own evaluation."""
@@ -56,11 +55,10 @@ class Prepared:
         return tuple(token.id for token in self.stop_tokens)
 
     def texts(self, rollouts: Sequence[Rollout]) -> list[str]:
-        """Rollouts as the texts that rewards and record read, `opening` included."""
+        """Texts for rewards and record, `opening` included."""
         return [self.opening + text for text in rollout_texts(rollouts, self.tokenizer, self.eos_ids)]
 
     def summary(self) -> RunProblems:
-        """Digests for resume and coverage."""
         content = hashlib.sha256()
         for problem in (*self.problems, *self.held_out):
             content.update(repr((problem.index, problem.prompt_ids, problem.gold)).encode())
@@ -144,7 +142,6 @@ def _given(golds: Sequence[Gold]) -> list[bool]:
 
 
 def check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, ModelShape]:
-    """The configuration and shape of a run's model, with weights checked for being whole and engines for taking it."""
     tokens, fields = config.max_sequence_tokens, "rollout.max_prompt_tokens + rollout.max_completion_tokens"
     return check_served(config.model, model_path, config.engine, config.placement, tokens, fields)
 
@@ -152,7 +149,7 @@ def check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, M
 def check_served(
     model: Model, model_path: str, engine: Engine, place: Slots, tokens: int, fields: str
 ) -> tuple[PreTrainedConfig, ModelShape]:
-    """The same for any work of engines, with sequences of up to `tokens`, which the user sets by these `fields`."""
+    """The model's configuration and shape. UserError where it is not whole, or unfit for engines and `tokens` set by `fields`."""
     with reading(f"the configuration of model.path {model.path!r} cannot be used"):
         config = read_config(model_path)
         with reading(f"cannot read the configuration of {model_path}"):

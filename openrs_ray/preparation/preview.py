@@ -17,11 +17,9 @@ _QUOTED = 80
 _ENOUGH_PROMPTS = 512
 r"""Prompts searched for a \boxed{} and for lost characters."""
 _NEED_A_BOX = ("accuracy", "cosine", "length")
-"""Paid by the verdict on the answer."""
 
 
 def look_lines(config: RunConfig, prepared: Prepared) -> list[str]:
-    """All lines, warnings last."""
     first = prepared.problems[0]
     prompt = prepared.tokenizer.decode(first.prompt_ids)
     lines = [f"first prompt, {len(first.prompt_ids)} tokens, as the model sees it:"]

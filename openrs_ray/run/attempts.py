@@ -1,7 +1,4 @@
-"""Attempts: the driver's starts of one run, in `attempts.jsonl`, each noted before it writes anything else.
-
-A later attempt from a checkpoint before step `s` does `s` again and supersedes the earlier rows of it.
-"""
+"""Attempts: the driver's starts of one run, each noted in `attempts.jsonl` before it writes anything else."""
 
 import re
 from collections.abc import Mapping
@@ -19,12 +16,8 @@ _ATTEMPT = re.compile(r"-attempt-(\d+)\b")
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Limits of an attempt that a resume may change."""
-
     staleness: int
-    """Policy versions."""
     replaced_per_step: int
-    """Groups."""
 
     @classmethod
     def of(cls, config: RunConfig) -> "Bounds":
@@ -52,7 +45,7 @@ def read_attempts(run_folder: Path) -> dict[int, int]:
 
 
 def read_bounds(run_folder: Path) -> dict[int, Bounds]:
-    """Limits by attempt; older versions noted none."""
+    """Older versions noted none."""
     names = {*Bounds.__slots__}
     return {
         attempt: as_record(Bounds, {name: line[name] for name in names}, run_folder / FILE)
@@ -74,5 +67,5 @@ def _lines(run_folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def superseded(attempts: Mapping[int, int], attempt: int, step: int) -> bool:
-    """True if a later attempt did `step` again."""
+    """True if a later attempt, from a checkpoint before `step`, did it again."""
     return any(later > attempt and from_step < step for later, from_step in attempts.items())

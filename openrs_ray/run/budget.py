@@ -1,7 +1,6 @@
-"""The cost of a run so far, and the check that the rest of its limits allows more work.
+"""The cost of a run, and the check that the rest of its limits allows more work.
 
-Time counts from start to end of the operating system's process, over all GPUs that the run holds: imports and set-up, too.
-`cost.json` also keeps the duration of recent work of each kind.
+Time counts from start to end of the operating system's process, imports and set-up included, over all GPUs that the run holds.
 """
 
 import math
@@ -22,18 +21,14 @@ _RECENT = 10
 _MARGIN = 1.2
 """Expected time of the next piece of work, relative to the longest recent one."""
 _END_S = 20.0
-"""For ending engines, learner and Ray."""
 
 Ended = Literal["steps", "budget", "hours"]
 Work = Literal["start", "step", "learn", "resume", "kept", "evaluation", "end"]
 """start: up to the first push; learn: a step without its rollouts; resume, kept: saving one; end: everything after run()."""
 ENDING: tuple[Work, ...] = ("kept", "evaluation", "end")
-"""Work left to do when a limit stops the run."""
 
 
 class LimitReached(UserError):
-    """The rest of the budget or of the hours is too little for more work."""
-
     def __init__(self, text: str, ended: Ended) -> None:
         super().__init__(text)
         self.ended = ended
@@ -65,25 +60,23 @@ class Budget(Ledger):
         clock: Callable[[], float] = time.monotonic,
         extra_gpus: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`age_s`: age of this process (None: ask the operating system). `extra_gpus`: number held now beyond the plan."""
+        """`age_s`: age of this process (None: ask the operating system). `extra_gpus`: number held beyond the plan."""
         age = max(0.0, time.time() - psutil.Process().create_time()) if age_s is None else age_s
         super().__init__(config.run.path, config.cost.price, lambda: self.gpus, age, clock)
         self._config, self._cost, self._extra_gpus = config, config.cost, extra_gpus
         self._started = clock() - age
         self._recent = _checked_times(self.notes.get("seconds", {}), config.run.path / FILE)
         self._step: int | None = None
-        """Last finished step."""
 
     @property
     def gpus(self) -> int:
         return self._config.num_gpus + self._extra_gpus()
 
     def started(self) -> None:
-        """Note that the run is set up."""
+        """Note the time of the set-up."""
         self._note("start", self._clock() - self._started)
 
     def reached(self, step: int) -> None:
-        """Note the last finished step, and write the account."""
         self._step = step
         self.write()
 
@@ -94,7 +87,6 @@ class Budget(Ledger):
 
     @contextmanager
     def timing(self, work: Work) -> Iterator[None]:
-        """Remember how long the block takes, if it ends well."""
         began = self._clock()
         yield
         self._note(work, self._clock() - began)
@@ -107,7 +99,6 @@ class Budget(Ledger):
         return _END_S if work == "end" else 0.0
 
     def measured(self, *works: Work) -> bool:
-        """True if one of them has been timed."""
         return any(work in self._recent for work in works)
 
     @property
@@ -115,7 +106,7 @@ class Budget(Ledger):
         return self._cost.budget_usd is not None or self._cost.max_hours is not None
 
     def check(self, *works: Work) -> float:
-        """Seconds left before the first limit after one piece of each. LimitReached if none."""
+        """Seconds left after one piece of each. LimitReached if none."""
         left, ended = seconds_left(self._cost, self.spent(), self.gpus)
         left -= _MARGIN * sum(self._expected(work, max) for work in works)
         if left <= 0:
@@ -136,7 +127,7 @@ class Budget(Ledger):
         return self.spent().plus(seconds, self.gpus, self._cost.price).dollars
 
     def text(self) -> str:
-        """The cost so far; empty without price or limit. Example: "$ 12.34 of 42.00 (forecast 39.10)" """
+        """Example: "$ 12.34 of 42.00 (forecast 39.10)"; empty without price or limit."""
         parts = []
         if self._cost.price_per_gpu_hour is not None:
             forecast = self.forecast()
@@ -153,7 +144,6 @@ class Budget(Ledger):
         return f"{self.spent().hours:.2f} of {self._cost.max_hours:g} h"
 
     def metrics(self, step_s: float, correct: int) -> dict[str, float]:
-        """Dollars so far, of a step of `step_s` seconds, and per correct completion; nothing without a price."""
         if self._cost.price_per_gpu_hour is None:
             return {}
         dollars = self.spent().dollars
@@ -164,7 +154,6 @@ class Budget(Ledger):
         }
 
     def rows(self, steps: int, correct: int) -> Iterator[tuple[str, str]]:
-        """Cost in all, for the table at the end."""
         spent = self.spent()
         if self._cost.price_per_gpu_hour is not None:
             yield "cost", f"{self._dollars()}, {spent.gpu_hours:,.2f} GPU hours"
@@ -184,7 +173,6 @@ def _checked_times(seconds: Any, path: Path) -> dict[str, list[float]]:
 
 
 def _work_ahead(config: RunConfig, step: int) -> dict[Work, int]:
-    """Pieces of work after a step, by kind."""
     left, every = config.run.steps - step, config.evaluation.every_steps
     evaluations = 1 + (left // every if every else 0)
     return {"step": left, "kept": 1 + left // config.checkpoint.every_steps, "evaluation": evaluations, "end": 1}
@@ -195,7 +183,7 @@ def _mean(times: list[float]) -> float:
 
 
 def most_text(cost: Cost, gpus: int) -> str:
-    """The highest cost of a run. Example: "at most $ 42.00, or 23.9 hours of 4 GPUs at $ 0.44 an hour each" """
+    """Example: "at most $ 42.00, or 23.9 hours of 4 GPUs at $ 0.44 an hour each" """
     if cost.price_per_gpu_hour is None:
         return f"no price; at most {cost.max_hours:g} hours" if cost.max_hours is not None else "no price, no limit"
     seconds, _ = seconds_left(cost, Spent(), gpus)

@@ -21,23 +21,20 @@ _CHUNK_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """A committed file. Example: FileEntry("state/rank-0.pt", size=1024, crc32=912)"""
+    """Example: FileEntry("state/rank-0.pt", size=1024, crc32=912)"""
 
     path: str
-    """Relative to the checkpoint's folder, with forward slashes."""
     size: int
     crc32: int
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A committed checkpoint."""
-
     folder: Path
     step: int
     kind: Kind
     complete: bool
-    """True while `state/` is there, for training to resume from."""
+    """True while `state/` is there to resume from."""
     files: tuple[FileEntry, ...]
 
     @property
@@ -50,7 +47,6 @@ class Checkpoint:
 
     @property
     def size(self) -> int:
-        """Bytes."""
         return sum(file.size for file in self.files)
 
     def trainer_state(self) -> dict[str, Any]:
@@ -60,7 +56,7 @@ class Checkpoint:
         return state
 
     def damage(self) -> str | None:
-        """The first file that is not as committed, in words, or None."""
+        """The first file that is not as committed, in words."""
         listed = {self.folder / file.path for file in self.files}
         for path in self.state.rglob("*"):
             if path not in listed and not path.is_dir():
@@ -97,7 +93,6 @@ def open_to(mode: int, folder: Path) -> None:
 
 
 def sync_and_list(folder: Path) -> tuple[FileEntry, ...]:
-    """Sync a folder and all below it; returns its files."""
     paths = sorted(folder.rglob("*"))
     files = [path for path in paths if path.is_file()]
 

@@ -6,9 +6,8 @@
     checkpoints/step-000050/trainer.json the trainer's progress
     checkpoints/step-000050.tmp/         being written, or a leftover (step-000050.universal.tmp/: actors.learner.rank)
 
-Invariants: the manifest's checkpoints lie whole on the disk, and the newest complete one is not touched before a newer one is
-listed. Hence the order: write and sync under the temporary name, rename, replace the manifest (the commit), then delete what
-it no longer lists. Foreign files are left alone.
+The manifest's checkpoints lie whole on the disk, and the newest complete one stays until a newer one is listed. Hence the order:
+write and sync under the temporary name, rename, replace the manifest (the commit), delete what it no longer lists.
 """
 
 import errno
@@ -30,19 +29,17 @@ from openrs_ray.run.room import is_disk_full
 __all__ = ["Checkpoint", "CheckpointStore", "Kind"]
 
 _OWN_NAME = re.compile(r"step-\d{6,}(-\d+)?((\.universal)?\.tmp)?")
-"""Folders written here; `step-000050-2` by `_free_name`."""
+"""Only these folders are ever deleted; `step-000050-2` by `_free_name`."""
 
 
 @dataclass
 class CheckpointStore:
     """Writes, prunes and finds checkpoints; only the driver that holds the run's lock may write.
 
-    store = CheckpointStore(run / "checkpoints", keep_last=2, keep_policies=True)
     store.open()                                     # deletes what a kill left behind
     folder = store.begin(step=50)                    # .../step-000050.tmp
     (folder / "state" / "rank-0.pt").write_bytes(b"...")
     store.commit(50, "kept", {"step": 50, "position": 600})     # or abandon
-    checkpoint, damages = store.latest_good()
     """
 
     folder: Path
@@ -56,7 +53,7 @@ class CheckpointStore:
         return self.folder / "manifest.json"
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Committed checkpoints, oldest first, files unchecked. UserError if the manifest is damaged."""
+        """Oldest first, files unchecked. UserError if the manifest is damaged."""
         if not self.manifest.exists():
             return []
         try:
@@ -71,14 +68,14 @@ class CheckpointStore:
         return replace(entry, folder=self._find(str(entry.folder), entry.step))
 
     def open(self) -> None:
-        """Sweep, and write the manifest of a new run, which may not be missing from here on."""
+        """Sweep, and write a new run's manifest."""
         self.sweep()
         if not self.manifest.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write_manifest([])
 
     def latest_good(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest complete checkpoint without damage, and a sentence about each damaged newer one."""
+        """The newest undamaged complete checkpoint, and a sentence about each damaged newer one."""
         damages: list[str] = []
         for checkpoint in reversed([known for known in self.checkpoints() if known.complete]):
             damage = checkpoint.damage()
@@ -88,7 +85,6 @@ class CheckpointStore:
         return None, damages
 
     def discard_newer(self, step: int) -> None:
-        """Forget checkpoints after `step`."""
         checkpoints = self.checkpoints()
         remaining = [checkpoint for checkpoint in checkpoints if checkpoint.step <= step]
         if len(remaining) < len(checkpoints):
@@ -96,7 +92,7 @@ class CheckpointStore:
             self.sweep()
 
     def begin(self, step: int) -> Path:
-        """Make the temporary folder, with empty `state/` and `policy/`. RunError if the disk has no room."""
+        """Make the temporary folder. RunError if the disk has no room."""
         folder = self._temporary(step)
         try:
             self.open()
@@ -111,10 +107,7 @@ class CheckpointStore:
         return folder
 
     def commit(self, step: int, kind: Kind, trainer_state: dict[str, Any]) -> Checkpoint:
-        """Make the temporary folder the newest checkpoint, then prune. RunError if that fails.
-
-        Checkpoints at or after `step` go: they are superseded.
-        """
+        """Make the temporary folder the newest checkpoint, then prune. RunError if that fails."""
         temporary = self._temporary(step)
         try:
             write_json(temporary / TRAINER, trainer_state)
@@ -149,7 +142,7 @@ class CheckpointStore:
         )
 
     def sweep(self) -> None:
-        """Delete folders that the manifest does not list; the next sweep retries files held open on NFS."""
+        """Delete folders that the manifest does not list, as far as possible now (NFS keeps files held open)."""
         if not self.folder.exists():
             return
         found = [path for path in self.folder.glob("step-*") if path.is_dir() and _OWN_NAME.fullmatch(path.name)]
@@ -165,7 +158,6 @@ class CheckpointStore:
                 shutil.rmtree(path / STATE, ignore_errors=True)
 
     def _pruned(self, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
-        """The checkpoints that stay beside the last one."""
         kept = [checkpoint for checkpoint in checkpoints if checkpoint.kind == "kept"]
         newest = checkpoints[-1:] if kept else checkpoints[-2:]  # one to fall back on, should the newest be damaged
         complete = {checkpoint.folder for checkpoint in [*kept[-self.keep_last :], *newest]}

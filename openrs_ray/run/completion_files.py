@@ -26,7 +26,7 @@ _NAME = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class RecordFile:
-    """Rows of one phase of one step. Example: RecordFile(584, 2, 0x9f3c21d0, "train", Path(...))"""
+    """Example: RecordFile(584, 2, 0x9f3c21d0, "train", Path(...))"""
 
     step: int
     attempt: int
@@ -37,7 +37,6 @@ class RecordFile:
 
     @classmethod
     def named(cls, path: Path) -> "RecordFile | None":
-        """None for a foreign name."""
         match = _NAME.fullmatch(path.name)
         if match is None:
             return None
@@ -45,7 +44,7 @@ class RecordFile:
         return cls(int(match["step"]), int(match["attempt"]), checksum, cast(Phase, match["phase"]), path)
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
-        """Its rows. RunError when they are not those that were written."""
+        """RunError when the rows are not those that were written."""
         try:
             return read_table(self.path, columns, crc32=self.crc32)
         except UserError as error:
@@ -58,13 +57,13 @@ def write_file(run_folder: Path, phase: Phase, step: int, attempt: int, rows: pa
 
 
 def record_files(run_folder: Path, phase: Phase | None = None) -> list[RecordFile]:
-    """Files, superseded ones too, by step and attempt."""
+    """Superseded ones too, by step and attempt."""
     found = map(RecordFile.named, (run_folder / FOLDER).glob(f"{phase or ''}*.parquet"))
     return sorted((file for file in found if file is not None), key=lambda file: (file.step, file.attempt, file.path))
 
 
 def current_files(run_folder: Path, phase: Phase) -> Iterator[RecordFile]:
-    """The files of a phase that count, by step."""
+    """Files that count, by step."""
     attempts, found = read_attempts(run_folder), record_files(run_folder, phase)
     newest = {file.step: file.attempt for file in found}
     for file in found:

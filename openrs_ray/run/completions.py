@@ -1,7 +1,4 @@
-"""The record of every completion: one Parquet file per step and phase (`openrs_ray.run.completion_files`).
-
-A step's record is written before its checkpoint: no step that a checkpoint covers lacks its rows.
-"""
+"""The record of every completion: one Parquet file per step and phase, written before the step's checkpoint."""
 
 import math
 from collections.abc import Sequence
@@ -58,11 +55,10 @@ class CompletionRecord:
         advantages: Sequence[Sequence[float]] | np.ndarray | None,
         phase: Phase = "train",
     ) -> Path:
-        """Write all completions of a step; returns the file.
+        """Write all completions of a step; returns the file. A step's replaced groups go first: they count with the others.
 
-        `texts` and `advantages` are [group][sample]; advantages are NaN where a completion is left out of the loss, and None
-        for replaced groups and evaluations. An evaluation's step is its policy version.
-        Write a step's replaced groups first: they count once the others are there.
+        `texts` and `advantages` are [group][sample]; advantages are NaN where left out of the loss, None for replaced groups and
+        evaluations. An evaluation's step is its policy version.
         """
         rows: list[dict[str, Any]] = []
         for number, group in enumerate(groups):
@@ -78,7 +74,7 @@ class CompletionRecord:
 
 
 def current_rows(run_folder: Path, phase: Phase = "train", columns: list[str] | None = None) -> pa.Table:
-    """The rows of a phase that count, by step. RunError when a file is damaged."""
+    """Rows that count, by step. RunError when a file is damaged."""
     tables = [file.read(columns) for file in current_files(run_folder, phase)]
     if tables:
         return pa.concat_tables(tables, promote_options="default")  # older versions wrote no `sampled`
@@ -88,7 +84,7 @@ def current_rows(run_folder: Path, phase: Phase = "train", columns: list[str] | 
 def read_groups(run_folder: Path, step: int, problems: Sequence[Problem]) -> list[Group]:
     """The groups that a step was trained on, in order; training on them again gives the same update.
 
-    `problem_index` counts in `problems`. RunError unless the record holds that step once and undamaged.
+    RunError unless the record holds that step once and undamaged.
     """
     groups: dict[int, tuple[Problem, list[Rollout], list[Verdict]]] = {}
     for row in _only_file(run_folder, step).read().to_pylist():
@@ -125,7 +121,7 @@ def read_groups(run_folder: Path, step: int, problems: Sequence[Problem]) -> lis
 
 
 def _only_file(run_folder: Path, step: int) -> RecordFile:
-    """File of a step's trained completions. RunError unless there is exactly one, with a checksum."""
+    """RunError unless there is exactly one, with a checksum."""
     files = [file for file in current_files(run_folder, "train") if file.step == step]
     if not files:
         raise RunError(f"the record in {run_folder / FOLDER} does not hold step {step}")

@@ -1,7 +1,7 @@
 """Proves that each position of a run's data order was used exactly once, by plausible rows.
 
-`check_coverage` counts positions. `prove` also checks every row (`openrs_ray.run.row_checks`) and compares the record with its
-witnesses, which are written after a step's rows: metrics.jsonl, result.json and the checkpoints' manifest.
+`prove` checks every row and compares the record with its witnesses, which are written after a step's rows: metrics.jsonl,
+result.json and the checkpoints' manifest.
 """
 
 from collections import Counter, defaultdict
@@ -27,14 +27,12 @@ _PHASES: tuple[Phase, ...] = ("train", "replaced", "evaluation")
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Use of the positions of all steps so far."""
-
     steps: int
     """Recorded, or known to the witnesses."""
     completions: int
     """Rows trained on."""
     replaced: int
-    """Positions sampled and then replaced (`rollout.replace_uniform_groups`)."""
+    """Positions sampled, then replaced."""
     lost: tuple[int, ...]
     """Positions that lack a completion."""
     doubled: tuple[int, ...]
@@ -54,7 +52,6 @@ class UsedGroup:
     position: int
     epoch: int
     problem: int
-    """Its index."""
     phase: Phase
     step: int
     attempt: int
@@ -65,15 +62,12 @@ class UsedGroup:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Outcome of `prove`."""
-
     coverage: Coverage
     groups: list[UsedGroup]
     """By position and step."""
     misplaced: list[int]
     """Positions used with another problem than the order has."""
     rows: int
-    """Number checked."""
     unchecked: int
     """Files of older versions, without a checksum."""
     faults: dict[str, list[str]]
@@ -89,20 +83,19 @@ class Witness:
     """Finished steps by the files beside the record."""
 
     due: int
-    """Number of steps, by the file that has most."""
+    """Number of steps."""
     figures: dict[int, dict[str, Any]]
     """Lines of metrics.jsonl, by step."""
 
     @classmethod
     def of(cls, run_folder: Path) -> "Witness":
-        """UserError when one of the files is damaged."""
         figures = {line["step"]: line for line in read_metrics(run_folder)}
         result = read_result(run_folder)
         saved = [checkpoint.step for checkpoint in CheckpointStore(run_folder / "checkpoints").checkpoints()]
         return cls(max([0, *figures, *saved, *([result.step] if result else [])]), figures)
 
     def missing(self, steps: int) -> list[Fault]:
-        """Recorded steps without figures; a kill may come between the rows of the last and its figures."""
+        """Steps without figures; a kill may come between the last one's rows and figures."""
         found = {*range(1, max(steps, self.due) + 1)} - {*self.figures, self.due + 1}
         return [("steps without a line in metrics.jsonl", f"step {step}") for step in sorted(found)]
 
@@ -110,24 +103,14 @@ class Witness:
 def check_coverage(
     run_folder: Path, problems_per_step: int, completions_per_problem: int, staleness: int = 0, due: int = 0
 ) -> Coverage:
-    """Count the uses of each (position, sample). RunError when a file is damaged.
-
-    Args:
-        staleness: versions that rollouts run ahead of the learner.
-        due: steps that the record must have.
-    """
+    """Count the uses of each (position, sample), with rollouts `staleness` versions ahead and `due` steps at least."""
     columns, resumed = ["step", "position", "sample", "phase"], read_attempts(run_folder).values()
     used = [row for phase in _PHASES[:2] for row in current_rows(run_folder, phase, columns).to_pylist()]
     return _coverage(used, resumed, problems_per_step, completions_per_problem, staleness, due)
 
 
 def prove(run_folder: Path, config: RunConfig, problems: RunProblems) -> Proof:
-    """Check the whole record, a step at a time.
-
-    Raises:
-        RunError: a file of the record is damaged; names the first.
-        UserError: another file of the run is damaged.
-    """
+    """Check the whole record, a step at a time. RunError about its first damaged file, UserError about others."""
     witness = Witness.of(run_folder)  # before the record, which a run that goes on adds to first
     expected = Expected.of(run_folder, config, problems.texts)
     files = [file for phase in _PHASES for file in current_files(run_folder, phase)]
@@ -242,7 +225,7 @@ def _group(rows: Sequence[Row], order: Order) -> UsedGroup:
 
 
 def _staleness(attempts: Mapping[int, int], expected: Expected) -> int:
-    """Staleness of the last steps' rollouts at most. `attempts`: by step."""
+    """Staleness of the last steps' rollouts. `attempts`: by step."""
     allowed = {step: expected.bounds(attempt).staleness for step, attempt in attempts.items()}
     reach = max(attempts, default=0) - max(allowed.values(), default=0)
     return max((staleness for step, staleness in allowed.items() if step >= reach), default=0)

@@ -20,18 +20,14 @@ _SHOWN_WARNINGS = 5
 
 @dataclass(frozen=True, slots=True)
 class StepFigures:
-    """Figures of one step; reward and accuracy are means over judged completions."""
-
     step: int
     reward: float
     accuracy: float
     truncated_share: float
-    """Share of completions at the length limit."""
     mean_length: float
     groups_with_spread: int
     groups: int
     clipped_share: float
-    """Share of tokens whose gradient was clipped."""
     kl: float | None
     """Mean k3 KL per token to the start model; None without a reference model."""
     tokens: int
@@ -51,14 +47,6 @@ class StepFigures:
 
 
 class RunDisplay:
-    """Shows one attempt, and gives the terminal back as it was.
-
-    with RunDisplay("open-rs3", steps=50) as display:
-        display.status("starting the engines")
-        display.step(figures)
-        display.warn("2 checks timed out")
-    """
-
     def __init__(
         self,
         name: str,
@@ -95,7 +83,6 @@ class RunDisplay:
             self._live = None
 
     def status(self, text: str) -> None:
-        """Show work between steps."""
         self._status = text
         self._show(text)
 
@@ -116,7 +103,6 @@ class RunDisplay:
         self._show(f"step {figures.step}/{self._steps}  {cells}  {figures.seconds:.1f} s  left {left}")
 
     def seconds_left(self) -> float:
-        """Remaining steps times the mean of the recent ones."""
         if self._last is None:
             return 0.0
         return (self._steps - self._last.step) * sum(self._seconds) / len(self._seconds)
@@ -163,7 +149,7 @@ def summary_table(
     costs: Iterable[tuple[str, str]] = (),
     gain: str | None = None,
 ) -> Table:
-    """The end of a run. `before`, `after`: held-out accuracy; `gain`: the difference."""
+    """`before`, `after`: held-out accuracy; `gain`: the difference."""
     table = Table(title=f"Run {run_folder.name}", show_header=False, title_justify="left")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -63,10 +63,7 @@ def describe() -> dict[str, Any]:
 
 
 def checkout(root: Path) -> dict[str, Any]:
-    """The commit of a checkout and its changes, or the reason why it is not known.
-
-    Example: {"commit": "b8df929...", "clean": False, "changed": [" M openrs_ray/algorithm/advantages.py"]}
-    """
+    """Example: {"commit": "b8df929...", "clean": False, "changed": [" M openrs_ray/algorithm/advantages.py"]}"""
     try:
         if Path(_git(root, "rev-parse", "--show-toplevel").strip()).resolve() != root.resolve():
             return {"commit": None, "reason": "not a git checkout"}  # but a folder inside another one
@@ -92,7 +89,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def code_digest(root: Path) -> str:
-    """SHA-256 over names and contents of the project's Python files, for machines without git."""
+    """SHA-256 of the project's Python files, for machines without git."""
     digest = hashlib.sha256()
     for path in sorted(path for folder in _CODE for path in (root / folder).rglob("*.py")):
         digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
@@ -101,7 +98,6 @@ def code_digest(root: Path) -> str:
 
 
 def packages() -> dict[str, str]:
-    """Versions of installed distributions."""
     return dict(sorted((found.name, found.version) for found in metadata.distributions() if found.name))
 
 

@@ -22,7 +22,7 @@ FOLDER = "attempts"
 FILE = "log.txt"
 _WIDTH = 120
 _OWN_LOGGERS = ("", "ray", "transformers")
-"""The root logger, and libraries' loggers that do not propagate to it."""
+"""Loggers that do not propagate to another of these."""
 
 
 def attempt_folder(run_folder: Path) -> Path:
@@ -31,12 +31,10 @@ def attempt_folder(run_folder: Path) -> Path:
 
 
 def newest_log(run_folder: Path) -> Path | None:
-    """The newest attempt's log; None before the first start."""
     return max((run_folder / FOLDER).glob(f"*/{FILE}"), default=None)
 
 
 def append_lines(path: Path, text: str) -> None:
-    """Add lines with the time, without secrets, in one write."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     lines = "".join(f"{now} {line}\n" for line in hide_secrets(text).splitlines())
     with path.open("ab", buffering=0) as file:
@@ -44,12 +42,7 @@ def append_lines(path: Path, text: str) -> None:
 
 
 class RunLog(RenderHook):
-    """Logs a console's output, libraries' logs and warnings, and the error that ends the block.
-
-    with RunLog(folder, console) as log:
-        console.print("shown and written")
-        log.write("shown by a live screen")
-    """
+    """Logs a console's output, libraries' logs and warnings, and the error that ends the block."""
 
     def __init__(self, folder: Path, console: Console) -> None:
         self.folder = folder

@@ -1,7 +1,6 @@
 """The figures of a run: `metrics.jsonl`, one line per step, and the same as TensorBoard curves.
 
-A line is synced before the next checkpoint begins: a kill loses at most the last, of a step that no checkpoint covers. Lines of
-superseded attempts stay in the file and are left out when read.
+A line is synced before the next checkpoint begins: a kill loses at most the last, of a step that no checkpoint covers.
 """
 
 import math
@@ -27,7 +26,7 @@ class MetricsLog:
         self._curves: SummaryWriter | None = None
 
     def write(self, step: int, metrics: Mapping[str, float | int | None], phase: str = "train") -> None:
-        """Log scalars of a step; NaN and infinity become null. Phase: train or evaluation."""
+        """NaN and infinity become null. Phase: train or evaluation."""
         finite = {name: value if value is None or math.isfinite(value) else None for name, value in metrics.items()}
         append_line(
             self._run_folder / FILE, {"step": step, "attempt": self._attempt, "phase": phase} | finite, synced=True
@@ -53,7 +52,7 @@ class MetricsLog:
 
 
 def read_metrics(run_folder: Path, phase: str = "train") -> list[dict[str, Any]]:
-    """The lines of a phase that count, one per step."""
+    """The lines that count, one per step."""
     attempts = read_attempts(run_folder)
     current = {
         line["step"]: line  # the last one wins: an evaluation may be repeated where a run went on
@@ -64,7 +63,6 @@ def read_metrics(run_folder: Path, phase: str = "train") -> list[dict[str, Any]]
 
 
 def attempts_logged(run_folder: Path) -> set[int]:
-    """Attempts that have lines."""
     return {line["attempt"] for line in _lines(run_folder)}
 
 

@@ -12,8 +12,6 @@ FILE = "problems.json"
 
 @dataclass(frozen=True, slots=True)
 class RunProblems:
-    """Example: RunProblems(fingerprint="9f86d0...", count=7000, texts=("60303ae22b998861", ...))"""
-
     fingerprint: str
     """Hash of all prompts and golds in order, the evaluation's included."""
     count: int

@@ -10,7 +10,6 @@ from openrs_ray.run.budget import Ended
 from openrs_ray.stats import Interval
 
 RESULT = "result.json"
-"""Progress at the run's end, in its folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +22,9 @@ class Progress:
     ahead: tuple[int, ...] = ()
     """Positions above it already used, in order; none where all steps were synchronous."""
     tokens: int = 0
-    """Sampled tokens."""
     correct: int = 0
-    """Correct completions."""
     seconds: float = 0.0
-    """Wall time of all steps, over all attempts."""
+    """Wall time of all steps."""
     before: Interval | None = None
     """Held-out accuracy of the start model."""
     after: Interval | None = None
@@ -35,20 +32,18 @@ class Progress:
     evaluated: int | None = None
     """Step of the last evaluation."""
     held_out: int = 0
-    """Problems that accuracy was measured on."""
     ended: Ended | None = None
-    """The run's end: its last step or a limit of `cost`; None while it goes on."""
+    """None while the run goes on."""
 
     @classmethod
     def read(cls, state: dict[str, Any], origin: Path) -> "Progress":
-        """Checked content of the file `origin`. UserError when it is damaged."""
+        """UserError when the file `origin` is damaged."""
         progress = as_record(cls, state, origin)
         if "step" not in state or progress.step < 0:
             raise damaged(origin, "it has no step")
         return progress
 
     def used(self, positions: Iterable[int]) -> "Progress":
-        """With these positions used, too."""
         position, ahead = self.position, {*self.ahead, *positions}
         while position in ahead:
             ahead.remove(position)
@@ -57,6 +52,6 @@ class Progress:
 
 
 def read_result(run_folder: Path) -> Progress | None:
-    """Progress at the run's end; None while it goes on. UserError when the file is damaged."""
+    """Progress at the run's end. UserError when the file is damaged."""
     content = read_json(run_folder / RESULT)
     return None if content is None else Progress.read(content, run_folder / RESULT)

@@ -1,4 +1,4 @@
-"""Disk space: checked before a run starts, and named where a disk is full."""
+"""Checks disk space, and names full disks."""
 
 import errno
 import os
@@ -15,7 +15,6 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError, UserError
 
 _LEAST = 16 << 20
-"""For settings, problems, logs and sockets."""
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 # Ray, torch and safetensors hand a full disk on as their own exceptions, of which only the text is left. PyTorch's zip
@@ -40,7 +39,7 @@ def check_room(config: RunConfig, parameters: int) -> None:
 
 @contextmanager
 def full_disk_in_a_sentence(*folders: Path) -> Iterator[None]:
-    """Turn any error about a full disk into a UserError that names it; `folders`: more to look at."""
+    """Turn errors about a full disk into a UserError that names it; `folders`: more to look at."""
     try:
         yield
     except (UserError, RunError):

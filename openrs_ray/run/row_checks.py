@@ -41,17 +41,14 @@ _NEVER_AGAIN = -40.0
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Facts that rows are compared with."""
-
     texts: dict[int, str]
-    """Digests of the problems' texts; where an older version wrote none, those of each one's first row."""
+    """Digests by problem; where an older version wrote none, those of each one's first row."""
     problems_per_step: int
     likelihoods: bool
     """True where log-probabilities are of the sampled distribution."""
     present: Bounds
-    """By the config, for attempts that noted none."""
+    """For attempts that noted none."""
     noted: Mapping[int, Bounds]
-    """By attempt."""
 
     @classmethod
     def of(cls, run_folder: Path, config: RunConfig, texts: Sequence[str]) -> "Expected":
@@ -69,7 +66,7 @@ class Expected:
 
 
 def read_rows(file: RecordFile) -> list[Row]:
-    """The rows of a file. RunError where it is damaged or lacks a required cell."""
+    """RunError where the file is damaged or lacks a required cell."""
     table = file.read()
     if not {*_LIGHT, *_HEAVY} <= {*table.column_names}:
         file.read([*_LIGHT, *_HEAVY])  # raises, and says which one is missing
@@ -98,7 +95,7 @@ def read_rows(file: RecordFile) -> list[Row]:
 def faults(
     step: int, rows: Mapping[RecordFile, Sequence[Row]], expected: Expected, figures: Row | None
 ) -> Iterator[Fault]:
-    """Faults of the rows of one step. `figures`: its line in metrics.jsonl."""
+    """Faults of one step. `figures`: its line in metrics.jsonl."""
     for file, found in rows.items():
         yield from _file_faults(file, found, expected)
         if file.phase != "evaluation":
@@ -138,7 +135,6 @@ def _place(row: Row) -> str:
 
 
 def _row_faults(file: RecordFile, row: Row, versions: range) -> Iterator[str]:
-    """`versions`: the policies that may have sampled it."""
     if (row["phase"], row["step"], row["attempt"]) != (file.phase, file.step, file.attempt):
         yield "rows that contradict the name of their file"
     if len(row["counts"]) > 1:

@@ -1,7 +1,7 @@
 """Spans: named intervals of a run's work, in `attempts/NNN/trace/PROCESS.jsonl`, one Chrome trace event per line.
 
-A thread appends finished spans twice a second: no caller waits for the disk, and a kill loses little. Recording is off until
-`recording`, or the environment that an actor was given (`handed_on`), turns it on. Its errors never reach the run.
+A thread appends finished spans twice a second: no caller waits for the disk. Recording is off until `recording` or an actor's
+environment (`handed_on`) turns it on. Its errors never reach the run.
 """
 
 import atexit
@@ -21,7 +21,7 @@ FOLDER = "trace"
 _FOLDER, _PROCESS = "OPENRS_TRACE", "OPENRS_TRACE_PROCESS"
 _WRITE_S = 0.5
 _MOST_BYTES = 8 << 20
-"""Of one file. A full one replaces PROCESS.old.jsonl: the newest spans are kept."""
+"""A full file replaces PROCESS.old.jsonl."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 Span = tuple[str, int, int, dict[str, Any]]
@@ -29,8 +29,6 @@ Span = tuple[str, int, int, dict[str, Any]]
 
 
 class _Recorder:
-    """Spans waiting for one process's file."""
-
     def __init__(self, folder: Path, process: str) -> None:
         self.folder, self._process = folder, process
         self._waiting: list[Span] = []
@@ -76,7 +74,6 @@ _recorder = _Recorder(Path(os.environ[_FOLDER]), os.environ[_PROCESS]) if _FOLDE
 
 @contextmanager
 def recording(folder: Path, process: str) -> Iterator[None]:
-    """Record this process's spans until the block ends."""
     global _recorder
     _recorder = _Recorder(folder, process)
     try:
@@ -87,7 +84,7 @@ def recording(folder: Path, process: str) -> Iterator[None]:
 
 
 def handed_on(process: str) -> dict[str, str]:
-    """Environment that makes an actor and its children record under this name; empty when nothing is recorded."""
+    """Environment for an actor and its children; empty when nothing is recorded."""
     return {_FOLDER: str(_recorder.folder), _PROCESS: process} if _recorder else {}
 
 
@@ -122,7 +119,7 @@ def span(name: str, **attributes: Any) -> Iterator[dict[str, Any]]:
 
 
 def traced(name: str, *shown: str) -> Callable[[F], F]:
-    """Decorator: records every call of the (asynchronous) function, with the arguments of these names."""
+    """Decorator: records every call, with the arguments of these names."""
 
     def decorate(function: F) -> F:
         names = list(inspect.signature(function).parameters)

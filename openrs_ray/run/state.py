@@ -21,7 +21,7 @@ _MANIFEST = "checkpoints/manifest.json"
 
 
 def begun(run_folder: Path) -> bool:
-    """True when a folder has more than a start that found a mistake leaves."""
+    """True when a folder has more than a failed start leaves."""
     marks = (CONFIG, _MANIFEST, attempts.FILE, metrics.FILE, RESULT)
     return any((run_folder / name).exists() for name in marks) or bool(record_files(run_folder))
 
@@ -58,7 +58,6 @@ def _check_presence(run_folder: Path) -> None:
 
 
 def _check_covered(run_folder: Path, step: int) -> None:
-    """UserError unless record and figures reach the newest checkpoint."""
     if not any(file.step == step for file in current_files(run_folder, "train")):
         raise _missing(run_folder, f"{FOLDER}/ has no rows of step {step}, which a checkpoint covers")
     if not any(line["step"] == step for line in metrics.read_metrics(run_folder)):

@@ -1,4 +1,4 @@
-"""Reads an attempt's trace: spans of all processes, steps, and where each step's time went.
+"""Reads an attempt's trace: spans, steps, and where each step's time went.
 
 A step lasts until the next one begins: a checkpoint or an evaluation counts to the step before it.
 """
@@ -17,7 +17,6 @@ DRIVER = "driver"
 STAGES = ("take", "train", "push", "write", "save", "evaluate")
 """Consecutive stages of the loop, in the driver."""
 SAMPLING = ("queue", "prefill", "decode")
-"""Life of a request in an engine."""
 WAITS = ("completions", "verdicts")
 """Waits of `take`."""
 _ROUNDING_S = 1e-6
@@ -26,7 +25,7 @@ _ROUNDING_S = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One span. Times in seconds of the wall clock."""
+    """Times in seconds of the wall clock."""
 
     name: str
     process: str
@@ -59,7 +58,7 @@ class Step:
         return self.end - self.start
 
     def busy(self, events: Iterable[Event]) -> float:
-        """Seconds of this step in which at least one of these spans was under way."""
+        """Seconds in which at least one of these spans was under way."""
         return covered((max(event.start, self.start), min(event.end, self.end)) for event in events)
 
     def of(self, *names: str, kind: str | None = None) -> list[Event]:
@@ -74,15 +73,14 @@ class Step:
 
     @property
     def positions(self) -> set[int]:
-        """Positions that the step trains on, where the loop noted them."""
         taken = self.of("take", kind=DRIVER)
         return {position for event in taken for position in event.attributes.get("positions", ())}
 
     def causes(self) -> dict[str, float]:
         """Seconds of the step by what the loop did or waited for.
 
-        A group that is not judged waits for completions until its last call to the reward pool begins, and for a verdict until
-        that one ends. The loop waits for completions as long as one of the step's groups does.
+        A group waits for completions until its last call to the reward pool begins, then for a verdict. The loop waits for
+        completions as long as one of the step's groups does.
         """
         found = {name: self.stage(name) for name in STAGES if name != "take"}
         take, last_call, last_verdict = self.of("take", kind=DRIVER), self.start, self.start
@@ -98,7 +96,7 @@ class Step:
 
 
 def covered(intervals: Iterable[tuple[float, float]]) -> float:
-    """Length of the union of intervals; those that end before they start are empty."""
+    """Length of the union of intervals."""
     total, reached = 0.0, float("-inf")
     for start, end in sorted(intervals):
         total += max(0.0, end - max(start, reached))
@@ -107,7 +105,7 @@ def covered(intervals: Iterable[tuple[float, float]]) -> float:
 
 
 def read_trace(run_folder: Path, attempt: int | None = None) -> list[Event]:
-    """Spans of an attempt by start (default: the newest that has any). UserError where there are none."""
+    """Spans by start, of the newest attempt that has any by default. UserError where there are none."""
     which = "*" if attempt is None else f"{attempt:03d}"
     for folder in sorted((run_folder / ATTEMPTS).glob(f"{which}/{FOLDER}"), reverse=True):
         if events := [event for file in sorted(folder.glob("*.jsonl")) for event in _events(file)]:
@@ -138,7 +136,7 @@ def steps_of(events: Sequence[Event]) -> list[Step]:
 
 
 def chrome_trace(events: Sequence[Event]) -> dict[str, Any]:
-    """The events for Perfetto and chrome://tracing: a track per process, lanes where spans overlap."""
+    """A file for Perfetto and chrome://tracing: a track per process, lanes where spans overlap."""
     processes = sorted({(event.process, event.pid) for event in events}, key=lambda key: (key[0] != DRIVER, key))
     lines: list[dict[str, Any]] = []
     for number, key in enumerate(processes):
@@ -152,7 +150,7 @@ def chrome_trace(events: Sequence[Event]) -> dict[str, Any]:
 
 
 def _lanes(events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
-    """Every event with the first lane in which it follows what is there, or lies within it."""
+    """Every event with the first lane in which it follows or lies within the others."""
     lanes: list[list[float]] = []
     for event in sorted(events, key=lambda event: (event.start, -event.end)):
         for ends in lanes:
