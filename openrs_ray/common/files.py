@@ -86,6 +86,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def append_line(path: Path, record: Mapping[str, Any], *, synced: bool = False) -> None:
+    """Append one JSON line, apart from a torn one."""
     line = json.dumps(dict(record), allow_nan=False).encode() + b"\n"
     with path.open("ab+", buffering=0) as file:
         if file.seek(0, os.SEEK_END) > 0:

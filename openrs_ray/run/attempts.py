@@ -16,6 +16,8 @@ _ATTEMPT = re.compile(r"-attempt-(\d+)\b")
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
+    """Limits of an attempt that a resume may change."""
+
     staleness: int
     replaced_per_step: int
 
@@ -35,12 +37,13 @@ def start_attempt(run_folder: Path, from_step: int, bounds: Bounds | None = None
 
 
 def next_attempt(run_folder: Path) -> int:
+    """One more than the largest number in the file and in the record's names."""
     recorded = (int(match[1]) for file in run_folder.glob("completions/*") if (match := _ATTEMPT.search(file.name)))
     return max([0, *read_attempts(run_folder), *recorded]) + 1
 
 
 def read_attempts(run_folder: Path) -> dict[int, int]:
-    """Each attempt's first step. UserError when the file is damaged."""
+    """Each attempt's `from_step`. UserError when the file is damaged."""
     return {attempt: line["from_step"] for attempt, line in _lines(run_folder).items()}
 
 

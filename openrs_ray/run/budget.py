@@ -106,7 +106,7 @@ class Budget(Ledger):
         return self._cost.budget_usd is not None or self._cost.max_hours is not None
 
     def check(self, *works: Work) -> float:
-        """Seconds left after one piece of each. LimitReached if none."""
+        """Seconds left to the first limit after one piece of each. LimitReached if none."""
         left, ended = seconds_left(self._cost, self.spent(), self.gpus)
         left -= _MARGIN * sum(self._expected(work, max) for work in works)
         if left <= 0:

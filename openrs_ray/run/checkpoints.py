@@ -117,7 +117,7 @@ class CheckpointStore:
             os.rename(temporary, folder)
             sync(self.folder)
             checkpoint = Checkpoint(folder, step, kind, complete=True, files=files)
-            older = [known for known in self.checkpoints() if known.step < step]
+            older = [known for known in self.checkpoints() if known.step < step]  # the others are superseded
             self._write_manifest(self._pruned([*older, checkpoint]))
             self.sweep()
             if folder != self._named(step) and not self._named(step).exists():

@@ -110,7 +110,7 @@ def check_coverage(
 
 
 def prove(run_folder: Path, config: RunConfig, problems: RunProblems) -> Proof:
-    """Check the whole record, a step at a time. RunError about its first damaged file, UserError about others."""
+    """Check the whole record, a step at a time. RunError about its first damaged file, UserError about other files."""
     witness = Witness.of(run_folder)  # before the record, which a run that goes on adds to first
     expected = Expected.of(run_folder, config, problems.texts)
     files = [file for phase in _PHASES for file in current_files(run_folder, phase)]
@@ -126,11 +126,8 @@ def prove(run_folder: Path, config: RunConfig, problems: RunProblems) -> Proof:
     for kind, place in found:
         by_kind[kind].append(place)
     order, rollout = Order(config.run.seed, problems.count, config.data.shuffle), config.rollout
-    per_step, samples, staleness = (
-        rollout.problems_per_step,
-        rollout.completions_per_problem,
-        _staleness(attempts, expected),
-    )
+    per_step, samples = rollout.problems_per_step, rollout.completions_per_problem
+    staleness = _staleness(attempts, expected)
     groups = _used_groups(used, order)
     return Proof(
         coverage=_coverage(used, read_attempts(run_folder).values(), per_step, samples, staleness, witness.due),

@@ -47,6 +47,8 @@ class StepFigures:
 
 
 class RunDisplay:
+    """Shows one attempt, and gives the terminal back as it was."""
+
     def __init__(
         self,
         name: str,
@@ -155,9 +157,9 @@ def summary_table(
     table.add_column(overflow="fold")
     if before or after:
         table.add_row("held-out problems", f"{problems:,} x {samples} samples; accuracy with its 95 % interval")
-    for name, accuracy in {"accuracy before": before, "accuracy after": after, "difference": gain}.items():
-        if accuracy:
-            table.add_row(name, str(accuracy))
+    for name, value in {"accuracy before": before, "accuracy after": after, "difference": gain}.items():
+        if value:
+            table.add_row(name, str(value))
     for row in (("steps", f"{steps:,}"), ("sampled tokens", f"{tokens:,}"), ("time", f"{seconds:,.0f} s"), *costs):
         table.add_row(*row)
     table.add_row("run folder", str(run_folder))

@@ -63,7 +63,7 @@ def describe() -> dict[str, Any]:
 
 
 def checkout(root: Path) -> dict[str, Any]:
-    """Example: {"commit": "b8df929...", "clean": False, "changed": [" M openrs_ray/algorithm/advantages.py"]}"""
+    """The commit of a checkout and its changes, or the reason why they are not known."""
     try:
         if Path(_git(root, "rev-parse", "--show-toplevel").strip()).resolve() != root.resolve():
             return {"commit": None, "reason": "not a git checkout"}  # but a folder inside another one
@@ -78,14 +78,9 @@ def checkout(root: Path) -> dict[str, Any]:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    return subprocess.run(
-        ["git", "-C", str(root), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=_GIT_S,
-        check=True,
-        env=os.environ | {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
-    ).stdout
+    command, settings = ["git", "-C", str(root), *arguments], {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    env = os.environ | settings
+    return subprocess.run(command, capture_output=True, text=True, timeout=_GIT_S, check=True, env=env).stdout
 
 
 def code_digest(root: Path) -> str:

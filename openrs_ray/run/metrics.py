@@ -28,9 +28,8 @@ class MetricsLog:
     def write(self, step: int, metrics: Mapping[str, float | int | None], phase: str = "train") -> None:
         """NaN and infinity become null. Phase: train or evaluation."""
         finite = {name: value if value is None or math.isfinite(value) else None for name, value in metrics.items()}
-        append_line(
-            self._run_folder / FILE, {"step": step, "attempt": self._attempt, "phase": phase} | finite, synced=True
-        )
+        line = {"step": step, "attempt": self._attempt, "phase": phase} | finite
+        append_line(self._run_folder / FILE, line, synced=True)
         curves = self._open_curves()
         for name, value in finite.items():
             if value is not None:
