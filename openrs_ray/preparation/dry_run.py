@@ -139,14 +139,9 @@ def evaluation_text(config: RunConfig) -> str:
 
 def _rollout_text(config: RunConfig) -> str:
     rollout, place = config.rollout, config.placement
-    more = (
-        f", up to {config.max_engines} engines where GPUs are free" if config.max_engines > config.num_engines else ""
-    )
-    ahead = (
-        f"up to {rollout.staleness} version(s) ahead of the learner"
-        if rollout.staleness
-        else "in turn with the learner"
-    )
+    grows, staleness = config.max_engines > config.num_engines, rollout.staleness
+    more = f", up to {config.max_engines} engines where GPUs are free" if grows else ""
+    ahead = f"up to {staleness} version(s) ahead of the learner" if staleness else "in turn with the learner"
     sleeps = ", asleep while it works" if rollout.sleep_while_learning else ""
     return f"{config.num_engines} engine(s) on {place.num_rollout_gpus} {_unit(config)}{more}, {ahead}{sleeps}"
 
