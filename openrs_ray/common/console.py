@@ -28,7 +28,7 @@ def show_markdown(console: Console, text: str) -> None:
 
 
 def say(console: Console, text: str) -> None:
-    """Print text without markup and line breaks of its own."""
+    """Print text without markup or wrapping."""
     console.print(text, markup=False, soft_wrap=True)
 
 

@@ -1,15 +1,12 @@
 """Files that a kill leaves with the old content or the new, never half of it.
 
-They are written under `NAME.tmp`, synced and renamed. JSON-lines files are append-only: a kill can tear the last line, which
-readers skip and the next append closes off.
+JSON-lines files are append-only: a kill can tear the last line, which readers skip and the next append closes off.
 """
-
-from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -35,7 +32,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path, which becomes `path` when the block ends well."""
+    """Yield a temporary path, which becomes `path`, synced, when the block ends well."""
     temporary = path.with_name(path.name + TEMPORARY)
     try:
         yield temporary
@@ -48,7 +45,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The mapping in a JSON file; None where there is none. UserError when it is damaged."""
+    """None without a file. UserError when it is damaged."""
     try:
         content = parse_json(path.read_bytes())
     except FileNotFoundError:
@@ -63,7 +60,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def as_record(kind: type[T], content: Any, path: Path) -> T:
-    """The content of a file as a dataclass, checked by type. UserError when the file is damaged."""
+    """A file's content as a dataclass, checked by type. UserError when it is damaged."""
     if isinstance(content, dict) and (unknown := content.keys() - {field.name for field in fields(cast(Any, kind))}):
         raise damaged(path, f"nobody wrote {min(unknown)}")
     try:
@@ -79,19 +76,17 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def damaged(path: Path, what: str = "") -> UserError:
-    """The error about a damaged file. `what`: how that shows."""
     shown = f" ({what})" if what else ""
     return UserError(f"{path} is damaged{shown}: restore it, or begin under another name or in another folder")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Replace `path` by `content` as JSON."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def append_line(path: Path, record: Mapping[str, Any], *, synced: bool = False) -> None:
-    """Append one JSON line; after a torn one it starts on a line of its own."""
+    """Append one JSON line, apart from a torn one."""
     line = json.dumps(dict(record), allow_nan=False).encode() + b"\n"
     with path.open("ab+", buffering=0) as file:
         if file.seek(0, os.SEEK_END) > 0:
@@ -105,7 +100,7 @@ def append_line(path: Path, record: Mapping[str, Any], *, synced: bool = False) 
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a JSON-lines file; none of a missing file."""
+    """The whole lines; none of a missing file."""
     if not path.exists():
         return []
     records = []
@@ -114,10 +109,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
     for line in lines:
-        try:
-            record = parse_json(line)
-        except ValueError:  # torn by a kill: a prefix of an object is never valid JSON
-            continue
-        if isinstance(record, dict):
-            records.append(record)
-    return records
+        with suppress(ValueError):  # torn by a kill: a prefix of an object is never valid JSON
+            records.append(parse_json(line))
+    return [record for record in records if isinstance(record, dict)]

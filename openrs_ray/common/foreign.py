@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from openrs_ray.common.formatting import shortened
@@ -15,12 +14,11 @@ _FOR_PEOPLE = {
     *("TemplateError", "YAMLError", "ArrowException", "HTTPError", "RayActorError"),
     *("Error", "error"),  # csv's and zlib's
 }
-"""Kinds of errors whose text says enough."""
 
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Turns every error of a library into a UserError `what: why`."""
+    """Turn every error of a library into a UserError `what: why`."""
     try:
         yield
     except (UserError, RunError):
@@ -47,20 +45,14 @@ def why(error: BaseException) -> str:
 
 
 def why_with_kind(error: BaseException) -> str:
-    """The reason of an unforeseen error, with its kind. Example: "ValueError: no such thing" """
+    """Example: "ValueError: no such thing" """
     kind, reason = type(error).__name__, why(error)
     return reason if reason.startswith(kind) else f"{kind}: {reason}"
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text. ValueError for every fault: encoding, too many digits, depth."""
+    """ValueError for every fault: encoding, too many digits, depth."""
     try:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-
-
-def read_text(path: Path, what: str) -> str:
-    """The UTF-8 text of a file. UserError `what: why`."""
-    with reading(what):
-        return path.read_text(encoding="utf-8")

@@ -12,9 +12,9 @@ _WORD = re.compile(r"(\s*)([a-z])(?=[a-z]*('s\b|[ ,:;]|$))")
 
 
 def sentences(text: str) -> str:
-    """Each line with a capital letter and a full stop. A field's name, a path or an option keeps its first letter.
+    """Each line with a capital letter and a full stop; the name of a field, a path or an option keeps its first letter.
 
-    Messages are written in lower case, because one may stand inside another; this is for the place that shows them.
+    For the place that shows messages: elsewhere one may stand inside another.
     """
     return "\n".join(map(_sentence, text.split("\n")))
 
@@ -25,12 +25,10 @@ def _sentence(line: str) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """The text in at most `most` characters, "..." where it was cut."""
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def quoted(value: Any, most: int = 60) -> str:
-    """A value's repr, shortened. Example: "'What is 1 + 1?'" """
     return shortened(repr(value), most)
 
 
@@ -44,7 +42,7 @@ def as_json(value: Any, most: int = 200) -> str:
 
 
 def size_text(size: float) -> str:
-    """Bytes with their unit. Example: "1.5 GiB" """
+    """Example: "1.5 GiB" """
     return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / (1 << 20):.1f} MiB"
 
 

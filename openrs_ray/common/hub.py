@@ -1,4 +1,4 @@
-"""Asks once whether the Hugging Face Hub answers; where it does not, libraries work offline, from this machine's cache."""
+"""Asks once whether the Hugging Face Hub answers; if not, libraries work offline, from this machine's cache."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ from openrs_ray.common.foreign import why
 from openrs_ray.errors import UserError
 
 _DEADLINE_S = 5.0
-"""For any answer; a resolver without network can take longer than a connection's timeout."""
+"""A resolver without network can take longer than a connection's timeout."""
 
 
 class Unreachable(UserError):
@@ -18,7 +18,7 @@ class Unreachable(UserError):
 
 @cache
 def problem() -> str | None:
-    """The reason why the Hub cannot be reached; libraries work offline from then on. None where it answers."""
+    """Why the Hub cannot be reached; libraries work offline from then on."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -37,7 +37,7 @@ def problem() -> str | None:
 
 
 def _ask(endpoint: str, found: list[str]) -> None:
-    """Replaces `found` by the reason, or empties it. Proxies are those of the environment."""
+    """Replaces `found` by the reason, or empties it."""
     import httpx
 
     try:
@@ -49,7 +49,7 @@ def _ask(endpoint: str, found: list[str]) -> None:
 
 
 def unreachable(name: str, instead: str) -> Unreachable | None:
-    """The error about a Hub id, and what to do `instead`; None where the Hub answers."""
+    """The error about a Hub id, and the way out `instead`; None where the Hub answers."""
     reason = problem()
     if reason is None:
         return None

@@ -1,7 +1,6 @@
-"""Work on foreign content in a child process: killed when it makes no progress, with bounded memory.
+"""Work on foreign content in a child process, because native code cannot be interrupted or bounded within its own.
 
-Native code cannot be interrupted or bounded within its own process. The child is forked, to start in milliseconds; it leaves
-without cleaning up, because locks of the parent's other threads may have been held at the fork.
+The child is forked, to start in milliseconds; it leaves without cleaning up, because other threads may have held locks.
 """
 
 import gc
@@ -21,16 +20,16 @@ from openrs_ray.common.parent import end_with_parent
 T = TypeVar("T")
 
 DEADLINE_S = 60.0
-"""Longest time for one result."""
+"""For one result."""
 MEMORY_BYTES = 4 << 30
 
 
 class Failed(Exception):
-    """The work failed, was too slow or took too much memory; the text is the reason."""
+    """The work failed, was too slow or took too much memory."""
 
 
 def in_child(work: Callable[[], Iterator[T]]) -> Iterator[T]:
-    """Yield the results of `work` from a child process, each within `DEADLINE_S`. Raises Failed."""
+    """Yield the results of `work`, each within `DEADLINE_S`. Raises Failed."""
     context = multiprocessing.get_context("fork")
     results, end = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(work, end, os.getpid()))
@@ -82,7 +81,7 @@ def _child(work: Callable[[], Iterator[T]], results: Connection, parent: int) ->
 
 
 def _limit_memory() -> None:
-    """Allow `MEMORY_BYTES` more than the parent had, of the data segment: address space counts what threads only reserve."""
+    """Allow `MEMORY_BYTES` more data than the parent had; the address space would count what threads only reserve."""
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     used = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:"))
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)

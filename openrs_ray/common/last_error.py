@@ -1,7 +1,4 @@
-"""Finds the line of an engine's log that says why it died.
-
-vLLM's exceptions point to "the stack trace above", in another process's log.
-"""
+"""Finds the line of an engine's log that says why it died: vLLM's exceptions only point to it."""
 
 import re
 from collections.abc import Iterator
@@ -14,15 +11,11 @@ _EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception)(?::
 _NATIVE = re.compile(r"Fatal Python error: |\s+what\(\):  |\*\*\* SIG[A-Z]+ received")
 _SAYS_NOTHING = ("EngineDeadError", "ngine core init", "WorkerProc init", "root cause", "stack trace")
 _OUTER = "MainProcess"
-"""Only hears of it."""
 _LONGEST = 300
 
 
 def last_error(log: str) -> str | None:
-    """The last line that names an error of the engine's processes, or None.
-
-    Example: "RuntimeError: Unsupported CPU attention configuration: head_dim=16 isa=2 kv_cache_idx=0"
-    """
+    """Example: "RuntimeError: Unsupported CPU attention configuration: head_dim=16 isa=2 kv_cache_idx=0" """
     found = None
     for line, following in pairwise([*_own_lines(log), ""]):
         if (_EXCEPTION.match(line) or _NATIVE.match(line)) and not any(part in line for part in _SAYS_NOTHING):

@@ -1,7 +1,4 @@
-"""Parquet files: written whole or not at all, and read with their checksums.
-
-Pages have checksums of their own. Files of earlier versions have none and are read unchecked.
-"""
+"""Parquet files: written whole or not at all, and read with their checksums; older ones have none and are read unchecked."""
 
 import zlib
 from pathlib import Path
@@ -30,15 +27,7 @@ def write_table(path: Path, rows: pa.Table, *, checksum_in_name: bool = False) -
 def read_table(
     path: Path, columns: list[str] | None = None, schema: pa.Schema | None = None, crc32: int | None = None
 ) -> pa.Table:
-    """The rows of a file.
-
-    Args:
-        schema: to read the columns as; None: as written.
-        crc32: of the whole file, where it is known.
-
-    Raises:
-        UserError: they are not the rows that were written.
-    """
+    """UserError when the rows are not those that were written. `schema`: to read as. `crc32`: of the whole file."""
     try:
         content = path.read_bytes()
         if crc32 is not None and zlib.crc32(content) != crc32:

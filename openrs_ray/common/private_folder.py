@@ -1,4 +1,4 @@
-"""Private folders for a process's sockets and meeting points: only its user can open them, and they go with it."""
+"""Private folders for sockets and meeting points: only their user can open them, and they go with their process."""
 
 import atexit
 import os
@@ -12,7 +12,7 @@ from uuid import uuid4
 from openrs_ray.errors import RunError
 
 MARK = "OPENRS_ACTOR"
-"""Environment variable of an actor and of all processes that it starts."""
+"""Environment variable of an actor and its children."""
 _LONGEST = 16
 """A socket's path has at most 107 bytes, of which Ray and we append up to 91."""
 
@@ -24,17 +24,15 @@ def temporary_root() -> str:
 
 
 def new_private_folder(name: str) -> Path:
-    """A new folder with a random name."""
     return Path(tempfile.mkdtemp(prefix=f"openrs-{name}-", dir=temporary_root()))
 
 
 def folder_of(mark: str) -> Path:
-    """The private folder of an actor on its node."""
     return Path(temporary_root(), f"openrs-{mark[:16]}")
 
 
 def private_folder() -> Path:
-    """This process's folder; it goes with the actor, or at exit. RunError if somebody else made it or can open it."""
+    """This process's folder. RunError if somebody else made it or can open it."""
     folder = folder_of(os.environ.get(MARK) or _own_mark())
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()

@@ -9,17 +9,16 @@ from pathlib import Path
 HIDDEN = "***"
 _NAMES = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|KEY|CREDENTIALS?)(_|$)", re.IGNORECASE)
 _NO_SECRETS = ("_PATH", "_FILE", "_MODE", "_URL")
-"""Ends of names of no secrets."""
+"""Endings of harmless names."""
 _SHORTEST = 8
 _FORMS = re.compile(r"\b(hf_|sk-|gh[pousr]_|github_pat_|xox[abprs]-|AKIA)[A-Za-z0-9_-]{12,}")
 _USER_IN_URL = re.compile(r"(?<=://)[^/\s@]+@")
 _WORD = "(?:token|password|secret|signature|api[_-]?key|access[_-]?key)"
 _NAMED = re.compile(rf"(--(?:\S*[._-])?{_WORD}(?:=|\s+)|(?:^|[\s_&?]){_WORD}=)[^\s&]+", re.IGNORECASE)
-"""An option or a name, and its value."""
 
 
 def hide_secrets(text: str) -> str:
-    """The text without the tokens and passwords of the environment and token files, and without what looks like one."""
+    """The text without the secrets of environment and token files, and without what looks like one."""
     for secret in _known():
         text = text.replace(secret, HIDDEN)
     text = _FORMS.sub(HIDDEN, text)
@@ -41,7 +40,6 @@ def _in_environment() -> Iterator[str]:
 
 
 def _in_files() -> Iterator[str]:
-    """The tokens of Ray and of the Hub."""
     home = Path.home()
     hub = Path(os.environ.get("HF_HOME") or home / ".cache" / "huggingface")
     for path in (

@@ -21,7 +21,7 @@ def check_same(
     Args:
         work: begun with `before`. Example: "run open-rs3"
         instead: the way out. Example: "choose another run.name"
-        contents: what fingerprints among the values stand for, in the plural, by name.
+        contents: meaning of fingerprints among the values, in the plural, by name.
     """
     for name in dict.fromkeys((*now, *before)):
         old, new = (values.get(name, _NOTHING) for values in (before, now))

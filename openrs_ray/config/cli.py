@@ -17,8 +17,6 @@ from openrs_ray.errors import UserError
 
 
 class Unknown(UserError):
-    """A name that is no field."""
-
     def __init__(self, dotted: str, names: Names, flags: Sequence[str]) -> None:
         sentence, self.nearest = unknown_name(dotted, names, flags)
         self.dotted = dotted
@@ -28,9 +26,9 @@ class Unknown(UserError):
 def change(
     content: dict[str, Any], words: Sequence[str], model: type[BaseModel], flags: Sequence[str]
 ) -> Iterator[str | UserError]:
-    """Set fields in `content` in order; yields the dotted name of each, or its error.
+    """Set fields in `content`; yields the dotted name of each, or its error.
 
-    VALUE is YAML; for a text field, plain text. `flags`: the command's own options, which a misspelt name may have meant.
+    VALUE is YAML; for a text field, plain text. `flags`: the command's other options, for misspelt names.
     """
     for word, text in _pairs(words):
         if not word.startswith("--") or len(word) == 2:
@@ -81,7 +79,7 @@ def _section(content: dict[str, Any], names: list[str]) -> dict[str, Any]:
 
 
 def _resolve(dotted: str, names: Names, flags: Sequence[str]) -> tuple[FieldInfo, str | None]:
-    """The field of a dotted name and, for an entry of a mapping, its key."""
+    """The field and, for an entry of a mapping, its key."""
     known = names.all
     if dotted in known:
         return known[dotted], None

@@ -1,7 +1,7 @@
-"""The differences between the Open-RS paper (arXiv 2503.16219) and its authors' code, and the choice between the two.
+"""Differences between the Open-RS paper (arXiv 2503.16219) and its authors' code, and the choice between the two.
 
-`fidelity: as_described` makes the described values defaults; `as_published` fixes all rows to what the code at
-github.com/knoveleng/open-rs did with the trainer that it pinned.
+`fidelity: as_described` makes the described values defaults; `as_published` fixes all rows to the behaviour of
+github.com/knoveleng/open-rs with the trainer that it pinned.
 """
 
 from collections.abc import Mapping
@@ -13,13 +13,11 @@ Fidelity = Literal["as_described", "as_published"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One difference, by its field."""
-
     field: str
     described: Any
     published: Any
     meaning: str
-    """The effect of the published value."""
+    """Effect of the published value."""
 
 
 ROWS = (
@@ -45,13 +43,13 @@ LOOP = (
     Row("loss.correction", "truncated", "none", "nothing to correct where they take turns"),
     Row("learner.head_dtype", "float32", "model", "logits are rounded to the model's bfloat16"),
 )
-"""Loop and learner: the recipes choose the described value, and `as_published` sets it back."""
+"""The recipes choose the described value, and `as_published` sets it back."""
 
 
 def as_published(content: Mapping[str, Any]) -> dict[str, Any]:
     """Content with every row at its published value, and micro-batches of one group where no size is given.
 
-    ValueError when it says otherwise for one of `ROWS`.
+    ValueError when it contradicts one of `ROWS`.
     """
     changed = dict(content)
     for row in (*ROWS, *DATA, *LOOP):
@@ -76,7 +74,7 @@ def as_published(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(given: Mapping[str, Any]) -> list[str]:
-    """The rows as lines of a table. `given`: the run's values by dotted name."""
+    """Lines of a table. `given`: the run's values by dotted name."""
     rows = (*ROWS, *DATA, *LOOP)
     cells = [(row.field, *map(_cell, (given[row.field], row.described, row.published)), row.meaning) for row in rows]
     head = ("", "this run", "as_described", "as_published", "as_published means")

@@ -1,7 +1,5 @@
 """The fields of a config by dotted name, with types, bounds and defaults in words."""
 
-from __future__ import annotations
-
 import json
 import types
 from collections.abc import Iterator
@@ -14,18 +12,17 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 _TYPE_NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
+_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
 @dataclass(frozen=True)
 class Names:
-    """Dotted names in order."""
-
     sections: dict[str, FieldInfo]
     fields: dict[str, FieldInfo]
 
     @classmethod
-    def of(cls, model: type[BaseModel], content: Any) -> Names:
-        """The names in a model; `content` gives mappings of sections their entries."""
+    def of(cls, model: type[BaseModel], content: Any) -> "Names":
+        """`content` gives mappings of sections their entries."""
         walked = list(_walk(model, content, ""))
         return cls(
             {dotted: field for dotted, field, is_section in walked if is_section},
@@ -58,7 +55,6 @@ def _is_section(kind: Any) -> TypeGuard[type[BaseModel]]:
 
 
 def _entry_sections(kind: Any) -> list[type[BaseModel]]:
-    """The kinds of section among a mapping's values."""
     values = plain_types(get_args(kind)[1]) if get_origin(kind) is dict else ()
     return [value for value in values if _is_section(value)]
 
@@ -106,16 +102,7 @@ def _type_text(annotation: Any, bounds: list[Any]) -> str:
 
 
 def _bound_text(bound: Any) -> str:
-    match bound:
-        case annotated_types.Gt(gt=limit):
-            return f"> {limit:,}"
-        case annotated_types.Ge(ge=limit):
-            return f">= {limit:,}"
-        case annotated_types.Lt(lt=limit):
-            return f"< {limit:,}"
-        case annotated_types.Le(le=limit):
-            return f"<= {limit:,}"
-    return ""
+    return next((f"{sign} {getattr(bound, name):,}" for name, sign in _SIGNS.items() if hasattr(bound, name)), "")
 
 
 def default_text(field: FieldInfo) -> str:

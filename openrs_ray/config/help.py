@@ -13,12 +13,14 @@ from openrs_ray.config.resumable import fixed_fields
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
 
+_WIDTH = 100
 
-def help_text(section: str = "", width: int = 100) -> str:
+
+def help_text(section: str = "") -> str:
     """Every field of a run, or of one section (or one field). UserError where there is no such section."""
     fixed = {*fixed_fields(RunConfig)}
     if section:
-        return "\n".join(section_lines(RunConfig, {}, section, width, fixed)) + "\n"
+        return "\n".join(section_lines(RunConfig, {}, section, fixed)) + "\n"
     lines = [
         "python -m launch.train RECIPE [--dotted.field VALUE ...] [--dry-run] [--resume] [--restart]",
         "",
@@ -30,29 +32,29 @@ def help_text(section: str = "", width: int = 100) -> str:
         "--help SECTION  Only the fields of one section, such as rollout.",
         *recipe_lines("run"),
         "",
-        *textwrap.wrap("VALUE is written as in YAML: 2e-6, true, null, [a, b], {accuracy: 2.0}.", width),
-        *textwrap.wrap("A field marked [fixed] keeps its value when a run is resumed; the others may change.", width),
-        *field_lines(RunConfig, {}, width, fixed),
+        *textwrap.wrap("VALUE is written as in YAML: 2e-6, true, null, [a, b], {accuracy: 2.0}.", _WIDTH),
+        *textwrap.wrap("A field marked [fixed] keeps its value when a run is resumed; the others may change.", _WIDTH),
+        *field_lines(RunConfig, {}, fixed),
     ]
     return "\n".join(lines) + "\n"
 
 
 def section_lines(
-    model: type[BaseModel], content: dict[str, Any], section: str, width: int = 100, fixed: Container[str] = ()
+    model: type[BaseModel], content: dict[str, Any], section: str, fixed: Container[str] = ()
 ) -> list[str]:
-    """The help text of one section or field. UserError where there is none."""
+    """UserError where there is no such section or field."""
     names = Names.of(model, content)
     if section not in names.all:
         near = difflib.get_close_matches(section, names.all, n=1)
         nearest = f"the nearest one is {near[0]}; " if near else ""
         raise UserError(f"there is no section {section}: {nearest}there are {', '.join(model.model_fields)}")
-    return field_lines(model, content, width, fixed, section)[1:]
+    return field_lines(model, content, fixed, section)[1:]
 
 
 def field_lines(
-    model: type[BaseModel], content: dict[str, Any], width: int = 100, fixed: Container[str] = (), only: str = ""
+    model: type[BaseModel], content: dict[str, Any], fixed: Container[str] = (), only: str = ""
 ) -> list[str]:
-    """The help text of the fields (or of the section `only`), the `fixed` ones marked; `content` gives mappings their entries."""
+    """All fields (or those of `only`), `fixed` ones marked; `content` gives mappings their entries."""
     lines: list[str] = []
     section = ""
     for dotted, field in Names.of(model, content).fields.items():
@@ -62,7 +64,7 @@ def field_lines(
             section = dotted.split(".")[0]
             lines += ["", f"{section}:"]
         kind = f"({describe(field)}{default_text(field)})"
-        lines += textwrap.wrap(f"--{dotted}  {kind}", width, initial_indent="  ", subsequent_indent="      ")
+        lines += textwrap.wrap(f"--{dotted}  {kind}", _WIDTH, initial_indent="  ", subsequent_indent="      ")
         sentence = " ".join([*(field.description or "").split(), *(["[fixed]"] if dotted in fixed else [])])
-        lines += textwrap.wrap(sentence, width, initial_indent="      ", subsequent_indent="      ")
+        lines += textwrap.wrap(sentence, _WIDTH, initial_indent="      ", subsequent_indent="      ")
     return lines

@@ -1,7 +1,5 @@
 """Loads a checked config from a recipe and the command line; all mistakes become one UserError."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,11 +24,6 @@ def load_config(recipe: str | Path, overrides: Sequence[str], flags: Sequence[st
     return checked(RunConfig, given.content, overrides, given.name, given.origins, flags)
 
 
-def config_from(content: dict[str, Any], overrides: Sequence[str], origin: str, flags: Sequence[str] = ()) -> RunConfig:
-    """Like `load_config`, for content that is no file; `origin` names it in messages."""
-    return checked(RunConfig, content, overrides, origin, flags=flags)
-
-
 def checked(
     model: type[Config],
     content: dict[str, Any],
@@ -39,7 +32,7 @@ def checked(
     origins: dict[str, str] | None = None,
     flags: Sequence[str] = (),
 ) -> Config:
-    """Like `config_from`, for any config; `origins`: the file of each value that is not of `origin`."""
+    """`origin`: the content's source in messages, but for values with `origins` of their own."""
     from_where, mistakes = Origins(origin, origins or {}), list[str]()
     unknown: dict[str, str | None] = {}
     for outcome in change(content, overrides, model, flags):
@@ -59,11 +52,11 @@ def checked(
     return config
 
 
-def flat(config: BaseModel | dict[str, Any], model: type[BaseModel] = RunConfig) -> dict[str, Any]:
-    """JSON values by dotted name, of a config or of unchecked content of a `model`. A mapping is one value."""
+def flat(config: BaseModel | dict[str, Any]) -> dict[str, Any]:
+    """JSON values by dotted name, of a config or a run's unchecked one. A mapping is one value."""
     if isinstance(config, BaseModel):
         return _flat(config.model_dump(mode="json"), {*Names.of(type(config), {}).sections}, "")
-    return _flat(config, {*Names.of(model, {}).sections}, "")
+    return _flat(config, {*Names.of(RunConfig, {}).sections}, "")
 
 
 def _flat(content: dict[str, Any], sections: set[str], prefix: str) -> dict[str, Any]:

@@ -19,21 +19,17 @@ _ALIKE = 0.65
 """Similarity of a typo (`csv` and `cvs`; not `hours` and `bogus`)."""
 _MOST_LINES = 50
 _DEEPEST = 4
-"""Most parts of a field's name."""
 COMMAND_LINE = "--"
-"""The command line as an origin."""
 
 
 @dataclass
 class Origins:
-    """The origin of each value by dotted name: a file, or COMMAND_LINE."""
+    """Origin of each value by dotted name: a file, or COMMAND_LINE."""
 
     default: str
-    """Origin of all other values."""
     of: dict[str, str] = field(default_factory=dict)
 
     def set_on_command_line(self, dotted: str) -> None:
-        """Note a field that was set on the command line."""
         self.of = {name: origin for name, origin in self.of.items() if not name.startswith(f"{dotted}.")}
         self.of[dotted] = COMMAND_LINE
 
@@ -46,7 +42,7 @@ class Origins:
         return f"--{message}" if message.startswith(given) else f"--{given}: {message}"
 
     def blamed(self, section: str, message: str) -> str:
-        """The field that a check of several blames: one of the command line that it names, else the first that it names."""
+        """The field that a check of several blames: the first that it names, those of the command line before others."""
         words = re.findall(r"[\w.-]+", message)
         inside = f"{section}." if section else ""
         changed = [
@@ -63,7 +59,6 @@ class Origins:
 
 
 def mistakes_error(mistakes: Sequence[str]) -> UserError:
-    """One UserError, a line for each mistake."""
     lines = list(dict.fromkeys(f"{' '.join(mistake.splitlines()).rstrip('.')}." for mistake in mistakes))
     if len(lines) == 1:
         return UserError(lines[0])
@@ -74,7 +69,7 @@ def mistakes_error(mistakes: Sequence[str]) -> UserError:
 def validation_mistakes(
     error: ValidationError, names: Names, content: dict[str, Any], origins: Origins, unknown: Mapping[str, str | None]
 ) -> Iterator[str]:
-    """A sentence for each error. `unknown`: names with the nearest field of each, which is not reported as missing."""
+    """`unknown`: the nearest field of each unknown name, which is not reported as missing."""
     errors = error.errors(include_url=False)
     misspelt = {_dotted(each["loc"], content, names): each for each in errors if each["type"] == "extra_forbidden"}
     nearest = dict(unknown)
@@ -92,7 +87,7 @@ def validation_mistakes(
 
 
 def unknown_name(dotted: str, names: Names, flags: Sequence[str] = (), section: bool = False) -> tuple[str, str | None]:
-    """The sentence about a name that means nothing here, and the field, section or option that it was likely meant to be."""
+    """The sentence about an unknown name, and the field, section or option that was likely meant."""
     known = {**names.fields, **dict.fromkeys(flags)}
     if reason := not_offered(dotted):
         return f"{dotted} is not offered: {reason}", None

@@ -1,4 +1,4 @@
-"""Finds a recipe or a run by name or path; answers a typo with the names that there are."""
+"""Finds a recipe or a run by name or path; answers a typo with the existing names."""
 
 import difflib
 import json
@@ -12,7 +12,6 @@ from openrs_ray.common.foreign import reading
 from openrs_ray.errors import UserError
 
 RECIPES = Path(__file__).resolve().parents[2] / "launch" / "recipes"
-"""The project's own."""
 CONFIG = "config.json"
 """Marks a run's folder."""
 
@@ -25,19 +24,15 @@ _MOST_CHARACTERS = 100_000
 
 
 def runs_folder() -> Path:
-    """The folder of all runs."""
     return Path(os.environ.get("OPENRS_RUNS", "~/openrs_runs")).expanduser()
 
 
 def find_recipe(given: str | Path, beside: Path | None = None) -> Path:
-    """The file of a recipe, or the config.json of a run.
+    """The file of a recipe, or the config.json of a run. UserError names the others, nearest first.
 
     Args:
         given: a file, the name of a recipe of the project, or a run (folder or name).
         beside: the recipe that extends it; files are looked for in its folder.
-
-    Raises:
-        UserError: there is none; names those that there are, nearest first.
     """
     path = _path(given)
     with reading(f"cannot look for recipe {given}"):
@@ -48,7 +43,7 @@ def find_recipe(given: str | Path, beside: Path | None = None) -> Path:
 
 
 def _meant(path: Path, beside: Path | None) -> Iterator[Path]:
-    """The files that a name may mean, first choice first."""
+    """First choice first."""
     as_it_stands = (beside.parent if beside else Path()) / path
     with_ending = Path(f"{as_it_stands}.yaml")
     if as_it_stands.is_file() or is_run(as_it_stands):
@@ -64,7 +59,7 @@ def _meant(path: Path, beside: Path | None) -> Iterator[Path]:
 
 
 def find_run(given: str | Path) -> Path:
-    """A run's folder, by folder or name. UserError where there is none; names the nearest first."""
+    """A run's folder. UserError names others, nearest first."""
     path = _path(given)
     meant = [path, runs_folder() / path]
     with reading(f"cannot look for run {given}"):
@@ -79,7 +74,7 @@ def _path(given: str | Path) -> Path:
 
 
 def is_run(folder: Path) -> bool:
-    """True for a run's folder: its config.json has the sections of a run, unlike a model's."""
+    """True for a config.json with the sections of a run, unlike a model's."""
     try:
         content: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -94,13 +89,12 @@ def runs_text(nearest_to: str, folder: Path) -> str:
 
 
 def recipes(kind: Kind, folder: Path = RECIPES) -> dict[str, str]:
-    """Recipes by name, with the comment in the first line of each."""
+    """Recipes by name, with their first comment."""
     texts = {path.stem: _beginning(path) for path in sorted(folder.glob("*.yaml")) if path.is_file()}
     return {name: _first_comment(text) for name, text in texts.items() if _kind(text) == kind}
 
 
 def recipe_lines(kind: Kind) -> list[str]:
-    """The project's recipes, for a help text."""
     known = recipes(kind)
     wide = max(map(len, known), default=0)
     return ["", "Recipes, by name:", *(f"  {name:<{wide}}  {sentence}" for name, sentence in known.items())]
@@ -138,7 +132,6 @@ def _beginning(path: Path) -> str:
 
 
 def _kind(text: str) -> Kind | None:
-    """By the sections: only a data set has a name there."""
     if re.search(r"^(name|sources|stages):", text, re.MULTILINE):
         return "data"
     return "run" if re.search(r"^(run|extends):", text, re.MULTILINE) else None

@@ -1,4 +1,4 @@
-"""Names of settings in TRL, verl and OpenRLHF with ours for the same, and what those offer and this project does not."""
+"""Names of settings in TRL, verl and OpenRLHF with ours for the same, and those that this project does not offer."""
 
 import re
 from collections.abc import Container
@@ -78,7 +78,7 @@ _REASONS = {name: reason for names, reason in _NOT_OFFERED.items() for name in n
 
 
 def not_offered(dotted: str) -> str | None:
-    """Why there is no such setting, where another trainer's name has a part that says what it is about."""
+    """Why there is no such setting, by a part of another trainer's name."""
     parts = _parts(dotted)
     words = [*parts, *(word for part in parts for word in part.split("_"))]
     about = [*words, *(name for name in _REASONS if "_" in name and any(part.startswith(name) for part in parts))]
@@ -86,7 +86,7 @@ def not_offered(dotted: str) -> str | None:
 
 
 def our_name(dotted: str, known: Container[str]) -> str | None:
-    """Our field or option for another trainer's name, if it is among those that are `known` here."""
+    """Our field or option for another trainer's name, among the `known`."""
     parts = _parts(dotted)
     names = [".".join(parts[first:]) for first in range(len(parts))]
     return next((_BY_NAME[name] for name in names if _BY_NAME.get(name) in known), None)

@@ -26,16 +26,15 @@ class Given:
     origins: dict[str, str]
     """Files by dotted name."""
     name: str
-    """The recipe's file, for messages."""
 
     def over(self, base: "Given", sections: set[str]) -> "Given":
-        """This one's values, else the base's; a list or mapping that is one value is replaced whole."""
+        """This one's values over the base's; a list or mapping that is one value is replaced whole."""
         content = _merged(base.content, self.content, sections, "")
         return Given(content, base.origins | self.origins, self.name)
 
 
 def read_recipe(recipe: str | Path, model: type[BaseModel]) -> Given:
-    """A recipe by name or file. UserError where it, or one that it extends, cannot be read."""
+    """UserError where the recipe, or one that it extends, cannot be read."""
     return _read(find_recipe(recipe), model, ())
 
 
@@ -71,7 +70,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _placed(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A run's config, for the place where the run lies now."""
+    """A run's config, with its present folder."""
     folder, run = folder.absolute(), config["run"]
     return config | {"run": run | {"folder": str(folder.parent), "name": folder.name} if isinstance(run, dict) else run}
 

@@ -1,31 +1,24 @@
-"""The mark of config fields, or sections, that may change on resume; all others are fixed.
+"""The mark of config fields, or sections, that may change on resume.
 
-Fixed is the default because another prompt, reward or seed is another experiment. Marked are lengths of time, sizes of engines,
-the number of learner ranks, micro-batches, learning rate and loss (which enter anew at every step), `run.steps` and the folder.
+All others are fixed: another prompt, reward or seed is another experiment. Marked are lengths of time, sizes of engines,
+learner ranks, micro-batches, learning rate and loss (which enter anew at every step), `run.steps` and the folder.
 """
 
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel
 
+from openrs_ray.config.fields import Names
+
 
 class _Free:
-    """The marker's kind, kept in a field's metadata."""
+    """Type of the mark."""
 
 
 FREE: Final = _Free()
-"""`Annotated[int, FREE]`: a resume may change this field or section."""
 
 
-def fixed_fields(model: type[BaseModel], prefix: str = "") -> frozenset[str]:
-    """Dotted names of the fields that a resume may not change."""
-    found: set[str] = set()
-    for name, field in model.model_fields.items():
-        kind: Any = field.annotation
-        if FREE in field.metadata:
-            continue
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            found |= fixed_fields(kind, f"{prefix}{name}.")
-        else:
-            found.add(f"{prefix}{name}")
-    return frozenset(found)
+def fixed_fields(model: type[BaseModel]) -> frozenset[str]:
+    names = Names.of(model, {})
+    free = tuple(f"{name}." for name, field in names.all.items() if FREE in field.metadata)
+    return frozenset(name for name in names.fields if not f"{name}.".startswith(free))

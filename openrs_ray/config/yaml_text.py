@@ -8,7 +8,7 @@ import yaml
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's core types, so that 1e-6 is a number and both `no` and a date are text; no duplicate keys."""
+    """YAML 1.2's core types (1e-6 is a number, `no` and a date are text), without duplicate keys."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
@@ -39,7 +39,7 @@ for _tag, _pattern, _first in (
 
 
 def parsed(text: str) -> Any:
-    """The value of a YAML text. Raises yaml.YAMLError."""
+    """Raises yaml.YAMLError."""
     try:
         return yaml.load(text, _Loader)
     except RecursionError as error:

@@ -1,5 +1,6 @@
 """The dry run: says what a run would do and need, and starts nothing."""
 
+import json
 from collections.abc import Callable, Iterator
 
 from openrs_ray.cluster.disk import disk_text
@@ -7,18 +8,21 @@ from openrs_ray.cluster.forecast import Card, forecast_text, planned_card
 from openrs_ray.cluster.memory import ModelShape, check_fits, memory_text, planned_gpu_bytes
 from openrs_ray.cluster.shapes import shipped_shape
 from openrs_ray.common.hub import Unreachable
-from openrs_ray.config.schema import RunConfig
+from openrs_ray.config.fidelity import differences
+from openrs_ray.config.fields import Names, as_json
+from openrs_ray.config.load import flat
+from openrs_ray.config.schema import Loss, RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.power import plan_lines
 from openrs_ray.models.bundled import resolve_model
-from openrs_ray.preparation.dry_run_text import dry_run_text
 from openrs_ray.preparation.prepared import Prepared, check_model, prepare
 from openrs_ray.preparation.preview import look_lines
+from openrs_ray.run.budget import most_text
 from openrs_ray.run.resume import check_run, resume_notes
 
 
 def dry_run(config: RunConfig, say: Callable[[str], None], resume: bool = True) -> None:
-    """Say the plan line by line. UserError for mistakes, and for what could not be looked at."""
+    """Say the plan line by line. UserError for mistakes, and for anything out of reach."""
     gpu_bytes, card = planned_gpu_bytes(config), planned_card(config)  # forks, so it comes before any thread
     prepared, missing = _prepared_or_missing(config)
     say(dry_run_text(config))
@@ -40,7 +44,6 @@ def dry_run(config: RunConfig, say: Callable[[str], None], resume: bool = True) 
 
 
 def _prepared_or_missing(config: RunConfig) -> tuple[Prepared | None, Unreachable | None]:
-    """The prepared run, or the error where it is out of reach without a network."""
     try:
         return prepare(config), None
     except Unreachable as error:
@@ -48,7 +51,7 @@ def _prepared_or_missing(config: RunConfig) -> tuple[Prepared | None, Unreachabl
 
 
 def _shape_without_problems(config: RunConfig) -> ModelShape | None:
-    """The model's shape; None where it is out of reach and not shipped."""
+    """None where the shape is out of reach and not shipped."""
     try:
         return check_model(config, resolve_model(config.model.path))[1]
     except Unreachable:
@@ -71,7 +74,6 @@ def _power_lines(config: RunConfig, held_out: int) -> list[str]:
 def _need_lines(
     config: RunConfig, shape: ModelShape | None, card: Card | None, gpu_bytes: float | None, held_out: int
 ) -> Iterator[str]:
-    """Memory, forecast and disk."""
     if shape is None:
         yield f"memory, forecast, disk: not planned, since the shape of {config.model.path} is not known here"
         return
@@ -81,3 +83,88 @@ def _need_lines(
     else:
         yield "memory and time: planned for GPUs only, and this machine has none (placement.device gpu plans for others)"
     yield from disk_text(config, shape, held_out)
+
+
+def dry_run_text(config: RunConfig) -> str:
+    text = "".join(f"{name:<12} {value}\n" for name, value in _rows(config))
+    values, fields = flat(config), Names.of(type(config), {}).fields
+    defaults = {name: as_json(field.get_default()) for name, field in fields.items() if not field.is_required()}
+    given = {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
+    text += "\nNot at their defaults:\n" + "".join(f"  {name}: {json.dumps(given[name])}\n" for name in given)
+    if "fidelity" not in config.model_fields_set:  # no reproduction of the paper
+        return text
+    lines = "".join(f"  {line}\n" for line in differences(values))
+    return f"{text}\nWhere the paper and its published code differ (this run: {config.fidelity}):\n{lines}"
+
+
+def _rows(config: RunConfig) -> Iterator[tuple[str, str]]:
+    rollout, saving = config.rollout, config.checkpoint
+    yield "run", f"{config.run.path}, {config.run.steps} steps, seed {config.run.seed}"
+    yield "model", f"{config.model.path} in {config.model.dtype}"
+    yield "data", _data_text(config)
+    yield "evaluation", evaluation_text(config)
+    yield (
+        "one step",
+        f"{rollout.problems_per_step} problems x {rollout.completions_per_problem} completions = "
+        f"{config.completions_per_step} completions, at most "
+        f"{config.completions_per_step * rollout.max_completion_tokens:,} sampled tokens",
+    )
+    yield "rollout", _rollout_text(config)
+    yield "learner", _learner_text(config)
+    yield "fidelity", config.fidelity
+    yield "loss", loss_text(config.loss)
+    yield "rewards", ", ".join(f"{weight:g} x {name}" for name, weight in config.rewards.weights.items())
+    yield (
+        "checkpoints",
+        f"kept every {saving.every_steps} steps and at the end, for resuming every {saving.every_minutes:g} minutes",
+    )
+    yield "cost", most_text(config.cost, config.max_gpus)
+
+
+def _data_text(config: RunConfig) -> str:
+    drawn, rollout = config.run.steps * config.rollout.problems_per_step, config.rollout
+    most = f" (up to {config.run.steps * rollout.most_drawn_per_step:,} with those that are replaced)"
+    return f"{config.data.path}, {drawn:,} problems drawn over the run{most if rollout.replace_uniform_groups else ''}"
+
+
+def evaluation_text(config: RunConfig) -> str:
+    part = config.evaluation
+    if part.path is None and not part.hold_out:
+        return "none"
+    problems = f"{part.problems} problems" if part.problems else "all problems"
+    problems = f"{problems} of {part.path}" if part.path else f"{part.hold_out} held-out problems of {config.data.path}"
+    when = f", every {part.every_steps} steps" if part.every_steps else ""
+    return f"{problems} x {part.samples} samples, before and after{when}"
+
+
+def _rollout_text(config: RunConfig) -> str:
+    rollout, place = config.rollout, config.placement
+    grows, staleness = config.max_engines > config.num_engines, rollout.staleness
+    more = f", up to {config.max_engines} engines where GPUs are free" if grows else ""
+    ahead = f"up to {staleness} version(s) ahead of the learner" if staleness else "in turn with the learner"
+    sleeps = ", asleep while it works" if rollout.sleep_while_learning else ""
+    return f"{config.num_engines} engine(s) on {place.num_rollout_gpus} {_unit(config)}{more}, {ahead}{sleeps}"
+
+
+def _learner_text(config: RunConfig) -> str:
+    ranks = config.placement.num_learner_gpus
+    return (
+        f"{ranks} rank(s) on {ranks} {_unit(config)}, ZeRO {config.learner.zero_stage}, about "
+        f"{config.completions_per_step / ranks:g} completions per rank in micro-batches of at most "
+        f"{config.micro_batch_tokens:,} tokens"
+    )
+
+
+def _unit(config: RunConfig) -> str:
+    place = config.placement
+    slots = f"slots of {place.cpus_per_slot:g} CPUs"
+    unit = {"gpu": "GPUs", "cpu": slots, "auto": f"GPUs (where there is none: {slots})"}[place.device]
+    return unit + (" (shared)" if place.colocated else "")
+
+
+def loss_text(loss: Loss) -> str:
+    low, high = loss.clip_range
+    bounds = f"at most {high:g}" if loss.kind in ("cispo", "tis") else f"in [{low:g}, {high:g}]"
+    ratio = f"ratio {bounds}" if loss.old_policy == "sampler" else "ratio always 1 (loss.old_policy current)"
+    penalty = f"KL {loss.kl_beta:g}" if loss.kl_beta else "no KL"
+    return f"{loss.kind}, {ratio}, normalization {loss.normalization}, correction {loss.correction}, {penalty}"

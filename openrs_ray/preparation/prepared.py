@@ -40,27 +40,25 @@ class Prepared:
     shape: ModelShape
     tokenizer: PreTrainedTokenizerBase
     stop_tokens: tuple[StopToken, ...]
-    """They end a completion."""
     problems: tuple[Problem, ...]
     held_out: tuple[Problem, ...]
     """For the run's own evaluation."""
     notes: tuple[str, ...]
     """Fate of the rows of each data set, and of held-out problems."""
     files: ModelFiles
-    """The start model's files for exported policies."""
+    """The start model's, for exported policies."""
     opening: str
-    """The beginning of every answer by the chat template ("<think>" or nothing)."""
+    """The chat template's beginning of every answer ("<think>" or nothing)."""
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
         return tuple(token.id for token in self.stop_tokens)
 
     def texts(self, rollouts: Sequence[Rollout]) -> list[str]:
-        """Rollouts as the texts that rewards and record read, with the part of each that the chat template wrote."""
+        """Texts for rewards and record, `opening` included."""
         return [self.opening + text for text in rollout_texts(rollouts, self.tokenizer, self.eos_ids)]
 
     def summary(self) -> RunProblems:
-        """The problems by digests, for resume and coverage."""
         content = hashlib.sha256()
         for problem in (*self.problems, *self.held_out):
             content.update(repr((problem.index, problem.prompt_ids, problem.gold)).encode())
@@ -69,11 +67,7 @@ class Prepared:
 
 
 def prepare(config: RunConfig) -> Prepared:
-    """Load and check it all.
-
-    Raises:
-        UserError: something is missing or does not fit; one sentence.
-    """
+    """Load and check everything. UserError about the first thing missing or unfit."""
     check_reward_names(config.rewards.weights)
     _check_apart(config)
     for path in filter(None, (config.data.path, config.evaluation.path)):
@@ -94,10 +88,8 @@ def prepare(config: RunConfig) -> Prepared:
     notes = [str(train.report)]
     problems, held_out = hold_out(train.problems, config.evaluation.hold_out, config.evaluation.hold_out_seed)
     if config.evaluation.path is not None:
-        elsewhere: dict[str, Any] = {
-            "path": config.evaluation.path,
-            "split": config.evaluation.split or config.data.split,
-        }
+        split = config.evaluation.split or config.data.split
+        elsewhere: dict[str, Any] = {"path": config.evaluation.path, "split": split}
         if config.evaluation.path in builtin.DATA and config.data.path not in builtin.DATA:
             elsewhere["columns"] = Columns()  # data.columns are those of the user's own file
         source = config.data.model_copy(update=elsewhere)
@@ -146,12 +138,10 @@ def _check_apart(config: RunConfig) -> None:
 
 
 def _given(golds: Sequence[Gold]) -> list[bool]:
-    """True for each gold that is there, readable or not."""
     return [bool(gold) for gold in golds]
 
 
 def check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, ModelShape]:
-    """The configuration and shape of a run's model, once its weights are known to be whole and engines to take it."""
     tokens, fields = config.max_sequence_tokens, "rollout.max_prompt_tokens + rollout.max_completion_tokens"
     return check_served(config.model, model_path, config.engine, config.placement, tokens, fields)
 
@@ -159,23 +149,17 @@ def check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, M
 def check_served(
     model: Model, model_path: str, engine: Engine, place: Slots, tokens: int, fields: str
 ) -> tuple[PreTrainedConfig, ModelShape]:
-    """The same for any work of engines, with up to so many `tokens` in a sequence, which the user sets by these `fields`."""
+    """The model's configuration and shape. UserError where it is not whole, or unfit for engines and `tokens` set by `fields`."""
     with reading(f"the configuration of model.path {model.path!r} cannot be used"):
-        return _check_served(model, model_path, engine, place, tokens, fields)
-
-
-def _check_served(
-    model: Model, model_path: str, engine: Engine, place: Slots, tokens: int, fields: str
-) -> tuple[PreTrainedConfig, ModelShape]:
-    config = read_config(model_path)
-    with reading(f"cannot read the configuration of {model_path}"):
-        shape = ModelShape.of(config)
-    check_engine(model, place, model_path, config)
-    limit = getattr(config, "max_position_embeddings", None)
-    if limit is not None and tokens > limit:
-        raise UserError(f"{fields} is {tokens} but {model.path} takes at most {limit} tokens")
-    heads, size = getattr(config, "num_attention_heads", 1), engine.tensor_parallel
-    if heads % size:
-        raise UserError(f"engine.tensor_parallel ({size}) must divide the {heads} attention heads of {model.path}")
-    check_weights(model_path, config)
-    return config, shape
+        config = read_config(model_path)
+        with reading(f"cannot read the configuration of {model_path}"):
+            shape = ModelShape.of(config)
+        check_engine(model, place, model_path, config)
+        limit = getattr(config, "max_position_embeddings", None)
+        if limit is not None and tokens > limit:
+            raise UserError(f"{fields} is {tokens} but {model.path} takes at most {limit} tokens")
+        heads, size = getattr(config, "num_attention_heads", 1), engine.tensor_parallel
+        if heads % size:
+            raise UserError(f"engine.tensor_parallel ({size}) must divide the {heads} attention heads of {model.path}")
+        check_weights(model_path, config)
+        return config, shape

@@ -15,13 +15,11 @@ from openrs_ray.rewards.golds import GoldKind, gold_kind
 _LONGEST_SHOWN = 4000
 _QUOTED = 80
 _ENOUGH_PROMPTS = 512
-"""Prompts searched for a \\boxed{} and for lost characters."""
+r"""Prompts searched for a \boxed{} and for lost characters."""
 _NEED_A_BOX = ("accuracy", "cosine", "length")
-"""Paid by the verdict on the answer."""
 
 
 def look_lines(config: RunConfig, prepared: Prepared) -> list[str]:
-    """Line by line, warnings last."""
     first = prepared.problems[0]
     prompt = prepared.tokenizer.decode(first.prompt_ids)
     lines = [f"first prompt, {len(first.prompt_ids)} tokens, as the model sees it:"]
@@ -31,7 +29,7 @@ def look_lines(config: RunConfig, prepared: Prepared) -> list[str]:
 
 
 def warning_lines(config: RunConfig, prepared: Prepared) -> list[str]:
-    """Warnings of data and settings that may keep a run from learning."""
+    """Data and settings that may keep a run from learning."""
     problems = prepared.problems
     found = (_weights(config), _box(config, prepared), _lost(prepared), _repeated(problems), _contradicting(problems))
     return [f"warning: {warning}" for warning in found if warning]
@@ -59,7 +57,7 @@ def _weights(config: RunConfig) -> str | None:
 
 
 def _box(config: RunConfig, prepared: Prepared) -> str | None:
-    """Warns of prompts that ask for no box where rewards need one; the toy boxes unasked."""
+    """Prompts that ask for no box where rewards need one; the toy boxes unasked."""
     rewards, data = config.rewards, config.data
     paid = [name for name in _NEED_A_BOX if rewards.weights.get(name)]
     given = (data.system_prompt or "", data.suffix, *(example.response for example in data.examples))
@@ -82,7 +80,7 @@ def _box(config: RunConfig, prepared: Prepared) -> str | None:
 
 
 def _lost(prepared: Prepared) -> str | None:
-    """Warns of characters that the vocabulary lacks."""
+    """Characters that the vocabulary lacks."""
     for problem in prepared.problems[:_ENOUGH_PROMPTS]:
         prompt = letters_key(prepared.tokenizer.decode(problem.prompt_ids))
         if not all(letters_key(part) in prompt for part in problem.text.split("\n\n")):
@@ -117,16 +115,12 @@ def _groups(problems: Sequence[Problem]) -> list[list[Problem]]:
     """Problems that are the same in other spellings."""
     groups: dict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
-        groups[_text_key(problem)].append(problem)
+        groups[same_text_key(problem.text) or problem.text].append(problem)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _text_key(problem: Problem) -> str:
-    return same_text_key(problem.text) or problem.text
-
-
 def _gold_key(problem: Problem) -> tuple[str, ...]:
-    """A gold without meaningless differences: \\frac13 and \\frac{1}{3} are the same."""
+    r"""A gold without meaningless differences: \frac13 and \frac{1}{3} are the same."""
     return tuple(sorted(same_text_key(spelled(tidy(gold))) or gold for gold in problem.gold))
 
 

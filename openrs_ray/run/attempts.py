@@ -1,10 +1,4 @@
-"""Attempts: the starts of the driver on one run, and the rule by which later ones supersede earlier ones.
-
-An attempt has its line in `attempts.jsonl`, synced, before it writes anything else. Its rows of step `s` are superseded by a
-later attempt from a checkpoint before `s`, which does step `s` again.
-"""
-
-from __future__ import annotations
+"""Attempts: the driver's starts of one run, each noted in `attempts.jsonl` before it writes anything else."""
 
 import re
 from collections.abc import Mapping
@@ -22,15 +16,13 @@ _ATTEMPT = re.compile(r"-attempt-(\d+)\b")
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The limits of an attempt that a resume may change; its rows are held against them."""
+    """Limits of an attempt that a resume may change."""
 
     staleness: int
-    """Policy versions that a token may be old."""
     replaced_per_step: int
-    """Groups without spread that one step may replace."""
 
     @classmethod
-    def of(cls, config: RunConfig) -> Bounds:
+    def of(cls, config: RunConfig) -> "Bounds":
         rollout = config.rollout
         return cls(rollout.staleness, rollout.most_drawn_per_step - rollout.problems_per_step)
 
@@ -51,19 +43,17 @@ def next_attempt(run_folder: Path) -> int:
 
 
 def read_attempts(run_folder: Path) -> dict[int, int]:
-    """The step that each attempt started from. UserError when the file is damaged."""
+    """Each attempt's `from_step`. UserError when the file is damaged."""
     return {attempt: line["from_step"] for attempt, line in _lines(run_folder).items()}
 
 
 def read_bounds(run_folder: Path) -> dict[int, Bounds]:
-    """Limits by attempt; an older version noted none."""
-    names = Bounds.__slots__
-    lines = _lines(run_folder).items()
-    path = run_folder / FILE
+    """Older versions noted none."""
+    names = {*Bounds.__slots__}
     return {
-        attempt: as_record(Bounds, {name: line[name] for name in names}, path)
-        for attempt, line in lines
-        if line.keys() >= {*names}
+        attempt: as_record(Bounds, {name: line[name] for name in names}, run_folder / FILE)
+        for attempt, line in _lines(run_folder).items()
+        if names <= line.keys()
     }
 
 
@@ -80,5 +70,5 @@ def _lines(run_folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def superseded(attempts: Mapping[int, int], attempt: int, step: int) -> bool:
-    """True if a later attempt did `step` again."""
+    """True if a later attempt, from a checkpoint before `step`, did it again."""
     return any(later > attempt and from_step < step for later, from_step in attempts.items())

@@ -1,9 +1,6 @@
-"""What a run has cost so far, and whether what is left of its limits is enough to go on.
+"""The cost of a run, and the check that the rest of its limits allows more work.
 
-    cost.json   what all attempts have spent (`openrs_ray.run.ledger`), and how long the recent pieces of each kind of work took
-
-Time counts from the start of the operating system's process to its end, over all GPUs that the run holds: imports, set-up,
-evaluations and saving are in it.
+Time counts from start to end of the operating system's process, imports and set-up included, over all GPUs that the run holds.
 """
 
 import math
@@ -21,29 +18,24 @@ from openrs_ray.errors import UserError
 from openrs_ray.run.ledger import FILE, Ledger, Spent
 
 _RECENT = 10
-"""Pieces of work of each kind that are remembered."""
 _MARGIN = 1.2
-"""The next piece of work is expected to take so many times what the longest recent one took."""
+"""Expected time of the next piece of work, relative to the longest recent one."""
 _END_S = 20.0
-"""Set aside for ending engines, learner and Ray."""
 
 Ended = Literal["steps", "budget", "hours"]
 Work = Literal["start", "step", "learn", "resume", "kept", "evaluation", "end"]
-"""start: up to the first push; learn: a step without its rollouts; resume and kept: saving one; end: what comes after run()."""
+"""start: up to the first push; learn: a step without its rollouts; resume, kept: saving one; end: everything after run()."""
 ENDING: tuple[Work, ...] = ("kept", "evaluation", "end")
-"""What a run that stops by a limit has yet to do."""
 
 
 class LimitReached(UserError):
-    """What is left of the budget, or of the hours, is not enough for more work."""
-
     def __init__(self, text: str, ended: Ended) -> None:
         super().__init__(text)
         self.ended = ended
 
 
 def seconds_left(cost: Cost, spent: Spent, gpus: float) -> tuple[float, Ended]:
-    """Until the first of the limits on this many GPUs, and which one that is; infinite where there is none."""
+    """Seconds until the first limit on this many GPUs, and its name; infinite without limits."""
     limits: list[tuple[float, Ended]] = [(math.inf, "steps")]
     if cost.budget_usd is not None:
         limits.append((3600 * (cost.budget_usd - spent.dollars) / (gpus * cost.price), "budget"))
@@ -52,8 +44,8 @@ def seconds_left(cost: Cost, spent: Spent, gpus: float) -> tuple[float, Ended]:
     return min(limits)
 
 
-class Budget:
-    """Counts what this attempt spends on top of the earlier ones, and how long its work takes.
+class Budget(Ledger):
+    """The account of a run, and how long its work takes.
 
     with Budget(config) as budget:            # counts from the start of this process
         with budget.timing("kept"):
@@ -68,51 +60,33 @@ class Budget:
         clock: Callable[[], float] = time.monotonic,
         extra_gpus: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`age_s`: how long this process has run already (None: as the operating system says). `extra_gpus`: how many the run
-        holds now beyond those it is planned for."""
-        self._config, self._cost, self._clock, self._extra_gpus = config, config.cost, clock, extra_gpus
+        """`age_s`: age of this process (None: ask the operating system). `extra_gpus`: number held beyond the plan."""
         age = max(0.0, time.time() - psutil.Process().create_time()) if age_s is None else age_s
+        super().__init__(config.run.path, config.cost.price, lambda: self.gpus, age, clock)
+        self._config, self._cost, self._extra_gpus = config, config.cost, extra_gpus
         self._started = clock() - age
-        self._ledger = Ledger(config.run.path, self._cost.price, lambda: self.gpus, age, clock)
-        self._recent = _checked_times(self._ledger.notes.get("seconds", {}), config.run.path / FILE)
+        self._recent = _checked_times(self.notes.get("seconds", {}), config.run.path / FILE)
         self._step: int | None = None
-        """Last finished step, once the run is set up."""
-
-    def __enter__(self) -> "Budget":
-        self._ledger.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ledger.__exit__()
-
-    def write(self) -> None:
-        self._ledger.write()
 
     @property
     def gpus(self) -> int:
         return self._config.num_gpus + self._extra_gpus()
 
-    def spent(self) -> Spent:
-        """Until now, over all attempts."""
-        return self._ledger.spent()
-
     def started(self) -> None:
-        """The run is set up: so long does a start take."""
+        """Note the time of the set-up."""
         self._note("start", self._clock() - self._started)
 
     def reached(self, step: int) -> None:
-        """Note that this is the last finished step, and write the account."""
         self._step = step
         self.write()
 
     def _note(self, work: Work, seconds: float) -> None:
         self._recent[work] = [*self._recent.get(work, ()), seconds][-_RECENT:]
         # Never changed in place: the ledger's thread may be writing it.
-        self._ledger.notes["seconds"] = {**self._recent}
+        self.notes["seconds"] = {**self._recent}
 
     @contextmanager
     def timing(self, work: Work) -> Iterator[None]:
-        """Remember how long the block takes, if it ends well."""
         began = self._clock()
         yield
         self._note(work, self._clock() - began)
@@ -125,7 +99,6 @@ class Budget:
         return _END_S if work == "end" else 0.0
 
     def measured(self, *works: Work) -> bool:
-        """Whether one of them has been timed."""
         return any(work in self._recent for work in works)
 
     @property
@@ -133,7 +106,7 @@ class Budget:
         return self._cost.budget_usd is not None or self._cost.max_hours is not None
 
     def check(self, *works: Work) -> float:
-        """Seconds that one piece of each of these would leave before the first limit; LimitReached if none."""
+        """Seconds left to the first limit after one piece of each. LimitReached if none."""
         left, ended = seconds_left(self._cost, self.spent(), self.gpus)
         left -= _MARGIN * sum(self._expected(work, max) for work in works)
         if left <= 0:
@@ -141,13 +114,12 @@ class Budget:
         return left
 
     def sentence(self, ended: Ended) -> str:
-        """That the run ends by a limit, and how it can go on."""
         field = "cost.budget_usd" if ended == "budget" else "cost.max_hours"
         used = self._dollars() if ended == "budget" else self._hours()
         return f"run {self._config.run.name} has spent {used}, which leaves too little to go on: raise {field} and give --resume"
 
     def forecast(self) -> float | None:
-        """Dollars of the whole run if the work that is left takes as long as the recent work did; None before a step."""
+        """Dollars of the whole run at the recent pace; None before a step."""
         if self._step is None or not self.measured("step"):
             return None
         ahead = _work_ahead(self._config, self._step)
@@ -155,7 +127,7 @@ class Budget:
         return self.spent().plus(seconds, self.gpus, self._cost.price).dollars
 
     def text(self) -> str:
-        """For people; empty where nothing is priced or limited. Example: "$ 12.34 of 42.00 (forecast 39.10)" """
+        """Example: "$ 12.34 of 42.00 (forecast 39.10)"; empty without price or limit."""
         parts = []
         if self._cost.price_per_gpu_hour is not None:
             forecast = self.forecast()
@@ -172,7 +144,6 @@ class Budget:
         return f"{self.spent().hours:.2f} of {self._cost.max_hours:g} h"
 
     def metrics(self, step_s: float, correct: int) -> dict[str, float]:
-        """Dollars so far, of a step of `step_s` seconds, and so far per correct completion; nothing without a price."""
         if self._cost.price_per_gpu_hour is None:
             return {}
         dollars = self.spent().dollars
@@ -183,7 +154,6 @@ class Budget:
         }
 
     def rows(self, steps: int, correct: int) -> Iterator[tuple[str, str]]:
-        """For the table at the end: what the run has cost in all."""
         spent = self.spent()
         if self._cost.price_per_gpu_hour is not None:
             yield "cost", f"{self._dollars()}, {spent.gpu_hours:,.2f} GPU hours"
@@ -194,7 +164,6 @@ class Budget:
 
 
 def _checked_times(seconds: Any, path: Path) -> dict[str, list[float]]:
-    """Seconds of the recent pieces of work, by kind, as the account has them. UserError when it is damaged."""
     lists = list(seconds.values()) if isinstance(seconds, dict) else [None]
     if not all(
         isinstance(times, list) and all(isinstance(t, int | float) and t >= 0 for t in times) for times in lists
@@ -204,7 +173,6 @@ def _checked_times(seconds: Any, path: Path) -> dict[str, list[float]]:
 
 
 def _work_ahead(config: RunConfig, step: int) -> dict[Work, int]:
-    """Pieces of each kind of work that are left of the whole run after a step."""
     left, every = config.run.steps - step, config.evaluation.every_steps
     evaluations = 1 + (left // every if every else 0)
     return {"step": left, "kept": 1 + left // config.checkpoint.every_steps, "evaluation": evaluations, "end": 1}
@@ -215,7 +183,7 @@ def _mean(times: list[float]) -> float:
 
 
 def most_text(cost: Cost, gpus: int) -> str:
-    """What a run on so many GPUs costs at most. Example: "at most $ 42.00, or 23.9 hours of 4 GPUs at $ 0.44 an hour each" """
+    """Example: "at most $ 42.00, or 23.9 hours of 4 GPUs at $ 0.44 an hour each" """
     if cost.price_per_gpu_hour is None:
         return f"no price; at most {cost.max_hours:g} hours" if cost.max_hours is not None else "no price, no limit"
     seconds, _ = seconds_left(cost, Spent(), gpus)

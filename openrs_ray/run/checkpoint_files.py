@@ -1,10 +1,8 @@
 """The files of a checkpoint: synced and listed when written, checked before they are loaded.
 
-DeepSpeed unpickles every file of a `state/`, which must therefore lie in the run's folder, links followed, and hold the committed
-files, unchanged, and no other.
+DeepSpeed unpickles every file of a `state/`: it must lie in the run's folder and hold exactly the committed
+files.
 """
-
-from __future__ import annotations
 
 import stat
 import zlib
@@ -23,24 +21,20 @@ _CHUNK_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """A committed file. Example: FileEntry("state/rank-0.pt", size=1024, crc32=912)"""
+    """Example: FileEntry("state/rank-0.pt", size=1024, crc32=912)"""
 
     path: str
-    """Relative to the checkpoint's folder, with forward slashes."""
     size: int
-    """Bytes."""
     crc32: int
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A committed checkpoint."""
-
     folder: Path
     step: int
     kind: Kind
     complete: bool
-    """True while `state/` is there; training resumes from complete ones only."""
+    """True while `state/` is there to resume from."""
     files: tuple[FileEntry, ...]
 
     @property
@@ -53,18 +47,16 @@ class Checkpoint:
 
     @property
     def size(self) -> int:
-        """Bytes of all its files."""
         return sum(file.size for file in self.files)
 
     def trainer_state(self) -> dict[str, Any]:
-        """The trainer's state, as given to `commit`."""
         state = read_json(self.folder / TRAINER)
         if state is None:
             raise damaged(self.folder, f"it has no {TRAINER}")
         return state
 
     def damage(self) -> str | None:
-        """The fault of the first file that is not as it was committed, or was not committed; None if there is none."""
+        """The first file that is not as committed, in words."""
         listed = {self.folder / file.path for file in self.files}
         for path in self.state.rglob("*"):
             if path not in listed and not path.is_dir():
@@ -88,20 +80,19 @@ class Checkpoint:
             return f"{path} cannot be read ({why(error)})"
         return None
 
-    def without_state(self) -> Checkpoint:
+    def without_state(self) -> "Checkpoint":
         files = tuple(file for file in self.files if not file.path.startswith(f"{STATE}/"))
         return replace(self, complete=False, files=files)
 
 
 def open_to(mode: int, folder: Path) -> None:
-    """Give every file the rights that the umask gives: safetensors writes files that only their owner can read."""
+    """Give every file the umask's rights: safetensors makes files that only their owner can read."""
     for path in folder.rglob("*"):
         if path.is_file() and (had := stat.S_IMODE(path.stat().st_mode)) | mode != had:
             path.chmod(had | mode)
 
 
 def sync_and_list(folder: Path) -> tuple[FileEntry, ...]:
-    """Sync a folder and all below it; returns size and crc32 of each file."""
     paths = sorted(folder.rglob("*"))
     files = [path for path in paths if path.is_file()]
 

@@ -1,17 +1,14 @@
 """The checkpoints of one run.
 
     checkpoints/manifest.json            the only truth: which checkpoints exist, size and crc32 of each of their files
-    checkpoints/step-000050/state/       DeepSpeed state          (leaves when the checkpoint is no longer complete)
+    checkpoints/step-000050/state/       DeepSpeed state, while the checkpoint is complete
     checkpoints/step-000050/policy/      the policy as safetensors
-    checkpoints/step-000050/trainer.json where the trainer was
+    checkpoints/step-000050/trainer.json the trainer's progress
     checkpoints/step-000050.tmp/         being written, or a leftover (step-000050.universal.tmp/: actors.learner.rank)
 
-Invariants, at every instant: the manifest's checkpoints lie whole on the disk, and the newest complete one is not touched before
-a newer one is listed. Both follow from one order: write and sync under the temporary name, rename, replace the manifest (the
-commit), then delete what it no longer lists. Other files there (a copy that somebody made) are left alone.
+The manifest's checkpoints lie whole on the disk, and the newest complete one stays until a newer one is listed. Hence the order:
+write and sync under the temporary name, rename, replace the manifest (the commit), delete what it no longer lists.
 """
-
-from __future__ import annotations
 
 import errno
 import os
@@ -26,78 +23,61 @@ from openrs_ray.common.files import TEMPORARY, as_record, sync, write_json
 from openrs_ray.common.foreign import parse_json
 from openrs_ray.common.formatting import size_text
 from openrs_ray.errors import RunError, UserError
-from openrs_ray.run.checkpoint_files import POLICY, STATE, TRAINER, Checkpoint, FileEntry, Kind, open_to, sync_and_list
+from openrs_ray.run.checkpoint_files import POLICY, STATE, TRAINER, Checkpoint, Kind, open_to, sync_and_list
 from openrs_ray.run.room import is_disk_full
 
 __all__ = ["Checkpoint", "CheckpointStore", "Kind"]
 
 _OWN_NAME = re.compile(r"step-\d{6,}(-\d+)?((\.universal)?\.tmp)?")
-"""Folders that are written here; `step-000050-2` by `_free_name`."""
+"""Only these folders are ever deleted; `step-000050-2` by `_free_name`."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A checkpoint in the manifest."""
-
-    folder: str
-    step: int
-    kind: Kind
-    complete: bool
-    files: tuple[FileEntry, ...]
-
-
+@dataclass
 class CheckpointStore:
-    """Writes, prunes and finds the checkpoints in one folder; only the driver that holds the run's lock may write.
+    """Writes, prunes and finds checkpoints; only the driver that holds the run's lock may write.
 
-    Order: `begin`, the actors write `state/` and `policy/`, `commit` (or `abandon` after a failure).
-
-        store = CheckpointStore(run / "checkpoints", keep_last=2, keep_policies=True)
-        store.open()                                     # deletes what a kill left behind
-        folder = store.begin(step=50)                    # .../step-000050.tmp
-        (folder / "state" / "rank-0.pt").write_bytes(b"...")
-        store.commit(50, "kept", {"step": 50, "position": 600})
-        checkpoint, damages = store.latest_good()
+    store.open()                                     # deletes what a kill left behind
+    folder = store.begin(step=50)                    # .../step-000050.tmp
+    (folder / "state" / "rank-0.pt").write_bytes(b"...")
+    store.commit(50, "kept", {"step": 50, "position": 600})     # or abandon
     """
 
-    def __init__(self, folder: Path, keep_last: int = 2, keep_policies: bool = True) -> None:
-        """`keep_last` >= 1: how many kept checkpoints stay complete. `keep_policies`: older ones keep `policy/`."""
-        self.folder = folder
-        self._keep_last = keep_last
-        self._keep_policies = keep_policies
+    folder: Path
+    keep_last: int = 2
+    """Kept checkpoints that stay complete, at least 1."""
+    keep_policies: bool = True
+    """Older ones keep `policy/`."""
 
     @property
     def manifest(self) -> Path:
         return self.folder / "manifest.json"
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Committed checkpoints, oldest first, files unchecked. UserError if the manifest is damaged."""
+        """Oldest first, files unchecked. UserError if the manifest is damaged."""
         if not self.manifest.exists():
             return []
         try:
             entries = parse_json(self.manifest.read_bytes())["checkpoints"]
-            return [self._committed(as_record(_Entry, entry, self.manifest)) for entry in entries]
+            return [self._committed(as_record(Checkpoint, entry, self.manifest)) for entry in entries]
         except (UserError, OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{self.manifest} is damaged and nothing was deleted: restore it, or start a run with another name."
             ) from error
 
-    def _committed(self, entry: _Entry) -> Checkpoint:
-        folder = self._find(entry.folder, entry.step)
-        return Checkpoint(folder, entry.step, entry.kind, entry.complete, entry.files)
+    def _committed(self, entry: Checkpoint) -> Checkpoint:
+        return replace(entry, folder=self._find(str(entry.folder), entry.step))
 
     def open(self) -> None:
-        """Sweep, and write the manifest of a new run; from here on it may not be missing."""
+        """Sweep, and write a new run's manifest."""
         self.sweep()
         if not self.manifest.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write_manifest([])
 
     def latest_good(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest complete checkpoint without damage, and a sentence about each damaged newer one."""
+        """The newest undamaged complete checkpoint, and a sentence about each damaged newer one."""
         damages: list[str] = []
-        for checkpoint in reversed(self.checkpoints()):
-            if not checkpoint.complete:
-                continue
+        for checkpoint in reversed([known for known in self.checkpoints() if known.complete]):
             damage = checkpoint.damage()
             if damage is None:
                 return checkpoint, damages
@@ -105,7 +85,6 @@ class CheckpointStore:
         return None, damages
 
     def discard_newer(self, step: int) -> None:
-        """Forget checkpoints after `step`: damaged ones that a new attempt writes again."""
         checkpoints = self.checkpoints()
         remaining = [checkpoint for checkpoint in checkpoints if checkpoint.step <= step]
         if len(remaining) < len(checkpoints):
@@ -113,13 +92,13 @@ class CheckpointStore:
             self.sweep()
 
     def begin(self, step: int) -> Path:
-        """Make the temporary folder, with empty `state/` and `policy/`. RunError if the disk has no room for it."""
+        """Make the temporary folder. RunError if the disk has no room."""
         folder = self._temporary(step)
         try:
             self.open()
             shutil.rmtree(folder, ignore_errors=True)
-            needed, free = self._bytes_needed(), shutil.disk_usage(self.folder).free
-            if free < needed:
+            free, like = shutil.disk_usage(self.folder).free, self._newest_complete()
+            if like and free < like.size:  # the next one will be about as large
                 raise OSError(errno.ENOSPC, f"only {size_text(free)} are free")
             (folder / STATE).mkdir(parents=True)
             (folder / POLICY).mkdir()
@@ -128,10 +107,7 @@ class CheckpointStore:
         return folder
 
     def commit(self, step: int, kind: Kind, trainer_state: dict[str, Any]) -> Checkpoint:
-        """Make the temporary folder the newest checkpoint, then prune. RunError if that fails.
-
-        Checkpoints at or after `step` go: they are of a superseded attempt, or of this step, saved before.
-        """
+        """Make the temporary folder the newest checkpoint, then prune. RunError if that fails."""
         temporary = self._temporary(step)
         try:
             write_json(temporary / TRAINER, trainer_state)
@@ -141,7 +117,7 @@ class CheckpointStore:
             os.rename(temporary, folder)
             sync(self.folder)
             checkpoint = Checkpoint(folder, step, kind, complete=True, files=files)
-            older = [known for known in self.checkpoints() if known.step < step]
+            older = [known for known in self.checkpoints() if known.step < step]  # the others are superseded
             self._write_manifest(self._pruned([*older, checkpoint]))
             self.sweep()
             if folder != self._named(step) and not self._named(step).exists():
@@ -152,17 +128,13 @@ class CheckpointStore:
         return replace(checkpoint, folder=self._find(folder.name, step))
 
     def abandon(self, step: int, error: BaseException) -> RunError:
-        """Remove a checkpoint that failed; returns the RunError to raise.
-
-        It names the last good checkpoint and, where the disk is full, the room that is needed.
-        """
+        """Remove a checkpoint that failed; returns the RunError to raise."""
         self.sweep()
-        good = next((known.folder.name for known in reversed(self.checkpoints()) if known.complete), None)
-        remains = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
+        good = self._newest_complete()
+        remains = f"the last good checkpoint is {good.folder.name}" if good else "there is no checkpoint yet"
         if not is_disk_full(error):
             return RunError(f"Saving the checkpoint of step {step} in {self.folder} failed ({error}); {remains}.")
-        needed = self._bytes_needed()
-        room = f"make room for {size_text(needed)}" if needed else "make room"
+        room = f"make room for {size_text(good.size)}" if good else "make room"
         cause = error.strerror if isinstance(error, OSError) and error.strerror else "No space left on device"
         return RunError(
             f"The disk is full: the checkpoint of step {step} could not be saved in {self.folder} ({cause}); "
@@ -170,10 +142,7 @@ class CheckpointStore:
         )
 
     def sweep(self) -> None:
-        """Delete folders of this store that the manifest does not list: leftovers of a kill, and pruned ones.
-
-        The next sweep retries what cannot be deleted now (a file held open on NFS).
-        """
+        """Delete folders that the manifest does not list, as far as possible now (NFS keeps files held open)."""
         if not self.folder.exists():
             return
         found = [path for path in self.folder.glob("step-*") if path.is_dir() and _OWN_NAME.fullmatch(path.name)]
@@ -189,15 +158,14 @@ class CheckpointStore:
                 shutil.rmtree(path / STATE, ignore_errors=True)
 
     def _pruned(self, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
-        """The checkpoints that stay now that the last one is there."""
         kept = [checkpoint for checkpoint in checkpoints if checkpoint.kind == "kept"]
         newest = checkpoints[-1:] if kept else checkpoints[-2:]  # one to fall back on, should the newest be damaged
-        complete = {checkpoint.folder for checkpoint in [*kept[-self._keep_last :], *newest]}
+        complete = {checkpoint.folder for checkpoint in [*kept[-self.keep_last :], *newest]}
         remaining = []
         for checkpoint in checkpoints:
             if checkpoint.folder in complete:
                 remaining.append(checkpoint)
-            elif checkpoint.kind == "kept" and self._keep_policies:
+            elif checkpoint.kind == "kept" and self.keep_policies:
                 remaining.append(checkpoint.without_state())
         return remaining
 
@@ -209,23 +177,22 @@ class CheckpointStore:
         return self.folder / f"step-{step:06d}"
 
     def _temporary(self, step: int) -> Path:
-        return self.folder / f"step-{step:06d}{TEMPORARY}"
+        return Path(f"{self._named(step)}{TEMPORARY}")
 
     def _free_name(self, step: int) -> Path:
-        """`step-000050`, or `step-000050-2` while an earlier checkpoint of that step stays until the commit."""
+        """`step-000050`, or `step-000050-2` while an earlier one of that step stays until the commit."""
         folder, number = self._named(step), 1
         while folder.exists():
             number += 1
-            folder = self.folder / f"step-{step:06d}-{number}"
+            folder = Path(f"{self._named(step)}-{number}")
         return folder
 
     def _find(self, name: str, step: int) -> Path:
-        """The folder listed as `name`, or the plain name that it got once its predecessor had gone."""
+        """The folder listed as `name`, or its plain name once its predecessor has gone."""
         if not _OWN_NAME.fullmatch(name):
             raise ValueError(f"{name} is not a checkpoint of this run")
         listed = self.folder / name
         return listed if listed.exists() else self._named(step)
 
-    def _bytes_needed(self) -> int:
-        """Size of the newest complete checkpoint: the next one will be about as large (0 before the first)."""
-        return next((known.size for known in reversed(self.checkpoints()) if known.complete), 0)
+    def _newest_complete(self) -> Checkpoint | None:
+        return next((known for known in reversed(self.checkpoints()) if known.complete), None)

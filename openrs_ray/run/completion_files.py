@@ -1,11 +1,9 @@
-"""The files of a run's record: their names, and the ones that count.
+"""The files of a run's record: their names, and which of them count.
 
     completions/train-step-000584-attempt-002-9f3c21d0.parquet    phase, step, attempt, CRC-32 of the whole file
 
-Files of versions that wrote no checksum are read unchecked; none is trained on.
+Files of older versions, without a checksum, are read unchecked and not trained on.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Iterator
@@ -28,18 +26,17 @@ _NAME = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class RecordFile:
-    """Rows of one phase of one step. Example: RecordFile(584, 2, 0x9f3c21d0, "train", Path(...))"""
+    """Example: RecordFile(584, 2, 0x9f3c21d0, "train", Path(...))"""
 
     step: int
     attempt: int
     crc32: int | None
-    """None where an older version wrote it."""
+    """None from an older version."""
     phase: Phase
     path: Path
 
     @classmethod
-    def named(cls, path: Path) -> RecordFile | None:
-        """None where the name is not of the record."""
+    def named(cls, path: Path) -> "RecordFile | None":
         match = _NAME.fullmatch(path.name)
         if match is None:
             return None
@@ -47,7 +44,7 @@ class RecordFile:
         return cls(int(match["step"]), int(match["attempt"]), checksum, cast(Phase, match["phase"]), path)
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
-        """Its rows. RunError when they are not those that were written."""
+        """RunError when the rows are not those that were written."""
         try:
             return read_table(self.path, columns, crc32=self.crc32)
         except UserError as error:
@@ -55,19 +52,18 @@ class RecordFile:
 
 
 def write_file(run_folder: Path, phase: Phase, step: int, attempt: int, rows: pa.Table) -> Path:
-    """Write one phase of a step; returns the file."""
     name = f"{phase}-step-{step:06d}-attempt-{attempt:03d}.parquet"
     return write_table(run_folder / FOLDER / name, rows, checksum_in_name=True)
 
 
 def record_files(run_folder: Path, phase: Phase | None = None) -> list[RecordFile]:
-    """All files, or those of a phase, by step and attempt; superseded ones too."""
+    """Superseded ones too, by step and attempt."""
     found = map(RecordFile.named, (run_folder / FOLDER).glob(f"{phase or ''}*.parquet"))
     return sorted((file for file in found if file is not None), key=lambda file: (file.step, file.attempt, file.path))
 
 
 def current_files(run_folder: Path, phase: Phase) -> Iterator[RecordFile]:
-    """The files of a phase that count, by step."""
+    """Files that count, by step."""
     attempts, found = read_attempts(run_folder), record_files(run_folder, phase)
     newest = {file.step: file.attempt for file in found}
     for file in found:

@@ -1,12 +1,8 @@
-"""The record of every completion: one Parquet file per step and phase (`openrs_ray.run.completion_files`).
-
-The trainer writes the record of a step before it commits a checkpoint of it: no step that a checkpoint covers lacks its rows.
-"""
-
-from __future__ import annotations
+"""The record of every completion: one Parquet file per step and phase, written before the step's checkpoint."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +42,9 @@ SCHEMA = pa.schema(
 )
 
 
+@dataclass(frozen=True, slots=True)
 class CompletionRecord:
-    """Writes the completions of one run to `RUN/completions/`."""
-
-    def __init__(self, run_folder: Path) -> None:
-        self._run_folder = run_folder
+    run_folder: Path
 
     def write(
         self,
@@ -61,11 +55,10 @@ class CompletionRecord:
         advantages: Sequence[Sequence[float]] | np.ndarray | None,
         phase: Phase = "train",
     ) -> Path:
-        """Write all completions of a step; returns the file.
+        """Write all completions of a step; returns the file. A step's replaced groups go first: they count with the others.
 
-        `texts` and `advantages` are [group][sample]; advantages are NaN where a completion is left out of the loss, and
-        None for replaced groups and in an evaluation. An evaluation's step is the policy version that was evaluated.
-        The replaced groups of a step go first: they count from when the others are there.
+        `texts` and `advantages` are [group][sample]; advantages are NaN where left out of the loss, None for replaced groups and
+        evaluations. An evaluation's step is its policy version.
         """
         rows: list[dict[str, Any]] = []
         for number, group in enumerate(groups):
@@ -77,11 +70,11 @@ class CompletionRecord:
                     | {"text": texts[number][index], "advantage": advantage}
                     | _columns(rollout, verdict)
                 )
-        return write_file(self._run_folder, phase, step, attempt, pa.Table.from_pylist(rows, schema=SCHEMA))
+        return write_file(self.run_folder, phase, step, attempt, pa.Table.from_pylist(rows, schema=SCHEMA))
 
 
 def current_rows(run_folder: Path, phase: Phase = "train", columns: list[str] | None = None) -> pa.Table:
-    """All rows of a phase that count, by step; rows of superseded attempts are left out. RunError when a file is damaged."""
+    """Rows that count, by step. RunError when a file is damaged."""
     tables = [file.read(columns) for file in current_files(run_folder, phase)]
     if tables:
         return pa.concat_tables(tables, promote_options="default")  # older versions wrote no `sampled`
@@ -89,9 +82,9 @@ def current_rows(run_folder: Path, phase: Phase = "train", columns: list[str] | 
 
 
 def read_groups(run_folder: Path, step: int, problems: Sequence[Problem]) -> list[Group]:
-    """The groups that a step was trained on, in order, as good as new: training on them again gives the same update.
+    """The groups that a step was trained on, in order; training on them again gives the same update.
 
-    `problems`: what `problem_index` counts in. RunError when the record does not hold that step, once and as it was written.
+    RunError unless the record holds that step once and undamaged.
     """
     groups: dict[int, tuple[Problem, list[Rollout], list[Verdict]]] = {}
     for row in _only_file(run_folder, step).read().to_pylist():
@@ -128,7 +121,7 @@ def read_groups(run_folder: Path, step: int, problems: Sequence[Problem]) -> lis
 
 
 def _only_file(run_folder: Path, step: int) -> RecordFile:
-    """File of the completions that a step was trained on. RunError unless there is exactly one, with a checksum."""
+    """RunError unless there is exactly one, with a checksum."""
     files = [file for file in current_files(run_folder, "train") if file.step == step]
     if not files:
         raise RunError(f"the record in {run_folder / FOLDER} does not hold step {step}")

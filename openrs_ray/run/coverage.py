@@ -1,7 +1,7 @@
-"""Proves that each position of a run's data order was used exactly once, by rows that can be true.
+"""Proves that each position of a run's data order was used exactly once, by plausible rows.
 
-`check_coverage` counts positions. `prove` also checks every row (`openrs_ray.run.row_checks`) and holds the record against its
-witnesses: metrics.jsonl, result.json and the checkpoints' manifest are written after the rows of a step.
+`prove` checks every row and compares the record with its witnesses, which are written after a step's rows: metrics.jsonl,
+result.json and the checkpoints' manifest.
 """
 
 from collections import Counter, defaultdict
@@ -27,14 +27,12 @@ _PHASES: tuple[Phase, ...] = ("train", "replaced", "evaluation")
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """The use of the positions of all steps so far; exact when each was used once."""
-
     steps: int
-    """Steps done: recorded, or known to the witnesses."""
+    """Recorded, or known to the witnesses."""
     completions: int
     """Rows trained on."""
     replaced: int
-    """Positions sampled and then replaced (`rollout.replace_uniform_groups`)."""
+    """Positions sampled, then replaced."""
     lost: tuple[int, ...]
     """Positions that lack a completion."""
     doubled: tuple[int, ...]
@@ -54,29 +52,24 @@ class UsedGroup:
     position: int
     epoch: int
     problem: int
-    """Its index."""
     phase: Phase
-    """train, or replaced: sampled, and left out for lack of spread."""
     step: int
     attempt: int
     versions: tuple[int, ...]
-    """Oldest and newest policy version of its tokens; empty where no row says."""
+    """Oldest and newest policy version; empty where no row says."""
     completions: int
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The outcome of `prove`."""
-
     coverage: Coverage
     groups: list[UsedGroup]
-    """One per position and step, by position."""
+    """By position and step."""
     misplaced: list[int]
     """Positions used with another problem than the order has."""
     rows: int
-    """Rows that were checked."""
     unchecked: int
-    """Files without a checksum, of older versions."""
+    """Files of older versions, without a checksum."""
     faults: dict[str, list[str]]
     """Places, by kind of fault."""
 
@@ -87,51 +80,37 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """The steps that are done by the files beside the record."""
+    """Finished steps by the files beside the record."""
 
     due: int
-    """Number of steps, by the file that has most."""
+    """Number of steps."""
     figures: dict[int, dict[str, Any]]
-    """The line of each step in metrics.jsonl."""
+    """Lines of metrics.jsonl, by step."""
 
     @classmethod
     def of(cls, run_folder: Path) -> "Witness":
-        """UserError when one of the files is damaged."""
         figures = {line["step"]: line for line in read_metrics(run_folder)}
         result = read_result(run_folder)
         saved = [checkpoint.step for checkpoint in CheckpointStore(run_folder / "checkpoints").checkpoints()]
         return cls(max([0, *figures, *saved, *([result.step] if result else [])]), figures)
 
     def missing(self, steps: int) -> list[Fault]:
-        """Steps without figures, of `steps` in the record; a kill may come between the rows of the last and its figures."""
-        found = [
-            step for step in range(1, max(steps, self.due) + 1) if step not in self.figures and step != self.due + 1
-        ]
-        return [("steps without a line in metrics.jsonl", f"step {step}") for step in found]
+        """Steps without figures; a kill may come between the last one's rows and figures."""
+        found = {*range(1, max(steps, self.due) + 1)} - {*self.figures, self.due + 1}
+        return [("steps without a line in metrics.jsonl", f"step {step}") for step in sorted(found)]
 
 
 def check_coverage(
     run_folder: Path, problems_per_step: int, completions_per_problem: int, staleness: int = 0, due: int = 0
 ) -> Coverage:
-    """Count how often each (position, sample) was used: trained on, or replaced. RunError when a file is damaged.
-
-    Args:
-        staleness: versions that rollouts run ahead of the learner.
-        due: steps that the record must have, because its witnesses do.
-    """
-    columns = ["step", "position", "sample", "phase"]
+    """Count the uses of each (position, sample), with rollouts `staleness` versions ahead and `due` steps at least."""
+    columns, resumed = ["step", "position", "sample", "phase"], read_attempts(run_folder).values()
     used = [row for phase in _PHASES[:2] for row in current_rows(run_folder, phase, columns).to_pylist()]
-    resumed = read_attempts(run_folder).values()
     return _coverage(used, resumed, problems_per_step, completions_per_problem, staleness, due)
 
 
 def prove(run_folder: Path, config: RunConfig, problems: RunProblems) -> Proof:
-    """Check the whole record, a step at a time.
-
-    Raises:
-        RunError: a file of the record is damaged; names the first.
-        UserError: another file of the run is damaged.
-    """
+    """Check the whole record, a step at a time. RunError about its first damaged file, UserError about other files."""
     witness = Witness.of(run_folder)  # before the record, which a run that goes on adds to first
     expected = Expected.of(run_folder, config, problems.texts)
     files = [file for phase in _PHASES for file in current_files(run_folder, phase)]
@@ -143,21 +122,20 @@ def prove(run_folder: Path, config: RunConfig, problems: RunProblems) -> Proof:
     attempts = {file.step: file.attempt for file in files if file.phase == "train"}
     # The figures as they are now: a run that goes on has written more of both since the witness was called.
     found += Witness.of(run_folder).missing(max(attempts, default=0))
-    by_kind: dict[str, list[str]] = {}
+    by_kind: dict[str, list[str]] = defaultdict(list)
     for kind, place in found:
-        by_kind.setdefault(kind, []).append(place)
+        by_kind[kind].append(place)
     order, rollout = Order(config.run.seed, problems.count, config.data.shuffle), config.rollout
-    resumed, staleness = read_attempts(run_folder).values(), _staleness(attempts, expected)
+    per_step, samples = rollout.problems_per_step, rollout.completions_per_problem
+    staleness = _staleness(attempts, expected)
     groups = _used_groups(used, order)
     return Proof(
-        coverage=_coverage(
-            used, resumed, rollout.problems_per_step, rollout.completions_per_problem, staleness, witness.due
-        ),
+        coverage=_coverage(used, read_attempts(run_folder).values(), per_step, samples, staleness, witness.due),
         groups=groups,
         misplaced=[group.position for group in groups if group.problem != order.index(group.position)],
         rows=count,
         unchecked=sum(file.crc32 is None for file in files),
-        faults=by_kind,
+        faults=dict(by_kind),
     )
 
 
@@ -244,7 +222,7 @@ def _group(rows: Sequence[Row], order: Order) -> UsedGroup:
 
 
 def _staleness(attempts: Mapping[int, int], expected: Expected) -> int:
-    """Versions that the last steps may have been sampled ahead. `attempts`: by step."""
+    """Staleness of the last steps' rollouts. `attempts`: by step."""
     allowed = {step: expected.bounds(attempt).staleness for step, attempt in attempts.items()}
     reach = max(attempts, default=0) - max(allowed.values(), default=0)
     return max((staleness for step, staleness in allowed.items() if step >= reach), default=0)

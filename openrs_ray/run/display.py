@@ -1,12 +1,9 @@
 """Shows a run: a live screen on a terminal, one line per step elsewhere, a table at the end."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -23,28 +20,18 @@ _SHOWN_WARNINGS = 5
 
 @dataclass(frozen=True, slots=True)
 class StepFigures:
-    """Figures of one step. Example: StepFigures(7, reward=1.4, accuracy=0.5, clipped_share=0.1, ...)"""
-
     step: int
     reward: float
-    """Mean over the judged completions."""
     accuracy: float
-    """Share of the judged completions that are correct."""
     truncated_share: float
-    """Share of completions at the length limit."""
     mean_length: float
-    """In tokens."""
     groups_with_spread: int
-    """Groups whose rewards differ."""
     groups: int
     clipped_share: float
-    """Share of tokens whose gradient was clipped."""
     kl: float | None
     """Mean k3 KL per token to the start model; None without a reference model."""
     tokens: int
-    """Sampled tokens."""
     seconds: float
-    """Of the whole step."""
 
     def cells(self) -> dict[str, str]:
         return {
@@ -60,13 +47,7 @@ class StepFigures:
 
 
 class RunDisplay:
-    """Shows one attempt, and gives the terminal back as it was.
-
-    with RunDisplay("open-rs3", steps=50) as display:
-        display.status("starting the engines")
-        display.step(figures)
-        display.warn("2 checks timed out")
-    """
+    """Shows one attempt, and gives the terminal back as it was."""
 
     def __init__(
         self,
@@ -76,7 +57,7 @@ class RunDisplay:
         cost: Callable[[], str] = lambda: "",
         log: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`cost`: the cost so far, for every line. `log`: takes what the live screen shows without printing."""
+        """`cost`: the cost so far, for every line. `log`: takes what the live screen does not print."""
         self.console = console or Console(highlight=False)
         self._name = name
         self._cost = cost
@@ -89,14 +70,12 @@ class RunDisplay:
         # rich passes what others print through itself, so that Ray's log lines scroll above the screen
         self._live = Live(console=self.console, refresh_per_second=4) if self.console.is_terminal else None
 
-    def __enter__(self) -> RunDisplay:
+    def __enter__(self) -> "RunDisplay":
         if self._live:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -106,7 +85,6 @@ class RunDisplay:
             self._live = None
 
     def status(self, text: str) -> None:
-        """Say what goes on between steps."""
         self._status = text
         self._show(text)
 
@@ -127,7 +105,6 @@ class RunDisplay:
         self._show(f"step {figures.step}/{self._steps}  {cells}  {figures.seconds:.1f} s  left {left}")
 
     def seconds_left(self) -> float:
-        """Remaining steps times the mean of the recent ones."""
         if self._last is None:
             return 0.0
         return (self._steps - self._last.step) * sum(self._seconds) / len(self._seconds)
@@ -174,22 +151,16 @@ def summary_table(
     costs: Iterable[tuple[str, str]] = (),
     gain: str | None = None,
 ) -> Table:
-    """The end of a run. `before`, `after`: held-out accuracy, None without an evaluation; `gain`: the difference."""
+    """`before`, `after`: held-out accuracy; `gain`: the difference."""
     table = Table(title=f"Run {run_folder.name}", show_header=False, title_justify="left")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     if before or after:
         table.add_row("held-out problems", f"{problems:,} x {samples} samples; accuracy with its 95 % interval")
-    if before:
-        table.add_row("accuracy before", str(before))
-    if after:
-        table.add_row("accuracy after", str(after))
-    if gain:
-        table.add_row("difference", gain)
-    table.add_row("steps", f"{steps:,}")
-    table.add_row("sampled tokens", f"{tokens:,}")
-    table.add_row("time", f"{seconds:,.0f} s")
-    for row in costs:
+    for name, value in {"accuracy before": before, "accuracy after": after, "difference": gain}.items():
+        if value:
+            table.add_row(name, str(value))
+    for row in (("steps", f"{steps:,}"), ("sampled tokens", f"{tokens:,}"), ("time", f"{seconds:,.0f} s"), *costs):
         table.add_row(*row)
     table.add_row("run folder", str(run_folder))
     return table

@@ -1,7 +1,5 @@
 """The environment of an attempt, `environment.json`: its code, machine and command, without secrets."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import platform
@@ -28,7 +26,7 @@ _PROBE_S = 20.0
 
 
 def write_environment(folder: Path) -> dict[str, Any]:
-    """Write and return the environment before Ray starts. Forks to ask for the GPUs: must come before any thread."""
+    """Write and return the environment. Forks to ask for the GPUs: must come before any thread."""
     folder.mkdir(parents=True, exist_ok=True)
     environment = describe()
     write_json(folder / FILE, environment)
@@ -36,19 +34,17 @@ def write_environment(folder: Path) -> dict[str, Any]:
 
 
 def headline(environment: Mapping[str, Any]) -> str:
-    """The line that a log begins with."""
+    """A log's first line."""
     git = environment["git"]
     state = f"{git['commit'][:12]}{'' if git['clean'] else ' with changes'}" if git["commit"] else git["reason"]
     return f"started on {environment['host']} (commit: {state}): {environment['command']}"
 
 
 def add_cluster(folder: Path, cluster: Mapping[str, Any]) -> None:
-    """Add what Ray says of the cluster."""
     write_json(folder / FILE, (read_json(folder / FILE) or {}) | {"ray": dict(cluster)})
 
 
 def describe() -> dict[str, Any]:
-    """The environment of this process."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": hide_secrets(shlex.join(sys.orig_argv)),
@@ -67,10 +63,7 @@ def describe() -> dict[str, Any]:
 
 
 def checkout(root: Path) -> dict[str, Any]:
-    """The commit of a checkout and what differs from it, or the reason why it is not known.
-
-    Example: {"commit": "b8df929...", "clean": False, "changed": [" M openrs_ray/algorithm/advantages.py"]}
-    """
+    """The commit of a checkout and its changes, or the reason why they are not known."""
     try:
         if Path(_git(root, "rev-parse", "--show-toplevel").strip()).resolve() != root.resolve():
             return {"commit": None, "reason": "not a git checkout"}  # but a folder inside another one
@@ -85,18 +78,13 @@ def checkout(root: Path) -> dict[str, Any]:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    return subprocess.run(
-        ["git", "-C", str(root), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=_GIT_S,
-        check=True,
-        env=os.environ | {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
-    ).stdout
+    command, settings = ["git", "-C", str(root), *arguments], {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    env = os.environ | settings
+    return subprocess.run(command, capture_output=True, text=True, timeout=_GIT_S, check=True, env=env).stdout
 
 
 def code_digest(root: Path) -> str:
-    """SHA-256 over names and contents of the project's Python files, for machines without git."""
+    """SHA-256 of the project's Python files, for machines without git."""
     digest = hashlib.sha256()
     for path in sorted(path for folder in _CODE for path in (root / folder).rglob("*.py")):
         digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
@@ -105,7 +93,6 @@ def code_digest(root: Path) -> str:
 
 
 def packages() -> dict[str, str]:
-    """Versions of installed distributions."""
     return dict(sorted((found.name, found.version) for found in metadata.distributions() if found.name))
 
 

@@ -1,8 +1,6 @@
 """The cost of work over all attempts, in a file that a kill leaves a few seconds behind.
 
-    cost.json   {"spent": {"dollars": 12.32, "gpu_hours": 28.0, "hours": 7.0}, ...}
-
-Pauses between attempts are not counted. Another price holds from then on.
+cost.json   {"spent": {"dollars": 12.32, "gpu_hours": 28.0, "hours": 7.0}, ...}
 """
 
 import math
@@ -12,25 +10,22 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from openrs_ray.common.files import damaged, read_json, write_json
 
 FILE = "cost.json"
 _BEAT_S = 5.0
-"""A kill loses at most so much."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """The account of all attempts. Example: Spent(dollars=12.32, gpu_hours=28.0, hours=7.0)"""
-
     dollars: float = 0.0
     gpu_hours: float = 0.0
     hours: float = 0.0
 
     def plus(self, seconds: float, gpus: float, price: float) -> "Spent":
-        """With `seconds` more on `gpus`, at `price` dollars per GPU hour."""
+        """`price`: dollars per GPU hour."""
         hours = seconds / 3600
         return Spent(self.dollars + hours * gpus * price, self.gpu_hours + hours * gpus, self.hours + hours)
 
@@ -41,7 +36,7 @@ class Spent:
 
     @classmethod
     def read(cls, folder: Path) -> "Spent":
-        """A folder's account; nothing where there is none. UserError when it is damaged."""
+        """Zero without a file. UserError when it is damaged."""
         content = read_json(folder / FILE)
         return cls() if content is None else cls._checked(content.get("spent"), folder / FILE)
 
@@ -56,11 +51,7 @@ class Spent:
 
 
 class Ledger:
-    """Adds what this attempt spends to the account. Thread-safe.
-
-    with Ledger(folder, price=0.44, gpus=lambda: 4) as ledger:     # writes the file every few seconds
-        ledger.spent()
-    """
+    """Adds this attempt's cost to the account. Thread-safe."""
 
     def __init__(
         self,
@@ -70,20 +61,16 @@ class Ledger:
         age_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`price`: dollars per GPU hour. `gpus`: number held now. `age_s`: seconds that the attempt has run already.
-
-        Raises UserError when the account is damaged.
-        """
+        """`price`: dollars per GPU hour. `gpus`: number held now. `age_s`: seconds already spent. UserError for damage."""
         self._path, self._price, self._gpus, self._clock = folder / FILE, price, gpus, clock
-        self.notes: dict[str, Any] = {
-            name: value for name, value in (read_json(self._path) or {}).items() if name != "spent"
-        }
-        """Other entries of the file; plain data."""
+        content = read_json(self._path) or {}
+        self.notes: dict[str, Any] = {name: value for name, value in content.items() if name != "spent"}
+        """Other entries of the file."""
         self._spent = Spent.read(folder)
         self._counted = clock() - age_s
         self._lock, self._closed = threading.RLock(), threading.Event()
 
-    def __enter__(self) -> "Ledger":
+    def __enter__(self) -> Self:
         self.write()
         threading.Thread(target=self._beat, daemon=True).start()
         return self
@@ -102,7 +89,6 @@ class Ledger:
             write_json(self._path, {"spent": asdict(self.spent()), **self.notes})
 
     def spent(self) -> Spent:
-        """Until now."""
         with self._lock:
             now = self._clock()
             self._spent = self._spent.plus(now - self._counted, self._gpus(), self._price)

@@ -12,10 +12,7 @@ from openrs_ray.errors import UserError
 
 @contextmanager
 def run_lock(run_folder: Path) -> Iterator[None]:
-    """Make the folder and hold it for this process. UserError, naming the process, if another driver has it.
-
-    The kernel's lock ends with its process: a killed driver blocks no other.
-    """
+    """Make the folder and hold it until this process ends. UserError, naming the process, if another driver has it."""
     try:
         run_folder.mkdir(parents=True, exist_ok=True)
         file = (run_folder / "driver.lock").open("a+", encoding="utf-8")

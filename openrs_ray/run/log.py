@@ -1,18 +1,14 @@
-"""The log of an attempt, `attempts/NNN/log.txt`: all that a person was shown, in plain lines with the time.
+"""The log of an attempt, `attempts/NNN/log.txt`: everything shown, in plain lines with the time.
 
 A start that ends before its attempt begins leaves its lines to the next one, of the same number.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console, ConsoleRenderable, RenderHook
@@ -26,7 +22,7 @@ FOLDER = "attempts"
 FILE = "log.txt"
 _WIDTH = 120
 _OWN_LOGGERS = ("", "ray", "transformers")
-"""The root logger, and libraries' loggers that do not propagate to it."""
+"""Loggers that do not propagate to another of these."""
 
 
 def attempt_folder(run_folder: Path) -> Path:
@@ -35,12 +31,10 @@ def attempt_folder(run_folder: Path) -> Path:
 
 
 def newest_log(run_folder: Path) -> Path | None:
-    """The log of the newest attempt; None before the first start."""
     return max((run_folder / FOLDER).glob(f"*/{FILE}"), default=None)
 
 
 def append_lines(path: Path, text: str) -> None:
-    """Add lines with the time, without secrets, in one write."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     lines = "".join(f"{now} {line}\n" for line in hide_secrets(text).splitlines())
     with path.open("ab", buffering=0) as file:
@@ -48,12 +42,7 @@ def append_lines(path: Path, text: str) -> None:
 
 
 class RunLog(RenderHook):
-    """Logs a console's output, libraries' logs and warnings, and the error that ends the block.
-
-    with RunLog(folder, console) as log:
-        console.print("shown and written")
-        log.write("shown by a live screen")
-    """
+    """Logs a console's output, libraries' logs and warnings, and the error that ends the block."""
 
     def __init__(self, folder: Path, console: Console) -> None:
         self.folder = folder
@@ -61,7 +50,7 @@ class RunLog(RenderHook):
         self._console = console
         self._ends = ExitStack()
 
-    def __enter__(self) -> RunLog:
+    def __enter__(self) -> "RunLog":
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._console.push_render_hook(self)
         self._ends.callback(self._console.pop_render_hook)
@@ -69,18 +58,26 @@ class RunLog(RenderHook):
         for name in _OWN_LOGGERS:
             logging.getLogger(name).addHandler(handler)
             self._ends.callback(logging.getLogger(name).removeHandler, handler)
-        self._ends.enter_context(_warnings_to(self))
+        self._take_warnings()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._ends.close()
         if error is not None:
             self.write(f"error: {error}" if str(error) else f"error: {type(error).__name__}")
 
+    def _take_warnings(self) -> None:
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            self.write(f"{category.__name__}: {message}")
+            shown(message, category, *where, **more)
+
+        warnings.showwarning = show
+        self._ends.callback(setattr, warnings, "showwarning", shown)
+
     def write(self, text: str) -> None:
-        """Add lines; a disk that takes none stops the log, not the run."""
+        """Add lines; a full disk stops the log, not the run."""
         try:
             append_lines(self._path, text)
         except OSError as error:
@@ -88,7 +85,7 @@ class RunLog(RenderHook):
             self._console.print(f"WARNING: log.txt has no more lines from here on ({error})", markup=False)
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        """Called by rich for everything that is printed."""
+        """Called by rich for everything printed."""
         for renderable in renderables:
             if not isinstance(renderable, Control):
                 self.write(_plain(renderable))
@@ -114,19 +111,3 @@ class _Handler(logging.Handler):
             return
         self._last = record
         self._log.write(f"{record.levelname} {record.name}: {record.getMessage()}")
-
-
-@contextmanager
-def _warnings_to(log: RunLog) -> Iterator[None]:
-    """Writes Python's warnings to a log, too."""
-    shown = warnings.showwarning
-
-    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        log.write(f"{category.__name__}: {message}")
-        shown(message, category, *where, **more)
-
-    warnings.showwarning = show
-    try:
-        yield
-    finally:
-        warnings.showwarning = shown

@@ -1,10 +1,7 @@
 """The figures of a run: `metrics.jsonl`, one line per step, and the same as TensorBoard curves.
 
-A line is synced before the next checkpoint begins: a kill or power cut loses at most the last, of a step that no checkpoint
-covers. Lines of superseded attempts stay in the file and are left out when read.
+A line is synced before the next checkpoint begins: a kill loses at most the last, of a step that no checkpoint covers.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Mapping
@@ -21,7 +18,7 @@ FILE = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Writes the metrics of one attempt, which has its line in `attempts.jsonl`. Close it at the end."""
+    """Writes the metrics of one attempt, which has its line in `attempts.jsonl`."""
 
     def __init__(self, run_folder: Path, attempt: int) -> None:
         self._run_folder = run_folder
@@ -29,11 +26,10 @@ class MetricsLog:
         self._curves: SummaryWriter | None = None
 
     def write(self, step: int, metrics: Mapping[str, float | int | None], phase: str = "train") -> None:
-        """Log scalars of a step; NaN and infinity become null. Phase: train or evaluation."""
+        """NaN and infinity become null. Phase: train or evaluation."""
         finite = {name: value if value is None or math.isfinite(value) else None for name, value in metrics.items()}
-        append_line(
-            self._run_folder / FILE, {"step": step, "attempt": self._attempt, "phase": phase} | finite, synced=True
-        )
+        line = {"step": step, "attempt": self._attempt, "phase": phase} | finite
+        append_line(self._run_folder / FILE, line, synced=True)
         curves = self._open_curves()
         for name, value in finite.items():
             if value is not None:
@@ -44,7 +40,7 @@ class MetricsLog:
         if self._curves is not None:
             self._curves.close()
 
-    def _open_curves(self) -> SummaryWriter:
+    def _open_curves(self) -> "SummaryWriter":
         if self._curves is None:
             from torch.utils.tensorboard import SummaryWriter  # seconds to import: not for those who only read metrics
 
@@ -55,7 +51,7 @@ class MetricsLog:
 
 
 def read_metrics(run_folder: Path, phase: str = "train") -> list[dict[str, Any]]:
-    """The lines of a phase that count, one per step."""
+    """The lines that count, one per step."""
     attempts = read_attempts(run_folder)
     current = {
         line["step"]: line  # the last one wins: an evaluation may be repeated where a run went on
@@ -66,7 +62,6 @@ def read_metrics(run_folder: Path, phase: str = "train") -> list[dict[str, Any]]
 
 
 def attempts_logged(run_folder: Path) -> set[int]:
-    """The attempts that have lines."""
     return {line["attempt"] for line in _lines(run_folder)}
 
 

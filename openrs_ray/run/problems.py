@@ -12,20 +12,18 @@ FILE = "problems.json"
 
 @dataclass(frozen=True, slots=True)
 class RunProblems:
-    """Example: RunProblems(fingerprint="9f86d0...", count=7000, texts=("60303ae22b998861", ...))"""
-
     fingerprint: str
-    """Hash of all prompts and golds in order, with those of the evaluation."""
+    """Hash of all prompts and golds in order, the evaluation's included."""
     count: int
     """Problems to train on."""
     texts: tuple[str, ...] = ()
-    """Digests of their texts, in order; none in runs of older versions."""
+    """Digests in order; none from older versions."""
     model: str = ""
-    """Digest of the start model's folder; empty for a Hub id or a built-in, or by an older version."""
+    """Digest of the start model's folder; empty for a Hub id, a built-in or from an older version."""
 
     @classmethod
     def read(cls, run_folder: Path) -> "RunProblems | None":
-        """None where there is no file. UserError when it is damaged."""
+        """None without a file. UserError when it is damaged."""
         path = run_folder / FILE
         content = read_json(path)
         if content is None:
@@ -42,5 +40,5 @@ class RunProblems:
 
 
 def text_digests(texts: Iterable[str]) -> tuple[str, ...]:
-    """The first 16 hexadecimal digits of the SHA-256 of each text."""
+    """First 16 hexadecimal digits of each text's SHA-256."""
     return tuple(hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts)

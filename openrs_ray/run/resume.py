@@ -1,4 +1,4 @@
-"""The resume rule: settings of a run that may differ when it goes on, and those that may not.
+"""The resume rule: which settings of a run may change when it goes on.
 
 A path may differ where its content is the same, by the fingerprints in problems.json.
 """
@@ -28,7 +28,7 @@ _INSTEAD = "choose another run.name"
 
 
 def check_run(config: RunConfig, resume: bool) -> None:
-    """UserError when a run that has begun must not go on: without `resume`, with another config, or with damaged files."""
+    """UserError when a run that has begun must not go on."""
     if not begun(config.run.path):
         return
     if not resume:
@@ -54,10 +54,7 @@ def begin_run(config: RunConfig, problems: RunProblems) -> None:
 
 
 def check_resumable(saved: dict[str, Any], now: RunConfig, known: RunProblems | None = None) -> None:
-    """UserError if `now` changes a fixed field of the saved config.
-
-    `known`: fingerprints that stand for paths; without them a path is fixed like any other field.
-    """
+    """UserError if `now` changes a fixed field; by `known` fingerprints, paths may change."""
     before, after = flat(_saved_config(saved, now)), flat(now)
     ranks, normalization = "placement.num_learner_gpus", now.loss.normalization
     if normalization == "local_micro_batch" and before[ranks] != after[ranks]:
@@ -77,7 +74,7 @@ def check_resumable(saved: dict[str, Any], now: RunConfig, known: RunProblems | 
 
 
 def _told_by_content(before: dict[str, Any], after: dict[str, Any], known: RunProblems | None) -> set[str]:
-    """The paths that `begin_run` compares by content."""
+    """Paths that `begin_run` compares by content."""
     if known is None:
         return set()
     copied = bool(known.model) and Path(after[_SAME_MODEL]).expanduser().is_dir()
@@ -86,7 +83,6 @@ def _told_by_content(before: dict[str, Any], after: dict[str, Any], known: RunPr
 
 
 def _check_same_content(known: RunProblems, now: RunProblems, config: RunConfig) -> None:
-    """UserError if the problems, prompts or start weights are not those that the run began with."""
     contents = {
         "problems": f"the problems in {config.data.path} or the prompts made of them",
         "model": f"the weights or the config.json of the model in {config.model.path}",
@@ -98,7 +94,6 @@ def _check_same_content(known: RunProblems, now: RunProblems, config: RunConfig)
 
 
 def resume_notes(config: RunConfig) -> list[str]:
-    """Remarks on a resume; none where the run has not begun, or another version began it."""
     step = max((known.step for known in CheckpointStore(config.run.path / "checkpoints").checkpoints()), default=0)
     content = read_json(config.run.path / CONFIG)
     if not step or content is None:
@@ -112,7 +107,7 @@ def resume_notes(config: RunConfig) -> list[str]:
 
 
 def _saved_config(saved: dict[str, Any], now: RunConfig) -> RunConfig:
-    """The saved config; fields that are newer have their defaults."""
+    """The saved config; newer fields have their defaults."""
     try:
         return checked(type(now), saved, [], "config.json")
     except UserError as error:

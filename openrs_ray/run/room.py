@@ -1,4 +1,4 @@
-"""Disk space: checked before a run starts, and said in one sentence where a disk is full."""
+"""Checks disk space, and names full disks."""
 
 import errno
 import os
@@ -10,11 +10,11 @@ from pathlib import Path
 from openrs_ray.cluster.disk import checkpoint_sizes
 from openrs_ray.cluster.probes import disk_bytes
 from openrs_ray.common.formatting import size_text
+from openrs_ray.config.names import runs_folder
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError, UserError
 
 _LEAST = 16 << 20
-"""A start needs as much for settings, problems, logs and sockets."""
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 # Ray, torch and safetensors hand a full disk on as their own exceptions, of which only the text is left. PyTorch's zip
@@ -39,7 +39,7 @@ def check_room(config: RunConfig, parameters: int) -> None:
 
 @contextmanager
 def full_disk_in_a_sentence(*folders: Path) -> Iterator[None]:
-    """Turns any error about a full disk into a UserError that names it; `folders`: more to look at."""
+    """Turn errors about a full disk into a UserError that names it; `folders`: more to look at."""
     try:
         yield
     except (UserError, RunError):
@@ -55,8 +55,7 @@ def _where(error: Exception, folders: tuple[Path, ...]) -> str:
     if isinstance(error, OSError) and error.filename:
         return f" ({error.filename} could not be written)"
     cache = Path(os.environ.get("OPENRS_CACHE", "~/.cache")).expanduser()
-    runs = Path(os.environ.get("OPENRS_RUNS", "~/openrs_runs")).expanduser()
-    places = dict.fromkeys([*folders, runs, cache, Path(tempfile.gettempdir()), Path("/dev/shm")])
+    places = dict.fromkeys([*folders, runs_folder(), cache, Path(tempfile.gettempdir()), Path("/dev/shm")])
     full = [str(place) for place in places if _free(place) < _LEAST]
     return f" (that of {' and '.join(full)})" if full else ""
 

@@ -1,11 +1,8 @@
-"""Checks of the rows of a run's record against their file's name, group, problem, and their step's bounds and figures.
-
-Each check yields a `Fault`: the kind of fault, and its place.
-"""
+"""Checks of the rows of a run's record against their file's name, group, problem, and their step's bounds and figures."""
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -24,10 +21,9 @@ from openrs_ray.run.completions import SCHEMA
 from openrs_ray.run.problems import text_digests
 
 Row = dict[str, Any]
-"""A row with `digest`, `counts` and `likelihood` in place of its token ids and log-probabilities, and `possible`: False where no
-policy can sample one of them."""
+"""A row with `digest`, `counts`, `likelihood` and `possible` (False where no policy can sample it) instead of token data."""
 Fault = tuple[str, str]
-"""Example: ("rows whose versions do not cover the completion", "step 4 position 12 sample 1")"""
+"""Kind and place. Example: ("rows whose versions do not cover the completion", "step 4 position 12 sample 1")"""
 
 _HEAVY = ("token_ids", "logprobs")
 _LIGHT = (
@@ -45,17 +41,14 @@ _NEVER_AGAIN = -40.0
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The facts that rows are held against."""
-
     texts: dict[int, str]
-    """Digests of the problems' texts; where an older version wrote none, those of the first row of each."""
+    """Digests by problem; where an older version wrote none, those of each one's first row."""
     problems_per_step: int
     likelihoods: bool
     """True where log-probabilities are of the sampled distribution."""
     present: Bounds
-    """Limits by the config, for attempts that noted none."""
+    """For attempts that noted none."""
     noted: Mapping[int, Bounds]
-    """By attempt."""
 
     @classmethod
     def of(cls, run_folder: Path, config: RunConfig, texts: Sequence[str]) -> "Expected":
@@ -73,7 +66,7 @@ class Expected:
 
 
 def read_rows(file: RecordFile) -> list[Row]:
-    """The rows of a file. RunError, one sentence, where it is damaged or lacks a cell that every row has."""
+    """RunError where the file is damaged or lacks a required cell."""
     table = file.read()
     if not {*_LIGHT, *_HEAVY} <= {*table.column_names}:
         file.read([*_LIGHT, *_HEAVY])  # raises, and says which one is missing
@@ -102,7 +95,7 @@ def read_rows(file: RecordFile) -> list[Row]:
 def faults(
     step: int, rows: Mapping[RecordFile, Sequence[Row]], expected: Expected, figures: Row | None
 ) -> Iterator[Fault]:
-    """The faults of the rows of one step. `figures`: its line in metrics.jsonl."""
+    """Faults of one step. `figures`: its line in metrics.jsonl."""
     for file, found in rows.items():
         yield from _file_faults(file, found, expected)
         if file.phase != "evaluation":
@@ -142,7 +135,6 @@ def _place(row: Row) -> str:
 
 
 def _row_faults(file: RecordFile, row: Row, versions: range) -> Iterator[str]:
-    """`versions`: the policies that may have sampled it."""
     if (row["phase"], row["step"], row["attempt"]) != (file.phase, file.step, file.attempt):
         yield "rows that contradict the name of their file"
     if len(row["counts"]) > 1:
@@ -156,7 +148,7 @@ def _row_faults(file: RecordFile, row: Row, versions: range) -> Iterator[str]:
 
 
 def _covers(spans: Sequence[Mapping[str, int]], sampled: np.ndarray) -> bool:
-    """True when the spans are the sampled tokens cut into pieces, of versions that rise where two pieces touch."""
+    """True when the spans cut the sampled tokens into pieces, with rising versions where two touch."""
     pieces = [(span["start"], span["end"], span["version"]) for span in spans]
     rising = all(
         (end < start and older <= newer) or (end == start and older < newer)
@@ -167,7 +159,6 @@ def _covers(spans: Sequence[Mapping[str, int]], sampled: np.ndarray) -> bool:
 
 
 def _group_faults(file: RecordFile, group: Sequence[Row], likelihoods: bool) -> Iterator[str]:
-    """`likelihoods`: as in `Expected`."""
     if len({(row["problem_index"], row["problem"]) for row in group}) > 1:
         yield "groups of several problems"
     if file.phase != "evaluation" and likelihoods and any(map(_copied, _alike(group))):
@@ -183,7 +174,7 @@ def _group_faults(file: RecordFile, group: Sequence[Row], likelihoods: bool) -> 
 
 
 def _alike(group: Sequence[Row]) -> Iterator[list[Row]]:
-    """The rows of each completion that stands there several times."""
+    """Rows of each completion that occurs several times."""
     by_tokens: dict[bytes, list[Row]] = defaultdict(list)
     for row in group:
         by_tokens[row["digest"]].append(row)
@@ -191,7 +182,7 @@ def _alike(group: Sequence[Row]) -> Iterator[list[Row]]:
 
 
 def _copied(rows: Sequence[Row]) -> bool:
-    """True when a completion stands there more often than it can be sampled."""
+    """True when a completion occurs more often than it can be sampled."""
     return bool((len(rows) - 1) * max(row["likelihood"] for row in rows) < _NEVER_AGAIN)
 
 
@@ -201,7 +192,7 @@ def _read_differently(rows: Sequence[Row]) -> bool:
 
 
 def _learned_from(group: Sequence[Row]) -> bool:
-    """True when judged completions, and no others, have advantages, proportional to their distance from the mean reward."""
+    """True when exactly the judged completions have advantages, proportional to their distance from the mean reward."""
     rewards, found = _values(group, "reward"), _values(group, "advantage")
     judged = ~np.isnan(rewards)
     if judged.sum() < 2 or not np.array_equal(judged, ~np.isnan(found)):
@@ -218,13 +209,9 @@ def _values(group: Sequence[Row], name: str) -> np.ndarray:
 
 
 def _step_faults(
-    trained: Sequence[Row],
-    replaced: Sequence[Row],
-    per_step: int,
-    most_replaced: int,
-    figures: Mapping[str, Any] | None,
+    trained: Sequence[Row], replaced: Sequence[Row], per_step: int, most_replaced: int, figures: Row | None
 ) -> Iterator[str]:
-    groups, others = _positions(trained), _positions(replaced)
+    groups, others = ({row["position"] for row in rows} for rows in (trained, replaced))
     if len(groups) != per_step:
         yield f"trained on {len(groups)} groups instead of {per_step}"
     if len(others) > most_replaced:
@@ -241,10 +228,6 @@ def _agree(value: float, logged: Any) -> bool:
     if logged is not None and not isinstance(logged, int | float):
         return False
     return math.isnan(value) if logged is None else math.isclose(value, logged, rel_tol=1e-9, abs_tol=1e-9)
-
-
-def _positions(rows: Iterable[Row]) -> set[int]:
-    return {row["position"] for row in rows}
 
 
 def _figures(rows: Sequence[Row]) -> dict[str, float]:

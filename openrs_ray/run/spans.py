@@ -1,8 +1,7 @@
-"""Spans: named intervals of a run's work, recorded by every process of an attempt in `attempts/NNN/trace/PROCESS.jsonl`.
+"""Spans: named intervals of a run's work, in `attempts/NNN/trace/PROCESS.jsonl`, one Chrome trace event per line.
 
-A line is one event of the Chrome trace format, in microseconds of the wall clock. A thread appends what has ended twice a second:
-a kill loses about that much, and no caller waits for the disk. Recording is off until `recording`, or the environment that an
-actor was given (`handed_on`), turns it on. Its errors never reach the run.
+A thread appends finished spans twice a second: no caller waits for the disk. Recording is off until `recording` or an actor's
+environment (`handed_on`) turns it on. Its errors never reach the run.
 """
 
 import atexit
@@ -22,7 +21,7 @@ FOLDER = "trace"
 _FOLDER, _PROCESS = "OPENRS_TRACE", "OPENRS_TRACE_PROCESS"
 _WRITE_S = 0.5
 _MOST_BYTES = 8 << 20
-"""Of one file. A full one becomes PROCESS.old.jsonl, in the place of the one before: the newest spans are kept."""
+"""A full file replaces PROCESS.old.jsonl."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 Span = tuple[str, int, int, dict[str, Any]]
@@ -30,11 +29,8 @@ Span = tuple[str, int, int, dict[str, Any]]
 
 
 class _Recorder:
-    """Spans that wait to be written to one process's file."""
-
     def __init__(self, folder: Path, process: str) -> None:
-        self.folder, self.process = folder, process
-        self._file = folder / f"{process}.jsonl"
+        self.folder, self._process = folder, process
         self._waiting: list[Span] = []
         self._lock = threading.Lock()
         self._warned = False
@@ -46,7 +42,7 @@ class _Recorder:
         if first:
             timer = threading.Timer(_WRITE_S, self.write)
             timer.daemon = True
-            with suppress(RuntimeError):  # no more threads: what waits is written when the process ends
+            with suppress(RuntimeError):  # no more threads: `write` comes when the process ends
                 timer.start()
 
     def write(self) -> None:
@@ -54,21 +50,17 @@ class _Recorder:
             spans, self._waiting = self._waiting, []
         if not spans:
             return
+        path = self.folder / f"{self._process}.jsonl"
         try:
             self.folder.mkdir(exist_ok=True)
-            if self._file.exists() and self._file.stat().st_size > _MOST_BYTES:
-                self._file.replace(self._file.with_suffix(".old.jsonl"))
-            with self._file.open("ab", buffering=0) as file:
+            if path.exists() and path.stat().st_size > _MOST_BYTES:
+                path.replace(path.with_suffix(".old.jsonl"))
+            with path.open("ab", buffering=0) as file:
                 file.write(("\n" + "".join(map(_line, spans))).encode())  # a line of its own, after a torn one too
         except (OSError, ValueError) as error:
             if not self._warned:
-                logging.getLogger(__name__).warning("Spans of %s are lost: %s", self.process, error)
+                logging.getLogger(__name__).warning("Spans of %s are lost: %s", self._process, error)
             self._warned = True
-
-
-_recorder: _Recorder | None = None
-if _FOLDER in os.environ:
-    _recorder = _Recorder(Path(os.environ[_FOLDER]), os.environ[_PROCESS])
 
 
 def _line(span: Span) -> str:
@@ -77,9 +69,11 @@ def _line(span: Span) -> str:
     return json.dumps(event, default=str, separators=(",", ":")) + "\n"
 
 
+_recorder = _Recorder(Path(os.environ[_FOLDER]), os.environ[_PROCESS]) if _FOLDER in os.environ else None
+
+
 @contextmanager
 def recording(folder: Path, process: str) -> Iterator[None]:
-    """Record this process's spans in a folder until the block ends."""
     global _recorder
     _recorder = _Recorder(folder, process)
     try:
@@ -90,7 +84,7 @@ def recording(folder: Path, process: str) -> Iterator[None]:
 
 
 def handed_on(process: str) -> dict[str, str]:
-    """Environment that makes an actor, and what it starts, record under this name; empty when this process records nothing."""
+    """Environment for an actor and its children; empty when nothing is recorded."""
     return {_FOLDER: str(_recorder.folder), _PROCESS: process} if _recorder else {}
 
 
@@ -101,52 +95,47 @@ def _write_the_rest() -> None:
 
 
 def add_span(name: str, start_ns: int, duration_ns: int, **attributes: Any) -> None:
-    """Record an interval that was measured elsewhere; `start_ns` as `time.time_ns()` has it."""
+    """Record an interval measured elsewhere; `start_ns` as `time.time_ns()` has it."""
     if _recorder:
         _recorder.add((name, start_ns, duration_ns, attributes))
 
 
-class span:
-    """Records how long a block takes. It may add attributes as it goes.
+@contextmanager
+def span(name: str, **attributes: Any) -> Iterator[dict[str, Any]]:
+    """Record a block, which may add attributes.
 
     with span("take", step=7) as attributes:
         attributes["positions"] = [28, 29]
     """
-
-    __slots__ = ("_attributes", "_began", "_name", "_start")
-
-    def __init__(self, name: str, **attributes: Any) -> None:
-        self._name, self._attributes = name, attributes
-
-    def __enter__(self) -> dict[str, Any]:
-        self._start, self._began = time.time_ns(), time.perf_counter_ns()
-        return self._attributes
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    start, began = time.time_ns(), time.perf_counter_ns()
+    try:
+        yield attributes
+    except BaseException as error:
+        attributes["error"] = type(error).__name__
+        raise
+    finally:
         if _recorder:
-            if kind is not None:
-                self._attributes["error"] = kind.__name__
-            _recorder.add((self._name, self._start, time.perf_counter_ns() - self._began, self._attributes))
+            _recorder.add((name, start, time.perf_counter_ns() - began, attributes))
 
 
 def traced(name: str, *shown: str) -> Callable[[F], F]:
-    """Decorator: every call of the (asynchronous) function is a span, with the arguments of these names as attributes."""
+    """Decorator: records every call, with the arguments of these names."""
 
     def decorate(function: F) -> F:
         names = list(inspect.signature(function).parameters)
 
-        def span_of(arguments: tuple[Any, ...], more: dict[str, Any]) -> span:
+        def attributes(arguments: tuple[Any, ...], more: dict[str, Any]) -> dict[str, Any]:
             given = dict(zip(names, arguments, strict=False)) | more
-            return span(name, **{argument: given[argument] for argument in shown if argument in given})
+            return {argument: given[argument] for argument in shown if argument in given}
 
         @wraps(function)
         def call(*arguments: Any, **more: Any) -> Any:
-            with span_of(arguments, more):
+            with span(name, **attributes(arguments, more)):
                 return function(*arguments, **more)
 
         @wraps(function)
         async def call_async(*arguments: Any, **more: Any) -> Any:
-            with span_of(arguments, more):
+            with span(name, **attributes(arguments, more)):
                 return await function(*arguments, **more)
 
         return call_async if inspect.iscoroutinefunction(function) else call  # type: ignore[return-value]

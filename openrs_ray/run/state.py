@@ -7,6 +7,7 @@ Each implies those before it:
 
 from pathlib import Path
 
+from openrs_ray.config.names import CONFIG as CONFIG
 from openrs_ray.errors import UserError
 from openrs_ray.run import attempts, ledger, metrics
 from openrs_ray.run import problems as run_problems
@@ -16,14 +17,13 @@ from openrs_ray.run.ledger import Spent
 from openrs_ray.run.problems import RunProblems
 from openrs_ray.run.progress import RESULT, read_result
 
-CONFIG = "config.json"
+_MANIFEST = "checkpoints/manifest.json"
 
 
 def begun(run_folder: Path) -> bool:
-    """True when a folder has more than a start that found a mistake leaves."""
-    return any((run_folder / name).exists() for name in (CONFIG, attempts.FILE, metrics.FILE, RESULT)) or bool(
-        _manifest(run_folder).exists() or record_files(run_folder)
-    )
+    """True when a folder has more than a failed start leaves."""
+    marks = (CONFIG, _MANIFEST, attempts.FILE, metrics.FILE, RESULT)
+    return any((run_folder / name).exists() for name in marks) or bool(record_files(run_folder))
 
 
 def check_state(run_folder: Path) -> None:
@@ -33,7 +33,9 @@ def check_state(run_folder: Path) -> None:
     Spent.read(run_folder)
     read_result(run_folder)
     check_attempts(run_folder)
-    newest = max((checkpoint.step for checkpoint in _store(run_folder).checkpoints()), default=0)
+    newest = max(
+        (checkpoint.step for checkpoint in CheckpointStore(run_folder / "checkpoints").checkpoints()), default=0
+    )
     if newest > 0:
         _check_covered(run_folder, newest)
 
@@ -41,29 +43,21 @@ def check_state(run_folder: Path) -> None:
 def check_attempts(run_folder: Path) -> None:
     """UserError when rows or figures are of an attempt that attempts.jsonl lacks."""
     found = {file.attempt for file in record_files(run_folder)} | metrics.attempts_logged(run_folder)
-    missing = found - attempts.read_attempts(run_folder).keys()
-    if missing:
-        raise _missing(
-            run_folder, f"{attempts.FILE} has no line of attempt {min(missing)}, which wrote rows or figures"
-        )
+    if missing := found - attempts.read_attempts(run_folder).keys():
+        fault = f"{attempts.FILE} has no line of attempt {min(missing)}, which wrote rows or figures"
+        raise _missing(run_folder, fault)
 
 
 def _check_presence(run_folder: Path) -> None:
-    files = (
-        *(run_folder / name for name in (ledger.FILE, run_problems.FILE, CONFIG)),
-        _manifest(run_folder),
-        run_folder / attempts.FILE,
-    )
     later = bool(record_files(run_folder)) or any((run_folder / name).exists() for name in (metrics.FILE, RESULT))
-    for file in reversed(files):
-        if file.exists():
+    for name in (attempts.FILE, _MANIFEST, CONFIG, run_problems.FILE, ledger.FILE):
+        if (run_folder / name).exists():
             later = True
         elif later:
-            raise _missing(run_folder, f"{file.relative_to(run_folder)} is missing")
+            raise _missing(run_folder, f"{name} is missing")
 
 
 def _check_covered(run_folder: Path, step: int) -> None:
-    """UserError unless record and figures reach the newest checkpoint."""
     if not any(file.step == step for file in current_files(run_folder, "train")):
         raise _missing(run_folder, f"{FOLDER}/ has no rows of step {step}, which a checkpoint covers")
     if not any(line["step"] == step for line in metrics.read_metrics(run_folder)):
@@ -72,11 +66,3 @@ def _check_covered(run_folder: Path, step: int) -> None:
 
 def _missing(run_folder: Path, what: str) -> UserError:
     return UserError(f"the run in {run_folder} is not whole: {what}; restore it, or choose another run.name")
-
-
-def _store(run_folder: Path) -> CheckpointStore:
-    return CheckpointStore(run_folder / "checkpoints")
-
-
-def _manifest(run_folder: Path) -> Path:
-    return _store(run_folder).manifest

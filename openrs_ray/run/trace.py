@@ -1,6 +1,6 @@
-"""The trace of an attempt as it is read: spans of all processes, steps, and what each step's time went to.
+"""Reads an attempt's trace: spans, steps, and where each step's time went.
 
-A step lasts until the next one begins, so that a checkpoint or an evaluation counts to the step that it follows.
+A step lasts until the next one begins: a checkpoint or an evaluation counts to the step before it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,18 +15,17 @@ from openrs_ray.run.spans import FOLDER
 
 DRIVER = "driver"
 STAGES = ("take", "train", "push", "write", "save", "evaluate")
-"""Stages of the loop, one after the other, in the driver."""
+"""Consecutive stages of the loop, in the driver."""
 SAMPLING = ("queue", "prefill", "decode")
-"""Life of a request in an engine."""
 WAITS = ("completions", "verdicts")
-"""What `take` waits for."""
+"""Waits of `take`."""
 _ROUNDING_S = 1e-6
-"""A wall clock in float64 is not finer."""
+"""Resolution of a wall clock in float64."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One span. Times in seconds of the wall clock."""
+    """Times in seconds of the wall clock."""
 
     name: str
     process: str
@@ -37,7 +36,7 @@ class Event:
 
     @property
     def kind(self) -> str:
-        """Kind of process. Example: "engine" for "engine-3" """
+        """Example: "engine" for "engine-3" """
         return self.process.split("-")[0]
 
     @property
@@ -59,7 +58,7 @@ class Step:
         return self.end - self.start
 
     def busy(self, events: Iterable[Event]) -> float:
-        """Seconds of this step in which at least one of these spans was under way."""
+        """Seconds in which at least one of these spans was under way."""
         return covered((max(event.start, self.start), min(event.end, self.end)) for event in events)
 
     def of(self, *names: str, kind: str | None = None) -> list[Event]:
@@ -74,16 +73,14 @@ class Step:
 
     @property
     def positions(self) -> set[int]:
-        """Positions that the step trains on, where the loop noted them."""
-        return {
-            position for event in self.of("take", kind=DRIVER) for position in event.attributes.get("positions", ())
-        }
+        taken = self.of("take", kind=DRIVER)
+        return {position for event in taken for position in event.attributes.get("positions", ())}
 
     def causes(self) -> dict[str, float]:
-        """Seconds by what the loop was at or waited for; their sum is the step.
+        """Seconds of the step by what the loop did or waited for.
 
-        A group that is not judged waits for completions until the last of its calls to the reward pool begins, and for a
-        verdict until that one ends. The loop waits for completions as long as one of the step's groups does.
+        A group waits for completions until its last call to the reward pool begins, then for a verdict. The loop waits for
+        completions as long as one of the step's groups does.
         """
         found = {name: self.stage(name) for name in STAGES if name != "take"}
         take, last_call, last_verdict = self.of("take", kind=DRIVER), self.start, self.start
@@ -99,7 +96,7 @@ class Step:
 
 
 def covered(intervals: Iterable[tuple[float, float]]) -> float:
-    """Length of the union of intervals; those that end before they start are empty."""
+    """Length of the union of intervals."""
     total, reached = 0.0, float("-inf")
     for start, end in sorted(intervals):
         total += max(0.0, end - max(start, reached))
@@ -108,12 +105,10 @@ def covered(intervals: Iterable[tuple[float, float]]) -> float:
 
 
 def read_trace(run_folder: Path, attempt: int | None = None) -> list[Event]:
-    """All spans of an attempt by their start, of the newest one that has any by default. UserError where there are none."""
+    """Spans by start, of the newest attempt that has any by default. UserError where there are none."""
     which = "*" if attempt is None else f"{attempt:03d}"
-    folders = sorted((run_folder / ATTEMPTS).glob(f"{which}/{FOLDER}"), reverse=True)
-    for folder in folders:
-        files = sorted(folder.glob("*.jsonl"))
-        if events := [event for file in files for event in _events(file)]:
+    for folder in sorted((run_folder / ATTEMPTS).glob(f"{which}/{FOLDER}"), reverse=True):
+        if events := [event for file in sorted(folder.glob("*.jsonl")) for event in _events(file)]:
             return sorted(events, key=lambda event: event.start)
     asked = "" if attempt is None else f" {attempt}"
     raise UserError(f"{run_folder} has no trace of attempt{asked}: look at {run_folder / ATTEMPTS} for those that have")
@@ -123,35 +118,25 @@ def _events(file: Path) -> Iterator[Event]:
     process = file.name.removesuffix(".jsonl").removesuffix(".old")
     for line in read_lines(file):
         match line:
-            case {
-                "name": str(name),
-                "ts": int() | float() as start,
-                "dur": int() | float() as dur,
-                "args": dict(given),
-            }:
-                yield Event(name, process, int(line.get("pid", 0)), start / 1e6, (start + dur) / 1e6, given)
+            case {"name": str(name), "ts": int() | float() as ts, "dur": int() | float() as dur, "args": dict(given)}:
+                yield Event(name, process, int(line.get("pid", 0)), ts / 1e6, (ts + dur) / 1e6, given)
 
 
 def steps_of(events: Sequence[Event]) -> list[Step]:
-    """The finished steps, in order; the last one lasts until the driver's last span ends."""
-    whole = [
-        event
-        for event in events
-        if event.name == "step" and event.process == DRIVER and "error" not in event.attributes
-    ]
-    begins = [event.start for event in events if event.name == "step" and event.process == DRIVER]
+    """Finished steps, in order; the last one lasts until the driver's last span ends."""
+    driver = [event for event in events if event.process == DRIVER]
+    begun = [event for event in driver if event.name == "step"]
     steps = []
-    for event in whole:
-        after = [start for start in begins if start > event.start]
-        own = (other.end for other in events if other.process == DRIVER and other.start >= event.start)
-        end = min(after) if after else max(own)
+    for event in (event for event in begun if "error" not in event.attributes):
+        after = [other.start for other in begun if other.start > event.start]
+        end = min(after) if after else max(other.end for other in driver if other.start >= event.start)
         inside = tuple(other for other in events if other.start < end and other.end > event.start)
         steps.append(Step(int(event.attributes["step"]), event.start, end, inside))
     return steps
 
 
 def chrome_trace(events: Sequence[Event]) -> dict[str, Any]:
-    """The events as a file that Perfetto and chrome://tracing open: a track per process, lanes where spans overlap."""
+    """A file for Perfetto and chrome://tracing: a track per process, lanes where spans overlap."""
     processes = sorted({(event.process, event.pid) for event in events}, key=lambda key: (key[0] != DRIVER, key))
     lines: list[dict[str, Any]] = []
     for number, key in enumerate(processes):
@@ -165,7 +150,7 @@ def chrome_trace(events: Sequence[Event]) -> dict[str, Any]:
 
 
 def _lanes(events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
-    """Every event with the first lane in which it follows what is there, or lies within it."""
+    """Every event with the first lane in which it follows or lies within the others."""
     lanes: list[list[float]] = []
     for event in sorted(events, key=lambda event: (event.start, -event.end)):
         for ends in lanes:

@@ -23,7 +23,7 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.problems import load_problems
 from openrs_ray.errors import UserError
 from openrs_ray.models.toy.tokenizer import make_tokenizer
-from openrs_ray.preparation.dry_run_text import dry_run_text
+from openrs_ray.preparation.dry_run import dry_run_text
 from openrs_ray.preparation.prepared import prepare
 from openrs_ray.records import Status
 from openrs_ray.rewards.answers.check import gold_is_parseable

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from tiny import make_config
 
-from openrs_ray.config.load import config_from
+from openrs_ray.config.load import checked
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.curation.recipe import Boxed, Duplicates, Judged, Mix, Overlaps, Recipe, Solved
 from openrs_ray.errors import UserError
@@ -86,7 +86,12 @@ def test_no_number_field_takes_what_is_no_number_of_this_world(text: str) -> Non
         for name, field in part.annotation.model_fields.items():
             if any(numbers(field.annotation, [])) and get_origin(field.annotation) is None:
                 with pytest.raises(UserError, match=rf"{section}\.{name}"):
-                    config_from({key: dict(value) for key, value in base.items()}, [f"--{section}.{name}={text}"], "x")
+                    checked(
+                        RunConfig,
+                        {key: dict(value) for key, value in base.items()},
+                        [f"--{section}.{name}={text}"],
+                        "x",
+                    )
 
 
 def test_pairs_and_texts_are_checked(tmp_path: Any) -> None:

@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[4]
 SCRIPT = r"""
 import copy, json
 from openrs_ray.config.help import help_text
-from openrs_ray.config.load import config_from
+from openrs_ray.config.load import checked
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.rewards.judge import Judge
 from openrs_ray.rewards.pool import CheckPool
@@ -40,12 +41,12 @@ recipe = {
 
 def mistake(*words):
     try:
-        config_from(copy.deepcopy(recipe), words, "recipe.yaml")
+        checked(RunConfig, copy.deepcopy(recipe), words, "recipe.yaml")
     except UserError as error:
         return str(error)
 
 
-judge = Judge.of(config_from(copy.deepcopy(recipe), ["--rewards.brevity.enough", "3"], "recipe.yaml").rewards)
+judge = Judge.of(checked(RunConfig, copy.deepcopy(recipe), ["--rewards.brevity.enough", "3"], "recipe.yaml").rewards)
 with CheckPool(judge, processes=1, deadline_s=20.0, memory_gib=2.0) as pool:
     verdict = pool.submit(JudgeItem(r"so it is </think> \boxed{4} and more", 9, "stop", ("4",))).result(60)
 print(json.dumps({
