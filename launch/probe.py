@@ -58,7 +58,6 @@ class Row:
 
 
 def rows(config: RunConfig) -> Iterator[Row]:
-    """Look at everything the run needs, row by row."""
     try:
         gpus = machine.within(QUICK_S, machine.gpus)
     except ProbeError as error:
@@ -96,7 +95,7 @@ def _guard(
     needed: str = "an answer",
     mend: str = "mend what is named on the left",
 ) -> Row:
-    """The row of a probe's finding, or a missing one with its error."""
+    """The row of a probe's finding, or of its error."""
     try:
         return row(probe())
     except ProbeError as error:
@@ -186,12 +185,10 @@ def _shm_row(device: Device, free: int) -> Row:
 
 
 def disk_needed(config: RunConfig, parameters: int | None) -> float | None:
-    """Bytes of all checkpoints; None if the model's size is unknown."""
     return None if parameters is None else sum(checkpoint_parts(config, parameters).values())
 
 
 def parameters_of(config: RunConfig) -> int | None:
-    """Parameters of the start model, where known without a download."""
     path = config.model.path
     return BUILTIN_PARAMETERS.get(path) or machine.count_parameters(Path(path).expanduser())
 
@@ -225,7 +222,6 @@ def _ports_row(busy: list[int]) -> Row:
 
 
 def token_row(mode: str | None, token: str | None, cluster: bool) -> Row:
-    """Ray's authentication: RAY_AUTH_MODE, where the token is, and True if RAY_ADDRESS names a cluster."""
     what = "Ray's token"
     found = f"RAY_AUTH_MODE={mode or '(not set)'}, token {f'in {token}' if token else 'nowhere'}"
     if mode == "token" and not token:
@@ -240,7 +236,6 @@ def token_row(mode: str | None, token: str | None, cluster: bool) -> Row:
 
 
 def sharing_rows(token: str | None, sessions: Sequence[Path]) -> Iterator[Row]:
-    """Ray's token and folders that other users of this machine can read or change."""
     what, needed = "other users here", "nothing of Ray's"
     if token and readable_by_others(Path(token)):
         yield Row(what, f"can read {token}", needed, "note", f"chmod 600 {token}")

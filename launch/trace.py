@@ -21,7 +21,7 @@ from openrs_ray.errors import UserError
 from openrs_ray.run.trace import DRIVER, SAMPLING, STAGES, WAITS, Event, Step, chrome_trace, read_trace, steps_of
 
 _WARM_UP = 2
-"""First steps that are left out where there are more: they compile and fill caches."""
+"""First steps, left out where there are more: they compile and fill caches."""
 _SHOWN = ("rank", "position", "sample", "tokens", "micro_batch", "bucket", "completions", "method")
 """Attributes that tell the slowest of many spans, in this order."""
 _SUBJECTS = {
@@ -31,7 +31,6 @@ _SUBJECTS = {
     "save": "Saving checkpoints",
     "evaluate": "Evaluating",
 }
-"""Subject of the sentence about a stage."""
 
 
 @command
@@ -58,7 +57,7 @@ def main(arguments: list[str]) -> None:
 
 
 def chosen(steps: Sequence[Step], number: int | None, last: int) -> list[Step]:
-    """The step of this number, or the last ones without the first two. UserError where there is none."""
+    """The step of this number, or the last ones after the warm-up. UserError where there is none."""
     found = [step for step in steps if step.number == number] if number is not None else list(steps)
     if not found:
         names = f"the trace has steps {steps[0].number} to {steps[-1].number}" if steps else "no step has been finished"
@@ -106,7 +105,6 @@ def _events(steps: Sequence[Step], name: str, kind: str) -> list[Event]:
 
 
 def _first(steps: Sequence[Step], name: str, kind: str) -> tuple[float, str]:
-    """Sort key: seconds from the beginning of a step to that of the stage."""
     begins = [found[0].start - step.start for step in steps if (found := step.of(name, kind=kind))]
     return median(begins), name
 
@@ -142,7 +140,7 @@ def _slowest(steps: Sequence[Step], events: Sequence[Event]) -> str:
 
 
 def _which(event: Event) -> str:
-    """Example: " (engine-1, position 40, sample 3, tokens 1024)"; empty where there is only one it can be."""
+    """Example: " (engine-1, position 40, sample 3, tokens 1024)" """
     shown = [f"{name} {event.attributes[name]}" for name in _SHOWN if name in event.attributes]
     where = [] if event.process == DRIVER else [event.process]
     return f" ({', '.join([*where, *shown])})" if where or shown else ""
@@ -153,7 +151,7 @@ def _numbers(steps: Sequence[Step]) -> str:
 
 
 def idle_lines(steps: Sequence[Step]) -> list[str]:
-    """A line per kind of process: the share of a step in which it had nothing to do."""
+    """A line per kind of process."""
     shares: dict[str, list[str]] = {}
     for process in sorted({event.process for step in steps for event in step.events} - {DRIVER}):
         idle = median(step.idle(process) for step in steps)
@@ -196,7 +194,7 @@ def _tail(step: Step) -> str:
 
 
 def _queue(steps: Sequence[Step]) -> str:
-    """Says so where requests wait for a place in an engine more than a third of their life."""
+    """Clause about requests that wait for a place in an engine more than a third of their life."""
     spent = {name: sum(event.seconds for event in _events(steps, name, "engine")) for name in SAMPLING}
     share = spent["queue"] / (sum(spent.values()) or 1.0)
     if share <= 1 / 3:

@@ -1,8 +1,7 @@
 """`python -m launch.verify FILE.jsonl [--extraction boxed|any]`: check answers from a file with the reward pool.
 
-Reads lines with `pred` (a model's output) and `gold` (the accepted answer, or a list of them); writes one JSON verdict
-per line to stdout, in order, and a summary to stderr. The file is read twice, first to find any bad line before the
-checking starts, and never held in memory as a whole.
+Reads lines with `pred` (a model's output) and `gold` (the accepted answer, or a list of them); writes one JSON verdict per line
+to stdout, in order, and a summary to stderr. The file is read twice, to find bad lines first, and never held in memory.
 """
 
 import json
@@ -26,7 +25,7 @@ from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.records import Extraction, JudgeItem
 
 _LINES_PER_PROCESS = 64
-"""Lines read ahead for each process: enough to work on behind one slow check."""
+"""Lines read ahead for each process: enough work behind one slow check."""
 _MEMORY_GIB = 2.0
 
 
@@ -60,7 +59,7 @@ def verdicts(path: Path, extraction: Extraction, processes: int, deadline_s: flo
 
 
 def read_items(path: Path) -> Iterator[JudgeItem]:
-    """The completions of a JSONL file without blank lines. UserError with the number of a bad line."""
+    """The completions of a JSONL file. UserError with the number of a bad line."""
     try:
         with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):

@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """A mistake that the user can mend (a recipe, a path). One sentence: what is wrong and how to mend it. Exit code 2."""
+    """A mistake that the user can mend. One sentence: what is wrong and how to mend it. Exit code 2."""
 
 
 class RunError(Exception):

@@ -1,10 +1,8 @@
 """Confidence intervals for accuracies; the only source of intervals.
 
 All rest on Wilson's interval for a proportion, with the effective number of trials: samples of one problem are alike, and so
-are problems that share a passage. Vectorised, without resampling: the same figures give the same interval.
+are problems that share a passage. Without resampling: the same figures give the same interval.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Sequence
@@ -16,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean with its confidence bounds. Example: Interval(0.50, low=0.40, high=0.60)"""
+    """Example: Interval(0.50, low=0.40, high=0.60)"""
 
     mean: float
     low: float
@@ -44,17 +42,13 @@ def wilson_interval(successes: float, trials: float, confidence: float = 0.95) -
 
 
 def mean_interval(scores: np.ndarray, clusters: np.ndarray | None = None, confidence: float = 0.95) -> Interval:
-    """Interval for the mean accuracy over problems, as other problems of this kind would give it.
+    """Interval for the mean accuracy over problems, for other problems of this kind. ValueError if nothing is judged.
 
     Args:
         scores: float [problems, samples] in [0, 1]; NaN where a completion was not judged. Each problem weighs the same.
-        clusters: [problems], equal for problems that belong together, such as parts of one exercise (default: none do).
+        clusters: [problems], equal for problems that belong together, such as parts of one exercise.
 
-    The mean covers judged completions. The bounds hold for any outcome of the others: the lower one takes them all as wrong, the
-    upper one all as right.
-
-    Raises:
-        ValueError: nothing is judged.
+    The mean covers judged completions; the lower bound takes all others as wrong, the upper one as right.
     """
     scores = np.asarray(scores, dtype=np.float64)
     usable = scores[~np.isnan(scores).all(axis=1)]
@@ -96,8 +90,8 @@ def sampling_interval(scores: np.ndarray, confidence: float = 0.95) -> Interval 
     """Interval for the mean over these very problems, if sampled again; None with one sample of each.
 
     `scores`: 0 or 1 [problems, samples], NaN where not judged, bounded as in `mean_interval`. Normal, with the problems' own
-    variances; z^2 / 2 is added to the variance of the number of right samples, since the observed one may be 0. Without it, two
-    samples of each problem are covered half of the time.
+    variances; z^2 / 2 is added to that of the number of right samples, which may be 0. Without it, two samples of each problem
+    are covered half of the time.
     """
     usable = scores[~np.isnan(scores).all(axis=1)]
     if scores.shape[1] < 2 or not len(usable):
@@ -116,8 +110,7 @@ def sampling_interval(scores: np.ndarray, confidence: float = 0.95) -> Interval 
 def average_interval(parts: Sequence[Interval]) -> Interval:
     """Interval for the plain average of independent proportions, from theirs.
 
-    Their distances to the bounds add as errors do (G. Y. Zou and A. Donner, 2008, Statistics in Medicine 27:1693-1702, the method
-    of variance estimates recovery).
+    Distances to the bounds add as errors do (G. Y. Zou and A. Donner, 2008, Statistics in Medicine 27:1693-1702).
     """
     means, lows, highs = np.array([(part.mean, part.low, part.high) for part in parts]).T
     average, count = float(means.mean()), len(parts)

@@ -10,8 +10,6 @@ from openrs_ray.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """Parser of `python -m launch.COMMAND`; raises UserError."""
-
     def __init__(self, command: str, description: str | None, epilog: str | None = None) -> None:
         super().__init__(
             prog=f"python -m launch.{command}",
@@ -23,11 +21,10 @@ class Parser(argparse.ArgumentParser):
 
     @property
     def flags(self) -> list[str]:
-        """Every option, as typed."""
         return [name for name in self._option_string_actions if name.startswith("--")]
 
     def parse_args(self, arguments: Sequence[str], namespace: None = None) -> argparse.Namespace:  # type: ignore[override]
-        """The options of a command that has no fields."""
+        """Options of a command without fields."""
         options, rest = self.parse_known_args(arguments, namespace)
         if rest:
             raise UserError(self._unexpected(rest[0]))

@@ -26,15 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outcome of an attempt."""
-
     code: int
     progress: Progress | None
     """Set when the run is complete, or ended by a limit of `cost`."""
     sentence: str = ""
-    """Why it is not."""
+    """Why it is neither."""
     recurs: bool = False
-    """It would end so again: resuming the run as it is cannot help."""
+    """Resuming the run unchanged cannot help."""
 
 
 async def attempt(

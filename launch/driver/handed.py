@@ -6,22 +6,19 @@ import time
 from collections.abc import Callable
 
 _TOGETHER_S = 5.0
-"""Two signals within so many seconds, in either order, are one request."""
+"""Signals within so many seconds, in either order, are one request."""
 
 
 class HandedOn:
-    """Recognises a SIGTERM that repeats a request handed on by the supervising process."""
-
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._at = -math.inf
 
     def now(self) -> None:
-        """Note that the supervising process has handed a request on."""
         self._at = self._clock()
 
     def repeats(self, number: int) -> bool:
-        """True for one SIGTERM soon after that."""
+        """True for one SIGTERM soon after `now`."""
         soon = number == signal.SIGTERM and self._clock() - self._at < _TOGETHER_S
         if soon:
             self._at = -math.inf

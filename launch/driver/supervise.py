@@ -12,18 +12,16 @@ from launch.cli.typed import handed_on
 from openrs_ray.common.parent import end_with_parent
 
 STOP = signal.SIGUSR1
-"""Asks the run to stop without the force of a second SIGTERM: `ray job stop` sends one to every process of a job."""
+"""Asks the run to stop; Ray itself sends SIGTERM to every process of a job, and a second SIGTERM means "at once"."""
 
 _PAUSE_S = 5.0
 TRIES = 5
-"""Tries in a row without new progress before giving up."""
 _SUPERVISED = "OPENRS_SUPERVISED"
 _RECURS = 3
-"""Exit code of a supervised run whose failure would recur."""
 
 
 def code_of_recurring() -> int:
-    """Exit code of a failure that would recur: 1, or under `supervise` a code of its own, which `supervise` turns into 1."""
+    """Exit code of a failure that would recur: 1, or a code that `supervise` knows."""
     return _RECURS if _SUPERVISED in os.environ else 1
 
 
@@ -33,13 +31,9 @@ def supervise(
     """Run `command` until exit code 0 or 2, a failure that would recur, a stop, or TRIES tries in a row without a new checkpoint.
 
     The first SIGINT or SIGTERM is handed on as STOP, a second one and SIGHUP as they are. From the second try on `command` gets
-    `--resume`.
+    `--resume`. `saved` returns the step of the newest checkpoint, or -1.
 
-    Args:
-        saved: the step of the newest checkpoint, or -1.
-
-    Returns:
-        128 + signal when it was asked to stop, else the exit code of the last try.
+    Returns 128 + signal when it was asked to stop, else the exit code of the last try.
     """
     asked: list[int] = []
     child: subprocess.Popen[bytes] | None = None

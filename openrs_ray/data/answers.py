@@ -1,4 +1,4 @@
-"""Reads gold answers from a cell: text, a finite number, or a flat list of them. Anything else is an error."""
+"""Reads gold answers from a cell: text, a finite number, or a flat list of them. CellError for anything else."""
 
 import math
 from decimal import Decimal
@@ -15,9 +15,6 @@ def gold_answers(cell: Any, after: str | None = None) -> Gold:
     r"""Accepted answers in one cell; empty when there is none.
 
     In text with \boxed{} the last box counts; with `after`, the text behind the marker's last occurrence.
-
-    Raises:
-        CellError: the cell holds no answer.
     """
     answers = [_answer(text, after) for text in cell_texts(cell)]
     return tuple(answer for answer in answers if answer)
@@ -29,7 +26,7 @@ def whole_cell(cell: Any) -> Gold:
 
 
 def cell_texts(cell: Any) -> list[str]:
-    """Texts in a cell: its own, its number's, or those of a flat list without nulls. CellError for other types."""
+    """Texts in a cell: its own, its number's, or those of a flat list without nulls."""
     values = _list_in(cell) if isinstance(cell, str) else cell
     return [_text(one) for one in (values if isinstance(values, list | tuple) else [values]) if one is not None]
 
@@ -56,7 +53,7 @@ def _text(value: Any) -> str:
 
 
 def _without_zeros(decimal: str) -> str:
-    """Trailing zeros removed: 72.500 becomes 72.5 (a decimal's zeros come from its column's scale)."""
+    """72.500 becomes 72.5: a decimal's zeros come from its column's scale."""
     return decimal.rstrip("0").rstrip(".") if "." in decimal else decimal
 
 

@@ -14,20 +14,15 @@ Value = TypeVar("Value")
 
 
 class CellError(ValueError):
-    """A cell that cannot be read; its text follows "row 3 of FILE, column 'answer': "."""
+    """Its text follows "row 3 of FILE, column 'answer': "."""
 
 
 class NoColumn(CellError):
-    """A row without the requested column; its text follows "row 3 of FILE has no column 'answer' "."""
+    """Its text follows "row 3 of FILE has no column 'answer' "."""
 
 
 def cell(row: Mapping[str, Any], column: str) -> Any:
-    """Value of a column; None where it, or a struct around it, is null.
-
-    Raises:
-        NoColumn: the row, or a struct in it, has no such field.
-        CellError: a dot leads into a value without fields.
-    """
+    """Value of a column; None where it, or a struct around it, is null. NoColumn, or CellError for a dot into plain text."""
     name = top_column(column, row)
     if name is None:
         raise NoColumn(f"(it has: {', '.join(map(str, row))})")
@@ -62,7 +57,7 @@ def column_cells(rows: Sequence[Mapping[str, Any]], column: str, source: str, se
 
 
 def read_cells(cells: Sequence[Any], read: Callable[[Any], Value], source: str, column: str) -> list[Value]:
-    """Values of a column's cells, converted by `read`. UserError with row and column where that raises CellError."""
+    """Values of cells, converted by `read`. UserError with row and column where that raises CellError."""
     values = []
     for number, value in enumerate(cells, start=1):
         try:
@@ -81,7 +76,7 @@ def json_value(text: str) -> Any:
 
 
 def kind(value: Any) -> str:
-    """A value's type in words, with the shortened value: bytes (b"12")."""
+    """A value's type in words, with the shortened value. Example: bytes (b"12")"""
     names = {dict: "a struct", list: "a list", tuple: "a list", bool: "a truth value", type(None): "nothing"}
     return f"{names.get(type(value), type(value).__name__)} ({quoted(value)})"
 

@@ -12,7 +12,7 @@ from openrs_ray.records import Rollout
 def completion_texts(
     completions: Iterable[Iterable[int]], tokenizer: PreTrainedTokenizerBase, end_ids: Iterable[int]
 ) -> list[str]:
-    """Texts without padding, stop token and everything after it.
+    """Texts up to the stop token, without padding.
 
     Other special tokens stay: many reasoning models have `<think>` as one, and rewards look for it.
     """
@@ -23,7 +23,7 @@ def completion_texts(
 
 
 def rollout_texts(rollouts: Iterable[Rollout], tokenizer: PreTrainedTokenizerBase, end_ids: Iterable[int]) -> list[str]:
-    """The texts of all turns and of the tokens given between them, without the token that ends the last turn."""
+    """Texts of all turns and of the tokens given between them, without the token that ends the last turn."""
     ends = {*end_ids}
     kept = []
     for rollout in rollouts:

@@ -27,10 +27,7 @@ def _names_files(readme: Path) -> bool:
 
 
 def data_files(folder: Path) -> list[Path]:
-    """Files of the one data set in a folder, by name; none where it is laid out in splits, as on the Hub.
-
-    Raises UserError for files of several formats, which may be different data sets.
-    """
+    """Files of the one data set in a folder; none where it has splits, as on the Hub. UserError for several formats."""
     named = [entry for entry in folder.iterdir() if data_form(entry.name) and entry.name not in _ABOUT_DATA]
     files = sorted(entry for entry in named if not entry.name.startswith((".", "_")) and entry.is_file())
     if _names_files(folder / "README.md") or any(_SPLIT.search(file.stem.lower()) for file in files):

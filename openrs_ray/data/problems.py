@@ -1,7 +1,6 @@
-"""Loads problems: rows become `Problem` records, and a report counts the rows left out.
+"""Loads problems: rows become `Problem` records, templated and tokenized once; a report counts the rows left out.
 
-Prompts are templated and tokenized here, once. A prompt over the limit is dropped, never cut; a gold answer that cannot be
-parsed is dropped, never rewarded.
+A prompt over the limit is dropped, never cut; a gold answer that cannot be parsed is dropped, never rewarded.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,17 +28,16 @@ _HELD_OUT = 0x4F5554
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """Number of rows by outcome: rows = kept + too_long + unparseable."""
+    """Number of rows: rows = kept + too_long + unparseable."""
 
     path: str
     rows: int
     kept: int
     too_long: int
-    """Prompts over the limit."""
     unparseable: int
     """Gold answers that are missing or that the accuracy check cannot read."""
     longest_prompt: int
-    """Tokens of the longest kept prompt."""
+    """In tokens, of those kept."""
 
     def __str__(self) -> str:
         return (
@@ -62,15 +60,11 @@ def load_problems(
     parseable: Callable[[Sequence[Gold]], list[bool]],
     whole_golds: bool = False,
 ) -> Loaded:
-    """Problems of `data.path`, indexed 0, 1, 2, ... in file order.
+    """Problems of `data.path`, indexed 0, 1, 2, ... in file order. UserError where the data cannot be used.
 
     Args:
         parseable: says which golds (accepted answers) completions can be compared with.
         whole_golds: a gold is its whole cell, as `rewards.extraction: published` reads it.
-
-    Raises:
-        UserError: the data cannot be read, a column is missing, a cell holds no problem or gold, too many golds are
-            unparseable, or no problem is left.
     """
     rows = read_rows(data.path, data.split, data.subset)
     columns = data.columns
@@ -98,7 +92,7 @@ def load_problems(
 
 
 def hold_out(problems: Sequence[Problem], count: int, seed: int) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
-    """Training problems and `count` held-out ones picked by a seed; each part indexed 0, 1, 2, ... in its old order.
+    """Training problems and `count` held-out ones picked by a seed; each part indexed anew in its old order.
 
     Problems with the same letters and digits stay together: a held-out problem is not trained on in another spelling.
     """

@@ -1,7 +1,4 @@
-"""Compares conversations with the chat template's output: nothing may be left out.
-
-Only letters and digits are compared, because templates trim and space texts freely.
-"""
+"""Compares conversations with the chat template's output, by letters and digits: nothing may be left out."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,4 @@
-"""Reads the rows of a data set: a .jsonl(.gz), .json, .parquet, .csv or .tsv file, a folder of them, a built-in, or a Hub id.
-
-Rows are plain dictionaries in file order. Unreadable data is a UserError that says where.
-"""
+"""Reads the rows of a data set: a .jsonl(.gz), .json, .parquet, .csv or .tsv file, a folder of them, a built-in, or a Hub id."""
 
 import gzip
 import zlib
@@ -25,7 +22,7 @@ Row = dict[str, Any]
 
 
 def read_rows(path: str, split: str, subset: str | None = None, columns: Collection[str] | None = None) -> list[Row]:
-    """All rows of `path`; `split` and `subset` only matter for a Hub id. UserError when missing, unreadable or empty.
+    """All rows of `path` in file order; `split` and `subset` only matter for a Hub id. UserError when unreadable or empty.
 
     Of a Hub data set only `columns` are read where it has them all: others may hold many gigabytes.
     """

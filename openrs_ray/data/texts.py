@@ -8,7 +8,7 @@ _LOOSE = re.compile(r"\\(?:left|right)(?![a-z])|\\[,;:!]|[\s$]|[.,;:?](?!\d)")
 
 
 def same_text_key(text: str) -> str:
-    """Key shared by texts that differ only in case, spacing, dollars and punctuation. Signs count: x + 1 is not x - 1."""
+    """Key of texts that differ only in case, spacing, dollars and punctuation. Signs count: x + 1 is not x - 1."""
     return _LOOSE.sub("", _plain(text))
 
 
@@ -18,7 +18,7 @@ def letters_key(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters and digits in lower case; LaTeX commands are words like others."""
+    """Runs of letters and digits in lower case, LaTeX commands included."""
     return _WORD.findall(_plain(text))
 
 

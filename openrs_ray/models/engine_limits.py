@@ -1,10 +1,8 @@
 """Recognises models that vLLM would refuse, before an engine starts.
 
-Importing vLLM takes seconds and changes the environment that Ray's processes inherit. Its table of models is read as text;
-vLLM itself is asked, in a process of its own, only about models missing there.
+Importing vLLM takes seconds and changes the environment that Ray's processes inherit: its table of models is read as text,
+and only about models missing there vLLM itself is asked, in another process.
 """
-
-from __future__ import annotations
 
 import ast
 import os
@@ -32,13 +30,10 @@ EngineArgs(model=sys.argv[1], skip_tokenizer_init=True, dtype=sys.argv[2]).creat
 
 
 def check_engine(model: Model, place: Slots, model_path: str, config: Any) -> None:
-    """UserError when vLLM has no engine for a model.
-
-    Args:
-        model_path: folder or Hub id.
-        config: its transformers configuration.
-    """
-    on_cpu = _on_cpu(place)
+    """UserError when vLLM has no engine for the model (a folder or a Hub id)."""
+    # As far as that is known here: `auto` may be a plan for GPUs elsewhere.
+    planned = isinstance(place, Placement) and place.gpu_memory_gib is not None
+    on_cpu = place.device == "cpu" or (place.device == "auto" and torch.version.cuda is None and not planned)
     if on_cpu and (size := head_size(config)) not in CPU_HEAD_SIZES:
         sizes = ", ".join(map(str, CPU_HEAD_SIZES))
         raise UserError(
@@ -51,20 +46,13 @@ def check_engine(model: Model, place: Slots, model_path: str, config: Any) -> No
         raise UserError(f"vLLM has no engine for model.path {model.path}: {reason}")
 
 
-def _on_cpu(place: Slots) -> bool:
-    """True if engines will run on a CPU, as far as that is known here: `auto` may be a plan for GPUs elsewhere."""
-    planned = isinstance(place, Placement) and place.gpu_memory_gib is not None
-    only_cpus = torch.version.cuda is None and not planned
-    return place.device == "cpu" or (place.device == "auto" and only_cpus)
-
-
 def head_size(model: Any) -> int:
     """Numbers in one attention head's key."""
     return int(getattr(model, "head_dim", None) or model.hidden_size // model.num_attention_heads)
 
 
 def listed(*architectures: str) -> bool:
-    """True if the installed vLLM's table of text models has one of the architectures."""
+    """True if the installed vLLM's table of text models has one of these."""
     vllm = find_spec("vllm")
     if vllm is None or vllm.origin is None:
         return False

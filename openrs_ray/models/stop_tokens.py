@@ -30,11 +30,7 @@ class StopToken:
 
 
 def stop_tokens(path: str, vocabulary: int, tokenizer: PreTrainedTokenizerBase) -> tuple[StopToken, ...]:
-    """Stop tokens of the model at `path`, by id; `tokenizer` has the chat template in use.
-
-    Raises:
-        UserError: a file names a token that the model lacks, or none names any.
-    """
+    """Stop tokens, by id. UserError where a file names a token that the model lacks, or none names any."""
     named: dict[int, list[str]] = {}
     for origin, value in _named(path, tokenizer):
         for token in value if isinstance(value, list) else [value]:
@@ -67,7 +63,7 @@ def ends_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def _named(path: str, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[str, Any]]:
-    """Stop tokens by origin: (file, value) for each that names any."""
+    """(file, value) for each file that names any."""
     generation, config = read_generation_config(path), read_config_file(path)
     found = [
         ("generation_config.json", None if generation is None else generation.eos_token_id),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
-from launch.cli.fields_page import COMMAND, fields_page
+from launch.fields import COMMAND, fields_page
 from openrs_ray.config.load import flat, load_config
 from openrs_ray.config.schema import RunConfig
 
