@@ -1,7 +1,4 @@
-"""`python -m launch.installed BUILD`: imports what setup.sh has installed, before the first run does.
-
-Importing vLLM's GPU model runner or FlashInfer needs the driver's libcuda.so.1, but no GPU.
-"""
+"""`python -m launch.installed BUILD`: imports what setup.sh has installed, before the first run does."""
 
 import importlib
 import importlib.metadata
@@ -12,7 +9,8 @@ from collections.abc import Iterable, Mapping
 
 MODULES = {
     "cpu": ("torch", "transformers"),
-    # The learner's kernels, vLLM's kernels, its model runner V2, and what it imports while it chooses an attention.
+    # The learner's kernels, vLLM's kernels, its model runner V2, and what it imports while it chooses an attention: they need
+    # the driver's libcuda.so.1, but no GPU.
     "gpu": (
         "torch",
         "transformers",

@@ -1,7 +1,4 @@
-"""`python -m launch.shapes [HUB_ID ...]`: writes the shapes of these models, or of those it has, anew from the Hub.
-
-`openrs_ray/cluster/shapes.json` is what a dry run plans with where there is no network.
-"""
+"""`python -m launch.shapes [HUB_ID ...]`: writes the shapes that a dry run plans with where there is no network."""
 
 import sys
 

@@ -1,7 +1,7 @@
 """`python -m launch.verify FILE.jsonl [--extraction boxed|any]`: check answers from a file with the reward pool.
 
 Reads lines with `pred` (a model's output) and `gold` (the accepted answer, or a list of them); writes one JSON verdict per line
-to stdout, in order, and a summary to stderr. The file is read twice, to find bad lines first, and never held in memory.
+to stdout, in order, and a summary to stderr. The file is read twice, to find bad lines first.
 """
 
 import json

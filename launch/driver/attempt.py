@@ -1,15 +1,16 @@
 """One attempt of a run, from its signals to its outcome."""
 
 import asyncio
+import math
 import os
 import signal
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from launch.cli.hangup import leave_terminal, stop_signals
-from launch.driver.handed import HandedOn
 from launch.driver.shutdown import Shutdown
 from openrs_ray.common.formatting import sentences
 from openrs_ray.config.schema import RunConfig
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from actors.loop.loop import Loop
     from openrs_ray.preparation.prepared import Prepared
 
+_TOGETHER_S = 5.0
+"""Signals within so many seconds, in either order, are one request."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -33,6 +37,24 @@ class Outcome:
     """Why it is neither."""
     recurs: bool = False
     """Resuming the run unchanged cannot help."""
+
+
+class HandedOn:
+    """The second SIGTERM of one `ray job stop`: the supervising process hands its own on, and Ray signals the run, too."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._at = -math.inf
+
+    def now(self) -> None:
+        self._at = self._clock()
+
+    def repeats(self, number: int) -> bool:
+        """True for one SIGTERM soon after `now`."""
+        soon = number == signal.SIGTERM and self._clock() - self._at < _TOGETHER_S
+        if soon:
+            self._at = -math.inf
+        return soon
 
 
 async def attempt(

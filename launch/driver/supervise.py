@@ -12,7 +12,7 @@ from launch.cli.typed import handed_on
 from openrs_ray.common.parent import end_with_parent
 
 STOP = signal.SIGUSR1
-"""Asks the run to stop; Ray itself sends SIGTERM to every process of a job, and a second SIGTERM means "at once"."""
+"""Asks the run to stop; a second SIGTERM, such as `ray job stop` sends to every process, would mean "at once"."""
 
 _PAUSE_S = 5.0
 TRIES = 5
@@ -30,10 +30,8 @@ def supervise(
 ) -> int:
     """Run `command` until exit code 0 or 2, a failure that would recur, a stop, or TRIES tries in a row without a new checkpoint.
 
-    The first SIGINT or SIGTERM is handed on as STOP, a second one and SIGHUP as they are. From the second try on `command` gets
-    `--resume`. `saved` returns the step of the newest checkpoint, or -1.
-
-    Returns 128 + signal when it was asked to stop, else the exit code of the last try.
+    The first SIGINT or SIGTERM is handed on as STOP, a second one and SIGHUP as they are; then 128 + signal is returned, else
+    the last exit code. From the second try on `command` gets `--resume`. `saved`: step of the newest checkpoint, or -1.
     """
     asked: list[int] = []
     child: subprocess.Popen[bytes] | None = None

@@ -1,6 +1,6 @@
 """`python -m launch.without_gpu.trial`: imports all of the project; asks vLLM for its attention for open-rs3 on an A40.
 
-Needs the GPU build and a libcuda.so.1, but no GPU and no weights.
+Needs the GPU build and a libcuda.so.1, but no GPU.
 """
 
 import importlib

@@ -12,10 +12,7 @@ Gold = tuple[str, ...]
 
 
 def gold_answers(cell: Any, after: str | None = None) -> Gold:
-    r"""Accepted answers in one cell; empty when there is none.
-
-    In text with \boxed{} the last box counts; with `after`, the text behind the marker's last occurrence.
-    """
+    r"""Accepted answers in one cell: its texts, or the last \boxed{} in each; with `after`, behind that marker's last place."""
     answers = [_answer(text, after) for text in cell_texts(cell)]
     return tuple(answer for answer in answers if answer)
 

@@ -1,7 +1,4 @@
-"""Finds the cell of a column by name; a dot leads into a struct or into JSON text.
-
-Example: cell({"reward_model": {"ground_truth": "72"}}, "reward_model.ground_truth") == "72"
-"""
+"""Finds the cell of a column by name; in "reward_model.ground_truth" the dot leads into a struct or into JSON text."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar

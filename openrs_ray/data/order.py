@@ -1,7 +1,4 @@
-"""Data order: the problem at each position 0, 1, 2, ... of a run, as a pure function, for a resumed run to draw the same.
-
-Each epoch uses every problem once, in another permutation.
-"""
+"""Data order: the problem at each position of a run, as a pure function. Each epoch uses every problem once."""
 
 from dataclasses import dataclass
 from functools import lru_cache

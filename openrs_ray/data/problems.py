@@ -1,7 +1,4 @@
-"""Loads problems: rows become `Problem` records, templated and tokenized once; a report counts the rows left out.
-
-A prompt over the limit is dropped, never cut; a gold answer that cannot be parsed is dropped, never rewarded.
-"""
+"""Loads problems: rows become `Problem` records, tokenized once, but for too long prompts and golds that cannot be parsed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -62,9 +59,7 @@ def load_problems(
 ) -> Loaded:
     """Problems of `data.path`, indexed 0, 1, 2, ... in file order. UserError where the data cannot be used.
 
-    Args:
-        parseable: says which golds (accepted answers) completions can be compared with.
-        whole_golds: a gold is its whole cell, as `rewards.extraction: published` reads it.
+    `parseable` says which golds completions can be compared with; `whole_golds`: a gold is its whole cell.
     """
     rows = read_rows(data.path, data.split, data.subset)
     columns = data.columns
@@ -92,10 +87,8 @@ def load_problems(
 
 
 def hold_out(problems: Sequence[Problem], count: int, seed: int) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
-    """Training problems and `count` held-out ones picked by a seed; each part indexed anew in its old order.
-
-    Problems with the same letters and digits stay together: a held-out problem is not trained on in another spelling.
-    """
+    """Training problems and `count` held-out ones picked by a seed; each part indexed anew in its old order."""
+    # Spellings of one problem stay together: a held-out problem is not trained on in another one.
     keys = [letters_key(problem.text) or problem.text for problem in problems]
     first = dict(zip(reversed(keys), reversed(problems), strict=True))
     texts = list(dict.fromkeys(keys))

@@ -65,8 +65,6 @@ def tokenize_prompts(
 
 
 def response_prefix(ids: tuple[int, ...], tokenizer: PreTrainedTokenizerBase) -> str:
-    """ "<think>" where the template itself opens the reasoning, otherwise nothing.
-
-    A completion of such a prompt holds only the closing tag; the format reward needs both.
-    """
+    """ "<think>" where the template itself opens the reasoning, otherwise nothing."""
+    # A completion of such a prompt holds only the closing tag; the format reward needs both.
     return THINK_OPEN if tokenizer.decode(ids[-8:]).rstrip().endswith(THINK_OPEN) else ""

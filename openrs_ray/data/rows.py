@@ -22,10 +22,7 @@ Row = dict[str, Any]
 
 
 def read_rows(path: str, split: str, subset: str | None = None, columns: Collection[str] | None = None) -> list[Row]:
-    """All rows of `path` in file order; `split` and `subset` only matter for a Hub id. UserError when unreadable or empty.
-
-    Of a Hub data set only `columns` are read where it has them all: others may hold many gigabytes.
-    """
+    """All rows of `path` in file order; the other arguments matter for a Hub id. UserError when unreadable or empty."""
     with reading(f"cannot read data.path {path!r}"):  # ~ of nobody, or too long a name
         file = Path(path).expanduser()
         folder = file.is_dir()
@@ -107,7 +104,7 @@ def _read_hub(path: str, split: str, subset: str | None, columns: Collection[str
     try:
         read = datasets.load_dataset(path, subset, split=split)
         wanted = [top_column(column, read.column_names) for column in columns or ()]
-        if wanted and None not in wanted:
+        if wanted and None not in wanted:  # other columns may hold many gigabytes
             read = read.select_columns(list(dict.fromkeys(wanted)))
         return [dict(row) for row in read]
     except Exception as error:  # whatever its readers, for any format and from any host, raise

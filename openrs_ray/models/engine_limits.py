@@ -1,7 +1,6 @@
 """Recognises models that vLLM would refuse, before an engine starts.
 
-Importing vLLM takes seconds and changes the environment that Ray's processes inherit: its table of models is read as text,
-and only about models missing there vLLM itself is asked, in another process.
+Importing vLLM takes seconds and changes the environment that Ray's processes inherit: its table of models is read as text.
 """
 
 import ast
@@ -42,6 +41,7 @@ def check_engine(model: Model, place: Slots, model_path: str, config: Any) -> No
         )
     if not (on_cpu or torch.cuda.device_count()) or listed(*(config.architectures or ())):
         return
+    # Asked in another process, and only about models that its table lacks.
     if reason := _refusal(model_path, model.dtype):
         raise UserError(f"vLLM has no engine for model.path {model.path}: {reason}")
 

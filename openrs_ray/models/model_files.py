@@ -1,7 +1,6 @@
 """Start-model files that an exported policy keeps unchanged: generation config, tokenizer, chat template.
 
-Export is rehearsed before the first step: a library may refuse to write a file that it has read (such as a generation config
-with an unused temperature), which would cost the run at its first kept checkpoint.
+Export is rehearsed before the first step: a library may refuse to write what it has read, such as an unused temperature.
 """
 
 from collections.abc import Iterator, Mapping

@@ -107,13 +107,12 @@ def fixed_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 def check_shapes(config: PreTrainedConfig, stored: Shapes, path: str) -> None:
     """UserError unless the stored weights are exactly those of the model.
 
-    transformers loads weights of these shapes without content, by its own rules for renamed, tied and optional ones. Only
-    `read_model` compares the content of weights that are stored although tied.
+    transformers loads weights of these shapes without content, by its own rules for renamed, tied and optional ones.
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)  # some families compute with a number that they keep in a tensor
     with _reading("the configuration", path), fake, _in_this_thread(), _without_report():
         empty = empty_model(config)
-        again = _stored_again(empty, stored)  # with the shape that it must have
+        again = _stored_again(empty, stored)  # only `read_model` compares their content
         weights = {name: torch.empty(shape) for name, shape in stored.items() if name not in again}
         model, report = type(empty).from_pretrained(
             None, config=config, state_dict=weights, output_loading_info=True, ignore_mismatched_sizes=True

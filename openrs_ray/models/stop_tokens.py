@@ -1,7 +1,6 @@
 """Stop tokens: all tokens that any of a model's files names as an end.
 
-The files often disagree: a base model's generation config ends at the end of a document, its chat template closes a turn with
-another token. A completion that runs past either only fills its limit.
+The files often disagree: a base model's generation config ends a document, its chat template a turn, with another token.
 """
 
 from collections.abc import Iterator

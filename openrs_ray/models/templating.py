@@ -1,7 +1,4 @@
-"""Runs chat templates and tokenizers in a child process that can be killed.
-
-Both come with a model: the template is a program, and a tokenizer's pattern may take for ever.
-"""
+"""Runs chat templates (programs) and tokenizers (patterns may take for ever) in a child process that can be killed."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
