@@ -77,7 +77,8 @@ def rows(config: RunConfig) -> Iterator[Row]:
         parameters = None
         yield Row("model", str(error), "a whole model", "missing", f"fetch {config.model.path} again")
     needed = memory_needed(config, device, parameters)
-    yield _guard("memory", _quick(machine.memory_bytes), partial(_memory_row, needed))
+    mend = "end other programs, or take a machine with more memory"
+    yield _guard("memory", _quick(machine.memory_bytes), lambda free: _size_row("memory", free, needed, mend))
     yield _guard("/dev/shm", _quick(partial(machine.disk_bytes, Path("/dev/shm"))), partial(_shm_row, device))
     folder = config.run.folder.expanduser()
     disk_row = partial(_disk_row, disk_needed(config, parameters), folder)
@@ -173,10 +174,6 @@ def memory_needed(config: RunConfig, device: Device, parameters: int | None) -> 
         return 4.0 * GIB * actors + (parameters or 0) * ranks * (2 if config.model.dtype == "bfloat16" else 4)
     weights = (parameters or 0) * (16 * ranks + 4 * config.num_engines)
     return 1.5 * GIB * actors + config.engine.cpu_cache_gib * GIB * config.num_engines + weights
-
-
-def _memory_row(needed: float, free: int) -> Row:
-    return _size_row("memory", free, needed, "end other programs, or take a machine with more memory")
 
 
 def _shm_row(device: Device, free: int) -> Row:

@@ -40,15 +40,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--attempt", type=int, metavar="N", help="of this start of the run (default: the newest)")
     parser.add_argument("--step", type=int, metavar="N", help="of this step alone")
     parser.add_argument("--last", type=int, default=20, metavar="N", help="of the last N steps (default: 20)")
-    parser.add_argument(
-        "--perfetto", type=Path, metavar="FILE", help="write the spans for ui.perfetto.dev to this file"
-    )
+    perfetto = "write the spans for ui.perfetto.dev to this file"
+    parser.add_argument("--perfetto", type=Path, metavar="FILE", help=perfetto)
     options = parser.parse_args(arguments)
     run = find_run(options.run)
     events = read_trace(run, options.attempt)
     steps = chosen(steps_of(events), options.step, options.last)
     console = Console(highlight=False)
-    show_table(console, table(steps, f"{_numbers(steps)} of {run.name}: median seconds per step (smallest to largest)"))
+    numbers = f"Steps {steps[0].number} to {steps[-1].number}" if len(steps) > 1 else f"Step {steps[0].number}"
+    show_table(console, table(steps, f"{numbers} of {run.name}: median seconds per step (smallest to largest)"))
     for line in (*idle_lines(steps), diagnosis(steps)):
         say(console, line)
     if options.perfetto:
@@ -144,10 +144,6 @@ def _which(event: Event) -> str:
     shown = [f"{name} {event.attributes[name]}" for name in _SHOWN if name in event.attributes]
     where = [] if event.process == DRIVER else [event.process]
     return f" ({', '.join([*where, *shown])})" if where or shown else ""
-
-
-def _numbers(steps: Sequence[Step]) -> str:
-    return f"Steps {steps[0].number} to {steps[-1].number}" if len(steps) > 1 else f"Step {steps[0].number}"
 
 
 def idle_lines(steps: Sequence[Step]) -> list[str]:

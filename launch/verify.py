@@ -94,15 +94,10 @@ def _as_json(verdict: Verdict) -> dict[str, Any]:
 
 def _parser() -> Parser:
     parser = Parser("verify", "Check answers from a file.")
-    parser.add_argument(
-        "file", metavar="FILE", type=Path, help="JSONL with the keys pred and gold (a string or a list)"
-    )
-    parser.add_argument(
-        "--extraction",
-        choices=("boxed", "any"),
-        default="boxed",
-        help="boxed: the last \\boxed{} only, as training does; any: anywhere, as math-verify does (default: boxed)",
-    )
+    file = "JSONL with the keys pred and gold (a string or a list)"
+    parser.add_argument("file", metavar="FILE", type=Path, help=file)
+    where = "boxed: the last \\boxed{} only, as training does; any: anywhere, as math-verify does (default: boxed)"
+    parser.add_argument("--extraction", choices=("boxed", "any"), default="boxed", help=where)
     parser.add_argument("--processes", type=_positive(int), default=os.cpu_count() or 1, help="default: one per CPU")
     parser.add_argument("--deadline", type=_positive(float), default=5.0, metavar="S", help="seconds (default: 5)")
     return parser

@@ -64,15 +64,13 @@ class Parser(argparse.ArgumentParser):
         if not word.startswith("-"):
             return f"{word!r} was not expected here ({self.prog} --help)"
         near = self._near(word)
-        return f"{word} is not an option; " + (
-            f"the nearest one is {near}" if near else f"{self.prog} --help lists them"
-        )
+        meant = f"the nearest one is {near}" if near else f"{self.prog} --help lists them"
+        return f"{word} is not an option; {meant}"
 
     def _near(self, word: str) -> str | None:
         spelt = {flag.lstrip("-"): flag for flag in self.flags}
-        return next(
-            (spelt[name] for name in difflib.get_close_matches(word.lstrip("-"), spelt, n=1, cutoff=0.65)), None
-        )
+        close = difflib.get_close_matches(word.lstrip("-"), spelt, n=1, cutoff=0.65)
+        return spelt[close[0]] if close else None
 
     def error(self, message: str) -> NoReturn:
         missing = message.removeprefix("the following arguments are required: ")

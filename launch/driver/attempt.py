@@ -73,9 +73,8 @@ async def attempt(
             end(outcome)
             shutdown.waits_for("closing the actors", outcome.code)
         except BaseException as error:
-            shutdown.waits_for(
-                "closing the actors", 2 if isinstance(error, UserError) else 1, f"error: {sentences(str(error))}\n"
-            )
+            code = 2 if isinstance(error, UserError) else 1
+            shutdown.waits_for("closing the actors", code, f"error: {sentences(str(error))}\n")
             raise
     return outcome
 

@@ -73,9 +73,8 @@ def supervise(
             if in_vain == TRIES:
                 say(f"{TRIES} tries in a row ended without a new checkpoint: the run is not started again")
                 return code
-            say(
-                f"the run ended with exit code {code} and is started again from its last checkpoint (step {max(now, 0)})"
-            )
+            where = f"its last checkpoint (step {max(now, 0)})"
+            say(f"the run ended with exit code {code} and is started again from {where}")
             time.sleep(pause_s)
             if asked:
                 return 128 + asked[0]

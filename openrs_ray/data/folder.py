@@ -7,7 +7,7 @@ from openrs_ray.common.foreign import reading
 from openrs_ray.errors import UserError
 
 _SPLIT = re.compile(
-    r"(?:^|[._\s-])(?:train|training|test|testing|eval|evaluation|val|valid|validation|dev)(?:[._\s-]|$)"
+    r"(?:^|[._\s-])(?:train(?:ing)?|test(?:ing)?|eval(?:uation)?|val(?:id(?:ation)?)?|dev)(?:[._\s-]|$)"
 )
 """Split names that the Hub's loader recognises."""
 _FORMS = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".csv", ".tsv")

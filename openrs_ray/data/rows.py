@@ -13,7 +13,6 @@ from openrs_ray.common import hub
 from openrs_ray.common.foreign import parse_json, reading, why
 from openrs_ray.data.columns import top_column
 from openrs_ray.data.delimited import read_delimited
-from openrs_ray.data.floats import as_written
 from openrs_ray.data.folder import data_files, data_form
 from openrs_ray.errors import UserError
 from openrs_ray.models import bundled as builtin
@@ -93,8 +92,30 @@ def _read_json(file: Path) -> list[Row]:
 
 def _read_parquet(file: Path) -> list[Row]:
     with reading(f"cannot read {file} as Parquet"):
-        rows: list[Row] = as_written(pyarrow.parquet.read_table(file)).to_pylist()
+        rows: list[Row] = _as_written(pyarrow.parquet.read_table(file)).to_pylist()
     return rows
+
+
+def _as_written(table: pyarrow.Table) -> pyarrow.Table:
+    """The table with its 32-bit numbers, nested ones too, as they were written: 0.1, not 0.10000000149011612."""
+    for place, column in enumerate(table.schema):
+        text = _in_place_of_float32(column.type, pyarrow.string())
+        if text != column.type:
+            decimal = _in_place_of_float32(column.type, pyarrow.float64())
+            table = table.set_column(place, column.name, table.column(place).cast(text).cast(decimal))
+    return table
+
+
+def _in_place_of_float32(kind: pyarrow.DataType, other: pyarrow.DataType) -> pyarrow.DataType:
+    if pyarrow.types.is_float32(kind):
+        return other
+    if pyarrow.types.is_list(kind):
+        inner = _in_place_of_float32(kind.value_type, other)
+        return kind if inner == kind.value_type else pyarrow.list_(inner)
+    if pyarrow.types.is_struct(kind):
+        fields = [field.with_type(_in_place_of_float32(field.type, other)) for field in kind]
+        return kind if fields == list(kind) else pyarrow.struct(fields)
+    return kind
 
 
 def _read_hub(path: str, split: str, subset: str | None, columns: Collection[str] | None) -> list[Row]:

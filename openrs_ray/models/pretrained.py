@@ -110,7 +110,7 @@ def check_shapes(config: PreTrainedConfig, stored: Shapes, path: str) -> None:
     transformers loads weights of these shapes without content, by its own rules for renamed, tied and optional ones.
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)  # some families compute with a number that they keep in a tensor
-    with _reading("the configuration", path), fake, _in_this_thread(), _without_report():
+    with _reading("the configuration", path), fake, _in_this_thread_without_report():
         empty = empty_model(config)
         again = _stored_again(empty, stored)  # only `read_model` compares their content
         weights = {name: torch.empty(shape) for name, shape in stored.items() if name not in again}
@@ -204,28 +204,19 @@ def _reading(what: str, path: str, *files: str) -> Iterator[None]:
 
 
 @contextmanager
-def _in_this_thread() -> Iterator[None]:
-    """Keeps transformers from loading in threads of its own, which have no tensors without content."""
+def _in_this_thread_without_report() -> Iterator[None]:
+    """Keeps transformers from its own threads, which have no tensors without content, and from printing misfits."""
     name = "HF_DEACTIVATE_ASYNC_LOAD"
-    before = os.environ.get(name)
+    before, level, bar = os.environ.get(name), messages.get_verbosity(), messages.is_progress_bar_enabled()
     os.environ[name] = "1"
+    messages.set_verbosity_error()
+    messages.disable_progress_bar()
     try:
         yield
     finally:
         os.environ.pop(name)
         if before is not None:
             os.environ[name] = before
-
-
-@contextmanager
-def _without_report() -> Iterator[None]:
-    """Hides transformers' table of misfits and its progress bar."""
-    level, bar = messages.get_verbosity(), messages.is_progress_bar_enabled()
-    messages.set_verbosity_error()
-    messages.disable_progress_bar()
-    try:
-        yield
-    finally:
         messages.set_verbosity(level)
         if bar:
             messages.enable_progress_bar()
