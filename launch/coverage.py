@@ -1,8 +1,7 @@
 """`python -m launch.coverage RUN [--csv FILE]`: the proof that each position of a run's data order was used exactly once.
 
-Reads every row in `completions/` and holds it against what else the run wrote: steps and tokens (`metrics.jsonl`, `result.json`,
-the checkpoints' manifest), its problems, its attempts. `--csv` writes a line per position: epoch, problem, phase (train or
-replaced), step, attempt, policy versions, completions.
+Reads every row in `completions/` and holds it against what else the run wrote. `--csv` writes a line per position: epoch,
+problem, phase (train or replaced), step, attempt, policy versions, completions.
 """
 
 import csv
@@ -31,7 +30,7 @@ _SHOWN = 10
 
 @command
 def main(arguments: list[str]) -> int:
-    """Exit code 1 where a position does not count once or a row cannot be true."""
+    """Exit code 1: a position does not count once, or a row cannot be true."""
     parser = Parser("coverage", __doc__)
     parser.add_argument("run", metavar="RUN", help="a run: its folder, or its name")
     parser.add_argument("--csv", type=Path, help="write a line per position to this file")

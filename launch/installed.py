@@ -33,7 +33,7 @@ def main(build: str) -> None:
 
 
 def fault(build: str) -> str | None:
-    """One sentence about the first thing that is wrong with this environment."""
+    """The first thing that is wrong with this environment."""
     shared = shared_files(records_of_families())
     if shared:
         path, owners = next(iter(shared.items()))
@@ -51,7 +51,7 @@ def fault(build: str) -> str | None:
 
 
 def shared_files(records: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
-    """Files that several distributions have installed over each other, with their owners."""
+    """Files that several distributions have installed, with their owners."""
     owners: dict[str, list[str]] = defaultdict(list)
     for name, paths in records.items():
         for path in set(paths):

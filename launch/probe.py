@@ -35,12 +35,12 @@ from openrs_ray.models.bundled import SMOLLM2, looks_like_hub_id
 
 DEFAULT_RECIPE = "quickstart"
 QUICK_S, IMPORT_S, GPU_S = 10.0, 60.0, 120.0
-"""Deadlines: of a look, of importing torch, of starting up all GPUs."""
+"""Deadlines: of a look, of importing torch, of starting all GPUs."""
 
 RAY_PORTS = {6379: "Ray", 8265: "Ray's dashboard"}
 BUILTIN_PARAMETERS = {"toy": 1_200_000, SMOLLM2: 134_515_008}
 OLDEST_DRIVER = {"13": 580, "12": 525}
-"""Oldest NVIDIA driver series by CUDA major version (CUDA's release notes, minor version compatibility)."""
+"""Oldest driver series by CUDA major version (CUDA's release notes, minor version compatibility)."""
 OLD_DRIVER = "update the NVIDIA driver (README.md, Drivers)"
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table. `mend`: what to do about it."""
+    """`mend`: what to do about it."""
 
     what: str
     found: str
@@ -112,7 +112,7 @@ def _judged(what: str, found: str, needed: str, fits: bool, mend: str) -> Row:
 
 
 def torch_row(gpus: list[Gpu], device: Device, version: str, cuda: str | None, offered: int | None = None) -> Row:
-    """torch against the driver, by the CUDA version of its libcuda (13000), else by its number."""
+    """torch against the driver, by the CUDA version of libcuda (13000), else by its number."""
     what, found = "torch and driver", f"torch {version}" + (f" for CUDA {cuda}" if cuda else " (CPU build)")
     if device == "cpu":
         return Row(what, found, "CPU build")
@@ -167,7 +167,7 @@ def _broadcast_row(gpus: list[Gpu], device: Device) -> Row:
 
 
 def memory_needed(config: RunConfig, device: Device, parameters: int | None) -> float:
-    """Rough bytes of host memory: an interpreter per engine and rank, and the weights."""
+    """Rough bytes: an interpreter per engine and rank, and the weights."""
     ranks = config.placement.num_learner_gpus
     actors = config.num_engines + ranks
     if device == "gpu":  # where all ranks hold the weights at the same time while they load them
@@ -251,7 +251,7 @@ def _hub_row(name: str, kind: str) -> Row:
 
 
 def hub_ids(config: RunConfig) -> list[tuple[str, str]]:
-    """(id, kind) of all that the run would fetch from the Hub."""
+    """(id, kind) of all that the run fetches from the Hub."""
     named = [(config.model.path, "model"), (config.data.path, "dataset"), (config.evaluation.path, "dataset")]
     return [
         (path, kind)

@@ -161,7 +161,7 @@ class Reproduction:
         return self._harness(self.how, self.benchmarks)
 
     def _choosing(self, held_out: Sequence[Problem]) -> Harness:
-        """Harness that asks as training does, at the temperature of the run's evaluation."""
+        """Asks as training does, at the temperature of the run's evaluation."""
         source = self.config.run.path / "evaluation" / "held_out.jsonl"
         source.parent.mkdir(parents=True, exist_ok=True)
         with replacing(source) as temporary:
@@ -185,7 +185,7 @@ class Reproduction:
         return Harness(how, benchmarks, folder, config, _DEADLINE_S, seed, self.console)
 
     def _trained(self) -> bool:
-        """True when the steps are done, or the limits do not allow another one."""
+        """True when the steps are done, or the limits allow no other."""
         result = read_result(self.config.run.path)
         if result is not None and result.step >= self.config.run.steps:
             return True
@@ -225,7 +225,7 @@ class Costs:
 
 
 def best_checkpoint(checkpoints: Sequence[Subject], choices: dict[str, Any]) -> Subject:
-    """The earliest with the highest held-out accuracy. RunError if none has one."""
+    """The earliest with the highest held-out accuracy."""
     averages = {subject: choices["models"][subject.label][_HELD_OUT]["average"] for subject in checkpoints}
     believed = [subject for subject in checkpoints if averages[subject] is not None]
     if not believed:

@@ -21,7 +21,7 @@ from openrs_ray.errors import UserError
 from openrs_ray.run.trace import DRIVER, SAMPLING, STAGES, WAITS, Event, Step, chrome_trace, read_trace, steps_of
 
 _WARM_UP = 2
-"""First steps, left out where there are more: they compile and fill caches."""
+"""First steps, which compile and fill caches."""
 _SHOWN = ("rank", "position", "sample", "tokens", "micro_batch", "bucket", "completions", "method")
 """Attributes that tell the slowest of many spans, in this order."""
 _SUBJECTS = {
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
 
 
 def chosen(steps: Sequence[Step], number: int | None, last: int) -> list[Step]:
-    """The step of this number, or the last ones after the warm-up. UserError where there is none."""
+    """The step of this number, or the last ones after the warm-up."""
     found = [step for step in steps if step.number == number] if number is not None else list(steps)
     if not found:
         names = f"the trace has steps {steps[0].number} to {steps[-1].number}" if steps else "no step has been finished"
@@ -66,7 +66,7 @@ def chosen(steps: Sequence[Step], number: int | None, last: int) -> list[Step]:
 
 
 def table(steps: Sequence[Step], title: str) -> Table:
-    """A row per stage: seconds of a step, its share, spans, and the slowest span."""
+    """A row per stage: seconds, share, spans, the slowest span."""
     shown = Table(title=title)
     for heading in ("stage", "in", "seconds", "share", "spans per step", "slowest"):
         shown.add_column(heading, justify="right" if heading in ("share", "spans per step") else "left")
@@ -110,7 +110,7 @@ def _first(steps: Sequence[Step], name: str, kind: str) -> tuple[float, str]:
 
 
 def _parts(steps: Sequence[Step], stage: str) -> set[tuple[str, str]]:
-    """(name, kind of process) of the spans that lie mostly within a stage of the loop."""
+    """(name, kind of process) of the spans that lie mostly within a stage."""
     kinds = {(event.name, event.kind) for step in steps for event in step.events}
     return {part for part in kinds if _stage_of(steps, *part) == stage}
 
@@ -190,7 +190,7 @@ def _tail(step: Step) -> str:
 
 
 def _queue(steps: Sequence[Step]) -> str:
-    """Clause about requests that wait for a place in an engine more than a third of their life."""
+    """Clause about requests that wait for an engine more than a third of their life."""
     spent = {name: sum(event.seconds for event in _events(steps, name, "engine")) for name in SAMPLING}
     share = spent["queue"] / (sum(spent.values()) or 1.0)
     if share <= 1 / 3:

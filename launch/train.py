@@ -85,7 +85,7 @@ def main(arguments: list[str]) -> int:
 
 
 def supervised(config: RunConfig, command: Sequence[str], console: Console) -> int:
-    """Run the command that trains, again when it dies; returns its exit code."""
+    """Run the command that trains, again when it dies."""
     from launch.driver.supervise import supervise
 
     store = CheckpointStore(config.run.path / "checkpoints")

@@ -25,7 +25,7 @@ from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.records import Extraction, JudgeItem
 
 _LINES_PER_PROCESS = 64
-"""Lines read ahead for each process: enough work behind one slow check."""
+"""Read ahead for each process: enough work behind one slow check."""
 _MEMORY_GIB = 2.0
 
 
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
 
 
 def verdicts(path: Path, extraction: Extraction, processes: int, deadline_s: float) -> Iterator[Verdict]:
-    """Verdicts in order. UserError for any bad line, before the first verdict."""
+    """In order. UserError for any bad line, before the first verdict."""
     for _ in read_items(path):
         pass
     waiting: deque[Future[Verdict]] = deque()
@@ -59,7 +59,7 @@ def verdicts(path: Path, extraction: Extraction, processes: int, deadline_s: flo
 
 
 def read_items(path: Path) -> Iterator[JudgeItem]:
-    """The completions of a JSONL file. UserError with the number of a bad line."""
+    """UserError with the number of a bad line."""
     try:
         with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):

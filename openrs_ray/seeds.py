@@ -14,7 +14,7 @@ def completion_seed(run_seed: int, phase: str, step: int, position: int, sample:
 
 
 def turn_seed(seed: int, turn: int) -> int:
-    """The seed of a rollout's turn, from 0; the first one has `seed` itself."""
+    """The seed of a rollout's turn; the first one has `seed` itself."""
     return _number(f"{seed}/{turn}") if turn else seed
 
 

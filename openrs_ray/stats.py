@@ -62,7 +62,7 @@ def mean_interval(scores: np.ndarray, clusters: np.ndarray | None = None, confid
 def effective_interval(
     means: np.ndarray, samples: float, clusters: np.ndarray | None = None, confidence: float = 0.95
 ) -> Interval:
-    """Wilson's interval for the mean of float [problems] in [0, 1], each from `samples` samples, with `effective_trials`."""
+    """Wilson's interval for the mean of float [problems] in [0, 1], each from `samples` samples."""
     trials = effective_trials(means, samples, clusters)
     return wilson_interval(float(np.clip(means.mean(), 0, 1)) * trials, trials, confidence)
 

@@ -1,4 +1,4 @@
-"""The common end of all commands: exit codes and one sentence."""
+"""The common end of all commands: an exit code and one sentence."""
 
 import errno
 import os
@@ -14,14 +14,12 @@ from openrs_ray.errors import RunError, UserError
 from openrs_ray.run.room import full_disk_in_a_sentence
 
 _NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)
-"""Errors about a path as such, from any access to it."""
+"""Errors about a path as such."""
 Main = Callable[[list[str]], int | None]
 
 
 def command(main: Main) -> Callable[[list[str]], int]:
-    """Ends a command with its exit code, and with a sentence on stderr: 2 for something to mend first, 1 for a failure, 128 +
-    signal when it was asked to stop.
-    """
+    """Ends a command with its exit code: 2 for something to mend first, 1 for a failure, 128 + signal for a stop."""
 
     @wraps(main)
     def run(arguments: list[str]) -> int:
@@ -48,7 +46,7 @@ def command(main: Main) -> Callable[[list[str]], int]:
 
 
 def _say(text: str) -> None:
-    """Write to stderr; characters that no terminal shows or that move its cursor are escaped."""
+    """Write to stderr, with characters escaped that no terminal shows or that move its cursor."""
     shown = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
     encoding = sys.stderr.encoding or "utf-8"
     sys.stderr.write(shown.encode(encoding, "backslashreplace").decode(encoding) + "\n")

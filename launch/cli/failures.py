@@ -1,4 +1,4 @@
-"""Files for the tracebacks of unforeseen errors; the terminal shows one sentence and the path."""
+"""Files for the tracebacks of unforeseen errors; the terminal shows one sentence."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ def belongs_to(run_folder: Path) -> None:
 
 
 def unforeseen(error: BaseException) -> str:
-    """The sentence about an error, with the file of its traceback."""
+    """The sentence about an error."""
     trace = "".join(traceback.format_exception(error))
     written = _write(f"{datetime.now(UTC).isoformat(timespec='seconds')}\n{sys.orig_argv}\n\n{trace}")
     where = f"the traceback is in {written}" if written else "no folder had room for its traceback"

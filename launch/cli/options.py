@@ -1,4 +1,4 @@
-"""Reads the command lines of all commands: options and fields in any order, one sentence for a mistake."""
+"""Reads command lines: options and fields in any order, one sentence for a mistake."""
 
 import argparse
 import difflib
@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def parse_with_fields(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-        """The options, and the words that change fields, in any order."""
+        """The options, and the words that change fields."""
         own, fields = self._apart(arguments)
         try:
             options, rest = self.parse_known_args(own)
@@ -79,7 +79,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def help_asked(arguments: Sequence[str]) -> str | None:
-    """The section that `--help SECTION` names, "" for all; None without help."""
+    """The section of `--help SECTION`, "" for all; None without help."""
     place = next((number for number, word in enumerate(arguments) if word in ("--help", "-h")), None)
     if place is None:
         return None

@@ -1,4 +1,4 @@
-"""The command line that started this run, to be typed again."""
+"""The command line that started this run."""
 
 import json
 import os
@@ -19,7 +19,7 @@ def handed_on() -> dict[str, str]:
 
 
 def continue_with(field: str = "", value: str = "") -> str:
-    """The line that goes on with the run, with a new value of `field`; a job is submitted again."""
+    """The line that goes on with the run, with a new value of `field`."""
     words: list[str] = json.loads(os.environ.get(_VARIABLE, "null")) or sys.orig_argv
     trains = any(word == "launch.train" or Path(word).name == "train.py" for word in words)
     resume = ["--resume"] if trains and "--resume" not in words else []

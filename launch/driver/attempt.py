@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from openrs_ray.preparation.prepared import Prepared
 
 _TOGETHER_S = 5.0
-"""Signals within so many seconds, in either order, are one request."""
+"""Signals within so many seconds are one request."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     code: int
     progress: Progress | None
-    """Set when the run is complete, or ended by a limit of `cost`."""
+    """Of a run that is complete, or was ended by a limit of `cost`."""
     sentence: str = ""
     """Why it is neither."""
     recurs: bool = False
@@ -40,7 +40,7 @@ class Outcome:
 
 
 class HandedOn:
-    """The second SIGTERM of one `ray job stop`: the supervising process hands its own on, and Ray signals the run, too."""
+    """The second SIGTERM of one `ray job stop`: from the supervising process, and from Ray."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -66,7 +66,7 @@ async def attempt(
     end: Callable[[Outcome], None],
     shutdown: Shutdown,
 ) -> Outcome:
-    """An attempt whose actors are closed under a deadline; `end` is told of its outcome first, since closing may hang."""
+    """An attempt whose actors are closed under a deadline; `end` is told of its outcome first."""
     async with AsyncExitStack() as closing:
         try:
             outcome = await _trained(config, prepared, placement, display, budget, closing)

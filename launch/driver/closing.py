@@ -1,4 +1,4 @@
-"""Shows the end of a run: what was gained, what it cost, what to do next."""
+"""Shows the end of a run."""
 
 from collections.abc import Iterator
 

@@ -10,11 +10,11 @@ from types import TracebackType
 import psutil
 
 DEADLINE_S = 45.0
-"""Longer than an engine may take to stop (30 s), shorter than Ray waits for its gcs_server (60 s)."""
+"""Longer than an engine takes to stop (30 s), shorter than Ray waits for its gcs_server (60 s)."""
 
 
 class Shutdown:
-    """Deadline for closing: past it, says what is waited for and ends this process and its children with the run's exit code.
+    """Deadline for closing: past it, says what is waited for and ends this process and its children.
 
     with Shutdown() as shutdown:
         shutdown.waits_for("the actors", code)   # from now on the deadline runs
@@ -37,7 +37,7 @@ class Shutdown:
         self._over.set()
 
     def waits_for(self, what: str, code: int | None = None, unsaid: str = "") -> None:
-        """Note what is waited for and the run's exit code; `unsaid`: the reason, if it has not been shown yet."""
+        """`code`: the run's exit code; `unsaid`: its reason, if it has not been shown yet."""
         self._what = what
         if code is not None:
             self._code, self._unsaid = code, unsaid

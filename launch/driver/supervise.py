@@ -1,4 +1,4 @@
-"""Restarts a run from its last checkpoint when its process dies or it breaks (`launch.train ... --restart`)."""
+"""Restarts a run from its last checkpoint when it dies or breaks (`launch.train ... --restart`)."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from launch.cli.typed import handed_on
 from openrs_ray.common.parent import end_with_parent
 
 STOP = signal.SIGUSR1
-"""Asks the run to stop; a second SIGTERM, such as `ray job stop` sends to every process, would mean "at once"."""
+"""Asks the run to stop; a second SIGTERM, such as `ray job stop` sends to all processes, would mean "at once"."""
 
 _PAUSE_S = 5.0
 TRIES = 5
@@ -31,7 +31,7 @@ def supervise(
     """Run `command` until exit code 0 or 2, a failure that would recur, a stop, or TRIES tries in a row without a new checkpoint.
 
     The first SIGINT or SIGTERM is handed on as STOP, a second one and SIGHUP as they are; then 128 + signal is returned, else
-    the last exit code. From the second try on `command` gets `--resume`. `saved`: step of the newest checkpoint, or -1.
+    the last exit code. `saved`: step of the newest checkpoint, or -1.
     """
     asked: list[int] = []
     child: subprocess.Popen[bytes] | None = None

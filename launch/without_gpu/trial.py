@@ -61,7 +61,7 @@ def modules_of(*packages: Any) -> Iterator[str]:
 
 
 def engine_config(folder: Path) -> Any:
-    """vLLM's configuration for the recipe's engine, with a model that is a configuration only."""
+    """vLLM's configuration for the recipe's engine, of a model without weights."""
     Qwen2Config(
         **asdict(SHAPES["random-1.5b"]),
         architectures=["Qwen2ForCausalLM"],

@@ -21,7 +21,7 @@ def completion_texts(
 
 
 def rollout_texts(rollouts: Iterable[Rollout], tokenizer: PreTrainedTokenizerBase, end_ids: Iterable[int]) -> list[str]:
-    """Texts of all turns and of the tokens given between them, without the token that ends the last turn."""
+    """Texts of all turns and of the tokens given between them, up to the last stop token."""
     ends = {*end_ids}
     kept = []
     for rollout in rollouts:

@@ -1,4 +1,4 @@
-"""Recognises data files by name: their formats, and the files of a folder that form the data set."""
+"""Recognises data files by name."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Data order: the problem at each position of a run, as a pure function. Each epoch uses every problem once."""
+"""Data order: the problem at each position, as a pure function. Each epoch uses every problem once."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,5 +24,5 @@ class Order:
 
 @lru_cache(maxsize=2)
 def _permutation(seed: int, epoch: int, problems: int) -> np.ndarray:
-    """Derived from seed and epoch: no random state has to be saved with the run."""
+    """Derived from seed and epoch: no random state has to be saved."""
     return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(problems)

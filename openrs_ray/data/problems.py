@@ -1,4 +1,4 @@
-"""Loads problems: rows become `Problem` records, tokenized once, but for too long prompts and golds that cannot be parsed."""
+"""Loads problems: rows become `Problem` records, but for too long prompts and golds that cannot be parsed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ class LoadReport:
     kept: int
     too_long: int
     unparseable: int
-    """Gold answers that are missing or that the accuracy check cannot read."""
+    """Golds that are missing or that the accuracy check cannot read."""
     longest_prompt: int
     """In tokens, of those kept."""
 
@@ -87,7 +87,7 @@ def load_problems(
 
 
 def hold_out(problems: Sequence[Problem], count: int, seed: int) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
-    """Training problems and `count` held-out ones picked by a seed; each part indexed anew in its old order."""
+    """Training problems and `count` held-out ones, each part indexed anew in its old order."""
     # Spellings of one problem stay together: a held-out problem is not trained on in another one.
     keys = [letters_key(problem.text) or problem.text for problem in problems]
     first = dict(zip(reversed(keys), reversed(problems), strict=True))

@@ -1,4 +1,4 @@
-"""Turns problems into token ids to sample from: system prompt, worked examples, problem, chat template."""
+"""Turns problems into token ids: system prompt, worked examples, problem, chat template."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from openrs_ray.rewards.answers.extraction import THINK_OPEN
 
 
 def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
-    """Start model's tokenizer with a chat template (`model.chat_template` where that is set). UserError without any."""
+    """Start model's tokenizer with a chat template (`model.chat_template` where that is set)."""
     tokenizer = read_tokenizer(resolve_model(model.path))
     if model.chat_template is not None:
         with reading(f"cannot read model.chat_template {model.chat_template}"):
@@ -49,7 +49,7 @@ def messages(data: Data, problem: Asked) -> list[Message]:
 def tokenize_prompts(
     data: Data, problems: Sequence[Asked], tokenizer: PreTrainedTokenizerBase
 ) -> list[tuple[int, ...]]:
-    """Token ids of each problem's conversation. UserError where the template refuses one or leaves out part of it."""
+    """Token ids of each conversation. UserError where the template refuses one or leaves out part of it."""
     conversations = [messages(data, problem) for problem in problems]
     try:
         prompts = templated(tokenizer, conversations)

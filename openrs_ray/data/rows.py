@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 
 def read_rows(path: str, split: str, subset: str | None = None, columns: Collection[str] | None = None) -> list[Row]:
-    """All rows of `path` in file order; the other arguments matter for a Hub id. UserError when unreadable or empty."""
+    """Rows of `path` in file order; the other arguments matter for a Hub id. UserError when unreadable or empty."""
     with reading(f"cannot read data.path {path!r}"):  # ~ of nobody, or too long a name
         file = Path(path).expanduser()
         folder = file.is_dir()
@@ -46,7 +46,7 @@ def read_rows(path: str, split: str, subset: str | None = None, columns: Collect
 
 
 def check_there(path: str) -> None:
-    """UserError where `path` names a data file that does not exist."""
+    """UserError for a data file that does not exist."""
     with reading(f"cannot read data.path {path!r}"):
         file = Path(path).expanduser()
         if data_form(file.name) and not file.exists():
@@ -97,7 +97,7 @@ def _read_parquet(file: Path) -> list[Row]:
 
 
 def _as_written(table: pyarrow.Table) -> pyarrow.Table:
-    """The table with its 32-bit numbers, nested ones too, as they were written: 0.1, not 0.10000000149011612."""
+    """32-bit numbers, nested ones too, as they were written: 0.1, not 0.10000000149011612."""
     for place, column in enumerate(table.schema):
         text = _in_place_of_float32(column.type, pyarrow.string())
         if text != column.type:

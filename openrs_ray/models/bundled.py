@@ -32,7 +32,7 @@ _PROBLEMS = {"count": 4096, "seed": 0}
 
 
 def resolve_model(path: str) -> str:
-    """Folder or Hub id that transformers and vLLM can load. UserError unless `path` is one, or a built-in's name."""
+    """Folder or Hub id to load. UserError unless `path` is one, or a built-in's name."""
     if path in MODELS:
         return str(model_path(path))
     folder = Path(path).expanduser()
@@ -55,7 +55,7 @@ def looks_like_hub_id(path: str) -> bool:
 
 
 def model_path(name: str) -> Path:
-    """Folder of a built-in model, made first where the cache lacks it (under a minute)."""
+    """Folder of a built-in model, made first where the cache lacks it."""
     if name == "toy":
         # Torch and transformers load only where the toy really has to be taught.
         from openrs_ray.models.toy.teach import ToySettings, build_toy
@@ -66,7 +66,7 @@ def model_path(name: str) -> Path:
 
 
 def data_path(name: str) -> Path:
-    """JSONL file of a built-in data set, with columns `problem`, `answer` and `solution`."""
+    """JSONL file of a built-in data set."""
     settings = {**_PROBLEMS, "split": DATA[name], "columns": 3, "code": _code("toy/arithmetic.py")}
     return cached(name, settings, partial(_write_problems, split=DATA[name])) / "problems.jsonl"
 
@@ -100,7 +100,7 @@ def _write_problems(folder: Path, split: Split) -> None:
 
 
 def _code(source: str) -> str:
-    """Hash of a source file or of a folder of them: changed code never meets an old result."""
+    """Hash of a source file or of a folder: changed code never meets an old result."""
     path = Path(__file__).parent / source
     digest = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(path.glob("*.py")):

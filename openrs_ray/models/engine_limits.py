@@ -18,7 +18,7 @@ from openrs_ray.config.schema import Model, Placement, Slots
 from openrs_ray.errors import UserError
 
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
-"""Head sizes of vLLM's attention on CPUs; with another one an engine dies at its first token."""
+"""Head sizes of vLLM's attention on CPUs; with others an engine dies at its first token."""
 _TABLE = "_TEXT_GENERATION_MODELS"
 _DEADLINE_S = 120.0
 _ASK = """
@@ -64,7 +64,7 @@ def listed(*architectures: str) -> bool:
 
 
 def _refusal(model_path: str, dtype: str) -> str | None:
-    """vLLM's reason to refuse a model, one line; None where it accepts it or gives no reason."""
+    """One line; None where vLLM accepts the model or gives no reason."""
     try:
         asked = subprocess.run(
             [sys.executable, "-c", _ASK, model_path, dtype],

@@ -1,4 +1,4 @@
-"""Digest of a model's folder: tells models apart, whatever their paths."""
+"""Digest of a model's folder."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 from openrs_ray.models.bundled import MODELS
 
 _SAYS_NOTHING = ("_name_or_path", "transformers_version")
-"""Entries of config.json that differ between copies of the same model."""
+"""Entries of config.json that differ between copies of a model."""
 
 
 def model_digest(path: str) -> str:

@@ -30,7 +30,7 @@ class ModelFiles:
     """Example: ModelFiles({"generation_config.json": b"{}", "tokenizer.json": b"..."})"""
 
     files: Mapping[str, bytes]
-    """Content by name, held in memory: later changes of the start model do not matter."""
+    """Content by name, in memory: later changes of the start model do not matter."""
 
     def write(self, folder: Path) -> None:
         for name, content in self.files.items():
@@ -40,10 +40,7 @@ class ModelFiles:
 
 
 def model_files(path: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> ModelFiles:
-    """Files that make an exported policy loadable. UserError if it could not be written or read.
-
-    The tokenizer's own, where they read the same from another folder; otherwise transformers writes it anew.
-    """
+    """Files that make an exported policy loadable. UserError if it could not be written or read."""
     found = dict(_own_files(path, tokenizer))
     template = tokenizer.chat_template
     if isinstance(template, str):
@@ -92,7 +89,7 @@ def _written_anew(tokenizer: PreTrainedTokenizerBase, path: str) -> dict[str, by
 
 
 def _reads_the_same(files: ModelFiles, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, path: str) -> bool:
-    """True when the tokenizer reads the same from a policy's folder, which is written here as the learner does it."""
+    """True when the tokenizer reads the same from a folder that is written as the learner does it."""
     with TemporaryDirectory() as temporary:
         files.write(Path(temporary))
         try:

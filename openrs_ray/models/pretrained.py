@@ -1,7 +1,6 @@
 """Loads model files through transformers; no other module does.
 
-Invariants: a model's own code never runs (transformers would ask, and take a "y" from a pipe for an answer); missing weights
-are never made up; a damaged file is one UserError.
+Invariants: a model's own code never runs; missing weights are never made up; a damaged file is one UserError.
 """
 
 import os
@@ -35,7 +34,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 CONFIG, GENERATION = "config.json", "generation_config.json"
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-_NO_CODE = {"trust_remote_code": False}
+_NO_CODE = {"trust_remote_code": False}  # left out, transformers would ask, and take a "y" from a pipe for an answer
 
 
 def read_config(path: str) -> PreTrainedConfig:
@@ -63,7 +62,7 @@ def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
 
 def read_model(path: str, dtype: torch.dtype, attention: str) -> PreTrainedModel:
-    """Model with all its weights, on the CPU. UserError unless the files hold exactly the weights it has."""
+    """On the CPU. UserError unless the files hold exactly the weights that the model has."""
     with _reading("the weights", path, WHOLE, INDEX):
         model, report = AutoModelForCausalLM.from_pretrained(
             path,
@@ -92,23 +91,21 @@ def read_gguf(folder: str, file: str) -> tuple[PreTrainedTokenizerBase, PreTrain
 
 
 def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """Model without memory for weights. UserError when the configuration is not a causal language model's."""
+    """Without memory for weights. UserError when the configuration is not a causal language model's."""
     with _reading("the configuration", config.name_or_path), torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **_NO_CODE)
         return model
 
 
 def fixed_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Stored weights that are not parameters (buffers), by name; training leaves them unchanged."""
+    """Stored weights that are not parameters (buffers); training leaves them unchanged."""
     stored = model.state_dict().keys()
     return {name: buffer for name, buffer in model.named_buffers() if name in stored}
 
 
 def check_shapes(config: PreTrainedConfig, stored: Shapes, path: str) -> None:
-    """UserError unless the stored weights are exactly those of the model.
-
-    transformers loads weights of these shapes without content, by its own rules for renamed, tied and optional ones.
-    """
+    """UserError unless the stored weights are exactly those of the model."""
+    # transformers loads weights of these shapes without content, by its own rules for renamed, tied and optional ones.
     fake = FakeTensorMode(allow_non_fake_inputs=True)  # some families compute with a number that they keep in a tensor
     with _reading("the configuration", path), fake, _in_this_thread_without_report():
         empty = empty_model(config)
@@ -141,7 +138,7 @@ def check_report(report: Mapping[str, Any], model: PreTrainedModel, path: str) -
 
 
 def _stored_again(model: PreTrainedModel, stored: Shapes) -> Shapes:
-    """Shapes of tied weights that are stored beside the weight they are tied to."""
+    """Shapes of tied weights that are stored beside the one they are tied to."""
 
     def stored_name(name: str) -> str:  # the prefix may be left out in files
         return name if name in stored else name.removeprefix(f"{model.base_model_prefix}.")
@@ -155,7 +152,7 @@ def _stored_again(model: PreTrainedModel, stored: Shapes) -> Shapes:
 
 
 def _has_no(file: str, path: str) -> bool:
-    """True when the model is known not to have the file. OSError when that cannot be known."""
+    """OSError when that cannot be known."""
     if Path(path).is_dir():
         return not os.path.lexists(Path(path, file))
     try:

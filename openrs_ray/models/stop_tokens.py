@@ -29,7 +29,7 @@ class StopToken:
 
 
 def stop_tokens(path: str, vocabulary: int, tokenizer: PreTrainedTokenizerBase) -> tuple[StopToken, ...]:
-    """Stop tokens, by id. UserError where a file names a token that the model lacks, or none names any."""
+    """By id. UserError where a file names a token that the model lacks, or none names any."""
     named: dict[int, list[str]] = {}
     for origin, value in _named(path, tokenizer):
         for token in value if isinstance(value, list) else [value]:
@@ -50,7 +50,7 @@ def stop_tokens(path: str, vocabulary: int, tokenizer: PreTrainedTokenizerBase) 
 
 
 def ends_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Special token that the chat template writes right after an assistant's turn, if any."""
+    """Special token that the chat template writes right after an assistant's turn."""
     turns = [{"role": "user", "content": "QUESTION"}, {"role": "assistant", "content": _ANSWER}]
     try:
         (text,) = rendered(tokenizer, [turns], add_generation_prompt=False)

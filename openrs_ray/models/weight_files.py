@@ -1,4 +1,4 @@
-"""Names and shapes of a model's weights, from the headers of its safetensors files; from the Hub only these are fetched."""
+"""Names and shapes of a model's weights, from the headers of its safetensors files."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def check_weights(path: str, config: PreTrainedConfig) -> None:
 
 
 def stored_shapes(path: str) -> Shapes:
-    """Shape of every weight of a model in a folder or on the Hub."""
+    """Of a model in a folder or on the Hub."""
     folder = model_folder(path)
     if folder is not None and (Path(path).is_dir() or (folder / WHOLE).exists() or (folder / INDEX).exists()):
         files = _files(folder, path)
@@ -33,7 +33,7 @@ def stored_shapes(path: str) -> Shapes:
 
 
 def model_folder(path: str) -> Path | None:
-    """Folder of the model's files: its own, or its part of the Hub cache where that has its config.json."""
+    """The model's own folder, or its part of the Hub cache where that has its config.json."""
     if Path(path).is_dir():
         return Path(path)
     cached = try_to_load_from_cache(path, CONFIG)
@@ -41,7 +41,7 @@ def model_folder(path: str) -> Path | None:
 
 
 def _files(folder: Path, path: str) -> list[Path] | None:
-    """Safetensors files as transformers chooses them; None where the cache has only some."""
+    """As transformers chooses them; None where the cache has only some."""
     if (folder / WHOLE).exists():
         return [folder / WHOLE]
     if not (folder / INDEX).exists():
