@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 
@@ -45,7 +45,7 @@ from openrs_ray.run.ledger import Spent
 from openrs_ray.run.progress import read_result
 from openrs_ray.run.resume import check_run
 
-_HELD_OUT = "held_out"
+_HELD_OUT: Final = "held_out"
 _DEADLINE_S = 48 * 3600.0
 _NONE_HELD_OUT = (
     "a checkpoint is chosen on held-out problems that no benchmark has, and there are none: set evaluation.hold_out to how many "

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -71,7 +71,7 @@ def data_path(name: str) -> Path:
     return cached(name, settings, partial(_write_problems, split=DATA[name])) / "problems.jsonl"
 
 
-def cached(name: str, settings: dict[str, object], build: Callable[[Path], None]) -> Path:
+def cached(name: str, settings: Mapping[str, object], build: Callable[[Path], None]) -> Path:
     """Folder `name-<hash of settings>` in the cache; `build(folder)` fills a new one."""
     cache = Path(os.environ.get("OPENRS_CACHE", "~/.cache/openrs_ray")).expanduser().absolute()
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]

@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerBase
 from openrs_ray.common.killable import Failed, in_child
 from openrs_ray.errors import UserError
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 Conversation = Sequence[dict[str, str]]
 
 _CHUNK = 256
