@@ -18,6 +18,9 @@ from system import tiny_sections
 from launch.train import main
 from openrs_ray.run.metrics import read_metrics
 
+COMMAND_PARTS = {"performance.gpu_suite.one", "performance.trl_run", "without_gpu.trial"}
+"""Modules of launch/ that end as commands do, but are started by programs only."""
+
 
 def write_recipe(path: Path, model: Path, runs: Path, name: str, steps: int, **changes: dict[str, object]) -> Path:
     """The tiny run as a recipe file, with a checkpoint every second step; `changes` by section."""

@@ -27,9 +27,6 @@ def found(folder: Path, colocated: bool) -> dict[str, list[dict[str, str]]]:
     count = 2 if colocated else 1
     placement = {"device": "gpu", "colocated": colocated, "num_rollout_gpus": count, "num_learner_gpus": count}
     config = make_config(folder, engine={"gpu_memory_fraction": 0.3}, placement=placement)
-    ray.init(
-        address="local", num_cpus=8, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="error"
-    )
     placed = reserve(plan_layout(config, "gpu"), config.placement.wait_s)
     roles = {"learner": placed.learner_options, "rollout": placed.rollout_options}
     actors = {

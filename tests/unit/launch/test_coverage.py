@@ -431,7 +431,7 @@ def test_figures_of_another_attempt_than_the_rows_are_named(run: Path, capsys: p
 
 def test_a_folder_that_is_no_run_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 2
-    assert capsys.readouterr().err == f"error: {tmp_path} is no run's folder: config.json cannot be read\n"
+    assert capsys.readouterr().err == f"error: {tmp_path} is no run's folder: config.json cannot be read.\n"
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_the_newest_attempt_that_has_spans_or_the_one_asked_for(
     assert main([str(run), "--attempt", "1"]) == 0 and "Step 3 of" in capsys.readouterr().out
     assert main([str(run), "--attempt", "9"]) == 2 and "has no trace of attempt 9" in capsys.readouterr().err
     assert main([str(run), "--step", "9"]) == 2
-    assert "no step 9 to show: the trace has steps 1 to 5" in capsys.readouterr().err
+    assert "No step 9 to show: the trace has steps 1 to 5" in capsys.readouterr().err
 
 
 def test_lines_that_are_torn_or_nobody_wrote_are_left_out(tmp_path: Path) -> None:

@@ -115,9 +115,9 @@ def test_a_run_from_before_the_section_engine_goes_on(start: RunConfig) -> None:
     del old["engine"]
     assert len(old["rollout"]) == len(saved["rollout"]) + len(saved["engine"])
     (start.run.path / "config.json").write_text(json.dumps(old))
-    goes_on(start)
     again = load_config(start.run.path, ["--engine.max_sequences", "7"])
     assert (again.engine.cpu_cache_gib, again.engine.max_sequences) == (0.5, 7)
+    goes_on(start)
     with pytest.raises(UserError, match=r"run\.seed was 42"):
         goes_on(RunConfig.model_validate(saved | {"run": saved["run"] | {"seed": 1}}))
 

@@ -36,10 +36,10 @@ def test_the_first_checkpoint_must_fit(tmp_path: Path, monkeypatch: pytest.Monke
         (
             OSError(errno.ENOSPC, "No space left on device", "/full/file"),
             2,
-            "a disk is full (/full/file could not be written)",
+            "A disk is full (/full/file could not be written)",
         ),
-        (SafetensorError("I/O error: No space left on device (os error 28)"), 2, "a disk is full"),
-        (RuntimeError("PytorchStreamWriter failed writing file data/0"), 2, "a disk is full"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), 2, "A disk is full"),
+        (RuntimeError("PytorchStreamWriter failed writing file data/0"), 2, "A disk is full"),
         (RunError("The disk is full: No space left on device"), 1, "The disk is full: No space"),
         (OSError(errno.EACCES, "Permission denied"), 1, "Permission denied"),
     ],
@@ -60,7 +60,7 @@ IN_SMALL_DISK = 'mount -t tmpfs -o size="$1" tmpfs "$2" && head -c "$3" /dev/zer
 
 
 @pytest.mark.parametrize(
-    ("filled", "said"), [("1M", "a disk is full (that of"), ("900K", "the run's first checkpoint takes")]
+    ("filled", "said"), [("1M", "A disk is full (that of"), ("900K", "he run's first checkpoint takes")]
 )
 def test_a_run_on_a_full_disk_does_not_start(tmp_path: Path, toy_folder: Path, filled: str, said: str) -> None:
     disk = tmp_path / "disk"
