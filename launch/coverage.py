@@ -1,8 +1,7 @@
 """`python -m launch.coverage RUN [--csv FILE]`: the proof that each position of a run's data order was used exactly once.
 
-Reads every row of the record in `completions/` and holds it against what else the run wrote: how many steps were done and with
-how many tokens (`metrics.jsonl`, `result.json`, the checkpoints' manifest), which problems it means, what each attempt allowed.
-`--csv` writes a line per position: epoch, problem, phase (train or replaced), step, attempt, policy versions, completions.
+Reads every row in `completions/` and holds it against what else the run wrote. `--csv` writes a line per position: epoch,
+problem, phase (train or replaced), step, attempt, policy versions, completions.
 """
 
 import csv
@@ -26,12 +25,12 @@ from openrs_ray.run.problems import RunProblems
 from openrs_ray.run.state import CONFIG, check_attempts
 
 _SHOWN = 10
-"""Places named of each kind."""
+"""Most places named of each kind."""
 
 
 @command
 def main(arguments: list[str]) -> int:
-    """Exit code 0: every position counts once and every row can be true; 1: not so; 2: something to mend first."""
+    """Exit code 1: a position does not count once, or a row cannot be true."""
     parser = Parser("coverage", __doc__)
     parser.add_argument("run", metavar="RUN", help="a run: its folder, or its name")
     parser.add_argument("--csv", type=Path, help="write a line per position to this file")
@@ -74,7 +73,6 @@ def _named(places: Sequence[str]) -> str:
 
 
 def _run(folder: Path) -> tuple[RunConfig, RunProblems]:
-    """The run's settings and problems. UserError when the folder lacks them."""
     content, problems = read_json(folder / CONFIG), RunProblems.read(folder)
     if content is None or problems is None:
         raise UserError(f"{folder} is no run's folder: {PROBLEMS if content else CONFIG} cannot be read")

@@ -13,7 +13,7 @@ from rich.console import Console
 from launch.cli.command import command
 from launch.cli.failures import belongs_to
 from launch.cli.options import Parser, help_asked
-from openrs_ray.common.console import show_markdown
+from openrs_ray.common.console import say, show_markdown
 from openrs_ray.curation import report
 from openrs_ray.curation.inputs import Inputs, load_inputs
 from openrs_ray.curation.pipeline import Curation, Question, Tell
@@ -26,7 +26,7 @@ from openrs_ray.run.lock import run_lock
 def main(arguments: list[str]) -> None:
     console = Console(highlight=False)
     if (section := help_asked(arguments)) is not None:
-        console.print(recipe_help(section), markup=False, soft_wrap=True)
+        say(console, recipe_help(section))
         return
     parser = Parser("curate", None)
     parser.add_argument("recipe", metavar="RECIPE")
@@ -36,38 +36,38 @@ def main(arguments: list[str]) -> None:
     belongs_to(recipe.place)
     inputs = load_inputs(recipe)
     if options.dry_run:
-        console.print("\n".join(plan(recipe, inputs)), markup=False, soft_wrap=True)
+        say(console, "\n".join(plan(recipe, inputs)))
         return
     with run_lock(recipe.place):
         _curate(recipe, inputs, console)
 
 
 def plan(recipe: Recipe, inputs: Inputs) -> list[str]:
-    """Lines of the dry run."""
     store = CurationStore(recipe.place)
     sources = [candidate.source for candidate in inputs.candidates]
     lines = [f"{recipe.place}: {len(sources):,} rows, {sum(fate.kept for fate in inputs.fates):,} with text and answer"]
     lines += [f"  {name}: {sources.count(name):,} rows" for name in recipe.sources]
     for number, (name, stage) in enumerate(recipe.stages.items(), start=1):
         given = stage.model_dump(exclude_defaults=True, exclude={"kind", "paper", "prompt"})
-        done = (
-            " (done)"
-            if store.has(number, name)
-            else f" ({len(told):,} asked)"
-            if (told := store.told(number, name))
-            else ""
-        )
+        done = ""
+        if store.has(number, name):
+            done = " (done)"
+        elif told := store.told(number, name):
+            done = f" ({len(told):,} asked)"
         lines.append(f"{number:02d} {name}: {stage.kind}{done} {given or ''}".rstrip())
     return lines
 
 
 def _curate(recipe: Recipe, inputs: Inputs, console: Console) -> None:
     store = CurationStore(recipe.place)
-    say = partial(console.print, markup=False, soft_wrap=True)
-    counts = Curation(recipe, inputs, store, partial(_ask, recipe, say), say).run()
+    tell = partial(say, console)
+    counts = Curation(recipe, inputs, store, partial(_ask, recipe, tell), tell).run()
     report.write(recipe.place, recipe.name, counts)
     show_markdown(console, report.markdown(recipe.name, counts))
-    say(f"{store.result}: {counts[-1].kept:,} problems, ready for --data.path; report.md and report.json beside it")
+    say(
+        console,
+        f"{store.result}: {counts[-1].kept:,} problems, ready for --data.path; report.md and report.json beside it",
+    )
 
 
 def _ask(

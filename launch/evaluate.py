@@ -6,7 +6,7 @@ given, too. Killed, the same command goes on where it was.
 
 import re
 import sys
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 
 from rich.console import Console
@@ -14,12 +14,12 @@ from rich.console import Console
 from launch.cli.command import command
 from launch.cli.options import Parser, help_asked
 from launch.driver.harness import Harness
-from openrs_ray.common.console import show_markdown
+from openrs_ray.common.console import say, show_markdown
 from openrs_ray.config.help import section_lines
 from openrs_ray.config.load import checked
 from openrs_ray.config.names import runs_folder
 from openrs_ray.errors import UserError
-from openrs_ray.evaluation.benchmarks import chosen
+from openrs_ray.evaluation.benchmarks import Benchmark, chosen
 from openrs_ray.evaluation.config import EvaluationConfig, as_in_run
 from openrs_ray.evaluation.protocol import protocol
 from openrs_ray.evaluation.report import markdown, write
@@ -32,23 +32,20 @@ BENCHMARKS = "aime24,amc23,math500,minerva,olympiadbench"
 def main(arguments: list[str]) -> None:
     console = Console(highlight=False)
     if section := help_asked(arguments):
-        console.print("\n".join(section_lines(EvaluationConfig, {}, section)), markup=False, soft_wrap=True)
+        say(console, "\n".join(section_lines(EvaluationConfig, {}, section)))
         return
     parser = _parser()
     options, overrides = parser.parse_with_fields(arguments)
     runs = runs_folder()
     found = [find_subjects(given, options.start, options.step, runs) for given in options.models]
-    how = protocol(
-        options.protocol,
-        found[0].run,
-        **{name: getattr(options, name) for name in ("samples", "temperature", "top_p", "max_tokens", "prompt")},
-    )
-    benchmarks = chosen([name for name in options.benchmarks.split(",") if name], sources(options.data))
+    settings = {name: getattr(options, name) for name in ("samples", "temperature", "top_p", "max_tokens", "prompt")}
+    how = protocol(options.protocol, found[0].run, **settings)
+    benchmarks = asked_benchmarks(options)
     given_folder = Path(options.folder).expanduser().absolute() if options.folder else None
     subjects = side_by_side(found, how, runs, given_folder)
     known = as_in_run(found[0].run) if found[0].run else {}
     config = checked(EvaluationConfig, known, overrides, "evaluation", flags=parser.flags)
-    harness = Harness(how, tuple(benchmarks), subjects.folder, config, 3600 * options.hours, options.seed, console)
+    harness = Harness(how, benchmarks, subjects.folder, config, 3600 * options.hours, options.seed, console)
     if options.dry_run:
         harness.say_plan([harness.prepare(subject) for subject in subjects.all])
         return
@@ -59,51 +56,43 @@ def main(arguments: list[str]) -> None:
         content["differences"] = list(subjects.differences)
         write(subjects.report, content)
     show_markdown(console, markdown(content))
-    console.print(f"{subjects.report}/report.md, report.json and report.html; completions beside them", soft_wrap=True)
+    say(console, f"{subjects.report}/report.md, report.json and report.html; completions beside them")
 
 
-def sources(given: Sequence[str]) -> dict[str, str]:
-    """NAME=FILE as given on the command line, by name."""
+def asked_benchmarks(options: Namespace) -> tuple[Benchmark, ...]:
+    """Benchmarks of --benchmarks, with the files of --data NAME=FILE."""
     sources = {}
-    for text in given:
+    for text in options.data:
         name, equals, source = text.partition("=")
         if not (equals and source and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._]*", name)):
             raise UserError(f"--data {text}: write NAME=FILE, such as aime24=/data/aime24.jsonl")
         sources[name] = source
-    return sources
+    return tuple(chosen([name for name in options.benchmarks.split(",") if name], sources))
 
 
 def _parser() -> Parser:
     fields = (
         "Fields of engines and placement are changed as in a recipe: --placement.num_rollout_gpus 2 (--help SECTION)."
     )
+    models = "a run (folder or name), a model's folder, a Hub id, a built-in; runs that differ in their seed are also summed up"
     parser = Parser("evaluate", __doc__, fields)
-    parser.add_argument(
-        "models",
-        metavar="MODEL_OR_RUN",
-        nargs="+",
-        help="a run (folder or name), a model's folder, a Hub id, a built-in; several runs that differ in their seed are also "
-        "summed up",
-    )
+    parser.add_argument("models", metavar="MODEL_OR_RUN", nargs="+", help=models)
     add_benchmark_options(parser)
     parser.add_argument("--start", metavar="MODEL", help="the start model to compare with (default: the run's)")
     parser.add_argument("--step", type=int, help="the run's checkpoint (default: the last)")
-    parser.add_argument(
-        "--prompt", choices=("paper", "run", "plain"), help="robust only (default: the run's, else paper)"
-    )
+    prompts = ("paper", "run", "plain")
+    parser.add_argument("--prompt", choices=prompts, help="robust only (default: the run's, else paper)")
     parser.add_argument("--temperature", type=float, help="robust only (default: 0.6)")
     parser.add_argument("--top-p", type=float, help="robust only (default: 0.95)")
     parser.add_argument("--seed", type=int, default=42, help="of sampling (default: 42)")
     parser.add_argument("--folder", help="where completions and tables go (default: the run's folder)")
     parser.add_argument("--hours", type=positive, default=48, help="how long one model may take (default: 48)")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say what would be sampled and what it can show, and start nothing"
-    )
+    dry_run = "say what would be sampled and what it can show, and start nothing"
+    parser.add_argument("--dry-run", action="store_true", help=dry_run)
     return parser
 
 
 def add_benchmark_options(parser: Parser) -> None:
-    """Options of every command that evaluates."""
     parser.add_argument("--benchmarks", default=BENCHMARKS, help=f"default: {BENCHMARKS}")
     parser.add_argument("--data", action="append", default=[], metavar="NAME=FILE", help="a local file of a benchmark")
     parser.add_argument("--protocol", choices=("robust", "as_published"), default="robust", help="default: robust")

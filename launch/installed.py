@@ -1,7 +1,4 @@
-"""`python -m launch.installed BUILD`: imports what setup.sh has installed, as a run would, before the first run does.
-
-Importing vLLM's GPU model runner or FlashInfer needs the driver's libcuda.so.1, but no GPU.
-"""
+"""`python -m launch.installed BUILD`: imports what setup.sh has installed, before the first run does."""
 
 import importlib
 import importlib.metadata
@@ -12,7 +9,8 @@ from collections.abc import Iterable, Mapping
 
 MODULES = {
     "cpu": ("torch", "transformers"),
-    # The learner's kernels, vLLM's kernels, its model runner V2, and what it imports while it chooses an attention.
+    # The learner's kernels, vLLM's kernels, its model runner V2, and what it imports while it chooses an attention: they need
+    # the driver's libcuda.so.1, but no GPU.
     "gpu": (
         "torch",
         "transformers",
@@ -35,7 +33,7 @@ def main(build: str) -> None:
 
 
 def fault(build: str) -> str | None:
-    """One sentence about the first thing that is wrong with the environment of this interpreter."""
+    """The first thing that is wrong with this environment."""
     shared = shared_files(records_of_families())
     if shared:
         path, owners = next(iter(shared.items()))
@@ -53,11 +51,7 @@ def fault(build: str) -> str | None:
 
 
 def shared_files(records: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
-    """Files that more than one distribution has installed, with their owners; the last one installed has overwritten the others.
-
-    Args:
-        records: paths in each distribution's RECORD, by its name.
-    """
+    """Files that several distributions have installed, with their owners."""
     owners: dict[str, list[str]] = defaultdict(list)
     for name, paths in records.items():
         for path in set(paths):
@@ -66,7 +60,7 @@ def shared_files(records: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
 
 
 def records_of_families() -> dict[str, list[str]]:
-    """The files of the installed distributions that belong to one of the `FAMILIES`."""
+    """Files of the installed distributions of `FAMILIES`."""
     records = {}
     for distribution in importlib.metadata.distributions():
         name = re.sub(r"[-_.]+", "-", distribution.name).lower()

@@ -28,7 +28,6 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the named command with the rest of the line."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name not in COMMANDS:
         return _about([name])
@@ -38,7 +37,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 @command
 def _about(words: list[str]) -> None:
-    """Lists the commands or shows the version; anything else is no command."""
     (name,) = words
     if name in ("--help", "-h"):
         width = max(map(len, COMMANDS)) + 2

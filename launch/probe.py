@@ -24,7 +24,7 @@ from openrs_ray.cluster.disk import checkpoint_parts
 from openrs_ray.cluster.layout import Device
 from openrs_ray.cluster.probes import Gpu, ProbeError
 from openrs_ray.cluster.sharing import ray_sessions, readable_by_others, writable_by_others
-from openrs_ray.common.console import show_table
+from openrs_ray.common.console import say, show_table
 from openrs_ray.common.formatting import GIB
 from openrs_ray.config.help import help_text
 from openrs_ray.config.load import load_config
@@ -35,12 +35,12 @@ from openrs_ray.models.bundled import SMOLLM2, looks_like_hub_id
 
 DEFAULT_RECIPE = "quickstart"
 QUICK_S, IMPORT_S, GPU_S = 10.0, 60.0, 120.0
-"""Deadlines: of a look, of importing torch, of starting up all GPUs."""
+"""Deadlines: of a look, of importing torch, of starting all GPUs."""
 
 RAY_PORTS = {6379: "Ray", 8265: "Ray's dashboard"}
 BUILTIN_PARAMETERS = {"toy": 1_200_000, SMOLLM2: 134_515_008}
 OLDEST_DRIVER = {"13": 580, "12": 525}
-"""Oldest NVIDIA driver series by CUDA major version (CUDA's release notes, minor version compatibility)."""
+"""Oldest driver series by CUDA major version (CUDA's release notes, minor version compatibility)."""
 OLD_DRIVER = "update the NVIDIA driver (README.md, Drivers)"
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table. `mend`: what to do about it."""
+    """`mend`: what to do about it."""
 
     what: str
     found: str
@@ -58,16 +58,15 @@ class Row:
 
 
 def rows(config: RunConfig) -> Iterator[Row]:
-    """Look at everything the run needs, row by row."""
     try:
         gpus = machine.within(QUICK_S, machine.gpus)
     except ProbeError as error:
         gpus = []
         yield Row("GPUs", str(error), "an answer", "missing", "repair the NVIDIA driver, then try nvidia-smi")
-    device: Device = (
-        "gpu" if config.placement.device == "gpu" or (config.placement.device == "auto" and gpus) else "cpu"
-    )
-    yield _guard("torch and driver", IMPORT_S, machine.torch_build, partial(_torch_row, gpus, device))
+    wanted = config.placement.device
+    device: Device = "gpu" if wanted == "gpu" or (wanted == "auto" and gpus) else "cpu"
+    build = partial(machine.within, IMPORT_S, machine.torch_build)
+    yield _guard("torch and driver", build, lambda found: torch_row(gpus, device, *found))
     if device == "gpu":
         yield gpu_row(gpus, config)
         yield _peer_row(gpus)
@@ -78,113 +77,103 @@ def rows(config: RunConfig) -> Iterator[Row]:
         parameters = None
         yield Row("model", str(error), "a whole model", "missing", f"fetch {config.model.path} again")
     needed = memory_needed(config, device, parameters)
-    yield _guard("memory", QUICK_S, machine.memory_bytes, partial(_memory_row, needed))
-    yield _guard("/dev/shm", QUICK_S, partial(machine.disk_bytes, Path("/dev/shm")), partial(_shm_row, device))
+    mend = "end other programs, or take a machine with more memory"
+    yield _guard("memory", _quick(machine.memory_bytes), lambda free: _size_row("memory", free, needed, mend))
+    yield _guard("/dev/shm", _quick(partial(machine.disk_bytes, Path("/dev/shm"))), partial(_shm_row, device))
     folder = config.run.folder.expanduser()
-    yield _guard(
-        "disk",
-        QUICK_S,
-        partial(machine.disk_bytes, folder),
-        partial(_disk_row, disk_needed(config, parameters), folder),
-    )
-    yield _guard("ports", QUICK_S, _busy_ports, _ports_row)
+    disk_row = partial(_disk_row, disk_needed(config, parameters), folder)
+    yield _guard("disk", _quick(partial(machine.disk_bytes, folder)), disk_row)
+    yield _guard("ports", _quick(_busy_ports), _ports_row)
     yield token_row(os.environ.get("RAY_AUTH_MODE"), machine.ray_token(), bool(os.environ.get("RAY_ADDRESS")))
     yield from sharing_rows(machine.ray_token(), ray_sessions())
-    yield from _hub_rows(config)
+    yield from (_hub_row(name, kind) for name, kind in hub_ids(config))
 
 
-def _guard(what: str, deadline_s: float, probe: Callable[[], T], row: Callable[[T], Row]) -> Row:
+def _guard(
+    what: str,
+    probe: Callable[[], T],
+    row: Callable[[T], Row],
+    needed: str = "an answer",
+    mend: str = "mend what is named on the left",
+) -> Row:
+    """The row of a probe's finding, or of its error."""
     try:
-        return row(machine.within(deadline_s, probe))
+        return row(probe())
     except ProbeError as error:
-        return Row(what, str(error), "an answer", "missing", "mend what is named on the left")
+        return Row(what, str(error), needed, "missing", mend)
 
 
-def _torch_row(gpus: list[Gpu], device: Device, build: tuple[str, str | None, int | None]) -> Row:
-    return torch_row(gpus, device, *build)
+def _quick(probe: Callable[[], T]) -> Callable[[], T]:
+    return partial(machine.within, QUICK_S, probe)
+
+
+def _judged(what: str, found: str, needed: str, fits: bool, mend: str) -> Row:
+    return Row(what, found, needed) if fits else Row(what, found, needed, "missing", mend)
 
 
 def torch_row(gpus: list[Gpu], device: Device, version: str, cuda: str | None, offered: int | None = None) -> Row:
-    """torch against the driver, by the CUDA version of its libcuda (13000), else by its number."""
-    found = f"torch {version}" + (f" for CUDA {cuda}" if cuda else " (CPU build)")
+    """torch against the driver, by the CUDA version of libcuda (13000), else by its number."""
+    what, found = "torch and driver", f"torch {version}" + (f" for CUDA {cuda}" if cuda else " (CPU build)")
     if device == "cpu":
-        return Row("torch and driver", found, "CPU build")
+        return Row(what, found, "CPU build")
     if not gpus:
-        return Row(
-            "torch and driver", f"{found}, no GPU", "GPU", "missing", "placement.device auto or cpu runs without"
-        )
+        return Row(what, f"{found}, no GPU", "GPU", "missing", "placement.device auto or cpu runs without")
     found += f", driver {gpus[0].driver}"
     if cuda is None:
-        return Row("torch and driver", found, "GPU build", "missing", "remove .venv, then: bash launch/setup.sh")
-    oldest = OLDEST_DRIVER.get(cuda.split(".")[0], 0)
-    needed = f"driver {oldest} or newer"
+        return Row(what, found, "GPU build", "missing", "remove .venv, then: bash launch/setup.sh")
+    major = cuda.split(".")[0]
+    oldest = OLDEST_DRIVER.get(major, 0)
     if offered is not None:
         found += f" for CUDA {offered // 1000}.{offered % 1000 // 10}"
-        fits = offered // 1000 >= int(cuda.split(".")[0])
+        fits = offered // 1000 >= int(major)
     else:
         fits = int(gpus[0].driver.split(".")[0]) >= oldest
-    return (
-        Row("torch and driver", found, needed)
-        if fits
-        else Row("torch and driver", found, needed, "missing", OLD_DRIVER)
-    )
+    return _judged(what, found, f"driver {oldest} or newer", fits, OLD_DRIVER)
 
 
 def gpu_row(gpus: list[Gpu], config: RunConfig) -> Row:
     """Unused GPUs (below 5 % of the memory taken) against the placement."""
-    needed = config.num_gpus
     free = [gpu for gpu in gpus if gpu.used_mib < 0.05 * gpu.total_mib]
     busy = [f"GPU {gpu.index}: {gpu.used_mib:,} of {gpu.total_mib:,} MiB taken" for gpu in gpus if gpu not in free]
     found = "; ".join([f"{len(free)} of {len(gpus)} free", *busy])
-    if len(free) >= needed:
-        return Row("GPUs free", found, str(needed))
     mend = "end the programs that use them, or lower placement.num_learner_gpus / num_rollout_gpus"
-    return Row("GPUs free", found, str(needed), "missing", mend)
+    return _judged("GPUs free", found, str(config.num_gpus), len(free) >= config.num_gpus, mend)
 
 
 def _peer_row(gpus: list[Gpu]) -> Row:
-    what = "copy between GPUs"
+    what, needed = "copy between GPUs", "equal bytes"
     if len(gpus) < 2:
         return Row(what, f"skipped: {len(gpus)} GPU", "-")
-    try:
-        speed = machine.within(GPU_S, partial(machine.peer_copies, len(gpus)))
-    except ProbeError as error:
-        mend = (
-            "GPUs not seen: unset CUDA_VISIBLE_DEVICES, mend torch and driver; damaged bytes: turn off ACS / the IOMMU, "
-            "or set NCCL_P2P_DISABLE=1"
-        )
-        return Row(what, str(error), "equal bytes", "missing", mend)
-    return Row(what, f"equal bytes, slowest {speed:.1f} GB/s", "equal bytes")
+    copies = partial(machine.within, GPU_S, partial(machine.peer_copies, len(gpus)))
+    mend = (
+        "GPUs not seen: unset CUDA_VISIBLE_DEVICES, mend torch and driver; damaged bytes: turn off ACS / the IOMMU, "
+        "or set NCCL_P2P_DISABLE=1"
+    )
+    return _guard(what, copies, lambda speed: Row(what, f"equal bytes, slowest {speed:.1f} GB/s", needed), needed, mend)
 
 
 def _broadcast_row(gpus: list[Gpu], device: Device) -> Row:
-    count = len(gpus) if device == "gpu" else 2
-    what = "broadcast over NCCL" if device == "gpu" else "broadcast over gloo"
+    needed = "equal bytes"
+    if device == "gpu":
+        what, count, deadline_s, mend = "broadcast over NCCL", len(gpus), GPU_S, "run again with NCCL_DEBUG=INFO"
+    else:
+        what, count, deadline_s = "broadcast over gloo", 2, IMPORT_S
+        mend = "see whether a firewall blocks 127.0.0.1"
     if count < 2:
         return Row(what, f"skipped: {count} GPU", "-")
-    try:
-        speed = machine.broadcast(count, device, GPU_S if device == "gpu" else IMPORT_S)
-    except ProbeError as error:
-        mend = "run again with NCCL_DEBUG=INFO" if device == "gpu" else "see whether a firewall blocks 127.0.0.1"
-        return Row(what, str(error), "equal bytes", "missing", mend)
-    return Row(what, f"{count} processes, equal bytes, {speed:.1f} GB/s", "equal bytes")
+    broadcast = partial(machine.broadcast, count, device, deadline_s)
+    found = f"{count} processes, equal bytes"
+    return _guard(what, broadcast, lambda speed: Row(what, f"{found}, {speed:.1f} GB/s", needed), needed, mend)
 
 
 def memory_needed(config: RunConfig, device: Device, parameters: int | None) -> float:
-    """Rough bytes of host memory: an interpreter per engine and rank, and the weights.
-
-    Ranks on GPUs hold those while they load, all at the same time; on a CPU everything stays.
-    """
+    """Rough bytes: an interpreter per engine and rank, and the weights."""
     ranks = config.placement.num_learner_gpus
     actors = config.num_engines + ranks
-    if device == "gpu":
+    if device == "gpu":  # where all ranks hold the weights at the same time while they load them
         return 4.0 * GIB * actors + (parameters or 0) * ranks * (2 if config.model.dtype == "bfloat16" else 4)
     weights = (parameters or 0) * (16 * ranks + 4 * config.num_engines)
     return 1.5 * GIB * actors + config.engine.cpu_cache_gib * GIB * config.num_engines + weights
-
-
-def _memory_row(needed: float, free: int) -> Row:
-    return _size_row("memory", free, needed, "end other programs, or take a machine with more memory")
 
 
 def _shm_row(device: Device, free: int) -> Row:
@@ -193,30 +182,23 @@ def _shm_row(device: Device, free: int) -> Row:
 
 
 def disk_needed(config: RunConfig, parameters: int | None) -> float | None:
-    """Of all checkpoints; None if the model's size is unknown."""
     return None if parameters is None else sum(checkpoint_parts(config, parameters).values())
 
 
 def parameters_of(config: RunConfig) -> int | None:
-    """Of the start model, where known without a download."""
     path = config.model.path
     return BUILTIN_PARAMETERS.get(path) or machine.count_parameters(Path(path).expanduser())
 
 
 def _disk_row(needed: float | None, folder: Path, free: int) -> Row:
+    what = f"disk at {folder}"
     if needed is None:
-        return Row(
-            f"disk at {folder}", _gib(free), "unknown", "note", "launch.train --dry-run plans it for a model on the Hub"
-        )
-    return _size_row(
-        f"disk at {folder}", free, needed, "make room, set run.folder elsewhere or lower checkpoint.keep_last"
-    )
+        return Row(what, _gib(free), "unknown", "note", "launch.train --dry-run plans it for a model on the Hub")
+    return _size_row(what, free, needed, "make room, set run.folder elsewhere or lower checkpoint.keep_last")
 
 
 def _size_row(what: str, free: float, needed: float, mend: str) -> Row:
-    if free >= needed:
-        return Row(what, f"{_gib(free)} free", _gib(needed))
-    return Row(what, f"{_gib(free)} free", _gib(needed), "missing", mend)
+    return _judged(what, f"{_gib(free)} free", _gib(needed), free >= needed, mend)
 
 
 def _gib(size: float) -> str:
@@ -237,13 +219,11 @@ def _ports_row(busy: list[int]) -> Row:
 
 
 def token_row(mode: str | None, token: str | None, cluster: bool) -> Row:
-    """Ray's authentication: RAY_AUTH_MODE, the token's place, and whether RAY_ADDRESS names a cluster."""
     what = "Ray's token"
     found = f"RAY_AUTH_MODE={mode or '(not set)'}, token {f'in {token}' if token else 'nowhere'}"
     if mode == "token" and not token:
-        return Row(
-            what, found, "a token", "missing", "ray get-auth-token --generate, and copy ~/.ray/auth_token to all nodes"
-        )
+        mend = "ray get-auth-token --generate, and copy ~/.ray/auth_token to all nodes"
+        return Row(what, found, "a token", "missing", mend)
     if token and mode != "token":
         mend = "export RAY_AUTH_MODE=token before ray job submit, or it is refused as unauthorized"
         return Row(what, found, "mode token to submit jobs", "note", mend)
@@ -253,7 +233,6 @@ def token_row(mode: str | None, token: str | None, cluster: bool) -> Row:
 
 
 def sharing_rows(token: str | None, sessions: Sequence[Path]) -> Iterator[Row]:
-    """Rows about the token and folders of Ray that other users of this machine can read or change."""
     what, needed = "other users here", "nothing of Ray's"
     if token and readable_by_others(Path(token)):
         yield Row(what, f"can read {token}", needed, "note", f"chmod 600 {token}")
@@ -264,25 +243,16 @@ def sharing_rows(token: str | None, sessions: Sequence[Path]) -> Iterator[Row]:
         yield Row(what, f"can write to {session}", needed, "note", mend)
 
 
-def _hub_rows(config: RunConfig) -> Iterator[Row]:
-    for name, kind in hub_ids(config):
-        try:
-            machine.within(3 * QUICK_S, partial(machine.hub_answers, name, kind))
-            yield Row(f"Hub: {name}", "answers", f"the {kind}")
-        except ProbeError as error:
-            mend = (
-                "reach huggingface.co (HF_TOKEN for a gated one), or download it elsewhere and give its folder or file"
-            )
-            yield Row(f"Hub: {name}", str(error), f"the {kind}", "missing", mend)
+def _hub_row(name: str, kind: str) -> Row:
+    what, needed = f"Hub: {name}", f"the {kind}"
+    answers = partial(machine.within, 3 * QUICK_S, partial(machine.hub_answers, name, kind))
+    mend = "reach huggingface.co (HF_TOKEN for a gated one), or download it elsewhere and give its folder or file"
+    return _guard(what, answers, lambda _: Row(what, "answers", needed), needed, mend)
 
 
-def hub_ids(config: RunConfig) -> list[tuple[str, Literal["model", "dataset"]]]:
-    """(id, kind) of all that the run would fetch from the Hub."""
-    named: list[tuple[str | None, Literal["model", "dataset"]]] = [
-        (config.model.path, "model"),
-        (config.data.path, "dataset"),
-        (config.evaluation.path, "dataset"),
-    ]
+def hub_ids(config: RunConfig) -> list[tuple[str, str]]:
+    """(id, kind) of all that the run fetches from the Hub."""
+    named = [(config.model.path, "model"), (config.data.path, "dataset"), (config.evaluation.path, "dataset")]
     return [
         (path, kind)
         for path, kind in dict.fromkeys(named)
@@ -292,11 +262,10 @@ def hub_ids(config: RunConfig) -> list[tuple[str, Literal["model", "dataset"]]]:
 
 @command
 def main(arguments: list[str]) -> int:
-    """Print the table."""
     console = Console(highlight=False)
     if (section := help_asked(arguments)) is not None:
         text = help_text(section) if section else "\n".join([str(__doc__), *recipe_lines("run")])
-        console.print(text, markup=False, soft_wrap=True)
+        say(console, text)
         return 0
     parser = Parser("probe", None)
     parser.add_argument("recipe", nargs="?", default=DEFAULT_RECIPE)

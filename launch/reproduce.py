@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 
@@ -21,7 +21,7 @@ from launch.cli.command import command
 from launch.cli.failures import belongs_to
 from launch.cli.options import Parser, help_asked
 from launch.driver.harness import Harness, Prepared
-from launch.evaluate import add_benchmark_options, positive, sources
+from launch.evaluate import add_benchmark_options, asked_benchmarks, positive
 from launch.train import supervised
 from openrs_ray.cluster.memory import check_fits, planned_gpu_bytes
 from openrs_ray.common.console import say, show_markdown
@@ -32,7 +32,7 @@ from openrs_ray.config.names import recipe_lines
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.texts import letters_key
 from openrs_ray.errors import RunError, UserError
-from openrs_ray.evaluation.benchmarks import Benchmark, Prompt, chosen
+from openrs_ray.evaluation.benchmarks import Benchmark, Prompt
 from openrs_ray.evaluation.config import EvaluationConfig, as_in_run
 from openrs_ray.evaluation.protocol import Protocol, protocol
 from openrs_ray.evaluation.report import interval_text, markdown, published, write
@@ -45,36 +45,34 @@ from openrs_ray.run.ledger import Spent
 from openrs_ray.run.progress import read_result
 from openrs_ray.run.resume import check_run
 
-_HELD_OUT = "held_out"
+_HELD_OUT: Final = "held_out"
 _DEADLINE_S = 48 * 3600.0
-"""Longest sampling of one model."""
 _NONE_HELD_OUT = (
     "a checkpoint is chosen on held-out problems that no benchmark has, and there are none: set evaluation.hold_out to how many "
     "of the training problems to keep, or evaluation.path to others"
 )
 _IMPORTS_S = 20.0
-"""Oldest age of the process that trains when it asks the same: enough here must be enough there."""
+"""Age of the process that trains, at most, when it checks its budget."""
 
 
 @command
 def main(arguments: list[str]) -> int:
     console = Console(highlight=False)
     if section := help_asked(arguments):
-        console.print(help_text(section), markup=False, soft_wrap=True)
+        say(console, help_text(section))
         return 0
     parser = _parser()
     options, overrides = parser.parse_with_fields(arguments)
     config = load_config(options.recipe, overrides, parser.flags)
     belongs_to(config.run.path)
     how = protocol(options.protocol, config, samples=options.samples, max_tokens=options.max_tokens)
-    benchmarks = tuple(chosen([name for name in options.benchmarks.split(",") if name], sources(options.data)))
-    if options.dry_run:
-        dry_run(config, partial(say, console))
-        Reproduction(config, how, benchmarks, options.held_out_samples, [], console).say_plan()
-        return 0
     train = [sys.executable, "-m", "launch.train", options.recipe, *overrides, "--resume"]
-    work = Reproduction(config, how, benchmarks, options.held_out_samples, train, console)
-    return work.run()
+    work = Reproduction(config, how, asked_benchmarks(options), options.held_out_samples, train, console)
+    if not options.dry_run:
+        return work.run()
+    dry_run(config, partial(say, console))
+    work.say_plan()
+    return 0
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ class Reproduction:
     console: Console
 
     def run(self) -> int:
-        """Returns the training's exit code where it is not 0."""
+        """Returns the training's exit code."""
         held_out = self._check()
         self._part(1, "the start model on the benchmarks")
         with self._on_benchmarks.sitting([self._start]) as models:
@@ -116,16 +114,14 @@ class Reproduction:
         folder = self.config.run.path / "reproduction"
         write(folder, content)
         show_markdown(self.console, markdown(content))
-        self._say(f"{folder}/report.md, report.json and report.html")
+        say(self.console, f"{folder}/report.md, report.json and report.html")
         return 0
 
     def say_plan(self) -> None:
-        """Say the sampling on the benchmarks, and what it can show."""
-        start = self._on_benchmarks.prepare(self._start)
-        self._on_benchmarks.say_plan([start], planned=1)
+        self._on_benchmarks.say_plan([self._on_benchmarks.prepare(self._start)], planned=1)
 
     def _check(self) -> tuple[Problem, ...]:
-        """The held-out problems. UserError for every mistake that training would find hours later."""
+        """The held-out problems; finds every mistake that training would find hours later."""
         from actors.cluster.placement import check_build, check_machine, connection, joins_cluster, place
 
         check_run(self.config, resume=True)
@@ -149,16 +145,12 @@ class Reproduction:
         if not unseen:
             raise UserError(_NONE_HELD_OUT)
         if len(unseen) < len(held_out):
-            self._say(
-                f"{len(held_out) - len(unseen)} held-out problems are in a benchmark, too, and have no say in the choice"
-            )
+            taken = len(held_out) - len(unseen)
+            say(self.console, f"{taken} held-out problems are in a benchmark, too, and have no say in the choice")
         return unseen
 
     def _part(self, number: int, what: str) -> None:
-        self._say(f"[{self.config.run.name}] part {number} of 4: {what}")
-
-    def _say(self, text: str) -> None:
-        self.console.print(text, markup=False, soft_wrap=True)
+        say(self.console, f"[{self.config.run.name}] part {number} of 4: {what}")
 
     @cached_property
     def _start(self) -> Subject:
@@ -166,17 +158,17 @@ class Reproduction:
 
     @cached_property
     def _on_benchmarks(self) -> Harness:
-        return self._harness(self.how, self.benchmarks, self.how.name)
+        return self._harness(self.how, self.benchmarks)
 
     def _choosing(self, held_out: Sequence[Problem]) -> Harness:
-        """Asks as training does, at the temperature of the run's own evaluation."""
+        """Asks as training does, at the temperature of the run's evaluation."""
         source = self.config.run.path / "evaluation" / "held_out.jsonl"
         source.parent.mkdir(parents=True, exist_ok=True)
         with replacing(source) as temporary:
             rows = ({"problem": problem.text, "answer": list(problem.gold)} for problem in held_out)
             temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         how = Protocol(
-            name="held_out",
+            name=_HELD_OUT,
             samples=self.held_out_samples,
             temperature=self.config.evaluation.temperature,
             top_p=1.0,
@@ -185,15 +177,15 @@ class Reproduction:
             prompt=Prompt("run", data=self.config.data),
         )
         benchmark = Benchmark(_HELD_OUT, "held-out training problems", str(source))
-        return self._harness(how, (benchmark,), _HELD_OUT)
+        return self._harness(how, (benchmark,))
 
-    def _harness(self, how: Protocol, benchmarks: tuple[Benchmark, ...], name: str) -> Harness:
-        folder, seed = self.config.run.path / "evaluation" / name, self.config.run.seed
+    def _harness(self, how: Protocol, benchmarks: tuple[Benchmark, ...]) -> Harness:
+        folder, seed = self.config.run.path / "evaluation" / how.name, self.config.run.seed
         config = EvaluationConfig.model_validate(as_in_run(self.config))
         return Harness(how, benchmarks, folder, config, _DEADLINE_S, seed, self.console)
 
     def _trained(self) -> bool:
-        """True when the steps are done, or the limits do not allow another one."""
+        """True when the steps are done, or the limits allow no other."""
         result = read_result(self.config.run.path)
         if result is not None and result.step >= self.config.run.steps:
             return True
@@ -224,7 +216,7 @@ class Reproduction:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """One part. Example: Costs("training", "6,000 x 6", Spent(dollars=42.0, gpu_hours=95.5, hours=23.9))"""
+    """Example: Costs("training", "6,000 x 6", Spent(dollars=42.0, gpu_hours=95.5, hours=23.9))"""
 
     part: str
     data: str
@@ -233,7 +225,7 @@ class Costs:
 
 
 def best_checkpoint(checkpoints: Sequence[Subject], choices: dict[str, Any]) -> Subject:
-    """The earliest with the highest held-out accuracy. RunError if none has one."""
+    """The earliest with the highest held-out accuracy."""
     averages = {subject: choices["models"][subject.label][_HELD_OUT]["average"] for subject in checkpoints}
     believed = [subject for subject in checkpoints if averages[subject] is not None]
     if not believed:
@@ -245,7 +237,7 @@ def best_checkpoint(checkpoints: Sequence[Subject], choices: dict[str, Any]) -> 
 
 
 def choice_table(choices: dict[str, Any], best: Subject, config: RunConfig) -> dict[str, Any]:
-    """Every checkpoint on the held-out problems, below the report's own tables."""
+    """Every checkpoint on the held-out problems."""
     rows = [["", "accuracy [95 %]", "against the start model [95 %]", "mean tokens", ""]]
     for label, by_name in choices["models"].items():
         figures, paired = by_name[_HELD_OUT], choices["against_start_model"].get(label, {}).get(_HELD_OUT)
@@ -276,14 +268,10 @@ def _parser() -> Parser:
     parser = Parser("reproduce", __doc__, "\n".join([fields, *recipe_lines("run")]))
     parser.add_argument("recipe", metavar="RECIPE", help="a file, or the name of a recipe or of a run (open-rs3)")
     add_benchmark_options(parser)
-    parser.add_argument(
-        "--held-out-samples", type=positive, default=4, metavar="K", help="of each held-out problem (default: 4)"
-    )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="say what it would do and need, and what the benchmarks can show; start nothing",
-    )
+    samples = "of each held-out problem (default: 4)"
+    parser.add_argument("--held-out-samples", type=positive, default=4, metavar="K", help=samples)
+    dry_run = "say what it would do and need, and what the benchmarks can show; start nothing"
+    parser.add_argument("--dry-run", action="store_true", help=dry_run)
     return parser
 
 

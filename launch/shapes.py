@@ -1,7 +1,4 @@
-"""`python -m launch.shapes [HUB_ID ...]`: writes the shapes of these models, or of those it has, anew from the Hub.
-
-`openrs_ray/cluster/shapes.json` is what a dry run plans with where there is no network.
-"""
+"""`python -m launch.shapes [HUB_ID ...]`: writes the shapes that a dry run plans with where there is no network."""
 
 import sys
 
@@ -10,14 +7,14 @@ from rich.console import Console
 from launch.cli.command import command
 from launch.cli.options import Parser
 from openrs_ray.cluster.shapes import FILE, shape_values, shipped
+from openrs_ray.common.console import say
 from openrs_ray.common.files import write_json
 from openrs_ray.common.foreign import reading
 from openrs_ray.models.pretrained import read_config
 
 
 @command
-def main(arguments: list[str]) -> int:
-    """Needs the Hub."""
+def main(arguments: list[str]) -> None:
     parser = Parser("shapes", __doc__)
     parser.add_argument("models", metavar="HUB_ID", nargs="*", help="default: those it has")
     shapes = shipped()
@@ -26,8 +23,7 @@ def main(arguments: list[str]) -> int:
         with reading(f"the configuration of {name} cannot be used"):
             shapes[name] = shape_values(config)
     write_json(FILE, dict(sorted(shapes.items())))
-    Console(highlight=False).print(f"{len(shapes)} models in {FILE}", markup=False, soft_wrap=True)
-    return 0
+    say(Console(highlight=False), f"{len(shapes)} models in {FILE}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ any process; rows with a dash happen within the one above them. `--perfetto` wri
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -21,9 +21,16 @@ from openrs_ray.errors import UserError
 from openrs_ray.run.trace import DRIVER, SAMPLING, STAGES, WAITS, Event, Step, chrome_trace, read_trace, steps_of
 
 _WARM_UP = 2
-"""First steps that are left out where there are more: they compile and fill caches."""
+"""First steps, which compile and fill caches."""
 _SHOWN = ("rank", "position", "sample", "tokens", "micro_batch", "bucket", "completions", "method")
-"""Attributes that say which of many spans the slowest one is, in this order."""
+"""Attributes that tell the slowest of many spans, in this order."""
+_SUBJECTS = {
+    "train": "The learner",
+    "push": "The weight push",
+    "write": "Writing the record",
+    "save": "Saving checkpoints",
+    "evaluate": "Evaluating",
+}
 
 
 @command
@@ -33,15 +40,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--attempt", type=int, metavar="N", help="of this start of the run (default: the newest)")
     parser.add_argument("--step", type=int, metavar="N", help="of this step alone")
     parser.add_argument("--last", type=int, default=20, metavar="N", help="of the last N steps (default: 20)")
-    parser.add_argument(
-        "--perfetto", type=Path, metavar="FILE", help="write the spans for ui.perfetto.dev to this file"
-    )
+    perfetto = "write the spans for ui.perfetto.dev to this file"
+    parser.add_argument("--perfetto", type=Path, metavar="FILE", help=perfetto)
     options = parser.parse_args(arguments)
     run = find_run(options.run)
     events = read_trace(run, options.attempt)
     steps = chosen(steps_of(events), options.step, options.last)
     console = Console(highlight=False)
-    show_table(console, table(steps, f"{_numbers(steps)} of {run.name}: median seconds per step (smallest to largest)"))
+    numbers = f"Steps {steps[0].number} to {steps[-1].number}" if len(steps) > 1 else f"Step {steps[0].number}"
+    show_table(console, table(steps, f"{numbers} of {run.name}: median seconds per step (smallest to largest)"))
     for line in (*idle_lines(steps), diagnosis(steps)):
         say(console, line)
     if options.perfetto:
@@ -50,7 +57,7 @@ def main(arguments: list[str]) -> None:
 
 
 def chosen(steps: Sequence[Step], number: int | None, last: int) -> list[Step]:
-    """The step of this number, or the last ones without the first two. UserError where there is none."""
+    """The step of this number, or the last ones after the warm-up."""
     found = [step for step in steps if step.number == number] if number is not None else list(steps)
     if not found:
         names = f"the trace has steps {steps[0].number} to {steps[-1].number}" if steps else "no step has been finished"
@@ -59,56 +66,51 @@ def chosen(steps: Sequence[Step], number: int | None, last: int) -> list[Step]:
 
 
 def table(steps: Sequence[Step], title: str) -> Table:
-    """A row per stage: seconds of a step, its share, spans, and the slowest span."""
+    """A row per stage: seconds, share, spans, the slowest span."""
     shown = Table(title=title)
     for heading in ("stage", "in", "seconds", "share", "spans per step", "slowest"):
         shown.add_column(heading, justify="right" if heading in ("share", "spans per step") else "left")
-    _row(shown, "step", DRIVER, steps, lambda step: step.seconds, [])
-    for stage in (*STAGES, "other"):
-        events = _events(steps, stage, DRIVER)
-        if stage == "other" or events:
-            seconds = (lambda step: step.causes()["other"]) if stage == "other" else _busy(stage, DRIVER)
-            _row(shown, stage, DRIVER, steps, seconds, events)
+
+    def add(stage: str, kind: str, values: Sequence[float], events: Sequence[Event] = ()) -> None:
+        share = median(value / step.seconds for value, step in zip(values, steps, strict=True))
+        spread = f"{median(values):.3f}" + (f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else "")
+        count = f"{len(events) / len(steps):.3g}" if events else ""
+        shown.add_row(stage, kind, spread, f"{share:.1%}", count, _slowest(steps, events) if events else "")
+
+    def add_parts(stage: str) -> None:
+        for name, kind in sorted(_parts(steps, stage), key=lambda part: _first(steps, *part)):
+            add(f"- {name}", kind, _busy(steps, name, kind), _events(steps, name, kind))
+
+    causes = [step.causes() for step in steps]
+    add("step", DRIVER, [step.seconds for step in steps])
+    for stage in STAGES:
+        if events := _events(steps, stage, DRIVER):
+            add(stage, DRIVER, _busy(steps, stage, DRIVER), events)
         if stage == "take":
             for wait in WAITS:
-                _row(shown, f"- waits for {wait}", DRIVER, steps, lambda step, wait=wait: step.causes()[wait], [])  # type: ignore[misc]
-        for name, kind in sorted(_parts(steps, stage), key=lambda part: _first(steps, *part)):
-            _row(shown, f"- {name}", kind, steps, _busy(name, kind), _events(steps, name, kind))
+                add(f"- waits for {wait}", DRIVER, [found[wait] for found in causes])
+        add_parts(stage)
+    add("other", DRIVER, [found["other"] for found in causes], _events(steps, "other", DRIVER))
+    add_parts("other")
     return shown
 
 
-def _row(
-    shown: Table,
-    stage: str,
-    kind: str,
-    steps: Sequence[Step],
-    seconds: Callable[[Step], float],
-    events: Sequence[Event],
-) -> None:
-    values = [seconds(step) for step in steps]
-    share = median(value / step.seconds for value, step in zip(values, steps, strict=True))
-    spread = f"{median(values):.3f}" + (f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else "")
-    count = f"{len(events) / len(steps):.3g}" if events else ""
-    shown.add_row(stage, kind, spread, f"{share:.1%}", count, _slowest(steps, events) if events else "")
-
-
-def _busy(name: str, kind: str) -> Callable[[Step], float]:
-    return lambda step: step.busy(step.of(name, kind=kind))
+def _busy(steps: Sequence[Step], name: str, kind: str) -> list[float]:
+    return [step.busy(step.of(name, kind=kind)) for step in steps]
 
 
 def _events(steps: Sequence[Step], name: str, kind: str) -> list[Event]:
-    """Those that ended in one of these steps."""
+    """Spans that ended in one of these steps."""
     return [event for step in steps for event in step.of(name, kind=kind) if event.end <= step.end]
 
 
 def _first(steps: Sequence[Step], name: str, kind: str) -> tuple[float, str]:
-    """How long after the beginning of its step a stage begins."""
     begins = [found[0].start - step.start for step in steps if (found := step.of(name, kind=kind))]
     return median(begins), name
 
 
 def _parts(steps: Sequence[Step], stage: str) -> set[tuple[str, str]]:
-    """Names and kinds of process of the spans that lie mostly within a stage of the loop."""
+    """(name, kind of process) of the spans that lie mostly within a stage."""
     kinds = {(event.name, event.kind) for step in steps for event in step.events}
     return {part for part in kinds if _stage_of(steps, *part) == stage}
 
@@ -138,29 +140,19 @@ def _slowest(steps: Sequence[Step], events: Sequence[Event]) -> str:
 
 
 def _which(event: Event) -> str:
-    """Example: " (engine-1, position 40, sample 3, tokens 1024)"; empty where there is only one it can be."""
+    """Example: " (engine-1, position 40, sample 3, tokens 1024)" """
     shown = [f"{name} {event.attributes[name]}" for name in _SHOWN if name in event.attributes]
     where = [] if event.process == DRIVER else [event.process]
     return f" ({', '.join([*where, *shown])})" if where or shown else ""
 
 
-def _numbers(steps: Sequence[Step]) -> str:
-    return f"Steps {steps[0].number} to {steps[-1].number}" if len(steps) > 1 else f"Step {steps[0].number}"
-
-
 def idle_lines(steps: Sequence[Step]) -> list[str]:
-    """A line per kind of process: the share of a step in which it had nothing to do."""
-    processes = sorted({event.process for step in steps for event in step.events} - {DRIVER})
-    idle = {process: median(step.idle(process) for step in steps) for process in processes}
-    kinds = sorted({process.split("-")[0] for process in processes})
-    return [f"Nothing to do: {_idle(kind, idle)}." for kind in kinds]
-
-
-def _idle(kind: str, idle: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {share:.0%} of a step" for name, share in idle.items() if name.split("-")[0] == kind)
-
-
-# ------------------------------------------------------------------------------------------------ diagnosis
+    """A line per kind of process."""
+    shares: dict[str, list[str]] = {}
+    for process in sorted({event.process for step in steps for event in step.events} - {DRIVER}):
+        idle = median(step.idle(process) for step in steps)
+        shares.setdefault(process.split("-")[0], []).append(f"{process} {idle:.0%} of a step")
+    return [f"Nothing to do: {', '.join(shares[kind])}." for kind in sorted(shares)]
 
 
 def diagnosis(steps: Sequence[Step]) -> str:
@@ -171,19 +163,26 @@ def diagnosis(steps: Sequence[Step]) -> str:
         for cause in causes[0]
     }
     cause = max(shares, key=shares.__getitem__)
-    worst = max(steps, key=lambda step: step.causes()[cause])
-    return _SENTENCES[cause](shares[cause], steps, worst)
-
-
-def _sampling(share: float, steps: Sequence[Step], worst: Step) -> str:
-    return f"Sampling bounds the step: {share:.0%} of it waits for completions{_tail(worst)}{_queue(steps)}."
+    share, worst = f"{shares[cause]:.0%}", max(steps, key=lambda step: step.causes()[cause])
+    match cause:
+        case "completions":
+            return f"Sampling bounds the step: {share} of it waits for completions{_tail(worst)}{_queue(steps)}."
+        case "verdicts":
+            call = max(worst.of("judge", kind=DRIVER), key=lambda event: event.seconds)
+            return (
+                f"The reward pool bounds the step: {share} of it waits for verdicts when all completions have ended; the slowest "
+                f"call of step {worst.number} took {call.seconds:.3g} s{_which(call)}."
+            )
+        case "other":
+            return f"None of the stages bounds the step: {share} of it is in the driver between them; --perfetto shows where."
+        case _:
+            return f"{_SUBJECTS[cause]} bounds the step: {share} of it goes to {cause}{_largest_part(cause, steps)}."
 
 
 def _tail(step: Step) -> str:
     """The last completion of a step against the median one."""
-    own = [
-        event for event in step.of("decode") if not step.positions or event.attributes.get("position") in step.positions
-    ]
+    asked = step.positions
+    own = [event for event in step.of("decode") if not asked or event.attributes.get("position") in asked]
     if not own:
         return ""
     last, middle = max(own, key=lambda event: event.end), median(event.end for event in own)
@@ -191,56 +190,22 @@ def _tail(step: Step) -> str:
 
 
 def _queue(steps: Sequence[Step]) -> str:
-    """Says so where requests wait for a place in an engine more than a third of their life."""
+    """Clause about requests that wait for an engine more than a third of their life."""
     spent = {name: sum(event.seconds for event in _events(steps, name, "engine")) for name in SAMPLING}
     share = spent["queue"] / (sum(spent.values()) or 1.0)
-    return (
-        f"; requests wait {share:.0%} of their time for a place in an engine (engine.max_sequences)"
-        if share > 1 / 3
-        else ""
-    )
+    if share <= 1 / 3:
+        return ""
+    return f"; requests wait {share:.0%} of their time for a place in an engine (engine.max_sequences)"
 
 
-def _rewards(share: float, steps: Sequence[Step], worst: Step) -> str:
-    call = max(worst.of("judge", kind=DRIVER), key=lambda event: event.seconds)
-    return (
-        f"The reward pool bounds the step: {share:.0%} of it waits for verdicts when all completions have ended; the slowest "
-        f"call of step {worst.number} took {call.seconds:.3g} s{_which(call)}."
-    )
-
-
-def _of_stage(subject: str, stage: str) -> Callable[[float, Sequence[Step], Step], str]:
-    """Sentence about a stage of the loop, with the largest of its parts."""
-
-    def sentence(share: float, steps: Sequence[Step], worst: Step) -> str:
-        whole = sum(step.stage(stage) for step in steps)
-        parts = {part: sum(map(_busy(*part), steps)) / whole for part in _parts(steps, stage)} if whole else {}
-        text = f"{subject} bounds the step: {share:.0%} of it goes to {stage}"
-        if parts:
-            name, kind = max(parts, key=parts.__getitem__)
-            slowest = _slowest(steps, _events(steps, name, kind))
-            text += f", and {min(1.0, parts[name, kind]):.0%} of that to {name} (the slowest: {slowest})"
-        return f"{text}."
-
-    return sentence
-
-
-def _other(share: float, steps: Sequence[Step], worst: Step) -> str:
-    return (
-        f"None of the stages bounds the step: {share:.0%} of it is in the driver between them; --perfetto shows where."
-    )
-
-
-_SENTENCES: Mapping[str, Callable[[float, Sequence[Step], Step], str]] = {
-    "completions": _sampling,
-    "verdicts": _rewards,
-    "train": _of_stage("The learner", "train"),
-    "push": _of_stage("The weight push", "push"),
-    "write": _of_stage("Writing the record", "write"),
-    "save": _of_stage("Saving checkpoints", "save"),
-    "evaluate": _of_stage("Evaluating", "evaluate"),
-    "other": _other,
-}
+def _largest_part(stage: str, steps: Sequence[Step]) -> str:
+    whole = sum(step.stage(stage) for step in steps)
+    parts = {part: sum(_busy(steps, *part)) / whole for part in _parts(steps, stage)} if whole else {}
+    if not parts:
+        return ""
+    name, kind = max(parts, key=parts.__getitem__)
+    slowest = _slowest(steps, _events(steps, name, kind))
+    return f", and {min(1.0, parts[name, kind]):.0%} of that to {name} (the slowest: {slowest})"
 
 
 def _write(path: Path, events: Sequence[Event]) -> None:

@@ -42,10 +42,7 @@ _FLAGS = ("--dry-run", "--resume", "--restart")
 
 @dataclass(frozen=True)
 class Command:
-    """Command line of `launch.train`."""
-
     recipe: str
-    """A file, or the name of a recipe or a run."""
     overrides: list[str]
     dry_run: bool
     resume: bool
@@ -53,7 +50,6 @@ class Command:
 
 
 def parse(arguments: list[str]) -> Command:
-    """UserError when there is no recipe."""
     parser = Parser("train", None)
     parser.add_argument("recipe", metavar="RECIPE")
     for flag in _FLAGS:
@@ -64,10 +60,9 @@ def parse(arguments: list[str]) -> Command:
 
 @command
 def main(arguments: list[str]) -> int:
-    """Exit code 0 also where a limit of `cost` ended the run."""
     console = Console(highlight=False)
     if (section := help_asked(arguments)) is not None:
-        console.print(help_text(section), markup=False, soft_wrap=True)
+        say(console, help_text(section))
         return 0
     asked = parse(arguments)
     config = load_config(asked.recipe, asked.overrides, _FLAGS)
@@ -90,17 +85,17 @@ def main(arguments: list[str]) -> int:
 
 
 def supervised(config: RunConfig, command: Sequence[str], console: Console) -> int:
-    """Run the command that trains, again when it dies; returns its exit code (`launch.driver.supervise`)."""
+    """Run the command that trains, again when it dies."""
     from launch.driver.supervise import supervise
 
     store = CheckpointStore(config.run.path / "checkpoints")
 
-    def say(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
+    def tell(text: str) -> None:
+        say(console, text)
         if log := newest_log(config.run.path):
             append_lines(log, text)
 
-    return supervise(command, lambda: max((checkpoint.step for checkpoint in store.checkpoints()), default=-1), say)
+    return supervise(command, lambda: max((checkpoint.step for checkpoint in store.checkpoints()), default=-1), tell)
 
 
 def _train(config: RunConfig, console: Console) -> int:
@@ -145,7 +140,7 @@ def _start(config: RunConfig, console: Console, log: RunLog, done: Progress) -> 
         add_cluster(log.folder, describe_cluster())
         begin_run(config, prepared.summary())
         for line in [*(f"data: {note}" for note in prepared.notes), *warning_lines(config, prepared)]:
-            console.print(line, markup=False, soft_wrap=True)
+            say(console, line)
         display = ending.enter_context(RunDisplay(config.run.name, config.run.steps, console, budget.text, log.write))
 
         def end(outcome: Outcome) -> None:
@@ -161,15 +156,14 @@ def _say_end(config: RunConfig, outcome: Outcome, budget: Budget, console: Conso
     if outcome.progress is not None:
         show_end(console, config, outcome.progress, budget)
         if outcome.progress.ended not in (None, "steps"):
-            console.print(budget.sentence(outcome.progress.ended), markup=False, soft_wrap=True)
-    elif outcome.recurs:
-        console.print(outcome.sentence, markup=False, soft_wrap=True)
+            say(console, budget.sentence(outcome.progress.ended))
     else:
-        console.print(f"{outcome.sentence}\nContinue with: {continue_with()}", markup=False, soft_wrap=True)
+        say(console, outcome.sentence)
+        if not outcome.recurs:
+            say(console, f"Continue with: {continue_with()}")
 
 
 def _prepare(config: RunConfig, gpu_bytes: float | None) -> "Prepared":
-    """Load all that the run needs; UserError where it does not fit the GPUs' memory."""
     from openrs_ray.cluster.memory import check_fits
     from openrs_ray.preparation.prepared import prepare
 

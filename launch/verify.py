@@ -1,8 +1,7 @@
 """`python -m launch.verify FILE.jsonl [--extraction boxed|any]`: check answers from a file with the reward pool.
 
-Reads lines with `pred` (a model's output) and `gold` (the accepted answer, or a list of them); writes one JSON verdict
-per line to stdout, in order, and a summary to stderr. The file is read twice, first to find any bad line before the
-checking starts, and never held in memory as a whole.
+Reads lines with `pred` (a model's output) and `gold` (the accepted answer, or a list of them); writes one JSON verdict per line
+to stdout, in order, and a summary to stderr. The file is read twice, to find bad lines first.
 """
 
 import json
@@ -26,7 +25,7 @@ from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.records import Extraction, JudgeItem
 
 _LINES_PER_PROCESS = 64
-"""Lines read ahead for each process: enough to work on behind one slow check."""
+"""Read ahead for each process: enough work behind one slow check."""
 _MEMORY_GIB = 2.0
 
 
@@ -45,7 +44,7 @@ def main(arguments: list[str]) -> None:
 
 
 def verdicts(path: Path, extraction: Extraction, processes: int, deadline_s: float) -> Iterator[Verdict]:
-    """Verdicts in order. UserError for any bad line, before the first verdict."""
+    """In order. UserError for any bad line, before the first verdict."""
     for _ in read_items(path):
         pass
     waiting: deque[Future[Verdict]] = deque()
@@ -60,7 +59,7 @@ def verdicts(path: Path, extraction: Extraction, processes: int, deadline_s: flo
 
 
 def read_items(path: Path) -> Iterator[JudgeItem]:
-    """The completions of a JSONL file without blank lines. UserError with the number of a bad line."""
+    """UserError with the number of a bad line."""
     try:
         with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
@@ -95,15 +94,10 @@ def _as_json(verdict: Verdict) -> dict[str, Any]:
 
 def _parser() -> Parser:
     parser = Parser("verify", "Check answers from a file.")
-    parser.add_argument(
-        "file", metavar="FILE", type=Path, help="JSONL with the keys pred and gold (a string or a list)"
-    )
-    parser.add_argument(
-        "--extraction",
-        choices=("boxed", "any"),
-        default="boxed",
-        help="boxed: the last \\boxed{} only, as training does; any: anywhere, as math-verify does (default: boxed)",
-    )
+    file = "JSONL with the keys pred and gold (a string or a list)"
+    parser.add_argument("file", metavar="FILE", type=Path, help=file)
+    where = "boxed: the last \\boxed{} only, as training does; any: anywhere, as math-verify does (default: boxed)"
+    parser.add_argument("--extraction", choices=("boxed", "any"), default="boxed", help=where)
     parser.add_argument("--processes", type=_positive(int), default=os.cpu_count() or 1, help="default: one per CPU")
     parser.add_argument("--deadline", type=_positive(float), default=5.0, metavar="S", help="seconds (default: 5)")
     return parser

@@ -1,8 +1,8 @@
-"""Exceptions for people: mistakes to mend before a run, and failures during it."""
+"""Exceptions for people."""
 
 
 class UserError(Exception):
-    """A mistake that the user can mend (a recipe, a path). One sentence: what is wrong and how to mend it. Exit code 2."""
+    """A mistake that the user can mend. One sentence: what is wrong and how to mend it. Exit code 2."""
 
 
 class RunError(Exception):
@@ -10,15 +10,15 @@ class RunError(Exception):
 
 
 class Recurring(RunError):
-    """A failure that would come again: starting or resuming the run unchanged cannot help."""
+    """A failure that starting or resuming the run unchanged would repeat."""
 
 
 class Lost(RunError):
-    """An actor that died or no longer answers. Its work can be given to another."""
+    """An actor died or no longer answers. Its work can be given to another."""
 
 
 class EngineDied(Lost):
-    """An engine that died of its own error. Arguments: the worker's number, the error, and where its log is."""
+    """An engine died of its own error. Arguments: the worker's number, the error, where its log is."""
 
     @property
     def error(self) -> str:

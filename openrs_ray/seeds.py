@@ -1,4 +1,4 @@
-"""Seeds of single completions, derived and never stored: the same position, sample and turn always draw the same way."""
+"""Seeds of single completions: the same position, sample and turn always draw the same way."""
 
 import hashlib
 
@@ -14,7 +14,7 @@ def completion_seed(run_seed: int, phase: str, step: int, position: int, sample:
 
 
 def turn_seed(seed: int, turn: int) -> int:
-    """The seed of a rollout's turn, from 0: for the first `seed` itself, for the others numbers as above."""
+    """The seed of a rollout's turn; the first one has `seed` itself."""
     return _number(f"{seed}/{turn}") if turn else seed
 
 

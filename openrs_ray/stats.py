@@ -1,10 +1,8 @@
 """Confidence intervals for accuracies; the only source of intervals.
 
 All rest on Wilson's interval for a proportion, with the effective number of trials: samples of one problem are alike, and so
-are problems that share a passage. Vectorised, without resampling: the same figures give the same interval.
+are problems that share a passage.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Sequence
@@ -16,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean with its confidence bounds. Example: Interval(0.50, low=0.40, high=0.60)"""
+    """Example: Interval(0.50, low=0.40, high=0.60)"""
 
     mean: float
     low: float
@@ -44,17 +42,13 @@ def wilson_interval(successes: float, trials: float, confidence: float = 0.95) -
 
 
 def mean_interval(scores: np.ndarray, clusters: np.ndarray | None = None, confidence: float = 0.95) -> Interval:
-    """Interval for the mean accuracy over problems, as other problems of this kind would give it.
+    """Interval for the mean accuracy over problems, for other problems of this kind. ValueError if nothing is judged.
 
     Args:
         scores: float [problems, samples] in [0, 1]; NaN where a completion was not judged. Each problem weighs the same.
-        clusters: [problems], equal for problems that belong together, such as parts of one exercise (default: none do).
+        clusters: [problems], equal for problems that belong together, such as parts of one exercise.
 
-    The mean covers judged completions. The bounds hold for any outcome of the others: the lower one takes them all as wrong, the
-    upper one all as right.
-
-    Raises:
-        ValueError: nothing is judged.
+    The mean covers judged completions; the lower bound takes all others as wrong, the upper one as right.
     """
     scores = np.asarray(scores, dtype=np.float64)
     usable = scores[~np.isnan(scores).all(axis=1)]
@@ -68,7 +62,7 @@ def mean_interval(scores: np.ndarray, clusters: np.ndarray | None = None, confid
 def effective_interval(
     means: np.ndarray, samples: float, clusters: np.ndarray | None = None, confidence: float = 0.95
 ) -> Interval:
-    """Wilson's interval for the mean of float [problems] in [0, 1], each from `samples` samples, with `effective_trials`."""
+    """Wilson's interval for the mean of float [problems] in [0, 1], each from `samples` samples."""
     trials = effective_trials(means, samples, clusters)
     return wilson_interval(float(np.clip(means.mean(), 0, 1)) * trials, trials, confidence)
 
@@ -76,15 +70,14 @@ def effective_interval(
 def effective_trials(means: np.ndarray, samples: float, clusters: np.ndarray | None = None) -> float:
     """Number of independent trials with the same variance as the mean of `means`: p (1 - p) / Var(mean).
 
-    Between the number of problems (all samples of each agree) and of samples (all independent); with clusters of equal size, at
-    least their number (L. Kish, 1965, Survey Sampling, section 8.2).
-
-    Half a problem (or cluster) that is all right and half a one that is all wrong are added: otherwise means that happen to be
-    alike would pass for certain, and 479 right of 480 would be known far better than 480 of 480.
+    Between the number of problems (all samples of each agree), or of clusters of equal size (L. Kish, 1965, Survey Sampling,
+    section 8.2), and of samples (all independent).
     """
     problems = len(means)
     _, group = np.unique(np.arange(problems) if clusters is None else clusters, return_inverse=True)
     alike = float((np.bincount(group) ** 2).sum()) / problems
+    # Half a problem (or cluster) that is all right and half a one that is all wrong are added: otherwise means that happen to
+    # be alike would pass for certain, and 479 right of 480 would be known far better than 480 of 480.
     centre = (means.sum() + 0.5 * alike) / (problems + alike)
     spread = float((np.bincount(group, means - centre) ** 2).sum())
     spread += 0.5 * alike**2 * (centre**2 + (1 - centre) ** 2)
@@ -96,8 +89,7 @@ def sampling_interval(scores: np.ndarray, confidence: float = 0.95) -> Interval 
     """Interval for the mean over these very problems, if sampled again; None with one sample of each.
 
     `scores`: 0 or 1 [problems, samples], NaN where not judged, bounded as in `mean_interval`. Normal, with the problems' own
-    variances; z^2 / 2 is added to the variance of the number of right samples, since the observed one may be 0. Without it, two
-    samples of each problem are covered half of the time.
+    variances.
     """
     usable = scores[~np.isnan(scores).all(axis=1)]
     if scores.shape[1] < 2 or not len(usable):
@@ -108,6 +100,8 @@ def sampling_interval(scores: np.ndarray, confidence: float = 0.95) -> Interval 
     variances = np.where(judged < 2, 0.25, means * (1 - means) * judged / np.maximum(judged - 1, 1))
     z = normal_quantile(confidence)
     variance = float((variances / judged).sum()) / len(usable) ** 2
+    # z^2 / 2 is added to the variance of the number of right samples, which may be 0: without it, two samples of each problem
+    # are covered half of the time.
     half = z * math.sqrt(variance + z * z / (2 * float(judged.sum()) ** 2))
     low, high = (float(np.nan_to_num(scores, nan=filled).mean()) for filled in (0.0, 1.0))
     return Interval(float(means.mean()), max(0.0, low - half), min(1.0, high + half))
@@ -116,8 +110,7 @@ def sampling_interval(scores: np.ndarray, confidence: float = 0.95) -> Interval 
 def average_interval(parts: Sequence[Interval]) -> Interval:
     """Interval for the plain average of independent proportions, from theirs.
 
-    Their distances to the bounds add as errors do (G. Y. Zou and A. Donner, 2008, Statistics in Medicine 27:1693-1702, the method
-    of variance estimates recovery).
+    Distances to the bounds add as errors do (G. Y. Zou and A. Donner, 2008, Statistics in Medicine 27:1693-1702).
     """
     means, lows, highs = np.array([(part.mean, part.low, part.high) for part in parts]).T
     average, count = float(means.mean()), len(parts)

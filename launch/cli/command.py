@@ -1,4 +1,4 @@
-"""The common end of all commands: exit codes and one sentence."""
+"""The common end of all commands: an exit code and one sentence."""
 
 import errno
 import os
@@ -14,13 +14,12 @@ from openrs_ray.errors import RunError, UserError
 from openrs_ray.run.room import full_disk_in_a_sentence
 
 _NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)
-"""Errors about a path as such, from any access to it."""
+"""Errors about a path as such."""
 Main = Callable[[list[str]], int | None]
 
 
 def command(main: Main) -> Callable[[list[str]], int]:
-    """Ends a command with an exit code: its own or 0; 2 with a sentence about something to mend first, 1 with one about a
-    failure (and a file with the traceback of an unforeseen one); 128 + signal after Ctrl-C, SIGTERM or SIGHUP."""
+    """Ends a command with its exit code: 2 for something to mend first, 1 for a failure, 128 + signal for a stop."""
 
     @wraps(main)
     def run(arguments: list[str]) -> int:
@@ -30,22 +29,16 @@ def command(main: Main) -> Callable[[list[str]], int]:
         except (UserError, RunError) as error:
             _say(f"error: {sentences(str(error))}")
             return 2 if isinstance(error, UserError) else 1
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Stop) as stop:
             _say("Stopped.")
-            return 128 + signal.SIGINT
-        except Stop as stop:
-            _say("Stopped.")
-            return stop.exit_code
+            return stop.exit_code if isinstance(stop, Stop) else 128 + signal.SIGINT
         except BrokenPipeError:  # the reader of our output has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        except OSError as error:
-            if error.errno in _NO_PATH:
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _NO_PATH:
                 _say(f"error: {error.strerror}: {str(error.filename)[:60]!r}...")
                 return 2
-            _say(f"error: {sentences(unforeseen(error))}")
-            return 1
-        except Exception as error:
             _say(f"error: {sentences(unforeseen(error))}")
             return 1
 
@@ -53,7 +46,7 @@ def command(main: Main) -> Callable[[list[str]], int]:
 
 
 def _say(text: str) -> None:
-    """Write to stderr, with escapes for characters that no terminal shows or that move its cursor."""
+    """Write to stderr, with characters escaped that no terminal shows or that move its cursor."""
     shown = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
     encoding = sys.stderr.encoding or "utf-8"
     sys.stderr.write(shown.encode(encoding, "backslashreplace").decode(encoding) + "\n")

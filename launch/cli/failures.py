@@ -1,4 +1,4 @@
-"""Writes tracebacks of unforeseen errors to files; the terminal shows one sentence and the path."""
+"""Files for the tracebacks of unforeseen errors; the terminal shows one sentence."""
 
 import os
 import sys
@@ -15,13 +15,14 @@ _run_folder: list[Path] = []
 
 
 def belongs_to(run_folder: Path) -> None:
-    """Write tracebacks into this run's folder, once it exists."""
+    """Write tracebacks into this folder, once it exists."""
     _run_folder[:] = [run_folder]
 
 
 def unforeseen(error: BaseException) -> str:
-    """The sentence about an error, with the file of its traceback."""
-    written = _write(_text(error))
+    """The sentence about an error."""
+    trace = "".join(traceback.format_exception(error))
+    written = _write(f"{datetime.now(UTC).isoformat(timespec='seconds')}\n{sys.orig_argv}\n\n{trace}")
     where = f"the traceback is in {written}" if written else "no folder had room for its traceback"
     return f"{why_with_kind(error)} ({_place(error)}); {where}"
 
@@ -31,13 +32,7 @@ def _place(error: BaseException) -> str:
     return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else "place unknown"
 
 
-def _text(error: BaseException) -> str:
-    trace = "".join(traceback.format_exception(error))
-    return f"{datetime.now(UTC).isoformat(timespec='seconds')}\n{sys.orig_argv}\n\n{trace}"
-
-
 def _write(text: str) -> Path | None:
-    """Write to the first folder that takes the text; None where none does."""
     name = f"error-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.txt"
     for folder in _folders():
         path = folder / name

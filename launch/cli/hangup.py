@@ -1,4 +1,4 @@
-"""Signals that stop a command; SIGHUP (its terminal is gone) does so like SIGTERM."""
+"""Signals that stop a command."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from types import FrameType
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """Signals that ask to stop; without SIGHUP under `nohup`."""
+    """SIGINT, SIGTERM and, but under `nohup`, SIGHUP."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return (signal.SIGINT, signal.SIGTERM) if ignored else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -25,7 +25,7 @@ def leave_terminal() -> None:
 
 
 class Stop(SystemExit):
-    """A signal asks to stop. A SystemExit, the only kind that asyncio hands on from a signal's handler."""
+    """SystemExit, the only kind that asyncio hands on from a signal's handler."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -34,7 +34,7 @@ class Stop(SystemExit):
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block with Stop, as Ctrl-C does."""
+    """SIGTERM and SIGHUP end the block with Stop."""
 
     def stop(number: int, _: FrameType | None) -> None:
         if number == signal.SIGHUP:

@@ -1,4 +1,4 @@
-"""Reads the command lines of all commands: options and fields in any order, one sentence for a mistake."""
+"""Reads command lines: options and fields in any order, one sentence for a mistake."""
 
 import argparse
 import difflib
@@ -10,8 +10,6 @@ from openrs_ray.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """Parser of `python -m launch.COMMAND`; raises UserError."""
-
     def __init__(self, command: str, description: str | None, epilog: str | None = None) -> None:
         super().__init__(
             prog=f"python -m launch.{command}",
@@ -23,18 +21,17 @@ class Parser(argparse.ArgumentParser):
 
     @property
     def flags(self) -> list[str]:
-        """Every option, as typed."""
         return [name for name in self._option_string_actions if name.startswith("--")]
 
     def parse_args(self, arguments: Sequence[str], namespace: None = None) -> argparse.Namespace:  # type: ignore[override]
-        """The options of a command that has no fields."""
+        """Options of a command without fields."""
         options, rest = self.parse_known_args(arguments, namespace)
         if rest:
             raise UserError(self._unexpected(rest[0]))
         return options
 
     def parse_with_fields(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-        """The options, and the words that change fields, in any order."""
+        """The options, and the words that change fields."""
         own, fields = self._apart(arguments)
         try:
             options, rest = self.parse_known_args(own)
@@ -67,15 +64,13 @@ class Parser(argparse.ArgumentParser):
         if not word.startswith("-"):
             return f"{word!r} was not expected here ({self.prog} --help)"
         near = self._near(word)
-        return f"{word} is not an option; " + (
-            f"the nearest one is {near}" if near else f"{self.prog} --help lists them"
-        )
+        meant = f"the nearest one is {near}" if near else f"{self.prog} --help lists them"
+        return f"{word} is not an option; {meant}"
 
     def _near(self, word: str) -> str | None:
         spelt = {flag.lstrip("-"): flag for flag in self.flags}
-        return next(
-            (spelt[name] for name in difflib.get_close_matches(word.lstrip("-"), spelt, n=1, cutoff=0.65)), None
-        )
+        close = difflib.get_close_matches(word.lstrip("-"), spelt, n=1, cutoff=0.65)
+        return spelt[close[0]] if close else None
 
     def error(self, message: str) -> NoReturn:
         missing = message.removeprefix("the following arguments are required: ")
@@ -84,7 +79,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def help_asked(arguments: Sequence[str]) -> str | None:
-    """The section that `--help SECTION` names, "" for all; None without help."""
+    """The section of `--help SECTION`, "" for all; None without help."""
     place = next((number for number, word in enumerate(arguments) if word in ("--help", "-h")), None)
     if place is None:
         return None

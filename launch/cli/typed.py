@@ -1,4 +1,4 @@
-"""The command line that started this run, to be typed again."""
+"""The command line that started this run."""
 
 import json
 import os
@@ -10,16 +10,16 @@ from pathlib import Path
 _VARIABLE = "OPENRS_TYPED"
 """Hands the line on to a process that replaces this one."""
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Ray's own name, in the environment of a submitted job."""
+"""Set by Ray in a submitted job."""
 
 
 def handed_on() -> dict[str, str]:
-    """The environment for a process that replaces this one, with this line."""
+    """The environment for a process that replaces this one."""
     return {_VARIABLE: json.dumps(sys.orig_argv)} | os.environ
 
 
 def continue_with(field: str = "", value: str = "") -> str:
-    """The line that goes on with the run, with a new value of `field`; a job is submitted again."""
+    """The line that goes on with the run, with a new value of `field`."""
     words: list[str] = json.loads(os.environ.get(_VARIABLE, "null")) or sys.orig_argv
     trains = any(word == "launch.train" or Path(word).name == "train.py" for word in words)
     resume = ["--resume"] if trains and "--resume" not in words else []
@@ -31,14 +31,12 @@ def continue_with(field: str = "", value: str = "") -> str:
 
 
 def _run_folder(words: Sequence[str]) -> list[str]:
-    """The folder of runs as an option, where only the environment has it."""
     told = any(word.partition("=")[0] == "--run.folder" for word in words)
     folder = os.environ.get("OPENRS_RUNS")
     return [] if told or not folder else ["--run.folder", folder]
 
 
 def _without(option: str, words: Sequence[str]) -> list[str]:
-    """The words without an option and its value."""
     return [
         word
         for before, word in zip(("", *words), words, strict=False)

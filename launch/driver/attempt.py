@@ -1,15 +1,16 @@
 """One attempt of a run, from its signals to its outcome."""
 
 import asyncio
+import math
 import os
 import signal
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from launch.cli.hangup import leave_terminal, stop_signals
-from launch.driver.handed import HandedOn
 from launch.driver.shutdown import Shutdown
 from openrs_ray.common.formatting import sentences
 from openrs_ray.config.schema import RunConfig
@@ -23,18 +24,37 @@ if TYPE_CHECKING:
     from actors.loop.loop import Loop
     from openrs_ray.preparation.prepared import Prepared
 
+_TOGETHER_S = 5.0
+"""Signals within so many seconds are one request."""
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outcome of an attempt."""
-
     code: int
     progress: Progress | None
-    """Set when the run is complete, or ended by a limit of `cost`."""
+    """Of a run that is complete, or was ended by a limit of `cost`."""
     sentence: str = ""
-    """Why it is not."""
+    """Why it is neither."""
     recurs: bool = False
-    """It would end so again: resuming the run as it is cannot help."""
+    """Resuming the run unchanged cannot help."""
+
+
+class HandedOn:
+    """The second SIGTERM of one `ray job stop`: from the supervising process, and from Ray."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._at = -math.inf
+
+    def now(self) -> None:
+        self._at = self._clock()
+
+    def repeats(self, number: int) -> bool:
+        """True for one SIGTERM soon after `now`."""
+        soon = number == signal.SIGTERM and self._clock() - self._at < _TOGETHER_S
+        if soon:
+            self._at = -math.inf
+        return soon
 
 
 async def attempt(
@@ -46,16 +66,15 @@ async def attempt(
     end: Callable[[Outcome], None],
     shutdown: Shutdown,
 ) -> Outcome:
-    """An attempt whose actors are closed under a deadline; `end` is told of its outcome first, since closing may hang."""
+    """An attempt whose actors are closed under a deadline; `end` is told of its outcome first."""
     async with AsyncExitStack() as closing:
         try:
             outcome = await _trained(config, prepared, placement, display, budget, closing)
             end(outcome)
             shutdown.waits_for("closing the actors", outcome.code)
         except BaseException as error:
-            shutdown.waits_for(
-                "closing the actors", 2 if isinstance(error, UserError) else 1, f"error: {sentences(str(error))}\n"
-            )
+            code = 2 if isinstance(error, UserError) else 1
+            shutdown.waits_for("closing the actors", code, f"error: {sentences(str(error))}\n")
             raise
     return outcome
 

@@ -1,4 +1,4 @@
-"""Shows the end of a run: what was gained, what it cost, what to do next."""
+"""Shows the end of a run."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,6 @@ from openrs_ray.run.progress import Progress
 
 
 def show_end(console: Console, config: RunConfig, progress: Progress, budget: Budget) -> None:
-    """Print the table of a run that is done, or was ended by a limit of `cost`, and the commands for what comes next."""
     table = summary_table(
         before=progress.before,
         after=progress.after,

@@ -1,7 +1,4 @@
-"""The harness of every evaluation: all models are asked, sampled and checked by the same code.
-
-Models take turns, each on all engines. A killed sitting goes on where it was.
-"""
+"""The harness of every evaluation: all models are asked, sampled and checked by the same code, each in turn on all engines."""
 
 import asyncio
 import math
@@ -9,11 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from openrs_ray.common.console import say
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.analysis import analyse
@@ -44,7 +43,7 @@ _LENGTHS = "the longest prompt with the longest completion"
 
 @dataclass(frozen=True)
 class Harness:
-    """An evaluation's questions, settings and folder.
+    """An evaluation's questions, settings and folder. A killed sitting goes on where it was.
 
     with harness.sitting([model, start]) as models:     # UserError before any engine starts
         harness.sample(models)
@@ -62,7 +61,7 @@ class Harness:
 
     @contextmanager
     def sitting(self, subjects: Sequence[Subject]) -> "Iterator[list[Prepared]]":
-        """Lock the folders and prepare the models, the start model last."""
+        """Lock the folders and prepare the models."""
         models = [self.prepare(subject) for subject in subjects]
         with ExitStack() as held:
             for folder in sorted({self.folder, *(prepared.store.folder.parent for prepared in models)}):
@@ -75,7 +74,7 @@ class Harness:
             yield models
 
     def prepare(self, subject: Subject) -> "Prepared":
-        """Check a model and load its problems; nothing is written."""
+        """Check a model and load its problems, without writing anything."""
         from actors.evaluator import Reading
         from actors.rollout.settings import EngineSettings
 
@@ -100,12 +99,10 @@ class Harness:
             deadline_field="--hours",
         )
         reading = Reading(tokenizer, response_prefix(prompts[0], tokenizer))
-        return Prepared(
-            subject, settings, reading, tasks, CompletionStore(self.folder / subject.folder), self.how.samples
-        )
+        store = CompletionStore(self.folder / subject.folder)
+        return Prepared(subject, settings, reading, tasks, store, self.how.samples)
 
     def sample(self, models: "Sequence[Prepared]") -> None:
-        """Sample what is missing of each model."""
         missing = {prepared.subject.label: prepared.wanted() for prepared in models}
         if not any(missing.values()):
             return
@@ -128,34 +125,32 @@ class Harness:
         from actors.evaluator import sample
 
         label, store = prepared.subject.label, prepared.store
-        self._say(f"{label}: {len(wanted):,} completions to sample")
+        say(self.console, f"{label}: {len(wanted):,} completions to sample")
         placement = place_engines(self.config.placement, self.config.engine)
         gpus = len(placement.layout.rollout) * self.config.engine.tensor_parallel
         with Ledger(store.folder, self.config.cost.price_per_gpu_hour or 0.0, lambda: gpus):
             progress = self._progress(label, len(wanted))
-            settings, reading = prepared.settings, prepared.reading
-            await sample(settings, placement, reading, self.how, wanted, store, pool, progress, self._say)
-
-    def _say(self, text: str) -> None:
-        self.console.print(text, markup=False, soft_wrap=True)
+            settings, reading, warn = prepared.settings, prepared.reading, partial(say, self.console)
+            await sample(settings, placement, reading, self.how, wanted, store, pool, progress, warn)
 
     def _progress(self, label: str, total: int) -> Callable[[int, int], None]:
         """Says a line every half minute, and when all is done."""
         began = said = math.inf
 
-        def say(ended: int, tokens: int) -> None:
+        def tell(ended: int, tokens: int) -> None:
             nonlocal began, said
             now = time.monotonic()
             if math.isinf(began):
                 began = said = now  # the engines have started
             elif now - said >= _SAY_S or ended == total:
                 said = now
-                self._say(f"{label}: {ended:,} of {total:,} completions, {tokens / (now - began):,.0f} tokens/s")
+                rate = tokens / (now - began)
+                say(self.console, f"{label}: {ended:,} of {total:,} completions, {rate:,.0f} tokens/s")
 
-        return say
+        return tell
 
     def report(self, models: "Sequence[Prepared]", seeds: bool = False) -> dict[str, Any]:
-        """All figures, against the start model where there is one. `seeds`: the models are runs of one experiment."""
+        """All figures. `seeds`: the models are runs of one experiment."""
         rewards = self.config.rewards
         with CheckPool(Check("boxed"), rewards.processes, 5.0, 2.0, WARM_UP) as pool:
             samples = {p.subject.label: {name: p.result(name, pool) for name in p.tasks} for p in models}
@@ -175,19 +170,19 @@ class Harness:
         )
 
     def say_plan(self, models: "Sequence[Prepared]", planned: int = 0) -> None:
-        """Say the missing completions of these models and of `planned` more, and the power they give."""
+        """Say how many completions these models and `planned` more lack, and the power they give."""
         problems, rate = sum(map(len, models[0].tasks.values())), rate_of(models)
         missing = sum(len(prepared.wanted()) for prepared in models) + planned * problems * self.how.samples
         cost = f" ({rate.text(missing)})" if rate and missing else ""
-        self._say(f"{missing:,} completions are still to be sampled{cost}.")
+        say(self.console, f"{missing:,} completions are still to be sampled{cost}.")
         sizes = {benchmark.title: len(models[0].tasks[benchmark.name]) for benchmark in self.benchmarks}
         for line in plan_lines(sizes, self.how.samples, len(models) + planned, rate):
-            self._say(line)
+            say(self.console, line)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """One model that fits, with all its problems as prompts."""
+    """A model that fits, with all its problems as prompts."""
 
     subject: Subject
     settings: "EngineSettings"
@@ -197,7 +192,6 @@ class Prepared:
     samples: int
 
     def wanted(self) -> "list[Wanted]":
-        """The completions that are not there yet, in order."""
         from actors.evaluator import Wanted
 
         done = {name: self.store.finished(name) for name in self.tasks}
@@ -210,15 +204,13 @@ class Prepared:
         ]
 
     def spent(self) -> Spent:
-        """On sampling, over all sittings."""
         return Spent.read(self.store.folder)
 
     def table(self, benchmark: str) -> Table:
-        """Its completions [problems, samples]. KeyError if one of them is missing."""
+        """Completions [problems, samples]. KeyError if one is missing."""
         return as_table(self.store.rows(benchmark), len(self.tasks[benchmark]), self.samples)
 
     def result(self, benchmark: str, pool: CheckPool[Answered]) -> Samples:
-        """Figures of the completions; `pool` says which wrong answers are the same."""
         table = self.table(benchmark)
         votes = [list(zip(*row, strict=True)) for row in zip(table.status, table.answer, strict=True)]
         return Samples(
@@ -232,7 +224,7 @@ class Prepared:
 
 
 def rate_of(models: Sequence[Prepared]) -> Rate | None:
-    """Cost of a completion over all sittings; None before the first."""
+    """Cost of a completion; None before the first sitting."""
     completions = sum(prepared.store.count() for prepared in models)
     spent = Spent.total(prepared.spent() for prepared in models)
     return Rate(spent.hours / completions, spent.dollars / completions) if completions and spent.hours else None

@@ -10,19 +10,18 @@ from types import TracebackType
 import psutil
 
 DEADLINE_S = 45.0
-"""Longer than an engine may take to stop (30 s), shorter than Ray waits for its gcs_server before it ends the process (60 s)."""
+"""Longer than an engine takes to stop (30 s), shorter than Ray waits for its gcs_server (60 s)."""
 
 
 class Shutdown:
-    """Deadline for closing: past it, says what is waited for and ends this process and its children with the run's exit code.
+    """Deadline for closing: past it, says what is waited for and ends this process and its children.
 
     with Shutdown() as shutdown:
-        ...
         shutdown.waits_for("the actors", code)   # from now on the deadline runs
     """
 
     def __init__(self, last: Callable[[], object] = lambda: None, deadline_s: float = DEADLINE_S) -> None:
-        """`last`: written before the process ends, at the deadline, too."""
+        """`last`: called before the process ends, at the deadline, too."""
         self._last = last
         self._deadline_s = deadline_s
         self._what, self._code, self._unsaid = "", 1, ""
@@ -38,7 +37,7 @@ class Shutdown:
         self._over.set()
 
     def waits_for(self, what: str, code: int | None = None, unsaid: str = "") -> None:
-        """Note what is waited for next and the run's exit code; `unsaid`: the reason, if it has not been shown yet."""
+        """`code`: the run's exit code; `unsaid`: its reason, if it has not been shown yet."""
         self._what = what
         if code is not None:
             self._code, self._unsaid = code, unsaid
@@ -61,7 +60,6 @@ class Shutdown:
 
 
 def end_descendants() -> None:
-    """Kill this process's descendants."""
     family = psutil.Process().children(recursive=True)
     for process in family:
         with suppress(psutil.NoSuchProcess):

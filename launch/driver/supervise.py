@@ -1,4 +1,4 @@
-"""Restarts a run from its last checkpoint when its process dies or it breaks (`launch.train ... --restart`)."""
+"""Restarts a run from its last checkpoint when it dies or breaks (`launch.train ... --restart`)."""
 
 import os
 import signal
@@ -12,18 +12,16 @@ from launch.cli.typed import handed_on
 from openrs_ray.common.parent import end_with_parent
 
 STOP = signal.SIGUSR1
-"""Asks the run to stop without the force of a second SIGTERM: `ray job stop` sends one to every process of a job."""
+"""Asks the run to stop; a second SIGTERM, such as `ray job stop` sends to all processes, would mean "at once"."""
 
 _PAUSE_S = 5.0
 TRIES = 5
-"""Tries in a row without new progress before giving up."""
 _SUPERVISED = "OPENRS_SUPERVISED"
 _RECURS = 3
-"""Exit code of a supervised run whose failure would recur."""
 
 
 def code_of_recurring() -> int:
-    """Exit code of a failure that would recur: 1, or under `supervise` a code of its own, which `supervise` turns into 1."""
+    """Exit code of a failure that would recur: 1, or a code that `supervise` knows."""
     return _RECURS if _SUPERVISED in os.environ else 1
 
 
@@ -32,14 +30,8 @@ def supervise(
 ) -> int:
     """Run `command` until exit code 0 or 2, a failure that would recur, a stop, or TRIES tries in a row without a new checkpoint.
 
-    The first SIGINT or SIGTERM is handed on as STOP, a second one and SIGHUP as they are. From the second try on `command` gets
-    `--resume`.
-
-    Args:
-        saved: the step of the newest checkpoint, or -1.
-
-    Returns:
-        128 + signal when it was asked to stop, else the exit code of the last try.
+    The first SIGINT or SIGTERM is handed on as STOP, a second one and SIGHUP as they are; then 128 + signal is returned, else
+    the last exit code. `saved`: step of the newest checkpoint, or -1.
     """
     asked: list[int] = []
     child: subprocess.Popen[bytes] | None = None
@@ -81,9 +73,8 @@ def supervise(
             if in_vain == TRIES:
                 say(f"{TRIES} tries in a row ended without a new checkpoint: the run is not started again")
                 return code
-            say(
-                f"the run ended with exit code {code} and is started again from its last checkpoint (step {max(now, 0)})"
-            )
+            where = f"its last checkpoint (step {max(now, 0)})"
+            say(f"the run ended with exit code {code} and is started again from {where}")
             time.sleep(pause_s)
             if asked:
                 return 128 + asked[0]

@@ -1,1 +1,1 @@
-"""Stand-ins for a GPU and its driver, and what can be tried with them: used by launch/try_gpu_build.sh only."""
+"""Stand-ins for a GPU and its driver, for launch/try_gpu_build.sh."""

@@ -1,4 +1,4 @@
-"""Makes torch and vLLM believe in one A40. Import it before vllm; it answers questions only, nothing can be computed."""
+"""Makes torch and vLLM believe in one A40. Import it before vllm."""
 
 from types import SimpleNamespace
 from typing import Any

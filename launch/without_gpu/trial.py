@@ -1,6 +1,6 @@
 """`python -m launch.without_gpu.trial`: imports all of the project; asks vLLM for its attention for open-rs3 on an A40.
 
-Needs the GPU build and a libcuda.so.1, but no GPU. Nothing is computed and no weights are read.
+Needs the GPU build and a libcuda.so.1, but no GPU.
 """
 
 import importlib
@@ -55,14 +55,13 @@ def main(arguments: list[str]) -> None:
 
 
 def modules_of(*packages: Any) -> Iterator[str]:
-    """Names of all modules in packages and the packages below them."""
     for package in packages:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             yield module.name
 
 
 def engine_config(folder: Path) -> Any:
-    """vLLM's own configuration for the recipe's engine, with a model of which only the configuration is there."""
+    """vLLM's configuration for the recipe's engine, of a model without weights."""
     Qwen2Config(
         **asdict(SHAPES["random-1.5b"]),
         architectures=["Qwen2ForCausalLM"],

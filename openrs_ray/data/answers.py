@@ -1,4 +1,4 @@
-"""Reads gold answers from a cell: text, a finite number, or a flat list of them. Anything else is an error."""
+"""Reads gold answers from a cell: text, a finite number, or a flat list of them. CellError for anything else."""
 
 import math
 from decimal import Decimal
@@ -12,30 +12,24 @@ Gold = tuple[str, ...]
 
 
 def gold_answers(cell: Any, after: str | None = None) -> Gold:
-    r"""Accepted answers in one cell; empty when there is none.
-
-    In text with \boxed{} the last box counts; with `after`, the text behind the marker's last occurrence.
-
-    Raises:
-        CellError: the cell holds no answer.
-    """
+    r"""Accepted answers in one cell: its texts, or the last \boxed{} in each; with `after`, what follows that marker."""
     answers = [_answer(text, after) for text in cell_texts(cell)]
     return tuple(answer for answer in answers if answer)
 
 
 def whole_cell(cell: Any) -> Gold:
-    """Text of one cell as the only accepted answer, or each text of a list; empty where there is none."""
+    """The cell's text as the only answer, or each text of a list."""
     return tuple(cell_texts(cell)) or ("",)
 
 
 def cell_texts(cell: Any) -> list[str]:
-    """Texts in a cell: its own, its number's, or those of a flat list without nulls. CellError for other types."""
+    """Texts in a cell: its own, its number's, or those of a list without nulls."""
     values = _list_in(cell) if isinstance(cell, str) else cell
     return [_text(one) for one in (values if isinstance(values, list | tuple) else [values]) if one is not None]
 
 
 def _list_in(text: str) -> Any:
-    """Parses a list written as JSON, '["34", "35"]'; other text is returned as it is."""
+    """The list in '["34", "35"]'; other text unchanged."""
     values = json_value(text) if text.lstrip().startswith('["') else None
     is_list = isinstance(values, list) and all(isinstance(one, str) for one in values)
     return values if is_list else text
@@ -56,7 +50,7 @@ def _text(value: Any) -> str:
 
 
 def _without_zeros(decimal: str) -> str:
-    """Trailing zeros removed: 72.500 becomes 72.5 (a decimal's zeros come from its column's scale)."""
+    """72.500 becomes 72.5: the zeros come from a column's scale."""
     return decimal.rstrip("0").rstrip(".") if "." in decimal else decimal
 
 

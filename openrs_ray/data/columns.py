@@ -1,7 +1,4 @@
-"""Finds the cell of a column by name; a dot leads into a struct or into JSON text.
-
-Example: cell({"reward_model": {"ground_truth": "72"}}, "reward_model.ground_truth") == "72"
-"""
+"""Finds the cell of a column by name; in "reward_model.ground_truth" the dot leads into a struct or into JSON text."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
@@ -14,20 +11,15 @@ Value = TypeVar("Value")
 
 
 class CellError(ValueError):
-    """A cell that cannot be read; its text follows "row 3 of FILE, column 'answer': "."""
+    """Its text follows "row 3 of FILE, column 'answer': "."""
 
 
 class NoColumn(CellError):
-    """A row without the requested column; its text follows "row 3 of FILE has no column 'answer' "."""
+    """Its text follows "row 3 of FILE has no column 'answer' "."""
 
 
 def cell(row: Mapping[str, Any], column: str) -> Any:
-    """Value of a column; None where it, or a struct around it, is null.
-
-    Raises:
-        NoColumn: the row, or a struct in it, has no such field.
-        CellError: a dot leads into a value without fields.
-    """
+    """None where the cell, or a struct around it, is null. NoColumn, or CellError for a dot into plain text."""
     name = top_column(column, row)
     if name is None:
         raise NoColumn(f"(it has: {', '.join(map(str, row))})")
@@ -42,14 +34,14 @@ def cell(row: Mapping[str, Any], column: str) -> Any:
 
 
 def top_column(column: str, names: Collection[str]) -> str | None:
-    """First part of a dotted column, the longest match of several; None where there is none."""
+    """First part of a dotted column, the longest match of several."""
     parts = column.split(".")
     heads = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
     return next((head for head in heads if head in names), None)
 
 
 def column_cells(rows: Sequence[Mapping[str, Any]], column: str, source: str, setting: str) -> list[Any]:
-    """Cells of a column. UserError with the first row that lacks it and the setting that names the column."""
+    """UserError with the first row that lacks the column, and the setting that names it."""
     cells = []
     for number, row in enumerate(rows, start=1):
         try:
@@ -62,7 +54,7 @@ def column_cells(rows: Sequence[Mapping[str, Any]], column: str, source: str, se
 
 
 def read_cells(cells: Sequence[Any], read: Callable[[Any], Value], source: str, column: str) -> list[Value]:
-    """Values of a column's cells, converted by `read`. UserError with row and column where that raises CellError."""
+    """Cells converted by `read`. UserError with row and column for its CellError."""
     values = []
     for number, value in enumerate(cells, start=1):
         try:
@@ -73,7 +65,7 @@ def read_cells(cells: Sequence[Any], read: Callable[[Any], Value], source: str, 
 
 
 def json_value(text: str) -> Any:
-    """Value of a JSON text; None where the text is not JSON."""
+    """None where the text is not JSON."""
     try:
         return parse_json(text)
     except ValueError:
@@ -81,7 +73,7 @@ def json_value(text: str) -> Any:
 
 
 def kind(value: Any) -> str:
-    """A value's type in words, with the shortened value: bytes (b"12")."""
+    """Type and shortened value in words. Example: bytes (b"12")"""
     names = {dict: "a struct", list: "a list", tuple: "a list", bool: "a truth value", type(None): "nothing"}
     return f"{names.get(type(value), type(value).__name__)} ({quoted(value)})"
 

@@ -12,18 +12,16 @@ from openrs_ray.records import Rollout
 def completion_texts(
     completions: Iterable[Iterable[int]], tokenizer: PreTrainedTokenizerBase, end_ids: Iterable[int]
 ) -> list[str]:
-    """Texts without padding, stop token and everything after it.
-
-    Other special tokens stay: many reasoning models have `<think>` as one, and rewards look for it.
-    """
+    """Texts up to the stop token, without padding."""
     ends, pad = {*end_ids}, tokenizer.pad_token_id
     kept = [[int(i) for i in takewhile(lambda i: int(i) not in ends, ids) if int(i) != pad] for ids in completions]
+    # Other special tokens stay: many reasoning models have `<think>` as one, and rewards look for it.
     texts: list[str] = tokenizer.batch_decode(kept, skip_special_tokens=False)
     return texts
 
 
 def rollout_texts(rollouts: Iterable[Rollout], tokenizer: PreTrainedTokenizerBase, end_ids: Iterable[int]) -> list[str]:
-    """The texts of all turns and of the tokens given between them, without the token that ends the last turn."""
+    """Texts of all turns and of the tokens given between them, up to the last stop token."""
     ends = {*end_ids}
     kept = []
     for rollout in rollouts:

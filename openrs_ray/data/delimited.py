@@ -1,4 +1,4 @@
-"""Reads CSV and TSV files: a header, then rows of text. Numbers stay as they were written."""
+"""Reads CSV and TSV files. Numbers stay as they were written."""
 
 import csv
 import sys
@@ -13,7 +13,7 @@ _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 def read_delimited(file: Path) -> list[dict[str, Any]]:
-    """All rows, keyed by the header's names. UserError with the line of a row that does not fit the header."""
+    """Rows, keyed by the header. UserError with the line of a row that does not fit it."""
     csv.field_size_limit(sys.maxsize)  # written-out solutions are longer than its 128 KiB
     try:
         with file.open(encoding="utf-8-sig", newline="") as text:

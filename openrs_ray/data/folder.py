@@ -1,4 +1,4 @@
-"""Recognises data files by name: their formats, and the files of a folder that form the data set."""
+"""Recognises data files by name."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from openrs_ray.common.foreign import reading
 from openrs_ray.errors import UserError
 
 _SPLIT = re.compile(
-    r"(?:^|[._\s-])(?:train|training|test|testing|eval|evaluation|val|valid|validation|dev)(?:[._\s-]|$)"
+    r"(?:^|[._\s-])(?:train(?:ing)?|test(?:ing)?|eval(?:uation)?|val(?:id(?:ation)?)?|dev)(?:[._\s-]|$)"
 )
 """Split names that the Hub's loader recognises."""
 _FORMS = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".csv", ".tsv")
@@ -27,10 +27,7 @@ def _names_files(readme: Path) -> bool:
 
 
 def data_files(folder: Path) -> list[Path]:
-    """Files of the one data set in a folder, by name; none where it is laid out in splits, as on the Hub.
-
-    Raises UserError for files of several formats, which may be different data sets.
-    """
+    """Files of the one data set in a folder; none where it has splits, as on the Hub. UserError for several formats."""
     named = [entry for entry in folder.iterdir() if data_form(entry.name) and entry.name not in _ABOUT_DATA]
     files = sorted(entry for entry in named if not entry.name.startswith((".", "_")) and entry.is_file())
     if _names_files(folder / "README.md") or any(_SPLIT.search(file.stem.lower()) for file in files):

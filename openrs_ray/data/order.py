@@ -1,7 +1,4 @@
-"""Data order: the problem at each position, as a pure function, so that a resumed run draws the same ones.
-
-Positions count 0, 1, 2, ... over the whole run. Each epoch uses every problem once, in a permutation of its own.
-"""
+"""Data order: the problem at each position, as a pure function. Each epoch uses every problem once."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,16 +15,14 @@ class Order:
     shuffle: bool = True
 
     def index(self, position: int) -> int:
-        """Problem at a position."""
         epoch, place = divmod(position, self.problems)
         return int(_permutation(self.seed, epoch, self.problems)[place]) if self.shuffle else place
 
     def draw(self, start: int, count: int) -> list[int]:
-        """Problems at positions start, start + 1, ..., start + count - 1."""
         return [self.index(position) for position in range(start, start + count)]
 
 
 @lru_cache(maxsize=2)
 def _permutation(seed: int, epoch: int, problems: int) -> np.ndarray:
-    """Derived from seed and epoch, so that no random state has to be saved with the run."""
+    """Derived from seed and epoch: no random state has to be saved."""
     return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(problems)

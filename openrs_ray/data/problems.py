@@ -1,8 +1,4 @@
-"""Loads problems: rows become `Problem` records, and a report counts the rows left out.
-
-Prompts are templated and tokenized here, once. A prompt over the limit is dropped, never cut; a gold answer that cannot be
-parsed is dropped, never rewarded.
-"""
+"""Loads problems: rows become `Problem` records, but for too long prompts and golds that cannot be parsed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -29,17 +25,16 @@ _HELD_OUT = 0x4F5554
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """Number of rows by outcome: rows = kept + too_long + unparseable."""
+    """Number of rows: rows = kept + too_long + unparseable."""
 
     path: str
     rows: int
     kept: int
     too_long: int
-    """Prompts over the limit."""
     unparseable: int
-    """Gold answers that are missing or that the accuracy check cannot read."""
+    """Golds that are missing or that the accuracy check cannot read."""
     longest_prompt: int
-    """Tokens of the longest kept prompt."""
+    """In tokens, of those kept."""
 
     def __str__(self) -> str:
         return (
@@ -62,15 +57,9 @@ def load_problems(
     parseable: Callable[[Sequence[Gold]], list[bool]],
     whole_golds: bool = False,
 ) -> Loaded:
-    """Problems of `data.path`, indexed 0, 1, 2, ... in file order.
+    """Problems of `data.path`, indexed 0, 1, 2, ... in file order. UserError where the data cannot be used.
 
-    Args:
-        parseable: says which golds (accepted answers) completions can be compared with.
-        whole_golds: a gold is its whole cell, as `rewards.extraction: published` reads it.
-
-    Raises:
-        UserError: the data cannot be read, a column is missing, a cell holds no problem or gold, too many golds are
-            unparseable, or no problem is left.
+    `parseable` says which golds completions can be compared with; `whole_golds`: a gold is its whole cell.
     """
     rows = read_rows(data.path, data.split, data.subset)
     columns = data.columns
@@ -98,10 +87,8 @@ def load_problems(
 
 
 def hold_out(problems: Sequence[Problem], count: int, seed: int) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
-    """Training problems and `count` held-out ones picked by a seed; each part indexed 0, 1, 2, ... in its old order.
-
-    Problems with the same letters and digits stay together: a held-out problem is not trained on in another spelling.
-    """
+    """Training problems and `count` held-out ones, each part indexed anew in its old order."""
+    # Spellings of one problem stay together: a held-out problem is not trained on in another one.
     keys = [letters_key(problem.text) or problem.text for problem in problems]
     first = dict(zip(reversed(keys), reversed(problems), strict=True))
     texts = list(dict.fromkeys(keys))

@@ -1,7 +1,4 @@
-"""Turns problems into token ids to sample from: system prompt, worked examples, problem, chat template.
-
-The tokenizer that `load_tokenizer` returns always has a chat template.
-"""
+"""Turns problems into token ids: system prompt, worked examples, problem, chat template."""
 
 from collections.abc import Sequence
 
@@ -19,10 +16,7 @@ from openrs_ray.rewards.answers.extraction import THINK_OPEN
 
 
 def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
-    """Start model's tokenizer, with the template of `model.chat_template` where that is set.
-
-    Raises UserError when the tokenizer cannot be read or there is no chat template.
-    """
+    """Start model's tokenizer with a chat template (`model.chat_template` where that is set)."""
     tokenizer = read_tokenizer(resolve_model(model.path))
     if model.chat_template is not None:
         with reading(f"cannot read model.chat_template {model.chat_template}"):
@@ -36,7 +30,7 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
 
 
 def messages(data: Data, problem: Asked) -> list[Message]:
-    """Conversation up to and including the problem, as chat messages."""
+    """Conversation up to and including the problem."""
     given = [{"role": "user", "content": problem}] if isinstance(problem, str) else list(problem)
     system = [{"role": "system", "content": data.system_prompt}] if data.system_prompt else []
     while given[0]["role"] == "system":
@@ -46,10 +40,8 @@ def messages(data: Data, problem: Asked) -> list[Message]:
         turns.append({"role": "user", "content": example.problem + data.suffix})
         turns.append({"role": "assistant", "content": example.response})
     turns += [*given[:-1], {**given[-1], "content": given[-1]["content"] + data.suffix}]
-    return _in_user_turn(system, turns) if data.system_as_user else [*system, *turns]
-
-
-def _in_user_turn(system: list[Message], turns: list[Message]) -> list[Message]:
+    if not data.system_as_user:
+        return [*system, *turns]
     first, *rest = turns
     return [{**first, "content": "\n\n".join(message["content"] for message in [*system, first])}, *rest]
 
@@ -57,10 +49,7 @@ def _in_user_turn(system: list[Message], turns: list[Message]) -> list[Message]:
 def tokenize_prompts(
     data: Data, problems: Sequence[Asked], tokenizer: PreTrainedTokenizerBase
 ) -> list[tuple[int, ...]]:
-    """Token ids of each problem's templated conversation, ending where the model's answer begins.
-
-    Raises UserError where the template refuses a conversation or leaves out part of it.
-    """
+    """Token ids of each conversation. UserError where the template refuses one or leaves out part of it."""
     conversations = [messages(data, problem) for problem in problems]
     try:
         prompts = templated(tokenizer, conversations)
@@ -76,8 +65,6 @@ def tokenize_prompts(
 
 
 def response_prefix(ids: tuple[int, ...], tokenizer: PreTrainedTokenizerBase) -> str:
-    """Start of the answer that the template writes: "<think>" where it opens the reasoning itself, otherwise nothing.
-
-    A completion of such a prompt holds only the closing tag; the format reward needs both.
-    """
+    """ "<think>" where the template itself opens the reasoning, otherwise nothing."""
+    # A completion of such a prompt holds only the closing tag; the format reward needs both.
     return THINK_OPEN if tokenizer.decode(ids[-8:]).rstrip().endswith(THINK_OPEN) else ""

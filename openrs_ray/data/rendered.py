@@ -1,7 +1,4 @@
-"""Compares conversations with the chat template's output: nothing may be left out.
-
-Only letters and digits are compared, because templates trim and space texts freely.
-"""
+"""Compares conversations with the chat template's output, by letters and digits."""
 
 from collections.abc import Sequence
 
@@ -40,7 +37,7 @@ def check_rendered(
 
 
 def takes_no_system_message(conversations: Sequence[list[Message]], tokenizer: PreTrainedTokenizerBase) -> bool:
-    """True if the template would accept refused conversations without their system messages."""
+    """True if the template would take refused conversations without system messages."""
     for conversation in conversations:
         others = [message for message in conversation if message["role"] != "system"]
         if len(others) < len(conversation):

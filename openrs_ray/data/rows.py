@@ -1,7 +1,4 @@
-"""Reads the rows of a data set: a .jsonl(.gz), .json, .parquet, .csv or .tsv file, a folder of them, a built-in, or a Hub id.
-
-Rows are plain dictionaries in file order. Unreadable data is a UserError that says where.
-"""
+"""Reads the rows of a data set: a .jsonl(.gz), .json, .parquet, .csv or .tsv file, a folder of them, a built-in, or a Hub id."""
 
 import gzip
 import zlib
@@ -16,7 +13,6 @@ from openrs_ray.common import hub
 from openrs_ray.common.foreign import parse_json, reading, why
 from openrs_ray.data.columns import top_column
 from openrs_ray.data.delimited import read_delimited
-from openrs_ray.data.floats import as_written
 from openrs_ray.data.folder import data_files, data_form
 from openrs_ray.errors import UserError
 from openrs_ray.models import bundled as builtin
@@ -25,10 +21,7 @@ Row = dict[str, Any]
 
 
 def read_rows(path: str, split: str, subset: str | None = None, columns: Collection[str] | None = None) -> list[Row]:
-    """All rows of `path`; `split` and `subset` only matter for a Hub id. UserError when missing, unreadable or empty.
-
-    Of a Hub data set only `columns` are read where it has them all: others may hold many gigabytes.
-    """
+    """Rows of `path` in file order; the other arguments matter for a Hub id. UserError when unreadable or empty."""
     with reading(f"cannot read data.path {path!r}"):  # ~ of nobody, or too long a name
         file = Path(path).expanduser()
         folder = file.is_dir()
@@ -53,7 +46,7 @@ def read_rows(path: str, split: str, subset: str | None = None, columns: Collect
 
 
 def check_there(path: str) -> None:
-    """UserError where `path` names a data file that does not exist."""
+    """UserError for a data file that does not exist."""
     with reading(f"cannot read data.path {path!r}"):
         file = Path(path).expanduser()
         if data_form(file.name) and not file.exists():
@@ -99,8 +92,30 @@ def _read_json(file: Path) -> list[Row]:
 
 def _read_parquet(file: Path) -> list[Row]:
     with reading(f"cannot read {file} as Parquet"):
-        rows: list[Row] = as_written(pyarrow.parquet.read_table(file)).to_pylist()
+        rows: list[Row] = _as_written(pyarrow.parquet.read_table(file)).to_pylist()
     return rows
+
+
+def _as_written(table: pyarrow.Table) -> pyarrow.Table:
+    """32-bit numbers, nested ones too, as they were written: 0.1, not 0.10000000149011612."""
+    for place, column in enumerate(table.schema):
+        text = _in_place_of_float32(column.type, pyarrow.string())
+        if text != column.type:
+            decimal = _in_place_of_float32(column.type, pyarrow.float64())
+            table = table.set_column(place, column.name, table.column(place).cast(text).cast(decimal))
+    return table
+
+
+def _in_place_of_float32(kind: pyarrow.DataType, other: pyarrow.DataType) -> pyarrow.DataType:
+    if pyarrow.types.is_float32(kind):
+        return other
+    if pyarrow.types.is_list(kind):
+        inner = _in_place_of_float32(kind.value_type, other)
+        return kind if inner == kind.value_type else pyarrow.list_(inner)
+    if pyarrow.types.is_struct(kind):
+        fields = [field.with_type(_in_place_of_float32(field.type, other)) for field in kind]
+        return kind if fields == list(kind) else pyarrow.struct(fields)
+    return kind
 
 
 def _read_hub(path: str, split: str, subset: str | None, columns: Collection[str] | None) -> list[Row]:
@@ -110,7 +125,7 @@ def _read_hub(path: str, split: str, subset: str | None, columns: Collection[str
     try:
         read = datasets.load_dataset(path, subset, split=split)
         wanted = [top_column(column, read.column_names) for column in columns or ()]
-        if wanted and None not in wanted:
+        if wanted and None not in wanted:  # other columns may hold many gigabytes
             read = read.select_columns(list(dict.fromkeys(wanted)))
         return [dict(row) for row in read]
     except Exception as error:  # whatever its readers, for any format and from any host, raise

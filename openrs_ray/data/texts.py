@@ -8,17 +8,17 @@ _LOOSE = re.compile(r"\\(?:left|right)(?![a-z])|\\[,;:!]|[\s$]|[.,;:?](?!\d)")
 
 
 def same_text_key(text: str) -> str:
-    """Key shared by texts that differ only in case, spacing, dollars and punctuation. Signs count: x + 1 is not x - 1."""
+    """Equal for texts that differ only in case, spacing, dollars and punctuation. Signs count: x + 1 is not x - 1."""
     return _LOOSE.sub("", _plain(text))
 
 
 def letters_key(text: str) -> str:
-    """Key of letters and digits alone, for comparisons that must miss no duplicate."""
+    """Letters and digits alone, for comparisons that must miss no duplicate."""
     return "".join(words(text))
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters and digits in lower case; LaTeX commands are words like others."""
+    """Runs of letters and digits in lower case."""
     return _WORD.findall(_plain(text))
 
 

@@ -1,4 +1,4 @@
-"""Problem formats: plain text, or a list of chat messages that ends with a user turn."""
+"""Problem formats: text, or a list of chat messages that ends with a user turn."""
 
 import re
 from typing import Any
@@ -14,7 +14,7 @@ _JSON_MESSAGES = re.compile(r"\s*\[\s*\{")
 
 
 def read_problem(cell: Any) -> Asked:
-    """Text of a problem, or its messages (a list or JSON text). CellError for anything else."""
+    """CellError for anything else than text or messages (a list or JSON text)."""
     if isinstance(cell, str):
         messages = json_value(cell) if _JSON_MESSAGES.match(cell) else None
         if not (isinstance(messages, list) and all(isinstance(m, dict) and "role" in m for m in messages)):
@@ -29,7 +29,7 @@ def read_problem(cell: Any) -> Asked:
 
 
 def plain_problem(cell: Any) -> str:
-    """Text of a problem that is one user turn. CellError for a longer conversation."""
+    """The text of a single user turn. CellError for a longer conversation."""
     asked = read_problem(cell)
     if isinstance(asked, str):
         return asked
@@ -43,7 +43,7 @@ def has_system_message(asked: Asked) -> bool:
 
 
 def text_of(asked: Asked) -> str:
-    """Text that identifies a problem: its own, or that of its turns without system messages."""
+    """Text that identifies a problem, without system messages."""
     if isinstance(asked, str):
         return asked
     return "\n\n".join(message["content"] for message in asked if message["role"] != "system")

@@ -8,7 +8,7 @@ _ALIBI = ("bloom", "mpt")
 
 
 def check_attention(config: PreTrainedConfig, path: str, longest: int | None = None) -> None:
-    """UserError unless every layer attends to all earlier tokens, in sequences of at most `longest` tokens."""
+    """UserError unless every layer attends to all earlier tokens of sequences up to `longest`."""
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
         raise UserError(f"{path} has {', '.join(sorted(kinds))} layers, but only full attention can be trained")

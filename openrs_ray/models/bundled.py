@@ -1,7 +1,6 @@
-"""Built-in models and problems by name, made on first use and cached.
+"""Built-in models and problems by name, made on first use and cached in `OPENRS_CACHE` (default `~/.cache/openrs_ray`).
 
-The cache is in `OPENRS_CACHE` (default `~/.cache/openrs_ray`). An entry's name holds a hash of its settings and code; it is
-built under a lock in a temporary folder and renamed, so it is whole or absent.
+An entry's name holds a hash of its settings and code. Built in a temporary folder and renamed, it is whole or absent.
 """
 
 import hashlib
@@ -9,8 +8,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -28,22 +27,12 @@ BUILD_DEADLINE_S = 1800.0
 SMOLLM2 = "smollm2-135m-instruct"
 MODELS = ("toy", SMOLLM2)
 DATA: dict[str, Split] = {"toy": "train", "toy-heldout": "heldout"}
-"""Built-in problems by name: training and held-out ones."""
-
-
-@dataclass(frozen=True, slots=True)
-class ToyProblems:
-    """Size of each toy data set, and the seed that draws it."""
-
-    count: int = 4096
-    seed: int = 0
+"""Built-in problems by name."""
+_PROBLEMS = {"count": 4096, "seed": 0}
 
 
 def resolve_model(path: str) -> str:
-    """A path that transformers and vLLM can load: a folder, or a Hub id, which is returned unchanged.
-
-    Raises UserError for anything but a built-in, a model folder or a Hub id.
-    """
+    """Folder or Hub id to load. UserError unless `path` is one, or a built-in's name."""
     if path in MODELS:
         return str(model_path(path))
     folder = Path(path).expanduser()
@@ -61,12 +50,12 @@ def resolve_model(path: str) -> str:
 
 
 def looks_like_hub_id(path: str) -> bool:
-    """True for a path of the form owner/name."""
+    """True for owner/name."""
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path) is not None
 
 
 def model_path(name: str) -> Path:
-    """Folder of a built-in model, made first where the cache lacks it (under a minute)."""
+    """Folder of a built-in model, made first where the cache lacks it."""
     if name == "toy":
         # Torch and transformers load only where the toy really has to be taught.
         from openrs_ray.models.toy.teach import ToySettings, build_toy
@@ -77,13 +66,12 @@ def model_path(name: str) -> Path:
 
 
 def data_path(name: str) -> Path:
-    """JSONL file of a built-in data set, with columns `problem`, `answer` and `solution`."""
-    problems = ToyProblems()
-    settings = {**asdict(problems), "split": DATA[name], "columns": 3, "code": _code("toy/arithmetic.py")}
-    return cached(name, settings, partial(_write_problems, split=DATA[name], problems=problems)) / "problems.jsonl"
+    """JSONL file of a built-in data set."""
+    settings = {**_PROBLEMS, "split": DATA[name], "columns": 3, "code": _code("toy/arithmetic.py")}
+    return cached(name, settings, partial(_write_problems, split=DATA[name])) / "problems.jsonl"
 
 
-def cached(name: str, settings: dict[str, object], build: Callable[[Path], None]) -> Path:
+def cached(name: str, settings: Mapping[str, object], build: Callable[[Path], None]) -> Path:
     """Folder `name-<hash of settings>` in the cache; `build(folder)` fills a new one."""
     cache = Path(os.environ.get("OPENRS_CACHE", "~/.cache/openrs_ray")).expanduser().absolute()
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
@@ -104,15 +92,15 @@ def cached(name: str, settings: dict[str, object], build: Callable[[Path], None]
     return entry
 
 
-def _write_problems(folder: Path, split: Split, problems: ToyProblems) -> None:
+def _write_problems(folder: Path, split: Split) -> None:
     with (folder / "problems.jsonl").open("w", encoding="utf-8") as file:
-        for problem in arithmetic.distinct(split, problems.count, problems.seed):
+        for problem in arithmetic.distinct(split, **_PROBLEMS):
             row = {"problem": problem.text, "answer": str(problem.answer), "solution": arithmetic.solution(problem)}
             file.write(json.dumps(row) + "\n")
 
 
 def _code(source: str) -> str:
-    """Hash of a source file or of a folder of them: changed code never meets an old result."""
+    """Hash of a source file or of a folder: changed code never meets an old result."""
     path = Path(__file__).parent / source
     digest = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(path.glob("*.py")):

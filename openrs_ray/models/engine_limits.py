@@ -1,10 +1,7 @@
 """Recognises models that vLLM would refuse, before an engine starts.
 
-Importing vLLM takes seconds and changes the environment that Ray's processes inherit. Its table of models is read as text;
-vLLM itself is asked, in a process of its own, only about models missing there.
+Importing vLLM takes seconds and changes the environment that Ray's processes inherit: its table of models is read as text.
 """
-
-from __future__ import annotations
 
 import ast
 import os
@@ -21,7 +18,7 @@ from openrs_ray.config.schema import Model, Placement, Slots
 from openrs_ray.errors import UserError
 
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
-"""Head sizes of vLLM's attention on CPUs; with another one an engine dies at its first token."""
+"""Head sizes of vLLM's attention on CPUs; with others an engine dies at its first token."""
 _TABLE = "_TEXT_GENERATION_MODELS"
 _DEADLINE_S = 120.0
 _ASK = """
@@ -32,13 +29,10 @@ EngineArgs(model=sys.argv[1], skip_tokenizer_init=True, dtype=sys.argv[2]).creat
 
 
 def check_engine(model: Model, place: Slots, model_path: str, config: Any) -> None:
-    """UserError when vLLM has no engine for a model.
-
-    Args:
-        model_path: folder or Hub id.
-        config: its transformers configuration.
-    """
-    on_cpu = _on_cpu(place)
+    """UserError when vLLM has no engine for the model (a folder or a Hub id)."""
+    # As far as that is known here: `auto` may be a plan for GPUs elsewhere.
+    planned = isinstance(place, Placement) and place.gpu_memory_gib is not None
+    on_cpu = place.device == "cpu" or (place.device == "auto" and torch.version.cuda is None and not planned)
     if on_cpu and (size := head_size(config)) not in CPU_HEAD_SIZES:
         sizes = ", ".join(map(str, CPU_HEAD_SIZES))
         raise UserError(
@@ -47,15 +41,9 @@ def check_engine(model: Model, place: Slots, model_path: str, config: Any) -> No
         )
     if not (on_cpu or torch.cuda.device_count()) or listed(*(config.architectures or ())):
         return
+    # Asked in another process, and only about models that its table lacks.
     if reason := _refusal(model_path, model.dtype):
         raise UserError(f"vLLM has no engine for model.path {model.path}: {reason}")
-
-
-def _on_cpu(place: Slots) -> bool:
-    """True if engines will run on a CPU, as far as that is known here: `auto` may be a plan for GPUs elsewhere."""
-    planned = isinstance(place, Placement) and place.gpu_memory_gib is not None
-    only_cpus = torch.version.cuda is None and not planned
-    return place.device == "cpu" or (place.device == "auto" and only_cpus)
 
 
 def head_size(model: Any) -> int:
@@ -64,7 +52,7 @@ def head_size(model: Any) -> int:
 
 
 def listed(*architectures: str) -> bool:
-    """True if the installed vLLM's table of text models has one of the architectures."""
+    """True if the installed vLLM's table of text models has one of these."""
     vllm = find_spec("vllm")
     if vllm is None or vllm.origin is None:
         return False
@@ -76,7 +64,7 @@ def listed(*architectures: str) -> bool:
 
 
 def _refusal(model_path: str, dtype: str) -> str | None:
-    """vLLM's reason to refuse a model, one line; None where it accepts it or gives no reason."""
+    """One line; None where vLLM accepts the model or gives no reason."""
     try:
         asked = subprocess.run(
             [sys.executable, "-c", _ASK, model_path, dtype],

@@ -1,4 +1,4 @@
-"""Digest of a model's folder: tells models apart, whatever their paths."""
+"""Digest of a model's folder."""
 
 import hashlib
 import json
@@ -8,11 +8,11 @@ from pathlib import Path
 from openrs_ray.models.bundled import MODELS
 
 _SAYS_NOTHING = ("_name_or_path", "transformers_version")
-"""Entries of config.json that differ between copies of the same model."""
+"""Entries of config.json that differ between copies of a model."""
 
 
 def model_digest(path: str) -> str:
-    """SHA-256 of a folder's weights and configuration; empty for a built-in and a Hub id, which are known by name."""
+    """SHA-256 of a folder's weights and configuration; empty for a built-in and a Hub id."""
     folder = Path(path).expanduser()
     if path in MODELS or not folder.is_dir():
         return ""

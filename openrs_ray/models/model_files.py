@@ -1,7 +1,6 @@
 """Start-model files that an exported policy keeps unchanged: generation config, tokenizer, chat template.
 
-Export is rehearsed before the first step: a library may refuse to write a file that it has read (such as a generation config
-with an unused temperature), and at the first kept checkpoint that would cost the run.
+Export is rehearsed before the first step: a library may refuse to write what it has read, such as an unused temperature.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,15 +19,8 @@ from openrs_ray.models.weight_files import model_folder
 TEMPLATE = "chat_template.jinja"
 _GENERATION = "generation_config.json"
 _TOKENIZER = (
-    *(
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "vocab.json",
-        "merges.txt",
-    ),
-    *("vocab.txt", "tokenizer.model", "spiece.model", "tekken.json", TEMPLATE, "chat_template.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+    *("merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "tekken.json", TEMPLATE, "chat_template.json"),
 )
 _PROBE = "What is $\\frac{1}{2} + 3$?\n\n<think> Über 你好: 12,345.</think>\\boxed{7}<|im_end|>"
 
@@ -38,10 +30,9 @@ class ModelFiles:
     """Example: ModelFiles({"generation_config.json": b"{}", "tokenizer.json": b"..."})"""
 
     files: Mapping[str, bytes]
-    """Content by name, held in memory: later changes of the start model do not matter."""
+    """Content by name, in memory: later changes of the start model do not matter."""
 
     def write(self, folder: Path) -> None:
-        """Writes the files into a folder that may hold others."""
         for name, content in self.files.items():
             file = folder / name
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -49,13 +40,7 @@ class ModelFiles:
 
 
 def model_files(path: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> ModelFiles:
-    """Files of the model at `path` that make an exported policy loadable; `tokenizer` has the template in use.
-
-    The tokenizer's own files, where they read the same from another folder; otherwise transformers writes it anew.
-
-    Raises:
-        UserError: an exported policy could not be written or read.
-    """
+    """Files that make an exported policy loadable. UserError if it could not be written or read."""
     found = dict(_own_files(path, tokenizer))
     template = tokenizer.chat_template
     if isinstance(template, str):
@@ -104,7 +89,7 @@ def _written_anew(tokenizer: PreTrainedTokenizerBase, path: str) -> dict[str, by
 
 
 def _reads_the_same(files: ModelFiles, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, path: str) -> bool:
-    """True when a tokenizer reads the same from a policy's folder, which is written here as the learner does it."""
+    """True when the tokenizer reads the same from a folder that is written as the learner does it."""
     with TemporaryDirectory() as temporary:
         files.write(Path(temporary))
         try:

@@ -1,7 +1,6 @@
-"""Loads model files through transformers: configuration, tokenizer, generation config, weights. No other module does.
+"""Loads model files through transformers; no other module does.
 
-Invariants: a model's own code never runs (transformers would ask, and take a "y" from a pipe for an answer); missing weights
-are never made up; a damaged file is one UserError.
+Invariants: a model's own code never runs; missing weights are never made up; a damaged file is one UserError.
 """
 
 import os
@@ -31,18 +30,14 @@ from openrs_ray.errors import UserError
 from openrs_ray.models.bundled import looks_like_hub_id
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Shapes of weights by name."""
 
-CONFIG, GENERATION, WHOLE, INDEX = (
-    *("config.json", "generation_config.json"),
-    *("model.safetensors", "model.safetensors.index.json"),
-)
+CONFIG, GENERATION = "config.json", "generation_config.json"
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-_NO_CODE = {"trust_remote_code": False}
+_NO_CODE = {"trust_remote_code": False}  # left out, transformers would ask, and take a "y" from a pipe for an answer
 
 
 def read_config(path: str) -> PreTrainedConfig:
-    """Configuration of a model in a folder or on the Hub."""
     with _reading("the configuration", path, CONFIG):
         config: PreTrainedConfig = AutoConfig.from_pretrained(path, **_NO_CODE)
         return config
@@ -56,20 +51,18 @@ def read_config_file(path: str) -> dict[str, Any]:
 
 
 def read_generation_config(path: str) -> GenerationConfig | None:
-    """Generation config; None where the model has none."""
     with _reading(GENERATION, path, GENERATION):
         return None if _has_no(GENERATION, path) else GenerationConfig.from_pretrained(path)
 
 
 def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """Tokenizer of a model in a folder or on the Hub."""
     with _reading("the tokenizer", path, *_TOKENIZER):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, **_NO_CODE)
         return tokenizer
 
 
 def read_model(path: str, dtype: torch.dtype, attention: str) -> PreTrainedModel:
-    """Model with all its weights, on the CPU. UserError unless the files hold exactly the weights it has."""
+    """On the CPU. UserError unless the files hold exactly the weights that the model has."""
     with _reading("the weights", path, WHOLE, INDEX):
         model, report = AutoModelForCausalLM.from_pretrained(
             path,
@@ -93,34 +86,30 @@ def read_model(path: str, dtype: torch.dtype, attention: str) -> PreTrainedModel
 
 
 def read_gguf(folder: str, file: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """Tokenizer and model of a GGUF file."""
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file, **_NO_CODE)
     return tokenizer, AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, **_NO_CODE)
 
 
 def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """Model without memory for weights. UserError when the configuration is not a causal language model's."""
+    """Without memory for weights. UserError when the configuration is not a causal language model's."""
     with _reading("the configuration", config.name_or_path), torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **_NO_CODE)
         return model
 
 
 def fixed_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Stored weights that are not parameters (buffers), by name; training leaves them unchanged."""
+    """Stored weights that are not parameters (buffers); training leaves them unchanged."""
     stored = model.state_dict().keys()
     return {name: buffer for name, buffer in model.named_buffers() if name in stored}
 
 
 def check_shapes(config: PreTrainedConfig, stored: Shapes, path: str) -> None:
-    """UserError unless the stored weights are exactly those of the model.
-
-    transformers loads weights of these shapes without content, so that its own rules apply: renamed, tied and optional weights.
-    It would compare the content of weights stored although tied; `read_model` does.
-    """
+    """UserError unless the stored weights are exactly those of the model."""
+    # transformers loads weights of these shapes without content, by its own rules for renamed, tied and optional ones.
     fake = FakeTensorMode(allow_non_fake_inputs=True)  # some families compute with a number that they keep in a tensor
-    with _reading("the configuration", path), fake, _in_this_thread(), _without_report():
+    with _reading("the configuration", path), fake, _in_this_thread_without_report():
         empty = empty_model(config)
-        again = _stored_again(empty, stored)  # with the shape that it must have
+        again = _stored_again(empty, stored)  # only `read_model` compares their content
         weights = {name: torch.empty(shape) for name, shape in stored.items() if name not in again}
         model, report = type(empty).from_pretrained(
             None, config=config, state_dict=weights, output_loading_info=True, ignore_mismatched_sizes=True
@@ -149,11 +138,10 @@ def check_report(report: Mapping[str, Any], model: PreTrainedModel, path: str) -
 
 
 def _stored_again(model: PreTrainedModel, stored: Shapes) -> Shapes:
-    """Shapes of tied weights that are stored beside the weight they are tied to."""
-    prefix = f"{model.base_model_prefix}."  # may be left out in files
+    """Shapes of tied weights that are stored beside the one they are tied to."""
 
-    def stored_name(name: str) -> str:
-        return name if name in stored else name.removeprefix(prefix)
+    def stored_name(name: str) -> str:  # the prefix may be left out in files
+        return name if name in stored else name.removeprefix(f"{model.base_model_prefix}.")
 
     shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     return {
@@ -164,7 +152,7 @@ def _stored_again(model: PreTrainedModel, stored: Shapes) -> Shapes:
 
 
 def _has_no(file: str, path: str) -> bool:
-    """True when the model is known not to have the file. OSError when that cannot be known."""
+    """OSError when that cannot be known."""
     if Path(path).is_dir():
         return not os.path.lexists(Path(path, file))
     try:
@@ -189,7 +177,6 @@ def _not_in_cache(path: str, files: tuple[str, ...], error: OSError) -> bool:
 
 
 def _cached(path: str, *files: str) -> bool:
-    """True when the Hub cache has any of these files of a model."""
     return any(isinstance(try_to_load_from_cache(path, file), str) for file in files)
 
 
@@ -214,37 +201,26 @@ def _reading(what: str, path: str, *files: str) -> Iterator[None]:
 
 
 @contextmanager
-def _in_this_thread() -> Iterator[None]:
-    """Keeps transformers from loading in threads of its own, which have no tensors without content."""
+def _in_this_thread_without_report() -> Iterator[None]:
+    """Keeps transformers from its own threads, which have no tensors without content, and from printing misfits."""
     name = "HF_DEACTIVATE_ASYNC_LOAD"
-    before = os.environ.get(name)
+    before, level, bar = os.environ.get(name), messages.get_verbosity(), messages.is_progress_bar_enabled()
     os.environ[name] = "1"
+    messages.set_verbosity_error()
+    messages.disable_progress_bar()
     try:
         yield
     finally:
         os.environ.pop(name)
         if before is not None:
             os.environ[name] = before
-
-
-@contextmanager
-def _without_report() -> Iterator[None]:
-    """Hides transformers' table of misfits, which `check_report` puts into a sentence, and its progress bar."""
-    level, bar = messages.get_verbosity(), messages.is_progress_bar_enabled()
-    messages.set_verbosity_error()
-    messages.disable_progress_bar()
-    try:
-        yield
-    finally:
         messages.set_verbosity(level)
         if bar:
             messages.enable_progress_bar()
 
 
 def _some(names: set[str]) -> str:
-    """First names, and their number."""
-    first = sorted(names)[:2]
-    return ", ".join(first) + (f" and {len(names) - len(first)} more" if len(names) > len(first) else "")
+    return ", ".join(sorted(names)[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
 
 
 def _size(shape: tuple[int, ...]) -> str:

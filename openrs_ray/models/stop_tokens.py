@@ -1,7 +1,6 @@
 """Stop tokens: all tokens that any of a model's files names as an end.
 
-The files often disagree: a base model's generation config ends at the end of a document, its chat template closes a turn with
-another token. A completion that runs past either only fills its limit.
+The files often disagree: a base model's generation config ends a document, its chat template a turn, with another token.
 """
 
 from collections.abc import Iterator
@@ -30,11 +29,7 @@ class StopToken:
 
 
 def stop_tokens(path: str, vocabulary: int, tokenizer: PreTrainedTokenizerBase) -> tuple[StopToken, ...]:
-    """Stop tokens of the model at `path`, by id; `tokenizer` has the chat template in use.
-
-    Raises:
-        UserError: a file names a token that the model lacks, or none names any.
-    """
+    """By id. UserError where a file names a token that the model lacks, or none names any."""
     named: dict[int, list[str]] = {}
     for origin, value in _named(path, tokenizer):
         for token in value if isinstance(value, list) else [value]:
@@ -55,7 +50,7 @@ def stop_tokens(path: str, vocabulary: int, tokenizer: PreTrainedTokenizerBase) 
 
 
 def ends_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Special token that the chat template writes right after an assistant's turn, if any."""
+    """Special token that the chat template writes right after an assistant's turn."""
     turns = [{"role": "user", "content": "QUESTION"}, {"role": "assistant", "content": _ANSWER}]
     try:
         (text,) = rendered(tokenizer, [turns], add_generation_prompt=False)
@@ -67,7 +62,7 @@ def ends_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def _named(path: str, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[str, Any]]:
-    """Stop tokens by origin: (file, value) for each that names any."""
+    """(file, value) for each file that names any."""
     generation, config = read_generation_config(path), read_config_file(path)
     found = [
         ("generation_config.json", None if generation is None else generation.eos_token_id),

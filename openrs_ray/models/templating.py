@@ -1,10 +1,6 @@
-"""Runs chat templates and tokenizers in a child process that can be killed.
+"""Runs chat templates (programs) and tokenizers (patterns may take for ever) in a child process that can be killed."""
 
-Both come with a model: the template is a program, and a tokenizer's pattern may take for ever. Errors in the child
-(`openrs_ray.common.killable`) become one sentence.
-"""
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import TypeVar
 
@@ -14,6 +10,7 @@ from openrs_ray.common.killable import Failed, in_child
 from openrs_ray.errors import UserError
 
 T = TypeVar("T")
+R = TypeVar("R")
 Conversation = Sequence[dict[str, str]]
 
 _CHUNK = 256
@@ -23,42 +20,41 @@ _CHUNK = 256
 def rendered(
     tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation], add_generation_prompt: bool = True
 ) -> list[str]:
-    """Text of each conversation as the model reads it. UserError when the template fails."""
+    """Text of each conversation as the model reads it."""
 
-    def texts() -> Iterator[list[str]]:
-        for chunk in _chunks(conversations):
-            yield tokenizer.apply_chat_template(chunk, add_generation_prompt=add_generation_prompt, tokenize=False)
+    def texts(several: list[Conversation]) -> list[str]:
+        found: list[str] = tokenizer.apply_chat_template(
+            several, add_generation_prompt=add_generation_prompt, tokenize=False
+        )
+        return found
 
-    try:
-        return [*chain.from_iterable(in_child(texts))]
-    except Failed as error:
-        raise UserError(
-            f"the chat template (model.chat_template, or else the tokenizer's own) does not take this conversation: {error}"
-        ) from error
+    where = "the chat template (model.chat_template, or else the tokenizer's own) does not take this conversation"
+    return _chunk_by_chunk(conversations, texts, where)
 
 
 def templated(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]) -> list[tuple[int, ...]]:
-    """Token ids of each conversation, ending where the model's answer begins. UserError on failure."""
+    """Token ids of each conversation, ending where the model's answer begins."""
     return tokenized(tokenizer, rendered(tokenizer, conversations))
 
 
 def tokenized(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], add_special_tokens: bool = False
 ) -> list[tuple[int, ...]]:
-    """Token ids of each text. UserError on failure."""
 
-    def ids() -> Iterator[list[tuple[int, ...]]]:
-        for chunk in _chunks(texts):
-            found = tokenizer(chunk, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
-            yield [tuple(one) for one in found]
+    def ids(several: list[str]) -> list[tuple[int, ...]]:
+        return [*map(tuple, tokenizer(several, add_special_tokens=add_special_tokens, verbose=False)["input_ids"])]
+
+    where = f"the tokenizer of model.path {tokenizer.name_or_path!r} cannot tokenize the prompts"
+    return _chunk_by_chunk(texts, ids, where)
+
+
+def _chunk_by_chunk(several: Sequence[T], work: Callable[[list[T]], list[R]], where: str) -> list[R]:
+    """Results of `work` in a child process. UserError `where: why`."""
+
+    def results() -> Iterator[list[R]]:
+        return (work(list(several[start : start + _CHUNK])) for start in range(0, len(several), _CHUNK))
 
     try:
-        return [*chain.from_iterable(in_child(ids))]
+        return [*chain.from_iterable(in_child(results))]
     except Failed as error:
-        raise UserError(
-            f"the tokenizer of model.path {tokenizer.name_or_path!r} cannot tokenize the prompts: {error}"
-        ) from error
-
-
-def _chunks(several: Sequence[T]) -> Iterator[list[T]]:
-    return (list(several[start : start + _CHUNK]) for start in range(0, len(several), _CHUNK))
+        raise UserError(f"{where}: {error}") from error

@@ -1,7 +1,4 @@
-"""Stored weights of a model: names and shapes from the headers of its safetensors files.
-
-For a model on the Hub outside the cache only the headers are fetched.
-"""
+"""Names and shapes of a model's weights, from the headers of its safetensors files."""
 
 from pathlib import Path
 
@@ -20,16 +17,13 @@ _PICKLED = (
 
 
 def check_weights(path: str, config: PreTrainedConfig) -> None:
-    """UserError unless the safetensors files hold exactly the weights that the configuration describes.
-
-    A quantised model is not checked: its weights have other names.
-    """
+    """UserError unless the safetensors files hold exactly the weights that the configuration describes."""
     if getattr(config, "quantization_config", None) is None:
         check_shapes(config, stored_shapes(path), path)
 
 
 def stored_shapes(path: str) -> Shapes:
-    """Shape of every weight of a model in a folder or on the Hub. UserError where they cannot be read."""
+    """Of a model in a folder or on the Hub."""
     folder = model_folder(path)
     if folder is not None and (Path(path).is_dir() or (folder / WHOLE).exists() or (folder / INDEX).exists()):
         files = _files(folder, path)
@@ -39,7 +33,7 @@ def stored_shapes(path: str) -> Shapes:
 
 
 def model_folder(path: str) -> Path | None:
-    """Folder of the model's files on this machine: its own, or its part of the Hub cache where that has its config.json."""
+    """The model's own folder, or its part of the Hub cache where that has its config.json."""
     if Path(path).is_dir():
         return Path(path)
     cached = try_to_load_from_cache(path, CONFIG)
@@ -47,7 +41,7 @@ def model_folder(path: str) -> Path | None:
 
 
 def _files(folder: Path, path: str) -> list[Path] | None:
-    """Safetensors files as transformers chooses them; None where the cache has only some."""
+    """As transformers chooses them; None where the cache has only some."""
     if (folder / WHOLE).exists():
         return [folder / WHOLE]
     if not (folder / INDEX).exists():

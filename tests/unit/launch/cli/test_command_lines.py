@@ -11,7 +11,7 @@ import pytest
 from commands import COMMAND_PARTS
 from places import ROOT
 
-from launch.cli.fields_page import COMMAND, fields_page
+from launch.fields import COMMAND, fields_page
 from openrs_ray.config.load import flat, load_config
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.evaluation.config import EvaluationConfig

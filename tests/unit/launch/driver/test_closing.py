@@ -15,8 +15,8 @@ from whole_run import PROBLEMS, STEPS, write_run
 
 from actors.cluster.own_ray import silence_expected_warnings
 from launch.cli.typed import continue_with, handed_on
+from launch.driver.attempt import HandedOn
 from launch.driver.closing import next_lines, show_end
-from launch.driver.handed import HandedOn
 from launch.train import parse
 from openrs_ray.common.console import show_markdown, show_table
 from openrs_ray.common.files import read_json
