@@ -1,8 +1,4 @@
-"""Rollouts with a log-probability that is not finite: nothing can be learned from them.
-
-The collector takes the verdict of such a rollout away: it has no reward, leaves the loss and counts as an error of
-`rewards.max_unjudged_share`. The trainer names it.
-"""
+"""Rollouts with a log-probability that is not finite: they lose their verdict and count as errors."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +8,7 @@ import numpy as np
 from openrs_ray.records import Group, Rollout, Status, Verdict
 
 _NAMED = 3
-"""Number of rollouts of a step that are named; the others are counted."""
+"""Rollouts of a step that are named; the others are counted."""
 
 
 def without_judgement(rollout: Rollout, verdict: Verdict) -> Verdict:
@@ -25,7 +21,7 @@ def without_judgement(rollout: Rollout, verdict: Verdict) -> Verdict:
 
 
 def first_unusable_token(rollout: Rollout) -> int | None:
-    """Place of the first token whose log-probability is not finite, from 0."""
+    """From 0."""
     places = np.flatnonzero(~np.isfinite(rollout.logprobs))
     return int(places[0]) if len(places) else None
 

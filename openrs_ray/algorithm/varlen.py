@@ -21,10 +21,7 @@ def causal_attention(
     scale: float | None,
     attention: Attention | None = None,
 ) -> Float[Tensor, "tokens heads head_dim"]:
-    """Each sequence attends to itself only; `cumulative` are their ends. On a GPU, in bfloat16 or float16.
-
-    Without `enable_gqa` every key and value head is repeated for each query head that shares it, in memory.
-    """
+    """Each sequence attends to itself only; `cumulative` are their ends. On a GPU, in bfloat16 or float16."""
     if attention is None:
         from torch.nn.attention.varlen import varlen_attn
 

@@ -1,4 +1,4 @@
-"""Flat byte buckets, in which parameters travel to the engines; names, dtypes and shapes alone give their layout."""
+"""Flat byte buckets for parameters on their way to the engines, laid out by names, dtypes and shapes alone."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 _ALIGN = 16
-"""Tensors start at multiples of this, so that any dtype can be viewed in place."""
+"""Tensors start at multiples of this, for a view of any dtype."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +25,13 @@ class ParameterSpec:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Parameters that travel in one flat buffer, in order."""
+    """Parameters of one flat buffer, in order."""
 
     parameters: tuple[ParameterSpec, ...]
 
     @classmethod
     def of(cls, plain: Sequence[tuple[str, str, Sequence[int]]]) -> "Bucket":
-        """From what `plain` returns."""
+        """From the result of `plain`."""
         return cls(tuple(ParameterSpec(name, dtype, tuple(shape)) for name, dtype, shape in plain))
 
     def plain(self) -> list[tuple[str, str, list[int]]]:
@@ -40,7 +40,7 @@ class Bucket:
 
     @property
     def nbytes(self) -> int:
-        """Size of the flat buffer, padding included."""
+        """Of the buffer, padding included."""
         return sum(_aligned(spec.nbytes) for spec in self.parameters)
 
     def pack(self, tensors: Sequence[torch.Tensor], buffer: torch.Tensor) -> torch.Tensor:
@@ -54,7 +54,7 @@ class Bucket:
         return buffer[: self.nbytes]
 
     def unpack(self, buffer: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
-        """(name, tensor) pairs that are views into the buffer."""
+        """(name, view into the buffer) of every parameter."""
         return [
             (spec.name, view[: spec.nbytes].view(getattr(torch, spec.dtype)).view(spec.shape))
             for view, spec in zip(self._slices(buffer), self.parameters, strict=True)
@@ -69,7 +69,7 @@ class Bucket:
 
 
 def plan_buckets(parameters: Sequence[ParameterSpec], bucket_bytes: int) -> tuple[Bucket, ...]:
-    """Fill buckets in parameter order up to `bucket_bytes`; a larger parameter has a bucket of its own."""
+    """Fill buckets in parameter order up to `bucket_bytes`; a larger parameter gets its own."""
     buckets: list[Bucket] = []
     current: list[ParameterSpec] = []
     size = 0
