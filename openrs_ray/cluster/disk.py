@@ -1,6 +1,6 @@
 """Disk space of a run, from its config and the model's shape, beside the free space.
 
-With P parameters, optimizer state takes 12 P bytes beside the weights (as DeepSpeed 0.19.8 saves it).
+For P parameters DeepSpeed 0.19.8 saves 12 P bytes of optimizer state beside the weights.
 """
 
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from openrs_ray.cluster.memory import ModelShape
 
 _BYTES_PER_TOKEN = 10
-"""Bytes per recorded token: id, log-probability and text, compressed (measured: 4 to 9)."""
+"""Per recorded token: id, log-probability and text, compressed (measured: 4 to 9)."""
 
 
 def checkpoint_sizes(config: RunConfig, parameters: int) -> tuple[int, int]:
@@ -49,7 +49,7 @@ def disk_parts(config: RunConfig, shape: "ModelShape", held_out: int) -> dict[st
 
 
 def disk_text(config: RunConfig, shape: "ModelShape", held_out: int) -> list[str]:
-    """One line, with what is free where the run's folder lies."""
+    """One line, with the free space at the run's folder."""
     parts = {name: size for name, size in disk_parts(config, shape, held_out).items() if size}
     needed = sum(parts.values())
     line = (

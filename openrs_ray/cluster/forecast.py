@@ -15,7 +15,7 @@ _LOOK_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """Maker's speeds of a GPU. Example: Card("A40", gb_per_s=696, tflops=150)"""
+    """Maker's speeds of a GPU."""
 
     name: str
     gb_per_s: float
@@ -70,12 +70,11 @@ WORST = Assumed(length=1.0, prompt=1.0, bandwidth=0.5, compute=0.25)
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """One end of the range. Example: Forecast(step_s=44.0, hours=6.2)"""
+    """One end of the range."""
 
     step_s: float
-    """Seconds of a step."""
     hours: float
-    """Whole run with its evaluations, without start and checkpoints."""
+    """With evaluations, without start and checkpoints."""
 
 
 def card(name: str) -> Card | None:

@@ -1,4 +1,4 @@
-"""Resources of every actor on the cluster, worked out from the config alone."""
+"""Resources of every actor on the cluster, from the config alone."""
 
 import os
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ TRANSPORTS = {
     "nccl": "actors.weights.broadcast:Nccl",
     "ipc": "actors.weights.ipc:Ipc",
 }
-"""`module:class` of every way for weights to get from the learner to the engines; `plan_layout` chooses one."""
+"""`module:class` of every way for weights from the learner to the engines; `plan_layout` chooses one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Bundles of a run: what Ray reserves for each learner rank and each rollout engine.
+    """Bundles that Ray reserves for each learner rank and each rollout engine.
 
     Example (4 GPUs, 1 + 3): device="gpu", transport="nccl", learner=({"CPU": 1, "GPU": 1},) * 3, rollout=({"CPU": 1, "GPU": 1},)
     """
@@ -31,12 +31,12 @@ class Layout:
     rollout: tuple[dict[str, float], ...]
     reward_cpus: float
     threads: int
-    """Compute threads of each engine and learner rank on a CPU."""
+    """Of each engine and learner rank on a CPU."""
     extra_rollout: int = 0
-    """Engines of the first one's size that may be added where the cluster has room."""
+    """Engines that may be added where the cluster has room."""
 
     def total(self) -> dict[str, float]:
-        """Everything the run must have of the cluster, by resource."""
+        """By resource."""
         total: dict[str, float] = {"CPU": self.reward_cpus}
         for bundle in (*self.learner, *self.rollout):
             for name, amount in bundle.items():
@@ -61,7 +61,7 @@ def plan_layout(config: RunConfig, device: Device) -> Layout:
 
 
 def engines_layout(place: EngineSlots, engine: Engine, device: Device, gpus: float) -> Layout:
-    """Bundles of engines alone: as many as were asked for, else as many as the cluster's GPUs allow, or one on a CPU."""
+    """Bundles of engines alone: as many as asked for, else as the cluster's GPUs allow, or one on a CPU."""
     size = engine.tensor_parallel
     engines = max(1, int(place.num_rollout_gpus or (gpus if device == "gpu" else 1)) // size)
     return Layout(

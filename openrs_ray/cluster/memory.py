@@ -24,12 +24,12 @@ BUCKET_PARAMETERS = 50_000_000
 ROOM = 0.92
 """Above this share of a GPU a plan may fit or not."""
 _CONTEXT = 1.0 * GIB
-"""CUDA context, cuBLAS workspace and NCCL (an estimate)."""
+"""CUDA context, cuBLAS workspace and NCCL."""
 _GRAPHS = 1.0 * GIB
-"""CUDA graphs of a vLLM engine (an estimate)."""
+"""CUDA graphs of a vLLM engine."""
 _LOOK_S = 10.0
 _FUSED = ("llama", "qwen2")
-"""Families whose fused kernels save what `activations` says."""
+"""Families whose fused kernels save memory."""
 
 Parts = dict[str, float]
 """Bytes by name."""
@@ -37,8 +37,6 @@ Parts = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """Sizes of a model."""
-
     family: str
     hidden: int
     intermediate: int
@@ -52,7 +50,7 @@ class ModelShape:
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> "ModelShape":
-        """Shape of a configuration's model, without allocating weights. UserError unless it is a causal language model."""
+        """From a configuration, without allocating weights. UserError unless it is a causal language model."""
         model = empty_model(config)
         text = config.get_text_config()
         hidden, heads = text.hidden_size, text.num_attention_heads
@@ -74,7 +72,7 @@ class ModelShape:
 
     @property
     def largest(self) -> int:
-        """Elements of the largest parameter, usually the embedding."""
+        """Elements of the largest parameter."""
         return max(map(math.prod, self.parameter_shapes))
 
 
@@ -188,7 +186,7 @@ def _with(config: RunConfig, field: str, value: Any) -> RunConfig | None:
 
 
 def memory_text(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> list[str]:
-    """Lines of the plan in GiB; no verdict without the GPUs' size."""
+    """The plan in GiB; no verdict without the GPUs' size."""
     size = "unknown, set placement.gpu_memory_gib" if gpu_bytes is None else f"{gpu_bytes / GIB:.1f}"
     checkpointing = "with" if needs_checkpointing(config, shape, gpu_bytes) else "without"
     lines = [f"memory in GiB, for GPUs of {size}, {checkpointing} gradient checkpointing"]
@@ -209,7 +207,7 @@ def _listed(parts: Parts) -> str:
 
 
 def planned_gpu_bytes(config: RunConfig, this_machine: bool = True) -> float | None:
-    """Memory of one GPU as configured, or of this machine's smallest; None on a CPU or if unknown."""
+    """As configured, or of this machine's smallest GPU; None on a CPU or if unknown."""
     place = config.placement
     try:
         looked = this_machine and place.device != "cpu"
@@ -321,8 +319,8 @@ def engine_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) 
 def engine_activations(config: RunConfig, shape: ModelShape) -> float:
     """Peak bytes of a pass over `engine.max_batched_tokens`, in one layer's feed-forward part or attention.
 
-    Four tensors of the hidden size (input, residual, into the part and out of it), and between them the fused gate and up
-    projections with their product, or queries, keys and values with their rotated copies and the attention's output.
+    Four tensors of the hidden size, and between them the fused gate and up projections with their product, or queries, keys
+    and values with their rotated copies and the attention's output.
     """
     engine = config.engine
     feed_forward = 3 * shape.intermediate

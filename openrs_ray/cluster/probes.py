@@ -1,7 +1,4 @@
-"""Probes of this machine: GPUs, copies, broadcasts, memory, disk, ports, token, Hub.
-
-A probe returns its finding or raises ProbeError. It may hang, so callers run it through `within`.
-"""
+"""Probes of this machine. Each returns its finding or raises ProbeError; it may hang, so callers use `within`."""
 
 import csv
 import ctypes
@@ -39,7 +36,7 @@ class Gpu:
 
 
 def within(deadline_s: float, probe: Callable[[], T]) -> T:
-    """Run a probe in a process of its own; ProbeError if it fails or is late."""
+    """Run a probe in its own process; ProbeError if it fails or is late."""
     return together(deadline_s, [probe])[0]
 
 
@@ -162,10 +159,7 @@ def peer_copies(gpus: int, mib: int = 64) -> float:
 
 
 def broadcast(processes: int, device: str, deadline_s: float, mib: int = 16) -> float:
-    """Broadcast random bytes from process 0 over NCCL or gloo; returns the slowest receiver in GB/s.
-
-    ProbeError when they differ or are late.
-    """
+    """Broadcast random bytes from process 0 over NCCL or gloo; returns the slowest receiver in GB/s."""
     port = free_port()
     ranks = [partial(_broadcast_rank, rank, processes, device, port, deadline_s, mib) for rank in range(processes)]
     return min(together(deadline_s, ranks))
@@ -201,7 +195,7 @@ def _broadcast_rank(rank: int, processes: int, device: str, port: int, deadline_
 
 
 def memory_bytes() -> int:
-    """Memory available without swapping, within the container's limit."""
+    """Available without swapping, within the container's limit."""
     import psutil
 
     free = int(psutil.virtual_memory().available)
@@ -221,7 +215,7 @@ def disk_bytes(folder: Path) -> int:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A free TCP port at this address. ProbeError if there is none."""
+    """A free TCP port at this address."""
     with socket.socket() as probe:
         try:
             probe.bind((host, 0))
@@ -246,7 +240,7 @@ def ray_token() -> str | None:
 
 
 def count_parameters(folder: Path) -> int | None:
-    """Parameters of a model folder by its safetensors headers; None without such files. ProbeError for a broken one."""
+    """Parameters of a model folder by its safetensors headers; None without such files."""
     total = 0
     for file in folder.glob("*.safetensors"):
         with file.open("rb") as stream:

@@ -8,7 +8,7 @@ import psutil
 
 
 def readable_by_others(file: Path) -> bool:
-    """True if the modes of a file and of the folders above it let other users read it. False where there is none."""
+    """True if modes let other users read a file. False where there is none."""
     return file.exists() and bool(file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)) and _reachable(file)
 
 
@@ -23,7 +23,7 @@ def _reachable(path: Path) -> bool:
 
 
 def ray_sessions() -> list[Path]:
-    """Session folders of the Rays that this user runs here."""
+    """Session folders of this user's Rays here."""
     sessions = set()
     for process in psutil.process_iter():
         try:

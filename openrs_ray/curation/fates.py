@@ -19,7 +19,7 @@ _VERDICT = re.compile(r"[*_`#\s]*verdict[*_`]*\s*:[*_`\s]*([\w.-]*\w)[*_`.\s]*",
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Example: Candidate(17, "s1", "What is 1 + 1?", r"\\boxed{2}", ("2",))"""
+    r"""Example: Candidate(17, "s1", "What is 1 + 1?", r"\boxed{2}", ("2",))"""
 
     row: int
     """Among all rows of all sources, 0-based."""
@@ -102,7 +102,6 @@ def mix_counts(stage: Mix) -> dict[str, int]:
 
 
 def user_turn(stage: Solved | Judged, candidate: Candidate) -> str:
-    """The user turn."""
     values = {
         "problem": candidate.problem,
         "answer": " or ".join(candidate.answer),

@@ -28,7 +28,7 @@ class Inputs:
     candidates: tuple[Candidate, ...]
     """Every raw row."""
     fates: tuple[Fate, ...]
-    """Dropped without text or answer."""
+    """Of the rows: dropped without text or answer."""
     evaluations: dict[str, dict[str, list[str]]]
     """Texts by stage and evaluation set."""
     tokenizers: dict[str, PreTrainedTokenizerBase]
@@ -38,7 +38,7 @@ class Inputs:
 
 
 def load_inputs(recipe: Recipe) -> Inputs:
-    """Read and check everything. UserError where anything is missing."""
+    """UserError where anything is missing."""
     candidates: list[Candidate] = []
     fates: list[Fate] = []
     for name, source in recipe.sources.items():

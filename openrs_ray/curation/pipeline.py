@@ -26,7 +26,7 @@ class Question:
     row: int
     prompt_ids: tuple[int, ...]
     seeds: tuple[int, ...]
-    """One for each reply that is wanted."""
+    """One for each reply."""
 
 
 Replies = dict[int, tuple[Reply, ...]]
@@ -49,9 +49,8 @@ class Curation:
     def run(self) -> list[Counts]:
         """Do the unfinished stages, write the result, and count.
 
-        Raises:
-            UserError: the folder holds other work, nothing is left, or a mix lacks problems.
-            RunError: an engine or the checking processes broke; finished chunks stay.
+        UserError: the folder holds other work, nothing is left, or a mix lacks problems. RunError: an engine or the checking
+        processes broke; finished chunks stay.
         """
         store, inputs = self.store, self.inputs
         store.open(inputs.asked)

@@ -1,13 +1,11 @@
 """The folder of one curated set: finished work in it is not done again.
 
-    NAME/curation.json            each stage's request, with digests of rows, evaluation sets and models
-    NAME/00-sources.parquet       every raw row, with `kept` and `reason`
-    NAME/01-boxed.parquet         the same of every problem that reached the first stage
-    NAME/02-trivial/000003.parquet    replies and fates of problems that a model was asked about together
-    NAME/02-trivial.parquet
-    NAME/NAME.parquet             the result: problem, solution, answer, source
-
-Every file holds what curation.json says.
+NAME/curation.json            each stage's request, with digests of rows, evaluation sets and models
+NAME/00-sources.parquet       every raw row, with `kept` and `reason`
+NAME/01-boxed.parquet         the same of every problem that reached the first stage
+NAME/02-trivial/000003.parquet    replies and fates of problems that a model was asked about together
+NAME/02-trivial.parquet
+NAME/NAME.parquet             the result: problem, solution, answer, source
 """
 
 from collections import Counter
@@ -65,7 +63,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """A line of the table. Example: Counts("trivial", 31323, 21533, 21533, {"solved": 9790})"""
+    """A line of the table."""
 
     stage: str
     entered: int
@@ -160,7 +158,6 @@ class CurationStore:
         return self.folder / f"{self.folder.name}.parquet"
 
     def finish(self, candidates: Sequence[Candidate]) -> None:
-        """Write the result."""
         single = all(len(candidate.answer) == 1 for candidate in candidates)
         columns: Mapping[str, Any] = {
             "problem": [candidate.problem for candidate in candidates],

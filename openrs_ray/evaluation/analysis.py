@@ -17,7 +17,7 @@ AVERAGE = "average of all"
 
 @dataclass(frozen=True, slots=True)
 class Seeds:
-    """Several runs on one benchmark. Example: Seeds(mean=Interval(0.31, 0.25, 0.38), deviation=0.012, least=0.30, most=0.32)"""
+    """Several runs on one benchmark."""
 
     mean: Interval
     """Of all samples of all runs."""
@@ -39,13 +39,13 @@ class Analysis:
 
     figures: dict[str, dict[str, Figures]]
     averages: dict[str, Interval | None]
-    """Averages over several benchmarks; None where one figure is refused."""
+    """Over several benchmarks; None where one figure is refused."""
     against_start: dict[str, dict[str, Paired]]
-    """Comparisons with the start model, `AVERAGE` among the benchmarks."""
+    """`AVERAGE` among the benchmarks."""
     measured: dict[str, dict[str, Measured]]
     """Power of these comparisons."""
     seeds: dict[str, Seeds]
-    """By benchmark; empty unless the models are runs of several seeds."""
+    """By benchmark; empty without `seeds`."""
 
 
 def analyse(

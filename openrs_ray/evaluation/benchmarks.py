@@ -1,4 +1,4 @@
-"""Benchmarks of the paper: their sources, and their rows as problems with golds. A row that cannot be used is an error."""
+"""Benchmarks of the paper as problems with golds. A row that cannot be used is an error."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -28,10 +28,10 @@ class Benchmark:
     title: str
     """As the tables spell it."""
     source: str
-    """Hub id, or a local file."""
+    """Hub id or local file."""
     split: str = "train"
     problems: int | None = None
-    """Expected number, where it is known."""
+    """Expected number, if known."""
     opening: int | None = None
     """Problems with the same first so many characters are parts of one exercise."""
 
@@ -55,17 +55,15 @@ _ANSWER_COLUMNS = ("final_answer", "answer", "solution")
 
 
 _NOTHING_ELSE = Data(path="none")
-"""No system prompt, no examples, no suffix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Prompt of an evaluation: `template` with {problem}, between `data`'s system prompt, examples and suffix."""
+    """`template` with {problem}, between `data`'s system prompt, examples and suffix."""
 
     name: str
     template: str = "{problem}"
     data: Data = _NOTHING_ELSE
-    """Only its prompt fields are used."""
 
 
 PAPER_PROMPT = Prompt(
@@ -79,20 +77,17 @@ PAPER_PROMPT = Prompt(
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A problem of a benchmark. Example: Task(Problem(...), tolerance=0.1)"""
+    """A problem of a benchmark."""
 
     problem: Problem
     tolerance: float | None = None
-    """Largest absolute error of a numeric answer; None: it must be equal."""
+    """Largest absolute error of a numeric answer."""
     cluster: str | None = None
     """Equal for problems that belong together."""
 
 
 def chosen(names: Sequence[str], sources: dict[str, str]) -> list[Benchmark]:
-    """Benchmarks by name; `sources` gives local files or Hub ids in place of, or beside, the known ones.
-
-    UserError for no name, an unknown one without a source, or a source that no name asks for.
-    """
+    """Benchmarks by name, with local files or Hub ids of `sources`. UserError for names that do not fit together."""
     if not names:
         raise UserError(f"--benchmarks names none: known are {', '.join(KNOWN)}")
     unknown = [name for name in names if name not in KNOWN and name not in sources]

@@ -29,7 +29,7 @@ def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
 def majority(classes: np.ndarray, correct: np.ndarray) -> np.ndarray:
     """float64 [problems]: 1 where the most frequent answer is correct; of a tie, the share that is; 0 without votes.
 
-    `classes`: int [problems, samples], equal for equal answers, negative without a vote (X. Wang et al., arXiv 2203.11171).
+    `classes`: see `Samples` (X. Wang et al., arXiv 2203.11171).
     """
     same = (classes[:, :, None] == classes[:, None, :]) & (classes >= 0)[:, :, None]
     votes = same.sum(axis=2)
@@ -39,9 +39,9 @@ def majority(classes: np.ndarray, correct: np.ndarray) -> np.ndarray:
 
 
 def one_run_deviation(correct: np.ndarray) -> float | None:
-    """Standard deviation of a run's score with one sample per problem; None where each has one sample.
+    """Standard deviation of a run's score with one sample per problem, sqrt(sum of the problems' variances) / problems.
 
-    sqrt(sum of the problems' sample variances) / problems.
+    None where a problem has only one judged sample.
     """
     if (np.sum(~np.isnan(correct), axis=1) < 2).any():
         return None
@@ -62,18 +62,16 @@ def pass_interval(correct: np.ndarray, k: int, clusters: np.ndarray | None = Non
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
-    """Outcome of every sample; all arrays are [problems, samples], NaN in `correct` and -1 in `classes` where none was taken."""
+    """Outcome of every sample, as arrays [problems, samples]."""
 
     correct: np.ndarray
-    """float: 1, 0, or NaN where the check could not judge."""
+    """float: 1, 0, or NaN where not judged or not taken."""
     classes: np.ndarray
     """int: equal for equal answers, -1 without one."""
     tokens: np.ndarray
-    """int: length of the completion."""
     truncated: np.ndarray
-    """bool: cut at the limit."""
     english: np.ndarray
-    """float: English share of the letters outside LaTeX."""
+    """Share of the letters outside LaTeX."""
     clusters: np.ndarray | None = None
     """[problems], equal for problems that belong together."""
 
@@ -93,14 +91,13 @@ class Figures:
     one_run: float | None
     """Standard deviation of a run with one sample per problem."""
     pass_at: dict[int, Interval]
-    """pass@k for k = 1, 2, 4, ... with intervals over problems."""
+    """For k = 1, 2, 4, ... with intervals over problems."""
     majority: Interval | None
     """maj@k; None with one sample."""
     mean_tokens: float
     truncated_share: float
     english_share: float
     unjudged: int
-    """Samples whose check timed out or failed."""
 
     def as_json(self) -> dict[str, Any]:
         content = asdict(self)

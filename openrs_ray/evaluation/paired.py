@@ -1,6 +1,6 @@
-"""Paired test of two models over the problems of each benchmark, with Holm's correction (docs/evaluation.md has the method).
+"""Paired test of two models over the problems of each benchmark, with Holm's correction (docs/evaluation.md).
 
-The confidence interval holds exactly the differences that the test does not refuse, so interval and p-value never disagree.
+The confidence interval holds exactly the differences that the test does not refuse.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 from openrs_ray.stats import Interval
 
 _EXACT_DIFFERENCES = 16
-"""With at most this many non-zero differences all 2^n sign patterns are counted, not drawn."""
+"""Up to so many non-zero differences all 2^n sign patterns are counted, not drawn."""
 _DRAWS = 100_000
 _BLOCK = 1000
 _ROUNDING = 1e-12
@@ -26,11 +26,11 @@ class Paired:
     difference: Interval
     """Mean difference of avg@k per problem."""
     p: float
-    """Two-sided, of the sign-flip permutation test; below 0.05 exactly where the interval excludes 0."""
+    """Two-sided, of the sign-flip permutation test."""
     corrected: float
     """After Holm's correction over all compared benchmarks."""
     bounds: tuple[float, float] | None = None
-    """Mean difference with all unjudged completions decided against and for the first model; None where all were judged."""
+    """With all unjudged completions decided against and for the first model; None where all were judged."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,8 +64,7 @@ class Pair:
 def compare(pairs: Sequence[Pair], seed: int = 0, confidence: float = 0.95) -> Paired:
     """Compare on one benchmark, or on the plain average of several with a test stratified by benchmark.
 
-    Each problem weighs 1 / (problems of its benchmark) / (benchmarks); those without a judged sample on either side are left
-    out. `corrected` still equals `p`. ValueError if a benchmark has no problem left.
+    Problems without a judged sample on either side are left out. ValueError if a benchmark has no problem left.
     """
     sums, weights = [], []
     for pair in pairs:
@@ -116,7 +115,7 @@ class SignFlips:
         return cls(float(sums.sum() / weights.sum()), np.sort(lows), np.sort(highs))
 
     def p(self, mean: float = 0.0) -> float:
-        """Two-sided p-value of a hypothetical mean; every range holds the observed one, so one end of it decides."""
+        """Two-sided p-value; every range holds the observed mean, so one end of it decides."""
         inside = self.lows <= mean if mean <= self.mean else self.highs >= mean
         return float(np.mean(inside))
 
@@ -148,6 +147,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def corrected(comparisons: dict[str, Paired]) -> dict[str, Paired]:
-    """Comparisons by benchmark, with Holm's correction."""
+    """With Holm's correction."""
     adjusted = holm([comparison.p for comparison in comparisons.values()])
     return {name: replace(c, corrected=p) for (name, c), p in zip(comparisons.items(), adjusted, strict=True)}

@@ -22,7 +22,7 @@ Cells = list[list[str]]
 
 @cache
 def published() -> dict[str, Any]:
-    """The small published tables: {"paper" or "independent": {"source", "scores": {model: {benchmark: value}}}}, in percent.
+    """The published tables: {"paper" or "independent": {"source", "scores": {model: {benchmark: value}}}}, in percent.
 
     And "costs": {"source", "rows": [[name, samples, GPUs, hours, dollars]]}.
     """
@@ -31,9 +31,9 @@ def published() -> dict[str, Any]:
 
 
 def published_name(name: str, begins: bool = False) -> str | None:
-    """The model of the published tables that a name (a Hub id, a path, a run's name) means, if any.
+    """The model of the published tables that a Hub id, a path or a run's name means.
 
-    `begins`: also where the name only begins with it, as that of a run may.
+    `begins`: also where the name only begins with it.
 
     Example: published_name("knoveleng/Open-RS3") == published_name("open-rs3-again", begins=True) == "Open-RS3"
     """
@@ -56,15 +56,15 @@ def document(
     seeds: Mapping[str, int],
     rate: Rate | None = None,
 ) -> dict[str, Any]:
-    """All that is known; a caller's own tables ({"heading": ..., "rows": [[...]]}, strings only) go into "more".
+    """Everything the tables print; callers' tables ({"heading": ..., "rows": [[...]]}, strings only) go into "more".
 
     Args:
-        settings: what was asked.
+        settings: the request.
         titles: of the benchmarks, by name, in the order of the tables.
-        analysis: of all models, the start model last, under "start model".
-        published_as: the name in the published tables of each model.
+        analysis: of all models, the start model last.
+        published_as: each model's name in the published tables.
         seeds: of sampling and of the permutation test.
-        rate: what a completion has cost.
+        rate: cost of a completion.
     """
     tables = published()
     return {
@@ -94,7 +94,7 @@ def document(
 
 
 def write(folder: Path, content: dict[str, Any]) -> None:
-    """report.json, report.md and report.html, in a folder that is made if it is missing."""
+    """report.json, report.md and report.html."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "report.json", content)
     for name, text in (("report.md", markdown(content)), ("report.html", as_html(content))):

@@ -37,7 +37,7 @@ class Subject:
         return replace(self, folder=str(folder / self.folder))
 
     def identity(self) -> str:
-        """Path, or a digest of a folder's files, so that another model's completions never count as its own."""
+        """Path, or a digest of a folder's files: another model's completions must not count as its own."""
         folder = Path(self.path)
         if not folder.is_dir():
             return self.path
@@ -57,21 +57,18 @@ class Subjects:
     model: Subject
     start: Subject | None
     run: RunConfig | None
-    """The run that the model comes from."""
+    """Of the model."""
     folder: Path
     """Default folder of its evaluations."""
 
 
 def find_subjects(given: str, start: str | None, step: int | None, runs: Path) -> Subjects:
-    """Models that a path or name means.
+    """Models that a path or name means. UserError if there is no such model, run or checkpoint.
 
     Args:
         given: a run (folder or name inside `runs`), a model's folder, a Hub id or a built-in.
         start: the start model (default: the run's own; none for a model).
         step: the run's checkpoint (default: the last with a policy).
-
-    Raises:
-        UserError: there is no such model, run or checkpoint.
     """
     with reading(f"cannot look for run or model {given}"):
         run_folder = next((f for f in (Path(given).expanduser(), runs / given) if is_run(f)), None)
@@ -101,7 +98,7 @@ def find_subjects(given: str, start: str | None, step: int | None, runs: Path) -
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """Models evaluated side by side, with one start model."""
+    """Models evaluated side by side."""
 
     models: tuple[Subject, ...]
     start: Subject | None
@@ -121,12 +118,9 @@ class Together:
 
 
 def side_by_side(several: Sequence[Subjects], how: Protocol, runs: Path, folder: Path | None) -> Together:
-    """Combine models for one evaluation.
+    """Combine models for one evaluation. Without `folder`, completions of runs go into each run's own.
 
-    Without `folder`, completions of runs go into each run's own folder.
-
-    Raises:
-        UserError: runs and models are mixed, a name occurs twice, or start models or prompts differ.
+    UserError: runs and models are mixed, a name occurs twice, or start models or prompts differ.
     """
     first = several[0]
     if len(several) == 1:
@@ -187,7 +181,6 @@ def policies_of(run_folder: Path, name: str) -> dict[int, Subject]:
 
 
 def start_model(path: str) -> Subject:
-    """The model that others are compared with."""
     return _plain(path, START)
 
 

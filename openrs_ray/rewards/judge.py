@@ -1,7 +1,4 @@
-"""Turns completions into verdicts: the check of the answer, the weighted rewards, their sum.
-
-`Judge` takes one completion, in a checking process; `judge_group` adds the rewards that compare a group.
-"""
+"""Turns completions into verdicts: the check of the answer, the weighted rewards, their sum."""
 
 from __future__ import annotations
 
@@ -48,7 +45,7 @@ class Judge:
     unfinished_reasoning: UnfinishedReasoning = "no_answer"
     final_form: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    """The rewards' dataclasses by name; defaults where missing."""
+    """By reward; defaults where missing."""
 
     @classmethod
     def of(cls, rewards: Any) -> Judge:
@@ -65,7 +62,7 @@ class Judge:
         return replace(verdict, seconds=time.perf_counter() - start)
 
     def settle(self, item: JudgeItem, verdict: Verdict) -> Verdict:
-        """Verdict of the pool, with the rewards of a wrong answer for a killed check that counts as one."""
+        """The pool's verdict, with the rewards of a wrong answer for a killed check that counts as one."""
         if self.unjudged == "wrong" and verdict.status in (Status.TIMEOUT, Status.ERROR):
             return self._rewarded(item, verdict, Status.WRONG)
         return verdict

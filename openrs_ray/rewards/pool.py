@@ -37,7 +37,6 @@ class Counts:
     """Totals of a pool."""
 
     checks: int = 0
-    """Verdicts given."""
     timeouts: int = 0
     errors: int = 0
     replaced: int = 0
@@ -53,16 +52,14 @@ class _Job:
 
 
 class CheckPool(Generic[Item]):
-    """Applies `check` to items in subprocesses; for any thread and asyncio.
+    r"""Applies `check` to items in subprocesses; for any thread and asyncio.
 
     `check` and the items are pickled; a fresh interpreter with this `sys.path` must be able to import them. Each process
-    judges `warm_up` first, without deadline.
+    judges `warm_up` first, without deadline. The processes start at once; `close` or the end of `with` kills them.
 
     Example:
         with CheckPool(Judge({"accuracy": 1.0}, "boxed"), processes=2, deadline_s=5.0, memory_gib=2.0) as pool:
-            verdict = pool.submit(JudgeItem(r"\\boxed{4}", 5, "stop", ("4",))).result()
-
-    Life: the processes start at once; `close` or the end of `with` kills them.
+            verdict = pool.submit(JudgeItem(r"\boxed{4}", 5, "stop", ("4",))).result()
     """
 
     def __init__(
@@ -161,12 +158,11 @@ class CheckPool(Generic[Item]):
             job.future.set_exception(self._closed)
 
     def _due(self, process: CheckProcess) -> bool:
-        """True if a process is due for renewal."""
         limit = CHECKS_PER_PROCESS if self._waiting.empty() else 2 * CHECKS_PER_PROCESS
         return process.checks >= limit
 
     def _next_job(self) -> _Job | None:
-        """Next item; None if it was cancelled or the pool is closing."""
+        """None if the item was cancelled or the pool is closing."""
         job = self._waiting.get()
         return job if job is not None and job.future.set_running_or_notify_cancel() else None
 

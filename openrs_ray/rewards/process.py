@@ -1,4 +1,4 @@
-"""The parent's side of one checking process: start, check under a deadline, end."""
+"""The parent's side of one checking process."""
 
 import os
 import socket
@@ -28,11 +28,9 @@ _KEPT_PREFIXES = ("LC_", "PYTHON")
 
 
 class CheckProcess:
-    """One subprocess that judges one item at a time.
+    """One subprocess that judges one item at a time: `wait_ready`, `check` until it raises, `end`.
 
     A fresh interpreter: the parent's threads, CUDA and main module stay out. Linux kills it when the thread that made it ends.
-
-    Life: `CheckProcess(...)`, `wait_ready`, `check` until it raises, `end`.
     """
 
     def __init__(self, pickled_start: bytes, memory_gib: float) -> None:
@@ -65,7 +63,7 @@ class CheckProcess:
         return self._popen.pid
 
     def wait_ready(self) -> None:
-        """Wait until the check is warmed up. RunError when that fails or takes too long."""
+        """RunError when the warm-up fails or takes too long."""
         try:
             self._pipe.send_bytes(self._pickled_start)
             if not self._pipe.poll(START_DEADLINE_S):
@@ -105,7 +103,7 @@ class CheckProcess:
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK"), state == "R"
 
     def kill(self) -> None:
-        """Kill the process, from any thread; a running `check` raises."""
+        """From any thread; a running `check` raises."""
         self._popen.kill()
 
     def end(self) -> int:

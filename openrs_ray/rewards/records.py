@@ -14,7 +14,7 @@ Value = Annotated[float, Ge(-1_000_000), Le(1_000_000)]
 Extraction = Literal["boxed", "any"]
 """Place of an answer: the last box, or anywhere as in math-verify."""
 RewardExtraction = Literal[Extraction, "published"]
-"""Also: as in the Open-RS authors' code (`openrs_ray.rewards.answers.published`)."""
+"""Also: as in the Open-RS authors' code (`rewards.answers.published`)."""
 Unjudged = Literal["skip", "wrong"]
 """A completion whose check gave no verdict leaves the loss or counts as wrong."""
 Comparison = Literal["gold_first", "answer_first"]
@@ -25,24 +25,19 @@ UnfinishedReasoning = Literal["no_answer", "read"]
 
 @dataclass(frozen=True, slots=True)
 class JudgeItem:
-    """One completion to judge.
-
-    Example: JudgeItem(text="2 + 2 </think> \\boxed{4}", token_count=9, finish_reason="stop", gold=("4",))
-    """
+    r"""Example: JudgeItem(text=r"2 + 2 </think> \boxed{4}", token_count=9, finish_reason="stop", gold=("4",))"""
 
     text: str
     """The completion, without the prompt."""
     token_count: int
-    """Sampled tokens."""
     finish_reason: str
-    """"stop" or "length"."""
     gold: tuple[str, ...]
     """Accepted answers, of which one is enough."""
 
 
 @dataclass(frozen=True, slots=True)
 class RewardInput:
-    """Input of a reward: a completion and its check.
+    """A completion and its check.
 
     The status is a judged one, or UNPARSEABLE_GOLD with `rewards.unparseable_gold: reward`.
     """
@@ -53,4 +48,3 @@ class RewardInput:
     finish_reason: str
     status: Status
     answer: str | None
-    """The extracted answer, if any."""

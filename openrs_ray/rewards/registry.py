@@ -13,18 +13,18 @@ from openrs_ray.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """A reward's function and the frozen dataclass of its parameters, None where it takes none."""
+    """A reward's function and the frozen dataclass of its parameters, if any."""
 
     function: Callable[..., Any]
     parameters: type | None
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> Reward:
-        """The reward whose parameters are the type of the function's argument `parameters`."""
+        """The parameters are the type of the function's argument `parameters`."""
         return cls(function, get_type_hints(function).get("parameters"))
 
     def __call__(self, *seen: Any, parameters: Any = None) -> Any:
-        """Value of the function, with default parameters where none are given."""
+        """With default parameters where none are given."""
         own = () if self.parameters is None else (parameters or self.parameters(),)
         return self.function(*seen, *own)
 
@@ -49,7 +49,7 @@ def weighted_parameters(rewards: Any) -> dict[str, Any]:
 
 
 def check_reward_names(weights: Mapping[str, float]) -> None:
-    """Raise UserError when `rewards.weights` names a reward that does not exist."""
+    """UserError when `rewards.weights` names a reward that does not exist."""
     known = SINGLE | GROUP
     unknown = sorted(weights.keys() - known.keys())
     if unknown:

@@ -1,7 +1,6 @@
-"""Accuracy check: compares a completion's answer with the gold answers.
+"""Accuracy check: finds a completion's answer, normalises it, reads it and compares it with the golds.
 
-Find the answer (`extraction`), normalise it (`normalise`, `units`), read it (`reading`), compare it (`comparison`,
-`numerics`). A hostile answer may run for ever outside `openrs_ray.rewards.pool`.
+A hostile answer may run for ever outside `openrs_ray.rewards.pool`.
 """
 
 import logging
@@ -49,7 +48,7 @@ def check_answer(
     """CORRECT, WRONG, NO_ANSWER or UNPARSEABLE_GOLD, and the answer that was found.
 
     "boxed" reads the boxes of the last sentence after the reasoning, "any" the whole text. With `final_form` only a value
-    meets a plain number. The caller limits time and memory.
+    meets a plain number.
     """
     if extraction == "boxed" and unfinished_reasoning == "no_answer" and is_unfinished(text):
         status, answer = Status.NO_ANSWER, None
@@ -76,12 +75,11 @@ def _spelled_out(gold: tuple[str, ...]) -> list[str]:
 
 
 def gold_is_parseable(gold: tuple[str, ...]) -> bool:
-    """True if one of the gold answers can be compared with."""
+    """True if one of the golds can be compared with."""
     return has_plain_number(gold) or any(is_answer(read_gold(one), one) for one in gold)
 
 
 def has_plain_number(gold: tuple[str, ...]) -> bool:
-    """True if one of the gold answers is a plain number."""
     return any(_number(g) is not None for g in gold)
 
 
@@ -109,7 +107,7 @@ def _check_any(text: str, gold: tuple[str, ...], comparison: Comparison) -> tupl
 
 
 def _compare(answer: str, gold: tuple[str, ...], comparison: Comparison) -> Status:
-    """Status of an extracted answer; cheap comparisons come first."""
+    """Cheap comparisons come first."""
     if any(_squeeze(answer) == _squeeze(g) for g in gold):
         return Status.CORRECT
     if not is_readable(answer):
@@ -131,7 +129,7 @@ def _status(correct: bool) -> Status:
 
 
 def _squeeze(answer: str) -> str:
-    """Answer without dollars, spaces, full stop and \\text{}."""
+    r"""Without dollars, spaces, full stop and \text{}."""
     squeezed = re.sub(r"\s|\\[,!;]|(?<!\\)\$", "", answer).removesuffix(".")
     return re.sub(r"\\text\{([^{}]*)\}", r"\1", squeezed)
 
@@ -146,7 +144,7 @@ def _number(text: str) -> Fraction | None:
 
 
 def _is_bare(text: str) -> bool:
-    """True if a text is all answer, such as "x", "east" and "\\text{two cats}", but not "5 apples"."""
+    r"""True if a text is all answer, such as "x", "east" and "\text{two cats}", but not "5 apples"."""
     if _DELIMITED.search(text):
         return False
     text = text.strip()
@@ -155,7 +153,7 @@ def _is_bare(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _parse_gold(gold: str) -> Parsed:
-    """Reads a gold answer with math-verify, which finds LaTeX between delimiters only."""
+    """As math-verify, which finds LaTeX between delimiters only."""
     if not is_readable(gold):
         return []
     return _parse(f"${' '.join(gold.split()).rstrip(_TRAILING)}$" if _is_bare(gold) else gold)

@@ -42,7 +42,7 @@ _KINDS = {Eq: ("=", 1), Ne: ("!=", 1), Lt: ("<", 1), Le: ("<=", 1), Gt: ("<", -1
 
 
 def same(gold: Reading, answer: Reading, comparison: Comparison = "gold_first") -> bool:
-    """True if an answer means the same as a gold answer."""
+    """True if an answer means the same as a gold."""
     if gold.half_of_day and answer.half_of_day and gold.half_of_day != answer.half_of_day:
         return False
     if gold.text and gold.text == answer.text:

@@ -28,9 +28,9 @@ def is_unfinished(text: str) -> bool:
 
 
 def final_boxes(text: str) -> str | None:
-    """The last box and those that commas, "and" or "or" join with it, once each.
+    r"""The last box and those that commas, "and" or "or" join with it, once each.
 
-    Example: final_boxes(r"Not \\boxed{1}. It is \\boxed{2} or \\boxed{3}.") == "2, 3"
+    Example: final_boxes(r"Not \boxed{1}. It is \boxed{2} or \boxed{3}.") == "2, 3"
     """
     found = _boxes(text)
     if not found:
@@ -50,12 +50,7 @@ def _are_joined(between: str) -> bool:
 
 
 def last_boxed(text: str) -> str | None:
-    """Content of the last \\boxed{...} or \\fbox{...}, the outer one of nested boxes.
-
-    None without a box, or when the last one never closes.
-
-    Example: last_boxed(r"\\boxed{1} then \\boxed{\\frac{2}{3}}") == r"\\frac{2}{3}"
-    """
+    r"""Content of the last \boxed{...} or \fbox{...}, the outer one of nested boxes; None if it never closes."""
     found = _boxes(text)
     return found[-1].content if found else None
 

@@ -1,6 +1,4 @@
-r"""Normalises the spelling of an answer for the reader, driven by tables of rules that keep every meaningful character.
-
-`tidy` undoes typography; `spelled` writes mathematics as LaTeX.
+r"""Normalises the spelling of an answer, driven by tables of rules that keep every meaningful character.
 
 Example: spelled(tidy(r"\mathrm{e} + 2*sqrt(3)")) == r"e + 2\cdot \sqrt{3}"
 """
@@ -171,7 +169,7 @@ _OPENING, _CLOSING = "({[", ")}]"
 
 
 def tidy(answer: str) -> str:
-    """Answer without fonts, spaces, sizes, colours, currency signs and full stop."""
+    """Without fonts, spaces, sizes, colours, currency signs and full stop."""
     raised = _RAISED.sub(lambda found: f"^{{{_plain(found[0])}}}", answer)
     lowered = _LOWERED.sub(lambda found: f"_{{{_plain(found[0])}}}", raised)
     return _rewritten(lowered.translate(_CHARACTERS), _TYPOGRAPHY).strip()

@@ -1,7 +1,7 @@
-r"""Compares numbers, and expressions by their values.
+r"""Compares numbers, and expressions by their values at points, as polynomials are (Schwartz 1980, Zippel 1979).
 
-docs/rewards.md ("Which answers are right") has the rules. Expressions are compared at points, as polynomials are (Schwartz
-1980, Zippel 1979). Powers and factorials are estimated first: beyond `MAX_DIGITS` digits there is no value.
+docs/rewards.md ("Which answers are right") has the rules. Powers and factorials are estimated first: beyond `MAX_DIGITS`
+digits there is no value.
 """
 
 import math
@@ -212,7 +212,7 @@ def _evaluated(value: Expr, at: Mapping[Any, Any]) -> Complex | None:
 
 
 def values(gold: Expr, answer: Expr) -> list[tuple[Complex, Complex]] | None:
-    """Values of both expressions at points where both have one, real ones for real expressions; None if they cannot have any.
+    """Values of both at points where both have one, real for real expressions; None if they cannot have any.
 
     TooLargeError for too many digits.
     """

@@ -1,6 +1,6 @@
 """Accuracy check of the Open-RS authors' code: math-verify on the whole completion.
 
-After github.com/knoveleng/open-rs (`src/open_r1/rewards.py`), with math-verify 0.5.2; differences of today's in joined boxes
+After github.com/knoveleng/open-rs (`src/open_r1/rewards.py`), with math-verify 0.5.2; today's differences in joined boxes
 and percent signs are undone.
 """
 
@@ -43,7 +43,7 @@ def check_published(
     r"""Verdict of the authors' code on `text`, and the answer it found; docs/rewards.md has the rules.
 
     `for_cosine`: their cosine reward set `boxed=True`, which the parser does not know, and so took "$x = \boxed{9}.$" and
-    "\[\boxed{9\text{ cm}}\]" for wrong. The caller limits time and memory.
+    "\[\boxed{9\text{ cm}}\]" for wrong.
     """
     golds = [found for one in gold if (found := _parse_gold(one))]
     if not golds:
@@ -56,7 +56,6 @@ def check_published(
 
 
 def published_gold_is_parseable(gold: tuple[str, ...]) -> bool:
-    """True if the authors' code could read one of the golds."""
     return any(_parse_gold(one) for one in gold)
 
 

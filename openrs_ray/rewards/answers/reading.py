@@ -1,6 +1,6 @@
 r"""Reads an answer: words, a letter of a multiple choice, a numeral with its base, or mathematics.
 
-latex2sympy2_extended, math-verify's parser, refuses what it understands in part. 0/0 and 1/0 are not values.
+The parser of math-verify refuses what it understands in part. 0/0 and 1/0 are not values.
 """
 
 import re
@@ -42,10 +42,10 @@ RATIO = Symbol("ratio")
 
 @dataclass(frozen=True)
 class Reading:
-    """Reading of an answer; all None where it cannot be read."""
+    """All None where the answer cannot be read."""
 
     text: str
-    """Without spaces and without units."""
+    """Without spaces and units."""
     words: str | None = None
     option: tuple[str, bool] | None = None
     """Letter of a multiple choice, and True if it stands alone."""
@@ -79,7 +79,7 @@ def read(answer: str) -> Reading:
 
 @lru_cache(maxsize=4096)
 def read_gold(gold: str) -> Reading:
-    """Reading of a gold answer; math-verify's, for prose with formulas."""
+    """Reading of a gold; math-verify's, for prose with formulas."""
     reading = read(gold)
     if reading.value is not None or reading.words or reading.option or not _has_prose(gold) or not is_readable(gold):
         return reading
@@ -94,7 +94,7 @@ def says_words(answer: str) -> bool:
 
 
 def is_answer(reading: Reading, gold: str) -> bool:
-    """True if answers can be compared with a gold answer's reading."""
+    """True if answers can be compared with a gold's reading."""
     if reading.words:
         return not is_phrase(tidy(_bare(gold)))
     said = (reading.value, reading.numeral, reading.option, reading.time)
@@ -122,7 +122,6 @@ def _numeral(text: str) -> tuple[str, int] | None:
 
 
 def _mathematics(latex: str) -> Value | None:
-    """Value of normalised LaTeX."""
     return next((value for value in map(_parsed, _alternatives(latex)) if value is not None), None)
 
 

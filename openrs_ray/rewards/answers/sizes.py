@@ -1,7 +1,4 @@
-"""Limits on the text of answers, before any parser sees it.
-
-Numbers that only a parser finds are estimated in `openrs_ray.rewards.answers.numerics`.
-"""
+"""Limits on the text of answers, before any parser sees it; `numerics` limits the numbers that only a parser finds."""
 
 import math
 import re
@@ -38,7 +35,7 @@ def is_readable(answer: str) -> bool:
 
 
 def _has_huge_power(answer: str) -> bool:
-    """True if an exponent, or a power in it, exceeds the limit."""
+    """Also for a power in an exponent."""
     limit = math.log10(MAX_ANSWER_EXPONENT)
     return any(int(power or 1) * math.log10(int(base) or 1) > limit for base, power in _POWER.findall(answer))
 

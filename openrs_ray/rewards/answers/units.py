@@ -51,7 +51,7 @@ def without_units(tidied: str) -> str:
 
 
 def without_letter(answer: str) -> str:
-    """Answer without a unit of one letter that stands apart: 5 m, 300\\,K, not 5m."""
+    r"""Without a unit of one letter that stands apart: 5 m, 300\,K, not 5m."""
     return _LETTER_TAIL.sub("", answer)
 
 

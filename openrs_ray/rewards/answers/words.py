@@ -33,7 +33,7 @@ def words(tidied: str) -> str | None:
 
 
 def is_phrase(tidied: str) -> bool:
-    """True if words stand side by side without \\text{}: prose, which is no gold answer."""
+    r"""True if words stand side by side without \text{}: prose, which is no gold answer."""
     return " " in _TEXT.sub("", tidied).strip()
 
 

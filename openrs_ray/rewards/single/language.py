@@ -1,6 +1,6 @@
-"""Language reward: the completion stays in one language, mathematics aside.
+"""Language reward: the completion stays in one language, mathematics aside. Time is linear in the text.
 
-A letter counts if its Unicode script and the detector's (py3langid) verdict on its passage agree. Time is linear in the text.
+A letter counts if its Unicode script and the detector's (py3langid) verdict on its passage agree.
 """
 
 import re
@@ -17,7 +17,7 @@ Language = Literal[
     "ar", "cs", "de", "el", "en", "es", "fr", "he", "hi", "id", "it", "ja", "ko", "nl", "pl", "pt", "ru", "th", "tr", "uk", "vi",
     "zh",
 ]  # fmt: skip
-"""ISO 639-1 codes of the languages that can be told apart."""
+"""ISO 639-1."""
 
 _LATIN = frozenset({"LATIN"})
 _SCRIPTS: dict[str, frozenset[str]] = {
@@ -63,7 +63,7 @@ def reward(item: RewardInput, parameters: Parameters) -> float:
 
 
 def language_share(text: str, wanted: Language) -> float:
-    """Share of the letters outside LaTeX in the wanted language; 1.0 without letters."""
+    """1.0 without letters."""
     ours = letters = 0
     for passage in _passages(_NOT_LANGUAGE.sub(" ", text)):
         counts: Counter[str] = Counter()
@@ -96,7 +96,7 @@ def _passages(text: str) -> Iterator[str]:
 
 @cache
 def _script(character: str) -> str:
-    """Script of a letter: the first word of its Unicode name; "" for other characters."""
+    """The first word of a letter's Unicode name; "" for other characters."""
     return unicodedata.name(character, "").partition(" ")[0] if character.isalpha() else ""
 
 

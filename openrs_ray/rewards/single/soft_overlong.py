@@ -13,7 +13,7 @@ class Parameters:
     """Tokens before max_length over which the punishment grows."""
 
     def check(self, max_completion_tokens: int) -> None:
-        """Raise ValueError where no completion is long enough for any punishment."""
+        """ValueError where no completion is long enough for any punishment."""
         begins = self.max_length - self.buffer
         if begins >= max_completion_tokens:
             raise ValueError(
