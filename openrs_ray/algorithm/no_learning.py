@@ -10,13 +10,10 @@ from collections.abc import Mapping, Sequence
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.records import Group, Status
 
-_WARN_FROM = 5
-"""Steps without spread; the next warning comes at twice as many."""
-_ENOUGH_COMPLETIONS = 16
-"""Fewer completions say little about how many are cut."""
+_WARN_FROM = 5  # Steps without spread; the next warning comes at twice as many
+_ENOUGH_COMPLETIONS = 16  # Fewer completions say little about how many are cut
 _ALL = 0.99
-_MANY = 0.5
-"""Share of cut completions that explains why none has an answer."""
+_MANY = 0.5  # Share of cut completions that explains why none has an answer
 
 
 class LearningWatch:

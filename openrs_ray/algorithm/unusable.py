@@ -7,8 +7,7 @@ import numpy as np
 
 from openrs_ray.records import Group, Rollout, Status, Verdict
 
-_NAMED = 3
-"""Rollouts of a step that are named; the others are counted."""
+_NAMED = 3  # Rollouts of a step that are named; the others are counted
 
 
 def without_judgement(rollout: Rollout, verdict: Verdict) -> Verdict:

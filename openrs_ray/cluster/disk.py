@@ -12,8 +12,7 @@ from openrs_ray.config.schema import RunConfig
 if TYPE_CHECKING:
     from openrs_ray.cluster.memory import ModelShape
 
-_BYTES_PER_TOKEN = 10
-"""Per recorded token: id, log-probability and text, compressed (measured: 4 to 9)."""
+_BYTES_PER_TOKEN = 10  # Per recorded token: id, log-probability and text, compressed (measured: 4 to 9)
 
 
 def checkpoint_sizes(config: RunConfig, parameters: int) -> tuple[int, int]:

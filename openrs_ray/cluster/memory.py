@@ -23,13 +23,10 @@ BUCKET_PARAMETERS = 50_000_000
 """Elements per gradient bucket: 0.2 GB of float32, where DeepSpeed's default takes 2 GB."""
 ROOM = 0.92
 """Above this share of a GPU a plan may fit or not."""
-_CONTEXT = 1.0 * GIB
-"""CUDA context, cuBLAS workspace and NCCL."""
-_GRAPHS = 1.0 * GIB
-"""CUDA graphs of a vLLM engine."""
+_CONTEXT = 1.0 * GIB  # CUDA context, cuBLAS workspace and NCCL
+_GRAPHS = 1.0 * GIB  # CUDA graphs of a vLLM engine
 _LOOK_S = 10.0
-_FUSED = ("llama", "qwen2")
-"""Families whose fused kernels save memory."""
+_FUSED = ("llama", "qwen2")  # Families whose fused kernels save memory
 
 Parts = dict[str, float]
 """Bytes by name."""

@@ -11,12 +11,10 @@ import numpy as np
 
 from openrs_ray.stats import Interval
 
-_EXACT_DIFFERENCES = 16
-"""Up to so many non-zero differences all 2^n sign patterns are counted, not drawn."""
+_EXACT_DIFFERENCES = 16  # Up to so many non-zero differences all 2^n sign patterns are counted, not drawn
 _DRAWS = 100_000
 _BLOCK = 1000
-_ROUNDING = 1e-12
-"""Tolerance for sums of the same numbers in another order."""
+_ROUNDING = 1e-12  # Tolerance for sums of the same numbers in another order
 
 
 @dataclass(frozen=True, slots=True)

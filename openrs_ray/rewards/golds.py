@@ -17,8 +17,7 @@ Gold = tuple[str, ...]
 GoldKind = Literal["number", "expression", "text"]
 
 _DEADLINE_S, _MEMORY_GIB = 20.0, 4.0
-_WARM_UP: tuple[Gold, ...] = ((r"\frac{x}{2}",),)
-"""Loads the parser: that time must not make a gold unparseable."""
+_WARM_UP: tuple[Gold, ...] = ((r"\frac{x}{2}",),)  # Loads the parser: that time must not make a gold unparseable
 
 
 def parseable_golds(golds: Sequence[Gold], extraction: RewardExtraction = "boxed", processes: int = 2) -> list[bool]:

@@ -24,10 +24,8 @@ from openrs_ray.rewards.process import CheckProcess
 
 CHECKS_PER_PROCESS = 5000
 """SymPy's caches grow: a process is renewed after so many checks when nothing waits, else after twice as many."""
-_STARTS = 3
-"""Failed starts in a row before the pool gives up."""
-_ATTEMPTS = 2
-"""Processes that may die of an item."""
+_STARTS = 3  # Failed starts in a row before the pool gives up
+_ATTEMPTS = 2  # Processes that may die of an item
 
 Item = TypeVar("Item")
 

@@ -23,8 +23,7 @@ _KEPT = frozenset(
         *("OPENRS_CACHE", MARK),
     }
 )
-_KEPT_PREFIXES = ("LC_", "PYTHON")
-"""Variables of a Python program, and the mark of an actor's processes."""
+_KEPT_PREFIXES = ("LC_", "PYTHON")  # Variables of a Python program, and the mark of an actor's processes
 
 
 class CheckProcess:

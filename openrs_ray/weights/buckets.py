@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-_ALIGN = 16
-"""Tensors start at multiples of this, for a view of any dtype."""
+_ALIGN = 16  # Tensors start at multiples of this, for a view of any dtype
 
 
 @dataclass(frozen=True, slots=True)

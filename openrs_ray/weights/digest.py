@@ -2,10 +2,8 @@
 
 import torch
 
-_CHUNK_WORDS = 1 << 22
-"""Bounds the int64 temporaries to 64 MiB."""
-_GOLDEN = -7046029254386353131
-"""2^64 / golden ratio as a signed 64-bit integer."""
+_CHUNK_WORDS = 1 << 22  # Bounds the int64 temporaries to 64 MiB
+_GOLDEN = -7046029254386353131  # 2^64 / golden ratio as a signed 64-bit integer
 
 
 def digest(buffer: torch.Tensor) -> torch.Tensor:

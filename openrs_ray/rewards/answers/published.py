@@ -33,8 +33,7 @@ _ANSWER, _ANSWER_FOR_COSINE = (
     for boxed in ("all", "none")
 )
 _BOX = re.compile(r"(?P<joined>\}\s*(?:and|or|,)\s*)?\\(?:boxed|fbox)")
-_APART = " " * 70
-"""math-verify joins boxes that are closer than this."""
+_APART = " " * 70  # math-verify joins boxes that are closer than this
 
 
 def check_published(

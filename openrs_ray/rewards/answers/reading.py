@@ -34,8 +34,7 @@ _BASED = re.compile(r"\(?\s*([0-9A-F]+)\s*\)?\s*_\s*(?:\{\s*(?:\\text\s*\{)?\s*(
 _TIME = re.compile(r"[0-9]{1,2}\s*:\s*[0-5][0-9](?:\s*:\s*[0-5][0-9])?")
 _NAME = re.compile(r"\s*(?:[A-Za-z]|\\[A-Za-z]+)(?:_\{?[A-Za-z0-9]+\}?)?\s*(?:\([^=]*\)|:[A-Za-z])?\s*")
 _IMAGINARY = [Symbol("i", real=True), Symbol("i")]
-_LONGEST_TEXT = 20_000
-"""Characters: a gold may be a whole solution."""
+_LONGEST_TEXT = 20_000  # Characters: a gold may be a whole solution
 RATIO = Symbol("ratio")
 """First element of the tuple for a ratio of three or more numbers."""
 

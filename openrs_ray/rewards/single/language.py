@@ -34,8 +34,7 @@ _SCRIPTS: dict[str, frozenset[str]] = {
 """First words of the Unicode names of a language's letters; default Latin."""
 
 _PASSAGE_LETTERS = 100
-_DETECTABLE_LETTERS = 30
-"""With fewer letters the detector guesses, and the script alone decides."""
+_DETECTABLE_LETTERS = 30  # With fewer letters the detector guesses, and the script alone decides
 
 # No alternative may look past the next opening of its own kind, or unclosed ones would cost time squared.
 _NOT_LANGUAGE = re.compile(
