@@ -39,12 +39,16 @@ def checkpoint_parts(config: RunConfig, parameters: int) -> dict[str, float]:
 def disk_parts(config: RunConfig, shape: "ModelShape", held_out: int) -> dict[str, float]:
     """`checkpoint_parts`, and the record of completions at full length."""
     rollout, steps = config.rollout, config.run.steps
-    every = config.evaluation.every_steps
-    evaluations = len({0, steps, *(range(every, steps, every) if every else ())})
     sampled = steps * rollout.most_drawn_per_step * rollout.completions_per_problem
-    sampled += evaluations * held_out * config.evaluation.samples
+    sampled += evaluations(config) * held_out * config.evaluation.samples
     completions = float(sampled * rollout.max_completion_tokens * _BYTES_PER_TOKEN)
     return checkpoint_parts(config, shape.parameters) | {"completions": completions}
+
+
+def evaluations(config: RunConfig) -> int:
+    """Number in a whole run: before the first step, after the last, and every so often between."""
+    every = config.evaluation.every_steps
+    return 2 + ((config.run.steps - 1) // every if every else 0)
 
 
 def disk_text(config: RunConfig, shape: "ModelShape", held_out: int) -> list[str]:

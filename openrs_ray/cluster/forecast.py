@@ -6,7 +6,8 @@ Two ends of a range: short completions on well-used GPUs, and full-length comple
 import math
 from dataclasses import dataclass
 
-from openrs_ray.cluster.memory import ModelShape, engine_parts, needs_checkpointing
+from openrs_ray.cluster.disk import evaluations
+from openrs_ray.cluster.memory import ModelShape, engine_parts, itemsize, needs_checkpointing
 from openrs_ray.cluster.probes import ProbeError, gpus, within
 from openrs_ray.config.schema import RunConfig
 
@@ -79,8 +80,12 @@ class Forecast:
 
 def card(name: str) -> Card | None:
     """The GPU of a name from nvidia-smi or a person; None if unknown."""
-    words = name.lower().replace("-", " ")
-    return next((known for known in CARDS if _within(known.name.lower().replace("-", " "), words)), None)
+    words = _words(name)
+    return next((known for known in CARDS if _words(known.name) <= words), None)
+
+
+def _words(name: str) -> set[str]:
+    return {*name.lower().replace("-", " ").split()}
 
 
 def planned_card(config: RunConfig) -> Card | None:
@@ -92,10 +97,6 @@ def planned_card(config: RunConfig) -> Card | None:
     except ProbeError:
         return None
     return card(found[0].name) if found else None
-
-
-def _within(known: str, name: str) -> bool:
-    return {*known.split()} <= {*name.split()}
 
 
 def forecast(config: RunConfig, shape: ModelShape, gpu: Card, gpu_bytes: float | None, held_out: int) -> list[Forecast]:
@@ -110,10 +111,8 @@ def _forecast(
     learned = _learning_s(config, shape, gpu, gpu_bytes, assumed)
     overlaps = config.rollout.staleness > 0 and not config.placement.colocated
     step = max(sampled, learned) if overlaps else sampled + learned
-    every = config.evaluation.every_steps
-    evaluations = len({0, config.run.steps, *(range(every, config.run.steps, every) if every else ())})
     asked = held_out * config.evaluation.samples
-    evaluated = evaluations * _sampling_s(config, shape, gpu, gpu_bytes, asked, assumed) if asked else 0.0
+    evaluated = evaluations(config) * _sampling_s(config, shape, gpu, gpu_bytes, asked, assumed) if asked else 0.0
     return Forecast(step, (config.run.steps * step + evaluated) / 3600)
 
 
@@ -127,7 +126,7 @@ def _sampling_s(
     at_once = max(1, min(each, engine.max_sequences, room or each))
     prompt, length = assumed.prompt * rollout.max_prompt_tokens, assumed.length * rollout.max_completion_tokens
     passes = max(rollout.max_completion_tokens, each * length / at_once)
-    size = 4 if config.model.dtype == "float32" else 2
+    size = itemsize(config)
     weights = size * shape.parameters
     cached = 2 * size * shape.layers * shape.kv_heads * shape.head_dim
     read = passes * weights + each * length * (prompt + length / 2) * cached

@@ -235,7 +235,7 @@ def _peak(role: str, phases: dict[str, Parts], sequences: int | None = None) -> 
 def learner_phases(config: RunConfig, shape: ModelShape, checkpointing: bool) -> dict[str, Parts]:
     """Parts on a learner GPU in each phase of a step."""
     learner, count, ranks = config.learner, shape.parameters, config.placement.num_learner_gpus
-    size = _itemsize(config)
+    size = itemsize(config)
     stage, mixed, share = learner.zero_stage, size == 2, count / ranks
     rest = {
         "weights": size * (share if stage == 3 else count),
@@ -271,7 +271,7 @@ def learner_phases(config: RunConfig, shape: ModelShape, checkpointing: bool) ->
 
 def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tuple[float, float, float]:
     """Bytes for a full micro-batch: saved activations; work of one layer's backward pass; of the head's."""
-    size, tokens = _itemsize(config), config.micro_batch_tokens
+    size, tokens = itemsize(config), config.micro_batch_tokens
     fused = config.learner.fused_kernels and shape.family in _FUSED
     hidden, intermediate = shape.hidden, shape.intermediate
     # A plain norm keeps its input in float32, the normalised values and its output; a fused one input and output.
@@ -294,7 +294,7 @@ def engine_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) 
     vLLM takes `engine.gpu_memory_fraction`; its cache is what weights and a trial pass of `engine.max_batched_tokens` leave. A
     push comes on top: a bucket, and the one before or its parameter once more.
     """
-    engine, size = config.engine, _itemsize(config)
+    engine, size = config.engine, itemsize(config)
     parts = {
         "weights": size * shape.parameters / engine.tensor_parallel,
         # The sampler's logits in the model's format and in float32, their softmax and its logarithm.
@@ -323,7 +323,7 @@ def engine_activations(config: RunConfig, shape: ModelShape) -> float:
     feed_forward = 3 * shape.intermediate
     attention = shape.head_dim * (3 * shape.heads + 4 * shape.kv_heads)
     per_token = 4 * shape.hidden + max(feed_forward, attention) / engine.tensor_parallel
-    return _itemsize(config) * engine.max_batched_tokens * per_token
+    return itemsize(config) * engine.max_batched_tokens * per_token
 
 
 def _largest_bucket(config: RunConfig, shape: ModelShape) -> int:
@@ -331,5 +331,6 @@ def _largest_bucket(config: RunConfig, shape: ModelShape) -> int:
     return max(bucket.nbytes for bucket in plan_buckets(specs, config.push.bucket_mib << 20))
 
 
-def _itemsize(config: RunConfig) -> int:
+def itemsize(config: RunConfig) -> int:
+    """Bytes of one weight."""
     return int(getattr(torch, config.model.dtype).itemsize)

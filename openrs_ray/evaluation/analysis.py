@@ -89,14 +89,9 @@ def analyse(
 
 
 def _together(runs: Sequence[Samples]) -> Samples:
-    return Samples(
-        correct=np.hstack([run.correct for run in runs]),
-        classes=np.hstack([run.classes for run in runs]),
-        tokens=np.hstack([run.tokens for run in runs]),
-        truncated=np.hstack([run.truncated for run in runs]),
-        english=np.hstack([run.english for run in runs]),
-        clusters=runs[0].clusters,
-    )
+    names = ("correct", "classes", "tokens", "truncated", "english")
+    joined = {name: np.hstack([getattr(run, name) for run in runs]) for name in names}
+    return Samples(**joined, clusters=runs[0].clusters)
 
 
 def _pairs(ours: Mapping[str, Samples], theirs: Mapping[str, Samples]) -> dict[str, Pair]:

@@ -98,12 +98,8 @@ def chosen(names: Sequence[str], sources: dict[str, str]) -> list[Benchmark]:
     unused = [name for name in sources if name not in names]
     if unused:
         raise UserError(f"--data names {unused[0]}, which --benchmarks does not ask for")
-    return [_with_source(name, sources.get(name)) for name in dict.fromkeys(names)]
-
-
-def _with_source(name: str, source: str | None) -> Benchmark:
-    known = KNOWN.get(name, Benchmark(name, name, ""))
-    return known if source is None else replace(known, source=source)
+    known = {name: KNOWN.get(name, Benchmark(name, name, "")) for name in names}
+    return [replace(one, source=sources.get(name, one.source)) for name, one in known.items()]
 
 
 def load_tasks(benchmark: Benchmark, prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> tuple[Task, ...]:
@@ -111,9 +107,8 @@ def load_tasks(benchmark: Benchmark, prompt: Prompt, tokenizer: PreTrainedTokeni
     try:
         rows = read_rows(benchmark.source, benchmark.split)
     except UserError as error:
-        hint = (
-            f"; give a local copy with --data {benchmark.name}=FILE" if benchmark == KNOWN.get(benchmark.name) else ""
-        )
+        known = benchmark == KNOWN.get(benchmark.name)
+        hint = f"; give a local copy with --data {benchmark.name}=FILE" if known else ""
         raise UserError(f"benchmark {benchmark.name}: {error}{hint}") from error
     if benchmark.problems not in (None, len(rows)):
         raise UserError(

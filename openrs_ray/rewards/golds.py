@@ -3,7 +3,8 @@
 A resumed run must have the same problems: the limits are generous, not the config's, and a gold beyond them is tried again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 from openrs_ray.records import Status, Verdict
@@ -27,7 +28,7 @@ def parseable_golds(golds: Sequence[Gold], extraction: RewardExtraction = "boxed
     hard = list({gold for gold, easy in zip(golds, known, strict=True) if not easy})
     readable: set[Gold] = set()
     if hard:
-        judge = judge_published_gold if published else judge_gold
+        judge = partial(judge_gold, published_gold_is_parseable if published else gold_is_parseable)
         with CheckPool(judge, processes, _DEADLINE_S, _MEMORY_GIB, _WARM_UP) as pool:
             verdicts = _judge(pool, hard)
             unsure = [gold for gold, verdict in verdicts.items() if verdict.status in (Status.TIMEOUT, Status.ERROR)]
@@ -48,11 +49,6 @@ def _judge(pool: CheckPool[Gold], golds: Sequence[Gold]) -> dict[Gold, Verdict]:
     return {gold: future.result() for gold, future in zip(golds, futures, strict=True)}
 
 
-def judge_gold(gold: Gold) -> Verdict:
+def judge_gold(is_parseable: Callable[[Gold], bool], gold: Gold) -> Verdict:
     """CORRECT when the gold can be read, else UNPARSEABLE_GOLD."""
-    return Verdict(Status.CORRECT if gold_is_parseable(gold) else Status.UNPARSEABLE_GOLD, {}, None)
-
-
-def judge_published_gold(gold: Gold) -> Verdict:
-    """The same for `rewards.extraction: published`."""
-    return Verdict(Status.CORRECT if published_gold_is_parseable(gold) else Status.UNPARSEABLE_GOLD, {}, None)
+    return Verdict(Status.CORRECT if is_parseable(gold) else Status.UNPARSEABLE_GOLD, {}, None)

@@ -9,10 +9,10 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from math_verify import parse, verify
+from math_verify import parse
 
 from openrs_ray.records import Status
-from openrs_ray.rewards.answers.comparison import same
+from openrs_ray.rewards.answers.comparison import same, verified
 from openrs_ray.rewards.answers.extraction import after_reasoning, final_boxes, is_unfinished
 from openrs_ray.rewards.answers.final_form import is_value
 from openrs_ray.rewards.answers.reading import is_answer, read, read_gold
@@ -103,7 +103,7 @@ def _check_any(text: str, gold: tuple[str, ...], comparison: Comparison) -> tupl
             if _is_bare(text) and read(text).value is not None
             else (Status.NO_ANSWER, None)
         )
-    return _status(any(_equal(_parse_gold(g), parsed, comparison) for g in gold)), str(parsed[-1])
+    return _status(any(verified(_parse_gold(g), parsed, comparison) for g in gold)), str(parsed[-1])
 
 
 def _compare(answer: str, gold: tuple[str, ...], comparison: Comparison) -> Status:
@@ -162,8 +162,3 @@ def _parse_gold(gold: str) -> Parsed:
 def _parse(text: str) -> Parsed:
     parsed: Parsed = parse(text, parsing_timeout=None)
     return parsed
-
-
-def _equal(gold: Parsed, answer: Parsed, comparison: Comparison) -> bool:
-    first, second = (gold, answer) if comparison == "gold_first" else (answer, gold)
-    return bool(verify(first, second, timeout_seconds=None))

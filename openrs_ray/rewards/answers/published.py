@@ -10,10 +10,11 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from math_verify import LatexExtractionConfig, parse, verify
+from math_verify import LatexExtractionConfig, parse
 from math_verify.grader import get_pct_val
 
 from openrs_ray.records import Status
+from openrs_ray.rewards.answers.comparison import verified
 from openrs_ray.rewards.answers.extraction import THINK_OPEN
 from openrs_ray.rewards.records import Comparison
 
@@ -50,7 +51,7 @@ def check_published(
     parsed = _parse(_boxes_apart(text.removeprefix(THINK_OPEN)), _ANSWER_FOR_COSINE if for_cosine else _ANSWER)
     if not parsed:
         return Status.NO_ANSWER, None
-    correct = any(_equal(found, parsed, comparison) for found in golds)
+    correct = any(verified(found, parsed, comparison) for found in golds)
     return Status.CORRECT if correct else Status.WRONG, str(parsed[-1])
 
 
@@ -76,8 +77,3 @@ def _boxes_apart(text: str) -> str:
 def _percent_evaluated(found: Any) -> Any:
     """9% as 9/100 only; math-verify takes it for 9, too."""
     return found if get_pct_val(found) is None else found.doit()
-
-
-def _equal(gold: Parsed, answer: Parsed, comparison: Comparison) -> bool:
-    first, second = (gold, answer) if comparison == "gold_first" else (answer, gold)
-    return bool(verify(first, second, timeout_seconds=None))
