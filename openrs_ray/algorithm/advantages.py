@@ -1,4 +1,4 @@
-"""Advantages relative to the group, and the sequences to learn from. A rollout without judgement never enters."""
+"""Advantages relative to the group, and the sequences to learn from."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,11 @@ from jaxtyping import Bool, Float32, Float64, Int32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingSequence:
-    """One judged rollout, ready to learn from."""
-
     prompt_ids: Int32[np.ndarray, " prompt"]
     """Not empty: the last prompt token predicts the first completion token."""
     completion_ids: Int32[np.ndarray, " completion"]
     sampler_logprobs: Float32[np.ndarray, " completion"]
-    """Of the sampled tokens, under the distribution they were drawn from."""
+    """Under the distribution that the tokens were drawn from."""
     advantage: float
     sampled: Bool[np.ndarray, " completion"] | None = None
     """Tokens that carry loss; None: all."""
@@ -46,8 +44,8 @@ def advantages(
 ) -> Float64[np.ndarray, "groups completions"]:
     """(r - mean) / (std + epsilon) within each group, std with Bessel's correction (arXiv 2402.03300, section 4.1.2).
 
-    NaN rewards (not judged) are left out and have advantage NaN, as has a group with fewer than two judged ones. Without
-    `divide_by_std`: r - mean (Dr. GRPO, arXiv 2503.20783, figure 1).
+    NaN for rollouts without judgement and groups with fewer than two judged ones. Without `divide_by_std`: r - mean (Dr. GRPO,
+    arXiv 2503.20783, figure 1).
     """
     judged = ~np.isnan(rewards)
     count = judged.sum(axis=1, keepdims=True)
@@ -63,7 +61,7 @@ def advantages(
 
 
 def spread(rewards: Float64[np.ndarray, "groups completions"]) -> Bool[np.ndarray, " groups"]:
-    """True where a group's judged rewards differ; by comparison, as the mean of equal rewards may be off by rounding."""
+    """True where a group's judged rewards differ."""
     lowest = np.where(np.isnan(rewards), np.inf, rewards).min(axis=1)
     highest = np.where(np.isnan(rewards), -np.inf, rewards).max(axis=1)
     return np.asarray(highest > lowest)

@@ -1,8 +1,7 @@
-"""The losses as pure functions, with off-policy corrections and KL penalty; docs/losses.md explains them.
+"""The losses as pure functions; docs/losses.md explains them.
 
-`r` is a token's ratio pi / b: its probability under the policy being trained by that under the policy that sampled it.
-A loss sets its objective in `OBJECTIVES`, its clip and normalisation in `config.Loss`. The learner divides by the
-normalisation's denominator. Every metric is a sum, so micro-batches and ranks add up exactly.
+`r` is a token's ratio: its probability under the policy being trained by that under the policy that sampled it. The
+learner divides by the normalisation's denominator: every metric is a sum, which adds up over micro-batches and ranks.
 """
 
 import math
@@ -23,7 +22,7 @@ METRICS = (
 """Sums of `LossOutput`: over tokens, then over sequences."""
 
 MOST_LOG_RATIO = 20.0
-"""Higher log-ratios count as this, without gradient, as in verl: exp(89) overflows float32, and every clip acts far below."""
+"""As in verl: exp(89) overflows float32, and every clip acts far below."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +44,6 @@ class LossInput:
         return values.repeat_interleave(torch.tensor(self.lengths, device=values.device), output_size=sum(self.lengths))
 
     def unusable(self) -> Bool[Tensor, " sequences"]:
-        """Sequences with a log-probability of the sampler that is not finite."""
         broken = ~torch.isfinite(self.behaviour_logprobs)
         return torch.stack([part.any() for part in broken.split(self.lengths)])
 
@@ -56,7 +54,7 @@ class LossInput:
 @dataclass(frozen=True, slots=True, eq=False)
 class LossOutput:
     total: Float[Tensor, ""]
-    """Sum of the per-token losses; with normalization `sequences` each is divided by its sequence's length."""
+    """Sum of per-token losses; with normalization `sequences` each is divided by its sequence's length."""
     sums: dict[str, Float64[Tensor, ""]]
     """One of each of `METRICS`, without gradient."""
 
@@ -65,13 +63,13 @@ class Objective(NamedTuple):
     per_token: Float[Tensor, " tokens"]
     """To be maximised."""
     clipped: Bool[Tensor, " tokens"]
-    """Where clipping changes the gradient."""
+    """Where the clip changes the gradient."""
     truncated: Bool[Tensor, " tokens"]
     """Where the ratio is above a cap."""
 
 
 def token_ratio(batch: LossInput, log_ratio: Float[Tensor, " tokens"], loss: Loss) -> Objective:
-    """min(r A, clip(r, 1 - eps_low, 1 + eps_high) A) with the ratio of each token.
+    """min(r A, clip(r, 1 - eps_low, 1 + eps_high) A), r of each token.
 
     GRPO (arXiv 2402.03300, eq. 3), DAPO (arXiv 2503.14476, sections 3.1, 3.3), Dr. GRPO (arXiv 2503.20783, figure 1).
     """
@@ -79,9 +77,9 @@ def token_ratio(batch: LossInput, log_ratio: Float[Tensor, " tokens"], loss: Los
 
 
 def sequence_ratio(batch: LossInput, log_ratio: Float[Tensor, " tokens"], loss: Loss) -> Objective:
-    """The same with s, the geometric mean of a sequence's ratios, for all its tokens: GSPO (arXiv 2507.18071, section 4).
+    """The same with the geometric mean s of a sequence's ratios: GSPO-token (arXiv 2507.18071, section 4.3).
 
-    As GSPO-token (section 4.3): sg[s] pi_t / sg[pi_t]; its gradient is that of min(s A, clip(s) A) (eq. 5).
+    sg[s] pi_t / sg[pi_t] has the gradient of min(s A, clip(s) A) (eq. 5).
     """
     mean = batch.to_tokens(batch.sequence_means(log_ratio.detach()))
     return _clip((mean + (log_ratio - log_ratio.detach())).exp(), batch.advantages, loss)
@@ -108,16 +106,13 @@ OBJECTIVES: dict[str, Callable[[LossInput, Float[Tensor, " tokens"], Loss], Obje
 def policy_loss(batch: LossInput, loss: Loss) -> LossOutput:
     """Sum over tokens of -objective + beta k3, with the correction `loss.correction`.
 
-    k3 = exp(ref - logp) - (ref - logp) - 1 estimates KL(policy || reference) (arXiv 2402.03300, eq. 4).
-
     `truncated` (Ionides 2008; arXiv 1802.01561, section 4.1): the ratio counts as min(r, cap), in the gradient too.
     `sequence_mask` (arXiv 2512.02556, section 3.1, one-sided there): sequences whose mean log r is further from 0 than
-    log(mask_ratio) have loss 0, KL included, and stay in the denominator. `old_policy: current`: the ratio is that of the
-    policy to itself, as in TRL with one update per batch. Sequences whose sampler has a log-probability that is not finite
-    are masked; for one of the policy the learner stops at the gradient.
+    log(mask_ratio) have loss 0, KL included, and stay in the denominator. `old_policy: current`: the ratio of the policy to
+    itself, as in TRL with one update per batch. Sequences whose sampler has a log-probability that is not finite are masked.
 
-    Sums: `clipped` counts tokens whose gradient the clip changes; `mismatch_kl` is k3 of the sampler to the policy; `entropy`
-    is estimated by -logp; `ratio` and `ratio_squared` are of the unbounded r, for the effective sample size.
+    Sums: `mismatch_kl` is k3 of the sampler to the policy, `entropy` estimated by -logp, `ratio` and `ratio_squared` of the
+    unbounded r.
     """
     unusable = batch.unusable()
     # Replaced before anything is made of them: the gradient of what is masked afterwards would be 0 x inf.
@@ -162,11 +157,11 @@ def _clip(ratio: Float[Tensor, " tokens"], advantages: Float[Tensor, " tokens"],
 
 
 def k3(log_ratio: Float[Tensor, " tokens"]) -> Float[Tensor, " tokens"]:
-    """exp(x) - x - 1 without cancellation near 0."""
+    """Estimates a KL divergence (arXiv 2402.03300, eq. 4), without cancellation near 0."""
     log_ratio = _bounded(log_ratio)
     return torch.expm1(log_ratio) - log_ratio
 
 
 def _bounded(log_ratio: Float[Tensor, " tokens"]) -> Float[Tensor, " tokens"]:
-    """At most `MOST_LOG_RATIO`. Unlike `clamp` it lets NaN through, in the gradient too."""
+    """Unlike `clamp` it lets NaN through, in the gradient too."""
     return log_ratio.masked_fill(log_ratio > MOST_LOG_RATIO, MOST_LOG_RATIO)

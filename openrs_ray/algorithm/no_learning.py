@@ -1,7 +1,4 @@
-"""Detects runs that learn nothing, names the cause, and asks for the end past a limit.
-
-A step whose groups all have equal rewards changes nothing (but for a KL penalty) and costs as much as any other.
-"""
+"""Detects runs that learn nothing: groups of equal rewards change nothing (but for a KL penalty)."""
 
 from __future__ import annotations
 
@@ -20,7 +17,6 @@ class LearningWatch:
     """Watches the steps of one attempt."""
 
     def __init__(self, config: RunConfig, stop_tokens: Sequence[str]) -> None:
-        """`stop_tokens`: as text."""
         self._config = config
         self._stop_tokens = stop_tokens
         self._without = 0
@@ -29,10 +25,7 @@ class LearningWatch:
         """Reason to end the run; one sentence."""
 
     def step(self, step: int, figures: Mapping[str, float], groups: Sequence[Group]) -> str | None:
-        """Note a finished step; returns a warning if one is due.
-
-        `figures` are those of `step_metrics`, `groups` all that were sampled, replaced ones too.
-        """
+        """Note a finished step, with the figures of `step_metrics` and all sampled groups; returns a warning if one is due."""
         if figures["groups_with_spread"]:
             self._without, self._warn_at = 0, _WARN_FROM
         else:

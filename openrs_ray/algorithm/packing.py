@@ -1,6 +1,6 @@
-"""Packs training sequences into micro-batches, one list per learner rank, without padding. Pure and deterministic.
+"""Packs training sequences into micro-batches without padding. Pure and deterministic.
 
-Every rank gets the same number of micro-batches, since ZeRO-3 gathers weights in each: `EMPTY` ones fill up.
+Every rank gets the same number, since ZeRO-3 gathers weights in each: `EMPTY` ones fill up.
 """
 
 import heapq
@@ -15,16 +15,14 @@ from openrs_ray.algorithm.advantages import TrainingSequence
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MicroBatch:
-    """Sequences one after another.
-
-    Example: sequences (1 9 | 5 2) and (7 | 3), completions after the bar: token_ids=[1, 9, 5, 2, 7, 3], lengths=[4, 2],
+    """Example: sequences (1 9 | 5 2) and (7 | 3), completions after the bar: token_ids=[1, 9, 5, 2, 7, 3], lengths=[4, 2],
     completion_mask=[0, 0, 1, 1, 0, 1], one log-probability and one advantage for each of the tokens 5, 2, 3.
     """
 
     token_ids: Int32[np.ndarray, " tokens"]
     lengths: Int32[np.ndarray, " sequences"]
     completion_mask: Bool[np.ndarray, " tokens"]
-    """Sampled tokens, which carry loss; prompts and given tokens are context."""
+    """Sampled tokens, which carry loss."""
     behaviour_logprobs: Float32[np.ndarray, " completion_tokens"]
     advantages: Float32[np.ndarray, " completion_tokens"]
 
@@ -50,7 +48,6 @@ EMPTY = MicroBatch(
     behaviour_logprobs=np.zeros(0, dtype=np.float32),
     advantages=np.zeros(0, dtype=np.float32),
 )
-"""Adds nothing to loss or gradient."""
 
 
 def split(
@@ -63,8 +60,8 @@ def split(
 ) -> list[list[MicroBatch]]:
     """Micro-batches of each rank, by token budget or by a fixed number of sequences.
 
-    By tokens: as few as hold everything, filled evenly. By sequences: those of consecutive places in the step (default: 0,
-    1, 2, ...), dealt to the ranks in turn, as the published trainer did; a missing place makes its micro-batch smaller.
+    By tokens: as few as hold everything, filled evenly. By sequences: of consecutive places in the step (default: 0, 1, ...),
+    dealt in turn, as the published trainer did; a missing place makes its micro-batch smaller.
     """
     if (micro_batch_tokens is None) == (micro_batch_sequences is None):
         raise ValueError("give micro_batch_tokens or micro_batch_sequences, not both")
@@ -91,7 +88,7 @@ def pack(sequences: Sequence[TrainingSequence]) -> MicroBatch:
 
 
 def _bins_of_places(places: Sequence[int], size: int) -> list[list[int]]:
-    """Indices per bin of `size` consecutive places; a bin may be empty."""
+    """Indices per bin of `size` consecutive places."""
     bins: list[list[int]] = [[] for _ in range(max(places, default=-1) // size + 1)]
     for index, place in enumerate(places):
         bins[place // size].append(index)
@@ -99,10 +96,7 @@ def _bins_of_places(places: Sequence[int], size: int) -> list[list[int]]:
 
 
 def _balanced_bins(lengths: list[int], ranks: int, capacity: int) -> list[list[int]]:
-    """Indices per bin: longest first, each into the emptiest; their number is a multiple of `ranks`.
-
-    In order of load, as the ranks wait for each other after each micro-batch.
-    """
+    """Indices per bin, in order of load: longest first, each into the emptiest; their number is a multiple of `ranks`."""
     if lengths and max(lengths) > capacity:
         raise ValueError(f"a sequence of {max(lengths)} tokens does not fit into a micro-batch of {capacity}")
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))

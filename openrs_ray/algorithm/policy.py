@@ -1,7 +1,6 @@
 """The learner's policy: packed sequences in, log-probabilities of their sampled tokens out.
 
-Sequences of a micro-batch never see each other; logits exist for one chunk of tokens at a time, in the backward pass too;
-they are divided by the sampling temperature; dropout is never applied.
+Sequences never see each other; logits exist for one chunk of tokens at a time, in the backward pass too.
 """
 
 import sys
@@ -29,7 +28,7 @@ ATTENTION = "openrs_packed"
 
 
 class Policy(nn.Module):
-    """A causal language model that gives log-probabilities instead of logits.
+    """A causal language model that gives log-probabilities at a temperature, without dropout.
 
     Its parameters are those of `model` under the prefix `model.`; tied ones appear once.
     """
@@ -48,7 +47,7 @@ class Policy(nn.Module):
         targets: Int[Tensor, " completion_tokens"],
         temperature: float,
     ) -> Float[Tensor, " completion_tokens"]:
-        """Float32 log-probability of each target, from its predecessor's position (`predictors`)."""
+        """Float32, of each target, from its predecessor's position."""
         hidden = self.model.base_model(
             input_ids=token_ids[None],
             position_ids=position_ids[None],
@@ -60,7 +59,7 @@ class Policy(nn.Module):
 
 
 class ChunkedLogprobs(nn.Module):
-    """The output head fused with log-softmax and the pick of one token, over chunks of tokens.
+    """The output head fused with log-softmax, over chunks of tokens.
 
     Called once per forward pass: ZeRO-3 gathers weights at each call, and ranks differ in their number of chunks.
     """
@@ -124,7 +123,7 @@ class _TokenLogprobs(torch.autograd.Function):
 def _logits(
     hidden: Float[Tensor, "tokens hidden"], weight: Float[Tensor, "vocabulary hidden"], dtype: torch.dtype
 ) -> Float[Tensor, "tokens vocabulary"]:
-    """hidden @ weight.T, summed and given in `dtype`."""
+    """Summed and given in `dtype`."""
     if dtype == weight.dtype:
         return F.linear(hidden, weight)
     if hidden.is_cuda:  # on tensor cores, which sum in float32 anyway; as vLLM does it
@@ -148,7 +147,7 @@ def _slope(
     temperature: float,
     dtype: torch.dtype,
 ) -> Float[Tensor, "tokens vocabulary"]:
-    """gradient x d logp / d logits = gradient x (onehot - softmax) / temperature, in float32 and then given in `dtype`."""
+    """gradient x (onehot - softmax) / temperature, in float32 and then given in `dtype`."""
     softmax = (logits.float() / temperature - normaliser[:, None]).exp()
     onehot = torch.arange(logits.shape[-1], device=logits.device) == targets[:, None]
     return ((onehot.float() - softmax) * (gradient / temperature)[:, None]).to(dtype)
@@ -156,12 +155,12 @@ def _slope(
 
 @cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Fused: two passes over the logits instead of a dozen."""
+    """Two passes over the logits instead of a dozen."""
     return torch.compile(function, dynamic=True)
 
 
 def micro_batch_arguments(batch: MicroBatch, device: torch.device) -> dict[str, Any]:
-    """Arguments of `Policy.forward`, on the device."""
+    """Of `Policy.forward`."""
     token_ids = torch.from_numpy(batch.token_ids).long()
     completion = torch.from_numpy(batch.completion_mask).nonzero()[:, 0]
     return {
@@ -174,7 +173,7 @@ def micro_batch_arguments(batch: MicroBatch, device: torch.device) -> dict[str, 
 
 
 def packed_arguments(lengths: tuple[int, ...], device: torch.device) -> dict[str, Any]:
-    """Arguments that the model hands through to `packed_attention`."""
+    """The model hands them through to `packed_attention`."""
     cumulative = torch.tensor((0, *lengths), device=device).cumsum(0, dtype=torch.int32)
     return {"packed_lengths": lengths, "packed_cumulative": cumulative}
 
@@ -207,7 +206,7 @@ AttentionInterface.register(ATTENTION, packed_attention)
 
 
 def load_policy(path: str, dtype: str, chunk_tokens: int, head_dtype: HeadDtype = "float32") -> Policy:
-    """A model from a folder or the Hub, on the CPU, ready to train. UserError if it is not supported."""
+    """On the CPU, ready to train. UserError for a model that is not supported."""
     model = read_model(path, getattr(torch, dtype), ATTENTION)
     check_attention(model.config, path)
     with reading(f"the learner cannot compute model {path}"):
@@ -219,8 +218,7 @@ def load_policy(path: str, dtype: str, chunk_tokens: int, head_dtype: HeadDtype 
 def fuse_kernels(policy: Policy) -> None:
     """Swap in Liger's kernels for norms, rotary embedding and SwiGLU, in this model and its copies; GPUs only from then on.
 
-    Liger also changes transformers' module for other models of the family: that is put back. The attention looks the rotary
-    embedding up there, so this model gets a look-up of its own.
+    Liger changes the family's module, too: that is put back, and this model looks the rotary embedding up elsewhere.
     """
     from liger_kernel.transformers import _apply_liger_kernel_to_instance
 
@@ -237,7 +235,6 @@ def fuse_kernels(policy: Policy) -> None:
 
 
 def _with_globals(function: FunctionType, names: dict[str, Any]) -> FunctionType:
-    """The same function, looking its global names up in `names`."""
     made = FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
     made.__kwdefaults__ = function.__kwdefaults__
     return made
@@ -245,7 +242,7 @@ def _with_globals(function: FunctionType, names: dict[str, Any]) -> FunctionType
 
 @torch.no_grad()
 def _check_same_logits(policy: Policy, path: str) -> None:
-    """UserError where more than the head stands between hidden states and logits: a scale, a cap, a bias."""
+    """UserError where more than the head makes the logits: a scale, a cap, a bias."""
     policy.eval()
     ids = torch.arange(8) % policy.model.config.get_text_config().vocab_size
     arguments = {

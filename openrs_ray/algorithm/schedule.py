@@ -6,11 +6,7 @@ from openrs_ray.config.schema import Learner, RunConfig
 
 
 def learning_rate(step: int, steps: int, learner: Learner) -> float:
-    """A linear warm-up that reaches the peak at its end, then the schedule; `step` from 1 to `steps`.
-
-    linear: peak * (1 - (1 - final) * p) · cosine: peak * (final + (1 - final) * (1 + cos(pi p)) / 2), where p runs from 0 at
-    the end of the warm-up to 1 at the last step.
-    """
+    """A linear warm-up that reaches the peak at its end, then the schedule; `step` from 1 to `steps`."""
     # The small term keeps 0.07 * 100 = 7.000000000000001 from becoming 8 steps.
     warmup = math.ceil(learner.warmup_share * steps - 1e-9)
     if step <= warmup:
@@ -26,7 +22,7 @@ def learning_rate(step: int, steps: int, learner: Learner) -> float:
 
 
 def rewound(step: int, saved: RunConfig, now: RunConfig) -> str | None:
-    """Sentence on the jump of the rate when a run goes on after `step` with another number of steps; None without one."""
+    """Sentence on the jump of the rate when a run goes on after `step` with another number of steps, if there is one."""
     before, after = saved.run.steps, now.run.steps
     if before == after or not 0 < step < after or now.learner.schedule == "constant":
         return None

@@ -19,10 +19,7 @@ def correctness(groups: Sequence[Group]) -> np.ndarray:
 
 
 def step_times(collect_s: float, train_s: float, push_s: float, step_s: float, idle_s: float) -> dict[str, float]:
-    """Seconds of a step's parts, and the share of the step in which each side had nothing to do.
-
-    `idle_s`: nothing was being sampled, the push included.
-    """
+    """Seconds, and shares of the step in which a side had nothing to do. `idle_s`: nothing sampled, push included."""
     return {
         "collect_s": collect_s,
         "train_s": train_s,
@@ -34,7 +31,7 @@ def step_times(collect_s: float, train_s: float, push_s: float, step_s: float, i
 
 
 def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Figures of a step's sampled and judged rollouts, replaced ones too. Rewards are means over judged ones."""
+    """Of all sampled groups, replaced ones too. Rewards are means over judged rollouts."""
     verdicts = [verdict for group in groups for verdict in group.verdicts]
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     statuses = Counter(verdict.status for verdict in verdicts)
@@ -59,7 +56,7 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
 
 
 def _copied(group: Group) -> int:
-    """Correct answers that are an expression of their problem: the cheapest way to be right."""
+    """Correct answers that copy an expression of their problem: the cheapest way to be right."""
     answers = Counter(verdict.answer for verdict in group.verdicts if verdict.status is Status.CORRECT)
     return sum(count for answer, count in answers.items() if answer and copies(answer, group.problem.text))
 

@@ -11,7 +11,6 @@ _NAMED = 3  # Rollouts of a step that are named; the others are counted
 
 
 def without_judgement(rollout: Rollout, verdict: Verdict) -> Verdict:
-    """The verdict, or one without reward where a log-probability of the rollout is not finite."""
     token = first_unusable_token(rollout)
     if token is None:
         return verdict
@@ -26,7 +25,7 @@ def first_unusable_token(rollout: Rollout) -> int | None:
 
 
 def unusable_warning(groups: Sequence[Group], step: int) -> str | None:
-    """A sentence that says where such rollouts of a step are, if there are any."""
+    """Names such rollouts, if there are any."""
     found = [
         f"problem {group.problem.index} (position {group.position}), sample {rollout.sample}, token {token}"
         for group in groups

@@ -1,7 +1,4 @@
-"""Disk space of a run, from its config and the model's shape, beside the free space.
-
-For P parameters DeepSpeed 0.19.8 saves 12 P bytes of optimizer state beside the weights.
-"""
+"""Disk space of a run. DeepSpeed 0.19.8 saves 12 bytes of optimizer state per parameter beside the weights."""
 
 from typing import TYPE_CHECKING
 
@@ -16,13 +13,13 @@ _BYTES_PER_TOKEN = 10  # Per recorded token: id, log-probability and text, compr
 
 
 def checkpoint_sizes(config: RunConfig, parameters: int) -> tuple[int, int]:
-    """Bytes of a checkpoint's policy, and of the state that a run resumes from."""
+    """Bytes of a checkpoint's policy, and of the state to resume from."""
     weights = (4 if config.model.dtype == "float32" else 2) * parameters
     return weights, 12 * parameters + weights
 
 
 def checkpoint_parts(config: RunConfig, parameters: int) -> dict[str, float]:
-    """Peak bytes of checkpoints by kind, while the last kept one is written."""
+    """Peak bytes by kind, while the last kept checkpoint is written."""
     weights, state = checkpoint_sizes(config, parameters)
     saving = config.checkpoint
     before = -(-config.run.steps // saving.every_steps) - 1
@@ -46,13 +43,12 @@ def disk_parts(config: RunConfig, shape: "ModelShape", held_out: int) -> dict[st
 
 
 def evaluations(config: RunConfig) -> int:
-    """Number in a whole run: before the first step, after the last, and every so often between."""
+    """In a whole run: before the first step, after the last, and between."""
     every = config.evaluation.every_steps
     return 2 + ((config.run.steps - 1) // every if every else 0)
 
 
 def disk_text(config: RunConfig, shape: "ModelShape", held_out: int) -> list[str]:
-    """One line, with the free space at the run's folder."""
     parts = {name: size for name, size in disk_parts(config, shape, held_out).items() if size}
     needed = sum(parts.values())
     line = (

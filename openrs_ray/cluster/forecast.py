@@ -1,7 +1,4 @@
-"""Forecast of a run by arithmetic: seconds per step, hours, dollars (docs/cost.md has the assumptions).
-
-Two ends of a range: short completions on well-used GPUs, and full-length completions on badly used ones.
-"""
+"""Forecast of a run by arithmetic (docs/cost.md has the assumptions)."""
 
 import math
 from dataclasses import dataclass
@@ -20,7 +17,6 @@ class Card:
 
     name: str
     gb_per_s: float
-    """Memory bandwidth."""
     tflops: float
     """Dense bfloat16 with sums in float32."""
 
@@ -53,16 +49,16 @@ CARDS = (
 
 @dataclass(frozen=True, slots=True)
 class Assumed:
-    """Assumptions for one end of the range."""
+    """For one end of the range."""
 
     length: float
-    """Mean completion as a share of rollout.max_completion_tokens."""
+    """Mean, as a share of rollout.max_completion_tokens."""
     prompt: float
-    """Mean prompt as a share of rollout.max_prompt_tokens."""
+    """Mean, as a share of rollout.max_prompt_tokens."""
     bandwidth: float
-    """Share of the memory bandwidth while sampling."""
+    """Share used while sampling."""
     compute: float
-    """Share of the arithmetic speed while learning."""
+    """Share used while learning."""
 
 
 BEST = Assumed(length=0.3, prompt=0.3, bandwidth=0.75, compute=0.4)
@@ -71,15 +67,13 @@ WORST = Assumed(length=1.0, prompt=1.0, bandwidth=0.5, compute=0.25)
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """One end of the range."""
-
     step_s: float
     hours: float
     """With evaluations, without start and checkpoints."""
 
 
 def card(name: str) -> Card | None:
-    """The GPU of a name from nvidia-smi or a person; None if unknown."""
+    """By a name from nvidia-smi or a person; None if unknown."""
     words = _words(name)
     return next((known for known in CARDS if _words(known.name) <= words), None)
 
@@ -89,7 +83,7 @@ def _words(name: str) -> set[str]:
 
 
 def planned_card(config: RunConfig) -> Card | None:
-    """placement.gpu_name's GPU, or this machine's; None if unknown."""
+    """placement.gpu_name's, or this machine's; None if unknown."""
     if config.placement.gpu_name is not None:
         return card(config.placement.gpu_name)
     try:
@@ -119,7 +113,7 @@ def _forecast(
 def _sampling_s(
     config: RunConfig, shape: ModelShape, gpu: Card, gpu_bytes: float | None, completions: int, assumed: Assumed
 ) -> float:
-    """Seconds for so many completions on all engines; the longest reaches the limit."""
+    """On all engines; the longest completion reaches the limit."""
     rollout, engine = config.rollout, config.engine
     each = math.ceil(completions / config.num_engines)
     _, room = engine_parts(config, shape, gpu_bytes)

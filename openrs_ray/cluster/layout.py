@@ -13,7 +13,7 @@ TRANSPORTS = {
     "nccl": "actors.weights.broadcast:Nccl",
     "ipc": "actors.weights.ipc:Ipc",
 }
-"""`module:class` of every way for weights from the learner to the engines; `plan_layout` chooses one."""
+"""`module:class` of every way for weights from the learner to the engines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Layout:
 
 
 def plan_layout(config: RunConfig, device: Device) -> Layout:
-    """Bundles of a training run. On shared GPUs a rank and its engine hold half a GPU each."""
+    """On shared GPUs a rank and its engine hold half a GPU each."""
     place, cpus = config.placement, config.placement.cpus_per_slot
     share = 0.5 if place.colocated else 1.0
     return Layout(
@@ -61,7 +61,7 @@ def plan_layout(config: RunConfig, device: Device) -> Layout:
 
 
 def engines_layout(place: EngineSlots, engine: Engine, device: Device, gpus: float) -> Layout:
-    """Bundles of engines alone: as many as asked for, else as the cluster's GPUs allow, or one on a CPU."""
+    """Engines alone: as many as asked for, else as the cluster's GPUs allow, or one on a CPU."""
     size = engine.tensor_parallel
     engines = max(1, int(place.num_rollout_gpus or (gpus if device == "gpu" else 1)) // size)
     return Layout(

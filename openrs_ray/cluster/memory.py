@@ -1,4 +1,4 @@
-"""GPU memory of a run, part by part, from its config and the model's shape (docs/performance.md has the formulas).
+"""GPU memory of a run, part by part (docs/performance.md has the formulas).
 
 Nothing was measured on a GPU yet: `_CONTEXT` and `_GRAPHS` are estimates, and `ROOM` stands for fragmentation.
 """
@@ -47,7 +47,7 @@ class ModelShape:
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> "ModelShape":
-        """From a configuration, without allocating weights. UserError unless it is a causal language model."""
+        """Without allocating weights. UserError unless it is a causal language model."""
         model = empty_model(config)
         text = config.get_text_config()
         hidden, heads = text.hidden_size, text.num_attention_heads
@@ -80,7 +80,6 @@ class GpuPlan:
     role: str
     parts: Parts
     when: str
-    """Moment of the peak."""
     sequences: int | None = None
     """Completions of full length whose cache fits, below 1 where not even the weights do; None if unknown."""
 
@@ -98,12 +97,12 @@ class GpuPlan:
 
 
 def plan(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> list[GpuPlan]:
-    """One plan per kind of GPU; with an unknown size the cache is that of one completion."""
+    """With an unknown size the cache is that of one completion."""
     return _plan(config, shape, gpu_bytes, needs_checkpointing(config, shape, gpu_bytes))
 
 
 def needs_checkpointing(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> bool:
-    """`learner.gradient_checkpointing`; auto is on where the plan without it exceeds `ROOM` or the size is unknown."""
+    """auto: where the plan without it exceeds `ROOM`, or the size is unknown."""
     if config.learner.gradient_checkpointing != "auto":
         return config.learner.gradient_checkpointing
     return gpu_bytes is None or _plan(config, shape, gpu_bytes, False)[0].peak > ROOM * gpu_bytes
@@ -153,7 +152,7 @@ def _advice(config: RunConfig, shape: ModelShape, gpu_bytes: float, number: int)
 
 
 def _changes(config: RunConfig, gpus: int) -> Iterator[tuple[str, Any]]:
-    """Changes that may save memory, the least costly first, in growing doses."""
+    """May save memory; the least costly first, in growing doses."""
     rollout, engine, place = config.rollout, config.engine, config.placement
     free = gpus - config.num_gpus
     doses = [2, 4, 8, 16]
@@ -172,7 +171,7 @@ def _changes(config: RunConfig, gpus: int) -> Iterator[tuple[str, Any]]:
 
 
 def _with(config: RunConfig, field: str, value: Any) -> RunConfig | None:
-    """The changed config; None where invalid."""
+    """None where invalid."""
     section, name = field.split(".")
     raw = config.model_dump()
     raw[section][name] = value
@@ -183,7 +182,7 @@ def _with(config: RunConfig, field: str, value: Any) -> RunConfig | None:
 
 
 def memory_text(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> list[str]:
-    """The plan in GiB; no verdict without the GPUs' size."""
+    """No verdict without the GPUs' size."""
     size = "unknown, set placement.gpu_memory_gib" if gpu_bytes is None else f"{gpu_bytes / GIB:.1f}"
     checkpointing = "with" if needs_checkpointing(config, shape, gpu_bytes) else "without"
     lines = [f"memory in GiB, for GPUs of {size}, {checkpointing} gradient checkpointing"]
@@ -204,7 +203,7 @@ def _listed(parts: Parts) -> str:
 
 
 def planned_gpu_bytes(config: RunConfig, this_machine: bool = True) -> float | None:
-    """As configured, or of this machine's smallest GPU; None on a CPU or if unknown."""
+    """As configured, or this machine's smallest; None on a CPU or if unknown."""
     place = config.placement
     try:
         looked = this_machine and place.device != "cpu"
@@ -233,7 +232,7 @@ def _peak(role: str, phases: dict[str, Parts], sequences: int | None = None) -> 
 
 
 def learner_phases(config: RunConfig, shape: ModelShape, checkpointing: bool) -> dict[str, Parts]:
-    """Parts on a learner GPU in each phase of a step."""
+    """Parts on a learner GPU."""
     learner, count, ranks = config.learner, shape.parameters, config.placement.num_learner_gpus
     size = itemsize(config)
     stage, mixed, share = learner.zero_stage, size == 2, count / ranks
@@ -291,8 +290,8 @@ def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tu
 def engine_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> tuple[Parts, int | None]:
     """Parts on an engine's GPU, and the completions of full length that its cache holds.
 
-    vLLM takes `engine.gpu_memory_fraction`; its cache is what weights and a trial pass of `engine.max_batched_tokens` leave. A
-    push comes on top: a bucket, and the one before or its parameter once more.
+    The cache is what weights and a trial pass leave of `engine.gpu_memory_fraction`. A push comes on top: a bucket, and the
+    one before or its parameter once more.
     """
     engine, size = config.engine, itemsize(config)
     parts = {
@@ -314,11 +313,7 @@ def engine_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) 
 
 
 def engine_activations(config: RunConfig, shape: ModelShape) -> float:
-    """Peak bytes of a pass over `engine.max_batched_tokens`, in one layer's feed-forward part or attention.
-
-    Four tensors of the hidden size, and between them the fused gate and up projections with their product, or queries, keys
-    and values with their rotated copies and the attention's output.
-    """
+    """Peak bytes of a pass over `engine.max_batched_tokens`, in one layer's feed-forward part or attention."""
     engine = config.engine
     feed_forward = 3 * shape.intermediate
     attention = shape.head_dim * (3 * shape.heads + 4 * shape.kv_heads)
@@ -332,5 +327,4 @@ def _largest_bucket(config: RunConfig, shape: ModelShape) -> int:
 
 
 def itemsize(config: RunConfig) -> int:
-    """Bytes of one weight."""
     return int(getattr(torch, config.model.dtype).itemsize)

@@ -36,12 +36,12 @@ class Gpu:
 
 
 def within(deadline_s: float, probe: Callable[[], T]) -> T:
-    """Run a probe in its own process; ProbeError if it fails or is late."""
+    """ProbeError if the probe fails or is late."""
     return together(deadline_s, [probe])[0]
 
 
 def together(deadline_s: float, probes: Sequence[Callable[[], T]]) -> list[T]:
-    """Run probes in parallel processes within one deadline; none outlives it."""
+    """In parallel processes, within one deadline; none outlives it."""
     context = multiprocessing.get_context("fork")  # no CUDA and no threads here yet, and nothing to import again
     processes, ends = [], []
     for probe in probes:
@@ -93,7 +93,7 @@ def _answer(probe: Callable[[], Any], pipe: Connection) -> None:
 
 
 def gpus() -> list[Gpu]:
-    """All GPUs; none without nvidia-smi."""
+    """None without nvidia-smi."""
     fields = "index,name,driver_version,memory.total,memory.used"
     if shutil.which("nvidia-smi") is None:
         return []
@@ -106,7 +106,7 @@ def gpus() -> list[Gpu]:
 
 
 def parse_gpus(text: str) -> list[Gpu]:
-    """From nvidia-smi's CSV: index, name, driver, total MiB, used MiB."""
+    """Columns: index, name, driver, total MiB, used MiB."""
     rows = csv.reader(text.splitlines(), skipinitialspace=True)
     return [Gpu(int(index), name, driver, int(total), int(used)) for index, name, driver, total, used in rows]
 
@@ -119,10 +119,7 @@ def torch_build() -> tuple[str, str | None, int | None]:
 
 
 def driver_cuda() -> int | None:
-    """CUDA version of the driver, 13000 for 13.0; None without libcuda.
-
-    Newer than the driver's own where forward-compatibility libraries come first.
-    """
+    """13000 for 13.0; None without libcuda. Newer than the driver's own where forward-compatibility libraries come first."""
     version = ctypes.c_int()
     try:
         error = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
@@ -132,7 +129,7 @@ def driver_cuda() -> int | None:
 
 
 def peer_copies(gpus: int, mib: int = 64) -> float:
-    """Copy random bytes between all pairs of GPUs and compare; returns the slowest in GB/s.
+    """GB/s of the slowest copy between two GPUs.
 
     ProbeError when torch sees fewer, or bytes differ (with some IOMMU settings P2P copies carry garbage).
     """
@@ -159,7 +156,7 @@ def peer_copies(gpus: int, mib: int = 64) -> float:
 
 
 def broadcast(processes: int, device: str, deadline_s: float, mib: int = 16) -> float:
-    """Broadcast random bytes from process 0 over NCCL or gloo; returns the slowest receiver in GB/s."""
+    """GB/s of the slowest receiver of random bytes from process 0."""
     port = free_port()
     ranks = [partial(_broadcast_rank, rank, processes, device, port, deadline_s, mib) for rank in range(processes)]
     return min(together(deadline_s, ranks))
@@ -206,7 +203,7 @@ def memory_bytes() -> int:
 
 
 def disk_bytes(folder: Path) -> int:
-    """Free bytes at `folder`. ProbeError if it is not writable."""
+    """Free bytes. ProbeError if the folder is not writable."""
     while not folder.exists():
         folder = folder.parent
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -215,7 +212,6 @@ def disk_bytes(folder: Path) -> int:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A free TCP port at this address."""
     with socket.socket() as probe:
         try:
             probe.bind((host, 0))
@@ -232,7 +228,7 @@ def listening(port: int) -> bool:
 
 
 def ray_token() -> str | None:
-    """Source of Ray's authentication token, if any."""
+    """Source of Ray's token, if any."""
     if os.environ.get("RAY_AUTH_TOKEN"):
         return "RAY_AUTH_TOKEN"
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
@@ -240,7 +236,7 @@ def ray_token() -> str | None:
 
 
 def count_parameters(folder: Path) -> int | None:
-    """Parameters of a model folder by its safetensors headers; None without such files."""
+    """By the safetensors headers; None without such files."""
     total = 0
     for file in folder.glob("*.safetensors"):
         with file.open("rb") as stream:
@@ -255,7 +251,7 @@ def count_parameters(folder: Path) -> int | None:
 
 
 def hub_answers(name: str, kind: str) -> None:
-    """Ask the Hub for a model or dataset. ProbeError when it is unreachable, absent or forbidden."""
+    """ProbeError when a model or dataset is unreachable, absent or forbidden."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 

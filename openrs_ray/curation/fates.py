@@ -1,4 +1,4 @@
-"""Outcomes of problems in a curation: stages without a model, and readings of a model's replies."""
+"""Outcomes of problems in a curation."""
 
 import re
 from collections.abc import Sequence
@@ -41,8 +41,6 @@ class Fate:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One completion of a stage's model."""
-
     text: str
     tokens: int
     finish_reason: FinishReason
@@ -52,7 +50,7 @@ KEPT = Fate(True)
 
 
 def boxed(candidates: Sequence[Candidate]) -> list[Fate]:
-    """Keeps problems with a closed, non-empty box (arXiv 2503.16219, section 2)."""
+    """Keeps closed, non-empty boxes (arXiv 2503.16219, section 2)."""
     boxes = [last_boxed(candidate.solution or "") for candidate in candidates]
     return [KEPT if box else Fate(False, "no box: the solution has no \\boxed{} with an answer") for box in boxes]
 
@@ -68,13 +66,12 @@ def duplicates(candidates: Sequence[Candidate]) -> list[Fate]:
 
 
 def overlaps(candidates: Sequence[Candidate], index: OverlapIndex) -> list[Fate]:
-    """Drops problems that `index` finds among the evaluation problems."""
     reasons = index.overlaps([candidate.problem for candidate in candidates])
     return [Fate(not reason, reason) for reason in reasons]
 
 
 def mix(candidates: Sequence[Candidate], stage: Mix, seed: int) -> list[Fate]:
-    """Draws the asked number of each source, in order. UserError where one has too few."""
+    """Draws the asked number of each source. UserError where one has too few."""
     drawn: set[int] = set()
     for source, count in mix_counts(stage).items():
         rows = [candidate.row for candidate in candidates if candidate.source == source]
@@ -90,7 +87,7 @@ def mix(candidates: Sequence[Candidate], stage: Mix, seed: int) -> list[Fate]:
 
 
 def mix_counts(stage: Mix) -> dict[str, int]:
-    """Number per source; the largest remainders of fractions round up."""
+    """The largest remainders of fractions round up."""
     if stage.total is None:
         return dict(stage.counts)
     exact = {source: share * stage.total for source, share in stage.fractions.items()}

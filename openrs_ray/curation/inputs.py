@@ -28,7 +28,7 @@ class Inputs:
     candidates: tuple[Candidate, ...]
     """Every raw row."""
     fates: tuple[Fate, ...]
-    """Of the rows: dropped without text or answer."""
+    """Dropped without text or answer."""
     evaluations: dict[str, dict[str, list[str]]]
     """Texts by stage and evaluation set."""
     tokenizers: dict[str, PreTrainedTokenizerBase]
@@ -73,7 +73,6 @@ def load_inputs(recipe: Recipe) -> Inputs:
 def prompts(
     stage: Solved | Judged, candidates: Sequence[Candidate], tokenizer: PreTrainedTokenizerBase
 ) -> list[tuple[int, ...]]:
-    """Token ids of the questions."""
     turns = [user_turn(stage, candidate) for candidate in candidates]
     return _ask(stage, turns, tokenizer) if turns else []
 

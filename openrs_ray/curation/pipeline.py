@@ -21,8 +21,6 @@ from openrs_ray.seeds import completion_seed
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One problem to ask a model about."""
-
     row: int
     prompt_ids: tuple[int, ...]
     seeds: tuple[int, ...]
@@ -50,7 +48,7 @@ class Curation:
         """Do the unfinished stages, write the result, and count.
 
         UserError: the folder holds other work, nothing is left, or a mix lacks problems. RunError: an engine or the checking
-        processes broke; finished chunks stay.
+        processes broke.
         """
         store, inputs = self.store, self.inputs
         store.open(inputs.asked)

@@ -25,7 +25,7 @@ from openrs_ray.curation.fates import Candidate, Fate, Reply
 from openrs_ray.errors import UserError
 
 Asked = tuple[str, dict[str, Any]]
-"""A stage's name, and everything that decides its outcome."""
+"""Its name, and everything that decides its outcome."""
 
 _STAGE = pa.schema(
     [
@@ -53,8 +53,6 @@ _CHUNK = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Result of asking about one problem."""
-
     row: int
     replies: tuple[Reply, ...]
     verdicts: tuple[str, ...]
@@ -107,12 +105,11 @@ class CurationStore:
         return self._stage(number, name).exists()
 
     def write(self, number: int, name: str, candidates: Sequence[Candidate], fates: Sequence[Fate]) -> None:
-        """Write a finished stage: all problems that reached it."""
         rows = [asdict(c) | asdict(f) for c, f in zip(candidates, fates, strict=True)]
         write_table(self._stage(number, name), pa.Table.from_pylist(rows, schema=_STAGE))
 
     def kept(self, number: int, name: str) -> list[Candidate]:
-        """Problems that a finished stage kept, in row order."""
+        """In row order."""
         return [
             Candidate(row["row"], row["source"], row["problem"], row["solution"], tuple(row["answer"]))
             for row in _read(self._stage(number, name), _STAGE)
@@ -130,13 +127,12 @@ class CurationStore:
         return Counts(name, len(kept), sum(kept), paper, dict(reasons.most_common()))
 
     def told(self, number: int, name: str) -> dict[int, Fate]:
-        """Fates by row of all asked problems."""
+        """By row."""
         files = sorted((self.folder / f"{number:02d}-{name}").glob("*.parquet"))
         chunks = [_read(file, _CHUNK, ["row", "kept", "reason"]) for file in files]
         return {row["row"]: Fate(row["kept"], row["reason"]) for rows in chunks for row in rows}
 
     def add(self, number: int, name: str, told: Sequence[Told]) -> None:
-        """Write a chunk."""
         folder = self.folder / f"{number:02d}-{name}"
         free = max((int(file.stem) + 1 for file in folder.glob("*.parquet")), default=0)
         rows = [
@@ -154,7 +150,6 @@ class CurationStore:
 
     @property
     def result(self) -> Path:
-        """The training file."""
         return self.folder / f"{self.folder.name}.parquet"
 
     def finish(self, candidates: Sequence[Candidate]) -> None:

@@ -1,4 +1,4 @@
-"""Everything that the tables say, computed from the samples of all models."""
+"""Everything that the tables say, computed from the samples."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Seeds:
     """Several runs on one benchmark."""
 
     mean: Interval
-    """Of all samples of all runs."""
+    """Of all samples."""
     deviation: float
     """Standard deviation of the runs' avg@k."""
     least: float
@@ -35,15 +35,12 @@ class Seeds:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """Results by model and benchmark."""
-
     figures: dict[str, dict[str, Figures]]
     averages: dict[str, Interval | None]
-    """Over several benchmarks; None where one figure is refused."""
+    """None where one figure is refused."""
     against_start: dict[str, dict[str, Paired]]
     """`AVERAGE` among the benchmarks."""
     measured: dict[str, dict[str, Measured]]
-    """Power of these comparisons."""
     seeds: dict[str, Seeds]
     """By benchmark; empty without `seeds`."""
 
@@ -60,7 +57,6 @@ def analyse(
     Args:
         samples: by model and benchmark, the benchmarks in the same order for each.
         start: the model that the others are compared with.
-        max_unjudged_share: beyond it an accuracy is refused.
         seeds: the other models are runs of one experiment.
         resampling: seed of the permutation test.
     """
@@ -103,13 +99,13 @@ def _pairs(ours: Mapping[str, Samples], theirs: Mapping[str, Samples]) -> dict[s
 
 
 def _compared(pairs: Mapping[str, Pair], benchmarks: int, seed: int) -> dict[str, Paired]:
-    """With Holm's correction; the average is a test of its own."""
+    """With Holm's correction; the average is a separate test."""
     found = corrected({name: compare([pair], seed) for name, pair in pairs.items()})
     return found | {AVERAGE: compare(list(pairs.values()), seed)} if len(pairs) == benchmarks > 1 else found
 
 
 def power_rows(measured: Mapping[str, Measured], benchmarks: int, rate: Rate | None) -> dict[str, dict[str, Any]]:
-    """Rows by benchmark: smallest difference as measured and with more samples, and their cost."""
+    """By benchmark: smallest difference as measured and with more samples, and their cost."""
     rows = {name: _power_row([part], rate) for name, part in measured.items()}
     return rows | {AVERAGE: _power_row(list(measured.values()), rate)} if len(measured) == benchmarks > 1 else rows
 

@@ -1,4 +1,4 @@
-"""Benchmarks of the paper as problems with golds. A row that cannot be used is an error."""
+"""Benchmarks of the paper as problems with golds."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -31,7 +31,6 @@ class Benchmark:
     """Hub id or local file."""
     split: str = "train"
     problems: int | None = None
-    """Expected number, if known."""
     opening: int | None = None
     """Problems with the same first so many characters are parts of one exercise."""
 
@@ -51,7 +50,7 @@ KNOWN = {
 
 _PROBLEM_COLUMNS = ("problem", "question")
 _ANSWER_COLUMNS = ("final_answer", "answer", "solution")
-"""The first that a row has counts: OlympiadBench's lists, a plain answer, a solution with the gold in its last box."""
+"""The first that a row has counts; the gold is in the last box of a solution."""
 
 
 _NOTHING_ELSE = Data(path="none")
@@ -72,13 +71,11 @@ PAPER_PROMPT = Prompt(
     "format: 'Therefore, the final answer is: $\\boxed{ANSWER}$. I hope it is correct' (without quotes) where ANSWER is just "
     "the final number or expression that solves the problem. Think step by step before answering.\n\n{problem}",
 )
-"""User turn of the published evaluation, which has no system prompt."""
+"""Of the published evaluation, which has no system prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A problem of a benchmark."""
-
     problem: Problem
     tolerance: float | None = None
     """Largest absolute error of a numeric answer."""
@@ -87,7 +84,7 @@ class Task:
 
 
 def chosen(names: Sequence[str], sources: dict[str, str]) -> list[Benchmark]:
-    """Benchmarks by name, with local files or Hub ids of `sources`. UserError for names that do not fit together."""
+    """By name, with local files or Hub ids of `sources`. UserError for names that do not fit together."""
     if not names:
         raise UserError(f"--benchmarks names none: known are {', '.join(KNOWN)}")
     unknown = [name for name in names if name not in KNOWN and name not in sources]
@@ -103,7 +100,7 @@ def chosen(names: Sequence[str], sources: dict[str, str]) -> list[Benchmark]:
 
 
 def load_tasks(benchmark: Benchmark, prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> tuple[Task, ...]:
-    """All problems, in order. UserError where the source or a row cannot be read."""
+    """In order. UserError where the source or a row cannot be read."""
     try:
         rows = read_rows(benchmark.source, benchmark.split)
     except UserError as error:
@@ -134,7 +131,6 @@ def clusters(tasks: Sequence[Task]) -> np.ndarray | None:
 
 
 def fingerprint(tasks: Sequence[Task]) -> str:
-    """Hash of problems, prompts and golds in order."""
     return hashlib.sha256(
         repr([(t.problem.prompt_ids, t.problem.gold, t.tolerance) for t in tasks]).encode()
     ).hexdigest()
@@ -163,7 +159,7 @@ def _gold(row: Row, number: int, benchmark: Benchmark) -> tuple[str, ...]:
 
 
 def _cluster(row: Row, problem: Problem, opening: int | None) -> str | None:
-    """The row's `cluster`, or the common beginning of an exercise's parts."""
+    """The row's, or the common beginning of an exercise's parts."""
     if row.get("cluster") not in (None, ""):
         return str(row["cluster"])
     return None if opening is None else problem.text[:opening]

@@ -1,7 +1,6 @@
 """Correctness in an evaluation, as the checking processes decide it.
 
-Rules: `boxed` (last box after the reasoning) and `any` (whole output) as in training; `published` as in the authors'
-harness (anywhere in the output, the box first).
+Rules: `boxed` and `any` as in training; `published` as in the authors' harness (anywhere, the box first).
 """
 
 import time
@@ -38,7 +37,7 @@ WARM_UP = (Answered(r"</think> \boxed{\frac{\sqrt{8}}{2}}", (r"\sqrt{2}",)),)
 
 @dataclass(frozen=True)
 class Check:
-    """Checks by its rules. Where no gold can be parsed, a different text is WRONG: else only correct answers would count."""
+    """Where no gold can be parsed, a different text is WRONG: else only correct answers would count."""
 
     rules: Rules
 

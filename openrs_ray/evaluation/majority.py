@@ -1,6 +1,6 @@
 """Classes of equal answers to a problem, for the majority vote.
 
-All correct answers are one class. Wrong ones are compared by the checker; two that cannot be compared in time differ.
+All correct answers are one class; wrong ones that cannot be compared in time differ.
 """
 
 from collections.abc import Sequence

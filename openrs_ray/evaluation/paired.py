@@ -1,6 +1,6 @@
-"""Paired test of two models over the problems of each benchmark, with Holm's correction (docs/evaluation.md).
+"""Paired test of two models, with Holm's correction (docs/evaluation.md).
 
-The confidence interval holds exactly the differences that the test does not refuse.
+The interval holds exactly the differences that the test does not refuse.
 """
 
 import math
@@ -19,16 +19,16 @@ _ROUNDING = 1e-12  # Tolerance for sums of the same numbers in another order
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Result of one comparison. Example: Paired(Interval(0.031, 0.004, 0.058), p=0.03, corrected=0.09)"""
+    """Example: Paired(Interval(0.031, 0.004, 0.058), p=0.03, corrected=0.09)"""
 
     difference: Interval
-    """Mean difference of avg@k per problem."""
+    """Of avg@k per problem."""
     p: float
     """Two-sided, of the sign-flip permutation test."""
     corrected: float
     """After Holm's correction over all compared benchmarks."""
     bounds: tuple[float, float] | None = None
-    """With all unjudged completions decided against and for the first model; None where all were judged."""
+    """With everything unjudged decided against and for the first model; None where all was judged."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +41,7 @@ class Pair:
     """[problems], equal for problems that belong together."""
 
     def differences(self) -> tuple[np.ndarray, np.ndarray]:
-        """Difference and cluster of each problem judged on both sides. ValueError if there is none."""
+        """Of each problem judged on both sides. ValueError if there is none."""
         judged = ~(np.isnan(self.ours).all(axis=1) | np.isnan(self.theirs).all(axis=1))
         if not judged.any():
             raise ValueError("no problem was judged for both models")
@@ -60,9 +60,9 @@ class Pair:
 
 
 def compare(pairs: Sequence[Pair], seed: int = 0, confidence: float = 0.95) -> Paired:
-    """Compare on one benchmark, or on the plain average of several with a test stratified by benchmark.
+    """On one benchmark, or on the plain average of several with a test stratified by benchmark.
 
-    Problems without a judged sample on either side are left out. ValueError if a benchmark has no problem left.
+    Problems without a judged sample on either side are left out. ValueError if a benchmark has none left.
     """
     sums, weights = [], []
     for pair in pairs:
@@ -82,7 +82,7 @@ def compare(pairs: Sequence[Pair], seed: int = 0, confidence: float = 0.95) -> P
 class SignFlips:
     """Sign-flip permutation test of a weighted mean, for every hypothetical mean at once.
 
-    Each pattern of signs counts for a range of means; the p-value of a mean is the share of ranges that hold it.
+    A pattern of signs counts for a range of means; a mean's p-value is the share of ranges that hold it.
     """
 
     mean: float
@@ -92,10 +92,7 @@ class SignFlips:
 
     @classmethod
     def draw(cls, sums: np.ndarray, weights: np.ndarray, rng: np.random.Generator, draws: int = _DRAWS) -> "SignFlips":
-        """`sums`, `weights`: float [clusters], of the weighted values and of their weights.
-
-        Drawn patterns include the observed one, so p is never 0 (Phipson and Smyth, 2010, arXiv 1603.05766).
-        """
+        """Sums and weights of each cluster. The observed pattern is among the drawn: p is never 0 (arXiv 1603.05766)."""
         size, differing = len(sums), np.flatnonzero(sums)
         exact = len(differing) <= _EXACT_DIFFERENCES
         patterns = 2 ** len(differing) if exact else draws + 1
@@ -113,7 +110,7 @@ class SignFlips:
         return cls(float(sums.sum() / weights.sum()), np.sort(lows), np.sort(highs))
 
     def p(self, mean: float = 0.0) -> float:
-        """Two-sided p-value; every range holds the observed mean, so one end of it decides."""
+        """Two-sided; every range holds the observed mean, so one end of it decides."""
         inside = self.lows <= mean if mean <= self.mean else self.highs >= mean
         return float(np.mean(inside))
 
@@ -125,7 +122,7 @@ class SignFlips:
 
 
 def _ranges(flipped: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ranges from float [patterns, 2], the sum and weight of what is flipped; `whole`: those of everything."""
+    """From float [patterns, 2], the sum and weight of what is flipped; `whole`: of everything."""
     rest = whole - flipped
     one_sided = (flipped[:, 1] <= 0) | (rest[:, 1] <= _ROUNDING)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -135,7 +132,7 @@ def _ranges(flipped: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted for several comparisons (S. Holm, 1979, Scand. J. Statist. 6:65-70)."""
+    """Adjusted for several comparisons (S. Holm, 1979, Scand. J. Statist. 6:65-70)."""
     order = np.argsort(p_values, kind="stable")
     m = len(p_values)
     scaled = np.minimum(1.0, (m - np.arange(m)) * np.asarray(p_values, dtype=np.float64)[order])

@@ -1,4 +1,4 @@
-"""Statistical power: the smallest difference that a comparison can show (docs/evaluation.md has the formula)."""
+"""The smallest difference that a comparison can show (docs/evaluation.md has the formula)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ _REACH = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)
 _FEWER = NormalDist().inv_cdf(0.975) ** 2 / 2
 
 MORE = 4
-"""Factor by which the samples are multiplied in the second figure."""
+"""Factor of the samples in the second figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ problems (re-evaluations of six 1.5B models: 0.11 of 0.21 for AIME24, 0.09 of 0.
 
 
 def smallest_difference(problems: float, samples: int, spread: Spread = PLANNED) -> float:
-    """Smallest mean difference that is found with 80 % power. Example: 0.066 for AIME24's 30 problems x 16
+    """Found with 80 % power. Example: 0.066 for AIME24's 30 problems x 16
 
     n counts as 1.96^2 / 2 fewer (W. C. Guenther, 1981, The American Statistician 35:243-244).
     """
@@ -42,13 +42,13 @@ def smallest_difference(problems: float, samples: int, spread: Spread = PLANNED)
 
 
 def average_difference(parts: Sequence[float]) -> float:
-    """Of the average over benchmarks, from that of each."""
+    """From that of each benchmark."""
     return math.sqrt(sum(part**2 for part in parts)) / len(parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Power of one comparison as measured."""
+    """Power of one comparison."""
 
     problems: float
     """With clusters: the clusters of equal size that they are worth."""
@@ -73,7 +73,7 @@ class Measured:
         return cls(problems, completions, Spread(max(0.0, variance - within), within))
 
     def smallest(self, times: int = 1) -> float | None:
-        """Smallest difference with `times` as many samples; None where unknown."""
+        """With `times` as many samples; None where unknown."""
         if times > 1 and self.spread.within is None:
             return None
         return smallest_difference(self.problems, times, self.spread)
@@ -90,7 +90,7 @@ def _error_of_means(scores: np.ndarray) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Cost of a completion so far."""
+    """Of a completion."""
 
     hours: float
     dollars: float
@@ -103,7 +103,7 @@ class Rate:
 
 
 def plan_lines(sizes: Mapping[str, int], samples: int, models: int, rate: Rate | None = None) -> list[str]:
-    """Per benchmark, the smallest difference that can be shown and the cost of more samples. `sizes`: problems by title."""
+    """Lines with the smallest difference of each benchmark and the cost of more samples. `sizes`: problems by title."""
     head = (
         f"Smallest differences that {samples} samples of each problem show (80 % power, a false alarm in 5 %, the same gain "
         "in all problems):"

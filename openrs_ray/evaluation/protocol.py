@@ -17,11 +17,9 @@ _SAMPLES = 16
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """Sampling and checking of an evaluation."""
-
     name: Name
     samples: int
-    """Completions of each problem."""
+    """Of each problem."""
     temperature: float
     top_p: float
     max_tokens: int
@@ -49,10 +47,7 @@ def protocol(
     max_tokens: int | None = None,
     prompt: PromptName | None = None,
 ) -> Protocol:
-    """A protocol with the given values in place of its own; `robust` uses the run's prompt, if there is a run.
-
-    UserError: a value is out of bounds, `as_published` was given one, or a run's prompt has no run.
-    """
+    """A protocol with the given values in place of its own. UserError where they do not fit."""
     asked = {"samples": samples, "temperature": temperature, "top-p": top_p, "max-tokens": max_tokens, "prompt": prompt}
     given = [f"--{key}" for key, value in asked.items() if value is not None and (key, value) != ("samples", 1)]
     if name == "as_published" and given:

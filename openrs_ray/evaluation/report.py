@@ -1,7 +1,4 @@
-"""Tables of an evaluation: this model with intervals, the paper, the re-evaluation, the start model.
-
-One JSON document; Markdown and HTML print it.
-"""
+"""Tables of an evaluation, as one JSON document that Markdown and HTML print."""
 
 import html
 import json
@@ -22,18 +19,15 @@ Cells = list[list[str]]
 
 @cache
 def published() -> dict[str, Any]:
-    """The published tables: {"paper" or "independent": {"source", "scores": {model: {benchmark: value}}}}, in percent.
-
-    And "costs": {"source", "rows": [[name, samples, GPUs, hours, dollars]]}.
+    """{"paper" or "independent": {"source", "scores": {model: {benchmark: percent}}}, "costs": {"source", "rows":
+    [[name, samples, GPUs, hours, dollars]]}}
     """
     content: dict[str, Any] = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
     return content
 
 
 def published_name(name: str, begins: bool = False) -> str | None:
-    """The model of the published tables that a Hub id, a path or a run's name means.
-
-    `begins`: also where the name only begins with it.
+    """The published model that a Hub id, a path or a run's name means. `begins`: or begins with.
 
     Example: published_name("knoveleng/Open-RS3") == published_name("open-rs3-again", begins=True) == "Open-RS3"
     """
@@ -59,12 +53,9 @@ def document(
     """Everything the tables print; callers' tables ({"heading": ..., "rows": [[...]]}, strings only) go into "more".
 
     Args:
-        settings: the request.
         titles: of the benchmarks, by name, in the order of the tables.
         analysis: of all models, the start model last.
         published_as: each model's name in the published tables.
-        seeds: of sampling and of the permutation test.
-        rate: cost of a completion.
     """
     tables = published()
     return {
@@ -94,7 +85,6 @@ def document(
 
 
 def write(folder: Path, content: dict[str, Any]) -> None:
-    """report.json, report.md and report.html."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "report.json", content)
     for name, text in (("report.md", markdown(content)), ("report.html", as_html(content))):

@@ -1,9 +1,7 @@
 """Completions of an evaluation, one folder per model; none on the disk is sampled again.
 
-    MODEL/settings.json             request and benchmark fingerprints
-    MODEL/aime24-000007.parquet     completions that ended about the same time
-
-Invariant: a file appears whole or not at all, and no (problem, sample) is in two.
+MODEL/settings.json             request and benchmark fingerprints
+MODEL/aime24-000007.parquet     completions that ended about the same time
 """
 
 from collections.abc import Sequence
@@ -45,8 +43,6 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Done:
-    """A finished completion."""
-
     benchmark: str
     task: Task
     completion: Completion
@@ -131,12 +127,11 @@ class CompletionStore:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """A benchmark's completions as arrays [problems, samples]."""
+    """Arrays [problems, samples]."""
 
     status: np.ndarray
     """object: Status."""
     answer: np.ndarray
-    """object: str or None."""
     tokens: np.ndarray
     truncated: np.ndarray
     english: np.ndarray

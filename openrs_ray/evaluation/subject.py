@@ -1,4 +1,4 @@
-"""Models of an evaluation: a run's checkpoint or any model, and the start model beside it."""
+"""Models of an evaluation."""
 
 import hashlib
 import re
@@ -22,7 +22,7 @@ _EDGE_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model. Example: Subject("open-rs3, step 50", "step-000050", "/runs/open-rs3/.../policy", "Open-RS3")"""
+    """Example: Subject("open-rs3, step 50", "step-000050", "/runs/open-rs3/.../policy", "Open-RS3")"""
 
     label: str
     folder: str
@@ -33,11 +33,11 @@ class Subject:
     """Its name in the published tables."""
 
     def inside(self, folder: Path) -> "Subject":
-        """The same, in another evaluation's folder."""
+        """In another evaluation's folder."""
         return replace(self, folder=str(folder / self.folder))
 
     def identity(self) -> str:
-        """Path, or a digest of a folder's files: another model's completions must not count as its own."""
+        """Digest of a folder's files: another model's completions must not count as its own."""
         folder = Path(self.path)
         if not folder.is_dir():
             return self.path
@@ -57,9 +57,8 @@ class Subjects:
     model: Subject
     start: Subject | None
     run: RunConfig | None
-    """Of the model."""
     folder: Path
-    """Default folder of its evaluations."""
+    """Default of its evaluations."""
 
 
 def find_subjects(given: str, start: str | None, step: int | None, runs: Path) -> Subjects:
@@ -67,7 +66,7 @@ def find_subjects(given: str, start: str | None, step: int | None, runs: Path) -
 
     Args:
         given: a run (folder or name inside `runs`), a model's folder, a Hub id or a built-in.
-        start: the start model (default: the run's own; none for a model).
+        start: default: the run's own; none for a model.
         step: the run's checkpoint (default: the last with a policy).
     """
     with reading(f"cannot look for run or model {given}"):
@@ -98,8 +97,6 @@ def find_subjects(given: str, start: str | None, step: int | None, runs: Path) -
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """Models evaluated side by side."""
-
     models: tuple[Subject, ...]
     start: Subject | None
     folder: Path
@@ -107,7 +104,7 @@ class Together:
     report: Path
     """For the tables."""
     seeds: bool = False
-    """The models are runs of one experiment."""
+    """Runs of one experiment."""
     differences: tuple[str, ...] = ()
     """Fields in which the runs differ, besides seed, place and speed."""
 
@@ -118,9 +115,9 @@ class Together:
 
 
 def side_by_side(several: Sequence[Subjects], how: Protocol, runs: Path, folder: Path | None) -> Together:
-    """Combine models for one evaluation. Without `folder`, completions of runs go into each run's own.
+    """Combine models for one evaluation. UserError where they do not go together.
 
-    UserError: runs and models are mixed, a name occurs twice, or start models or prompts differ.
+    Without `folder`, completions of runs go into each run's own.
     """
     first = several[0]
     if len(several) == 1:
@@ -171,7 +168,7 @@ def _differences(configs: Sequence[RunConfig]) -> list[str]:
 
 
 def policies_of(run_folder: Path, name: str) -> dict[int, Subject]:
-    """Kept policies of run `name`, by step in order."""
+    """By step, in order."""
     checkpoints = CheckpointStore(run_folder / "checkpoints").checkpoints()
     kept = {checkpoint.step: checkpoint.policy for checkpoint in checkpoints if any(checkpoint.policy.glob("*"))}
     return {

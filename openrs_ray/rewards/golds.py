@@ -1,4 +1,4 @@
-"""Finds the gold answers that completions can be compared with, when problems are loaded.
+"""Finds the golds that completions can be compared with.
 
 A resumed run must have the same problems: the limits are generous, not the config's, and a gold beyond them is tried again.
 """
@@ -22,7 +22,7 @@ _WARM_UP: tuple[Gold, ...] = ((r"\frac{x}{2}",),)  # Loads the parser: that time
 
 
 def parseable_golds(golds: Sequence[Gold], extraction: RewardExtraction = "boxed", processes: int = 2) -> list[bool]:
-    """For each gold, True if it can be read. RunError if no process can be started."""
+    """True where a gold can be read. RunError if no process can be started."""
     published = extraction == "published"
     known = [not published and has_plain_number(gold) for gold in golds]
     hard = list({gold for gold, easy in zip(golds, known, strict=True) if not easy})
@@ -50,5 +50,4 @@ def _judge(pool: CheckPool[Gold], golds: Sequence[Gold]) -> dict[Gold, Verdict]:
 
 
 def judge_gold(is_parseable: Callable[[Gold], bool], gold: Gold) -> Verdict:
-    """CORRECT when the gold can be read, else UNPARSEABLE_GOLD."""
     return Verdict(Status.CORRECT if is_parseable(gold) else Status.UNPARSEABLE_GOLD, {}, None)

@@ -1,7 +1,7 @@
 """Runs checks in subprocesses that a deadline can end: a check may hang in C, fill the memory or crash.
 
-- Items wait in the parent, a process holds one at a time: a killed process loses nothing.
-- The deadline counts the check's CPU time. Past it the process is killed and the item judged TIMEOUT.
+- Items wait in the parent: a killed process loses nothing.
+- The deadline counts CPU time. Past it the process is killed and the item judged TIMEOUT.
 - An item whose process dies is tried in a fresh one, then judged ERROR.
 - Every item gets exactly one verdict. No process outlives the parent.
 """
@@ -32,8 +32,6 @@ Item = TypeVar("Item")
 
 @dataclass(slots=True)
 class Counts:
-    """Totals of a pool."""
-
     checks: int = 0
     timeouts: int = 0
     errors: int = 0
@@ -46,14 +44,13 @@ class _Job:
     pickled_item: bytes
     future: Future[Verdict]
     deaths: int = 0
-    """Processes that died of the item."""
 
 
 class CheckPool(Generic[Item]):
     r"""Applies `check` to items in subprocesses; for any thread and asyncio.
 
-    `check` and the items are pickled; a fresh interpreter with this `sys.path` must be able to import them. Each process
-    judges `warm_up` first, without deadline. The processes start at once; `close` or the end of `with` kills them.
+    `check` and the items are pickled; a fresh interpreter with this `sys.path` must be able to import them. `warm_up` comes
+    first, without deadline. `close` or the end of `with` kills the processes.
 
     Example:
         with CheckPool(Judge({"accuracy": 1.0}, "boxed"), processes=2, deadline_s=5.0, memory_gib=2.0) as pool:
@@ -81,7 +78,7 @@ class CheckPool(Generic[Item]):
             thread.start()
 
     def submit(self, item: Item) -> Future[Verdict]:
-        """Queue an item. RunError, also of the future: the pool is closed or cannot start a process."""
+        """RunError, also of the future: the pool is closed or cannot start a process."""
         job = _Job(pickle.dumps(item), Future())
         with self._lock:
             if self._closed:
@@ -98,12 +95,11 @@ class CheckPool(Generic[Item]):
             return replace(self._counts)
 
     def process_ids(self) -> list[int]:
-        """Living processes."""
         with self._lock:
             return [process.pid for process in self._running.values()]
 
     def close(self) -> None:
-        """Kill the processes; waiting items fail with RunError. May be called twice."""
+        """Waiting items fail with RunError. May be called twice."""
         self._stop(RunError("The pool of checking processes was closed."))
         for thread in self._slots:
             thread.join()
@@ -115,7 +111,6 @@ class CheckPool(Generic[Item]):
         self.close()
 
     def _stop(self, reason: RunError) -> None:
-        """Refuse items, kill the processes, fail waiting items, wake the slots."""
         with self._lock:
             self._closed = self._closed or reason
             for process in self._running.values():
@@ -165,7 +160,7 @@ class CheckPool(Generic[Item]):
         return job if job is not None and job.future.set_running_or_notify_cancel() else None
 
     def _attempt(self, process: CheckProcess, job: _Job) -> tuple[Verdict | None, bool]:
-        """Verdict, or None to try again; and True if this process can go on."""
+        """Verdict, or None to try again; True if this process can go on."""
         start = time.monotonic()
         try:
             return process.check(job.pickled_item, self._deadline_s), True
@@ -180,7 +175,7 @@ class CheckPool(Generic[Item]):
             return Verdict(Status.ERROR, {}, None, seconds=time.monotonic() - start, detail=detail), False
 
     def _start(self, slot: int) -> CheckProcess | None:
-        """Ready process; None when the pool is closing or gives up."""
+        """None when the pool is closing or gives up."""
         for start in range(1, _STARTS + 1):
             process: CheckProcess | None = None
             try:

@@ -27,7 +27,7 @@ _KEPT_PREFIXES = ("LC_", "PYTHON")  # Variables of a Python program, and the mar
 
 
 class CheckProcess:
-    """One subprocess that judges one item at a time: `wait_ready`, `check` until it raises, `end`.
+    """Judges one item at a time: `wait_ready`, `check` until it raises, `end`.
 
     A fresh interpreter: the parent's threads, CUDA and main module stay out. Linux kills it when the thread that made it ends.
     """
@@ -55,7 +55,6 @@ class CheckProcess:
             raise RunError(f"A process to check answers could not be started: {error}.") from error
         self._pickled_start = pickled_start
         self.checks = 0
-        """Items judged so far."""
 
     @property
     def pid(self) -> int:
@@ -75,7 +74,7 @@ class CheckProcess:
             ) from error
 
     def check(self, pickled_item: bytes, deadline_s: float) -> Verdict:
-        """Verdict of one item. TimeoutError past the deadline, EOFError or OSError for a dead process.
+        """TimeoutError past the deadline, EOFError or OSError for a dead process.
 
         The deadline is CPU time, so that load does not change verdicts, and wall time for a process that sleeps.
         """
@@ -114,7 +113,7 @@ class CheckProcess:
 
 
 def _environment() -> dict[str, str]:
-    """Without tokens of Ray, the Hub or a cloud, for code that reads completions."""
+    """Without tokens of Ray, the Hub or a cloud."""
     kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)}
     return kept | {
         "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),

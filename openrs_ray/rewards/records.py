@@ -1,4 +1,4 @@
-"""Records that rewards read, and types of their parameters. Light to import, for the checking processes."""
+"""Records that rewards read, and types of their parameters. Light to import."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -28,19 +28,16 @@ class JudgeItem:
     r"""Example: JudgeItem(text=r"2 + 2 </think> \boxed{4}", token_count=9, finish_reason="stop", gold=("4",))"""
 
     text: str
-    """The completion, without the prompt."""
+    """Without the prompt."""
     token_count: int
     finish_reason: str
     gold: tuple[str, ...]
-    """Accepted answers, of which one is enough."""
+    """One is enough."""
 
 
 @dataclass(frozen=True, slots=True)
 class RewardInput:
-    """A completion and its check.
-
-    The status is a judged one, or UNPARSEABLE_GOLD with `rewards.unparseable_gold: reward`.
-    """
+    """The status is a judged one, or UNPARSEABLE_GOLD with `rewards.unparseable_gold: reward`."""
 
     text: str
     """With the `<think>` of the chat template."""

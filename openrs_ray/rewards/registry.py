@@ -13,7 +13,7 @@ from openrs_ray.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """A reward's function and the frozen dataclass of its parameters, if any."""
+    """The parameters' frozen dataclass may be missing."""
 
     function: Callable[..., Any]
     parameters: type | None
@@ -30,7 +30,7 @@ class Reward:
 
 
 def rewards_in(package: str) -> dict[str, Reward]:
-    """The function `reward` of every file in a package, by the file's name."""
+    """The function `reward` of every file in a package."""
     names = sorted(module.name for module in pkgutil.iter_modules(import_module(package).__path__))
     return {name: Reward.of(import_module(f"{package}.{name}").reward) for name in names}
 
@@ -43,13 +43,13 @@ GROUP = rewards_in("openrs_ray.rewards.group")
 
 
 def weighted_parameters(rewards: Any) -> dict[str, Any]:
-    """Parameters of the rewards with a weight, by name, from a config's section `rewards`."""
+    """By name, from a config's section `rewards`."""
     kinds = {name: reward.parameters for name, reward in (SINGLE | GROUP).items() if name in rewards.weights}
     return {name: kind(**getattr(rewards, name).model_dump()) for name, kind in kinds.items() if kind}
 
 
 def check_reward_names(weights: Mapping[str, float]) -> None:
-    """UserError when `rewards.weights` names a reward that does not exist."""
+    """UserError for a reward that does not exist."""
     known = SINGLE | GROUP
     unknown = sorted(weights.keys() - known.keys())
     if unknown:

@@ -1,4 +1,4 @@
-"""Flat byte buckets for parameters on their way to the engines, laid out by names, dtypes and shapes alone."""
+"""Flat byte buckets for parameters on their way to the engines."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -34,16 +34,15 @@ class Bucket:
         return cls(tuple(ParameterSpec(name, dtype, tuple(shape)) for name, dtype, shape in plain))
 
     def plain(self) -> list[tuple[str, str, list[int]]]:
-        """(name, dtype, shape) of every parameter."""
+        """(name, dtype, shape)."""
         return [(spec.name, spec.dtype, list(spec.shape)) for spec in self.parameters]
 
     @property
     def nbytes(self) -> int:
-        """Of the buffer, padding included."""
         return sum(_aligned(spec.nbytes) for spec in self.parameters)
 
     def pack(self, tensors: Sequence[torch.Tensor], buffer: torch.Tensor) -> torch.Tensor:
-        """Copy the parameters into a uint8 buffer; returns the part that they fill. ValueError on another dtype or shape."""
+        """Copy the parameters into a uint8 buffer; returns the filled part. ValueError on another dtype or shape."""
         for view, tensor, spec in zip(self._slices(buffer), tensors, self.parameters, strict=True):
             if tuple(tensor.shape) != spec.shape or tensor.dtype != getattr(torch, spec.dtype):
                 raise ValueError(f"{spec.name} is {tensor.dtype} {tuple(tensor.shape)}, not {spec.dtype} {spec.shape}")
@@ -53,7 +52,7 @@ class Bucket:
         return buffer[: self.nbytes]
 
     def unpack(self, buffer: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
-        """(name, view into the buffer) of every parameter."""
+        """Views into the buffer, by name."""
         return [
             (spec.name, view[: spec.nbytes].view(getattr(torch, spec.dtype)).view(spec.shape))
             for view, spec in zip(self._slices(buffer), self.parameters, strict=True)

@@ -1,4 +1,4 @@
-"""Accuracy check: finds a completion's answer, normalises it, reads it and compares it with the golds.
+"""Finds a completion's answer, normalises it, reads it and compares it with the golds.
 
 A hostile answer may run for ever outside `openrs_ray.rewards.pool`.
 """
@@ -45,7 +45,7 @@ def check_answer(
     unfinished_reasoning: UnfinishedReasoning = "no_answer",
     final_form: bool = False,
 ) -> tuple[Status, str | None]:
-    """CORRECT, WRONG, NO_ANSWER or UNPARSEABLE_GOLD, and the answer that was found.
+    """Also the answer that was found.
 
     "boxed" reads the boxes of the last sentence after the reasoning, "any" the whole text. With `final_form` only a value
     meets a plain number.
@@ -75,7 +75,6 @@ def _spelled_out(gold: tuple[str, ...]) -> list[str]:
 
 
 def gold_is_parseable(gold: tuple[str, ...]) -> bool:
-    """True if one of the golds can be compared with."""
     return has_plain_number(gold) or any(is_answer(read_gold(one), one) for one in gold)
 
 
@@ -107,7 +106,6 @@ def _check_any(text: str, gold: tuple[str, ...], comparison: Comparison) -> tupl
 
 
 def _compare(answer: str, gold: tuple[str, ...], comparison: Comparison) -> Status:
-    """Cheap comparisons come first."""
     if any(_squeeze(answer) == _squeeze(g) for g in gold):
         return Status.CORRECT
     if not is_readable(answer):
@@ -135,7 +133,7 @@ def _squeeze(answer: str) -> str:
 
 
 def _number(text: str) -> Fraction | None:
-    """Value of a plain integer, decimal or fraction, or None."""
+    """Of a plain integer, decimal or fraction."""
     text = _FRACTION.sub(r"\1/\2", text.strip().strip("\\$"))
     if len(text) > _MAX_NUMBER_CHARACTERS or not _NUMBER.fullmatch(text):
         return None
@@ -144,7 +142,7 @@ def _number(text: str) -> Fraction | None:
 
 
 def _is_bare(text: str) -> bool:
-    r"""True if a text is all answer, such as "x", "east" and "\text{two cats}", but not "5 apples"."""
+    r"""True for "x", "east" and "\text{two cats}", but not "5 apples"."""
     if _DELIMITED.search(text):
         return False
     text = text.strip()

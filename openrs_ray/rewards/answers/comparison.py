@@ -17,7 +17,6 @@ from openrs_ray.rewards.answers.reading import Reading, Value
 from openrs_ray.rewards.records import Comparison
 
 _INCOMPARABLE = (ArithmeticError, AttributeError, NotImplementedError, RecursionError, TypeError, ValueError)
-"""SymPy's errors for values that cannot be compared."""
 _KINDS = {
     sympy.Eq: ("=", 1),
     sympy.Ne: ("!=", 1),
@@ -30,7 +29,6 @@ _KINDS = {
 
 
 def same(gold: Reading, answer: Reading, comparison: Comparison = "gold_first") -> bool:
-    """True if an answer means the same as a gold."""
     if gold.half_of_day and answer.half_of_day and gold.half_of_day != answer.half_of_day:
         return False
     if gold.text and gold.text == answer.text:
@@ -80,7 +78,7 @@ def _same_value(gold: Value, answer: Value, comparison: Comparison) -> bool:
 
 
 def verified(gold: Value, answer: Value, comparison: Comparison) -> bool:
-    """Equality by math-verify alone."""
+    """By math-verify alone."""
     return bool(verify(*_ordered(gold, answer, comparison), timeout_seconds=None))
 
 
@@ -100,7 +98,7 @@ def _unnamed(gold: Value, answer: Value) -> tuple[Value, Value]:
 
 
 def _is_name(value: sympy.Basic) -> bool:
-    """True if made of symbols only: x, x_1, f(x), S/A, (x, y)."""
+    """Made of symbols only: x, x_1, f(x), S/A, (x, y)."""
     return bool(value.free_symbols) and not value.atoms(sympy.Expr) - value.free_symbols - value.atoms(AppliedUndef)
 
 
@@ -148,7 +146,7 @@ def _same_collection(gold: Value, answer: Value, comparison: Comparison) -> bool
 
 
 def _elements(value: Value) -> list[Value] | None:
-    """Parts of a list, tuple or open interval (a pair); a single value is one part."""
+    """Of a list, tuple or open interval (a pair); a single value is one part."""
     if isinstance(value, FiniteSet):
         return list(getattr(value, "_unsorted_args", value.args))
     if isinstance(value, sympy.FiniteSet | sympy.Tuple):
@@ -173,7 +171,7 @@ def _unnamed_all(golds: list[Value], answers: list[Value]) -> tuple[list[Value],
 
 
 def _same_elements(golds: list[Value], answers: list[Value], equal: Callable[[Value, Value], bool]) -> bool:
-    """True if two lists are the same set."""
+    """As sets."""
     golds, answers = _distinct(golds), _distinct(answers)
     if len(golds) != len(answers):
         return False

@@ -10,7 +10,7 @@ _BETWEEN_BOXES = re.compile(
     r"(?:\s|\\[,;:!()\[\] ]|\$|\\q?quad(?![a-z])|,|;|(?<![A-Za-z])(?:and|or)(?![A-Za-z])|\\text\s*\{\s*,?\s*(?:and|or)\s*\}"
     r"|[A-Za-z](?:_\{?\w+\}?)?\s*=)*"
 )
-"""Text between boxes of one answer: commas, "and", "or", the next variable's name."""
+"""Commas, "and", "or", the next variable's name."""
 _LONGEST_JOIN = 70
 
 # The start of a box, an escaped character (an escaped brace groups nothing), or a brace.
@@ -18,12 +18,12 @@ _TOKEN = re.compile(r"(?P<box>\\{1,3}(?:boxed|fbox)\s*\{)|\\.|(?P<brace>[{}])", 
 
 
 def after_reasoning(text: str) -> str:
-    """Text after the last `</think>`, or all of it."""
+    """All of it without `</think>`."""
     return text.rpartition(THINK_CLOSE)[2]
 
 
 def is_unfinished(text: str) -> bool:
-    """True if a `<think>` is never closed."""
+    """A `<think>` is never closed."""
     return text.rfind(THINK_OPEN) > text.rfind(THINK_CLOSE)
 
 
@@ -63,7 +63,7 @@ class _Box:
 
 
 def _boxes(text: str) -> list[_Box]:
-    """Outer boxes in the order in which they close; none when the last one never closes."""
+    """In the order in which they close; none when the last one never closes."""
     open_braces: list[tuple[int, int] | None] = []  # (start of the box, start of its content), None for a plain brace
     boxes: list[_Box] = []
     for token in _TOKEN.finditer(text):

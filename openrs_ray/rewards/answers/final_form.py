@@ -14,14 +14,14 @@ _VALUE = re.compile(
 
 
 def is_value(answer: str) -> bool:
-    r"""True if an answer is a written number: 85, -3/4, 2.5 cm, 3 \times 10^4, 40 %, or "x = 85"."""
+    r"""True for a written number: 85, -3/4, 2.5 cm, 3 \times 10^4, 40 %, or "x = 85"."""
     last = _squeezed(re.split(r"=|\\approx", spelled(without_units(tidy(answer))))[-1])
     grouped = re.fullmatch(r"\{([^{}]*)\}", last)
     return bool(_VALUE.fullmatch(grouped[1] if grouped else last))
 
 
 def copies(answer: str, problem: str) -> bool:
-    """True if an answer is an expression of numbers that its problem contains."""
+    """True for an expression of numbers that the problem contains."""
     expression = _squeezed(spelled(tidy(answer)))
     if not re.search(r"[0-9].*[-+/*^!\\].*[0-9]", expression) or is_value(answer):
         return False

@@ -195,7 +195,7 @@ def _braced(text: str, count: int) -> str:
 
 
 def _argument(text: str) -> tuple[str, str]:
-    """First bracket's content or first token of a text, and the rest."""
+    """First bracket's content or first token, and the rest."""
     if text[:1] in ("{", "("):
         end = closing(text, 0)
         return text[1:end], text[end + 1 :]

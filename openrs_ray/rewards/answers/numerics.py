@@ -1,7 +1,6 @@
 r"""Compares numbers, and expressions by their values at points, as polynomials are (Schwartz 1980, Zippel 1979).
 
-docs/rewards.md ("Which answers are right") has the rules. Powers and factorials are estimated first: beyond `MAX_DIGITS`
-digits there is no value.
+docs/rewards.md has the rules. Beyond `MAX_DIGITS` estimated digits there is no value.
 """
 
 import math
@@ -29,7 +28,7 @@ _POINTS = tuple(
         *("2 3 5 7", "5 4 3 2", "7 2 6 3"),
     )
 )
-"""Values of the variables by order of names; more than four begin again at the front."""
+"""By order of the variables' names; more than four begin again at the front."""
 
 Complex = tuple[Fraction, Fraction]
 """Real and imaginary part."""
@@ -40,12 +39,12 @@ class TooLargeError(ValueError):
 
 
 def is_number(value: Any) -> bool:
-    """True for an expression without variables and without sums, integrals and the like."""
+    """Without variables, sums, integrals and the like."""
     return isinstance(value, sympy.Expr) and not value.free_symbols and not value.has(*_HARD, AppliedUndef)
 
 
 def same_number(gold: sympy.Expr, answer: sympy.Expr) -> bool:
-    """True if two numbers are equal; percent signs may be missing."""
+    """Percent signs may be missing."""
     if _percentage(gold) is not None and _percentage(answer) is not None:
         return _same(gold, answer)
     without_sign = [one if (share := _percentage(one)) is None else share for one in (gold, answer)]
@@ -75,7 +74,7 @@ def _percentage(value: sympy.Expr) -> sympy.Expr | None:
 
 
 def _is_rounded(decimal: sympy.Expr, value: Fraction | None, exact: Complex) -> bool:
-    """True if a decimal is `exact`, rounded or cut at its last digit."""
+    """A decimal is `exact`, rounded or cut at its last digit."""
     if value is None or exact[1] or not decimal.has(sympy.Float) or value.denominator > _LARGEST_DENOMINATOR:
         return False
     places = _decimal_places(value)
@@ -95,7 +94,7 @@ def _decimal_places(value: Fraction) -> int | None:
 
 
 def _exact(value: sympy.Expr) -> Fraction | None:
-    """Value of a rational number, or None. TooLargeError for too many digits."""
+    """None if not rational. TooLargeError for too many digits."""
     digits(value)
     try:
         return _rational(value)
@@ -188,10 +187,7 @@ def _evaluated(value: sympy.Expr, at: Mapping[Any, Any]) -> Complex | None:
 
 
 def values(gold: sympy.Expr, answer: sympy.Expr) -> list[tuple[Complex, Complex]] | None:
-    """Values of both at points where both have one, real for real expressions; None if they cannot have any.
-
-    TooLargeError for too many digits.
-    """
+    """At points where both have one, real for real expressions; None if they cannot have any."""
     if gold.has(*_HARD) or answer.has(*_HARD):
         return None
     digits(gold), digits(answer)
@@ -206,7 +202,7 @@ def values(gold: sympy.Expr, answer: sympy.Expr) -> list[tuple[Complex, Complex]
 
 
 def same_expression(gold: sympy.Expr, answer: sympy.Expr) -> bool | None:
-    """True if two expressions agree at every point; None with too few points."""
+    """None with too few points."""
     pairs = values(gold, answer)
     if pairs is None or len(pairs) < 2:
         return None

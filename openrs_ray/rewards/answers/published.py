@@ -1,7 +1,6 @@
-"""Accuracy check of the Open-RS authors' code: math-verify on the whole completion.
+"""Accuracy check of the Open-RS authors' code: math-verify 0.5.2 on the whole completion.
 
-After github.com/knoveleng/open-rs (`src/open_r1/rewards.py`), with math-verify 0.5.2; today's differences in joined boxes
-and percent signs are undone.
+After github.com/knoveleng/open-rs (`src/open_r1/rewards.py`); docs/rewards.md has the rules.
 """
 
 import logging
@@ -40,7 +39,7 @@ _APART = " " * 70  # math-verify joins boxes that are closer than this
 def check_published(
     text: str, gold: tuple[str, ...], comparison: Comparison, for_cosine: bool = False
 ) -> tuple[Status, str | None]:
-    r"""Verdict of the authors' code on `text`, and the answer it found; docs/rewards.md has the rules.
+    r"""Also the answer that was found.
 
     `for_cosine`: their cosine reward set `boxed=True`, which the parser does not know, and so took "$x = \boxed{9}.$" and
     "\[\boxed{9\text{ cm}}\]" for wrong.
@@ -70,7 +69,7 @@ def _parse(text: str, how: LatexExtractionConfig) -> Parsed:
 
 
 def _boxes_apart(text: str) -> str:
-    """Text with room before each box that begins an answer."""
+    """Room before each box that begins an answer."""
     return _BOX.sub(lambda box: box[0] if box["joined"] else _APART + box[0], text)
 
 

@@ -23,7 +23,7 @@ from openrs_ray.rewards.answers.units import half_of_day, without_units
 from openrs_ray.rewards.answers.words import is_phrase, option, words
 
 Value = Any
-"""A SymPy expression, set, relation or matrix; SymPy is untyped."""
+"""SymPy is untyped."""
 
 _DELIMITERS = re.compile(r"(?<!\\)\$+|\\[()\[\]](?!\\)")
 _WHOLE_IN_TEXT = re.compile(r"\\text\s*\{([^{}]*[0-9][^{}]*)\}")
@@ -59,7 +59,7 @@ class Reading:
 
 @lru_cache(maxsize=4096)
 def read(answer: str) -> Reading:
-    """Reading of a text that is all answer."""
+    """Of a text that is all answer."""
     if len(answer) > _LONGEST_TEXT:
         return Reading(answer)
     whole = tidy(_bare(answer))
@@ -78,7 +78,7 @@ def read(answer: str) -> Reading:
 
 @lru_cache(maxsize=4096)
 def read_gold(gold: str) -> Reading:
-    """Reading of a gold; math-verify's, for prose with formulas."""
+    """Of a gold; math-verify's, for prose with formulas."""
     reading = read(gold)
     if reading.value is not None or reading.words or reading.option or not _has_prose(gold) or not is_readable(gold):
         return reading
@@ -87,13 +87,13 @@ def read_gold(gold: str) -> Reading:
 
 
 def says_words(answer: str) -> bool:
-    """True for words or a letter of a multiple choice; faster than `read`."""
+    """Words or a letter of a multiple choice; faster than `read`."""
     whole = tidy(_bare(answer))
     return bool(words(without_units(whole))) or option(whole) is not None
 
 
 def is_answer(reading: Reading, gold: str) -> bool:
-    """True if answers can be compared with a gold's reading."""
+    """Answers can be compared with a gold's reading."""
     if reading.words:
         return not is_phrase(tidy(_bare(gold)))
     said = (reading.value, reading.numeral, reading.option, reading.time)

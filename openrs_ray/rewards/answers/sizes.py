@@ -1,4 +1,4 @@
-"""Limits on the text of answers, before any parser sees it; `numerics` limits the numbers that only a parser finds."""
+"""Limits on the text of answers, before any parser sees it."""
 
 import math
 import re
@@ -16,13 +16,13 @@ _POWER = re.compile(r"(?:\^|(?<=[0-9.])[eE][+-]?)(?:\\left|[{(\s])*([0-9]+)(?:\s
 _FACTORIAL = re.compile(r"(?:([0-9]+)|([)\]}]))\s*!")
 _BINOMIAL = re.compile(r"\\[dt]?binom\s*\{((?:[^{}]|\{[^{}]*\})*)\}\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _WORKED_OUT = re.compile(r"(?:\\Gamma|gcd|lcm)(?![A-Za-z])\s*\}?\s*(?=[({])")
-"""Functions that the parser works out at once."""
+"""The parser works these out at once."""
 _MATRIX_POWER = re.compile(r"matrix\}\s*\^\s*\{?\s*-?[0-9]{3}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 
 
 def is_readable(answer: str) -> bool:
-    """True if an answer is short, flat and small enough for the parser."""
+    """Short, flat and small enough for the parser."""
     if len(answer) > MAX_ANSWER_CHARACTERS:
         return False
     depth = deepest = 0
@@ -41,7 +41,7 @@ def _has_huge_power(answer: str) -> bool:
 
 
 def _has_huge_factorial(answer: str) -> bool:
-    """True if a factorial or binomial is, or may be, of a number beyond the limit."""
+    """A factorial or binomial is, or may be, of a number beyond the limit."""
     of = [found[1] or _inside(answer, found.end(2) - 1) for found in _FACTORIAL.finditer(answer)]
     return any(map(_is_huge_number, [*of, *(part for parts in _BINOMIAL.findall(answer) for part in parts)]))
 
@@ -53,7 +53,7 @@ def _works_out_much(answer: str) -> bool:
 
 
 def _is_huge_number(text: str) -> bool:
-    """True if a text without variables has a huge number, a power or a factorial."""
+    """A text without variables has a huge number, a power or a factorial."""
     text = _COMMAND.sub(" ", text)
     if re.search(r"[^\W\d_]", text):
         return False  # of something unknown: nothing is worked out
