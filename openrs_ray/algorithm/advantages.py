@@ -64,4 +64,4 @@ def spread(rewards: Float64[np.ndarray, "groups completions"]) -> Bool[np.ndarra
     """True where a group's judged rewards differ."""
     lowest = np.where(np.isnan(rewards), np.inf, rewards).min(axis=1)
     highest = np.where(np.isnan(rewards), -np.inf, rewards).max(axis=1)
-    return np.asarray(highest > lowest)
+    return np.asarray(highest > lowest)  # the mean of equal rewards may be off by rounding

@@ -228,6 +228,7 @@ def fuse_kernels(policy: Policy) -> None:
     fused = dict(shared)
     shared.update(plain)
     functions = {name for name in plain if fused[name] is not plain[name] and isfunction(plain[name])}
+    # The attention looks the rotary embedding up in its module, which is plain again.
     for module in policy.model.modules():
         forward = type(module).forward
         if isfunction(forward) and forward.__globals__ is shared and functions & {*forward.__code__.co_names}:

@@ -315,8 +315,10 @@ def engine_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) 
 def engine_activations(config: RunConfig, shape: ModelShape) -> float:
     """Peak bytes of a pass over `engine.max_batched_tokens`, in one layer's feed-forward part or attention."""
     engine = config.engine
-    feed_forward = 3 * shape.intermediate
+    feed_forward = 3 * shape.intermediate  # the fused gate and up projections, and their product
+    # Queries, keys and values with their rotated copies, and the output.
     attention = shape.head_dim * (3 * shape.heads + 4 * shape.kv_heads)
+    # Of the hidden size: input, residual, into the part and out of it.
     per_token = 4 * shape.hidden + max(feed_forward, attention) / engine.tensor_parallel
     return itemsize(config) * engine.max_batched_tokens * per_token
 

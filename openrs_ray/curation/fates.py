@@ -80,9 +80,8 @@ def mix(candidates: Sequence[Candidate], stage: Mix, seed: int) -> list[Fate]:
                 f"the mix asks for {count:,} problems of {source} but {len(rows):,} are left: lower its counts or total, or "
                 "add rows to the source"
             )
-        drawn.update(
-            np.random.default_rng(completion_seed(seed, f"mix/{source}", 0, 0, 0)).permutation(rows)[:count].tolist()
-        )
+        rng = np.random.default_rng(completion_seed(seed, f"mix/{source}", 0, 0, 0))
+        drawn.update(rng.permutation(rows)[:count].tolist())
     return [KEPT if candidate.row in drawn else Fate(False, "not drawn: into the mix") for candidate in candidates]
 
 

@@ -131,9 +131,8 @@ def clusters(tasks: Sequence[Task]) -> np.ndarray | None:
 
 
 def fingerprint(tasks: Sequence[Task]) -> str:
-    return hashlib.sha256(
-        repr([(t.problem.prompt_ids, t.problem.gold, t.tolerance) for t in tasks]).encode()
-    ).hexdigest()
+    content = repr([(t.problem.prompt_ids, t.problem.gold, t.tolerance) for t in tasks])
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _read(read: Callable[[Any], Value], row: Row, columns: Sequence[str], number: int, benchmark: Benchmark) -> Value:

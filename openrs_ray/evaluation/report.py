@@ -151,11 +151,13 @@ def _accuracy_rows(content: dict[str, Any], names: Sequence[str]) -> Cells:
                 ["- same problems, other samples", *(interval_text(figures[name]["sampling"]) for name in names)]
             )
             rows.append(["- one run of one sample, ± std", *(_percent(figures[name]["one_run"]) for name in names)])
-            rows.append(["- pass@k", *(interval_text(_last_pass(figures[name])) for name in names)])
+            passed = [figures[name]["pass_at"].get(str(figures[name]["samples"])) for name in names]
+            rows.append(["- pass@k", *map(interval_text, passed)])
             rows.append(["- maj@k", *(interval_text(figures[name]["majority"]) for name in names)])
         known = content["published"].get(model)
         if known:
-            rows.append([f"- the paper: {known['name']}", *(_plain_value(known["paper"].get(name)) for name in names)])
+            paper = [known["paper"].get(name) for name in names]
+            rows.append([f"- the paper: {known['name']}", *("-" if v is None else f"{v:.1f}" for v in paper)])
             again = [known["independent"].get(name) for name in names]
             rows.append(
                 ["- re-evaluation, mean ± std", *("-" if v is None else f"{v[0]:.1f} ± {v[1]:.1f}" for v in again)]
@@ -166,12 +168,9 @@ def _accuracy_rows(content: dict[str, Any], names: Sequence[str]) -> Cells:
 
 def _accuracy(figures: dict[str, Any]) -> str:
     if figures["average"] is None:
-        return f"refused: {100 * _unjudged_share(figures):.0f} % not judged"
+        share = figures["unjudged"] / (figures["problems"] * figures["samples"])
+        return f"refused: {100 * share:.0f} % not judged"
     return interval_text(figures["average"])
-
-
-def _unjudged_share(figures: dict[str, Any]) -> float:
-    return float(figures["unjudged"] / (figures["problems"] * figures["samples"]))
 
 
 def _runs_rows(content: dict[str, Any]) -> Cells:
@@ -240,7 +239,7 @@ def _power_rows(content: dict[str, Any]) -> Cells:
 
 def _notes(content: dict[str, Any]) -> list[str]:
     settings, seeds = content["settings"], content["seeds"]
-    scientific = settings["rules"] == "boxed" and "minerva" in content["benchmarks"]
+    scientific = "Minerva: 58 golds such as 4.5e33 are met by 4.5 x 10^33 here, and were not where others measured."
     differ = ", ".join(content["differences"])
     return [
         f"Protocol {settings['protocol']}: prompt {settings['prompt']}, temperature {settings['temperature']:g}, top-p "
@@ -257,17 +256,9 @@ def _notes(content: dict[str, Any]) -> list[str]:
         "(rewards.max_unjudged_share). Of pass@k the mean leaves out problems with too few judged samples.",
         *(["The spread over runs is one of training seeds and of samples together."] * bool(content["runs"])),
         *([f"The runs differ in {differ}: their spread is not one of seeds alone."] * bool(differ)),
-        *(
-            ["Minerva: 58 golds such as 4.5e33 are met by 4.5 x 10^33 here, and were not where others measured."]
-            * scientific
-        ),
+        *([scientific] * ("minerva" in content["benchmarks"] and settings["rules"] == "boxed")),
         *(f"{name}: {source}" for name, source in content["sources"].items()),
     ]
-
-
-def _last_pass(figures: dict[str, Any]) -> dict[str, float] | None:
-    passed: dict[str, dict[str, float]] = figures["pass_at"]
-    return passed.get(str(figures["samples"]))
 
 
 def interval_text(interval: dict[str, float] | None, form: str = ".1f") -> str:
@@ -285,10 +276,6 @@ def _range(bounds: Sequence[float], form: str = ".1f") -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _plain_value(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
 
 
 def _markdown_table(cells: Cells) -> list[str]:

@@ -137,7 +137,8 @@ class CheckPool(Generic[Item]):
             if process is None or job is None:
                 continue
             verdict, usable = self._attempt(process, job)
-            if not usable or self._due(process):
+            limit = CHECKS_PER_PROCESS if self._waiting.empty() else 2 * CHECKS_PER_PROCESS
+            if not usable or process.checks >= limit:
                 self._end(slot, process, replaced=not usable)
                 process = None
             if verdict is None:
@@ -149,10 +150,6 @@ class CheckPool(Generic[Item]):
             self._end(slot, process, replaced=False)
         if job is not None:
             job.future.set_exception(self._closed)
-
-    def _due(self, process: CheckProcess) -> bool:
-        limit = CHECKS_PER_PROCESS if self._waiting.empty() else 2 * CHECKS_PER_PROCESS
-        return process.checks >= limit
 
     def _next_job(self) -> _Job | None:
         """None if the item was cancelled or the pool is closing."""

@@ -55,14 +55,8 @@ def check_answer(
     else:
         check = _check_boxed if extraction == "boxed" else _check_any
         status, answer = check(text, (*gold, *_spelled_out(gold)), comparison)
-    if (
-        final_form
-        and status is Status.CORRECT
-        and answer
-        and has_plain_number(gold)
-        and not is_value(without_letter(answer))
-    ):
-        status = Status.WRONG
+    if final_form and status is Status.CORRECT and answer and has_plain_number(gold):
+        status = _status(is_value(without_letter(answer)))
     if status is not Status.CORRECT and not gold_is_parseable(gold):
         status = Status.UNPARSEABLE_GOLD
     return status, answer
@@ -97,11 +91,8 @@ def _check_any(text: str, gold: tuple[str, ...], comparison: Comparison) -> tupl
             return Status.CORRECT, text.strip()
     parsed = _parse(text)
     if not parsed:
-        return (
-            (Status.WRONG, text.strip())
-            if _is_bare(text) and read(text).value is not None
-            else (Status.NO_ANSWER, None)
-        )
+        is_wrong = _is_bare(text) and read(text).value is not None
+        return (Status.WRONG, text.strip()) if is_wrong else (Status.NO_ANSWER, None)
     return _status(any(verified(_parse_gold(g), parsed, comparison) for g in gold)), str(parsed[-1])
 
 

@@ -193,12 +193,8 @@ def _same_relations(gold: Value, answer: Value, comparison: Comparison) -> bool:
         return False
     if _same_elements(golds, answers, lambda g, a: _same_relation(g, a, comparison)):
         return True
-    return (
-        isinstance(gold, sympy.Eq)
-        and isinstance(answer, sympy.Eq)
-        and _solvable(gold, answer)
-        and verified(gold, answer, comparison)
-    )
+    equations = isinstance(gold, sympy.Eq) and isinstance(answer, sympy.Eq)
+    return equations and _solvable(gold, answer) and verified(gold, answer, comparison)
 
 
 def _links(relation: Value) -> list[Value]:
@@ -218,7 +214,6 @@ def _same_relation(gold: Relational, answer: Relational, comparison: Comparison)
         return gold_sign == answer_sign
     if not _solvable(gold, answer):
         return False
-    sign = factor(
-        *(sympy.Add(one.lhs, sympy.Mul(-1, one.rhs, evaluate=False), evaluate=False) for one in (gold, answer))
-    )
+    sides = [(one.lhs, sympy.Mul(-1, one.rhs, evaluate=False)) for one in (gold, answer)]
+    sign = factor(*(sympy.Add(*both, evaluate=False) for both in sides))
     return bool(sign) and (kind in ("=", "!=") or sign == gold_sign * answer_sign)

@@ -1,4 +1,4 @@
-"""Accuracy check of the Open-RS authors' code: math-verify 0.5.2 on the whole completion.
+"""Accuracy check of the Open-RS authors' code: math-verify on the whole completion, as of 0.5.2.
 
 After github.com/knoveleng/open-rs (`src/open_r1/rewards.py`); docs/rewards.md has the rules.
 """

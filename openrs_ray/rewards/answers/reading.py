@@ -71,7 +71,8 @@ def read(answer: str) -> Reading:
     found = words(kept)
     time = re.sub(r"\s", "", kept) if _TIME.fullmatch(kept) else None
     latex = spelled(kept)
-    value = None if found else _mathematics(latex)
+    values = (one for one in map(_parsed, _alternatives(latex)) if one is not None)
+    value = None if found else next(values, None)
     parts = _listed(latex) if value is None and not found else ()
     return Reading(text, found, option(whole), _numeral(kept), time, half_of_day(whole), value, parts)
 
@@ -80,7 +81,13 @@ def read(answer: str) -> Reading:
 def read_gold(gold: str) -> Reading:
     """Of a gold; math-verify's, for prose with formulas."""
     reading = read(gold)
-    if reading.value is not None or reading.words or reading.option or not _has_prose(gold) or not is_readable(gold):
+    if (
+        reading.value is not None
+        or reading.words
+        or reading.option
+        or not _DELIMITERS.search(gold)
+        or not is_readable(gold)
+    ):
         return reading
     found = next((one for one in parse(gold, parsing_timeout=None) if not isinstance(one, str)), None)
     return Reading(reading.text, value=found if _is_value(found) else None)
@@ -106,10 +113,6 @@ def _bare(answer: str) -> str:
     return _DELIMITERS.sub(" ", answer if boxed is None else boxed)
 
 
-def _has_prose(gold: str) -> bool:
-    return bool(_DELIMITERS.search(gold))
-
-
 def _listed(latex: str) -> tuple[str, ...]:
     parts = sorted(filter(None, (re.sub(r"\s", "", part) for part in _parts(latex, ","))))
     return tuple(parts) if len(parts) > 1 else ()
@@ -118,10 +121,6 @@ def _listed(latex: str) -> tuple[str, ...]:
 def _numeral(text: str) -> tuple[str, int] | None:
     found = _BASED.fullmatch(text)
     return (found[1].lstrip("0") or "0", int(found[2] or found[3])) if found else None
-
-
-def _mathematics(latex: str) -> Value | None:
-    return next((value for value in map(_parsed, _alternatives(latex)) if value is not None), None)
 
 
 def _alternatives(latex: str) -> Iterator[str]:
@@ -138,7 +137,8 @@ def _parsed(latex: str) -> Value | None:
     parts = _parts(latex, ":")
     try:
         if len(parts) > 2 and "=" not in latex:
-            return _ratio([_latex(part) for part in parts])
+            first, *others = map(_latex, parts)
+            return Tuple(RATIO, *(other / first for other in others))
         value = _latex(latex)
     except Exception:  # the parser raises whatever SymPy and ANTLR do
         return None
@@ -170,11 +170,6 @@ def _last_of_chain(value: Value) -> Value:
     if len(numbers) == len(sides):
         return sides[-1]
     return Eq(sides[0], sides[-1], evaluate=False) if len(sides) > 2 else value
-
-
-def _ratio(parts: list[Value]) -> Value:
-    first = parts[0]
-    return Tuple(RATIO, *(part / first for part in parts[1:]))
 
 
 def _parts(latex: str, separator: str) -> list[str]:
