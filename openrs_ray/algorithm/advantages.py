@@ -52,12 +52,10 @@ def advantages(
     enough = count >= 2
     mean = np.where(judged, rewards, 0.0).sum(axis=1, keepdims=True) / np.maximum(count, 1)
     deviation = np.where(judged & spread(rewards)[:, None], rewards - mean, 0.0)
-    if not divide_by_std:
-        return np.where(judged & enough, deviation, np.nan)
-    std = np.sqrt((deviation**2).sum(axis=1, keepdims=True) / np.maximum(count - 1, 1))
-    scale = std + epsilon
-    normalised = deviation / np.where(scale > 0, scale, 1.0)
-    return np.where(judged & enough, normalised, np.nan)
+    if divide_by_std:
+        scale = np.sqrt((deviation**2).sum(axis=1, keepdims=True) / np.maximum(count - 1, 1)) + epsilon
+        deviation = deviation / np.where(scale > 0, scale, 1.0)
+    return np.where(judged & enough, deviation, np.nan)
 
 
 def spread(rewards: Float64[np.ndarray, "groups completions"]) -> Bool[np.ndarray, " groups"]:

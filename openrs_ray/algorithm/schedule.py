@@ -27,10 +27,9 @@ def rewound(step: int, saved: RunConfig, now: RunConfig) -> str | None:
     if before == after or not 0 < step < after or now.learner.schedule == "constant":
         return None
     old, new = learning_rate(min(step, before), before, saved.learner), learning_rate(step + 1, after, now.learner)
-    went_on = learning_rate(step + 1, before, saved.learner) if step < before else None
-    instead = (
-        f"would have been {went_on:.3g} with {before}" if went_on is not None else f"{before} steps would end here"
-    )
+    instead = f"{before} steps would end here"
+    if step < before:
+        instead = f"would have been {learning_rate(step + 1, before, saved.learner):.3g} with {before}"
     return (
         f"run.steps was {before} and is {after}, which spreads the {now.learner.schedule} schedule over {after} steps: the "
         f"learning rate goes from {old:.3g} in step {step} to {new:.3g} in step {step + 1} ({instead})"

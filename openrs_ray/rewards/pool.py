@@ -1,9 +1,7 @@
 """Runs checks in subprocesses that a deadline can end: a check may hang in C, fill the memory or crash.
 
-- Items wait in the parent: a killed process loses nothing.
-- The deadline counts CPU time. Past it the process is killed and the item judged TIMEOUT.
-- An item whose process dies is tried in a fresh one, then judged ERROR.
-- Every item gets exactly one verdict. No process outlives the parent.
+Items wait in the parent. Past its deadline of CPU time an item is judged TIMEOUT; one whose process dies is tried in a fresh
+one, then judged ERROR. Every item gets exactly one verdict. No process outlives the parent.
 """
 
 from __future__ import annotations

@@ -54,10 +54,7 @@ class Parameters:
 
 
 def reward(item: RewardInput, parameters: Parameters) -> float:
-    """Share of the completion's letters, outside LaTeX, in the wanted language.
-
-    Language consistency reward of DeepSeek-R1 (arXiv 2501.12948, section 2.3.2), which counts words.
-    """
+    """Language consistency of DeepSeek-R1 (arXiv 2501.12948, section 2.3.2), which counts words."""
     return language_share(item.text, parameters.wanted)
 
 

@@ -23,9 +23,6 @@ class Parameters:
 
 
 def reward(item: RewardInput, parameters: Parameters) -> float:
-    """0 up to max_length - buffer tokens, then linearly down to -1 at max_length, and -1 beyond.
-
-    DAPO (arXiv 2503.14476), section 3.4, eq. 13: L_max = 20,480, L_cache = 4,096.
-    """
+    """0 up to max_length - buffer tokens, then linearly down to -1: DAPO (arXiv 2503.14476), eq. 13."""
     begins = parameters.max_length - parameters.buffer
     return -min(1.0, max(0, item.token_count - begins) / parameters.buffer)
