@@ -160,7 +160,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def micro_batch_arguments(batch: MicroBatch, device: torch.device) -> dict[str, Any]:
-    """Of `Policy.forward`."""
+    """Arguments of `Policy.forward`."""
     token_ids = torch.from_numpy(batch.token_ids).long()
     completion = torch.from_numpy(batch.completion_mask).nonzero()[:, 0]
     return {
@@ -206,7 +206,7 @@ AttentionInterface.register(ATTENTION, packed_attention)
 
 
 def load_policy(path: str, dtype: str, chunk_tokens: int, head_dtype: HeadDtype = "float32") -> Policy:
-    """On the CPU, ready to train. UserError for a model that is not supported."""
+    """A model on the CPU, ready to train. UserError if it is not supported."""
     model = read_model(path, getattr(torch, dtype), ATTENTION)
     check_attention(model.config, path)
     with reading(f"the learner cannot compute model {path}"):

@@ -31,7 +31,7 @@ def step_times(collect_s: float, train_s: float, push_s: float, step_s: float, i
 
 
 def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Of all sampled groups, replaced ones too. Rewards are means over judged rollouts."""
+    """Figures of all sampled groups, replaced ones too. Rewards are means over judged rollouts."""
     verdicts = [verdict for group in groups for verdict in group.verdicts]
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     statuses = Counter(verdict.status for verdict in verdicts)

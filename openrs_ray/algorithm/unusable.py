@@ -19,7 +19,7 @@ def without_judgement(rollout: Rollout, verdict: Verdict) -> Verdict:
 
 
 def first_unusable_token(rollout: Rollout) -> int | None:
-    """From 0."""
+    """Place of the token, from 0."""
     places = np.flatnonzero(~np.isfinite(rollout.logprobs))
     return int(places[0]) if len(places) else None
 

@@ -43,7 +43,7 @@ def disk_parts(config: RunConfig, shape: "ModelShape", held_out: int) -> dict[st
 
 
 def evaluations(config: RunConfig) -> int:
-    """In a whole run: before the first step, after the last, and between."""
+    """Number in a whole run: before the first step, after the last, and between."""
     every = config.evaluation.every_steps
     return 2 + ((config.run.steps - 1) // every if every else 0)
 

@@ -73,7 +73,7 @@ class Forecast:
 
 
 def card(name: str) -> Card | None:
-    """By a name from nvidia-smi or a person; None if unknown."""
+    """GPU by a name from nvidia-smi or a person; None if unknown."""
     words = _words(name)
     return next((known for known in CARDS if _words(known.name) <= words), None)
 
@@ -113,7 +113,7 @@ def _forecast(
 def _sampling_s(
     config: RunConfig, shape: ModelShape, gpu: Card, gpu_bytes: float | None, completions: int, assumed: Assumed
 ) -> float:
-    """On all engines; the longest completion reaches the limit."""
+    """Seconds on all engines; the longest completion reaches the limit."""
     rollout, engine = config.rollout, config.engine
     each = math.ceil(completions / config.num_engines)
     _, room = engine_parts(config, shape, gpu_bytes)

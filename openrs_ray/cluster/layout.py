@@ -31,12 +31,12 @@ class Layout:
     rollout: tuple[dict[str, float], ...]
     reward_cpus: float
     threads: int
-    """Of each engine and learner rank on a CPU."""
+    """Compute threads of each engine and learner rank on a CPU."""
     extra_rollout: int = 0
     """Engines that may be added where the cluster has room."""
 
     def total(self) -> dict[str, float]:
-        """By resource."""
+        """Sum of the bundles, by resource."""
         total: dict[str, float] = {"CPU": self.reward_cpus}
         for bundle in (*self.learner, *self.rollout):
             for name, amount in bundle.items():
@@ -45,7 +45,7 @@ class Layout:
 
 
 def plan_layout(config: RunConfig, device: Device) -> Layout:
-    """On shared GPUs a rank and its engine hold half a GPU each."""
+    """Bundles of a run. On shared GPUs a rank and its engine hold half a GPU each."""
     place, cpus = config.placement, config.placement.cpus_per_slot
     share = 0.5 if place.colocated else 1.0
     return Layout(

@@ -47,7 +47,7 @@ class ModelShape:
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> "ModelShape":
-        """Without allocating weights. UserError unless it is a causal language model."""
+        """Shape without allocating weights. UserError unless it is a causal language model."""
         model = empty_model(config)
         text = config.get_text_config()
         hidden, heads = text.hidden_size, text.num_attention_heads
@@ -97,12 +97,12 @@ class GpuPlan:
 
 
 def plan(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> list[GpuPlan]:
-    """With an unknown size the cache is that of one completion."""
+    """Plans by kind of GPU; with an unknown size the cache is that of one completion."""
     return _plan(config, shape, gpu_bytes, needs_checkpointing(config, shape, gpu_bytes))
 
 
 def needs_checkpointing(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> bool:
-    """auto: where the plan without it exceeds `ROOM`, or the size is unknown."""
+    """True for "auto" where the plan without it exceeds `ROOM`, or the size is unknown."""
     if config.learner.gradient_checkpointing != "auto":
         return config.learner.gradient_checkpointing
     return gpu_bytes is None or _plan(config, shape, gpu_bytes, False)[0].peak > ROOM * gpu_bytes
@@ -152,7 +152,7 @@ def _advice(config: RunConfig, shape: ModelShape, gpu_bytes: float, number: int)
 
 
 def _changes(config: RunConfig, gpus: int) -> Iterator[tuple[str, Any]]:
-    """May save memory; the least costly first, in growing doses."""
+    """Changes that may save memory; the least costly first, in growing doses."""
     rollout, engine, place = config.rollout, config.engine, config.placement
     free = gpus - config.num_gpus
     doses = [2, 4, 8, 16]
@@ -171,7 +171,7 @@ def _changes(config: RunConfig, gpus: int) -> Iterator[tuple[str, Any]]:
 
 
 def _with(config: RunConfig, field: str, value: Any) -> RunConfig | None:
-    """None where invalid."""
+    """The changed config; None where invalid."""
     section, name = field.split(".")
     raw = config.model_dump()
     raw[section][name] = value
@@ -203,7 +203,7 @@ def _listed(parts: Parts) -> str:
 
 
 def planned_gpu_bytes(config: RunConfig, this_machine: bool = True) -> float | None:
-    """As configured, or this machine's smallest; None on a CPU or if unknown."""
+    """Memory as configured, or this machine's smallest; None on a CPU or if unknown."""
     place = config.placement
     try:
         looked = this_machine and place.device != "cpu"

@@ -36,12 +36,12 @@ class Gpu:
 
 
 def within(deadline_s: float, probe: Callable[[], T]) -> T:
-    """ProbeError if the probe fails or is late."""
+    """Run one probe. ProbeError if it fails or is late."""
     return together(deadline_s, [probe])[0]
 
 
 def together(deadline_s: float, probes: Sequence[Callable[[], T]]) -> list[T]:
-    """In parallel processes, within one deadline; none outlives it."""
+    """Run probes in parallel processes, within one deadline; none outlives it."""
     context = multiprocessing.get_context("fork")  # no CUDA and no threads here yet, and nothing to import again
     processes, ends = [], []
     for probe in probes:
@@ -93,7 +93,7 @@ def _answer(probe: Callable[[], Any], pipe: Connection) -> None:
 
 
 def gpus() -> list[Gpu]:
-    """None without nvidia-smi."""
+    """This machine's GPUs; none without nvidia-smi."""
     fields = "index,name,driver_version,memory.total,memory.used"
     if shutil.which("nvidia-smi") is None:
         return []
@@ -106,7 +106,7 @@ def gpus() -> list[Gpu]:
 
 
 def parse_gpus(text: str) -> list[Gpu]:
-    """Columns: index, name, driver, total MiB, used MiB."""
+    """GPUs from nvidia-smi's columns: index, name, driver, total MiB, used MiB."""
     rows = csv.reader(text.splitlines(), skipinitialspace=True)
     return [Gpu(int(index), name, driver, int(total), int(used)) for index, name, driver, total, used in rows]
 
@@ -236,7 +236,7 @@ def ray_token() -> str | None:
 
 
 def count_parameters(folder: Path) -> int | None:
-    """By the safetensors headers; None without such files."""
+    """Parameters by the safetensors headers; None without such files."""
     total = 0
     for file in folder.glob("*.safetensors"):
         with file.open("rb") as stream:

@@ -22,7 +22,7 @@ def shape_values(config: PretrainedConfig) -> dict[str, Any]:
 
 
 def shipped() -> dict[str, dict[str, Any]]:
-    """By Hub id."""
+    """Values by Hub id."""
     content: dict[str, dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
     return content
 

@@ -13,17 +13,17 @@ def readable_by_others(file: Path) -> bool:
 
 
 def writable_by_others(folder: Path) -> bool:
-    """Other users could make, replace or remove files in it."""
+    """True if other users could make, replace or remove files in it."""
     return folder.is_dir() and bool(folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)) and _reachable(folder)
 
 
 def _reachable(path: Path) -> bool:
-    """All folders above let other users through."""
+    """True if all folders above let other users through."""
     return all(parent.stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH) for parent in path.resolve().parents)
 
 
 def ray_sessions() -> list[Path]:
-    """Of this user's Rays."""
+    """Session folders of this user's Rays."""
     sessions = set()
     for process in psutil.process_iter():
         try:

@@ -111,7 +111,7 @@ def unclear(stage: ModelStage, why: str) -> Fate:
 
 
 def solved_fate(stage: Solved, statuses: Sequence[Status]) -> Fate:
-    """By checked completions; unclear where an unjudged one would decide."""
+    """Fate by checked completions; unclear where an unjudged one would decide."""
     correct = statuses.count(Status.CORRECT)
     unjudged = [status for status in statuses if not status.judged]
     if correct >= stage.solved_from:
@@ -122,7 +122,7 @@ def solved_fate(stage: Solved, statuses: Sequence[Status]) -> Fate:
 
 
 def judged_fate(stage: Judged, reply: Reply) -> Fate:
-    """By the reply's last line, if it is nothing but a known verdict."""
+    """Fate by the reply's last line, if it is nothing but a known verdict."""
     lines = after_reasoning(reply.text).strip().splitlines()
     found = _VERDICT.fullmatch(lines[-1]) if lines and reply.finish_reason == "stop" else None
     words = {word.casefold(): KEPT for word in stage.keep}

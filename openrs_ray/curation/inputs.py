@@ -32,7 +32,7 @@ class Inputs:
     evaluations: dict[str, dict[str, list[str]]]
     """Texts by stage and evaluation set."""
     tokenizers: dict[str, PreTrainedTokenizerBase]
-    """By stage that asks a model."""
+    """Tokenizers by stage that asks a model."""
     asked: list[tuple[str, dict[str, Any]]]
     """Name and deciding settings of each stage, the sources first."""
 

@@ -109,7 +109,7 @@ class CurationStore:
         write_table(self._stage(number, name), pa.Table.from_pylist(rows, schema=_STAGE))
 
     def kept(self, number: int, name: str) -> list[Candidate]:
-        """In row order."""
+        """Kept problems in row order."""
         return [
             Candidate(row["row"], row["source"], row["problem"], row["solution"], tuple(row["answer"]))
             for row in _read(self._stage(number, name), _STAGE)
@@ -127,7 +127,7 @@ class CurationStore:
         return Counts(name, len(kept), sum(kept), paper, dict(reasons.most_common()))
 
     def told(self, number: int, name: str) -> dict[int, Fate]:
-        """By row."""
+        """Fates by row."""
         files = sorted((self.folder / f"{number:02d}-{name}").glob("*.parquet"))
         chunks = [_read(file, _CHUNK, ["row", "kept", "reason"]) for file in files]
         return {row["row"]: Fate(row["kept"], row["reason"]) for rows in chunks for row in rows}
@@ -180,7 +180,6 @@ def _asked(stage: Any) -> Asked:
 
 
 def _settings(number: int, stage: Asked | None) -> dict[str, Any]:
-    """By name for a sentence."""
     if stage is None:
         return {}
     name = " ".join(stage[0].split())

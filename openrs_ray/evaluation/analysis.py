@@ -20,7 +20,7 @@ class Seeds:
     """Several runs on one benchmark."""
 
     mean: Interval
-    """Of all samples."""
+    """Mean of all samples."""
     deviation: float
     """Standard deviation of the runs' avg@k."""
     least: float
@@ -99,13 +99,13 @@ def _pairs(ours: Mapping[str, Samples], theirs: Mapping[str, Samples]) -> dict[s
 
 
 def _compared(pairs: Mapping[str, Pair], benchmarks: int, seed: int) -> dict[str, Paired]:
-    """With Holm's correction; the average is a separate test."""
+    """Comparisons with Holm's correction; the average is a separate test."""
     found = corrected({name: compare([pair], seed) for name, pair in pairs.items()})
     return found | {AVERAGE: compare(list(pairs.values()), seed)} if len(pairs) == benchmarks > 1 else found
 
 
 def power_rows(measured: Mapping[str, Measured], benchmarks: int, rate: Rate | None) -> dict[str, dict[str, Any]]:
-    """By benchmark: smallest difference as measured and with more samples, and their cost."""
+    """Smallest difference by benchmark, as measured and with more samples, and their cost."""
     rows = {name: _power_row([part], rate) for name, part in measured.items()}
     return rows | {AVERAGE: _power_row(list(measured.values()), rate)} if len(measured) == benchmarks > 1 else rows
 

@@ -71,7 +71,7 @@ PAPER_PROMPT = Prompt(
     "format: 'Therefore, the final answer is: $\\boxed{ANSWER}$. I hope it is correct' (without quotes) where ANSWER is just "
     "the final number or expression that solves the problem. Think step by step before answering.\n\n{problem}",
 )
-"""Of the published evaluation, which has no system prompt."""
+"""User turn of the published evaluation, which has no system prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Task:
 
 
 def chosen(names: Sequence[str], sources: dict[str, str]) -> list[Benchmark]:
-    """By name, with local files or Hub ids of `sources`. UserError for names that do not fit together."""
+    """Benchmarks with local files or Hub ids of `sources`. UserError for names that do not fit together."""
     if not names:
         raise UserError(f"--benchmarks names none: known are {', '.join(KNOWN)}")
     unknown = [name for name in names if name not in KNOWN and name not in sources]
@@ -100,7 +100,7 @@ def chosen(names: Sequence[str], sources: dict[str, str]) -> list[Benchmark]:
 
 
 def load_tasks(benchmark: Benchmark, prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> tuple[Task, ...]:
-    """In order. UserError where the source or a row cannot be read."""
+    """All problems, in order. UserError where the source or a row cannot be read."""
     try:
         rows = read_rows(benchmark.source, benchmark.split)
     except UserError as error:

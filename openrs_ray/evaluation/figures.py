@@ -35,7 +35,7 @@ def majority(classes: np.ndarray, correct: np.ndarray) -> np.ndarray:
 
 
 def one_run_deviation(correct: np.ndarray) -> float | None:
-    """Of a run's score with one sample per problem; None where a problem has only one judged sample."""
+    """Standard deviation of a run's score with one sample per problem; None where a problem has only one judged sample."""
     if (np.sum(~np.isnan(correct), axis=1) < 2).any():
         return None
     return float(np.sqrt(np.nanvar(correct, axis=1, ddof=1).sum()) / len(correct))
@@ -125,6 +125,6 @@ def figures(samples: Samples, max_unjudged_share: float = 0.1) -> Figures:
 
 
 def average_of(several: Sequence[Figures]) -> Interval | None:
-    """Of avg@k over benchmarks; None where one is refused."""
+    """Plain average of avg@k over benchmarks; None where one is refused."""
     parts = [figures.average for figures in several]
     return average_interval([part for part in parts if part is not None]) if all(parts) else None

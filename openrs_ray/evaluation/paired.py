@@ -22,13 +22,13 @@ class Paired:
     """Example: Paired(Interval(0.031, 0.004, 0.058), p=0.03, corrected=0.09)"""
 
     difference: Interval
-    """Of avg@k per problem."""
+    """Mean difference of avg@k per problem."""
     p: float
     """Two-sided, of the sign-flip permutation test."""
     corrected: float
     """After Holm's correction over all compared benchmarks."""
     bounds: tuple[float, float] | None = None
-    """With everything unjudged decided against and for the first model; None where all was judged."""
+    """The difference with everything unjudged decided against and for the first model; None where all was judged."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +41,7 @@ class Pair:
     """[problems], equal for problems that belong together."""
 
     def differences(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of each problem judged on both sides. ValueError if there is none."""
+        """Difference and cluster of each problem judged on both sides. ValueError if there is none."""
         judged = ~(np.isnan(self.ours).all(axis=1) | np.isnan(self.theirs).all(axis=1))
         if not judged.any():
             raise ValueError("no problem was judged for both models")
@@ -60,7 +60,7 @@ class Pair:
 
 
 def compare(pairs: Sequence[Pair], seed: int = 0, confidence: float = 0.95) -> Paired:
-    """On one benchmark, or on the plain average of several with a test stratified by benchmark.
+    """Compare on one benchmark, or on the plain average of several with a test stratified by benchmark.
 
     Problems without a judged sample on either side are left out. ValueError if a benchmark has none left.
     """
@@ -122,7 +122,7 @@ class SignFlips:
 
 
 def _ranges(flipped: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """From float [patterns, 2], the sum and weight of what is flipped; `whole`: of everything."""
+    """Ranges from float [patterns, 2], the sum and weight of what is flipped; `whole`: those of everything."""
     rest = whole - flipped
     one_sided = (flipped[:, 1] <= 0) | (rest[:, 1] <= _ROUNDING)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -132,7 +132,7 @@ def _ranges(flipped: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted for several comparisons (S. Holm, 1979, Scand. J. Statist. 6:65-70)."""
+    """P-values adjusted for several comparisons (S. Holm, 1979, Scand. J. Statist. 6:65-70)."""
     order = np.argsort(p_values, kind="stable")
     m = len(p_values)
     scaled = np.minimum(1.0, (m - np.arange(m)) * np.asarray(p_values, dtype=np.float64)[order])
@@ -142,6 +142,5 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def corrected(comparisons: dict[str, Paired]) -> dict[str, Paired]:
-    """With Holm's correction."""
     adjusted = holm([comparison.p for comparison in comparisons.values()])
     return {name: replace(c, corrected=p) for (name, c), p in zip(comparisons.items(), adjusted, strict=True)}

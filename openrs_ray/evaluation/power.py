@@ -21,9 +21,9 @@ class Spread:
     """Variances of a problem's difference between two models."""
 
     between: float
-    """Of the true differences, over problems."""
+    """Variance of the true differences, over problems."""
     within: float | None
-    """Of one sample about its problem's chance, summed over both models; None where unknown."""
+    """Variance of one sample about its problem's chance, summed over both models; None where unknown."""
 
 
 PLANNED = Spread(between=0.0, within=2 * 0.5 * 0.25)
@@ -33,7 +33,7 @@ problems (re-evaluations of six 1.5B models: 0.11 of 0.21 for AIME24, 0.09 of 0.
 
 
 def smallest_difference(problems: float, samples: int, spread: Spread = PLANNED) -> float:
-    """Found with 80 % power. Example: 0.066 for AIME24's 30 problems x 16
+    """The difference found with 80 % power. Example: 0.066 for AIME24's 30 problems x 16
 
     n counts as 1.96^2 / 2 fewer (W. C. Guenther, 1981, The American Statistician 35:243-244).
     """
@@ -42,7 +42,7 @@ def smallest_difference(problems: float, samples: int, spread: Spread = PLANNED)
 
 
 def average_difference(parts: Sequence[float]) -> float:
-    """From that of each benchmark."""
+    """Smallest difference of the average over benchmarks, from that of each."""
     return math.sqrt(sum(part**2 for part in parts)) / len(parts)
 
 
@@ -51,9 +51,8 @@ class Measured:
     """Power of one comparison."""
 
     problems: float
-    """With clusters: the clusters of equal size that they are worth."""
+    """Clusters count as the clusters of equal size that they are worth."""
     completions: int
-    """Of both models."""
     spread: Spread
     """`within`: after averaging the samples."""
 
@@ -73,7 +72,7 @@ class Measured:
         return cls(problems, completions, Spread(max(0.0, variance - within), within))
 
     def smallest(self, times: int = 1) -> float | None:
-        """With `times` as many samples; None where unknown."""
+        """Smallest difference with `times` as many samples; None where unknown."""
         if times > 1 and self.spread.within is None:
             return None
         return smallest_difference(self.problems, times, self.spread)
@@ -90,7 +89,7 @@ def _error_of_means(scores: np.ndarray) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Of a completion."""
+    """Cost of a completion."""
 
     hours: float
     dollars: float

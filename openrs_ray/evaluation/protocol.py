@@ -19,7 +19,7 @@ _SAMPLES = 16
 class Protocol:
     name: Name
     samples: int
-    """Of each problem."""
+    """Completions of each problem."""
     temperature: float
     top_p: float
     max_tokens: int

@@ -19,8 +19,9 @@ Cells = list[list[str]]
 
 @cache
 def published() -> dict[str, Any]:
-    """{"paper" or "independent": {"source", "scores": {model: {benchmark: percent}}}, "costs": {"source", "rows":
-    [[name, samples, GPUs, hours, dollars]]}}
+    """Published tables in percent: {"paper" or "independent": {"source", "scores": {model: {benchmark: value}}}}.
+
+    And "costs": {"source", "rows": [[name, samples, GPUs, hours, dollars]]}.
     """
     content: dict[str, Any] = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
     return content
@@ -262,7 +263,7 @@ def _notes(content: dict[str, Any]) -> list[str]:
 
 
 def interval_text(interval: dict[str, float] | None, form: str = ".1f") -> str:
-    """In percent. Example: "53.1 [48.0, 58.2]" """
+    """Example: "53.1 [48.0, 58.2]", in percent."""
     if interval is None:
         return "-"
     mean, low, high = (format(100 * interval[part], form) for part in ("mean", "low", "high"))
@@ -270,7 +271,7 @@ def interval_text(interval: dict[str, float] | None, form: str = ".1f") -> str:
 
 
 def _range(bounds: Sequence[float], form: str = ".1f") -> str:
-    """In percent. Example: "41.0 to 43.1" """
+    """Example: "41.0 to 43.1", in percent."""
     return " to ".join(format(100 * bound, form) for bound in bounds)
 
 

@@ -117,7 +117,7 @@ class CompletionStore:
         return int(self.rows("*", ["problem"]).num_rows)
 
     def rows(self, benchmark: str, columns: list[str] | None = None) -> pa.Table:
-        """In the order written."""
+        """Rows in the order written."""
         tables = [read_table(file, columns, SCHEMA) for file in self._files(benchmark)]
         return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
@@ -137,7 +137,7 @@ class Table:
     english: np.ndarray
 
     def correct(self) -> np.ndarray:
-        """As `figures.Samples.correct`."""
+        """float [problems, samples] as in `figures.Samples`."""
         values = {Status.CORRECT: 1.0, Status.WRONG: 0.0, Status.NO_ANSWER: 0.0}
         return np.array([[values.get(status, np.nan) for status in row] for row in self.status], dtype=np.float64)
 

@@ -33,7 +33,7 @@ class Subject:
     """Its name in the published tables."""
 
     def inside(self, folder: Path) -> "Subject":
-        """In another evaluation's folder."""
+        """The same subject in another evaluation's folder."""
         return replace(self, folder=str(folder / self.folder))
 
     def identity(self) -> str:
@@ -168,7 +168,7 @@ def _differences(configs: Sequence[RunConfig]) -> list[str]:
 
 
 def policies_of(run_folder: Path, name: str) -> dict[int, Subject]:
-    """By step, in order."""
+    """Kept policies by step, in order."""
     checkpoints = CheckpointStore(run_folder / "checkpoints").checkpoints()
     kept = {checkpoint.step: checkpoint.policy for checkpoint in checkpoints if any(checkpoint.policy.glob("*"))}
     return {

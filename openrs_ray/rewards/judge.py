@@ -49,7 +49,7 @@ class Judge:
 
     @classmethod
     def of(cls, rewards: Any) -> Judge:
-        """From a config's section `rewards`."""
+        """Judge of a config's section `rewards`."""
         given = {one.name: getattr(rewards, one.name) for one in fields(cls) if one.name != "parameters"}
         return cls(**given, parameters=weighted_parameters(rewards))
 

@@ -101,7 +101,7 @@ class CheckProcess:
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK"), state == "R"
 
     def kill(self) -> None:
-        """From any thread; a running `check` raises."""
+        """Callable from any thread; a running `check` raises."""
         self._popen.kill()
 
     def end(self) -> int:
@@ -113,7 +113,7 @@ class CheckProcess:
 
 
 def _environment() -> dict[str, str]:
-    """Without tokens of Ray, the Hub or a cloud."""
+    """Variables without tokens of Ray, the Hub or a cloud."""
     kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)}
     return kept | {
         "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),

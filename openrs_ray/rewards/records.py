@@ -14,7 +14,7 @@ Value = Annotated[float, Ge(-1_000_000), Le(1_000_000)]
 Extraction = Literal["boxed", "any"]
 """Place of an answer: the last box, or anywhere as in math-verify."""
 RewardExtraction = Literal[Extraction, "published"]
-"""Also: as in the Open-RS authors' code (`rewards.answers.published`)."""
+"""Adds the rules of the Open-RS authors' code."""
 Unjudged = Literal["skip", "wrong"]
 """A completion whose check gave no verdict leaves the loss or counts as wrong."""
 Comparison = Literal["gold_first", "answer_first"]

@@ -24,7 +24,7 @@ class Reward:
         return cls(function, get_type_hints(function).get("parameters"))
 
     def __call__(self, *seen: Any, parameters: Any = None) -> Any:
-        """With default parameters where none are given."""
+        """The function's value, with default parameters where none are given."""
         own = () if self.parameters is None else (parameters or self.parameters(),)
         return self.function(*seen, *own)
 
@@ -36,14 +36,14 @@ def rewards_in(package: str) -> dict[str, Reward]:
 
 
 SINGLE = rewards_in("openrs_ray.rewards.single")
-"""Of one completion: (RewardInput[, parameters]) -> float."""
+"""Judge one completion: (RewardInput[, parameters]) -> float."""
 
 GROUP = rewards_in("openrs_ray.rewards.group")
-"""Of all judged completions of a problem: (lengths in tokens, correct or not[, parameters]) -> list[float]."""
+"""Judge all completions of a problem: (lengths in tokens, correct or not[, parameters]) -> list[float]."""
 
 
 def weighted_parameters(rewards: Any) -> dict[str, Any]:
-    """By name, from a config's section `rewards`."""
+    """Parameters by name, from a config's section `rewards`."""
     kinds = {name: reward.parameters for name, reward in (SINGLE | GROUP).items() if name in rewards.weights}
     return {name: kind(**getattr(rewards, name).model_dump()) for name, kind in kinds.items() if kind}
 

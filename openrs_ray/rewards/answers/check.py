@@ -45,7 +45,7 @@ def check_answer(
     unfinished_reasoning: UnfinishedReasoning = "no_answer",
     final_form: bool = False,
 ) -> tuple[Status, str | None]:
-    """Also the answer that was found.
+    """Status of a completion, and its answer.
 
     "boxed" reads the boxes of the last sentence after the reasoning, "any" the whole text. With `final_form` only a value
     meets a plain number.
@@ -118,13 +118,13 @@ def _status(correct: bool) -> Status:
 
 
 def _squeeze(answer: str) -> str:
-    r"""Without dollars, spaces, full stop and \text{}."""
+    r"""Answer without dollars, spaces, full stop and \text{}."""
     squeezed = re.sub(r"\s|\\[,!;]|(?<!\\)\$", "", answer).removesuffix(".")
     return re.sub(r"\\text\{([^{}]*)\}", r"\1", squeezed)
 
 
 def _number(text: str) -> Fraction | None:
-    """Of a plain integer, decimal or fraction."""
+    """Value of a plain integer, decimal or fraction."""
     text = _FRACTION.sub(r"\1/\2", text.strip().strip("\\$"))
     if len(text) > _MAX_NUMBER_CHARACTERS or not _NUMBER.fullmatch(text):
         return None
@@ -142,7 +142,7 @@ def _is_bare(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _parse_gold(gold: str) -> Parsed:
-    """As math-verify, which finds LaTeX between delimiters only."""
+    """Reads like math-verify, which finds LaTeX between delimiters only."""
     if not is_readable(gold):
         return []
     return _parse(f"${' '.join(gold.split()).rstrip(_TRAILING)}$" if _is_bare(gold) else gold)

@@ -78,7 +78,7 @@ def _same_value(gold: Value, answer: Value, comparison: Comparison) -> bool:
 
 
 def verified(gold: Value, answer: Value, comparison: Comparison) -> bool:
-    """By math-verify alone."""
+    """Equality by math-verify alone."""
     return bool(verify(*_ordered(gold, answer, comparison), timeout_seconds=None))
 
 
@@ -98,7 +98,7 @@ def _unnamed(gold: Value, answer: Value) -> tuple[Value, Value]:
 
 
 def _is_name(value: sympy.Basic) -> bool:
-    """Made of symbols only: x, x_1, f(x), S/A, (x, y)."""
+    """True if made of symbols only: x, x_1, f(x), S/A, (x, y)."""
     return bool(value.free_symbols) and not value.atoms(sympy.Expr) - value.free_symbols - value.atoms(AppliedUndef)
 
 
@@ -146,7 +146,7 @@ def _same_collection(gold: Value, answer: Value, comparison: Comparison) -> bool
 
 
 def _elements(value: Value) -> list[Value] | None:
-    """Of a list, tuple or open interval (a pair); a single value is one part."""
+    """Parts of a list, tuple or open interval (a pair); a single value is one part."""
     if isinstance(value, FiniteSet):
         return list(getattr(value, "_unsorted_args", value.args))
     if isinstance(value, sympy.FiniteSet | sympy.Tuple):
@@ -171,7 +171,7 @@ def _unnamed_all(golds: list[Value], answers: list[Value]) -> tuple[list[Value],
 
 
 def _same_elements(golds: list[Value], answers: list[Value], equal: Callable[[Value, Value], bool]) -> bool:
-    """As sets."""
+    """Equality as sets."""
     golds, answers = _distinct(golds), _distinct(answers)
     if len(golds) != len(answers):
         return False

@@ -18,12 +18,12 @@ _TOKEN = re.compile(r"(?P<box>\\{1,3}(?:boxed|fbox)\s*\{)|\\.|(?P<brace>[{}])", 
 
 
 def after_reasoning(text: str) -> str:
-    """All of it without `</think>`."""
+    """All text without `</think>`."""
     return text.rpartition(THINK_CLOSE)[2]
 
 
 def is_unfinished(text: str) -> bool:
-    """A `<think>` is never closed."""
+    """True if a `<think>` is never closed."""
     return text.rfind(THINK_OPEN) > text.rfind(THINK_CLOSE)
 
 
@@ -63,7 +63,7 @@ class _Box:
 
 
 def _boxes(text: str) -> list[_Box]:
-    """In the order in which they close; none when the last one never closes."""
+    """Boxes in the order in which they close; none when the last one never closes."""
     open_braces: list[tuple[int, int] | None] = []  # (start of the box, start of its content), None for a plain brace
     boxes: list[_Box] = []
     for token in _TOKEN.finditer(text):

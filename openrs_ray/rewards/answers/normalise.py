@@ -132,7 +132,7 @@ _OPENING, _CLOSING = "({[", ")}]"
 
 
 def tidy(answer: str) -> str:
-    """Without fonts, spaces, sizes, colours, currency signs and full stop."""
+    """Answer without fonts, spaces, sizes, colours, currency signs and full stop."""
     raised = _RAISED.sub(lambda found: f"^{{{_plain(found[0])}}}", answer)
     lowered = _LOWERED.sub(lambda found: f"_{{{_plain(found[0])}}}", raised)
     return _rewritten(lowered.translate(_CHARACTERS), _TYPOGRAPHY).strip()

@@ -28,7 +28,7 @@ _POINTS = tuple(
         *("2 3 5 7", "5 4 3 2", "7 2 6 3"),
     )
 )
-"""By order of the variables' names; more than four begin again at the front."""
+"""Values by order of the variables' names; more than four begin again at the front."""
 
 Complex = tuple[Fraction, Fraction]
 """Real and imaginary part."""
@@ -39,12 +39,12 @@ class TooLargeError(ValueError):
 
 
 def is_number(value: Any) -> bool:
-    """Without variables, sums, integrals and the like."""
+    """True without variables, sums, integrals and the like."""
     return isinstance(value, sympy.Expr) and not value.free_symbols and not value.has(*_HARD, AppliedUndef)
 
 
 def same_number(gold: sympy.Expr, answer: sympy.Expr) -> bool:
-    """Percent signs may be missing."""
+    """True if equal; percent signs may be missing."""
     if _percentage(gold) is not None and _percentage(answer) is not None:
         return _same(gold, answer)
     without_sign = [one if (share := _percentage(one)) is None else share for one in (gold, answer)]
@@ -74,7 +74,7 @@ def _percentage(value: sympy.Expr) -> sympy.Expr | None:
 
 
 def _is_rounded(decimal: sympy.Expr, value: Fraction | None, exact: Complex) -> bool:
-    """A decimal is `exact`, rounded or cut at its last digit."""
+    """True if a decimal is `exact`, rounded or cut at its last digit."""
     if value is None or exact[1] or not decimal.has(sympy.Float) or value.denominator > _LARGEST_DENOMINATOR:
         return False
     places = _decimal_places(value)
@@ -94,7 +94,7 @@ def _decimal_places(value: Fraction) -> int | None:
 
 
 def _exact(value: sympy.Expr) -> Fraction | None:
-    """None if not rational. TooLargeError for too many digits."""
+    """Rational value, or None. TooLargeError for too many digits."""
     digits(value)
     try:
         return _rational(value)
@@ -187,7 +187,7 @@ def _evaluated(value: sympy.Expr, at: Mapping[Any, Any]) -> Complex | None:
 
 
 def values(gold: sympy.Expr, answer: sympy.Expr) -> list[tuple[Complex, Complex]] | None:
-    """At points where both have one, real for real expressions; None if they cannot have any."""
+    """Values at points where both have one, real for real expressions; None if they cannot have any."""
     if gold.has(*_HARD) or answer.has(*_HARD):
         return None
     digits(gold), digits(answer)
@@ -202,7 +202,7 @@ def values(gold: sympy.Expr, answer: sympy.Expr) -> list[tuple[Complex, Complex]
 
 
 def same_expression(gold: sympy.Expr, answer: sympy.Expr) -> bool | None:
-    """None with too few points."""
+    """True if equal at all points; None with too few."""
     pairs = values(gold, answer)
     if pairs is None or len(pairs) < 2:
         return None

@@ -39,7 +39,7 @@ _APART = " " * 70  # math-verify joins boxes that are closer than this
 def check_published(
     text: str, gold: tuple[str, ...], comparison: Comparison, for_cosine: bool = False
 ) -> tuple[Status, str | None]:
-    r"""Also the answer that was found.
+    r"""Status of a completion, and its answer.
 
     `for_cosine`: their cosine reward set `boxed=True`, which the parser does not know, and so took "$x = \boxed{9}.$" and
     "\[\boxed{9\text{ cm}}\]" for wrong.

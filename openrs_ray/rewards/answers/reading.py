@@ -23,7 +23,7 @@ from openrs_ray.rewards.answers.units import half_of_day, without_units
 from openrs_ray.rewards.answers.words import is_phrase, option, words
 
 Value = Any
-"""SymPy is untyped."""
+"""Untyped, as SymPy is."""
 
 _DELIMITERS = re.compile(r"(?<!\\)\$+|\\[()\[\]](?!\\)")
 _WHOLE_IN_TEXT = re.compile(r"\\text\s*\{([^{}]*[0-9][^{}]*)\}")
@@ -41,7 +41,7 @@ RATIO = Symbol("ratio")
 
 @dataclass(frozen=True)
 class Reading:
-    """All None where the answer cannot be read."""
+    """Reading of an answer; all None where it cannot be read."""
 
     text: str
     """Without spaces and units."""
@@ -59,7 +59,7 @@ class Reading:
 
 @lru_cache(maxsize=4096)
 def read(answer: str) -> Reading:
-    """Of a text that is all answer."""
+    """Reading of a text that is all answer."""
     if len(answer) > _LONGEST_TEXT:
         return Reading(answer)
     whole = tidy(_bare(answer))
@@ -79,7 +79,7 @@ def read(answer: str) -> Reading:
 
 @lru_cache(maxsize=4096)
 def read_gold(gold: str) -> Reading:
-    """Of a gold; math-verify's, for prose with formulas."""
+    """Reading of a gold; math-verify's, for prose with formulas."""
     reading = read(gold)
     if (
         reading.value is not None
@@ -94,13 +94,13 @@ def read_gold(gold: str) -> Reading:
 
 
 def says_words(answer: str) -> bool:
-    """Words or a letter of a multiple choice; faster than `read`."""
+    """True for words or a letter of a multiple choice; faster than `read`."""
     whole = tidy(_bare(answer))
     return bool(words(without_units(whole))) or option(whole) is not None
 
 
 def is_answer(reading: Reading, gold: str) -> bool:
-    """Answers can be compared with a gold's reading."""
+    """True if answers can be compared with a gold's reading."""
     if reading.words:
         return not is_phrase(tidy(_bare(gold)))
     said = (reading.value, reading.numeral, reading.option, reading.time)

@@ -22,7 +22,7 @@ _COMMAND = re.compile(r"\\[A-Za-z]+")
 
 
 def is_readable(answer: str) -> bool:
-    """Short, flat and small enough for the parser."""
+    """True if short, flat and small enough for the parser."""
     if len(answer) > MAX_ANSWER_CHARACTERS:
         return False
     depth = deepest = 0
@@ -35,13 +35,13 @@ def is_readable(answer: str) -> bool:
 
 
 def _has_huge_power(answer: str) -> bool:
-    """Also for a power in an exponent."""
+    """Covers powers in exponents."""
     limit = math.log10(MAX_ANSWER_EXPONENT)
     return any(int(power or 1) * math.log10(int(base) or 1) > limit for base, power in _POWER.findall(answer))
 
 
 def _has_huge_factorial(answer: str) -> bool:
-    """A factorial or binomial is, or may be, of a number beyond the limit."""
+    """True if a factorial or binomial is, or may be, of a number beyond the limit."""
     of = [found[1] or _inside(answer, found.end(2) - 1) for found in _FACTORIAL.finditer(answer)]
     return any(map(_is_huge_number, [*of, *(part for parts in _BINOMIAL.findall(answer) for part in parts)]))
 
@@ -53,7 +53,7 @@ def _works_out_much(answer: str) -> bool:
 
 
 def _is_huge_number(text: str) -> bool:
-    """A text without variables has a huge number, a power or a factorial."""
+    """True if a text without variables has a huge number, a power or a factorial."""
     text = _COMMAND.sub(" ", text)
     if re.search(r"[^\W\d_]", text):
         return False  # of something unknown: nothing is worked out

@@ -47,7 +47,7 @@ def without_units(tidied: str) -> str:
 
 
 def without_letter(answer: str) -> str:
-    r"""Without a unit of one letter that stands apart: 5 m, 300\,K, not 5m."""
+    r"""Answer without a unit of one letter that stands apart: 5 m, 300\,K, not 5m."""
     return _LETTER_TAIL.sub("", answer)
 
 
