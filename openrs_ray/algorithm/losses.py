@@ -104,19 +104,18 @@ OBJECTIVES: dict[str, Callable[[LossInput, Float[Tensor, " tokens"], Loss], Obje
 
 
 def policy_loss(batch: LossInput, loss: Loss) -> LossOutput:
-    """Sum over tokens of -objective + beta k3, with the correction `loss.correction`.
+    """Sum over tokens of -objective + beta k3, with the correction `loss.correction` (docs/losses.md).
 
-    `truncated` (Ionides 2008; arXiv 1802.01561, section 4.1): the ratio counts as min(r, cap), in the gradient too.
-    `sequence_mask` (arXiv 2512.02556, section 3.1, one-sided there): sequences whose mean log r is further from 0 than
-    log(mask_ratio) have loss 0, KL included, and stay in the denominator. `old_policy: current`: the ratio of the policy to
-    itself, as in TRL with one update per batch. Sequences whose sampler has a log-probability that is not finite are masked.
+    With `sequence_mask` (arXiv 2512.02556, section 3.1, one-sided there) sequences whose mean log r is further from 0 than
+    log(mask_ratio) have loss 0, KL included, and stay in the denominator; so do those whose sampler has a log-probability that
+    is not finite.
 
-    Sums: `mismatch_kl` is k3 of the sampler to the policy, `entropy` estimated by -logp, `ratio` and `ratio_squared` of the
-    unbounded r.
+    Sums: `mismatch_kl` is k3 of the sampler to the policy, `entropy` estimated by -logp, the ratios are of the unbounded r.
     """
     unusable = batch.unusable()
     # Replaced before anything is made of them: the gradient of what is masked afterwards would be 0 x inf.
     log_ratio = _bounded((batch.logprobs - batch.behaviour_logprobs).masked_fill(batch.to_tokens(unusable), 0.0))
+    # The ratio to the current policy is 1 with the gradient of log pi, as in TRL with one update per batch.
     learned = log_ratio if loss.old_policy == "sampler" else batch.logprobs - batch.logprobs.detach()
     objective, clipped, truncated = OBJECTIVES[loss.kind](batch, learned, loss)
     per_token = -objective
@@ -148,7 +147,7 @@ def policy_loss(batch: LossInput, loss: Loss) -> LossOutput:
 
 
 def _clip(ratio: Float[Tensor, " tokens"], advantages: Float[Tensor, " tokens"], loss: Loss) -> Objective:
-    """PPO's pessimistic clip (arXiv 1707.06347, eq. 7), after truncation."""
+    """PPO's pessimistic clip (arXiv 1707.06347, eq. 7), after truncation (arXiv 1802.01561, section 4.1)."""
     truncated = ratio > loss.cap
     ratio = ratio * (loss.cap / ratio.detach()).clamp(max=1.0)
     unclipped = ratio * advantages

@@ -18,10 +18,7 @@ TRANSPORTS = {
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Bundles that Ray reserves for each learner rank and each rollout engine.
-
-    Example (4 GPUs, 1 + 3): device="gpu", transport="nccl", learner=({"CPU": 1, "GPU": 1},) * 3, rollout=({"CPU": 1, "GPU": 1},)
-    """
+    """Bundles that Ray reserves for each learner rank and rollout engine. Example of one: {"CPU": 1, "GPU": 1}"""
 
     device: Device
     transport: str

@@ -22,8 +22,6 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """Example: Benchmark("aime24", "AIME24", "HuggingFaceH4/aime_2024", "train", 30)"""
-
     name: str
     title: str
     """As the tables spell it."""

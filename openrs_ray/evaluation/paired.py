@@ -19,8 +19,6 @@ _ROUNDING = 1e-12  # Tolerance for sums of the same numbers in another order
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Example: Paired(Interval(0.031, 0.004, 0.058), p=0.03, corrected=0.09)"""
-
     difference: Interval
     """Mean difference of avg@k per problem."""
     p: float
