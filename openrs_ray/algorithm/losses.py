@@ -1,7 +1,7 @@
 """The losses as pure functions; docs/losses.md explains them.
 
-`r` is a token's ratio: its probability under the policy being trained by that under the policy that sampled it. The
-learner divides by the normalisation's denominator: every metric is a sum, which adds up over micro-batches and ranks.
+`r` is a token's ratio: its probability under the policy being trained by that under the policy that sampled it. All results
+are sums, which add up over micro-batches and ranks.
 """
 
 import math

@@ -58,10 +58,9 @@ def split(
     micro_batch_sequences: int | None = None,
     places: Sequence[int] | None = None,
 ) -> list[list[MicroBatch]]:
-    """Micro-batches of each rank, by token budget or by a fixed number of sequences.
+    """Micro-batches of each rank, by token budget (as few as possible, filled evenly) or by a fixed number of sequences.
 
-    By tokens: as few as hold everything, filled evenly. By sequences: of consecutive places in the step (default: 0, 1, ...),
-    dealt in turn, as the published trainer did; a missing place makes its micro-batch smaller.
+    By number: consecutive places in the step (default: 0, 1, ...), dealt in turn, as the published trainer did.
     """
     if (micro_batch_tokens is None) == (micro_batch_sequences is None):
         raise ValueError("give micro_batch_tokens or micro_batch_sequences, not both")

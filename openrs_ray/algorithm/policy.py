@@ -1,6 +1,6 @@
 """The learner's policy: packed sequences in, log-probabilities of their sampled tokens out.
 
-Sequences never see each other; logits exist for one chunk of tokens at a time, in the backward pass too.
+Sequences never see each other; logits exist for one chunk of tokens at a time.
 """
 
 import sys
@@ -218,7 +218,7 @@ def load_policy(path: str, dtype: str, chunk_tokens: int, head_dtype: HeadDtype 
 def fuse_kernels(policy: Policy) -> None:
     """Swap in Liger's kernels for norms, rotary embedding and SwiGLU, in this model and its copies; GPUs only from then on.
 
-    Liger changes the family's module, too: that is put back, and this model looks the rotary embedding up elsewhere.
+    Liger changes the family's module, too: that is put back.
     """
     from liger_kernel.transformers import _apply_liger_kernel_to_instance
 

@@ -290,8 +290,7 @@ def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tu
 def engine_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> tuple[Parts, int | None]:
     """Parts on an engine's GPU, and the completions of full length that its cache holds.
 
-    The cache is what weights and a trial pass leave of `engine.gpu_memory_fraction`. A push comes on top: a bucket, and the
-    one before or its parameter once more.
+    The cache is what weights and a trial pass leave of `engine.gpu_memory_fraction`. A push takes two buckets on top.
     """
     engine, size = config.engine, itemsize(config)
     parts = {

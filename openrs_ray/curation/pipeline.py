@@ -45,11 +45,7 @@ class Curation:
     say: Callable[[str], None]
 
     def run(self) -> list[Counts]:
-        """Do the unfinished stages, write the result, and count.
-
-        UserError: the folder holds other work, nothing is left, or a mix lacks problems. RunError: an engine or the checking
-        processes broke.
-        """
+        """Do the unfinished stages, write the result, and count. UserError where nothing is left or a mix lacks problems."""
         store, inputs = self.store, self.inputs
         store.open(inputs.asked)
         if not store.has(0, "sources"):

@@ -11,8 +11,8 @@ Gram = tuple[str, ...]
 class OverlapIndex:
     """Finds the same letters and digits as in an evaluation problem, or `length` words in a row.
 
-    Of a shorter evaluation problem all its words; below `shortest` words only the first rule. Words in a row in more than
-    `common` problems do not count. Defaults: Brown et al. 2020, arXiv 2005.14165, appendix C.
+    Shorter problems need all their words, and `shortest` at least. Words in a row in more than `common` problems do not count.
+    Defaults: Brown et al. 2020, arXiv 2005.14165, appendix C.
     """
 
     def __init__(self, problems: Mapping[str, Sequence[str]], length: int, shortest: int, common: int) -> None:

@@ -52,13 +52,9 @@ def analyse(
     seeds: bool = False,
     resampling: int = 0,
 ) -> Analysis:
-    """Analyse all models.
+    """Compare all models with `start`, given `samples` by model and benchmark, in the same order for each.
 
-    Args:
-        samples: by model and benchmark, the benchmarks in the same order for each.
-        start: the model that the others are compared with.
-        seeds: the other models are runs of one experiment.
-        resampling: seed of the permutation test.
+    `seeds`: the other models are runs of one experiment. `resampling`: seed of the permutation test.
     """
     found = {
         model: {name: figures(s, max_unjudged_share) for name, s in by_name.items()}

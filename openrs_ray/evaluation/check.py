@@ -1,7 +1,4 @@
-"""Correctness in an evaluation, as the checking processes decide it.
-
-Rules: `boxed` and `any` as in training; `published` as in the authors' harness (anywhere, the box first).
-"""
+"""Correctness in an evaluation: by the rules of training, or `published` as in the authors' harness (the box first)."""
 
 import time
 from dataclasses import dataclass

@@ -13,9 +13,9 @@ from openrs_ray.stats import Interval, average_interval, effective_interval, mea
 
 
 def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
-    """float64 [problems]: chance that at least one of k samples is correct; NaN where fewer than k were judged.
+    """Unbiased chance [problems] that at least one of k samples is correct; NaN where fewer than k were judged.
 
-    Unbiased: 1 - C(n - c, k) / C(n, k) with c correct of n (Chen et al., arXiv 2107.03374, eq. 1).
+    1 - C(n - c, k) / C(n, k) with c correct of n (Chen et al., arXiv 2107.03374, eq. 1).
     """
     n = np.sum(~np.isnan(correct), axis=1, keepdims=True)
     c = np.nansum(correct, axis=1, keepdims=True)

@@ -80,7 +80,7 @@ def compare(pairs: Sequence[Pair], seed: int = 0, confidence: float = 0.95) -> P
 class SignFlips:
     """Sign-flip permutation test of a weighted mean, for every hypothetical mean at once.
 
-    A pattern of signs counts for a range of means; a mean's p-value is the share of ranges that hold it.
+    A pattern of signs counts for a range of means; p is the share of ranges that hold a mean.
     """
 
     mean: float

@@ -102,7 +102,7 @@ class Rate:
 
 
 def plan_lines(sizes: Mapping[str, int], samples: int, models: int, rate: Rate | None = None) -> list[str]:
-    """Lines with the smallest difference of each benchmark and the cost of more samples. `sizes`: problems by title."""
+    """Smallest difference of each benchmark and the cost of more samples. `sizes`: problems by title."""
     head = (
         f"Smallest differences that {samples} samples of each problem show (80 % power, a false alarm in 5 %, the same gain "
         "in all problems):"

@@ -53,10 +53,7 @@ def document(
 ) -> dict[str, Any]:
     """Everything the tables print; callers' tables ({"heading": ..., "rows": [[...]]}, strings only) go into "more".
 
-    Args:
-        titles: of the benchmarks, by name, in the order of the tables.
-        analysis: of all models, the start model last.
-        published_as: each model's name in the published tables.
+    `titles` gives the benchmarks' order; the start model comes last in `analysis`; `published_as` gives published names.
     """
     tables = published()
     return {

@@ -67,7 +67,7 @@ def find_subjects(given: str, start: str | None, step: int | None, runs: Path) -
     Args:
         given: a run (folder or name inside `runs`), a model's folder, a Hub id or a built-in.
         start: default: the run's own; none for a model.
-        step: the run's checkpoint (default: the last with a policy).
+        step: default: the last with a policy.
     """
     with reading(f"cannot look for run or model {given}"):
         run_folder = next((f for f in (Path(given).expanduser(), runs / given) if is_run(f)), None)
@@ -115,10 +115,7 @@ class Together:
 
 
 def side_by_side(several: Sequence[Subjects], how: Protocol, runs: Path, folder: Path | None) -> Together:
-    """Combine models for one evaluation. UserError where they do not go together.
-
-    Without `folder`, completions of runs go into each run's own.
-    """
+    """Combine models; without `folder`, completions of runs go into each run's own. UserError where they do not fit."""
     first = several[0]
     if len(several) == 1:
         place = folder or first.folder / how.name

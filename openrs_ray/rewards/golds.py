@@ -1,6 +1,6 @@
 """Finds the golds that completions can be compared with.
 
-A resumed run must have the same problems: the limits are generous, not the config's, and a gold beyond them is tried again.
+Limits are generous, not the config's, and golds beyond them are tried again: a resumed run must have the same problems.
 """
 
 from collections.abc import Callable, Sequence

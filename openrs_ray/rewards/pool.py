@@ -1,7 +1,6 @@
 """Runs checks in subprocesses that a deadline can end: a check may hang in C, fill the memory or crash.
 
-Items wait in the parent. Past its deadline of CPU time an item is judged TIMEOUT; one whose process dies is tried in a fresh
-one, then judged ERROR. Every item gets exactly one verdict. No process outlives the parent.
+Past its deadline of CPU time an item is judged TIMEOUT; one whose process dies is tried in a fresh one, then judged ERROR.
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ class _Job:
 class CheckPool(Generic[Item]):
     r"""Applies `check` to items in subprocesses; for any thread and asyncio.
 
-    `check` and the items are pickled; a fresh interpreter with this `sys.path` must be able to import them. `warm_up` comes
-    first, without deadline. `close` or the end of `with` kills the processes.
+    A fresh interpreter with this `sys.path` must be able to unpickle `check` and the items. `warm_up` comes first, without
+    deadline. The end of `with` kills the processes.
 
     Example:
         with CheckPool(Judge({"accuracy": 1.0}, "boxed"), processes=2, deadline_s=5.0, memory_gib=2.0) as pool:

@@ -29,7 +29,7 @@ _KEPT_PREFIXES = ("LC_", "PYTHON")  # Variables of a Python program, and the mar
 class CheckProcess:
     """Judges one item at a time: `wait_ready`, `check` until it raises, `end`.
 
-    A fresh interpreter: the parent's threads, CUDA and main module stay out. Linux kills it when the thread that made it ends.
+    A fresh interpreter: the parent's threads, CUDA and main module stay out. It ends with the thread that made it.
     """
 
     def __init__(self, pickled_start: bytes, memory_gib: float) -> None:
@@ -76,7 +76,7 @@ class CheckProcess:
     def check(self, pickled_item: bytes, deadline_s: float) -> Verdict:
         """TimeoutError past the deadline, EOFError or OSError for a dead process.
 
-        The deadline is CPU time, so that load does not change verdicts, and wall time for a process that sleeps.
+        The deadline is CPU time, so that load does not change verdicts; a process that sleeps has wall time.
         """
         start, cpu_start = time.monotonic(), self._cpu()[0]
         self._pipe.send_bytes(pickled_item)

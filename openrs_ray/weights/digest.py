@@ -9,8 +9,7 @@ _GOLDEN = -7046029254386353131  # 2^64 / golden ratio as a signed 64-bit integer
 def digest(buffer: torch.Tensor) -> torch.Tensor:
     """Position-weighted sum of the 32-bit words of a contiguous uint8 buffer (zeros fill the last) modulo 2^64.
 
-    Without synchronising. Every word has an odd factor: any single changed word shows, any other change with probability
-    1 - 2^-64.
+    Every word has an odd factor: any single changed word shows, any other change with probability 1 - 2^-64.
     """
     tail = -buffer.numel() % 4
     words = (torch.nn.functional.pad(buffer, (0, tail)) if tail else buffer).view(torch.int32)

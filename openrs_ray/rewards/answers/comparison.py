@@ -1,4 +1,4 @@
-"""Compares two readings of answers: words by letter, mathematics by value, lists part by part, the rest by math-verify.
+"""Compares two readings of answers: words by letter, mathematics by value, lists part by part.
 
 An answer may name a value (x = 5 for 5), list the solutions of a gold's set, or be a set for a gold's inequality.
 """

@@ -1,7 +1,4 @@
-"""Language reward: the completion stays in one language, mathematics aside. Time is linear in the text.
-
-A letter counts if its Unicode script and the detector's (py3langid) verdict on its passage agree.
-"""
+"""Language reward: letters outside mathematics whose script and passage (by py3langid) are of the wanted language."""
 
 import re
 import unicodedata
