@@ -5,10 +5,8 @@ from dataclasses import dataclass
 
 from openrs_ray.cluster.disk import evaluations
 from openrs_ray.cluster.memory import ModelShape, engine_parts, itemsize, needs_checkpointing
-from openrs_ray.cluster.probes import ProbeError, gpus, within
+from openrs_ray.cluster.probes import planned_gpus
 from openrs_ray.config.schema import RunConfig
-
-_LOOK_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +84,7 @@ def planned_card(config: RunConfig) -> Card | None:
     """placement.gpu_name's, or this machine's; None if unknown."""
     if config.placement.gpu_name is not None:
         return card(config.placement.gpu_name)
-    try:
-        found = within(_LOOK_S, gpus) if config.placement.device != "cpu" else []
-    except ProbeError:
-        return None
+    found = planned_gpus(config.placement.device)
     return card(found[0].name) if found else None
 
 

@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 from transformers import PretrainedConfig
 
-from openrs_ray.cluster.probes import ProbeError, gpus, within
+from openrs_ray.cluster.probes import planned_gpus
 from openrs_ray.common.formatting import GIB
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
@@ -25,7 +25,6 @@ ROOM = 0.92
 """Above this share of a GPU a plan may fit or not."""
 _CONTEXT = 1.0 * GIB  # CUDA context, cuBLAS workspace and NCCL
 _GRAPHS = 1.0 * GIB  # CUDA graphs of a vLLM engine
-_LOOK_S = 10.0
 _FUSED = ("llama", "qwen2")  # Families whose fused kernels save memory
 
 Parts = dict[str, float]
@@ -205,11 +204,7 @@ def _listed(parts: Parts) -> str:
 def planned_gpu_bytes(config: RunConfig, this_machine: bool = True) -> float | None:
     """Memory as configured, or this machine's smallest; None on a CPU or if unknown."""
     place = config.placement
-    try:
-        looked = this_machine and place.device != "cpu"
-        found = [gpu.total_mib * 2.0**20 for gpu in within(_LOOK_S, gpus)] if looked else []
-    except ProbeError:
-        found = []
+    found = [gpu.total_mib * 2.0**20 for gpu in planned_gpus(place.device)] if this_machine else []
     if place.gpu_memory_gib is not None and (place.device == "gpu" or found):
         return place.gpu_memory_gib * GIB
     return min(found, default=None)

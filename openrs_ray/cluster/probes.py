@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_LOOK_S = 10.0
 
 
 class ProbeError(Exception):
@@ -103,6 +104,14 @@ def gpus() -> list[Gpu]:
     if run.returncode:
         raise ProbeError(f"nvidia-smi failed: {(run.stdout + run.stderr).strip().splitlines()[0]}")
     return parse_gpus(run.stdout)
+
+
+def planned_gpus(device: str) -> list[Gpu]:
+    """GPUs of this machine for a plan; none for a CPU, or where they do not answer."""
+    try:
+        return within(_LOOK_S, gpus) if device != "cpu" else []
+    except ProbeError:
+        return []
 
 
 def parse_gpus(text: str) -> list[Gpu]:

@@ -13,7 +13,7 @@ from openrs_ray.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """The parameters' frozen dataclass may be missing."""
+    """A reward's function and the dataclass of its parameters, if any."""
 
     function: Callable[..., Any]
     parameters: type | None
