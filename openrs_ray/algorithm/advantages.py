@@ -1,7 +1,4 @@
-"""Advantages relative to the group, and the sequences that GRPO and its kin learn from.
-
-Invariant: a rollout without judgement never enters (its advantage is NaN).
-"""
+"""Advantages relative to the group, and the sequences to learn from."""
 
 from dataclasses import dataclass
 
@@ -11,20 +8,14 @@ from jaxtyping import Bool, Float32, Float64, Int32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingSequence:
-    """One judged rollout, ready to learn from.
-
-    Example: TrainingSequence(prompt_ids=[1, 9, 4], completion_ids=[5, 2], sampler_logprobs=[-0.1, -1.2], advantage=0.7)
-    """
-
     prompt_ids: Int32[np.ndarray, " prompt"]
-    """Must not be empty: the last prompt token predicts the first completion token."""
+    """Not empty: the last prompt token predicts the first completion token."""
     completion_ids: Int32[np.ndarray, " completion"]
-    """All that follows the prompt."""
     sampler_logprobs: Float32[np.ndarray, " completion"]
-    """Log-probability of each sampled token under the distribution it was drawn from."""
+    """Under the distribution that the tokens were drawn from."""
     advantage: float
     sampled: Bool[np.ndarray, " completion"] | None = None
-    """The tokens that carry loss; None: all."""
+    """Tokens that carry loss; None: all."""
 
     def __post_init__(self) -> None:
         if len(self.prompt_ids) == 0 or not self.sampled_tokens:
@@ -53,24 +44,22 @@ def advantages(
 ) -> Float64[np.ndarray, "groups completions"]:
     """(r - mean) / (std + epsilon) within each group, std with Bessel's correction (arXiv 2402.03300, section 4.1.2).
 
-    NaN rewards (no judgement) are left out and have advantage NaN, as has a whole group with fewer than two judged ones. Equal
-    rewards give 0. Without `divide_by_std`: r - mean (Dr. GRPO, arXiv 2503.20783, figure 1).
+    NaN for rollouts without judgement and groups with fewer than two judged ones. Without `divide_by_std`: r - mean (Dr. GRPO,
+    arXiv 2503.20783, figure 1).
     """
     judged = ~np.isnan(rewards)
     count = judged.sum(axis=1, keepdims=True)
     enough = count >= 2
     mean = np.where(judged, rewards, 0.0).sum(axis=1, keepdims=True) / np.maximum(count, 1)
     deviation = np.where(judged & spread(rewards)[:, None], rewards - mean, 0.0)
-    if not divide_by_std:
-        return np.where(judged & enough, deviation, np.nan)
-    std = np.sqrt((deviation**2).sum(axis=1, keepdims=True) / np.maximum(count - 1, 1))
-    scale = std + epsilon
-    normalised = deviation / np.where(scale > 0, scale, 1.0)
-    return np.where(judged & enough, normalised, np.nan)
+    if divide_by_std:
+        scale = np.sqrt((deviation**2).sum(axis=1, keepdims=True) / np.maximum(count - 1, 1)) + epsilon
+        deviation = deviation / np.where(scale > 0, scale, 1.0)
+    return np.where(judged & enough, deviation, np.nan)
 
 
 def spread(rewards: Float64[np.ndarray, "groups completions"]) -> Bool[np.ndarray, " groups"]:
-    """Whether a group's judged rewards differ; by comparison, because the mean of equal rewards may be off by rounding."""
+    """True where a group's judged rewards differ."""
     lowest = np.where(np.isnan(rewards), np.inf, rewards).min(axis=1)
     highest = np.where(np.isnan(rewards), -np.inf, rewards).max(axis=1)
-    return np.asarray(highest > lowest)
+    return np.asarray(highest > lowest)  # the mean of equal rewards may be off by rounding

@@ -1,10 +1,7 @@
-"""The losses as pure functions, with their off-policy corrections and KL penalty. docs/losses.md explains and compares them.
+"""The losses as pure functions; docs/losses.md explains them.
 
-`r` is the ratio pi / b of a token: its probability under the policy being trained by that under the policy that sampled
-it, log-probabilities of both at the sampling temperature (both at 1 with `loss.tempered` false).
-
-A loss sets its objective in `OBJECTIVES`, its clip and normalisation in `config.Loss`; `advantages` divides by the standard
-deviation, the learner by the normalisation's denominator. Every metric is a sum: micro-batches and ranks add up exactly.
+`r` is a token's ratio: its probability under the policy being trained by that under the policy that sampled it. All results
+are sums, which add up over micro-batches and ranks.
 """
 
 import math
@@ -22,23 +19,21 @@ METRICS = (
     *("clipped", "kl", "mismatch_kl", "entropy", "ratio", "ratio_squared", "truncated", "tokens"),
     *("masked_sequences", "sequences"),
 )
-"""Names of the sums in `LossOutput.sums`: over tokens, then over sequences."""
+"""Sums of `LossOutput`: over tokens, then over sequences."""
 
 MOST_LOG_RATIO = 20.0
-"""A log-ratio above this counts as this, without gradient; as in verl. exp(89) is no float32 any more, and every clip acts far
-below."""
+"""As in verl: exp(89) overflows float32, and every clip acts far below."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LossInput:
-    """The sampled tokens of one micro-batch, flat."""
+    """Sampled tokens of a micro-batch, flat."""
 
     logprobs: Float[Tensor, " tokens"]
-    """Under the policy being trained, with gradient."""
+    """With gradient."""
     behaviour_logprobs: Float[Tensor, " tokens"]
     """Under the policy that sampled them."""
     advantages: Float[Tensor, " tokens"]
-    """The same for all tokens of a rollout."""
     lengths: tuple[int, ...]
     """Sampled tokens of each sequence, in order."""
     reference_logprobs: Float[Tensor, " tokens"] | None = None
@@ -49,47 +44,42 @@ class LossInput:
         return values.repeat_interleave(torch.tensor(self.lengths, device=values.device), output_size=sum(self.lengths))
 
     def unusable(self) -> Bool[Tensor, " sequences"]:
-        """Sequences with a log-probability of the sampler that is not finite."""
         broken = ~torch.isfinite(self.behaviour_logprobs)
         return torch.stack([part.any() for part in broken.split(self.lengths)])
 
     def sequence_means(self, values: Float[Tensor, " tokens"]) -> Float[Tensor, " sequences"]:
-        """Means over the tokens of each sequence."""
         return torch.stack([part.mean() for part in values.split(self.lengths)])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LossOutput:
     total: Float[Tensor, ""]
-    """Sum (not mean) of the per-token losses, with normalization `sequences` each divided by its sequence's length."""
+    """Sum of per-token losses; with normalization `sequences` each is divided by its sequence's length."""
     sums: dict[str, Float64[Tensor, ""]]
-    """By name, one of each of `METRICS`; without gradient."""
+    """One of each of `METRICS`, without gradient."""
 
 
 class Objective(NamedTuple):
-    """The objective of each token."""
-
     per_token: Float[Tensor, " tokens"]
     """To be maximised."""
     clipped: Bool[Tensor, " tokens"]
-    """Where clipping changes the gradient."""
+    """Where the clip changes the gradient."""
     truncated: Bool[Tensor, " tokens"]
     """Where the ratio is above a cap."""
 
 
 def token_ratio(batch: LossInput, log_ratio: Float[Tensor, " tokens"], loss: Loss) -> Objective:
-    """min(r A, clip(r, 1 - eps_low, 1 + eps_high) A) with the ratio of each token.
+    """min(r A, clip(r, 1 - eps_low, 1 + eps_high) A), r of each token.
 
-    GRPO (arXiv 2402.03300, eq. 3), DAPO (arXiv 2503.14476, sections 3.1 and 3.3), Dr. GRPO (arXiv 2503.20783, figure 1).
+    GRPO (arXiv 2402.03300, eq. 3), DAPO (arXiv 2503.14476, sections 3.1, 3.3), Dr. GRPO (arXiv 2503.20783, figure 1).
     """
     return _clip(log_ratio.exp(), batch.advantages, loss)
 
 
 def sequence_ratio(batch: LossInput, log_ratio: Float[Tensor, " tokens"], loss: Loss) -> Objective:
-    """The same with s, the geometric mean of a sequence's ratios, for all its tokens: GSPO (arXiv 2507.18071, section 4).
+    """The same with the geometric mean s of a sequence's ratios: GSPO-token (arXiv 2507.18071, section 4.3).
 
-    As GSPO-token (section 4.3): sg[s] pi_t / sg[pi_t], sg stopping the gradient. As a sequence's tokens have one advantage,
-    the gradient is that of min(s A, clip(s) A) (eq. 5).
+    sg[s] pi_t / sg[pi_t] has the gradient of min(s A, clip(s) A) (eq. 5).
     """
     mean = batch.to_tokens(batch.sequence_means(log_ratio.detach()))
     return _clip((mean + (log_ratio - log_ratio.detach())).exp(), batch.advantages, loss)
@@ -111,29 +101,21 @@ OBJECTIVES: dict[str, Callable[[LossInput, Float[Tensor, " tokens"], Loss], Obje
     "cispo": clipped_weight,
     "tis": clipped_weight,
 }
-"""By `loss.kind`."""
 
 
 def policy_loss(batch: LossInput, loss: Loss) -> LossOutput:
-    """Sum over tokens of -objective + beta k3, with the off-policy correction `loss.correction`.
+    """Sum over tokens of -objective + beta k3, with the correction `loss.correction` (docs/losses.md).
 
-    k3 = exp(ref - logp) - (ref - logp) - 1, the non-negative estimate of KL(policy || reference) (arXiv 2402.03300, eq. 4).
+    With `sequence_mask` (arXiv 2512.02556, section 3.1, one-sided there) sequences whose mean log r is further from 0 than
+    log(mask_ratio) have loss 0, KL included, and stay in the denominator; so do those whose sampler has a log-probability that
+    is not finite.
 
-    `truncated` (Ionides 2008; arXiv 1802.01561, section 4.1): The ratio counts as min(r, cap) in value and gradient, inside
-    the clip around the sampler. `sequence_mask` (arXiv 2512.02556, section 3.1, one-sided there): Sequences whose mean log r is
-    further from 0 than log(mask_ratio) have loss 0, KL included, and stay in the denominator. `old_policy: current`: The ratio is
-    that of the policy to itself, 1 with the gradient of log pi (TRL's `GRPOTrainer.compute_loss` with one update per batch).
-
-    A sequence with a log-probability of the sampler that is not finite is masked, too; one of the policy itself never is: the
-    learner stops at a gradient that is not finite.
-
-    Sums: `clipped` counts tokens whose gradient the clip changes. `mismatch_kl` is k3 of the sampler to the policy. `entropy`
-    is estimated by -logp. `ratio` and `ratio_squared` are of r before anything bounds it: (sum r)^2 / (n sum r^2) is the
-    effective sample size as a share of n tokens.
+    Sums: `mismatch_kl` is k3 of the sampler to the policy, `entropy` estimated by -logp, the ratios are of the unbounded r.
     """
     unusable = batch.unusable()
     # Replaced before anything is made of them: the gradient of what is masked afterwards would be 0 x inf.
     log_ratio = _bounded((batch.logprobs - batch.behaviour_logprobs).masked_fill(batch.to_tokens(unusable), 0.0))
+    # The ratio to the current policy is 1 with the gradient of log pi, as in TRL with one update per batch.
     learned = log_ratio if loss.old_policy == "sampler" else batch.logprobs - batch.logprobs.detach()
     objective, clipped, truncated = OBJECTIVES[loss.kind](batch, learned, loss)
     per_token = -objective
@@ -165,7 +147,7 @@ def policy_loss(batch: LossInput, loss: Loss) -> LossOutput:
 
 
 def _clip(ratio: Float[Tensor, " tokens"], advantages: Float[Tensor, " tokens"], loss: Loss) -> Objective:
-    """PPO's pessimistic clip (arXiv 1707.06347, eq. 7), after truncation where that is chosen."""
+    """PPO's pessimistic clip (arXiv 1707.06347, eq. 7), after truncation (arXiv 1802.01561, section 4.1)."""
     truncated = ratio > loss.cap
     ratio = ratio * (loss.cap / ratio.detach()).clamp(max=1.0)
     unclipped = ratio * advantages
@@ -174,11 +156,11 @@ def _clip(ratio: Float[Tensor, " tokens"], advantages: Float[Tensor, " tokens"],
 
 
 def k3(log_ratio: Float[Tensor, " tokens"]) -> Float[Tensor, " tokens"]:
-    """exp(x) - x - 1 without the cancellation of nearby numbers; x is bounded by `MOST_LOG_RATIO`."""
+    """Estimates a KL divergence (arXiv 2402.03300, eq. 4), without cancellation near 0."""
     log_ratio = _bounded(log_ratio)
     return torch.expm1(log_ratio) - log_ratio
 
 
 def _bounded(log_ratio: Float[Tensor, " tokens"]) -> Float[Tensor, " tokens"]:
-    """Values up to `MOST_LOG_RATIO`. Unlike `clamp` it lets NaN through, in the gradient too."""
+    """Unlike `clamp` it lets NaN through, in the gradient too."""
     return log_ratio.masked_fill(log_ratio > MOST_LOG_RATIO, MOST_LOG_RATIO)

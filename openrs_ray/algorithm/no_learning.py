@@ -1,8 +1,4 @@
-"""Detects runs that learn nothing: counts steps without spread, names their cause, and asks for the end past a limit.
-
-A group whose rewards are all equal has advantage 0 (`openrs_ray.algorithm.advantages`). A step of such groups changes nothing
-(but for a KL penalty) and costs as much as any other.
-"""
+"""Detects runs that learn nothing: groups of equal rewards change nothing (but for a KL penalty)."""
 
 from __future__ import annotations
 
@@ -11,24 +7,16 @@ from collections.abc import Mapping, Sequence
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.records import Group, Status
 
-_WARN_FROM = 5
-"""Steps in a row without spread; the next warning comes at twice as many."""
-_ENOUGH_COMPLETIONS = 16
-"""Fewer completions say little about how many are cut."""
+_WARN_FROM = 5  # Steps without spread; the next warning comes at twice as many
+_ENOUGH_COMPLETIONS = 16  # Fewer completions say little about how many are cut
 _ALL = 0.99
-_MANY = 0.5
-"""Share of cut completions that explains why none has an answer."""
+_MANY = 0.5  # Share of cut completions that explains why none has an answer
 
 
 class LearningWatch:
-    """Watches the steps of one attempt.
-
-    warning = watch.step(1, figures, groups)   # to be shown
-    if watch.stop: raise Recurring(watch.stop)
-    """
+    """Watches the steps of one attempt."""
 
     def __init__(self, config: RunConfig, stop_tokens: Sequence[str]) -> None:
-        """`stop_tokens`: those that end a completion, as text."""
         self._config = config
         self._stop_tokens = stop_tokens
         self._without = 0
@@ -37,15 +25,7 @@ class LearningWatch:
         """Reason to end the run; one sentence."""
 
     def step(self, step: int, figures: Mapping[str, float], groups: Sequence[Group]) -> str | None:
-        """Note a finished step.
-
-        Args:
-            figures: those of `step_metrics.step_metrics`.
-            groups: all that were sampled for it, replaced ones too.
-
-        Returns:
-            A warning to show, if one is due.
-        """
+        """Note a finished step, with the figures of `step_metrics` and all sampled groups; returns a warning if one is due."""
         if figures["groups_with_spread"]:
             self._without, self._warn_at = 0, _WARN_FROM
         else:
@@ -83,11 +63,7 @@ class LearningWatch:
 
 
 def cause(figures: Mapping[str, float], groups: Sequence[Group], config: RunConfig) -> str:
-    """Cause of equal rewards in every group of a step, and its remedy.
-
-    Args:
-        figures: those of `step_metrics.step_metrics`.
-    """
+    """Cause of equal rewards in every group of a step, and its remedy."""
     statuses = [verdict.status for group in groups for verdict in group.verdicts]
     if not any(status.judged for status in statuses):
         return (
@@ -121,7 +97,6 @@ def cause(figures: Mapping[str, float], groups: Sequence[Group], config: RunConf
 
 
 def _example(groups: Sequence[Group]) -> str:
-    """A wrong answer beside its gold."""
     for group in groups:
         for verdict in group.verdicts:
             if verdict.status is Status.WRONG and verdict.answer:

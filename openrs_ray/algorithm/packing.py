@@ -1,7 +1,6 @@
-"""Packs training sequences into micro-batches, one list per learner rank. Pure and deterministic.
+"""Packs training sequences into micro-batches without padding. Pure and deterministic.
 
-Invariants: no padding; every sequence is in exactly one micro-batch; every rank gets the same number of micro-batches, since
-ZeRO-3 gathers weights in each, made up with `EMPTY` ones that weigh nothing.
+Every rank gets the same number, since ZeRO-3 gathers weights in each: `EMPTY` ones fill up.
 """
 
 import heapq
@@ -16,22 +15,19 @@ from openrs_ray.algorithm.advantages import TrainingSequence
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MicroBatch:
-    """Sequences one after another, without padding.
-
-    Example: sequences (1 9 | 5 2) and (7 | 3), completions after the bar: token_ids=[1, 9, 5, 2, 7, 3], lengths=[4, 2],
+    """Example: sequences (1 9 | 5 2) and (7 | 3), completions after the bar: token_ids=[1, 9, 5, 2, 7, 3], lengths=[4, 2],
     completion_mask=[0, 0, 1, 1, 0, 1], one log-probability and one advantage for each of the tokens 5, 2, 3.
     """
 
     token_ids: Int32[np.ndarray, " tokens"]
     lengths: Int32[np.ndarray, " sequences"]
     completion_mask: Bool[np.ndarray, " tokens"]
-    """The sampled tokens, which carry loss; prompts and given tokens are context."""
+    """Sampled tokens, which carry loss."""
     behaviour_logprobs: Float32[np.ndarray, " completion_tokens"]
     advantages: Float32[np.ndarray, " completion_tokens"]
 
     @property
     def position_ids(self) -> Int32[np.ndarray, " tokens"]:
-        """0, 1, 2, ... starting again with each sequence."""
         return np.concatenate([np.arange(length, dtype=np.int32) for length in self.lengths])
 
     @property
@@ -52,7 +48,6 @@ EMPTY = MicroBatch(
     behaviour_logprobs=np.zeros(0, dtype=np.float32),
     advantages=np.zeros(0, dtype=np.float32),
 )
-"""Adds nothing to loss or gradient."""
 
 
 def split(
@@ -63,10 +58,9 @@ def split(
     micro_batch_sequences: int | None = None,
     places: Sequence[int] | None = None,
 ) -> list[list[MicroBatch]]:
-    """Micro-batches of each rank, by token budget or by a fixed number of sequences; exactly one of the two is given.
+    """Micro-batches of each rank, by token budget (as few as possible, filled evenly) or by a fixed number of sequences.
 
-    By tokens: as few as hold everything, filled evenly. By sequences: those of consecutive places in the step (default: 0, 1,
-    2, ...), dealt to the ranks in turn, as the published trainer did; a place that is missing makes its micro-batch smaller.
+    By number: consecutive places in the step (default: 0, 1, ...), dealt in turn, as the published trainer did.
     """
     if (micro_batch_tokens is None) == (micro_batch_sequences is None):
         raise ValueError("give micro_batch_tokens or micro_batch_sequences, not both")
@@ -81,7 +75,6 @@ def split(
 
 
 def pack(sequences: Sequence[TrainingSequence]) -> MicroBatch:
-    """One micro-batch of all given sequences, in order."""
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int32)
     mask = [part for s in sequences for part in (np.zeros(len(s.prompt_ids), dtype=np.bool_), s.mask)]
     return MicroBatch(
@@ -94,7 +87,7 @@ def pack(sequences: Sequence[TrainingSequence]) -> MicroBatch:
 
 
 def _bins_of_places(places: Sequence[int], size: int) -> list[list[int]]:
-    """Indices per bin of `size` consecutive places; a bin may be empty."""
+    """Indices per bin of `size` consecutive places."""
     bins: list[list[int]] = [[] for _ in range(max(places, default=-1) // size + 1)]
     for index, place in enumerate(places):
         bins[place // size].append(index)
@@ -102,10 +95,7 @@ def _bins_of_places(places: Sequence[int], size: int) -> list[list[int]]:
 
 
 def _balanced_bins(lengths: list[int], ranks: int, capacity: int) -> list[list[int]]:
-    """Indices per bin: longest first, each into the emptiest bin; the number of bins is a multiple of `ranks`.
-
-    In order of load: the ranks wait for each other after each micro-batch.
-    """
+    """Indices per bin, in order of load: longest first, each into the emptiest; their number is a multiple of `ranks`."""
     if lengths and max(lengths) > capacity:
         raise ValueError(f"a sequence of {max(lengths)} tokens does not fit into a micro-batch of {capacity}")
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))

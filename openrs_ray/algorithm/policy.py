@@ -1,7 +1,6 @@
-"""The policy in the learner: packed sequences in, log-probabilities of their sampled tokens out.
+"""The learner's policy: packed sequences in, log-probabilities of their sampled tokens out.
 
-Invariants: sequences of one micro-batch never see each other; logits exist for one chunk of tokens at a time, in the backward
-pass too; logits are divided by the sampling temperature; dropout is never applied.
+Sequences never see each other; logits exist for one chunk of tokens at a time.
 """
 
 import sys
@@ -29,7 +28,7 @@ ATTENTION = "openrs_packed"
 
 
 class Policy(nn.Module):
-    """A causal language model whose forward pass gives log-probabilities instead of logits.
+    """A causal language model that gives log-probabilities at a temperature, without dropout.
 
     Its parameters are those of `model` under the prefix `model.`; tied ones appear once.
     """
@@ -48,7 +47,7 @@ class Policy(nn.Module):
         targets: Int[Tensor, " completion_tokens"],
         temperature: float,
     ) -> Float[Tensor, " completion_tokens"]:
-        """Float32 log-probability of each target, predicted from the position before it, sampled or given (`predictors`)."""
+        """Float32, of each target, from its predecessor's position."""
         hidden = self.model.base_model(
             input_ids=token_ids[None],
             position_ids=position_ids[None],
@@ -60,9 +59,9 @@ class Policy(nn.Module):
 
 
 class ChunkedLogprobs(nn.Module):
-    """The output head fused with log-softmax and the pick of one token, over chunks of tokens.
+    """The output head fused with log-softmax, over chunks of tokens.
 
-    A module called once per forward pass: ZeRO-3 gathers weights at each call, and ranks differ in their number of chunks.
+    Called once per forward pass: ZeRO-3 gathers weights at each call, and ranks differ in their number of chunks.
     """
 
     def __init__(self, weight: nn.Parameter, chunk_tokens: int, head_dtype: HeadDtype) -> None:
@@ -80,10 +79,7 @@ class ChunkedLogprobs(nn.Module):
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """log softmax(hidden @ weight.T / temperature)[target]; the backward pass computes each chunk's logits again.
-
-    The slope is worked out in float32, and rounded to the model's dtype for the matrix products that follow.
-    """
+    """log softmax(hidden @ weight.T / temperature)[target]; the backward pass computes each chunk's logits again."""
 
     @staticmethod
     def forward(
@@ -127,7 +123,7 @@ class _TokenLogprobs(torch.autograd.Function):
 def _logits(
     hidden: Float[Tensor, "tokens hidden"], weight: Float[Tensor, "vocabulary hidden"], dtype: torch.dtype
 ) -> Float[Tensor, "tokens vocabulary"]:
-    """hidden @ weight.T, summed and given in `dtype`."""
+    """Summed and given in `dtype`."""
     if dtype == weight.dtype:
         return F.linear(hidden, weight)
     if hidden.is_cuda:  # on tensor cores, which sum in float32 anyway; as vLLM does it
@@ -138,7 +134,7 @@ def _logits(
 def _pick(
     logits: Float[Tensor, "tokens vocabulary"], targets: Int[Tensor, " tokens"], temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Each row's logit of its target and its log-sum-exp, in float32 at the temperature."""
+    """Each row's logit of its target and its log-sum-exp, in float32."""
     scaled = logits.float() / temperature
     return scaled.gather(-1, targets[:, None])[:, 0], scaled.logsumexp(dim=-1)
 
@@ -151,7 +147,7 @@ def _slope(
     temperature: float,
     dtype: torch.dtype,
 ) -> Float[Tensor, "tokens vocabulary"]:
-    """gradient x d logp / d logits = gradient x (onehot - softmax) / temperature, in float32 and then given in `dtype`."""
+    """gradient x (onehot - softmax) / temperature, in float32 and then given in `dtype`."""
     softmax = (logits.float() / temperature - normaliser[:, None]).exp()
     onehot = torch.arange(logits.shape[-1], device=logits.device) == targets[:, None]
     return ((onehot.float() - softmax) * (gradient / temperature)[:, None]).to(dtype)
@@ -159,12 +155,12 @@ def _slope(
 
 @cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same in one or two passes over the logits instead of a dozen."""
+    """Two passes over the logits instead of a dozen."""
     return torch.compile(function, dynamic=True)
 
 
 def micro_batch_arguments(batch: MicroBatch, device: torch.device) -> dict[str, Any]:
-    """Arguments of `Policy.forward` for a micro-batch, on the device."""
+    """Arguments of `Policy.forward`."""
     token_ids = torch.from_numpy(batch.token_ids).long()
     completion = torch.from_numpy(batch.completion_mask).nonzero()[:, 0]
     return {
@@ -177,7 +173,7 @@ def micro_batch_arguments(batch: MicroBatch, device: torch.device) -> dict[str, 
 
 
 def packed_arguments(lengths: tuple[int, ...], device: torch.device) -> dict[str, Any]:
-    """Keyword arguments that the model hands through to `packed_attention`."""
+    """The model hands them through to `packed_attention`."""
     cumulative = torch.tensor((0, *lengths), device=device).cumsum(0, dtype=torch.int32)
     return {"packed_lengths": lengths, "packed_cumulative": cumulative}
 
@@ -194,7 +190,7 @@ def packed_attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Float[Tensor, "1 tokens heads head_dim"], None]:
-    """Causal attention within each sequence; the signature is transformers' `AttentionInterface`."""
+    """Causal attention within each sequence, as transformers' `AttentionInterface`."""
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
         q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
         return causal_attention(q, k, v, packed_cumulative, max(packed_lengths), scaling)[None], None
@@ -210,7 +206,7 @@ AttentionInterface.register(ATTENTION, packed_attention)
 
 
 def load_policy(path: str, dtype: str, chunk_tokens: int, head_dtype: HeadDtype = "float32") -> Policy:
-    """The model in a folder or on the Hub, on the CPU, ready to train. UserError for one that is not supported."""
+    """A model on the CPU, ready to train. UserError if it is not supported."""
     model = read_model(path, getattr(torch, dtype), ATTENTION)
     check_attention(model.config, path)
     with reading(f"the learner cannot compute model {path}"):
@@ -220,10 +216,9 @@ def load_policy(path: str, dtype: str, chunk_tokens: int, head_dtype: HeadDtype 
 
 
 def fuse_kernels(policy: Policy) -> None:
-    """Swap in Liger's kernels for norms, rotary embedding and SwiGLU, in this model and its copies; GPUs only from now on.
+    """Swap in Liger's kernels for norms, rotary embedding and SwiGLU, in this model and its copies; GPUs only from then on.
 
-    Liger also changes transformers' module for every other model of the family: that is put back. The attention looks the
-    rotary embedding up there, so this model's gets a look-up of its own.
+    Liger changes the family's module, too: that is put back.
     """
     from liger_kernel.transformers import _apply_liger_kernel_to_instance
 
@@ -233,6 +228,7 @@ def fuse_kernels(policy: Policy) -> None:
     fused = dict(shared)
     shared.update(plain)
     functions = {name for name in plain if fused[name] is not plain[name] and isfunction(plain[name])}
+    # The attention looks the rotary embedding up in its module, which is plain again.
     for module in policy.model.modules():
         forward = type(module).forward
         if isfunction(forward) and forward.__globals__ is shared and functions & {*forward.__code__.co_names}:
@@ -240,7 +236,6 @@ def fuse_kernels(policy: Policy) -> None:
 
 
 def _with_globals(function: FunctionType, names: dict[str, Any]) -> FunctionType:
-    """The same function, looking its global names up elsewhere."""
     made = FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
     made.__kwdefaults__ = function.__kwdefaults__
     return made
@@ -248,10 +243,7 @@ def _with_globals(function: FunctionType, names: dict[str, Any]) -> FunctionType
 
 @torch.no_grad()
 def _check_same_logits(policy: Policy, path: str) -> None:
-    """UserError where more than the head stands between hidden states and logits: a scale, a cap, a bias.
-
-    Both sides are in the weights' own format, since rounding to bfloat16 moves logits.
-    """
+    """UserError where more than the head makes the logits: a scale, a cap, a bias."""
     policy.eval()
     ids = torch.arange(8) % policy.model.config.get_text_config().vocab_size
     arguments = {

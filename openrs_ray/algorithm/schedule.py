@@ -1,4 +1,4 @@
-"""Learning rate of each step, as a pure function of the step."""
+"""Learning rate of each step."""
 
 import math
 
@@ -6,11 +6,7 @@ from openrs_ray.config.schema import Learner, RunConfig
 
 
 def learning_rate(step: int, steps: int, learner: Learner) -> float:
-    """Learning rate of `step` (1 to `steps`): a linear warm-up that reaches the peak at its end, then the schedule.
-
-    linear: peak * (1 - (1 - final) * p) · cosine: peak * (final + (1 - final) * (1 + cos(pi p)) / 2), where p runs from
-    0 at the end of the warm-up to 1 at the last step.
-    """
+    """A linear warm-up that reaches the peak at its end, then the schedule; `step` from 1 to `steps`."""
     # The small term keeps 0.07 * 100 = 7.000000000000001 from becoming 8 steps.
     warmup = math.ceil(learner.warmup_share * steps - 1e-9)
     if step <= warmup:
@@ -26,15 +22,14 @@ def learning_rate(step: int, steps: int, learner: Learner) -> float:
 
 
 def rewound(step: int, saved: RunConfig, now: RunConfig) -> str | None:
-    """Describes the jump of the rate when a run continues after `step` with another number of steps; None without one."""
+    """Sentence on the jump of the rate when a run goes on after `step` with another number of steps, if there is one."""
     before, after = saved.run.steps, now.run.steps
     if before == after or not 0 < step < after or now.learner.schedule == "constant":
         return None
     old, new = learning_rate(min(step, before), before, saved.learner), learning_rate(step + 1, after, now.learner)
-    went_on = learning_rate(step + 1, before, saved.learner) if step < before else None
-    instead = (
-        f"would have been {went_on:.3g} with {before}" if went_on is not None else f"{before} steps would end here"
-    )
+    instead = f"{before} steps would end here"
+    if step < before:
+        instead = f"would have been {learning_rate(step + 1, before, saved.learner):.3g} with {before}"
     return (
         f"run.steps was {before} and is {after}, which spreads the {now.learner.schedule} schedule over {after} steps: the "
         f"learning rate goes from {old:.3g} in step {step} to {new:.3g} in step {step + 1} ({instead})"

@@ -1,4 +1,4 @@
-"""What a step's completions say, and when they say that something is wrong."""
+"""Figures of a step's completions, and the errors that they may show."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,11 +19,7 @@ def correctness(groups: Sequence[Group]) -> np.ndarray:
 
 
 def step_times(collect_s: float, train_s: float, push_s: float, step_s: float, idle_s: float) -> dict[str, float]:
-    """Seconds of a step's parts, and the share of the step in which each side had nothing to do.
-
-    Args:
-        idle_s: seconds in which nothing was being sampled, the push included.
-    """
+    """Seconds, and shares of the step in which a side had nothing to do. `idle_s`: nothing sampled, push included."""
     return {
         "collect_s": collect_s,
         "train_s": train_s,
@@ -35,7 +31,7 @@ def step_times(collect_s: float, train_s: float, push_s: float, step_s: float, i
 
 
 def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Figures of the sampled and judged rollouts of a step, replaced ones too. Rewards are means over judged ones."""
+    """Figures of all sampled groups, replaced ones too. Rewards are means over judged rollouts."""
     verdicts = [verdict for group in groups for verdict in group.verdicts]
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     statuses = Counter(verdict.status for verdict in verdicts)
@@ -60,13 +56,13 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
 
 
 def _copied(group: Group) -> int:
-    """Correct answers that are an expression of their problem: the cheapest way to be right (see `rewards.final_form`)."""
+    """Correct answers that copy an expression of their problem: the cheapest way to be right."""
     answers = Counter(verdict.answer for verdict in group.verdicts if verdict.status is Status.CORRECT)
     return sum(count for answer, count in answers.items() if answer and copies(answer, group.problem.text))
 
 
 def check_judged(groups: Sequence[Group], step: int, limit: float) -> None:
-    """RunError when too many checks ended without judgement: their completions are left out, never counted as wrong."""
+    """RunError when too many checks ended without judgement."""
     statuses = Counter(verdict.status for group in groups for verdict in group.verdicts)
     unjudged = statuses[Status.TIMEOUT] + statuses[Status.ERROR]
     if unjudged > limit * statuses.total():
@@ -78,7 +74,7 @@ def check_judged(groups: Sequence[Group], step: int, limit: float) -> None:
 
 
 def check_mismatch(mismatch: float, step: int, limit: float) -> None:
-    """RunError when the learner's log-probabilities of the sampled tokens are not those of the sampler."""
+    """RunError when learner and sampler disagree about the sampled tokens."""
     if not mismatch <= limit:  # NaN fails too
         raise RunError(
             f"in step {step} learner and sampler disagree about the sampled tokens (k3 divergence {mismatch:.3g} per token, "

@@ -1,8 +1,4 @@
-"""Rollouts with a log-probability that is not finite: nothing can be learned from them.
-
-The collector takes the verdict of such a rollout away: it has no reward, leaves the loss and counts as an error of
-`rewards.max_unjudged_share`. The trainer names it.
-"""
+"""Rollouts with a log-probability that is not finite: they lose their verdict and count as errors."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,12 +7,10 @@ import numpy as np
 
 from openrs_ray.records import Group, Rollout, Status, Verdict
 
-_NAMED = 3
-"""Number of rollouts of a step that are named; the others are counted."""
+_NAMED = 3  # Rollouts of a step that are named; the others are counted
 
 
 def without_judgement(rollout: Rollout, verdict: Verdict) -> Verdict:
-    """The verdict, or one without reward where a log-probability of the rollout is not finite."""
     token = first_unusable_token(rollout)
     if token is None:
         return verdict
@@ -25,13 +19,13 @@ def without_judgement(rollout: Rollout, verdict: Verdict) -> Verdict:
 
 
 def first_unusable_token(rollout: Rollout) -> int | None:
-    """Place of the first token whose log-probability is not finite, from 0."""
+    """Place of the token, from 0."""
     places = np.flatnonzero(~np.isfinite(rollout.logprobs))
     return int(places[0]) if len(places) else None
 
 
 def unusable_warning(groups: Sequence[Group], step: int) -> str | None:
-    """A sentence that says where such rollouts of a step are, if there are any."""
+    """Names such rollouts, if there are any."""
     found = [
         f"problem {group.problem.index} (position {group.position}), sample {rollout.sample}, token {token}"
         for group in groups

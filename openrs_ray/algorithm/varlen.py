@@ -1,4 +1,4 @@
-"""Causal attention over packed sequences by torch's FlashAttention, whose options differ between torch versions."""
+"""Causal attention over packed sequences by torch's FlashAttention, whose options differ between versions."""
 
 import inspect
 from collections.abc import Callable
@@ -9,7 +9,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Attention = Callable[..., Tensor]
-"""`torch.nn.attention.varlen.varlen_attn` of any version."""
 
 
 def causal_attention(
@@ -21,10 +20,7 @@ def causal_attention(
     scale: float | None,
     attention: Attention | None = None,
 ) -> Float[Tensor, "tokens heads head_dim"]:
-    """Each sequence attends to itself only; `cumulative` are their ends. On a GPU, in bfloat16 or float16.
-
-    Without `enable_gqa` every key and value head is repeated for each query head that shares it, in memory.
-    """
+    """Each sequence attends to itself only; `cumulative` are their ends. GPUs, bfloat16 or float16."""
     if attention is None:
         from torch.nn.attention.varlen import varlen_attn
 
@@ -42,5 +38,4 @@ def causal_attention(
 
 @cache
 def options(attention: Attention) -> frozenset[str]:
-    """Names of its parameters."""
     return frozenset(inspect.signature(attention).parameters)

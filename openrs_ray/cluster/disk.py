@@ -1,7 +1,4 @@
-"""Disk space of a run, from its config and the model's shape, beside the free space.
-
-With P parameters, optimizer state takes 12 P bytes beside the weights (as DeepSpeed 0.19.8 saves it).
-"""
+"""Disk space of a run. DeepSpeed 0.19.8 saves 12 bytes of optimizer state per parameter beside the weights."""
 
 from typing import TYPE_CHECKING
 
@@ -12,18 +9,17 @@ from openrs_ray.config.schema import RunConfig
 if TYPE_CHECKING:
     from openrs_ray.cluster.memory import ModelShape
 
-_BYTES_PER_TOKEN = 10
-"""Bytes per recorded token: id, log-probability and text, compressed (measured: 4 to 9)."""
+_BYTES_PER_TOKEN = 10  # Per recorded token: id, log-probability and text, compressed (measured: 4 to 9)
 
 
 def checkpoint_sizes(config: RunConfig, parameters: int) -> tuple[int, int]:
-    """Bytes of a checkpoint's policy, and of the state that a run resumes from."""
+    """Bytes of a checkpoint's policy, and of the state to resume from."""
     weights = (4 if config.model.dtype == "float32" else 2) * parameters
     return weights, 12 * parameters + weights
 
 
 def checkpoint_parts(config: RunConfig, parameters: int) -> dict[str, float]:
-    """Peak bytes of checkpoints by kind, while the last kept one is written."""
+    """Peak bytes by kind, while the last kept checkpoint is written."""
     weights, state = checkpoint_sizes(config, parameters)
     saving = config.checkpoint
     before = -(-config.run.steps // saving.every_steps) - 1
@@ -40,16 +36,19 @@ def checkpoint_parts(config: RunConfig, parameters: int) -> dict[str, float]:
 def disk_parts(config: RunConfig, shape: "ModelShape", held_out: int) -> dict[str, float]:
     """`checkpoint_parts`, and the record of completions at full length."""
     rollout, steps = config.rollout, config.run.steps
-    every = config.evaluation.every_steps
-    evaluations = len({0, steps, *(range(every, steps, every) if every else ())})
     sampled = steps * rollout.most_drawn_per_step * rollout.completions_per_problem
-    sampled += evaluations * held_out * config.evaluation.samples
+    sampled += evaluations(config) * held_out * config.evaluation.samples
     completions = float(sampled * rollout.max_completion_tokens * _BYTES_PER_TOKEN)
     return checkpoint_parts(config, shape.parameters) | {"completions": completions}
 
 
+def evaluations(config: RunConfig) -> int:
+    """Number in a whole run: before the first step, after the last, and between."""
+    every = config.evaluation.every_steps
+    return 2 + ((config.run.steps - 1) // every if every else 0)
+
+
 def disk_text(config: RunConfig, shape: "ModelShape", held_out: int) -> list[str]:
-    """One line, with what is free where the run's folder lies."""
     parts = {name: size for name, size in disk_parts(config, shape, held_out).items() if size}
     needed = sum(parts.values())
     line = (

@@ -1,25 +1,20 @@
-"""Forecast of a run by arithmetic: seconds per step, hours, dollars (docs/cost.md has the assumptions).
-
-Two ends of a range: short completions on well-used GPUs, and full-length completions on badly used ones.
-"""
+"""Forecast of a run by arithmetic (docs/cost.md has the assumptions)."""
 
 import math
 from dataclasses import dataclass
 
-from openrs_ray.cluster.memory import ModelShape, engine_parts, needs_checkpointing
-from openrs_ray.cluster.probes import ProbeError, gpus, within
+from openrs_ray.cluster.disk import evaluations
+from openrs_ray.cluster.memory import ModelShape, engine_parts, itemsize, needs_checkpointing
+from openrs_ray.cluster.probes import planned_gpus
 from openrs_ray.config.schema import RunConfig
-
-_LOOK_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """Maker's speeds of a GPU. Example: Card("A40", gb_per_s=696, tflops=150)"""
+    """Maker's speeds of a GPU."""
 
     name: str
     gb_per_s: float
-    """Memory bandwidth."""
     tflops: float
     """Dense bfloat16 with sums in float32."""
 
@@ -52,16 +47,16 @@ CARDS = (
 
 @dataclass(frozen=True, slots=True)
 class Assumed:
-    """Assumptions for one end of the range."""
+    """For one end of the range."""
 
     length: float
-    """Mean completion as a share of rollout.max_completion_tokens."""
+    """Mean, as a share of rollout.max_completion_tokens."""
     prompt: float
-    """Mean prompt as a share of rollout.max_prompt_tokens."""
+    """Mean, as a share of rollout.max_prompt_tokens."""
     bandwidth: float
-    """Share of the memory bandwidth while sampling."""
+    """Share used while sampling."""
     compute: float
-    """Share of the arithmetic speed while learning."""
+    """Share used while learning."""
 
 
 BEST = Assumed(length=0.3, prompt=0.3, bandwidth=0.75, compute=0.4)
@@ -70,33 +65,27 @@ WORST = Assumed(length=1.0, prompt=1.0, bandwidth=0.5, compute=0.25)
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """One end of the range. Example: Forecast(step_s=44.0, hours=6.2)"""
-
     step_s: float
-    """Seconds of a step."""
     hours: float
-    """Whole run with its evaluations, without start and checkpoints."""
+    """With evaluations, without start and checkpoints."""
 
 
 def card(name: str) -> Card | None:
-    """The GPU of a name from nvidia-smi or a person; None if unknown."""
-    words = name.lower().replace("-", " ")
-    return next((known for known in CARDS if _within(known.name.lower().replace("-", " "), words)), None)
+    """GPU by a name from nvidia-smi or a person; None if unknown."""
+    words = _words(name)
+    return next((known for known in CARDS if _words(known.name) <= words), None)
+
+
+def _words(name: str) -> set[str]:
+    return {*name.lower().replace("-", " ").split()}
 
 
 def planned_card(config: RunConfig) -> Card | None:
-    """placement.gpu_name's GPU, or this machine's; None if unknown."""
+    """placement.gpu_name's, or this machine's; None if unknown."""
     if config.placement.gpu_name is not None:
         return card(config.placement.gpu_name)
-    try:
-        found = within(_LOOK_S, gpus) if config.placement.device != "cpu" else []
-    except ProbeError:
-        return None
+    found = planned_gpus(config.placement.device)
     return card(found[0].name) if found else None
-
-
-def _within(known: str, name: str) -> bool:
-    return {*known.split()} <= {*name.split()}
 
 
 def forecast(config: RunConfig, shape: ModelShape, gpu: Card, gpu_bytes: float | None, held_out: int) -> list[Forecast]:
@@ -111,24 +100,22 @@ def _forecast(
     learned = _learning_s(config, shape, gpu, gpu_bytes, assumed)
     overlaps = config.rollout.staleness > 0 and not config.placement.colocated
     step = max(sampled, learned) if overlaps else sampled + learned
-    every = config.evaluation.every_steps
-    evaluations = len({0, config.run.steps, *(range(every, config.run.steps, every) if every else ())})
     asked = held_out * config.evaluation.samples
-    evaluated = evaluations * _sampling_s(config, shape, gpu, gpu_bytes, asked, assumed) if asked else 0.0
+    evaluated = evaluations(config) * _sampling_s(config, shape, gpu, gpu_bytes, asked, assumed) if asked else 0.0
     return Forecast(step, (config.run.steps * step + evaluated) / 3600)
 
 
 def _sampling_s(
     config: RunConfig, shape: ModelShape, gpu: Card, gpu_bytes: float | None, completions: int, assumed: Assumed
 ) -> float:
-    """Seconds for so many completions on all engines; the longest reaches the limit."""
+    """Seconds on all engines; the longest completion reaches the limit."""
     rollout, engine = config.rollout, config.engine
     each = math.ceil(completions / config.num_engines)
     _, room = engine_parts(config, shape, gpu_bytes)
     at_once = max(1, min(each, engine.max_sequences, room or each))
     prompt, length = assumed.prompt * rollout.max_prompt_tokens, assumed.length * rollout.max_completion_tokens
     passes = max(rollout.max_completion_tokens, each * length / at_once)
-    size = 4 if config.model.dtype == "float32" else 2
+    size = itemsize(config)
     weights = size * shape.parameters
     cached = 2 * size * shape.layers * shape.kv_heads * shape.head_dim
     read = passes * weights + each * length * (prompt + length / 2) * cached

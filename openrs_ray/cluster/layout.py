@@ -1,4 +1,4 @@
-"""Resources of every actor on the cluster, worked out from the config alone."""
+"""Resources of every actor on the cluster, from the config alone."""
 
 import os
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ TRANSPORTS = {
     "nccl": "actors.weights.broadcast:Nccl",
     "ipc": "actors.weights.ipc:Ipc",
 }
-"""`module:class` of every way for weights to get from the learner to the engines; `plan_layout` chooses one."""
+"""`module:class` of every way for weights from the learner to the engines."""
 
 
 def transport_class(name: str) -> Any:
@@ -24,10 +24,7 @@ def transport_class(name: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Bundles of a run: what Ray reserves for each learner rank and each rollout engine.
-
-    Example (4 GPUs, 1 + 3): device="gpu", transport="nccl", learner=({"CPU": 1, "GPU": 1},) * 3, rollout=({"CPU": 1, "GPU": 1},)
-    """
+    """Bundles that Ray reserves for each learner rank and rollout engine. Example of one: {"CPU": 1, "GPU": 1}"""
 
     device: Device
     transport: str
@@ -39,10 +36,10 @@ class Layout:
     threads: int
     """Compute threads of each engine and learner rank on a CPU."""
     extra_rollout: int = 0
-    """Engines of the first one's size that may be added where the cluster has room."""
+    """Engines that may be added where the cluster has room."""
 
     def total(self) -> dict[str, float]:
-        """Everything the run must have of the cluster, by resource."""
+        """Sum of the bundles, by resource."""
         total: dict[str, float] = {"CPU": self.reward_cpus}
         for bundle in (*self.learner, *self.rollout):
             for name, amount in bundle.items():
@@ -51,7 +48,7 @@ class Layout:
 
 
 def plan_layout(config: RunConfig, device: Device) -> Layout:
-    """Bundles of a training run. On shared GPUs a rank and its engine hold half a GPU each."""
+    """Bundles of a run. On shared GPUs a rank and its engine hold half a GPU each."""
     place, cpus = config.placement, config.placement.cpus_per_slot
     share = 0.5 if place.colocated else 1.0
     return Layout(
@@ -67,7 +64,7 @@ def plan_layout(config: RunConfig, device: Device) -> Layout:
 
 
 def engines_layout(place: EngineSlots, engine: Engine, device: Device, gpus: float) -> Layout:
-    """Bundles of engines alone: as many as were asked for, else as many as the cluster's GPUs allow, or one on a CPU."""
+    """Engines alone: as many as asked for, else as the cluster's GPUs allow, or one on a CPU."""
     size = engine.tensor_parallel
     engines = max(1, int(place.num_rollout_gpus or (gpus if device == "gpu" else 1)) // size)
     return Layout(

@@ -1,4 +1,4 @@
-"""GPU memory of a run, part by part, from its config and the model's shape (docs/performance.md has the formulas).
+"""GPU memory of a run, part by part (docs/performance.md has the formulas).
 
 Nothing was measured on a GPU yet: `_CONTEXT` and `_GRAPHS` are estimates, and `ROOM` stands for fragmentation.
 """
@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 from transformers import PretrainedConfig
 
-from openrs_ray.cluster.probes import ProbeError, gpus, within
+from openrs_ray.cluster.probes import planned_gpus
 from openrs_ray.common.formatting import GIB
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
@@ -23,13 +23,9 @@ BUCKET_PARAMETERS = 50_000_000
 """Elements per gradient bucket: 0.2 GB of float32, where DeepSpeed's default takes 2 GB."""
 ROOM = 0.92
 """Above this share of a GPU a plan may fit or not."""
-_CONTEXT = 1.0 * GIB
-"""CUDA context, cuBLAS workspace and NCCL (an estimate)."""
-_GRAPHS = 1.0 * GIB
-"""CUDA graphs of a vLLM engine (an estimate)."""
-_LOOK_S = 10.0
-_FUSED = ("llama", "qwen2")
-"""Families whose fused kernels save what `activations` says."""
+_CONTEXT = 1.0 * GIB  # CUDA context, cuBLAS workspace and NCCL
+_GRAPHS = 1.0 * GIB  # CUDA graphs of a vLLM engine
+_FUSED = ("llama", "qwen2")  # Families whose fused kernels save memory
 
 Parts = dict[str, float]
 """Bytes by name."""
@@ -37,8 +33,6 @@ Parts = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """Sizes of a model."""
-
     family: str
     hidden: int
     intermediate: int
@@ -52,7 +46,7 @@ class ModelShape:
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> "ModelShape":
-        """Shape of a configuration's model, without allocating weights. UserError unless it is a causal language model."""
+        """Shape without allocating weights. UserError unless it is a causal language model."""
         model = empty_model(config)
         text = config.get_text_config()
         hidden, heads = text.hidden_size, text.num_attention_heads
@@ -74,7 +68,7 @@ class ModelShape:
 
     @property
     def largest(self) -> int:
-        """Elements of the largest parameter, usually the embedding."""
+        """Elements of the largest parameter."""
         return max(map(math.prod, self.parameter_shapes))
 
 
@@ -85,7 +79,6 @@ class GpuPlan:
     role: str
     parts: Parts
     when: str
-    """Moment of the peak."""
     sequences: int | None = None
     """Completions of full length whose cache fits, below 1 where not even the weights do; None if unknown."""
 
@@ -103,12 +96,12 @@ class GpuPlan:
 
 
 def plan(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> list[GpuPlan]:
-    """One plan per kind of GPU; with an unknown size the cache is that of one completion."""
+    """Plans by kind of GPU; with an unknown size the cache is that of one completion."""
     return _plan(config, shape, gpu_bytes, needs_checkpointing(config, shape, gpu_bytes))
 
 
 def needs_checkpointing(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> bool:
-    """`learner.gradient_checkpointing`; auto is on where the plan without it exceeds `ROOM` or the size is unknown."""
+    """True for "auto" where the plan without it exceeds `ROOM`, or the size is unknown."""
     if config.learner.gradient_checkpointing != "auto":
         return config.learner.gradient_checkpointing
     return gpu_bytes is None or _plan(config, shape, gpu_bytes, False)[0].peak > ROOM * gpu_bytes
@@ -158,7 +151,7 @@ def _advice(config: RunConfig, shape: ModelShape, gpu_bytes: float, number: int)
 
 
 def _changes(config: RunConfig, gpus: int) -> Iterator[tuple[str, Any]]:
-    """Changes that may save memory, the least costly first, in growing doses."""
+    """Changes that may save memory; the least costly first, in growing doses."""
     rollout, engine, place = config.rollout, config.engine, config.placement
     free = gpus - config.num_gpus
     doses = [2, 4, 8, 16]
@@ -188,7 +181,7 @@ def _with(config: RunConfig, field: str, value: Any) -> RunConfig | None:
 
 
 def memory_text(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> list[str]:
-    """Lines of the plan in GiB; no verdict without the GPUs' size."""
+    """No verdict without the GPUs' size."""
     size = "unknown, set placement.gpu_memory_gib" if gpu_bytes is None else f"{gpu_bytes / GIB:.1f}"
     checkpointing = "with" if needs_checkpointing(config, shape, gpu_bytes) else "without"
     lines = [f"memory in GiB, for GPUs of {size}, {checkpointing} gradient checkpointing"]
@@ -209,13 +202,9 @@ def _listed(parts: Parts) -> str:
 
 
 def planned_gpu_bytes(config: RunConfig, this_machine: bool = True) -> float | None:
-    """Memory of one GPU as configured, or of this machine's smallest; None on a CPU or if unknown."""
+    """Memory as configured, or this machine's smallest; None on a CPU or if unknown."""
     place = config.placement
-    try:
-        looked = this_machine and place.device != "cpu"
-        found = [gpu.total_mib * 2.0**20 for gpu in within(_LOOK_S, gpus)] if looked else []
-    except ProbeError:
-        found = []
+    found = [gpu.total_mib * 2.0**20 for gpu in planned_gpus(place.device)] if this_machine else []
     if place.gpu_memory_gib is not None and (place.device == "gpu" or found):
         return place.gpu_memory_gib * GIB
     return min(found, default=None)
@@ -238,9 +227,9 @@ def _peak(role: str, phases: dict[str, Parts], sequences: int | None = None) -> 
 
 
 def learner_phases(config: RunConfig, shape: ModelShape, checkpointing: bool) -> dict[str, Parts]:
-    """Parts on a learner GPU in each phase of a step."""
+    """Parts on a learner GPU."""
     learner, count, ranks = config.learner, shape.parameters, config.placement.num_learner_gpus
-    size = _itemsize(config)
+    size = itemsize(config)
     stage, mixed, share = learner.zero_stage, size == 2, count / ranks
     rest = {
         "weights": size * (share if stage == 3 else count),
@@ -276,7 +265,7 @@ def learner_phases(config: RunConfig, shape: ModelShape, checkpointing: bool) ->
 
 def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tuple[float, float, float]:
     """Bytes for a full micro-batch: saved activations; work of one layer's backward pass; of the head's."""
-    size, tokens = _itemsize(config), config.micro_batch_tokens
+    size, tokens = itemsize(config), config.micro_batch_tokens
     fused = config.learner.fused_kernels and shape.family in _FUSED
     hidden, intermediate = shape.hidden, shape.intermediate
     # A plain norm keeps its input in float32, the normalised values and its output; a fused one input and output.
@@ -296,10 +285,9 @@ def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tu
 def engine_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> tuple[Parts, int | None]:
     """Parts on an engine's GPU, and the completions of full length that its cache holds.
 
-    vLLM takes `engine.gpu_memory_fraction`; its cache is what weights and a trial pass of `engine.max_batched_tokens` leave. A
-    push comes on top: a bucket, and the one before or its parameter once more.
+    The cache is what weights and a trial pass leave of `engine.gpu_memory_fraction`. A push takes two buckets on top.
     """
-    engine, size = config.engine, _itemsize(config)
+    engine, size = config.engine, itemsize(config)
     parts = {
         "weights": size * shape.parameters / engine.tensor_parallel,
         # The sampler's logits in the model's format and in float32, their softmax and its logarithm.
@@ -319,16 +307,14 @@ def engine_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) 
 
 
 def engine_activations(config: RunConfig, shape: ModelShape) -> float:
-    """Peak bytes of a pass over `engine.max_batched_tokens`, in one layer's feed-forward part or attention.
-
-    Four tensors of the hidden size (input, residual, into the part and out of it), and between them the fused gate and up
-    projections with their product, or queries, keys and values with their rotated copies and the attention's output.
-    """
+    """Peak bytes of a pass over `engine.max_batched_tokens`, in one layer's feed-forward part or attention."""
     engine = config.engine
-    feed_forward = 3 * shape.intermediate
+    feed_forward = 3 * shape.intermediate  # the fused gate and up projections, and their product
+    # Queries, keys and values with their rotated copies, and the output.
     attention = shape.head_dim * (3 * shape.heads + 4 * shape.kv_heads)
+    # Of the hidden size: input, residual, into the part and out of it.
     per_token = 4 * shape.hidden + max(feed_forward, attention) / engine.tensor_parallel
-    return _itemsize(config) * engine.max_batched_tokens * per_token
+    return itemsize(config) * engine.max_batched_tokens * per_token
 
 
 def _largest_bucket(config: RunConfig, shape: ModelShape) -> int:
@@ -336,5 +322,5 @@ def _largest_bucket(config: RunConfig, shape: ModelShape) -> int:
     return max(bucket.nbytes for bucket in plan_buckets(specs, config.push.bucket_mib << 20))
 
 
-def _itemsize(config: RunConfig) -> int:
+def itemsize(config: RunConfig) -> int:
     return int(getattr(torch, config.model.dtype).itemsize)

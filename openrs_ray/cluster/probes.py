@@ -1,7 +1,4 @@
-"""Probes of this machine: GPUs, copies, broadcasts, memory, disk, ports, token, Hub.
-
-A probe returns its finding or raises ProbeError. It may hang, so callers run it through `within`.
-"""
+"""Probes of this machine. Each returns its finding or raises ProbeError; it may hang, so callers use `within`."""
 
 import csv
 import ctypes
@@ -21,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_LOOK_S = 10.0
 
 
 class ProbeError(Exception):
@@ -39,12 +37,12 @@ class Gpu:
 
 
 def within(deadline_s: float, probe: Callable[[], T]) -> T:
-    """Run a probe in a process of its own; ProbeError if it fails or is late."""
+    """Run one probe. ProbeError if it fails or is late."""
     return together(deadline_s, [probe])[0]
 
 
 def together(deadline_s: float, probes: Sequence[Callable[[], T]]) -> list[T]:
-    """Run probes in parallel processes within one deadline; none outlives it."""
+    """Run probes in parallel processes, within one deadline; none outlives it."""
     context = multiprocessing.get_context("fork")  # no CUDA and no threads here yet, and nothing to import again
     processes, ends = [], []
     for probe in probes:
@@ -96,7 +94,7 @@ def _answer(probe: Callable[[], Any], pipe: Connection) -> None:
 
 
 def gpus() -> list[Gpu]:
-    """All GPUs; none without nvidia-smi."""
+    """This machine's GPUs; none without nvidia-smi."""
     fields = "index,name,driver_version,memory.total,memory.used"
     if shutil.which("nvidia-smi") is None:
         return []
@@ -108,8 +106,16 @@ def gpus() -> list[Gpu]:
     return parse_gpus(run.stdout)
 
 
+def planned_gpus(device: str) -> list[Gpu]:
+    """GPUs of this machine for a plan; none for a CPU, or where they do not answer."""
+    try:
+        return within(_LOOK_S, gpus) if device != "cpu" else []
+    except ProbeError:
+        return []
+
+
 def parse_gpus(text: str) -> list[Gpu]:
-    """From nvidia-smi's CSV: index, name, driver, total MiB, used MiB."""
+    """GPUs from nvidia-smi's columns: index, name, driver, total MiB, used MiB."""
     rows = csv.reader(text.splitlines(), skipinitialspace=True)
     return [Gpu(int(index), name, driver, int(total), int(used)) for index, name, driver, total, used in rows]
 
@@ -122,10 +128,7 @@ def torch_build() -> tuple[str, str | None, int | None]:
 
 
 def driver_cuda() -> int | None:
-    """CUDA version of the driver, 13000 for 13.0; None without libcuda.
-
-    Newer than the driver's own where forward-compatibility libraries come first.
-    """
+    """13000 for 13.0; None without libcuda. Newer than the driver's own where forward-compatibility libraries come first."""
     version = ctypes.c_int()
     try:
         error = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
@@ -135,7 +138,7 @@ def driver_cuda() -> int | None:
 
 
 def peer_copies(gpus: int, mib: int = 64) -> float:
-    """Copy random bytes between all pairs of GPUs and compare; returns the slowest in GB/s.
+    """GB/s of the slowest copy between two GPUs.
 
     ProbeError when torch sees fewer, or bytes differ (with some IOMMU settings P2P copies carry garbage).
     """
@@ -162,10 +165,7 @@ def peer_copies(gpus: int, mib: int = 64) -> float:
 
 
 def broadcast(processes: int, device: str, deadline_s: float, mib: int = 16) -> float:
-    """Broadcast random bytes from process 0 over NCCL or gloo; returns the slowest receiver in GB/s.
-
-    ProbeError when they differ or are late.
-    """
+    """GB/s of the slowest receiver of random bytes from process 0."""
     port = free_port()
     ranks = [partial(_broadcast_rank, rank, processes, device, port, deadline_s, mib) for rank in range(processes)]
     return min(together(deadline_s, ranks))
@@ -201,7 +201,7 @@ def _broadcast_rank(rank: int, processes: int, device: str, port: int, deadline_
 
 
 def memory_bytes() -> int:
-    """Memory available without swapping, within the container's limit."""
+    """Available without swapping, within the container's limit."""
     import psutil
 
     free = int(psutil.virtual_memory().available)
@@ -212,7 +212,7 @@ def memory_bytes() -> int:
 
 
 def disk_bytes(folder: Path) -> int:
-    """Free bytes at `folder`. ProbeError if it is not writable."""
+    """Free bytes. ProbeError if the folder is not writable."""
     while not folder.exists():
         folder = folder.parent
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -221,7 +221,6 @@ def disk_bytes(folder: Path) -> int:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A free TCP port at this address. ProbeError if there is none."""
     with socket.socket() as probe:
         try:
             probe.bind((host, 0))
@@ -238,7 +237,7 @@ def listening(port: int) -> bool:
 
 
 def ray_token() -> str | None:
-    """Source of Ray's authentication token, if any."""
+    """Source of Ray's token, if any."""
     if os.environ.get("RAY_AUTH_TOKEN"):
         return "RAY_AUTH_TOKEN"
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
@@ -246,7 +245,7 @@ def ray_token() -> str | None:
 
 
 def count_parameters(folder: Path) -> int | None:
-    """Parameters of a model folder by its safetensors headers; None without such files. ProbeError for a broken one."""
+    """Parameters by the safetensors headers; None without such files."""
     total = 0
     for file in folder.glob("*.safetensors"):
         with file.open("rb") as stream:
@@ -261,7 +260,7 @@ def count_parameters(folder: Path) -> int | None:
 
 
 def hub_answers(name: str, kind: str) -> None:
-    """Ask the Hub for a model or dataset. ProbeError when it is unreachable, absent or forbidden."""
+    """ProbeError when a model or dataset is unreachable, absent or forbidden."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -1,4 +1,4 @@
-"""The shapes of the models that recipes name, for planning without a network: `shapes.json`, which `launch.shapes` writes."""
+"""Shapes of the models that recipes name, for planning without a network: `shapes.json`, which `launch.shapes` writes."""
 
 import json
 from pathlib import Path
@@ -13,21 +13,21 @@ _VALUES = (
     *("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
     *("num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings", "max_position_embeddings"),
 )
-"""The values of a model's configuration that decide its shape and how long its sequences may be."""
+"""Values that decide a model's shape and the length of its sequences."""
 
 
 def shape_values(config: PretrainedConfig) -> dict[str, Any]:
-    """The values of a configuration that decide the model's shape, as far as it has them."""
+    """The `_VALUES` that a configuration has."""
     return {name: getattr(config, name) for name in _VALUES if getattr(config, name, None) is not None}
 
 
 def shipped() -> dict[str, dict[str, Any]]:
-    """The values of each model by Hub id."""
+    """Values by Hub id."""
     content: dict[str, dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
     return content
 
 
 def shipped_shape(name: str) -> ModelShape | None:
-    """The shape of a model on the Hub; None where it does not come with the project."""
+    """None where the model does not come with the project."""
     values = dict(shipped().get(name, {}))
     return ModelShape.of(AutoConfig.for_model(values.pop("model_type"), **values)) if values else None

@@ -1,4 +1,4 @@
-"""File permissions toward other users of this machine: Ray's token, its session folders, the folder of runs."""
+"""File permissions toward other users of this machine."""
 
 import os
 import stat
@@ -8,22 +8,22 @@ import psutil
 
 
 def readable_by_others(file: Path) -> bool:
-    """True if the modes of a file and of the folders above it let other users read it. False where there is none."""
+    """False where there is no file."""
     return file.exists() and bool(file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)) and _reachable(file)
 
 
 def writable_by_others(folder: Path) -> bool:
-    """True if other users could make, replace or remove files in a folder."""
+    """True if other users could make, replace or remove files in it."""
     return folder.is_dir() and bool(folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)) and _reachable(folder)
 
 
 def _reachable(path: Path) -> bool:
-    """True if all folders above a path let other users through."""
+    """True if all folders above let other users through."""
     return all(parent.stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH) for parent in path.resolve().parents)
 
 
 def ray_sessions() -> list[Path]:
-    """Session folders of the Rays that this user runs here."""
+    """Session folders of this user's Rays."""
     sessions = set()
     for process in psutil.process_iter():
         try:

@@ -1,4 +1,4 @@
-"""Outcomes of problems in a curation: stages without a model, and readings of a model's replies."""
+"""Outcomes of problems in a curation."""
 
 import re
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _VERDICT = re.compile(r"[*_`#\s]*verdict[*_`]*\s*:[*_`\s]*([\w.-]*\w)[*_`.\s]*",
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Example: Candidate(17, "s1", "What is 1 + 1?", r"\\boxed{2}", ("2",))"""
+    r"""Example: Candidate(17, "s1", "What is 1 + 1?", r"\boxed{2}", ("2",))"""
 
     row: int
     """Among all rows of all sources, 0-based."""
@@ -41,8 +41,6 @@ class Fate:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One completion of a stage's model."""
-
     text: str
     tokens: int
     finish_reason: FinishReason
@@ -52,7 +50,7 @@ KEPT = Fate(True)
 
 
 def boxed(candidates: Sequence[Candidate]) -> list[Fate]:
-    """Keeps problems with a closed, non-empty box (arXiv 2503.16219, section 2)."""
+    """Keeps closed, non-empty boxes (arXiv 2503.16219, section 2)."""
     boxes = [last_boxed(candidate.solution or "") for candidate in candidates]
     return [KEPT if box else Fate(False, "no box: the solution has no \\boxed{} with an answer") for box in boxes]
 
@@ -68,13 +66,12 @@ def duplicates(candidates: Sequence[Candidate]) -> list[Fate]:
 
 
 def overlaps(candidates: Sequence[Candidate], index: OverlapIndex) -> list[Fate]:
-    """Drops problems that `index` finds among the evaluation problems."""
     reasons = index.overlaps([candidate.problem for candidate in candidates])
     return [Fate(not reason, reason) for reason in reasons]
 
 
 def mix(candidates: Sequence[Candidate], stage: Mix, seed: int) -> list[Fate]:
-    """Draws the asked number of each source, in order. UserError where one has too few."""
+    """Draws the asked number of each source. UserError where one has too few."""
     drawn: set[int] = set()
     for source, count in mix_counts(stage).items():
         rows = [candidate.row for candidate in candidates if candidate.source == source]
@@ -83,14 +80,13 @@ def mix(candidates: Sequence[Candidate], stage: Mix, seed: int) -> list[Fate]:
                 f"the mix asks for {count:,} problems of {source} but {len(rows):,} are left: lower its counts or total, or "
                 "add rows to the source"
             )
-        drawn.update(
-            np.random.default_rng(completion_seed(seed, f"mix/{source}", 0, 0, 0)).permutation(rows)[:count].tolist()
-        )
+        rng = np.random.default_rng(completion_seed(seed, f"mix/{source}", 0, 0, 0))
+        drawn.update(rng.permutation(rows)[:count].tolist())
     return [KEPT if candidate.row in drawn else Fate(False, "not drawn: into the mix") for candidate in candidates]
 
 
 def mix_counts(stage: Mix) -> dict[str, int]:
-    """Number per source; the largest remainders of fractions round up."""
+    """The largest remainders of fractions round up."""
     if stage.total is None:
         return dict(stage.counts)
     exact = {source: share * stage.total for source, share in stage.fractions.items()}
@@ -102,7 +98,6 @@ def mix_counts(stage: Mix) -> dict[str, int]:
 
 
 def user_turn(stage: Solved | Judged, candidate: Candidate) -> str:
-    """The user turn."""
     values = {
         "problem": candidate.problem,
         "answer": " or ".join(candidate.answer),
@@ -116,7 +111,7 @@ def unclear(stage: ModelStage, why: str) -> Fate:
 
 
 def solved_fate(stage: Solved, statuses: Sequence[Status]) -> Fate:
-    """By checked completions; unclear where an unjudged one would decide."""
+    """Fate by checked completions; unclear where an unjudged one would decide."""
     correct = statuses.count(Status.CORRECT)
     unjudged = [status for status in statuses if not status.judged]
     if correct >= stage.solved_from:
@@ -127,7 +122,7 @@ def solved_fate(stage: Solved, statuses: Sequence[Status]) -> Fate:
 
 
 def judged_fate(stage: Judged, reply: Reply) -> Fate:
-    """By the reply's last line, if it is nothing but a known verdict."""
+    """Fate by the reply's last line, if it is nothing but a known verdict."""
     lines = after_reasoning(reply.text).strip().splitlines()
     found = _VERDICT.fullmatch(lines[-1]) if lines and reply.finish_reason == "stop" else None
     words = {word.casefold(): KEPT for word in stage.keep}

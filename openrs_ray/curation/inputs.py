@@ -32,13 +32,13 @@ class Inputs:
     evaluations: dict[str, dict[str, list[str]]]
     """Texts by stage and evaluation set."""
     tokenizers: dict[str, PreTrainedTokenizerBase]
-    """By stage that asks a model."""
+    """Tokenizers by stage that asks a model."""
     asked: list[tuple[str, dict[str, Any]]]
     """Name and deciding settings of each stage, the sources first."""
 
 
 def load_inputs(recipe: Recipe) -> Inputs:
-    """Read and check everything. UserError where anything is missing."""
+    """UserError where anything is missing."""
     candidates: list[Candidate] = []
     fates: list[Fate] = []
     for name, source in recipe.sources.items():
@@ -73,7 +73,6 @@ def load_inputs(recipe: Recipe) -> Inputs:
 def prompts(
     stage: Solved | Judged, candidates: Sequence[Candidate], tokenizer: PreTrainedTokenizerBase
 ) -> list[tuple[int, ...]]:
-    """Token ids of the questions."""
     turns = [user_turn(stage, candidate) for candidate in candidates]
     return _ask(stage, turns, tokenizer) if turns else []
 

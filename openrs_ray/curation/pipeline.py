@@ -21,12 +21,10 @@ from openrs_ray.seeds import completion_seed
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One problem to ask a model about."""
-
     row: int
     prompt_ids: tuple[int, ...]
     seeds: tuple[int, ...]
-    """One for each reply that is wanted."""
+    """One for each reply."""
 
 
 Replies = dict[int, tuple[Reply, ...]]
@@ -47,12 +45,7 @@ class Curation:
     say: Callable[[str], None]
 
     def run(self) -> list[Counts]:
-        """Do the unfinished stages, write the result, and count.
-
-        Raises:
-            UserError: the folder holds other work, nothing is left, or a mix lacks problems.
-            RunError: an engine or the checking processes broke; finished chunks stay.
-        """
+        """Do the unfinished stages, write the result, and count. UserError where nothing is left or a mix lacks problems."""
         store, inputs = self.store, self.inputs
         store.open(inputs.asked)
         if not store.has(0, "sources"):

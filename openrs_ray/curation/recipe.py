@@ -223,7 +223,7 @@ class Recipe(Section):
 
     @property
     def place(self) -> Path:
-        """The set's own folder."""
+        """The set's folder."""
         return self.folder.expanduser() / self.name
 
 
@@ -235,7 +235,7 @@ python -m launch.curate RECIPE [--dotted.field VALUE ...] [--dry-run]
 
 
 def load_recipe(recipe: str | Path, overrides: Sequence[str], flags: Sequence[str] = ()) -> Recipe:
-    """Read a recipe by name or file, apply `--dotted.field VALUE` in order, and check everything. UserError for any mistake."""
+    """Read a recipe by name or file, apply `--dotted.field VALUE` in order, and check everything."""
     given = read_recipe(recipe, Recipe)
     if "stages" not in given.content and "run" in given.content:
         raise UserError(f"the recipe {recipe} is of a run: start it with python -m launch.train")
@@ -243,7 +243,7 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str], flags: Sequence[st
 
 
 def example() -> dict[str, Any]:
-    """Content with one source and one stage of each kind, of which the fields can be listed."""
+    """Content with one source and one stage of each kind, for listing their fields."""
     kinds = [model.model_fields["kind"].default for model in (Boxed, Duplicates, Overlaps, Solved, Judged, Mix)]
     stages: dict[str, Any] = {f"<{kind}>": {"kind": kind} for kind in kinds}
     return {"sources": {"<source>": {}}, "stages": stages}

@@ -1,4 +1,4 @@
-"""The table of a curation: how many problems each stage kept, and why it dropped the others, beside the paper's counts."""
+"""The table of a curation: problems kept by each stage and reasons for the others, beside the paper's counts."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,7 +9,7 @@ from openrs_ray.curation.store import Counts
 
 
 def markdown(name: str, counts: Sequence[Counts]) -> str:
-    """A dash stands where the paper has no such stage. Its first count is of the rows that it read."""
+    """A dash stands where the paper has no such stage. Its first count is of rows."""
     lines = [f"# {name}", "", "| stage | problems | kept | the paper | reasons |", "|---|---:|---:|---:|---|"]
     for number, one in enumerate(counts):
         paper = "-" if one.paper is None else f"{one.paper:,}{' rows' if number == 0 else ''}"

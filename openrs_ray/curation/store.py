@@ -1,13 +1,11 @@
 """The folder of one curated set: finished work in it is not done again.
 
-    NAME/curation.json            each stage's request, with digests of rows, evaluation sets and models
-    NAME/00-sources.parquet       every raw row, with `kept` and `reason`
-    NAME/01-boxed.parquet         the same of every problem that reached the first stage
-    NAME/02-trivial/000003.parquet    replies and fates of problems that a model was asked about together
-    NAME/02-trivial.parquet
-    NAME/NAME.parquet             the result: problem, solution, answer, source
-
-Every file holds what curation.json says.
+NAME/curation.json            each stage's request, with digests of rows, evaluation sets and models
+NAME/00-sources.parquet       every raw row, with `kept` and `reason`
+NAME/01-boxed.parquet         the same of every problem that reached the first stage
+NAME/02-trivial/000003.parquet    replies and fates of problems that a model was asked about together
+NAME/02-trivial.parquet
+NAME/NAME.parquet             the result: problem, solution, answer, source
 """
 
 from collections import Counter
@@ -27,7 +25,7 @@ from openrs_ray.curation.fates import Candidate, Fate, Reply
 from openrs_ray.errors import UserError
 
 Asked = tuple[str, dict[str, Any]]
-"""A stage's name, and everything that decides its outcome."""
+"""Its name, and everything that decides its outcome."""
 
 _STAGE = pa.schema(
     [
@@ -55,8 +53,6 @@ _CHUNK = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Result of asking about one problem."""
-
     row: int
     replies: tuple[Reply, ...]
     verdicts: tuple[str, ...]
@@ -65,7 +61,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """A line of the table. Example: Counts("trivial", 31323, 21533, 21533, {"solved": 9790})"""
+    """A line of the table."""
 
     stage: str
     entered: int
@@ -109,12 +105,11 @@ class CurationStore:
         return self._stage(number, name).exists()
 
     def write(self, number: int, name: str, candidates: Sequence[Candidate], fates: Sequence[Fate]) -> None:
-        """Write a finished stage: all problems that reached it."""
         rows = [asdict(c) | asdict(f) for c, f in zip(candidates, fates, strict=True)]
         write_table(self._stage(number, name), pa.Table.from_pylist(rows, schema=_STAGE))
 
     def kept(self, number: int, name: str) -> list[Candidate]:
-        """Problems that a finished stage kept, in row order."""
+        """Kept problems in row order."""
         return [
             Candidate(row["row"], row["source"], row["problem"], row["solution"], tuple(row["answer"]))
             for row in _read(self._stage(number, name), _STAGE)
@@ -132,13 +127,12 @@ class CurationStore:
         return Counts(name, len(kept), sum(kept), paper, dict(reasons.most_common()))
 
     def told(self, number: int, name: str) -> dict[int, Fate]:
-        """Fates by row of all asked problems."""
+        """Fates by row."""
         files = sorted((self.folder / f"{number:02d}-{name}").glob("*.parquet"))
         chunks = [_read(file, _CHUNK, ["row", "kept", "reason"]) for file in files]
         return {row["row"]: Fate(row["kept"], row["reason"]) for rows in chunks for row in rows}
 
     def add(self, number: int, name: str, told: Sequence[Told]) -> None:
-        """Write a chunk."""
         folder = self.folder / f"{number:02d}-{name}"
         free = max((int(file.stem) + 1 for file in folder.glob("*.parquet")), default=0)
         rows = [
@@ -156,11 +150,9 @@ class CurationStore:
 
     @property
     def result(self) -> Path:
-        """The training file."""
         return self.folder / f"{self.folder.name}.parquet"
 
     def finish(self, candidates: Sequence[Candidate]) -> None:
-        """Write the result."""
         single = all(len(candidate.answer) == 1 for candidate in candidates)
         columns: Mapping[str, Any] = {
             "problem": [candidate.problem for candidate in candidates],
@@ -188,7 +180,6 @@ def _asked(stage: Any) -> Asked:
 
 
 def _settings(number: int, stage: Asked | None) -> dict[str, Any]:
-    """By name for a sentence."""
     if stage is None:
         return {}
     name = " ".join(stage[0].split())

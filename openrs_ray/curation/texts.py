@@ -9,15 +9,13 @@ Gram = tuple[str, ...]
 
 
 class OverlapIndex:
-    """Finds the problems that overlap with evaluation problems.
+    """Finds the same letters and digits as in an evaluation problem, or `length` words in a row.
 
-    An overlap is the same letters and digits, or `length` words in a row (of a shorter evaluation problem all its words; below
-    `shortest` words only the first rule). Words in a row in more than `common` problems do not count. Defaults: Brown et al.
-    2020, arXiv 2005.14165, appendix C.
+    Shorter problems need all their words, and `shortest` at least. Words in a row in more than `common` problems do not count.
+    Defaults: Brown et al. 2020, arXiv 2005.14165, appendix C.
     """
 
     def __init__(self, problems: Mapping[str, Sequence[str]], length: int, shortest: int, common: int) -> None:
-        """`problems`: texts by evaluation set."""
         self._common = common
         self._texts: dict[str, tuple[str, int]] = {}
         self._grams: dict[Gram, tuple[str, int]] = {}
@@ -31,7 +29,7 @@ class OverlapIndex:
         self._lengths = sorted({len(gram) for gram in self._grams})
 
     def overlaps(self, texts: Sequence[str]) -> list[str]:
-        """Reason of each text's overlap, or "". Example: "same text as math500: its problem 17"."""
+        """ "" without overlap. Example: "same text as math500: its problem 17"."""
         shared = [self._shared(text) for text in texts]
         often = Counter(gram for grams in shared for gram in grams)
         return [self._reason(text, grams, often) for text, grams in zip(texts, shared, strict=True)]

@@ -1,1 +1,1 @@
-"""Evaluation that can be believed: benchmarks, figures over many samples, intervals, paired tests, tables."""
+"""Evaluation: benchmarks, figures over many samples, intervals, paired tests, tables."""

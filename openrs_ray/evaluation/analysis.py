@@ -1,4 +1,4 @@
-"""Everything that the tables say, computed from the samples of all models."""
+"""Everything that the tables say, computed from the samples."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ AVERAGE = "average of all"
 
 @dataclass(frozen=True, slots=True)
 class Seeds:
-    """Several runs on one benchmark. Example: Seeds(mean=Interval(0.31, 0.25, 0.38), deviation=0.012, least=0.30, most=0.32)"""
+    """Several runs on one benchmark."""
 
     mean: Interval
-    """Of all samples of all runs."""
+    """Mean of all samples."""
     deviation: float
     """Standard deviation of the runs' avg@k."""
     least: float
@@ -35,17 +35,14 @@ class Seeds:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """Results by model and benchmark."""
-
     figures: dict[str, dict[str, Figures]]
     averages: dict[str, Interval | None]
-    """Averages over several benchmarks; None where one figure is refused."""
+    """None where one figure is refused."""
     against_start: dict[str, dict[str, Paired]]
-    """Comparisons with the start model, `AVERAGE` among the benchmarks."""
+    """`AVERAGE` among the benchmarks."""
     measured: dict[str, dict[str, Measured]]
-    """Power of these comparisons."""
     seeds: dict[str, Seeds]
-    """By benchmark; empty unless the models are runs of several seeds."""
+    """By benchmark; empty without `seeds`."""
 
 
 def analyse(
@@ -55,14 +52,9 @@ def analyse(
     seeds: bool = False,
     resampling: int = 0,
 ) -> Analysis:
-    """Analyse all models.
+    """Compare all models with `start`, given `samples` by model and benchmark, in the same order for each.
 
-    Args:
-        samples: by model and benchmark, the benchmarks in the same order for each.
-        start: the model that the others are compared with.
-        max_unjudged_share: beyond it an accuracy is refused.
-        seeds: the other models are runs of one experiment.
-        resampling: seed of the permutation test.
+    `seeds`: the other models are runs of one experiment. `resampling`: seed of the permutation test.
     """
     found = {
         model: {name: figures(s, max_unjudged_share) for name, s in by_name.items()}
@@ -89,14 +81,9 @@ def analyse(
 
 
 def _together(runs: Sequence[Samples]) -> Samples:
-    return Samples(
-        correct=np.hstack([run.correct for run in runs]),
-        classes=np.hstack([run.classes for run in runs]),
-        tokens=np.hstack([run.tokens for run in runs]),
-        truncated=np.hstack([run.truncated for run in runs]),
-        english=np.hstack([run.english for run in runs]),
-        clusters=runs[0].clusters,
-    )
+    names = ("correct", "classes", "tokens", "truncated", "english")
+    joined = {name: np.hstack([getattr(run, name) for run in runs]) for name in names}
+    return Samples(**joined, clusters=runs[0].clusters)
 
 
 def _pairs(ours: Mapping[str, Samples], theirs: Mapping[str, Samples]) -> dict[str, Pair]:
@@ -108,13 +95,13 @@ def _pairs(ours: Mapping[str, Samples], theirs: Mapping[str, Samples]) -> dict[s
 
 
 def _compared(pairs: Mapping[str, Pair], benchmarks: int, seed: int) -> dict[str, Paired]:
-    """With Holm's correction; the average is a test of its own."""
+    """Comparisons with Holm's correction; the average is a separate test."""
     found = corrected({name: compare([pair], seed) for name, pair in pairs.items()})
     return found | {AVERAGE: compare(list(pairs.values()), seed)} if len(pairs) == benchmarks > 1 else found
 
 
 def power_rows(measured: Mapping[str, Measured], benchmarks: int, rate: Rate | None) -> dict[str, dict[str, Any]]:
-    """Rows by benchmark: smallest difference as measured and with more samples, and their cost."""
+    """Smallest difference by benchmark, as measured and with more samples, and their cost."""
     rows = {name: _power_row([part], rate) for name, part in measured.items()}
     return rows | {AVERAGE: _power_row(list(measured.values()), rate)} if len(measured) == benchmarks > 1 else rows
 

@@ -1,4 +1,4 @@
-"""Benchmarks of the paper: their sources, and their rows as problems with golds. A row that cannot be used is an error."""
+"""Benchmarks of the paper as problems with golds."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -22,16 +22,13 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """Example: Benchmark("aime24", "AIME24", "HuggingFaceH4/aime_2024", "train", 30)"""
-
     name: str
     title: str
     """As the tables spell it."""
     source: str
-    """Hub id, or a local file."""
+    """Hub id or local file."""
     split: str = "train"
     problems: int | None = None
-    """Expected number, where it is known."""
     opening: int | None = None
     """Problems with the same first so many characters are parts of one exercise."""
 
@@ -51,21 +48,19 @@ KNOWN = {
 
 _PROBLEM_COLUMNS = ("problem", "question")
 _ANSWER_COLUMNS = ("final_answer", "answer", "solution")
-"""The first that a row has counts: OlympiadBench's lists, a plain answer, a solution with the gold in its last box."""
+"""The first that a row has counts; the gold is in the last box of a solution."""
 
 
 _NOTHING_ELSE = Data(path="none")
-"""No system prompt, no examples, no suffix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Prompt of an evaluation: `template` with {problem}, between `data`'s system prompt, examples and suffix."""
+    """`template` with {problem}, between `data`'s system prompt, examples and suffix."""
 
     name: str
     template: str = "{problem}"
     data: Data = _NOTHING_ELSE
-    """Only its prompt fields are used."""
 
 
 PAPER_PROMPT = Prompt(
@@ -79,20 +74,15 @@ PAPER_PROMPT = Prompt(
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A problem of a benchmark. Example: Task(Problem(...), tolerance=0.1)"""
-
     problem: Problem
     tolerance: float | None = None
-    """Largest absolute error of a numeric answer; None: it must be equal."""
+    """Largest absolute error of a numeric answer."""
     cluster: str | None = None
     """Equal for problems that belong together."""
 
 
 def chosen(names: Sequence[str], sources: dict[str, str]) -> list[Benchmark]:
-    """Benchmarks by name; `sources` gives local files or Hub ids in place of, or beside, the known ones.
-
-    UserError for no name, an unknown one without a source, or a source that no name asks for.
-    """
+    """Benchmarks with local files or Hub ids of `sources`. UserError for names that do not fit together."""
     if not names:
         raise UserError(f"--benchmarks names none: known are {', '.join(KNOWN)}")
     unknown = [name for name in names if name not in KNOWN and name not in sources]
@@ -103,12 +93,8 @@ def chosen(names: Sequence[str], sources: dict[str, str]) -> list[Benchmark]:
     unused = [name for name in sources if name not in names]
     if unused:
         raise UserError(f"--data names {unused[0]}, which --benchmarks does not ask for")
-    return [_with_source(name, sources.get(name)) for name in dict.fromkeys(names)]
-
-
-def _with_source(name: str, source: str | None) -> Benchmark:
-    known = KNOWN.get(name, Benchmark(name, name, ""))
-    return known if source is None else replace(known, source=source)
+    known = {name: KNOWN.get(name, Benchmark(name, name, "")) for name in names}
+    return [replace(one, source=sources.get(name, one.source)) for name, one in known.items()]
 
 
 def load_tasks(benchmark: Benchmark, prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> tuple[Task, ...]:
@@ -116,9 +102,8 @@ def load_tasks(benchmark: Benchmark, prompt: Prompt, tokenizer: PreTrainedTokeni
     try:
         rows = read_rows(benchmark.source, benchmark.split)
     except UserError as error:
-        hint = (
-            f"; give a local copy with --data {benchmark.name}=FILE" if benchmark == KNOWN.get(benchmark.name) else ""
-        )
+        known = benchmark == KNOWN.get(benchmark.name)
+        hint = f"; give a local copy with --data {benchmark.name}=FILE" if known else ""
         raise UserError(f"benchmark {benchmark.name}: {error}{hint}") from error
     if benchmark.problems not in (None, len(rows)):
         raise UserError(
@@ -144,10 +129,8 @@ def clusters(tasks: Sequence[Task]) -> np.ndarray | None:
 
 
 def fingerprint(tasks: Sequence[Task]) -> str:
-    """Hash of problems, prompts and golds in order."""
-    return hashlib.sha256(
-        repr([(t.problem.prompt_ids, t.problem.gold, t.tolerance) for t in tasks]).encode()
-    ).hexdigest()
+    content = repr([(t.problem.prompt_ids, t.problem.gold, t.tolerance) for t in tasks])
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _read(read: Callable[[Any], Value], row: Row, columns: Sequence[str], number: int, benchmark: Benchmark) -> Value:
@@ -173,7 +156,7 @@ def _gold(row: Row, number: int, benchmark: Benchmark) -> tuple[str, ...]:
 
 
 def _cluster(row: Row, problem: Problem, opening: int | None) -> str | None:
-    """The row's `cluster`, or the common beginning of an exercise's parts."""
+    """The row's, or the common beginning of an exercise's parts."""
     if row.get("cluster") not in (None, ""):
         return str(row["cluster"])
     return None if opening is None else problem.text[:opening]

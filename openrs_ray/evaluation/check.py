@@ -1,8 +1,4 @@
-"""Correctness in an evaluation, as the checking processes decide it.
-
-Rules: `boxed` (last box after the reasoning) and `any` (whole output, as math-verify reads it) as in training; `published` as
-in the authors' harness (anywhere in the output, the box first).
-"""
+"""Correctness in an evaluation: by the rules of training, or `published` as in the authors' harness (the box first)."""
 
 import time
 from dataclasses import dataclass
@@ -26,7 +22,7 @@ _MAX_FLOAT_DIGITS = 300
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One completion to check. Example: Answered(r"2 + 2 </think> \\boxed{4}", ("4",))"""
+    r"""Example: Answered(r"2 + 2 </think> \boxed{4}", ("4",))"""
 
     text: str
     gold: tuple[str, ...]
@@ -38,10 +34,7 @@ WARM_UP = (Answered(r"</think> \boxed{\frac{\sqrt{8}}{2}}", (r"\sqrt{2}",)),)
 
 @dataclass(frozen=True)
 class Check:
-    """Checks completions by its rules.
-
-    Where no gold can be parsed, a different text is WRONG: otherwise only correct answers would count.
-    """
+    """Where no gold can be parsed, a different text is WRONG: else only correct answers would count."""
 
     rules: Rules
 
@@ -76,7 +69,6 @@ def _published(item: Answered) -> tuple[Status, str | None]:
 
 
 def _value(answer: str) -> float | None:
-    """The number that an answer is, if it is one."""
     found = read(answer).value
     try:
         return float(found) if is_number(found) and digits(found) < _MAX_FLOAT_DIGITS else None  # type: ignore[arg-type]

@@ -1,7 +1,6 @@
-"""Figures of one model on one benchmark, from the outcome of each sample.
+"""Figures of one model on one benchmark; every problem weighs the same.
 
-`correct` is float [problems, samples]: 1 correct, 0 wrong, NaN not judged, which never counts as 0. Every problem weighs
-the same.
+`correct` is float [problems, samples]: 1 correct, 0 wrong, NaN not judged, which never counts as 0.
 """
 
 from collections.abc import Sequence
@@ -14,9 +13,9 @@ from openrs_ray.stats import Interval, average_interval, effective_interval, mea
 
 
 def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
-    """float64 [problems]: chance that at least one of k samples is correct; NaN where fewer than k were judged.
+    """Unbiased chance [problems] that at least one of k samples is correct; NaN where fewer than k were judged.
 
-    Unbiased: 1 - C(n - c, k) / C(n, k) with c correct of n (Chen et al., arXiv 2107.03374, eq. 1).
+    1 - C(n - c, k) / C(n, k) with c correct of n (Chen et al., arXiv 2107.03374, eq. 1).
     """
     n = np.sum(~np.isnan(correct), axis=1, keepdims=True)
     c = np.nansum(correct, axis=1, keepdims=True)
@@ -27,10 +26,7 @@ def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
 
 
 def majority(classes: np.ndarray, correct: np.ndarray) -> np.ndarray:
-    """float64 [problems]: 1 where the most frequent answer is correct; of a tie, the share that is; 0 without votes.
-
-    `classes`: int [problems, samples], equal for equal answers, negative without a vote (X. Wang et al., arXiv 2203.11171).
-    """
+    """float64 [problems]: 1 where the most frequent answer is correct; of a tie, the share that is (arXiv 2203.11171)."""
     same = (classes[:, :, None] == classes[:, None, :]) & (classes >= 0)[:, :, None]
     votes = same.sum(axis=2)
     winning = (votes == votes.max(axis=1, keepdims=True)) & (classes >= 0)
@@ -39,17 +35,14 @@ def majority(classes: np.ndarray, correct: np.ndarray) -> np.ndarray:
 
 
 def one_run_deviation(correct: np.ndarray) -> float | None:
-    """Standard deviation of a run's score with one sample per problem; None where each has one sample.
-
-    sqrt(sum of the problems' sample variances) / problems.
-    """
+    """Standard deviation of a run's score with one sample per problem; None where a problem has only one judged sample."""
     if (np.sum(~np.isnan(correct), axis=1) < 2).any():
         return None
     return float(np.sqrt(np.nanvar(correct, axis=1, ddof=1).sum()) / len(correct))
 
 
 def pass_interval(correct: np.ndarray, k: int, clusters: np.ndarray | None = None) -> Interval | None:
-    """pass@k over the problems with k judged samples, bounded for the unjudged ones; None without any."""
+    """pass@k over the problems with k judged samples, bounded for the unjudged ones."""
     judged = pass_at_k(correct, k)
     if np.isnan(judged).all():
         return None
@@ -62,18 +55,16 @@ def pass_interval(correct: np.ndarray, k: int, clusters: np.ndarray | None = Non
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
-    """Outcome of every sample; all arrays are [problems, samples], NaN in `correct` and -1 in `classes` where none was taken."""
+    """Arrays [problems, samples]."""
 
     correct: np.ndarray
-    """float: 1, 0, or NaN where the check could not judge."""
+    """float: 1, 0, or NaN where not judged or not taken."""
     classes: np.ndarray
     """int: equal for equal answers, -1 without one."""
     tokens: np.ndarray
-    """int: length of the completion."""
     truncated: np.ndarray
-    """bool: cut at the limit."""
     english: np.ndarray
-    """float: English share of the letters outside LaTeX."""
+    """Share of the letters."""
     clusters: np.ndarray | None = None
     """[problems], equal for problems that belong together."""
 
@@ -91,16 +82,15 @@ class Figures:
     sampling: Interval | None
     """The same mean, with the interval over samples."""
     one_run: float | None
-    """Standard deviation of a run with one sample per problem."""
+    """Standard deviation of one sample per problem."""
     pass_at: dict[int, Interval]
-    """pass@k for k = 1, 2, 4, ... with intervals over problems."""
+    """For k = 1, 2, 4, ..."""
     majority: Interval | None
-    """maj@k; None with one sample."""
+    """None with one sample."""
     mean_tokens: float
     truncated_share: float
     english_share: float
     unjudged: int
-    """Samples whose check timed out or failed."""
 
     def as_json(self) -> dict[str, Any]:
         content = asdict(self)
@@ -109,7 +99,6 @@ class Figures:
 
 
 def figures(samples: Samples, max_unjudged_share: float = 0.1) -> Figures:
-    """All figures; no accuracy where more than `max_unjudged_share` is unjudged."""
     correct, clusters = samples.correct, samples.clusters
     problems, count = correct.shape
     unjudged = np.isnan(correct)

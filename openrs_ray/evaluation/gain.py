@@ -31,7 +31,7 @@ def gain_text(run_folder: Path, step: int) -> str:
 
 
 def _scores(run_folder: Path, step: int) -> np.ndarray:
-    """float64 [problems, samples]: 1 correct, 0 not, NaN not judged."""
+    """float [problems, samples] as in `figures.Samples`."""
     files = [file for file in current_files(run_folder, "evaluation") if file.step == step]
     rows = [row for file in files for row in file.read(["problem_index", "sample", "status"]).to_pylist()]
     if not rows:

@@ -1,7 +1,4 @@
-"""Classes of equal answers to a problem, for the majority vote.
-
-All correct answers are one class. Wrong ones are compared by the checker; two that cannot be compared in time differ.
-"""
+"""Classes of equal answers, for the majority vote; wrong ones that cannot be compared in time differ."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future

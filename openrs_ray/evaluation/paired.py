@@ -1,6 +1,6 @@
-"""Paired test of two models over the problems of each benchmark, with Holm's correction (docs/evaluation.md has the method).
+"""Paired test of two models, with Holm's correction (docs/evaluation.md).
 
-The confidence interval holds exactly the differences that the test does not refuse, so interval and p-value never disagree.
+The interval holds exactly the differences that the test does not refuse.
 """
 
 import math
@@ -11,26 +11,22 @@ import numpy as np
 
 from openrs_ray.stats import Interval
 
-_EXACT_DIFFERENCES = 16
-"""With at most this many non-zero differences all 2^n sign patterns are counted, not drawn."""
+_EXACT_DIFFERENCES = 16  # Up to so many non-zero differences all 2^n sign patterns are counted, not drawn
 _DRAWS = 100_000
 _BLOCK = 1000
-_ROUNDING = 1e-12
-"""Tolerance for sums of the same numbers in another order."""
+_ROUNDING = 1e-12  # Tolerance for sums of the same numbers in another order
 
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Result of one comparison. Example: Paired(Interval(0.031, 0.004, 0.058), p=0.03, corrected=0.09)"""
-
     difference: Interval
     """Mean difference of avg@k per problem."""
     p: float
-    """Two-sided, of the sign-flip permutation test; below 0.05 exactly where the interval excludes 0."""
+    """Two-sided, of the sign-flip permutation test."""
     corrected: float
     """After Holm's correction over all compared benchmarks."""
     bounds: tuple[float, float] | None = None
-    """Mean difference with all unjudged completions decided against and for the first model; None where all were judged."""
+    """The difference with everything unjudged decided against and for the first model; None where all was judged."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,8 +60,7 @@ class Pair:
 def compare(pairs: Sequence[Pair], seed: int = 0, confidence: float = 0.95) -> Paired:
     """Compare on one benchmark, or on the plain average of several with a test stratified by benchmark.
 
-    Each problem weighs 1 / (problems of its benchmark) / (benchmarks); those without a judged sample on either side are left
-    out. `corrected` still equals `p`. ValueError if a benchmark has no problem left.
+    Problems without a judged sample on either side are left out. ValueError if a benchmark has none left.
     """
     sums, weights = [], []
     for pair in pairs:
@@ -85,7 +80,7 @@ def compare(pairs: Sequence[Pair], seed: int = 0, confidence: float = 0.95) -> P
 class SignFlips:
     """Sign-flip permutation test of a weighted mean, for every hypothetical mean at once.
 
-    Each pattern of signs counts for a range of means; the p-value of a mean is the share of ranges that hold it.
+    A pattern of signs counts for a range of means; p is the share of ranges that hold a mean.
     """
 
     mean: float
@@ -95,10 +90,7 @@ class SignFlips:
 
     @classmethod
     def draw(cls, sums: np.ndarray, weights: np.ndarray, rng: np.random.Generator, draws: int = _DRAWS) -> "SignFlips":
-        """`sums`, `weights`: float [clusters], of the weighted values and of their weights.
-
-        Drawn patterns include the observed one, so p is never 0 (Phipson and Smyth, 2010, arXiv 1603.05766).
-        """
+        """Sums and weights of each cluster. The observed pattern is among the drawn: p is never 0 (arXiv 1603.05766)."""
         size, differing = len(sums), np.flatnonzero(sums)
         exact = len(differing) <= _EXACT_DIFFERENCES
         patterns = 2 ** len(differing) if exact else draws + 1
@@ -116,7 +108,7 @@ class SignFlips:
         return cls(float(sums.sum() / weights.sum()), np.sort(lows), np.sort(highs))
 
     def p(self, mean: float = 0.0) -> float:
-        """Two-sided p-value of a hypothetical mean; every range holds the observed one, so one end of it decides."""
+        """Two-sided; every range holds the observed mean, so one end of it decides."""
         inside = self.lows <= mean if mean <= self.mean else self.highs >= mean
         return float(np.mean(inside))
 
@@ -148,6 +140,5 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def corrected(comparisons: dict[str, Paired]) -> dict[str, Paired]:
-    """Comparisons by benchmark, with Holm's correction."""
     adjusted = holm([comparison.p for comparison in comparisons.values()])
     return {name: replace(c, corrected=p) for (name, c), p in zip(comparisons.items(), adjusted, strict=True)}

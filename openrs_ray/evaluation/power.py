@@ -1,4 +1,4 @@
-"""Statistical power: the smallest difference that a comparison of two models can show (docs/evaluation.md has the formula)."""
+"""The smallest difference that a comparison can show (docs/evaluation.md has the formula)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,29 +13,30 @@ _REACH = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)
 _FEWER = NormalDist().inv_cdf(0.975) ** 2 / 2
 
 MORE = 4
-"""Factor by which the samples are multiplied in the second figure."""
+"""Factor of the samples in the second figure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Variances of a problem's difference between two models. Example: Spread(between=0.004, within=0.21)"""
+    """Variances of a problem's difference between two models."""
 
     between: float
-    """Of the true differences, over problems."""
+    """Variance of the true differences, over problems."""
     within: float | None
-    """Of one sample about its problem's chance, summed over both models; None where unknown."""
+    """Variance of one sample about its problem's chance, summed over both models; None where unknown."""
 
 
 PLANNED = Spread(between=0.0, within=2 * 0.5 * 0.25)
-"""Assumption before anything is measured: the gain is the same in each problem, half of all answers are right, and half of their
-variance lies within problems (re-evaluations of six 1.5B models: 0.11 of 0.21 for AIME24, 0.09 of 0.20 for AMC23).
+"""Before anything is measured: the same gain in each problem, half of all answers right, half of their variance within
+problems (re-evaluations of six 1.5B models: 0.11 of 0.21 for AIME24, 0.09 of 0.20 for AMC23).
 """
 
 
 def smallest_difference(problems: float, samples: int, spread: Spread = PLANNED) -> float:
-    """Smallest mean difference that is found with 80 % power. Example: 0.066 for AIME24's 30 problems x 16
+    """The difference found with 80 % power. Example: 0.066 for AIME24's 30 problems x 16
 
-    n counts as 1.96^2 / 2 fewer (W. C. Guenther, 1981, The American Statistician 35:243-244)."""
+    n counts as 1.96^2 / 2 fewer (W. C. Guenther, 1981, The American Statistician 35:243-244).
+    """
     variance = spread.between + (spread.within or 0.0) / samples
     return min(1.0, _REACH * math.sqrt(variance / (problems - _FEWER))) if problems > _FEWER else 1.0
 
@@ -47,12 +48,11 @@ def average_difference(parts: Sequence[float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Power of one comparison as measured. Example: Measured(problems=30, completions=960, Spread(0.004, 0.013))"""
+    """Power of one comparison."""
 
     problems: float
-    """With clusters: the clusters of equal size that they are worth."""
+    """Clusters count as the clusters of equal size that they are worth."""
     completions: int
-    """Of both models."""
     spread: Spread
     """`within`: after averaging the samples."""
 
@@ -89,7 +89,7 @@ def _error_of_means(scores: np.ndarray) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Cost of a completion so far. Example: Rate(hours=0.0004, dollars=0.0002)"""
+    """Cost of a completion."""
 
     hours: float
     dollars: float
@@ -102,12 +102,7 @@ class Rate:
 
 
 def plan_lines(sizes: Mapping[str, int], samples: int, models: int, rate: Rate | None = None) -> list[str]:
-    """One line per benchmark: the smallest difference that can be shown, and the cost of more samples.
-
-    Args:
-        sizes: problems by the benchmark's title.
-        rate: of completions sampled before, if any.
-    """
+    """Smallest difference of each benchmark and the cost of more samples. `sizes`: problems by title."""
     head = (
         f"Smallest differences that {samples} samples of each problem show (80 % power, a false alarm in 5 %, the same gain "
         "in all problems):"

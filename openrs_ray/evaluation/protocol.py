@@ -17,8 +17,6 @@ _SAMPLES = 16
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """Example: Protocol("as_published", samples=1, temperature=0.6, top_p=0.95, max_tokens=32768, rules="published", ...)"""
-
     name: Name
     samples: int
     """Completions of each problem."""
@@ -49,13 +47,7 @@ def protocol(
     max_tokens: int | None = None,
     prompt: PromptName | None = None,
 ) -> Protocol:
-    """A protocol with the given values in place of its own.
-
-    `robust` uses a run's prompt where there is a run, else the paper's.
-
-    Raises:
-        UserError: a value is out of bounds, `as_published` was given one, or a run's prompt has no run.
-    """
+    """A protocol with the given values in place of its own. UserError where they do not fit."""
     asked = {"samples": samples, "temperature": temperature, "top-p": top_p, "max-tokens": max_tokens, "prompt": prompt}
     given = [f"--{key}" for key, value in asked.items() if value is not None and (key, value) != ("samples", 1)]
     if name == "as_published" and given:

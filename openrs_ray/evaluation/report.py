@@ -1,7 +1,4 @@
-"""Tables of an evaluation: this model with intervals, the paper, the re-evaluation, the start model.
-
-One JSON document; Markdown and HTML print it.
-"""
+"""Tables of an evaluation, as one JSON document that Markdown and HTML print."""
 
 import html
 import json
@@ -22,7 +19,7 @@ Cells = list[list[str]]
 
 @cache
 def published() -> dict[str, Any]:
-    """The small published tables: {"paper" or "independent": {"source", "scores": {model: {benchmark: value}}}}, in percent.
+    """Published tables in percent: {"paper" or "independent": {"source", "scores": {model: {benchmark: value}}}}.
 
     And "costs": {"source", "rows": [[name, samples, GPUs, hours, dollars]]}.
     """
@@ -31,9 +28,7 @@ def published() -> dict[str, Any]:
 
 
 def published_name(name: str, begins: bool = False) -> str | None:
-    """The model of the published tables that a name (a Hub id, a path, a run's name) means, if any.
-
-    `begins`: also where the name only begins with it, as that of a run may.
+    """The published model that a Hub id, a path or a run's name means. `begins`: or begins with.
 
     Example: published_name("knoveleng/Open-RS3") == published_name("open-rs3-again", begins=True) == "Open-RS3"
     """
@@ -56,15 +51,9 @@ def document(
     seeds: Mapping[str, int],
     rate: Rate | None = None,
 ) -> dict[str, Any]:
-    """All that is known; a caller's own tables ({"heading": ..., "rows": [[...]]}, strings only) go into "more".
+    """Everything the tables print; callers' tables ({"heading": ..., "rows": [[...]]}, strings only) go into "more".
 
-    Args:
-        settings: what was asked.
-        titles: of the benchmarks, by name, in the order of the tables.
-        analysis: of all models, the start model last, under "start model".
-        published_as: the name in the published tables of each model.
-        seeds: of sampling and of the permutation test.
-        rate: what a completion has cost.
+    `titles` gives the benchmarks' order; the start model comes last in `analysis`; `published_as` gives published names.
     """
     tables = published()
     return {
@@ -94,7 +83,6 @@ def document(
 
 
 def write(folder: Path, content: dict[str, Any]) -> None:
-    """report.json, report.md and report.html, in a folder that is made if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "report.json", content)
     for name, text in (("report.md", markdown(content)), ("report.html", as_html(content))):
@@ -161,11 +149,13 @@ def _accuracy_rows(content: dict[str, Any], names: Sequence[str]) -> Cells:
                 ["- same problems, other samples", *(interval_text(figures[name]["sampling"]) for name in names)]
             )
             rows.append(["- one run of one sample, ± std", *(_percent(figures[name]["one_run"]) for name in names)])
-            rows.append(["- pass@k", *(interval_text(_last_pass(figures[name])) for name in names)])
+            passed = [figures[name]["pass_at"].get(str(figures[name]["samples"])) for name in names]
+            rows.append(["- pass@k", *map(interval_text, passed)])
             rows.append(["- maj@k", *(interval_text(figures[name]["majority"]) for name in names)])
         known = content["published"].get(model)
         if known:
-            rows.append([f"- the paper: {known['name']}", *(_plain_value(known["paper"].get(name)) for name in names)])
+            paper = [known["paper"].get(name) for name in names]
+            rows.append([f"- the paper: {known['name']}", *("-" if v is None else f"{v:.1f}" for v in paper)])
             again = [known["independent"].get(name) for name in names]
             rows.append(
                 ["- re-evaluation, mean ± std", *("-" if v is None else f"{v[0]:.1f} ± {v[1]:.1f}" for v in again)]
@@ -176,12 +166,9 @@ def _accuracy_rows(content: dict[str, Any], names: Sequence[str]) -> Cells:
 
 def _accuracy(figures: dict[str, Any]) -> str:
     if figures["average"] is None:
-        return f"refused: {100 * _unjudged_share(figures):.0f} % not judged"
+        share = figures["unjudged"] / (figures["problems"] * figures["samples"])
+        return f"refused: {100 * share:.0f} % not judged"
     return interval_text(figures["average"])
-
-
-def _unjudged_share(figures: dict[str, Any]) -> float:
-    return float(figures["unjudged"] / (figures["problems"] * figures["samples"]))
 
 
 def _runs_rows(content: dict[str, Any]) -> Cells:
@@ -250,7 +237,7 @@ def _power_rows(content: dict[str, Any]) -> Cells:
 
 def _notes(content: dict[str, Any]) -> list[str]:
     settings, seeds = content["settings"], content["seeds"]
-    scientific = settings["rules"] == "boxed" and "minerva" in content["benchmarks"]
+    scientific = "Minerva: 58 golds such as 4.5e33 are met by 4.5 x 10^33 here, and were not where others measured."
     differ = ", ".join(content["differences"])
     return [
         f"Protocol {settings['protocol']}: prompt {settings['prompt']}, temperature {settings['temperature']:g}, top-p "
@@ -267,21 +254,13 @@ def _notes(content: dict[str, Any]) -> list[str]:
         "(rewards.max_unjudged_share). Of pass@k the mean leaves out problems with too few judged samples.",
         *(["The spread over runs is one of training seeds and of samples together."] * bool(content["runs"])),
         *([f"The runs differ in {differ}: their spread is not one of seeds alone."] * bool(differ)),
-        *(
-            ["Minerva: 58 golds such as 4.5e33 are met by 4.5 x 10^33 here, and were not where others measured."]
-            * scientific
-        ),
+        *([scientific] * ("minerva" in content["benchmarks"] and settings["rules"] == "boxed")),
         *(f"{name}: {source}" for name, source in content["sources"].items()),
     ]
 
 
-def _last_pass(figures: dict[str, Any]) -> dict[str, float] | None:
-    passed: dict[str, dict[str, float]] = figures["pass_at"]
-    return passed.get(str(figures["samples"]))
-
-
 def interval_text(interval: dict[str, float] | None, form: str = ".1f") -> str:
-    """In percent. Example: "53.1 [48.0, 58.2]" """
+    """Example: "53.1 [48.0, 58.2]", in percent."""
     if interval is None:
         return "-"
     mean, low, high = (format(100 * interval[part], form) for part in ("mean", "low", "high"))
@@ -289,16 +268,12 @@ def interval_text(interval: dict[str, float] | None, form: str = ".1f") -> str:
 
 
 def _range(bounds: Sequence[float], form: str = ".1f") -> str:
-    """In percent. Example: "41.0 to 43.1" """
+    """Example: "41.0 to 43.1", in percent."""
     return " to ".join(format(100 * bound, form) for bound in bounds)
 
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _plain_value(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
 
 
 def _markdown_table(cells: Cells) -> list[str]:

@@ -1,9 +1,7 @@
 """Completions of an evaluation, one folder per model; none on the disk is sampled again.
 
-    MODEL/settings.json             request and benchmark fingerprints
-    MODEL/aime24-000007.parquet     completions that ended about the same time
-
-Invariant: a file appears whole or not at all, and no (problem, sample) is in two.
+MODEL/settings.json             request and benchmark fingerprints
+MODEL/aime24-000007.parquet     completions that ended about the same time
 """
 
 from collections.abc import Sequence
@@ -45,8 +43,6 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Done:
-    """A finished completion."""
-
     benchmark: str
     task: Task
     completion: Completion
@@ -79,7 +75,7 @@ class Done:
 
 
 class CompletionStore:
-    """Folder of one model. `open` refuses one with other settings; then `write` as completions end, and `rows`."""
+    """Folder of one model: `open`, then `write` as completions end, and `rows`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -104,7 +100,7 @@ class CompletionStore:
         write_json(path, {"settings": settings, "benchmarks": together, "sittings": self._sitting})
 
     def write(self, finished: Sequence[Done]) -> None:
-        """Write completions, one file per benchmark."""
+        """One file per benchmark."""
         for benchmark in sorted({done.benchmark for done in finished}):
             rows = [done.row(self._sitting) for done in finished if done.benchmark == benchmark]
             file = self.folder / f"{benchmark}-{self._next:06d}.parquet"
@@ -121,7 +117,7 @@ class CompletionStore:
         return int(self.rows("*", ["problem"]).num_rows)
 
     def rows(self, benchmark: str, columns: list[str] | None = None) -> pa.Table:
-        """All of a benchmark, in the order written."""
+        """Rows in the order written."""
         tables = [read_table(file, columns, SCHEMA) for file in self._files(benchmark)]
         return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
@@ -131,18 +127,17 @@ class CompletionStore:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """A benchmark's completions as arrays [problems, samples]."""
+    """Arrays [problems, samples]."""
 
     status: np.ndarray
     """object: Status."""
     answer: np.ndarray
-    """object: str or None."""
     tokens: np.ndarray
     truncated: np.ndarray
     english: np.ndarray
 
     def correct(self) -> np.ndarray:
-        """float: 1, 0, NaN where unjudged."""
+        """float [problems, samples] as in `figures.Samples`."""
         values = {Status.CORRECT: 1.0, Status.WRONG: 0.0, Status.NO_ANSWER: 0.0}
         return np.array([[values.get(status, np.nan) for status in row] for row in self.status], dtype=np.float64)
 

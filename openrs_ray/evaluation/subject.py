@@ -1,4 +1,4 @@
-"""Models of an evaluation: a run's checkpoint or any model, and the start model beside it."""
+"""Models of an evaluation."""
 
 import hashlib
 import re
@@ -22,7 +22,7 @@ _EDGE_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model. Example: Subject("open-rs3, step 50", "step-000050", "/runs/open-rs3/.../policy", "Open-RS3")"""
+    """Example: Subject("open-rs3, step 50", "step-000050", "/runs/open-rs3/.../policy", "Open-RS3")"""
 
     label: str
     folder: str
@@ -33,11 +33,11 @@ class Subject:
     """Its name in the published tables."""
 
     def inside(self, folder: Path) -> "Subject":
-        """The same, in another evaluation's folder."""
+        """The same subject in another evaluation's folder."""
         return replace(self, folder=str(folder / self.folder))
 
     def identity(self) -> str:
-        """Path, or a digest of a folder's files, so that another model's completions never count as its own."""
+        """Digest of a folder's files: another model's completions must not count as its own."""
         folder = Path(self.path)
         if not folder.is_dir():
             return self.path
@@ -57,21 +57,17 @@ class Subjects:
     model: Subject
     start: Subject | None
     run: RunConfig | None
-    """The run that the model comes from."""
     folder: Path
-    """Default folder of its evaluations."""
+    """Default of its evaluations."""
 
 
 def find_subjects(given: str, start: str | None, step: int | None, runs: Path) -> Subjects:
-    """Models that a path or name means.
+    """Models that a path or name means. UserError if there is no such model, run or checkpoint.
 
     Args:
         given: a run (folder or name inside `runs`), a model's folder, a Hub id or a built-in.
-        start: the start model (default: the run's own; none for a model).
-        step: the run's checkpoint (default: the last with a policy).
-
-    Raises:
-        UserError: there is no such model, run or checkpoint.
+        start: default: the run's own; none for a model.
+        step: default: the last with a policy.
     """
     with reading(f"cannot look for run or model {given}"):
         run_folder = next((f for f in (Path(given).expanduser(), runs / given) if is_run(f)), None)
@@ -101,8 +97,6 @@ def find_subjects(given: str, start: str | None, step: int | None, runs: Path) -
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """Models evaluated side by side, with one start model."""
-
     models: tuple[Subject, ...]
     start: Subject | None
     folder: Path
@@ -110,7 +104,7 @@ class Together:
     report: Path
     """For the tables."""
     seeds: bool = False
-    """The models are runs of one experiment."""
+    """Runs of one experiment."""
     differences: tuple[str, ...] = ()
     """Fields in which the runs differ, besides seed, place and speed."""
 
@@ -121,13 +115,7 @@ class Together:
 
 
 def side_by_side(several: Sequence[Subjects], how: Protocol, runs: Path, folder: Path | None) -> Together:
-    """Combine models for one evaluation.
-
-    Without `folder`, completions of runs go into each run's own folder.
-
-    Raises:
-        UserError: runs and models are mixed, a name occurs twice, or start models or prompts differ.
-    """
+    """Combine models; without `folder`, completions of runs go into each run's own. UserError where they do not fit."""
     first = several[0]
     if len(several) == 1:
         place = folder or first.folder / how.name
@@ -177,7 +165,7 @@ def _differences(configs: Sequence[RunConfig]) -> list[str]:
 
 
 def policies_of(run_folder: Path, name: str) -> dict[int, Subject]:
-    """Kept policies of run `name`, by step in order."""
+    """Kept policies by step, in order."""
     checkpoints = CheckpointStore(run_folder / "checkpoints").checkpoints()
     kept = {checkpoint.step: checkpoint.policy for checkpoint in checkpoints if any(checkpoint.policy.glob("*"))}
     return {
@@ -187,7 +175,6 @@ def policies_of(run_folder: Path, name: str) -> dict[int, Subject]:
 
 
 def start_model(path: str) -> Subject:
-    """The model that others are compared with."""
     return _plain(path, START)
 
 

@@ -1,9 +1,10 @@
-"""Finds the gold answers that completions can be compared with, when problems are loaded.
+"""Finds the golds that completions can be compared with.
 
-A resumed run must have the same problems: the limits are generous, not the config's, and a gold beyond them is tried again.
+Limits are generous, not the config's, and golds beyond them are tried again: a resumed run must have the same problems.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 from openrs_ray.records import Status, Verdict
@@ -17,18 +18,17 @@ Gold = tuple[str, ...]
 GoldKind = Literal["number", "expression", "text"]
 
 _DEADLINE_S, _MEMORY_GIB = 20.0, 4.0
-_WARM_UP: tuple[Gold, ...] = ((r"\frac{x}{2}",),)
-"""Loads the parser: that time must not make a gold unparseable."""
+_WARM_UP: tuple[Gold, ...] = ((r"\frac{x}{2}",),)  # Loads the parser: that time must not make a gold unparseable
 
 
 def parseable_golds(golds: Sequence[Gold], extraction: RewardExtraction = "boxed", processes: int = 2) -> list[bool]:
-    """For each gold, True if it can be read. RunError if no process can be started."""
+    """True where a gold can be read. RunError if no process can be started."""
     published = extraction == "published"
     known = [not published and has_plain_number(gold) for gold in golds]
     hard = list({gold for gold, easy in zip(golds, known, strict=True) if not easy})
     readable: set[Gold] = set()
     if hard:
-        judge = judge_published_gold if published else judge_gold
+        judge = partial(judge_gold, published_gold_is_parseable if published else gold_is_parseable)
         with CheckPool(judge, processes, _DEADLINE_S, _MEMORY_GIB, _WARM_UP) as pool:
             verdicts = _judge(pool, hard)
             unsure = [gold for gold, verdict in verdicts.items() if verdict.status in (Status.TIMEOUT, Status.ERROR)]
@@ -49,11 +49,5 @@ def _judge(pool: CheckPool[Gold], golds: Sequence[Gold]) -> dict[Gold, Verdict]:
     return {gold: future.result() for gold, future in zip(golds, futures, strict=True)}
 
 
-def judge_gold(gold: Gold) -> Verdict:
-    """CORRECT when the gold can be read, else UNPARSEABLE_GOLD."""
-    return Verdict(Status.CORRECT if gold_is_parseable(gold) else Status.UNPARSEABLE_GOLD, {}, None)
-
-
-def judge_published_gold(gold: Gold) -> Verdict:
-    """The same for `rewards.extraction: published`."""
-    return Verdict(Status.CORRECT if published_gold_is_parseable(gold) else Status.UNPARSEABLE_GOLD, {}, None)
+def judge_gold(is_parseable: Callable[[Gold], bool], gold: Gold) -> Verdict:
+    return Verdict(Status.CORRECT if is_parseable(gold) else Status.UNPARSEABLE_GOLD, {}, None)

@@ -1,7 +1,4 @@
-"""Turns completions into verdicts: the check of the answer, the weighted rewards, their sum.
-
-`Judge` takes one completion, in a checking process; `judge_group` adds the rewards that compare a group.
-"""
+"""Turns completions into verdicts: the check, the weighted rewards, their sum."""
 
 from __future__ import annotations
 
@@ -29,12 +26,12 @@ WARM_UP = tuple(
     )
     for answer, gold in ((r"\frac{\sqrt{8}}{2}", r"\sqrt{2}"), ("(x+1)^2", "x^2 + 2x + 1"), (r"\{1, 2\}", "1,2"))
 )
-"""First items of a process: they load math-verify's parser, SymPy and, by their length, the language detector."""
+"""They load math-verify's parser, SymPy and, by their length, the language detector."""
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Judges single completions; pickled for the checking processes.
+    """Judges single completions, in the checking processes.
 
     A completion that cannot be judged has no reward, unless `unparseable_gold` or `unjudged` gives it one.
     """
@@ -48,7 +45,7 @@ class Judge:
     unfinished_reasoning: UnfinishedReasoning = "no_answer"
     final_form: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    """The rewards' dataclasses by name; defaults where missing."""
+    """Defaults where missing."""
 
     @classmethod
     def of(cls, rewards: Any) -> Judge:
@@ -65,7 +62,7 @@ class Judge:
         return replace(verdict, seconds=time.perf_counter() - start)
 
     def settle(self, item: JudgeItem, verdict: Verdict) -> Verdict:
-        """Verdict of the pool, with the rewards of a wrong answer for a killed check that counts as one."""
+        """The pool's verdict; a killed check may count as a wrong answer."""
         if self.unjudged == "wrong" and verdict.status in (Status.TIMEOUT, Status.ERROR):
             return self._rewarded(item, verdict, Status.WRONG)
         return verdict
@@ -91,7 +88,7 @@ def judge_group(
     weights: Mapping[str, float],
     parameters: Mapping[str, Any] | None = None,
 ) -> tuple[Verdict, ...]:
-    """Verdicts of one problem, with the group rewards added to those that have a reward."""
+    """Adds the group rewards to the verdicts of one problem that have a reward."""
     judged = [place for place, verdict in enumerate(verdicts) if verdict.reward is not None]
     lengths = [token_counts[place] for place in judged]
     correct = [verdicts[place].status in (Status.CORRECT, Status.UNPARSEABLE_GOLD) for place in judged]

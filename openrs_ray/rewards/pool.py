@@ -1,9 +1,6 @@
 """Runs checks in subprocesses that a deadline can end: a check may hang in C, fill the memory or crash.
 
-- Items wait in the parent, a process holds one at a time: a killed process loses nothing.
-- The deadline counts the check's CPU time. Past it the process is killed and the item judged TIMEOUT.
-- An item whose process dies is tried in a fresh one, then judged ERROR.
-- Every item gets exactly one verdict. No process outlives the parent.
+Past its deadline of CPU time an item is judged TIMEOUT; one whose process dies is tried in a fresh one, then judged ERROR.
 """
 
 from __future__ import annotations
@@ -24,20 +21,15 @@ from openrs_ray.rewards.process import CheckProcess
 
 CHECKS_PER_PROCESS = 5000
 """SymPy's caches grow: a process is renewed after so many checks when nothing waits, else after twice as many."""
-_STARTS = 3
-"""Failed starts in a row before the pool gives up."""
-_ATTEMPTS = 2
-"""Processes that may die of an item."""
+_STARTS = 3  # Failed starts in a row before the pool gives up
+_ATTEMPTS = 2  # Processes that may die of an item
 
 Item = TypeVar("Item")
 
 
 @dataclass(slots=True)
 class Counts:
-    """Totals of a pool."""
-
     checks: int = 0
-    """Verdicts given."""
     timeouts: int = 0
     errors: int = 0
     replaced: int = 0
@@ -49,20 +41,17 @@ class _Job:
     pickled_item: bytes
     future: Future[Verdict]
     deaths: int = 0
-    """Processes that died of the item."""
 
 
 class CheckPool(Generic[Item]):
-    """Applies `check` to items in subprocesses; for any thread and asyncio.
+    r"""Applies `check` to items in subprocesses; for any thread and asyncio.
 
-    `check` and the items are pickled; a fresh interpreter with this `sys.path` must be able to import them. Each process
-    judges `warm_up` first, without deadline.
+    A fresh interpreter with this `sys.path` must be able to unpickle `check` and the items. `warm_up` comes first, without
+    deadline. The end of `with` kills the processes.
 
     Example:
         with CheckPool(Judge({"accuracy": 1.0}, "boxed"), processes=2, deadline_s=5.0, memory_gib=2.0) as pool:
-            verdict = pool.submit(JudgeItem(r"\\boxed{4}", 5, "stop", ("4",))).result()
-
-    Life: the processes start at once; `close` or the end of `with` kills them.
+            verdict = pool.submit(JudgeItem(r"\boxed{4}", 5, "stop", ("4",))).result()
     """
 
     def __init__(
@@ -86,7 +75,7 @@ class CheckPool(Generic[Item]):
             thread.start()
 
     def submit(self, item: Item) -> Future[Verdict]:
-        """Queue an item. RunError, also of the future: the pool is closed or cannot start a process."""
+        """RunError, also of the future: the pool is closed or cannot start a process."""
         job = _Job(pickle.dumps(item), Future())
         with self._lock:
             if self._closed:
@@ -103,12 +92,11 @@ class CheckPool(Generic[Item]):
             return replace(self._counts)
 
     def process_ids(self) -> list[int]:
-        """Living processes."""
         with self._lock:
             return [process.pid for process in self._running.values()]
 
     def close(self) -> None:
-        """Kill the processes; waiting items fail with RunError. May be called twice."""
+        """Waiting items fail with RunError. May be called twice."""
         self._stop(RunError("The pool of checking processes was closed."))
         for thread in self._slots:
             thread.join()
@@ -120,7 +108,6 @@ class CheckPool(Generic[Item]):
         self.close()
 
     def _stop(self, reason: RunError) -> None:
-        """Refuse items, kill the processes, fail waiting items, wake the slots."""
         with self._lock:
             self._closed = self._closed or reason
             for process in self._running.values():
@@ -147,7 +134,8 @@ class CheckPool(Generic[Item]):
             if process is None or job is None:
                 continue
             verdict, usable = self._attempt(process, job)
-            if not usable or self._due(process):
+            limit = CHECKS_PER_PROCESS if self._waiting.empty() else 2 * CHECKS_PER_PROCESS
+            if not usable or process.checks >= limit:
                 self._end(slot, process, replaced=not usable)
                 process = None
             if verdict is None:
@@ -160,18 +148,13 @@ class CheckPool(Generic[Item]):
         if job is not None:
             job.future.set_exception(self._closed)
 
-    def _due(self, process: CheckProcess) -> bool:
-        """True if a process is due for renewal."""
-        limit = CHECKS_PER_PROCESS if self._waiting.empty() else 2 * CHECKS_PER_PROCESS
-        return process.checks >= limit
-
     def _next_job(self) -> _Job | None:
-        """Next item; None if it was cancelled or the pool is closing."""
+        """None if the item was cancelled or the pool is closing."""
         job = self._waiting.get()
         return job if job is not None and job.future.set_running_or_notify_cancel() else None
 
     def _attempt(self, process: CheckProcess, job: _Job) -> tuple[Verdict | None, bool]:
-        """Verdict, or None to try again; and True if this process can go on."""
+        """Verdict, or None to try again; True if this process can go on."""
         start = time.monotonic()
         try:
             return process.check(job.pickled_item, self._deadline_s), True
@@ -186,7 +169,7 @@ class CheckPool(Generic[Item]):
             return Verdict(Status.ERROR, {}, None, seconds=time.monotonic() - start, detail=detail), False
 
     def _start(self, slot: int) -> CheckProcess | None:
-        """Ready process; None when the pool is closing or gives up."""
+        """None when the pool is closing or gives up."""
         for start in range(1, _STARTS + 1):
             process: CheckProcess | None = None
             try:

@@ -1,4 +1,4 @@
-"""The parent's side of one checking process: start, check under a deadline, end."""
+"""The parent's side of one checking process."""
 
 import os
 import socket
@@ -23,16 +23,13 @@ _KEPT = frozenset(
         *("OPENRS_CACHE", MARK),
     }
 )
-_KEPT_PREFIXES = ("LC_", "PYTHON")
-"""Variables of a Python program, and the mark of an actor's processes."""
+_KEPT_PREFIXES = ("LC_", "PYTHON")  # Variables of a Python program, and the mark of an actor's processes
 
 
 class CheckProcess:
-    """One subprocess that judges one item at a time.
+    """Judges one item at a time: `wait_ready`, `check` until it raises, `end`.
 
-    A fresh interpreter: the parent's threads, CUDA and main module stay out. Linux kills it when the thread that made it ends.
-
-    Life: `CheckProcess(...)`, `wait_ready`, `check` until it raises, `end`.
+    A fresh interpreter: the parent's threads, CUDA and main module stay out. It ends with the thread that made it.
     """
 
     def __init__(self, pickled_start: bytes, memory_gib: float) -> None:
@@ -58,14 +55,13 @@ class CheckProcess:
             raise RunError(f"A process to check answers could not be started: {error}.") from error
         self._pickled_start = pickled_start
         self.checks = 0
-        """Items judged so far."""
 
     @property
     def pid(self) -> int:
         return self._popen.pid
 
     def wait_ready(self) -> None:
-        """Wait until the check is warmed up. RunError when that fails or takes too long."""
+        """RunError when the warm-up fails or takes too long."""
         try:
             self._pipe.send_bytes(self._pickled_start)
             if not self._pipe.poll(START_DEADLINE_S):
@@ -78,9 +74,9 @@ class CheckProcess:
             ) from error
 
     def check(self, pickled_item: bytes, deadline_s: float) -> Verdict:
-        """Verdict of one item. TimeoutError past the deadline, EOFError or OSError for a dead process.
+        """TimeoutError past the deadline, EOFError or OSError for a dead process.
 
-        The deadline is CPU time, so that load does not change verdicts, and wall time for a process that sleeps.
+        The deadline is CPU time, so that load does not change verdicts; a process that sleeps has wall time.
         """
         start, cpu_start = time.monotonic(), self._cpu()[0]
         self._pipe.send_bytes(pickled_item)
@@ -105,7 +101,7 @@ class CheckProcess:
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK"), state == "R"
 
     def kill(self) -> None:
-        """Kill the process, from any thread; a running `check` raises."""
+        """Callable from any thread; a running `check` raises."""
         self._popen.kill()
 
     def end(self) -> int:
@@ -117,7 +113,7 @@ class CheckProcess:
 
 
 def _environment() -> dict[str, str]:
-    """Without tokens of Ray, the Hub or a cloud, for code that reads completions."""
+    """Variables without tokens of Ray, the Hub or a cloud."""
     kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)}
     return kept | {
         "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),

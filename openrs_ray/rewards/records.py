@@ -1,4 +1,4 @@
-"""Records that rewards read, and types of their parameters. Light to import, for the checking processes."""
+"""Records that rewards read, and types of their parameters. Light to import."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -14,7 +14,7 @@ Value = Annotated[float, Ge(-1_000_000), Le(1_000_000)]
 Extraction = Literal["boxed", "any"]
 """Place of an answer: the last box, or anywhere as in math-verify."""
 RewardExtraction = Literal[Extraction, "published"]
-"""Also: as in the Open-RS authors' code (`openrs_ray.rewards.answers.published`)."""
+"""Adds the rules of the Open-RS authors' code."""
 Unjudged = Literal["skip", "wrong"]
 """A completion whose check gave no verdict leaves the loss or counts as wrong."""
 Comparison = Literal["gold_first", "answer_first"]
@@ -25,27 +25,19 @@ UnfinishedReasoning = Literal["no_answer", "read"]
 
 @dataclass(frozen=True, slots=True)
 class JudgeItem:
-    """One completion to judge.
-
-    Example: JudgeItem(text="2 + 2 </think> \\boxed{4}", token_count=9, finish_reason="stop", gold=("4",))
-    """
+    r"""Example: JudgeItem(text=r"2 + 2 </think> \boxed{4}", token_count=9, finish_reason="stop", gold=("4",))"""
 
     text: str
-    """The completion, without the prompt."""
+    """Without the prompt."""
     token_count: int
-    """Sampled tokens."""
     finish_reason: str
-    """"stop" or "length"."""
     gold: tuple[str, ...]
-    """Accepted answers, of which one is enough."""
+    """One is enough."""
 
 
 @dataclass(frozen=True, slots=True)
 class RewardInput:
-    """Input of a reward: a completion and its check.
-
-    The status is a judged one, or UNPARSEABLE_GOLD with `rewards.unparseable_gold: reward`.
-    """
+    """The status is a judged one, or UNPARSEABLE_GOLD with `rewards.unparseable_gold: reward`."""
 
     text: str
     """With the `<think>` of the chat template."""
@@ -53,4 +45,3 @@ class RewardInput:
     finish_reason: str
     status: Status
     answer: str | None
-    """The extracted answer, if any."""

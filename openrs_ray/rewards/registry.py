@@ -13,43 +13,43 @@ from openrs_ray.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """A reward's function and the frozen dataclass of its parameters, None where it takes none."""
+    """A reward's function and the dataclass of its parameters, if any."""
 
     function: Callable[..., Any]
     parameters: type | None
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> Reward:
-        """The reward whose parameters are the type of the function's argument `parameters`."""
+        """The parameters are the type of the function's argument `parameters`."""
         return cls(function, get_type_hints(function).get("parameters"))
 
     def __call__(self, *seen: Any, parameters: Any = None) -> Any:
-        """Value of the function, with default parameters where none are given."""
+        """The function's value, with default parameters where none are given."""
         own = () if self.parameters is None else (parameters or self.parameters(),)
         return self.function(*seen, *own)
 
 
 def rewards_in(package: str) -> dict[str, Reward]:
-    """The function `reward` of every file in a package, by the file's name."""
+    """The function `reward` of every file in a package."""
     names = sorted(module.name for module in pkgutil.iter_modules(import_module(package).__path__))
     return {name: Reward.of(import_module(f"{package}.{name}").reward) for name in names}
 
 
 SINGLE = rewards_in("openrs_ray.rewards.single")
-"""Of one completion: (RewardInput[, parameters]) -> float."""
+"""Judge one completion: (RewardInput[, parameters]) -> float."""
 
 GROUP = rewards_in("openrs_ray.rewards.group")
-"""Of all judged completions of a problem: (lengths in tokens, correct or not[, parameters]) -> list[float]."""
+"""Judge all completions of a problem: (lengths in tokens, correct or not[, parameters]) -> list[float]."""
 
 
 def weighted_parameters(rewards: Any) -> dict[str, Any]:
-    """Parameters of the rewards with a weight, by name, from a config's section `rewards`."""
+    """Parameters by name, from a config's section `rewards`."""
     kinds = {name: reward.parameters for name, reward in (SINGLE | GROUP).items() if name in rewards.weights}
     return {name: kind(**getattr(rewards, name).model_dump()) for name, kind in kinds.items() if kind}
 
 
 def check_reward_names(weights: Mapping[str, float]) -> None:
-    """Raise UserError when `rewards.weights` names a reward that does not exist."""
+    """UserError for a reward that does not exist."""
     known = SINGLE | GROUP
     unknown = sorted(weights.keys() - known.keys())
     if unknown:

@@ -1,4 +1,4 @@
-"""Flat byte buckets, in which parameters travel to the engines; names, dtypes and shapes alone give their layout."""
+"""Flat byte buckets for parameters on their way to the engines."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-_ALIGN = 16
-"""Tensors start at multiples of this, so that any dtype can be viewed in place."""
+_ALIGN = 16  # Tensors start at multiples of this, for a view of any dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,26 +24,25 @@ class ParameterSpec:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Parameters that travel in one flat buffer, in order."""
+    """Parameters of one flat buffer, in order."""
 
     parameters: tuple[ParameterSpec, ...]
 
     @classmethod
     def of(cls, plain: Sequence[tuple[str, str, Sequence[int]]]) -> "Bucket":
-        """From what `plain` returns."""
+        """From the result of `plain`."""
         return cls(tuple(ParameterSpec(name, dtype, tuple(shape)) for name, dtype, shape in plain))
 
     def plain(self) -> list[tuple[str, str, list[int]]]:
-        """(name, dtype, shape) of every parameter."""
+        """(name, dtype, shape)."""
         return [(spec.name, spec.dtype, list(spec.shape)) for spec in self.parameters]
 
     @property
     def nbytes(self) -> int:
-        """Size of the flat buffer, padding included."""
         return sum(_aligned(spec.nbytes) for spec in self.parameters)
 
     def pack(self, tensors: Sequence[torch.Tensor], buffer: torch.Tensor) -> torch.Tensor:
-        """Copy the parameters into a uint8 buffer; returns the part that they fill. ValueError on another dtype or shape."""
+        """Copy the parameters into a uint8 buffer; returns the filled part. ValueError on another dtype or shape."""
         for view, tensor, spec in zip(self._slices(buffer), tensors, self.parameters, strict=True):
             if tuple(tensor.shape) != spec.shape or tensor.dtype != getattr(torch, spec.dtype):
                 raise ValueError(f"{spec.name} is {tensor.dtype} {tuple(tensor.shape)}, not {spec.dtype} {spec.shape}")
@@ -54,7 +52,7 @@ class Bucket:
         return buffer[: self.nbytes]
 
     def unpack(self, buffer: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
-        """(name, tensor) pairs that are views into the buffer."""
+        """Views into the buffer, by name."""
         return [
             (spec.name, view[: spec.nbytes].view(getattr(torch, spec.dtype)).view(spec.shape))
             for view, spec in zip(self._slices(buffer), self.parameters, strict=True)
@@ -69,7 +67,7 @@ class Bucket:
 
 
 def plan_buckets(parameters: Sequence[ParameterSpec], bucket_bytes: int) -> tuple[Bucket, ...]:
-    """Fill buckets in parameter order up to `bucket_bytes`; a larger parameter has a bucket of its own."""
+    """Fill buckets in parameter order up to `bucket_bytes`; a larger parameter gets its own."""
     buckets: list[Bucket] = []
     current: list[ParameterSpec] = []
     size = 0

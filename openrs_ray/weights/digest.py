@@ -1,22 +1,15 @@
-"""A 64-bit digest of bytes, the same on a CPU and on a GPU, which proves that weights arrived."""
+"""A 64-bit digest of bytes, the same on a CPU and on a GPU: the proof that weights arrived."""
 
 import torch
 
-_CHUNK_WORDS = 1 << 22
-"""Words handled at once: bounds the int64 temporaries to 64 MiB."""
-_GOLDEN = -7046029254386353131
-"""2^64 / golden ratio as a signed 64-bit integer: spreads neighbouring positions over all bits."""
+_CHUNK_WORDS = 1 << 22  # Bounds the int64 temporaries to 64 MiB
+_GOLDEN = -7046029254386353131  # 2^64 / golden ratio as a signed 64-bit integer
 
 
 def digest(buffer: torch.Tensor) -> torch.Tensor:
-    """Position-weighted sum of the buffer's 32-bit words modulo 2^64.
+    """Position-weighted sum of the 32-bit words of a contiguous uint8 buffer (zeros fill the last) modulo 2^64.
 
-    Args:
-        buffer: contiguous uint8 [bytes], on any device; zeros are thought behind it up to a whole word.
-
-    Returns:
-        int64 scalar on the buffer's device, without synchronising. Every word has its own odd factor, so any single changed
-        word shows, and any other change with probability 1 - 2^-64.
+    Every word has an odd factor: any single changed word shows, any other change with probability 1 - 2^-64.
     """
     tail = -buffer.numel() % 4
     words = (torch.nn.functional.pad(buffer, (0, tail)) if tail else buffer).view(torch.int32)
@@ -30,8 +23,7 @@ def digest(buffer: torch.Tensor) -> torch.Tensor:
 def column_digests(matrix: torch.Tensor) -> torch.Tensor:
     """The same sum down every column of a matrix [rows, columns].
 
-    Returns:
-        int64 [columns], or [columns / 2] for 16-bit numbers, of which two neighbours fit into a word.
+    int64 [columns], or [columns / 2] for 16-bit numbers, of which two neighbours share a word.
     """
     matrix = matrix.contiguous()
     pairs = matrix.element_size() == 2 and matrix.shape[1] % 2 == 0

@@ -1,7 +1,6 @@
-"""Accuracy check: compares a completion's answer with the gold answers.
+"""Finds a completion's answer, normalises it, reads it and compares it with the golds.
 
-Find the answer (`extraction`), normalise it (`normalise`, `units`), read it (`reading`), compare it (`comparison`,
-`numerics`). A hostile answer may run for ever outside `openrs_ray.rewards.pool`.
+A hostile answer may run for ever outside `openrs_ray.rewards.pool`.
 """
 
 import logging
@@ -10,10 +9,10 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from math_verify import parse, verify
+from math_verify import parse
 
 from openrs_ray.records import Status
-from openrs_ray.rewards.answers.comparison import same
+from openrs_ray.rewards.answers.comparison import same, verified
 from openrs_ray.rewards.answers.extraction import after_reasoning, final_boxes, is_unfinished
 from openrs_ray.rewards.answers.final_form import is_value
 from openrs_ray.rewards.answers.reading import is_answer, read, read_gold
@@ -46,24 +45,18 @@ def check_answer(
     unfinished_reasoning: UnfinishedReasoning = "no_answer",
     final_form: bool = False,
 ) -> tuple[Status, str | None]:
-    """CORRECT, WRONG, NO_ANSWER or UNPARSEABLE_GOLD, and the answer that was found.
+    """Status of a completion, and its answer.
 
     "boxed" reads the boxes of the last sentence after the reasoning, "any" the whole text. With `final_form` only a value
-    meets a plain number. The caller limits time and memory.
+    meets a plain number.
     """
     if extraction == "boxed" and unfinished_reasoning == "no_answer" and is_unfinished(text):
         status, answer = Status.NO_ANSWER, None
     else:
         check = _check_boxed if extraction == "boxed" else _check_any
         status, answer = check(text, (*gold, *_spelled_out(gold)), comparison)
-    if (
-        final_form
-        and status is Status.CORRECT
-        and answer
-        and has_plain_number(gold)
-        and not is_value(without_letter(answer))
-    ):
-        status = Status.WRONG
+    if final_form and status is Status.CORRECT and answer and has_plain_number(gold):
+        status = _status(is_value(without_letter(answer)))
     if status is not Status.CORRECT and not gold_is_parseable(gold):
         status = Status.UNPARSEABLE_GOLD
     return status, answer
@@ -76,12 +69,10 @@ def _spelled_out(gold: tuple[str, ...]) -> list[str]:
 
 
 def gold_is_parseable(gold: tuple[str, ...]) -> bool:
-    """True if one of the gold answers can be compared with."""
     return has_plain_number(gold) or any(is_answer(read_gold(one), one) for one in gold)
 
 
 def has_plain_number(gold: tuple[str, ...]) -> bool:
-    """True if one of the gold answers is a plain number."""
     return any(_number(g) is not None for g in gold)
 
 
@@ -100,16 +91,12 @@ def _check_any(text: str, gold: tuple[str, ...], comparison: Comparison) -> tupl
             return Status.CORRECT, text.strip()
     parsed = _parse(text)
     if not parsed:
-        return (
-            (Status.WRONG, text.strip())
-            if _is_bare(text) and read(text).value is not None
-            else (Status.NO_ANSWER, None)
-        )
-    return _status(any(_equal(_parse_gold(g), parsed, comparison) for g in gold)), str(parsed[-1])
+        is_wrong = _is_bare(text) and read(text).value is not None
+        return (Status.WRONG, text.strip()) if is_wrong else (Status.NO_ANSWER, None)
+    return _status(any(verified(_parse_gold(g), parsed, comparison) for g in gold)), str(parsed[-1])
 
 
 def _compare(answer: str, gold: tuple[str, ...], comparison: Comparison) -> Status:
-    """Status of an extracted answer; cheap comparisons come first."""
     if any(_squeeze(answer) == _squeeze(g) for g in gold):
         return Status.CORRECT
     if not is_readable(answer):
@@ -131,13 +118,13 @@ def _status(correct: bool) -> Status:
 
 
 def _squeeze(answer: str) -> str:
-    """Answer without dollars, spaces, full stop and \\text{}."""
+    r"""Answer without dollars, spaces, full stop and \text{}."""
     squeezed = re.sub(r"\s|\\[,!;]|(?<!\\)\$", "", answer).removesuffix(".")
     return re.sub(r"\\text\{([^{}]*)\}", r"\1", squeezed)
 
 
 def _number(text: str) -> Fraction | None:
-    """Value of a plain integer, decimal or fraction, or None."""
+    """Value of a plain integer, decimal or fraction."""
     text = _FRACTION.sub(r"\1/\2", text.strip().strip("\\$"))
     if len(text) > _MAX_NUMBER_CHARACTERS or not _NUMBER.fullmatch(text):
         return None
@@ -146,7 +133,7 @@ def _number(text: str) -> Fraction | None:
 
 
 def _is_bare(text: str) -> bool:
-    """True if a text is all answer, such as "x", "east" and "\\text{two cats}", but not "5 apples"."""
+    r"""True for "x", "east" and "\text{two cats}", but not "5 apples"."""
     if _DELIMITED.search(text):
         return False
     text = text.strip()
@@ -155,7 +142,7 @@ def _is_bare(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _parse_gold(gold: str) -> Parsed:
-    """Reads a gold answer with math-verify, which finds LaTeX between delimiters only."""
+    """Reads like math-verify, which finds LaTeX between delimiters only."""
     if not is_readable(gold):
         return []
     return _parse(f"${' '.join(gold.split()).rstrip(_TRAILING)}$" if _is_bare(gold) else gold)
@@ -164,8 +151,3 @@ def _parse_gold(gold: str) -> Parsed:
 def _parse(text: str) -> Parsed:
     parsed: Parsed = parse(text, parsing_timeout=None)
     return parsed
-
-
-def _equal(gold: Parsed, answer: Parsed, comparison: Comparison) -> bool:
-    first, second = (gold, answer) if comparison == "gold_first" else (answer, gold)
-    return bool(verify(first, second, timeout_seconds=None))

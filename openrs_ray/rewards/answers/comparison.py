@@ -1,33 +1,14 @@
-"""Compares two readings of answers: words by letter, mathematics by value, lists part by part, the rest by math-verify.
+"""Compares two readings of answers: words by letter, mathematics by value, lists part by part.
 
 An answer may name a value (x = 5 for 5), list the solutions of a gold's set, or be a set for a gold's inequality.
 """
 
 from collections.abc import Callable, Sequence
 
+import sympy
 from latex2sympy2_extended.logic import And
 from latex2sympy2_extended.sets import FiniteSet
 from math_verify import verify
-from sympy import (
-    Add,
-    Basic,
-    Eq,
-    Expr,
-    Ge,
-    Gt,
-    Interval,
-    Le,
-    Lt,
-    MatrixBase,
-    MatrixExpr,
-    Mul,
-    Ne,
-    Set,
-    Tuple,
-)
-from sympy import (
-    FiniteSet as SympyFiniteSet,
-)
 from sympy.core.function import AppliedUndef
 from sympy.core.relational import Relational
 
@@ -36,13 +17,18 @@ from openrs_ray.rewards.answers.reading import Reading, Value
 from openrs_ray.rewards.records import Comparison
 
 _INCOMPARABLE = (ArithmeticError, AttributeError, NotImplementedError, RecursionError, TypeError, ValueError)
-"""SymPy's errors for values that cannot be compared."""
-_KINDS = {Eq: ("=", 1), Ne: ("!=", 1), Lt: ("<", 1), Le: ("<=", 1), Gt: ("<", -1), Ge: ("<=", -1)}
+_KINDS = {
+    sympy.Eq: ("=", 1),
+    sympy.Ne: ("!=", 1),
+    sympy.Lt: ("<", 1),
+    sympy.Le: ("<=", 1),
+    sympy.Gt: ("<", -1),
+    sympy.Ge: ("<=", -1),
+}
 """Relations as = or <, and the sign of the sides' difference there."""
 
 
 def same(gold: Reading, answer: Reading, comparison: Comparison = "gold_first") -> bool:
-    """True if an answer means the same as a gold answer."""
     if gold.half_of_day and answer.half_of_day and gold.half_of_day != answer.half_of_day:
         return False
     if gold.text and gold.text == answer.text:
@@ -81,17 +67,18 @@ def _same_value(gold: Value, answer: Value, comparison: Comparison) -> bool:
         return _same_relations(gold, answer, comparison)
     first, second = _ordered(gold, answer, comparison)
     if _is_relation(first) and _is_collection(second):
-        return _math_verify(gold, answer, comparison)  # the set of its solutions
+        return verified(gold, answer, comparison)  # the set of its solutions
     if _is_collection(gold) or _is_collection(answer):
         return _same_collection(gold, answer, comparison)
     if _is_expression(gold) and _is_expression(answer):
         equal = same_expression(gold, answer)
         if equal is not None:
             return equal
-    return _math_verify(gold, answer, comparison)
+    return verified(gold, answer, comparison)
 
 
-def _math_verify(gold: Value, answer: Value, comparison: Comparison) -> bool:
+def verified(gold: Value, answer: Value, comparison: Comparison) -> bool:
+    """Equality by math-verify alone."""
     return bool(verify(*_ordered(gold, answer, comparison), timeout_seconds=None))
 
 
@@ -101,18 +88,18 @@ def _ordered(gold: Value, answer: Value, comparison: Comparison) -> tuple[Value,
 
 def _unnamed(gold: Value, answer: Value) -> tuple[Value, Value]:
     """x = 5 as 5 where the other is no relation; "x in S" as S where it is no equation."""
-    if isinstance(answer, Eq) and (
-        not _is_relation(gold) or (isinstance(answer.rhs, Set) and not isinstance(gold, Eq))
+    if isinstance(answer, sympy.Eq) and (
+        not _is_relation(gold) or (isinstance(answer.rhs, sympy.Set) and not isinstance(gold, sympy.Eq))
     ):
         answer = answer.rhs
-    elif isinstance(gold, Eq) and _is_name(gold.lhs) and not _is_relation(answer):
+    elif isinstance(gold, sympy.Eq) and _is_name(gold.lhs) and not _is_relation(answer):
         gold = gold.rhs
     return gold, answer
 
 
-def _is_name(value: Basic) -> bool:
+def _is_name(value: sympy.Basic) -> bool:
     """True if made of symbols only: x, x_1, f(x), S/A, (x, y)."""
-    return bool(value.free_symbols) and not value.atoms(Expr) - value.free_symbols - value.atoms(AppliedUndef)
+    return bool(value.free_symbols) and not value.atoms(sympy.Expr) - value.free_symbols - value.atoms(AppliedUndef)
 
 
 def _is_relation(value: Value) -> bool:
@@ -120,36 +107,36 @@ def _is_relation(value: Value) -> bool:
 
 
 def _is_expression(value: Value) -> bool:
-    return isinstance(value, Expr) and not _is_matrix(value)
+    return isinstance(value, sympy.Expr) and not _is_matrix(value)
 
 
 def _is_matrix(value: Value) -> bool:
-    return isinstance(value, MatrixBase | MatrixExpr)
+    return isinstance(value, sympy.MatrixBase | sympy.MatrixExpr)
 
 
 def _is_collection(value: Value) -> bool:
-    return isinstance(value, Set | Tuple)
+    return isinstance(value, sympy.Set | sympy.Tuple)
 
 
 def _same_matrix(gold: Value, answer: Value, comparison: Comparison) -> bool:
     if not (_is_matrix(gold) and _is_matrix(answer)):
         return False
     gold, answer = gold.doit(), answer.doit()
-    if not (isinstance(gold, MatrixBase) and isinstance(answer, MatrixBase)):
-        return _math_verify(gold, answer, comparison)
+    if not (isinstance(gold, sympy.MatrixBase) and isinstance(answer, sympy.MatrixBase)):
+        return verified(gold, answer, comparison)
     pairs = zip(gold.flat(), answer.flat(), strict=False)
     return gold.shape == answer.shape and all(_same_value(g, a, comparison) for g, a in pairs)
 
 
 def _same_collection(gold: Value, answer: Value, comparison: Comparison) -> bool:
-    if isinstance(gold, Interval) and isinstance(answer, Interval):
+    if isinstance(gold, sympy.Interval) and isinstance(answer, sympy.Interval):
         ends = ((gold.start, answer.start), (gold.end, answer.end))
         same_kind = (gold.left_open, gold.right_open) == (answer.left_open, answer.right_open)
         return same_kind and all(_same_value(g, a, comparison) for g, a in ends)
     golds, answers = _elements(gold), _elements(answer)
     if golds is None or answers is None:
-        return _math_verify(gold, answer, comparison)
-    ordered = not isinstance(gold, SympyFiniteSet) and isinstance(gold, Basic) and _is_collection(gold)
+        return verified(gold, answer, comparison)
+    ordered = not isinstance(gold, sympy.FiniteSet) and isinstance(gold, sympy.Basic) and _is_collection(gold)
     ordered = ordered or (_names_differ(golds) and not all(map(_is_relation, answers)))
     golds, answers = _unnamed_all(golds, answers)
     equal: Callable[[Value, Value], bool] = lambda g, a: _same_value(g, a, comparison)  # noqa: E731
@@ -162,29 +149,29 @@ def _elements(value: Value) -> list[Value] | None:
     """Parts of a list, tuple or open interval (a pair); a single value is one part."""
     if isinstance(value, FiniteSet):
         return list(getattr(value, "_unsorted_args", value.args))
-    if isinstance(value, SympyFiniteSet | Tuple):
+    if isinstance(value, sympy.FiniteSet | sympy.Tuple):
         return list(value.args)
-    if isinstance(value, Interval):
+    if isinstance(value, sympy.Interval):
         return [value.start, value.end] if value.left_open and value.right_open else None
-    return None if isinstance(value, Set) else [value]
+    return None if isinstance(value, sympy.Set) else [value]
 
 
 def _names_differ(values: Sequence[Value]) -> bool:
     """True for x = 2, y = 3; False for x_1 = 2, x_2 = 3, which list one unknown's values."""
-    names = [str(value.lhs).partition("_")[0] for value in values if isinstance(value, Eq)]
+    names = [str(value.lhs).partition("_")[0] for value in values if isinstance(value, sympy.Eq)]
     return len(names) == len(values) > 1 and len({*names}) == len(names)
 
 
 def _unnamed_all(golds: list[Value], answers: list[Value]) -> tuple[list[Value], list[Value]]:
-    if not any(map(_is_relation, golds)) and all(isinstance(one, Eq) and _is_name(one.lhs) for one in answers):
+    if not any(map(_is_relation, golds)) and all(isinstance(one, sympy.Eq) and _is_name(one.lhs) for one in answers):
         return golds, [one.rhs for one in answers]
-    if not any(map(_is_relation, answers)) and all(isinstance(one, Eq) and _is_name(one.lhs) for one in golds):
+    if not any(map(_is_relation, answers)) and all(isinstance(one, sympy.Eq) and _is_name(one.lhs) for one in golds):
         return [one.rhs for one in golds], answers
     return golds, answers
 
 
 def _same_elements(golds: list[Value], answers: list[Value], equal: Callable[[Value, Value], bool]) -> bool:
-    """True if two lists are the same set."""
+    """Equality as sets."""
     golds, answers = _distinct(golds), _distinct(answers)
     if len(golds) != len(answers):
         return False
@@ -206,12 +193,8 @@ def _same_relations(gold: Value, answer: Value, comparison: Comparison) -> bool:
         return False
     if _same_elements(golds, answers, lambda g, a: _same_relation(g, a, comparison)):
         return True
-    return (
-        isinstance(gold, Eq)
-        and isinstance(answer, Eq)
-        and _solvable(gold, answer)
-        and _math_verify(gold, answer, comparison)
-    )
+    equations = isinstance(gold, sympy.Eq) and isinstance(answer, sympy.Eq)
+    return equations and _solvable(gold, answer) and verified(gold, answer, comparison)
 
 
 def _links(relation: Value) -> list[Value]:
@@ -219,7 +202,7 @@ def _links(relation: Value) -> list[Value]:
 
 
 def _solvable(*equations: Relational) -> bool:
-    return all(isinstance(side, Expr) for one in equations for side in one.args)
+    return all(isinstance(side, sympy.Expr) for one in equations for side in one.args)
 
 
 def _same_relation(gold: Relational, answer: Relational, comparison: Comparison) -> bool:
@@ -231,5 +214,6 @@ def _same_relation(gold: Relational, answer: Relational, comparison: Comparison)
         return gold_sign == answer_sign
     if not _solvable(gold, answer):
         return False
-    sign = factor(*(Add(one.lhs, Mul(-1, one.rhs, evaluate=False), evaluate=False) for one in (gold, answer)))
+    sides = [(one.lhs, sympy.Mul(-1, one.rhs, evaluate=False)) for one in (gold, answer)]
+    sign = factor(*(sympy.Add(*both, evaluate=False) for both in sides))
     return bool(sign) and (kind in ("=", "!=") or sign == gold_sign * answer_sign)

@@ -10,7 +10,7 @@ _BETWEEN_BOXES = re.compile(
     r"(?:\s|\\[,;:!()\[\] ]|\$|\\q?quad(?![a-z])|,|;|(?<![A-Za-z])(?:and|or)(?![A-Za-z])|\\text\s*\{\s*,?\s*(?:and|or)\s*\}"
     r"|[A-Za-z](?:_\{?\w+\}?)?\s*=)*"
 )
-"""Text between boxes of one answer: commas, "and", "or", the next variable's name."""
+"""Commas, "and", "or", the next variable's name."""
 _LONGEST_JOIN = 70
 
 # The start of a box, an escaped character (an escaped brace groups nothing), or a brace.
@@ -18,7 +18,7 @@ _TOKEN = re.compile(r"(?P<box>\\{1,3}(?:boxed|fbox)\s*\{)|\\.|(?P<brace>[{}])", 
 
 
 def after_reasoning(text: str) -> str:
-    """Text after the last `</think>`, or all of it."""
+    """All text without `</think>`."""
     return text.rpartition(THINK_CLOSE)[2]
 
 
@@ -28,9 +28,9 @@ def is_unfinished(text: str) -> bool:
 
 
 def final_boxes(text: str) -> str | None:
-    """The last box and those that commas, "and" or "or" join with it, once each.
+    r"""The last box and those that commas, "and" or "or" join with it, once each.
 
-    Example: final_boxes(r"Not \\boxed{1}. It is \\boxed{2} or \\boxed{3}.") == "2, 3"
+    Example: final_boxes(r"Not \boxed{1}. It is \boxed{2} or \boxed{3}.") == "2, 3"
     """
     found = _boxes(text)
     if not found:
@@ -50,12 +50,7 @@ def _are_joined(between: str) -> bool:
 
 
 def last_boxed(text: str) -> str | None:
-    """Content of the last \\boxed{...} or \\fbox{...}, the outer one of nested boxes.
-
-    None without a box, or when the last one never closes.
-
-    Example: last_boxed(r"\\boxed{1} then \\boxed{\\frac{2}{3}}") == r"\\frac{2}{3}"
-    """
+    r"""Content of the last \boxed{...} or \fbox{...}, the outer one of nested boxes; None if it never closes."""
     found = _boxes(text)
     return found[-1].content if found else None
 
@@ -68,7 +63,7 @@ class _Box:
 
 
 def _boxes(text: str) -> list[_Box]:
-    """Outer boxes in the order in which they close; none when the last one never closes."""
+    """Boxes in the order in which they close; none when the last one never closes."""
     open_braces: list[tuple[int, int] | None] = []  # (start of the box, start of its content), None for a plain brace
     boxes: list[_Box] = []
     for token in _TOKEN.finditer(text):

@@ -1,7 +1,4 @@
-r"""Tells values from expressions that are still to be worked out.
-
-\boxed{47+38} for a gold of 85 copies the problem. `rewards.final_form` counts it as wrong; a metric counts copies.
-"""
+r"""Tells values from expressions that are still to be worked out: \boxed{47+38} for a gold of 85 copies the problem."""
 
 import re
 
@@ -17,14 +14,14 @@ _VALUE = re.compile(
 
 
 def is_value(answer: str) -> bool:
-    """True if an answer is a written number: 85, -3/4, 2.5 cm, 3 \\times 10^4, 40 %, or "x = 85"."""
+    r"""True for a written number: 85, -3/4, 2.5 cm, 3 \times 10^4, 40 %, or "x = 85"."""
     last = _squeezed(re.split(r"=|\\approx", spelled(without_units(tidy(answer))))[-1])
     grouped = re.fullmatch(r"\{([^{}]*)\}", last)
     return bool(_VALUE.fullmatch(grouped[1] if grouped else last))
 
 
 def copies(answer: str, problem: str) -> bool:
-    """True if an answer is an expression of numbers that its problem contains."""
+    """True for an expression of numbers that the problem contains."""
     expression = _squeezed(spelled(tidy(answer)))
     if not re.search(r"[0-9].*[-+/*^!\\].*[0-9]", expression) or is_value(answer):
         return False

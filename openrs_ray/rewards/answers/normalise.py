@@ -1,6 +1,4 @@
-r"""Normalises the spelling of an answer for the reader, driven by tables of rules that keep every meaningful character.
-
-`tidy` undoes typography; `spelled` writes mathematics as LaTeX.
+r"""Normalises the spelling of an answer, driven by tables of rules that keep every meaningful character.
 
 Example: spelled(tidy(r"\mathrm{e} + 2*sqrt(3)")) == r"e + 2\cdot \sqrt{3}"
 """
@@ -13,6 +11,11 @@ from fractions import Fraction
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
 _VULGAR = "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
+_COMMANDS = (
+    r"× \times · \cdot ⋅ \cdot ∙ \cdot π \pi ∞ \infty √ \sqrt ∛ \sqrt[3] ° ^\circ ± \pm ∓ \mp ≤ \leq ≥ \geq ≠ \neq ≈ \approx "
+    r"∈ \in ∅ \emptyset ∪ \cup ∩ \cap ∖ \setminus ⟨ \langle ⟩ \rangle … \ldots ⋯ \ldots α \alpha β \beta γ \gamma δ \delta "
+    r"ε \epsilon θ \theta λ \lambda μ \mu ρ \rho σ \sigma τ \tau φ \phi ω \omega"
+)
 _CHARACTERS = str.maketrans(
     {
         **{chr(0xFEE0 + code): chr(code) for code in range(0x21, 0x7F)},  # full-width forms
@@ -21,51 +24,9 @@ _CHARACTERS = str.maketrans(
         **dict.fromkeys("’‘′", "'"),
         **dict.fromkeys("\xa0\u2009\u202f\u2003\u2002\u200a\t\r\n~", " "),
         **dict.fromkeys("\u200b\u2061\u2062\ufeff", ""),
-        "×": r"\times ",
-        "·": r"\cdot ",
-        "⋅": r"\cdot ",
-        "∙": r"\cdot ",
-        "÷": "/",
-        "∕": "/",
-        "⁄": "/",
-        "π": r"\pi ",
-        "∞": r"\infty ",
-        "√": r"\sqrt ",
-        "∛": r"\sqrt[3] ",
-        "°": r"^\circ ",
-        "±": r"\pm ",
-        "∓": r"\mp ",
-        "≤": r"\leq ",
-        "≥": r"\geq ",
-        "≠": r"\neq ",
-        "≈": r"\approx ",
-        "∈": r"\in ",
-        "∅": r"\emptyset ",
-        "∪": r"\cup ",
-        "∩": r"\cap ",
-        "∖": r"\setminus ",
-        "ℝ": r"\mathbb{R}",
-        "ℤ": r"\mathbb{Z}",
-        "ℕ": r"\mathbb{N}",
-        "ℚ": r"\mathbb{Q}",
-        "ℂ": r"\mathbb{C}",
-        "⟨": r"\langle ",
-        "⟩": r"\rangle ",
-        "…": r"\ldots ",
-        "⋯": r"\ldots ",
-        "α": r"\alpha ",
-        "β": r"\beta ",
-        "γ": r"\gamma ",
-        "δ": r"\delta ",
-        "ε": r"\epsilon ",
-        "θ": r"\theta ",
-        "λ": r"\lambda ",
-        "μ": r"\mu ",
-        "ρ": r"\rho ",
-        "σ": r"\sigma ",
-        "τ": r"\tau ",
-        "φ": r"\phi ",
-        "ω": r"\omega ",
+        **dict.fromkeys("÷∕⁄", "/"),
+        **{one: rf"\mathbb{{{letter}}}" for one, letter in zip("ℝℤℕℚℂ", "RZNQC", strict=True)},
+        **{one: f"{command} " for one, command in re.findall(r"(\S) (\S+)", _COMMANDS)},
     }
 )
 
@@ -234,7 +195,7 @@ def _braced(text: str, count: int) -> str:
 
 
 def _argument(text: str) -> tuple[str, str]:
-    """First bracket's content or first token of a text, and the rest."""
+    """First bracket's content or first token, and the rest."""
     if text[:1] in ("{", "("):
         end = closing(text, 0)
         return text[1:end], text[end + 1 :]

@@ -1,7 +1,6 @@
-"""Accuracy check of the Open-RS authors' code: math-verify on the whole completion.
+"""Accuracy check of the Open-RS authors' code: math-verify on the whole completion, as of 0.5.2.
 
-After github.com/knoveleng/open-rs (`src/open_r1/rewards.py`), with math-verify 0.5.2; differences of today's in joined boxes
-and percent signs are undone.
+After github.com/knoveleng/open-rs (`src/open_r1/rewards.py`); docs/rewards.md has the rules.
 """
 
 import logging
@@ -10,10 +9,11 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from math_verify import LatexExtractionConfig, parse, verify
+from math_verify import LatexExtractionConfig, parse
 from math_verify.grader import get_pct_val
 
 from openrs_ray.records import Status
+from openrs_ray.rewards.answers.comparison import verified
 from openrs_ray.rewards.answers.extraction import THINK_OPEN
 from openrs_ray.rewards.records import Comparison
 
@@ -33,17 +33,16 @@ _ANSWER, _ANSWER_FOR_COSINE = (
     for boxed in ("all", "none")
 )
 _BOX = re.compile(r"(?P<joined>\}\s*(?:and|or|,)\s*)?\\(?:boxed|fbox)")
-_APART = " " * 70
-"""math-verify joins boxes that are closer than this."""
+_APART = " " * 70  # math-verify joins boxes that are closer than this
 
 
 def check_published(
     text: str, gold: tuple[str, ...], comparison: Comparison, for_cosine: bool = False
 ) -> tuple[Status, str | None]:
-    r"""Verdict of the authors' code on `text`, and the answer it found; docs/rewards.md has the rules.
+    r"""Status of a completion, and its answer.
 
     `for_cosine`: their cosine reward set `boxed=True`, which the parser does not know, and so took "$x = \boxed{9}.$" and
-    "\[\boxed{9\text{ cm}}\]" for wrong. The caller limits time and memory.
+    "\[\boxed{9\text{ cm}}\]" for wrong.
     """
     golds = [found for one in gold if (found := _parse_gold(one))]
     if not golds:
@@ -51,12 +50,11 @@ def check_published(
     parsed = _parse(_boxes_apart(text.removeprefix(THINK_OPEN)), _ANSWER_FOR_COSINE if for_cosine else _ANSWER)
     if not parsed:
         return Status.NO_ANSWER, None
-    correct = any(_equal(found, parsed, comparison) for found in golds)
+    correct = any(verified(found, parsed, comparison) for found in golds)
     return Status.CORRECT if correct else Status.WRONG, str(parsed[-1])
 
 
 def published_gold_is_parseable(gold: tuple[str, ...]) -> bool:
-    """True if the authors' code could read one of the golds."""
     return any(_parse_gold(one) for one in gold)
 
 
@@ -71,15 +69,10 @@ def _parse(text: str, how: LatexExtractionConfig) -> Parsed:
 
 
 def _boxes_apart(text: str) -> str:
-    """Text with room before each box that begins an answer."""
+    """Room before each box that begins an answer."""
     return _BOX.sub(lambda box: box[0] if box["joined"] else _APART + box[0], text)
 
 
 def _percent_evaluated(found: Any) -> Any:
     """9% as 9/100 only; math-verify takes it for 9, too."""
     return found if get_pct_val(found) is None else found.doit()
-
-
-def _equal(gold: Parsed, answer: Parsed, comparison: Comparison) -> bool:
-    first, second = (gold, answer) if comparison == "gold_first" else (answer, gold)
-    return bool(verify(first, second, timeout_seconds=None))

@@ -1,6 +1,6 @@
 r"""Reads an answer: words, a letter of a multiple choice, a numeral with its base, or mathematics.
 
-latex2sympy2_extended, math-verify's parser, refuses what it understands in part. 0/0 and 1/0 are not values.
+The parser of math-verify refuses what it understands in part. 0/0 and 1/0 are not values.
 """
 
 import re
@@ -23,7 +23,7 @@ from openrs_ray.rewards.answers.units import half_of_day, without_units
 from openrs_ray.rewards.answers.words import is_phrase, option, words
 
 Value = Any
-"""A SymPy expression, set, relation or matrix; SymPy is untyped."""
+"""Untyped, as SymPy is."""
 
 _DELIMITERS = re.compile(r"(?<!\\)\$+|\\[()\[\]](?!\\)")
 _WHOLE_IN_TEXT = re.compile(r"\\text\s*\{([^{}]*[0-9][^{}]*)\}")
@@ -34,8 +34,7 @@ _BASED = re.compile(r"\(?\s*([0-9A-F]+)\s*\)?\s*_\s*(?:\{\s*(?:\\text\s*\{)?\s*(
 _TIME = re.compile(r"[0-9]{1,2}\s*:\s*[0-5][0-9](?:\s*:\s*[0-5][0-9])?")
 _NAME = re.compile(r"\s*(?:[A-Za-z]|\\[A-Za-z]+)(?:_\{?[A-Za-z0-9]+\}?)?\s*(?:\([^=]*\)|:[A-Za-z])?\s*")
 _IMAGINARY = [Symbol("i", real=True), Symbol("i")]
-_LONGEST_TEXT = 20_000
-"""Characters: a gold may be a whole solution."""
+_LONGEST_TEXT = 20_000  # Characters: a gold may be a whole solution
 RATIO = Symbol("ratio")
 """First element of the tuple for a ratio of three or more numbers."""
 
@@ -45,7 +44,7 @@ class Reading:
     """Reading of an answer; all None where it cannot be read."""
 
     text: str
-    """Without spaces and without units."""
+    """Without spaces and units."""
     words: str | None = None
     option: tuple[str, bool] | None = None
     """Letter of a multiple choice, and True if it stands alone."""
@@ -72,16 +71,23 @@ def read(answer: str) -> Reading:
     found = words(kept)
     time = re.sub(r"\s", "", kept) if _TIME.fullmatch(kept) else None
     latex = spelled(kept)
-    value = None if found else _mathematics(latex)
+    values = (one for one in map(_parsed, _alternatives(latex)) if one is not None)
+    value = None if found else next(values, None)
     parts = _listed(latex) if value is None and not found else ()
     return Reading(text, found, option(whole), _numeral(kept), time, half_of_day(whole), value, parts)
 
 
 @lru_cache(maxsize=4096)
 def read_gold(gold: str) -> Reading:
-    """Reading of a gold answer; math-verify's, for prose with formulas."""
+    """Reading of a gold; math-verify's, for prose with formulas."""
     reading = read(gold)
-    if reading.value is not None or reading.words or reading.option or not _has_prose(gold) or not is_readable(gold):
+    if (
+        reading.value is not None
+        or reading.words
+        or reading.option
+        or not _DELIMITERS.search(gold)
+        or not is_readable(gold)
+    ):
         return reading
     found = next((one for one in parse(gold, parsing_timeout=None) if not isinstance(one, str)), None)
     return Reading(reading.text, value=found if _is_value(found) else None)
@@ -94,7 +100,7 @@ def says_words(answer: str) -> bool:
 
 
 def is_answer(reading: Reading, gold: str) -> bool:
-    """True if answers can be compared with a gold answer's reading."""
+    """True if answers can be compared with a gold's reading."""
     if reading.words:
         return not is_phrase(tidy(_bare(gold)))
     said = (reading.value, reading.numeral, reading.option, reading.time)
@@ -107,10 +113,6 @@ def _bare(answer: str) -> str:
     return _DELIMITERS.sub(" ", answer if boxed is None else boxed)
 
 
-def _has_prose(gold: str) -> bool:
-    return bool(_DELIMITERS.search(gold))
-
-
 def _listed(latex: str) -> tuple[str, ...]:
     parts = sorted(filter(None, (re.sub(r"\s", "", part) for part in _parts(latex, ","))))
     return tuple(parts) if len(parts) > 1 else ()
@@ -119,11 +121,6 @@ def _listed(latex: str) -> tuple[str, ...]:
 def _numeral(text: str) -> tuple[str, int] | None:
     found = _BASED.fullmatch(text)
     return (found[1].lstrip("0") or "0", int(found[2] or found[3])) if found else None
-
-
-def _mathematics(latex: str) -> Value | None:
-    """Value of normalised LaTeX."""
-    return next((value for value in map(_parsed, _alternatives(latex)) if value is not None), None)
 
 
 def _alternatives(latex: str) -> Iterator[str]:
@@ -140,7 +137,8 @@ def _parsed(latex: str) -> Value | None:
     parts = _parts(latex, ":")
     try:
         if len(parts) > 2 and "=" not in latex:
-            return _ratio([_latex(part) for part in parts])
+            first, *others = map(_latex, parts)
+            return Tuple(RATIO, *(other / first for other in others))
         value = _latex(latex)
     except Exception:  # the parser raises whatever SymPy and ANTLR do
         return None
@@ -172,11 +170,6 @@ def _last_of_chain(value: Value) -> Value:
     if len(numbers) == len(sides):
         return sides[-1]
     return Eq(sides[0], sides[-1], evaluate=False) if len(sides) > 2 else value
-
-
-def _ratio(parts: list[Value]) -> Value:
-    first = parts[0]
-    return Tuple(RATIO, *(part / first for part in parts[1:]))
 
 
 def _parts(latex: str, separator: str) -> list[str]:

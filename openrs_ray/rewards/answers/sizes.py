@@ -1,7 +1,4 @@
-"""Limits on the text of answers, before any parser sees it.
-
-Numbers that only a parser finds are estimated in `openrs_ray.rewards.answers.numerics`.
-"""
+"""Limits on the text of answers, before any parser sees it."""
 
 import math
 import re
@@ -19,13 +16,13 @@ _POWER = re.compile(r"(?:\^|(?<=[0-9.])[eE][+-]?)(?:\\left|[{(\s])*([0-9]+)(?:\s
 _FACTORIAL = re.compile(r"(?:([0-9]+)|([)\]}]))\s*!")
 _BINOMIAL = re.compile(r"\\[dt]?binom\s*\{((?:[^{}]|\{[^{}]*\})*)\}\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _WORKED_OUT = re.compile(r"(?:\\Gamma|gcd|lcm)(?![A-Za-z])\s*\}?\s*(?=[({])")
-"""Functions that the parser works out at once."""
+"""The parser works these out at once."""
 _MATRIX_POWER = re.compile(r"matrix\}\s*\^\s*\{?\s*-?[0-9]{3}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 
 
 def is_readable(answer: str) -> bool:
-    """True if an answer is short, flat and small enough for the parser."""
+    """True if short, flat and small enough for the parser."""
     if len(answer) > MAX_ANSWER_CHARACTERS:
         return False
     depth = deepest = 0
@@ -38,7 +35,7 @@ def is_readable(answer: str) -> bool:
 
 
 def _has_huge_power(answer: str) -> bool:
-    """True if an exponent, or a power in it, exceeds the limit."""
+    """Covers powers in exponents."""
     limit = math.log10(MAX_ANSWER_EXPONENT)
     return any(int(power or 1) * math.log10(int(base) or 1) > limit for base, power in _POWER.findall(answer))
 

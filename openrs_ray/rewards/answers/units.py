@@ -1,7 +1,4 @@
-r"""Drops units, which are not compared: problems name them, golds mostly do not.
-
-Never dropped is a word that offers another value ("or", "if", "not").
-"""
+r"""Drops units, which are not compared; never a word that offers another value ("or", "if", "not")."""
 
 import re
 
@@ -36,7 +33,6 @@ _HALF_OF_DAY = re.compile(r"(?<![A-Za-z])([ap])\.?\s?m(?![A-Za-z])", re.IGNORECA
 
 
 def without_units(tidied: str) -> str:
-    """Tidy answer without units."""
     tidied = _TIME_OF_DAY.sub("", tidied)
     text = _PERCENT.sub(r"\\%", _ORDINAL.sub("", _LEADING.sub("", tidied)))
     text = _SCALE.sub(lambda found: rf"\cdot 10^{{{_SCALES[found[1]]}}}" + ("" if found[2] else r" "), text)
@@ -51,7 +47,7 @@ def without_units(tidied: str) -> str:
 
 
 def without_letter(answer: str) -> str:
-    """Answer without a unit of one letter that stands apart: 5 m, 300\\,K, not 5m."""
+    r"""Answer without a unit of one letter that stands apart: 5 m, 300\,K, not 5m."""
     return _LETTER_TAIL.sub("", answer)
 
 

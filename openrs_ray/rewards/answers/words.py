@@ -21,7 +21,7 @@ _OPTION_WITH_TEXT = re.compile(r"(?:\(([A-J])\)\s*[:.]?|([A-J])\s*[):.])\s*(?!\s
 
 
 def words(tidied: str) -> str | None:
-    """Words of a tidy answer, in lower case; None for mathematics."""
+    """Words in lower case; None for mathematics."""
     plain = _TEXT.sub(r" \1 ", tidied).strip(" .")
     if not _ONLY_WORDS.fullmatch(plain):
         return None
@@ -33,7 +33,7 @@ def words(tidied: str) -> str | None:
 
 
 def is_phrase(tidied: str) -> bool:
-    """True if words stand side by side without \\text{}: prose, which is no gold answer."""
+    r"""True if words stand side by side without \text{}: prose, which is no gold answer."""
     return " " in _TEXT.sub("", tidied).strip()
 
 

@@ -6,9 +6,9 @@ import numpy as np
 
 
 def reward(lengths: Sequence[int], correct: Sequence[bool]) -> list[float]:
-    """0.5 - (length - shortest) / (longest - shortest), for wrong completions at most 0; all 0 for equal lengths.
+    """0.5 - (length - shortest) / (longest - shortest), for wrong completions at most 0.
 
-    Kimi k1.5 (arXiv 2501.12599), section 2.3.3, "Length Penalty".
+    Kimi k1.5 (arXiv 2501.12599), section 2.3.3.
     """
     spread = np.asarray(lengths) - min(lengths)
     if not spread.any():

@@ -5,8 +5,5 @@ from openrs_ray.rewards.records import RewardInput
 
 
 def reward(item: RewardInput) -> float:
-    """1.0 for a correct answer, else 0.0 (Open-RS, arXiv 2503.16219, section 2, "Accuracy Reward").
-
-    1.0 also for a gold that cannot be parsed, where `rewards.unparseable_gold` pays for those.
-    """
+    """1.0 or 0.0 (arXiv 2503.16219, section 2); 1.0 also for golds that `rewards.unparseable_gold` pays for."""
     return float(item.status in (Status.CORRECT, Status.UNPARSEABLE_GOLD))

@@ -28,10 +28,9 @@ class Parameters:
 
 
 def reward(item: RewardInput, parameters: Parameters) -> float:
-    """long + (short - long) (1 + cos(pi p)) / 2 with p = length / max_length, by whether the answer is correct.
+    """long + (short - long) (1 + cos(pi p)) / 2 with p = length / max_length (arXiv 2502.03373, section 4.2, eq. 1).
 
-    arXiv 2502.03373, section 4.2, eq. 1; Open-RS (arXiv 2503.16219), section 2. `clamp` limits p to 1. A gold that cannot
-    be parsed earns 1.0.
+    Open-RS (arXiv 2503.16219), section 2. A gold that cannot be parsed earns 1.0.
     """
     if item.status is Status.UNPARSEABLE_GOLD:
         return 1.0

@@ -14,10 +14,7 @@ class Parameters:
 
 
 def reward(item: RewardInput, parameters: Parameters) -> float:
-    """1.0 for a well-formed completion, else 0.0 (Open-RS, arXiv 2503.16219, section 2, "Format Reward").
-
-    With form tags the opening `<think>` stands at the start or is missing, as it may belong to the prompt.
-    """
+    """1.0 or 0.0 (arXiv 2503.16219, section 2); the opening `<think>` may belong to the prompt."""
     if parameters.form == "line":
         return float(item.text.count(f"\n{THINK_CLOSE}\n") == 1)
     reasoning, close, answer = item.text.partition(THINK_CLOSE)

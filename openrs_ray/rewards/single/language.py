@@ -1,7 +1,4 @@
-"""Language reward: the completion stays in one language, mathematics aside.
-
-A letter counts if its Unicode script and the detector's (py3langid) verdict on its passage agree. Time is linear in the text.
-"""
+"""Language reward: letters outside mathematics whose script and passage (by py3langid) are of the wanted language."""
 
 import re
 import unicodedata
@@ -17,7 +14,7 @@ Language = Literal[
     "ar", "cs", "de", "el", "en", "es", "fr", "he", "hi", "id", "it", "ja", "ko", "nl", "pl", "pt", "ru", "th", "tr", "uk", "vi",
     "zh",
 ]  # fmt: skip
-"""ISO 639-1 codes of the languages that can be told apart."""
+"""ISO 639-1."""
 
 _LATIN = frozenset({"LATIN"})
 _SCRIPTS: dict[str, frozenset[str]] = {
@@ -34,8 +31,7 @@ _SCRIPTS: dict[str, frozenset[str]] = {
 """First words of the Unicode names of a language's letters; default Latin."""
 
 _PASSAGE_LETTERS = 100
-_DETECTABLE_LETTERS = 30
-"""With fewer letters the detector guesses, and the script alone decides."""
+_DETECTABLE_LETTERS = 30  # With fewer letters the detector guesses, and the script alone decides
 
 # No alternative may look past the next opening of its own kind, or unclosed ones would cost time squared.
 _NOT_LANGUAGE = re.compile(
@@ -55,15 +51,12 @@ class Parameters:
 
 
 def reward(item: RewardInput, parameters: Parameters) -> float:
-    """Share of the completion's letters, outside LaTeX, in the wanted language.
-
-    Language consistency reward of DeepSeek-R1 (arXiv 2501.12948, section 2.3.2), which counts words.
-    """
+    """Language consistency of DeepSeek-R1 (arXiv 2501.12948, section 2.3.2), which counts words."""
     return language_share(item.text, parameters.wanted)
 
 
 def language_share(text: str, wanted: Language) -> float:
-    """Share of the letters outside LaTeX in the wanted language; 1.0 without letters."""
+    """1.0 without letters."""
     ours = letters = 0
     for passage in _passages(_NOT_LANGUAGE.sub(" ", text)):
         counts: Counter[str] = Counter()
@@ -96,7 +89,7 @@ def _passages(text: str) -> Iterator[str]:
 
 @cache
 def _script(character: str) -> str:
-    """Script of a letter: the first word of its Unicode name; "" for other characters."""
+    """The first word of a letter's Unicode name; "" for other characters."""
     return unicodedata.name(character, "").partition(" ")[0] if character.isalpha() else ""
 
 

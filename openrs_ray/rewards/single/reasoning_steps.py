@@ -15,8 +15,5 @@ class Parameters:
 
 
 def reward(item: RewardInput, parameters: Parameters) -> float:
-    """Marks of a step over `enough`, at most 1, as in open-r1.
-
-    Marks: "Step 2:", a numbered or bulleted line, "First," "Second," "Next," "Finally,".
-    """
+    """Marks of steps over `enough`, at most 1, as in open-r1."""
     return min(1.0, sum(1 for _ in _STEP.finditer(item.text)) / parameters.enough)

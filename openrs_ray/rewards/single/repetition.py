@@ -17,10 +17,7 @@ class Parameters:
 
 
 def reward(item: RewardInput, parameters: Parameters) -> float:
-    """`penalty` x the share of n-grams of `words` words, in lower case, that stood before.
-
-    arXiv 2502.03373, algorithm 1, as one value; 3 words and -1 as in open-r1.
-    """
+    """`penalty` x the share of n-grams that stood before: arXiv 2502.03373, algorithm 1, as one value."""
     words, spoken = parameters.words, item.text.lower().split()
     total = len(spoken) - words + 1
     if total < 1:

@@ -13,7 +13,7 @@ class Parameters:
     """Tokens before max_length over which the punishment grows."""
 
     def check(self, max_completion_tokens: int) -> None:
-        """Raise ValueError where no completion is long enough for any punishment."""
+        """ValueError where no completion is long enough for any punishment."""
         begins = self.max_length - self.buffer
         if begins >= max_completion_tokens:
             raise ValueError(
@@ -23,9 +23,6 @@ class Parameters:
 
 
 def reward(item: RewardInput, parameters: Parameters) -> float:
-    """0 up to max_length - buffer tokens, then linearly down to -1 at max_length, and -1 beyond.
-
-    DAPO (arXiv 2503.14476), section 3.4, eq. 13: L_max = 20,480, L_cache = 4,096.
-    """
+    """0 up to max_length - buffer tokens, then linearly down to -1: DAPO (arXiv 2503.14476), eq. 13."""
     begins = parameters.max_length - parameters.buffer
     return -min(1.0, max(0, item.token_count - begins) / parameters.buffer)

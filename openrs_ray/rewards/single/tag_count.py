@@ -6,5 +6,5 @@ _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 
 def reward(item: RewardInput) -> float:
-    """A quarter for each tag that stands exactly once. After open-r1, which also asks for line breaks around them."""
+    """After open-r1, which also asks for line breaks around the tags."""
     return sum(item.text.count(tag) == 1 for tag in _TAGS) / len(_TAGS)
