@@ -21,7 +21,8 @@ def handed_on() -> dict[str, str]:
 def continue_with(field: str = "", value: str = "") -> str:
     """The line that goes on with the run, with a new value of `field`."""
     words: list[str] = json.loads(os.environ.get(_VARIABLE, "null")) or sys.orig_argv
-    trains = any(word == "launch.train" or Path(word).name == "train.py" for word in words)
+    openrs = any(word == "launch.main" or Path(word).name == "openrs" for word in words) and "train" in words
+    trains = openrs or any(word == "launch.train" or Path(word).name == "train.py" for word in words)
     resume = ["--resume"] if trains and "--resume" not in words else []
     resume += _run_folder(words) if trains else []
     submit = ["ray", "job", "submit", "--working-dir", ".", "--"] if _JOB in os.environ else []

@@ -29,8 +29,9 @@ def check_same(
             continue
         if contents and name in contents:
             raise UserError(f"{contents[name]} have changed since {work} began: restore them, or {instead}")
+        what = name if "." in name or " " in name else f"setting {name}"
         raise UserError(
-            f"{name} was {_shown(old)} when {work} began and cannot become {_shown(new)} on resume: set it back, or {instead}"
+            f"{what} was {_shown(old)} when {work} began and cannot become {_shown(new)} on resume: set it back, or {instead}"
         )
 
 

@@ -11,7 +11,7 @@ def check_attention(config: PreTrainedConfig, path: str, longest: int | None = N
     """UserError unless every layer attends to all earlier tokens of sequences up to `longest`."""
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
-        raise UserError(f"{path} has {', '.join(sorted(kinds))} layers, but only full attention can be trained")
+        raise UserError(f"model {path} has {', '.join(sorted(kinds))} layers, but only full attention can be trained")
     if getattr(config, "alibi", False) or config.model_type in _ALIBI:
         raise UserError(
             f"{path} adds a bias to its attention (ALiBi), which cannot be trained: use a Qwen2 or Llama model"

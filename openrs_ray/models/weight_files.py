@@ -46,7 +46,9 @@ def _files(folder: Path, path: str) -> list[Path] | None:
         return [folder / WHOLE]
     if not (folder / INDEX).exists():
         pickled = any(folder.glob("*.bin"))
-        raise UserError(f"{path} has {_PICKLED if pickled else f'no weights: neither {WHOLE} nor {INDEX} is in it'}")
+        raise UserError(
+            f"model {path} has {_PICKLED if pickled else f'no weights: neither {WHOLE} nor {INDEX} is in it'}"
+        )
     with reading(f"{folder / INDEX} is not the index of weights in several files"):
         names = sorted(set(parse_json((folder / INDEX).read_bytes())["weight_map"].values()))
         missing = [name for name in names if not (folder / name).exists()]
@@ -69,7 +71,7 @@ def _remote(path: str) -> Shapes:
     try:
         files = get_safetensors_metadata(path).files_metadata.values()
     except NotASafetensorsRepoError as error:
-        raise UserError(f"{path} has {_PICKLED}, or has none at all") from error
+        raise UserError(f"model {path} has {_PICKLED}, or has none at all") from error
     except Exception as error:  # of the network, of which there are many kinds
         raise UserError(
             f"the weights of {path} are not in the cache, and the Hub does not say what they are: {why(error)}"

@@ -77,7 +77,7 @@ def prepare(config: RunConfig) -> Prepared:
     check_attention(model, config.model.path, config.max_sequence_tokens)
     if getattr(model, "quantization_config", None) is not None:
         raise UserError(
-            f"{config.model.path} is quantised, and quantised weights cannot be trained: give the model itself"
+            f"model {config.model.path} is quantised, and quantised weights cannot be trained: give the model itself"
         )
     tokenizer = load_tokenizer(config.model)
     limit = config.rollout.max_prompt_tokens

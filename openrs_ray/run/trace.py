@@ -3,6 +3,7 @@
 A step lasts until the next one begins: a checkpoint or an evaluation counts to the step before it.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,13 +127,21 @@ def steps_of(events: Sequence[Event]) -> list[Step]:
     """Finished steps, in order; the last one lasts until the driver's last span ends."""
     driver = [event for event in events if event.process == DRIVER]
     begun = [event for event in driver if event.name == "step"]
-    steps = []
-    for event in (event for event in begun if "error" not in event.attributes):
+    finished = [event for event in begun if "error" not in event.attributes]
+    ends = []
+    for event in finished:
         after = [other.start for other in begun if other.start > event.start]
-        end = min(after) if after else max(other.end for other in driver if other.start >= event.start)
-        inside = tuple(other for other in events if other.start < end and other.end > event.start)
-        steps.append(Step(int(event.attributes["step"]), event.start, end, inside))
-    return steps
+        ends.append(min(after) if after else max(other.end for other in driver if other.start >= event.start))
+    inside: list[list[Event]] = [[] for _ in finished]
+    for event in events:
+        number = bisect_right(ends, event.start)
+        while number < len(finished) and finished[number].start < event.end:
+            inside[number].append(event)
+            number += 1
+    return [
+        Step(int(event.attributes["step"]), event.start, end, tuple(own))
+        for event, end, own in zip(finished, ends, inside, strict=True)
+    ]
 
 
 def chrome_trace(events: Sequence[Event]) -> dict[str, Any]:

@@ -108,6 +108,13 @@ class BrokenWorker(ReadingWorker):
         yield
 
 
+class ForgetfulWorker(ReadingWorker):
+    """Ends its answer before it has answered everything."""
+
+    async def sample(self, requests: Any) -> Any:
+        yield [self._read(0, requests[0], len(requests))]
+
+
 class SilentWorker(ReadingWorker):
     """Is at work and never done."""
 
@@ -126,5 +133,10 @@ def test_a_failure_that_another_would_repeat_and_a_deadline_are_errors(ray_sessi
             async for _ in pool.completions([request(p) for p in range(3)]):
                 pass
 
+    async def lose(pool: EnginePool) -> None:
+        with pytest.raises(RunError, match="rollout worker 0 lost 2 of 3 completions"):
+            await asyncio.gather(*(pool.sample(request(p)) for p in range(3)))
+
     assert with_pool(tmp_path, fail, BrokenWorker) == []
+    assert with_pool(tmp_path, lose, ForgetfulWorker) == []
     assert with_pool(tmp_path, wait, SilentWorker, deadline_s=1) == []

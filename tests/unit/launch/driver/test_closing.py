@@ -150,6 +150,14 @@ def test_a_stopped_run_continues_with_the_line_that_was_typed(monkeypatch: pytes
     assert shlex.split(continue_with()) == [*TYPED, "--resume"]
 
 
+def test_openrs_train_is_training_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for started in (["/venv/bin/python", "/venv/bin/openrs"], ["python", "-m", "launch.main"]):
+        monkeypatch.setattr(sys, "orig_argv", [*started, "train", "open-rs3"])
+        assert shlex.split(continue_with()) == [*started, "train", "open-rs3", "--resume"]
+        monkeypatch.setattr(sys, "orig_argv", [*started, "reproduce", "open-rs3"])
+        assert "--resume" not in continue_with()
+
+
 def test_a_submitted_job_is_submitted_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "orig_argv", [*TYPED, "--resume"])
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
