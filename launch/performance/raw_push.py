@@ -18,7 +18,7 @@ _FIRST_BYTES = 16
 
 
 class MemoryMark:
-    """How much GPU memory torch has taken beyond what it had at the mark; 0 on a CPU."""
+    """GPU memory that torch has taken beyond the mark; 0 on a CPU."""
 
     _marked = 0
 

@@ -1,4 +1,4 @@
-"""How a benchmark says what it measured: a small table for people, a JSON file to compare with later.
+"""Report of a measurement: a small table for people, a JSON file to compare with later.
 
 Every figure is a list of values from one run, one per repetition, and is shown as its median with its smallest and largest.
 """
@@ -30,7 +30,7 @@ class Figure:
     unit: str
     values: tuple[float, ...]
     target: str = ""
-    """What it should reach, in words; empty for figures that only explain others."""
+    """Goal in words; empty for figures that only explain others."""
 
 
 def ratios(
@@ -65,7 +65,7 @@ def write(title: str, settings: Mapping[str, Any], figures: Sequence[Figure], js
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Hardware and versions that the figures were measured on."""
     versions = {}
     for package in _PACKAGES:
         try:

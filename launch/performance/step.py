@@ -110,7 +110,7 @@ def alone(config: RunConfig, prepared: Prepared) -> tuple[list[float], list[floa
 
 
 def trl_job(config: RunConfig, prepared: Prepared, on_gpu: bool) -> dict[str, Any]:
-    """What `trl_run` needs; one step more than ours, since it measures from the end of one step to the end of the next."""
+    """Job of `trl_run`; one step more than ours, since it measures from the end of one step to the end of the next."""
     rollout, steps = config.rollout, config.run.steps + 1
     return {
         "model": prepared.model_path,

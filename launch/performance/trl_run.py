@@ -1,7 +1,7 @@
 """`python -m launch.performance.trl_run JOB.json SETTING RESULT.json`: TRL's GRPOTrainer, for `launch.performance.step`.
 
 The same work as our step: the same prompts in the same order, batch, sampling, reward, AdamW and learning rate, one update
-per batch, the loss a mean over all tokens, no KL term. What only TRL has is set to what is fastest: no correction for the
+per batch, the loss a mean over all tokens, no KL term. Options that only TRL has are set to the fastest: no correction for the
 mismatch of sampler and learner, which costs it a second forward pass (our ratio is to the sampler's own log-probabilities).
 """
 

@@ -1,6 +1,6 @@
-"""What the benchmarks run on: a named workload (a recipe in workloads/), changed by options, and its place on the cluster.
+"""Workload of a measurement: a recipe in workloads/, changed by options, and its place on the cluster.
 
-Also how two sides are compared: in turn, in one run, after a round that is not counted.
+Also compares two sides: in turn, in one run, after a round that is not counted.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def drawn(config: RunConfig, prepared: Prepared, step: int) -> list[tuple[int, P
 
 
 def requests(config: RunConfig, prepared: Prepared, step: int) -> "list[Request]":
-    """What a run samples for its step 1, 2, ..."""
+    """Requests of a run for its step 1, 2, ..."""
     from actors.rollout.worker import Request
 
     rollout, seed, most = config.rollout, config.run.seed, config.rollout.max_completion_tokens

@@ -183,7 +183,7 @@ class Rollout(Section):
     top_k: Annotated[int, Field(ge=-1, le=10**9), FREE] = -1
     """Must stay -1 in training, for the same reason."""
     staleness: Annotated[Count, FREE] = 0
-    """How many policy versions a trained token may be old: 0 takes turns, k lets rollouts run that far ahead of the learner."""
+    """Policy versions that a trained token may be old: 0 takes turns, k lets rollouts run that far ahead of the learner."""
     replace_uniform_groups: Annotated[Count, FREE] = 0
     """Groups of equal rewards teach nothing: replace up to this many times problems_per_step of them in each step (0: none)."""
     max_uniform_steps: Annotated[Count, FREE] = 20
@@ -195,7 +195,7 @@ class Rollout(Section):
     sleep_while_learning: Annotated[bool, FREE] = False
     """On shared GPUs: engines give up their memory while the learner works, and take it back for the next rollouts."""
     deadline_s: Annotated[Seconds, FREE] = 1800
-    """How long the rollouts of one step may take (each round of them, where a synchronous step replaces groups)."""
+    """Longest time for the rollouts of one step."""
 
     @model_validator(mode="after")
     def _unbiased(self) -> Rollout:
@@ -226,7 +226,7 @@ class Engine(Section):
     enforce_eager: bool = False
     """Start faster without compiled graphs (always so on a CPU)."""
     start_deadline_s: Seconds = 600
-    """How long an engine may take to start."""
+    """Longest start of an engine."""
 
     @model_validator(mode="after")
     def _one_token_each(self) -> Engine:
@@ -310,7 +310,7 @@ _PUBLISHED: dict[str, dict[str, Any]] = {
     "cispo": {"clip_epsilon_high": 1.0},
     "tis": {"clip_epsilon_high": 1.0},
 }
-"""What each loss sets where nothing is given, if not the field's default; its paper says so, but for CISPO's and TIS's bound."""
+"""Defaults of each loss, where they are not the fields'; from its paper, except CISPO's and TIS's bound."""
 
 
 class Loss(Section):
@@ -336,7 +336,7 @@ class Loss(Section):
     """Mean over all tokens of the step, over completions of their token means (gspo), sum by a constant (dr_grpo), or the
     published mean over each micro-batch (depends on how the step is split)."""
     old_policy: Literal["sampler", "current"] = "sampler"
-    """What the probability ratio is taken against: the policy that sampled, or, as published, the one being trained itself: it is
+    """Denominator of the probability ratio: the policy that sampled, or, as published, the one being trained itself: the ratio is
     then always 1, and the clip cannot act."""
     tempered: bool = True
     """Take all log-probabilities at the sampling temperature; false, as published: at temperature 1, whatever was sampled at."""
@@ -376,7 +376,7 @@ class Learner(Section):
     learning_rate: Annotated[float, Field(ge=0, le=1000), FREE] = 1e-6
     """Peak learning rate of AdamW."""
     schedule: Annotated[Literal["constant", "linear", "cosine"], FREE] = "cosine"
-    """How the learning rate falls after the warm-up."""
+    """Fall of the learning rate after the warm-up."""
     warmup_share: Annotated[Share, FREE] = 0.1
     """Share of the steps over which the learning rate rises linearly: step n of w warm-up steps learns at n / w of the peak, so
     the first one is not at 0, as in trainers that set the rate after a step, and changes the weights."""
@@ -403,16 +403,16 @@ class Learner(Section):
     fused_kernels: Annotated[bool, FREE] = True
     """Liger's norm, rotary and SwiGLU kernels, on GPUs (where they exist for the model)."""
     start_deadline_s: Annotated[Seconds, FREE] = 600
-    """How long a learner rank may take to start, compiling its kernels included."""
+    """Longest start of a learner rank, compiling its kernels included."""
     deadline_s: Annotated[Seconds, FREE] = 1800
-    """How long one optimizer step may take."""
+    """Longest time for one optimizer step."""
 
 
 class Push(Section):
     bucket_mib: Annotated[int, Field(gt=0, le=1_000_000)] = 256
     """Weights travel in buckets of about this size, a larger parameter in one of its own."""
     deadline_s: Seconds = 120
-    """How long each part of a push may take (joining, pausing, all buckets, putting in place, the probe); an engine that takes
+    """Longest time for each part of a push (joining, pausing, all buckets, putting in place, the probe); an engine that takes
     longer is replaced."""
     probe_every: Positive = 10
     """Compare log-probabilities of learner and engines on a probe batch at the first push and then every so many pushes."""
@@ -432,7 +432,7 @@ class Slots(Section):
     threads: Parts | None = None
     """Compute threads of each engine and learner rank on a CPU (default: the machine's CPUs over those that work at once)."""
     wait_s: Annotated[float, Field(ge=0, le=2_000_000)] = 20.0
-    """How long to wait for the cluster to have what is asked (raise it where an autoscaler adds nodes)."""
+    """Longest wait for the cluster to have what is asked (raise it where an autoscaler adds nodes)."""
 
 
 class EngineSlots(Slots):
@@ -463,11 +463,11 @@ class Checkpoint(Section):
     every_minutes: SomeAmount = 15.0
     """Save for resuming every so many minutes, apart from the kept ones; the newest stays (two until one is kept)."""
     keep_last: Positive = 2
-    """How many kept checkpoints stay complete."""
+    """Number of kept checkpoints that stay complete."""
     keep_policies: bool = True
     """Older kept checkpoints lose their optimizer state only; the exported policy stays."""
     deadline_s: Seconds = 900
-    """How long saving may take, and loading, with a conversion for another number of learner ranks."""
+    """Longest time for saving, and for loading, with a conversion for another number of learner ranks."""
 
 
 class Cost(Section):
@@ -589,7 +589,7 @@ class RunConfig(Section):
 
     @property
     def logprob_temperature(self) -> float:
-        """What logits are divided by for every log-probability in the loss, those that the sampler reports included."""
+        """Divisor of the logits for every log-probability in the loss, those that the sampler reports included."""
         return self.rollout.temperature if self.loss.tempered else 1.0
 
     @property
@@ -608,7 +608,7 @@ class RunConfig(Section):
 
     @property
     def num_gpus(self) -> int:
-        """Those that the run holds from start to end; on a CPU the slots that stand for them."""
+        """GPUs held from start to end; on a CPU the slots that stand for them."""
         place = self.placement
         return place.num_learner_gpus + (0 if place.colocated else place.num_rollout_gpus)
 

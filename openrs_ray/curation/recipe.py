@@ -80,7 +80,7 @@ class Source(Section):
 
 class _Stage(Section):
     paper: Count | None = None
-    """How many problems the paper had left after this stage, to stand beside."""
+    """Problems that the paper had left after this stage, to stand beside."""
 
 
 class Boxed(_Stage):
@@ -99,7 +99,7 @@ class Overlaps(_Stage):
     against: dict[Name, str | None] = Field(min_length=1)
     """Evaluation sets by name with the file or Hub id of each (null: where the paper's evaluation has it from)."""
     words: Positive = 13
-    """So many words in a row in common make an overlap; of a shorter evaluation problem, all of its words."""
+    """Words in a row in common that make an overlap; of a shorter evaluation problem, all of its words."""
     shortest: Positive = 8
     """Evaluation problems of fewer words only count when the whole text is the same."""
     common: Positive = 10
@@ -124,7 +124,7 @@ class ModelStage(_Stage):
     top_p: SomeShare = 1.0
     """Smallest set of tokens by probability that are sampled from."""
     unclear: Literal["keep", "drop"] = "keep"
-    """What becomes of a problem that could not be judged; it is counted as unclear either way."""
+    """Fate of a problem that could not be judged; it is counted as unclear either way."""
 
 
 class Solved(ModelStage):
@@ -161,7 +161,7 @@ class Mix(_Stage):
     kind: Literal["mix"] = "mix"
     """Draws problems of each source, by the recipe's seed."""
     counts: dict[Name, Positive] = Field(default={})
-    """How many of each source."""
+    """Number of problems from each source."""
     fractions: dict[Name, Share] = Field(default={})
     """Instead of counts: shares of each source, which add up to 1."""
     total: Positive | None = None
@@ -189,11 +189,11 @@ class Recipe(Section):
     seed: Seed = 42
     """Seed of every sampled token and of the mix."""
     paper: Count | None = None
-    """How many raw problems the paper had."""
+    """Number of raw problems in the paper."""
     sources: dict[Name, Source] = Field(min_length=1)
     """Raw problems by the name that each problem's column `source` will hold."""
     stages: dict[Name, Stage] = Field(min_length=1)
-    """What is done to them, in this order, by names of your own."""
+    """Stages in their order, by names of your own."""
     engine: Engine = Engine()
     """Engines of models. Nothing from here on changes what is asked or a seed: all of it may change when a curation goes on."""
     placement: EngineSlots = EngineSlots()
@@ -201,7 +201,7 @@ class Recipe(Section):
     chunk: Positive = 1024
     """Problems that are written in one file: a kill costs no more than these of each engine, and once more."""
     chunk_deadline_s: Seconds = 7200
-    """How long the engines may take for the problems of a chunk."""
+    """Longest time of the engines for the problems of a chunk."""
     checks: Parts = 2
     """Processes that check answers."""
 

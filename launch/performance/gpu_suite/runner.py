@@ -47,7 +47,7 @@ class Suite:
 
     parts: Sequence[Part]
     command: Callable[[Part, Path], list[str]]
-    """That runs a part and writes its result to a file."""
+    """Runs a part and writes its result to a file."""
     folder: Path
     """Of the results: PART.json, and what the part printed in PART.log."""
     setting: Mapping[str, Any]

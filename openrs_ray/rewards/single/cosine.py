@@ -14,7 +14,7 @@ class Parameters:
     max_length: Positive = 3584
     """Length at which the reward reaches its long end."""
     unit: Literal["tokens", "characters"] = "tokens"
-    """What lengths count."""
+    """Unit of lengths."""
     clamp: bool = True
     """Longer completions get what one of max_length gets (false: the cosine goes on, up and down)."""
     correct_short: Value = 1.0
