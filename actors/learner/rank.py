@@ -28,8 +28,6 @@ import torch
 from jaxtyping import Float32, Int32
 
 from actors.cluster.processes import Processes, own_processes
-from actors.learner.reshard import convert
-from actors.weights.meeting import LOOPBACK, Meeting, new_token, prove_ranks
 from actors.weights.transport import Outgoing, PushGroup, Sender, find
 from openrs_ray.algorithm.advantages import TrainingSequence
 from openrs_ray.algorithm.losses import METRICS, LossInput, policy_loss
@@ -43,8 +41,10 @@ from openrs_ray.common.private_folder import private_folder
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.models.pretrained import fixed_weights
+from openrs_ray.run.reshard import convert
 from openrs_ray.run.spans import span, traced
 from openrs_ray.weights.buckets import Bucket, ParameterSpec, plan_buckets
+from openrs_ray.weights.meeting import LOOPBACK, Meeting, new_token, prove_ranks
 
 STATE, RANDOM = "state", "random_rank_{}.pt"
 """A checkpoint's subfolder, and each rank's file in it."""

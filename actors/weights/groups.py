@@ -11,9 +11,9 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from actors.weights.meeting import Proof, SealedStore
 from actors.weights.transport import PushGroup
 from openrs_ray.errors import RunError
+from openrs_ray.weights.meeting import Proof, SealedStore
 
 T = TypeVar("T")
 

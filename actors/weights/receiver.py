@@ -15,12 +15,12 @@ from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbeddingBase
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from actors.weights.effect import Effect
-from actors.weights.meeting import Meeting
 from actors.weights.transport import PushGroup, Receiver, find
 from openrs_ray.run.spans import span, traced
 from openrs_ray.weights.buckets import Bucket
 from openrs_ray.weights.digest import digest
+from openrs_ray.weights.effect import Effect
+from openrs_ray.weights.meeting import Meeting
 
 BACKEND = "openrs"
 _RELOAD_LOG = logging.getLogger(initialize_layerwise_reload.__module__)

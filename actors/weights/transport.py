@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import torch
 
-from actors.weights.meeting import Meeting
 from openrs_ray.cluster.layout import transport_class
 from openrs_ray.weights.buckets import Bucket
+from openrs_ray.weights.meeting import Meeting
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from torch.distributed import HashStore, Store, TCPStore
 
 from actors.weights.broadcast import BroadcastSender
 from actors.weights.groups import BroadcastGroup, GlooGroup, joined
-from actors.weights.meeting import LOOPBACK, Meeting, Proof, SealedStore, prove_ranks
 from actors.weights.transport import Outgoing, PushGroup
 from openrs_ray.errors import RunError
 from openrs_ray.weights.buckets import Bucket, ParameterSpec
+from openrs_ray.weights.meeting import LOOPBACK, Meeting, Proof, SealedStore, prove_ranks
 
 CPU = torch.device("cpu")
 DEADLINE_S = 4.0

@@ -18,12 +18,12 @@ import torch
 
 from actors.weights.groups import BroadcastGroup, GlooGroup, NcclGroup, joined
 from actors.weights.ipc import export_ipc, open_ipc
-from actors.weights.meeting import Meeting
 from actors.weights.transport import PushGroup
 from launch.performance.gpu_suite.rows import Row, Size, noted, true
 from openrs_ray.cluster.probes import free_port
 from openrs_ray.errors import RunError
 from openrs_ray.weights.digest import digest
+from openrs_ray.weights.meeting import Meeting
 
 _HOST, _ANSWER_S, _TIMES = "127.0.0.1", 60.0, 3
 _BYTES = {"full": 256 << 20, "tiny": 64 << 20}

@@ -12,10 +12,10 @@ import torch
 from actors.weights import groups as module
 from actors.weights.broadcast import BroadcastSender, Sent
 from actors.weights.groups import BroadcastGroup, GlooGroup, NcclGroup, joined
-from actors.weights.meeting import Meeting, SealedStore, seal
 from actors.weights.transport import Outgoing, PushGroup
 from openrs_ray.errors import RunError
 from openrs_ray.weights.buckets import Bucket, ParameterSpec
+from openrs_ray.weights.meeting import Meeting, SealedStore, seal
 
 CPU = torch.device("cpu")
 

@@ -11,11 +11,11 @@ import torch
 
 from actors.weights import ipc
 from actors.weights.ipc import Ipc, IpcReceiver, IpcSender
-from actors.weights.meeting import Meeting
 from actors.weights.transport import Outgoing, PushGroup
 from openrs_ray.errors import RunError
 from openrs_ray.weights.buckets import Bucket, ParameterSpec
 from openrs_ray.weights.digest import digest
+from openrs_ray.weights.meeting import Meeting
 
 CPU = torch.device("cpu")
 BUCKETS = [Bucket((ParameterSpec("a", "float32", (64,)),)), Bucket((ParameterSpec("b", "bfloat16", (8, 3)),))]

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from actors.learner import reshard as universal
 from openrs_ray.errors import RunError
+from openrs_ray.run import reshard as universal
 from openrs_ray.run.checkpoints import CheckpointStore
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from actors.weights.effect import Effect
 from openrs_ray.weights.digest import column_digests
+from openrs_ray.weights.effect import Effect
 
 RANK, RANKS, WIDTH = 1, 2, 16
 Weights = dict[str, torch.Tensor]

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from openrs_ray.cluster.probes import free_port
 from openrs_ray.errors import RunError
 
 _SEAL_BYTES = 32
@@ -33,7 +32,9 @@ class Meeting:
     @classmethod
     def at(cls, host: str) -> "Meeting":
         """On a free port of this machine, with a new token."""
-        return cls(host, free_port(host), new_token())
+        with socket.socket() as free:
+            free.bind((host, 0))
+            return cls(host, free.getsockname()[1], new_token())
 
     def own_address(self) -> str:
         """This machine's address as seen from the meeting."""
