@@ -70,7 +70,7 @@ class Engines(Protocol):
 def new_ranks(
     config: RunConfig, placement: Placement, model_path: str, rank_class: type[LearnerRank] = LearnerRank
 ) -> list[Any]:
-    """Actors for all ranks, not started."""
+    """Actors for all ranks; `start` makes their DeepSpeed engines."""
     size = len(placement.layout.learner)
     device = "cpu" if placement.layout.device == "cpu" else "cuda:0"  # a rank sees one GPU: its own
     return [
@@ -101,7 +101,7 @@ class LearnerGroup:
         self._step = 0  # last step that the weights were trained on
         self._groups: Sequence[Group] = ()  # its groups, which the record may not have yet
         self.life = 1  # counts starts of the ranks
-        self.weights = asyncio.Lock()  # held while the weights are not those of the last finished step
+        self.weights_lock = asyncio.Lock()  # held while the weights are not those of the last finished step
 
     async def start(self, checkpoint: Checkpoint | None = None) -> None:
         async with self._turn():
@@ -120,7 +120,7 @@ class LearnerGroup:
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """Sleeping engines get their memory back afterwards."""
+        """The ranks' turn on shared GPUs: engines make room, and get their memory back afterwards."""
         if self.engines is None:
             yield
             return
@@ -168,7 +168,7 @@ class LearnerGroup:
 
     @traced("train", "step")
     async def train(self, groups: Sequence[Group], step: int) -> Update:
-        """RunError when no completion could be learned from, a rebuilt rank would fail, too, or the step was not applied."""
+        """RunError when no completion can be learned from, the step was not applied, or rebuilding does not mend it."""
         update = await self.run(partial(self._train_in_turn, groups, step))
         self._step, self._groups = step, groups
         return update

@@ -26,15 +26,14 @@ _POOL_PAUSE_S = 2.0  # before a lost pool is asked again
 
 Decode = Callable[[Sequence[Rollout]], list[str]]
 """Texts of rollouts, with the part that the chat template wrote."""
-Unjudged = tuple[Rollout, Problem]
+Pending = tuple[Rollout, Problem]
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Example: Sampling("train", step=0, samples=6, temperature=0.7)"""
+    """A group's sampling; phase and step enter the seeds. Example: Sampling("train", step=0, samples=6, temperature=0.7)"""
 
     phase: str
-    """As in `completion_seed`, and so is `step`."""
     step: int
     samples: int
     temperature: float
@@ -47,13 +46,13 @@ class Turns:
     pool: EnginePool
     config: RunConfig
     position: int
-    number: int
+    sample_number: int
     problem: Problem
     plan: Sampling
     turn: int = 0
 
     async def sample(self, prompt_ids: Sequence[int], max_tokens: int | None = None) -> Completion:
-        place, plan = (self.position, self.number), self.plan
+        place, plan = (self.position, self.sample_number), self.plan
         left = len(self.problem.prompt_ids) + self.config.rollout.max_completion_tokens - len(prompt_ids)
         if left <= 0:
             nothing = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
@@ -79,7 +78,7 @@ class Collector:
     _pool_lost: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self._judging: Together[Unjudged, Verdict] = Together(self._judge)
+        self._judging: Together[Pending, Verdict] = Together(self._judge)
 
     @traced("group", "position")
     async def group(self, position: int, problem: Problem, plan: Sampling) -> Group:
@@ -125,7 +124,7 @@ class Collector:
         name = type(self.environment).__name__
         return RunError(f"environment {name}: the rollout of position {position}, sample {sample} {what}")
 
-    async def _judge(self, batch: Sequence[tuple[Unjudged, asyncio.Future[Verdict]]]) -> None:
+    async def _judge(self, batch: Sequence[tuple[Pending, asyncio.Future[Verdict]]]) -> None:
         texts = self.decode([rollout for (rollout, _), _ in batch])
         items = [
             JudgeItem(text, rollout.sampled_tokens, rollout.finish_reason, problem.gold)

@@ -5,8 +5,9 @@ With P problems per step and staleness k:
 
 - At most (k + 1) P positions are admitted and not yet trained and pushed. A step takes the oldest admissions, of one admission
   those that are ready first.
-- The next position takes a replaced one's slot under the version of that moment. With staleness 0 that waits until all admitted
-  groups are finished: requests then meet idle engines, and a step samples the same bits whatever it took to judge them.
+- The next position takes a replaced one's slot, recorded under the version of the last admission by a step. With staleness 0,
+  groups are replaced in rounds, when all admitted ones are finished: requests then meet idle engines, and a step samples the
+  same bits whatever it took to judge them.
 
 docs/performance.md (Running ahead) shows why no token is then older than k versions.
 """
@@ -30,7 +31,7 @@ Drawn = tuple[int, Problem]
 
 
 def drawing(config: schema.RunConfig, problems: Sequence[Problem], progress: Progress) -> Iterator[Drawn]:
-    """Positions that `progress` has not used, in order; after a resume first those it lacks."""
+    """Positions that `progress` has not used, in order."""
     order = Order(config.run.seed, len(problems), config.data.shuffle)
     for position in itertools.count(progress.position):
         if position not in progress.ahead:
@@ -41,12 +42,13 @@ def drawing(config: schema.RunConfig, problems: Sequence[Problem], progress: Pro
 class Lookahead:
     """Life cycle: take() step by step, close() at the end."""
 
-    sample: Callable[[int, Problem], Awaitable[Group]]
+    collect: Callable[[int, Problem], Awaitable[Group]]
+    """Samples and judges the group of a position."""
     drawn: Iterator[Drawn]
-    """All positions in order."""
+    """Positions that are still to be used, in order."""
     rollout: schema.Rollout
-    steps: int
-    """Number of the last one, past which nothing is admitted."""
+    last_step: int
+    """Nothing is admitted for later ones."""
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
@@ -69,7 +71,7 @@ class Lookahead:
         """
         self.idle_seconds()  # what passed between the steps is not counted
         count, deadline_s = self.rollout.problems_per_step, self.rollout.deadline_s
-        steps = min(self.rollout.staleness + 1, self.steps - step + 1)
+        steps = min(self.rollout.staleness + 1, self.last_step - step + 1)
         self.admit(itertools.islice(self.drawn, max(0, steps * count - len(self))), step - 1)
         what = f"finish {count} groups for step {step} (rollout.deadline_s is {deadline_s:.0f})"
         while not (chosen := await within(deadline_s, "the rollout workers", what, self._finished())):
@@ -93,7 +95,7 @@ class Lookahead:
         self._note_idleness()
 
     async def _finish(self, position: int, problem: Problem) -> None:
-        self._ready[position] = await self.sample(position, problem)
+        self._ready[position] = await self.collect(position, problem)
         self._replace_uniform()
 
     def _replace_uniform(self) -> None:
@@ -109,7 +111,7 @@ class Lookahead:
             self.admit(itertools.islice(self.drawn, len(uniform)), self._version)
 
     async def _finished(self) -> list[int]:
-        """Positions that a step takes; none when, with staleness 0, others were admitted instead."""
+        """Positions that a step takes; none after a round of replacements, which has a deadline of its own."""
         replaced = len(self._replaced)
         while True:
             for task in self._tasks.values():

@@ -1,7 +1,8 @@
 """The loop of a run. One step, and what it waits for:
 
-    admit       positions into the free slots                 nothing: their completions are requested and go on by themselves
-    take        the oldest groups, sampled and judged         rollout workers and reward pool (rollout.deadline_s)
+    take        positions into the free slots, whose          rollout workers and reward pool (rollout.deadline_s)
+                completions go on by themselves; then
+                the oldest groups, sampled and judged
     train       one optimizer step on all ranks               learner ranks (learner.deadline_s)
     push        the new weights, proven, as version = step    learner and every engine (push.deadline_s)
     write       Parquet rows, metrics, display                the disk
@@ -11,8 +12,8 @@
 With `rollout.staleness` k there are slots for k + 1 steps: with 0, engines and learner take turns; otherwise engines sample
 while the learner works. Completions in flight pause during a push, then go on with the new weights.
 
-State on disk is consistent at the end of a step only: a stop waits for that point, except while `take` waits, which changes
-nothing.
+State on disk is consistent at the end of a step only: a stop waits for that point, except while `take` or an evaluation waits,
+which changes nothing.
 """
 
 import time
@@ -34,8 +35,8 @@ from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.progress import Progress
 from openrs_ray.run.spans import span
 
-TAKEN: tuple[Work, ...] = ("learn", "resume", *ENDING)
-"""Work that follows `take`, a checkpoint included."""
+AFTER_TAKE: tuple[Work, ...] = ("learn", "resume", *ENDING)
+"""Work that must still be paid for while `take` waits."""
 
 
 @dataclass
@@ -58,12 +59,12 @@ class Loop:
     async def step(self) -> None:
         step, began = self.progress.step + 1, time.monotonic()
         with span("take", step=step) as seen:
-            batch = await self.limits.interruptible(self.sampling.take(step), *TAKEN)
+            batch = await self.limits.interruptible(self.sampling.take(step), *AFTER_TAKE)
             seen["positions"] = [group.position for group in batch.drawn]
         check_batch(batch, step, self.config)
         taken = time.monotonic()
         with self.budget.timing("learn"):
-            async with self.learner.weights:
+            async with self.learner.weights_lock:
                 update = await self.learner.train(batch.groups, step)
                 trained = time.monotonic()
                 check_mismatch(update.metrics["mismatch_kl"], step, self.config.push.max_mismatch_kl)

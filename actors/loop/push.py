@@ -54,7 +54,7 @@ class WeightPush:
 
     async def revive(self) -> None:
         """Push the last version again when no engine serves."""
-        async with self.learners.weights:
+        async with self.learners.weights_lock:
             if not self.workers.supervisor.serving:
                 await self.push(self.version)
 

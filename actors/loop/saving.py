@@ -50,7 +50,7 @@ class Saving:
         with self.budget.timing(kind):
             folder = self.store.begin(step)
             try:
-                async with self.learner.weights:
+                async with self.learner.weights_lock:
                     await self.learner.run(partial(self._write, folder, kind))
             except (RunError, OSError) as error:
                 raise self.store.abandon(step, error) from error

@@ -85,7 +85,7 @@ class System:
         (self.config.run.path / RESULT).unlink(missing_ok=True)  # of a run that goes on
         loop = self._loop(checkpoint)
         self.display.status("pushing the first weights")
-        async with self._learner.weights:
+        async with self._learner.weights_lock:
             await self._push.push(self.progress.step)
         self.budget.started()
         return loop

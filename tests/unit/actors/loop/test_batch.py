@@ -34,7 +34,7 @@ def collect(uniform: set[int], positions: list[int], wanted: int) -> tuple[list[
 
     async def take() -> tuple[list[int], list[int]]:
         drawn = ((position, PROBLEM) for position in positions)
-        sampling = Lookahead(sample, drawn, rollout_section(wanted, 0, 60, len(positions) // wanted - 1), steps=1)
+        sampling = Lookahead(sample, drawn, rollout_section(wanted, 0, 60, len(positions) // wanted - 1), last_step=1)
         batch = await sampling.take(1)
         assert len(sampling) == 0
         replaced = batch.metrics()

@@ -129,7 +129,7 @@ def test_a_slot_that_is_freed_while_the_learner_works_is_used_at_once() -> None:
 
     async def scenario() -> list[list[int]]:
         drawn = ((position, PROBLEM) for position in itertools.count())
-        ahead = Lookahead(sample, drawn, rollout_section(P, 1, replaced=1), steps=2)
+        ahead = Lookahead(sample, drawn, rollout_section(P, 1, replaced=1), last_step=2)
         first = await ahead.take(1)
         await asyncio.sleep(10.0)
         second = await ahead.take(2)
