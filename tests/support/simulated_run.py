@@ -75,7 +75,7 @@ class SimulatedLearner:
     def __init__(self, times: np.random.Generator, version: int, save_s: float) -> None:
         self._times = times
         self._save_s = save_s
-        self.weights = asyncio.Lock()
+        self.weights_lock = asyncio.Lock()
         self.version = version
         """Policy version that the engines hold."""
         self.learned_from = 0
