@@ -13,14 +13,17 @@ BEGUN = {"seed": 42, "problems": "f00d", "samples": [1, 2]}
     [
         (
             BEGUN | {"seed": None},
-            "seed was 42 when run a began and cannot become null on resume: set it back, or start b",
+            "setting seed was 42 when run a began and cannot become null on resume: set it back, or start b",
         ),
         (
             BEGUN | {"problems": "beef", "samples": []},
             "the problems have changed since run a began: restore them, or start b",
         ),
-        ({"seed": 42, "problems": "f00d"}, "samples was [1, 2] when run a began and cannot become nothing on resume: "),
-        (BEGUN | {"more": True}, "more was nothing when run a began and cannot become true on resume: "),
+        (
+            {"seed": 42, "problems": "f00d"},
+            "setting samples was [1, 2] when run a began and cannot become nothing on resume: ",
+        ),
+        (BEGUN | {"more": True}, "setting more was nothing when run a began and cannot become true on resume: "),
     ],
 )
 def test_the_first_difference_is_named(now: dict[str, object], sentence: str) -> None:
