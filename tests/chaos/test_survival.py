@@ -130,6 +130,7 @@ def test_what_a_worker_had_in_hand_is_sampled_by_the_other(
     assert len(losses) == 1
 
 
+@pytest.mark.slow
 def test_an_engine_stopped_in_the_middle_of_a_push_holds_up_nobody(ray_session: None, tmp_path: Path) -> None:
     mark = tmp_path / "stall-once"
     mark.touch()
@@ -161,6 +162,7 @@ def test_an_engine_stopped_in_the_middle_of_a_push_holds_up_nobody(ray_session: 
         system.close()
 
 
+@pytest.mark.slow
 def test_the_only_worker_dies_and_the_step_goes_on_when_it_is_back(ray_session: None, tmp_path: Path) -> None:
     losses: list[str] = []
     system = build(tmp_path, True, report=losses.append, learner={"learning_rate": 3e-3})
