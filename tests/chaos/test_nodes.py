@@ -48,7 +48,7 @@ def test_a_node_that_joins_is_used_and_one_that_goes_is_done_without(
         first = cluster.node_of("RolloutWorker")
         second = cluster.add()
         until(served_by({0, 1}))
-        assert "the cluster has room for rollout worker 1" in log.read_text()
+        assert "The cluster has room for rollout worker 1" in log.read_text()
         cluster.remove(second)
         until(served_by({0}))
         cluster.add()

@@ -109,7 +109,7 @@ def test_a_killed_learner_rank_costs_no_bit(unbroken: Path, tmp_path: Path, toy_
         wait_until(lambda after=after: steps_done(run) >= after, 300, process, log)  # type: ignore[misc]
         kill(process, "LearnerRank")
     assert finish(process, log) == 0, tail(log)
-    assert tail(log).count("the learner is lost and is rebuilt") == 2 and read_attempts(run) == {1: 0}
+    assert tail(log).count("The learner is lost and is rebuilt") == 2 and read_attempts(run) == {1: 0}
     assert_same_as(unbroken, run)
 
 
@@ -186,7 +186,7 @@ def test_a_run_whose_push_gets_lost_stops_there(tmp_path: Path, toy_folder: Path
     recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", STEPS, **changes)
     log = tmp_path / "log"
     assert finish(start([str(recipe)], log, script="lost_push.py"), log) == 1
-    assert "the push of policy version 1 did not arrive" in tail(log) and "Traceback" not in tail(log)
+    assert "The push of policy version 1 did not arrive" in tail(log) and "Traceback" not in tail(log)
     assert steps_done(tmp_path / "run") == 0
 
 
@@ -205,7 +205,7 @@ def test_engines_that_sleep_while_the_learner_works_change_nothing(
     wait_until(lambda: steps_done(run) >= 1, 300, process, log)
     kill(process, "AloneRank")
     wait_until(lambda: steps_done(run) >= 3, 300, process, log)
-    assert "the learner is lost and is rebuilt" in tail(log)
+    assert "The learner is lost and is rebuilt" in tail(log)
     power_cut(process)
     (tmp_path / "asleep").unlink(missing_ok=True)
     assert finish(start([str(recipe), "--resume"], log, script=script), log) == 0, tail(log)
