@@ -117,11 +117,11 @@ def test_teaching_lowers_the_loss() -> None:
 
 def test_two_processes_that_want_the_same_entry_build_it_once(tmp_path: Path) -> None:
     script = (
-        "import time, sys; from pathlib import Path; from openrs_ray import builtin\n"
+        "import time, sys; from pathlib import Path; from openrs_ray.models import bundled\n"
         "def build(folder):\n"
         "    with open(sys.argv[1], 'a') as log: log.write('built ')\n"
         "    (folder / 'half').touch(); time.sleep(1); (folder / 'whole').touch()\n"
-        "print((builtin.cached('thing', {'size': 1}, build) / 'whole').exists())"
+        "print((bundled.cached('thing', {'size': 1}, build) / 'whole').exists())"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "log")]
     environment = {"OPENRS_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
