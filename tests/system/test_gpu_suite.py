@@ -292,7 +292,8 @@ def test_the_runs_on_a_gpu_are_valid(without_models: None) -> None:
     quickstart = load_config(runs.RECIPES / "quickstart.yaml", [f"--{change}" for change in runs.QUICKSTART["full"]])
     assert quickstart.placement.device == "gpu" and quickstart.run.steps == 20
     script = (ROOT / "launch" / "quickstart.sh").read_text(encoding="utf-8")
-    assert all(f"--{change.replace('=', ' ')}" in script for change in runs.QUICKSTART["full"])
+    placed = [change for change in runs.QUICKSTART["full"] if change != "run.steps=20"]
+    assert all(f"--{change.replace('=', ' ')}" in script for change in placed)
 
 
 def test_the_memory_variants_fit_where_they_are_measured(without_models: None) -> None:
