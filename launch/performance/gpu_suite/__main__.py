@@ -35,6 +35,7 @@ def suite(folder: Path, size: Size) -> Suite:
         folder.absolute(),
         {"size": size},
         variables | ({"CUDA_VISIBLE_DEVICES": gpu} if size == "full" else {}),
+        together=size == "full",
     )
 
 

@@ -1,7 +1,7 @@
 """The parts, in the order in which they run, and how long each takes on one H100.
 
-No part has run on a GPU yet: `expected_s` comes from trials of their ingredients on one H100 (an engine with compiled graphs
-starts in 60 to 95 s, again from its cache in less, without graphs in 25 s; a step of the 1.78 B model takes 7 to 14 s).
+Measured where docs/performance.md says that a part has run; else `expected_s` comes from trials of the ingredients on one H100
+(an engine with compiled graphs starts in 60 to 95 s, again from its cache in less; a step of the 1.78 B model takes 7 to 14 s).
 """
 
 from importlib import import_module
@@ -11,22 +11,28 @@ from launch.performance.gpu_suite.rows import Function
 from launch.performance.gpu_suite.runner import Part
 
 PARTS = (
-    Part("versions", "what is installed, and whether it has what the code calls", 25, 90),
-    Part("attention", "packed attention, forward and backward, against float64", 25, 120),
-    Part("head", "compiled head at 151,936 vocabulary, value and gradient against float64", 55, 210),
-    Part("model_tests", "the GPU tests of the model", 60, 240),
-    Part("learner_rank", "ZeRO 1, 2, 3 and float32: gradient, NaN, save and load, time to the first score", 80, 240),
+    Part("versions", "what is installed, and whether it has what the code calls", 35, 120, beside=True),
+    Part("attention", "packed attention, forward and backward, against float64", 25, 120, beside=True),
+    Part("head", "compiled head at 151,936 vocabulary, value and gradient against float64", 50, 210, beside=True),
+    Part("model_tests", "the GPU tests of the model", 55, 240, beside=True),
+    Part(
+        "learner_rank",
+        "ZeRO 1, 2, 3 and float32: gradient, NaN, save and load, time to the first score",
+        65,
+        240,
+        beside=True,
+    ),
+    Part("ipc", "CUDA IPC between two processes: rewritten buffers, either side killed", 15, 120, beside=True),
+    Part("nccl", "NCCL between two processes on one GPU: stopped, killed and absent peers", 70, 240, beside=True),
     Part("memory", "the memory plan against measured peaks, under 44 GiB too; MFU", 150, 360),
-    Part("ipc", "CUDA IPC between two processes: rewritten buffers, either side killed", 40, 150),
-    Part("nccl", "NCCL between two processes on one GPU: stopped, killed and absent peers", 80, 240),
-    Part("quickstart", "the quickstart as it is", 120, 300),
+    Part("quickstart", "the quickstart with 20 of its 50 steps", 270, 480),
     Part("one_gpu", "three steps of the one-gpu recipe, engine and learner side by side", 110, 300),
     Part("one_gpu_asleep", "the same with an engine that sleeps while the learner works", 85, 300),
     Part("as_published", "an engine with raw log-probabilities starts and samples", 45, 180),
     Part("step_a", "whole steps against TRL, 1.78 B parameters", 370, 540),
     Part("step_b", "whole steps against TRL, SmolLM2-135M", 235, 420),
-    Part("push_ipc", "seconds of a push by CUDA IPC, 1.78 B parameters", 70, 240),
-    Part("push_nccl", "seconds of a push by NCCL on one GPU, 1.78 B parameters", 70, 240),
+    Part("push_ipc", "seconds of a push by CUDA IPC, 1.78 B parameters", 115, 300),
+    Part("push_nccl", "seconds of a push by NCCL on one GPU, 1.78 B parameters", 115, 300),
     Part("rollout", "a rollout worker against raw vLLM, 1.78 B parameters", 115, 360),
 )
 

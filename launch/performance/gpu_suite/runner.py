@@ -1,4 +1,4 @@
-"""Runs independent parts one after the other, each in a process of its own with a limit, and remembers their results.
+"""Runs independent parts, each in a process of its own with a limit, and remembers their results.
 
 A part is a command that writes a JSON result. It ends at its limit with everything it has started; one that fails, crashes
 or hangs stops none of the others. Nothing here knows what the parts do.
@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ Result = dict[str, Any]
 PASSED, FAILED, SKIPPED, RUNNING = "passed", "failed", "skipped", "running"
 _MARK = "OPENRS_SUITE_PART"
 _GRACE_S = 10.0
+_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Part:
     """Begun only where so much time is left."""
     limit_s: float
     """Ended after this."""
+    beside: bool = False
+    """Measures nothing that another part on the same GPU would change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,8 @@ class Suite:
     """Written into every result; one that was found under another setting counts for nothing."""
     environment: Mapping[str, str]
     """Variables of every part, besides those of this process."""
+    together: bool = False
+    """Parts that may run beside each other do."""
 
     def known(self, part: Part) -> Result | None:
         """The part's result so far."""
@@ -80,23 +85,42 @@ class Suite:
         """Each part's result as soon as it has ended; None for one that no longer fits into the time."""
         self.folder.mkdir(parents=True, exist_ok=True)
         ends = time.monotonic() + 60 * minutes
-        for part in parts:
+        for batch in self._batches(parts):
             left = ends - time.monotonic()
-            yield (
-                part,
-                self._run(part, min(part.limit_s, left - _GRACE_S)) if part.expected_s + _GRACE_S <= left else None,
-            )
+            fit = [part for part in batch if part.expected_s + _GRACE_S <= left]
+            yield from ((part, None) for part in batch if part not in fit)
+            yield from self._run(fit, left - _GRACE_S)
 
-    def _run(self, part: Part, limit_s: float) -> Result:
+    def _batches(self, parts: Sequence[Part]) -> list[list[Part]]:
+        beside = [part for part in parts if self.together and part.beside]
+        return [*filter(None, [beside]), *([part] for part in parts if part not in beside)]
+
+    def _run(self, parts: Sequence[Part], left_s: float) -> Iterator[tuple[Part, Result]]:
+        """At once; each result when its part has ended."""
+        with ExitStack() as ending:
+            began, running = time.monotonic(), {}
+            for part in parts:
+                file, log = (self.folder / f"{part.name}.{kind}" for kind in ("json", "log"))
+                file.unlink(missing_ok=True)
+                end = ending.enter_context(ExitStack())
+                running[part] = end, end.enter_context(started(self.command(part, file), log, self.environment))
+            while running:
+                for part, (end, process) in list(running.items()):
+                    seconds, limit_s = time.monotonic() - began, min(part.limit_s, left_s)
+                    if process.poll() is not None or seconds > limit_s:
+                        code = process.poll()
+                        end.close()
+                        del running[part]
+                        yield part, self._result(part, code, limit_s, seconds)
+                time.sleep(_PAUSE_S)
+
+    def _result(self, part: Part, code: int | None, limit_s: float, seconds: float) -> Result:
         file, log = (self.folder / f"{part.name}.{kind}" for kind in ("json", "log"))
-        file.unlink(missing_ok=True)
-        began = time.monotonic()
-        code = run_within(limit_s, self.command(part, file), log, self.environment)
         result = _read(file) or {"rows": []}
         if result.get("state") not in (PASSED, FAILED, SKIPPED):  # it did not come to its end
             what = f"did not end within {limit_s:.0f} s" if code is None else f"ended with exit code {code}"
             result |= {"state": FAILED, "reason": f"{what}: see {log.name}"}
-        result |= {"part": part.name, "seconds": time.monotonic() - began, **self.setting}
+        result |= {"part": part.name, "seconds": seconds, **self.setting}
         write_json(file, result)
         return result
 
@@ -108,11 +132,12 @@ def _read(file: Path) -> Result | None:
         return None
 
 
-def run_within(limit_s: float, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> int | None:
-    """The exit code of a command whose output goes to a file; None when it had to be ended.
+@contextmanager
+def started(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> "Iterator[subprocess.Popen[bytes]]":
+    """A command whose output goes to a file.
 
-    In both cases nothing that it has started is left: its process group gets SIGTERM and SIGKILL, and so does what left the
-    group (Ray's processes do), known by a variable in its environment.
+    In the end nothing that it has started is left: its process group gets SIGTERM and SIGKILL, and so does what left the group
+    (Ray's processes do), known by a variable in its environment.
     """
     mark = uuid4().hex
     with log.open("wb") as output:
@@ -126,9 +151,7 @@ def run_within(limit_s: float, command: Sequence[str], log: Path, environment: M
             preexec_fn=partial(end_with_parent, signal.SIGTERM),
         )
         try:
-            return process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            return None
+            yield process
         finally:
             _end(process, mark)
 
