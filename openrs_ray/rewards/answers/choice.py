@@ -1,12 +1,13 @@
 r"""Reads the letter of a multiple choice from a completion: "(B)", "\boxed{\text{B}}", "The answer is B", "B) because ...".
 
 A letter counts where the text states it as the answer, not where it names an option or is a word ("Option A is wrong", "A good
-answer would be", "I think"). The last statement wins; one that offers letters as alternatives, or contradicts itself, is no answer.
+answer would be", "I think"). The last statement wins; one that offers alternatives or contradicts itself is no answer.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from openrs_ray.rewards.answers.extraction import final_boxes
@@ -21,6 +22,7 @@ Letters = tuple[str, ...]
 _MOST_CHARACTERS = 20_000
 """Of a final part, from its end, that are searched."""
 _CLAUSE_CHARACTERS = 120
+_LONGEST_OPTION = 1_000
 
 _MARKUP = (
     (re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:bf|it|rm|sf|tt)|mbox|emph)\s*\{([^{}]*)\}"), r"\1"),
@@ -98,9 +100,13 @@ class Options:
 
     def letter_of(self, text: str) -> str | None:
         """Letter of the one option with this text, in any case and spacing."""
-        wanted = _compared(text)
-        found = [letter for letter, option in self.texts.items() if wanted and _compared(option) == wanted]
+        wanted = _compared(text) if self.texts and len(text) <= _LONGEST_OPTION else ""
+        found = [letter for letter, option in self._compared.items() if wanted and option == wanted]
         return found[0] if len(found) == 1 else None
+
+    @cached_property
+    def _compared(self) -> Mapping[str, str]:
+        return {letter: _compared(text) for letter, text in self.texts.items()}
 
 
 NO_OPTIONS = Options({})
@@ -131,7 +137,7 @@ def read_letters(answer: str, options: Options = NO_OPTIONS, several: bool = Fal
 
 
 def gold_letters(gold: str, options: Options = NO_OPTIONS, index: bool = False) -> Letters:
-    """Letters of a gold: "B", "(B)", "A, C", "AC", a label, an option's text, or, with `index`, its place from 0. () for others."""
+    """Letters of a gold: "B", "(B)", "A, C", "AC", a label, an option's text, or with `index` its place from 0. () for others."""
     gold = gold.strip()
     if index:
         places = [int(one) for one in re.findall(r"[0-9]+", gold)] if re.fullmatch(r"[\[\]0-9,; ]{1,40}", gold) else []
@@ -210,12 +216,12 @@ class _Listed:
 
 def _claim(text: str, start: int, options: Options) -> Letters | None:
     """Letters stated at a place of a plain text, or the option whose text stands there."""
-    line = text[start:].lstrip().partition("\n")[0]
+    line = text[start : start + _LONGEST_OPTION].lstrip().partition("\n")[0]
     by_text = options.letter_of(line) or options.letter_of(_SENTENCE_END.split(line)[0])
     listed = _listed(text, start)
     if listed is None or (options.texts and not {*listed.letters} <= options.texts.keys()):
         return (by_text,) if by_text else None
-    named = options.letter_of(text[listed.end :].partition("\n")[0].strip(" .:)-–—("))
+    named = options.letter_of(text[listed.end : listed.end + _LONGEST_OPTION].partition("\n")[0].strip(" .:)-–—("))
     contradicts = any(one is not None and one not in listed.letters for one in (by_text, named))
     return () if contradicts else listed.stated
 
