@@ -19,8 +19,8 @@ LETTERS = "ABCDEFGHIJ"
 Letters = tuple[str, ...]
 """() where a statement offers alternatives or contradicts itself."""
 
-_MOST_CHARACTERS = 20_000
-"""Of a final part, from its end, that are searched."""
+_MOST_CHARACTERS, _MOST_STATEMENTS = 10_000, 50
+"""Of a final part, from its end, that are looked at."""
 _CLAUSE_CHARACTERS = 120
 _LONGEST_OPTION = 1_000
 
@@ -28,7 +28,8 @@ _MARKUP = (
     (re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:bf|it|rm|sf|tt)|mbox|emph)\s*\{([^{}]*)\}"), r"\1"),
     (re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}"), r"\1"),
     (re.compile(r"\\[()\[\],;:! ]|[*`$\"“”]|(?<!\w)_+|_+(?!\w)|</?(?:b|strong|answer)>"), ""),
-    (re.compile(r"[\xa0\u2009\u202f\t]"), " "),
+    (re.compile(r"[^\S\n]+"), " "),
+    (re.compile(r" ?\n\s*"), "\n"),
 )
 _LETTER = r"(?:[(\[{]\s*(?P<bracketed>[A-Ja-j])\s*[)\]}]|(?P<bare>[A-Ja-j])(?![A-Za-z0-9'’]))"
 _FIRST = re.compile(rf"(?:(?:either|both|the)\s+)?(?i:(?:options?|choices?|letters?|answers?\s*:?)\s+)?{_LETTER}")
@@ -52,7 +53,7 @@ _STATES = re.compile(
     re.IGNORECASE,
 )
 _GRADES = re.compile(
-    rf"(?:^|[.!?:;,\n]\s*|(?i:\b(?:options?|choices?|answers?|letters?|so|therefore|thus|hence|that|think|believe)\s+)){_LETTER}"
+    rf"(?:^|[.!?:;,]\s*|(?i:\b(?:options?|choices?|answers?|letters?|so|therefore|thus|hence|that|think|believe)\s+)){_LETTER}"
     r"(?:\s*\([^()\n]{0,80}\))?\s+is\s+(?:indeed\s+|clearly\s+|therefore\s+|thus\s+)?(?:the\s+)?(?:most\s+)?"
     r"(?:correct|right|best|appropriate|accurate|final\s+answer|answer)\b(?!\s*\?)",
     re.MULTILINE,
@@ -151,7 +152,7 @@ def gold_letters(gold: str, options: Options = NO_OPTIONS, index: bool = False) 
 def _last_stated(text: str, options: Options) -> Letters | None:
     """ "The answer is B", "Final answer: (b)", "the correct option is B. Paris"."""
     denied: set[str] = set()
-    for found in reversed(list(_STATES.finditer(text))):
+    for found in reversed(_found(_STATES, text)):
         negation = _NOT.match(text, found.end())
         claim = _claim(text, negation.end() if negation else found.end(), options)
         if negation or _is_denied(text, found.start()):
@@ -183,7 +184,7 @@ def _whole_line(line: str, options: Options, several: bool) -> Letters | None:
 
 def _graded(text: str) -> list[Letters]:
     """ "B is correct", "Option (B) is the right answer"."""
-    places = ((one, max(one.start("bare"), one.start("bracketed"))) for one in _GRADES.finditer(text))
+    places = ((one, max(one.start("bare"), one.start("bracketed"))) for one in _found(_GRADES, text))
     return [
         (_letter(one),) for one, place in places if not _is_denied(text, place) and not _is_joined(text, one.start())
     ]
@@ -191,8 +192,12 @@ def _graded(text: str) -> list[Letters]:
 
 def _chosen(text: str) -> list[Letters]:
     """ "I choose B", "so it's (B)"."""
-    found = (_listed(text, one.end()) for one in _CHOOSES.finditer(text) if not _is_denied(text, one.start()))
+    found = (_listed(text, one.end()) for one in _found(_CHOOSES, text) if not _is_denied(text, one.start()))
     return [one.stated for one in found if one is not None and one.capital]
+
+
+def _found(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
+    return [*pattern.finditer(text)][-_MOST_STATEMENTS:]
 
 
 def _only(claims: Sequence[Letters]) -> Letters | None:
