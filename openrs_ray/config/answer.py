@@ -40,7 +40,7 @@ class Answer(Section):
     gold_index: bool = False
     """Choice: the gold is the option's place, counted from 0 (MMLU)."""
     gold_list: Literal["any", "all"] | None = None
-    """A list in the answer column: any one of its answers is right, or all of them are one answer (default: all for sets only)."""
+    """A list in the answer column: any one of its answers is right, or all of them are one (default: all for sets only)."""
     tolerance: Share = 0.0
     """Number: largest relative error, as a share of the gold (0.05: five per cent)."""
     absolute_tolerance: Amount = 0.0

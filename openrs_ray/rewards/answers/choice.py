@@ -24,6 +24,9 @@ _MOST_CHARACTERS, _MOST_STATEMENTS = 10_000, 50
 _CLAUSE_CHARACTERS = 120
 _LONGEST_OPTION = 1_000
 
+_FULL_WIDTH = str.maketrans(
+    {**dict(zip("。，：；？！（）、", ".,:;?!(),", strict=True)), **{chr(0xFEE0 + ord(one)): one for one in LETTERS}}
+)
 _MARKUP = (
     (re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:bf|it|rm|sf|tt)|mbox|emph)\s*\{([^{}]*)\}"), r"\1"),
     (re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}"), r"\1"),
@@ -279,6 +282,7 @@ def _letter(found: re.Match[str]) -> str:
 
 def _plain(text: str) -> str:
     """Text without bold type, dollars, boxes and the like."""
+    text = text.translate(_FULL_WIDTH)
     for pattern, replacement in _MARKUP:
         text = pattern.sub(replacement, text)
     return text

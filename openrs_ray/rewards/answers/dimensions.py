@@ -42,8 +42,13 @@ _REWRITTEN = (
     (re.compile(r"µ\s+(?=[A-Za-z])"), "µ"),
 )
 _ALIASES = {
-    **{"AU": "astronomical_unit", "Cal": "kilocalorie", "Calories": "kilocalorie", "rev": "turn", "revs": "turn"},
-    **{"esu": "statcoulomb", "Ohm": "ohm", "Ohms": "ohm", "Angstrom": "angstrom", "litre": "liter"},
+    "AU": "astronomical_unit",
+    "Angstrom": "angstrom",
+    "Cal": "kilocalorie",
+    "Calories": "kilocalorie",
+    "esu": "statcoulomb",
+    "rev": "turn",
+    "revs": "turn",
 }
 _PRODUCTS = {
     "Nm": "N m",

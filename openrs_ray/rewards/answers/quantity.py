@@ -13,7 +13,7 @@ from functools import lru_cache
 from openrs_ray.rewards.answers.arithmetic import leading_number
 from openrs_ray.rewards.answers.dimensions import Unit, read_units
 
-_LONGEST = 300
+_LONGEST, _DEEPEST = 300, 5
 _CONVERTED = Decimal("1e-9")
 """Relative error of a conversion's factor."""
 
@@ -21,6 +21,7 @@ _WRAPPER = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:bf|it|rm|sf|tt)|mbox|operatorname|rm|bf)\s*\{([^{}]*)\}"
 )
 _FRACTION = re.compile(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_ARGUMENT = re.compile(r"(sqrt\s*|\^\s*)\{([^{}]*)\}")
 _SHORT_FRACTION = re.compile(r"\\[dtc]?frac\s*([0-9])\s*([0-9])")
 _RAISED = re.compile("[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 _MIXED = re.compile(r"(?<![0-9./)^])([0-9]+)(?:\s+([0-9]+)\s*/\s*([0-9]+)|\s*\[\(([0-9]+)\)/\(([0-9]+)\)\])(?![0-9.])")
@@ -87,7 +88,7 @@ def read_quantity(text: str) -> Quantity | None:
     currency = _CURRENCY.match(plain)
     if currency:
         plain = currency[1] + plain[currency.end() :]
-    plain = plain.replace("$", " ").strip(" .,;")
+    plain = plain.replace("$", " ").strip(" ,;").rstrip(" .,;")
     found = leading_number(plain)
     if found is None:
         return None
@@ -138,8 +139,8 @@ def _in_unit_of(gold: Quantity, answer: Quantity) -> list[tuple[Decimal, bool]]:
 def _converted(value: Decimal, of: Unit, to: Unit) -> Decimal:
     if of == to:
         return value
-    kelvin = value * Decimal(of.factor) + Decimal(of.offset)
-    return (kelvin - Decimal(to.offset)) / Decimal(to.factor)
+    kelvin = value * Decimal(of.factor) + Decimal(repr(of.offset))
+    return (kelvin - Decimal(repr(to.offset))) / Decimal(to.factor)
 
 
 def _is_close(gold: Decimal, value: Decimal, tolerance: Tolerance, exact: bool) -> bool:
@@ -153,8 +154,8 @@ def _plain(text: str) -> str:
     text = _RAISED.sub(lambda found: f"^({unicodedata.normalize('NFKC', found[0]).replace('−', '-')})", text)
     for pattern, replacement in _SPELLED:
         text = pattern.sub(replacement, text)
-    text = _SHORT_FRACTION.sub(r"[(\1)/(\2)]", _WRAPPER.sub(r" \1 ", text))
-    for _ in range(3):
-        text = _FRACTION.sub(r"[(\1)/(\2)]", _WRAPPER.sub(r" \1 ", text))
+    text = _SHORT_FRACTION.sub(r"[(\1)/(\2)]", text)
+    for _ in range(_DEEPEST):  # from the inside
+        text = _FRACTION.sub(r"[(\1)/(\2)]", _ARGUMENT.sub(r"\1(\2)", _WRAPPER.sub(r" \1 ", text)))
     text = _MIXED.sub(lambda found: f"({found[1]}+{found[2] or found[4]}/{found[3] or found[5]})", text)
     return text.translate(_BRACES)
