@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from openrs_ray.config.schema import Amount, Section, Share
+from openrs_ray.config.section import Amount, Section, Share
 from openrs_ray.rewards.answers.exact import Ignored
 
 AnswerKind = Literal["math", "choice", "number", "exact", "set", "code", "none"]

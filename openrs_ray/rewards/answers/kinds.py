@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from openrs_ray.config.answer import Answer
-from openrs_ray.config.schema import Rewards
+from openrs_ray.config.rewards import Rewards
 from openrs_ray.data.columns import CellError, cell
 from openrs_ray.errors import UserError
 from openrs_ray.records import Status
