@@ -16,7 +16,6 @@ from openrs_ray.rewards.answers.check import check_answer
 from openrs_ray.rewards.answers.exact import normalised
 from openrs_ray.rewards.answers.place import final_part, stated
 from openrs_ray.rewards.answers.published import check_published
-from openrs_ray.rewards.golds import parseable_golds
 from openrs_ray.rewards.records import JudgeItem
 
 Answer = Any
@@ -51,6 +50,8 @@ def checker(answer: Answer, rewards: Rewards) -> Check:
 def parseable(answer: Answer, rewards: Rewards) -> Callable[[Sequence[Gold]], list[bool]]:
     """Tells which golds completions can be compared with, as far as their rows do not matter (`readable`)."""
     if answer.kind == "math":
+        from openrs_ray.rewards.golds import parseable_golds  # with its pool, which a checking process has no use for
+
         return partial(parseable_golds, extraction=rewards.extraction, processes=rewards.processes)
     if answer.kind == "code":
         from openrs_ray.rewards.answers import code
