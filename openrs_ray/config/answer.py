@@ -15,6 +15,7 @@ Text = Annotated[str, Field(min_length=1)]
 _FIELDS_OF: dict[str, tuple[AnswerKind, ...]] = {
     "after": ("math", "choice", "number", "exact", "set"),
     "choices": ("choice",),
+    "show_choices": ("choice",),
     "gold_index": ("choice",),
     "gold_list": ("choice", "set"),
     "tolerance": ("number",),
@@ -37,6 +38,8 @@ class Answer(Section):
     """The answer is what follows the last occurrence of this marker, to the end of its line, instead of the last \\boxed{}."""
     choices: Text | None = None
     """Choice: column of the options' texts (a list, or texts by letter), each of which then counts as its letter."""
+    show_choices: bool = False
+    """Choice: write the options with their letters below each problem, for data that has them in the column `choices` only."""
     gold_index: bool = False
     """Choice: the gold is the option's place, counted from 0 (MMLU)."""
     gold_list: Literal["any", "all"] | None = None
@@ -65,6 +68,8 @@ class Answer(Section):
         for name, kinds in _FIELDS_OF.items():
             if self.kind not in kinds and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"answer.{name} is for answer.kind {' and '.join(kinds)}, not {self.kind}")
+        if self.show_choices and self.choices is None:
+            raise ValueError("answer.show_choices needs answer.choices: the column of the options' texts")
         if self.unit is not None and self.unit_column is not None:
             raise ValueError("answer.unit and answer.unit_column exclude each other: leave out one")
         return self

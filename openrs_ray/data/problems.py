@@ -16,7 +16,7 @@ from openrs_ray.data.columns import CellError, column_cells, read_cells, top_col
 from openrs_ray.data.prompts import tokenize_prompts
 from openrs_ray.data.rows import Row, read_rows
 from openrs_ray.data.texts import letters_key
-from openrs_ray.data.turns import Asked, has_system_message, read_problem, text_of
+from openrs_ray.data.turns import Asked, extended, has_system_message, read_problem, text_of
 from openrs_ray.errors import UserError
 from openrs_ray.records import Problem
 from openrs_ray.rewards.answers import kinds
@@ -80,6 +80,8 @@ def load_problems(
         known and kinds.readable(answer, gold, row)
         for known, gold, row in zip(parseable(golds), golds, rows, strict=True)
     ]
+    if answer.show_choices:
+        asked = [extended(problem, kinds.options_text(answer, row)) for problem, row in zip(asked, rows, strict=True)]
     usable = [
         (problem, gold, row) for problem, gold, row, known in zip(asked, golds, rows, readable, strict=True) if known
     ]

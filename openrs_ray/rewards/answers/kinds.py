@@ -95,10 +95,10 @@ def check_kind(answer: Answer, rewards: Rewards) -> None:
         raise UserError(f"rewards.{changed[0]} is for answer.kind math, not {answer.kind}: leave it out")
 
 
-def shown(answer: Answer, gold: Gold, row: Row) -> str | None:
-    """A gold as it is compared; None where it cannot be read."""
-    golds = _KINDS[answer.kind].golds(answer, gold, row)
-    return " or ".join(_KINDS[answer.kind].shown(one) for one in golds) if golds else None
+def options_text(answer: Answer, row: Row) -> str:
+    """A choice's options, one a line with its letter, below an empty line."""
+    options = _options(answer, row) or choice.NO_OPTIONS
+    return "\n" + "".join(f"\n{letter}) {text}" for letter, text in options.texts.items())
 
 
 def _nothing(item: JudgeItem) -> Checked:
