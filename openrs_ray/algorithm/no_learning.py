@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from openrs_ray.config.answer import BOX
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.records import Group, Status
 
@@ -80,9 +81,11 @@ def cause(figures: Mapping[str, float], groups: Sequence[Group], config: RunConf
     if not rewarded:
         return "rewards.weights has none that tells the completions of a problem apart: choose others"
     if unanswered:
+        mark = config.answer.asked_for
         return (
-            r"none has an answer in \boxed{}: the prompt must ask for it (data.system_prompt, data.suffix or data.examples)"
-            if config.rewards.extraction == "boxed"
+            f"none has an answer {'in' if mark == BOX else 'after'} {mark}: the prompt must ask for it (data.system_prompt, "
+            "data.suffix or data.examples)"
+            if config.rewards.extraction == "boxed" and mark is not None
             else "no answer was found in any: the prompt must ask for one (data.system_prompt, data.suffix or data.examples)"
         )
     if figures["accuracy"] == 0:

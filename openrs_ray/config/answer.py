@@ -10,6 +10,7 @@ from openrs_ray.config.section import Amount, Section, Share
 from openrs_ray.rewards.answers.exact import Ignored
 
 AnswerKind = Literal["math", "choice", "number", "exact", "set", "code", "none"]
+BOX = "\\boxed{}"
 Text = Annotated[str, Field(min_length=1)]
 
 _FIELDS_OF: dict[str, tuple[AnswerKind, ...]] = {
@@ -73,6 +74,13 @@ class Answer(Section):
         if self.unit is not None and self.unit_column is not None:
             raise ValueError("answer.unit and answer.unit_column exclude each other: leave out one")
         return self
+
+    @property
+    def asked_for(self) -> str | None:
+        r"""Mark that a prompt must ask for, `after` or \boxed{}; None where an answer needs neither."""
+        if self.after is not None:
+            return self.after
+        return BOX if self.kind in ("math", "number", "exact", "set") else None
 
     @property
     def gold_is_list(self) -> bool:

@@ -95,6 +95,12 @@ def check_kind(answer: Answer, rewards: Rewards) -> None:
         raise UserError(f"rewards.{changed[0]} is for answer.kind math, not {answer.kind}: leave it out")
 
 
+def gold_text(answer: Answer, gold: Gold, row: Row) -> str:
+    """A gold as it is compared."""
+    kind = _KINDS.get(answer.kind)
+    return " or ".join(gold if kind is None else map(kind.shown, kind.golds(answer, gold, row)))
+
+
 def options_text(answer: Answer, row: Row) -> str:
     """A choice's options, one a line with its letter, below an empty line."""
     options = _options(answer, row) or choice.NO_OPTIONS
