@@ -103,6 +103,6 @@ async def sample(
 
 
 async def _checked(completion: Completion, want: Wanted, seed: int, text: str, checks: CheckPool[Answered]) -> Done:
-    answer = Answered(text, want.task.problem.gold, want.task.tolerance)
+    answer = Answered(text, want.task.problem.gold, want.task.tolerance, want.task.answer, want.task.problem.row)
     verdict = await asyncio.wrap_future(checks.submit(answer))
     return Done(want.benchmark, want.task, completion, verdict, text, language_share(text, "en"), seed)

@@ -215,7 +215,7 @@ class Prepared:
         votes = [list(zip(*row, strict=True)) for row in zip(table.status, table.answer, strict=True)]
         return Samples(
             table.correct(),
-            answer_classes(votes, pool),
+            answer_classes(votes, pool, self.tasks[benchmark][0].answer),
             table.tokens,
             table.truncated,
             table.english,

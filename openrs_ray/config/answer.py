@@ -76,6 +76,12 @@ class Answer(Section):
         return self
 
     @property
+    def between_answers(self) -> Answer:
+        """Compares two answers of a problem, where this one compares an answer with the gold."""
+        kept = ("kind", "tolerance", "absolute_tolerance", "ignore", "ordered", "repeats")
+        return Answer(**{name: getattr(self, name) for name in kept})
+
+    @property
     def asked_for(self) -> str | None:
         r"""Mark that a prompt must ask for, `after` or \boxed{}; None where an answer needs neither."""
         if self.after is not None:
