@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
     parser = _parser()
     options, fields = parser.parse_with_fields(arguments)
     answer = checked(_Fields, {"answer": {"kind": options.kind}}, fields, "--kind", flags=parser.flags).answer
-    check_kind(answer, Rewards(weights={"accuracy": 1.0}, extraction=options.extraction))
+    check_kind(answer, Rewards.model_validate({"extraction": options.extraction}))
     counted: Counter[str] = Counter()
     for verdict in verdicts(options.file, options.extraction, options.processes, options.deadline, answer):
         counted[verdict.status] += 1

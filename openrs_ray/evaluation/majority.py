@@ -28,11 +28,11 @@ def answer_classes(
     classes = np.full((len(problems), max(map(len, problems), default=0)), -1)
     for number, row in enumerate(problems):
         classed = _merged(forms[number], comparisons[number])
-        for sample, (status, answer) in enumerate(row):
+        for sample, (status, given) in enumerate(row):
             if status is Status.CORRECT:
                 classes[number, sample] = 0
-            elif status is Status.WRONG and answer:
-                classes[number, sample] = 1 + classed[answer]
+            elif status is Status.WRONG and given:
+                classes[number, sample] = 1 + classed[given]
     return classes
 
 

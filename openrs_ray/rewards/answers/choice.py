@@ -88,19 +88,11 @@ class Options:
     @classmethod
     def of(cls, cell: Any) -> "Options":
         """A list of texts, ARC's {"text": [...], "label": [...]}, or texts by letter. ValueError for anything else."""
-        if isinstance(cell, Mapping) and {"text", "label"} <= cell.keys():
-            texts, labels = list(cell["text"]), [str(label).strip() for label in cell["label"]]
-        elif isinstance(cell, Mapping):
-            labels, texts = (
-                zip(*((str(k), v) for k, v in cell.items() if v is not None), strict=True) if cell else ((), ())
-            )
-        else:
-            texts = list(cell) if isinstance(cell, list | tuple) else []
-            labels = LETTERS[: len(texts)]
-        if not 2 <= len(texts) <= len(LETTERS) or len(set(labels)) != len(texts):
+        labels, texts = _labelled(cell)
+        if not 2 <= len(texts) <= len(LETTERS) or len({*labels}) != len(texts):
             raise ValueError(f"options are a list of 2 to {len(LETTERS)} texts, or texts by letter")
-        letters = labels if set(labels) <= set(LETTERS) else LETTERS
-        return cls(dict(zip(letters, map(str, texts), strict=False)), dict(zip(labels, letters, strict=False)))
+        letters = labels if {*labels} <= {*LETTERS} else list(LETTERS)
+        return cls(dict(zip(letters, texts, strict=False)), dict(zip(labels, letters, strict=False)))
 
     def letter_of(self, text: str) -> str | None:
         """Letter of the one option with this text, in any case and spacing."""
@@ -111,6 +103,17 @@ class Options:
     @cached_property
     def _compared(self) -> Mapping[str, str]:
         return {letter: _compared(text) for letter, text in self.texts.items()}
+
+
+def _labelled(cell: Any) -> tuple[list[str], list[str]]:
+    """Labels and texts of a row's options; empty where there are none."""
+    if isinstance(cell, Mapping) and {"text", "label"} <= cell.keys():
+        return [str(label).strip() for label in cell["label"]], [*map(str, cell["text"])]
+    if isinstance(cell, Mapping):
+        given = {str(label): str(text) for label, text in cell.items() if text is not None}
+        return [*given], [*given.values()]
+    texts = [*map(str, cell)] if isinstance(cell, list | tuple) else []
+    return [*LETTERS[: len(texts)]], texts
 
 
 NO_OPTIONS = Options({})
