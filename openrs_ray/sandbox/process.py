@@ -25,6 +25,8 @@ SCRATCH = "/tmp"
 _START_DEADLINE_S = 60.0
 _END_DEADLINE_S = 30.0
 _CHUNK_BYTES = 1 << 16
+_CPU_SHARE = 0.7
+"""Of the limit: the kernel counts a killed process by its ticks, and reports it otherwise."""
 _PACKAGE_ROOT = str(Path(__file__).parents[2])
 _BOOT = """import sys
 sys.path.insert(0, sys.argv.pop(1))
@@ -223,7 +225,7 @@ def _ending(code: int, cpu_s: float, limits: Limits, stderr: str) -> tuple[Outco
     last = stderr.strip().rpartition("\n")[2][:300]
     if code == 0:
         return Outcome.FINISHED, ""
-    if code in (-signal.SIGKILL, -signal.SIGXCPU) and cpu_s >= ceil(limits.cpu_s) - 0.1:
+    if code in (-signal.SIGKILL, -signal.SIGXCPU) and cpu_s >= _CPU_SHARE * ceil(limits.cpu_s):
         return Outcome.TIMEOUT, f"it had computed for {cpu_s:.1f} s"
     if last.startswith("MemoryError") or code == -signal.SIGKILL:
         return Outcome.MEMORY, f"it asked for more than {limits.memory_gib:g} GiB of memory"

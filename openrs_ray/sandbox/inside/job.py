@@ -42,11 +42,6 @@ class Job(NamedTuple):
     def has_namespaces(self) -> bool:
         return self.route in ("privileged", "user")
 
-    @property
-    def counts_tasks(self) -> bool:
-        """True where the program has a user of its own, for whom the kernel counts processes and threads."""
-        return self.route != "process"
-
     def packed(self) -> bytes:
         return marshal.dumps(tuple(self))
 

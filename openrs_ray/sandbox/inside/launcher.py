@@ -69,12 +69,13 @@ class Launcher:
         with suppress(OSError):  # a machine without memory then kills the program before anything else
             _write("/proc/self/oom_score_adj", "1000")
         prctl(PR_SET_CHILD_SUBREAPER, 1)
+        counts_tasks = self._job.route != "process" and not (self._job.route == "user" and _is_true_root())
         self._enter()
         self._write_files()
         ready, told = os.pipe()
         pid = os.fork()
         if pid == 0:
-            Program(self._job, self._owner, told).become()
+            Program(self._job, self._owner, counts_tasks, told).become()
         for descriptor in (told, 0, 1, 2, *self._job.channel):  # their ends are the program's
             os.close(descriptor)
         try:
@@ -123,9 +124,12 @@ class Launcher:
 class Program:
     """The child's side, up to the moment when it becomes the program."""
 
-    def __init__(self, job: Job, owner: tuple[int, int], told: int) -> None:
-        """`told`: pipe for the walls, and for what fails; its end says that the program runs."""
-        self._job, self._owner = job, owner
+    def __init__(self, job: Job, owner: tuple[int, int], counts_tasks: bool, told: int) -> None:
+        """`told`: pipe for the walls, and for what fails; its end says that the program runs.
+
+        `counts_tasks`: the kernel counts processes and threads of this program alone. Where not, it gets no more of them.
+        """
+        self._job, self._owner, self._counts_tasks = job, owner, counts_tasks
         self._told = fcntl.fcntl(told, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE_DESCRIPTOR)
 
     def become(self) -> NoReturn:
@@ -173,7 +177,7 @@ class Program:
             resource.RLIMIT_MEMLOCK: 0,
             resource.RLIMIT_MSGQUEUE: 0,
         }
-        if job.counts_tasks:
+        if self._counts_tasks:
             limits[resource.RLIMIT_NPROC] = most_tasks
         for kind, most in limits.items():
             _, hard = resource.getrlimit(kind)
@@ -184,16 +188,22 @@ class Program:
         """Raises the walls that need no namespace, and names all that stand."""
         job = self._job
         walls = ["namespaces"] if job.has_namespaces else []
-        walls += ["other_user"] if job.counts_tasks else []
+        walls += ["other_user"] if job.route != "process" else []
         with suppress(OSError):
             readable = ["/"] if job.has_namespaces else [*job.readable, *DEVICES]
             landlock.restrict_files(readable, [job.scratch, "/dev/null"])
             walls.append("landlock")
         with suppress(OSError):
-            several = job.has_namespaces and job.processes > 1
-            seccomp.install(os.getpid(), several, threads=job.counts_tasks, signals=job.has_namespaces)
+            several = job.has_namespaces and self._counts_tasks and job.processes > 1
+            seccomp.install(os.getpid(), several, threads=self._counts_tasks, signals=job.has_namespaces)
             walls.append("seccomp")
         return walls
+
+
+def _is_true_root() -> bool:
+    """True for the system's root, whose processes no limit counts, unlike those of a container's root."""
+    with open("/proc/self/uid_map") as file:
+        return os.getuid() == 0 and file.read().split() == ["0", "0", str(2**32 - 1)]
 
 
 def _end(pid: int) -> tuple[int, resource.struct_rusage]:
