@@ -19,7 +19,7 @@ def executable() -> str:
 @cache
 def readable() -> list[str]:
     """Folders and files that a program needs. No home, no project, no data."""
-    own = [Path(executable()).parent.parent, sys.base_prefix, sys.base_exec_prefix, *_packages(), *_libraries()]
+    own = [str(Path(executable()).parent.parent), sys.base_prefix, sys.base_exec_prefix, *_packages(), *_libraries()]
     return [*_SYSTEM, *(path for path in map(os.path.realpath, own) if path != "/")]
 
 

@@ -42,7 +42,7 @@ class Task:
     source: str
     stdin: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     channel: tuple[int, ...] = ()
     """Descriptors of this process, one to read and one to write, that the program gets as 3 and 4."""
 
@@ -109,14 +109,20 @@ class Running:
                 cwd="/",
                 process_group=0,
             )
-        self._pipes = {"stdout": self._popen.stdout, "stderr": self._popen.stderr, "control": self._control}
+        assert self._popen.stdout is not None and self._popen.stderr is not None
+        self._pipes = {
+            "stdout": self._popen.stdout.fileno(),
+            "stderr": self._popen.stderr.fileno(),
+            "control": self._control.fileno(),
+        }
 
     def _in_memory(self, content: bytes) -> int:
         """Descriptor of a file that only exists in memory, at its start."""
         descriptor = os.memfd_create("openrs")
-        file = self._files.enter_context(open(descriptor, "wb", closefd=True))
-        file.write(content)
-        file.seek(0)
+        self._files.callback(os.close, descriptor)
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
         return descriptor
 
     def _own_folder(self) -> str:
@@ -133,7 +139,7 @@ class Running:
             selector.register(pipe, selectors.EVENT_READ, (self, name))
 
     def read(self, name: str, selector: selectors.BaseSelector) -> None:
-        content = os.read(self._pipes[name].fileno(), _CHUNK_BYTES)
+        content = os.read(self._pipes[name], _CHUNK_BYTES)
         if not content:
             selector.unregister(self._pipes[name])
             self._open.discard(name)
