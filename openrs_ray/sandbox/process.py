@@ -44,16 +44,16 @@ class Task:
     files: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     channel: tuple[int, ...] = ()
-    """Descriptors of this process, one to read and one to write, that the program gets as 3 and 4."""
+    """Descriptors, one to read and one to write, that the program gets as 3 and 4; they are closed here."""
 
 
 def run_together(tasks: Sequence[Task], route: Route, walls: list[str] | None) -> list[Running]:
-    """Runs programs at the same time until the first one ends; the others are killed then, and told as TIMEOUT."""
+    """Runs programs side by side until the first of the list ends; the others are killed then, and told as TIMEOUT."""
     with ExitStack() as stack, selectors.DefaultSelector() as selector:
         running = [stack.enter_context(Running(task, route, walls)) for task in tasks]
         for one in running:
             one.register(selector)
-        while not any(one.ended for one in running):
+        while not running[0].ended:
             _wait(selector, running)
         for one in running:
             one.stop(Outcome.TIMEOUT, "it was ended with the program beside it")
@@ -91,6 +91,9 @@ class Running:
         except OSError as error:
             self.__exit__()
             raise SandboxFailed(f"a sandbox could not be started: {error}") from error
+        finally:
+            for descriptor in task.channel:
+                os.close(descriptor)
 
     def _launch(self, task: Task, route: Route, walls: list[str] | None) -> None:
         scratch = SCRATCH if route in ("privileged", "user") else self._own_folder()
@@ -205,6 +208,13 @@ class Running:
             for pipe in (self._popen.stdout, self._popen.stderr):
                 if pipe is not None:
                     pipe.close()
+            self._wait()
+
+    def _wait(self) -> None:
+        try:
+            self._popen.wait(_END_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()  # and with it, by the kernel, its program
             self._popen.wait()
 
 

@@ -30,7 +30,7 @@ def run_program(
 
 
 def run_programs(tasks: Sequence[Task]) -> list[Ran]:
-    """Runs programs side by side until the first one ends, which ends the others."""
+    """Runs programs side by side until the first of the list ends, which ends the others."""
     found = strength()
     return [one.ran() for one in run_together(tasks, found.route, found.walls)]
 

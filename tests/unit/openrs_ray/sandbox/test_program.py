@@ -83,7 +83,7 @@ def test_ends(source: str, outcome: Outcome, detail: str, code: int | None) -> N
     assert detail in ran.detail
 
 
-def test_the_first_of_several_ends_the_others() -> None:
+def test_the_first_of_the_list_ends_the_others() -> None:
     first, second = run_programs([Task("print('done')"), Task("import time; time.sleep(600)")])
     assert (first.outcome, second.outcome) == (Outcome.FINISHED, Outcome.TIMEOUT)
     assert second.seconds < 20
