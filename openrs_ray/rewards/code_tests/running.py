@@ -34,7 +34,11 @@ class Result:
 
 def run_tests(program: str, tests: Tests, limits: Limits, all_tests: bool = True) -> Result:
     """Runs tests until one fails, or all with `all_tests`. SandboxFailed if the machine cannot."""
-    return _statements(program, tests, limits) if isinstance(tests, Statements) else _streams(program, tests, limits, all_tests)
+    return (
+        _statements(program, tests, limits)
+        if isinstance(tests, Statements)
+        else _streams(program, tests, limits, all_tests)
+    )
 
 
 def _statements(program: str, tests: Statements, limits: Limits) -> Result:
@@ -85,9 +89,7 @@ def _streams(program: str, tests: Streams, limits: Limits, all_tests: bool) -> R
 
 def same_output(found: str, expected: str) -> bool:
     """Line by line, without white space at the ends; words that are decimal fractions may differ by a millionth."""
-    lines, wanted = (
-        [line.split() for line in text.strip().splitlines()] for text in (found, expected)
-    )
+    lines, wanted = ([line.split() for line in text.strip().splitlines()] for text in (found, expected))
     return len(lines) == len(wanted) and all(map(_same_line, lines, wanted))
 
 
@@ -110,5 +112,3 @@ def _same_word(found: str, expected: str) -> bool:
 @cache
 def _inside(name: str) -> str:
     return files("openrs_ray.rewards.code_tests.inside").joinpath(f"{name}.py").read_text(encoding="utf-8")
-
-
