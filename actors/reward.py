@@ -27,6 +27,7 @@ class RewardPool:
             deadline_s=rewards.deadline_s,
             memory_gib=rewards.memory_gib,
             warm_up=warm_up_of(tasks),
+            own_deadline_s=self._judges.own_deadline_s,
         )
 
     @traced("judge")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from openrs_ray.config.section import Amount, Positive, Seconds, Section, Share, SomeAmount
+from openrs_ray.config.section import Amount, Count, Positive, Seconds, Section, Share, SomeAmount
 from openrs_ray.rewards.answers.exact import Ignored
 
 AnswerKind = Literal["math", "choice", "number", "exact", "set", "code", "none"]
@@ -28,6 +28,7 @@ _FIELDS_OF: dict[str, tuple[AnswerKind, ...]] = {
     "repeats": ("set",),
     "cpu_s": ("code",),
     "memory_gib": ("code",),
+    "shown_tests": ("code",),
     "most_tests": ("code",),
 }
 
@@ -67,6 +68,8 @@ class Answer(Section):
     six times as much."""
     memory_gib: SomeAmount = 1.0
     """Code: memory of a program, at most rewards.memory_gib."""
+    shown_tests: Count = 1
+    """Code: of the assert statements the first so many stand behind the problem, because they name the function."""
     most_tests: Positive = 20
     """Code: of a problem's tests only the first so many are run."""
 

@@ -11,6 +11,7 @@ from openrs_ray.preparation.prepared import Prepared
 from openrs_ray.records import Problem
 from openrs_ray.rewards.answers.normalise import spelled, tidy
 from openrs_ray.rewards.golds import GoldKind, gold_kind
+from openrs_ray.sandbox.program import strength
 
 _LONGEST_SHOWN = 4000
 _QUOTED = 80
@@ -31,13 +32,17 @@ def look_lines(config: RunConfig, prepared: Prepared) -> list[str]:
 def warning_lines(config: RunConfig, prepared: Prepared) -> list[str]:
     """Data and settings that may keep a run from learning."""
     problems = prepared.problems
-    found = (_weights(config), _box(config, prepared), _lost(prepared), _repeated(problems), _contradicting(problems))
+    found = [_weights(config), _box(config, prepared), _lost(prepared), _repeated(problems), _contradicting(problems)]
+    found += [_sandbox(config)]
     return [f"warning: {warning}" for warning in found if warning]
 
 
 def _gold_lines(config: RunConfig, prepared: Prepared) -> Iterator[str]:
     if config.rewards.extraction == "published":
         yield "golds: read as whole texts, by the LaTeX in them (rewards.extraction published)"
+        return
+    if config.answer.kind == "code":
+        yield f"golds: tests of {len(prepared.problems):,} programs"
         return
     yield f"golds: {_kinds(prepared.problems)}"
     if prepared.held_out:
@@ -56,6 +61,14 @@ def _weights(config: RunConfig) -> str | None:
     return "all rewards.weights are 0, so every completion gets 0 and nothing can be learned"
 
 
+def _sandbox(config: RunConfig) -> str | None:
+    """Walls that are missing around programs, on this machine."""
+    if all(task.answer.kind != "code" for task in config.tasks):
+        return None
+    sentence = strength().sentence
+    return f"{sentence[0].lower()}{sentence[1:]} docs/code.md says what that means" if sentence else None
+
+
 def _box(config: RunConfig, prepared: Prepared) -> str | None:
     """Prompts that ask for no box where rewards need one; the toy boxes unasked."""
     rewards, data = config.rewards, config.data
@@ -64,6 +77,7 @@ def _box(config: RunConfig, prepared: Prepared) -> str | None:
     if (
         not paid
         or rewards.extraction != "boxed"
+        or config.answer.kind == "code"
         or config.model.path == "toy"
         or any("boxed" in text for text in given)
     ):

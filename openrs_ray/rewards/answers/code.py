@@ -8,11 +8,10 @@ from __future__ import annotations
 import ast
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from openrs_ray.config.answer import Answer
 from openrs_ray.records import Status
 from openrs_ray.rewards.answers.place import final_part
 from openrs_ray.rewards.code_tests.running import run_tests
@@ -20,9 +19,13 @@ from openrs_ray.rewards.code_tests.shapes import Statements, Streams, Tests, Unr
 from openrs_ray.rewards.records import Checked, JudgeItem, UnfinishedReasoning
 from openrs_ray.sandbox.records import Limits
 
+Answer = Any
+"""A config's section `answer`."""
 Row = Mapping[str, Any]
 Gold = tuple[str, ...]
 
+WARM_UP = JudgeItem("```python\ndef f():\n    return 1\n```", 9, "stop", ("assert f() == 1",))
+"""It finds out which walls this machine gives."""
 _WALL_FACTOR = 6
 """Seconds by the clock for each of computing, as in the pool that judges."""
 _STARTS_S = 60.0
@@ -35,11 +38,6 @@ def checker(answer: Answer, rewards: Any) -> Callable[[JudgeItem], Checked]:
     return partial(_check, answer, "tests_passed" in rewards.weights, rewards.unfinished_reasoning)
 
 
-def parseable(answer: Answer, rewards: Any) -> Callable[[Sequence[Gold], Sequence[Row]], list[bool]]:
-    """Tells which golds are tests that can be run."""
-    return lambda golds, rows: [readable(gold, row) for gold, row in zip(golds, rows, strict=True)]
-
-
 def readable(gold: Gold, row: Row) -> bool:
     """True for tests that are Python, or inputs with outputs."""
     try:
@@ -50,6 +48,17 @@ def readable(gold: Gold, row: Row) -> bool:
     except (Unreadable, SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True
+
+
+def shown_tests(gold: Gold, row: Row, most: int) -> str:
+    """Text behind a problem that shows its first assert statements, which name the function; empty for other tests."""
+    if not readable(gold, row):
+        return ""
+    tests = read_tests(gold, row)
+    asserts = [text for text in tests.tests if text.startswith("assert")] if isinstance(tests, Statements) else []
+    if not asserts or not most:
+        return ""
+    return "\n\nYour code should pass tests such as:\n```python\n" + "\n".join(asserts[:most]) + "\n```"
 
 
 def deadline_s(answer: Answer, item: JudgeItem) -> float:
@@ -70,7 +79,8 @@ def program_in(text: str, unfinished_reasoning: UnfinishedReasoning = "no_answer
     part = final_part(text, unfinished_reasoning)
     blocks = [] if part is None else _blocks(part)
     named = [content for language, content in blocks if language]
-    return (named or [content for _, content in blocks] or [None])[-1]
+    found = named or [content for _, content in blocks]
+    return found[-1] if found else None
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:
