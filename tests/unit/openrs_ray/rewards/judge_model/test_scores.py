@@ -41,7 +41,7 @@ def test_anything_else_is_no_score(reply: str) -> None:
 def test_a_scale_of_ones_own() -> None:
     assert score_by_pattern("grade=3", r"grade=(\d)", 1, 5) == 0.5
     assert score_by_pattern("grade=1", r"grade=(\d)", 1, 5) == 0.0
-    with pytest.raises(Unreadable, match="0.* is not in 1 to 5"):
+    with pytest.raises(Unreadable, match="is not in 1 to 5"):
         score_by_pattern("grade=0", r"grade=(\d)", 1, 5)
     with pytest.raises(Unreadable, match="None is not in"):
         score_by_pattern("none", r"none|(\d)", 1, 5)
