@@ -15,8 +15,8 @@ def end_with_parent(number: signal.Signals) -> None:
 
 
 def main(parent: int, *command: str) -> None:
-    """`python -m openrs_ray.common.parent PARENT COMMAND ...`: becomes the command, which the kernel kills with its parent."""
-    end_with_parent(signal.SIGKILL)
+    """`python -m openrs_ray.common.parent PARENT COMMAND ...`: becomes the command, which gets SIGTERM when its parent dies."""
+    end_with_parent(signal.SIGTERM)
     if os.getppid() == parent:  # else it died before the line above
         os.execv(command[0], command)
 

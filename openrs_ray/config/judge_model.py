@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -47,7 +48,7 @@ class JudgeModel(Section):
     url: Annotated[str | None, FREE] = None
     """OpenAI-compatible endpoint up to /v1; none: the run starts vLLM's server for the model (`rewards.judge.serve`)."""
     serve: Annotated[ServedJudge, FREE] = ServedJudge()
-    api_key_env: Annotated[str | None, FREE] = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    api_key_env: Annotated[str | None, FREE] = None
     """Name of the environment variable that holds the endpoint's key; the key itself is written nowhere."""
     system_prompt: str | None = None
     """System message of every request."""
@@ -84,7 +85,7 @@ class JudgeModel(Section):
     retries: Annotated[Count, FREE] = 4
     """Further requests after one that failed or had no score."""
     backoff_s: Annotated[SomeAmount, FREE] = 1.0
-    """Pause before the first of them, then doubled; at least what the endpoint asks for (Retry-After)."""
+    """Pause before the first of them, then doubled; at least as long as the endpoint asks to wait."""
     price_per_million_prompt_tokens: Annotated[Amount, FREE] = 0.0
     """Dollars; the run's cost includes them."""
     price_per_million_completion_tokens: Annotated[Amount, FREE] = 0.0
@@ -101,6 +102,10 @@ class JudgeModel(Section):
             _check_url(self.url)
             if self.model is None:
                 raise ValueError("rewards.judge.url needs rewards.judge.model, the model's name there")
+        if self.api_key_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):
+            raise ValueError(
+                "rewards.judge.api_key_env must be the name of an environment variable, never the key itself"
+            )
         if "completion" not in names_in(self.template):
             raise ValueError("rewards.judge.template must contain {completion}")
         if self.relative_template is not None and "completions" not in names_in(self.relative_template):

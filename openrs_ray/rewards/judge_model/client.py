@@ -31,7 +31,7 @@ _AGAIN = {408, 409, 425, 429}
 
 T = TypeVar("T")
 Address = Callable[[], Awaitable[str]]
-"""The endpoint's URL up to `/v1`, waited for while a server starts."""
+"""The endpoint's URL up to `/v1`, waited for while a server starts. ConnectionError when it is lost."""
 
 
 class Unjudged(Exception):
@@ -160,7 +160,10 @@ class JudgeClient:
     async def _served_at(self) -> str:
         if self._address is None:
             raise _Failure(Status.ERROR, "no judge is served", lasting=True)
-        return await self._address()
+        try:
+            return await self._address()
+        except ConnectionError as error:
+            raise _Failure(Status.ERROR, str(error)) from error
 
     async def _post(self, url: str, body: dict[str, Any]) -> tuple[int, httpx.Headers, bytes]:
         # Escaped: a completion may hold what UTF-8 cannot.

@@ -34,6 +34,11 @@ class Spending:
     unjudged: int = 0
     """Completions, or groups, without judgement after all retries."""
 
+    def __str__(self) -> str:
+        tokens = f"{self.prompt_tokens:,} prompt and {self.completion_tokens:,} completion tokens"
+        unjudged = f"; {self.unjudged} judgements failed" if self.unjudged else ""
+        return f"{self.requests:,} requests, {tokens}, $ {self.dollars:.2f}{unjudged}"
+
     def metrics(self) -> dict[str, float]:
         return {f"judge_{name}": float(value) for name, value in asdict(self).items()}
 

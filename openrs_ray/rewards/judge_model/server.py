@@ -21,9 +21,10 @@ _LOOK_S = 0.25
 _CHECK_S = 5.0
 _SILENT_S = 120.0
 """A running server that does not answer its health check for so long is replaced."""
-_STARTS = 3
+STARTS = 3
 """Failed starts in a row before it is given up."""
 _PAUSE_S = 2.0
+_END_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Server:
                 process = await self._started()
             except RunError as error:
                 failures += 1
-                if failures == _STARTS:
+                if failures == STARTS:
                     self._failed = error
                     self._ready.set()
                     return
@@ -179,9 +180,14 @@ class Server:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
+    """Killed where it does not end by itself, with its engine, which outlives a killed server."""
     if process.returncode is None:
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), _END_S)
+    except TimeoutError:
         process.kill()
-    await process.wait()
+        await process.wait()
 
 
 def _free_port(host: str) -> int:

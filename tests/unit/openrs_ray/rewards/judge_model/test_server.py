@@ -66,7 +66,7 @@ def test_one_that_cannot_start_is_given_up_with_its_reason(monkeypatch: pytest.M
 
 
 def test_one_that_never_answers_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openrs_ray.rewards.judge_model.server._STARTS", 1)
+    monkeypatch.setattr("openrs_ray.rewards.judge_model.server.STARTS", 1)
     kept = server("import time; time.sleep(60)", deadline_s=0.5)
     with pytest.raises(RunError, match=r"rewards.judge.serve.start_deadline_s, 0.5 s"):
         asyncio.run(asyncio.wait_for(kept.url(), 30))
