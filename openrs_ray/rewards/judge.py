@@ -11,6 +11,7 @@ from typing import Any, Literal
 from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards.answers.kinds import Check, checker, own_deadline_s, warm_up
 from openrs_ray.rewards.records import (
+    CheckedProgram,
     Comparison,
     JudgeItem,
     RewardExtraction,
@@ -64,7 +65,7 @@ class Judge:
 
     def __call__(self, item: JudgeItem) -> Verdict:
         start = time.perf_counter()
-        status, answer, passed_share, detail = self._check(item)
+        status, answer, passed_share, detail = CheckedProgram(*self._check(item))
         verdict = Verdict(status, {}, None, answer, detail=detail)
         if status.judged or (status is Status.UNPARSEABLE_GOLD and self.unparseable_gold == "reward"):
             verdict = self._rewarded(item, verdict, status, passed_share)

@@ -42,8 +42,8 @@ class JudgeItem:
     """Name of its task."""
 
 
-class Checked(NamedTuple):
-    """Example: Checked(Status.WRONG, "print(1)", passed_share=0.5, detail="test 2: another output was expected")"""
+class CheckedProgram(NamedTuple):
+    """Example: CheckedProgram(Status.WRONG, "print(1)", passed_share=0.5, detail="test 2: another output was expected")"""
 
     status: Status
     answer: str | None

@@ -16,7 +16,7 @@ from openrs_ray.records import Status
 from openrs_ray.rewards.answers.place import final_part
 from openrs_ray.rewards.code_tests.running import run_tests
 from openrs_ray.rewards.code_tests.shapes import Statements, Streams, Tests, Unreadable, read_tests
-from openrs_ray.rewards.records import Checked, JudgeItem, UnfinishedReasoning
+from openrs_ray.rewards.records import CheckedProgram, JudgeItem, UnfinishedReasoning
 from openrs_ray.sandbox.records import Limits
 
 Answer = Any
@@ -33,7 +33,7 @@ _FENCE = re.compile(r"^[ \t]*(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[\w+#.-]*)
 _PYTHON = ("python", "py", "python3", "")
 
 
-def checker(answer: Answer, rewards: Any) -> Callable[[JudgeItem], Checked]:
+def checker(answer: Answer, rewards: Any) -> Callable[[JudgeItem], CheckedProgram]:
     """`rewards`: weights and `unfinished_reasoning`. With a weight on `tests_passed` no test is left out."""
     return partial(_check, answer, "tests_passed" in rewards.weights, rewards.unfinished_reasoning)
 
@@ -99,19 +99,21 @@ def _blocks(text: str) -> list[tuple[str, str]]:
     return blocks
 
 
-def _check(answer: Answer, all_tests: bool, unfinished_reasoning: UnfinishedReasoning, item: JudgeItem) -> Checked:
+def _check(
+    answer: Answer, all_tests: bool, unfinished_reasoning: UnfinishedReasoning, item: JudgeItem
+) -> CheckedProgram:
     try:
         tests = _first(read_tests(item.gold, item.row), answer)
     except Unreadable as error:
-        return Checked(Status.UNPARSEABLE_GOLD, None, detail=str(error))
+        return CheckedProgram(Status.UNPARSEABLE_GOLD, None, detail=str(error))
     program = program_in(item.text, unfinished_reasoning)
     if program is None:
-        return Checked(Status.NO_ANSWER, None)
+        return CheckedProgram(Status.NO_ANSWER, None)
     result = run_tests(program, tests, _limits(answer), all_tests)
     if result.unusable:
-        return Checked(Status.UNPARSEABLE_GOLD, program, detail=result.unusable)
+        return CheckedProgram(Status.UNPARSEABLE_GOLD, program, detail=result.unusable)
     status = Status.CORRECT if result.passed == result.tests else Status.WRONG
-    return Checked(status, program, result.passed / result.tests, result.detail)
+    return CheckedProgram(status, program, result.passed / result.tests, result.detail)
 
 
 def _first(tests: Tests, answer: Answer) -> Tests:

@@ -16,7 +16,7 @@ from openrs_ray.rewards.answers.check import check_answer
 from openrs_ray.rewards.answers.exact import normalised
 from openrs_ray.rewards.answers.place import final_part, stated
 from openrs_ray.rewards.answers.published import check_published
-from openrs_ray.rewards.records import Checked, JudgeItem
+from openrs_ray.rewards.records import CheckedProgram, JudgeItem
 
 Answer = Any
 """A config's section `answer`, None for mathematics; the config imports this folder, not the reverse."""
@@ -24,7 +24,9 @@ Rewards = Any
 """A config's section `rewards`, or a Judge with its fields."""
 Gold = tuple[str, ...]
 Row = Mapping[str, Any]
-Check = Callable[[JudgeItem], Checked]
+Checked = tuple[Status, str | None]
+"""Status of a completion, and its answer."""
+Check = Callable[[JudgeItem], Checked | CheckedProgram]
 
 _CORRECTNESS = ("accuracy", "cosine", "length")
 """Rewards that ask whether the answer is right."""
@@ -110,33 +112,33 @@ def shown(answer: Answer, gold: Gold, row: Row) -> str | None:
 
 
 def _nothing(item: JudgeItem) -> Checked:
-    return Checked(Status.UNCHECKED, None)
+    return Status.UNCHECKED, None
 
 
 def _math(after: str | None, rewards: Rewards, item: JudgeItem) -> Checked:
     if rewards.extraction == "published":
         for_cosine = "cosine" in rewards.weights
-        return Checked(*check_published(item.text, item.gold, rewards.comparison, for_cosine=for_cosine))
+        return check_published(item.text, item.gold, rewards.comparison, for_cosine=for_cosine)
     text = item.text
     if after is not None:
         part = final_part(text, rewards.unfinished_reasoning)
         found = None if part is None else stated(part, after)
         text = "" if found is None else rf"\boxed{{{found}}}"
     how = (rewards.extraction, rewards.comparison, rewards.unfinished_reasoning, rewards.final_form)
-    return Checked(*check_answer(text, item.gold, *how))
+    return check_answer(text, item.gold, *how)
 
 
 def _check(answer: Answer, unfinished_reasoning: Any, item: JudgeItem) -> Checked:
     kind = _KINDS[answer.kind]
     golds = kind.golds(answer, item.gold, item.row)
     if not golds:
-        return Checked(Status.UNPARSEABLE_GOLD, None)
+        return Status.UNPARSEABLE_GOLD, None
     part = final_part(item.text, unfinished_reasoning)
     found = None if part is None else kind.found(answer, part, item.row, golds)
     if found is None:
-        return Checked(Status.NO_ANSWER, None)
+        return Status.NO_ANSWER, None
     correct = any(kind.same(answer, gold, found, item.row) for gold in golds)
-    return Checked(Status.CORRECT if correct else Status.WRONG, kind.shown(found))
+    return Status.CORRECT if correct else Status.WRONG, kind.shown(found)
 
 
 class _Kind(Protocol):

@@ -12,7 +12,7 @@ from openrs_ray.records import Status
 from openrs_ray.rewards.answers.code import checker, deadline_s, program_in, readable
 from openrs_ray.rewards.code_tests import running
 from openrs_ray.rewards.code_tests.running import same_output
-from openrs_ray.rewards.records import Checked, JudgeItem
+from openrs_ray.rewards.records import CheckedProgram, JudgeItem
 from openrs_ray.sandbox.program import run_programs
 from openrs_ray.sandbox.records import Ran, SandboxFailed
 
@@ -22,7 +22,7 @@ TESTS = ("assert f(2) == 4", "assert f('a') == 'aa'", "assert f([417203]) == [41
 """The last one's value is what a program would like to read."""
 
 
-def judged(program: str, *gold: str, all_tests: bool = True, **row: Any) -> Checked:
+def judged(program: str, *gold: str, all_tests: bool = True, **row: Any) -> CheckedProgram:
     rewards = Rewards(weights={"tests_passed" if all_tests else "accuracy": 1.0})
     item = JudgeItem(f"<think>first</think>\n```python\n{program}\n```\n", 9, "stop", gold or TESTS, row=row)
     return checker(ANSWER, rewards)(item)
@@ -115,9 +115,11 @@ def check(candidate):
 def test_streams(shape: Any) -> None:
     gold = json.dumps(shape([("3\n4", "7"), ("10\n-1", "9")]))
     right = "import sys\nprint(sum(map(int, sys.stdin.read().split())))"
-    assert judged(right, gold) == Checked(Status.CORRECT, f"{right}\n", 1.0)
+    assert judged(right, gold) == CheckedProgram(Status.CORRECT, f"{right}\n", 1.0)
     wrong = judged("print(int(input()) + 4)", gold)
-    assert wrong == Checked(Status.WRONG, "print(int(input()) + 4)\n", 0.5, "test 2: another output was expected")
+    assert wrong == CheckedProgram(
+        Status.WRONG, "print(int(input()) + 4)\n", 0.5, "test 2: another output was expected"
+    )
 
 
 def test_functions_of_apps_and_livecodebench() -> None:
@@ -168,7 +170,7 @@ def test_functions_of_apps_and_livecodebench() -> None:
     ],
 )
 def test_values_cross_as_they_are(program: str, test: str) -> None:
-    assert judged(program, test) == Checked(Status.CORRECT, f"{program}\n", 1.0)
+    assert judged(program, test) == CheckedProgram(Status.CORRECT, f"{program}\n", 1.0)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +231,7 @@ def test_a_stream_that_hangs_ends_the_others() -> None:
 
 def test_no_program_is_no_answer() -> None:
     item = JudgeItem("I cannot.", 3, "stop", TESTS)
-    assert checker(ANSWER, Rewards())(item) == Checked(Status.NO_ANSWER, None)
+    assert checker(ANSWER, Rewards())(item) == CheckedProgram(Status.NO_ANSWER, None)
 
 
 @pytest.mark.parametrize(
