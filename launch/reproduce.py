@@ -181,7 +181,7 @@ class Reproduction:
             rules=self.config.rewards.extraction,
             prompt=Prompt("run", data=self.config.data),
         )
-        answer = self.config.answer.model_copy(update={"show_choices": False})  # the problems' texts have them
+        answer = self.config.answer.model_copy(update={"show_choices": False, "shown_tests": 0})  # texts have them
         benchmark = Benchmark(_HELD_OUT, "held-out training problems", str(source), answer=answer)
         return self._harness(how, (benchmark,))
 

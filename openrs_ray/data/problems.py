@@ -11,12 +11,12 @@ from transformers import PreTrainedTokenizerBase
 from openrs_ray.common.formatting import quoted
 from openrs_ray.config.answer import Answer
 from openrs_ray.config.data import Data
-from openrs_ray.data.answers import Gold, gold_answers, whole_cell
+from openrs_ray.data.answers import Gold, gold_answers, tests_in, whole_cell
 from openrs_ray.data.columns import CellError, column_cells, read_cells, top_column
 from openrs_ray.data.prompts import tokenize_prompts
 from openrs_ray.data.rows import Row, read_rows
 from openrs_ray.data.texts import letters_key
-from openrs_ray.data.turns import Asked, extended, has_system_message, read_problem, text_of
+from openrs_ray.data.turns import Asked, continued, has_system_message, read_problem, text_of
 from openrs_ray.errors import UserError
 from openrs_ray.records import Problem
 from openrs_ray.rewards.answers import kinds
@@ -75,13 +75,15 @@ def load_problems(
         column_cells(rows, column, data.path, setting)
     asked = [_problem(question, data, number) for number, question in enumerate(questions, start=1)]
     read = whole_cell if whole_golds else partial(gold_answers, after=columns.answer_after)
-    golds = read_cells(cells, read, data.path, columns.answer)
+    golds = read_cells(cells, read if answer.kind != "code" else tests_in, data.path, columns.answer)
+    asked = [
+        continued(problem, kinds.addition(answer, gold, row))
+        for problem, gold, row in zip(asked, golds, rows, strict=True)
+    ]
     readable = [
         known and kinds.readable(answer, gold, row)
         for known, gold, row in zip(parseable(golds), golds, rows, strict=True)
     ]
-    if answer.show_choices:
-        asked = [extended(problem, kinds.options_text(answer, row)) for problem, row in zip(asked, rows, strict=True)]
     usable = [
         (problem, gold, row) for problem, gold, row, known in zip(asked, golds, rows, readable, strict=True) if known
     ]

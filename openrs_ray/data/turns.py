@@ -49,8 +49,8 @@ def text_of(asked: Asked) -> str:
     return "\n\n".join(message["content"] for message in asked if message["role"] != "system")
 
 
-def extended(asked: Asked, text: str) -> Asked:
-    """The problem with `text` at its end, in its last turn."""
+def continued(asked: Asked, text: str) -> Asked:
+    """The problem with a text behind its last turn."""
     if isinstance(asked, str):
         return asked + text
     return (*asked[:-1], {**asked[-1], "content": asked[-1]["content"] + text})

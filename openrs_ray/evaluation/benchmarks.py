@@ -138,8 +138,9 @@ def load_tasks(benchmark: Benchmark, prompt: Prompt, tokenizer: PreTrainedTokeni
                 f"row {number} of benchmark {benchmark.name} ({benchmark.source}) has a gold that cannot be read as "
                 f"{benchmark.answer.kind}: {quoted(gold, 120)}"
             )
-    if benchmark.answer.show_choices:
-        texts = [text + kinds.options_text(benchmark.answer, row) for text, row in zip(texts, rows, strict=True)]
+    texts = [
+        text + kinds.addition(benchmark.answer, gold, row) for text, gold, row in zip(texts, golds, rows, strict=True)
+    ]
     asked = [prompt.template.replace("{problem}", text) for text in texts]
     ids = tokenize_prompts(prompt.data, asked, tokenizer)
     problems = [

@@ -58,7 +58,8 @@ class Check:
 
 
 def _of_kind(item: Answered) -> tuple[Status, str | None]:
-    return checker(item.answer, _RULES)(JudgeItem(item.text, 0, "stop", item.gold, row=item.row))
+    status, answer, *_ = checker(item.answer, _RULES)(JudgeItem(item.text, 0, "stop", item.gold, row=item.row))
+    return status, answer
 
 
 def _ours(item: Answered, extraction: Extraction) -> tuple[Status, str | None]:

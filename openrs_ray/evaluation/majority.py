@@ -16,7 +16,7 @@ Voted = tuple[Status, str | None]
 
 
 def answer_classes(
-    problems: Sequence[Sequence[Voted]], pool: CheckPool[Answered], answer: Answer = MATHEMATICS
+    problems: Sequence[Sequence[Voted]], pool: CheckPool[Answered, Verdict], answer: Answer = MATHEMATICS
 ) -> np.ndarray:
     """int [problems, samples]: 0 correct, 1, 2, ... different wrong answers, -1 none. `pool` checks with the rules "boxed"."""
     how = answer.between_answers

@@ -13,6 +13,7 @@ from openrs_ray.records import Problem
 from openrs_ray.rewards.answers.kinds import gold_text
 from openrs_ray.rewards.answers.normalise import spelled, tidy
 from openrs_ray.rewards.golds import GoldKind, gold_kind
+from openrs_ray.sandbox.program import strength
 
 _LONGEST_SHOWN = 4000
 _QUOTED = 80
@@ -40,7 +41,8 @@ def look_lines(config: RunConfig, prepared: Prepared) -> list[str]:
 def warning_lines(config: RunConfig, prepared: Prepared) -> list[str]:
     """Data and settings that may keep a run from learning."""
     problems = prepared.problems
-    found = (_weights(config), _box(config, prepared), _lost(prepared), _repeated(problems), _contradicting(problems))
+    found = [_weights(config), _box(config, prepared), _lost(prepared), _repeated(problems), _contradicting(problems)]
+    found += [_sandbox(config)]
     return [f"warning: {warning}" for warning in found if warning]
 
 
@@ -55,6 +57,9 @@ def _gold_lines(config: RunConfig, prepared: Prepared) -> Iterator[str]:
         return
     if config.rewards.extraction == "published":
         yield "golds: read as whole texts, by the LaTeX in them (rewards.extraction published)"
+        return
+    if config.answer.kind == "code":
+        yield f"golds: tests of {len(prepared.problems):,} programs"
         return
     yield f"golds: {_kinds(prepared.problems)}"
     if prepared.held_out:
@@ -73,6 +78,14 @@ def _weights(config: RunConfig) -> str | None:
     return "all rewards.weights are 0, so every completion gets 0 and nothing can be learned"
 
 
+def _sandbox(config: RunConfig) -> str | None:
+    """Walls that are missing around programs, on this machine."""
+    if all(task.answer.kind != "code" for task in config.tasks):
+        return None
+    sentence = strength().sentence
+    return f"{sentence[0].lower()}{sentence[1:]} docs/code.md says what that means" if sentence else None
+
+
 def _box(config: RunConfig, prepared: Prepared) -> str | None:
     """Prompts that ask for no box or marker where rewards need one; the toy boxes unasked."""
     rewards, data, mark = config.rewards, config.data, config.answer.asked_for
@@ -82,6 +95,7 @@ def _box(config: RunConfig, prepared: Prepared) -> str | None:
         not paid
         or mark is None
         or rewards.extraction != "boxed"
+        or config.answer.kind == "code"
         or config.model.path == "toy"
         or any(_asks(text, mark) for text in given)
     ):

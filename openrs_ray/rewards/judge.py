@@ -9,8 +9,9 @@ from functools import cached_property
 from typing import Any, Literal
 
 from openrs_ray.records import Status, Verdict
-from openrs_ray.rewards.answers.kinds import Check, checker, warm_up
+from openrs_ray.rewards.answers.kinds import Check, checker, own_deadline_s, warm_up
 from openrs_ray.rewards.records import (
+    CheckedProgram,
     Comparison,
     JudgeItem,
     RewardExtraction,
@@ -64,10 +65,10 @@ class Judge:
 
     def __call__(self, item: JudgeItem) -> Verdict:
         start = time.perf_counter()
-        status, answer = self._check(item)
-        verdict = Verdict(status, {}, None, answer)
+        status, answer, passed_share, detail = CheckedProgram(*self._check(item))
+        verdict = Verdict(status, {}, None, answer, detail=detail)
         if status.judged or (status is Status.UNPARSEABLE_GOLD and self.unparseable_gold == "reward"):
-            verdict = self._rewarded(item, verdict, status)
+            verdict = self._rewarded(item, verdict, status, passed_share)
         return replace(verdict, seconds=time.perf_counter() - start)
 
     def settle(self, item: JudgeItem, verdict: Verdict) -> Verdict:
@@ -80,8 +81,8 @@ class Judge:
     def _check(self) -> Check:
         return checker(self.answer, self)
 
-    def _rewarded(self, item: JudgeItem, verdict: Verdict, counts_as: Status) -> Verdict:
-        seen = RewardInput(item.text, item.token_count, item.finish_reason, counts_as, verdict.answer)
+    def _rewarded(self, item: JudgeItem, verdict: Verdict, counts_as: Status, passed_share: float = 0.0) -> Verdict:
+        seen = RewardInput(item.text, item.token_count, item.finish_reason, counts_as, verdict.answer, passed_share)
         single = [name for name in self.weights if name in SINGLE]
         values = {name: SINGLE[name](seen, parameters=self.parameters.get(name)) for name in single}
         reward = sum((self.weights[name] * value for name, value in values.items()), 0.0)
@@ -100,6 +101,10 @@ class Judges:
 
     def __call__(self, item: JudgeItem) -> Verdict:
         return self.by_task[item.task](item)
+
+    def own_deadline_s(self, item: JudgeItem) -> float:
+        """Time that an item's check needs beyond `rewards.deadline_s`."""
+        return own_deadline_s(self.by_task[item.task].answer, item)
 
     def settle(self, item: JudgeItem, verdict: Verdict) -> Verdict:
         return self.by_task[item.task].settle(item, verdict)
