@@ -15,7 +15,7 @@ from openrs_ray.evaluation.benchmarks import Task
 from openrs_ray.evaluation.check import Answered
 from openrs_ray.evaluation.protocol import Protocol
 from openrs_ray.evaluation.store import CompletionStore, Done
-from openrs_ray.records import Completion
+from openrs_ray.records import Completion, Verdict
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.single.language import language_share
 from openrs_ray.seeds import completion_seed
@@ -55,7 +55,7 @@ async def sample(
     protocol: Protocol,
     wanted: Sequence[Wanted],
     store: CompletionStore,
-    checks: CheckPool[Answered],
+    checks: CheckPool[Answered, Verdict],
     progress: Callable[[int, int], None],
     warn: Callable[[str], None],
 ) -> None:
@@ -102,7 +102,9 @@ async def sample(
             flush()
 
 
-async def _checked(completion: Completion, want: Wanted, seed: int, text: str, checks: CheckPool[Answered]) -> Done:
-    answer = Answered(text, want.task.problem.gold, want.task.tolerance)
+async def _checked(
+    completion: Completion, want: Wanted, seed: int, text: str, checks: CheckPool[Answered, Verdict]
+) -> Done:
+    answer = Answered(text, want.task.problem.gold, want.task.tolerance, want.task.answer, want.task.problem.row)
     verdict = await asyncio.wrap_future(checks.submit(answer))
     return Done(want.benchmark, want.task, completion, verdict, text, language_share(text, "en"), seed)

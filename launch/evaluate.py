@@ -7,6 +7,8 @@ given, too. Killed, the same command goes on where it was.
 import re
 import sys
 from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +17,7 @@ from launch.cli.command import command
 from launch.cli.options import Parser, help_asked
 from launch.driver.harness import Harness
 from openrs_ray.common.console import say, show_markdown
+from openrs_ray.config.answer import Answer
 from openrs_ray.config.help import section_lines
 from openrs_ray.config.load import checked
 from openrs_ray.config.names import runs_folder
@@ -45,6 +48,7 @@ def main(arguments: list[str]) -> None:
     subjects = side_by_side(found, how, runs, given_folder)
     known = as_in_run(found[0].run) if found[0].run else {}
     config = checked(EvaluationConfig, known, overrides, "evaluation", flags=parser.flags)
+    benchmarks = with_answers(benchmarks, config.answers)
     harness = Harness(how, benchmarks, subjects.folder, config, 3600 * options.hours, options.seed, console)
     if options.dry_run:
         harness.say_plan([harness.prepare(subject) for subject in subjects.all])
@@ -68,6 +72,13 @@ def asked_benchmarks(options: Namespace) -> tuple[Benchmark, ...]:
             raise UserError(f"--data {text}: write NAME=FILE, such as aime24=/data/aime24.jsonl")
         sources[name] = source
     return tuple(chosen([name for name in options.benchmarks.split(",") if name], sources))
+
+
+def with_answers(benchmarks: Sequence[Benchmark], answers: Mapping[str, Answer]) -> tuple[Benchmark, ...]:
+    """Benchmarks with the kinds of `answers` for those that it names. UserError for a name of none."""
+    if unknown := sorted(answers.keys() - {benchmark.name for benchmark in benchmarks}):
+        raise UserError(f"--answers.{unknown[0]} is about a benchmark that --benchmarks does not ask for")
+    return tuple(replace(one, answer=answers.get(one.name, one.answer)) for one in benchmarks)
 
 
 def _parser() -> Parser:

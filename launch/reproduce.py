@@ -40,6 +40,7 @@ from openrs_ray.evaluation.subject import Subject, policies_of, start_model
 from openrs_ray.preparation.dry_run import dry_run
 from openrs_ray.preparation.prepared import prepare
 from openrs_ray.records import Problem
+from openrs_ray.rewards.answers.kinds import columns
 from openrs_ray.run.budget import ENDING, Budget, LimitReached
 from openrs_ray.run.ledger import Spent
 from openrs_ray.run.progress import read_result
@@ -165,7 +166,11 @@ class Reproduction:
         source = self.config.run.path / "evaluation" / "held_out.jsonl"
         source.parent.mkdir(parents=True, exist_ok=True)
         with replacing(source) as temporary:
-            rows = ({"problem": problem.text, "answer": list(problem.gold)} for problem in held_out)
+            needed = {column.partition(".")[0] for column in columns(self.config.answer).values()}
+            rows = (
+                {name: problem.row[name] for name in needed} | {"problem": problem.text, "answer": list(problem.gold)}
+                for problem in held_out
+            )
             temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         how = Protocol(
             name=_HELD_OUT,
@@ -176,7 +181,8 @@ class Reproduction:
             rules=self.config.rewards.extraction,
             prompt=Prompt("run", data=self.config.data),
         )
-        benchmark = Benchmark(_HELD_OUT, "held-out training problems", str(source))
+        answer = self.config.answer.model_copy(update={"show_choices": False, "shown_tests": 0})  # texts have them
+        benchmark = Benchmark(_HELD_OUT, "held-out training problems", str(source), answer=answer)
         return self._harness(how, (benchmark,))
 
     def _harness(self, how: Protocol, benchmarks: tuple[Benchmark, ...]) -> Harness:

@@ -28,6 +28,7 @@ from openrs_ray.evaluation.store import CompletionStore, Table, as_table
 from openrs_ray.evaluation.subject import START, Subject
 from openrs_ray.models.stop_tokens import stop_tokens
 from openrs_ray.preparation.prepared import check_served
+from openrs_ray.records import Verdict
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.run.ledger import Ledger, Spent
 from openrs_ray.run.lock import run_lock
@@ -108,7 +109,7 @@ class Harness:
             return
         from actors.cluster.placement import check_build, connection, joins_cluster
 
-        async def fill(pool: CheckPool[Answered]) -> None:
+        async def fill(pool: CheckPool[Answered, Verdict]) -> None:
             for prepared in models:
                 if wanted := missing[prepared.subject.label]:
                     await self._sample(prepared, wanted, pool)
@@ -120,7 +121,9 @@ class Harness:
         with connection(), CheckPool(Check(self.how.rules), *limits, WARM_UP) as pool:
             asyncio.run(fill(pool))
 
-    async def _sample(self, prepared: "Prepared", wanted: "Sequence[Wanted]", pool: CheckPool[Answered]) -> None:
+    async def _sample(
+        self, prepared: "Prepared", wanted: "Sequence[Wanted]", pool: CheckPool[Answered, Verdict]
+    ) -> None:
         from actors.cluster.placement import place_engines
         from actors.evaluator import sample
 
@@ -210,12 +213,12 @@ class Prepared:
         """Completions [problems, samples]. KeyError if one is missing."""
         return as_table(self.store.rows(benchmark), len(self.tasks[benchmark]), self.samples)
 
-    def result(self, benchmark: str, pool: CheckPool[Answered]) -> Samples:
+    def result(self, benchmark: str, pool: CheckPool[Answered, Verdict]) -> Samples:
         table = self.table(benchmark)
         votes = [list(zip(*row, strict=True)) for row in zip(table.status, table.answer, strict=True)]
         return Samples(
             table.correct(),
-            answer_classes(votes, pool),
+            answer_classes(votes, pool, self.tasks[benchmark][0].answer),
             table.tokens,
             table.truncated,
             table.english,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from openrs_ray.config.answer import BOX
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.records import Group, Status
 
@@ -77,12 +78,16 @@ def cause(figures: Mapping[str, float], groups: Sequence[Group], config: RunConf
     if cut >= _ALL or (unanswered and cut >= _MANY):
         which = "all" if cut == 1 else f"{cut:.1%}"
         return f"{which} are cut at rollout.max_completion_tokens ({config.rollout.max_completion_tokens}): raise it"
+    if not rewarded and config.judges:
+        return "the judge model gives all completions of a problem the same: look at its replies in judge.jsonl"
     if not rewarded:
         return "rewards.weights has none that tells the completions of a problem apart: choose others"
     if unanswered:
+        mark = config.answer.asked_for
         return (
-            r"none has an answer in \boxed{}: the prompt must ask for it (data.system_prompt, data.suffix or data.examples)"
-            if config.rewards.extraction == "boxed"
+            f"none has an answer {'in' if mark == BOX else 'after'} {mark}: the prompt must ask for it (data.system_prompt, "
+            "data.suffix or data.examples)"
+            if config.rewards.extraction == "boxed" and mark is not None
             else "no answer was found in any: the prompt must ask for one (data.system_prompt, data.suffix or data.examples)"
         )
     if figures["accuracy"] == 0:

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from openrs_ray.common.formatting import quoted
+from openrs_ray.config.answer import Answer
 from openrs_ray.config.data import Data
 from openrs_ray.data.answers import gold_answers
 from openrs_ray.data.columns import CellError
@@ -15,7 +17,10 @@ from openrs_ray.data.prompts import tokenize_prompts
 from openrs_ray.data.rows import Row, read_rows
 from openrs_ray.data.turns import plain_problem
 from openrs_ray.errors import UserError
+from openrs_ray.evaluation.check import MATHEMATICS
 from openrs_ray.records import Problem
+from openrs_ray.rewards.answers import kinds
+from openrs_ray.rewards.answers.choice import LETTERS
 
 Value = TypeVar("Value")
 
@@ -29,6 +34,8 @@ class Benchmark:
     """Hub id or local file."""
     split: str = "train"
     problems: int | None = None
+    answer: Answer = MATHEMATICS
+    """Kind of its answers."""
     opening: int | None = None
     """Problems with the same first so many characters are parts of one exercise."""
 
@@ -42,6 +49,15 @@ KNOWN = {
         Benchmark("amc23", "AMC23", "knoveleng/AMC-23", "train", 40),
         Benchmark("math500", "MATH-500", "HuggingFaceH4/MATH-500", "test", 500),
         Benchmark("minerva", "Minerva", "knoveleng/Minerva-Math", "train", 272, opening=60),
+        # Gated on the Hub: a copy of gpqa_diamond.csv is given with --data.
+        Benchmark(
+            "gpqa_diamond",
+            "GPQA Diamond",
+            "Idavidrein/gpqa",
+            "train",
+            198,
+            Answer(kind="choice", choices="choices", show_choices=True),
+        ),
         Benchmark("olympiadbench", "OlympiadBench", "knoveleng/OlympiadBench", "train", 675, opening=60),
     )
 }
@@ -51,6 +67,7 @@ _ANSWER_COLUMNS = ("final_answer", "answer", "solution")
 """The first that a row has counts; the gold is in the last box of a solution."""
 
 
+_GPQA_OPTIONS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 _NOTHING_ELSE = Data(path="none")
 
 
@@ -79,6 +96,8 @@ class Task:
     """Largest absolute error of a numeric answer."""
     cluster: str | None = None
     """Equal for problems that belong together."""
+    answer: Answer = MATHEMATICS
+    """Kind of its answer."""
 
 
 def chosen(names: Sequence[str], sources: dict[str, str]) -> list[Benchmark]:
@@ -110,13 +129,26 @@ def load_tasks(benchmark: Benchmark, prompt: Prompt, tokenizer: PreTrainedTokeni
             f"benchmark {benchmark.name} has {benchmark.problems} problems but {benchmark.source} has {len(rows)}: give it "
             f"another name, such as --benchmarks my-{benchmark.name} --data my-{benchmark.name}=FILE"
         )
+    rows = [_lettered(row) for row in rows]
     texts = [_read(plain_problem, row, _PROBLEM_COLUMNS, number, benchmark) for number, row in enumerate(rows, start=1)]
     golds = [_gold(row, number, benchmark) for number, row in enumerate(rows, start=1)]
+    for number, (row, gold) in enumerate(zip(rows, golds, strict=True), start=1):
+        if not kinds.readable(benchmark.answer, gold, row):
+            raise UserError(
+                f"row {number} of benchmark {benchmark.name} ({benchmark.source}) has a gold that cannot be read as "
+                f"{benchmark.answer.kind}: {quoted(gold, 120)}"
+            )
+    texts = [
+        text + kinds.addition(benchmark.answer, gold, row) for text, gold, row in zip(texts, golds, rows, strict=True)
+    ]
     asked = [prompt.template.replace("{problem}", text) for text in texts]
     ids = tokenize_prompts(prompt.data, asked, tokenizer)
-    problems = [Problem(i, *parts) for i, parts in enumerate(zip(texts, ids, golds, strict=True))]
+    problems = [
+        Problem(i, text, prompt_ids, gold, row=row)
+        for i, (text, prompt_ids, gold, row) in enumerate(zip(texts, ids, golds, rows, strict=True))
+    ]
     return tuple(
-        Task(problem, _tolerance(row), _cluster(row, problem, benchmark.opening))
+        Task(problem, _tolerance(row), _cluster(row, problem, benchmark.opening), benchmark.answer)
         for problem, row in zip(problems, rows, strict=True)
     )
 
@@ -129,7 +161,8 @@ def clusters(tasks: Sequence[Task]) -> np.ndarray | None:
 
 
 def fingerprint(tasks: Sequence[Task]) -> str:
-    content = repr([(t.problem.prompt_ids, t.problem.gold, t.tolerance) for t in tasks])
+    kinds_of = [repr(t.answer) for t in tasks if t.answer.kind != "math"]
+    content = repr([(t.problem.prompt_ids, t.problem.gold, t.tolerance) for t in tasks]) + "".join(kinds_of)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -153,6 +186,15 @@ def _gold(row: Row, number: int, benchmark: Benchmark) -> tuple[str, ...]:
     if not gold:
         raise UserError(f"row {number} of benchmark {benchmark.name} ({benchmark.source}) has no gold answer")
     return gold
+
+
+def _lettered(row: Row) -> Row:
+    """A row of GPQA's own files with its options in one column, in an order that its text draws."""
+    if not {"Question", *_GPQA_OPTIONS} <= row.keys():
+        return row
+    options = [str(row[name]).strip() for name in _GPQA_OPTIONS]
+    drawn = sorted(options, key=lambda option: hashlib.sha256(f"{row['Question']}\n{option}".encode()).digest())
+    return {"problem": row["Question"], "choices": drawn, "answer": LETTERS[drawn.index(options[0])]}
 
 
 def _cluster(row: Row, problem: Problem, opening: int | None) -> str | None:

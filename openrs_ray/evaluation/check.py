@@ -1,23 +1,31 @@
 """Correctness in an evaluation: by the rules of training, or `published` as in the authors' harness (the box first)."""
 
 import time
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
+from openrs_ray.config.answer import Answer
 from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards.answers.check import check_answer
 from openrs_ray.rewards.answers.extraction import last_boxed
+from openrs_ray.rewards.answers.kinds import checker
 from openrs_ray.rewards.answers.numerics import digits, is_number
 from openrs_ray.rewards.answers.reading import read
-from openrs_ray.rewards.records import Extraction
+from openrs_ray.rewards.judge import Judge
+from openrs_ray.rewards.records import Extraction, JudgeItem
 
 Rules = Literal["boxed", "any", "published"]
 
 _PUBLISHED_EXTRACTION = (ExprExtractionConfig(), LatexExtractionConfig(boxed_match_priority=0))
 _PUBLISHED_DIGITS = 5
 _MAX_FLOAT_DIGITS = 300
+
+
+MATHEMATICS = Answer()
+_RULES = Judge({}, "boxed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,8 @@ class Answered:
     text: str
     gold: tuple[str, ...]
     tolerance: float | None = None
+    answer: Answer = MATHEMATICS
+    row: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 WARM_UP = (Answered(r"</think> \boxed{\frac{\sqrt{8}}{2}}", (r"\sqrt{2}",)),)
@@ -40,8 +50,16 @@ class Check:
 
     def __call__(self, item: Answered) -> Verdict:
         start = time.perf_counter()
-        status, answer = _published(item) if self.rules == "published" else _ours(item, self.rules)
+        if item.answer.kind != "math":
+            status, answer = _of_kind(item)
+        else:
+            status, answer = _published(item) if self.rules == "published" else _ours(item, self.rules)
         return Verdict(status, {}, None, answer, seconds=time.perf_counter() - start)
+
+
+def _of_kind(item: Answered) -> tuple[Status, str | None]:
+    status, answer, *_ = checker(item.answer, _RULES)(JudgeItem(item.text, 0, "stop", item.gold, row=item.row))
+    return status, answer
 
 
 def _ours(item: Answered, extraction: Extraction) -> tuple[Status, str | None]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
+from openrs_ray.config.answer import Answer
 from openrs_ray.config.schema import Engine, EngineSlots, Model, RunConfig, check_split
 from openrs_ray.config.section import Amount, Parts, Seconds, Section, Share, SomeAmount
 
@@ -46,6 +47,8 @@ class EvaluationConfig(Section):
     placement: EngineSlots = EngineSlots()
     rewards: Checks = Checks()
     cost: Price = Price()
+    answers: dict[str, Answer] = Field(default_factory=dict)
+    """Kinds of the answers of your own benchmarks, by name: --answers.mine '{kind: number, tolerance: 0.05}'."""
 
     @model_validator(mode="after")
     def _whole_engines(self) -> EvaluationConfig:
@@ -59,4 +62,5 @@ def as_in_run(run: RunConfig) -> dict[str, dict[str, Any]]:
     return {
         section: {name: getattr(getattr(run, section), name) for name in type(part).model_fields if name not in apart}
         for section, part in EvaluationConfig()
+        if isinstance(part, Section)
     }

@@ -6,7 +6,8 @@ from itertools import combinations
 
 import numpy as np
 
-from openrs_ray.evaluation.check import Answered
+from openrs_ray.config.answer import Answer
+from openrs_ray.evaluation.check import MATHEMATICS, Answered
 from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards.pool import CheckPool
 
@@ -14,20 +15,24 @@ Voted = tuple[Status, str | None]
 """Status and answer of a checked sample."""
 
 
-def answer_classes(problems: Sequence[Sequence[Voted]], pool: CheckPool[Answered]) -> np.ndarray:
+def answer_classes(
+    problems: Sequence[Sequence[Voted]], pool: CheckPool[Answered, Verdict], answer: Answer = MATHEMATICS
+) -> np.ndarray:
     """int [problems, samples]: 0 correct, 1, 2, ... different wrong answers, -1 none. `pool` checks with the rules "boxed"."""
+    how = answer.between_answers
     forms = [sorted({a for status, a in row if status is Status.WRONG and a}) for row in problems]
     comparisons = [
-        {(a, b): pool.submit(Answered(rf"\boxed{{{b}}}", (a,))) for a, b in combinations(row, 2)} for row in forms
+        {(a, b): pool.submit(Answered(rf"\boxed{{{b}}}", (a,), answer=how)) for a, b in combinations(row, 2)}
+        for row in forms
     ]
     classes = np.full((len(problems), max(map(len, problems), default=0)), -1)
     for number, row in enumerate(problems):
         classed = _merged(forms[number], comparisons[number])
-        for sample, (status, answer) in enumerate(row):
+        for sample, (status, given) in enumerate(row):
             if status is Status.CORRECT:
                 classes[number, sample] = 0
-            elif status is Status.WRONG and answer:
-                classes[number, sample] = 1 + classed[answer]
+            elif status is Status.WRONG and given:
+                classes[number, sample] = 1 + classed[given]
     return classes
 
 

@@ -113,6 +113,8 @@ def _rows(config: RunConfig) -> Iterator[tuple[str, str]]:
     yield "learner", _learner_text(config)
     yield "fidelity", config.fidelity
     yield "loss", loss_text(config.loss)
+    for judge in config.judges.values():
+        yield "judge", f"{judge.model} at {judge.url or f'a server of the run, on {judge.serve.gpus} GPU(s)'}"
     yield "rewards", ", ".join(f"{weight:g} x {name}" for name, weight in config.rewards.weights.items())
     yield (
         "checkpoints",

@@ -5,17 +5,27 @@ from collections.abc import Iterator, Sequence
 from typing import get_args
 
 from openrs_ray.common.formatting import quoted
+from openrs_ray.config.answer import BOX
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.texts import letters_key, same_text_key
 from openrs_ray.preparation.prepared import Prepared
 from openrs_ray.records import Problem
+from openrs_ray.rewards.answers.kinds import gold_text
 from openrs_ray.rewards.answers.normalise import spelled, tidy
 from openrs_ray.rewards.golds import GoldKind, gold_kind
+from openrs_ray.sandbox.program import strength
 
 _LONGEST_SHOWN = 4000
 _QUOTED = 80
 _ENOUGH_PROMPTS = 512
 r"""Prompts searched for a \boxed{} and for lost characters."""
+_OTHER_KINDS = {
+    "choice": "choices",
+    "number": "numbers, with their units",
+    "exact": "strings",
+    "set": "lists",
+    "code": "programs",
+}
 _NEED_A_BOX = ("accuracy", "cosine", "length")
 
 
@@ -24,20 +34,32 @@ def look_lines(config: RunConfig, prepared: Prepared) -> list[str]:
     prompt = prepared.tokenizer.decode(first.prompt_ids)
     lines = [f"first prompt, {len(first.prompt_ids)} tokens, as the model sees it:"]
     lines += [f"  | {_printable(line)}" for line in _without_middle(prompt).split("\n")]
-    lines += [f"its gold, as read: {_printable(' or '.join(first.gold))}", *_gold_lines(config, prepared)]
+    lines += _gold_lines(config, prepared)
     return [*lines, *warning_lines(config, prepared)]
 
 
 def warning_lines(config: RunConfig, prepared: Prepared) -> list[str]:
     """Data and settings that may keep a run from learning."""
     problems = prepared.problems
-    found = (_weights(config), _box(config, prepared), _lost(prepared), _repeated(problems), _contradicting(problems))
+    found = [_weights(config), _box(config, prepared), _lost(prepared), _repeated(problems), _contradicting(problems)]
+    found += [_sandbox(config)]
     return [f"warning: {warning}" for warning in found if warning]
 
 
 def _gold_lines(config: RunConfig, prepared: Prepared) -> Iterator[str]:
+    if config.answer.kind == "none":
+        yield "golds: none is needed (answer.kind none)"
+        return
+    first = prepared.problems[0]
+    yield f"its gold, as read: {_printable(gold_text(config.answer, first.gold, first.row))}"
+    if config.answer.kind != "math":
+        yield f"golds: {len(prepared.problems):,} {_OTHER_KINDS[config.answer.kind]}"
+        return
     if config.rewards.extraction == "published":
         yield "golds: read as whole texts, by the LaTeX in them (rewards.extraction published)"
+        return
+    if config.answer.kind == "code":
+        yield f"golds: tests of {len(prepared.problems):,} programs"
         return
     yield f"golds: {_kinds(prepared.problems)}"
     if prepared.held_out:
@@ -56,27 +78,42 @@ def _weights(config: RunConfig) -> str | None:
     return "all rewards.weights are 0, so every completion gets 0 and nothing can be learned"
 
 
+def _sandbox(config: RunConfig) -> str | None:
+    """Walls that are missing around programs, on this machine."""
+    if all(task.answer.kind != "code" for task in config.tasks):
+        return None
+    sentence = strength().sentence
+    return f"{sentence[0].lower()}{sentence[1:]} docs/code.md says what that means" if sentence else None
+
+
 def _box(config: RunConfig, prepared: Prepared) -> str | None:
-    """Prompts that ask for no box where rewards need one; the toy boxes unasked."""
-    rewards, data = config.rewards, config.data
+    """Prompts that ask for no box or marker where rewards need one; the toy boxes unasked."""
+    rewards, data, mark = config.rewards, config.data, config.answer.asked_for
     paid = [name for name in _NEED_A_BOX if rewards.weights.get(name)]
     given = (data.system_prompt or "", data.suffix, *(example.response for example in data.examples))
     if (
         not paid
+        or mark is None
         or rewards.extraction != "boxed"
+        or config.answer.kind == "code"
         or config.model.path == "toy"
-        or any("boxed" in text for text in given)
+        or any(_asks(text, mark) for text in given)
     ):
         return None
     looked_at = prepared.problems[:_ENOUGH_PROMPTS]
-    asking = sum("boxed" in prepared.tokenizer.decode(problem.prompt_ids) for problem in looked_at)
+    asking = sum(_asks(prepared.tokenizer.decode(problem.prompt_ids), mark) for problem in looked_at)
     if asking == len(looked_at):
         return None
     ask = f"only {asking} of the first {len(looked_at)} prompts ask" if asking else "nothing in the prompts asks"
+    how = "Put the final answer in \\boxed{}." if mark == BOX else f"End with a line: {mark} ANSWER"
     return (
-        f"{ask} for \\boxed{{}}, without which no answer counts ({', '.join(paid)}): put it into data.system_prompt or "
-        "data.suffix, such as 'Put the final answer in \\boxed{}.'"
+        f"{ask} for {mark}, without which no answer counts ({', '.join(paid)}): put it into data.system_prompt or "
+        f"data.suffix, such as '{how}'"
     )
+
+
+def _asks(text: str, mark: str) -> bool:
+    return mark.removeprefix("\\").removesuffix("{}").casefold() in text.casefold()
 
 
 def _lost(prepared: Prepared) -> str | None:

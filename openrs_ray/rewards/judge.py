@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from openrs_ray.records import Status, Verdict
-from openrs_ray.rewards.answers.check import check_answer
-from openrs_ray.rewards.answers.published import check_published
+from openrs_ray.rewards.answers.kinds import Check, checker, own_deadline_s, warm_up
 from openrs_ray.rewards.records import (
+    CheckedProgram,
     Comparison,
     JudgeItem,
     RewardExtraction,
@@ -27,6 +28,12 @@ WARM_UP = tuple(
     for answer, gold in ((r"\frac{\sqrt{8}}{2}", r"\sqrt{2}"), ("(x+1)^2", "x^2 + 2x + 1"), (r"\{1, 2\}", "1,2"))
 )
 """They load math-verify's parser, SymPy and, by their length, the language detector."""
+
+
+def warm_up_of(tasks: Sequence[Any]) -> list[JudgeItem]:
+    """Items that load what the checks of the tasks need."""
+    items = ((task, warm_up(task.answer) if task.answer.kind != "math" else WARM_UP) for task in tasks)
+    return [replace(item, task=task.name) for task, several in items for item in several]
 
 
 @dataclass(frozen=True)
@@ -46,22 +53,22 @@ class Judge:
     final_form: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Defaults where missing."""
-    kind: str = "math"
-    """`answer.kind`"""
+    answer: Any = None
+    """A config's section `answer`; None for mathematics."""
 
     @classmethod
-    def of(cls, rewards: Any, kind: str = "math") -> Judge:
-        """Judge of a config's section `rewards`."""
-        own = ("parameters", "kind")
+    def of(cls, rewards: Any, answer: Any = None) -> Judge:
+        """Judge of a config's sections `rewards` and `answer`."""
+        own = ("parameters", "answer")
         given = {one.name: getattr(rewards, one.name) for one in fields(cls) if one.name not in own}
-        return cls(**given, parameters=weighted_parameters(rewards), kind=kind)
+        return cls(**given, parameters=weighted_parameters(rewards), answer=answer)
 
     def __call__(self, item: JudgeItem) -> Verdict:
         start = time.perf_counter()
-        status, answer = self._check(item)
-        verdict = Verdict(status, {}, None, answer)
+        status, answer, passed_share, detail = CheckedProgram(*self._check(item))
+        verdict = Verdict(status, {}, None, answer, detail=detail)
         if status.judged or (status is Status.UNPARSEABLE_GOLD and self.unparseable_gold == "reward"):
-            verdict = self._rewarded(item, verdict, status)
+            verdict = self._rewarded(item, verdict, status, passed_share)
         return replace(verdict, seconds=time.perf_counter() - start)
 
     def settle(self, item: JudgeItem, verdict: Verdict) -> Verdict:
@@ -70,15 +77,12 @@ class Judge:
             return self._rewarded(item, verdict, Status.WRONG)
         return verdict
 
-    def _check(self, item: JudgeItem) -> tuple[Status, str | None]:
-        if self.extraction == "published":
-            return check_published(item.text, item.gold, self.comparison, for_cosine="cosine" in self.weights)
-        return check_answer(
-            item.text, item.gold, self.extraction, self.comparison, self.unfinished_reasoning, self.final_form
-        )
+    @cached_property
+    def _check(self) -> Check:
+        return checker(self.answer, self)
 
-    def _rewarded(self, item: JudgeItem, verdict: Verdict, counts_as: Status) -> Verdict:
-        seen = RewardInput(item.text, item.token_count, item.finish_reason, counts_as, verdict.answer)
+    def _rewarded(self, item: JudgeItem, verdict: Verdict, counts_as: Status, passed_share: float = 0.0) -> Verdict:
+        seen = RewardInput(item.text, item.token_count, item.finish_reason, counts_as, verdict.answer, passed_share)
         single = [name for name in self.weights if name in SINGLE]
         values = {name: SINGLE[name](seen, parameters=self.parameters.get(name)) for name in single}
         reward = sum((self.weights[name] * value for name, value in values.items()), 0.0)
@@ -93,10 +97,14 @@ class Judges:
 
     @classmethod
     def of(cls, tasks: Sequence[Any]) -> Judges:
-        return cls({task.name: Judge.of(task.rewards, task.answer.kind) for task in tasks})
+        return cls({task.name: Judge.of(task.rewards, task.answer) for task in tasks})
 
     def __call__(self, item: JudgeItem) -> Verdict:
         return self.by_task[item.task](item)
+
+    def own_deadline_s(self, item: JudgeItem) -> float:
+        """Time that an item's check needs beyond `rewards.deadline_s`."""
+        return own_deadline_s(self.by_task[item.task].answer, item)
 
     def settle(self, item: JudgeItem, verdict: Verdict) -> Verdict:
         return self.by_task[item.task].settle(item, verdict)

@@ -42,6 +42,22 @@ def test_any_reads_answers_without_a_box(tmp_path: Path) -> None:
     assert json.loads(run(str(file), "--extraction", "any", "--processes", "1").stdout)["status"] == "correct"
 
 
+def test_kinds_of_answers_with_their_settings(tmp_path: Path) -> None:
+    file = tmp_path / "outputs.jsonl"
+    row = {"pred": r"so \boxed{Paris}", "gold": "B", "options": ["Rome", "Paris"]}
+    rows = [row, row | {"pred": "The answer is A"}, row | {"pred": "I think"}, row | {"gold": "Oslo"}]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    done = run(str(file), "--kind", "choice", "--answer.choices", "options", "--processes", "1")
+    assert done.returncode == 0, done.stderr
+    verdicts = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [verdict["status"] for verdict in verdicts] == ["correct", "wrong", "no_answer", "unparseable_gold"]
+    assert [verdict["answer"] for verdict in verdicts] == ["B", "A", None, None]
+    refused = run(str(file), "--kind", "choice", "--answer.tolerance", "0.1")
+    assert refused.returncode == 2 and "answer.tolerance is for answer.kind number, not choice" in refused.stderr
+    refused = run(str(file), "--kind", "choice", "--extraction", "any")
+    assert refused.returncode == 2 and "rewards.extraction is for answer.kind math" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

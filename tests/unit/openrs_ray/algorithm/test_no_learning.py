@@ -53,6 +53,8 @@ def watch_steps(watch: LearningWatch, groups: list[Group], first: int, count: in
         ([group(*[NONE] * 4, cut=1)], {}, r"none has an answer in \boxed{}"),
         ([group(*[NONE] * 4)], {}, r"none has an answer in \boxed{}: the prompt must ask for it (data.system_prompt"),
         ([group(*[NONE] * 4)], {"rewards": {"extraction": "any"}}, "no answer was found in any"),
+        ([group(*[NONE] * 4)], {"answer": {"kind": "choice"}}, "no answer was found in any"),
+        ([group(*[NONE] * 4)], {"answer": {"kind": "exact", "after": "####"}}, "none has an answer after ####: the prompt must"),
         ([group(*[GOOD] * 4)], {}, "all are right: the problems are too easy"),
         ([group(*[GOOD] * 4, cut=4)], {}, "all are right"),
         ([group(*[WRONG] * 4)], {}, "all are wrong (such as '12' where the gold is 'twelve'): the problems are too hard"),

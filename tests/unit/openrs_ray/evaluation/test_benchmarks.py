@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from shared_data import shared_file, shared_rows
 
+from launch.evaluate import with_answers
+from openrs_ray.config.answer import Answer
 from openrs_ray.config.data import Data
+from openrs_ray.config.load import checked
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.analysis import analyse
 from openrs_ray.evaluation.benchmarks import (
@@ -26,6 +29,7 @@ from openrs_ray.evaluation.benchmarks import (
     load_tasks,
 )
 from openrs_ray.evaluation.check import WARM_UP, Answered, Check, Rules
+from openrs_ray.evaluation.config import EvaluationConfig
 from openrs_ray.evaluation.figures import Samples
 from openrs_ray.evaluation.majority import answer_classes
 from openrs_ray.evaluation.power import Rate
@@ -41,7 +45,7 @@ SIZES = {"aime24": 30, "amc23": 40, "math500": 500, "minerva": 272, "olympiadben
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[CheckPool[Answered]]:
+def pool() -> Iterator[CheckPool[Answered, Verdict]]:
     with CheckPool(Check("boxed"), 1, 5.0, 2.0, WARM_UP) as running:
         yield running
 
@@ -235,7 +239,7 @@ STUFFED = {
 }
 
 
-def test_stuffed_answers_are_wrong_and_end_in_time(pool: CheckPool[Answered]) -> None:
+def test_stuffed_answers_are_wrong_and_end_in_time(pool: CheckPool[Answered, Verdict]) -> None:
     futures = {name: pool.submit(Answered(f"so </think> {text}", ("47",))) for name, text in STUFFED.items()}
     found = {name: future.result(200) for name, future in futures.items()}
     allowed = {Status.WRONG, Status.NO_ANSWER}
@@ -278,7 +282,7 @@ def test_an_answer_that_offers_two_values_stands_for_one_at_most() -> None:
 # Classes of answers
 
 
-def test_equal_wrong_answers_are_one_class(pool: CheckPool[Answered]) -> None:
+def test_equal_wrong_answers_are_one_class(pool: CheckPool[Answered, Verdict]) -> None:
     wrong, right, none = Status.WRONG, Status.CORRECT, Status.NO_ANSWER
     found = answer_classes(
         [
@@ -290,6 +294,66 @@ def test_equal_wrong_answers_are_one_class(pool: CheckPool[Answered]) -> None:
     first, second = found.tolist()
     assert first[2] == 0 and first[0] == first[1] == first[4] > 0 and first[3] not in (0, first[0])
     assert second[:2] == [-1, -1] and second[2] == second[3] > 0 and second[4] == 0
+
+
+# Other kinds of answers
+
+GPQA = {
+    "Question": "Which one?",
+    "Correct Answer": " 10^-4 eV\n",
+    "Incorrect Answer 1": "10^-11 eV",
+    "Incorrect Answer 2": "10^-8 eV",
+    "Incorrect Answer 3": "10^-9 eV",
+}
+
+
+def test_gpqa_as_its_own_files_have_it(tmp_path: Path) -> None:
+    """The order of the options is the question's, the same each time, and puts the right one anywhere."""
+    file = tmp_path / "gpqa_diamond.jsonl"
+    rows = [GPQA | {"Question": f"Which one of {number}?"} for number in range(198)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (benchmark,) = chosen(["gpqa_diamond"], {"gpqa_diamond": str(file)})
+    tasks = load_tasks(benchmark, Prompt("plain"), make_tokenizer())
+    golds = [task.problem.gold[0] for task in tasks]
+    assert all(30 <= golds.count(letter) <= 70 for letter in "ABCD")
+    assert fingerprint(tasks) == fingerprint(load_tasks(benchmark, Prompt("plain"), make_tokenizer()))
+    first, letter = tasks[0].problem, golds[0]
+    assert f"\n{letter}) 10^-4 eV" in first.text and first.text.startswith("Which one of 0?\n\nA) ")
+    answers = {
+        f"The answer is ({letter}).": Status.CORRECT,
+        r"\boxed{10^-4 eV}": Status.CORRECT,
+        "A good one": Status.NO_ANSWER,
+    }
+    for rules in ("boxed", "published"):
+        for text, status in answers.items():
+            item = Answered(text, first.gold, None, tasks[0].answer, first.row)
+            assert Check(rules)(item).status is status
+
+
+def test_a_benchmark_of_ones_own_may_have_another_kind(tmp_path: Path) -> None:
+    rows = [{"problem": "1", "answer": "5 m"}, {"problem": "2", "answer": "five"}]
+    file = tmp_path / "own.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = checked(EvaluationConfig, {}, ["--answers.own", "{kind: number, tolerance: 0.1}"], "evaluation")
+    (benchmark,) = with_answers(chosen(["own"], {"own": str(file)}), config.answers)
+    assert benchmark.answer == Answer(kind="number", tolerance=0.1)
+    with pytest.raises(UserError, match=r"row 2 of benchmark own .* has a gold that cannot be read as number"):
+        load_tasks(benchmark, Prompt("plain"), make_tokenizer())
+    with pytest.raises(UserError, match=r"--answers.other is about a benchmark that --benchmarks does not ask for"):
+        with_answers(chosen(["own"], {"own": str(file)}), {"other": Answer()})
+
+
+def test_the_majority_compares_answers_by_their_kind(pool: CheckPool[Answered, Verdict]) -> None:
+    wrong, right = Status.WRONG, Status.CORRECT
+    cases = {
+        Answer(kind="choice", after="Answer:", choices="options"): ["A", "A", "C"],
+        Answer(kind="number", tolerance=0.01, unit_column="unit"): ["2 m", "200 cm", "3 m"],
+        Answer(kind="exact", after="####"): ["Oslo", "Oslo", "oslo"],
+        Answer(kind="set"): ["1; 2", "2; 1", "1; 3"],
+    }
+    for answer, (one, same, other) in cases.items():
+        (found,) = answer_classes([[(wrong, one), (wrong, same), (wrong, other), (right, "x")]], pool, answer)
+        assert found[0] == found[1] > 0 and found[2] not in (0, found[0]) and found[3] == 0, answer
 
 
 # On disk

@@ -111,6 +111,19 @@ def test_a_run_whose_prompts_do_not_ask_for_the_box(
     assert text == "" if warned is None else warned in text
 
 
+def test_golds_and_prompts_of_other_kinds(model: Path) -> None:
+    rows = [{**row, "choices": ["2", "4"], "answer": number % 2} for number, row in enumerate(ROWS)]
+    choice = {"kind": "choice", "choices": "choices", "gold_index": True}
+    text = said(model, rows, {}, answer=choice)
+    assert "its gold, as read: A\ngolds: 8 choices" in text and "warning" not in text  # a letter needs no box
+    marked = said(model, ROWS, {}, answer={"kind": "number", "after": "+++"})
+    assert "nothing in the prompts asks for +++, without which no answer counts (accuracy): put it into" in marked
+    assert "warning" not in said(model, ROWS, {"suffix": "+++"}, answer={"kind": "number", "after": "+++"})
+    rows = [{"problem": row["problem"]} for row in ROWS]
+    text = said(model, rows, {}, answer={"kind": "none"}, rewards={"weights": {"format": 1.0}})
+    assert text.endswith("golds: none is needed (answer.kind none)")
+
+
 def test_problems_and_templates_may_ask_for_the_box_too(model: Path) -> None:
     asking = [{**row, "problem": row["problem"] + "\\boxed{"} for row in ROWS]
     assert said(model, asking, {}, whole=False) == ""
