@@ -1,7 +1,7 @@
 """The reward pool as an asynchronous actor."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from openrs_ray.common.foreign import why
 from openrs_ray.config.task import Task
 from openrs_ray.preparation.judges import unusable
 from openrs_ray.records import Verdict
-from openrs_ray.rewards.judge import WARM_UP, Judges
+from openrs_ray.rewards.judge import Judges, warm_up_of
 from openrs_ray.rewards.judge_model.client import Address, Unjudged
 from openrs_ray.rewards.judge_model.judges import ModelJudges, probe
 from openrs_ray.rewards.judge_model.replies import Spending
@@ -47,12 +47,12 @@ class RewardPool:
         addresses = {name: address_of(server) for name, server in access.servers.items()}
         self._models = ModelJudges(tasks, access.folder, access.keys, addresses)
         rewards = tasks[0].rewards
-        self._pool: CheckPool[JudgeItem] = CheckPool(
+        self._pool: CheckPool[JudgeItem, Verdict] = CheckPool(
             self._judges,
             processes=rewards.processes,
             deadline_s=rewards.deadline_s,
             memory_gib=rewards.memory_gib,
-            warm_up=[replace(item, task=tasks[0].name) for item in WARM_UP],
+            warm_up=warm_up_of(tasks),
         )
 
     @traced("judge")

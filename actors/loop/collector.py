@@ -125,8 +125,7 @@ class Collector:
 
     def _asks_judge(self, problem: Problem, plan: Sampling) -> bool:
         """True in training, and in evaluations of answers that nothing else judges."""
-        kind: str = self.config.task(problem.task).answer.kind
-        return plan.phase == "train" or kind == "none"
+        return plan.phase == "train" or self.config.task(problem.task).answer.kind == "none"
 
     async def _judged_by_model(self, rollout: Rollout, problem: Problem, verdict: Verdict) -> Verdict:
         """Asked for one by one: a judge model that is late for this one keeps no other waiting."""
