@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
+from ray.exceptions import RayError, RayTaskError
 
-from actors.judge_server import address_of
+from openrs_ray.common.foreign import why
 from openrs_ray.config.task import Task
 from openrs_ray.preparation.judges import unusable
 from openrs_ray.records import Verdict
 from openrs_ray.rewards.judge import Judges, warm_up_of
-from openrs_ray.rewards.judge_model.client import Unjudged
+from openrs_ray.rewards.judge_model.client import Address, Unjudged
 from openrs_ray.rewards.judge_model.judges import ModelJudges, probe
 from openrs_ray.rewards.judge_model.replies import Spending
 from openrs_ray.rewards.judge_model.settings import JudgeSettings
@@ -91,3 +92,17 @@ class RewardPool:
     async def close(self) -> None:
         self._pool.close()
         await self._models.close()
+
+
+def address_of(server: Any) -> Address:
+    """The address of a served model, for clients in other actors. ConnectionError when its actor or server is lost."""
+
+    async def url() -> str:
+        try:
+            return str(await server.url.remote())
+        except RayTaskError as error:
+            raise ConnectionError(str(error.cause)) from error
+        except RayError as error:
+            raise ConnectionError(f"the judge's server is lost: {why(error)}") from error
+
+    return url

@@ -11,7 +11,6 @@ import ray
 
 from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
-from actors.judge_server import JudgeServers
 from actors.learner.group import History, LearnerGroup, new_ranks
 from actors.learner.rank import LearnerRank
 from actors.loop.collector import Collector, Sampling
@@ -23,6 +22,7 @@ from actors.loop.push import WeightPush
 from actors.loop.saving import Saving
 from actors.loop.writer import RunWriter
 from actors.reward import JudgeAccess, RewardPool
+from actors.rollout.judge_server import JudgeServers
 from actors.rollout.pool import EnginePool
 from actors.rollout.settings import EngineSettings
 from actors.rollout.worker import RolloutWorker
@@ -114,18 +114,19 @@ class System:
         return checkpoint
 
     async def _start_actors(self, checkpoint: Checkpoint | None) -> None:
-        judges = asyncio.ensure_future(self._judges.start())
-        if self.config.placement.colocated:
-            await self._engines.start()  # alone: vLLM looks at what is free on the GPU while it starts
-            await self._learner.start(checkpoint)
-        else:
-            await asyncio.gather(self._engines.start(), self._learner.start(checkpoint))
-        await judges
+        await asyncio.gather(self._judges.start(), self._start_engines_and_learner(checkpoint))
         if self.config.served_judges:
             deadline_s = max(judge.deadline_s for judge in self.config.served_judges)
             await within(2 * deadline_s, "the reward pool", "ask the judge models", self._rewards.probe_served.remote())
         if checkpoint is not None:
             self._store.discard_newer(checkpoint.step)
+
+    async def _start_engines_and_learner(self, checkpoint: Checkpoint | None) -> None:
+        if self.config.placement.colocated:
+            await self._engines.start()  # alone: vLLM looks at what is free on the GPU while it starts
+            await self._learner.start(checkpoint)
+        else:
+            await asyncio.gather(self._engines.start(), self._learner.start(checkpoint))
 
     def _loop(self, checkpoint: Checkpoint | None) -> Loop:
         config, prepared, progress = self.config, self.prepared, self.progress

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from openrs_ray.algorithm.advantages import spread
+from openrs_ray.common.formatting import shortened
 from openrs_ray.errors import RunError
 from openrs_ray.records import Group, Status
 from openrs_ray.rewards.answers.final_form import copies
+
+_SHOWN = 200  # of a detail
 
 
 def correctness(groups: Sequence[Group]) -> np.ndarray:
@@ -66,10 +69,12 @@ def check_judged(groups: Sequence[Group], step: int, limit: float) -> None:
     statuses = Counter(verdict.status for group in groups for verdict in group.verdicts)
     unjudged = statuses[Status.TIMEOUT] + statuses[Status.ERROR]
     if unjudged > limit * statuses.total():
+        details = [v.detail for group in groups for v in group.verdicts if v.status in (Status.TIMEOUT, Status.ERROR)]
+        first = next((f" (such as: {shortened(detail, _SHOWN)})" for detail in details if detail), "")
         raise RunError(
             f"in step {step}, {statuses[Status.TIMEOUT]} checks timed out and {statuses[Status.ERROR]} failed of "
             f"{statuses.total()}, more than rewards.max_unjudged_share ({limit:g}): raise rewards.deadline_s or "
-            "rewards.memory_gib, or look at the details in the record"
+            f"rewards.memory_gib, or look at the details in the record{first}"
         )
 
 

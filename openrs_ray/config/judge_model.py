@@ -28,17 +28,17 @@ from openrs_ray.rewards.records import Value
 
 
 class ServedJudge(Section):
-    gpus: Parts = 1
+    gpus: Annotated[Parts, FREE] = 1
     """GPUs that the run reserves for the judge's server, one copy of the model over all (on a CPU: slots)."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Number format of the judge (auto: that of its files)."""
-    max_model_tokens: Positive | None = None
+    max_model_tokens: Annotated[Positive | None, FREE] = None
     """Longest request with its reply (default: as long as the model takes, which may need much memory)."""
-    gpu_memory_fraction: SomeShare = 0.9
+    gpu_memory_fraction: Annotated[SomeShare, FREE] = 0.9
     """Share of each of its GPUs' memory that the server may take."""
-    cpu_cache_gib: SomeAmount = 1.0
+    cpu_cache_gib: Annotated[SomeAmount, FREE] = 1.0
     """Size of the server's key/value cache on a CPU."""
-    start_deadline_s: Seconds = 900
+    start_deadline_s: Annotated[Seconds, FREE] = 900
     """Longest start of the server."""
 
 
@@ -47,7 +47,7 @@ class JudgeModel(Section):
     """Model that judges: its name at `rewards.judge.url`, or a folder, Hub id or built-in that the run serves itself."""
     url: Annotated[str | None, FREE] = None
     """OpenAI-compatible endpoint up to /v1; none: the run starts vLLM's server for the model (`rewards.judge.serve`)."""
-    serve: Annotated[ServedJudge, FREE] = ServedJudge()
+    serve: ServedJudge = ServedJudge()
     api_key_env: Annotated[str | None, FREE] = None
     """Name of the environment variable that holds the endpoint's key; the key itself is written nowhere."""
     system_prompt: str | None = None

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from openrs_ray.common.files import append_line, parse_json
+from openrs_ray.common.files import append_line
+from openrs_ray.common.foreign import parse_json
 
 FILE = "judge.jsonl"
 

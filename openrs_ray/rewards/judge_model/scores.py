@@ -11,7 +11,7 @@ import regex
 from openrs_ray.common.foreign import parse_json
 from openrs_ray.common.formatting import shortened
 
-SCORE_PATTERN = r"(?im)^\W*score\W*?(-?\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*\d+)?\W*$"
+SCORE_PATTERN = r"(?im)^\W*score\W*?(-?\d+(?:\.\d+)?)(?:\s*/\s*\d+)?(?:\s*out of\s*\d+)?\W*$"
 """A line "Score: 7", perhaps in bold or with "/10", but not "Score (0-10): 7"."""
 _SEARCH_S = 2.0
 """A pattern may take exponential time, and the process serves other groups too."""

@@ -275,6 +275,14 @@ def test_a_field_is_fixed_on_resume_unless_it_is_marked(recipe: Path) -> None:
     assert marked == {
         *("data.max_unparseable_share", "evaluation.every_steps", "evaluation.on_training_data"),
         *("rewards.processes", "rewards.deadline_s", "rewards.memory_gib", "rewards.max_unjudged_share"),
+        *(
+            f"rewards.judge.{name}"
+            for name in ("url", "api_key_env", "concurrency", "timeout_s", "deadline_s", "retries")
+        ),
+        *("rewards.judge.backoff_s", "rewards.judge.price_per_million_prompt_tokens"),
+        *("rewards.judge.price_per_million_completion_tokens", "rewards.judge.serve.gpus"),
+        *("rewards.judge.serve.max_model_tokens", "rewards.judge.serve.gpu_memory_fraction"),
+        *("rewards.judge.serve.cpu_cache_gib", "rewards.judge.serve.start_deadline_s"),
     }, "what the policy reads and is paid for, and what it is measured by, may not change"
 
 

@@ -24,6 +24,7 @@ from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import Cost, RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.records import Group, Problem
+from openrs_ray.rewards.judge_model.replies import Spending
 from openrs_ray.run.budget import ENDING, Budget, LimitReached, most_text, seconds_left
 from openrs_ray.run.coverage import check_coverage
 from openrs_ray.run.ledger import Spent
@@ -302,3 +303,47 @@ def test_correct_completions_are_counted_over_attempts(tmp_path: Path) -> None:
     assert trainer.progress.correct == 48
     figures = trainer.figures[-1]
     assert figures["cost_usd_per_correct"] == pytest.approx(figures["cost_usd"] / 48) and figures["cost_usd"] > 0
+
+
+def judged_budget(folder: Path, clock: Clock, **cost: float) -> Budget:
+    config = config_of(folder, **cost)
+    judge = {"weights": {"judge": 1.0}, "judge": {"model": "j", "url": "http://localhost/v1"}}
+    rewards = type(config.rewards).model_validate(judge)
+    return Budget(config.model_copy(update={"rewards": rewards}), age_s=0.0, clock=clock)
+
+
+def test_what_judges_cost_is_spent_once_over_all_attempts(tmp_path: Path) -> None:
+    """Four GPUs at 0.9 dollars an hour: a dollar in 1000 s."""
+    clock = Clock()
+    budget = judged_budget(tmp_path, clock, price_per_gpu_hour=0.9)
+    budget.judged(Spending(requests=10, dollars=2.0))
+    budget.judged(Spending(requests=9, dollars=1.5))  # an answer that was overtaken
+    clock.now += 1000
+    assert budget.spent().dollars == pytest.approx(3.0)
+    budget.reached(1)
+    again = judged_budget(tmp_path, clock, price_per_gpu_hour=0.9)
+    again.judged(Spending(requests=10, dollars=2.0))
+    again.judged(Spending(requests=12, dollars=2.5))
+    assert again.spent().dollars == pytest.approx(3.5)
+    figures = again.metrics(step_s=10.0, correct=7)
+    assert figures["cost_usd"] == pytest.approx(3.5) and figures["cost_usd_per_correct"] == pytest.approx(0.5)
+    assert (figures["judge_requests"], figures["judge_dollars"]) == (12.0, 2.5)
+
+
+def test_a_step_whose_judges_would_cost_too_much_is_not_begun(tmp_path: Path) -> None:
+    budget = judged_budget(tmp_path, Clock(), price_per_gpu_hour=0.001, budget_usd=10.0)
+    budget.judged(Spending(requests=1, dollars=5.0))
+    budget.reached(1)
+    with pytest.raises(LimitReached, match=r"has spent \$ 5.00 of 10.00"):
+        budget.check("step")
+    budget.check("end")
+
+
+def test_dollars_are_shown_where_only_the_judge_has_a_price(tmp_path: Path) -> None:
+    budget = judged_budget(tmp_path, Clock())
+    assert budget.text() == "" and budget.metrics(1.0, 1)["judge_requests"] == 0.0
+    budget.judged(Spending(requests=3, prompt_tokens=1200, completion_tokens=30, dollars=0.25, unjudged=1))
+    assert budget.text() == "$ 0.25"
+    rows = dict(budget.rows(1, 1))
+    assert rows["judge models"] == "3 requests, 1,200 prompt and 30 completion tokens, $ 0.25; 1 judgements failed"
+    assert rows["cost per step"] == "$ 0.25"

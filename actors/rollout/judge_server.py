@@ -10,17 +10,14 @@ from typing import Any
 import psutil
 import ray
 from pydantic import SecretStr
-from ray.exceptions import RayError, RayTaskError
 
 from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
 from actors.cluster.processes import Processes, end_actor, own_processes
 from actors.rollout.engine_log import OwnLog
-from openrs_ray.common.foreign import why
 from openrs_ray.config.judge_model import JudgeModel
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.preparation.judges import served_path
-from openrs_ray.rewards.judge_model.client import Address
 from openrs_ray.rewards.judge_model.server import STARTS, ServedModel, Server
 
 _PLACE_S = 120.0
@@ -105,17 +102,3 @@ def served_model(judge: JudgeModel, device: Any) -> ServedModel:
         judge.concurrency,
         serve.start_deadline_s,
     )
-
-
-def address_of(server: Any) -> Address:
-    """The address of a served model, for clients in other actors. ConnectionError when its actor or server is lost."""
-
-    async def url() -> str:
-        try:
-            return str(await server.url.remote())
-        except RayTaskError as error:
-            raise ConnectionError(str(error.cause)) from error
-        except RayError as error:
-            raise ConnectionError(f"the judge's server is lost: {why(error)}") from error
-
-    return url
