@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
@@ -13,14 +14,17 @@ from pydantic import Field, create_model, model_validator
 from openrs_ray.config.judge_model import JudgeModel
 from openrs_ray.config.resumable import FREE
 from openrs_ray.config.section import Parts, Seconds, Section, Share, SomeAmount
+from openrs_ray.errors import UserError
 from openrs_ray.rewards.judge_model.settings import NAMES
+from openrs_ray.rewards.own import parameters_of
 from openrs_ray.rewards.records import Comparison, RewardExtraction, UnfinishedReasoning, Unjudged, Value
 from openrs_ray.rewards.registry import GROUP, SINGLE
+from openrs_ray.user_code.reference import is_reference
 
 
 class _Weights(Section):
     weights: dict[str, Value] = Field(default={"accuracy": 2.0, "format": 1.0}, min_length=1)
-    """Rewards by name with their weights; docs/rewards.md has them all."""
+    """Rewards by name with their weights; docs/rewards.md has them all. One of your own is FILE.py:FUNCTION."""
 
 
 def _section_of(parameters: type) -> Any:
@@ -62,6 +66,8 @@ class Rewards(_WithParameters):
     """Count an expression that is still to be worked out (47+38) as wrong where the gold is a plain number."""
     unjudged: Unjudged = "skip"
     """Completions whose check gave no verdict (timeout, error): left out of the loss, or paid as wrong answers."""
+    parameters: dict[str, dict[str, Any]] = Field(default={})
+    """Parameters of your own rewards by function, such as {brevity: {scale: 2.0}}."""
     judge: JudgeModel = JudgeModel()
     """The model that gives the rewards `judge` and `judge_relative` (docs/judges.md)."""
     processes: Annotated[Parts, FREE] = 2
@@ -90,6 +96,23 @@ class Rewards(_WithParameters):
         if self.judge.model is not None and not weighted:
             raise ValueError(
                 f"rewards.judge has a model that no weight asks: add {' or '.join(NAMES)} to rewards.weights"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _own_rewards_fit(self) -> Rewards:
+        own = [name for name in self.weights if is_reference(name)]
+        try:
+            parameters_of(own, self.parameters)
+            json.dumps(self.parameters, allow_nan=False)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"rewards.parameters must be plain values, as in JSON ({error})") from error
+        if own and self.unjudged == "wrong":
+            raise ValueError(
+                f"rewards.unjudged wrong does not go with rewards of your own ({own[0]}), which say themselves what a wrong "
+                "answer is worth"
             )
         return self
 

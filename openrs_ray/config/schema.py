@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from openrs_ray.config.answer import Answer
 from openrs_ray.config.data import Data
@@ -39,6 +40,7 @@ from openrs_ray.config.section import (
 )
 from openrs_ray.config.task import Task
 from openrs_ray.rewards.registry import weighted_parameters
+from openrs_ray.user_code.reference import UserCode, is_reference
 
 HeadDtype = Literal["float32", "model"]
 
@@ -402,6 +404,8 @@ class RunConfig(Section):
     placement: Annotated[Placement, FREE] = Placement()
     checkpoint: Annotated[Checkpoint, FREE] = Checkpoint()
     cost: Annotated[Cost, FREE] = Cost()
+    _folders: tuple[Path, ...] = PrivateAttr(())
+    _user_code: dict[str, UserCode] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -474,6 +478,22 @@ class RunConfig(Section):
     def tasks(self) -> tuple[Task, ...]:
         """At least one; names differ."""
         return (Task("", self.data, self.answer, self.rewards, self.environment),)
+
+    @property
+    def user_references(self) -> tuple[str, ...]:
+        """Names in the config that mean the user's own code, FILE.py:NAME."""
+        names = [name for task in self.tasks for name in (*task.rewards.weights, task.environment.name)]
+        return tuple(dict.fromkeys(filter(is_reference, names)))
+
+    def user_code(self, reference: str) -> UserCode:
+        """The user's own code of a reference, from then on as its file was when it was first asked for. UserError."""
+        if reference not in self._user_code:
+            self._user_code[reference] = UserCode.read(reference, (*self._folders, Path.cwd()))
+        return self._user_code[reference]
+
+    def look_in(self, folders: Sequence[Path]) -> None:
+        """Where files of the user's own are looked for before the working directory."""
+        self._folders = tuple(folders)
 
     def task(self, name: str) -> Task:
         return next(task for task in self.tasks if task.name == name)
