@@ -37,11 +37,13 @@ class Layout:
     """Compute threads of each engine and learner rank on a CPU."""
     extra_rollout: int = 0
     """Engines that may be added where the cluster has room."""
+    judges: tuple[dict[str, float], ...] = ()
+    """Servers of judge models."""
 
     def total(self) -> dict[str, float]:
         """Sum of the bundles, by resource."""
         total: dict[str, float] = {"CPU": self.reward_cpus}
-        for bundle in (*self.learner, *self.rollout):
+        for bundle in (*self.learner, *self.rollout, *self.judges):
             for name, amount in bundle.items():
                 total[name] = total.get(name, 0.0) + amount
         return total
@@ -60,6 +62,7 @@ def plan_layout(config: RunConfig, device: Device) -> Layout:
         reward_cpus=cpus * config.rewards.processes,
         threads=config.threads,
         extra_rollout=config.max_engines - config.num_engines,
+        judges=tuple(_bundle(judge.serve.gpus, cpus, device) for judge in config.served_judges),
     )
 
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from pydantic import Field, create_model, model_validator
 
+from openrs_ray.config.judge_model import JudgeModel
 from openrs_ray.config.resumable import FREE
 from openrs_ray.config.section import Parts, Seconds, Section, Share, SomeAmount
+from openrs_ray.rewards.judge_model.settings import NAMES
 from openrs_ray.rewards.records import Comparison, RewardExtraction, UnfinishedReasoning, Unjudged, Value
 from openrs_ray.rewards.registry import GROUP, SINGLE
 
@@ -60,6 +62,8 @@ class Rewards(_WithParameters):
     """Count an expression that is still to be worked out (47+38) as wrong where the gold is a plain number."""
     unjudged: Unjudged = "skip"
     """Completions whose check gave no verdict (timeout, error): left out of the loss, or paid as wrong answers."""
+    judge: JudgeModel = JudgeModel()
+    """The model that gives the rewards `judge` and `judge_relative` (docs/judges.md)."""
     processes: Annotated[Parts, FREE] = 2
     """Processes that check answers."""
     deadline_s: Annotated[Seconds, FREE] = 5.0
@@ -73,6 +77,20 @@ class Rewards(_WithParameters):
     def _final_form_is_looked_at(self) -> Rewards:
         if self.final_form and self.extraction == "published":
             raise ValueError("rewards.final_form does not go with rewards.extraction published, which pays any form")
+        return self
+
+    @model_validator(mode="after")
+    def _judge_is_there_and_asked(self) -> Rewards:
+        weighted = [name for name in NAMES if name in self.weights]
+        if weighted and self.judge.model is None:
+            raise ValueError(
+                f"rewards.weights names {weighted[0]} but rewards.judge.model is missing: name the model, and in "
+                "rewards.judge.url where it is served (docs/judges.md)"
+            )
+        if self.judge.model is not None and not weighted:
+            raise ValueError(
+                f"rewards.judge has a model that no weight asks: add {' or '.join(NAMES)} to rewards.weights"
+            )
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:

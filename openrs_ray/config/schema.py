@@ -18,6 +18,7 @@ from openrs_ray.config.answer import Answer
 from openrs_ray.config.data import Data
 from openrs_ray.config.environment import EnvironmentSection
 from openrs_ray.config.fidelity import Fidelity, as_published
+from openrs_ray.config.judge_model import JudgeModel
 from openrs_ray.config.resumable import FREE
 from openrs_ray.config.rewards import Rewards
 from openrs_ray.config.section import (
@@ -461,6 +462,12 @@ class RunConfig(Section):
         for parameters in (one for task in self.tasks for one in weighted_parameters(task.rewards).values()):
             if hasattr(parameters, "check"):
                 parameters.check(rollout.max_completion_tokens)
+        for judge in self.judges.values():
+            if judge.deadline_s > rollout.deadline_s:
+                raise ValueError(
+                    f"rewards.judge.deadline_s ({judge.deadline_s:g}) must not be above rollout.deadline_s "
+                    f"({rollout.deadline_s:g}), the longest time for the rollouts of a step with their rewards"
+                )
         return self
 
     @property
@@ -470,6 +477,16 @@ class RunConfig(Section):
 
     def task(self, name: str) -> Task:
         return next(task for task in self.tasks if task.name == name)
+
+    @property
+    def judges(self) -> dict[str, JudgeModel]:
+        """Judge models by task, where there are any."""
+        return {task.name: task.rewards.judge for task in self.tasks if task.rewards.judge.model is not None}
+
+    @property
+    def served_judges(self) -> tuple[JudgeModel, ...]:
+        """Those that the run serves, each model once."""
+        return tuple({judge.model: judge for judge in self.judges.values() if judge.served}.values())
 
     @property
     def logprob_temperature(self) -> float:
@@ -494,7 +511,8 @@ class RunConfig(Section):
     def num_gpus(self) -> int:
         """GPUs held from start to end; on a CPU the slots that stand for them."""
         place = self.placement
-        return place.num_learner_gpus + (0 if place.colocated else place.num_rollout_gpus)
+        judges = sum(judge.serve.gpus for judge in self.served_judges)
+        return place.num_learner_gpus + (0 if place.colocated else place.num_rollout_gpus) + judges
 
     @property
     def max_gpus(self) -> int:

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any, get_type_hints
 
 from openrs_ray.errors import UserError
+from openrs_ray.rewards.judge_model.settings import NAMES as BY_A_JUDGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def weighted_parameters(rewards: Any) -> dict[str, Any]:
 
 def check_reward_names(weights: Mapping[str, float]) -> None:
     """UserError for a reward that does not exist."""
-    known = SINGLE | GROUP
-    unknown = sorted(weights.keys() - known.keys())
+    known = [*SINGLE, *GROUP, *BY_A_JUDGE]
+    unknown = sorted(weights.keys() - set(known))
     if unknown:
         raise UserError(f"rewards.weights names unknown rewards ({', '.join(unknown)}); known are {', '.join(known)}")
