@@ -41,7 +41,13 @@ _SET = """
 
 
 def fields_page() -> str:
-    parts = [_HEAD, _RUN, *_tables(RunConfig, {}, fixed_fields(RunConfig, entries=True)), _SET, *_tables(Recipe, example(), ())]
+    parts = [
+        _HEAD,
+        _RUN,
+        *_tables(RunConfig, {}, fixed_fields(RunConfig, entries=True)),
+        _SET,
+        *_tables(Recipe, example(), ()),
+    ]
     # The default folder is another one where OPENRS_RUNS is set.
     here = json.dumps(str(Run.model_fields["folder"].get_default()))[:-1]
     return "".join(parts).replace(f"`{here}", f'`"{Path("~/openrs_runs")}')

@@ -3,12 +3,11 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, TypeAdapter, WrapValidator, model_validator
 
 from openrs_ray.config.answer import Answer
 from openrs_ray.config.environment import EnvironmentSection
 from openrs_ray.config.evaluation import HeldOut
-from openrs_ray.config.fields import ENTRIES, SECTION
 from openrs_ray.config.resumable import FREE
 from openrs_ray.config.rewards import TaskRewards
 from openrs_ray.config.section import Count, Positive, Section, Share, SomeAmount
@@ -89,8 +88,13 @@ def _name_of(path: str) -> str:
     return re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "data"
 
 
-DataSections = Annotated[
-    Annotated[Data, Tag(SECTION)] | Annotated[tuple[DataSet, ...], Field(min_length=1), Tag(ENTRIES)],
-    Discriminator(lambda given: ENTRIES if isinstance(given, list | tuple) else SECTION),
-]
+_LIST: TypeAdapter[tuple[DataSet, ...]] = TypeAdapter(Annotated[tuple[DataSet, ...], Field(min_length=1)])
+
+
+def _read(given: Any) -> Data | tuple[DataSet, ...]:
+    """By the form, so that mistakes are those of one kind only."""
+    return _LIST.validate_python(given) if isinstance(given, list | tuple) else Data.model_validate(given)
+
+
+DataSections = Annotated[Data | tuple[DataSet, ...], WrapValidator(lambda given, _: _read(given))]
 """One data set, or several."""

@@ -33,6 +33,9 @@ class HeldOut(Section):
         return self
 
 
+NONE_HELD_OUT = HeldOut()
+
+
 class Evaluation(HeldOut):
     hold_out_seed: Seed = 0
     """Draws those of `hold_out`; apart from run.seed, so that runs of several seeds leave out the same ones."""

@@ -12,8 +12,6 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 _TYPE_NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path", Any: "value"}
-ENTRIES, SECTION = "[entries]", "[section]"
-"""Tags of a field that takes a section or a list of sections; no part of a name."""
 _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from openrs_ray.common.formatting import as_json, shortened
-from openrs_ray.config.fields import ENTRIES, SECTION, Names, describe
+from openrs_ray.config.fields import Names, describe
 from openrs_ray.config.peer_names import not_offered, our_name
 from openrs_ray.errors import UserError
 
@@ -92,7 +92,10 @@ def unknown_name(dotted: str, names: Names, flags: Sequence[str] = (), section: 
     known = {**names.fields, **dict.fromkeys(flags)}
     entry, _, inner = dotted.partition(".")
     if inner and f"{entry}[0]" in names.sections:
-        return f"{dotted}: {entry} is a list here, so say which one is meant, such as {entry}[0].{inner}", f"{entry}[0].{inner}"
+        return (
+            f"{dotted}: {entry} is a list here, so say which one is meant, such as {entry}[0].{inner}",
+            f"{entry}[0].{inner}",
+        )
     if reason := not_offered(dotted):
         return f"{dotted} is not offered: {reason}", None
     by_plain_name = {_ENTRY.sub("", name): name for name in reversed(known)}  # the first one's, where data is a list
@@ -147,9 +150,11 @@ def _dotted(location: tuple[int | str, ...], content: Any, names: Names) -> str:
     """pydantic's location without "[key]", kinds of sections and branches of unions."""
     parts: list[str] = []
     for number, part in enumerate(location, start=1):
-        if part in (ENTRIES, SECTION):
-            continue
-        if isinstance(content, list | tuple) and isinstance(part, int) and f"{'.'.join(parts)}[{part}]" in names.sections:
+        if (
+            isinstance(content, list | tuple)
+            and isinstance(part, int)
+            and f"{'.'.join(parts)}[{part}]" in names.sections
+        ):
             parts[-1] += f"[{part}]"
             content = content[part]
             continue

@@ -36,7 +36,6 @@ from openrs_ray.config.section import (
     Share,
     SomeAmount,
     SomeShare,
-    Temperature,
 )
 from openrs_ray.config.task import Task
 from openrs_ray.rewards.registry import weighted_parameters
@@ -388,6 +387,12 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _tasks_fit_together(self) -> RunConfig:
+        for task in self.tasks:
+            if task.data.rest_after and not task.right_or_wrong:
+                of_it = f" of task {task.name}" if task.name else ""
+                raise ValueError(
+                    f"data.rest_after{of_it} goes by right and wrong answers, of which answer.kind none has none"
+                )
         if isinstance(self.data, Data):
             return self
         first = dict[str, int]()

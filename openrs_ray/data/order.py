@@ -4,6 +4,7 @@ Within a task, each epoch uses every problem once. Over the tasks, each one's nu
 more away from its share.
 """
 
+import bisect
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
@@ -82,6 +83,9 @@ class Mixture:
 
     def index(self, position: int) -> int:
         return self.place(position).problem
+
+    def task_of(self, problem: int) -> str:
+        return self.parts[bisect.bisect_right(self._first, problem) - 1].name
 
     @cached_property
     def _orders(self) -> list[Order]:

@@ -36,7 +36,8 @@ class RunProblems:
         if texts and len(texts) != count:
             raise damaged(path, f"it has {len(texts)} texts of {count} problems")
         tasks = content.get("tasks", {})
-        if not isinstance(tasks, dict) or (tasks and sum(tasks.values()) != count):
+        counts = list(tasks.values()) if isinstance(tasks, dict) else [None]
+        if not all(isinstance(each, int) for each in counts) or (counts and sum(counts) != count):
             raise damaged(path, f"its tasks do not have {count} problems")
         return cls(fingerprint, count, tuple(map(str, texts)), str(content.get("model", "")), tasks)
 

@@ -1,11 +1,12 @@
 """A run's progress, in every checkpoint and in its result."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from openrs_ray.common.files import as_record, damaged, read_json
+from openrs_ray.data.rests import Streak
 from openrs_ray.run.budget import Ended
 from openrs_ray.stats import Interval
 
@@ -18,7 +19,7 @@ class Progress:
 
     step: int = 0
     position: int = 0
-    """First position of the next step: all below have been trained on or replaced."""
+    """First position of the next step: all below have been trained on, replaced or passed over."""
     ahead: tuple[int, ...] = ()
     """Positions above it already used, in order; none where all steps were synchronous."""
     tokens: int = 0
@@ -34,6 +35,8 @@ class Progress:
     held_out: int = 0
     ended: Ended | None = None
     """None while the run goes on."""
+    streaks: dict[int, Streak] = field(default_factory=dict)
+    """Of problems that may come to rest (`data.rest_after`)."""
 
     @classmethod
     def read(cls, state: dict[str, Any], origin: Path) -> "Progress":

@@ -16,7 +16,10 @@ WEIGHTS = [
     [1.0, 0.001],
     [0.123456789, 0.87, 3.3],
     [5.0, 4.0, 3.0, 2.0, 1.0, 1.0, 0.5],
-    *(list(map(float, np.round(np.random.default_rng(seed).exponential(size=2 + seed % 9) + 0.01, 3))) for seed in range(30)),
+    *(
+        list(map(float, np.round(np.random.default_rng(seed).exponential(size=2 + seed % 9) + 0.01, 3)))
+        for seed in range(30)
+    ),
 ]
 
 
@@ -34,7 +37,9 @@ def test_no_task_is_a_whole_position_off_its_share(weights: list[float]) -> None
             assert abs(used[task] - (position + 1) * share) < 1, (position, task)
 
 
-@pytest.mark.parametrize(("weights", "block"), [([3.0, 1.0], 4), ([0.7, 0.2, 0.1], 10), ([2.0, 2.0], 2), ([1.5, 1.0], 5)])
+@pytest.mark.parametrize(
+    ("weights", "block"), [([3.0, 1.0], 4), ([0.7, 0.2, 0.1], 10), ([2.0, 2.0], 2), ([1.5, 1.0], 5)]
+)
 def test_a_block_has_exactly_the_weights(weights: list[float], block: int) -> None:
     turns = Turns(weights)
     for start in range(0, 40 * block, block):
