@@ -91,10 +91,11 @@ def _run(folder: Path) -> tuple[RunConfig, RunProblems]:
 
 
 def _write(path: Path, groups: Sequence[UsedGroup]) -> None:
-    fields = list(UsedGroup.__dataclass_fields__)
+    several = any(group.task for group in groups)
+    fields = [name for name in UsedGroup.__dataclass_fields__ if several or name != "task"]
     try:
         with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fields)
+            writer = csv.DictWriter(file, fields, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(asdict(group) | {"versions": "-".join(map(str, group.versions))} for group in groups)
     except OSError as error:

@@ -14,6 +14,7 @@ from openrs_ray.algorithm.unusable import unusable_warning
 from openrs_ray.common.files import write_json
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.rests import Rests, nothing_left
+from openrs_ray.evaluation.held_out import HeldOutScores
 from openrs_ray.records import Group, Rollout, Status, age_metrics
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.completion_files import Phase
@@ -22,7 +23,6 @@ from openrs_ray.run.display import RunDisplay, StepFigures
 from openrs_ray.run.metrics import MetricsLog
 from openrs_ray.run.progress import RESULT, Progress
 from openrs_ray.run.spans import traced
-from openrs_ray.stats import Interval
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class RunWriter:
             correct=progress.correct + sum(verdict.status is Status.CORRECT for verdict in verdicts),
             seconds=progress.seconds + times["step_s"],
             after=None,
+            tasks_after={},
             streaks=self.rests.after(progress.streaks, batch.drawn),
         )
         if batch.rested:
@@ -100,14 +101,16 @@ class RunWriter:
         if warning := self.watch.step(step, figures, batch.drawn):
             self.display.warn(warning)
 
-    def evaluation(self, step: int, groups: Sequence[Group], accuracy: Interval) -> None:
+    def evaluation(self, step: int, groups: Sequence[Group], scores: HeldOutScores) -> None:
         correct = correctness(groups)
         unjudged = int(np.isnan(correct).sum())
         self._write_rows(step, groups, None, "evaluation")
-        figures = {"accuracy": accuracy.mean, "low": accuracy.low, "high": accuracy.high, "unjudged": float(unjudged)}
-        self.metrics.write(step, figures, "evaluation")
+        self.metrics.write(step, scores.metrics() | {"unjudged": float(unjudged)}, "evaluation")
         doubt = f"; {unjudged} of {correct.size} not judged, the interval holds either way" if unjudged else ""
-        self.display.note(f"held-out accuracy after {step} steps: {accuracy}{doubt}")
+        after = f"after {step} steps: {scores.accuracy}" if scores.accuracy and not scores.tasks else ""
+        self.display.note(
+            f"held-out accuracy {after}{doubt}" if after else f"held out, after {step} steps: {scores}{doubt}"
+        )
 
     def end(self, progress: Progress) -> None:
         write_json(self.config.run.path / RESULT, asdict(progress))

@@ -75,6 +75,10 @@ def _load(task: Task, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> 
         notes.append(
             f"{len(held_out)} problems held out, and {left_out} rows left out that are the same in other spellings"
         )
+    if len(held_out) == 1 and not task.right_or_wrong:
+        raise UserError(
+            "answer.kind none is evaluated by the mean reward with an interval, which takes two held-out problems at least"
+        )
     return TaskProblems(problems, held_out, tuple(f"{task.name}: {note}" if task.name else note for note in notes))
 
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from openrs_ray.common.files import damaged, read_json, write_json
 
@@ -36,7 +37,7 @@ class RunProblems:
         if texts and len(texts) != count:
             raise damaged(path, f"it has {len(texts)} texts of {count} problems")
         tasks = content.get("tasks", {})
-        counts = list(tasks.values()) if isinstance(tasks, dict) else [None]
+        counts: list[Any] = list(tasks.values()) if isinstance(tasks, dict) else [None]
         if not all(isinstance(each, int) for each in counts) or (counts and sum(counts) != count):
             raise damaged(path, f"its tasks do not have {count} problems")
         return cls(fingerprint, count, tuple(map(str, texts)), str(content.get("model", "")), tasks)

@@ -8,7 +8,7 @@ from typing import Any
 from openrs_ray.common.files import as_record, damaged, read_json
 from openrs_ray.data.rests import Streak
 from openrs_ray.run.budget import Ended
-from openrs_ray.stats import Interval
+from openrs_ray.stats import Interval, TaskScore
 
 RESULT = "result.json"
 
@@ -27,9 +27,12 @@ class Progress:
     seconds: float = 0.0
     """Wall time of all steps."""
     before: Interval | None = None
-    """Held-out accuracy of the start model."""
+    """Held-out accuracy of the start model, over all tasks."""
     after: Interval | None = None
     """Held-out accuracy after the last step, or before a limit of `cost` ended the run."""
+    tasks_before: dict[str, TaskScore] = field(default_factory=dict)
+    """The same by task, where there are several, or none with right and wrong answers."""
+    tasks_after: dict[str, TaskScore] = field(default_factory=dict)
     evaluated: int | None = None
     """Step of the last evaluation."""
     held_out: int = 0
