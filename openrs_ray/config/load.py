@@ -64,8 +64,9 @@ def checked(
 def flat(config: BaseModel | dict[str, Any]) -> dict[str, Any]:
     """JSON values by dotted name, of a config or a run's unchecked one. A mapping is one value."""
     if isinstance(config, BaseModel):
-        return _flat(config.model_dump(mode="json"), {*Names.of(type(config), {}).sections}, "")
-    return _flat(config, {*Names.of(RunConfig, {}).sections}, "")
+        content = config.model_dump(mode="json")
+        return _flat(content, {*Names.of(type(config), content).sections}, "")
+    return _flat(config, {*Names.of(RunConfig, config).sections}, "")
 
 
 def _flat(content: dict[str, Any], sections: set[str], prefix: str) -> dict[str, Any]:
@@ -74,6 +75,9 @@ def _flat(content: dict[str, Any], sections: set[str], prefix: str) -> dict[str,
         dotted = f"{prefix}{name}"
         if dotted in sections and isinstance(value, dict):
             values |= _flat(value, sections, f"{dotted}.")
+        elif f"{dotted}[0]" in sections and isinstance(value, list):
+            for number, entry in enumerate(value):
+                values |= _flat(entry, sections, f"{dotted}[{number}].")
         else:
             values[dotted] = value
     return values

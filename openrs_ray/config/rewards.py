@@ -52,7 +52,9 @@ else:
     _WithParameters = create_model("_WithParameters", __base__=_Weights, **_sections)
 
 
-class Rewards(_WithParameters):
+class TaskRewards(_WithParameters):
+    """What a task pays for."""
+
     extraction: RewardExtraction = "boxed"
     """Where the answer is looked for: the last \\boxed{} only, anywhere as math-verify does, or as the authors' code did (golds,
     too: as whole texts, with LaTeX)."""
@@ -70,23 +72,15 @@ class Rewards(_WithParameters):
     """Parameters of your own rewards by function, such as {brevity: {scale: 2.0}}."""
     judge: JudgeModel = JudgeModel()
     """The model that gives the rewards `judge` and `judge_relative` (docs/judges.md)."""
-    processes: Annotated[Parts, FREE] = 2
-    """Processes that check answers."""
-    deadline_s: Annotated[Seconds, FREE] = 5.0
-    """A check that takes longer is killed and counted as a timeout (rewards.unjudged says what that is worth)."""
-    memory_gib: Annotated[SomeAmount, FREE] = 2.0
-    """Memory limit of one checking process."""
-    max_unjudged_share: Annotated[Share, FREE] = 0.1
-    """Largest share of a step's completions that may end without judgement (timeout, error) before the run stops."""
 
     @model_validator(mode="after")
-    def _final_form_is_looked_at(self) -> Rewards:
+    def _final_form_is_looked_at(self) -> TaskRewards:
         if self.final_form and self.extraction == "published":
             raise ValueError("rewards.final_form does not go with rewards.extraction published, which pays any form")
         return self
 
     @model_validator(mode="after")
-    def _judge_is_there_and_asked(self) -> Rewards:
+    def _judge_is_there_and_asked(self) -> TaskRewards:
         weighted = [name for name in NAMES if name in self.weights]
         if weighted and self.judge.model is None:
             raise ValueError(
@@ -118,4 +112,22 @@ class Rewards(_WithParameters):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickle finds classes by name, and those of the reward sections have none.
-        return partial(Rewards, **self.model_dump(exclude_unset=True)), ()
+        return partial(type(self), **self.model_dump(exclude_unset=True)), ()
+
+
+class Rewards(TaskRewards):
+    """With the pool that judges, which is one for all tasks."""
+
+    processes: Annotated[Parts, FREE] = 2
+    """Processes that check answers."""
+    deadline_s: Annotated[Seconds, FREE] = 5.0
+    """A check that takes longer is killed and counted as a timeout (rewards.unjudged says what that is worth)."""
+    memory_gib: Annotated[SomeAmount, FREE] = 2.0
+    """Memory limit of one checking process."""
+    max_unjudged_share: Annotated[Share, FREE] = 0.1
+    """Largest share of a step's completions that may end without judgement (timeout, error) before the run stops."""
+
+    def with_pool_of(self, rewards: TaskRewards) -> Rewards:
+        """`rewards`, judged by this one's pool."""
+        pool = {name: getattr(self, name) for name in Rewards.model_fields.keys() - TaskRewards.model_fields.keys()}
+        return Rewards(**rewards.model_dump(exclude_unset=True), **pool)
