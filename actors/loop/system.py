@@ -82,7 +82,7 @@ class System:
         self._judges = JudgeServers(config, placement)
         keys = judge_keys(config) | dict.fromkeys(self._judges.by_task(), self._judges.key)
         access = JudgeAccess(config.run.path if config.judges else None, keys, self._judges.by_task())
-        self._rewards: Any = rewards.remote(config.tasks, access)
+        self._rewards: Any = rewards.remote(config.tasks, access, prepared.own_rewards)
         self._closing = AsyncExitStack()
         self._closing.push_async_callback(self._end_actors)
 
@@ -133,9 +133,8 @@ class System:
         config, prepared, progress = self.config, self.prepared, self.progress
         budget, display, limits = self.budget, self.display, self.limits
         environments = {task.name: self.environment(task) for task in config.tasks}
-        collector = Collector(
-            config, self._engines, self._rewards, environments, prepared.texts, display.warn, budget.judged
-        )
+        rewarding = display.warn, budget.judged, prepared.own_rewards, display.log
+        collector = Collector(config, self._engines, self._rewards, environments, prepared.texts, *rewarding)
         plan = Sampling("train", 0, config.rollout.completions_per_problem, config.rollout.temperature)
         mixture = Mixture.of(config.run.seed, config.tasks, prepared.sizes)
         rests = Rests(mixture, config.tasks, progress.streaks, progress.step)
