@@ -71,7 +71,8 @@ def cause(figures: Mapping[str, float], groups: Sequence[Group], config: RunConf
             f"none of them could be judged ({statuses.count(Status.TIMEOUT)} checks timed out, "
             f"{statuses.count(Status.ERROR)} failed): raise rewards.deadline_s or rewards.memory_gib"
         )
-    rewarded = config.rewards.weights.keys() & {"accuracy", "cosine"}
+    tasks = [config.task(name) for name in {group.problem.task for group in groups}]
+    rewarded = any(task.rewards.weights.keys() & {"accuracy", "cosine"} for task in tasks)
     if rewarded and figures["accuracy"] >= _ALL:
         return "all are right: the problems are too easy for this model, give it harder ones"
     cut, unanswered = figures["truncated_share"], figures["no_answer_share"] >= _ALL
@@ -83,11 +84,12 @@ def cause(figures: Mapping[str, float], groups: Sequence[Group], config: RunConf
     if not rewarded:
         return "rewards.weights has none that tells the completions of a problem apart: choose others"
     if unanswered:
-        mark = config.answer.asked_for
+        mark = tasks[0].answer.asked_for
         return (
             f"none has an answer {'in' if mark == BOX else 'after'} {mark}: the prompt must ask for it (data.system_prompt, "
             "data.suffix or data.examples)"
-            if config.rewards.extraction == "boxed" and mark is not None
+            if mark is not None
+            and all(task.rewards.extraction == "boxed" and task.answer.asked_for == mark for task in tasks)
             else "no answer was found in any: the prompt must ask for one (data.system_prompt, data.suffix or data.examples)"
         )
     if figures["accuracy"] == 0:
