@@ -25,7 +25,8 @@ def look_lines(config: RunConfig, prepared: Prepared) -> list[str]:
     prompt = prepared.tokenizer.decode(first.prompt_ids)
     lines = [f"first prompt, {len(first.prompt_ids)} tokens, as the model sees it:"]
     lines += [f"  | {_printable(line)}" for line in _without_middle(prompt).split("\n")]
-    lines += [f"its gold, as read: {_printable(' or '.join(first.gold))}", *_gold_lines(config, prepared)]
+    gold = ("; " if config.answer.kind == "code" else " or ").join(first.gold)
+    lines += [f"its gold, as read: {_printable(gold)}", *_gold_lines(config, prepared)]
     return [*lines, *warning_lines(config, prepared)]
 
 
