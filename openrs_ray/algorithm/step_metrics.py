@@ -84,7 +84,8 @@ def rest_metrics(rested: Sequence[Rested]) -> dict[str, float]:
 def _copied(group: Group) -> int:
     """Correct answers that copy an expression of their problem: the cheapest way to be right."""
     answers = Counter(verdict.answer for verdict in group.verdicts if verdict.status is Status.CORRECT)
-    return sum(count for answer, count in answers.items() if answer and copies(answer, group.problem.text))
+    expressions = ((answer, count) for answer, count in answers.items() if answer and not answer.endswith("\n"))
+    return sum(count for answer, count in expressions if copies(answer, group.problem.text))  # programs end with a line
 
 
 def check_judged(groups: Sequence[Group], step: int, limit: float) -> None:

@@ -71,7 +71,12 @@ def _result(referee: Ran, program: Ran, tests: int) -> Result:
     if passed < tests and not unusable:
         ended = program.outcome not in (Outcome.FINISHED, Outcome.FAILED) and "beside it" not in program.detail
         why = program.detail if ended else why or f"the tests did not end: {referee.detail}"
-    return Result(passed, tests, why, unusable)
+    return Result(passed, tests, _line(why), _line(unusable))
+
+
+def _line(text: str) -> str:
+    """Without what a program may put into its exceptions: line breaks, lone surrogates."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())
 
 
 def _streams(program: str, tests: Streams, limits: Limits, all_tests: bool) -> Result:

@@ -222,6 +222,11 @@ def test_what_a_program_does_wrong_is_wrong(program: str, detail: str) -> None:
     assert re.search(detail, checked.detail), checked
 
 
+def test_a_detail_can_be_written_into_the_record() -> None:
+    checked = judged("def f(x): raise ValueError('a\\ud800\\nb')")
+    assert checked.detail == "test 1: ValueError: a? b"
+
+
 def test_a_stream_that_hangs_ends_the_others() -> None:
     gold = json.dumps({"inputs": ["1", "2", "3"], "outputs": ["1", "2", "3"]})
     checked = judged("n = input()\nwhile n == '2': pass\nprint(n)", gold)
