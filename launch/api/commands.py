@@ -66,7 +66,7 @@ class _Said:
         """Pass on what there is; False at the end."""
         assert process.stdout is not None
         new = os.read(process.stdout.fileno(), _READ_BYTES)
-        *lines, self._rest = (self._rest + new).split(b"\n") if new else (self._rest, b"")
+        *lines, self._rest = (self._rest + (new or b"\n" * bool(self._rest))).split(b"\n")
         for line in lines:
             text = line.decode("utf-8", "replace")
             if text.startswith(_ERROR):
