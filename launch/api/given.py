@@ -1,0 +1,157 @@
+"""Turns what a Python program gives (rows, functions, settings) into a recipe's file and those that it names.
+
+Files are named after their content: the same things given again are the same recipe, so that a run can go on.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from openrs_ray.common.files import write_json
+from openrs_ray.common.foreign import why
+from openrs_ray.errors import UserError
+
+Reward = Callable[..., Any]
+_SOURCE = '''"""Functions given to openrs.train as objects."""
+
+import base64
+
+import cloudpickle
+
+given = cloudpickle.loads(base64.b64decode("{pickled}"))
+{name} = given
+'''
+
+
+def recipe_file(recipe: str | Path | Mapping[str, Any], sections: Mapping[str, Any], folder: Path) -> Path:
+    """The recipe with these sections over it, as a file.
+
+    Args:
+        recipe: its name or file, or all of its content.
+        sections: `data` may be rows; a weight in `rewards` may be a function, or a function and its weight.
+    """
+    below: dict[str, Any] = dict(recipe) if isinstance(recipe, Mapping) else {"extends": _place(recipe)}
+    own = {name: _plain(value) for name, value in sections.items() if value is not None}
+    if (data := own.get("data")) is not None and not _is_section(data):
+        own["data"] = {**(below.get("data") or {}), "path": str(rows_file(data, folder))}
+    if (rewards := own.get("rewards")) is not None:
+        own["rewards"] = _rewards(rewards, folder)
+    merged = {name: _over(below.get(name), value) for name, value in own.items()}
+    text = json.dumps(below | merged, default=_unknown, sort_keys=True)
+    file = folder / f"recipe-{_digest(text.encode())}.json"
+    write_json(file, json.loads(text))
+    return file
+
+
+def rows_file(rows: Any, folder: Path) -> Path:
+    """Rows as JSON lines. UserError where a cell has no place in JSON.
+
+    Args:
+        rows: mappings, or a table of pandas, pyarrow or datasets.
+    """
+    lines = [_line(row, number) for number, row in enumerate(_rows(rows), start=1)]
+    if not lines:
+        raise UserError("data has no rows: give at least one, such as {'problem': '1 + 1', 'answer': '2'}")
+    text = "".join(f"{line}\n" for line in lines).encode()
+    return _written(folder / f"data-{_digest(text)}.jsonl", text)
+
+
+def function_file(name: str, function: Reward, folder: Path) -> str:
+    """A function as FILE.py:NAME. UserError where it cannot be pickled."""
+    if not name.isidentifier():
+        raise UserError(
+            f"the reward {name!r} is given as a function, so its name must be one of Python's, such as mine"
+        )
+    try:
+        pickled = cloudpickle.dumps(function)
+    except Exception as error:  # whatever its globals and closure raise
+        raise UserError(
+            f"the reward {name} cannot be sent to other processes ({why(error)}): put it into a file of its own and give "
+            f"my_rewards.py:{name} instead"
+        ) from error
+    source = _SOURCE.format(pickled=base64.b64encode(pickled).decode(), name=name).encode()
+    return f"{_written(folder / f'{name}_{_digest(source)}.py', source)}:{name}"
+
+
+def _rewards(given: Any, folder: Path) -> dict[str, Any]:
+    """The section, or its weights alone."""
+    section = dict(given) if isinstance(given, Mapping) else {"weights": given}
+    if "weights" not in section:
+        section = {"weights": section}
+    weights = section["weights"]
+    if not isinstance(weights, Mapping):
+        raise UserError(f"rewards are a mapping of names to weights or functions, not {type(weights).__name__}")
+    return section | {"weights": dict(_weight(name, value, folder) for name, value in weights.items())}
+
+
+def _weight(name: str, value: Any, folder: Path) -> tuple[str, Any]:
+    function, weight = value if isinstance(value, tuple) and len(value) == 2 else (value, 1.0)
+    return (function_file(name, function, folder), weight) if callable(function) else (name, value)
+
+
+def _is_section(data: Any) -> bool:
+    """True for what a recipe says of data: a section, or a list of sections."""
+    several = data if isinstance(data, list) else [data]
+    return bool(several) and all(isinstance(one, Mapping) and "path" in one for one in several)
+
+
+def _rows(rows: Any) -> Iterable[Any]:
+    if hasattr(rows, "to_pylist"):  # pyarrow
+        return rows.to_pylist()  # type: ignore[no-any-return]
+    if hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # pandas: its NaN is a missing value
+        import pyarrow
+
+        return pyarrow.Table.from_pandas(rows, preserve_index=False).to_pylist()  # type: ignore[no-any-return]
+    if isinstance(rows, str | Path | Mapping) or not isinstance(rows, Iterable):
+        raise UserError(f"data is a list of rows, a table, or a section with path, not {type(rows).__name__}")
+    return rows
+
+
+def _line(row: Any, number: int) -> str:
+    if not isinstance(row, Mapping):
+        raise UserError(f"row {number} of data is {type(row).__name__}, not a mapping of columns to values")
+    try:
+        return json.dumps(row, default=_unknown, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"row {number} of data cannot be written as JSON: {error}") from error
+
+
+def _unknown(value: Any) -> Any:
+    """NumPy's numbers and arrays, and paths."""
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is neither text, number, list nor mapping")
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _over(below: Any, own: Any) -> Any:
+    return {**below, **own} if isinstance(below, Mapping) and isinstance(own, Mapping) else own
+
+
+def _place(recipe: str | Path) -> str:
+    """A file from wherever the recipe that extends it lies; a name stays one."""
+    path = Path(recipe).expanduser()
+    return str(path.absolute()) if path.exists() or len(path.parts) > 1 else str(recipe)
+
+
+def _written(file: Path, content: bytes) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.exists():
+        new = file.with_name(f"{file.name}.tmp")
+        new.write_bytes(content)
+        new.rename(file)
+    return file
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
