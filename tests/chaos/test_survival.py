@@ -101,7 +101,11 @@ def pair(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.mark.parametrize(
     ("victim", "number"),
-    [("SlowWorker", signal.SIGKILL), ("EngineCore", signal.SIGKILL), ("EngineCore", signal.SIGSTOP)],
+    [
+        ("EngineCore", signal.SIGKILL),
+        pytest.param("SlowWorker", signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param("EngineCore", signal.SIGSTOP, marks=pytest.mark.slow),
+    ],
 )
 def test_what_a_worker_had_in_hand_is_sampled_by_the_other(
     pair: tuple[System, list[str]], tmp_path: Path, victim: str, number: signal.Signals
