@@ -12,15 +12,16 @@ bash launch/setup.sh
 fast=(.venv/bin/python -m pytest -m "not slow and not nightly and not gpu")
 (($# == 0)) || exec "${fast[@]}" "$@"
 
-# Two processes at once: the unit tests compute, the others mostly wait for what they have started.
+# Two processes at once, of about the same time. The first starts no Ray and mostly computes; the other one mostly waits.
+computing=(tests/unit/{launch,openrs_ray} tests/system/test_{learner,gpu_suite}.py)
 export OMP_NUM_THREADS=1
 said=$(mktemp)
 set -m   # a job of its own, which may be interrupted as a foreground one
-"${fast[@]}" tests/unit >"$said" 2>&1 &
-unit=$!
-trap 'kill "$unit" 2>/dev/null || true; rm -f "$said"' EXIT
+"${fast[@]}" "${computing[@]}" >"$said" 2>&1 &
+first=$!
+trap 'kill "$first" 2>/dev/null || true; rm -f "$said"' EXIT
 code=0
-"${fast[@]}" --ignore=tests/unit || code=$?
-wait "$unit" || code=$?
+"${fast[@]}" "${computing[@]/#/--ignore=}" || code=$?
+wait "$first" || code=$?
 cat "$said"
 exit "$code"

@@ -29,17 +29,18 @@ def ray_session() -> Iterator[None]:
     import ray
     import torch
 
-    ray.init(
-        address="local",
-        num_cpus=8,
-        num_gpus=torch.cuda.device_count(),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="error",
-        object_store_memory=128 << 20,
-        # Actors load helper modules of the tests, too.
-        runtime_env={"env_vars": {"PYTHONPATH": PYTHONPATH}},
-    )
+    # Actors load helper modules of the tests, too. As `runtime_env` it would cost every actor a second.
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", PYTHONPATH)
+        ray.init(
+            address="local",
+            num_cpus=8,
+            num_gpus=torch.cuda.device_count(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            object_store_memory=128 << 20,
+        )
     yield
     ray.shutdown()
 

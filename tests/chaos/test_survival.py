@@ -101,7 +101,11 @@ def pair(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.mark.parametrize(
     ("victim", "number"),
-    [("SlowWorker", signal.SIGKILL), ("EngineCore", signal.SIGKILL), ("EngineCore", signal.SIGSTOP)],
+    [
+        ("EngineCore", signal.SIGKILL),
+        pytest.param("SlowWorker", signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param("EngineCore", signal.SIGSTOP, marks=pytest.mark.slow),
+    ],
 )
 def test_what_a_worker_had_in_hand_is_sampled_by_the_other(
     pair: tuple[System, list[str]], tmp_path: Path, victim: str, number: signal.Signals
@@ -227,7 +231,10 @@ def test_a_worker_with_a_model_s_own_weights_serves_at_once_and_is_waited_for(
         placement.release()
 
 
-def test_an_extra_worker_that_cannot_start_is_given_up_and_harms_nobody(ray_session: None, tmp_path: Path) -> None:
+def test_an_extra_worker_that_cannot_start_is_given_up_and_harms_nobody(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.rollout.supervisor._PAUSE_S", 0.1)
     losses: list[str] = []
     placement, workers = empty_workers(tmp_path, losses.append, max_rollout_gpus=2)
 

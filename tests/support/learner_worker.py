@@ -1,16 +1,21 @@
-"""One learner rank in a process of its own: `python learner_worker.py RANK RANKS PORT FOLDER SCENARIO...`.
+"""Learner ranks in processes of their own: `python learner_worker.py FOLDER '{"RANKS": ["SCENARIO", ...], ...}'`.
 
-Each scenario runs on all ranks at once and leaves FOLDER/<scenario>.<rank>.pt for the test that looks at it. Many
-scenarios share one process because importing DeepSpeed takes far longer than any of them.
+Each scenario runs on that many ranks at once and leaves FOLDER/<ranks>/<scenario>.<rank>.pt for the test that looks at it.
+Many scenarios share one process, and all processes are forks of one, because importing DeepSpeed takes far longer than any
+scenario.
 """
 
 import copy
 import gc
+import importlib
+import json
 import math
 import os
 import random
+import signal
 import sys
 import time
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +34,8 @@ from openrs_ray.algorithm.policy import Policy
 from openrs_ray.errors import RunError
 
 transformers.utils.logging.disable_progress_bar()
-rank, ranks, port, folder = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+rank, ranks, folder = 0, 0, Path()
+"""Set in each fork."""
 
 
 class PlainSteps(LearnerRank):
@@ -50,7 +56,7 @@ class SmallBuckets(LearnerRank):
 
 def learner(kind: type[LearnerRank], start_model: str = "untied", **changes: dict) -> LearnerRank:
     made = kind(make_config(folder, ranks, **changes), str(folder.parent / "models" / start_model), rank, ranks, "cpu")
-    made.start(str(folder / f"ranks-{port}"), "a token")
+    made.start(str(folder / "ranks"), "a token")
     return made
 
 
@@ -359,9 +365,54 @@ def memory(stage: int, dtype: str) -> dict[str, Any]:
     return {"peaks": peaks, "config": made.config}
 
 
-for name in sys.argv[5:]:
-    function, *arguments = name.split(",")
-    result = globals()[function](*(int(a) if a.isdigit() else a for a in arguments))
-    torch.save(result, folder / f"{name}.{rank}.pt")
-torch.distributed.barrier()
-os._exit(0)  # all is on disk, and torch's background threads now and then abort an orderly exit
+def fork(own_rank: int, all_ranks: int, own_folder: Path, names: list[str]) -> int:
+    """Start a rank that runs the scenarios; its process id."""
+    global rank, ranks, folder
+    if process := os.fork():
+        return process
+    rank, ranks, folder = own_rank, all_ranks, own_folder
+    log = os.open(folder / f"log.{rank}", os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    code = 1
+    try:
+        for name in names:
+            function, *arguments = name.split(",")
+            result = globals()[function](*(int(a) if a.isdigit() else a for a in arguments))
+            torch.save(result, folder / f"{name}.{rank}.pt")
+        torch.distributed.barrier()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)  # all is on disk, and torch's background threads now and then abort an orderly exit
+
+
+IMPORTED_LATE = (
+    "deepspeed.runtime.bf16_optimizer", "deepspeed.runtime.zero.muon.muon_optimizer", "deepspeed.runtime.zero.stage3",
+    "transformers.models.llama.modeling_llama", "transformers.models.qwen2.modeling_qwen2",
+)  # fmt: skip
+
+
+def main(root: Path, scenarios: dict[str, list[str]]) -> int:
+    """All ranks at once; with the first that fails, the others are killed."""
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    for module in IMPORTED_LATE:
+        importlib.import_module(module)
+    gc.freeze()  # DeepSpeed collects garbage several times for every engine
+    running = {
+        fork(n, int(count), root / count, names) for count, names in scenarios.items() for n in range(int(count))
+    }
+    while running:
+        ended, status = os.wait()
+        running.remove(ended)
+        if status:
+            for other in running:
+                os.kill(other, signal.SIGKILL)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), json.loads(sys.argv[2])))

@@ -1,4 +1,4 @@
-"""Liger's kernels by Triton's interpreter on CPU tensors: `python liger_worker.py FOLDER FAMILY`.
+"""Liger's kernels by Triton's interpreter on CPU tensors: `python liger_worker.py FOLDER FAMILY ...`.
 
 A process of its own, because Triton reads TRITON_INTERPRET when a kernel is defined. Leaves FOLDER/<family>.pt.
 """

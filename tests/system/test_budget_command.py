@@ -70,6 +70,7 @@ def test_a_run_ends_within_its_budget_and_goes_on_with_more(tmp_path: Path, toy_
     assert correct is None or correct == pytest.approx(figures[-1] / int(str(last["correct"])), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.cpu_engine
 @pytest.mark.timeout(300)
 def test_a_run_that_its_hours_do_not_let_start_says_so(tmp_path: Path, toy_folder: Path) -> None:

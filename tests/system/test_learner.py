@@ -3,12 +3,12 @@
 Gradients are read off SGD steps of learning rate 1, because Adam magnifies rounding.
 """
 
+import json
 import os
-import socket
+import signal
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,33 +75,18 @@ class Results:
         return self.root / "models" / name
 
 
-def start_ranks(ranks: int, folder: Path, scenarios: list[str]) -> list[subprocess.Popen[bytes]]:
-    """That many processes that run the scenarios."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def run_ranks(root: Path, scenarios: dict[int, list[str]]) -> None:
+    """The scenarios of each number of ranks, all ranks at once; none is left behind."""
+    command = [sys.executable, str(SUPPORT / "learner_worker.py"), str(root), json.dumps(scenarios)]
     environment = {**os.environ, "PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SUPPORT / "learner_worker.py")]
-    workers = []
-    for rank in range(ranks):
-        arguments = [str(rank), str(ranks), str(port), str(folder), *scenarios]
-        with open(folder / f"log.{rank}", "w") as log:
-            workers.append(subprocess.Popen([*command, *arguments], env=environment, stdout=log, stderr=log))
-    return workers
-
-
-def wait_for(workers: list[subprocess.Popen[bytes]], logs: Sequence[Path]) -> None:
-    """Until all have ended well; none is left behind."""
-    deadline = time.monotonic() + 280
+    with (root / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        while any(worker.poll() is None for worker in workers) and not any(worker.poll() for worker in workers):
-            assert time.monotonic() < deadline, "the ranks did not end within 280 s"
-            time.sleep(0.1)
+        code = process.wait(280)
     finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-    assert not any(worker.returncode for worker in workers), "\n".join(log.read_text()[-4000:] for log in logs)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert code == 0, "\n".join(log.read_text()[-4000:] for log in sorted(root.rglob("log*")))
 
 
 @pytest.fixture(scope="module")
@@ -118,12 +103,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
         (folder / "generation_config.json").write_text('{"do_sample": false, "temperature": 0.6}')
     AutoModelForCausalLM.from_config(WIDE).save_pretrained(results.start_model("wide"))
     all_cases = [(ranks, name, f"{name},{case}") for name, cases in CASES.items() for ranks, case in cases]
-    workers = []
-    for ranks in (1, 2):  # both at once; "other_ranks" waits for what the others saved in "resume"
+    scenarios = {}
+    for ranks in (1, 2):  # "other_ranks" waits for what the others saved in "resume"
         (root / str(ranks)).mkdir()
         cases = sorted((name == "other_ranks", name != "resume", case) for r, name, case in all_cases if r == ranks)
-        workers += start_ranks(ranks, root / str(ranks), [case for _, _, case in cases])
-    wait_for(workers, sorted(root.glob("*/log.*")))
+        scenarios[ranks] = [case for _, _, case in cases]
+    run_ranks(root, scenarios)
     return results
 
 

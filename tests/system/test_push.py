@@ -1,5 +1,6 @@
 """The weight push on real actors: engines that start with dummy weights agree with the learner, and a lost push is seen."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,52 +22,124 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.records import Completion
 
-LAYOUTS = {
+SHORT, LONG = 8, 400
+"""Tokens of completions that end at their limit only."""
+
+
+class LongWinded(RolloutWorker):
+    def _sampling(self, request: Request) -> Any:
+        sampling = super()._sampling(request)
+        if request.max_tokens in (SHORT, LONG):
+            sampling.stop_token_ids = []
+        return sampling
+
+
+ON_TWO_RANKS = "tied, ZeRO-3 on two ranks"
+LAYOUTS: dict[str, tuple[bool, dict[str, dict[str, Any]]]] = {
+    ON_TWO_RANKS: (True, {"placement": {"num_learner_gpus": 2}, "learner": {"zero_stage": 3}}),
     "untied, two engines": (False, {"placement": {"num_rollout_gpus": 2}}),
-    "tied, ZeRO-3 on two ranks": (True, {"placement": {"num_learner_gpus": 2}, "learner": {"zero_stage": 3}}),
-}
-SLOW_LAYOUTS = {
     "one engine on two workers": (False, {"placement": {"num_rollout_gpus": 2}, "engine": {"tensor_parallel": 2}}),
 }
 
 
-@pytest.mark.cpu_engine
-@pytest.mark.parametrize("layout", [*LAYOUTS, pytest.param("one engine on two workers", marks=pytest.mark.slow)])
-def test_engines_hold_the_learners_weights_after_every_push(ray_session: None, tmp_path: Path, layout: str) -> None:
-    """Sampler log-probabilities against plain transformers in float64, reading the policy the learner exports."""
-    tied, changes = (LAYOUTS | SLOW_LAYOUTS)[layout]
-    system = build(tmp_path, tied, learner={"learning_rate": 3e-3, **changes.pop("learner", {})}, **changes)
+@pytest.fixture(scope="module")
+def system(
+    request: pytest.FixtureRequest, ray_session: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[System]:
+    """Engines and learner of a layout. Before and after every test they have the same weights."""
+    tied, changes = LAYOUTS[request.param]
+    learner = {"learning_rate": 3e-3, "warmup_share": 0, **changes.get("learner", {})}
+    rollout = {"max_completion_tokens": LONG, "staleness": 1}
+    system = build(
+        tmp_path_factory.mktemp("system"), tied, LongWinded,
+        **changes | {"run": {"steps": 100}, "learner": learner, "rollout": rollout},
+    )  # fmt: skip
     try:
-        previous: dict[tuple[int, int], np.ndarray] = {}
-        for version in range(3):
-            report = system.run(system.push.push(version))
-            assert report.probe_difference is not None and report.probe_difference < 1e-4
-            export = tmp_path / f"policy-{version}"
-            system.run(system.learners.export(export))
-            reference = naive_model(export)
-            for temperature in (1.0, 0.7):
-                completions = system.run(system.sample(version, temperature))
-                assert len(completions) == 16
-                assert {c.worker for c in completions} == {worker.place for worker in system.workers.supervisor.serving}
-                for c in completions:
-                    assert [(s.version, s.start, s.end) for s in c.versions] == [(version, 0, len(c.token_ids))]
-                    expected = naive_logprobs(reference, PROBLEMS[c.position].prompt_ids, c.token_ids, temperature)
-                    np.testing.assert_allclose(c.logprobs, expected.detach().numpy(), atol=1e-3)
-                    assert (c.finish_reason == "stop") == (c.token_ids[-1] == EOS)
-            texts = {(c.position, c.sample): c.logprobs for c in completions}
-            assert not previous or any(
-                len(texts[k]) != len(previous[k]) or not np.allclose(texts[k], previous[k]) for k in texts
-            ), "a training step must change what the engines sample"
-            previous = texts
-            groups = [
-                judged_group(p.index, p, [c for c in completions if c.position == p.index], version) for p in PROBLEMS
-            ]
-            update = system.run(system.learners.train(groups, version + 1))
-            assert update.metrics["grad_norm"] > 0
-        assert all(path.is_relative_to(folder) for path, folder in vllm_sockets(system)), "others can open them"
-        assert not unloaded(system), "every layer has its weights, and the log does not say otherwise at every push"
+        push(system, 0)
+        yield system
     finally:
         system.close()
+
+
+def push(system: System, version: int) -> None:
+    report = system.run(system.push.push(version))
+    assert report.probe_difference is not None and report.probe_difference < 1e-4
+
+
+def learn(system: System, version: int, completions: list[Completion]) -> None:
+    groups = [judged_group(p.index, p, [c for c in completions if c.position == p.index], version) for p in PROBLEMS]
+    assert system.run(system.learners.train(groups, version)).metrics["grad_norm"] > 0
+
+
+def exported(system: System, folder: Path) -> Any:
+    """The learner's policy as plain transformers has it in float64."""
+    system.run(system.learners.export(folder))
+    return naive_model(folder)
+
+
+@pytest.mark.cpu_engine
+@pytest.mark.parametrize(
+    "system",
+    [ON_TWO_RANKS, *(pytest.param(layout, marks=pytest.mark.slow) for layout in [*LAYOUTS][1:])],
+    indirect=True,
+)
+def test_engines_hold_the_learners_weights_after_every_push(system: System, tmp_path: Path) -> None:
+    """Sampler log-probabilities against plain transformers in float64, reading the policy the learner exports."""
+    previous: dict[tuple[int, int], np.ndarray] = {}
+    for version in range(system.push.version, system.push.version + 3):
+        reference = exported(system, tmp_path / f"policy-{version}")
+        for temperature in (1.0, 0.7):
+            completions = system.run(system.sample(version, temperature))
+            assert len(completions) == 16
+            assert {c.worker for c in completions} == {worker.place for worker in system.workers.supervisor.serving}
+            for c in completions:
+                assert [(s.version, s.start, s.end) for s in c.versions] == [(version, 0, len(c.token_ids))]
+                expected = naive_logprobs(reference, PROBLEMS[c.position].prompt_ids, c.token_ids, temperature)
+                np.testing.assert_allclose(c.logprobs, expected.detach().numpy(), atol=1e-3)
+                assert (c.finish_reason == "stop") == (c.token_ids[-1] == EOS)
+        texts = {(c.position, c.sample): c.logprobs for c in completions}
+        assert not previous or any(
+            len(texts[k]) != len(previous[k]) or not np.allclose(texts[k], previous[k]) for k in texts
+        ), "a training step must change what the engines sample"
+        previous = texts
+        learn(system, version + 1, completions)
+        push(system, version + 1)
+    assert all(path.is_relative_to(folder) for path, folder in vllm_sockets(system)), "others can open them"
+    assert not unloaded(system), "every layer has its weights, and the log does not say otherwise at every push"
+
+
+@pytest.mark.cpu_engine
+@pytest.mark.parametrize("system", [ON_TWO_RANKS], indirect=True)
+def test_completions_go_on_through_a_push(system: System, tmp_path: Path) -> None:
+    """Every token by the policy whose version it carries, as float64 transformers has it; what was cached is computed anew."""
+    old, new = system.push.version, system.push.version + 1
+
+    async def push_when_one_has_ended() -> list[Completion]:
+        requests = [Request(p.index, 0, p.prompt_ids, p.index, 1.0, LONG if p.index else SHORT) for p in PROBLEMS]
+        found: list[Completion] = []
+        async for completion in system.workers.completions(requests):
+            if not found:
+                await system.push.push(new)
+            found.append(completion)
+        return found
+
+    references = {old: exported(system, tmp_path / "policy-old")}
+    learn(system, new, system.run(system.sample(old, 1.0)))
+    references[new] = exported(system, tmp_path / "policy-new")
+    completions = system.run(push_when_one_has_ended())
+    assert len(completions) == len(PROBLEMS)
+    for c in completions:
+        prompt = PROBLEMS[c.position].prompt_ids
+        assert [span.version for span in c.versions] == ([old, new] if c.position else [old])
+        assert c.versions[-1].end == len(c.token_ids) == (LONG if c.position else SHORT)
+        by_version = {
+            version: naive_logprobs(model, prompt, c.token_ids).detach().numpy()
+            for version, model in references.items()
+        }
+        for span in c.versions:
+            part = slice(span.start, span.end)
+            np.testing.assert_allclose(c.logprobs[part], by_version[span.version][part], atol=1e-3)
+            assert not np.allclose(c.logprobs[part], by_version[old + new - span.version][part], atol=1e-3)
 
 
 @pytest.mark.cpu_engine
@@ -84,16 +157,12 @@ def test_a_transport_as_the_page_has_it(ray_session: None, tmp_path: Path) -> No
     try:
         for version in range(2):
             system.run(system.push.push(version))
-            system.run(system.learners.export(tmp_path / f"policy-{version}"))
+            reference = exported(system, tmp_path / f"policy-{version}")
             completions = system.run(system.sample(version, 1.0))
-            reference = naive_model(tmp_path / f"policy-{version}")
             for c in completions:
                 expected = naive_logprobs(reference, PROBLEMS[c.position].prompt_ids, c.token_ids)
                 np.testing.assert_allclose(c.logprobs, expected.detach().numpy(), atol=1e-3)
-            groups = [
-                judged_group(p.index, p, [c for c in completions if c.position == p.index], version) for p in PROBLEMS
-            ]
-            assert system.run(system.learners.train(groups, version + 1)).metrics["grad_norm"] > 0
+            learn(system, version + 1, completions)
     finally:
         system.close()
 
@@ -119,64 +188,6 @@ def unloaded(system: System) -> list[str]:
     lines = [line for log in logs if log.is_file() for line in log.read_text(errors="replace").splitlines()]
     assert lines, "vLLM says something while it starts"
     return [line for line in lines if "Failed to load weights" in line]
-
-
-class LongWinded(RolloutWorker):
-    """Its completions end at their limit only."""
-
-    def _sampling(self, request: Request) -> Any:
-        sampling = super()._sampling(request)
-        sampling.stop_token_ids = []
-        return sampling
-
-
-@pytest.mark.cpu_engine
-def test_completions_go_on_through_a_push(ray_session: None, tmp_path: Path) -> None:
-    """Every token by the policy whose version it carries, as float64 transformers has it; what was cached is computed anew."""
-    length = 400
-    changes: dict[str, dict[str, Any]] = {
-        "rollout": {"max_completion_tokens": length, "staleness": 1},
-        "learner": {"learning_rate": 3e-3, "warmup_share": 0},
-    }
-    system = build(tmp_path, False, LongWinded, **changes)
-    references = []
-
-    def export(version: int) -> None:
-        system.run(system.learners.export(tmp_path / f"policy-{version}"))
-        references.append(naive_model(tmp_path / f"policy-{version}"))
-
-    async def push_when_one_has_ended() -> list[Completion]:
-        requests = [Request(p.index, 0, p.prompt_ids, p.index, 1.0, length if p.index else 8) for p in PROBLEMS]
-        found: list[Completion] = []
-        async for completion in system.workers.completions(requests):
-            if not found:
-                await system.push.push(1)
-            found.append(completion)
-        return found
-
-    try:
-        system.run(system.push.push(0))
-        export(0)
-        sampled = system.run(system.sample(0, 1.0))
-        system.run(
-            system.learners.train(
-                [judged_group(p.index, p, [c for c in sampled if c.position == p.index], 0) for p in PROBLEMS], 1
-            )
-        )
-        export(1)
-        completions = system.run(push_when_one_has_ended())
-        assert len(completions) == len(PROBLEMS)
-        for c in completions:
-            prompt = PROBLEMS[c.position].prompt_ids
-            assert [span.version for span in c.versions] == ([0, 1] if c.position else [0])
-            assert c.versions[-1].end == len(c.token_ids) == (length if c.position else 8)
-            by_version = [naive_logprobs(model, prompt, c.token_ids).detach().numpy() for model in references]
-            for span in c.versions:
-                part = slice(span.start, span.end)
-                np.testing.assert_allclose(c.logprobs[part], by_version[span.version][part], atol=1e-3)
-                assert not np.allclose(c.logprobs[part], by_version[1 - span.version][part], atol=1e-3)
-    finally:
-        system.close()
 
 
 AS_RECIPES = {"model": {"dtype": "bfloat16"}, "learner": {"zero_stage": 2}, "push": {"probe_tolerance": 0.05}}

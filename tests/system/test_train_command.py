@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -188,8 +188,33 @@ def test_a_build_for_the_other_device_is_one_sentence(recipe: Path, monkeypatch:
 
 
 @pytest.fixture(scope="module")
-def joining(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path) -> Iterator[list[subprocess.Popen[str]]]:
-    """Attempts to join clusters that are not there, all at once: they mostly wait."""
+def asked(
+    ray_session: None, tmp_path_factory: pytest.TempPathFactory, toy_folder: Path
+) -> Iterator[list[Future[tuple[str, float]]]]:
+    """What is said to one who asks for more GPUs or CPUs than the cluster has, and after how many seconds."""
+    from actors.cluster.placement import reserve
+    from openrs_ray.cluster.layout import Device, plan_layout
+
+    recipe = write_mistakes(tmp_path_factory.mktemp("asked"), toy_folder)
+
+    def ask(overrides: list[str], device: Device) -> tuple[str, float]:
+        config = load_config(recipe, overrides)
+        began = time.monotonic()
+        with pytest.raises(UserError) as refused:
+            reserve(plan_layout(config, device), config.placement.wait_s)
+        return str(refused.value), time.monotonic() - began
+
+    with ThreadPoolExecutor() as both:  # each waits for the cluster to grow
+        gpus = both.submit(ask, ["--placement.num_learner_gpus", "3"], "gpu")
+        cpus = both.submit(ask, ["--placement.cpus_per_slot", "100"], "cpu")
+        yield [gpus, cpus]
+
+
+@pytest.fixture(scope="module")
+def joining(
+    asked: object, tmp_path_factory: pytest.TempPathFactory, toy_folder: Path
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """Attempts to join clusters that are not there, all at once, and while others are `asked`: they mostly wait."""
     recipe = write_mistakes(tmp_path_factory.mktemp("joining"), toy_folder)
     attempts = [
         subprocess.Popen(
@@ -227,21 +252,9 @@ def test_help_explains_every_field(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_asking_for_more_than_the_cluster_has_is_said_within_30_seconds(
-    ray_session: None, recipe: Path, capsys: pytest.CaptureFixture[str]
+    asked: list[Future[tuple[str, float]]],
 ) -> None:
-    from actors.cluster.placement import reserve
-    from openrs_ray.cluster.layout import Device, plan_layout
-
-    def ask(overrides: list[str], device: Device) -> tuple[str, float]:
-        config = load_config(recipe, overrides)
-        began = time.monotonic()
-        with pytest.raises(UserError) as refused:
-            reserve(plan_layout(config, device), config.placement.wait_s)
-        return str(refused.value), time.monotonic() - began
-
-    with ThreadPoolExecutor() as both:  # each waits for the cluster to grow
-        gpus = both.submit(ask, ["--placement.num_learner_gpus", "3"], "gpu")
-        cpus = both.submit(ask, ["--placement.cpus_per_slot", "100"], "cpu")
-    assert re.search(r"4 GPUs .* has 0 GPUs", gpus.result()[0])
-    assert re.search(r"400 CPUs .* has 0 GPUs and 8 CPUs", cpus.result()[0])
-    assert max(gpus.result()[1], cpus.result()[1]) < 30
+    gpus, cpus = (each.result() for each in asked)
+    assert re.search(r"4 GPUs .* has 0 GPUs", gpus[0])
+    assert re.search(r"400 CPUs .* has 0 GPUs and 8 CPUs", cpus[0])
+    assert max(gpus[1], cpus[1]) < 30

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
+from launch.verify import main
+
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "launch.verify", *arguments]
@@ -73,13 +75,21 @@ def test_kinds_of_answers_with_their_settings(tmp_path: Path) -> None:
         (b"\xff\xfe\n", "not UTF-8"),
     ],
 )
-def test_bad_input_is_one_sentence(tmp_path: Path, content: str | bytes | None, message: str) -> None:
+def test_bad_input_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | bytes | None, message: str
+) -> None:
     file = tmp_path / "outputs.jsonl"
     if content is not None:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    done = run(str(file))
+    assert main([str(file)]) == 2
+    out, error = capsys.readouterr()
+    assert out == "" and message in error and len(error.splitlines()) == 1
+
+
+def test_a_mistake_ends_the_process_with_its_code(tmp_path: Path) -> None:
+    done = run(str(tmp_path / "nothing.jsonl"))
     assert (done.returncode, done.stdout) == (2, "")
-    assert message in done.stderr and len(done.stderr.splitlines()) == 1
+    assert "No such file" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_a_reader_that_stops_early_is_no_crash(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The loop and the collector record what a step waits for: the diagnosis names the side that was made slow."""
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import virtual_time
 from simulated_run import SimulatedRun, no_texts
 
 from actors.loop.collector import Collector, Sampling
@@ -46,13 +48,22 @@ class CollectedRun(SimulatedRun):
 
 
 def steps(folder: Path, sample_s: float, judge_s: float, staleness: int) -> list[Step]:
+    """Those of a run on a clock that jumps, on which the spans are as well."""
     run = CollectedRun(folder, sample_s, judge_s, staleness=staleness)
     run.store.open()
     trace = folder / "attempts" / "001" / "trace"
     trace.parent.mkdir(parents=True)
     with recording(trace, "driver"):
-        asyncio.run(run.loop.run())
+        virtual_time.run(run.loop.run())
     return steps_of(read_trace(folder))
+
+
+LOOKS = itertools.count()
+
+
+def virtual_ns() -> int:
+    """Each look at the clock takes a microsecond: no two spans begin at once."""
+    return round(asyncio.get_running_loop().time() * 1e9) + 1000 * next(LOOKS)
 
 
 @pytest.mark.parametrize("staleness", [0, 2])
@@ -60,7 +71,11 @@ def steps(folder: Path, sample_s: float, judge_s: float, staleness: int) -> list
     ("sample_s", "judge_s", "said"),
     [(1.5, 0.1, "Sampling bounds the step"), (0.1, 1.5, "The reward pool bounds the step")],
 )
-def test_the_slow_side_is_named(tmp_path: Path, sample_s: float, judge_s: float, said: str, staleness: int) -> None:
+def test_the_slow_side_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample_s: float, judge_s: float, said: str, staleness: int
+) -> None:
+    monkeypatch.setattr("time.time_ns", virtual_ns)
+    monkeypatch.setattr("time.perf_counter_ns", virtual_ns)
     found = steps(tmp_path / "run", sample_s, judge_s, staleness)
     assert [step.number for step in found] == [1, 2, 3]
     # Sampling ahead, the groups of the later steps are there already: only the first step waits.

@@ -6,6 +6,7 @@ a step. Lengths are log-normal (median 500 tokens, cut at 3,584), so that nearly
 
 import asyncio
 import itertools
+from functools import cache
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ PROBLEMS, COMPLETIONS, SLOTS, STEPS = 12, 6, 72, 300
 TOKEN_S = 5.0 / 1024
 
 
+@cache
 def lengths(position: int) -> np.ndarray:
     return np.minimum(3584, np.random.default_rng(position).lognormal(np.log(500), 1.0, COMPLETIONS))
 
@@ -41,7 +43,13 @@ class Engines:
         )
 
 
-async def seconds_per_step(staleness: int, learn_s: float, replaced: int = 0) -> float:
+@cache
+def seconds_per_step(staleness: int, learn_s: float, replaced: int = 0) -> float:
+    return run(trained(staleness, learn_s, replaced))
+
+
+async def trained(staleness: int, learn_s: float, replaced: int) -> float:
+    """Seconds per step."""
     loop, engines = asyncio.get_running_loop(), Engines()
     rollout = rollout_section(PROBLEMS, staleness, replaced=replaced)
     drawn = ((position, PROBLEM) for position in itertools.count())
@@ -57,23 +65,23 @@ async def seconds_per_step(staleness: int, learn_s: float, replaced: int = 0) ->
 @pytest.mark.parametrize("learn_s", [2.9, 17.0, 30.0])
 def test_the_slower_side_never_waits(learn_s: float) -> None:
     """The ideal: a step takes as long as the slower of generating it alone and learning from it."""
-    synchronous = run(seconds_per_step(0, learn_s))
+    synchronous = seconds_per_step(0, learn_s)
     ideal = max(synchronous - learn_s, learn_s)
     assert synchronous > 1.15 * ideal, "there must be something to gain"
     for staleness in (1, 2):
-        assert ideal / run(seconds_per_step(staleness, learn_s)) >= 0.95
+        assert ideal / seconds_per_step(staleness, learn_s) >= 0.95
 
 
 def test_batches_overlap_where_generation_is_the_slower_side() -> None:
     """k + 1 of them: the rate grows nearly so many times beyond one batch after another, as long as slots are free."""
-    alone = run(seconds_per_step(0, 0.01))
+    alone = seconds_per_step(0, 0.01)
     for staleness in (1, 2, 3):
-        assert alone / run(seconds_per_step(staleness, 0.01)) > 0.9 * (staleness + 1)
+        assert alone / seconds_per_step(staleness, 0.01) > 0.9 * (staleness + 1)
 
 
 @pytest.mark.parametrize("learn_s", [17.0, 30.0])
 def test_replacing_half_of_the_groups_is_hidden_two_versions_ahead(learn_s: float) -> None:
     """It doubles what is sampled, and a synchronous step has to wait for the longest completion of every round of it."""
-    ideal = run(seconds_per_step(2, learn_s))
-    assert ideal / run(seconds_per_step(2, learn_s, replaced=3)) >= 0.95
-    assert run(seconds_per_step(0, learn_s, replaced=3)) - learn_s > 3 * (run(seconds_per_step(0, learn_s)) - learn_s)
+    ideal = seconds_per_step(2, learn_s)
+    assert ideal / seconds_per_step(2, learn_s, replaced=3) >= 0.95
+    assert seconds_per_step(0, learn_s, replaced=3) - learn_s > 3 * (seconds_per_step(0, learn_s) - learn_s)

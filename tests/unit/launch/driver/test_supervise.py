@@ -92,7 +92,11 @@ def test_a_signal_reaches_the_run_and_is_the_end(tmp_path: Path, sent: list[str]
         "import sys; from launch.driver.supervise import supervise\n"
         "sys.exit(supervise([sys.executable, '-c', *sys.argv[1:]], lambda: 0, print, pause_s=0.01))"
     )
-    process = subprocess.Popen([sys.executable, "-c", source, SCRIPT, str(tmp_path), "mine.yaml"], cwd=ROOT)
+    process = subprocess.Popen(
+        [sys.executable, "-c", source, SCRIPT, str(tmp_path), "mine.yaml"],
+        cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests may run under nohup
+    )
     deadline = time.monotonic() + 30
     while not (tmp_path / "waits").exists():
         assert time.monotonic() < deadline

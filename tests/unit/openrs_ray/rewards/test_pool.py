@@ -12,7 +12,6 @@ from pathlib import Path
 
 import poisoned_checks
 import pytest
-from tasks import task_of
 
 from openrs_ray.errors import RunError
 from openrs_ray.records import Status, Verdict
@@ -253,27 +252,3 @@ def test_one_poisoned_answer_leaves_the_rest_of_the_step_judged() -> None:
     assert verdicts[7].status is Status.TIMEOUT and verdicts[7].reward is None
     del verdicts[7]
     assert [verdict.reward for verdict in verdicts] == [3.0, 1.0] * 15
-
-
-def test_in_a_ray_actor_a_timeout_is_a_timeout_and_right_is_right(ray_session: None) -> None:
-    """An actor's threads and event loop are where math-verify's own time limits fail and score everything wrong."""
-    import ray
-
-    from actors.reward import RewardPool
-    from openrs_ray.config.rewards import Rewards
-
-    rewards = Rewards(weights={"accuracy": 1.0}, processes=2, deadline_s=DEADLINE_S)
-    actor = ray.remote(RewardPool).options(num_cpus=1, max_concurrency=100).remote([task_of(rewards)])
-    try:
-        right = JudgeItem(r"</think> \boxed{\frac{1}{2}\sqrt{8}}", 9, "stop", (r"\sqrt{2}",))
-        wrong = JudgeItem(r"</think> \boxed{\sqrt{3}}", 9, "stop", (r"\sqrt{2}",))
-        poison = JudgeItem(rf"</think> \boxed{{{'|x|' * 300}}}", 130, "stop", ("3",))
-        batches = ray.get([actor.judge.remote([right, wrong]), actor.judge.remote([poison, right])], timeout=120)
-        assert [[verdict.status for verdict in batch] for batch in batches] == [
-            [Status.CORRECT, Status.WRONG],
-            [Status.TIMEOUT, Status.CORRECT],
-        ]
-        assert ray.get(actor.counts.remote()) == {"checks": 4, "timeouts": 1, "errors": 0, "replaced": 1}
-        ray.get(actor.close.remote(), timeout=30)
-    finally:
-        ray.kill(actor)
