@@ -1,6 +1,7 @@
 """The reward pool as an actor."""
 
 import ray
+from tasks import task_of
 
 from actors.reward import RewardPool
 from openrs_ray.config.rewards import Rewards
