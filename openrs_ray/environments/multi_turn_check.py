@@ -1,11 +1,9 @@
 """The environment `multi_turn_check`: a wrong answer gets a feedback and another try."""
 
-from dataclasses import replace
-
 from openrs_ray.config.task import Task
 from openrs_ray.environments.reply import Message
 from openrs_ray.records import Status
-from openrs_ray.rewards.judge import Judge
+from openrs_ray.rewards.answers.kinds import checker
 from openrs_ray.rewards.records import JudgeItem
 
 FEEDBACK = "Your answer is not correct. Find the mistake and answer again."
@@ -22,7 +20,7 @@ class MultiTurnCheck:
             raise ValueError("feedback and no_answer must be texts that say something")
         self.tries = tries
         self.feedback = {Status.WRONG: feedback, Status.NO_ANSWER: no_answer}
-        self.judge = replace(Judge.of(task.rewards, task.answer.kind), weights={"accuracy": 1.0})
+        self.check = checker(task.answer, task.rewards)
 
     def reply(
         self, messages: list[Message], *, problem: str, gold: tuple[str, ...], row: dict[str, object], token_count: int
@@ -30,5 +28,5 @@ class MultiTurnCheck:
         turns = [message["content"] for message in messages if message["role"] == "assistant"]
         if len(turns) >= self.tries:
             return None
-        item = JudgeItem(turns[-1], token_count, "stop", gold, problem, row)
-        return self.feedback.get(self.judge(item).status)
+        status, _ = self.check(JudgeItem(turns[-1], token_count, "stop", gold, problem, row))
+        return self.feedback.get(status)

@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import Any
 
 
+from openrs_ray.common.telling import part
 from openrs_ray.environments.reply import ROLES, Answer, Asked, Message, Reply
-from openrs_ray.environments.tool_calls import CallFormat, Malformed, ToolCall, mistakes, tool_calls
+from openrs_ray.environments.tool_calls import CallFormat, ToolCall, mistakes, tool_calls
 
 MOST_STATE_BYTES = 16 << 20
 
@@ -21,13 +22,17 @@ class Replier:
     make: Any
     """Callable without arguments that gives the object; picklable."""
     form: CallFormat
+    name: str
+    """In messages: `my_env.py:Calculator`."""
 
     def __call__(self, asked: Asked) -> Answer:
         turn = asked.messages[-1]["content"]
         calls, tools = tool_calls(turn, self.form), self.tools
         if tools and (wrong := mistakes(calls, tools)):  # the model's mistakes are answered here
             return Answer(tuple(_message("tool", f"error: {sentence}") for sentence in wrong), asked.state)
-        said = self._object.reply(**self._arguments(asked, [call for call in calls if isinstance(call, ToolCall)]))
+        arguments = self._arguments(asked, [call for call in calls if isinstance(call, ToolCall)])
+        with part(self.name):
+            said = self._object.reply(**arguments)
         role = "tool" if calls else "user"
         if not isinstance(said, Reply):
             return Answer(_messages(said, role), asked.state)
@@ -36,13 +41,22 @@ class Replier:
             raise ValueError(f"the state has {len(state) >> 20} MiB (at most {MOST_STATE_BYTES >> 20} travel with a turn)")
         return Answer(_messages(said.content, role), state)
 
+    def prepare(self) -> None:
+        """Makes the object, in this process."""
+        self._object  # noqa: B018
+
+    @property
+    def made(self) -> Any:
+        return self._object
+
     @property
     def tools(self) -> Sequence[Mapping[str, Any]]:
         return tuple(getattr(self._object, "tools", ()))
 
     @cached_property
     def _object(self) -> Any:
-        return self.make()
+        with part(self.name):
+            return self.make()
 
     @cached_property
     def _named(self) -> frozenset[str] | None:
@@ -62,7 +76,7 @@ class Replier:
         return given if self._named is None else {name: given[name] for name in given if name in self._named}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"make": self.make, "form": self.form}  # not the object, which may be anything
+        return {"make": self.make, "form": self.form, "name": self.name}  # not the object, which may be anything
 
 
 REPLY_ARGUMENTS = ("messages", "problem", "gold", "row", "tool_calls", "token_count", "state")
@@ -73,19 +87,6 @@ def named_arguments(function: Any) -> frozenset[str] | None:
     if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
         return None
     return frozenset(parameters)
-
-
-@dataclass(frozen=True)
-class Repliers:
-    by_task: Mapping[str, Replier]
-
-    def __call__(self, asked: Asked) -> Answer:
-        return self.by_task[asked.task](asked)
-
-    def prepare(self) -> None:
-        """Makes all objects."""
-        for replier in self.by_task.values():
-            replier.tools  # noqa: B018
 
 
 def _messages(said: Any, role: str) -> tuple[Message, ...]:

@@ -50,11 +50,10 @@ class Answer:
     failed: Status | None = None
     """Timeout or error of the environment itself."""
     detail: str = ""
-    seconds: float = 0.0
 
     @classmethod
     def failure(cls, status: Status, detail: str, seconds: float) -> "Answer":
-        return cls(failed=status, detail=detail, seconds=seconds)
+        return cls(failed=status, detail=detail)
 
 
 class RolloutFailed(Exception):
