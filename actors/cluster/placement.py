@@ -148,7 +148,7 @@ def _device(place: Slots, gpus: float) -> Device:
 class Placement:
     """Reserved places, one per actor, and each actor's environment.
 
-    When a node is lost, Ray moves the places of a group only together: every engine, the reward pool and the environments have their own.
+    When a node is lost, Ray moves the places of a group only together: all but the learner have their own.
     """
 
     layout: Layout

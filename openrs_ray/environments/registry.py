@@ -14,9 +14,9 @@ from openrs_ray.environments.environment import Environment
 from openrs_ray.environments.inspection import Tools, inspected
 from openrs_ray.environments.replier import Replier
 from openrs_ray.environments.single_turn import SingleTurn
-from openrs_ray.environments.tool_calls import call_format
 from openrs_ray.environments.turns import Ask, Bounds, TurnByTurn
 from openrs_ray.errors import UserError
+from openrs_ray.models.tool_template import OWN_FORMAT, CallFormat, template_format
 
 BUILT_IN = {
     "python_tool": "openrs_ray.environments.python_tool:PythonTool",
@@ -46,13 +46,13 @@ def check_environment(task: Task) -> Tools:
         raise UserError(
             f"there is no environment {name!r}; known are {known}, and a class of your own as my_env.py:Calculator"
         )
-    return inspected(_replier(task, ""), task.environment)
+    return inspected(_replier(task, OWN_FORMAT), task.environment)
 
 
 def repliers(tasks: Sequence[Task], tokenizer: PreTrainedTokenizerBase) -> dict[str, Replier]:
     """Answering parts of the environments that have one, by task."""
-    template = str(tokenizer.chat_template)
-    return {task.name: _replier(task, template) for task in tasks if task.environment.answers}
+    form = template_format(tokenizer) or OWN_FORMAT
+    return {task.name: _replier(task, form) for task in tasks if task.environment.answers}
 
 
 def environments(
@@ -68,5 +68,5 @@ def environments(
     return found
 
 
-def _replier(task: Task, template: str) -> Replier:
-    return Replier(Making(task), call_format(template), task.environment.name)
+def _replier(task: Task, form: CallFormat) -> Replier:
+    return Replier(Making(task), form, task.environment.name)

@@ -1,4 +1,4 @@
-"""Answers the model's turns, in processes that can be killed: reads the tool calls, asks the environment's class, checks its answer."""
+"""Answers the model's turns, in processes that can be killed: reads the tool calls, asks the class, checks its answer."""
 
 import inspect
 import pickle
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-
 from openrs_ray.common.telling import part
 from openrs_ray.environments.reply import ROLES, Answer, Asked, Message, Reply
-from openrs_ray.environments.tool_calls import CallFormat, ToolCall, mistakes, tool_calls
+from openrs_ray.environments.tool_calls import ToolCall, mistakes, tool_calls
+from openrs_ray.models.tool_template import CallFormat
 
 MOST_STATE_BYTES = 16 << 20
 
@@ -38,7 +38,9 @@ class Replier:
             return Answer(_messages(said, role), asked.state)
         state = pickle.dumps(said.state)
         if len(state) > MOST_STATE_BYTES:
-            raise ValueError(f"the state has {len(state) >> 20} MiB (at most {MOST_STATE_BYTES >> 20} travel with a turn)")
+            raise ValueError(
+                f"the state has {len(state) >> 20} MiB (at most {MOST_STATE_BYTES >> 20} travel with a turn)"
+            )
         return Answer(_messages(said.content, role), state)
 
     def prepare(self) -> None:

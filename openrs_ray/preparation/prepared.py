@@ -18,6 +18,7 @@ from openrs_ray.data.problems import hold_out, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.data.rows import check_there
 from openrs_ray.data.texts import same_text_key
+from openrs_ray.environments.between import check_turns
 from openrs_ray.environments.registry import check_environment
 from openrs_ray.errors import UserError
 from openrs_ray.models import bundled as builtin
@@ -76,7 +77,7 @@ def prepare(config: RunConfig) -> Prepared:
     for task in config.tasks:
         check_reward_names(task.rewards.weights)
         kinds.check_kind(task.answer, task.rewards)
-        check_environment(task)
+    tools = {task.name: check_environment(task) for task in config.tasks}
     _check_apart(config)
     for path in filter(None, (config.data.path, config.evaluation.path)):
         check_there(path)  # before a model is looked for on the Hub
@@ -88,12 +89,14 @@ def prepare(config: RunConfig) -> Prepared:
             f"model {config.model.path} is quantised, and quantised weights cannot be trained: give the model itself"
         )
     tokenizer = load_tokenizer(config.model)
+    if any(task.environment.answers for task in config.tasks):
+        check_turns(tokenizer)
     limit = config.rollout.max_prompt_tokens
     parseable = kinds.parseable(config.answer, config.rewards)
     keeps_all = config.rewards.unparseable_gold == "reward"
     whole = config.rewards.extraction == "published"
     train = load_problems(
-        config.data, tokenizer, limit, _given if keeps_all else parseable, whole, answer=config.answer
+        config.data, tokenizer, limit, _given if keeps_all else parseable, whole, answer=config.answer, tools=tools[""]
     )
     notes = [str(train.report)]
     problems, held_out = hold_out(train.problems, config.evaluation.hold_out, config.evaluation.hold_out_seed)
@@ -103,7 +106,7 @@ def prepare(config: RunConfig) -> Prepared:
         if config.evaluation.path in builtin.DATA and config.data.path not in builtin.DATA:
             elsewhere["columns"] = Columns()  # data.columns are those of the user's own file
         source = config.data.model_copy(update=elsewhere)
-        loaded = load_problems(source, tokenizer, limit, parseable, whole, answer=config.answer)
+        loaded = load_problems(source, tokenizer, limit, parseable, whole, answer=config.answer, tools=tools[""])
         held_out = loaded.problems[: config.evaluation.problems]
         notes.append(str(loaded.report))
         if shared := len({same_text_key(p.text) for p in problems} & {same_text_key(p.text) for p in held_out}):
