@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 
 from actors.cluster.deadlines import within
+from actors.cluster.restarted import Restarted
 from actors.cluster.together import Together
 from actors.rollout.pool import EnginePool
 from actors.rollout.worker import Request
 from openrs_ray.algorithm.unusable import without_judgement
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.environments.environment import Environment
-from openrs_ray.errors import Lost, RunError, UserError
+from openrs_ray.environments.reply import RolloutFailed
+from openrs_ray.errors import RunError, UserError
 from openrs_ray.records import Completion, Group, Problem, Rollout, Verdict
 from openrs_ray.rewards.judge import OwnRewards, group_item, judge_group, with_own_group_rewards
 from openrs_ray.rewards.judge_model.replies import Spending
@@ -24,8 +26,6 @@ from openrs_ray.rewards.records import JudgeItem
 from openrs_ray.rewards.registry import weighted_parameters
 from openrs_ray.run.spans import span, traced
 from openrs_ray.seeds import completion_seed, turn_seed
-
-_POOL_PAUSE_S = 2.0  # before a lost pool is asked again
 
 Decode = Callable[[Sequence[Rollout]], list[str]]
 """Texts of rollouts, with the part that the chat template wrote."""
@@ -90,9 +90,9 @@ class Collector:
     """Rewards of the user's own."""
     log: Callable[[str], None] = lambda line: None
     """Told the lines that own rewards print."""
-    _pool_lost: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
+        self._rewards = Restarted("the reward pool", self.config.rollout.deadline_s, self.report)
         self._judging: Together[Pending, Verdict] = Together(self._judge)
 
     @traced("group", "position")
@@ -117,15 +117,18 @@ class Collector:
 
     async def _sample(self, position: int, sample: int, problem: Problem, plan: Sampling) -> tuple[Rollout, Verdict]:
         turns = Turns(self.pool, self.config, position, sample, problem, plan)
+        failed: Verdict | None = None
         try:
             with span("rollout", position=position, sample=sample):
                 rollout = await self.environments[problem.task].rollout(problem, turns)
+        except RolloutFailed as error:
+            rollout, failed = error.rollout, Verdict(error.status, {}, None, detail=error.detail)
         except (RunError, UserError):
             raise
         except Exception as error:  # whatever an environment of the user's own raises
             raise self._failed(problem, position, sample, f"failed with {type(error).__name__}: {error}") from error
         self._check(rollout, problem, position, sample)
-        verdict = without_judgement(rollout, await self._judging.ask((rollout, problem)))
+        verdict = without_judgement(rollout, failed or await self._judging.ask((rollout, problem)))
         if SINGLE_NAME in self.config.task(problem.task).rewards.weights and self._asks_judge(problem, plan):
             verdict = await self._judged_by_model(rollout, problem, verdict)
         return rollout, verdict
@@ -206,16 +209,4 @@ class Collector:
 
     async def _asked(self, what: str, ask: Callable[[], Awaitable[Any]]) -> Any:
         """The reward pool's answer; asked again when it is lost."""
-        return await within(self.config.rollout.deadline_s, "the reward pool", what, self._ask_until_back(what, ask))
-
-    async def _ask_until_back(self, what: str, ask: Callable[[], Awaitable[Any]]) -> Any:
-        while True:
-            try:
-                answer = await within(self.config.rollout.deadline_s, "the reward pool", what, ask())
-                self._pool_lost = False
-                return answer
-            except Lost as error:
-                if not self._pool_lost:
-                    self._pool_lost = True
-                    self.report(f"the reward pool is lost and asked again until it is back: {error}")
-                await asyncio.sleep(_POOL_PAUSE_S)  # Ray starts it again; judging twice does no harm
+        return await within(self.config.rollout.deadline_s, "the reward pool", what, self._rewards.ask(what, ask))

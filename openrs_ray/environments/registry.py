@@ -1,18 +1,85 @@
-"""Environments by name."""
+"""Environments by name: built in, or a class in a file of the user's own."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from openrs_ray.config.environment import SINGLE_TURN
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.config.task import Task
+from openrs_ray.environments.between import Between
 from openrs_ray.environments.environment import Environment
+from openrs_ray.environments.inspection import Tools, inspected
+from openrs_ray.environments.replier import Replier
 from openrs_ray.environments.single_turn import SingleTurn
+from openrs_ray.environments.turns import Ask, Bounds, TurnByTurn
 from openrs_ray.errors import UserError
+from openrs_ray.models.tool_template import OWN_FORMAT, CallFormat, template_format
+from openrs_ray.user_code.loading import load
+from openrs_ray.user_code.reference import UserCode, is_reference
 
-_BUILT_IN = {"single_turn": SingleTurn}
+BUILT_IN = {
+    "python_tool": "openrs_ray.environments.python_tool:PythonTool",
+    "multi_turn_check": "openrs_ray.environments.multi_turn_check:MultiTurnCheck",
+}
+"""`module:class` of each; the class takes its task and the section's parameters."""
 
 
-def check_environment(task: Task) -> None:
-    """UserError for an environment that does not exist."""
-    if task.environment.name not in _BUILT_IN:
-        raise UserError(f"there is no environment {task.environment.name!r}; known are {', '.join(_BUILT_IN)}")
+@dataclass(frozen=True, slots=True)
+class Making:
+    """Makes the object that answers, in a process that can be killed."""
+
+    task: Task
+    code: UserCode | None = None
+    """None: built in."""
+
+    def __call__(self) -> Any:
+        section = self.task.environment
+        if self.code is not None:
+            return load(self.code)(**section.parameters)
+        return resolve_name(BUILT_IN[section.name])(self.task, **section.parameters)
 
 
-def environment_of(task: Task) -> Environment:
-    return _BUILT_IN[task.environment.name]()
+def code_of(config: RunConfig, task: Task) -> UserCode | None:
+    """The file of the user's own that the task's environment names."""
+    name = task.environment.name
+    return config.user_code(name) if is_reference(name) else None
+
+
+def check_environment(task: Task, code: UserCode | None) -> Tools:
+    """The tools that the task's environment offers. UserError for one that does not exist or cannot be used."""
+    name = task.environment.name
+    if name == SINGLE_TURN:
+        return ()
+    if code is None and name not in BUILT_IN:
+        known = ", ".join((SINGLE_TURN, *BUILT_IN))
+        raise UserError(
+            f"there is no environment {name!r}; known are {known}, and a class of your own as my_env.py:Calculator"
+        )
+    return inspected(_replier(task, code, OWN_FORMAT), task.environment)
+
+
+def repliers(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, Replier]:
+    """Answering parts of the environments that have one, by task."""
+    form = template_format(tokenizer) or OWN_FORMAT
+    return {task.name: _replier(task, code_of(config, task), form) for task in config.tasks if task.environment.answers}
+
+
+def environments(
+    tasks: Sequence[Task], tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int], tokens: int, ask: Ask | None
+) -> Mapping[str, Environment]:
+    """Environments by task. `tokens`: the most that may follow a prompt; `ask` may be None where none answers."""
+    between = Between(tokenizer, frozenset(end_ids))
+    found: dict[str, Environment] = {}
+    for task in tasks:
+        section = task.environment
+        bounds = Bounds(section.max_turns, section.max_turn_tokens, tokens)
+        found[task.name] = TurnByTurn(between, ask, bounds) if section.answers and ask else SingleTurn()
+    return found
+
+
+def _replier(task: Task, code: UserCode | None, form: CallFormat) -> Replier:
+    return Replier(Making(task, code), form, task.environment.name)

@@ -11,9 +11,10 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from openrs_ray.cluster.memory import ModelShape
 from openrs_ray.common.foreign import reading
 from openrs_ray.config.schema import Engine, Model, RunConfig, Slots
-from openrs_ray.data.completions import rollout_texts
+from openrs_ray.data.completions import last_turn_texts, rollout_texts
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
-from openrs_ray.environments.registry import check_environment
+from openrs_ray.environments.between import check_turns
+from openrs_ray.environments.registry import check_environment, code_of
 from openrs_ray.errors import UserError
 from openrs_ray.models.attention import check_attention
 from openrs_ray.models.bundled import resolve_model
@@ -58,8 +59,12 @@ class Prepared:
         return tuple(token.id for token in self.stop_tokens)
 
     def texts(self, rollouts: Sequence[Rollout]) -> list[str]:
-        """Texts for rewards and record, `opening` included."""
+        """Whole texts for the record, `opening` included."""
         return [self.opening + text for text in rollout_texts(rollouts, self.tokenizer, self.eos_ids)]
+
+    def judged_texts(self, rollouts: Sequence[Rollout]) -> list[str]:
+        """Texts that rewards read: the last turn, so that no answer counts that a tool or an earlier try has written."""
+        return last_turn_texts(rollouts, self.tokenizer, self.eos_ids, self.opening)
 
     def summary(self) -> RunProblems:
         content = hashlib.sha256()
@@ -83,13 +88,13 @@ def prepare(config: RunConfig) -> Prepared:
     for task in config.tasks:
         check_reward_names(task.rewards.weights)
         kinds.check_kind(task.answer, task.rewards)
-        check_environment(task)
     own = {
         task.name: own_rewards(
             task.rewards.weights, task.rewards.parameters, config.user_code, config.rewards.memory_gib
         )
         for task in config.tasks
     }
+    tools = {task.name: check_environment(task, code_of(config, task)) for task in config.tasks}
     check_paths(config)  # before a model is looked for on the Hub
     model_path = resolve_model(config.model.path)
     model, shape = check_model(config, model_path)
@@ -99,7 +104,9 @@ def prepare(config: RunConfig) -> Prepared:
             f"model {config.model.path} is quantised, and quantised weights cannot be trained: give the model itself"
         )
     tokenizer = load_tokenizer(config.model)
-    loaded = load_tasks(config, tokenizer)
+    if any(task.environment.answers for task in config.tasks):
+        check_turns(tokenizer)
+    loaded = load_tasks(config, tokenizer, tools)
     return Prepared(
         model_path=model_path,
         shape=shape,

@@ -1,10 +1,11 @@
 """Loads the problems of each task: those to train on and the held-out ones."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -16,6 +17,7 @@ from openrs_ray.data.answers import Gold
 from openrs_ray.data.problems import hold_out, load_problems
 from openrs_ray.data.rows import check_there
 from openrs_ray.data.texts import same_text_key
+from openrs_ray.data.tools import Tools
 from openrs_ray.errors import UserError
 from openrs_ray.models import bundled as builtin
 from openrs_ray.records import Problem
@@ -41,9 +43,11 @@ def check_paths(config: RunConfig) -> None:
         check_there(path)
 
 
-def load_tasks(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> TaskProblems:
-    """UserError where data cannot be used, or is too little for a step."""
-    loaded = [_load(task, config, tokenizer) for task in config.tasks]
+def load_tasks(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, tools: Mapping[str, Tools] = MappingProxyType({})
+) -> TaskProblems:
+    """UserError where data cannot be used, or is too little for a step. `tools`: those of each task's environment."""
+    loaded = [_load(task, config, tokenizer, tools.get(task.name, ())) for task in config.tasks]
     total = sum(Fraction(str(task.weight)) for task in config.tasks)
     for task, part in zip(config.tasks, loaded, strict=True):
         _check_enough(task, part, config, Fraction(str(task.weight)) / total)
@@ -55,11 +59,11 @@ def load_tasks(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> TaskPro
     return replace(whole, notes=(*whole.notes, *_shared(config, whole)))
 
 
-def _load(task: Task, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> TaskProblems:
+def _load(task: Task, config: RunConfig, tokenizer: PreTrainedTokenizerBase, tools: Tools) -> TaskProblems:
     data, held, limit = task.data, task.held_out, config.rollout.max_prompt_tokens
     parseable = kinds.parseable(task.answer, task.rewards)
     keeps_all = task.rewards.unparseable_gold == "reward"
-    rest = task.rewards.extraction == "published", task.name, task.answer
+    rest = task.rewards.extraction == "published", task.name, task.answer, tools
     train = load_problems(data, tokenizer, limit, _given if keeps_all else parseable, *rest)
     notes = [str(train.report)]
     problems, held_out = hold_out(train.problems, held.hold_out, config.evaluation.hold_out_seed)
