@@ -10,7 +10,7 @@ from openrs_ray.adapters.extras import require
 from openrs_ray.errors import UserError
 
 PREFIX = "reasoning-gym:"
-_AT_ONCE = 2000
+_AT_ONCE = 200
 """Problems made between two deadlines."""
 
 Level = int | Mapping[str, int]
