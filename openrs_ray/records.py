@@ -7,9 +7,9 @@ a verdict. A rollout is one completion, or several with given tokens between the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -43,6 +43,10 @@ class Problem:
     """With template; tokenized once, at loading."""
     gold: tuple[str, ...]
     """Any one of them is correct."""
+    task: str = ""
+    """Name of its task (`openrs_ray.config.task`)."""
+    row: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """All columns of its row in the data, for own rewards and environments."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """From a drawn problem to a finished group: its rollouts are sampled and judged beside each other."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +64,11 @@ class Turns:
         return await self.pool.sample(Request(*place, ids, seed, plan.temperature, most))
 
 
+def judge_item(text: str, rollout: Rollout, problem: Problem) -> JudgeItem:
+    seen = text, rollout.sampled_tokens, rollout.finish_reason
+    return JudgeItem(*seen, problem.gold, problem.text, problem.row, problem.task)
+
+
 @dataclass(eq=False)
 class Collector:
     """Makes groups, each beside others and through pushes. Rollouts are judged as they finish."""
@@ -72,7 +77,8 @@ class Collector:
     pool: EnginePool
     reward_pool: Any
     """Restarted by Ray; `report` is told of it."""
-    environment: Environment
+    environments: Mapping[str, Environment]
+    """By task."""
     decode: Decode
     report: Callable[[str], None]
     _pool_lost: bool = field(default=False, init=False)
@@ -92,7 +98,7 @@ class Collector:
             for task in samples:
                 task.cancel()
         lengths = [rollout.sampled_tokens for rollout in rollouts]
-        rewards = self.config.rewards
+        rewards = self.config.task(problem.task).rewards
         verdicts = judge_group(verdicts, lengths, rewards.weights, weighted_parameters(rewards))
         return Group(position, problem, rollouts, verdicts)
 
@@ -100,15 +106,15 @@ class Collector:
         turns = Turns(self.pool, self.config, position, sample, problem, plan)
         try:
             with span("rollout", position=position, sample=sample):
-                rollout = await self.environment.rollout(problem, turns)
+                rollout = await self.environments[problem.task].rollout(problem, turns)
         except (RunError, UserError):
             raise
         except Exception as error:  # whatever an environment of the user's own raises
-            raise self._failed(position, sample, f"failed with {type(error).__name__}: {error}") from error
-        self._check(rollout, position, sample)
+            raise self._failed(problem, position, sample, f"failed with {type(error).__name__}: {error}") from error
+        self._check(rollout, problem, position, sample)
         return rollout, without_judgement(rollout, await self._judging.ask((rollout, problem)))
 
-    def _check(self, rollout: Rollout, position: int, sample: int) -> None:
+    def _check(self, rollout: Rollout, problem: Problem, position: int, sample: int) -> None:
         """RunError for a rollout that would be recorded or trained on wrongly."""
         most, length = self.config.rollout.max_completion_tokens, len(rollout.token_ids)
         faults = {
@@ -118,18 +124,15 @@ class Collector:
             "has sampled tokens of no policy version, or given ones of some": not rollout.versions_cover,
         }
         if found := [fault for fault, there in faults.items() if there]:
-            raise self._failed(position, sample, found[0])
+            raise self._failed(problem, position, sample, found[0])
 
-    def _failed(self, position: int, sample: int, what: str) -> RunError:
-        name = type(self.environment).__name__
+    def _failed(self, problem: Problem, position: int, sample: int, what: str) -> RunError:
+        name = type(self.environments[problem.task]).__name__
         return RunError(f"environment {name}: the rollout of position {position}, sample {sample} {what}")
 
     async def _judge(self, batch: Sequence[tuple[Pending, asyncio.Future[Verdict]]]) -> None:
         texts = self.decode([rollout for (rollout, _), _ in batch])
-        items = [
-            JudgeItem(text, rollout.sampled_tokens, rollout.finish_reason, problem.gold)
-            for text, ((rollout, problem), _) in zip(texts, batch, strict=True)
-        ]
+        items = [judge_item(text, rollout, problem) for text, ((rollout, problem), _) in zip(texts, batch, strict=True)]
         what = f"judge {len(items)} completions"
         deadline_s = self.config.rollout.deadline_s
         positions = sorted({rollout.position for (rollout, _), _ in batch})

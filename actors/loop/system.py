@@ -1,9 +1,9 @@
 """Starts the actors of a run in order, builds the loop over them, and ends them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -27,8 +27,9 @@ from actors.rollout.settings import EngineSettings
 from actors.rollout.worker import RolloutWorker
 from openrs_ray.algorithm.no_learning import LearningWatch
 from openrs_ray.config.schema import RunConfig
+from openrs_ray.config.task import Task
 from openrs_ray.environments.environment import Environment
-from openrs_ray.environments.single_turn import SingleTurn
+from openrs_ray.environments.registry import environment_of
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.preparation.prepared import Prepared
 from openrs_ray.records import Problem
@@ -54,7 +55,7 @@ class System:
     worker_class: type[RolloutWorker] = RolloutWorker
     rank_class: type[LearnerRank] = LearnerRank
     reward_class: type[RewardPool] = RewardPool
-    environment: Environment = field(default_factory=SingleTurn)
+    environment: Callable[[Task], Environment] = environment_of
 
     def __post_init__(self) -> None:
         config, prepared, placement, warn = self.config, self.prepared, self.placement, self.display.warn
@@ -69,7 +70,7 @@ class System:
         transport, probe = placement.layout.transport, probe_batch(prepared.problems)
         self._push = WeightPush(self._learner, self._engines, transport, config.push, probe)
         rewards = ray.remote(self.reward_class).options(**placement.reward_options(), max_restarts=-1)
-        self._rewards: Any = rewards.remote(config.rewards)
+        self._rewards: Any = rewards.remote(config.tasks)
         self._closing = AsyncExitStack()
         self._closing.push_async_callback(self._end_actors)
 
@@ -114,7 +115,8 @@ class System:
     def _loop(self, checkpoint: Checkpoint | None) -> Loop:
         config, prepared, progress = self.config, self.prepared, self.progress
         budget, display, limits = self.budget, self.display, self.limits
-        collector = Collector(config, self._engines, self._rewards, self.environment, prepared.texts, display.warn)
+        environments = {task.name: self.environment(task) for task in config.tasks}
+        collector = Collector(config, self._engines, self._rewards, environments, prepared.texts, display.warn)
         plan = Sampling("train", 0, config.rollout.completions_per_problem, config.rollout.temperature)
         drawn = drawing(config, prepared.problems, progress)
         sampling = Lookahead(partial(collector.group, plan=plan), drawn, config.rollout, config.run.steps)

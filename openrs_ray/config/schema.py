@@ -7,63 +7,39 @@ Paths that name something built in (`toy`, `smollm2-135m-instruct`) are resolved
 
 from __future__ import annotations
 
-import ast
-import inspect
 import math
 import os
-import re
-from functools import partial
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 
+from openrs_ray.config.answer import Answer
+from openrs_ray.config.data import Data
+from openrs_ray.config.environment import EnvironmentSection
 from openrs_ray.config.fidelity import Fidelity, as_published
 from openrs_ray.config.resumable import FREE
-from openrs_ray.rewards.records import Comparison, RewardExtraction, UnfinishedReasoning, Unjudged, Value
-from openrs_ray.rewards.registry import GROUP, SINGLE, weighted_parameters
+from openrs_ray.config.rewards import Rewards
+from openrs_ray.config.section import (
+    Amount,
+    Count,
+    Cpus,
+    Decay,
+    Parts,
+    Positive,
+    Ratio,
+    Seconds,
+    Section,
+    Seed,
+    Share,
+    SomeAmount,
+    SomeShare,
+    Temperature,
+)
+from openrs_ray.config.task import Task
+from openrs_ray.rewards.registry import weighted_parameters
 
-# Every number has both bounds, so that no typing mistake (1e32 for 1e-32) reaches an engine; infinities and NaN are refused.
-Positive = Annotated[int, Field(gt=0, le=10**9)]
-Count = Annotated[int, Field(ge=0, le=10**9)]
-Parts = Annotated[int, Field(gt=0, le=10_000)]
-"""GPUs, processes, threads: things that are held or started at once."""
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Seconds = Annotated[float, Field(gt=0, le=2_000_000)]
-"""A deadline; the operating system waits for 2^31 milliseconds at most."""
-Share = Annotated[float, Field(ge=0, le=1)]
-SomeShare = Annotated[float, Field(gt=0, le=1)]
-Amount = Annotated[float, Field(ge=0, le=1_000_000)]
-SomeAmount = Annotated[float, Field(gt=0, le=1_000_000)]
-Ratio = Annotated[float, Field(gt=1, le=1_000_000)]
-Cpus = Annotated[float, Field(ge=0.001, le=10_000)]
-"""Ray counts CPUs in steps of 0.0001."""
-Temperature = Annotated[float, Field(ge=0, le=100)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 HeadDtype = Literal["float32", "model"]
-
-
-class Section(BaseModel):
-    """Base of every part: unknown keys are errors, values never change after checking."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-        protected_namespaces=(),
-        allow_inf_nan=False,
-    )
-
-    @field_validator("*")
-    @classmethod
-    def _can_be_written(cls, value: Any) -> Any:
-        """Neither a path nor a prompt may hold what no file, command line or tokenizer takes."""
-        if isinstance(value, str | Path) and _UNWRITABLE.search(str(value)):
-            raise PydanticCustomError("string_unicode", "text without NUL and lone surrogates")
-        return value
 
 
 class Run(Section):
@@ -95,45 +71,6 @@ class Model(Section):
     """Number format of the policy in the learner's forward pass and in the rollout engines (optimizer state is float32)."""
     chat_template: Path | None = None
     """File with a Jinja chat template, used instead of the tokenizer's own."""
-
-
-class Example(Section):
-    problem: str
-    """A worked example's problem, shown as an earlier user turn."""
-    response: str
-    """Its full response, shown as the assistant's turn."""
-
-
-class Columns(Section):
-    problem: str = "problem"
-    """Column that holds the problem: text or a list of chat messages; a dot leads into a struct or JSON text."""
-    answer: str = "answer"
-    """Column that holds the gold answer: text, a number or a list of accepted answers (`reward_model.ground_truth`)."""
-    answer_after: str | None = None
-    """When set, the gold answer is what follows the last occurrence of this marker in the answer column (GSM8K: "####")."""
-
-
-class Data(Section):
-    path: str
-    """Problems to train on: a Hub id, a .jsonl, .json, .parquet, .csv or .tsv file, a folder of such files, or `toy`."""
-    split: str = "train"
-    """Split to read when `path` is a Hub id."""
-    subset: str | None = None
-    """Which subset to read of a Hub data set that has several (GSM8K: main)."""
-    columns: Columns = Columns()
-    """Which columns hold what."""
-    system_prompt: str | None = None
-    """System message put before every problem."""
-    system_as_user: bool = False
-    """For chat templates without a system role (Gemma): put the system message before the first user turn instead."""
-    examples: tuple[Example, ...] = ()
-    """Worked examples put before every problem as earlier turns."""
-    suffix: str = ""
-    """Text appended to every problem."""
-    max_unparseable_share: Annotated[Share, FREE] = 0.01
-    """Largest share of gold answers that may be unparseable (those problems are dropped and counted) before it is an error."""
-    shuffle: bool = True
-    """Draw the problems in a new seeded order each epoch instead of file order."""
 
 
 class Evaluation(Section):
@@ -236,70 +173,6 @@ class Engine(Section):
                 f"({self.max_sequences}): every completion takes a token of each pass"
             )
         return self
-
-
-class _Weights(Section):
-    weights: dict[str, Value] = Field(default={"accuracy": 2.0, "format": 1.0}, min_length=1)
-    """Rewards by name with their weights; docs/rewards.md has them all."""
-
-
-def _section_of(parameters: type) -> Any:
-    """A section, with its default, of the fields, bounds and docstrings of a reward's parameters."""
-    tree: Any = ast.parse(inspect.getsource(parameters))
-    texts: dict[str, str] = {}
-    for field, text in pairwise(tree.body[0].body):
-        match field, text:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(said))):
-                texts[name] = inspect.cleandoc(said)
-    default = parameters()
-    given: dict[str, Any] = {
-        name: (kind, Field(getattr(default, name), description=texts.get(name)))
-        for name, kind in get_type_hints(parameters, include_extras=True).items()
-    }
-    # The texts are there: pydantic must not look for the source of a class that has none, which takes long.
-    section = create_model("_Section", __base__=Section, __cls_kwargs__={"use_attribute_docstrings": False}, **given)
-    return section, section()
-
-
-if TYPE_CHECKING:
-    _WithParameters = _Weights
-else:
-    _sections = {name: _section_of(one.parameters) for name, one in (SINGLE | GROUP).items() if one.parameters}
-    _WithParameters = create_model("_WithParameters", __base__=_Weights, **_sections)
-
-
-class Rewards(_WithParameters):
-    extraction: RewardExtraction = "boxed"
-    """Where the answer is looked for: the last \\boxed{} only, anywhere as math-verify does, or as the authors' code did (golds,
-    too: as whole texts, with LaTeX)."""
-    comparison: Comparison = "gold_first"
-    """Order in which math-verify, which is not symmetric, is given gold and answer; gold_first is the one it documents."""
-    unparseable_gold: Literal["skip", "reward"] = "skip"
-    """Problems whose gold cannot be parsed: dropped and counted, or kept with 1.0 for every completion's accuracy and cosine."""
-    unfinished_reasoning: UnfinishedReasoning = "no_answer"
-    """A `<think>` that is never closed: no answer yet, or a box in it is read as one (always read but with extraction boxed)."""
-    final_form: bool = False
-    """Count an expression that is still to be worked out (47+38) as wrong where the gold is a plain number."""
-    unjudged: Unjudged = "skip"
-    """Completions whose check gave no verdict (timeout, error): left out of the loss, or paid as wrong answers."""
-    processes: Annotated[Parts, FREE] = 2
-    """Processes that check answers."""
-    deadline_s: Annotated[Seconds, FREE] = 5.0
-    """A check that takes longer is killed and counted as a timeout (rewards.unjudged says what that is worth)."""
-    memory_gib: Annotated[SomeAmount, FREE] = 2.0
-    """Memory limit of one checking process."""
-    max_unjudged_share: Annotated[Share, FREE] = 0.1
-    """Largest share of a step's completions that may end without judgement (timeout, error) before the run stops."""
-
-    @model_validator(mode="after")
-    def _final_form_is_looked_at(self) -> Rewards:
-        if self.final_form and self.extraction == "published":
-            raise ValueError("rewards.final_form does not go with rewards.extraction published, which pays any form")
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Pickle finds classes by name, and those of the reward sections have none.
-        return partial(Rewards, **self.model_dump(exclude_unset=True)), ()
 
 
 _PUBLISHED: dict[str, dict[str, Any]] = {
@@ -518,6 +391,9 @@ class RunConfig(Section):
     evaluation: Evaluation = Evaluation()
     rollout: Rollout
     engine: Annotated[Engine, FREE] = Engine()
+    environment: EnvironmentSection = EnvironmentSection()
+    """Turns a problem into a rollout: its name is enough (`environment: single_turn`)."""
+    answer: Answer = Answer()
     rewards: Rewards = Rewards()
     loss: Annotated[Loss, FREE] = Loss()
     learner: Learner = Learner()
@@ -582,10 +458,18 @@ class RunConfig(Section):
                 f"learner.micro_batch_tokens ({self.learner.micro_batch_tokens}) must hold one longest sequence "
                 f"of {self.max_sequence_tokens} tokens (prompt and completion)"
             )
-        for parameters in weighted_parameters(self.rewards).values():
+        for parameters in (one for task in self.tasks for one in weighted_parameters(task.rewards).values()):
             if hasattr(parameters, "check"):
                 parameters.check(rollout.max_completion_tokens)
         return self
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """At least one; names differ."""
+        return (Task("", self.data, self.answer, self.rewards, self.environment),)
+
+    def task(self, name: str) -> Task:
+        return next(task for task in self.tasks if task.name == name)
 
     @property
     def logprob_temperature(self) -> float:

@@ -8,7 +8,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from openrs_ray.config.schema import Data, Engine, Model, Slots
+from openrs_ray.config.data import Data
+from openrs_ray.config.schema import Engine, Model, Slots
 from openrs_ray.curation.fates import KEPT, Candidate, Fate, user_turn
 from openrs_ray.curation.recipe import Judged, ModelStage, Overlaps, Recipe, Solved, Source
 from openrs_ray.data.answers import cell_texts, gold_answers

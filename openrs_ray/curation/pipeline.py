@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from openrs_ray.config.schema import Rewards
+from openrs_ray.config.rewards import Rewards
 from openrs_ray.curation import fates
 from openrs_ray.curation.fates import Candidate, Fate, Reply
 from openrs_ray.curation.inputs import Inputs, prompts

@@ -9,7 +9,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from openrs_ray.common.formatting import quoted
-from openrs_ray.config.schema import Data
+from openrs_ray.config.data import Data
 from openrs_ray.data.answers import Gold, gold_answers, whole_cell
 from openrs_ray.data.columns import CellError, column_cells, read_cells
 from openrs_ray.data.prompts import tokenize_prompts
@@ -56,6 +56,7 @@ def load_problems(
     max_prompt_tokens: int,
     parseable: Callable[[Sequence[Gold]], list[bool]],
     whole_golds: bool = False,
+    task: str = "",
 ) -> Loaded:
     """Problems of `data.path`, indexed 0, 1, 2, ... in file order. UserError where the data cannot be used.
 
@@ -69,12 +70,16 @@ def load_problems(
     read = whole_cell if whole_golds else partial(gold_answers, after=columns.answer_after)
     golds = read_cells(cells, read, data.path, columns.answer)
     readable = parseable(golds)
-    usable = [(problem, gold) for problem, gold, known in zip(asked, golds, readable, strict=True) if known]
+    usable = [
+        (problem, gold, row) for problem, gold, row, known in zip(asked, golds, rows, readable, strict=True) if known
+    ]
     unparseable = [(n, cells[n - 1]) for n, known in enumerate(readable, start=1) if not known]
     _check_share(unparseable, len(rows), data)
-    prompts = tokenize_prompts(data, [problem for problem, _ in usable], tokenizer) if usable else []
+    prompts = tokenize_prompts(data, [problem for problem, *_ in usable], tokenizer) if usable else []
     short = [(*problem, ids) for problem, ids in zip(usable, prompts, strict=True) if len(ids) <= max_prompt_tokens]
-    problems = tuple(Problem(index, text_of(problem), ids, gold) for index, (problem, gold, ids) in enumerate(short))
+    problems = tuple(
+        Problem(index, text_of(problem), ids, gold, task, row) for index, (problem, gold, row, ids) in enumerate(short)
+    )
     too_long = len(usable) - len(problems)
     if not problems:
         raise UserError(

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from openrs_ray.common.foreign import reading
-from openrs_ray.config.schema import Data, Model
+from openrs_ray.config.data import Data
+from openrs_ray.config.schema import Model
 from openrs_ray.data.rendered import check_rendered, takes_no_system_message
 from openrs_ray.data.turns import Asked, Message
 from openrs_ray.errors import UserError

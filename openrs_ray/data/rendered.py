@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from openrs_ray.common.formatting import quoted
-from openrs_ray.config.schema import Data
+from openrs_ray.config.data import Data
 from openrs_ray.data.texts import letters_key
 from openrs_ray.data.turns import Message
 from openrs_ray.errors import UserError

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from openrs_ray.config.schema import Data
+from openrs_ray.config.data import Data
 from openrs_ray.data.answers import gold_answers
 from openrs_ray.data.columns import CellError
 from openrs_ray.data.prompts import tokenize_prompts

@@ -7,19 +7,8 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from openrs_ray.config.schema import (
-    Amount,
-    Engine,
-    EngineSlots,
-    Model,
-    Parts,
-    RunConfig,
-    Seconds,
-    Section,
-    Share,
-    SomeAmount,
-    check_split,
-)
+from openrs_ray.config.schema import Engine, EngineSlots, Model, RunConfig, check_split
+from openrs_ray.config.section import Amount, Parts, Seconds, Section, Share, SomeAmount
 
 
 class Loading(Section):

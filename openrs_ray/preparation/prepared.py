@@ -11,13 +11,15 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from openrs_ray.cluster.memory import ModelShape
 from openrs_ray.common.foreign import reading
-from openrs_ray.config.schema import Columns, Engine, Model, RunConfig, Slots
+from openrs_ray.config.data import Columns
+from openrs_ray.config.schema import Engine, Model, RunConfig, Slots
 from openrs_ray.data.answers import Gold
 from openrs_ray.data.completions import rollout_texts
 from openrs_ray.data.problems import hold_out, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.data.rows import check_there
 from openrs_ray.data.texts import same_text_key
+from openrs_ray.environments.registry import check_environment
 from openrs_ray.errors import UserError
 from openrs_ray.models import bundled as builtin
 from openrs_ray.models.attention import check_attention
@@ -68,7 +70,9 @@ class Prepared:
 
 def prepare(config: RunConfig) -> Prepared:
     """Load and check everything. UserError about the first thing missing or unfit."""
-    check_reward_names(config.rewards.weights)
+    for task in config.tasks:
+        check_reward_names(task.rewards.weights)
+        check_environment(task)
     _check_apart(config)
     for path in filter(None, (config.data.path, config.evaluation.path)):
         check_there(path)  # before a model is looked for on the Hub

@@ -46,12 +46,15 @@ class Judge:
     final_form: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Defaults where missing."""
+    kind: str = "math"
+    """`answer.kind`"""
 
     @classmethod
-    def of(cls, rewards: Any) -> Judge:
+    def of(cls, rewards: Any, kind: str = "math") -> Judge:
         """Judge of a config's section `rewards`."""
-        given = {one.name: getattr(rewards, one.name) for one in fields(cls) if one.name != "parameters"}
-        return cls(**given, parameters=weighted_parameters(rewards))
+        own = ("parameters", "kind")
+        given = {one.name: getattr(rewards, one.name) for one in fields(cls) if one.name not in own}
+        return cls(**given, parameters=weighted_parameters(rewards), kind=kind)
 
     def __call__(self, item: JudgeItem) -> Verdict:
         start = time.perf_counter()
@@ -80,6 +83,23 @@ class Judge:
         values = {name: SINGLE[name](seen, parameters=self.parameters.get(name)) for name in single}
         reward = sum((self.weights[name] * value for name, value in values.items()), 0.0)
         return replace(verdict, rewards=values, reward=reward)
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Judges completions of several tasks."""
+
+    by_task: Mapping[str, Judge]
+
+    @classmethod
+    def of(cls, tasks: Sequence[Any]) -> Judges:
+        return cls({task.name: Judge.of(task.rewards, task.answer.kind) for task in tasks})
+
+    def __call__(self, item: JudgeItem) -> Verdict:
+        return self.by_task[item.task](item)
+
+    def settle(self, item: JudgeItem, verdict: Verdict) -> Verdict:
+        return self.by_task[item.task].settle(item, verdict)
 
 
 def judge_group(

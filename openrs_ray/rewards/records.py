@@ -1,7 +1,8 @@
 """Records that rewards read, and types of their parameters. Light to import."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 
@@ -33,6 +34,12 @@ class JudgeItem:
     finish_reason: str
     gold: tuple[str, ...]
     """One is enough."""
+    problem: str = ""
+    """Its text, without template."""
+    row: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """All columns of the problem's row in the data."""
+    task: str = ""
+    """Name of its task."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import numpy as np
 import poisoned_checks
 import pytest
 import ray
+from tasks import task_of
 from tiny import make_config
 
 from actors.learner.group import training_sequences
@@ -60,7 +61,7 @@ class PoisonedPool(RewardPool):
     """The real pool, with checks that do what the completion's text tells them to."""
 
     def __init__(self, rewards: config.Rewards) -> None:
-        super().__init__(rewards)
+        super().__init__([task_of(rewards)])
         self._pool.close()
         self._pool = CheckPool(poisoned_checks.judge_text, 2, DEADLINE_S, 1.0)
 
@@ -81,7 +82,7 @@ async def collected(
     weights: dict[str, float] = WEIGHTS,
 ) -> list[Group]:
     config = make_config(Path("/nowhere"), rewards={"weights": weights})
-    collector = Collector(config, engines, pool, environment or SingleTurn(), decode, report)  # type: ignore[arg-type]
+    collector = Collector(config, engines, pool, {"": environment or SingleTurn()}, decode, report)  # type: ignore[arg-type]
     return list(await asyncio.gather(*(collector.group(*drawn, PLAN) for drawn in DRAWN)))
 
 

@@ -29,7 +29,7 @@ class CollectedRun(SimulatedRun):
         self._sample_s, self._judge_s = sample_s, judge_s
         pool = SimpleNamespace(judge=SimpleNamespace(remote=self._judge))
         engines: Any = SimpleNamespace(sample=self._sample)
-        self._collector = Collector(self.config, engines, pool, SingleTurn(), no_texts, pytest.fail)
+        self._collector = Collector(self.config, engines, pool, {"": SingleTurn()}, no_texts, pytest.fail)
 
     async def _sample(self, request: Request) -> Completion:
         await asyncio.sleep(self._sample_s)

@@ -11,7 +11,9 @@ from pydantic import BaseModel
 from openrs_ray.config.help import help_text
 from openrs_ray.config.load import flat, load_config
 from openrs_ray.config.resumable import FREE
-from openrs_ray.config.schema import Rewards, RunConfig, Section
+from openrs_ray.config.rewards import Rewards
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.config.section import Section
 from openrs_ray.errors import UserError
 from openrs_ray.preparation.dry_run import dry_run_text
 from openrs_ray.run.resume import check_resumable

@@ -13,7 +13,7 @@ import yaml
 from places import ROOT
 from shared_data import shared_file
 
-from openrs_ray.config.schema import Data
+from openrs_ray.config.data import Data
 from openrs_ray.curation import fates, report
 from openrs_ray.curation.fates import Candidate, Fate, Reply, judged_fate, mix_counts, solved_fate, user_turn
 from openrs_ray.curation.inputs import load_inputs

@@ -15,8 +15,9 @@ import pytest
 from places import ROOT
 from transformers import Qwen2Tokenizer
 
+from openrs_ray.config.data import Columns, Data, Example
 from openrs_ray.config.load import load_config
-from openrs_ray.config.schema import Columns, Data, Example, Model
+from openrs_ray.config.schema import Model
 from openrs_ray.data import prompts
 from openrs_ray.data.answers import gold_answers, whole_cell
 from openrs_ray.data.columns import CellError

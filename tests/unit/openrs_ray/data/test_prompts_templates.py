@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from transformers import Qwen2Tokenizer
 
-from openrs_ray.config.schema import Data, Engine, EngineSlots, Example
+from openrs_ray.config.data import Data, Example
+from openrs_ray.config.schema import Engine, EngineSlots
 from openrs_ray.curation.inputs import _check_model
 from openrs_ray.curation.recipe import Solved
 from openrs_ray.data.prompts import tokenize_prompts

@@ -11,7 +11,7 @@ import pytest
 from tiny import make_config
 from transformers import Qwen2Tokenizer
 
-from openrs_ray.config.schema import Columns, Data, Example
+from openrs_ray.config.data import Columns, Data, Example
 from openrs_ray.curation.inputs import load_inputs
 from openrs_ray.curation.recipe import Recipe
 from openrs_ray.data.columns import cell

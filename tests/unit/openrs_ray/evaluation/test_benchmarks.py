@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from shared_data import shared_file, shared_rows
 
-from openrs_ray.config.schema import Data
+from openrs_ray.config.data import Data
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.analysis import analyse
 from openrs_ray.evaluation.benchmarks import (

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from openrs_ray.common import killable as bounded
 from openrs_ray.common.killable import Failed, in_child
-from openrs_ray.config.schema import Data
+from openrs_ray.config.data import Data
 from openrs_ray.data.prompts import tokenize_prompts
 from openrs_ray.errors import UserError
 from openrs_ray.models.templating import rendered, templated

@@ -9,9 +9,10 @@ import math
 
 import pytest
 from paper import published
+from tasks import task_of
 
 from actors.reward import RewardPool
-from openrs_ray.config.schema import Rewards
+from openrs_ray.config.rewards import Rewards
 from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards.golds import parseable_golds
 from openrs_ray.rewards.judge import Judge
@@ -144,7 +145,7 @@ def test_a_check_that_does_not_end_is_left_out_or_paid_as_a_wrong_answer(unjudge
     texts = [LINE * 32 + "\n</think>\n\\boxed{" + answer + "}" for answer in ("9^{9^{9^9}}", "42", "41")]
 
     async def judged() -> list[Verdict]:
-        pool = RewardPool(rewards(weights, processes=1, deadline_s=1.0, unjudged=unjudged))
+        pool = RewardPool([task_of(rewards(weights, processes=1, deadline_s=1.0, unjudged=unjudged))])
         try:
             return await pool.judge([JudgeItem(text, 7, "stop", ("$42$",)) for text in texts])
         finally:

@@ -8,7 +8,8 @@ from fractions import Fraction
 import pytest
 from shared_data import shared_rows
 
-from openrs_ray.config.schema import Rewards, RunConfig
+from openrs_ray.config.rewards import Rewards
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards.group import length
 from openrs_ray.rewards.judge import WARM_UP, Judge, judge_group

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import poisoned_checks
 import pytest
+from tasks import task_of
 
 from openrs_ray.errors import RunError
 from openrs_ray.records import Status
@@ -219,10 +220,10 @@ def test_in_a_ray_actor_a_timeout_is_a_timeout_and_right_is_right(ray_session: N
     import ray
 
     from actors.reward import RewardPool
-    from openrs_ray.config.schema import Rewards
+    from openrs_ray.config.rewards import Rewards
 
     rewards = Rewards(weights={"accuracy": 1.0}, processes=2, deadline_s=DEADLINE_S)
-    actor = ray.remote(RewardPool).options(num_cpus=1, max_concurrency=100).remote(rewards)
+    actor = ray.remote(RewardPool).options(num_cpus=1, max_concurrency=100).remote([task_of(rewards)])
     try:
         right = JudgeItem(r"</think> \boxed{\frac{1}{2}\sqrt{8}}", 9, "stop", (r"\sqrt{2}",))
         wrong = JudgeItem(r"</think> \boxed{\sqrt{3}}", 9, "stop", (r"\sqrt{2}",))
