@@ -17,18 +17,20 @@ FinishReason = Literal["stop", "length"]
 
 
 class Status(StrEnum):
-    """Only the first three judge the completion; the others leave it out of the loss."""
+    """Only the first four judge the completion; the others leave it out of the loss."""
 
     CORRECT = "correct"
     WRONG = "wrong"
     NO_ANSWER = "no_answer"
+    UNCHECKED = "unchecked"
+    """There is no gold to compare with (`answer.kind: none`): other rewards decide."""
     UNPARSEABLE_GOLD = "unparseable_gold"
     TIMEOUT = "timeout"
     ERROR = "error"
 
     @property
     def judged(self) -> bool:
-        return self in (Status.CORRECT, Status.WRONG, Status.NO_ANSWER)
+        return self in (Status.CORRECT, Status.WRONG, Status.NO_ANSWER, Status.UNCHECKED)
 
 
 @dataclass(frozen=True, slots=True)

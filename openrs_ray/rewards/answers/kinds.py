@@ -1,0 +1,254 @@
+"""Checks answers by `answer.kind`: mathematics, choices, numbers, strings and lists."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from openrs_ray.config.answer import Answer
+from openrs_ray.config.rewards import Rewards
+from openrs_ray.data.columns import CellError, cell
+from openrs_ray.errors import UserError
+from openrs_ray.records import Status
+from openrs_ray.rewards.answers import choice, quantity, sets
+from openrs_ray.rewards.answers.check import check_answer
+from openrs_ray.rewards.answers.exact import normalised
+from openrs_ray.rewards.answers.place import final_part, stated
+from openrs_ray.rewards.answers.published import check_published
+from openrs_ray.rewards.golds import parseable_golds
+from openrs_ray.rewards.records import JudgeItem
+
+Gold = tuple[str, ...]
+Row = Mapping[str, Any]
+Checked = tuple[Status, str | None]
+"""Status of a completion, and its answer."""
+Check = Callable[[JudgeItem], Checked]
+Usable = Callable[[Sequence[Gold], Sequence[Row]], list[bool]]
+"""From golds and their rows."""
+
+_CORRECTNESS = ("accuracy", "cosine", "length")
+"""Rewards that ask whether the answer is right."""
+_MATH_ONLY = ("extraction", "comparison", "final_form", "unparseable_gold")
+"""Fields of `rewards` that speak of mathematics."""
+
+
+def checker(answer: Answer, rewards: Rewards) -> Check:
+    """The check of `answer.kind`, for a checking process; it can be pickled."""
+    if answer.kind == "math":
+        return partial(_math, answer.after, rewards)
+    if answer.kind == "none":
+        return _nothing
+    if answer.kind == "code":
+        from openrs_ray.rewards.answers import code
+
+        return code.checker(answer, rewards)
+    return partial(_check, answer, rewards.unfinished_reasoning)
+
+
+def parseable(answer: Answer, rewards: Rewards) -> Usable:
+    """Tells which golds completions can be compared with."""
+    if answer.kind == "math":
+        return partial(_math_parseable, rewards)
+    if answer.kind == "none":
+        return lambda golds, rows: [True] * len(golds)
+    if answer.kind == "code":
+        from openrs_ray.rewards.answers import code
+
+        return code.parseable(answer, rewards)
+    return partial(_readable, answer)
+
+
+def warm_up(answer: Answer) -> tuple[JudgeItem, ...]:
+    """Items that load what the kind's check needs."""
+    return (JudgeItem(r"\boxed{1 m}", 5, "stop", ("1 km",)),) if answer.kind == "number" else ()
+
+
+def check_kind(answer: Answer, rewards: Rewards) -> None:
+    """UserError for settings of `rewards` that do not go with the kind of answers."""
+    if answer.kind == "math":
+        return
+    paid = [name for name in _CORRECTNESS if name in rewards.weights]
+    if answer.kind == "none" and paid:
+        raise UserError(
+            f"rewards.weights has {paid[0]}, which asks for right answers, but answer.kind none checks none: leave it out, or "
+            "say what an answer is"
+        )
+    changed = [name for name in _MATH_ONLY if getattr(rewards, name) != type(rewards).model_fields[name].default]
+    if changed:
+        raise UserError(f"rewards.{changed[0]} is for answer.kind math, not {answer.kind}: leave it out")
+
+
+def shown(answer: Answer, gold: Gold, row: Row) -> str | None:
+    """A gold as it is compared; None where it cannot be read."""
+    golds = _KINDS[answer.kind].golds(answer, gold, row)
+    return " or ".join(_KINDS[answer.kind].shown(one) for one in golds) if golds else None
+
+
+def _nothing(item: JudgeItem) -> Checked:
+    return Status.UNCHECKED, None
+
+
+def _math(after: str | None, rewards: Rewards, item: JudgeItem) -> Checked:
+    if rewards.extraction == "published":
+        return check_published(item.text, item.gold, rewards.comparison, for_cosine="cosine" in rewards.weights)
+    text = item.text
+    if after is not None:
+        part = final_part(text, rewards.unfinished_reasoning)
+        found = None if part is None else stated(part, after)
+        text = "" if found is None else rf"\boxed{{{found}}}"
+    how = (rewards.extraction, rewards.comparison, rewards.unfinished_reasoning, rewards.final_form)
+    return check_answer(text, item.gold, *how)
+
+
+def _math_parseable(rewards: Rewards, golds: Sequence[Gold], rows: Sequence[Row]) -> list[bool]:
+    return parseable_golds(golds, extraction=rewards.extraction, processes=rewards.processes)
+
+
+def _check(answer: Answer, unfinished_reasoning: Any, item: JudgeItem) -> Checked:
+    kind = _KINDS[answer.kind]
+    golds = kind.golds(answer, item.gold, item.row)
+    if not golds:
+        return Status.UNPARSEABLE_GOLD, None
+    part = final_part(item.text, unfinished_reasoning)
+    found = None if part is None else kind.found(answer, part, item.row, golds)
+    if found is None:
+        return Status.NO_ANSWER, None
+    correct = any(kind.same(answer, gold, found, item.row) for gold in golds)
+    return Status.CORRECT if correct else Status.WRONG, kind.shown(found)
+
+
+def _readable(answer: Answer, golds: Sequence[Gold], rows: Sequence[Row]) -> list[bool]:
+    kind = _KINDS[answer.kind]
+    return [bool(kind.golds(answer, gold, row)) for gold, row in zip(golds, rows, strict=True)]
+
+
+class _Kind(Protocol):
+    """Reads and compares the answers of one kind."""
+
+    def golds(self, answer: Answer, gold: Gold, row: Row) -> Sequence[Any]:
+        """Accepted answers, as read; empty where none can be."""
+
+    def found(self, answer: Answer, part: str, row: Row, golds: Sequence[Any]) -> Any | None:
+        """Answer in a completion's final part; None without one."""
+
+    def same(self, answer: Answer, gold: Any, found: Any, row: Row) -> bool: ...
+
+    def shown(self, found: Any) -> str:
+        """Answer as text; in a box it is read as the same one."""
+
+
+class _Choice:
+    """Letters, in order of the alphabet."""
+
+    def golds(self, answer: Answer, gold: Gold, row: Row) -> list[tuple[str, ...]]:
+        options = _options(answer, row)
+        read = [choice.gold_letters(one, options, answer.gold_index) for one in gold] if options is not None else []
+        if answer.gold_is_list:
+            read = [tuple(letter for one in read for letter in one)] if all(read) else []
+        return [tuple(sorted({*one})) for one in read if one]
+
+    def found(self, answer: Answer, part: str, row: Row, golds: Sequence[Any]) -> tuple[str, ...] | None:
+        options, several = _options(answer, row) or choice.NO_OPTIONS, any(len(gold) > 1 for gold in golds)
+        if answer.after is None:
+            letters = choice.claimed(part, options, several)
+        else:
+            letters = choice.read_letters(stated(part, answer.after) or "", options, several) or ()
+        return tuple(sorted({*letters})) or None
+
+    def same(self, answer: Answer, gold: tuple[str, ...], found: tuple[str, ...], row: Row) -> bool:
+        return gold == found
+
+    def shown(self, found: tuple[str, ...]) -> str:
+        return ", ".join(found)
+
+
+def _options(answer: Answer, row: Row) -> choice.Options | None:
+    """None where the row's options cannot be read."""
+    if answer.choices is None:
+        return choice.NO_OPTIONS
+    try:
+        return choice.Options.of(cell(row, answer.choices))
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    text: str
+    quantity: quantity.Quantity | None
+    """None for an answer that is no number, which is wrong."""
+
+
+class _Quantity:
+    def golds(self, answer: Answer, gold: Gold, row: Row) -> list[_Number]:
+        unit = answer.unit if answer.unit_column is None else str(_cell(row, answer.unit_column) or "")
+        read = [_Number(one, quantity.read_gold_quantity(one, unit)) for one in gold]
+        return [one for one in read if one.quantity is not None]
+
+    def found(self, answer: Answer, part: str, row: Row, golds: Sequence[Any]) -> _Number | None:
+        text = stated(part, answer.after)
+        return None if text is None else _Number(text, quantity.read_quantity(text))
+
+    def same(self, answer: Answer, gold: _Number, found: _Number, row: Row) -> bool:
+        if gold.quantity is None or found.quantity is None:
+            return False
+        tolerance = quantity.Tolerance(answer.tolerance, max(answer.absolute_tolerance, _row_tolerance(answer, row)))
+        return quantity.same_quantity(gold.quantity, found.quantity, tolerance, answer.unit_required)
+
+    def shown(self, found: _Number) -> str:
+        return found.text
+
+
+def _row_tolerance(answer: Answer, row: Row) -> float:
+    """0 where the row has none that is a number."""
+    try:
+        value = float(_cell(row, answer.tolerance_column) or 0) if answer.tolerance_column is not None else 0.0
+    except (TypeError, ValueError):
+        return 0.0
+    return value if 0 < value < math.inf else 0.0
+
+
+def _cell(row: Row, column: str) -> Any:
+    """None where the row lacks it."""
+    try:
+        return cell(row, column)
+    except CellError:
+        return None
+
+
+class _Exact:
+    def golds(self, answer: Answer, gold: Gold, row: Row) -> list[str]:
+        return [normalised(one, answer.ignore) for one in gold]
+
+    def found(self, answer: Answer, part: str, row: Row, golds: Sequence[Any]) -> str | None:
+        text = stated(part, answer.after)
+        return None if text is None else normalised(text, answer.ignore)
+
+    def same(self, answer: Answer, gold: str, found: str, row: Row) -> bool:
+        return gold == found
+
+    def shown(self, found: str) -> str:
+        return found
+
+
+class _Set:
+    def golds(self, answer: Answer, gold: Gold, row: Row) -> list[tuple[sets.Element, ...]]:
+        if answer.gold_is_list and len(gold) > 1:
+            return [sets.elements(gold, answer.ignore)]
+        return [sets.read_list(one, answer.ignore) for one in gold]
+
+    def found(self, answer: Answer, part: str, row: Row, golds: Sequence[Any]) -> tuple[sets.Element, ...] | None:
+        text = stated(part, answer.after)
+        return None if text is None else sets.read_list(text, answer.ignore)
+
+    def same(self, answer: Answer, gold: Sequence[sets.Element], found: Sequence[sets.Element], row: Row) -> bool:
+        return sets.same_list(gold, found, answer.ordered, answer.repeats)
+
+    def shown(self, found: Sequence[sets.Element]) -> str:
+        return "; ".join(map(str, found)) or "{}"
+
+
+_KINDS: Mapping[str, _Kind] = {"choice": _Choice(), "number": _Quantity(), "exact": _Exact(), "set": _Set()}
