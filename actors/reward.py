@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
+from openrs_ray.adapters.judging import warm_up
 from openrs_ray.config.task import Task
 from openrs_ray.records import Verdict
 from openrs_ray.rewards.judge import WARM_UP, Judges
@@ -26,7 +27,10 @@ class RewardPool:
             processes=rewards.processes,
             deadline_s=rewards.deadline_s,
             memory_gib=rewards.memory_gib,
-            warm_up=[replace(item, task=tasks[0].name) for item in WARM_UP],
+            warm_up=[
+                *(replace(item, task=tasks[0].name) for item in WARM_UP),
+                *(one for task in tasks for one in warm_up(task)),
+            ],
         )
 
     @traced("judge")

@@ -7,9 +7,9 @@ from typing import Any
 
 from openrs_ray.adapters.call import Library
 from openrs_ray.adapters.extras import require
+from openrs_ray.adapters.names import REASONING_GYM
 from openrs_ray.errors import UserError
 
-PREFIX = "reasoning-gym:"
 _AT_ONCE = 200
 """Problems made between two deadlines."""
 
@@ -21,7 +21,7 @@ Stage = tuple[Level | None, int | None]
 def read(path: str, parameters: Mapping[str, Any], stages: Sequence[Stage] = ()) -> list[dict[str, Any]]:
     """Its problems, stage after stage, the same for the same arguments. UserError."""
     require("reasoning_gym", "reasoning-gym", f"data.path {path}")
-    name, rows, given = path.removeprefix(PREFIX), list[dict[str, Any]](), {"seed": 0, **parameters}
+    name, rows, given = path.removeprefix(REASONING_GYM), list[dict[str, Any]](), {"seed": 0, **parameters}
     with Library("reasoning_gym_library", f"data.path {path}") as library:
         for level, problems in stages or ((None, None),):
             if problems is not None and "size" in parameters:

@@ -27,7 +27,11 @@ def rows(name: str, parameters: Mapping[str, Any], level: Level | None, start: i
     """Problems [start, stop) of a data set with everything that scoring them needs. Unfit."""
     known = dict(parameters) if level is None else at_level(name, parameters, level)
     made = data_set(name, known)
-    return [{**made[index], "dataset": name, "parameters": known} for index in range(start, stop)]
+    return [_row(made[index], name, known) for index in range(start, stop)]
+
+
+def _row(entry: Row, name: str, parameters: Mapping[str, Any]) -> Row:
+    return {"problem": entry["question"], **entry, "dataset": name, "parameters": parameters}
 
 
 def size(name: str, parameters: Mapping[str, Any], level: Level | None) -> int:
@@ -44,10 +48,10 @@ def score(answer: str | None, row: Mapping[str, Any]) -> float:
     return float(_scorer(name, row.get("parameters", {})).score_answer(answer, row))
 
 
-def found_answer(text: str, place: str) -> str | None:
-    r"""Text of the last <answer> tag, or (place "box") of the last \boxed{}; "any" prefers the tag."""
-    tagged: str | None = extract_answer(text) if place != "box" else None
-    return last_boxed(text) if tagged is None and place != "tag" else tagged
+def found_answer(text: str) -> str | None:
+    r"""Text of the last <answer> tag, as the library asks for it, else of the last \boxed{}."""
+    tagged: str | None = extract_answer(text)
+    return last_boxed(text) if tagged is None else tagged
 
 
 def at_level(name: str, parameters: Mapping[str, Any], level: Level) -> dict[str, Any]:
@@ -56,7 +60,7 @@ def at_level(name: str, parameters: Mapping[str, Any], level: Level) -> dict[str
     if name not in CURRICULA:
         raise Unfit(f"there is no curriculum for {name}: leave out data.curriculum and set data.parameters")
     curriculum = create_curriculum(name)
-    levels = {attribute: level for attribute in curriculum.attributes} if isinstance(level, int) else dict(level)
+    levels = dict.fromkeys(curriculum.attributes, level) if isinstance(level, int) else dict(level)
     if unknown := sorted(levels.keys() - curriculum.attributes.keys()):
         raise Unfit(f"its curriculum has no {', '.join(unknown)}: it has {', '.join(curriculum.attributes)}")
     most = max(len(attribute.levels) for attribute in curriculum.attributes.values()) - 1
@@ -67,7 +71,9 @@ def at_level(name: str, parameters: Mapping[str, Any], level: Level) -> dict[str
         curriculum.set_attr_level(attribute, min(value, last))
     made = vars(curriculum.generate_configuration())
     default = vars(DATASETS[name][1]())
-    own = {field: value for field, value in made.items() if field in _level_fields(curriculum) or value != default[field]}
+    own = {
+        field: value for field, value in made.items() if field in _level_fields(curriculum) or value != default[field]
+    }
     if both := sorted(own.keys() & parameters.keys()):
         raise Unfit(f"the curriculum's level sets {', '.join(both)}: leave that out of data.parameters")
     return {**parameters, **own}

@@ -19,8 +19,8 @@ import numpy as np
 import verifiers.v1 as vf
 from pydantic import ValidationError
 from verifiers.v1 import graph
-from verifiers.v1.dialects.chat import parse_message
 from verifiers.v1.configs.agent import agent_config_fields
+from verifiers.v1.dialects.chat import parse_message
 from verifiers.v1.session import RolloutLimits, call_hook, hook_boundary
 from verifiers.v1.state import state_cls
 from verifiers.v1.utils.decorators import discover_decorated, invoke
@@ -51,30 +51,40 @@ class _Over(BaseException):
     """The conversation has ended."""
 
 
-def rows(name: str, parameters: Mapping[str, Any], own: Mapping[str, Any]) -> list[dict[str, Any]]:
+def rows(name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The environment's tasks, each with the messages that open its conversation. Unfit.
 
     Args:
-        parameters: fields of its taskset, and `select`: which of its tasks.
-        own: fields of the environment itself.
+        parameters: fields of its taskset, besides `select` (which of its tasks) and `env` (fields of the environment itself).
     """
-    env, select = environment(name, parameters, own), dict(parameters).get("select") or {}
-    taskset = env.taskset.select(_checked(vf.SelectConfig, select, "select"))
+    env = environment(name, parameters)
+    taskset = env.taskset.select(_checked(vf.SelectConfig, parameters.get("select") or {}, "select"))
     if not taskset.bounded:
         raise Unfit("it has tasks without end: say how many with data.parameters.select.limit")
-    return [_row(env, task) for task in taskset]
+    return [_row(env, task) | {"environment": (name, dict(parameters))} for task in taskset]
 
 
-def next_messages(env: vf.Env, row: Mapping[str, Any], said: Sequence[Message], finish_reason: str) -> list[Message] | None:
+def next_messages(
+    env: vf.Env, row: Mapping[str, Any], said: Sequence[Message], finish_reason: str
+) -> list[Message] | None:
     """What the environment says after the conversation `said` (all but the opening), None where it has ended."""
+    turns = [message["content"] for message in said if message["role"] == "assistant"]
+    policy = _Policy(turns, finish_reason, scoring=False)
     with _same_luck(row):
-        return _run(_asked(env, row, _Policy(said, finish_reason, scoring=False)))
+        messages: list[Message] | None = _run(_asked(env, row, policy))
+    given = [message for message in said if message["role"] != "assistant"]
+    if policy.given[: len(given)] != given:
+        raise RuntimeError(
+            "the environment says something else when its conversation is played again: it must depend on nothing but its task "
+            "and what the model has said"
+        )
+    return messages
 
 
-def scored(env: vf.Env, row: Mapping[str, Any], said: Sequence[Message], finish_reason: str) -> Scored:
-    """Rewards of a conversation. Raises what the environment's own functions raise."""
+def scored(env: vf.Env, row: Mapping[str, Any], turns: Sequence[str], finish_reason: str) -> Scored:
+    """Rewards of an episode in which the policy said `turns`. Raises what the environment's own functions raise."""
     with _same_luck(row):
-        trace = _run(_judged(env, row, _Policy(said, finish_reason, scoring=True)))
+        trace = _run(_judged(env, row, _Policy(turns, finish_reason, scoring=True)))
     missing = [name for name, reward in trace.rewards.items() if reward is None]
     if missing:
         raise RuntimeError(f"{', '.join(missing)} gave no reward")
@@ -86,16 +96,16 @@ def one_turn(env: vf.Env) -> bool:
     return type(env).run is vf.SingleAgentEnv.run
 
 
-def environment(name: str, parameters: Mapping[str, Any], own: Mapping[str, Any]) -> vf.Env:
+def environment(name: str, parameters: Mapping[str, Any]) -> vf.Env:
     """One of each for the whole life of a process. Unfit."""
-    key = (name, repr(parameters), repr(own))
+    key = (name, repr(parameters))
     if key not in _ENVIRONMENTS:
-        taskset = {key: value for key, value in parameters.items() if key != "select"}
-        _ENVIRONMENTS[key] = _loaded(name, {**own, "taskset": {**taskset, "id": name}})
+        taskset = {field: value for field, value in parameters.items() if field not in ("select", "env")}
+        _ENVIRONMENTS[key] = _loaded(name, {**(parameters.get("env") or {}), "taskset": {**taskset, "id": name}})
     return _ENVIRONMENTS[key]
 
 
-_ENVIRONMENTS: dict[tuple[str, str, str], vf.Env] = {}
+_ENVIRONMENTS: dict[tuple[str, str], vf.Env] = {}
 _LOOP = asyncio.new_event_loop()
 
 
@@ -147,9 +157,13 @@ def _check(env: vf.Env, name: str) -> None:
     """Unfit for what only verifiers' own programs, servers and sandboxes can do."""
     task, config = type(env.taskset).task_type(), env.taskset.config
     if len(agents := agent_config_fields(env.config)) != 1:
-        raise Unfit(f"it has the agents {', '.join(agents)}, and only environments with one agent can be trained on here")
+        raise Unfit(
+            f"it has the agents {', '.join(agents)}, and only environments with one agent can be trained on here"
+        )
     if default_harness_id(name) == name:
-        raise Unfit("it brings a program of its own (a harness) that calls the model, and only conversations can be trained on")
+        raise Unfit(
+            "it brings a program of its own (a harness) that calls the model, and only conversations can be trained on"
+        )
     if task.toolsets(config.task) or env.taskset.toolsets(config):
         raise Unfit("it brings servers of tools, which are not run here")
     if task.NEEDS_CONTAINER:
@@ -159,7 +173,9 @@ def _check(env: vf.Env, name: str) -> None:
         raise Unfit("it rewrites what the model says (@vf.intercept), and what is trained on must be what was sampled")
     hooks = [*discover_decorated(probe, "reward"), *discover_decorated(probe, "metric"), *_overridden(task)]
     if needing := [hook.__name__ for hook in hooks if _needs_runtime(hook)]:
-        raise Unfit(f"{', '.join(needing)} of its tasks needs a runtime, and rewards here are judged by the conversation alone")
+        raise Unfit(
+            f"{', '.join(needing)} of its tasks needs a runtime, and rewards here are judged by the conversation alone"
+        )
 
 
 def _overridden(task: type[vf.Task]) -> Iterator[Any]:
@@ -180,7 +196,13 @@ def _row(env: vf.Env, task: vf.Task) -> dict[str, Any]:
     opening = next_messages(env, row, [], "stop")
     if not opening:
         raise Unfit(f"its task {task.data.idx} ends before the model has said anything")
-    return {**row, "problem": opening}
+    answer = getattr(task.data, "answer", None)
+    return {
+        **row,
+        "problem": opening,
+        "answer": answer if isinstance(answer, str | int) else None,
+        "one_turn": one_turn(env),
+    }
 
 
 @contextmanager
@@ -229,35 +251,29 @@ async def _play(env: vf.Env, task: vf.Task, policy: _Policy) -> None:
 
 @dataclass
 class _Policy:
-    """What the policy has said so far, turn by turn, and what the environment has said to it."""
+    """Says again what the policy has said so far."""
 
-    said: Sequence[Message]
-    """All messages after the opening: the policy's and the environment's."""
+    turns: Sequence[str]
     finish_reason: str
     """Of its last turn."""
     scoring: bool
     trace: vf.Trace | None = None
+    given: list[Message] = field(default_factory=list)
+    """What the environment has said after the opening."""
     new_messages: list[Message] = field(default_factory=list)
     place: int = 0
 
-    def reply(self, given: Sequence[Message]) -> tuple[str, str] | None:
-        """Text and finish reason of the next turn, which follows these messages. None where there is none (any more)."""
-        if self.place and self.place < len(self.said):
-            known = self.said[self.place : self.place + len(given)]
-            if list(known) != list(given):
-                raise RuntimeError(
-                    "the environment says something else when its conversation is played again: it must depend on nothing but "
-                    "its task and what the model has said"
-                )
-            self.place += len(given)
-        if self.place >= len(self.said):
-            self.new_messages = list(given)
+    def reply(self, messages: Sequence[Message]) -> tuple[str, str] | None:
+        """Text and finish reason of the next turn, which follows these messages. None where there is none any more."""
+        if self.place:
+            self.given += messages
+        if self.place == len(self.turns):
+            self.new_messages = list(messages)
             if self.scoring:
                 return None
             raise _Asks
-        text = self.said[self.place]["content"]
         self.place += 1
-        return text, self.finish_reason if self.place == len(self.said) else "stop"
+        return self.turns[self.place - 1], self.finish_reason if self.place == len(self.turns) else "stop"
 
 
 class _Agents:
@@ -321,14 +337,20 @@ class _Interaction:
             raise ValueError("a task with a prompt is opened by a bare turn(), and every other turn has a message")
         given = _messages(message)
         self._messages += given
-        reply = None if await self._refused() else self._policy.reply([_plain(one) for one in (self._messages if first else given)])
+        reply = (
+            None
+            if await self._refused()
+            else self._policy.reply([_plain(one) for one in (self._messages if first else given)])
+        )
         if reply is None:
             if self.trace.stop_condition is None:
                 self.trace.stop("max_turns")
             self._over = True
             return vf.Segment(messages=[], terminated=True)
         said = _assistant(reply[0])
-        response = vf.Response(id=f"turn-{self.trace.num_turns}", created=0, model="policy", message=said, finish_reason=reply[1])
+        response = vf.Response(
+            id=f"turn-{self.trace.num_turns}", created=0, model="policy", message=said, finish_reason=reply[1]
+        )
         node = graph.prepare_turn(self.trace, list(self._messages)).commit(response)
         self.trace.calls.append(vf.ModelCall(node=node, finish_reason=reply[1]))
         self._messages.append(said)
@@ -347,7 +369,11 @@ class _Interaction:
 
     async def _stop_at(self, boundary: type, value: Any) -> None:
         for kind, stop in self._stops:
-            if kind is boundary and self.trace.stop_condition is None and await call_hook(stop, {boundary: value, vf.Trace: self.trace}):
+            if (
+                kind is boundary
+                and self.trace.stop_condition is None
+                and await call_hook(stop, {boundary: value, vf.Trace: self.trace})
+            ):
                 self.trace.stop(stop.__name__)
 
 

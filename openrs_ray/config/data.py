@@ -1,9 +1,12 @@
 """The section `data`: problems, and the prompts made of them."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
+from pydantic import Field, model_validator
+
+from openrs_ray.adapters.names import REASONING_GYM, VERIFIERS
 from openrs_ray.config.resumable import FREE
-from openrs_ray.config.section import Section, Share
+from openrs_ray.config.section import Count, Positive, Section, Share
 
 
 class Example(Section):
@@ -22,9 +25,21 @@ class Columns(Section):
     """When set, the gold answer is what follows the last occurrence of this marker in the answer column (GSM8K: "####")."""
 
 
+class Stage(Section):
+    level: Count | dict[str, Count]
+    """Level of the library's curriculum, of everything it makes harder or of each by its name."""
+    problems: Positive | None = None
+    """Problems of the stage (default: data.parameters.size)."""
+
+
 class Data(Section):
     path: str
-    """Problems to train on: a Hub id, a .jsonl, .json, .parquet, .csv or .tsv file, a folder of such files, or `toy`."""
+    """Problems to train on: a Hub id, a .jsonl, .json, .parquet, .csv or .tsv file, a folder of such files, `toy`, or
+    reasoning-gym:NAME and verifiers:NAME."""
+    parameters: dict[str, Any] = Field(default={})
+    """Of reasoning-gym:NAME and verifiers:NAME: what their configuration has, such as size, seed and difficulty."""
+    curriculum: tuple[Stage, ...] = ()
+    """Of reasoning-gym:NAME: stages of rising difficulty, drawn one after the other."""
     split: str = "train"
     """Split to read when `path` is a Hub id."""
     subset: str | None = None
@@ -43,3 +58,21 @@ class Data(Section):
     """Largest share of gold answers that may be unparseable (those problems are dropped and counted) before it is an error."""
     shuffle: bool = True
     """Draw the problems in a new seeded order each epoch instead of file order."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_order(cls, given: Any) -> Any:
+        """The stages of a curriculum keep their order."""
+        return {"shuffle": False, **given} if isinstance(given, dict) and given.get("curriculum") else given
+
+    @model_validator(mode="after")
+    def _of_a_library(self) -> "Data":
+        if self.parameters and not self.path.startswith((REASONING_GYM, VERIFIERS)):
+            raise ValueError(
+                f"data.parameters is for {REASONING_GYM}NAME and {VERIFIERS}NAME, not {self.path}: leave it out"
+            )
+        if self.curriculum and not self.path.startswith(REASONING_GYM):
+            raise ValueError(f"data.curriculum is for {REASONING_GYM}NAME, not {self.path}: leave it out")
+        if self.shuffle and len(self.curriculum) > 1:
+            raise ValueError("data.curriculum has an order: leave out data.shuffle")
+        return self

@@ -2,14 +2,16 @@
 
 from typing import Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from openrs_ray.config.section import Section
 
 
 class EnvironmentSection(Section):
     name: str = "single_turn"
-    """A built-in environment (single_turn: one prompt, one completion)."""
+    """A built-in environment (single_turn: one prompt, one completion), or verifiers:NAME."""
+    parameters: dict[str, Any] = Field(default={})
+    """Parameters of the environment."""
 
     @model_validator(mode="before")
     @classmethod

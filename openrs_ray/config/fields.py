@@ -11,7 +11,7 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-_TYPE_NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
+_TYPE_NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path", Any: "anything"}
 _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 

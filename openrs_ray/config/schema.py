@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from openrs_ray.adapters.names import VERIFIERS, implied
 from openrs_ray.config.answer import Answer
 from openrs_ray.config.data import Data
 from openrs_ray.config.environment import EnvironmentSection
@@ -78,6 +79,8 @@ class Evaluation(Section):
     """Held-out problems (same forms and columns as `data`); without them or `hold_out` the run has no evaluation."""
     split: str | None = None
     """Split to read of them when `path` is a Hub id (default: that of `data`)."""
+    parameters: dict[str, Any] | None = None
+    """Of held-out problems reasoning-gym:NAME or verifiers:NAME (default: those of `data` where it is the same NAME)."""
     hold_out: Count = 0
     """Instead of `path`: keep so many problems of `data` out of training, in every spelling, and evaluate on them."""
     hold_out_seed: Seed = 0
@@ -407,7 +410,7 @@ class RunConfig(Section):
     def _picked(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        given = _with_engine(given)
+        given = implied(_with_engine(given))
         return as_published(given) if given.get("fidelity") == "as_published" else given
 
     @model_validator(mode="after")
@@ -458,6 +461,12 @@ class RunConfig(Section):
                 f"learner.micro_batch_tokens ({self.learner.micro_batch_tokens}) must hold one longest sequence "
                 f"of {self.max_sequence_tokens} tokens (prompt and completion)"
             )
+        for task in self.tasks:
+            if task.environment.name.startswith(VERIFIERS) and task.environment.name != task.data.path:
+                raise ValueError(
+                    f"environment {task.environment.name} brings its own problems, not those of {task.data.path}: set data.path "
+                    f"{task.environment.name}"
+                )
         for parameters in (one for task in self.tasks for one in weighted_parameters(task.rewards).values()):
             if hasattr(parameters, "check"):
                 parameters.check(rollout.max_completion_tokens)

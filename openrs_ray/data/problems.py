@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from openrs_ray.adapters.names import kind_of
+from openrs_ray.adapters.rows import library_rows
 from openrs_ray.common.formatting import quoted
 from openrs_ray.config.data import Data
 from openrs_ray.data.answers import Gold, gold_answers, whole_cell
@@ -62,7 +64,7 @@ def load_problems(
 
     `parseable` says which golds completions can be compared with; `whole_golds`: a gold is its whole cell.
     """
-    rows = read_rows(data.path, data.split, data.subset)
+    rows = library_rows(data) if kind_of(data.path) else read_rows(data.path, data.split, data.subset)
     columns = data.columns
     questions = column_cells(rows, columns.problem, data.path, "data.columns.problem")
     cells = column_cells(rows, columns.answer, data.path, "data.columns.answer")

@@ -9,6 +9,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from openrs_ray.adapters.judging import LIBRARIES
+from openrs_ray.adapters.names import kind_of
 from openrs_ray.cluster.memory import ModelShape
 from openrs_ray.common.foreign import reading
 from openrs_ray.config.data import Columns
@@ -88,16 +90,19 @@ def prepare(config: RunConfig) -> Prepared:
     parseable = partial(parseable_golds, extraction=config.rewards.extraction, processes=config.rewards.processes)
     keeps_all = config.rewards.unparseable_gold == "reward"
     whole = config.rewards.extraction == "published"
-    train = load_problems(config.data, tokenizer, limit, _given if keeps_all else parseable, whole)
+    readable = _any if config.answer.kind in LIBRARIES else _given if keeps_all else parseable
+    train = load_problems(config.data, tokenizer, limit, readable, whole)
     notes = [str(train.report)]
     problems, held_out = hold_out(train.problems, config.evaluation.hold_out, config.evaluation.hold_out_seed)
     if config.evaluation.path is not None:
         split = config.evaluation.split or config.data.split
         elsewhere: dict[str, Any] = {"path": config.evaluation.path, "split": split}
+        if kind_of(config.evaluation.path):
+            elsewhere |= {"parameters": _evaluated(config), "curriculum": ()}
         if config.evaluation.path in builtin.DATA and config.data.path not in builtin.DATA:
             elsewhere["columns"] = Columns()  # data.columns are those of the user's own file
         source = config.data.model_copy(update=elsewhere)
-        loaded = load_problems(source, tokenizer, limit, parseable, whole)
+        loaded = load_problems(source, tokenizer, limit, _any if config.answer.kind in LIBRARIES else parseable, whole)
         held_out = loaded.problems[: config.evaluation.problems]
         notes.append(str(loaded.report))
         if shared := len({same_text_key(p.text) for p in problems} & {same_text_key(p.text) for p in held_out}):
@@ -126,10 +131,19 @@ def prepare(config: RunConfig) -> Prepared:
     )
 
 
+def _evaluated(config: RunConfig) -> dict[str, Any]:
+    """Parameters of held-out problems of a library."""
+    if config.evaluation.parameters is not None:
+        return config.evaluation.parameters
+    return config.data.parameters if config.evaluation.path == config.data.path else {}
+
+
 def _check_apart(config: RunConfig) -> None:
     """UserError where held-out problems are training problems unasked."""
     data, evaluation = config.data, config.evaluation
     if evaluation.path is None or evaluation.on_training_data:
+        return
+    if kind_of(evaluation.path) and _evaluated(config) != data.parameters:
         return
     one, other = Path(data.path).expanduser(), Path(evaluation.path).expanduser()
     same = other.exists() and one.exists() and one.samefile(other)
@@ -139,6 +153,10 @@ def _check_apart(config: RunConfig) -> None:
             f"evaluation.path is data.path ({data.path}), so the accuracy would be one on training problems: set "
             "evaluation.hold_out to keep some of them out instead, or evaluation.on_training_data true if that is meant"
         )
+
+
+def _any(golds: Sequence[Gold]) -> list[bool]:
+    return [True] * len(golds)
 
 
 def _given(golds: Sequence[Gold]) -> list[bool]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
+from openrs_ray.adapters.judging import LIBRARIES
 from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards.answers.check import check_answer
 from openrs_ray.rewards.answers.published import check_published
@@ -67,20 +68,28 @@ class Judge:
     def settle(self, item: JudgeItem, verdict: Verdict) -> Verdict:
         """The pool's verdict; a killed check may count as a wrong answer."""
         if self.unjudged == "wrong" and verdict.status in (Status.TIMEOUT, Status.ERROR):
-            return self._rewarded(item, verdict, Status.WRONG)
+            return self._rewarded(item, verdict, Status.WRONG, outside=False)
         return verdict
 
     def _check(self, item: JudgeItem) -> tuple[Status, str | None]:
+        if self.kind in LIBRARIES:
+            return LIBRARIES[self.kind](item)
         if self.extraction == "published":
             return check_published(item.text, item.gold, self.comparison, for_cosine="cosine" in self.weights)
         return check_answer(
             item.text, item.gold, self.extraction, self.comparison, self.unfinished_reasoning, self.final_form
         )
 
-    def _rewarded(self, item: JudgeItem, verdict: Verdict, counts_as: Status) -> Verdict:
-        seen = RewardInput(item.text, item.token_count, item.finish_reason, counts_as, verdict.answer)
+    def _rewarded(self, item: JudgeItem, verdict: Verdict, counts_as: Status, outside: bool = True) -> Verdict:
+        """`outside` false: 0.0 for rewards that run other code, which only a checking process may."""
+        seen = RewardInput(
+            item.text, item.token_count, item.finish_reason, counts_as, verdict.answer, item.row, item.turns
+        )
         single = [name for name in self.weights if name in SINGLE]
-        values = {name: SINGLE[name](seen, parameters=self.parameters.get(name)) for name in single}
+        values = {
+            name: SINGLE[name](seen, parameters=self.parameters.get(name)) if outside or name not in LIBRARIES else 0.0
+            for name in single
+        }
         reward = sum((self.weights[name] * value for name, value in values.items()), 0.0)
         return replace(verdict, rewards=values, reward=reward)
 

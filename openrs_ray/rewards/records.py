@@ -40,6 +40,8 @@ class JudgeItem:
     """All columns of the problem's row in the data."""
     task: str = ""
     """Name of its task."""
+    turns: tuple[str, ...] = ()
+    """Texts of the policy's turns; none given where there is one, which is `text`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +54,7 @@ class RewardInput:
     finish_reason: str
     status: Status
     answer: str | None
+    row: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """All columns of the problem's row in the data."""
+    turns: tuple[str, ...] = ()
+    """As in `JudgeItem`."""

@@ -128,7 +128,9 @@ def test_the_adapters_libraries_come_as_extras(machine: Machine) -> None:
     code, _, calls = machine.setup("reasoning-gym", "verifiers", OPENRS_BUILD="cpu", UV_EXIT="1")
     assert code == 0
     assert installs(calls)[0].endswith(".[cpu,dev,reasoning-gym,verifiers]")
-    assert any(call.endswith("--no-deps verifiers==0.4.0") for call in calls), "its bounds are older than vLLM's packages"
+    assert any(call.endswith("--no-deps verifiers==0.4.0") for call in calls), (
+        "its bounds are older than vLLM's packages"
+    )
     assert "\npycosat==" in (machine.folder / ".venv/requirements").read_text()
 
 

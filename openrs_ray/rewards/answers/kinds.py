@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from openrs_ray.adapters.judging import LIBRARIES
 from openrs_ray.config.answer import Answer
 from openrs_ray.config.rewards import Rewards
 from openrs_ray.data.columns import CellError, cell
@@ -41,6 +42,8 @@ def checker(answer: Answer, rewards: Rewards) -> Check:
         return partial(_math, answer.after, rewards)
     if answer.kind == "none":
         return _nothing
+    if answer.kind in LIBRARIES:
+        return LIBRARIES[answer.kind]
     if answer.kind == "code":
         from openrs_ray.rewards.answers import code
 
@@ -52,7 +55,7 @@ def parseable(answer: Answer, rewards: Rewards) -> Usable:
     """Tells which golds completions can be compared with."""
     if answer.kind == "math":
         return partial(_math_parseable, rewards)
-    if answer.kind == "none":
+    if answer.kind == "none" or answer.kind in LIBRARIES:
         return lambda golds, rows: [True] * len(golds)
     if answer.kind == "code":
         from openrs_ray.rewards.answers import code
