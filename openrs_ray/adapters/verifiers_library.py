@@ -337,11 +337,8 @@ class _Interaction:
             raise ValueError("a task with a prompt is opened by a bare turn(), and every other turn has a message")
         given = _messages(message)
         self._messages += given
-        reply = (
-            None
-            if await self._refused()
-            else self._policy.reply([_plain(one) for one in (self._messages if first else given)])
-        )
+        unsaid = [_plain(message) for message in (self._messages if first else given)]
+        reply = None if await self._refused() else self._policy.reply(unsaid)
         if reply is None:
             if self.trace.stop_condition is None:
                 self.trace.stop("max_turns")
@@ -368,12 +365,9 @@ class _Interaction:
         return self.trace.stop_condition is not None
 
     async def _stop_at(self, boundary: type, value: Any) -> None:
-        for kind, stop in self._stops:
-            if (
-                kind is boundary
-                and self.trace.stop_condition is None
-                and await call_hook(stop, {boundary: value, vf.Trace: self.trace})
-            ):
+        available: dict[type, object] = {vf.Trace: self.trace, boundary: value}
+        for stop in (stop for kind, stop in self._stops if kind is boundary):
+            if self.trace.stop_condition is None and await call_hook(stop, available):
                 self.trace.stop(stop.__name__)
 
 
