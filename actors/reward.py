@@ -1,12 +1,11 @@
 """The reward pool as an asynchronous actor."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
-from openrs_ray.adapters.judging import warm_up
 from openrs_ray.config.task import Task
 from openrs_ray.records import Verdict
-from openrs_ray.rewards.judge import WARM_UP, Judges
+from openrs_ray.rewards.judge import Judges, warm_up_of
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.records import JudgeItem
 from openrs_ray.rewards.registry import check_reward_names
@@ -27,10 +26,7 @@ class RewardPool:
             processes=rewards.processes,
             deadline_s=rewards.deadline_s,
             memory_gib=rewards.memory_gib,
-            warm_up=[
-                *(replace(item, task=tasks[0].name) for item in WARM_UP),
-                *(one for task in tasks for one in warm_up(task)),
-            ],
+            warm_up=warm_up_of(tasks),
         )
 
     @traced("judge")

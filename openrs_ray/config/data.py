@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from openrs_ray.adapters.names import REASONING_GYM, VERIFIERS
 from openrs_ray.config.resumable import FREE
 from openrs_ray.config.section import Count, Positive, Section, Share
+from openrs_ray.rewards.libraries.names import REASONING_GYM, VERIFIERS
 
 
 class Example(Section):

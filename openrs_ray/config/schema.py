@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from openrs_ray.adapters.names import VERIFIERS, implied
 from openrs_ray.config.answer import Answer
 from openrs_ray.config.data import Data
 from openrs_ray.config.environment import EnvironmentSection
@@ -38,6 +37,7 @@ from openrs_ray.config.section import (
     Temperature,
 )
 from openrs_ray.config.task import Task
+from openrs_ray.rewards.libraries.names import VERIFIERS, implied
 from openrs_ray.rewards.registry import weighted_parameters
 
 HeadDtype = Literal["float32", "model"]

@@ -8,19 +8,22 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from openrs_ray.adapters.names import kind_of
-from openrs_ray.adapters.rows import library_rows
 from openrs_ray.common.formatting import quoted
+from openrs_ray.config.answer import Answer
 from openrs_ray.config.data import Data
 from openrs_ray.data.answers import Gold, gold_answers, whole_cell
-from openrs_ray.data.columns import CellError, column_cells, read_cells
+from openrs_ray.data.columns import CellError, column_cells, read_cells, top_column
+from openrs_ray.data.libraries import library_rows
 from openrs_ray.data.prompts import tokenize_prompts
-from openrs_ray.data.rows import read_rows
+from openrs_ray.data.rows import Row, read_rows
 from openrs_ray.data.texts import letters_key
 from openrs_ray.data.turns import Asked, has_system_message, read_problem, text_of
 from openrs_ray.errors import UserError
 from openrs_ray.records import Problem
+from openrs_ray.rewards.answers import kinds
+from openrs_ray.rewards.libraries.names import kind_of
 
+_MATHEMATICS = Answer()
 _HELD_OUT = 0x4F5554
 """Separates this draw from others of the same seed."""
 
@@ -59,19 +62,26 @@ def load_problems(
     parseable: Callable[[Sequence[Gold]], list[bool]],
     whole_golds: bool = False,
     task: str = "",
+    answer: Answer = _MATHEMATICS,
 ) -> Loaded:
     """Problems of `data.path`, indexed 0, 1, 2, ... in file order. UserError where the data cannot be used.
 
-    `parseable` says which golds completions can be compared with; `whole_golds`: a gold is its whole cell.
+    `parseable` says which golds completions can be compared with; `answer` how their rows belong to them; `whole_golds`:
+    a gold is its whole cell.
     """
     rows = library_rows(data) if kind_of(data.path) else read_rows(data.path, data.split, data.subset)
     columns = data.columns
     questions = column_cells(rows, columns.problem, data.path, "data.columns.problem")
-    cells = column_cells(rows, columns.answer, data.path, "data.columns.answer")
+    cells = _gold_cells(rows, data, answer)
+    for setting, column in kinds.columns(answer).items():
+        column_cells(rows, column, data.path, setting)
     asked = [_problem(question, data, number) for number, question in enumerate(questions, start=1)]
     read = whole_cell if whole_golds else partial(gold_answers, after=columns.answer_after)
     golds = read_cells(cells, read, data.path, columns.answer)
-    readable = parseable(golds)
+    readable = [
+        known and kinds.readable(answer, gold, row)
+        for known, gold, row in zip(parseable(golds), golds, rows, strict=True)
+    ]
     usable = [
         (problem, gold, row) for problem, gold, row, known in zip(asked, golds, rows, readable, strict=True) if known
     ]
@@ -91,6 +101,13 @@ def load_problems(
     longest = max(len(problem.prompt_ids) for problem in problems)
     report = LoadReport(data.path, len(rows), len(problems), too_long, len(unparseable), longest)
     return Loaded(problems, report)
+
+
+def _gold_cells(rows: Sequence[Row], data: Data, answer: Answer) -> list[Any]:
+    """Empty ones where nothing is checked and there is no such column."""
+    if answer.kind == "none" and not any(top_column(data.columns.answer, row) for row in rows):
+        return [None] * len(rows)
+    return column_cells(rows, data.columns.answer, data.path, "data.columns.answer")
 
 
 def hold_out(problems: Sequence[Problem], count: int, seed: int) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:

@@ -1,10 +1,10 @@
 """Environments by name."""
 
-from openrs_ray.adapters.names import VERIFIERS
 from openrs_ray.config.task import Task
 from openrs_ray.environments.environment import Environment
 from openrs_ray.environments.single_turn import SingleTurn
 from openrs_ray.errors import UserError
+from openrs_ray.rewards.libraries.names import VERIFIERS
 
 _BUILT_IN = {"single_turn": SingleTurn}
 

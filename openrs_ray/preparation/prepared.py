@@ -3,14 +3,11 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from openrs_ray.adapters.judging import LIBRARIES
-from openrs_ray.adapters.names import kind_of
 from openrs_ray.cluster.memory import ModelShape
 from openrs_ray.common.foreign import reading
 from openrs_ray.config.data import Columns
@@ -32,7 +29,8 @@ from openrs_ray.models.pretrained import read_config
 from openrs_ray.models.stop_tokens import StopToken, stop_tokens
 from openrs_ray.models.weight_files import check_weights
 from openrs_ray.records import Problem, Rollout
-from openrs_ray.rewards.golds import parseable_golds
+from openrs_ray.rewards.answers import kinds
+from openrs_ray.rewards.libraries.names import kind_of
 from openrs_ray.rewards.registry import check_reward_names
 from openrs_ray.run.problems import RunProblems, text_digests
 
@@ -74,6 +72,7 @@ def prepare(config: RunConfig) -> Prepared:
     """Load and check everything. UserError about the first thing missing or unfit."""
     for task in config.tasks:
         check_reward_names(task.rewards.weights)
+        kinds.check_kind(task.answer, task.rewards)
         check_environment(task)
     _check_apart(config)
     for path in filter(None, (config.data.path, config.evaluation.path)):
@@ -87,11 +86,12 @@ def prepare(config: RunConfig) -> Prepared:
         )
     tokenizer = load_tokenizer(config.model)
     limit = config.rollout.max_prompt_tokens
-    parseable = partial(parseable_golds, extraction=config.rewards.extraction, processes=config.rewards.processes)
+    parseable = kinds.parseable(config.answer, config.rewards)
     keeps_all = config.rewards.unparseable_gold == "reward"
     whole = config.rewards.extraction == "published"
-    readable = _any if config.answer.kind in LIBRARIES else _given if keeps_all else parseable
-    train = load_problems(config.data, tokenizer, limit, readable, whole)
+    train = load_problems(
+        config.data, tokenizer, limit, _given if keeps_all else parseable, whole, answer=config.answer
+    )
     notes = [str(train.report)]
     problems, held_out = hold_out(train.problems, config.evaluation.hold_out, config.evaluation.hold_out_seed)
     if config.evaluation.path is not None:
@@ -102,7 +102,7 @@ def prepare(config: RunConfig) -> Prepared:
         if config.evaluation.path in builtin.DATA and config.data.path not in builtin.DATA:
             elsewhere["columns"] = Columns()  # data.columns are those of the user's own file
         source = config.data.model_copy(update=elsewhere)
-        loaded = load_problems(source, tokenizer, limit, _any if config.answer.kind in LIBRARIES else parseable, whole)
+        loaded = load_problems(source, tokenizer, limit, parseable, whole, answer=config.answer)
         held_out = loaded.problems[: config.evaluation.problems]
         notes.append(str(loaded.report))
         if shared := len({same_text_key(p.text) for p in problems} & {same_text_key(p.text) for p in held_out}):
@@ -153,10 +153,6 @@ def _check_apart(config: RunConfig) -> None:
             f"evaluation.path is data.path ({data.path}), so the accuracy would be one on training problems: set "
             "evaluation.hold_out to keep some of them out instead, or evaluation.on_training_data true if that is meant"
         )
-
-
-def _any(golds: Sequence[Gold]) -> list[bool]:
-    return [True] * len(golds)
 
 
 def _given(golds: Sequence[Gold]) -> list[bool]:

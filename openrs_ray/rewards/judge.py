@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, Literal
 
-from openrs_ray.adapters.judging import LIBRARIES
 from openrs_ray.records import Status, Verdict
-from openrs_ray.rewards.answers.check import check_answer
-from openrs_ray.rewards.answers.published import check_published
+from openrs_ray.rewards.answers.kinds import Check, checker, warm_up
+from openrs_ray.rewards.libraries.judging import LIBRARIES, library_warm_up
 from openrs_ray.rewards.records import (
     Comparison,
     JudgeItem,
@@ -30,6 +30,13 @@ WARM_UP = tuple(
 """They load math-verify's parser, SymPy and, by their length, the language detector."""
 
 
+def warm_up_of(tasks: Sequence[Any]) -> list[JudgeItem]:
+    """Items that load what the checks of the tasks need."""
+    items = ((task, warm_up(task.answer) if task.answer.kind != "math" else WARM_UP) for task in tasks)
+    own = [replace(item, task=task.name) for task, several in items for item in several]
+    return [*own, *(item for task in tasks for item in library_warm_up(task))]
+
+
 @dataclass(frozen=True)
 class Judge:
     """Judges single completions, in the checking processes.
@@ -47,15 +54,15 @@ class Judge:
     final_form: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Defaults where missing."""
-    kind: str = "math"
-    """`answer.kind`"""
+    answer: Any = None
+    """A config's section `answer`; None for mathematics."""
 
     @classmethod
-    def of(cls, rewards: Any, kind: str = "math") -> Judge:
-        """Judge of a config's section `rewards`."""
-        own = ("parameters", "kind")
+    def of(cls, rewards: Any, answer: Any = None) -> Judge:
+        """Judge of a config's sections `rewards` and `answer`."""
+        own = ("parameters", "answer")
         given = {one.name: getattr(rewards, one.name) for one in fields(cls) if one.name not in own}
-        return cls(**given, parameters=weighted_parameters(rewards), kind=kind)
+        return cls(**given, parameters=weighted_parameters(rewards), answer=answer)
 
     def __call__(self, item: JudgeItem) -> Verdict:
         start = time.perf_counter()
@@ -71,20 +78,14 @@ class Judge:
             return self._rewarded(item, verdict, Status.WRONG, outside=False)
         return verdict
 
-    def _check(self, item: JudgeItem) -> tuple[Status, str | None]:
-        if self.kind in LIBRARIES:
-            return LIBRARIES[self.kind](item)
-        if self.extraction == "published":
-            return check_published(item.text, item.gold, self.comparison, for_cosine="cosine" in self.weights)
-        return check_answer(
-            item.text, item.gold, self.extraction, self.comparison, self.unfinished_reasoning, self.final_form
-        )
+    @cached_property
+    def _check(self) -> Check:
+        return checker(self.answer, self)
 
     def _rewarded(self, item: JudgeItem, verdict: Verdict, counts_as: Status, outside: bool = True) -> Verdict:
         """`outside` false: 0.0 for rewards that run other code, which only a checking process may."""
-        seen = RewardInput(
-            item.text, item.token_count, item.finish_reason, counts_as, verdict.answer, item.row, item.turns
-        )
+        judged = (counts_as, verdict.answer, item.row, item.turns)
+        seen = RewardInput(item.text, item.token_count, item.finish_reason, *judged)
         single = [name for name in self.weights if name in SINGLE]
         values = {
             name: SINGLE[name](seen, parameters=self.parameters.get(name)) if outside or name not in LIBRARIES else 0.0
@@ -102,7 +103,7 @@ class Judges:
 
     @classmethod
     def of(cls, tasks: Sequence[Any]) -> Judges:
-        return cls({task.name: Judge.of(task.rewards, task.answer.kind) for task in tasks})
+        return cls({task.name: Judge.of(task.rewards, task.answer) for task in tasks})
 
     def __call__(self, item: JudgeItem) -> Verdict:
         return self.by_task[item.task](item)

@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from openrs_ray.adapters.judging import LIBRARIES
-from openrs_ray.config.answer import Answer
-from openrs_ray.config.rewards import Rewards
-from openrs_ray.data.columns import CellError, cell
+from openrs_ray.common.foreign import parse_json
 from openrs_ray.errors import UserError
 from openrs_ray.records import Status
 from openrs_ray.rewards.answers import choice, quantity, sets
@@ -19,16 +16,18 @@ from openrs_ray.rewards.answers.check import check_answer
 from openrs_ray.rewards.answers.exact import normalised
 from openrs_ray.rewards.answers.place import final_part, stated
 from openrs_ray.rewards.answers.published import check_published
-from openrs_ray.rewards.golds import parseable_golds
+from openrs_ray.rewards.libraries.judging import LIBRARIES
 from openrs_ray.rewards.records import JudgeItem
 
+Answer = Any
+"""A config's section `answer`, None for mathematics; the config imports this folder, not the reverse."""
+Rewards = Any
+"""A config's section `rewards`, or a Judge with its fields."""
 Gold = tuple[str, ...]
 Row = Mapping[str, Any]
 Checked = tuple[Status, str | None]
 """Status of a completion, and its answer."""
 Check = Callable[[JudgeItem], Checked]
-Usable = Callable[[Sequence[Gold], Sequence[Row]], list[bool]]
-"""From golds and their rows."""
 
 _CORRECTNESS = ("accuracy", "cosine", "length")
 """Rewards that ask whether the answer is right."""
@@ -37,9 +36,9 @@ _MATH_ONLY = ("extraction", "comparison", "final_form", "unparseable_gold")
 
 
 def checker(answer: Answer, rewards: Rewards) -> Check:
-    """The check of `answer.kind`, for a checking process; it can be pickled."""
-    if answer.kind == "math":
-        return partial(_math, answer.after, rewards)
+    """The check of `answer.kind`, for a checking process."""
+    if answer is None or answer.kind == "math":
+        return partial(_math, answer.after if answer else None, rewards)
     if answer.kind == "none":
         return _nothing
     if answer.kind in LIBRARIES:
@@ -51,22 +50,38 @@ def checker(answer: Answer, rewards: Rewards) -> Check:
     return partial(_check, answer, rewards.unfinished_reasoning)
 
 
-def parseable(answer: Answer, rewards: Rewards) -> Usable:
-    """Tells which golds completions can be compared with."""
+def parseable(answer: Answer, rewards: Rewards) -> Callable[[Sequence[Gold]], list[bool]]:
+    """Tells which golds completions can be compared with, as far as their rows do not matter (`readable`)."""
     if answer.kind == "math":
-        return partial(_math_parseable, rewards)
-    if answer.kind == "none" or answer.kind in LIBRARIES:
-        return lambda golds, rows: [True] * len(golds)
+        from openrs_ray.rewards.golds import parseable_golds  # with its pool, which a checking process has no use for
+
+        return partial(parseable_golds, extraction=rewards.extraction, processes=rewards.processes)
     if answer.kind == "code":
         from openrs_ray.rewards.answers import code
 
         return code.parseable(answer, rewards)
-    return partial(_readable, answer)
+    free = answer.kind == "none" or answer.kind in LIBRARIES
+    return lambda golds: [free or bool(gold) for gold in golds]
+
+
+def readable(answer: Answer, gold: Gold, row: Row) -> bool:
+    """True where a gold can be read together with the other columns of its row."""
+    return answer.kind not in _KINDS or bool(_KINDS[answer.kind].golds(answer, gold, row))
+
+
+def columns(answer: Answer) -> dict[str, str]:
+    """Columns beside the gold's that a kind needs, by their setting."""
+    names = {f"answer.{name}": getattr(answer, name) for name in ("choices", "unit_column", "tolerance_column")}
+    return {setting: column for setting, column in names.items() if column is not None}
 
 
 def warm_up(answer: Answer) -> tuple[JudgeItem, ...]:
-    """Items that load what the kind's check needs."""
-    return (JudgeItem(r"\boxed{1 m}", 5, "stop", ("1 km",)),) if answer.kind == "number" else ()
+    """A correct answer of a kind other than mathematics, which loads what its check needs."""
+    right = {"choice": "1" if answer.gold_index else "B", "number": "5 m", "exact": "x", "set": "1, 2"}.get(answer.kind)
+    if right is None:
+        return ()
+    text = rf"We look at the question and put what follows into a box. </think> \boxed{{{right}}}"
+    return (JudgeItem(text, 9, "stop", (right,), row={answer.choices or "": ["one", "other"]}),)
 
 
 def check_kind(answer: Answer, rewards: Rewards) -> None:
@@ -106,10 +121,6 @@ def _math(after: str | None, rewards: Rewards, item: JudgeItem) -> Checked:
     return check_answer(text, item.gold, *how)
 
 
-def _math_parseable(rewards: Rewards, golds: Sequence[Gold], rows: Sequence[Row]) -> list[bool]:
-    return parseable_golds(golds, extraction=rewards.extraction, processes=rewards.processes)
-
-
 def _check(answer: Answer, unfinished_reasoning: Any, item: JudgeItem) -> Checked:
     kind = _KINDS[answer.kind]
     golds = kind.golds(answer, item.gold, item.row)
@@ -121,11 +132,6 @@ def _check(answer: Answer, unfinished_reasoning: Any, item: JudgeItem) -> Checke
         return Status.NO_ANSWER, None
     correct = any(kind.same(answer, gold, found, item.row) for gold in golds)
     return Status.CORRECT if correct else Status.WRONG, kind.shown(found)
-
-
-def _readable(answer: Answer, golds: Sequence[Gold], rows: Sequence[Row]) -> list[bool]:
-    kind = _KINDS[answer.kind]
-    return [bool(kind.golds(answer, gold, row)) for gold, row in zip(golds, rows, strict=True)]
 
 
 class _Kind(Protocol):
@@ -173,7 +179,7 @@ def _options(answer: Answer, row: Row) -> choice.Options | None:
     if answer.choices is None:
         return choice.NO_OPTIONS
     try:
-        return choice.Options.of(cell(row, answer.choices))
+        return choice.Options.of(_cell(row, answer.choices))
     except ValueError:
         return None
 
@@ -187,7 +193,7 @@ class _Number:
 
 class _Quantity:
     def golds(self, answer: Answer, gold: Gold, row: Row) -> list[_Number]:
-        unit = answer.unit if answer.unit_column is None else str(_cell(row, answer.unit_column) or "")
+        unit = answer.unit if answer.unit_column is None else str(row.get(answer.unit_column) or "")
         read = [_Number(one, quantity.read_gold_quantity(one, unit)) for one in gold]
         return [one for one in read if one.quantity is not None]
 
@@ -215,11 +221,23 @@ def _row_tolerance(answer: Answer, row: Row) -> float:
 
 
 def _cell(row: Row, column: str) -> Any:
-    """None where the row lacks it."""
+    """Value of a column, or in structs and JSON text behind its dots; None where there is none."""
+    value = row.get(column)
+    head, _, rest = column.partition(".")
+    if value is None and rest:
+        inside = _from_json(row.get(head))
+        value = _cell(inside, rest) if isinstance(inside, Mapping) else None
+    return _from_json(value)
+
+
+def _from_json(value: Any) -> Any:
+    """Lists and structs in JSON text, as in CSV files."""
+    if not isinstance(value, str) or value[:1] not in ("[", "{"):
+        return value
     try:
-        return cell(row, column)
-    except CellError:
-        return None
+        return parse_json(value)
+    except ValueError:
+        return value
 
 
 class _Exact:

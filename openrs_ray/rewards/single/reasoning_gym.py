@@ -1,6 +1,6 @@
 """Score of reasoning-gym: how far the answer is right, by the data set's own judgement."""
 
-from openrs_ray.adapters.judging import judged_by_reasoning_gym
+from openrs_ray.rewards.libraries.judging import judged_by_reasoning_gym
 from openrs_ray.rewards.records import RewardInput
 
 

@@ -1,6 +1,6 @@
 """Reward of a verifiers environment: the weighted sum of its reward functions and judges."""
 
-from openrs_ray.adapters.judging import judged_by_verifiers
+from openrs_ray.rewards.libraries.judging import judged_by_verifiers
 from openrs_ray.rewards.records import RewardInput
 
 

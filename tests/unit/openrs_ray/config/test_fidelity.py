@@ -194,7 +194,7 @@ def test_problems_without_a_readable_gold_are_kept_only_where_they_are_paid_for(
     def parseable(golds: list[tuple[str, ...]], extraction: str, processes: int) -> list[bool]:
         return [*map(published_gold_is_parseable if extraction == "published" else gold_is_parseable, golds)]
 
-    monkeypatch.setattr("openrs_ray.preparation.prepared.parseable_golds", parseable)
+    monkeypatch.setattr("openrs_ray.rewards.golds.parseable_golds", parseable)
     save_model(tmp_path, vocabulary=64)
     make_tokenizer().save_pretrained(tmp_path)
     golds = [r"So \boxed{2}.", "forty two", "$4$", None, r"\frac{1}{2}", "6"]

@@ -195,13 +195,13 @@ def test_arithmetic_agrees_with_float64() -> None:
             return draw.choice([(text, float(text)), (r"\pi", math.pi)])
         (a, x), (b, y) = expression(depth - 1), expression(depth - 1)
         kind = draw.randrange(6)
-        if kind == 0:
+        if kind == 0 and abs(y) > 1e-6:
             return rf"\frac{{{a}}}{{{b}}}" if "frac" not in a + b else f"({a})/({b})", x / y
         if kind == 1:
             return rf"\sqrt{{{a}}}" if x > 0 else f"({a})", math.sqrt(x) if x > 0 else x
         if kind == 2:
             return f"({a})^2", x**2
-        sign, value = (("+", x + y), ("-", x - y), (r"\cdot", x * y))[kind - 3]
+        sign, value = (("+", x + y), ("-", x - y), (r"\cdot", x * y))[kind % 3]
         return f"({a} {sign} {b})", value
 
     for _ in range(1000):

@@ -26,7 +26,7 @@ from verifiers.v1.state import state_cls
 from verifiers.v1.utils.decorators import discover_decorated, invoke
 from verifiers.v1.utils.loaders import default_harness_id, import_taskset
 
-from openrs_ray.adapters.call import Unfit
+from openrs_ray.rewards.libraries.call import Unfit
 
 Message = dict[str, str]
 _THINK_END = "</think>"

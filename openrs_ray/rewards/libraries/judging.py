@@ -32,7 +32,7 @@ def judged_by_verifiers(seen: Seen) -> Judged:
     return _once("verifiers", seen, _verifiers)
 
 
-def warm_up(task: Any) -> tuple[JudgeItem, ...]:
+def library_warm_up(task: Any) -> tuple[JudgeItem, ...]:
     """Items that load what judges a task (`openrs_ray.config.task`): that takes seconds, of no completion's deadline."""
     if task.answer.kind not in LIBRARIES:
         return ()
@@ -42,7 +42,7 @@ def warm_up(task: Any) -> tuple[JudgeItem, ...]:
 
 
 def _reasoning_gym(seen: Seen) -> Judged:
-    from openrs_ray.adapters import reasoning_gym_library as library
+    from openrs_ray.rewards.libraries import reasoning_gym as library
 
     if "metadata" not in seen.row:  # warms up: the library is imported
         return Judged(Status.NO_ANSWER, 0.0)
@@ -54,7 +54,7 @@ def _reasoning_gym(seen: Seen) -> Judged:
 
 
 def _verifiers(seen: Seen) -> Judged:
-    from openrs_ray.adapters import verifiers_library as library
+    from openrs_ray.rewards.libraries import verifiers as library
 
     if not seen.row:
         return Judged(Status.UNCHECKED, 0.0)

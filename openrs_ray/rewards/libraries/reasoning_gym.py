@@ -15,8 +15,8 @@ from reasoning_gym.composite import DatasetSpec
 from reasoning_gym.factory import CURRICULA, DATASETS, create_curriculum
 from reasoning_gym.utils import extract_answer
 
-from openrs_ray.adapters.call import Unfit
 from openrs_ray.rewards.answers.extraction import last_boxed
+from openrs_ray.rewards.libraries.call import Unfit
 
 Row = dict[str, Any]
 Level = int | Mapping[str, int]

@@ -19,7 +19,7 @@ class Library:
     """Functions of a module of this package that imports another library. The driver never imports it.
 
     Example:
-        with Library("reasoning_gym_library", "data.path reasoning-gym:chain_sum") as library:
+        with Library("reasoning_gym", "data.path reasoning-gym:chain_sum") as library:
             size = library.call("size", "chain_sum", {"seed": 1}, None)
     """
 
