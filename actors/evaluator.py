@@ -55,7 +55,7 @@ async def sample(
     protocol: Protocol,
     wanted: Sequence[Wanted],
     store: CompletionStore,
-    checks: CheckPool[Answered],
+    checks: CheckPool[Answered, Verdict],
     progress: Callable[[int, int], None],
     warn: Callable[[str], None],
 ) -> None:
@@ -102,7 +102,9 @@ async def sample(
             flush()
 
 
-async def _checked(completion: Completion, want: Wanted, seed: int, text: str, checks: CheckPool[Answered]) -> Done:
+async def _checked(
+    completion: Completion, want: Wanted, seed: int, text: str, checks: CheckPool[Answered, Verdict]
+) -> Done:
     answer = Answered(text, want.task.problem.gold, want.task.tolerance)
     verdict = await asyncio.wrap_future(checks.submit(answer))
     return Done(want.benchmark, want.task, completion, verdict, text, language_share(text, "en"), seed)

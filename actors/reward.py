@@ -21,7 +21,7 @@ class RewardPool:
             check_reward_names(task.rewards.weights)
         self._judges = Judges.of(tasks)
         rewards = tasks[0].rewards
-        self._pool: CheckPool[JudgeItem] = CheckPool(
+        self._pool: CheckPool[JudgeItem, Verdict] = CheckPool(
             self._judges,
             processes=rewards.processes,
             deadline_s=rewards.deadline_s,

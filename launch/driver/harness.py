@@ -108,7 +108,7 @@ class Harness:
             return
         from actors.cluster.placement import check_build, connection, joins_cluster
 
-        async def fill(pool: CheckPool[Answered]) -> None:
+        async def fill(pool: CheckPool[Answered, Verdict]) -> None:
             for prepared in models:
                 if wanted := missing[prepared.subject.label]:
                     await self._sample(prepared, wanted, pool)
@@ -120,7 +120,9 @@ class Harness:
         with connection(), CheckPool(Check(self.how.rules), *limits, WARM_UP) as pool:
             asyncio.run(fill(pool))
 
-    async def _sample(self, prepared: "Prepared", wanted: "Sequence[Wanted]", pool: CheckPool[Answered]) -> None:
+    async def _sample(
+        self, prepared: "Prepared", wanted: "Sequence[Wanted]", pool: CheckPool[Answered, Verdict]
+    ) -> None:
         from actors.cluster.placement import place_engines
         from actors.evaluator import sample
 
@@ -210,7 +212,7 @@ class Prepared:
         """Completions [problems, samples]. KeyError if one is missing."""
         return as_table(self.store.rows(benchmark), len(self.tasks[benchmark]), self.samples)
 
-    def result(self, benchmark: str, pool: CheckPool[Answered]) -> Samples:
+    def result(self, benchmark: str, pool: CheckPool[Answered, Verdict]) -> Samples:
         table = self.table(benchmark)
         votes = [list(zip(*row, strict=True)) for row in zip(table.status, table.answer, strict=True)]
         return Samples(

@@ -61,12 +61,12 @@ def serial(checks: Sequence[tuple[str, str]]) -> list[bool]:
     ]
 
 
-def pooled(pool: CheckPool[JudgeItem], items: Sequence[JudgeItem]) -> list[Status]:
+def pooled(pool: CheckPool[JudgeItem, Verdict], items: Sequence[JudgeItem]) -> list[Status]:
     futures = [pool.submit(one) for one in items]
     return [future.result().status for future in futures]
 
 
-def poisoned(pool: CheckPool[JudgeItem], items: Sequence[JudgeItem]) -> float:
+def poisoned(pool: CheckPool[JudgeItem, Verdict], items: Sequence[JudgeItem]) -> float:
     """Seconds until all items are judged when a poisoned one came first; the poisoned one is then waited for, too."""
     started = time.perf_counter()
     poison = pool.submit(item(POISON, r"\sqrt{2}"))

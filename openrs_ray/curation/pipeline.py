@@ -113,7 +113,7 @@ class Curation:
         samples = stage.samples if isinstance(stage, Solved) else 1
         return tuple(completion_seed(self.recipe.seed, f"curation/{name}", 0, row, sample) for sample in range(samples))
 
-    def _pool(self, stage: Solved) -> CheckPool[JudgeItem]:
+    def _pool(self, stage: Solved) -> CheckPool[JudgeItem, Verdict]:
         limits = Rewards()
         check = Judge({"accuracy": 1.0}, stage.extraction)
         return CheckPool(check, self.recipe.checks, limits.deadline_s, limits.memory_gib, WARM_UP)
@@ -124,7 +124,7 @@ def _judged(stage: Judged, replies: Replies) -> list[Told]:
 
 
 def _checked(
-    stage: Solved, candidates: Mapping[int, Candidate], pool: CheckPool[JudgeItem], replies: Replies
+    stage: Solved, candidates: Mapping[int, Candidate], pool: CheckPool[JudgeItem, Verdict], replies: Replies
 ) -> list[Told]:
     items = {
         row: [JudgeItem(reply.text, reply.tokens, reply.finish_reason, candidates[row].answer) for reply in given]

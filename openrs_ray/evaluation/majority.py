@@ -14,7 +14,7 @@ Voted = tuple[Status, str | None]
 """Status and answer of a checked sample."""
 
 
-def answer_classes(problems: Sequence[Sequence[Voted]], pool: CheckPool[Answered]) -> np.ndarray:
+def answer_classes(problems: Sequence[Sequence[Voted]], pool: CheckPool[Answered, Verdict]) -> np.ndarray:
     """int [problems, samples]: 0 correct, 1, 2, ... different wrong answers, -1 none. `pool` checks with the rules "boxed"."""
     forms = [sorted({a for status, a in row if status is Status.WRONG and a}) for row in problems]
     comparisons = [

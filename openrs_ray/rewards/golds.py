@@ -44,7 +44,7 @@ def gold_kind(gold: Gold) -> GoldKind:
     return "text" if says_words(gold[0]) else "expression"
 
 
-def _judge(pool: CheckPool[Gold], golds: Sequence[Gold]) -> dict[Gold, Verdict]:
+def _judge(pool: CheckPool[Gold, Verdict], golds: Sequence[Gold]) -> dict[Gold, Verdict]:
     futures = [pool.submit(gold) for gold in golds]
     return {gold: future.result() for gold, future in zip(golds, futures, strict=True)}
 

@@ -1,16 +1,19 @@
 """The parent's side of one checking process."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from openrs_ray.common.private_folder import MARK
 from openrs_ray.errors import RunError
-from openrs_ray.records import Verdict
 
 START_DEADLINE_S = 120.0
 """For imports and warm-up, which take about a second."""
@@ -26,14 +29,23 @@ _KEPT = frozenset(
 _KEPT_PREFIXES = ("LC_", "PYTHON")  # Variables of a Python program, and the mark of an actor's processes
 
 
-class CheckProcess:
-    """Judges one item at a time: `wait_ready`, `check` until it raises, `end`.
+class Raised(Exception):
+    """The check raised; its process can go on."""
 
-    A fresh interpreter: the parent's threads, CUDA and main module stay out. It ends with the thread that made it.
+
+class OutOfMemory(Exception):
+    """The check ran into the memory limit."""
+
+
+class CheckProcess:
+    """Judges one item at a time: `wait_ready`, `check` until it raises anything but Raised, `end`.
+
+    A fresh interpreter: the parent's threads, CUDA and main module stay out. It ends with the thread that made it, and takes
+    the processes that a check has started with it, as far as they stayed in its group.
     """
 
-    def __init__(self, pickled_start: bytes, memory_gib: float) -> None:
-        """`pickled_start`: check and warm-up items."""
+    def __init__(self, pickled_start: bytes, memory_gib: float, printed: Callable[[str], None] | None = None) -> None:
+        """`pickled_start`: check, warm-up items, preparation. `printed` gets each line that a part of a check prints."""
         ours, theirs = socket.socketpair()
         command = [
             *(sys.executable, "-P", "-m", "openrs_ray.rewards.child"),
@@ -54,7 +66,10 @@ class CheckProcess:
             self._pipe.close()
             raise RunError(f"A process to check answers could not be started: {error}.") from error
         self._pickled_start = pickled_start
+        self._printed = printed
         self.checks = 0
+        self.part = ""
+        """Of the check that runs or was killed (`openrs_ray.common.telling`)."""
 
     @property
     def pid(self) -> int:
@@ -64,24 +79,36 @@ class CheckProcess:
         """RunError when the warm-up fails or takes too long."""
         try:
             self._pipe.send_bytes(self._pickled_start)
-            if not self._pipe.poll(START_DEADLINE_S):
-                raise RunError(f"A process to check answers was not ready within {START_DEADLINE_S:g} s.")
-            self._pipe.recv()
+            until = time.monotonic() + START_DEADLINE_S
+            answer = None
+            while answer is None:
+                if not self._pipe.poll(max(0.0, until - time.monotonic())):
+                    raise RunError(
+                        f"A process to check answers was not ready within {START_DEADLINE_S:g} s{self.where}."
+                    )
+                answer = self._answer()
         except (EOFError, OSError) as error:
             code = self.end()
             raise RunError(
-                f"A process to check answers ended with exit code {code} while it started; its error stands above."
+                f"A process to check answers ended with exit code {code} while it started{self.where}."
             ) from error
+        if answer[0] == "unready":
+            raise RunError(f"A process to check answers failed while it started: {answer[1]}")
 
-    def check(self, pickled_item: bytes, deadline_s: float) -> Verdict:
-        """TimeoutError past the deadline, EOFError or OSError for a dead process.
+    def check(self, pickled_item: bytes, deadline_s: float) -> Any:
+        """The result. TimeoutError past the deadline, EOFError or OSError for a dead process, Raised, OutOfMemory.
 
         The deadline is CPU time, so that load does not change verdicts; a process that sleeps has wall time.
         """
         start, cpu_start = time.monotonic(), self._cpu()[0]
+        self.part = ""
         self._pipe.send_bytes(pickled_item)
         wait_s = deadline_s
-        while not self._pipe.poll(wait_s):
+        answer = None
+        while answer is None:
+            if self._pipe.poll(wait_s):
+                answer = self._answer()
+                continue
             cpu_s, wants_cpu = self._cpu()
             cpu_left_s = deadline_s - (cpu_s - cpu_start)
             clock_left_s = start + WALL_FACTOR * deadline_s - time.monotonic()
@@ -90,9 +117,28 @@ class CheckProcess:
                 raise TimeoutError
             # CPU time is counted in ticks of 10 ms.
             wait_s = max(0.0, min(max(cpu_left_s, _SHORTEST_WAIT_S), clock_left_s))
-        verdict: Verdict = self._pipe.recv()
         self.checks += 1
-        return verdict
+        kind, content = answer
+        if kind == "done":
+            return content
+        raise OutOfMemory(content) if kind == "no_memory" else Raised(content)
+
+    def _answer(self) -> tuple[str, Any] | None:
+        """The next message; None for one that is told beside the result."""
+        kind, content = self._pipe.recv()
+        if kind == "part":
+            self.part = content
+        elif kind == "printed":
+            if self._printed is not None:
+                self._printed(content)
+        else:
+            return kind, content
+        return None
+
+    @property
+    def where(self) -> str:
+        """Example: " in my_rewards.py:brevity"; empty outside a named part."""
+        return f" in {self.part}" if self.part else ""
 
     def _cpu(self) -> tuple[float, bool]:
         """CPU seconds so far, and True if it computes or waits for a CPU. OSError when it is gone."""
@@ -102,11 +148,13 @@ class CheckProcess:
 
     def kill(self) -> None:
         """Callable from any thread; a running `check` raises."""
-        self._popen.kill()
+        with suppress(ProcessLookupError):
+            if self._popen.returncode is None:  # unreaped, so that the number is still its own
+                os.killpg(self.pid, signal.SIGKILL)
 
     def end(self) -> int:
         """Kill the process and return its exit code. May be called twice."""
-        self._popen.kill()
+        self.kill()
         code = self._popen.wait()
         self._pipe.close()
         return code

@@ -2,11 +2,16 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+from openrs_ray.common.telling import part
 from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards.records import JudgeItem
+
+_KEPT: list[bytearray] = []
 
 
 def check(item: str) -> Verdict:
@@ -33,6 +38,20 @@ def check(item: str) -> Verdict:
         raise ValueError(argument)
     elif action == "fill_memory":
         bytearray(int(argument))
+    elif action == "keep_memory":
+        _KEPT.append(bytearray(int(argument)))
+    elif action == "start_sleeper":
+        with Path(argument).open("a") as pids:
+            pids.write(f"{subprocess.Popen(['sleep', '600']).pid}\n")
+        time.sleep(60)
+    elif action == "hang_in_part":
+        with part("my_file.py:my_function"):
+            sys.stdout.write("about to hang")
+            sys.stdout.write("\nsecond line")
+            check("hang")
+    elif action == "fork":
+        if os.fork() == 0:
+            return Verdict(Status.WRONG, {}, 0.0, "the fork's")
     elif action == "environment":
         return Verdict(Status.CORRECT, {}, 1.0, os.environ.get(argument))
     return Verdict(Status.CORRECT, {}, 1.0, f"{item} by {os.getpid()}")
@@ -58,3 +77,12 @@ class Unloadable:
 
 def _refuse() -> None:
     raise ImportError("this check cannot be loaded")
+
+
+def fail_as_text(status: Status, detail: str, seconds: float) -> str:
+    return f"{status} after {seconds:.0f} s: {detail}"
+
+
+def refuse() -> None:
+    """A preparation that fails."""
+    raise FileNotFoundError("the table of words")

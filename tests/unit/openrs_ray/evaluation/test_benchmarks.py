@@ -41,7 +41,7 @@ SIZES = {"aime24": 30, "amc23": 40, "math500": 500, "minerva": 272, "olympiadben
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[CheckPool[Answered]]:
+def pool() -> Iterator[CheckPool[Answered, Verdict]]:
     with CheckPool(Check("boxed"), 1, 5.0, 2.0, WARM_UP) as running:
         yield running
 
@@ -235,7 +235,7 @@ STUFFED = {
 }
 
 
-def test_stuffed_answers_are_wrong_and_end_in_time(pool: CheckPool[Answered]) -> None:
+def test_stuffed_answers_are_wrong_and_end_in_time(pool: CheckPool[Answered, Verdict]) -> None:
     futures = {name: pool.submit(Answered(f"so </think> {text}", ("47",))) for name, text in STUFFED.items()}
     found = {name: future.result(200) for name, future in futures.items()}
     allowed = {Status.WRONG, Status.NO_ANSWER}
@@ -278,7 +278,7 @@ def test_an_answer_that_offers_two_values_stands_for_one_at_most() -> None:
 # Classes of answers
 
 
-def test_equal_wrong_answers_are_one_class(pool: CheckPool[Answered]) -> None:
+def test_equal_wrong_answers_are_one_class(pool: CheckPool[Answered, Verdict]) -> None:
     wrong, right, none = Status.WRONG, Status.CORRECT, Status.NO_ANSWER
     found = answer_classes(
         [

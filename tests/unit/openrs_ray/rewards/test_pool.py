@@ -15,7 +15,7 @@ import pytest
 from tasks import task_of
 
 from openrs_ray.errors import RunError
-from openrs_ray.records import Status
+from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards.judge import WARM_UP, Judge
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.records import JudgeItem
@@ -24,7 +24,7 @@ DEADLINE_S = 2.0
 
 
 @pytest.fixture
-def pool() -> Iterator[CheckPool[str]]:
+def pool() -> Iterator[CheckPool[str, Verdict]]:
     with CheckPool(poisoned_checks.check, processes=2, deadline_s=DEADLINE_S, memory_gib=1.0) as pool:
         yield pool
 
@@ -43,14 +43,14 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def test_verdicts_come_back_in_the_order_of_their_items(pool: CheckPool[str]) -> None:
+def test_verdicts_come_back_in_the_order_of_their_items(pool: CheckPool[str, Verdict]) -> None:
     items = ["sleep 0.05" if number % 7 == 0 else f"say {number}" for number in range(40)]
     verdicts = asyncio.run(pool.judge_many(items))
     assert [str(verdict.answer).rpartition(" by ")[0] for verdict in verdicts] == items
     assert len({str(verdict.answer).rpartition(" ")[2] for verdict in verdicts}) == 2, "both processes take part"
 
 
-def test_a_hanging_check_is_a_timeout_and_disturbs_no_other(pool: CheckPool[str]) -> None:
+def test_a_hanging_check_is_a_timeout_and_disturbs_no_other(pool: CheckPool[str, Verdict]) -> None:
     pool.submit("say ready").result(30)
     started = time.monotonic()
     hanging = [pool.submit("hang"), pool.submit("hang")]
@@ -93,7 +93,7 @@ def test_a_loaded_machine_does_not_change_a_verdict() -> None:
             burner.wait()
 
 
-def test_a_killed_process_costs_its_sample_a_second_try_only(pool: CheckPool[str], tmp_path: Path) -> None:
+def test_a_killed_process_costs_its_sample_a_second_try_only(pool: CheckPool[str, Verdict], tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     future = pool.submit(f"mark_and_sleep {marks}")
     others = [pool.submit(f"say {number}") for number in range(20)]
@@ -108,7 +108,7 @@ def test_a_killed_process_costs_its_sample_a_second_try_only(pool: CheckPool[str
     assert pool.counts().replaced == 1
 
 
-def test_killing_every_idle_process_goes_unnoticed(pool: CheckPool[str]) -> None:
+def test_killing_every_idle_process_goes_unnoticed(pool: CheckPool[str, Verdict]) -> None:
     pool.submit("say ready").result(30)
     wait_until(lambda: len(pool.process_ids()) == 2)
     for pid in pool.process_ids():
@@ -116,7 +116,7 @@ def test_killing_every_idle_process_goes_unnoticed(pool: CheckPool[str]) -> None
     assert {pool.submit(f"say {number}").result(60).status for number in range(6)} == {Status.CORRECT}
 
 
-def test_a_check_that_crashes_its_process_or_raises_is_an_error_with_its_reason(pool: CheckPool[str]) -> None:
+def test_a_check_that_crashes_its_process_or_raises_is_an_error_with_its_reason(pool: CheckPool[str, Verdict]) -> None:
     crashed, raised, memory, fine = (
         pool.submit(item) for item in ("crash", "raise some reason", f"fill_memory {8 * 2**30}", "say fine")
     )
@@ -139,7 +139,7 @@ def test_processes_inherit_no_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == dict.fromkeys(secrets) | {"LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"]}
 
 
-def test_processes_see_no_gpu_and_sort_alike(pool: CheckPool[str]) -> None:
+def test_processes_see_no_gpu_and_sort_alike(pool: CheckPool[str, Verdict]) -> None:
     assert pool.submit("environment CUDA_VISIBLE_DEVICES").result(30).answer == ""
     assert pool.submit("environment PYTHONHASHSEED").result(30).answer == "0"
 
@@ -180,6 +180,46 @@ def test_processes_that_cannot_start_fail_the_items_with_a_reason() -> None:
     pool = CheckPool(poisoned_checks.Unloadable(), processes=2, deadline_s=DEADLINE_S, memory_gib=1.0)
     with pool, pytest.raises(RunError, match="while it started"):
         pool.submit("say x").result(60)
+
+
+def test_a_preparation_that_fails_is_named() -> None:
+    pool = CheckPool(poisoned_checks.check, 1, DEADLINE_S, 1.0, prepare=poisoned_checks.refuse)
+    with pool, pytest.raises(RunError, match="while it started: FileNotFoundError: the table of words"):
+        pool.submit("say x").result(60)
+
+
+def test_memory_kept_by_earlier_items_costs_later_ones_a_second_try_only() -> None:
+    with CheckPool(poisoned_checks.check, processes=1, deadline_s=DEADLINE_S, memory_gib=0.5) as pool:
+        futures = [pool.submit(f"keep_memory {150 * 2**20}") for _ in range(7)]
+        assert [future.result(60).status for future in futures] == [Status.CORRECT] * 7
+        counts = pool.counts()
+        assert (counts.checks, counts.errors, counts.replaced) == (7, 0, 0)
+
+
+def test_other_results_than_verdicts_and_the_part_that_hung() -> None:
+    printed: list[str] = []
+    with CheckPool[str, object](
+        poisoned_checks.check, 1, 1.0, 1.0, failed=poisoned_checks.fail_as_text, printed=printed.append
+    ) as pool:
+        hung, raised = pool.submit("hang_in_part"), pool.submit("raise a reason")
+        assert hung.result(60) == (
+            "timeout after 1 s: killed at the deadline of 1 s of computing in my_file.py:my_function"
+        )
+        assert raised.result(60) == "error after 0 s: ValueError: a reason"
+        assert (pool.counts().timeouts, pool.counts().errors) == (1, 1)
+    assert printed == ["my_file.py:my_function: about to hang"]
+
+
+def test_processes_that_a_check_has_started_end_with_it(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    with CheckPool(poisoned_checks.check, processes=1, deadline_s=1.0, memory_gib=1.0) as pool:
+        assert pool.submit(f"start_sleeper {pids}").result(60).status is Status.TIMEOUT
+        wait_until(lambda: not is_alive(int(pids.read_text())), seconds=5)
+
+
+def test_a_fork_does_not_answer_for_its_process(pool: CheckPool[str, Verdict]) -> None:
+    verdicts = [pool.submit(item).result(60) for item in ("fork", "say x", "fork", "say y")]
+    assert [verdict.status for verdict in verdicts] == [Status.CORRECT] * 4
 
 
 def test_no_process_outlives_a_killed_parent(tmp_path: Path) -> None:
