@@ -8,8 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from openrs_ray.errors import RunError, UserError
-from openrs_ray.records import Status, Verdict
-from openrs_ray.rewards.process import CheckProcess
+from openrs_ray.rewards.process import CheckProcess, OutOfMemory, Raised
 
 _DEADLINE_S = 300.0
 _MEMORY_GIB = 8.0
@@ -26,7 +25,7 @@ class Library:
     def __init__(self, module: str, what: str, deadline_s: float = _DEADLINE_S) -> None:
         """`what` begins the sentence about a failure."""
         self._module, self._what, self._deadline_s = module, what, deadline_s
-        self._process = CheckProcess(pickle.dumps((called, ())), _MEMORY_GIB)
+        self._process = CheckProcess(pickle.dumps((called, (), None)), _MEMORY_GIB)
 
     def call(self, function: str, *arguments: Any) -> Any:
         """UserError for what does not fit, raises, dies or takes too long."""
@@ -35,13 +34,13 @@ class Library:
             result = self._process.check(item, self._deadline_s)
         except TimeoutError as error:
             raise UserError(f"{self._what} was not read within {self._deadline_s:g} s") from error
+        except (Raised, OutOfMemory) as error:
+            raise UserError(f"{self._what} cannot be read: {error}") from error
         except (EOFError, OSError) as error:
             code = self._process.end()
             raise UserError(f"{self._what} cannot be read: its process died with exit code {code}") from error
         if isinstance(result, Unfit):
             raise UserError(f"{self._what}: {result}")
-        if isinstance(result, Verdict) and result.status is Status.ERROR:
-            raise UserError(f"{self._what} cannot be read: {result.detail}")
         return result
 
     def __enter__(self) -> Library:

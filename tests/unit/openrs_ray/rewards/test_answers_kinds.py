@@ -241,8 +241,9 @@ _PIECES = (
     *("\\boxed{", "}", "{", "\\frac{", "\\text{", "(", "[", "]", ")", "A", "B", " or ", " and ", ",", ";", "the answer is "),
     *("answer: ", "10**10**10", "^", "^{", "9" * 50, "e999999", "1e-99999", "m/s", "/", "*", "kg ", " " * 50, "\n", "\\sqrt"),
     *("\\mu", "°C", "%", "$", "\\(", "####", "</think>", "<think>", "_", "**", "`", "½", "１", "\u202e", "\x00", "\ud800"),
-    *("so ", "if ", "not ", "Option ", "therefore A", "\nA) ", "\nB\n", "so B is correct ", "m^9999", "1/0", "\\pi", "sqrt(", "((", "--"),
-    *("1,000", "JmolK", "aaaaaaaa", "İ", "ß", "5", "million ", '["a"', "[1,[2", "\\{", "per per ", "square ", "deg", "x10^8", "⁹⁹"),
+    *("so ", "if ", "not ", "Option ", "therefore A", "\nA) ", "\nB\n", "m^9999", "1/0", "\\pi", "sqrt(", "((", "--"),
+    *("so B is correct ", "1,000", "JmolK", "aaaaaaaa", "İ", "ß", "5", "million ", '["a"', "[1,[2", "\\{"),
+    *("per per ", "square ", "deg", "x10^8", "⁹⁹"),
 )  # fmt: skip
 
 
