@@ -24,11 +24,11 @@ def _reasoning_gym(data: Data) -> list[Row]:
     """Stage after stage of `data.curriculum`."""
     require("reasoning_gym", "reasoning-gym", f"data.path {data.path}")
     name, rows = data.path.removeprefix(REASONING_GYM), list[Row]()
-    stages = [(stage.level, stage.problems) for stage in data.curriculum] or [(None, None)]
+    stages: list[tuple[Any, int | None]] = [(stage.level, stage.problems) for stage in data.curriculum]
     if "size" in data.parameters and any(problems for _, problems in stages):
         raise UserError("data.curriculum says how many problems there are: leave out data.parameters.size")
     with Library("reasoning_gym", f"data.path {data.path}") as library:
-        for level, problems in stages:
+        for level, problems in stages or [(None, None)]:
             parameters = _of_stage(data.parameters, problems, len(rows))
             size = library.call("size", name, parameters, level)
             for start in range(0, size, _AT_ONCE):

@@ -245,8 +245,8 @@ async def _judged(env: vf.Env, row: Mapping[str, Any], policy: _Policy) -> vf.Tr
 async def _play(env: vf.Env, task: vf.Task, policy: _Policy) -> None:
     (name,) = agent_config_fields(env.config)
     agents = _Agents(_Agent(name, agent_config_fields(env.config)[name], policy))
-    await env.setup(agents)  # type: ignore[arg-type]
-    await env.run(task, agents)  # type: ignore[arg-type]
+    await env.setup(agents)
+    await env.run(task, agents)
 
 
 @dataclass
