@@ -148,7 +148,7 @@ def _device(place: Slots, gpus: float) -> Device:
 class Placement:
     """Reserved places, one per actor, and each actor's environment.
 
-    When a node is lost, Ray moves the places of a group only together: every engine and the reward pool have their own.
+    When a node is lost, Ray moves the places of a group only together: every engine, the reward pool and the environments have their own.
     """
 
     layout: Layout
@@ -157,6 +157,7 @@ class Placement:
     reward_group: PlacementGroup | None
     rollout_groups: dict[int, PlacementGroup]
     """By engine; none on shared GPUs."""
+    environment_group: PlacementGroup | None = None
 
     def learner_options(self, rank: int) -> dict[str, Any]:
         variables = self._threads() | self._transport().learner_variables() | handed_on(f"learner-{rank}")
@@ -197,6 +198,10 @@ class Placement:
         variables = {"CUDA_VISIBLE_DEVICES": ""} | handed_on("rewards")
         return self._options(self.reward_group, 0, {"CPU": self.layout.reward_cpus}, variables)
 
+    def environment_options(self) -> dict[str, Any]:
+        variables = {"CUDA_VISIBLE_DEVICES": ""} | handed_on("environments")
+        return self._options(self.environment_group, 0, {"CPU": self.layout.environment_cpus}, variables)
+
     def _options(
         self, group: PlacementGroup | None, index: int, bundle: dict[str, float], variables: dict[str, str]
     ) -> dict[str, Any]:
@@ -214,7 +219,7 @@ class Placement:
         return {"OMP_NUM_THREADS": str(self.layout.threads)} if self.layout.device == "cpu" else {}
 
     def groups(self) -> list[PlacementGroup]:
-        groups = (self.learner_group, *self.rollout_groups.values(), self.reward_group)
+        groups = (self.learner_group, *self.rollout_groups.values(), self.reward_group, self.environment_group)
         return [group for group in groups if group is not None]
 
     def release(self) -> None:
@@ -228,13 +233,14 @@ def reserve(layout: Layout, wait_s: float) -> Placement:
     if layout.colocated:
         slots = tuple({name: 2 * amount for name, amount in bundle.items()} for bundle in layout.learner)
     engines = {} if layout.colocated else dict(enumerate(layout.rollout))
-    cpus = layout.reward_cpus
+    cpus, environment_cpus = layout.reward_cpus, layout.environment_cpus
     placement = Placement(
         layout,
         # First: it needs one node for all its places.
         learner_group=placement_group(list(slots), strategy="STRICT_PACK") if slots else None,
         rollout_groups={engine: placement_group([bundle]) for engine, bundle in engines.items()},
         reward_group=placement_group([{"CPU": cpus}]) if cpus else None,
+        environment_group=placement_group([{"CPU": environment_cpus}]) if environment_cpus else None,
     )
     deadline = time.monotonic() + wait_s
     for group in placement.groups():

@@ -2,27 +2,27 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from actors.cluster.deadlines import within
+from actors.cluster.restarted import Restarted
 from actors.cluster.together import Together
 from actors.rollout.pool import EnginePool
 from actors.rollout.worker import Request
 from openrs_ray.algorithm.unusable import without_judgement
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.environments.environment import Environment
-from openrs_ray.errors import Lost, RunError, UserError
+from openrs_ray.environments.reply import RolloutFailed
+from openrs_ray.errors import RunError, UserError
 from openrs_ray.records import Completion, Group, Problem, Rollout, Verdict
 from openrs_ray.rewards.judge import judge_group
 from openrs_ray.rewards.records import JudgeItem
 from openrs_ray.rewards.registry import weighted_parameters
 from openrs_ray.run.spans import span, traced
 from openrs_ray.seeds import completion_seed, turn_seed
-
-_POOL_PAUSE_S = 2.0  # before a lost pool is asked again
 
 Decode = Callable[[Sequence[Rollout]], list[str]]
 """Texts of rollouts, with the part that the chat template wrote."""
@@ -64,9 +64,9 @@ class Turns:
         return await self.pool.sample(Request(*place, ids, seed, plan.temperature, most))
 
 
-def judge_item(text: str, rollout: Rollout, problem: Problem) -> JudgeItem:
+def judge_item(text: str, rollout: Rollout, problem: Problem, turns: tuple[str, ...] = ()) -> JudgeItem:
     seen = text, rollout.sampled_tokens, rollout.finish_reason
-    return JudgeItem(*seen, problem.gold, problem.text, problem.row, problem.task)
+    return JudgeItem(*seen, problem.gold, problem.text, problem.row, problem.task, turns)
 
 
 @dataclass(eq=False)
@@ -81,9 +81,11 @@ class Collector:
     """By task."""
     decode: Decode
     report: Callable[[str], None]
-    _pool_lost: bool = field(default=False, init=False)
+    decode_turns: Callable[[Rollout], tuple[str, ...]] = lambda rollout: ()
+    """Texts of the policy's turns, where there are several."""
 
     def __post_init__(self) -> None:
+        self._rewards = Restarted("the reward pool", self.config.rollout.deadline_s, self.report)
         self._judging: Together[Pending, Verdict] = Together(self._judge)
 
     @traced("group", "position")
@@ -104,15 +106,19 @@ class Collector:
 
     async def _sample(self, position: int, sample: int, problem: Problem, plan: Sampling) -> tuple[Rollout, Verdict]:
         turns = Turns(self.pool, self.config, position, sample, problem, plan)
+        failed: Verdict | None = None
         try:
             with span("rollout", position=position, sample=sample):
                 rollout = await self.environments[problem.task].rollout(problem, turns)
+        except RolloutFailed as error:
+            rollout, failed = error.rollout, Verdict(error.status, {}, None, detail=error.detail)
         except (RunError, UserError):
             raise
         except Exception as error:  # whatever an environment of the user's own raises
             raise self._failed(problem, position, sample, f"failed with {type(error).__name__}: {error}") from error
         self._check(rollout, problem, position, sample)
-        return rollout, without_judgement(rollout, await self._judging.ask((rollout, problem)))
+        verdict = failed or await self._judging.ask((rollout, problem))
+        return rollout, without_judgement(rollout, verdict)
 
     def _check(self, rollout: Rollout, problem: Problem, position: int, sample: int) -> None:
         """RunError for a rollout that would be recorded or trained on wrongly."""
@@ -132,25 +138,16 @@ class Collector:
 
     async def _judge(self, batch: Sequence[tuple[Pending, asyncio.Future[Verdict]]]) -> None:
         texts = self.decode([rollout for (rollout, _), _ in batch])
-        items = [judge_item(text, rollout, problem) for text, ((rollout, problem), _) in zip(texts, batch, strict=True)]
+        items = [
+            judge_item(text, rollout, problem, () if rollout.sampled.all() else self.decode_turns(rollout))
+            for text, ((rollout, problem), _) in zip(texts, batch, strict=True)
+        ]
         what = f"judge {len(items)} completions"
         deadline_s = self.config.rollout.deadline_s
         positions = sorted({rollout.position for (rollout, _), _ in batch})
         with span("judge", positions=positions, completions=len(batch)):
-            verdicts = await within(deadline_s, "the reward pool", what, self._verdicts(items, what))
+            judged = self._rewards.ask(what, lambda: self.reward_pool.judge.remote(items))  # judging twice does no harm
+            verdicts = await within(deadline_s, "the reward pool", what, judged)
         for verdict, (_, answer) in zip(verdicts, batch, strict=True):
             if not answer.done():
                 answer.set_result(verdict)
-
-    async def _verdicts(self, items: Sequence[JudgeItem], what: str) -> list[Verdict]:
-        while True:
-            asked = self.reward_pool.judge.remote(items)
-            try:
-                verdicts: list[Verdict] = await within(self.config.rollout.deadline_s, "the reward pool", what, asked)
-                self._pool_lost = False
-                return verdicts
-            except Lost as error:
-                if not self._pool_lost:
-                    self._pool_lost = True
-                    self.report(f"the reward pool is lost and asked again until it is back: {error}")
-                await asyncio.sleep(_POOL_PAUSE_S)  # Ray starts it again; judging twice does no harm

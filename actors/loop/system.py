@@ -1,7 +1,7 @@
 """Starts the actors of a run in order, builds the loop over them, and ends them."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +11,7 @@ import ray
 
 from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
+from actors.environment import CALLS, EnvironmentPool, asking
 from actors.learner.group import History, LearnerGroup, new_ranks
 from actors.learner.rank import LearnerRank
 from actors.loop.collector import Collector, Sampling
@@ -27,9 +28,8 @@ from actors.rollout.settings import EngineSettings
 from actors.rollout.worker import RolloutWorker
 from openrs_ray.algorithm.no_learning import LearningWatch
 from openrs_ray.config.schema import RunConfig
-from openrs_ray.config.task import Task
 from openrs_ray.environments.environment import Environment
-from openrs_ray.environments.registry import environment_of
+from openrs_ray.environments.registry import environments, repliers
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.preparation.prepared import Prepared
 from openrs_ray.records import Problem
@@ -55,7 +55,8 @@ class System:
     worker_class: type[RolloutWorker] = RolloutWorker
     rank_class: type[LearnerRank] = LearnerRank
     reward_class: type[RewardPool] = RewardPool
-    environment: Callable[[Task], Environment] = environment_of
+    environments: Mapping[str, Environment] | None = None
+    """By task, in the place of the recipe's."""
 
     def __post_init__(self) -> None:
         config, prepared, placement, warn = self.config, self.prepared, self.placement, self.display.warn
@@ -71,6 +72,12 @@ class System:
         self._push = WeightPush(self._learner, self._engines, transport, config.push, probe)
         rewards = ray.remote(self.reward_class).options(**placement.reward_options(), max_restarts=-1)
         self._rewards: Any = rewards.remote(config.tasks)
+        self._environments: Any = None
+        if placement.layout.environment_cpus:
+            pool = ray.remote(EnvironmentPool).options(
+                **placement.environment_options(), max_restarts=-1, max_concurrency=CALLS
+            )
+            self._environments = pool.remote(repliers(config.tasks, prepared.tokenizer), config.tasks)
         self._closing = AsyncExitStack()
         self._closing.push_async_callback(self._end_actors)
 
@@ -115,8 +122,9 @@ class System:
     def _loop(self, checkpoint: Checkpoint | None) -> Loop:
         config, prepared, progress = self.config, self.prepared, self.progress
         budget, display, limits = self.budget, self.display, self.limits
-        environments = {task.name: self.environment(task) for task in config.tasks}
-        collector = Collector(config, self._engines, self._rewards, environments, prepared.texts, display.warn)
+        answering = self.environments or self._answering()
+        texts = prepared.judged_texts, display.warn, prepared.turn_texts
+        collector = Collector(config, self._engines, self._rewards, answering, *texts)
         plan = Sampling("train", 0, config.rollout.completions_per_problem, config.rollout.temperature)
         drawn = drawing(config, prepared.problems, progress)
         sampling = Lookahead(partial(collector.group, plan=plan), drawn, config.rollout, config.run.steps)
@@ -135,16 +143,25 @@ class System:
         parts = sampling, self._learner, self._push, writer, saving, evaluation
         return Loop(config, progress, *parts, limits, budget, display)
 
+    def _answering(self) -> Mapping[str, Environment]:
+        config, prepared, ask = self.config, self.prepared, None
+        if self._environments is not None:
+            ask = asking(self._environments, config.rollout.deadline_s, self.display.warn)
+        tokens = config.rollout.max_completion_tokens
+        return environments(config.tasks, prepared.tokenizer, prepared.eos_ids, tokens, ask)
+
     async def close(self) -> None:
         """End the actors and release the places."""
         await self._closing.aclose()
 
     async def _end_actors(self) -> None:
-        ends = (
+        ends = [
             self._engines.stop(),
             self._learner.stop(),
             within(30, "the reward pool", "close", self._rewards.close.remote()),
-        )
+        ]
+        if self._environments is not None:
+            ends.append(within(30, "the environment pool", "close", self._environments.close.remote()))
         for error in await asyncio.gather(*ends, return_exceptions=True):
             if isinstance(error, RunError):
                 self.display.warn(f"while closing: {error}")

@@ -37,10 +37,12 @@ class Layout:
     """Compute threads of each engine and learner rank on a CPU."""
     extra_rollout: int = 0
     """Engines that may be added where the cluster has room."""
+    environment_cpus: float = 0.0
+    """Of the processes that answer the model's turns; 0 where nothing does."""
 
     def total(self) -> dict[str, float]:
         """Sum of the bundles, by resource."""
-        total: dict[str, float] = {"CPU": self.reward_cpus}
+        total: dict[str, float] = {"CPU": self.reward_cpus + self.environment_cpus}
         for bundle in (*self.learner, *self.rollout):
             for name, amount in bundle.items():
                 total[name] = total.get(name, 0.0) + amount
@@ -60,6 +62,7 @@ def plan_layout(config: RunConfig, device: Device) -> Layout:
         reward_cpus=cpus * config.rewards.processes,
         threads=config.threads,
         extra_rollout=config.max_engines - config.num_engines,
+        environment_cpus=cpus * sum(task.environment.processes for task in config.tasks if task.environment.answers),
     )
 
 

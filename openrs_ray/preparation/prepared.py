@@ -13,7 +13,7 @@ from openrs_ray.common.foreign import reading
 from openrs_ray.config.data import Columns
 from openrs_ray.config.schema import Engine, Model, RunConfig, Slots
 from openrs_ray.data.answers import Gold
-from openrs_ray.data.completions import rollout_texts
+from openrs_ray.data.completions import last_turn_texts, rollout_texts, turn_texts
 from openrs_ray.data.problems import hold_out, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.data.rows import check_there
@@ -57,8 +57,16 @@ class Prepared:
         return tuple(token.id for token in self.stop_tokens)
 
     def texts(self, rollouts: Sequence[Rollout]) -> list[str]:
-        """Texts for rewards and record, `opening` included."""
+        """Whole texts for the record, `opening` included."""
         return [self.opening + text for text in rollout_texts(rollouts, self.tokenizer, self.eos_ids)]
+
+    def judged_texts(self, rollouts: Sequence[Rollout]) -> list[str]:
+        """Texts that rewards read: the last turn, so that no answer counts that a tool or an earlier try has written."""
+        return last_turn_texts(rollouts, self.tokenizer, self.eos_ids, self.opening)
+
+    def turn_texts(self, rollout: Rollout) -> tuple[str, ...]:
+        """Texts of the policy's turns."""
+        return turn_texts(rollout, self.tokenizer, self.eos_ids, self.opening)
 
     def summary(self) -> RunProblems:
         content = hashlib.sha256()

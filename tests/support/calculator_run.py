@@ -44,6 +44,6 @@ class Calculator:
 
 if __name__ == "__main__":
     actors.loop.system.System = functools.partial(  # type: ignore[misc,assignment]
-        actors.loop.system.System, environment=lambda task: Calculator()
+        actors.loop.system.System, environments={"": Calculator()}
     )
     sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,38 @@
+"""Asks an actor that Ray starts again when it is lost."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from actors.cluster.deadlines import within
+from openrs_ray.errors import Lost
+
+T = TypeVar("T")
+
+_PAUSE_S = 2.0  # before a lost actor is asked again
+
+
+@dataclass(eq=False)
+class Restarted:
+    """Asks again until the actor is back, for calls that do no harm when they are made twice."""
+
+    name: str
+    """Example: "the reward pool"."""
+    deadline_s: float
+    """For each call."""
+    report: Callable[[str], None]
+    """Told of every loss."""
+    _lost: bool = field(default=False, init=False)
+
+    async def ask(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                answer = await within(self.deadline_s, self.name, what, call())
+                self._lost = False
+                return answer
+            except Lost as error:
+                if not self._lost:
+                    self._lost = True
+                    self.report(f"{self.name} is lost and asked again until it is back: {error}")
+                await asyncio.sleep(_PAUSE_S)

@@ -1,0 +1,62 @@
+"""Environments as an asynchronous actor: answers the model's turns in processes that can be killed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from actors.cluster.restarted import Restarted
+from openrs_ray.config.task import Task
+from openrs_ray.environments.reply import Answer, Asked
+from openrs_ray.environments.replier import Replier
+from openrs_ray.rewards.pool import CheckPool
+from openrs_ray.run.spans import traced
+
+CALLS = 100_000
+"""Turns that may wait at once."""
+
+
+class EnvironmentPool:
+    """Answers turns; its processes end with `close` or the actor's own. Ray starts it again: no state of a rollout is in it."""
+
+    def __init__(self, repliers: Mapping[str, Replier], tasks: Sequence[Task]) -> None:
+        """`repliers`: by task; each has processes of its own, with the deadline and the memory of its section."""
+        sections = {task.name: task.environment for task in tasks if task.name in repliers}
+        self._pools: dict[str, CheckPool[Asked, Answer]] = {
+            name: CheckPool(
+                repliers[name],
+                processes=section.processes,
+                deadline_s=section.deadline_s,
+                memory_gib=section.memory_gib,
+                prepare=repliers[name].prepare,
+                failed=Answer.failure,
+            )
+            for name, section in sections.items()
+        }
+
+    @traced("reply")
+    async def answer(self, asked: Asked) -> Answer:
+        """RunError when no process can be started."""
+        return await asyncio.wrap_future(self._pools[asked.task].submit(asked))
+
+    async def counts(self) -> Mapping[str, Mapping[str, int]]:
+        """Answers, timeouts, errors and replaced processes so far, by task."""
+        return {name: asdict(pool.counts()) for name, pool in self._pools.items()}
+
+    async def process_ids(self) -> list[int]:
+        return [pid for pool in self._pools.values() for pid in pool.process_ids()]
+
+    async def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+
+
+def asking(pool: Any, deadline_s: float, report: Callable[[str], None]) -> Callable[[Asked], Awaitable[Answer]]:
+    """Asks the actor, over the loss of it."""
+    # A turn carries the whole state of its rollout, and answering it twice does no harm.
+    restarted = Restarted("the environment pool", deadline_s, report)
+
+    async def ask(asked: Asked) -> Answer:
+        return await restarted.ask("answer a turn", lambda: pool.answer.remote(asked))
+
+    return ask
