@@ -7,8 +7,8 @@ from typing import Any
 
 from actors.cluster.restarted import Restarted
 from openrs_ray.config.task import Task
-from openrs_ray.environments.reply import Answer, Asked
 from openrs_ray.environments.replier import Replier
+from openrs_ray.environments.reply import Answer, Asked
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.run.spans import traced
 

@@ -165,8 +165,10 @@ def _say_end(config: RunConfig, outcome: Outcome, budget: Budget, console: Conso
 
 def _prepare(config: RunConfig, gpu_bytes: float | None) -> "Prepared":
     from openrs_ray.cluster.memory import check_fits
+    from openrs_ray.preparation.judges import check_judges
     from openrs_ray.preparation.prepared import prepare
 
+    check_judges(config)
     prepared = prepare(config)
     check_fits(config, prepared.shape, gpu_bytes)
     check_room(config, prepared.shape.parameters)

@@ -148,7 +148,7 @@ def _device(place: Slots, gpus: float) -> Device:
 class Placement:
     """Reserved places, one per actor, and each actor's environment.
 
-    When a node is lost, Ray moves the places of a group only together: every engine, the reward pool and the environments have their own.
+    When a node is lost, Ray moves the places of a group only together: all but the learner have their own.
     """
 
     layout: Layout
@@ -158,6 +158,8 @@ class Placement:
     rollout_groups: dict[int, PlacementGroup]
     """By engine; none on shared GPUs."""
     environment_group: PlacementGroup | None = None
+    judge_groups: tuple[PlacementGroup, ...] = ()
+    """By server of a judge model."""
 
     def learner_options(self, rank: int) -> dict[str, Any]:
         variables = self._threads() | self._transport().learner_variables() | handed_on(f"learner-{rank}")
@@ -202,6 +204,10 @@ class Placement:
         variables = {"CUDA_VISIBLE_DEVICES": ""} | handed_on("environments")
         return self._options(self.environment_group, 0, {"CPU": self.layout.environment_cpus}, variables)
 
+    def judge_options(self, number: int) -> dict[str, Any]:
+        variables = self._threads() | engine_variables(self.layout.device)
+        return self._options(self.judge_groups[number], 0, self.layout.judges[number], variables)
+
     def _options(
         self, group: PlacementGroup | None, index: int, bundle: dict[str, float], variables: dict[str, str]
     ) -> dict[str, Any]:
@@ -219,7 +225,8 @@ class Placement:
         return {"OMP_NUM_THREADS": str(self.layout.threads)} if self.layout.device == "cpu" else {}
 
     def groups(self) -> list[PlacementGroup]:
-        groups = (self.learner_group, *self.rollout_groups.values(), self.reward_group, self.environment_group)
+        groups = self.learner_group, *self.rollout_groups.values(), *self.judge_groups, self.reward_group
+        groups = *groups, self.environment_group
         return [group for group in groups if group is not None]
 
     def release(self) -> None:
@@ -241,6 +248,7 @@ def reserve(layout: Layout, wait_s: float) -> Placement:
         rollout_groups={engine: placement_group([bundle]) for engine, bundle in engines.items()},
         reward_group=placement_group([{"CPU": cpus}]) if cpus else None,
         environment_group=placement_group([{"CPU": environment_cpus}]) if environment_cpus else None,
+        judge_groups=tuple(placement_group([bundle]) for bundle in layout.judges),
     )
     deadline = time.monotonic() + wait_s
     for group in placement.groups():

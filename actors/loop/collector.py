@@ -1,7 +1,7 @@
 """From a drawn problem to a finished group: its rollouts are sampled and judged beside each other."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from openrs_ray.environments.reply import RolloutFailed
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.records import Completion, Group, Problem, Rollout, Verdict
 from openrs_ray.rewards.judge import judge_group
+from openrs_ray.rewards.judge_model.replies import Spending
+from openrs_ray.rewards.judge_model.settings import RELATIVE_NAME, SINGLE_NAME
 from openrs_ray.rewards.records import JudgeItem
 from openrs_ray.rewards.registry import weighted_parameters
 from openrs_ray.run.spans import span, traced
@@ -81,6 +83,8 @@ class Collector:
     """By task."""
     decode: Decode
     report: Callable[[str], None]
+    spent: Callable[[Spending], None] = lambda spending: None
+    """Told what judge models have cost so far."""
     decode_turns: Callable[[Rollout], tuple[str, ...]] = lambda rollout: ()
     """Texts of the policy's turns, where there are several."""
 
@@ -99,6 +103,8 @@ class Collector:
         finally:
             for task in samples:
                 task.cancel()
+        if RELATIVE_NAME in self.config.task(problem.task).rewards.weights and self._asks_judge(problem, plan):
+            verdicts = await self._compared(rollouts, problem, verdicts)
         lengths = [rollout.sampled_tokens for rollout in rollouts]
         rewards = self.config.task(problem.task).rewards
         verdicts = judge_group(verdicts, lengths, rewards.weights, weighted_parameters(rewards))
@@ -117,8 +123,38 @@ class Collector:
         except Exception as error:  # whatever an environment of the user's own raises
             raise self._failed(problem, position, sample, f"failed with {type(error).__name__}: {error}") from error
         self._check(rollout, problem, position, sample)
-        verdict = failed or await self._judging.ask((rollout, problem))
-        return rollout, without_judgement(rollout, verdict)
+        verdict = without_judgement(rollout, failed or await self._judging.ask((rollout, problem)))
+        if SINGLE_NAME in self.config.task(problem.task).rewards.weights and self._asks_judge(problem, plan):
+            verdict = await self._judged_by_model(rollout, problem, verdict)
+        return rollout, verdict
+
+    def _asks_judge(self, problem: Problem, plan: Sampling) -> bool:
+        """True in training, and in evaluations of answers that nothing else judges."""
+        return plan.phase == "train" or not self.config.task(problem.task).right_or_wrong
+
+    async def _judged_by_model(self, rollout: Rollout, problem: Problem, verdict: Verdict) -> Verdict:
+        """Asked for one by one: a judge model that is late for this one keeps no other waiting."""
+        if verdict.reward is None:
+            return verdict
+        item = judge_item(self.decode([rollout])[0], rollout, problem)
+        judged: Verdict
+        judged, spending = await self._asked(
+            "judge 1 completion", lambda: self.reward_pool.ask_judge.remote(item, verdict)
+        )
+        self.spent(spending)
+        return judged
+
+    async def _compared(
+        self, rollouts: Sequence[Rollout], problem: Problem, verdicts: Sequence[Verdict]
+    ) -> tuple[Verdict, ...]:
+        texts = self.decode(rollouts)
+        items = [judge_item(text, rollout, problem) for text, rollout in zip(texts, rollouts, strict=True)]
+        judged: tuple[Verdict, ...]
+        judged, spending = await self._asked(
+            "compare a group", lambda: self.reward_pool.ask_judge_of_group.remote(items, verdicts)
+        )
+        self.spent(spending)
+        return judged
 
     def _check(self, rollout: Rollout, problem: Problem, position: int, sample: int) -> None:
         """RunError for a rollout that would be recorded or trained on wrongly."""
@@ -143,11 +179,13 @@ class Collector:
             for text, ((rollout, problem), _) in zip(texts, batch, strict=True)
         ]
         what = f"judge {len(items)} completions"
-        deadline_s = self.config.rollout.deadline_s
         positions = sorted({rollout.position for (rollout, _), _ in batch})
         with span("judge", positions=positions, completions=len(batch)):
-            judged = self._rewards.ask(what, lambda: self.reward_pool.judge.remote(items))  # judging twice does no harm
-            verdicts = await within(deadline_s, "the reward pool", what, judged)
+            verdicts: list[Verdict] = await self._asked(what, lambda: self.reward_pool.judge.remote(items))
         for verdict, (_, answer) in zip(verdicts, batch, strict=True):
             if not answer.done():
                 answer.set_result(verdict)
+
+    async def _asked(self, what: str, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """The reward pool's answer; asked again when it is lost."""
+        return await within(self.config.rollout.deadline_s, "the reward pool", what, self._rewards.ask(what, ask))

@@ -12,6 +12,7 @@ import ray
 from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
 from actors.environment import CALLS, EnvironmentPool, asking
+from actors.judge_server import JudgeServers
 from actors.learner.group import History, LearnerGroup, new_ranks
 from actors.learner.rank import LearnerRank
 from actors.loop.collector import Collector, Sampling
@@ -22,15 +23,18 @@ from actors.loop.loop import Loop
 from actors.loop.push import WeightPush
 from actors.loop.saving import Saving
 from actors.loop.writer import RunWriter
-from actors.reward import RewardPool
+from actors.reward import JudgeAccess, RewardPool
 from actors.rollout.pool import EnginePool
 from actors.rollout.settings import EngineSettings
 from actors.rollout.worker import RolloutWorker
 from openrs_ray.algorithm.no_learning import LearningWatch
 from openrs_ray.config.schema import RunConfig
+from openrs_ray.data.order import Mixture
+from openrs_ray.data.rests import Rests
 from openrs_ray.environments.environment import Environment
 from openrs_ray.environments.registry import environments, repliers
 from openrs_ray.errors import RunError, UserError
+from openrs_ray.preparation.judges import judge_keys
 from openrs_ray.preparation.prepared import Prepared
 from openrs_ray.records import Problem
 from openrs_ray.run.attempts import Bounds, start_attempt
@@ -40,6 +44,9 @@ from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.metrics import MetricsLog
 from openrs_ray.run.progress import RESULT, Progress
+
+_CALLS = 100_000
+"""Calls that the reward pool works on at once: those that wait for a judge model must not keep others out."""
 
 
 @dataclass(eq=False)
@@ -70,14 +77,19 @@ class System:
         self._learner = LearnerGroup(config, ranks, self._engines, history, warn)
         transport, probe = placement.layout.transport, probe_batch(prepared.problems)
         self._push = WeightPush(self._learner, self._engines, transport, config.push, probe)
-        rewards = ray.remote(self.reward_class).options(**placement.reward_options(), max_restarts=-1)
-        self._rewards: Any = rewards.remote(config.tasks)
+        rewards = ray.remote(self.reward_class).options(
+            **placement.reward_options(), max_restarts=-1, max_concurrency=_CALLS
+        )
+        self._judges = JudgeServers(config, placement)
+        keys = judge_keys(config) | dict.fromkeys(self._judges.by_task(), self._judges.key)
+        access = JudgeAccess(config.run.path if config.judges else None, keys, self._judges.by_task())
+        self._rewards: Any = rewards.remote(config.tasks, access)
         self._environments: Any = None
         if placement.layout.environment_cpus:
             pool = ray.remote(EnvironmentPool).options(
                 **placement.environment_options(), max_restarts=-1, max_concurrency=CALLS
             )
-            self._environments = pool.remote(repliers(config.tasks, prepared.tokenizer), config.tasks)
+            self._environments = pool.remote(repliers(config, prepared.tokenizer), config.tasks)
         self._closing = AsyncExitStack()
         self._closing.push_async_callback(self._end_actors)
 
@@ -111,11 +123,16 @@ class System:
         return checkpoint
 
     async def _start_actors(self, checkpoint: Checkpoint | None) -> None:
+        judges = asyncio.ensure_future(self._judges.start())
         if self.config.placement.colocated:
             await self._engines.start()  # alone: vLLM looks at what is free on the GPU while it starts
             await self._learner.start(checkpoint)
         else:
             await asyncio.gather(self._engines.start(), self._learner.start(checkpoint))
+        await judges
+        if self.config.served_judges:
+            deadline_s = max(judge.deadline_s for judge in self.config.served_judges)
+            await within(2 * deadline_s, "the reward pool", "ask the judge models", self._rewards.probe_served.remote())
         if checkpoint is not None:
             self._store.discard_newer(checkpoint.step)
 
@@ -123,15 +140,17 @@ class System:
         config, prepared, progress = self.config, self.prepared, self.progress
         budget, display, limits = self.budget, self.display, self.limits
         answering = self.environments or self._answering()
-        texts = prepared.judged_texts, display.warn, prepared.turn_texts
+        texts = prepared.judged_texts, display.warn, budget.judged, prepared.turn_texts
         collector = Collector(config, self._engines, self._rewards, answering, *texts)
         plan = Sampling("train", 0, config.rollout.completions_per_problem, config.rollout.temperature)
-        drawn = drawing(config, prepared.problems, progress)
-        sampling = Lookahead(partial(collector.group, plan=plan), drawn, config.rollout, config.run.steps)
+        mixture = Mixture.of(config.run.seed, config.tasks, prepared.sizes)
+        rests = Rests(mixture, config.tasks, progress.streaks, progress.step)
+        drawn = drawing(config, prepared.problems, progress, rests)
+        sampling = Lookahead(partial(collector.group, plan=plan), drawn, config.rollout, config.run.steps, rests=rests)
         attempt = start_attempt(config.run.path, progress.step, Bounds.of(config))
         metrics = MetricsLog(config.run.path, attempt)
         watch = LearningWatch(config, prepared.tokenizer.convert_ids_to_tokens(list(prepared.eos_ids)))
-        writer = RunWriter(config, attempt, prepared.texts, watch, metrics, budget, display)
+        writer = RunWriter(config, attempt, prepared.texts, watch, metrics, budget, display, rests)
         saved = (checkpoint.step, checkpoint.kind) if checkpoint else None
         saving = Saving(config.checkpoint, self._store, self._learner, budget, prepared.files, saved)
         held_out, give_up = prepared.held_out, self._engines.give_up
@@ -158,6 +177,7 @@ class System:
         ends = [
             self._engines.stop(),
             self._learner.stop(),
+            self._judges.end(),
             within(30, "the reward pool", "close", self._rewards.close.remote()),
         ]
         if self._environments is not None:

@@ -23,6 +23,10 @@ class OwnLog:
                 return error, _hint(path)
         return None, next(map(_hint, self._ends), "")
 
+    def newest(self) -> str:
+        """Its last part."""
+        return "".join(map(self._since, self._ends))
+
     def _since(self, path: Path) -> str:
         try:
             with path.open("rb") as file:

@@ -70,19 +70,22 @@ def cause(figures: Mapping[str, float], groups: Sequence[Group], config: RunConf
             f"none of them could be judged ({statuses.count(Status.TIMEOUT)} checks timed out, "
             f"{statuses.count(Status.ERROR)} failed): raise rewards.deadline_s or rewards.memory_gib"
         )
-    rewarded = config.rewards.weights.keys() & {"accuracy", "cosine"}
+    tasks = [config.task(name) for name in {group.problem.task for group in groups}]
+    rewarded = any(task.rewards.weights.keys() & {"accuracy", "cosine"} for task in tasks)
     if rewarded and figures["accuracy"] >= _ALL:
         return "all are right: the problems are too easy for this model, give it harder ones"
     cut, unanswered = figures["truncated_share"], figures["no_answer_share"] >= _ALL
     if cut >= _ALL or (unanswered and cut >= _MANY):
         which = "all" if cut == 1 else f"{cut:.1%}"
         return f"{which} are cut at rollout.max_completion_tokens ({config.rollout.max_completion_tokens}): raise it"
+    if not rewarded and config.judges:
+        return "the judge model gives all completions of a problem the same: look at its replies in judge.jsonl"
     if not rewarded:
         return "rewards.weights has none that tells the completions of a problem apart: choose others"
     if unanswered:
         return (
             r"none has an answer in \boxed{}: the prompt must ask for it (data.system_prompt, data.suffix or data.examples)"
-            if config.rewards.extraction == "boxed"
+            if all(task.rewards.extraction == "boxed" for task in tasks)
             else "no answer was found in any: the prompt must ask for one (data.system_prompt, data.suffix or data.examples)"
         )
     if figures["accuracy"] == 0:

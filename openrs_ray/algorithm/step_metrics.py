@@ -1,11 +1,12 @@
 """Figures of a step's completions, and the errors that they may show."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 
 from openrs_ray.algorithm.advantages import spread
+from openrs_ray.data.rests import Rested
 from openrs_ray.errors import RunError
 from openrs_ray.records import Group, Status
 from openrs_ray.rewards.answers.final_form import copies
@@ -37,7 +38,8 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
     statuses = Counter(verdict.status for verdict in verdicts)
     judged = [verdict for verdict in verdicts if verdict.reward is not None]
     lengths = np.array([rollout.sampled_tokens for rollout in rollouts])
-    mean = {name: float(np.mean([v.rewards[name] for v in judged])) for name in (judged[0].rewards if judged else ())}
+    names = dict.fromkeys(name for verdict in judged for name in verdict.rewards)  # tasks have rewards of their own
+    mean = {name: float(np.mean([v.rewards[name] for v in judged if name in v.rewards])) for name in names}
     return {
         "reward": float(np.mean([verdict.reward for verdict in judged])) if judged else float("nan"),
         **{f"reward_{name}": value for name, value in mean.items()},
@@ -53,6 +55,26 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "mean_length": float(lengths.mean()),
         "max_length": float(lengths.max()),
     }
+
+
+def task_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """The main figures of each task, where there are several. Example: {"task/sums/accuracy": 0.5, ...}"""
+    by_task: dict[str, list[Group]] = defaultdict(list)
+    for group in groups:
+        by_task[group.problem.task].append(group)
+    shown = ("reward", "accuracy", "groups_with_spread", "mean_length", "truncated_share")
+    figures: dict[str, float] = {}
+    for task in sorted(filter(None, by_task)):
+        all_of_it = step_metrics(by_task[task])
+        figures[f"task/{task}/groups"] = float(len(by_task[task]))
+        figures |= {f"task/{task}/{name}": all_of_it[name] for name in shown}
+    return figures
+
+
+def rest_metrics(rested: Sequence[Rested]) -> dict[str, float]:
+    """Positions passed over, in all and by task."""
+    by_task = Counter(each.place.task for each in rested if each.place.task)
+    return {"rested": float(len(rested)), **{f"task/{task}/rested": float(n) for task, n in sorted(by_task.items())}}
 
 
 def _copied(group: Group) -> int:

@@ -39,11 +39,13 @@ class Layout:
     """Engines that may be added where the cluster has room."""
     environment_cpus: float = 0.0
     """Of the processes that answer the model's turns; 0 where nothing does."""
+    judges: tuple[dict[str, float], ...] = ()
+    """Servers of judge models."""
 
     def total(self) -> dict[str, float]:
         """Sum of the bundles, by resource."""
         total: dict[str, float] = {"CPU": self.reward_cpus + self.environment_cpus}
-        for bundle in (*self.learner, *self.rollout):
+        for bundle in (*self.learner, *self.rollout, *self.judges):
             for name, amount in bundle.items():
                 total[name] = total.get(name, 0.0) + amount
         return total
@@ -63,6 +65,7 @@ def plan_layout(config: RunConfig, device: Device) -> Layout:
         threads=config.threads,
         extra_rollout=config.max_engines - config.num_engines,
         environment_cpus=cpus * sum(task.environment.processes for task in config.tasks if task.environment.answers),
+        judges=tuple(_bundle(judge.serve.gpus, cpus, device) for judge in config.served_judges),
     )
 
 

@@ -14,12 +14,12 @@ class EnvironmentSection(Section):
     name: str = SINGLE_TURN
     """What answers the model between its turns: a class of your own (my_env.py:Calculator), python_tool, multi_turn_check, or
     single_turn, where nothing does (docs/environments.md)."""
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default={})
     """Arguments of the environment's class."""
     max_turns: Annotated[int, Field(ge=1, le=1000)] = 8
     """Turns of the model in one rollout; one that would take more is cut there and counts as truncated."""
     max_turn_tokens: Positive | None = None
-    """Longest single turn in tokens; a longer one is cut and ends its rollout (none: rollout.max_completion_tokens bounds all)."""
+    """Longest single turn in tokens; a longer one is cut and ends its rollout (none: only rollout.max_completion_tokens)."""
     deadline_s: Annotated[Seconds, FREE] = 30.0
     """An answer that takes longer is given up with its process, and its rollout ends without judgement."""
     memory_gib: Annotated[SomeAmount, FREE] = 2.0

@@ -17,6 +17,7 @@ from openrs_ray.data.libraries import library_rows
 from openrs_ray.data.prompts import tokenize_prompts
 from openrs_ray.data.rows import Row, read_rows
 from openrs_ray.data.texts import letters_key
+from openrs_ray.data.tools import Tools
 from openrs_ray.data.turns import Asked, has_system_message, read_problem, text_of
 from openrs_ray.errors import UserError
 from openrs_ray.records import Problem
@@ -63,6 +64,7 @@ def load_problems(
     whole_golds: bool = False,
     task: str = "",
     answer: Answer = _MATHEMATICS,
+    tools: Tools = (),
 ) -> Loaded:
     """Problems of `data.path`, indexed 0, 1, 2, ... in file order. UserError where the data cannot be used.
 
@@ -87,7 +89,7 @@ def load_problems(
     ]
     unparseable = [(n, cells[n - 1]) for n, known in enumerate(readable, start=1) if not known]
     _check_share(unparseable, len(rows), data)
-    prompts = tokenize_prompts(data, [problem for problem, *_ in usable], tokenizer) if usable else []
+    prompts = tokenize_prompts(data, [problem for problem, *_ in usable], tokenizer, tools) if usable else []
     short = [(*problem, ids) for problem, ids in zip(usable, prompts, strict=True) if len(ids) <= max_prompt_tokens]
     problems = tuple(
         Problem(index, text_of(problem), ids, gold, task, row) for index, (problem, gold, row, ids) in enumerate(short)

@@ -8,6 +8,7 @@ from openrs_ray.common.foreign import reading
 from openrs_ray.config.data import Data
 from openrs_ray.config.schema import Model
 from openrs_ray.data.rendered import check_rendered, takes_no_system_message
+from openrs_ray.data.tools import Tools, shows_tools, with_tools
 from openrs_ray.data.turns import Asked, Message
 from openrs_ray.errors import UserError
 from openrs_ray.models.bundled import resolve_model
@@ -48,12 +49,17 @@ def messages(data: Data, problem: Asked) -> list[Message]:
 
 
 def tokenize_prompts(
-    data: Data, problems: Sequence[Asked], tokenizer: PreTrainedTokenizerBase
+    data: Data, problems: Sequence[Asked], tokenizer: PreTrainedTokenizerBase, tools: Tools = ()
 ) -> list[tuple[int, ...]]:
-    """Token ids of each conversation. UserError where the template refuses one or leaves out part of it."""
+    """Token ids of each conversation. UserError where the template refuses one or leaves out part of it.
+
+    `tools` are shown as the template does it, or where it does not, in the system prompt.
+    """
+    if tools and not shows_tools(tokenizer):
+        data, tools = data.model_copy(update={"system_prompt": with_tools(data.system_prompt, tools)}), ()
     conversations = [messages(data, problem) for problem in problems]
     try:
-        prompts = templated(tokenizer, conversations)
+        prompts = templated(tokenizer, conversations, tools)
     except UserError as error:
         if takes_no_system_message(conversations, tokenizer):
             raise UserError(

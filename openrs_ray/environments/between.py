@@ -16,10 +16,9 @@ from openrs_ray.common.killable import Failed, in_child
 from openrs_ray.environments.reply import Message
 from openrs_ray.errors import UserError
 from openrs_ray.models.stop_tokens import ends_turn
+from openrs_ray.models.tool_template import CALL_ID, template_format
 
 _QUESTION, _TURN, _RESULT = "QUESTION", "TURNOFTHEMODEL", "RESULTOFTHETOOL"  # letters only: no template changes them
-_CALL_ID = "call00000"
-"""Mistral's templates want one of nine characters for each result."""
 _LETTERS_PER_TOKEN = 64
 """Text with more than so many characters for each token that is left does not fit, and is not tokenized to see it."""
 
@@ -61,8 +60,8 @@ class Between:
 
     @cached_property
     def tool_role(self) -> bool:
-        """True if the template has a role for a tool's results; else they come from the user."""
-        return knows_tools(self.tokenizer)
+        """True if the template shows results of tools in a role of their own; else they come from the user."""
+        return template_format(self.tokenizer) is not None
 
     def _rendered(self, messages: Sequence[Message]) -> str:
         return _rendered(self.tokenizer, messages, self.tool_role)
@@ -70,24 +69,17 @@ class Between:
 
 def check_turns(tokenizer: PreTrainedTokenizerBase) -> None:
     """UserError where the chat template takes no further turn after one of the model's."""
-    where = "the chat template (model.chat_template, or else the tokenizer's own) takes no message after the model's turn"
+    where = (
+        "the chat template (model.chat_template, or else the tokenizer's own) takes no message after the model's turn"
+    )
     try:
         (shown,) = in_child(lambda: iter([_shows(tokenizer, "user", tool_role=False)]))
     except Failed as error:
         raise UserError(f"{where}: {error}") from error
     if not shown:
-        raise UserError(f"{where}: it leaves out the turn or the message; set model.chat_template to one that shows them")
-
-
-def knows_tools(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """True if the chat template has a role of its own for a tool's results, and shows them."""
-    # Plain ChatML takes any role, which a model without tools has never seen.
-    if not any(f"{quote}tool{quote}" in str(tokenizer.chat_template) for quote in "'\""):
-        return False
-    try:
-        return _shows(tokenizer, "tool", tool_role=True)
-    except Exception:  # templates raise what they like for a role that they do not take
-        return False
+        raise UserError(
+            f"{where}: it leaves out the turn or the message; set model.chat_template to one that shows them"
+        )
 
 
 def _shows(tokenizer: PreTrainedTokenizerBase, role: str, tool_role: bool) -> bool:
@@ -106,7 +98,7 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], t
 
 
 def _with_ids(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    return [m | {"tool_call_id": _CALL_ID} if m["role"] == "tool" else dict(m) for m in messages]
+    return [m | {"tool_call_id": CALL_ID} if m["role"] == "tool" else dict(m) for m in messages]
 
 
 def _from_user(messages: Sequence[Message]) -> list[dict[str, str]]:

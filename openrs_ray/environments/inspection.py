@@ -42,22 +42,25 @@ def _failed(status: Status, detail: str, seconds: float) -> Inspected:
 
 
 def _inspect(replier: Replier) -> Inspected:
-    replier.prepare()
-    made = replier.made
-    reply = getattr(made, "reply", None)
+    try:
+        replier.prepare()
+    except Exception as error:
+        return Inspected(fault=f"cannot be made: {replier.reason(error)}")
+    reply = getattr(replier.made, "reply", None)
     if not callable(reply):
         return Inspected(fault="has no method reply, which answers a turn of the model (docs/environments.md)")
     if inspect.iscoroutinefunction(reply):
-        return Inspected(fault="has an async reply: make it a plain function, it has a process of its own")
-    unknown = [
-        name
-        for name, one in inspect.signature(reply).parameters.items()
-        if name not in REPLY_ARGUMENTS and one.default is one.empty and one.kind not in (one.VAR_KEYWORD,)
-    ]
-    if unknown:
+        return Inspected(fault="has an async reply: make it a plain function, which may wait: it has its own process")
+    if unknown := [one.name for one in inspect.signature(reply).parameters.values() if _is_not_given(one)]:
         given = ", ".join(REPLY_ARGUMENTS)
-        return Inspected(fault=f"has a reply that asks for {', '.join(unknown)}; it is given {given}, by name")
-    return _with_tools(getattr(made, "tools", ()))
+        return Inspected(fault=f"has a reply that asks for {', '.join(unknown)}; it may name {given}")
+    return _with_tools(getattr(replier.made, "tools", ()))
+
+
+def _is_not_given(one: inspect.Parameter) -> bool:
+    if one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL):
+        return False
+    return one.kind is one.POSITIONAL_ONLY or (one.name not in REPLY_ARGUMENTS and one.default is one.empty)
 
 
 def _with_tools(tools: Any) -> Inspected:

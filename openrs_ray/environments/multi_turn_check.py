@@ -23,10 +23,10 @@ class MultiTurnCheck:
         self.check = checker(task.answer, task.rewards)
 
     def reply(
-        self, messages: list[Message], *, problem: str, gold: tuple[str, ...], row: dict[str, object], token_count: int
+        self, messages: list[Message], *, problem: str, golds: tuple[str, ...], row: dict[str, object], token_count: int
     ) -> str | None:
         turns = [message["content"] for message in messages if message["role"] == "assistant"]
         if len(turns) >= self.tries:
             return None
-        status, _ = self.check(JudgeItem(turns[-1], token_count, "stop", gold, problem, row))
+        status, _ = self.check(JudgeItem(turns[-1], token_count, "stop", golds, problem, row))
         return self.feedback.get(status)

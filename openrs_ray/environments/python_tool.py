@@ -35,9 +35,7 @@ class PythonTool:
         },
     )
 
-    def __init__(
-        self, task: Task, seconds: float = 5.0, memory_gib: float = 0.5, max_characters: int = 2000
-    ) -> None:
+    def __init__(self, task: Task, seconds: float = 5.0, memory_gib: float = 0.5, max_characters: int = 2000) -> None:
         """`seconds`: of computing, for all programs of one turn."""
         if not (0 < seconds <= 3600 and 0 < memory_gib <= 1024 and 0 < max_characters <= 1_000_000):
             raise ValueError("seconds, memory_gib and max_characters must be above 0")

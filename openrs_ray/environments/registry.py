@@ -9,16 +9,19 @@ from transformers import PreTrainedTokenizerBase
 
 from openrs_ray.common.extras import require
 from openrs_ray.config.environment import SINGLE_TURN
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.config.task import Task
 from openrs_ray.environments.between import Between
 from openrs_ray.environments.environment import Environment
 from openrs_ray.environments.inspection import Tools, inspected
 from openrs_ray.environments.replier import Replier
 from openrs_ray.environments.single_turn import SingleTurn
-from openrs_ray.environments.tool_calls import call_format
 from openrs_ray.environments.turns import Ask, Bounds, TurnByTurn
 from openrs_ray.errors import UserError
+from openrs_ray.models.tool_template import OWN_FORMAT, CallFormat, template_format
 from openrs_ray.rewards.libraries.names import VERIFIERS
+from openrs_ray.user_code.loading import load
+from openrs_ray.user_code.reference import UserCode, is_reference
 
 BUILT_IN = {
     "python_tool": "openrs_ray.environments.python_tool:PythonTool",
@@ -33,15 +36,25 @@ class Making:
     """Makes the object that answers, in a process that can be killed."""
 
     task: Task
+    code: UserCode | None = None
+    """None: built in."""
 
     def __call__(self) -> Any:
         section = self.task.environment
+        if self.code is not None:
+            return load(self.code)(**section.parameters)
         if section.name.startswith(VERIFIERS):  # its parameters are the problems' (`data.parameters`)
             return resolve_name(_VERIFIERS)(self.task)
         return resolve_name(BUILT_IN[section.name])(self.task, **section.parameters)
 
 
-def check_environment(task: Task) -> Tools:
+def code_of(config: RunConfig, task: Task) -> UserCode | None:
+    """The file of the user's own that the task's environment names."""
+    name = task.environment.name
+    return config.user_code(name) if is_reference(name) else None
+
+
+def check_environment(task: Task, code: UserCode | None) -> Tools:
     """The tools that the task's environment offers. UserError for one that does not exist or cannot be used."""
     name = task.environment.name
     if name == SINGLE_TURN:
@@ -49,18 +62,18 @@ def check_environment(task: Task) -> Tools:
     if name.startswith(VERIFIERS):
         require("verifiers", "verifiers", f"environment {name}")
         return ()  # its problems are read by the library itself, which says what it cannot do
-    if name not in BUILT_IN:
+    if code is None and name not in BUILT_IN:
         known = ", ".join((SINGLE_TURN, *BUILT_IN))
         raise UserError(
             f"there is no environment {name!r}; known are {known}, and a class of your own as my_env.py:Calculator"
         )
-    return inspected(_replier(task, ""), task.environment)
+    return inspected(_replier(task, code, OWN_FORMAT), task.environment)
 
 
-def repliers(tasks: Sequence[Task], tokenizer: PreTrainedTokenizerBase) -> dict[str, Replier]:
+def repliers(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, Replier]:
     """Answering parts of the environments that have one, by task."""
-    template = str(tokenizer.chat_template)
-    return {task.name: _replier(task, template) for task in tasks if task.environment.answers}
+    form = template_format(tokenizer) or OWN_FORMAT
+    return {task.name: _replier(task, code_of(config, task), form) for task in config.tasks if task.environment.answers}
 
 
 def environments(
@@ -76,5 +89,5 @@ def environments(
     return found
 
 
-def _replier(task: Task, template: str) -> Replier:
-    return Replier(Making(task), call_format(template), task.environment.name)
+def _replier(task: Task, code: UserCode | None, form: CallFormat) -> Replier:
+    return Replier(Making(task, code), form, task.environment.name)

@@ -1,4 +1,4 @@
-"""Answers the model's turns, in processes that can be killed: reads the tool calls, asks the environment's class, checks its answer."""
+"""Answers the model's turns, in processes that can be killed: reads the tool calls, asks the class, checks its answer."""
 
 import inspect
 import pickle
@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-
 from openrs_ray.common.telling import part
 from openrs_ray.environments.reply import ROLES, Answer, Asked, Message, Reply
-from openrs_ray.environments.tool_calls import CallFormat, ToolCall, mistakes, tool_calls
+from openrs_ray.environments.tool_calls import ToolCall, mistakes, tool_calls
+from openrs_ray.errors import UserError
+from openrs_ray.models.tool_template import CallFormat
+from openrs_ray.records import Status
+from openrs_ray.user_code.loading import reason
 
 MOST_STATE_BYTES = 16 << 20
 
@@ -26,6 +29,14 @@ class Replier:
     """In messages: `my_env.py:Calculator`."""
 
     def __call__(self, asked: Asked) -> Answer:
+        try:
+            return self._answer(asked)
+        except MemoryError:  # the pool takes a fresh process
+            raise
+        except Exception as error:
+            return Answer.failure(Status.ERROR, f"{self.name} failed: {self.reason(error)}", 0.0)
+
+    def _answer(self, asked: Asked) -> Answer:
         turn = asked.messages[-1]["content"]
         calls, tools = tool_calls(turn, self.form), self.tools
         if tools and (wrong := mistakes(calls, tools)):  # the model's mistakes are answered here
@@ -38,8 +49,17 @@ class Replier:
             return Answer(_messages(said, role), asked.state)
         state = pickle.dumps(said.state)
         if len(state) > MOST_STATE_BYTES:
-            raise ValueError(f"the state has {len(state) >> 20} MiB (at most {MOST_STATE_BYTES >> 20} travel with a turn)")
+            raise ValueError(
+                f"the state has {len(state) >> 20} MiB (at most {MOST_STATE_BYTES >> 20} travel with a turn)"
+            )
         return Answer(_messages(said.content, role), state)
+
+    def reason(self, error: Exception) -> str:
+        """In one line, with the place in the user's own file; own sentences as they are."""
+        code = getattr(self.make, "code", None)
+        if isinstance(error, UserError) or code is None:
+            return str(error) if isinstance(error, UserError | ValueError) else f"{type(error).__name__}: {error}"
+        return reason(error, code)
 
     def prepare(self) -> None:
         """Makes the object, in this process."""
@@ -67,7 +87,8 @@ class Replier:
         given = {
             "messages": [dict(message) for message in asked.messages],
             "problem": asked.problem,
-            "gold": asked.gold,
+            "gold": asked.gold[0] if asked.gold else "",
+            "golds": asked.gold,
             "row": dict(asked.row),
             "tool_calls": calls,
             "token_count": asked.token_count,
@@ -79,7 +100,7 @@ class Replier:
         return {"make": self.make, "form": self.form, "name": self.name}  # not the object, which may be anything
 
 
-REPLY_ARGUMENTS = ("messages", "problem", "gold", "row", "tool_calls", "token_count", "state")
+REPLY_ARGUMENTS = ("messages", "problem", "gold", "golds", "row", "tool_calls", "token_count", "state")
 
 
 def named_arguments(function: Any) -> frozenset[str] | None:

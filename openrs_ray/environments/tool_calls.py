@@ -8,12 +8,12 @@ import ast
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from openrs_ray.models.tool_template import CallFormat
 from openrs_ray.rewards.answers.extraction import after_reasoning, is_unfinished
-
-CallFormat = Literal["hermes", "xml", "llama", "mistral", "deepseek", "pythonic"]
 
 _LONGEST_SHOWN = 200
 
@@ -31,21 +31,6 @@ class Malformed:
     """Example: Malformed("the arguments are not valid JSON: Expecting ',' delimiter")"""
 
     reason: str
-
-
-def call_format(template: str) -> CallFormat:
-    """The format that a chat template's text shows; hermes, which most models know, where it shows none."""
-    if "<tool_call>" in template:
-        return "xml" if "<function=" in template else "hermes"
-    if "[TOOL_CALLS]" in template:
-        return "mistral"
-    if "<｜tool▁call▁begin｜>" in template:
-        return "deepseek"
-    if "<|python_tag|>" in template or '"parameters": dictionary' in template:
-        return "llama"
-    if "[func_name1(" in template or "pythonic" in template.lower():
-        return "pythonic"
-    return "hermes"
 
 
 def tool_calls(text: str, form: CallFormat) -> list[ToolCall | Malformed]:
@@ -77,6 +62,18 @@ def _xml(text: str) -> Iterator[ToolCall | Malformed]:
         yield ToolCall(function[1].strip(), {name.strip(): _value(value) for name, value in pairs})
 
 
+def _glm(text: str) -> Iterator[ToolCall | Malformed]:
+    """GLM-4.5: <tool_call>NAME<arg_key>NAME</arg_key><arg_value>VALUE</arg_value></tool_call>"""
+    for found in re.finditer(r"<tool_call>(.*?)(?:</tool_call>|\Z)", text, re.DOTALL):
+        name = found[1].partition("<arg_key>")[0].strip()
+        pairs = re.findall(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)(?:</arg_value>|\Z)", found[1], re.DOTALL)
+        yield (
+            ToolCall(name, {key.strip(): _value(value) for key, value in pairs})
+            if name
+            else Malformed(f"a tool call without a name: {_shown(found[1])}")
+        )
+
+
 def _llama(text: str) -> Iterator[ToolCall | Malformed]:
     """Llama 3.1 to 3.3: the turn is {"name": ..., "parameters": {...}}, several with semicolons between them."""
     said = text.replace("<|python_tag|>", "").strip()
@@ -97,14 +94,17 @@ def _deepseek(text: str) -> Iterator[ToolCall | Malformed]:
         _, separator, call = found[1].partition("<｜tool▁sep｜>")
         name, _, fenced = call.strip().partition("\n")
         arguments = re.sub(r"\A\s*```(?:json)?|```\s*\Z", "", fenced)
-        yield from _named(name.strip(), arguments) if separator else [
-            Malformed(f"a tool call without <｜tool▁sep｜>: {_shown(found[1])}")
-        ]
+        yield from (
+            _named(name.strip(), arguments)
+            if separator
+            else [Malformed(f"a tool call without <｜tool▁sep｜>: {_shown(found[1])}")]
+        )
 
 
 def _pythonic(text: str) -> Iterator[ToolCall | Malformed]:
-    """Llama 3.2 and 4: the turn is a list of calls, [name(argument=value), ...]"""
-    said = text.replace("<|python_start|>", "").replace("<|python_end|>", "").strip()
+    """Llama 3.2 and 4, LFM2: a list of calls, [name(argument=value), ...]"""
+    marked = re.search(r"<\|(?:tool_call|python)_start\|>(.*?)(?:<\|(?:tool_call|python)_end\|>|\Z)", text, re.DOTALL)
+    said = (marked[1] if marked else text).strip()
     if not re.match(r"\[\s*[A-Za-z_][\w.]*\(", said):
         return
     try:
@@ -121,6 +121,7 @@ def _pythonic(text: str) -> Iterator[ToolCall | Malformed]:
 _READERS: Mapping[CallFormat, Callable[[str], Iterator[ToolCall | Malformed]]] = {
     "hermes": _hermes,
     "xml": _xml,
+    "glm": _glm,
     "llama": _llama,
     "mistral": _mistral,
     "deepseek": _deepseek,
@@ -157,10 +158,8 @@ def _call(value: Any) -> ToolCall | Malformed:
         return Malformed(f'a tool call needs {{"name": ..., "arguments": {{...}}}}, not {_shown(json.dumps(value))}')
     arguments = value.get("arguments", value.get("parameters", {}))
     if isinstance(arguments, str):  # as JSON inside JSON, which some models write
-        try:
+        with suppress(ValueError, RecursionError):
             arguments = json.loads(arguments)
-        except (ValueError, RecursionError):
-            pass
     if not isinstance(arguments, dict):
         return Malformed(f"the arguments of {value['name']} must be an object, not {_shown(json.dumps(arguments))}")
     return ToolCall(value["name"], arguments)

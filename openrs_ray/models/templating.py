@@ -1,8 +1,8 @@
 """Runs chat templates (programs) and tokenizers (patterns may take for ever) in a child process that can be killed."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
@@ -18,13 +18,16 @@ _CHUNK = 256
 
 
 def rendered(
-    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation], add_generation_prompt: bool = True
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[Conversation],
+    add_generation_prompt: bool = True,
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> list[str]:
     """Text of each conversation as the model reads it."""
 
     def texts(several: list[Conversation]) -> list[str]:
         found: list[str] = tokenizer.apply_chat_template(
-            several, add_generation_prompt=add_generation_prompt, tokenize=False
+            several, add_generation_prompt=add_generation_prompt, tokenize=False, tools=list(tools) or None
         )
         return found
 
@@ -32,9 +35,11 @@ def rendered(
     return _chunk_by_chunk(conversations, texts, where)
 
 
-def templated(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]) -> list[tuple[int, ...]]:
+def templated(
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation], tools: Sequence[Mapping[str, Any]] = ()
+) -> list[tuple[int, ...]]:
     """Token ids of each conversation, ending where the model's answer begins."""
-    return tokenized(tokenizer, rendered(tokenizer, conversations))
+    return tokenized(tokenizer, rendered(tokenizer, conversations, tools=tools))
 
 
 def tokenized(

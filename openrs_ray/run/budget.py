@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,12 +16,14 @@ import psutil
 from openrs_ray.common.files import damaged
 from openrs_ray.config.schema import Cost, RunConfig
 from openrs_ray.errors import UserError
+from openrs_ray.rewards.judge_model.replies import Spending
 from openrs_ray.run.ledger import FILE, Ledger, Spent
 
 _RECENT = 10
 _MARGIN = 1.2
 """Expected time of the next piece of work, relative to the longest recent one."""
 _END_S = 20.0
+_JUDGES = "judge_dollars"
 
 Ended = Literal["steps", "budget", "hours"]
 Work = Literal["start", "step", "learn", "resume", "kept", "evaluation", "end"]
@@ -67,6 +70,8 @@ class Budget(Ledger):
         self._started = clock() - age
         self._recent = _checked_times(self.notes.get("seconds", {}), config.run.path / FILE)
         self._step: int | None = None
+        self._judges = Spending()
+        self._judged_before, self._judge_step = self._judge_dollars, 0.0
 
     @property
     def gpus(self) -> int:
@@ -78,7 +83,23 @@ class Budget(Ledger):
 
     def reached(self, step: int) -> None:
         self._step = step
+        before, self._judged_before = self._judged_before, self._judge_dollars
+        self._judge_step = max(self._judge_step, self._judged_before - before)
         self.write()
+
+    def judged(self, spending: Spending) -> None:
+        """Count what judge models have cost so far, over all attempts."""
+        if spending.requests >= self._judges.requests:  # answers may overtake each other
+            self._judges = spending
+        self.add(spending.dollars, _JUDGES)
+
+    @property
+    def _judge_dollars(self) -> float:
+        return float(self.notes.get(_JUDGES, 0.0))
+
+    @property
+    def _priced(self) -> bool:
+        return self._cost.price_per_gpu_hour is not None or self._judge_dollars > 0
 
     def _note(self, work: Work, seconds: float) -> None:
         self._recent[work] = [*self._recent.get(work, ()), seconds][-_RECENT:]
@@ -107,7 +128,10 @@ class Budget(Ledger):
 
     def check(self, *works: Work) -> float:
         """Seconds left to the first limit after one piece of each. LimitReached if none."""
-        left, ended = seconds_left(self._cost, self.spent(), self.gpus)
+        spent = self.spent()
+        if "step" in works:
+            spent = replace(spent, dollars=spent.dollars + _MARGIN * self._judge_step)
+        left, ended = seconds_left(self._cost, spent, self.gpus)
         left -= _MARGIN * sum(self._expected(work, max) for work in works)
         if left <= 0:
             raise LimitReached(self.sentence(ended), ended)
@@ -124,12 +148,13 @@ class Budget(Ledger):
             return None
         ahead = _work_ahead(self._config, self._step)
         seconds = sum(count * self._expected(work, _mean) for work, count in ahead.items())
-        return self.spent().plus(seconds, self.gpus, self._cost.price).dollars
+        judges = self._judge_dollars / self._step * ahead["step"] if self._step else 0.0
+        return self.spent().plus(seconds, self.gpus, self._cost.price).dollars + judges
 
     def text(self) -> str:
         """Example: "$ 12.34 of 42.00 (forecast 39.10)"; empty without price or limit."""
         parts = []
-        if self._cost.price_per_gpu_hour is not None:
+        if self._priced:
             forecast = self.forecast()
             parts.append(self._dollars() + (f" (forecast {forecast:.2f})" if forecast is not None else ""))
         if self._cost.max_hours is not None:
@@ -144,21 +169,25 @@ class Budget(Ledger):
         return f"{self.spent().hours:.2f} of {self._cost.max_hours:g} h"
 
     def metrics(self, step_s: float, correct: int) -> dict[str, float]:
-        if self._cost.price_per_gpu_hour is None:
-            return {}
+        judges = self._judges.metrics() if self._config.judges else {}
+        if not self._priced:
+            return judges
         dollars = self.spent().dollars
         return {
             "cost_usd": dollars,
             "cost_usd_per_step": Spent().plus(step_s, self.gpus, self._cost.price).dollars,
             "cost_usd_per_correct": dollars / correct if correct else math.nan,
+            **judges,
         }
 
     def rows(self, steps: int, correct: int) -> Iterator[tuple[str, str]]:
         spent = self.spent()
-        if self._cost.price_per_gpu_hour is not None:
+        if self._priced:
             yield "cost", f"{self._dollars()}, {spent.gpu_hours:,.2f} GPU hours"
             yield "cost per step", f"$ {spent.dollars / steps:.4g}" if steps else "-"
             yield "cost per correct completion", f"$ {spent.dollars / correct:.4g}" if correct else "-"
+        if self._config.judges:
+            yield "judge models", str(self._judges)
         if self._cost.max_hours is not None:
             yield "hours", self._hours()
 

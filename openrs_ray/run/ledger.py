@@ -88,6 +88,14 @@ class Ledger:
         with self._lock:
             write_json(self._path, {"spent": asdict(self.spent()), **self.notes})
 
+    def add(self, dollars: float, note: str) -> None:
+        """Count dollars that are not time's: `dollars` is their sum so far over all attempts, kept as a note."""
+        with self._lock:
+            spent, more = self.spent(), dollars - self.notes.get(note, 0.0)
+            self._spent = Spent(spent.dollars + max(0.0, more), spent.gpu_hours, spent.hours)
+            # Never changed in place: the ledger's thread may be writing it.
+            self.notes = self.notes | {note: max(dollars, self.notes.get(note, 0.0))}
+
     def spent(self) -> Spent:
         with self._lock:
             now = self._clock()

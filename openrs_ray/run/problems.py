@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from openrs_ray.common.files import damaged, read_json, write_json
 
@@ -20,6 +21,8 @@ class RunProblems:
     """Digests in order; none from older versions."""
     model: str = ""
     """Digest of the start model's folder; empty for a Hub id, a built-in or from an older version."""
+    tasks: dict[str, int] = field(default_factory=dict)
+    """Problems by task, in order; empty for a run of one data section."""
 
     @classmethod
     def read(cls, run_folder: Path) -> "RunProblems | None":
@@ -33,10 +36,20 @@ class RunProblems:
             raise damaged(path, "it must have a fingerprint and a count")
         if texts and len(texts) != count:
             raise damaged(path, f"it has {len(texts)} texts of {count} problems")
-        return cls(fingerprint, count, tuple(map(str, texts)), str(content.get("model", "")))
+        tasks = content.get("tasks", {})
+        counts: list[Any] = list(tasks.values()) if isinstance(tasks, dict) else [None]
+        if not all(isinstance(each, int) for each in counts) or (counts and sum(counts) != count):
+            raise damaged(path, f"its tasks do not have {count} problems")
+        return cls(fingerprint, count, tuple(map(str, texts)), str(content.get("model", "")), tasks)
 
     def write(self, run_folder: Path) -> None:
-        write_json(run_folder / FILE, asdict(self))
+        content = asdict(self)
+        write_json(run_folder / FILE, content if self.tasks else {k: v for k, v in content.items() if k != "tasks"})
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Problems by task; the only task of a run with one data section has the name ""."""
+        return self.tasks or {"": self.count}
 
 
 def text_digests(texts: Iterable[str]) -> tuple[str, ...]:
