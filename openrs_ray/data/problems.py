@@ -13,6 +13,7 @@ from openrs_ray.config.answer import Answer
 from openrs_ray.config.data import Data
 from openrs_ray.data.answers import Gold, gold_answers, tests_in, whole_cell
 from openrs_ray.data.columns import CellError, column_cells, read_cells, top_column
+from openrs_ray.data.libraries import library_rows
 from openrs_ray.data.prompts import tokenize_prompts
 from openrs_ray.data.rows import Row, read_rows
 from openrs_ray.data.texts import letters_key
@@ -21,6 +22,7 @@ from openrs_ray.data.turns import Asked, continued, has_system_message, read_pro
 from openrs_ray.errors import UserError
 from openrs_ray.records import Problem
 from openrs_ray.rewards.answers import kinds
+from openrs_ray.rewards.libraries.names import kind_of
 
 _MATHEMATICS = Answer()
 _HELD_OUT = 0x4F5554
@@ -69,7 +71,7 @@ def load_problems(
     `parseable` says which golds completions can be compared with; `answer` how their rows belong to them; `whole_golds`:
     a gold is its whole cell.
     """
-    rows = read_rows(data.path, data.split, data.subset)
+    rows = library_rows(data) if kind_of(data.path) else read_rows(data.path, data.split, data.subset)
     columns = data.columns
     questions = column_cells(rows, columns.problem, data.path, "data.columns.problem")
     cells = _gold_cells(rows, data, answer)

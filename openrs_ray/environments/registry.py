@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from openrs_ray.common.extras import require
 from openrs_ray.config.environment import SINGLE_TURN
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.config.task import Task
@@ -18,6 +19,7 @@ from openrs_ray.environments.single_turn import SingleTurn
 from openrs_ray.environments.turns import Ask, Bounds, TurnByTurn
 from openrs_ray.errors import UserError
 from openrs_ray.models.tool_template import OWN_FORMAT, CallFormat, template_format
+from openrs_ray.rewards.libraries.names import VERIFIERS
 from openrs_ray.user_code.loading import load
 from openrs_ray.user_code.reference import UserCode, is_reference
 
@@ -26,6 +28,7 @@ BUILT_IN = {
     "multi_turn_check": "openrs_ray.environments.multi_turn_check:MultiTurnCheck",
 }
 """`module:class` of each; the class takes its task and the section's parameters."""
+_VERIFIERS = "openrs_ray.environments.verifiers:Conversation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class Making:
         section = self.task.environment
         if self.code is not None:
             return load(self.code)(**section.parameters)
+        if section.name.startswith(VERIFIERS):  # its parameters are the problems' (`data.parameters`)
+            return resolve_name(_VERIFIERS)(self.task)
         return resolve_name(BUILT_IN[section.name])(self.task, **section.parameters)
 
 
@@ -54,6 +59,9 @@ def check_environment(task: Task, code: UserCode | None) -> Tools:
     name = task.environment.name
     if name == SINGLE_TURN:
         return ()
+    if name.startswith(VERIFIERS):
+        require("verifiers", "verifiers", f"environment {name}")
+        return ()  # its problems are read by the library itself, which says what it cannot do
     if code is None and name not in BUILT_IN:
         known = ", ".join((SINGLE_TURN, *BUILT_IN))
         raise UserError(

@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from openrs_ray.cluster.memory import ModelShape
 from openrs_ray.common.foreign import reading
 from openrs_ray.config.schema import Engine, Model, RunConfig, Slots
-from openrs_ray.data.completions import last_turn_texts, rollout_texts
+from openrs_ray.data.completions import last_turn_texts, rollout_texts, turn_texts
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.environments.between import check_turns
 from openrs_ray.environments.registry import check_environment, code_of
@@ -65,6 +65,10 @@ class Prepared:
     def judged_texts(self, rollouts: Sequence[Rollout]) -> list[str]:
         """Texts that rewards read: the last turn, so that no answer counts that a tool or an earlier try has written."""
         return last_turn_texts(rollouts, self.tokenizer, self.eos_ids, self.opening)
+
+    def turn_texts(self, rollout: Rollout) -> tuple[str, ...]:
+        """Texts of the policy's turns, for rewards that look at all of them."""
+        return turn_texts(rollout, self.tokenizer, self.eos_ids, self.opening)
 
     def summary(self) -> RunProblems:
         content = hashlib.sha256()

@@ -22,6 +22,7 @@ from openrs_ray.errors import UserError
 from openrs_ray.models import bundled as builtin
 from openrs_ray.records import Problem
 from openrs_ray.rewards.answers import kinds
+from openrs_ray.rewards.libraries.names import kind_of
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ def _load(task: Task, config: RunConfig, tokenizer: PreTrainedTokenizerBase, too
     problems, held_out = hold_out(train.problems, held.hold_out, config.evaluation.hold_out_seed)
     if held.path is not None:
         elsewhere: dict[str, Any] = {"path": held.path, "split": held.split or data.split}
+        if kind_of(held.path):
+            elsewhere |= {"parameters": _evaluated(task), "curriculum": ()}
         if held.path in builtin.DATA and data.path not in builtin.DATA:
             elsewhere["columns"] = Columns()  # data.columns are those of the user's own file
         loaded = load_problems(data.model_copy(update=elsewhere), tokenizer, limit, parseable, *rest)
@@ -81,7 +84,8 @@ def _load(task: Task, config: RunConfig, tokenizer: PreTrainedTokenizerBase, too
         )
     if len(held_out) == 1 and not task.right_or_wrong:
         raise UserError(
-            "answer.kind none is evaluated by the mean reward with an interval, which takes two held-out problems at least"
+            f"answer.kind {task.answer.kind} is evaluated by the mean reward with an interval, which takes two held-out "
+            "problems at least"
         )
     return TaskProblems(problems, held_out, tuple(f"{task.name}: {note}" if task.name else note for note in notes))
 
@@ -116,7 +120,7 @@ def _indexed(problems: Sequence[Problem]) -> tuple[Problem, ...]:
 def _check_apart(task: Task) -> None:
     """UserError where held-out problems are training problems unasked."""
     data, evaluation, place = task.data, task.held_out, f" of task {task.name}" if task.name else ""
-    if evaluation.path is None:
+    if evaluation.path is None or (kind_of(evaluation.path) and _evaluated(task) != data.parameters):
         return
     one, other = Path(data.path).expanduser(), Path(evaluation.path).expanduser()
     same = other.exists() and one.exists() and one.samefile(other)
@@ -126,6 +130,13 @@ def _check_apart(task: Task) -> None:
             f"evaluation.path{place} is data.path ({data.path}), so the accuracy would be one on training problems: set "
             "evaluation.hold_out to keep some of them out instead, or evaluation.on_training_data true if that is meant"
         )
+
+
+def _evaluated(task: Task) -> dict[str, Any]:
+    """Parameters of held-out problems of a library."""
+    if task.held_out.parameters is not None:
+        return task.held_out.parameters
+    return task.data.parameters if task.held_out.path == task.data.path else {}
 
 
 def _given(golds: Sequence[Gold]) -> list[bool]:

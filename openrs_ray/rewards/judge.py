@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards.answers.kinds import Check, checker, own_deadline_s, warm_up
+from openrs_ray.rewards.libraries.judging import LIBRARIES, library_warm_up
 from openrs_ray.rewards.own import OF_ALL, OF_ONE, NotJudged, OwnReward
 from openrs_ray.rewards.records import (
     CheckedProgram,
@@ -36,7 +37,8 @@ WARM_UP = tuple(
 def warm_up_of(tasks: Sequence[Any]) -> list[JudgeItem]:
     """Items that load what the checks of the tasks need."""
     items = ((task, warm_up(task.answer) if task.answer.kind != "math" else WARM_UP) for task in tasks)
-    return [replace(item, task=task.name) for task, several in items for item in several]
+    own = [replace(item, task=task.name) for task, several in items for item in several]
+    return [*own, *(item for task in tasks for item in library_warm_up(task))]
 
 
 @dataclass(frozen=True)
@@ -99,18 +101,24 @@ class Judge:
     def settle(self, item: JudgeItem, verdict: Verdict) -> Verdict:
         """The pool's verdict; a killed check may count as a wrong answer."""
         if self.unjudged == "wrong" and verdict.status in (Status.TIMEOUT, Status.ERROR):
-            return self._rewarded(item, verdict, Status.WRONG)
+            return self._rewarded(item, verdict, Status.WRONG, here=True)
         return verdict
 
     @cached_property
     def _check(self) -> Check:
         return checker(self.answer, self)
 
-    def _rewarded(self, item: JudgeItem, verdict: Verdict, counts_as: Status, passed_share: float = 0.0) -> Verdict:
-        seen = RewardInput(item.text, item.token_count, item.finish_reason, counts_as, verdict.answer, passed_share)
+    def _rewarded(
+        self, item: JudgeItem, verdict: Verdict, counts_as: Status, passed_share: float = 0.0, here: bool = False
+    ) -> Verdict:
+        """`here`: in no checking process, where other libraries' code must not run; 0.0 for their rewards."""
+        judged = counts_as, verdict.answer, passed_share, item.row, item.turns
+        seen = RewardInput(item.text, item.token_count, item.finish_reason, *judged)
         values: dict[str, float] = {}
         for name in self.weights:
-            if name in SINGLE:
+            if here and name in LIBRARIES:
+                values[name] = 0.0
+            elif name in SINGLE:
                 values[name] = SINGLE[name](seen, parameters=self.parameters.get(name))
             elif name in self.own and self.own[name].judges == OF_ONE:
                 value = self.own[name].single(item, counts_as, verdict.answer)

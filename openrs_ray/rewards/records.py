@@ -40,6 +40,8 @@ class JudgeItem:
     """All columns of the problem's row in the data."""
     task: str = ""
     """Name of its task."""
+    turns: tuple[str, ...] = ()
+    """Texts of the policy's turns; none given where there is one, which is `text`."""
 
 
 class CheckedProgram(NamedTuple):
@@ -88,3 +90,7 @@ class RewardInput:
     answer: str | None
     passed_share: float = 0.0
     """Of a program's tests."""
+    row: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """All columns of the problem's row in the data."""
+    turns: tuple[str, ...] = ()
+    """As in `JudgeItem`."""

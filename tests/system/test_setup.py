@@ -116,8 +116,22 @@ def test_uv_and_pip_install_what_the_lock_says(machine: Machine, version: str, b
     assert "--no-deps --editable ." in project
     locked = re.findall(r"^[a-z]\S+", (ROOT / lock).read_text(), re.MULTILINE)
     asked = re.findall(r"^[a-z]\S+", (machine.folder / ".venv/requirements").read_text(), re.MULTILINE)
-    assert set(locked) - set(asked) == ({"torch==2.13.0+cpu"} if build == "cpu" else set())
+    compiled = {line for line in locked if line.startswith(("pycosat==", "reasoning-gym=="))}
+    assert len(compiled) == 2, "needs a compiler, so it comes where it is asked for"
+    assert set(locked) - set(asked) == compiled | ({"torch==2.13.0+cpu"} if build == "cpu" else set())
     assert (machine.folder / ".venv/constraints").read_text().splitlines() == locked
+
+
+def test_the_adapters_libraries_come_as_extras(machine: Machine) -> None:
+    code, said, calls = machine.setup("reasoning-gym", "verifiers", OPENRS_BUILD="cpu", LACKS="Python.h")
+    assert (code, calls) == (2, []) and "apt install python3-dev" in said
+    code, _, calls = machine.setup("reasoning-gym", "verifiers", OPENRS_BUILD="cpu", UV_EXIT="1")
+    assert code == 0
+    assert installs(calls)[0].endswith(".[cpu,dev,reasoning-gym,verifiers]")
+    assert any(call.endswith("--no-deps verifiers==0.4.0") for call in calls), (
+        "its bounds are older than vLLM's packages"
+    )
+    assert "\npycosat==" in (machine.folder / ".venv/requirements").read_text()
 
 
 def test_an_environment_that_does_not_import_is_not_called_installed(machine: Machine) -> None:
@@ -242,6 +256,7 @@ def test_pyproject_names_every_import() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = [name for group in project["optional-dependencies"].values() for name in group]
     declared = {re.split(r"[\[<>=!]", name)[0].lower() for name in [*project["dependencies"], *extras]}
+    declared |= set(re.findall(r"--no-deps ([a-z0-9-]+)==", (ROOT / "launch/setup.sh").read_text()))
     distributions = importlib.metadata.packages_distributions()
     here = {path.stem for path in (ROOT / "tests").rglob("*.py")} | {"openrs_ray", "actors", "launch", "tests"}
     missing = set()

@@ -16,6 +16,7 @@ from openrs_ray.rewards.answers.check import check_answer
 from openrs_ray.rewards.answers.exact import normalised
 from openrs_ray.rewards.answers.place import final_part, stated
 from openrs_ray.rewards.answers.published import check_published
+from openrs_ray.rewards.libraries.judging import LIBRARIES
 from openrs_ray.rewards.records import CheckedProgram, JudgeItem
 
 Answer = Any
@@ -40,6 +41,8 @@ def checker(answer: Answer, rewards: Rewards) -> Check:
         return partial(_math, answer.after if answer else None, rewards)
     if answer.kind == "none":
         return _nothing
+    if answer.kind in LIBRARIES:
+        return LIBRARIES[answer.kind]
     if answer.kind == "code":
         return code.checker(answer, rewards)
     return partial(_check, answer, rewards.unfinished_reasoning)
@@ -51,7 +54,8 @@ def parseable(answer: Answer, rewards: Rewards) -> Callable[[Sequence[Gold]], li
         from openrs_ray.rewards.golds import parseable_golds  # with its pool, which a checking process has no use for
 
         return partial(parseable_golds, extraction=rewards.extraction, processes=rewards.processes)
-    return lambda golds: [answer.kind == "none" or bool(gold) for gold in golds]
+    free = answer.kind == "none" or answer.kind in LIBRARIES
+    return lambda golds: [free or bool(gold) for gold in golds]
 
 
 def readable(answer: Answer, gold: Gold, row: Row) -> bool:
@@ -95,10 +99,10 @@ def check_kind(answer: Answer, rewards: Rewards) -> None:
     if answer.kind == "math":
         return
     paid = [name for name in _CORRECTNESS if name in rewards.weights]
-    if answer.kind == "none" and paid:
+    if answer.kind in ("none", "verifiers") and paid:
         raise UserError(
-            f"rewards.weights has {paid[0]}, which asks for right answers, but answer.kind none checks none: leave it out, or "
-            "say what an answer is"
+            f"rewards.weights has {paid[0]}, which asks for right answers, but answer.kind {answer.kind} checks none: "
+            "leave it out, or say what an answer is"
         )
     changed = [name for name in _MATH_ONLY if getattr(rewards, name) != type(rewards).model_fields[name].default]
     if changed:
