@@ -20,11 +20,11 @@ _QUOTED = 80
 _ENOUGH_PROMPTS = 512
 r"""Prompts searched for a \boxed{} and for lost characters."""
 _OTHER_KINDS = {
-    "choice": "choices",
-    "number": "numbers, with their units",
-    "exact": "strings",
-    "set": "lists",
-    "code": "programs",
+    "choice": "{} choices",
+    "number": "{} numbers, with their units",
+    "exact": "{} strings",
+    "set": "{} lists",
+    "code": "tests of {} programs",
 }
 _NEED_A_BOX = ("accuracy", "cosine", "length")
 
@@ -53,13 +53,10 @@ def _gold_lines(config: RunConfig, prepared: Prepared) -> Iterator[str]:
     first = prepared.problems[0]
     yield f"its gold, as read: {_printable(gold_text(config.answer, first.gold, first.row))}"
     if config.answer.kind != "math":
-        yield f"golds: {len(prepared.problems):,} {_OTHER_KINDS[config.answer.kind]}"
+        yield f"golds: {_OTHER_KINDS[config.answer.kind].format(f'{len(prepared.problems):,}')}"
         return
     if config.rewards.extraction == "published":
         yield "golds: read as whole texts, by the LaTeX in them (rewards.extraction published)"
-        return
-    if config.answer.kind == "code":
-        yield f"golds: tests of {len(prepared.problems):,} programs"
         return
     yield f"golds: {_kinds(prepared.problems)}"
     if prepared.held_out:
@@ -95,7 +92,6 @@ def _box(config: RunConfig, prepared: Prepared) -> str | None:
         not paid
         or mark is None
         or rewards.extraction != "boxed"
-        or config.answer.kind == "code"
         or config.model.path == "toy"
         or any(_asks(text, mark) for text in given)
     ):
