@@ -11,8 +11,6 @@ from openrs_ray.errors import RunError
 from openrs_ray.records import Group, Status, Verdict
 from openrs_ray.rewards.answers.final_form import copies
 
-_SHOWN = 200  # of a detail
-
 
 def correctness(groups: Sequence[Group]) -> np.ndarray:
     """float64 [problems, samples]: 1 correct, 0 wrong or no answer, NaN not judged."""
