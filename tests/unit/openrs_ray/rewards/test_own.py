@@ -1,6 +1,7 @@
 """Own rewards in the pool: what they are given, what they may return, and what a bad one costs."""
 
 import asyncio
+import pickle
 import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -8,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from pages import code_below
 from places import ROOT
+from pydantic import ValidationError
 
+from openrs_ray.config.rewards import Rewards
 from openrs_ray.errors import UserError
 from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards import inspection
@@ -292,3 +297,38 @@ def test_files_are_looked_for_in_order(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=sentence):
             UserCode.read(reference, folders)
+
+
+def test_the_reward_of_the_page(tmp_path: Path) -> None:
+    """The page's file, its lines of a recipe, and its command."""
+    (tmp_path / "my_rewards.py").write_text(code_below("Your own reward", "rewards"))
+    rewards = Rewards(**yaml.safe_load(code_below("Your own reward", "rewards", "yaml"))["rewards"])
+    found = own_rewards(rewards.weights, rewards.parameters, partial(read, folder=tmp_path), 1.0)
+    judged = Judged(Judge.of(rewards, own=found))
+    with judged.pool:
+        (verdict,) = judged(r"</think> \boxed{4}")
+        assert verdict.rewards == {"accuracy": 1.0, "my_rewards.py:brevity": 1.0} and verdict.reward == 2.5
+    items = [item("a", tokens=20), item("b", tokens=30)]
+    asked = group_item(items, [verdict, verdict])
+    assert asked is not None
+    with CheckPool(Judge.of(rewards, own=found).group, 1, 5.0, 1.0) as pool:
+        verdicts = with_own_group_rewards([verdict, verdict], pool.submit(asked).result(60), rewards.weights)
+    assert [each.reward for each in verdicts] == [2.6, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("rewards", "sentence"),
+    [
+        ({"weights": {"accuracy": 1}, "parameters": {"brevity": {}}}, "brevity is of no own reward .*: there is none"),
+        ({"weights": {"a.py:f": 1}, "unjudged": "wrong"}, "unjudged wrong does not go with rewards of your own"),
+        ({"weights": {"a.py:f": 1}, "parameters": {"f": {"x": float("nan")}}}, "must be plain values"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_refused(rewards: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        Rewards(**rewards)
+
+
+def test_pickled_sections_keep_own_rewards() -> None:
+    rewards = Rewards(weights={"a.py:f": 1.0}, parameters={"f": {"x": 1}})
+    assert pickle.loads(pickle.dumps(rewards)) == rewards
