@@ -19,3 +19,8 @@ class Task:
     environment: EnvironmentSection
     weight: float = 1.0
     """Share of the positions, relative to the other tasks'."""
+
+    @property
+    def runs_programs(self) -> bool:
+        """True where programs that the model wrote are run, in the sandbox."""
+        return self.answer.kind == "code" or self.environment.name == "python_tool"

@@ -64,7 +64,7 @@ def _weights(config: RunConfig) -> str | None:
 
 def _sandbox(config: RunConfig) -> str | None:
     """Walls that are missing around programs, on this machine."""
-    if all(task.answer.kind != "code" for task in config.tasks):
+    if not any(task.runs_programs for task in config.tasks):
         return None
     sentence = strength().sentence
     return f"{sentence[0].lower()}{sentence[1:]} docs/code.md says what that means" if sentence else None
