@@ -1,7 +1,9 @@
 """The reward pool as an asynchronous actor."""
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,17 @@ from actors.judge_server import address_of
 from openrs_ray.config.task import Task
 from openrs_ray.preparation.judges import unusable
 from openrs_ray.records import Verdict
-from openrs_ray.rewards.judge import Judges, warm_up_of
+from openrs_ray.rewards.judge import Judges, OwnRewards, warm_up_of
 from openrs_ray.rewards.judge_model.client import Unjudged
 from openrs_ray.rewards.judge_model.judges import ModelJudges, probe
 from openrs_ray.rewards.judge_model.replies import Spending
 from openrs_ray.rewards.judge_model.settings import JudgeSettings
 from openrs_ray.rewards.pool import CheckPool
-from openrs_ray.rewards.records import JudgeItem
+from openrs_ray.rewards.records import GroupItem, GroupRewards, JudgeItem
 from openrs_ray.rewards.registry import check_reward_names
 from openrs_ray.run.spans import traced
+
+_KEPT_LINES = 1000
 
 
 @dataclass(frozen=True)
@@ -37,29 +41,42 @@ class JudgeAccess:
 class RewardPool:
     """Judges completions in checking processes, which end with `close` or the actor's process."""
 
-    def __init__(self, tasks: Sequence[Task], access: JudgeAccess = JudgeAccess()) -> None:
+    def __init__(
+        self, tasks: Sequence[Task], access: JudgeAccess = JudgeAccess(), own: OwnRewards | None = None
+    ) -> None:
         """Processes, deadline and memory limit are those of the first task."""
         for task in tasks:
             check_reward_names(task.rewards.weights)
         self._tasks, self._access = tasks, access
-        self._judges = Judges.of(tasks)
+        self._judges = Judges.of(tasks, own)
+        self._printed: deque[str] = deque(maxlen=_KEPT_LINES)
         addresses = {name: address_of(server) for name, server in access.servers.items()}
         self._models = ModelJudges(tasks, access.folder, access.keys, addresses)
         rewards = tasks[0].rewards
-        self._pool: CheckPool[JudgeItem, Verdict] = CheckPool(
+        self._pool: CheckPool[JudgeItem | GroupItem, Verdict | GroupRewards] = CheckPool(
             self._judges,
             processes=rewards.processes,
             deadline_s=rewards.deadline_s,
             memory_gib=rewards.memory_gib,
-            warm_up=warm_up_of(tasks),
+            prepare=partial(self._judges.prepare, warm_up_of(tasks)),
+            printed=self._printed.append,
             own_deadline_s=self._judges.own_deadline_s,
         )
 
     @traced("judge")
     async def judge(self, items: Sequence[JudgeItem]) -> list[Verdict]:
         """Verdicts in order. RunError when no checking process can be started."""
-        verdicts = await self._pool.judge_many(items)
+        verdicts: list[Any] = await self._pool.judge_many(items)
         return [self._judges.settle(item, verdict) for item, verdict in zip(items, verdicts, strict=True)]
+
+    @traced("own_group_rewards")
+    async def reward_group(self, item: GroupItem) -> GroupRewards | Verdict:
+        """The user's own rewards of the completions of a problem; a verdict where they failed."""
+        return (await self._pool.judge_many([item]))[0]
+
+    async def printed(self) -> list[str]:
+        """Lines that own rewards have printed since the last call; of many the last ones."""
+        return [self._printed.popleft() for _ in range(len(self._printed))]
 
     @traced("judge_model")
     async def ask_judge(self, item: JudgeItem, verdict: Verdict) -> tuple[Verdict, Spending]:

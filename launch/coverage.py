@@ -1,11 +1,12 @@
 """`python -m launch.coverage RUN [--csv FILE]`: the proof that each position of a run's data order was used exactly once.
 
 Reads every row in `completions/` and holds it against what else the run wrote. `--csv` writes a line per position: epoch,
-problem, phase (train or replaced), step, attempt, policy versions, completions.
+problem, phase (train, replaced, or rested: passed over), step, attempt, policy versions, completions, task.
 """
 
 import csv
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -51,7 +52,13 @@ def main(arguments: list[str]) -> int:
 def _lines(proof: Proof) -> Iterator[str]:
     found = proof.coverage
     replaced = f", {found.replaced} of them replaced" if found.replaced else ""
-    yield f"{found.steps} steps, {len(proof.groups)} groups{replaced}, {found.completions} completions trained on"
+    groups = [group for group in proof.groups if group.phase != "rested"]
+    yield f"{found.steps} steps, {len(groups)} groups{replaced}, {found.completions} completions trained on"
+    if found.rested:
+        yield f"positions passed over, their problems being at rest: {found.rested}"
+    by_task = Counter(group.task for group in groups if group.task)
+    if by_task:
+        yield f"groups by task: {', '.join(f'{task} {by_task[task]}' for task in sorted(by_task))}"
     positions = {
         "lost": found.lost,
         "counted twice": found.doubled,
@@ -84,10 +91,11 @@ def _run(folder: Path) -> tuple[RunConfig, RunProblems]:
 
 
 def _write(path: Path, groups: Sequence[UsedGroup]) -> None:
-    fields = list(UsedGroup.__dataclass_fields__)
+    several = any(group.task for group in groups)
+    fields = [name for name in UsedGroup.__dataclass_fields__ if several or name != "task"]
     try:
         with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fields)
+            writer = csv.DictWriter(file, fields, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(asdict(group) | {"versions": "-".join(map(str, group.versions))} for group in groups)
     except OSError as error:

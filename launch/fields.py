@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from launch.cli.command import command
 from launch.cli.options import Parser
 from openrs_ray.common.formatting import shortened
-from openrs_ray.config.fields import Names, as_json, describe
+from openrs_ray.config.fields import Names, as_json, describe, top_level
 from openrs_ray.config.resumable import fixed_fields
 from openrs_ray.config.schema import Run, RunConfig
 from openrs_ray.curation.recipe import Recipe, example
@@ -41,7 +41,13 @@ _SET = """
 
 
 def fields_page() -> str:
-    parts = [_HEAD, _RUN, *_tables(RunConfig, {}, fixed_fields(RunConfig)), _SET, *_tables(Recipe, example(), ())]
+    parts = [
+        _HEAD,
+        _RUN,
+        *_tables(RunConfig, {}, fixed_fields(RunConfig, entries=True)),
+        _SET,
+        *_tables(Recipe, example(), ()),
+    ]
     # The default folder is another one where OPENRS_RUNS is set.
     here = json.dumps(str(Run.model_fields["folder"].get_default()))[:-1]
     return "".join(parts).replace(f"`{here}", f'`"{Path("~/openrs_runs")}')
@@ -50,8 +56,8 @@ def fields_page() -> str:
 def _tables(model: type[BaseModel], content: dict[str, Any], fixed: Container[str]) -> list[str]:
     lines: list[str] = []
     section = None
-    for dotted, field in Names.of(model, content).fields.items():
-        first, _, inner = dotted.partition(".")
+    for dotted, field in Names.of(model, content, entries=True).fields.items():
+        first, inner = top_level(dotted), "." in dotted
         if (first if inner else "") != section:
             section = first if inner else ""
             lines.append(f"\n## {section or 'top level'}\n\n| field | takes | default | |\n|---|---|---|---|\n")

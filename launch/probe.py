@@ -264,7 +264,8 @@ def _hub_row(name: str, kind: str) -> Row:
 
 def hub_ids(config: RunConfig) -> list[tuple[str, str]]:
     """(id, kind) of all that the run fetches from the Hub."""
-    named = [(config.model.path, "model"), (config.data.path, "dataset"), (config.evaluation.path, "dataset")]
+    data = (path for task in config.tasks for path in (task.data.path, task.held_out.path))
+    named = [(config.model.path, "model"), *((path, "dataset") for path in data)]
     return [
         (path, kind)
         for path, kind in dict.fromkeys(named)

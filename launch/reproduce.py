@@ -174,7 +174,7 @@ class Reproduction:
             top_p=1.0,
             max_tokens=self.config.rollout.max_completion_tokens,
             rules=self.config.rewards.extraction,
-            prompt=Prompt("run", data=self.config.data),
+            prompt=Prompt("run", data=self.config.tasks[0].data),
         )
         benchmark = Benchmark(_HELD_OUT, "held-out training problems", str(source))
         return self._harness(how, (benchmark,))

@@ -8,8 +8,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
+
+Figure = Literal["accuracy", "mean reward"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,21 @@ class Interval:
 
     def __str__(self) -> str:
         return f"{100 * self.mean:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskScore:
+    """Example: TaskScore("accuracy", Interval(0.50, low=0.40, high=0.60), problems=100)"""
+
+    figure: Figure
+    """Mean reward where no answer is right or wrong (`answer.kind: none`)."""
+    interval: Interval
+    problems: int
+
+    def __str__(self) -> str:
+        if self.figure == "accuracy":
+            return str(self.interval)
+        return f"{self.interval.mean:.3f} [{self.interval.low:.3f}, {self.interval.high:.3f}]"
 
 
 def normal_quantile(confidence: float) -> float:
@@ -83,6 +101,31 @@ def effective_trials(means: np.ndarray, samples: float, clusters: np.ndarray | N
     spread += 0.5 * alike**2 * (centre**2 + (1 - centre) ** 2)
     trials = problems**2 * centre * (1 - centre) / spread
     return float(np.clip(trials, problems / alike, problems * samples))
+
+
+def student_interval(means: np.ndarray, confidence: float = 0.95) -> Interval:
+    """Student's interval for the mean of any float [problems], at least two of them, for other problems of this kind."""
+    count = len(means)
+    half = _student_quantile(count - 1, confidence) * float(means.std(ddof=1)) / math.sqrt(count)
+    mean = float(means.mean())
+    return Interval(mean, mean - half, mean + half)
+
+
+def _student_quantile(freedom: int, confidence: float) -> float:
+    """Exact for 1 and 2 degrees of freedom, else R. A. Fisher and E. A. Cornish's expansion (1960, Technometrics 2:209)."""
+    p = 0.5 + confidence / 2
+    if freedom == 1:
+        return math.tan(math.pi * (p - 0.5))
+    if freedom == 2:
+        return (2 * p - 1) / math.sqrt(2 * p * (1 - p))
+    z, n = normal_quantile(confidence), freedom
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + math.fsum(term / float(n) ** power for power, term in enumerate(terms, start=1))
 
 
 def sampling_interval(scores: np.ndarray, confidence: float = 0.95) -> Interval | None:

@@ -4,11 +4,12 @@ A group whose rewards are all equal has advantage 0 throughout. DAPO's dynamic s
 further problems until enough groups have spread. Here `rollout.replace_uniform_groups` bounds that.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from openrs_ray.algorithm.advantages import spread
 from openrs_ray.algorithm.step_metrics import check_judged
 from openrs_ray.config.schema import RunConfig
+from openrs_ray.data.rests import Rested
 from openrs_ray.errors import RunError
 from openrs_ray.records import Group, age_metrics
 
@@ -21,10 +22,17 @@ class Batch:
     """By position."""
     replaced: list[Group]
     """Judged, but without spread: not trained on."""
+    rested: list[Rested] = field(default_factory=list)
+    """Positions that were drawn for it but passed over."""
 
     @property
     def drawn(self) -> list[Group]:
         return [*self.groups, *self.replaced]
+
+    @property
+    def positions(self) -> list[int]:
+        """Used by the step: drawn, or passed over."""
+        return [*(group.position for group in self.drawn), *(each.position for each in self.rested)]
 
     def metrics(self) -> dict[str, float]:
         return {"replaced_groups": float(len(self.replaced)), "replaced_share": len(self.replaced) / len(self.drawn)}

@@ -1,4 +1,4 @@
-"""Held-out accuracy before the first step, after the last, and every `evaluation.every_steps`."""
+"""Held-out accuracy, or mean reward, before the first step, after the last, and every `evaluation.every_steps`."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -8,15 +8,15 @@ from actors.cluster.deadlines import within
 from actors.loop.collector import Sampling
 from actors.loop.limits import Limits
 from actors.loop.writer import RunWriter
-from openrs_ray.algorithm.step_metrics import check_judged, correctness
+from openrs_ray.algorithm.step_metrics import check_judged
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
+from openrs_ray.evaluation.held_out import HeldOutScores, held_out_scores
 from openrs_ray.records import Group, Problem, age_metrics
 from openrs_ray.run.budget import Budget, LimitReached, Work
 from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.progress import Progress
 from openrs_ray.run.spans import traced
-from openrs_ray.stats import Interval, mean_interval
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Evaluation:
         due = step in (0, last) or (every and step % every == 0)
         if not due or self._is_done(progress):
             return progress
-        accuracy = await self._accuracy(step)
+        scores = await self._scores(step)
         if step == 0:
-            progress = replace(progress, before=accuracy)
+            progress = replace(progress, before=scores.accuracy, tasks_before=scores.tasks)
         elif step == last:
-            progress = replace(progress, after=accuracy)
+            progress = replace(progress, after=scores.accuracy, tasks_after=scores.tasks)
         return replace(progress, evaluated=step)
 
     async def after_limit(self, progress: Progress) -> Progress:
@@ -53,7 +53,8 @@ class Evaluation:
         try:
             self.budget.check("evaluation", "end")
             await self.give_up()
-            return replace(progress, after=await self._accuracy(progress.step), evaluated=progress.step)
+            scores = await self._scores(progress.step)
+            return replace(progress, after=scores.accuracy, tasks_after=scores.tasks, evaluated=progress.step)
         except LimitReached:
             self.display.warn(f"no evaluation after step {progress.step}: it would cost more than is left")
             return progress
@@ -62,8 +63,8 @@ class Evaluation:
         return not self.held_out or progress.evaluated == progress.step
 
     @traced("evaluate", "step")
-    async def _accuracy(self, step: int) -> Interval:
-        """With its 95 % interval; recorded like every other completion."""
+    async def _scores(self, step: int) -> HeldOutScores:
+        """With their 95 % intervals; recorded like every other completion."""
         self.display.status(f"evaluating policy version {step} on {len(self.held_out)} held-out problems")
         reserve: tuple[Work, ...] = ("end",) if self.is_kept(step) else ("kept", "end")
         with self.budget.timing("evaluation"):
@@ -73,9 +74,9 @@ class Evaluation:
                 f"the evaluation of policy version {step} was given tokens that are {oldest:.0f} versions old"
             )
         check_judged(groups, step, self.config.rewards.max_unjudged_share)
-        interval = mean_interval(correctness(groups))
-        self.writer.evaluation(step, groups, interval)
-        return interval
+        scores = held_out_scores(groups, self.config.tasks)
+        self.writer.evaluation(step, groups, scores)
+        return scores
 
     async def _groups(self, step: int) -> list[Group]:
         samples, temperature = self.config.evaluation.samples, self.config.evaluation.temperature

@@ -15,13 +15,15 @@ docs/performance.md (Running ahead) shows why no token is then older than k vers
 import asyncio
 import itertools
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from actors.cluster.deadlines import within
 from actors.loop.batch import Batch, has_spread
 from openrs_ray.config import schema
-from openrs_ray.data.order import Order
+from openrs_ray.data.order import Mixture
+from openrs_ray.data.rests import Rests
 from openrs_ray.records import Group, Problem
 from openrs_ray.run.progress import Progress
 from openrs_ray.run.spans import traced
@@ -30,12 +32,15 @@ Drawn = tuple[int, Problem]
 """A position and its problem."""
 
 
-def drawing(config: schema.RunConfig, problems: Sequence[Problem], progress: Progress) -> Iterator[Drawn]:
-    """Positions that `progress` has not used, in order."""
-    order = Order(config.run.seed, len(problems), config.data.shuffle)
+def drawing(
+    config: schema.RunConfig, problems: Sequence[Problem], progress: Progress, rests: Rests | None = None
+) -> Iterator[Drawn]:
+    """Positions that `progress` has not used, in order, without those of problems at rest."""
+    mixture = Mixture.of(config.run.seed, config.tasks, Counter(problem.task for problem in problems))
+    used = {*progress.ahead}
     for position in itertools.count(progress.position):
-        if position not in progress.ahead:
-            yield position, problems[order.index(position)]
+        if position not in used and not (rests and rests.pass_over(position)):
+            yield position, problems[mixture.index(position)]
 
 
 @dataclass(eq=False)
@@ -50,6 +55,8 @@ class Lookahead:
     last_step: int
     """Nothing is admitted for later ones."""
     clock: Callable[[], float] = time.monotonic
+    rests: Rests = field(default_factory=Rests)
+    """Has what `drawn` passed over."""
 
     def __post_init__(self) -> None:
         self._version = 0  # in the engines at the last admission by a step; they have this one or a newer one
@@ -76,7 +83,8 @@ class Lookahead:
         what = f"finish {count} groups for step {step} (rollout.deadline_s is {deadline_s:.0f})"
         while not (chosen := await within(deadline_s, "the rollout workers", what, self._finished())):
             pass  # a round has ended
-        batch = Batch([self._ready.pop(position) for position in sorted(chosen)], self._replaced)
+        groups = [self._ready.pop(position) for position in sorted(chosen)]
+        batch = Batch(groups, self._replaced, self.rests.take())
         for position in chosen:
             del self._admitted[position], self._tasks[position]
         self._replaced = []

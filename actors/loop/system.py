@@ -29,6 +29,8 @@ from actors.rollout.worker import RolloutWorker
 from openrs_ray.algorithm.no_learning import LearningWatch
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.config.task import Task
+from openrs_ray.data.order import Mixture
+from openrs_ray.data.rests import Rests
 from openrs_ray.environments.environment import Environment
 from openrs_ray.environments.registry import environment_of
 from openrs_ray.errors import RunError, UserError
@@ -80,7 +82,7 @@ class System:
         self._judges = JudgeServers(config, placement)
         keys = judge_keys(config) | dict.fromkeys(self._judges.by_task(), self._judges.key)
         access = JudgeAccess(config.run.path if config.judges else None, keys, self._judges.by_task())
-        self._rewards: Any = rewards.remote(config.tasks, access)
+        self._rewards: Any = rewards.remote(config.tasks, access, prepared.own_rewards)
         self._closing = AsyncExitStack()
         self._closing.push_async_callback(self._end_actors)
 
@@ -131,16 +133,17 @@ class System:
         config, prepared, progress = self.config, self.prepared, self.progress
         budget, display, limits = self.budget, self.display, self.limits
         environments = {task.name: self.environment(task) for task in config.tasks}
-        collector = Collector(
-            config, self._engines, self._rewards, environments, prepared.texts, display.warn, budget.judged
-        )
+        rewarding = display.warn, budget.judged, prepared.own_rewards, display.log
+        collector = Collector(config, self._engines, self._rewards, environments, prepared.texts, *rewarding)
         plan = Sampling("train", 0, config.rollout.completions_per_problem, config.rollout.temperature)
-        drawn = drawing(config, prepared.problems, progress)
-        sampling = Lookahead(partial(collector.group, plan=plan), drawn, config.rollout, config.run.steps)
+        mixture = Mixture.of(config.run.seed, config.tasks, prepared.sizes)
+        rests = Rests(mixture, config.tasks, progress.streaks, progress.step)
+        drawn = drawing(config, prepared.problems, progress, rests)
+        sampling = Lookahead(partial(collector.group, plan=plan), drawn, config.rollout, config.run.steps, rests=rests)
         attempt = start_attempt(config.run.path, progress.step, Bounds.of(config))
         metrics = MetricsLog(config.run.path, attempt)
         watch = LearningWatch(config, prepared.tokenizer.convert_ids_to_tokens(list(prepared.eos_ids)))
-        writer = RunWriter(config, attempt, prepared.texts, watch, metrics, budget, display)
+        writer = RunWriter(config, attempt, prepared.texts, watch, metrics, budget, display, rests)
         saved = (checkpoint.step, checkpoint.kind) if checkpoint else None
         saving = Saving(config.checkpoint, self._store, self._learner, budget, prepared.files, saved)
         held_out, give_up = prepared.held_out, self._engines.give_up

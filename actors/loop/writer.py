@@ -1,7 +1,7 @@
 """Writes a run's record, metrics, progress, and the line that a person reads."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -9,10 +9,12 @@ from actors.learner.group import Update
 from actors.loop.batch import Batch
 from actors.loop.push import PushReport
 from openrs_ray.algorithm.no_learning import LearningWatch
-from openrs_ray.algorithm.step_metrics import correctness, step_metrics
+from openrs_ray.algorithm.step_metrics import correctness, first_detail, rest_metrics, step_metrics, task_metrics
 from openrs_ray.algorithm.unusable import unusable_warning
 from openrs_ray.common.files import write_json
 from openrs_ray.config.schema import RunConfig
+from openrs_ray.data.rests import Rests, nothing_left
+from openrs_ray.evaluation.held_out import HeldOutScores
 from openrs_ray.records import Group, Rollout, Status, age_metrics
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.completion_files import Phase
@@ -21,7 +23,6 @@ from openrs_ray.run.display import RunDisplay, StepFigures
 from openrs_ray.run.metrics import MetricsLog
 from openrs_ray.run.progress import RESULT, Progress
 from openrs_ray.run.spans import traced
-from openrs_ray.stats import Interval
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class RunWriter:
     metrics: MetricsLog
     budget: Budget
     display: RunDisplay
+    rests: Rests = field(default_factory=Rests)
 
     @traced("write")
     def write(
@@ -43,16 +45,23 @@ class RunWriter:
         """Write the step after `progress`; only then is it done."""
         step = progress.step + 1
         figures = step_metrics(batch.drawn) | batch.metrics() | age_metrics(batch.groups, step - 1)
+        figures |= task_metrics(batch.drawn)
+        if self.rests.active:
+            figures |= rest_metrics(batch.rested)
         verdicts = [verdict for group in batch.drawn for verdict in group.verdicts]
         progress = replace(
-            progress.used(group.position for group in batch.drawn),
+            progress.used(batch.positions),
             step=step,
             tokens=progress.tokens + int(figures["sampled_tokens"]),
             correct=progress.correct + sum(verdict.status is Status.CORRECT for verdict in verdicts),
             seconds=progress.seconds + times["step_s"],
             after=None,
+            tasks_after={},
+            streaks=self.rests.after(progress.streaks, batch.drawn),
         )
-        if batch.replaced:  # first: rows without those of their step do not count
+        if batch.rested:
+            CompletionRecord(self.config.run.path).write_rested(step, self.attempt, batch.rested)
+        if batch.replaced:  # before the step's own: rows without those do not count
             self._write_rows(step, batch.replaced, None, "replaced")
         self._write_rows(step, batch.groups, update.advantages, "train")
         push = {"push_bytes": report.nbytes, "probe_difference": report.probe_difference}
@@ -60,6 +69,9 @@ class RunWriter:
         self.metrics.write(step, {**figures, **update.metrics, **times, **push, **cost})
         self.budget.reached(step)
         self._show(step, batch, {**figures, **update.metrics, **times})
+        self.rests.settle(progress.streaks, step)
+        for task in self.rests.all_at_rest() if batch.rested else ():
+            self.display.warn(nothing_left(task, step))
         return progress
 
     def _write_rows(self, step: int, groups: Sequence[Group], advantages: np.ndarray | None, phase: Phase) -> None:
@@ -67,8 +79,11 @@ class RunWriter:
         CompletionRecord(self.config.run.path).write(step, self.attempt, groups, texts, advantages, phase)
 
     def _show(self, step: int, batch: Batch, figures: Mapping[str, float]) -> None:
-        if unjudged := int(figures["timeouts"] + figures["errors"]):
-            self.display.warn(f"step {step}: {unjudged} completions could not be judged and were left out of the loss")
+        if unjudged := int(figures["timeouts"] + figures["errors"] + figures["not_judged"]):
+            why = first_detail(batch.drawn)
+            self.display.warn(
+                f"step {step}: {unjudged} completions could not be judged and were left out of the loss{why}"
+            )
         if warning := unusable_warning(batch.drawn, step):
             self.display.warn(warning)
         self.display.step(
@@ -89,14 +104,16 @@ class RunWriter:
         if warning := self.watch.step(step, figures, batch.drawn):
             self.display.warn(warning)
 
-    def evaluation(self, step: int, groups: Sequence[Group], accuracy: Interval) -> None:
+    def evaluation(self, step: int, groups: Sequence[Group], scores: HeldOutScores) -> None:
         correct = correctness(groups)
         unjudged = int(np.isnan(correct).sum())
         self._write_rows(step, groups, None, "evaluation")
-        figures = {"accuracy": accuracy.mean, "low": accuracy.low, "high": accuracy.high, "unjudged": float(unjudged)}
-        self.metrics.write(step, figures, "evaluation")
+        self.metrics.write(step, scores.metrics() | {"unjudged": float(unjudged)}, "evaluation")
         doubt = f"; {unjudged} of {correct.size} not judged, the interval holds either way" if unjudged else ""
-        self.display.note(f"held-out accuracy after {step} steps: {accuracy}{doubt}")
+        after = f"after {step} steps: {scores.accuracy}" if scores.accuracy and not scores.tasks else ""
+        self.display.note(
+            f"held-out accuracy {after}{doubt}" if after else f"held out, after {step} steps: {scores}{doubt}"
+        )
 
     def end(self, progress: Progress) -> None:
         write_json(self.config.run.path / RESULT, asdict(progress))

@@ -26,18 +26,39 @@ def show_end(console: Console, config: RunConfig, progress: Progress, budget: Bu
         seconds=progress.seconds,
         run_folder=config.run.path,
         costs=budget.rows(progress.step, progress.correct),
-        gain=_gain(config, progress),
+        gain=_gain(config, progress, checked_tasks(config)),
+        tasks=_task_rows(config, progress),
     )
     show_table(console, table)
     for line in next_lines(config, progress):
         say(console, line)
 
 
-def _gain(config: RunConfig, progress: Progress) -> str | None:
+def checked_tasks(config: RunConfig) -> list[str] | None:
+    """Those with right and wrong answers; None where there is one task only."""
+    return [task.name for task in config.tasks if task.right_or_wrong] if config.tasks[0].name else None
+
+
+def _task_rows(config: RunConfig, progress: Progress) -> Iterator[tuple[str, str]]:
+    """The first policy and the last of each task, in its own figure."""
+    for name in dict.fromkeys((*progress.tasks_before, *progress.tasks_after)):
+        before, after = progress.tasks_before.get(name), progress.tasks_after.get(name)
+        score = before or after
+        if score is None:
+            continue
+        of_it = f", {score.problems} problems" if name else ""
+        yield f"{name} {score.figure} before{of_it}".strip(), str(before or "not judged")
+        if after:
+            yield f"{name} {score.figure} after".strip(), str(after)
+        if before and after and score.figure == "accuracy" and (gained := _gain(config, progress, [name])):
+            yield f"{name} difference", gained
+
+
+def _gain(config: RunConfig, progress: Progress, tasks: list[str] | None) -> str | None:
     if progress.before is None or progress.after is None or not progress.evaluated:
         return None
     try:
-        return gain_text(config.run.path, progress.evaluated)
+        return gain_text(config.run.path, progress.evaluated, tasks)
     except RunError as error:
         return f"not known: {error}"
 

@@ -117,7 +117,7 @@ def trl_job(config: RunConfig, prepared: Prepared, on_gpu: bool) -> dict[str, An
         "gpu": on_gpu,
         "steps": steps,
         "rows": [
-            {"prompt": messages(config.data, problem.text), "gold": list(problem.gold)}
+            {"prompt": messages(config.task(problem.task).data, problem.text), "gold": list(problem.gold)}
             for step in range(steps)
             for _, problem in drawn(config, prepared, step + 1)
         ],

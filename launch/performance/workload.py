@@ -13,7 +13,7 @@ from launch.cli.options import Parser
 from launch.performance.models import SHAPES, model_path
 from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import RunConfig
-from openrs_ray.data.order import Order
+from openrs_ray.data.order import Mixture
 from openrs_ray.errors import UserError
 from openrs_ray.preparation.prepared import Prepared
 from openrs_ray.records import Problem
@@ -82,8 +82,8 @@ def placed(config: RunConfig) -> Iterator["Placement"]:
 def drawn(config: RunConfig, prepared: Prepared, step: int) -> list[tuple[int, Problem]]:
     """The (position, problem) pairs that a run draws for its step 1, 2, ..."""
     count = config.rollout.problems_per_step
-    order, first = Order(config.run.seed, len(prepared.problems), config.data.shuffle), (step - 1) * count
-    return [(first + i, prepared.problems[index]) for i, index in enumerate(order.draw(first, count))]
+    order, first = Mixture.of(config.run.seed, config.tasks, prepared.sizes), (step - 1) * count
+    return [(position, prepared.problems[order.index(position)]) for position in range(first, first + count)]
 
 
 def requests(config: RunConfig, prepared: Prepared, step: int) -> "list[Request]":

@@ -70,7 +70,8 @@ def cause(figures: Mapping[str, float], groups: Sequence[Group], config: RunConf
             f"none of them could be judged ({statuses.count(Status.TIMEOUT)} checks timed out, "
             f"{statuses.count(Status.ERROR)} failed): raise rewards.deadline_s or rewards.memory_gib"
         )
-    rewarded = config.rewards.weights.keys() & {"accuracy", "cosine"}
+    tasks = [config.task(name) for name in {group.problem.task for group in groups}]
+    rewarded = any(task.rewards.weights.keys() & {"accuracy", "cosine"} for task in tasks)
     if rewarded and figures["accuracy"] >= _ALL:
         return "all are right: the problems are too easy for this model, give it harder ones"
     cut, unanswered = figures["truncated_share"], figures["no_answer_share"] >= _ALL
@@ -84,7 +85,7 @@ def cause(figures: Mapping[str, float], groups: Sequence[Group], config: RunConf
     if unanswered:
         return (
             r"none has an answer in \boxed{}: the prompt must ask for it (data.system_prompt, data.suffix or data.examples)"
-            if config.rewards.extraction == "boxed"
+            if all(task.rewards.extraction == "boxed" for task in tasks)
             else "no answer was found in any: the prompt must ask for one (data.system_prompt, data.suffix or data.examples)"
         )
     if figures["accuracy"] == 0:

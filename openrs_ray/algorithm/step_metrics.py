@@ -1,13 +1,14 @@
 """Figures of a step's completions, and the errors that they may show."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 
 from openrs_ray.algorithm.advantages import spread
+from openrs_ray.data.rests import Rested
 from openrs_ray.errors import RunError
-from openrs_ray.records import Group, Status
+from openrs_ray.records import Group, Status, Verdict
 from openrs_ray.rewards.answers.final_form import copies
 
 
@@ -36,16 +37,19 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     statuses = Counter(verdict.status for verdict in verdicts)
     judged = [verdict for verdict in verdicts if verdict.reward is not None]
+    rewarded = Counter(verdict.status for verdict in judged)
     lengths = np.array([rollout.sampled_tokens for rollout in rollouts])
-    mean = {name: float(np.mean([v.rewards[name] for v in judged])) for name in (judged[0].rewards if judged else ())}
+    names = dict.fromkeys(name for verdict in judged for name in verdict.rewards)  # tasks have rewards of their own
+    mean = {name: float(np.mean([v.rewards[name] for v in judged if name in v.rewards])) for name in names}
     return {
         "reward": float(np.mean([verdict.reward for verdict in judged])) if judged else float("nan"),
         **{f"reward_{name}": value for name, value in mean.items()},
-        "accuracy": statuses[Status.CORRECT] / max(1, len(judged)),
-        "no_answer_share": statuses[Status.NO_ANSWER] / max(1, len(judged)),
+        "accuracy": rewarded[Status.CORRECT] / max(1, len(judged)),
+        "no_answer_share": rewarded[Status.NO_ANSWER] / max(1, len(judged)),
         "copied_expressions": float(sum(map(_copied, groups))),
         "timeouts": float(statuses[Status.TIMEOUT]),
         "errors": float(statuses[Status.ERROR]),
+        "not_judged": float(sum(map(_not_judged, verdicts))),
         "unparseable_golds": float(statuses[Status.UNPARSEABLE_GOLD]),
         "groups_with_spread": float(spread(np.stack([group.rewards() for group in groups])).sum()),
         "truncated_share": float(np.mean([rollout.truncated for rollout in rollouts])),
@@ -53,6 +57,26 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "mean_length": float(lengths.mean()),
         "max_length": float(lengths.max()),
     }
+
+
+def task_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """The main figures of each task, where there are several. Example: {"task/sums/accuracy": 0.5, ...}"""
+    by_task: dict[str, list[Group]] = defaultdict(list)
+    for group in groups:
+        by_task[group.problem.task].append(group)
+    shown = ("reward", "accuracy", "groups_with_spread", "mean_length", "truncated_share")
+    figures: dict[str, float] = {}
+    for task in sorted(filter(None, by_task)):
+        all_of_it = step_metrics(by_task[task])
+        figures[f"task/{task}/groups"] = float(len(by_task[task]))
+        figures |= {f"task/{task}/{name}": all_of_it[name] for name in shown}
+    return figures
+
+
+def rest_metrics(rested: Sequence[Rested]) -> dict[str, float]:
+    """Positions passed over, in all and by task."""
+    by_task = Counter(each.place.task for each in rested if each.place.task)
+    return {"rested": float(len(rested)), **{f"task/{task}/rested": float(n) for task, n in sorted(by_task.items())}}
 
 
 def _copied(group: Group) -> int:
@@ -64,14 +88,28 @@ def _copied(group: Group) -> int:
 
 def check_judged(groups: Sequence[Group], step: int, limit: float) -> None:
     """RunError when too many checks ended without judgement."""
-    statuses = Counter(verdict.status for group in groups for verdict in group.verdicts)
-    unjudged = statuses[Status.TIMEOUT] + statuses[Status.ERROR]
+    verdicts = [verdict for group in groups for verdict in group.verdicts]
+    statuses = Counter(verdict.status for verdict in verdicts)
+    said_none = sum(map(_not_judged, verdicts))
+    unjudged = statuses[Status.TIMEOUT] + statuses[Status.ERROR] + said_none
     if unjudged > limit * statuses.total():
+        none = f", {said_none} were not judged by a reward of your own" if said_none else ""
         raise RunError(
-            f"in step {step}, {statuses[Status.TIMEOUT]} checks timed out and {statuses[Status.ERROR]} failed of "
+            f"in step {step}, {statuses[Status.TIMEOUT]} checks timed out and {statuses[Status.ERROR]} failed{none} of "
             f"{statuses.total()}, more than rewards.max_unjudged_share ({limit:g}): raise rewards.deadline_s or "
-            "rewards.memory_gib, or look at the details in the record"
+            f"rewards.memory_gib, or look at the details in the record{first_detail(groups)}"
         )
+
+
+def _not_judged(verdict: Verdict) -> bool:
+    """True where a reward of the user's own returned None for an answer that was checked."""
+    return verdict.status.judged and verdict.reward is None
+
+
+def first_detail(groups: Sequence[Group]) -> str:
+    """The reason of one completion without judgement, the most frequent. Example: ", such as: my_rewards.py:f raised ..."""
+    reasons = Counter(v.detail for group in groups for v in group.verdicts if v.reward is None and v.detail)
+    return f", such as: {reasons.most_common(1)[0][0]}" if reasons else ""
 
 
 def check_mismatch(mismatch: float, step: int, limit: float) -> None:

@@ -1,5 +1,6 @@
 """Changes fields of a config by a command line: `--dotted.field VALUE` or `--dotted.field=VALUE`."""
 
+import re
 import types
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -71,6 +72,9 @@ def _set(content: dict[str, Any], dotted: str, text: str | None, names: Names, f
 
 def _section(content: dict[str, Any], names: list[str]) -> dict[str, Any]:
     for name in names:
+        if entry := re.fullmatch(r"(\w+)\[(\d+)\]", name):
+            content = content[entry[1]][int(entry[2])]
+            continue
         inner = content.get(name)
         if not isinstance(inner, dict):
             inner = content[name] = {}

@@ -1,9 +1,16 @@
-"""The section `data`: problems, and the prompts made of them."""
+"""The section `data`, or list of such sections: problems, and the prompts made of them."""
 
-from typing import Annotated
+import re
+from typing import Annotated, Any
 
+from pydantic import Field, TypeAdapter, WrapValidator, model_validator
+
+from openrs_ray.config.answer import Answer
+from openrs_ray.config.environment import EnvironmentSection
+from openrs_ray.config.evaluation import HeldOut
 from openrs_ray.config.resumable import FREE
-from openrs_ray.config.section import Section, Share
+from openrs_ray.config.rewards import TaskRewards
+from openrs_ray.config.section import Count, Positive, Section, Share, SomeAmount
 
 
 class Example(Section):
@@ -43,3 +50,51 @@ class Data(Section):
     """Largest share of gold answers that may be unparseable (those problems are dropped and counted) before it is an error."""
     shuffle: bool = True
     """Draw the problems in a new seeded order each epoch instead of file order."""
+    rest_after: Count = 0
+    """A problem that was solved always, or never, in each of its last so many visits is at rest: left out for some epochs (0:
+    none ever is)."""
+    rest_for: Positive = 1
+    """Epochs for which a problem is at rest."""
+
+
+class DataSet(Data):
+    """One of several data sets: a task of its own."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = ""
+    """Name of the task, in the record and the metrics (default: made of the path)."""
+    weight: SomeAmount = 1.0
+    """Share of the drawn problems, relative to the other data sets' weights."""
+    environment: EnvironmentSection | None = None
+    """The task's own, in place of the recipe's section `environment`."""
+    answer: Answer | None = None
+    """The task's own, in place of the recipe's section `answer`."""
+    rewards: TaskRewards | None = None
+    """The task's own, in place of the recipe's section `rewards`, whose pool judges all tasks."""
+    evaluation: HeldOut | None = None
+    """The task's own held-out problems, in place of `evaluation.hold_out` of `data`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        if isinstance(given, dict) and not given.get("name") and isinstance(given.get("path"), str):
+            return given | {"name": _name_of(given["path"])}
+        return given
+
+
+def _name_of(path: str) -> str:
+    """Example: of "/data/additions.jsonl.gz" it is "additions", of "reasoning-gym:chain_sum" it is "chain_sum"."""
+    last = re.split(r"[/:\\\\]", path.rstrip("/:"))[-1]
+    stem = re.sub(r"(\.(jsonl|json|parquet|csv|tsv|gz))+$", "", last)
+    return re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "data"
+
+
+_LIST: TypeAdapter[tuple[DataSet, ...]] = TypeAdapter(Annotated[tuple[DataSet, ...], Field(min_length=1)])
+
+
+def _read(given: Any) -> Data | tuple[DataSet, ...]:
+    """By the form, so that mistakes are those of one kind only."""
+    return _LIST.validate_python(given) if isinstance(given, list | tuple) else Data.model_validate(given)
+
+
+DataSections = Annotated[Data | tuple[DataSet, ...], WrapValidator(lambda given, _: _read(given))]
+"""One data set, or several."""

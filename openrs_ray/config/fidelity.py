@@ -76,7 +76,8 @@ def as_published(content: Mapping[str, Any]) -> dict[str, Any]:
 def differences(given: Mapping[str, Any]) -> list[str]:
     """Lines of a table. `given`: the run's values by dotted name."""
     rows = (*ROWS, *DATA, *LOOP)
-    cells = [(row.field, *map(_cell, (given[row.field], row.described, row.published)), row.meaning) for row in rows]
+    known = [row for row in rows if row.field in given]  # not that of data, where it is a list
+    cells = [(row.field, *map(_cell, (given[row.field], row.described, row.published)), row.meaning) for row in known]
     head = ("", "this run", "as_described", "as_published", "as_published means")
     return ["{:<30}{:<19}{:<14}{:<19}{}".format(*line).rstrip() for line in (head, *cells)]
 

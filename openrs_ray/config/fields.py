@@ -21,9 +21,10 @@ class Names:
     fields: dict[str, FieldInfo]
 
     @classmethod
-    def of(cls, model: type[BaseModel], content: Any) -> "Names":
-        """`content` gives mappings of sections their entries."""
-        walked = list(_walk(model, content, ""))
+    def of(cls, model: type[BaseModel], content: Any, entries: bool = False) -> "Names":
+        """`content` gives mappings and lists of sections their entries; `entries`: with the fields `data[N].name` that a section
+        has only in a list."""
+        walked = list(_walk(model, content, "", entries))
         return cls(
             {dotted: field for dotted, field, is_section in walked if is_section},
             {dotted: field for dotted, field, is_section in walked if not is_section},
@@ -34,24 +35,44 @@ class Names:
         return self.sections | self.fields
 
 
-def _walk(model: type[BaseModel], content: Any, prefix: str) -> Iterator[tuple[str, FieldInfo, bool]]:
+def _walk(
+    model: type[BaseModel], content: Any, prefix: str, entries: bool = False
+) -> Iterator[tuple[str, FieldInfo, bool]]:
     for name, field in model.model_fields.items():
         dotted, inside = f"{prefix}{name}", content.get(name) if isinstance(content, dict) else None
-        kind = field.annotation
-        if _is_section(kind):
+        section, entry = section_kinds(field.annotation)
+        if entry is not None and isinstance(inside, list | tuple):
             yield dotted, field, True
-            yield from _walk(kind, inside, f"{dotted}.")
-        elif entries := _entry_sections(kind):
+            for number, value in enumerate(inside):
+                yield f"{dotted}[{number}]", FieldInfo.from_annotation(entry), True
+                yield from _walk(entry, value, f"{dotted}[{number}].")
+        elif section is not None:
+            yield dotted, field, True
+            yield from _walk(section, inside, f"{dotted}.")
+            if entries and entry is not None:
+                own = entry.model_fields.keys() - section.model_fields.keys()
+                yield from ((f"{dotted}[N].{name}", f, False) for name, f in entry.model_fields.items() if name in own)
+        elif kinds := _entry_sections(field.annotation):
             yield dotted, field, True
             for key, value in inside.items() if isinstance(inside, dict) else ():
                 yield f"{dotted}.{key}", field, True
-                yield from _walk(_meant(entries, value), value, f"{dotted}.{key}.")
+                yield from _walk(_meant(kinds, value), value, f"{dotted}.{key}.")
         else:
             yield dotted, field, False
 
 
 def _is_section(kind: Any) -> TypeGuard[type[BaseModel]]:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def section_kinds(annotation: Any) -> tuple[type[BaseModel] | None, type[BaseModel] | None]:
+    """The section that a field takes, and that of each entry where it takes a list of them, too."""
+    kinds = plain_types(annotation) - {types.NoneType}
+    section = next(filter(_is_section, kinds), None)
+    lists = [get_args(kind)[0] for kind in kinds if get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis]
+    entry = next(filter(_is_section, lists), None)
+    alone = len(kinds) == 1 + (entry is not None)
+    return (section, entry) if section is not None and alone else (None, None)
 
 
 def _entry_sections(kind: Any) -> list[type[BaseModel]]:
@@ -115,3 +136,8 @@ def as_json(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     return json.loads(json.dumps(value, default=str))
+
+
+def top_level(dotted: str) -> str:
+    """Example: "data" of "data[1].path" """
+    return dotted.partition(".")[0].partition("[")[0]

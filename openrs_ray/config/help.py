@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from openrs_ray.config.fields import Names, default_text, describe
+from openrs_ray.config.fields import Names, default_text, describe, top_level
 from openrs_ray.config.names import recipe_lines
 from openrs_ray.config.resumable import fixed_fields
 from openrs_ray.config.schema import RunConfig
@@ -18,7 +18,7 @@ _WIDTH = 100
 
 def help_text(section: str = "") -> str:
     """Every field of a run, or of one section (or one field). UserError where there is no such section."""
-    fixed = {*fixed_fields(RunConfig)}
+    fixed = {*fixed_fields(RunConfig, entries=True)}
     if section:
         return "\n".join(section_lines(RunConfig, {}, section, fixed)) + "\n"
     lines = [
@@ -57,11 +57,11 @@ def field_lines(
     """All fields (or those of `only`), `fixed` ones marked; `content` gives mappings their entries."""
     lines: list[str] = []
     section = ""
-    for dotted, field in Names.of(model, content).fields.items():
-        if only and not f"{dotted}.".startswith(f"{only}."):
+    for dotted, field in Names.of(model, content, entries=True).fields.items():
+        if only and not f"{dotted}.".replace("[N].", ".").startswith(f"{only}."):
             continue
-        if dotted.split(".")[0] != section:
-            section = dotted.split(".")[0]
+        if top_level(dotted) != section:
+            section = top_level(dotted)
             lines += ["", f"{section}:"]
         kind = f"({describe(field)}{default_text(field)})"
         lines += textwrap.wrap(f"--{dotted}  {kind}", _WIDTH, initial_indent="  ", subsequent_indent="      ")

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ValidationError
 from openrs_ray.config.cli import Unknown, change
 from openrs_ray.config.fields import Names
 from openrs_ray.config.messages import Origins, mistakes_error, validation_mistakes
-from openrs_ray.config.recipe_file import read_recipe
+from openrs_ray.config.names import CODE, is_run
+from openrs_ray.config.recipe_file import Given, read_recipe
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
 
@@ -21,7 +22,15 @@ def load_config(recipe: str | Path, overrides: Sequence[str], flags: Sequence[st
     given = read_recipe(recipe, RunConfig)
     if "stages" in given.content and "run" not in given.content:
         raise UserError(f"the recipe {recipe} is of a data set: make it with python -m launch.curate")
-    return checked(RunConfig, given.content, overrides, given.name, given.origins, flags)
+    config = checked(RunConfig, given.content, overrides, given.name, given.origins, flags)
+    config.look_in(_folders(given))
+    return config
+
+
+def _folders(given: Given) -> list[Path]:
+    """Folders of a recipe and of those that it extends; of a run, that of its copies of the user's own files."""
+    parents = dict.fromkeys(Path(file).absolute().parent for file in (given.name, *given.origins.values()))
+    return [parent / CODE if is_run(parent) else parent for parent in parents]
 
 
 def checked(
@@ -55,8 +64,9 @@ def checked(
 def flat(config: BaseModel | dict[str, Any]) -> dict[str, Any]:
     """JSON values by dotted name, of a config or a run's unchecked one. A mapping is one value."""
     if isinstance(config, BaseModel):
-        return _flat(config.model_dump(mode="json"), {*Names.of(type(config), {}).sections}, "")
-    return _flat(config, {*Names.of(RunConfig, {}).sections}, "")
+        content = config.model_dump(mode="json")
+        return _flat(content, {*Names.of(type(config), content).sections}, "")
+    return _flat(config, {*Names.of(RunConfig, config).sections}, "")
 
 
 def _flat(content: dict[str, Any], sections: set[str], prefix: str) -> dict[str, Any]:
@@ -65,6 +75,9 @@ def _flat(content: dict[str, Any], sections: set[str], prefix: str) -> dict[str,
         dotted = f"{prefix}{name}"
         if dotted in sections and isinstance(value, dict):
             values |= _flat(value, sections, f"{dotted}.")
+        elif f"{dotted}[0]" in sections and isinstance(value, list):
+            for number, entry in enumerate(value):
+                values |= _flat(entry, sections, f"{dotted}[{number}].")
         else:
             values[dotted] = value
     return values

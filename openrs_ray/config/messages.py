@@ -19,6 +19,7 @@ _ALIKE = 0.65
 """Similarity of a typo (`csv` and `cvs`; not `hours` and `bogus`)."""
 _MOST_LINES = 50
 _DEEPEST = 4
+_ENTRY = re.compile(r"\[\d+\]")
 COMMAND_LINE = "--"
 
 
@@ -54,7 +55,7 @@ class Origins:
     def _given(self, dotted: str) -> str:
         """The field or the section around it that has an origin."""
         while dotted and dotted not in self.of:
-            dotted = dotted.rpartition(".")[0]
+            dotted = dotted.rpartition("[" if dotted.endswith("]") else ".")[0]
         return dotted
 
 
@@ -89,11 +90,18 @@ def validation_mistakes(
 def unknown_name(dotted: str, names: Names, flags: Sequence[str] = (), section: bool = False) -> tuple[str, str | None]:
     """The sentence about an unknown name, and the field, section or option that was likely meant."""
     known = {**names.fields, **dict.fromkeys(flags)}
+    entry, _, inner = dotted.partition(".")
+    if inner and f"{entry}[0]" in names.sections:
+        return (
+            f"{dotted}: {entry} is a list here, so say which one is meant, such as {entry}[0].{inner}",
+            f"{entry}[0].{inner}",
+        )
     if reason := not_offered(dotted):
         return f"{dotted} is not offered: {reason}", None
-    if ours := our_name(dotted, known):
-        return f"{dotted} is not a field; here it is {ours}", ours
-    near = _nearest(dotted, list(names.fields), flags)
+    by_plain_name = {_ENTRY.sub("", name): name for name in reversed(known)}  # the first one's, where data is a list
+    if ours := our_name(dotted, by_plain_name):
+        return f"{dotted} is not a field; here it is {by_plain_name[ours]}", by_plain_name[ours]
+    near = by_plain_name.get(_ENTRY.sub("", dotted)) or _nearest(dotted, list(names.fields), flags)
     if section and near is None:
         near = _close(dotted, {name: name for name in names.sections})
     kind = "an option" if near in flags else "a field"
@@ -127,7 +135,8 @@ def _error_text(error: ErrorDetails, dotted: str, names: Names) -> str:
     if error["type"].startswith("union_tag"):
         return f"{dotted}.kind must be one of {error['ctx'].get('expected_tags', 'those that --help lists')}"
     if error["type"] == "value_error":  # our own cross-checks name their fields themselves
-        return message
+        entry = re.match(r"\w+\[\d+\]", dotted)
+        return f"{entry[0]}: {message}" if entry else message
     allowed = describe(field) if field else message.removeprefix("Input should be ")
     if error["type"] == "string_pattern_mismatch":
         allowed = "letters, digits, dots, dashes and underscores, a letter or digit first"
@@ -141,6 +150,14 @@ def _dotted(location: tuple[int | str, ...], content: Any, names: Names) -> str:
     """pydantic's location without "[key]", kinds of sections and branches of unions."""
     parts: list[str] = []
     for number, part in enumerate(location, start=1):
+        if (
+            isinstance(content, list | tuple)
+            and isinstance(part, int)
+            and f"{'.'.join(parts)}[{part}]" in names.sections
+        ):
+            parts[-1] += f"[{part}]"
+            content = content[part]
+            continue
         inside = isinstance(content, dict) and part not in content and number < len(location)
         if part != "[key]" and not inside:
             parts.append(str(part))

@@ -14,6 +14,8 @@ from openrs_ray.errors import UserError
 RECIPES = Path(__file__).resolve().parents[2] / "launch" / "recipes"
 CONFIG = "config.json"
 """Marks a run's folder."""
+CODE = "code"
+"""A run's copies of the user's own files."""
 
 Kind = Literal["run", "data"]
 """A recipe makes a run (`launch.train`) or a data set (`launch.curate`)."""

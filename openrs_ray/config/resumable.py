@@ -4,7 +4,7 @@ All others are fixed: another prompt, reward or seed is another experiment. Mark
 learner ranks, micro-batches, learning rate and loss (which enter anew at every step), `run.steps` and the folder.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel
 
@@ -18,7 +18,8 @@ class _Free:
 FREE: Final = _Free()
 
 
-def fixed_fields(model: type[BaseModel]) -> frozenset[str]:
-    names = Names.of(model, {})
+def fixed_fields(model: type[BaseModel], content: Any = None, entries: bool = False) -> frozenset[str]:
+    """By name; `content` and `entries` as in `Names.of`."""
+    names = Names.of(model, content or {}, entries)
     free = tuple(f"{name}." for name, field in names.all.items() if FREE in field.metadata)
     return frozenset(name for name in names.fields if not f"{name}.".startswith(free))

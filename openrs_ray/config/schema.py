@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from openrs_ray.config.answer import Answer
-from openrs_ray.config.data import Data
+from openrs_ray.config.data import Data, DataSections, DataSet
 from openrs_ray.config.environment import EnvironmentSection
+from openrs_ray.config.evaluation import Evaluation, HeldOut
 from openrs_ray.config.fidelity import Fidelity, as_published
 from openrs_ray.config.judge_model import JudgeModel
+from openrs_ray.config.names import CODE
 from openrs_ray.config.resumable import FREE
 from openrs_ray.config.rewards import Rewards
 from openrs_ray.config.section import (
@@ -35,10 +38,10 @@ from openrs_ray.config.section import (
     Share,
     SomeAmount,
     SomeShare,
-    Temperature,
 )
 from openrs_ray.config.task import Task
 from openrs_ray.rewards.registry import weighted_parameters
+from openrs_ray.user_code.reference import UserCode, is_reference
 
 HeadDtype = Literal["float32", "model"]
 
@@ -72,37 +75,6 @@ class Model(Section):
     """Number format of the policy in the learner's forward pass and in the rollout engines (optimizer state is float32)."""
     chat_template: Path | None = None
     """File with a Jinja chat template, used instead of the tokenizer's own."""
-
-
-class Evaluation(Section):
-    path: str | None = None
-    """Held-out problems (same forms and columns as `data`); without them or `hold_out` the run has no evaluation."""
-    split: str | None = None
-    """Split to read of them when `path` is a Hub id (default: that of `data`)."""
-    hold_out: Count = 0
-    """Instead of `path`: keep so many problems of `data` out of training, in every spelling, and evaluate on them."""
-    hold_out_seed: Seed = 0
-    """Draws those problems; apart from run.seed, so that runs of several seeds leave out the same ones."""
-    on_training_data: Annotated[bool, FREE] = False
-    """Allow `path` to be that of `data`: the accuracy then says what was memorised, too."""
-    problems: Positive | None = None
-    """Use only the first so many held-out problems."""
-    samples: Positive = 1
-    """Completions sampled per held-out problem."""
-    every_steps: Annotated[Count, FREE] = 0
-    """Evaluate every so many steps besides before and after (0: only those two)."""
-    temperature: Temperature = 1.0
-    """Sampling temperature of the evaluation (0: greedy)."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Evaluation:
-        if self.hold_out and self.path is not None:
-            raise ValueError(
-                "evaluation.hold_out takes the held-out problems from data.path: leave out evaluation.path"
-            )
-        if self.hold_out and self.problems is not None:
-            raise ValueError("evaluation.hold_out says how many problems there are: leave out evaluation.problems")
-        return self
 
 
 class Rollout(Section):
@@ -388,7 +360,8 @@ class RunConfig(Section):
     """Where the paper's text and its published code differ (docs/rewards.md), follow the text (defaults) or the code (fixed)."""
     run: Run
     model: Model
-    data: Data
+    data: DataSections
+    """One data set or, as a list, several with a task each (docs/your-model-and-data.md)."""
     evaluation: Evaluation = Evaluation()
     rollout: Rollout
     engine: Annotated[Engine, FREE] = Engine()
@@ -402,6 +375,8 @@ class RunConfig(Section):
     placement: Annotated[Placement, FREE] = Placement()
     checkpoint: Annotated[Checkpoint, FREE] = Checkpoint()
     cost: Annotated[Cost, FREE] = Cost()
+    _folders: tuple[Path, ...] = PrivateAttr(())
+    _user_code: dict[str, UserCode] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -409,7 +384,35 @@ class RunConfig(Section):
         if not isinstance(given, dict):
             return given
         given = _with_engine(given)
-        return as_published(given) if given.get("fidelity") == "as_published" else given
+        if given.get("fidelity") != "as_published":
+            return given
+        if isinstance(given.get("data"), list | tuple):
+            raise ValueError("fidelity as_published goes with one section data, not with a list")
+        return as_published(given)
+
+    @model_validator(mode="after")
+    def _tasks_fit_together(self) -> RunConfig:
+        for task in self.tasks:
+            if task.data.rest_after and not task.right_or_wrong:
+                of_it = f" of task {task.name}" if task.name else ""
+                raise ValueError(
+                    f"data.rest_after{of_it} goes by right and wrong answers, of which answer.kind none has none"
+                )
+        if isinstance(self.data, Data):
+            return self
+        first = dict[str, int]()
+        for number, data in enumerate(self.data):
+            other = first.setdefault(data.name, number)
+            if other != number:
+                raise ValueError(
+                    f"data[{other}] and data[{number}] are both named {data.name}: give data[{number}].name another one"
+                )
+        for name in ("path", "split", "problems"):
+            if getattr(self.evaluation, name) is not None:
+                raise ValueError(
+                    f"evaluation.{name} is for one data set: where data is a list, give data[0].evaluation.{name}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
@@ -473,7 +476,40 @@ class RunConfig(Section):
     @property
     def tasks(self) -> tuple[Task, ...]:
         """At least one; names differ."""
-        return (Task("", self.data, self.answer, self.rewards, self.environment),)
+        if isinstance(self.data, Data):
+            return (Task("", self.data, self.answer, self.rewards, self.environment, 1.0, self.evaluation),)
+        return tuple(map(self._task, self.data))
+
+    def _task(self, data: DataSet) -> Task:
+        return Task(
+            data.name,
+            data,
+            data.answer or self.answer,
+            self.rewards.with_pool_of(data.rewards) if data.rewards else self.rewards,
+            data.environment or self.environment,
+            data.weight,
+            data.evaluation or HeldOut(hold_out=self.evaluation.hold_out),
+        )
+
+    @property
+    def user_references(self) -> tuple[str, ...]:
+        """Names in the config that mean the user's own code, FILE.py:NAME."""
+        names = [name for task in self.tasks for name in (*task.rewards.weights, task.environment.name)]
+        return tuple(dict.fromkeys(filter(is_reference, names)))
+
+    def user_code(self, reference: str) -> UserCode:
+        """The user's own code of a reference, from then on as its file was when it was first asked for. UserError.
+
+        Looked for in the folder of the recipe, the working directory, and at last among the copies in the run's folder.
+        """
+        if reference not in self._user_code:
+            folders = *self._folders, Path.cwd(), self.run.path / CODE
+            self._user_code[reference] = UserCode.read(reference, folders)
+        return self._user_code[reference]
+
+    def look_in(self, folders: Sequence[Path]) -> None:
+        """Where files of the user's own are looked for before the working directory."""
+        self._folders = tuple(folders)
 
     def task(self, name: str) -> Task:
         return next(task for task in self.tasks if task.name == name)

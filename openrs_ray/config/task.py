@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from openrs_ray.config.answer import Answer
 from openrs_ray.config.data import Data
 from openrs_ray.config.environment import EnvironmentSection
+from openrs_ray.config.evaluation import NONE_HELD_OUT, HeldOut
 from openrs_ray.config.rewards import Rewards
 
 
@@ -19,6 +20,12 @@ class Task:
     environment: EnvironmentSection
     weight: float = 1.0
     """Share of the positions, relative to the other tasks'."""
+    held_out: HeldOut = NONE_HELD_OUT
+
+    @property
+    def right_or_wrong(self) -> bool:
+        """False where only rewards tell completions apart."""
+        return self.answer.kind != "none"
 
     @property
     def runs_programs(self) -> bool:

@@ -67,5 +67,5 @@ def protocol(
         top_p=0.95 if top_p is None else top_p,
         max_tokens=max_tokens or 32_768,
         rules="published" if name == "as_published" else "boxed",
-        prompt=Prompt("run", data=run.data) if chosen == "run" and run is not None else prompts[chosen],
+        prompt=Prompt("run", data=run.tasks[0].data) if chosen == "run" and run is not None else prompts[chosen],
     )

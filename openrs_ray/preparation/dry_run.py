@@ -12,6 +12,7 @@ from openrs_ray.config.fidelity import differences
 from openrs_ray.config.fields import Names, as_json
 from openrs_ray.config.load import flat
 from openrs_ray.config.schema import Loss, RunConfig
+from openrs_ray.config.task import Task
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.power import plan_lines
 from openrs_ray.models.bundled import resolve_model
@@ -26,7 +27,8 @@ def dry_run(config: RunConfig, say: Callable[[str], None], resume: bool = True) 
     gpu_bytes, card = planned_gpu_bytes(config), planned_card(config)  # forks, so it comes before any thread
     prepared, missing = _prepared_or_missing(config)
     say(dry_run_text(config))
-    held_out = len(prepared.held_out) if prepared else config.evaluation.hold_out or config.evaluation.problems or 0
+    parts = [task.held_out for task in config.tasks]
+    held_out = len(prepared.held_out) if prepared else sum(part.hold_out or part.problems or 0 for part in parts)
     shape = prepared.shape if prepared else _shape_without_problems(config)
     for lines in (
         _data_lines(config, prepared) if prepared else (),
@@ -87,7 +89,7 @@ def _need_lines(
 
 def dry_run_text(config: RunConfig) -> str:
     text = "".join(f"{name:<12} {value}\n" for name, value in _rows(config))
-    values, fields = flat(config), Names.of(type(config), {}).fields
+    values, fields = flat(config), Names.of(type(config), config.model_dump()).fields
     defaults = {name: as_json(field.get_default()) for name, field in fields.items() if not field.is_required()}
     given = {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
     text += "\nNot at their defaults:\n" + "".join(f"  {name}: {json.dumps(given[name])}\n" for name in given)
@@ -115,7 +117,9 @@ def _rows(config: RunConfig) -> Iterator[tuple[str, str]]:
     yield "loss", loss_text(config.loss)
     for judge in config.judges.values():
         yield "judge", f"{judge.model} at {judge.url or f'a server of the run, on {judge.serve.gpus} GPU(s)'}"
-    yield "rewards", ", ".join(f"{weight:g} x {name}" for name, weight in config.rewards.weights.items())
+    for task in config.tasks:
+        weights = ", ".join(f"{weight:g} x {name}" for name, weight in task.rewards.weights.items())
+        yield "rewards", f"{task.name}: {weights}" if task.name else weights
     yield (
         "checkpoints",
         f"kept every {saving.every_steps} steps and at the end, for resuming every {saving.every_minutes:g} minutes",
@@ -126,17 +130,25 @@ def _rows(config: RunConfig) -> Iterator[tuple[str, str]]:
 def _data_text(config: RunConfig) -> str:
     drawn, rollout = config.run.steps * config.rollout.problems_per_step, config.rollout
     most = f" (up to {config.run.steps * rollout.most_drawn_per_step:,} with those that are replaced)"
-    return f"{config.data.path}, {drawn:,} problems drawn over the run{most if rollout.replace_uniform_groups else ''}"
+    total = sum(task.weight for task in config.tasks)
+    shares = [f"{task.data.path} ({task.name}, {task.weight / total:.1%})" for task in config.tasks if task.name]
+    paths = " and ".join(shares) or config.tasks[0].data.path
+    return f"{paths}, {drawn:,} problems drawn over the run{most if rollout.replace_uniform_groups else ''}"
 
 
 def evaluation_text(config: RunConfig) -> str:
     part = config.evaluation
-    if part.path is None and not part.hold_out:
+    problems = [_held_out_text(task) for task in config.tasks if task.held_out.path or task.held_out.hold_out]
+    if not problems:
         return "none"
-    problems = f"{part.problems} problems" if part.problems else "all problems"
-    problems = f"{problems} of {part.path}" if part.path else f"{part.hold_out} held-out problems of {config.data.path}"
     when = f", every {part.every_steps} steps" if part.every_steps else ""
-    return f"{problems} x {part.samples} samples, before and after{when}"
+    return f"{' and '.join(problems)} x {part.samples} samples, before and after{when}"
+
+
+def _held_out_text(task: Task) -> str:
+    part = task.held_out
+    problems = f"{part.problems} problems" if part.problems else "all problems"
+    return f"{problems} of {part.path}" if part.path else f"{part.hold_out} held-out problems of {task.data.path}"
 
 
 def _rollout_text(config: RunConfig) -> str:

@@ -1,26 +1,20 @@
 """Prepares a run before any engine starts: model, tokenizer, problems."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from openrs_ray.cluster.memory import ModelShape
 from openrs_ray.common.foreign import reading
-from openrs_ray.config.data import Columns
 from openrs_ray.config.schema import Engine, Model, RunConfig, Slots
-from openrs_ray.data.answers import Gold
 from openrs_ray.data.completions import rollout_texts
-from openrs_ray.data.problems import hold_out, load_problems
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
-from openrs_ray.data.rows import check_there
-from openrs_ray.data.texts import same_text_key
 from openrs_ray.environments.registry import check_environment
 from openrs_ray.errors import UserError
-from openrs_ray.models import bundled as builtin
 from openrs_ray.models.attention import check_attention
 from openrs_ray.models.bundled import resolve_model
 from openrs_ray.models.engine_limits import check_engine
@@ -28,10 +22,14 @@ from openrs_ray.models.model_files import ModelFiles, model_files
 from openrs_ray.models.pretrained import read_config
 from openrs_ray.models.stop_tokens import StopToken, stop_tokens
 from openrs_ray.models.weight_files import check_weights
+from openrs_ray.preparation.task_problems import check_paths, load_tasks
 from openrs_ray.records import Problem, Rollout
 from openrs_ray.rewards.answers import kinds
+from openrs_ray.rewards.own import OwnReward
+from openrs_ray.rewards.own_functions import own_rewards
 from openrs_ray.rewards.registry import check_reward_names
 from openrs_ray.run.problems import RunProblems, text_digests
+from openrs_ray.run.user_files import user_code_digests
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,10 @@ class Prepared:
     """The start model's, for exported policies."""
     opening: str
     """The chat template's beginning of every answer ("<think>" or nothing)."""
+    own_rewards: Mapping[str, Mapping[str, OwnReward]] = field(default_factory=dict)
+    """The user's own, by task and name."""
+    user_code: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the user's own files, which see the rows of the data."""
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
@@ -62,9 +64,18 @@ class Prepared:
     def summary(self) -> RunProblems:
         content = hashlib.sha256()
         for problem in (*self.problems, *self.held_out):
-            content.update(repr((problem.index, problem.prompt_ids, problem.gold)).encode())
+            task = (problem.task,) if problem.task else ()
+            content.update(repr((problem.index, problem.prompt_ids, problem.gold, *task)).encode())
+            if self.user_code:
+                content.update(json.dumps(dict(problem.row), sort_keys=True, default=str).encode())
         texts = text_digests(problem.text for problem in self.problems)
-        return RunProblems(content.hexdigest(), len(texts), texts)
+        tasks = self.sizes if any(self.sizes) else {}
+        return RunProblems(content.hexdigest(), len(texts), texts, tasks=tasks, user_code=dict(self.user_code))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Problems to train on, by task."""
+        return Counter(problem.task for problem in self.problems)
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -73,9 +84,13 @@ def prepare(config: RunConfig) -> Prepared:
         check_reward_names(task.rewards.weights)
         kinds.check_kind(task.answer, task.rewards)
         check_environment(task)
-    _check_apart(config)
-    for path in filter(None, (config.data.path, config.evaluation.path)):
-        check_there(path)  # before a model is looked for on the Hub
+    own = {
+        task.name: own_rewards(
+            task.rewards.weights, task.rewards.parameters, config.user_code, config.rewards.memory_gib
+        )
+        for task in config.tasks
+    }
+    check_paths(config)  # before a model is looked for on the Hub
     model_path = resolve_model(config.model.path)
     model, shape = check_model(config, model_path)
     check_attention(model, config.model.path, config.max_sequence_tokens)
@@ -84,67 +99,20 @@ def prepare(config: RunConfig) -> Prepared:
             f"model {config.model.path} is quantised, and quantised weights cannot be trained: give the model itself"
         )
     tokenizer = load_tokenizer(config.model)
-    limit = config.rollout.max_prompt_tokens
-    parseable = kinds.parseable(config.answer, config.rewards)
-    keeps_all = config.rewards.unparseable_gold == "reward"
-    whole = config.rewards.extraction == "published"
-    train = load_problems(
-        config.data, tokenizer, limit, _given if keeps_all else parseable, whole, answer=config.answer
-    )
-    notes = [str(train.report)]
-    problems, held_out = hold_out(train.problems, config.evaluation.hold_out, config.evaluation.hold_out_seed)
-    if config.evaluation.path is not None:
-        split = config.evaluation.split or config.data.split
-        elsewhere: dict[str, Any] = {"path": config.evaluation.path, "split": split}
-        if config.evaluation.path in builtin.DATA and config.data.path not in builtin.DATA:
-            elsewhere["columns"] = Columns()  # data.columns are those of the user's own file
-        source = config.data.model_copy(update=elsewhere)
-        loaded = load_problems(source, tokenizer, limit, parseable, whole, answer=config.answer)
-        held_out = loaded.problems[: config.evaluation.problems]
-        notes.append(str(loaded.report))
-        if shared := len({same_text_key(p.text) for p in problems} & {same_text_key(p.text) for p in held_out}):
-            notes.append(f"{shared} of the {len(held_out)} held-out problems are trained on, too")
-    elif held_out:
-        left_out = len(train.problems) - len(problems) - len(held_out)
-        notes.append(
-            f"{len(held_out)} problems held out, and {left_out} rows left out that are the same in other spellings"
-        )
-    if len(problems) < config.rollout.problems_per_step:
-        held = f" besides the {len(held_out)} of evaluation.hold_out" if config.evaluation.hold_out else ""
-        raise UserError(
-            f"rollout.problems_per_step is {config.rollout.problems_per_step} but {config.data.path} has only "
-            f"{len(problems)} usable problems{held}: lower it or give more data"
-        )
+    loaded = load_tasks(config, tokenizer)
     return Prepared(
         model_path=model_path,
         shape=shape,
         tokenizer=tokenizer,
         stop_tokens=stop_tokens(model_path, shape.vocabulary, tokenizer),
-        problems=problems,
-        held_out=held_out,
-        notes=tuple(notes),
+        problems=loaded.problems,
+        held_out=loaded.held_out,
+        notes=loaded.notes,
         files=model_files(model_path, model, tokenizer),
-        opening=response_prefix(problems[0].prompt_ids, tokenizer),
+        opening=response_prefix(loaded.problems[0].prompt_ids, tokenizer),
+        own_rewards=own,
+        user_code=user_code_digests(config),
     )
-
-
-def _check_apart(config: RunConfig) -> None:
-    """UserError where held-out problems are training problems unasked."""
-    data, evaluation = config.data, config.evaluation
-    if evaluation.path is None or evaluation.on_training_data:
-        return
-    one, other = Path(data.path).expanduser(), Path(evaluation.path).expanduser()
-    same = other.exists() and one.exists() and one.samefile(other)
-    same_split = (evaluation.split or data.split) == data.split
-    if (same and one.is_file()) or ((same or data.path == evaluation.path) and same_split):
-        raise UserError(
-            f"evaluation.path is data.path ({data.path}), so the accuracy would be one on training problems: set "
-            "evaluation.hold_out to keep some of them out instead, or evaluation.on_training_data true if that is meant"
-        )
-
-
-def _given(golds: Sequence[Gold]) -> list[bool]:
-    return [bool(gold) for gold in golds]
 
 
 def check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, ModelShape]:

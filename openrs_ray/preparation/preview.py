@@ -6,6 +6,7 @@ from typing import get_args
 
 from openrs_ray.common.formatting import quoted
 from openrs_ray.config.schema import RunConfig
+from openrs_ray.config.task import Task
 from openrs_ray.data.texts import letters_key, same_text_key
 from openrs_ray.preparation.prepared import Prepared
 from openrs_ray.records import Problem
@@ -21,33 +22,53 @@ _NEED_A_BOX = ("accuracy", "cosine", "length")
 
 
 def look_lines(config: RunConfig, prepared: Prepared) -> list[str]:
-    first = prepared.problems[0]
-    prompt = prepared.tokenizer.decode(first.prompt_ids)
-    lines = [f"first prompt, {len(first.prompt_ids)} tokens, as the model sees it:"]
-    lines += [f"  | {_printable(line)}" for line in _without_middle(prompt).split("\n")]
-    gold = ("; " if config.answer.kind == "code" else " or ").join(first.gold)
-    lines += [f"its gold, as read: {_printable(gold)}", *_gold_lines(config, prepared)]
+    lines = [line for task in config.tasks for line in _task_lines(task, prepared)]
     return [*lines, *warning_lines(config, prepared)]
+
+
+def _task_lines(task: Task, prepared: Prepared) -> Iterator[str]:
+    problems, of_it = _of(task, prepared.problems), f" of {task.name}" if task.name else ""
+    first = problems[0]
+    prompt = prepared.tokenizer.decode(first.prompt_ids)
+    yield f"first prompt{of_it}, {len(first.prompt_ids)} tokens, as the model sees it:"
+    yield from (f"  | {_printable(line)}" for line in _without_middle(prompt).split("\n"))
+    gold = ("; " if task.answer.kind == "code" else " or ").join(first.gold)
+    yield f"its gold, as read: {_printable(gold)}"
+    yield from _gold_lines(task, problems, _of(task, prepared.held_out))
+
+
+def _of(task: Task, problems: Sequence[Problem]) -> list[Problem]:
+    return [problem for problem in problems if problem.task == task.name]
 
 
 def warning_lines(config: RunConfig, prepared: Prepared) -> list[str]:
     """Data and settings that may keep a run from learning."""
-    problems = prepared.problems
-    found = [_weights(config), _box(config, prepared), _lost(prepared), _repeated(problems), _contradicting(problems)]
-    found += [_sandbox(config)]
-    return [f"warning: {warning}" for warning in found if warning]
+    return [line for task in config.tasks for line in _task_warnings(config, task, prepared)]
 
 
-def _gold_lines(config: RunConfig, prepared: Prepared) -> Iterator[str]:
-    if config.rewards.extraction == "published":
+def _task_warnings(config: RunConfig, task: Task, prepared: Prepared) -> Iterator[str]:
+    problems, of_it = _of(task, prepared.problems), f"{task.name}: " if task.name else ""
+    found = (
+        _weights(task),
+        _box(config, task, problems, prepared),
+        _lost(problems, prepared),
+        _repeated(problems),
+        _contradicting(problems),
+        _sandbox(task),
+    )
+    return (f"warning: {of_it}{warning}" for warning in found if warning)
+
+
+def _gold_lines(task: Task, problems: Sequence[Problem], held_out: Sequence[Problem]) -> Iterator[str]:
+    if task.rewards.extraction == "published":
         yield "golds: read as whole texts, by the LaTeX in them (rewards.extraction published)"
         return
-    if config.answer.kind == "code":
-        yield f"golds: tests of {len(prepared.problems):,} programs"
+    if task.answer.kind == "code":
+        yield f"golds: tests of {len(problems):,} programs"
         return
-    yield f"golds: {_kinds(prepared.problems)}"
-    if prepared.held_out:
-        yield f"golds of the held-out problems: {_kinds(prepared.held_out)}"
+    yield f"golds: {_kinds(problems)}"
+    if held_out:
+        yield f"golds of the held-out problems: {_kinds(held_out)}"
 
 
 def _kinds(problems: Sequence[Problem]) -> str:
@@ -56,34 +77,34 @@ def _kinds(problems: Sequence[Problem]) -> str:
     return ", ".join(f"{count:,} {kind}{'s' * (count != 1)}" for count, kind in counts)
 
 
-def _weights(config: RunConfig) -> str | None:
-    if any(config.rewards.weights.values()):
+def _weights(task: Task) -> str | None:
+    if any(task.rewards.weights.values()):
         return None
     return "all rewards.weights are 0, so every completion gets 0 and nothing can be learned"
 
 
-def _sandbox(config: RunConfig) -> str | None:
+def _sandbox(task: Task) -> str | None:
     """Walls that are missing around programs, on this machine."""
-    if not any(task.runs_programs for task in config.tasks):
+    if not task.runs_programs:
         return None
     sentence = strength().sentence
     return f"{sentence[0].lower()}{sentence[1:]} docs/code.md says what that means" if sentence else None
 
 
-def _box(config: RunConfig, prepared: Prepared) -> str | None:
+def _box(config: RunConfig, task: Task, problems: Sequence[Problem], prepared: Prepared) -> str | None:
     """Prompts that ask for no box where rewards need one; the toy boxes unasked."""
-    rewards, data = config.rewards, config.data
+    rewards, data = task.rewards, task.data
     paid = [name for name in _NEED_A_BOX if rewards.weights.get(name)]
     given = (data.system_prompt or "", data.suffix, *(example.response for example in data.examples))
     if (
         not paid
         or rewards.extraction != "boxed"
-        or config.answer.kind == "code"
+        or task.answer.kind == "code"
         or config.model.path == "toy"
         or any("boxed" in text for text in given)
     ):
         return None
-    looked_at = prepared.problems[:_ENOUGH_PROMPTS]
+    looked_at = problems[:_ENOUGH_PROMPTS]
     asking = sum("boxed" in prepared.tokenizer.decode(problem.prompt_ids) for problem in looked_at)
     if asking == len(looked_at):
         return None
@@ -94,9 +115,9 @@ def _box(config: RunConfig, prepared: Prepared) -> str | None:
     )
 
 
-def _lost(prepared: Prepared) -> str | None:
+def _lost(problems: Sequence[Problem], prepared: Prepared) -> str | None:
     """Characters that the vocabulary lacks."""
-    for problem in prepared.problems[:_ENOUGH_PROMPTS]:
+    for problem in problems[:_ENOUGH_PROMPTS]:
         prompt = letters_key(prepared.tokenizer.decode(problem.prompt_ids))
         if not all(letters_key(part) in prompt for part in problem.text.split("\n\n")):
             return f"the tokenizer loses some of the characters of {quoted(problem.text, _QUOTED)}: the model cannot see them"

@@ -1,6 +1,6 @@
 """Records that rewards read, and types of their parameters. Light to import."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -51,6 +51,29 @@ class CheckedProgram(NamedTuple):
     """Share of its tests that a program passed."""
     detail: str = ""
     """Why a program is wrong; no expected value."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupItem:
+    """The completions of a problem that have a reward so far, for own rewards that compare them."""
+
+    texts: tuple[str, ...]
+    token_counts: tuple[int, ...]
+    finish_reasons: tuple[str, ...]
+    statuses: tuple[Status, ...]
+    answers: tuple[str | None, ...]
+    gold: tuple[str, ...]
+    problem: str
+    row: Mapping[str, Any] = field(repr=False)
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRewards:
+    """By reward, a value for each completion; None where it is not judged."""
+
+    values: Mapping[str, Sequence[float | None]]
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 from openrs_ray.errors import UserError
 from openrs_ray.rewards.judge_model.settings import NAMES as BY_A_JUDGE
+from openrs_ray.user_code.reference import is_reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,11 @@ def weighted_parameters(rewards: Any) -> dict[str, Any]:
 
 
 def check_reward_names(weights: Mapping[str, float]) -> None:
-    """UserError for a reward that does not exist."""
+    """UserError for a reward that does not exist; own ones (FILE.py:FUNCTION) are `openrs_ray.rewards.own`'s to look at."""
     known = [*SINGLE, *GROUP, *BY_A_JUDGE]
-    unknown = sorted(weights.keys() - set(known))
+    unknown = sorted(name for name in weights if name not in known and not is_reference(name))
     if unknown:
-        raise UserError(f"rewards.weights names unknown rewards ({', '.join(unknown)}); known are {', '.join(known)}")
+        own = "" if not any(".py" in name for name in unknown) else "; one of your own is FILE.py:FUNCTION"
+        raise UserError(
+            f"rewards.weights names unknown rewards ({', '.join(unknown)}); known are {', '.join(known)}{own}"
+        )

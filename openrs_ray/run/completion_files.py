@@ -17,10 +17,11 @@ from openrs_ray.common.parquet import read_table, write_table
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.run.attempts import read_attempts, superseded
 
-Phase = Literal["train", "replaced", "evaluation"]
+Phase = Literal["train", "replaced", "evaluation", "rested"]
+"""The last has no completions, but the positions that a step passed over."""
 FOLDER = "completions"
 _NAME = re.compile(
-    r"(?P<phase>train|replaced|evaluation)-step-(?P<step>\d+)-attempt-(?P<attempt>\d+)(-(?P<crc32>[0-9a-f]{8}))?\.parquet"
+    r"(?P<phase>train|replaced|evaluation|rested)-step-(?P<step>\d+)-attempt-(?P<attempt>\d+)(-(?P<crc32>[0-9a-f]{8}))?\.parquet"
 )
 
 

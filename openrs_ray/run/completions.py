@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from openrs_ray.data.rests import Rested
 from openrs_ray.errors import RunError
 from openrs_ray.records import Group, Problem, Rollout, Status, Verdict, VersionSpan
 from openrs_ray.run.completion_files import FOLDER, Phase, RecordFile, current_files, write_file
@@ -41,6 +42,25 @@ SCHEMA = pa.schema(
     ]
 )
 
+TASK = pa.field("task", pa.string())
+"""A column of runs with several tasks."""
+RESTED = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("attempt", pa.int32()),
+        ("phase", pa.string()),
+        ("position", pa.int64()),
+        ("task", pa.string()),
+        ("problem_index", pa.int64()),
+        ("epoch", pa.int64()),
+        ("solved", pa.string()),  # always, or never
+        ("visits", pa.int32()),  # in a row
+        ("last_epoch", pa.int64()),  # of those visits
+        ("after_step", pa.int64()),  # last step whose results were known
+    ]
+)
+"""Positions that were passed over, since their problems were at rest."""
+
 
 @dataclass(frozen=True, slots=True)
 class CompletionRecord:
@@ -66,11 +86,21 @@ class CompletionRecord:
                 advantage = None if advantages is None else _finite(advantages[number][index])
                 rows.append(
                     {"step": step, "attempt": attempt, "phase": phase}
-                    | {"problem_index": group.problem.index, "problem": group.problem.text}
+                    | {"problem_index": group.problem.index, "problem": group.problem.text, "task": group.problem.task}
                     | {"text": texts[number][index], "advantage": advantage}
                     | _columns(rollout, verdict)
                 )
-        return write_file(self.run_folder, phase, step, attempt, pa.Table.from_pylist(rows, schema=SCHEMA))
+        schema = SCHEMA.append(TASK) if any(group.problem.task for group in groups) else SCHEMA
+        return write_file(self.run_folder, phase, step, attempt, pa.Table.from_pylist(rows, schema=schema))
+
+    def write_rested(self, step: int, attempt: int, rested: Sequence[Rested]) -> Path:
+        rows = [
+            {"step": step, "attempt": attempt, "phase": "rested", "position": each.position, "task": each.place.task}
+            | {"problem_index": each.place.problem, "epoch": each.place.epoch, "solved": each.solved}
+            | {"visits": abs(each.streak[0]), "last_epoch": each.streak[1], "after_step": each.after_step}
+            for each in rested
+        ]
+        return write_file(self.run_folder, "rested", step, attempt, pa.Table.from_pylist(rows, schema=RESTED))
 
 
 def current_rows(run_folder: Path, phase: Phase = "train", columns: list[str] | None = None) -> pa.Table:

@@ -4,6 +4,7 @@
 result.json and the checkpoints' manifest.
 """
 
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs_ray.config.schema import RunConfig
-from openrs_ray.data.order import Order
+from openrs_ray.data.order import Mixture
 from openrs_ray.errors import RunError
 from openrs_ray.run.attempts import read_attempts
 from openrs_ray.run.checkpoints import CheckpointStore
@@ -20,9 +21,22 @@ from openrs_ray.run.completions import current_rows
 from openrs_ray.run.metrics import read_metrics
 from openrs_ray.run.problems import RunProblems
 from openrs_ray.run.progress import read_result
+from openrs_ray.run.rest_checks import rest_faults
 from openrs_ray.run.row_checks import Expected, Fault, Row, faults, read_rows
 
 _PHASES: tuple[Phase, ...] = ("train", "replaced", "evaluation")
+_RESTED = (
+    "step",
+    "attempt",
+    "position",
+    "task",
+    "problem_index",
+    "epoch",
+    "solved",
+    "visits",
+    "last_epoch",
+    "after_step",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +53,8 @@ class Coverage:
     """Positions with a completion that counts twice."""
     unexpected: tuple[int, ...]
     """Positions beyond these steps."""
+    rested: int = 0
+    """Positions passed over."""
 
     @property
     def exact(self) -> bool:
@@ -58,6 +74,8 @@ class UsedGroup:
     versions: tuple[int, ...]
     """Oldest and newest policy version; empty where no row says."""
     completions: int
+    """None of a position that was passed over."""
+    task: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +124,7 @@ def check_coverage(
     """Count the uses of each (position, sample), with rollouts `staleness` versions ahead and `due` steps at least."""
     columns, resumed = ["step", "position", "sample", "phase"], read_attempts(run_folder).values()
     used = [row for phase in _PHASES[:2] for row in current_rows(run_folder, phase, columns).to_pylist()]
-    return _coverage(used, resumed, problems_per_step, completions_per_problem, staleness, due)
+    return _coverage(used, read_rested(run_folder), resumed, problems_per_step, completions_per_problem, staleness, due)
 
 
 def prove(run_folder: Path, config: RunConfig, problems: RunProblems) -> Proof:
@@ -125,12 +143,18 @@ def prove(run_folder: Path, config: RunConfig, problems: RunProblems) -> Proof:
     by_kind: dict[str, list[str]] = defaultdict(list)
     for kind, place in found:
         by_kind[kind].append(place)
-    order, rollout = Order(config.run.seed, problems.count, config.data.shuffle), config.rollout
+    order, rollout, rested = (
+        Mixture.of(config.run.seed, config.tasks, problems.sizes),
+        config.rollout,
+        read_rested(run_folder),
+    )
     per_step, samples = rollout.problems_per_step, rollout.completions_per_problem
     staleness = _staleness(attempts, expected)
-    groups = _used_groups(used, order)
+    groups = sorted([*_used_groups(used, order), *_passed_over(rested, order)], key=lambda at: (at.position, at.step))
+    for kind, place in rest_faults(rested, used, config, order, expected):
+        by_kind[kind].append(place)
     return Proof(
-        coverage=_coverage(used, read_attempts(run_folder).values(), per_step, samples, staleness, witness.due),
+        coverage=_coverage(used, rested, read_attempts(run_folder).values(), per_step, samples, staleness, witness.due),
         groups=groups,
         misplaced=[group.position for group in groups if group.problem != order.index(group.position)],
         rows=count,
@@ -156,32 +180,46 @@ def _steps(files: Sequence[RecordFile]) -> Iterator[tuple[int, dict[RecordFile, 
         raise RunError(f"{damages[0]}{more}: what was trained on cannot be proven")
 
 
+def read_rested(run_folder: Path) -> list[Row]:
+    """Positions that were passed over. RunError where a file is damaged."""
+    return [row for file in current_files(run_folder, "rested") for row in file.read([*_RESTED]).to_pylist()]
+
+
 def _coverage(
-    rows: Sequence[Row], resumed: Iterable[int], per_step: int, samples_each: int, staleness: int, due: int
+    rows: Sequence[Row],
+    passed: Sequence[Row],
+    resumed: Iterable[int],
+    per_step: int,
+    samples_each: int,
+    staleness: int,
+    due: int,
 ) -> Coverage:
     """Coverage by the rows that count; `resumed`: the steps that attempts started from.
 
-    After s steps of P problems with r replaced ones, positions 0 .. s P + r - 1 are used. With rollouts k versions ahead, k P of
-    them may be still under way, and as many of the next k P used instead. None of those was drawn before step s - k, unless a
-    later resume drew it again.
+    After s steps of P problems with r replaced ones and q passed over, positions 0 .. s P + r + q - 1 are used. With rollouts k
+    versions ahead, k P of them may be still under way, and as many of the next k P used instead. None of those was drawn before
+    step s - k, unless a later resume drew it again.
     """
     trained = [row for row in rows if row["phase"] == "train"]
     steps = max([due, *(row["step"] for row in trained)])
     others = [row for row in rows if row["phase"] == "replaced" and row["step"] <= steps]
     replaced_at = {row["position"]: row["step"] for row in others}
     seen = Counter((row["position"], row["sample"]) for row in [*trained, *others])
-    used = {position for position, _ in seen}
-    samples = range(samples_each)
+    over = Counter(row["position"] for row in passed if row["step"] <= steps)
+    besides = sorted([*replaced_at.values(), *(row["step"] for row in passed)])
+    sampled = {position for position, _ in seen}
+    used, samples = sampled | over.keys(), range(samples_each)
 
     def end(step: int) -> int:
-        return int(step * per_step + sum(at <= step for at in replaced_at.values()))
+        return step * per_step + bisect_right(besides, step)
 
     settled = steps - staleness
     for start in sorted(resumed, reverse=True):
         if settled <= start < steps:
             settled = start - staleness
     certain, possible = range(end(settled)), range(end(steps) + staleness * per_step)
-    lost = {position for position in used | {*certain} if any((position, sample) not in seen for sample in samples)}
+    asked = sampled | ({*certain} - over.keys())
+    lost = {position for position in asked if any((position, sample) not in seen for sample in samples)}
     if len(used) < end(steps):
         lost |= {*range(end(steps))} - used
     return Coverage(
@@ -189,16 +227,35 @@ def _coverage(
         completions=len(trained),
         replaced=len(replaced_at),
         lost=tuple(sorted(lost)),
-        doubled=tuple(sorted({position for (position, _), times in seen.items() if times > 1})),
-        unexpected=tuple(sorted({place for place, sample in seen if place not in possible or sample not in samples})),
+        doubled=tuple(
+            sorted(
+                {position for (position, _), times in seen.items() if times > 1}
+                | {position for position, times in over.items() if times > 1 or position in sampled}
+            )
+        ),
+        unexpected=tuple(
+            sorted(
+                {place for place, sample in seen if place not in possible or sample not in samples}
+                | {place for place in over if place not in possible}
+            )
+        ),
+        rested=len(over),
     )
 
 
 def _light(row: Row) -> Row:
-    return {name: row[name] for name in ("position", "sample", "step", "attempt", "phase", "problem_index", "versions")}
+    names = ("position", "sample", "step", "attempt", "phase", "problem_index", "versions", "status")
+    return {name: row[name] for name in names}
 
 
-def _used_groups(used: Sequence[Row], order: Order) -> list[UsedGroup]:
+def _passed_over(rested: Sequence[Row], order: Mixture) -> Iterator[UsedGroup]:
+    for row in rested:
+        place = order.place(row["position"])
+        named = row["position"], place.epoch, row["problem_index"]
+        yield UsedGroup(*named, "rested", row["step"], row["attempt"], (), 0, place.task)
+
+
+def _used_groups(used: Sequence[Row], order: Mixture) -> list[UsedGroup]:
     steps = {row["step"] for row in used if row["phase"] == "train"}
     groups: dict[tuple[int, int], list[Row]] = defaultdict(list)
     for row in used:
@@ -207,17 +264,19 @@ def _used_groups(used: Sequence[Row], order: Order) -> list[UsedGroup]:
     return [_group(groups[place], order) for place in sorted(groups)]
 
 
-def _group(rows: Sequence[Row], order: Order) -> UsedGroup:
+def _group(rows: Sequence[Row], order: Mixture) -> UsedGroup:
     first, versions = rows[0], [span["version"] for row in rows for span in row["versions"]]
+    place = order.place(first["position"])
     return UsedGroup(
         position=first["position"],
-        epoch=first["position"] // order.problems,
+        epoch=place.epoch,
         problem=first["problem_index"],
         phase=first["phase"],
         step=first["step"],
         attempt=first["attempt"],
         versions=(min(versions), max(versions)) if versions else (),
         completions=len(rows),
+        task=place.task,
     )
 
 

@@ -61,7 +61,7 @@ class RunDisplay:
         self.console = console or Console(highlight=False)
         self._name = name
         self._cost = cost
-        self._log = log
+        self.log = log
         self._steps = steps
         self._status = ""
         self._last: StepFigures | None = None
@@ -112,7 +112,7 @@ class RunDisplay:
     def _show(self, text: str) -> None:
         if self._live:
             self._live.update(self._screen())
-            self._log(self._line(text))
+            self.log(self._line(text))
         else:
             self._print(text)
 
@@ -150,8 +150,9 @@ def summary_table(
     run_folder: Path,
     costs: Iterable[tuple[str, str]] = (),
     gain: str | None = None,
+    tasks: Iterable[tuple[str, str]] = (),
 ) -> Table:
-    """`before`, `after`: held-out accuracy; `gain`: the difference."""
+    """`before`, `after`: held-out accuracy; `gain`: the difference; `tasks`: rows of each task's own."""
     table = Table(title=f"Run {run_folder.name}", show_header=False, title_justify="left")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -160,7 +161,13 @@ def summary_table(
     for name, value in {"accuracy before": before, "accuracy after": after, "difference": gain}.items():
         if value:
             table.add_row(name, str(value))
-    for row in (("steps", f"{steps:,}"), ("sampled tokens", f"{tokens:,}"), ("time", f"{seconds:,.0f} s"), *costs):
+    for row in (
+        *tasks,
+        ("steps", f"{steps:,}"),
+        ("sampled tokens", f"{tokens:,}"),
+        ("time", f"{seconds:,.0f} s"),
+        *costs,
+    ):
         table.add_row(*row)
     table.add_row("run folder", str(run_folder))
     return table

@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from openrs_ray.common.files import damaged, read_json, write_json
 
@@ -20,6 +21,10 @@ class RunProblems:
     """Digests in order; none from older versions."""
     model: str = ""
     """Digest of the start model's folder; empty for a Hub id, a built-in or from an older version."""
+    tasks: dict[str, int] = field(default_factory=dict)
+    """Problems by task, in order; empty for a run of one data section."""
+    user_code: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the user's own files; empty without any, or from an older version."""
 
     @classmethod
     def read(cls, run_folder: Path) -> "RunProblems | None":
@@ -33,10 +38,25 @@ class RunProblems:
             raise damaged(path, "it must have a fingerprint and a count")
         if texts and len(texts) != count:
             raise damaged(path, f"it has {len(texts)} texts of {count} problems")
-        return cls(fingerprint, count, tuple(map(str, texts)), str(content.get("model", "")))
+        tasks = content.get("tasks", {})
+        counts: list[Any] = list(tasks.values()) if isinstance(tasks, dict) else [None]
+        if not all(isinstance(each, int) for each in counts) or (counts and sum(counts) != count):
+            raise damaged(path, f"its tasks do not have {count} problems")
+        code = content.get("user_code", {})
+        if not isinstance(code, dict) or not all(isinstance(digest, str) for digest in code.values()):
+            raise damaged(path, "its user_code must have a hash for each file")
+        return cls(fingerprint, count, tuple(map(str, texts)), str(content.get("model", "")), tasks, code)
 
     def write(self, run_folder: Path) -> None:
-        write_json(run_folder / FILE, asdict(self))
+        newer = ("tasks", "user_code")
+        write_json(
+            run_folder / FILE, {name: value for name, value in asdict(self).items() if value or name not in newer}
+        )
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Problems by task; the only task of a run with one data section has the name ""."""
+        return self.tasks or {"": self.count}
 
 
 def text_digests(texts: Iterable[str]) -> tuple[str, ...]:

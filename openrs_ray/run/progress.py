@@ -1,13 +1,14 @@
 """A run's progress, in every checkpoint and in its result."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from openrs_ray.common.files import as_record, damaged, read_json
+from openrs_ray.data.rests import Streak
 from openrs_ray.run.budget import Ended
-from openrs_ray.stats import Interval
+from openrs_ray.stats import Interval, TaskScore
 
 RESULT = "result.json"
 
@@ -18,7 +19,7 @@ class Progress:
 
     step: int = 0
     position: int = 0
-    """First position of the next step: all below have been trained on or replaced."""
+    """First position of the next step: all below have been trained on, replaced or passed over."""
     ahead: tuple[int, ...] = ()
     """Positions above it already used, in order; none where all steps were synchronous."""
     tokens: int = 0
@@ -26,14 +27,19 @@ class Progress:
     seconds: float = 0.0
     """Wall time of all steps."""
     before: Interval | None = None
-    """Held-out accuracy of the start model."""
+    """Held-out accuracy of the start model, over all tasks."""
     after: Interval | None = None
     """Held-out accuracy after the last step, or before a limit of `cost` ended the run."""
+    tasks_before: dict[str, TaskScore] = field(default_factory=dict)
+    """The same by task, where there are several, or none with right and wrong answers."""
+    tasks_after: dict[str, TaskScore] = field(default_factory=dict)
     evaluated: int | None = None
     """Step of the last evaluation."""
     held_out: int = 0
     ended: Ended | None = None
     """None while the run goes on."""
+    streaks: dict[int, Streak] = field(default_factory=dict)
+    """Of problems that may come to rest (`data.rest_after`)."""
 
     @classmethod
     def read(cls, state: dict[str, Any], origin: Path) -> "Progress":

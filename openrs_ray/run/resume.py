@@ -3,6 +3,7 @@
 A path may differ where its content is the same, by the fingerprints in problems.json.
 """
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from openrs_ray.models.fingerprint import model_digest
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.problems import RunProblems
 from openrs_ray.run.state import CONFIG, begun, check_state
+from openrs_ray.run.user_files import check_user_code, keep_user_code, user_code_digests
 
-_SAME_PROBLEMS = ("data.path", "evaluation.path", "model.chat_template")
+_SAME_PROBLEMS = re.compile(r"(data(\[\d+\])?\.)?(evaluation\.)?path|model\.chat_template")
 """Paths that matter by the problems and prompts made of their content."""
 _SAME_MODEL = "model.path"
 _INSTEAD = "choose another run.name"
@@ -36,9 +38,11 @@ def check_run(config: RunConfig, resume: bool) -> None:
             f"run {config.run.name} exists already in {config.run.path}: continue it with --resume, or choose another "
             "name with --run.name"
         )
-    saved = read_json(config.run.path / CONFIG)
+    saved, known = read_json(config.run.path / CONFIG), RunProblems.read(config.run.path)
     if saved is not None:
-        check_resumable(saved, config, RunProblems.read(config.run.path))
+        check_resumable(saved, config, known)
+    if known is not None and known.user_code:
+        check_user_code(known, user_code_digests(config), config, _INSTEAD)
     check_state(config.run.path)
 
 
@@ -48,14 +52,17 @@ def begin_run(config: RunConfig, problems: RunProblems) -> None:
     known = RunProblems.read(config.run.path) if begun(config.run.path) else None
     problems = replace(problems, model=model_digest(config.model.path))
     if known is not None:
+        check_user_code(known, problems.user_code, config, _INSTEAD)
         _check_same_content(known, problems, config)
+    keep_user_code(config)
     problems.write(config.run.path)
     write_json(config.run.path / CONFIG, config.model_dump(mode="json"))
 
 
 def check_resumable(saved: dict[str, Any], now: RunConfig, known: RunProblems | None = None) -> None:
     """UserError if `now` changes a fixed field; by `known` fingerprints, paths may change."""
-    before, after = flat(_saved_config(saved, now)), flat(now)
+    then = _saved_config(saved, now)
+    before, after = flat(then), flat(now)
     ranks, normalization = "placement.num_learner_gpus", now.loss.normalization
     if normalization == "local_micro_batch" and before[ranks] != after[ranks]:
         raise UserError(
@@ -67,9 +74,10 @@ def check_resumable(saved: dict[str, Any], now: RunConfig, known: RunProblems | 
             f"the held-out problems of run {now.run.name} were drawn by run.seed, with spellings of them left in the training; "
             "this version draws others: finish the run with the version that began it, or choose another run.name."
         )
-    fixed = fixed_fields(type(now)) - _told_by_content(before, after, known)
+    both = (fixed_fields(type(now), each.model_dump(mode="json")) for each in (then, now))
+    fixed = frozenset[str]().union(*both) - _told_by_content(before, after, known)
     fields = sorted(fixed, key=lambda name: (name != "fidelity", name))  # it sets others
-    was, is_now = ({dotted: values[dotted] for dotted in fields} for values in (before, after))
+    was, is_now = ({dotted: values[dotted] for dotted in fields if dotted in values} for values in (before, after))
     check_same(was, is_now, f"run {now.run.name}", _INSTEAD)
 
 
@@ -78,13 +86,13 @@ def _told_by_content(before: dict[str, Any], after: dict[str, Any], known: RunPr
     if known is None:
         return set()
     copied = bool(known.model) and Path(after[_SAME_MODEL]).expanduser().is_dir()
-    fields = {*_SAME_PROBLEMS, *([_SAME_MODEL] if copied else [])}
-    return {field for field in fields if before[field] is not None and after[field] is not None}
+    fields = {*filter(_SAME_PROBLEMS.fullmatch, after), *([_SAME_MODEL] if copied else [])}
+    return {field for field in fields if before.get(field) is not None and after[field] is not None}
 
 
 def _check_same_content(known: RunProblems, now: RunProblems, config: RunConfig) -> None:
     contents = {
-        "problems": f"the problems in {config.data.path} or the prompts made of them",
+        "problems": f"the problems in {' and '.join(task.data.path for task in config.tasks)} or the prompts made of them",
         "model": f"the weights or the config.json of the model in {config.model.path}",
     }
     before, after = ({"problems": each.fingerprint, "model": each.model} for each in (known, now))

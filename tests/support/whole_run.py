@@ -51,7 +51,7 @@ def write_run(folder: Path) -> Path:
     write_json(folder / "config.json", config.model_dump(mode="json"))
     store = CheckpointStore(folder / "checkpoints")
     store.open()
-    order = Order(config.run.seed, len(PROBLEMS), config.data.shuffle)
+    order = Order(config.run.seed, len(PROBLEMS), config.tasks[0].data.shuffle)
     start_attempt(folder, 0, Bounds.of(config))
     CompletionRecord(folder).write(
         0, 1, [_group(position, 0, 0, order) for position in range(2)], [[""] * SAMPLES] * 2, None, "evaluation"

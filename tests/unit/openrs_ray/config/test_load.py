@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from openrs_ray.config.fields import section_kinds
 from openrs_ray.config.help import help_text
 from openrs_ray.config.load import flat, load_config
 from openrs_ray.config.resumable import FREE
@@ -153,9 +154,10 @@ def test_help_has_the_sentence_of_every_field() -> None:
 
     def check(model: type[BaseModel]) -> None:
         for name, field in model.model_fields.items():
-            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-                check(field.annotation)
-            else:
+            section, entry = section_kinds(field.annotation)
+            for kind in filter(None, (section, entry)):
+                check(kind)
+            if section is None:
                 assert field.description, f"{model.__name__}.{name}"
                 assert " ".join(field.description.split()) in text
 
@@ -235,8 +237,8 @@ def test_the_learner_keeps_its_ranks_where_the_loss_depends_on_them(recipe: Path
 def dotted_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, bool]]:
     """Every field, and whether it or a section that it is in is marked."""
     for name, field in model.model_fields.items():
-        kind, free = field.annotation, FREE in field.metadata
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        (kind, _), free = section_kinds(field.annotation), FREE in field.metadata
+        if kind is not None:
             yield from ((dotted, free or inner) for dotted, inner in dotted_fields(kind, f"{prefix}{name}."))
         else:
             yield prefix + name, free
@@ -311,7 +313,9 @@ def test_a_saved_config_without_its_shape_is_refused(recipe: Path, content: dict
 def test_help_marks_what_a_resume_may_not_change(recipe: Path) -> None:
     entries = re.split(r"\n  --", help_text())[1:]
     marked = {entry.split()[0] for entry in entries if entry.split("\n\n")[0].rstrip().endswith("[fixed]")}
-    assert marked == {dotted for dotted, free in dotted_fields(RunConfig) if not free}
+    of_entries = {"name", "weight", "environment", "answer", "rewards", "evaluation"}
+    fixed = {dotted for dotted, free in dotted_fields(RunConfig) if not free}
+    assert marked == fixed | {f"data[N].{name}" for name in of_entries}
 
 
 def test_a_config_is_read_back_as_it_was_written(recipe: Path) -> None:
