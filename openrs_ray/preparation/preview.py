@@ -97,7 +97,7 @@ def _weights(task: Task) -> str | None:
 
 def _sandbox(task: Task) -> str | None:
     """Walls that are missing around programs, on this machine."""
-    if task.answer.kind != "code":
+    if not task.runs_programs:
         return None
     sentence = strength().sentence
     return f"{sentence[0].lower()}{sentence[1:]} docs/code.md says what that means" if sentence else None
