@@ -36,7 +36,7 @@ def data(folder: Path) -> list[dict[str, Any]]:
             "path": write_rows(folder / "products.jsonl", products),
             "name": "times",
             "weight": 1,
-            "answer": {"kind": "number"},
+            "answer": {"kind": "exact"},
             "rewards": {"weights": {"accuracy": 1.0, "tag_count": 0.5}},
             "evaluation": {"path": write_rows(folder / "others.jsonl", others)},
         },
