@@ -11,7 +11,6 @@ _WALL_FACTOR = 2
 """Seconds by the clock for each second of computing: programs wait, and machines are loaded."""
 _SPARE_S = 5.0
 """For the start of the sandbox."""
-_BYTES_PER_CHARACTER = 8
 
 
 class PythonTool:
@@ -58,7 +57,6 @@ class PythonTool:
             cpu_s=min(self.seconds, left_s),
             wall_s=left_s,
             memory_gib=self.memory_gib,
-            output_bytes=_BYTES_PER_CHARACTER * self.most,
         )
         ran = run_program(code, limits=limits)
         said = [self._shortened(ran.stdout), self._shortened(ran.stderr), self._end(ran)]

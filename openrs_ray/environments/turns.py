@@ -8,7 +8,7 @@ from openrs_ray.data.prompts import response_prefix
 from openrs_ray.environments.between import Between
 from openrs_ray.environments.environment import Engines
 from openrs_ray.environments.reply import Answer, Asked, Message, RolloutFailed
-from openrs_ray.records import Completion, Problem, Rollout
+from openrs_ray.records import FAILED_ENVIRONMENT, Completion, Problem, Rollout
 
 Ask = Callable[[Asked], Awaitable[Answer]]
 """Answers a turn in a process of its own, over the loss of it."""
@@ -44,7 +44,7 @@ class TurnByTurn:
                 return talk.rollout()
             answer = await self.ask(talk.asked())
             if answer.failed is not None:
-                raise RolloutFailed(talk.rollout(), answer.failed, f"environment: {answer.detail}")
+                raise RolloutFailed(talk.rollout(), answer.failed, f"{FAILED_ENVIRONMENT}{answer.detail}")
             if not answer.messages:
                 return talk.rollout()
             room = len(problem.prompt_ids) + self.bounds.tokens - len(talk.ids)

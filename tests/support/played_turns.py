@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from openrs_ray.models.toy.tokenizer import make_tokenizer
 from openrs_ray.records import Completion, Problem, VersionSpan
@@ -14,12 +15,13 @@ PROBLEM = Problem(0, "12+30", tuple(TOKENIZER("<|user|>12+30<|assistant|>")["inp
 class Played:
     """Says one line after another, each by a newer policy."""
 
-    def __init__(self, *lines: str) -> None:
-        self.lines = [TOKENIZER(line + "<|end|>")["input_ids"] for line in lines]
+    def __init__(self, *lines: str, tokenizer: PreTrainedTokenizerBase = TOKENIZER, end: str = "<|end|>") -> None:
+        self.lines = [tokenizer(line + end)["input_ids"] for line in lines]
+        self.tokenizer = tokenizer
         self.asked: list[tuple[str, int | None]] = []
 
     async def sample(self, prompt_ids: Sequence[int], max_tokens: int | None = None) -> Completion:
         ids = np.array(self.lines[len(self.asked)], dtype=np.int32)
         version = VersionSpan(len(self.asked), 0, len(ids))
-        self.asked.append((TOKENIZER.decode(list(prompt_ids)), max_tokens))
+        self.asked.append((self.tokenizer.decode(list(prompt_ids)), max_tokens))
         return Completion(40, 3, ids, np.full(len(ids), -0.5, dtype=np.float32), "stop", (version,), len(self.asked))
