@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_templates import GEMMA, tokenizer_with
 from played_turns import PROBLEM, TOKENIZER, Played
 
 from openrs_ray.config.schema import RunConfig
@@ -153,6 +154,23 @@ def test_bounds_end_a_rollout_as_truncated(tmp_path: Path) -> None:
     narrow = turn_by_turn(configured(tmp_path, own(tmp_path)), again, tokens=6)
     rollout, _ = said(narrow, "7", "8", "9")
     assert rollout.truncated and TOKENIZER.decode(rollout.token_ids) == "7<|end|>", "no room for a token of the model"
+
+
+def test_messages_that_the_chat_template_refuses_end_their_own_rollout(tmp_path: Path) -> None:
+    tokenizer = tokenizer_with(GEMMA, "<end_of_turn>")
+
+    async def two(asked: Asked) -> Answer:
+        return Answer(({"role": "user", "content": "1"}, {"role": "system", "content": "2"}))
+
+    assert tokenizer.eos_token_id is not None
+    environment = TurnByTurn(Between(tokenizer, frozenset({tokenizer.eos_token_id})), two, Bounds(3, None, 100))
+    with pytest.raises(RolloutFailed) as error:
+        asyncio.run(environment.rollout(PROBLEM, Played("7", tokenizer=tokenizer, end="<end_of_turn>")))
+    assert error.value.status is Status.ERROR
+    assert (
+        error.value.detail
+        == "environment: the chat template does not take its messages: Conversation roles must alternate"
+    )
 
 
 BAD = {
