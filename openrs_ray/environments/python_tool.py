@@ -4,7 +4,7 @@ import time
 
 from openrs_ray.config.task import Task
 from openrs_ray.environments.tool_calls import ToolCall
-from openrs_ray.sandbox.program import run_program
+from openrs_ray.sandbox.program import run_program, strength
 from openrs_ray.sandbox.records import Limits, Outcome, Ran
 
 _WALL_FACTOR = 2
@@ -44,6 +44,7 @@ class PythonTool:
                 f"seconds ({seconds:g}) needs an environment.deadline_s of at least {least:g}, or a program that hangs would "
                 "count as a fault of the environment"
             )
+        strength()  # SandboxFailed where no program can be run, before the run
         self.seconds, self.memory_gib, self.most = float(seconds), float(memory_gib), int(max_characters)
 
     def reply(self, *, tool_calls: list[ToolCall]) -> list[str] | None:

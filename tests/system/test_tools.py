@@ -59,6 +59,7 @@ def write_files(folder: Path, toy_folder: Path) -> Path:
             "parameters": {"most": 1},
             "deadline_s": 1.5,
             "memory_gib": 1.0,
+            "processes": 1,
         },
         "rewards": {"max_unjudged_share": 1.0},
         "rollout": {"staleness": 1, "problems_per_step": 6, "max_completion_tokens": 40},
