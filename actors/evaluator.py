@@ -15,7 +15,7 @@ from openrs_ray.evaluation.benchmarks import Task
 from openrs_ray.evaluation.check import Answered
 from openrs_ray.evaluation.protocol import Protocol
 from openrs_ray.evaluation.store import CompletionStore, Done
-from openrs_ray.records import Completion
+from openrs_ray.records import Completion, Verdict
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.single.language import language_share
 from openrs_ray.seeds import completion_seed

@@ -60,6 +60,7 @@ class RewardPool:
             memory_gib=rewards.memory_gib,
             prepare=partial(self._judges.prepare, warm_up_of(tasks)),
             printed=self._printed.append,
+            own_deadline_s=self._judges.own_deadline_s,
         )
 
     @traced("judge")

@@ -181,7 +181,7 @@ class Verdict:
     answer: str | None = None
     seconds: float = 0.0
     detail: str = ""
-    """Reason of a timeout or error."""
+    """Reason of a timeout or error, or of a program that fails its tests."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,10 @@ from openrs_ray.environments.environment import Environment
 from openrs_ray.environments.reply import RolloutFailed
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.records import Completion, Group, Problem, Rollout, Verdict
-from openrs_ray.rewards.judge import judge_group
+from openrs_ray.rewards.judge import OwnRewards, group_item, judge_group, with_own_group_rewards
 from openrs_ray.rewards.judge_model.replies import Spending
 from openrs_ray.rewards.judge_model.settings import RELATIVE_NAME, SINGLE_NAME
+from openrs_ray.rewards.own import OF_ALL
 from openrs_ray.rewards.records import JudgeItem
 from openrs_ray.rewards.registry import weighted_parameters
 from openrs_ray.run.spans import span, traced
@@ -85,6 +86,10 @@ class Collector:
     report: Callable[[str], None]
     spent: Callable[[Spending], None] = lambda spending: None
     """Told what judge models have cost so far."""
+    own: OwnRewards = field(default_factory=dict)
+    """Rewards of the user's own."""
+    log: Callable[[str], None] = lambda line: None
+    """Told the lines that own rewards print."""
 
     def __post_init__(self) -> None:
         self._rewards = Restarted("the reward pool", self.config.rollout.deadline_s, self.report)
@@ -106,6 +111,8 @@ class Collector:
         lengths = [rollout.sampled_tokens for rollout in rollouts]
         rewards = self.config.task(problem.task).rewards
         verdicts = judge_group(verdicts, lengths, rewards.weights, weighted_parameters(rewards))
+        if any(one.judges == OF_ALL for one in self.own.get(problem.task, {}).values()):
+            verdicts = await self._rewarded_by_own(rollouts, problem, verdicts)
         return Group(position, problem, rollouts, verdicts)
 
     async def _sample(self, position: int, sample: int, problem: Problem, plan: Sampling) -> tuple[Rollout, Verdict]:
@@ -154,6 +161,23 @@ class Collector:
         self.spent(spending)
         return judged
 
+    async def _rewarded_by_own(
+        self, rollouts: Sequence[Rollout], problem: Problem, verdicts: Sequence[Verdict]
+    ) -> tuple[Verdict, ...]:
+        """The verdicts with the user's own rewards that see the whole group."""
+        texts = self.decode(rollouts)
+        items = [judge_item(text, rollout, problem) for text, rollout in zip(texts, rollouts, strict=True)]
+        item = group_item(items, verdicts)
+        if item is None:
+            return tuple(verdicts)
+        found = await self._asked("judge a group", lambda: self.reward_pool.reward_group.remote(item))
+        await self._log_printed()
+        return with_own_group_rewards(verdicts, found, self.config.task(problem.task).rewards.weights)
+
+    async def _log_printed(self) -> None:
+        for line in await self._asked("say what was printed", lambda: self.reward_pool.printed.remote()):
+            self.log(line)
+
     def _check(self, rollout: Rollout, problem: Problem, position: int, sample: int) -> None:
         """RunError for a rollout that would be recorded or trained on wrongly."""
         most, length = self.config.rollout.max_completion_tokens, len(rollout.token_ids)
@@ -177,6 +201,8 @@ class Collector:
         positions = sorted({rollout.position for (rollout, _), _ in batch})
         with span("judge", positions=positions, completions=len(batch)):
             verdicts: list[Verdict] = await self._asked(what, lambda: self.reward_pool.judge.remote(items))
+        if any(self.own.values()):
+            await self._log_printed()
         for verdict, (_, answer) in zip(verdicts, batch, strict=True):
             if not answer.done():
                 answer.set_result(verdict)

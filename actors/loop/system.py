@@ -83,7 +83,7 @@ class System:
         self._judges = JudgeServers(config, placement)
         keys = judge_keys(config) | dict.fromkeys(self._judges.by_task(), self._judges.key)
         access = JudgeAccess(config.run.path if config.judges else None, keys, self._judges.by_task())
-        self._rewards: Any = rewards.remote(config.tasks, access)
+        self._rewards: Any = rewards.remote(config.tasks, access, prepared.own_rewards)
         self._environments: Any = None
         if placement.layout.environment_cpus:
             pool = ray.remote(EnvironmentPool).options(
@@ -140,9 +140,8 @@ class System:
         config, prepared, progress = self.config, self.prepared, self.progress
         budget, display, limits = self.budget, self.display, self.limits
         answering = self.environments or self._answering()
-        collector = Collector(
-            config, self._engines, self._rewards, answering, prepared.judged_texts, display.warn, budget.judged
-        )
+        rewarding = display.warn, budget.judged, prepared.own_rewards, display.log
+        collector = Collector(config, self._engines, self._rewards, answering, prepared.judged_texts, *rewarding)
         plan = Sampling("train", 0, config.rollout.completions_per_problem, config.rollout.temperature)
         mixture = Mixture.of(config.run.seed, config.tasks, prepared.sizes)
         rests = Rests(mixture, config.tasks, progress.streaks, progress.step)
@@ -166,7 +165,7 @@ class System:
     def _answering(self) -> Mapping[str, Environment]:
         config, prepared, ask = self.config, self.prepared, None
         if self._environments is not None:
-            ask = asking(self._environments, config.rollout.deadline_s, self.display.warn)
+            ask = asking(self._environments, config.rollout.deadline_s, self.display.warn, self.display.log)
         tokens = config.rollout.max_completion_tokens
         return environments(config.tasks, prepared.tokenizer, prepared.eos_ids, tokens, ask)
 

@@ -9,7 +9,7 @@ from actors.learner.group import Update
 from actors.loop.batch import Batch
 from actors.loop.push import PushReport
 from openrs_ray.algorithm.no_learning import LearningWatch
-from openrs_ray.algorithm.step_metrics import correctness, rest_metrics, step_metrics, task_metrics
+from openrs_ray.algorithm.step_metrics import correctness, first_detail, rest_metrics, step_metrics, task_metrics
 from openrs_ray.algorithm.unusable import unusable_warning
 from openrs_ray.common.files import write_json
 from openrs_ray.config.schema import RunConfig
@@ -79,8 +79,11 @@ class RunWriter:
         CompletionRecord(self.config.run.path).write(step, self.attempt, groups, texts, advantages, phase)
 
     def _show(self, step: int, batch: Batch, figures: Mapping[str, float]) -> None:
-        if unjudged := int(figures["timeouts"] + figures["errors"]):
-            self.display.warn(f"step {step}: {unjudged} completions could not be judged and were left out of the loss")
+        if unjudged := int(figures["timeouts"] + figures["errors"] + figures["not_judged"]):
+            why = first_detail(batch.drawn)
+            self.display.warn(
+                f"step {step}: {unjudged} completions could not be judged and were left out of the loss{why}"
+            )
         if warning := unusable_warning(batch.drawn, step):
             self.display.warn(warning)
         self.display.step(

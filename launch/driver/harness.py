@@ -28,6 +28,7 @@ from openrs_ray.evaluation.store import CompletionStore, Table, as_table
 from openrs_ray.evaluation.subject import START, Subject
 from openrs_ray.models.stop_tokens import stop_tokens
 from openrs_ray.preparation.prepared import check_served
+from openrs_ray.records import Verdict
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.run.ledger import Ledger, Spent
 from openrs_ray.run.lock import run_lock

@@ -20,7 +20,7 @@ from launch.cli.options import Parser
 from launch.performance.report import Figure, ratios, report
 from openrs_ray.data.rows import read_rows
 from openrs_ray.errors import RunError, UserError
-from openrs_ray.records import Status
+from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards.judge import WARM_UP, Judge
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.records import JudgeItem

@@ -37,17 +37,19 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     statuses = Counter(verdict.status for verdict in verdicts)
     judged = [verdict for verdict in verdicts if verdict.reward is not None]
+    rewarded = Counter(verdict.status for verdict in judged)
     lengths = np.array([rollout.sampled_tokens for rollout in rollouts])
     names = dict.fromkeys(name for verdict in judged for name in verdict.rewards)  # tasks have rewards of their own
     mean = {name: float(np.mean([v.rewards[name] for v in judged if name in v.rewards])) for name in names}
     return {
         "reward": float(np.mean([verdict.reward for verdict in judged])) if judged else float("nan"),
         **{f"reward_{name}": value for name, value in mean.items()},
-        "accuracy": statuses[Status.CORRECT] / max(1, len(judged)),
-        "no_answer_share": statuses[Status.NO_ANSWER] / max(1, len(judged)),
+        "accuracy": rewarded[Status.CORRECT] / max(1, len(judged)),
+        "no_answer_share": rewarded[Status.NO_ANSWER] / max(1, len(judged)),
         "copied_expressions": float(sum(map(_copied, groups))),
         "timeouts": float(statuses[Status.TIMEOUT]),
         "errors": float(statuses[Status.ERROR]),
+        "not_judged": float(sum(map(_not_judged, verdicts))),
         "unparseable_golds": float(statuses[Status.UNPARSEABLE_GOLD]),
         "groups_with_spread": float(spread(np.stack([group.rewards() for group in groups])).sum()),
         "truncated_share": float(np.mean([rollout.truncated for rollout in rollouts])),
@@ -90,19 +92,34 @@ def rest_metrics(rested: Sequence[Rested]) -> dict[str, float]:
 def _copied(group: Group) -> int:
     """Correct answers that copy an expression of their problem: the cheapest way to be right."""
     answers = Counter(verdict.answer for verdict in group.verdicts if verdict.status is Status.CORRECT)
-    return sum(count for answer, count in answers.items() if answer and copies(answer, group.problem.text))
+    expressions = ((answer, count) for answer, count in answers.items() if answer and not answer.endswith("\n"))
+    return sum(count for answer, count in expressions if copies(answer, group.problem.text))  # programs end with a line
 
 
 def check_judged(groups: Sequence[Group], step: int, limit: float) -> None:
     """RunError when too many checks ended without judgement."""
-    statuses = Counter(verdict.status for group in groups for verdict in group.verdicts)
-    unjudged = statuses[Status.TIMEOUT] + statuses[Status.ERROR]
+    verdicts = [verdict for group in groups for verdict in group.verdicts]
+    statuses = Counter(verdict.status for verdict in verdicts)
+    said_none = sum(map(_not_judged, verdicts))
+    unjudged = statuses[Status.TIMEOUT] + statuses[Status.ERROR] + said_none
     if unjudged > limit * statuses.total():
+        none = f", {said_none} were not judged by a reward of your own" if said_none else ""
         raise RunError(
-            f"in step {step}, {statuses[Status.TIMEOUT]} checks timed out and {statuses[Status.ERROR]} failed of "
+            f"in step {step}, {statuses[Status.TIMEOUT]} checks timed out and {statuses[Status.ERROR]} failed{none} of "
             f"{statuses.total()}, more than rewards.max_unjudged_share ({limit:g}): raise rewards.deadline_s or "
-            "rewards.memory_gib, or look at the details in the record"
+            f"rewards.memory_gib, or look at the details in the record{first_detail(groups)}"
         )
+
+
+def _not_judged(verdict: Verdict) -> bool:
+    """True where a reward of the user's own returned None for an answer that was checked."""
+    return verdict.status.judged and verdict.reward is None
+
+
+def first_detail(groups: Sequence[Group]) -> str:
+    """The reason of one completion without judgement, the most frequent. Example: ", such as: my_rewards.py:f raised ..."""
+    reasons = Counter(v.detail for group in groups for v in group.verdicts if v.reward is None and v.detail)
+    return f", such as: {reasons.most_common(1)[0][0]}" if reasons else ""
 
 
 def check_mismatch(mismatch: float, step: int, limit: float) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from openrs_ray.config.section import Amount, Section, Share
+from openrs_ray.config.section import Amount, Count, Positive, Seconds, Section, Share, SomeAmount
 from openrs_ray.rewards.answers.exact import Ignored
 
 AnswerKind = Literal["math", "choice", "number", "exact", "set", "code", "none"]
@@ -26,6 +26,10 @@ _FIELDS_OF: dict[str, tuple[AnswerKind, ...]] = {
     "ignore": ("exact", "set"),
     "ordered": ("set",),
     "repeats": ("set",),
+    "cpu_s": ("code",),
+    "memory_gib": ("code",),
+    "shown_tests": ("code",),
+    "most_tests": ("code",),
 }
 
 
@@ -59,6 +63,15 @@ class Answer(Section):
     """Set: the elements must stand in the gold's order."""
     repeats: bool = False
     """Set: each element must stand as often as in the gold."""
+    cpu_s: Seconds = 5.0
+    """Code: computing time of a program, in whole seconds: for all assert statements together, or for each input; by the clock
+    six times as much."""
+    memory_gib: SomeAmount = 1.0
+    """Code: memory of a program, at most rewards.memory_gib."""
+    shown_tests: Count = 1
+    """Code: of the assert statements the first so many stand behind the problem, because they name the function."""
+    most_tests: Positive = 20
+    """Code: of a problem's tests only the first so many are run."""
 
     @model_validator(mode="after")
     def _of_this_kind(self) -> Answer:

@@ -28,9 +28,9 @@ def load_config(recipe: str | Path, overrides: Sequence[str], flags: Sequence[st
 
 
 def _folders(given: Given) -> list[Path]:
-    """Folders of a recipe and of those that it extends; of a run, first that of its copies of the user's own files."""
+    """Folders of a recipe and of those that it extends; of a run, that of its copies of the user's own files."""
     parents = dict.fromkeys(Path(file).absolute().parent for file in (given.name, *given.origins.values()))
-    return [folder for parent in parents for folder in ([parent / CODE, parent] if is_run(parent) else [parent])]
+    return [parent / CODE if is_run(parent) else parent for parent in parents]
 
 
 def checked(

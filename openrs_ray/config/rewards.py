@@ -94,7 +94,7 @@ class TaskRewards(_WithParameters):
         return self
 
     @model_validator(mode="after")
-    def _own_rewards_fit(self) -> Rewards:
+    def _own_rewards_fit(self) -> TaskRewards:
         own = [name for name in self.weights if is_reference(name)]
         try:
             parameters_of(own, self.parameters)

@@ -21,6 +21,7 @@ from openrs_ray.config.environment import EnvironmentSection
 from openrs_ray.config.evaluation import Evaluation, HeldOut
 from openrs_ray.config.fidelity import Fidelity, as_published
 from openrs_ray.config.judge_model import JudgeModel
+from openrs_ray.config.names import CODE
 from openrs_ray.config.resumable import FREE
 from openrs_ray.config.rewards import Rewards
 from openrs_ray.config.section import (
@@ -497,9 +498,13 @@ class RunConfig(Section):
         return tuple(dict.fromkeys(filter(is_reference, names)))
 
     def user_code(self, reference: str) -> UserCode:
-        """The user's own code of a reference, from then on as its file was when it was first asked for. UserError."""
+        """The user's own code of a reference, from then on as its file was when it was first asked for. UserError.
+
+        Looked for in the folder of the recipe, the working directory, and at last among the copies in the run's folder.
+        """
         if reference not in self._user_code:
-            self._user_code[reference] = UserCode.read(reference, (*self._folders, Path.cwd()))
+            folders = *self._folders, Path.cwd(), self.run.path / CODE
+            self._user_code[reference] = UserCode.read(reference, folders)
         return self._user_code[reference]
 
     def look_in(self, folders: Sequence[Path]) -> None:

@@ -13,6 +13,7 @@ from openrs_ray.curation.recipe import Boxed, Duplicates, Judged, Mix, Overlaps,
 from openrs_ray.curation.store import Counts, CurationStore, Told
 from openrs_ray.curation.texts import OverlapIndex
 from openrs_ray.errors import UserError
+from openrs_ray.records import Verdict
 from openrs_ray.rewards.judge import WARM_UP, Judge
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.records import JudgeItem

@@ -1,5 +1,6 @@
 """Reads gold answers from a cell: text, a finite number, or a flat list of them. CellError for anything else."""
 
+import json
 import math
 from decimal import Decimal
 from typing import Any
@@ -20,6 +21,18 @@ def gold_answers(cell: Any, after: str | None = None) -> Gold:
 def whole_cell(cell: Any) -> Gold:
     """The cell's text as the only answer, or each text of a list."""
     return tuple(cell_texts(cell)) or ("",)
+
+
+def tests_in(cell: Any) -> Gold:
+    """A program's tests: the texts of a list, or one text; any other value as JSON."""
+    if isinstance(cell, list | tuple) and all(isinstance(one, str) for one in cell):
+        return tuple(cell)
+    if cell is None or isinstance(cell, str):
+        return (cell,) if cell else ()
+    try:
+        return (json.dumps(cell),)
+    except (TypeError, ValueError) as error:
+        raise CellError(f"tests are text, a list of texts, or inputs with outputs, not {kind(cell)}") from error
 
 
 def cell_texts(cell: Any) -> list[str]:

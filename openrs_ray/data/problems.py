@@ -11,16 +11,17 @@ from transformers import PreTrainedTokenizerBase
 from openrs_ray.common.formatting import quoted
 from openrs_ray.config.answer import Answer
 from openrs_ray.config.data import Data
-from openrs_ray.data.answers import Gold, gold_answers, whole_cell
+from openrs_ray.data.answers import Gold, gold_answers, tests_in, whole_cell
 from openrs_ray.data.columns import CellError, column_cells, read_cells, top_column
 from openrs_ray.data.prompts import tokenize_prompts
 from openrs_ray.data.rows import Row, read_rows
 from openrs_ray.data.texts import letters_key
 from openrs_ray.data.tools import Tools
-from openrs_ray.data.turns import Asked, has_system_message, read_problem, text_of
+from openrs_ray.data.turns import Asked, continued, has_system_message, read_problem, text_of
 from openrs_ray.errors import UserError
 from openrs_ray.records import Problem
 from openrs_ray.rewards.answers import kinds
+from openrs_ray.rewards.answers.code import shown_tests
 
 _MATHEMATICS = Answer()
 _HELD_OUT = 0x4F5554
@@ -77,7 +78,10 @@ def load_problems(
         column_cells(rows, column, data.path, setting)
     asked = [_problem(question, data, number) for number, question in enumerate(questions, start=1)]
     read = whole_cell if whole_golds else partial(gold_answers, after=columns.answer_after)
-    golds = read_cells(cells, read, data.path, columns.answer)
+    golds = read_cells(cells, read if answer.kind != "code" else tests_in, data.path, columns.answer)
+    if answer.kind == "code":
+        shown = (shown_tests(gold, row, answer.shown_tests) for gold, row in zip(golds, rows, strict=True))
+        asked = [continued(problem, text) for problem, text in zip(asked, shown, strict=True)]
     readable = [
         known and kinds.readable(answer, gold, row)
         for known, gold, row in zip(parseable(golds), golds, rows, strict=True)

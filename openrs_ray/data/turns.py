@@ -49,6 +49,13 @@ def text_of(asked: Asked) -> str:
     return "\n\n".join(message["content"] for message in asked if message["role"] != "system")
 
 
+def continued(asked: Asked, text: str) -> Asked:
+    """The problem with a text behind its last turn."""
+    if isinstance(asked, str):
+        return asked + text
+    return (*asked[:-1], {**asked[-1], "content": asked[-1]["content"] + text})
+
+
 def _message(value: Any, number: int) -> Message:
     if not isinstance(value, dict) or not {"role", "content"} <= value.keys():
         raise CellError(f"a chat message has role and content, but message {number} is {kind(value)}")

@@ -1,9 +1,10 @@
 """Prepares a run before any engine starts: model, tokenizer, problems."""
 
 import hashlib
+import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -25,8 +26,11 @@ from openrs_ray.models.weight_files import check_weights
 from openrs_ray.preparation.task_problems import check_paths, load_tasks
 from openrs_ray.records import Problem, Rollout
 from openrs_ray.rewards.answers import kinds
+from openrs_ray.rewards.own import OwnReward
+from openrs_ray.rewards.own_functions import own_rewards
 from openrs_ray.rewards.registry import check_reward_names
 from openrs_ray.run.problems import RunProblems, text_digests
+from openrs_ray.run.user_files import user_code_digests
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,10 @@ class Prepared:
     """The start model's, for exported policies."""
     opening: str
     """The chat template's beginning of every answer ("<think>" or nothing)."""
+    own_rewards: Mapping[str, Mapping[str, OwnReward]] = field(default_factory=dict)
+    """The user's own, by task and name."""
+    user_code: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the user's own files, which see the rows of the data."""
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
@@ -63,8 +71,11 @@ class Prepared:
         for problem in (*self.problems, *self.held_out):
             task = (problem.task,) if problem.task else ()
             content.update(repr((problem.index, problem.prompt_ids, problem.gold, *task)).encode())
+            if self.user_code:
+                content.update(json.dumps(dict(problem.row), sort_keys=True, default=str).encode())
         texts = text_digests(problem.text for problem in self.problems)
-        return RunProblems(content.hexdigest(), len(texts), texts, tasks=self.sizes if any(self.sizes) else {})
+        tasks = self.sizes if any(self.sizes) else {}
+        return RunProblems(content.hexdigest(), len(texts), texts, tasks=tasks, user_code=dict(self.user_code))
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -78,6 +89,12 @@ def prepare(config: RunConfig) -> Prepared:
         check_reward_names(task.rewards.weights)
         kinds.check_kind(task.answer, task.rewards)
     tools = {task.name: check_environment(task, code_of(config, task)) for task in config.tasks}
+    own = {
+        task.name: own_rewards(
+            task.rewards.weights, task.rewards.parameters, config.user_code, config.rewards.memory_gib
+        )
+        for task in config.tasks
+    }
     check_paths(config)  # before a model is looked for on the Hub
     model_path = resolve_model(config.model.path)
     model, shape = check_model(config, model_path)
@@ -100,6 +117,8 @@ def prepare(config: RunConfig) -> Prepared:
         notes=loaded.notes,
         files=model_files(model_path, model, tokenizer),
         opening=response_prefix(loaded.problems[0].prompt_ids, tokenizer),
+        own_rewards=own,
+        user_code=user_code_digests(config),
     )
 
 

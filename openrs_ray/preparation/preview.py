@@ -12,6 +12,7 @@ from openrs_ray.preparation.prepared import Prepared
 from openrs_ray.records import Problem
 from openrs_ray.rewards.answers.normalise import spelled, tidy
 from openrs_ray.rewards.golds import GoldKind, gold_kind
+from openrs_ray.sandbox.program import strength
 
 _LONGEST_SHOWN = 4000
 _QUOTED = 80
@@ -31,7 +32,8 @@ def _task_lines(task: Task, prepared: Prepared) -> Iterator[str]:
     prompt = prepared.tokenizer.decode(first.prompt_ids)
     yield f"first prompt{of_it}, {len(first.prompt_ids)} tokens, as the model sees it:"
     yield from (f"  | {_printable(line)}" for line in _without_middle(prompt).split("\n"))
-    yield f"its gold, as read: {_printable(' or '.join(first.gold))}"
+    gold = ("; " if task.answer.kind == "code" else " or ").join(first.gold)
+    yield f"its gold, as read: {_printable(gold)}"
     yield from _gold_lines(task, problems, _of(task, prepared.held_out))
 
 
@@ -52,6 +54,7 @@ def _task_warnings(config: RunConfig, task: Task, prepared: Prepared) -> Iterato
         _lost(problems, prepared),
         _repeated(problems),
         _contradicting(problems),
+        _sandbox(task),
     )
     return (f"warning: {of_it}{warning}" for warning in found if warning)
 
@@ -59,6 +62,9 @@ def _task_warnings(config: RunConfig, task: Task, prepared: Prepared) -> Iterato
 def _gold_lines(task: Task, problems: Sequence[Problem], held_out: Sequence[Problem]) -> Iterator[str]:
     if task.rewards.extraction == "published":
         yield "golds: read as whole texts, by the LaTeX in them (rewards.extraction published)"
+        return
+    if task.answer.kind == "code":
+        yield f"golds: tests of {len(problems):,} programs"
         return
     yield f"golds: {_kinds(problems)}"
     if held_out:
@@ -77,6 +83,14 @@ def _weights(task: Task) -> str | None:
     return "all rewards.weights are 0, so every completion gets 0 and nothing can be learned"
 
 
+def _sandbox(task: Task) -> str | None:
+    """Walls that are missing around programs, on this machine."""
+    if not task.runs_programs:
+        return None
+    sentence = strength().sentence
+    return f"{sentence[0].lower()}{sentence[1:]} docs/code.md says what that means" if sentence else None
+
+
 def _box(config: RunConfig, task: Task, problems: Sequence[Problem], prepared: Prepared) -> str | None:
     """Prompts that ask for no box where rewards need one; the toy boxes unasked."""
     rewards, data = task.rewards, task.data
@@ -85,6 +99,7 @@ def _box(config: RunConfig, task: Task, problems: Sequence[Problem], prepared: P
     if (
         not paid
         or rewards.extraction != "boxed"
+        or task.answer.kind == "code"
         or config.model.path == "toy"
         or any("boxed" in text for text in given)
     ):

@@ -9,9 +9,10 @@ from functools import cached_property
 from typing import Any, Literal
 
 from openrs_ray.records import Status, Verdict
-from openrs_ray.rewards.answers.kinds import Check, checker, warm_up
+from openrs_ray.rewards.answers.kinds import Check, checker, own_deadline_s, warm_up
 from openrs_ray.rewards.own import OF_ALL, OF_ONE, NotJudged, OwnReward
 from openrs_ray.rewards.records import (
+    CheckedProgram,
     Comparison,
     GroupItem,
     GroupRewards,
@@ -77,11 +78,11 @@ class Judge:
 
     def __call__(self, item: JudgeItem) -> Verdict:
         start = time.perf_counter()
-        status, answer = self._check(item)
-        verdict = Verdict(status, {}, None, answer)
+        status, answer, passed_share, detail = CheckedProgram(*self._check(item))
+        verdict = Verdict(status, {}, None, answer, detail=detail)
         if status.judged or (status is Status.UNPARSEABLE_GOLD and self.unparseable_gold == "reward"):
             try:
-                verdict = self._rewarded(item, verdict, status)
+                verdict = self._rewarded(item, verdict, status, passed_share)
             except NotJudged as error:
                 verdict = replace(verdict, status=Status.ERROR, detail=str(error))
         return replace(verdict, seconds=time.perf_counter() - start)
@@ -105,8 +106,8 @@ class Judge:
     def _check(self) -> Check:
         return checker(self.answer, self)
 
-    def _rewarded(self, item: JudgeItem, verdict: Verdict, counts_as: Status) -> Verdict:
-        seen = RewardInput(item.text, item.token_count, item.finish_reason, counts_as, verdict.answer)
+    def _rewarded(self, item: JudgeItem, verdict: Verdict, counts_as: Status, passed_share: float = 0.0) -> Verdict:
+        seen = RewardInput(item.text, item.token_count, item.finish_reason, counts_as, verdict.answer, passed_share)
         values: dict[str, float] = {}
         for name in self.weights:
             if name in SINGLE:
@@ -146,6 +147,10 @@ class Judges:
     def __call__(self, item: JudgeItem | GroupItem) -> Verdict | GroupRewards:
         judge = self.by_task[item.task]
         return judge.group(item) if isinstance(item, GroupItem) else judge(item)
+
+    def own_deadline_s(self, item: JudgeItem | GroupItem) -> float:
+        """Time that an item's check needs beyond `rewards.deadline_s`."""
+        return own_deadline_s(self.by_task[item.task].answer, item) if isinstance(item, JudgeItem) else 0.0
 
     def settle(self, item: JudgeItem, verdict: Verdict) -> Verdict:
         return self.by_task[item.task].settle(item, verdict)

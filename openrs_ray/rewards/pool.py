@@ -43,6 +43,7 @@ class Counts:
 class _Job(Generic[Result]):
     pickled_item: bytes
     future: Future[Result]
+    deadline_s: float
     deaths: int = 0
 
 
@@ -85,15 +86,18 @@ class CheckPool(Generic[Item, Result]):
         warm_up: Sequence[Item] = (),
         *,
         prepare: Callable[[], None] | None = None,
+        own_deadline_s: Callable[[Item], float] | None = None,
         failed: Callable[[Status, str, float], Any] = failed_verdict,
         printed: Callable[[str], None] | None = None,
     ) -> None:
         """`failed` makes the result of an item that timed out, died or raised, of its status, the reason and its seconds.
 
+        `own_deadline_s`: seconds that an item needs beyond `deadline_s`.
         `printed` gets the lines that parts of a check print (`openrs_ray.common.telling`), from any thread.
         """
         self._pickled_start = pickle.dumps((check, tuple(warm_up), prepare))
         self._deadline_s = deadline_s
+        self._own_deadline_s = own_deadline_s
         self._memory_gib = memory_gib
         self._failed = failed
         self._printed = printed
@@ -108,7 +112,8 @@ class CheckPool(Generic[Item, Result]):
 
     def submit(self, item: Item) -> Future[Result]:
         """RunError, also of the future: the pool is closed or cannot start a process."""
-        job: _Job[Result] = _Job(pickle.dumps(item), Future())
+        own_s = self._own_deadline_s(item) if self._own_deadline_s else 0.0
+        job: _Job[Result] = _Job(pickle.dumps(item), Future(), self._deadline_s + own_s)
         with self._lock:
             if self._closed:
                 raise self._closed
@@ -193,7 +198,7 @@ class CheckPool(Generic[Item, Result]):
             return _Ended(self._failed(status, detail, time.monotonic() - start), status)
 
         try:
-            result = process.check(job.pickled_item, self._deadline_s)
+            result = process.check(job.pickled_item, job.deadline_s)
             return _Ended(result, getattr(result, "status", None)), _State.USABLE
         except Raised as error:
             return failed(Status.ERROR, str(error)), _State.USABLE
@@ -201,7 +206,7 @@ class CheckPool(Generic[Item, Result]):
             fresh = process.checks == 1
             return failed(Status.ERROR, f"{error}{process.where}") if fresh else None, _State.FULL
         except TimeoutError:
-            detail = f"killed at the deadline of {self._deadline_s:g} s of computing{process.where}"
+            detail = f"killed at the deadline of {job.deadline_s:g} s of computing{process.where}"
             return failed(Status.TIMEOUT, detail), _State.LOST
         except (EOFError, OSError):
             job.deaths += 1

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Ge, Gt, Le
 
@@ -42,6 +42,17 @@ class JudgeItem:
     """Name of its task."""
 
 
+class CheckedProgram(NamedTuple):
+    """Example: CheckedProgram(Status.WRONG, "print(1)", passed_share=0.5, detail="test 2: another output was expected")"""
+
+    status: Status
+    answer: str | None
+    passed_share: float = 0.0
+    """Share of its tests that a program passed."""
+    detail: str = ""
+    """Why a program is wrong; no expected value."""
+
+
 @dataclass(frozen=True, slots=True)
 class GroupItem:
     """The completions of a problem that have a reward so far, for own rewards that compare them."""
@@ -75,3 +86,5 @@ class RewardInput:
     finish_reason: str
     status: Status
     answer: str | None
+    passed_share: float = 0.0
+    """Of a program's tests."""

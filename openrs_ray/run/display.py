@@ -61,7 +61,7 @@ class RunDisplay:
         self.console = console or Console(highlight=False)
         self._name = name
         self._cost = cost
-        self._log = log
+        self.log = log
         self._steps = steps
         self._status = ""
         self._last: StepFigures | None = None
@@ -112,7 +112,7 @@ class RunDisplay:
     def _show(self, text: str) -> None:
         if self._live:
             self._live.update(self._screen())
-            self._log(self._line(text))
+            self.log(self._line(text))
         else:
             self._print(text)
 

@@ -23,6 +23,8 @@ class RunProblems:
     """Digest of the start model's folder; empty for a Hub id, a built-in or from an older version."""
     tasks: dict[str, int] = field(default_factory=dict)
     """Problems by task, in order; empty for a run of one data section."""
+    user_code: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the user's own files; empty without any, or from an older version."""
 
     @classmethod
     def read(cls, run_folder: Path) -> "RunProblems | None":
@@ -40,11 +42,16 @@ class RunProblems:
         counts: list[Any] = list(tasks.values()) if isinstance(tasks, dict) else [None]
         if not all(isinstance(each, int) for each in counts) or (counts and sum(counts) != count):
             raise damaged(path, f"its tasks do not have {count} problems")
-        return cls(fingerprint, count, tuple(map(str, texts)), str(content.get("model", "")), tasks)
+        code = content.get("user_code", {})
+        if not isinstance(code, dict) or not all(isinstance(digest, str) for digest in code.values()):
+            raise damaged(path, "its user_code must have a hash for each file")
+        return cls(fingerprint, count, tuple(map(str, texts)), str(content.get("model", "")), tasks, code)
 
     def write(self, run_folder: Path) -> None:
-        content = asdict(self)
-        write_json(run_folder / FILE, content if self.tasks else {k: v for k, v in content.items() if k != "tasks"})
+        newer = ("tasks", "user_code")
+        write_json(
+            run_folder / FILE, {name: value for name, value in asdict(self).items() if value or name not in newer}
+        )
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -21,6 +21,7 @@ from openrs_ray.models.fingerprint import model_digest
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.problems import RunProblems
 from openrs_ray.run.state import CONFIG, begun, check_state
+from openrs_ray.run.user_files import check_user_code, keep_user_code, user_code_digests
 
 _SAME_PROBLEMS = re.compile(r"(data(\[\d+\])?\.)?(evaluation\.)?path|model\.chat_template")
 """Paths that matter by the problems and prompts made of their content."""
@@ -37,9 +38,11 @@ def check_run(config: RunConfig, resume: bool) -> None:
             f"run {config.run.name} exists already in {config.run.path}: continue it with --resume, or choose another "
             "name with --run.name"
         )
-    saved = read_json(config.run.path / CONFIG)
+    saved, known = read_json(config.run.path / CONFIG), RunProblems.read(config.run.path)
     if saved is not None:
-        check_resumable(saved, config, RunProblems.read(config.run.path))
+        check_resumable(saved, config, known)
+    if known is not None and known.user_code:
+        check_user_code(known, user_code_digests(config), config, _INSTEAD)
     check_state(config.run.path)
 
 
@@ -49,7 +52,9 @@ def begin_run(config: RunConfig, problems: RunProblems) -> None:
     known = RunProblems.read(config.run.path) if begun(config.run.path) else None
     problems = replace(problems, model=model_digest(config.model.path))
     if known is not None:
+        check_user_code(known, problems.user_code, config, _INSTEAD)
         _check_same_content(known, problems, config)
+    keep_user_code(config)
     problems.write(config.run.path)
     write_json(config.run.path / CONFIG, config.model_dump(mode="json"))
 

@@ -233,13 +233,15 @@ def _agree(value: float, logged: Any) -> bool:
 def _figures(rows: Sequence[Row]) -> dict[str, float]:
     statuses = Counter(row["status"] for row in rows)
     rewards = [row["reward"] for row in rows if row["reward"] is not None]
+    rewarded = Counter(row["status"] for row in rows if row["reward"] is not None)
     return {
         "sampled_tokens": sum(row["length"] for row in rows),
         "max_length": max(row["length"] for row in rows),
         "truncated_share": sum(row["finish_reason"] == "length" for row in rows) / len(rows),
-        "accuracy": statuses["correct"] / max(1, len(rewards)),
-        "no_answer_share": statuses["no_answer"] / max(1, len(rewards)),
+        "accuracy": rewarded["correct"] / max(1, len(rewards)),
+        "no_answer_share": rewarded["no_answer"] / max(1, len(rewards)),
         "timeouts": statuses["timeout"],
         "errors": statuses["error"],
+        "not_judged": sum(row["reward"] is None and row["status"] in _JUDGED for row in rows),
         "reward": sum(rewards) / len(rewards) if rewards else math.nan,
     }

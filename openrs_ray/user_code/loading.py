@@ -31,14 +31,14 @@ def load(code: UserCode) -> Any:
 
 
 def _imported(code: UserCode) -> ModuleType:
-    module = ModuleType(code.module)
+    module, source = ModuleType(code.module), code.source
     module.__file__ = code.path
-    linecache.cache[code.path] = (len(code.source), None, code.source.splitlines(keepends=True), code.path)
+    linecache.cache[code.path] = (len(source), None, source.splitlines(keepends=True), code.path)
     sys.path[:0] = [folder for folder in code.folders if folder not in sys.path]
     sys.modules[code.module] = module
     try:
         with part(code.reference):
-            exec(compile(code.source, code.path, "exec", dont_inherit=True), module.__dict__)
+            exec(compile(source, code.path, "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[code.module]
         if isinstance(error, SyntaxError) and error.filename == code.path:

@@ -42,7 +42,8 @@ class UserCode:
     name: str
     """Of the object in it."""
     sha256: str
-    source: str = field(repr=False)
+    content: bytes = field(repr=False)
+    """Of the file."""
     below: str | None = None
     """Its folder below the working directory, which `ray job submit` takes to every node; None outside of it."""
 
@@ -60,11 +61,16 @@ class UserCode:
             content = path.read_bytes()
         if len(content) > _LONGEST_BYTES:
             raise UserError(f"{path} ({reference}) has {len(content):,} bytes: that is no file of Python code")
+        code = cls(reference, str(path), name, hashlib.sha256(content).hexdigest(), content, _below(path.parent))
         try:
-            source = importlib.util.decode_source(content)
+            code.source  # noqa: B018
         except (SyntaxError, ValueError) as error:
             raise UserError(f"{path} ({reference}) is not text that Python can read: {error}") from error
-        return cls(reference, str(path), name, hashlib.sha256(content).hexdigest(), source, _below(path.parent))
+        return code
+
+    @property
+    def source(self) -> str:
+        return importlib.util.decode_source(self.content)
 
     @property
     def file(self) -> str:

@@ -11,12 +11,12 @@ from typing import Any, Protocol
 from openrs_ray.common.foreign import parse_json
 from openrs_ray.errors import UserError
 from openrs_ray.records import Status
-from openrs_ray.rewards.answers import choice, quantity, sets
+from openrs_ray.rewards.answers import choice, code, quantity, sets
 from openrs_ray.rewards.answers.check import check_answer
 from openrs_ray.rewards.answers.exact import normalised
 from openrs_ray.rewards.answers.place import final_part, stated
 from openrs_ray.rewards.answers.published import check_published
-from openrs_ray.rewards.records import JudgeItem
+from openrs_ray.rewards.records import CheckedProgram, JudgeItem
 
 Answer = Any
 """A config's section `answer`, None for mathematics; the config imports this folder, not the reverse."""
@@ -26,7 +26,7 @@ Gold = tuple[str, ...]
 Row = Mapping[str, Any]
 Checked = tuple[Status, str | None]
 """Status of a completion, and its answer."""
-Check = Callable[[JudgeItem], Checked]
+Check = Callable[[JudgeItem], Checked | CheckedProgram]
 
 _CORRECTNESS = ("accuracy", "cosine", "length")
 """Rewards that ask whether the answer is right."""
@@ -41,8 +41,6 @@ def checker(answer: Answer, rewards: Rewards) -> Check:
     if answer.kind == "none":
         return _nothing
     if answer.kind == "code":
-        from openrs_ray.rewards.answers import code
-
         return code.checker(answer, rewards)
     return partial(_check, answer, rewards.unfinished_reasoning)
 
@@ -53,15 +51,13 @@ def parseable(answer: Answer, rewards: Rewards) -> Callable[[Sequence[Gold]], li
         from openrs_ray.rewards.golds import parseable_golds  # with its pool, which a checking process has no use for
 
         return partial(parseable_golds, extraction=rewards.extraction, processes=rewards.processes)
-    if answer.kind == "code":
-        from openrs_ray.rewards.answers import code
-
-        return code.parseable(answer, rewards)
     return lambda golds: [answer.kind == "none" or bool(gold) for gold in golds]
 
 
 def readable(answer: Answer, gold: Gold, row: Row) -> bool:
     """True where a gold can be read together with the other columns of its row."""
+    if answer.kind == "code":
+        return code.readable(gold, row)
     return answer.kind not in _KINDS or bool(_KINDS[answer.kind].golds(answer, gold, row))
 
 
@@ -73,6 +69,8 @@ def columns(answer: Answer) -> dict[str, str]:
 
 def warm_up(answer: Answer) -> tuple[JudgeItem, ...]:
     """A correct answer of a kind other than mathematics, which loads what its check needs."""
+    if answer.kind == "code":
+        return (code.WARM_UP,)
     right = {"choice": "1" if answer.gold_index else "B", "number": "5 m", "exact": "x", "set": "1, 2"}.get(answer.kind)
     if right is None:
         return ()
@@ -80,8 +78,20 @@ def warm_up(answer: Answer) -> tuple[JudgeItem, ...]:
     return (JudgeItem(text, 9, "stop", (right,), row={answer.choices or "": ["one", "other"]}),)
 
 
+def own_deadline_s(answer: Answer, item: JudgeItem) -> float:
+    """Time that a check needs beyond `rewards.deadline_s`."""
+    return code.deadline_s(answer, item) if answer is not None and answer.kind == "code" else 0.0
+
+
 def check_kind(answer: Answer, rewards: Rewards) -> None:
     """UserError for settings of `rewards` that do not go with the kind of answers."""
+    if answer.kind == "code" and answer.memory_gib > rewards.memory_gib:
+        raise UserError(
+            f"answer.memory_gib ({answer.memory_gib:g}) of a program is more than rewards.memory_gib "
+            f"({rewards.memory_gib:g}) of the process that runs it: raise that"
+        )
+    if answer.kind != "code" and "tests_passed" in rewards.weights:
+        raise UserError(f"rewards.weights has tests_passed, which is for answer.kind code, not {answer.kind}")
     if answer.kind == "math":
         return
     paid = [name for name in _CORRECTNESS if name in rewards.weights]
@@ -107,7 +117,8 @@ def _nothing(item: JudgeItem) -> Checked:
 
 def _math(after: str | None, rewards: Rewards, item: JudgeItem) -> Checked:
     if rewards.extraction == "published":
-        return check_published(item.text, item.gold, rewards.comparison, for_cosine="cosine" in rewards.weights)
+        for_cosine = "cosine" in rewards.weights
+        return check_published(item.text, item.gold, rewards.comparison, for_cosine=for_cosine)
     text = item.text
     if after is not None:
         part = final_part(text, rewards.unfinished_reasoning)

@@ -34,7 +34,11 @@ class Result:
 
 def run_tests(program: str, tests: Tests, limits: Limits, all_tests: bool = True) -> Result:
     """Runs tests until one fails, or all with `all_tests`. SandboxFailed if the machine cannot."""
-    return _statements(program, tests, limits) if isinstance(tests, Statements) else _streams(program, tests, limits, all_tests)
+    return (
+        _statements(program, tests, limits)
+        if isinstance(tests, Statements)
+        else _streams(program, tests, limits, all_tests)
+    )
 
 
 def _statements(program: str, tests: Statements, limits: Limits) -> Result:
@@ -67,7 +71,12 @@ def _result(referee: Ran, program: Ran, tests: int) -> Result:
     if passed < tests and not unusable:
         ended = program.outcome not in (Outcome.FINISHED, Outcome.FAILED) and "beside it" not in program.detail
         why = program.detail if ended else why or f"the tests did not end: {referee.detail}"
-    return Result(passed, tests, why, unusable)
+    return Result(passed, tests, _line(why), _line(unusable))
+
+
+def _line(text: str) -> str:
+    """Without what a program may put into its exceptions: line breaks, lone surrogates."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())
 
 
 def _streams(program: str, tests: Streams, limits: Limits, all_tests: bool) -> Result:
@@ -85,9 +94,7 @@ def _streams(program: str, tests: Streams, limits: Limits, all_tests: bool) -> R
 
 def same_output(found: str, expected: str) -> bool:
     """Line by line, without white space at the ends; words that are decimal fractions may differ by a millionth."""
-    lines, wanted = (
-        [line.split() for line in text.strip().splitlines()] for text in (found, expected)
-    )
+    lines, wanted = ([line.split() for line in text.strip().splitlines()] for text in (found, expected))
     return len(lines) == len(wanted) and all(map(_same_line, lines, wanted))
 
 
@@ -110,5 +117,3 @@ def _same_word(found: str, expected: str) -> bool:
 @cache
 def _inside(name: str) -> str:
     return files("openrs_ray.rewards.code_tests.inside").joinpath(f"{name}.py").read_text(encoding="utf-8")
-
-

@@ -41,11 +41,8 @@ def read_tests(gold: Sequence[str], row: Row) -> Tests:
     content = _json(gold[0]) if len(gold) == 1 else None
     if isinstance(content, str):
         content = _json(content)
-    found: Tests
-    if isinstance(content, dict | list):
-        found = _of_json(content, row)
-    else:
-        found = Statements(_setup(row), _statements(gold, row))
+    is_json = isinstance(content, dict | list)
+    found = _of_json(content, row) if is_json else Statements(_setup(row), _statements(gold, row))
     if not (found.tests if isinstance(found, Statements) else found.pairs):
         raise Unreadable("there are no tests")
     return found

@@ -74,7 +74,7 @@ class Subject:
 
 
 def main() -> None:
-    requests, answers = open(3, "rb"), open(4, "wb")
+    requests, answers = os.fdopen(3, "rb"), os.fdopen(4, "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what it prints is nobody's business
     subject = Subject()
     try:

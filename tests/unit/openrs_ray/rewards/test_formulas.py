@@ -277,6 +277,7 @@ def test_all_rewards_in_one_verdict() -> None:
         "tag_count": 1.0,
         "reasoning_steps": 1 / 3,
         "soft_overlong": 0.0,
+        "tests_passed": 0.0,  # no program
         "length": 0.0,
     }
     assert verdict.rewards == pytest.approx(expected)
