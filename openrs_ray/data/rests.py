@@ -59,6 +59,7 @@ class Rests:
         self._streaks: Streaks = streaks or {}
         self._step = step
         self._passed = list[Rested]()
+        self._said = set[str]()
 
     @property
     def active(self) -> bool:
@@ -101,7 +102,7 @@ class Rests:
         return changed
 
     def all_at_rest(self) -> list[str]:
-        """Tasks of which no problem is left: those that have been at rest for longest are drawn again."""
+        """Tasks of which no problem is left, each once: those that have been at rest for longest are drawn again."""
         if self._mixture is None:
             return []
         resting = dict.fromkeys(self._rules, 0)
@@ -109,7 +110,9 @@ class Rests:
             task = self._mixture.task_of(problem)
             resting[task] += abs(visits) >= self._rules[task].after
         sizes = {part.name: part.problems for part in self._mixture.parts}
-        return [task for task, count in resting.items() if count == sizes[task]]
+        found = [task for task, count in resting.items() if count == sizes[task] and task not in self._said]
+        self._said.update(found)
+        return found
 
 
 def outcome(statuses: Sequence[Status]) -> int | None:

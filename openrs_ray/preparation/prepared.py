@@ -80,7 +80,7 @@ class Prepared:
     @property
     def sizes(self) -> dict[str, int]:
         """Problems to train on, by task."""
-        return Counter(problem.task for problem in self.problems)
+        return dict(Counter(problem.task for problem in self.problems))
 
 
 def prepare(config: RunConfig) -> Prepared:

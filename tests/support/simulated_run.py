@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,9 @@ from actors.loop.saving import Saving
 from actors.loop.writer import RunWriter
 from openrs_ray.algorithm.advantages import advantages
 from openrs_ray.algorithm.no_learning import LearningWatch
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.data.order import Mixture
+from openrs_ray.data.rests import Rests
 from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
 from openrs_ray.run.attempts import Bounds, start_attempt
 from openrs_ray.run.budget import Budget
@@ -118,12 +122,17 @@ class SimulatedRun:
         save_s: float = 0.0,
         seed: int | None = None,
         evaluation: dict[str, int] | None = None,
+        data: list[dict[str, Any]] | None = None,
+        problems: Sequence[Problem] = PROBLEMS,
         **rollout: Any,
     ) -> None:
+        """`data`: several data sets, with `problems` of all."""
         run = {"name": folder.name, "folder": str(folder.parent), "steps": steps}
         self.config = config = system_config(
             folder, folder, rollout=rollout, run=run, cost=cost or {}, evaluation=evaluation or {}
         )
+        if data is not None:
+            self.config = config = RunConfig.model_validate(config.model_dump(mode="json") | {"data": data})
         folder.mkdir(parents=True, exist_ok=True)
         self.said: list[str] = []
         """Warnings."""
@@ -141,16 +150,19 @@ class SimulatedRun:
         self.store = KeptSaves(folder / "checkpoints")
         self.metrics = KeptFigures(folder, attempt)
         watch = LearningWatch(config, ["<end>"])
-        self.writer = KeptBatches(config, attempt, no_texts, watch, self.metrics, self.budget, display)
+        mixture = Mixture.of(config.run.seed, config.tasks, Counter(problem.task for problem in problems))
+        rests = Rests(mixture, config.tasks, progress.streaks, progress.step)
+        self.writer = KeptBatches(config, attempt, no_texts, watch, self.metrics, self.budget, display, rests)
         files: Any = SimpleNamespace(write=lambda folder: None)
         saving = Saving(config.checkpoint, self.store, self.learner, self.budget, files)
         limits = Limits(self.budget)
         plan = Sampling("train", 0, config.rollout.completions_per_problem, 1.0)
         self.sampling = Lookahead(
             lambda position, problem: self.group(position, problem, plan),
-            drawing(config, PROBLEMS, progress),
+            drawing(config, problems, progress, rests),
             config.rollout,
             steps,
+            rests=rests,
         )
         self.loop = self.loop_class(
             config,
