@@ -91,8 +91,8 @@ def check_kind(answer: Answer, rewards: Rewards) -> None:
     paid = [name for name in _CORRECTNESS if name in rewards.weights]
     if answer.kind in ("none", "verifiers") and paid:
         raise UserError(
-            f"rewards.weights has {paid[0]}, which asks for right answers, but answer.kind {answer.kind} checks none: leave it out, or "
-            "say what an answer is"
+            f"rewards.weights has {paid[0]}, which asks for right answers, but answer.kind {answer.kind} checks none: leave it "
+            "out, or say what an answer is"
         )
     changed = [name for name in _MATH_ONLY if getattr(rewards, name) != type(rewards).model_fields[name].default]
     if changed:
