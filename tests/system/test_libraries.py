@@ -54,16 +54,15 @@ def test_reasoning_gym_trains_on_partial_credit(tmp_path: Path, toy_folder: Path
     assert [line["step"] for line in figures] == [1, 2] and all("reward_reasoning_gym" in line for line in figures)
 
 
-def test_an_environment_of_verifiers_trains_over_its_own_faults(tmp_path: Path, toy_folder: Path) -> None:
+def test_an_environment_of_verifiers_trains_over_its_own_faults(tmp_path: Path) -> None:
     pytest.importorskip("verifiers", reason="the extra verifiers is not installed")
     faults = ["reward_hang", "reward_die", "turn_raise", "turn_hang", "turn_eat", "", "", ""]
     rows = trained(
         tmp_path,
-        toy_folder,
+        Path("toy"),  # it was taught to end its turns
         data={"path": "verifiers:sums_in_turns", "parameters": {"tasks": 8, "faults": faults}},
         evaluation={"path": None, "hold_out": 0},
         environment={"max_turns": 3, "max_turn_tokens": 48, "processes": 1, "deadline_s": 4},
-        model={"path": "toy"},
         rewards={"weights": {"verifiers": 1.0}, "deadline_s": 4, "max_unjudged_share": 1.0, "processes": 1},
         rollout={
             "max_prompt_tokens": 64,
