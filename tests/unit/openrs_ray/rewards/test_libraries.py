@@ -1,5 +1,6 @@
 """Judgement by reasoning-gym and verifiers in checking processes, against the libraries called directly."""
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 from places import SUPPORT
+from scripted_server import scripted_server
 
 from openrs_ray.config.answer import Answer
 from openrs_ray.config.data import Data
@@ -145,3 +147,38 @@ def test_a_conversation_is_judged_as_the_environment_s_own_run_would_do() -> Non
     talks = [("50", "no idea", str(number)), ("50", "3"), (str(number),), ("50", "I give up")]
     verdicts = judged(task, [item(turns[-1], row, *turns) for turns in talks])
     assert [verdict.reward for verdict in verdicts] == [3.0 + 3.0, 2.0, 1.0 + 3.0, 2.0]
+
+
+@pytest.mark.nightly
+@pytest.mark.usefixtures("environments")
+@pytest.mark.parametrize(
+    ("name", "turns"),
+    [
+        ("reversed_words", ["0221"]),
+        ("reversed_words", ["no"]),
+        ("guess_a_number", ["50", "hm", "18"]),
+        ("sums_in_turns", ["5", "6"]),
+    ],
+)
+def test_rewards_are_those_of_verifiers_own_run(name: str, turns: list[str]) -> None:
+    """Its program, its server between program and model, its scoring; it needs uv, which fetches what the program imports."""
+    parameters = {"select": {"limit": 2}} if name == "guess_a_number" else {}
+    task = task_of(f"verifiers:{name}", **parameters)
+    row = library_rows(task.data)[1]
+    (verdict,) = judged(task, [item(turns[-1], row, *turns)])
+    assert verdict.reward == pytest.approx(asyncio.run(_own_run(name, turns)))
+
+
+async def _own_run(name: str, turns: list[str]) -> float:
+    import verifiers.v1 as vf
+    from verifiers.v1.clients import ModelContext
+
+    agent = {"harness": {"id": "null"}, "runtime": {"type": "subprocess"}, "max_turns": len(turns)}
+    env = vf.load_environment(vf.resolve_env_config({"taskset": {"id": name}, "agent": agent}))
+    with scripted_server(turns) as url:
+        client = vf.EvalClientConfig(base_url=url, api_key_var="NONE")
+        context = ModelContext(model="scripted", client=client, sampling=vf.SamplingConfig())
+        async with env.serving():
+            episode = await env.run_episode(list(env.taskset.take(2))[1], context)
+    assert episode.ok, episode
+    return float(episode.traces[0].reward)
