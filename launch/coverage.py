@@ -85,9 +85,12 @@ def _run(folder: Path) -> tuple[RunConfig, RunProblems]:
         raise UserError(f"{folder} is no run's folder: {PROBLEMS if content else CONFIG} cannot be read")
     check_attempts(folder)
     try:
-        return RunConfig.model_validate(content), problems
+        config = RunConfig.model_validate(content)
     except ValidationError as error:
         raise UserError(f"the run in {folder} was written by another version: check it with that one") from error
+    if problems.sizes.keys() != {task.name for task in config.tasks}:
+        raise UserError(f"{folder / PROBLEMS} and {folder / CONFIG} are of runs with other tasks: restore them")
+    return config, problems
 
 
 def _write(path: Path, groups: Sequence[UsedGroup]) -> None:

@@ -40,7 +40,7 @@ class RunProblems:
             raise damaged(path, f"it has {len(texts)} texts of {count} problems")
         tasks = content.get("tasks", {})
         counts: list[Any] = list(tasks.values()) if isinstance(tasks, dict) else [None]
-        if not all(isinstance(each, int) for each in counts) or (counts and sum(counts) != count):
+        if not all(isinstance(each, int) and each > 0 for each in counts) or (counts and sum(counts) != count):
             raise damaged(path, f"its tasks do not have {count} problems")
         code = content.get("user_code", {})
         if not isinstance(code, dict) or not all(isinstance(digest, str) for digest in code.values()):

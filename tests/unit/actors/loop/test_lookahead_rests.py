@@ -136,6 +136,23 @@ def test_a_synchronous_run_rests_as_its_witness_says_whenever_it_is_killed(tmp_p
         assert [group.position for group in found.groups] == list(range(last + 1)), "none is lost, none used twice"
 
 
+def test_with_replaced_groups_a_kill_changes_no_draw_either(tmp_path: Path) -> None:
+    async def scenario() -> Any:
+        await whole(tmp_path / "whole", replace_uniform_groups=2)
+        first = attempt(tmp_path / "killed", Progress(), replace_uniform_groups=2)
+        saved = await first.steps(8)
+        await first.steps(10)
+        await first.sampling.close()
+        last = attempt(tmp_path / "killed", saved, replace_uniform_groups=2)
+        await last.steps(STEPS)
+        return last.config
+
+    config = run(scenario())
+    assert by_step(tmp_path / "killed") == by_step(tmp_path / "whole")
+    found = proof(tmp_path / "killed", config)
+    assert found.holds and found.coverage.replaced > 10 and found.coverage.rested > 10, found
+
+
 @pytest.mark.parametrize("staleness", [1, 3])
 @pytest.mark.parametrize("replaced", [0, 2])
 def test_a_run_ahead_accounts_for_each_position_over_a_kill(tmp_path: Path, staleness: int, replaced: int) -> None:
