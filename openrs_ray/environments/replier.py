@@ -32,7 +32,7 @@ class Replier:
         try:
             return self._answer(asked)
         except MemoryError:  # the pool takes a fresh process
-            raise
+            raise MemoryError(f"{self.name} took more than environment.memory_gib allows") from None
         except Exception as error:
             return Answer.failure(Status.ERROR, f"{self.name} failed: {self.reason(error)}", 0.0)
 

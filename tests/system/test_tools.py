@@ -93,7 +93,7 @@ def test_a_tool_that_hangs_crashes_and_fills_the_memory_costs_its_own_rollouts_o
     assert_all_gone(family)
     assert not [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "86399"]]
 
-    assert "the environment pool is lost and asked again until it is back" in log.read_text()
+    assert "The environment pool is lost and asked again until it is back" in log.read_text()
     used = check_coverage(run, problems_per_step=6, completions_per_problem=4, staleness=1)
     assert used.exact and used.steps == STEPS and used.completions == STEPS * 24
     rows = current_rows(run).to_pylist()
@@ -125,7 +125,7 @@ def assert_ended_as_it_should(row: dict[str, Any], fault: str) -> None:
         status, words = {
             "hang": ("timeout", "killed at the deadline of 1.5 s"),
             "crash": ("error", "exit code -11"),
-            "memory": ("error", "MemoryError"),
+            "memory": ("error", "took more than environment.memory_gib allows"),
             "raise": ("error", "KeyError: 'nothing' (my_env.py, line"),
         }[fault]
         assert row["status"] == status and words in row["detail"] and "my_env.py:Calculator" in row["detail"], row

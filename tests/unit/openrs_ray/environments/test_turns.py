@@ -115,7 +115,7 @@ def test_turns_with_given_tokens_between_them_and_the_state_that_travels(
 FAILING = {
     "1": (Status.TIMEOUT, "killed at the deadline of 1 s"),
     "2": (Status.ERROR, "exit code 3"),
-    "3": (Status.ERROR, "MemoryError"),
+    "3": (Status.ERROR, "my_env.py:Guess took more than environment.memory_gib allows"),
     "4": (Status.ERROR, "my_env.py:Guess failed: ValueError: four (my_env.py, line 23)"),
     "5": (Status.ERROR, "reply returned int: give a text, a list of messages, a Reply or None"),
     "6": (Status.ERROR, "reply returned a message of role 'assistant': one of tool, user, system"),

@@ -17,7 +17,7 @@ from openrs_ray.errors import UserError
 from openrs_ray.models import bundled as builtin
 from openrs_ray.models import smollm2
 from openrs_ray.models.toy.arithmetic import Sum, distinct, draw, solution
-from openrs_ray.models.toy.teach import ToySettings, batch, build_toy, teach, wrong_share
+from openrs_ray.models.toy.teach import IGNORED, ToySettings, batch, build_toy, teach, wrong_share
 from openrs_ray.models.toy.tokenizer import make_tokenizer
 from openrs_ray.records import Status
 from openrs_ray.rewards.answers.check import check_answer
@@ -200,3 +200,16 @@ def test_smollm2_from_its_package_answers(tmp_path: Path, monkeypatch: pytest.Mo
     ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False, return_tensors="pt")
     out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False)
     assert "Paris" in tokenizer.decode(out[0, ids.shape[1] :])
+
+
+def test_the_toy_with_a_calculator_is_taught_what_it_says_and_not_what_it_is_given() -> None:
+    tokenizer = make_tokenizer()
+    ids, labels = batch(8, 0.0, tokenizer, random.Random(1), asks=1.0)
+    for row, taught in zip(ids, labels, strict=True):
+        text = tokenizer.decode(row).replace("<|pad|>", "")
+        left, right = map(int, re.findall(r"\d+", text)[:2])
+        asked = f"<|user|>{left}+{right}<|assistant|>{left}+{right}=<|end|><|user|>{left + right}<|assistant|>"
+        assert text == rf"{asked}\boxed{{{left + right}}}<|end|>"
+        said = tokenizer.decode(row[taught != IGNORED])
+        assert said == rf"{left}+{right}=<|end|>\boxed{{{left + right}}}<|end|>"
+        assert bool((taught[taught != IGNORED] == row[taught != IGNORED]).all())
