@@ -11,7 +11,6 @@ import ray
 
 from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
-from actors.environment import CALLS, EnvironmentPool, asking
 from actors.learner.group import History, LearnerGroup, new_ranks
 from actors.learner.rank import LearnerRank
 from actors.loop.collector import Collector, Sampling
@@ -22,7 +21,8 @@ from actors.loop.loop import Loop
 from actors.loop.push import WeightPush
 from actors.loop.saving import Saving
 from actors.loop.writer import RunWriter
-from actors.reward import JudgeAccess, RewardPool
+from actors.pools.environment import CALLS, EnvironmentPool, asking
+from actors.pools.reward import JudgeAccess, RewardPool
 from actors.rollout.judge_server import JudgeServers
 from actors.rollout.pool import EnginePool
 from actors.rollout.settings import EngineSettings

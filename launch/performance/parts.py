@@ -13,7 +13,7 @@ import torch
 from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
 from actors.learner.rank import LearnerRank
-from actors.reward import RewardPool
+from actors.pools.reward import RewardPool
 from actors.rollout.loaded import LoadedWorker
 from actors.rollout.settings import EngineSettings
 from actors.rollout.worker import Request

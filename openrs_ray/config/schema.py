@@ -379,6 +379,10 @@ class RunConfig(Section):
     _folders: tuple[Path, ...] = PrivateAttr(())
     _user_code: dict[str, UserCode] = PrivateAttr(default_factory=dict)
 
+    def __eq__(self, other: object) -> bool:
+        """By what it says, wherever it was read from."""
+        return isinstance(other, RunConfig) and vars(self) == vars(other)
+
     @model_validator(mode="before")
     @classmethod
     def _picked(cls, given: Any) -> Any:

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import count
 
 import actors.loop.system as system
-from actors.reward import RewardPool
+from actors.pools.reward import RewardPool
 from launch.train import main
 from openrs_ray.records import Verdict
 from openrs_ray.rewards.records import JudgeItem

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import actors.loop.system as system
-from actors.reward import RewardPool
+from actors.pools.reward import RewardPool
 from launch.train import main
 from openrs_ray.records import Verdict
 from openrs_ray.rewards.records import JudgeItem

@@ -18,7 +18,7 @@ from tiny import make_config
 
 from actors.learner.group import training_sequences
 from actors.loop.collector import Collector, Decode, Sampling
-from actors.reward import RewardPool
+from actors.pools.reward import RewardPool
 from actors.rollout.worker import Request
 from openrs_ray.algorithm.advantages import advantages
 from openrs_ray.algorithm.step_metrics import check_judged, step_metrics

@@ -14,7 +14,7 @@ from flaky_judge import FlakyJudge
 from tiny import make_config
 
 from actors.loop.collector import Collector, Sampling
-from actors.reward import JudgeAccess, RewardPool
+from actors.pools.reward import JudgeAccess, RewardPool
 from actors.rollout.worker import Request
 from openrs_ray.environments.single_turn import SingleTurn
 from openrs_ray.records import Completion, Group, Problem, Rollout, Status, VersionSpan

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from actors.reward import RewardPool
+from actors.pools.reward import RewardPool
 from openrs_ray.config.answer import Answer
 from openrs_ray.config.data import Data
 from openrs_ray.config.environment import EnvironmentSection

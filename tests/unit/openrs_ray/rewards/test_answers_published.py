@@ -11,7 +11,7 @@ import pytest
 from paper import published
 from tasks import task_of
 
-from actors.reward import RewardPool
+from actors.pools.reward import RewardPool
 from openrs_ray.config.rewards import Rewards
 from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards.golds import parseable_golds

@@ -3,7 +3,7 @@
 import ray
 from tasks import task_of
 
-from actors.reward import RewardPool
+from actors.pools.reward import RewardPool
 from openrs_ray.config.rewards import Rewards
 from openrs_ray.records import Status
 from openrs_ray.rewards.records import JudgeItem
