@@ -51,7 +51,7 @@ class TurnByTurn:
                 return talk.rollout()
             room = len(problem.prompt_ids) + self.bounds.tokens - len(talk.ids)
             try:
-                given = self.between.ids(turn.token_ids, answer.messages, room)
+                given = self.between.ids(turn.token_ids.tolist(), answer.messages, room)
             except TemplateError as error:
                 refused = f"{FAILED_ENVIRONMENT}the chat template does not take its messages: {error}"
                 raise RolloutFailed(talk.rollout(), Status.ERROR, refused) from error
