@@ -28,5 +28,5 @@ class MultiTurnCheck:
         turns = [message["content"] for message in messages if message["role"] == "assistant"]
         if len(turns) >= self.tries:
             return None
-        status, *_ = self.check(JudgeItem(turns[-1], token_count, "stop", golds, problem, row))
+        status = self.check(JudgeItem(turns[-1], token_count, "stop", golds, problem, row))[0]
         return self.feedback.get(status)
