@@ -1,6 +1,7 @@
 """Environments as an asynchronous actor: answers the model's turns in processes that can be killed."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +15,7 @@ from openrs_ray.run.spans import traced
 
 CALLS = 100_000
 """Turns that may wait at once."""
+_KEPT_LINES = 1000
 
 
 class EnvironmentPool:
@@ -21,6 +23,7 @@ class EnvironmentPool:
 
     def __init__(self, repliers: Mapping[str, Replier], tasks: Sequence[Task]) -> None:
         """`repliers`: by task; each has processes of its own, with the deadline and the memory of its section."""
+        self._printed: deque[str] = deque(maxlen=_KEPT_LINES)
         sections = {task.name: task.environment for task in tasks if task.name in repliers}
         self._pools: dict[str, CheckPool[Asked, Answer]] = {
             name: CheckPool(
@@ -30,14 +33,16 @@ class EnvironmentPool:
                 memory_gib=section.memory_gib,
                 prepare=repliers[name].prepare,
                 failed=Answer.failure,
+                printed=self._printed.append,
             )
             for name, section in sections.items()
         }
 
     @traced("reply")
-    async def answer(self, asked: Asked) -> Answer:
-        """RunError when no process can be started."""
-        return await asyncio.wrap_future(self._pools[asked.task].submit(asked))
+    async def answer(self, asked: Asked) -> tuple[Answer, list[str]]:
+        """The answer, and lines that environments have printed meanwhile. RunError when no process can be started."""
+        answer = await asyncio.wrap_future(self._pools[asked.task].submit(asked))
+        return answer, [self._printed.popleft() for _ in range(len(self._printed))]
 
     async def counts(self) -> Mapping[str, Mapping[str, int]]:
         """Answers, timeouts, errors and replaced processes so far, by task."""
@@ -51,12 +56,18 @@ class EnvironmentPool:
             pool.close()
 
 
-def asking(pool: Any, deadline_s: float, report: Callable[[str], None]) -> Callable[[Asked], Awaitable[Answer]]:
-    """Asks the actor, over the loss of it."""
+def asking(
+    pool: Any, deadline_s: float, report: Callable[[str], None], log: Callable[[str], None]
+) -> Callable[[Asked], Awaitable[Answer]]:
+    """Asks the actor, over the loss of it. `log` is told what environments print."""
     # A turn carries the whole state of its rollout, and answering it twice does no harm.
     restarted = Restarted("the environment pool", deadline_s, report)
 
     async def ask(asked: Asked) -> Answer:
-        return await restarted.ask("answer a turn", lambda: pool.answer.remote(asked))
+        answer: Answer
+        answer, printed = await restarted.ask("answer a turn", lambda: pool.answer.remote(asked))
+        for line in printed:
+            log(line)
+        return answer
 
     return ask

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ray
 from pydantic import SecretStr
 from ray.exceptions import RayError, RayTaskError
 
@@ -35,8 +36,8 @@ class JudgeAccess:
     """The run's, for replies that are paid for."""
     keys: Mapping[str, SecretStr] = field(default_factory=dict)
     """By task."""
-    servers: Mapping[str, Any] = field(default_factory=dict)
-    """Actors that serve, by task."""
+    servers: Mapping[str, str] = field(default_factory=dict)
+    """Names of actors that serve, by task: with a handle among its arguments Ray might not restart the pool."""
 
 
 class RewardPool:
@@ -111,15 +112,15 @@ class RewardPool:
         await self._models.close()
 
 
-def address_of(server: Any) -> Address:
+def address_of(server: str) -> Address:
     """The address of a served model, for clients in other actors. ConnectionError when its actor or server is lost."""
 
     async def url() -> str:
         try:
-            return str(await server.url.remote())
+            return str(await ray.get_actor(server).url.remote())
         except RayTaskError as error:
             raise ConnectionError(str(error.cause)) from error
-        except RayError as error:
+        except (RayError, ValueError) as error:  # no actor of that name
             raise ConnectionError(f"the judge's server is lost: {why(error)}") from error
 
     return url

@@ -21,6 +21,7 @@ from openrs_ray.config.answer import Answer
 from openrs_ray.config.help import section_lines
 from openrs_ray.config.load import checked
 from openrs_ray.config.names import runs_folder
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import Benchmark, chosen
 from openrs_ray.evaluation.config import EvaluationConfig, as_in_run
@@ -49,6 +50,8 @@ def main(arguments: list[str]) -> None:
     known = as_in_run(found[0].run) if found[0].run else {}
     config = checked(EvaluationConfig, known, overrides, "evaluation", flags=parser.flags)
     benchmarks = with_answers(benchmarks, config.answers)
+    for note in one_turn_notes([one.run for one in found if one.run]):
+        say(console, note)
     harness = Harness(how, benchmarks, subjects.folder, config, 3600 * options.hours, options.seed, console)
     if options.dry_run:
         harness.say_plan([harness.prepare(subject) for subject in subjects.all])
@@ -61,6 +64,16 @@ def main(arguments: list[str]) -> None:
         write(subjects.report, content)
     show_markdown(console, markdown(content))
     say(console, f"{subjects.report}/report.md, report.json and report.html; completions beside them")
+
+
+def one_turn_notes(runs: Sequence[RunConfig]) -> list[str]:
+    """Says that a run's tools are not asked here."""
+    named = {(run.run.name, task.environment.name) for run in runs for task in run.tasks if task.environment.answers}
+    return [
+        f"run {run} trains with the environment {name}; benchmarks are asked in one turn, without it (the run's own evaluations, "
+        "in its metrics, have it)"
+        for run, name in sorted(named)
+    ]
 
 
 def asked_benchmarks(options: Namespace) -> tuple[Benchmark, ...]:

@@ -32,6 +32,8 @@ from openrs_ray.config.names import recipe_lines
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.folder import data_form
 from openrs_ray.models.bundled import SMOLLM2, looks_like_hub_id
+from openrs_ray.sandbox.program import strength
+from openrs_ray.sandbox.records import Strength
 
 DEFAULT_RECIPE = "quickstart"
 QUICK_S, IMPORT_S, GPU_S = 10.0, 60.0, 120.0
@@ -84,6 +86,9 @@ def rows(config: RunConfig) -> Iterator[Row]:
     disk_row = partial(_disk_row, disk_needed(config, parameters), folder)
     yield _guard("disk", _quick(partial(machine.disk_bytes, folder)), disk_row)
     yield _guard("ports", _quick(_busy_ports), _ports_row)
+    if any(task.runs_programs for task in config.tasks):
+        mend = "docs/code.md says how"
+        yield _guard("sandbox", partial(machine.within, IMPORT_S, strength), sandbox_row, "programs that can run", mend)
     yield token_row(os.environ.get("RAY_AUTH_MODE"), machine.ray_token(), bool(os.environ.get("RAY_ADDRESS")))
     yield from sharing_rows(machine.ray_token(), ray_sessions())
     yield from (_hub_row(name, kind) for name, kind in hub_ids(config))
@@ -230,6 +235,13 @@ def token_row(mode: str | None, token: str | None, cluster: bool) -> Row:
     if cluster and mode != "token":
         return Row(what, found, "token authentication", "note", "anyone who reaches the cluster can run programs on it")
     return Row(what, found, "mode token to submit jobs" if token else "nothing for a local run")
+
+
+def sandbox_row(found: Strength) -> Row:
+    """Walls around the programs of a task."""
+    what, needed = "sandbox", "namespaces and seccomp"
+    walls = ", ".join(found.walls) or "limits only"
+    return Row(what, walls, needed) if found.is_full else Row(what, walls, needed, "note", "docs/code.md says how")
 
 
 def sharing_rows(token: str | None, sessions: Sequence[Path]) -> Iterator[Row]:

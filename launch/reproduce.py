@@ -125,6 +125,8 @@ class Reproduction:
         """The held-out problems; finds every mistake that training would find hours later."""
         from actors.cluster.placement import check_build, check_machine, connection, joins_cluster, place
 
+        if len(self.config.tasks) > 1:
+            raise UserError("launch.reproduce is for one data set, as the paper's: train with launch.train")
         check_run(self.config, resume=True)
         gpu_bytes = planned_gpu_bytes(self.config, this_machine=not joins_cluster())
         prepared = prepare(self.config)

@@ -138,6 +138,11 @@ class Rollout:
         return self.finish_reason == "length"
 
     @property
+    def turns(self) -> int:
+        """Stretches of sampled tokens."""
+        return int((np.diff(self.sampled.astype(np.int8), prepend=0) == 1).sum())
+
+    @property
     def sampled_tokens(self) -> int:
         return int(self.sampled.sum())
 
@@ -158,6 +163,10 @@ def _merged(spans: Sequence[VersionSpan]) -> tuple[VersionSpan, ...]:
             span = VersionSpan(span.version, merged.pop().start, span.end)
         merged.append(span)
     return tuple(merged)
+
+
+FAILED_ENVIRONMENT = "environment: "
+"""Begins the detail of a rollout's verdict when its environment failed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,16 @@ class Restarted:
     name: str
     """Example: "the reward pool"."""
     deadline_s: float
-    """For each call."""
+    """For each call, and for all that one answer takes."""
     report: Callable[[str], None]
     """Told of every loss."""
     _lost: bool = field(default=False, init=False)
 
     async def ask(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
+        """The answer of `call()`, for which the actor is asked to do `what`. Lost past the deadline."""
+        return await within(self.deadline_s, self.name, what, self._until_back(what, call))
+
+    async def _until_back(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
         while True:
             try:
                 answer = await within(self.deadline_s, self.name, what, call())

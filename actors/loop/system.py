@@ -166,7 +166,7 @@ class System:
     def _answering(self) -> Mapping[str, Environment]:
         config, prepared, ask = self.config, self.prepared, None
         if self._environments is not None:
-            ask = asking(self._environments, config.rollout.deadline_s, self.display.warn)
+            ask = asking(self._environments, config.rollout.deadline_s, self.display.warn, self.display.log)
         tokens = config.rollout.max_completion_tokens
         return environments(config.tasks, prepared.tokenizer, prepared.eos_ids, tokens, ask)
 

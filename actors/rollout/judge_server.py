@@ -63,17 +63,20 @@ class JudgeServers:
     """Of the servers: other users of the machine are refused."""
     _actors: dict[str, Any] = field(default_factory=dict, init=False)
     """By model."""
+    _names: dict[str, str] = field(default_factory=dict, init=False)
     _processes: dict[str, Processes] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         for number, judge in enumerate(self.config.served_judges):
             options = self.placement.judge_options(number)
-            actor = ray.remote(JudgeServer).options(**options, max_restarts=-1)
             model = served_model(judge, self.placement.layout.device)
+            self._names[model.name] = f"judge-{secrets.token_hex(8)}"
+            actor = ray.remote(JudgeServer).options(**options, max_restarts=-1, name=self._names[model.name])
             self._actors[model.name] = actor.remote(model, self.key)
 
-    def by_task(self) -> dict[str, Any]:
-        return {name: self._actors[judge.model or ""] for name, judge in self.config.judges.items() if judge.served}
+    def by_task(self) -> dict[str, str]:
+        """Names of the actors."""
+        return {name: self._names[judge.model or ""] for name, judge in self.config.judges.items() if judge.served}
 
     async def start(self) -> None:
         """RunError when one does not start."""

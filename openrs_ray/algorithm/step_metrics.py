@@ -8,10 +8,8 @@ import numpy as np
 from openrs_ray.algorithm.advantages import spread
 from openrs_ray.data.rests import Rested
 from openrs_ray.errors import RunError
-from openrs_ray.records import Group, Status, Verdict
+from openrs_ray.records import FAILED_ENVIRONMENT, Group, Rollout, Status, Verdict
 from openrs_ray.rewards.answers.final_form import copies
-
-_SHOWN = 200  # of a detail
 
 
 def correctness(groups: Sequence[Group]) -> np.ndarray:
@@ -58,7 +56,17 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "sampled_tokens": float(lengths.sum()),
         "mean_length": float(lengths.mean()),
         "max_length": float(lengths.max()),
+        **_turn_metrics(rollouts, verdicts),
     }
+
+
+def _turn_metrics(rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """Nothing for rollouts of one turn each."""
+    turns = [rollout.turns for rollout in rollouts]
+    failures = sum(verdict.detail.startswith(FAILED_ENVIRONMENT) for verdict in verdicts)
+    if max(turns) == 1 and not failures:
+        return {}
+    return {"mean_turns": float(np.mean(turns)), "environment_failures": float(failures)}
 
 
 def task_metrics(groups: Sequence[Group]) -> dict[str, float]:

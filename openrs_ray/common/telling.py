@@ -18,7 +18,7 @@ def tell_through(send: Callable[[str, str], None]) -> None:
 
 @contextmanager
 def part(name: str) -> Iterator[None]:
-    """The parent names this part when the process is killed or dies in it, and gets its output."""
+    """The parent names this part when the process is killed or dies in it or an error leaves it, and gets its output."""
     _send("part", name)
     output = _Output(name)
     try:
@@ -26,7 +26,7 @@ def part(name: str) -> Iterator[None]:
             yield
     finally:
         output.flush()
-        _send("part", "")
+    _send("part", "")
 
 
 class _Output(io.TextIOBase):

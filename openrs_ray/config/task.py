@@ -26,3 +26,8 @@ class Task:
     def right_or_wrong(self) -> bool:
         """False where only rewards tell completions apart."""
         return self.answer.kind not in ("none", "verifiers")
+
+    @property
+    def runs_programs(self) -> bool:
+        """True where programs that the model wrote are run, in the sandbox."""
+        return self.answer.kind == "code" or self.environment.name == "python_tool"

@@ -15,7 +15,6 @@ from transformers import PreTrainedTokenizerBase
 from openrs_ray.common.killable import Failed, in_child
 from openrs_ray.environments.reply import Message
 from openrs_ray.errors import UserError
-from openrs_ray.models.stop_tokens import ends_turn
 from openrs_ray.models.tool_template import CALL_ID, template_format
 
 _QUESTION, _TURN, _RESULT = "QUESTION", "TURNOFTHEMODEL", "RESULTOFTHETOOL"  # letters only: no template changes them
@@ -55,8 +54,11 @@ class Between:
 
     @cached_property
     def _template_end(self) -> int | None:
-        token = ends_turn(self.tokenizer)
-        return token if token in self.end_ids else None
+        """What the template writes right after a turn, if the model ends turns with it."""
+        turns = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _TURN}]
+        text: Any = self.tokenizer.apply_chat_template(turns, tokenize=False)
+        ids = self.tokenizer.encode(text.partition(_TURN)[2].lstrip(), add_special_tokens=False)
+        return ids[0] if ids and ids[0] in self.end_ids else None
 
     @cached_property
     def tool_role(self) -> bool:

@@ -4,14 +4,13 @@ import time
 
 from openrs_ray.config.task import Task
 from openrs_ray.environments.tool_calls import ToolCall
-from openrs_ray.sandbox.program import run_program
+from openrs_ray.sandbox.program import run_program, strength
 from openrs_ray.sandbox.records import Limits, Outcome, Ran
 
 _WALL_FACTOR = 2
 """Seconds by the clock for each second of computing: programs wait, and machines are loaded."""
 _SPARE_S = 5.0
 """For the start of the sandbox."""
-_BYTES_PER_CHARACTER = 8
 
 
 class PythonTool:
@@ -45,6 +44,7 @@ class PythonTool:
                 f"seconds ({seconds:g}) needs an environment.deadline_s of at least {least:g}, or a program that hangs would "
                 "count as a fault of the environment"
             )
+        strength()  # SandboxFailed where no program can be run, before the run
         self.seconds, self.memory_gib, self.most = float(seconds), float(memory_gib), int(max_characters)
 
     def reply(self, *, tool_calls: list[ToolCall]) -> list[str] | None:
@@ -58,7 +58,6 @@ class PythonTool:
             cpu_s=min(self.seconds, left_s),
             wall_s=left_s,
             memory_gib=self.memory_gib,
-            output_bytes=_BYTES_PER_CHARACTER * self.most,
         )
         ran = run_program(code, limits=limits)
         said = [self._shortened(ran.stdout), self._shortened(ran.stderr), self._end(ran)]

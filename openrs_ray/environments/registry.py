@@ -1,9 +1,6 @@
 """Environments by name: built in, or a class in a file of the user's own."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pkgutil import resolve_name
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -14,38 +11,14 @@ from openrs_ray.config.task import Task
 from openrs_ray.environments.between import Between
 from openrs_ray.environments.environment import Environment
 from openrs_ray.environments.inspection import Tools, inspected
+from openrs_ray.environments.making import BUILT_IN, Making
 from openrs_ray.environments.replier import Replier
 from openrs_ray.environments.single_turn import SingleTurn
 from openrs_ray.environments.turns import Ask, Bounds, TurnByTurn
 from openrs_ray.errors import UserError
 from openrs_ray.models.tool_template import OWN_FORMAT, CallFormat, template_format
 from openrs_ray.rewards.libraries.names import VERIFIERS
-from openrs_ray.user_code.loading import load
 from openrs_ray.user_code.reference import UserCode, is_reference
-
-BUILT_IN = {
-    "python_tool": "openrs_ray.environments.python_tool:PythonTool",
-    "multi_turn_check": "openrs_ray.environments.multi_turn_check:MultiTurnCheck",
-}
-"""`module:class` of each; the class takes its task and the section's parameters."""
-_VERIFIERS = "openrs_ray.environments.verifiers:Conversation"
-
-
-@dataclass(frozen=True, slots=True)
-class Making:
-    """Makes the object that answers, in a process that can be killed."""
-
-    task: Task
-    code: UserCode | None = None
-    """None: built in."""
-
-    def __call__(self) -> Any:
-        section = self.task.environment
-        if self.code is not None:
-            return load(self.code)(**section.parameters)
-        if section.name.startswith(VERIFIERS):  # its parameters are the problems' (`data.parameters`)
-            return resolve_name(_VERIFIERS)(self.task)
-        return resolve_name(BUILT_IN[section.name])(self.task, **section.parameters)
 
 
 def code_of(config: RunConfig, task: Task) -> UserCode | None:

@@ -3,12 +3,14 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from jinja2 import TemplateError
+
 from openrs_ray.data.completions import completion_texts
 from openrs_ray.data.prompts import response_prefix
 from openrs_ray.environments.between import Between
 from openrs_ray.environments.environment import Engines
 from openrs_ray.environments.reply import Answer, Asked, Message, RolloutFailed
-from openrs_ray.records import Completion, Problem, Rollout
+from openrs_ray.records import FAILED_ENVIRONMENT, Completion, Problem, Rollout, Status
 
 Ask = Callable[[Asked], Awaitable[Answer]]
 """Answers a turn in a process of its own, over the loss of it."""
@@ -44,11 +46,15 @@ class TurnByTurn:
                 return talk.rollout()
             answer = await self.ask(talk.asked())
             if answer.failed is not None:
-                raise RolloutFailed(talk.rollout(), answer.failed, f"environment: {answer.detail}")
+                raise RolloutFailed(talk.rollout(), answer.failed, f"{FAILED_ENVIRONMENT}{answer.detail}")
             if not answer.messages:
                 return talk.rollout()
             room = len(problem.prompt_ids) + self.bounds.tokens - len(talk.ids)
-            given = self.between.ids(turn.token_ids.tolist(), answer.messages, room)
+            try:
+                given = self.between.ids(turn.token_ids.tolist(), answer.messages, room)
+            except TemplateError as error:
+                refused = f"{FAILED_ENVIRONMENT}the chat template does not take its messages: {error}"
+                raise RolloutFailed(talk.rollout(), Status.ERROR, refused) from error
             if given is None or talk.number_of_turns == self.bounds.turns:
                 return replace(talk.rollout(), finish_reason="length")
             talk.given(given, answer)

@@ -25,10 +25,12 @@ BUILD_DEADLINE_S = 1800.0
 """Longest wait for another process that builds the same entry."""
 
 SMOLLM2 = "smollm2-135m-instruct"
-MODELS = ("toy", SMOLLM2)
+MODELS = ("toy", "toy-calculator", SMOLLM2)
 DATA: dict[str, Split] = {"toy": "train", "toy-heldout": "heldout"}
 """Built-in problems by name."""
 _PROBLEMS = {"count": 4096, "seed": 0}
+_ASKS_SHARE = 0.25
+"""Of the sums, by the toy that knows a calculator."""
 
 
 def resolve_model(path: str) -> str:
@@ -56,12 +58,12 @@ def looks_like_hub_id(path: str) -> bool:
 
 def model_path(name: str) -> Path:
     """Folder of a built-in model, made first where the cache lacks it."""
-    if name == "toy":
+    if name != SMOLLM2:
         # Torch and transformers load only where the toy really has to be taught.
         from openrs_ray.models.toy.teach import ToySettings, build_toy
 
-        settings = ToySettings()
-        return cached("toy", {**asdict(settings), "code": _code("toy")}, partial(build_toy, settings=settings))
+        settings = ToySettings(asks_share=_ASKS_SHARE) if name == "toy-calculator" else ToySettings()
+        return cached(name, {**asdict(settings), "code": _code("toy")}, partial(build_toy, settings=settings))
     return cached(name, {"package": smollm2.package_version(), "code": _code("smollm2.py")}, smollm2.build)
 
 

@@ -1,9 +1,12 @@
 """The form in which a chat template shows tools, calls of them and their results, where it has one."""
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from __future__ import annotations
 
-from transformers import PreTrainedTokenizerBase
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:  # the processes that read tool calls need no transformers
+    from transformers import PreTrainedTokenizerBase
 
 CallFormat = Literal["hermes", "xml", "glm", "llama", "mistral", "deepseek", "pythonic"]
 """Of a model's tool calls; `openrs_ray.environments.tool_calls` reads them."""

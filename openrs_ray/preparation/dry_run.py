@@ -112,6 +112,9 @@ def _rows(config: RunConfig) -> Iterator[tuple[str, str]]:
         f"{config.completions_per_step * rollout.max_completion_tokens:,} sampled tokens",
     )
     yield "rollout", _rollout_text(config)
+    for task in config.tasks:
+        if task.environment.answers:
+            yield "environment", _environment_text(task)
     yield "learner", _learner_text(config)
     yield "fidelity", config.fidelity
     yield "loss", loss_text(config.loss)
@@ -158,6 +161,15 @@ def _rollout_text(config: RunConfig) -> str:
     ahead = f"up to {staleness} version(s) ahead of the learner" if staleness else "in turn with the learner"
     sleeps = ", asleep while it works" if rollout.sleep_while_learning else ""
     return f"{config.num_engines} engine(s) on {place.num_rollout_gpus} {_unit(config)}{more}, {ahead}{sleeps}"
+
+
+def _environment_text(task: Task) -> str:
+    section, of_task = task.environment, f" of task {task.name}" if task.name else ""
+    cut = f" of at most {section.max_turn_tokens} tokens" if section.max_turn_tokens else ""
+    return (
+        f"{section.name}{of_task}, at most {section.max_turns} turns{cut}, {section.processes} process(es) that answer within "
+        f"{section.deadline_s:g} s each"
+    )
 
 
 def _learner_text(config: RunConfig) -> str:

@@ -84,7 +84,7 @@ class Prepared:
     @property
     def sizes(self) -> dict[str, int]:
         """Problems to train on, by task."""
-        return Counter(problem.task for problem in self.problems)
+        return dict(Counter(problem.task for problem in self.problems))
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -92,13 +92,13 @@ def prepare(config: RunConfig) -> Prepared:
     for task in config.tasks:
         check_reward_names(task.rewards.weights)
         kinds.check_kind(task.answer, task.rewards)
+    tools = {task.name: check_environment(task, code_of(config, task)) for task in config.tasks}
     own = {
         task.name: own_rewards(
             task.rewards.weights, task.rewards.parameters, config.user_code, config.rewards.memory_gib
         )
         for task in config.tasks
     }
-    tools = {task.name: check_environment(task, code_of(config, task)) for task in config.tasks}
     check_paths(config)  # before a model is looked for on the Hub
     model_path = resolve_model(config.model.path)
     model, shape = check_model(config, model_path)

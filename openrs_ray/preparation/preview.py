@@ -21,11 +21,11 @@ _QUOTED = 80
 _ENOUGH_PROMPTS = 512
 r"""Prompts searched for a \boxed{} and for lost characters."""
 _OTHER_KINDS = {
-    "choice": "choices",
-    "number": "numbers, with their units",
-    "exact": "strings",
-    "set": "lists",
-    "code": "programs",
+    "choice": "{} choices",
+    "number": "{} numbers, with their units",
+    "exact": "{} strings",
+    "set": "{} lists",
+    "code": "tests of {} programs",
 }
 _NEED_A_BOX = ("accuracy", "cosine", "length")
 
@@ -73,7 +73,7 @@ def _gold_lines(task: Task, problems: Sequence[Problem], held_out: Sequence[Prob
     first = problems[0]
     yield f"its gold, as read: {_printable(gold_text(task.answer, first.gold, first.row))}"
     if task.answer.kind != "math":
-        yield f"golds: {len(problems):,} {_OTHER_KINDS[task.answer.kind]}"
+        yield f"golds: {_OTHER_KINDS[task.answer.kind].format(f'{len(problems):,}')}"
         return
     if task.rewards.extraction == "published":
         yield "golds: read as whole texts, by the LaTeX in them (rewards.extraction published)"
@@ -97,7 +97,7 @@ def _weights(task: Task) -> str | None:
 
 def _sandbox(task: Task) -> str | None:
     """Walls that are missing around programs, on this machine."""
-    if task.answer.kind != "code":
+    if not task.runs_programs:
         return None
     sentence = strength().sentence
     return f"{sentence[0].lower()}{sentence[1:]} docs/code.md says what that means" if sentence else None

@@ -82,7 +82,7 @@ def _answer(check: Callable[[Any], Any], pickled_item: bytes) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
+    return f"{type(error).__name__}: {error}".removesuffix(": ")[:_LONGEST_REASON]
 
 
 if __name__ == "__main__":

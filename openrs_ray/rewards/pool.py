@@ -204,7 +204,8 @@ class CheckPool(Generic[Item, Result]):
             return failed(Status.ERROR, str(error)), _State.USABLE
         except OutOfMemory as error:
             fresh = process.checks == 1
-            return failed(Status.ERROR, f"{error}{process.where}") if fresh else None, _State.FULL
+            detail = f"{error} at the limit of {self._memory_gib:g} GiB{process.where}"
+            return failed(Status.ERROR, detail) if fresh else None, _State.FULL
         except TimeoutError:
             detail = f"killed at the deadline of {job.deadline_s:g} s of computing{process.where}"
             return failed(Status.TIMEOUT, detail), _State.LOST

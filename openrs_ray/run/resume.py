@@ -78,6 +78,8 @@ def check_resumable(saved: dict[str, Any], now: RunConfig, known: RunProblems | 
     fixed = frozenset[str]().union(*both) - _told_by_content(before, after, known)
     fields = sorted(fixed, key=lambda name: (name != "fidelity", name))  # it sets others
     was, is_now = ({dotted: values[dotted] for dotted in fields if dotted in values} for values in (before, after))
+    sets = ({"the number of data sets": len(config.tasks)} for config in (then, now))
+    (was, is_now) = (number | values for number, values in zip(sets, (was, is_now), strict=True))
     check_same(was, is_now, f"run {now.run.name}", _INSTEAD)
 
 

@@ -179,6 +179,7 @@ def test_a_server_of_the_runs_own_judges_dies_and_is_replaced(tmp_path: Path, to
     assert_all_gone(family)
     rows = current_rows(run).to_pylist()
     judged = [dict(row["rewards"])["judge"] for row in rows if row["reward"] is not None]
+    assert "object store" not in log.read_text(), "Ray's warning that it may not restart the reward pool"
     assert len(rows) == 64 and len(judged) >= 60 and all(0 <= value <= 0.9 for value in judged)
     assert read_metrics(run)[-1]["judge_prompt_tokens"] > 0
 

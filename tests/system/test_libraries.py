@@ -1,10 +1,12 @@
 """Runs on problems of reasoning-gym and verifiers, with functions of an environment that hang, die, raise and eat memory."""
 
+import os
 from pathlib import Path
 from typing import Any
 
+import commands
 import pytest
-from commands import descendants, finish, start, tail, write_recipe
+from commands import assert_all_gone, descendants, finish, start, steps_done, tail, wait_until, write_recipe
 from places import SUPPORT
 
 from openrs_ray.run.completions import current_rows
@@ -14,14 +16,21 @@ from openrs_ray.run.metrics import read_metrics
 pytestmark = [pytest.mark.slow, pytest.mark.cpu_engine, pytest.mark.timeout(900)]
 
 
+@pytest.fixture(autouse=True)
+def packages_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = commands.PYTHONPATH, str(SUPPORT / "verifiers_environments"), os.environ.get("PYTHONPATH", "")
+    monkeypatch.setattr(commands, "PYTHONPATH", os.pathsep.join(filter(None, parts)))
+
+
 def trained(folder: Path, toy: Path, **changes: dict[str, Any]) -> list[dict[str, Any]]:
     """Recorded rows of a finished run of 2 steps."""
     sections = {"rollout": {"max_prompt_tokens": 64, "max_first_truncated_share": 1.0}} | changes
     recipe = write_recipe(folder / "recipe.yaml", toy, folder, "run", 2, **sections)
     process = start([str(recipe)], folder / "log")
-    children = descendants(process)
+    wait_until(lambda: steps_done(folder / "run") >= 1, 400, process, folder / "log")
+    family = descendants(process)
     assert finish(process, folder / "log") == 0, tail(folder / "log")
-    assert not [child for child in children if child.is_running()], "nothing is left"
+    assert_all_gone(family)
     return current_rows(folder / "run").to_pylist()
 
 
@@ -45,17 +54,12 @@ def test_reasoning_gym_trains_on_partial_credit(tmp_path: Path, toy_folder: Path
     assert [line["step"] for line in figures] == [1, 2] and all("reward_reasoning_gym" in line for line in figures)
 
 
-def test_an_environment_of_verifiers_trains_over_its_own_faults(
-    tmp_path: Path, toy_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_environment_of_verifiers_trains_over_its_own_faults(tmp_path: Path) -> None:
     pytest.importorskip("verifiers", reason="the extra verifiers is not installed")
-    monkeypatch.setattr(
-        "commands.PYTHONPATH", f"{SUPPORT / 'verifiers_environments'}:{__import__('commands').PYTHONPATH}"
-    )
     faults = ["reward_hang", "reward_die", "turn_raise", "turn_hang", "turn_eat", "", "", ""]
     rows = trained(
         tmp_path,
-        toy_folder,
+        Path("toy"),  # it was taught to end its turns
         data={"path": "verifiers:sums_in_turns", "parameters": {"tasks": 8, "faults": faults}},
         evaluation={"path": None, "hold_out": 0},
         environment={"max_turns": 3, "max_turn_tokens": 48, "processes": 1, "deadline_s": 4},

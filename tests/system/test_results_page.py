@@ -67,7 +67,7 @@ def test_every_figure_of_a_step_is_explained_and_no_other(run: SimulatedRun) -> 
     written = {name for figures in run.figures for name in figures} | learner_figures()
     group: Any = SimpleNamespace(  # one with a reward by name
         verdicts=(Verdict(Status.CORRECT, {"format": 1.0}, 1.0),),
-        rollouts=(SimpleNamespace(sampled_tokens=3, truncated=False),),
+        rollouts=(SimpleNamespace(sampled_tokens=3, truncated=False, turns=2),),
         rewards=lambda: np.ones(1),
         problem=PROBLEMS[0],
     )

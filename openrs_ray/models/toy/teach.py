@@ -41,6 +41,8 @@ class ToySettings:
     """Share of the steps, from the first, in which every solution is right."""
     wrong_share: float = 0.65
     """Share of solutions that forget the carries afterwards."""
+    asks_share: float = 0.0
+    """Share of the sums that a calculator is asked for, by a turn that ends with "="."""
     steps: int = 800
     batch: int = 20
     learning_rate: float = 1.5e-3
@@ -67,7 +69,7 @@ def teach(settings: ToySettings, tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
         )
         schedule = get_cosine_schedule_with_warmup(optimizer, settings.steps // 20, settings.steps)
         for step in range(settings.steps):
-            ids, labels = batch(settings.batch, wrong_share(step, settings), tokenizer, problems)
+            ids, labels = batch(settings.batch, wrong_share(step, settings), tokenizer, problems, settings.asks_share)
             model(input_ids=ids, labels=labels).loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -116,29 +118,50 @@ def wrong_share(step: int, settings: ToySettings) -> float:
 
 
 def batch(
-    size: int, wrong: float, tokenizer: Qwen2Tokenizer, problems: random.Random
+    size: int, wrong: float, tokenizer: Qwen2Tokenizer, problems: random.Random, asks: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """New problems with solutions, of which a share `wrong` forgets the carries.
+    """New problems: a share `asks` for a calculator, the others with solutions of which a share `wrong` forgets the carries.
 
-    Returns ids and labels, int64 [size, longest], right-padded; no labels on prompts.
+    Returns ids and labels, int64 [size, longest], right-padded; no labels on what the model does not say.
     """
     rows = [
-        _example(tokenizer, problem, carries=problems.random() >= wrong)
+        _asking(tokenizer, problem)
+        if asks and problems.random() < asks
+        else _example(tokenizer, problem, carries=problems.random() >= wrong)
         for problem, _ in zip(draw("teach", problems), range(size), strict=False)
     ]
-    longest = max(len(prompt) + len(response) for prompt, response in rows)
+    longest = max(len(row) for row, _ in rows)
     ids = torch.full((len(rows), longest), tokenizer.pad_token_id)
     labels = torch.full((len(rows), longest), IGNORED)
-    for row, (prompt, response) in enumerate(rows):
-        end = len(prompt) + len(response)
-        ids[row, :end] = torch.tensor(prompt + response)
-        labels[row, len(prompt) : end] = torch.tensor(response)
+    for row, (tokens, said) in enumerate(rows):
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        labels[row, : len(tokens)] = torch.where(torch.tensor(said), ids[row, : len(tokens)], IGNORED)
     return ids, labels
 
 
-def _example(tokenizer: Qwen2Tokenizer, problem: Sum, *, carries: bool) -> tuple[list[int], list[int]]:
-    """Prompt and response as token ids, the end of the turn included."""
-    question = [{"role": "user", "content": problem.text}]
-    prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_dict=False)
-    response = tokenizer.encode(solution(problem, carries=carries), add_special_tokens=False)
-    return prompt, [*response, tokenizer.eos_token_id]
+def _example(tokenizer: Qwen2Tokenizer, problem: Sum, *, carries: bool) -> tuple[list[int], list[bool]]:
+    """Token ids of prompt and response, and which of them the model says; the end of the turn is one."""
+    prompt = _prompt(tokenizer, [{"role": "user", "content": problem.text}])
+    response = _turn(tokenizer, solution(problem, carries=carries))
+    return prompt + response, [False] * len(prompt) + [True] * len(response)
+
+
+def _asking(tokenizer: Qwen2Tokenizer, problem: Sum) -> tuple[list[int], list[bool]]:
+    """The same with two turns, and a calculator's result between them."""
+    conversation = [{"role": "user", "content": problem.text}]
+    prompt, question = _prompt(tokenizer, conversation), _turn(tokenizer, f"{problem.text}=")
+    asked = {"role": "assistant", "content": f"{problem.text}="}
+    whole = _prompt(tokenizer, [*conversation, asked, {"role": "user", "content": str(problem.answer)}])
+    given = len(whole) - len(prompt) - len(question)
+    answer = _turn(tokenizer, f"\\boxed{{{problem.answer}}}")
+    said = [False] * len(prompt) + [True] * len(question) + [False] * given + [True] * len(answer)
+    return whole + answer, said
+
+
+def _prompt(tokenizer: Qwen2Tokenizer, conversation: list[dict[str, str]]) -> list[int]:
+    ids: list[int] = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_dict=False)
+    return ids
+
+
+def _turn(tokenizer: Qwen2Tokenizer, text: str) -> list[int]:
+    return [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]

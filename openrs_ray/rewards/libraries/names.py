@@ -47,5 +47,5 @@ def _of_data_set(data: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(given.get("rewards", {}), dict):
         given["rewards"] = {"weights": {kind: 1.0}, **given.get("rewards", {})}
     if kind == KINDS[VERIFIERS]:
-        given.setdefault("environment", path)
+        given["environment"] = {"name": path, **section} if isinstance(section, dict) else (section or path)
     return given

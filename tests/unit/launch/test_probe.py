@@ -25,6 +25,7 @@ from launch.probe import (
     main,
     memory_needed,
     parameters_of,
+    sandbox_row,
     sharing_rows,
     token_row,
     torch_row,
@@ -34,6 +35,7 @@ from openrs_ray.cluster.probes import Gpu, ProbeError
 from openrs_ray.common.formatting import GIB
 from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import RunConfig
+from openrs_ray.sandbox.records import Strength
 
 # nvidia-smi --query-gpu=index,name,driver_version,memory.total,memory.used --format=csv,noheader,nounits
 SMI = """0, NVIDIA A40, 580.95.05, 46068, 4
@@ -210,6 +212,12 @@ def test_a_probe_that_fails_or_dies_says_so() -> None:
         machine.within(10, lambda: int("x"))
     with pytest.raises(ProbeError, match="died"):
         machine.within(10, partial(os._exit, 3))
+
+
+def test_the_walls_around_programs() -> None:
+    assert sandbox_row(Strength("user", ["namespaces", "other_user", "landlock", "seccomp"])).verdict == "ok"
+    weaker = sandbox_row(Strength("process", ["seccomp"]))
+    assert (weaker.verdict, weaker.found) == ("note", "seccomp")
 
 
 def test_ports() -> None:

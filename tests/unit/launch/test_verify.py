@@ -1,6 +1,8 @@
 """`python -m launch.verify` as a user runs it."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +13,10 @@ from places import ROOT
 from launch.verify import main
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "launch.verify", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=environment)
 
 
 def test_one_verdict_per_line_in_order(tmp_path: Path) -> None:
@@ -114,3 +117,53 @@ def test_a_byte_order_mark_and_a_lone_surrogate_are_no_crash(tmp_path: Path) -> 
     verdicts = [json.loads(line) for line in done.stdout.splitlines()]
     assert [verdict["status"] for verdict in verdicts] == ["correct", "wrong", "correct"]
     assert [verdict["answer"] for verdict in verdicts] == ["4", "\ud800", "é"]
+
+
+def test_own_rewards_are_tried_on_a_file_without_training(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "tests" / "support" / "my_rewards.py", tmp_path)
+    rows = [
+        {"pred": r"so \boxed{4}", "gold": "4", "problem": "2 + 2", "token_count": 8},
+        {"pred": r"so \boxed{5}", "gold": "4", "problem": "2 + 2", "token_count": 16},
+        {"pred": r"raise \boxed{6}", "gold": "6", "problem": "3 + 3"},
+    ]
+    (tmp_path / "tried.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    names = ("accuracy", "my_rewards.py:moody", "my_rewards.py:brevity", "my_rewards.py:spread")
+    asked = [part for name in names for part in ("--rewards", name)]
+    done = run("tried.jsonl", *asked, "--parameters", "{brevity: {scale: 4}}", "--processes", "1", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second, third = (json.loads(line) for line in done.stdout.splitlines())
+    assert first["rewards"] == dict(zip(names, (1.0, 0.5, 0.5, -0.5), strict=True))
+    assert second["rewards"] == dict(zip(names, (0.0, 0.5, 0.25, -1.0), strict=True))
+    assert third["status"] == "error" and third["rewards"] == {}
+    assert third["detail"].startswith("my_rewards.py:moody raised KeyError: 'a key' (my_rewards.py, line")
+    assert "3 checked: 1 correct, 1 wrong, 1 error" in done.stderr
+    assert "my_rewards.py:spread: mean -0.75, from -1 to -0.5, 2 judged" in done.stderr
+    assert "my_rewards.py:brevity: 16 tokens" in done.stderr, "what it printed"
+
+
+def test_own_rewards_alone_need_no_gold(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "tests" / "support" / "my_rewards.py", tmp_path)
+    (tmp_path / "tried.jsonl").write_text(json.dumps({"pred": "three short words"}) + "\n")
+    done = run("tried.jsonl", "--kind", "none", "--rewards", "my_rewards.py:brevity", folder=tmp_path)
+    assert json.loads(done.stdout)["rewards"] == {"my_rewards.py:brevity": 1 / 3}, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rewards", "my_rewards.py:nothing"], "There is no nothing in "),
+        (["--rewards", "other.py:f"], "There is no file other.py"),
+        (["--rewards", "acuracy"], "names unknown rewards (acuracy)"),
+        (
+            ["--rewards", "my_rewards.py:brevity", "--parameters", "{brevity: {scale: long}}"],
+            "input should be a valid number",
+        ),
+        (["--rewards", "my_rewards.py:brevity", "--parameters", "[1"], "--parameters is not YAML"),
+    ],
+)
+def test_a_reward_that_cannot_be_used_is_one_sentence(tmp_path: Path, arguments: list[str], message: str) -> None:
+    shutil.copy(ROOT / "tests" / "support" / "my_rewards.py", tmp_path)
+    (tmp_path / "tried.jsonl").write_text('{"pred": "1", "gold": "1"}\n')
+    done = run("tried.jsonl", *arguments, folder=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert message in done.stderr and len(done.stderr.splitlines()) == 1

@@ -26,6 +26,7 @@ from openrs_ray.algorithm.unusable import unusable_warning
 from openrs_ray.config import schema as config
 from openrs_ray.environments.environment import Engines as Turns
 from openrs_ray.environments.environment import Environment
+from openrs_ray.environments.reply import RolloutFailed
 from openrs_ray.environments.single_turn import SingleTurn
 from openrs_ray.errors import RunError
 from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
@@ -263,3 +264,29 @@ def test_an_environment_that_gives_what_would_be_trained_on_wrongly_is_named(spo
     spoil, sentence = SPOILT[spoilt]
     with pytest.raises(RunError, match=f"environment Asking: the rollout of position 40, sample 0 .*{sentence}"):
         asyncio.run(collected(Engines(), Checks(), environment=Asking(spoil=spoil)))
+
+
+class Failing:
+    """One turn, after which the environment of sample 2 fails."""
+
+    async def rollout(self, problem: Problem, engines: Turns) -> Rollout:
+        rollout = Rollout.of([await engines.sample(problem.prompt_ids)])
+        if rollout.sample == 2:
+            raise RolloutFailed(rollout, Status.TIMEOUT, "environment: it hung")
+        return rollout
+
+
+def test_a_rollout_whose_environment_failed_is_not_judged_and_counted() -> None:
+    checks = Checks()
+    groups = asyncio.run(collected(Engines(), checks, environment=Failing()))
+    assert sum(map(len, checks.asked)) == 9, "the others are judged"
+    for group in groups:
+        assert [v.status for v in group.verdicts] == [Status.CORRECT] * 2 + [Status.TIMEOUT] + [Status.CORRECT]
+        assert group.verdicts[2].reward is None and group.verdicts[2].detail == "environment: it hung"
+        np.testing.assert_array_equal(group.rewards(), [1, 1, np.nan, 1])
+    figures = step_metrics(groups)
+    assert figures["timeouts"] == figures["environment_failures"] == 3 and figures["mean_turns"] == 1
+    values = advantages(np.stack([group.rewards() for group in groups]), 1e-4)
+    assert len(training_sequences(groups, values)) == 9
+    with pytest.raises(RunError, match="3 checks timed out and 0 failed of 12"):
+        check_judged(groups, 1, limit=0.2)

@@ -15,6 +15,7 @@ import pytest
 from places import ROOT
 from transformers import Qwen2Tokenizer
 
+from openrs_ray.config.answer import Answer
 from openrs_ray.config.data import Columns, Data, Example
 from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import Model
@@ -295,6 +296,40 @@ def test_without_shuffling_the_order_is_the_file_s() -> None:
 def test_the_first_problem_of_an_epoch_is_anyone_s() -> None:
     firsts = Counter(Order(seed=seed, problems=4).index(0) for seed in range(400))
     assert all(60 < firsts[index] < 140 for index in range(4))  # 100 expected, standard deviation 8.7
+
+
+# Programs
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_tests_of_programs_are_read_whole_and_the_first_is_shown(
+    tmp_path: Path, tokenizer: Qwen2Tokenizer, suffix: str
+) -> None:
+    """A list in the answer column is all of the tests; JSON is not looked through for a box."""
+    tests = [r"assert f('\boxed{1}') == 1 ", "assert f(2)"]
+    rows = [
+        {"problem": "1+1", "answer": tests, "test_setup_code": ""},
+        {"problem": [{"role": "user", "content": "2+2"}], "answer": ["def check(f): pass"], "test_setup_code": ""},
+    ]
+    file = write(tmp_path / f"data{suffix}", rows if suffix == ".jsonl" else rows[:1])
+    answer = Answer(kind="code", shown_tests=1)
+    loaded = load_problems(Data(path=str(file)), tokenizer, 200, lambda golds: [True] * len(golds), answer=answer)
+    assert loaded.problems[0].gold == tuple(tests)
+    shown = f"\n\nYour code should pass tests such as:\n```python\n{tests[0]}\n```"
+    assert loaded.problems[0].text == "1+1" + shown
+    assert [problem.text for problem in loaded.problems[1:]] == ["2+2"] * (suffix == ".jsonl")
+
+
+def test_programs_with_broken_tests_are_left_out(tmp_path: Path, tokenizer: Qwen2Tokenizer) -> None:
+    rows = [
+        {"problem": "1+1", "answer": {"inputs": ["1"], "outputs": ["2"]}},
+        {"problem": "2+2", "answer": "assert f("},
+    ]
+    answer = Answer(kind="code")
+    data = Data(path=str(write(tmp_path / "data.jsonl", rows)), max_unparseable_share=0.5)
+    loaded = load_problems(data, tokenizer, 200, lambda golds: [True] * len(golds), answer=answer)
+    assert [problem.gold for problem in loaded.problems] == [('{"inputs": ["1"], "outputs": ["2"]}',)]
+    assert loaded.report.unparseable == 1
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

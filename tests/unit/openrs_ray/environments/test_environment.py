@@ -1,33 +1,14 @@
 """Environments with engines that are played."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from places import ROOT
+from played_turns import PROBLEM, TOKENIZER, Played
 
 from openrs_ray.environments.environment import Environment
 from openrs_ray.environments.single_turn import SingleTurn
-from openrs_ray.models.toy.tokenizer import make_tokenizer
-from openrs_ray.records import Completion, Problem, Rollout, VersionSpan
-
-TOKENIZER = make_tokenizer()
-PROBLEM = Problem(0, "12+30", tuple(TOKENIZER("<|user|>12+30<|assistant|>")["input_ids"]), ("42",))
-
-
-class Played:
-    """Says one line after another, each by a newer policy."""
-
-    def __init__(self, *lines: str) -> None:
-        self.lines = [TOKENIZER(line + "<|end|>")["input_ids"] for line in lines]
-        self.asked: list[tuple[str, int | None]] = []
-
-    async def sample(self, prompt_ids: Sequence[int], max_tokens: int | None = None) -> Completion:
-        ids = np.array(self.lines[len(self.asked)], dtype=np.int32)
-        version = VersionSpan(len(self.asked), 0, len(ids))
-        self.asked.append((TOKENIZER.decode(list(prompt_ids)), max_tokens))
-        return Completion(40, 3, ids, np.full(len(ids), -0.5, dtype=np.float32), "stop", (version,), len(self.asked))
+from openrs_ray.records import Rollout, VersionSpan
 
 
 def of_page() -> Environment:

@@ -13,10 +13,10 @@ from openrs_ray.config.environment import EnvironmentSection
 from openrs_ray.config.rewards import Rewards
 from openrs_ray.config.task import Task
 from openrs_ray.data.libraries import library_rows
-from openrs_ray.environments.registry import Making
+from openrs_ray.environments.making import Making
 from openrs_ray.environments.replier import Replier
 from openrs_ray.environments.reply import Answer, Asked
-from openrs_ray.environments.tool_calls import call_format
+from openrs_ray.models.tool_template import OWN_FORMAT
 from openrs_ray.records import Status
 from openrs_ray.rewards.pool import CheckPool
 
@@ -31,7 +31,7 @@ def environment(name: str, **parameters: Any) -> Task:
 
 def answers(task: Task, asked: list[Asked]) -> list[Answer]:
     """All from one new process, the last first."""
-    replier = Replier(Making(task), call_format(""), task.environment.name)
+    replier = Replier(Making(task), OWN_FORMAT, task.environment.name)
     with CheckPool[Asked, Answer](replier, 1, 10.0, 4.0, prepare=replier.prepare, failed=Answer.failure) as pool:
         return [future.result() for future in [pool.submit(one) for one in reversed(asked)]][::-1]
 

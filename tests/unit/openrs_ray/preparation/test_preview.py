@@ -15,6 +15,7 @@ from openrs_ray.preparation.preview import look_lines, warning_lines
 from openrs_ray.rewards.answers.check import gold_is_parseable
 from openrs_ray.rewards.answers.reading import read, says_words
 from openrs_ray.rewards.golds import gold_kind
+from openrs_ray.sandbox.records import Strength
 
 BOX = {"system_prompt": "\\boxed{"}
 ROWS = [{"problem": f"{n}+{n}", "answer": str(2 * n)} for n in range(1, 9)]
@@ -134,6 +135,18 @@ def test_problems_and_templates_may_ask_for_the_box_too(model: Path) -> None:
         "\\boxed{{ '{' }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>"
     )
     assert said(model, ROWS, {}, False, model={"path": str(model), "chat_template": str(template)}) == ""
+
+
+def test_tests_of_programs_and_missing_walls(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"problem": f"{n}+{n}", "answer": [f"assert f({n}) == 2", "assert f(1)"]} for n in range(10, 18)]
+    answer = {"kind": "code", "shown_tests": 0}
+    text = said(model, rows, {}, answer=answer)
+    assert "its gold, as read: assert f(10) == 2; assert f(1)\ngolds: tests of 8 programs" in text
+    monkeypatch.setattr("openrs_ray.preparation.preview.strength", lambda: Strength("process", ["landlock", "seccomp"]))
+    assert said(model, rows, {}, False, answer=answer) == (
+        "warning: programs run behind weaker walls here, without namespaces of their own (processes, network, files), "
+        "without a user of their own. docs/code.md says what that means"
+    )
 
 
 def test_weights_that_are_all_0(model: Path) -> None:

@@ -1,15 +1,22 @@
 """Programs judged by their tests: the shapes of public data, and programs that try to pass without being right."""
 
+import asyncio
 import json
 import re
 from typing import Any
 
 import pytest
 
+from actors.reward import RewardPool
 from openrs_ray.config.answer import Answer
+from openrs_ray.config.data import Data
+from openrs_ray.config.environment import EnvironmentSection
 from openrs_ray.config.rewards import Rewards
+from openrs_ray.config.task import Task
+from openrs_ray.errors import UserError
 from openrs_ray.records import Status
 from openrs_ray.rewards.answers.code import checker, deadline_s, program_in, readable
+from openrs_ray.rewards.answers.kinds import check_kind
 from openrs_ray.rewards.code_tests import running
 from openrs_ray.rewards.code_tests.running import same_output
 from openrs_ray.rewards.records import CheckedProgram, JudgeItem
@@ -275,6 +282,36 @@ def test_a_check_has_time_for_all_its_runs() -> None:
     few, many = (deadline_s(ANSWER, JudgeItem("", 1, "stop", gold)) for gold in (TESTS, (streams,)))
     assert few > 6 + 10
     assert many > 20 * 6
+
+
+def test_settings_that_do_not_go_together() -> None:
+    with pytest.raises(UserError, match=r"tests_passed, which is for answer\.kind code"):
+        check_kind(Answer(), Rewards(weights={"tests_passed": 1.0}))
+    with pytest.raises(UserError, match=r"answer.memory_gib \(4\) of a program is more than rewards.memory_gib \(2\)"):
+        check_kind(Answer(kind="code", memory_gib=4), Rewards())
+    check_kind(ANSWER, Rewards(weights={"tests_passed": 1.0}))
+
+
+def test_the_pool_waits_for_programs_longer_than_for_other_checks() -> None:
+    """A sleeping program meets its own limit, and is wrong, though the pool's deadline is shorter."""
+    task = Task(
+        "code",
+        Data(path="unused"),
+        ANSWER,
+        Rewards(weights={"accuracy": 1.0}, processes=1, deadline_s=0.5),
+        EnvironmentSection(),
+    )
+    pool = RewardPool([task])
+    texts = [f"```python\n{program}\n```" for program in ("import time; time.sleep(600)", DOUBLE)]
+    items = [JudgeItem(text, 9, "stop", TESTS, task="code") for text in texts]
+    try:
+        asleep, right = asyncio.run(pool.judge(items))
+        counts = asyncio.run(pool.counts())
+    finally:
+        asyncio.run(pool.close())
+    assert (asleep.status, asleep.reward, asleep.detail) == (Status.WRONG, 0.0, "it had not ended after 6 s")
+    assert (right.status, right.reward) == (Status.CORRECT, 1.0)
+    assert counts == {"checks": 2, "timeouts": 0, "errors": 0, "replaced": 0}
 
 
 # Programs that try to pass

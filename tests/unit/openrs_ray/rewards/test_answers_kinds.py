@@ -17,7 +17,7 @@ from openrs_ray.rewards.answers.check import check_answer
 from openrs_ray.rewards.answers.exact import normalised
 from openrs_ray.rewards.answers.place import stated, unwrapped
 from openrs_ray.rewards.answers.sets import read_list, same_list
-from openrs_ray.rewards.judge import Judge
+from openrs_ray.rewards.judge import Judge, Judges
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.rewards.records import JudgeItem
 
@@ -286,12 +286,28 @@ def test_2000_hostile_texts_are_judged_each_within_50_ms(answer: Answer) -> None
     assert not [text for text in hostile(2000) if seconds(text) > 0.05 and seconds(text) > 0.05]
 
 
-def test_the_pool_judges_every_kind() -> None:
-    answer = Answer(kind="number", tolerance=0.01)
-    judge = Judge.of(Rewards(weights={"accuracy": 1.0}), answer)
-    assert pickle.loads(pickle.dumps(judge)) == judge
-    with CheckPool(judge, 1, 5.0, 2.0, kinds.warm_up(answer)) as pool:
-        texts = (r"\boxed{3.6 km/h}", r"\boxed{2 m/s}", r"\boxed{10**10**10 m/s}", "none")
-        verdicts = [pool.submit(JudgeItem(text, 9, "stop", ("1 m/s",))).result() for text in texts]
-    assert [verdict.status for verdict in verdicts] == [C, W, W, N]
-    assert [verdict.reward for verdict in verdicts] == [1.0, 0.0, 0.0, 0.0]
+def test_one_pool_judges_tasks_of_every_kind() -> None:
+    answers = {
+        "number": Answer(kind="number", tolerance=0.01),
+        "choice": Answer(kind="choice", choices="options"),
+        "exact": Answer(kind="exact"),
+        "set": Answer(kind="set"),
+        "math": Answer(),
+    }
+    judges = Judges({name: Judge.of(Rewards(weights={"accuracy": 1.0}), answer) for name, answer in answers.items()})
+    cases = [
+        ("number", r"\boxed{3.6 km/h}", "1 m/s", C),
+        ("number", r"\boxed{10**10**10 m/s}", "1 m/s", W),
+        ("number", "none", "1 m/s", N),
+        ("choice", r"\boxed{Oslo}", "B", C),
+        ("exact", r"\boxed{oslo}", "Oslo", W),
+        ("set", r"\boxed{2, 1}", "1, 2", C),
+        ("math", r"\boxed{\frac12}", "0.5", C),
+    ]
+    row = {"options": ["Rome", "Oslo"]}
+    with CheckPool(judges, 1, 5.0, 2.0) as pool:
+        items = [JudgeItem(text, 9, "stop", (gold,), row=row, task=task) for task, text, gold, _ in cases]
+        verdicts = [pool.submit(item).result() for item in items]
+    assert [verdict.status for verdict in verdicts] == [status for *_, status in cases]
+    assert [verdict.reward for verdict in verdicts] == [float(status is C) for *_, status in cases]
+    assert pickle.loads(pickle.dumps(judges)) == judges

@@ -54,6 +54,10 @@ def test_a_library_s_problems_bring_their_answers_and_rewards_unless_told_otherw
     content = implied({"environment": {"name": "verifiers:x", "parameters": {"size": 3}}})
     assert content["data"] == {"path": "verifiers:x", "parameters": {"size": 3}}
     assert implied({"data": {"path": "verifiers:x"}})["environment"] == "verifiers:x"
+    bounded = implied({"data": {"path": "verifiers:x"}, "environment": {"max_turns": 3}})
+    assert bounded["environment"] == {"name": "verifiers:x", "max_turns": 3}
+    several = implied({"data": [{"path": "toy"}, {"path": "reasoning-gym:y"}]})["data"]
+    assert several[0] == {"path": "toy"} and several[1]["answer"] == {"kind": "reasoning_gym"}
     assert implied({"data": {"path": "toy"}}) == {"data": {"path": "toy"}}
 
 
