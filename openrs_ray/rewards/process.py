@@ -1,6 +1,8 @@
 """The parent's side of one checking process."""
 
+import io
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -37,6 +39,15 @@ class OutOfMemory(Exception):
     """The check ran into the memory limit."""
 
 
+class _OwnRecords(pickle.Unpickler):
+    """Makes objects of this project's classes only: what a user's code has made would import that code here."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.partition(".")[0] != __package__.partition(".")[0]:
+            raise Raised(f"its result holds an object of {module}.{name}, which stays in its process")
+        return super().find_class(module, name)
+
+
 class CheckProcess:
     """Judges one item at a time: `wait_ready`, `check` until it raises anything but Raised, `end`.
 
@@ -44,8 +55,17 @@ class CheckProcess:
     the processes that a check has started with it, as far as they stayed in its group.
     """
 
-    def __init__(self, pickled_start: bytes, memory_gib: float, printed: Callable[[str], None] | None = None) -> None:
-        """`pickled_start`: check, warm-up items, preparation. `printed` gets each line that a part of a check prints."""
+    def __init__(
+        self,
+        pickled_start: bytes,
+        memory_gib: float,
+        printed: Callable[[str], None] | None = None,
+        reader: type[pickle.Unpickler] = _OwnRecords,
+    ) -> None:
+        """`pickled_start`: check, warm-up items, preparation. `printed` gets each line that a part of a check prints.
+
+        `reader` makes the results.
+        """
         ours, theirs = socket.socketpair()
         command = [
             *(sys.executable, "-P", "-m", "openrs_ray.rewards.child"),
@@ -67,6 +87,7 @@ class CheckProcess:
             raise RunError(f"A process to check answers could not be started: {error}.") from error
         self._pickled_start = pickled_start
         self._printed = printed
+        self._reader = reader
         self.checks = 0
         self.part = ""
         """Of the check that runs or was killed (`openrs_ray.common.telling`)."""
@@ -124,8 +145,15 @@ class CheckProcess:
         raise OutOfMemory(content) if kind == "no_memory" else Raised(content)
 
     def _answer(self) -> tuple[str, Any] | None:
-        """The next message; None for one that is told beside the result."""
-        kind, content = self._pipe.recv()
+        """The next message; None for one that is told beside the result. EOFError for one that cannot be read, Raised."""
+        message = self._pipe.recv_bytes()
+        try:
+            kind, content = self._reader(io.BytesIO(message)).load()
+        except Raised:
+            self.checks += 1
+            raise
+        except Exception as error:  # a check has written into the pipe
+            raise EOFError(f"{type(error).__name__}: {error}") from error
         if kind == "part":
             self.part = content
         elif kind == "printed":

@@ -25,7 +25,7 @@ class Library:
     def __init__(self, module: str, what: str, deadline_s: float = _DEADLINE_S) -> None:
         """`what` begins the sentence about a failure."""
         self._module, self._what, self._deadline_s = module, what, deadline_s
-        self._process = CheckProcess(pickle.dumps((called, (), None)), _MEMORY_GIB)
+        self._process = CheckProcess(pickle.dumps((called, (), None)), _MEMORY_GIB, reader=pickle.Unpickler)
 
     def call(self, function: str, *arguments: Any) -> Any:
         """UserError for what does not fit, raises, dies or takes too long."""

@@ -221,6 +221,17 @@ def test_a_fork_does_not_answer_for_its_process(pool: CheckPool[str, Verdict]) -
     assert [verdict.status for verdict in verdicts] == [Status.CORRECT] * 4
 
 
+def test_what_a_check_writes_into_the_pipe_costs_its_own_verdict(pool: CheckPool[str, Verdict]) -> None:
+    broken, other = pool.submit("write_into_pipe"), pool.submit("say x")
+    assert broken.result(20).status is Status.ERROR
+    assert other.result(20).status is Status.CORRECT and pool.submit("say y").result(20).status is Status.CORRECT
+
+
+def test_objects_of_a_users_classes_stay_in_their_process(pool: CheckPool[str, Verdict]) -> None:
+    verdict = pool.submit("own_class").result(20)
+    assert (verdict.status, verdict.reward) == (Status.ERROR, None) and "poisoned_checks._OwnText" in verdict.detail
+
+
 def test_no_process_outlives_a_killed_parent(tmp_path: Path) -> None:
     script = (
         "import poisoned_checks\n"
