@@ -57,7 +57,7 @@ def write_files(folder: Path, toy_folder: Path) -> Path:
         "environment": {
             "name": "my_env.py:Calculator",
             "parameters": {"most": 1},
-            "deadline_s": 1.5,
+            "deadline_s": 3.0,
             "memory_gib": 1.0,
             "processes": 1,
         },
@@ -123,7 +123,7 @@ def assert_ended_as_it_should(row: dict[str, Any], fault: str) -> None:
         return
     if fault != "none":
         status, words = {
-            "hang": ("timeout", "killed at the deadline of 1.5 s"),
+            "hang": ("timeout", "killed at the deadline of 3 s"),
             "crash": ("error", "exit code -11"),
             "memory": ("error", "took more than environment.memory_gib allows"),
             "raise": ("error", "KeyError: 'nothing' (my_env.py, line"),
