@@ -117,8 +117,8 @@ class Harness:
         if not joins_cluster():
             check_build(self.config.placement)
         rewards = self.config.rewards
-        limits = rewards.processes, rewards.deadline_s, rewards.memory_gib
-        with connection(), CheckPool(Check(self.how.rules), *limits, WARM_UP) as pool:
+        limits, check = (rewards.processes, rewards.deadline_s, rewards.memory_gib), Check(self.how.rules)
+        with connection(), CheckPool(check, *limits, WARM_UP, own_deadline_s=check.own_deadline_s) as pool:
             asyncio.run(fill(pool))
 
     async def _sample(

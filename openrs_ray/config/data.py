@@ -66,7 +66,7 @@ class Data(Section):
     rest_after: Count = 0
     """A problem that was solved always, or never, in each of its last so many visits is at rest: left out for some epochs (0:
     none ever is)."""
-    rest_for: Positive = 1
+    rest_for: Annotated[int, Field(gt=0, le=100)] = 1  # where all problems rest, so many epochs are passed over at once
     """Epochs for which a problem is at rest."""
 
     @model_validator(mode="before")

@@ -131,7 +131,7 @@ def _check_url(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"rewards.judge.url must be like http://host:8000/v1, not {url}")
-    if parts.username or parts.query:
+    if "@" in parts.netloc or parts.query:
         raise ValueError(
             "rewards.judge.url must hold no name, key or password: put the key into an environment variable and name that in "
             "rewards.judge.api_key_env"

@@ -16,6 +16,8 @@ from openrs_ray.records import Status
 from openrs_ray.user_code.loading import reason
 
 MOST_STATE_BYTES = 16 << 20
+MOST_CHARACTERS = 16 << 20
+"""Of all messages of one reply: more than fits into any rollout would only fill the memory of those who pass it on."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +117,13 @@ def _messages(said: Any, role: str) -> tuple[Message, ...]:
     if said is None:
         return ()
     if isinstance(said, str):
-        return (_message(role, said),)
+        said = [said]
     if not isinstance(said, Sequence) or isinstance(said, bytes):
         raise TypeError(f"reply returned {type(said).__name__}: give a text, a list of messages, a Reply or None")
-    return tuple(_message(role, one) if isinstance(one, str) else _checked(one) for one in said)
+    messages = tuple(_message(role, one) if isinstance(one, str) else _checked(one) for one in said)
+    if (length := sum(len(message["content"]) for message in messages)) > MOST_CHARACTERS:
+        raise ValueError(f"reply returned {length:,} characters (at most {MOST_CHARACTERS:,})")
+    return messages
 
 
 def _checked(message: Any) -> Message:

@@ -11,7 +11,7 @@ from openrs_ray.config.answer import Answer
 from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards.answers.check import check_answer
 from openrs_ray.rewards.answers.extraction import last_boxed
-from openrs_ray.rewards.answers.kinds import checker
+from openrs_ray.rewards.answers.kinds import checker, own_deadline_s
 from openrs_ray.rewards.answers.numerics import digits, is_number
 from openrs_ray.rewards.answers.reading import read
 from openrs_ray.rewards.judge import Judge
@@ -56,10 +56,18 @@ class Check:
             status, answer = _published(item) if self.rules == "published" else _ours(item, self.rules)
         return Verdict(status, {}, None, answer, seconds=time.perf_counter() - start)
 
+    def own_deadline_s(self, item: Answered) -> float:
+        """Time that a check needs beyond `rewards.deadline_s`."""
+        return own_deadline_s(item.answer, _as_judged(item))
+
 
 def _of_kind(item: Answered) -> tuple[Status, str | None]:
-    status, answer, *_ = checker(item.answer, _RULES)(JudgeItem(item.text, 0, "stop", item.gold, row=item.row))
+    status, answer, *_ = checker(item.answer, _RULES)(_as_judged(item))
     return status, answer
+
+
+def _as_judged(item: Answered) -> JudgeItem:
+    return JudgeItem(item.text, 0, "stop", item.gold, row=item.row)
 
 
 def _ours(item: Answered, extraction: Extraction) -> tuple[Status, str | None]:

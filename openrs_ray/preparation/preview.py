@@ -14,6 +14,7 @@ from openrs_ray.records import Problem
 from openrs_ray.rewards.answers.kinds import gold_text
 from openrs_ray.rewards.answers.normalise import spelled, tidy
 from openrs_ray.rewards.golds import GoldKind, gold_kind
+from openrs_ray.rewards.libraries.judging import LIBRARIES
 from openrs_ray.sandbox.program import strength
 
 _LONGEST_SHOWN = 4000
@@ -69,6 +70,9 @@ def _task_warnings(config: RunConfig, task: Task, prepared: Prepared) -> Iterato
 def _gold_lines(task: Task, problems: Sequence[Problem], held_out: Sequence[Problem]) -> Iterator[str]:
     if task.answer.kind == "none":
         yield "golds: none is needed (answer.kind none)"
+        return
+    if task.answer.kind in LIBRARIES:
+        yield f"golds: {task.answer.kind} judges by the whole rows"
         return
     first = problems[0]
     yield f"its gold, as read: {_printable(gold_text(task.answer, first.gold, first.row))}"

@@ -72,11 +72,18 @@ class Judge:
 
     def prepare(self, warm_up: Sequence[JudgeItem]) -> None:
         """Load in this process what the checks and the user's own rewards need."""
+        self.warm(warm_up)
+        self.load_own()
+
+    def warm(self, items: Sequence[JudgeItem]) -> None:
+        without_own = replace(self, own={})
+        for item in items:
+            without_own(item)
+
+    def load_own(self) -> None:
+        """After all of ours: the folders of the user's files come first in `sys.path`, and may have a file of any name."""
         for reward in self.own.values():
             reward.prepare()
-        without_own = replace(self, own={})
-        for item in warm_up:
-            without_own(item)
 
     def __call__(self, item: JudgeItem) -> Verdict:
         start = time.perf_counter()
@@ -150,7 +157,9 @@ class Judges:
     def prepare(self, warm_up: Sequence[JudgeItem]) -> None:
         """Load in this process what the checks and the user's own rewards need."""
         for name, judge in self.by_task.items():
-            judge.prepare([item for item in warm_up if item.task == name])
+            judge.warm([item for item in warm_up if item.task == name])
+        for judge in self.by_task.values():
+            judge.load_own()
 
     def __call__(self, item: JudgeItem | GroupItem) -> Verdict | GroupRewards:
         judge = self.by_task[item.task]

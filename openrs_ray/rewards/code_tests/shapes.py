@@ -107,7 +107,10 @@ def _as_list(value):
 def _call(name: str, given: Any, expected: Any) -> str:
     """One statement; JSON has no tuples, and APPS puts a result into a list of its own."""
     if isinstance(given, str):  # LiveCodeBench: an argument a line
-        given, expected = [json.loads(line) for line in given.splitlines()], json.loads(str(expected))
+        try:
+            given, expected = [json.loads(line) for line in given.splitlines()], json.loads(str(expected))
+        except (ValueError, RecursionError) as error:
+            raise Unreadable("a function's arguments and its result are JSON") from error
     if not isinstance(given, list):
         raise Unreadable("a function's arguments are a list")
     accepted = [expected, expected[0]] if isinstance(expected, list) and len(expected) == 1 else [expected]

@@ -88,7 +88,8 @@ def scored(env: vf.Env, row: Mapping[str, Any], turns: Sequence[str], finish_rea
     missing = [name for name, reward in trace.rewards.items() if reward is None]
     if missing:
         raise RuntimeError(f"{', '.join(missing)} gave no reward")
-    return Scored(trace.reward, {name: reward.score for name, reward in trace.rewards.items()})
+    values = {name: float(reward.score) for name, reward in trace.rewards.items()}  # NumPy's numbers, too
+    return Scored(float(trace.reward), values)
 
 
 def one_turn(env: vf.Env) -> bool:
@@ -196,7 +197,7 @@ def _row(env: vf.Env, task: vf.Task) -> dict[str, Any]:
     opening = next_messages(env, row, [], "stop")
     if not opening:
         raise Unfit(f"its task {task.data.idx} ends before the model has said anything")
-    answer = getattr(task.data, "answer", None)
+    answer = row["task"].get("answer")  # as in JSON: an enumeration of the environment's own stays here
     return {
         **row,
         "problem": opening,

@@ -133,6 +133,7 @@ def entry(**changes: Any) -> list[dict[str, Any]]:
         (SETS, ("--data[1].weight", "-1"), "--data[1].weight is -1; allowed: number > 0"),
         (SETS, ("--dataset_name", "x"), "--dataset_name is not a field; here it is data[0].path"),
         ({"path": "a"}, ("--data[0].path", "x"), "--data[0].path is not a field; the nearest one is data.path"),
+        (entry(rest_after=2, rest_for=101), (), "data[1].rest_for is 101; allowed: whole number > 0 and <= 100"),
         (entry(answer={"kind": "none"}, rest_after=2), (), "data.rest_after of task b goes by right and wrong answers"),
     ],
 )

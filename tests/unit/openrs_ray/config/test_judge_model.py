@@ -23,6 +23,7 @@ ASKED = ["--rewards.weights", "{judge: 1.0}", "--rewards.judge.model", "j"]
         (["--rewards.judge.url", "http://a/v1"], "rewards.judge.url needs rewards.judge.model"),
         ([*ASKED, "--rewards.judge.url", "a:80/v1"], "must be like http://host:8000/v1"),
         ([*ASKED, "--rewards.judge.url", "http://me:pw@a/v1"], "must hold no name, key or password"),
+        ([*ASKED, "--rewards.judge.url", "http://:pw@a/v1"], "must hold no name, key or password"),
         ([*ASKED, "--rewards.judge.url", "http://a/v1/chat/completions"], "ends before /chat/completions"),
         ([*ASKED, "--rewards.judge.template", "{completions}"], "must contain {completion}"),
         ([*ASKED, "--rewards.judge.relative_template", "{completion}"], "must contain {completions}"),

@@ -45,6 +45,8 @@ class Guess:
             return 5
         if said == "6":
             return [{"role": "assistant", "content": "6"}]
+        if said == "0":
+            return "0" * 20_000_000
         guesses = (state or 0) + 1
         if guesses > self.most or said == gold:
             return None
@@ -119,6 +121,7 @@ FAILING = {
     "4": (Status.ERROR, "my_env.py:Guess failed: ValueError: four (my_env.py, line 23)"),
     "5": (Status.ERROR, "reply returned int: give a text, a list of messages, a Reply or None"),
     "6": (Status.ERROR, "reply returned a message of role 'assistant': one of tool, user, system"),
+    "0": (Status.ERROR, "reply returned 20,000,000 characters"),
 }
 
 

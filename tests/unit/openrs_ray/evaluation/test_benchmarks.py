@@ -545,3 +545,9 @@ def test_a_known_name_means_all_of_its_problems(tmp_path: Path) -> None:
     (tmp_path / "few.jsonl").write_text(json.dumps({"problem": "3+4", "answer": "7"}) + "\n")
     with pytest.raises(UserError, match=r"aime24 has 30 problems but .* has 1: give it another name"):
         load_tasks(*chosen(["aime24"], {"aime24": str(tmp_path / "few.jsonl")}), Prompt("plain"), make_tokenizer())
+
+
+def test_a_program_has_the_time_of_its_tests() -> None:
+    program = Answered("", ("assert f() == 1",), answer=Answer(kind="code", cpu_s=7.0))
+    assert Check("boxed").own_deadline_s(program) > 6 * 7.0
+    assert Check("boxed").own_deadline_s(Answered(r"\boxed{1}", ("1",))) == 0.0

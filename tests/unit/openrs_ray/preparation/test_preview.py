@@ -123,6 +123,8 @@ def test_golds_and_prompts_of_other_kinds(model: Path) -> None:
     rows = [{"problem": row["problem"]} for row in ROWS]
     text = said(model, rows, {}, answer={"kind": "none"}, rewards={"weights": {"format": 1.0}})
     assert text.endswith("golds: none is needed (answer.kind none)")
+    text = said(model, ROWS, {}, answer={"kind": "reasoning_gym"}, rewards={"weights": {"reasoning_gym": 1.0}})
+    assert text.endswith("golds: reasoning_gym judges by the whole rows")
 
 
 def test_problems_and_templates_may_ask_for_the_box_too(model: Path) -> None:

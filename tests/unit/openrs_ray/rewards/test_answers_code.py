@@ -257,6 +257,7 @@ def test_no_program_is_no_answer() -> None:
         (("[]",), {}),
         (("",), {}),
         (('[{"input": "1", "output": "1", "testtype": "functional"}]',), {}),
+        (('{"inputs": ["one"], "outputs": ["1"], "fn_name": "f"}',), {}),
     ],
 )
 def test_tests_that_cannot_be_run_are_not_the_programs_fault(gold: tuple[str, ...], row: dict[str, Any]) -> None:

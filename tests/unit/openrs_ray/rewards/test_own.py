@@ -18,7 +18,7 @@ from openrs_ray.config.rewards import Rewards
 from openrs_ray.errors import UserError
 from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards import inspection
-from openrs_ray.rewards.judge import Judge, group_item, with_own_group_rewards
+from openrs_ray.rewards.judge import Judge, Judges, group_item, with_own_group_rewards
 from openrs_ray.rewards.own import OwnReward, parameters_of
 from openrs_ray.rewards.own_functions import own_rewards
 from openrs_ray.rewards.pool import CheckPool
@@ -332,3 +332,15 @@ def test_a_recipe_that_does_not_fit_is_refused(rewards: dict[str, Any], sentence
 def test_pickled_sections_keep_own_rewards() -> None:
     rewards = Rewards(weights={"a.py:f": 1.0}, parameters={"f": {"x": 1}})
     assert pickle.loads(pickle.dumps(rewards)) == rewards
+
+
+def test_a_file_beside_the_users_own_hides_no_library_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "py3langid.py").write_text("raise ImportError('not the library')")
+    (tmp_path / "mine.py").write_text("def half(completion): return 0.5")
+    code = UserCode.read("mine.py:half", [tmp_path])
+    weights = {"language": 1.0, "mine.py:half": 1.0}
+    judge = Judge(weights, "boxed", own={"mine.py:half": OwnReward(code, "completion", ())})
+    text = r"We solve the equation and put what follows into a box. </think> \boxed{4}"
+    prepare = partial(Judges({"": judge}).prepare, [JudgeItem(text, 9, "stop", ("4",))])
+    with CheckPool[JudgeItem, Verdict](judge, 1, 5.0, 2.0, prepare=prepare) as pool:
+        assert pool.submit(JudgeItem(text, 9, "stop", ("4",))).result(60).rewards["mine.py:half"] == 0.5
