@@ -33,7 +33,6 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.curation.recipe import Recipe
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.store import SCHEMA, CompletionStore, as_table
-from openrs_ray.rewards.answers import kinds
 from openrs_ray.run.checkpoint_files import Checkpoint
 from openrs_ray.run.progress import Progress
 
@@ -81,7 +80,9 @@ def boundary(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     made = Boundary(capfd)
     monkeypatch.setattr(launch.cli.command, "unforeseen", made.note)
     monkeypatch.setattr(bounded, "DEADLINE_S", 10.0)
-    monkeypatch.setattr(kinds, "parseable_golds", lambda golds, **_: [bool(gold) for gold in golds])  # starts processes
+    monkeypatch.setattr(
+        "openrs_ray.rewards.golds.parseable_golds", lambda golds, **_: [bool(gold) for gold in golds]
+    )  # starts processes
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("OPENRS_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(train, "_prepare", _stop)

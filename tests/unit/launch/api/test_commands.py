@@ -47,6 +47,9 @@ def test_an_interrupt_is_handed_on_and_raised_when_the_command_has_ended(
         "    time.sleep(60)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored in a suite that a shell runs behind itself
 
     def interrupt() -> None:
         me = psutil.Process()
@@ -56,7 +59,10 @@ def test_an_interrupt_is_handed_on_and_raised_when_the_command_has_ended(
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        run_command("verify", ["x.jsonl"])
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_command("verify", ["x.jsonl"])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().out == "begun\nsaved\n"
     assert not [child for child in psutil.Process().children() if "launch.verify" in child.cmdline()]

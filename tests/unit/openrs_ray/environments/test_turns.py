@@ -163,7 +163,7 @@ def test_messages_that_the_chat_template_refuses_end_their_own_rollout(tmp_path:
     tokenizer = tokenizer_with(GEMMA, "<end_of_turn>")
 
     async def two(asked: Asked) -> Answer:
-        return Answer(({"role": "system", "content": "2"}, {"role": "user", "content": "1"}))
+        return Answer(({"role": "system", "content": "1"}, {"role": "user", "content": "2"}))
 
     assert tokenizer.eos_token_id is not None
     environment = TurnByTurn(Between(tokenizer, frozenset({tokenizer.eos_token_id})), two, Bounds(3, None, 100))
