@@ -57,8 +57,12 @@ def environments(
     found: dict[str, Environment] = {}
     for task in tasks:
         section = task.environment
+        if not section.answers:
+            found[task.name] = SingleTurn()
+            continue
+        assert ask is not None, f"nothing answers the turns of environment {section.name}"
         bounds = Bounds(section.max_turns, section.max_turn_tokens, tokens)
-        found[task.name] = TurnByTurn(between, ask, bounds) if section.answers and ask else SingleTurn()
+        found[task.name] = TurnByTurn(between, ask, bounds)
     return found
 
 
