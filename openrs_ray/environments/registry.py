@@ -10,7 +10,7 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.config.task import Task
 from openrs_ray.environments.between import Between
 from openrs_ray.environments.environment import Environment
-from openrs_ray.environments.inspection import Tools, inspected
+from openrs_ray.environments.inspection import Tools, tools_of
 from openrs_ray.environments.making import BUILT_IN, Making
 from openrs_ray.environments.replier import Replier
 from openrs_ray.environments.single_turn import SingleTurn
@@ -40,7 +40,7 @@ def check_environment(task: Task, code: UserCode | None) -> Tools:
         raise UserError(
             f"there is no environment {name!r}; known are {known}, and a class of your own as my_env.py:Calculator"
         )
-    return inspected(_replier(task, code, OWN_FORMAT), task.environment)
+    return tools_of(_replier(task, code, OWN_FORMAT), task.environment)
 
 
 def repliers(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, Replier]:
