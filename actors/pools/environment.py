@@ -3,7 +3,6 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from actors.cluster.restarted import Restarted
@@ -43,13 +42,6 @@ class EnvironmentPool:
         """The answer, and lines that environments have printed meanwhile. RunError when no process can be started."""
         answer = await asyncio.wrap_future(self._pools[asked.task].submit(asked))
         return answer, [self._printed.popleft() for _ in range(len(self._printed))]
-
-    async def counts(self) -> Mapping[str, Mapping[str, int]]:
-        """Answers, timeouts, errors and replaced processes so far, by task."""
-        return {name: asdict(pool.counts()) for name, pool in self._pools.items()}
-
-    async def process_ids(self) -> list[int]:
-        return [pid for pool in self._pools.values() for pid in pool.process_ids()]
 
     async def close(self) -> None:
         for pool in self._pools.values():

@@ -6,8 +6,12 @@ Files are named after their content: the same things given again are the same re
 import base64
 import hashlib
 import json
+import os
+import sys
+import sysconfig
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cloudpickle
@@ -62,13 +66,16 @@ def rows_file(rows: Any, folder: Path) -> Path:
 
 
 def function_file(name: str, function: Reward, folder: Path) -> str:
-    """A function as FILE.py:NAME. UserError where it cannot be pickled."""
+    """A function as FILE.py:NAME: in its own file where that can be read alone, else pickled. UserError where it cannot be."""
     if not name.isidentifier():
         raise UserError(
             f"the reward {name!r} is given as a function, so its name must be one of Python's, such as mine"
         )
+    module = _loose_module(function)
+    if module is not None and function.__name__ == name:
+        return f"{os.path.abspath(str(module.__file__))}:{name}"
     try:
-        pickled = cloudpickle.dumps(function)
+        pickled = _pickled(function, module)
     except Exception as error:  # whatever its globals and closure raise
         raise UserError(
             f"the reward {name} cannot be sent to other processes ({why(error)}): put it into a file of its own and give "
@@ -76,6 +83,30 @@ def function_file(name: str, function: Reward, folder: Path) -> str:
         ) from error
     source = _SOURCE.format(pickled=base64.b64encode(pickled).decode(), name=name).encode()
     return f"{_written(folder / f'{name}_{_digest(source)}.py', source)}:{name}"
+
+
+def _loose_module(function: Reward) -> ModuleType | None:
+    """The function's module, where that is a file of the user's own that other machines cannot import.
+
+    None for the main program, notebooks, packages, and functions that are made by others.
+    """
+    name, module = getattr(function, "__qualname__", ""), sys.modules.get(getattr(function, "__module__", None) or "")
+    if module is None or module.__name__ == "__main__" or getattr(module, name, None) is not function:
+        return None
+    file = getattr(module, "__file__", None) or ""
+    installed = any(Path(file).is_relative_to(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib"))
+    return None if installed or module.__package__ or not file.endswith(".py") else module
+
+
+def _pickled(function: Reward, module: ModuleType | None) -> bytes:
+    """With its code, where `module` is what other machines lack."""
+    if module is None:
+        return cloudpickle.dumps(function)  # type: ignore[no-any-return]
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        return cloudpickle.dumps(function)  # type: ignore[no-any-return]
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
 
 
 def _rewards(given: Any, folder: Path) -> dict[str, Any]:

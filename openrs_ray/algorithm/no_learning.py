@@ -79,7 +79,7 @@ def cause(figures: Mapping[str, float], groups: Sequence[Group], config: RunConf
     if cut >= _ALL or (unanswered and cut >= _MANY):
         which = "all" if cut == 1 else f"{cut:.1%}"
         return f"{which} are cut at rollout.max_completion_tokens ({config.rollout.max_completion_tokens}): raise it"
-    if not rewarded and config.judges:
+    if not rewarded and any(task.name in config.judges for task in tasks):
         return "the judge model gives all completions of a problem the same: look at its replies in judge.jsonl"
     if not rewarded:
         return "rewards.weights has none that tells the completions of a problem apart: choose others"

@@ -1,7 +1,7 @@
 """Figures of a step's completions, and the errors that they may show."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -44,8 +44,8 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
     return {
         "reward": float(np.mean([verdict.reward for verdict in judged])) if judged else float("nan"),
         **{f"reward_{name}": value for name, value in mean.items()},
-        "accuracy": rewarded[Status.CORRECT] / max(1, len(judged)),
-        "no_answer_share": rewarded[Status.NO_ANSWER] / max(1, len(judged)),
+        "accuracy": share_of_checked(rewarded, Status.CORRECT),
+        "no_answer_share": share_of_checked(rewarded, Status.NO_ANSWER),
         "copied_expressions": float(sum(map(_copied, groups))),
         "timeouts": float(statuses[Status.TIMEOUT]),
         "errors": float(statuses[Status.ERROR]),
@@ -58,6 +58,18 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "max_length": float(lengths.max()),
         **_turn_metrics(rollouts, verdicts),
     }
+
+
+def share_of_checked(rewarded: Mapping[str, int], status: Status) -> float:
+    """Share of a status among the judged completions that have a gold; NaN where none of the judged has one.
+
+    Args:
+        rewarded: number of completions with a reward, by status.
+    """
+    checked = sum(rewarded.values()) - rewarded.get(Status.UNCHECKED, 0)
+    if not checked and rewarded.get(Status.UNCHECKED):
+        return float("nan")
+    return rewarded.get(status, 0) / max(1, checked)
 
 
 def _turn_metrics(rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]) -> dict[str, float]:

@@ -80,8 +80,9 @@ class JudgeModel(Section):
     """Requests that are open at once."""
     timeout_s: Annotated[Seconds, FREE] = 120.0
     """Longest time for one request."""
-    deadline_s: Annotated[Seconds, FREE] = 600.0
-    """Longest time for one judgement, waiting and retries included; what is late is not judged (timeout)."""
+    deadline_s: Annotated[Seconds, FREE] = 400.0
+    """Longest time for one judgement, waiting and retries included; what is late is not judged (timeout). All rewards that ask
+    the judge together may take half of rollout.deadline_s."""
     retries: Annotated[Count, FREE] = 4
     """Further requests after one that failed or had no score."""
     backoff_s: Annotated[SomeAmount, FREE] = 1.0

@@ -40,6 +40,7 @@ from openrs_ray.config.section import (
     SomeShare,
 )
 from openrs_ray.config.task import Task
+from openrs_ray.rewards.judge_model.settings import NAMES as JUDGE_REWARDS
 from openrs_ray.rewards.libraries.names import VERIFIERS, implied
 from openrs_ray.rewards.registry import weighted_parameters
 from openrs_ray.user_code.reference import UserCode, is_reference
@@ -476,13 +477,23 @@ class RunConfig(Section):
         for parameters in (one for task in self.tasks for one in weighted_parameters(task.rewards).values()):
             if hasattr(parameters, "check"):
                 parameters.check(rollout.max_completion_tokens)
-        for judge in self.judges.values():
-            if judge.deadline_s > rollout.deadline_s:
-                raise ValueError(
-                    f"rewards.judge.deadline_s ({judge.deadline_s:g}) must not be above rollout.deadline_s "
-                    f"({rollout.deadline_s:g}), the longest time for the rollouts of a step with their rewards"
-                )
+        for task in self.tasks:
+            self._check_judge_in_time(task)
         return self
+
+    def _check_judge_in_time(self, task: Task) -> None:
+        """Judgements follow sampling, one reward after the other: late ones must not take the rest of the step with them."""
+        asked = len(task.rewards.weights.keys() & {*JUDGE_REWARDS})
+        most = self.rollout.deadline_s / 2
+        if asked and asked * task.rewards.judge.deadline_s > most:
+            each = f"{task.rewards.judge.deadline_s:g} s" + (
+                " for each of judge and judge_relative" if asked > 1 else ""
+            )
+            raise ValueError(
+                f"rewards.judge.deadline_s ({each}) may take at most half of rollout.deadline_s "
+                f"({self.rollout.deadline_s:g} s), since sampling comes before it: lower rewards.judge.deadline_s to "
+                f"{most / asked:g}, or raise rollout.deadline_s"
+            )
 
     @property
     def tasks(self) -> tuple[Task, ...]:

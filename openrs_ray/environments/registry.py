@@ -10,7 +10,7 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.config.task import Task
 from openrs_ray.environments.between import Between
 from openrs_ray.environments.environment import Environment
-from openrs_ray.environments.inspection import Tools, inspected
+from openrs_ray.environments.inspection import Tools, tools_of
 from openrs_ray.environments.making import BUILT_IN, Making
 from openrs_ray.environments.replier import Replier
 from openrs_ray.environments.single_turn import SingleTurn
@@ -40,7 +40,7 @@ def check_environment(task: Task, code: UserCode | None) -> Tools:
         raise UserError(
             f"there is no environment {name!r}; known are {known}, and a class of your own as my_env.py:Calculator"
         )
-    return inspected(_replier(task, code, OWN_FORMAT), task.environment)
+    return tools_of(_replier(task, code, OWN_FORMAT), task.environment)
 
 
 def repliers(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, Replier]:
@@ -57,8 +57,12 @@ def environments(
     found: dict[str, Environment] = {}
     for task in tasks:
         section = task.environment
+        if not section.answers:
+            found[task.name] = SingleTurn()
+            continue
+        assert ask is not None, f"nothing answers the turns of environment {section.name}"
         bounds = Bounds(section.max_turns, section.max_turn_tokens, tokens)
-        found[task.name] = TurnByTurn(between, ask, bounds) if section.answers and ask else SingleTurn()
+        found[task.name] = TurnByTurn(between, ask, bounds)
     return found
 
 

@@ -1,4 +1,7 @@
-"""Classes of equal answers, for the majority vote; wrong ones that cannot be compared in time differ."""
+"""Classes of equal answers, for the majority vote; wrong ones that cannot be compared in time differ.
+
+Programs are equal where their texts are: none can be run as the tests of another.
+"""
 
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -19,10 +22,14 @@ def answer_classes(
     problems: Sequence[Sequence[Voted]], pool: CheckPool[Answered, Verdict], answer: Answer = MATHEMATICS
 ) -> np.ndarray:
     """int [problems, samples]: 0 correct, 1, 2, ... different wrong answers, -1 none. `pool` checks with the rules "boxed"."""
-    how = answer.between_answers
-    forms = [sorted({a for status, a in row if status is Status.WRONG and a}) for row in problems]
+    how, form_of = answer.between_answers, _lines if answer.kind == "code" else str
+    forms = [sorted({form_of(a) for status, a in row if status is Status.WRONG and a}) for row in problems]
     comparisons = [
-        {(a, b): pool.submit(Answered(rf"\boxed{{{b}}}", (a,), answer=how)) for a, b in combinations(row, 2)}
+        {
+            (a, b): pool.submit(Answered(rf"\boxed{{{b}}}", (a,), answer=how))
+            for a, b in combinations(row, 2)
+            if answer.kind != "code"
+        }
         for row in forms
     ]
     classes = np.full((len(problems), max(map(len, problems), default=0)), -1)
@@ -32,8 +39,13 @@ def answer_classes(
             if status is Status.CORRECT:
                 classes[number, sample] = 0
             elif status is Status.WRONG and given:
-                classes[number, sample] = 1 + classed[given]
+                classes[number, sample] = 1 + classed[form_of(given)]
     return classes
+
+
+def _lines(program: str) -> str:
+    """Without empty lines and spaces at the ends of lines."""
+    return "\n".join(line.rstrip() for line in program.splitlines() if line.strip())
 
 
 def _merged(forms: Sequence[str], equal: dict[tuple[str, str], "Future[Verdict]"]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from typing import Any
 from openrs_ray.errors import UserError
 from openrs_ray.rewards.inspection import inspected
 from openrs_ray.rewards.own import GIVEN, OF_ALL, OF_ONE, OwnReward, Parameters, parameters_of, shown
+from openrs_ray.user_code.loading import load, reason
 from openrs_ray.user_code.reference import UserCode, is_reference
 
 
@@ -32,11 +33,22 @@ def own_rewards(
 
 
 def _own_reward(code: UserCode, parameters: Parameters, memory_gib: float) -> OwnReward:
-    judges, takes = inspected(code, partial(_look, code.reference, parameters), memory_gib)
+    failure = f"{code.path} ({code.reference}) cannot be imported"
+    judges, takes = inspected(partial(_look, parameters), code, code.reference, failure, memory_gib)
     return OwnReward(code, judges, takes, parameters)
 
 
-def _look(reference: str, parameters: Parameters, function: Any) -> tuple[str, tuple[str, ...]]:
+def _look(parameters: Parameters, code: UserCode) -> tuple[str, tuple[str, ...]]:
+    """In the process that can be killed. UserError."""
+    try:
+        return _signature(code.reference, parameters, load(code))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{code.path} ({code.reference}) cannot be used: {reason(error, code)}") from error
+
+
+def _signature(reference: str, parameters: Parameters, function: Any) -> tuple[str, tuple[str, ...]]:
     """What a function judges and the given arguments that it names. UserError for what cannot be called."""
     if not callable(function) or isinstance(function, type):
         raise UserError(f"{reference} is no function: it is {shown(function)}")

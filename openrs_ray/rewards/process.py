@@ -39,7 +39,7 @@ class OutOfMemory(Exception):
     """The check ran into the memory limit."""
 
 
-class _OwnRecords(pickle.Unpickler):
+class OwnRecords(pickle.Unpickler):
     """Makes objects of this project's classes only: what a user's code has made would import that code here."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -60,7 +60,7 @@ class CheckProcess:
         pickled_start: bytes,
         memory_gib: float,
         printed: Callable[[str], None] | None = None,
-        reader: type[pickle.Unpickler] = _OwnRecords,
+        reader: type[pickle.Unpickler] = OwnRecords,
     ) -> None:
         """`pickled_start`: check, warm-up items, preparation. `printed` gets each line that a part of a check prints.
 

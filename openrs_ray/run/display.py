@@ -1,5 +1,6 @@
 """Shows a run: a live screen on a terminal, one line per step elsewhere, a table at the end."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class StepFigures:
     def cells(self) -> dict[str, str]:
         return {
             "reward": f"{self.reward:.3f}",
-            "accuracy": f"{100 * self.accuracy:.1f} %",
+            "accuracy": "-" if math.isnan(self.accuracy) else f"{100 * self.accuracy:.1f} %",
             "spread": f"{self.groups_with_spread}/{self.groups}",
             "truncated": f"{100 * self.truncated_share:.1f} %",
             "length": f"{self.mean_length:,.0f}",

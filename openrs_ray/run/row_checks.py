@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from openrs_ray.algorithm.advantages import spread
+from openrs_ray.algorithm.step_metrics import share_of_checked
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.records import Status
@@ -238,8 +239,8 @@ def _figures(rows: Sequence[Row]) -> dict[str, float]:
         "sampled_tokens": sum(row["length"] for row in rows),
         "max_length": max(row["length"] for row in rows),
         "truncated_share": sum(row["finish_reason"] == "length" for row in rows) / len(rows),
-        "accuracy": rewarded["correct"] / max(1, len(rewards)),
-        "no_answer_share": rewarded["no_answer"] / max(1, len(rewards)),
+        "accuracy": share_of_checked(rewarded, Status.CORRECT),
+        "no_answer_share": share_of_checked(rewarded, Status.NO_ANSWER),
         "timeouts": statuses["timeout"],
         "errors": statuses["error"],
         "not_judged": sum(row["reward"] is None and row["status"] in _JUDGED for row in rows),

@@ -130,7 +130,7 @@ class Running:
 
     def _own_folder(self) -> str:
         folder = tempfile.mkdtemp(prefix="openrs-sandbox-")
-        self._files.callback(shutil.rmtree, folder, ignore_errors=True)
+        self._files.callback(shutil.rmtree, folder, ignore_errors=True)  # should the launcher have been killed
         return folder
 
     @property

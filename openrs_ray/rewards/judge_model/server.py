@@ -116,13 +116,13 @@ class Server:
     async def _keep(self) -> None:
         failures = 0
         while True:
-            self._kill_leftovers()
             try:
+                self._kill_leftovers()
                 process = await self._started()
-            except RunError as error:
+            except Exception as error:  # no port, no process, or a server that ended: those who wait are to hear of it
                 failures += 1
                 if failures == STARTS:
-                    self._failed = error
+                    self._failed = _as_run_error(error)
                     self._ready.set()
                     return
                 await asyncio.sleep(_PAUSE_S * failures)
@@ -177,6 +177,12 @@ class Server:
         except httpx.HTTPError:
             return False
         return answer.status_code == 200
+
+
+def _as_run_error(error: Exception) -> RunError:
+    if isinstance(error, RunError):
+        return error
+    return RunError(f"the judge's server could not be started: {type(error).__name__}: {error}")
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -40,7 +40,7 @@ class JudgeSettings:
     request: Mapping[str, Any] = field(default_factory=dict)
     concurrency: int = 16
     timeout_s: float = 120.0
-    deadline_s: float = 600.0
+    deadline_s: float = 400.0
     retries: int = 4
     backoff_s: float = 1.0
     price_per_million_prompt_tokens: float = 0.0

@@ -8,10 +8,29 @@ from types import TracebackType
 from typing import Any
 
 from openrs_ray.errors import RunError, UserError
-from openrs_ray.rewards.process import CheckProcess, OutOfMemory, Raised
+from openrs_ray.rewards.process import CheckProcess, OutOfMemory, OwnRecords, Raised
 
 _DEADLINE_S = 300.0
 _MEMORY_GIB = 8.0
+_OF_ROWS = {
+    "builtins": ("bytearray", "complex", "frozenset", "range", "set"),
+    "collections": ("Counter", "OrderedDict", "deque"),
+    "datetime": ("date", "datetime", "time", "timedelta", "timezone"),
+    "decimal": ("Decimal",),
+    "fractions": ("Fraction",),
+    "numpy": ("dtype",),
+    "numpy._core.multiarray": ("scalar",),
+}
+"""Values without code of their own that rows may hold."""
+
+
+class _Values(OwnRecords):
+    """Makes these too, and never a library's or a user's own."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name in _OF_ROWS.get(module, ()):
+            return pickle.Unpickler.find_class(self, module, name)
+        return super().find_class(module, name)
 
 
 class Library:
@@ -25,7 +44,7 @@ class Library:
     def __init__(self, module: str, what: str, deadline_s: float = _DEADLINE_S) -> None:
         """`what` begins the sentence about a failure."""
         self._module, self._what, self._deadline_s = module, what, deadline_s
-        self._process = CheckProcess(pickle.dumps((called, (), None)), _MEMORY_GIB, reader=pickle.Unpickler)
+        self._process = CheckProcess(pickle.dumps((called, (), None)), _MEMORY_GIB, reader=_Values)
 
     def call(self, function: str, *arguments: Any) -> Any:
         """UserError for what does not fit, raises, dies or takes too long."""

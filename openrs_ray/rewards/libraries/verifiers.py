@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import random
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -193,7 +194,8 @@ def _needs_runtime(hook: Any) -> bool:
 def _row(env: vf.Env, task: vf.Task) -> dict[str, Any]:
     if task.data.image is not None:
         raise Unfit(f"its task {task.data.idx} needs a container image")
-    row = {"task": task.data.model_dump(mode="json"), "key": task.key}
+    # Through JSON's text: a class of text that the environment has made would need its code to be read.
+    row = json.loads(json.dumps({"task": task.data.model_dump(mode="json"), "key": task.key}))
     opening = next_messages(env, row, [], "stop")
     if not opening:
         raise Unfit(f"its task {task.data.idx} ends before the model has said anything")

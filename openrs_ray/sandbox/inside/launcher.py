@@ -55,6 +55,9 @@ def main(job_descriptor: int, control: int) -> None:
         Launcher(job, control).run()
     except OSError as error:
         _tell(control, f"failed {error}")
+    finally:
+        if not job.has_namespaces:
+            _remove(job.scratch)
 
 
 class Launcher:
@@ -222,6 +225,13 @@ def _children() -> list[int]:
     with suppress(FileNotFoundError), open(f"/proc/self/task/{os.getpid()}/children") as listed:
         return [int(pid) for pid in listed.read().split()]
     return []
+
+
+def _remove(folder: str) -> None:
+    """Done here, since the caller may have been killed."""
+    import shutil  # slow to load, and not needed where the folder goes with its namespace
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(path: str, text: str) -> None:

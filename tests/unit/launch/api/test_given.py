@@ -1,6 +1,10 @@
 """Rows, functions and settings as files, read again by what reads them in a run."""
 
+import importlib
 import json
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -8,11 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pytest
+from places import PYTHONPATH
 
 from launch.api.given import function_file, recipe_file, rows_file
 from openrs_ray.config.load import load_config
 from openrs_ray.data.rows import read_rows
 from openrs_ray.errors import UserError
+from openrs_ray.user_code.reference import UserCode
 
 ROWS = [{"problem": "1 + 1", "answer": 2, "tags": ["easy", "ünï"]}, {"problem": "2 + 2", "answer": 4, "tags": []}]
 RUN = {"name": "mine", "steps": 3}
@@ -92,6 +98,42 @@ def test_a_function_is_itself_again_where_its_file_is_run(tmp_path: Path) -> Non
     names: dict[str, Any] = {}
     exec(Path(file).read_text(), names)
     assert name == "brief" and names["brief"]("ab") == 2.0 and names["brief"]("abc") == 0.0
+
+
+LOOSE = """
+from beside import weight
+
+def brevity(completion):
+    return weight() * len(completion)
+
+def made():
+    def brevity(completion):
+        return weight()
+    return brevity
+
+inner = made()
+"""
+
+
+def test_a_function_of_a_file_of_its_own_is_read_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pickled, it would be no more than its module's name, which no other process can import."""
+    (tmp_path / "loose_rewards.py").write_text(LOOSE)
+    (tmp_path / "beside.py").write_text("def weight(): return 2.0")
+    monkeypatch.syspath_prepend(tmp_path)
+    loose = importlib.import_module("loose_rewards")
+    given = tmp_path / "given"
+    assert function_file("brevity", loose.brevity, given) == f"{tmp_path / 'loose_rewards.py'}:brevity"
+    assert not given.exists()
+    assert UserCode.read(function_file("brevity", loose.brevity, given), []).name == "brevity"
+    for function, expected in ((loose.brevity, "4.0"), (loose.inner, "2.0")):
+        file, _, name = function_file("other", function, given).rpartition(":")
+        code = f"names = {{}}; exec(open({file!r}).read(), names); print(names[{name!r}]('ab'))"
+        beside = os.environ | {"PYTHONPATH": os.pathsep.join([PYTHONPATH, str(tmp_path)])}
+        (tmp_path / "loose_rewards.py").rename(tmp_path / "gone.py")
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=beside)
+        (tmp_path / "gone.py").rename(tmp_path / "loose_rewards.py")
+        assert run.stdout.strip() == expected, run.stderr
+    assert function_file("basename", os.path.basename, given).startswith(str(given)), "every Python has that module"
 
 
 def test_a_function_that_cannot_be_pickled_is_answered_with_the_way_out(tmp_path: Path) -> None:

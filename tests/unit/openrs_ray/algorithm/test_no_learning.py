@@ -1,6 +1,7 @@
 """A run that cannot learn says so with the cause, and ends: by the figures of a step, and in the loop."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,16 @@ def watch_steps(watch: LearningWatch, groups: list[Group], first: int, count: in
 )  # fmt: skip
 def test_the_cause_is_named(tmp_path: Path, groups: list[Group], changes: dict[str, Any], expected: str) -> None:
     assert expected in cause(step_metrics(groups), groups, config(tmp_path, **changes))
+
+
+def test_a_judge_model_is_blamed_by_its_own_tasks_only(tmp_path: Path) -> None:
+    judged = {"name": "judged", "path": "toy", "rewards": {"weights": {"judge": 1.0}, "judge": {"model": "j"}}}
+    formal = {"name": "formal", "path": "toy", "rewards": {"weights": {"format": 1.0}}}
+    several = config(tmp_path, data=[judged, formal])
+    for task, expected in (("formal", "rewards.weights has none that tells"), ("judged", "the judge model gives all")):
+        of_it = group(*[NONE] * 4)
+        groups = [replace(of_it, problem=replace(of_it.problem, task=task))]
+        assert cause(step_metrics(groups), groups, several).startswith(expected)
 
 
 def test_steps_without_spread_are_warned_of_ever_more_rarely_and_end_the_run(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from openrs_ray.errors import UserError
 from openrs_ray.rewards.judge_model.settings import JudgeSettings
 
 ASKED = ["--rewards.weights", "{judge: 1.0}", "--rewards.judge.model", "j"]
+BOTH = ["--rewards.weights", "{judge: 1.0, judge_relative: 1.0}", "--rewards.judge.model", "j"]
 
 
 @pytest.mark.parametrize(
@@ -30,8 +31,13 @@ ASKED = ["--rewards.weights", "{judge: 1.0}", "--rewards.judge.model", "j"]
         ([*ASKED, "--rewards.judge.low", "10"], "low (10) must be below"),
         ([*ASKED, "--rewards.judge.score_pattern", "(a"], "no regular expression"),
         ([*ASKED, "--rewards.judge.score_pattern", "a"], "must have one group"),
-        ([*ASKED, "--rewards.judge.timeout_s", "700"], "must not be above rewards.judge.deadline_s (600)"),
-        ([*ASKED, "--rollout.deadline_s", "500"], "must not be above rollout.deadline_s"),
+        ([*ASKED, "--rewards.judge.timeout_s", "700"], "must not be above rewards.judge.deadline_s (400)"),
+        ([*ASKED, "--rollout.deadline_s", "700"], "lower rewards.judge.deadline_s to 350, or raise rollout.deadline_s"),
+        (
+            [*BOTH, "--rewards.judge.deadline_s", "500"],
+            "(500 s for each of judge and judge_relative) may take at most half",
+        ),
+        ([*BOTH, "--rollout.deadline_s", "1500"], "lower rewards.judge.deadline_s to 375, or raise rollout.deadline_s"),
         ([*ASKED, "--rewards.judge.api_key_env", "sk-0123456789abcdef"], "never the key itself"),
     ],
 )
@@ -40,6 +46,11 @@ def test_a_mistake_is_one_sentence(given: list[str], expected: str) -> None:
         load_config("quickstart", given)
     sentence = str(caught.value)
     assert expected in sentence and "sk-0123" not in sentence and "\n" not in sentence
+
+
+def test_the_defaults_leave_half_of_a_step_to_sampling() -> None:
+    config = load_config("quickstart", BOTH)
+    assert 2 * config.rewards.judge.deadline_s <= config.rollout.deadline_s / 2
 
 
 def test_a_served_judge_has_places_of_its_own(tmp_path: Path) -> None:

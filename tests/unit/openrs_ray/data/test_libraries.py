@@ -1,6 +1,8 @@
 """Problems of reasoning-gym and verifiers as rows, against the libraries called directly."""
 
 import sys
+from datetime import date
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from openrs_ray.common import extras
 from openrs_ray.config.data import Data
 from openrs_ray.data.libraries import library_rows
 from openrs_ray.errors import UserError
+from openrs_ray.rewards.libraries.call import Library
 
 PACKAGES = SUPPORT / "verifiers_environments"
 
@@ -76,6 +79,50 @@ def test_a_curriculum_is_stage_after_stage_and_no_problem_comes_twice() -> None:
         read("reasoning-gym:chain_sum", [{"level": {"num_terms": 99}}])
     with pytest.raises(UserError, match=r"leave out data\.parameters\.size"):
         read("reasoning-gym:chain_sum", stages, size=4)
+
+
+def test_a_library_s_own_classes_do_not_come_into_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "loud_rows.py").write_text(
+        "import datetime, fractions, numpy\n"
+        "class Loud(str): pass\n"
+        "class Hidden:\n"
+        "    def __reduce__(self): return eval, ('1 + 1',)\n"
+        "def loud(): return [{'problem': Loud('1 + 1')}]\n"
+        "def hidden(): return [{'problem': Hidden()}]\n"
+        "def plain(): return [{'a': numpy.int64(3), 'b': datetime.date(2026, 1, 2), 'c': fractions.Fraction(1, 2), 'd': {1}}]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with Library("call", "data.path x:y") as library:
+        for function, holds in (("loud", "loud_rows.Loud"), ("hidden", "builtins.eval")):
+            with pytest.raises(UserError, match=rf"data\.path x:y cannot be read: .* object of {holds}, which stays"):
+                library.call("called", ("loud_rows", function, ()))
+        (row,) = library.call("called", ("loud_rows", "plain", ()))
+    assert row == {"a": 3, "b": date(2026, 1, 2), "c": Fraction(1, 2), "d": {1}}
+    assert "loud_rows" not in sys.modules
+
+
+@pytest.mark.usefixtures("environments")
+def test_texts_of_an_environment_s_own_class_are_texts_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "loud_words.py").write_text(
+        "import verifiers.v1 as vf\n"
+        "from typing import Any\n"
+        "class Loud(str): pass\n"
+        "class Data(vf.TaskData):\n    note: Any = None\n"
+        "class Task(vf.Task[Data]):\n"
+        "    @property\n"
+        "    def key(self): return Loud('ab')\n"
+        "class Tasks(vf.Taskset[Task, vf.TasksetConfig]):\n"
+        "    def load(self): return [Task(Data(prompt=Loud('1 + 1'), note={Loud('a'): Loud('b')}))]\n"
+        "__all__ = ['Tasks']\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    (row,) = read("verifiers:loud_words")
+    assert (
+        row["problem"] == [{"role": "user", "content": "1 + 1"}]
+        and row["task"]["note"] == {"a": "b"}
+        and row["key"] == "ab"
+    )
+    assert "loud_words" not in sys.modules
 
 
 def test_parameters_are_for_problems_of_libraries() -> None:

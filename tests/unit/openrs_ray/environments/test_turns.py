@@ -11,8 +11,9 @@ from played_turns import PROBLEM, TOKENIZER, Played
 
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.environments.between import Between
-from openrs_ray.environments.registry import check_environment, code_of, repliers
+from openrs_ray.environments.registry import check_environment, code_of, environments, repliers
 from openrs_ray.environments.reply import Answer, Asked, RolloutFailed
+from openrs_ray.environments.single_turn import SingleTurn
 from openrs_ray.environments.turns import Ask, Bounds, TurnByTurn
 from openrs_ray.errors import UserError
 from openrs_ray.records import Rollout, Status, VersionSpan
@@ -174,6 +175,13 @@ def test_messages_that_the_chat_template_refuses_end_their_own_rollout(tmp_path:
         error.value.detail
         == "environment: the chat template does not take its messages: Conversation roles must alternate"
     )
+
+
+def test_turns_that_nothing_answers_are_a_mistake_and_no_single_turns(tmp_path: Path) -> None:
+    tasks = configured(tmp_path, own(tmp_path)).tasks
+    with pytest.raises(AssertionError, match=r"nothing answers the turns of environment .*Guess"):
+        environments(tasks, TOKENIZER, [1], 40, None)
+    assert isinstance(environments(configured(tmp_path, {}).tasks, TOKENIZER, [1], 40, None)[""], SingleTurn)
 
 
 BAD = {

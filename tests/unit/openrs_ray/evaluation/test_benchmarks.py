@@ -356,6 +356,18 @@ def test_the_majority_compares_answers_by_their_kind(pool: CheckPool[Answered, V
         assert found[0] == found[1] > 0 and found[2] not in (0, found[0]) and found[3] == 0, answer
 
 
+def test_the_majority_compares_programs_by_their_text(pool: CheckPool[Answered, Verdict]) -> None:
+    """Never by running one as the tests of the other, which any program without assertions would pass."""
+    programs = [
+        "def f():\n    return 1\n",
+        "def f():  \n\n    return 1",
+        "def f():\n    return 2\n",
+        "def f():\nreturn 1\n",
+    ]
+    (found,) = answer_classes([[(Status.WRONG, program) for program in programs]], pool, Answer(kind="code"))
+    assert found[0] == found[1] > 0 and len({*found[1:]}) == 3
+
+
 # On disk
 
 

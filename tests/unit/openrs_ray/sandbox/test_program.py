@@ -139,6 +139,24 @@ run_together([Task({program!r})], {route!r}, None)
     )
 
 
+@pytest.mark.parametrize("route", ["other_user", "process"])
+def test_no_folder_is_left_when_the_caller_is_killed(route: str, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for folder in tmp_path.parents[:2]:
+        folder.chmod(0o755)  # for the other user
+    program = "open('busy', 'w').close(); import time; time.sleep(600)"
+    code = f"""
+from openrs_ray.sandbox.process import Task, run_together
+run_together([Task({program!r})], {route!r}, None)
+"""
+    if route == "other_user" and os.geteuid() != 0:
+        pytest.skip("another user needs root")
+    with subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(tmp_path)}) as caller:
+        wait_for(lambda: any(tmp_path.glob("openrs-sandbox-*/busy")))
+        caller.send_signal(signal.SIGKILL)
+    wait_for(lambda: not any(tmp_path.iterdir()))
+
+
 @pytest.mark.parametrize("route", ["privileged", "user", "process"])
 def test_nothing_is_left_when_the_launcher_is_killed(route: str) -> None:
     """By the kernel, for want of memory: the program ends with it, and the caller is told."""

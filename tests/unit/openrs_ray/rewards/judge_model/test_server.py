@@ -65,6 +65,25 @@ def test_one_that_cannot_start_is_given_up_with_its_reason(monkeypatch: pytest.M
     assert kept.starts == 3
 
 
+@pytest.mark.parametrize("fault", ["no port", "no program", "no log"])
+def test_a_start_that_fails_in_any_way_is_a_failed_start(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    monkeypatch.setattr("openrs_ray.rewards.judge_model.server._PAUSE_S", 0.01)
+
+    def raises(*_: object) -> str:
+        raise OSError(24, "Too many open files")
+
+    if fault == "no port":
+        monkeypatch.setattr("openrs_ray.rewards.judge_model.server._free_port", raises)
+    if fault == "no program":
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", raises)
+    log = raises if fault == "no log" else str
+    kept = Server(
+        lambda host, port: [sys.executable, "-c", "raise SystemExit(3)"], "127.0.0.1", 30.0, "", lambda: None, log
+    )
+    with pytest.raises(RunError, match=r"the judge's server could not be started: OSError: .* Too many open files"):
+        asyncio.run(asyncio.wait_for(kept.url(), 30))
+
+
 def test_one_that_never_answers_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("openrs_ray.rewards.judge_model.server.STARTS", 1)
     kept = server("import time; time.sleep(60)", deadline_s=0.5)
