@@ -8,7 +8,6 @@ from commands import finish, result, start, tail
 
 from openrs_ray.run.completions import current_rows
 from openrs_ray.run.coverage import check_coverage
-from openrs_ray.run.metrics import read_metrics
 
 
 @pytest.mark.nightly

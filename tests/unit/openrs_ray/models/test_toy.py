@@ -118,7 +118,9 @@ def test_the_calculators_toy_is_taught_to_ask_and_says_only_its_own_turns() -> N
         said = tokenizer.decode(label[label != IGNORED])
         if found:
             asked += 1
-            assert found[2] == f"{found[1]}=" and eval(found[1]) == int(found[3]) and found[4] == f"\\boxed{{{found[3]}}}"
+            assert (
+                found[2] == f"{found[1]}=" and eval(found[1]) == int(found[3]) and found[4] == f"\\boxed{{{found[3]}}}"
+            )
             assert said == f"{found[2]}<|end|>{found[4]}<|end|>"
         else:
             assert said == text.partition("<|assistant|>")[2]
