@@ -93,7 +93,7 @@ def make_config(folder: Path, ranks: int = 1, **changes: dict) -> RunConfig:
         "placement": {"device": "cpu", "num_rollout_gpus": 1, "num_learner_gpus": ranks, "threads": 1},
     }  # fmt: skip
     for section, values in changes.items():
-        sections.setdefault(section, {}).update(values)
+        sections[section] = values if isinstance(values, list) else {**sections.get(section, {}), **values}
     return RunConfig.model_validate(sections)
 
 
