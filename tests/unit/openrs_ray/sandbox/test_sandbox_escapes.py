@@ -497,7 +497,7 @@ print(libc.memfd_create(b"x", 0), libc.shmget(0, 1 << 24, 0o1600), libc.mlockall
 def test_an_endless_loop_ends(route: Route) -> None:
     ran = run_on(route, "while True: pass", replace(SHORT, cpu_s=1))
     assert ran.outcome is Outcome.TIMEOUT
-    assert 0.8 < ran.cpu_s < 2.5
+    assert 0.5 < ran.cpu_s < 2.5  # the limit counts the interpreter's start, too
 
 
 def test_an_endless_loop_that_ignores_signals_ends(route: Route) -> None:
