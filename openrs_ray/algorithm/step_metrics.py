@@ -37,7 +37,7 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     statuses = Counter(verdict.status for verdict in verdicts)
     judged = [verdict for verdict in verdicts if verdict.reward is not None]
-    rewarded = Counter(verdict.status for verdict in judged)
+    rewarded = Counter(str(verdict.status) for verdict in judged)
     lengths = np.array([rollout.sampled_tokens for rollout in rollouts])
     names = dict.fromkeys(name for verdict in judged for name in verdict.rewards)  # tasks have rewards of their own
     mean = {name: float(np.mean([v.rewards[name] for v in judged if name in v.rewards])) for name in names}

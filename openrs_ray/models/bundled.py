@@ -29,8 +29,6 @@ MODELS = ("toy", "toy-calculator", SMOLLM2)
 DATA: dict[str, Split] = {"toy": "train", "toy-heldout": "heldout"}
 """Built-in problems by name."""
 _PROBLEMS = {"count": 4096, "seed": 0}
-_ASKS_SHARE = 0.25
-"""Of the sums, by the toy that knows a calculator."""
 
 
 def resolve_model(path: str) -> str:
@@ -58,13 +56,17 @@ def looks_like_hub_id(path: str) -> bool:
 
 def model_path(name: str) -> Path:
     """Folder of a built-in model, made first where the cache lacks it."""
-    if name != SMOLLM2:
-        # Torch and transformers load only where the toy really has to be taught.
-        from openrs_ray.models.toy.teach import ToySettings, build_toy
+    if name == SMOLLM2:
+        return cached(name, {"package": smollm2.package_version(), "code": _code("smollm2.py")}, smollm2.build)
+    # Torch and transformers load only where the toy really has to be taught.
+    from openrs_ray.models.toy.teach import CALCULATOR, ToySettings, build_toy
 
-        settings = ToySettings(asks_share=_ASKS_SHARE) if name == "toy-calculator" else ToySettings()
-        return cached(name, {**asdict(settings), "code": _code("toy")}, partial(build_toy, settings=settings))
-    return cached(name, {"package": smollm2.package_version(), "code": _code("smollm2.py")}, smollm2.build)
+    if name == "toy":
+        settings, start = ToySettings(), None
+    else:
+        settings, start = CALCULATOR, model_path("toy")
+    key = {**asdict(settings), "start": start.name if start else None, "code": _code("toy")}
+    return cached(name, key, partial(build_toy, settings=settings, start=start))
 
 
 def data_path(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Thirty kills at random in one run, nodes and the driver among them: nothing lost, nothing counted twice, and it learns."""
+"""Kills at random in one run, nodes and the driver among them: nothing lost, nothing counted twice, and it learns."""
 
 import logging
 import os
@@ -24,15 +24,8 @@ from openrs_ray.stats import Interval, mean_interval
 LOG = logging.getLogger(__name__)
 """Recovery times: `pytest tests/chaos/test_chaos.py --log-cli-level=INFO`."""
 
-KILLS = {
-    "EngineCore": 8,
-    "RolloutWorker": 7,
-    "rewards.child": 4,
-    "RewardPool": 3,
-    "LearnerRank": 4,
-    "node": 2,
-    "driver": 2,
-}
+VICTIMS = ("EngineCore", "RolloutWorker", "rewards.child", "RewardPool", "LearnerRank", "node", "driver")
+TWELVE, THIRTY = (3, 2, 2, 1, 2, 1, 1), (8, 7, 4, 3, 4, 2, 2)
 PROBLEMS, COMPLETIONS, STALENESS = 16, 8, 1
 CHANGES = {
     "run.steps": 1000,
@@ -64,14 +57,20 @@ def kill(victim: str, run: subprocess.Popen[bytes], cluster: SimulatedCluster, c
     raise AssertionError(f"no {victim} came back within 120 s")
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "times",
+    [
+        pytest.param(TWELVE, marks=pytest.mark.slow, id="12"),
+        pytest.param(THIRTY, marks=pytest.mark.nightly, id="30"),
+    ],
+)
 @pytest.mark.cpu_engine
 @pytest.mark.timeout(1500)
-def test_thirty_random_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_kills(times: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, log, chance = tmp_path / "run", tmp_path / "log", random.Random(0)
-    victims = [victim for victim, times in KILLS.items() for _ in range(times)]
+    kills = dict(zip(VICTIMS, times, strict=True))
+    victims = [victim for victim, count in kills.items() for _ in range(count)]
     chance.shuffle(victims)
-    assert len(victims) >= 30
     overrides = [part for name, value in CHANGES.items() for part in (f"--{name}", str(value))]
     recipe = ROOT / "launch" / "recipes" / "quickstart.yaml"
     command = [str(recipe), "--restart", "--run.folder", str(tmp_path), "--run.name", "run", *overrides]
@@ -97,7 +96,7 @@ def test_thirty_random_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         LOG.info(
             f"{victim}: next step after {middle:.1f} s ({min(seconds):.1f} to {max(seconds):.1f}), {len(seconds)} kills"
         )
-    assert len(read_attempts(run)) == 1 + KILLS["driver"]
+    assert len(read_attempts(run)) == 1 + kills["driver"]
     coverage = check_coverage(run, PROBLEMS, COMPLETIONS, STALENESS)
     assert coverage.exact and coverage.steps == steps_done(run), coverage
     assert prove([str(run)]) == 0

@@ -1,12 +1,13 @@
 """The recipe `calculator`: the toy learns to ask its tool."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import finish, result, start, tail
 
 from openrs_ray.run.completions import current_rows
-from openrs_ray.run.metrics import read_metrics
+from openrs_ray.run.coverage import check_coverage
 
 
 @pytest.mark.nightly
@@ -23,10 +24,19 @@ def assert_learned(run: Path) -> None:
     before, after = accuracy["before"], accuracy["after"]
     assert isinstance(before, dict) and isinstance(after, dict)
     assert after["low"] > before["high"] and after["mean"] >= 0.9
-    turns = [line["mean_turns"] for line in read_metrics(run) if line["phase"] == "train"]
-    assert turns[-1] > turns[0] + 0.4
-    for row in current_rows(run).to_pylist():
-        if row["sampled"] is not None:  # its result is that of its own problem, wherever the problem was copied right
+    assert 0.3 <= before["mean"] <= 0.6
+    used = check_coverage(run, problems_per_step=32, completions_per_problem=8)
+    assert used.exact and used.steps == 30
+    rows = current_rows(run).to_pylist()
+    first, last = (calling([row for row in rows if row["step"] == step]) for step in (0, used.steps - 1))
+    assert first < 0.4 and last > 0.9
+    for row in rows:
+        if row["sampled"] is not None:  # its result is that of what it has asked, wherever the problem was copied right
             asked, _, rest = row["text"].partition("=<|end|><|user|>")
             shown = rest.partition("<|assistant|>")[0]
             assert str(sum(map(int, asked.split("+")))) == shown
+
+
+def calling(rows: list[dict[str, Any]]) -> float:
+    """Share of the rollouts that have called the tool."""
+    return sum(row["sampled"] is not None for row in rows) / len(rows)

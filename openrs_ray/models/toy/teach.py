@@ -3,6 +3,8 @@
 It is taught right solutions first, then solutions that mostly forget every carry. Both procedures are then in the model and
 the wrong one is preferred: reinforcement has something to reverse. The same settings give the same weights on the same
 machine: random state and number of threads are its own.
+
+The calculator's toy is taught further from that: it asks for one sum in four, and forgets every carry in the others.
 """
 
 import random
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from transformers import (
     GenerationConfig,
     Qwen2Config,
@@ -51,18 +54,24 @@ class ToySettings:
     threads: int = 2
 
 
-def build_toy(folder: Path, settings: ToySettings) -> None:
-    """Teaches the model and writes it with its tokenizer to `folder`, as a transformers model."""
+CALCULATOR = ToySettings(right_steps=0.0, wrong_share=1.0, asks_share=0.25, steps=200, learning_rate=1e-3)
+"""Teaching of the taught toy to ask a calculator, in half a minute."""
+
+
+def build_toy(folder: Path, settings: ToySettings, start: Path | None = None) -> None:
+    """Teaches a new model, or that of `start`, and writes it with its tokenizer to `folder`, as a transformers model."""
     tokenizer = make_tokenizer()
-    model = teach(settings, tokenizer)
+    model = teach(settings, tokenizer, start)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def teach(settings: ToySettings, tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
+def teach(settings: ToySettings, tokenizer: Qwen2Tokenizer, start: Path | None = None) -> Qwen2ForCausalLM:
     """Taught model, float32, in evaluation mode."""
     with _own_randomness(settings):
         model = _new_model(settings, tokenizer)
+        if start is not None:
+            model.load_state_dict(load_file(start / "model.safetensors"))
         problems = random.Random(settings.seed)
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True

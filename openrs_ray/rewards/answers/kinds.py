@@ -112,7 +112,9 @@ def check_kind(answer: Answer, rewards: Rewards) -> None:
 def gold_text(answer: Answer, gold: Gold, row: Row) -> str:
     """A gold as it is compared."""
     kind = _KINDS.get(answer.kind)
-    return " or ".join(gold if kind is None else map(kind.shown, kind.golds(answer, gold, row)))
+    return ("; " if answer.kind == "code" else " or ").join(
+        gold if kind is None else map(kind.shown, kind.golds(answer, gold, row))
+    )
 
 
 def addition(answer: Answer, gold: Gold, row: Row) -> str:

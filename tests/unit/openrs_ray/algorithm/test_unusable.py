@@ -39,7 +39,8 @@ def test_the_step_and_the_place_are_said_and_the_run_goes_on(tmp_path: Path, sta
     (step,) = [s for s, batch in enumerate(trainer.batches, 1) if 2 in [group.position for group in batch.drawn]]
     index = next(group.problem.index for group in trainer.batches[step - 1].drawn if group.position == 2)
     assert trainer.said == [
-        f"step {step}: 1 completions could not be judged and were left out of the loss",
+        f"step {step}: 1 completions could not be judged and were left out of the loss, such as: the engine's log-probability of "
+        "token 0 is nan",
         f"step {step}: in 1 completions the engine gave a log-probability that is not finite, so they are not judged: "
         f"problem {index} (position 2), sample 1, token 0",
     ]

@@ -13,6 +13,7 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.records import Status, Verdict
 from openrs_ray.rewards.group import length
 from openrs_ray.rewards.judge import WARM_UP, Judge, judge_group
+from openrs_ray.rewards.libraries.judging import LIBRARIES
 from openrs_ray.rewards.records import JudgeItem, RewardInput
 from openrs_ray.rewards.registry import SINGLE, weighted_parameters
 from openrs_ray.rewards.single import cosine, reasoning_steps, repetition, soft_overlong, tag_count
@@ -265,7 +266,7 @@ def test_every_parameter_of_a_reward_is_a_field_of_its_section() -> None:
 
 
 def test_all_rewards_in_one_verdict() -> None:
-    weights = {name: 1.0 for name in SINGLE if name != "language"} | {"length": 1.0}
+    weights = {name: 1.0 for name in SINGLE if name not in ("language", *LIBRARIES)} | {"length": 1.0}
     text = "<think>\nStep 1: two and two\n</think>\n<answer> \\boxed{4} </answer>"
     judge = Judge.of(Rewards(weights=weights))
     (verdict,) = judge_group([judge(JudgeItem(text, 1792, "stop", ("4",)))], [1792], weights)
