@@ -174,7 +174,7 @@ class Server:
         try:
             async with httpx.AsyncClient(trust_env=False, timeout=_SILENT_S / 4) as client:
                 answer = await client.get(self._url.removesuffix("/v1") + "/health")
-        except httpx.HTTPError:
+        except (httpx.HTTPError, OSError):
             return False
         return answer.status_code == 200
 

@@ -71,7 +71,7 @@ def test_the_cause_is_named(tmp_path: Path, groups: list[Group], changes: dict[s
 def test_a_judge_model_is_blamed_by_its_own_tasks_only(tmp_path: Path) -> None:
     judged = {"name": "judged", "path": "toy", "rewards": {"weights": {"judge": 1.0}, "judge": {"model": "j"}}}
     formal = {"name": "formal", "path": "toy", "rewards": {"weights": {"format": 1.0}}}
-    several = config(tmp_path, data=[judged, formal])
+    several = RunConfig.model_validate(config(tmp_path).model_dump() | {"data": [judged, formal]})
     for task, expected in (("formal", "rewards.weights has none that tells"), ("judged", "the judge model gives all")):
         of_it = group(*[NONE] * 4)
         groups = [replace(of_it, problem=replace(of_it.problem, task=task))]

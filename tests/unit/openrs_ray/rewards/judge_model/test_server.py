@@ -69,7 +69,7 @@ def test_one_that_cannot_start_is_given_up_with_its_reason(monkeypatch: pytest.M
 def test_a_start_that_fails_in_any_way_is_a_failed_start(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     monkeypatch.setattr("openrs_ray.rewards.judge_model.server._PAUSE_S", 0.01)
 
-    def raises(*_: object) -> str:
+    def raises(*_: object, **__: object) -> str:
         raise OSError(24, "Too many open files")
 
     if fault == "no port":
