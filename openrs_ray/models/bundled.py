@@ -25,7 +25,8 @@ BUILD_DEADLINE_S = 1800.0
 """Longest wait for another process that builds the same entry."""
 
 SMOLLM2 = "smollm2-135m-instruct"
-MODELS = ("toy", "toy-calculator", SMOLLM2)
+TOYS = ("toy", "toy-calculator")
+MODELS = (*TOYS, SMOLLM2)
 DATA: dict[str, Split] = {"toy": "train", "toy-heldout": "heldout"}
 """Built-in problems by name."""
 _PROBLEMS = {"count": 4096, "seed": 0}

@@ -9,6 +9,7 @@ from openrs_ray.config.answer import BOX
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.config.task import Task
 from openrs_ray.data.texts import letters_key, same_text_key
+from openrs_ray.models.bundled import TOYS
 from openrs_ray.preparation.prepared import Prepared
 from openrs_ray.records import Problem
 from openrs_ray.rewards.answers.kinds import gold_text
@@ -108,7 +109,7 @@ def _sandbox(task: Task) -> str | None:
 
 
 def _box(config: RunConfig, task: Task, problems: Sequence[Problem], prepared: Prepared) -> str | None:
-    """Prompts that ask for no box or marker where rewards need one; the toy boxes unasked."""
+    """Prompts that ask for no box or marker where rewards need one; the toys box unasked."""
     rewards, data, mark = task.rewards, task.data, task.answer.asked_for
     paid = [name for name in _NEED_A_BOX if rewards.weights.get(name)]
     given = (data.system_prompt or "", data.suffix, *(example.response for example in data.examples))
@@ -117,7 +118,7 @@ def _box(config: RunConfig, task: Task, problems: Sequence[Problem], prepared: P
         or mark is None
         or rewards.extraction != "boxed"
         or task.answer.kind == "code"
-        or config.model.path == "toy"
+        or config.model.path in TOYS
         or any(_asks(text, mark) for text in given)
     ):
         return None
