@@ -118,5 +118,6 @@ def test_rewards_do_not_need_the_config() -> None:
 
 
 def test_every_reward_has_its_line_in_the_docs() -> None:
-    lines = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "rewards.md").read_text(), re.MULTILINE)
+    page = (ROOT / "docs" / "rewards.md").read_text().partition("\n## ")[0]
+    lines = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
     assert sorted(lines) == sorted([*registry.SINGLE, *registry.GROUP, *NAMES])
