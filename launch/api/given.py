@@ -46,10 +46,29 @@ def recipe_file(recipe: str | Path | Mapping[str, Any], sections: Mapping[str, A
     if (rewards := own.get("rewards")) is not None:
         own["rewards"] = _rewards(rewards, folder)
     merged = {name: _over(below.get(name), value) for name, value in own.items()}
-    text = json.dumps(below | merged, default=_unknown, sort_keys=True)
+    text = _text(below | merged)
     file = folder / f"recipe-{_digest(text.encode())}.json"
     write_json(file, json.loads(text))
     return file
+
+
+def _text(recipe: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(recipe, default=_unknown, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        name = next((name for name, value in recipe.items() if not _is_json(value)), "the recipe")
+        raise UserError(
+            f"{name} cannot be written as JSON: {error}; a function is given as {{name: function}} or {{name: (function, "
+            "weight)} in rewards, a class as FILE.py:NAME"
+        ) from error
+
+
+def _is_json(value: Any, **options: Any) -> bool:
+    try:
+        json.dumps(value, default=_unknown, **options)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def rows_file(rows: Any, folder: Path) -> Path:
@@ -149,7 +168,14 @@ def _line(row: Any, number: int) -> str:
     try:
         return json.dumps(row, default=_unknown, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise UserError(f"row {number} of data cannot be written as JSON: {error}") from error
+        column = next((name for name, value in row.items() if not _is_json(value, allow_nan=False)), None)
+        if column is not None and _is_json(row[column]):
+            raise UserError(
+                f"row {number} of data cannot be written as JSON: NaN or infinity in column {column!r}; give None for a missing "
+                "value, or leave the row out"
+            ) from error
+        where = "" if column is None else f" (column {column!r})"
+        raise UserError(f"row {number} of data cannot be written as JSON: {error}{where}") from error
 
 
 def _unknown(value: Any) -> Any:

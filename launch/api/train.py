@@ -9,6 +9,7 @@ from launch.api.finished import TrainedRun
 from launch.api.given import recipe_file
 from openrs_ray.config.load import load_config
 from openrs_ray.config.names import runs_folder
+from openrs_ray.errors import UserError
 
 
 def train(
@@ -36,6 +37,8 @@ def train(
         RunError: the run broke; it can be resumed.
         KeyboardInterrupt: it was stopped by Ctrl-C, after it has saved.
     """
+    if run is not None and not isinstance(run, Mapping):
+        raise UserError(f'run is the section run, such as {{"name": "sums", "steps": 10}}, not {type(run).__name__}')
     folder = Path((run or {}).get("folder") or runs_folder()).expanduser() / "given"
     file = recipe_file(recipe, {"data": data, "rewards": rewards, "run": run, **sections}, folder)
     config = load_config(file, [])

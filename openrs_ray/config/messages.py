@@ -74,12 +74,15 @@ def validation_mistakes(
     errors = error.errors(include_url=False)
     misspelt = {_dotted(each["loc"], content, names): each for each in errors if each["type"] == "extra_forbidden"}
     nearest = dict(unknown)
+    entries = [dotted for dotted in (_dotted(each["loc"], content, names) for each in errors) if _ENTRY.search(dotted)]
     for dotted, wrong in misspelt.items():
         sentence, nearest[dotted] = unknown_name(dotted, names, section=isinstance(wrong["input"], dict))
         yield origins.says(dotted, sentence)
     for each in errors:
         dotted = _dotted(each["loc"], content, names)
         if each["type"] == "extra_forbidden" or (each["type"] == "missing" and dotted in nearest.values()):
+            continue
+        if any(entry.startswith(f"{dotted}[") for entry in entries):  # a list that is wrong in an entry only
             continue
         message = _error_text(each, dotted, names)
         blamed = origins.blamed(dotted, message) if each["type"] == "value_error" else dotted
@@ -101,9 +104,8 @@ def unknown_name(dotted: str, names: Names, flags: Sequence[str] = (), section: 
     by_plain_name = {_ENTRY.sub("", name): name for name in reversed(known)}  # the first one's, where data is a list
     if ours := our_name(dotted, by_plain_name):
         return f"{dotted} is not a field; here it is {by_plain_name[ours]}", by_plain_name[ours]
-    near = by_plain_name.get(_ENTRY.sub("", dotted)) or _nearest(dotted, list(names.fields), flags)
-    if section and near is None:
-        near = _close(dotted, {name: name for name in names.sections})
+    near = _close(dotted, {name: name for name in names.sections}) if section else None
+    near = near or by_plain_name.get(_ENTRY.sub("", dotted)) or _nearest(dotted, list(names.fields), flags)
     kind = "an option" if near in flags else "a field"
     return f"{dotted} is not {kind}; " + (f"the nearest one is {near}" if near else "--help lists all fields"), near
 
@@ -137,7 +139,7 @@ def _error_text(error: ErrorDetails, dotted: str, names: Names) -> str:
     if error["type"] == "value_error":  # our own cross-checks name their fields themselves
         entry = re.match(r"\w+\[\d+\]", dotted)
         return f"{entry[0]}: {message}" if entry else message
-    allowed = describe(field) if field else message.removeprefix("Input should be ")
+    allowed = describe(field) if field else message.removeprefix("Input should be ").partition(", unable to parse")[0]
     if error["type"] == "string_pattern_mismatch":
         allowed = "letters, digits, dots, dashes and underscores, a letter or digit first"
     if error["type"] == "string_unicode":

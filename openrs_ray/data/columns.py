@@ -22,7 +22,7 @@ def cell(row: Mapping[str, Any], column: str) -> Any:
     """None where the cell, or a struct around it, is null. NoColumn, or CellError for a dot into plain text."""
     name = top_column(column, row)
     if name is None:
-        raise NoColumn(f"(it has: {', '.join(map(str, row))})")
+        raise NoColumn(f"({_columns_text(row)})")
     value = row[name]
     if name == column or value is None:
         return value
@@ -31,6 +31,13 @@ def cell(row: Mapping[str, Any], column: str) -> Any:
         return cell(_fields(value, rest), rest)
     except NoColumn as error:
         raise NoColumn(f"in {name} {error}") from None
+
+
+def _columns_text(row: Mapping[str, Any]) -> str:
+    names = ", ".join(map(str, row))
+    if len(row) == 1 and any(mark in names for mark in ",;\t"):  # as of a .csv with semicolons
+        return f"its only column is {names!r}: cells of a .csv are separated by commas, of a .tsv by tabs"
+    return f"it has: {names}"
 
 
 def top_column(column: str, names: Collection[str]) -> str | None:

@@ -92,7 +92,7 @@ def load_problems(
         (problem, gold, row) for problem, gold, row, known in zip(asked, golds, rows, readable, strict=True) if known
     ]
     unparseable = [(n, cells[n - 1]) for n, known in enumerate(readable, start=1) if not known]
-    _check_share(unparseable, len(rows), data)
+    _check_share(unparseable, len(rows), data, answer.kind)
     prompts = tokenize_prompts(data, [problem for problem, *_ in usable], tokenizer, tools) if usable else []
     short = [(*problem, ids) for problem, ids in zip(usable, prompts, strict=True) if len(ids) <= max_prompt_tokens]
     problems = tuple(
@@ -145,12 +145,12 @@ def _problem(question: Any, data: Data, number: int) -> Asked:
     return asked
 
 
-def _check_share(unparseable: list[tuple[int, Any]], rows: int, data: Data) -> None:
+def _check_share(unparseable: list[tuple[int, Any]], rows: int, data: Data, kind: str) -> None:
     if len(unparseable) <= data.max_unparseable_share * rows:
         return
     number, example = unparseable[0]
     raise UserError(
-        f"{len(unparseable)} of {rows} gold answers in {data.path} cannot be parsed, more than "
+        f"{len(unparseable)} of {rows} gold answers in {data.path} cannot be parsed (answer.kind {kind}), more than "
         f"data.max_unparseable_share ({data.max_unparseable_share:g}) allows; the first is in row {number}: "
         f"{quoted(example, 120)}"
     )

@@ -52,6 +52,7 @@ def check_there(path: str) -> None:
         if data_form(file.name) and not file.exists():
             raise UserError(
                 f"no data file at {file.absolute()}: set data.path (or evaluation.path) to a file that exists"
+                + ("" if file.is_absolute() else ", by a path from the working directory")
             )
 
 

@@ -104,8 +104,8 @@ class Rate:
 def plan_lines(sizes: Mapping[str, int], samples: int, models: int, rate: Rate | None = None) -> list[str]:
     """Smallest difference of each benchmark and the cost of more samples. `sizes`: problems by title."""
     head = (
-        f"Smallest differences that {samples} samples of each problem show (80 % power, a false alarm in 5 %, the same gain "
-        "in all problems):"
+        f"Smallest differences that show with {samples} sample{'s' * (samples > 1)} of each problem (80 % power, a false alarm "
+        "in 5 %, the same gain in all problems):"
     )
     lines, parts = [], []
     for title, problems in sizes.items():

@@ -119,7 +119,8 @@ def _rows(config: RunConfig) -> Iterator[tuple[str, str]]:
     yield "fidelity", config.fidelity
     yield "loss", loss_text(config.loss)
     for judge in config.judges.values():
-        yield "judge", f"{judge.model} at {judge.url or f'a server of the run, on {judge.serve.gpus} GPU(s)'}"
+        place = judge.url or f"a server of the run, on {judge.serve.gpus} GPU(s)"
+        yield "judge", f"{judge.model} at {place} (a dry run does not ask it)"
     for task in config.tasks:
         weights = ", ".join(f"{weight:g} x {name}" for name, weight in task.rewards.weights.items())
         yield "rewards", f"{task.name}: {weights}" if task.name else weights

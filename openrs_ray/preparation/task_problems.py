@@ -107,8 +107,9 @@ def _check_enough(task: Task, loaded: TaskProblems, config: RunConfig, share: Fr
         return
     held = f" besides the {len(loaded.held_out)} of evaluation.hold_out" if task.held_out.hold_out else ""
     of_it = f", {needed} of them of task {task.name}," if task.name else ""
+    usable = "usable problem" if has == 1 else "usable problems"
     raise UserError(
-        f"rollout.problems_per_step is {per_step}{of_it} but {task.data.path} has only {has} usable problems{held}: "
+        f"rollout.problems_per_step is {per_step}{of_it} but {task.data.path} has only {has} {usable}{held}: "
         f"lower it or give more data"
     )
 

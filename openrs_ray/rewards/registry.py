@@ -55,7 +55,7 @@ def check_reward_names(weights: Mapping[str, float]) -> None:
     known = [*SINGLE, *GROUP, *BY_A_JUDGE]
     unknown = sorted(name for name in weights if name not in known and not is_reference(name))
     if unknown:
-        own = "" if not any(".py" in name for name in unknown) else "; one of your own is FILE.py:FUNCTION"
         raise UserError(
-            f"rewards.weights names unknown rewards ({', '.join(unknown)}); known are {', '.join(known)}{own}"
+            f"rewards.weights names unknown rewards ({', '.join(unknown)}); one of your own is FILE.py:FUNCTION; known are "
+            f"{', '.join(known)}"
         )

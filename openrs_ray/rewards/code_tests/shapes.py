@@ -6,6 +6,7 @@ JSON with inputs and outputs, of a whole program or of one function.
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,19 @@ def _setup(row: Row) -> str:
 def _statements(gold: Sequence[str], row: Row) -> tuple[str, ...]:
     entry = row.get("entry_point")
     calls = [f"{text}\ncheck({entry})\n" if entry and "def check(" in text else text for text in gold]
-    return tuple(text for text in calls if text.strip())
+    tests = tuple(text for text in calls if text.strip())
+    if tests and not any(_asks(test) for test in tests):
+        raise Unreadable("the tests assert nothing, so any program would pass")
+    return tests
+
+
+def _asks(test: str) -> bool:
+    """False for what can only pass, such as the `42` of a column that holds no tests."""
+    try:
+        nodes = ast.walk(ast.parse(test))
+        return any(isinstance(node, ast.Assert | ast.Raise | ast.Call | ast.FunctionDef) for node in nodes)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return True  # found where it is run
 
 
 def _of_json(content: Any, row: Row) -> Tests:

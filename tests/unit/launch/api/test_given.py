@@ -46,7 +46,10 @@ def test_rows_come_back_as_they_were_given_whatever_table_held_them(tmp_path: Pa
         (3, "not int"),
         ([{"problem": "a"}, "b"], "row 2 of data is str"),
         ([{"problem": object()}], "row 1 of data cannot be written as JSON: object is neither"),
-        ([{"problem": float("nan")}], "row 1 of data cannot be written as JSON"),
+        (
+            [{"problem": "a", "level": [float("nan")]}],
+            "row 1 of data cannot .*NaN or infinity in column 'level'; give None",
+        ),
     ],
 )
 def test_rows_that_cannot_be_used_are_named(rows: Any, said: str, tmp_path: Path) -> None:
@@ -147,3 +150,19 @@ def test_a_function_that_cannot_be_pickled_is_answered_with_the_way_out(tmp_path
         function_file("mine", mine, tmp_path)
     with pytest.raises(UserError, match="must be one of Python's"):
         function_file("my reward", len, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        (
+            {"rewards": {"mine": (len, 0.5, 3)}},
+            "rewards cannot be written as JSON: builtin.* is neither .*function, weight",
+        ),
+        ({"rewards": {"mine": (0.5, len)}}, "rewards cannot be written as JSON"),
+        ({"environment": dict}, "environment cannot be written as JSON: type is .* a class as FILE.py:NAME"),
+    ],
+)
+def test_objects_without_a_place_in_a_recipe_are_named(sections: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        recipe_file("quickstart", sections, tmp_path)

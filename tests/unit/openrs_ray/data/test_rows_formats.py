@@ -181,7 +181,10 @@ def test_csv_holds_text_as_it_was_written(tmp_path: Path, tokenizer: Qwen2Tokeni
         (b'problem,answer\n"1+1,2\n', r"line 2 of .*data\.csv is not valid CSV: unexpected end of data"),
         (b"problem,answer,answer\n1,2,3\n", r"header of .*data\.csv names the column 'answer' twice"),
         (b"problem,answer\n\xff,2\n", r"cannot read .*data\.csv as text in UTF-8"),
-        (b"problem;answer\n1;2\n", r"has no column 'problem' \(it has: problem;answer\)"),
+        (
+            b"problem;answer\n1;2\n",
+            r"has no column 'problem' \(its only column is 'problem;answer': cells of a .csv are separated by commas",
+        ),
         (b"problem,answer\n", "holds no problems"),
         (b"", "holds no problems"),
     ],

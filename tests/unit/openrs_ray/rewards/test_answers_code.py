@@ -268,6 +268,7 @@ def test_golds_that_can_be_read() -> None:
     assert readable(TESTS, {})
     assert not readable(("assert f(2 == 4",), {})
     assert not readable(("not a test",), {})
+    assert not readable(("42",), {}), "any program would pass"
     assert not readable(('{"inputs": 3}',), {})
 
 
