@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
     }
 
 
-def share_of_checked(rewarded: Mapping[str, int], status: Status) -> float:
+def share_of_checked(rewarded: Mapping[Any, int], status: Status) -> float:
     """Share of a status among the judged completions that have a gold; NaN where none of the judged has one.
 
     Args:
