@@ -43,7 +43,7 @@ class TrainedRun:
 
     @property
     def result(self) -> dict[str, Any]:
-        """How it ended: accuracies before and after with their intervals; empty before the end."""
+        """The outcome: accuracies before and after with their intervals; empty before the end."""
         return read_json(self.folder / "result.json") or {}
 
     @property

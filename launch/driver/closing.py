@@ -35,7 +35,7 @@ def show_end(console: Console, config: RunConfig, progress: Progress, budget: Bu
 
 
 def checked_tasks(config: RunConfig) -> list[str] | None:
-    """Those with right and wrong answers; None where there is one task only."""
+    """Tasks with right and wrong answers; None where there is one task only."""
     return [task.name for task in config.tasks if task.right_or_wrong] if config.tasks[0].name else None
 
 

@@ -12,7 +12,7 @@ SINGLE_TURN = "single_turn"
 
 class EnvironmentSection(Section):
     name: str = SINGLE_TURN
-    """What answers the model between its turns: a class of your own (my_env.py:Calculator), python_tool, multi_turn_check, or
+    """Answers the model between its turns: a class of your own (my_env.py:Calculator), python_tool, multi_turn_check, or
     single_turn, where nothing does (docs/environments.md)."""
     parameters: dict[str, Any] = Field(default={})
     """Arguments of the environment's class."""

@@ -53,11 +53,11 @@ class JudgeModel(Section):
     system_prompt: str | None = None
     """System message of every request."""
     template: str = TEMPLATE
-    """What `judge` asks; {problem}, {completion} and {gold} are replaced, all other braces stay."""
+    """Template of the question that `judge` asks; {problem}, {completion} and {gold} are replaced, all other braces stay."""
     relative: Relative = "ranking"
-    """What `judge_relative` asks for: an order of all completions, or a score for each."""
+    """Form of the verdict that `judge_relative` asks for: an order of all completions, or a score for each."""
     relative_template: str | None = None
-    """What `judge_relative` asks, with {problem}, {completions} and {gold} (default: docs/judges.md has it)."""
+    """Template of the question that `judge_relative` asks, with {problem}, {completions} and {gold} (default: docs/judges.md has it)."""
     relative_orders: Parts = 1
     """Different orders in which `judge_relative` shows each group, one request each; their values are averaged."""
     show_reasoning: bool = True

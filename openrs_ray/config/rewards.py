@@ -53,7 +53,7 @@ else:
 
 
 class TaskRewards(_WithParameters):
-    """What a task pays for."""
+    """Rewards of one task, with their parameters."""
 
     extraction: RewardExtraction = "boxed"
     """Where the answer is looked for: the last \\boxed{} only, anywhere as math-verify does, or as the authors' code did (golds,

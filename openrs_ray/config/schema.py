@@ -543,7 +543,7 @@ class RunConfig(Section):
 
     @property
     def served_judges(self) -> tuple[JudgeModel, ...]:
-        """Those that the run serves, each model once."""
+        """Judge models that the run serves, each once."""
         return tuple({judge.model: judge for judge in self.judges.values() if judge.served}.values())
 
     @property

@@ -54,7 +54,7 @@ class Between:
 
     @cached_property
     def _template_end(self) -> int | None:
-        """What the template writes right after a turn, if the model ends turns with it."""
+        """Token that the template writes right after a turn, if the model ends turns with it."""
         turns = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _TURN}]
         text: Any = self.tokenizer.apply_chat_template(turns, tokenize=False)
         ids = self.tokenizer.encode(text.partition(_TURN)[2].lstrip(), add_special_tokens=False)

@@ -13,7 +13,7 @@ ROLES = ("tool", "user", "system")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a class of the user's own may return from `reply`.
+    """Value that a class of the user's own may return from `reply`.
 
     Example: Reply("that is too low", state={"guesses": 3})
     """

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def inspected(look: Callable[[Seen], T], seen: Seen, what: str, failure: str, memory_gib: float) -> T:
-    """What `look(seen)` returns there. UserError: its own sentences, or "`failure`: ..." where it raises, hangs or crashes.
+    """Value of `look(seen)` there. UserError: its own sentences, or "`failure`: ..." where it raises, hangs or crashes.
 
     All must be picklable, without classes of the user's file. `what` is looked at.
     """

@@ -49,7 +49,7 @@ def _look(parameters: Parameters, code: UserCode) -> tuple[str, tuple[str, ...]]
 
 
 def _signature(reference: str, parameters: Parameters, function: Any) -> tuple[str, tuple[str, ...]]:
-    """What a function judges and the given arguments that it names. UserError for what cannot be called."""
+    """Kind of thing that a function judges, and the given arguments that it names. UserError for what cannot be called."""
     if not callable(function) or isinstance(function, type):
         raise UserError(f"{reference} is no function: it is {shown(function)}")
     if _is_async(function):

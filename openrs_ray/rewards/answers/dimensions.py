@@ -98,7 +98,7 @@ class Unit:
     """In the SI's base units."""
     dimensions: Dimensions
     things: str = ""
-    """What is counted, where it is no unit: "apple"."""
+    """The counted thing, where it is no unit: "apple"."""
     offset: float = 0.0
     """Of a temperature's zero, in kelvin: value * factor + offset."""
 

@@ -25,7 +25,7 @@ class Statements:
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """What the program reads from stdin, and what it should then write."""
+    """Text for stdin, and the output that belongs to it."""
 
     pairs: tuple[tuple[str, str], ...]
 

@@ -79,7 +79,7 @@ class JudgeClient:
         await self._http.aclose()
 
     async def ask(self, prompt: str, read: Callable[[str], T]) -> T:
-        """What `read` makes of the reply; it raises Unreadable for one that has to be asked for again. Raises Unjudged."""
+        """The reply as `read` understands it; it raises Unreadable for one that has to be asked for again. Raises Unjudged."""
         body = self.settings.body(prompt)
         key = request_key(self.settings.url or "served", body)
         began = time.monotonic()

@@ -29,7 +29,7 @@ _END_S = 10.0
 
 @dataclass(frozen=True)
 class ServedModel:
-    """How vLLM serves a model. Example: ServedModel("judge", "/models/judge", "gpu", gpus=1)"""
+    """Settings of a server of vLLM. Example: ServedModel("judge", "/models/judge", "gpu", gpus=1)"""
 
     name: str
     """In requests."""

@@ -105,7 +105,7 @@ def _level_fields(curriculum: Any) -> set[str]:
 
 
 def _fitting(value: Any, field: Any) -> Any:
-    """What a recipe cannot say itself: dates, nested configurations and the parts of a composite."""
+    """Parameters that a recipe cannot give: dates, nested configurations and the parts of a composite."""
     default = field.default
     if field.name == "datasets" and isinstance(value, Sequence) and all(isinstance(one, Mapping) for one in value):
         return [DatasetSpec(**one) for one in value]

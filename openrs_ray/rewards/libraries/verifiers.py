@@ -68,7 +68,7 @@ def rows(name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
 def next_messages(
     env: vf.Env, row: Mapping[str, Any], said: Sequence[Message], finish_reason: str
 ) -> list[Message] | None:
-    """What the environment says after the conversation `said` (all but the opening), None where it has ended."""
+    """Reply of the environment after the conversation `said` (all but the opening), None where it has ended."""
     turns = [message["content"] for message in said if message["role"] == "assistant"]
     policy = _Policy(turns, finish_reason, scoring=False)
     with _same_luck(row):
@@ -262,7 +262,7 @@ class _Policy:
     scoring: bool
     trace: vf.Trace | None = None
     given: list[Message] = field(default_factory=list)
-    """What the environment has said after the opening."""
+    """Messages of the environment after the opening."""
     new_messages: list[Message] = field(default_factory=list)
     place: int = 0
 
@@ -392,7 +392,7 @@ def _plain(message: Any) -> Message:
 
 
 def _assistant(text: str) -> Any:
-    """What a server with a reasoning parser gives: the part before </think> stands apart."""
+    """Message as a server with a reasoning parser gives it: the part before </think> stands apart."""
     thought, end, rest = text.partition(_THINK_END)
     if not end:
         return vf.AssistantMessage(content=text)

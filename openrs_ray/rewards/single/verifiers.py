@@ -5,5 +5,5 @@ from openrs_ray.rewards.records import RewardInput
 
 
 def reward(item: RewardInput) -> float:
-    """What `Trace.reward` is after the episode."""
+    """`Trace.reward` after the episode."""
     return judged_by_verifiers(item).score

@@ -32,7 +32,7 @@ class Job(NamedTuple):
     """Descriptors that become 3 and 4 of the program; none, or a reading and a writing one."""
     route: Route
     walls: list[str] | None
-    """Those that must stand; None takes what the machine gives."""
+    """Walls that must stand; None takes what the machine gives."""
     cpu_s: int
     memory_bytes: int
     processes: int

@@ -135,7 +135,7 @@ def _handle(value: Any) -> list[Any]:
 
 
 def _update(mine: Any, theirs: Any) -> None:
-    """What the program did to an argument."""
+    """Change that the program made to an argument."""
     match mine:
         case list():
             mine[:] = theirs
