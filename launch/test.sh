@@ -13,7 +13,7 @@ fast=(.venv/bin/python -m pytest -m "not slow and not nightly and not gpu")
 (($# == 0)) || exec "${fast[@]}" "$@"
 
 # Two processes at once, of about the same time. The first starts no Ray and mostly computes; the other one mostly waits.
-computing=(tests/unit/{launch,openrs_ray} tests/system/test_{learner,gpu_suite}.py)
+computing=(tests/unit/{launch,openrs_ray} tests/system/test_learner.py)
 export OMP_NUM_THREADS=1
 said=$(mktemp)
 set -m   # a job of its own, which may be interrupted as a foreground one

@@ -57,7 +57,7 @@ class JudgeModel(Section):
     relative: Relative = "ranking"
     """Form of the verdict that `judge_relative` asks for: an order of all completions, or a score for each."""
     relative_template: str | None = None
-    """Template of the question that `judge_relative` asks, with {problem}, {completions} and {gold} (default: docs/judges.md has it)."""
+    """Template for `judge_relative`, with {problem}, {completions} and {gold} (default: docs/judges.md has it)."""
     relative_orders: Parts = 1
     """Different orders in which `judge_relative` shows each group, one request each; their values are averaged."""
     show_reasoning: bool = True

@@ -58,7 +58,9 @@ def looks_like_hub_id(path: str) -> bool:
 def model_path(name: str) -> Path:
     """Folder of a built-in model, made first where the cache lacks it."""
     if name == SMOLLM2:
-        return cached(name, {"package": smollm2.package_version(), "code": _code("smollm2.py")}, smollm2.build)
+        return cached(
+            name, {"package": smollm2.package_version(), "code": _code("smollm2.py")}, _without_bars(smollm2.build)
+        )
     # Torch and transformers load only where the toy really has to be taught.
     from openrs_ray.models.toy.teach import CALCULATOR, ToySettings, build_toy
 
@@ -67,7 +69,24 @@ def model_path(name: str) -> Path:
     else:
         settings, start = CALCULATOR, model_path("toy")
     key = {**asdict(settings), "start": start.name if start else None, "code": _code("toy")}
-    return cached(name, key, partial(build_toy, settings=settings, start=start))
+    return cached(name, key, _without_bars(partial(build_toy, settings=settings, start=start)))
+
+
+def _without_bars(build: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Keeps transformers from drawing its progress into what a command says."""
+
+    def quiet(folder: Path) -> None:
+        from transformers.utils import logging
+
+        shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            build(folder)
+        finally:
+            if shown:
+                logging.enable_progress_bar()
+
+    return quiet
 
 
 def data_path(name: str) -> Path:

@@ -15,6 +15,7 @@ from launch.fields import COMMAND, fields_page
 from openrs_ray.config.load import flat, load_config
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.evaluation.config import EvaluationConfig
+from openrs_ray.models.bundled import resolve_model
 
 Main = Callable[[list[str]], int]
 
@@ -64,6 +65,9 @@ def test_help_works(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unknown_option_is_one_sentence(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     needed = {"RECIPE": ["open-rs-data" if name == "curate" else "quickstart"], "MODEL_OR_RUN": ["toy"]}
     arguments = needed.get(COMMANDS[name] or "", ["x"] if COMMANDS[name] else [])
+    if needed.get(COMMANDS[name] or "") == ["toy"]:
+        resolve_model("toy")  # taught where it is not yet, which says things of its own
+        capsys.readouterr()
     for option, value in (("--xyzzy", []), ("--xyzzy", ["3"])):
         assert main_of(name)([*arguments, option, *value]) == 2
         error = capsys.readouterr().err.strip()

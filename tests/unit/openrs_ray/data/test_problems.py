@@ -309,7 +309,11 @@ def test_tests_of_programs_are_read_whole_and_the_first_is_shown(
     tests = [r"assert f('\boxed{1}') == 1 ", "assert f(2)"]
     rows = [
         {"problem": "1+1", "answer": tests, "test_setup_code": ""},
-        {"problem": [{"role": "user", "content": "2+2"}], "answer": ["def check(f): pass"], "test_setup_code": ""},
+        {
+            "problem": [{"role": "user", "content": "2+2"}],
+            "answer": ["def check(f): f(2)\ncheck(g)"],
+            "test_setup_code": "",
+        },
     ]
     file = write(tmp_path / f"data{suffix}", rows if suffix == ".jsonl" else rows[:1])
     answer = Answer(kind="code", shown_tests=1)
