@@ -48,7 +48,7 @@ class _Job(Generic[Result]):
 
 
 class _State(Enum):
-    """Of a process after an item: goes on, is full and ends, died or was killed."""
+    """State of a process after an item: goes on, is full and ends, died or was killed."""
 
     USABLE = auto()
     FULL = auto()

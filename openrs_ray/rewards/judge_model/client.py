@@ -46,7 +46,7 @@ class Unjudged(Exception):
 
 @dataclass(eq=False)
 class _Failure(Exception):
-    """Of one request."""
+    """A failed request."""
 
     status: Status
     detail: str
