@@ -372,7 +372,9 @@ def test_the_reward_is_the_weighted_sum() -> None:
 
 def test_unknown_rewards_are_refused_by_name() -> None:
     check_reward_names({"accuracy": 1.0, "format": 0.5})
-    with pytest.raises(UserError, match=r"brevity.*known are accuracy, cosine, format, language,.*, length, judge, judge_relative"):
+    with pytest.raises(
+        UserError, match=r"brevity.*known are accuracy, cosine, format, language,.*, length, judge, judge_relative"
+    ):
         check_reward_names({"accuracy": 1.0, "brevity": 0.5})
 
 
