@@ -18,7 +18,9 @@ from actors.cluster.own_ray import close_token_file, have_token, ray_folder, sig
 from actors.cluster.processes import new_mark
 from openrs_ray.cluster.layout import Device, Layout, engines_layout, plan_layout, transport_class
 from openrs_ray.common.foreign import why
-from openrs_ray.config.schema import Engine, EngineSlots, RunConfig, Slots
+from openrs_ray.config.placement import EngineSlots, Slots
+from openrs_ray.config.rollout import Engine
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.run.spans import handed_on
 

@@ -12,8 +12,6 @@ Invariants:
 import copy
 import math
 import os
-import random
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -28,26 +26,23 @@ import torch
 from jaxtyping import Float32, Int32
 
 from actors.cluster.processes import Processes, own_processes
+from actors.learner.optimizer import deepspeed_settings, optimizer
+from actors.learner.state import load_state, save_state
 from actors.weights.transport import Outgoing, PushGroup, Sender, find
 from openrs_ray.algorithm.advantages import TrainingSequence
 from openrs_ray.algorithm.losses import METRICS, LossInput, policy_loss
 from openrs_ray.algorithm.packing import MicroBatch, pack
 from openrs_ray.algorithm.policy import Policy, fuse_kernels, load_policy, micro_batch_arguments
 from openrs_ray.algorithm.schedule import learning_rate
-from openrs_ray.cluster.memory import BUCKET_PARAMETERS, ModelShape, needs_checkpointing
-from openrs_ray.common.files import TEMPORARY
+from openrs_ray.cluster.memory import ModelShape, needs_checkpointing
 from openrs_ray.common.formatting import GIB
 from openrs_ray.common.private_folder import private_folder
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.models.pretrained import fixed_weights
-from openrs_ray.run.reshard import convert
 from openrs_ray.run.spans import span, traced
 from openrs_ray.weights.buckets import Bucket, ParameterSpec, plan_buckets
 from openrs_ray.weights.meeting import LOOPBACK, Meeting, new_token, prove_ranks
-
-STATE, RANDOM = "state", "random_rank_{}.pt"
-"""A checkpoint's subfolder, and each rank's file in it."""
 
 
 class LearnerRank:
@@ -121,7 +116,7 @@ class LearnerRank:
             prove_ranks(token, self.rank, self.world_size, torch.distributed.all_to_all_single)
         self.policy = policy
         self.engine, *_ = deepspeed.initialize(
-            model=policy, optimizer=self.make_optimizer(policy), config=self._deepspeed_config()
+            model=policy, optimizer=self.make_optimizer(policy), config=deepspeed_settings(self.config, self.world_size)
         )
         self._warm_up()
 
@@ -150,34 +145,7 @@ class LearnerRank:
         return needs_checkpointing(self.config, ModelShape.of(policy.model.config), gpu_bytes)
 
     def make_optimizer(self, policy: Policy) -> torch.optim.Optimizer:
-        learner = self.config.learner
-        return torch.optim.AdamW(
-            policy.parameters(),
-            lr=learner.learning_rate,
-            betas=learner.adam_betas,
-            weight_decay=learner.weight_decay,
-            fused=True,  # one kernel, and no temporary as large as the rank's part of the model
-        )
-
-    def _deepspeed_config(self) -> dict[str, Any]:
-        return {
-            # Only their product matters to DeepSpeed, and nothing here: see `train_step`.
-            "train_micro_batch_size_per_gpu": 1,
-            "gradient_accumulation_steps": 1,
-            "gradient_clipping": self.config.learner.max_grad_norm,
-            "zero_optimization": {
-                "stage": self.config.learner.zero_stage,
-                "overlap_comm": self.world_size > 1,  # gradients travel while the backward pass goes on
-                "reduce_bucket_size": BUCKET_PARAMETERS,
-                "stage3_prefetch_bucket_size": BUCKET_PARAMETERS,
-            },
-            # Stage 0 with bfloat16 would give Adam a spurious first step; the config does not offer it.
-            "bf16": {"enabled": self.config.model.dtype == "bfloat16"},
-            "data_types": {"grad_accum_dtype": "fp32"},
-            "communication_data_type": "fp32",
-            "zero_allow_untested_optimizer": True,
-            "steps_per_print": 10**9,
-        }
+        return optimizer(policy.parameters(), self.config.learner)
 
     # ------------------------------------------------------------------------------------------------ training
 
@@ -375,42 +343,12 @@ class LearnerRank:
     @traced("save")
     def save(self, folder: Path) -> None:
         """Write this rank's state to `folder/state`. Not atomic: the caller renames."""
-        self.engine.save_checkpoint(str(folder), tag=STATE, save_latest=False)
-        torch.save(_random_states(), _random_file(Path(folder), self.rank))
-        torch.distributed.barrier()
+        save_state(self.engine, Path(folder), self.rank)
 
     @traced("load_state")
     def load(self, folder: Path) -> None:
         """Restore what `save` wrote, bit for bit; with another number of ranks, all but the random states."""
-        folder = Path(folder)
-        saved_ranks = len(list(folder.glob(f"{STATE}/{RANDOM.format('*')}")))
-        if saved_ranks == self.world_size:
-            self._load_engine(folder)
-        else:
-            self._load_converted(folder)
-        # Nothing in a policy draws random numbers; ranks that did not exist before only need some state.
-        _restore_random_states(torch.load(_random_file(folder, self.rank % saved_ranks), weights_only=True))
-
-    def _load_engine(self, folder: Path) -> None:
-        path, _ = self.engine.load_checkpoint(str(folder), tag=STATE)
-        if path is None:
-            raise RunError(f"Learner rank {self.rank}: the checkpoint in {folder} cannot be loaded.")
-
-    def _load_converted(self, folder: Path) -> None:
-        """Convert in a temporary folder, which `CheckpointStore.sweep` removes after a kill."""
-        converted = folder.with_name(f"{folder.name}.universal{TEMPORARY}")
-        if self.rank == 0:
-            convert(folder / STATE, converted / STATE)
-        torch.distributed.barrier()
-        self.engine._config.load_universal_checkpoint = True
-        self._load_engine(converted)
-        self.engine._config.load_universal_checkpoint = False
-        # DeepSpeed gives all parts of a rank the same counter, on the CPU: each part's step would count for all others.
-        for part, state in self.engine.optimizer.optimizer.state.items():
-            state["step"] = state["step"].to(part.device, copy=True)
-        torch.distributed.barrier()
-        if self.rank == 0:
-            shutil.rmtree(converted)
+        load_state(self.engine, Path(folder), self.rank, self.world_size)
 
     @traced("export")
     def export(self, folder: Path) -> None:
@@ -431,22 +369,3 @@ class LearnerRank:
         fixed = {name: buffer.to("cpu") for name, buffer in fixed_weights(self.policy.model).items()}
         save_torch_state_dict({**weights, **fixed}, folder)
         self.policy.model.config.save_pretrained(folder)
-
-
-def _random_file(folder: Path, rank: int) -> Path:
-    return folder / STATE / RANDOM.format(rank)
-
-
-def _random_states() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-    numpy: dict[str, Any] = np.random.get_state(legacy=False)
-    numpy["state"]["key"] = numpy["state"]["key"].tolist()  # plain types, so that `weights_only` can read it
-    return {"torch": torch.get_rng_state(), "cuda": cuda, "numpy": numpy, "python": random.getstate()}
-
-
-def _restore_random_states(states: dict[str, Any]) -> None:
-    torch.set_rng_state(states["torch"])
-    if states["cuda"] is not None:
-        torch.cuda.set_rng_state(states["cuda"])
-    np.random.set_state(states["numpy"])
-    random.setstate(states["python"])

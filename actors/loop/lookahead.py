@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 
 from actors.cluster.deadlines import within
 from actors.loop.batch import Batch, has_spread
-from openrs_ray.config import schema
+from openrs_ray.config.rollout import Rollout
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.order import Mixture
 from openrs_ray.data.rests import Rests
 from openrs_ray.records import Group, Problem
@@ -33,7 +34,7 @@ Drawn = tuple[int, Problem]
 
 
 def drawing(
-    config: schema.RunConfig, problems: Sequence[Problem], progress: Progress, rests: Rests | None = None
+    config: RunConfig, problems: Sequence[Problem], progress: Progress, rests: Rests | None = None
 ) -> Iterator[Drawn]:
     """Positions that `progress` has not used, in order, without those of problems at rest."""
     mixture = Mixture.of(config.run.seed, config.tasks, Counter(problem.task for problem in problems))
@@ -51,7 +52,7 @@ class Lookahead:
     """Samples and judges the group of a position."""
     drawn: Iterator[Drawn]
     """Positions that are still to be used, in order."""
-    rollout: schema.Rollout
+    rollout: Rollout
     last_step: int
     """Nothing is admitted for later ones."""
     clock: Callable[[], float] = time.monotonic

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from openrs_ray.config.schema import Loss
+from openrs_ray.config.loss import Loss
 
 METRICS = (
     *("clipped", "kl", "mismatch_kl", "entropy", "ratio", "ratio_squared", "truncated", "tokens"),

@@ -19,7 +19,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from openrs_ray.algorithm.packing import MicroBatch
 from openrs_ray.algorithm.varlen import causal_attention
 from openrs_ray.common.foreign import reading
-from openrs_ray.config.schema import HeadDtype
+from openrs_ray.config.learner import HeadDtype
 from openrs_ray.errors import UserError
 from openrs_ray.models.attention import check_attention
 from openrs_ray.models.pretrained import read_model

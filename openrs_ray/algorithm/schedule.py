@@ -2,7 +2,8 @@
 
 import math
 
-from openrs_ray.config.schema import Learner, RunConfig
+from openrs_ray.config.learner import Learner
+from openrs_ray.config.schema import RunConfig
 
 
 def learning_rate(step: int, steps: int, learner: Learner) -> float:

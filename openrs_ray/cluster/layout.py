@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any, Literal
 
-from openrs_ray.config.schema import Engine, EngineSlots, RunConfig
+from openrs_ray.config.placement import EngineSlots
+from openrs_ray.config.rollout import Engine
+from openrs_ray.config.schema import RunConfig
 
 Device = Literal["cpu", "gpu"]
 

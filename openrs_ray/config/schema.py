@@ -7,7 +7,6 @@ Paths that name something built in (`toy`, `smollm2-135m-instruct`) are resolved
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,31 +20,19 @@ from openrs_ray.config.environment import EnvironmentSection
 from openrs_ray.config.evaluation import Evaluation, HeldOut
 from openrs_ray.config.fidelity import Fidelity, as_published
 from openrs_ray.config.judge_model import JudgeModel
+from openrs_ray.config.learner import Learner
+from openrs_ray.config.loss import Loss
 from openrs_ray.config.names import CODE
+from openrs_ray.config.placement import Placement, check_split
 from openrs_ray.config.resumable import FREE
 from openrs_ray.config.rewards import Rewards
-from openrs_ray.config.section import (
-    Amount,
-    Count,
-    Cpus,
-    Decay,
-    Parts,
-    Positive,
-    Ratio,
-    Seconds,
-    Section,
-    Seed,
-    Share,
-    SomeAmount,
-    SomeShare,
-)
+from openrs_ray.config.rollout import Engine, Rollout
+from openrs_ray.config.section import Amount, Positive, Seconds, Section, Seed, SomeAmount
 from openrs_ray.config.task import Task
 from openrs_ray.rewards.judge_model.settings import NAMES as JUDGE_REWARDS
 from openrs_ray.rewards.libraries.names import VERIFIERS, implied
 from openrs_ray.rewards.registry import weighted_parameters
 from openrs_ray.user_code.reference import UserCode, is_reference
-
-HeadDtype = Literal["float32", "model"]
 
 
 class Run(Section):
@@ -79,183 +66,6 @@ class Model(Section):
     """File with a Jinja chat template, used instead of the tokenizer's own."""
 
 
-class Rollout(Section):
-    problems_per_step: Positive
-    """Problems drawn per optimizer step."""
-    completions_per_problem: Annotated[int, Field(ge=2, le=10**9)]
-    """Completions sampled per problem: the group that the advantage is normalised over."""
-    max_prompt_tokens: Positive = 512
-    """Longest prompt in tokens; problems with longer prompts are dropped and counted."""
-    max_completion_tokens: Annotated[Positive, FREE]
-    """Longest completion in tokens."""
-    temperature: Annotated[float, Field(ge=0.01, le=100), FREE] = 1.0
-    """Sampling temperature; the learner uses the same (below 0.01 vLLM samples at 0.01)."""
-    top_p: Annotated[SomeShare, FREE] = 1.0
-    """Must stay 1 in training: a truncated distribution would bias the probability ratio."""
-    top_k: Annotated[int, Field(ge=-1, le=10**9), FREE] = -1
-    """Must stay -1 in training, for the same reason."""
-    staleness: Annotated[Count, FREE] = 0
-    """Policy versions that a trained token may be old: 0 takes turns, k lets rollouts run that far ahead of the learner."""
-    replace_uniform_groups: Annotated[Count, FREE] = 0
-    """Groups of equal rewards teach nothing: replace up to this many times problems_per_step of them in each step (0: none)."""
-    max_uniform_steps: Annotated[Count, FREE] = 20
-    """Steps in a row that may have no other groups than those, before the run stops (0: any number)."""
-    max_first_truncated_share: Annotated[Share, FREE] = 0.98
-    """Largest share of the first step's completions that may be cut at max_completion_tokens before the run stops (1: any)."""
-    keep_cache: Annotated[bool, FREE] = False
-    """A push that comes while a completion is being sampled leaves its key/value cache as it is instead of computing it anew."""
-    sleep_while_learning: Annotated[bool, FREE] = False
-    """On shared GPUs: engines give up their memory while the learner works, and take it back for the next rollouts."""
-    deadline_s: Annotated[Seconds, FREE] = 1800
-    """Longest time for the rollouts of one step."""
-
-    @model_validator(mode="after")
-    def _unbiased(self) -> Rollout:
-        if self.top_p != 1.0 or self.top_k != -1:
-            raise ValueError(
-                "rollout.top_p must be 1 and rollout.top_k must be -1: training on a truncated distribution biases the ratio"
-            )
-        return self
-
-    @property
-    def most_drawn_per_step(self) -> int:
-        return self.problems_per_step * (1 + self.replace_uniform_groups)
-
-
-class Engine(Section):
-    """A vLLM engine, the same in training, evaluation and curation. Nothing here changes what is asked, or a seed."""
-
-    tensor_parallel: Parts = 1
-    """GPUs per engine."""
-    max_sequences: Positive = 128
-    """Completions an engine works on at once."""
-    max_batched_tokens: Positive = 8192
-    """Tokens an engine computes in one pass, prompts and completions together (on a CPU at least one longest sequence)."""
-    gpu_memory_fraction: SomeShare = 0.9
-    """Share of each of its GPUs' memory that an engine may take."""
-    cpu_cache_gib: SomeAmount = 0.25
-    """Size of an engine's key/value cache on a CPU."""
-    enforce_eager: bool = False
-    """Start faster without compiled graphs (always so on a CPU)."""
-    start_deadline_s: Seconds = 600
-    """Longest start of an engine."""
-
-    @model_validator(mode="after")
-    def _one_token_each(self) -> Engine:
-        if self.max_batched_tokens < self.max_sequences:
-            raise ValueError(
-                f"engine.max_batched_tokens ({self.max_batched_tokens}) must not be below engine.max_sequences "
-                f"({self.max_sequences}): every completion takes a token of each pass"
-            )
-        return self
-
-
-_PUBLISHED: dict[str, dict[str, Any]] = {
-    "grpo": {},
-    "dr_grpo": {"normalization": "constant"},
-    "dapo": {"clip_epsilon_high": 0.28},
-    "gspo": {"normalization": "sequences", "clip_epsilon": 3e-4, "clip_epsilon_high": 4e-4},
-    "cispo": {"clip_epsilon_high": 1.0},
-    "tis": {"clip_epsilon_high": 1.0},
-}
-"""Defaults of each loss, where they are not the fields'; from its paper, except CISPO's and TIS's bound."""
-
-
-class Loss(Section):
-    kind: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "tis"] = "grpo"
-    """Which loss (docs/losses.md); it brings its own clip and normalization where those are not given."""
-    clip_epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """The probability ratio is clipped below 1 - epsilon (gspo: 0.0003; cispo and tis have no lower bound)."""
-    clip_epsilon_high: SomeAmount | None = None
-    """The ratio is clipped above 1 + this (none: clip_epsilon; dapo: 0.28, gspo: 0.0004, cispo and tis: 1.0)."""
-    correction: Literal["none", "truncated", "sequence_mask"] = "none"
-    """Against stale tokens, besides the clip: a cap on the ratio inside PPO's clip (the usual TIS is loss.kind tis), or leaving
-    out sequences that are too far off."""
-    correction_cap: Ratio = 2.0
-    """Largest ratio that may multiply an advantage, with correction truncated."""
-    mask_ratio: Ratio = 1.05
-    """With correction sequence_mask, a sequence's geometric mean ratio must lie in [1 / this, this]."""
-    kl_beta: Amount = 0.0
-    """Weight of the k3 KL penalty to the frozen start model (0: no reference model is loaded); its gradient carries no ratio, so
-    stale tokens pull as the policy that sampled them would (docs/losses.md)."""
-    advantage_epsilon: Amount = 1e-4
-    """Added to the group's standard deviation when advantages are normalised (dr_grpo does not)."""
-    normalization: Literal["tokens", "sequences", "constant", "local_micro_batch"] = "tokens"
-    """Mean over all tokens of the step, over completions of their token means (gspo), sum by a constant (dr_grpo), or the
-    published mean over each micro-batch (depends on how the step is split)."""
-    old_policy: Literal["sampler", "current"] = "sampler"
-    """Denominator of the probability ratio: the policy that sampled, or, as published, the one being trained itself: the ratio is
-    then always 1, and the clip cannot act."""
-    tempered: bool = True
-    """Take all log-probabilities at the sampling temperature; false, as published: at temperature 1, whatever was sampled at."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _as_published(cls, given: Any) -> Any:
-        return {**_PUBLISHED.get(str(given.get("kind")), {}), **given} if isinstance(given, dict) else given
-
-    @model_validator(mode="after")
-    def _makes_sense(self) -> Loss:
-        own = _PUBLISHED[self.kind].get("normalization", "tokens")
-        if self.normalization != own and (self.kind != "grpo" or self.normalization == "constant"):
-            raise ValueError(f"loss.kind {self.kind} goes with loss.normalization {own}, not {self.normalization}")
-        if self.correction == "truncated" and self.kind in ("cispo", "tis"):
-            raise ValueError(f"loss.kind {self.kind} truncates the weights itself, at 1 + loss.clip_epsilon_high")
-        if self.cap < self.clip_range[1]:
-            raise ValueError(
-                f"loss.correction_cap ({self.correction_cap:g}) must not be below the clip's upper bound "
-                f"({self.clip_range[1]:g}), which could not act"
-            )
-        return self
-
-    @property
-    def clip_range(self) -> tuple[float, float]:
-        """Bounds of the ratio."""
-        high = self.clip_epsilon if self.clip_epsilon_high is None else self.clip_epsilon_high
-        return 1.0 - self.clip_epsilon, 1.0 + high
-
-    @property
-    def cap(self) -> float:
-        """Largest ratio; infinite without truncation."""
-        return self.correction_cap if self.correction == "truncated" else math.inf
-
-
-class Learner(Section):
-    learning_rate: Annotated[float, Field(ge=0, le=1000), FREE] = 1e-6
-    """Peak learning rate of AdamW."""
-    schedule: Annotated[Literal["constant", "linear", "cosine"], FREE] = "cosine"
-    """Fall of the learning rate after the warm-up."""
-    warmup_share: Annotated[Share, FREE] = 0.1
-    """Share of the steps over which the learning rate rises linearly: step n of w warm-up steps learns at n / w of the peak, so
-    the first one is not at 0, as in trainers that set the rate after a step, and changes the weights."""
-    final_share: Annotated[Share, FREE] = 0.1
-    """Learning rate at the last step as a share of the peak."""
-    weight_decay: Amount = 0.0
-    """AdamW weight decay."""
-    adam_betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """AdamW moment decays."""
-    max_grad_norm: Annotated[float, Field(gt=0, le=10**12), FREE] = 1.0
-    """Gradients are scaled down to this global norm."""
-    zero_stage: Literal[1, 2, 3] = 2
-    """DeepSpeed ZeRO stage."""
-    micro_batch_tokens: Annotated[int, Field(gt=0, le=2 * 10**9), FREE] = 16384
-    """Token budget of one packed micro-batch (prompt and completion)."""
-    micro_batch_sequences: Annotated[Positive | None, FREE] = None
-    """Fixed number of completions per micro-batch, only for `loss.normalization: local_micro_batch`."""
-    logprob_chunk_tokens: Annotated[Positive, FREE] = 2048
-    """Tokens per chunk when logits are turned into log-probabilities."""
-    head_dtype: HeadDtype = "float32"
-    """Format of the learner's logits: float32 also for a bfloat16 model, or the model's (an engine's are in the model's)."""
-    gradient_checkpointing: Annotated[Literal["auto"] | bool, FREE] = "auto"
-    """Recompute activations in the backward pass; auto: only when the GPU would not hold them."""
-    fused_kernels: Annotated[bool, FREE] = True
-    """Liger's norm, rotary and SwiGLU kernels, on GPUs (where they exist for the model)."""
-    start_deadline_s: Annotated[Seconds, FREE] = 600
-    """Longest start of a learner rank, compiling its kernels included."""
-    deadline_s: Annotated[Seconds, FREE] = 1800
-    """Longest time for one optimizer step."""
-
-
 class Push(Section):
     bucket_mib: Annotated[int, Field(gt=0, le=1_000_000)] = 256
     """Weights travel in buckets of about this size, a larger parameter in one of its own."""
@@ -268,41 +78,6 @@ class Push(Section):
     """Largest mean absolute difference of log-probability per token that the probe accepts (float32: 1e-3 is right)."""
     max_mismatch_kl: SomeAmount = 0.05
     """Largest mean k3 divergence per token between sampler and learner on a step's completions before the run stops."""
-
-
-class Slots(Section):
-    """Where processes run and how much of a machine each holds; shared by training, evaluation and curation."""
-
-    device: Literal["auto", "gpu", "cpu"] = "auto"
-    """Where it runs (auto: on GPUs where there are any); on a CPU every GPU below stands for `cpus_per_slot` CPUs."""
-    cpus_per_slot: Cpus = 1.0
-    """CPUs reserved for each GPU of an engine and each learner rank."""
-    threads: Parts | None = None
-    """Compute threads of each engine and learner rank on a CPU (default: the machine's CPUs over those that work at once)."""
-    wait_s: Annotated[float, Field(ge=0, le=2_000_000)] = 20.0
-    """Longest wait for the cluster to have what is asked (raise it where an autoscaler adds nodes)."""
-
-
-class EngineSlots(Slots):
-    """Places of an evaluation or a curation, which have no learner."""
-
-    num_rollout_gpus: Parts | None = None
-    """GPUs for engines (default: all that the cluster has; on a CPU those of one engine)."""
-
-
-class Placement(Slots):
-    num_rollout_gpus: Parts = 1
-    """GPUs for rollout engines."""
-    max_rollout_gpus: Parts | None = None
-    """Use up to so many for them while the cluster has that many free, such as spot machines (default: num_rollout_gpus)."""
-    num_learner_gpus: Parts = 3
-    """GPUs for the learner: one rank each, all on one node."""
-    colocated: bool = False
-    """Engines and learner ranks share the same GPUs (both numbers must be equal)."""
-    gpu_memory_gib: SomeAmount | None = None
-    """Memory of one GPU in GiB, as nvidia-smi shows it, to plan for (default: that of this machine's GPUs)."""
-    gpu_name: str | None = None
-    """Name of the GPUs, such as A40 or RTX 4090, to forecast time and cost for (default: that of this machine's GPUs)."""
 
 
 class Checkpoint(Section):
@@ -345,14 +120,6 @@ def _with_engine(given: dict[str, Any]) -> dict[str, Any]:
         return given
     moved = {name: rollout[name] for name in fields} | given.get("engine", {})
     return given | {"rollout": {k: v for k, v in rollout.items() if k not in fields}, "engine": moved}
-
-
-def check_split(gpus: int | None, engine: Engine) -> None:
-    """ValueError when so many GPUs make no whole number of engines."""
-    if gpus is not None and gpus % engine.tensor_parallel:
-        raise ValueError(
-            f"placement.num_rollout_gpus ({gpus}) must be a multiple of engine.tensor_parallel ({engine.tensor_parallel})"
-        )
 
 
 class RunConfig(Section):

@@ -9,7 +9,9 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from openrs_ray.config.data import Data
-from openrs_ray.config.schema import Engine, Model, Slots
+from openrs_ray.config.placement import Slots
+from openrs_ray.config.rollout import Engine
+from openrs_ray.config.schema import Model
 from openrs_ray.curation.fates import KEPT, Candidate, Fate, user_turn
 from openrs_ray.curation.recipe import Judged, ModelStage, Overlaps, Recipe, Solved, Source
 from openrs_ray.data.answers import cell_texts, gold_answers

@@ -13,8 +13,9 @@ from openrs_ray.config.data import Columns
 from openrs_ray.config.help import field_lines, section_lines
 from openrs_ray.config.load import checked
 from openrs_ray.config.names import recipe_lines
+from openrs_ray.config.placement import EngineSlots, check_split
 from openrs_ray.config.recipe_file import read_recipe
-from openrs_ray.config.schema import Engine, EngineSlots, check_split
+from openrs_ray.config.rollout import Engine
 from openrs_ray.config.section import Count, Parts, Seconds, Section, Seed, Share, SomeShare, Temperature
 from openrs_ray.errors import UserError
 from openrs_ray.rewards.records import Extraction, Positive

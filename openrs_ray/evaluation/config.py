@@ -8,7 +8,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from openrs_ray.config.answer import Answer
-from openrs_ray.config.schema import Engine, EngineSlots, Model, RunConfig, check_split
+from openrs_ray.config.placement import EngineSlots, check_split
+from openrs_ray.config.rollout import Engine
+from openrs_ray.config.schema import Model, RunConfig
 from openrs_ray.config.section import Amount, Parts, Seconds, Section, Share, SomeAmount
 
 

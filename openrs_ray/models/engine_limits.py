@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from openrs_ray.common.last_error import last_error
-from openrs_ray.config.schema import Model, Placement, Slots
+from openrs_ray.config.placement import Placement, Slots
+from openrs_ray.config.schema import Model
 from openrs_ray.errors import UserError
 
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)

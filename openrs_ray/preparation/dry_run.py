@@ -11,7 +11,8 @@ from openrs_ray.common.hub import Unreachable
 from openrs_ray.config.fidelity import differences
 from openrs_ray.config.fields import Names, as_json
 from openrs_ray.config.load import flat
-from openrs_ray.config.schema import Loss, RunConfig
+from openrs_ray.config.loss import Loss
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.config.task import Task
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.power import plan_lines

@@ -10,7 +10,9 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from openrs_ray.cluster.memory import ModelShape
 from openrs_ray.common.foreign import reading
-from openrs_ray.config.schema import Engine, Model, RunConfig, Slots
+from openrs_ray.config.placement import Slots
+from openrs_ray.config.rollout import Engine
+from openrs_ray.config.schema import Model, RunConfig
 from openrs_ray.data.completions import last_turn_texts, rollout_texts, turn_texts
 from openrs_ray.data.prompts import load_tokenizer, response_prefix
 from openrs_ray.environments.between import check_turns

@@ -27,7 +27,8 @@ import transformers
 from live_memory import Live
 from tiny import make_config, make_sequences, make_turns
 
-from actors.learner.rank import LearnerRank, _random_states
+from actors.learner.rank import LearnerRank
+from actors.learner.state import random_states
 from openrs_ray.algorithm.advantages import TrainingSequence
 from openrs_ray.algorithm.packing import MicroBatch, split
 from openrs_ray.algorithm.policy import Policy
@@ -298,7 +299,7 @@ class Warm(LearnerRank):
 
 def state(of: LearnerRank) -> dict[str, Any]:
     optimizer = copy.deepcopy(of.engine.optimizer.optimizer.state_dict())
-    return {"weights": weights(of), "optimizer": optimizer, "random": _random_states()}
+    return {"weights": weights(of), "optimizer": optimizer, "random": random_states()}
 
 
 def warm_up(stage: int, dtype: str, kl_beta: float | str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from openrs_ray.config import schema
+from openrs_ray.config import rollout as sections
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict
 
@@ -75,9 +75,9 @@ def make_run(
     return folder
 
 
-def rollout_section(problems: int, staleness: int, deadline_s: float = 1e6, replaced: int = 0) -> schema.Rollout:
+def rollout_section(problems: int, staleness: int, deadline_s: float = 1e6, replaced: int = 0) -> sections.Rollout:
     """What the look-ahead goes by; `replaced`: times `problems`."""
-    return schema.Rollout(
+    return sections.Rollout(
         problems_per_step=problems,
         completions_per_problem=2,
         max_completion_tokens=8,

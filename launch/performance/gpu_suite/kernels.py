@@ -11,7 +11,7 @@ from torch import Tensor
 
 from launch.performance.gpu_suite.rows import Row, Size, at_most, noted
 from openrs_ray.algorithm.policy import ChunkedLogprobs, packed_arguments, packed_attention
-from openrs_ray.config.schema import HeadDtype
+from openrs_ray.config.learner import HeadDtype
 
 _SHAPES = ((12, 2, 128), (9, 3, 64), (2, 1, 32))
 """Heads, key heads and head dimension of DeepSeek-R1-Distill-Qwen-1.5B, SmolLM2-135M and the toy."""

@@ -19,7 +19,7 @@ from actors.rollout.settings import EngineSettings
 from actors.rollout.worker import Request
 from launch.driver.harness import Prepared
 from launch.evaluate import main
-from openrs_ray.config.schema import Engine
+from openrs_ray.config.rollout import Engine
 from openrs_ray.errors import RunError
 from openrs_ray.evaluation.benchmarks import Prompt, Task, chosen, load_tasks
 from openrs_ray.evaluation.check import WARM_UP, Check

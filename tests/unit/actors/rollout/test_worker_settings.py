@@ -16,7 +16,8 @@ from actors.rollout.worker import RolloutWorker
 from launch.performance import step
 from launch.performance.parts import RawEngine
 from openrs_ray.cluster.layout import Device, engines_layout, plan_layout
-from openrs_ray.config.schema import Engine, EngineSlots
+from openrs_ray.config.placement import EngineSlots
+from openrs_ray.config.rollout import Engine
 from openrs_ray.curation.recipe import Solved, load_recipe
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.config import EvaluationConfig

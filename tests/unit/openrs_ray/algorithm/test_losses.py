@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from openrs_ray.algorithm.losses import METRICS, LossInput, LossOutput, policy_loss
-from openrs_ray.config.schema import Loss
+from openrs_ray.config.loss import Loss
 
 KINDS = ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "tis")
 CAPPED = ("cispo", "tis")
@@ -403,7 +403,7 @@ def test_against_the_policy_itself_the_ratio_is_one_whoever_sampled(kind: str):
 WITH_THE_NEW_LOSS = """
 import torch
 from openrs_ray.algorithm.losses import LossInput, policy_loss
-from openrs_ray.config.schema import Loss
+from openrs_ray.config.loss import Loss
 
 now, then = torch.tensor([-0.4, -1.0, -2.0], dtype=torch.float64), torch.tensor([-1.4, -1.1, -0.2], dtype=torch.float64)
 advantages = torch.tensor([1.0, 1.0, -2.0], dtype=torch.float64)

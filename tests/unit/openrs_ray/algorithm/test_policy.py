@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, Cohere2Config, GraniteConfig
 from openrs_ray.algorithm.advantages import TrainingSequence
 from openrs_ray.algorithm.packing import EMPTY, pack
 from openrs_ray.algorithm.policy import ChunkedLogprobs, Policy, load_policy, micro_batch_arguments, packed_arguments
-from openrs_ray.config.schema import HeadDtype
+from openrs_ray.config.learner import HeadDtype
 from openrs_ray.errors import UserError
 
 CPU = torch.device("cpu")

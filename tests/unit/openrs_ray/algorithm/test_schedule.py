@@ -5,7 +5,7 @@ import math
 import pytest
 
 from openrs_ray.algorithm.schedule import learning_rate
-from openrs_ray.config.schema import Learner
+from openrs_ray.config.learner import Learner
 
 
 def test_warm_up_then_cosine():

@@ -27,8 +27,9 @@ from openrs_ray.cluster.memory import (
     needs_checkpointing,
     plan,
 )
+from openrs_ray.config.learner import HeadDtype
 from openrs_ray.config.load import load_config
-from openrs_ray.config.schema import HeadDtype, RunConfig
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
 
 GIB = 2**30

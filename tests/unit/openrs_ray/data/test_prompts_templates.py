@@ -6,7 +6,8 @@ import pytest
 from transformers import Qwen2Tokenizer
 
 from openrs_ray.config.data import Data, Example
-from openrs_ray.config.schema import Engine, EngineSlots
+from openrs_ray.config.placement import EngineSlots
+from openrs_ray.config.rollout import Engine
 from openrs_ray.curation.inputs import _check_model
 from openrs_ray.curation.recipe import Solved
 from openrs_ray.data.prompts import tokenize_prompts

@@ -1,0 +1,76 @@
+"""A rank's state on disk: DeepSpeed's part of it and the random states."""
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from openrs_ray.common.files import TEMPORARY
+from openrs_ray.errors import RunError
+from openrs_ray.run.checkpoint_files import STATE
+from openrs_ray.run.reshard import convert
+
+_RANDOM = "random_rank_{}.pt"
+
+
+def save_state(engine: Any, folder: Path, rank: int) -> None:
+    """Write one rank's share of a DeepSpeed engine to `folder/state`. All ranks call it."""
+    engine.save_checkpoint(str(folder), tag=STATE, save_latest=False)
+    torch.save(random_states(), _random_file(folder, rank))
+    torch.distributed.barrier()
+
+
+def load_state(engine: Any, folder: Path, rank: int, ranks: int) -> None:
+    """Restore what `save_state` wrote, also with another number of ranks. All ranks call it."""
+    saved_ranks = len(list(folder.glob(f"{STATE}/{_RANDOM.format('*')}")))
+    if saved_ranks == ranks:
+        _load_engine(engine, folder, rank)
+    else:
+        _load_converted(engine, folder, rank)
+    # Nothing in a policy draws random numbers; ranks that did not exist before only need some state.
+    _restore_random_states(torch.load(_random_file(folder, rank % saved_ranks), weights_only=True))
+
+
+def _load_engine(engine: Any, folder: Path, rank: int) -> None:
+    path, _ = engine.load_checkpoint(str(folder), tag=STATE)
+    if path is None:
+        raise RunError(f"Learner rank {rank}: the checkpoint in {folder} cannot be loaded.")
+
+
+def _load_converted(engine: Any, folder: Path, rank: int) -> None:
+    """Convert in a temporary folder, which `CheckpointStore.sweep` removes after a kill."""
+    converted = folder.with_name(f"{folder.name}.universal{TEMPORARY}")
+    if rank == 0:
+        convert(folder / STATE, converted / STATE)
+    torch.distributed.barrier()
+    engine._config.load_universal_checkpoint = True
+    _load_engine(engine, converted, rank)
+    engine._config.load_universal_checkpoint = False
+    # DeepSpeed gives all parts of a rank the same counter, on the CPU: each part's step would count for all others.
+    for part, state in engine.optimizer.optimizer.state.items():
+        state["step"] = state["step"].to(part.device, copy=True)
+    torch.distributed.barrier()
+    if rank == 0:
+        shutil.rmtree(converted)
+
+
+def _random_file(folder: Path, rank: int) -> Path:
+    return folder / STATE / _RANDOM.format(rank)
+
+
+def random_states() -> dict[str, Any]:
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    numpy: dict[str, Any] = np.random.get_state(legacy=False)
+    numpy["state"]["key"] = numpy["state"]["key"].tolist()  # plain types, so that `weights_only` can read it
+    return {"torch": torch.get_rng_state(), "cuda": cuda, "numpy": numpy, "python": random.getstate()}
+
+
+def _restore_random_states(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] is not None:
+        torch.cuda.set_rng_state(states["cuda"])
+    np.random.set_state(states["numpy"])
+    random.setstate(states["python"])

@@ -1,0 +1,48 @@
+"""The config section `learner`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from openrs_ray.config.resumable import FREE
+from openrs_ray.config.section import Amount, Decay, Positive, Seconds, Section, Share
+
+HeadDtype = Literal["float32", "model"]
+
+
+class Learner(Section):
+    learning_rate: Annotated[float, Field(ge=0, le=1000), FREE] = 1e-6
+    """Peak learning rate of AdamW."""
+    schedule: Annotated[Literal["constant", "linear", "cosine"], FREE] = "cosine"
+    """Fall of the learning rate after the warm-up."""
+    warmup_share: Annotated[Share, FREE] = 0.1
+    """Share of the steps over which the learning rate rises linearly: step n of w warm-up steps learns at n / w of the peak, so
+    the first one is not at 0, as in trainers that set the rate after a step, and changes the weights."""
+    final_share: Annotated[Share, FREE] = 0.1
+    """Learning rate at the last step as a share of the peak."""
+    weight_decay: Amount = 0.0
+    """AdamW weight decay."""
+    adam_betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """AdamW moment decays."""
+    max_grad_norm: Annotated[float, Field(gt=0, le=10**12), FREE] = 1.0
+    """Gradients are scaled down to this global norm."""
+    zero_stage: Literal[1, 2, 3] = 2
+    """DeepSpeed ZeRO stage."""
+    micro_batch_tokens: Annotated[int, Field(gt=0, le=2 * 10**9), FREE] = 16384
+    """Token budget of one packed micro-batch (prompt and completion)."""
+    micro_batch_sequences: Annotated[Positive | None, FREE] = None
+    """Fixed number of completions per micro-batch, only for `loss.normalization: local_micro_batch`."""
+    logprob_chunk_tokens: Annotated[Positive, FREE] = 2048
+    """Tokens per chunk when logits are turned into log-probabilities."""
+    head_dtype: HeadDtype = "float32"
+    """Format of the learner's logits: float32 also for a bfloat16 model, or the model's (an engine's are in the model's)."""
+    gradient_checkpointing: Annotated[Literal["auto"] | bool, FREE] = "auto"
+    """Recompute activations in the backward pass; auto: only when the GPU would not hold them."""
+    fused_kernels: Annotated[bool, FREE] = True
+    """Liger's norm, rotary and SwiGLU kernels, on GPUs (where they exist for the model)."""
+    start_deadline_s: Annotated[Seconds, FREE] = 600
+    """Longest start of a learner rank, compiling its kernels included."""
+    deadline_s: Annotated[Seconds, FREE] = 1800
+    """Longest time for one optimizer step."""
