@@ -7,9 +7,20 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from openrs_ray.config.resumable import FREE
-from openrs_ray.config.section import Amount, Decay, Positive, Seconds, Section, Share
+from openrs_ray.config.section import Amount, Count, Decay, Parts, Positive, Seconds, Section, Share, SomeAmount
 
 HeadDtype = Literal["float32", "model"]
+
+
+class Lora(Section):
+    """Low-rank adapters (peft): only they are trained, saved and pushed."""
+
+    rank: Count = 0
+    """Rank of the adapters (0: none, all weights are trained)."""
+    alpha: SomeAmount | None = None
+    """An adapter's product is multiplied by this over the rank (default: twice the rank)."""
+    layers: Literal["all", "attention"] = "all"
+    """Linear layers with an adapter: all of every block, or the attention's only."""
 
 
 class Learner(Section):
@@ -28,6 +39,15 @@ class Learner(Section):
     """AdamW moment decays."""
     max_grad_norm: Annotated[float, Field(gt=0, le=10**12), FREE] = 1.0
     """Gradients are scaled down to this global norm."""
+    optimizer: Literal["adamw", "adamw_8bit", "adamw_offload"] = "adamw"
+    """AdamW with float32 moments, with 8-bit moments, or with its state and its work in the host's memory (ZeRO-Offload)."""
+    offload_reference: bool = False
+    """The frozen start model waits in the host's memory while it is not asked."""
+    offload_activations: bool = False
+    """Activations that the backward pass needs wait in the host's memory."""
+    lora: Lora = Lora()
+    updates_per_batch: Parts = 1
+    """Optimizer steps on each step's completions, each on its share of them; the ratio is to the policy that sampled."""
     zero_stage: Literal[1, 2, 3] = 2
     """DeepSpeed ZeRO stage."""
     micro_batch_tokens: Annotated[int, Field(gt=0, le=2 * 10**9), FREE] = 16384

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -27,6 +27,10 @@ class Rollout(Section):
     """Must stay -1 in training, for the same reason."""
     staleness: Annotated[Count, FREE] = 0
     """Policy versions that a trained token may be old: 0 takes turns, k lets rollouts run that far ahead of the learner."""
+    in_flight: Annotated[Positive | None, FREE] = None
+    """Groups sampled at once, whatever a step takes (default: as the staleness allows)."""
+    quantization: Annotated[Literal["none", "int8", "fp8", "fp8_kv"], FREE] = "none"
+    """Engines hold their weights in 8 bits, made anew at each push (fp8_kv: their key/value cache, too); the learner does not."""
     replace_uniform_groups: Annotated[Count, FREE] = 0
     """Groups of equal rewards teach nothing: replace up to this many times problems_per_step of them in each step (0: none)."""
     max_uniform_steps: Annotated[Count, FREE] = 20
