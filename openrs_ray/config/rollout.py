@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from openrs_ray.config.resumable import FREE
 from openrs_ray.config.section import Count, Parts, Positive, Seconds, Section, Share, SomeAmount, SomeShare
 
+Quantization = Literal["none", "int8", "fp8", "fp8_kv"]
+
 
 class Rollout(Section):
     problems_per_step: Positive
@@ -29,7 +31,7 @@ class Rollout(Section):
     """Policy versions that a trained token may be old: 0 takes turns, k lets rollouts run that far ahead of the learner."""
     in_flight: Annotated[Positive | None, FREE] = None
     """Groups sampled at once, whatever a step takes (default: as the staleness allows)."""
-    quantization: Annotated[Literal["none", "int8", "fp8", "fp8_kv"], FREE] = "none"
+    quantization: Annotated[Quantization, FREE] = "none"
     """Engines hold their weights in 8 bits, made anew at each push (fp8_kv: their key/value cache, too); the learner does not."""
     replace_uniform_groups: Annotated[Count, FREE] = 0
     """Groups of equal rewards teach nothing: replace up to this many times problems_per_step of them in each step (0: none)."""
