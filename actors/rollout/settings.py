@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from openrs_ray.config.rollout import Engine, Quantization
+from openrs_ray.config.quantization import Quantization
+from openrs_ray.config.rollout import Engine
 from openrs_ray.config.schema import RunConfig
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from actors.cluster.processes import Processes, own_processes
-from actors.quantization.arguments import engine_arguments
+from actors.quantization.arguments import quantized
 from actors.rollout.engine_log import OwnLog
 from actors.rollout.settings import EngineSettings
 from actors.rollout.stages import only_ends, record_stages, silent_statistics
@@ -133,7 +133,7 @@ class RolloutWorker:
             arguments["gpu_memory_utilization"] = engine.gpu_memory_fraction
             arguments["enable_sleep_mode"] = settings.sleeps
         if settings.quantization != "none":
-            arguments |= engine_arguments(settings.quantization, self._capability())
+            arguments |= quantized(settings.quantization, self._capability())
         return arguments
 
     async def sample(self, requests: Sequence[Request]) -> AsyncIterator[list[tuple[int, Completion]]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from openrs_ray.config.quantization import Quantization
 from openrs_ray.config.resumable import FREE
 from openrs_ray.config.section import Count, Parts, Positive, Seconds, Section, Share, SomeAmount, SomeShare
-
-Quantization = Literal["none", "int8", "fp8", "fp8_kv"]
 
 
 class Rollout(Section):

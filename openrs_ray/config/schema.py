@@ -24,6 +24,7 @@ from openrs_ray.config.learner import Learner
 from openrs_ray.config.loss import Loss
 from openrs_ray.config.names import CODE
 from openrs_ray.config.placement import Placement, check_split
+from openrs_ray.config.quantization import refusal
 from openrs_ray.config.resumable import FREE
 from openrs_ray.config.rewards import Rewards
 from openrs_ray.config.rollout import Engine, Rollout
@@ -214,6 +215,7 @@ class RunConfig(Section):
                 f"placement.colocated needs engine.gpu_memory_fraction of at most 0.6, not {engine.gpu_memory_fraction:g}: "
                 "the learner needs the rest of the GPU (or set rollout.sleep_while_learning true)"
             )
+        self._check_8_bits()
         if self.completions_per_step < place.num_learner_gpus:
             raise ValueError(
                 f"{self.completions_per_step} completions per step cannot be spread over "
@@ -247,6 +249,27 @@ class RunConfig(Section):
         for task in self.tasks:
             self._check_judge_in_time(task)
         return self
+
+    def _check_8_bits(self) -> None:
+        quantization = self.rollout.quantization
+        if quantization == "none":
+            return
+        if not self.loss.corrects:
+            raise ValueError(
+                f"rollout.quantization {quantization} samples from a policy that is a little off, which the loss must correct: "
+                "set loss.correction truncated or sequence_mask, or loss.kind tis or cispo"
+            )
+        if self.loss.old_policy != "sampler":
+            raise ValueError(
+                f"rollout.quantization {quantization} needs loss.old_policy sampler: with {self.loss.old_policy} the correction "
+                "cannot act"
+            )
+        if self.model.dtype != "bfloat16":
+            raise ValueError(f"rollout.quantization {quantization} needs model.dtype bfloat16, not {self.model.dtype}")
+        if self.learner.lora.rank:
+            raise ValueError(f"rollout.quantization {quantization} does not go with learner.lora: set it to none")
+        if self.placement.device == "cpu" and (reason := refusal(quantization, None)):
+            raise ValueError(reason)
 
     def _check_judge_in_time(self, task: Task) -> None:
         """Judgements follow sampling, one reward after the other: late ones must not take the rest of the step with them."""

@@ -1,8 +1,8 @@
 """Proves that an engine computes with the pushed weights, in every tensor, however few bytes changed.
 
 vLLM's loaders cut, fuse and shard tensors; on a CPU they pack matrices. Their copies are recorded. Afterwards live tensors
-are compared by digest, and packed matrices by a product with unit vectors, which returns changed columns exactly. Layers in 8 bits
-have a proof of their own (`openrs_ray.weights.quantized`).
+are compared by digest, and packed matrices by a product with unit vectors, which returns changed columns exactly. Layers in
+8 bits have a proof of their own (`openrs_ray.weights.quantized`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
