@@ -28,8 +28,8 @@ class Rollout(Section):
     staleness: Annotated[Count, FREE] = 0
     """Policy versions that a trained token may be old: 0 takes turns, k lets rollouts run that far ahead of the learner."""
     in_flight: Annotated[Positive | None, FREE] = None
-    """Groups sampled at once, whatever a step takes: at most (staleness + 1) x problems_per_step (default: those, of which engines
-    work on as many as their key/value caches hold)."""
+    """Groups sampled at once, whatever a step takes: at most (staleness + 1) x problems_per_step (default: all those, of which
+    engines work on as many as their key/value caches hold)."""
     quantization: Annotated[Literal["none", "int8", "fp8", "fp8_kv"], FREE] = "none"
     """Engines hold their weights in 8 bits, made anew at each push (fp8_kv: their key/value cache, too); the learner does not."""
     replace_uniform_groups: Annotated[Count, FREE] = 0
