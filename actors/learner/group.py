@@ -186,10 +186,11 @@ class LearnerGroup:
         judged = [part for part in shares(len(groups), updates) if not np.isnan(values[part]).all()]
         if not judged:
             raise RunError(f"step {step} has no judged completion to learn from: look at the verdicts in the record")
-        metrics = over_updates([await self._update(groups[part], values[part], step) for part in judged])
-        if updates > 1:
-            metrics |= ages_in_updates([groups[part] for part in judged], step, updates)
-        return Update(metrics, values)
+        done = [await self._update(groups[part], values[part], step) for part in judged]
+        if updates == 1:
+            return Update(done[0], values)
+        ages = ages_in_updates([groups[part] for part in judged], step, updates)
+        return Update(over_updates(done) | ages, values)
 
     async def _update(self, groups: Sequence[Group], values: np.ndarray, step: int) -> dict[str, float]:
         """One optimizer step; `values`: advantages, float64 [groups, rollouts]."""

@@ -18,10 +18,10 @@ def shares(groups: int, updates: int) -> list[slice]:
 
 
 def over_updates(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Sums of tokens and seconds, the learning rate, which is the same in all, and of all else the mean over the updates, each
-    weighing as many tokens as it trained on."""
-    if len(metrics) == 1:
-        return dict(metrics[0])
+    """As of one step: sums of tokens and seconds, means of all else, an update weighing as many tokens as it trained on.
+
+    The learning rate is the same in all.
+    """
     tokens = np.array([update["completion_tokens"] for update in metrics])
     weights = tokens if tokens.any() else np.ones(len(metrics))
     means = {name: float(np.average([update[name] for update in metrics], weights=weights)) for name in metrics[0]}

@@ -41,7 +41,7 @@ class Run(Section):
     folder: Annotated[Path, FREE] = Path(os.environ.get("OPENRS_RUNS", "~/openrs_runs"))
     """Folder of all runs: absolute (~ allowed), seen by every node, outside the submitted working directory."""
     steps: Annotated[Positive, FREE]
-    """Steps of the whole run: each samples, learns (one optimizer step, or `learner.updates_per_batch`) and pushes."""
+    """Optimizer steps of the whole run."""
     seed: Seed = 42
     """Seed of the data order and of every sampled token."""
 
