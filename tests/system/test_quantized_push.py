@@ -1,4 +1,4 @@
-"""An engine in INT8 on real actors: quantized anew at each push, off by its rounding only, and a layer that is left behind is seen."""
+"""An engine in INT8 on real actors: quantized anew at each push, off by its rounding only; a layer left behind is seen."""
 
 from collections.abc import Sequence
 from pathlib import Path

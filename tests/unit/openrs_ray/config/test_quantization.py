@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from tiny import make_config
 
 from openrs_ray.algorithm.step_metrics import check_mismatch
-from openrs_ray.errors import RunError
+from openrs_ray.errors import RunError, UserError
+from openrs_ray.preparation.prepared import check_model
 
 GOOD: dict[str, dict[str, Any]] = {
     "model": {"dtype": "bfloat16"}, "rollout": {"quantization": "int8"}, "loss": {"correction": "truncated"},
@@ -35,6 +36,18 @@ def test_a_loss_that_corrects_will_do(tmp_path: Path, loss: dict[str, Any]) -> N
 def test_what_does_not_go_together_is_refused(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValidationError, match=sentence):
         make_config(tmp_path, **GOOD | changes)
+
+
+def test_fp8_without_a_gpu_is_refused_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where `auto` means a CPU; a plan for a card elsewhere goes on to look at the model, which is none here."""
+    monkeypatch.setattr("torch.version.cuda", None)
+    changes = GOOD | {"rollout": {"quantization": "fp8_kv"}}
+    with pytest.raises(UserError, match="fp8_kv needs a GPU: on a CPU set int8 or none"):
+        check_model(make_config(tmp_path, **changes, placement={"device": "auto"}), "nowhere")
+    with pytest.raises(UserError, match="nowhere"):
+        check_model(make_config(tmp_path, **changes, placement={"device": "auto", "gpu_memory_gib": 48}), "nowhere")
 
 
 def test_a_divergence_past_the_limit_names_the_8_bits() -> None:
