@@ -31,7 +31,6 @@ def reference(folder: Path, completions: Sequence[Completion], in_int8: bool) ->
 def learn(system: System, version: int, completions: list[Completion]) -> None:
     groups = [judged_group(p.index, p, [c for c in completions if c.position == p.index], version) for p in PROBLEMS]
     metrics = system.run(system.learners.train(groups, version)).metrics
-    print(metrics)
     assert 0 < metrics["mismatch_kl"] < LIMIT
 
 
@@ -45,6 +44,7 @@ def test_an_int8_engine_follows_the_learner(ray_session: None, tmp_path: Path) -
         learner={"learning_rate": 3e-3, "warmup_share": 0}, push={"probe_every": 1, "probe_tolerance": LIMIT},
     )  # fmt: skip
     try:
+        apart: list[dict[bool, float]] = []
         for version in range(LEFT_PUSH - 1):
             report = system.run(system.push.push(version))
             assert report.probe_difference is not None and 1e-4 < report.probe_difference < LIMIT
@@ -53,9 +53,11 @@ def test_an_int8_engine_follows_the_learner(ray_session: None, tmp_path: Path) -
             system.run(system.learners.export(folder))
             engine = np.concatenate([c.logprobs for c in completions])
             off = {kind: np.abs(engine - reference(folder, completions, kind)).mean() for kind in (True, False)}
-            print(version, off, report)
+            apart.append(off)
             assert max(off.values()) < LIMIT
             learn(system, version + 1, completions)
+        rounded, plain = (np.mean([off[in_int8] for off in apart]) for in_int8 in (True, False))
+        assert rounded < plain, "its weights are those that were rounded"
         with pytest.raises(RunError, match=rf"did not take effect on .*still have other values \({LEFT}.weight"):
             system.run(system.push.push(LEFT_PUSH - 1))
     finally:
