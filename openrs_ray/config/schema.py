@@ -214,18 +214,31 @@ class RunConfig(Section):
                 f"placement.colocated needs engine.gpu_memory_fraction of at most 0.6, not {engine.gpu_memory_fraction:g}: "
                 "the learner needs the rest of the GPU (or set rollout.sleep_while_learning true)"
             )
-        if self.completions_per_step < place.num_learner_gpus:
+        updates = self.learner.updates_per_batch
+        if rollout.problems_per_step % updates:
             raise ValueError(
-                f"{self.completions_per_step} completions per step cannot be spread over "
+                f"rollout.problems_per_step ({rollout.problems_per_step}) must be a multiple of learner.updates_per_batch "
+                f"({updates}): every update has the same number of groups"
+            )
+        if updates > 1 and self.loss.old_policy == "current":
+            raise ValueError(
+                "learner.updates_per_batch above 1 needs loss.old_policy sampler: with current, later updates would learn from "
+                "completions as if the policy had not changed since"
+            )
+        learned_at_once = self.completions_per_step // updates
+        per = f"completions per {'step' if updates == 1 else 'update'}"
+        if learned_at_once < place.num_learner_gpus:
+            raise ValueError(
+                f"{learned_at_once} {per} cannot be spread over "
                 f"{place.num_learner_gpus} learner ranks: raise rollout.problems_per_step"
             )
         if self.loss.normalization == "local_micro_batch":
             size = self.learner.micro_batch_sequences
             if size is None:
                 raise ValueError("loss.normalization local_micro_batch needs learner.micro_batch_sequences")
-            if self.completions_per_step % (size * place.num_learner_gpus):
+            if learned_at_once % (size * place.num_learner_gpus):
                 raise ValueError(
-                    f"{self.completions_per_step} completions per step do not divide into micro-batches of {size} "
+                    f"{learned_at_once} {per} do not divide into micro-batches of {size} "
                     f"on {place.num_learner_gpus} learner ranks"
                 )
         elif self.learner.micro_batch_sequences is not None:
