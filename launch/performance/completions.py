@@ -1,0 +1,178 @@
+"""`python -m launch.performance.completions`: what a completion costs the driver, by component.
+
+The loop, collector, packing and record are those of a run; engines, reward pool and learner are stubs that cost the driver
+their messages only, pickled and opened as Ray does. CPU time over all threads of the driver, without the stubs' own, and
+without what Ray itself needs for a message. `--memory-over STEPS` runs many quick steps instead and says how the memory grows.
+"""
+
+import argparse
+import asyncio
+import gc
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from launch.cli.command import command
+from launch.cli.options import Parser
+from launch.performance.cpu_clock import CpuClock
+from launch.performance.report import Figure, report, write
+from launch.performance.stubbed import JUDGE, LEARN, SAMPLE, StubbedRun
+from launch.performance.workload import asked, load, positive
+from openrs_ray.common.console import show_table
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.preparation.prepared import Prepared, prepare
+
+DECODE, PACK, RECORD, METRICS, REST = "decoding", "packing", "record", "metrics", "bookkeeping"
+COMPONENTS = (SAMPLE, DECODE, JUDGE, PACK, LEARN, RECORD, METRICS, REST)
+GOAL_MS = 0.2
+_GROUP = 16
+
+
+@contextmanager
+def components(clock: CpuClock) -> Iterator[None]:
+    """Counts the parts of the driver."""
+    from actors.learner import group
+    from actors.loop import collector, writer
+    from openrs_ray.preparation import prepared
+    from openrs_ray.run.completions import CompletionRecord
+    from openrs_ray.run.metrics import MetricsLog
+
+    parts = [
+        (prepared, "rollout_texts", DECODE),
+        (prepared, "last_turn_texts", DECODE),
+        (collector, "judge_item", JUDGE),
+        (group, "training_sequences", PACK),
+        (group, "split", PACK),
+        (CompletionRecord, "write", RECORD),
+        (writer, "step_metrics", METRICS),
+        (writer, "task_metrics", METRICS),
+        (MetricsLog, "write", METRICS),
+    ]
+    with ExitStack() as stack:
+        for owner, name, component in parts:
+            stack.enter_context(clock.patched(owner, name, component))
+        yield
+
+
+def sized(options: argparse.Namespace, completions: int, tokens: int, scratch: Path, steps: int) -> RunConfig:
+    fields = {
+        "run.folder": scratch,
+        "run.name": f"of-{completions}-{time.time_ns()}",
+        "run.steps": steps,
+        "rollout.problems_per_step": completions // _GROUP,
+        "rollout.completions_per_problem": _GROUP,
+        "rollout.max_completion_tokens": tokens,
+        "rollout.max_uniform_steps": 0,
+        "learner.micro_batch_tokens": 64 + max(8192, tokens),
+        "learner.logprob_chunk_tokens": 64,
+    }
+    return load(options, *(f"{name}={value}" for name, value in fields.items()))
+
+
+async def per_completion(config: RunConfig, prepared: Prepared, engines: int, rounds: int) -> list[dict[str, float]]:
+    """CPU milliseconds per completion in each step after the first, by component."""
+    run = StubbedRun(config, prepared, engines)
+    completions = config.rollout.problems_per_step * config.rollout.completions_per_problem
+    await run.start()
+    found = []
+    with components(run.clock):
+        for _ in range(rounds + 1):
+            run.clock.seconds.clear()
+            began = time.process_time()
+            await run.step()
+            took = time.process_time() - began
+            parts = dict(run.clock.seconds)
+            parts[REST] = took - sum(parts.values())
+            found.append({name: 1000 * parts.get(name, 0.0) / completions for name in COMPONENTS})
+    await run.close()
+    return found[1:]
+
+
+async def growth(config: RunConfig, prepared: Prepared, steps: int, looks: int = 20) -> list[tuple[int, float, int]]:
+    """(step, MiB of the process, objects that the collector knows) at `looks` times."""
+    run, found = StubbedRun(config, prepared, engines=2), []
+    await run.start()
+    for step in range(1, steps + 1):
+        await run.step()
+        if step % max(1, steps // looks) == 0:
+            gc.collect()
+            found.append((step, psutil.Process().memory_info().rss / 2**20, len(gc.get_objects())))
+    await run.close()
+    return found
+
+
+def slope(points: Sequence[tuple[int, float]]) -> float:
+    """Growth per step over the second half, as the median of all slopes between two looks (Theil-Sen)."""
+    late = points[len(points) // 2 :]
+    return median((b - a) / (t - s) for i, (s, a) in enumerate(late) for t, b in late[i + 1 :])
+
+
+def show(rows: dict[tuple[int, int], list[dict[str, float]]], tokens: int) -> None:
+    table = Table(title=f"CPU of the driver, ms per completion of {tokens:,} tokens (median)")
+    for heading in ("completions", "engines", *COMPONENTS, "in all"):
+        table.add_column(heading, justify="right")
+    for (completions, engines), steps in rows.items():
+        cells = [f"{median(step[name] for step in steps):.3f}" for name in COMPONENTS]
+        table.add_row(f"{completions:,}", str(engines), *cells, f"{median(sum(step.values()) for step in steps):.3f}")
+    show_table(Console(highlight=False), table)
+
+
+def numbers(text: str) -> list[int]:
+    """An argparse type."""
+    return [positive(part) for part in text.split(",")]
+
+
+def measure_memory(options: argparse.Namespace, scratch: Path) -> None:
+    config = sized(options, 2 * _GROUP, 32, scratch, options.memory_over)
+    looks = asyncio.run(growth(config, prepare(config), options.memory_over))
+    mib = slope([(step, size) for step, size, _ in looks])
+    objects = slope([(step, float(count)) for step, _, count in looks])
+    figures = [
+        Figure("memory of the driver", "MiB", tuple(size for _, size, _ in looks)),
+        Figure("growth, later half", "MiB/1,000 steps", (1000 * mib,)),
+        Figure("objects more, later half", "1/1,000 steps", (1000 * objects,)),
+    ]
+    report(f"Memory over {options.memory_over:,} steps", asked(options), figures, options.json)
+
+
+@command
+def main(arguments: list[str]) -> None:
+    parser = Parser("performance.completions", __doc__)
+    parser.add_argument("--completions", type=numbers, default="256,1024,4096,16384", help="in a step, by commas")
+    parser.add_argument("--engines", type=numbers, default="1,8,64", help="by commas")
+    parser.add_argument("--tokens", type=positive, default=1024, help="of a completion (default: 1024)")
+    parser.add_argument("--rounds", type=positive, default=2, help="steps counted, after a first one (default: 2)")
+    parser.add_argument("--memory-over", metavar="STEPS", type=positive, help="measure memory over so many quick steps")
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    options = parser.parse_args(arguments)
+    options.workload, options.problems, options.set = "tiny", None, []
+    with tempfile.TemporaryDirectory() as scratch:
+        if options.memory_over:
+            measure_memory(options, Path(scratch))
+            return
+        rows = {}
+        for completions in options.completions:
+            for engines in options.engines:
+                config = sized(options, completions, options.tokens, Path(scratch), options.rounds + 1)
+                rows[completions, engines] = asyncio.run(
+                    per_completion(config, prepare(config), engines, options.rounds)
+                )
+    show(rows, options.tokens)
+    figures = [
+        Figure(f"{name}, {completions} completions, {engines} engines", "ms/completion", tuple(s[name] for s in steps))
+        for (completions, engines), steps in rows.items()
+        for name in COMPONENTS
+    ]
+    write("CPU of the driver per completion", asked(options), figures, options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
