@@ -140,11 +140,13 @@ class Rollout:
     @property
     def turns(self) -> int:
         """Stretches of sampled tokens."""
+        if self.sampled.all():
+            return min(1, len(self.sampled))
         return int((np.diff(self.sampled.astype(np.int8), prepend=0) == 1).sum())
 
     @property
     def sampled_tokens(self) -> int:
-        return int(self.sampled.sum())
+        return int(np.count_nonzero(self.sampled))
 
     @property
     def versions_cover(self) -> bool:
@@ -192,6 +194,8 @@ class Group:
     problem: Problem
     rollouts: tuple[Rollout, ...]
     verdicts: tuple[Verdict, ...]
+    texts: tuple[str, ...] = ()
+    """Whole texts for the record, what the template has written before them included; none when read from it."""
 
     def rewards(self) -> np.ndarray:
         """float64 [rollouts]; NaN where one is left out of the loss."""

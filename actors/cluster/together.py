@@ -34,8 +34,16 @@ class Together(Generic[Item, Answer]):
         task = asyncio.ensure_future(self._deliver(batch))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
+        left = len(batch)
+
+        def answered(_: asyncio.Future[Answer]) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                task.cancel()
+
         for _, answer in batch:
-            answer.add_done_callback(lambda _: all(other.done() for _, other in batch) and task.cancel())
+            answer.add_done_callback(answered)
 
     async def _deliver(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:

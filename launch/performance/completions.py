@@ -30,8 +30,8 @@ from openrs_ray.common.console import show_table
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.preparation.prepared import Prepared, prepare
 
-DECODE, PACK, RECORD, METRICS, REST = "decoding", "packing", "record", "metrics", "bookkeeping"
-COMPONENTS = (SAMPLE, DECODE, JUDGE, PACK, LEARN, RECORD, METRICS, REST)
+PACK, RECORD, METRICS, REST = "packing", "record", "metrics", "bookkeeping"
+COMPONENTS = (SAMPLE, JUDGE, PACK, LEARN, RECORD, METRICS, REST)
 GOAL_MS = 0.2
 _GROUP = 16
 
@@ -41,14 +41,11 @@ def components(clock: CpuClock) -> Iterator[None]:
     """Counts the parts of the driver."""
     from actors.learner import group
     from actors.loop import collector, writer
-    from openrs_ray.preparation import prepared
     from openrs_ray.run.completions import CompletionRecord
     from openrs_ray.run.metrics import MetricsLog
 
     parts = [
-        (prepared, "rollout_texts", DECODE),
-        (prepared, "last_turn_texts", DECODE),
-        (collector, "judge_item", JUDGE),
+        (collector.SampledItem, "of", JUDGE),
         (group, "training_sequences", PACK),
         (group, "split", PACK),
         (CompletionRecord, "write", RECORD),

@@ -1,6 +1,7 @@
 """The driver's side of a run as it is, over engines, a reward pool and a learner that cost it nothing but their messages."""
 
 import asyncio
+import gc
 import io
 import pickle
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -19,7 +20,9 @@ from actors.loop.limits import Limits
 from actors.loop.lookahead import Lookahead, drawing
 from actors.loop.loop import Loop
 from actors.loop.push import PushReport
+from actors.loop.system import keep_what_is_loaded
 from actors.loop.writer import RunWriter
+from actors.pools.messages import Judged, SampledItem
 from actors.rollout.pool import EnginePool
 from actors.rollout.settings import EngineSettings
 from actors.rollout.supervisor import Supervisor
@@ -27,10 +30,10 @@ from actors.rollout.worker import Request
 from launch.performance.cpu_clock import CpuClock
 from openrs_ray.algorithm.no_learning import LearningWatch
 from openrs_ray.config.schema import RunConfig
+from openrs_ray.data.completions import Texts
 from openrs_ray.environments.single_turn import SingleTurn
 from openrs_ray.preparation.prepared import Prepared
 from openrs_ray.records import Completion, Status, Verdict, VersionSpan
-from openrs_ray.rewards.records import JudgeItem
 from openrs_ray.run.attempts import Bounds, start_attempt
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.display import RunDisplay
@@ -41,6 +44,7 @@ STUB = "stubs"
 SAMPLE, JUDGE, LEARN = "completions in", "judge hand-over", "learner hand-over"
 _TOGETHER = 4  # completions in a worker's message
 _KEPT_TOKENS = 1 << 20
+_LETTERS_PER_TOKEN, _WORDS, _VOCABULARY = 4, 4000, 150_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +76,16 @@ class Made:
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(0)
-        self._ids = rng.integers(self.end_id + 8, 256, _KEPT_TOKENS + self.tokens).astype(np.int32)
+        self._ids = (rng.zipf(1.2, _KEPT_TOKENS + self.tokens) % _VOCABULARY + self.end_id + 1).astype(np.int32)
+        words = rng.integers(ord("a"), ord("z"), (_WORDS, _LETTERS_PER_TOKEN)).astype(np.uint8)
+        words[:, 0] = ord(" ")
+        self._letters = words[self._ids % _WORDS].tobytes().decode()
         self._logprobs = -rng.exponential(0.4, len(self._ids)).astype(np.float32)
+
+    def text(self, item: SampledItem) -> str:
+        """One of about the length that tokens of a trained model have."""
+        start = int(item.token_ids[:4] @ (1, 251, 63_001, 15_813_251)) % _KEPT_TOKENS
+        return self._letters[start : start + _LETTERS_PER_TOKEN * len(item.token_ids)]
 
     def start(self, request: Request) -> int:
         return (7919 * request.position + 104_729 * request.sample) % _KEPT_TOKENS
@@ -140,30 +152,33 @@ class StubEngines(EnginePool):
 class StubRewards:
     """Stands in for the reward pool's actor."""
 
+    made: Made
     clock: CpuClock
 
     @cached_property
-    def judge(self) -> Remote:
+    def judge_rollouts(self) -> Remote:
         return Remote(self._judge)
 
-    def _judge(self, items: Sequence[JudgeItem]) -> Any:
+    def _judge(self, items: Sequence[SampledItem]) -> Any:
         with self.clock.counting(JUDGE):
             message = Message.of(items)
         return self._judged(message)
 
-    async def _judged(self, message: Message) -> list[Verdict]:
+    async def _judged(self, message: Message) -> list[Judged]:
         with self.clock.counting(STUB):
             items = message.open()
-            answer = Message.of([self._verdict(number) for number in range(len(items))])
+            answer = Message.of([self._answer(item) for item in items])
         await asyncio.sleep(0)
         with self.clock.counting(JUDGE):
-            verdicts: list[Verdict] = answer.open()
-        return verdicts
+            answers: list[Judged] = answer.open()
+        return answers
 
-    def _verdict(self, number: int) -> Verdict:
-        right = number % 2
+    def _answer(self, item: SampledItem) -> Judged:
+        text = self.made.text(item)
+        right = int(item.token_ids[0]) % 2
         status = Status.CORRECT if right else Status.WRONG
-        return Verdict(status, {"accuracy": float(right)}, float(right), answer=str(number), seconds=0.004)
+        verdict = Verdict(status, {"accuracy": float(right)}, float(right), answer=item.gold[0], seconds=0.004)
+        return Judged(verdict, Texts(text, text))
 
 
 class StubRank:
@@ -202,7 +217,7 @@ class StubbedRun:
     def __post_init__(self) -> None:
         self.made = Made(self.prepared.eos_ids[0], self.config.rollout.max_completion_tokens)
         self._workers = [StubWorker(self.made, self.clock, place) for place in range(self.engines)]
-        self._rewards = StubRewards(self.clock)
+        self._rewards = StubRewards(self.made, self.clock)
 
     async def start(self) -> None:
         config, prepared = self.config, self.prepared
@@ -214,25 +229,27 @@ class StubbedRun:
             Budget(config, age_s=0.0),
             RunDisplay("stubbed", config.run.steps, Console(file=io.StringIO())),
         )
-        collector = Collector(
-            config, self._pool, self._rewards, {"": SingleTurn()}, prepared.judged_texts, lambda text: None
-        )
+        collector = Collector(config, self._pool, self._rewards, {"": SingleTurn()}, lambda text: None)
         plan = Sampling("train", 0, config.rollout.completions_per_problem, config.rollout.temperature)
         drawn = drawing(config, prepared.problems, Progress())
         self._sampling = Lookahead(partial(collector.group, plan=plan), drawn, config.rollout, config.run.steps)
         self._metrics = MetricsLog(config.run.path, attempt)
         watch = LearningWatch(config, ["<end>"])
-        writer = RunWriter(config, attempt, prepared.texts, watch, self._metrics, budget, display)
+        self._writer = writer = RunWriter(config, attempt, watch, self._metrics, budget, display)
         learner = LearnerGroup(config, lambda: [StubRank(self.clock) for _ in range(config.placement.num_learner_gpus)])
         unused: Any = None
         push: Any = StubPush(self.made)
         parts = self._sampling, learner, push, writer, unused, unused
+        keep_what_is_loaded()
         self._loop = Loop(config, Progress(), *parts, Limits(budget), budget, display)
 
     async def step(self) -> None:
         await self._loop.step()
+        await self._writer.written()
 
     async def close(self) -> None:
+        gc.unfreeze()
         await self._sampling.close()
         await self._pool.stop()
+        await self._writer.close()
         self._metrics.close()

@@ -29,8 +29,8 @@ def unusable_warning(groups: Sequence[Group], step: int) -> str | None:
     found = [
         f"problem {group.problem.index} (position {group.position}), sample {rollout.sample}, token {token}"
         for group in groups
-        for rollout in group.rollouts
-        if (token := first_unusable_token(rollout)) is not None
+        for rollout, verdict in zip(group.rollouts, group.verdicts, strict=True)
+        if verdict.status is Status.ERROR and (token := first_unusable_token(rollout)) is not None
     ]
     if not found:
         return None
