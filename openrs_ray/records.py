@@ -113,6 +113,8 @@ class Rollout:
     @classmethod
     def of(cls, turns: Sequence[Completion | Sequence[int]]) -> Rollout:
         """Completions with the given token ids between them; given ones at the end are left out."""
+        if len(turns) == 1 and isinstance(only := turns[0], Completion) and len(only.token_ids):
+            return cls._of_one(only)
         ids, sampled, logprobs = list[np.ndarray](), list[np.ndarray](), list[np.ndarray]()
         versions = list[VersionSpan]()
         start = end = worker = 0
@@ -133,6 +135,13 @@ class Rollout:
         tokens, marks, values = (np.concatenate(parts)[:end] for parts in (ids, sampled, logprobs))
         return cls(last.position, last.sample, tokens, marks, values, last.finish_reason, _merged(versions), worker)
 
+    @classmethod
+    def _of_one(cls, turn: Completion) -> Rollout:
+        # Copies: the arrays of a message would keep all of it in memory.
+        ids, logprobs = turn.token_ids.copy(), turn.logprobs.copy()
+        about = turn.finish_reason, _merged(turn.versions), turn.worker
+        return cls(turn.position, turn.sample, ids, np.ones(len(ids), dtype=np.bool_), logprobs, *about)
+
     @property
     def truncated(self) -> bool:
         return self.finish_reason == "length"
@@ -151,6 +160,8 @@ class Rollout:
     @property
     def versions_cover(self) -> bool:
         """True when each sampled token is in one span, and no given one is in any."""
+        if len(self.versions) == 1 and (self.versions[0].start, self.versions[0].end) == (0, len(self.sampled)):
+            return bool(self.sampled.all())
         covered = np.zeros(len(self.sampled), dtype=np.int32)
         for span in self.versions:
             covered[span.start : span.end] += 1

@@ -62,7 +62,8 @@ class Turns:
         seed = turn_seed(completion_seed(self.config.run.seed, plan.phase, plan.step, *place), self.turn)
         self.turn += 1
         most = left if max_tokens is None else min(left, max_tokens)
-        ids = tuple(map(int, prompt_ids))
+        # A problem's own ids are one object, which a message of many requests holds once.
+        ids = self.problem.prompt_ids if prompt_ids is self.problem.prompt_ids else tuple(map(int, prompt_ids))
         return await self.pool.sample(Request(*place, ids, seed, plan.temperature, most))
 
 

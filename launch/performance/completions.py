@@ -1,8 +1,9 @@
 """`python -m launch.performance.completions`: what a completion costs the driver, by component.
 
 The loop, collector, packing and record are those of a run; engines, reward pool and learner are stubs that cost the driver
-their messages only, pickled and opened as Ray does. CPU time over all threads of the driver, without the stubs' own, and
-without what Ray itself needs for a message. `--memory-over STEPS` runs many quick steps instead and says how the memory grows.
+their messages only, pickled and opened as Ray does. CPU time over all threads of the driver, without the stubs' own. `--ray`
+puts the stubs into actors: what a component costs more is Ray's own. `--memory-over STEPS` runs many quick steps instead and
+says how the memory grows.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from launch.cli.command import command
 from launch.cli.options import Parser
 from launch.performance.cpu_clock import CpuClock
 from launch.performance.report import Figure, report, write
-from launch.performance.stubbed import JUDGE, LEARN, SAMPLE, StubbedRun
+from launch.performance.stubbed import JUDGE, LEARN, SAMPLE, Actors, RayStub, StubbedRun
 from launch.performance.workload import asked, load, positive
 from openrs_ray.common.console import show_table
 from openrs_ray.config.schema import RunConfig
@@ -74,9 +75,11 @@ def sized(options: argparse.Namespace, completions: int, tokens: int, scratch: P
     return load(options, *(f"{name}={value}" for name, value in fields.items()))
 
 
-async def per_completion(config: RunConfig, prepared: Prepared, engines: int, rounds: int) -> list[dict[str, float]]:
+async def per_completion(
+    config: RunConfig, prepared: Prepared, engines: int, rounds: int, actors: Actors | None = None
+) -> list[dict[str, float]]:
     """CPU milliseconds per completion in each step after the first, by component."""
-    run = StubbedRun(config, prepared, engines)
+    run = StubbedRun(config, prepared, engines, actors=actors)
     completions = config.rollout.problems_per_step * config.rollout.completions_per_problem
     await run.start()
     found = []
@@ -93,15 +96,18 @@ async def per_completion(config: RunConfig, prepared: Prepared, engines: int, ro
     return found[1:]
 
 
-async def growth(config: RunConfig, prepared: Prepared, steps: int, looks: int = 20) -> list[tuple[int, float, int]]:
-    """(step, MiB of the process, objects that the collector knows) at `looks` times."""
-    run, found = StubbedRun(config, prepared, engines=2), []
+async def growth(
+    config: RunConfig, prepared: Prepared, steps: int, actors: Actors | None = None, looks: int = 20
+) -> list[tuple[int, float, int]]:
+    """(step, MiB that the process shares with none, objects that the collector knows) at `looks` times."""
+    run, found = StubbedRun(config, prepared, engines=2, actors=actors), []
     await run.start()
     for step in range(1, steps + 1):
         await run.step()
         if step % max(1, steps // looks) == 0:
             gc.collect()
-            found.append((step, psutil.Process().memory_info().rss / 2**20, len(gc.get_objects())))
+            size = psutil.Process().memory_info()
+            found.append((step, (size.rss - size.shared) / 2**20, len(gc.get_objects())))
     await run.close()
     return found
 
@@ -127,9 +133,23 @@ def numbers(text: str) -> list[int]:
     return [positive(part) for part in text.split(",")]
 
 
-def measure_memory(options: argparse.Namespace, scratch: Path) -> None:
+@contextmanager
+def actors_of(options: argparse.Namespace) -> Iterator[Actors | None]:
+    """Makes the stubs' actors, where they are asked for."""
+    if not options.ray:
+        yield None
+        return
+    import ray
+
+    from actors.cluster.placement import connection
+
+    with connection():
+        yield ray.remote(RayStub).options(num_cpus=0, max_concurrency=100_000).remote
+
+
+def measure_memory(options: argparse.Namespace, scratch: Path, actors: Actors | None) -> None:
     config = sized(options, 2 * _GROUP, 32, scratch, options.memory_over)
-    looks = asyncio.run(growth(config, prepare(config), options.memory_over))
+    looks = asyncio.run(growth(config, prepare(config), options.memory_over, actors))
     mib = slope([(step, size) for step, size, _ in looks])
     objects = slope([(step, float(count)) for step, _, count in looks])
     figures = [
@@ -147,20 +167,21 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--engines", type=numbers, default="1,8,64", help="by commas")
     parser.add_argument("--tokens", type=positive, default=1024, help="of a completion (default: 1024)")
     parser.add_argument("--rounds", type=positive, default=2, help="steps counted, after a first one (default: 2)")
+    parser.add_argument("--ray", action="store_true", help="with the stubs in actors")
     parser.add_argument("--memory-over", metavar="STEPS", type=positive, help="measure memory over so many quick steps")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args(arguments)
     options.workload, options.problems, options.set = "tiny", None, []
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, actors_of(options) as actors:
         if options.memory_over:
-            measure_memory(options, Path(scratch))
+            measure_memory(options, Path(scratch), actors)
             return
         rows = {}
         for completions in options.completions:
             for engines in options.engines:
                 config = sized(options, completions, options.tokens, Path(scratch), options.rounds + 1)
                 rows[completions, engines] = asyncio.run(
-                    per_completion(config, prepare(config), engines, options.rounds)
+                    per_completion(config, prepare(config), engines, options.rounds, actors)
                 )
     show(rows, options.tokens)
     figures = [

@@ -4,9 +4,9 @@ import asyncio
 import gc
 import io
 import pickle
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,10 +40,13 @@ from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.metrics import MetricsLog
 from openrs_ray.run.progress import Progress
 
+Actors = Callable[..., Any]
+"""Makes an actor of `RayStub`."""
 STUB = "stubs"
 SAMPLE, JUDGE, LEARN = "completions in", "judge hand-over", "learner hand-over"
 _TOGETHER = 4  # completions in a worker's message
 _KEPT_TOKENS = 1 << 20
+_MOST_ACTORS = 2  # for the workers; more engines share them
 _LETTERS_PER_TOKEN, _WORDS, _VOCABULARY = 4, 4000, 150_000
 
 
@@ -66,7 +69,7 @@ class Message:
 
 @dataclass
 class Made:
-    """Completions that differ, cut out of random tokens."""
+    """Completions and verdicts that differ, cut out of random tokens."""
 
     end_id: int
     tokens: int
@@ -82,21 +85,30 @@ class Made:
         self._letters = words[self._ids % _WORDS].tobytes().decode()
         self._logprobs = -rng.exponential(0.4, len(self._ids)).astype(np.float32)
 
-    def text(self, item: SampledItem) -> str:
-        """One of about the length that tokens of a trained model have."""
-        start = int(item.token_ids[:4] @ (1, 251, 63_001, 15_813_251)) % _KEPT_TOKENS
-        return self._letters[start : start + _LETTERS_PER_TOKEN * len(item.token_ids)]
+    def batches(self, requests: Sequence[Request], worker: int) -> Iterator[list[tuple[int, Completion]]]:
+        """As a rollout worker sends them: with their requests' numbers."""
+        for first in range(0, len(requests), _TOGETHER):
+            part = enumerate(requests[first : first + _TOGETHER], start=first)
+            yield [(number, self._completion(request, worker)) for number, request in part]
 
-    def start(self, request: Request) -> int:
-        return (7919 * request.position + 104_729 * request.sample) % _KEPT_TOKENS
-
-    def completion(self, request: Request, worker: int) -> Completion:
-        start, size = self.start(request), self.tokens
+    def _completion(self, request: Request, worker: int) -> Completion:
+        start, size = (7919 * request.position + 104_729 * request.sample) % _KEPT_TOKENS, self.tokens
         ids = self._ids[start : start + size].copy()
         ids[-1] = self.end_id
-        spans = (VersionSpan(self.version, 0, size),)
-        logprobs = self._logprobs[start : start + size].copy()
+        spans, logprobs = (VersionSpan(self.version, 0, size),), self._logprobs[start : start + size].copy()
         return Completion(request.position, request.sample, ids, logprobs, "stop", spans, worker)
+
+    def judged(self, item: SampledItem) -> Judged:
+        """Right or wrong by the first token, with a text of about the length that a trained model's has."""
+        start = int(item.token_ids[:4] @ (1, 251, 63_001, 15_813_251)) % _KEPT_TOKENS
+        text = self._letters[start : start + _LETTERS_PER_TOKEN * len(item.token_ids)]
+        right = int(item.token_ids[0]) % 2
+        status = Status.CORRECT if right else Status.WRONG
+        verdict = Verdict(status, {"accuracy": float(right)}, float(right), answer=item.gold[0], seconds=0.004)
+        return Judged(verdict, Texts(text, text))
+
+    def trained(self) -> dict[str, float]:
+        return {"mismatch_kl": 0.0, "clipped_share": 0.0, "kl": 0.0}
 
 
 class Remote:
@@ -123,17 +135,85 @@ class StubWorker:
     async def _sample(self, requests: Sequence[Request]) -> AsyncIterator[Any]:
         with self._clock.counting(SAMPLE):
             message = Message.of(requests)
-        asked: Sequence[Request] = message.open()
-        for first in range(0, len(asked), _TOGETHER):
+        batches = self._made.batches(message.open(), self._place)
+        while True:
             with self._clock.counting(STUB):
-                part = range(first, min(first + _TOGETHER, len(asked)))
-                message = Message.of([(number, self._made.completion(asked[number], self._place)) for number in part])
+                if (batch := next(batches, None)) is None:
+                    return
+                message = Message.of(batch)
             await asyncio.sleep(0)  # the others' turn
             yield self._opened(message)
 
     async def _opened(self, message: Message) -> Any:
         with self._clock.counting(SAMPLE):
             return message.open()
+
+
+class StubRewards:
+    """Stands in for the reward pool's actor."""
+
+    def __init__(self, made: Made, clock: CpuClock) -> None:
+        self._made, self._clock = made, clock
+        self.judge_rollouts = Remote(self._judge)
+
+    def _judge(self, items: Sequence[SampledItem]) -> Any:
+        with self._clock.counting(JUDGE):
+            message = Message.of(items)
+        return self._judged(message)
+
+    async def _judged(self, message: Message) -> list[Judged]:
+        with self._clock.counting(STUB):
+            answer = Message.of([self._made.judged(item) for item in message.open()])
+        await asyncio.sleep(0)
+        with self._clock.counting(JUDGE):
+            answers: list[Judged] = answer.open()
+        return answers
+
+
+class StubRank:
+    """Stands in for a learner rank's actor."""
+
+    def __init__(self, made: Made, clock: CpuClock) -> None:
+        self._made, self._clock = made, clock
+        self.train_step = Remote(self._train_step)
+
+    async def _train_step(self, *work: Any) -> dict[str, float]:
+        with self._clock.counting(LEARN):
+            Message.of(work)
+        return self._made.trained()
+
+
+class RayStub:
+    """Stands in for a worker, the reward pool or a rank, in an actor of its own: with all that Ray needs for its messages."""
+
+    def __init__(self, end_id: int, tokens: int) -> None:
+        self._made = Made(end_id, tokens)
+
+    async def processes(self) -> None:
+        return None
+
+    async def start(self) -> None:
+        return None
+
+    async def stop(self) -> None:
+        return None
+
+    async def answers(self) -> None:
+        return None
+
+    async def follow(self, version: int) -> None:
+        self._made.version = version
+
+    async def sample(self, requests: Sequence[Request]) -> AsyncIterator[list[tuple[int, Completion]]]:
+        for batch in self._made.batches(requests, 0):
+            yield batch
+            await asyncio.sleep(0)
+
+    async def judge_rollouts(self, items: Sequence[SampledItem]) -> list[Judged]:
+        return [self._made.judged(item) for item in items]
+
+    async def train_step(self, *work: Any) -> dict[str, float]:
+        return self._made.trained()
 
 
 class StubEngines(EnginePool):
@@ -148,76 +228,45 @@ class StubEngines(EnginePool):
         self._revive = None
 
 
-@dataclass
-class StubRewards:
-    """Stands in for the reward pool's actor."""
-
-    made: Made
-    clock: CpuClock
-
-    @cached_property
-    def judge_rollouts(self) -> Remote:
-        return Remote(self._judge)
-
-    def _judge(self, items: Sequence[SampledItem]) -> Any:
-        with self.clock.counting(JUDGE):
-            message = Message.of(items)
-        return self._judged(message)
-
-    async def _judged(self, message: Message) -> list[Judged]:
-        with self.clock.counting(STUB):
-            items = message.open()
-            answer = Message.of([self._answer(item) for item in items])
-        await asyncio.sleep(0)
-        with self.clock.counting(JUDGE):
-            answers: list[Judged] = answer.open()
-        return answers
-
-    def _answer(self, item: SampledItem) -> Judged:
-        text = self.made.text(item)
-        right = int(item.token_ids[0]) % 2
-        status = Status.CORRECT if right else Status.WRONG
-        verdict = Verdict(status, {"accuracy": float(right)}, float(right), answer=item.gold[0], seconds=0.004)
-        return Judged(verdict, Texts(text, text))
-
-
-class StubRank:
-    """Stands in for a learner rank's actor."""
-
-    def __init__(self, clock: CpuClock) -> None:
-        self._clock = clock
-        self.train_step = Remote(self._train_step)
-
-    async def _train_step(self, *work: Any) -> dict[str, float]:
-        with self._clock.counting(LEARN):
-            Message.of(work)
-        return {"mismatch_kl": 0.0, "clipped_share": 0.0, "kl": 0.0}
-
-
 class StubPush:
     """Stands in for the push of the weights."""
 
-    def __init__(self, made: Made) -> None:
-        self._made = made
+    def __init__(self, made: Made, followers: Sequence[Any]) -> None:
+        self._made, self._followers = made, followers
 
     async def push(self, version: int) -> PushReport:
         self._made.version = version
+        await asyncio.gather(*(follower.follow.remote(version) for follower in self._followers))
         return PushReport(0.0, 0, None)
 
 
 @dataclass
 class StubbedRun:
-    """One attempt of a run of so many engines; `step()` is a step of the loop, with its record on the disk."""
+    """One attempt of a run of so many engines; `step()` is a step of the loop, with its record on the disk.
+
+    `actors`: over the actors of Ray that these make, instead of stubs in this process.
+    """
 
     config: RunConfig
     prepared: Prepared
     engines: int
     clock: CpuClock = field(default_factory=CpuClock)
+    actors: Actors | None = None
 
     def __post_init__(self) -> None:
-        self.made = Made(self.prepared.eos_ids[0], self.config.rollout.max_completion_tokens)
-        self._workers = [StubWorker(self.made, self.clock, place) for place in range(self.engines)]
-        self._rewards = StubRewards(self.made, self.clock)
+        about = self.prepared.eos_ids[0], self.config.rollout.max_completion_tokens
+        made, clock = Made(*about), self.clock
+        workers: list[Any]
+        if self.actors:
+            several = [self.actors(*about) for _ in range(min(self.engines, _MOST_ACTORS))]
+            workers = [several[place % len(several)] for place in range(self.engines)]
+            self._rewards, self._rank = self.actors(*about), self.actors(*about)
+            self._push = StubPush(made, several)
+        else:
+            workers = [StubWorker(made, clock, place) for place in range(self.engines)]
+            self._rewards, self._rank = StubRewards(made, clock), StubRank(made, clock)
+            self._push = StubPush(made, ())
+        self._workers = workers
 
     async def start(self) -> None:
         config, prepared = self.config, self.prepared
@@ -236,9 +285,9 @@ class StubbedRun:
         self._metrics = MetricsLog(config.run.path, attempt)
         watch = LearningWatch(config, ["<end>"])
         self._writer = writer = RunWriter(config, attempt, watch, self._metrics, budget, display)
-        learner = LearnerGroup(config, lambda: [StubRank(self.clock) for _ in range(config.placement.num_learner_gpus)])
+        learner = LearnerGroup(config, lambda: [self._rank])
         unused: Any = None
-        push: Any = StubPush(self.made)
+        push: Any = self._push
         parts = self._sampling, learner, push, writer, unused, unused
         keep_what_is_loaded()
         self._loop = Loop(config, Progress(), *parts, Limits(budget), budget, display)

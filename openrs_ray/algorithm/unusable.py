@@ -20,8 +20,8 @@ def without_judgement(rollout: Rollout, verdict: Verdict) -> Verdict:
 
 def first_unusable_token(rollout: Rollout) -> int | None:
     """Place of the token, from 0."""
-    places = np.flatnonzero(~np.isfinite(rollout.logprobs))
-    return int(places[0]) if len(places) else None
+    finite = np.isfinite(rollout.logprobs)
+    return None if finite.all() else int(finite.argmin())
 
 
 def unusable_warning(groups: Sequence[Group], step: int) -> str | None:

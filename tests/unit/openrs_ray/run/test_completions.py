@@ -297,7 +297,7 @@ def test_other_readers_see_most_flipped_bits_by_the_pages_checksums(written: tup
         try:
             read = pq.read_table(pa.BufferReader(bytes(content)), page_checksum_verification=True)
             silent += not read.equals(found)
-        except (OSError, ValueError):
+        except (OSError, ValueError, pa.ArrowException):
             pass
     assert silent <= 3
 
