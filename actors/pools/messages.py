@@ -7,12 +7,12 @@ from typing import Any, Self
 import numpy as np
 
 from openrs_ray.data.completions import Texts
-from openrs_ray.records import Problem, Rollout, Verdict
+from openrs_ray.records import Message, Problem, Rollout, Verdict
 from openrs_ray.rewards.records import JudgeItem
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SampledItem:
+class SampledItem(Message):
     """A rollout to judge, with what is known of its problem; the pool makes its texts."""
 
     token_ids: np.ndarray
@@ -44,7 +44,7 @@ class SampledItem:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(Message):
     """The reward pool's answer."""
 
     verdict: Verdict

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from openrs_ray.records import Message
 from openrs_ray.rewards.answers.extraction import THINK_OPEN
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def response_prefix(ids: Sequence[int] | np.ndarray, tokenizer: PreTrainedTokeni
 
 
 @dataclass(frozen=True, slots=True)
-class Texts:
+class Texts(Message):
     """Of one rollout."""
 
     whole: str
