@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import psutil
 from rich.console import Console
@@ -75,6 +76,18 @@ def sized(options: argparse.Namespace, completions: int, tokens: int, scratch: P
     return load(options, *(f"{name}={value}" for name, value in fields.items()))
 
 
+class Look(NamedTuple):
+    """At the memory of the driver, after a step."""
+
+    step: int
+    own: float
+    """MiB that it shares with no other process."""
+    shared: float
+    """MiB; pages of Ray's object store count from when they are first used."""
+    objects: int
+    """That the garbage collector knows."""
+
+
 async def per_completion(
     config: RunConfig, prepared: Prepared, engines: int, rounds: int, actors: Actors | None = None
 ) -> list[dict[str, float]]:
@@ -98,8 +111,8 @@ async def per_completion(
 
 async def growth(
     config: RunConfig, prepared: Prepared, steps: int, actors: Actors | None = None, looks: int = 20
-) -> list[tuple[int, float, int]]:
-    """(step, MiB that the process shares with none, objects that the collector knows) at `looks` times."""
+) -> list[Look]:
+    """The driver's memory at `looks` times."""
     run, found = StubbedRun(config, prepared, engines=2, actors=actors), []
     await run.start()
     for step in range(1, steps + 1):
@@ -107,7 +120,7 @@ async def growth(
         if step % max(1, steps // looks) == 0:
             gc.collect()
             size = psutil.Process().memory_info()
-            found.append((step, (size.rss - size.shared) / 2**20, len(gc.get_objects())))
+            found.append(Look(step, (size.rss - size.shared) / 2**20, size.shared / 2**20, len(gc.get_objects())))
     await run.close()
     return found
 
@@ -150,12 +163,13 @@ def actors_of(options: argparse.Namespace) -> Iterator[Actors | None]:
 def measure_memory(options: argparse.Namespace, scratch: Path, actors: Actors | None) -> None:
     config = sized(options, 2 * _GROUP, 32, scratch, options.memory_over)
     looks = asyncio.run(growth(config, prepare(config), options.memory_over, actors))
-    mib = slope([(step, size) for step, size, _ in looks])
-    objects = slope([(step, float(count)) for step, _, count in looks])
     figures = [
-        Figure("memory of the driver", "MiB", tuple(size for _, size, _ in looks)),
-        Figure("growth, later half", "MiB/1,000 steps", (1000 * mib,)),
-        Figure("objects more, later half", "1/1,000 steps", (1000 * objects,)),
+        Figure("memory of the driver", "MiB", tuple(look.own for look in looks)),
+        Figure("growth, later half", "MiB/1,000 steps", (1000 * slope([(look.step, look.own) for look in looks]),)),
+        Figure(
+            "objects more, later half", "1/1,000 steps", (1000 * slope([(look.step, look.objects) for look in looks]),)
+        ),
+        Figure("shared, with Ray's object store", "MiB", tuple(look.shared for look in looks)),
     ]
     report(f"Memory over {options.memory_over:,} steps", asked(options), figures, options.json)
 
