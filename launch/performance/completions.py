@@ -18,10 +18,12 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+import numpy as np
 import psutil
 from rich.console import Console
 from rich.table import Table
 
+from actors.pools.messages import SampledItem
 from launch.cli.command import command
 from launch.cli.options import Parser
 from launch.performance.cpu_clock import CpuClock
@@ -74,6 +76,19 @@ def sized(options: argparse.Namespace, completions: int, tokens: int, scratch: P
         "learner.logprob_chunk_tokens": 64,
     }
     return load(options, *(f"{name}={value}" for name, value in fields.items()))
+
+
+def decoding(prepared: Prepared, tokens: int, rounds: int) -> Figure:
+    """The reward pool's process decodes: a few random completions, several times."""
+    rng, count = np.random.default_rng(0), 32
+    completions = rng.integers(0, prepared.shape.vocabulary, (count, tokens)).astype(np.int32)
+    items = [SampledItem(ids, None, "length", (), "", {}, "") for ids in completions]
+    took = []
+    for _ in range(rounds + 1):
+        began = time.process_time()
+        prepared.decoder(items)
+        took.append(1000 * (time.process_time() - began) / count)
+    return Figure("decoding, in the reward pool's process", "ms/completion", tuple(took[1:]))
 
 
 class Look(NamedTuple):
@@ -198,10 +213,17 @@ def main(arguments: list[str]) -> None:
                     per_completion(config, prepare(config), engines, options.rounds, actors)
                 )
     show(rows, options.tokens)
+    decoded = decoding(prepare(config), options.tokens, options.rounds)
+    Console(highlight=False).print(f"{decoded.name}: {median(decoded.values):.3f} {decoded.unit}")
     figures = [
-        Figure(f"{name}, {completions} completions, {engines} engines", "ms/completion", tuple(s[name] for s in steps))
-        for (completions, engines), steps in rows.items()
-        for name in COMPONENTS
+        decoded,
+        *(
+            Figure(
+                f"{name}, {completions} completions, {engines} engines", "ms/completion", tuple(s[name] for s in steps)
+            )
+            for (completions, engines), steps in rows.items()
+            for name in COMPONENTS
+        ),
     ]
     write("CPU of the driver per completion", asked(options), figures, options.json)
 
