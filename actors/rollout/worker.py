@@ -18,7 +18,7 @@ from openrs_ray.common.foreign import why
 from openrs_ray.common.last_error import last_error
 from openrs_ray.common.private_folder import private_folder
 from openrs_ray.errors import EngineDied, Lost, Recurring, RunError
-from openrs_ray.records import Completion, VersionSpan
+from openrs_ray.records import Completion, Message, VersionSpan
 from openrs_ray.run.spans import traced
 from openrs_ray.weights.buckets import Bucket
 
@@ -34,7 +34,7 @@ _LIVENESS_S = 0.5  # between two looks at the engine: vLLM leaves some calls wai
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Request(Message):
     """Example: Request(position=40, sample=3, prompt_ids=(1, 9, 4), seed=77, temperature=1.0, max_tokens=128)"""
 
     position: int
