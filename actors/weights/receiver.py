@@ -74,7 +74,10 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
         self._effect.begin()
 
     def receive_weights(self, update_info: PushUpdate) -> None:
-        for bucket in map(Bucket.of, update_info.buckets):
+        assert self.end is not None, "update_weights before init_transfer_engine"
+        buckets = [*map(Bucket.of, update_info.buckets)]
+        self.end.expect([bucket.nbytes for bucket in buckets])
+        for bucket in buckets:
             buffer = self._receive(bucket.nbytes, update_info.parcel)
             self._digests.append(digest(buffer))
             # The loader keeps views until a layer is complete, so every bucket has a buffer of its own.
