@@ -67,7 +67,7 @@ _NOT_OFFERED = {
     "reward_model reward_pretrain rm": "rewards are computed from the answer (rewards.weights), not by a trained reward model",
     "image images pixels vision multimodal": "problems are text only",
     "fp16 float16 half": "model.dtype takes bfloat16 and float32, not float16",
-    "load_in_4bit load_in_8bit quantization bnb": "models are trained in bfloat16 or float32, not quantized",
+    "load_in_4bit load_in_8bit bnb": "models are trained in bfloat16 or float32 (engines may be in 8 bits: rollout.quantization)",
     "push_to_hub hub_model_id": "policies stay in the run's folder, ready for huggingface_hub to upload",
     "entropy_coeff entropy_coef entropy_loss_coef": "the loss has no entropy bonus",
     "trust_remote_code": "code that comes with a model is never run",

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from places import PYTHONPATH, SUPPORT
+from several_updates import GROUPS, STEPS, UPDATES, hand_made_advantages, make_groups
 from tiny import make_sequences, make_turns, naive_logprobs, naive_model, naive_turns, save_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -33,6 +34,8 @@ CASES: dict[str, list[tuple[int, str]]] = {
     "with_reference": [(1, "2"), (2, "3")],
     "published": [(1, "1"), (2, "2"), (2, "3")],
     "other_loss": [(1, "1,gspo"), (2, "3,gspo"), (1, "2,dr_grpo"), (2, "2,dr_grpo")],
+    "updates": [(1, "1,float32"), (2, "3,float32"), (1, "2,bfloat16")],
+    "lost_between_updates": [(1, "1,float32"), (2, "2,bfloat16")],
     "listens": [(1, "1"), (2, "1")],
     "clipping": [(1, "1"), (2, "2"), (2, "3")],
     "not_finite": [
@@ -269,6 +272,56 @@ def test_losses_over_completions_divide_by_all_of_them_however_split(results: Re
     assert got["metrics"]["loss"] == pytest.approx(loss.item(), rel=1e-4, abs=1e-6)
     share = all_ratios.sum() ** 2 / (len(all_ratios) * (all_ratios**2).sum())
     assert share < 0.9 and got["metrics"]["effective_sample_share"] == pytest.approx(share.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["updates"])
+def test_each_update_has_the_gradient_of_its_share_against_the_policy_that_sampled(
+    results: Results, ranks: int, case: str
+):
+    """The reference goes its own way in float64, from the start model through all updates."""
+    got, model = results.of(ranks, f"updates,{case}"), naive_model(results.start_model("untied"))
+    close, size, update = (
+        (2e-5 if "float32" in case else 0.15),
+        GROUPS // UPDATES,
+        0,
+    )  # in bfloat16 other tokens are clipped
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for step in range(1, STEPS + 1):
+        groups, totals = make_groups(step), []
+        for share in (groups[i * size : (i + 1) * size] for i in range(UPDATES)):
+            losses = []
+            for group in share:
+                for rollout, advantage in zip(group.rollouts, hand_made_advantages(group), strict=True):
+                    logp = naive_logprobs(model, group.problem.prompt_ids, rollout.token_ids)
+                    ratio = torch.exp(logp - torch.from_numpy(rollout.logprobs).double())
+                    losses.append(-torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage))
+            tokens = torch.cat(losses)
+            gradient = gradient_of(model, tokens.mean())
+            before, after = got["weights"][update : update + 2]
+            moved = {name: (before[name].double() - after[name].double()) / 0.1 for name in after}
+            assert relative_error(moved, gradient) < close, update
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    parameter -= 0.1 * gradient[name]
+            totals.append(tokens.detach())
+            update += 1
+        metrics, all_tokens = got["metrics"][step - 1], torch.cat(totals)
+        assert metrics["completion_tokens"] == len(all_tokens) and metrics["updates"] == UPDATES
+        assert metrics["loss"] == pytest.approx(all_tokens.mean().item(), abs=close)
+        assert metrics["clipped_share"] > 0
+        assert (metrics["learning_rate"], metrics["age_in_updates_max"]) == (0.1, UPDATES - 1)
+    last = {name: p.detach() - start[name] for name, p in model.named_parameters()}
+    assert relative_error({name: got["weights"][-1][name].double() - start[name] for name in last}, last) < close
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["lost_between_updates"])
+def test_a_learner_lost_between_two_updates_ends_bit_for_bit_the_same(results: Results, ranks: int, case: str):
+    for rank in range(ranks):
+        got = results.of(ranks, f"lost_between_updates,{case}", rank)
+        assert all(torch.equal(got["unbroken"][name], got["rebuilt"][name]) for name in got["unbroken"])
+        assert not any(torch.equal(got["unbroken"][name], got["lost"][name]) for name in got["unbroken"])
+        for expected, again in zip(got["expected"], got["got"], strict=True):
+            assert {**expected, "seconds": 0} == {**again, "seconds": 0}
 
 
 @pytest.mark.parametrize(("ranks", "case"), CASES["clipping"])
