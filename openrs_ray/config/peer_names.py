@@ -16,6 +16,7 @@ _OURS = {
     "rollout.sleep_while_learning": "vllm_enable_sleep vllm_enable_sleep_mode free_cache_engine",
     "rollout.staleness": "async_train async_queue_size max_staleness",
     "rollout.replace_uniform_groups": "dynamic_filtering filter_groups",
+    "learner.updates_per_batch": "num_iterations num_steps_per_rollout ppo_epochs",
     "learner.learning_rate": "lr actor_learning_rate",
     "learner.schedule": "lr_scheduler_type lr_scheduler lr_warmup_style warmup_style",
     "learner.warmup_share": "warmup_ratio lr_warmup_ratio lr_warmup_steps_ratio warmup_steps lr_warmup_steps",
