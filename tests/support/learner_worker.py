@@ -30,9 +30,10 @@ from tiny import make_config, make_sequences, make_turns
 from actors.learner.rank import LearnerRank
 from actors.learner.state import random_states
 from openrs_ray.algorithm.advantages import TrainingSequence
-from openrs_ray.algorithm.packing import MicroBatch, split
-from openrs_ray.algorithm.policy import Policy
+from openrs_ray.algorithm.packing import MicroBatch, pack, split
+from openrs_ray.algorithm.policy import Policy, load_policy
 from openrs_ray.errors import RunError
+from openrs_ray.models.lora import adapted_layers
 
 transformers.utils.logging.disable_progress_bar()
 rank, ranks, folder = 0, 0, Path()
@@ -43,7 +44,17 @@ class PlainSteps(LearnerRank):
     """SGD at learning rate 1 moves the weights by exactly the gradient."""
 
     def make_optimizer(self, policy: Policy) -> torch.optim.Optimizer:
-        return torch.optim.SGD(policy.parameters(), lr=1.0)
+        return torch.optim.SGD([p for p in policy.parameters() if p.requires_grad], lr=1.0)
+
+
+class PlainAdapters(PlainSteps):
+    """The same, with adapters that have been trained before: B is not 0."""
+
+    def make_optimizer(self, policy: Policy) -> torch.optim.Optimizer:
+        generator = torch.Generator().manual_seed(1)
+        for layer in adapted_layers(policy).values():
+            layer.up.data.copy_(0.1 * torch.randn(layer.up.shape, generator=generator))
+        return super().make_optimizer(policy)
 
 
 class SmallBuckets(LearnerRank):
@@ -70,7 +81,8 @@ def weights(of: LearnerRank) -> dict[str, torch.Tensor]:
     if of.config.model.dtype == "bfloat16":
         from deepspeed.utils import safe_get_full_fp32_param
 
-        return {name: safe_get_full_fp32_param(p).clone() for name, p in of.policy.model.named_parameters()}
+        trained = {name: p for name, p in of.policy.model.named_parameters() if p.requires_grad}
+        return {name: safe_get_full_fp32_param(p).clone() for name, p in trained.items()}
     return {
         spec.name: tensor.clone()
         for bucket, tensors in of.full_parameters(1 << 14)
@@ -125,6 +137,53 @@ def with_reference(stage: int) -> dict[str, Any]:
     made = learner(PlainSteps, "tied", learner={"zero_stage": stage, "learning_rate": 0.1}, loss={"kl_beta": 0.3})
     step(made, make_sequences(9), micro_batch_tokens=64)
     return step(made, make_sequences(9, seed=1), 2, micro_batch_tokens=64)
+
+
+def part(of: LearnerRank, name: Any) -> dict[str, torch.Tensor]:
+    """Full tensors that leave the learner, by name."""
+    return {
+        spec.name: tensor.clone()
+        for bucket, tensors in of.full_parameters(1 << 14, name)
+        for spec, tensor in zip(bucket.parameters, tensors, strict=True)
+    }
+
+
+def lora(stage: int, layers: str, checkpointing: int) -> dict[str, Any]:
+    """A step of adapters, with a penalty whose reference is the model without them."""
+    settings = {"zero_stage": stage, "lora": {"rank": 4, "layers": layers}, "micro_batch_tokens": 64}
+    settings["gradient_checkpointing"] = bool(checkpointing)
+    made = learner(PlainAdapters, "tied", learner=settings, loss={"kl_beta": 0.3})
+    before, base = part(made, "adapters"), part(made, "base")
+    metrics = made.train_step(
+        split(make_sequences(9), ranks, micro_batch_tokens=64)[rank], tokens(make_sequences(9)), 1
+    )
+    after = part(made, "adapters")
+    unmoved = all(torch.equal(base[name], tensor) for name, tensor in part(made, "base").items())
+    return {"before": before, "gradient": {name: before[name] - after[name] for name in after}, "metrics": metrics,
+            "unmoved": unmoved}  # fmt: skip
+
+
+def lora_reference(stage: int, dtype: str) -> dict[str, Any]:
+    """Log-probabilities without adapters, by the policy that has them and by a second copy of the start model."""
+    made = learner(
+        PlainAdapters, learner={"zero_stage": stage, "lora": {"rank": 4}}, model={"dtype": dtype}, loss={"kl_beta": 0.3}
+    )
+    arguments = made._arguments(pack(make_sequences(9)), 1.0)
+    copied = load_policy(made.model_path, dtype, made.config.learner.logprob_chunk_tokens)
+    with torch.no_grad():
+        with_adapters = made.engine(**arguments)
+        return {"found": made._reference(arguments), "expected": copied(**arguments), "with": with_adapters}
+
+
+def lora_use(stage: int, start_model: str, dtype: str) -> dict[str, Any]:
+    """Scores and export of adapters that have been trained for two steps."""
+    settings = {"zero_stage": stage, "learning_rate": 1e-2, "micro_batch_tokens": 64, "lora": {"rank": 4, "alpha": 12}}
+    made = learner(LearnerRank, start_model, learner=settings, model={"dtype": dtype})
+    steps(made, range(1, 3))
+    target = folder / f"export-lora-{stage}-{start_model}-{dtype}" / "policy"
+    made.export(target)
+    pairs = [(s.prompt_ids, s.completion_ids) for s in make_sequences(9, seed=2)]
+    return {"scores": made.score(pairs, 1.0), "adapters": part(made, "adapters"), "base": part(made, "base")}
 
 
 def published(stage: int) -> dict[str, Any]:
@@ -222,8 +281,8 @@ class SmallParts(LearnerRank):
         return config
 
 
-def resumable(stage: int, dtype: str) -> LearnerRank:
-    settings = {"zero_stage": stage, "learning_rate": 1e-2, "schedule": "cosine"}
+def resumable(stage: int, dtype: str, lora_rank: int) -> LearnerRank:
+    settings = {"zero_stage": stage, "learning_rate": 1e-2, "schedule": "cosine", "lora": {"rank": lora_rank}}
     return learner(SmallParts, learner=settings, model={"dtype": dtype})
 
 
@@ -232,16 +291,16 @@ def steps(of: LearnerRank, numbers: range) -> list[dict[str, float]]:
     return [of.train_step(split(made[n], ranks, micro_batch_tokens=64)[rank], tokens(made[n]), n) for n in numbers]
 
 
-def resume(stage: int, dtype: str = "float32") -> dict[str, Any]:
+def resume(stage: int, dtype: str = "float32", lora_rank: int = 0) -> dict[str, Any]:
     """Four steps without a break, and two, a checkpoint, a new engine, and two more."""
-    target = folder / f"checkpoint-{stage}-{dtype}"
-    unbroken = resumable(stage, dtype)
+    target = folder / f"checkpoint-{stage}-{dtype}-{lora_rank}"
+    unbroken = resumable(stage, dtype, lora_rank)
     steps(unbroken, range(1, 3))
     saved = weights(unbroken)
     unbroken.save(target)
     drawn = [torch.rand(3), np.random.rand(3), random.random()]
     expected = steps(unbroken, range(3, 5))
-    resumed = resumable(stage, dtype)
+    resumed = resumable(stage, dtype, lora_rank)
     resumed.load(target)
     again = [torch.rand(3), np.random.rand(3), random.random()]
     got = steps(resumed, range(3, 5))
@@ -251,24 +310,26 @@ def resume(stage: int, dtype: str = "float32") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def other_ranks(saved_by: int, stage: int, dtype: str) -> dict[str, Any]:
+def other_ranks(saved_by: int, stage: int, dtype: str, lora_rank: int = 0) -> dict[str, Any]:
     """The last two of `resume`'s four steps, from what another number of ranks saved; the very last once more."""
-    saved = folder.parent / str(saved_by) / f"checkpoint-{stage}-{dtype}"
-    done = [saved.with_name(f"resume,{stage},{dtype}.{other}.pt") for other in range(saved_by)]
+    saved = folder.parent / str(saved_by) / f"checkpoint-{stage}-{dtype}-{lora_rank}"
+    name = f"resume,{stage},{dtype}" + (f",{lora_rank}" if lora_rank else "")
+    done = [saved.with_name(f"{name}.{other}.pt") for other in range(saved_by)]
     while not all(path.exists() for path in done):
         time.sleep(0.1)
     if rank == 0:  # as a kill in the middle of a conversion may have left it
         leftover = saved.with_name(f"{saved.name}.universal.tmp") / "state/tmp/model.model.norm.weight/0"
         leftover.mkdir(parents=True)
         torch.save(torch.ones(64), leftover / "fp32.07")
-    made = resumable(stage, dtype)
+    made = resumable(stage, dtype, lora_rank)
     made.load(saved)
     loaded = weights(made)
     first = steps(made, range(3, 4))
-    made.save(folder / f"saved-again-{saved_by}-{stage}-{dtype}")
+    again_in = folder / f"saved-again-{saved_by}-{stage}-{dtype}-{lora_rank}"
+    made.save(again_in)
     last = steps(made, range(4, 5))
-    again = resumable(stage, dtype)
-    again.load(folder / f"saved-again-{saved_by}-{stage}-{dtype}")
+    again = resumable(stage, dtype, lora_rank)
+    again.load(again_in)
     return {
         "loaded": loaded, "metrics": first + last, "weights": weights(made),
         "again": steps(again, range(4, 5))[0], "left": list(saved.parent.glob(f"{saved.name}*.tmp")),
@@ -391,7 +452,7 @@ def fork(own_rank: int, all_ranks: int, own_folder: Path, names: list[str]) -> i
 
 
 IMPORTED_LATE = (
-    "deepspeed.runtime.bf16_optimizer", "deepspeed.runtime.zero.muon.muon_optimizer", "deepspeed.runtime.zero.stage3",
+    "peft", "deepspeed.runtime.bf16_optimizer", "deepspeed.runtime.zero.muon.muon_optimizer", "deepspeed.runtime.zero.stage3",
     "transformers.models.llama.modeling_llama", "transformers.models.qwen2.modeling_qwen2",
 )  # fmt: skip
 
