@@ -107,6 +107,8 @@ class LearnerRank:
         if learner.lora.rank:
             self._adapter_config = adapt(policy, learner.lora, self.config.run.seed)
             deepspeed.utils.set_z3_leaf_modules(policy, {type(layer) for layer in adapted_layers(policy).values()})
+            if learner.zero_stage == 3:  # which lets go of a layer too early where its input has no gradient
+                policy.model.enable_input_require_grads()
         elif self.config.loss.kl_beta > 0:
             # Moved first, and copied there: every rank of a node does this at once, and the host has to hold one copy each.
             self.reference = copy.deepcopy(policy.to(self.device)).eval().requires_grad_(False)

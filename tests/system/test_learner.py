@@ -258,7 +258,7 @@ def test_adapters_are_exported_for_peft_and_merged_for_everybody_else(results: R
     got, (stage, start_model, dtype) = results.of(ranks, f"lora_use,{case}"), case.split(",")
     folder = results.root / str(ranks) / f"export-lora-{stage}-{start_model}-{dtype}"
     whole = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=getattr(torch, dtype))
-    base = AutoModelForCausalLM.from_pretrained(results.start_model(start_model), dtype=torch.float64)
+    base = AutoModelForCausalLM.from_pretrained(results.start_model(start_model), dtype=getattr(torch, dtype)).double()
     plain = {name: parameter.clone() for name, parameter in base.named_parameters()}
     by_peft = PeftModel.from_pretrained(base, folder / "adapter", autocast_adapter_dtype=False)
     assert by_peft.peft_config["default"].lora_alpha == 12
