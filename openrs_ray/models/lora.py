@@ -40,7 +40,8 @@ def linear_layers(model: PreTrainedModel, lora: Lora) -> dict[str, nn.Linear]:
     kind = type(model).__name__
     if others:
         path, unfit = others[0]
-        instead = ", or learner.lora.layers attention" if lora.layers == "all" else ""
+        elsewhere = not any(_in_attention(blocks, path.removeprefix(f"{name}.")) for path, _ in others)
+        instead = ", or learner.lora.layers attention" if elsewhere else ""
         raise UserError(
             f"{path} of this {kind} is a {unfit}, and only linear layers can have an adapter: set learner.lora.rank 0{instead}"
         )

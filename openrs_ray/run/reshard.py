@@ -8,6 +8,7 @@ from pathlib import Path
 
 from openrs_ray.common.formatting import GIB
 from openrs_ray.errors import RunError
+from openrs_ray.run.moments import with_float32_moments
 
 
 def convert(state: Path, target: Path) -> None:
@@ -26,7 +27,7 @@ def convert(state: Path, target: Path) -> None:
     with redirect_stdout(said), redirect_stderr(said):  # progress bars
         ds_to_universal.main(
             Namespace(
-                input_folder=str(state),
+                input_folder=str(with_float32_moments(state, target.parent / "float32")),
                 output_folder=str(target),
                 num_extract_workers=1,  # in this process: the conversion ends with it
                 num_merge_workers=1,

@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Con
 
 from openrs_ray.algorithm.advantages import TrainingSequence
 from openrs_ray.cluster.memory import ModelShape, learner_phases
+from openrs_ray.run.moments import float32
 
 CASES: dict[str, list[tuple[int, str]]] = {
     # (ranks, ZeRO stage[, start model][, dtype]); every combination where the arithmetic is at stake
@@ -35,19 +36,26 @@ CASES: dict[str, list[tuple[int, str]]] = {
     "other_loss": [(1, "1,gspo"), (2, "3,gspo"), (1, "2,dr_grpo"), (2, "2,dr_grpo")],
     "listens": [(1, "1"), (2, "1")],
     "clipping": [(1, "1"), (2, "2"), (2, "3")],
-    "not_finite": [(1, "1"), (2, "2"), (2, "3")],
+    "not_finite": [
+        *((1, "1"), (2, "2"), (2, "3"), (1, "2,adamw_8bit,bfloat16"), (2, "2,adamw_offload,bfloat16")),
+        (2, "3,adamw_offload"),
+    ],
     "without_spread": [(1, "1"), (2, "3")],
     "wrong_count": [(2, "2")],
     "low_precision": [(1, "1"), (1, "3"), (2, "2")],
     "resume": [
         *((1, "2,float32"), (1, "3,float32"), (1, "1,bfloat16"), (1, "3,bfloat16")),
         *((2, "1,float32"), (2, "2,float32"), (2, "3,float32"), (2, "2,bfloat16"), (2, "3,bfloat16")),
-        *((1, "1,bfloat16,4"), (2, "2,float32,4"), (2, "3,bfloat16,4")),  # adapters
+        *((1, "2,bfloat16,adamw_8bit"), (2, "2,bfloat16,adamw_8bit"), (2, "3,bfloat16,adamw_8bit")),
+        *((1, "2,bfloat16,adamw_offload"), (2, "2,bfloat16,adamw_offload"), (2, "3,bfloat16,adamw_offload")),
+        *((1, "1,bfloat16,adamw_lora"), (2, "2,float32,adamw_lora"), (2, "3,bfloat16,adamw_lora")),
+        *((1, "2,bfloat16,adamw_8bit_lora"), (2, "2,bfloat16,adamw_offload_lora")),
     ],
     "other_ranks": [  # with the ranks that saved as the second number: what the case of "resume" saved there
         *((2, "1,1,bfloat16"), (2, "1,2,float32"), (2, "1,3,float32"), (2, "1,3,bfloat16")),
         *((1, "2,1,float32"), (1, "2,2,float32"), (1, "2,3,float32"), (1, "2,2,bfloat16"), (1, "2,3,bfloat16")),
-        *((2, "1,1,bfloat16,4"), (1, "2,2,float32,4"), (1, "2,3,bfloat16,4")),
+        *((2, "1,2,bfloat16,adamw_8bit"), (1, "2,3,bfloat16,adamw_8bit"), (1, "2,2,bfloat16,adamw_offload")),
+        *((2, "1,1,bfloat16,adamw_lora"), (1, "2,2,float32,adamw_lora"), (1, "2,3,bfloat16,adamw_lora")),
     ],
     "lora": [(1, "1,all,1"), (1, "3,all,0"), (2, "2,attention,0"), (2, "3,all,1")],
     "lora_reference": [(1, "1,bfloat16"), (2, "3,bfloat16"), (2, "2,float32")],
@@ -55,7 +63,15 @@ CASES: dict[str, list[tuple[int, str]]] = {
     "warm_up": [
         *((1, "1,float32,0"), (1, "2,bfloat16,0.1"), (1, "3,bfloat16,0")),
         *((2, "1,bfloat16,0"), (2, "2,float32,0.1"), (2, "3,float32,0"), (2, "3,bfloat16,0.1")),
+        *((1, "2,bfloat16,0,adamw_offload"), (2, "2,float32,0,adamw_offload"), (2, "3,bfloat16,0,adamw_offload")),
     ],
+    "update": [
+        (1, "1,bfloat16,adamw_8bit"),
+        (2, "2,bfloat16,adamw_8bit"),
+        (2, "3,float32,adamw_8bit"),
+        (1, "2,float32,adamw"),
+    ],
+    "elsewhere": [(1, "1,float32"), (2, "2,bfloat16"), (2, "2,float32"), (2, "3,bfloat16")],
     "memory": [(1, "2,bfloat16"), (2, "1,bfloat16"), (2, "2,bfloat16"), (2, "2,float32"), (2, "3,bfloat16")],
     "use": [(1, "2,tied,float32"), (1, "1,untied,bfloat16"), (2, "3,tied,float32"), (2, "3,untied,bfloat16")],
 }
@@ -221,6 +237,8 @@ def test_kl_to_the_start_model_has_its_gradient(results: Results, ranks: int, ca
     assert relative_error(got["gradient"], expected) < 5e-5
     assert got["metrics"]["loss"] == pytest.approx(losses.mean().item(), rel=1e-4)
     assert got["metrics"]["kl"] > 1e-3
+    assert same(got["gradient"], got["offloaded"]["gradient"])
+    assert {**got["metrics"], "seconds": 0} == {**got["offloaded"]["metrics"], "seconds": 0}
 
 
 @pytest.mark.parametrize(("ranks", "case"), CASES["lora"])
@@ -349,6 +367,7 @@ def test_bfloat16_gradients_are_summed_in_float32(results: Results, ranks: int, 
 def test_a_resumed_learner_ends_bit_for_bit_the_same(results: Results, ranks: int, case: str):
     for rank in range(ranks):
         got = results.of(ranks, f"resume,{case}", rank)
+        assert len(got["kept"]) > (1 if case.startswith("3") else 0) and same(got["kept"], got["loaded"])
         assert all(torch.equal(got["unbroken"][name], got["resumed"][name]) for name in got["unbroken"])
         for expected, again in zip(got["expected"], got["got"], strict=True):
             assert {**expected, "seconds": 0} == {**again, "seconds": 0}
@@ -441,6 +460,47 @@ def test_a_rank_holds_within_a_tenth_what_the_memory_plan_says(
             sum(parts.values()) - parts["CUDA"] - parts["push buffer"]
         )  # a CPU rank that pushes nothing has neither
         assert measured["peaks"][when] == pytest.approx(planned, rel=0.1), when
+
+
+LARGEST_GAP = 0.9 / 64
+"""Between two of the 8-bit numbers up to 1 that a moment with a sign can have (0.9 / 128 for one without)."""
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["update"])
+def test_steps_of_8_bit_moments_are_those_of_adamw_in_float64(results: Results, ranks: int, case: str):
+    """The first step exactly, its moments to half a gap of their block's scale, and later steps closely."""
+    parts = [part for rank in range(ranks) for part in results.of(ranks, f"update,{case}", rank)]
+    assert len(parts) > (ranks if case.startswith("3") else ranks - 1)
+    eight, moved = case.endswith("8bit"), [0.0, 0.0]
+    for first, *later in parts:
+        average = square = torch.zeros_like(first["gradient"], dtype=torch.float64)
+        for number, seen in enumerate((first, *later), start=1):
+            gradient = seen["gradient"].double()
+            average, square = 0.9 * average + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+            root = (square / (1 - 0.999**number)).sqrt()
+            change = -0.01 * (0.1 * seen["before"].double() + average / (1 - 0.9**number) / (root + 1e-8))
+            error = seen["after"].double() - seen["before"].double() - change
+            exact = number == 1 or not eight or first["state"]["state1"].dtype == torch.float32
+            assert not exact or error.norm() < 1e-4 * change.norm()  # float32 weights of size 0.1 that move by 0.01
+            moved = [moved[0] + float(error.norm() ** 2), moved[1] + float(change.norm() ** 2)]
+            if number == 1 and eight and first["state"]["state1"].dtype == torch.uint8:
+                for moment, end, signs in ((average, "1", 1), (square, "2", 2)):
+                    scale = torch.cat([block.abs().max().expand(len(block)) for block in moment.split(256)])
+                    off = (float32(seen["state"], end).double() - moment).abs()
+                    assert (off <= (LARGEST_GAP / signs / 2 + 1e-6) * scale).all()
+                    assert off.max() > 0.1 * LARGEST_GAP / signs * scale.max()  # it is in 8 bits
+    assert (moved[0] / moved[1]) ** 0.5 < (0.1 if eight else 1e-4)
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["elsewhere"])
+def test_adamw_in_the_hosts_memory_and_activations_there_change_nothing(results: Results, ranks: int, case: str):
+    for rank in range(ranks):
+        got = results.of(ranks, f"elsewhere,{case}", rank)
+        for name in ("adamw_offload", "activations"):
+            assert relative_error(got[name]["weights"], got["here"]["weights"]) < 1e-6
+            for here, there in zip(got["here"]["metrics"], got[name]["metrics"], strict=True):
+                assert {**there, "seconds": 0} == pytest.approx({**here, "seconds": 0}, rel=1e-5)
+        assert same(got["activations"]["weights"], got["here"]["weights"])
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -13,8 +13,10 @@ from openrs_ray.config.learner import Lora
 from openrs_ray.errors import UserError
 from openrs_ray.models.lora import adapted_layers, adapter_shapes, linear_layers
 from openrs_ray.models.pretrained import empty_model
+from openrs_ray.weights.sources import sources
 
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 64}
+GPT2 = GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=64)
 
 
 @pytest.mark.parametrize(
@@ -41,9 +43,13 @@ def test_linear_layers_are_found_whatever_their_names(config: object, layers: st
         (
             MixtralConfig(**SMALL),
             "all",
-            r"experts of this MixtralForCausalLM .*rank 0, or learner.lora.layers attention$",
+            r"TopKRouter, .*rank 0, or learner.lora.layers attention$",
         ),
-        (GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=64), "all", r"is a Conv1D, and only linear layers"),
+        (
+            GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=64),
+            "all",
+            r"is a Conv1D, and only linear layers .*: set learner.lora.rank 0$",
+        ),
         (
             GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=64),
             "attention",
@@ -82,8 +88,6 @@ def test_in_bfloat16_the_policy_is_that_of_the_exported_weights_bit_for_bit(
         policy.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     layers, plain = adapted_layers(policy.model), AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     generator = torch.Generator().manual_seed(0)
-    from openrs_ray.weights.sources import sources
-
     for layer in layers.values():
         layer.up.data.copy_(0.02 * torch.randn(layer.up.shape, generator=generator))
     with torch.no_grad():
