@@ -8,7 +8,16 @@ from typing import Any
 import file_transport
 import numpy as np
 import pytest
-from faulty_transfer import GARBAGE_PUSH, IDLE_PUSH, UNDONE_PUSH, UNPACKED_PUSH, VECTORS_PUSH, FaultyWorker
+from faulty_transfer import (
+    GARBAGE_PUSH,
+    IDLE_PUSH,
+    OLD_PUSH,
+    UNDONE_PUSH,
+    UNMERGED_PUSH,
+    UNPACKED_PUSH,
+    VECTORS_PUSH,
+    FaultyWorker,
+)
 from push_system import EOS, PROBLEMS, System, build
 from system import judged_group
 from tiny import naive_logprobs, naive_model
@@ -220,6 +229,37 @@ def test_a_lost_push_is_noticed_even_at_a_tiny_learning_rate(
         lost = {number: outcomes[number] for number in (IDLE_PUSH, VECTORS_PUSH, UNPACKED_PUSH, UNDONE_PUSH)}
         assert all("did not take effect" in str(outcome) for outcome in lost.values()), outcomes
         assert "still have other values" in lost[UNPACKED_PUSH] and "embed_tokens" in lost[UNDONE_PUSH]
+    finally:
+        system.close()
+
+
+@pytest.mark.cpu_engine
+@pytest.mark.slow
+def test_a_lost_push_of_adapters_is_noticed(ray_session: None, tmp_path: Path) -> None:
+    """The same ways to lose it, and two more: old adapters merged again, or none (but the base is not trained)."""
+    learner = {"learning_rate": 1e-3, "warmup_share": 0, "schedule": "constant", "zero_stage": 2, "lora": {"rank": 4}}
+    system = build(tmp_path, False, FaultyWorker, **AS_RECIPES | {"learner": learner})
+    try:
+        outcomes, sizes = {}, set()
+        for number in range(1, UNMERGED_PUSH + 2):
+            try:
+                report = system.run(system.push.push(number - 1))
+                outcomes[number] = report.probe_difference
+                sizes.add(report.nbytes)
+            except RunError as error:
+                outcomes[number] = str(error)
+            if number == 1:
+                completions = system.run(system.sample(0, 1.0))
+            groups = [
+                judged_group(p.index, p, [c for c in completions if c.position == p.index], number) for p in PROBLEMS
+            ]
+            system.run(system.learners.train(groups, number))
+        good = {number: outcomes.pop(number) for number in (1, 3, UNDONE_PUSH, 8, 10, 12)}
+        assert all(isinstance(outcome, float) and outcome < 2e-2 for outcome in good.values()), (good, outcomes)
+        assert "did not arrive" in outcomes.pop(GARBAGE_PUSH)
+        assert "disagree on the probe" in outcomes.pop(UNMERGED_PUSH)
+        assert outcomes.keys() == {IDLE_PUSH, VECTORS_PUSH, UNPACKED_PUSH, OLD_PUSH}
+        assert all("did not take effect" in str(outcome) for outcome in outcomes.values()), outcomes
     finally:
         system.close()
 
