@@ -35,7 +35,8 @@ from openrs_ray.algorithm.losses import METRICS, LossInput, policy_loss
 from openrs_ray.algorithm.packing import MicroBatch, pack
 from openrs_ray.algorithm.policy import Policy, adapt, fuse_kernels, load_policy, micro_batch_arguments
 from openrs_ray.algorithm.schedule import learning_rate
-from openrs_ray.cluster.memory import ModelShape, needs_checkpointing
+from openrs_ray.cluster.memory import needs_checkpointing
+from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.common.formatting import GIB
 from openrs_ray.common.private_folder import private_folder
 from openrs_ray.config.schema import RunConfig

@@ -7,7 +7,7 @@ from openrs_ray.common.formatting import gib
 from openrs_ray.config.schema import RunConfig
 
 if TYPE_CHECKING:
-    from openrs_ray.cluster.memory import ModelShape
+    from openrs_ray.cluster.model_shape import ModelShape
 
 _BYTES_PER_TOKEN = 10  # Per recorded token: id, log-probability and text, compressed (measured: 4 to 9)
 
@@ -39,7 +39,10 @@ def disk_parts(config: RunConfig, shape: "ModelShape", held_out: int) -> dict[st
     sampled = steps * rollout.most_drawn_per_step * rollout.completions_per_problem
     sampled += evaluations(config) * held_out * config.evaluation.samples
     completions = float(sampled * rollout.max_completion_tokens * _BYTES_PER_TOKEN)
-    return checkpoint_parts(config, shape.parameters) | {"completions": completions}
+    adapters = config.learner.lora.rank * sum(
+        layer.inputs + layer.outputs for layer in shape.adapted(config.learner.lora)
+    )
+    return checkpoint_parts(config, shape.parameters, adapters) | {"completions": completions}
 
 
 def evaluations(config: RunConfig) -> int:

@@ -68,12 +68,6 @@ def _in_attention(blocks: nn.ModuleList, path: str) -> bool:
     return any("attention" in type(module).__name__.lower() for module in above)
 
 
-def adapter_shapes(model: PreTrainedModel, lora: Lora) -> list[tuple[int, ...]]:
-    """Shapes of all trained parameters; the model may be without memory. UserError as from `linear_layers`."""
-    sizes = [(layer.in_features, layer.out_features) for layer in linear_layers(model, lora).values()]
-    return [shape for inputs, outputs in sizes for shape in ((lora.rank, inputs), (outputs, lora.rank))]
-
-
 def attach(model: PreTrainedModel, lora: Lora, seed: int) -> "LoraConfig":
     """Freeze the model and give it adapters: random ones times zero, the same for the same seed."""
     from peft import LoraConfig, TaskType, inject_adapter_in_model

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from openrs_ray.cluster.memory import ModelShape
+from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.common.foreign import reading
 from openrs_ray.config.placement import Slots
 from openrs_ray.config.rollout import Engine

@@ -23,7 +23,8 @@ from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
 from openrs_ray.algorithm.advantages import TrainingSequence
-from openrs_ray.cluster.memory import ModelShape, learner_phases
+from openrs_ray.cluster.learner_memory import learner_phases
+from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.run.moments import float32
 
 CASES: dict[str, list[tuple[int, str]]] = {
@@ -451,7 +452,7 @@ def test_export_buckets_and_scores_agree(results: Results, ranks: int, case: str
 def test_a_rank_holds_within_a_tenth_what_the_memory_plan_says(
     results: Results, monkeypatch: pytest.MonkeyPatch, ranks: int, case: str
 ):
-    monkeypatch.setattr("openrs_ray.cluster.memory.BUCKET_PARAMETERS", 500_000)  # as these ranks have it
+    monkeypatch.setattr("openrs_ray.cluster.learner_memory.BUCKET_PARAMETERS", 500_000)  # as these ranks have it
     measured = results.of(ranks, f"memory,{case}")
     phases = learner_phases(measured["config"], ModelShape.of(WIDE), checkpointing=False)
     assert phases.keys() == measured["peaks"].keys()

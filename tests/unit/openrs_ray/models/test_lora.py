@@ -9,9 +9,10 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, Mixtra
 
 from openrs_ray.algorithm.packing import pack
 from openrs_ray.algorithm.policy import adapt, load_policy, micro_batch_arguments
+from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.config.learner import Lora
 from openrs_ray.errors import UserError
-from openrs_ray.models.lora import adapted_layers, adapter_shapes, linear_layers
+from openrs_ray.models.lora import adapted_layers, linear_layers
 from openrs_ray.models.pretrained import empty_model
 from openrs_ray.weights.sources import sources
 
@@ -33,8 +34,8 @@ def test_linear_layers_are_found_whatever_their_names(config: object, layers: st
     found = linear_layers(model, lora)
     assert {name.rsplit(".", 1)[-1] for name in found} == last and len(found) == 2 * len(last)
     assert all(module is model.get_submodule(name) for name, module in found.items())
-    shapes = adapter_shapes(model, lora)
-    assert sum(a * b for a, b in shapes) == sum(4 * (one.in_features + one.out_features) for one in found.values())
+    planned = ModelShape.of(config).adapted(lora)  # type: ignore[arg-type]
+    assert [(one.outputs, one.inputs) for one in planned] == [(x.out_features, x.in_features) for x in found.values()]
 
 
 @pytest.mark.parametrize(
