@@ -282,7 +282,7 @@ class SmallParts(LearnerRank):
 
     def deepspeed_settings(self) -> dict[str, Any]:
         config = super().deepspeed_settings()
-        config["zero_optimization"]["sub_group_size"] = 20_000
+        config["zero_optimization"]["sub_group_size"] = 1_000 if self.config.learner.lora.rank else 20_000
         return config
 
 
