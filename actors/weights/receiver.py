@@ -132,7 +132,7 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
             "digests": [int(value) for value in self._digests],
             "base": [int(value) for value in self._adapted.base_digests],
             "missing": self._effect.missing(without=tied) + self._adapted.without_place(),
-            "stale": self._effect.stale(),
+            "stale": self._effect.stale() + self._adapted.unmerged(),
         }
 
     def shutdown(self) -> None:

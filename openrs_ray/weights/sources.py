@@ -10,7 +10,7 @@ from torch import nn
 
 from openrs_ray.models.lora import adapted_layers
 from openrs_ray.models.merging import merged
-from openrs_ray.weights.adapters import BASE, DOWN, SCALE, UP
+from openrs_ray.weights.adapters import BASE, DOWN, SCALE, SQUARE, UP, squared_change
 from openrs_ray.weights.buckets import ParameterSpec
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def _adapters(layers: "dict[str, MergedLinear]") -> Iterator[Source]:
     for name, layer in layers.items():
         yield _plain(f"{DOWN}{name}.weight", layer.down)
         yield _plain(f"{UP}{name}.weight", layer.up)
+        square = ParameterSpec(f"{SQUARE}{name}.weight", "float64", (1,))
+        yield Source(square, (layer.down, layer.up), partial(_square, layer))
 
 
 def _plain(name: str, parameter: nn.Parameter) -> Source:
@@ -68,6 +70,11 @@ def _merging(name: str, layer: "MergedLinear") -> Source:
 @torch.no_grad()
 def _merged(layer: "MergedLinear") -> torch.Tensor:
     return merged(layer.base.weight.data, layer.down.data, layer.up.data, layer.scale)
+
+
+@torch.no_grad()
+def _square(layer: "MergedLinear") -> torch.Tensor:
+    return squared_change(layer.down.data, layer.up.data, layer.scale)
 
 
 def _scale(scale: float) -> Source:

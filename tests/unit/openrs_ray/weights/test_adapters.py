@@ -1,9 +1,10 @@
 """Base and adapters as an engine receives them: merged in any order, refused where a half is missing."""
 
+import pytest
 import torch
 
 from openrs_ray.models.merging import merged
-from openrs_ray.weights.adapters import Adapted, pairs
+from openrs_ray.weights.adapters import Adapted, pairs, squared_change
 
 CPU = torch.device("cpu")
 DIGESTS = [torch.tensor(1), torch.tensor(2)]
@@ -67,3 +68,35 @@ def test_buckets_of_a_whole_policy_are_not_for_merging() -> None:
     found = Adapted()
     assert not found.accepts([("model.norm.weight", torch.ones(2))])
     assert found.accepts(BASE[0]) and found.accepts(adapter(1))
+
+
+def pushed(step: float, dtype: torch.dtype, sent: float = 1.0) -> Adapted:
+    """After a push of adapters as a step of that learning rate leaves them; `sent` is what was lost of them on the engine."""
+    generator = torch.Generator().manual_seed(0)
+    base = (0.02 * torch.randn(256, 128, generator=generator)).to(dtype)
+    down = (torch.randn(4, 128, generator=generator) * 0.05).to(dtype)
+    up = (step * torch.randn(256, 4, generator=generator).sign()).to(dtype)
+    found = Adapted()
+    found.begin()
+    found.take([("base:q.weight", base)], DIGESTS[0])
+    adapters = [
+        ("lora_A:q.weight", down),
+        ("lora_B:q.weight", (sent * up).to(dtype)),
+        ("lora_square:q.weight", squared_change(down, up, 2.0)),
+        ("lora_scale", torch.tensor([2.0], dtype=torch.float64)),
+    ]
+    found.take(adapters, DIGESTS[1])
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("step", [0.0, 1e-6, 1e-4, 1e-2])
+def test_what_was_merged_is_what_the_learner_meant(step: float, dtype: torch.dtype) -> None:
+    """However little it is beside the rounding; nothing merged, or another adapter, is named."""
+    whole, nothing, other = (pushed(step, dtype, sent) for sent in (1.0, 0.0, 2.0))
+    assert whole.unmerged() == ([] if step == 0 else ["q.weight"]), "not merged yet"
+    for found in (whole, nothing, other):
+        loaded(found)
+    assert whole.unmerged() == []
+    assert nothing.unmerged() == ([] if step == 0 else ["q.weight"])
+    assert dtype == torch.bfloat16 or other.unmerged() == ([] if step == 0 else ["q.weight"])
