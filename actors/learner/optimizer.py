@@ -1,6 +1,5 @@
 """The optimizer, and the settings of the DeepSpeed engine around it."""
 
-import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from openrs_ray.cluster.learner_memory import BUCKET_PARAMETERS
 from openrs_ray.config.learner import Learner
 from openrs_ray.config.schema import RunConfig
+from openrs_ray.run.moments import bitsandbytes
 
 _GROUP_PARAMETERS = 2**31 - 1
 """bitsandbytes counts the elements of a part in 32 bits."""
@@ -31,11 +31,9 @@ def optimizer(parameters: Iterable[torch.nn.Parameter], learner: Learner) -> tor
 
 def _adamw_8bit(trained: list[torch.nn.Parameter], settings: dict[str, Any]) -> torch.optim.Optimizer:
     """bitsandbytes' AdamW: each 256 numbers of a moment share a float32 scale, and have 8 bits each."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of 4-bit kernels that nothing here uses
-    import bitsandbytes
     from deepspeed.runtime.zero import utils
 
-    kind = bitsandbytes.optim.AdamW8bit
+    kind = bitsandbytes().optim.AdamW8bit
     if kind not in utils.ZERO_SUPPORTED_OPTIMIZERS:
         utils.ZERO_SUPPORTED_OPTIMIZERS.append(kind)  # DeepSpeed warns of others
     made: torch.optim.Optimizer = kind([{"params": group} for group in _countable(trained)], **settings)

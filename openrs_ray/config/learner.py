@@ -60,7 +60,8 @@ class Learner(Section):
     """Recompute activations (gradient checkpointing), and keep the layers' inputs for it in the host's memory until then."""
     lora: Lora = Lora()
     updates_per_batch: Parts = 1
-    """Optimizer steps on each step's completions, each on its share of them; the ratio is to the policy that sampled."""
+    """Optimizer steps that each of `run.steps` makes, at its learning rate, each on a share of its groups; the ratio is to the
+    policy that sampled."""
     zero_stage: Literal[1, 2, 3] = 2
     """DeepSpeed ZeRO stage."""
     micro_batch_tokens: Annotated[int, Field(gt=0, le=2 * 10**9), FREE] = 16384

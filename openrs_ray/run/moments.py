@@ -4,6 +4,7 @@ A block of numbers that share a scale is counted from the beginning of a rank's 
 another number of ranks: there the moments are rounded anew.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,19 +18,29 @@ _MOMENTS = {"exp_avg": "1", "exp_avg_sq": "2"}
 _WRAPPED = "__bnb_optimizer_quant_state__"
 
 
+def bitsandbytes() -> Any:
+    """The library, without its warning of 4-bit kernels that nothing here uses."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    import bitsandbytes
+
+    return bitsandbytes
+
+
+def has_8_bit_moments(state: Path) -> bool:
+    """Of a learner's saved state."""
+    return any(_WRAPPED in moments for file in _parts(state)[:1] for moments in _states(_load(file)).values())
+
+
 def with_float32_moments(state: Path, target: Path) -> Path:
-    """A folder that holds what `state` does, 8-bit moments as float32; `state` itself where there are none."""
-    parts = sorted(state.glob("*_optim_states.pt"))
-    if not _in_8_bits(_load(parts[0])):
-        return state
+    """A new folder `target` that holds what `state` does, its 8-bit moments as float32 under torch's names."""
     target.mkdir(parents=True)
     for file in state.iterdir():
-        if file not in parts:
-            (target / file.name).symlink_to(os.path.relpath(file, target))
-    for file in parts:
+        (target / file.name).symlink_to(os.path.relpath(file, target))
+    for file in _parts(state):
         saved = _load(file)
-        for number, moments in (states := _states(saved)).items():
-            states[number] = _float32(moments)
+        states = _states(saved)
+        states.update({number: _float32(moments) for number, moments in states.items()})
+        (target / file.name).unlink()
         torch.save(saved, target / file.name)
     return target
 
@@ -40,11 +51,10 @@ def in_8_bits(optimizer: Any) -> bool:
 
 def to_8_bits(optimizer: Any) -> None:
     """Turn float32 moments under torch's names into those of bitsandbytes' optimizer, in place."""
-    from bitsandbytes.functional import quantize_blockwise
-
+    quantize = bitsandbytes().functional.quantize_blockwise
     group = optimizer.param_groups[0]
     kept = group["params"]
-    for part, state in list(optimizer.state.items()):
+    for part in list(optimizer.state):
         found = optimizer.state.pop(part)
         group["params"] = [part]  # where `init_state` looks for it; under ZeRO-3 groups are empty between steps
         optimizer.init_state(group, part, 0, 0)
@@ -52,12 +62,16 @@ def to_8_bits(optimizer: Any) -> None:
         state["step"] = int(found["step"])
         for name, number in _MOMENTS.items():
             if state[f"state{number}"].dtype == torch.uint8:
-                codes, of = quantize_blockwise(found[name], state[f"qmap{number}"], blocksize=_BLOCK)
+                codes, of = quantize(found[name], state[f"qmap{number}"], blocksize=_BLOCK)
                 state[f"state{number}"].copy_(codes)
                 state[f"absmax{number}"].copy_(of.absmax)
             else:  # a small part's
                 state[f"state{number}"].copy_(found[name])
     group["params"] = kept
+
+
+def _parts(state: Path) -> list[Path]:
+    return sorted(state.glob("*_optim_states.pt"))
 
 
 def _load(file: Path) -> dict[str, Any]:
@@ -74,22 +88,17 @@ def _states(saved: dict[str, Any]) -> dict[int, dict[str, Any]]:
     return states
 
 
-def _in_8_bits(saved: dict[str, Any]) -> bool:
-    return any(_WRAPPED in moments for moments in _states(saved).values())
-
-
 def _float32(moments: Mapping[str, Any]) -> dict[str, Any]:
     return {"step": moments["step"]} | {name: float32(moments[_WRAPPED], number) for name, number in _MOMENTS.items()}
 
 
 def float32(moments: Mapping[str, torch.Tensor], number: str) -> torch.Tensor:
     """Moment 1 or 2 of a part."""
-    from bitsandbytes.functional import dequantize_blockwise
-
     codes = moments[f"state{number}"]
     if codes.dtype == torch.float32:
         return codes
-    numbers: torch.Tensor = dequantize_blockwise(
-        codes, absmax=moments[f"absmax{number}"], code=moments[f"qmap{number}"], blocksize=_BLOCK
+    scales, numbers = moments[f"absmax{number}"], moments[f"qmap{number}"]
+    found: torch.Tensor = bitsandbytes().functional.dequantize_blockwise(
+        codes, absmax=scales, code=numbers, blocksize=_BLOCK
     )
-    return numbers
+    return found

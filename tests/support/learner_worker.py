@@ -5,6 +5,7 @@ Many scenarios share one process, and all processes are forks of one, because im
 scenario.
 """
 
+import asyncio
 import copy
 import gc
 import importlib
@@ -25,6 +26,7 @@ import psutil
 import torch
 import transformers
 from live_memory import Live
+from several_updates import STEPS, UPDATES, die_before, learner_group, train
 from tiny import make_config, make_sequences, make_turns
 
 from actors.learner.rank import LearnerRank
@@ -320,6 +322,55 @@ def resume(stage: int, dtype: str = "float32", optimizer: str = "adamw") -> dict
     return {
         "unbroken": weights(unbroken), "resumed": weights(resumed), "expected": expected, "got": got,
         "drawn": drawn, "again": again, "saved": saved, "kept": kept, "loaded": loaded,
+    }  # fmt: skip
+
+
+def updates(stage: int, dtype: str) -> dict[str, Any]:
+    """Weights before the first update and after each."""
+    settings = {"zero_stage": stage, "updates_per_batch": UPDATES, "learning_rate": 0.1}
+    made = learner(PlainSteps, learner=settings, model={"dtype": dtype})
+    seen, take = [weights(made)], made.train_step
+
+    def watched(*arguments: Any) -> dict[str, float]:
+        metrics = take(*arguments)
+        seen.append(weights(made))
+        return metrics
+
+    made.train_step = watched
+    return {"metrics": asyncio.run(train(learner_group(lambda: made), range(1, STEPS + 1))), "weights": seen}
+
+
+def lost_between_updates(stage: int, dtype: str) -> dict[str, Any]:
+    """All steps without a break, and with a loss after the first update of the last one; a checkpoint is of step 1."""
+    settings = {"zero_stage": stage, "updates_per_batch": UPDATES, "learning_rate": 1e-2, "schedule": "cosine"}
+
+    def new() -> LearnerRank:
+        return learner(SmallParts, learner=settings, model={"dtype": dtype})
+
+    saved, unbroken = folder / f"updates-{stage}-{dtype}", new()
+
+    async def whole() -> list[dict[str, float]]:
+        of = learner_group(lambda: unbroken)
+        first = await train(of, range(1, 2))
+        await of.save(saved)
+        return first + await train(of, range(2, STEPS + 1))
+
+    ranks_of_group: list[LearnerRank] = []
+
+    def remembered() -> LearnerRank:
+        ranks_of_group.append(new())
+        return ranks_of_group[-1]
+
+    async def broken() -> list[dict[str, float]]:
+        of = learner_group(remembered, saved)
+        die_before(ranks_of_group[0], STEPS * UPDATES)
+        return await train(of, range(1, STEPS + 1))
+
+    expected = asyncio.run(whole())
+    got = asyncio.run(broken())
+    return {
+        "expected": expected, "got": got, "unbroken": weights(unbroken), "rebuilt": weights(ranks_of_group[-1]),
+        "lost": weights(ranks_of_group[0]),
     }  # fmt: skip
 
 
