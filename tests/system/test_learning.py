@@ -15,8 +15,9 @@ CORRECTIONS = ("truncated", "sequence_mask", "none")
 @pytest.mark.timeout(3600)
 def test_four_versions_ahead_the_quickstart_learns_as_much_whatever_corrects_it(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    stale = [["--variant", kind, "rollout.staleness=4", f"loss.correction={kind}"] for kind in CORRECTIONS]
-    arguments = ["--folder", str(tmp_path), "--json", str(figures), "--variant", "in-turn", *sum(stale, [])]
+    arguments = ["--folder", str(tmp_path), "--json", str(figures), "--variant", "in-turn"]
+    for kind in CORRECTIONS:
+        arguments += ["--variant", kind, "rollout.staleness=4", f"loss.correction={kind}"]
     assert learning.main(arguments) == 0
     content = json.loads(figures.read_text())
     found = {figure["name"]: figure["values"] for figure in content["figures"]}
