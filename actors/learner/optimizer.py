@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from openrs_ray.cluster.memory import BUCKET_PARAMETERS
+from openrs_ray.cluster.learner_memory import BUCKET_PARAMETERS
 from openrs_ray.config.learner import Learner
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.run.moments import bitsandbytes

@@ -30,6 +30,9 @@ _OURS = {
     "ppo_micro_batch_size_per_gpu",
     "learner.micro_batch_tokens": "ppo_max_token_len_per_gpu train_max_tokens_per_gpu",
     "learner.zero_stage": "deepspeed deepspeed_config",
+    "learner.lora.rank": "lora_rank lora_r lora_dim use_peft use_lora peft_config lora lora.rank lora.r",
+    "learner.lora.alpha": "lora_alpha lora.alpha",
+    "learner.lora.layers": "target_modules lora_target_modules",
     "learner.fused_kernels": "use_liger_kernel use_liger_loss use_liger",
     "loss.kind": "loss_type advantage_estimator adv_estimator policy_loss_type loss_mode",
     "loss.kl_beta": "beta kl_coef init_kl_coef kl_loss_coef",
@@ -62,7 +65,8 @@ _OURS = {
 _BY_NAME = {name: ours for ours, names in _OURS.items() for name in names.split()}
 
 _NOT_OFFERED = {
-    "lora qlora peft": "all weights are trained, there are no LoRA adapters",
+    "qlora": "adapters (learner.lora.rank) are trained on a base in bfloat16 or float32, not in 4 bits",
+    "lora_dropout": "adapters have no dropout, with which learner and engines would differ",
     "wandb swanlab mlflow report_to use_tensorboard": "figures go to metrics.jsonl and tensorboard/ in the run's folder, "
     "to no other tracker",
     "critic value_model vf_coef gae lambd gamma": "GRPO compares the completions of a problem, there is no critic",
@@ -71,7 +75,7 @@ _NOT_OFFERED = {
     "reward_model reward_pretrain rm": "rewards are computed from the answer (rewards.weights), not by a trained reward model",
     "image images pixels vision multimodal": "problems are text only",
     "fp16 float16 half": "model.dtype takes bfloat16 and float32, not float16",
-    "load_in_4bit load_in_8bit quantization bnb": "models are trained in bfloat16 or float32, not quantized",
+    "load_in_4bit load_in_8bit bnb": "models are trained in bfloat16 or float32 (engines may be in 8 bits: rollout.quantization)",
     "push_to_hub hub_model_id": "policies stay in the run's folder, ready for huggingface_hub to upload",
     "entropy_coeff entropy_coef entropy_loss_coef": "the loss has no entropy bonus",
     "trust_remote_code": "code that comes with a model is never run",

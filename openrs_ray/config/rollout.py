@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from openrs_ray.config.quantization import Quantization
 from openrs_ray.config.resumable import FREE
 from openrs_ray.config.section import Count, Parts, Positive, Seconds, Section, Share, SomeAmount, SomeShare
 
@@ -30,8 +31,9 @@ class Rollout(Section):
     in_flight: Annotated[Positive | None, FREE] = None
     """Groups sampled at once, whatever a step takes: at most (staleness + 1) x problems_per_step (default: all those, of which
     engines work on as many as their key/value caches hold)."""
-    quantization: Annotated[Literal["none", "int8", "fp8", "fp8_kv"], FREE] = "none"
-    """Engines hold their weights in 8 bits, made anew at each push (fp8_kv: their key/value cache, too); the learner does not."""
+    quantization: Annotated[Quantization, FREE] = "none"
+    """Engines hold their linear layers in 8 bits, made anew at each push (fp8_kv: their key/value cache, too); the learner does
+    not, and its loss must correct for it (docs/quantization.md)."""
     replace_uniform_groups: Annotated[Count, FREE] = 0
     """Groups of equal rewards teach nothing: replace up to this many times problems_per_step of them in each step (0: none)."""
     max_uniform_steps: Annotated[Count, FREE] = 20

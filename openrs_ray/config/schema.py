@@ -24,6 +24,7 @@ from openrs_ray.config.learner import Learner
 from openrs_ray.config.loss import Loss
 from openrs_ray.config.names import CODE
 from openrs_ray.config.placement import Placement, check_split
+from openrs_ray.config.quantization import refusal
 from openrs_ray.config.resumable import FREE
 from openrs_ray.config.rewards import Rewards
 from openrs_ray.config.rollout import Engine, Rollout
@@ -268,6 +269,27 @@ class RunConfig(Section):
                 parameters.check(rollout.max_completion_tokens)
         for task in self.tasks:
             self._check_judge_in_time(task)
+        return self
+
+    @model_validator(mode="after")
+    def _quantized_fits(self) -> RunConfig:
+        quantization = self.rollout.quantization
+        if quantization == "none":
+            return self
+        if not self.loss.corrects:
+            raise ValueError(
+                f"rollout.quantization {quantization} samples from a policy that is a little off, which the loss must correct: "
+                "set loss.correction truncated or sequence_mask, or loss.kind tis or cispo"
+            )
+        if self.loss.old_policy != "sampler":
+            raise ValueError(
+                f"rollout.quantization {quantization} needs loss.old_policy sampler: with {self.loss.old_policy} the correction "
+                "cannot act"
+            )
+        if self.model.dtype != "bfloat16":
+            raise ValueError(f"rollout.quantization {quantization} needs model.dtype bfloat16, not {self.model.dtype}")
+        if self.placement.device == "cpu" and (reason := refusal(quantization, None)):
+            raise ValueError(reason)
         return self
 
     def _check_judge_in_time(self, task: Task) -> None:
