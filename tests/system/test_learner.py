@@ -77,7 +77,14 @@ CASES: dict[str, list[tuple[int, str]]] = {
         (1, "2,float32,adamw"),
     ],
     "elsewhere": [(1, "1,bfloat16"), (2, "2,bfloat16"), (2, "2,float32"), (2, "3,bfloat16")],
-    "memory": [(1, "2,bfloat16"), (2, "1,bfloat16"), (2, "2,bfloat16"), (2, "2,float32"), (2, "3,bfloat16")],
+    "memory": [
+        (1, "2,bfloat16"),
+        (1, "2,bfloat16,adamw_lora"),
+        (2, "1,bfloat16"),
+        (2, "2,bfloat16"),
+        (2, "2,float32"),
+        (2, "3,bfloat16"),
+    ],
     "use": [(1, "2,tied,float32"), (1, "1,untied,bfloat16"), (2, "3,tied,float32"), (2, "3,untied,bfloat16")],
 }
 
