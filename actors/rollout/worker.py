@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from actors.cluster.processes import Processes, own_processes
-from actors.quantization.arguments import quantized
 from actors.rollout.engine_log import OwnLog
+from actors.rollout.quantization import quantized
 from actors.rollout.settings import EngineSettings
 from actors.rollout.stages import only_ends, record_stages, silent_statistics
 from actors.weights.transport import PushGroup

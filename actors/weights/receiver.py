@@ -15,7 +15,7 @@ from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbeddingBase
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from actors.quantization.formats import layer_formats
+from actors.weights.formats import layer_formats
 from actors.weights.transport import PushGroup, Receiver, find
 from openrs_ray.run.spans import span, traced
 from openrs_ray.weights.adapters import Adapted, Weights
