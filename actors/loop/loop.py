@@ -69,7 +69,8 @@ class Loop:
             async with self.learner.weights_lock:
                 update = await self.learner.train(batch.groups, step)
                 trained = time.monotonic()
-                check_mismatch(update.metrics["mismatch_kl"], step, self.config.push.max_mismatch_kl)
+                limit, quantization = self.config.push.max_mismatch_kl, self.config.rollout.quantization
+                check_mismatch(update.metrics["mismatch_kl"], step, limit, quantization)
                 report = await self.push.push(step)
                 seconds = taken - began, trained - taken, report.seconds, time.monotonic() - began
                 times = step_times(*seconds, self.sampling.idle_seconds())

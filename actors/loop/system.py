@@ -77,7 +77,8 @@ class System:
         history = History(config.run.path, self._store, prepared.problems)
         self._learner = LearnerGroup(config, ranks, self._engines, history, warn)
         transport, probe = placement.layout.transport, probe_batch(prepared.problems)
-        self._push = WeightPush(self._learner, self._engines, transport, config.push, probe)
+        quantization = config.rollout.quantization
+        self._push = WeightPush(self._learner, self._engines, transport, config.push, probe, quantization)
         rewards = ray.remote(self.reward_class).options(
             **placement.reward_options(), max_restarts=-1, max_concurrency=_CALLS
         )

@@ -124,6 +124,7 @@ class RunWriter:
                 kl=figures["kl"] if self.config.loss.kl_beta > 0 else None,
                 tokens=int(figures["sampled_tokens"]),
                 seconds=figures["step_s"],
+                mismatch=figures["mismatch_kl"] if self.config.rollout.quantization != "none" else None,
             )
         )
         if warning := self.watch.step(step, figures, batch.drawn):
@@ -138,6 +139,8 @@ class RunWriter:
         )
         await self.written()
         doubt = f"; {unjudged} of {correct.size} not judged, the interval holds either way" if unjudged else ""
+        eight = self.config.rollout.quantization
+        doubt += f"; sampled by engines in {eight}" if eight != "none" else ""
         after = f"after {step} steps: {scores.accuracy}" if scores.accuracy and not scores.tasks else ""
         self.display.note(
             f"held-out accuracy {after}{doubt}" if after else f"held out, after {step} steps: {scores}{doubt}"

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from openrs_ray.cluster.memory import ModelShape
+from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.common.foreign import reading
 from openrs_ray.config.placement import Slots
+from openrs_ray.config.quantization import refusal
 from openrs_ray.config.rollout import Engine
 from openrs_ray.config.schema import Model, RunConfig
 from openrs_ray.data.completions import Decoder, RolloutDecoder, response_prefix
@@ -20,7 +21,7 @@ from openrs_ray.environments.registry import check_environment, code_of
 from openrs_ray.errors import UserError
 from openrs_ray.models.attention import check_attention
 from openrs_ray.models.bundled import resolve_model
-from openrs_ray.models.engine_limits import check_engine
+from openrs_ray.models.engine_limits import check_engine, is_on_cpu
 from openrs_ray.models.model_files import ModelFiles, model_files
 from openrs_ray.models.pretrained import read_config
 from openrs_ray.models.stop_tokens import StopToken, stop_tokens
@@ -122,6 +123,8 @@ def prepare(config: RunConfig) -> Prepared:
 
 
 def check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, ModelShape]:
+    if is_on_cpu(config.placement) and (reason := refusal(config.rollout.quantization, None)):
+        raise UserError(reason)
     tokens, fields = config.max_sequence_tokens, "rollout.max_prompt_tokens + rollout.max_completion_tokens"
     return check_served(config.model, model_path, config.engine, config.placement, tokens, fields)
 
