@@ -1,11 +1,13 @@
 """The receiving end by itself: the lines that are kept out of vLLM's log."""
 
 import logging
+import threading
 
 import pytest
 from vllm.model_executor.model_loader.reload import layerwise
 
-from actors.weights.receiver import _unsaid
+from actors.weights.receiver import _unsaid, ahead
+from openrs_ray.errors import RunError
 
 
 def test_only_layers_that_have_no_weights_are_left_unsaid(
@@ -23,3 +25,31 @@ def test_only_layers_that_have_no_weights_are_left_unsaid(
         "ParallelLMHead: something else",
         "RotaryEmbedding: Failed to load weights",
     ]
+
+
+def test_the_next_item_is_on_its_way_while_one_is_used() -> None:
+    began: list[int] = []
+    second = threading.Event()
+
+    def act(item: int) -> int:
+        began.append(item)
+        if item == 2:
+            second.set()
+        return -item
+
+    results = ahead(act, [1, 2, 3])
+    assert next(results) == -1 and second.wait(10), "before the first is done with"
+    assert 3 not in began, "no more than one ahead"
+    assert list(results) == [-2, -3]
+
+
+def test_what_goes_wrong_ahead_is_raised_in_its_turn() -> None:
+    def act(item: int) -> int:
+        if item == 2:
+            raise RunError("a weight bucket did not get through")
+        return item
+
+    results = ahead(act, [1, 2])
+    assert next(results) == 1
+    with pytest.raises(RunError, match="did not get through"):
+        next(results)
