@@ -141,6 +141,8 @@ class BroadcastReceiver(Receiver):
                 begun.append(staging.take(size))
                 self.group.broadcast(begun[-1])
             self.group.wait(but=len(begun) - 1)
+            if number == len(sizes) - 1:
+                del staging  # its memory goes with the last piece, not with the next push
             yield begun.popleft()
 
     def close(self) -> None:
