@@ -17,6 +17,7 @@ from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbeddingBase
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
+from actors.quantization.formats import layer_formats
 from actors.weights.transport import PushGroup, Receiver, find
 from openrs_ray.run.spans import span, traced
 from openrs_ray.weights.buckets import Bucket
@@ -64,7 +65,7 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
         super().__init__(config, vllm_config, device, model)
         self.end: Receiver | None = None
         self._digests: list[torch.Tensor] = []
-        self._effect = Effect(model)
+        self._effect = Effect(model, layer_formats(model))
 
     def init_transfer_engine(self, init_info: PushInit) -> None:
         self.shutdown()  # lets go of a learner that has been rebuilt since

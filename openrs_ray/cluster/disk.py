@@ -7,7 +7,7 @@ from openrs_ray.common.formatting import gib
 from openrs_ray.config.schema import RunConfig
 
 if TYPE_CHECKING:
-    from openrs_ray.cluster.memory import ModelShape
+    from openrs_ray.cluster.model_shape import ModelShape
 
 _BYTES_PER_TOKEN = 10  # Per recorded token: id, log-probability and text, compressed (measured: 4 to 9)
 
