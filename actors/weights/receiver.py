@@ -79,12 +79,13 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
 
     def receive_weights(self, update_info: PushUpdate) -> None:
         buckets = [*map(Bucket.of, update_info.buckets)]
-        for bucket, buffer in zip(buckets, self._arrivals(buckets, update_info.parcel), strict=True):
+        arrivals = self._arrivals(buckets, update_info.parcel)
+        for bucket in buckets:
             # The loader keeps views until a layer is complete, so every bucket has a buffer of its own.
-            weights = bucket.unpack(buffer)
+            weights = bucket.unpack(next(arrivals))
             with span("load", nbytes=bucket.nbytes), self._effect.loading(weights):
                 self.model.load_weights(weights)
-            del buffer, weights  # freed before the next bucket comes, unless a layer waits for its other half
+            del weights  # freed before the next bucket comes, unless a layer waits for its other half
 
     def _arrivals(self, buckets: Sequence[Bucket], parcel: Any) -> Iterator[torch.Tensor]:
         """A buffer for every bucket, digested; the next one is on its way while one is loaded."""
@@ -161,10 +162,9 @@ def ahead(act: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(act, items[0])
         for following in items[1:]:
-            result = coming.result()
+            arrived = [coming.result()]
             coming = thread.submit(act, following)
-            yield result
-            del result
+            yield arrived.pop()  # kept by nobody but the caller
         yield coming.result()
 
 
