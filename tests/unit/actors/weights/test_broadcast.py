@@ -105,6 +105,21 @@ def test_packing_goes_on_while_earlier_pieces_travel(monkeypatch: pytest.MonkeyP
     assert wire.most == SLOTS and sender.slots.nbytes == SLOTS * PIECE, "however large a bucket is"
 
 
+def test_the_other_ranks_gather_and_send_nothing() -> None:
+    buckets, tensors = made(16, 3 * PIECE)
+    gathered: list[Bucket] = []
+
+    def gather() -> Iterator[tuple[Bucket, list[torch.Tensor]]]:
+        for bucket, tensor in zip(buckets, tensors, strict=True):
+            gathered.append(bucket)
+            yield bucket, [tensor]
+
+    sender = HostSender(Outgoing(1, CPU, 20.0, 3 * PIECE, gather))
+    sender.join(0, PushGroup("gloo", Meeting.at("127.0.0.1"), 2, 1.0))
+    sent = sender.send([0])
+    assert gathered == buckets and not sent.digests and not sent.failed
+
+
 def test_a_slot_is_not_packed_while_it_travels() -> None:
     """A transfer that is far slower than packing: the wire would show the later bytes."""
     buckets, tensors = made(9 * PIECE)
