@@ -55,7 +55,7 @@ class ModelShape:
             vocabulary=text.vocab_size,
             parameter_shapes=tuple(tuple(parameter.shape) for parameter in model.parameters()),
             linears=tuple(
-                Linear(layer.out_features, layer.in_features, "attn" in name)
+                Linear(layer.out_features, layer.in_features, "attn" in name or "attention" in name)
                 for name, layer in model.named_modules()
                 if isinstance(layer, nn.Linear) and layer is not head
             ),

@@ -77,6 +77,7 @@ def test_no_more_buckets_are_held_than_one_is_ahead(device: str, most: int) -> N
     receiver.end = SimpleNamespace(expect=lambda sizes: None, receive=receive)
     receiver.model = SimpleNamespace(load_weights=lambda weights: [tensor.sum() for _, tensor in weights])
     receiver._effect = SimpleNamespace(loading=lambda weights: nullcontext())
+    receiver._adapted = SimpleNamespace(accepts=lambda weights: False)
     receiver._digests = []
     receiver.receive_weights(PushUpdate(buckets=[[("weight", "float32", [1 << 10])]] * 5))
     assert len(receiver._digests) == 5 and max(alive) <= most
