@@ -9,6 +9,7 @@ from vllm.v1.outputs import LogprobsLists
 
 def silent_statistics() -> Any:
     """A logger class with which vLLM notes times and computes nothing from them."""
+
     # Of this class, or vLLM adds one that updates some 40 metrics at every token.
     class Silent(PrometheusStatLogger):
         def __init__(self, *_: Any, **__: Any) -> None: ...

@@ -1,7 +1,7 @@
 """Spans of a request's stages in its engine, from the times that vLLM notes."""
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from openrs_ray.run.spans import add_span
 

@@ -26,7 +26,11 @@ from openrs_ray.records import Verdict
 from openrs_ray.rewards.records import JudgeItem
 
 _NOT_RAW = (
-    "weight_transfer_config", "worker_extension_cls", "scheduler_cls", "enable_log_requests", "disable_log_stats",
+    "weight_transfer_config",
+    "worker_extension_cls",
+    "scheduler_cls",
+    "enable_log_requests",
+    "disable_log_stats",
 )
 
 

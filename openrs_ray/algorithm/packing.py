@@ -122,9 +122,7 @@ def _bins_of_places(places: Sequence[int], size: int) -> list[list[int]]:
     return bins
 
 
-def _bins_by_tokens(
-    sequences: Sequence[TrainingSequence], ranks: int, capacity: int
-) -> tuple[list[list[int]], bool]:
+def _bins_by_tokens(sequences: Sequence[TrainingSequence], ranks: int, capacity: int) -> tuple[list[list[int]], bool]:
     """Indices per bin, and whether prompts are to be shared. Groups are larger pieces, which fill ranks less evenly."""
     each = [len(sequence) for sequence in sequences]
     alone = _balanced_bins(each, ranks, capacity)
