@@ -122,11 +122,11 @@ def test_a_sequence_longer_than_the_budget_is_refused():
         split(sequences(3), 1)
 
 
-def grouped(groups: int, size: int, prompt: int, longest: int) -> list[TrainingSequence]:
+def grouped(groups: int, size: int, prompt: int, longest: int, shortest: int = 1) -> list[TrainingSequence]:
     """Sequence i says its own number in every token of its completion; its group's prompt is its own."""
     rng = np.random.default_rng(0)
     prompts = [rng.integers(1000, 2000, prompt).astype(np.int32) for _ in range(groups)]
-    lengths = rng.integers(1, longest + 1, groups * size)
+    lengths = rng.integers(shortest, longest + 1, groups * size)
     return [
         TrainingSequence(prompts[i // size], np.full(n, i, np.int32), np.zeros(n, np.float32), i + 0.5)
         for i, n in enumerate(lengths)
@@ -161,5 +161,9 @@ def test_short_prompts_are_computed_for_each_completion_as_before():
 
 
 def test_few_large_groups_are_not_kept_together_at_the_cost_of_an_idle_rank():
-    given = grouped(groups=3, size=6, prompt=60, longest=30)
-    assert all(batch.rows is None for share in split(given, 2, micro_batch_tokens=4096) for batch in share)
+    given = grouped(groups=3, size=6, prompt=8, longest=20, shortest=20)
+    shared = [
+        [batch.rows is not None for share in split(given, ranks, micro_batch_tokens=4096) for batch in share]
+        for ranks in (1, 2)
+    ]
+    assert shared == [[True], [False, False]]
