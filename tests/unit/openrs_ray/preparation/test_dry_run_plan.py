@@ -17,9 +17,10 @@ from transformers import AutoConfig, Qwen2Config
 
 from launch.shapes import main as write_shapes
 from launch.train import main
+from openrs_ray.cluster.cards import card
 from openrs_ray.cluster.disk import disk_parts, disk_text
-from openrs_ray.cluster.forecast import BEST, Assumed, _forecast, card, forecast_text
-from openrs_ray.cluster.memory import ModelShape
+from openrs_ray.cluster.forecast import BEST, Assumed, forecast_text, forecast_under
+from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.cluster.shapes import shape_values, shipped, shipped_shape
 from openrs_ray.common import hub
 from openrs_ray.config.load import load_config
@@ -180,10 +181,10 @@ def test_the_arithmetic_agrees_with_an_independent_roofline(
     shape: ModelShape, overrides: tuple[str, ...], seconds: float
 ) -> None:
     """A roofline that gives the authors' own set-up (A40s, mean length 2,601) 21.6 h, where they report 24."""
-    assumed = Assumed(length=2601 / 3584, prompt=0.5, bandwidth=0.75, compute=0.4)
+    assumed = Assumed(length=2601 / 3584, prompt=0.5, bandwidth=0.75, compute=0.4, host_gb_per_s=60)
     a40 = card("NVIDIA A40")
     assert a40 is not None
-    found = _forecast(paper(*overrides), shape, a40, 44 * GIB, 0, assumed)
+    found = forecast_under(assumed, paper(*overrides), shape, a40, 44 * GIB, 0)
     assert found.step_s == pytest.approx(seconds, rel=0.2)
     assert found.hours == pytest.approx(500 * found.step_s / 3600)
 
@@ -203,7 +204,7 @@ def test_more_evaluation_takes_more_hours(shape: ModelShape) -> None:
     a40 = card("A40")
     assert a40 is not None
     few, many = (
-        _forecast(paper(*more), shape, a40, 44 * GIB, 128, BEST) for more in ((), ("--evaluation.samples", "16"))
+        forecast_under(BEST, paper(*more), shape, a40, 44 * GIB, 128) for more in ((), ("--evaluation.samples", "16"))
     )
     assert many.hours > few.hours and many.step_s == few.step_s
 

@@ -1,0 +1,123 @@
+"""GPU memory of a learner rank, part by part (docs/memory.md has the formulas)."""
+
+from functools import cache
+
+import torch
+
+from openrs_ray.cluster.model_shape import ModelShape
+from openrs_ray.common.formatting import GIB
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.weights.buckets import ParameterSpec, plan_buckets
+
+BUCKET_PARAMETERS = 50_000_000
+"""Elements per gradient bucket: 0.2 GB of float32, where DeepSpeed's default takes 2 GB."""
+CONTEXT = 1.0 * GIB
+"""CUDA context, cuBLAS workspace and NCCL: an estimate."""
+_FUSED = ("llama", "qwen2")  # Families whose fused kernels save memory
+_STATE = {"adamw": 12.0, "adamw_8bit": 4 + 2 * (1 + 4 / 256), "adamw_offload": 0.0}
+"""Bytes per trained parameter: float32 weight and two moments, in 8 bits with a scale per block of 256."""
+
+Parts = dict[str, float]
+"""Bytes by name."""
+
+
+def adapter_parameters(config: RunConfig, shape: ModelShape) -> int:
+    """Of all adapters: two matrices of the rank for each linear layer that has one."""
+    lora = config.learner.lora
+    return lora.rank * sum(layer.outputs + layer.inputs for layer in shape.adapted(lora))
+
+
+def trained_parameters(config: RunConfig, shape: ModelShape) -> int:
+    return adapter_parameters(config, shape) if config.learner.lora.rank else shape.parameters
+
+
+def holds_reference(config: RunConfig) -> bool:
+    """True where the start model is a copy of its own: with adapters it is the same model without them."""
+    return config.loss.kl_beta > 0 and not config.learner.lora.rank
+
+
+def merge_bytes(config: RunConfig, shape: ModelShape) -> float:
+    """While an adapter is merged with its matrix: the sum in float32, its rounding, the result."""
+    return (8 + 2 * itemsize(config)) * float(
+        max((layer.elements for layer in shape.adapted(config.learner.lora)), default=0)
+    )
+
+
+def learner_phases(config: RunConfig, shape: ModelShape, checkpointing: bool) -> dict[str, Parts]:
+    """Parts on a learner GPU."""
+    ranks, size, stage = config.placement.num_learner_gpus, itemsize(config), config.learner.zero_stage
+    held = shape.parameters + adapter_parameters(config, shape)
+    always, in_backward, in_step, reduction = _zero_parts(config, shape)
+    reference = size * shape.parameters if holds_reference(config) else 0.0
+    rest = {
+        "weights": size * (held / ranks if stage == 3 else held),
+        "reference": 0.0 if config.learner.offload_reference else reference,
+        "optimizer": _STATE[config.learner.optimizer] * trained_parameters(config, shape) / ranks,
+        "gradients": always,
+        "push buffer": largest_bucket(shape, config.model.dtype, config.push.bucket_mib),
+        "CUDA": CONTEXT,
+    }
+    saved, work, head = activations(config, shape, checkpointing)
+    backward = {
+        "gradients": always + in_backward,
+        "gathered weights": size * held if stage == 3 and ranks > 1 else 0.0,
+        "activations": saved,
+        "work space": max(head, work + reduction),
+    }
+    phases = {
+        "in the backward pass": rest | backward,
+        "in the optimizer step": rest | {"gradients": always + in_step},
+        "in a push": rest,
+    }
+    return phases
+
+
+def _zero_parts(config: RunConfig, shape: ModelShape) -> tuple[float, float, float, float]:
+    """Bytes of ZeRO's gradients: always, more in the backward pass, more in the step; and of their reduction."""
+    learner, count, size = config.learner, trained_parameters(config, shape), itemsize(config)
+    stage, mixed, share = learner.zero_stage, size == 2, count / config.placement.num_learner_gpus
+    adapters = (learner.lora.rank * max(layer.outputs, layer.inputs) for layer in shape.adapted(learner.lora))
+    largest = max(adapters, default=shape.largest)
+    # A gradient waits in its own format and is sent in float32; two buckets, because sending overlaps computing.
+    reduction = (6.0 if mixed else 4.0) * max(largest, BUCKET_PARAMETERS) + 2 * size * BUCKET_PARAMETERS
+    if stage == 3:
+        return 4 * (share + BUCKET_PARAMETERS), 0.0, 4 * share, reduction
+    if stage == 1:
+        more = 2.0 * count if mixed else 4.0 * count
+        return 4.0 * count if mixed else 0.0, more, more if mixed else 8 * share, reduction
+    if mixed:  # the norm of a gradient is taken in float64
+        return 0.0, 4 * share, 4 * share + 8 * largest, reduction
+    return 0.0, 4 * share, 8 * share, reduction + 4 * share  # this micro-batch's gradients beside the sum
+
+
+def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tuple[float, float, float]:
+    """Bytes for a full micro-batch: saved activations; work of one layer's backward pass; of the head's."""
+    size, tokens = itemsize(config), config.micro_batch_tokens
+    fused = config.learner.fused_kernels and shape.family in _FUSED
+    hidden, intermediate = shape.hidden, shape.intermediate
+    # A plain norm keeps its input in float32, the normalised values and its output; a fused one input and output.
+    norm = (2 * size if fused else 2 * size + 4) * hidden
+    attention = 2 * size * shape.head_dim * (shape.heads + shape.kv_heads) + 4 * shape.heads
+    layer = 2 * norm + attention + (3 if fused else 4) * size * intermediate
+    work = (1 if fused else 2) * size * (intermediate + hidden) + (layer if checkpointing else 0)
+    saved = shape.layers * (size * hidden if checkpointing else layer) + norm
+    # The gradient of the weight, summed in float32; beside it a chunk's logits with their gradient, or that with its share.
+    weight = shape.vocabulary * hidden
+    chunk = min(config.learner.logprob_chunk_tokens, tokens) * shape.vocabulary
+    logits_size = 4 if config.learner.head_dtype == "float32" else size
+    head = size * chunk + logits_size * chunk
+    if not config.learner.lora.rank:
+        head = 4 * weight + size * chunk + max(logits_size * chunk, size * weight)
+    work = work * tokens + merge_bytes(config, shape)
+    return saved * tokens, work, head
+
+
+@cache
+def largest_bucket(shape: ModelShape, dtype: str, bucket_mib: int) -> int:
+    """Bytes of the largest bucket of a push."""
+    specs = [ParameterSpec("", dtype, each) for each in shape.parameter_shapes]
+    return max(bucket.nbytes for bucket in plan_buckets(specs, bucket_mib << 20))
+
+
+def itemsize(config: RunConfig) -> int:
+    return int(getattr(torch, config.model.dtype).itemsize)
