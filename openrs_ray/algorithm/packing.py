@@ -126,30 +126,28 @@ def _bins_by_tokens(sequences: Sequence[TrainingSequence], ranks: int, capacity:
     """Indices per bin, and whether prompts are to be shared. Groups are larger pieces, which fill ranks less evenly."""
     each = [len(sequence) for sequence in sequences]
     alone = _balanced_bins(each, ranks, capacity)
-    groups = _of_one_prompt(sequences, capacity)
-    shared = [_computed(sequences, group) for group in groups]
+    groups, shared = _of_one_prompt(sequences, capacity)
     together = _balanced_bins(shared, ranks, capacity)
     if _waited_for(together, shared, ranks) * SHARING_PAYS >= _waited_for(alone, each, ranks):
         return alone, False
     return [[i for group in members for i in groups[group]] for members in together], True
 
 
-def _of_one_prompt(sequences: Sequence[TrainingSequence], capacity: int) -> list[list[int]]:
-    """Indices of sequences with the same prompt, as many as fit."""
+def _of_one_prompt(sequences: Sequence[TrainingSequence], capacity: int) -> tuple[list[list[int]], list[int]]:
+    """Groups of sequences with the same prompt, as many as fit: their indices, and their tokens with the prompt counted once."""
     groups: list[list[int]] = []
-    newest: dict[bytes, list[int]] = {}
+    tokens: list[int] = []
+    newest: dict[bytes, int] = {}
     for i, sequence in enumerate(sequences):
-        name = sequence.prompt_ids.tobytes()
-        if name not in newest or _computed(sequences, [*newest[name], i]) > capacity:
-            newest[name] = []
-            groups.append(newest[name])
-        newest[name].append(i)
-    return groups
-
-
-def _computed(sequences: Sequence[TrainingSequence], group: Sequence[int]) -> int:
-    """Tokens of sequences with one prompt, which is counted once."""
-    return len(sequences[group[0]].prompt_ids) + sum(len(sequences[i].completion_ids) for i in group)
+        name, more = sequence.prompt_ids.tobytes(), len(sequence.completion_ids)
+        group = newest.get(name)
+        if group is None or tokens[group] + more > capacity:
+            newest[name] = group = len(groups)
+            groups.append([])
+            tokens.append(len(sequence.prompt_ids))
+        groups[group].append(i)
+        tokens[group] += more
+    return groups, tokens
 
 
 def _waited_for(bins: Sequence[Sequence[int]], lengths: Sequence[int], ranks: int) -> int:
