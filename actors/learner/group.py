@@ -1,4 +1,4 @@
-"""The learner as the loop uses it: groups in, one optimizer step on all ranks, weights out."""
+"""The learner as the loop uses it: groups in, `learner.updates_per_batch` optimizer steps on all ranks, weights out."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -17,6 +17,7 @@ from actors.cluster.processes import Processes, end_actor
 from actors.learner.rank import LearnerRank
 from openrs_ray.algorithm.advantages import TrainingSequence, advantages
 from openrs_ray.algorithm.packing import split
+from openrs_ray.algorithm.updates import ages_in_updates, over_updates, shares
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Lost, RunError
 from openrs_ray.records import Group, Problem
@@ -178,12 +179,23 @@ class LearnerGroup:
             return await self._train(groups, step)
 
     async def _train(self, groups: Sequence[Group], step: int) -> Update:
-        loss, learner = self.config.loss, self.config.learner
+        """All updates of a step, from the weights before it: a lost rank's are all done again."""
+        loss, updates = self.config.loss, self.config.learner.updates_per_batch
         rewards = np.stack([group.rewards() for group in groups])
         values = advantages(rewards, loss.advantage_epsilon, divide_by_std=loss.kind != "dr_grpo")
-        sequences = training_sequences(groups, values)
-        if not sequences:
+        judged = [part for part in shares(len(groups), updates) if not np.isnan(values[part]).all()]
+        if not judged:
             raise RunError(f"step {step} has no judged completion to learn from: look at the verdicts in the record")
+        done = [await self._update(groups[part], values[part], step) for part in judged]
+        if updates == 1:
+            return Update(done[0], values)
+        ages = ages_in_updates([groups[part] for part in judged], step, updates)
+        return Update(over_updates(done) | ages, values)
+
+    async def _update(self, groups: Sequence[Group], values: np.ndarray, step: int) -> dict[str, float]:
+        """One optimizer step; `values`: advantages, float64 [groups, rollouts]."""
+        loss, learner = self.config.loss, self.config.learner
+        sequences = training_sequences(groups, values)
         local = loss.normalization == "local_micro_batch"
         tokens = completion_tokens(sequences)
         # A group without spread has advantage 0 and adds nothing to the gradient, but for its tokens in the mean; no need
@@ -198,7 +210,7 @@ class LearnerGroup:
                 micro_batch_sequences=learner.micro_batch_sequences if local else None,
                 places=np.flatnonzero(~np.isnan(values)).tolist() if local else None,
             )
-        metrics = await self._gather(
+        metrics: list[dict[str, float]] = await self._gather(
             learner.deadline_s,
             f"train step {step}",
             [
@@ -206,7 +218,7 @@ class LearnerGroup:
                 for actor, batch in zip(self._ranks, batches, strict=True)
             ],
         )
-        return Update(metrics[0], values)
+        return metrics[0]
 
     async def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[np.ndarray]:
         """Log-probabilities (temperature 1) under the current weights."""

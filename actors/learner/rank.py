@@ -14,7 +14,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from actors.learner.optimizer import deepspeed_settings, optimizer
 from actors.learner.state import load_state, save_state
 from actors.weights.transport import Outgoing, PushGroup, Sender, find
 from openrs_ray.algorithm.advantages import TrainingSequence
+from openrs_ray.algorithm.host_memory import FrozenOnHost, activations_on_host
 from openrs_ray.algorithm.losses import METRICS, LossInput, policy_loss
 from openrs_ray.algorithm.packing import MicroBatch, pack
 from openrs_ray.algorithm.policy import Policy, fuse_kernels, load_policy, micro_batch_arguments
@@ -60,7 +61,7 @@ class LearnerRank:
         self.rank = rank
         self.world_size = world_size
         self.device = torch.device(device)
-        self.reference: Policy | None = None
+        self.reference: Policy | FrozenOnHost | None = None
         self._sender: Sender | None = None
 
     # ------------------------------------------------------------------------------------------------ life cycle
@@ -88,7 +89,7 @@ class LearnerRank:
             LOCAL_SIZE=str(self.world_size),
             GLOO_SOCKET_IFNAME="lo",
         )
-        if on_cpu:
+        if on_cpu or self.config.learner.optimizer == "adamw_offload":  # then the optimizer works on the host's CPUs
             torch.set_num_threads(self.config.threads)
         import deepspeed
 
@@ -101,8 +102,7 @@ class LearnerRank:
         if learner.fused_kernels and not on_cpu:
             fuse_kernels(policy)
         if self.config.loss.kl_beta > 0:
-            # Moved first, and copied there: every rank of a node does this at once, and the host has to hold one copy each.
-            self.reference = copy.deepcopy(policy.to(self.device)).eval().requires_grad_(False)
+            self.reference = self._frozen_copy(policy)
         if self._checkpoints(policy):
             policy.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         deepspeed.init_distributed(
@@ -117,9 +117,15 @@ class LearnerRank:
             prove_ranks(token, self.rank, self.world_size, torch.distributed.all_to_all_single)
         self.policy = policy
         self.engine, *_ = deepspeed.initialize(
-            model=policy, optimizer=self.make_optimizer(policy), config=deepspeed_settings(self.config, self.world_size)
+            model=policy, optimizer=self.make_optimizer(policy), config=self.deepspeed_settings()
         )
         self._warm_up()
+
+    def _frozen_copy(self, policy: Policy) -> Policy | FrozenOnHost:
+        if self.config.learner.offload_reference:
+            return FrozenOnHost(copy.deepcopy(policy), self.device)
+        # Moved first, and copied there: every rank of a node does this at once, and the host has to hold one copy each.
+        return copy.deepcopy(policy.to(self.device)).eval().requires_grad_(False)
 
     def _warm_up(self) -> None:
         """Run forward, backward and score once: kernels compile and ranks connect before the first short deadline.
@@ -129,7 +135,8 @@ class LearnerRank:
         ids = np.zeros(16, dtype=np.int32)
         batch = pack([TrainingSequence(ids, ids, np.zeros(16, dtype=np.float32), 1.0)] * 2)
         self.engine.set_gradient_accumulation_boundary(False)
-        output = policy_loss(self._loss_input(batch), self.config.loss)
+        (reference,) = self._reference_logprobs([batch])
+        output = policy_loss(self._loss_input(batch, reference), self.config.loss)
         self.engine.backward(output.total * 0.0, scale_wrt_gas=False)
         # Dropped, or the gradient would take a step's memory during the first push.
         self.engine.optimizer.zero_grad(set_to_none=True)
@@ -139,6 +146,8 @@ class LearnerRank:
         self.score([(ids, ids)], 1.0)
 
     def _checkpoints(self, policy: Policy) -> bool:
+        if self.config.learner.offload_activations:
+            return True
         if self.device.type == "cpu":
             return self.config.learner.gradient_checkpointing is True
         planned = self.config.placement.gpu_memory_gib or math.inf
@@ -147,6 +156,9 @@ class LearnerRank:
 
     def make_optimizer(self, policy: Policy) -> torch.optim.Optimizer:
         return optimizer(policy.parameters(), self.config.learner)
+
+    def deepspeed_settings(self) -> dict[str, Any]:
+        return deepspeed_settings(self.config, self.world_size)
 
     # ------------------------------------------------------------------------------------------------ training
 
@@ -174,10 +186,11 @@ class LearnerRank:
         packed_tokens = sum(int(batch.lengths.sum()) for batch in real)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         sums = dict.fromkeys(METRICS, torch.zeros_like(loss))
-        for i, (batch, weight) in enumerate(zip(micro_batches, weigh, strict=True)):
+        references = self._reference_logprobs(micro_batches, step)
+        for i, (batch, reference, weight) in enumerate(zip(micro_batches, references, weigh, strict=True)):
             with span("forward_backward", step=step, micro_batch=i, tokens=int(batch.lengths.sum())):
                 self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
-                output = policy_loss(self._loss_input(batch), self.config.loss)
+                output = policy_loss(self._loss_input(batch, reference), self.config.loss)
                 self.engine.backward(output.total * (weight * self.world_size), scale_wrt_gas=False)
                 self._finish_kernels()
             sums = {name: value + output.sums[name] for name, value in sums.items()}
@@ -187,7 +200,7 @@ class LearnerRank:
             self._finish_kernels()
         if not self.engine.was_step_applied():
             raise RunError(
-                f"Learner rank {self.rank}: the gradient of step {step} is not finite; no weight was changed."
+                f"Learner rank {self.rank}: the gradient of step {step} is not finite; it changed no weight."
             )
         named = {**sums, "packed_tokens": torch.full_like(loss, packed_tokens), "loss": loss}
         total = self._sum_over_ranks(torch.stack([*named.values()])).tolist()
@@ -214,19 +227,36 @@ class LearnerRank:
         whole = {"tokens": global_tokens, "sequences": global_sequences, "constant": allowed}[normalization]
         return [1.0 / whole] * len(micro_batches)
 
-    def _loss_input(self, batch: MicroBatch) -> LossInput:
-        arguments = self._arguments(batch, self.config.logprob_temperature)
-        reference = None
-        if self.reference is not None:
-            with torch.no_grad():
-                reference = self.reference(**arguments)
+    @torch.no_grad()
+    def _reference_logprobs(self, micro_batches: Sequence[MicroBatch], step: int = 0) -> list[torch.Tensor | None]:
+        """Of the frozen start model, for all micro-batches at once: it need not be on the device after that."""
+        if self.reference is None:
+            return [None] * len(micro_batches)
+        on_host = isinstance(self.reference, FrozenOnHost)
+        with (
+            span("reference", step=step, micro_batches=len(micro_batches)),
+            self.reference.visit() if on_host else nullcontext(self.reference) as reference,
+        ):
+            temperature = self.config.logprob_temperature
+            scored = [reference(**self._arguments(batch, temperature)) for batch in micro_batches]
+            self._finish_kernels()
+        return scored
+
+    def _loss_input(self, batch: MicroBatch, reference_logprobs: torch.Tensor | None) -> LossInput:
+        with self._activations():
+            logprobs = self.engine(**self._arguments(batch, self.config.logprob_temperature))
         return LossInput(
-            logprobs=self.engine(**arguments),
+            logprobs=logprobs,
             behaviour_logprobs=torch.from_numpy(batch.behaviour_logprobs).to(self.device),
             advantages=torch.from_numpy(batch.advantages).to(self.device),
             lengths=batch.completion_lengths,
-            reference_logprobs=reference,
+            reference_logprobs=reference_logprobs,
         )
+
+    def _activations(self) -> AbstractContextManager[None]:
+        if not self.config.learner.offload_activations:
+            return nullcontext()
+        return activations_on_host(self.policy.model.config.get_text_config().hidden_size)
 
     def _arguments(self, batch: MicroBatch, temperature: float) -> dict[str, Any]:
         return {**micro_batch_arguments(batch, self.device), "temperature": temperature}

@@ -11,6 +11,7 @@ import torch
 from openrs_ray.common.files import TEMPORARY
 from openrs_ray.errors import RunError
 from openrs_ray.run.checkpoint_files import STATE
+from openrs_ray.run.moments import in_8_bits, to_8_bits
 from openrs_ray.run.reshard import convert
 
 _RANDOM = "random_rank_{}.pt"
@@ -49,9 +50,13 @@ def _load_converted(engine: Any, folder: Path, rank: int) -> None:
     engine._config.load_universal_checkpoint = True
     _load_engine(engine, converted, rank)
     engine._config.load_universal_checkpoint = False
-    # DeepSpeed gives all parts of a rank the same counter, on the CPU: each part's step would count for all others.
-    for part, state in engine.optimizer.optimizer.state.items():
-        state["step"] = state["step"].to(part.device, copy=True)
+    optimizer = engine.optimizer.optimizer
+    if in_8_bits(optimizer):
+        to_8_bits(optimizer)
+    else:
+        # DeepSpeed gives all parts of a rank the same counter, on the CPU: each part's step would count for all others.
+        for part, state in optimizer.state.items():
+            state["step"] = state["step"].to(part.device, copy=True)
     torch.distributed.barrier()
     if rank == 0:
         shutil.rmtree(converted)

@@ -1,10 +1,11 @@
 """Groups that are sampled for this step and the next ones, never further ahead than `rollout.staleness`.
 
-A position is admitted (its completions are requested at once), ready (sampled and judged), then taken by a step or replaced.
-With P problems per step and staleness k:
+A position is admitted, sampled (its completions are requested at once, but of at most `rollout.in_flight` positions at a
+time), ready (sampled and judged), then taken by a step or replaced. With P problems per step and staleness k:
 
 - At most (k + 1) P positions are admitted and not yet trained and pushed. A step takes the oldest admissions, of one admission
   those that are ready first.
+- Admitted positions begin in the order of their admission, so that none that a step has to wait for stands behind a younger one.
 - The next position takes a replaced one's slot, recorded under the version of the last admission by a step. With staleness 0,
   groups are replaced in rounds, when all admitted ones are finished: requests then meet idle engines, and a step samples the
   same bits whatever it took to judge them.
@@ -15,7 +16,7 @@ docs/performance.md (Running ahead) shows why no token is then older than k vers
 import asyncio
 import itertools
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -62,6 +63,7 @@ class Lookahead:
     def __post_init__(self) -> None:
         self._version = 0  # in the engines at the last admission by a step; they have this one or a newer one
         self._admitted: dict[int, int] = {}  # version at admission, of every position that is not yet taken
+        self._waiting: deque[Drawn] = deque()  # admitted, and nothing requested yet
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._ready: dict[int, Group] = {}
         self._replaced: list[Group] = []  # since the last step was taken
@@ -94,18 +96,27 @@ class Lookahead:
 
     @traced("admit", "version")
     def admit(self, drawn: Iterable[Drawn], version: int) -> None:
-        """Start sampling these positions; the engines hold policy `version`."""
+        """Sample these positions as soon as there is room; the engines hold policy `version`."""
         self._version = version
         self._add_idle_time()
         for position, problem in drawn:
             self._admitted[position] = version
+            self._waiting.append((position, problem))
+        self._begin()
+        self._note_idleness()
+
+    def _begin(self) -> None:
+        """Request waiting positions, first admitted first, as far as `rollout.in_flight` allows."""
+        most = self.rollout.in_flight or len(self)
+        while self._waiting and len(self._tasks) - len(self._ready) < most:
+            position, problem = self._waiting.popleft()
             self._tasks[position] = task = asyncio.ensure_future(self._finish(position, problem))
             task.add_done_callback(lambda _: self._note_idleness())
-        self._note_idleness()
 
     async def _finish(self, position: int, problem: Problem) -> None:
         self._ready[position] = await self.collect(position, problem)
         self._replace_uniform()
+        self._begin()
 
     def _replace_uniform(self) -> None:
         """Replace ready groups without spread, as many as this step still may."""
@@ -156,5 +167,5 @@ class Lookahead:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        for kept in (self._tasks, self._admitted, self._ready):
+        for kept in (self._waiting, self._tasks, self._admitted, self._ready):
             kept.clear()

@@ -17,6 +17,8 @@ from actors.learner.group import LearnerGroup, LearnerLost
 from actors.rollout.pool import EnginePool
 from actors.rollout.supervisor import Replica
 from actors.weights.transport import PushGroup, find
+from openrs_ray.algorithm.step_metrics import too_coarse
+from openrs_ray.config.quantization import Quantization
 from openrs_ray.config.schema import Push
 from openrs_ray.errors import RunError
 from openrs_ray.run.spans import traced
@@ -48,6 +50,8 @@ class WeightPush:
     transport: str
     config: Push
     probe: Probe
+    quantization: Quantization = "none"
+    """Of the engines."""
     _buckets: tuple[Bucket, ...] = field(default=(), init=False)
     _life: int = field(default=0, init=False)  # of the learner that has these buckets
     version: int = field(default=-1, init=False)  # the last that was pushed
@@ -118,9 +122,11 @@ class WeightPush:
             engine = np.concatenate(scores)
             difference = float(np.abs(engine - learner).mean())
             if not difference <= self.config.probe_tolerance:  # NaN fails too
+                coarse = f": {too_coarse(self.quantization)}" if self.quantization != "none" else ""
                 raise RunError(
                     f"after the push of policy version {version}, {worker.name} and the learner disagree on the probe "
                     f"batch by {difference:.2g} per token, more than push.probe_tolerance {self.config.probe_tolerance:g}"
+                    f"{coarse}"
                 )
             if worker.probed is not None:
                 check_followed(version, worker.name, worker.probed, (learner, engine))

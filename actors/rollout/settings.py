@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from openrs_ray.config.quantization import Quantization
 from openrs_ray.config.rollout import Engine
 from openrs_ray.config.schema import RunConfig
 
@@ -29,6 +30,7 @@ class EngineSettings:
     colocated: bool = False
     sleeps: bool = False
     """Engines give up their GPU memory while the learner works."""
+    quantization: Quantization = "none"
 
     @classmethod
     def of_run(cls, config: RunConfig, model_path: str, end_ids: tuple[int, ...]) -> "EngineSettings":
@@ -45,4 +47,5 @@ class EngineSettings:
             keep_cache=config.rollout.keep_cache,
             colocated=config.placement.colocated,
             sleeps=config.rollout.sleep_while_learning,
+            quantization=config.rollout.quantization,
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from actors.cluster.processes import Processes, own_processes
+from actors.quantization.arguments import quantized
 from actors.rollout.engine_log import OwnLog
 from actors.rollout.settings import EngineSettings
 from actors.rollout.stages import only_ends, record_stages, silent_statistics
@@ -18,7 +19,7 @@ from openrs_ray.common.foreign import why
 from openrs_ray.common.last_error import last_error
 from openrs_ray.common.private_folder import private_folder
 from openrs_ray.errors import EngineDied, Lost, Recurring, RunError
-from openrs_ray.records import Completion, VersionSpan
+from openrs_ray.records import Completion, Message, VersionSpan
 from openrs_ray.run.spans import traced
 from openrs_ray.weights.buckets import Bucket
 
@@ -34,7 +35,7 @@ _LIVENESS_S = 0.5  # between two looks at the engine: vLLM leaves some calls wai
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Request(Message):
     """Example: Request(position=40, sample=3, prompt_ids=(1, 9, 4), seed=77, temperature=1.0, max_tokens=128)"""
 
     position: int
@@ -92,6 +93,13 @@ class RolloutWorker:
             reason = own or last_error(f"{type(error).__name__}: {error}") or why(error)
             raise kind(f"rollout worker {self._worker} could not start its vLLM engine: {reason}{where}") from error
 
+    def _capability(self) -> int | None:
+        """The GPU's compute capability, 89 for 8.9; None on a CPU."""
+        from vllm.platforms import current_platform
+
+        found = None if self._device == "cpu" else current_platform.get_device_capability()
+        return None if found is None else int(found.to_int())
+
     def _engine_arguments(self) -> dict[str, Any]:
         settings, engine = self._settings, self._settings.engine
         arguments: dict[str, Any] = {
@@ -124,6 +132,8 @@ class RolloutWorker:
         else:
             arguments["gpu_memory_utilization"] = engine.gpu_memory_fraction
             arguments["enable_sleep_mode"] = settings.sleeps
+        if settings.quantization != "none":
+            arguments |= quantized(settings.quantization, self._capability())
         return arguments
 
     async def sample(self, requests: Sequence[Request]) -> AsyncIterator[list[tuple[int, Completion]]]:

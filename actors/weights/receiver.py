@@ -15,6 +15,7 @@ from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbeddingBase
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
+from actors.quantization.formats import layer_formats
 from actors.weights.transport import PushGroup, Receiver, find
 from openrs_ray.run.spans import span, traced
 from openrs_ray.weights.buckets import Bucket
@@ -61,7 +62,7 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
         super().__init__(config, vllm_config, device, model)
         self.end: Receiver | None = None
         self._digests: list[torch.Tensor] = []
-        self._effect = Effect(model)
+        self._effect = Effect(model, layer_formats(model))
 
     def init_transfer_engine(self, init_info: PushInit) -> None:
         self.shutdown()  # lets go of a learner that has been rebuilt since
@@ -74,7 +75,10 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
         self._effect.begin()
 
     def receive_weights(self, update_info: PushUpdate) -> None:
-        for bucket in map(Bucket.of, update_info.buckets):
+        assert self.end is not None, "update_weights before init_transfer_engine"
+        buckets = [*map(Bucket.of, update_info.buckets)]
+        self.end.expect([bucket.nbytes for bucket in buckets])
+        for bucket in buckets:
             buffer = self._receive(bucket.nbytes, update_info.parcel)
             self._digests.append(digest(buffer))
             # The loader keeps views until a layer is complete, so every bucket has a buffer of its own.

@@ -28,6 +28,7 @@ def show_end(console: Console, config: RunConfig, progress: Progress, budget: Bu
         costs=budget.rows(progress.step, progress.correct),
         gain=_gain(config, progress, checked_tasks(config)),
         tasks=_task_rows(config, progress),
+        quantization=config.rollout.quantization,
     )
     show_table(console, table)
     for line in next_lines(config, progress):

@@ -94,6 +94,14 @@ def _bins_of_places(places: Sequence[int], size: int) -> list[list[int]]:
     return bins
 
 
+def _cannot_fit(every: Sequence[int], capacity: int) -> bool:
+    """True if there are too few bins. `every`: of the lengths, longest first, every n-th one, n being the number of bins.
+
+    Of the first k bins + 1 sequences, one bin gets k + 1: it holds at least k + 1 times the last one's length.
+    """
+    return any((k + 1) * length > capacity for k, length in enumerate(every))
+
+
 def _balanced_bins(lengths: list[int], ranks: int, capacity: int) -> list[list[int]]:
     """Indices per bin, in order of load: longest first, each into the emptiest; their number is a multiple of `ranks`."""
     if lengths and max(lengths) > capacity:
@@ -101,6 +109,8 @@ def _balanced_bins(lengths: list[int], ranks: int, capacity: int) -> list[list[i
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     turns = max(1, -(-sum(lengths) // (capacity * ranks)))
     while True:
+        while _cannot_fit([lengths[i] for i in order[:: turns * ranks]], capacity):
+            turns += 1
         heap: list[tuple[int, int]] = [(0, b) for b in range(turns * ranks)]
         bins: list[list[int]] = [[] for _ in heap]
         for i in order:

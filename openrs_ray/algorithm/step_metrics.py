@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from openrs_ray.algorithm.advantages import spread
+from openrs_ray.config.quantization import Quantization
 from openrs_ray.data.rests import Rested
 from openrs_ray.errors import RunError
 from openrs_ray.records import FAILED_ENVIRONMENT, Group, Rollout, Status, Verdict
@@ -135,11 +136,17 @@ def first_detail(groups: Sequence[Group]) -> str:
     return f", such as: {reasons.most_common(1)[0][0]}" if reasons else ""
 
 
-def check_mismatch(mismatch: float, step: int, limit: float) -> None:
+def check_mismatch(mismatch: float, step: int, limit: float, quantization: Quantization = "none") -> None:
     """RunError when learner and sampler disagree about the sampled tokens."""
     if not mismatch <= limit:  # NaN fails too
+        coarse = f"{too_coarse(quantization)}, or " if quantization != "none" else ""
         raise RunError(
             f"in step {step} learner and sampler disagree about the sampled tokens (k3 divergence {mismatch:.3g} per token, "
-            f"more than push.max_mismatch_kl {limit:g}): the engines do not sample from the policy that is trained or, with "
-            "rollout.staleness, it changes too much from version to version: lower learner.learning_rate"
+            f"more than push.max_mismatch_kl {limit:g}): {coarse}the engines do not sample from the policy that is trained or, "
+            "with rollout.staleness, it changes too much from version to version: lower learner.learning_rate"
         )
+
+
+def too_coarse(quantization: Quantization) -> str:
+    """The mending of a disagreement that 8 bits explain."""
+    return f"rollout.quantization {quantization} is too coarse for this model (set it to none, or raise this limit)"

@@ -74,6 +74,11 @@ class Loss(Section):
         return 1.0 - self.clip_epsilon, 1.0 + high
 
     @property
+    def corrects(self) -> bool:
+        """True where tokens of another policy than the one being trained are weighted, or sequences of them left out."""
+        return self.correction != "none" or self.kind in ("cispo", "tis")
+
+    @property
     def cap(self) -> float:
         """Largest ratio; infinite without truncation."""
         return self.correction_cap if self.correction == "truncated" else math.inf

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from openrs_ray.config.quantization import Quantization
 from openrs_ray.config.resumable import FREE
 from openrs_ray.config.section import Count, Parts, Positive, Seconds, Section, Share, SomeAmount, SomeShare
 
@@ -28,9 +29,11 @@ class Rollout(Section):
     staleness: Annotated[Count, FREE] = 0
     """Policy versions that a trained token may be old: 0 takes turns, k lets rollouts run that far ahead of the learner."""
     in_flight: Annotated[Positive | None, FREE] = None
-    """Groups sampled at once, whatever a step takes (default: as the staleness allows)."""
-    quantization: Annotated[Literal["none", "int8", "fp8", "fp8_kv"], FREE] = "none"
-    """Engines hold their weights in 8 bits, made anew at each push (fp8_kv: their key/value cache, too); the learner does not."""
+    """Groups sampled at once, whatever a step takes: at most (staleness + 1) x problems_per_step (default: all those, of which
+    engines work on as many as their key/value caches hold)."""
+    quantization: Annotated[Quantization, FREE] = "none"
+    """Engines hold their linear layers in 8 bits, made anew at each push (fp8_kv: their key/value cache, too); the learner does
+    not, and its loss must correct for it (docs/quantization.md)."""
     replace_uniform_groups: Annotated[Count, FREE] = 0
     """Groups of equal rewards teach nothing: replace up to this many times problems_per_step of them in each step (0: none)."""
     max_uniform_steps: Annotated[Count, FREE] = 20
@@ -49,6 +52,16 @@ class Rollout(Section):
         if self.top_p != 1.0 or self.top_k != -1:
             raise ValueError(
                 "rollout.top_p must be 1 and rollout.top_k must be -1: training on a truncated distribution biases the ratio"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _young_enough(self) -> Rollout:
+        most = (self.staleness + 1) * self.problems_per_step
+        if self.in_flight is not None and self.in_flight > most:
+            raise ValueError(
+                f"rollout.in_flight ({self.in_flight}) must not be above {most}, (rollout.staleness + 1) x "
+                "rollout.problems_per_step: more groups would be older than the staleness when their step comes"
             )
         return self
 

@@ -24,6 +24,7 @@ from openrs_ray.config.learner import Learner
 from openrs_ray.config.loss import Loss
 from openrs_ray.config.names import CODE
 from openrs_ray.config.placement import Placement, check_split
+from openrs_ray.config.quantization import refusal
 from openrs_ray.config.resumable import FREE
 from openrs_ray.config.rewards import Rewards
 from openrs_ray.config.rollout import Engine, Rollout
@@ -214,22 +215,44 @@ class RunConfig(Section):
                 f"placement.colocated needs engine.gpu_memory_fraction of at most 0.6, not {engine.gpu_memory_fraction:g}: "
                 "the learner needs the rest of the GPU (or set rollout.sleep_while_learning true)"
             )
-        if self.completions_per_step < place.num_learner_gpus:
+        updates = self.learner.updates_per_batch
+        if rollout.problems_per_step % updates:
             raise ValueError(
-                f"{self.completions_per_step} completions per step cannot be spread over "
+                f"rollout.problems_per_step ({rollout.problems_per_step}) must be a multiple of learner.updates_per_batch "
+                f"({updates}): every update has the same number of groups"
+            )
+        if updates > 1 and self.loss.old_policy == "current":
+            raise ValueError(
+                "learner.updates_per_batch above 1 needs loss.old_policy sampler: with current, later updates would learn from "
+                "completions as if the policy had not changed since"
+            )
+        learned_at_once = self.completions_per_step // updates
+        per = f"completions per {'step' if updates == 1 else 'update'}"
+        if learned_at_once < place.num_learner_gpus:
+            raise ValueError(
+                f"{learned_at_once} {per} cannot be spread over "
                 f"{place.num_learner_gpus} learner ranks: raise rollout.problems_per_step"
             )
         if self.loss.normalization == "local_micro_batch":
             size = self.learner.micro_batch_sequences
             if size is None:
                 raise ValueError("loss.normalization local_micro_batch needs learner.micro_batch_sequences")
-            if self.completions_per_step % (size * place.num_learner_gpus):
+            if learned_at_once % (size * place.num_learner_gpus):
                 raise ValueError(
-                    f"{self.completions_per_step} completions per step do not divide into micro-batches of {size} "
+                    f"{learned_at_once} {per} do not divide into micro-batches of {size} "
                     f"on {place.num_learner_gpus} learner ranks"
                 )
         elif self.learner.micro_batch_sequences is not None:
             raise ValueError("learner.micro_batch_sequences is only for loss.normalization local_micro_batch")
+        if self.learner.offload_reference and self.loss.kl_beta == 0:
+            raise ValueError(
+                "learner.offload_reference is for the reference model of loss.kl_beta above 0: leave one of them out"
+            )
+        if self.learner.offload_reference and self.learner.lora.rank:
+            raise ValueError(
+                "learner.offload_reference goes with learner.lora.rank 0: with adapters the reference is the same model without "
+                "them, and there is no copy"
+            )
         if self.learner.micro_batch_tokens < self.max_sequence_tokens:
             raise ValueError(
                 f"learner.micro_batch_tokens ({self.learner.micro_batch_tokens}) must hold one longest sequence "
@@ -246,6 +269,29 @@ class RunConfig(Section):
                 parameters.check(rollout.max_completion_tokens)
         for task in self.tasks:
             self._check_judge_in_time(task)
+        return self
+
+    @model_validator(mode="after")
+    def _quantized_fits(self) -> RunConfig:
+        quantization = self.rollout.quantization
+        if quantization == "none":
+            return self
+        if not self.loss.corrects:
+            raise ValueError(
+                f"rollout.quantization {quantization} samples from a policy that is a little off, which the loss must correct: "
+                "set loss.correction truncated or sequence_mask, or loss.kind tis or cispo"
+            )
+        if self.loss.old_policy != "sampler":
+            raise ValueError(
+                f"rollout.quantization {quantization} needs loss.old_policy sampler: with {self.loss.old_policy} the correction "
+                "cannot act"
+            )
+        if self.model.dtype != "bfloat16":
+            raise ValueError(f"rollout.quantization {quantization} needs model.dtype bfloat16, not {self.model.dtype}")
+        if self.learner.lora.rank:
+            raise ValueError(f"rollout.quantization {quantization} does not go with learner.lora: set it to none")
+        if self.placement.device == "cpu" and (reason := refusal(quantization, None)):
+            raise ValueError(reason)
         return self
 
     def _check_judge_in_time(self, task: Task) -> None:

@@ -16,7 +16,7 @@ def gain(run_folder: Path, step: int, tasks: Collection[str] | None = None) -> t
 
     `tasks`: those to compare, of a run of several.
     """
-    after, before = _scores(run_folder, step, tasks), _scores(run_folder, 0, tasks)
+    after, before = recorded_scores(run_folder, step, tasks), recorded_scores(run_folder, 0, tasks)
     if after.shape[0] != before.shape[0]:
         raise RunError(f"steps 0 and {step} were not evaluated on the same problems")
     try:
@@ -34,7 +34,7 @@ def gain_text(run_folder: Path, step: int, tasks: Collection[str] | None = None)
     return f"{mean:+z.1f} points [{low:+z.1f}, {high:+z.1f}], paired over the same {problems} problems{doubt}{shown}"
 
 
-def _scores(run_folder: Path, step: int, tasks: Collection[str] | None) -> np.ndarray:
+def recorded_scores(run_folder: Path, step: int, tasks: Collection[str] | None) -> np.ndarray:
     """float [problems, samples] as in `figures.Samples`."""
     files = [file for file in current_files(run_folder, "evaluation") if file.step == step]
     columns = ["problem_index", "sample", "status", *(["task"] if tasks is not None else [])]

@@ -31,9 +31,7 @@ EngineArgs(model=sys.argv[1], skip_tokenizer_init=True, dtype=sys.argv[2]).creat
 
 def check_engine(model: Model, place: Slots, model_path: str, config: Any) -> None:
     """UserError when vLLM has no engine for the model (a folder or a Hub id)."""
-    # As far as that is known here: `auto` may be a plan for GPUs elsewhere.
-    planned = isinstance(place, Placement) and place.gpu_memory_gib is not None
-    on_cpu = place.device == "cpu" or (place.device == "auto" and torch.version.cuda is None and not planned)
+    on_cpu = is_on_cpu(place)
     if on_cpu and (size := head_size(config)) not in CPU_HEAD_SIZES:
         sizes = ", ".join(map(str, CPU_HEAD_SIZES))
         raise UserError(
@@ -45,6 +43,12 @@ def check_engine(model: Model, place: Slots, model_path: str, config: Any) -> No
     # Asked in another process, and only about models that its table lacks.
     if reason := _refusal(model_path, model.dtype):
         raise UserError(f"vLLM has no engine for model.path {model.path}: {reason}")
+
+
+def is_on_cpu(place: Slots) -> bool:
+    """As far as that is known here: `auto` may be a plan for GPUs elsewhere."""
+    planned = isinstance(place, Placement) and place.gpu_memory_gib is not None
+    return place.device == "cpu" or (place.device == "auto" and torch.version.cuda is None and not planned)
 
 
 def head_size(model: Any) -> int:

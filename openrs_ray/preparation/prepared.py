@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -11,22 +11,23 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.common.foreign import reading
 from openrs_ray.config.placement import Slots
+from openrs_ray.config.quantization import refusal
 from openrs_ray.config.rollout import Engine
 from openrs_ray.config.schema import Model, RunConfig
-from openrs_ray.data.completions import last_turn_texts, rollout_texts, turn_texts
-from openrs_ray.data.prompts import load_tokenizer, response_prefix
+from openrs_ray.data.completions import Decoder, RolloutDecoder, response_prefix
+from openrs_ray.data.prompts import load_tokenizer
 from openrs_ray.environments.between import check_turns
 from openrs_ray.environments.registry import check_environment, code_of
 from openrs_ray.errors import UserError
 from openrs_ray.models.attention import check_attention
 from openrs_ray.models.bundled import resolve_model
-from openrs_ray.models.engine_limits import check_engine
+from openrs_ray.models.engine_limits import check_engine, is_on_cpu
 from openrs_ray.models.model_files import ModelFiles, model_files
 from openrs_ray.models.pretrained import read_config
 from openrs_ray.models.stop_tokens import StopToken, stop_tokens
 from openrs_ray.models.weight_files import check_weights
 from openrs_ray.preparation.task_problems import check_paths, load_tasks
-from openrs_ray.records import Problem, Rollout
+from openrs_ray.records import Problem
 from openrs_ray.rewards.answers import kinds
 from openrs_ray.rewards.own import OwnReward
 from openrs_ray.rewards.own_functions import own_rewards
@@ -60,17 +61,10 @@ class Prepared:
     def eos_ids(self) -> tuple[int, ...]:
         return tuple(token.id for token in self.stop_tokens)
 
-    def texts(self, rollouts: Sequence[Rollout]) -> list[str]:
-        """Whole texts for the record, `opening` included."""
-        return [self.opening + text for text in rollout_texts(rollouts, self.tokenizer, self.eos_ids)]
-
-    def judged_texts(self, rollouts: Sequence[Rollout]) -> list[str]:
-        """Texts that rewards read: the last turn, so that no answer counts that a tool or an earlier try has written."""
-        return last_turn_texts(rollouts, self.tokenizer, self.eos_ids, self.opening)
-
-    def turn_texts(self, rollout: Rollout) -> tuple[str, ...]:
-        """Texts of the policy's turns, for rewards that look at all of them."""
-        return turn_texts(rollout, self.tokenizer, self.eos_ids, self.opening)
+    @property
+    def decoder(self) -> RolloutDecoder:
+        """For the reward pool, which makes all texts of rollouts."""
+        return RolloutDecoder(Decoder.of(self.tokenizer), self.eos_ids, self.opening)
 
     def summary(self) -> RunProblems:
         content = hashlib.sha256()
@@ -129,6 +123,8 @@ def prepare(config: RunConfig) -> Prepared:
 
 
 def check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, ModelShape]:
+    if is_on_cpu(config.placement) and (reason := refusal(config.rollout.quantization, None)):
+        raise UserError(reason)
     tokens, fields = config.max_sequence_tokens, "rollout.max_prompt_tokens + rollout.max_completion_tokens"
     return check_served(config.model, model_path, config.engine, config.placement, tokens, fields)
 

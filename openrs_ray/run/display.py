@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from openrs_ray.common.formatting import sentences
+from openrs_ray.config.quantization import Quantization
 from openrs_ray.stats import Interval
 
 _RECENT_STEPS = 20
@@ -33,6 +34,8 @@ class StepFigures:
     """Mean k3 KL per token to the start model; None without a reference model."""
     tokens: int
     seconds: float
+    mismatch: float | None = None
+    """Mean k3 divergence per token between engines and learner; None unless the engines are in 8 bits."""
 
     def cells(self) -> dict[str, str]:
         return {
@@ -44,7 +47,7 @@ class StepFigures:
             "clipped": f"{100 * self.clipped_share:.1f} %",
             "KL": "-" if self.kl is None else f"{self.kl:.5f}",
             "tokens/s": f"{self.tokens / self.seconds:,.0f}",
-        }
+        } | ({} if self.mismatch is None else {"mismatch": f"{self.mismatch:.5f}"})
 
 
 class RunDisplay:
@@ -152,13 +155,17 @@ def summary_table(
     costs: Iterable[tuple[str, str]] = (),
     gain: str | None = None,
     tasks: Iterable[tuple[str, str]] = (),
+    quantization: Quantization = "none",
 ) -> Table:
-    """`before`, `after`: held-out accuracy; `gain`: the difference; `tasks`: rows of each task's own."""
+    """`before`, `after`: held-out accuracy, sampled in `quantization`; `gain`: the difference; `tasks`: each task's own rows."""
     table = Table(title=f"Run {run_folder.name}", show_header=False, title_justify="left")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     if before or after:
-        table.add_row("held-out problems", f"{problems:,} x {samples} samples; accuracy with its 95 % interval")
+        sampled = "" if quantization == "none" else f", sampled by engines in {quantization}"
+        table.add_row(
+            "held-out problems", f"{problems:,} x {samples} samples{sampled}; accuracy with its 95 % interval"
+        )
     for name, value in {"accuracy before": before, "accuracy after": after, "difference": gain}.items():
         if value:
             table.add_row(name, str(value))

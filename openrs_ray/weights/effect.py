@@ -1,10 +1,11 @@
 """Proves that an engine computes with the pushed weights, in every tensor, however few bytes changed.
 
 vLLM's loaders cut, fuse and shard tensors; on a CPU they pack matrices. Their copies are recorded. Afterwards live tensors
-are compared by digest, and packed matrices by a product with unit vectors, which returns changed columns exactly.
+are compared by digest, and packed matrices by a product with unit vectors, which returns changed columns exactly. Layers in
+8 bits have a proof of their own (`openrs_ray.weights.quantized`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from openrs_ray.weights.digest import column_digests, digest
+from openrs_ray.weights.quantized import Format, QuantizedLayer
 
 _COLUMNS = 4  # compared of a packed matrix, which is packed as a whole
 _SMALLEST = torch.finfo(torch.float32).tiny  # below this, products may be flushed to zero
@@ -49,8 +51,12 @@ class Piece:
 class Effect:
     """Observes pushes into a model: begin(), loading() around every load, then missing() and stale()."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, formats: Mapping[str, Format] | None = None) -> None:
+        """`formats`: of the modules that hold their weight in 8 bits."""
         self._model = model
+        self._quantized = {
+            name: QuantizedLayer(model.get_submodule(name), kind) for name, kind in (formats or {}).items()
+        }
         self._found: dict[tuple[str, Target, int], Piece] = {}
         self._received: list[str] = []
         self._targets: dict[int, Target] = {}
@@ -58,6 +64,8 @@ class Effect:
 
     def begin(self) -> None:
         self._found, self._received = {}, []
+        for layer in self._quantized.values():
+            layer.begin()
         self._targets = {
             tensor.untyped_storage()._cdata: (name, own)
             for name, module in self._model.named_modules()
@@ -76,13 +84,16 @@ class Effect:
         with _Copies(self, weights):
             yield
 
-    def record(self, source: str, place: torch.Tensor, piece: torch.Tensor) -> None:
-        """Record a copy of `piece`, of a received tensor, into `place`, a view of one of the model's."""
+    def record(self, source: str, tensor: torch.Tensor, place: torch.Tensor, piece: torch.Tensor) -> None:
+        """Record a copy of `piece`, of the received `tensor`, into `place`, a view of one of the model's."""
         target = self._targets.get(place.untyped_storage()._cdata)
         offset = int(place.storage_offset())
         if target is None or (source, target, offset) in self._found:  # a bias is loaded twice
             return
         piece = piece.to(place.dtype).expand(place.shape)
+        if target[0] in self._quantized and target[1] == "weight":
+            self._quantized[target[0]].add(source, tensor, place, piece)
+            return
         columns, values, summed = torch.empty(0, dtype=torch.int64), torch.empty(0), piece
         if _by_columns(piece):
             summed = column_digests(piece)
@@ -102,17 +113,28 @@ class Effect:
 
     def missing(self, without: set[str]) -> list[str]:
         """Received tensors and parameters that were not loaded."""
-        unread = set(self._received) - {piece.source for piece in self._pieces}
-        filled = {".".join(piece.target) for piece in self._pieces}
+        quantized = {source for layer in self._quantized.values() for source in layer.sources}
+        unread = set(self._received) - {piece.source for piece in self._pieces} - quantized
+        filled = {".".join(piece.target) for piece in self._pieces} | self._made_anew()
         empty = {name for name, _ in self._model.named_parameters()} - filled - without
         return sorted(unread | empty)
+
+    def _made_anew(self) -> set[str]:
+        """Parameters that a layer in 8 bits makes of a weight that came: its numbers, scales and what its kernel needs."""
+        return {
+            f"{name}.{own}"
+            for name, layer in self._quantized.items()
+            if layer.is_whole
+            for own in layer.module._parameters
+            if own != "bias"
+        }
 
     def stale(self) -> list[str]:
         """Loaded tensors that the model does not compute with."""
         proven, wrong = self._by_digest()
         by_columns, wrong_columns = self._by_packed()
         unproven = {piece.source for piece in self._pieces} - proven - by_columns
-        return sorted(wrong | wrong_columns | unproven)
+        return sorted(wrong | wrong_columns | unproven | self._by_numbers())
 
     def _by_digest(self) -> tuple[set[str], set[str]]:
         """Names of readable tensors, and those among them that differ."""
@@ -126,6 +148,17 @@ class Effect:
         differs = (found != came).tolist()  # the one synchronisation
         wrong = {piece.source for (piece, _), differ in zip(read, differs, strict=True) if differ}
         return {piece.source for piece, _ in read}, wrong
+
+    def _by_numbers(self) -> set[str]:
+        """Names of tensors in layers in 8 bits that compute with other numbers, or of which a part never came."""
+        layers = [layer for layer in self._quantized.values() if layer.sources]
+        lacking = {source for layer in layers if not layer.is_whole for source in layer.sources}
+        whole = [layer for layer in layers if layer.is_whole]
+        if not whole:
+            return lacking
+        sources = [source for layer in whole for source in layer.sources]
+        differs = torch.cat([layer.differs() for layer in whole]).tolist()  # the one synchronisation
+        return lacking | {source for source, differ in zip(sources, differs, strict=True) if differ}
 
     def _by_packed(self) -> tuple[set[str], set[str]]:
         """Names of tensors in packed matrices, and those among them that differ."""
@@ -172,13 +205,14 @@ class _Copies(TorchDispatchMode):
     def __init__(self, effect: Effect, weights: Sequence[tuple[str, torch.Tensor]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._effect = effect
+        self._received = dict(weights)
         self._spans = [(tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes, name) for name, tensor in weights]
         self._made: list[torch.Tensor] = []  # kept alive: their addresses must not be reused
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.copy_.default:
             for name in self._sources(args[1]):
-                self._effect.record(name, args[0], args[1])
+                self._effect.record(name, self._received[name], args[0], args[1])
             return func(*args, **(kwargs or {}))
         found = func(*args, **(kwargs or {}))
         read = args[0] if args and isinstance(args[0], list | tuple) else args[:1]

@@ -93,7 +93,8 @@ def build(
     settings = EngineSettings.of_run(config, str(model), (EOS,))
     workers = EnginePool(settings, placement, worker_class, report, lambda: push.revive())
     probe = [(p.prompt_ids[:1], p.prompt_ids[1:]) for p in PROBLEMS]
-    push = WeightPush(learners, workers, placement.layout.transport, config.push, probe)
+    quantization = config.rollout.quantization
+    push = WeightPush(learners, workers, placement.layout.transport, config.push, probe, quantization)
     system = System(asyncio.new_event_loop(), placement, learners, workers, push, folder)
 
     async def start() -> None:

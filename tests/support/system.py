@@ -75,7 +75,9 @@ def make_run(
     return folder
 
 
-def rollout_section(problems: int, staleness: int, deadline_s: float = 1e6, replaced: int = 0) -> sections.Rollout:
+def rollout_section(
+    problems: int, staleness: int, deadline_s: float = 1e6, replaced: int = 0, in_flight: int | None = None
+) -> sections.Rollout:
     """What the look-ahead goes by; `replaced`: times `problems`."""
     return sections.Rollout(
         problems_per_step=problems,
@@ -84,4 +86,5 @@ def rollout_section(problems: int, staleness: int, deadline_s: float = 1e6, repl
         staleness=staleness,
         deadline_s=deadline_s,
         replace_uniform_groups=replaced,
+        in_flight=in_flight,
     )

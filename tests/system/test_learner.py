@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from places import PYTHONPATH, SUPPORT
+from several_updates import GROUPS, STEPS, UPDATES, hand_made_advantages, make_groups
 from tiny import make_sequences, make_turns, naive_logprobs, naive_model, naive_turns, save_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -24,6 +25,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Con
 from openrs_ray.algorithm.advantages import TrainingSequence
 from openrs_ray.cluster.learner_memory import learner_phases
 from openrs_ray.cluster.model_shape import ModelShape
+from openrs_ray.run.moments import float32
 
 CASES: dict[str, list[tuple[int, str]]] = {
     # (ranks, ZeRO stage[, start model][, dtype]); every combination where the arithmetic is at stake
@@ -33,24 +35,40 @@ CASES: dict[str, list[tuple[int, str]]] = {
     "with_reference": [(1, "2"), (2, "3")],
     "published": [(1, "1"), (2, "2"), (2, "3")],
     "other_loss": [(1, "1,gspo"), (2, "3,gspo"), (1, "2,dr_grpo"), (2, "2,dr_grpo")],
+    "updates": [(1, "1,float32"), (2, "3,float32"), (1, "2,bfloat16")],
+    "lost_between_updates": [(1, "1,float32"), (2, "2,bfloat16")],
     "listens": [(1, "1"), (2, "1")],
     "clipping": [(1, "1"), (2, "2"), (2, "3")],
-    "not_finite": [(1, "1"), (2, "2"), (2, "3")],
+    "not_finite": [
+        *((1, "1"), (2, "2"), (2, "3"), (1, "2,adamw_8bit,bfloat16"), (2, "2,adamw_offload,bfloat16")),
+        (2, "3,adamw_offload"),
+    ],
     "without_spread": [(1, "1"), (2, "3")],
     "wrong_count": [(2, "2")],
     "low_precision": [(1, "1"), (1, "3"), (2, "2")],
     "resume": [
         *((1, "2,float32"), (1, "3,float32"), (1, "1,bfloat16"), (1, "3,bfloat16")),
         *((2, "1,float32"), (2, "2,float32"), (2, "3,float32"), (2, "2,bfloat16"), (2, "3,bfloat16")),
+        *((1, "2,bfloat16,adamw_8bit"), (2, "2,bfloat16,adamw_8bit"), (2, "3,bfloat16,adamw_8bit")),
+        *((1, "2,bfloat16,adamw_offload"), (2, "2,bfloat16,adamw_offload"), (2, "3,bfloat16,adamw_offload")),
     ],
     "other_ranks": [  # with the ranks that saved as the second number: what the case of "resume" saved there
         *((2, "1,1,bfloat16"), (2, "1,2,float32"), (2, "1,3,float32"), (2, "1,3,bfloat16")),
         *((1, "2,1,float32"), (1, "2,2,float32"), (1, "2,3,float32"), (1, "2,2,bfloat16"), (1, "2,3,bfloat16")),
+        *((2, "1,2,bfloat16,adamw_8bit"), (1, "2,3,bfloat16,adamw_8bit"), (1, "2,2,bfloat16,adamw_offload")),
     ],
     "warm_up": [
         *((1, "1,float32,0"), (1, "2,bfloat16,0.1"), (1, "3,bfloat16,0")),
         *((2, "1,bfloat16,0"), (2, "2,float32,0.1"), (2, "3,float32,0"), (2, "3,bfloat16,0.1")),
+        *((1, "2,bfloat16,0,adamw_offload"), (2, "2,bfloat16,0,adamw_offload"), (2, "3,bfloat16,0,adamw_offload")),
     ],
+    "update": [
+        (1, "1,bfloat16,adamw_8bit"),
+        (2, "2,bfloat16,adamw_8bit"),
+        (2, "3,float32,adamw_8bit"),
+        (1, "2,float32,adamw"),
+    ],
+    "elsewhere": [(1, "1,float32"), (2, "2,bfloat16"), (2, "2,float32"), (2, "3,bfloat16")],
     "memory": [(1, "2,bfloat16"), (2, "1,bfloat16"), (2, "2,bfloat16"), (2, "2,float32"), (2, "3,bfloat16")],
     "use": [(1, "2,tied,float32"), (1, "1,untied,bfloat16"), (2, "3,tied,float32"), (2, "3,untied,bfloat16")],
 }
@@ -61,6 +79,10 @@ WIDE = Qwen2Config(
     head_dim=64, vocab_size=8192, tie_word_embeddings=False,
 )  # fmt: skip
 """10 million parameters: enough for them to outweigh everything else."""
+
+
+LARGEST_GAP = 0.9 / 64
+"""Between two of the 8-bit numbers up to 1 that a moment with a sign can have (0.9 / 128 for one without)."""
 
 
 class Results:
@@ -216,6 +238,8 @@ def test_kl_to_the_start_model_has_its_gradient(results: Results, ranks: int, ca
     assert relative_error(got["gradient"], expected) < 5e-5
     assert got["metrics"]["loss"] == pytest.approx(losses.mean().item(), rel=1e-4)
     assert got["metrics"]["kl"] > 1e-3
+    assert same(got["gradient"], got["offloaded"]["gradient"])
+    assert {**got["metrics"], "seconds": 0} == {**got["offloaded"]["metrics"], "seconds": 0}
 
 
 @pytest.mark.parametrize(("ranks", "case"), CASES["published"])
@@ -249,6 +273,56 @@ def test_losses_over_completions_divide_by_all_of_them_however_split(results: Re
     assert got["metrics"]["loss"] == pytest.approx(loss.item(), rel=1e-4, abs=1e-6)
     share = all_ratios.sum() ** 2 / (len(all_ratios) * (all_ratios**2).sum())
     assert share < 0.9 and got["metrics"]["effective_sample_share"] == pytest.approx(share.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["updates"])
+def test_each_update_has_the_gradient_of_its_share_against_the_policy_that_sampled(
+    results: Results, ranks: int, case: str
+):
+    """The reference goes its own way in float64, from the start model through all updates."""
+    got, model = results.of(ranks, f"updates,{case}"), naive_model(results.start_model("untied"))
+    close, size, update = (
+        (2e-5 if "float32" in case else 0.15),
+        GROUPS // UPDATES,
+        0,
+    )  # in bfloat16 other tokens are clipped
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for step in range(1, STEPS + 1):
+        groups, totals = make_groups(step), []
+        for share in (groups[i * size : (i + 1) * size] for i in range(UPDATES)):
+            losses = []
+            for group in share:
+                for rollout, advantage in zip(group.rollouts, hand_made_advantages(group), strict=True):
+                    logp = naive_logprobs(model, group.problem.prompt_ids, rollout.token_ids)
+                    ratio = torch.exp(logp - torch.from_numpy(rollout.logprobs).double())
+                    losses.append(-torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage))
+            tokens = torch.cat(losses)
+            gradient = gradient_of(model, tokens.mean())
+            before, after = got["weights"][update : update + 2]
+            moved = {name: (before[name].double() - after[name].double()) / 0.1 for name in after}
+            assert relative_error(moved, gradient) < close, update
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    parameter -= 0.1 * gradient[name]
+            totals.append(tokens.detach())
+            update += 1
+        metrics, all_tokens = got["metrics"][step - 1], torch.cat(totals)
+        assert metrics["completion_tokens"] == len(all_tokens) and metrics["updates"] == UPDATES
+        assert metrics["loss"] == pytest.approx(all_tokens.mean().item(), abs=close)
+        assert metrics["clipped_share"] > 0
+        assert (metrics["learning_rate"], metrics["age_in_updates_max"]) == (0.1, UPDATES - 1)
+    last = {name: p.detach() - start[name] for name, p in model.named_parameters()}
+    assert relative_error({name: got["weights"][-1][name].double() - start[name] for name in last}, last) < close
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["lost_between_updates"])
+def test_a_learner_lost_between_two_updates_ends_bit_for_bit_the_same(results: Results, ranks: int, case: str):
+    for rank in range(ranks):
+        got = results.of(ranks, f"lost_between_updates,{case}", rank)
+        assert all(torch.equal(got["unbroken"][name], got["rebuilt"][name]) for name in got["unbroken"])
+        assert not any(torch.equal(got["unbroken"][name], got["lost"][name]) for name in got["unbroken"])
+        for expected, again in zip(got["expected"], got["got"], strict=True):
+            assert {**expected, "seconds": 0} == {**again, "seconds": 0}
 
 
 @pytest.mark.parametrize(("ranks", "case"), CASES["clipping"])
@@ -292,6 +366,7 @@ def test_bfloat16_gradients_are_summed_in_float32(results: Results, ranks: int, 
 def test_a_resumed_learner_ends_bit_for_bit_the_same(results: Results, ranks: int, case: str):
     for rank in range(ranks):
         got = results.of(ranks, f"resume,{case}", rank)
+        assert len(got["kept"]) > (1 if case.startswith("3") else 0) and same(got["kept"], got["loaded"])
         assert all(torch.equal(got["unbroken"][name], got["resumed"][name]) for name in got["unbroken"])
         for expected, again in zip(got["expected"], got["got"], strict=True):
             assert {**expected, "seconds": 0} == {**again, "seconds": 0}
@@ -335,8 +410,20 @@ def test_another_number_of_ranks_goes_on_as_the_unbroken_learner_does(results: R
             for name in ("loss", "grad_norm", "entropy", "completion_tokens", "learning_rate"):
                 assert metrics[name] == pytest.approx(expected[name], rel=precise), name
         assert relative_error(got["weights"], unbroken["unbroken"]) < precise
+        if case == "1,2,bfloat16,adamw_8bit":
+            check_rounded_anew([results.of(2, f"other_ranks,{case}", other)["kept"][0] for other in range(2)], unbroken)
         # Saved anew, the same number of ranks loads it as it is.
         assert {**got["metrics"][-1], "seconds": 0} == {**got["again"], "seconds": 0}
+
+
+def check_rounded_anew(halves: list[dict[str, torch.Tensor]], unbroken: Any) -> None:
+    """The 8-bit moments of two ranks are those of the one that saved them, to half a gap of their own blocks."""
+    for end, signs in (("1", 1), ("2", 2)):
+        saved = float32(unbroken["kept"][0], end)
+        got = torch.cat([float32(half, end) for half in halves])[: len(saved)]
+        scale = torch.cat([half[f"absmax{end}"].repeat_interleave(256)[: len(half["state1"])] for half in halves])
+        assert ((got - saved).abs() <= 1.01 * LARGEST_GAP / signs / 2 * scale[: len(saved)]).all()
+        assert [half["step"] for half in halves] == [unbroken["kept"][0]["step"]] * 2
 
 
 @pytest.mark.parametrize(("ranks", "case"), CASES["use"])
@@ -384,6 +471,43 @@ def test_a_rank_holds_within_a_tenth_what_the_memory_plan_says(
             sum(parts.values()) - parts["CUDA"] - parts["push buffer"]
         )  # a CPU rank that pushes nothing has neither
         assert measured["peaks"][when] == pytest.approx(planned, rel=0.1), when
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["update"])
+def test_steps_of_8_bit_moments_are_those_of_adamw_in_float64(results: Results, ranks: int, case: str):
+    """The first step exactly, its moments to half a gap of their block's scale, and later steps closely."""
+    parts = [part for rank in range(ranks) for part in results.of(ranks, f"update,{case}", rank)]
+    assert len(parts) > (ranks if case.startswith("3") else ranks - 1)
+    eight, moved = case.endswith("8bit"), [0.0, 0.0]
+    for first, *later in parts:
+        average = square = torch.zeros_like(first["gradient"], dtype=torch.float64)
+        for number, seen in enumerate((first, *later), start=1):
+            gradient = seen["gradient"].double()
+            average, square = 0.9 * average + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+            root = (square / (1 - 0.999**number)).sqrt()
+            change = -0.01 * (0.1 * seen["before"].double() + average / (1 - 0.9**number) / (root + 1e-8))
+            error = seen["after"].double() - seen["before"].double() - change
+            exact = number == 1 or not eight or first["state"]["state1"].dtype == torch.float32
+            assert not exact or error.norm() < 1e-4 * change.norm()  # float32 weights of size 0.1 that move by 0.01
+            moved = [moved[0] + float(error.norm() ** 2), moved[1] + float(change.norm() ** 2)]
+            if number == 1 and eight and first["state"]["state1"].dtype == torch.uint8:
+                for moment, end, signs in ((average, "1", 1), (square, "2", 2)):
+                    scale = torch.cat([block.abs().max().expand(len(block)) for block in moment.split(256)])
+                    off = (float32(seen["state"], end).double() - moment).abs()
+                    assert (off <= 1.01 * LARGEST_GAP / signs / 2 * scale).all()
+                    assert off.max() > 0.1 * LARGEST_GAP / signs * scale.max()  # it is in 8 bits
+    assert (moved[0] / moved[1]) ** 0.5 < (0.1 if eight else 1e-4)
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["elsewhere"])
+def test_adamw_in_the_hosts_memory_and_activations_there_change_nothing(results: Results, ranks: int, case: str):
+    for rank in range(ranks):
+        got = results.of(ranks, f"elsewhere,{case}", rank)
+        for name in ("adamw_offload", "activations"):
+            assert relative_error(got[name]["weights"], got["here"]["weights"]) < 1e-6
+            for here, there in zip(got["here"]["metrics"], got[name]["metrics"], strict=True):
+                assert {**there, "seconds": 0} == pytest.approx({**here, "seconds": 0}, rel=1e-5)
+        assert same(got["activations"]["weights"], got["here"]["weights"])
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -15,6 +15,7 @@ from virtual_time import run as in_virtual_time
 from actors.learner.rank import LearnerRank
 from openrs_ray.algorithm.losses import METRICS
 from openrs_ray.algorithm.step_metrics import step_metrics
+from openrs_ray.algorithm.updates import ages_in_updates, over_updates
 from openrs_ray.evaluation import store
 from openrs_ray.records import Status, Verdict
 from openrs_ray.run.budget import Budget
@@ -58,9 +59,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SimulatedRun:
 
 
 def learner_figures() -> set[str]:
+    """Of several updates, which has all of one."""
     engine = SimpleNamespace(get_global_grad_norm=lambda: 1.0)
     rank: Any = SimpleNamespace(engine=engine)
-    return {*LearnerRank._metrics(rank, dict.fromkeys((*METRICS, "packed_tokens", "loss"), 1.0), 1, 1e-6, 1.0)}
+    one = LearnerRank._metrics(rank, dict.fromkeys((*METRICS, "packed_tokens", "loss"), 1.0), 1, 1e-6, 1.0)
+    span = SimpleNamespace(version=0, start=0, end=1)
+    group: Any = SimpleNamespace(rollouts=(SimpleNamespace(versions=(span,), sampled_tokens=1),))
+    several = {*over_updates([one, one])} | {*ages_in_updates([[group], [group]], 1, 2)}
+    assert {*one} < several
+    return several
 
 
 def test_every_figure_of_a_step_is_explained_and_no_other(run: SimulatedRun) -> None:

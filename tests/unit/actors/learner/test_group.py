@@ -10,6 +10,7 @@ import pytest
 from actors.learner.group import LearnerGroup
 from openrs_ray.algorithm.packing import MicroBatch
 from openrs_ray.config.schema import RunConfig
+from openrs_ray.errors import RunError
 from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
 
 
@@ -79,3 +80,32 @@ def test_a_completion_without_verdict_makes_its_own_published_micro_batch_smalle
     asyncio.run(learners.train([replace(groups[0], verdicts=verdicts), *groups[1:]], step=5))
     lengths = [[batch.completion_lengths for batch in rank.batches] for rank in ranks]
     assert lengths == [[(2, 3), (1, 2, 3)], [(1, 2, 3), (1, 2, 3)]]
+
+
+def test_an_update_without_a_verdict_is_left_out_and_a_step_without_one_is_refused() -> None:
+    sections: dict[str, Any] = {
+        "run": {"name": "r", "folder": "/runs", "steps": 1},
+        "model": {"path": "toy"},
+        "data": {"path": "toy"},
+        "rollout": {"problems_per_step": 4, "completions_per_problem": 3, "max_completion_tokens": 8},
+        "learner": {"updates_per_batch": 2},
+    }
+
+    class Counted(Rank):
+        async def remote(self, batches: list[MicroBatch], *numbers: int) -> dict[str, float]:
+            figures = {"completion_tokens": float(numbers[0]), "packed_tokens": 0.0, "seconds": 1.0}
+            return figures | {"learning_rate": 0.1, **await super().remote(batches, *numbers)}
+
+    ranks = [Counted()]
+    learners = LearnerGroup(RunConfig.model_validate(sections), lambda: ranks)
+    groups = [group(position, [position, 0, 0]) for position in range(1, 5)]
+    unjudged = tuple(Verdict(Status.TIMEOUT, {}, None) for _ in range(3))
+    silent = [replace(one, verdicts=unjudged) for one in groups]
+    update = asyncio.run(learners.train([*silent[:2], *groups[2:]], step=3))
+    assert ranks[0].numbers == (12, 3, 0, 0)  # tokens of the second share alone
+    assert np.isnan(update.advantages[:2]).all() and not np.isnan(update.advantages[2:]).any()
+    # One update of two was done: its tokens, of version 0, were two steps of two updates old.
+    assert update.metrics["age_in_updates_max"] == 4 and update.metrics["completion_tokens"] == 12
+    assert update.metrics["updates"] == 1
+    with pytest.raises(RunError, match="step 3 has no judged completion"):
+        asyncio.run(learners.train(silent, step=3))

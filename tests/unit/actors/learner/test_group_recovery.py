@@ -17,24 +17,32 @@ from openrs_ray.errors import Lost
 from openrs_ray.records import Completion, Group, Problem, VersionSpan
 
 PROBLEM = Problem(0, "1+1", (1, 2), ("2",))
+FIGURES = dict.fromkeys(("completion_tokens", "packed_tokens", "seconds", "learning_rate"), 1.0)
 
 
 class Rank:
-    """Its weights are the steps that they were trained on. It dies at this call, so many steps on."""
+    """Its weights are the steps that they were trained on. It dies at this call, so many updates on."""
+
+    updates = 1
 
     def __init__(self, dies: str = "") -> None:
         self._dies = dies
         self.weights: list[int] = []
+        self.prompts: list[set[int]] = []
+        """First tokens of what each update was given."""
 
     def __getattr__(self, method: str) -> Any:
         async def call(*arguments: Any) -> Any:
             if f"{method} {len(self.weights) + 1}" == self._dies:
                 raise Lost("learner rank 0 died")
             if method == "load":
-                self.weights = list(range(1, int(Path(arguments[0]).name) + 1))
+                self.weights = [
+                    step for step in range(1, int(Path(arguments[0]).name) + 1) for _ in range(self.updates)
+                ]
             if method == "train_step":
                 self.weights.append(arguments[2])
-            return {"address": (), "train_step": {}, "sees": True, "push_buckets": tuple(self.weights)}.get(method)
+                self.prompts.append({int(ids) for batch in arguments[0] for ids in batch.token_ids[:1]})
+            return {"address": (), "train_step": FIGURES, "sees": True, "push_buckets": tuple(self.weights)}.get(method)
 
         return SimpleNamespace(remote=call)
 
@@ -118,6 +126,51 @@ def test_a_step_in_which_a_rank_dies_is_trained_once(tmp_path: Path, dies: str) 
     assert weights == [1, 2, 3, 4, 5] and life == 2
     assert said.count("left") == 1 and "checkpoint 3 is damaged" in said
     assert any("the learner is lost and is rebuilt" in text for text in said)
+
+
+class RankOfTwoUpdates(Rank):
+    updates = 2
+
+
+@pytest.mark.parametrize("dies", ["train_step 5", "train_step 6", "train_step 10"])
+def test_a_loss_between_two_updates_repeats_all_of_the_step_and_no_other(tmp_path: Path, dies: str) -> None:
+    """Of step 3, not yet recorded, it repeats both; of later ones also what was recorded since the checkpoint of step 2."""
+
+    def two(step: int) -> list[Group]:
+        made = []
+        for position in (0, 1):
+            ids = [Completion(position, i, np.array([7, 8 + i]), np.zeros(2), "stop", (VersionSpan(step - 1, 0, 2),), 0)
+                   for i in range(2)]  # fmt: skip
+            made.append(judged_group(position, Problem(position, "1+1", (10 * step + position,), ("2",)), ids, step))
+        return made
+
+    ranks, recorded = [RankOfTwoUpdates(dies)], 0
+
+    def new() -> list[Any]:
+        if ranks[0].weights:
+            ranks.append(RankOfTwoUpdates())
+        return ranks[-1:]
+
+    class Recorded(History):
+        def groups(self, step: int) -> list[Group]:
+            assert step <= recorded, "the record has nothing of a step that is not finished"
+            return two(step)
+
+    async def whole() -> None:
+        nonlocal recorded
+        learner = {"updates_per_batch": 2}
+        config = system_config(tmp_path, tmp_path, learner=learner, rollout={"problems_per_step": 2})
+        group = LearnerGroup(config, new, Engines(), Recorded(0))  # type: ignore[arg-type]
+        await group.start()
+        for step in range(1, 6):
+            await group.train(two(step), step)
+            recorded = step
+
+    asyncio.run(whole())
+    lost, rebuilt = ranks
+    assert rebuilt.weights == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert rebuilt.prompts == [{10 * step + share} for step in (3, 4, 5) for share in (0, 1)]
+    assert len(lost.weights) == int(dies.split()[1]) - 1
 
 
 def test_a_rank_that_dies_in_a_push_comes_back_with_the_step_that_is_not_recorded(tmp_path: Path) -> None:

@@ -24,10 +24,15 @@ def group(position: int, problem: Problem) -> Group:
 
 
 def lookahead(
-    sample: Callable[[int, Problem], Awaitable[Group]], staleness: int, steps: int, deadline_s: float = 1e6, **more: Any
+    sample: Callable[[int, Problem], Awaitable[Group]],
+    staleness: int,
+    steps: int,
+    deadline_s: float = 1e6,
+    in_flight: int | None = None,
+    **more: Any,
 ) -> Lookahead:
     drawn = ((position, PROBLEM) for position in itertools.count())
-    return Lookahead(sample, drawn, rollout_section(P, staleness, deadline_s), steps, **more)
+    return Lookahead(sample, drawn, rollout_section(P, staleness, deadline_s, in_flight=in_flight), steps, **more)
 
 
 async def take_all(ahead: Lookahead, count: int, learn_s: float, seen: Callable[[int, list[int]], None]) -> None:
@@ -61,6 +66,55 @@ def test_no_group_is_older_than_the_bound_and_each_is_taken_once(staleness: int)
 
     run(take_all(lookahead(sample, staleness, 200), 200, 0.5, seen))
     assert sorted(taken) == list(range(200 * P))
+
+
+@pytest.mark.parametrize(("staleness", "in_flight"), [(0, 1), (0, 3), (1, 1), (1, 5), (2, 6), (5, 2), (5, 24)])
+def test_groups_in_flight_are_as_many_as_asked_for_and_the_bound_holds(staleness: int, in_flight: int) -> None:
+    rng = np.random.default_rng(in_flight)
+    under_way, began, taken, now, most = set[int](), dict[int, int](), list[int](), {"step": 1}, 0
+
+    async def sample(position: int, problem: Problem) -> Group:
+        nonlocal most
+        assert position == len(began), "first admitted, first begun"
+        began[position] = now["step"] - 1
+        under_way.add(position)
+        most = max(most, len(under_way))
+        await asyncio.sleep(rng.pareto(1.2))
+        under_way.remove(position)
+        return group(position, problem)
+
+    ahead = lookahead(sample, staleness, 200, in_flight=in_flight)
+
+    def seen(step: int, positions: list[int]) -> None:
+        assert all(step - 1 - began[position] <= staleness for position in positions)
+        taken.extend(positions)
+        now["step"] = step + 1
+        waiting = (staleness + 1) * P - P - len(began) + len(taken)
+        if step + staleness < 200 and waiting:
+            assert len(under_way) == in_flight, "none waits while there is room"
+
+    run(take_all(ahead, 200, 0.5, seen))
+    assert sorted(taken) == list(range(200 * P)) and most == in_flight
+
+
+def test_the_next_group_begins_when_one_is_judged_and_none_after_the_end() -> None:
+    began: dict[int, float] = {}
+
+    async def sample(position: int, problem: Problem) -> Group:
+        began[position] = asyncio.get_running_loop().time()
+        await asyncio.sleep(1.0 + position)
+        return group(position, problem)
+
+    async def scenario() -> None:
+        ahead = lookahead(sample, 1, 10, in_flight=2)
+        taking = asyncio.ensure_future(ahead.take(1))
+        await asyncio.sleep(3.5)
+        taking.cancel()
+        await ahead.close()
+        await asyncio.sleep(100.0)
+
+    run(scenario())
+    assert began == pytest.approx({0: 0.0, 1: 0.0, 2: 1.0, 3: 2.0})
 
 
 def test_a_long_completion_holds_up_the_line_only_at_its_age_limit() -> None:

@@ -44,14 +44,14 @@ class Engines:
 
 
 @cache
-def seconds_per_step(staleness: int, learn_s: float, replaced: int = 0) -> float:
-    return run(trained(staleness, learn_s, replaced))
+def seconds_per_step(staleness: int, learn_s: float, replaced: int = 0, in_flight: int | None = None) -> float:
+    return run(trained(staleness, learn_s, replaced, in_flight))
 
 
-async def trained(staleness: int, learn_s: float, replaced: int) -> float:
+async def trained(staleness: int, learn_s: float, replaced: int, in_flight: int | None) -> float:
     """Seconds per step."""
     loop, engines = asyncio.get_running_loop(), Engines()
-    rollout = rollout_section(PROBLEMS, staleness, replaced=replaced)
+    rollout = rollout_section(PROBLEMS, staleness, replaced=replaced, in_flight=in_flight)
     drawn = ((position, PROBLEM) for position in itertools.count())
     sampling = Lookahead(engines.sample, drawn, rollout, STEPS + staleness)
     for step in range(1, STEPS + 1):
@@ -85,3 +85,10 @@ def test_replacing_half_of_the_groups_is_hidden_two_versions_ahead(learn_s: floa
     ideal = seconds_per_step(2, learn_s)
     assert ideal / seconds_per_step(2, learn_s, replaced=3) >= 0.95
     assert seconds_per_step(0, learn_s, replaced=3) - learn_s > 3 * (seconds_per_step(0, learn_s) - learn_s)
+
+
+def test_fewer_groups_in_flight_take_longer_where_generation_is_the_slower_side() -> None:
+    """And cost nothing where learning is (docs/performance.md)."""
+    assert seconds_per_step(4, 2.9, in_flight=18) == pytest.approx(6.4, rel=0.02)
+    assert seconds_per_step(4, 2.9, in_flight=36) == pytest.approx(seconds_per_step(4, 2.9), rel=0.02)
+    assert seconds_per_step(4, 30.0, in_flight=12) == pytest.approx(seconds_per_step(4, 30.0), rel=0.02)

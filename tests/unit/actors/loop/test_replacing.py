@@ -80,9 +80,11 @@ def test_a_synchronous_run_repeats_itself_after_a_kill(tmp_path: Path, uniform_s
         assert found.equals(expected)
 
 
-@pytest.mark.parametrize("staleness", [1, 2, 4])
+@pytest.mark.parametrize(("staleness", "in_flight"), [(1, None), (2, None), (4, None), (1, 3), (4, 7)])
 @pytest.mark.parametrize("uniform_share", [0.3, 0.8, 1.0])
-def test_an_asynchronous_run_keeps_its_bounds_over_a_kill(tmp_path: Path, staleness: int, uniform_share: float) -> None:
+def test_an_asynchronous_run_keeps_its_bounds_over_a_kill(
+    tmp_path: Path, staleness: int, in_flight: int | None, uniform_share: float
+) -> None:
     most_under_way = 0
 
     class Watched(SimulatedRun):
@@ -99,7 +101,7 @@ def test_an_asynchronous_run_keeps_its_bounds_over_a_kill(tmp_path: Path, stalen
             return self.progress
 
     async def attempt(progress: Progress, until: int) -> Watched:
-        rollout = {"staleness": staleness, "replace_uniform_groups": TIMES}
+        rollout = {"staleness": staleness, "in_flight": in_flight, "replace_uniform_groups": TIMES}
         trainer = Watched(tmp_path, progress, uniform_share, STEPS, **rollout)
         await trainer.steps(until)
         await trainer.sampling.close()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from openrs_ray.algorithm.advantages import TrainingSequence
-from openrs_ray.algorithm.packing import EMPTY, MicroBatch, split
+from openrs_ray.algorithm.packing import EMPTY, MicroBatch, _balanced_bins, split
 
 
 def sequences(count: int, seed: int = 0, longest: int = 40) -> list[TrainingSequence]:
@@ -113,6 +113,35 @@ def test_by_sequences_fills_up_with_empty_ones():
     shares = split(sequences(5), 2, micro_batch_sequences=2)
     assert [len(share) for share in shares] == [2, 2]
     assert shares[1][1] is EMPTY and len(shares[0][1].lengths) == 1
+
+
+def bins_tried_one_after_the_other(lengths: list[int], ranks: int, capacity: int) -> list[list[int]]:
+    """Longest first, each into the emptiest; one more turn whenever one does not fit, from the fewest that hold all tokens."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    turns = max(1, -(-sum(lengths) // (capacity * ranks)))
+    while True:
+        bins: list[list[int]] = [[] for _ in range(turns * ranks)]
+        loads = [0] * len(bins)
+        for i in order:
+            emptiest = min(range(len(bins)), key=lambda b: (loads[b], b))
+            bins[emptiest].append(i)
+            loads[emptiest] += lengths[i]
+        if max(loads) <= capacity:
+            return [bins[b] for b in sorted(range(len(bins)), key=lambda b: (-loads[b], b))]
+        turns += 1
+
+
+def test_numbers_of_bins_that_are_left_out_would_not_have_held_all() -> None:
+    rng, tried = np.random.default_rng(0), 0
+    for _ in range(300):
+        capacity = int(rng.integers(10, 60))
+        shortest = int(rng.integers(1, capacity + 1))
+        lengths = rng.integers(shortest, capacity + 1, rng.integers(1, 60)).tolist()
+        ranks = int(rng.integers(1, 4))
+        found = _balanced_bins(lengths, ranks, capacity)
+        assert found == bins_tried_one_after_the_other(lengths, ranks, capacity)
+        tried += len(found) > ranks * max(1, -(-sum(lengths) // (capacity * ranks)))
+    assert tried > 100, "often the fewest that hold all tokens are too few"
 
 
 def test_a_sequence_longer_than_the_budget_is_refused():

@@ -83,6 +83,18 @@ def test_values_of_every_kind_can_be_given(recipe: Path) -> None:
         (["--learner.zero_stage", "0"], ["learner.zero_stage is 0", "1 or 2 or 3"]),
         (["--loss.clip_epsilon", "1.0"], ["loss.clip_epsilon is 1.0", "> 0 and < 1"]),
         (["--rollout.top_p", "0.9"], ["rollout.top_p must be 1"]),
+        (
+            ["--rollout.in_flight", "25", "--rollout.problems_per_step", "12", "--rollout.staleness", "1"],
+            ["rollout.in_flight (25) must not be above 24"],
+        ),
+        (
+            ["--rollout.problems_per_step", "12", "--learner.updates_per_batch", "5"],
+            ["rollout.problems_per_step (12) must be a multiple of learner.updates_per_batch (5)"],
+        ),
+        (
+            ["--rollout.problems_per_step", "12", "--learner.updates_per_batch", "2", "--loss.old_policy", "current"],
+            ["learner.updates_per_batch above 1 needs loss.old_policy sampler"],
+        ),
         (["--run.folder", "here"], ["run.folder must be an absolute path", "here"]),
         (["--run.name", "a/b"], ["run.name", '"a/b"', "letters"]),
         (["--rewards.weights", "{}"], ["rewards.weights is {}", "not empty"]),
