@@ -288,8 +288,6 @@ class RunConfig(Section):
             )
         if self.model.dtype != "bfloat16":
             raise ValueError(f"rollout.quantization {quantization} needs model.dtype bfloat16, not {self.model.dtype}")
-        if self.learner.lora.rank:
-            raise ValueError(f"rollout.quantization {quantization} does not go with learner.lora: set it to none")
         if self.placement.device == "cpu" and (reason := refusal(quantization, None)):
             raise ValueError(reason)
         return self

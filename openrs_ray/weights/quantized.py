@@ -150,8 +150,8 @@ class QuantizedLayer:
 
     def _other_scale(self, scale: torch.Tensor) -> torch.Tensor:
         """Where the live scale differs: also by less than the product shows, unless the kernel has its own form of it."""
-        live = self.module.weight_scale
-        if live.numel() != scale.numel():
+        live = getattr(self.module, "weight_scale", None)
+        if live is None or live.numel() != scale.numel():
             return torch.zeros(1, dtype=torch.bool, device=scale.device)
         return live.reshape(-1) != scale.reshape(-1)
 

@@ -35,12 +35,16 @@ def learn(system: System, version: int, completions: list[Completion]) -> None:
 
 
 @pytest.mark.cpu_engine
-@pytest.mark.slow
-def test_an_int8_engine_follows_the_learner(ray_session: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "workers", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.nightly)]
+)
+def test_an_int8_engine_follows_the_learner(ray_session: None, tmp_path: Path, workers: int) -> None:
+    """On two workers, each row of a layer that is split by columns has one scale for both."""
     system = build(
         tmp_path, True, HalfWorker,
         model={"dtype": "bfloat16"}, run={"steps": 100},
         rollout={"quantization": "int8"}, loss={"correction": "truncated"},
+        placement={"num_rollout_gpus": workers}, engine={"tensor_parallel": workers},
         learner={"learning_rate": 3e-3, "warmup_share": 0}, push={"probe_every": 1, "probe_tolerance": LIMIT},
     )  # fmt: skip
     try:
