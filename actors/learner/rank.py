@@ -122,10 +122,9 @@ class LearnerRank:
         self._warm_up()
 
     def _frozen_copy(self, policy: Policy) -> Policy | FrozenOnHost:
-        if self.config.learner.offload_reference:
-            return FrozenOnHost(copy.deepcopy(policy), self.device)
         # Moved first, and copied there: every rank of a node does this at once, and the host has to hold one copy each.
-        return copy.deepcopy(policy.to(self.device)).eval().requires_grad_(False)
+        frozen = copy.deepcopy(policy.to(self.device)).eval().requires_grad_(False)
+        return FrozenOnHost(frozen, self.device) if self.config.learner.offload_reference else frozen
 
     def _warm_up(self) -> None:
         """Run forward, backward and score once: kernels compile and ranks connect before the first short deadline.

@@ -17,11 +17,9 @@ class FrozenOnHost:
     """A policy that never changes and is on the device only during `visit`: one copy in memory that the device reads itself."""
 
     def __init__(self, policy: Policy, device: torch.device) -> None:
-        """`policy` is on the host. Its buffers are small and stay on the device."""
+        """`policy` is on the device, where its buffers stay, which are small."""
         self.device = device
         self.policy = policy.eval().requires_grad_(False)
-        for buffer in policy.buffers():
-            buffer.data = buffer.data.to(device)
         self._parameters = list(policy.parameters())
         self._shapes = [parameter.shape for parameter in self._parameters]
         elements, dtype = sum(map(math.prod, self._shapes)), self._parameters[0].dtype

@@ -23,6 +23,9 @@ _OURS = {
     "learner.final_share": "min_lr_ratio min_lr",
     "learner.max_grad_norm": "grad_clip max_norm clip_grad",
     "learner.adam_betas": "adam_beta1 adam_beta2 betas",
+    "learner.optimizer": "optim optimizer_type adam_offload optimizer_offload offload_optimizer use_8bit_adam",
+    "learner.offload_reference": "ref_reward_offload ref_offload offload_ref",
+    "learner.offload_activations": "activation_offloading enable_activation_offload activation_offload cpu_checkpointing",
     "learner.micro_batch_sequences": "per_device_train_batch_size micro_train_batch_size ppo_micro_batch_size "
     "ppo_micro_batch_size_per_gpu",
     "learner.micro_batch_tokens": "ppo_max_token_len_per_gpu train_max_tokens_per_gpu",

@@ -68,7 +68,7 @@ CASES: dict[str, list[tuple[int, str]]] = {
         (2, "3,float32,adamw_8bit"),
         (1, "2,float32,adamw"),
     ],
-    "elsewhere": [(1, "1,float32"), (2, "2,bfloat16"), (2, "2,float32"), (2, "3,bfloat16")],
+    "elsewhere": [(1, "1,bfloat16"), (2, "2,bfloat16"), (2, "2,float32"), (2, "3,bfloat16")],
     "memory": [(1, "2,bfloat16"), (2, "1,bfloat16"), (2, "2,bfloat16"), (2, "2,float32"), (2, "3,bfloat16")],
     "use": [(1, "2,tied,float32"), (1, "1,untied,bfloat16"), (2, "3,tied,float32"), (2, "3,untied,bfloat16")],
 }
@@ -126,6 +126,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
         (folder / "generation_config.json").write_text('{"do_sample": false, "temperature": 0.6}')
     AutoModelForCausalLM.from_config(WIDE).save_pretrained(results.start_model("wide"))
     all_cases = [(ranks, name, f"{name},{case}") for name, cases in CASES.items() for ranks, case in cases]
+    all_cases += [
+        (2, "memory", f"memory,{stage},bfloat16,{kind}") for stage in (2, 3) for kind in ("adamw_8bit", "adamw_offload")
+    ]
     scenarios = {}
     for ranks in (1, 2):  # "other_ranks" waits for what the others saved in "resume"
         (root / str(ranks)).mkdir()
@@ -508,6 +511,25 @@ def test_adamw_in_the_hosts_memory_and_activations_there_change_nothing(results:
             for here, there in zip(got["here"]["metrics"], got[name]["metrics"], strict=True):
                 assert {**there, "seconds": 0} == pytest.approx({**here, "seconds": 0}, rel=1e-5)
         assert same(got["activations"]["weights"], got["here"]["weights"])
+
+
+@pytest.mark.parametrize(("ranks", "case"), [(2, "2,bfloat16"), (2, "3,bfloat16")])
+def test_8_bit_moments_take_a_quarter_and_adamw_in_the_hosts_memory_none(results: Results, ranks: int, case: str):
+    """Where a CPU has one memory for both, the device's and the host's parts add up."""
+    shape = ModelShape.of(WIDE)
+    share, peaks = shape.parameters / ranks, results.of(ranks, f"memory,{case}")["peaks"]
+    eight = results.of(ranks, f"memory,{case},adamw_8bit")
+    assert eight["optimizer"] == pytest.approx((2 + 8 / 256) * share, rel=1e-3)
+    for when, peak in eight["peaks"].items():
+        assert peak == pytest.approx(peaks[when] - (6 - 8 / 256) * share, rel=0.01), when
+    offloaded = results.of(ranks, f"memory,{case},adamw_offload")["peaks"]
+    if case.startswith("2"):
+        device, host = 2 * shape.parameters + 2 * shape.largest, 18 * share + 2 * shape.largest
+        in_step = 4 * share
+    else:
+        device, host, in_step = 2 * share + 4 * 500_000, 20 * share, 0
+    assert offloaded["in a push"] == pytest.approx(device + host, rel=0.02)
+    assert offloaded["in the optimizer step"] == pytest.approx(device + host + in_step, rel=0.02)
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -117,9 +117,18 @@ def test_a_killed_learner_rank_costs_no_bit(unbroken: Path, tmp_path: Path, toy_
 @pytest.mark.cpu_engine
 @pytest.mark.timeout(1500)
 def test_every_process_killed_in_turn_and_then_asked_to_stop(tmp_path: Path, toy_folder: Path) -> None:
-    """One of two learner ranks and the driver among them; the command goes on by itself until somebody wants it to end."""
+    """One of two learner ranks and the driver among them; the command goes on by itself until somebody wants it to end.
+
+    The optimizer and the reference are in the host's memory.
+    """
     steps = 12
-    changes = {"placement": {"num_learner_gpus": 2}, "push": {"deadline_s": 30}, "checkpoint": {"every_steps": 1}}
+    changes = {
+        "placement": {"num_learner_gpus": 2},
+        "push": {"deadline_s": 30},
+        "checkpoint": {"every_steps": 1},
+        "learner": {"optimizer": "adamw_offload", "offload_reference": True},
+        "loss": {"kl_beta": 0.001},
+    }
     recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", steps, **changes)
     run, log = tmp_path / "run", tmp_path / "log"
     process = start([str(recipe), "--restart"], log)
@@ -142,7 +151,9 @@ def test_every_process_killed_in_turn_and_then_asked_to_stop(tmp_path: Path, toy
 @pytest.mark.cpu_engine
 @pytest.mark.timeout(900)
 def test_a_run_goes_on_with_another_number_of_learner_ranks(tmp_path: Path, toy_folder: Path) -> None:
-    recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", STEPS)
+    """With 8-bit moments, which are rounded anew."""
+    changes = {"learner": {"optimizer": "adamw_8bit"}}
+    recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", STEPS, **changes)
     run, log = tmp_path / "run", tmp_path / "log"
     process = start([str(recipe)], log)
     wait_until(lambda: steps_done(run) >= 3, 300, process, log)
