@@ -1,6 +1,13 @@
 """Memory of the host for what GPUs leave there, on all of the run's machines; what every run takes of it is not planned."""
 
-from openrs_ray.cluster.learner_memory import Parts, holds_reference, itemsize, kept_on_host, trained_parameters
+from openrs_ray.cluster.learner_memory import (
+    Parts,
+    holds_reference,
+    itemsize,
+    kept_on_host,
+    offload_buffer,
+    trained_parameters,
+)
 from openrs_ray.cluster.machine import Machine
 from openrs_ray.cluster.memory import listed
 from openrs_ray.cluster.model_shape import ModelShape
@@ -16,7 +23,8 @@ def host_parts(config: RunConfig, shape: ModelShape) -> Parts:
     learner, place, size = config.learner, config.placement, itemsize(config)
     parts: Parts = {}
     if learner.optimizer == "adamw_offload":
-        parts["optimizer"] = float(_OFFLOADED[learner.zero_stage] * trained_parameters(config, shape))
+        state = float(_OFFLOADED[learner.zero_stage] * trained_parameters(config, shape))
+        parts["optimizer"] = state + offload_buffer(config, shape) * place.num_learner_gpus
     if learner.offload_reference and holds_reference(config):
         parts["reference"] = float(size * shape.parameters * place.num_learner_gpus)
     if learner.offload_activations:

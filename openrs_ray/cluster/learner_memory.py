@@ -115,6 +115,11 @@ def _zero(config: RunConfig, shape: ModelShape) -> _Zero:
     return _Zero(0.0, 4 * share, 8 * share, reduction + 4 * share)  # this micro-batch's gradients beside the sum
 
 
+def offload_buffer(config: RunConfig, shape: ModelShape) -> float:
+    """Bytes through which gradients go to the host's memory, on either side."""
+    return _zero(config, shape).buffer if config.learner.zero_stage < 3 else 0.0
+
+
 def _forward_work(config: RunConfig, shape: ModelShape) -> float:
     """A layer's, where nothing is kept for a backward pass."""
     return float(itemsize(config) * config.micro_batch_tokens * (4 * shape.hidden + 3 * shape.intermediate))

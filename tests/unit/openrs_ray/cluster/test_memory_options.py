@@ -54,7 +54,7 @@ def test_the_papers_model_is_fine_tuned_on_one_card_of_24_gb(shape: ModelShape) 
     backward = peak(config, shape, "in the backward pass") + 2 * GIB  # the sleeping engine's context and graphs
     by_hand = (2 + 4) * PARAMETERS + (2 + 2 + 6 + 4) * LARGEST + 3 * GIB
     assert by_hand < backward < by_hand + 3 * GIB  # activations
-    assert sum(host_parts(config, shape).values()) == pytest.approx((18 + 2) * PARAMETERS, rel=0.001)
+    assert sum(host_parts(config, shape).values()) == pytest.approx((18 + 2) * PARAMETERS + 2 * LARGEST, rel=0.001)
 
 
 def test_lora_trains_it_on_12_gb(shape: ModelShape) -> None:
@@ -152,7 +152,7 @@ def test_a_cache_of_8_bits_holds_twice_the_tokens(shape: ModelShape) -> None:
 def test_the_hosts_memory_is_compared_with_what_is_free(shape: ModelShape) -> None:
     config = paper("--learner.optimizer=adamw_offload")
     (line,) = host_text(config, shape, Machine(44 * GIB, host_bytes=64 * GIB))
-    assert "29.8" in line and "64.0 are free" in line and "WARNING" not in line
+    assert "31.1" in line and "64.0 are free" in line and "WARNING" not in line
     (line,) = host_text(config, shape, Machine(44 * GIB, host_bytes=24 * GIB))
     assert "WARNING: only 24.0" in line
     assert not host_text(paper(), shape, Machine(44 * GIB, host_bytes=GIB))
