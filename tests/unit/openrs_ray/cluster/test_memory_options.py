@@ -1,6 +1,7 @@
 """The memory plan with adapters, 8-bit and offloaded optimizers and quantised engines, against arithmetic and peft."""
 
 import math
+import re
 
 import pytest
 from peft import LoraConfig, get_peft_model
@@ -8,6 +9,7 @@ from places import ROOT
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 from openrs_ray.cluster.engine_memory import engine_parts, engine_weights
+from openrs_ray.cluster.fitting import check_fits
 from openrs_ray.cluster.host_memory import host_parts, host_text
 from openrs_ray.cluster.learner_memory import adapter_parameters, learner_phases
 from openrs_ray.cluster.machine import Machine
@@ -62,6 +64,12 @@ def test_lora_trains_it_on_12_gb(shape: ModelShape) -> None:
     (shared,) = plan(config, shape, 12282 * 2.0**20)
     assert shared.fits(12282 * 2.0**20) and config.learner.lora.rank == 32
     assert shared.sequences is not None and shared.sequences >= 6
+
+
+@pytest.mark.parametrize(("size", "card"), [("24 GB", 24564), ("12 GB", 12282)])
+def test_the_readmes_row_for_a_small_card_fits_it(shape: ModelShape, size: str, card: int) -> None:
+    (row,) = re.findall(rf"^\| .*\b{size}\b.* \| `(--placement[^`]*)`", (ROOT / "README.md").read_text(), re.MULTILINE)
+    check_fits(paper(*row.split()), shape, Machine(card * 2.0**20))
 
 
 # Parts
