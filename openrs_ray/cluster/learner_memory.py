@@ -17,6 +17,8 @@ CONTEXT = 1.0 * GIB
 _FUSED = ("llama", "qwen2")  # Families whose fused kernels save memory
 _STATE = {"adamw": 12.0, "adamw_8bit": 4 + 2 * (1 + 4 / 256), "adamw_offload": 0.0}
 """Bytes per trained parameter: float32 weight and two moments, in 8 bits with a scale per block of 256."""
+_PIECE, _PIECES = 32 << 20, 4
+"""Of a push to another GPU: bytes, and how many are on their way."""
 
 Parts = dict[str, float]
 """Bytes by name."""
@@ -69,7 +71,7 @@ def learner_phases(config: RunConfig, shape: ModelShape, checkpointing: bool) ->
         "optimizer": _STATE[config.learner.optimizer] * trained_parameters(config, shape) / ranks,
         "gradients": zero.at_rest,
         "offload buffer": zero.buffer,
-        "push buffer": largest_bucket(shape, config.model.dtype, config.push.bucket_mib),
+        "push buffer": sent_from(config, shape),
         "CUDA": CONTEXT,
     }
     saved, work, head = activations(config, shape, checkpointing)
@@ -165,6 +167,12 @@ def largest_bucket(shape: ModelShape, dtype: str, bucket_mib: int) -> int:
     """Bytes of the largest bucket of a push."""
     specs = [ParameterSpec("", dtype, each) for each in shape.parameter_shapes]
     return max(bucket.nbytes for bucket in plan_buckets(specs, bucket_mib << 20))
+
+
+def sent_from(config: RunConfig, shape: ModelShape) -> float:
+    """Bytes of a push at the sender: a bucket that engines on the same GPU read, or four pieces that travel in turn."""
+    largest = largest_bucket(shape, config.model.dtype, config.push.bucket_mib)
+    return float(largest if config.placement.colocated else _PIECES * min(_PIECE, largest))
 
 
 def itemsize(config: RunConfig) -> int:

@@ -35,6 +35,8 @@ R1_DISTILL = Qwen2Config(
 PARAMETERS = 1_777_088_000
 """What the model's own safetensors headers add up to."""
 EMBEDDING_BYTES = 151936 * 1536 * 2
+PIECES_BYTES = 4 * 32 * 2**20
+"""Of a push to another GPU, at either end."""
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +218,7 @@ def test_the_papers_run_fits_its_gpus_with_room(shape: ModelShape) -> None:
     )
     assert 18 * GIB < learner.peak < 24 * GIB
     # 90 % for the engine, and while weights arrive the embedding in its bucket and once more where it is put
-    assert rollout.peak == pytest.approx(0.9 * 44 * GIB + 2 * EMBEDDING_BYTES, rel=0.001)
+    assert rollout.peak == pytest.approx(0.9 * 44 * GIB + 2 * EMBEDDING_BYTES + PIECES_BYTES, rel=0.001)
     assert rollout.sequences is not None and rollout.sequences > config.engine.max_sequences
     check_fits(config, shape, Machine(44 * GIB))
 
@@ -224,7 +226,7 @@ def test_the_papers_run_fits_its_gpus_with_room(shape: ModelShape) -> None:
 def test_a_push_takes_no_second_copy_of_the_model(shape: ModelShape) -> None:
     learner = learner_phases(paper(), shape, True)["in a push"]
     engine, _ = engine_parts(paper(), shape, 44 * GIB)
-    assert learner["push buffer"] == EMBEDDING_BYTES
+    assert learner["push buffer"] == PIECES_BYTES
     assert engine["push buffers"] < 1.1e9
 
 
