@@ -172,7 +172,7 @@ def _prepare(config: RunConfig, machine: "Machine") -> "Prepared":
     check_judges(config)
     prepared = prepare(config)
     check_fits(config, prepared.shape, machine)
-    check_room(config, prepared.shape.parameters)
+    check_room(config, prepared.shape.parameters, prepared.shape.adapters(config.learner.lora))
     return prepared
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from inspect import isfunction
 from types import FunctionType, MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -19,10 +19,14 @@ from transformers import AttentionInterface, PreTrainedModel
 from openrs_ray.algorithm.packing import MicroBatch
 from openrs_ray.algorithm.varlen import causal_attention
 from openrs_ray.common.foreign import reading
-from openrs_ray.config.learner import HeadDtype
+from openrs_ray.config.learner import HeadDtype, Lora
 from openrs_ray.errors import UserError
 from openrs_ray.models.attention import check_attention
+from openrs_ray.models.lora import attach
 from openrs_ray.models.pretrained import read_model
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 ATTENTION = "openrs_packed"
 
@@ -106,8 +110,9 @@ class _TokenLogprobs(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, normaliser = ctx.saved_tensors
         hidden_gradient = torch.empty_like(hidden)
-        # float32 also for a bfloat16 weight: many small chunks are added up here.
-        weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
+        weight_gradient = None
+        if ctx.needs_input_grad[1]:  # float32 also for a bfloat16 weight: many small chunks are added up here.
+            weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
         slope_of = _compiled(_slope) if hidden.is_cuda else _slope
         for start in range(0, len(targets), ctx.chunk_tokens):
             chunk = slice(start, start + ctx.chunk_tokens)
@@ -115,9 +120,11 @@ class _TokenLogprobs(torch.autograd.Function):
             slope = slope_of(logits, targets[chunk], normaliser[chunk], gradient[chunk], ctx.temperature, weight.dtype)
             del logits  # not beside what comes next, which is as large
             torch.mm(slope, weight, out=hidden_gradient[chunk])
-            weight_gradient += slope.T @ hidden[chunk]
+            if weight_gradient is not None:
+                weight_gradient += slope.T @ hidden[chunk]
             del slope
-        return hidden_gradient, weight_gradient.to(weight.dtype), None, None, None, None
+        head_gradient = None if weight_gradient is None else weight_gradient.to(weight.dtype)
+        return hidden_gradient, head_gradient, None, None, None, None
 
 
 def _logits(
@@ -239,6 +246,18 @@ def _with_globals(function: FunctionType, names: dict[str, Any]) -> FunctionType
     made = FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
     made.__kwdefaults__ = function.__kwdefaults__
     return made
+
+
+def adapt(policy: Policy, lora: Lora, seed: int) -> "LoraConfig":
+    """Train adapters instead of the weights, and save only them; the same ones for the same seed."""
+    config = attach(policy.model, lora, seed)
+    # DeepSpeed leaves frozen weights out of a checkpoint by their name in the model, and the head's has two.
+    policy.head.register_state_dict_post_hook(_without_weight)
+    return config
+
+
+def _without_weight(_: nn.Module, state: dict[str, Any], prefix: str, __: Any) -> None:
+    state.pop(f"{prefix}weight")
 
 
 @torch.no_grad()

@@ -7,7 +7,6 @@ from openrs_ray.cluster.cards import Card
 from openrs_ray.cluster.disk import evaluations
 from openrs_ray.cluster.engine_memory import cache_bytes_per_token, engine_parts, engine_weights
 from openrs_ray.cluster.learner_memory import (
-    adapter_parameters,
     holds_reference,
     itemsize,
     kept_on_host,
@@ -171,7 +170,7 @@ def learning_s(run: Run) -> float:
 def operations_per_token(run: Run) -> float:
     """Of the learner: 2 per weight forward, 2 for the gradient of its input and 2 for its own; attention grows with length."""
     config, shape = run.config, run.shape
-    adapters, recomputed = adapter_parameters(config, shape), needs_checkpointing(config, shape, run.gpu_bytes)
+    adapters, recomputed = shape.adapters(config.learner.lora), needs_checkpointing(config, shape, run.gpu_bytes)
     attention = 4 * shape.layers * shape.heads * shape.head_dim * run.seen
     forward = 2 * shape.parameters + attention
     own = 0 if adapters else 2 * shape.parameters

@@ -24,14 +24,8 @@ Parts = dict[str, float]
 """Bytes by name."""
 
 
-def adapter_parameters(config: RunConfig, shape: ModelShape) -> int:
-    """Of all adapters: two matrices of the rank for each linear layer that has one."""
-    lora = config.learner.lora
-    return lora.rank * sum(layer.outputs + layer.inputs for layer in shape.adapted(lora))
-
-
 def trained_parameters(config: RunConfig, shape: ModelShape) -> int:
-    return adapter_parameters(config, shape) if config.learner.lora.rank else shape.parameters
+    return shape.adapters(config.learner.lora) or shape.parameters
 
 
 def holds_reference(config: RunConfig) -> bool:
@@ -63,7 +57,7 @@ class _Zero:
 def learner_phases(config: RunConfig, shape: ModelShape, checkpointing: bool) -> dict[str, Parts]:
     """Parts on a learner GPU."""
     ranks, size, stage = config.placement.num_learner_gpus, itemsize(config), config.learner.zero_stage
-    held, reference = shape.parameters + adapter_parameters(config, shape), size * shape.parameters
+    held, reference = shape.parameters + shape.adapters(config.learner.lora), size * shape.parameters
     zero, away = _zero(config, shape), config.learner.offload_reference
     rest = {
         "weights": size * (held / ranks if stage == 3 else held),

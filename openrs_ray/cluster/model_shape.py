@@ -55,7 +55,7 @@ class ModelShape:
             vocabulary=text.vocab_size,
             parameter_shapes=tuple(tuple(parameter.shape) for parameter in model.parameters()),
             linears=tuple(
-                Linear(layer.out_features, layer.in_features, "attn" in name)
+                Linear(layer.out_features, layer.in_features, "attn" in name or "attention" in name)
                 for name, layer in model.named_modules()
                 if isinstance(layer, nn.Linear) and layer is not head
             ),
@@ -73,3 +73,7 @@ class ModelShape:
     def adapted(self, lora: Lora) -> tuple[Linear, ...]:
         """Linear layers with an adapter."""
         return tuple(layer for layer in self.linears if lora.layers == "all" or layer.of_attention) if lora.rank else ()
+
+    def adapters(self, lora: Lora) -> int:
+        """Parameters of all adapters: two matrices of the rank for each linear layer that has one."""
+        return lora.rank * sum(layer.outputs + layer.inputs for layer in self.adapted(lora))

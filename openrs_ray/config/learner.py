@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,6 +21,18 @@ class Lora(Section):
     """An adapter's product is multiplied by this over the rank (default: twice the rank)."""
     layers: Literal["all", "attention"] = "all"
     """Linear layers with an adapter: all of every block, or the attention's only."""
+
+    @property
+    def used_alpha(self) -> float:
+        return 2.0 * self.rank if self.alpha is None else self.alpha
+
+    @model_validator(mode="after")
+    def _has_a_rank(self) -> Self:
+        if self.rank == 0 and self.alpha is not None:
+            raise ValueError(
+                "learner.lora.alpha is set without adapters: give learner.lora.rank as well, for example 32"
+            )
+        return self
 
 
 class Learner(Section):

@@ -22,8 +22,9 @@ from openrs_ray.errors import UserError
 from openrs_ray.models.attention import check_attention
 from openrs_ray.models.bundled import resolve_model
 from openrs_ray.models.engine_limits import check_engine, is_on_cpu
+from openrs_ray.models.lora import linear_layers
 from openrs_ray.models.model_files import ModelFiles, model_files
-from openrs_ray.models.pretrained import read_config
+from openrs_ray.models.pretrained import empty_model, read_config
 from openrs_ray.models.stop_tokens import StopToken, stop_tokens
 from openrs_ray.models.weight_files import check_weights
 from openrs_ray.preparation.task_problems import check_paths, load_tasks
@@ -99,6 +100,8 @@ def prepare(config: RunConfig) -> Prepared:
     model_path = resolve_model(config.model.path)
     model, shape = check_model(config, model_path)
     check_attention(model, config.model.path, config.max_sequence_tokens)
+    if config.learner.lora.rank:
+        linear_layers(empty_model(model), config.learner.lora)
     if getattr(model, "quantization_config", None) is not None:
         raise UserError(
             f"model {config.model.path} is quantised, and quantised weights cannot be trained: give the model itself"

@@ -32,9 +32,10 @@ from tiny import make_config, make_sequences, make_turns
 from actors.learner.rank import LearnerRank
 from actors.learner.state import random_states
 from openrs_ray.algorithm.advantages import TrainingSequence
-from openrs_ray.algorithm.packing import MicroBatch, split
-from openrs_ray.algorithm.policy import Policy
+from openrs_ray.algorithm.packing import MicroBatch, pack, split
+from openrs_ray.algorithm.policy import Policy, load_policy
 from openrs_ray.errors import RunError
+from openrs_ray.models.lora import adapted_layers
 
 transformers.utils.logging.disable_progress_bar()
 rank, ranks, folder = 0, 0, Path()
@@ -45,7 +46,17 @@ class PlainSteps(LearnerRank):
     """SGD at learning rate 1 moves the weights by exactly the gradient."""
 
     def make_optimizer(self, policy: Policy) -> torch.optim.Optimizer:
-        return torch.optim.SGD(policy.parameters(), lr=1.0)
+        return torch.optim.SGD([p for p in policy.parameters() if p.requires_grad], lr=1.0)
+
+
+class PlainAdapters(PlainSteps):
+    """The same, with adapters that have been trained before: B is not 0."""
+
+    def make_optimizer(self, policy: Policy) -> torch.optim.Optimizer:
+        generator = torch.Generator().manual_seed(1)
+        for layer in adapted_layers(policy).values():
+            layer.up.data.copy_(0.1 * torch.randn(layer.up.shape, generator=generator))
+        return super().make_optimizer(policy)
 
 
 class SmallBuckets(LearnerRank):
@@ -72,7 +83,8 @@ def weights(of: LearnerRank) -> dict[str, torch.Tensor]:
     if of.config.model.dtype == "bfloat16":
         from deepspeed.utils import safe_get_full_fp32_param
 
-        return {name: safe_get_full_fp32_param(p).clone() for name, p in of.policy.model.named_parameters()}
+        trained = {name: p for name, p in of.policy.model.named_parameters() if p.requires_grad}
+        return {name: safe_get_full_fp32_param(p).clone() for name, p in trained.items()}
     return {
         spec.name: tensor.clone()
         for bucket, tensors in of.full_parameters(1 << 14)
@@ -131,6 +143,54 @@ def with_reference(stage: int) -> dict[str, Any]:
         step(made, make_sequences(9), micro_batch_tokens=64)
         got[offload] = step(made, make_sequences(9, seed=1), 2, micro_batch_tokens=64)
     return {**got[False], "offloaded": got[True]}
+
+
+def part(of: LearnerRank, name: Any) -> dict[str, torch.Tensor]:
+    """Full tensors that leave the learner, by name."""
+    return {
+        spec.name: tensor.clone()
+        for bucket, tensors in of.full_parameters(1 << 14, name)
+        for spec, tensor in zip(bucket.parameters, tensors, strict=True)
+    }
+
+
+def lora(stage: int, layers: str, checkpointing: int) -> dict[str, Any]:
+    """A step of adapters, with a penalty whose reference is the model without them."""
+    settings = {"zero_stage": stage, "lora": {"rank": 4, "layers": layers}, "micro_batch_tokens": 64}
+    settings["gradient_checkpointing"] = bool(checkpointing)
+    made = learner(PlainAdapters, "tied", learner=settings, loss={"kl_beta": 0.3})
+    before, base = part(made, "adapters"), part(made, "base")
+    metrics = made.train_step(
+        split(make_sequences(9), ranks, micro_batch_tokens=64)[rank], tokens(make_sequences(9)), 1
+    )
+    after = part(made, "adapters")
+    unmoved = all(torch.equal(base[name], tensor) for name, tensor in part(made, "base").items())
+    return {"before": before, "gradient": {name: before[name] - after[name] for name in after}, "metrics": metrics,
+            "unmoved": unmoved}  # fmt: skip
+
+
+def lora_reference(stage: int, dtype: str) -> dict[str, Any]:
+    """Log-probabilities without adapters, by the policy that has them and by a second copy of the start model."""
+    made = learner(
+        PlainAdapters, learner={"zero_stage": stage, "lora": {"rank": 4}}, model={"dtype": dtype}, loss={"kl_beta": 0.3}
+    )
+    batch = pack(make_sequences(9))
+    arguments, (found,) = made._arguments(batch, 1.0), made._reference_logprobs([batch])
+    copied = load_policy(made.model_path, dtype, made.config.learner.logprob_chunk_tokens)
+    with torch.no_grad():
+        with_adapters = made.engine(**arguments)
+        return {"found": found, "expected": copied(**arguments), "with": with_adapters}
+
+
+def lora_use(stage: int, start_model: str, dtype: str) -> dict[str, Any]:
+    """Scores and export of adapters that have been trained for two steps."""
+    settings = {"zero_stage": stage, "learning_rate": 1e-2, "micro_batch_tokens": 64, "lora": {"rank": 4, "alpha": 12}}
+    made = learner(LearnerRank, start_model, learner=settings, model={"dtype": dtype})
+    steps(made, range(1, 3))
+    target = folder / f"export-lora-{stage}-{start_model}-{dtype}" / "policy"
+    made.export(target)
+    pairs = [(s.prompt_ids, s.completion_ids) for s in make_sequences(9, seed=2)]
+    return {"scores": made.score(pairs, 1.0), "adapters": part(made, "adapters"), "base": part(made, "base")}
 
 
 def published(stage: int) -> dict[str, Any]:
@@ -224,12 +284,14 @@ class SmallParts(LearnerRank):
 
     def deepspeed_settings(self) -> dict[str, Any]:
         config = super().deepspeed_settings()
-        config["zero_optimization"]["sub_group_size"] = 20_000
+        config["zero_optimization"]["sub_group_size"] = 1_000 if self.config.learner.lora.rank else 20_000
         return config
 
 
 def resumable(stage: int, dtype: str, optimizer: str = "adamw", **more: Any) -> LearnerRank:
+    optimizer, adapters, _ = optimizer.partition("_lora")
     settings = {"zero_stage": stage, "learning_rate": 1e-2, "schedule": "cosine", "optimizer": optimizer, **more}
+    settings["lora"] = {"rank": 4 if adapters else 0}
     return learner(SmallParts, learner=settings, model={"dtype": dtype})
 
 
@@ -492,7 +554,7 @@ def fork(own_rank: int, all_ranks: int, own_folder: Path, names: list[str]) -> i
 
 
 IMPORTED_LATE = (
-    "deepspeed.runtime.bf16_optimizer", "deepspeed.runtime.zero.muon.muon_optimizer", "deepspeed.runtime.zero.stage3",
+    "peft", "deepspeed.runtime.bf16_optimizer", "deepspeed.runtime.zero.muon.muon_optimizer", "deepspeed.runtime.zero.stage3",
     "transformers.models.llama.modeling_llama", "transformers.models.qwen2.modeling_qwen2",
 )  # fmt: skip
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from places import PYTHONPATH, SUPPORT
 from several_updates import GROUPS, STEPS, UPDATES, hand_made_advantages, make_groups
 from tiny import make_sequences, make_turns, naive_logprobs, naive_model, naive_turns, save_model
@@ -52,12 +53,18 @@ CASES: dict[str, list[tuple[int, str]]] = {
         *((2, "1,float32"), (2, "2,float32"), (2, "3,float32"), (2, "2,bfloat16"), (2, "3,bfloat16")),
         *((1, "2,bfloat16,adamw_8bit"), (2, "2,bfloat16,adamw_8bit"), (2, "3,bfloat16,adamw_8bit")),
         *((1, "2,bfloat16,adamw_offload"), (2, "2,bfloat16,adamw_offload"), (2, "3,bfloat16,adamw_offload")),
+        *((1, "1,bfloat16,adamw_lora"), (2, "2,float32,adamw_lora"), (2, "3,bfloat16,adamw_lora")),
+        *((1, "2,bfloat16,adamw_8bit_lora"), (2, "2,bfloat16,adamw_offload_lora")),
     ],
     "other_ranks": [  # with the ranks that saved as the second number: what the case of "resume" saved there
         *((2, "1,1,bfloat16"), (2, "1,2,float32"), (2, "1,3,float32"), (2, "1,3,bfloat16")),
         *((1, "2,1,float32"), (1, "2,2,float32"), (1, "2,3,float32"), (1, "2,2,bfloat16"), (1, "2,3,bfloat16")),
         *((2, "1,2,bfloat16,adamw_8bit"), (1, "2,3,bfloat16,adamw_8bit"), (1, "2,2,bfloat16,adamw_offload")),
+        *((2, "1,1,bfloat16,adamw_lora"), (1, "2,2,float32,adamw_lora"), (1, "2,3,bfloat16,adamw_lora")),
     ],
+    "lora": [(1, "1,all,1"), (1, "3,all,0"), (2, "2,attention,0"), (2, "3,all,1")],
+    "lora_reference": [(1, "1,bfloat16"), (2, "3,bfloat16"), (2, "2,float32")],
+    "lora_use": [(1, "1,tied,float32"), (1, "2,untied,bfloat16"), (2, "3,untied,bfloat16")],
     "warm_up": [
         *((1, "1,float32,0"), (1, "2,bfloat16,0.1"), (1, "3,bfloat16,0")),
         *((2, "1,bfloat16,0"), (2, "2,float32,0.1"), (2, "3,float32,0"), (2, "3,bfloat16,0.1")),
@@ -244,6 +251,58 @@ def test_kl_to_the_start_model_has_its_gradient(results: Results, ranks: int, ca
     assert got["metrics"]["kl"] > 1e-3
     assert same(got["gradient"], got["offloaded"]["gradient"])
     assert {**got["metrics"], "seconds": 0} == {**got["offloaded"]["metrics"], "seconds": 0}
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["lora"])
+def test_adapters_have_the_gradient_of_the_dense_weight_and_the_base_none(results: Results, ranks: int, case: str):
+    """In float64: dL/dA and dL/dB from the whole dL/dW of the model with W + 2 B A, and a penalty to the model without."""
+    got = results.of(ranks, f"lora,{case}")
+    start, moved = (naive_model(results.start_model("tied")) for _ in range(2))
+    halves = {name: tensor.double() for name, tensor in got["before"].items() if name.startswith(("lora_A", "lora_B"))}
+    adapted = [name.removeprefix("lora_A:") for name in halves if name.startswith("lora_A:")]
+    assert len(adapted) == 2 * (4 if "attention" in case else 7) and got["unmoved"]
+    for name in adapted:
+        with torch.no_grad():
+            moved.get_parameter(name).add_(2 * halves[f"lora_B:{name}"] @ halves[f"lora_A:{name}"])
+    losses = torch.cat(naive_token_losses(moved, make_sequences(9), start, 0.3))
+    dense = gradient_of(moved, losses.mean())
+    expected = {}
+    for name in adapted:
+        expected[f"lora_A:{name}"] = 2 * halves[f"lora_B:{name}"].T @ dense[name]
+        expected[f"lora_B:{name}"] = 2 * dense[name] @ halves[f"lora_A:{name}"].T
+    assert float(got["before"]["lora_scale"]) == 2
+    assert relative_error({name: got["gradient"][name] for name in expected}, expected) < 1e-5
+    assert got["metrics"]["loss"] == pytest.approx(losses.mean().item(), rel=1e-4, abs=1e-6)
+    assert got["metrics"]["kl"] > 1e-3
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["lora_reference"])
+def test_without_its_adapters_the_policy_is_the_start_model_bit_for_bit(results: Results, ranks: int, case: str):
+    got = results.of(ranks, f"lora_reference,{case}", ranks - 1)
+    assert torch.equal(got["found"], got["expected"])
+    assert (got["with"] - got["found"]).abs().mean() > 0.01
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["lora_use"])
+def test_adapters_are_exported_for_peft_and_merged_for_everybody_else(results: Results, ranks: int, case: str):
+    got, (stage, start_model, dtype) = results.of(ranks, f"lora_use,{case}"), case.split(",")
+    folder = results.root / str(ranks) / f"export-lora-{stage}-{start_model}-{dtype}"
+    whole = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=getattr(torch, dtype))
+    base = AutoModelForCausalLM.from_pretrained(results.start_model(start_model), dtype=getattr(torch, dtype)).double()
+    plain = {name: parameter.clone() for name, parameter in base.named_parameters()}
+    by_peft = PeftModel.from_pretrained(base, folder / "adapter", autocast_adapter_dtype=False)
+    assert by_peft.peft_config["default"].lora_alpha == 12
+    for name, weight in by_peft.merge_and_unload().named_parameters():
+        rounded = torch.finfo(getattr(torch, dtype)).eps * weight.abs() + 1e-6
+        assert bool(((whole.get_parameter(name).double() - weight).abs() <= rounded).all()), name
+    moved = {
+        name for name, weight in by_peft.get_base_model().named_parameters() if not torch.equal(weight, plain[name])
+    }
+    assert moved == {name.removeprefix("lora_A:") for name in got["adapters"] if name.startswith("lora_A:")}
+    for s, score in zip(make_sequences(9, seed=2), got["scores"], strict=True):
+        for model in (whole, by_peft.get_base_model()):
+            expected = naive_logprobs(model, s.prompt_ids, s.completion_ids).detach().float()
+            np.testing.assert_allclose(score, expected, atol=1e-4 if dtype == "float32" else 0.15)
 
 
 @pytest.mark.parametrize(("ranks", "case"), CASES["published"])

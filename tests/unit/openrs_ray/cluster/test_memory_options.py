@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 from openrs_ray.cluster.engine_memory import engine_parts, engine_weights
 from openrs_ray.cluster.fitting import check_fits
 from openrs_ray.cluster.host_memory import host_parts, host_text
-from openrs_ray.cluster.learner_memory import adapter_parameters, learner_phases
+from openrs_ray.cluster.learner_memory import learner_phases
 from openrs_ray.cluster.machine import Machine
 from openrs_ray.cluster.memory import needs_checkpointing, plan
 from openrs_ray.cluster.model_shape import ModelShape
@@ -85,7 +85,7 @@ def test_adapters_are_as_many_as_peft_makes(kind: type, layers: str, targets: st
     model = get_peft_model(AutoModelForCausalLM.from_config(config), LoraConfig(r=8, target_modules=targets))
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     planned = paper("--learner.lora.rank=8", f"--learner.lora.layers={layers}")
-    assert adapter_parameters(planned, ModelShape.of(config)) == trained > 0
+    assert ModelShape.of(config).adapters(planned.learner.lora) == trained > 0
 
 
 def test_adapters_need_neither_a_reference_nor_the_optimizer_of_all_weights(shape: ModelShape) -> None:

@@ -1,11 +1,13 @@
 """The display: plain lines where there is no terminal; where there is one, a screen that gives it back."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from openrs_ray.config.quantization import Quantization
 from openrs_ray.run.display import RunDisplay, StepFigures, summary_table
 from openrs_ray.stats import wilson_interval
 
@@ -51,6 +53,22 @@ def test_without_a_terminal_each_step_is_one_plain_line() -> None:
     assert "0:00:24" in second  # 8 steps at the mean of 3 s
     assert warning == "[small] WARNING: 2 checks [timed] out."
     assert "\x1b" not in out.getvalue()
+
+
+@pytest.mark.parametrize(("quantization", "said"), [("int8", True), ("none", False)])
+def test_what_was_sampled_in_8_bits_says_so(quantization: Quantization, said: bool) -> None:
+    """In the line of a step, the divergence; in the table at the end, of what the held-out accuracies are."""
+    out = io.StringIO()
+    console = Console(file=out, width=160, highlight=False)
+    with RunDisplay("small", 10, console) as display:
+        display.step(replace(figures(1, 2.0), mismatch=0.00123 if said else None))
+    half = wilson_interval(50, 100)
+    about = {"problems": 9, "samples": 1, "steps": 1, "tokens": 1, "seconds": 1}
+    console.print(
+        summary_table(before=half, after=half, run_folder=Path("/r"), quantization=quantization, **about)  # type: ignore[arg-type]
+    )
+    assert ("mismatch 0.00123" in out.getvalue()) is said and ("mismatch" in out.getvalue()) is said
+    assert ("sampled by engines in int8" in out.getvalue()) is said
 
 
 def test_every_line_says_what_the_run_has_cost() -> None:
