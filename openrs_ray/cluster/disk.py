@@ -42,12 +42,9 @@ def disk_parts(config: RunConfig, shape: "ModelShape", held_out: int) -> dict[st
     sampled = steps * rollout.most_drawn_per_step * rollout.completions_per_problem
     sampled += evaluations(config) * held_out * config.evaluation.samples
     completions = float(sampled * rollout.max_completion_tokens * _BYTES_PER_TOKEN)
-    return checkpoint_parts(config, shape.parameters, adapter_parameters(config, shape)) | {"completions": completions}
-
-
-def adapter_parameters(config: RunConfig, shape: "ModelShape") -> int:
-    lora = config.learner.lora
-    return lora.rank * sum(layer.inputs + layer.outputs for layer in shape.adapted(lora))
+    return checkpoint_parts(config, shape.parameters, shape.adapters(config.learner.lora)) | {
+        "completions": completions
+    }
 
 
 def evaluations(config: RunConfig) -> int:

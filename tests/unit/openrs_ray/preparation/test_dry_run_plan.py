@@ -65,7 +65,7 @@ def test_without_a_network_a_hub_recipe_is_planned_and_says_what_was_not_checked
     done = dry_run(RECIPES / "open-rs3.yaml", tmp_path)
     assert done.returncode == 2
     assert time.monotonic() - began < 25, "most of it is imports"
-    for part in ("72 completions", "rollout: 40.5 in a push", "forecast (a plan", "$ ", "disk: up to"):
+    for part in ("72 completions", "rollout: 40.6 in a push", "forecast (a plan", "$ ", "disk: up to"):
         assert part in done.stdout, part
     assert "Retry" not in done.stdout + done.stderr
     (sentence,) = done.stderr.strip().splitlines()
