@@ -14,7 +14,7 @@ from openrs_ray.cluster.memory import ROOM, plan
 from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.config.schema import RunConfig
 
-_CHANGE, _TIGHT = 0.03, 0.05
+_CHANGE, _TIGHT = 0.05, 0.08
 """Shares of a step's time that one change less is worth, and that more than `ROOM` of a GPU costs, in the order of what fits."""
 
 
@@ -96,8 +96,12 @@ class Search:
     def _learners(self, config: RunConfig) -> list[_Half]:
         halves = []
         for options in combinations(learner_doses(config)):
-            run = self._run(changed(config, {"learner.gradient_checkpointing": False} | options))
-            phases = learner_phases(run.config, self.shape, run.config.learner.gradient_checkpointing is True)
+            after = changed(config, options)
+            if not self._host_holds(after):
+                continue
+            recomputes = after.learner.gradient_checkpointing is True or after.learner.offload_activations
+            run = self._run(changed(after, {"learner.gradient_checkpointing": recomputes}))
+            phases = learner_phases(run.config, self.shape, recomputes)
             sizes = {when: sum(parts.values()) for when, parts in phases.items()}
             pushing = sizes.pop("in a push")
             halves.append(_Half(options, learning_s(run), max(sizes.values()), pushing))
@@ -135,16 +139,15 @@ class Search:
         plans = plan(changed(self.config, options), self.shape, self.gpu_bytes)
         return all(one.fits(self.gpu_bytes * (1.0 if one.role == "rollout" else room)) for one in plans)
 
+    def _host_holds(self, config: RunConfig) -> bool:
+        return self.host_bytes is None or sum(host_parts(config, self.shape).values()) <= self.host_bytes
+
     def checked(self, options: Options) -> Found | None:
         """None where they do not fit, on the GPU or the host, or may not stand together."""
         config = changed(self.config, options)
-        host = sum(host_parts(config, self.shape, self.gpu_bytes).values())
-        if (
-            not self._fits(options, 1.0)
-            or (self.host_bytes is not None and host > self.host_bytes)
-            or not valid(config)
-        ):
+        if not self._fits(options, 1.0) or not self._host_holds(config) or not valid(config):
             return None
+        host = sum(host_parts(config, self.shape).values())
         best, worst = forecast(config, self.shape, self.card, self.gpu_bytes, held_out=0)
         before = self._before
         more = (best.step_s - before[0].step_s, worst.step_s - before[1].step_s) if self._samples else None

@@ -85,7 +85,9 @@ class Adapted:
         nothing = torch.zeros_like(next(iter(self._squares.values()))).repeat(2)
         found = torch.stack([self._merged.get(name, nothing) for name in names])
         square = torch.cat([self._squares[name] for name in names])
-        wrong = (found[:, 0] - square).abs() > _KEPT_WITHIN * square + _DEVIATIONS * found[:, 1]
+        wrong = ~(
+            (found[:, 0] - square).abs() <= _KEPT_WITHIN * square + _DEVIATIONS * found[:, 1]
+        )  # NaN is wrong, too
         return [name for name, is_wrong in zip(names, wrong.tolist(), strict=True) if is_wrong]
 
     def without_place(self) -> list[str]:
