@@ -292,7 +292,7 @@ def test_on_a_shared_gpu_a_sleeping_engine_counts_only_while_it_is_awake(shape: 
          ["engine.gpu_memory_fraction 0.9"]),
         (40, ("--learner.zero_stage", "1", "--placement.num_learner_gpus", "1"), "each learner GPU has 40.0 GiB",
          ["learner.zero_stage 2", "placement.num_learner_gpus 2"]),
-        (44, SHARED, "each shared GPU", ["micro_batch_tokens 4096", "--rollout.sleep_while_learning true"]),
+        (44, SHARED, "each shared GPU", ["--learner.optimizer adamw_8bit --rollout.sleep_while_learning true"]),
         (4, (), "each learner GPU has 4.0 GiB", ["no setting is enough"]),
     ],
 )  # fmt: skip
