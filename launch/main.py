@@ -21,6 +21,7 @@ COMMANDS = {
     "performance.rewards": "Measures the reward pool's checks per second.",
     "performance.rollout": "Measures a rollout worker against raw vLLM.",
     "performance.learner": "Measures one learner rank.",
+    "performance.completions": "Measures what a completion costs the driver.",
     "performance.push": "Measures a weight push against the bare transfer.",
     "performance.step": "Measures whole steps against TRL's.",
     "performance.gpu_suite": "Runs everything that needs a GPU, in under 30 minutes.",

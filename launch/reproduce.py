@@ -23,7 +23,8 @@ from launch.cli.options import Parser, help_asked
 from launch.driver.harness import Harness, Prepared
 from launch.evaluate import add_benchmark_options, asked_benchmarks, positive
 from launch.train import supervised
-from openrs_ray.cluster.memory import check_fits, planned_gpu_bytes
+from openrs_ray.cluster.fitting import check_fits
+from openrs_ray.cluster.machine import Machine
 from openrs_ray.common.console import say, show_markdown
 from openrs_ray.common.files import replacing
 from openrs_ray.config.help import help_text
@@ -128,9 +129,9 @@ class Reproduction:
         if len(self.config.tasks) > 1:
             raise UserError("launch.reproduce is for one data set, as the paper's: train with launch.train")
         check_run(self.config, resume=True)
-        gpu_bytes = planned_gpu_bytes(self.config, this_machine=not joins_cluster())
+        machine = Machine.planned(self.config, this_machine=not joins_cluster())
         prepared = prepare(self.config)
-        check_fits(self.config, prepared.shape, gpu_bytes)
+        check_fits(self.config, prepared.shape, machine)
         if joins_cluster():
             with connection():
                 place(self.config).release()

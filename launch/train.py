@@ -35,6 +35,7 @@ from openrs_ray.run.state import begun
 
 if TYPE_CHECKING:
     from actors.cluster.placement import Placement
+    from openrs_ray.cluster.machine import Machine
     from openrs_ray.preparation.prepared import Prepared
 
 _FLAGS = ("--dry-run", "--resume", "--restart")
@@ -113,7 +114,7 @@ def _start(config: RunConfig, console: Console, log: RunLog, done: Progress) -> 
     # Heavy imports come late: a mistake in the recipe is said at once.
     from actors.cluster.description import describe_cluster
     from actors.cluster.placement import check_build, check_machine, connection, joins_cluster, place
-    from openrs_ray.cluster.memory import planned_gpu_bytes
+    from openrs_ray.cluster.machine import Machine
     from openrs_ray.preparation.preview import warning_lines
 
     placement: Placement | None = None
@@ -122,7 +123,7 @@ def _start(config: RunConfig, console: Console, log: RunLog, done: Progress) -> 
     budget.check("start", *(("step",) if done.ended else ()), *ENDING)
     budget.write()
     # First, because the probe forks, and forking is safe only without threads.
-    gpu_bytes = planned_gpu_bytes(config, this_machine=not joins_cluster())
+    machine = Machine.planned(config, this_machine=not joins_cluster())
     with ExitStack() as ending:
         shutdown = ending.enter_context(Shutdown(budget.write))
         ending.enter_context(budget)
@@ -130,10 +131,10 @@ def _start(config: RunConfig, console: Console, log: RunLog, done: Progress) -> 
         if joins_cluster():
             ending.enter_context(connection())
             placement = place(config)
-            prepared = _prepare(config, gpu_bytes)
+            prepared = _prepare(config, machine)
         else:
             check_machine(config)
-            prepared = _prepare(config, gpu_bytes)
+            prepared = _prepare(config, machine)
             check_build(config.placement)
             ending.enter_context(connection())
             placement = place(config)
@@ -163,15 +164,15 @@ def _say_end(config: RunConfig, outcome: Outcome, budget: Budget, console: Conso
             say(console, f"Continue with: {continue_with()}")
 
 
-def _prepare(config: RunConfig, gpu_bytes: float | None) -> "Prepared":
-    from openrs_ray.cluster.memory import check_fits
+def _prepare(config: RunConfig, machine: "Machine") -> "Prepared":
+    from openrs_ray.cluster.fitting import check_fits
     from openrs_ray.preparation.judges import check_judges
     from openrs_ray.preparation.prepared import prepare
 
     check_judges(config)
     prepared = prepare(config)
-    check_fits(config, prepared.shape, gpu_bytes)
-    check_room(config, prepared.shape.parameters)
+    check_fits(config, prepared.shape, machine)
+    check_room(config, prepared.shape.parameters, prepared.shape.adapters(config.learner.lora))
     return prepared
 
 

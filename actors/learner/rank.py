@@ -14,9 +14,9 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +30,25 @@ from actors.learner.optimizer import deepspeed_settings, optimizer
 from actors.learner.state import load_state, save_state
 from actors.weights.transport import Outgoing, PushGroup, Sender, find
 from openrs_ray.algorithm.advantages import TrainingSequence
+from openrs_ray.algorithm.host_memory import FrozenOnHost, activations_on_host
 from openrs_ray.algorithm.losses import METRICS, LossInput, policy_loss
 from openrs_ray.algorithm.packing import MicroBatch, pack
-from openrs_ray.algorithm.policy import Policy, fuse_kernels, load_policy, micro_batch_arguments
+from openrs_ray.algorithm.policy import Policy, adapt, fuse_kernels, load_policy, micro_batch_arguments
 from openrs_ray.algorithm.schedule import learning_rate
-from openrs_ray.cluster.memory import ModelShape, needs_checkpointing
+from openrs_ray.cluster.memory import needs_checkpointing
+from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.common.formatting import GIB
 from openrs_ray.common.private_folder import private_folder
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
+from openrs_ray.models.lora import adapted_layers, without_adapters, write_adapter
 from openrs_ray.models.pretrained import fixed_weights
+from openrs_ray.run.checkpoint_files import ADAPTER
 from openrs_ray.run.spans import span, traced
+from openrs_ray.weights.adapters import pairs
 from openrs_ray.weights.buckets import Bucket, ParameterSpec, plan_buckets
 from openrs_ray.weights.meeting import LOOPBACK, Meeting, new_token, prove_ranks
+from openrs_ray.weights.sources import Part, sources
 
 
 class LearnerRank:
@@ -59,8 +65,9 @@ class LearnerRank:
         self.rank = rank
         self.world_size = world_size
         self.device = torch.device(device)
-        self.reference: Policy | None = None
+        self.reference: Policy | FrozenOnHost | None = None
         self._sender: Sender | None = None
+        self._sending: Part | None = None
 
     # ------------------------------------------------------------------------------------------------ life cycle
 
@@ -87,7 +94,7 @@ class LearnerRank:
             LOCAL_SIZE=str(self.world_size),
             GLOO_SOCKET_IFNAME="lo",
         )
-        if on_cpu:
+        if on_cpu or self.config.learner.optimizer == "adamw_offload":  # then the optimizer works on the host's CPUs
             torch.set_num_threads(self.config.threads)
         import deepspeed
 
@@ -99,9 +106,13 @@ class LearnerRank:
         policy = load_policy(self.model_path, model.dtype, learner.logprob_chunk_tokens, learner.head_dtype)
         if learner.fused_kernels and not on_cpu:
             fuse_kernels(policy)
-        if self.config.loss.kl_beta > 0:
-            # Moved first, and copied there: every rank of a node does this at once, and the host has to hold one copy each.
-            self.reference = copy.deepcopy(policy.to(self.device)).eval().requires_grad_(False)
+        if learner.lora.rank:
+            self._adapter_config = adapt(policy, learner.lora, self.config.run.seed)
+            deepspeed.utils.set_z3_leaf_modules(policy, {type(layer) for layer in adapted_layers(policy).values()})
+            if learner.zero_stage == 3:  # which lets go of a layer too early where its input has no gradient
+                policy.model.enable_input_require_grads()
+        elif self.config.loss.kl_beta > 0:
+            self.reference = self._frozen_copy(policy)
         if self._checkpoints(policy):
             policy.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         deepspeed.init_distributed(
@@ -116,9 +127,14 @@ class LearnerRank:
             prove_ranks(token, self.rank, self.world_size, torch.distributed.all_to_all_single)
         self.policy = policy
         self.engine, *_ = deepspeed.initialize(
-            model=policy, optimizer=self.make_optimizer(policy), config=deepspeed_settings(self.config, self.world_size)
+            model=policy, optimizer=self.make_optimizer(policy), config=self.deepspeed_settings()
         )
         self._warm_up()
+
+    def _frozen_copy(self, policy: Policy) -> Policy | FrozenOnHost:
+        # Moved first, and copied there: every rank of a node does this at once, and the host has to hold one copy each.
+        frozen = copy.deepcopy(policy.to(self.device)).eval().requires_grad_(False)
+        return FrozenOnHost(frozen, self.device) if self.config.learner.offload_reference else frozen
 
     def _warm_up(self) -> None:
         """Run forward, backward and score once: kernels compile and ranks connect before the first short deadline.
@@ -128,7 +144,8 @@ class LearnerRank:
         ids = np.zeros(16, dtype=np.int32)
         batch = pack([TrainingSequence(ids, ids, np.zeros(16, dtype=np.float32), 1.0)] * 2)
         self.engine.set_gradient_accumulation_boundary(False)
-        output = policy_loss(self._loss_input(batch), self.config.loss)
+        (reference,) = self._reference_logprobs([batch])
+        output = policy_loss(self._loss_input(batch, reference), self.config.loss)
         self.engine.backward(output.total * 0.0, scale_wrt_gas=False)
         # Dropped, or the gradient would take a step's memory during the first push.
         self.engine.optimizer.zero_grad(set_to_none=True)
@@ -138,6 +155,8 @@ class LearnerRank:
         self.score([(ids, ids)], 1.0)
 
     def _checkpoints(self, policy: Policy) -> bool:
+        if self.config.learner.offload_activations:
+            return True
         if self.device.type == "cpu":
             return self.config.learner.gradient_checkpointing is True
         planned = self.config.placement.gpu_memory_gib or math.inf
@@ -145,7 +164,10 @@ class LearnerRank:
         return needs_checkpointing(self.config, ModelShape.of(policy.model.config), gpu_bytes)
 
     def make_optimizer(self, policy: Policy) -> torch.optim.Optimizer:
-        return optimizer(policy.parameters(), self.config.learner)
+        return optimizer(filter(attrgetter("requires_grad"), policy.parameters()), self.config.learner)
+
+    def deepspeed_settings(self) -> dict[str, Any]:
+        return deepspeed_settings(self.config, self.world_size)
 
     # ------------------------------------------------------------------------------------------------ training
 
@@ -170,13 +192,14 @@ class LearnerRank:
         real = [batch for batch in micro_batches if batch.completion_tokens]
         counts = self._sum_over_ranks(torch.tensor([len(real), sum(len(batch.lengths) for batch in real)])).tolist()
         weigh = self._loss_weights(micro_batches, global_tokens, counts[1] + left_out_sequences, counts[0])
-        packed_tokens = sum(int(batch.lengths.sum()) for batch in real)
+        packed_tokens = sum(batch.computed_tokens for batch in real)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         sums = dict.fromkeys(METRICS, torch.zeros_like(loss))
-        for i, (batch, weight) in enumerate(zip(micro_batches, weigh, strict=True)):
-            with span("forward_backward", step=step, micro_batch=i, tokens=int(batch.lengths.sum())):
+        references = self._reference_logprobs(micro_batches, step)
+        for i, (batch, reference, weight) in enumerate(zip(micro_batches, references, weigh, strict=True)):
+            with span("forward_backward", step=step, micro_batch=i, tokens=batch.computed_tokens):
                 self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
-                output = policy_loss(self._loss_input(batch), self.config.loss)
+                output = policy_loss(self._loss_input(batch, reference), self.config.loss)
                 self.engine.backward(output.total * (weight * self.world_size), scale_wrt_gas=False)
                 self._finish_kernels()
             sums = {name: value + output.sums[name] for name, value in sums.items()}
@@ -213,19 +236,47 @@ class LearnerRank:
         whole = {"tokens": global_tokens, "sequences": global_sequences, "constant": allowed}[normalization]
         return [1.0 / whole] * len(micro_batches)
 
-    def _loss_input(self, batch: MicroBatch) -> LossInput:
-        arguments = self._arguments(batch, self.config.logprob_temperature)
-        reference = None
-        if self.reference is not None:
-            with torch.no_grad():
-                reference = self.reference(**arguments)
+    @torch.no_grad()
+    def _reference_logprobs(self, micro_batches: Sequence[MicroBatch], step: int = 0) -> list[torch.Tensor | None]:
+        """Of the frozen start model, for all micro-batches at once: it need not be on the device after that."""
+        if self.config.loss.kl_beta == 0:
+            return [None] * len(micro_batches)
+        with (
+            span("reference", step=step, micro_batches=len(micro_batches)),
+            self._start_model() as reference,
+        ):
+            temperature = self.config.logprob_temperature
+            scored = [reference(**self._arguments(batch, temperature)) for batch in micro_batches]
+            self._finish_kernels()
+        return scored
+
+    @contextmanager
+    def _start_model(self) -> Iterator[Any]:
+        """The frozen copy, or the policy without its adapters."""
+        if self.reference is None:
+            with without_adapters(self.policy.model):
+                yield self.engine
+        elif isinstance(self.reference, FrozenOnHost):
+            with self.reference.visit() as reference:
+                yield reference
+        else:
+            yield self.reference
+
+    def _loss_input(self, batch: MicroBatch, reference_logprobs: torch.Tensor | None) -> LossInput:
+        with self._activations():
+            logprobs = self.engine(**self._arguments(batch, self.config.logprob_temperature))
         return LossInput(
-            logprobs=self.engine(**arguments),
+            logprobs=logprobs,
             behaviour_logprobs=torch.from_numpy(batch.behaviour_logprobs).to(self.device),
             advantages=torch.from_numpy(batch.advantages).to(self.device),
             lengths=batch.completion_lengths,
-            reference_logprobs=reference,
+            reference_logprobs=reference_logprobs,
         )
+
+    def _activations(self) -> AbstractContextManager[None]:
+        if not self.config.learner.offload_activations:
+            return nullcontext()
+        return activations_on_host(self.policy.model.config.get_text_config().hidden_size)
 
     def _arguments(self, batch: MicroBatch, temperature: float) -> dict[str, Any]:
         return {**micro_batch_arguments(batch, self.device), "temperature": temperature}
@@ -295,20 +346,17 @@ class LearnerRank:
 
     # ------------------------------------------------------------------------------------------------ weights
 
-    def parameter_specs(self) -> list[ParameterSpec]:
-        """Every parameter with its full shape, in sending order; tied ones once."""
-        return [
-            ParameterSpec(name, str(p.dtype).removeprefix("torch."), tuple(getattr(p, "ds_shape", p.shape)))
-            for name, p in self.policy.model.named_parameters()
-        ]
+    def parameter_specs(self, part: Part = "policy") -> list[ParameterSpec]:
+        """Every tensor of a part with its full shape, in sending order; tied ones once."""
+        return [source.spec for source in sources(self.policy.model, part)]
 
-    def full_parameters(self, bucket_bytes: int) -> Iterator[tuple[Bucket, list[torch.Tensor]]]:
+    def full_parameters(self, bucket_bytes: int, part: Part = "policy") -> Iterator[tuple[Bucket, list[torch.Tensor]]]:
         """Buckets of full parameters; tensors are valid until the next bucket."""
-        parameters = dict(self.policy.model.named_parameters())
-        for bucket in plan_buckets(self.parameter_specs(), bucket_bytes):
-            members = [parameters[spec.name] for spec in bucket.parameters]
-            with self._gathered(members):
-                yield bucket, [member.data for member in members]
+        known = {source.spec.name: source for source in sources(self.policy.model, part)}
+        for bucket in plan_buckets([source.spec for source in known.values()], bucket_bytes):
+            members = [known[spec.name] for spec in bucket.parameters]
+            with self._gathered([parameter for member in members for parameter in member.parameters]):
+                yield bucket, [member.make() for member in members]
 
     def _gathered(self, parameters: list[torch.nn.Parameter]) -> Any:
         if self.config.learner.zero_stage < 3:
@@ -319,8 +367,24 @@ class LearnerRank:
 
     # ------------------------------------------------------------------------------------------------ pushes
 
-    def push_buckets(self) -> tuple[Bucket, ...]:
-        return plan_buckets(self.parameter_specs(), self.config.push.bucket_mib << 20)
+    def push_buckets(self, part: Part | None = None) -> tuple[Bucket, ...]:
+        """Of what every push brings, or of a part."""
+        return plan_buckets(self.parameter_specs(part or self._every_push), self.config.push.bucket_mib << 20)
+
+    def base_buckets(self) -> tuple[Bucket, ...]:
+        """Of what an engine needs before its first push: nothing where all weights are trained."""
+        return self.push_buckets("base") if self.config.learner.lora.rank else ()
+
+    @property
+    def _every_push(self) -> Part:
+        return "adapters" if self.config.learner.lora.rank else "policy"
+
+    def will_send(self, base: bool) -> None:
+        """Choose between the base and what every push brings."""
+        self._sending = "base" if base else self._every_push
+
+    def _outgoing(self) -> Iterator[tuple[Bucket, list[torch.Tensor]]]:
+        return self.full_parameters(self.config.push.bucket_mib << 20, self._sending or self._every_push)
 
     def meeting(self, node: str | None) -> Meeting:
         """A meeting with an engine on `node`: over loopback on this rank's own."""
@@ -328,9 +392,8 @@ class LearnerRank:
 
     def join_push(self, engine: int, group: PushGroup) -> None:
         if self._sender is None:
-            largest = max(bucket.nbytes for bucket in self.push_buckets())
-            gather = partial(self.full_parameters, self.config.push.bucket_mib << 20)
-            weights = Outgoing(self.rank, self.device, group.deadline_s, largest, gather)
+            largest = max(bucket.nbytes for bucket in (*self.push_buckets(), *self.base_buckets()))
+            weights = Outgoing(self.rank, self.device, group.deadline_s, largest, self._outgoing)
             self._sender = find(group.transport).sender(weights)
         self._sender.join(engine, group)
 
@@ -343,24 +406,33 @@ class LearnerRank:
     @traced("save")
     def save(self, folder: Path) -> None:
         """Write this rank's state to `folder/state`. Not atomic: the caller renames."""
-        save_state(self.engine, Path(folder), self.rank)
+        save_state(self.engine, Path(folder), self.rank, only_trained=self.config.learner.lora.rank > 0)
 
     @traced("load_state")
     def load(self, folder: Path) -> None:
         """Restore what `save` wrote, bit for bit; with another number of ranks, all but the random states."""
-        load_state(self.engine, Path(folder), self.rank, self.world_size)
+        only_trained = self.config.learner.lora.rank > 0
+        load_state(self.engine, Path(folder), self.rank, self.world_size, only_trained=only_trained)
 
     @traced("export")
     def export(self, folder: Path) -> None:
-        """Write the policy's weights and config.json."""
-        weights: dict[str, torch.Tensor] = {}
-        for bucket, tensors in self.full_parameters(bucket_bytes=1 << 30):
-            if self.rank == 0:
-                for spec, tensor in zip(bucket.parameters, tensors, strict=True):
-                    weights[spec.name] = tensor.to("cpu", copy=True)
+        """Write the policy's weights, merged, and config.json; adapters to the folder `adapter` beside it."""
+        weights, adapters = self._on_cpu("policy"), self._on_cpu("adapters")
         if self.rank == 0:
             self._write_model(Path(folder), weights)
+            if adapters:
+                layers = pairs(adapters)
+                write_adapter(Path(folder).with_name(ADAPTER), self._adapter_config, self.config.model.path, layers)
         torch.distributed.barrier()
+
+    def _on_cpu(self, part: Part) -> dict[str, torch.Tensor]:
+        """Copies by name, on rank 0; every rank must call it."""
+        found: dict[str, torch.Tensor] = {}
+        for bucket, tensors in self.full_parameters(1 << 30, part):
+            if self.rank == 0:
+                for spec, tensor in zip(bucket.parameters, tensors, strict=True):
+                    found[spec.name] = tensor.to("cpu", copy=True)
+        return found
 
     def _write_model(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         from huggingface_hub import save_torch_state_dict

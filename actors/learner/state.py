@@ -11,47 +11,52 @@ import torch
 from openrs_ray.common.files import TEMPORARY
 from openrs_ray.errors import RunError
 from openrs_ray.run.checkpoint_files import STATE
+from openrs_ray.run.moments import in_8_bits, to_8_bits
 from openrs_ray.run.reshard import convert
 
 _RANDOM = "random_rank_{}.pt"
 
 
-def save_state(engine: Any, folder: Path, rank: int) -> None:
-    """Write one rank's share of a DeepSpeed engine to `folder/state`. All ranks call it."""
-    engine.save_checkpoint(str(folder), tag=STATE, save_latest=False)
+def save_state(engine: Any, folder: Path, rank: int, *, only_trained: bool = False) -> None:
+    """Write one rank's share of a DeepSpeed engine to `folder/state`, without frozen weights on demand. All ranks call it."""
+    engine.save_checkpoint(str(folder), tag=STATE, save_latest=False, exclude_frozen_parameters=only_trained)
     torch.save(random_states(), _random_file(folder, rank))
     torch.distributed.barrier()
 
 
-def load_state(engine: Any, folder: Path, rank: int, ranks: int) -> None:
+def load_state(engine: Any, folder: Path, rank: int, ranks: int, *, only_trained: bool = False) -> None:
     """Restore what `save_state` wrote, also with another number of ranks. All ranks call it."""
     saved_ranks = len(list(folder.glob(f"{STATE}/{_RANDOM.format('*')}")))
     if saved_ranks == ranks:
-        _load_engine(engine, folder, rank)
+        _load_engine(engine, folder, rank, only_trained)
     else:
-        _load_converted(engine, folder, rank)
+        _load_converted(engine, folder, rank, only_trained)
     # Nothing in a policy draws random numbers; ranks that did not exist before only need some state.
     _restore_random_states(torch.load(_random_file(folder, rank % saved_ranks), weights_only=True))
 
 
-def _load_engine(engine: Any, folder: Path, rank: int) -> None:
-    path, _ = engine.load_checkpoint(str(folder), tag=STATE)
+def _load_engine(engine: Any, folder: Path, rank: int, only_trained: bool) -> None:
+    path, _ = engine.load_checkpoint(str(folder), tag=STATE, load_module_strict=not only_trained)
     if path is None:
         raise RunError(f"Learner rank {rank}: the checkpoint in {folder} cannot be loaded.")
 
 
-def _load_converted(engine: Any, folder: Path, rank: int) -> None:
+def _load_converted(engine: Any, folder: Path, rank: int, only_trained: bool) -> None:
     """Convert in a temporary folder, which `CheckpointStore.sweep` removes after a kill."""
     converted = folder.with_name(f"{folder.name}.universal{TEMPORARY}")
     if rank == 0:
         convert(folder / STATE, converted / STATE)
     torch.distributed.barrier()
     engine._config.load_universal_checkpoint = True
-    _load_engine(engine, converted, rank)
+    _load_engine(engine, converted, rank, only_trained)
     engine._config.load_universal_checkpoint = False
-    # DeepSpeed gives all parts of a rank the same counter, on the CPU: each part's step would count for all others.
-    for part, state in engine.optimizer.optimizer.state.items():
-        state["step"] = state["step"].to(part.device, copy=True)
+    optimizer = engine.optimizer.optimizer
+    if in_8_bits(optimizer):
+        to_8_bits(optimizer)
+    else:
+        # DeepSpeed gives all parts of a rank the same counter, on the CPU: each part's step would count for all others.
+        for part, state in optimizer.state.items():
+            state["step"] = state["step"].to(part.device, copy=True)
     torch.distributed.barrier()
     if rank == 0:
         shutil.rmtree(converted)

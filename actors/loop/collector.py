@@ -9,10 +9,12 @@ import numpy as np
 
 from actors.cluster.restarted import Restarted
 from actors.cluster.together import Together
+from actors.pools.messages import Judged, SampledItem
 from actors.rollout.pool import EnginePool
 from actors.rollout.worker import Request
 from openrs_ray.algorithm.unusable import without_judgement
 from openrs_ray.config.schema import RunConfig
+from openrs_ray.data.completions import Texts
 from openrs_ray.environments.environment import Environment
 from openrs_ray.environments.reply import RolloutFailed
 from openrs_ray.errors import RunError, UserError
@@ -26,8 +28,8 @@ from openrs_ray.rewards.registry import weighted_parameters
 from openrs_ray.run.spans import span, traced
 from openrs_ray.seeds import completion_seed, turn_seed
 
-Decode = Callable[[Sequence[Rollout]], list[str]]
-"""Texts of rollouts, with the part that the chat template wrote."""
+_JUDGE_PAUSE_S = 0.02  # between two messages to the reward pool: each costs as much as judging several completions
+
 Pending = tuple[Rollout, Problem]
 
 
@@ -62,13 +64,25 @@ class Turns:
         seed = turn_seed(completion_seed(self.config.run.seed, plan.phase, plan.step, *place), self.turn)
         self.turn += 1
         most = left if max_tokens is None else min(left, max_tokens)
-        ids = tuple(map(int, prompt_ids))
+        # A problem's own ids are one object, which a message of many requests holds once.
+        ids = self.problem.prompt_ids if prompt_ids is self.problem.prompt_ids else tuple(map(int, prompt_ids))
         return await self.pool.sample(Request(*place, ids, seed, plan.temperature, most))
 
 
-def judge_item(text: str, rollout: Rollout, problem: Problem, turns: tuple[str, ...] = ()) -> JudgeItem:
-    seen = text, rollout.sampled_tokens, rollout.finish_reason
-    return JudgeItem(*seen, problem.gold, problem.text, problem.row, problem.task, turns)
+def judge_items(rollouts: Sequence[Rollout], problem: Problem, texts: Sequence[Texts]) -> list[JudgeItem]:
+    """For what judges single rollouts or groups after the checks; turns are for the checks alone."""
+    return [
+        JudgeItem(
+            text=own.judged,
+            token_count=rollout.sampled_tokens,
+            finish_reason=rollout.finish_reason,
+            gold=problem.gold,
+            problem=problem.text,
+            row=problem.row,
+            task=problem.task,
+        )
+        for rollout, own in zip(rollouts, texts, strict=True)
+    ]
 
 
 @dataclass(eq=False)
@@ -81,7 +95,6 @@ class Collector:
     """Restarted by Ray; `report` is told of it."""
     environments: Mapping[str, Environment]
     """By task."""
-    decode: Decode
     report: Callable[[str], None]
     spent: Callable[[Spending], None] = lambda spending: None
     """Told what judge models have cost so far."""
@@ -89,12 +102,11 @@ class Collector:
     """Rewards of the user's own."""
     log: Callable[[str], None] = lambda line: None
     """Told the lines that own rewards print."""
-    decode_turns: Callable[[Rollout], tuple[str, ...]] = lambda rollout: ()
-    """Texts of the policy's turns, where there are several."""
 
     def __post_init__(self) -> None:
+        self._tasks = {task.name: task for task in self.config.tasks}
         self._rewards = Restarted("the reward pool", self.config.rollout.deadline_s, self.report)
-        self._judging: Together[Pending, Verdict] = Together(self._judge)
+        self._judging: Together[Pending, Judged] = Together(self._judge, _JUDGE_PAUSE_S)
 
     @traced("group", "position")
     async def group(self, position: int, problem: Problem, plan: Sampling) -> Group:
@@ -103,20 +115,21 @@ class Collector:
             asyncio.ensure_future(self._sample(position, sample, problem, plan)) for sample in range(plan.samples)
         ]
         try:
-            rollouts, verdicts = zip(*await asyncio.gather(*samples), strict=True)
+            rollouts, judged = zip(*await asyncio.gather(*samples), strict=True)
         finally:
             for task in samples:
                 task.cancel()
-        if RELATIVE_NAME in self.config.task(problem.task).rewards.weights and self._asks_judge(problem, plan):
-            verdicts = await self._compared(rollouts, problem, verdicts)
+        verdicts, texts = zip(*((each.verdict, each.texts) for each in judged), strict=True)
+        if RELATIVE_NAME in self._tasks[problem.task].rewards.weights and self._asks_judge(problem, plan):
+            verdicts = await self._compared(judge_items(rollouts, problem, texts), verdicts)
         lengths = [rollout.sampled_tokens for rollout in rollouts]
-        rewards = self.config.task(problem.task).rewards
+        rewards = self._tasks[problem.task].rewards
         verdicts = judge_group(verdicts, lengths, rewards.weights, weighted_parameters(rewards))
         if any(one.judges == OF_ALL for one in self.own.get(problem.task, {}).values()):
-            verdicts = await self._rewarded_by_own(rollouts, problem, verdicts)
-        return Group(position, problem, rollouts, verdicts)
+            verdicts = await self._rewarded_by_own(judge_items(rollouts, problem, texts), verdicts)
+        return Group(position, problem, rollouts, verdicts, tuple(each.whole for each in texts))
 
-    async def _sample(self, position: int, sample: int, problem: Problem, plan: Sampling) -> tuple[Rollout, Verdict]:
+    async def _sample(self, position: int, sample: int, problem: Problem, plan: Sampling) -> tuple[Rollout, Judged]:
         turns = Turns(self.pool, self.config, position, sample, problem, plan)
         failed: Verdict | None = None
         try:
@@ -129,20 +142,27 @@ class Collector:
         except Exception as error:  # whatever an environment of the user's own raises
             raise self._failed(problem, position, sample, f"failed with {type(error).__name__}: {error}") from error
         self._check(rollout, problem, position, sample)
-        verdict = without_judgement(rollout, failed or await self._judging.ask((rollout, problem)))
-        if SINGLE_NAME in self.config.task(problem.task).rewards.weights and self._asks_judge(problem, plan):
-            verdict = await self._judged_by_model(rollout, problem, verdict)
-        return rollout, verdict
+        judged = await (self._decoded(rollout, problem, failed) if failed else self._judging.ask((rollout, problem)))
+        verdict = without_judgement(rollout, judged.verdict)
+        if SINGLE_NAME in self._tasks[problem.task].rewards.weights and self._asks_judge(problem, plan):
+            (item,) = judge_items([rollout], problem, [judged.texts])
+            verdict = await self._judged_by_model(item, verdict)
+        return rollout, Judged(verdict, judged.texts)
+
+    async def _decoded(self, rollout: Rollout, problem: Problem, verdict: Verdict) -> Judged:
+        """One whose verdict is known."""
+        item = SampledItem.of(rollout, problem)
+        (texts,) = await self._asked("decode 1 completion", lambda: self.reward_pool.texts.remote([item]))
+        return Judged(verdict, texts)
 
     def _asks_judge(self, problem: Problem, plan: Sampling) -> bool:
         """True in training, and in evaluations of answers that nothing else judges."""
-        return plan.phase == "train" or not self.config.task(problem.task).right_or_wrong
+        return plan.phase == "train" or not self._tasks[problem.task].right_or_wrong
 
-    async def _judged_by_model(self, rollout: Rollout, problem: Problem, verdict: Verdict) -> Verdict:
+    async def _judged_by_model(self, item: JudgeItem, verdict: Verdict) -> Verdict:
         """Asked for one by one: a judge model that is late for this one keeps no other waiting."""
         if verdict.reward is None:
             return verdict
-        item = judge_item(self.decode([rollout])[0], rollout, problem)
         judged: Verdict
         judged, spending = await self._asked(
             "judge 1 completion", lambda: self.reward_pool.ask_judge.remote(item, verdict)
@@ -150,11 +170,7 @@ class Collector:
         self.spent(spending)
         return judged
 
-    async def _compared(
-        self, rollouts: Sequence[Rollout], problem: Problem, verdicts: Sequence[Verdict]
-    ) -> tuple[Verdict, ...]:
-        texts = self.decode(rollouts)
-        items = [judge_item(text, rollout, problem) for text, rollout in zip(texts, rollouts, strict=True)]
+    async def _compared(self, items: Sequence[JudgeItem], verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
         judged: tuple[Verdict, ...]
         judged, spending = await self._asked(
             "compare a group", lambda: self.reward_pool.ask_judge_of_group.remote(items, verdicts)
@@ -162,18 +178,14 @@ class Collector:
         self.spent(spending)
         return judged
 
-    async def _rewarded_by_own(
-        self, rollouts: Sequence[Rollout], problem: Problem, verdicts: Sequence[Verdict]
-    ) -> tuple[Verdict, ...]:
+    async def _rewarded_by_own(self, items: Sequence[JudgeItem], verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
         """The verdicts with the user's own rewards that see the whole group."""
-        texts = self.decode(rollouts)
-        items = [judge_item(text, rollout, problem) for text, rollout in zip(texts, rollouts, strict=True)]
         item = group_item(items, verdicts)
         if item is None:
             return tuple(verdicts)
         found = await self._asked("judge a group", lambda: self.reward_pool.reward_group.remote(item))
         await self._log_printed()
-        return with_own_group_rewards(verdicts, found, self.config.task(problem.task).rewards.weights)
+        return with_own_group_rewards(verdicts, found, self._tasks[item.task].rewards.weights)
 
     async def _log_printed(self) -> None:
         for line in await self._asked("say what was printed", lambda: self.reward_pool.printed.remote()):
@@ -195,21 +207,17 @@ class Collector:
         name = type(self.environments[problem.task]).__name__
         return RunError(f"environment {name}: the rollout of position {position}, sample {sample} {what}")
 
-    async def _judge(self, batch: Sequence[tuple[Pending, asyncio.Future[Verdict]]]) -> None:
-        texts = self.decode([rollout for (rollout, _), _ in batch])
-        items = [
-            judge_item(text, rollout, problem, () if rollout.sampled.all() else self.decode_turns(rollout))
-            for text, ((rollout, problem), _) in zip(texts, batch, strict=True)
-        ]
+    async def _judge(self, batch: Sequence[tuple[Pending, asyncio.Future[Judged]]]) -> None:
+        items = [SampledItem.of(rollout, problem) for (rollout, problem), _ in batch]
         what = f"judge {len(items)} completions"
         positions = sorted({rollout.position for (rollout, _), _ in batch})
         with span("judge", positions=positions, completions=len(batch)):
-            verdicts: list[Verdict] = await self._asked(what, lambda: self.reward_pool.judge.remote(items))
+            answers: list[Judged] = await self._asked(what, lambda: self.reward_pool.judge_rollouts.remote(items))
         if any(self.own.values()):
             await self._log_printed()
-        for verdict, (_, answer) in zip(verdicts, batch, strict=True):
+        for judged, (_, answer) in zip(answers, batch, strict=True):
             if not answer.done():
-                answer.set_result(verdict)
+                answer.set_result(judged)
 
     async def _asked(self, what: str, ask: Callable[[], Awaitable[Any]]) -> Any:
         """The reward pool's answer; asked again when it is lost, since judging twice does no harm."""

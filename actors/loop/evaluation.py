@@ -75,7 +75,7 @@ class Evaluation:
             )
         check_judged(groups, step, self.config.rewards.max_unjudged_share)
         scores = held_out_scores(groups, self.config.tasks)
-        self.writer.evaluation(step, groups, scores)
+        await self.writer.evaluation(step, groups, scores)
         return scores
 
     async def _groups(self, step: int) -> list[Group]:

@@ -5,15 +5,16 @@
                 the oldest groups, sampled and judged
     train       one optimizer step on all ranks               learner ranks (learner.deadline_s)
     push        the new weights, proven, as version = step    learner and every engine (push.deadline_s)
-    write       Parquet rows, metrics, display                the disk
+    write       Parquet rows and metrics, which reach the     the disk, before the next step trains
+                disk while the next step samples; display
     save        a checkpoint, when one is due                 learner ranks (checkpoint.deadline_s)
     evaluate    the held-out problems, when that is due       as `take`
 
 With `rollout.staleness` k there are slots for k + 1 steps: with 0, engines and learner take turns; otherwise engines sample
 while the learner works. Completions in flight pause during a push, then go on with the new weights.
 
-State on disk is consistent at the end of a step only: a stop waits for that point, except while `take` or an evaluation waits,
-which changes nothing.
+State on disk is consistent at the end of a step only, when it is written: a stop waits for that point, except while `take` or an
+evaluation waits, which changes nothing. Checkpoints, evaluations and the next step's training wait for what is being written.
 """
 
 import time
@@ -61,6 +62,7 @@ class Loop:
         with span("take", step=step) as seen:
             batch = await self.limits.interruptible(self.sampling.take(step), *AFTER_TAKE)
             seen["positions"] = [group.position for group in batch.drawn]
+        await self.writer.written()  # the step before
         check_batch(batch, step, self.config)
         taken = time.monotonic()
         with self.budget.timing("learn"):
@@ -88,6 +90,7 @@ class Loop:
         except Stopped:
             await self._save_to_stop()
             raise
+        await self.writer.written()
         self.progress = replace(self.progress, ended=ended)
         self.writer.end(self.progress)
         return self.progress

@@ -53,6 +53,8 @@ class WeightPush:
     quantization: Quantization = "none"
     """Of the engines."""
     _buckets: tuple[Bucket, ...] = field(default=(), init=False)
+    _base: tuple[Bucket, ...] = field(default=(), init=False)  # to an engine's first push, beside adapters
+    _base_digests: tuple[int, ...] = field(default=(), init=False)  # as first sent: it never changes
     _life: int = field(default=0, init=False)  # of the learner that has these buckets
     version: int = field(default=-1, init=False)  # the last that was pushed
 
@@ -70,6 +72,7 @@ class WeightPush:
     async def _push(self, version: int) -> PushReport:
         if self._life != self.learners.life:
             self._buckets = (await self.learners.each("push_buckets", "list its parameters"))[0]
+            self._base = (await self.learners.each("base_buckets", "list its frozen parameters"))[0]
             self._life = self.learners.life
         started = time.monotonic()
         self.workers.supervisor.grow()
@@ -87,10 +90,29 @@ class WeightPush:
             await self._join(worker)
         each = self.workers.each
         paused = list(await each(_alive(workers), "begin_push", "pause for a push"))
-        digests = await find(self.transport).transfer(_Ends(self.learners, self.workers, paused, self._buckets))
+        if self._base:
+            await self._bring_base(version, [worker for worker in paused if not worker.has_base])
+        digests = await self._transfer(_alive(paused), self._buckets)
         receipts = await each(_alive(paused), "end_push", "put the new weights in place", version)
-        check_receipts(version, digests, {worker.place: receipt for worker, receipt in receipts.items()})
+        by_place = {worker.place: receipt for worker, receipt in receipts.items()}
+        check_receipts(version, digests, by_place, self._base_digests)
+        for worker in receipts:
+            worker.has_base = bool(self._base)
         return list(receipts)
+
+    async def _bring_base(self, version: int, workers: list[Replica]) -> None:
+        """The frozen weights, to engines without them."""
+        if workers:
+            await self.learners.each("will_send", "choose the frozen weights", True)
+            digests = tuple(await self._transfer(workers, self._base))
+            if self._base_digests and digests != self._base_digests:
+                raise RunError(f"the learner's frozen weights have changed before the push of policy version {version}")
+            self._base_digests = digests
+            await self.learners.each("will_send", "choose the adapters", False)
+
+    async def _transfer(self, workers: list[Replica], buckets: Sequence[Bucket]) -> list[int]:
+        """Digests as sent."""
+        return await find(self.transport).transfer(_Ends(self.learners, self.workers, workers, buckets))
 
     @traced("join")
     async def _join(self, worker: Replica) -> None:
@@ -181,8 +203,10 @@ def _alive(workers: Iterable[Replica]) -> list[Replica]:
     return [worker for worker in workers if worker.state != "lost"]
 
 
-def check_receipts(version: int, sent: Sequence[int], receipts: Mapping[int, Sequence[dict[str, Any]]]) -> None:
-    """RunError naming worker and fault unless all received `sent`; `receipts`: by engine and worker."""
+def check_receipts(
+    version: int, sent: Sequence[int], receipts: Mapping[int, Sequence[dict[str, Any]]], base: Sequence[int] = ()
+) -> None:
+    """RunError naming worker and fault unless all received `sent` and hold `base`; `receipts`: by engine and worker."""
     for engine, workers in receipts.items():
         for rank, receipt in enumerate(workers):
             who = f"rollout worker {engine}" + (f" (tensor-parallel rank {rank})" if len(workers) > 1 else "")
@@ -191,6 +215,11 @@ def check_receipts(version: int, sent: Sequence[int], receipts: Mapping[int, Seq
                 raise RunError(
                     f"the push of policy version {version} did not arrive: {who} received {len(receipt['digests'])} of "
                     f"{len(sent)} buckets, and {len(wrong)} of them are not the bytes that were sent"
+                )
+            if list(base) != receipt.get("base", []):
+                raise RunError(
+                    f"the push of policy version {version} did not arrive: {who} does not hold the frozen weights that the "
+                    "adapters are for"
                 )
             for problem, meaning in (("missing", "were not loaded"), ("stale", "still have other values")):
                 if receipt[problem]:

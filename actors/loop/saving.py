@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,8 @@ class Saving:
     budget: Budget
     files: ModelFiles
     """Of the start model, for every exported policy."""
+    written: Callable[[], Awaitable[None]]
+    """Returns when the record has all steps so far: no checkpoint may be ahead of it."""
     saved: tuple[int, Kind] | None = None
     """Newest checkpoint."""
     _saved_at: float = field(default_factory=time.monotonic)
@@ -47,6 +50,7 @@ class Saving:
         step = progress.step
         if self.is_kept(step) or self.saved == (step, kind):
             return
+        await self.written()
         with self.budget.timing(kind):
             folder = self.store.begin(step)
             try:

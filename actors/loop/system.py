@@ -1,6 +1,7 @@
 """Starts the actors of a run in order, builds the loop over them, and ends them."""
 
 import asyncio
+import gc
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ class System:
         self._judges = JudgeServers(config, placement)
         keys = judge_keys(config) | dict.fromkeys(self._judges.by_task(), self._judges.key)
         access = JudgeAccess(config.run.path if config.judges else None, keys, self._judges.by_task())
-        self._rewards: Any = rewards.remote(config.tasks, access, prepared.own_rewards)
+        self._rewards: Any = rewards.remote(config.tasks, access, prepared.own_rewards, prepared.decoder)
         self._environments: Any = None
         if placement.layout.environment_cpus:
             pool = ray.remote(EnvironmentPool).options(
@@ -109,6 +110,7 @@ class System:
         async with self._learner.weights_lock:
             await self._push.push(self.progress.step)
         self.budget.started()
+        keep_what_is_loaded()
         return loop
 
     async def _newest_checkpoint(self) -> Checkpoint | None:
@@ -142,8 +144,8 @@ class System:
         config, prepared, progress = self.config, self.prepared, self.progress
         budget, display, limits = self.budget, self.display, self.limits
         answering = self.environments or self._answering()
-        rewarding = display.warn, budget.judged, prepared.own_rewards, display.log, prepared.turn_texts
-        collector = Collector(config, self._engines, self._rewards, answering, prepared.judged_texts, *rewarding)
+        rewarding = display.warn, budget.judged, prepared.own_rewards, display.log
+        collector = Collector(config, self._engines, self._rewards, answering, *rewarding)
         plan = Sampling("train", 0, config.rollout.completions_per_problem, config.rollout.temperature)
         mixture = Mixture.of(config.run.seed, config.tasks, prepared.sizes)
         rests = Rests(mixture, config.tasks, progress.streaks, progress.step)
@@ -152,14 +154,15 @@ class System:
         attempt = start_attempt(config.run.path, progress.step, Bounds.of(config))
         metrics = MetricsLog(config.run.path, attempt)
         watch = LearningWatch(config, prepared.tokenizer.convert_ids_to_tokens(list(prepared.eos_ids)))
-        writer = RunWriter(config, attempt, prepared.texts, watch, metrics, budget, display, rests)
+        writer = RunWriter(config, attempt, watch, metrics, budget, display, rests)
         saved = (checkpoint.step, checkpoint.kind) if checkpoint else None
-        saving = Saving(config.checkpoint, self._store, self._learner, budget, prepared.files, saved)
+        saving = Saving(config.checkpoint, self._store, self._learner, budget, prepared.files, writer.written, saved)
         held_out, give_up = prepared.held_out, self._engines.give_up
         evaluation = Evaluation(
             config, held_out, collector.group, give_up, saving.is_kept, writer, limits, budget, display
         )
         self._closing.callback(metrics.close)
+        self._closing.push_async_callback(writer.close)
         self._closing.push_async_callback(sampling.close)
         parts = sampling, self._learner, self._push, writer, saving, evaluation
         return Loop(config, progress, *parts, limits, budget, display)
@@ -173,6 +176,7 @@ class System:
 
     async def close(self) -> None:
         """End the actors and release the places."""
+        gc.unfreeze()
         await self._closing.aclose()
 
     async def _end_actors(self) -> None:
@@ -190,6 +194,12 @@ class System:
             elif isinstance(error, BaseException):
                 raise error
         self.placement.release()
+
+
+def keep_what_is_loaded() -> None:
+    """Spare the garbage collector the objects that stay to the end, modules mostly: it looks at all of them in every step."""
+    gc.collect()
+    gc.freeze()
 
 
 def probe_batch(problems: Sequence[Problem], size: int = 4) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:

@@ -1,28 +1,35 @@
-"""Writes a run's record, metrics, progress, and the line that a person reads."""
+"""Writes a run's record, metrics, progress, and the line that a person reads.
 
-from collections.abc import Callable, Mapping, Sequence
+A step's record and metrics are written beside the loop, which goes on to sample: nothing may be built on the step before
+`written` has returned.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
 from actors.learner.group import Update
 from actors.loop.batch import Batch
+from actors.loop.beside import Beside
 from actors.loop.push import PushReport
 from openrs_ray.algorithm.no_learning import LearningWatch
 from openrs_ray.algorithm.step_metrics import correctness, first_detail, rest_metrics, step_metrics, task_metrics
 from openrs_ray.algorithm.unusable import unusable_warning
 from openrs_ray.common.files import write_json
+from openrs_ray.common.foreign import why
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.rests import Rests, nothing_left
 from openrs_ray.evaluation.held_out import HeldOutScores
-from openrs_ray.records import Group, Rollout, Status, age_metrics
+from openrs_ray.records import Group, Status, age_metrics
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.completion_files import Phase
 from openrs_ray.run.completions import CompletionRecord
 from openrs_ray.run.display import RunDisplay, StepFigures
 from openrs_ray.run.metrics import MetricsLog
 from openrs_ray.run.progress import RESULT, Progress
-from openrs_ray.run.spans import traced
+from openrs_ray.run.spans import span, traced
 
 
 @dataclass(frozen=True)
@@ -31,18 +38,18 @@ class RunWriter:
 
     config: RunConfig
     attempt: int
-    decode: Callable[[Sequence[Rollout]], list[str]]
     watch: LearningWatch
     metrics: MetricsLog
     budget: Budget
     display: RunDisplay
     rests: Rests = field(default_factory=Rests)
+    beside: Beside = field(default_factory=Beside)
 
     @traced("write")
     def write(
         self, progress: Progress, batch: Batch, update: Update, report: PushReport, times: Mapping[str, float]
     ) -> Progress:
-        """Write the step after `progress`; only then is it done."""
+        """Begin to write the step after `progress`, which is done when `written` returns. The one before must be."""
         step = progress.step + 1
         figures = step_metrics(batch.drawn) | batch.metrics() | age_metrics(batch.groups, step - 1)
         figures |= task_metrics(batch.drawn)
@@ -59,14 +66,10 @@ class RunWriter:
             tasks_after={},
             streaks=self.rests.after(progress.streaks, batch.drawn),
         )
-        if batch.rested:
-            CompletionRecord(self.config.run.path).write_rested(step, self.attempt, batch.rested)
-        if batch.replaced:  # before the step's own: rows without those do not count
-            self._write_rows(step, batch.replaced, None, "replaced")
-        self._write_rows(step, batch.groups, update.advantages, "train")
         push = {"push_bytes": report.nbytes, "probe_difference": report.probe_difference}
         cost = self.budget.metrics(times["step_s"], progress.correct)
-        self.metrics.write(step, {**figures, **update.metrics, **times, **push, **cost})
+        line = {**figures, **update.metrics, **times, **push, **cost}
+        self.beside.start(partial(self._write_step, step, batch, update.advantages, line))
         self.budget.reached(step)
         self._show(step, batch, {**figures, **update.metrics, **times})
         self.rests.settle(progress.streaks, step)
@@ -74,9 +77,31 @@ class RunWriter:
             self.display.warn(nothing_left(task, step))
         return progress
 
+    def _write_step(
+        self, step: int, batch: Batch, advantages: np.ndarray, line: Mapping[str, float | int | None]
+    ) -> None:
+        with span("record", step=step):
+            if batch.rested:
+                CompletionRecord(self.config.run.path).write_rested(step, self.attempt, batch.rested)
+            if batch.replaced:  # before the step's own: rows without those do not count
+                self._write_rows(step, batch.replaced, None, "replaced")
+            self._write_rows(step, batch.groups, advantages, "train")
+            self.metrics.write(step, line)
+
     def _write_rows(self, step: int, groups: Sequence[Group], advantages: np.ndarray | None, phase: Phase) -> None:
-        texts = [self.decode(group.rollouts) for group in groups]
+        texts = [group.texts for group in groups]
         CompletionRecord(self.config.run.path).write(step, self.attempt, groups, texts, advantages, phase)
+
+    async def written(self) -> None:
+        """Wait until everything is on the disk. OSError when it could not be written."""
+        await self.beside.done()
+
+    async def close(self) -> None:
+        """Let what is under way reach the disk, after a failure of something else, too."""
+        try:
+            await self.beside.close()
+        except OSError as error:
+            self.display.warn(f"the record of the last step could not be written: {why(error)}")
 
     def _show(self, step: int, batch: Batch, figures: Mapping[str, float]) -> None:
         if unjudged := int(figures["timeouts"] + figures["errors"] + figures["not_judged"]):
@@ -105,11 +130,14 @@ class RunWriter:
         if warning := self.watch.step(step, figures, batch.drawn):
             self.display.warn(warning)
 
-    def evaluation(self, step: int, groups: Sequence[Group], scores: HeldOutScores) -> None:
+    async def evaluation(self, step: int, groups: Sequence[Group], scores: HeldOutScores) -> None:
         correct = correctness(groups)
         unjudged = int(np.isnan(correct).sum())
-        self._write_rows(step, groups, None, "evaluation")
-        self.metrics.write(step, scores.metrics() | {"unjudged": float(unjudged)}, "evaluation")
+        await self.written()
+        self.beside.start(
+            partial(self._write_evaluation, step, groups, scores.metrics() | {"unjudged": float(unjudged)})
+        )
+        await self.written()
         doubt = f"; {unjudged} of {correct.size} not judged, the interval holds either way" if unjudged else ""
         eight = self.config.rollout.quantization
         doubt += f"; sampled by engines in {eight}" if eight != "none" else ""
@@ -117,6 +145,10 @@ class RunWriter:
         self.display.note(
             f"held-out accuracy {after}{doubt}" if after else f"held out, after {step} steps: {scores}{doubt}"
         )
+
+    def _write_evaluation(self, step: int, groups: Sequence[Group], line: Mapping[str, float]) -> None:
+        self._write_rows(step, groups, None, "evaluation")
+        self.metrics.write(step, line, "evaluation")
 
     def end(self, progress: Progress) -> None:
         write_json(self.config.run.path / RESULT, asdict(progress))

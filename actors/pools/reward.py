@@ -1,7 +1,8 @@
-"""The reward pool as an asynchronous actor."""
+"""The reward pool as an asynchronous actor. It makes the texts of what it judges: no other process of a run decodes rollouts."""
 
+import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,10 @@ import ray
 from pydantic import SecretStr
 from ray.exceptions import RayError, RayTaskError
 
+from actors.pools.messages import Judged, SampledItem
 from openrs_ray.common.foreign import why
 from openrs_ray.config.task import Task
+from openrs_ray.data.completions import Texts
 from openrs_ray.preparation.judges import unusable
 from openrs_ray.records import Verdict
 from openrs_ray.rewards.judge import Judges, OwnRewards, warm_up_of
@@ -26,6 +29,8 @@ from openrs_ray.rewards.registry import check_reward_names
 from openrs_ray.run.spans import traced
 
 _KEPT_LINES = 1000
+
+Decode = Callable[[Sequence[SampledItem]], list[Texts]]
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,16 @@ class RewardPool:
     """Judges completions in checking processes, which end with `close` or the actor's process."""
 
     def __init__(
-        self, tasks: Sequence[Task], access: JudgeAccess = JudgeAccess(), own: OwnRewards | None = None
+        self,
+        tasks: Sequence[Task],
+        access: JudgeAccess = JudgeAccess(),
+        own: OwnRewards | None = None,
+        decode: Decode | None = None,
     ) -> None:
-        """Processes, deadline and memory limit are those of the first task."""
+        """Processes, deadline and memory limit are those of the first task. `decode`: for rollouts, not needed for texts."""
         for task in tasks:
             check_reward_names(task.rewards.weights)
-        self._tasks, self._access = tasks, access
+        self._tasks, self._access, self._decode = tasks, access, decode
         self._judges = Judges.of(tasks, own)
         self._printed: deque[str] = deque(maxlen=_KEPT_LINES)
         addresses = {name: address_of(server) for name, server in access.servers.items()}
@@ -70,6 +79,18 @@ class RewardPool:
         """Verdicts in order. RunError when no checking process can be started."""
         verdicts: list[Any] = await self._pool.judge_many(items)
         return [self._judges.settle(item, verdict) for item, verdict in zip(items, verdicts, strict=True)]
+
+    async def judge_rollouts(self, rollouts: Sequence[SampledItem]) -> list[Judged]:
+        """Verdicts and texts in order. RunError as for `judge`."""
+        texts = await self.texts(rollouts)
+        items = [rollout.decoded(own) for rollout, own in zip(rollouts, texts, strict=True)]
+        return [Judged(*each) for each in zip(await self.judge(items), texts, strict=True)]
+
+    async def texts(self, rollouts: Sequence[SampledItem]) -> list[Texts]:
+        """In order; for rollouts that are not judged, too."""
+        if self._decode is None:
+            raise ValueError("this reward pool was given no way to decode rollouts")
+        return await asyncio.to_thread(self._decode, rollouts)
 
     @traced("own_group_rewards")
     async def reward_group(self, item: GroupItem) -> GroupRewards | Verdict:

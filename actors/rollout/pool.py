@@ -1,6 +1,7 @@
 """Pool of rollout workers: requests in, completions out, over the loss of any of them."""
 
 import asyncio
+import heapq
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -78,15 +79,15 @@ class EnginePool:
     async def _spread(self, asked: Sequence[Asked]) -> None:
         """Give each request to the worker with the fewest in hand, always in the same order."""
         shares: dict[Replica, list[Asked]] = defaultdict(list)
-        try:
-            for one in asked:
-                worker = await self._someone()
-                worker.sampling += 1
-                shares[worker].append(one)
-        except BaseException:
-            for worker, share in shares.items():
-                worker.sampling -= len(share)
-            raise
+        if asked:
+            await self._someone()  # until there is one; who serves does not change before the requests are given
+        in_hand = [(member.sampling, member.place, member) for member in self.supervisor.serving]
+        heapq.heapify(in_hand)
+        for one in asked:
+            sampling, place, worker = in_hand[0]
+            heapq.heapreplace(in_hand, (sampling + 1, place, worker))
+            worker.sampling = sampling + 1
+            shares[worker].append(one)
         await asyncio.gather(*(self._sampled(worker, share) for worker, share in shares.items()))
 
     async def _sampled(self, worker: Replica, share: Sequence[Asked]) -> None:

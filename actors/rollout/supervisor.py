@@ -32,6 +32,8 @@ class Replica:
     processes: Processes | None = None
     joined: bool = False
     """Takes part in the present learner's pushes."""
+    has_base: bool = False
+    """Keeps the frozen weights that adapters are merged into."""
     probed: tuple[np.ndarray, np.ndarray] | None = None
     """Last probe: the learner's and its own log-probabilities, float32 [tokens] each."""
     proven: bool = False

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,15 +18,15 @@ from openrs_ray.weights.meeting import Proof, SealedStore
 
 T = TypeVar("T")
 
+_QUESTION, _ANSWER = 1, 2  # tags of messages
+
 
 class BroadcastGroup(Protocol):
-    def __init__(self, group: PushGroup, rank: int, device: torch.device) -> None: ...
-
     def broadcast(self, buffer: torch.Tensor) -> None:
-        """Begin to send (rank 0) or fill (others) a uint8 buffer."""
+        """Begin to send (rank 0) or fill (others) a uint8 buffer, after those before it."""
 
-    def wait(self, until: float = math.inf) -> None:
-        """RunError past the deadline or `until` (monotonic clock)."""
+    def wait(self, until: float = math.inf, but: int = 0) -> None:
+        """Wait for all broadcasts but the last `but` ones. RunError past the deadline or `until` (monotonic clock)."""
 
     def close(self) -> None: ...
 
@@ -34,18 +35,17 @@ class GlooGroup:
     """Broadcast over TCP between CPU processes."""
 
     def __init__(self, group: PushGroup, rank: int, device: torch.device) -> None:
-        store = SealedStore(group.meeting, rank, group.world_size, group.deadline_s)
+        self.store = SealedStore(group.meeting, rank, group.world_size, group.deadline_s)
         gloo: Any = torch.distributed.ProcessGroupGloo  # its type stubs know neither options nor broadcast
         options = gloo._Options()
         options._timeout = timedelta(seconds=group.deadline_s)
         # Bound to an address: a machine's own host name often does not resolve inside containers.
         options._devices = [gloo.create_device(hostname=group.meeting.own_address())]
-        self._group = gloo(store, rank, group.world_size, options)
-        self._store = store
+        self._group = gloo(self.store, rank, group.world_size, options)
         self._deadline_s = group.deadline_s
-        self._begun: list[Any] = []
+        self._begun: deque[list[Any]] = deque()
         try:
-            proof = Proof(store, rank, group.world_size)
+            proof = Proof(self.store, rank, group.world_size)
             first = torch.frombuffer(bytearray(proof.first), dtype=torch.uint8)
             self.broadcast(first)
             self.wait()
@@ -59,14 +59,36 @@ class GlooGroup:
         options.rootRank = 0
         options.rootTensor = 0
         with _said_as_run_error("gloo", self._deadline_s):
-            self._begun.append(self._group.broadcast([buffer], options))
+            self._begun.append([self._group.broadcast([buffer], options)])
 
-    def wait(self, until: float = math.inf) -> None:
-        begun, self._begun = self._begun, []
+    def ask(self, members: Iterable[int], question: torch.Tensor) -> None:
+        """Begin to send members an int64 tensor and to wait for their answers; counts as a broadcast."""
+        with _said_as_run_error("gloo", self._deadline_s):
+            self._begun.append(
+                [
+                    work
+                    for member in members
+                    for work in (
+                        self._group.send([question], member, _QUESTION),
+                        self._group.recv([torch.empty_like(question)], member, _ANSWER),
+                    )
+                ]
+            )
+
+    @contextmanager
+    def asked(self, room: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Rank 0's question, which is answered at the end of the block."""
+        with _said_as_run_error("gloo", self._deadline_s):
+            self._group.recv([room], 0, _QUESTION).wait(timedelta(seconds=self._deadline_s))
+            yield room
+            self._group.send([room], 0, _ANSWER).wait(timedelta(seconds=self._deadline_s))
+
+    def wait(self, until: float = math.inf, but: int = 0) -> None:
         until = min(until, time.monotonic() + self._deadline_s)
         with _said_as_run_error("gloo", self._deadline_s):
-            for work in begun:
-                work.wait(timedelta(seconds=max(0.001, until - time.monotonic())))
+            while len(self._begun) > but:
+                for work in self._begun.popleft():
+                    work.wait(timedelta(seconds=max(0.001, until - time.monotonic())))
 
     def close(self) -> None:
         # In a thread: a broadcast that hangs delays the group's end until its own deadline.
@@ -105,7 +127,8 @@ class NcclGroup:
                 "or newer, point VLLM_NCCL_SO_PATH to it)"
             )
         self._deadline_s = deadline_s
-        self._stream, self._done = torch.cuda.Stream(device), torch.cuda.Event()
+        self._stream = torch.cuda.Stream(device)
+        self._begun: deque[tuple[torch.cuda.Event, torch.Tensor]] = deque()  # with its buffer, which must live as long
         try:
             self._first_broadcast(Proof(store, rank, size), device, ends)
         except Exception:
@@ -129,15 +152,20 @@ class NcclGroup:
         with _said_as_run_error("NCCL", self._deadline_s):
             self._stream.wait_stream(torch.cuda.current_stream())
             self._communicator.broadcast(buffer, src=0, stream=self._stream)
-            self._done.record(self._stream)
+            done = torch.cuda.Event()
+            done.record(self._stream)
+            self._begun.append((done, buffer))
 
-    def wait(self, until: float = math.inf) -> None:
+    def wait(self, until: float = math.inf, but: int = 0) -> None:
         until = min(until, time.monotonic() + self._deadline_s)
         with _said_as_run_error("NCCL", self._deadline_s):
-            while not self._done.query():
-                if time.monotonic() > until:
+            while len(self._begun) > but:
+                if self._begun[0][0].query():
+                    self._begun.popleft()
+                elif time.monotonic() > until:
                     raise RunError(f"a weight bucket did not get through by NCCL within {self._deadline_s:.0f} s")
-                time.sleep(0.0005)
+                else:
+                    time.sleep(0.0005)
 
     def close(self) -> None:
         self._communicator.destroy()
@@ -165,8 +193,8 @@ def _within(until: float, deadline_s: float, make: Callable[[], T]) -> T:
         ) from error
 
 
-def joined(kind: type[BroadcastGroup], group: PushGroup, rank: int, device: torch.device) -> BroadcastGroup:
-    """RunError when a member is late or a stranger, or the communicator is unusable."""
+def joined(kind: Callable[[PushGroup, int, torch.device], T], group: PushGroup, rank: int, device: torch.device) -> T:
+    """An end of a push's connection. RunError when a member is late or a stranger, or the communicator is unusable."""
     try:
         return kind(group, rank, device)
     except (RuntimeError, OSError, torch.distributed.DistError) as error:

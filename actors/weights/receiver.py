@@ -1,10 +1,12 @@
 """Receives pushes in every vLLM worker, as vLLM's weight-transfer engine; loaded through `worker_extension_cls`."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from vllm.config import VllmConfig
@@ -18,12 +20,15 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 from actors.weights.formats import layer_formats
 from actors.weights.transport import PushGroup, Receiver, find
 from openrs_ray.run.spans import span, traced
+from openrs_ray.weights.adapters import Adapted, Weights
 from openrs_ray.weights.buckets import Bucket
 from openrs_ray.weights.digest import digest
 from openrs_ray.weights.effect import Effect
 from openrs_ray.weights.meeting import Meeting
 
 BACKEND = "openrs"
+S = TypeVar("S")
+T = TypeVar("T")
 _RELOAD_LOG = logging.getLogger(initialize_layerwise_reload.__module__)
 
 
@@ -47,7 +52,7 @@ class PushUpdate(WeightTransferUpdateInfo):
 
 
 class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
-    """Receives buckets, digests them, loads them into the live model.
+    """Receives buckets, digests them, loads them into the live model; adapters once they are merged into the kept base.
 
     Life cycle: init_transfer_engine for every learner; then per push start_weight_update, update_weights, finish_weight_update.
     Between start and finish the model must not run.
@@ -63,6 +68,7 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
         self.end: Receiver | None = None
         self._digests: list[torch.Tensor] = []
         self._effect = Effect(model, layer_formats(model))
+        self._adapted = Adapted()
 
     def init_transfer_engine(self, init_info: PushInit) -> None:
         self.shutdown()  # lets go of a learner that has been rebuilt since
@@ -73,16 +79,38 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
         self._digests = []
         initialize_layerwise_reload(self.model)
         self._effect.begin()
+        self._adapted.begin()
 
     def receive_weights(self, update_info: PushUpdate) -> None:
-        for bucket in map(Bucket.of, update_info.buckets):
-            buffer = self._receive(bucket.nbytes, update_info.parcel)
-            self._digests.append(digest(buffer))
+        buckets = [*map(Bucket.of, update_info.buckets)]
+        arrivals = self._arrivals(buckets, update_info.parcel)
+        for bucket in buckets:
+            buffer, found = next(arrivals)
             # The loader keeps views until a layer is complete, so every bucket has a buffer of its own.
             weights = bucket.unpack(buffer)
-            with span("load", nbytes=bucket.nbytes), self._effect.loading(weights):
-                self.model.load_weights(weights)
+            if self._adapted.accepts(weights):
+                if not self._adapted.take(weights, found):
+                    self._digests.append(found)
+            else:
+                self._digests.append(found)
+                self._load(weights)
             del buffer, weights  # freed before the next bucket comes, unless a layer waits for its other half
+
+    def _arrivals(self, buckets: Sequence[Bucket], parcel: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """A buffer for every bucket, and its digest; the next one is on its way while one is loaded."""
+        assert self.end is not None, "update_weights before init_transfer_engine"
+        self.end.expect([bucket.nbytes for bucket in buckets])
+        receive = partial(self._receive_and_digest, parcel=parcel)
+        # On a GPU the digest is queued, and pieces arrive, on streams of their own.
+        return ahead(receive, buckets) if self.device.type == "cpu" else map(receive, buckets)
+
+    def _receive_and_digest(self, bucket: Bucket, parcel: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        buffer = self._receive(bucket.nbytes, parcel)
+        return buffer, digest(buffer)
+
+    def _load(self, weights: Weights) -> None:
+        with span("load", nbytes=sum(tensor.nbytes for _, tensor in weights)), self._effect.loading(weights):
+            self.model.load_weights(weights)
 
     @traced("receive_bucket", "nbytes")
     def _receive(self, nbytes: int, parcel: Any) -> torch.Tensor:
@@ -91,6 +119,8 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
 
     @traced("finish_load")
     def finish_weight_update(self) -> None:
+        for weights in self._adapted.policy(self.device):
+            self._load(weights)
         with _unsaid(self._without_weights()):
             finalize_layerwise_reload(self.model, self.model_config)
         if self.device.type == "cpu":
@@ -113,13 +143,14 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
 
     @traced("prove")
     def receipt(self) -> dict[str, Any]:
-        """Proof of the last push: "digests" of the received buckets, and what `Effect` finds "missing" and "stale"."""
+        """Proof of the last push: "digests" of its buckets and of the "base" that is kept, and tensors "missing" and "stale"."""
         heads = {f"{name}.weight" for name, module in self.model.named_modules() if isinstance(module, ParallelLMHead)}
         tied = heads if self._tied else set()
         return {
             "digests": [int(value) for value in self._digests],
-            "missing": self._effect.missing(without=tied),
-            "stale": self._effect.stale(),
+            "base": [int(value) for value in self._adapted.base_digests],
+            "missing": self._effect.missing(without=tied) + self._adapted.without_place(),
+            "stale": self._effect.stale() + self._adapted.unmerged(),
         }
 
     def shutdown(self) -> None:
@@ -139,6 +170,17 @@ def _unsaid(kinds: set[str]) -> Iterator[None]:
         yield
     finally:
         _RELOAD_LOG.removeFilter(heard)
+
+
+def ahead(act: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
+    """`map` over at least one item, in another thread and one item ahead of the caller."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(act, items[0])
+        for following in items[1:]:
+            arrived = [coming.result()]
+            coming = thread.submit(act, following)
+            yield arrived.pop()  # kept by nobody but the caller
+        yield coming.result()
 
 
 class WorkerExtension:

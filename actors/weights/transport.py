@@ -58,6 +58,9 @@ class Sender:
 class Receiver(ABC):
     """An engine worker's end, made when the engine joins a learner."""
 
+    def expect(self, sizes: Sequence[int]) -> None:  # noqa: B027 (most ends need not know)
+        """Sizes of the next buckets in bytes, for an end that receives ahead."""
+
     @abstractmethod
     def receive(self, nbytes: int, parcel: Any) -> torch.Tensor:
         """The next bucket, uint8 [nbytes], in its own memory. RunError past the deadline."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from openrs_ray.common.console import say
-from openrs_ray.data.prompts import load_tokenizer, response_prefix
+from openrs_ray.data.completions import response_prefix
+from openrs_ray.data.prompts import load_tokenizer
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.analysis import analyse
 from openrs_ray.evaluation.benchmarks import Benchmark, Task, clusters, fingerprint, load_tasks

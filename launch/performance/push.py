@@ -1,8 +1,8 @@
 """`python -m launch.performance.push`: seconds and GB/s of a weight push against the bare transfer of the same bytes.
 
 The push is all of it: pausing the engine, packing, digests, transfer, loading, receipts. Bare is a broadcast of the same
-buckets through the same group, or over CUDA IPC a copy of them on the GPU, between the same two processes. With two GPUs the
-transport is NCCL, with one CUDA IPC (`--nccl`: NCCL nevertheless), on a CPU gloo. Dry run: `--workload tiny`.
+buckets through the same group, or over CUDA IPC and shared memory a copy of them, between the same two processes. With two GPUs
+the transport is NCCL, with one CUDA IPC (`--nccl`: NCCL nevertheless), on a CPU shared memory. Dry run: `--workload tiny`.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """The bare transfer inside the processes of a real push: same buckets and group, without packing, digests or loading.
 
-Over `ipc` the receiver copies the sender's staged buffer, once per bucket. Both sides start their clocks after a first few bytes.
+Over `ipc` and shared memory the receiver copies what is staged. Both sides start their clocks after a first few bytes.
 """
 
 import time
@@ -13,6 +13,8 @@ from actors.learner.rank import LearnerRank
 from actors.rollout.worker import RolloutWorker
 from actors.weights.broadcast import BroadcastSender
 from actors.weights.groups import BroadcastGroup
+from actors.weights.shared import SharedGroup, SharedReceiver
+from actors.weights.staging import pieces
 
 _FIRST_BYTES = 16
 
@@ -34,10 +36,13 @@ class MemoryMark:
 class RawSender(MemoryMark, LearnerRank):
     def raw_send(self, sizes: Sequence[int]) -> None:
         assert isinstance(self._sender, BroadcastSender)
-        group, buffer = self._sender.groups[0], self._sender.weights.buffer
+        group = self._sender.groups[0]
+        shared = isinstance(group, SharedGroup)
+        buffer = self._sender.slots if shared else self._sender.weights.buffer
         for size in (_FIRST_BYTES, *sizes):
-            group.broadcast(buffer[:size])
-            group.wait()
+            for part in pieces(size) if shared else [slice(size)]:
+                group.broadcast(buffer[: part.stop - (part.start or 0)])
+                group.wait()
 
 
 class RawWorker(RolloutWorker):
@@ -56,6 +61,15 @@ def receive(group: BroadcastGroup, sizes: Sequence[int], device: torch.device) -
     for size in sizes:
         group.broadcast(torch.empty(size, dtype=torch.uint8, device=device))
         group.wait()
+    return time.perf_counter() - started
+
+
+def copy_pieces(end: SharedReceiver, sizes: Sequence[int]) -> float:
+    """Seconds until buckets of these sizes have been copied out of the learner's memory."""
+    end.receive(_FIRST_BYTES, None)
+    started = time.perf_counter()
+    for size in sizes:
+        end.receive(size, None)
     return time.perf_counter() - started
 
 

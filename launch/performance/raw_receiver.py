@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from actors.weights.broadcast import BroadcastReceiver
 from actors.weights.ipc import IpcReceiver
 from actors.weights.receiver import WorkerExtension
-from launch.performance.raw_push import MemoryMark, copy, receive
+from actors.weights.shared import SharedReceiver
+from launch.performance.raw_push import MemoryMark, copy, copy_pieces, receive
 
 
 class RawReceiver(MemoryMark, WorkerExtension):
@@ -14,6 +15,8 @@ class RawReceiver(MemoryMark, WorkerExtension):
         engine = self.weight_transfer_engine
         if isinstance(engine.end, BroadcastReceiver):
             return receive(engine.end.group, sizes, engine.device)
+        if isinstance(engine.end, SharedReceiver):
+            return copy_pieces(engine.end, sizes)
         assert isinstance(engine.end, IpcReceiver) and engine.end.mapped is not None, (
             "raw_receive before the first push"
         )

@@ -33,7 +33,7 @@ class TrainingSequence:
 
     @property
     def sampled_tokens(self) -> int:
-        return int(self.mask.sum())
+        return int(np.count_nonzero(self.mask))
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.completion_ids)

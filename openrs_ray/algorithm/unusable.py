@@ -20,8 +20,8 @@ def without_judgement(rollout: Rollout, verdict: Verdict) -> Verdict:
 
 def first_unusable_token(rollout: Rollout) -> int | None:
     """Place of the token, from 0."""
-    places = np.flatnonzero(~np.isfinite(rollout.logprobs))
-    return int(places[0]) if len(places) else None
+    finite = np.isfinite(rollout.logprobs)
+    return None if finite.all() else int(finite.argmin())
 
 
 def unusable_warning(groups: Sequence[Group], step: int) -> str | None:
@@ -29,8 +29,8 @@ def unusable_warning(groups: Sequence[Group], step: int) -> str | None:
     found = [
         f"problem {group.problem.index} (position {group.position}), sample {rollout.sample}, token {token}"
         for group in groups
-        for rollout in group.rollouts
-        if (token := first_unusable_token(rollout)) is not None
+        for rollout, verdict in zip(group.rollouts, group.verdicts, strict=True)
+        if verdict.status is Status.ERROR and (token := first_unusable_token(rollout)) is not None
     ]
     if not found:
         return None

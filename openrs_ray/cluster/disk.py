@@ -1,4 +1,4 @@
-"""Disk space of a run. DeepSpeed 0.19.8 saves 12 bytes of optimizer state per parameter beside the weights."""
+"""Disk space of a run. DeepSpeed 0.19.8 saves each trained parameter's float32 weight and two moments beside the weights."""
 
 from typing import TYPE_CHECKING
 
@@ -7,20 +7,23 @@ from openrs_ray.common.formatting import gib
 from openrs_ray.config.schema import RunConfig
 
 if TYPE_CHECKING:
-    from openrs_ray.cluster.memory import ModelShape
+    from openrs_ray.cluster.model_shape import ModelShape
 
+_STATE = {"adamw": 12.0, "adamw_8bit": 4 + 2 + 8 / 256, "adamw_offload": 12.0}
+"""Bytes per trained parameter; 256 8-bit numbers of a moment share a float32 scale."""
 _BYTES_PER_TOKEN = 10  # Per recorded token: id, log-probability and text, compressed (measured: 4 to 9)
 
 
-def checkpoint_sizes(config: RunConfig, parameters: int) -> tuple[int, int]:
-    """Bytes of a checkpoint's policy, and of the state to resume from."""
-    weights = (4 if config.model.dtype == "float32" else 2) * parameters
-    return weights, 12 * parameters + weights
+def checkpoint_sizes(config: RunConfig, parameters: int, adapters: int = 0) -> tuple[int, int]:
+    """Bytes of a checkpoint's policy, and of the state to resume from, of a model or of its `adapters`' parameters."""
+    size = 4 if config.model.dtype == "float32" else 2
+    state = (_STATE[config.learner.optimizer] + size) * (adapters or parameters)
+    return size * (parameters + adapters), round(state)
 
 
-def checkpoint_parts(config: RunConfig, parameters: int) -> dict[str, float]:
+def checkpoint_parts(config: RunConfig, parameters: int, adapters: int = 0) -> dict[str, float]:
     """Peak bytes by kind, while the last kept checkpoint is written."""
-    weights, state = checkpoint_sizes(config, parameters)
+    weights, state = checkpoint_sizes(config, parameters, adapters)
     saving = config.checkpoint
     before = -(-config.run.steps // saving.every_steps) - 1
     complete = min(before, saving.keep_last)
@@ -39,7 +42,9 @@ def disk_parts(config: RunConfig, shape: "ModelShape", held_out: int) -> dict[st
     sampled = steps * rollout.most_drawn_per_step * rollout.completions_per_problem
     sampled += evaluations(config) * held_out * config.evaluation.samples
     completions = float(sampled * rollout.max_completion_tokens * _BYTES_PER_TOKEN)
-    return checkpoint_parts(config, shape.parameters) | {"completions": completions}
+    return checkpoint_parts(config, shape.parameters, shape.adapters(config.learner.lora)) | {
+        "completions": completions
+    }
 
 
 def evaluations(config: RunConfig) -> int:

@@ -3,46 +3,19 @@
 import math
 from dataclasses import dataclass
 
+from openrs_ray.cluster.cards import Card
 from openrs_ray.cluster.disk import evaluations
-from openrs_ray.cluster.memory import ModelShape, engine_parts, itemsize, needs_checkpointing
-from openrs_ray.cluster.probes import planned_gpus
-from openrs_ray.config.schema import RunConfig
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """Maker's speeds of a GPU."""
-
-    name: str
-    gb_per_s: float
-    tflops: float
-    """Dense bfloat16 with sums in float32."""
-
-
-CARDS = (
-    Card("H200", 4800, 989),
-    Card("H100 PCIe", 2039, 756),
-    Card("H100 NVL", 3938, 835),
-    Card("H100", 3350, 989),
-    Card("GH200", 4000, 989),
-    Card("B200", 8000, 2250),
-    Card("A100-SXM4-80GB", 2039, 312),
-    Card("A100 80GB", 1935, 312),
-    Card("A100", 1555, 312),
-    Card("L40S", 864, 362),
-    Card("L40", 864, 181),
-    Card("A40", 696, 150),
-    Card("A30", 933, 165),
-    Card("A10G", 600, 70),
-    Card("A10", 600, 125),
-    Card("L4", 300, 121),
-    Card("RTX 6000 Ada", 960, 364),
-    Card("RTX A6000", 768, 155),
-    Card("RTX 5090", 1792, 210),
-    Card("RTX 4090", 1008, 165),
-    Card("RTX 3090", 936, 71),
+from openrs_ray.cluster.engine_memory import cache_bytes_per_token, engine_parts, engine_weights
+from openrs_ray.cluster.learner_memory import (
+    holds_reference,
+    itemsize,
+    kept_on_host,
+    trained_parameters,
 )
-"""The more special name first."""
+from openrs_ray.cluster.lengths import mean_square
+from openrs_ray.cluster.memory import needs_checkpointing
+from openrs_ray.cluster.model_shape import ModelShape
+from openrs_ray.config.schema import RunConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +27,23 @@ class Assumed:
     prompt: float
     """Mean, as a share of rollout.max_prompt_tokens."""
     bandwidth: float
-    """Share used while sampling."""
+    """Share used while sampling, and of that to the host's memory."""
     compute: float
     """Share used while learning."""
+    host_gb_per_s: float
+    """Of the host's memory, while it takes an optimizer step."""
+    spread: float = 0.9
+    """Standard deviation of the logarithm of a completion's length."""
 
 
-BEST = Assumed(length=0.3, prompt=0.3, bandwidth=0.75, compute=0.4)
-WORST = Assumed(length=1.0, prompt=1.0, bandwidth=0.5, compute=0.25)
+BEST = Assumed(length=0.3, prompt=0.3, bandwidth=0.75, compute=0.4, host_gb_per_s=60)
+WORST = Assumed(length=1.0, prompt=1.0, bandwidth=0.5, compute=0.25, host_gb_per_s=20)
+_PASS_S = 0.002
+"""Of an engine's pass, beside its reading. On an H100, 72 completions of a 1.78 B model took 4.9 ms a pass, 1.9 for reading."""
+_GRADIENT_BYTES = 20
+"""Read and written for each trained parameter after each micro-batch: the gradient, in its bucket, and in its float32 sum."""
+_STEP_BYTES = {"adamw": 28, "adamw_8bit": 16, "adamw_offload": 42}
+"""The same in an optimizer step: weight, two moments, gradient; on the host with a pass for clipping and one for the copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,70 +51,160 @@ class Forecast:
     step_s: float
     hours: float
     """With evaluations, without start and checkpoints."""
+    sampling_s: float
+    """Of a step's completions alone."""
+    learning_s: float
 
 
-def card(name: str) -> Card | None:
-    """GPU by a name from nvidia-smi or a person; None if unknown."""
-    words = _words(name)
-    return next((known for known in CARDS if _words(known.name) <= words), None)
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a forecast is for."""
 
+    config: RunConfig
+    shape: ModelShape
+    card: Card
+    gpu_bytes: float | None
+    assumed: Assumed
 
-def _words(name: str) -> set[str]:
-    return {*name.lower().replace("-", " ").split()}
+    @property
+    def read_per_s(self) -> float:
+        """Bytes of a GPU's memory."""
+        return self.assumed.bandwidth * self.card.gb_per_s * 1e9
 
+    @property
+    def sent_per_s(self) -> float:
+        """Bytes between a GPU and the host's memory."""
+        return self.assumed.bandwidth * self.card.pcie_gb_per_s * 1e9
 
-def planned_card(config: RunConfig) -> Card | None:
-    """placement.gpu_name's, or this machine's; None if unknown."""
-    if config.placement.gpu_name is not None:
-        return card(config.placement.gpu_name)
-    found = planned_gpus(config.placement.device)
-    return card(found[0].name) if found else None
+    @property
+    def computed_per_s(self) -> float:
+        return self.assumed.compute * self.card.tflops * 1e12
+
+    @property
+    def prompt(self) -> float:
+        """Tokens."""
+        return self.assumed.prompt * self.config.rollout.max_prompt_tokens
+
+    @property
+    def length(self) -> float:
+        """Mean tokens of a completion."""
+        return self.assumed.length * self.config.rollout.max_completion_tokens
+
+    @property
+    def seen(self) -> float:
+        """Mean number of tokens before one of a completion."""
+        square = mean_square(self.assumed.length, self.assumed.spread) * self.config.rollout.max_completion_tokens**2
+        return self.prompt + square / self.length / 2
 
 
 def forecast(config: RunConfig, shape: ModelShape, gpu: Card, gpu_bytes: float | None, held_out: int) -> list[Forecast]:
     """The best and the worst end of the range."""
-    return [_forecast(config, shape, gpu, gpu_bytes, held_out, assumed) for assumed in (BEST, WORST)]
+    return [forecast_under(assumed, config, shape, gpu, gpu_bytes, held_out) for assumed in (BEST, WORST)]
 
 
-def _forecast(
-    config: RunConfig, shape: ModelShape, gpu: Card, gpu_bytes: float | None, held_out: int, assumed: Assumed
+def forecast_under(
+    assumed: Assumed, config: RunConfig, shape: ModelShape, gpu: Card, gpu_bytes: float | None, held_out: int
 ) -> Forecast:
-    sampled = _sampling_s(config, shape, gpu, gpu_bytes, config.completions_per_step, assumed)
-    learned = _learning_s(config, shape, gpu, gpu_bytes, assumed)
-    overlaps = config.rollout.staleness > 0 and not config.placement.colocated
-    step = max(sampled, learned) if overlaps else sampled + learned
+    run = Run(config, shape, gpu, gpu_bytes, assumed)
+    sampled, learned = sampling_s(run, config.completions_per_step), learning_s(run)
+    ahead = config.rollout.staleness > 0 and not config.placement.colocated
+    step = _ahead_s(run, sampled, learned) if ahead else sampled + learned
     asked = held_out * config.evaluation.samples
-    evaluated = evaluations(config) * _sampling_s(config, shape, gpu, gpu_bytes, asked, assumed) if asked else 0.0
-    return Forecast(step, (config.run.steps * step + evaluated) / 3600)
+    evaluated = evaluations(config) * sampling_s(run, asked) if asked else 0.0
+    return Forecast(step, (config.run.steps * step + evaluated) / 3600, sampled, learned)
 
 
-def _sampling_s(
-    config: RunConfig, shape: ModelShape, gpu: Card, gpu_bytes: float | None, completions: int, assumed: Assumed
-) -> float:
-    """Seconds on all engines; the longest completion reaches the limit."""
-    rollout, engine = config.rollout, config.engine
-    each = math.ceil(completions / config.num_engines)
-    _, room = engine_parts(config, shape, gpu_bytes)
-    at_once = max(1, min(each, engine.max_sequences, room or each))
-    prompt, length = assumed.prompt * rollout.max_prompt_tokens, assumed.length * rollout.max_completion_tokens
-    passes = max(rollout.max_completion_tokens, each * length / at_once)
-    size = itemsize(config)
-    weights = size * shape.parameters
-    cached = 2 * size * shape.layers * shape.kv_heads * shape.head_dim
-    read = passes * weights + each * length * (prompt + length / 2) * cached
-    by_memory = read / engine.tensor_parallel / (assumed.bandwidth * gpu.gb_per_s * 1e9)
-    computed = 2 * shape.parameters * each * (prompt + length) / engine.tensor_parallel
-    return max(by_memory, computed / (assumed.compute * gpu.tflops * 1e12))
+def sampling_s(run: Run, completions: int) -> float:
+    """Seconds on all engines, nothing beside them; the longest completion reaches the limit."""
+    each = math.ceil(completions / run.config.num_engines)
+    passes = max(run.config.rollout.max_completion_tokens, each * run.length / _at_once(run, each))
+    return _engine_s(run, passes, each)
 
 
-def _learning_s(config: RunConfig, shape: ModelShape, gpu: Card, gpu_bytes: float | None, assumed: Assumed) -> float:
-    rollout = config.rollout
-    tokens = config.completions_per_step * (
-        assumed.prompt * rollout.max_prompt_tokens + assumed.length * rollout.max_completion_tokens
-    )
-    passes = 6 + 2 * needs_checkpointing(config, shape, gpu_bytes) + 2 * (config.loss.kl_beta > 0)
-    speed = assumed.compute * gpu.tflops * 1e12 * config.placement.num_learner_gpus
-    return passes * shape.parameters * tokens / speed
+def _at_once(run: Run, asked: float) -> float:
+    """Completions in an engine at once, of those that it is asked for."""
+    config = run.config
+    _, room = engine_parts(config, run.shape, run.gpu_bytes)
+    groups = config.rollout.in_flight
+    most = groups * config.rollout.completions_per_problem / config.num_engines if groups else asked
+    return max(1.0, min(asked, most, config.engine.max_sequences, room or asked))
+
+
+def _engine_s(run: Run, passes: float, completions: float) -> float:
+    """Seconds of an engine: every pass reads all weights, every token the keys and values of those before it."""
+    config, split = run.config, run.config.engine.tensor_parallel
+    weights = passes * engine_weights(config, run.shape) / split
+    cache = completions * run.length * run.seen * cache_bytes_per_token(config, run.shape)
+    computed = 2 * run.shape.parameters * completions * (run.prompt + run.length) / split
+    return max((weights + cache) / run.read_per_s + passes * _PASS_S, computed / run.computed_per_s)
+
+
+def _ahead_s(run: Run, sampled: float, learned: float) -> float:
+    """Seconds of a step whose completions began k steps before it, while others are learned from.
+
+    The first of them begins when a version is pushed, and all must have ended when its step begins to learn, k steps and a
+    step's sampling later. The step's time, which also says how many passes an engine makes in it, is found by bisection.
+    """
+    ahead = run.config.rollout.staleness + 1
+    each = math.ceil(run.config.completions_per_step / run.config.num_engines)
+    most = each * run.length / _at_once(run, ahead * each)
+    low, high = learned, sampled + learned
+    for _ in range(50):
+        step = (low + high) / 2
+        longest = run.config.rollout.max_completion_tokens * step / (ahead * step - learned)
+        low, high = (step, high) if _engine_s(run, max(longest, most), each) > step else (low, step)
+    return high
+
+
+def learning_s(run: Run) -> float:
+    """Seconds of the learner for a step."""
+    config, ranks = run.config, run.config.placement.num_learner_gpus
+    tokens = config.completions_per_step * (run.prompt + run.length)
+    computed = tokens * operations_per_token(run) / ranks / run.computed_per_s
+    trained = trained_parameters(config, run.shape)
+    batches = math.ceil(tokens / ranks / config.micro_batch_tokens)
+    moved = batches * (_GRADIENT_BYTES * trained + _merged_bytes(run)) / run.read_per_s
+    return computed + moved + config.learner.updates_per_batch * _update_s(run, trained) + _sent_s(run, tokens)
+
+
+def operations_per_token(run: Run) -> float:
+    """Of the learner: 2 per weight forward, 2 for the gradient of its input and 2 for its own; attention grows with length."""
+    config, shape = run.config, run.shape
+    adapters, recomputed = shape.adapters(config.learner.lora), needs_checkpointing(config, shape, run.gpu_bytes)
+    attention = 4 * shape.layers * shape.heads * shape.head_dim * run.seen
+    forward = 2 * shape.parameters + attention
+    own = 0 if adapters else 2 * shape.parameters
+    reference = forward if config.loss.kl_beta > 0 else 0.0
+    backward = 2 * shape.parameters + 2 * attention + own
+    return forward * (1 + recomputed) + backward + reference + (6 + 2 * recomputed) * adapters
+
+
+def _merged_bytes(run: Run) -> float:
+    """Read and written for merging adapters with their matrices, in each pass through the layers."""
+    passes = 2 + needs_checkpointing(run.config, run.shape, run.gpu_bytes)
+    return 16.0 * passes * sum(layer.elements for layer in run.shape.adapted(run.config.learner.lora))
+
+
+def _update_s(run: Run, trained: int) -> float:
+    """One optimizer step; in the host's memory it is that of all ranks, gradients going there and weights coming back."""
+    config = run.config
+    size, ranks = _STEP_BYTES[config.learner.optimizer] * trained, config.placement.num_learner_gpus
+    if config.learner.optimizer != "adamw_offload":
+        return size / ranks / run.read_per_s
+    sent = (4 + itemsize(config)) * trained / ranks
+    return size / (run.assumed.host_gb_per_s * 1e9) + sent / run.sent_per_s
+
+
+def _sent_s(run: Run, tokens: float) -> float:
+    """To and from the host's memory: the reference model once in an update, activations there and back."""
+    config, shape = run.config, run.shape
+    share = tokens / config.micro_batch_tokens / config.placement.num_learner_gpus
+    sent = 2 * kept_on_host(config, shape) * share
+    if config.learner.offload_reference and holds_reference(config):
+        sent += config.learner.updates_per_batch * itemsize(config) * shape.parameters
+    if config.learner.optimizer == "adamw_offload" and config.learner.zero_stage == 3:  # it sums gradients there
+        sent += 8 * trained_parameters(config, shape) * share / config.placement.num_learner_gpus
+    return sent / run.sent_per_s
 
 
 def forecast_text(

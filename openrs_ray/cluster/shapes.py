@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
-from openrs_ray.cluster.memory import ModelShape
+from openrs_ray.cluster.model_shape import ModelShape
 
 FILE = Path(__file__).with_name("shapes.json")
 _VALUES = (

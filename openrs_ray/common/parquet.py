@@ -1,6 +1,7 @@
 """Parquet files: written whole or not at all, and read with their checksums; older ones have none and are read unchecked."""
 
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,10 +12,16 @@ from openrs_ray.common.foreign import why
 from openrs_ray.errors import UserError
 
 
-def write_table(path: Path, rows: pa.Table, *, checksum_in_name: bool = False) -> Path:
-    """Write a file and its folder; returns the path, ending in -9f3c21d0.parquet with the CRC-32 in the name."""
+def write_table(
+    path: Path, rows: pa.Table, *, checksum_in_name: bool = False, few_values: Sequence[str] | None = None
+) -> Path:
+    """Write a file and its folder; returns the path, ending in -9f3c21d0.parquet with the CRC-32 in the name.
+
+    `few_values`: columns with few different values, the only ones that get a dictionary; None: all try to.
+    """
     sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, compression="zstd", write_page_checksum=True)
+    dictionaries = True if few_values is None else [*few_values]
+    pq.write_table(rows, sink, compression="zstd", write_page_checksum=True, use_dictionary=dictionaries)
     content = sink.getvalue()
     if checksum_in_name:
         path = path.with_name(f"{path.stem}-{zlib.crc32(content):08x}{path.suffix}")

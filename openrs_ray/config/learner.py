@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from openrs_ray.config.resumable import FREE
 from openrs_ray.config.section import Amount, Count, Decay, Parts, Positive, Seconds, Section, Share, SomeAmount
@@ -21,6 +21,18 @@ class Lora(Section):
     """An adapter's product is multiplied by this over the rank (default: twice the rank)."""
     layers: Literal["all", "attention"] = "all"
     """Linear layers with an adapter: all of every block, or the attention's only."""
+
+    @property
+    def used_alpha(self) -> float:
+        return 2.0 * self.rank if self.alpha is None else self.alpha
+
+    @model_validator(mode="after")
+    def _has_a_rank(self) -> Self:
+        if self.rank == 0 and self.alpha is not None:
+            raise ValueError(
+                "learner.lora.alpha is set without adapters: give learner.lora.rank as well, for example 32"
+            )
+        return self
 
 
 class Learner(Section):
@@ -40,11 +52,12 @@ class Learner(Section):
     max_grad_norm: Annotated[float, Field(gt=0, le=10**12), FREE] = 1.0
     """Gradients are scaled down to this global norm."""
     optimizer: Literal["adamw", "adamw_8bit", "adamw_offload"] = "adamw"
-    """AdamW with float32 moments, with 8-bit moments, or with its state and its work in the host's memory (ZeRO-Offload)."""
-    offload_reference: bool = False
-    """The frozen start model waits in the host's memory while it is not asked."""
-    offload_activations: bool = False
-    """Activations that the backward pass needs wait in the host's memory."""
+    """AdamW with float32 moments; with 8-bit moments (bitsandbytes); or with the same as the first in the host's memory and
+    computed by its CPUs (DeepSpeed ZeRO-Offload). docs/memory.md has what each saves and costs."""
+    offload_reference: Annotated[bool, FREE] = False
+    """Keep the frozen start model in the host's memory; it visits the GPU once per step. The figures stay the same."""
+    offload_activations: Annotated[bool, FREE] = False
+    """Recompute activations (gradient checkpointing), and keep the layers' inputs for it in the host's memory until then."""
     lora: Lora = Lora()
     updates_per_batch: Parts = 1
     """Optimizer steps that each of `run.steps` makes, at its learning rate, each on a share of its groups; the ratio is to the
@@ -67,3 +80,11 @@ class Learner(Section):
     """Longest start of a learner rank, compiling its kernels included."""
     deadline_s: Annotated[Seconds, FREE] = 1800
     """Longest time for one optimizer step."""
+
+    @model_validator(mode="after")
+    def _recomputes(self) -> Learner:
+        if self.offload_activations and self.gradient_checkpointing is False:
+            raise ValueError(
+                "learner.offload_activations keeps what is recomputed from: leave learner.gradient_checkpointing at auto"
+            )
+        return self

@@ -16,16 +16,23 @@ _OURS = {
     "rollout.sleep_while_learning": "vllm_enable_sleep vllm_enable_sleep_mode free_cache_engine",
     "rollout.staleness": "async_train async_queue_size max_staleness",
     "rollout.replace_uniform_groups": "dynamic_filtering filter_groups",
+    "learner.updates_per_batch": "num_iterations num_steps_per_rollout ppo_epochs",
     "learner.learning_rate": "lr actor_learning_rate",
     "learner.schedule": "lr_scheduler_type lr_scheduler lr_warmup_style warmup_style",
     "learner.warmup_share": "warmup_ratio lr_warmup_ratio lr_warmup_steps_ratio warmup_steps lr_warmup_steps",
     "learner.final_share": "min_lr_ratio min_lr",
     "learner.max_grad_norm": "grad_clip max_norm clip_grad",
     "learner.adam_betas": "adam_beta1 adam_beta2 betas",
+    "learner.optimizer": "optim optimizer_type adam_offload optimizer_offload offload_optimizer use_8bit_adam",
+    "learner.offload_reference": "ref_reward_offload ref_offload offload_ref",
+    "learner.offload_activations": "activation_offloading enable_activation_offload activation_offload cpu_checkpointing",
     "learner.micro_batch_sequences": "per_device_train_batch_size micro_train_batch_size ppo_micro_batch_size "
     "ppo_micro_batch_size_per_gpu",
     "learner.micro_batch_tokens": "ppo_max_token_len_per_gpu train_max_tokens_per_gpu",
     "learner.zero_stage": "deepspeed deepspeed_config",
+    "learner.lora.rank": "lora_rank lora_r lora_dim use_peft use_lora peft_config lora lora.rank lora.r",
+    "learner.lora.alpha": "lora_alpha lora.alpha",
+    "learner.lora.layers": "target_modules lora_target_modules",
     "learner.fused_kernels": "use_liger_kernel use_liger_loss use_liger",
     "loss.kind": "loss_type advantage_estimator adv_estimator policy_loss_type loss_mode",
     "loss.kl_beta": "beta kl_coef init_kl_coef kl_loss_coef",
@@ -58,7 +65,8 @@ _OURS = {
 _BY_NAME = {name: ours for ours, names in _OURS.items() for name in names.split()}
 
 _NOT_OFFERED = {
-    "lora qlora peft": "all weights are trained, there are no LoRA adapters",
+    "qlora": "adapters (learner.lora.rank) are trained on a base in bfloat16 or float32, not in 4 bits",
+    "lora_dropout": "adapters have no dropout, with which learner and engines would differ",
     "wandb swanlab mlflow report_to use_tensorboard": "figures go to metrics.jsonl and tensorboard/ in the run's folder, "
     "to no other tracker",
     "critic value_model vf_coef gae lambd gamma": "GRPO compares the completions of a problem, there is no critic",

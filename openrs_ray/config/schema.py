@@ -244,6 +244,15 @@ class RunConfig(Section):
                 )
         elif self.learner.micro_batch_sequences is not None:
             raise ValueError("learner.micro_batch_sequences is only for loss.normalization local_micro_batch")
+        if self.learner.offload_reference and self.loss.kl_beta == 0:
+            raise ValueError(
+                "learner.offload_reference is for the reference model of loss.kl_beta above 0: leave one of them out"
+            )
+        if self.learner.offload_reference and self.learner.lora.rank:
+            raise ValueError(
+                "learner.offload_reference goes with learner.lora.rank 0: with adapters the reference is the same model without "
+                "them, and there is no copy"
+            )
         if self.learner.micro_batch_tokens < self.max_sequence_tokens:
             raise ValueError(
                 f"learner.micro_batch_tokens ({self.learner.micro_batch_tokens}) must hold one longest sequence "

@@ -14,7 +14,6 @@ from openrs_ray.errors import UserError
 from openrs_ray.models.bundled import resolve_model
 from openrs_ray.models.pretrained import read_tokenizer
 from openrs_ray.models.templating import templated
-from openrs_ray.rewards.answers.extraction import THINK_OPEN
 
 
 def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
@@ -69,9 +68,3 @@ def tokenize_prompts(
         raise
     check_rendered(data, conversations, prompts, tokenizer)
     return prompts
-
-
-def response_prefix(ids: tuple[int, ...], tokenizer: PreTrainedTokenizerBase) -> str:
-    """ "<think>" where the template itself opens the reasoning, otherwise nothing."""
-    # A completion of such a prompt holds only the closing tag; the format reward needs both.
-    return THINK_OPEN if tokenizer.decode(ids[-8:]).rstrip().endswith(THINK_OPEN) else ""

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from jinja2 import TemplateError
 
-from openrs_ray.data.completions import completion_texts
-from openrs_ray.data.prompts import response_prefix
+from openrs_ray.data.completions import completion_texts, response_prefix
 from openrs_ray.environments.between import Between
 from openrs_ray.environments.environment import Engines
 from openrs_ray.environments.reply import Answer, Asked, Message, RolloutFailed

@@ -4,8 +4,12 @@ import json
 from collections.abc import Callable, Iterator
 
 from openrs_ray.cluster.disk import disk_text
-from openrs_ray.cluster.forecast import Card, forecast_text, planned_card
-from openrs_ray.cluster.memory import ModelShape, check_fits, memory_text, planned_gpu_bytes
+from openrs_ray.cluster.fitting import check_fits
+from openrs_ray.cluster.forecast import forecast_text
+from openrs_ray.cluster.host_memory import host_text
+from openrs_ray.cluster.machine import Machine
+from openrs_ray.cluster.memory import memory_text
+from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.cluster.shapes import shipped_shape
 from openrs_ray.common.hub import Unreachable
 from openrs_ray.config.fidelity import differences
@@ -25,7 +29,7 @@ from openrs_ray.run.resume import check_run, resume_notes
 
 def dry_run(config: RunConfig, say: Callable[[str], None], resume: bool = True) -> None:
     """Say the plan line by line. UserError for mistakes, and for anything out of reach."""
-    gpu_bytes, card = planned_gpu_bytes(config), planned_card(config)  # forks, so it comes before any thread
+    machine = Machine.planned(config)
     prepared, missing = _prepared_or_missing(config)
     say(dry_run_text(config))
     parts = [task.held_out for task in config.tasks]
@@ -35,12 +39,12 @@ def dry_run(config: RunConfig, say: Callable[[str], None], resume: bool = True) 
         _data_lines(config, prepared) if prepared else (),
         resume_notes(config),
         _power_lines(config, held_out) if held_out else (),
-        _need_lines(config, shape, card, gpu_bytes, held_out),
+        _need_lines(config, shape, machine, held_out),
     ):
         for line in lines:
             say(line)
     if shape is not None:
-        check_fits(config, shape, gpu_bytes)
+        check_fits(config, shape, machine)
     check_run(config, resume)
     if missing is not None:
         raise UserError(f"{missing}; without it the tokenizer, the prompts and the golds were not checked")
@@ -74,15 +78,14 @@ def _power_lines(config: RunConfig, held_out: int) -> list[str]:
     return plan_lines({f"the run's {evaluations} evaluations": held_out}, config.evaluation.samples, evaluations)
 
 
-def _need_lines(
-    config: RunConfig, shape: ModelShape | None, card: Card | None, gpu_bytes: float | None, held_out: int
-) -> Iterator[str]:
+def _need_lines(config: RunConfig, shape: ModelShape | None, machine: Machine, held_out: int) -> Iterator[str]:
     if shape is None:
         yield f"memory, forecast, disk: not planned, since the shape of {config.model.path} is not known here"
         return
-    if config.placement.device == "gpu" or gpu_bytes is not None:
-        yield from memory_text(config, shape, gpu_bytes)
-        yield from forecast_text(config, shape, card, gpu_bytes, held_out)
+    if config.placement.device == "gpu" or machine.gpu_bytes is not None:
+        yield from memory_text(config, shape, machine.gpu_bytes)
+        yield from host_text(config, shape, machine)
+        yield from forecast_text(config, shape, machine.card, machine.gpu_bytes, held_out)
     else:
         yield "memory and time: planned for GPUs only, and this machine has none (placement.device gpu plans for others)"
     yield from disk_text(config, shape, held_out)
@@ -161,8 +164,9 @@ def _rollout_text(config: RunConfig) -> str:
     grows, staleness = config.max_engines > config.num_engines, rollout.staleness
     more = f", up to {config.max_engines} engines where GPUs are free" if grows else ""
     ahead = f"up to {staleness} version(s) ahead of the learner" if staleness else "in turn with the learner"
+    at_once = f", at most {rollout.in_flight} groups at once" if rollout.in_flight else ""
     sleeps = ", asleep while it works" if rollout.sleep_while_learning else ""
-    return f"{config.num_engines} engine(s) on {place.num_rollout_gpus} {_unit(config)}{more}, {ahead}{sleeps}"
+    return f"{config.num_engines} engine(s) on {place.num_rollout_gpus} {_unit(config)}{more}, {ahead}{at_once}{sleeps}"
 
 
 def _environment_text(task: Task) -> str:
@@ -175,11 +179,11 @@ def _environment_text(task: Task) -> str:
 
 
 def _learner_text(config: RunConfig) -> str:
-    ranks = config.placement.num_learner_gpus
+    ranks, updates = config.placement.num_learner_gpus, config.learner.updates_per_batch
     return (
         f"{ranks} rank(s) on {ranks} {_unit(config)}, ZeRO {config.learner.zero_stage}, about "
         f"{config.completions_per_step / ranks:g} completions per rank in micro-batches of at most "
-        f"{config.micro_batch_tokens:,} tokens"
+        f"{config.micro_batch_tokens:,} tokens{f', {updates} optimizer steps of them' if updates > 1 else ''}"
     )
 
 

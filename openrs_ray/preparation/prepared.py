@@ -3,31 +3,32 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from openrs_ray.cluster.memory import ModelShape
+from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.common.foreign import reading
 from openrs_ray.config.placement import Slots
 from openrs_ray.config.quantization import refusal
 from openrs_ray.config.rollout import Engine
 from openrs_ray.config.schema import Model, RunConfig
-from openrs_ray.data.completions import last_turn_texts, rollout_texts, turn_texts
-from openrs_ray.data.prompts import load_tokenizer, response_prefix
+from openrs_ray.data.completions import Decoder, RolloutDecoder, response_prefix
+from openrs_ray.data.prompts import load_tokenizer
 from openrs_ray.environments.between import check_turns
 from openrs_ray.environments.registry import check_environment, code_of
 from openrs_ray.errors import UserError
 from openrs_ray.models.attention import check_attention
 from openrs_ray.models.bundled import resolve_model
 from openrs_ray.models.engine_limits import check_engine, is_on_cpu
+from openrs_ray.models.lora import linear_layers
 from openrs_ray.models.model_files import ModelFiles, model_files
-from openrs_ray.models.pretrained import read_config
+from openrs_ray.models.pretrained import empty_model, read_config
 from openrs_ray.models.stop_tokens import StopToken, stop_tokens
 from openrs_ray.models.weight_files import check_weights
 from openrs_ray.preparation.task_problems import check_paths, load_tasks
-from openrs_ray.records import Problem, Rollout
+from openrs_ray.records import Problem
 from openrs_ray.rewards.answers import kinds
 from openrs_ray.rewards.own import OwnReward
 from openrs_ray.rewards.own_functions import own_rewards
@@ -61,17 +62,10 @@ class Prepared:
     def eos_ids(self) -> tuple[int, ...]:
         return tuple(token.id for token in self.stop_tokens)
 
-    def texts(self, rollouts: Sequence[Rollout]) -> list[str]:
-        """Whole texts for the record, `opening` included."""
-        return [self.opening + text for text in rollout_texts(rollouts, self.tokenizer, self.eos_ids)]
-
-    def judged_texts(self, rollouts: Sequence[Rollout]) -> list[str]:
-        """Texts that rewards read: the last turn, so that no answer counts that a tool or an earlier try has written."""
-        return last_turn_texts(rollouts, self.tokenizer, self.eos_ids, self.opening)
-
-    def turn_texts(self, rollout: Rollout) -> tuple[str, ...]:
-        """Texts of the policy's turns, for rewards that look at all of them."""
-        return turn_texts(rollout, self.tokenizer, self.eos_ids, self.opening)
+    @property
+    def decoder(self) -> RolloutDecoder:
+        """For the reward pool, which makes all texts of rollouts."""
+        return RolloutDecoder(Decoder.of(self.tokenizer), self.eos_ids, self.opening)
 
     def summary(self) -> RunProblems:
         content = hashlib.sha256()
@@ -106,6 +100,8 @@ def prepare(config: RunConfig) -> Prepared:
     model_path = resolve_model(config.model.path)
     model, shape = check_model(config, model_path)
     check_attention(model, config.model.path, config.max_sequence_tokens)
+    if config.learner.lora.rank:
+        linear_layers(empty_model(model), config.learner.lora)
     if getattr(model, "quantization_config", None) is not None:
         raise UserError(
             f"model {config.model.path} is quantised, and quantised weights cannot be trained: give the model itself"

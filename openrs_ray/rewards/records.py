@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Ge, Gt, Le
 
-from openrs_ray.records import Status
+from openrs_ray.records import Message, Status
 
 Positive = Annotated[int, Gt(0), Le(10**9)]
 Value = Annotated[float, Ge(-1_000_000), Le(1_000_000)]
@@ -25,7 +25,7 @@ UnfinishedReasoning = Literal["no_answer", "read"]
 
 
 @dataclass(frozen=True, slots=True)
-class JudgeItem:
+class JudgeItem(Message):
     r"""Example: JudgeItem(text=r"2 + 2 </think> \boxed{4}", token_count=9, finish_reason="stop", gold=("4",))"""
 
     text: str

@@ -15,7 +15,7 @@ from openrs_ray.common.files import damaged, read_json, sync
 from openrs_ray.common.foreign import why
 
 Kind = Literal["kept", "resume"]
-STATE, POLICY, TRAINER = "state", "policy", "trainer.json"
+STATE, POLICY, ADAPTER, TRAINER = "state", "policy", "adapter", "trainer.json"
 _CHUNK_BYTES = 4 << 20
 
 

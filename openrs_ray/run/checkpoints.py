@@ -3,6 +3,7 @@
     checkpoints/manifest.json            the only truth: which checkpoints exist, size and crc32 of each of their files
     checkpoints/step-000050/state/       DeepSpeed state, while the checkpoint is complete
     checkpoints/step-000050/policy/      the policy as safetensors
+    checkpoints/step-000050/adapter/     with LoRA: the adapter in peft's format, which is merged into that policy
     checkpoints/step-000050/trainer.json the trainer's progress
     checkpoints/step-000050.tmp/         being written, or a leftover (step-000050.universal.tmp/: actors.learner.rank)
 

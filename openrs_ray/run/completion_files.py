@@ -20,6 +20,11 @@ from openrs_ray.run.attempts import read_attempts, superseded
 Phase = Literal["train", "replaced", "evaluation", "rested"]
 """The last has no completions, but the positions that a step passed over."""
 FOLDER = "completions"
+_FEW_VALUES = (
+    *("step", "attempt", "phase", "task", "problem_index", "problem", "status", "finish_reason", "answer", "detail"),
+    *("rewards.key_value.key", "solved"),
+)
+"""Token ids, log-probabilities and texts differ too much: trying a dictionary takes half the time of writing."""
 _NAME = re.compile(
     r"(?P<phase>train|replaced|evaluation|rested)-step-(?P<step>\d+)-attempt-(?P<attempt>\d+)(-(?P<crc32>[0-9a-f]{8}))?\.parquet"
 )
@@ -54,7 +59,7 @@ class RecordFile:
 
 def write_file(run_folder: Path, phase: Phase, step: int, attempt: int, rows: pa.Table) -> Path:
     name = f"{phase}-step-{step:06d}-attempt-{attempt:03d}.parquet"
-    return write_table(run_folder / FOLDER / name, rows, checksum_in_name=True)
+    return write_table(run_folder / FOLDER / name, rows, checksum_in_name=True, few_values=_FEW_VALUES)
 
 
 def record_files(run_folder: Path, phase: Phase | None = None) -> list[RecordFile]:

@@ -80,18 +80,8 @@ class CompletionRecord:
         `texts` and `advantages` are [group][sample]; advantages are NaN where left out of the loss, None for replaced groups and
         evaluations. An evaluation's step is its policy version.
         """
-        rows: list[dict[str, Any]] = []
-        for number, group in enumerate(groups):
-            for index, (rollout, verdict) in enumerate(zip(group.rollouts, group.verdicts, strict=True)):
-                advantage = None if advantages is None else _finite(advantages[number][index])
-                rows.append(
-                    {"step": step, "attempt": attempt, "phase": phase}
-                    | {"problem_index": group.problem.index, "problem": group.problem.text, "task": group.problem.task}
-                    | {"text": texts[number][index], "advantage": advantage}
-                    | _columns(rollout, verdict)
-                )
-        schema = SCHEMA.append(TASK) if any(group.problem.task for group in groups) else SCHEMA
-        return write_file(self.run_folder, phase, step, attempt, pa.Table.from_pylist(rows, schema=schema))
+        rows = _rows(step, attempt, phase, groups, texts, advantages)
+        return write_file(self.run_folder, phase, step, attempt, rows)
 
     def write_rested(self, step: int, attempt: int, rested: Sequence[Rested]) -> Path:
         rows = [
@@ -162,25 +152,75 @@ def _only_file(run_folder: Path, step: int) -> RecordFile:
     return files[0]
 
 
-def _columns(rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
-    return {
-        "position": rollout.position,
-        "sample": rollout.sample,
-        "token_ids": rollout.token_ids.tolist(),
-        "logprobs": rollout.logprobs.tolist(),
-        "sampled": None if rollout.sampled.all() else rollout.sampled.tolist(),
-        "reward": verdict.reward,
-        "rewards": list(verdict.rewards.items()),
-        "status": str(verdict.status),
-        "answer": verdict.answer,
-        "detail": verdict.detail,
-        "finish_reason": rollout.finish_reason,
-        "length": rollout.sampled_tokens,
-        "versions": [{"version": span.version, "start": span.start, "end": span.end} for span in rollout.versions],
-        "mean_logprob": _finite(rollout.logprobs[rollout.sampled].mean()),
-        "worker": rollout.worker,
-        "check_seconds": verdict.seconds,
+def _rows(
+    step: int,
+    attempt: int,
+    phase: Phase,
+    groups: Sequence[Group],
+    texts: Sequence[Sequence[str]],
+    advantages: Sequence[Sequence[float]] | np.ndarray | None,
+) -> pa.Table:
+    """Column by column, and tokens by array: a step may have millions of them."""
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    verdicts = [verdict for group in groups for verdict in group.verdicts]
+    problems = [group.problem for group in groups for _ in group.rollouts]
+    values = [math.nan] * len(rollouts) if advantages is None else [float(v) for row in advantages for v in row]
+    marks = [None if rollout.sampled.all() else rollout.sampled for rollout in rollouts]
+    columns: dict[str, Any] = {
+        "step": [step] * len(rollouts),
+        "attempt": [attempt] * len(rollouts),
+        "phase": [phase] * len(rollouts),
+        "position": [rollout.position for rollout in rollouts],
+        "problem_index": [problem.index for problem in problems],
+        "sample": [rollout.sample for rollout in rollouts],
+        "problem": [problem.text for problem in problems],
+        "token_ids": _lists([rollout.token_ids for rollout in rollouts], pa.int32()),
+        "logprobs": _lists([rollout.logprobs for rollout in rollouts], pa.float32()),
+        "sampled": _lists(marks, pa.bool_()),
+        "text": [text for own in texts for text in own],
+        "reward": [verdict.reward for verdict in verdicts],
+        "rewards": [list(verdict.rewards.items()) for verdict in verdicts],
+        "status": [str(verdict.status) for verdict in verdicts],
+        "answer": [verdict.answer for verdict in verdicts],
+        "detail": [verdict.detail for verdict in verdicts],
+        "finish_reason": [rollout.finish_reason for rollout in rollouts],
+        "length": [rollout.sampled_tokens for rollout in rollouts],
+        "versions": _spans([rollout.versions for rollout in rollouts]),
+        "mean_logprob": [_finite(_mean_logprob(*each)) for each in zip(rollouts, marks, strict=True)],
+        "advantage": [_finite(value) for value in values],
+        "worker": [rollout.worker for rollout in rollouts],
+        "check_seconds": [verdict.seconds for verdict in verdicts],
     }
+    schema = SCHEMA
+    if any(problem.task for problem in problems):
+        schema, columns["task"] = SCHEMA.append(TASK), [problem.task for problem in problems]
+    return pa.table([_column(columns[field.name], field.type) for field in schema], schema=schema)
+
+
+def _column(values: Any, kind: pa.DataType) -> pa.Array:
+    return values if isinstance(values, pa.Array) else pa.array(values, type=kind)
+
+
+def _lists(rows: Sequence[np.ndarray | None], kind: pa.DataType) -> pa.Array:
+    """A list per row; null where there is none."""
+    there = [row for row in rows if row is not None]
+    values = pa.array(np.concatenate(there) if there else [], type=kind)
+    offsets = np.cumsum([0, *(0 if row is None else len(row) for row in rows)], dtype=np.int32)
+    missing = pa.array([row is None for row in rows], type=pa.bool_())
+    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=missing)
+
+
+def _spans(rows: Sequence[Sequence[VersionSpan]]) -> pa.Array:
+    kind = SCHEMA.field("versions").type
+    flat = [(span.version, span.start, span.end) for row in rows for span in row]
+    numbers = np.array(flat, dtype=np.int64).reshape(-1, 3)
+    parts = [pa.array(numbers[:, place], type=kind.value_type.field(place).type) for place in range(3)]
+    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.StructArray.from_arrays(parts, fields=list(kind.value_type)))
+
+
+def _mean_logprob(rollout: Rollout, marks: np.ndarray | None) -> float:
+    return float((rollout.logprobs if marks is None else rollout.logprobs[marks]).mean())
 
 
 def _finite(value: float) -> float | None:

@@ -27,9 +27,9 @@ _DISK_FULL_TEXTS = (
 )
 
 
-def check_room(config: RunConfig, parameters: int) -> None:
+def check_room(config: RunConfig, parameters: int, adapters: int = 0) -> None:
     """UserError when the run's disk has no room for a first checkpoint."""
-    needed, free = sum(checkpoint_sizes(config, parameters)) + _LEAST, disk_bytes(config.run.path)
+    needed, free = sum(checkpoint_sizes(config, parameters, adapters)) + _LEAST, disk_bytes(config.run.path)
     if free < needed:
         raise UserError(
             f"the disk of {config.run.path} has {size_text(free)} free, and the run's first checkpoint takes "

@@ -43,13 +43,25 @@ class Bucket:
 
     def pack(self, tensors: Sequence[torch.Tensor], buffer: torch.Tensor) -> torch.Tensor:
         """Copy the parameters into a uint8 buffer; returns the filled part. ValueError on another dtype or shape."""
-        for view, tensor, spec in zip(self._slices(buffer), tensors, self.parameters, strict=True):
-            if tuple(tensor.shape) != spec.shape or tensor.dtype != getattr(torch, spec.dtype):
-                raise ValueError(f"{spec.name} is {tensor.dtype} {tuple(tensor.shape)}, not {spec.dtype} {spec.shape}")
-            size = spec.nbytes
-            view[:size].copy_(tensor.detach().reshape(-1).view(torch.uint8))
-            view[size:].zero_()
-        return buffer[: self.nbytes]
+        packed = buffer[: self.nbytes]
+        self.pack_part(tensors, 0, packed)
+        return packed
+
+    def pack_part(self, tensors: Sequence[torch.Tensor], start: int, part: torch.Tensor) -> None:
+        """Fill `part`, uint8, with the bucket's bytes from `start` on. ValueError on another dtype or shape."""
+        at = -start  # of each parameter within the part
+        for tensor, spec in zip(tensors, self.parameters, strict=True):
+            end = at + _aligned(spec.nbytes)
+            if end > 0 and at < len(part):
+                if tuple(tensor.shape) != spec.shape or tensor.dtype != getattr(torch, spec.dtype):
+                    raise ValueError(
+                        f"{spec.name} is {tensor.dtype} {tuple(tensor.shape)}, not {spec.dtype} {spec.shape}"
+                    )
+                content = tensor.detach().reshape(-1).view(torch.uint8)[max(0, -at) : len(part) - at]
+                first = max(0, at)
+                part[first : first + len(content)].copy_(content)
+                part[max(0, at + spec.nbytes) : end].zero_()
+            at = end
 
     def unpack(self, buffer: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
         """Views into the buffer, by name."""

@@ -2,38 +2,62 @@
 
 import torch
 
-_CHUNK_WORDS = 1 << 22  # Bounds the int64 temporaries to 64 MiB
+BLOCK_BYTES = 1 << 18
+"""Digests of parts that begin at multiples of this add up."""
+
+_BLOCK_WORDS = BLOCK_BYTES // 4
+_GPU_BLOCKS = 64  # in one pass: bounds the int64 products to 32 MiB. One on a CPU, where they stay in the cache.
 _GOLDEN = -7046029254386353131  # 2^64 / golden ratio as a signed 64-bit integer
 
 
-def digest(buffer: torch.Tensor) -> torch.Tensor:
+def digest(buffer: torch.Tensor, offset: int = 0) -> torch.Tensor:
     """Position-weighted sum of the 32-bit words of a contiguous uint8 buffer (zeros fill the last) modulo 2^64.
 
-    Every word has an odd factor: any single changed word shows, any other change with probability 1 - 2^-64.
+    The weight of a word is that of its place in a block times that of the block, both odd: any single changed word shows, any
+    other change but for a chance of 2^-32 (all words in their highest bit alone) to 2^-64. `offset`: bytes before this part of a
+    larger buffer, a multiple of BLOCK_BYTES.
     """
     tail = -buffer.numel() % 4
     words = (torch.nn.functional.pad(buffer, (0, tail)) if tail else buffer).view(torch.int32)
-    total = torch.zeros((), dtype=torch.int64, device=buffer.device)
-    for start in range(0, words.numel(), _CHUNK_WORDS):
-        chunk = words[start : start + _CHUNK_WORDS].to(torch.int64)
-        total += (chunk * _weights(start, chunk.numel(), buffer.device)).sum()
-    return total
+    sums = _block_sums(words, _weights(0, min(_BLOCK_WORDS, words.numel()), buffer.device))
+    return (sums * _weights(_BLOCK_WORDS + offset // BLOCK_BYTES, len(sums), buffer.device)).sum()
 
 
 def column_digests(matrix: torch.Tensor) -> torch.Tensor:
-    """The same sum down every column of a matrix [rows, columns].
+    """The sum of the words down every column of a matrix [rows, columns], weighted by row.
 
     int64 [columns], or [columns / 2] for 16-bit numbers, of which two neighbours share a word.
     """
     matrix = matrix.contiguous()
     pairs = matrix.element_size() == 2 and matrix.shape[1] % 2 == 0
     words = matrix.view(torch.int32 if pairs or matrix.element_size() == 4 else torch.int16)
+    weights = _weights(0, len(words), matrix.device)[:, None]
     total = torch.zeros(words.shape[1], dtype=torch.int64, device=matrix.device)
-    rows = max(1, _CHUNK_WORDS // max(1, words.shape[1]))
+    rows = max(1, _BLOCK_WORDS * _blocks_at_once(matrix.device) // max(1, words.shape[1]))
+    room = torch.empty_like(words[:rows], dtype=torch.int64)
     for start in range(0, len(words), rows):
-        chunk = words[start : start + rows].to(torch.int64)
-        total += (chunk * _weights(start, len(chunk), matrix.device)[:, None]).sum(0)
+        part = words[start : start + rows]
+        total += room[: len(part)].copy_(part).mul_(weights[start : start + rows]).sum(0)
     return total
+
+
+def _block_sums(words: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weighted sum of every block, int64 [blocks]; the last may be shorter."""
+    whole = words[: words.numel() // _BLOCK_WORDS * _BLOCK_WORDS].view(-1, _BLOCK_WORDS)
+    rest = words[whole.numel() :]
+    sums = torch.zeros(len(whole) + 1, dtype=torch.int64, device=words.device)
+    sums[-1] = (rest * weights[: rest.numel()]).sum()
+    # Taken once: memory that comes and goes costs a CPU more than the sum.
+    count = _blocks_at_once(words.device)
+    room = torch.empty_like(whole[:count], dtype=torch.int64)
+    for start in range(0, len(whole), count):
+        part = whole[start : start + count]
+        torch.sum(room[: len(part)].copy_(part).mul_(weights), 1, out=sums[start : start + len(part)])
+    return sums
+
+
+def _blocks_at_once(device: torch.device) -> int:
+    return 1 if device.type == "cpu" else _GPU_BLOCKS
 
 
 def _weights(start: int, count: int, device: torch.device) -> torch.Tensor:

@@ -36,6 +36,11 @@ class Meeting:
             free.bind((host, 0))
             return cls(host, free.getsockname()[1], new_token())
 
+    @property
+    def within_machine(self) -> bool:
+        """True if both ends are on one machine."""
+        return self.host == LOOPBACK
+
     def own_address(self) -> str:
         """This machine's address as seen from the meeting."""
         with socket.socket(_family(self.host, self.port), socket.SOCK_DGRAM) as probe:

@@ -171,7 +171,7 @@ def test_no_value_of_a_field_ends_in_a_traceback(
     random.Random(0).shuffle(inputs)
     until = time.monotonic() + share * SECONDS
     for dotted, text, way in inputs:
-        if time.monotonic() > until:
+        if time.monotonic() > until and boundary.ends[2] > 10:  # not fewer where other work keeps the machine busy
             break
         given = [str(recipe), "--dry-run", f"--{dotted}={text}"]
         if way == "file":

@@ -1,5 +1,7 @@
 """Weight receivers that lose a push in ways that have been seen in the wild, or could be; loaded inside vLLM's worker process."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +20,10 @@ UNPACKED_PUSH = 6
 """All is loaded, and what was packed for multiplying before stays in use."""
 UNDONE_PUSH = 7
 """All is loaded, and then the embedding has its old bytes again."""
+OLD_PUSH = 9
+"""Adapters arrive, and those of the push before are merged again."""
+UNMERGED_PUSH = 11
+"""Adapters arrive, and the base is loaded as it is."""
 
 
 class FaultyReceiver(PushReceiver):
@@ -34,6 +40,11 @@ class FaultyReceiver(PushReceiver):
         return torch.zeros_like(buffer) if self.pushes == GARBAGE_PUSH else buffer
 
     def receive_weights(self, update_info: Any) -> None:
+        with self._forgetful():
+            super().receive_weights(update_info)
+
+    @contextmanager
+    def _forgetful(self) -> Iterator[None]:
         kept = self.model.load_weights
         names = {name for name, _ in self.model.named_parameters()}
 
@@ -45,12 +56,21 @@ class FaultyReceiver(PushReceiver):
         if self.pushes in (IDLE_PUSH, VECTORS_PUSH):
             self.model.load_weights = forgetful
         try:
-            super().receive_weights(update_info)
+            yield
         finally:
             self.model.load_weights = kept
 
     def finish_weight_update(self) -> None:
-        super().finish_weight_update()
+        adapters = self._adapted._adapters
+        if self.pushes == OLD_PUSH:
+            self._adapted._adapters = self._old
+        if self.pushes == UNMERGED_PUSH:
+            self._adapted._adapters = {
+                name: 0 * tensor if "lora_B" in name else tensor for name, tensor in adapters.items()
+            }
+        self._old = adapters
+        with self._forgetful():
+            super().finish_weight_update()
         if self.pushes == UNPACKED_PUSH:
             for module, packed in self._packed.items():
                 module.cpu_linear = packed

@@ -32,9 +32,10 @@ from tiny import make_config, make_sequences, make_turns
 from actors.learner.rank import LearnerRank
 from actors.learner.state import random_states
 from openrs_ray.algorithm.advantages import TrainingSequence
-from openrs_ray.algorithm.packing import MicroBatch, split
-from openrs_ray.algorithm.policy import Policy
+from openrs_ray.algorithm.packing import MicroBatch, pack, split
+from openrs_ray.algorithm.policy import Policy, load_policy
 from openrs_ray.errors import RunError
+from openrs_ray.models.lora import adapted_layers
 
 transformers.utils.logging.disable_progress_bar()
 rank, ranks, folder = 0, 0, Path()
@@ -45,14 +46,24 @@ class PlainSteps(LearnerRank):
     """SGD at learning rate 1 moves the weights by exactly the gradient."""
 
     def make_optimizer(self, policy: Policy) -> torch.optim.Optimizer:
-        return torch.optim.SGD(policy.parameters(), lr=1.0)
+        return torch.optim.SGD([p for p in policy.parameters() if p.requires_grad], lr=1.0)
+
+
+class PlainAdapters(PlainSteps):
+    """The same, with adapters that have been trained before: B is not 0."""
+
+    def make_optimizer(self, policy: Policy) -> torch.optim.Optimizer:
+        generator = torch.Generator().manual_seed(1)
+        for layer in adapted_layers(policy).values():
+            layer.up.data.copy_(0.1 * torch.randn(layer.up.shape, generator=generator))
+        return super().make_optimizer(policy)
 
 
 class SmallBuckets(LearnerRank):
     """Gradient buckets as small beside a small model as the usual ones beside a real model."""
 
-    def _deepspeed_config(self) -> dict[str, Any]:
-        config = super()._deepspeed_config()
+    def deepspeed_settings(self) -> dict[str, Any]:
+        config = super().deepspeed_settings()
         config["zero_optimization"]["reduce_bucket_size"] = 500_000
         return config
 
@@ -72,7 +83,8 @@ def weights(of: LearnerRank) -> dict[str, torch.Tensor]:
     if of.config.model.dtype == "bfloat16":
         from deepspeed.utils import safe_get_full_fp32_param
 
-        return {name: safe_get_full_fp32_param(p).clone() for name, p in of.policy.model.named_parameters()}
+        trained = {name: p for name, p in of.policy.model.named_parameters() if p.requires_grad}
+        return {name: safe_get_full_fp32_param(p).clone() for name, p in trained.items()}
     return {
         spec.name: tensor.clone()
         for bucket, tensors in of.full_parameters(1 << 14)
@@ -109,8 +121,8 @@ def turns(stage: int, dtype: str) -> dict[str, Any]:
 class TinyBuckets(PlainSteps):
     """Most parameters are larger than a gradient bucket, as an embedding of 233 million parameters is."""
 
-    def _deepspeed_config(self) -> dict[str, Any]:
-        config = super()._deepspeed_config()
+    def deepspeed_settings(self) -> dict[str, Any]:
+        config = super().deepspeed_settings()
         config["zero_optimization"]["reduce_bucket_size"] = 1000
         return config
 
@@ -123,10 +135,62 @@ def large_parameters(stage: int) -> dict[str, Any]:
 
 
 def with_reference(stage: int) -> dict[str, Any]:
-    """The second step's gradient, when policy and frozen start model differ."""
-    made = learner(PlainSteps, "tied", learner={"zero_stage": stage, "learning_rate": 0.1}, loss={"kl_beta": 0.3})
-    step(made, make_sequences(9), micro_batch_tokens=64)
-    return step(made, make_sequences(9, seed=1), 2, micro_batch_tokens=64)
+    """The second step's gradient, when policy and frozen start model differ; and with that one in the host's memory."""
+    got = {}
+    for offload in (False, True):
+        settings = {"zero_stage": stage, "learning_rate": 0.1, "offload_reference": offload}
+        made = learner(PlainSteps, "tied", learner=settings, loss={"kl_beta": 0.3})
+        step(made, make_sequences(9), micro_batch_tokens=64)
+        got[offload] = step(made, make_sequences(9, seed=1), 2, micro_batch_tokens=64)
+    return {**got[False], "offloaded": got[True]}
+
+
+def part(of: LearnerRank, name: Any) -> dict[str, torch.Tensor]:
+    """Full tensors that leave the learner, by name."""
+    return {
+        spec.name: tensor.clone()
+        for bucket, tensors in of.full_parameters(1 << 14, name)
+        for spec, tensor in zip(bucket.parameters, tensors, strict=True)
+    }
+
+
+def lora(stage: int, layers: str, checkpointing: int) -> dict[str, Any]:
+    """A step of adapters, with a penalty whose reference is the model without them."""
+    settings = {"zero_stage": stage, "lora": {"rank": 4, "layers": layers}, "micro_batch_tokens": 64}
+    settings["gradient_checkpointing"] = bool(checkpointing)
+    made = learner(PlainAdapters, "tied", learner=settings, loss={"kl_beta": 0.3})
+    before, base = part(made, "adapters"), part(made, "base")
+    metrics = made.train_step(
+        split(make_sequences(9), ranks, micro_batch_tokens=64)[rank], tokens(make_sequences(9)), 1
+    )
+    after = part(made, "adapters")
+    unmoved = all(torch.equal(base[name], tensor) for name, tensor in part(made, "base").items())
+    return {"before": before, "gradient": {name: before[name] - after[name] for name in after}, "metrics": metrics,
+            "unmoved": unmoved}  # fmt: skip
+
+
+def lora_reference(stage: int, dtype: str) -> dict[str, Any]:
+    """Log-probabilities without adapters, by the policy that has them and by a second copy of the start model."""
+    made = learner(
+        PlainAdapters, learner={"zero_stage": stage, "lora": {"rank": 4}}, model={"dtype": dtype}, loss={"kl_beta": 0.3}
+    )
+    batch = pack(make_sequences(9))
+    arguments, (found,) = made._arguments(batch, 1.0), made._reference_logprobs([batch])
+    copied = load_policy(made.model_path, dtype, made.config.learner.logprob_chunk_tokens)
+    with torch.no_grad():
+        with_adapters = made.engine(**arguments)
+        return {"found": found, "expected": copied(**arguments), "with": with_adapters}
+
+
+def lora_use(stage: int, start_model: str, dtype: str) -> dict[str, Any]:
+    """Scores and export of adapters that have been trained for two steps."""
+    settings = {"zero_stage": stage, "learning_rate": 1e-2, "micro_batch_tokens": 64, "lora": {"rank": 4, "alpha": 12}}
+    made = learner(LearnerRank, start_model, learner=settings, model={"dtype": dtype})
+    steps(made, range(1, 3))
+    target = folder / f"export-lora-{stage}-{start_model}-{dtype}" / "policy"
+    made.export(target)
+    pairs = [(s.prompt_ids, s.completion_ids) for s in make_sequences(9, seed=2)]
+    return {"scores": made.score(pairs, 1.0), "adapters": part(made, "adapters"), "base": part(made, "base")}
 
 
 def published(stage: int) -> dict[str, Any]:
@@ -162,8 +226,8 @@ def clipping(stage: int) -> dict[str, Any]:
     return step(made, make_sequences(9), micro_batch_tokens=64)
 
 
-def not_finite(stage: int) -> dict[str, Any]:
-    made = learner(LearnerRank, learner={"zero_stage": stage})
+def not_finite(stage: int, optimizer: str = "adamw", dtype: str = "float32") -> dict[str, Any]:
+    made = learner(LearnerRank, learner={"zero_stage": stage, "optimizer": optimizer}, model={"dtype": dtype})
     sequences = make_sequences(9)
     sequences[4] = replace(sequences[4], advantage=1e39)  # infinite in float32
     before, message = weights(made), ""
@@ -218,14 +282,16 @@ def low_precision(stage: int) -> dict[str, Any]:
 class SmallParts(LearnerRank):
     """Under ZeRO-3 several parts with optimizer state of their own, as a model of billions of parameters has."""
 
-    def _deepspeed_config(self) -> dict[str, Any]:
-        config = super()._deepspeed_config()
-        config["zero_optimization"]["sub_group_size"] = 20_000
+    def deepspeed_settings(self) -> dict[str, Any]:
+        config = super().deepspeed_settings()
+        config["zero_optimization"]["sub_group_size"] = 1_000 if self.config.learner.lora.rank else 20_000
         return config
 
 
-def resumable(stage: int, dtype: str) -> LearnerRank:
-    settings = {"zero_stage": stage, "learning_rate": 1e-2, "schedule": "cosine"}
+def resumable(stage: int, dtype: str, optimizer: str = "adamw", **more: Any) -> LearnerRank:
+    optimizer, adapters, _ = optimizer.partition("_lora")
+    settings = {"zero_stage": stage, "learning_rate": 1e-2, "schedule": "cosine", "optimizer": optimizer, **more}
+    settings["lora"] = {"rank": 4 if adapters else 0}
     return learner(SmallParts, learner=settings, model={"dtype": dtype})
 
 
@@ -234,22 +300,28 @@ def steps(of: LearnerRank, numbers: range) -> list[dict[str, float]]:
     return [of.train_step(split(made[n], ranks, micro_batch_tokens=64)[rank], tokens(made[n]), n) for n in numbers]
 
 
-def resume(stage: int, dtype: str = "float32") -> dict[str, Any]:
+def moments(of: LearnerRank) -> list[dict[str, torch.Tensor]]:
+    """What the optimizer keeps of each part of this rank's."""
+    return [copy.deepcopy(dict(state)) for state in of.engine.optimizer.optimizer.state.values()]
+
+
+def resume(stage: int, dtype: str = "float32", optimizer: str = "adamw") -> dict[str, Any]:
     """Four steps without a break, and two, a checkpoint, a new engine, and two more."""
-    target = folder / f"checkpoint-{stage}-{dtype}"
-    unbroken = resumable(stage, dtype)
+    target = folder / f"checkpoint-{stage}-{dtype}-{optimizer}"
+    unbroken = resumable(stage, dtype, optimizer)
     steps(unbroken, range(1, 3))
-    saved = weights(unbroken)
+    saved, kept = weights(unbroken), moments(unbroken)
     unbroken.save(target)
     drawn = [torch.rand(3), np.random.rand(3), random.random()]
     expected = steps(unbroken, range(3, 5))
-    resumed = resumable(stage, dtype)
+    resumed = resumable(stage, dtype, optimizer)
     resumed.load(target)
+    loaded = moments(resumed)
     again = [torch.rand(3), np.random.rand(3), random.random()]
     got = steps(resumed, range(3, 5))
     return {
         "unbroken": weights(unbroken), "resumed": weights(resumed), "expected": expected, "got": got,
-        "drawn": drawn, "again": again, "saved": saved,
+        "drawn": drawn, "again": again, "saved": saved, "kept": kept, "loaded": loaded,
     }  # fmt: skip
 
 
@@ -302,26 +374,27 @@ def lost_between_updates(stage: int, dtype: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def other_ranks(saved_by: int, stage: int, dtype: str) -> dict[str, Any]:
+def other_ranks(saved_by: int, stage: int, dtype: str, optimizer: str = "adamw") -> dict[str, Any]:
     """The last two of `resume`'s four steps, from what another number of ranks saved; the very last once more."""
-    saved = folder.parent / str(saved_by) / f"checkpoint-{stage}-{dtype}"
-    done = [saved.with_name(f"resume,{stage},{dtype}.{other}.pt") for other in range(saved_by)]
+    saved = folder.parent / str(saved_by) / f"checkpoint-{stage}-{dtype}-{optimizer}"
+    case = ",".join(("resume", str(stage), dtype, *([optimizer] if optimizer != "adamw" else [])))
+    done = [saved.with_name(f"{case}.{other}.pt") for other in range(saved_by)]
     while not all(path.exists() for path in done):
         time.sleep(0.1)
     if rank == 0:  # as a kill in the middle of a conversion may have left it
         leftover = saved.with_name(f"{saved.name}.universal.tmp") / "state/tmp/model.model.norm.weight/0"
         leftover.mkdir(parents=True)
         torch.save(torch.ones(64), leftover / "fp32.07")
-    made = resumable(stage, dtype)
+    made = resumable(stage, dtype, optimizer)
     made.load(saved)
-    loaded = weights(made)
+    loaded, kept = weights(made), moments(made)
     first = steps(made, range(3, 4))
-    made.save(folder / f"saved-again-{saved_by}-{stage}-{dtype}")
+    made.save(folder / f"saved-again-{saved_by}-{stage}-{dtype}-{optimizer}")
     last = steps(made, range(4, 5))
-    again = resumable(stage, dtype)
-    again.load(folder / f"saved-again-{saved_by}-{stage}-{dtype}")
+    again = resumable(stage, dtype, optimizer)
+    again.load(folder / f"saved-again-{saved_by}-{stage}-{dtype}-{optimizer}")
     return {
-        "loaded": loaded, "metrics": first + last, "weights": weights(made),
+        "loaded": loaded, "kept": kept, "metrics": first + last, "weights": weights(made),
         "again": steps(again, range(4, 5))[0], "left": list(saved.parent.glob(f"{saved.name}*.tmp")),
     }  # fmt: skip
 
@@ -353,11 +426,11 @@ def state(of: LearnerRank) -> dict[str, Any]:
     return {"weights": weights(of), "optimizer": optimizer, "random": random_states()}
 
 
-def warm_up(stage: int, dtype: str, kl_beta: float | str) -> dict[str, Any]:
+def warm_up(stage: int, dtype: str, kl_beta: float | str, optimizer: str = "adamw") -> dict[str, Any]:
     """Two steps after a warm-up, and two without one."""
 
     def start(kind: type[LearnerRank]) -> Any:
-        settings = {"zero_stage": stage, "learning_rate": 1e-2, "micro_batch_tokens": 64}
+        settings = {"zero_stage": stage, "learning_rate": 1e-2, "micro_batch_tokens": 64, "optimizer": optimizer}
         return learner(kind, learner=settings, model={"dtype": dtype}, loss={"kl_beta": float(kl_beta)})
 
     warm, cold = start(Warm), start(Cold)
@@ -395,11 +468,13 @@ def use(stage: int, start_model: str, dtype: str) -> dict[str, Any]:
     }
 
 
-def memory(stage: int, dtype: str) -> dict[str, Any]:
+def memory(stage: int, dtype: str, optimizer: str = "adamw") -> dict[str, Any]:
     """Bytes at rest and the peaks of backward passes and of the optimizer step, once the optimizer has its state."""
     peaks: dict[str, Any] = {}
     with Live() as live:
-        made = learner(SmallBuckets, "wide", learner={"zero_stage": stage}, model={"dtype": dtype})
+        optimizer, adapters, _ = optimizer.partition("_lora")
+        settings = {"zero_stage": stage, "optimizer": optimizer, "lora": {"rank": 16 if adapters else 0}}
+        made = learner(SmallBuckets, "wide", learner=settings, model={"dtype": dtype})
         optimizer_step = made.engine.step
 
         def watched_step() -> None:
@@ -414,7 +489,45 @@ def memory(stage: int, dtype: str) -> dict[str, Any]:
                 split(make_sequences(9), ranks, micro_batch_tokens=64)[rank], tokens(make_sequences(9)), number
             )
         peaks["in a push"] = live.bytes
-    return {"peaks": peaks, "config": made.config}
+    tensors = [value for state in moments(made) for value in state.values() if isinstance(value, torch.Tensor)]
+    return {"peaks": peaks, "config": made.config, "optimizer": sum(tensor.nbytes for tensor in tensors)}
+
+
+class Recorded(SmallParts):
+    """Notes each part's weights and gradient of each step, as the optimizer is given them."""
+
+    def make_optimizer(self, policy: Policy) -> torch.optim.Optimizer:
+        made = super().make_optimizer(policy)
+        self.seen: list[dict[str, Any]] = []
+        update = made.step
+
+        def step() -> None:
+            (part,) = (p for group in made.param_groups for p in group["params"] if p.grad is not None)
+            seen = {"part": id(part), "before": part.detach().clone(), "gradient": part.grad.clone()}
+            update()
+            self.seen.append(seen | {"after": part.detach().clone(), "state": copy.deepcopy(dict(made.state[part]))})
+
+        made.step = step  # type: ignore[method-assign]
+        return made
+
+
+def update(stage: int, dtype: str, optimizer: str) -> list[list[dict[str, Any]]]:
+    """Three steps of each part, as the optimizer saw them."""
+    settings = {"zero_stage": stage, "learning_rate": 1e-2, "optimizer": optimizer, "weight_decay": 0.1}
+    made = learner(Recorded, learner=settings, model={"dtype": dtype})
+    steps(made, range(1, 4))
+    parts = dict.fromkeys(seen["part"] for seen in made.seen)
+    return [[seen for seen in made.seen if seen["part"] == part] for part in parts]
+
+
+def elsewhere(stage: int, dtype: str) -> dict[str, Any]:
+    """Three steps with AdamW in the host's memory, with activations there, and without."""
+    made = {
+        "here": resumable(stage, dtype, gradient_checkpointing=True),
+        "adamw_offload": resumable(stage, dtype, "adamw_offload", gradient_checkpointing=True),
+        "activations": resumable(stage, dtype, offload_activations=True),
+    }
+    return {name: {"metrics": steps(of, range(1, 4)), "weights": weights(of)} for name, of in made.items()}
 
 
 def fork(own_rank: int, all_ranks: int, own_folder: Path, names: list[str]) -> int:
@@ -442,7 +555,7 @@ def fork(own_rank: int, all_ranks: int, own_folder: Path, names: list[str]) -> i
 
 
 IMPORTED_LATE = (
-    "deepspeed.runtime.bf16_optimizer", "deepspeed.runtime.zero.muon.muon_optimizer", "deepspeed.runtime.zero.stage3",
+    "peft", "deepspeed.runtime.bf16_optimizer", "deepspeed.runtime.zero.muon.muon_optimizer", "deepspeed.runtime.zero.stage3",
     "transformers.models.llama.modeling_llama", "transformers.models.qwen2.modeling_qwen2",
 )  # fmt: skip
 

@@ -19,7 +19,9 @@ from triton.language.extra import libdevice
 from triton.runtime import interpreter
 
 from openrs_ray.algorithm.packing import pack
-from openrs_ray.algorithm.policy import Policy, fuse_kernels, load_policy, micro_batch_arguments
+from openrs_ray.algorithm.policy import Policy, adapt, fuse_kernels, load_policy, micro_batch_arguments
+from openrs_ray.config.learner import Lora
+from openrs_ray.models.lora import adapted_layers
 
 libdevice.rsqrt = lambda x: tl.rsqrt(x)  # the library is CUDA code, nothing to an interpreter
 _convert = interpreter._implicit_cvt
@@ -42,13 +44,23 @@ def load(path: Path, checkpointing: bool = False) -> Policy:
     return policy
 
 
+def adapted(policy: Policy) -> Policy:
+    """With adapters that change its weights."""
+    adapt(policy, Lora(rank=4), 1)
+    generator = torch.Generator().manual_seed(0)
+    for layer in adapted_layers(policy.model).values():
+        layer.up.data.copy_(0.1 * torch.randn(layer.up.shape, generator=generator))
+    return policy
+
+
 def outcome(policy: Policy) -> dict[str, Any]:
     """Log-probabilities, gradients by parameter, and which of Liger's kernels took part."""
     used.clear()
     arguments = micro_batch_arguments(pack(make_sequences(4)), torch.device("cpu"))
     logprobs = policy(**arguments, temperature=0.7)
     (logprobs * torch.linspace(-1, 1, len(logprobs))).sum().backward()
-    gradients = {name: parameter.grad.clone() for name, parameter in policy.model.named_parameters()}
+    trained = {name: parameter for name, parameter in policy.model.named_parameters() if parameter.requires_grad}
+    gradients = {name: parameter.grad.clone() for name, parameter in trained.items()}
     policy.zero_grad()
     return {"logprobs": logprobs.detach(), "gradients": gradients, "kernels": set(used)}
 
@@ -76,5 +88,7 @@ for family in sys.argv[2:]:
         "copied": outcome(copy.deepcopy(fused)),
         "plain, made earlier": outcome(earlier),
         "plain, made later": outcome(load(path)),
+        "fused, with adapters": outcome(adapted(fused)),
+        "plain, with adapters": outcome(adapted(earlier)),
     }
     torch.save(outcomes, folder / f"{family}.pt")

@@ -152,9 +152,9 @@ class SimulatedRun:
         watch = LearningWatch(config, ["<end>"])
         mixture = Mixture.of(config.run.seed, config.tasks, Counter(problem.task for problem in problems))
         rests = Rests(mixture, config.tasks, progress.streaks, progress.step)
-        self.writer = KeptBatches(config, attempt, no_texts, watch, self.metrics, self.budget, display, rests)
+        self.writer = KeptBatches(config, attempt, watch, self.metrics, self.budget, display, rests)
         files: Any = SimpleNamespace(write=lambda folder: None)
-        saving = Saving(config.checkpoint, self.store, self.learner, self.budget, files)
+        saving = Saving(config.checkpoint, self.store, self.learner, self.budget, files, self.writer.written)
         limits = Limits(self.budget)
         plan = Sampling("train", 0, config.rollout.completions_per_problem, 1.0)
         self.sampling = Lookahead(
@@ -225,8 +225,4 @@ class SimulatedRun:
             spans = (VersionSpan(version, 0, 1),)
             rollouts.append(Rollout.of([Completion(position, sample, ids, logprobs, "stop", spans, 0)]))
             verdicts.append(Verdict(Status.CORRECT, {}, 1.0 if equal else float(sample)))
-        return Group(position, problem, tuple(rollouts), tuple(verdicts))
-
-
-def no_texts(rollouts: Sequence[Rollout]) -> list[str]:
-    return ["" for _ in rollouts]
+        return Group(position, problem, tuple(rollouts), tuple(verdicts), ("",) * plan.samples)

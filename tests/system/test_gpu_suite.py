@@ -26,7 +26,8 @@ from launch.performance.gpu_suite.rows import Row, Skip, aim, at_most, noted, tr
 from launch.performance.gpu_suite.runner import Part, Suite, started
 from launch.performance.gpu_suite.table import markdown
 from launch.performance.models import SHAPES
-from openrs_ray.cluster.memory import ModelShape, learner_phases
+from openrs_ray.cluster.learner_memory import learner_phases
+from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.common.formatting import GIB
 from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import RunConfig

@@ -15,15 +15,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from places import PYTHONPATH, SUPPORT
 from several_updates import GROUPS, STEPS, UPDATES, hand_made_advantages, make_groups
-from tiny import make_sequences, make_turns, naive_logprobs, naive_model, naive_turns, save_model
+from tiny import make_config, make_sequences, make_turns, naive_logprobs, naive_model, naive_turns, save_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
 from openrs_ray.algorithm.advantages import TrainingSequence
-from openrs_ray.cluster.memory import ModelShape, learner_phases
+from openrs_ray.cluster.disk import checkpoint_sizes
+from openrs_ray.cluster.host_memory import host_parts
+from openrs_ray.cluster.learner_memory import learner_phases
+from openrs_ray.cluster.model_shape import ModelShape
+from openrs_ray.run.moments import float32
 
 CASES: dict[str, list[tuple[int, str]]] = {
     # (ranks, ZeRO stage[, start model][, dtype]); every combination where the arithmetic is at stake
@@ -37,32 +42,65 @@ CASES: dict[str, list[tuple[int, str]]] = {
     "lost_between_updates": [(1, "1,float32"), (2, "2,bfloat16")],
     "listens": [(1, "1"), (2, "1")],
     "clipping": [(1, "1"), (2, "2"), (2, "3")],
-    "not_finite": [(1, "1"), (2, "2"), (2, "3")],
+    "not_finite": [
+        *((1, "1"), (2, "2"), (2, "3"), (1, "2,adamw_8bit,bfloat16"), (2, "2,adamw_offload,bfloat16")),
+        (2, "3,adamw_offload"),
+    ],
     "without_spread": [(1, "1"), (2, "3")],
     "wrong_count": [(2, "2")],
     "low_precision": [(1, "1"), (1, "3"), (2, "2")],
     "resume": [
         *((1, "2,float32"), (1, "3,float32"), (1, "1,bfloat16"), (1, "3,bfloat16")),
         *((2, "1,float32"), (2, "2,float32"), (2, "3,float32"), (2, "2,bfloat16"), (2, "3,bfloat16")),
+        *((1, "2,bfloat16,adamw_8bit"), (2, "2,bfloat16,adamw_8bit"), (2, "3,bfloat16,adamw_8bit")),
+        *((1, "2,bfloat16,adamw_offload"), (2, "2,bfloat16,adamw_offload"), (2, "3,bfloat16,adamw_offload")),
+        *((1, "1,bfloat16,adamw_lora"), (2, "2,float32,adamw_lora"), (2, "3,bfloat16,adamw_lora")),
+        *((1, "2,bfloat16,adamw_8bit_lora"), (2, "2,bfloat16,adamw_offload_lora")),
     ],
     "other_ranks": [  # with the ranks that saved as the second number: what the case of "resume" saved there
         *((2, "1,1,bfloat16"), (2, "1,2,float32"), (2, "1,3,float32"), (2, "1,3,bfloat16")),
         *((1, "2,1,float32"), (1, "2,2,float32"), (1, "2,3,float32"), (1, "2,2,bfloat16"), (1, "2,3,bfloat16")),
+        *((2, "1,2,bfloat16,adamw_8bit"), (1, "2,3,bfloat16,adamw_8bit"), (1, "2,2,bfloat16,adamw_offload")),
+        *((2, "1,1,bfloat16,adamw_lora"), (1, "2,2,float32,adamw_lora"), (1, "2,3,bfloat16,adamw_lora")),
     ],
+    "lora": [(1, "1,all,1"), (1, "3,all,0"), (2, "2,attention,0"), (2, "3,all,1")],
+    "lora_reference": [(1, "1,bfloat16"), (2, "3,bfloat16"), (2, "2,float32")],
+    "lora_use": [(1, "1,tied,float32"), (1, "2,untied,bfloat16"), (2, "3,untied,bfloat16")],
     "warm_up": [
         *((1, "1,float32,0"), (1, "2,bfloat16,0.1"), (1, "3,bfloat16,0")),
         *((2, "1,bfloat16,0"), (2, "2,float32,0.1"), (2, "3,float32,0"), (2, "3,bfloat16,0.1")),
+        *((1, "2,bfloat16,0,adamw_offload"), (2, "2,bfloat16,0,adamw_offload"), (2, "3,bfloat16,0,adamw_offload")),
     ],
-    "memory": [(1, "2,bfloat16"), (2, "1,bfloat16"), (2, "2,bfloat16"), (2, "2,float32"), (2, "3,bfloat16")],
+    "update": [
+        (1, "1,bfloat16,adamw_8bit"),
+        (2, "2,bfloat16,adamw_8bit"),
+        (2, "3,float32,adamw_8bit"),
+        (1, "2,float32,adamw"),
+    ],
+    "elsewhere": [(1, "1,bfloat16"), (2, "2,bfloat16"), (2, "2,float32"), (2, "3,bfloat16")],
+    "memory": [
+        (1, "2,bfloat16"),
+        (1, "2,bfloat16,adamw_lora"),
+        (2, "1,bfloat16"),
+        (2, "2,bfloat16"),
+        (2, "2,float32"),
+        (2, "3,bfloat16"),
+    ],
     "use": [(1, "2,tied,float32"), (1, "1,untied,bfloat16"), (2, "3,tied,float32"), (2, "3,untied,bfloat16")],
 }
 
+OTHER_OPTIMIZERS = [(2, f"{stage},bfloat16,{kind}") for stage in (2, 3) for kind in ("adamw_8bit", "adamw_offload")]
+"""Of the scenario "memory"."""
 
 WIDE = Qwen2Config(
     hidden_size=256, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=1,
     head_dim=64, vocab_size=8192, tie_word_embeddings=False,
 )  # fmt: skip
 """10 million parameters: enough for them to outweigh everything else."""
+
+
+LARGEST_GAP = 0.9 / 64
+"""Between two of the 8-bit numbers up to 1 that a moment with a sign can have (0.9 / 128 for one without)."""
 
 
 class Results:
@@ -106,6 +144,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
         (folder / "generation_config.json").write_text('{"do_sample": false, "temperature": 0.6}')
     AutoModelForCausalLM.from_config(WIDE).save_pretrained(results.start_model("wide"))
     all_cases = [(ranks, name, f"{name},{case}") for name, cases in CASES.items() for ranks, case in cases]
+    all_cases += [(ranks, "memory", f"memory,{case}") for ranks, case in OTHER_OPTIMIZERS]
     scenarios = {}
     for ranks in (1, 2):  # "other_ranks" waits for what the others saved in "resume"
         (root / str(ranks)).mkdir()
@@ -218,6 +257,60 @@ def test_kl_to_the_start_model_has_its_gradient(results: Results, ranks: int, ca
     assert relative_error(got["gradient"], expected) < 5e-5
     assert got["metrics"]["loss"] == pytest.approx(losses.mean().item(), rel=1e-4)
     assert got["metrics"]["kl"] > 1e-3
+    assert same(got["gradient"], got["offloaded"]["gradient"])
+    assert {**got["metrics"], "seconds": 0} == {**got["offloaded"]["metrics"], "seconds": 0}
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["lora"])
+def test_adapters_have_the_gradient_of_the_dense_weight_and_the_base_none(results: Results, ranks: int, case: str):
+    """In float64: dL/dA and dL/dB from the whole dL/dW of the model with W + 2 B A, and a penalty to the model without."""
+    got = results.of(ranks, f"lora,{case}")
+    start, moved = (naive_model(results.start_model("tied")) for _ in range(2))
+    halves = {name: tensor.double() for name, tensor in got["before"].items() if name.startswith(("lora_A", "lora_B"))}
+    adapted = [name.removeprefix("lora_A:") for name in halves if name.startswith("lora_A:")]
+    assert len(adapted) == 2 * (4 if "attention" in case else 7) and got["unmoved"]
+    for name in adapted:
+        with torch.no_grad():
+            moved.get_parameter(name).add_(2 * halves[f"lora_B:{name}"] @ halves[f"lora_A:{name}"])
+    losses = torch.cat(naive_token_losses(moved, make_sequences(9), start, 0.3))
+    dense = gradient_of(moved, losses.mean())
+    expected = {}
+    for name in adapted:
+        expected[f"lora_A:{name}"] = 2 * halves[f"lora_B:{name}"].T @ dense[name]
+        expected[f"lora_B:{name}"] = 2 * dense[name] @ halves[f"lora_A:{name}"].T
+    assert float(got["before"]["lora_scale"]) == 2
+    assert relative_error({name: got["gradient"][name] for name in expected}, expected) < 1e-5
+    assert got["metrics"]["loss"] == pytest.approx(losses.mean().item(), rel=1e-4, abs=1e-6)
+    assert got["metrics"]["kl"] > 1e-3
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["lora_reference"])
+def test_without_its_adapters_the_policy_is_the_start_model_bit_for_bit(results: Results, ranks: int, case: str):
+    got = results.of(ranks, f"lora_reference,{case}", ranks - 1)
+    assert torch.equal(got["found"], got["expected"])
+    assert (got["with"] - got["found"]).abs().mean() > 0.01
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["lora_use"])
+def test_adapters_are_exported_for_peft_and_merged_for_everybody_else(results: Results, ranks: int, case: str):
+    got, (stage, start_model, dtype) = results.of(ranks, f"lora_use,{case}"), case.split(",")
+    folder = results.root / str(ranks) / f"export-lora-{stage}-{start_model}-{dtype}"
+    whole = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=getattr(torch, dtype))
+    base = AutoModelForCausalLM.from_pretrained(results.start_model(start_model), dtype=getattr(torch, dtype)).double()
+    plain = {name: parameter.clone() for name, parameter in base.named_parameters()}
+    by_peft = PeftModel.from_pretrained(base, folder / "adapter", autocast_adapter_dtype=False)
+    assert by_peft.peft_config["default"].lora_alpha == 12
+    for name, weight in by_peft.merge_and_unload().named_parameters():
+        rounded = torch.finfo(getattr(torch, dtype)).eps * weight.abs() + 1e-6
+        assert bool(((whole.get_parameter(name).double() - weight).abs() <= rounded).all()), name
+    moved = {
+        name for name, weight in by_peft.get_base_model().named_parameters() if not torch.equal(weight, plain[name])
+    }
+    assert moved == {name.removeprefix("lora_A:") for name in got["adapters"] if name.startswith("lora_A:")}
+    for s, score in zip(make_sequences(9, seed=2), got["scores"], strict=True):
+        for model in (whole, by_peft.get_base_model()):
+            expected = naive_logprobs(model, s.prompt_ids, s.completion_ids).detach().float()
+            np.testing.assert_allclose(score, expected, atol=1e-4 if dtype == "float32" else 0.15)
 
 
 @pytest.mark.parametrize(("ranks", "case"), CASES["published"])
@@ -344,11 +437,24 @@ def test_bfloat16_gradients_are_summed_in_float32(results: Results, ranks: int, 
 def test_a_resumed_learner_ends_bit_for_bit_the_same(results: Results, ranks: int, case: str):
     for rank in range(ranks):
         got = results.of(ranks, f"resume,{case}", rank)
+        assert len(got["kept"]) > (1 if case.startswith("3") else 0) and same(got["kept"], got["loaded"])
         assert all(torch.equal(got["unbroken"][name], got["resumed"][name]) for name in got["unbroken"])
         for expected, again in zip(got["expected"], got["got"], strict=True):
             assert {**expected, "seconds": 0} == {**again, "seconds": 0}
         for expected, again in zip(got["drawn"], got["again"], strict=True):
             np.testing.assert_array_equal(expected, again)
+
+
+def test_a_checkpoint_with_8_bit_moments_is_as_much_smaller_as_planned(results: Results) -> None:
+    config = make_config(results.root)
+    parameters = sum(p.numel() for p in naive_model(results.start_model("untied")).parameters())
+    saved, planned = [], []
+    for optimizer in ("adamw_offload", "adamw_8bit"):
+        folder = results.root / "1" / f"checkpoint-2-bfloat16-{optimizer}"
+        saved.append(sum(file.stat().st_size for file in folder.rglob("*.pt")))
+        learner = config.learner.model_copy(update={"optimizer": optimizer})
+        planned.append(checkpoint_sizes(config.model_copy(update={"learner": learner}), parameters)[1])
+    assert saved[0] - saved[1] == pytest.approx(planned[0] - planned[1], rel=0.02)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -387,8 +493,20 @@ def test_another_number_of_ranks_goes_on_as_the_unbroken_learner_does(results: R
             for name in ("loss", "grad_norm", "entropy", "completion_tokens", "learning_rate"):
                 assert metrics[name] == pytest.approx(expected[name], rel=precise), name
         assert relative_error(got["weights"], unbroken["unbroken"]) < precise
+        if case == "1,2,bfloat16,adamw_8bit":
+            check_rounded_anew([results.of(2, f"other_ranks,{case}", other)["kept"][0] for other in range(2)], unbroken)
         # Saved anew, the same number of ranks loads it as it is.
         assert {**got["metrics"][-1], "seconds": 0} == {**got["again"], "seconds": 0}
+
+
+def check_rounded_anew(halves: list[dict[str, torch.Tensor]], unbroken: Any) -> None:
+    """The 8-bit moments of two ranks are those of the one that saved them, to half a gap of their own blocks."""
+    for end, signs in (("1", 1), ("2", 2)):
+        saved = float32(unbroken["kept"][0], end)
+        got = torch.cat([float32(half, end) for half in halves])[: len(saved)]
+        scale = torch.cat([half[f"absmax{end}"].repeat_interleave(256)[: len(half["state1"])] for half in halves])
+        assert ((got - saved).abs() <= 1.01 * LARGEST_GAP / signs / 2 * scale[: len(saved)]).all()
+        assert [half["step"] for half in halves] == [unbroken["kept"][0]["step"]] * 2
 
 
 @pytest.mark.parametrize(("ranks", "case"), CASES["use"])
@@ -423,19 +541,76 @@ def test_export_buckets_and_scores_agree(results: Results, ranks: int, case: str
         assert np.isfinite(got["metrics"]["grad_norm"])
 
 
-@pytest.mark.parametrize(("ranks", "case"), CASES["memory"])
+@pytest.mark.parametrize(("ranks", "case"), [*CASES["memory"], *OTHER_OPTIMIZERS])
 def test_a_rank_holds_within_a_tenth_what_the_memory_plan_says(
     results: Results, monkeypatch: pytest.MonkeyPatch, ranks: int, case: str
 ):
-    monkeypatch.setattr("openrs_ray.cluster.memory.BUCKET_PARAMETERS", 500_000)  # as these ranks have it
+    monkeypatch.setattr("openrs_ray.cluster.learner_memory.BUCKET_PARAMETERS", 500_000)  # as these ranks have it
     measured = results.of(ranks, f"memory,{case}")
     phases = learner_phases(measured["config"], ModelShape.of(WIDE), checkpointing=False)
     assert phases.keys() == measured["peaks"].keys()
+    host = sum(host_parts(measured["config"], ModelShape.of(WIDE)).values()) / ranks  # a CPU has one memory for both
     for when, parts in phases.items():
         planned = (
-            sum(parts.values()) - parts["CUDA"] - parts["push buffer"]
+            sum(parts.values()) - parts["CUDA"] - parts["push buffer"] + host
         )  # a CPU rank that pushes nothing has neither
         assert measured["peaks"][when] == pytest.approx(planned, rel=0.1), when
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["update"])
+def test_steps_of_8_bit_moments_are_those_of_adamw_in_float64(results: Results, ranks: int, case: str):
+    """The first step exactly, its moments to half a gap of their block's scale, and later steps closely."""
+    parts = [part for rank in range(ranks) for part in results.of(ranks, f"update,{case}", rank)]
+    assert len(parts) > (ranks if case.startswith("3") else ranks - 1)
+    eight, moved = case.endswith("8bit"), [0.0, 0.0]
+    for first, *later in parts:
+        average = square = torch.zeros_like(first["gradient"], dtype=torch.float64)
+        for number, seen in enumerate((first, *later), start=1):
+            gradient = seen["gradient"].double()
+            average, square = 0.9 * average + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+            root = (square / (1 - 0.999**number)).sqrt()
+            change = -0.01 * (0.1 * seen["before"].double() + average / (1 - 0.9**number) / (root + 1e-8))
+            error = seen["after"].double() - seen["before"].double() - change
+            exact = number == 1 or not eight or first["state"]["state1"].dtype == torch.float32
+            assert not exact or error.norm() < 1e-4 * change.norm()  # float32 weights of size 0.1 that move by 0.01
+            moved = [moved[0] + float(error.norm() ** 2), moved[1] + float(change.norm() ** 2)]
+            if number == 1 and eight and first["state"]["state1"].dtype == torch.uint8:
+                for moment, end, signs in ((average, "1", 1), (square, "2", 2)):
+                    scale = torch.cat([block.abs().max().expand(len(block)) for block in moment.split(256)])
+                    off = (float32(seen["state"], end).double() - moment).abs()
+                    assert (off <= 1.01 * LARGEST_GAP / signs / 2 * scale).all()
+                    assert off.max() > 0.1 * LARGEST_GAP / signs * scale.max()  # it is in 8 bits
+    assert (moved[0] / moved[1]) ** 0.5 < (0.1 if eight else 1e-4)
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["elsewhere"])
+def test_adamw_in_the_hosts_memory_and_activations_there_change_nothing(results: Results, ranks: int, case: str):
+    for rank in range(ranks):
+        got = results.of(ranks, f"elsewhere,{case}", rank)
+        for name in ("adamw_offload", "activations"):
+            assert relative_error(got[name]["weights"], got["here"]["weights"]) < 1e-6
+            for here, there in zip(got["here"]["metrics"], got[name]["metrics"], strict=True):
+                assert {**there, "seconds": 0} == pytest.approx({**here, "seconds": 0}, rel=1e-5)
+        assert same(got["activations"]["weights"], got["here"]["weights"])
+
+
+@pytest.mark.parametrize(("ranks", "case"), [(2, "2,bfloat16"), (2, "3,bfloat16")])
+def test_8_bit_moments_take_a_quarter_and_adamw_in_the_hosts_memory_none(results: Results, ranks: int, case: str):
+    """Where a CPU has one memory for both, the device's and the host's parts add up."""
+    shape = ModelShape.of(WIDE)
+    share, peaks = shape.parameters / ranks, results.of(ranks, f"memory,{case}")["peaks"]
+    eight = results.of(ranks, f"memory,{case},adamw_8bit")
+    assert eight["optimizer"] == pytest.approx((2 + 8 / 256) * share, rel=1e-3)
+    for when, peak in eight["peaks"].items():
+        assert peak == pytest.approx(peaks[when] - (6 - 8 / 256) * share, rel=0.01), when
+    offloaded = results.of(ranks, f"memory,{case},adamw_offload")["peaks"]
+    if case.startswith("2"):
+        device, host = 2 * shape.parameters + 2 * shape.largest, 18 * share + 2 * shape.largest
+        in_step = 4 * share
+    else:
+        device, host, in_step = 2 * share + 4 * 500_000, 20 * share, 0
+    assert offloaded["in a push"] == pytest.approx(device + host, rel=0.02)
+    assert offloaded["in the optimizer step"] == pytest.approx(device + host + in_step, rel=0.02)
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -14,7 +14,7 @@ import pytest
 from commands import ROOT
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from launch.performance import learner, models, rewards, rollout, step, trl_run, workload
+from launch.performance import completions, learner, models, rewards, rollout, step, trl_run, workload
 from openrs_ray.algorithm.advantages import spread
 
 
@@ -138,6 +138,41 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     monkeypatch.setattr(step, "find_spec", lambda name: None)
     assert main(arguments) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_what_a_completion_costs_the_driver(tmp_path: Path) -> None:
+    written = tmp_path / "figures.json"
+    size = ["--completions", "32,64", "--engines", "1,3", "--tokens", "16", "--rounds", "1"]
+    assert completions.main([*size, "--json", str(written)]) == 0
+    figures = {figure["name"]: figure["values"] for figure in json.loads(written.read_text())["figures"]}
+    assert len(figures) == 4 * (len(completions.COMPONENTS) + 1) + 1
+    for name in completions.COMPONENTS:
+        for shape in ("32 completions, 1 engines", "64 completions, 3 engines"):
+            (value,) = figures[f"{name}, {shape}"]
+            assert 0 < value < 100, f"{name}: {value} ms"
+    shape = "64 completions, 3 engines"
+    parts = [figures[f"{name}, {shape}"][0] for name in completions.COMPONENTS]
+    assert figures[f"in all, {shape}"] == pytest.approx([sum(parts)])
+
+
+def grown(steps: int, folder: Path, *arguments: str) -> tuple[list[float], list[float]]:
+    """MiB of the driver at some times of so many quick steps, and how many objects 1,000 more would leave."""
+    written = folder / "figures.json"
+    assert completions.main(["--memory-over", str(steps), "--json", str(written), *arguments]) == 0
+    memory, _, objects, _ = json.loads(written.read_text())["figures"]
+    return memory["values"], objects["values"]
+
+
+def test_steps_leave_nothing_in_the_drivers_memory(tmp_path: Path) -> None:
+    memory, objects = grown(300, tmp_path)
+    assert objects == [0.0], "objects"
+    assert memory[-1] - memory[len(memory) // 2] < 4, "MiB"
+
+
+@pytest.mark.nightly
+def test_ten_thousand_steps_leave_nothing_in_the_drivers_memory(tmp_path: Path) -> None:
+    memory, objects = grown(10_000, tmp_path)
+    assert objects == [0.0] and memory[-1] - memory[len(memory) // 2] < 8
 
 
 @pytest.mark.nightly

@@ -8,7 +8,16 @@ from typing import Any
 import file_transport
 import numpy as np
 import pytest
-from faulty_transfer import GARBAGE_PUSH, IDLE_PUSH, UNDONE_PUSH, UNPACKED_PUSH, VECTORS_PUSH, FaultyWorker
+from faulty_transfer import (
+    GARBAGE_PUSH,
+    IDLE_PUSH,
+    OLD_PUSH,
+    UNDONE_PUSH,
+    UNMERGED_PUSH,
+    UNPACKED_PUSH,
+    VECTORS_PUSH,
+    FaultyWorker,
+)
 from push_system import EOS, PROBLEMS, System, build
 from system import judged_group
 from tiny import naive_logprobs, naive_model
@@ -34,10 +43,10 @@ class LongWinded(RolloutWorker):
         return sampling
 
 
-ON_TWO_RANKS = "tied, ZeRO-3 on two ranks"
+ON_TWO_RANKS, ADAPTERS = "tied, ZeRO-3 on two ranks", "adapters, untied, two engines"
 LAYOUTS: dict[str, tuple[bool, dict[str, dict[str, Any]]]] = {
     ON_TWO_RANKS: (True, {"placement": {"num_learner_gpus": 2}, "learner": {"zero_stage": 3}}),
-    "untied, two engines": (False, {"placement": {"num_rollout_gpus": 2}}),
+    ADAPTERS: (False, {"placement": {"num_rollout_gpus": 2}, "learner": {"lora": {"rank": 4}}}),
     "one engine on two workers": (False, {"placement": {"num_rollout_gpus": 2}, "engine": {"tensor_parallel": 2}}),
 }
 
@@ -167,6 +176,32 @@ def test_a_transport_as_the_page_has_it(ray_session: None, tmp_path: Path) -> No
         system.close()
 
 
+@pytest.mark.cpu_engine
+@pytest.mark.slow
+@pytest.mark.parametrize("system", [ADAPTERS], indirect=True)
+def test_an_engine_in_place_of_a_lost_one_gets_the_frozen_weights_first(system: System, tmp_path: Path) -> None:
+    """And those that have them get adapters alone."""
+    supervisor, version = system.workers.supervisor, system.push.version + 1
+    kept, lost = supervisor.serving
+    supervisor.report = lambda text: None
+    learn(system, version, system.run(system.sample(version - 1, 1.0)))
+
+    async def replace_it() -> None:
+        supervisor.lost(lost, "the test says so")
+        await supervisor._coming[lost.place]
+
+    system.run(replace_it())
+    new = next(worker for worker in supervisor.alive if worker is not kept)
+    assert kept.has_base and not new.has_base
+    push(system, version)
+    assert new.has_base and new in supervisor.serving
+    reference = exported(system, tmp_path / "policy")
+    for c in system.run(system.sample(version, 1.0)):
+        expected = naive_logprobs(reference, PROBLEMS[c.position].prompt_ids, c.token_ids)
+        np.testing.assert_allclose(c.logprobs, expected.detach().numpy(), atol=1e-3)
+    assert {c.worker for c in system.run(system.sample(version, 1.0))} == {kept.place, new.place}
+
+
 def vllm_sockets(system: System) -> list[tuple[Path, Path]]:
     """Sockets of the engines that are named by a UUID alone, each with the folder that it belongs into."""
     replicas = [replica.processes for replica in system.workers.supervisor.serving if replica.processes]
@@ -224,11 +259,42 @@ def test_a_lost_push_is_noticed_even_at_a_tiny_learning_rate(
         system.close()
 
 
+@pytest.mark.cpu_engine
+@pytest.mark.slow
+def test_a_lost_push_of_adapters_is_noticed(ray_session: None, tmp_path: Path) -> None:
+    """The same ways to lose it, and two more: old adapters merged again, or none (but the base is not trained)."""
+    learner = {"learning_rate": 1e-3, "warmup_share": 0, "schedule": "constant", "zero_stage": 2, "lora": {"rank": 4}}
+    system = build(tmp_path, False, FaultyWorker, **AS_RECIPES | {"learner": learner})
+    try:
+        outcomes, sizes = {}, set()
+        for number in range(1, UNMERGED_PUSH + 2):
+            try:
+                report = system.run(system.push.push(number - 1))
+                outcomes[number] = report.probe_difference
+                sizes.add(report.nbytes)
+            except RunError as error:
+                outcomes[number] = str(error)
+            if number == 1:
+                completions = system.run(system.sample(0, 1.0))
+            groups = [
+                judged_group(p.index, p, [c for c in completions if c.position == p.index], number) for p in PROBLEMS
+            ]
+            system.run(system.learners.train(groups, number))
+        good = {number: outcomes.pop(number) for number in (1, 3, UNDONE_PUSH, 8, 10, 12)}
+        assert all(isinstance(outcome, float) and outcome < 2e-2 for outcome in good.values()), (good, outcomes)
+        assert "did not arrive" in outcomes.pop(GARBAGE_PUSH)
+        assert outcomes.keys() == {IDLE_PUSH, VECTORS_PUSH, UNPACKED_PUSH, OLD_PUSH, UNMERGED_PUSH}
+        assert all("did not take effect" in str(outcome) for outcome in outcomes.values()), outcomes
+    finally:
+        system.close()
+
+
 @pytest.mark.parametrize(
     ("receipt", "sentence"),
     [
         ({"digests": [1], "missing": [], "stale": []}, "received 1 of 2 buckets"),
         ({"digests": [1, 3], "missing": [], "stale": []}, "1 of them are not the bytes"),
+        ({"digests": [1, 2], "base": [8], "missing": [], "stale": []}, "does not hold the frozen weights"),
         ({"digests": [1, 2], "missing": ["a.weight"], "stale": []}, r"were not loaded \(a.weight"),
         ({"digests": [1, 2], "missing": [], "stale": ["n.weight"]}, r"still have other values \(n.weight"),
     ],

@@ -20,6 +20,7 @@ from commands import (
     wait_until,
     write_recipe,
 )
+from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -117,9 +118,18 @@ def test_a_killed_learner_rank_costs_no_bit(unbroken: Path, tmp_path: Path, toy_
 @pytest.mark.cpu_engine
 @pytest.mark.timeout(1500)
 def test_every_process_killed_in_turn_and_then_asked_to_stop(tmp_path: Path, toy_folder: Path) -> None:
-    """One of two learner ranks and the driver among them; the command goes on by itself until somebody wants it to end."""
+    """One of two learner ranks and the driver among them; the command goes on by itself until somebody wants it to end.
+
+    The optimizer and the reference are in the host's memory.
+    """
     steps = 12
-    changes = {"placement": {"num_learner_gpus": 2}, "push": {"deadline_s": 30}, "checkpoint": {"every_steps": 1}}
+    changes = {
+        "placement": {"num_learner_gpus": 2},
+        "push": {"deadline_s": 30},
+        "checkpoint": {"every_steps": 1},
+        "learner": {"optimizer": "adamw_offload", "offload_reference": True},
+        "loss": {"kl_beta": 0.001},
+    }
     recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", steps, **changes)
     run, log = tmp_path / "run", tmp_path / "log"
     process = start([str(recipe), "--restart"], log)
@@ -142,7 +152,9 @@ def test_every_process_killed_in_turn_and_then_asked_to_stop(tmp_path: Path, toy
 @pytest.mark.cpu_engine
 @pytest.mark.timeout(900)
 def test_a_run_goes_on_with_another_number_of_learner_ranks(tmp_path: Path, toy_folder: Path) -> None:
-    recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", STEPS)
+    """With 8-bit moments, which are rounded anew."""
+    changes = {"learner": {"optimizer": "adamw_8bit"}}
+    recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", STEPS, **changes)
     run, log = tmp_path / "run", tmp_path / "log"
     process = start([str(recipe)], log)
     wait_until(lambda: steps_done(run) >= 3, 300, process, log)
@@ -242,9 +254,13 @@ def test_an_asynchronous_run_counts_everything_once(tmp_path: Path, toy_folder: 
 @pytest.mark.slow
 @pytest.mark.cpu_engine
 @pytest.mark.timeout(900)
-def test_the_same_groups_are_replaced_after_a_kill(tmp_path: Path, toy_folder: Path) -> None:
+def test_adapters_and_replaced_groups_are_the_same_after_a_kill(tmp_path: Path, toy_folder: Path) -> None:
     """A learner rank killed, whose steps are trained again from the record, then the driver: no bit differs, all is counted."""
-    changes, log = {"rollout": {"replace_uniform_groups": 2}}, tmp_path / "log"
+    lora = {"lora": {"rank": 8}, "learning_rate": 1e-3, "zero_stage": 2}
+    changes, log = (
+        {"rollout": {"replace_uniform_groups": 2}, "learner": lora, "loss": {"kl_beta": 0.01}},
+        tmp_path / "log",
+    )
     recipes = [
         write_recipe(tmp_path / name, toy_folder, tmp_path, name.removesuffix(".yaml"), STEPS, **changes)
         for name in ("unbroken.yaml", "killed.yaml")
@@ -259,6 +275,7 @@ def test_the_same_groups_are_replaced_after_a_kill(tmp_path: Path, toy_folder: P
     assert finish(start([str(recipes[1]), "--resume"], log), log) == 0, tail(log)
 
     assert_same_as(tmp_path / "unbroken", run)
+    assert_adapted(run, toy_folder)
     columns = ["step", "position", "sample", "token_ids", "reward", "advantage"]
     replaced, expected = (
         current_rows(folder, "replaced", columns).to_pylist() for folder in (run, tmp_path / "unbroken")
@@ -273,6 +290,24 @@ def test_the_same_groups_are_replaced_after_a_kill(tmp_path: Path, toy_folder: P
     assert len(found) == STEPS and sum(found) == len(groups) and min(found) < 8, (
         "in some step, there were enough with spread"
     )
+
+
+def assert_adapted(run: Path, start_model: Path) -> None:
+    """The policy is the start model with its adapter, by peft; what resumes it is small."""
+    checkpoint = CheckpointStore(run / "checkpoints").checkpoints()[-1]
+    start, policy = load_file(start_model / "model.safetensors"), load_file(checkpoint.policy / "model.safetensors")
+    by_peft = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(start_model, dtype=torch.float64), checkpoint.folder / "adapter",
+        autocast_adapter_dtype=False,
+    ).merge_and_unload()  # fmt: skip
+    for name, weight in by_peft.named_parameters():
+        torch.testing.assert_close(policy[name].double(), weight, rtol=0, atol=1e-6)
+    moved = {name for name in policy if not torch.equal(policy[name], start[name])}
+    assert len(moved) == 7 * by_peft.config.num_hidden_layers and all("_proj.weight" in name for name in moved)
+    sizes = {
+        part: sum(file.size for file in checkpoint.files if file.path.startswith(part)) for part in ("policy", "state")
+    }
+    assert sizes["state"] < 0.8 * sizes["policy"], "of all weights it is four times the policy"
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ import torch
 
 from launch.performance.gpu_suite.rows import Row, Size, Verdict, aim, noted
 from launch.performance.learner import Measured, measure_one, variant_config
-from openrs_ray.cluster.memory import ModelShape, learner_phases
+from openrs_ray.cluster.learner_memory import learner_phases
+from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.common.formatting import GIB
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError

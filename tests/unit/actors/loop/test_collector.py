@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,15 @@ from tasks import task_of
 from tiny import make_config
 
 from actors.learner.group import training_sequences
-from actors.loop.collector import Collector, Decode, Sampling
-from actors.pools.reward import RewardPool
+from actors.loop.collector import Collector, Sampling
+from actors.pools.messages import Judged, SampledItem
+from actors.pools.reward import Decode, RewardPool
 from actors.rollout.worker import Request
 from openrs_ray.algorithm.advantages import advantages
 from openrs_ray.algorithm.step_metrics import check_judged, step_metrics
 from openrs_ray.algorithm.unusable import unusable_warning
 from openrs_ray.config import schema as config
+from openrs_ray.data.completions import Texts
 from openrs_ray.environments.environment import Engines as Turns
 from openrs_ray.environments.environment import Environment
 from openrs_ray.environments.reply import RolloutFailed
@@ -31,7 +34,6 @@ from openrs_ray.environments.single_turn import SingleTurn
 from openrs_ray.errors import RunError
 from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
 from openrs_ray.rewards.pool import CheckPool
-from openrs_ray.rewards.records import JudgeItem
 from openrs_ray.seeds import completion_seed, turn_seed
 
 DEADLINE_S = 1.0
@@ -61,8 +63,8 @@ class Engines:
 class PoisonedPool(RewardPool):
     """The real pool, with checks that do what the completion's text tells them to."""
 
-    def __init__(self, rewards: config.Rewards) -> None:
-        super().__init__([task_of(rewards)])
+    def __init__(self, rewards: config.Rewards, decode: Decode) -> None:
+        super().__init__([task_of(rewards)], decode=decode)
         self._pool.close()
         self._pool = CheckPool(poisoned_checks.judge_text, 2, DEADLINE_S, 1.0)
 
@@ -70,29 +72,29 @@ class PoisonedPool(RewardPool):
         return os.getpid()
 
 
-def decode(rollouts: Sequence[Rollout]) -> list[str]:
-    return ["hang" if list(r.token_ids) == [41, 2] else f"reward {r.token_ids[1]}" for r in rollouts]
+def decode(rollouts: Sequence[SampledItem]) -> list[Texts]:
+    texts = ["hang" if list(r.token_ids) == [41, 2] else f"reward {r.token_ids[1]}" for r in rollouts]
+    return [Texts(f"whole {text}", text) for text in texts]
 
 
 async def collected(
     engines: Any,
     pool: Any,
-    decode: Decode = lambda rollouts: [""] * len(rollouts),
     report: Callable[[str], object] = pytest.fail,
     environment: Environment | None = None,
     weights: dict[str, float] = WEIGHTS,
 ) -> list[Group]:
     config = make_config(Path("/nowhere"), rewards={"weights": weights})
-    collector = Collector(config, engines, pool, {"": environment or SingleTurn()}, decode, report)  # type: ignore[arg-type]
+    collector = Collector(config, engines, pool, {"": environment or SingleTurn()}, report)  # type: ignore[arg-type]
     return list(await asyncio.gather(*(collector.group(*drawn, PLAN) for drawn in DRAWN)))
 
 
 def test_a_poisoned_answer_costs_its_own_verdict_and_nothing_else(ray_session: None) -> None:
-    pool = ray.remote(PoisonedPool).remote(config.Rewards(processes=1))
+    pool = ray.remote(PoisonedPool).remote(config.Rewards(processes=1), decode)
     try:
         ray.get(pool.counts.remote(), timeout=60)
         began = time.monotonic()
-        groups = asyncio.run(collected(Engines(), pool, decode))
+        groups = asyncio.run(collected(Engines(), pool))
         assert time.monotonic() - began < 20
         assert ray.get(pool.counts.remote(), timeout=60)["replaced"] == 1
     finally:
@@ -104,6 +106,8 @@ def test_a_poisoned_answer_costs_its_own_verdict_and_nothing_else(ray_session: N
         assert all(list(r.token_ids) == [group.position, r.sample] for r in group.rollouts)
         expected = [0.0, 1.0, np.nan if group.position == 41 else 2.0, 3.0]
         np.testing.assert_array_equal(group.rewards(), expected)
+        third = "hang" if group.position == 41 else "reward 2"
+        assert group.texts == ("whole reward 0", "whole reward 1", f"whole {third}", "whole reward 3"), "for the record"
     figures = step_metrics(groups)
     assert figures["timeouts"] == 1 and figures["errors"] == 0
     assert figures["reward"] == pytest.approx((0 + 1 + 2 + 3 + 0 + 1 + 3 + 0 + 1 + 2 + 3) / 11)
@@ -116,12 +120,12 @@ def test_a_poisoned_answer_costs_its_own_verdict_and_nothing_else(ray_session: N
 
 
 def test_what_a_killed_pool_had_in_hand_is_judged_again(ray_session: None) -> None:
-    pool = ray.remote(PoisonedPool).options(max_restarts=-1).remote(config.Rewards(processes=1))
+    pool = ray.remote(PoisonedPool).options(max_restarts=-1).remote(config.Rewards(processes=1), decode)
     victim = ray.get(pool.process.remote(), timeout=60)
     losses: list[str] = []
 
     async def collect_and_kill() -> list[Group]:
-        collecting = asyncio.ensure_future(collected(Engines(), pool, decode, losses.append))
+        collecting = asyncio.ensure_future(collected(Engines(), pool, losses.append))
         await asyncio.sleep(0.5)  # a second before the check that hangs is given up
         os.kill(victim, signal.SIGKILL)
         return await collecting
@@ -142,12 +146,17 @@ class Checks:
     """Stands in for the reward pool: everything is correct."""
 
     def __init__(self) -> None:
-        self.judge = self
-        self.asked: list[list[JudgeItem]] = []
+        self.judge_rollouts = SimpleNamespace(remote=self._judge)
+        self.texts = SimpleNamespace(remote=self._texts)
+        self.asked: list[list[SampledItem]] = []
 
-    async def remote(self, items: Sequence[JudgeItem]) -> list[Verdict]:
+    async def _judge(self, items: Sequence[SampledItem]) -> list[Judged]:
         self.asked.append(list(items))
-        return [Verdict(Status.CORRECT, {"accuracy": 1.0}, 1.0) for _ in items]
+        verdict = Verdict(Status.CORRECT, {"accuracy": 1.0}, 1.0)
+        return [Judged(verdict, texts) for texts in await self._texts(items)]
+
+    async def _texts(self, items: Sequence[SampledItem]) -> list[Texts]:
+        return [Texts(str([int(i) for i in item.token_ids]), "") for item in items]
 
 
 class LongerEngines(Engines):
@@ -229,7 +238,7 @@ def test_an_environment_with_two_turns_becomes_one_rollout_with_exact_marks() ->
             assert list(rollout.sampled) == [True] * 2 + [False] * 3 + [True] * 2
             assert list(rollout.logprobs) == [-0.5] * 2 + [0.0] * 3 + [-0.5] * 2
             assert rollout.versions == (VersionSpan(7, 0, 2), VersionSpan(7, 5, 7)) and rollout.versions_cover
-    assert {item.token_count for batch in checks.asked for item in batch} == {4}
+    assert {item.decoded(Texts("", "")).token_count for batch in checks.asked for item in batch} == {4}
     assert len(checks.asked) < 12, "those that finish at the same moment are judged together"
 
 
@@ -284,6 +293,7 @@ def test_a_rollout_whose_environment_failed_is_not_judged_and_counted() -> None:
         assert [v.status for v in group.verdicts] == [Status.CORRECT] * 2 + [Status.TIMEOUT] + [Status.CORRECT]
         assert group.verdicts[2].reward is None and group.verdicts[2].detail == "environment: it hung"
         np.testing.assert_array_equal(group.rewards(), [1, 1, np.nan, 1])
+        assert group.texts == tuple(f"[{group.position}, {sample}]" for sample in range(4)), "recorded all the same"
     figures = step_metrics(groups)
     assert figures["timeouts"] == figures["environment_failures"] == 3 and figures["mean_turns"] == 1
     values = advantages(np.stack([group.rewards() for group in groups]), 1e-4)

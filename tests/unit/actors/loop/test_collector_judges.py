@@ -14,10 +14,12 @@ from flaky_judge import FlakyJudge
 from tiny import make_config
 
 from actors.loop.collector import Collector, Sampling
+from actors.pools.messages import SampledItem
 from actors.pools.reward import JudgeAccess, RewardPool
 from actors.rollout.worker import Request
+from openrs_ray.data.completions import Texts
 from openrs_ray.environments.single_turn import SingleTurn
-from openrs_ray.records import Completion, Group, Problem, Rollout, Status, VersionSpan
+from openrs_ray.records import Completion, Group, Problem, Status, VersionSpan
 from openrs_ray.rewards.judge_model.replies import Spending
 
 PROBLEMS = [Problem(number, f"problem {number}", (1, 2), ("1",)) for number in range(3)]
@@ -33,8 +35,9 @@ class Engines:
         return Completion(request.position, request.sample, ids, logprobs, "stop", (VersionSpan(0, 0, 2),), 0)
 
 
-def decode(rollouts: Sequence[Rollout]) -> list[str]:
-    return [f"{rollout.position}/{rollout.sample} \\boxed{{{rollout.sample}}}" for rollout in rollouts]
+def decode(rollouts: Sequence[SampledItem]) -> list[Texts]:
+    named = [tuple(map(int, rollout.token_ids)) for rollout in rollouts]
+    return [Texts("", f"{position}/{sample} \\boxed{{{sample}}}") for position, sample in named]
 
 
 def collected(
@@ -44,8 +47,8 @@ def collected(
     section = {"model": "j", "url": judge.url, "timeout_s": 1.5, "retries": 1, "backoff_s": 0.01} | settings
     rewards = {"weights": weights, "judge": section, "processes": 1}
     config, told = make_config(Path("/nowhere"), rewards=rewards), list[Spending]()
-    pool = ray.remote(RewardPool).remote(config.tasks, JudgeAccess(folder))
-    collector = Collector(config, Engines(), pool, {"": SingleTurn()}, decode, pytest.fail, told.append)  # type: ignore[arg-type]
+    pool = ray.remote(RewardPool).remote(config.tasks, JudgeAccess(folder), None, decode)
+    collector = Collector(config, Engines(), pool, {"": SingleTurn()}, pytest.fail, told.append)  # type: ignore[arg-type]
 
     async def timed(position: int, problem: Problem) -> tuple[float, Group]:
         group = await collector.group(position, problem, Sampling(phase, 0, 4, 1.0))

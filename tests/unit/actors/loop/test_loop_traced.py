@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import virtual_time
-from simulated_run import SimulatedRun, no_texts
+from simulated_run import SimulatedRun
 
 from actors.loop.collector import Collector, Sampling
+from actors.pools.messages import Judged, SampledItem
 from actors.rollout.worker import Request
 from launch.trace import diagnosis
+from openrs_ray.data.completions import Texts
 from openrs_ray.environments.single_turn import SingleTurn
 from openrs_ray.records import Completion, Group, Problem, Status, Verdict, VersionSpan
-from openrs_ray.rewards.records import JudgeItem
 from openrs_ray.run.progress import Progress
 from openrs_ray.run.spans import recording
 from openrs_ray.run.trace import Step, read_trace, steps_of
@@ -29,9 +30,9 @@ class CollectedRun(SimulatedRun):
     def __init__(self, folder: Path, sample_s: float, judge_s: float, **rollout: Any) -> None:
         super().__init__(folder, Progress(), steps=3, **rollout)
         self._sample_s, self._judge_s = sample_s, judge_s
-        pool = SimpleNamespace(judge=SimpleNamespace(remote=self._judge))
+        pool = SimpleNamespace(judge_rollouts=SimpleNamespace(remote=self._judge))
         engines: Any = SimpleNamespace(sample=self._sample)
-        self._collector = Collector(self.config, engines, pool, {"": SingleTurn()}, no_texts, pytest.fail)
+        self._collector = Collector(self.config, engines, pool, {"": SingleTurn()}, pytest.fail)
 
     async def _sample(self, request: Request) -> Completion:
         await asyncio.sleep(self._sample_s)
@@ -39,9 +40,9 @@ class CollectedRun(SimulatedRun):
         ids, logprobs = np.array([request.sample], dtype=np.int32), np.zeros(1, dtype=np.float32)
         return Completion(request.position, request.sample, ids, logprobs, "stop", (VersionSpan(version, 0, 1),), 0)
 
-    async def _judge(self, items: Sequence[JudgeItem]) -> list[Verdict]:
+    async def _judge(self, items: Sequence[SampledItem]) -> list[Judged]:
         await asyncio.sleep(self._judge_s)
-        return [Verdict(Status.CORRECT, {"accuracy": 1.0}, 1.0) for _ in items]
+        return [Judged(Verdict(Status.CORRECT, {"accuracy": 1.0}, 1.0), Texts("", "")) for _ in items]
 
     async def group(self, position: int, problem: Problem, plan: Sampling) -> Group:
         return await self._collector.group(position, problem, plan)

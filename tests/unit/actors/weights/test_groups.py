@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from actors.weights import groups as module
-from actors.weights.broadcast import BroadcastSender, Sent
+from actors.weights.broadcast import BroadcastReceiver, BroadcastSender, Sent
 from actors.weights.groups import BroadcastGroup, GlooGroup, NcclGroup, joined
 from actors.weights.transport import Outgoing, PushGroup
 from openrs_ray.errors import RunError
@@ -75,12 +75,11 @@ def test_an_engine_that_stalls_in_the_first_bucket_costs_the_others_nothing() ->
     )
     sender = BroadcastSender(weights, GlooGroup)
     sender.groups = {0: stalled[0], 1: served[0]}
-    received = [torch.zeros_like(bucket) for bucket in buckets]
+    end, received = BroadcastReceiver(served[1], CPU), []
 
     def receive() -> None:
-        for buffer in received:
-            served[1].broadcast(buffer)
-            served[1].wait()
+        end.expect([bucket.nbytes for bucket in specs])
+        received.extend(end.receive(bucket.nbytes, None) for bucket in specs)
 
     receiver = threading.Thread(target=receive)
     receiver.start()
@@ -161,16 +160,19 @@ def bring(number: int, buffer: torch.Tensor) -> None:
 
 
 class Event:
-    """A CUDA event that is over at once, or breaks."""
+    """A CUDA event that is over at once, or breaks with its stream."""
 
-    broken = False
-
-    def record(self, stream: object) -> None: ...
+    def record(self, stream: Any) -> None:
+        self.stream = stream
 
     def query(self) -> bool:
-        if self.broken:
+        if self.stream.broken:
             raise RuntimeError("CUDA error: unspecified launch failure")
         return True
+
+
+def stream_stand_in(device: torch.device) -> SimpleNamespace:
+    return SimpleNamespace(wait_stream=lambda stream: None, broken=False)
 
 
 @pytest.fixture
@@ -185,7 +187,7 @@ def nccl_group(monkeypatch: pytest.MonkeyPatch) -> Callable[..., NcclGroup]:
         return stores[-1]
 
     monkeypatch.setattr(module, "SealedStore", open_store)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: SimpleNamespace(wait_stream=lambda stream: None))
+    monkeypatch.setattr(torch.cuda, "Stream", stream_stand_in)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
     monkeypatch.setattr(torch.cuda, "Event", Event)
 
@@ -273,6 +275,6 @@ def test_what_nccl_says_of_an_engine_costs_that_engine_alone(nccl_group: Callabl
 
 def test_a_broken_event_costs_its_engine_alone(nccl_group: Callable[..., NcclGroup]) -> None:
     broken, good = (nccl_group(StandIn(lambda number, buffer: None), 0) for _ in range(2))
-    broken._done.broken = True  # type: ignore[attr-defined]
+    broken._stream.broken = True
     sent = send_two_buckets({0: broken, 1: good})
     assert list(sent.failed) == [0] and "unspecified launch failure" in sent.failed[0]

@@ -33,6 +33,7 @@ COMMANDS = {
     "performance.rewards": "FILE",
     "performance.rollout": None,
     "performance.learner": None,
+    "performance.completions": None,
     "performance.push": None,
     "performance.step": None,
     "performance.gpu_suite.__main__": None,

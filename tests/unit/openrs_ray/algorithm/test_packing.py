@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from openrs_ray.algorithm.advantages import TrainingSequence
-from openrs_ray.algorithm.packing import EMPTY, MicroBatch, split
+from openrs_ray.algorithm.packing import EMPTY, MicroBatch, _balanced_bins, split
 
 
 def sequences(count: int, seed: int = 0, longest: int = 40) -> list[TrainingSequence]:
@@ -115,8 +115,84 @@ def test_by_sequences_fills_up_with_empty_ones():
     assert shares[1][1] is EMPTY and len(shares[0][1].lengths) == 1
 
 
+def bins_tried_one_after_the_other(lengths: list[int], ranks: int, capacity: int) -> list[list[int]]:
+    """Longest first, each into the emptiest; one more turn whenever one does not fit, from the fewest that hold all tokens."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    turns = max(1, -(-sum(lengths) // (capacity * ranks)))
+    while True:
+        bins: list[list[int]] = [[] for _ in range(turns * ranks)]
+        loads = [0] * len(bins)
+        for i in order:
+            emptiest = min(range(len(bins)), key=lambda b: (loads[b], b))
+            bins[emptiest].append(i)
+            loads[emptiest] += lengths[i]
+        if max(loads) <= capacity:
+            return [bins[b] for b in sorted(range(len(bins)), key=lambda b: (-loads[b], b))]
+        turns += 1
+
+
+def test_numbers_of_bins_that_are_left_out_would_not_have_held_all() -> None:
+    rng, tried = np.random.default_rng(0), 0
+    for _ in range(300):
+        capacity = int(rng.integers(10, 60))
+        shortest = int(rng.integers(1, capacity + 1))
+        lengths = rng.integers(shortest, capacity + 1, rng.integers(1, 60)).tolist()
+        ranks = int(rng.integers(1, 4))
+        found = _balanced_bins(lengths, ranks, capacity)
+        assert found == bins_tried_one_after_the_other(lengths, ranks, capacity)
+        tried += len(found) > ranks * max(1, -(-sum(lengths) // (capacity * ranks)))
+    assert tried > 100, "often the fewest that hold all tokens are too few"
+
+
 def test_a_sequence_longer_than_the_budget_is_refused():
     with pytest.raises(ValueError, match="does not fit"):
         split(sequences(3, longest=60), 1, micro_batch_tokens=5)
     with pytest.raises(ValueError, match="not both"):
         split(sequences(3), 1)
+
+
+def grouped(groups: int, size: int, prompt: int, longest: int, shortest: int = 1) -> list[TrainingSequence]:
+    """Sequence i says its own number in every token of its completion; its group's prompt is its own."""
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(1000, 2000, prompt).astype(np.int32) for _ in range(groups)]
+    lengths = rng.integers(shortest, longest + 1, groups * size)
+    return [
+        TrainingSequence(prompts[i // size], np.full(n, i, np.int32), np.zeros(n, np.float32), i + 0.5)
+        for i, n in enumerate(lengths)
+    ]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("budget", [60, 100, 1000])
+def test_prompts_are_shared_where_that_pays(ranks: int, budget: int):
+    given = grouped(groups=8, size=6, prompt=20, longest=30)
+    shares = split(given, ranks, micro_batch_tokens=budget)
+    batches = [batch for share in shares for batch in share if batch is not EMPTY]
+    found = [int(completion[0]) for batch in batches for _, completion, _, _ in unpack(batch)]
+    assert sorted(found) == list(range(48))
+    for batch in batches:
+        assert batch.rows is not None and batch.computed_tokens <= budget
+        kinds = {
+            (int(row), int(token), int(at))
+            for row, token, at in zip(batch.rows, batch.token_ids, batch.position_ids, strict=True)
+        }
+        assert len(kinds) == batch.computed_tokens, "a row is one token at one position"
+        sampled = batch.rows[batch.completion_mask]
+        assert len(set(sampled.tolist())) == len(sampled), "each sampled token has a row of its own"
+    if budget == 1000:
+        assert sum(batch.computed_tokens for batch in batches) < 0.7 * sum(map(len, given))
+
+
+def test_short_prompts_are_computed_for_each_completion_as_before():
+    """The paper's: 7 % of the tokens, and groups would fill ranks less evenly."""
+    given = grouped(groups=12, size=6, prompt=20, longest=400)
+    assert all(batch.rows is None for share in split(given, 3, micro_batch_tokens=4096) for batch in share)
+
+
+def test_few_large_groups_are_not_kept_together_at_the_cost_of_an_idle_rank():
+    given = grouped(groups=3, size=6, prompt=8, longest=20, shortest=20)
+    shared = [
+        [batch.rows is not None for share in split(given, ranks, micro_batch_tokens=4096) for batch in share]
+        for ranks in (1, 2)
+    ]
+    assert shared == [[True], [False, False]]

@@ -60,3 +60,13 @@ def test_fusing_one_model_leaves_all_others_as_they_are(outcomes: dict[str, Any]
     plain = outcomes[which]
     assert not plain["kernels"]
     assert (plain["logprobs"] - outcomes["reference"]["logprobs"]).abs().max() < 2e-5
+
+
+def test_adapters_learn_the_same_in_a_fused_model(outcomes: dict[str, Any]):
+    got, expected = outcomes["fused, with adapters"], outcomes["plain, with adapters"]
+    assert got["kernels"] >= KERNELS and not expected["kernels"]
+    assert (got["logprobs"] - expected["logprobs"]).abs().max() < 2e-5
+    assert (got["logprobs"] - outcomes["fused"]["logprobs"]).abs().max() > 0.01
+    assert got["gradients"].keys() == expected["gradients"].keys() and len(got["gradients"]) == 2 * 2 * 7
+    for name, gradient in got["gradients"].items():
+        assert (gradient - expected["gradients"][name]).norm() / expected["gradients"][name].norm() < 1e-5, name

@@ -231,7 +231,8 @@ def test_the_loss_is_at_the_sampling_temperature_or_at_one() -> None:
 
         rank = LearnerRank(config, "", 0, 1, "cpu")
         rank.engine = rank.reference = model
-        rank._loss_input(pack([sequence]))
+        batch = pack([sequence])
+        rank._loss_input(batch, *rank._reference_logprobs([batch]))
         assert asked == [temperature] * 2  # learner and reference
         assert (
             RolloutWorker(EngineSettings.of_run(config, "", (1,)), 0, "gpu")._engine_arguments()["logprobs_mode"]
@@ -301,7 +302,9 @@ def test_a_recipe_leaves_nothing_that_its_run_depends_on_to_defaults(number: int
     decides |= {"model.path", "model.dtype"}
     decides |= {f"rollout.{name}" for name in ("temperature", "top_p", "staleness", "max_prompt_tokens")}
     speed = {"logprob_chunk_tokens", "fused_kernels", "start_deadline_s", "deadline_s", "micro_batch_sequences"}
+    speed |= {"offload_reference", "offload_activations"}
     not_used = {"data.columns.answer_after", "loss.clip_epsilon_high", "loss.correction_cap", "loss.mask_ratio"}
+    not_used |= {"learner.lora.alpha", "learner.lora.layers"}  # of adapters, of which there are none
     not_used |= {name for name in decides if number < 3 and name.startswith("rewards.cosine.")}
     missing = decides - set(given) - set(DIFFERENCES) - not_used - {f"learner.{name}" for name in speed}
     assert missing == set()

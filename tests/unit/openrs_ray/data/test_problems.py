@@ -22,9 +22,10 @@ from openrs_ray.config.schema import Model
 from openrs_ray.data import prompts
 from openrs_ray.data.answers import gold_answers, whole_cell
 from openrs_ray.data.columns import CellError
+from openrs_ray.data.completions import response_prefix
 from openrs_ray.data.order import Order
 from openrs_ray.data.problems import Loaded, hold_out, load_problems
-from openrs_ray.data.prompts import load_tokenizer, response_prefix
+from openrs_ray.data.prompts import load_tokenizer
 from openrs_ray.data.rows import read_rows
 from openrs_ray.errors import UserError
 from openrs_ray.models.toy.tokenizer import make_tokenizer

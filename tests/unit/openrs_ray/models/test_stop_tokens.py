@@ -176,8 +176,8 @@ def test_training_and_evaluation_read_the_same_text() -> None:
     nothing: Any = None
     stops = (StopToken(ids("<|im_end|>")[0], "<|im_end|>", ()),)
     prepared = Prepared("model", nothing, made, stops, (), (), (), nothing, opening="")
-    (trained,) = prepared.texts([Rollout.of([completion(ids(*ANSWER, "<|im_end|>"))])])
-    assert evaluated == trained == "<think>2+2</think>\\boxed{4}"
+    (trained,) = prepared.decoder([Rollout.of([completion(ids(*ANSWER, "<|im_end|>"))])])
+    assert evaluated == trained.whole == trained.judged == "<think>2+2</think>\\boxed{4}"
 
 
 def test_a_rollout_of_several_turns_is_read_whole_but_for_the_end_of_the_last() -> None:

@@ -17,14 +17,16 @@ from transformers import AutoConfig, Qwen2Config
 
 from launch.shapes import main as write_shapes
 from launch.train import main
+from openrs_ray.cluster.cards import card
 from openrs_ray.cluster.disk import disk_parts, disk_text
-from openrs_ray.cluster.forecast import BEST, Assumed, _forecast, card, forecast_text
-from openrs_ray.cluster.memory import ModelShape
+from openrs_ray.cluster.forecast import BEST, Assumed, forecast_text, forecast_under
+from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.cluster.shapes import shape_values, shipped, shipped_shape
 from openrs_ray.common import hub
 from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.models.bundled import MODELS
+from openrs_ray.preparation.dry_run import _learner_text, _rollout_text
 
 RECIPES = ROOT / "launch" / "recipes"
 R1_DISTILL = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
@@ -63,7 +65,7 @@ def test_without_a_network_a_hub_recipe_is_planned_and_says_what_was_not_checked
     done = dry_run(RECIPES / "open-rs3.yaml", tmp_path)
     assert done.returncode == 2
     assert time.monotonic() - began < 25, "most of it is imports"
-    for part in ("72 completions", "rollout: 40.5 in a push", "forecast (a plan", "$ ", "disk: up to"):
+    for part in ("72 completions", "rollout: 40.6 in a push", "forecast (a plan", "$ ", "disk: up to"):
         assert part in done.stdout, part
     assert "Retry" not in done.stdout + done.stderr
     (sentence,) = done.stderr.strip().splitlines()
@@ -180,10 +182,10 @@ def test_the_arithmetic_agrees_with_an_independent_roofline(
     shape: ModelShape, overrides: tuple[str, ...], seconds: float
 ) -> None:
     """A roofline that gives the authors' own set-up (A40s, mean length 2,601) 21.6 h, where they report 24."""
-    assumed = Assumed(length=2601 / 3584, prompt=0.5, bandwidth=0.75, compute=0.4)
+    assumed = Assumed(length=2601 / 3584, prompt=0.5, bandwidth=0.75, compute=0.4, host_gb_per_s=60)
     a40 = card("NVIDIA A40")
     assert a40 is not None
-    found = _forecast(paper(*overrides), shape, a40, 44 * GIB, 0, assumed)
+    found = forecast_under(assumed, paper(*overrides), shape, a40, 44 * GIB, 0)
     assert found.step_s == pytest.approx(seconds, rel=0.2)
     assert found.hours == pytest.approx(500 * found.step_s / 3600)
 
@@ -203,7 +205,7 @@ def test_more_evaluation_takes_more_hours(shape: ModelShape) -> None:
     a40 = card("A40")
     assert a40 is not None
     few, many = (
-        _forecast(paper(*more), shape, a40, 44 * GIB, 128, BEST) for more in ((), ("--evaluation.samples", "16"))
+        forecast_under(BEST, paper(*more), shape, a40, 44 * GIB, 128) for more in ((), ("--evaluation.samples", "16"))
     )
     assert many.hours > few.hours and many.step_s == few.step_s
 
@@ -245,3 +247,10 @@ def test_the_disk_is_compared_with_what_is_free(
     monkeypatch.setattr("openrs_ray.cluster.disk.disk_bytes", lambda folder: needed / 2)
     assert "WARNING: only" in disk_text(config, shape, 128)[0] and "keep_last" in disk_text(config, shape, 128)[0]
     assert sum(disk_parts(paper("--checkpoint.keep_policies", "false"), shape, 128).values()) < needed - 6 * policy
+
+
+def test_groups_in_flight_and_updates_are_said_where_they_are_set() -> None:
+    asked = paper("--rollout.in_flight", "18", "--learner.updates_per_batch", "4")
+    assert _rollout_text(asked).endswith("ahead of the learner, at most 18 groups at once")
+    assert _learner_text(asked).endswith(" tokens, 4 optimizer steps of them")
+    assert "groups at once" not in _rollout_text(paper()) and "optimizer steps" not in _learner_text(paper())

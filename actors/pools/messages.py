@@ -1,0 +1,51 @@
+"""Messages between the collector and the reward pool: rollouts there, verdicts with texts back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from openrs_ray.data.completions import Texts
+from openrs_ray.records import Message, Problem, Rollout, Verdict
+from openrs_ray.rewards.records import JudgeItem
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SampledItem(Message):
+    """A rollout to judge, with what is known of its problem; the pool makes its texts."""
+
+    token_ids: np.ndarray
+    """int32 [tokens]"""
+    given: np.ndarray | None
+    """bool [tokens], those not sampled; None where all were."""
+    finish_reason: str
+    gold: tuple[str, ...]
+    problem: str
+    """Its text."""
+    row: Mapping[str, Any] = field(repr=False)
+    task: str
+
+    @classmethod
+    def of(cls, rollout: Rollout, problem: Problem) -> Self:
+        given = None if rollout.sampled.all() else ~rollout.sampled
+        return cls(
+            rollout.token_ids, given, rollout.finish_reason, problem.gold, problem.text, problem.row, problem.task
+        )
+
+    @property
+    def sampled(self) -> np.ndarray:
+        return np.ones(len(self.token_ids), dtype=np.bool_) if self.given is None else ~self.given
+
+    def decoded(self, texts: Texts) -> JudgeItem:
+        """As rewards see it."""
+        seen = texts.judged, int(np.count_nonzero(self.sampled)), self.finish_reason
+        return JudgeItem(*seen, self.gold, self.problem, self.row, self.task, texts.turns)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged(Message):
+    """The reward pool's answer."""
+
+    verdict: Verdict
+    texts: Texts

@@ -1,0 +1,53 @@
+"""Speeds of GPUs, as their makers state them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """Maker's speeds of a GPU."""
+
+    name: str
+    gb_per_s: float
+    tflops: float
+    """Dense bfloat16 with sums in float32."""
+    pcie_gb_per_s: float = 32
+    """To the host's memory, each way: 16 lanes of generation 4."""
+
+
+CARDS = (
+    Card("H200", 4800, 989, 64),
+    Card("H100 PCIe", 2039, 756, 64),
+    Card("H100 NVL", 3938, 835, 64),
+    Card("H100", 3350, 989, 64),
+    Card("GH200", 4000, 989, 64),
+    Card("B200", 8000, 2250, 64),
+    Card("A100-SXM4-80GB", 2039, 312),
+    Card("A100 80GB", 1935, 312),
+    Card("A100", 1555, 312),
+    Card("L40S", 864, 362),
+    Card("L40", 864, 181),
+    Card("A40", 696, 150),
+    Card("A30", 933, 165),
+    Card("A10G", 600, 70),
+    Card("A10", 600, 125),
+    Card("L4", 300, 121),
+    Card("RTX 6000 Ada", 960, 364),
+    Card("RTX A6000", 768, 155),
+    Card("RTX 5090", 1792, 210, 64),
+    Card("RTX 4090", 1008, 165),
+    Card("RTX 3090", 936, 71),
+    Card("RTX 4070", 504, 58),
+    Card("RTX 3060", 360, 25),
+)
+"""The more special name first."""
+
+
+def card(name: str) -> Card | None:
+    """GPU by a name from nvidia-smi or a person; None if unknown."""
+    words = _words(name)
+    return next((known for known in CARDS if _words(known.name) <= words), None)
+
+
+def _words(name: str) -> set[str]:
+    return {*name.lower().replace("-", " ").split()}

@@ -1,0 +1,95 @@
+"""Changes of a recipe that may save memory, each in growing doses; the least costly first."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+from pydantic import ValidationError
+
+from openrs_ray.cluster.learner_memory import holds_reference
+from openrs_ray.config.schema import RunConfig
+
+Options = dict[str, Any]
+"""Values by dotted field."""
+Doses = Mapping[str, Sequence[Any]]
+
+
+def learner_doses(config: RunConfig) -> Doses:
+    """Without effect on what is learned, but for the rounding of 8-bit moments."""
+    learner, ranks = config.learner, config.placement.num_learner_gpus
+    tokens = [max(learner.micro_batch_tokens // by, config.max_sequence_tokens) for by in (2, 4, 8, 16)]
+    doses: dict[str, Sequence[Any]] = {
+        "learner.micro_batch_tokens": []
+        if learner.micro_batch_sequences
+        else smaller(learner.micro_batch_tokens, tokens),
+        "learner.gradient_checkpointing": []
+        if learner.offload_activations or learner.gradient_checkpointing is True
+        else [True],
+        "learner.logprob_chunk_tokens": smaller(learner.logprob_chunk_tokens, (1024, 512, 256)),
+        "learner.zero_stage": [stage for stage in (2, 3) if learner.zero_stage < stage <= ranks + 1],
+        "learner.offload_reference": [True] if holds_reference(config) and not learner.offload_reference else [],
+        "learner.optimizer": ["adamw_8bit", "adamw_offload"] if learner.optimizer == "adamw" else [],
+        "learner.offload_activations": []
+        if learner.offload_activations or learner.gradient_checkpointing is False
+        else [True],
+    }
+    return doses
+
+
+def engine_doses(config: RunConfig) -> Doses:
+    """Without effect on what is sampled."""
+    engine, rollout, place = config.engine, config.rollout, config.placement
+    fractions = (0.9, 0.95, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
+    sequences = [max(1, engine.max_sequences // by) for by in (2, 4, 8)]
+    doses: dict[str, Sequence[Any]] = {
+        "engine.gpu_memory_fraction": [share for share in fractions if share != engine.gpu_memory_fraction],
+        "engine.max_sequences": smaller(engine.max_sequences, sequences),
+        "engine.max_batched_tokens": smaller(engine.max_batched_tokens, (4096, 2048)),
+        "rollout.sleep_while_learning": [True] if place.colocated and not rollout.sleep_while_learning else [],
+        "engine.tensor_parallel": [place.num_rollout_gpus] if place.num_rollout_gpus > engine.tensor_parallel else [],
+    }
+    return doses
+
+
+def more_learners(config: RunConfig, gpus: int) -> Iterator[Options]:
+    """With more of `gpus` for the learner."""
+    for more in (1, 2, 4):
+        if config.num_gpus + more <= gpus:
+            yield {"placement.num_learner_gpus": config.placement.num_learner_gpus + more}
+
+
+def shorter(config: RunConfig) -> Iterator[Options]:
+    """Shorter completions."""
+    for by in (2, 4, 8, 16):
+        yield {"rollout.max_completion_tokens": config.rollout.max_completion_tokens // by}
+
+
+def smaller(now: int, doses: Sequence[int]) -> list[int]:
+    return [*dict.fromkeys(dose for dose in doses if dose < now)]
+
+
+def combinations(doses: Doses) -> Iterator[Options]:
+    """Every field left as it is or at one of its doses: nothing changed first."""
+    for values in product(*([None, *each] for each in doses.values())):
+        yield {field: value for field, value in zip(doses, values, strict=True) if value is not None}
+
+
+def changed(config: RunConfig, options: Options) -> RunConfig:
+    """The config with other values, not checked."""
+    for field, value in options.items():
+        config = _with(config, field.split("."), value)
+    return config
+
+
+def _with(section: Any, path: list[str], value: Any) -> Any:
+    name, *rest = path
+    return section.model_copy(update={name: _with(getattr(section, name), rest, value) if rest else value})
+
+
+def valid(config: RunConfig) -> bool:
+    """True where nothing speaks against these values together."""
+    try:
+        RunConfig.model_validate(config.model_dump())
+    except ValidationError:
+        return False
+    return True

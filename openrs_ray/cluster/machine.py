@@ -1,0 +1,31 @@
+"""The machine that a run is planned for."""
+
+from dataclasses import dataclass
+
+from openrs_ray.cluster.cards import Card, card
+from openrs_ray.cluster.probes import memory_bytes, planned_gpus
+from openrs_ray.common.formatting import GIB
+from openrs_ray.config.schema import RunConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """None where it is unknown."""
+
+    gpu_bytes: float | None = None
+    """Of one GPU, the smallest."""
+    card: Card | None = None
+    host_bytes: float | None = None
+    """Of this host's memory, what is available."""
+
+    @classmethod
+    def planned(cls, config: RunConfig, this_machine: bool = True) -> "Machine":
+        """As the recipe says, or as this machine is; without GPU memory on a CPU. It forks, so it comes before any thread."""
+        place = config.placement
+        found = planned_gpus(place.device)
+        here = found if this_machine else []
+        size = min((gpu.total_mib * 2.0**20 for gpu in here), default=None)
+        if place.gpu_memory_gib is not None and (place.device == "gpu" or here):
+            size = place.gpu_memory_gib * GIB
+        name = place.gpu_name or (found[0].name if found else None)
+        return cls(size, card(name) if name else None, float(memory_bytes()) if here else None)

@@ -1,0 +1,79 @@
+"""Shape of a model: what a plan needs to know about it."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import nn
+from transformers import PretrainedConfig
+
+from openrs_ray.config.learner import Lora
+from openrs_ray.models.pretrained import empty_model
+
+
+class Linear(NamedTuple):
+    """A linear layer of a block."""
+
+    outputs: int
+    inputs: int
+    of_attention: bool
+
+    @property
+    def elements(self) -> int:
+        return self.outputs * self.inputs
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    family: str
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    parameter_shapes: tuple[tuple[int, ...], ...]
+    """In push order; tied ones once."""
+    linears: tuple[Linear, ...] = ()
+    """All but the head: those that adapters are for, and that an engine quantises."""
+
+    @classmethod
+    def of(cls, config: PretrainedConfig) -> "ModelShape":
+        """Shape without allocating weights. UserError unless it is a causal language model."""
+        model = empty_model(config)
+        text = config.get_text_config()
+        hidden, heads, head = text.hidden_size, text.num_attention_heads, model.get_output_embeddings()
+        return cls(
+            family=config.model_type,
+            hidden=hidden,
+            intermediate=getattr(text, "intermediate_size", None) or 4 * hidden,
+            layers=text.num_hidden_layers,
+            heads=heads,
+            kv_heads=getattr(text, "num_key_value_heads", None) or heads,
+            head_dim=getattr(text, "head_dim", None) or hidden // heads,
+            vocabulary=text.vocab_size,
+            parameter_shapes=tuple(tuple(parameter.shape) for parameter in model.parameters()),
+            linears=tuple(
+                Linear(layer.out_features, layer.in_features, "attn" in name or "attention" in name)
+                for name, layer in model.named_modules()
+                if isinstance(layer, nn.Linear) and layer is not head
+            ),
+        )
+
+    @property
+    def parameters(self) -> int:
+        return sum(map(math.prod, self.parameter_shapes))
+
+    @property
+    def largest(self) -> int:
+        """Elements of the largest parameter."""
+        return max(map(math.prod, self.parameter_shapes))
+
+    def adapted(self, lora: Lora) -> tuple[Linear, ...]:
+        """Linear layers with an adapter."""
+        return tuple(layer for layer in self.linears if lora.layers == "all" or layer.of_attention) if lora.rank else ()
+
+    def adapters(self, lora: Lora) -> int:
+        """Parameters of all adapters: two matrices of the rank for each linear layer that has one."""
+        return lora.rank * sum(layer.outputs + layer.inputs for layer in self.adapted(lora))

@@ -1,0 +1,181 @@
+"""Finds the cheapest changes of a recipe with which it fits, by the forecast's seconds of a step."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from operator import itemgetter
+
+from openrs_ray.cluster.cards import Card
+from openrs_ray.cluster.changes import Options, changed, combinations, engine_doses, learner_doses, valid
+from openrs_ray.cluster.engine_memory import ASLEEP, engine_parts
+from openrs_ray.cluster.forecast import BEST, Run, forecast, forecast_under, learning_s, sampling_s
+from openrs_ray.cluster.host_memory import host_parts
+from openrs_ray.cluster.learner_memory import learner_phases
+from openrs_ray.cluster.memory import ROOM, plan
+from openrs_ray.cluster.model_shape import ModelShape
+from openrs_ray.config.schema import RunConfig
+
+_CHANGE, _TIGHT = 0.05, 0.08
+"""Shares of the fastest step's time that one change less is worth, and that more than `ROOM` of a GPU costs, in the order."""
+
+_LOOKED_AT = 40
+"""Ways, the best first: of some not all changes turn out to be needed, so that they may fall behind another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Changes that are enough together."""
+
+    options: Options
+    peak: float
+    """Bytes of the fullest GPU."""
+    host: float
+    """Bytes of the host's memory."""
+    step_s: tuple[float, float]
+    """Seconds of a step at the best and at the worst end of the forecast."""
+    more_s: tuple[float, float] | None
+    """Of them, those above the seconds without the changes; None where nothing could be sampled without them."""
+
+    @property
+    def kind(self) -> frozenset[str]:
+        return _kind(self.options)
+
+    @property
+    def dearer(self) -> float:
+        """By which share of it a step takes longer."""
+        return self.more_s[0] / (self.step_s[0] - self.more_s[0]) if self.more_s else 0.0
+
+
+def _kind(options: Options) -> frozenset[str]:
+    """What is changed, in whatever dose; the optimizers are no doses of each other."""
+    return frozenset(f"{field} {value}" if field == "learner.optimizer" else field for field, value in options.items())
+
+
+def _with(found: list[Found], one: Found, price: Callable[[Found], float]) -> list[Found]:
+    """Without those that hold another one; of a kind the cheapest."""
+    if any(known.kind < one.kind or (known.kind == one.kind and price(known) <= price(one)) for known in found):
+        return found
+    return [known for known in found if not one.kind <= known.kind] + [one]
+
+
+@dataclass(frozen=True, slots=True)
+class _Half:
+    """The learner or the engine under some options."""
+
+    options: Options
+    seconds: float
+    learning: float
+    """Bytes while the learner works."""
+    pushing: float
+    """Bytes in a push."""
+
+
+class Search:
+    """Of one recipe, shape and kind of GPU; `host_bytes` None: the host has what is needed."""
+
+    def __init__(
+        self, config: RunConfig, shape: ModelShape, gpu_bytes: float, card: Card, host_bytes: float | None = None
+    ) -> None:
+        self.config, self.shape, self.gpu_bytes, self.card, self.host_bytes = config, shape, gpu_bytes, card, host_bytes
+        self._before = forecast(config, shape, card, gpu_bytes, held_out=0)
+        self._samples = not any(one.crowded for one in plan(config, shape, gpu_bytes))
+        self._unit = 0.0
+
+    def cheapest(self, first: Options, most: int = 1) -> list[Found]:
+        """The best ways to fit besides `first`, none of which holds another one."""
+        found: list[Found] = []
+        for options in islice(self._ranked(changed(self.config, first)), _LOOKED_AT):
+            if any(known.kind < _kind(first | options) for known in found):
+                continue
+            if one := self.checked(self._needed(first | options, first)):
+                found = _with(found, one, self._price)
+        return sorted(found, key=self._price)[:most]
+
+    def _price(self, found: Found) -> float:
+        tight = _TIGHT * (not self._fits(found.options, ROOM))
+        return found.step_s[0] / self._unit + _CHANGE * len(found.options) + tight
+
+    def _ranked(self, config: RunConfig) -> Iterator[Options]:
+        """Options that fit, the best first."""
+        learners, engines = self._learners(config), self._engines(config)
+        if not learners or not engines:
+            return iter(())
+        self._unit = sum(min(half.seconds for half in halves) for halves in (learners, engines))
+        engines.sort(key=self._rank)
+        ways: list[tuple[float, Options]] = []
+        for learner in learners:
+            for room in (ROOM, 1.0):
+                if engine := next((each for each in engines if self._fit(config, learner, each, room)), None):
+                    tight = _TIGHT * (room > ROOM)
+                    ways.append((self._rank(learner) + self._rank(engine) + tight, learner.options | engine.options))
+        return (options for _, options in sorted(ways, key=itemgetter(0)))
+
+    def _rank(self, half: "_Half") -> float:
+        return half.seconds / self._unit + _CHANGE * len(half.options)
+
+    def _fit(self, config: RunConfig, learner: "_Half", engine: "_Half", room: float) -> bool:
+        learning, pushing = learner.learning, learner.pushing
+        if config.placement.colocated:
+            learning, pushing = learning + engine.learning, pushing + engine.pushing
+        return max(learning, pushing) <= room * self.gpu_bytes and engine.pushing <= self.gpu_bytes
+
+    def _learners(self, config: RunConfig) -> list[_Half]:
+        halves = []
+        for options in combinations(learner_doses(config)):
+            after = changed(config, options)
+            if not self._host_holds(after):
+                continue
+            recomputes = after.learner.gradient_checkpointing is True or after.learner.offload_activations
+            run = self._run(changed(after, {"learner.gradient_checkpointing": recomputes}))
+            phases = learner_phases(run.config, self.shape, recomputes)
+            sizes = {when: sum(parts.values()) for when, parts in phases.items()}
+            pushing = sizes.pop("in a push")
+            halves.append(_Half(options, learning_s(run), max(sizes.values()), pushing))
+        return halves
+
+    def _engines(self, config: RunConfig) -> list[_Half]:
+        halves = []
+        for options in combinations(engine_doses(config)):
+            run = self._run(changed(config, options))
+            parts, sequences = engine_parts(run.config, self.shape, self.gpu_bytes)
+            if not sequences or sequences < 1:
+                continue
+            whole = sum(parts.values())
+            learning = sum(ASLEEP.values()) if run.config.rollout.sleep_while_learning else whole
+            halves.append(_Half(options, sampling_s(run, config.completions_per_step), learning, whole))
+        return halves
+
+    def _run(self, config: RunConfig) -> Run:
+        return Run(config, self.shape, self.card, self.gpu_bytes, BEST)
+
+    def _needed(self, options: Options, first: Options) -> Options:
+        """Without those that are not needed, nor pay."""
+        for field in [*reversed(options)]:
+            fewer = {name: value for name, value in options.items() if name != field}
+            room = ROOM if self._fits(options, ROOM) else 1.0
+            pays = self._step_s(fewer) > self._step_s(options) + _CHANGE * self._unit
+            if field not in first and self._fits(fewer, room) and not pays:
+                options = fewer
+        return options
+
+    def _step_s(self, options: Options) -> float:
+        return forecast_under(BEST, changed(self.config, options), self.shape, self.card, self.gpu_bytes, 0).step_s
+
+    def _fits(self, options: Options, room: float) -> bool:
+        plans = plan(changed(self.config, options), self.shape, self.gpu_bytes)
+        return all(one.fits(self.gpu_bytes * (1.0 if one.role == "rollout" else room)) for one in plans)
+
+    def _host_holds(self, config: RunConfig) -> bool:
+        return self.host_bytes is None or sum(host_parts(config, self.shape).values()) <= self.host_bytes
+
+    def checked(self, options: Options) -> Found | None:
+        """None where they do not fit, on the GPU or the host, or may not stand together."""
+        config = changed(self.config, options)
+        if not self._fits(options, 1.0) or not self._host_holds(config) or not valid(config):
+            return None
+        host = sum(host_parts(config, self.shape).values())
+        best, worst = forecast(config, self.shape, self.card, self.gpu_bytes, held_out=0)
+        before = self._before
+        more = (best.step_s - before[0].step_s, worst.step_s - before[1].step_s) if self._samples else None
+        peak = max(one.peak for one in plan(config, self.shape, self.gpu_bytes))
+        return Found(options, peak, host, (best.step_s, worst.step_s), more)

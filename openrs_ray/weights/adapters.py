@@ -1,0 +1,110 @@
+"""Base and adapter as an engine receives and merges them.
+
+An engine keeps the frozen base in the host's memory, as it came with the first push. Later pushes bring the adapters alone; they
+are merged into the base, never into what an earlier push has left, and every weight is loaded again.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from openrs_ray.models.merging import merged
+
+BASE, DOWN, UP, SQUARE, SCALE = "base:", "lora_A:", "lora_B:", "lora_square:", "lora_scale"
+"""How names begin on their way to an engine: "base:model.norm.weight", "lora_A:model.layers.0.mlp.up_proj.weight"."""
+_KEPT_WITHIN, _DEVIATIONS = 0.1, 6  # of the share of a change that a merged weight has, beside its rounding's noise
+
+Weights = Sequence[tuple[str, torch.Tensor]]
+
+
+def pairs(adapters: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """A and B by the layer's name, from tensors by their names here."""
+    weights = [name.removeprefix(DOWN) for name in adapters if name.startswith(DOWN)]
+    return {name.removesuffix(".weight"): (adapters[DOWN + name], adapters[UP + name]) for name in weights}
+
+
+def squared_change(down: torch.Tensor, up: torch.Tensor, scale: float) -> torch.Tensor:
+    """Squared Frobenius norm of scale * up @ down, float64 [1], by traces: the learner's word for what must be merged."""
+    down, up = down.double(), up.double()
+    return (scale**2 * ((up.T @ up) * (down @ down.T)).sum()).reshape(1)
+
+
+@dataclass
+class Adapted:
+    """The base of an engine and its last adapters: begin(), take() for each bucket, then policy() and what it proves."""
+
+    base_digests: list[torch.Tensor] = field(default_factory=list)
+    """Of the base's buckets, as they came."""
+    _base: list[dict[str, torch.Tensor]] = field(default_factory=list)  # by bucket
+    _adapters: dict[str, torch.Tensor] = field(default_factory=dict)
+    _squares: dict[str, torch.Tensor] = field(default_factory=dict)  # by weight, as the learner has them
+    _merged: dict[str, torch.Tensor] = field(default_factory=dict)  # by weight: see `_projection`
+    _new: bool = True
+
+    def begin(self) -> None:
+        """A push begins."""
+        self._adapters, self._squares, self._merged, self._new = {}, {}, {}, True
+
+    def accepts(self, weights: Weights) -> bool:
+        """False for a bucket of a policy whose weights are all trained."""
+        return all(name.startswith((BASE, DOWN, UP, SQUARE, SCALE)) for name, _ in weights)
+
+    def take(self, weights: Weights, digest: torch.Tensor) -> bool:
+        """Keep a bucket of the base (in place of an earlier base), or of adapters; True for the base."""
+        if not weights[0][0].startswith(BASE):
+            for name, tensor in weights:
+                kind = self._squares if name.startswith(SQUARE) else self._adapters
+                kind[name.removeprefix(SQUARE)] = tensor.clone()
+            return False
+        if self._new:
+            self._base, self.base_digests, self._new = [], [], False
+        self._base.append({name.removeprefix(BASE): tensor.cpu() for name, tensor in weights})
+        self.base_digests.append(digest)
+        return True
+
+    def policy(self, device: torch.device) -> Iterator[Weights]:
+        """All weights, merged, a bucket of the base at a time; nothing without adapters."""
+        scale = self._adapters.get(SCALE)
+        for bucket in self._base if scale is not None else ():
+            yield [(name, self._weight(name, base.to(device), float(scale))) for name, base in bucket.items()]
+
+    def _weight(self, name: str, base: torch.Tensor, scale: float) -> torch.Tensor:
+        down, up = self._adapters.get(DOWN + name), self._adapters.get(UP + name)
+        if down is None or up is None:
+            return base
+        weight = merged(base, down, up, scale)
+        self._merged[name] = _projection(weight, base, down, up, scale)
+        return weight
+
+    def unmerged(self) -> list[str]:
+        """Weights without the change that the learner meant: what they changed by, along it, is not as large as it is."""
+        if not self._squares:
+            return []
+        names = list(self._squares)
+        nothing = torch.zeros_like(next(iter(self._squares.values()))).repeat(2)
+        found = torch.stack([self._merged.get(name, nothing) for name in names])
+        square = torch.cat([self._squares[name] for name in names])
+        wrong = ~(
+            (found[:, 0] - square).abs() <= _KEPT_WITHIN * square + _DEVIATIONS * found[:, 1]
+        )  # NaN is wrong, too
+        return [name for name, is_wrong in zip(names, wrong.tolist(), strict=True) if is_wrong]
+
+    def without_place(self) -> list[str]:
+        """Adapters that no weight of the base is for, or whose other half did not come."""
+        known = {name for bucket in self._base for name in bucket}
+        halves = {name for name in self._adapters if name != SCALE}
+        return sorted(
+            name
+            for name in halves
+            if name.split(":", 1)[1] not in known
+            or not {DOWN + name.split(":", 1)[1], UP + name.split(":", 1)[1]} <= halves
+        )
+
+
+def _projection(
+    weight: torch.Tensor, base: torch.Tensor, down: torch.Tensor, up: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """Inner product of what a weight changed by with the exact change, and its standard deviation by rounding, float64 [2]."""
+    parts = (weight.float() - base.float()) * (scale * (up.float() @ down.float()))
+    return torch.stack([parts.sum(dtype=torch.float64), parts.double().square().sum().sqrt()])
