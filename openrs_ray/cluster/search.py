@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from operator import itemgetter
 
 from openrs_ray.cluster.cards import Card
@@ -17,7 +16,6 @@ from openrs_ray.config.schema import RunConfig
 
 _CHANGE, _TIGHT = 0.05, 0.08
 """Shares of the fastest step's time that one change less is worth, and that more than `ROOM` of a GPU costs, in the order."""
-
 _LOOKED_AT = 40
 """Ways, the best first: of some not all changes turn out to be needed, so that they may fall behind another."""
 
@@ -84,7 +82,9 @@ class Search:
     def cheapest(self, first: Options, most: int = 1) -> list[Found]:
         """The best ways to fit besides `first`, none of which holds another one."""
         found: list[Found] = []
-        for options in islice(self._ranked(changed(self.config, first)), _LOOKED_AT):
+        for number, options in enumerate(self._ranked(changed(self.config, first))):
+            if found and number >= _LOOKED_AT:
+                break
             if any(known.kind < _kind(first | options) for known in found):
                 continue
             if one := self.checked(self._needed(first | options, first)):
