@@ -50,10 +50,11 @@ def _kind(options: Options) -> frozenset[str]:
 
 
 def _with(found: list[Found], one: Found, price: Callable[[Found], float]) -> list[Found]:
-    """Without those that hold another one; of a kind the cheapest."""
-    if any(known.kind < one.kind or (known.kind == one.kind and price(known) <= price(one)) for known in found):
+    """Of ways of which one holds the other, the cheaper."""
+    like = [known for known in found if known.kind <= one.kind or one.kind <= known.kind]
+    if any(price(known) <= price(one) for known in like):
         return found
-    return [known for known in found if not one.kind <= known.kind] + [one]
+    return [known for known in found if known not in like] + [one]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,6 @@ class Search:
         for number, options in enumerate(self._ranked(changed(self.config, first))):
             if found and number >= _LOOKED_AT:
                 break
-            if any(known.kind < _kind(first | options) for known in found):
-                continue
             if one := self.checked(self._needed(first | options, first)):
                 found = _with(found, one, self._price)
         return sorted(found, key=self._price)[:most]
