@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from operator import itemgetter
 
 from openrs_ray.cluster.cards import Card
@@ -17,7 +16,6 @@ from openrs_ray.config.schema import RunConfig
 
 _CHANGE, _TIGHT = 0.05, 0.08
 """Shares of the fastest step's time that one change less is worth, and that more than `ROOM` of a GPU costs, in the order."""
-
 _LOOKED_AT = 40
 """Ways, the best first: of some not all changes turn out to be needed, so that they may fall behind another."""
 
@@ -52,10 +50,11 @@ def _kind(options: Options) -> frozenset[str]:
 
 
 def _with(found: list[Found], one: Found, price: Callable[[Found], float]) -> list[Found]:
-    """Without those that hold another one; of a kind the cheapest."""
-    if any(known.kind < one.kind or (known.kind == one.kind and price(known) <= price(one)) for known in found):
+    """Of ways of which one holds the other, the cheaper."""
+    like = [known for known in found if known.kind <= one.kind or one.kind <= known.kind]
+    if any(price(known) <= price(one) for known in like):
         return found
-    return [known for known in found if not one.kind <= known.kind] + [one]
+    return [known for known in found if known not in like] + [one]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +83,9 @@ class Search:
     def cheapest(self, first: Options, most: int = 1) -> list[Found]:
         """The best ways to fit besides `first`, none of which holds another one."""
         found: list[Found] = []
-        for options in islice(self._ranked(changed(self.config, first)), _LOOKED_AT):
-            if any(known.kind < _kind(first | options) for known in found):
-                continue
+        for number, options in enumerate(self._ranked(changed(self.config, first))):
+            if found and number >= _LOOKED_AT:
+                break
             if one := self.checked(self._needed(first | options, first)):
                 found = _with(found, one, self._price)
         return sorted(found, key=self._price)[:most]
