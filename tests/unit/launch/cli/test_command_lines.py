@@ -34,6 +34,7 @@ COMMANDS = {
     "performance.rollout": None,
     "performance.learner": None,
     "performance.completions": None,
+    "performance.learning": None,
     "performance.push": None,
     "performance.step": None,
     "performance.gpu_suite.__main__": None,
