@@ -17,7 +17,7 @@ FinishReason = Literal["stop", "length"]
 
 
 class Message:
-    """Base of dataclasses with slots that travel by the thousand: pickled by their constructor, at a third of the time."""
+    """Base of slotted dataclasses that are sent by the thousand: pickled as a constructor call, in a third of the time."""
 
     __slots__: ClassVar[tuple[str, ...]] = ()
 
@@ -146,7 +146,7 @@ class Rollout:
 
     @classmethod
     def _of_one(cls, turn: Completion) -> Rollout:
-        # Copies: the arrays of a message would keep all of it in memory.
+        # Copied, because a view would keep the whole message in memory.
         ids, logprobs = turn.token_ids.copy(), turn.logprobs.copy()
         about = turn.finish_reason, _merged(turn.versions), turn.worker
         return cls(turn.position, turn.sample, ids, np.ones(len(ids), dtype=np.bool_), logprobs, *about)
@@ -215,7 +215,7 @@ class Group:
     rollouts: tuple[Rollout, ...]
     verdicts: tuple[Verdict, ...]
     texts: tuple[str, ...] = ()
-    """Whole texts for the record, what the template has written before them included; none when read from it."""
+    """Whole texts for the record, with the opening that the template wrote; empty when read from the record."""
 
     def rewards(self) -> np.ndarray:
         """float64 [rollouts]; NaN where one is left out of the loss."""

@@ -12,7 +12,7 @@ Answer = TypeVar("Answer")
 class Together(Generic[Item, Answer]):
     """Sends all items that are asked for in one turn of the event loop as one batch, in order.
 
-    `pause_s`: least time between two batches. An item waits for no longer than that, and for none if the last batch is long gone.
+    `pause_s`: least time between two batches. No item waits longer than that, and none waits if the last batch left longer ago.
 
     together = Together(send)  # async def send(batch): sets the result of every future
     answers = await asyncio.gather(together.ask(1), together.ask(2))  # sent in one call
@@ -23,7 +23,7 @@ class Together(Generic[Item, Answer]):
     ) -> None:
         self._send = send
         self._pause_s = pause_s
-        self._next_s = -math.inf  # on the loop's clock, not before the next batch
+        self._next_s = -math.inf  # earliest time of the next batch, on the loop's clock
         self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
         self._sending: set[asyncio.Task[None]] = set()
 

@@ -179,7 +179,7 @@ class LearnerGroup:
             return await self._train(groups, step)
 
     async def _train(self, groups: Sequence[Group], step: int) -> Update:
-        """All updates of a step, from the weights before it: a lost rank's are all done again."""
+        """Make all updates of a step. If a rank is lost, all of them are made again from the weights before the step."""
         loss, updates = self.config.loss, self.config.learner.updates_per_batch
         rewards = np.stack([group.rewards() for group in groups])
         values = advantages(rewards, loss.advantage_epsilon, divide_by_std=loss.kind != "dr_grpo")

@@ -11,15 +11,14 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.run.moments import bitsandbytes
 
 _GROUP_PARAMETERS = 2**31 - 1
-"""bitsandbytes counts the elements of a part in 32 bits."""
+"""Most elements in a parameter group: bitsandbytes counts them in a signed 32-bit integer."""
 
 
 def optimizer(parameters: Iterable[torch.nn.Parameter], learner: Learner) -> torch.optim.Optimizer:
-    """AdamW on what is trained, before DeepSpeed gives it float32 parameters of its own: on the GPU, or with
-    `adamw_offload` in the host's memory.
+    """AdamW over the trained parameters, for which DeepSpeed later substitutes its float32 copies.
 
-    There, too, it is torch's fused AdamW: one pass over the memory, which is what bounds it. DeepSpeed's own for the host would
-    be compiled from C++ at the first start.
+    It runs on the GPU, or with `adamw_offload` on the host. On the host, too, it is torch's fused AdamW, which passes over the
+    memory once; memory bandwidth is its limit. DeepSpeed's CPU Adam would be compiled from C++ at the first start.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     settings: dict[str, Any] = {
@@ -34,7 +33,7 @@ def optimizer(parameters: Iterable[torch.nn.Parameter], learner: Learner) -> tor
 
 
 def _adamw_8bit(trained: list[torch.nn.Parameter], settings: dict[str, Any]) -> torch.optim.Optimizer:
-    """bitsandbytes' AdamW: each 256 numbers of a moment share a float32 scale, and have 8 bits each."""
+    """AdamW of bitsandbytes: moments have 8 bits per number and a float32 scale for each block of 256 numbers."""
     from deepspeed.runtime.zero import utils
 
     kind = bitsandbytes().optim.AdamW8bit
@@ -45,7 +44,7 @@ def _adamw_8bit(trained: list[torch.nn.Parameter], settings: dict[str, Any]) -> 
 
 
 def _countable(parameters: Iterable[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
-    """Groups of parameters whose elements 32 bits can count; a group is one part on each rank."""
+    """Groups of parameters whose elements a 32-bit integer can count. Each rank holds one part of every group."""
     group: list[torch.nn.Parameter] = []
     elements = 0
     for parameter in parameters:
@@ -59,10 +58,10 @@ def _countable(parameters: Iterable[torch.nn.Parameter]) -> Iterator[list[torch.
 
 
 def deepspeed_settings(config: RunConfig, ranks: int) -> dict[str, Any]:
-    """DeepSpeed's config of a rank."""
+    """The DeepSpeed config of a rank."""
     offload = {"offload_optimizer": {"device": "cpu"}} if config.learner.optimizer == "adamw_offload" else {}
     return {
-        # Only their product matters to DeepSpeed, and nothing here: see `LearnerRank.train_step`.
+        # DeepSpeed checks their product and uses nothing else of them: see `LearnerRank.train_step`.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": config.learner.max_grad_norm,

@@ -94,7 +94,9 @@ class LearnerRank:
             LOCAL_SIZE=str(self.world_size),
             GLOO_SOCKET_IFNAME="lo",
         )
-        if on_cpu or self.config.learner.optimizer == "adamw_offload":  # then the optimizer works on the host's CPUs
+        if (
+            on_cpu or self.config.learner.optimizer == "adamw_offload"
+        ):  # an offloaded optimizer computes on the host's CPUs
             torch.set_num_threads(self.config.threads)
         import deepspeed
 
@@ -109,7 +111,7 @@ class LearnerRank:
         if learner.lora.rank:
             self._adapter_config = adapt(policy, learner.lora, self.config.run.seed)
             deepspeed.utils.set_z3_leaf_modules(policy, {type(layer) for layer in adapted_layers(policy).values()})
-            if learner.zero_stage == 3:  # which lets go of a layer too early where its input has no gradient
+            if learner.zero_stage == 3:  # it releases a layer too early when the layer's input needs no gradient
                 policy.model.enable_input_require_grads()
         elif self.config.loss.kl_beta > 0:
             self.reference = self._frozen_copy(policy)
@@ -132,7 +134,7 @@ class LearnerRank:
         self._warm_up()
 
     def _frozen_copy(self, policy: Policy) -> Policy | FrozenOnHost:
-        # Moved first, and copied there: every rank of a node does this at once, and the host has to hold one copy each.
+        # Moved to the device before copying: all ranks of a node do this at once, and two copies each might not fit the host.
         frozen = copy.deepcopy(policy.to(self.device)).eval().requires_grad_(False)
         return FrozenOnHost(frozen, self.device) if self.config.learner.offload_reference else frozen
 
@@ -238,7 +240,7 @@ class LearnerRank:
 
     @torch.no_grad()
     def _reference_logprobs(self, micro_batches: Sequence[MicroBatch], step: int = 0) -> list[torch.Tensor | None]:
-        """Of the frozen start model, for all micro-batches at once: it need not be on the device after that."""
+        """Log-probabilities under the start model, for all micro-batches at once: afterwards it may leave the device."""
         if self.config.loss.kl_beta == 0:
             return [None] * len(micro_batches)
         with (
@@ -252,7 +254,7 @@ class LearnerRank:
 
     @contextmanager
     def _start_model(self) -> Iterator[Any]:
-        """The frozen copy, or the policy without its adapters."""
+        """The start model: a frozen copy, or the policy without its adapters."""
         if self.reference is None:
             with without_adapters(self.policy.model):
                 yield self.engine
@@ -347,7 +349,7 @@ class LearnerRank:
     # ------------------------------------------------------------------------------------------------ weights
 
     def parameter_specs(self, part: Part = "policy") -> list[ParameterSpec]:
-        """Every tensor of a part with its full shape, in sending order; tied ones once."""
+        """Every tensor of a part of the model with its full shape, in sending order; tied ones once."""
         return [source.spec for source in sources(self.policy.model, part)]
 
     def full_parameters(self, bucket_bytes: int, part: Part = "policy") -> Iterator[tuple[Bucket, list[torch.Tensor]]]:
@@ -368,11 +370,11 @@ class LearnerRank:
     # ------------------------------------------------------------------------------------------------ pushes
 
     def push_buckets(self, part: Part | None = None) -> tuple[Bucket, ...]:
-        """Of what every push brings, or of a part."""
+        """Buckets of a part of the model; by default of the part that every push sends."""
         return plan_buckets(self.parameter_specs(part or self._every_push), self.config.push.bucket_mib << 20)
 
     def base_buckets(self) -> tuple[Bucket, ...]:
-        """Of what an engine needs before its first push: nothing where all weights are trained."""
+        """Buckets of the frozen weights, which an engine needs before its first push of adapters; none without LoRA."""
         return self.push_buckets("base") if self.config.learner.lora.rank else ()
 
     @property
@@ -380,7 +382,7 @@ class LearnerRank:
         return "adapters" if self.config.learner.lora.rank else "policy"
 
     def will_send(self, base: bool) -> None:
-        """Choose between the base and what every push brings."""
+        """Choose what the next transfer sends: the base, or the part that every push sends."""
         self._sending = "base" if base else self._every_push
 
     def _outgoing(self) -> Iterator[tuple[Bucket, list[torch.Tensor]]]:
@@ -416,7 +418,7 @@ class LearnerRank:
 
     @traced("export")
     def export(self, folder: Path) -> None:
-        """Write the policy's weights, merged, and config.json; adapters to the folder `adapter` beside it."""
+        """Write the policy's merged weights and config.json to `folder`, and adapters to the folder `adapter` beside it."""
         weights, adapters = self._on_cpu("policy"), self._on_cpu("adapters")
         if self.rank == 0:
             self._write_model(Path(folder), weights)
@@ -426,7 +428,7 @@ class LearnerRank:
         torch.distributed.barrier()
 
     def _on_cpu(self, part: Part) -> dict[str, torch.Tensor]:
-        """Copies by name, on rank 0; every rank must call it."""
+        """Copies of a part's tensors in the host's memory, by name, on rank 0. Every rank must call it."""
         found: dict[str, torch.Tensor] = {}
         for bucket, tensors in self.full_parameters(1 << 30, part):
             if self.rank == 0:

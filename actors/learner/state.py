@@ -18,7 +18,7 @@ _RANDOM = "random_rank_{}.pt"
 
 
 def save_state(engine: Any, folder: Path, rank: int, *, only_trained: bool = False) -> None:
-    """Write one rank's share of a DeepSpeed engine to `folder/state`, without frozen weights on demand. All ranks call it."""
+    """Write one rank's share to `folder/state`; `only_trained` leaves out frozen weights. All ranks call it."""
     engine.save_checkpoint(str(folder), tag=STATE, save_latest=False, exclude_frozen_parameters=only_trained)
     torch.save(random_states(), _random_file(folder, rank))
     torch.distributed.barrier()
@@ -54,7 +54,7 @@ def _load_converted(engine: Any, folder: Path, rank: int, only_trained: bool) ->
     if in_8_bits(optimizer):
         to_8_bits(optimizer)
     else:
-        # DeepSpeed gives all parts of a rank the same counter, on the CPU: each part's step would count for all others.
+        # DeepSpeed loads one step counter for all parts of a rank, on the CPU: each part's step would advance all of them.
         for part, state in optimizer.state.items():
             state["step"] = state["step"].to(part.device, copy=True)
     torch.distributed.barrier()

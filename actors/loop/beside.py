@@ -1,4 +1,4 @@
-"""Blocking work beside the loop, one piece at a time."""
+"""Runs blocking work in a thread beside the loop, one piece at a time."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 class Beside:
-    """A thread for work that writes to the disk, while the loop goes on. Call it from the event loop.
+    """A thread for work that writes to the disk while the loop goes on. Its methods are called from the event loop.
 
     Example:
         beside.start(write)
@@ -18,19 +18,19 @@ class Beside:
         self._work: asyncio.Future[None] | None = None
 
     def start(self, work: Callable[[], None]) -> None:
-        """Start a piece of work. The one before must be done."""
+        """Start a piece of work. The previous one must have been waited for."""
         if self._work is not None:
-            raise RuntimeError("the work before it was not waited for")
+            raise RuntimeError("the previous work was not waited for")
         self._work = asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def done(self) -> None:
-        """Wait for what was started, if anything was; raises what it raised."""
+        """Wait for the work that was started, if any; raises its error."""
         if self._work is not None:
             work, self._work = self._work, None
             await work
 
     async def close(self) -> None:
-        """As `done`, and end the thread."""
+        """Wait as `done` does, then end the thread."""
         try:
             await self.done()
         finally:

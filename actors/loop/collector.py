@@ -64,13 +64,13 @@ class Turns:
         seed = turn_seed(completion_seed(self.config.run.seed, plan.phase, plan.step, *place), self.turn)
         self.turn += 1
         most = left if max_tokens is None else min(left, max_tokens)
-        # A problem's own ids are one object, which a message of many requests holds once.
+        # All requests of a problem share one array of its ids, so that a message of many requests holds it once.
         ids = self.problem.prompt_ids if prompt_ids is self.problem.prompt_ids else tuple(map(int, prompt_ids))
         return await self.pool.sample(Request(*place, ids, seed, plan.temperature, most))
 
 
 def judge_items(rollouts: Sequence[Rollout], problem: Problem, texts: Sequence[Texts]) -> list[JudgeItem]:
-    """For what judges single rollouts or groups after the checks; turns are for the checks alone."""
+    """Items for judges that come after the checks, of single rollouts or groups. Only the checks need the turns."""
     return [
         JudgeItem(
             text=own.judged,
@@ -150,7 +150,7 @@ class Collector:
         return rollout, Judged(verdict, judged.texts)
 
     async def _decoded(self, rollout: Rollout, problem: Problem, verdict: Verdict) -> Judged:
-        """One whose verdict is known."""
+        """A rollout whose verdict is already known, with its texts."""
         item = SampledItem.of(rollout, problem)
         (texts,) = await self._asked("decode 1 completion", lambda: self.reward_pool.texts.remote([item]))
         return Judged(verdict, texts)

@@ -1,14 +1,14 @@
 """Groups that are sampled for this step and the next ones, never further ahead than `rollout.staleness`.
 
-A position is admitted, sampled (its completions are requested at once, but of at most `rollout.in_flight` positions at a
-time), ready (sampled and judged), then taken by a step or replaced. With P problems per step and staleness k:
+A position is admitted, then sampled (all its completions are requested at once, for at most `rollout.in_flight` positions at a
+time), then ready (sampled and judged), then taken by a step or replaced. With P problems per step and staleness k:
 
-- At most (k + 1) P positions are admitted and not yet trained and pushed. A step takes the oldest admissions, of one admission
-  those that are ready first.
-- Admitted positions begin in the order of their admission, so that none that a step has to wait for stands behind a younger one.
-- The next position takes a replaced one's slot, recorded under the version of the last admission by a step. With staleness 0,
-  groups are replaced in rounds, when all admitted ones are finished: requests then meet idle engines, and a step samples the
-  same bits whatever it took to judge them.
+- At most (k + 1) P positions are admitted and not yet trained and pushed. A step takes positions of the oldest admission first;
+  within one admission, those that are ready first.
+- Positions begin in the order of their admission, so that a step never waits for one that is queued behind a younger one.
+- A replaced position's slot goes to the next position, recorded under the version of the last admission by a step. With
+  staleness 0, groups are replaced in rounds, when all admitted ones are finished: requests then meet idle engines, and a step
+  samples the same bits however long judging took.
 
 docs/performance.md (Running ahead) shows why no token is then older than k versions.
 """
@@ -63,11 +63,11 @@ class Lookahead:
     def __post_init__(self) -> None:
         self._version = 0  # in the engines at the last admission by a step; they have this one or a newer one
         self._admitted: dict[int, int] = {}  # version at admission, of every position that is not yet taken
-        self._waiting: deque[Drawn] = deque()  # admitted, and nothing requested yet
+        self._waiting: deque[Drawn] = deque()  # admitted, but not requested yet
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._ready: dict[int, Group] = {}
-        self._uniform: set[int] = set()  # of the ready ones, those without spread, if they may be replaced
-        self._ended = asyncio.Event()  # a task has, since `take` has last looked
+        self._uniform: set[int] = set()  # ready positions with equal rewards that may be replaced
+        self._ended = asyncio.Event()  # set when a task has ended since `take` last looked
         self._replaced: list[Group] = []  # since the last step was taken
         self._idle_since: float | None = self.clock()
         self._idle_s = 0.0
@@ -99,7 +99,7 @@ class Lookahead:
 
     @traced("admit", "version")
     def admit(self, drawn: Iterable[Drawn], version: int) -> None:
-        """Sample these positions as soon as there is room; the engines hold policy `version`."""
+        """Sample these positions as soon as `rollout.in_flight` allows; the engines hold policy `version`."""
         self._version = version
         self._add_idle_time()
         for position, problem in drawn:
@@ -109,7 +109,7 @@ class Lookahead:
         self._note_idleness()
 
     def _begin(self) -> None:
-        """Request waiting positions, first admitted first, as far as `rollout.in_flight` allows."""
+        """Request waiting positions in the order of their admission, as far as `rollout.in_flight` allows."""
         most = self.rollout.in_flight or len(self)
         while self._waiting and len(self._tasks) - len(self._ready) < most:
             position, problem = self._waiting.popleft()
@@ -155,7 +155,7 @@ class Lookahead:
             await self._ended.wait()
 
     def _due(self) -> list[int]:
-        """What the next step takes, when all of it is ready: oldest admission first, and within it those that are ready."""
+        """Positions that the next step takes, once all of them are ready: by admission, and within one the ready ones first."""
         order = sorted(self._admitted, key=lambda at: (self._admitted[at], at not in self._ready, at))
         due = order[: self.rollout.problems_per_step]
         return due if self._ready.keys() >= {*due} else []

@@ -1,7 +1,7 @@
 """The loop of a run. One step, and what it waits for:
 
-    take        positions into the free slots, whose          rollout workers and reward pool (rollout.deadline_s)
-                completions go on by themselves; then
+    take        admits positions into the free slots, which   rollout workers and reward pool (rollout.deadline_s)
+                are sampled beside the loop; then takes
                 the oldest groups, sampled and judged
     train       one optimizer step on all ranks               learner ranks (learner.deadline_s)
     push        the new weights, proven, as version = step    learner and every engine (push.deadline_s)
@@ -62,7 +62,7 @@ class Loop:
         with span("take", step=step) as seen:
             batch = await self.limits.interruptible(self.sampling.take(step), *AFTER_TAKE)
             seen["positions"] = [group.position for group in batch.drawn]
-        await self.writer.written()  # the step before
+        await self.writer.written()  # the previous step's record
         check_batch(batch, step, self.config)
         taken = time.monotonic()
         with self.budget.timing("learn"):

@@ -53,8 +53,10 @@ class WeightPush:
     quantization: Quantization = "none"
     """Of the engines."""
     _buckets: tuple[Bucket, ...] = field(default=(), init=False)
-    _base: tuple[Bucket, ...] = field(default=(), init=False)  # to an engine's first push, beside adapters
-    _base_digests: tuple[int, ...] = field(default=(), init=False)  # as first sent: it never changes
+    _base: tuple[Bucket, ...] = field(default=(), init=False)  # frozen weights, sent before an engine's first adapters
+    _base_digests: tuple[int, ...] = field(
+        default=(), init=False
+    )  # of the base when it was first sent: it never changes
     _life: int = field(default=0, init=False)  # of the learner that has these buckets
     version: int = field(default=-1, init=False)  # the last that was pushed
 
@@ -101,7 +103,7 @@ class WeightPush:
         return list(receipts)
 
     async def _bring_base(self, version: int, workers: list[Replica]) -> None:
-        """The frozen weights, to engines without them."""
+        """Send the frozen weights to engines that do not hold them."""
         if workers:
             await self.learners.each("will_send", "choose the frozen weights", True)
             digests = tuple(await self._transfer(workers, self._base))

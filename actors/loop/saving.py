@@ -27,7 +27,7 @@ class Saving:
     files: ModelFiles
     """Of the start model, for every exported policy."""
     written: Callable[[], Awaitable[None]]
-    """Returns when the record has all steps so far: no checkpoint may be ahead of it."""
+    """Waits until the record has all steps so far: no checkpoint may be ahead of it."""
     saved: tuple[int, Kind] | None = None
     """Newest checkpoint."""
     _saved_at: float = field(default_factory=time.monotonic)

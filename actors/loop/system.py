@@ -197,7 +197,7 @@ class System:
 
 
 def keep_what_is_loaded() -> None:
-    """Spare the garbage collector the objects that stay to the end, modules mostly: it looks at all of them in every step."""
+    """Exempt long-lived objects, mostly modules, from garbage collection, which would otherwise go through them in every step."""
     gc.collect()
     gc.freeze()
 

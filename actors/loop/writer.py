@@ -1,6 +1,6 @@
-"""Writes a run's record, metrics, progress, and the line that a person reads.
+"""Writes a run's record, metrics, progress and console lines.
 
-A step's record and metrics are written beside the loop, which goes on to sample: nothing may be built on the step before
+A step's record and metrics are written in a thread while the loop samples the next step. Nothing may depend on the step before
 `written` has returned.
 """
 
@@ -49,7 +49,7 @@ class RunWriter:
     def write(
         self, progress: Progress, batch: Batch, update: Update, report: PushReport, times: Mapping[str, float]
     ) -> Progress:
-        """Begin to write the step after `progress`, which is done when `written` returns. The one before must be."""
+        """Begin to write the step after `progress`; `written` waits for the end. The previous step must have been written."""
         step = progress.step + 1
         figures = step_metrics(batch.drawn) | batch.metrics() | age_metrics(batch.groups, step - 1)
         figures |= task_metrics(batch.drawn)
@@ -83,7 +83,7 @@ class RunWriter:
         with span("record", step=step):
             if batch.rested:
                 CompletionRecord(self.config.run.path).write_rested(step, self.attempt, batch.rested)
-            if batch.replaced:  # before the step's own: rows without those do not count
+            if batch.replaced:  # before the step's own rows, which do not count without these
                 self._write_rows(step, batch.replaced, None, "replaced")
             self._write_rows(step, batch.groups, advantages, "train")
             self.metrics.write(step, line)
@@ -97,7 +97,7 @@ class RunWriter:
         await self.beside.done()
 
     async def close(self) -> None:
-        """Let what is under way reach the disk, after a failure of something else, too."""
+        """Finish writing what has begun, also after a failure elsewhere."""
         try:
             await self.beside.close()
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Messages between the collector and the reward pool: rollouts there, verdicts with texts back."""
+"""Messages between the collector and the reward pool: rollouts to it, verdicts and texts back."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ from openrs_ray.rewards.records import JudgeItem
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampledItem(Message):
-    """A rollout to judge, with what is known of its problem; the pool makes its texts."""
+    """A rollout to judge, with its problem. The pool makes its texts."""
 
     token_ids: np.ndarray
     """int32 [tokens]"""
     given: np.ndarray | None
-    """bool [tokens], those not sampled; None where all were."""
+    """bool [tokens], True for tokens that were not sampled; None if all were."""
     finish_reason: str
     gold: tuple[str, ...]
     problem: str
@@ -38,14 +38,14 @@ class SampledItem(Message):
         return np.ones(len(self.token_ids), dtype=np.bool_) if self.given is None else ~self.given
 
     def decoded(self, texts: Texts) -> JudgeItem:
-        """As rewards see it."""
+        """The item as rewards see it."""
         seen = texts.judged, int(np.count_nonzero(self.sampled)), self.finish_reason
         return JudgeItem(*seen, self.gold, self.problem, self.row, self.task, texts.turns)
 
 
 @dataclass(frozen=True, slots=True)
 class Judged(Message):
-    """The reward pool's answer."""
+    """The reward pool's answer: a verdict and the rollout's texts."""
 
     verdict: Verdict
     texts: Texts

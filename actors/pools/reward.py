@@ -55,7 +55,7 @@ class RewardPool:
         own: OwnRewards | None = None,
         decode: Decode | None = None,
     ) -> None:
-        """Processes, deadline and memory limit are those of the first task. `decode`: for rollouts, not needed for texts."""
+        """Take processes, deadline and memory limit from the first task. `decode` is needed for rollouts only, not for texts."""
         for task in tasks:
             check_reward_names(task.rewards.weights)
         self._tasks, self._access, self._decode = tasks, access, decode
@@ -81,13 +81,13 @@ class RewardPool:
         return [self._judges.settle(item, verdict) for item, verdict in zip(items, verdicts, strict=True)]
 
     async def judge_rollouts(self, rollouts: Sequence[SampledItem]) -> list[Judged]:
-        """Verdicts and texts in order. RunError as for `judge`."""
+        """Judge rollouts: verdicts and texts, in order. RunError as for `judge`."""
         texts = await self.texts(rollouts)
         items = [rollout.decoded(own) for rollout, own in zip(rollouts, texts, strict=True)]
         return [Judged(*each) for each in zip(await self.judge(items), texts, strict=True)]
 
     async def texts(self, rollouts: Sequence[SampledItem]) -> list[Texts]:
-        """In order; for rollouts that are not judged, too."""
+        """Texts of rollouts, in order; these need not be judged."""
         if self._decode is None:
             raise ValueError("this reward pool was given no way to decode rollouts")
         return await asyncio.to_thread(self._decode, rollouts)

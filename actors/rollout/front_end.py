@@ -1,4 +1,4 @@
-"""vLLM's front end without what is paid per token and nobody reads."""
+"""vLLM's front end without per-token work whose results are not used here."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from vllm.v1.outputs import LogprobsLists
 
 
 def silent_statistics() -> Any:
-    """A logger class with which vLLM notes times and computes nothing from them."""
+    """A logger class with which vLLM records times but computes no statistics."""
 
-    # Of this class, or vLLM adds one that updates some 40 metrics at every token.
+    # A subclass of vLLM's own: otherwise vLLM adds a logger that updates some 40 metrics at every token.
     class Silent(PrometheusStatLogger):
         def __init__(self, *_: Any, **__: Any) -> None: ...
         def record(self, *_: Any, **__: Any) -> None: ...
@@ -23,7 +23,7 @@ def silent_statistics() -> Any:
 
 
 def only_ends(engine: Any) -> None:
-    """Note times at a request's first and last token only: at every token it is slow."""
+    """Record times at a request's first and last token only, because doing so at every token is slow."""
     processor = engine.output_processor
     update = processor._update_stats_from_output
 
@@ -35,7 +35,7 @@ def only_ends(engine: Any) -> None:
 
 
 class SampledLogprobs(LogprobsProcessor):
-    """Keeps the sampled tokens' log-probabilities as arrays: vLLM makes six lists of them, token by token."""
+    """Keeps the sampled tokens' log-probabilities as arrays, where vLLM builds six lists token by token."""
 
     def _update_sample_logprobs(self, logprobs_lists: LogprobsLists) -> None:
         assert isinstance(self.logprobs, list)
@@ -43,7 +43,7 @@ class SampledLogprobs(LogprobsProcessor):
 
 
 def keep_arrays(engine: Any, request_id: str) -> None:
-    """Let this request, which asks for no more than the sampled tokens' log-probabilities, have them as a list of arrays."""
+    """Return this request's log-probabilities as a list of arrays. It must ask for those of the sampled tokens alone."""
     state = engine.output_processor.request_states[request_id]
     given = state.logprobs_processor
     state.logprobs_processor = SampledLogprobs(

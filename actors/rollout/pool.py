@@ -80,7 +80,7 @@ class EnginePool:
         """Give each request to the worker with the fewest in hand, always in the same order."""
         shares: dict[Replica, list[Asked]] = defaultdict(list)
         if asked:
-            await self._someone()  # until there is one; who serves does not change before the requests are given
+            await self._someone()  # until one serves; nothing changes between this and handing out the requests
         in_hand = [(member.sampling, member.place, member) for member in self.supervisor.serving]
         heapq.heapify(in_hand)
         for one in asked:

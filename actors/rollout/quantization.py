@@ -1,4 +1,4 @@
-"""Engines in 8 bits: what vLLM is told for `rollout.quantization`."""
+"""Engine arguments of vLLM for `rollout.quantization`."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from openrs_ray.errors import Recurring
 
 
 def quantized(quantization: Quantization, capability: int | None) -> dict[str, Any]:
-    """Arguments of an engine. `capability`: of its GPU, 89 for 8.9; None on a CPU. Recurring where the hardware cannot."""
+    """Arguments of an engine. `capability`: its GPU's, 89 for 8.9; None on a CPU. Recurring if the hardware cannot do it."""
     if quantization == "none":
         return {}
     if reason := refusal(quantization, capability):

@@ -1,7 +1,7 @@
-"""vLLM's scheduler, but tokens leave the engine's process many at a time: nobody reads a completion before it ends.
+"""vLLM's scheduler, with tokens leaving the engine's process many at a time, since no completion is read before it ends.
 
-Handed over one by one, every token costs encoding, decoding and processing (10 us in all, of one CPU of the front end and one
-of the engine). A request's first token leaves at once, since the times of its stages are noted when it arrives.
+Handed over one by one, every token is encoded, decoded and processed, which takes 10 us of CPU time in the engine and in the
+front end together. A request's first token leaves at once, since the times of its stages are noted when it arrives.
 """
 
 from collections import defaultdict
@@ -20,11 +20,11 @@ from vllm.v1.outputs import LogprobsLists, ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
 _MOST_HELD = 128
-"""Tokens of one request: some 0.6 kB each are kept for them."""
+"""Most tokens that are held of one request; each takes some 0.6 kB."""
 
 
 class _Holding(Scheduler):
-    """Holds a request's tokens until it ends, or a pause begins: the next ones may be of another policy version."""
+    """Holds a request's tokens until it ends or a pause begins, after which tokens may be of another policy version."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -41,7 +41,7 @@ class _Holding(Scheduler):
         return {client: batch for client, batch in batches.items() if batch.outputs or batch.finished_requests}
 
     def has_requests(self) -> bool:
-        """One more (empty) step for what is held when a pause begins: it counts as begun when there is nothing left to do."""
+        """True also while a pause waits for held tokens: one more (empty) step hands them over before the pause begins."""
         return bool(super().has_requests() or (self._pausing and self._held))
 
     def finish_requests(self, request_ids: Any, finished_status: RequestStatus) -> list[Request]:
@@ -55,7 +55,7 @@ class _Holding(Scheduler):
         return bool(self.pause_state == PauseState.PAUSED_ALL)
 
     def _whole(self, output: EngineCoreOutput) -> EngineCoreOutput | None:
-        """What leaves the engine now, together with what was held of the same request."""
+        """Output that leaves the engine now, with the request's held tokens; None if it is held as well."""
         first = output.prefill_stats is not None
         held = self._held[output.request_id]
         held.append(output)
@@ -64,7 +64,7 @@ class _Holding(Scheduler):
         return None
 
     def _let_go(self, batches: dict[int, EngineCoreOutputs]) -> None:
-        """Add all that is held to what leaves the engine, still under the version that it was sampled with."""
+        """Hand over all held tokens while the engine still has the policy version that sampled them."""
         for name, held in self._held.items():
             client = self.requests[name].client_index
             batches.setdefault(client, EngineCoreOutputs(outputs=[])).outputs.append(joined(held))
@@ -72,21 +72,21 @@ class _Holding(Scheduler):
 
 
 class HoldingScheduler(_Holding):
-    """For engines that wait for every step, as on a CPU."""
+    """Scheduler for engines that wait for every step, as on a CPU."""
 
 
 class HoldingAsyncScheduler(_Holding, AsyncScheduler):
-    """For engines that plan a step while another one runs, as on a GPU."""
+    """Scheduler for engines that plan a step while another one runs, as on a GPU."""
 
 
 def scheduler(vllm_config: VllmConfig, **more: Any) -> Scheduler:
-    """For `scheduler_cls`: of the kind that vLLM would have chosen."""
+    """A holding scheduler of the kind that vLLM would choose; the value of `scheduler_cls`."""
     kind = HoldingAsyncScheduler if vllm_config.scheduler_config.async_scheduling else HoldingScheduler
     return kind(vllm_config=vllm_config, **more)
 
 
 def joined(outputs: Sequence[EngineCoreOutput]) -> EngineCoreOutput:
-    """Consecutive outputs of one request as one."""
+    """Consecutive outputs of one request, joined into one."""
     if len(outputs) == 1:
         return outputs[0]
     last = outputs[-1]

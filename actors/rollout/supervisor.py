@@ -33,7 +33,7 @@ class Replica:
     joined: bool = False
     """Takes part in the present learner's pushes."""
     has_base: bool = False
-    """Keeps the frozen weights that adapters are merged into."""
+    """True if the worker holds the frozen weights that adapters are merged into."""
     probed: tuple[np.ndarray, np.ndarray] | None = None
     """Last probe: the learner's and its own log-probabilities, float32 [tokens] each."""
     proven: bool = False

@@ -90,7 +90,7 @@ class RolloutWorker:
             arguments = AsyncEngineArgs(**self._engine_arguments())
             self._engine = AsyncLLM.from_engine_args(arguments, stat_loggers=[silent_statistics()])
             only_ends(self._engine)
-            gc.freeze()  # or it looks through all that was imported, for 0.3 s, in the middle of a step
+            gc.freeze()  # otherwise a collection goes through all imported objects, for 0.3 s, in the middle of a step
         except (RuntimeError, ValueError, OSError) as error:
             kind = Recurring if isinstance(error, ValueError) else RunError
             own, where = self._log.last_error()
@@ -182,16 +182,16 @@ class RolloutWorker:
         return queues
 
     async def _pause(self, clear_cache: bool) -> None:
-        # Not `pause_generation`, which sleeps for 20 ms so that what has ended is delivered first.
+        # Not `pause_generation`, which sleeps for 20 ms so that ended requests are delivered first.
         await self._engine.engine_core.pause_scheduler_async(mode="keep", clear_cache=clear_cache)
 
     async def _admit(self, request: Request) -> Any:
-        from vllm.inputs.engine import tokens_input  # rendered: a thread would be asked to render a prompt
+        from vllm.inputs.engine import tokens_input  # already rendered, which spares a change of threads
 
         from actors.rollout.front_end import keep_arrays
 
         self._requests += 1
-        # Salted, so that a prompt never meets what an older policy has left of it in the prefix cache.
+        # The salt keeps a prompt from matching prefix-cache entries of an older policy.
         prompt = tokens_input(list(request.prompt_ids), cache_salt=str(self._pushes))
         name = f"{request.position}-{request.sample}-{self._requests}"
         queue = await self._engine.add_request(name, prompt, self._sampling(request))

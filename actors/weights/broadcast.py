@@ -1,7 +1,7 @@
-"""Broadcast transports: learner rank 0 sends every bucket to one group per engine: over NCCL on GPUs, through shared memory to
-engines on its own machine on CPUs, over gloo to others.
+"""Broadcast transports: learner rank 0 sends every bucket to one group per engine.
 
-Buckets travel in pieces, several at once. An engine that dies or does not take a piece in time does not hold up the others.
+On GPUs buckets travel over NCCL; on CPUs through shared memory to engines on the same machine and over gloo to others. They
+travel in pieces, several at once. An engine that dies or stalls does not hold up the others.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class Sent:
 
 
 class BroadcastSender(Sender):
-    """Packs pieces into slots while earlier ones travel, and digests each while it travels."""
+    """Packs pieces into slots while earlier ones travel, and computes the digest of each piece meanwhile."""
 
     def __init__(self, weights: Outgoing, kind: Kind) -> None:
         super().__init__(weights)
@@ -44,7 +44,7 @@ class BroadcastSender(Sender):
 
     @cached_property
     def slots(self) -> torch.Tensor:
-        """Memory of the slots, uint8."""
+        """Memory of all slots, uint8."""
         return torch.empty(staging_bytes(self.weights.largest), dtype=torch.uint8, device=self.weights.device)
 
     def join(self, engine: int, group: PushGroup) -> None:
@@ -62,7 +62,7 @@ class BroadcastSender(Sender):
         ends = time.monotonic() + self.weights.deadline_s
         wait = partial(self._wait, engines, failed, ends)
         if self.weights.rank != 0:
-            deque(self.weights.gather(), maxlen=0)  # the ranks gather together
+            deque(self.weights.gather(), maxlen=0)  # gathering is collective
             return Sent([], {})
         staging = Staging(self.slots)
         for index, (bucket, tensors) in enumerate(self.weights.gather()):
@@ -81,7 +81,7 @@ class BroadcastSender(Sender):
         return Sent([int(value) for value in digests], failed)
 
     def _wait(self, engines: Sequence[int], failed: dict[int, str], ends: float, but: int) -> None:
-        # Half of the time left, for each piece: if an engine stalls, the others still get theirs before they give up.
+        # Each piece may take half of the time left: if an engine stalls, the others still get theirs before their deadline.
         self._each(engines, failed, lambda group: group.wait((time.monotonic() + ends) / 2, but))
 
     def _each(self, engines: Sequence[int], failed: dict[int, str], act: Callable[[BroadcastGroup], None]) -> None:
@@ -117,7 +117,7 @@ class HostSender(BroadcastSender):
 
 
 class BroadcastReceiver(Receiver):
-    """Receives up to a few pieces ahead, into slots of its own."""
+    """Receives a few pieces ahead, into slots of its own."""
 
     def __init__(self, group: BroadcastGroup, device: torch.device) -> None:
         self.group = group
@@ -134,7 +134,7 @@ class BroadcastReceiver(Receiver):
         return buffer
 
     def _receive_all(self, sizes: Sequence[int]) -> Iterator[torch.Tensor]:
-        """Pieces of these sizes, each valid until the next."""
+        """Pieces of these sizes; each is valid until the next one is asked for."""
         staging = Staging(torch.empty(staging_bytes(max(sizes)), dtype=torch.uint8, device=self._device))
         begun: deque[torch.Tensor] = deque()
         for number in range(len(sizes)):
@@ -143,7 +143,7 @@ class BroadcastReceiver(Receiver):
                 self.group.broadcast(begun[-1])
             self.group.wait(but=len(begun) - 1)
             if number == len(sizes) - 1:
-                del staging  # its memory goes with the last piece, not with the next push
+                del staging  # frees the slots with the last piece, not at the next push
             yield begun.popleft()
 
     def close(self) -> None:

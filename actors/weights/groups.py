@@ -23,7 +23,7 @@ _QUESTION, _ANSWER = 1, 2  # tags of messages
 
 class BroadcastGroup(Protocol):
     def broadcast(self, buffer: torch.Tensor) -> None:
-        """Begin to send (rank 0) or fill (others) a uint8 buffer, after those before it."""
+        """Begin to send (rank 0) or fill (others) a uint8 buffer; buffers travel in order."""
 
     def wait(self, until: float = math.inf, but: int = 0) -> None:
         """Wait for all broadcasts but the last `but` ones. RunError past the deadline or `until` (monotonic clock)."""
@@ -62,7 +62,7 @@ class GlooGroup:
             self._begun.append([self._group.broadcast([buffer], options)])
 
     def ask(self, members: Iterable[int], question: torch.Tensor) -> None:
-        """Begin to send members an int64 tensor and to wait for their answers; counts as a broadcast."""
+        """Begin to send members an int64 tensor and to wait for their answers; `wait` counts it as a broadcast."""
         with _said_as_run_error("gloo", self._deadline_s):
             self._begun.append(
                 [
@@ -77,7 +77,7 @@ class GlooGroup:
 
     @contextmanager
     def asked(self, room: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Rank 0's question, which is answered at the end of the block."""
+        """Receive rank 0's question into `room`; leaving the block answers it."""
         with _said_as_run_error("gloo", self._deadline_s):
             self._group.recv([room], 0, _QUESTION).wait(timedelta(seconds=self._deadline_s))
             yield room
@@ -128,7 +128,9 @@ class NcclGroup:
             )
         self._deadline_s = deadline_s
         self._stream = torch.cuda.Stream(device)
-        self._begun: deque[tuple[torch.cuda.Event, torch.Tensor]] = deque()  # with its buffer, which must live as long
+        self._begun: deque[tuple[torch.cuda.Event, torch.Tensor]] = (
+            deque()
+        )  # each with its buffer, which must live as long
         try:
             self._first_broadcast(Proof(store, rank, size), device, ends)
         except Exception:

@@ -1,8 +1,8 @@
-"""INT8 for the linear layers of vLLM's engines, made while they load: vLLM 0.32 quantizes only experts so (and FP8 everything).
+"""INT8 quantization of the linear layers of vLLM's engines while they load, which vLLM 0.32 has for experts only.
 
-Weights with a scale for each output row, activations with one for each token, both symmetric, on vLLM's own INT8 kernels: CUTLASS
-on GPUs, AMX or oneDNN on CPUs. Importing this module makes `quantization="openrs_int8"` known; engine processes import it with
-their configuration, which holds an `Int8Config`.
+Weights have a scale for each output row, activations one for each token, both symmetric. Products run on vLLM's own INT8 kernels:
+CUTLASS on GPUs, AMX or oneDNN on CPUs. Importing this module registers `quantization="openrs_int8"`; engine processes import it
+with their configuration, which holds an `Int8Config`.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ from vllm.utils.torch_utils import set_default_torch_dtype
 
 NAME = "openrs_int8"
 _MOST = 127
-_CHUNK_ELEMENTS = 1 << 24  # quantized at once: bounds the float32 temporaries to 64 MiB
+_CHUNK_ELEMENTS = 1 << 24  # quantized in one go: bounds the float32 temporaries to 64 MiB
 
 
 class Int8Linear(OnlineLinearBase):
@@ -41,9 +41,9 @@ class Int8Linear(OnlineLinearBase):
         layer.input_scale = layer.input_zero_point = None
         numbers, self._scale = quantized(layer.weight, _is_tp_sharded(layer, reduces_output_dim=False))
         replace_parameter(layer, "weight", numbers)
-        # oneDNN's kernel reads the scale where it lies now; a reload copies it elsewhere, so it is kept here.
+        # oneDNN's kernel keeps the scale's address. A reload copies the scale elsewhere, so this tensor must stay alive.
         replace_parameter(layer, "weight_scale", self._scale)
-        with set_default_torch_dtype(self.out_dtype):  # in which oneDNN's kernel answers
+        with set_default_torch_dtype(self.out_dtype):  # the format of the kernel's results
             self.kernel.process_weights_after_loading(layer)
         layer._already_called_process_weights_after_loading = True
 
@@ -53,7 +53,7 @@ class Int8Linear(OnlineLinearBase):
 
 
 def quantized(weight: torch.Tensor, is_sharded: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """int8 [rows, columns], and float32 [rows, 1] to multiply it with. Ranks that share rows share their scales."""
+    """Numbers, int8 [rows, columns], and their scales, float32 [rows, 1]. Ranks that share a row share its scale."""
     largest = amax_for_tp_weight_quant(weight_amax(weight, dim=-1, keepdim=True).float(), is_sharded)
     scale = (largest / torch.full_like(largest, _MOST)).clamp_min(torch.finfo(torch.float32).tiny)
     numbers = torch.empty_like(weight, dtype=torch.int8)
@@ -65,7 +65,7 @@ def quantized(weight: torch.Tensor, is_sharded: bool) -> tuple[torch.Tensor, tor
 
 
 class Int8Config(OnlineQuantizationConfig):
-    """All linear layers; embedding and head stay as they are."""
+    """Quantization of all linear layers; embedding and head stay as they are."""
 
     def __init__(self) -> None:
         super().__init__(QuantizationConfigArgs(targets={}))

@@ -52,7 +52,7 @@ class PushUpdate(WeightTransferUpdateInfo):
 
 
 class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
-    """Receives buckets, digests them, loads them into the live model; adapters once they are merged into the kept base.
+    """Receives buckets, computes their digests and loads them into the live model; adapters are first merged into the base.
 
     Life cycle: init_transfer_engine for every learner; then per push start_weight_update, update_weights, finish_weight_update.
     Between start and finish the model must not run.
@@ -97,11 +97,11 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
             del buffer, weights  # freed before the next bucket comes, unless a layer waits for its other half
 
     def _arrivals(self, buckets: Sequence[Bucket], parcel: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """A buffer for every bucket, and its digest; the next one is on its way while one is loaded."""
+        """Buffer and digest of every bucket; the next bucket arrives while one is loaded."""
         assert self.end is not None, "update_weights before init_transfer_engine"
         self.end.expect([bucket.nbytes for bucket in buckets])
         receive = partial(self._receive_and_digest, parcel=parcel)
-        # On a GPU the digest is queued, and pieces arrive, on streams of their own.
+        # A GPU needs no thread: pieces arrive on a stream of their own while the digest and the load are queued.
         return ahead(receive, buckets) if self.device.type == "cpu" else map(receive, buckets)
 
     def _receive_and_digest(self, bucket: Bucket, parcel: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -173,13 +173,13 @@ def _unsaid(kinds: set[str]) -> Iterator[None]:
 
 
 def ahead(act: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
-    """`map` over at least one item, in another thread and one item ahead of the caller."""
+    """Map `act` over items (at least one) in another thread, one item ahead of the caller."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(act, items[0])
         for following in items[1:]:
             arrived = [coming.result()]
             coming = thread.submit(act, following)
-            yield arrived.pop()  # kept by nobody but the caller
+            yield arrived.pop()  # popped, so that only the caller holds it
         yield coming.result()
 
 

@@ -1,4 +1,4 @@
-"""Broadcasts within one machine: gloo says which piece is in place, memory that both ends have mapped holds it."""
+"""Broadcasts within one machine, through memory that both ends have mapped; gloo says which piece is in place."""
 
 import math
 import mmap
@@ -16,10 +16,10 @@ _MARK_BYTES = 16
 
 
 class SharedMemory:
-    """Anonymous memory that other processes of the same user can map by its address; it is gone with the last of them.
+    """Anonymous memory that other processes of the same user can map by its address; it ends with the last of them.
 
-    It has no name in a file system and takes nothing of /dev/shm, which has 64 MB in a container. A random mark at its end
-    tells whether two processes have mapped the same.
+    It has no name in a file system and takes no space in /dev/shm, which has 64 MB in a container. A random mark at its end
+    shows that two processes have mapped the same memory.
     """
 
     def __init__(self, nbytes: int) -> None:
@@ -41,7 +41,7 @@ class SharedMemory:
 
 
 def map_shared(address: str) -> torch.Tensor:
-    """Another process's memory, uint8 [nbytes]. RunError when it cannot be had, or is not the one of this address."""
+    """Another process's memory, uint8 [nbytes]. RunError if it cannot be mapped or has another mark."""
     path, nbytes, mark = address.split()
     try:
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -57,16 +57,16 @@ def map_shared(address: str) -> torch.Tensor:
 
 
 class SharedGroup:
-    """The learner's end: a broadcast says where in `memory` a piece lies, and is over when all have copied it."""
+    """The learner's end: a broadcast says where in `memory` a piece lies, and ends when all members have copied it."""
 
     def __init__(self, memory: SharedMemory, group: PushGroup, rank: int, device: torch.device) -> None:
-        self._gloo = GlooGroup(group, rank, device)  # its members have proven themselves
+        self._gloo = GlooGroup(group, rank, device)  # proves its members
         self._gloo.store.set("staging", memory.address)
         self._memory = memory.tensor
         self._members = range(1, group.world_size)
 
     def broadcast(self, buffer: torch.Tensor) -> None:
-        """Begin to hand on a piece that lies in the memory."""
+        """Begin to hand over a piece, which must lie in the shared memory."""
         at = torch.tensor([buffer.data_ptr() - self._memory.data_ptr()])
         self._gloo.ask(self._members, at)
 
@@ -91,7 +91,7 @@ class SharedReceiver(Receiver):
         return buffer
 
     def take(self, room: torch.Tensor) -> None:
-        """Fill uint8 `room` with the next piece, which has its size."""
+        """Fill `room` (uint8) with the next piece, which must have the same size."""
         with self._gloo.asked(torch.empty(1, dtype=torch.int64)) as at:
             room.copy_(self._memory[int(at) : int(at) + len(room)])
 

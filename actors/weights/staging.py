@@ -11,7 +11,7 @@ PIECE_BYTES = 128 * BLOCK_BYTES
 
 
 def pieces(nbytes: int) -> Iterator[slice]:
-    """Parts of a bucket, in sending order."""
+    """Slices of a bucket that travel as one piece each, in sending order."""
     return (slice(start, min(start + PIECE_BYTES, nbytes)) for start in range(0, nbytes, PIECE_BYTES))
 
 
@@ -21,14 +21,14 @@ def staging_bytes(largest: int) -> int:
 
 
 class Staging:
-    """Slots, taken in turn. A slot must have been read before it is taken again."""
+    """Slots that are used in turn. A slot must have been read before it is used again."""
 
     def __init__(self, memory: torch.Tensor) -> None:
         self._slots = memory.chunk(SLOTS)
         self._taken = 0
 
     def take(self, nbytes: int) -> torch.Tensor:
-        """uint8 [nbytes]"""
+        """The next slot, cut to uint8 [nbytes]."""
         slot = self._slots[self._taken % SLOTS]
         self._taken += 1
         return slot[:nbytes]

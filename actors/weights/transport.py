@@ -58,8 +58,8 @@ class Sender:
 class Receiver(ABC):
     """An engine worker's end, made when the engine joins a learner."""
 
-    def expect(self, sizes: Sequence[int]) -> None:  # noqa: B027 (most ends need not know)
-        """Sizes of the next buckets in bytes, for an end that receives ahead."""
+    def expect(self, sizes: Sequence[int]) -> None:  # noqa: B027 (most receivers do not need it)
+        """Announce the sizes of the next buckets in bytes, for a receiver that receives ahead."""
 
     @abstractmethod
     def receive(self, nbytes: int, parcel: Any) -> torch.Tensor:

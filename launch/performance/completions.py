@@ -1,9 +1,9 @@
-"""`python -m launch.performance.completions`: what a completion costs the driver, by component.
+"""`python -m launch.performance.completions`: CPU time that a completion costs the driver, by component.
 
-The loop, collector, packing and record are those of a run; engines, reward pool and learner are stubs that cost the driver
-their messages only, pickled and opened as Ray does. CPU time over all threads of the driver, without the stubs' own. `--ray`
-puts the stubs into actors: what a component costs more is Ray's own. `--memory-over STEPS` runs many quick steps instead and
-says how the memory grows.
+The loop, collector, packing and record are those of a run. Engines, reward pool and learner are stubs, which cost the driver
+only their messages, pickled and opened as Ray does. CPU time is counted over all threads of the driver, without the stubs' own.
+`--ray` puts the stubs into actors; the difference is Ray's own cost. `--memory-over STEPS` runs many quick steps instead and
+shows how the driver's memory grows.
 """
 
 import argparse
@@ -42,7 +42,7 @@ _GROUP = 16
 
 @contextmanager
 def components(clock: CpuClock) -> Iterator[None]:
-    """Counts the parts of the driver."""
+    """Counts CPU time of the driver by component while the block runs."""
     from actors.learner import group
     from actors.loop import writer
     from openrs_ray.run.completions import CompletionRecord
@@ -79,7 +79,7 @@ def sized(options: argparse.Namespace, completions: int, tokens: int, scratch: P
 
 
 def decoding(prepared: Prepared, tokens: int, rounds: int) -> Figure:
-    """The reward pool's process decodes: a few random completions, several times."""
+    """CPU time of decoding, as the reward pool's process does it, on random completions."""
     rng, count = np.random.default_rng(0), 32
     completions = rng.integers(0, prepared.shape.vocabulary, (count, tokens)).astype(np.int32)
     items = [SampledItem(ids, None, "length", (), "", {}, "") for ids in completions]
@@ -92,15 +92,15 @@ def decoding(prepared: Prepared, tokens: int, rounds: int) -> Figure:
 
 
 class Look(NamedTuple):
-    """At the memory of the driver, after a step."""
+    """Memory of the driver after a step."""
 
     step: int
     own: float
-    """MiB that it shares with no other process."""
+    """MiB that the driver shares with no other process."""
     shared: float
-    """MiB; pages of Ray's object store count from when they are first used."""
+    """MiB that the driver shares, with all pages of Ray's object store that it has touched."""
     objects: int
-    """That the garbage collector knows."""
+    """Objects that the garbage collector tracks."""
 
 
 async def per_completion(
@@ -127,7 +127,7 @@ async def per_completion(
 async def growth(
     config: RunConfig, prepared: Prepared, steps: int, actors: Actors | None = None, looks: int = 20
 ) -> list[Look]:
-    """The driver's memory at `looks` times."""
+    """The driver's memory, measured `looks` times over the steps."""
     run, found = StubbedRun(config, prepared, engines=2, actors=actors), []
     await run.start()
     for step in range(1, steps + 1):
@@ -137,11 +137,11 @@ async def growth(
             size = psutil.Process().memory_info()
             found.append((step, (size.rss - size.shared) / 2**20, size.shared / 2**20, len(gc.get_objects())))
     await run.close()
-    return [Look(*look) for look in found]  # before, they would be objects more
+    return [Look(*look) for look in found]  # made only now, so that they are not counted among the objects
 
 
 def slope(points: Sequence[tuple[int, float]]) -> float:
-    """Growth per step over the second half, as the median of all slopes between two looks (Theil-Sen)."""
+    """Growth per step over the second half, as the median slope of all pairs of points (Theil-Sen)."""
     late = points[len(points) // 2 :]
     return median((b - a) / (t - s) for i, (s, a) in enumerate(late) for t, b in late[i + 1 :])
 
@@ -163,7 +163,7 @@ def numbers(text: str) -> list[int]:
 
 @contextmanager
 def actors_of(options: argparse.Namespace) -> Iterator[Actors | None]:
-    """Makes the stubs' actors, where they are asked for."""
+    """Makes actors for the stubs if `--ray` is given; else None."""
     if not options.ray:
         yield None
         return

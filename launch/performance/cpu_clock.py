@@ -1,4 +1,4 @@
-"""CPU time by component: each thread's own, without that of components inside."""
+"""Counts CPU time by component, in every thread; nested components are not counted twice."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class CpuClock:
-    """Counts seconds of CPU time by component, over all threads.
+    """Seconds of CPU time by component, summed over all threads.
 
     clock = CpuClock()
     with clock.patched(group, "split", "packing"):
@@ -25,7 +25,7 @@ class CpuClock:
 
     @contextmanager
     def counting(self, component: str) -> Iterator[None]:
-        """Counts a block without `await`."""
+        """Counts the block, which must not contain an `await`."""
         outer: float = getattr(self._inside, "seconds", 0.0)
         self._inside.seconds, began = 0.0, time.thread_time()
         try:
@@ -36,7 +36,7 @@ class CpuClock:
             self._inside.seconds = outer + took
 
     def counted(self, function: Callable[..., Any], component: str) -> Callable[..., Any]:
-        """The function, its calls counted. Not for coroutines."""
+        """The function with its calls counted; not for coroutines."""
 
         @wraps(function)
         def call(*arguments: Any, **more: Any) -> Any:
@@ -47,7 +47,7 @@ class CpuClock:
 
     @contextmanager
     def patched(self, owner: Any, name: str, component: str) -> Iterator[None]:
-        """Counts the calls of a function of a module or class."""
+        """Counts the calls of a function of a module or class while the block runs."""
         original = vars(owner)[name]
         setattr(owner, name, self.counted(getattr(owner, name), component))
         try:

@@ -1,11 +1,11 @@
-"""`python -m launch.performance.learning`: what settings of a recipe do to what is learned, and to the time of a step.
+"""`python -m launch.performance.learning`: compares settings of a recipe by held-out accuracy and by the time of a step.
 
 Trains the recipe (default: the quickstart) once for each seed and variant, one after the other, each in a process of its own;
 the first variant is the baseline. A variant is a name and the fields that it changes:
     --seeds 42 43 44 --variant full --variant lora learner.lora.rank=8 learner.learning_rate=1e-3
-A run that is finished in --folder is used again; its name holds a digest of all its settings, but not of the code: give another
---folder to train anew. Accuracies are of the held-out problems; intervals cover the choice of the problems and the sampling of
-their answers, not that of the seeds: the table shows each variant's lowest and highest seed beside them.
+A finished run in --folder is used again. Its name holds a digest of its settings, but not of the code: give another --folder to
+train anew. Accuracies are those of the held-out problems. Intervals cover the choice of problems and the sampling of answers,
+but not the choice of seeds; the table therefore shows each variant's lowest and highest seed beside them.
 """
 
 import hashlib
@@ -72,12 +72,12 @@ class Trial:
         return recorded_scores(self.folder, step, None)
 
     def figures(self, name: str) -> list[float]:
-        """One per step that has it."""
+        """A figure of metrics.jsonl, for each step that has it."""
         return [line[name] for line in self.steps if line.get(name) is not None]
 
 
 def trial(recipe: str, variant: Sequence[str], seed: int, folder: Path) -> Trial:
-    """UserError for a variant that the recipe cannot be changed by, or a recipe without held-out problems."""
+    """The trial of a variant and seed. UserError if the recipe cannot take the variant's fields or has no held-out problems."""
     name, *fields = variant
     own = [*(f"--{field}" for field in fields), f"--run.seed={seed}", f"--run.folder={folder.absolute()}"]
     config = load_config(recipe, [*own, f"--run.name={name}"])
@@ -90,19 +90,19 @@ def trial(recipe: str, variant: Sequence[str], seed: int, folder: Path) -> Trial
 
 
 def train(trial: Trial) -> None:
-    """Train to the end, with what the command says in a file beside the run's folder. RunError when it breaks."""
+    """Train to the end, with the command's output in a log beside the run's folder. RunError when it fails."""
     trial.folder.parent.mkdir(parents=True, exist_ok=True)
     with trial.folder.with_suffix(".log").open("a", encoding="utf-8") as log, redirect_stdout(log):
         run_command("train", trial.arguments)
 
 
 def pooled(trials: Sequence[Trial], last: bool) -> np.ndarray:
-    """Scores before the first step or after the last, the seeds' samples beside each other."""
+    """Scores before the first step or after the last, [problems, samples of all seeds]."""
     return np.concatenate([one.scores(one.config.run.steps if last else 0) for one in trials], axis=1)
 
 
 def difference(ours: Sequence[Trial], theirs: Sequence[Trial]) -> Paired | None:
-    """At the end, on the same problems, over the seeds that both have; None without one."""
+    """Paired difference after the last step, over the seeds that both have; None if they have none in common."""
     seeds = {one.config.run.seed for one in ours} & {one.config.run.seed for one in theirs}
     sides = [[one for one in side if one.config.run.seed in seeds] for side in (ours, theirs)]
     if not seeds:
@@ -145,7 +145,7 @@ def table(title: str, variants: dict[str, list[Trial]]) -> Table:
 
 
 def figures(variants: dict[str, list[Trial]]) -> list[Figure]:
-    """For the JSON file: one value per seed, but for intervals (mean, low, high)."""
+    """Figures for the JSON file: one value per seed; intervals as (mean, low, high)."""
     baseline, made = next(iter(variants.values())), []
     for name, trials in variants.items():
         for when, last in (("start", False), ("end", True)):
@@ -176,9 +176,11 @@ def main(arguments: list[str]) -> None:
         action="append",
         nargs="+",
         metavar=("NAME", "FIELD=VALUE"),
-        help="a name, and the fields that it changes; the first is the baseline (default: the recipe as it is)",
+        help="a name and the fields that it changes; the first variant is the baseline (default: the recipe as it is)",
     )
-    parser.add_argument("--folder", type=Path, default=runs_folder(), help="of the runs (default: that of all runs)")
+    parser.add_argument(
+        "--folder", type=Path, default=runs_folder(), help="folder of the runs (default: that of all runs)"
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args(arguments)
     chosen = options.variant or [["as-it-is"]]
@@ -196,12 +198,12 @@ def main(arguments: list[str]) -> None:
             variants[one.variant].append(one)
             end = mean_interval(one.scores(one.config.run.steps))
             say(console, f"{about}: {mean_interval(one.scores(0))} -> {end}")
-        except (UserError, RunError) as error:  # a collapse, say: the other variants are still worth knowing
+        except (UserError, RunError) as error:  # such as a collapse; the other variants still count
             failed[about] = str(error)
             say(console, f"{about} failed, its log is {one.folder.with_suffix('.log')}: {error}")
     variants = {name: trials for name, trials in variants.items() if trials}
     if not variants:
-        raise RunError("no variant went through")
+        raise RunError("every variant failed; the logs named above say why")
     title = f"Learning: {options.recipe}, seeds {' '.join(map(str, options.seeds))}"
     show_table(console, table(title, variants))
     write(title, asked(options) | {"failed": failed}, figures(variants), options.json)

@@ -1,6 +1,6 @@
 """The bare transfer inside the processes of a real push: same buckets and group, without packing, digests or loading.
 
-Over `ipc` and shared memory the receiver copies what is staged. Both sides start their clocks after a first few bytes.
+Over `ipc` and shared memory the receiver copies what is staged. Both sides start their clocks after exchanging a few bytes.
 """
 
 import time

@@ -144,7 +144,7 @@ def trl(
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     environment = os.environ | GPU_SAMPLER | {"CUDA_VISIBLE_DEVICES": first}
     if not job.get("gpu", True):
-        environment |= {"OMP_NUM_THREADS": str(job["threads"])}  # as many as our engine and learner have
+        environment |= {"OMP_NUM_THREADS": str(job["threads"])}  # as many as this system's engine and learner have
     measured, failed = {}, {}
     for setting in settings:
         result, log = folder / f"{setting}.json", folder / f"{setting}.log"

@@ -1,4 +1,4 @@
-"""The driver's side of a run as it is, over engines, a reward pool and a learner that cost it nothing but their messages."""
+"""A run with the real driver side, over stubs of engines, reward pool and learner that cost it only their messages."""
 
 import asyncio
 import gc
@@ -41,18 +41,18 @@ from openrs_ray.run.metrics import MetricsLog
 from openrs_ray.run.progress import Progress
 
 Actors = Callable[..., Any]
-"""Makes an actor of `RayStub`."""
+"""Makes an actor of `RayStub` from its arguments."""
 STUB = "stubs"
 SAMPLE, JUDGE, LEARN = "completions in", "judge hand-over", "learner hand-over"
 _TOGETHER = 4  # completions in a worker's message
 _KEPT_TOKENS = 1 << 20
-_MOST_ACTORS = 2  # for the workers; more engines share them
+_MOST_ACTORS = 2  # for the workers; further engines share these
 _LETTERS_PER_TOKEN, _WORDS, _VOCABULARY = 4, 4000, 150_000
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """An object as Ray sends it: pickled, arrays apart and copied once."""
+    """An object as Ray sends it: pickled, with its arrays copied separately."""
 
     pickled: bytes
     arrays: list[bytes]
@@ -69,13 +69,13 @@ class Message:
 
 @dataclass
 class Made:
-    """Completions and verdicts that differ, cut out of random tokens."""
+    """Makes completions and verdicts that differ from each other, out of random tokens."""
 
     end_id: int
     tokens: int
-    """Of each completion."""
+    """Tokens of each completion."""
     version: int = 0
-    """Of the policy that samples."""
+    """Policy version that samples."""
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(0)
@@ -86,7 +86,7 @@ class Made:
         self._logprobs = -rng.exponential(0.4, len(self._ids)).astype(np.float32)
 
     def batches(self, requests: Sequence[Request], worker: int) -> Iterator[list[tuple[int, Completion]]]:
-        """As a rollout worker sends them: with their requests' numbers."""
+        """Completions with their requests' numbers, in batches as a rollout worker sends them."""
         for first in range(0, len(requests), _TOGETHER):
             part = enumerate(requests[first : first + _TOGETHER], start=first)
             yield [(number, self._completion(request, worker)) for number, request in part]
@@ -99,7 +99,7 @@ class Made:
         return Completion(request.position, request.sample, ids, logprobs, "stop", spans, worker)
 
     def judged(self, item: SampledItem) -> Judged:
-        """Right or wrong by the first token, with a text of about the length that a trained model's has."""
+        """A verdict by the first token, and a text of realistic length."""
         start = int(item.token_ids[:4] @ (1, 251, 63_001, 15_813_251)) % _KEPT_TOKENS
         text = self._letters[start : start + _LETTERS_PER_TOKEN * len(item.token_ids)]
         right = int(item.token_ids[0]) % 2
@@ -112,7 +112,7 @@ class Made:
 
 
 class Remote:
-    """A method of a stub, called as that of an actor."""
+    """A stub's method that is called like an actor's: `method.remote(...)`."""
 
     def __init__(self, method: Callable[..., Any]) -> None:
         self.remote = method
@@ -141,7 +141,7 @@ class StubWorker:
                 if (batch := next(batches, None)) is None:
                     return
                 message = Message.of(batch)
-            await asyncio.sleep(0)  # the others' turn
+            await asyncio.sleep(0)  # lets other tasks run
             yield self._opened(message)
 
     async def _opened(self, message: Message) -> Any:
@@ -184,7 +184,7 @@ class StubRank:
 
 
 class RayStub:
-    """Stands in for a worker, the reward pool or a rank, in an actor of its own: with all that Ray needs for its messages."""
+    """Stands in for a worker, the reward pool or a rank as an actor of Ray, to include Ray's cost of messages."""
 
     def __init__(self, end_id: int, tokens: int) -> None:
         self._made = Made(end_id, tokens)
@@ -217,7 +217,7 @@ class RayStub:
 
 
 class StubEngines(EnginePool):
-    """The engine pool as it is, over such actors."""
+    """The real engine pool, over stubs of workers."""
 
     def __init__(self, config: RunConfig, prepared: Prepared, workers: Sequence[Any]) -> None:
         self._settings = EngineSettings.of_run(config, prepared.model_path, prepared.eos_ids)
@@ -242,9 +242,9 @@ class StubPush:
 
 @dataclass
 class StubbedRun:
-    """One attempt of a run of so many engines; `step()` is a step of the loop, with its record on the disk.
+    """One attempt of a run with stubs; `step()` makes one step of the loop and waits until its record is on the disk.
 
-    `actors`: over the actors of Ray that these make, instead of stubs in this process.
+    `actors`: makes the stubs as actors of Ray; None keeps them in this process.
     """
 
     config: RunConfig

@@ -41,8 +41,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "model_init_kwargs": {"dtype": "bfloat16"},
     },
 }
-"""Tuned for an 80 GB GPU where nothing is said; the best one counts. The batch sizes are upper limits: they must divide the
-step's completions."""
+"""Settings to try, of which the best one counts; tuned for an 80 GB GPU unless their comment says otherwise. Batch sizes are
+upper limits, because they must divide the step's completions."""
 
 
 def coin(text: str) -> float:

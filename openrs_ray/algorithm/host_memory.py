@@ -1,6 +1,6 @@
-"""What waits in the host's memory while the learner's device has no use for it: a frozen policy, activations.
+"""Keeps a frozen policy and activations in the host's memory while the learner's device does not need them.
 
-On a CPU, where there is one memory, nothing is copied to and fro.
+On a CPU, device and host have the same memory, and nothing is copied.
 """
 
 import math
@@ -14,10 +14,10 @@ from openrs_ray.algorithm.policy import Policy
 
 
 class FrozenOnHost:
-    """A policy that never changes and is on the device only during `visit`: one copy in memory that the device reads itself."""
+    """A policy that never changes, in pinned host memory; it is on the device only during `visit`."""
 
     def __init__(self, policy: Policy, device: torch.device) -> None:
-        """`policy` is on the device, where its buffers stay, which are small."""
+        """Take over `policy`, which is on the device. Its parameters leave; its buffers, which are small, stay."""
         self.device = device
         self.policy = policy.eval().requires_grad_(False)
         self._parameters = list(policy.parameters())
@@ -48,9 +48,9 @@ class FrozenOnHost:
 
 
 def activations_on_host(hidden: int) -> AbstractContextManager[None]:
-    """Inside, hidden states (tensors [1, tokens, hidden]) that autograd keeps wait in pinned memory of the host.
+    """Context in which hidden states (tensors [1, tokens, hidden]) that autograd saves are kept in pinned memory of the host.
 
-    Made for gradient checkpointing, which keeps every layer's input and hardly anything else.
+    It is meant for gradient checkpointing, which saves every layer's input and hardly anything else.
     """
 
     def leave(kept: Tensor) -> tuple[Tensor, torch.device]:
@@ -65,7 +65,7 @@ def activations_on_host(hidden: int) -> AbstractContextManager[None]:
 
 
 def _copy_on_host(tensor: Tensor) -> Tensor:
-    """Filled when the stream comes to it: nothing waits here, and the way back comes later in the same stream."""
+    """A pinned copy, queued in the current stream without waiting; copying back is queued later in the same stream."""
     if tensor.device.type == "cpu":
         return tensor
     return _pinned(tensor.shape, tensor.dtype).copy_(tensor, non_blocking=True)

@@ -1,7 +1,7 @@
 """Packs training sequences into micro-batches without padding. Pure and deterministic.
 
-Every rank gets the same number, since ZeRO-3 gathers weights in each: `EMPTY` ones fill up. Where prompts are a good part of
-the tokens, a micro-batch computes each prompt once for all completions of its group that it holds.
+Every rank gets the same number of micro-batches, because ZeRO-3 gathers weights in each; `EMPTY` ones make up the difference.
+Where prompts are a large part of the tokens, a micro-batch computes each prompt once for all its completions of that group.
 """
 
 import heapq
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32, Int32
 from openrs_ray.algorithm.advantages import TrainingSequence
 
 SHARING_PAYS = 1.1
-"""Tokens on the slowest ranks with every prompt computed for each completion, over those with shared prompts, at least."""
+"""Least factor by which shared prompts must reduce the slowest ranks' tokens to be used."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,9 +30,9 @@ class MicroBatch:
     behaviour_logprobs: Float32[np.ndarray, " completion_tokens"]
     advantages: Float32[np.ndarray, " completion_tokens"]
     rows: Int32[np.ndarray, " tokens"] | None = None
-    """Row in which each token is computed; completions of one prompt have its rows in common. None: each token has its own.
+    """Row in which each token is computed; completions of one prompt share its rows. None: each token has a row of its own.
 
-    Prompt 1 9 with the completions 5 and 2 6: token_ids=[1, 9, 5, 1, 9, 2, 6], rows=[0, 1, 2, 0, 1, 3, 4].
+    Example: prompt 1 9 with the completions 5 and 2 6 gives token_ids=[1, 9, 5, 1, 9, 2, 6], rows=[0, 1, 2, 0, 1, 3, 4].
     """
 
     @property
@@ -123,7 +123,7 @@ def _bins_of_places(places: Sequence[int], size: int) -> list[list[int]]:
 
 
 def _bins_by_tokens(sequences: Sequence[TrainingSequence], ranks: int, capacity: int) -> tuple[list[list[int]], bool]:
-    """Indices per bin, and whether prompts are to be shared. Groups are larger pieces, which fill ranks less evenly."""
+    """Indices per bin, and True if prompts are shared. Sharing packs whole groups, which fill ranks less evenly."""
     each = [len(sequence) for sequence in sequences]
     alone = _balanced_bins(each, ranks, capacity)
     groups, shared = _of_one_prompt(sequences, capacity)
@@ -134,7 +134,7 @@ def _bins_by_tokens(sequences: Sequence[TrainingSequence], ranks: int, capacity:
 
 
 def _of_one_prompt(sequences: Sequence[TrainingSequence], capacity: int) -> tuple[list[list[int]], list[int]]:
-    """Groups of sequences with the same prompt, as many as fit: their indices, and their tokens with the prompt counted once."""
+    """Groups of sequences with one prompt that fit together: their indices, and their tokens with the prompt counted once."""
     groups: list[list[int]] = []
     tokens: list[int] = []
     newest: dict[bytes, int] = {}
@@ -151,14 +151,14 @@ def _of_one_prompt(sequences: Sequence[TrainingSequence], capacity: int) -> tupl
 
 
 def _waited_for(bins: Sequence[Sequence[int]], lengths: Sequence[int], ranks: int) -> int:
-    """Tokens of the fullest micro-batch of every turn; `bins` are in order of load."""
+    """Tokens that the ranks wait for: the fullest micro-batch of every turn, summed. `bins` are in order of load."""
     return sum(sum(lengths[i] for i in members) for members in bins[::ranks])
 
 
 def _cannot_fit(every: Sequence[int], capacity: int) -> bool:
-    """True if there are too few bins. `every`: of the lengths, longest first, every n-th one, n being the number of bins.
+    """True if n bins are certainly too few. `every`: each n-th of the lengths, sorted from the longest.
 
-    Of the first k bins + 1 sequences, one bin gets k + 1: it holds at least k + 1 times the last one's length.
+    Of the k n + 1 longest sequences, some bin gets k + 1, none of which is shorter than the last of them.
     """
     return any((k + 1) * length > capacity for k, length in enumerate(every))
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ATTENTION = "openrs_packed"
 
 Shared = tuple[Int[Tensor, " places"], Int[Tensor, " rows"]]
-"""Where sequences have rows in common: the row of each place in the sequences, and the first place of each row."""
+"""Shared rows: the row of each token of the sequences (place), and the first place of each row."""
 
 
 class Policy(nn.Module):
@@ -56,7 +56,7 @@ class Policy(nn.Module):
         temperature: float,
         shared: "Shared | None" = None,
     ) -> Float[Tensor, " completion_tokens"]:
-        """Float32, of each target, from its predecessor's row."""
+        """Log-probability of each target, float32, computed from the row of the token before it."""
         hidden = self.model.base_model(
             input_ids=token_ids[None],
             position_ids=position_ids[None],
@@ -116,7 +116,7 @@ class _TokenLogprobs(torch.autograd.Function):
         hidden, weight, targets, normaliser = ctx.saved_tensors
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = None
-        if ctx.needs_input_grad[1]:  # float32 also for a bfloat16 weight: many small chunks are added up here.
+        if ctx.needs_input_grad[1]:  # float32 even for a bfloat16 weight, because many small chunks are summed
             weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
         slope_of = _compiled(_slope) if hidden.is_cuda else _slope_over
         for start in range(0, len(targets), ctx.chunk_tokens):
@@ -167,7 +167,7 @@ def _slope(
     return ((onehot.float() - softmax) * (gradient / temperature)[:, None]).to(dtype)
 
 
-# On a CPU, fresh memory for each operation costs as much as the arithmetic: the same two in the memory of float32 logits.
+# On a CPU, new memory for each operation costs as much as its arithmetic: these work in the memory of the logits.
 
 
 def _pick_over(
@@ -236,8 +236,8 @@ def packed_attention(
 ) -> tuple[Float[Tensor, "1 rows heads head_dim"], None]:
     """Causal attention within each sequence, as transformers' `AttentionInterface`.
 
-    Rows in common are copied here, and here only: each sequence is attended to as if it had them to itself. A row's results are
-    then all the same, and the first one goes on.
+    Only here are shared rows copied to every sequence that has them, which attends to its own copy. The results of all copies
+    are equal, and the first is kept.
     """
     if packed_shared is None:
         return _attention(query, key, value, packed_lengths, packed_cumulative, scaling), None
@@ -247,7 +247,7 @@ def packed_attention(
 
 
 def _taken(values: Float[Tensor, "from heads head_dim"], at: Int[Tensor, " to"]) -> Float[Tensor, "to heads head_dim"]:
-    # As an embedding: the gradient is summed in one loop and, on a GPU, always in the same order.
+    # An embedding lookup, because its gradient is summed in one loop and, on a GPU, in a fixed order.
     taken: Tensor = F.embedding(at, values.flatten(1)).unflatten(1, values.shape[1:])
     return taken
 
@@ -311,9 +311,9 @@ def _with_globals(function: FunctionType, names: dict[str, Any]) -> FunctionType
 
 
 def adapt(policy: Policy, lora: Lora, seed: int) -> "LoraConfig":
-    """Train adapters instead of the weights, and save only them; the same ones for the same seed."""
+    """Give the policy adapters, which are trained and saved instead of its weights; `seed` determines their start."""
     config = attach(policy.model, lora, seed)
-    # DeepSpeed leaves frozen weights out of a checkpoint by their name in the model, and the head's has two.
+    # DeepSpeed leaves frozen weights out of a checkpoint by name, but the head's weight has two names.
     policy.head.register_state_dict_post_hook(_without_weight)  # type: ignore[no-untyped-call]
     return config
 

@@ -148,5 +148,5 @@ def check_mismatch(mismatch: float, step: int, limit: float, quantization: Quant
 
 
 def too_coarse(quantization: Quantization) -> str:
-    """The mending of a disagreement that 8 bits explain."""
+    """Advice for a disagreement that quantization explains."""
     return f"rollout.quantization {quantization} is too coarse for this model (set it to none, or raise this limit)"

@@ -1,4 +1,4 @@
-"""Several optimizer steps on one batch (`learner.updates_per_batch`): its shares, and their figures as those of one step."""
+"""Several optimizer steps (updates) on one batch: shares of the batch, and metrics of all updates as those of one step."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ _SUMS = ("completion_tokens", "packed_tokens", "seconds")
 
 
 def shares(groups: int, updates: int) -> list[slice]:
-    """Groups of each update, in order. ValueError where they are not equally many."""
+    """Slices of the groups, one per update, in order. ValueError unless all are equally large."""
     if groups % updates:
         raise ValueError(f"{groups} groups do not divide into {updates} updates")
     size = groups // updates
@@ -18,10 +18,7 @@ def shares(groups: int, updates: int) -> list[slice]:
 
 
 def over_updates(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """As of one step: sums of tokens and seconds, means of all else, an update weighing as many tokens as it trained on.
-
-    The learning rate is the same in all.
-    """
+    """Metrics of a step from those of its updates: sums of tokens and seconds, and token-weighted means of all else."""
     tokens = np.array([update["completion_tokens"] for update in metrics])
     weights = tokens if tokens.any() else np.ones(len(metrics))
     means = {name: float(np.average([update[name] for update in metrics], weights=weights)) for name in metrics[0]}
@@ -30,10 +27,10 @@ def over_updates(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def ages_in_updates(parts: Sequence[Sequence[Group]], step: int, updates: int) -> dict[str, float]:
-    """Optimizer steps between the policy that sampled a token and its own update.
+    """Ages of the tokens in optimizer steps: from the policy that sampled a token to the update that trains on it.
 
-    A token of version v in the update u = 0, 1, ... of `step`: (step - 1 - v) x updates + u; with staleness k at most
-    (k + 1) x updates - 1.
+    In the update u = 0, 1, ... of `step`, a token of version v has the age (step - 1 - v) x updates + u, which with staleness k
+    is at most (k + 1) x updates - 1.
 
     Args:
         parts: groups of each update.

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """Maker's speeds of a GPU."""
+    """Speeds of a GPU, as its maker states them."""
 
     name: str
     gb_per_s: float
     tflops: float
-    """Dense bfloat16 with sums in float32."""
+    """TFLOP/s of dense bfloat16 products summed in float32."""
     pcie_gb_per_s: float = 32
-    """To the host's memory, each way: 16 lanes of generation 4."""
+    """GB/s to the host's memory, each way; by default 16 lanes of PCIe 4."""
 
 
 CARDS = (
@@ -40,11 +40,11 @@ CARDS = (
     Card("RTX 4070", 504, 58),
     Card("RTX 3060", 360, 25),
 )
-"""The more special name first."""
+"""By name; names that contain another come before it."""
 
 
 def card(name: str) -> Card | None:
-    """GPU by a name from nvidia-smi or a person; None if unknown."""
+    """Speeds of a GPU by its name, from nvidia-smi or as a person writes it; None if unknown."""
     words = _words(name)
     return next((known for known in CARDS if _words(known.name) <= words), None)
 

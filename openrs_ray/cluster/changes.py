@@ -1,4 +1,4 @@
-"""Changes of a recipe that may save memory, each in growing doses; the least costly first."""
+"""Changes of a recipe that may save memory. Each field has doses, the values to try, in order of their effect."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
@@ -10,12 +10,12 @@ from openrs_ray.cluster.learner_memory import holds_reference
 from openrs_ray.config.schema import RunConfig
 
 Options = dict[str, Any]
-"""Values by dotted field."""
+"""New values by dotted field."""
 Doses = Mapping[str, Sequence[Any]]
 
 
 def learner_doses(config: RunConfig) -> Doses:
-    """Without effect on what is learned, but for the rounding of 8-bit moments."""
+    """Changes to the learner that leave the training the same, but for the rounding of 8-bit moments."""
     learner, ranks = config.learner, config.placement.num_learner_gpus
     tokens = [max(learner.micro_batch_tokens // by, config.max_sequence_tokens) for by in (2, 4, 8, 16)]
     doses: dict[str, Sequence[Any]] = {
@@ -37,7 +37,7 @@ def learner_doses(config: RunConfig) -> Doses:
 
 
 def engine_doses(config: RunConfig) -> Doses:
-    """Without effect on what is sampled."""
+    """Changes to the engines that leave sampling the same."""
     engine, rollout, place = config.engine, config.rollout, config.placement
     fractions = (0.9, 0.95, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
     sequences = [max(1, engine.max_sequences // by) for by in (2, 4, 8)]
@@ -52,7 +52,7 @@ def engine_doses(config: RunConfig) -> Doses:
 
 
 def more_learners(config: RunConfig, gpus: int) -> Iterator[Options]:
-    """With more of `gpus` for the learner."""
+    """More GPUs for the learner, of `gpus` in all."""
     for more in (1, 2, 4):
         if config.num_gpus + more <= gpus:
             yield {"placement.num_learner_gpus": config.placement.num_learner_gpus + more}
@@ -69,13 +69,13 @@ def smaller(now: int, doses: Sequence[int]) -> list[int]:
 
 
 def combinations(doses: Doses) -> Iterator[Options]:
-    """Every field left as it is or at one of its doses: nothing changed first."""
+    """All combinations of doses, each field left as it is or at one of its doses; the first changes nothing."""
     for values in product(*([None, *each] for each in doses.values())):
         yield {field: value for field, value in zip(doses, values, strict=True) if value is not None}
 
 
 def changed(config: RunConfig, options: Options) -> RunConfig:
-    """The config with other values, not checked."""
+    """The config with new values, not validated."""
     for field, value in options.items():
         config = _with(config, field.split("."), value)
     return config
@@ -87,7 +87,7 @@ def _with(section: Any, path: list[str], value: Any) -> Any:
 
 
 def valid(config: RunConfig) -> bool:
-    """True where nothing speaks against these values together."""
+    """True if the config's values are allowed together."""
     try:
         RunConfig.model_validate(config.model_dump())
     except ValidationError:

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from openrs_ray.cluster.model_shape import ModelShape
 
 _STATE = {"adamw": 12.0, "adamw_8bit": 4 + 2 + 8 / 256, "adamw_offload": 12.0}
-"""Bytes per trained parameter; 256 8-bit numbers of a moment share a float32 scale."""
+"""Bytes per trained parameter: float32 weight and two moments, in 8 bits with a float32 scale per block of 256."""
 _BYTES_PER_TOKEN = 10  # Per recorded token: id, log-probability and text, compressed (measured: 4 to 9)
 
 
 def checkpoint_sizes(config: RunConfig, parameters: int, adapters: int = 0) -> tuple[int, int]:
-    """Bytes of a checkpoint's policy, and of the state to resume from, of a model or of its `adapters`' parameters."""
+    """Bytes of a checkpoint's policy and of its state to resume from; `adapters`: trained parameters with LoRA, else 0."""
     size = 4 if config.model.dtype == "float32" else 2
     state = (_STATE[config.learner.optimizer] + size) * (adapters or parameters)
     return size * (parameters + adapters), round(state)

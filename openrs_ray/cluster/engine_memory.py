@@ -10,20 +10,20 @@ from openrs_ray.config.schema import RunConfig
 GRAPHS = 1.0 * GIB
 """CUDA graphs of a vLLM engine: an estimate."""
 ASLEEP: Parts = {"work space": CONTEXT + GRAPHS}
-"""Left of an engine while it sleeps: vLLM gives back weights and cache, and empties torch's cache."""
-_BLOCK = 16  # tokens of a block of vLLM's cache
+"""Memory of a sleeping engine: vLLM gives back weights and cache, and empties torch's cache."""
+_BLOCK = 16  # tokens in a block of vLLM's cache
 
 
 def engine_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> tuple[Parts, int | None]:
-    """Parts on an engine's GPU, and the completions of full length that its cache holds.
+    """Parts of the memory on an engine's GPU, and the number of full-length completions that its cache holds.
 
-    The cache is what weights and a trial pass leave of `engine.gpu_memory_fraction`. A push takes two buckets on top, and of
-    quantised weights the layer that is being loaded.
+    The cache gets what weights and a trial pass leave of `engine.gpu_memory_fraction`. A push takes two buckets on top, and with
+    quantized weights also the layer that is being loaded.
     """
     engine, size = config.engine, itemsize(config)
     parts = {
         "weights": engine_weights(config, shape) / engine.tensor_parallel,
-        # The sampler's logits in the model's format and in float32, their softmax and its logarithm.
+        # The sampler holds logits in the model's format and in float32, their softmax and its logarithm.
         "work space": CONTEXT
         + GRAPHS
         + engine_activations(config, shape)
@@ -41,7 +41,7 @@ def engine_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) 
 
 
 def engine_weights(config: RunConfig, shape: ModelShape) -> float:
-    """Bytes of all weights of an engine; quantised are the blocks' linear layers, with a float32 scale per output."""
+    """Bytes of all weights of an engine. Quantization applies to the blocks' linear layers, with a float32 scale per output."""
     whole = itemsize(config) * float(shape.parameters)
     if config.rollout.quantization == "none":
         return whole
@@ -49,14 +49,14 @@ def engine_weights(config: RunConfig, shape: ModelShape) -> float:
 
 
 def cache_bytes_per_token(config: RunConfig, shape: ModelShape) -> float:
-    """Keys and values of a token, on each of an engine's GPUs."""
+    """Bytes of a token's keys and values on each of an engine's GPUs."""
     heads = max(1, shape.kv_heads // config.engine.tensor_parallel)
     size = 1 if config.rollout.quantization == "fp8_kv" else itemsize(config)
     return 2 * size * shape.layers * heads * shape.head_dim
 
 
 def _loaded_layer(config: RunConfig, shape: ModelShape) -> float:
-    """The largest fused matrix in both formats, and as much for its proof."""
+    """Bytes while a quantized layer is loaded: the largest fused matrix in both formats, and as much for its proof."""
     if config.rollout.quantization == "none":
         return 0.0
     return 2.0 * (itemsize(config) + 1) * 2 * shape.intermediate * shape.hidden / config.engine.tensor_parallel
@@ -68,6 +68,6 @@ def engine_activations(config: RunConfig, shape: ModelShape) -> float:
     feed_forward = 3 * shape.intermediate  # the fused gate and up projections, and their product
     # Queries, keys and values with their rotated copies, and the output.
     attention = shape.head_dim * (3 * shape.heads + 4 * shape.kv_heads)
-    # Of the hidden size: input, residual, into the part and out of it.
+    # Of the hidden size: input, residual, the part's input and its output.
     per_token = 4 * shape.hidden + max(feed_forward, attention) / engine.tensor_parallel
     return itemsize(config) * engine.max_batched_tokens * per_token

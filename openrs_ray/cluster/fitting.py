@@ -17,10 +17,10 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
 
 _UNKNOWN = "A40"
-"""Stands for an unknown GPU."""
-_DEAR = 0.1
-"""Share of a step's time: what takes so much longer has others named beside it, which are so much faster."""
-_QUANTIZED, _ADAPTERS = "sampled with weights of 8 bits", "another training, of adapters instead of all weights"
+"""The GPU to plan for when it is unknown."""
+_SLOWER = 0.1
+"""If the best change makes a step slower by more than this share, alternatives that are faster by this share are named, too."""
+_QUANTIZED, _ADAPTERS = "engines sample in 8 bits", "trains adapters instead of all weights"
 
 
 def check_fits(config: RunConfig, shape: ModelShape, machine: Machine) -> None:
@@ -43,30 +43,30 @@ def _problem(config: RunConfig, found: GpuPlan, gpu_bytes: float) -> str:
 
 
 def advice(config: RunConfig, shape: ModelShape, gpu_bytes: float, gpu: Card | None, host_bytes: float | None) -> str:
-    """Changes that are enough, the cheapest first, as they are typed; what is no longer the same training says so."""
+    """Changes that make the run fit, as options to type, the cheapest first; those that change the training say so."""
     known = gpu or card(_UNKNOWN)
     assert known is not None
     search = Search(config, shape, gpu_bytes, known, host_bytes)
     same = search.cheapest({}, most=3)
     ways = [_text(found, known) for found in same]
-    gpus = max(config.max_gpus, torch.cuda.device_count())  # of the recipe, or of this machine where it has more
+    gpus = max(config.max_gpus, torch.cuda.device_count())  # the recipe's, or this machine's if it has more
     ways += [_text(found, known, "with more GPUs") for found in _first(search, more_learners(config, gpus))]
-    if not same or same[0].dearer > _DEAR or same[0].host:
+    if not same or same[0].slowdown > _SLOWER or same[0].host:
         ways += [_text(found, known, word) for found, word in _others(search, not same)]
     if not ways:
-        ways = [_text(found, known, "another task") for found in _first(search, shorter(config))]
+        ways = [_text(found, known, "a different task") for found in _first(search, shorter(config))]
     if not ways:
         return "no setting is enough, take GPUs with more memory or a smaller model"
     return f"the cheapest change that fits is {', or '.join(ways)}"
 
 
 def _first(search: Search, doses: Iterable[Options]) -> list[Found]:
-    """The smallest dose that is enough."""
+    """The smallest dose that fits, as a list of at most one."""
     return list(islice(filter(None, map(search.checked, doses)), 1))
 
 
 def _others(search: Search, none: bool) -> Iterator[tuple[Found, str]]:
-    """What changes more than speed: adapters, then, where nothing else was enough, engines of 8 bits, if much faster."""
+    """Changes that affect the training: adapters; if `none` else fits, also quantized engines where they are much faster."""
     config, best = search.config, math.inf
     corrected: Options = {"loss.correction": "truncated"} if config.loss.correction == "none" else {}
     quantized = {"rollout.quantization": "fp8"} | corrected if config.rollout.quantization == "none" and none else {}
@@ -74,7 +74,7 @@ def _others(search: Search, none: bool) -> Iterator[tuple[Found, str]]:
     both = adapters | quantized if adapters and quantized else {}
     for options, word in ((adapters, _ADAPTERS), (quantized, _QUANTIZED), (both, f"{_ADAPTERS}; {_QUANTIZED}")):
         for found in search.cheapest(options) if options else ():
-            if found.step_s[0] < (1 - _DEAR) * best:
+            if found.step_s[0] < (1 - _SLOWER) * best:
                 best = found.step_s[0]
                 yield found, word
 
@@ -82,7 +82,7 @@ def _others(search: Search, none: bool) -> Iterator[tuple[Found, str]]:
 def _text(found: Found, gpu: Card, word: str = "") -> str:
     """Example: --learner.optimizer adamw_8bit (21.3 GiB, on A40 66 to 182 s a step, +0.2 to +0.4)"""
     typed = " ".join(f"--{field} {str(value).lower()}" for field, value in found.options.items())
-    host = f" and {found.host / GIB:.1f} of the host's" if found.host else ""
+    host = f" and {found.host / GIB:.1f} GiB of host memory" if found.host else ""
     seconds = "{:.0f} to {:.0f} s a step".format(*found.step_s)
     more = ", {:+.1f} to {:+.1f}".format(*found.more_s) if found.more_s else ""
     return f"{typed} ({word + ': ' if word else ''}{found.peak / GIB:.1f} GiB{host}, on {gpu.name} {seconds}{more})"

@@ -20,18 +20,18 @@ from openrs_ray.config.schema import RunConfig
 
 @dataclass(frozen=True, slots=True)
 class Assumed:
-    """For one end of the range."""
+    """Assumptions at one end of the range."""
 
     length: float
-    """Mean, as a share of rollout.max_completion_tokens."""
+    """Mean length of a completion, as a share of rollout.max_completion_tokens."""
     prompt: float
-    """Mean, as a share of rollout.max_prompt_tokens."""
+    """Mean length of a prompt, as a share of rollout.max_prompt_tokens."""
     bandwidth: float
-    """Share used while sampling, and of that to the host's memory."""
+    """Share of the stated bandwidth that is reached, in a GPU's memory and over PCIe."""
     compute: float
-    """Share used while learning."""
+    """Share of the stated TFLOP/s that is reached."""
     host_gb_per_s: float
-    """Of the host's memory, while it takes an optimizer step."""
+    """Bandwidth of the host's memory in an offloaded optimizer step."""
     spread: float = 0.9
     """Standard deviation of the logarithm of a completion's length."""
 
@@ -39,11 +39,11 @@ class Assumed:
 BEST = Assumed(length=0.3, prompt=0.3, bandwidth=0.75, compute=0.4, host_gb_per_s=60)
 WORST = Assumed(length=1.0, prompt=1.0, bandwidth=0.5, compute=0.25, host_gb_per_s=20)
 _PASS_S = 0.002
-"""Of an engine's pass, beside its reading. On an H100, 72 completions of a 1.78 B model took 4.9 ms a pass, 1.9 for reading."""
+"""Fixed seconds of an engine's pass. On an H100, 72 completions of a 1.78 B model took 4.9 ms a pass, 1.9 of them for reading."""
 _GRADIENT_BYTES = 20
-"""Read and written for each trained parameter after each micro-batch: the gradient, in its bucket, and in its float32 sum."""
+"""Bytes read and written per trained parameter after each micro-batch: the gradient, its bucket and its float32 sum."""
 _STEP_BYTES = {"adamw": 28, "adamw_8bit": 16, "adamw_offload": 42}
-"""The same in an optimizer step: weight, two moments, gradient; on the host with a pass for clipping and one for the copy."""
+"""Bytes per parameter in an optimizer step: weight, two moments, gradient; on the host also passes for clipping and copying."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,13 @@ class Forecast:
     hours: float
     """With evaluations, without start and checkpoints."""
     sampling_s: float
-    """Of a step's completions alone."""
+    """Seconds of sampling a step's completions alone."""
     learning_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a forecast is for."""
+    """A run under assumptions, with speeds and lengths that follow from them."""
 
     config: RunConfig
     shape: ModelShape
@@ -68,12 +68,12 @@ class Run:
 
     @property
     def read_per_s(self) -> float:
-        """Bytes of a GPU's memory."""
+        """Bytes a second from a GPU's memory."""
         return self.assumed.bandwidth * self.card.gb_per_s * 1e9
 
     @property
     def sent_per_s(self) -> float:
-        """Bytes between a GPU and the host's memory."""
+        """Bytes a second between a GPU and the host's memory."""
         return self.assumed.bandwidth * self.card.pcie_gb_per_s * 1e9
 
     @property
@@ -92,7 +92,7 @@ class Run:
 
     @property
     def seen(self) -> float:
-        """Mean number of tokens before one of a completion."""
+        """Mean number of tokens that precede a token of a completion."""
         square = mean_square(self.assumed.length, self.assumed.spread) * self.config.rollout.max_completion_tokens**2
         return self.prompt + square / self.length / 2
 
@@ -115,14 +115,14 @@ def forecast_under(
 
 
 def sampling_s(run: Run, completions: int) -> float:
-    """Seconds on all engines, nothing beside them; the longest completion reaches the limit."""
+    """Seconds to sample completions on all engines; the longest completion reaches the limit."""
     each = math.ceil(completions / run.config.num_engines)
     passes = max(run.config.rollout.max_completion_tokens, each * run.length / _at_once(run, each))
     return _engine_s(run, passes, each)
 
 
 def _at_once(run: Run, asked: float) -> float:
-    """Completions in an engine at once, of those that it is asked for."""
+    """Completions that an engine works on at once, of `asked` ones."""
     config = run.config
     _, room = engine_parts(config, run.shape, run.gpu_bytes)
     groups = config.rollout.in_flight
@@ -131,7 +131,7 @@ def _at_once(run: Run, asked: float) -> float:
 
 
 def _engine_s(run: Run, passes: float, completions: float) -> float:
-    """Seconds of an engine: every pass reads all weights, every token the keys and values of those before it."""
+    """Seconds of an engine. Every pass reads all weights, and every token the keys and values of those before it."""
     config, split = run.config, run.config.engine.tensor_parallel
     weights = passes * engine_weights(config, run.shape) / split
     cache = completions * run.length * run.seen * cache_bytes_per_token(config, run.shape)
@@ -140,10 +140,10 @@ def _engine_s(run: Run, passes: float, completions: float) -> float:
 
 
 def _ahead_s(run: Run, sampled: float, learned: float) -> float:
-    """Seconds of a step whose completions began k steps before it, while others are learned from.
+    """Seconds of a step when sampling runs k versions ahead of the learner.
 
-    The first of them begins when a version is pushed, and all must have ended when its step begins to learn, k steps and a
-    step's sampling later. The step's time, which also says how many passes an engine makes in it, is found by bisection.
+    A step's completions begin when a version is pushed and must have ended when that step begins to learn, k + 1 steps less one
+    step's learning later. The step's time also determines how many passes an engine makes in it; it is found by bisection.
     """
     ahead = run.config.rollout.staleness + 1
     each = math.ceil(run.config.completions_per_step / run.config.num_engines)
@@ -157,7 +157,7 @@ def _ahead_s(run: Run, sampled: float, learned: float) -> float:
 
 
 def learning_s(run: Run) -> float:
-    """Seconds of the learner for a step."""
+    """Seconds that the learner works in a step."""
     config, ranks = run.config, run.config.placement.num_learner_gpus
     tokens = config.completions_per_step * (run.prompt + run.length)
     computed = tokens * operations_per_token(run) / ranks / run.computed_per_s
@@ -168,7 +168,10 @@ def learning_s(run: Run) -> float:
 
 
 def operations_per_token(run: Run) -> float:
-    """Of the learner: 2 per weight forward, 2 for the gradient of its input and 2 for its own; attention grows with length."""
+    """Floating-point operations of the learner per token.
+
+    Per weight 2 forward, 2 for the gradient of the input and 2 for its own. Attention, which grows with length, comes on top.
+    """
     config, shape = run.config, run.shape
     adapters, recomputed = shape.adapters(config.learner.lora), needs_checkpointing(config, shape, run.gpu_bytes)
     attention = 4 * shape.layers * shape.heads * shape.head_dim * run.seen
@@ -180,13 +183,13 @@ def operations_per_token(run: Run) -> float:
 
 
 def _merged_bytes(run: Run) -> float:
-    """Read and written for merging adapters with their matrices, in each pass through the layers."""
+    """Bytes read and written per micro-batch to merge adapters into their matrices, in each pass through the layers."""
     passes = 2 + needs_checkpointing(run.config, run.shape, run.gpu_bytes)
     return 16.0 * passes * sum(layer.elements for layer in run.shape.adapted(run.config.learner.lora))
 
 
 def _update_s(run: Run, trained: int) -> float:
-    """One optimizer step; in the host's memory it is that of all ranks, gradients going there and weights coming back."""
+    """Seconds of an optimizer step. An offloaded one is shared by all ranks; gradients go to the host and weights come back."""
     config = run.config
     size, ranks = _STEP_BYTES[config.learner.optimizer] * trained, config.placement.num_learner_gpus
     if config.learner.optimizer != "adamw_offload":
@@ -196,13 +199,13 @@ def _update_s(run: Run, trained: int) -> float:
 
 
 def _sent_s(run: Run, tokens: float) -> float:
-    """To and from the host's memory: the reference model once in an update, activations there and back."""
+    """Seconds of transfers to and from the host's memory: the reference once per update, activations both ways."""
     config, shape = run.config, run.shape
     share = tokens / config.micro_batch_tokens / config.placement.num_learner_gpus
     sent = 2 * kept_on_host(config, shape) * share
     if config.learner.offload_reference and holds_reference(config):
         sent += config.learner.updates_per_batch * itemsize(config) * shape.parameters
-    if config.learner.optimizer == "adamw_offload" and config.learner.zero_stage == 3:  # it sums gradients there
+    if config.learner.optimizer == "adamw_offload" and config.learner.zero_stage == 3:  # it sums gradients on the host
         sent += 8 * trained_parameters(config, shape) * share / config.placement.num_learner_gpus
     return sent / run.sent_per_s
 

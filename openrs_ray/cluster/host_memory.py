@@ -1,4 +1,4 @@
-"""Memory of the host for what GPUs leave there, on all of the run's machines; what every run takes of it is not planned."""
+"""Plans the host's memory for offloaded parts, on all of the run's machines; memory that every run needs is not planned."""
 
 from openrs_ray.cluster.learner_memory import (
     Parts,
@@ -19,7 +19,7 @@ _OFFLOADED = {1: 18, 2: 18, 3: 20}
 
 
 def host_parts(config: RunConfig, shape: ModelShape) -> Parts:
-    """Empty where nothing is left to the host."""
+    """Parts of a run in the host's memory; empty if nothing is offloaded."""
     learner, place, size = config.learner, config.placement, itemsize(config)
     parts: Parts = {}
     if learner.optimizer == "adamw_offload":
@@ -35,7 +35,7 @@ def host_parts(config: RunConfig, shape: ModelShape) -> Parts:
 
 
 def host_text(config: RunConfig, shape: ModelShape, machine: Machine) -> list[str]:
-    """A line, and a warning where the machine has less; nothing where nothing is left to the host."""
+    """A line of the plan, with a warning if the machine has less memory; none if nothing is offloaded."""
     parts, here = host_parts(config, shape), machine.host_bytes
     if not parts:
         return []

@@ -18,7 +18,7 @@ _FUSED = ("llama", "qwen2")  # Families whose fused kernels save memory
 _STATE = {"adamw": 12.0, "adamw_8bit": 4 + 2 * (1 + 4 / 256), "adamw_offload": 0.0}
 """Bytes per trained parameter: float32 weight and two moments, in 8 bits with a scale per block of 256."""
 _PIECE, _PIECES = 32 << 20, 4
-"""Of a push to another GPU: bytes, and how many are on their way."""
+"""Bytes of a piece of a push to another GPU, and the number of slots for them, as in actors/weights/staging.py."""
 
 Parts = dict[str, float]
 """Bytes by name."""
@@ -29,12 +29,12 @@ def trained_parameters(config: RunConfig, shape: ModelShape) -> int:
 
 
 def holds_reference(config: RunConfig) -> bool:
-    """True where the start model is a copy of its own: with adapters it is the same model without them."""
+    """True if the learner holds a copy of the start model; with adapters, the model without them is the reference."""
     return config.loss.kl_beta > 0 and not config.learner.lora.rank
 
 
 def merge_bytes(config: RunConfig, shape: ModelShape) -> float:
-    """While an adapter is merged with its matrix: the sum in float32, its rounding, the result."""
+    """Bytes while an adapter is merged into its matrix: the float32 sum, its rounding and the result."""
     return (8 + 2 * itemsize(config)) * float(
         max((layer.elements for layer in shape.adapted(config.learner.lora)), default=0)
     )
@@ -45,17 +45,17 @@ class _Zero:
     """Bytes that DeepSpeed's ZeRO holds beside weights and optimizer state."""
 
     at_rest: float
-    """Of gradients; more of them in the backward pass, and in the step."""
+    """Bytes of gradients at all times; the next two come on top in their phases."""
     in_backward: float
     in_step: float
     reduction: float
-    """Of a gradient on its way, and of its bucket."""
+    """Bytes of a gradient that is being reduced, and of its bucket."""
     buffer: float = 0.0
-    """At rest, for what goes to the host's memory."""
+    """Bytes of the buffer through which gradients go to the host's memory."""
 
 
 def learner_phases(config: RunConfig, shape: ModelShape, checkpointing: bool) -> dict[str, Parts]:
-    """Parts on a learner GPU."""
+    """Parts of the memory on a learner GPU, by phase of a step."""
     ranks, size, stage = config.placement.num_learner_gpus, itemsize(config), config.learner.zero_stage
     held, reference = shape.parameters + shape.adapters(config.learner.lora), size * shape.parameters
     zero, away = _zero(config, shape), config.learner.offload_reference
@@ -106,28 +106,28 @@ def _zero(config: RunConfig, shape: ModelShape) -> _Zero:
             if mixed
             else _Zero(0.0, 4.0 * count, 8 * share, reduction)
         )
-    if mixed:  # the norm of a gradient is taken in float64
+    if mixed:  # a gradient's norm is computed in float64
         return _Zero(0.0, 4 * share, 4 * share + 8 * largest, reduction)
     return _Zero(0.0, 4 * share, 8 * share, reduction + 4 * share)  # this micro-batch's gradients beside the sum
 
 
 def offload_buffer(config: RunConfig, shape: ModelShape) -> float:
-    """Bytes through which gradients go to the host's memory, on either side."""
+    """Bytes of the buffer through which gradients go to the host's memory; each side has one."""
     return _zero(config, shape).buffer if config.learner.zero_stage < 3 else 0.0
 
 
 def _forward_work(config: RunConfig, shape: ModelShape) -> float:
-    """A layer's, where nothing is kept for a backward pass."""
+    """Bytes of work space of a layer when nothing is kept for a backward pass."""
     return float(itemsize(config) * config.micro_batch_tokens * (4 * shape.hidden + 3 * shape.intermediate))
 
 
 def _scoring_head(config: RunConfig, shape: ModelShape) -> float:
-    """A chunk's logits in float32, and the same in work."""
+    """Bytes of the head without gradients: a chunk's float32 logits and as much work space."""
     return 8.0 * min(config.learner.logprob_chunk_tokens, config.micro_batch_tokens) * shape.vocabulary
 
 
 def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tuple[float, float, float]:
-    """Bytes for a full micro-batch: saved activations; work of one layer's backward pass; of the head's."""
+    """Bytes for a full micro-batch: saved activations, and work space of one layer's backward pass and of the head's."""
     size, tokens = itemsize(config), config.micro_batch_tokens
     fused = config.learner.fused_kernels and shape.family in _FUSED
     hidden, intermediate = shape.hidden, shape.intermediate
@@ -138,7 +138,7 @@ def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tu
     work = (1 if fused else 2) * size * (intermediate + hidden) + (layer if checkpointing else 0)
     kept = 1 if config.learner.offload_activations else shape.layers
     saved = kept * (size * hidden if checkpointing else layer) + norm
-    # The gradient of the weight, summed in float32; beside it a chunk's logits with their gradient, or that with its share.
+    # The weight's gradient in float32; beside it a chunk's logits and their gradient, or that gradient and a chunk's share.
     weight = shape.vocabulary * hidden
     chunk = min(config.learner.logprob_chunk_tokens, tokens) * shape.vocabulary
     logits_size = 4 if config.learner.head_dtype == "float32" else size
@@ -149,7 +149,7 @@ def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tu
 
 
 def kept_on_host(config: RunConfig, shape: ModelShape) -> float:
-    """Bytes of a micro-batch: the input of every layer but the one that is being recomputed."""
+    """Bytes of a micro-batch's offloaded activations: the input of every layer but the one being recomputed."""
     if not config.learner.offload_activations:
         return 0.0
     return float(itemsize(config) * (shape.layers - 1) * shape.hidden * config.micro_batch_tokens)
@@ -163,7 +163,7 @@ def largest_bucket(shape: ModelShape, dtype: str, bucket_mib: int) -> int:
 
 
 def sent_from(config: RunConfig, shape: ModelShape) -> float:
-    """Bytes of a push at the sender: a bucket that engines on the same GPU read, or four pieces that travel in turn."""
+    """Bytes of a push at the sender: a bucket that engines on the same GPU read, or four slots for pieces."""
     largest = largest_bucket(shape, config.model.dtype, config.push.bucket_mib)
     return float(largest if config.placement.colocated else _PIECES * min(_PIECE, largest))
 

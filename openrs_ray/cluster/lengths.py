@@ -1,4 +1,4 @@
-"""Lengths of completions: log-normal, and cut at the limit. Lengths are shares of that limit."""
+"""Lengths of completions as shares of their limit: log-normal, cut at 1."""
 
 from functools import cache
 from math import exp, log
@@ -8,13 +8,13 @@ _NORMAL = NormalDist()
 
 
 def mean(median: float, spread: float) -> float:
-    """Of lengths whose logarithm has the standard deviation `spread`, as they are after the cut."""
+    """Mean length after the cut; `spread`: standard deviation of the logarithm before it."""
     return _moment(median, spread, 1)
 
 
 @cache
 def mean_square(mean_length: float, spread: float) -> float:
-    """Mean of the squared lengths, of the distribution with this mean."""
+    """Mean of the squared lengths of the distribution with this mean."""
     if mean_length >= 1.0:
         return 1.0
     low, high = 1e-9, 1e9
@@ -25,7 +25,7 @@ def mean_square(mean_length: float, spread: float) -> float:
 
 
 def _moment(median: float, spread: float, power: int) -> float:
-    """Mean of min(length, 1) ** power: below the cut that of a log-normal, and 1 at it."""
+    """Mean of min(length, 1) ** power for a log-normal length: its partial moment below the cut, plus the share above it."""
     cut = -log(median) / spread
     whole = exp(power * log(median) + (power * spread) ** 2 / 2)
     return whole * _NORMAL.cdf(cut - power * spread) + 1 - _NORMAL.cdf(cut)

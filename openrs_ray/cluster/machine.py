@@ -10,17 +10,17 @@ from openrs_ray.config.schema import RunConfig
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """None where it is unknown."""
+    """Sizes and speeds of the machine; None where unknown."""
 
     gpu_bytes: float | None = None
-    """Of one GPU, the smallest."""
+    """Memory of the smallest GPU."""
     card: Card | None = None
     host_bytes: float | None = None
-    """Of this host's memory, what is available."""
+    """Available memory of this host."""
 
     @classmethod
     def planned(cls, config: RunConfig, this_machine: bool = True) -> "Machine":
-        """As the recipe says, or as this machine is; without GPU memory on a CPU. It forks, so it comes before any thread."""
+        """The machine that the recipe names, else this one; no GPU memory on a CPU. Forks: call it before starting threads."""
         place = config.placement
         found = planned_gpus(place.device)
         here = found if this_machine else []

@@ -1,4 +1,4 @@
-"""Shape of a model: what a plan needs to know about it."""
+"""Shape of a model, as plans of memory and time need it."""
 
 import math
 from dataclasses import dataclass
@@ -34,9 +34,9 @@ class ModelShape:
     head_dim: int
     vocabulary: int
     parameter_shapes: tuple[tuple[int, ...], ...]
-    """In push order; tied ones once."""
+    """Shapes of all parameters in push order; tied ones once."""
     linears: tuple[Linear, ...] = ()
-    """All but the head: those that adapters are for, and that an engine quantises."""
+    """Linear layers without the head: those that can have adapters, and that engines quantize."""
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> "ModelShape":

@@ -15,14 +15,14 @@ from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.config.schema import RunConfig
 
 _CHANGE, _TIGHT = 0.05, 0.08
-"""Shares of the fastest step's time that one change less is worth, and that more than `ROOM` of a GPU costs, in the order."""
+"""Prices in the ranking, as shares of the fastest step's time: of each change, and of using more than `ROOM` of a GPU."""
 _LOOKED_AT = 40
-"""Ways, the best first: of some not all changes turn out to be needed, so that they may fall behind another."""
+"""Combinations to check, the best first. Dropping changes that turn out not to be needed may alter their order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Changes that are enough together."""
+    """Changes with which the run fits, and their effect."""
 
     options: Options
     peak: float
@@ -32,25 +32,25 @@ class Found:
     step_s: tuple[float, float]
     """Seconds of a step at the best and at the worst end of the forecast."""
     more_s: tuple[float, float] | None
-    """Of them, those above the seconds without the changes; None where nothing could be sampled without them."""
+    """Seconds of a step above those without the changes, at either end; None if nothing could be sampled without them."""
 
     @property
     def kind(self) -> frozenset[str]:
         return _kind(self.options)
 
     @property
-    def dearer(self) -> float:
-        """By which share of it a step takes longer."""
+    def slowdown(self) -> float:
+        """Share by which a step takes longer."""
         return self.more_s[0] / (self.step_s[0] - self.more_s[0]) if self.more_s else 0.0
 
 
 def _kind(options: Options) -> frozenset[str]:
-    """What is changed, in whatever dose; the optimizers are no doses of each other."""
+    """The changed fields, whatever their doses. Different optimizers count as different changes."""
     return frozenset(f"{field} {value}" if field == "learner.optimizer" else field for field, value in options.items())
 
 
 def _with(found: list[Found], one: Found, price: Callable[[Found], float]) -> list[Found]:
-    """Of ways of which one holds the other, the cheaper."""
+    """Add `one` to `found`. Of two that contain the same changes, or one the other's, the cheaper is kept."""
     like = [known for known in found if known.kind <= one.kind or one.kind <= known.kind]
     if any(price(known) <= price(one) for known in like):
         return found
@@ -59,7 +59,7 @@ def _with(found: list[Found], one: Found, price: Callable[[Found], float]) -> li
 
 @dataclass(frozen=True, slots=True)
 class _Half:
-    """The learner or the engine under some options."""
+    """The learner or the engines under some options."""
 
     options: Options
     seconds: float
@@ -70,7 +70,7 @@ class _Half:
 
 
 class Search:
-    """Of one recipe, shape and kind of GPU; `host_bytes` None: the host has what is needed."""
+    """Search for one recipe, model shape and kind of GPU. `host_bytes` None: the host is assumed to have enough memory."""
 
     def __init__(
         self, config: RunConfig, shape: ModelShape, gpu_bytes: float, card: Card, host_bytes: float | None = None
@@ -81,7 +81,7 @@ class Search:
         self._unit = 0.0
 
     def cheapest(self, first: Options, most: int = 1) -> list[Found]:
-        """The best ways to fit besides `first`, none of which holds another one."""
+        """At most `most` ways to fit, the best first. Each includes `first`, and none contains another."""
         found: list[Found] = []
         for number, options in enumerate(self._ranked(changed(self.config, first))):
             if found and number >= _LOOKED_AT:
@@ -95,7 +95,7 @@ class Search:
         return found.step_s[0] / self._unit + _CHANGE * len(found.options) + tight
 
     def _ranked(self, config: RunConfig) -> Iterator[Options]:
-        """Options that fit, the best first."""
+        """Combinations of options that fit, the best first."""
         learners, engines = self._learners(config), self._engines(config)
         if not learners or not engines:
             return iter(())
@@ -148,7 +148,7 @@ class Search:
         return Run(config, self.shape, self.card, self.gpu_bytes, BEST)
 
     def _needed(self, options: Options, first: Options) -> Options:
-        """Without those that are not needed, nor pay."""
+        """The options without those that are neither needed nor worth their price."""
         for field in [*reversed(options)]:
             fewer = {name: value for name, value in options.items() if name != field}
             room = ROOM if self._fits(options, ROOM) else 1.0
@@ -168,7 +168,7 @@ class Search:
         return self.host_bytes is None or sum(host_parts(config, self.shape).values()) <= self.host_bytes
 
     def checked(self, options: Options) -> Found | None:
-        """None where they do not fit, on the GPU or the host, or may not stand together."""
+        """The options' effect; None if they do not fit on the GPU or the host, or are not allowed together."""
         config = changed(self.config, options)
         if not self._fits(options, 1.0) or not self._host_holds(config) or not valid(config):
             return None

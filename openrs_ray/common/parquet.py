@@ -17,7 +17,7 @@ def write_table(
 ) -> Path:
     """Write a file and its folder; returns the path, ending in -9f3c21d0.parquet with the CRC-32 in the name.
 
-    `few_values`: columns with few different values, the only ones that get a dictionary; None: all try to.
+    `few_values`: columns with few different values; only these get a dictionary (None: all that can).
     """
     sink = pa.BufferOutputStream()
     dictionaries = True if few_values is None else [*few_values]

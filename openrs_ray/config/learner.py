@@ -18,9 +18,9 @@ class Lora(Section):
     rank: Count = 0
     """Rank of the adapters (0: none, all weights are trained)."""
     alpha: SomeAmount | None = None
-    """An adapter's product is multiplied by this over the rank (default: twice the rank)."""
+    """Scale of the adapters: their product is multiplied by alpha / rank (default: twice the rank)."""
     layers: Literal["all", "attention"] = "all"
-    """Linear layers with an adapter: all of every block, or the attention's only."""
+    """Linear layers that get an adapter: all of every block, or only the attention's."""
 
     @property
     def used_alpha(self) -> float:
@@ -52,16 +52,16 @@ class Learner(Section):
     max_grad_norm: Annotated[float, Field(gt=0, le=10**12), FREE] = 1.0
     """Gradients are scaled down to this global norm."""
     optimizer: Literal["adamw", "adamw_8bit", "adamw_offload"] = "adamw"
-    """AdamW with float32 moments; with 8-bit moments (bitsandbytes); or with the same as the first in the host's memory and
-    computed by its CPUs (DeepSpeed ZeRO-Offload). docs/memory.md has what each saves and costs."""
+    """adamw: float32 moments. adamw_8bit: moments of 8 bits (bitsandbytes). adamw_offload: as adamw, but in the host's memory and
+    computed by its CPUs (DeepSpeed ZeRO-Offload). docs/memory.md says what each saves and costs."""
     offload_reference: Annotated[bool, FREE] = False
-    """Keep the frozen start model in the host's memory; it visits the GPU once per step. The figures stay the same."""
+    """Keep the frozen start model in the host's memory and copy it to the GPU once per update; results stay the same."""
     offload_activations: Annotated[bool, FREE] = False
-    """Recompute activations (gradient checkpointing), and keep the layers' inputs for it in the host's memory until then."""
+    """Recompute activations (gradient checkpointing), and keep the layers' inputs in the host's memory meanwhile."""
     lora: Lora = Lora()
     updates_per_batch: Parts = 1
-    """Optimizer steps that each of `run.steps` makes, at its learning rate, each on a share of its groups; the ratio is to the
-    policy that sampled."""
+    """Optimizer steps per step, each on an equal share of the step's groups and at the step's learning rate; ratios are
+    taken to the policy that sampled (docs/losses.md)."""
     zero_stage: Literal[1, 2, 3] = 2
     """DeepSpeed ZeRO stage."""
     micro_batch_tokens: Annotated[int, Field(gt=0, le=2 * 10**9), FREE] = 16384
@@ -85,6 +85,6 @@ class Learner(Section):
     def _recomputes(self) -> Learner:
         if self.offload_activations and self.gradient_checkpointing is False:
             raise ValueError(
-                "learner.offload_activations keeps what is recomputed from: leave learner.gradient_checkpointing at auto"
+                "learner.offload_activations needs gradient checkpointing: leave learner.gradient_checkpointing at auto"
             )
         return self

@@ -17,7 +17,7 @@ _PUBLISHED: dict[str, dict[str, Any]] = {
     "cispo": {"clip_epsilon_high": 1.0},
     "tis": {"clip_epsilon_high": 1.0},
 }
-"""Defaults of each loss, where they are not the fields'; from its paper, except CISPO's and TIS's bound."""
+"""Defaults of each loss that differ from the fields'; from its paper, except the bound of CISPO and TIS."""
 
 
 class Loss(Section):

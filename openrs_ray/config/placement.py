@@ -1,4 +1,4 @@
-"""Where processes run: the config section `placement`, and its like for evaluations and curations."""
+"""The config section `placement`: where processes run; also the smaller one of evaluations and curations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Slots(Section):
 
 
 class EngineSlots(Slots):
-    """Places of an evaluation or a curation, which have no learner."""
+    """The section `placement` of an evaluation or a curation, which have no learner."""
 
     num_rollout_gpus: Parts | None = None
     """GPUs for engines (default: all that the cluster has; on a CPU those of one engine)."""
@@ -46,7 +46,7 @@ class Placement(Slots):
 
 
 def check_split(gpus: int | None, engine: Engine) -> None:
-    """ValueError when so many GPUs make no whole number of engines."""
+    """ValueError unless the GPUs divide into whole engines."""
     if gpus is not None and gpus % engine.tensor_parallel:
         raise ValueError(
             f"placement.num_rollout_gpus ({gpus}) must be a multiple of engine.tensor_parallel ({engine.tensor_parallel})"

@@ -1,18 +1,18 @@
-"""Engines in 8 bits, and the hardware that can."""
+"""Checks that hardware has kernels for `rollout.quantization`."""
 
 from typing import Literal
 
 Quantization = Literal["none", "int8", "fp8", "fp8_kv"]
 
 FP8_ARITHMETIC = 89
-"""Compute capability from which a GPU multiplies in FP8; below, its weights and cache are in FP8 only."""
+"""Compute capability from which a GPU multiplies in FP8; below, FP8 only saves memory."""
 _LEAST = 80
 _NO_INT8 = 100
-"""Capability from which vLLM's GPU kernels have no INT8."""
+"""Compute capability from which vLLM has no INT8 kernels."""
 
 
 def refusal(quantization: Quantization, capability: int | None) -> str | None:
-    """Why a GPU of this compute capability (89: 8.9), or a CPU (None), cannot, and what can be done; None where it can."""
+    """The refusal for a GPU of this compute capability (89: 8.9) or a CPU (None), with its mending; None if it is supported."""
     if quantization == "none":
         return None
     if capability is None:

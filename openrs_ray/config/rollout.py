@@ -29,11 +29,11 @@ class Rollout(Section):
     staleness: Annotated[Count, FREE] = 0
     """Policy versions that a trained token may be old: 0 takes turns, k lets rollouts run that far ahead of the learner."""
     in_flight: Annotated[Positive | None, FREE] = None
-    """Groups sampled at once, whatever a step takes: at most (staleness + 1) x problems_per_step (default: all those, of which
+    """Most groups that are sampled at once, up to (staleness + 1) x problems_per_step (default: all of these are requested, and
     engines work on as many as their key/value caches hold)."""
     quantization: Annotated[Quantization, FREE] = "none"
-    """Engines hold their linear layers in 8 bits, made anew at each push (fp8_kv: their key/value cache, too); the learner does
-    not, and its loss must correct for it (docs/quantization.md)."""
+    """Engines hold their linear layers in 8 bits, quantized again at each push (fp8_kv: the key/value cache as well). The learner
+    does not, and its loss must correct the difference (docs/quantization.md)."""
     replace_uniform_groups: Annotated[Count, FREE] = 0
     """Groups of equal rewards teach nothing: replace up to this many times problems_per_step of them in each step (0: none)."""
     max_uniform_steps: Annotated[Count, FREE] = 20
@@ -61,7 +61,7 @@ class Rollout(Section):
         if self.in_flight is not None and self.in_flight > most:
             raise ValueError(
                 f"rollout.in_flight ({self.in_flight}) must not be above {most}, (rollout.staleness + 1) x "
-                "rollout.problems_per_step: more groups would be older than the staleness when their step comes"
+                "rollout.problems_per_step: further groups would exceed the staleness by the time of their step"
             )
         return self
 
@@ -71,7 +71,7 @@ class Rollout(Section):
 
 
 class Engine(Section):
-    """A vLLM engine, the same in training, evaluation and curation. Nothing here changes what is asked, or a seed."""
+    """A vLLM engine, the same in training, evaluation and curation. No field here changes a request or a seed."""
 
     tensor_parallel: Parts = 1
     """GPUs per engine."""

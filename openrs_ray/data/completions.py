@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _PREFIX_TOKENS = 8
-"""Enough of the end of a prompt to see what the template opens."""
+"""Tokens at the end of a prompt that show whether the template opens the reasoning."""
 
 
 class Sampled(Protocol):
-    """What texts are made of: a `Rollout`, or what the reward pool gets of one."""
+    """Token ids that texts are made of: a `Rollout`, or its message to the reward pool."""
 
     @property
     def token_ids(self) -> np.ndarray: ...
@@ -32,7 +32,7 @@ class Decoder:
     """A tokenizer's way from ids to text, special tokens included; it travels to actors that need not import transformers."""
 
     tokenizer: Any
-    """Of the library `tokenizers`, where transformers asks that one alone; else of transformers."""
+    """A tokenizer of the library `tokenizers` where it alone decodes for transformers; else of transformers."""
     pad_id: int | None
     light: bool
 
@@ -115,16 +115,16 @@ class Texts(Message):
     """Of one rollout."""
 
     whole: str
-    """All turns and what was given between them, `opening` included: for the record."""
+    """All turns and the text given between them, with `opening`, for the record."""
     judged: str
-    """What rewards read: the last turn, so that no answer counts that a tool or an earlier try has written."""
+    """The last turn, which rewards read: an answer written by a tool or in an earlier try does not count."""
     turns: tuple[str, ...] = ()
-    """Of the policy, where there are several."""
+    """The policy's turns, if there are several."""
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutDecoder:
-    """Makes all texts of rollouts, each decoded once."""
+    """Decodes rollouts, each text once."""
 
     decoder: Decoder
     end_ids: tuple[int, ...]
@@ -159,7 +159,7 @@ def _before_end(ids: np.ndarray, ends: Sequence[int]) -> np.ndarray:
 
 
 def _asks_only_the_library(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """True where transformers decodes by its fast tokenizer and changes nothing in the text."""
+    """True if transformers decodes with its fast tokenizer and leaves that text unchanged."""
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
     kind = type(tokenizer)

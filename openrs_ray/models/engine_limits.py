@@ -46,7 +46,7 @@ def check_engine(model: Model, place: Slots, model_path: str, config: Any) -> No
 
 
 def is_on_cpu(place: Slots) -> bool:
-    """As far as that is known here: `auto` may be a plan for GPUs elsewhere."""
+    """True if engines certainly run on a CPU; with `auto` the recipe may be meant for GPUs elsewhere."""
     planned = isinstance(place, Placement) and place.gpu_memory_gib is not None
     return place.device == "cpu" or (place.device == "auto" and torch.version.cuda is None and not planned)
 

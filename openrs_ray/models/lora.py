@@ -1,7 +1,7 @@
 """Low-rank adapters in a model: which layers have one, and the files that peft reads.
 
 An adapted layer `q_proj` has three weights: `q_proj.base_layer.weight`, frozen, and `q_proj.lora_A.default.weight` and
-`q_proj.lora_B.default.weight`, which are trained. To everybody else it has one, `q_proj.weight`, the merged one.
+`q_proj.lora_B.default.weight`, which are trained. Outside this package it has one, `q_proj.weight`, the merged one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def linear_layers(model: PreTrainedModel, lora: Lora) -> dict[str, nn.Linear]:
-    """Layers of the blocks that have an adapter, by name, whatever they are called. UserError where that is not possible."""
+    """Linear layers of the blocks that get an adapter, by name. UserError if the model has matrices that cannot have one."""
     name, blocks = _blocks(model)
     found, others = {}, []
     for path, module in blocks.named_modules():
@@ -54,7 +54,7 @@ def linear_layers(model: PreTrainedModel, lora: Lora) -> dict[str, nn.Linear]:
 
 
 def _blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """The stack of layers: the list that holds most of the weights."""
+    """The stack of blocks: the module list that holds most of the weights, and its name."""
     lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     if not lists:
         raise UserError(f"no stack of layers was found in this {type(model).__name__}: set learner.lora.rank 0")
@@ -62,14 +62,14 @@ def _blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
 
 
 def _in_attention(blocks: nn.ModuleList, path: str) -> bool:
-    """True for modules inside one whose class says that it is attention, as in all families of transformers."""
+    """True for modules inside one whose class name says attention, as in all families of transformers."""
     parts = path.split(".")
     above = (blocks.get_submodule(".".join(parts[:depth])) for depth in range(1, len(parts)))
     return any("attention" in type(module).__name__.lower() for module in above)
 
 
 def attach(model: PreTrainedModel, lora: Lora, seed: int) -> "LoraConfig":
-    """Freeze the model and give it adapters: random ones times zero, the same for the same seed."""
+    """Freeze the model and give it adapters that change nothing yet: A is random by `seed`, B is 0."""
     from peft import LoraConfig, TaskType, inject_adapter_in_model
 
     from openrs_ray.models.lora_layer import MergedLinear
@@ -87,7 +87,7 @@ def attach(model: PreTrainedModel, lora: Lora, seed: int) -> "LoraConfig":
 
 
 def _short_names(model: PreTrainedModel, lora: Lora) -> list[str]:
-    """Last parts of the names, which other tools expect, where no other module has them; else the whole names."""
+    """Last parts of the layers' names, as other tools expect, if no other module has them; else the whole names."""
     layers = linear_layers(model, lora)
     last = sorted({name.rsplit(".", 1)[-1] for name in layers})
     meant = {name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] in last}
@@ -95,13 +95,13 @@ def _short_names(model: PreTrainedModel, lora: Lora) -> list[str]:
 
 
 def adapted_layers(model: nn.Module) -> "dict[str, MergedLinear]":
-    """Layers with an adapter, by name."""
+    """Layers of the model that have an adapter, by name."""
     return {name: module for name, module in model.named_modules() if hasattr(module, "bypassed")}
 
 
 @contextmanager
 def without_adapters(model: nn.Module) -> Iterator[None]:
-    """The start model again, meanwhile."""
+    """Context in which the model computes as the start model."""
     layers = adapted_layers(model).values()
     for layer in layers:
         layer.bypassed = True

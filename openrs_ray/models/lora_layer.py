@@ -1,8 +1,8 @@
 """A linear layer of peft that computes with the merged weight.
 
 peft adds the adapter's small output to a bfloat16 sum, where most of it is rounded away, and engines would have to do the same.
-Here the learner computes with the very weight that engines and exported policies have (`openrs_ray.models.merging`): one
-product instead of three, and no difference between learner and sampler beyond that of full fine-tuning.
+Here the learner computes with exactly the weight that engines and exported policies have (`openrs_ray.models.merging`): one
+product instead of three, and learner and sampler differ no more than in full fine-tuning.
 """
 
 from typing import Any, cast
@@ -15,12 +15,12 @@ from torch.nn import functional as F
 
 from openrs_ray.models.merging import merged
 
-_ADAPTER = "default"  # peft's name for the only one
+_ADAPTER = "default"  # peft's name for a model's only adapter
 
 
 class MergedLinear(Linear):
     bypassed = False
-    """True while the start model is asked."""
+    """True while the model computes as the start model."""
 
     @property
     def base(self) -> nn.Linear:

@@ -1,8 +1,8 @@
 """Merges a low-rank adapter into the weight that it changes, the same way in the learner, in engines and in exported policies.
 
 A young adapter moves most numbers of a bfloat16 weight by less than half of their last digit. Rounding to the nearest number
-would undo that: of the change after 8 steps of 1e-5, SmolLM2-135M kept 6 %. Here a number is rounded up with the probability of
-the remainder, by a pattern that is fixed for each place, so the change is kept on average and merging twice gives the same bits.
+would undo that: of the change after 8 steps of 1e-5, SmolLM2-135M kept 6 %. Here rounding is stochastic: a number is rounded up
+with the probability of its remainder, by a fixed pattern, so that the change is kept on average and merging is deterministic.
 """
 
 from functools import cache
@@ -10,7 +10,7 @@ from functools import cache
 import torch
 from jaxtyping import Float, Int32
 
-_REST = 0xFFFF  # the bits of a float32 that a bfloat16 lacks
+_REST = 0xFFFF  # bits of a float32 that bfloat16 drops
 
 
 def merged(
@@ -34,7 +34,7 @@ def merged(
 
 @cache
 def _pattern(count: int, kind: int, device: torch.device) -> Int32[torch.Tensor, " count"]:
-    """Unrelated 16-bit numbers. A place's remainder is compared with the sum of its row's and its column's."""
+    """Pseudo-random 16-bit numbers, one per row or column; a remainder is compared with its row's plus its column's."""
     # MurmurHash3's finaliser (Appleby), in int64 so that no product overflows into the sign.
     found = torch.arange(count, dtype=torch.int64, device=device) * 2 + (kind << 40)
     for factor in (0x7FEB352D, 0x46C9A3F5):

@@ -33,12 +33,12 @@ def build(folder: Path) -> None:
     spec = find_spec(PACKAGE)
     assert spec is not None and spec.submodule_search_locations is not None
     package = spec.submodule_search_locations[0]
-    tokenizer, quantised = read_gguf(package, FILE)
-    # A model read from GGUF still counts as quantised and refuses to be saved: a fresh one takes over its weights.
-    config = quantised.config
+    tokenizer, quantized = read_gguf(package, FILE)
+    # A model read from GGUF still counts as quantized and refuses to be saved: a fresh one takes over its weights.
+    config = quantized.config
     del config.quantization_config
     model = LlamaForCausalLM(config).to(torch.bfloat16)
-    model.load_state_dict(quantised.state_dict())
+    model.load_state_dict(quantized.state_dict())
     model.config.dtype = "bfloat16"
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder)

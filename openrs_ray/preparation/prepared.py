@@ -64,7 +64,7 @@ class Prepared:
 
     @property
     def decoder(self) -> RolloutDecoder:
-        """For the reward pool, which makes all texts of rollouts."""
+        """Decoder of rollouts for the reward pool."""
         return RolloutDecoder(Decoder.of(self.tokenizer), self.eos_ids, self.opening)
 
     def summary(self) -> RunProblems:
@@ -104,7 +104,7 @@ def prepare(config: RunConfig) -> Prepared:
         linear_layers(empty_model(model), config.learner.lora)
     if getattr(model, "quantization_config", None) is not None:
         raise UserError(
-            f"model {config.model.path} is quantised, and quantised weights cannot be trained: give the model itself"
+            f"model {config.model.path} is quantized, and quantized weights cannot be trained: give the model itself"
         )
     tokenizer = load_tokenizer(config.model)
     if any(task.environment.answers for task in config.tasks):

@@ -160,7 +160,7 @@ def _rows(
     texts: Sequence[Sequence[str]],
     advantages: Sequence[Sequence[float]] | np.ndarray | None,
 ) -> pa.Table:
-    """Column by column, and tokens by array: a step may have millions of them."""
+    """The table of a step, built by column and from whole arrays, because a step may have millions of tokens."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     verdicts = [verdict for group in groups for verdict in group.verdicts]
     problems = [group.problem for group in groups for _ in group.rollouts]
@@ -202,7 +202,7 @@ def _column(values: Any, kind: pa.DataType) -> pa.Array:
 
 
 def _lists(rows: Sequence[np.ndarray | None], kind: pa.DataType) -> pa.Array:
-    """A list per row; null where there is none."""
+    """A column of lists, null for rows that are None."""
     there = [row for row in rows if row is not None]
     values = pa.array(np.concatenate(there) if there else [], type=kind)
     offsets = np.cumsum([0, *(0 if row is None else len(row) for row in rows)], dtype=np.int32)

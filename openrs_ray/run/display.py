@@ -35,7 +35,7 @@ class StepFigures:
     tokens: int
     seconds: float
     mismatch: float | None = None
-    """Mean k3 divergence per token between engines and learner; None unless the engines are in 8 bits."""
+    """Mean k3 divergence per token between engines and learner; None if engines are not quantized."""
 
     def cells(self) -> dict[str, str]:
         return {

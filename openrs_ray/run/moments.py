@@ -1,7 +1,7 @@
-"""8-bit moments of bitsandbytes' AdamW as float32 numbers, and back: what another number of ranks needs.
+"""Converts 8-bit moments of bitsandbytes' AdamW to float32 and back, to resume with another number of ranks.
 
-A block of numbers that share a scale is counted from the beginning of a rank's part of the model, which is another one on
-another number of ranks: there the moments are rounded anew.
+Numbers share a scale by blocks, counted from the beginning of a rank's part of the model. With another number of ranks these
+parts differ, and the moments are quantized again.
 """
 
 import logging
@@ -14,12 +14,12 @@ import torch
 
 _BLOCK = 256  # numbers with one scale
 _MOMENTS = {"exp_avg": "1", "exp_avg_sq": "2"}
-"""torch's names, and the ends of bitsandbytes'."""
+"""torch's names of the moments, and the suffixes of bitsandbytes' names."""
 _WRAPPED = "__bnb_optimizer_quant_state__"
 
 
 def bitsandbytes() -> Any:
-    """The library, without its warning of 4-bit kernels that nothing here uses."""
+    """The library bitsandbytes, without its warning about 4-bit kernels, which are not used here."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     import bitsandbytes
 
@@ -27,12 +27,12 @@ def bitsandbytes() -> Any:
 
 
 def has_8_bit_moments(state: Path) -> bool:
-    """Of a learner's saved state."""
+    """True if a learner's saved state has 8-bit moments."""
     return any(_WRAPPED in moments for file in _parts(state)[:1] for moments in _states(_load(file)).values())
 
 
 def with_float32_moments(state: Path, target: Path) -> Path:
-    """A new folder `target` that holds what `state` does, its 8-bit moments as float32 under torch's names."""
+    """Make the folder `target` with the files of `state`, 8-bit moments turned into float32 under torch's names."""
     target.mkdir(parents=True)
     for file in state.iterdir():
         (target / file.name).symlink_to(os.path.relpath(file, target))
@@ -65,7 +65,7 @@ def to_8_bits(optimizer: Any) -> None:
                 codes, of = quantize(found[name], state[f"qmap{number}"], blocksize=_BLOCK)
                 state[f"state{number}"].copy_(codes)
                 state[f"absmax{number}"].copy_(of.absmax)
-            else:  # a small part's
+            else:  # bitsandbytes keeps those of a small part in float32
                 state[f"state{number}"].copy_(found[name])
     group["params"] = kept
 
@@ -80,7 +80,7 @@ def _load(file: Path) -> dict[str, Any]:
 
 
 def _states(saved: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """Of each part of the rank's; in a file of ZeRO-3 they lie deeper."""
+    """The optimizer's states in a rank's file, by part; with ZeRO-3 they lie deeper."""
     of_rank = saved["optimizer_state_dict"]
     states: dict[int, dict[str, Any]] = of_rank.get("base_optimizer_state", of_rank.get("optimizer_state_dict"))[
         "state"
@@ -93,7 +93,7 @@ def _float32(moments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def float32(moments: Mapping[str, torch.Tensor], number: str) -> torch.Tensor:
-    """Moment 1 or 2 of a part."""
+    """Moment 1 or 2 of a part, as float32."""
     codes = moments[f"state{number}"]
     if codes.dtype == torch.float32:
         return codes

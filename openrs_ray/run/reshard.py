@@ -15,7 +15,7 @@ def convert(state: Path, target: Path) -> None:
     """Convert the state of all ranks, on one rank only. RunError when the disk lacks the room."""
     shutil.rmtree(target.parent, ignore_errors=True)  # of a conversion that a kill broke off
     target.mkdir(parents=True)
-    # Every tensor is written twice: in parts, then whole; 8-bit moments once more before that, and all as float32.
+    # Every tensor is written twice, in parts and then whole, all in float32; 8-bit moments once more before that.
     size, free = sum(file.stat().st_size for file in state.iterdir()), shutil.disk_usage(target).free
     eight_bit = has_8_bit_moments(state)
     needed = (6 if eight_bit else 2) * size

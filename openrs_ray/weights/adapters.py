@@ -1,7 +1,7 @@
 """Base and adapter as an engine receives and merges them.
 
-An engine keeps the frozen base in the host's memory, as it came with the first push. Later pushes bring the adapters alone; they
-are merged into the base, never into what an earlier push has left, and every weight is loaded again.
+An engine keeps the frozen base in the host's memory, as it came before the first push. Every push brings the adapters alone. They
+are merged into the base, never into weights of an earlier push, and every weight is loaded again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,33 +12,34 @@ import torch
 from openrs_ray.models.merging import merged
 
 BASE, DOWN, UP, SQUARE, SCALE = "base:", "lora_A:", "lora_B:", "lora_square:", "lora_scale"
-"""How names begin on their way to an engine: "base:model.norm.weight", "lora_A:model.layers.0.mlp.up_proj.weight"."""
-_KEPT_WITHIN, _DEVIATIONS = 0.1, 6  # of the share of a change that a merged weight has, beside its rounding's noise
+"""Prefixes of names in a push. Examples: "base:model.norm.weight", "lora_A:model.layers.0.mlp.up_proj.weight"."""
+_KEPT_WITHIN, _DEVIATIONS = 0.1, 6
+"""Tolerances of a merged change: a share of it, and standard deviations of its rounding."""
 
 Weights = Sequence[tuple[str, torch.Tensor]]
 
 
 def pairs(adapters: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """A and B by the layer's name, from tensors by their names here."""
+    """A and B by the layer's name, from tensors named as in a push."""
     weights = [name.removeprefix(DOWN) for name in adapters if name.startswith(DOWN)]
     return {name.removesuffix(".weight"): (adapters[DOWN + name], adapters[UP + name]) for name in weights}
 
 
 def squared_change(down: torch.Tensor, up: torch.Tensor, scale: float) -> torch.Tensor:
-    """Squared Frobenius norm of scale * up @ down, float64 [1], by traces: the learner's word for what must be merged."""
+    """Squared Frobenius norm of scale * up @ down, float64 [1], by traces. An engine must merge a change of this norm."""
     down, up = down.double(), up.double()
     return (scale**2 * ((up.T @ up) * (down @ down.T)).sum()).reshape(1)
 
 
 @dataclass
 class Adapted:
-    """The base of an engine and its last adapters: begin(), take() for each bucket, then policy() and what it proves."""
+    """An engine's base and last adapters: begin(), take() for each bucket, policy(), then unmerged() and without_place()."""
 
     base_digests: list[torch.Tensor] = field(default_factory=list)
-    """Of the base's buckets, as they came."""
+    """Digests of the base's buckets, as they came."""
     _base: list[dict[str, torch.Tensor]] = field(default_factory=list)  # by bucket
     _adapters: dict[str, torch.Tensor] = field(default_factory=dict)
-    _squares: dict[str, torch.Tensor] = field(default_factory=dict)  # by weight, as the learner has them
+    _squares: dict[str, torch.Tensor] = field(default_factory=dict)  # squared changes by weight, as the learner sent them
     _merged: dict[str, torch.Tensor] = field(default_factory=dict)  # by weight: see `_projection`
     _new: bool = True
 
@@ -47,11 +48,11 @@ class Adapted:
         self._adapters, self._squares, self._merged, self._new = {}, {}, {}, True
 
     def accepts(self, weights: Weights) -> bool:
-        """False for a bucket of a policy whose weights are all trained."""
+        """True for a bucket of the base or of adapters, False for one of a policy that is trained whole."""
         return all(name.startswith((BASE, DOWN, UP, SQUARE, SCALE)) for name, _ in weights)
 
     def take(self, weights: Weights, digest: torch.Tensor) -> bool:
-        """Keep a bucket of the base (in place of an earlier base), or of adapters; True for the base."""
+        """Keep a bucket of the base (which replaces an earlier base) or of adapters. Returns True for the base."""
         if not weights[0][0].startswith(BASE):
             for name, tensor in weights:
                 kind = self._squares if name.startswith(SQUARE) else self._adapters
@@ -64,7 +65,7 @@ class Adapted:
         return True
 
     def policy(self, device: torch.device) -> Iterator[Weights]:
-        """All weights, merged, a bucket of the base at a time; nothing without adapters."""
+        """All weights, merged, one bucket of the base at a time; none before the first adapters."""
         if SCALE not in self._adapters:
             return
         scale = float(self._adapters[SCALE])
@@ -80,7 +81,7 @@ class Adapted:
         return weight
 
     def unmerged(self) -> list[str]:
-        """Weights without the change that the learner meant: what they changed by, along it, is not as large as it is."""
+        """Weights whose change is not the learner's: its projection on the exact change is not as long as that is."""
         if not self._squares:
             return []
         names = list(self._squares)
@@ -89,11 +90,11 @@ class Adapted:
         square = torch.cat([self._squares[name] for name in names])
         wrong = ~(
             (found[:, 0] - square).abs() <= _KEPT_WITHIN * square + _DEVIATIONS * found[:, 1]
-        )  # NaN is wrong, too
+        )  # negated, so that NaN is wrong
         return [name for name, is_wrong in zip(names, wrong.tolist(), strict=True) if is_wrong]
 
     def without_place(self) -> list[str]:
-        """Adapters that no weight of the base is for, or whose other half did not come."""
+        """Adapters without a weight in the base, or whose other half did not come."""
         known = {name for bucket in self._base for name in bucket}
         halves = {name for name in self._adapters if name != SCALE}
         return sorted(
@@ -107,6 +108,6 @@ class Adapted:
 def _projection(
     weight: torch.Tensor, base: torch.Tensor, down: torch.Tensor, up: torch.Tensor, scale: float
 ) -> torch.Tensor:
-    """Inner product of what a weight changed by with the exact change, and its standard deviation by rounding, float64 [2]."""
+    """Inner product of a weight's actual and exact change, and its standard deviation by rounding, float64 [2]."""
     parts = (weight.float() - base.float()) * (scale * (up.float() @ down.float()))
     return torch.stack([parts.sum(dtype=torch.float64), parts.double().square().sum().sqrt()])

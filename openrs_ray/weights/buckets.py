@@ -49,7 +49,7 @@ class Bucket:
 
     def pack_part(self, tensors: Sequence[torch.Tensor], start: int, part: torch.Tensor) -> None:
         """Fill `part`, uint8, with the bucket's bytes from `start` on. ValueError on another dtype or shape."""
-        at = -start  # of each parameter within the part
+        at = -start  # where the parameter begins within the part
         for tensor, spec in zip(tensors, self.parameters, strict=True):
             end = at + _aligned(spec.nbytes)
             if end > 0 and at < len(part):

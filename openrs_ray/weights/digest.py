@@ -3,19 +3,20 @@
 import torch
 
 BLOCK_BYTES = 1 << 18
-"""Digests of parts that begin at multiples of this add up."""
+"""The digest of a buffer is the sum of its parts' digests, if these begin at multiples of this."""
 
 _BLOCK_WORDS = BLOCK_BYTES // 4
-_GPU_BLOCKS = 64  # in one pass: bounds the int64 products to 32 MiB. One on a CPU, where they stay in the cache.
+_GPU_BLOCKS = 64  # in one pass, bounding the int64 products to 32 MiB; a CPU takes one block, which stays in its cache
 _GOLDEN = -7046029254386353131  # 2^64 / golden ratio as a signed 64-bit integer
 
 
 def digest(buffer: torch.Tensor, offset: int = 0) -> torch.Tensor:
     """Position-weighted sum of the 32-bit words of a contiguous uint8 buffer (zeros fill the last) modulo 2^64.
 
-    The weight of a word is that of its place in a block times that of the block, both odd: any single changed word shows, any
-    other change but for a chance of 2^-32 (all words in their highest bit alone) to 2^-64. `offset`: bytes before this part of a
-    larger buffer, a multiple of BLOCK_BYTES.
+    A word's weight is that of its place in a block times that of the block, both odd. Any single changed word is noticed, and any
+    other change except with a chance of 2^-64 to 2^-32 (the latter if all words change in their highest bit only).
+
+    `offset`: bytes before this part of a larger buffer, a multiple of BLOCK_BYTES.
     """
     tail = -buffer.numel() % 4
     words = (torch.nn.functional.pad(buffer, (0, tail)) if tail else buffer).view(torch.int32)
@@ -24,7 +25,7 @@ def digest(buffer: torch.Tensor, offset: int = 0) -> torch.Tensor:
 
 
 def column_digests(matrix: torch.Tensor) -> torch.Tensor:
-    """The sum of the words down every column of a matrix [rows, columns], weighted by row.
+    """Digest of every column of a matrix [rows, columns]: the sum of its words, weighted by row.
 
     int64 [columns], or [columns / 2] for 16-bit numbers, of which two neighbours share a word.
     """
@@ -47,7 +48,7 @@ def _block_sums(words: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     rest = words[whole.numel() :]
     sums = torch.zeros(len(whole) + 1, dtype=torch.int64, device=words.device)
     sums[-1] = (rest * weights[: rest.numel()]).sum()
-    # Taken once: memory that comes and goes costs a CPU more than the sum.
+    # One buffer for all blocks: on a CPU, allocating costs more than summing.
     count = _blocks_at_once(words.device)
     room = torch.empty_like(whole[:count], dtype=torch.int64)
     for start in range(0, len(whole), count):

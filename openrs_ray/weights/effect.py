@@ -52,7 +52,7 @@ class Effect:
     """Observes pushes into a model: begin(), loading() around every load, then missing() and stale()."""
 
     def __init__(self, model: nn.Module, formats: Mapping[str, Format] | None = None) -> None:
-        """`formats`: of the modules that hold their weight in 8 bits."""
+        """`formats`: by name of the modules that hold their weight in 8 bits."""
         self._model = model
         self._quantized = {
             name: QuantizedLayer(model.get_submodule(name), kind) for name, kind in (formats or {}).items()
@@ -85,7 +85,7 @@ class Effect:
             yield
 
     def record(self, source: str, tensor: torch.Tensor, place: torch.Tensor, piece: torch.Tensor) -> None:
-        """Record a copy of `piece`, of the received `tensor`, into `place`, a view of one of the model's."""
+        """Record that `piece`, a part of the received `tensor`, was copied into `place`, a view of one of the model's tensors."""
         target = self._targets.get(place.untyped_storage()._cdata)
         offset = int(place.storage_offset())
         if target is None or (source, target, offset) in self._found:  # a bias is loaded twice
@@ -120,7 +120,7 @@ class Effect:
         return sorted(unread | empty)
 
     def _made_anew(self) -> set[str]:
-        """Parameters that a layer in 8 bits makes of a weight that came: its numbers, scales and what its kernel needs."""
+        """Parameters that layers in 8 bits compute from received weights: numbers, scales and the kernels' own."""
         return {
             f"{name}.{own}"
             for name, layer in self._quantized.items()
@@ -150,7 +150,7 @@ class Effect:
         return {piece.source for piece, _ in read}, wrong
 
     def _by_numbers(self) -> set[str]:
-        """Names of tensors in layers in 8 bits that compute with other numbers, or of which a part never came."""
+        """Names of tensors in 8-bit layers that compute with other numbers or that lack a part."""
         layers = [layer for layer in self._quantized.values() if layer.sources]
         lacking = {source for layer in layers if not layer.is_whole for source in layer.sources}
         whole = [layer for layer in layers if layer.is_whole]

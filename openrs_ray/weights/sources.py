@@ -1,4 +1,4 @@
-"""Tensors that leave the learner, by what they are for: the policy, its frozen base, or its adapters alone."""
+"""Tensors that the learner sends or saves: of the whole policy, of its frozen base, or of its adapters."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ Part = Literal["policy", "base", "adapters"]
 class Source:
     spec: ParameterSpec
     parameters: tuple[nn.Parameter, ...]
-    """Of the model; they must be whole while `make` is called."""
+    """Parameters of the model that `make` reads; they must be gathered meanwhile."""
     make: Callable[[], torch.Tensor]
 
 
 def sources(model: nn.Module, part: Part) -> list[Source]:
-    """In the model's order, tied parameters once."""
+    """Tensors of a part in the model's order, tied parameters once."""
     layers = adapted_layers(model)
     if part == "adapters":
         scales = {layer.scale for layer in layers.values()}
@@ -84,5 +84,5 @@ def _scale(scale: float) -> Source:
 
 
 def _spec(name: str, parameter: nn.Parameter) -> ParameterSpec:
-    shape = getattr(parameter, "ds_shape", parameter.shape)  # of ZeRO-3, which keeps a part of it here
+    shape = getattr(parameter, "ds_shape", parameter.shape)  # set by ZeRO-3, where the parameter itself holds only a share
     return ParameterSpec(name, str(parameter.dtype).removeprefix("torch."), tuple(shape))

@@ -1,4 +1,4 @@
-"""The memory plan with adapters, 8-bit and offloaded optimizers and quantised engines, against arithmetic and peft."""
+"""The memory plan with adapters, 8-bit and offloaded optimizers and quantized engines, against arithmetic and peft."""
 
 import math
 import re

@@ -176,7 +176,7 @@ def numbered_index(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": 3}}')
 
 
-def quantised(folder: Path) -> None:
+def quantized(folder: Path) -> None:
     edit(folder / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
 
 
@@ -194,7 +194,7 @@ def edit(file: Path, **changes: Any) -> None:
         (odd_index, "model.safetensors.index.json is not the index of weights in several files"),
         (deep_index, "index.json is not the index of weights in several files: it is nested too deeply"),
         (numbered_index, "index.json is not the index of weights in several files: TypeError"),
-        (quantised, "is quantised, and quantised weights cannot be trained"),
+        (quantized, "is quantized, and quantized weights cannot be trained"),
     ],
 )
 def test_files_that_cannot_be_read_are_a_sentence(tmp_path: Path, toy_folder: Path, spoil: Any, sentence: str) -> None:
