@@ -39,7 +39,9 @@ class Adapted:
     """Digests of the base's buckets, as they came."""
     _base: list[dict[str, torch.Tensor]] = field(default_factory=list)  # by bucket
     _adapters: dict[str, torch.Tensor] = field(default_factory=dict)
-    _squares: dict[str, torch.Tensor] = field(default_factory=dict)  # squared changes by weight, as the learner sent them
+    _squares: dict[str, torch.Tensor] = field(
+        default_factory=dict
+    )  # squared changes by weight, as the learner sent them
     _merged: dict[str, torch.Tensor] = field(default_factory=dict)  # by weight: see `_projection`
     _new: bool = True
 

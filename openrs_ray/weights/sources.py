@@ -84,5 +84,7 @@ def _scale(scale: float) -> Source:
 
 
 def _spec(name: str, parameter: nn.Parameter) -> ParameterSpec:
-    shape = getattr(parameter, "ds_shape", parameter.shape)  # set by ZeRO-3, where the parameter itself holds only a share
+    shape = getattr(
+        parameter, "ds_shape", parameter.shape
+    )  # set by ZeRO-3, where the parameter itself holds only a share
     return ParameterSpec(name, str(parameter.dtype).removeprefix("torch."), tuple(shape))
