@@ -242,13 +242,15 @@ def packed_attention(
     if packed_shared is None:
         return _attention(query, key, value, packed_lengths, packed_cumulative, scaling), None
     rows, firsts = packed_shared
-    apart = (_taken(tensor[0].transpose(0, 1), rows).transpose(0, 1)[None] for tensor in (query, key, value))
-    return _taken(_attention(*apart, packed_lengths, packed_cumulative, scaling)[0], firsts)[None], None
+    q, k, v = (_taken(tensor[0].transpose(0, 1), rows).transpose(0, 1)[None] for tensor in (query, key, value))
+    attended = _attention(q, k, v, packed_lengths, packed_cumulative, scaling)
+    return _taken(attended[0], firsts)[None], None
 
 
 def _taken(values: Float[Tensor, "from heads head_dim"], at: Int[Tensor, " to"]) -> Float[Tensor, "to heads head_dim"]:
     # As an embedding: the gradient is summed in one loop and, on a GPU, always in the same order.
-    return F.embedding(at, values.flatten(1)).unflatten(1, values.shape[1:])
+    taken: Tensor = F.embedding(at, values.flatten(1)).unflatten(1, values.shape[1:])
+    return taken
 
 
 def _attention(
