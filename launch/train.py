@@ -17,7 +17,6 @@ from launch.cli.typed import continue_with
 from launch.driver.attempt import Outcome, attempt
 from launch.driver.closing import show_end
 from launch.driver.shutdown import Shutdown
-from openrs_ray.cluster.disk import adapter_parameters
 from openrs_ray.common.console import say
 from openrs_ray.config.help import help_text
 from openrs_ray.config.load import load_config
@@ -173,7 +172,7 @@ def _prepare(config: RunConfig, machine: "Machine") -> "Prepared":
     check_judges(config)
     prepared = prepare(config)
     check_fits(config, prepared.shape, machine)
-    check_room(config, prepared.shape.parameters, adapter_parameters(config, prepared.shape))
+    check_room(config, prepared.shape.parameters, prepared.shape.adapters(config.learner.lora))
     return prepared
 
 

@@ -22,12 +22,16 @@ def learner_doses(config: RunConfig) -> Doses:
         "learner.micro_batch_tokens": []
         if learner.micro_batch_sequences
         else smaller(learner.micro_batch_tokens, tokens),
-        "learner.gradient_checkpointing": [] if learner.gradient_checkpointing is True else [True],
+        "learner.gradient_checkpointing": []
+        if learner.offload_activations or learner.gradient_checkpointing is True
+        else [True],
         "learner.logprob_chunk_tokens": smaller(learner.logprob_chunk_tokens, (1024, 512, 256)),
         "learner.zero_stage": [stage for stage in (2, 3) if learner.zero_stage < stage <= ranks + 1],
         "learner.offload_reference": [True] if holds_reference(config) and not learner.offload_reference else [],
         "learner.optimizer": ["adamw_8bit", "adamw_offload"] if learner.optimizer == "adamw" else [],
-        "learner.offload_activations": [] if learner.offload_activations else [True],
+        "learner.offload_activations": []
+        if learner.offload_activations or learner.gradient_checkpointing is False
+        else [True],
     }
     return doses
 

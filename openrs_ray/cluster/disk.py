@@ -1,4 +1,4 @@
-"""Disk space of a run. DeepSpeed 0.19.8 saves 12 bytes of optimizer state per trained parameter beside that."""
+"""Disk space of a run. DeepSpeed 0.19.8 saves each trained parameter's float32 weight and two moments beside the weights."""
 
 from typing import TYPE_CHECKING
 
@@ -9,13 +9,16 @@ from openrs_ray.config.schema import RunConfig
 if TYPE_CHECKING:
     from openrs_ray.cluster.model_shape import ModelShape
 
+_STATE = {"adamw": 12.0, "adamw_8bit": 4 + 2 + 8 / 256, "adamw_offload": 12.0}
+"""Bytes per trained parameter; 256 8-bit numbers of a moment share a float32 scale."""
 _BYTES_PER_TOKEN = 10  # Per recorded token: id, log-probability and text, compressed (measured: 4 to 9)
 
 
 def checkpoint_sizes(config: RunConfig, parameters: int, adapters: int = 0) -> tuple[int, int]:
     """Bytes of a checkpoint's policy, and of the state to resume from, of a model or of its `adapters`' parameters."""
     size = 4 if config.model.dtype == "float32" else 2
-    return size * (parameters + adapters), (12 + size) * (adapters or parameters)
+    state = (_STATE[config.learner.optimizer] + size) * (adapters or parameters)
+    return size * (parameters + adapters), round(state)
 
 
 def checkpoint_parts(config: RunConfig, parameters: int, adapters: int = 0) -> dict[str, float]:
@@ -39,12 +42,9 @@ def disk_parts(config: RunConfig, shape: "ModelShape", held_out: int) -> dict[st
     sampled = steps * rollout.most_drawn_per_step * rollout.completions_per_problem
     sampled += evaluations(config) * held_out * config.evaluation.samples
     completions = float(sampled * rollout.max_completion_tokens * _BYTES_PER_TOKEN)
-    return checkpoint_parts(config, shape.parameters, adapter_parameters(config, shape)) | {"completions": completions}
-
-
-def adapter_parameters(config: RunConfig, shape: "ModelShape") -> int:
-    lora = config.learner.lora
-    return lora.rank * sum(layer.inputs + layer.outputs for layer in shape.adapted(lora))
+    return checkpoint_parts(config, shape.parameters, shape.adapters(config.learner.lora)) | {
+        "completions": completions
+    }
 
 
 def evaluations(config: RunConfig) -> int:

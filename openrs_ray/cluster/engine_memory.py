@@ -2,7 +2,7 @@
 
 import math
 
-from openrs_ray.cluster.learner_memory import CONTEXT, Parts, itemsize, largest_bucket, merge_bytes
+from openrs_ray.cluster.learner_memory import CONTEXT, Parts, itemsize, largest_bucket, merge_bytes, sent_from
 from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.common.formatting import GIB
 from openrs_ray.config.schema import RunConfig
@@ -31,7 +31,9 @@ def engine_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) 
     }
     per_sequence = cache_bytes_per_token(config, shape) * _BLOCK * math.ceil(config.max_sequence_tokens / _BLOCK)
     loaded = _loaded_layer(config, shape) + merge_bytes(config, shape)
-    pushed = {"push buffers": 2.0 * largest_bucket(shape, config.model.dtype, config.push.bucket_mib) + loaded}
+    pieces = 0.0 if config.placement.colocated else sent_from(config, shape)
+    buckets = 2.0 * largest_bucket(shape, config.model.dtype, config.push.bucket_mib)
+    pushed = {"push buffers": buckets + pieces + loaded}
     if gpu_bytes is None:
         return parts | {"cache": per_sequence} | pushed, None
     cache = engine.gpu_memory_fraction * gpu_bytes - sum(parts.values())

@@ -1,6 +1,7 @@
 """Refuses a run that cannot fit, and names the cheapest changes with which it would."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import torch
@@ -51,7 +52,7 @@ def advice(config: RunConfig, shape: ModelShape, gpu_bytes: float, gpu: Card | N
     gpus = max(config.max_gpus, torch.cuda.device_count())  # of the recipe, or of this machine where it has more
     ways += [_text(found, known, "with more GPUs") for found in _first(search, more_learners(config, gpus))]
     if not same or same[0].dearer > _DEAR or same[0].host:
-        ways += [_text(found, known, word) for found, word in _others(search)]
+        ways += [_text(found, known, word) for found, word in _others(search, not same)]
     if not ways:
         ways = [_text(found, known, "another task") for found in _first(search, shorter(config))]
     if not ways:
@@ -64,22 +65,18 @@ def _first(search: Search, doses: Iterable[Options]) -> list[Found]:
     return list(islice(filter(None, map(search.checked, doses)), 1))
 
 
-def _others(search: Search) -> list[tuple[Found, str]]:
-    """What changes more than speed; each is named only where it is much faster than those before it."""
-    config = search.config
+def _others(search: Search, none: bool) -> Iterator[tuple[Found, str]]:
+    """What changes more than speed: adapters, then, where nothing else was enough, engines of 8 bits, if much faster."""
+    config, best = search.config, math.inf
     corrected: Options = {"loss.correction": "truncated"} if config.loss.correction == "none" else {}
-    quantized = {"rollout.quantization": "fp8"} | corrected if config.rollout.quantization == "none" else {}
+    quantized = {"rollout.quantization": "fp8"} | corrected if config.rollout.quantization == "none" and none else {}
     adapters: Options = {} if config.learner.lora.rank else {"learner.lora.rank": 32}
-    ways: list[tuple[Found, str]] = []
-    for options, word in (
-        (quantized, _QUANTIZED),
-        (adapters, _ADAPTERS),
-        (adapters | quantized, f"{_ADAPTERS}; {_QUANTIZED}"),
-    ):
+    both = adapters | quantized if adapters and quantized else {}
+    for options, word in ((adapters, _ADAPTERS), (quantized, _QUANTIZED), (both, f"{_ADAPTERS}; {_QUANTIZED}")):
         for found in search.cheapest(options) if options else ():
-            if not ways or found.step_s[0] < (1 - _DEAR) * ways[-1][0].step_s[0]:
-                ways.append((found, word))
-    return ways
+            if found.step_s[0] < (1 - _DEAR) * best:
+                best = found.step_s[0]
+                yield found, word
 
 
 def _text(found: Found, gpu: Card, word: str = "") -> str:

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from openrs_ray.cluster.cards import Card
 from openrs_ray.cluster.disk import evaluations
 from openrs_ray.cluster.engine_memory import cache_bytes_per_token, engine_parts, engine_weights
-from openrs_ray.cluster.learner_memory import activations, adapter_parameters, itemsize, trained_parameters
+from openrs_ray.cluster.learner_memory import (
+    holds_reference,
+    itemsize,
+    kept_on_host,
+    trained_parameters,
+)
 from openrs_ray.cluster.lengths import mean_square
 from openrs_ray.cluster.memory import needs_checkpointing
 from openrs_ray.cluster.model_shape import ModelShape
@@ -37,8 +42,8 @@ _PASS_S = 0.002
 """Of an engine's pass, beside its reading. On an H100, 72 completions of a 1.78 B model took 4.9 ms a pass, 1.9 for reading."""
 _GRADIENT_BYTES = 20
 """Read and written for each trained parameter after each micro-batch: the gradient, in its bucket, and in its float32 sum."""
-_STEP_BYTES = {"adamw": 28, "adamw_8bit": 16, "adamw_offload": 28}
-"""The same in an optimizer step: weight, two moments, gradient."""
+_STEP_BYTES = {"adamw": 28, "adamw_8bit": 16, "adamw_offload": 42}
+"""The same in an optimizer step: weight, two moments, gradient; on the host with a pass for clipping and one for the copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +170,7 @@ def learning_s(run: Run) -> float:
 def operations_per_token(run: Run) -> float:
     """Of the learner: 2 per weight forward, 2 for the gradient of its input and 2 for its own; attention grows with length."""
     config, shape = run.config, run.shape
-    adapters, recomputed = adapter_parameters(config, shape), needs_checkpointing(config, shape, run.gpu_bytes)
+    adapters, recomputed = shape.adapters(config.learner.lora), needs_checkpointing(config, shape, run.gpu_bytes)
     attention = 4 * shape.layers * shape.heads * shape.head_dim * run.seen
     forward = 2 * shape.parameters + attention
     own = 0 if adapters else 2 * shape.parameters
@@ -191,14 +196,14 @@ def _update_s(run: Run, trained: int) -> float:
 
 
 def _sent_s(run: Run, tokens: float) -> float:
-    """To and from the host's memory: the reference model once, activations there and back."""
+    """To and from the host's memory: the reference model once in an update, activations there and back."""
     config, shape = run.config, run.shape
-    sent = 0.0
-    if config.learner.offload_reference and config.loss.kl_beta > 0:
-        sent += itemsize(config) * shape.parameters
-    if config.learner.offload_activations:
-        saved, *_ = activations(config, shape, needs_checkpointing(config, shape, run.gpu_bytes))
-        sent += 2 * saved * tokens / config.micro_batch_tokens / config.placement.num_learner_gpus
+    share = tokens / config.micro_batch_tokens / config.placement.num_learner_gpus
+    sent = 2 * kept_on_host(config, shape) * share
+    if config.learner.offload_reference and holds_reference(config):
+        sent += config.learner.updates_per_batch * itemsize(config) * shape.parameters
+    if config.learner.optimizer == "adamw_offload" and config.learner.zero_stage == 3:  # it sums gradients there
+        sent += 8 * trained_parameters(config, shape) * share / config.placement.num_learner_gpus
     return sent / run.sent_per_s
 
 

@@ -1,27 +1,34 @@
 """Memory of the host for what GPUs leave there, on all of the run's machines; what every run takes of it is not planned."""
 
-from openrs_ray.cluster.learner_memory import Parts, activations, holds_reference, itemsize, trained_parameters
+from openrs_ray.cluster.learner_memory import (
+    Parts,
+    holds_reference,
+    itemsize,
+    kept_on_host,
+    offload_buffer,
+    trained_parameters,
+)
 from openrs_ray.cluster.machine import Machine
-from openrs_ray.cluster.memory import listed, needs_checkpointing
+from openrs_ray.cluster.memory import listed
 from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.common.formatting import GIB
 from openrs_ray.config.schema import RunConfig
 
-_OFFLOADED = 16
-"""Bytes per trained parameter of ZeRO-Offload: float32 weight, two moments and gradient; with a copy in the model's format."""
+_OFFLOADED = {1: 18, 2: 18, 3: 20}
+"""Bytes per trained parameter of ZeRO-Offload by its stage: weight, two moments and gradient in float32, copy in bfloat16."""
 
 
-def host_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> Parts:
+def host_parts(config: RunConfig, shape: ModelShape) -> Parts:
     """Empty where nothing is left to the host."""
     learner, place, size = config.learner, config.placement, itemsize(config)
     parts: Parts = {}
     if learner.optimizer == "adamw_offload":
-        parts["optimizer"] = float((_OFFLOADED + size) * trained_parameters(config, shape))
+        state = float(_OFFLOADED[learner.zero_stage] * trained_parameters(config, shape))
+        parts["optimizer"] = state + offload_buffer(config, shape) * place.num_learner_gpus
     if learner.offload_reference and holds_reference(config):
         parts["reference"] = float(size * shape.parameters * place.num_learner_gpus)
     if learner.offload_activations:
-        saved, *_ = activations(config, shape, needs_checkpointing(config, shape, gpu_bytes))
-        parts["activations"] = saved * place.num_learner_gpus
+        parts["activations"] = kept_on_host(config, shape) * place.num_learner_gpus
     if learner.lora.rank:
         parts["start weights of the engines"] = float(size * shape.parameters * place.num_rollout_gpus)
     return parts
@@ -29,7 +36,7 @@ def host_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) ->
 
 def host_text(config: RunConfig, shape: ModelShape, machine: Machine) -> list[str]:
     """A line, and a warning where the machine has less; nothing where nothing is left to the host."""
-    parts, here = host_parts(config, shape, machine.gpu_bytes), machine.host_bytes
+    parts, here = host_parts(config, shape), machine.host_bytes
     if not parts:
         return []
     needed = sum(parts.values())

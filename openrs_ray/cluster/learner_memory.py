@@ -1,5 +1,6 @@
 """GPU memory of a learner rank, part by part (docs/memory.md has the formulas)."""
 
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -16,19 +17,15 @@ CONTEXT = 1.0 * GIB
 _FUSED = ("llama", "qwen2")  # Families whose fused kernels save memory
 _STATE = {"adamw": 12.0, "adamw_8bit": 4 + 2 * (1 + 4 / 256), "adamw_offload": 0.0}
 """Bytes per trained parameter: float32 weight and two moments, in 8 bits with a scale per block of 256."""
+_PIECE, _PIECES = 32 << 20, 4
+"""Of a push to another GPU: bytes, and how many are on their way."""
 
 Parts = dict[str, float]
 """Bytes by name."""
 
 
-def adapter_parameters(config: RunConfig, shape: ModelShape) -> int:
-    """Of all adapters: two matrices of the rank for each linear layer that has one."""
-    lora = config.learner.lora
-    return lora.rank * sum(layer.outputs + layer.inputs for layer in shape.adapted(lora))
-
-
 def trained_parameters(config: RunConfig, shape: ModelShape) -> int:
-    return adapter_parameters(config, shape) if config.learner.lora.rank else shape.parameters
+    return shape.adapters(config.learner.lora) or shape.parameters
 
 
 def holds_reference(config: RunConfig) -> bool:
@@ -43,51 +40,90 @@ def merge_bytes(config: RunConfig, shape: ModelShape) -> float:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Zero:
+    """Bytes that DeepSpeed's ZeRO holds beside weights and optimizer state."""
+
+    at_rest: float
+    """Of gradients; more of them in the backward pass, and in the step."""
+    in_backward: float
+    in_step: float
+    reduction: float
+    """Of a gradient on its way, and of its bucket."""
+    buffer: float = 0.0
+    """At rest, for what goes to the host's memory."""
+
+
 def learner_phases(config: RunConfig, shape: ModelShape, checkpointing: bool) -> dict[str, Parts]:
     """Parts on a learner GPU."""
     ranks, size, stage = config.placement.num_learner_gpus, itemsize(config), config.learner.zero_stage
-    held = shape.parameters + adapter_parameters(config, shape)
-    always, in_backward, in_step, reduction = _zero_parts(config, shape)
-    reference = size * shape.parameters if holds_reference(config) else 0.0
+    held, reference = shape.parameters + shape.adapters(config.learner.lora), size * shape.parameters
+    zero, away = _zero(config, shape), config.learner.offload_reference
     rest = {
         "weights": size * (held / ranks if stage == 3 else held),
-        "reference": 0.0 if config.learner.offload_reference else reference,
+        "reference": reference if holds_reference(config) and not away else 0.0,
         "optimizer": _STATE[config.learner.optimizer] * trained_parameters(config, shape) / ranks,
-        "gradients": always,
-        "push buffer": largest_bucket(shape, config.model.dtype, config.push.bucket_mib),
+        "gradients": zero.at_rest,
+        "offload buffer": zero.buffer,
+        "push buffer": sent_from(config, shape),
         "CUDA": CONTEXT,
     }
     saved, work, head = activations(config, shape, checkpointing)
     backward = {
-        "gradients": always + in_backward,
+        "gradients": zero.at_rest + zero.in_backward,
         "gathered weights": size * held if stage == 3 and ranks > 1 else 0.0,
         "activations": saved,
-        "work space": max(head, work + reduction),
+        "work space": max(head, work + zero.reduction),
     }
     phases = {
         "in the backward pass": rest | backward,
-        "in the optimizer step": rest | {"gradients": always + in_step},
+        "in the optimizer step": rest | {"gradients": zero.at_rest + zero.in_step},
         "in a push": rest,
     }
+    if holds_reference(config) and away:
+        visit = {"reference": reference, "work space": max(_forward_work(config, shape), _scoring_head(config, shape))}
+        phases["in the reference pass"] = rest | visit
     return phases
 
 
-def _zero_parts(config: RunConfig, shape: ModelShape) -> tuple[float, float, float, float]:
-    """Bytes of ZeRO's gradients: always, more in the backward pass, more in the step; and of their reduction."""
+def _zero(config: RunConfig, shape: ModelShape) -> _Zero:
     learner, count, size = config.learner, trained_parameters(config, shape), itemsize(config)
     stage, mixed, share = learner.zero_stage, size == 2, count / config.placement.num_learner_gpus
     adapters = (learner.lora.rank * max(layer.outputs, layer.inputs) for layer in shape.adapted(learner.lora))
     largest = max(adapters, default=shape.largest)
     # A gradient waits in its own format and is sent in float32; two buckets, because sending overlaps computing.
     reduction = (6.0 if mixed else 4.0) * max(largest, BUCKET_PARAMETERS) + 2 * size * BUCKET_PARAMETERS
+    if learner.optimizer == "adamw_offload":
+        if stage == 3:
+            return _Zero(0.0, 4.0 * largest, 0.0, reduction, 4.0 * BUCKET_PARAMETERS)
+        more = 4.0 * count if stage == 1 and mixed else 0.0
+        return _Zero(0.0, 4 * share + more, 4 * share if mixed else 0.0, reduction, float(size * largest))
     if stage == 3:
-        return 4 * (share + BUCKET_PARAMETERS), 0.0, 4 * share, reduction
+        return _Zero(4 * (share + BUCKET_PARAMETERS), 0.0, 4 * share, reduction)
     if stage == 1:
-        more = 2.0 * count if mixed else 4.0 * count
-        return 4.0 * count if mixed else 0.0, more, more if mixed else 8 * share, reduction
+        return (
+            _Zero(4.0 * count, 2.0 * count, 2.0 * count, reduction)
+            if mixed
+            else _Zero(0.0, 4.0 * count, 8 * share, reduction)
+        )
     if mixed:  # the norm of a gradient is taken in float64
-        return 0.0, 4 * share, 4 * share + 8 * largest, reduction
-    return 0.0, 4 * share, 8 * share, reduction + 4 * share  # this micro-batch's gradients beside the sum
+        return _Zero(0.0, 4 * share, 4 * share + 8 * largest, reduction)
+    return _Zero(0.0, 4 * share, 8 * share, reduction + 4 * share)  # this micro-batch's gradients beside the sum
+
+
+def offload_buffer(config: RunConfig, shape: ModelShape) -> float:
+    """Bytes through which gradients go to the host's memory, on either side."""
+    return _zero(config, shape).buffer if config.learner.zero_stage < 3 else 0.0
+
+
+def _forward_work(config: RunConfig, shape: ModelShape) -> float:
+    """A layer's, where nothing is kept for a backward pass."""
+    return float(itemsize(config) * config.micro_batch_tokens * (4 * shape.hidden + 3 * shape.intermediate))
+
+
+def _scoring_head(config: RunConfig, shape: ModelShape) -> float:
+    """A chunk's logits in float32, and the same in work."""
+    return 8.0 * min(config.learner.logprob_chunk_tokens, config.micro_batch_tokens) * shape.vocabulary
 
 
 def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tuple[float, float, float]:
@@ -100,16 +136,23 @@ def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tu
     attention = 2 * size * shape.head_dim * (shape.heads + shape.kv_heads) + 4 * shape.heads
     layer = 2 * norm + attention + (3 if fused else 4) * size * intermediate
     work = (1 if fused else 2) * size * (intermediate + hidden) + (layer if checkpointing else 0)
-    saved = shape.layers * (size * hidden if checkpointing else layer) + norm
+    kept = 1 if config.learner.offload_activations else shape.layers
+    saved = kept * (size * hidden if checkpointing else layer) + norm
     # The gradient of the weight, summed in float32; beside it a chunk's logits with their gradient, or that with its share.
     weight = shape.vocabulary * hidden
     chunk = min(config.learner.logprob_chunk_tokens, tokens) * shape.vocabulary
     logits_size = 4 if config.learner.head_dtype == "float32" else size
-    head = size * chunk + logits_size * chunk
+    head: float = size * chunk + logits_size * chunk
     if not config.learner.lora.rank:
         head = 4 * weight + size * chunk + max(logits_size * chunk, size * weight)
-    work = work * tokens + merge_bytes(config, shape)
-    return saved * tokens, work, head
+    return saved * tokens, work * tokens + merge_bytes(config, shape), head
+
+
+def kept_on_host(config: RunConfig, shape: ModelShape) -> float:
+    """Bytes of a micro-batch: the input of every layer but the one that is being recomputed."""
+    if not config.learner.offload_activations:
+        return 0.0
+    return float(itemsize(config) * (shape.layers - 1) * shape.hidden * config.micro_batch_tokens)
 
 
 @cache
@@ -117,6 +160,12 @@ def largest_bucket(shape: ModelShape, dtype: str, bucket_mib: int) -> int:
     """Bytes of the largest bucket of a push."""
     specs = [ParameterSpec("", dtype, each) for each in shape.parameter_shapes]
     return max(bucket.nbytes for bucket in plan_buckets(specs, bucket_mib << 20))
+
+
+def sent_from(config: RunConfig, shape: ModelShape) -> float:
+    """Bytes of a push at the sender: a bucket that engines on the same GPU read, or four pieces that travel in turn."""
+    largest = largest_bucket(shape, config.model.dtype, config.push.bucket_mib)
+    return float(largest if config.placement.colocated else _PIECES * min(_PIECE, largest))
 
 
 def itemsize(config: RunConfig) -> int:

@@ -45,6 +45,8 @@ def plan(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> list[
 
 def needs_checkpointing(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> bool:
     """True for "auto" where the plan without it exceeds `ROOM`, or the size is unknown."""
+    if config.learner.offload_activations:
+        return True
     if config.learner.gradient_checkpointing != "auto":
         return config.learner.gradient_checkpointing
     return gpu_bytes is None or _plan(config, shape, gpu_bytes, False)[0].peak > ROOM * gpu_bytes

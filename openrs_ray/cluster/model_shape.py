@@ -73,3 +73,7 @@ class ModelShape:
     def adapted(self, lora: Lora) -> tuple[Linear, ...]:
         """Linear layers with an adapter."""
         return tuple(layer for layer in self.linears if lora.layers == "all" or layer.of_attention) if lora.rank else ()
+
+    def adapters(self, lora: Lora) -> int:
+        """Parameters of all adapters: two matrices of the rank for each linear layer that has one."""
+        return lora.rank * sum(layer.outputs + layer.inputs for layer in self.adapted(lora))

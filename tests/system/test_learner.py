@@ -18,12 +18,14 @@ import torch
 from peft import PeftModel
 from places import PYTHONPATH, SUPPORT
 from several_updates import GROUPS, STEPS, UPDATES, hand_made_advantages, make_groups
-from tiny import make_sequences, make_turns, naive_logprobs, naive_model, naive_turns, save_model
+from tiny import make_config, make_sequences, make_turns, naive_logprobs, naive_model, naive_turns, save_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
 from openrs_ray.algorithm.advantages import TrainingSequence
+from openrs_ray.cluster.disk import checkpoint_sizes
+from openrs_ray.cluster.host_memory import host_parts
 from openrs_ray.cluster.learner_memory import learner_phases
 from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.run.moments import float32
@@ -87,6 +89,8 @@ CASES: dict[str, list[tuple[int, str]]] = {
     "use": [(1, "2,tied,float32"), (1, "1,untied,bfloat16"), (2, "3,tied,float32"), (2, "3,untied,bfloat16")],
 }
 
+OTHER_OPTIMIZERS = [(2, f"{stage},bfloat16,{kind}") for stage in (2, 3) for kind in ("adamw_8bit", "adamw_offload")]
+"""Of the scenario "memory"."""
 
 WIDE = Qwen2Config(
     hidden_size=256, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=1,
@@ -140,9 +144,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
         (folder / "generation_config.json").write_text('{"do_sample": false, "temperature": 0.6}')
     AutoModelForCausalLM.from_config(WIDE).save_pretrained(results.start_model("wide"))
     all_cases = [(ranks, name, f"{name},{case}") for name, cases in CASES.items() for ranks, case in cases]
-    all_cases += [
-        (2, "memory", f"memory,{stage},bfloat16,{kind}") for stage in (2, 3) for kind in ("adamw_8bit", "adamw_offload")
-    ]
+    all_cases += [(ranks, "memory", f"memory,{case}") for ranks, case in OTHER_OPTIMIZERS]
     scenarios = {}
     for ranks in (1, 2):  # "other_ranks" waits for what the others saved in "resume"
         (root / str(ranks)).mkdir()
@@ -443,6 +445,18 @@ def test_a_resumed_learner_ends_bit_for_bit_the_same(results: Results, ranks: in
             np.testing.assert_array_equal(expected, again)
 
 
+def test_a_checkpoint_with_8_bit_moments_is_as_much_smaller_as_planned(results: Results) -> None:
+    config = make_config(results.root)
+    parameters = sum(p.numel() for p in naive_model(results.start_model("untied")).parameters())
+    saved, planned = [], []
+    for optimizer in ("adamw_offload", "adamw_8bit"):
+        folder = results.root / "1" / f"checkpoint-2-bfloat16-{optimizer}"
+        saved.append(sum(file.stat().st_size for file in folder.rglob("*.pt")))
+        learner = config.learner.model_copy(update={"optimizer": optimizer})
+        planned.append(checkpoint_sizes(config.model_copy(update={"learner": learner}), parameters)[1])
+    assert saved[0] - saved[1] == pytest.approx(planned[0] - planned[1], rel=0.02)
+
+
 def same(one: Any, other: Any) -> bool:
     """Bit for bit, through dictionaries and lists."""
     if isinstance(one, dict):
@@ -527,7 +541,7 @@ def test_export_buckets_and_scores_agree(results: Results, ranks: int, case: str
         assert np.isfinite(got["metrics"]["grad_norm"])
 
 
-@pytest.mark.parametrize(("ranks", "case"), CASES["memory"])
+@pytest.mark.parametrize(("ranks", "case"), [*CASES["memory"], *OTHER_OPTIMIZERS])
 def test_a_rank_holds_within_a_tenth_what_the_memory_plan_says(
     results: Results, monkeypatch: pytest.MonkeyPatch, ranks: int, case: str
 ):
@@ -535,9 +549,10 @@ def test_a_rank_holds_within_a_tenth_what_the_memory_plan_says(
     measured = results.of(ranks, f"memory,{case}")
     phases = learner_phases(measured["config"], ModelShape.of(WIDE), checkpointing=False)
     assert phases.keys() == measured["peaks"].keys()
+    host = sum(host_parts(measured["config"], ModelShape.of(WIDE)).values()) / ranks  # a CPU has one memory for both
     for when, parts in phases.items():
         planned = (
-            sum(parts.values()) - parts["CUDA"] - parts["push buffer"]
+            sum(parts.values()) - parts["CUDA"] - parts["push buffer"] + host
         )  # a CPU rank that pushes nothing has neither
         assert measured["peaks"][when] == pytest.approx(planned, rel=0.1), when
 

@@ -35,6 +35,8 @@ R1_DISTILL = Qwen2Config(
 PARAMETERS = 1_777_088_000
 """What the model's own safetensors headers add up to."""
 EMBEDDING_BYTES = 151936 * 1536 * 2
+PIECES_BYTES = 4 * 32 * 2**20
+"""Of a push to another GPU, at either end."""
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +218,7 @@ def test_the_papers_run_fits_its_gpus_with_room(shape: ModelShape) -> None:
     )
     assert 18 * GIB < learner.peak < 24 * GIB
     # 90 % for the engine, and while weights arrive the embedding in its bucket and once more where it is put
-    assert rollout.peak == pytest.approx(0.9 * 44 * GIB + 2 * EMBEDDING_BYTES, rel=0.001)
+    assert rollout.peak == pytest.approx(0.9 * 44 * GIB + 2 * EMBEDDING_BYTES + PIECES_BYTES, rel=0.001)
     assert rollout.sequences is not None and rollout.sequences > config.engine.max_sequences
     check_fits(config, shape, Machine(44 * GIB))
 
@@ -224,7 +226,7 @@ def test_the_papers_run_fits_its_gpus_with_room(shape: ModelShape) -> None:
 def test_a_push_takes_no_second_copy_of_the_model(shape: ModelShape) -> None:
     learner = learner_phases(paper(), shape, True)["in a push"]
     engine, _ = engine_parts(paper(), shape, 44 * GIB)
-    assert learner["push buffer"] == EMBEDDING_BYTES
+    assert learner["push buffer"] == PIECES_BYTES
     assert engine["push buffers"] < 1.1e9
 
 
@@ -273,7 +275,8 @@ def test_on_a_shared_gpu_a_sleeping_engine_counts_only_while_it_is_awake(shape: 
     asleep = (*SHARED, "--rollout.sleep_while_learning", "true")
     alone = peak("--placement.num_learner_gpus", "1", *no_checkpointing)
     pushed = 2 * EMBEDDING_BYTES / GIB
-    assert peak(*SHARED, *no_checkpointing) == pytest.approx(alone + 0.4 * 80 + pushed, abs=0.1)
+    bucket = (EMBEDDING_BYTES - PIECES_BYTES) / GIB  # engines on the same GPU read a whole one
+    assert peak(*SHARED, *no_checkpointing) == pytest.approx(alone + bucket + 0.4 * 80 + pushed, abs=0.1)
     # With a large engine the push is the peak (weights, reference, optimizer; staging buffer and CUDA), else the learning.
     at_rest = (2 + 2 + 12) * PARAMETERS / GIB + EMBEDDING_BYTES / GIB + 1
     assert peak(*asleep, *no_checkpointing) == pytest.approx(at_rest + 0.4 * 80 + pushed, abs=0.1)
@@ -291,7 +294,7 @@ def test_on_a_shared_gpu_a_sleeping_engine_counts_only_while_it_is_awake(shape: 
         (40, ("--learner.zero_stage", "1", "--placement.num_learner_gpus", "1"), "each learner GPU has 40.0 GiB",
          ["learner.zero_stage 2", "placement.num_learner_gpus 2"]),
         (44, SHARED, "each shared GPU", ["micro_batch_tokens 4096", "--rollout.sleep_while_learning true"]),
-        (6, (), "each learner GPU has 6.0 GiB", ["no setting is enough"]),
+        (4, (), "each learner GPU has 4.0 GiB", ["no setting is enough"]),
     ],
 )  # fmt: skip
 def test_a_plan_that_cannot_fit_is_refused_with_what_would_help(

@@ -302,7 +302,9 @@ def test_a_recipe_leaves_nothing_that_its_run_depends_on_to_defaults(number: int
     decides |= {"model.path", "model.dtype"}
     decides |= {f"rollout.{name}" for name in ("temperature", "top_p", "staleness", "max_prompt_tokens")}
     speed = {"logprob_chunk_tokens", "fused_kernels", "start_deadline_s", "deadline_s", "micro_batch_sequences"}
+    speed |= {"offload_reference", "offload_activations"}
     not_used = {"data.columns.answer_after", "loss.clip_epsilon_high", "loss.correction_cap", "loss.mask_ratio"}
+    not_used |= {"learner.lora.alpha", "learner.lora.layers"}  # of adapters, of which there are none
     not_used |= {name for name in decides if number < 3 and name.startswith("rewards.cosine.")}
     missing = decides - set(given) - set(DIFFERENCES) - not_used - {f"learner.{name}" for name in speed}
     assert missing == set()
