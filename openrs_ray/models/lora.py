@@ -29,7 +29,8 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 def linear_layers(model: PreTrainedModel, lora: Lora) -> dict[str, nn.Linear]:
     """Layers of the blocks that have an adapter, by name, whatever they are called. UserError where that is not possible."""
     name, blocks = _blocks(model)
-    found, others = {}, []
+    found: dict[str, nn.Linear] = {}
+    others: list[tuple[str, str]] = []
     for path, module in blocks.named_modules():
         if lora.layers == "attention" and not _in_attention(blocks, path):
             continue
