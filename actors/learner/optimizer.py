@@ -18,11 +18,15 @@ def optimizer(parameters: Iterable[torch.nn.Parameter], learner: Learner) -> tor
     """AdamW on what is trained, before DeepSpeed gives it float32 parameters of its own: on the GPU, or with
     `adamw_offload` in the host's memory.
 
-    There, too, it is torch's fused AdamW, in one pass over the memory. DeepSpeed's own for the host would be compiled from
-    C++ at the first start, and is no faster.
+    There, too, it is torch's fused AdamW: one pass over the memory, which is what bounds it. DeepSpeed's own for the host would
+    be compiled from C++ at the first start.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    settings = {"lr": learner.learning_rate, "betas": learner.adam_betas, "weight_decay": learner.weight_decay}
+    settings: dict[str, Any] = {
+        "lr": learner.learning_rate,
+        "betas": learner.adam_betas,
+        "weight_decay": learner.weight_decay,
+    }
     if learner.optimizer == "adamw_8bit":
         return _adamw_8bit(trained, settings)
     # Fused: one kernel, and no temporary as large as the rank's part of the model.

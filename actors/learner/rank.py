@@ -192,12 +192,12 @@ class LearnerRank:
         real = [batch for batch in micro_batches if batch.completion_tokens]
         counts = self._sum_over_ranks(torch.tensor([len(real), sum(len(batch.lengths) for batch in real)])).tolist()
         weigh = self._loss_weights(micro_batches, global_tokens, counts[1] + left_out_sequences, counts[0])
-        packed_tokens = sum(int(batch.lengths.sum()) for batch in real)
+        packed_tokens = sum(batch.computed_tokens for batch in real)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         sums = dict.fromkeys(METRICS, torch.zeros_like(loss))
         references = self._reference_logprobs(micro_batches, step)
         for i, (batch, reference, weight) in enumerate(zip(micro_batches, references, weigh, strict=True)):
-            with span("forward_backward", step=step, micro_batch=i, tokens=int(batch.lengths.sum())):
+            with span("forward_backward", step=step, micro_batch=i, tokens=batch.computed_tokens):
                 self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
                 output = policy_loss(self._loss_input(batch, reference), self.config.loss)
                 self.engine.backward(output.total * (weight * self.world_size), scale_wrt_gas=False)

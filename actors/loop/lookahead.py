@@ -66,6 +66,8 @@ class Lookahead:
         self._waiting: deque[Drawn] = deque()  # admitted, and nothing requested yet
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._ready: dict[int, Group] = {}
+        self._uniform: set[int] = set()  # of the ready ones, those without spread, if they may be replaced
+        self._ended = asyncio.Event()  # a task has, since `take` has last looked
         self._replaced: list[Group] = []  # since the last step was taken
         self._idle_since: float | None = self.clock()
         self._idle_s = 0.0
@@ -88,6 +90,7 @@ class Lookahead:
             pass  # a round has ended
         groups = [self._ready.pop(position) for position in sorted(chosen)]
         batch = Batch(groups, self._replaced, self.rests.take())
+        self._uniform.difference_update(chosen)
         for position in chosen:
             del self._admitted[position], self._tasks[position]
         self._replaced = []
@@ -111,10 +114,16 @@ class Lookahead:
         while self._waiting and len(self._tasks) - len(self._ready) < most:
             position, problem = self._waiting.popleft()
             self._tasks[position] = task = asyncio.ensure_future(self._finish(position, problem))
-            task.add_done_callback(lambda _: self._note_idleness())
+            task.add_done_callback(self._note_end)
+
+    def _note_end(self, _: asyncio.Task[None]) -> None:
+        self._ended.set()
+        self._note_idleness()
 
     async def _finish(self, position: int, problem: Problem) -> None:
-        self._ready[position] = await self.collect(position, problem)
+        self._ready[position] = group = await self.collect(position, problem)
+        if self.rollout.most_drawn_per_step > self.rollout.problems_per_step and not has_spread(group):
+            self._uniform.add(position)
         self._replace_uniform()
         self._begin()
 
@@ -123,7 +132,8 @@ class Lookahead:
         room = self.rollout.most_drawn_per_step - self.rollout.problems_per_step - len(self._replaced)
         if not room or (self.rollout.staleness == 0 and len(self._ready) < len(self)):
             return
-        uniform = [position for position in sorted(self._ready) if not has_spread(self._ready[position])][:room]
+        uniform = sorted(self._uniform)[:room]
+        self._uniform.difference_update(uniform)
         for position in uniform:
             del self._admitted[position], self._tasks[position]
             self._replaced.append(self._ready.pop(position))
@@ -139,13 +149,16 @@ class Lookahead:
                     task.result()  # a failure is raised at once, not when its turn comes
             if self.rollout.staleness == 0 and len(self._replaced) > replaced:
                 return []
-            # Oldest admission first, and within it those that are ready.
-            order = sorted(self._admitted, key=lambda at: (self._admitted[at], at not in self._ready, at))
-            due = order[: self.rollout.problems_per_step]
-            if self._ready.keys() >= {*due}:
+            if len(self._ready) >= self.rollout.problems_per_step and (due := self._due()):
                 return due
-            pending = [task for task in self._tasks.values() if not task.done()]
-            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            self._ended.clear()
+            await self._ended.wait()
+
+    def _due(self) -> list[int]:
+        """What the next step takes, when all of it is ready: oldest admission first, and within it those that are ready."""
+        order = sorted(self._admitted, key=lambda at: (self._admitted[at], at not in self._ready, at))
+        due = order[: self.rollout.problems_per_step]
+        return due if self._ready.keys() >= {*due} else []
 
     def idle_seconds(self) -> float:
         """Seconds without anything to sample, since the last call."""
@@ -167,5 +180,5 @@ class Lookahead:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        for kept in (self._waiting, self._tasks, self._admitted, self._ready):
+        for kept in (self._waiting, self._tasks, self._admitted, self._ready, self._uniform):
             kept.clear()

@@ -1,40 +1,12 @@
 """Spans of a request's stages in its engine, from the times that vLLM notes."""
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from openrs_ray.run.spans import add_span
 
 if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
-
-
-def silent_statistics() -> Any:
-    """A logger class with which vLLM notes times and computes nothing from them."""
-    from vllm.v1.metrics.loggers import PrometheusStatLogger
-
-    # Of this class, or vLLM adds one that updates some 40 metrics at every token.
-    class Silent(PrometheusStatLogger):
-        def __init__(self, *_: Any, **__: Any) -> None: ...
-        def record(self, *_: Any, **__: Any) -> None: ...
-        def record_sleep_state(self, *_: Any, **__: Any) -> None: ...
-        def record_admission_rejection(self, *_: Any, **__: Any) -> None: ...
-        def log(self) -> None: ...
-        def log_engine_initialized(self) -> None: ...
-
-    return Silent
-
-
-def only_ends(engine: Any) -> None:
-    """Note times at a request's first and last token only: at every token it is slow."""
-    processor = engine.output_processor
-    update = processor._update_stats_from_output
-
-    def update_at_ends(request: Any, output: Any, *more: Any) -> None:
-        if request.is_prefilling or output.finish_reason is not None:
-            update(request, output, *more)
-
-    processor._update_stats_from_output = update_at_ends
 
 
 def record_stages(position: int, sample: int, output: "RequestOutput") -> None:

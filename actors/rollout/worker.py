@@ -1,6 +1,7 @@
 """A rollout worker: one vLLM engine in one Ray actor. Token ids in, completions out."""
 
 import asyncio
+import gc
 import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from actors.cluster.processes import Processes, own_processes
-from actors.quantization.arguments import quantized
 from actors.rollout.engine_log import OwnLog
+from actors.rollout.quantization import quantized
 from actors.rollout.settings import EngineSettings
-from actors.rollout.stages import only_ends, record_stages, silent_statistics
+from actors.rollout.stages import record_stages
 from actors.weights.transport import PushGroup
 from openrs_ray.common.foreign import why
 from openrs_ray.common.last_error import last_error
@@ -83,10 +84,13 @@ class RolloutWorker:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        from actors.rollout.front_end import only_ends, silent_statistics
+
         try:
             arguments = AsyncEngineArgs(**self._engine_arguments())
             self._engine = AsyncLLM.from_engine_args(arguments, stat_loggers=[silent_statistics()])
             only_ends(self._engine)
+            gc.freeze()  # or it looks through all that was imported, for 0.3 s, in the middle of a step
         except (RuntimeError, ValueError, OSError) as error:
             kind = Recurring if isinstance(error, ValueError) else RunError
             own, where = self._log.last_error()
@@ -119,6 +123,7 @@ class RolloutWorker:
             "enforce_eager": engine.enforce_eager or self._device == "cpu",
             "weight_transfer_config": {"backend": "openrs"},
             "worker_extension_cls": self.worker_extension,
+            "scheduler_cls": "actors.rollout.scheduler.scheduler",
             "disable_log_stats": False,  # or requests have no times: see `silent_statistics`
             "enable_log_requests": False,
         }
@@ -146,11 +151,12 @@ class RolloutWorker:
                 for number, (request, queue) in enumerate(zip(requests, queues, strict=True))
             ]
             self._in_hand.update(tasks)
+        every = asyncio.gather(*tasks, return_exceptions=True)
         try:
             left = len(tasks)
             while left:
                 batch = [await self._alive(done.get())]
-                await asyncio.sleep(_BATCH_WINDOW_S)
+                await asyncio.wait({every}, timeout=_BATCH_WINDOW_S)
                 while not done.empty():
                     batch.append(done.get_nowait())
                 left -= len(batch)
@@ -170,19 +176,27 @@ class RolloutWorker:
         # moment: a run of staleness 0 repeats bit for bit on a CPU, resumed or not.
         if self._pushing or any(not task.done() for task in self._in_hand):
             return [await self._admit(request) for request in requests]
-        await self._engine.pause_generation(mode="keep", clear_cache=True)
+        await self._pause(clear_cache=True)
         queues = [await self._admit(request) for request in requests]
         await self._engine.resume_generation()
         return queues
 
+    async def _pause(self, clear_cache: bool) -> None:
+        # Not `pause_generation`, which sleeps for 20 ms so that what has ended is delivered first.
+        await self._engine.engine_core.pause_scheduler_async(mode="keep", clear_cache=clear_cache)
+
     async def _admit(self, request: Request) -> Any:
+        from vllm.inputs.engine import tokens_input  # rendered: a thread would be asked to render a prompt
+
+        from actors.rollout.front_end import keep_arrays
+
         self._requests += 1
-        return await self._engine.add_request(
-            f"{request.position}-{request.sample}-{self._requests}",
-            # Salted, so that a prompt never meets what an older policy has left of it in the prefix cache.
-            {"prompt_token_ids": list(request.prompt_ids), "cache_salt": str(self._pushes)},
-            self._sampling(request),
-        )
+        # Salted, so that a prompt never meets what an older policy has left of it in the prefix cache.
+        prompt = tokens_input(list(request.prompt_ids), cache_salt=str(self._pushes))
+        name = f"{request.position}-{request.sample}-{self._requests}"
+        queue = await self._engine.add_request(name, prompt, self._sampling(request))
+        keep_arrays(self._engine, queue.request_id)
+        return queue
 
     def _sampling(self, request: Request) -> "SamplingParams":
         from vllm import SamplingParams
@@ -232,7 +246,7 @@ class RolloutWorker:
             position=request.position,
             sample=request.sample,
             token_ids=np.asarray(result.token_ids, dtype=np.int32),
-            logprobs=np.asarray(result.logprobs.logprobs, dtype=np.float32),
+            logprobs=np.concatenate(result.logprobs).astype(np.float32, copy=False),
             finish_reason=result.finish_reason,
             versions=spans,
             worker=self._worker,
@@ -278,7 +292,7 @@ class RolloutWorker:
             self._pushing = True
         self._pushes += 1
         clear = not self._settings.keep_cache
-        await self._alive(self._engine.pause_generation(mode="keep", clear_cache=clear))
+        await self._alive(self._pause(clear))
         await self._alive(self._engine.start_weight_update())
 
     @traced("receive")

@@ -61,10 +61,11 @@ class BroadcastSender(Sender):
         failed: dict[int, str] = {}
         ends = time.monotonic() + self.weights.deadline_s
         wait = partial(self._wait, engines, failed, ends)
-        staging = Staging(self.slots) if self.weights.rank == 0 else None
+        if self.weights.rank != 0:
+            deque(self.weights.gather(), maxlen=0)  # the ranks gather together
+            return Sent([], {})
+        staging = Staging(self.slots)
         for index, (bucket, tensors) in enumerate(self.weights.gather()):
-            if staging is None:
-                continue
             parts = []
             for part in pieces(bucket.nbytes):
                 with span("send_bucket", bucket=index):
@@ -108,7 +109,7 @@ class HostSender(BroadcastSender):
         return SharedMemory(staging_bytes(self.weights.largest))
 
     @property
-    def slots(self) -> torch.Tensor:  # type: ignore[override]
+    def slots(self) -> torch.Tensor:
         return self._shared.tensor
 
     def _kind_for(self, group: PushGroup) -> Kind:
@@ -141,6 +142,8 @@ class BroadcastReceiver(Receiver):
                 begun.append(staging.take(size))
                 self.group.broadcast(begun[-1])
             self.group.wait(but=len(begun) - 1)
+            if number == len(sizes) - 1:
+                del staging  # its memory goes with the last piece, not with the next push
             yield begun.popleft()
 
     def close(self) -> None:

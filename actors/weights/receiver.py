@@ -1,10 +1,12 @@
 """Receives pushes in every vLLM worker, as vLLM's weight-transfer engine; loaded through `worker_extension_cls`."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from vllm.config import VllmConfig
@@ -15,7 +17,7 @@ from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbeddingBase
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from actors.quantization.formats import layer_formats
+from actors.weights.formats import layer_formats
 from actors.weights.transport import PushGroup, Receiver, find
 from openrs_ray.run.spans import span, traced
 from openrs_ray.weights.adapters import Adapted, Weights
@@ -25,6 +27,8 @@ from openrs_ray.weights.effect import Effect
 from openrs_ray.weights.meeting import Meeting
 
 BACKEND = "openrs"
+S = TypeVar("S")
+T = TypeVar("T")
 _RELOAD_LOG = logging.getLogger(initialize_layerwise_reload.__module__)
 
 
@@ -78,12 +82,10 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
         self._adapted.begin()
 
     def receive_weights(self, update_info: PushUpdate) -> None:
-        assert self.end is not None, "update_weights before init_transfer_engine"
         buckets = [*map(Bucket.of, update_info.buckets)]
-        self.end.expect([bucket.nbytes for bucket in buckets])
+        arrivals = self._arrivals(buckets, update_info.parcel)
         for bucket in buckets:
-            buffer = self._receive(bucket.nbytes, update_info.parcel)
-            found = digest(buffer)
+            buffer, found = next(arrivals)
             # The loader keeps views until a layer is complete, so every bucket has a buffer of its own.
             weights = bucket.unpack(buffer)
             if self._adapted.accepts(weights):
@@ -93,6 +95,18 @@ class PushReceiver(WeightTransferEngine[PushInit, PushUpdate]):
                 self._digests.append(found)
                 self._load(weights)
             del buffer, weights  # freed before the next bucket comes, unless a layer waits for its other half
+
+    def _arrivals(self, buckets: Sequence[Bucket], parcel: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """A buffer for every bucket, and its digest; the next one is on its way while one is loaded."""
+        assert self.end is not None, "update_weights before init_transfer_engine"
+        self.end.expect([bucket.nbytes for bucket in buckets])
+        receive = partial(self._receive_and_digest, parcel=parcel)
+        # On a GPU the digest is queued, and pieces arrive, on streams of their own.
+        return ahead(receive, buckets) if self.device.type == "cpu" else map(receive, buckets)
+
+    def _receive_and_digest(self, bucket: Bucket, parcel: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        buffer = self._receive(bucket.nbytes, parcel)
+        return buffer, digest(buffer)
 
     def _load(self, weights: Weights) -> None:
         with span("load", nbytes=sum(tensor.nbytes for _, tensor in weights)), self._effect.loading(weights):
@@ -156,6 +170,17 @@ def _unsaid(kinds: set[str]) -> Iterator[None]:
         yield
     finally:
         _RELOAD_LOG.removeFilter(heard)
+
+
+def ahead(act: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
+    """`map` over at least one item, in another thread and one item ahead of the caller."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(act, items[0])
+        for following in items[1:]:
+            arrived = [coming.result()]
+            coming = thread.submit(act, following)
+            yield arrived.pop()  # kept by nobody but the caller
+        yield coming.result()
 
 
 class WorkerExtension:

@@ -48,9 +48,9 @@ class CpuClock:
     @contextmanager
     def patched(self, owner: Any, name: str, component: str) -> Iterator[None]:
         """Counts the calls of a function of a module or class."""
-        function = getattr(owner, name)
-        setattr(owner, name, self.counted(function, component))
+        original = vars(owner)[name]
+        setattr(owner, name, self.counted(getattr(owner, name), component))
         try:
             yield
         finally:
-            setattr(owner, name, function)
+            setattr(owner, name, original)

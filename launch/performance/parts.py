@@ -25,7 +25,13 @@ from openrs_ray.preparation.prepared import Prepared
 from openrs_ray.records import Verdict
 from openrs_ray.rewards.records import JudgeItem
 
-_NOT_RAW = ("weight_transfer_config", "worker_extension_cls", "enable_log_requests", "disable_log_stats")
+_NOT_RAW = (
+    "weight_transfer_config",
+    "worker_extension_cls",
+    "scheduler_cls",
+    "enable_log_requests",
+    "disable_log_stats",
+)
 
 
 class RawEngine:

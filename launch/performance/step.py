@@ -1,10 +1,10 @@
 """`python -m launch.performance.step`: whole steps of this system against TRL's, and against its own parts alone.
 
 On one GPU, one after the other: the real loop with engine and learner on it; raw vLLM and a learner rank by themselves,
-on the same requests; TRL 1.16.0 (`--no-trl` leaves it out) in the three settings of trl_run.py, of which the best one counts.
+on the same requests; TRL 1.16.0 (`--no-trl` leaves it out) in the settings of trl_run.py, of which the best one counts.
 All do the same work; each answer is checked, then paid by a coin, so that every group has something to learn (random
-weights are never right). The first two steps of each are not counted. Dry run on a CPU, where TRL generates with plain
-transformers: `--workload tiny --steps 2`.
+weights are never right). The first two steps of each are not counted. On a CPU, TRL generates with plain transformers:
+`--workload toy` is the quickstart's batch, `--workload tiny --steps 2` a dry run.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from openrs_ray.run.metrics import read_metrics
 
 _WARM_UP = 2
 _PARTS = ("collect_s", "train_s", "push_s")
-_TARGETS = {"random-1.5b": ">= 1.8", "smollm2": ">= 3"}
+_TARGETS = {"random-1.5b": ">= 1.8", "smollm2": ">= 3", "toy": ">= 1.25"}
 _TRL = "1.16.0"
 _TRL_DEADLINE_S = 3600.0
 
@@ -115,6 +115,7 @@ def trl_job(config: RunConfig, prepared: Prepared, on_gpu: bool) -> dict[str, An
     return {
         "model": prepared.model_path,
         "gpu": on_gpu,
+        "threads": config.threads,
         "steps": steps,
         "rows": [
             {"prompt": messages(config.task(problem.task).data, problem.text), "gold": list(problem.gold)}
@@ -142,6 +143,8 @@ def trl(
 
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     environment = os.environ | GPU_SAMPLER | {"CUDA_VISIBLE_DEVICES": first}
+    if not job.get("gpu", True):
+        environment |= {"OMP_NUM_THREADS": str(job["threads"])}  # as many as our engine and learner have
     measured, failed = {}, {}
     for setting in settings:
         result, log = folder / f"{setting}.json", folder / f"{setting}.log"

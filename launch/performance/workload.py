@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _RECIPES = Path(__file__).parent / "workloads"
-WORKLOADS = ("random-1.5b", "smollm2", "tiny")
+WORKLOADS = ("random-1.5b", "smollm2", "toy", "tiny")
 
 
 def positive(text: str) -> int:

@@ -1,6 +1,7 @@
 """Packs training sequences into micro-batches without padding. Pure and deterministic.
 
-Every rank gets the same number, since ZeRO-3 gathers weights in each: `EMPTY` ones fill up.
+Every rank gets the same number, since ZeRO-3 gathers weights in each: `EMPTY` ones fill up. Where prompts are a good part of
+the tokens, a micro-batch computes each prompt once for all completions of its group that it holds.
 """
 
 import heapq
@@ -11,6 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
 from openrs_ray.algorithm.advantages import TrainingSequence
+
+SHARING_PAYS = 1.1
+"""Tokens on the slowest ranks with every prompt computed for each completion, over those with shared prompts, at least."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,6 +29,15 @@ class MicroBatch:
     """Sampled tokens, which carry loss."""
     behaviour_logprobs: Float32[np.ndarray, " completion_tokens"]
     advantages: Float32[np.ndarray, " completion_tokens"]
+    rows: Int32[np.ndarray, " tokens"] | None = None
+    """Row in which each token is computed; completions of one prompt have its rows in common. None: each token has its own.
+
+    Prompt 1 9 with the completions 5 and 2 6: token_ids=[1, 9, 5, 1, 9, 2, 6], rows=[0, 1, 2, 0, 1, 3, 4].
+    """
+
+    @property
+    def computed_tokens(self) -> int:
+        return len(self.token_ids) if self.rows is None else int(self.rows.max()) + 1
 
     @property
     def position_ids(self) -> Int32[np.ndarray, " tokens"]:
@@ -64,17 +77,18 @@ def split(
     """
     if (micro_batch_tokens is None) == (micro_batch_sequences is None):
         raise ValueError("give micro_batch_tokens or micro_batch_sequences, not both")
+    share = False
     if micro_batch_tokens is not None:
-        bins = _balanced_bins([len(sequence) for sequence in sequences], ranks, micro_batch_tokens)
+        bins, share = _bins_by_tokens(sequences, ranks, micro_batch_tokens)
     else:
         bins = _bins_of_places(range(len(sequences)) if places is None else places, micro_batch_sequences or 1)
     turns = max(1, -(-len(bins) // ranks))
     bins += [[] for _ in range(turns * ranks - len(bins))]
-    packed = [pack([sequences[i] for i in members]) if members else EMPTY for members in bins]
+    packed = [pack([sequences[i] for i in members], share) if members else EMPTY for members in bins]
     return [packed[rank::ranks] for rank in range(ranks)]
 
 
-def pack(sequences: Sequence[TrainingSequence]) -> MicroBatch:
+def pack(sequences: Sequence[TrainingSequence], share_prompts: bool = False) -> MicroBatch:
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int32)
     mask = [part for s in sequences for part in (np.zeros(len(s.prompt_ids), dtype=np.bool_), s.mask)]
     return MicroBatch(
@@ -83,7 +97,21 @@ def pack(sequences: Sequence[TrainingSequence]) -> MicroBatch:
         completion_mask=np.concatenate(mask),
         behaviour_logprobs=np.concatenate([s.sampler_logprobs[s.mask] for s in sequences]).astype(np.float32),
         advantages=np.concatenate([np.full(s.sampled_tokens, s.advantage, dtype=np.float32) for s in sequences]),
+        rows=_rows(sequences) if share_prompts else None,
     )
+
+
+def _rows(sequences: Sequence[TrainingSequence]) -> Int32[np.ndarray, " tokens"]:
+    prompts: dict[bytes, np.ndarray] = {}
+    parts, used = [], 0
+    for sequence in sequences:
+        name, length = sequence.prompt_ids.tobytes(), len(sequence.completion_ids)
+        if name not in prompts:
+            prompts[name] = np.arange(used, used + len(sequence.prompt_ids), dtype=np.int32)
+            used += len(sequence.prompt_ids)
+        parts += [prompts[name], np.arange(used, used + length, dtype=np.int32)]
+        used += length
+    return np.concatenate(parts)
 
 
 def _bins_of_places(places: Sequence[int], size: int) -> list[list[int]]:
@@ -92,6 +120,39 @@ def _bins_of_places(places: Sequence[int], size: int) -> list[list[int]]:
     for index, place in enumerate(places):
         bins[place // size].append(index)
     return bins
+
+
+def _bins_by_tokens(sequences: Sequence[TrainingSequence], ranks: int, capacity: int) -> tuple[list[list[int]], bool]:
+    """Indices per bin, and whether prompts are to be shared. Groups are larger pieces, which fill ranks less evenly."""
+    each = [len(sequence) for sequence in sequences]
+    alone = _balanced_bins(each, ranks, capacity)
+    groups, shared = _of_one_prompt(sequences, capacity)
+    together = _balanced_bins(shared, ranks, capacity)
+    if _waited_for(together, shared, ranks) * SHARING_PAYS >= _waited_for(alone, each, ranks):
+        return alone, False
+    return [[i for group in members for i in groups[group]] for members in together], True
+
+
+def _of_one_prompt(sequences: Sequence[TrainingSequence], capacity: int) -> tuple[list[list[int]], list[int]]:
+    """Groups of sequences with the same prompt, as many as fit: their indices, and their tokens with the prompt counted once."""
+    groups: list[list[int]] = []
+    tokens: list[int] = []
+    newest: dict[bytes, int] = {}
+    for i, sequence in enumerate(sequences):
+        name, more = sequence.prompt_ids.tobytes(), len(sequence.completion_ids)
+        group = newest.get(name)
+        if group is None or tokens[group] + more > capacity:
+            newest[name] = group = len(groups)
+            groups.append([])
+            tokens.append(len(sequence.prompt_ids))
+        groups[group].append(i)
+        tokens[group] += more
+    return groups, tokens
+
+
+def _waited_for(bins: Sequence[Sequence[int]], lengths: Sequence[int], ranks: int) -> int:
+    """Tokens of the fullest micro-batch of every turn; `bins` are in order of load."""
+    return sum(sum(lengths[i] for i in members) for members in bins[::ranks])
 
 
 def _cannot_fit(every: Sequence[int], capacity: int) -> bool:

@@ -10,6 +10,7 @@ from inspect import isfunction
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 ATTENTION = "openrs_packed"
+
+Shared = tuple[Int[Tensor, " places"], Int[Tensor, " rows"]]
+"""Where sequences have rows in common: the row of each place in the sequences, and the first place of each row."""
 
 
 class Policy(nn.Module):
@@ -50,13 +54,14 @@ class Policy(nn.Module):
         predictors: Int[Tensor, " completion_tokens"],
         targets: Int[Tensor, " completion_tokens"],
         temperature: float,
+        shared: "Shared | None" = None,
     ) -> Float[Tensor, " completion_tokens"]:
-        """Float32, of each target, from its predecessor's position."""
+        """Float32, of each target, from its predecessor's row."""
         hidden = self.model.base_model(
             input_ids=token_ids[None],
             position_ids=position_ids[None],
             use_cache=False,
-            **packed_arguments(lengths, token_ids.device),
+            **packed_arguments(lengths, token_ids.device, shared),
         ).last_hidden_state[0]
         logprobs: Tensor = self.head(hidden[predictors], targets, temperature)
         return logprobs
@@ -96,7 +101,7 @@ class _TokenLogprobs(torch.autograd.Function):
         logits_dtype: torch.dtype,
     ) -> Tensor:
         chosen, normalisers = [], []
-        pick = _compiled(_pick) if hidden.is_cuda else _pick
+        pick = _compiled(_pick) if hidden.is_cuda else _pick_over
         for rows, wanted in zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True):
             logit, normaliser = pick(_logits(rows, weight, logits_dtype), wanted, temperature)
             chosen.append(logit)
@@ -113,14 +118,16 @@ class _TokenLogprobs(torch.autograd.Function):
         weight_gradient = None
         if ctx.needs_input_grad[1]:  # float32 also for a bfloat16 weight: many small chunks are added up here.
             weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
-        slope_of = _compiled(_slope) if hidden.is_cuda else _slope
+        slope_of = _compiled(_slope) if hidden.is_cuda else _slope_over
         for start in range(0, len(targets), ctx.chunk_tokens):
             chunk = slice(start, start + ctx.chunk_tokens)
             logits = _logits(hidden[chunk], weight, ctx.logits_dtype)
             slope = slope_of(logits, targets[chunk], normaliser[chunk], gradient[chunk], ctx.temperature, weight.dtype)
             del logits  # not beside what comes next, which is as large
             torch.mm(slope, weight, out=hidden_gradient[chunk])
-            if weight_gradient is not None:
+            if weight_gradient is not None and weight.dtype == torch.float32:
+                weight_gradient.addmm_(slope.T, hidden[chunk])
+            elif weight_gradient is not None:
                 weight_gradient += slope.T @ hidden[chunk]
             del slope
         head_gradient = None if weight_gradient is None else weight_gradient.to(weight.dtype)
@@ -160,6 +167,29 @@ def _slope(
     return ((onehot.float() - softmax) * (gradient / temperature)[:, None]).to(dtype)
 
 
+# On a CPU, fresh memory for each operation costs as much as the arithmetic: the same two in the memory of float32 logits.
+
+
+def _pick_over(
+    logits: Float[Tensor, "tokens vocabulary"], targets: Int[Tensor, " tokens"], temperature: float
+) -> tuple[Tensor, Tensor]:
+    scaled = logits.float().div_(temperature)
+    return scaled.gather(-1, targets[:, None])[:, 0], scaled.logsumexp(dim=-1)
+
+
+def _slope_over(
+    logits: Float[Tensor, "tokens vocabulary"],
+    targets: Tensor,
+    normaliser: Tensor,
+    gradient: Tensor,
+    temperature: float,
+    dtype: torch.dtype,
+) -> Float[Tensor, "tokens vocabulary"]:
+    scale = (gradient / temperature)[:, None]
+    slope = logits.float().div_(temperature).sub_(normaliser[:, None]).exp_().mul_(-scale)
+    return slope.scatter_add_(-1, targets[:, None], scale).to(dtype)
+
+
 @cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Two passes over the logits instead of a dozen."""
@@ -168,45 +198,77 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def micro_batch_arguments(batch: MicroBatch, device: torch.device) -> dict[str, Any]:
     """Arguments of `Policy.forward`."""
-    token_ids = torch.from_numpy(batch.token_ids).long()
-    completion = torch.from_numpy(batch.completion_mask).nonzero()[:, 0]
+    places = np.arange(len(batch.token_ids)) if batch.rows is None else batch.rows
+    firsts = np.unique(places, return_index=True)[1]
+    completion = np.flatnonzero(batch.completion_mask)
+
+    def sent(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).long().to(device)
+
     return {
-        "token_ids": token_ids.to(device),
-        "position_ids": torch.from_numpy(batch.position_ids).long().to(device),
+        "token_ids": sent(batch.token_ids[firsts]),
+        "position_ids": sent(batch.position_ids[firsts]),
         "lengths": tuple(int(length) for length in batch.lengths),
-        "predictors": (completion - 1).to(device),
-        "targets": token_ids[completion].to(device),
+        "predictors": sent(places[completion - 1]),
+        "targets": sent(batch.token_ids[completion]),
+        "shared": None if batch.rows is None else (sent(batch.rows), sent(firsts)),
     }
 
 
-def packed_arguments(lengths: tuple[int, ...], device: torch.device) -> dict[str, Any]:
+def packed_arguments(lengths: tuple[int, ...], device: torch.device, shared: Shared | None = None) -> dict[str, Any]:
     """The model hands them through to `packed_attention`."""
     cumulative = torch.tensor((0, *lengths), device=device).cumsum(0, dtype=torch.int32)
-    return {"packed_lengths": lengths, "packed_cumulative": cumulative}
+    return {"packed_lengths": lengths, "packed_cumulative": cumulative, "packed_shared": shared}
 
 
 def packed_attention(
     module: nn.Module,
-    query: Float[Tensor, "1 heads tokens head_dim"],
-    key: Float[Tensor, "1 kv_heads tokens head_dim"],
-    value: Float[Tensor, "1 kv_heads tokens head_dim"],
+    query: Float[Tensor, "1 heads rows head_dim"],
+    key: Float[Tensor, "1 kv_heads rows head_dim"],
+    value: Float[Tensor, "1 kv_heads rows head_dim"],
     attention_mask: Tensor | None,
     *,
     packed_lengths: tuple[int, ...],
     packed_cumulative: Int[Tensor, " sequences_plus_1"],
+    packed_shared: Shared | None = None,
     scaling: float | None = None,
     **_: Any,
-) -> tuple[Float[Tensor, "1 tokens heads head_dim"], None]:
-    """Causal attention within each sequence, as transformers' `AttentionInterface`."""
+) -> tuple[Float[Tensor, "1 rows heads head_dim"], None]:
+    """Causal attention within each sequence, as transformers' `AttentionInterface`.
+
+    Rows in common are copied here, and here only: each sequence is attended to as if it had them to itself. A row's results are
+    then all the same, and the first one goes on.
+    """
+    if packed_shared is None:
+        return _attention(query, key, value, packed_lengths, packed_cumulative, scaling), None
+    rows, firsts = packed_shared
+    q, k, v = (_taken(tensor[0].transpose(0, 1), rows).transpose(0, 1)[None] for tensor in (query, key, value))
+    return _taken(_attention(q, k, v, packed_lengths, packed_cumulative, scaling)[0], firsts)[None], None
+
+
+def _taken(values: Float[Tensor, "from heads head_dim"], at: Int[Tensor, " to"]) -> Float[Tensor, "to heads head_dim"]:
+    # As an embedding: the gradient is summed in one loop and, on a GPU, always in the same order.
+    taken: Tensor = F.embedding(at, values.flatten(1)).unflatten(1, values.shape[1:])
+    return taken
+
+
+def _attention(
+    query: Float[Tensor, "1 heads tokens head_dim"],
+    key: Float[Tensor, "1 kv_heads tokens head_dim"],
+    value: Float[Tensor, "1 kv_heads tokens head_dim"],
+    lengths: tuple[int, ...],
+    cumulative: Int[Tensor, " sequences_plus_1"],
+    scaling: float | None,
+) -> Float[Tensor, "1 tokens heads head_dim"]:
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
         q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-        return causal_attention(q, k, v, packed_cumulative, max(packed_lengths), scaling)[None], None
+        return causal_attention(q, k, v, cumulative, max(lengths), scaling)[None]
     grouped = query.shape[1] != key.shape[1]
     parts = [
         F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
-        for q, k, v in zip(*(tensor.split(packed_lengths, dim=2) for tensor in (query, key, value)), strict=True)
+        for q, k, v in zip(*(tensor.split(lengths, dim=2) for tensor in (query, key, value)), strict=True)
     ]
-    return torch.cat(parts, dim=2).transpose(1, 2), None
+    return torch.cat(parts, dim=2).transpose(1, 2)
 
 
 AttentionInterface.register(ATTENTION, packed_attention)
@@ -252,7 +314,7 @@ def adapt(policy: Policy, lora: Lora, seed: int) -> "LoraConfig":
     """Train adapters instead of the weights, and save only them; the same ones for the same seed."""
     config = attach(policy.model, lora, seed)
     # DeepSpeed leaves frozen weights out of a checkpoint by their name in the model, and the head's has two.
-    policy.head.register_state_dict_post_hook(_without_weight)
+    policy.head.register_state_dict_post_hook(_without_weight)  # type: ignore[no-untyped-call]
     return config
 
 

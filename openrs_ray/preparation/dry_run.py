@@ -164,8 +164,9 @@ def _rollout_text(config: RunConfig) -> str:
     grows, staleness = config.max_engines > config.num_engines, rollout.staleness
     more = f", up to {config.max_engines} engines where GPUs are free" if grows else ""
     ahead = f"up to {staleness} version(s) ahead of the learner" if staleness else "in turn with the learner"
+    at_once = f", at most {rollout.in_flight} groups at once" if rollout.in_flight else ""
     sleeps = ", asleep while it works" if rollout.sleep_while_learning else ""
-    return f"{config.num_engines} engine(s) on {place.num_rollout_gpus} {_unit(config)}{more}, {ahead}{sleeps}"
+    return f"{config.num_engines} engine(s) on {place.num_rollout_gpus} {_unit(config)}{more}, {ahead}{at_once}{sleeps}"
 
 
 def _environment_text(task: Task) -> str:
@@ -178,11 +179,11 @@ def _environment_text(task: Task) -> str:
 
 
 def _learner_text(config: RunConfig) -> str:
-    ranks = config.placement.num_learner_gpus
+    ranks, updates = config.placement.num_learner_gpus, config.learner.updates_per_batch
     return (
         f"{ranks} rank(s) on {ranks} {_unit(config)}, ZeRO {config.learner.zero_stage}, about "
         f"{config.completions_per_step / ranks:g} completions per rank in micro-batches of at most "
-        f"{config.micro_batch_tokens:,} tokens"
+        f"{config.micro_batch_tokens:,} tokens{f', {updates} optimizer steps of them' if updates > 1 else ''}"
     )
 
 

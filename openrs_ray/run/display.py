@@ -47,7 +47,7 @@ class StepFigures:
             "clipped": f"{100 * self.clipped_share:.1f} %",
             "KL": "-" if self.kl is None else f"{self.kl:.5f}",
             "tokens/s": f"{self.tokens / self.seconds:,.0f}",
-        } | ({} if self.mismatch is None else {"mismatch": f"{self.mismatch:.5f}"})
+        } | ({} if self.mismatch is None else {"mismatch": f"{self.mismatch:.2g}"})
 
 
 class RunDisplay:

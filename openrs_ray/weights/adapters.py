@@ -65,9 +65,11 @@ class Adapted:
 
     def policy(self, device: torch.device) -> Iterator[Weights]:
         """All weights, merged, a bucket of the base at a time; nothing without adapters."""
-        scale = self._adapters.get(SCALE)
-        for bucket in self._base if scale is not None else ():
-            yield [(name, self._weight(name, base.to(device), float(scale))) for name, base in bucket.items()]
+        if SCALE not in self._adapters:
+            return
+        scale = float(self._adapters[SCALE])
+        for bucket in self._base:
+            yield [(name, self._weight(name, base.to(device), scale)) for name, base in bucket.items()]
 
     def _weight(self, name: str, base: torch.Tensor, scale: float) -> torch.Tensor:
         down, up = self._adapters.get(DOWN + name), self._adapters.get(UP + name)
@@ -85,7 +87,9 @@ class Adapted:
         nothing = torch.zeros_like(next(iter(self._squares.values()))).repeat(2)
         found = torch.stack([self._merged.get(name, nothing) for name in names])
         square = torch.cat([self._squares[name] for name in names])
-        wrong = (found[:, 0] - square).abs() > _KEPT_WITHIN * square + _DEVIATIONS * found[:, 1]
+        wrong = ~(
+            (found[:, 0] - square).abs() <= _KEPT_WITHIN * square + _DEVIATIONS * found[:, 1]
+        )  # NaN is wrong, too
         return [name for name, is_wrong in zip(names, wrong.tolist(), strict=True) if is_wrong]
 
     def without_place(self) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 from openrs_ray.weights.digest import column_digests
 
 _COLUMNS = 4  # compared of a matrix, which a kernel takes as a whole
-_CHUNK_ELEMENTS = 1 << 23  # quantized at once: bounds the float32 temporaries to a few times 32 MiB
+_CHUNK_ELEMENTS = 1 << 22  # quantized at once: bounds the float32 temporaries to a few times 16 MiB
 _LARGEST = {"int8": 127.0, "fp8": 448.0}  # float8_e4m3fn's
 _LEAST_FP8 = 1.0 / (448.0 * 512.0)
 _LEAST_INT8 = torch.finfo(torch.float32).tiny
@@ -47,8 +47,9 @@ class Format:
         return self._nearest(values.float() / scale)
 
     def _nearest(self, scaled: torch.Tensor) -> torch.Tensor:
-        scaled = scaled.clamp(-_LARGEST[self.number], _LARGEST[self.number])
-        return scaled.round() if self.number == "int8" else scaled.to(torch.float8_e4m3fn).float()
+        """Overwrites `scaled`, float32 of the caller's own making."""
+        scaled = scaled.clamp_(-_LARGEST[self.number], _LARGEST[self.number])
+        return scaled.round_() if self.number == "int8" else scaled.to(torch.float8_e4m3fn).float()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class QuantizedLayer:
         for start in range(0, len(whole), step):
             rows = slice(start, start + step)
             own = scale[rows] if self.format.by_rows else scale
-            whole[rows] = (self.format.numbers(whole[rows], own) * own).to(whole.dtype)
+            whole[rows] = self.format.numbers(whole[rows], own).mul_(own)
         columns = self._changed(column_digests(whole), whole.shape[1])
         self._expected = _Expected(columns, whole[:, columns], scale, whole.shape[1])
 
@@ -150,15 +151,15 @@ class QuantizedLayer:
 
     def _other_scale(self, scale: torch.Tensor) -> torch.Tensor:
         """Where the live scale differs: also by less than the product shows, unless the kernel has its own form of it."""
-        live = getattr(self.module, "weight_scale", None)
+        live: torch.Tensor | None = getattr(self.module, "weight_scale", None)
         if live is None or live.numel() != scale.numel():
             return torch.zeros(1, dtype=torch.bool, device=scale.device)
         return live.reshape(-1) != scale.reshape(-1)
 
     def _other_bias(self, like: torch.Tensor) -> torch.Tensor:
         """Some CPU kernels keep a float32 copy of the bias."""
-        live = getattr(self.module, "bias_fp32", None)
-        return torch.zeros_like(like) if live is None else live != self.module.bias.float()
+        live: torch.Tensor | None = getattr(self.module, "bias_fp32", None)
+        return torch.zeros_like(like) if live is None else torch.ne(live, self.module.bias.float())
 
 
 def _largest(values: torch.Tensor) -> torch.Tensor:

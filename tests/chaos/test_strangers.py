@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 import torch
 from torch.distributed import HashStore, Store, TCPStore
 
-from actors.weights.broadcast import BroadcastSender
-from actors.weights.groups import BroadcastGroup, GlooGroup, joined
+from actors.weights.broadcast import BroadcastReceiver, BroadcastSender, HostSender
+from actors.weights.groups import GlooGroup, joined
+from actors.weights.shared import SharedReceiver
 from actors.weights.transport import Outgoing, PushGroup
 from openrs_ray.errors import RunError
 from openrs_ray.weights.buckets import Bucket, ParameterSpec
@@ -74,12 +76,21 @@ def steal(meeting: Meeting, disguise: Callable[[TCPStore], Store], got: list[obj
         got.append(error)
 
 
-@pytest.mark.parametrize("disguise", [lambda store: store, Unsealing])
-def test_a_stranger_in_the_engines_place_gets_no_weights_and_is_named(disguise: Callable[[TCPStore], Store]) -> None:
+def over_gloo(weights: Outgoing) -> BroadcastSender:
+    """To an engine on another machine."""
+    return BroadcastSender(weights, GlooGroup)
+
+
+@pytest.mark.parametrize(
+    ("disguise", "make"), [(lambda store: store, over_gloo), (Unsealing, over_gloo), (Unsealing, HostSender)]
+)
+def test_a_stranger_in_the_engines_place_gets_no_weights_and_is_named(
+    disguise: Callable[[TCPStore], Store], make: Callable[[Outgoing], BroadcastSender]
+) -> None:
     meeting, got = Meeting.at(LOOPBACK), []  # type: ignore[var-annotated]
     spec = Bucket((ParameterSpec("all", "uint8", tuple(WEIGHTS.shape)),))
     weights = Outgoing(0, CPU, 2 * DEADLINE_S, spec.nbytes, lambda: iter([(spec, [WEIGHTS])]))
-    sender = BroadcastSender(weights, GlooGroup)
+    sender = make(weights)
     thief = threading.Thread(target=steal, args=(meeting, disguise, got))
     thief.start()
     began = time.monotonic()
@@ -94,17 +105,23 @@ def test_a_stranger_in_the_engines_place_gets_no_weights_and_is_named(disguise: 
 
 def engine_joins_again(sender: BroadcastSender) -> None:
     """The run goes on: another meeting, another token, and the weights arrive."""
-    groups: list[BroadcastGroup] = []
     group = PushGroup("gloo", Meeting.at(LOOPBACK), 2, 2 * DEADLINE_S)
-    engine = threading.Thread(target=lambda: groups.append(joined(GlooGroup, group, 1, CPU)))
-    engine.start()
-    sender.join(0, group)
-    engine.join()
-    buffer = torch.zeros_like(WEIGHTS)
-    groups[0].broadcast(buffer)
-    assert not sender.send([0]).failed
-    groups[0].wait()
-    assert torch.equal(buffer, WEIGHTS)
+    shared = isinstance(sender, HostSender)
+
+    def engine() -> torch.Tensor:
+        end = (
+            joined(SharedReceiver, group, 1, CPU)
+            if shared
+            else BroadcastReceiver(joined(GlooGroup, group, 1, CPU), CPU)
+        )
+        end.expect([WEIGHTS.nbytes])
+        return end.receive(WEIGHTS.nbytes, None)
+
+    with ThreadPoolExecutor(1) as pool:
+        received = pool.submit(engine)
+        sender.join(0, group)
+        assert not sender.send([0]).failed
+        assert torch.equal(received.result(), WEIGHTS)
 
 
 def test_a_stranger_at_the_other_end_of_the_connection_cannot_prove_itself() -> None:

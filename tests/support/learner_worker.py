@@ -472,7 +472,8 @@ def memory(stage: int, dtype: str, optimizer: str = "adamw") -> dict[str, Any]:
     """Bytes at rest and the peaks of backward passes and of the optimizer step, once the optimizer has its state."""
     peaks: dict[str, Any] = {}
     with Live() as live:
-        settings = {"zero_stage": stage, "optimizer": optimizer}
+        optimizer, adapters, _ = optimizer.partition("_lora")
+        settings = {"zero_stage": stage, "optimizer": optimizer, "lora": {"rank": 16 if adapters else 0}}
         made = learner(SmallBuckets, "wide", learner=settings, model={"dtype": dtype})
         optimizer_step = made.engine.step
 

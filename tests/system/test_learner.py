@@ -18,12 +18,13 @@ import torch
 from peft import PeftModel
 from places import PYTHONPATH, SUPPORT
 from several_updates import GROUPS, STEPS, UPDATES, hand_made_advantages, make_groups
-from tiny import make_sequences, make_turns, naive_logprobs, naive_model, naive_turns, save_model
+from tiny import make_config, make_sequences, make_turns, naive_logprobs, naive_model, naive_turns, save_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
 from openrs_ray.algorithm.advantages import TrainingSequence
+from openrs_ray.cluster.disk import checkpoint_sizes
 from openrs_ray.cluster.host_memory import host_parts
 from openrs_ray.cluster.learner_memory import learner_phases
 from openrs_ray.cluster.model_shape import ModelShape
@@ -77,7 +78,14 @@ CASES: dict[str, list[tuple[int, str]]] = {
         (1, "2,float32,adamw"),
     ],
     "elsewhere": [(1, "1,bfloat16"), (2, "2,bfloat16"), (2, "2,float32"), (2, "3,bfloat16")],
-    "memory": [(1, "2,bfloat16"), (2, "1,bfloat16"), (2, "2,bfloat16"), (2, "2,float32"), (2, "3,bfloat16")],
+    "memory": [
+        (1, "2,bfloat16"),
+        (1, "2,bfloat16,adamw_lora"),
+        (2, "1,bfloat16"),
+        (2, "2,bfloat16"),
+        (2, "2,float32"),
+        (2, "3,bfloat16"),
+    ],
     "use": [(1, "2,tied,float32"), (1, "1,untied,bfloat16"), (2, "3,tied,float32"), (2, "3,untied,bfloat16")],
 }
 
@@ -435,6 +443,18 @@ def test_a_resumed_learner_ends_bit_for_bit_the_same(results: Results, ranks: in
             assert {**expected, "seconds": 0} == {**again, "seconds": 0}
         for expected, again in zip(got["drawn"], got["again"], strict=True):
             np.testing.assert_array_equal(expected, again)
+
+
+def test_a_checkpoint_with_8_bit_moments_is_as_much_smaller_as_planned(results: Results) -> None:
+    config = make_config(results.root)
+    parameters = sum(p.numel() for p in naive_model(results.start_model("untied")).parameters())
+    saved, planned = [], []
+    for optimizer in ("adamw_offload", "adamw_8bit"):
+        folder = results.root / "1" / f"checkpoint-2-bfloat16-{optimizer}"
+        saved.append(sum(file.stat().st_size for file in folder.rglob("*.pt")))
+        learner = config.learner.model_copy(update={"optimizer": optimizer})
+        planned.append(checkpoint_sizes(config.model_copy(update={"learner": learner}), parameters)[1])
+    assert saved[0] - saved[1] == pytest.approx(planned[0] - planned[1], rel=0.02)
 
 
 def same(one: Any, other: Any) -> bool:

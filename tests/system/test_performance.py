@@ -145,11 +145,14 @@ def test_what_a_completion_costs_the_driver(tmp_path: Path) -> None:
     size = ["--completions", "32,64", "--engines", "1,3", "--tokens", "16", "--rounds", "1"]
     assert completions.main([*size, "--json", str(written)]) == 0
     figures = {figure["name"]: figure["values"] for figure in json.loads(written.read_text())["figures"]}
-    assert len(figures) == 4 * len(completions.COMPONENTS) + 1
+    assert len(figures) == 4 * (len(completions.COMPONENTS) + 1) + 1
     for name in completions.COMPONENTS:
         for shape in ("32 completions, 1 engines", "64 completions, 3 engines"):
             (value,) = figures[f"{name}, {shape}"]
             assert 0 < value < 100, f"{name}: {value} ms"
+    shape = "64 completions, 3 engines"
+    parts = [figures[f"{name}, {shape}"][0] for name in completions.COMPONENTS]
+    assert figures[f"in all, {shape}"] == pytest.approx([sum(parts)])
 
 
 def grown(steps: int, folder: Path, *arguments: str) -> tuple[list[float], list[float]]:

@@ -1,6 +1,5 @@
 """The weight push on real actors: engines that start with dummy weights agree with the learner, and a lost push is seen."""
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -186,8 +185,12 @@ def test_an_engine_in_place_of_a_lost_one_gets_the_frozen_weights_first(system: 
     kept, lost = supervisor.serving
     supervisor.report = lambda text: None
     learn(system, version, system.run(system.sample(version - 1, 1.0)))
-    supervisor.lost(lost, "the test says so")
-    system.run(asyncio.wait_for(asyncio.shield(supervisor._coming[lost.place]), 120))
+
+    async def replace_it() -> None:
+        supervisor.lost(lost, "the test says so")
+        await supervisor._coming[lost.place]
+
+    system.run(replace_it())
     new = next(worker for worker in supervisor.alive if worker is not kept)
     assert kept.has_base and not new.has_base
     push(system, version)

@@ -3,9 +3,11 @@
 import math
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ import torch
 from actors.weights import staging
 from actors.weights.broadcast import BroadcastReceiver, BroadcastSender, HostSender
 from actors.weights.shared import SharedGroup, SharedMemory, SharedReceiver, map_shared
-from actors.weights.staging import SLOTS
+from actors.weights.staging import SLOTS, Staging
 from actors.weights.transport import Outgoing, PushGroup
 from openrs_ray.errors import RunError
 from openrs_ray.weights.buckets import Bucket, ParameterSpec
@@ -73,32 +75,49 @@ class Wire:
 
     def wait(self, until: float = math.inf, but: int = 0) -> None:
         while len(self._begun) > but:
-            wait([self._begun.popleft()])
+            self._begun.popleft().result()
 
     def close(self) -> None: ...
 
 
 def test_packing_goes_on_while_earlier_pieces_travel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Packing and digest take as long as the transfer here: in turn, all would take twice the time of either."""
+    """The first transfer does not end before three more pieces are packed: in turn, that would never come."""
     buckets, tensors = made(5 * PIECE + 16, 16, 3 * PIECE, 4 * PIECE)
-    count = 6 + 1 + 3 + 4
-    slow = Bucket.pack_part
+    packed, wire = threading.Semaphore(0), Wire(0.0)
+    pack, transfer = Bucket.pack_part, wire._transfer
 
-    def pack_part(*arguments: object) -> None:
-        time.sleep(TRANSFER_S)
-        slow(*arguments)  # type: ignore[arg-type]
+    def pack_part(*arguments: Any) -> None:
+        pack(*arguments)
+        packed.release()
+
+    def held(buffer: torch.Tensor) -> None:
+        if not wire.arrived:
+            assert all(packed.acquire(timeout=20) for _ in range(SLOTS)), "nothing is packed meanwhile"
+        transfer(buffer)
 
     monkeypatch.setattr(Bucket, "pack_part", pack_part)
-    sender, wire = BroadcastSender(outgoing(buckets, tensors), lambda *_: wire), Wire()
+    monkeypatch.setattr(wire, "_transfer", held)
+    sender = BroadcastSender(outgoing(buckets, tensors), lambda *_: wire)
     sender.groups = {0: wire}
-    began = time.monotonic()
     sent = sender.send([0])
-    seconds = time.monotonic() - began
-    assert torch.equal(torch.cat(wire.arrived), torch.cat(tensors))
+    assert torch.equal(torch.cat(wire.arrived), torch.cat(tensors)) and len(wire.arrived) == 6 + 1 + 3 + 4
     assert sent.digests == [int(digest(tensor)) for tensor in tensors] and not sent.failed
-    assert len(wire.arrived) == count and 1 < wire.most <= SLOTS
-    assert seconds < 1.6 * count * TRANSFER_S, "twice as long without overlap"
-    assert sender.slots.nbytes == SLOTS * PIECE, "however large a bucket is"
+    assert wire.most == SLOTS and sender.slots.nbytes == SLOTS * PIECE, "however large a bucket is"
+
+
+def test_the_other_ranks_gather_and_send_nothing() -> None:
+    buckets, tensors = made(16, 3 * PIECE)
+    gathered: list[Bucket] = []
+
+    def gather() -> Iterator[tuple[Bucket, list[torch.Tensor]]]:
+        for bucket, tensor in zip(buckets, tensors, strict=True):
+            gathered.append(bucket)
+            yield bucket, [tensor]
+
+    sender = HostSender(Outgoing(1, CPU, 20.0, 3 * PIECE, gather))
+    sender.join(0, PushGroup("gloo", Meeting.at("127.0.0.1"), 2, 1.0))
+    sent = sender.send([0])
+    assert gathered == buckets and not sent.digests and not sent.failed
 
 
 def test_a_slot_is_not_packed_while_it_travels() -> None:
@@ -117,16 +136,33 @@ def test_the_next_bucket_arrives_while_one_is_loaded() -> None:
     wire = Wire()
     wire.coming.extend(piece for tensor in tensors for piece in tensor.split(PIECE))
     end = BroadcastReceiver(wire, CPU)
-    began = time.monotonic()
     end.expect(sizes)
-    buffers = []
-    for size in sizes:
-        buffers.append(end.receive(size, None))
-        time.sleep(3 * TRANSFER_S)  # loading
-    seconds = time.monotonic() - began
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(buffers, tensors, strict=True))
-    assert seconds < (8 + 9 - 3) * TRANSFER_S, "8 transfers and loading that takes 9 of them, in turn"
+    for number, (size, tensor) in enumerate(zip(sizes, tensors, strict=True)):
+        assert torch.equal(end.receive(size, None), tensor)
+        if number == 0:  # loading: the receiver is not asked for anything
+            ends = time.monotonic() + 20
+            while len(wire.coming) > 3 and time.monotonic() < ends:
+                time.sleep(0.01)
+            assert len(wire.coming) == 3, "of 8 pieces, three more than were asked for arrive"
     assert wire.most == SLOTS
+
+
+def test_a_receiver_keeps_no_slots_between_pushes(monkeypatch: pytest.MonkeyPatch) -> None:
+    made_slots: list[weakref.ref[torch.Tensor]] = []
+    make = Staging.__init__
+
+    def remember(self: Staging, memory: torch.Tensor) -> None:
+        made_slots.append(weakref.ref(memory))
+        make(self, memory)
+
+    monkeypatch.setattr(Staging, "__init__", remember)
+    wire = Wire(0.0)
+    _, (tensor,) = made(3 * PIECE)
+    wire.coming.extend(tensor.split(PIECE))
+    end = BroadcastReceiver(wire, CPU)
+    end.expect([tensor.nbytes])
+    assert torch.equal(end.receive(tensor.nbytes, None), tensor)
+    assert made_slots and made_slots[0]() is None
 
 
 def join(world_size: int, memory: SharedMemory, deadline_s: float = 20.0) -> tuple[SharedGroup, list[SharedReceiver]]:

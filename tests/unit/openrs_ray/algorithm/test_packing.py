@@ -149,3 +149,50 @@ def test_a_sequence_longer_than_the_budget_is_refused():
         split(sequences(3, longest=60), 1, micro_batch_tokens=5)
     with pytest.raises(ValueError, match="not both"):
         split(sequences(3), 1)
+
+
+def grouped(groups: int, size: int, prompt: int, longest: int, shortest: int = 1) -> list[TrainingSequence]:
+    """Sequence i says its own number in every token of its completion; its group's prompt is its own."""
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(1000, 2000, prompt).astype(np.int32) for _ in range(groups)]
+    lengths = rng.integers(shortest, longest + 1, groups * size)
+    return [
+        TrainingSequence(prompts[i // size], np.full(n, i, np.int32), np.zeros(n, np.float32), i + 0.5)
+        for i, n in enumerate(lengths)
+    ]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("budget", [60, 100, 1000])
+def test_prompts_are_shared_where_that_pays(ranks: int, budget: int):
+    given = grouped(groups=8, size=6, prompt=20, longest=30)
+    shares = split(given, ranks, micro_batch_tokens=budget)
+    batches = [batch for share in shares for batch in share if batch is not EMPTY]
+    found = [int(completion[0]) for batch in batches for _, completion, _, _ in unpack(batch)]
+    assert sorted(found) == list(range(48))
+    for batch in batches:
+        assert batch.rows is not None and batch.computed_tokens <= budget
+        kinds = {
+            (int(row), int(token), int(at))
+            for row, token, at in zip(batch.rows, batch.token_ids, batch.position_ids, strict=True)
+        }
+        assert len(kinds) == batch.computed_tokens, "a row is one token at one position"
+        sampled = batch.rows[batch.completion_mask]
+        assert len(set(sampled.tolist())) == len(sampled), "each sampled token has a row of its own"
+    if budget == 1000:
+        assert sum(batch.computed_tokens for batch in batches) < 0.7 * sum(map(len, given))
+
+
+def test_short_prompts_are_computed_for_each_completion_as_before():
+    """The paper's: 7 % of the tokens, and groups would fill ranks less evenly."""
+    given = grouped(groups=12, size=6, prompt=20, longest=400)
+    assert all(batch.rows is None for share in split(given, 3, micro_batch_tokens=4096) for batch in share)
+
+
+def test_few_large_groups_are_not_kept_together_at_the_cost_of_an_idle_rank():
+    given = grouped(groups=3, size=6, prompt=8, longest=20, shortest=20)
+    shared = [
+        [batch.rows is not None for share in split(given, ranks, micro_batch_tokens=4096) for batch in share]
+        for ranks in (1, 2)
+    ]
+    assert shared == [[True], [False, False]]

@@ -1,5 +1,7 @@
 """Packed, chunked log-probabilities against plain transformers, one sequence at a time, in float64."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,22 @@ from transformers import AutoModelForCausalLM, Cohere2Config, GraniteConfig
 
 from openrs_ray.algorithm.advantages import TrainingSequence
 from openrs_ray.algorithm.packing import EMPTY, pack
-from openrs_ray.algorithm.policy import ChunkedLogprobs, Policy, load_policy, micro_batch_arguments, packed_arguments
+from openrs_ray.algorithm.policy import (
+    ChunkedLogprobs,
+    Policy,
+    _pick,
+    _pick_over,
+    _slope,
+    _slope_over,
+    load_policy,
+    micro_batch_arguments,
+    packed_arguments,
+)
 from openrs_ray.config.learner import HeadDtype
 from openrs_ray.errors import UserError
 
 CPU = torch.device("cpu")
+MakeSequences = Callable[[int], list[TrainingSequence]]
 
 
 def logprobs(policy: Policy, sequences: list[TrainingSequence], temperature: float = 1.0) -> torch.Tensor:
@@ -72,6 +85,52 @@ def test_sampled_tokens_among_given_ones_equal_each_turn_alone(
     for (name, own), (_, its) in zip(policy.model.named_parameters(), reference.named_parameters(), strict=True):
         error = (own.grad.double() - its.grad).norm() / its.grad.norm().clamp(min=1e-6)
         assert error < gradient_error, name
+
+
+@pytest.mark.parametrize("make", [make_sequences, make_turns])
+@pytest.mark.parametrize(
+    ("dtype", "logprob_error", "gradient_error"), [("float32", 2e-5, 1e-5), ("bfloat16", 0.2, 0.1)]
+)
+def test_shared_prompts_equal_each_completion_alone(
+    tmp_path: Path, make: MakeSequences, dtype: str, logprob_error: float, gradient_error: float
+):
+    folder, apart = save_model(tmp_path), make(12)
+    groups = [replace(s, prompt_ids=apart[i // 4].prompt_ids) for i, s in enumerate(apart)]
+    mixed = [groups[i] for i in (3, 8, 0, 1, 4, 9, 11, 2, 5, 7, 10, 6)]
+    policy, reference = load_policy(str(folder), dtype, chunk_tokens=5), naive_model(folder)
+    with torch.no_grad():
+        for own, its in zip(policy.model.parameters(), reference.parameters(), strict=True):
+            its.copy_(own)
+    expected = torch.cat([naive_turns(reference, s, 0.7) for s in mixed])
+    weights = torch.linspace(-1, 1, len(expected), dtype=torch.float64)
+    (expected * weights).sum().backward()
+    batch = pack(mixed, share_prompts=True)
+    policy.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    with Largest() as largest:
+        got = policy(**micro_batch_arguments(batch, CPU), temperature=0.7)
+    rows = sum(len(apart[group].prompt_ids) for group in range(3)) + sum(len(s.completion_ids) for s in mixed)
+    assert batch.computed_tokens == rows < sum(map(len, mixed))
+    assert {(1, rows, 96), (1, rows, 64)} <= largest.shapes, "what each layer computes"
+    (got * weights.float()).sum().backward()
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=logprob_error)
+    for (name, own), (_, its) in zip(policy.model.named_parameters(), reference.named_parameters(), strict=True):
+        error = (own.grad.double() - its.grad).norm() / its.grad.norm().clamp(min=1e-6)
+        assert error < gradient_error, name
+
+
+def test_the_head_computes_the_same_in_the_memory_of_the_logits():
+    """As on a CPU, instead of what a GPU compiles."""
+    generator = torch.Generator().manual_seed(0)
+    logits, gradient = 5 * torch.randn(7, 33, generator=generator), torch.randn(7, generator=generator)
+    targets = torch.arange(7)
+    normaliser = (logits / 0.7).logsumexp(-1)
+    for over, apart, more in (
+        (_pick_over, _pick, ()),
+        (_slope_over, _slope, (normaliser, gradient)),
+    ):
+        last = (torch.float32,) if more else ()
+        got, expected = (f(logits.clone(), targets, *more, 0.7, *last) for f in (over, apart))
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_sequence_does_not_see_its_neighbours(tmp_path: Path):

@@ -26,6 +26,7 @@ from openrs_ray.common import hub
 from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.models.bundled import MODELS
+from openrs_ray.preparation.dry_run import _learner_text, _rollout_text
 
 RECIPES = ROOT / "launch" / "recipes"
 R1_DISTILL = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
@@ -246,3 +247,10 @@ def test_the_disk_is_compared_with_what_is_free(
     monkeypatch.setattr("openrs_ray.cluster.disk.disk_bytes", lambda folder: needed / 2)
     assert "WARNING: only" in disk_text(config, shape, 128)[0] and "keep_last" in disk_text(config, shape, 128)[0]
     assert sum(disk_parts(paper("--checkpoint.keep_policies", "false"), shape, 128).values()) < needed - 6 * policy
+
+
+def test_groups_in_flight_and_updates_are_said_where_they_are_set() -> None:
+    asked = paper("--rollout.in_flight", "18", "--learner.updates_per_batch", "4")
+    assert _rollout_text(asked).endswith("ahead of the learner, at most 18 groups at once")
+    assert _learner_text(asked).endswith(" tokens, 4 optimizer steps of them")
+    assert "groups at once" not in _rollout_text(paper()) and "optimizer steps" not in _learner_text(paper())

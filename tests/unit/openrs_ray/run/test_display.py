@@ -67,7 +67,7 @@ def test_what_was_sampled_in_8_bits_says_so(quantization: Quantization, said: bo
     console.print(
         summary_table(before=half, after=half, run_folder=Path("/r"), quantization=quantization, **about)  # type: ignore[arg-type]
     )
-    assert ("mismatch 0.00123" in out.getvalue()) is said and ("mismatch" in out.getvalue()) is said
+    assert ("mismatch 0.0012" in out.getvalue()) is said and ("mismatch" in out.getvalue()) is said
     assert ("sampled by engines in int8" in out.getvalue()) is said
 
 

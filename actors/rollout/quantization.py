@@ -13,7 +13,7 @@ def quantized(quantization: Quantization, capability: int | None) -> dict[str, A
     if reason := refusal(quantization, capability):
         raise Recurring(reason)
     if quantization == "int8":
-        from actors.quantization.int8 import NAME  # makes the name known to vLLM
+        from actors.weights.int8 import NAME  # makes the name known to vLLM
 
         return {"quantization": NAME}
     by_rows = capability is not None and capability >= FP8_ARITHMETIC

@@ -3,7 +3,7 @@
 import torch
 from vllm.model_executor.layers.quantization.online.fp8 import Fp8PerTensorOnlineLinearMethod, Fp8PtpcOnlineLinearMethod
 
-from actors.quantization.int8 import Int8Linear
+from actors.weights.int8 import Int8Linear
 from openrs_ray.weights.quantized import Format
 
 _FORMATS: dict[type, Format] = {
