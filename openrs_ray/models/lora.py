@@ -29,7 +29,8 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 def linear_layers(model: PreTrainedModel, lora: Lora) -> dict[str, nn.Linear]:
     """Linear layers of the blocks that get an adapter, by name. UserError if the model has matrices that cannot have one."""
     name, blocks = _blocks(model)
-    found, others = {}, []
+    found: dict[str, nn.Linear] = {}
+    others: list[tuple[str, str]] = []
     for path, module in blocks.named_modules():
         if lora.layers == "attention" and not _in_attention(blocks, path):
             continue
