@@ -21,9 +21,9 @@ UNPACKED_PUSH = 6
 UNDONE_PUSH = 7
 """All is loaded, and then the embedding has its old bytes again."""
 OLD_PUSH = 9
-"""Adapters arrive, and those of the push before are merged again."""
+"""In this push adapters arrive, but those of the previous push are merged again."""
 UNMERGED_PUSH = 11
-"""Adapters arrive, and the base is loaded as it is."""
+"""In this push adapters arrive, but the base is loaded without them."""
 
 
 class FaultyReceiver(PushReceiver):

@@ -9,7 +9,7 @@ from actors.rollout.worker import RolloutWorker
 from actors.weights.receiver import BACKEND, PushReceiver, WorkerExtension
 
 LEFT_PUSH = 4
-"""Counting from 1: after this push one layer computes with the numbers of the push before."""
+"""The push (from 1) after which one layer still computes with the previous push's numbers."""
 LEFT = "model.layers.1.mlp.down_proj"
 
 
@@ -39,7 +39,7 @@ class HalfReceiver(PushReceiver):
 
 
 class HalfExtension(WorkerExtension):
-    """Importing its module puts the faulty receiver in the real one's place."""
+    """A worker extension whose import replaces the real receiver by the faulty one."""
 
 
 class HalfWorker(RolloutWorker):

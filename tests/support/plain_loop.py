@@ -1,7 +1,7 @@
-"""GRPO on the toy in one process of plain PyTorch, every token exactly k versions old: what a correction does at its age limit.
+"""GRPO on the toy in one process of plain PyTorch, with every token exactly k versions old, to test corrections at that age.
 
 Only the loss is this project's. Sampling, rewards, advantages and the optimizer step are written out with transformers alone:
-the same numbers as the quickstart's in a fraction of its time, without engines.
+the quickstart's settings in a fraction of its time, without engines.
 """
 
 from collections import deque

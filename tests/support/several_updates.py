@@ -21,7 +21,7 @@ NOTHING = dict.fromkeys(("completion_tokens", "packed_tokens", "seconds", "learn
 
 
 def make_groups(step: int) -> list[Group]:
-    """Those of a step: random tokens, and log-probabilities so far off that ratios are clipped."""
+    """Groups of a step: random tokens, and log-probabilities so far off that ratios are clipped."""
     drawn, made = make_sequences(GROUPS * SAMPLES, seed=step), []
     for position in range(GROUPS):
         members = drawn[position * SAMPLES : (position + 1) * SAMPLES]
@@ -39,7 +39,7 @@ def _spans(one: Any, step: int) -> tuple[VersionSpan, ...]:
 
 
 class Actor:
-    """Stands for the actor of a rank: calls the rank where that is this process's, and answers nothing of use elsewhere."""
+    """Stands in for the actor of a rank: calls the rank if it is this process's, and does nothing otherwise."""
 
     def __init__(self, of: LearnerRank, number: int) -> None:
         self.of, self.number = of, number
@@ -56,7 +56,7 @@ class Actor:
 
 
 def learner_group(new: Callable[[], LearnerRank], saved: Path | None = None) -> LearnerGroup:
-    """With `saved`, a checkpoint after step 1, it rebuilds lost ranks."""
+    """A group around this process's rank; `saved`, a checkpoint after step 1, lets it rebuild lost ranks."""
     history: Any = None
     if saved:
         checkpoint = SimpleNamespace(folder=saved, step=1)

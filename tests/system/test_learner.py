@@ -90,7 +90,7 @@ CASES: dict[str, list[tuple[int, str]]] = {
 }
 
 OTHER_OPTIMIZERS = [(2, f"{stage},bfloat16,{kind}") for stage in (2, 3) for kind in ("adamw_8bit", "adamw_offload")]
-"""Of the scenario "memory"."""
+"""Cases of the scenario "memory"."""
 
 WIDE = Qwen2Config(
     hidden_size=256, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=1,
@@ -596,7 +596,7 @@ def test_adamw_in_the_hosts_memory_and_activations_there_change_nothing(results:
 
 @pytest.mark.parametrize(("ranks", "case"), [(2, "2,bfloat16"), (2, "3,bfloat16")])
 def test_8_bit_moments_take_a_quarter_and_adamw_in_the_hosts_memory_none(results: Results, ranks: int, case: str):
-    """Where a CPU has one memory for both, the device's and the host's parts add up."""
+    """On a CPU, which has one memory for both, the device's and the host's parts add up."""
     shape = ModelShape.of(WIDE)
     share, peaks = shape.parameters / ranks, results.of(ranks, f"memory,{case}")["peaks"]
     eight = results.of(ranks, f"memory,{case},adamw_8bit")

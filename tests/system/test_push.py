@@ -180,7 +180,7 @@ def test_a_transport_as_the_page_has_it(ray_session: None, tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("system", [ADAPTERS], indirect=True)
 def test_an_engine_in_place_of_a_lost_one_gets_the_frozen_weights_first(system: System, tmp_path: Path) -> None:
-    """And those that have them get adapters alone."""
+    """Engines that already have them get adapters alone."""
     supervisor, version = system.workers.supervisor, system.push.version + 1
     kept, lost = supervisor.serving
     supervisor.report = lambda text: None
@@ -262,7 +262,7 @@ def test_a_lost_push_is_noticed_even_at_a_tiny_learning_rate(
 @pytest.mark.cpu_engine
 @pytest.mark.slow
 def test_a_lost_push_of_adapters_is_noticed(ray_session: None, tmp_path: Path) -> None:
-    """The same ways to lose it, and two more: old adapters merged again, or none (but the base is not trained)."""
+    """The same losses as above, and two more: old adapters merged again, or none at all."""
     learner = {"learning_rate": 1e-3, "warmup_share": 0, "schedule": "constant", "zero_stage": 2, "lora": {"rank": 4}}
     system = build(tmp_path, False, FaultyWorker, **AS_RECIPES | {"learner": learner})
     try:

@@ -39,7 +39,7 @@ def learn(system: System, version: int, completions: list[Completion]) -> None:
     "workers", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.nightly)]
 )
 def test_an_int8_engine_follows_the_learner(ray_session: None, tmp_path: Path, workers: int) -> None:
-    """On two workers, each row of a layer that is split by columns has one scale for both."""
+    """With two workers, the rows of a layer that is split by columns share one scale."""
     system = build(
         tmp_path, True, HalfWorker,
         model={"dtype": "bfloat16"}, run={"steps": 100},

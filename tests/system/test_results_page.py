@@ -59,7 +59,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SimulatedRun:
 
 
 def learner_figures() -> set[str]:
-    """Of several updates, which has all of one."""
+    """Figures of a learner with several updates, which include those of one."""
     engine = SimpleNamespace(get_global_grad_norm=lambda: 1.0)
     rank: Any = SimpleNamespace(engine=engine)
     one = LearnerRank._metrics(rank, dict.fromkeys((*METRICS, "packed_tokens", "loss"), 1.0), 1, 1e-6, 1.0)

@@ -1,4 +1,4 @@
-"""Recipes for small machines: each says in its header what the planner plans for it today, and fits the card it names."""
+"""Recipes with a plan in their header: it is what the planner says today, and the recipe fits the card that it names."""
 
 from functools import cache
 
@@ -43,7 +43,7 @@ def shape_of(model: str) -> ModelShape:
 
 
 def planned_line(config: RunConfig, shape: ModelShape, machine: Machine) -> str:
-    """The line of a header."""
+    """The header line with the plan."""
     assert machine.card is not None and machine.gpu_bytes is not None
     plans = plan(config, shape, machine.gpu_bytes)
     used = " and ".join(f"{one.peak / GIB:.1f}" for one in plans)
@@ -95,7 +95,7 @@ SETTINGS = (
     ("--learner.offload_activations=true", "--learner.gradient_checkpointing=auto"), (REFERENCE,), (EIGHT,), (EIGHT, REFERENCE),
     (OFFLOAD,), (OFFLOAD, REFERENCE), (LORA,), (LORA, SMALL, "--learner.logprob_chunk_tokens=512"),
 )  # fmt: skip
-"""In the order of the page's rows."""
+"""Settings in the order of the page's rows."""
 
 
 def test_the_page_says_what_each_setting_saves_and_costs() -> None:

@@ -21,7 +21,7 @@ FIGURES = dict.fromkeys(("completion_tokens", "packed_tokens", "seconds", "learn
 
 
 class Rank:
-    """Its weights are the steps that they were trained on. It dies at this call, so many updates on."""
+    """A rank whose weights are the list of steps trained on. It dies at a given call, after a number of updates."""
 
     updates = 1
 
@@ -29,7 +29,7 @@ class Rank:
         self._dies = dies
         self.weights: list[int] = []
         self.prompts: list[set[int]] = []
-        """First tokens of what each update was given."""
+        """First tokens of the prompts of each update."""
 
     def __getattr__(self, method: str) -> Any:
         async def call(*arguments: Any) -> Any:
@@ -134,7 +134,7 @@ class RankOfTwoUpdates(Rank):
 
 @pytest.mark.parametrize("dies", ["train_step 5", "train_step 6", "train_step 10"])
 def test_a_loss_between_two_updates_repeats_all_of_the_step_and_no_other(tmp_path: Path, dies: str) -> None:
-    """Of step 3, not yet recorded, it repeats both; of later ones also what was recorded since the checkpoint of step 2."""
+    """Lost in step 3, which is not recorded, it repeats both updates; later, also the steps recorded since checkpoint 2."""
 
     def two(step: int) -> list[Group]:
         made = []

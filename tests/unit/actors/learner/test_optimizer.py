@@ -1,4 +1,4 @@
-"""Parameters of the optimizers; what their steps do is in test_learner."""
+"""Parameters of the optimizers; their steps are tested in test_learner."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ def parameter(elements: int, trained: bool = True) -> torch.nn.Parameter:
 
 
 def test_groups_of_8_bit_moments_have_elements_that_32_bits_count() -> None:
-    """bitsandbytes hands a kernel the number of elements as a C int: of a model of 3 billion parameters, a wrong one."""
+    """bitsandbytes passes the number of elements as a C int, which overflows for a model of 3 billion parameters."""
     sizes = [2**30, 2**30 - 1, 2**30, 5]
     made = optimizer(map(parameter, sizes), Learner(optimizer="adamw_8bit"))
     assert [[p.numel() for p in group["params"]] for group in made.param_groups] == [sizes[:2], sizes[2:]]

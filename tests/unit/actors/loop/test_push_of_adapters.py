@@ -1,4 +1,4 @@
-"""Frozen weights go to each engine once, before its first adapters, and are held against what it keeps at every push."""
+"""Frozen weights go to each engine once, before its first adapters; every push compares their digests with the engine's."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
@@ -31,7 +31,7 @@ class Learners:
 
 
 class Engines:
-    """Keep what a push brings, as `actors.weights.receiver` does."""
+    """Engines that keep the buckets of a push, as `actors.weights.receiver` does."""
 
     def __init__(self, learners: Learners, places: Iterable[int]) -> None:
         self.learners = learners

@@ -23,7 +23,7 @@ HELD_OUT = [Problem(7, "7+1", (1, 2), ("8",))]
 
 
 class CheckedSaves(KeptSaves):
-    """Looks, as a checkpoint is committed, for the record and the metrics of its step."""
+    """Checks, when a checkpoint is committed, that its step's record and metrics are on the disk."""
 
     def commit(self, step: int, kind: Kind, trainer_state: dict[str, Any]) -> Checkpoint:
         recorded = [file.step for file in record_files(self.folder.parent, "train")]

@@ -17,7 +17,7 @@ DECODER = RolloutDecoder(Decoder.of(TOKENIZER), (TOKENIZER.eos_token_id or 0,), 
 
 
 def sampled(sum_: str) -> SampledItem:
-    """What a policy that solves a sum has sampled."""
+    """The item of a rollout that solves a sum."""
     asked, _, answer = sum_.partition("=")
     ids = TOKENIZER.encode(f"{asked}=</think>\\boxed{{{answer}}}", add_special_tokens=False)
     tokens = np.array([*ids, TOKENIZER.eos_token_id], dtype=np.int32)

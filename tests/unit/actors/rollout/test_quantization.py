@@ -1,4 +1,4 @@
-"""What vLLM is told for engines in 8 bits, by what their GPU has, and what is refused there."""
+"""Arguments of vLLM for engines in 8 bits, by compute capability, and refusals."""
 
 from typing import Any
 

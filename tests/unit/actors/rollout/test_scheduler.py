@@ -36,7 +36,7 @@ class Engine:
         self.scheduler._pause_state = state
 
     def step(self, *names: str, end: str = "") -> list[EngineCoreOutput]:
-        """What leaves the engine after a step of these requests."""
+        """Outputs that leave the engine after a step of these requests."""
         outputs = []
         for name in names:
             n = self.tokens[name] = self.tokens[name] + 1
@@ -77,14 +77,14 @@ def test_a_long_completion_is_not_kept_whole(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_pause_waits_for_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It must leave before the weights change: it would be taken for a sample of the new ones."""
+    """Held tokens must leave before the weights change, or they would count as samples of the new ones."""
     engine = Engine(monkeypatch)
     for _ in range(4):
         engine.step("a", "b")
     assert not engine.scheduler.has_requests()
     engine.pause(PauseState.PAUSED_ALL)
     assert engine.scheduler.has_requests(), "one more step"
-    a, b = engine.step("a")  # which was under way
+    a, b = engine.step("a")  # a step that was under way
     check(a, "a", 2, 5)
     check(b, "b", 2, 4)
     assert not engine.scheduler.has_requests()

@@ -38,7 +38,7 @@ def layer_of(method: int8.Int8Linear) -> Any:
 
 
 def load(model: nn.Module, effect: Effect, weight: torch.Tensor, leave: bool = False) -> None:
-    """As vLLM reloads a layer: on meta first, then made anew."""
+    """Reload a layer as vLLM does: on the meta device first, then processed again."""
     layer: Any = model.layer
     before = dict(layer._parameters)
     layer.weight = nn.Parameter(torch.empty(ROWS, COLUMNS, dtype=torch.bfloat16, device="meta"), requires_grad=False)
@@ -55,7 +55,7 @@ def load(model: nn.Module, effect: Effect, weight: torch.Tensor, leave: bool = F
 
 
 def test_the_product_is_that_of_the_rounded_weights(method: int8.Int8Linear) -> None:
-    """Against float64 on numbers that NumPy-like rounding gives; what is left is the rounding of activations."""
+    """Against float64 with plainly rounded weights; the difference is the rounding of activations."""
     torch.manual_seed(0)
     layer, weight = layer_of(method), (0.1 * torch.randn(ROWS, COLUMNS)).bfloat16()
     layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
@@ -91,13 +91,13 @@ def test_a_scale_that_is_freed_does_not_reach_the_kernel(method: int8.Int8Linear
     x = torch.eye(4, COLUMNS).bfloat16()
     before = method.apply(layer, x)
     layer.weight_scale = nn.Parameter(layer.weight_scale.data.clone(), requires_grad=False)
-    others = [torch.full((ROWS, 1), 7.0) for _ in range(2000)]  # would take over freed memory
+    others = [torch.full((ROWS, 1), 7.0) for _ in range(2000)]  # would reuse freed memory
     assert torch.equal(method.apply(layer, x), before) and others
 
 
 @pytest.mark.parametrize("rows", [1, 16, 100])
 def test_fp8_numbers_are_vllms(rows: int) -> None:
-    """The proof's own against vLLM's functions for online FP8, scale and numbers, exactly."""
+    """Scales and numbers of the proof equal those of vLLM's functions for online FP8 exactly."""
     torch.manual_seed(rows)
     weight = (torch.randn(rows, 256) * torch.logspace(-4, 2, rows)[:, None]).bfloat16()
     weight[0] = 0

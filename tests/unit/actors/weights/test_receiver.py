@@ -62,7 +62,7 @@ def test_what_goes_wrong_ahead_is_raised_in_its_turn() -> None:
 
 @pytest.mark.parametrize(("device", "most"), [("cuda", 0), ("cpu", 1)])
 def test_no_more_buckets_are_held_than_one_is_ahead(device: str, most: int) -> None:
-    """With a loader that keeps nothing, earlier buckets are gone when one is asked for, but for the one being loaded on a CPU."""
+    """With a loader that keeps nothing, buckets are freed before the next is received; a CPU still holds the one being loaded."""
     buffers: list[weakref.ref[torch.Tensor]] = []
     alive: list[int] = []
 

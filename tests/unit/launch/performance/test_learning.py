@@ -30,7 +30,7 @@ def evaluated(right: np.ndarray) -> list[Group]:
 
 
 class FakeRuns:
-    """Trains nothing: writes what a run leaves, with `right[variant]` problems solved at the end, one fewer per later seed."""
+    """Writes the files of a run without training: `right[variant]` problems solved at the end, one fewer per later seed."""
 
     def __init__(self, **right: int) -> None:
         self.right = right

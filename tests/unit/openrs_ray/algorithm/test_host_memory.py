@@ -1,4 +1,4 @@
-"""What waits in the host's memory; that a whole learner computes the same with it is in test_learner."""
+"""Offloading a frozen policy and activations; test_learner shows that a whole learner computes the same with it."""
 
 import weakref
 from pathlib import Path

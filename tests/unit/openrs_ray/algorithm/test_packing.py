@@ -152,7 +152,7 @@ def test_a_sequence_longer_than_the_budget_is_refused():
 
 
 def grouped(groups: int, size: int, prompt: int, longest: int, shortest: int = 1) -> list[TrainingSequence]:
-    """Sequence i says its own number in every token of its completion; its group's prompt is its own."""
+    """Sequences whose completion repeats the sequence's number; each group has a prompt of its own."""
     rng = np.random.default_rng(0)
     prompts = [rng.integers(1000, 2000, prompt).astype(np.int32) for _ in range(groups)]
     lengths = rng.integers(shortest, longest + 1, groups * size)
@@ -184,7 +184,7 @@ def test_prompts_are_shared_where_that_pays(ranks: int, budget: int):
 
 
 def test_short_prompts_are_computed_for_each_completion_as_before():
-    """The paper's: 7 % of the tokens, and groups would fill ranks less evenly."""
+    """As in the paper's step: sharing saves 7 % of the tokens, but whole groups would fill ranks less evenly."""
     given = grouped(groups=12, size=6, prompt=20, longest=400)
     assert all(batch.rows is None for share in split(given, 3, micro_batch_tokens=4096) for batch in share)
 

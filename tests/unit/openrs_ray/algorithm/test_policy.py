@@ -119,7 +119,7 @@ def test_shared_prompts_equal_each_completion_alone(
 
 
 def test_the_head_computes_the_same_in_the_memory_of_the_logits():
-    """As on a CPU, instead of what a GPU compiles."""
+    """The CPU's implementation against the one that a GPU compiles."""
     generator = torch.Generator().manual_seed(0)
     logits, gradient = 5 * torch.randn(7, 33, generator=generator), torch.randn(7, generator=generator)
     targets = torch.arange(7)

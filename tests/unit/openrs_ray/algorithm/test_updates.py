@@ -1,4 +1,4 @@
-"""Figures of several updates as those of one step, and ages counted in updates."""
+"""Metrics of several updates as those of one step, and ages counted in updates."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_an_update_weighs_as_many_tokens_as_it_trained_on() -> None:
 
 
 def aged(*spans: tuple[int, int]) -> Group:
-    """One rollout with so many tokens of each version, in order."""
+    """A group of one rollout; `spans`: (version, number of tokens), in order."""
     ends = np.cumsum([tokens for _, tokens in spans])
     versions = tuple(
         VersionSpan(version, int(end - tokens), int(end)) for (version, tokens), end in zip(spans, ends, strict=True)
@@ -48,7 +48,7 @@ def aged(*spans: tuple[int, int]) -> Group:
 
 @pytest.mark.parametrize("staleness", [0, 1, 3])
 def test_the_oldest_possible_token_is_as_old_as_the_bound_says(staleness: int) -> None:
-    """Counted one by one: every step before its own changed the policy 4 times since, and three of its own step did."""
+    """Counted one by one: 4 updates for every step since the token was sampled, and three of its own step."""
     step, updates = 9, 4
     oldest = [aged((step - 1 - staleness, 3)) for _ in range(updates)]
     ages = ages_in_updates([[one] for one in oldest], step, updates)

@@ -16,7 +16,7 @@ from openrs_ray.config.load import load_config
 GIB = 2**30
 CAP, MEDIAN, SPREAD = 3584, 3000, 0.9
 PAPER = Assumed(length=2601 / CAP, prompt=246 / 512, bandwidth=0.75, compute=0.4, host_gb_per_s=60, spread=SPREAD)
-"""Of the roofline: 205,000 tokens a step."""
+"""Assumptions of the roofline: 205,000 tokens a step."""
 PARAMETERS = 1_777_088_000
 
 

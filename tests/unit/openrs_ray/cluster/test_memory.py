@@ -36,7 +36,7 @@ PARAMETERS = 1_777_088_000
 """What the model's own safetensors headers add up to."""
 EMBEDDING_BYTES = 151936 * 1536 * 2
 PIECES_BYTES = 4 * 32 * 2**20
-"""Of a push to another GPU, at either end."""
+"""Bytes of the slots of a push to another GPU, at either end."""
 
 
 @pytest.fixture(scope="module")

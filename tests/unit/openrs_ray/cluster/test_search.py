@@ -48,7 +48,7 @@ def step_s(shape: ModelShape, gpu_bytes: float, *overrides: str) -> float:
 
 @pytest.mark.parametrize("gib", [23.99, 44])
 def test_no_other_combination_is_cheaper(shape: ModelShape, gib: float) -> None:
-    """Of all of the usual changes, each tried by itself. A change more may save up to a twentieth of the step."""
+    """Compared with every combination of the usual changes. A further change may save up to a twentieth of the step."""
     assert RTX_4090 is not None
     (found, *_) = Search(paper(*ONE_GPU), shape, gib * GIB, RTX_4090).cheapest({})
     assert all(one.fits(gib * GIB) for one in plan(paper(*ONE_GPU, *typed(found)), shape, gib * GIB))

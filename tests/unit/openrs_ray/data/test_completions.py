@@ -1,4 +1,4 @@
-"""Texts of rollouts: the same as transformers makes of the same ids one by one, in a process that never imports it too."""
+"""Texts of rollouts equal those that transformers decodes one by one, also in a process that never imports it."""
 
 import pickle
 import subprocess
@@ -58,7 +58,7 @@ TOKENIZERS = {"qwen": qwen, "toy": make_tokenizer, "cleaning": cleaning}
 
 
 def one_by_one(completions: Iterable[Iterable[int]], tokenizer: Any, end_ids: Sequence[int]) -> list[str]:
-    """As texts were made before any of this was fast."""
+    """The plain way: transformers decodes each completion up to its first stop token."""
     kept = [
         [int(i) for i in takewhile(lambda i: int(i) not in end_ids, ids) if int(i) != tokenizer.pad_token_id]
         for ids in completions

@@ -81,7 +81,7 @@ def test_the_same_seed_gives_the_same_adapters_and_leaves_the_random_state_alone
 def test_in_bfloat16_the_policy_is_that_of_the_exported_weights_bit_for_bit(
     tmp_path: Path, checkpointing: bool
 ) -> None:
-    """And its gradients are those of float64 to rounding: dL/dA and dL/dB from the dense dL/dW."""
+    """Gradients agree with float64 up to rounding: dL/dA and dL/dB from the dense dL/dW."""
     folder = save_model(tmp_path / "start")
     policy = load_policy(str(folder), "bfloat16", 64)
     adapt(policy, Lora(rank=4), 1)

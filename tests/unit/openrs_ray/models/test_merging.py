@@ -7,7 +7,7 @@ from openrs_ray.models.merging import merged
 
 
 def young_adapter(size: int, rank: int, step: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A bfloat16 weight, and an adapter as it is after a step of that learning rate."""
+    """A bfloat16 weight, and an adapter after one step of Adam at this learning rate."""
     generator = torch.Generator().manual_seed(seed)
     base = (0.02 * torch.randn(size, size, generator=generator)).bfloat16()
     down = torch.randn(rank, size, generator=generator) * (3 * size) ** -0.5
@@ -16,7 +16,7 @@ def young_adapter(size: int, rank: int, step: float, seed: int = 0) -> tuple[tor
 
 
 def kept(weight: torch.Tensor, base: torch.Tensor, change: torch.Tensor) -> float:
-    """Share of a change that a weight has of it."""
+    """Share of `change` that the weight has received."""
     return float(((weight.double() - base.double()) * change).sum() / change.square().sum())
 
 

@@ -92,7 +92,7 @@ def pushed(step: float, dtype: torch.dtype, sent: float = 1.0) -> Adapted:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("step", [0.0, 1e-6, 1e-4, 1e-2])
 def test_what_was_merged_is_what_the_learner_meant(step: float, dtype: torch.dtype) -> None:
-    """However little it is beside the rounding; nothing merged, or another adapter, is named."""
+    """Even a change smaller than the rounding passes; a weight without the change, or with another adapter's, is named."""
     whole, nothing, other = (pushed(step, dtype, sent) for sent in (1.0, 0.0, 2.0))
     assert whole.unmerged() == ([] if step == 0 else ["q.weight"]), "not merged yet"
     for found in (whole, nothing, other):

@@ -62,7 +62,7 @@ def test_pack_refuses_a_tensor_that_is_not_what_was_agreed() -> None:
 
 
 def python_weight(position: int) -> int:
-    """Odd, of the position counted from 1; as a signed 64-bit integer shifts it."""
+    """The weight of a position (from 1) in Python integers, with the shift of a signed 64-bit integer."""
     weight = (position * 0x9E3779B97F4A7C15) % 2**64
     signed = weight - 2**64 if weight >= 2**63 else weight
     return (signed ^ (signed >> 29)) | 1
@@ -86,7 +86,7 @@ def test_digest_equals_exact_integer_arithmetic(size: int) -> None:
 
 
 def test_digest_is_the_same_however_many_blocks_go_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One at a time as on a CPU, 64 as on a GPU."""
+    """One block at a time as on a CPU, 64 as on a GPU."""
     size = 5 * BLOCK_BYTES + 77
     content = torch.from_numpy(np.random.default_rng(1).integers(0, 256, size, dtype=np.uint8))
     matrix = content[: 5 * BLOCK_BYTES].view(torch.float32).view(-1, 80)

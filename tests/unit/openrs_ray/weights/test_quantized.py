@@ -28,7 +28,7 @@ class InEightBits:
         self.format = format
 
     def take(self, module: Any, weight: torch.Tensor, largest: torch.Tensor) -> None:
-        """In NumPy's float32, apart from what is tested."""
+        """Quantize with NumPy in float32, independently of the code under test."""
         most = np.float32(MOST[self.format.number])
         scale = largest.float().numpy().astype(np.float32) / most
         scaled = weight.float().numpy() / scale
@@ -132,7 +132,7 @@ def test_a_layer_that_lacks_a_part_is_refused(layers: Layers, effect: Effect, fo
 def test_one_number_that_stays_behind_is_stale(
     layers: Layers, effect: Effect, format: Format, name: str, at: tuple[int, int], module: str
 ) -> None:
-    """By one step of the 8 bits; nothing else of the layer changes, and the loader leaves it as it was."""
+    """One number changes by one step of its 8 bits, and the loader leaves the layer as it was."""
     weights = changed(made(), name, at, 0.0)
     largest = float((weights[name][at[0]] if format.by_rows else torch.cat([weights["q"], weights["k"]])).abs().max())
     to = 0.51 * largest / 127 if format.number == "int8" else 0.01 * largest
@@ -152,7 +152,7 @@ def test_a_row_whose_largest_number_stays_behind_by_one_step_of_bfloat16_is_stal
 
 
 def test_a_scale_of_one_ranks_part_of_a_row_is_refused(layers: Layers, effect: Effect) -> None:
-    """Ranks would round the same row in different steps."""
+    """Otherwise ranks would round the same row with different scales."""
     weights = made()
     weights["o"][:, :16] *= 3
     weights["q"][:8] *= 9
