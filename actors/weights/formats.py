@@ -1,4 +1,4 @@
-"""Which layers of a live vLLM model hold their weight in 8 bits, and how."""
+"""Formats of the layers of a live vLLM model that hold their weight in 8 bits."""
 
 import torch
 from vllm.model_executor.layers.quantization.online.fp8 import Fp8PerTensorOnlineLinearMethod, Fp8PtpcOnlineLinearMethod
@@ -14,6 +14,6 @@ _FORMATS: dict[type, Format] = {
 
 
 def layer_formats(model: torch.nn.Module) -> dict[str, Format]:
-    """By module name."""
+    """Formats by module name."""
     methods = {name: type(getattr(module, "quant_method", None)) for name, module in model.named_modules()}
     return {name: _FORMATS[method] for name, method in methods.items() if method in _FORMATS}

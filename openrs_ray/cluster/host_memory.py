@@ -40,7 +40,7 @@ def host_text(config: RunConfig, shape: ModelShape, machine: Machine) -> list[st
     if not parts:
         return []
     needed = sum(parts.values())
-    line = f"memory of the host in GiB: {needed / GIB:.1f} beside what every run takes ({listed(parts)})"
+    line = f"memory of the host in GiB: {needed / GIB:.1f} on top of what every run takes ({listed(parts)})"
     if here is None:
         return [line]
     word = "" if needed < here else "WARNING: only "

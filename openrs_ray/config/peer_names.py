@@ -16,7 +16,7 @@ _OURS = {
     "rollout.sleep_while_learning": "vllm_enable_sleep vllm_enable_sleep_mode free_cache_engine",
     "rollout.staleness": "async_train async_queue_size max_staleness",
     "rollout.replace_uniform_groups": "dynamic_filtering filter_groups",
-    "learner.updates_per_batch": "num_iterations num_steps_per_rollout ppo_epochs",
+    "learner.updates_per_batch": "num_steps_per_rollout",
     "learner.learning_rate": "lr actor_learning_rate",
     "learner.schedule": "lr_scheduler_type lr_scheduler lr_warmup_style warmup_style",
     "learner.warmup_share": "warmup_ratio lr_warmup_ratio lr_warmup_steps_ratio warmup_steps lr_warmup_steps",
@@ -65,6 +65,8 @@ _OURS = {
 _BY_NAME = {name: ours for ours, names in _OURS.items() for name in names.split()}
 
 _NOT_OFFERED = {
+    "num_iterations ppo_epochs": "no completion is learned from twice; learner.updates_per_batch splits a step's groups over "
+    "several updates",
     "qlora": "adapters (learner.lora.rank) are trained on a base in bfloat16 or float32, not in 4 bits",
     "lora_dropout": "adapters have no dropout, with which learner and engines would differ",
     "wandb swanlab mlflow report_to use_tensorboard": "figures go to metrics.jsonl and tensorboard/ in the run's folder, "

@@ -246,12 +246,12 @@ class RunConfig(Section):
             raise ValueError("learner.micro_batch_sequences is only for loss.normalization local_micro_batch")
         if self.learner.offload_reference and self.loss.kl_beta == 0:
             raise ValueError(
-                "learner.offload_reference is for the reference model of loss.kl_beta above 0: leave one of them out"
+                "learner.offload_reference needs a reference model: set loss.kl_beta above 0, or learner.offload_reference false"
             )
         if self.learner.offload_reference and self.learner.lora.rank:
             raise ValueError(
-                "learner.offload_reference goes with learner.lora.rank 0: with adapters the reference is the same model without "
-                "them, and there is no copy"
+                "learner.offload_reference must be false with adapters (learner.lora.rank above 0): the reference is the same "
+                "model without them, so there is no copy to offload"
             )
         if self.learner.micro_batch_tokens < self.max_sequence_tokens:
             raise ValueError(
@@ -278,7 +278,7 @@ class RunConfig(Section):
             return self
         if not self.loss.corrects:
             raise ValueError(
-                f"rollout.quantization {quantization} samples from a policy that is a little off, which the loss must correct: "
+                f"rollout.quantization {quantization} samples from a slightly different policy, which the loss must correct: "
                 "set loss.correction truncated or sequence_mask, or loss.kind tis or cispo"
             )
         if self.loss.old_policy != "sampler":

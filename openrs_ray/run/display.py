@@ -157,7 +157,7 @@ def summary_table(
     tasks: Iterable[tuple[str, str]] = (),
     quantization: Quantization = "none",
 ) -> Table:
-    """`before`, `after`: held-out accuracy, sampled in `quantization`; `gain`: the difference; `tasks`: each task's own rows."""
+    """`before`, `after`: held-out accuracy, by engines in `quantization`; `gain`: the difference; `tasks`: rows of each task."""
     table = Table(title=f"Run {run_folder.name}", show_header=False, title_justify="left")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -4,14 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from places import ROOT
+from planned import paper, paper_shape
 
 from openrs_ray.cluster.cards import card
 from openrs_ray.cluster.forecast import BEST, Assumed, Forecast, Run, forecast_under, operations_per_token
 from openrs_ray.cluster.lengths import mean, mean_square
 from openrs_ray.cluster.model_shape import ModelShape
-from openrs_ray.cluster.shapes import shipped_shape
-from openrs_ray.config.load import load_config
 
 GIB = 2**30
 CAP, MEDIAN, SPREAD = 3584, 3000, 0.9
@@ -22,13 +20,11 @@ PARAMETERS = 1_777_088_000
 
 @pytest.fixture(scope="module")
 def shape() -> ModelShape:
-    found = shipped_shape("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B")
-    assert found is not None
-    return found
+    return paper_shape()
 
 
 def forecast(shape: ModelShape, *overrides: str, gpu: str = "A40", gib: float | None = 44) -> Forecast:
-    config = load_config(ROOT / "launch" / "recipes" / "open-rs3.yaml", list(overrides))
+    config = paper(*overrides)
     found = card(gpu)
     assert found is not None
     return forecast_under(PAPER, config, shape, found, gib and gib * GIB, 0)
@@ -89,7 +85,7 @@ def test_operations_are_those_of_the_matrices(shape: ModelShape) -> None:
     assert a40 is not None
 
     def per_weight(*overrides: str) -> float:
-        config = load_config(ROOT / "launch" / "recipes" / "open-rs3.yaml", list(overrides))
+        config = paper(*overrides)
         return operations_per_token(Run(config, shape, a40, 44 * GIB, PAPER)) / PARAMETERS
 
     for expected, adapters in ((6, ()), (4, ("--learner.lora.rank=8",))):

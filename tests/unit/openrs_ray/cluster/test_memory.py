@@ -8,6 +8,7 @@ import pytest
 import torch
 from live_memory import Live
 from places import ROOT
+from planned import paper
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention.varlen import varlen_attn
@@ -23,8 +24,6 @@ from openrs_ray.cluster.machine import Machine
 from openrs_ray.cluster.memory import memory_text, needs_checkpointing, plan
 from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.config.learner import HeadDtype
-from openrs_ray.config.load import load_config
-from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
 
 GIB = 2**30
@@ -42,10 +41,6 @@ PIECES_BYTES = 4 * 32 * 2**20
 @pytest.fixture(scope="module")
 def shape() -> ModelShape:
     return ModelShape.of(R1_DISTILL)
-
-
-def paper(*overrides: str) -> RunConfig:
-    return load_config(ROOT / "launch" / "recipes" / "open-rs3.yaml", list(overrides))
 
 
 @pytest.mark.parametrize("kind", [Qwen2Config, LlamaConfig])

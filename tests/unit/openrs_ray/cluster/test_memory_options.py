@@ -6,6 +6,7 @@ import re
 import pytest
 from peft import LoraConfig, get_peft_model
 from places import ROOT
+from planned import paper, paper_shape, recipe
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 from openrs_ray.cluster.engine_memory import engine_parts, engine_weights
@@ -16,7 +17,6 @@ from openrs_ray.cluster.machine import Machine
 from openrs_ray.cluster.memory import needs_checkpointing, plan
 from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.cluster.shapes import shipped_shape
-from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import RunConfig
 
 GIB = 2**30
@@ -26,17 +26,7 @@ ONE = ("--placement.num_learner_gpus=1",)
 
 @pytest.fixture(scope="module")
 def shape() -> ModelShape:
-    found = shipped_shape("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B")
-    assert found is not None
-    return found
-
-
-def paper(*overrides: str) -> RunConfig:
-    return load_config(ROOT / "launch" / "recipes" / "open-rs3.yaml", list(overrides))
-
-
-def one(name: str, *overrides: str) -> RunConfig:
-    return load_config(ROOT / "launch" / "recipes" / f"{name}.yaml", list(overrides))
+    return paper_shape()
 
 
 def peak(config: RunConfig, shape: ModelShape, when: str) -> float:
@@ -49,7 +39,7 @@ def peak(config: RunConfig, shape: ModelShape, when: str) -> float:
 def test_the_papers_model_is_fine_tuned_on_one_card_of_24_gb(shape: ModelShape) -> None:
     """All weights, on 24,564 MiB. By hand: bfloat16 weights, float32 gradients, the largest tensor's buffers, two contexts."""
     card = 24564 * 2.0**20
-    config = one("one-gpu-24gb", f"--placement.gpu_memory_gib={card / GIB}")
+    config = recipe("one-gpu-24gb", f"--placement.gpu_memory_gib={card / GIB}")
     (shared,) = plan(config, shape, card)
     assert shared.fits(0.92 * card)
     assert config.learner.lora.rank == 0 and config.max_sequence_tokens == 4096 and config.loss.kl_beta > 0
@@ -60,7 +50,7 @@ def test_the_papers_model_is_fine_tuned_on_one_card_of_24_gb(shape: ModelShape) 
 
 
 def test_lora_trains_it_on_12_gb(shape: ModelShape) -> None:
-    config = one("one-gpu-12gb")
+    config = recipe("one-gpu-12gb")
     (shared,) = plan(config, shape, 12282 * 2.0**20)
     assert shared.fits(12282 * 2.0**20) and config.learner.lora.rank == 32
     assert shared.sequences is not None and shared.sequences >= 6

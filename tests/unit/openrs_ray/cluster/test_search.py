@@ -4,7 +4,7 @@ import re
 from itertools import product
 
 import pytest
-from places import ROOT
+from planned import paper, paper_shape
 
 from openrs_ray.cluster.cards import card
 from openrs_ray.cluster.fitting import check_fits
@@ -13,9 +13,6 @@ from openrs_ray.cluster.machine import Machine
 from openrs_ray.cluster.memory import plan
 from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.cluster.search import Found, Search
-from openrs_ray.cluster.shapes import shipped_shape
-from openrs_ray.config.load import load_config
-from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
 
 GIB = 2**30
@@ -28,13 +25,7 @@ RTX_4090 = card("RTX 4090")
 
 @pytest.fixture(scope="module")
 def shape() -> ModelShape:
-    found = shipped_shape("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B")
-    assert found is not None
-    return found
-
-
-def paper(*overrides: str) -> RunConfig:
-    return load_config(ROOT / "launch" / "recipes" / "open-rs3.yaml", list(overrides))
+    return paper_shape()
 
 
 def typed(found: Found) -> list[str]:

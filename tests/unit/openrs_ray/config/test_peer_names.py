@@ -51,6 +51,7 @@ def mistakes(*words: str) -> list[str]:
         (["--lora.alpha", "8"], "--lora.alpha is not a field; here it is learner.lora.alpha."),
         (["--lora_target_modules", "x"], "here it is learner.lora.layers."),
         (["--actor_rollout_ref.model.lora_rank", "8"], "here it is learner.lora.rank."),
+        (["--num_iterations", "2"], "--num_iterations is not offered: no completion is learned from twice;"),
         (["--qlora"], "--qlora is not offered: adapters (learner.lora.rank) are trained on a base in bfloat16"),
         (["--wandb"], "--wandb is not offered: figures go to metrics.jsonl and tensorboard/"),
         (["--critic.learning_rate", "1"], "--critic.learning_rate is not offered: GRPO compares"),
