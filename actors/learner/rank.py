@@ -422,7 +422,7 @@ class LearnerRank:
             self._write_model(Path(folder), weights)
             if adapters:
                 layers = pairs(adapters)
-                write_adapter(Path(folder).with_name(ADAPTER), self._adapter_config, self.config.model.path, layers)
+                write_adapter(Path(folder).with_name(ADAPTER), self._adapter_config, self.model_path, layers)
         torch.distributed.barrier()
 
     def _on_cpu(self, part: Part) -> dict[str, torch.Tensor]:

@@ -42,17 +42,17 @@ class _Holding(Scheduler):
 
     def has_requests(self) -> bool:
         """One more (empty) step for what is held when a pause begins: it counts as begun when there is nothing left to do."""
-        return super().has_requests() or bool(self._pausing and self._held)
+        return bool(super().has_requests() or (self._pausing and self._held))
 
     def finish_requests(self, request_ids: Any, finished_status: RequestStatus) -> list[Request]:
-        ended = super().finish_requests(request_ids, finished_status)
+        ended: list[Request] = super().finish_requests(request_ids, finished_status)
         for request in ended:
             self._held.pop(request.request_id, None)
         return ended
 
     @property
     def _pausing(self) -> bool:
-        return self.pause_state == PauseState.PAUSED_ALL
+        return bool(self.pause_state == PauseState.PAUSED_ALL)
 
     def _whole(self, output: EngineCoreOutput) -> EngineCoreOutput | None:
         """What leaves the engine now, together with what was held of the same request."""

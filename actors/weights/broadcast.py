@@ -63,7 +63,7 @@ class BroadcastSender(Sender):
         wait = partial(self._wait, engines, failed, ends)
         if self.weights.rank != 0:
             deque(self.weights.gather(), maxlen=0)  # the ranks gather together
-            return Sent(digests, failed)
+            return Sent([], {})
         staging = Staging(self.slots)
         for index, (bucket, tensors) in enumerate(self.weights.gather()):
             parts = []
@@ -109,7 +109,7 @@ class HostSender(BroadcastSender):
         return SharedMemory(staging_bytes(self.weights.largest))
 
     @property
-    def slots(self) -> torch.Tensor:  # type: ignore[override]
+    def slots(self) -> torch.Tensor:
         return self._shared.tensor
 
     def _kind_for(self, group: PushGroup) -> Kind:

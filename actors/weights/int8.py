@@ -35,7 +35,7 @@ class Int8Linear(OnlineLinearBase):
             is_channelwise=True, is_static_input_scheme=False, input_symmetric=True, module_name=type(self).__name__
         )
 
-    def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
+    def process_weights_after_loading(self, layer: Any) -> None:
         if getattr(layer, "_already_called_process_weights_after_loading", False):
             return
         layer.input_scale = layer.input_zero_point = None
@@ -48,7 +48,8 @@ class Int8Linear(OnlineLinearBase):
         layer._already_called_process_weights_after_loading = True
 
     def apply(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        return self.kernel.apply_weights(layer, x, bias)
+        product: torch.Tensor = self.kernel.apply_weights(layer, x, bias)
+        return product
 
 
 def quantized(weight: torch.Tensor, is_sharded: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,7 +71,7 @@ class Int8Config(OnlineQuantizationConfig):
         super().__init__(QuantizationConfigArgs(targets={}))
 
     @classmethod
-    def get_name(cls) -> str:  # type: ignore[override]
+    def get_name(cls) -> str:
         return NAME
 
     def get_quant_method(self, layer: torch.nn.Module, prefix: str) -> QuantizeMethodBase | None:

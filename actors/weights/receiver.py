@@ -27,7 +27,8 @@ from openrs_ray.weights.effect import Effect
 from openrs_ray.weights.meeting import Meeting
 
 BACKEND = "openrs"
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 _RELOAD_LOG = logging.getLogger(initialize_layerwise_reload.__module__)
 
 

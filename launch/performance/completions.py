@@ -135,9 +135,9 @@ async def growth(
         if step % max(1, steps // looks) == 0:
             gc.collect()
             size = psutil.Process().memory_info()
-            found.append(Look(step, (size.rss - size.shared) / 2**20, size.shared / 2**20, len(gc.get_objects())))
+            found.append((step, (size.rss - size.shared) / 2**20, size.shared / 2**20, len(gc.get_objects())))
     await run.close()
-    return found
+    return [Look(*look) for look in found]  # before, they would be objects more
 
 
 def slope(points: Sequence[tuple[int, float]]) -> float:

@@ -242,13 +242,14 @@ def packed_attention(
     if packed_shared is None:
         return _attention(query, key, value, packed_lengths, packed_cumulative, scaling), None
     rows, firsts = packed_shared
-    apart = (_taken(tensor[0].transpose(0, 1), rows).transpose(0, 1)[None] for tensor in (query, key, value))
-    return _taken(_attention(*apart, packed_lengths, packed_cumulative, scaling)[0], firsts)[None], None
+    q, k, v = (_taken(tensor[0].transpose(0, 1), rows).transpose(0, 1)[None] for tensor in (query, key, value))
+    return _taken(_attention(q, k, v, packed_lengths, packed_cumulative, scaling)[0], firsts)[None], None
 
 
 def _taken(values: Float[Tensor, "from heads head_dim"], at: Int[Tensor, " to"]) -> Float[Tensor, "to heads head_dim"]:
     # As an embedding: the gradient is summed in one loop and, on a GPU, always in the same order.
-    return F.embedding(at, values.flatten(1)).unflatten(1, values.shape[1:])
+    taken: Tensor = F.embedding(at, values.flatten(1)).unflatten(1, values.shape[1:])
+    return taken
 
 
 def _attention(
@@ -313,7 +314,7 @@ def adapt(policy: Policy, lora: Lora, seed: int) -> "LoraConfig":
     """Train adapters instead of the weights, and save only them; the same ones for the same seed."""
     config = attach(policy.model, lora, seed)
     # DeepSpeed leaves frozen weights out of a checkpoint by their name in the model, and the head's has two.
-    policy.head.register_state_dict_post_hook(_without_weight)
+    policy.head.register_state_dict_post_hook(_without_weight)  # type: ignore[no-untyped-call]
     return config
 
 

@@ -142,11 +142,10 @@ def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tu
     weight = shape.vocabulary * hidden
     chunk = min(config.learner.logprob_chunk_tokens, tokens) * shape.vocabulary
     logits_size = 4 if config.learner.head_dtype == "float32" else size
-    head = size * chunk + logits_size * chunk
+    head: float = size * chunk + logits_size * chunk
     if not config.learner.lora.rank:
         head = 4 * weight + size * chunk + max(logits_size * chunk, size * weight)
-    work = work * tokens + merge_bytes(config, shape)
-    return saved * tokens, work, head
+    return saved * tokens, work * tokens + merge_bytes(config, shape), head
 
 
 def kept_on_host(config: RunConfig, shape: ModelShape) -> float:

@@ -1,6 +1,6 @@
 """Finds the cheapest changes of a recipe with which it fits, by the forecast's seconds of a step."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -15,7 +15,9 @@ from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.config.schema import RunConfig
 
 _CHANGE, _TIGHT = 0.05, 0.08
-"""Shares of a step's time that one change less is worth, and that more than `ROOM` of a GPU costs, in the order of what fits."""
+"""Shares of the fastest step's time that one change less is worth, and that more than `ROOM` of a GPU costs, in the order."""
+_LOOKED_AT = 40
+"""Ways, the best first: of some not all changes turn out to be needed, so that they may fall behind another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +35,26 @@ class Found:
     """Of them, those above the seconds without the changes; None where nothing could be sampled without them."""
 
     @property
+    def kind(self) -> frozenset[str]:
+        return _kind(self.options)
+
+    @property
     def dearer(self) -> float:
         """By which share of it a step takes longer."""
         return self.more_s[0] / (self.step_s[0] - self.more_s[0]) if self.more_s else 0.0
+
+
+def _kind(options: Options) -> frozenset[str]:
+    """What is changed, in whatever dose; the optimizers are no doses of each other."""
+    return frozenset(f"{field} {value}" if field == "learner.optimizer" else field for field, value in options.items())
+
+
+def _with(found: list[Found], one: Found, price: Callable[[Found], float]) -> list[Found]:
+    """Of ways of which one holds the other, the cheaper."""
+    like = [known for known in found if known.kind <= one.kind or one.kind <= known.kind]
+    if any(price(known) <= price(one) for known in like):
+        return found
+    return [known for known in found if known not in like] + [one]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +78,29 @@ class Search:
         self.config, self.shape, self.gpu_bytes, self.card, self.host_bytes = config, shape, gpu_bytes, card, host_bytes
         self._before = forecast(config, shape, card, gpu_bytes, held_out=0)
         self._samples = not any(one.crowded for one in plan(config, shape, gpu_bytes))
-        self._unit = self._step_s({})
+        self._unit = 0.0
 
     def cheapest(self, first: Options, most: int = 1) -> list[Found]:
         """The best ways to fit besides `first`, none of which holds another one."""
         found: list[Found] = []
-        for options in self._ranked(changed(self.config, first)):
-            if any(known.options.keys() <= (first | options).keys() for known in found):
-                continue
-            if one := self.checked(self._needed(first | options, first)):
-                found.append(one)
-            if len(found) == most:
+        for number, options in enumerate(self._ranked(changed(self.config, first))):
+            if found and number >= _LOOKED_AT:
                 break
-        return found
+            if one := self.checked(self._needed(first | options, first)):
+                found = _with(found, one, self._price)
+        return sorted(found, key=self._price)[:most]
+
+    def _price(self, found: Found) -> float:
+        tight = _TIGHT * (not self._fits(found.options, ROOM))
+        return found.step_s[0] / self._unit + _CHANGE * len(found.options) + tight
 
     def _ranked(self, config: RunConfig) -> Iterator[Options]:
         """Options that fit, the best first."""
         learners, engines = self._learners(config), self._engines(config)
+        if not learners or not engines:
+            return iter(())
+        self._unit = sum(min(half.seconds for half in halves) for halves in (learners, engines))
+        engines.sort(key=self._rank)
         ways: list[tuple[float, Options]] = []
         for learner in learners:
             for room in (ROOM, 1.0):
@@ -105,7 +130,7 @@ class Search:
             sizes = {when: sum(parts.values()) for when, parts in phases.items()}
             pushing = sizes.pop("in a push")
             halves.append(_Half(options, learning_s(run), max(sizes.values()), pushing))
-        return sorted(halves, key=self._rank)
+        return halves
 
     def _engines(self, config: RunConfig) -> list[_Half]:
         halves = []
@@ -117,7 +142,7 @@ class Search:
             whole = sum(parts.values())
             learning = sum(ASLEEP.values()) if run.config.rollout.sleep_while_learning else whole
             halves.append(_Half(options, sampling_s(run, config.completions_per_step), learning, whole))
-        return sorted(halves, key=self._rank)
+        return halves
 
     def _run(self, config: RunConfig) -> Run:
         return Run(config, self.shape, self.card, self.gpu_bytes, BEST)

@@ -21,7 +21,7 @@ Kind = Literal["run", "data"]
 """A recipe makes a run (`launch.train`) or a data set (`launch.curate`)."""
 
 _KINDS: tuple[Kind, ...] = ("run", "data")
-_SHOWN = 12
+_SHOWN = 20
 _MOST_CHARACTERS = 100_000
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from safetensors.torch import save_file
@@ -29,7 +29,8 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 def linear_layers(model: PreTrainedModel, lora: Lora) -> dict[str, nn.Linear]:
     """Layers of the blocks that have an adapter, by name, whatever they are called. UserError where that is not possible."""
     name, blocks = _blocks(model)
-    found, others = {}, []
+    found: dict[str, nn.Linear] = {}
+    others: list[tuple[str, str]] = []
     for path, module in blocks.named_modules():
         if lora.layers == "attention" and not _in_attention(blocks, path):
             continue
@@ -76,7 +77,7 @@ def attach(model: PreTrainedModel, lora: Lora, seed: int) -> "LoraConfig":
 
     names = _short_names(model, lora)
     config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.used_alpha, target_modules=names, task_type=TaskType.CAUSAL_LM
+        r=lora.rank, lora_alpha=cast(int, lora.used_alpha), target_modules=names, task_type=TaskType.CAUSAL_LM
     )  # fmt: skip
     config._register_custom_module({nn.Linear: MergedLinear})
     model.requires_grad_(False)
@@ -96,7 +97,7 @@ def _short_names(model: PreTrainedModel, lora: Lora) -> list[str]:
 
 def adapted_layers(model: nn.Module) -> "dict[str, MergedLinear]":
     """Layers with an adapter, by name."""
-    return {name: module for name, module in model.named_modules() if hasattr(module, "bypassed")}  # type: ignore[misc]
+    return {name: module for name, module in model.named_modules() if hasattr(module, "bypassed")}
 
 
 @contextmanager

@@ -5,7 +5,7 @@ Here the learner computes with the very weight that engines and exported policie
 product instead of three, and no difference between learner and sampler beyond that of full fine-tuning.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -24,20 +24,17 @@ class MergedLinear(Linear):
 
     @property
     def base(self) -> nn.Linear:
-        layer: nn.Linear = self.base_layer
-        return layer
+        return cast(nn.Linear, self.base_layer)
 
     @property
     def down(self) -> nn.Parameter:
         """[rank, in], peft's A."""
-        weight: nn.Parameter = self.lora_A[_ADAPTER].weight
-        return weight
+        return cast(nn.Parameter, self.lora_A[_ADAPTER].weight)
 
     @property
     def up(self) -> nn.Parameter:
         """[out, rank], peft's B."""
-        weight: nn.Parameter = self.lora_B[_ADAPTER].weight
-        return weight
+        return cast(nn.Parameter, self.lora_B[_ADAPTER].weight)
 
     @property
     def scale(self) -> float:

@@ -65,9 +65,11 @@ class Adapted:
 
     def policy(self, device: torch.device) -> Iterator[Weights]:
         """All weights, merged, a bucket of the base at a time; nothing without adapters."""
-        scale = self._adapters.get(SCALE)
-        for bucket in self._base if scale is not None else ():
-            yield [(name, self._weight(name, base.to(device), float(scale))) for name, base in bucket.items()]
+        if SCALE not in self._adapters:
+            return
+        scale = float(self._adapters[SCALE])
+        for bucket in self._base:
+            yield [(name, self._weight(name, base.to(device), scale)) for name, base in bucket.items()]
 
     def _weight(self, name: str, base: torch.Tensor, scale: float) -> torch.Tensor:
         down, up = self._adapters.get(DOWN + name), self._adapters.get(UP + name)

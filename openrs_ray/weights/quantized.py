@@ -151,15 +151,15 @@ class QuantizedLayer:
 
     def _other_scale(self, scale: torch.Tensor) -> torch.Tensor:
         """Where the live scale differs: also by less than the product shows, unless the kernel has its own form of it."""
-        live = getattr(self.module, "weight_scale", None)
+        live: torch.Tensor | None = getattr(self.module, "weight_scale", None)
         if live is None or live.numel() != scale.numel():
             return torch.zeros(1, dtype=torch.bool, device=scale.device)
         return live.reshape(-1) != scale.reshape(-1)
 
     def _other_bias(self, like: torch.Tensor) -> torch.Tensor:
         """Some CPU kernels keep a float32 copy of the bias."""
-        live = getattr(self.module, "bias_fp32", None)
-        return torch.zeros_like(like) if live is None else live != self.module.bias.float()
+        live: torch.Tensor | None = getattr(self.module, "bias_fp32", None)
+        return torch.zeros_like(like) if live is None else torch.ne(live, self.module.bias.float())
 
 
 def _largest(values: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import nn
@@ -63,8 +63,9 @@ def _plain(name: str, parameter: nn.Parameter) -> Source:
 
 
 def _merging(name: str, layer: "MergedLinear") -> Source:
-    parameters = layer.base.weight, layer.down, layer.up
-    return Source(_spec(name, layer.base.weight), parameters, partial(_merged, layer))
+    base = cast(nn.Parameter, layer.base.weight)
+    parameters = base, layer.down, layer.up
+    return Source(_spec(name, base), parameters, partial(_merged, layer))
 
 
 @torch.no_grad()

@@ -84,7 +84,8 @@ class Member(Party):
 
     def join(self, port: int, rank: int) -> None:
         self.leave()
-        name, kind = ("nccl", NcclGroup) if self.size == "full" else ("gloo", GlooGroup)
+        kind: type[BroadcastGroup] = NcclGroup if self.size == "full" else GlooGroup
+        name = "nccl" if kind is NcclGroup else "gloo"
         group = PushGroup(name, Meeting(_HOST, port, "of this suite"), 2, _JOIN_DEADLINE_S[self.size])
         self._group = joined(kind, group, rank, self.device)
         self._buffer = torch.zeros(_BYTES[self.size], dtype=torch.uint8, device=self.device)

@@ -84,7 +84,7 @@ def test_one_gpu_takes_as_long_as_the_roofline_says(
 
 
 def test_operations_are_those_of_the_matrices(shape: ModelShape) -> None:
-    """Attention aside, which is below a tenth: 6 per weight, 8 with recomputing, 10 with a reference; 4, 6, 8 with adapters."""
+    """Attention aside, 8 % of a forward pass: 6 per weight, 8 with recomputing, 10 with a reference; 4, 6, 8 with adapters."""
     a40 = card("A40")
     assert a40 is not None
 
@@ -97,7 +97,7 @@ def test_operations_are_those_of_the_matrices(shape: ModelShape) -> None:
             for kl_beta in (0, 0.04):
                 options = (f"--learner.gradient_checkpointing={str(recomputes).lower()}", f"--loss.kl_beta={kl_beta}")
                 matrices = expected + 2 * recomputes + 2 * (kl_beta > 0)
-                assert matrices < per_weight(*options, *adapters) < 1.13 * matrices
+                assert matrices < per_weight(*options, *adapters) < 1.15 * matrices
 
 
 def test_what_waits_in_the_hosts_memory_costs_its_way_there(shape: ModelShape) -> None:

@@ -275,7 +275,8 @@ def test_on_a_shared_gpu_a_sleeping_engine_counts_only_while_it_is_awake(shape: 
     asleep = (*SHARED, "--rollout.sleep_while_learning", "true")
     alone = peak("--placement.num_learner_gpus", "1", *no_checkpointing)
     pushed = 2 * EMBEDDING_BYTES / GIB
-    assert peak(*SHARED, *no_checkpointing) == pytest.approx(alone + 0.4 * 80 + pushed, abs=0.1)
+    bucket = (EMBEDDING_BYTES - PIECES_BYTES) / GIB  # engines on the same GPU read a whole one
+    assert peak(*SHARED, *no_checkpointing) == pytest.approx(alone + bucket + 0.4 * 80 + pushed, abs=0.1)
     # With a large engine the push is the peak (weights, reference, optimizer; staging buffer and CUDA), else the learning.
     at_rest = (2 + 2 + 12) * PARAMETERS / GIB + EMBEDDING_BYTES / GIB + 1
     assert peak(*asleep, *no_checkpointing) == pytest.approx(at_rest + 0.4 * 80 + pushed, abs=0.1)

@@ -134,7 +134,7 @@ def test_long_lists_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for number in range(30):
         (tmp_path / f"run-{number}").mkdir()
         (tmp_path / f"run-{number}" / "config.json").write_text('{"run": {}, "rollout": {}, "data": {}}')
-    with pytest.raises(UserError, match=r"has run-29, .* and 18 more$"):
+    with pytest.raises(UserError, match=r"has run-29, .* and 10 more$"):
         find_run("run-299")
 
 
