@@ -22,7 +22,11 @@ def optimizer(parameters: Iterable[torch.nn.Parameter], learner: Learner) -> tor
     be compiled from C++ at the first start.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    settings = {"lr": learner.learning_rate, "betas": learner.adam_betas, "weight_decay": learner.weight_decay}
+    settings: dict[str, Any] = {
+        "lr": learner.learning_rate,
+        "betas": learner.adam_betas,
+        "weight_decay": learner.weight_decay,
+    }
     if learner.optimizer == "adamw_8bit":
         return _adamw_8bit(trained, settings)
     # Fused: one kernel, and no temporary as large as the rank's part of the model.
