@@ -1,7 +1,7 @@
 """GRPO on the toy in one process of plain PyTorch, with every token exactly k versions old, to test corrections at that age.
 
 Only the loss is this project's. Sampling, rewards, advantages and the optimizer step are written out with transformers alone:
-the quickstart's settings in a fraction of its time, without engines.
+the quickstart's model and problems in a fraction of its time, without engines.
 """
 
 from collections import deque
@@ -16,7 +16,7 @@ from openrs_ray.config.loss import Loss
 from openrs_ray.models.bundled import resolve_model
 from openrs_ray.models.toy.arithmetic import Sum, distinct
 
-PROBLEMS, COMPLETIONS, TOKENS, HELD_OUT = 32, 8, 48, 500
+PROBLEMS, COMPLETIONS, TOKENS, HELD_OUT = 16, 8, 48, 300
 
 
 @dataclass(frozen=True)
