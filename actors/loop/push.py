@@ -51,7 +51,7 @@ class WeightPush:
     config: Push
     probe: Probe
     quantization: Quantization = "none"
-    """Of the engines."""
+    """Quantization of the engines."""
     _buckets: tuple[Bucket, ...] = field(default=(), init=False)
     _base: tuple[Bucket, ...] = field(default=(), init=False)  # frozen weights, sent before an engine's first adapters
     _base_digests: tuple[int, ...] = field(

@@ -50,7 +50,7 @@ def _kind(options: Options) -> frozenset[str]:
 
 
 def _with(found: list[Found], one: Found, price: Callable[[Found], float]) -> list[Found]:
-    """Add `one` to `found`. Of two that contain the same changes, or one the other's, the cheaper is kept."""
+    """Add `one` to `found`. If the changes of one contain those of the other, only the cheaper is kept."""
     like = [known for known in found if known.kind <= one.kind or one.kind <= known.kind]
     if any(price(known) <= price(one) for known in like):
         return found

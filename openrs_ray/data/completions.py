@@ -112,7 +112,7 @@ def response_prefix(ids: Sequence[int] | np.ndarray, tokenizer: PreTrainedTokeni
 
 @dataclass(frozen=True, slots=True)
 class Texts(Message):
-    """Of one rollout."""
+    """Texts of one rollout."""
 
     whole: str
     """All turns and the text given between them, with `opening`, for the record."""
