@@ -164,7 +164,8 @@ def test_a_run_that_cannot_fit_into_its_gpus_is_refused(
     assert main([str(recipe), *gpu, "--dry-run"]) == 0
     assert "fits" in capsys.readouterr().out
     large = [*gpu, "--learner.micro_batch_tokens", "4000000"]
-    expected = r"error: Each learner GPU has 4.0 GiB but needs .*: set learner.micro_batch_tokens \d+\.$"
+    change = r"the cheapest change that fits is --learner.micro_batch_tokens \d+ \(\d\.\d GiB, on A40 .* s a step, .*\)"
+    expected = rf"error: Each learner GPU has 4.0 GiB but needs .*: {change}\.$"
     assert main([str(recipe), *large, "--dry-run"]) == 2
     said_first = capsys.readouterr()
     assert "does not fit" in said_first.out
