@@ -113,8 +113,10 @@ def _projection(
     variance sum of step * |change|^3: the expected one, since a young adapter may move no number of a small weight. What
     float32 sums lose, half of a last digit each, is added. Both steps are at most that share of the larger number.
     """
-    change = (scale * (up.float() @ down.float())).double()
-    size = torch.maximum(base.abs().double(), change.abs())
-    by_step = 2.0**-7 * (size * change.abs() ** 3).sum() if base.dtype == torch.bfloat16 else change.new_zeros(())
-    by_sums = 2.0**-24 * (size * change.abs()).sum()
-    return torch.stack([((weight.float() - base.float()) * change).sum(), by_step.sqrt() + by_sums])
+    change = scale * (up.float() @ down.float())
+    along = ((weight.float() - base.float()) * change).sum(dtype=torch.float64)
+    change = change.abs_()
+    weighed = torch.maximum(base.abs(), change).mul_(change)  # float32: what vanishes here is far less than `by_sums`
+    by_sums = 2.0**-24 * weighed.sum(dtype=torch.float64)
+    by_steps = 2.0**-7 * weighed.mul_(change).mul_(change).sum(dtype=torch.float64)
+    return torch.stack([along, by_sums + by_steps.sqrt() if base.dtype == torch.bfloat16 else by_sums])
