@@ -114,7 +114,7 @@ def _projection(
     float32 sums lose, half of a last digit each, is added. Both steps are at most that share of the larger number.
     """
     change = scale * (up.float() @ down.float())
-    along = ((weight.float() - base.float()) * change).sum(dtype=torch.float64)
+    along = weight.to(torch.float32, copy=True).sub_(base).mul_(change).sum(dtype=torch.float64)
     change = change.abs_()
     weighed = torch.maximum(base.abs(), change).mul_(change)  # float32: what vanishes here is far less than `by_sums`
     by_sums = 2.0**-24 * weighed.sum(dtype=torch.float64)
