@@ -415,7 +415,7 @@ assert abs(float(found.total - expected)) < 1e-12 and float(found.sums["clipped"
 
 def test_a_loss_as_the_page_has_it(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "openrs_ray", tmp_path / "openrs_ray", ignore=shutil.ignore_patterns("__pycache__"))
-    formula, names = tmp_path / "openrs_ray/algorithm/losses.py", tmp_path / "openrs_ray/config/schema.py"
+    formula, names = tmp_path / "openrs_ray/algorithm/losses.py", tmp_path / "openrs_ray/config/loss.py"
     changes = (
         (formula, "OBJECTIVES: ", code_below("Adding a loss") + "\n\nOBJECTIVES: "),
         (formula, '    "tis": clipped_weight,\n', '    "tis": clipped_weight,\n    "reinforce": unclipped,\n'),
