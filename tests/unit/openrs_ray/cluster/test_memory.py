@@ -148,8 +148,8 @@ def test_activations_are_within_a_tenth_of_the_real_models(
     head_dtype: HeadDtype,
 ) -> None:
     monkeypatch.setitem(AttentionInterface._global_mapping, ATTENTION, attention_of_a_gpu)
-    monkeypatch.setattr(model, "_pick", compiled_pick)
-    monkeypatch.setattr(model, "_slope", compiled_slope)
+    monkeypatch.setattr(model, "_pick_over", compiled_pick)  # of a CPU, which is what is here
+    monkeypatch.setattr(model, "_slope_over", compiled_slope)
     monkeypatch.setattr(model, "_logits", summed_logits)
     if fused:
         norm: Callable = lambda self, x: FusedNorm.apply(x, self.weight)  # noqa: E731
