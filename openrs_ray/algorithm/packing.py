@@ -15,6 +15,8 @@ from openrs_ray.algorithm.advantages import TrainingSequence
 
 SHARING_PAYS = 1.1
 """Least factor by which shared prompts must reduce the slowest ranks' tokens to be used."""
+_ATTENDED = 2
+"""Attention copies a shared prompt for each of its completions: so many of those places count as a token of the budget."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,20 +136,26 @@ def _bins_by_tokens(sequences: Sequence[TrainingSequence], ranks: int, capacity:
 
 
 def _of_one_prompt(sequences: Sequence[TrainingSequence], capacity: int) -> tuple[list[list[int]], list[int]]:
-    """Groups of sequences with one prompt that fit together: their indices, and their tokens with the prompt counted once."""
+    """Groups of sequences with the same prompt, as many as fit: their indices, and their tokens with the prompt counted once.
+
+    Where those are few beside the places that attention makes of them, memory is bound by the latter (`_ATTENDED`).
+    """
     groups: list[list[int]] = []
     tokens: list[int] = []
+    places: list[int] = []
     newest: dict[bytes, int] = {}
     for i, sequence in enumerate(sequences):
         name, more = sequence.prompt_ids.tobytes(), len(sequence.completion_ids)
         group = newest.get(name)
-        if group is None or tokens[group] + more > capacity:
+        if group is None or max(tokens[group] + more, -(-(places[group] + len(sequence)) // _ATTENDED)) > capacity:
             newest[name] = group = len(groups)
             groups.append([])
             tokens.append(len(sequence.prompt_ids))
+            places.append(0)
         groups[group].append(i)
         tokens[group] += more
-    return groups, tokens
+        places[group] += len(sequence)
+    return groups, [max(computed, -(-held // _ATTENDED)) for computed, held in zip(tokens, places, strict=True)]
 
 
 def _waited_for(bins: Sequence[Sequence[int]], lengths: Sequence[int], ranks: int) -> int:

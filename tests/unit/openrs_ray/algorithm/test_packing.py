@@ -183,6 +183,14 @@ def test_prompts_are_shared_where_that_pays(ranks: int, budget: int):
         assert sum(batch.computed_tokens for batch in batches) < 0.7 * sum(map(len, given))
 
 
+def test_copies_of_long_shared_prompts_stay_within_the_memory_of_a_micro_batch():
+    """Attention computes with every prompt once per completion: 16 x 202 tokens of a group's 232 here."""
+    given = grouped(groups=8, size=16, prompt=200, longest=2, shortest=2)
+    (batches,) = split(given, 1, micro_batch_tokens=4096)
+    assert all(batch.rows is not None and len(batch.token_ids) <= 2 * 4096 for batch in batches)
+    assert sum(len(batch.lengths) for batch in batches) == 128 and len(batches) == 4
+
+
 def test_short_prompts_are_computed_for_each_completion_as_before():
     """As in the paper's step: sharing saves 7 % of the tokens, but whole groups would fill ranks less evenly."""
     given = grouped(groups=12, size=6, prompt=20, longest=400)

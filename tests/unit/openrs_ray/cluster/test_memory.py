@@ -143,7 +143,7 @@ def test_activations_are_within_a_tenth_of_the_real_models(
     head_dtype: HeadDtype,
 ) -> None:
     monkeypatch.setitem(AttentionInterface._global_mapping, ATTENTION, attention_of_a_gpu)
-    monkeypatch.setattr(model, "_pick_over", compiled_pick)
+    monkeypatch.setattr(model, "_pick_over", compiled_pick)  # of a CPU, which is what is here
     monkeypatch.setattr(model, "_slope_over", compiled_slope)
     monkeypatch.setattr(model, "_logits", summed_logits)
     if fused:

@@ -100,3 +100,12 @@ def test_what_was_merged_is_what_the_learner_meant(step: float, dtype: torch.dty
     assert whole.unmerged() == []
     assert nothing.unmerged() == ([] if step == 0 else ["q.weight"])
     assert dtype == torch.bfloat16 or other.unmerged() == ([] if step == 0 else ["q.weight"])
+
+
+@pytest.mark.parametrize("step", [1e-11, 1e-9, 1e-8, 1e-7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_change_too_small_to_move_a_number_of_the_weight_is_no_fault(step: float, dtype: torch.dtype) -> None:
+    """The first step of a long warm-up, at a thousandth of a learning rate of 1e-6, say."""
+    found = pushed(step, dtype)
+    loaded(found)
+    assert found.unmerged() == []
