@@ -473,7 +473,8 @@ def memory(stage: int, dtype: str, optimizer: str = "adamw") -> dict[str, Any]:
     peaks: dict[str, Any] = {}
     with Live() as live:
         optimizer, adapters, _ = optimizer.partition("_lora")
-        settings = {"zero_stage": stage, "optimizer": optimizer, "lora": {"rank": 16 if adapters else 0}}
+        settings = {"zero_stage": stage, "optimizer": optimizer, "micro_batch_tokens": 64}
+        settings["lora"] = {"rank": 16 if adapters else 0}
         made = learner(SmallBuckets, "wide", learner=settings, model={"dtype": dtype})
         optimizer_step = made.engine.step
 
