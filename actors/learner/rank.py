@@ -211,7 +211,7 @@ class LearnerRank:
             self._finish_kernels()
         if not self.engine.was_step_applied():
             raise RunError(
-                f"Learner rank {self.rank}: the gradient of step {step} is not finite; it changed no weight."
+                f"Learner rank {self.rank}: the gradient of step {step} is not finite; this update changed no weight."
             )
         named = {**sums, "packed_tokens": torch.full_like(loss, packed_tokens), "loss": loss}
         total = self._sum_over_ranks(torch.stack([*named.values()])).tolist()
