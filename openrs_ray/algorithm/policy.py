@@ -173,6 +173,7 @@ def _slope(
 def _pick_over(
     logits: Float[Tensor, "tokens vocabulary"], targets: Int[Tensor, " tokens"], temperature: float
 ) -> tuple[Tensor, Tensor]:
+    """`_pick`, which overwrites float32 logits."""
     scaled = logits.float().div_(temperature)
     return scaled.gather(-1, targets[:, None])[:, 0], scaled.logsumexp(dim=-1)
 
@@ -185,6 +186,7 @@ def _slope_over(
     temperature: float,
     dtype: torch.dtype,
 ) -> Float[Tensor, "tokens vocabulary"]:
+    """`_slope`, which overwrites float32 logits."""
     scale = (gradient / temperature)[:, None]
     slope = logits.float().div_(temperature).sub_(normaliser[:, None]).exp_().mul_(-scale)
     return slope.scatter_add_(-1, targets[:, None], scale).to(dtype)

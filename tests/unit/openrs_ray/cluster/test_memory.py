@@ -289,7 +289,7 @@ def test_on_a_shared_gpu_a_sleeping_engine_counts_only_while_it_is_awake(shape: 
         (40, ("--learner.zero_stage", "1", "--placement.num_learner_gpus", "1"), "each learner GPU has 40.0 GiB",
          ["learner.zero_stage 2", "placement.num_learner_gpus 2"]),
         (44, SHARED, "each shared GPU", ["micro_batch_tokens 4096", "--rollout.sleep_while_learning true"]),
-        (4, (), "each learner GPU has 4.0 GiB", ["no setting is enough"]),
+        (6, (), "each learner GPU has 6.0 GiB", ["no setting is enough"]),
     ],
 )  # fmt: skip
 def test_a_plan_that_cannot_fit_is_refused_with_what_would_help(
