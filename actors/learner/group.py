@@ -102,6 +102,7 @@ class LearnerGroup:
         self._step = 0  # last step that the weights were trained on
         self._groups: Sequence[Group] = ()  # its groups, which the record may not have yet
         self.life = 1  # counts starts of the ranks
+        self.losses = 0
         self.weights_lock = asyncio.Lock()  # held while the weights are not those of the last finished step
 
     async def start(self, checkpoint: Checkpoint | None = None) -> None:
@@ -140,6 +141,7 @@ class LearnerGroup:
                 if self.history is None:
                     raise
                 self._lost = True
+                self.losses += 1
                 self.report(f"the learner is lost and is rebuilt from the last checkpoint: {error}")
                 await asyncio.sleep(_REBUILD_PAUSE_S * 2**rebuilds)
         await self._rebuild_if_lost()
