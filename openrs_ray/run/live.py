@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable
 from rich.live import Live
@@ -38,12 +39,12 @@ class LiveState:
 
 
 def sparkline(values: Sequence[float], width: int, blocks: str = _BLOCKS) -> str:
-    """At most `width` blocks, each the mean of as many steps, from the lowest to the highest; a space where there is no figure."""
+    """At most `width` blocks, each the mean of as many steps, from the lowest to the highest; a space where none has a value."""
     count = min(width, len(values))
     if not count:
         return ""
     cuts = [place * len(values) // count for place in range(count + 1)]
-    means = [_mean(values[start:end]) for start, end in zip(cuts, cuts[1:], strict=False)]
+    means = [_mean(values[start:end]) for start, end in pairwise(cuts)]
     known = [value for value in means if not math.isnan(value)]
     low, high = (min(known), max(known)) if known else (0.0, 0.0)
     steps = (len(blocks) - 1) / (high - low) if high > low else 0.0

@@ -52,7 +52,8 @@ class WandbSink:
         # Steps are a figure of their own: W&B's may never go back, and those of a resumed run do.
         self._run.define_metric("step", hidden=True)
         self._run.define_metric("*", step_metric="step")
-        self.where = self._run.url or f"offline, for `wandb sync {os.path.dirname(self._run.dir)}`"
+        offline = f"offline, for `wandb sync {os.path.dirname(self._run.dir)}`"
+        self.where = offline if self._run.offline else self._run.url
         return remote
 
     def metrics(self, step: int, figures: Mapping[str, float]) -> None:

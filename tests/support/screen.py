@@ -1,4 +1,4 @@
-"""A terminal for tests: what bytes look like on a screen of so many columns, with what has scrolled off; and one with a process in it."""
+"""A terminal for tests: the look of bytes on a screen, with all that has scrolled off; and one with a process in it."""
 
 import codecs
 import fcntl

@@ -6,6 +6,7 @@ Skipped where a library is not installed: none is among the project's dependenci
 import json
 import math
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,19 +83,31 @@ def test_wandb(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def wandb_history(folder: Path) -> list[dict[str, Any]]:
     """Rows of an offline run, from the file that `wandb sync` reads."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
     (file,) = folder.glob("*.wandb")
-    store = DataStore()
-    store.open_for_scan(str(file))
     rows = []
-    while (data := store.scan_data()) is not None:
+    for data in log_records(file.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         if record.WhichOneof("record_type") == "history":
             items = record.history.item
             rows.append({item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items})
     return rows
+
+
+def log_records(content: bytes) -> Iterator[bytes]:
+    """Records of a log in LevelDB's format: blocks of 32 KiB of pieces, each with checksum, length and kind before it."""
+    place, record = 7, b""  # after W&B's own header
+    while place + 7 <= len(content):
+        if (left := 32768 - place % 32768) < 7:
+            place += left
+            continue
+        _, length, kind = struct.unpack("<IHB", content[place : place + 7])
+        record += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or its last piece
+            yield record
+            record = b""
 
 
 def test_wandb_without_a_login_is_refused_before_anything_starts(
