@@ -204,7 +204,7 @@ class LearnerGroup:
         # to compute that nothing. (The KL penalty has a gradient everywhere, and the local mean depends on the split.)
         useful = sequences if local or loss.kl_beta > 0 else [s for s in sequences if s.advantage != 0]
         left_out = tokens - completion_tokens(useful), len(sequences) - len(useful)
-        with span("pack", step=step):
+        with span("pack", step=step) as seen:
             batches = split(
                 useful,
                 len(self._ranks),
@@ -212,6 +212,7 @@ class LearnerGroup:
                 micro_batch_sequences=learner.micro_batch_sequences if local else None,
                 places=np.flatnonzero(~np.isnan(values)).tolist() if local else None,
             )
+            seen["micro_batches"] = len(batches[0])
         metrics: list[dict[str, float]] = await self._gather(
             learner.deadline_s,
             f"train step {step}",

@@ -198,10 +198,9 @@ class LearnerRank:
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         sums = dict.fromkeys(METRICS, torch.zeros_like(loss))
         references = self._reference_logprobs(micro_batches, step)
-        count = len(micro_batches)
         for i, (batch, reference, weight) in enumerate(zip(micro_batches, references, weigh, strict=True)):
-            with span("forward_backward", step=step, micro_batch=i, of=count, tokens=batch.computed_tokens):
-                self.engine.set_gradient_accumulation_boundary(i == count - 1)
+            with span("forward_backward", step=step, micro_batch=i, tokens=batch.computed_tokens):
+                self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
                 output = policy_loss(self._loss_input(batch, reference), self.config.loss)
                 self.engine.backward(output.total * (weight * self.world_size), scale_wrt_gas=False)
                 self._finish_kernels()

@@ -44,7 +44,7 @@ from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoint_files import Checkpoint
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.display import RunDisplay
-from openrs_ray.run.metrics import MetricsLog
+from openrs_ray.run.metrics import MetricsLog, read_metrics
 from openrs_ray.run.progress import RESULT, Progress
 from openrs_ray.sinks.sinks import Sinks
 
@@ -123,6 +123,9 @@ class System:
         if checkpoint is not None:
             self.progress = Progress.read(checkpoint.trainer_state(), checkpoint.folder)
             self.display.status(f"resuming from step {checkpoint.step}")
+            earlier = [line for line in read_metrics(self.config.run.path) if line["step"] <= checkpoint.step]
+            curves = ([line.get(name) for line in earlier] for name in ("reward", "accuracy"))
+            self.display.resumed(checkpoint.step, *curves)
         elif damages:
             raise UserError("no checkpoint of this run is whole: start anew under another run.name")
         return checkpoint

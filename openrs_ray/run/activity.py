@@ -53,13 +53,14 @@ class Activity:
         self._in_hand = 0
         self._judged = 0  # completions that wait for the reward pool
         self._tokens = 0  # of completions that ended in this stage
-        self._step = 0
+        self._step = self._micro_batches = 0
 
     def began(self, name: str, attributes: dict[str, Any]) -> None:
         with self._lock:
             if name in _STAGES:
                 self._stages.append((name, self._clock()))
                 self._step = attributes.get("step", self._step)
+                self._micro_batches = 0
                 if name in _PHASES:
                     self._tokens = 0
             elif name == "rollout":
@@ -76,6 +77,8 @@ class Activity:
                 self._forget("train", set(attributes.get("positions", ())))
             elif name == "evaluate":
                 self._forget("evaluation")
+            elif name == "pack":
+                self._micro_batches = attributes.get("micro_batches", 0)
             elif name == "rollout":
                 self._count(attributes)
             elif name == "judge":
@@ -138,8 +141,10 @@ class Activity:
         return max(least, sum(group.asked for group in groups)), sum(group.sampled for group in groups)
 
     def _trained(self, stage: str) -> str:
-        done = self._batches.of_step(self._step) if stage == "train" and self._batches else None
-        return f" micro-batch {done[0]}/{done[1]}" if done else ""
+        if stage != "train" or not self._micro_batches:
+            return ""
+        done = self._batches.done(self._step) if self._batches else 0
+        return f" micro-batch {min(done + 1, self._micro_batches)}/{self._micro_batches}"
 
 
 def _key(attributes: dict[str, Any]) -> tuple[str, int]:
@@ -154,14 +159,13 @@ class _MicroBatches:
     _read: int = 0
     _last: dict[str, Any] = field(default_factory=dict)
 
-    def of_step(self, step: int) -> tuple[int, int] | None:
-        """Micro-batches of the step that are done, and their number; None before the first."""
+    def done(self, step: int) -> int:
+        """Micro-batches of the step, or of its present update, that are done."""
         try:
             self._follow()
         except (OSError, ValueError):
-            return None  # the trace is not there yet, or has another form: nothing depends on it
-        last = self._last
-        return (last["micro_batch"] + 1, last["of"]) if last.get("step") == step and "of" in last else None
+            return 0  # the trace is not there yet, or has another form: nothing depends on it
+        return int(self._last["micro_batch"]) + 1 if self._last.get("step") == step else 0
 
     def _follow(self) -> None:
         with self.path.open("rb") as file:

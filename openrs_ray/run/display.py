@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +77,7 @@ class RunDisplay:
         self._status, self._since = "", began
         self._last: StepFigures | None = None
         self._seconds: deque[float] = deque(maxlen=_RECENT_STEPS)
+        self._begun = 0
         self._rewards: list[float] = []
         self._accuracies: list[float] = []
         self._live = LiveLines(self.console, self._state) if self.console.is_interactive else None
@@ -121,13 +122,22 @@ class RunDisplay:
         line = self._line(f"step {figures.step}/{self._steps}  {cells}  {figures.seconds:.1f} s  left {left}")
         self.console.print(FoldedLine(line) if self._live else Text(line), soft_wrap=not self._live)
 
+    def resumed(self, step: int, rewards: Sequence[float | None], accuracies: Sequence[float | None]) -> None:
+        """Go on after `step`, with the figures of the steps so far for the sparklines; None where there is none."""
+        self._begun = step
+        self._rewards = [math.nan if value is None else value for value in rewards]
+        self._accuracies = [math.nan if value is None else value for value in accuracies]
+
     def seconds_left(self) -> float:
         if self._last is None:
             return 0.0
         return (self._steps - self._last.step) * sum(self._seconds) / len(self._seconds)
 
     def _print(self, text: str, style: str = "") -> None:
-        self.console.print(Text(self._line(text), style=style if self._live else ""), soft_wrap=True)
+        line = self._line(text)
+        # On a terminal folded between words; a path that is too long is left to the terminal, or copying it would break it.
+        folds = self._live is not None and max(map(len, line.split()), default=0) <= self.console.width
+        self.console.print(Text(line, style=style if self._live else ""), soft_wrap=not folds)
 
     def _line(self, text: str) -> str:
         return f"[{', '.join(filter(None, [self._name, self._cost()]))}] {text}"
@@ -138,7 +148,7 @@ class RunDisplay:
     def _state(self) -> LiveState:
         return LiveState(
             doing=self._activity() or self._doing(),
-            step=self._last.step if self._last else 0,
+            step=self._last.step if self._last else self._begun,
             steps=self._steps,
             seconds=self._elapsed(),
             left=self.seconds_left() if self._last else None,

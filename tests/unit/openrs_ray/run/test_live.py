@@ -127,13 +127,18 @@ def test_the_present_work_with_its_counts(clock: list[float], tmp_path: Path) ->
         assert activity.text() == "" and activity.in_hand == 0
         with span("train", step=3):
             assert activity.text() == "training, 0:00"
+            with span("pack", step=3) as packed:
+                packed["micro_batches"] = 8
+            assert activity.text() == "training micro-batch 1/8, 0:00"
             with recording(tmp_path, "learner-0"):
                 for done in range(2):
-                    with span("forward_backward", step=3, micro_batch=done, of=8, tokens=5):
+                    with span("forward_backward", step=3, micro_batch=done, tokens=5):
                         pass
-            assert activity.text() == "training micro-batch 2/8, 0:00"
+            assert activity.text() == "training micro-batch 3/8, 0:00"
         with span("train", step=4):
-            assert activity.text() == "training, 0:00", "those of the step before do not count"
+            with span("pack", step=4) as packed:
+                packed["micro_batches"] = 2
+            assert activity.text() == "training micro-batch 1/2, 0:00", "those of the step before do not count"
         with span("push", version=3):
             assert activity.text() == "pushing, 0:00"
         with span("save", kind="kept"):
@@ -228,6 +233,15 @@ def test_a_narrower_window_leaves_no_piece_of_the_live_lines(reflows: bool) -> N
         assert stay == [f"[small] line {step} of those that stay" for step in range(1, 7)]
     else:  # one that cuts lines cannot be told apart: a line above may go, but no piece of a live line stays
         assert not any("sampling" in line or line.startswith("step") for line in stay)
+
+
+def test_a_resumed_run_goes_on_with_its_step_and_its_sparklines() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=80, legacy_windows=False)
+    with RunDisplay("small", 20, console) as display:
+        display.resumed(12, [0.0, None, 1.0], [0.0, 0.5, 1.0])
+        display._live.refresh()  # type: ignore[union-attr]
+        assert "step 12/20  " in out.getvalue() and "reward ▁ █ 1.00  accuracy ▁▅█ 100%" in out.getvalue()
 
 
 def take(out: io.StringIO) -> str:
