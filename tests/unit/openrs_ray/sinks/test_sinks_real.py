@@ -72,8 +72,7 @@ def test_wandb(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rewards = [(row["step"], row["train/reward"]) for row in history if "train/reward" in row]
     assert rewards == [(1, 0.5), (2, 1.0), (3, 1.5), (3, 1.5), (4, 2.0)]
     assert [row["step"] for row in history if "evaluation/accuracy" in row] == [3, 4]
-    tables = [row["samples/evaluation"] for row in history if "samples/evaluation" in row]
-    assert [table["nrows"] for table in tables] == [3, 3]
+    assert [row["samples/evaluation/nrows"] for row in history if "samples/evaluation/nrows" in row] == [3, 3], history
     (table,) = folders[0].glob("files/media/table/samples/*.json")
     content = json.loads(table.read_text())
     assert dict(zip(content["columns"], content["data"][1], strict=True))["text"] == "it is 1"
