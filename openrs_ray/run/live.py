@@ -14,8 +14,9 @@ from openrs_ray.common.formatting import clock
 
 _BLOCKS, _ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-=*#"
 _BAR, _ASCII_BAR = ("━", "─"), ("#", "-")
-_SPARE = 3
-"""Columns left free, so that a typed ^C wraps no line."""
+_WIDEST, _SPARE = 80, 3
+"""Columns that are used at most, so that a window that stays as wide can be resized without folding the lines anew; and columns
+left free, so that a typed ^C wraps no line."""
 _GAP = 2
 _WIDEST_BAR = 20
 _WIDEST_SPARKS, _LEAST_SPARKS = 24, 4
@@ -58,7 +59,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def live_lines(state: LiveState, width: int, unicode: bool = True) -> tuple[str, str]:
     """Both lines, each at most `width` columns less the spare ones: what does not fit is left out, the least needed first."""
-    room = width - _SPARE
+    room = min(width, _WIDEST) - _SPARE
     return _work_line(state, room), _progress_line(state, room, unicode)
 
 

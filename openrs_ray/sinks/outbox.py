@@ -49,6 +49,7 @@ class Outbox:
         """All of these are called in the outbox's thread. `tell`: where the remote run is; `warn`: the first failure."""
         self.name, self._make, self._run, self._tell, self._warn = name, make, run, tell, warn
         self._sink: Sink | None = None
+        self._opened = False
         self._most, self._pause_s = most, pause_s
         self._waiting: deque[_Message] = deque()
         self._dropped: list[tuple[str, int]] = []  # kind and step
@@ -96,24 +97,24 @@ class Outbox:
                 self._waiting.popleft()
                 if not sent:
                     self._dropped.append((message.kind, message.step))
-        if self._sink:
+        if self._opened and self._sink:
             self._once(self._sink.close)
 
     def _send(self, message: _Message) -> None:
-        if self._sink is None:
-            self._open()
-        assert self._sink is not None
-        message.send(self._sink)
+        message.send(self._open())
 
-    def _open(self) -> None:
+    def _open(self) -> Sink:
+        self._sink = sink = self._sink or self._make()
+        if self._opened:
+            return sink
         path = self._run.folder / _FILE
         known = read_json(path) or {}
-        sink = self._make()
         remote = sink.open(replace(self._run, remote=str(known.get(_REMOTE, ""))))
-        self._sink = sink
+        self._opened = True
         if remote != known.get(_REMOTE):
             write_json(path, {_REMOTE: remote})
         self._tell(f"{self.name}: {sink.where}")
+        return sink
 
     def _next(self) -> _Message | None:
         """The oldest message, which stays first in the queue until it is sent; None when all are sent and the run ends."""
@@ -121,7 +122,7 @@ class Outbox:
             self._changed.wait_for(lambda: self._waiting or self._closing)
             return self._waiting[0] if self._waiting else None
 
-    def _sent(self, act: Callable[[], None]) -> bool:
+    def _sent(self, act: Callable[[], object]) -> bool:
         """False when it has failed too often, or fails while the run ends."""
         pause = self._pause_s
         for _ in range(_TRIES):
@@ -133,7 +134,7 @@ class Outbox:
             pause = min(2 * pause, _LONGEST_PAUSE_S)
         return False
 
-    def _once(self, act: Callable[[], None]) -> bool:
+    def _once(self, act: Callable[[], object]) -> bool:
         try:
             act()
         except BaseException as error:  # a library's own SystemExit, too, must end neither the thread nor the run

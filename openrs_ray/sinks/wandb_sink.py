@@ -11,8 +11,9 @@ from openrs_ray.errors import UserError
 from openrs_ray.sinks.sink import PROJECT, SampleRow, SinkRun, as_columns
 
 _KEYS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
-_FINISH_S = 8.0
-"""For uploads at the end; W&B keeps the rest in the run's folder, for `wandb sync`."""
+_START_S, _FINISH_S = 15.0, 8.0
+"""For the first answer, since W&B lets no process end before (it is asked again); and for uploads at the end, of which W&B keeps
+the rest in the run's folder, for `wandb sync`."""
 
 
 def check_login() -> None:
@@ -32,8 +33,11 @@ def check_login() -> None:
 class WandbSink:
     where = ""
 
+    def __init__(self) -> None:
+        self._id = secrets.token_hex(4)  # the same for every try to open a new run
+
     def open(self, run: SinkRun) -> str:
-        remote = run.remote or secrets.token_hex(4)
+        remote = run.remote or self._id
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=run.name,
@@ -46,7 +50,7 @@ class WandbSink:
             # Its console capture would garble the screen; what it collects of the machine has the command with all words.
             settings=wandb.Settings(
                 console="off", silent=True, disable_git=True, save_code=False, x_disable_meta=True,
-                finish_timeout=_FINISH_S,
+                init_timeout=_START_S, finish_timeout=_FINISH_S,
             ),
         )  # fmt: skip
         # Steps are a figure of their own: W&B's may never go back, and those of a resumed run do.

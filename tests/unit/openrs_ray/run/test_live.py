@@ -5,7 +5,7 @@ import itertools
 import math
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -56,7 +56,8 @@ def test_at_80_columns_both_lines_say_all() -> None:
     assert work.startswith("sampling 41/72, 1,830 tokens/s, 2:10 ") and work.endswith(f" 0:03:27  {COST[:16]}")
     assert progress.startswith("step 7/50  ") and "0:01:17 left" in progress
     assert "reward ▁" in progress and "█ 2.72" in progress and progress.endswith("█ 86%") and "━" in progress
-    assert live_lines(state(), 100)[0].endswith(f" 0:03:27  {COST}")
+    assert live_lines(state(doing="pushing, 0:01"), 80)[0].endswith(f" 0:03:27  {COST}")
+    assert live_lines(state(), 200) == (work, progress)
 
 
 def test_at_60_columns_the_least_needed_is_left_out() -> None:
@@ -213,14 +214,26 @@ def test_in_a_real_terminal_lines_scroll_above_the_two_live_ones(columns: int) -
     assert max(len(line) for line in lines) <= columns
 
 
+def test_a_window_that_stays_80_columns_wide_can_be_resized_in_every_terminal() -> None:
+    assert resized((200, 120, 90, 81, 80, 150), reflows=False) == resized((200, 120, 90, 81, 80, 150), reflows=True)
+
+
 @pytest.mark.parametrize("reflows", [True, False])
 def test_a_narrower_window_leaves_no_piece_of_the_live_lines(reflows: bool) -> None:
+    stay = resized((100, 100, 70, 62, 90, 50), reflows)
+    if reflows:
+        assert stay == [f"[small] line {step} of those that stay" for step in range(1, 7)]
+    else:  # a terminal that cuts lines cannot be told apart: a line above may go, but no piece of a live line stays
+        assert not any("sampling" in line or line.startswith("step") for line in stay)
+
+
+def resized(widths: Sequence[int], reflows: bool) -> list[str]:
+    """Lines at the end on a screen that was resized to each width, with a line printed at each."""
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=100, height=24, legacy_windows=False)
     screen = Screen(100, 24, reflows)
-    display = RunDisplay("small", 20, console, activity=lambda: "sampling 41/72, 1,830 tokens/s, 2:10")
-    with display:
-        for step, width in enumerate((100, 100, 70, 62, 90, 50), 1):
+    with RunDisplay("small", 20, console, activity=lambda: "sampling 41/72, 1,830 tokens/s, 2:10") as display:
+        for step, width in enumerate(widths, 1):
             screen.feed(take(out))
             screen.resize(width)
             console.width = width
@@ -228,11 +241,7 @@ def test_a_narrower_window_leaves_no_piece_of_the_live_lines(reflows: bool) -> N
             display._live.refresh()  # type: ignore[union-attr]
             screen.feed(take(out))
     screen.feed(take(out))
-    stay = [line for line in screen.lines if line]
-    if reflows:
-        assert stay == [f"[small] line {step} of those that stay" for step in range(1, 7)]
-    else:  # one that cuts lines cannot be told apart: a line above may go, but no piece of a live line stays
-        assert not any("sampling" in line or line.startswith("step") for line in stay)
+    return [line for line in screen.lines if line]
 
 
 def test_a_resumed_run_goes_on_with_its_step_and_its_sparklines() -> None:
