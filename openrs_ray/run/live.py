@@ -1,6 +1,7 @@
 """The two lines below a run's output on a terminal: the present work with clock and cost; progress with sparklines."""
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,6 +12,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from openrs_ray.common.formatting import clock
+from openrs_ray.run.raw_errors import RawErrors
 
 _BLOCKS, _ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-=*#"
 _BAR, _ASCII_BAR = ("━", "─"), ("#", "-")
@@ -128,7 +130,22 @@ class LiveLines(Live):
         self._state = state
         self._shown: tuple[str, ...] = ()
         self._drawn: list[int] = []  # lengths of the lines on the screen
-        super().__init__(console=console, refresh_per_second=4, transient=True, get_renderable=self._lines)
+        self._raw_errors = RawErrors(lambda line: console.print(ForeignLine(line), soft_wrap=True))
+        super().__init__(
+            console=console,
+            refresh_per_second=4,
+            transient=True,
+            redirect_stderr=os.isatty(2),  # else it goes to a file that the user asked for
+            get_renderable=self._lines,
+        )
+
+    def start(self, refresh: bool = False) -> None:
+        super().start(refresh)
+        self._raw_errors.start()
+
+    def stop(self) -> None:
+        self._raw_errors.stop()
+        super().stop()
 
     def _lines(self) -> Text:
         unicode = self.console.encoding.lower().startswith("utf")
@@ -162,3 +179,13 @@ class FoldedLine:
                 rows.append(f"{indent}{cell}")
         for row in rows:
             yield Segment(f"{row}\n")
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignLine:
+    """A line of other code, with its colours. It is no line of the run: the run's log has it from elsewhere, or not at all."""
+
+    text: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        yield Text.from_ansi(self.text, no_wrap=True, overflow="ignore")

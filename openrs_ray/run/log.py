@@ -17,7 +17,7 @@ from rich.text import Text
 
 from openrs_ray.common.redaction import hide_secrets
 from openrs_ray.run.attempts import next_attempt
-from openrs_ray.run.live import FoldedLine
+from openrs_ray.run.live import FoldedLine, ForeignLine
 
 FOLDER = "attempts"
 FILE = "log.txt"
@@ -88,7 +88,7 @@ class RunLog(RenderHook):
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         """Called by rich for everything printed."""
         for renderable in renderables:
-            if not isinstance(renderable, Control | NewLine):
+            if not isinstance(renderable, Control | NewLine | ForeignLine):
                 self.write(_plain(renderable))
         return renderables
 

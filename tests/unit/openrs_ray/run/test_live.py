@@ -173,7 +173,9 @@ def raise_cancelled() -> None:
 
 
 SCRIPT = """
-import sys, time, warnings, logging
+import logging, os, subprocess, sys, time, warnings
+early = logging.StreamHandler(sys.stderr)
+logging.getLogger("ray").addHandler(early)
 from openrs_ray.run.display import RunDisplay
 sys.path.insert(0, "tests/unit/openrs_ray/run")
 from openrs_ray.run.display import StepFigures
@@ -188,10 +190,15 @@ with show:
         show.step(figures(step))
         print(f"(RolloutWorker pid=123) a line of Ray {step}", file=sys.stderr)
         warnings.warn(f"a warning of a library {step}")
+        logging.getLogger("ray").warning(f"a warning of an early logger {step}")
+        os.write(2, f"[2026 E 123] core_worker.cc: below Python {step}\\n".encode())
     show.warn("an engine is lost")
     show.note("x" * 100)
+    child = subprocess.Popen(["sh", "-c", "sleep 3; echo a child that is still there >&2"])
     time.sleep(0.6)
-print("the end")
+print("the end", flush=True)
+child.wait()
+time.sleep(0.3)
 """
 
 
@@ -200,12 +207,14 @@ def test_in_a_real_terminal_lines_scroll_above_the_two_live_ones(columns: int) -
     terminal = Terminal([sys.executable, "-c", SCRIPT], columns)
     code, lines = terminal.finish(60)
     assert code == 0 and terminal.screen.cursor_shown
-    assert lines[-1] == "the end", "both live lines are gone"
+    assert lines[-2:] == ["the end", "a child that is still there"], "both live lines are gone"
     text = "\n".join(lines)
     assert "sampling" not in text and "━" not in text
     for step in range(1, 9):
         assert f"step {step}/20 reward {1.25 + step / 10:.3f} accuracy" in " ".join(text.split())
         assert f"(RolloutWorker pid=123) a line of Ray {step}" in lines
+        assert f"a warning of an early logger {step}" in lines
+        assert f"[2026 E 123] core_worker.cc: below Python {step}" in lines
         assert any(f"a warning of a library {step}" in line for line in lines)
     assert "WARNING: An engine is lost." in " ".join(text.split())
     live = [seen for seen in terminal.history if any("sampling 5/72" in line for line in seen)]
