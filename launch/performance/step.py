@@ -137,7 +137,7 @@ def trl_job(config: RunConfig, prepared: Prepared, on_gpu: bool) -> dict[str, An
 def trl(
     job: dict[str, Any], settings: Sequence[str], folder: Path
 ) -> tuple[dict[str, dict[str, list[float]]], dict[str, str]]:
-    """Seconds and trained tokens of TRL's counted steps in these settings, and which failed (out of memory, say), and how."""
+    """Seconds and sampled tokens of TRL's counted steps in these settings, and which failed (out of memory, say), and how."""
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
     from actors.cluster.placement import GPU_SAMPLER
 
@@ -193,7 +193,7 @@ def main(arguments: list[str]) -> None:
         settings = options.trl_setting or list(SETTINGS)
         job = trl_job(config, prepared, on_gpu)
         measured, failed = ({}, {}) if options.no_trl else trl(job, settings, Path(scratch))
-    ours_1000 = per_1000(ours, [line["completion_tokens"] for line in written])
+    ours_1000 = per_1000(ours, [line["sampled_tokens"] for line in written])
     figures = [
         Figure("this system", "s/step", tuple(ours)),
         *(Figure(f"of it, {name}", "s/step", tuple(line[name] for line in written)) for name in _PARTS),

@@ -113,7 +113,7 @@ def test_a_run_under_the_same_name_must_be_the_same_experiment(
     assert not (tmp_path / "quickstart" / "reproduction").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.cpu_engine
 def test_the_whole_of_it_over_kills(tmp_path: Path) -> None:
     benchmark = tmp_path / "sums.jsonl"
