@@ -30,6 +30,7 @@ COMMANDS = {
     "fields": "FILE",
     "shapes": None,
     "trace": "RUN",
+    "report": "RUN",
     "performance.rewards": "FILE",
     "performance.rollout": None,
     "performance.learner": None,
