@@ -8,7 +8,7 @@ from launch.cli.typed import continue_with
 from openrs_ray.common.console import say, show_table
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
-from openrs_ray.evaluation.gain import gain_text
+from openrs_ray.evaluation.gain import checked_tasks, gain_text
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.display import summary_table
@@ -33,11 +33,6 @@ def show_end(console: Console, config: RunConfig, progress: Progress, budget: Bu
     show_table(console, table)
     for line in next_lines(config, progress):
         say(console, line)
-
-
-def checked_tasks(config: RunConfig) -> list[str] | None:
-    """Tasks with right and wrong answers; None where there is one task only."""
-    return [task.name for task in config.tasks if task.right_or_wrong] if config.tasks[0].name else None
 
 
 def _task_rows(config: RunConfig, progress: Progress) -> Iterator[tuple[str, str]]:

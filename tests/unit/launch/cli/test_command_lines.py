@@ -31,6 +31,7 @@ COMMANDS = {
     "shapes": None,
     "show": "RUN",
     "trace": "RUN",
+    "report": "RUN",
     "performance.rewards": "FILE",
     "performance.rollout": None,
     "performance.learner": None,
