@@ -1,5 +1,6 @@
 """The tokens of a completion, one by one: text, log-probability, advantage, policy version."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,9 @@ def tokens_of(row: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase | Deco
     return {
         "id": ids,
         "text": [None] * len(ids) if tokenizer is None else list(pieces(ids, Decoder.of(tokenizer))),
-        "logprob": [value if own else None for value, own in zip(row["logprobs"], sampled, strict=True)],
+        "logprob": [
+            value if own and math.isfinite(value) else None for value, own in zip(row["logprobs"], sampled, strict=True)
+        ],
         "advantage": [row["advantage"] if own else None for own in sampled],
         "version": versions,
         "sampled": sampled,

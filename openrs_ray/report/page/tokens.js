@@ -141,11 +141,13 @@ const tokens = (() => {
     const least = places.filter((place) => all.logprob[place] !== null)
       .sort((a, b) => all.logprob[a] - all.logprob[b]).slice(0, 5)
       .map((place) => `${JSON.stringify(shown(all, place))} (token ${place + 1}, ${percent(probability(all, place))})`);
-    const mean = places.reduce((total, place) => total + all.logprob[place], 0) / Math.max(1, places.length);
+    const known = places.filter((place) => all.logprob[place] !== null);
+    const mean = known.reduce((total, place) => total + all.logprob[place], 0) / Math.max(1, known.length);
     return `Mean log-probability ${format.number(mean)}. Least probable: ${least.join(", ")}.${rest}`;
   }
 
   function percent(share) {
+    if (share === null) return "not known";
     return share < 0.001 ? "under 0.1 %" : format.share(share);
   }
 
