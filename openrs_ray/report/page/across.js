@@ -74,7 +74,7 @@ const across = (() => {
       const mean = judged.reduce((sum, each) => sum + each.reward, 0) / (judged.length || 1);
       refill(place,
         el("p", {}, completion.verdict(row), ` · ${completion.reward(row)} · ${completion.length(row)}`),
-        el("p", {class: "note"}, `Mean reward of its ${own().length} completions: ${judged.length ? page.format.number(mean) : "none"}`),
+        el("p", {class: "note"}, `Mean reward of its ${own().length} completions: ${judged.length ? completion.value(mean) : "none"}`),
         el("div", {class: "c-words c-text"}, row.text));
     }
 

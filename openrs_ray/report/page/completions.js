@@ -4,6 +4,7 @@
 (() => {
   const {el, refill, format} = page;
   const SHOWN = 20;
+  const FAR = 1e15; // beyond every bound
   const VERDICTS = ["correct", "wrong", "no_answer", "unchecked", "unparseable_gold", "timeout", "error"];
   const PHASES = {train: "training", replaced: "replaced groups", evaluation: "held-out evaluation"};
   const ORDERS = {
@@ -165,7 +166,7 @@
     const bounds = (low, high) => {
       const from = asNumber(low);
       const to = asNumber(high);
-      return from === null && to === null ? null : [from === null ? -1e300 : from, to === null ? 1e300 : to];
+      return from === null && to === null ? null : [from === null ? -FAR : from, to === null ? FAR : to];
     };
     for (const name of ["steps", "reward", "length"]) {
       const both = bounds(values[`${name}_from`], values[`${name}_to`]);
