@@ -8,7 +8,7 @@ const across = (() => {
 
   // `back`: called by the button that leaves. Returns an element that fills itself.
   function view(run, row, back) {
-    const title = el("h3", {tabindex: "-1"}, `${completion.problemName(row)} across the steps`);
+    const title = el("h3", {tabindex: "-1"}, `${completion.capitalised(completion.problemName(row))} across the steps`);
     const body = el("div", {}, el("p", {}, "Reading…"));
     const root = el("div", {class: "c-across"},
       el("button", {type: "button", class: "plain", onclick: back}, "← Back to the list"), title, body);

@@ -50,7 +50,7 @@ const completion = (() => {
   }
 
   function facts(row) {
-    const one = (name, value) => (value === null || value === undefined || value === "" ? null : [el("dt", {}, name), el("dd", {}, value)]);
+    const one = (name, text) => (text === null || text === undefined || text === "" ? null : el("div", {}, el("dt", {}, name), el("dd", {}, text)));
     return el("dl", {class: "c-facts"},
       one("Gold", row.gold === null || row.gold === undefined ? "not in the record" : row.gold.join(" or ") || "none"),
       one("Answer taken", row.answer === null || row.answer === undefined ? "none" : row.answer),
@@ -95,5 +95,7 @@ const completion = (() => {
       place);
   }
 
-  return {view, verdict, reward, length, problemName, words, value};
+  const capitalised = (text) => text[0].toUpperCase() + text.slice(1);
+
+  return {view, verdict, reward, length, problemName, words, value, capitalised};
 })();

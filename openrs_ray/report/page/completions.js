@@ -107,7 +107,7 @@
       }
 
       return el("li", {},
-        heading ? el("h3", {class: "c-changed"}, `${completion.problemName(heading)[0].toUpperCase()}${completion.problemName(heading).slice(1)}`) : null,
+        heading ? el("h3", {class: "c-changed"}, completion.capitalised(completion.problemName(heading))) : null,
         button, panel);
     }
 
@@ -204,8 +204,8 @@
     }
 
     const number = {type: "text", inputmode: "decimal", size: "6", autocomplete: "off"};
-    const both = (name, label) => el("fieldset", {class: "c-range"}, el("legend", {}, label),
-      input(`${name}_from`, "from", number), input(`${name}_to`, "to", number));
+    const both = (name, label) => el("fieldset", {class: "c-range"}, el("legend", {class: "unseen"}, label),
+      input(`${name}_from`, `${label} from`, number), input(`${name}_to`, "to", number));
     const tasks = [...new Set(runs.flatMap((run) => run.tasks || []))].filter(Boolean);
     const form = el("form", {class: "c-filters", role: "search", "aria-label": "Filters", onsubmit: (event) => { event.preventDefault(); changed(); }},
       select("run", "Run", runs.map((run, place) => [String(place), run.name])),
