@@ -43,7 +43,7 @@ def made_run(
     """`recorded`: the steps whose completions are written. `after`: share of held-out problems solved at the end."""
     config = RunConfig.model_validate(
         {
-            "run": {"name": folder.name, "folder": str(folder.parent), "steps": steps},
+            "run": {"name": "made", "folder": str(folder.parent), "steps": steps},
             "model": {"path": "toy"},
             "data": {"path": "toy"},
             "evaluation": {"path": "toy-heldout", "problems": PROBLEMS},

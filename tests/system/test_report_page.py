@@ -17,7 +17,12 @@ from openrs_ray.common.files import append_line
 from openrs_ray.report.server import PageData, PageServer, listen
 from openrs_ray.report.static import standalone, write_page
 
-HOSTILE = '</script><img src=x onerror="window.broken=1;alert(1)"><!-- ${alert(2)} `x` \u2028 \ud83d\ude00 <svg onload=alert(3)>'
+HOSTILE = '</script><img src=x onerror="window.broken=1;alert(1)"><!-- ${alert(2)} `x` \u2028 \U0001f600 <svg onload=alert(3)>'
+_PAINTED = """node => {
+  const canvas = node.querySelector("canvas");
+  const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  return data.filter((value, place) => place % 4 === 3 && value).length;
+}"""
 TABS = ("overview", "curves", "time", "events", "settings")
 
 
@@ -51,10 +56,7 @@ def tab(browser: Any) -> Iterator[Tab]:
 
 def painted(page: Any, figure: Any) -> int:
     """Pixels of a chart that are not transparent."""
-    count: int = figure.evaluate(
-        "node => { const c = node.querySelector('canvas');"
-        " const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0; for (let i = 3; i < d.length; i += 4) if (d[i]) n += 1; return n; }"
-    )
+    count: int = figure.evaluate(_PAINTED)
     return count
 
 

@@ -47,19 +47,29 @@ const page = (() => {
       const size = Math.abs(value);
       if (size >= 1000 || (Number.isInteger(value) && size < 1e15)) return comma(value, Number.isInteger(value) ? 0 : size < 1e4 ? 1 : 0);
       if (size !== 0 && size < 0.001) return value.toExponential(1).replace("e-", "e−").replace("e+", "e");
-      return comma(value, size >= 100 ? 1 : size >= 10 ? 2 : size >= 1 ? 3 : 4);
+      return comma(value, size >= 100 ? 1 : size >= 10 ? 2 : size >= 0.1 ? 3 : 4);
     },
     share(value) {
       return value === null || value === undefined ? "–" : `${comma(100 * value, 1)} %`;
     },
     points(value) {
-      return value === null || value === undefined ? "–" : `${value < 0 ? "−" : "+"}${comma(Math.abs(100 * value), 1)}`;
+      if (value === null || value === undefined) return "–";
+      const tenths = Math.round(1000 * value);
+      return `${tenths < 0 ? "−" : tenths > 0 ? "+" : ""}${comma(Math.abs(tenths) / 10, 1)}`;
     },
     dollars(value) {
       return value === null || value === undefined ? "–" : `$ ${comma(value, 2)}`;
     },
+    hundredths(value) {
+      return comma(value, 2);
+    },
+    // As on an axis: without zeros that say nothing. Example: "100.0 %" becomes "100 %".
+    short(text) {
+      return text.replace(/\.(\d*?)0+(?!\d)/, (all, kept) => (kept ? `.${kept}` : ""));
+    },
     seconds(value) {
       if (value === null || value === undefined) return "–";
+      if (value === 0) return "0 s";
       if (value < 0.1) return `${comma(1000 * value, 1)} ms`;
       if (value < 60) return `${comma(value, value < 10 ? 2 : 1)} s`;
       const minutes = Math.round(value / 60);
@@ -70,6 +80,9 @@ const page = (() => {
     },
     p(value) {
       return value < 0.0001 ? "p < 0.0001" : `p = ${comma(value, value < 0.01 ? 4 : 3)}`;
+    },
+    percents(value) {
+      return comma(100 * value, 1);
     },
     interval(low, high, form) {
       return `[${form(low)}, ${form(high)}]`;

@@ -3,6 +3,7 @@
 // page.chart(spec) -> {node, update(spec)}; spec = {
 //   title, note, x: [steps], form: value -> text,
 //   series: [{label, values, colour: place of a series' colour, low, high: [bounds of a band], dots}],
+//   brief: true where the page's head has the labels,
 //   limit: {value, label}, expected: {points: [[step, low, high]], source}, stack: true where series add up
 // }
 "use strict";
@@ -67,7 +68,7 @@ page.chart = (() => {
         });
       } else {
         const dots = each.dots || spec.x.length === 1;
-        add(each.values, {stroke: ink, width: 1.6, show: !each.off, points: {show: dots, size: 6, fill: ink, stroke: ink}});
+        add(each.values, {stroke: ink, width: each.dots ? 1 : 1.6, dash: each.dots ? [2, 4] : [], show: !each.off, points: {show: dots, size: 6, fill: ink, stroke: ink}});
       }
     });
     return {data, series, bands};
@@ -97,7 +98,7 @@ page.chart = (() => {
     };
     return [
       {...common, size: 24, gap: 4, grid: {show: false}, values: (plot, marks) => marks.map((mark) => (Number.isInteger(mark) ? page.format.number(mark) : ""))},
-      {...common, size: (plot, texts) => 12 + 6.4 * Math.max(3, ...(texts || []).map((text) => text.length)), gap: 4, values: (plot, marks) => marks.map((mark) => form(mark))},
+      {...common, size: (plot, texts) => 12 + 6.4 * Math.max(3, ...(texts || []).map((text) => text.length)), gap: 4, values: (plot, marks) => marks.map((mark) => page.format.short(form(mark)))},
     ];
   }
 
@@ -139,7 +140,7 @@ page.chart = (() => {
         width, height: spec.height || HEIGHT, series, bands,
         legend: {show: false},
         padding: [8, 8, 0, 0],
-        scales: {x: {time: false, range: (own, low, high) => (low === high ? [low - 1, high + 1] : [low, high])}, y: {range: vertical}},
+        scales: {x: {time: false, range: horizontal}, y: {range: vertical}},
         axes: axes(spec.form),
         cursor: {
           y: false,
@@ -153,6 +154,12 @@ page.chart = (() => {
           setSelect: [selected],
         },
       };
+    }
+
+    // Bars need half a step beside the first and the last.
+    function horizontal(own, low, high) {
+      const room = low === high ? 1 : spec.stack ? 0.5 : 0;
+      return [low - room, high + room];
     }
 
     function vertical(own, low, high) {
@@ -207,13 +214,13 @@ page.chart = (() => {
       const value = page.el("b", {}, spec.form(valueAt(each, place)));
       if (spec.series.length === 1) return page.el("span", {class: "item"}, value);
       const button = page.el("button", {
-        type: "button", class: "item plain", "aria-pressed": String(!each.off), title: "Show or hide",
+        type: "button", class: "item plain", "aria-pressed": String(!each.off), title: `Show or hide ${each.label}`, "aria-label": each.label,
         onclick: () => {
           each.off = !each.off;
           draw();
           readout.querySelectorAll("button")[spec.series.indexOf(each)].focus();
         },
-      }, page.swatch(each.colour), each.label, " ", value);
+      }, page.swatch(each.colour), spec.brief ? null : [each.label, " "], value);
       return button;
     }
 

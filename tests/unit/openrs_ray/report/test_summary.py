@@ -109,7 +109,7 @@ def test_what_differs_from_the_recipe_is_named(tmp_path: Path) -> None:
 def test_several_runs_are_compared_on_the_same_problems(tmp_path: Path) -> None:
     runs = [
         made_run(tmp_path / "one", after=0.5),
-        made_run(tmp_path / "two", changes={"run": {"name": "two", "folder": str(tmp_path), "steps": 40, "seed": 7}}),
+        made_run(tmp_path / "two", changes={"run": {"name": "other", "folder": str(tmp_path), "steps": 40, "seed": 7}}),
     ]
     other = made_run(tmp_path / "three", problem="2 + 2")
     found = comparison([*runs, other])
@@ -141,5 +141,5 @@ def test_ten_thousand_steps_are_followed_at_a_glance(tmp_path: Path) -> None:
     append_line(run / "metrics.jsonl", figures(1)[0] | {"step": 10_001})
     began = time.process_time()
     news = follows.read({"token": first["curves"]["token"], "points": len(first["curves"]["step"])})
-    assert time.process_time() - began < 1.5 and len(news["curves"]["step"]) <= 2
+    assert time.process_time() - began < 1.5 and len(news["curves"]["step"]) <= 3
     shutil.rmtree(run)
