@@ -5,6 +5,7 @@ from typing import Any
 
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.report.completions import Query, find, one
+from openrs_ray.report.run_tokenizer import decoder_of
 
 _MOST = 240
 _MOST_TOKENS = 120_000
@@ -17,10 +18,11 @@ def selection(run: Path, runs: int = 1) -> dict[str, Any]:
         rows, total = _chosen(run, max(20, _MOST // runs))
     except (RunError, UserError) as error:
         return {"rows": [], "total": 0, "note": f"completions cannot be read: {error}"}
+    tokenizer = decoder_of(run)
     left, full = _MOST_TOKENS // runs, []
     for row in rows:
         left -= int(row.get("length") or 0)
-        full.append(one(run, *(row[name] for name in _KEY)) if left > 0 else row)
+        full.append(one(run, *(row[name] for name in _KEY), tokenizer) if left > 0 else row)
     return {"rows": full, "total": total, "note": ""}
 
 

@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.report.comparison import comparison
 from openrs_ray.report.completions import Query, find, one
+from openrs_ray.report.run_tokenizer import decoder_of
 from openrs_ray.report.static import ASSETS, INDEX, asset_names, now
 from openrs_ray.report.summary import RunSummary
 from openrs_ray.run.completion_files import record_files
@@ -103,7 +104,8 @@ class PageData:
 
     def _completion(self, asked: dict[str, str]) -> dict[str, Any]:
         key = _checked(_KEY, asked.get("key", "{}"))
-        return one(self._run(asked), **asdict(key))
+        run = self._run(asked)
+        return one(run, **asdict(key), tokenizer=decoder_of(run))
 
     def _run(self, asked: dict[str, str]) -> Path:
         place = _number(asked, "run", 0)

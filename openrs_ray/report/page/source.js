@@ -21,9 +21,12 @@ const source = (() => {
     return !bounds || (value !== null && value !== undefined && value >= bounds[0] && value <= bounds[1]);
   }
 
+  const rewarded = (row) => row.reward !== null && row.reward !== undefined;
+
   function matches(row, query) {
     const text = (query.text || "").toLowerCase();
     return row.phase === (query.phase || "train")
+      && (rewarded(row) || !["best", "worst"].includes(query.order))
       && within(row.step, query.steps)
       && within(row.reward, query.reward)
       && within(row.length, query.length)
@@ -33,7 +36,7 @@ const source = (() => {
       && (!text || `${row.problem}\n${row.text}`.toLowerCase().includes(text));
   }
 
-  // Rows of the problems whose mean reward differs most between first and last step come first.
+  // Rows of the problems of several steps, those whose mean reward differs most between the first and the last step first.
   function byChange(rows) {
     const problems = new Map();
     for (const row of rows) {
@@ -41,14 +44,17 @@ const source = (() => {
       if (!problems.has(key)) problems.set(key, []);
       problems.get(key).push(row);
     }
-    const mean = (own) => own.reduce((sum, row) => sum + (row.reward || 0), 0) / own.length;
+    const mean = (own) => own.reduce((sum, row) => sum + row.reward, 0) / own.length;
     const change = (own) => {
-      const steps = own.map((row) => row.step);
-      const at = (step) => mean(own.filter((row) => row.step === step));
+      const judged = own.filter(rewarded);
+      const steps = judged.map((row) => row.step);
+      if (new Set(steps).size < 2) return null;
+      const at = (step) => mean(judged.filter((row) => row.step === step));
       return Math.abs(at(Math.max(...steps)) - at(Math.min(...steps)));
     };
     return [...problems.values()]
       .map((own) => [change(own), own.sort(ORDERS.step)])
+      .filter(([moved]) => moved !== null)
       .sort((a, b) => b[0] - a[0])
       .flatMap(([, own]) => own);
   }
@@ -57,7 +63,7 @@ const source = (() => {
     const kept = page.runs[run].completions || {rows: [], total: 0, note: ""};
     const found = kept.rows.filter((row) => matches(row, query));
     const sorted = query.order === "most_changed" ? byChange(found) : found.sort(ORDERS[query.order || "step"]);
-    return {rows: sorted.slice(offset, offset + limit), total: found.length, note: kept.note};
+    return {rows: sorted.slice(offset, offset + limit), total: sorted.length, note: kept.note};
   }
 
   async function ask(path, parameters) {

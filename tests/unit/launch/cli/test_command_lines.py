@@ -29,6 +29,7 @@ COMMANDS = {
     "verify": "FILE",
     "fields": "FILE",
     "shapes": None,
+    "show": "RUN",
     "trace": "RUN",
     "report": "RUN",
     "performance.rewards": "FILE",
