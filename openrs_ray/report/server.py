@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.report.comparison import comparison
-from openrs_ray.report.completions import Query, find, one
+from openrs_ray.report.completions import Phase, Query, find, one
 from openrs_ray.report.run_tokenizer import decoder_of
 from openrs_ray.report.static import ASSETS, INDEX, asset_names, now
 from openrs_ray.report.summary import RunSummary
@@ -51,7 +51,7 @@ _HEADERS = {
 class Key:
     """One completion of a run's record."""
 
-    phase: str
+    phase: Phase
     step: int
     attempt: int
     position: int

@@ -74,6 +74,7 @@ class RunSummary:
             "state": now,
             "step": step,
             "steps": steps,
+            "tasks": [task.name for task in config.tasks if task.name] if config else [],
             "attempts": len(self._figures.attempts),
             "headline": head,
             "curves": self._curves(have or {}),
