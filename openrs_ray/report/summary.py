@@ -5,6 +5,7 @@ Reading again is cheap: only what the files have gained is read, and tests are c
 
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,11 +26,13 @@ from openrs_ray.report.events import EventLog
 from openrs_ray.report.following import Following
 from openrs_ray.report.headline import headline
 from openrs_ray.report.settings import expected_bands, settings
-from openrs_ray.run import attempts, metrics
+from openrs_ray.run import attempts, ledger, metrics
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.progress import RESULT
 
 T = TypeVar("T")
+_SILENT_S = 60.0
+"""A living driver counts its cost every 5 seconds."""
 
 
 def summary(run: Path) -> dict[str, Any]:
@@ -192,22 +195,21 @@ def state(run: Path, step: int, steps: int | None) -> str:
 
 
 def driven(run: Path) -> bool:
-    """True while the process that `driver.lock` names lives on this machine, or has just written figures on another one.
+    """True while the process that `driver.lock` names lives on this machine, or goes on counting the cost on another one.
 
     The lock itself is left alone: to try it could keep a driver from starting.
     """
+    lock = run / "driver.lock"
     try:
-        said = (run / "driver.lock").read_text(encoding="utf-8")
-    except OSError:
+        match = re.fullmatch(r"process (\d+) on (\S+)\s*", lock.read_text(encoding="utf-8"))
+        if match is None:
+            return False
+        if match[2] != os.uname().nodename:
+            return time.time() - (run / ledger.FILE).stat().st_mtime < _SILENT_S
+        # A process that began after the lock was written is another one with the same number.
+        return psutil.Process(int(match[1])).create_time() <= lock.stat().st_mtime + 1.0
+    except (OSError, psutil.Error):
         return False
-    match = re.fullmatch(r"process (\d+) on (\S+)\s*", said)
-    if match is None or match[2] != os.uname().nodename:
-        return False
-    try:
-        started = psutil.Process(int(match[1])).create_time()
-    except psutil.Error:
-        return False
-    return started <= (run / "driver.lock").stat().st_mtime + 1.0  # else it is another process of that number
 
 
 def _limits(config: RunConfig | None) -> dict[str, float]:

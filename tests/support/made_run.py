@@ -171,6 +171,7 @@ def write_trace(folder: Path, steps: int) -> None:
     for step in shown:
         start = 1000 + 1.8 * step
         add("driver", "take", start, 1.0, step=step)
+        add("driver", "judge", start + 0.93, 0.05, positions=[step])
         add("driver", "train", start + 1.0, 0.5, step=step)
         add("driver", "push", start + 1.5, 0.2, version=step)
         add("driver", "step", start, 1.75, step=step)

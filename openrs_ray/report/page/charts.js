@@ -14,6 +14,7 @@ page.chart = (() => {
   const FAR = 2.5; // times the largest value: a limit above is said, not drawn
   const all = new Set();
   let number = 0;
+  let smoothing = 0; // weight of the past
 
   const known = (value) => value !== null && value !== undefined && !Number.isNaN(value);
   const faded = (hex, alpha) => `${hex}${Math.round(255 * alpha).toString(16).padStart(2, "0")}`;
@@ -68,7 +69,9 @@ page.chart = (() => {
         });
       } else {
         const dots = each.dots || spec.x.length === 1;
-        add(each.values, {stroke: ink, width: each.dots ? 1 : 1.6, dash: each.dots ? [2, 4] : [], show: !each.off, points: {show: dots, size: 6, fill: ink, stroke: ink}});
+        const smooth = smoothing > 0 && !dots;
+        if (smooth) add(each.values, {stroke: () => faded(ink(), 0.3), width: 1, show: !each.off, helper: true});
+        add(smooth ? smoothed(each.values) : each.values, {stroke: ink, width: each.dots ? 1 : 1.6, dash: each.dots ? [2, 4] : [], show: !each.off, points: {show: dots, size: 6, fill: ink, stroke: ink}});
       }
     });
     return {data, series, bands};
@@ -83,6 +86,17 @@ page.chart = (() => {
       sums.push({...each, values: below});
     }
     return sums.reverse();
+  }
+
+  // An exponential mean with its beginning corrected (Kingma and Ba, arXiv 1412.6980, section 3), over what is known.
+  function smoothed(values) {
+    let [sum, weight] = [0, 0];
+    return values.map((value) => {
+      if (!known(value)) return value;
+      sum = smoothing * sum + (1 - smoothing) * value;
+      weight = smoothing * weight + (1 - smoothing);
+      return sum / weight;
+    });
   }
 
   function limited(spec) {
@@ -211,10 +225,11 @@ page.chart = (() => {
     }
 
     function item(each, place) {
-      const value = page.el("b", {}, spec.form(valueAt(each, place)));
+      const shown = spec.form(valueAt(each, place));
+      const value = page.el("b", {}, shown);
       if (spec.series.length === 1) return page.el("span", {class: "item"}, value);
       const button = page.el("button", {
-        type: "button", class: "item plain", "aria-pressed": String(!each.off), title: `Show or hide ${each.label}`, "aria-label": each.label,
+        type: "button", class: "item plain", "aria-pressed": String(!each.off), title: `Show or hide ${each.label}`, "aria-label": `${each.label} ${shown}`,
         onclick: () => {
           each.off = !each.off;
           draw();
@@ -326,6 +341,12 @@ page.chart = (() => {
       else if (each.plot) each.redraw();
     }
   });
+
+  // Draws all curves as means that remember so much of the past, from 0 to 1, with the values behind them.
+  chart.smooth = (weight) => {
+    smoothing = weight;
+    document.dispatchEvent(new CustomEvent("recolour"));
+  };
 
   return chart;
 })();

@@ -162,6 +162,12 @@ page.curves = (() => {
     return fill;
   }
 
+  function smoother() {
+    const choice = page.el("select", {id: "smoothing", onchange: (event) => page.chart.smooth(Number(event.target.value))},
+      [["0", "as they are"], ["0.7", "a little"], ["0.9", "more"], ["0.97", "most"]].map(([value, title]) => page.el("option", {value}, title)));
+    return page.el("p", {class: "row tool"}, page.el("label", {for: "smoothing", class: "soft"}, "Smooth the curves"), choice);
+  }
+
   function zeros(runs) {
     const names = [...new Set(CHARTS.flatMap((chart) => chart.names))];
     return names.filter((name) => runs.some((run) => columns(run)[name]) && runs.every((run) => !columns(run)[name] || zero(columns(run)[name])));
@@ -172,7 +178,7 @@ page.curves = (() => {
     title: "Curves",
     draw(root, runs) {
       const [charts, below, rest] = [page.el("div"), page.el("p", {class: "soft"}), page.el("div")];
-      root.append(charts, below, rest);
+      root.append(smoother(), charts, below, rest);
       if (!runs.some((run) => run.curves.step.length)) charts.append(page.el("p", {class: "soft"}, "No step has been finished yet."));
       const update = grid(charts, (now) => [...CHARTS, ...tasks(now)], true);
       const others = any(rest);

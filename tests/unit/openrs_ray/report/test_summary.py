@@ -71,12 +71,16 @@ def test_a_run_that_has_just_begun_and_one_that_is_damaged_are_shown_as_far_as_t
     assert len(found["faults"]) == 2 and found["curves"]["step"][-1] == 40
 
 
-def test_only_a_living_driver_of_this_machine_means_training(tmp_path: Path) -> None:
+def test_only_a_living_driver_means_training(tmp_path: Path) -> None:
     lock = tmp_path / "driver.lock"
     assert not driven(tmp_path)
     lock.write_text(f"process {os.getpid()} on {os.uname().nodename}\n")
     assert driven(tmp_path)
     lock.write_text(f"process {os.getpid()} on elsewhere\n")
+    assert not driven(tmp_path)
+    (tmp_path / "cost.json").touch()
+    assert driven(tmp_path)
+    os.utime(tmp_path / "cost.json", (0, 0))
     assert not driven(tmp_path)
     lock.write_text(f"process {os.getpid()} on {os.uname().nodename}\n")
     before = psutil.Process().create_time() - 60
