@@ -178,13 +178,14 @@ page.chart = (() => {
 
     function vertical(own, low, high) {
       if (low === null || low === undefined) return [0, 1];
+      const most = spec.form === page.format.share && high <= 1 ? 1.02 : Infinity;
       if (low === high) {
         const half = Math.abs(low) / 10 || 1;
-        return [low >= 0 ? Math.max(0, low - half) : low - half, high + half];
+        return [low >= 0 ? Math.max(0, low - half) : low - half, Math.min(most, high + half)];
       }
       const room = 0.06 * (high - low);
       const zero = low >= 0 && low < 0.35 * high;
-      return [spec.stack || zero ? 0 : low - room, high + room];
+      return [spec.stack || zero ? 0 : low - room, Math.min(most, high + room)];
     }
 
     function selected(own) {

@@ -165,7 +165,7 @@
     const bounds = (low, high) => {
       const from = asNumber(low);
       const to = asNumber(high);
-      return from === null && to === null ? null : [from === null ? -1e9 : from, to === null ? 1e9 : to];
+      return from === null && to === null ? null : [from === null ? -1e300 : from, to === null ? 1e300 : to];
     };
     for (const name of ["steps", "reward", "length"]) {
       const both = bounds(values[`${name}_from`], values[`${name}_to`]);

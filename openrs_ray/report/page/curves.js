@@ -150,7 +150,7 @@ page.curves = (() => {
   // A chart of any column, for those who look for something else.
   function any(root) {
     const names = () => [...new Set(page.runs.flatMap((run) => Object.keys(columns(run))))].sort();
-    const select = page.el("select", {id: "any-figure", onchange: () => fill(page.runs)}, names().map((name) => page.el("option", {value: name}, name)));
+    const select = page.el("select", {id: "any-figure", onchange: () => fill(page.runs)}, names().map((name) => page.el("option", {value: name, selected: name === "loss"}, name)));
     const place = page.el("div", {class: "grid"});
     const fill = (runs) => {
       const chart = {id: "any", title: select.value, names: [select.value], form: number};

@@ -43,7 +43,7 @@
     return el("div", {class: "headline"},
       el("p", {class: "soft"}, `Accuracy on held-out problems, with 95 % intervals${asked}`),
       el("p", {class: "big"}, before ? format.share(before.mean) : null, after ? [el("span", {class: "arrow", "aria-label": "to"}, " → "), format.share(after.mean)] : null),
-      verdict(difference), whiskers(rows), taskTable(tasks || []));
+      after ? verdict(difference) : el("p", {class: "soft"}, "The start model's; the policy has not been evaluated since."), whiskers(rows), taskTable(tasks || []));
   }
 
   // Without an evaluation: what training itself shows.
