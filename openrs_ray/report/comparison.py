@@ -13,7 +13,7 @@ from openrs_ray.errors import RunError, UserError
 from openrs_ray.evaluation.gain import checked_tasks, recorded_scores
 from openrs_ray.evaluation.paired import Pair, Paired, compare, corrected
 from openrs_ray.report.headline import difference
-from openrs_ray.report.settings import compared, flat
+from openrs_ray.report.settings import compared, texts
 from openrs_ray.run.completion_files import current_files
 
 
@@ -21,7 +21,7 @@ def comparison(runs: Sequence[Path]) -> dict[str, Any] | None:
     """None for a single run. P-values are corrected by Holm over the runs."""
     if len(runs) < 2:
         return None
-    configs = [flat(read_json(run / CONFIG) or {}) for run in runs]
+    configs = [texts(read_json(run / CONFIG) or {}) for run in runs]
     found: dict[str, Paired] = {}
     problems, rows = {}, []
     for place, run in enumerate(runs[1:], start=1):

@@ -9,6 +9,7 @@ import json
 import mimetypes
 import secrets
 import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.report.comparison import comparison
-from openrs_ray.report.completions import Query, find, one
+from openrs_ray.report.completions import Phase, Query, find, one
 from openrs_ray.report.run_tokenizer import decoder_of
 from openrs_ray.report.static import ASSETS, INDEX, asset_names, now
 from openrs_ray.report.summary import RunSummary
@@ -51,7 +52,7 @@ _HEADERS = {
 class Key:
     """One completion of a run's record."""
 
-    phase: str
+    phase: Phase
     step: int
     attempt: int
     position: int
@@ -176,6 +177,8 @@ class PageServer(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that goes away is no error."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
 
 def listen(port: int = 0) -> socket.socket:

@@ -8,10 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from openrs_ray.common.files import read_json
 from openrs_ray.common.redaction import hide_secrets
-from openrs_ray.config.load import load_config
+from openrs_ray.config.load import flat, load_config
 from openrs_ray.config.names import CONFIG, find_recipe, is_run
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.run.environment import FILE as ENVIRONMENT
 from openrs_ray.run.log import FOLDER as ATTEMPTS
@@ -21,15 +24,15 @@ _PLACE = ("run.name", "run.folder")
 _NOTHING = "-"
 
 
-def flat(config: Mapping[str, Any]) -> dict[str, str]:
-    """Settings by dotted name, as JSON. Example: {"run.steps": "50", "data.path": "toy"}"""
-    found: dict[str, str] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping) and value:
-            found |= {f"{name}.{below}": text for below, text in flat(value).items()}
-        else:
-            found[str(name)] = hide_secrets(value if isinstance(value, str) else json.dumps(value))
-    return found
+def texts(config: Mapping[str, Any]) -> dict[str, str]:
+    """Settings by dotted name, as JSON; of an older run with what is now the default. Example: {"run.steps": "50"}"""
+    try:
+        values = flat(RunConfig.model_validate(config)) if config else {}
+    except (ValidationError, UserError):
+        values = flat(dict(config))
+    return {
+        name: hide_secrets(value if isinstance(value, str) else json.dumps(value)) for name, value in values.items()
+    }
 
 
 def settings(run: Path) -> dict[str, Any]:
@@ -37,13 +40,13 @@ def settings(run: Path) -> dict[str, Any]:
 
     The rows are None where the recipe is not known any more; `note` says why.
     """
-    config = flat(read_json(run / CONFIG) or {})
+    config = texts(read_json(run / CONFIG) or {})
     name, recipe = _recipe(run)
     if recipe is None:
         why = f"the recipe {name} is not here any more" if name else "nothing says which recipe this run began with"
         return {"all": config, "recipe": name, "changed": None, "note": why}
     try:
-        theirs = flat(load_config(recipe, []).model_dump(mode="json"))
+        theirs = texts(load_config(recipe, []).model_dump(mode="json"))
     except UserError as error:
         return {"all": config, "recipe": name, "changed": None, "note": str(error)}
     changed = [row for row in differences([theirs, config]) if row[0] not in _PLACE]

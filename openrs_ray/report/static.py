@@ -65,6 +65,7 @@ def standalone(data: dict[str, Any]) -> str:
     head = "".join(
         [
             f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">',
+            f"<!-- The charts are drawn by uPlot, which is within this file:\n{_license()}\n-->",
             *(f"<style>{style}</style>" for style in styles),
         ]
     )
@@ -75,6 +76,10 @@ def standalone(data: dict[str, Any]) -> str:
         ]
     )
     return body.replace("<!-- head -->", head).replace("<!-- data -->", tail)
+
+
+def _license() -> str:
+    return (ASSETS / "uplot" / "LICENSE").read_text(encoding="utf-8").strip()
 
 
 def as_block(data: Any) -> str:

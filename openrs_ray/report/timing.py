@@ -1,5 +1,6 @@
 """Where the time went: stages of each step, utilisation of each process, and the spans of the last steps."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 from openrs_ray.common.foreign import parse_json
 from openrs_ray.run.log import FOLDER as ATTEMPTS
 from openrs_ray.run.spans import FOLDER
-from openrs_ray.run.trace import DRIVER, SAMPLING, Event, Step, event_of, steps_of
+from openrs_ray.run.trace import DRIVER, SAMPLING, STAGES, Event, Step, event_of, steps_of
 
 MOST_STEPS = 200
 """Bars of stages, from the figures of the steps."""
@@ -145,12 +146,15 @@ def _track(process: str, events: Sequence[Event], names: Sequence[str], begin: f
     return {"process": process, "rows": 1 + max((bar[3] for bar in placed), default=-1), "bars": placed}
 
 
-def _rows(events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
-    """Every event with the first row in which nothing else is under way: parts come below the whole."""
-    ends: list[float] = []
+def _rows(events: Sequence[Event]) -> Iterator[tuple[Event, int]]:
+    """Every event with its row: of the driver steps, then stages; then the first in which nothing else is under way."""
+    fixed = {"step": 0, **dict.fromkeys(STAGES, 1)} if any(event.process == DRIVER for event in events) else {}
+    ends: list[float] = [math.inf] * (2 if fixed else 0)
     for event in sorted(events, key=lambda event: (event.start, -event.end)):
-        row = next((row for row, end in enumerate(ends) if end <= event.start), len(ends))
-        ends[row:] = [event.end] if row == len(ends) else [event.end, *ends[row + 1 :]]
+        row = fixed.get(event.name)
+        if row is None:
+            row = next((row for row, end in enumerate(ends) if end <= event.start), len(ends))
+            ends[row:] = [event.end, *ends[row + 1 :]]
         yield event, row
 
 

@@ -10,6 +10,9 @@ import numpy as np
 
 from openrs_ray.common.files import append_line, write_json
 from openrs_ray.config.schema import RunConfig
+from openrs_ray.evaluation import report
+from openrs_ray.evaluation.analysis import analyse
+from openrs_ray.evaluation.figures import Samples
 from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
 from openrs_ray.run.attempts import start_attempt
 from openrs_ray.run.completions import CompletionRecord
@@ -43,7 +46,7 @@ def made_run(
     """`recorded`: the steps whose completions are written. `after`: share of held-out problems solved at the end."""
     config = RunConfig.model_validate(
         {
-            "run": {"name": folder.name, "folder": str(folder.parent), "steps": steps},
+            "run": {"name": "made", "folder": str(folder.parent), "steps": steps},
             "model": {"path": "toy"},
             "data": {"path": "toy"},
             "evaluation": {"path": "toy-heldout", "problems": PROBLEMS},
@@ -171,6 +174,7 @@ def write_trace(folder: Path, steps: int) -> None:
     for step in shown:
         start = 1000 + 1.8 * step
         add("driver", "take", start, 1.0, step=step)
+        add("driver", "judge", start + 0.93, 0.05, positions=[step])
         add("driver", "train", start + 1.0, 0.5, step=step)
         add("driver", "push", start + 1.5, 0.2, version=step)
         add("driver", "step", start, 1.75, step=step)
@@ -182,3 +186,24 @@ def write_trace(folder: Path, steps: int) -> None:
     trace.mkdir(parents=True, exist_ok=True)
     for process, own in spans.items():
         (trace / f"{process}.jsonl").write_text("".join(json.dumps(span) + "\n" for span in own))
+
+
+def write_report(folder: Path, title: str = "Own problems") -> None:
+    """What `launch.evaluate` leaves, of two models on ten problems with four samples each."""
+    rng = np.random.default_rng(3)
+    models = {}
+    for name, share in (("made, step 40", 0.8), ("start model", 0.3)):
+        correct = (rng.random((10, 4)) < share).astype(float)
+        whole = np.ones_like(correct)
+        models[name] = {"own": Samples(correct, correct.astype(int), 20 * whole, 0 * whole, whole)}
+    how = {"protocol": "robust", "prompt": "run", "temperature": 0.6, "top_p": 0.95, "max_tokens": 64, "rules": "boxed"}
+    content = report.document(
+        how | {"max_unjudged_share": 0.1},
+        {"own": title},
+        analyse(models, "start model", 0.1),
+        dict.fromkeys(models),
+        {"sampling": 1, "resampling": 2},
+    )
+    place = folder / "evaluation" / "robust" / "step-000040"
+    place.mkdir(parents=True)
+    report.write(place, content)

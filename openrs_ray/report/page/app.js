@@ -47,19 +47,29 @@ const page = (() => {
       const size = Math.abs(value);
       if (size >= 1000 || (Number.isInteger(value) && size < 1e15)) return comma(value, Number.isInteger(value) ? 0 : size < 1e4 ? 1 : 0);
       if (size !== 0 && size < 0.001) return value.toExponential(1).replace("e-", "e−").replace("e+", "e");
-      return comma(value, size >= 100 ? 1 : size >= 10 ? 2 : size >= 1 ? 3 : 4);
+      return comma(value, size >= 100 ? 1 : size >= 10 ? 2 : size >= 0.1 ? 3 : 4);
     },
     share(value) {
       return value === null || value === undefined ? "–" : `${comma(100 * value, 1)} %`;
     },
     points(value) {
-      return value === null || value === undefined ? "–" : `${value < 0 ? "−" : "+"}${comma(Math.abs(100 * value), 1)}`;
+      if (value === null || value === undefined) return "–";
+      const tenths = Math.round(1000 * value);
+      return `${tenths < 0 ? "−" : tenths > 0 ? "+" : ""}${comma(Math.abs(tenths) / 10, 1)}`;
     },
     dollars(value) {
       return value === null || value === undefined ? "–" : `$ ${comma(value, 2)}`;
     },
+    hundredths(value) {
+      return comma(value, 2);
+    },
+    // As on an axis: without zeros that say nothing. Example: "100.0 %" becomes "100 %".
+    short(text) {
+      return text.replace(/\.(\d*?)0+(?!\d)/, (all, kept) => (kept ? `.${kept}` : ""));
+    },
     seconds(value) {
       if (value === null || value === undefined) return "–";
+      if (value === 0) return "0 s";
       if (value < 0.1) return `${comma(1000 * value, 1)} ms`;
       if (value < 60) return `${comma(value, value < 10 ? 2 : 1)} s`;
       const minutes = Math.round(value / 60);
@@ -70,6 +80,9 @@ const page = (() => {
     },
     p(value) {
       return value < 0.0001 ? "p < 0.0001" : `p = ${comma(value, value < 0.01 ? 4 : 3)}`;
+    },
+    percents(value) {
+      return comma(100 * value, 1);
     },
     interval(low, high, form) {
       return `[${form(low)}, ${form(high)}]`;
@@ -115,12 +128,13 @@ const page = (() => {
     return tabs.filter((each) => !each.when || each.when(runs));
   }
 
+  // Puts the tabs that there is something for into their order; those that are there already stay as they are.
   function drawBar() {
     const bar = document.getElementById("tabs");
     const panels = document.getElementById("panels");
-    panels.replaceChildren();
-    bar.replaceChildren();
-    for (const each of shownTabs()) {
+    const shown = shownTabs();
+    if (shown.length && shown.every((each) => each.button) && bar.childElementCount === shown.length) return;
+    for (const each of shown.filter((one) => !one.button)) {
       each.button = el("button", {
         type: "button", role: "tab", id: `tab-${each.id}`, "aria-controls": `panel-${each.id}`, "aria-selected": "false",
         tabindex: "-1", onclick: () => show(each, true), onkeydown: (event) => moved(event, each),
@@ -128,9 +142,9 @@ const page = (() => {
       each.panel = el("div", {
         role: "tabpanel", id: `panel-${each.id}`, "aria-labelledby": `tab-${each.id}`, tabindex: "0", hidden: true, class: "panel",
       });
-      bar.append(each.button);
-      panels.append(each.panel);
     }
+    bar.replaceChildren(...shown.map((each) => each.button));
+    panels.replaceChildren(...shown.map((each) => each.panel));
   }
 
   function moved(event, from) {
@@ -255,6 +269,7 @@ const page = (() => {
     runs = data.runs;
     window.RUNS = runs;
     header();
+    drawBar();
     for (const each of tabs) each.stale = true;
     if (open && open.update) {
       guarded(open, () => open.update(runs));

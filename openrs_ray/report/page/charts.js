@@ -3,6 +3,7 @@
 // page.chart(spec) -> {node, update(spec)}; spec = {
 //   title, note, x: [steps], form: value -> text,
 //   series: [{label, values, colour: place of a series' colour, low, high: [bounds of a band], dots}],
+//   brief: true where the page's head has the labels,
 //   limit: {value, label}, expected: {points: [[step, low, high]], source}, stack: true where series add up
 // }
 "use strict";
@@ -13,6 +14,7 @@ page.chart = (() => {
   const FAR = 2.5; // times the largest value: a limit above is said, not drawn
   const all = new Set();
   let number = 0;
+  let smoothing = 0; // weight of the past
 
   const known = (value) => value !== null && value !== undefined && !Number.isNaN(value);
   const faded = (hex, alpha) => `${hex}${Math.round(255 * alpha).toString(16).padStart(2, "0")}`;
@@ -67,7 +69,9 @@ page.chart = (() => {
         });
       } else {
         const dots = each.dots || spec.x.length === 1;
-        add(each.values, {stroke: ink, width: 1.6, show: !each.off, points: {show: dots, size: 6, fill: ink, stroke: ink}});
+        const smooth = smoothing > 0 && !dots;
+        if (smooth) add(each.values, {stroke: () => faded(ink(), 0.3), width: 1, show: !each.off, helper: true});
+        add(smooth ? smoothed(each.values) : each.values, {stroke: ink, width: each.dots ? 1 : 1.6, dash: each.dots ? [2, 4] : [], show: !each.off, points: {show: dots, size: 6, fill: ink, stroke: ink}});
       }
     });
     return {data, series, bands};
@@ -84,6 +88,17 @@ page.chart = (() => {
     return sums.reverse();
   }
 
+  // An exponential mean with its beginning corrected (Kingma and Ba, arXiv 1412.6980, section 3), over what is known.
+  function smoothed(values) {
+    let [sum, weight] = [0, 0];
+    return values.map((value) => {
+      if (!known(value)) return value;
+      sum = smoothing * sum + (1 - smoothing) * value;
+      weight = smoothing * weight + (1 - smoothing);
+      return sum / weight;
+    });
+  }
+
   function limited(spec) {
     return spec.limit && known(spec.limit.value) && spec.limit.value <= FAR * largest(spec.series);
   }
@@ -97,7 +112,7 @@ page.chart = (() => {
     };
     return [
       {...common, size: 24, gap: 4, grid: {show: false}, values: (plot, marks) => marks.map((mark) => (Number.isInteger(mark) ? page.format.number(mark) : ""))},
-      {...common, size: (plot, texts) => 12 + 6.4 * Math.max(3, ...(texts || []).map((text) => text.length)), gap: 4, values: (plot, marks) => marks.map((mark) => form(mark))},
+      {...common, size: (plot, texts) => 12 + 6.4 * Math.max(3, ...(texts || []).map((text) => text.length)), gap: 4, values: (plot, marks) => marks.map((mark) => page.format.short(form(mark)))},
     ];
   }
 
@@ -139,7 +154,7 @@ page.chart = (() => {
         width, height: spec.height || HEIGHT, series, bands,
         legend: {show: false},
         padding: [8, 8, 0, 0],
-        scales: {x: {time: false, range: (own, low, high) => (low === high ? [low - 1, high + 1] : [low, high])}, y: {range: vertical}},
+        scales: {x: {time: false, range: horizontal}, y: {range: vertical}},
         axes: axes(spec.form),
         cursor: {
           y: false,
@@ -155,15 +170,22 @@ page.chart = (() => {
       };
     }
 
+    // Bars need half a step beside the first and the last.
+    function horizontal(own, low, high) {
+      const room = low === high ? 1 : spec.stack ? 0.5 : 0;
+      return [low - room, high + room];
+    }
+
     function vertical(own, low, high) {
       if (low === null || low === undefined) return [0, 1];
+      const most = spec.form === page.format.share && high <= 1 ? 1.02 : Infinity;
       if (low === high) {
         const half = Math.abs(low) / 10 || 1;
-        return [low >= 0 ? Math.max(0, low - half) : low - half, high + half];
+        return [low >= 0 ? Math.max(0, low - half) : low - half, Math.min(most, high + half)];
       }
       const room = 0.06 * (high - low);
       const zero = low >= 0 && low < 0.35 * high;
-      return [spec.stack || zero ? 0 : low - room, high + room];
+      return [spec.stack || zero ? 0 : low - room, Math.min(most, high + room)];
     }
 
     function selected(own) {
@@ -204,16 +226,17 @@ page.chart = (() => {
     }
 
     function item(each, place) {
-      const value = page.el("b", {}, spec.form(valueAt(each, place)));
+      const shown = spec.form(valueAt(each, place));
+      const value = page.el("b", {}, shown);
       if (spec.series.length === 1) return page.el("span", {class: "item"}, value);
       const button = page.el("button", {
-        type: "button", class: "item plain", "aria-pressed": String(!each.off), title: "Show or hide",
+        type: "button", class: "item plain", "aria-pressed": String(!each.off), title: `Show or hide ${each.label}`, "aria-label": `${each.label} ${shown}`,
         onclick: () => {
           each.off = !each.off;
           draw();
           readout.querySelectorAll("button")[spec.series.indexOf(each)].focus();
         },
-      }, page.swatch(each.colour), each.label, " ", value);
+      }, page.swatch(each.colour), spec.brief ? null : [each.label, " "], value);
       return button;
     }
 
@@ -319,6 +342,12 @@ page.chart = (() => {
       else if (each.plot) each.redraw();
     }
   });
+
+  // Draws all curves as means that remember so much of the past, from 0 to 1, with the values behind them.
+  chart.smooth = (weight) => {
+    smoothing = weight;
+    document.dispatchEvent(new CustomEvent("recolour"));
+  };
 
   return chart;
 })();

@@ -11,13 +11,13 @@ page.curves = (() => {
     {group: "Learning", id: "accuracy", title: "Accuracy", names: ["accuracy"], form: share, heldOut: true},
     {group: "Learning", id: "spread", title: "Groups with spread", names: ["groups_with_spread"], form: number, note: "only these teach"},
     {group: "Completions", id: "length", title: "Length", names: ["mean_length", "max_length"], form: number, limit: ["mean_length", "limit"], note: "tokens"},
-    {group: "Completions", id: "truncated", title: "Truncated, no answer", names: ["truncated_share", "no_answer_share"], form: share},
+    {group: "Completions", id: "truncated", title: "Truncated, no answer", names: ["truncated_share", "no_answer_share"], form: share, alone: true},
     {group: "Completions", id: "turns", title: "Turns", names: ["mean_turns"], form: number},
     {group: "Completions", id: "unjudged", title: "Not judged", names: ["timeouts", "errors", "not_judged", "unparseable_golds", "environment_failures"], form: number, note: "completions of a step"},
     {group: "Policy", id: "kl", title: "KL to the start model", names: ["kl"], form: small, note: "nats per token"},
     {group: "Policy", id: "mismatch", title: "Mismatch of engines and learner", names: ["mismatch_kl"], form: small, limit: ["mismatch_kl", "the run stops at"], note: "nats per token"},
     {group: "Policy", id: "entropy", title: "Entropy", names: ["entropy"], form: small, note: "nats per token"},
-    {group: "Policy", id: "clipped", title: "Clipped tokens", names: ["clipped_share", "truncated_weight_share"], form: share},
+    {group: "Policy", id: "clipped", title: "Tokens clipped, weights cut", names: ["clipped_share", "truncated_weight_share"], form: share, alone: true},
     {group: "Policy", id: "samples", title: "Effective samples", names: ["effective_sample_share"], form: share},
     {group: "Policy", id: "gradient", title: "Gradient norm", names: ["grad_norm"], form: small},
     {group: "Policy", id: "rate", title: "Learning rate", names: ["learning_rate"], form: small},
@@ -29,11 +29,12 @@ page.curves = (() => {
   ];
   const LABELS = {
     reward: "all", accuracy: "training", mean_length: "mean", max_length: "longest", truncated_share: "truncated", no_answer_share: "no answer",
-    clipped_share: "clipped", truncated_weight_share: "weight cut", age_mean: "mean", age_max: "oldest", rollout_wait_share: "engines wait",
+    clipped_share: "tokens clipped", truncated_weight_share: "weights cut", age_mean: "mean", age_max: "oldest", rollout_wait_share: "engines wait",
     learner_wait_share: "learner waits", not_judged: "no verdict", unparseable_golds: "gold unreadable", environment_failures: "environment failed",
   };
   const KEY = ["reward", "accuracy", "length", "tokens"];
 
+  const capital = (text) => text[0].toUpperCase() + text.slice(1);
   const plain = (name) => name.replaceAll("_", " ");
   const zero = (values) => values.every((value) => !value);
 
@@ -66,7 +67,8 @@ page.curves = (() => {
       const own = values.slice(names.length);
       series.push({label: "held out, 95 %", values: own[0], low: own[1], high: own[2], colour: 1, dots: true});
     }
-    return {title: chart.title, note: notes(run, chart), form: chart.form, x, series, limit: limit(run, chart), expected: run.bands[chart.names[0]]};
+    const title = chart.alone && names.length === 1 ? capital(label(names[0], chart)) : chart.title;
+    return {title, note: notes(run, chart), form: chart.form, x, series, limit: limit(run, chart), expected: run.bands[chart.names[0]]};
   }
 
   function notes(run, chart) {
@@ -103,7 +105,7 @@ page.curves = (() => {
       return {label: runs[place].name, values: parts[0], low: parts[1], high: parts[2], colour: place, dots};
     });
     const first = runs[own[0].place];
-    return {title, note: notes(first, chart), form: chart.form, x, series, limit: limit(first, chart), expected: first.bands[chart.names[0]]};
+    return {title, brief: true, note: notes(first, chart), form: chart.form, x, series, limit: limit(first, chart), expected: first.bands[chart.names[0]]};
   }
 
   function tasks(runs) {
@@ -113,7 +115,7 @@ page.curves = (() => {
     return Object.entries(figures)
       .filter(([figure]) => figure !== "groups")
       .map(([figure, own]) => ({
-        group: "Tasks", id: `task-${figure}`, title: `${plain(figure)} by task`, names: own, form: figure.endsWith("share") || figure === "accuracy" ? share : number,
+        group: "Tasks", id: `task-${figure}`, title: `${capital(plain(figure))} by task`, names: own, form: figure.endsWith("share") || figure === "accuracy" ? share : number,
         label: true,
       }));
   }
@@ -148,7 +150,7 @@ page.curves = (() => {
   // A chart of any column, for those who look for something else.
   function any(root) {
     const names = () => [...new Set(page.runs.flatMap((run) => Object.keys(columns(run))))].sort();
-    const select = page.el("select", {id: "any-figure", onchange: () => fill(page.runs)}, names().map((name) => page.el("option", {value: name}, name)));
+    const select = page.el("select", {id: "any-figure", onchange: () => fill(page.runs)}, names().map((name) => page.el("option", {value: name, selected: name === "loss"}, name)));
     const place = page.el("div", {class: "grid"});
     const fill = (runs) => {
       const chart = {id: "any", title: select.value, names: [select.value], form: number};
@@ -158,6 +160,12 @@ page.curves = (() => {
     page.refill(root, page.section("Any figure", page.el("p", {}, page.el("label", {for: "any-figure"}, "Figure "), select), place));
     if (names().length) fill(page.runs);
     return fill;
+  }
+
+  function smoother() {
+    const choice = page.el("select", {id: "smoothing", onchange: (event) => page.chart.smooth(Number(event.target.value))},
+      [["0", "as they are"], ["0.7", "a little"], ["0.9", "more"], ["0.97", "most"]].map(([value, title]) => page.el("option", {value}, title)));
+    return page.el("p", {class: "row tool"}, page.el("label", {for: "smoothing", class: "soft"}, "Smooth the curves"), choice);
   }
 
   function zeros(runs) {
@@ -170,7 +178,7 @@ page.curves = (() => {
     title: "Curves",
     draw(root, runs) {
       const [charts, below, rest] = [page.el("div"), page.el("p", {class: "soft"}), page.el("div")];
-      root.append(charts, below, rest);
+      root.append(smoother(), charts, below, rest);
       if (!runs.some((run) => run.curves.step.length)) charts.append(page.el("p", {class: "soft"}, "No step has been finished yet."));
       const update = grid(charts, (now) => [...CHARTS, ...tasks(now)], true);
       const others = any(rest);
@@ -187,5 +195,11 @@ page.curves = (() => {
     },
   });
 
-  return {grid, key: () => CHARTS.filter(({id}) => KEY.includes(id)), seconds};
+  // The main curves; of several runs only one of each chart.
+  function key(runs) {
+    const main = CHARTS.filter(({id}) => KEY.includes(id));
+    return runs.length === 1 ? main : main.map((chart) => ({...chart, names: chart.names.slice(0, 1), starts: null}));
+  }
+
+  return {grid, key};
 })();

@@ -30,7 +30,7 @@
       line.children[0].style.width = `${100 * (score.high - score.low)}%`;
       line.children[1].style.left = `${100 * score.mean}%`;
       return el("div", {class: "whisker-row"}, el("span", {class: "soft"}, name), line,
-        el("span", {class: "number"}, `${format.share(score.mean)} `, el("small", {}, format.interval(score.low, score.high, (value) => format.number(Math.round(1000 * value) / 10)))));
+        el("span", {class: "number"}, `${format.share(score.mean)} `, el("small", {}, format.interval(score.low, score.high, format.percents))));
     };
     return el("div", {class: "whiskers"}, rows.map(row));
   }
@@ -43,7 +43,7 @@
     return el("div", {class: "headline"},
       el("p", {class: "soft"}, `Accuracy on held-out problems, with 95 % intervals${asked}`),
       el("p", {class: "big"}, before ? format.share(before.mean) : null, after ? [el("span", {class: "arrow", "aria-label": "to"}, " → "), format.share(after.mean)] : null),
-      verdict(difference), whiskers(rows), taskTable(tasks || []));
+      after ? verdict(difference) : el("p", {class: "soft"}, "The start model's; the policy has not been evaluated since."), whiskers(rows), taskTable(tasks || []));
   }
 
   // Without an evaluation: what training itself shows.
@@ -68,17 +68,26 @@
       {left: [1], label: "Held-out figures by task"});
   }
 
+  // Of a run that trains, at the mean of its last steps; checkpoints and evaluations come on top.
+  function left(run) {
+    const parts = ["collect", "train", "push", "other"].map((name) => run.stages[name].slice(-20));
+    const times = parts[0].map((value, place) => parts.reduce((sum, part) => sum + part[place], 0));
+    if (run.state !== "training" || !times.length || !run.steps) return null;
+    return format.seconds(((run.steps - run.step) * times.reduce((sum, value) => sum + value, 0)) / times.length);
+  }
+
   function cost(run) {
     const head = run.headline || {};
     const per = (whole) => (head.dollars && whole ? head.dollars / whole : null);
     return facts([
       ["dollars", head.dollars === null ? null : format.dollars(head.dollars), head.budget ? `of ${format.dollars(head.budget)}` : null],
       ["dollars per step", per(run.step) === null ? null : format.dollars(per(run.step))],
-      ["GPU hours", format.number(Math.round(100 * (head.gpu_hours || 0)) / 100)],
+      ["GPU hours", format.hundredths(head.gpu_hours || 0)],
       ["wall time", format.seconds(3600 * (head.hours || 0))],
       ["in steps", format.seconds(head.training_s)],
       ["sampled tokens", format.number(head.tokens)],
-      ["starts", format.number(run.attempts)],
+      ["time left", left(run)],
+      ["attempts", format.number(run.attempts)],
       ["recipe", run.recipe],
     ]);
   }
@@ -88,7 +97,7 @@
     const rows = run.checkpoints.map((each) => [
       format.number(each.step), each.kind, each.complete ? "policy and state" : "policy",
       known(each.accuracy) ? format.share(each.accuracy) : "not evaluated",
-      known(each.accuracy) ? format.interval(each.low, each.high, format.share) : "–", format.bytes(each.bytes),
+      known(each.accuracy) ? format.interval(each.low, each.high, format.percents) : "–", format.bytes(each.bytes),
     ]);
     return page.section("Checkpoints", page.table(["step", "kind", "holds", "held-out accuracy", "95 %", "size"], rows, {left: [1, 2], label: "Checkpoints"}));
   }
@@ -119,7 +128,7 @@
     id: "overview",
     title: "Overview",
     draw(root, runs) {
-      const [head, charts, below] = [el("div"), el("div"), el("div")];
+      const [head, charts, below] = [el("div"), el("div", {class: "main"}), el("div")];
       root.append(head, charts, below);
       const fill = (now) => {
         const one = now.length === 1;

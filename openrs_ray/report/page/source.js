@@ -63,7 +63,14 @@ const source = (() => {
     const kept = page.runs[run].completions || {rows: [], total: 0, note: ""};
     const found = kept.rows.filter((row) => matches(row, query));
     const sorted = query.order === "most_changed" ? byChange(found) : found.sort(ORDERS[query.order || "step"]);
-    return {rows: sorted.slice(offset, offset + limit), total: sorted.length, note: kept.note};
+    const rows = sorted.slice(offset, offset + limit).map(({tokens, ...rest}) => rest);
+    return {rows, total: sorted.length, note: kept.note};
+  }
+
+  // In a file a list of equal values is one of them.
+  function unpacked(tokens) {
+    const count = Math.max(...Object.values(tokens).map((values) => values.length));
+    return Object.fromEntries(Object.entries(tokens).map(([name, values]) => [name, values.length < count ? Array(count).fill(values[0]) : values]));
   }
 
   async function ask(path, parameters) {
@@ -82,7 +89,8 @@ const source = (() => {
     async completion(run, key) {
       if (page.data.live) return ask("completion", {run, key: JSON.stringify(Object.fromEntries(KEY.map((name) => [name, key[name]])))});
       const rows = (page.runs[run].completions || {rows: []}).rows;
-      return rows.find((row) => KEY.every((name) => row[name] === key[name])) || null;
+      const found = rows.find((row) => KEY.every((name) => row[name] === key[name]));
+      return found ? {...found, tokens: found.tokens ? unpacked(found.tokens) : null} : null;
     },
   };
 })();

@@ -25,6 +25,14 @@ page.timeline = () => {
     tool("−", "Zoom out", () => zoom(2)), tool("+", "Zoom in", () => zoom(0.5)),
     tool("←", "Earlier", () => shift(-0.3)), tool("→", "Later", () => shift(0.3)), tool("All", "Show all", all), legend), box, told, details);
 
+  // The colours of the stages above; what belongs to a stage has its colour.
+  const COLOURS = {
+    step: 6, take: 0, judge: 4, train: 1, forward_backward: 1, optimizer: 1, reference: 1, pack: 1, push: 2, begin_push: 2, end_push: 2,
+    send_bucket: 2, pack_bucket: 2, receive_bucket: 2, receive: 2, load: 2, finish_load: 2, prove: 2, probe: 2, score: 2, join: 2,
+    write: 3, record: 3, save: 3, export: 3, evaluate: 7,
+  };
+  const colourOf = (name) => page.seriesColour(name in COLOURS ? COLOURS[name] : 5);
+
   const end = () => data.steps[data.steps.length - 1][2];
 
   function all() {
@@ -131,7 +139,7 @@ page.timeline = () => {
   function drawBar(pen, each, bar, x, y, width) {
     const from = Math.max(x, -2);
     const wide = Math.min(x + width, box.clientWidth + 2) - from;
-    pen.fillStyle = page.seriesColour(bar[2]);
+    pen.fillStyle = colourOf(data.names[bar[2]]);
     pen.globalAlpha = chosen === bar ? 1 : 0.85;
     pen.fillRect(from, y, Math.max(1, wide - 0.5), ROW - 3);
     pen.globalAlpha = 1;

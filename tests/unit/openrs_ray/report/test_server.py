@@ -65,7 +65,7 @@ def test_it_listens_on_the_loopback_interface_alone(server: PageServer) -> None:
     ],
 )
 def test_nothing_is_there_without_the_secret(server: PageServer, path: str) -> None:
-    status, _, content = ask(server, path.encode().decode("latin-1"))
+    status, _, content = ask(server, path)
     assert (status, content) == (404, b"Not found\n")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from made_run import PROBLEMS, figures, made_run
+from made_run import PROBLEMS, figures, made_run, write_report
 from whole_run import write_run
 
 from openrs_ray.common.files import append_line
@@ -71,12 +72,16 @@ def test_a_run_that_has_just_begun_and_one_that_is_damaged_are_shown_as_far_as_t
     assert len(found["faults"]) == 2 and found["curves"]["step"][-1] == 40
 
 
-def test_only_a_living_driver_of_this_machine_means_training(tmp_path: Path) -> None:
+def test_only_a_living_driver_means_training(tmp_path: Path) -> None:
     lock = tmp_path / "driver.lock"
     assert not driven(tmp_path)
     lock.write_text(f"process {os.getpid()} on {os.uname().nodename}\n")
     assert driven(tmp_path)
     lock.write_text(f"process {os.getpid()} on elsewhere\n")
+    assert not driven(tmp_path)
+    (tmp_path / "cost.json").touch()
+    assert driven(tmp_path)
+    os.utime(tmp_path / "cost.json", (0, 0))
     assert not driven(tmp_path)
     lock.write_text(f"process {os.getpid()} on {os.uname().nodename}\n")
     before = psutil.Process().create_time() - 60
@@ -109,7 +114,7 @@ def test_what_differs_from_the_recipe_is_named(tmp_path: Path) -> None:
 def test_several_runs_are_compared_on_the_same_problems(tmp_path: Path) -> None:
     runs = [
         made_run(tmp_path / "one", after=0.5),
-        made_run(tmp_path / "two", changes={"run": {"name": "two", "folder": str(tmp_path), "steps": 40, "seed": 7}}),
+        made_run(tmp_path / "two", changes={"run": {"name": "other", "folder": str(tmp_path), "steps": 40, "seed": 7}}),
     ]
     other = made_run(tmp_path / "three", problem="2 + 2")
     found = comparison([*runs, other])
@@ -121,6 +126,20 @@ def test_several_runs_are_compared_on_the_same_problems(tmp_path: Path) -> None:
     assert second["fault"] == "three and one were evaluated on other problems"
     assert [row[0] for row in found["settings"]] == ["run.seed"]
     assert comparison(runs[:1]) is None
+
+
+def test_tables_of_an_evaluation_are_those_of_its_report(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run")
+    write_report(run)
+    follows = RunSummary(run)
+    (found,) = follows.read()["evaluations"]
+    text = (run / found["place"] / "report.md").read_text()
+    assert [table["heading"] for table in found["tables"]] == re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert all(note in text for note in found["notes"])
+    (run / found["place"] / "report.json").write_text('{"models": {}}')  # of a version to come
+    for _ in range(2):
+        again = follows.read()
+        assert again["evaluations"] == [] and "a report of another version" in again["faults"][0]
 
 
 def test_secrets_in_settings_are_hidden(tmp_path: Path) -> None:
@@ -141,5 +160,5 @@ def test_ten_thousand_steps_are_followed_at_a_glance(tmp_path: Path) -> None:
     append_line(run / "metrics.jsonl", figures(1)[0] | {"step": 10_001})
     began = time.process_time()
     news = follows.read({"token": first["curves"]["token"], "points": len(first["curves"]["step"])})
-    assert time.process_time() - began < 1.5 and len(news["curves"]["step"]) <= 2
+    assert time.process_time() - began < 1.5 and len(news["curves"]["step"]) <= 3
     shutil.rmtree(run)
