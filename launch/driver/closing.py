@@ -8,7 +8,7 @@ from launch.cli.typed import continue_with
 from openrs_ray.common.console import say, show_table
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
-from openrs_ray.evaluation.gain import gain_text
+from openrs_ray.evaluation.gain import checked_tasks, gain_text
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.display import summary_table
@@ -33,11 +33,6 @@ def show_end(console: Console, config: RunConfig, progress: Progress, budget: Bu
     show_table(console, table)
     for line in next_lines(config, progress):
         say(console, line)
-
-
-def checked_tasks(config: RunConfig) -> list[str] | None:
-    """Tasks with right and wrong answers; None where there is one task only."""
-    return [task.name for task in config.tasks if task.right_or_wrong] if config.tasks[0].name else None
 
 
 def _task_rows(config: RunConfig, progress: Progress) -> Iterator[tuple[str, str]]:
@@ -72,7 +67,9 @@ def next_lines(config: RunConfig, progress: Progress) -> Iterator[str]:
     yield f"  train it further           {continue_with(*_more(config, progress))}"
     policies = [each for each in CheckpointStore(config.run.path / "checkpoints").checkpoints() if each.kind == "kept"]
     if policies:
-        yield f"  use it                     vllm serve {policies[-1].policy} (or transformers: from_pretrained of this folder)"
+        yield f"  talk to it                 python -m launch.chat {config.run.path}"
+        yield f"  use it elsewhere           python -m launch.export {config.run.path}"
+        yield f"  serve it                   vllm serve {policies[-1].policy} (its README.md says how to prompt it)"
 
 
 def _more(config: RunConfig, progress: Progress) -> tuple[str, str]:

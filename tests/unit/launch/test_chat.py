@@ -1,0 +1,143 @@
+"""`python -m launch.chat`: prompted as in training, piped and in a terminal, and how it ends."""
+
+import io
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from exportable import change_config, evaluated_run
+from places import PYTHONPATH, ROOT
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from launch.chat import main
+from openrs_ray.data.prompts import tokenize_prompts
+from openrs_ray.export.folder import write_export
+from openrs_ray.export.partner import find_partner
+from openrs_ray.export.source import Source
+
+GREEDY = ("--temperature", "0", "--max-tokens", "12")
+
+
+@pytest.fixture
+def run(tmp_path: Path, toy_folder: Path) -> Path:
+    folder = evaluated_run(tmp_path / "runs", toy_folder, {0: 0.2, 50: 0.6, 100: 0.5})
+    change_config(folder, data={"system_prompt": "12", "suffix": "=?"})
+    return folder
+
+
+def piped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str, *arguments: str | Path
+) -> str:
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    assert main([*map(str, arguments)]) == 0
+    return capsys.readouterr().out
+
+
+def expected(policy: Path, prompt: tuple[int, ...], tokens: int) -> str:
+    """The likeliest tokens one by one, without a cache."""
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32),
+        AutoTokenizer.from_pretrained(policy),
+    )
+    ids = list(prompt)
+    for _ in range(tokens):
+        ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        if ids[-1] == tokenizer.eos_token_id:
+            ids.pop()
+            break
+    return tokenizer.decode(ids[len(prompt) :])
+
+
+def test_each_piped_line_is_answered_as_in_training(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = Source.find(run, "best")
+    policy = source.checkpoint.policy
+    asked = tokenize_prompts(source.config.tasks[0].data, ["1+1", "20+3"], AutoTokenizer.from_pretrained(policy))
+    answers = [expected(policy, prompt, 12) for prompt in asked]
+    assert piped(monkeypatch, capsys, "1+1\n\n20+3\n", run, *GREEDY) == "".join(f"{answer}\n" for answer in answers)
+    write_export(source, run / "shared")
+    again = piped(monkeypatch, capsys, "1+1\n20+3", run / "shared", *GREEDY)
+    assert again == "".join(f"{answer}\n" for answer in answers), "an exported folder says itself how it is prompted"
+
+
+def test_a_conversation_goes_on(run: Path) -> None:
+    conversation = find_partner(str(run), "best").conversation(None, 0.0, 4)
+    said: list[str] = []
+    first = conversation.ask("1+1", said.append)
+    assert "".join(said) == first
+    conversation.ask("2+2", said.append)
+    assert conversation.turns[:3] == [
+        {"role": "user", "content": "1+1=?"},
+        {"role": "assistant", "content": first},
+        {"role": "user", "content": "2+2=?"},
+    ]
+    assert conversation.fits("3+3") and not conversation.fits("9" * 100_000)
+    conversation.begin_anew()
+    assert conversation.ask("1+1", said.append) == first
+
+
+def test_which_policy_is_talked_to(run: Path, toy_folder: Path) -> None:
+    assert find_partner(str(run), None).name == "sums, step 100"
+    assert find_partner(str(run), "best").name == "sums, step 50"
+    plain = find_partner(str(toy_folder), None).prompting
+    assert plain.first.messages("1+1") == [{"role": "user", "content": "1+1"}] and plain.end_ids
+
+
+def test_mistakes_are_one_sentence(run: Path, toy_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, sentence in [
+        ([run, "--step", "70"], "no policy of step 70: there are 50, 100"),
+        ([toy_folder, "--step", "70"], "--step is for a run"),
+        ([run, "--task", "letters"], "was trained on no task letters"),
+        ([run, "--temperature", "-1"], "--temperature"),
+        ([run.parent / "nothing"], "there is no run or model"),
+    ]:
+        assert main([*map(str, arguments)]) == 2
+        error = capsys.readouterr().err
+        assert sentence in error.lower() or sentence in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("end", ["Ctrl-D", "Ctrl-C"])
+def test_in_a_terminal_it_ends_without_a_word_too_many(run: Path, end: str) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launch.chat", str(run), *GREEDY],
+        cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        env=os.environ | {"PYTHONPATH": PYTHONPATH, "TERM": "dumb"},
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+
+    def until(text: bytes) -> None:
+        nonlocal shown
+        deadline = time.monotonic() + 90
+        while text not in shown:
+            assert time.monotonic() < deadline, shown
+            shown += os.read(ours, 4096)
+
+    try:
+        until(b"> ")
+        assert b"sums, step 100. /new begins another conversation" in shown
+        os.write(ours, b"1+1\n")
+        shown = shown.partition(b"> ")[2]
+        until(b"> ")
+        if end == "Ctrl-D":
+            os.write(ours, b"\x04")
+        else:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+        try:
+            shown += os.read(ours, 4096)
+        except OSError:
+            pass  # the terminal went with the process
+        assert b"Traceback" not in shown and b"rror" not in shown
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
