@@ -35,9 +35,10 @@ def test_a_folder_s_card_names_the_licence(tmp_path: Path) -> None:
     assert licence_note(base).startswith("This model was made from mine, whose licence is mit")
 
 
-@pytest.mark.parametrize(
-    "card", [None, "# no metadata\n", "---\nlanguage: en\n---\n", "---\n: [\n---\n", "---\nlicense: [a]\n---\n"]
-)
+WITHOUT = ["# no metadata\n", "---\nlanguage: en\n---\n", "---\n: [\n---\n", "---\nlicense: [a]\n---\n"]
+
+
+@pytest.mark.parametrize("card", [None, *WITHOUT])
 def test_an_unknown_licence_is_said_to_be_unknown(tmp_path: Path, card: str | None) -> None:
     base = Base.of(str(model(tmp_path / "mine", card)))
     assert base.licence() is None and base.licence_files() == []

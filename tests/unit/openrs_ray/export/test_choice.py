@@ -39,9 +39,8 @@ def test_policies_that_were_not_evaluated_are_counted(tmp_path: Path, toy_folder
     run = evaluated_run(tmp_path, toy_folder, {0: 0.1, 100: 0.4, 50: None}, (50, 75, 100))
     step, why = choose(run)
     assert step == 100
-    assert why == (
-        "Step 100 is the only kept policy that was evaluated on the run's held-out problems; 2 more kept policies were not evaluated."
-    )
+    assert why.startswith("Step 100 is the only kept policy that was evaluated on the run's held-out problems; ")
+    assert why.endswith("; 2 more kept policies were not evaluated.")
 
 
 def test_benchmarks_have_no_say(tmp_path: Path, toy_folder: Path) -> None:
@@ -61,7 +60,9 @@ def test_a_step_that_is_named(tmp_path: Path, toy_folder: Path) -> None:
 
 def test_without_held_out_problems_a_step_must_be_named(tmp_path: Path, toy_folder: Path) -> None:
     run = evaluated_run(tmp_path, toy_folder, {})
-    with pytest.raises(UserError, match="no kept policy of run sums was evaluated .* name one with --step, of 50, 100"):
+    with pytest.raises(
+        UserError, match=r"no kept policy of run sums was evaluated .* name one with --step, of 50, 100"
+    ):
         choose(run)
     with pytest.raises(UserError, match="has no kept policy yet"):
         choose(evaluated_run(tmp_path / "young", toy_folder, {}, ()))

@@ -168,17 +168,8 @@ def test_generation_config_keeps_special_tokens_only() -> None:
         "max_new_tokens": 9,
     }
     made = generation_config({"pad_token_id": 3}, start, Prompting(end_ids=(5,), temperature=0.6))
-    assert made == {
-        **{
-            "bos_token_id": 7,
-            "pad_token_id": 3,
-            "eos_token_id": 5,
-            "do_sample": True,
-            "temperature": 0.6,
-            "top_p": 1.0,
-        },
-        **{"top_k": 0, "repetition_penalty": 1.0, "use_cache": True},
-    }
+    sampling = {"do_sample": True, "temperature": 0.6, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
+    assert made == {"bos_token_id": 7, "pad_token_id": 3, "eos_token_id": 5, **sampling, "use_cache": True}
     assert generation_config({}, start, Prompting())["eos_token_id"] == [5, 6]
 
 

@@ -10,8 +10,10 @@ from huggingface_hub import constants
 from launch.export import main
 from openrs_ray.common import hub as reachable
 
+Patch, Captured = pytest.MonkeyPatch, pytest.CaptureFixture[str]
 
-def push(run: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, *more: str) -> int:
+
+def push(run: Path, hub: FakeHub, monkeypatch: Patch, *more: str) -> int:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
     monkeypatch.setattr(reachable, "problem", lambda: None)
@@ -23,9 +25,7 @@ def run(tmp_path: Path, toy_folder: Path) -> Path:
     return evaluated_run(tmp_path / "runs", toy_folder, {0: 0.2, 50: 0.6, 100: 0.5})
 
 
-def test_a_push_is_private_and_whole(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_push_is_private_and_whole(run: Path, monkeypatch: Patch, capsys: Captured) -> None:
     with fake_hub() as hub:
         assert push(run, hub, monkeypatch) == 0, capsys.readouterr().err
     folder = run / "export" / "step-000050"
@@ -37,9 +37,7 @@ def test_a_push_is_private_and_whole(
     assert f"pushed to {hub.url}/me/sums (private)" in capsys.readouterr().out
 
 
-def test_what_is_public_must_be_asked_for(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_public_must_be_asked_for(run: Path, monkeypatch: Patch, capsys: Captured) -> None:
     with fake_hub(private={"me/sums": False}) as hub:
         assert push(run, hub, monkeypatch) == 2
         assert "me/sums exists and is public: add --public" in capsys.readouterr().err
@@ -51,9 +49,7 @@ def test_what_is_public_must_be_asked_for(
         assert hub.private == {"me/sums": False}
 
 
-def test_without_a_login_nothing_begins(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_login_nothing_begins(run: Path, monkeypatch: Patch, capsys: Captured) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr("openrs_ray.export.repository.get_token", lambda: None)
     assert main([str(run), "--push-to", "me/sums"]) == 2
@@ -66,9 +62,7 @@ def test_without_a_login_nothing_begins(
     assert not (run / "export").exists()
 
 
-def test_a_hub_that_refuses_leaves_the_export(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_hub_that_refuses_leaves_the_export(run: Path, monkeypatch: Patch, capsys: Captured) -> None:
     with fake_hub(refuse="/api/repos/create") as hub:
         assert push(run, hub, monkeypatch) == 1
     error = capsys.readouterr().err
