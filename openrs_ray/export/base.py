@@ -61,9 +61,11 @@ class Base:
         return sorted({file for name in _LICENCE_FILES for file in folder.glob(name) if file.is_file()})
 
     def _folder(self) -> Path | None:
-        if self.path in _KNOWN:
-            return None
-        return model_folder(str(Path(self.path).expanduser()) if not looks_like_hub_id(self.path) else self.path)
+        """On this machine, as far as it is there."""
+        folder = Path(self.path).expanduser()
+        if self.path not in _KNOWN and folder.is_dir():
+            return folder
+        return model_folder(self.hub_id) if self.hub_id else None
 
     def _card(self) -> str | None:
         folder = self._folder()
