@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from huggingface_hub import ModelCard, hf_hub_download
 
 from openrs_ray.common import hub
@@ -48,7 +49,7 @@ class Base:
         content = self._card()
         if content is None:
             return None
-        with suppress(ValueError):  # a card without readable metadata says nothing
+        with suppress(ValueError, yaml.YAMLError):  # a card without readable metadata says nothing
             licence = ModelCard(content, ignore_metadata_errors=True).data.license
             return licence if isinstance(licence, str) and licence else None
         return None

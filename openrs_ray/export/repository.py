@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+import httpx
 from huggingface_hub import HfApi, constants, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 from openrs_ray.common import hub
@@ -28,7 +29,7 @@ def check_repository(repo: str, public: bool) -> None:
         private = api.repo_info(repo).private
     except RepositoryNotFoundError:
         return
-    except HfHubHTTPError as error:
+    except (httpx.HTTPError, OSError) as error:
         raise UserError(f"the Hub refuses to tell about {repo}: {why(error)}") from error
     if not private and not public:
         raise UserError(f"{repo} exists and is public: add --public to push there, or name another repository")
@@ -40,7 +41,7 @@ def push(folder: Path, repo: str, public: bool) -> str:
     try:
         api.create_repo(repo, private=not public, exist_ok=True)
         commit = api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload the model")
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except (httpx.HTTPError, OSError, ValueError) as error:
         raise RunError(
             f"the export in {folder} is whole, but the Hub did not take it: {why(error)}; push it later with "
             f"`hf upload {repo} {folder}`"

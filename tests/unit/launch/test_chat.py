@@ -104,8 +104,33 @@ def test_mistakes_are_one_sentence(run: Path, toy_folder: Path, capsys: pytest.C
         assert sentence in error.replace("There", "there") and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("end", ["Ctrl-D", "Ctrl-C"])
-def test_in_a_terminal_it_ends_without_a_word_too_many(run: Path, end: str) -> None:
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_typed_lines_are_one_conversation_until_another_is_begun(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = iter(["1+1", "", "2+2", "/new", "1+1"])
+
+    def typed(_: str) -> str:
+        try:
+            return next(lines)
+        except StopIteration:
+            raise EOFError from None  # Ctrl-D
+
+    monkeypatch.setattr("builtins.input", typed)
+    monkeypatch.setattr("sys.stdin", Terminal())
+    assert main([str(run), "--temperature", "0", "--max-tokens", "4"]) == 0
+    out, err = capsys.readouterr()
+    again = find_partner(str(run), None).conversation(None, 0.0, 4)
+    answers = [again.ask(text, lambda _: None) for text in ("1+1", "2+2")]
+    assert out == f"{answers[0]}\n{answers[1]}\n{answers[0]}\n\n"
+    assert err == "sums, step 100. /new begins another conversation, Ctrl-D ends.\n"
+
+
+def test_ctrl_c_ends_it_without_a_word_too_many(run: Path) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "launch.chat", str(run), *GREEDY],
@@ -114,25 +139,13 @@ def test_in_a_terminal_it_ends_without_a_word_too_many(run: Path, end: str) -> N
     )  # fmt: skip
     os.close(theirs)
     shown = b""
-
-    def until(text: bytes) -> None:
-        nonlocal shown
-        deadline = time.monotonic() + 90
-        while text not in shown:
+    try:
+        deadline = time.monotonic() + 150
+        while b"> " not in shown:
             assert time.monotonic() < deadline, shown
             shown += os.read(ours, 4096)
-
-    try:
-        until(b"> ")
-        assert b"sums, step 100. /new begins another conversation" in shown
-        os.write(ours, b"1+1\n")
-        shown = shown.partition(b"> ")[2]
-        until(b"> ")
-        if end == "Ctrl-D":
-            os.write(ours, b"\x04")
-        else:
-            process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
         with suppress(OSError):  # the terminal went with the process
             shown += os.read(ours, 4096)
         assert b"Traceback" not in shown and b"rror" not in shown

@@ -8,6 +8,7 @@ import pytest
 from exportable import change_config, evaluated_run, note_answers
 from huggingface_hub import ModelCard, ModelCardData
 
+from openrs_ray.common import hub
 from openrs_ray.evaluation.paired import Pair, compare
 from openrs_ray.export.card import model_card
 from openrs_ray.export.folder import HERE
@@ -33,6 +34,11 @@ def run(tmp_path: Path, toy_folder: Path) -> Path:
     environment = {"gpus": gpus, "packages": packages, "git": git, "host": "my-secret-host", "cpus": 4}
     (attempt / "environment.json").write_text(json.dumps(environment))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "problem", lambda: "no network in this test")
 
 
 def card_of(run: Path) -> ModelCard:
@@ -87,16 +93,16 @@ def test_the_hub_reads_its_metadata(run: Path) -> None:
     }
 
 
-def test_nothing_about_the_machine_leaves_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MY_TOKEN", "very-secret-word")
+def test_nothing_about_the_machine_leaves_it(run: Path) -> None:
+    token = "hf_0123456789abcdefghij"
     change_config(
         run,
         model={"path": "/home/me/secret/my-model"},
-        data={"path": "~/secret/problems.jsonl", "system_prompt": "very-secret-word"},
+        data={"path": "~/secret/problems.jsonl", "system_prompt": f"Be brief. {token}"},
         evaluation={"path": "/home/me/secret/held_out.jsonl"},
     )
     content = card_of(run).content
-    for private in ("/home/me", "secret/", "my-secret-host", str(run.parent), "very-secret-word"):
+    for private in ("/home/me", "secret/", "my-secret-host", str(run.parent), token):
         assert private not in content, private
     for shared in ("my-model", "problems.jsonl", "held_out.jsonl", "completions_per_problem: 4"):
         assert shared in content, shared

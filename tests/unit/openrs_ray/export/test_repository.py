@@ -16,6 +16,7 @@ Patch, Captured = pytest.MonkeyPatch, pytest.CaptureFixture[str]
 def push(run: Path, hub: FakeHub, monkeypatch: Patch, *more: str) -> int:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # another test may have found no network
     monkeypatch.setattr(reachable, "problem", lambda: None)
     return main([str(run), "--push-to", "me/sums", *more])
 

@@ -85,6 +85,7 @@ def test_a_readme_says_all_that_the_files_do_not(tmp_path: Path, toy_folder: Pat
         model={"path": str(toy_folder), "dtype": "bfloat16"},
         rollout={"temperature": 0.7, "max_completion_tokens": 77, "max_prompt_tokens": 33},
         data={"path": "toy", "system_prompt": "Be brief.", "suffix": " Now!"},
+        learner={"micro_batch_tokens": 128},
     )
     prompting = Prompting.of_run(config, load_tokenizer(config.model), [0, 3], {})
     text = policy_readme(config, prompting)
