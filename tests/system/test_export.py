@@ -28,7 +28,8 @@ from openrs_ray.export.usage import PROBLEM
 from openrs_ray.run.completions import current_rows
 
 ASKS = {"system_prompt": "It's 1+1", "suffix": "=?", "examples": [{"problem": "2+2", "response": "4"}]}
-ON_CPU = ["--enforce-eager", "--kv-cache-memory-bytes", str(64 << 20), "--max-num-seqs", "4"]
+API_SERVER = "vllm.entrypoints.openai.api_server"
+SMALL = ["--kv-cache-memory-bytes", str(64 << 20), "--max-num-seqs", "4"]
 
 
 @dataclass(frozen=True)
@@ -46,22 +47,15 @@ def served(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path) -> Iterat
     change_config(run, model={"dtype": "bfloat16"}, data=ASKS, rollout={"temperature": 0.7})
     assert main([str(run), "--folder", str(folder / "model")]) == 0
     readme = (folder / "model" / "README.md").read_text()
-    block = re.search(r"^```bash\n(.*?)\n```$", readme, re.MULTILINE | re.DOTALL)
-    assert block
-    _, serve, ask = map(shlex.split, block[1].split("\n"))
+    gpu, cpu = re.findall(r"^```bash\n(.*?)\n```$", readme, re.MULTILINE | re.DOTALL)
+    (_, on_gpu, ask), (_, serve) = (map(shlex.split, block.split("\n")) for block in (gpu, cpu))
+    assert on_gpu[:3] == ["vllm", "serve", "."] and serve[:5] == ["python", "-m", API_SERVER, "--model", "."]
+    assert serve[5 : 5 + len(on_gpu[3:])] == on_gpu[3:], "the same options"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    assert serve[0] == "vllm" and "127.0.0.1:8000" in " ".join(ask)
-    command = [
-        str(Path(sys.executable).with_name("vllm")),
-        *serve[1:],
-        *ON_CPU,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
+    assert "127.0.0.1:8000" in " ".join(ask)
+    command = [sys.executable, *serve[1:], *SMALL, "--host", "127.0.0.1", "--port", str(port)]
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
