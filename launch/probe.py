@@ -43,7 +43,7 @@ RAY_PORTS = {6379: "Ray", 8265: "Ray's dashboard"}
 BUILTIN_PARAMETERS = {"toy": 1_200_000, SMOLLM2: 134_515_008}
 OLDEST_DRIVER = {"13": 580, "12": 525}
 """Oldest driver series by CUDA major version (CUDA's release notes, minor version compatibility)."""
-OLD_DRIVER = "update the NVIDIA driver (README.md, Drivers)"
+OLD_DRIVER = "update the NVIDIA driver (docs/drivers.md)"
 
 T = TypeVar("T")
 Verdict = Literal["ok", "note", "missing"]
