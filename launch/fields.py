@@ -33,12 +33,12 @@ the same for one section.
 - [Of a curated set](#of-a-curated-set) (`launch.curate`)
 """
 _RUN = """
-# Of a run
+## Of a run
 
 A field marked "fixed" keeps its value when a run is resumed; the others may change.
 """
 _SET = """
-# Of a curated set
+## Of a curated set
 
 `<source>` is a name of your own; so is that of each stage, of which one of each kind is shown.
 """
@@ -64,7 +64,7 @@ def _tables(model: type[BaseModel], content: dict[str, Any], fixed: Container[st
         first, inner = top_level(dotted), "." in dotted
         if (first if inner else "") != section:
             section = first if inner else ""
-            lines.append(f"\n## {section or 'top level'}\n\n| field | takes | default | |\n|---|---|---|---|\n")
+            lines.append(f"\n### {section or 'top level'}\n\n| field | takes | default | |\n|---|---|---|---|\n")
         default = "required"
         if not field.is_required():
             default = f"`{shortened(json.dumps(as_json(field.get_default())), _LONGEST)}`"

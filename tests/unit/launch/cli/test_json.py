@@ -29,9 +29,8 @@ def train(folder: Path) -> list[str]:
 
 
 def dry_run(folder: Path) -> list[str]:
-    return ["one-gpu", "--run.folder", str(folder), "--model.path", "toy", "--data.path", "toy", "--dry-run",
-            *("--evaluation.path", "toy-heldout", "--placement.device", "cpu", "--rollout.max_completion_tokens", "64",
-              "--rollout.max_prompt_tokens", "16")]  # fmt: skip
+    place = ["--placement.device", "gpu", "--placement.gpu_memory_gib", "48", "--placement.gpu_name", "A40"]
+    return ["quickstart", "--run.folder", str(folder), *place, "--cost.price_per_gpu_hour", "0.5", "--dry-run"]
 
 
 def benchmark(folder: Path) -> list[str]:
@@ -79,8 +78,17 @@ def verify(folder: Path) -> list[str]:
 
 
 CASES: dict[str, tuple[Callable[[Path], list[str]], dict[str, Any]]] = {
-    "train": (train, {"run": "mine", "steps": STEPS, "ended_by": "steps", "hours": 0.75, "dollars": None}),
-    "train --dry-run": (dry_run, {"steps": 200, "warnings": [], "forecast": None}),
+    "train": (
+        train,
+        {
+            "run": "mine",
+            "steps": STEPS,
+            "ended_by": "steps",
+            "gpu_hours": pytest.approx(3.0, rel=1e-3),
+            "dollars": None,
+        },
+    ),
+    "train --dry-run": (dry_run, {"steps": 50, "warnings": [], "gpus": 2, "completions_per_step": 256}),
     "evaluate --dry-run": (evaluate, {"completions": 64, "samples_per_problem": 16, "dollars": None}),
     "reproduce --dry-run": (reproduce, {}),
     "curate": (curate, {"name": "sums"}),
@@ -119,6 +127,12 @@ def test_the_documents_hold_the_figures_of_the_tables(tmp_path: Path, capfd: pyt
     assert stages["step"]["seconds"] == pytest.approx(9.95) and stages["take"]["share"] == pytest.approx(7.3 / 9.95)
     parts = {part["name"]: part for part in stages["take"]["parts"]}
     assert parts["decode"]["seconds"] == pytest.approx(6.0) and parts["decode"]["spans_per_step"] == 4
+    plan = document("train", dry_run(tmp_path), capfd)
+    assert [one["role"] for one in plan["memory"]] == ["learner", "rollout"]
+    for one in plan["memory"]:
+        assert one["peak_bytes"] == pytest.approx(sum(one["parts_bytes"].values())) and one["fits"]
+    best, worst = plan["forecast"]["dollars"]
+    assert 0 < best < worst and best == pytest.approx(plan["forecast"]["hours"][0] * 2 * 0.5)
     rows = {row["what"]: row for row in document("probe", probe(tmp_path), capfd)["rows"]}
     assert rows["memory"]["figures"]["free_bytes"] > rows["memory"]["figures"]["needed_bytes"] > 0
     fields = {field["field"]: field for field in document("fields", [], capfd)["run"]}
