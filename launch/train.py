@@ -1,9 +1,9 @@
-"""`python -m launch.train RECIPE [--dotted.field VALUE ...] [--dry-run] [--resume] [--restart] [--json]`: the main job."""
+"""`python -m launch.train RECIPE [--dotted.field VALUE ...] [--dry-run] [--resume] [--restart] [--page] [--json]`: trains."""
 
 import asyncio
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from openrs_ray.common.console import Document, json_output, say
 from openrs_ray.config.help import help_text
 from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import RunConfig
+from openrs_ray.errors import UserError
 from openrs_ray.run.budget import ENDING, Budget
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.display import RunDisplay
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from openrs_ray.cluster.machine import Machine
     from openrs_ray.preparation.prepared import Prepared
 
-_FLAGS = ("--dry-run", "--resume", "--restart", "--json")
+_FLAGS = ("--dry-run", "--resume", "--restart", "--page", "--json")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Command:
     dry_run: bool
     resume: bool
     restart: bool
+    page: bool
     json: bool
 
 
@@ -57,7 +59,7 @@ def parse(arguments: list[str]) -> Command:
     for flag in _FLAGS:
         parser.add_argument(flag, action="store_true")
     options, fields = parser.parse_with_fields(arguments)
-    return Command(options.recipe, fields, options.dry_run, options.resume, options.restart, options.json)
+    return Command(**vars(options) | {"overrides": fields})
 
 
 @command
@@ -70,25 +72,43 @@ def main(arguments: list[str]) -> int:
     config = load_config(asked.recipe, asked.overrides, _FLAGS)
     belongs_to(config.run.path)
     if asked.restart and not asked.dry_run:  # the process that trains writes the document
-        again = [argument for argument in sys.orig_argv[1:] if argument != "--restart"]
-        return supervised(config, [sys.executable, *again], Console(highlight=False, stderr=asked.json))
+        again = [argument for argument in sys.orig_argv[1:] if argument not in ("--restart", "--page")]
+        console = Console(highlight=False, stderr=asked.json)
+        with _page(config, console, asked.page):
+            return supervised(config, [sys.executable, *again], console)
     with json_output(asked.json) as document:
         if asked.dry_run:
             from openrs_ray.preparation.dry_run import dry_run
 
             document(dry_run(config, partial(say, console), asked.resume))
             return 0
-        return _locked(config, asked.resume, console, document)
+        return _locked(config, asked, console, document)
 
 
-def _locked(config: RunConfig, resume: bool, console: Console, document: Document) -> int:
+def _locked(config: RunConfig, asked: Command, console: Console, document: Document) -> int:
     with full_disk_in_a_sentence(config.run.path), run_lock(config.run.path):
-        check_run(config, resume)
-        if resume and not begun(config.run.path):
+        check_run(config, asked.resume)
+        if asked.resume and not begun(config.run.path):
             say(console, f"nothing to resume in {config.run.path}: the run begins")
         for note in resume_notes(config):
             say(console, note)
-        return _train(config, console, document)
+        with _page(config, console, asked.page):
+            return _train(config, console, document)
+
+
+@contextmanager
+def _page(config: RunConfig, console: Console, wanted: bool) -> Iterator[None]:
+    """Serves the run page in a process beside this one; a run does not end for want of it."""
+    with ExitStack() as ending:
+        if wanted:
+            from openrs_ray.report.beside import page_beside
+
+            try:
+                address = ending.enter_context(page_beside(config.run.path))
+                say(console, f"page: {address} on this machine, as long as this command runs (docs/page.md)")
+            except (UserError, OSError) as error:
+                say(console, f"WARNING: the page cannot be shown: {error}")
+        yield
 
 
 def supervised(config: RunConfig, command: Sequence[str], console: Console) -> int:

@@ -154,7 +154,7 @@ class System:
         attempt = start_attempt(config.run.path, progress.step, Bounds.of(config))
         metrics = MetricsLog(config.run.path, attempt)
         watch = LearningWatch(config, prepared.tokenizer.convert_ids_to_tokens(list(prepared.eos_ids)))
-        writer = RunWriter(config, attempt, watch, metrics, budget, display, rests)
+        writer = RunWriter(config, attempt, watch, metrics, budget, display, rests, decoder=prepared.decoder.decoder)
         saved = (checkpoint.step, checkpoint.kind) if checkpoint else None
         saving = Saving(config.checkpoint, self._store, self._learner, budget, prepared.files, writer.written, saved)
         held_out, give_up = prepared.held_out, self._engines.give_up

@@ -9,7 +9,7 @@ from launch.cli.typed import continue_with
 from openrs_ray.common.console import say, show_table
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
-from openrs_ray.evaluation.gain import gain, gain_text
+from openrs_ray.evaluation.gain import checked_tasks, gain, gain_text
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoints import Checkpoint, CheckpointStore
 from openrs_ray.run.display import summary_table
@@ -78,11 +78,6 @@ def _gain_as_json(config: RunConfig, progress: Progress, tasks: list[str] | None
     except RunError:
         return None
     return {"problems": problems, "p": paired.p, "interval": paired.difference}
-
-
-def checked_tasks(config: RunConfig) -> list[str] | None:
-    """Tasks with right and wrong answers; None where there is one task only."""
-    return [task.name for task in config.tasks if task.right_or_wrong] if config.tasks[0].name else None
 
 
 def _task_rows(config: RunConfig, progress: Progress) -> Iterator[tuple[str, str]]:

@@ -217,7 +217,7 @@ def test_two_models_over_a_kill(tmp_path: Path, toy_folder: Path, sums: Path) ->
     assert before.items() <= files().items(), "what was written stays as it was"
     for model in ("trained", "start-model"):
         rows = pq.read_table(sorted((folder / model).glob("*.parquet"))).to_pylist()
-        taken = [(row["problem"], row["sample"]) for row in rows]
+        taken = [(row["problem_index"], row["sample"]) for row in rows]
         assert len(taken) == len(set(taken)) == PROBLEMS * SAMPLES, "all sampled, nothing twice"
         assert len({row["seed"] for row in rows}) == len(rows)
         assert {row["sitting"] for row in rows} <= {1, 2}
