@@ -120,7 +120,9 @@ def next_lines(config: RunConfig, progress: Progress) -> Iterator[str]:
     yield f"  prove that nothing is lost python -m launch.coverage {config.run.path}"
     yield f"  train it further           {continue_with(*_more(config, progress))}"
     if policies := _kept(config):
-        yield f"  use it                     vllm serve {policies[-1].policy} (or transformers: from_pretrained of this folder)"
+        yield f"  talk to it                 python -m launch.chat {config.run.path}"
+        yield f"  use it elsewhere           python -m launch.export {config.run.path}"
+        yield f"  serve it                   vllm serve {policies[-1].policy} (its README.md says how to prompt it)"
 
 
 def _more(config: RunConfig, progress: Progress) -> tuple[str, str]:
