@@ -22,6 +22,7 @@ from openrs_ray.config.help import help_text
 from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
+from openrs_ray.run.activity import Activity
 from openrs_ray.run.budget import ENDING, Budget
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.display import RunDisplay
@@ -31,8 +32,10 @@ from openrs_ray.run.log import RunLog, append_lines, attempt_folder, newest_log
 from openrs_ray.run.progress import Progress, read_result
 from openrs_ray.run.resume import begin_run, check_run, resume_notes
 from openrs_ray.run.room import check_room, full_disk_in_a_sentence
-from openrs_ray.run.spans import recording
+from openrs_ray.run.spans import FOLDER as TRACE
+from openrs_ray.run.spans import following, recording
 from openrs_ray.run.state import begun
+from openrs_ray.sinks.sinks import check_sinks
 
 if TYPE_CHECKING:
     from actors.cluster.placement import Placement
@@ -70,6 +73,7 @@ def main(arguments: list[str]) -> int:
         return 0
     asked = parse(arguments)
     config = load_config(asked.recipe, asked.overrides, _FLAGS)
+    check_sinks(config.run.sinks)
     belongs_to(config.run.path)
     if asked.restart and not asked.dry_run:  # the process that trains writes the document
         again = [argument for argument in sys.orig_argv[1:] if argument not in ("--restart", "--page")]
@@ -133,7 +137,7 @@ def _train(config: RunConfig, console: Console, document: Document) -> int:
         document(end_as_json(config, done, budget))
         return 0
     folder = attempt_folder(config.run.path)
-    with RunLog(folder, console) as log, recording(folder / "trace", "driver"):
+    with RunLog(folder, console) as log, recording(folder / TRACE, "driver"):
         log.write(headline(write_environment(log.folder)))
         return _start(config, console, log, done, document)
 
@@ -170,7 +174,13 @@ def _start(config: RunConfig, console: Console, log: RunLog, done: Progress, doc
         begin_run(config, prepared.summary())
         for line in [*(f"data: {note}" for note in prepared.notes), *warning_lines(config, prepared)]:
             say(console, line)
-        display = ending.enter_context(RunDisplay(config.run.name, config.run.steps, console, budget.text, log.write))
+        rollout = config.rollout
+        activity = Activity(
+            rollout.problems_per_step, rollout.completions_per_problem, rollout.staleness > 0, log.folder / TRACE
+        )
+        ending.enter_context(following(activity))
+        show = budget.text, log.write, activity.text, budget.elapsed
+        display = ending.enter_context(RunDisplay(config.run.name, config.run.steps, console, *show))
 
         def end(outcome: Outcome) -> None:
             display.close()

@@ -77,9 +77,13 @@ class Budget(Ledger):
     def gpus(self) -> int:
         return self._config.num_gpus + self._extra_gpus()
 
+    def elapsed(self) -> float:
+        """Seconds since this process began."""
+        return self._clock() - self._started
+
     def started(self) -> None:
         """Note the time of the set-up."""
-        self._note("start", self._clock() - self._started)
+        self._note("start", self.elapsed())
 
     def reached(self, step: int) -> None:
         self._step = step
