@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> None:
     options = _parser().parse_args(arguments)
     console = Console(highlight=False)
     from openrs_ray.export import gguf, repository
-    from openrs_ray.export.folder import HERE, check_target, write_export
+    from openrs_ray.export.folder import HERE, Convert, check_target, write_export
     from openrs_ray.export.source import Source
 
     source = Source.find(options.run, asked_step(options.step))
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
         repository.check_repository(options.push_to, options.public)
     elif options.public:
         raise UserError("--public is about a repository: give --push-to OWNER/NAME as well")
-    convert = None
+    convert: Convert | None = None
     if options.gguf:
         file = f"{source.name}-{options.gguf}.gguf"
         convert = partial(gguf.write_gguf, gguf.converter(options.converter), file, options.gguf)

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,7 @@ def _results(source: Source) -> str:
     return "\n\n".join(filter(None, [f"{head}{how}", table, _difference(source), optimistic]))
 
 
-def _figures(line: Mapping[str, Any], tasks: tuple[Task, ...] | list[Task]) -> dict[str, str]:
+def _figures(line: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, str]:
     """Names of an evaluation's figures in the metrics, with words for each."""
     found = {"accuracy": "accuracy", "mean_reward": "mean reward"}
     for task in tasks:

@@ -79,7 +79,7 @@ class Conversation:
         text: Any = self.tokenizer.apply_chat_template(
             list(asked), tools=list(self.prompt.tools) or None, add_generation_prompt=True, tokenize=False
         )
-        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        ids: torch.Tensor = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
         return ids.to(self.model.device)
 
 

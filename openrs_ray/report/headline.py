@@ -16,19 +16,34 @@ def headline(
     run: Path, config: RunConfig | None, train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """`train`, `evaluations`: the lines of `metrics.jsonl` that count."""
-    known = [line for line in evaluations if line.get("accuracy") is not None]
-    before = next((line for line in known if line["step"] == 0), None)
-    after = known[-1] if known and known[-1]["step"] > 0 else None
+    before, after = _ends(evaluations)
     return {
         "before": before and _interval(before),
         "after": after and _interval(after) | {"step": after["step"]},
-        "difference": _gain(run, config, after["step"]) if config and before and after else None,
         "tasks": _tasks(evaluations),
         "samples": config.evaluation.samples if config else None,
         "tokens": int(sum(line.get("sampled_tokens") or 0 for line in train)),
         "training_s": round(sum(line.get("step_s") or 0.0 for line in train), 1),
         **_cost(run, config),
     }
+
+
+def last_gain(run: Path, config: RunConfig | None, evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The newest evaluation against the start model's, as in the table at a run's end; takes a second."""
+    before, after = _ends(evaluations)
+    if config is None or before is None or after is None:
+        return None
+    try:
+        return difference(*gain(run, after["step"], checked_tasks(config)))
+    except RunError as error:
+        return {"fault": str(error)}
+
+
+def _ends(evaluations: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
+    """The start model's evaluation, and the newest one of a trained policy."""
+    known = [line for line in evaluations if line.get("accuracy") is not None]
+    before = next((line for line in known if line["step"] == 0), None)
+    return before, known[-1] if known and known[-1]["step"] > 0 else None
 
 
 def difference(paired: Paired, problems: int) -> dict[str, Any]:
@@ -46,13 +61,6 @@ def difference(paired: Paired, problems: int) -> dict[str, Any]:
 
 def _interval(line: Mapping[str, Any]) -> dict[str, float]:
     return {"mean": line["accuracy"], "low": line["low"], "high": line["high"]}
-
-
-def _gain(run: Path, config: RunConfig, step: int) -> dict[str, Any] | None:
-    try:
-        return difference(*gain(run, step, checked_tasks(config)))
-    except RunError as error:
-        return {"fault": str(error)}
 
 
 def _tasks(evaluations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from openrs_ray.report import timing
 from openrs_ray.report.curves import MOST_POINTS, curves, tail
 from openrs_ray.report.events import EventLog
 from openrs_ray.report.following import Following
-from openrs_ray.report.headline import headline
+from openrs_ray.report.headline import headline, last_gain
 from openrs_ray.report.settings import expected_bands, settings
 from openrs_ray.run import attempts, ledger, metrics
 from openrs_ray.run.checkpoints import CheckpointStore
@@ -50,7 +50,7 @@ class RunSummary:
     most_points: int = MOST_POINTS
     _figures: "_Figures" = field(init=False)
     _events: EventLog = field(init=False)
-    _kept: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    _kept: dict[str, tuple[Any, Any, list[str]]] = field(default_factory=dict)
     _faults: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -67,9 +67,10 @@ class RunSummary:
         train, evaluations = self._figures.train, self._figures.evaluations
         step = int(train[-1]["step"]) if train else 0
         steps = config.run.steps if config else None
-        now = state(self.run, step, steps)
+        now = self._part("result.json", lambda: state(self.run, step, steps)) or "stopped"
         evaluated = tuple((line["step"], line["attempt"]) for line in evaluations)
-        head = self._once("headline", (evaluated, step), lambda: headline(self.run, config, train, evaluations))
+        gained = self._once("gain", evaluated, lambda: last_gain(self.run, config, evaluations))
+        head = self._part("cost.json", lambda: headline(self.run, config, train, evaluations))
         return {
             "name": self.run.name,
             "folder": str(self.run),
@@ -79,7 +80,7 @@ class RunSummary:
             "steps": steps,
             "tasks": [task.name for task in config.tasks if task.name] if config else [],
             "attempts": len(self._figures.attempts),
-            "headline": head,
+            "headline": head and head | {"difference": gained},
             "curves": self._curves(have or {}),
             "held_out": curves(evaluations),
             "limits": _limits(config),
@@ -96,8 +97,9 @@ class RunSummary:
     def _curves(self, have: Mapping[str, Any]) -> dict[str, Any]:
         whole = curves(self._figures.train, self.most_points)
         token = f"{len(self._figures.attempts)}.{whole['bucket']}.{','.join(whole['columns'])}"
-        points = int(have.get("points", 0)) if have.get("token") == token else 0
-        return tail(whole, min(points, len(whole["step"]))) | {"token": token}
+        points = have.get("points") if have.get("token") == token else 0
+        known = points if isinstance(points, int) and 0 <= points <= len(whole["step"]) else 0
+        return tail(whole, known) | {"token": token}
 
     def _trace(self, stamp: str, have: Mapping[str, Any]) -> dict[str, Any]:
         """Read anew after each step; "same" for a page that has it."""
@@ -113,12 +115,16 @@ class RunSummary:
             return None
 
     def _once(self, name: str, stamp: Any, read: Callable[[], T]) -> T | None:
-        """The value of an earlier reading while the stamp stays the same."""
+        """The value of an earlier reading, and its faults, while the stamp stays the same."""
         known = self._kept.get(name)
-        if known is None or known[0] != stamp:
-            known = self._kept[name] = (stamp, self._part(name, read))
-        value: T | None = known[1]
-        return value
+        if known is not None and known[0] == stamp:
+            self._faults += known[2]
+        else:
+            before = len(self._faults)
+            value = self._part(name, read)
+            known = self._kept[name] = (stamp, value, self._faults[before:])
+        kept: T | None = known[1]
+        return kept
 
     def _config(self) -> RunConfig | None:
         content = read_json(self.run / CONFIG)

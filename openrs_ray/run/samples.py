@@ -44,7 +44,8 @@ def _first(samples: Sequence[Sample], fits: Callable[[Verdict], bool]) -> Sample
 
 
 def _extremes(samples: Sequence[Sample]) -> dict[str, Sample | None]:
-    rewarded = [(sample.verdict.reward, sample) for sample in samples if sample.verdict.reward is not None]
+    unchecked = [sample for sample in samples if sample.verdict.status is Status.UNCHECKED]
+    rewarded = [(sample.verdict.reward, sample) for sample in unchecked if sample.verdict.reward is not None]
     if not rewarded:
         return {}
     best, worst = (pick(rewarded, key=lambda each: each[0]) for pick in (max, min))

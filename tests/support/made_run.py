@@ -10,6 +10,9 @@ import numpy as np
 
 from openrs_ray.common.files import append_line, write_json
 from openrs_ray.config.schema import RunConfig
+from openrs_ray.evaluation import report
+from openrs_ray.evaluation.analysis import analyse
+from openrs_ray.evaluation.figures import Samples
 from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
 from openrs_ray.run.attempts import start_attempt
 from openrs_ray.run.completions import CompletionRecord
@@ -183,3 +186,24 @@ def write_trace(folder: Path, steps: int) -> None:
     trace.mkdir(parents=True, exist_ok=True)
     for process, own in spans.items():
         (trace / f"{process}.jsonl").write_text("".join(json.dumps(span) + "\n" for span in own))
+
+
+def write_report(folder: Path, title: str = "Own problems") -> None:
+    """What `launch.evaluate` leaves, of two models on ten problems with four samples each."""
+    rng = np.random.default_rng(3)
+    models = {}
+    for name, share in (("made, step 40", 0.8), ("start model", 0.3)):
+        correct = (rng.random((10, 4)) < share).astype(float)
+        whole = np.ones_like(correct)
+        models[name] = {"own": Samples(correct, correct.astype(int), 20 * whole, 0 * whole, whole)}
+    how = {"protocol": "robust", "prompt": "run", "temperature": 0.6, "top_p": 0.95, "max_tokens": 64, "rules": "boxed"}
+    content = report.document(
+        how | {"max_unjudged_share": 0.1},
+        {"own": title},
+        analyse(models, "start model", 0.1),
+        dict.fromkeys(models),
+        {"sampling": 1, "resampling": 2},
+    )
+    place = folder / "evaluation" / "robust" / "step-000040"
+    place.mkdir(parents=True)
+    report.write(place, content)

@@ -44,7 +44,7 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
     run = evaluated_run(folder / "runs", toy_folder, {0: 0.2, 50: 0.6, 100: 0.5})
-    change_config(run, model={"dtype": "bfloat16"}, data=ASKS, rollout={"temperature": 0.7})
+    change_config(run, model={"dtype": "bfloat16"}, data=ASKS, rollout={"temperature": 0.7, "max_prompt_tokens": 200})
     assert main([str(run), "--folder", str(folder / "model")]) == 0
     readme = (folder / "model" / "README.md").read_text()
     gpu, cpu = re.findall(r"^```bash\n(.*?)\n```$", readme, re.MULTILINE | re.DOTALL)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from browser import DESK, PHONE, Tab, chromium
-from made_run import figures, made_run, write_step
+from made_run import figures, made_run, write_report, write_step
 from places import SUPPORT
 
 from launch.report import main
@@ -249,6 +249,12 @@ def test_a_served_page_grows_with_its_run(tab: Tab, tmp_path: Path) -> None:
         write_step(run, 41, "1 + 1", "2")
         chart.locator(".where", has_text="step 41").wait_for(timeout=20_000)
         assert painted(page, chart) > 300
+        write_report(run, HOSTILE)
+        page.locator("#tab-evaluations").click(timeout=20_000)
+        assert "Against the start model, per problem" in page.locator("#panel-evaluations").inner_text()
+        assert page.locator("main img").count() == 0
+        page.click("#tab-curves")
+        assert chart.locator(".where").inner_text() == "step 41"
         assert all(url.startswith((server.address, "data:")) for url in tab.requests)
         server.shutdown()
     page.locator("#live", has_text="does not answer").wait_for(timeout=20_000)

@@ -8,7 +8,7 @@ const across = (() => {
 
   // `back`: called by the button that leaves. Returns an element that fills itself.
   function view(run, row, back) {
-    const title = el("h3", {tabindex: "-1"}, `${completion.problemName(row)} across the steps`);
+    const title = el("h3", {tabindex: "-1"}, `${completion.capitalised(completion.problemName(row))} across the steps`);
     const body = el("div", {}, el("p", {}, "Reading…"));
     const root = el("div", {class: "c-across"},
       el("button", {type: "button", class: "plain", onclick: back}, "← Back to the list"), title, body);
@@ -74,7 +74,7 @@ const across = (() => {
       const mean = judged.reduce((sum, each) => sum + each.reward, 0) / (judged.length || 1);
       refill(place,
         el("p", {}, completion.verdict(row), ` · ${completion.reward(row)} · ${completion.length(row)}`),
-        el("p", {class: "note"}, `Mean reward of its ${own().length} completions: ${judged.length ? page.format.number(mean) : "none"}`),
+        el("p", {class: "note"}, `Mean reward of its ${own().length} completions: ${judged.length ? completion.value(mean) : "none"}`),
         el("div", {class: "c-words c-text"}, row.text));
     }
 

@@ -128,12 +128,13 @@ const page = (() => {
     return tabs.filter((each) => !each.when || each.when(runs));
   }
 
+  // Puts the tabs that there is something for into their order; those that are there already stay as they are.
   function drawBar() {
     const bar = document.getElementById("tabs");
     const panels = document.getElementById("panels");
-    panels.replaceChildren();
-    bar.replaceChildren();
-    for (const each of shownTabs()) {
+    const shown = shownTabs();
+    if (shown.length && shown.every((each) => each.button) && bar.childElementCount === shown.length) return;
+    for (const each of shown.filter((one) => !one.button)) {
       each.button = el("button", {
         type: "button", role: "tab", id: `tab-${each.id}`, "aria-controls": `panel-${each.id}`, "aria-selected": "false",
         tabindex: "-1", onclick: () => show(each, true), onkeydown: (event) => moved(event, each),
@@ -141,9 +142,9 @@ const page = (() => {
       each.panel = el("div", {
         role: "tabpanel", id: `panel-${each.id}`, "aria-labelledby": `tab-${each.id}`, tabindex: "0", hidden: true, class: "panel",
       });
-      bar.append(each.button);
-      panels.append(each.panel);
     }
+    bar.replaceChildren(...shown.map((each) => each.button));
+    panels.replaceChildren(...shown.map((each) => each.panel));
   }
 
   function moved(event, from) {
@@ -268,6 +269,7 @@ const page = (() => {
     runs = data.runs;
     window.RUNS = runs;
     header();
+    drawBar();
     for (const each of tabs) each.stale = true;
     if (open && open.update) {
       guarded(open, () => open.update(runs));

@@ -4,6 +4,7 @@
 const completion = (() => {
   const {el, refill, format} = page;
   const MARKS = {correct: "✓", wrong: "✗", no_answer: "∅", timeout: "⏱", error: "!", unchecked: "–", unparseable_gold: "?"};
+  const value = (number) => String(Number(number.toPrecision(4))).replace("-", "−");
   const words = (status) => status.replaceAll("_", " ");
 
   // The verdict as mark and word: colour alone says nothing.
@@ -13,7 +14,7 @@ const completion = (() => {
   }
 
   function reward(row) {
-    return row.reward === null || row.reward === undefined ? "no reward" : `reward ${format.number(row.reward)}`;
+    return row.reward === null || row.reward === undefined ? "no reward" : `reward ${value(row.reward)}`;
   }
 
   function length(row) {
@@ -31,8 +32,8 @@ const completion = (() => {
   function rewards(row) {
     const parts = Object.entries(row.rewards || {});
     if (!parts.length) return null;
-    return page.table(["Reward", "Value"], [...parts.map(([name, value]) => [name, format.number(value)]),
-      ["weighted sum", row.reward === null ? "–" : format.number(row.reward)]], {label: "Rewards by part"});
+    return page.table(["Reward", "Value"], [...parts.map(([name, part]) => [name, value(part)]),
+      ["weighted sum", row.reward === null ? "–" : value(row.reward)]], {label: "Rewards by part"});
   }
 
   function otherColumns(row) {
@@ -49,14 +50,14 @@ const completion = (() => {
   }
 
   function facts(row) {
-    const one = (name, value) => (value === null || value === undefined || value === "" ? null : [el("dt", {}, name), el("dd", {}, value)]);
+    const one = (name, text) => (text === null || text === undefined || text === "" ? null : el("div", {}, el("dt", {}, name), el("dd", {}, text)));
     return el("dl", {class: "c-facts"},
       one("Gold", row.gold === null || row.gold === undefined ? "not in the record" : row.gold.join(" or ") || "none"),
       one("Answer taken", row.answer === null || row.answer === undefined ? "none" : row.answer),
       one("Reason", row.detail),
       one("Length", length(row)),
-      one("Advantage", row.advantage === null || row.advantage === undefined ? "none" : format.number(row.advantage)),
-      one("Mean log-probability", row.mean_logprob === null || row.mean_logprob === undefined ? null : format.number(row.mean_logprob)));
+      one("Advantage", row.advantage === null || row.advantage === undefined ? "none" : value(row.advantage)),
+      one("Mean log-probability", row.mean_logprob === null || row.mean_logprob === undefined ? null : value(row.mean_logprob)));
   }
 
   // `actions`: more elements behind the button for the tokens.
@@ -94,5 +95,7 @@ const completion = (() => {
       place);
   }
 
-  return {view, verdict, reward, length, problemName, words};
+  const capitalised = (text) => text[0].toUpperCase() + text.slice(1);
+
+  return {view, verdict, reward, length, problemName, words, value, capitalised};
 })();

@@ -4,6 +4,7 @@
 (() => {
   const {el, refill, format} = page;
   const SHOWN = 20;
+  const FAR = 1e15; // beyond every bound
   const VERDICTS = ["correct", "wrong", "no_answer", "unchecked", "unparseable_gold", "timeout", "error"];
   const PHASES = {train: "training", replaced: "replaced groups", evaluation: "held-out evaluation"};
   const ORDERS = {
@@ -106,7 +107,7 @@
       }
 
       return el("li", {},
-        heading ? el("h3", {class: "c-changed"}, `${completion.problemName(heading)[0].toUpperCase()}${completion.problemName(heading).slice(1)}`) : null,
+        heading ? el("h3", {class: "c-changed"}, completion.capitalised(completion.problemName(heading))) : null,
         button, panel);
     }
 
@@ -165,7 +166,7 @@
     const bounds = (low, high) => {
       const from = asNumber(low);
       const to = asNumber(high);
-      return from === null && to === null ? null : [from === null ? -1e300 : from, to === null ? 1e300 : to];
+      return from === null && to === null ? null : [from === null ? -FAR : from, to === null ? FAR : to];
     };
     for (const name of ["steps", "reward", "length"]) {
       const both = bounds(values[`${name}_from`], values[`${name}_to`]);
@@ -203,8 +204,8 @@
     }
 
     const number = {type: "text", inputmode: "decimal", size: "6", autocomplete: "off"};
-    const both = (name, label) => el("fieldset", {class: "c-range"}, el("legend", {}, label),
-      input(`${name}_from`, "from", number), input(`${name}_to`, "to", number));
+    const both = (name, label) => el("fieldset", {class: "c-range"}, el("legend", {class: "unseen"}, label),
+      input(`${name}_from`, `${label} from`, number), input(`${name}_to`, "to", number));
     const tasks = [...new Set(runs.flatMap((run) => run.tasks || []))].filter(Boolean);
     const form = el("form", {class: "c-filters", role: "search", "aria-label": "Filters", onsubmit: (event) => { event.preventDefault(); changed(); }},
       select("run", "Run", runs.map((run, place) => [String(place), run.name])),

@@ -129,7 +129,7 @@ const tokens = (() => {
     if (mode === "advantage") {
       const known = places.map((place) => all.advantage[place]).filter((value) => value !== null && value !== undefined);
       if (!known.length) return `No token has an advantage: the completion was left out of the loss, or not trained on.${rest}`;
-      return `Every sampled token has the advantage ${format.number(known[0])}: training makes the completion ` +
+      return `Every sampled token has the advantage ${completion.value(known[0])}: training makes the completion ` +
         `${known[0] > 0 ? "more" : known[0] < 0 ? "less" : "neither more nor less"} probable.${rest}`;
     }
     if (mode === "version") {
@@ -143,7 +143,7 @@ const tokens = (() => {
       .map((place) => `${JSON.stringify(shown(all, place))} (token ${place + 1}, ${percent(probability(all, place))})`);
     const known = places.filter((place) => all.logprob[place] !== null);
     const mean = known.reduce((total, place) => total + all.logprob[place], 0) / Math.max(1, known.length);
-    return `Mean log-probability ${format.number(mean)}. Least probable: ${least.join(", ")}.${rest}`;
+    return `Mean log-probability ${completion.value(mean)}. Least probable: ${least.join(", ")}.${rest}`;
   }
 
   function percent(share) {
@@ -155,9 +155,9 @@ const tokens = (() => {
     const head = `Token ${place + 1} of ${format.number(all.id.length)}: ${JSON.stringify(shown(all, place))}, id ${all.id[place]}`;
     if (!all.sampled[place]) return `${head}, given by the environment`;
     const advantage = all.advantage[place];
-    return `${head}, probability ${percent(probability(all, place))}, log-probability ${format.number(all.logprob[place])}` +
+    return `${head}, probability ${percent(probability(all, place))}, log-probability ${all.logprob[place] === null ? "not known" : completion.value(all.logprob[place])}` +
       `, policy version ${all.version[place]}` +
-      (advantage === null || advantage === undefined ? "" : `, advantage ${format.number(advantage)}`);
+      (advantage === null || advantage === undefined ? "" : `, advantage ${completion.value(advantage)}`);
   }
 
   return {view, describe, probability};

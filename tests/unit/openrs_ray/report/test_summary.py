@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from made_run import PROBLEMS, figures, made_run
+from made_run import PROBLEMS, figures, made_run, write_report
 from whole_run import write_run
 
 from openrs_ray.common.files import append_line
@@ -125,6 +126,20 @@ def test_several_runs_are_compared_on_the_same_problems(tmp_path: Path) -> None:
     assert second["fault"] == "three and one were evaluated on other problems"
     assert [row[0] for row in found["settings"]] == ["run.seed"]
     assert comparison(runs[:1]) is None
+
+
+def test_tables_of_an_evaluation_are_those_of_its_report(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run")
+    write_report(run)
+    follows = RunSummary(run)
+    (found,) = follows.read()["evaluations"]
+    text = (run / found["place"] / "report.md").read_text()
+    assert [table["heading"] for table in found["tables"]] == re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert all(note in text for note in found["notes"])
+    (run / found["place"] / "report.json").write_text('{"models": {}}')  # of a version to come
+    for _ in range(2):
+        again = follows.read()
+        assert again["evaluations"] == [] and "a report of another version" in again["faults"][0]
 
 
 def test_secrets_in_settings_are_hidden(tmp_path: Path) -> None:
