@@ -161,7 +161,7 @@ class System:
         sinks = Sinks.of(config, attempt, display.note, display.warn)
         metrics = MetricsLog(config.run.path, attempt, sinks, gauges.write)
         watch = LearningWatch(config, prepared.tokenizer.convert_ids_to_tokens(list(prepared.eos_ids)))
-        writer = RunWriter(config, attempt, watch, metrics, budget, display, rests)
+        writer = RunWriter(config, attempt, watch, metrics, budget, display, rests, decoder=prepared.decoder.decoder)
         saved = (checkpoint.step, checkpoint.kind) if checkpoint else None
         saving = Saving(config.checkpoint, self._store, self._learner, budget, prepared.files, writer.written, saved)
         held_out, give_up = prepared.held_out, self._engines.give_up

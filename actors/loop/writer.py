@@ -20,6 +20,7 @@ from openrs_ray.algorithm.unusable import unusable_warning
 from openrs_ray.common.files import write_json
 from openrs_ray.common.foreign import why
 from openrs_ray.config.schema import RunConfig
+from openrs_ray.data.completions import Decoder
 from openrs_ray.data.rests import Rests, nothing_left
 from openrs_ray.evaluation.benchmarks import is_benchmark
 from openrs_ray.evaluation.held_out import HeldOutScores
@@ -46,6 +47,8 @@ class RunWriter:
     display: RunDisplay
     rests: Rests = field(default_factory=Rests)
     beside: Beside = field(default_factory=Beside)
+    decoder: Decoder | None = None
+    """Makes the prompts' text for the record."""
 
     @traced("write")
     def write(
@@ -93,7 +96,8 @@ class RunWriter:
 
     def _write_rows(self, step: int, groups: Sequence[Group], advantages: np.ndarray | None, phase: Phase) -> None:
         texts = [group.texts for group in groups]
-        CompletionRecord(self.config.run.path).write(step, self.attempt, groups, texts, advantages, phase)
+        record = CompletionRecord(self.config.run.path, self.decoder)
+        record.write(step, self.attempt, groups, texts, advantages, phase)
 
     async def written(self) -> None:
         """Wait until everything is on the disk. OSError when it could not be written."""

@@ -5,10 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.evaluation.paired import Pair, Paired, compare
 from openrs_ray.records import Status
 from openrs_ray.run.completion_files import current_files
+
+
+def checked_tasks(config: RunConfig) -> list[str] | None:
+    """Tasks with right and wrong answers; None where there is one task only."""
+    return [task.name for task in config.tasks if task.right_or_wrong] if config.tasks[0].name else None
 
 
 def gain(run_folder: Path, step: int, tasks: Collection[str] | None = None) -> tuple[Paired, int]:
