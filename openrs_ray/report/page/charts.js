@@ -308,16 +308,17 @@ page.chart = (() => {
           const before = spec.series[place];
           if (before && before.label === each.label) each.off = before.off;
         });
-        const same = plot && next.series.length === spec.series.length && !next.stack && Boolean(limited(next)) === Boolean(limited(spec));
         const whole = plot && spec.x.length && plot.scales.x.min <= spec.x[0] && plot.scales.x.max >= spec.x[spec.x.length - 1];
+        const drawn = spec.x.length > 1; // a single point is drawn in another way
         spec = next;
         fillNote();
         fillTable();
-        if (!same) {
+        const fresh = layers(spec);
+        if (!plot || !drawn || spec.stack || fresh.series.length !== plot.series.length) {
           draw();
           return;
         }
-        plot.setData(layers(spec).data, false);
+        plot.setData(fresh.data, false);
         if (whole) self.zoom(null, null);
         else self.zoom(plot.scales.x.min, plot.scales.x.max);
         point(at, false);
