@@ -49,7 +49,7 @@ class Command:
     dry_run: bool
     resume: bool
     restart: bool
-    page: bool
+    page: bool = False
 
 
 def parse(arguments: list[str]) -> Command:
