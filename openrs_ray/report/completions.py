@@ -1,7 +1,8 @@
 """Completions to read: found by filter and order, a page at a time, out of any number of them.
 
-A query looks at an index of 39 bytes per completion, which is made of five columns of each file, once per process. Of texts only
-those of the page are read; a query with `text` reads the texts of all completions that its other filters leave.
+A query looks at an index of 39 bytes per completion, which is made once of five columns of each file in its steps, and kept in
+the run's folder where there are many files. Of texts only those of the page are read; a query with `text` reads the texts of all
+completions that its other filters leave.
 """
 
 from collections.abc import Sequence
@@ -107,7 +108,7 @@ def one(
 
 
 def _page(index: Index, query: Query, offset: int, limit: int, columns: Sequence[str]) -> Page:
-    snapshot = index.snapshot()
+    snapshot = index.snapshot(query.steps)
     if query not in snapshot.found:
         if len(snapshot.found) >= _KEPT_RESULTS:
             snapshot.found.clear()

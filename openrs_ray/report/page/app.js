@@ -65,6 +65,7 @@ const page = (() => {
     },
     // As on an axis: without zeros that say nothing. Example: "100.0 %" becomes "100 %".
     short(text) {
+      if (text.startsWith("$")) return text.replace(/\.00$/, "");
       return text.replace(/\.(\d*?)0+(?!\d)/, (all, kept) => (kept ? `.${kept}` : ""));
     },
     seconds(value) {

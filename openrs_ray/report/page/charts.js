@@ -153,7 +153,7 @@ page.chart = (() => {
       return {
         width, height: spec.height || HEIGHT, series, bands,
         legend: {show: false},
-        padding: [8, 8, 0, 0],
+        padding: [8, spec.x[spec.x.length - 1] >= 1000 ? 20 : 8, 0, 0],
         scales: {x: {time: false, range: horizontal}, y: {range: vertical}},
         axes: axes(spec.form),
         cursor: {
@@ -179,7 +179,7 @@ page.chart = (() => {
     function vertical(own, low, high) {
       if (low === null || low === undefined) return [0, 1];
       const most = spec.form === page.format.share && high <= 1 ? 1.02 : Infinity;
-      if (low === high) {
+      if (high - low <= 1e-6 * Math.abs(high)) { // rounding alone
         const half = Math.abs(low) / 10 || 1;
         return [low >= 0 ? Math.max(0, low - half) : low - half, Math.min(most, high + half)];
       }

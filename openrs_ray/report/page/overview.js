@@ -38,7 +38,7 @@
   function accuracy(run) {
     const {before, after, difference, tasks, samples} = run.headline || {};
     if (!before && !after) return training(run, tasks || []);
-    const rows = [before && {name: "before", score: before, place: 6}, after && {name: `after ${after.step} steps`, score: after, place: 0}].filter(Boolean);
+    const rows = [before && {name: "before", score: before, place: 6}, after && {name: `after ${format.number(after.step)} steps`, score: after, place: 0}].filter(Boolean);
     const asked = samples > 1 ? `, ${samples} samples of each problem` : "";
     return el("div", {class: "headline"},
       el("p", {class: "soft"}, `Accuracy on held-out problems, with 95 % intervals${asked}`),
@@ -81,7 +81,7 @@
     const per = (whole) => (head.dollars && whole ? head.dollars / whole : null);
     return facts([
       ["dollars", head.dollars === null ? null : format.dollars(head.dollars), head.budget ? `of ${format.dollars(head.budget)}` : null],
-      ["dollars per step", per(run.step) === null ? null : format.dollars(per(run.step))],
+      ["dollars per step", per(run.step) === null ? null : `$ ${format.number(per(run.step))}`],
       ["GPU hours", format.hundredths(head.gpu_hours || 0)],
       ["wall time", format.seconds(3600 * (head.hours || 0))],
       ["in steps", format.seconds(head.training_s)],
