@@ -90,13 +90,14 @@ const page = (() => {
     },
   };
 
-  // A table of texts; the first column heads its rows, the others are numbers unless `left` names their places.
+  // A table of texts; the first column heads its rows, the others are numbers unless `left` names
+  // their places. `named`: the heads are long names.
   function table(head, rows, options = {}) {
     const left = new Set([0, ...(options.left || [])]);
     const side = (place) => (left.has(place) ? "text" : "number");
     const body = rows.map((row) =>
       el("tr", {}, row.map((cell, place) => el(place ? "td" : "th", {class: side(place), scope: place ? null : "row"}, cell))));
-    return el("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": options.label || "Table"},
+    return el("div", {class: options.named ? "scroll named" : "scroll", tabindex: "0", role: "region", "aria-label": options.label || "Table"},
       el("table", {},
         options.caption ? el("caption", {}, options.caption) : null,
         el("thead", {}, el("tr", {}, head.map((cell, place) => el("th", {class: side(place), scope: "col"}, cell)))),

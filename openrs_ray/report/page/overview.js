@@ -65,7 +65,7 @@
     };
     return page.table(["task", "figure", "before", "after"],
       tasks.map(({task, figure, before, after}) => [task || "all", figure.replace("_", " "), shown(before, figure), shown(after, figure)]),
-      {left: [1], label: "Held-out figures by task"});
+      {left: [1], named: true, label: "Held-out figures by task"});
   }
 
   // Of a run that trains, at the mean of its last steps; checkpoints and evaluations come on top.
@@ -121,7 +121,7 @@
         format.dollars(dollars), format.seconds(3600 * (hours || 0)),
       ];
     });
-    return page.section("Runs", page.table(["run", "state", "steps", "before", "after", "gain in points, 95 %", "p", "dollars", "time"], rows, {left: [1], label: "Runs"}));
+    return page.section("Runs", page.table(["run", "state", "steps", "before", "after", "gain in points, 95 %", "p", "dollars", "time"], rows, {left: [1], named: true, label: "Runs"}));
   }
 
   page.tab({
