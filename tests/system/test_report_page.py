@@ -199,9 +199,7 @@ def test_the_timeline_zooms_by_keyboard_and_has_a_table(tab: Tab, pages: dict[st
     timeline = page.locator(".timeline")
     timeline.focus()
     page.keyboard.press("+")
-    assert (
-        page.locator("#said").inner_text() == "2.25 s to 6.75 s of 9.00 s"
-    )  # five steps of 1.8 seconds, the middle half
+    assert page.locator("#said").inner_text() == "2.24 s to 6.71 s of 8.95 s"  # the middle half of five steps
     details = page.locator("details", has=page.get_by_text("Table of the longest spans in view"))
     details.locator("summary").click()
     assert details.locator("tbody th").first.inner_text() == "step"
