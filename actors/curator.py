@@ -86,5 +86,6 @@ def _hand_on(
     texts = completion_texts([completion.token_ids for completion in ordered], tokenizer, end_ids)
     replies: dict[int, list[Reply]] = defaultdict(list)
     for said, text in zip(ordered, texts, strict=True):
-        replies[said.position].append(Reply(text, len(said.token_ids), said.finish_reason))
+        ids = said.token_ids.tolist()
+        replies[said.position].append(Reply(text, len(ids), said.finish_reason, ids, said.worker))
     tell({row: tuple(several) for row, several in replies.items()})

@@ -10,7 +10,7 @@ from actors.cluster.placement import Placement
 from actors.rollout.loaded import loaded_engines
 from actors.rollout.settings import EngineSettings
 from actors.rollout.worker import Request
-from openrs_ray.data.completions import completion_texts
+from openrs_ray.data.completions import Decoder, completion_texts
 from openrs_ray.evaluation.benchmarks import Task
 from openrs_ray.evaluation.check import Answered
 from openrs_ray.evaluation.protocol import Protocol
@@ -47,6 +47,11 @@ class Reading:
     def text(self, completion: Completion, end_ids: Sequence[int]) -> str:
         return self.opening + completion_texts([completion.token_ids], self.tokenizer, end_ids)[0]
 
+    def prompts(self, wanted: Sequence[Wanted]) -> dict[tuple[int, ...], str]:
+        """By token ids."""
+        ids = [*dict.fromkeys(want.task.problem.prompt_ids for want in wanted)]
+        return dict(zip(ids, Decoder.of(self.tokenizer).decode(ids), strict=True))
+
 
 async def sample(
     settings: EngineSettings,
@@ -65,6 +70,7 @@ async def sample(
     failed or the deadline passed; finished completions are written.
     """
     requests = [want.request(i, settings.seed, protocol) for i, want in enumerate(wanted)]
+    prompts = reading.prompts(wanted)
     finished: list[Done] = []
     ended = tokens = 0
 
@@ -82,7 +88,9 @@ async def sample(
         nonlocal ended, tokens
         want, seed = wanted[completion.position], requests[completion.position].seed
         text = reading.text(completion, settings.end_ids)
-        finished.append(await _checked(completion, want, seed, text, checks))
+        verdict = await _checked(want, text, checks)
+        share, prompt = language_share(text, "en"), prompts[want.task.problem.prompt_ids]
+        finished.append(Done(want.benchmark, want.task, completion, verdict, text, share, seed, prompt))
         ended, tokens = ended + 1, tokens + len(completion.token_ids)
 
     async with loaded_engines(settings, placement, warn) as engines:
@@ -102,9 +110,6 @@ async def sample(
             flush()
 
 
-async def _checked(
-    completion: Completion, want: Wanted, seed: int, text: str, checks: CheckPool[Answered, Verdict]
-) -> Done:
+async def _checked(want: Wanted, text: str, checks: CheckPool[Answered, Verdict]) -> Verdict:
     answer = Answered(text, want.task.problem.gold, want.task.tolerance, want.task.answer, want.task.problem.row)
-    verdict = await asyncio.wrap_future(checks.submit(answer))
-    return Done(want.benchmark, want.task, completion, verdict, text, language_share(text, "en"), seed)
+    return await asyncio.wrap_future(checks.submit(answer))

@@ -70,7 +70,8 @@ class Loop:
                 update = await self.learner.train(batch.groups, step)
                 trained = time.monotonic()
                 limit, quantization = self.config.push.max_mismatch_kl, self.config.rollout.quantization
-                check_mismatch(update.metrics["mismatch_kl"], step, limit, quantization)
+                mismatch = update.metrics.get("first_mismatch_kl", update.metrics["mismatch_kl"])
+                check_mismatch(mismatch, step, limit, quantization)
                 report = await self.push.push(step)
                 seconds = taken - began, trained - taken, report.seconds, time.monotonic() - began
                 times = step_times(*seconds, self.sampling.idle_seconds())

@@ -1,9 +1,14 @@
-"""Broadcasts within one machine, through memory that both ends have mapped; gloo says which piece is in place."""
+"""Broadcasts within one machine, through memory that both ends have mapped; gloo says which piece is in place.
 
+Where a member cannot map it (processes of other containers hide their files), its group's pieces travel over gloo.
+"""
+
+import logging
 import math
 import mmap
 import os
 import secrets
+from collections.abc import Iterable
 
 import torch
 
@@ -13,6 +18,7 @@ from actors.weights.transport import PushGroup, Receiver
 from openrs_ray.errors import RunError
 
 _MARK_BYTES = 16
+_LOG = logging.getLogger(__name__)
 
 
 class SharedMemory:
@@ -40,8 +46,21 @@ class SharedMemory:
         os.close(self._file)
 
 
+class CannotMap(RunError):
+    """This process may not map another one's memory."""
+
+
+def all_mapped(gloo: GlooGroup, members: Iterable[int]) -> bool:
+    """True if every member says that it has mapped the memory."""
+    return all(gloo.store.get(_answer(member)) == b"yes" for member in members)
+
+
+def _answer(member: int) -> str:
+    return f"mapped-{member}"
+
+
 def map_shared(address: str) -> torch.Tensor:
-    """Another process's memory, uint8 [nbytes]. RunError if it cannot be mapped or has another mark."""
+    """Another process's memory, uint8 [nbytes]. CannotMap if that is not possible, RunError if it has another mark."""
     path, nbytes, mark = address.split()
     try:
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -50,7 +69,7 @@ def map_shared(address: str) -> torch.Tensor:
         finally:
             os.close(file)
     except (OSError, ValueError) as error:
-        raise RunError(f"the learner's staging memory at {path} cannot be mapped: {error}") from error
+        raise CannotMap(f"the learner's staging memory at {path} cannot be mapped: {error}") from error
     if mapped[int(nbytes) :] != bytes.fromhex(mark):
         raise RunError(f"the memory at {path} is not the learner's staging memory")
     return torch.frombuffer(mapped, dtype=torch.uint8, count=int(nbytes))
@@ -64,11 +83,15 @@ class SharedGroup:
         self._gloo.store.set("staging", memory.address)
         self._memory = memory.tensor
         self._members = range(1, group.world_size)
+        self.mapped = all_mapped(self._gloo, self._members)
 
     def broadcast(self, buffer: torch.Tensor) -> None:
         """Begin to hand over a piece, which must lie in the shared memory."""
-        at = torch.tensor([buffer.data_ptr() - self._memory.data_ptr()])
-        self._gloo.ask(self._members, at)
+        if self.mapped:
+            at = torch.tensor([buffer.data_ptr() - self._memory.data_ptr()])
+            self._gloo.ask(self._members, at)
+        else:
+            self._gloo.broadcast(buffer)
 
     def wait(self, until: float = math.inf, but: int = 0) -> None:
         self._gloo.wait(until, but)
@@ -82,7 +105,19 @@ class SharedReceiver(Receiver):
 
     def __init__(self, group: PushGroup, rank: int, device: torch.device) -> None:
         self._gloo = GlooGroup(group, rank, device)
-        self._memory = map_shared(self._gloo.store.get("staging").decode())
+        self._memory = self._mapped(rank)
+        if not all_mapped(self._gloo, range(1, group.world_size)):
+            self._memory = None
+
+    def _mapped(self, rank: int) -> torch.Tensor | None:
+        """The learner's memory; None, and a warning, where it cannot be mapped. The others are told."""
+        try:
+            memory = map_shared(self._gloo.store.get("staging").decode())
+        except CannotMap as error:
+            _LOG.warning("%s; weights come over gloo instead, which is slower", error)
+            memory = None
+        self._gloo.store.set(_answer(rank), "no" if memory is None else "yes")
+        return memory
 
     def receive(self, nbytes: int, parcel: None) -> torch.Tensor:
         buffer = torch.empty(nbytes, dtype=torch.uint8)
@@ -92,6 +127,10 @@ class SharedReceiver(Receiver):
 
     def take(self, room: torch.Tensor) -> None:
         """Fill `room` (uint8) with the next piece, which must have the same size."""
+        if self._memory is None:
+            self._gloo.broadcast(room)
+            self._gloo.wait()
+            return
         with self._gloo.asked(torch.empty(1, dtype=torch.int64)) as at:
             room.copy_(self._memory[int(at) : int(at) + len(room)])
 

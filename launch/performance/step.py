@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Sequence
 from importlib import metadata
 from importlib.util import find_spec
@@ -25,9 +26,9 @@ import torch
 from rich.console import Console
 
 from launch.cli.command import command
-from launch.performance.report import Figure, ratios, report
+from launch.performance.report import Figure, asked, measured, ratios, report
 from launch.performance.trl_run import SETTINGS
-from launch.performance.workload import asked, drawn, load, make_parser, placed, requests
+from launch.performance.workload import drawn, load, make_parser, placed, requests
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.prompts import messages
 from openrs_ray.errors import RunError, UserError
@@ -137,7 +138,7 @@ def trl_job(config: RunConfig, prepared: Prepared, on_gpu: bool) -> dict[str, An
 def trl(
     job: dict[str, Any], settings: Sequence[str], folder: Path
 ) -> tuple[dict[str, dict[str, list[float]]], dict[str, str]]:
-    """Seconds and trained tokens of TRL's counted steps in these settings, and which failed (out of memory, say), and how."""
+    """Seconds and sampled tokens of TRL's counted steps in these settings, and which failed (out of memory, say), and how."""
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
     from actors.cluster.placement import GPU_SAMPLER
 
@@ -177,12 +178,15 @@ def per_1000(seconds: Sequence[float], tokens: Sequence[float]) -> list[float]:
 
 
 @command
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
     parser = make_parser("step", __doc__, "steps", 10)
     parser.add_argument("--no-trl", action="store_true", help="leave TRL out")
     parser.add_argument("--trl-setting", action="append", choices=list(SETTINGS), help="only this one (default: all)")
     parser.add_argument("--no-alone", action="store_true", help="leave out raw vLLM and a learner rank by themselves")
-    options = parser.parse_args(arguments)
+    return measured(_measure, parser.parse_args(arguments))
+
+
+def _measure(options: Namespace) -> None:
     if not options.no_trl:
         check_trl()
     with tempfile.TemporaryDirectory() as scratch:
@@ -193,7 +197,7 @@ def main(arguments: list[str]) -> None:
         settings = options.trl_setting or list(SETTINGS)
         job = trl_job(config, prepared, on_gpu)
         measured, failed = ({}, {}) if options.no_trl else trl(job, settings, Path(scratch))
-    ours_1000 = per_1000(ours, [line["completion_tokens"] for line in written])
+    ours_1000 = per_1000(ours, [line["sampled_tokens"] for line in written])
     figures = [
         Figure("this system", "s/step", tuple(ours)),
         *(Figure(f"of it, {name}", "s/step", tuple(line[name] for line in written)) for name in _PARTS),

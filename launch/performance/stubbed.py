@@ -284,7 +284,8 @@ class StubbedRun:
         self._sampling = Lookahead(partial(collector.group, plan=plan), drawn, config.rollout, config.run.steps)
         self._metrics = MetricsLog(config.run.path, attempt)
         watch = LearningWatch(config, ["<end>"])
-        self._writer = writer = RunWriter(config, attempt, watch, self._metrics, budget, display)
+        decoder = prepared.decoder.decoder
+        self._writer = writer = RunWriter(config, attempt, watch, self._metrics, budget, display, decoder=decoder)
         learner = LearnerGroup(config, lambda: [self._rank])
         unused: Any = None
         push: Any = self._push

@@ -51,7 +51,7 @@ def coin(text: str) -> float:
 
 
 def run(job: dict[str, Any], setting: dict[str, Any], scratch: Path) -> dict[str, list[float]]:
-    """Seconds and trained tokens of every step after the first."""
+    """Seconds and sampled tokens of every step after the first."""
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl import GRPOConfig, GRPOTrainer

@@ -18,12 +18,16 @@ def shares(groups: int, updates: int) -> list[slice]:
 
 
 def over_updates(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Metrics of a step from those of its updates: sums of tokens and seconds, and token-weighted means of all else."""
+    """Metrics of a step from those of its updates: sums of tokens and seconds, and token-weighted means of all else.
+
+    `first_mismatch_kl` is that of the first update, which no other update of the step has moved away from the sampler.
+    """
     tokens = np.array([update["completion_tokens"] for update in metrics])
     weights = tokens if tokens.any() else np.ones(len(metrics))
     means = {name: float(np.average([update[name] for update in metrics], weights=weights)) for name in metrics[0]}
     sums = {name: float(sum(update[name] for update in metrics)) for name in _SUMS}
-    return {**means, **sums, "learning_rate": metrics[0]["learning_rate"], "updates": float(len(metrics))}
+    first = {"learning_rate": metrics[0]["learning_rate"], "first_mismatch_kl": metrics[0]["mismatch_kl"]}
+    return {**means, **sums, **first, "updates": float(len(metrics))}
 
 
 def ages_in_updates(parts: Sequence[Sequence[Group]], step: int, updates: int) -> dict[str, float]:

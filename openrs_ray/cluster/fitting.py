@@ -13,6 +13,7 @@ from openrs_ray.cluster.memory import GpuPlan, listed, plan
 from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.cluster.search import Found, Search
 from openrs_ray.common.formatting import GIB
+from openrs_ray.config.quantization import refusal
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
 
@@ -24,7 +25,10 @@ _QUANTIZED, _ADAPTERS = "engines sample in 8 bits", "trains adapters instead of 
 
 
 def check_fits(config: RunConfig, shape: ModelShape, machine: Machine) -> None:
-    """UserError when the run cannot fit, with the changes that would help."""
+    """UserError when the GPUs lack what the run needs, memory or arithmetic, with the changes that would help."""
+    quantization = config.rollout.quantization
+    if machine.capability is not None and (reason := refusal(quantization, machine.capability)):
+        raise UserError(reason)
     if (gpu_bytes := machine.gpu_bytes) is None:
         return
     for found in plan(config, shape, gpu_bytes):

@@ -17,6 +17,8 @@ class Machine:
     card: Card | None = None
     host_bytes: float | None = None
     """Available memory of this host."""
+    capability: int | None = None
+    """Compute capability, 89 for 8.9, of the GPUs that will compute, not only of those of the head node."""
 
     @classmethod
     def planned(cls, config: RunConfig, this_machine: bool = True) -> "Machine":
@@ -28,4 +30,6 @@ class Machine:
         if place.gpu_memory_gib is not None and (place.device == "gpu" or here):
             size = place.gpu_memory_gib * GIB
         name = place.gpu_name or (found[0].name if found else None)
-        return cls(size, card(name) if name else None, float(memory_bytes()) if here else None)
+        planned = card(name) if name else None
+        capability = planned.capability if planned and (place.gpu_name or here) else None
+        return cls(size, planned, float(memory_bytes()) if here else None, capability)

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,15 +14,21 @@ from openrs_ray.errors import UserError
 
 
 def write_table(
-    path: Path, rows: pa.Table, *, checksum_in_name: bool = False, few_values: Sequence[str] | None = None
+    path: Path,
+    rows: pa.Table,
+    *,
+    checksum_in_name: bool = False,
+    few_values: Sequence[str] | None = None,
+    together: int | None = None,
 ) -> Path:
     """Write a file and its folder; returns the path, ending in -9f3c21d0.parquet with the CRC-32 in the name.
 
-    `few_values`: columns with few different values; only these get a dictionary (None: all that can).
+    `few_values`: columns with few different values; only these get a dictionary (None: all that can). `together`: rows that can
+    only be read together.
     """
     sink = pa.BufferOutputStream()
-    dictionaries = True if few_values is None else [*few_values]
-    pq.write_table(rows, sink, compression="zstd", write_page_checksum=True, use_dictionary=dictionaries)
+    how: dict[str, Any] = {"use_dictionary": True if few_values is None else [*few_values], "row_group_size": together}
+    pq.write_table(rows, sink, compression="zstd", write_page_checksum=True, **how)
     content = sink.getvalue()
     if checksum_in_name:
         path = path.with_name(f"{path.stem}-{zlib.crc32(content):08x}{path.suffix}")
@@ -45,3 +52,11 @@ def read_table(
     except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:
         raise UserError(f"{path} cannot be read ({why(error)})") from error
     return table
+
+
+def column_names(path: Path) -> list[str]:
+    """UserError when the file cannot be read."""
+    try:
+        return list(pq.read_schema(path).names)
+    except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:
+        raise UserError(f"{path} cannot be read ({why(error)})") from error

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -44,6 +44,8 @@ class Reply:
     text: str
     tokens: int
     finish_reason: FinishReason
+    token_ids: Sequence[int] = field(default=(), compare=False)
+    worker: int = 0
 
 
 KEPT = Fate(True)

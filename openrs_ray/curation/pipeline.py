@@ -12,6 +12,7 @@ from openrs_ray.curation.inputs import Inputs, prompts
 from openrs_ray.curation.recipe import Boxed, Duplicates, Judged, Mix, Overlaps, Recipe, Solved
 from openrs_ray.curation.store import Counts, CurationStore, Told
 from openrs_ray.curation.texts import OverlapIndex
+from openrs_ray.data.completions import Decoder
 from openrs_ray.errors import UserError
 from openrs_ray.records import Verdict
 from openrs_ray.rewards.judge import WARM_UP, Judge
@@ -96,12 +97,14 @@ class Curation:
                 if isinstance(stage, Solved):
                     read = partial(_checked, stage, left, ending.enter_context(self._pool(stage)))
                 else:
-                    read = partial(_judged, stage)
+                    read = partial(_judged, stage, left)
+                decoder, ids = Decoder.of(self.inputs.tokenizers[name]), {one.row: one.prompt_ids for one in questions}
 
                 def tell(replies: Replies) -> None:
                     chunk = read(replies)
-                    self.store.add(number, name, chunk)
-                    told.update({one.row: one.fate for one in chunk})
+                    seen = dict(zip(replies, decoder.decode([ids[row] for row in replies]), strict=True))
+                    self.store.add(number, name, chunk, seen)
+                    told.update({one.candidate.row: one.fate for one in chunk})
                     tokens = sum(reply.tokens for one in chunk for reply in one.replies)
                     last = f"the last {len(chunk):,} with {tokens:,} tokens"
                     self.say(f"{name}: {len(told):,} of {len(candidates):,} problems, {last}")
@@ -120,8 +123,8 @@ class Curation:
         return CheckPool(check, self.recipe.checks, limits.deadline_s, limits.memory_gib, WARM_UP)
 
 
-def _judged(stage: Judged, replies: Replies) -> list[Told]:
-    return [Told(row, given, (), fates.judged_fate(stage, given[0])) for row, given in replies.items()]
+def _judged(stage: Judged, candidates: Mapping[int, Candidate], replies: Replies) -> list[Told]:
+    return [Told(candidates[row], given, (), fates.judged_fate(stage, given[0])) for row, given in replies.items()]
 
 
 def _checked(
@@ -132,5 +135,9 @@ def _checked(
         for row, given in replies.items()
     }
     futures = {row: [pool.submit(item) for item in several] for row, several in items.items()}
-    statuses = {row: tuple(future.result().status for future in several) for row, several in futures.items()}
-    return [Told(row, given, statuses[row], fates.solved_fate(stage, statuses[row])) for row, given in replies.items()]
+    verdicts = {row: tuple(future.result() for future in several) for row, several in futures.items()}
+    statuses = {row: [verdict.status for verdict in several] for row, several in verdicts.items()}
+    return [
+        Told(candidates[row], given, verdicts[row], fates.solved_fate(stage, statuses[row]))
+        for row, given in replies.items()
+    ]

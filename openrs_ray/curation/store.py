@@ -3,13 +3,13 @@
 NAME/curation.json            each stage's request, with digests of rows, evaluation sets and models
 NAME/00-sources.parquet       every raw row, with `kept` and `reason`
 NAME/01-boxed.parquet         the same of every problem that reached the first stage
-NAME/02-trivial/000003.parquet    replies and fates of problems that a model was asked about together
+NAME/02-trivial/000003.parquet    completions for problems that a model was asked about together, with the problems' fates
 NAME/02-trivial.parquet
 NAME/NAME.parquet             the result: problem, solution, answer, source
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -17,12 +17,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from openrs_ray.common.completion_columns import row_json, with_common
 from openrs_ray.common.files import damaged, write_json
 from openrs_ray.common.foreign import parse_json
-from openrs_ray.common.parquet import read_table, write_table
+from openrs_ray.common.parquet import column_names, read_table, write_table
 from openrs_ray.common.same_request import check_same
 from openrs_ray.curation.fates import Candidate, Fate, Reply
+from openrs_ray.data.completions import opening_after
 from openrs_ray.errors import UserError
+from openrs_ray.records import Status, Verdict
 
 Asked = tuple[str, dict[str, Any]]
 """Its name, and everything that decides its outcome."""
@@ -38,25 +41,49 @@ _STAGE = pa.schema(
         ("reason", pa.string()),
     ]
 )
-_CHUNK = pa.schema(
-    [
-        ("row", pa.int32()),
-        ("replies", pa.list_(pa.string())),
-        ("tokens", pa.list_(pa.int32())),
-        ("finish_reasons", pa.list_(pa.string())),
-        ("verdicts", pa.list_(pa.string())),  # of the check of each reply; empty where none was checked
-        ("kept", pa.bool_()),
-        ("reason", pa.string()),
-    ]
+COMPLETIONS = with_common(
+    ("kept", pa.bool_()),  # the problem, by all its completions
+    ("reason", pa.string()),
 )
+_OLDER_CHUNK = pa.schema([("row", pa.int32()), ("kept", pa.bool_()), ("reason", pa.string())])
+"""What counts of the older files, which had a row per problem with lists of replies."""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    row: int
+    candidate: Candidate
     replies: tuple[Reply, ...]
-    verdicts: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+    """Of the check of each reply; empty where none is checked."""
     fate: Fate
+
+    def rows(self, stage: str, prompt: str) -> list[dict[str, Any]]:
+        one = self.candidate
+        verdicts = self.verdicts or [Verdict(Status.UNCHECKED, {}, None)] * len(self.replies)
+        of_problem = {
+            "task": stage,
+            "problem_index": one.row,
+            "problem": one.problem,
+            "prompt": prompt,
+            "gold": list(one.answer),
+            "row": row_json({"source": one.source, "solution": one.solution}, one.problem),
+            **asdict(self.fate),
+        }
+        return [
+            of_problem
+            | {
+                "sample": sample,
+                "text": opening_after(prompt) + reply.text,
+                "token_ids": [*reply.token_ids],
+                "length": reply.tokens,
+                "finish_reason": reply.finish_reason,
+                "status": str(verdict.status),
+                "answer": verdict.answer,
+                "detail": verdict.detail,
+                "worker": reply.worker,
+            }
+            for sample, (reply, verdict) in enumerate(zip(self.replies, verdicts, strict=True))
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,24 +156,14 @@ class CurationStore:
     def told(self, number: int, name: str) -> dict[int, Fate]:
         """Fates by row."""
         files = sorted((self.folder / f"{number:02d}-{name}").glob("*.parquet"))
-        chunks = [_read(file, _CHUNK, ["row", "kept", "reason"]) for file in files]
-        return {row["row"]: Fate(row["kept"], row["reason"]) for rows in chunks for row in rows}
+        return {row: fate for file in files for row, fate in _fates(file)}
 
-    def add(self, number: int, name: str, told: Sequence[Told]) -> None:
+    def add(self, number: int, name: str, told: Sequence[Told], prompts: Mapping[int, str]) -> None:
+        """`prompts`: as the model saw them, by row."""
         folder = self.folder / f"{number:02d}-{name}"
         free = max((int(file.stem) + 1 for file in folder.glob("*.parquet")), default=0)
-        rows = [
-            {
-                "row": one.row,
-                "replies": [reply.text for reply in one.replies],
-                "tokens": [reply.tokens for reply in one.replies],
-                "finish_reasons": [reply.finish_reason for reply in one.replies],
-                "verdicts": one.verdicts,
-                **asdict(one.fate),
-            }
-            for one in told
-        ]
-        write_table(folder / f"{free:06d}.parquet", pa.Table.from_pylist(rows, schema=_CHUNK))
+        rows = [row for one in told for row in one.rows(name, prompts[one.candidate.row])]
+        write_table(folder / f"{free:06d}.parquet", pa.Table.from_pylist(rows, schema=COMPLETIONS))
 
     @property
     def result(self) -> Path:
@@ -166,9 +183,17 @@ class CurationStore:
         return self.folder / f"{number:02d}-{name}.parquet"
 
 
+def _fates(chunk: Path) -> Iterator[tuple[int, Fate]]:
+    """By row; once for each of its completions."""
+    older = "replies" in column_names(chunk)
+    schema, index = (_OLDER_CHUNK, "row") if older else (COMPLETIONS, "problem_index")
+    for row in _read(chunk, schema, [index, "kept", "reason"]):
+        yield row[index], Fate(row["kept"], row["reason"])
+
+
 def _read(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = read_table(path, columns, schema).to_pylist()
-    if any(row.get(name, 0) is None for row in rows for name in ("row", "problem", "answer", "kept")):
+    if any(row.get(name, 0) is None for row in rows for name in ("row", "problem", "problem_index", "answer", "kept")):
         raise damaged(path)
     return rows
 

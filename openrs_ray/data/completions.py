@@ -107,7 +107,12 @@ def response_prefix(ids: Sequence[int] | np.ndarray, tokenizer: PreTrainedTokeni
     """ "<think>" where the template itself opens the reasoning, otherwise nothing."""
     # A completion of such a prompt holds only the closing tag; the format reward needs both.
     (text,) = Decoder.of(tokenizer).decode([_ids(ids)[-_PREFIX_TOKENS:].tolist()])
-    return THINK_OPEN if text.rstrip().endswith(THINK_OPEN) else ""
+    return opening_after(text)
+
+
+def opening_after(prompt: str) -> str:
+    """The same for a prompt's text."""
+    return THINK_OPEN if prompt.rstrip().endswith(THINK_OPEN) else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,12 @@ def write(folder: Path, content: dict[str, Any]) -> None:
             temporary.write_text(text, encoding="utf-8")
 
 
+def shown(content: dict[str, Any]) -> dict[str, Any]:
+    """Texts of a report's tables, for pages: {"title", "tables": [{"heading", "rows"}], "notes"}."""
+    tables = [{"heading": heading, "rows": cells} for heading, cells in _tables(content)]
+    return {"title": _title(content), "tables": tables, "notes": _notes(content)}
+
+
 def markdown(content: dict[str, Any]) -> str:
     parts = [f"# {_title(content)}", ""]
     for heading, cells in _tables(content):

@@ -7,69 +7,62 @@ MODEL/aime24-000007.parquet     completions that ended about the same time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from openrs_ray.common.completion_columns import row_json, with_common
 from openrs_ray.common.files import damaged, read_json, write_json
 from openrs_ray.common.foreign import reading
-from openrs_ray.common.parquet import read_table, write_table
+from openrs_ray.common.parquet import column_names, read_table, write_table
 from openrs_ray.common.same_request import check_same
-from openrs_ray.evaluation.benchmarks import Task
 from openrs_ray.records import Completion, Status, Verdict
 
-SCHEMA = pa.schema(
-    [
-        ("benchmark", pa.string()),
-        ("problem", pa.int32()),
-        ("sample", pa.int32()),
-        ("text", pa.string()),
-        ("gold", pa.list_(pa.string())),
-        ("completion", pa.string()),
-        ("token_ids", pa.list_(pa.int32())),
-        ("length", pa.int32()),
-        ("finish_reason", pa.string()),
-        ("status", pa.string()),
-        ("answer", pa.string()),
-        ("detail", pa.string()),
-        ("english_share", pa.float64()),
-        ("seed", pa.int64()),
-        ("worker", pa.int32()),
-        ("sitting", pa.int32()),
-    ]
+if TYPE_CHECKING:
+    from openrs_ray.evaluation.benchmarks import Task
+
+SCHEMA = with_common(
+    ("english_share", pa.float64()),
+    ("seed", pa.int64()),
+    ("sitting", pa.int32()),
 )
+OLDER_NAMES = {"benchmark": "task", "problem": "problem_index", "text": "problem", "completion": "text"}
+"""Columns that older versions named otherwise, with their names now."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Done:
     benchmark: str
-    task: Task
+    task: "Task"
     completion: Completion
     verdict: Verdict
     text: str
     """With the chat template's opening."""
     english_share: float
     seed: int
+    prompt: str | None = None
 
     def row(self, sitting: int) -> dict[str, Any]:
         problem, completion = self.task.problem, self.completion
         return {
-            "benchmark": self.benchmark,
-            "problem": problem.index,
+            "task": self.benchmark,
+            "problem_index": problem.index,
             "sample": completion.sample,
-            "text": problem.text,
+            "problem": problem.text,
+            "prompt": self.prompt,
             "gold": list(problem.gold),
-            "completion": self.text,
+            "row": row_json(problem.row, problem.text),
+            "text": self.text,
             "token_ids": completion.token_ids.tolist(),
             "length": len(completion.token_ids),
             "finish_reason": completion.finish_reason,
             "status": str(self.verdict.status),
             "answer": self.verdict.answer,
             "detail": self.verdict.detail,
+            "worker": completion.worker,
             "english_share": self.english_share,
             "seed": self.seed,
-            "worker": completion.worker,
             "sitting": sitting,
         }
 
@@ -109,20 +102,39 @@ class CompletionStore:
 
     def finished(self, benchmark: str) -> set[tuple[int, int]]:
         """(problem, sample) of every completion."""
-        table = self.rows(benchmark, ["problem", "sample"])
-        return set(zip(table["problem"].to_pylist(), table["sample"].to_pylist(), strict=True))
+        table = self.rows(benchmark, ["problem_index", "sample"])
+        return set(zip(table["problem_index"].to_pylist(), table["sample"].to_pylist(), strict=True))
 
     def count(self) -> int:
         """Completions of all benchmarks."""
-        return int(self.rows("*", ["problem"]).num_rows)
+        return int(self.rows("*", ["sample"]).num_rows)
 
     def rows(self, benchmark: str, columns: list[str] | None = None) -> pa.Table:
-        """Rows in the order written."""
-        tables = [read_table(file, columns, SCHEMA) for file in self._files(benchmark)]
+        """Rows in the order written; null in columns that older versions did not write."""
+        tables = [read_completions(file, columns) for file in self._files(benchmark)]
         return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
     def _files(self, benchmark: str) -> list[Path]:
-        return sorted(self.folder.glob(f"{benchmark}-[0-9][0-9][0-9][0-9][0-9][0-9].parquet"))
+        return completion_files(self.folder, benchmark)
+
+
+def completion_files(folder: Path, benchmark: str = "*") -> list[Path]:
+    """A model's, in the order written."""
+    return sorted(folder.glob(f"{benchmark}-[0-9][0-9][0-9][0-9][0-9][0-9].parquet"))
+
+
+def read_completions(file: Path, columns: list[str] | None = None) -> pa.Table:
+    """A file of this or an older version. UserError where it is damaged."""
+    if "benchmark" not in column_names(file):
+        return read_table(file, columns, SCHEMA)
+    before = {now: older for older, now in OLDER_NAMES.items()}
+    asked = [name for name in SCHEMA.names if columns is None or name in columns]
+    written = {name: before.get(name, name) for name in asked if name not in ("prompt", "row")}
+    kinds = pa.schema([(older, SCHEMA.field(name).type) for name, older in written.items()])
+    table = read_table(file, [*written.values()], kinds)
+    found = {name: table[older] for name, older in written.items()}
+    missing = {name: pa.nulls(len(table), pa.string()) for name in asked if name not in written}
+    return pa.table({name: (found | missing)[name] for name in columns or asked})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,8 +156,8 @@ class Table:
 
 def as_table(rows: pa.Table, problems: int, samples: int) -> Table:
     """The first `samples` of each problem. KeyError if one is missing."""
-    names = ["problem", "sample", "status", "answer", "length", "finish_reason", "english_share"]
-    found = {(row["problem"], row["sample"]): row for row in rows.select(names).to_pylist()}
+    names = ["problem_index", "sample", "status", "answer", "length", "finish_reason", "english_share"]
+    found = {(row["problem_index"], row["sample"]): row for row in rows.select(names).to_pylist()}
     grid = [[found[problem, sample] for sample in range(samples)] for problem in range(problems)]
 
     def array(name: str, kind: Any) -> np.ndarray:

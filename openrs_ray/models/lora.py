@@ -51,6 +51,12 @@ def linear_layers(model: PreTrainedModel, lora: Lora) -> dict[str, nn.Linear]:
             f"no linear layer was found in the {'attention' if lora.layers == 'attention' else 'blocks'} of this {kind}: "
             "set learner.lora.rank 0"
         )
+    path, smallest = min(found.items(), key=lambda layer: min(layer[1].in_features, layer[1].out_features))
+    if lora.rank > (side := min(smallest.in_features, smallest.out_features)):
+        raise UserError(
+            f"learner.lora.rank ({lora.rank}) is more than the smaller side of {path} ({side}), so that an adapter would be "
+            f"larger than its weight: set it to at most {side}"
+        )
     return found
 
 

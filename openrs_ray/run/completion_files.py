@@ -13,6 +13,7 @@ from typing import Literal, cast
 
 import pyarrow as pa
 
+from openrs_ray.common.completion_columns import REPEATED
 from openrs_ray.common.parquet import read_table, write_table
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.run.attempts import read_attempts, superseded
@@ -21,10 +22,12 @@ Phase = Literal["train", "replaced", "evaluation", "rested"]
 """The last has no completions, but the positions that a step passed over."""
 FOLDER = "completions"
 _FEW_VALUES = (
-    *("step", "attempt", "phase", "task", "problem_index", "problem", "status", "finish_reason", "answer", "detail"),
-    *("rewards.key_value.key", "solved"),
+    *REPEATED,
+    *("step", "attempt", "phase", "status", "finish_reason", "answer", "detail", "rewards.key_value.key", "solved"),
 )
 """Columns with few different values. For the others, trying a dictionary would take half the time of writing."""
+_TOGETHER = 1024
+"""Rows of a large step's file that are read together, when a few of them are looked at."""
 _NAME = re.compile(
     r"(?P<phase>train|replaced|evaluation|rested)-step-(?P<step>\d+)-attempt-(?P<attempt>\d+)(-(?P<crc32>[0-9a-f]{8}))?\.parquet"
 )
@@ -49,17 +52,19 @@ class RecordFile:
         checksum = int(match["crc32"], 16) if match["crc32"] else None
         return cls(int(match["step"]), int(match["attempt"]), checksum, cast(Phase, match["phase"]), path)
 
-    def read(self, columns: list[str] | None = None) -> pa.Table:
-        """RunError when the rows are not those that were written."""
+    def read(self, columns: list[str] | None = None, schema: pa.Schema | None = None) -> pa.Table:
+        """RunError when the rows are not those that were written. `schema`: to read as, null in columns not written."""
         try:
-            return read_table(self.path, columns, crc32=self.crc32)
+            return read_table(self.path, columns, schema, self.crc32)
         except UserError as error:
             raise RunError(str(error)) from error
 
 
 def write_file(run_folder: Path, phase: Phase, step: int, attempt: int, rows: pa.Table) -> Path:
     name = f"{phase}-step-{step:06d}-attempt-{attempt:03d}.parquet"
-    return write_table(run_folder / FOLDER / name, rows, checksum_in_name=True, few_values=_FEW_VALUES)
+    return write_table(
+        run_folder / FOLDER / name, rows, checksum_in_name=True, few_values=_FEW_VALUES, together=_TOGETHER
+    )
 
 
 def record_files(run_folder: Path, phase: Phase | None = None) -> list[RecordFile]:

@@ -9,41 +9,28 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from openrs_ray.common.completion_columns import row_json, with_common
+from openrs_ray.data.completions import Decoder
 from openrs_ray.data.rests import Rested
 from openrs_ray.errors import RunError
 from openrs_ray.records import Group, Problem, Rollout, Status, Verdict, VersionSpan
 from openrs_ray.run.completion_files import FOLDER, Phase, RecordFile, current_files, write_file
 
-SCHEMA = pa.schema(
-    [
-        ("step", pa.int64()),
-        ("attempt", pa.int32()),
-        ("phase", pa.string()),
-        ("position", pa.int64()),
-        ("problem_index", pa.int64()),
-        ("sample", pa.int32()),
-        ("problem", pa.string()),
-        ("token_ids", pa.list_(pa.int32())),
-        ("logprobs", pa.list_(pa.float32())),  # 0 where given
-        ("sampled", pa.list_(pa.bool_())),  # null, or no such column: all tokens; the others were given
-        ("text", pa.string()),
-        ("reward", pa.float64()),  # null: left out of the loss
-        ("rewards", pa.map_(pa.string(), pa.float64())),
-        ("status", pa.string()),
-        ("answer", pa.string()),
-        ("detail", pa.string()),
-        ("finish_reason", pa.string()),
-        ("length", pa.int32()),
-        ("versions", pa.list_(pa.struct([("version", pa.int64()), ("start", pa.int32()), ("end", pa.int32())]))),
-        ("mean_logprob", pa.float64()),
-        ("advantage", pa.float64()),  # null: left out of the loss, replaced, or an evaluation
-        ("worker", pa.int32()),
-        ("check_seconds", pa.float64()),
-    ]
+SCHEMA = with_common(
+    ("step", pa.int64()),
+    ("attempt", pa.int32()),
+    ("phase", pa.string()),
+    ("position", pa.int64()),
+    ("logprobs", pa.list_(pa.float32())),  # 0 where given
+    ("sampled", pa.list_(pa.bool_())),  # null, or no such column: all tokens; the others were given
+    ("reward", pa.float64()),  # null: left out of the loss
+    ("rewards", pa.map_(pa.string(), pa.float64())),
+    ("versions", pa.list_(pa.struct([("version", pa.int64()), ("start", pa.int32()), ("end", pa.int32())]))),
+    ("mean_logprob", pa.float64()),
+    ("advantage", pa.float64()),  # null: left out of the loss, replaced, or an evaluation
+    ("check_seconds", pa.float64()),
 )
-
-TASK = pa.field("task", pa.string())
-"""A column of runs with several tasks."""
+"""Files of older versions lack some of the columns."""
 RESTED = pa.schema(
     [
         ("step", pa.int64()),
@@ -65,6 +52,8 @@ RESTED = pa.schema(
 @dataclass(frozen=True, slots=True)
 class CompletionRecord:
     run_folder: Path
+    decoder: Decoder | None = None
+    """Makes the prompts' text; None leaves it out."""
 
     def write(
         self,
@@ -80,8 +69,13 @@ class CompletionRecord:
         `texts` and `advantages` are [group][sample]; advantages are NaN where left out of the loss, None for replaced groups and
         evaluations. An evaluation's step is its policy version.
         """
-        rows = _rows(step, attempt, phase, groups, texts, advantages)
+        rows = _rows(step, attempt, phase, groups, texts, advantages, self._prompts(groups))
         return write_file(self.run_folder, phase, step, attempt, rows)
+
+    def _prompts(self, groups: Sequence[Group]) -> list[str | None]:
+        if self.decoder is None:
+            return [None] * len(groups)
+        return [*self.decoder.decode([group.problem.prompt_ids for group in groups])]
 
     def write_rested(self, step: int, attempt: int, rested: Sequence[Rested]) -> Path:
         rows = [
@@ -94,10 +88,10 @@ class CompletionRecord:
 
 
 def current_rows(run_folder: Path, phase: Phase = "train", columns: list[str] | None = None) -> pa.Table:
-    """Rows that count, by step. RunError when a file is damaged."""
-    tables = [file.read(columns) for file in current_files(run_folder, phase)]
+    """Rows that count, by step; null in columns that older versions did not write. RunError when a file is damaged."""
+    tables = [file.read(columns, SCHEMA) for file in current_files(run_folder, phase)]
     if tables:
-        return pa.concat_tables(tables, promote_options="default")  # older versions wrote no `sampled`
+        return pa.concat_tables(tables)
     return SCHEMA.empty_table() if columns is None else SCHEMA.empty_table().select(columns)
 
 
@@ -159,42 +153,53 @@ def _rows(
     groups: Sequence[Group],
     texts: Sequence[Sequence[str]],
     advantages: Sequence[Sequence[float]] | np.ndarray | None,
+    prompts: Sequence[str | None],
 ) -> pa.Table:
     """The table of a step, built by column and from whole arrays, because a step may have millions of tokens."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     verdicts = [verdict for group in groups for verdict in group.verdicts]
-    problems = [group.problem for group in groups for _ in group.rollouts]
     values = [math.nan] * len(rollouts) if advantages is None else [float(v) for row in advantages for v in row]
     marks = [None if rollout.sampled.all() else rollout.sampled for rollout in rollouts]
     columns: dict[str, Any] = {
+        **_of_problems(groups, prompts),
+        "sample": [rollout.sample for rollout in rollouts],
+        "text": [text for own in texts for text in own],
+        "token_ids": _lists([rollout.token_ids for rollout in rollouts], pa.int32()),
+        "length": [rollout.sampled_tokens for rollout in rollouts],
+        "finish_reason": [rollout.finish_reason for rollout in rollouts],
+        "status": [str(verdict.status) for verdict in verdicts],
+        "answer": [verdict.answer for verdict in verdicts],
+        "detail": [verdict.detail for verdict in verdicts],
+        "worker": [rollout.worker for rollout in rollouts],
         "step": [step] * len(rollouts),
         "attempt": [attempt] * len(rollouts),
         "phase": [phase] * len(rollouts),
         "position": [rollout.position for rollout in rollouts],
-        "problem_index": [problem.index for problem in problems],
-        "sample": [rollout.sample for rollout in rollouts],
-        "problem": [problem.text for problem in problems],
-        "token_ids": _lists([rollout.token_ids for rollout in rollouts], pa.int32()),
         "logprobs": _lists([rollout.logprobs for rollout in rollouts], pa.float32()),
         "sampled": _lists(marks, pa.bool_()),
-        "text": [text for own in texts for text in own],
         "reward": [verdict.reward for verdict in verdicts],
         "rewards": [list(verdict.rewards.items()) for verdict in verdicts],
-        "status": [str(verdict.status) for verdict in verdicts],
-        "answer": [verdict.answer for verdict in verdicts],
-        "detail": [verdict.detail for verdict in verdicts],
-        "finish_reason": [rollout.finish_reason for rollout in rollouts],
-        "length": [rollout.sampled_tokens for rollout in rollouts],
         "versions": _spans([rollout.versions for rollout in rollouts]),
         "mean_logprob": [_finite(_mean_logprob(*each)) for each in zip(rollouts, marks, strict=True)],
         "advantage": [_finite(value) for value in values],
-        "worker": [rollout.worker for rollout in rollouts],
         "check_seconds": [verdict.seconds for verdict in verdicts],
     }
-    schema = SCHEMA
-    if any(problem.task for problem in problems):
-        schema, columns["task"] = SCHEMA.append(TASK), [problem.task for problem in problems]
-    return pa.table([_column(columns[field.name], field.type) for field in schema], schema=schema)
+    return pa.table([_column(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
+
+
+def _of_problems(groups: Sequence[Group], prompts: Sequence[str | None]) -> dict[str, pa.Array]:
+    """Columns that are the same for all rollouts of a group, made once for each."""
+    problems = [group.problem for group in groups]
+    values: dict[str, list[Any]] = {
+        "task": [problem.task for problem in problems],
+        "problem_index": [problem.index for problem in problems],
+        "problem": [problem.text for problem in problems],
+        "prompt": [*prompts],
+        "gold": [list(problem.gold) for problem in problems],
+        "row": [row_json(problem.row, problem.text) for problem in problems],
+    }
+    places = pa.array(np.repeat(np.arange(len(groups)), [len(group.rollouts) for group in groups]))
+    return {name: pa.array(each, type=SCHEMA.field(name).type).take(places) for name, each in values.items()}
 
 
 def _column(values: Any, kind: pa.DataType) -> pa.Array:

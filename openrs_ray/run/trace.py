@@ -118,9 +118,16 @@ def read_trace(run_folder: Path, attempt: int | None = None) -> list[Event]:
 def _events(file: Path) -> Iterator[Event]:
     process = file.name.removesuffix(".jsonl").removesuffix(".old")
     for line in read_lines(file):
-        match line:
-            case {"name": str(name), "ts": int() | float() as ts, "dur": int() | float() as dur, "args": dict(given)}:
-                yield Event(name, process, int(line.get("pid", 0)), ts / 1e6, (ts + dur) / 1e6, given)
+        if event := event_of(process, line):
+            yield event
+
+
+def event_of(process: str, line: Any) -> Event | None:
+    """The event in a line of a trace; None where it is none."""
+    match line:
+        case {"name": str(name), "ts": int() | float() as ts, "dur": int() | float() as dur, "args": dict(given)}:
+            return Event(name, process, int(line.get("pid", 0)), ts / 1e6, (ts + dur) / 1e6, given)
+    return None
 
 
 def steps_of(events: Sequence[Event]) -> list[Step]:

@@ -308,8 +308,8 @@ def test_no_file_of_a_run_ends_in_a_traceback(
 
 def test_no_file_of_an_evaluation_ends_in_a_traceback(boundary: Boundary, tmp_path: Path) -> None:
     row: dict[str, Any] = dict.fromkeys(SCHEMA.names) | {
-        "benchmark": "own",
-        "problem": 0,
+        "task": "own",
+        "problem_index": 0,
         "sample": 0,
         "status": "correct",
         "length": 3,

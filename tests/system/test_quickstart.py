@@ -31,7 +31,7 @@ def used_memory(process: psutil.Process) -> float:
     return total
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1500)
 def test_quickstart_in_a_fresh_clone_learns(tmp_path: Path) -> None:
     clone = tmp_path / "clone"

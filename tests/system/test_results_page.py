@@ -16,6 +16,7 @@ from actors.learner.rank import LearnerRank
 from openrs_ray.algorithm.losses import METRICS
 from openrs_ray.algorithm.step_metrics import step_metrics
 from openrs_ray.algorithm.updates import ages_in_updates, over_updates
+from openrs_ray.curation.store import COMPLETIONS
 from openrs_ray.evaluation import store
 from openrs_ray.records import Status, Verdict
 from openrs_ray.run.budget import Budget
@@ -117,6 +118,8 @@ def test_every_row_of_the_last_table_is_explained(run: SimulatedRun) -> None:
 
 
 def test_every_column_of_the_completions_is_explained_and_no_other() -> None:
-    assert names(section("Columns of the completions")) == {*SCHEMA.names, *store.SCHEMA.names}
+    assert names(section("Columns of the completions")) == {
+        *SCHEMA.names, *store.SCHEMA.names, *COMPLETIONS.names,
+    }  # fmt: skip
     assert all(f"`{phase}`" in section("Columns of the completions") for phase in get_args(Phase))
     assert all(str(status) in section("Columns of the completions") for status in Status)

@@ -204,7 +204,7 @@ def test_a_run_whose_push_gets_lost_stops_there(tmp_path: Path, toy_folder: Path
     assert steps_done(tmp_path / "run") == 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.cpu_engine
 @pytest.mark.timeout(900)
 def test_engines_that_sleep_while_the_learner_works_change_nothing(

@@ -25,6 +25,7 @@ from commands import (
     wait_until,
     write_recipe,
 )
+from screen import Screen
 
 from openrs_ray.run.checkpoints import CheckpointStore
 
@@ -126,11 +127,17 @@ def test_a_closed_terminal_saves_the_run_and_a_stopped_gcs_does_not_hold_up_its_
     recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", 500, checkpoint={"every_steps": 1000})
     run, log = tmp_path / "run", tmp_path / "log"
     process, terminal = in_terminal([sys.executable, "-m", "launch.train", str(recipe), "--restart"])
-    deadline = time.monotonic() + 300
+    deadline, shown = time.monotonic() + 300, b""
     while steps_done(run) < 2:
         assert process.poll() is None and time.monotonic() < deadline, os.read(terminal, 10_000)
         time.sleep(0.1)
-        os.read(terminal, 10_000)
+        shown += os.read(terminal, 10_000)
+    screen = Screen(80)
+    screen.feed(shown.decode(errors="replace"))
+    assert any(line.startswith("[run] step 1/500  reward ") for line in screen.lines)
+    assert any(
+        line.startswith(("step 1/500  ", "step 2/500  ")) and " left  reward " in line for line in screen.lines[-2:]
+    )
     family = descendants(process)
     os.close(terminal)
     assert process.wait(200) == 128 + signal.SIGHUP

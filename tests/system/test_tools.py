@@ -74,7 +74,7 @@ def actor(process: Any, name: str) -> psutil.Process:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.cpu_engine
 @pytest.mark.timeout(900)
 def test_a_tool_that_hangs_crashes_and_fills_the_memory_costs_its_own_rollouts_only(

@@ -1,9 +1,11 @@
 """A real run's trace: every process and stage is in it, the stages add up to the step, and a slow reward pool is found out."""
 
+import json
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
-from commands import finish, start, tail, write_recipe
+from commands import finish, start, tail, wait_until, write_recipe
 
 from launch.trace import diagnosis, main
 from openrs_ray.run.metrics import read_metrics
@@ -27,7 +29,17 @@ def test_a_slow_reward_pool_is_found_in_the_trace(
     sections = {"push": {"probe_every": 1, "probe_tolerance": 1e-3}}
     recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", STEPS, **sections)
     run, log = tmp_path / "run", tmp_path / "log"
-    assert finish(start([str(recipe)], log, script="slow_rewards.py"), log) == 0, tail(log)
+    process = start([str(recipe), "--page"], log, script="slow_rewards.py")
+    wait_until(lambda: "page: http" in log.read_text(), 60, process, log)
+    address = log.read_text().partition("page: ")[2].split()[0]
+    wait_until(lambda: "step 2/5" in log.read_text(), 300, process, log)
+    with urlopen(f"{address}data/runs") as answer:
+        (shown,) = json.load(answer)["runs"]
+    assert shown["state"] == "training" and shown["curves"]["step"][:1] == [1] and shown["faults"] == []
+    assert finish(process, log) == 0, tail(log)
+    assert address not in (run / "attempts" / "001" / "log.txt").read_text()
+    with pytest.raises(OSError):  # the page has gone with the run
+        urlopen(address)
 
     events = read_trace(run)
     for kind, names in STAGES.items():

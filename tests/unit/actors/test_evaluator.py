@@ -129,8 +129,11 @@ def test_what_ended_before_a_loss_is_kept_and_only_the_rest_is_asked_again(
     assert not prepared.wanted()
 
     rows = store.rows("own").to_pylist()
-    assert all(row["completion"] == "<think>3+4</think>\\boxed{7}" and row["answer"] == "7" for row in rows)
-    assert {(row["problem"], row["status"]) for row in rows} == {(0, "correct"), (1, "wrong"), (2, "correct")}
+    assert all(row["text"] == "<think>3+4</think>\\boxed{7}" and row["answer"] == "7" for row in rows)
+    assert {(row["problem_index"], row["status"]) for row in rows} == {(0, "correct"), (1, "wrong"), (2, "correct")}
+    assert {(row["problem"], row["prompt"], *row["gold"]) for row in rows} == {
+        ("3+4", "<|user|>3+4<|assistant|>", gold) for gold in "78"
+    }
     assert prepared.table("own").correct().tolist() == [[1.0] * 3, [0.0] * 3, [1.0] * 3]
     assert len(replace(prepared, samples=SAMPLES + 1).wanted()) == 3, "more samples add to what is there"
 

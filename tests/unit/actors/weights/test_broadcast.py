@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from actors.weights import staging
+from actors.weights import shared, staging
 from actors.weights.broadcast import BroadcastReceiver, BroadcastSender, HostSender
 from actors.weights.shared import SharedGroup, SharedMemory, SharedReceiver, map_shared
 from actors.weights.staging import SLOTS, Staging
@@ -187,6 +187,32 @@ def test_shared_memory_brings_every_byte_to_all_engines_and_workers() -> None:
     for one in received:
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(one.result(), tensors, strict=True))
         assert [int(digest(buffer)) for buffer in one.result()] == sent.digests
+
+
+def test_where_one_worker_cannot_map_the_memory_all_of_its_engine_receive_over_gloo(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Engine 0 has two workers, one of which sees no files of the learner's process; engine 1 maps them."""
+    buckets, tensors = made(6 * PIECE + 48, 16, PIECE)
+    sender = HostSender(outgoing(buckets, tensors))
+    refused = iter([True])
+
+    def first_is_refused(address: str) -> torch.Tensor:
+        return map_shared("/proc/1/fd/99999 1024 00" if next(refused, False) else address)
+
+    monkeypatch.setattr(shared, "map_shared", first_is_refused)
+    hidden = join(3, sender._shared)
+    groups = [hidden, join(2, sender._shared)]
+    assert [group.mapped for group, _ in groups] == [False, True]
+    assert "cannot be mapped" in caplog.text and caplog.text.count("over gloo instead") == 1
+    sender.groups = {number: group for number, (group, _) in enumerate(groups)}
+    ends = [end for _, members in groups for end in members]
+    with ThreadPoolExecutor(len(ends)) as pool:
+        received = [pool.submit(lambda end: [end.receive(b.nbytes, None) for b in buckets], end) for end in ends]
+        sent = sender.send([0, 1])
+    assert not sent.failed
+    for one in received:
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(one.result(), tensors, strict=True))
 
 
 def test_an_engine_that_stalls_on_shared_memory_costs_the_others_nothing() -> None:

@@ -20,6 +20,7 @@ def figures(loss: float, tokens: float) -> dict[str, float]:
         "packed_tokens": 2 * tokens,
         "seconds": 1.5,
         "learning_rate": 0.1,
+        "mismatch_kl": loss / 10,
     }
 
 
@@ -31,6 +32,8 @@ def test_an_update_weighs_as_many_tokens_as_it_trained_on() -> None:
         "packed_tokens": 80,
         "seconds": 4.5,
         "learning_rate": 0.1,
+        "mismatch_kl": 0.2,
+        "first_mismatch_kl": 0.1,
         "updates": 3,
     }
     assert over_updates([figures(1.0, 0), figures(3.0, 0)])["loss"] == 2.0

@@ -17,12 +17,14 @@ from transformers.models.qwen2 import modeling_qwen2
 
 from openrs_ray.algorithm import policy as model
 from openrs_ray.algorithm.policy import ATTENTION, Policy
+from openrs_ray.cluster import machine as machine_module
 from openrs_ray.cluster.engine_memory import engine_activations, engine_parts
 from openrs_ray.cluster.fitting import check_fits
 from openrs_ray.cluster.learner_memory import activations, learner_phases
 from openrs_ray.cluster.machine import Machine
 from openrs_ray.cluster.memory import memory_text, needs_checkpointing, plan
 from openrs_ray.cluster.model_shape import ModelShape
+from openrs_ray.cluster.probes import Gpu
 from openrs_ray.config.learner import HeadDtype
 from openrs_ray.errors import UserError
 
@@ -319,9 +321,9 @@ def test_advice_stays_within_the_machine(shape: ModelShape, monkeypatch: pytest.
         assert ("placement.num_learner_gpus 2" in str(refused.value)) == offered, f"{gpus} GPUs"
 
 
-def readme_rows() -> list[str]:
-    """The options of each row of the README's table of placements."""
-    table = (ROOT / "README.md").read_text().partition("| to put | set |")[2].partition("\n\n")[0]
+def rows_of_the_page() -> list[str]:
+    """The options of each row of the table of placements in docs/training.md."""
+    table = (ROOT / "docs" / "training.md").read_text().partition("| to put | set |")[2].partition("\n\n")[0]
     rows: list[str] = []
     for line in table.splitlines()[2:]:
         what, given = (cell.strip() for cell in line.strip("|").rsplit("|", 1))
@@ -335,8 +337,8 @@ def readme_rows() -> list[str]:
     return rows
 
 
-@pytest.mark.parametrize("options", readme_rows())
-def test_every_row_of_the_readme_fits_the_papers_recipe(shape: ModelShape, options: str) -> None:
+@pytest.mark.parametrize("options", rows_of_the_page())
+def test_every_row_of_the_page_fits_the_papers_recipe(shape: ModelShape, options: str) -> None:
     config = paper(*options.split())
     check_fits(config, shape, Machine(44 * GIB))
     lines = [line for line in memory_text(config, shape, 44 * GIB) if "completions of" in line or "learner:" in line]
@@ -349,3 +351,29 @@ def test_numbers_without_a_verdict_where_the_size_is_unknown(shape: ModelShape) 
     assert not any("fit" in line for line in unknown)
     assert "weights 3.3 + reference 3.3 + optimizer 6.6 + gradients 2.2" in known[2] and known[2] == unknown[2]
     check_fits(paper(), shape, Machine(None))
+
+
+@pytest.mark.parametrize(("gpu", "quantization", "reason"), [
+    ("NVIDIA B200", "int8", "below 10.0, and this one has 10.0: set it to fp8"), ("NVIDIA B200", "fp8", ""),
+    ("NVIDIA A40", "fp8", ""), ("NVIDIA A40", "int8", ""), ("Tesla T4", "int8", ""),
+])  # fmt: skip
+def test_8_bits_that_the_planned_gpu_cannot_compute_are_refused_before_an_engine_starts(
+    shape: ModelShape, gpu: str, quantization: str, reason: str
+) -> None:
+    """A T4 is not among the known GPUs: there the worker says it."""
+    config = paper(
+        f"--rollout.quantization={quantization}", f"--placement.gpu_name={gpu}", "--push.probe_tolerance=0.3"
+    )
+    machine = Machine.planned(config)
+    if reason:
+        with pytest.raises(UserError, match=reason):
+            check_fits(config, shape, machine)
+    else:
+        check_fits(config, shape, machine)
+
+
+def test_the_head_nodes_own_gpu_decides_nothing_for_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_module, "planned_gpus", lambda device: [Gpu(0, "NVIDIA B200", "580.95", 183359, 4)])
+    elsewhere = paper("--placement.gpu_name=null")
+    assert Machine.planned(elsewhere).capability == 100
+    assert Machine.planned(elsewhere, this_machine=False).capability is None

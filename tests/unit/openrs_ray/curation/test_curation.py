@@ -393,10 +393,16 @@ def test_what_was_finished_before_a_kill_is_not_asked_again(tmp_path: Path) -> N
     assert {row for row, (kept, _) in trivial.items() if not kept} == {6, 8}
     assert trivial[6][1] == "solved: 1 of 2 correct"
     chunk = pq.read_table(folder / "02-trivial" / "000002.parquet").to_pylist()
-    assert [(row["row"], row["verdicts"], row["tokens"]) for row in chunk] == [
-        (6, ["correct", "wrong"], [5, 5]),
-        (7, ["wrong", "wrong"], [5, 5]),
-    ]
+    assert [(row["problem_index"], row["sample"], row["status"], row["length"]) for row in chunk] == [
+        (6, 0, "correct", 5), (6, 1, "wrong", 5), (7, 0, "wrong", 5), (7, 1, "wrong", 5),
+    ]  # fmt: skip
+    assert {(row["task"], row["problem"], *row["gold"], row["prompt"]) for row in chunk[:2]} == {
+        ("trivial", "6+6", "12", "<|user|>6+6<|assistant|>")
+    }
+    assert [row["answer"] for row in chunk[:2]] == ["12", "x"]
+    assert chunk[0]["text"] == "\\boxed{12}"
+    (noisy, *_) = pq.read_table(folder / "03-noisy" / "000000.parquet").to_pylist()
+    assert (noisy["task"], noisy["status"], noisy["kept"]) == ("noisy", "unchecked", True)
 
     idle = Answers()
     assert curate(recipe, idle) == counts and not idle.asked
@@ -410,6 +416,23 @@ def test_what_was_finished_before_a_kill_is_not_asked_again(tmp_path: Path) -> N
         Data(path=str(folder / "mine.parquet")), make_tokenizer(), 64, lambda golds: [True] * len(golds)
     )
     assert [(p.text, p.gold) for p in loaded.problems] == [(f"{n}+{n}", (str(2 * n),)) for n in (0, 2, 3, 4, 5, 7, 9)]
+
+
+def test_the_work_of_an_older_version_goes_on(tmp_path: Path) -> None:
+    recipe = own_recipe(tmp_path, trivial=SOLVED)
+    counts, folder = curate(recipe, Answers()), tmp_path / "data" / "mine"
+    (folder / "02-trivial.parquet").unlink()
+    for file in sorted((folder / "02-trivial").iterdir())[:2]:
+        rows = pq.read_table(file).to_pylist()
+        older = {row["problem_index"]: row for row in rows}.values()  # a row per problem, with lists of replies
+        columns = {
+            "row": pa.array([row["problem_index"] for row in older], pa.int32()),
+            "replies": [["x"]] * len(older),
+        }
+        columns |= {name: [row[name] for row in older] for name in ("kept", "reason")}
+        pq.write_table(pa.table(columns), file)
+    idle = Answers()
+    assert curate(recipe, idle) == counts and not idle.asked
 
 
 def test_other_work_in_the_folder_is_refused(tmp_path: Path) -> None:

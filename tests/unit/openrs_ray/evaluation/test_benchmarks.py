@@ -8,6 +8,8 @@ from typing import Any
 
 import math_verify
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from shared_data import shared_file, shared_rows
 
@@ -34,7 +36,7 @@ from openrs_ray.evaluation.figures import Samples
 from openrs_ray.evaluation.majority import answer_classes
 from openrs_ray.evaluation.power import Rate
 from openrs_ray.evaluation.report import document, markdown, published, published_name, write
-from openrs_ray.evaluation.store import CompletionStore, Done, as_table
+from openrs_ray.evaluation.store import SCHEMA, CompletionStore, Done, as_table
 from openrs_ray.evaluation.subject import START
 from openrs_ray.models.toy.tokenizer import make_tokenizer
 from openrs_ray.records import Completion, Problem, Status, Verdict
@@ -372,10 +374,12 @@ def test_the_majority_compares_programs_by_their_text(pool: CheckPool[Answered, 
 
 
 def done(problem: int, sample: int, status: Status = Status.CORRECT, benchmark: str = "own") -> Done:
-    task = Task(Problem(problem, f"problem {problem}", (1, 2), ("4",)))
+    text = f"problem {problem}"
+    task = Task(Problem(problem, text, (1, 2), ("4",), row={"problem": text, "answer": 4, "year": "2024"}))
     ids = np.arange(3 + sample, dtype=np.int32)
     completion = Completion(9, sample, ids, np.zeros(len(ids)), "length" if sample else "stop", (), worker=0)
-    return Done(benchmark, task, completion, Verdict(status, {}, None, "4"), "text", 0.5 if sample else 1.0, seed=5)
+    verdict, share = Verdict(status, {}, None, "4"), 0.5 if sample else 1.0
+    return Done(benchmark, task, completion, verdict, "text", share, seed=5, prompt=f"<user>problem {problem}")
 
 
 def test_what_is_written_is_found_again(tmp_path: Path) -> None:
@@ -394,6 +398,39 @@ def test_what_is_written_is_found_again(tmp_path: Path) -> None:
     assert np.array_equal(table.english, [[1, 0.5]] * 2)
     with pytest.raises(KeyError):
         as_table(again.rows("own"), problems=2, samples=3)
+
+
+OLDER = pa.schema(
+    [
+        ("benchmark", pa.string()), ("problem", pa.int32()), ("sample", pa.int32()), ("text", pa.string()),
+        ("gold", pa.list_(pa.string())), ("completion", pa.string()), ("token_ids", pa.list_(pa.int32())),
+        ("length", pa.int32()), ("finish_reason", pa.string()), ("status", pa.string()), ("answer", pa.string()),
+        ("detail", pa.string()), ("english_share", pa.float64()), ("seed", pa.int64()), ("worker", pa.int32()),
+        ("sitting", pa.int32()),
+    ]
+)  # fmt: skip
+"""Columns as older versions wrote them."""
+
+
+def test_the_folder_of_an_older_version_goes_on(tmp_path: Path) -> None:
+    store = CompletionStore(tmp_path)
+    store.open({"seed": 1}, {"own": "a"})
+    older = {"benchmark": "own", "problem": 0, "sample": 0, "text": "problem 0", "gold": ["4"], "completion": "so 4",
+             "token_ids": [1, 2], "length": 2, "finish_reason": "stop", "status": "correct", "answer": "4", "detail": "",
+             "english_share": 1.0, "seed": 5, "worker": 1, "sitting": 1}  # fmt: skip
+    pq.write_table(pa.Table.from_pylist([older], schema=OLDER), tmp_path / "own-000000.parquet")
+    again = CompletionStore(tmp_path)
+    again.open({"seed": 1}, {"own": "a"})
+    assert again.finished("own") == {(0, 0)} and again.count() == 1
+    again.write([done(1, 0, Status.WRONG)])
+    assert as_table(again.rows("own"), problems=2, samples=1).correct().tolist() == [[1.0], [0.0]]
+    first, second = again.rows("own").to_pylist()
+    assert list(first) == list(second) == SCHEMA.names
+    assert (first["task"], first["problem_index"], first["problem"], first["text"]) == ("own", 0, "problem 0", "so 4")
+    assert (first["prompt"], first["gold"], first["row"], first["worker"]) == (None, ["4"], None, 1)
+    assert (second["problem"], second["prompt"], second["text"]) == ("problem 1", "<user>problem 1", "text")
+    assert second["row"] == '{"answer": 4, "year": "2024"}'
+    assert again.rows("own", ["text", "prompt"]).column_names == ["text", "prompt"]
 
 
 def test_a_folder_of_another_evaluation_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import make_sequences, save_model
-from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, MixtralConfig, Phi3Config
+from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, MixtralConfig, Phi3Config
 
 from openrs_ray.algorithm.packing import pack
 from openrs_ray.algorithm.policy import adapt, load_policy, micro_batch_arguments
@@ -75,6 +75,13 @@ def test_the_same_seed_gives_the_same_adapters_and_leaves_the_random_state_alone
         return torch.cat([layer.down.flatten() for layer in adapted_layers(policy.model).values()])
 
     assert torch.equal(drawn(1), drawn(1)) and not torch.equal(drawn(1), drawn(2))
+
+
+def test_an_adapter_is_never_larger_than_its_weight() -> None:
+    config = LlamaConfig(hidden_size=64, intermediate_size=96, num_attention_heads=4, num_key_value_heads=1)
+    assert linear_layers(empty_model(config), Lora(rank=16))
+    with pytest.raises(UserError, match=r"rank \(17\) is more than the smaller side of .*k_proj \(16\)"):
+        linear_layers(empty_model(config), Lora(rank=17))
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

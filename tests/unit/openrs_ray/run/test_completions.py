@@ -1,7 +1,10 @@
 """The Parquet record: nothing lost, nothing counted twice over kills and attempts."""
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +13,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from openrs_ray.common.completion_columns import COMMON, row_json
+from openrs_ray.data.completions import Decoder
 from openrs_ray.errors import RunError
 from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
 from openrs_ray.run.attempts import read_attempts, start_attempt
-from openrs_ray.run.completions import SCHEMA, TASK, CompletionRecord, current_rows, read_groups
+from openrs_ray.run.completion_files import write_file
+from openrs_ray.run.completions import SCHEMA, CompletionRecord, current_rows, read_groups
 from openrs_ray.run.coverage import check_coverage
 
 PROBLEMS, SAMPLES = 3, 2
+
+
+class Numbers:
+    """Decodes token ids as their numbers."""
+
+    def decode_batch(self, sequences: Sequence[Sequence[int]], skip_special_tokens: bool) -> list[str]:
+        return [" ".join(map(str, ids)) for ids in sequences]
+
+
+NUMBERS = Decoder(Numbers(), None, light=True)
 
 
 def group(position: int, version: int = 0) -> Group:
@@ -30,7 +46,8 @@ def group(position: int, version: int = 0) -> Group:
             verdicts.append(Verdict(Status.TIMEOUT, {}, None, seconds=5.0, detail="killed"))
         else:
             verdicts.append(Verdict(Status.CORRECT, {"accuracy": 1.0, "format": 0.5}, 2.5, answer="42", seconds=0.1))
-    problem = Problem(position % 7, f"{position} + 1", (1, 2), ("42",))
+    text = f"{position} + 1"
+    problem = Problem(position % 7, text, (1, 2), ("42",), row={"question": text, "level": position, "note": None})
     return Group(position, problem, tuple(completions), tuple(verdicts))
 
 
@@ -39,7 +56,7 @@ def write(run: Path, step: int, attempt: int, phase: str = "train", positions: S
     groups = [group(position, step - 1) for position in positions]
     texts = [[f"text {position} {sample}" for sample in range(SAMPLES)] for position in positions]
     advantages = np.tile([1.5, np.nan], (len(groups), 1)) if phase == "train" else None
-    return CompletionRecord(run).write(step, attempt, groups, texts, advantages, phase)  # type: ignore[arg-type]
+    return CompletionRecord(run, NUMBERS).write(step, attempt, groups, texts, advantages, phase)  # type: ignore[arg-type]
 
 
 def test_a_row_holds_what_happened_to_a_completion(tmp_path: Path) -> None:
@@ -48,30 +65,35 @@ def test_a_row_holds_what_happened_to_a_completion(tmp_path: Path) -> None:
     assert "000002" in path.name and "001" in path.name
     judged, unjudged = current_rows(tmp_path).to_pylist()[:2]
     assert judged == {
+        "task": "",
+        "problem_index": 3,
+        "sample": 0,
+        "problem": "3 + 1",
+        "prompt": "1 2",
+        "gold": ["42"],
+        "row": '{"level": 3}',
+        "text": "text 3 0",
+        "token_ids": [5, 9, 2],
+        "length": 3,
+        "finish_reason": "stop",
+        "status": "correct",
+        "answer": "42",
+        "detail": "",
+        "worker": 1,
         "step": 2,
         "attempt": 1,
         "phase": "train",
         "position": 3,
-        "problem_index": 3,
-        "sample": 0,
-        "problem": "3 + 1",
-        "token_ids": [5, 9, 2],
         "logprobs": [-0.25, -0.5, -0.75],
         "sampled": None,
-        "text": "text 3 0",
         "reward": 2.5,
         "rewards": [("accuracy", 1.0), ("format", 0.5)],
-        "status": "correct",
-        "answer": "42",
-        "detail": "",
-        "finish_reason": "stop",
-        "length": 3,
         "versions": [{"version": 1, "start": 0, "end": 2}, {"version": 2, "start": 2, "end": 3}],
         "mean_logprob": -0.5,
         "advantage": 1.5,
-        "worker": 1,
         "check_seconds": 0.1,
     }
+    assert list(judged)[: len(COMMON)] == COMMON.names
     assert unjudged["reward"] is None and unjudged["advantage"] is None and unjudged["rewards"] == []
     assert unjudged["status"] == "timeout" and unjudged["detail"] == "killed"
 
@@ -96,10 +118,10 @@ def row_by_row(step: int, groups: Sequence[Group], texts: Sequence[Sequence[str]
                     "mean_logprob": mean if np.isfinite(mean) else None,
                     "advantage": advantage if np.isfinite(advantage) else None,
                     "worker": rollout.worker, "check_seconds": verdict.seconds, "task": group.problem.task,
+                    "gold": list(group.problem.gold),
                 }
             )  # fmt: skip
-    tasks = any(group.problem.task for group in groups)
-    return pa.Table.from_pylist(rows, schema=SCHEMA.append(TASK) if tasks else SCHEMA)
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
 @pytest.mark.parametrize("case", ["one turn", "turns", "tasks", "evaluation", "not finite"])
@@ -120,6 +142,39 @@ def test_columns_are_those_of_rows_made_one_by_one(tmp_path: Path, case: str) ->
         groups[4].rollouts[0].logprobs[1] = -np.inf
     path = CompletionRecord(tmp_path).write(1, 3, groups, texts, given)
     assert pq.read_table(path).equals(row_by_row(1, groups, texts, given)), "value by value, with its type"
+
+
+def test_a_row_of_the_data_becomes_json_of_bounded_size() -> None:
+    row = {"problem": "1 + 1", "level": 3, "empty": None, "none": float("nan"), "tests": ["é" * 10, {"x": 2.5}],
+           "when": date(2025, 1, 2), "bytes": b"ab", "long": "y" * 5000}  # fmt: skip
+    found = json.loads(row_json(row, "1 + 1") or "")
+    assert found.pop("long") == "y" * 2000 + "... (5,000 characters)"
+    assert found == {"level": 3, "none": "nan", "tests": ["é" * 10, {"x": 2.5}], "when": "2025-01-02", "bytes": "b'ab'"}
+    assert row_json({"problem": "1 + 1", "empty": None}, "1 + 1") is None
+
+
+def as_older(path: Path, tasks: bool = False) -> None:
+    """Make a file what an older version would have written, without the columns that are new."""
+    dropped = ["prompt", "gold", "row", "sampled", *([] if tasks else ["task"])]
+    table = pq.read_table(path).drop_columns(dropped)
+    path.unlink()
+    start, attempt = (int(part) for part in re.findall(r"-(\d{3,6})", path.name)[:2])
+    write_file(path.parent.parent, "train", start, attempt, table.select(sorted(table.column_names)))
+
+
+def test_the_record_of_an_older_version_is_read_and_trained_on_beside_newer_files(tmp_path: Path) -> None:
+    start_attempt(tmp_path, 0)
+    as_older(write(tmp_path, 1, 1))
+    write(tmp_path, 2, 1)
+    rows = current_rows(tmp_path)
+    assert rows.schema == SCHEMA and rows["text"].null_count == 0
+    for name in ("task", "prompt", "gold", "row"):
+        values = rows[name].to_pylist()
+        assert values[:6] == [None] * 6 and None not in values[6:]
+    assert current_rows(tmp_path, columns=["gold", "step"])["gold"].to_pylist() == [None] * 6 + [["42"]] * 6
+    assert check_coverage(tmp_path, PROBLEMS, SAMPLES).exact
+    problems = [group(index).problem for index in range(7)]
+    assert [g.position for g in read_groups(tmp_path, 1, problems)] == [0, 1, 2]
 
 
 def test_a_step_can_be_trained_again_from_its_record(tmp_path: Path) -> None:
