@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from launch.cli.command import command
 from launch.cli.failures import belongs_to
 from launch.cli.options import Parser
+from openrs_ray.common.console import json_output
 from openrs_ray.common.files import read_json
 from openrs_ray.config.names import find_run
 from openrs_ray.config.schema import RunConfig
@@ -35,6 +37,7 @@ def main(arguments: list[str]) -> int:
     parser = Parser("coverage", __doc__)
     parser.add_argument("run", metavar="RUN", help="a run: its folder, or its name")
     parser.add_argument("--csv", type=Path, help="write a line per position to this file")
+    parser.add_json()
     options = parser.parse_args(arguments)
     folder = find_run(options.run)
     config, problems = _run(folder)
@@ -44,8 +47,10 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"the run in {folder} has not finished a step yet: there is nothing to prove")
     if options.csv:
         _write(options.csv, proof.groups)
-    for line in _lines(proof):
-        sys.stdout.write(f"{line}\n")
+    with json_output(options.json) as document:
+        document(_as_json(folder, proof))
+        for line in () if options.json else _lines(proof):
+            sys.stdout.write(f"{line}\n")
     return 0 if proof.holds else 1
 
 
@@ -72,6 +77,28 @@ def _lines(proof: Proof) -> Iterator[str]:
         yield f"{kind}: {_named(where)}"
     if proof.unchecked:
         yield f"files of an older version, without a checksum: {proof.unchecked}"
+
+
+def _as_json(folder: Path, proof: Proof) -> dict[str, Any]:
+    found = proof.coverage
+    trained = [group for group in proof.groups if group.phase != "rested"]
+    return {
+        "run": folder,
+        "holds": proof.holds,
+        "steps": found.steps,
+        "groups": len(trained),
+        "groups_by_task": Counter(group.task for group in trained if group.task),
+        "groups_replaced": found.replaced,
+        "completions_trained_on": found.completions,
+        "positions_passed_over": found.rested,
+        "positions_lost": found.lost,
+        "positions_counted_twice": found.doubled,
+        "positions_not_due_yet": found.unexpected,
+        "positions_with_another_problem": proof.misplaced,
+        "rows_checked": proof.rows,
+        "faults": proof.faults,
+        "files_without_checksum": proof.unchecked,
+    }
 
 
 def _named(places: Sequence[str]) -> str:

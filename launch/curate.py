@@ -1,4 +1,4 @@
-"""`python -m launch.curate RECIPE [--dotted.field VALUE ...] [--dry-run]`: from raw problems to a training set.
+"""`python -m launch.curate RECIPE [--dotted.field VALUE ...] [--dry-run] [--json]`: from raw problems to a training set.
 
 Killed, the same command goes on where it was: finished stages, and finished chunks of a model's stage, are not done again.
 """
@@ -7,13 +7,14 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from rich.console import Console
 
 from launch.cli.command import command
 from launch.cli.failures import belongs_to
 from launch.cli.options import Parser, help_asked
-from openrs_ray.common.console import say, show_markdown
+from openrs_ray.common.console import Document, json_output, say, show_markdown
 from openrs_ray.curation import report
 from openrs_ray.curation.inputs import Inputs, load_inputs
 from openrs_ray.curation.pipeline import Curation, Question, Tell
@@ -31,15 +32,18 @@ def main(arguments: list[str]) -> None:
     parser = Parser("curate", None)
     parser.add_argument("recipe", metavar="RECIPE")
     parser.add_argument("--dry-run", action="store_true")
+    parser.add_json()
     options, fields = parser.parse_with_fields(arguments)
     recipe = load_recipe(options.recipe, fields, parser.flags)
     belongs_to(recipe.place)
     inputs = load_inputs(recipe)
-    if options.dry_run:
-        say(console, "\n".join(plan(recipe, inputs)))
-        return
-    with run_lock(recipe.place):
-        _curate(recipe, inputs, console)
+    with json_output(options.json) as document:
+        if options.dry_run:
+            say(console, "\n".join(plan(recipe, inputs)))
+            document(plan_as_json(recipe, inputs))
+            return
+        with run_lock(recipe.place):
+            _curate(recipe, inputs, console, document)
 
 
 def plan(recipe: Recipe, inputs: Inputs) -> list[str]:
@@ -58,11 +62,35 @@ def plan(recipe: Recipe, inputs: Inputs) -> list[str]:
     return lines
 
 
-def _curate(recipe: Recipe, inputs: Inputs, console: Console) -> None:
+def plan_as_json(recipe: Recipe, inputs: Inputs) -> dict[str, Any]:
+    store = CurationStore(recipe.place)
+    return {
+        "name": recipe.name,
+        "folder": recipe.place,
+        "rows": len(inputs.candidates),
+        "rows_with_text_and_answer": sum(fate.kept for fate in inputs.fates),
+        "rows_by_source": {
+            name: sum(candidate.source == name for candidate in inputs.candidates) for name in recipe.sources
+        },
+        "stages": [
+            {
+                "name": name,
+                "kind": stage.kind,
+                "done": store.has(number, name),
+                "problems_asked": len(store.told(number, name)),
+                "settings": stage.model_dump(mode="json", exclude_defaults=True, exclude={"kind"}),
+            }
+            for number, (name, stage) in enumerate(recipe.stages.items(), start=1)
+        ],
+    }
+
+
+def _curate(recipe: Recipe, inputs: Inputs, console: Console, document: Document) -> None:
     store = CurationStore(recipe.place)
     tell = partial(say, console)
     counts = Curation(recipe, inputs, store, partial(_ask, recipe, tell), tell).run()
-    report.write(recipe.place, recipe.name, counts)
+    content = report.write(recipe.place, recipe.name, counts)
+    document(content | {"result": store.result})
     show_markdown(console, report.markdown(recipe.name, counts))
     say(
         console,

@@ -16,7 +16,7 @@ from rich.console import Console
 from launch.cli.command import command
 from launch.cli.options import Parser, help_asked
 from launch.driver.harness import Harness
-from openrs_ray.common.console import say, show_markdown
+from openrs_ray.common.console import json_output, say, show_markdown
 from openrs_ray.config.answer import Answer
 from openrs_ray.config.help import section_lines
 from openrs_ray.config.load import checked
@@ -50,20 +50,24 @@ def main(arguments: list[str]) -> None:
     known = as_in_run(found[0].run) if found[0].run else {}
     config = checked(EvaluationConfig, known, overrides, "evaluation", flags=parser.flags)
     benchmarks = with_answers(benchmarks, config.answers)
+    notes = Console(highlight=False, stderr=options.json)
     for note in one_turn_notes([one.run for one in found if one.run]):
-        say(console, note)
+        say(notes, note)
     harness = Harness(how, benchmarks, subjects.folder, config, 3600 * options.hours, options.seed, console)
-    if options.dry_run:
-        harness.say_plan([harness.prepare(subject) for subject in subjects.all])
-        return
-    with harness.sitting(subjects.all) as models:
-        harness.say_plan(models)
-        harness.sample(models)
-        content = harness.report(models, subjects.seeds)
-        content["differences"] = list(subjects.differences)
-        write(subjects.report, content)
-    show_markdown(console, markdown(content))
-    say(console, f"{subjects.report}/report.md, report.json and report.html; completions beside them")
+    with json_output(options.json) as document:
+        if options.dry_run:
+            document(harness.say_plan([harness.prepare(subject) for subject in subjects.all]))
+            return
+        with harness.sitting(subjects.all) as models:
+            harness.say_plan(models)
+            harness.sample(models)
+            content = harness.report(models, subjects.seeds)
+            content["differences"] = list(subjects.differences)
+            write(subjects.report, content)
+        document(content)
+        if not options.json:
+            show_markdown(console, markdown(content))
+        say(console, f"{subjects.report}/report.md, report.json and report.html; completions beside them")
 
 
 def one_turn_notes(runs: Sequence[RunConfig]) -> list[str]:
@@ -113,6 +117,7 @@ def _parser() -> Parser:
     parser.add_argument("--hours", type=positive, default=48, help="how long one model may take (default: 48)")
     dry_run = "say what would be sampled and what it can show, and start nothing"
     parser.add_argument("--dry-run", action="store_true", help=dry_run)
+    parser.add_json()
     return parser
 
 

@@ -10,6 +10,8 @@ from openrs_ray.errors import UserError
 COMMANDS = {
     "train": "Trains a policy by GRPO, as a recipe says.",
     "evaluate": "Evaluates runs or a model on benchmarks, beside the start model, with intervals.",
+    "chat": "Talks to a trained policy in the terminal, prompted as in training.",
+    "export": "Makes a trained policy a model to use and share elsewhere.",
     "reproduce": "Repeats the whole paper: start model, training, choice of a checkpoint, tables.",
     "curate": "Makes a training set from raw problems, as a data recipe says.",
     "probe": "Says whether this machine has what a run will need.",

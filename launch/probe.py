@@ -1,4 +1,4 @@
-"""`python -m launch.probe [RECIPE] [--dotted.field VALUE ...]`: does this machine have what a run will need?
+"""`python -m launch.probe [RECIPE] [--dotted.field VALUE ...] [--json]`: does this machine have what a run will need?
 
 RECIPE is a file, or the name of a recipe or of a run (default: quickstart). `--help SECTION` lists the fields of a section.
 One table: what, found, needed, verdict. Looks at this machine only; on a cluster run it on every node.
@@ -7,8 +7,8 @@ Exit code 0: all needed is there; 1: something is missing; 2: the recipe cannot 
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -24,7 +24,7 @@ from openrs_ray.cluster.disk import checkpoint_parts
 from openrs_ray.cluster.layout import Device
 from openrs_ray.cluster.probes import Gpu, ProbeError
 from openrs_ray.cluster.sharing import ray_sessions, readable_by_others, writable_by_others
-from openrs_ray.common.console import say, show_table
+from openrs_ray.common.console import json_output, say, show_table
 from openrs_ray.common.formatting import GIB
 from openrs_ray.config.help import help_text
 from openrs_ray.config.load import load_config
@@ -43,9 +43,10 @@ RAY_PORTS = {6379: "Ray", 8265: "Ray's dashboard"}
 BUILTIN_PARAMETERS = {"toy": 1_200_000, SMOLLM2: 134_515_008}
 OLDEST_DRIVER = {"13": 580, "12": 525}
 """Oldest driver series by CUDA major version (CUDA's release notes, minor version compatibility)."""
-OLD_DRIVER = "update the NVIDIA driver (README.md, Drivers)"
+OLD_DRIVER = "update the NVIDIA driver (docs/drivers.md)"
 
 T = TypeVar("T")
+Verdict = Literal["ok", "note", "missing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,10 @@ class Row:
     what: str
     found: str
     needed: str
-    verdict: Literal["ok", "note", "missing"] = "ok"
+    verdict: Verdict = "ok"
     mend: str = ""
+    figures: Mapping[str, float | None] = field(default_factory=dict)
+    """What was found and is needed, as numbers, where it is one."""
 
 
 def rows(config: RunConfig) -> Iterator[Row]:
@@ -112,8 +115,11 @@ def _quick(probe: Callable[[], T]) -> Callable[[], T]:
     return partial(machine.within, QUICK_S, probe)
 
 
-def _judged(what: str, found: str, needed: str, fits: bool, mend: str) -> Row:
-    return Row(what, found, needed) if fits else Row(what, found, needed, "missing", mend)
+def _judged(
+    what: str, found: str, needed: str, fits: bool, mend: str, figures: Mapping[str, float | None] | None = None
+) -> Row:
+    verdict: Verdict = "ok" if fits else "missing"
+    return Row(what, found, needed, verdict, "" if fits else mend, figures or {})
 
 
 def torch_row(gpus: list[Gpu], device: Device, version: str, cuda: str | None, offered: int | None = None) -> Row:
@@ -142,7 +148,8 @@ def gpu_row(gpus: list[Gpu], config: RunConfig) -> Row:
     busy = [f"GPU {gpu.index}: {gpu.used_mib:,} of {gpu.total_mib:,} MiB taken" for gpu in gpus if gpu not in free]
     found = "; ".join([f"{len(free)} of {len(gpus)} free", *busy])
     mend = "end the programs that use them, or lower placement.num_learner_gpus / num_rollout_gpus"
-    return _judged("GPUs free", found, str(config.num_gpus), len(free) >= config.num_gpus, mend)
+    figures = {"free": len(free), "gpus": len(gpus), "needed": config.num_gpus}
+    return _judged("GPUs free", found, str(config.num_gpus), len(free) >= config.num_gpus, mend, figures)
 
 
 def _peer_row(gpus: list[Gpu]) -> Row:
@@ -154,7 +161,11 @@ def _peer_row(gpus: list[Gpu]) -> Row:
         "GPUs not seen: unset CUDA_VISIBLE_DEVICES, mend torch and driver; damaged bytes: turn off ACS / the IOMMU, "
         "or set NCCL_P2P_DISABLE=1"
     )
-    return _guard(what, copies, lambda speed: Row(what, f"equal bytes, slowest {speed:.1f} GB/s", needed), needed, mend)
+
+    def row(speed: float) -> Row:
+        return Row(what, f"equal bytes, slowest {speed:.1f} GB/s", needed, figures={"slowest_gb_per_s": speed})
+
+    return _guard(what, copies, row, needed, mend)
 
 
 def _broadcast_row(gpus: list[Gpu], device: Device) -> Row:
@@ -167,8 +178,12 @@ def _broadcast_row(gpus: list[Gpu], device: Device) -> Row:
     if count < 2:
         return Row(what, f"skipped: {count} GPU", "-")
     broadcast = partial(machine.broadcast, count, device, deadline_s)
-    found = f"{count} processes, equal bytes"
-    return _guard(what, broadcast, lambda speed: Row(what, f"{found}, {speed:.1f} GB/s", needed), needed, mend)
+
+    def row(speed: float) -> Row:
+        found = f"{count} processes, equal bytes, {speed:.1f} GB/s"
+        return Row(what, found, needed, figures={"processes": count, "gb_per_s": speed})
+
+    return _guard(what, broadcast, row, needed, mend)
 
 
 def memory_needed(config: RunConfig, device: Device, parameters: int | None) -> float:
@@ -198,12 +213,20 @@ def parameters_of(config: RunConfig) -> int | None:
 def _disk_row(needed: float | None, folder: Path, free: int) -> Row:
     what = f"disk at {folder}"
     if needed is None:
-        return Row(what, _gib(free), "unknown", "note", "launch.train --dry-run plans it for a model on the Hub")
+        return Row(
+            what,
+            _gib(free),
+            "unknown",
+            "note",
+            "launch.train --dry-run plans it for a model on the Hub",
+            figures={"free_bytes": free, "needed_bytes": None},
+        )
     return _size_row(what, free, needed, "make room, set run.folder elsewhere or lower checkpoint.keep_last")
 
 
 def _size_row(what: str, free: float, needed: float, mend: str) -> Row:
-    return _judged(what, f"{_gib(free)} free", _gib(needed), free >= needed, mend)
+    figures = {"free_bytes": free, "needed_bytes": needed}
+    return _judged(what, f"{_gib(free)} free", _gib(needed), free >= needed, mend, figures)
 
 
 def _gib(size: float) -> str:
@@ -282,20 +305,28 @@ def main(arguments: list[str]) -> int:
         return 0
     parser = Parser("probe", None)
     parser.add_argument("recipe", nargs="?", default=DEFAULT_RECIPE)
+    parser.add_json()
     options, fields = parser.parse_with_fields(arguments)
     config = load_config(options.recipe, fields, parser.flags)
+    with json_output(options.json) as document:
+        found = [*rows(config)]  # no spinner meanwhile: the probes fork, and forking is safe only without threads
+        missing = sum(row.verdict == "missing" for row in found)
+        document({"run": config.run.name, "missing": missing, "rows": found})
+        if not options.json:
+            show_table(console, _table(config, found))
+            console.print(f"{missing} missing" if missing else "nothing is missing")
+    return 1 if missing else 0
+
+
+def _table(config: RunConfig, found: Sequence[Row]) -> Table:
     colours = {"ok": "green", "note": "yellow", "missing": "red"}
     table = Table(title=f"What run {config.run.name} needs of this machine")
     for heading in ("what", "found", "needed", "verdict"):
         table.add_column(heading, overflow="fold")
-    missing = 0
-    for row in rows(config):  # no spinner meanwhile: the probes fork, and forking is safe only without threads
-        missing += row.verdict == "missing"
+    for row in found:
         verdict = Text.assemble((row.verdict, colours[row.verdict]), f": {row.mend}" if row.mend else "")
         table.add_row(Text(row.what), Text(row.found), Text(row.needed), verdict)
-    show_table(console, table)
-    console.print(f"{missing} missing" if missing else "nothing is missing")
-    return 1 if missing else 0
+    return table
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m launch.reproduce open-rs3 [--fidelity as_published] [--dotted.field VALUE ...]`: the whole paper in one command.
+"""`python -m launch.reproduce open-rs3 [--fidelity as_published] [--dotted.field VALUE ...] [--json]`: the whole paper.
 
     1  the start model on the benchmarks
     2  training by the recipe, until its steps are done or its budget is spent
@@ -11,7 +11,7 @@ Each part leaves on the disk what it has done, so the same command, given again 
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from launch.evaluate import add_benchmark_options, asked_benchmarks, positive
 from launch.train import supervised
 from openrs_ray.cluster.fitting import check_fits
 from openrs_ray.cluster.machine import Machine
-from openrs_ray.common.console import say, show_markdown
+from openrs_ray.common.console import Document, json_output, say, show_markdown
 from openrs_ray.common.files import replacing
 from openrs_ray.config.help import help_text
 from openrs_ray.config.load import load_config
@@ -70,10 +70,11 @@ def main(arguments: list[str]) -> int:
     how = protocol(options.protocol, config, samples=options.samples, max_tokens=options.max_tokens)
     train = [sys.executable, "-m", "launch.train", options.recipe, *overrides, "--resume"]
     work = Reproduction(config, how, asked_benchmarks(options), options.held_out_samples, train, console)
-    if not options.dry_run:
-        return work.run()
-    dry_run(config, partial(say, console))
-    work.say_plan()
+    with json_output(options.json) as document:
+        if not options.dry_run:
+            return work.run(document)
+        training = dry_run(config, partial(say, console))
+        document({"training": training, "benchmarks": work.say_plan()})
     return 0
 
 
@@ -89,7 +90,7 @@ class Reproduction:
     """The command that trains or resumes."""
     console: Console
 
-    def run(self) -> int:
+    def run(self, document: Document) -> int:
         """Returns the training's exit code."""
         held_out = self._check()
         self._part(1, "the start model on the benchmarks")
@@ -113,14 +114,17 @@ class Reproduction:
             content = self._on_benchmarks.report(models)
         costs = self._costs(models, candidates)
         content["more"] = [choice_table(choices, best, self.config), cost_table(costs)]
+        content["choice"] = {"chosen": best.label, "models": choices["models"]}
+        content["costs"] = [asdict(cost) for cost in costs]
         folder = self.config.run.path / "reproduction"
         write(folder, content)
+        document(content)
         show_markdown(self.console, markdown(content))
         say(self.console, f"{folder}/report.md, report.json and report.html")
         return 0
 
-    def say_plan(self) -> None:
-        self._on_benchmarks.say_plan([self._on_benchmarks.prepare(self._start)], planned=1)
+    def say_plan(self) -> dict[str, Any]:
+        return self._on_benchmarks.say_plan([self._on_benchmarks.prepare(self._start)], planned=1)
 
     def _check(self) -> tuple[Problem, ...]:
         """The held-out problems; finds every mistake that training would find hours later."""
@@ -281,6 +285,7 @@ def _parser() -> Parser:
     parser.add_argument("--held-out-samples", type=positive, default=4, metavar="K", help=samples)
     dry_run = "say what it would do and need, and what the benchmarks can show; start nothing"
     parser.add_argument("--dry-run", action="store_true", help=dry_run)
+    parser.add_json()
     return parser
 
 

@@ -3,7 +3,6 @@
 Without a choice it shows the newest step. `--held-out` shows the run's own evaluations, `--evaluation` those of launch.evaluate.
 """
 
-import json
 import sys
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 from launch.cli.command import command
 from launch.cli.options import Parser
+from openrs_ray.common.console import json_output
 from openrs_ray.config.names import find_run
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.store import completion_files
@@ -29,8 +29,9 @@ def main(arguments: list[str]) -> None:
     options = _parser().parse_args(arguments)
     run = find_run(options.run)
     page = _evaluated(run, options) if options.evaluation is not None else _recorded(run, options)
+    with json_output(options.json) as document:
+        document(page.rows)
     if options.json:
-        sys.stdout.write(json.dumps(page.rows, indent=2) + "\n")
         return
     for row in page.rows:
         sys.stdout.write(printable("\n".join(lines(row, options.prompt))) + "\n\n")
@@ -56,7 +57,7 @@ def _parser() -> Parser:
     evaluation = "of launch.evaluate; PROTOCOL/MODEL where there are several, such as robust/step-50"
     family.add_argument("--evaluation", nargs="?", const="", metavar="MODEL", help=evaluation)
     parser.add_argument("--prompt", action="store_true", help="with the prompt as the model saw it, template included")
-    parser.add_argument("--json", action="store_true", help="as JSON, with all columns but those of tokens")
+    parser.add_json()
     return parser
 
 

@@ -5,16 +5,18 @@ any process; rows with a dash happen within the one above them. `--perfetto` wri
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from launch.cli.command import command
 from launch.cli.options import Parser
-from openrs_ray.common.console import say, show_table
+from openrs_ray.common.console import json_output, say, show_table
 from openrs_ray.common.files import write_json
 from openrs_ray.config.names import find_run
 from openrs_ray.errors import UserError
@@ -42,18 +44,27 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--last", type=int, default=20, metavar="N", help="of the last N steps (default: 20)")
     perfetto = "write the spans for ui.perfetto.dev to this file"
     parser.add_argument("--perfetto", type=Path, metavar="FILE", help=perfetto)
+    parser.add_json()
     options = parser.parse_args(arguments)
     run = find_run(options.run)
     events = read_trace(run, options.attempt)
     steps = chosen(steps_of(events), options.step, options.last)
     console = Console(highlight=False)
+    with json_output(options.json) as document:
+        if options.json:
+            document(as_json(steps, run))
+        else:
+            _show(console, steps, run)
+        if options.perfetto:
+            _write(options.perfetto, events if options.step is None else steps[0].events)
+            say(console, f"Written to {options.perfetto}: open it at ui.perfetto.dev.")
+
+
+def _show(console: Console, steps: Sequence[Step], run: Path) -> None:
     numbers = f"Steps {steps[0].number} to {steps[-1].number}" if len(steps) > 1 else f"Step {steps[0].number}"
     show_table(console, table(steps, f"{numbers} of {run.name}: median seconds per step (smallest to largest)"))
     for line in (*idle_lines(steps), diagnosis(steps)):
         say(console, line)
-    if options.perfetto:
-        _write(options.perfetto, events if options.step is None else steps[0].events)
-        say(console, f"Written to {options.perfetto}: open it at ui.perfetto.dev.")
 
 
 def chosen(steps: Sequence[Step], number: int | None, last: int) -> list[Step]:
@@ -65,34 +76,88 @@ def chosen(steps: Sequence[Step], number: int | None, last: int) -> list[Step]:
     return found if number is not None else (found[_WARM_UP:] or found)[-max(1, last) :]
 
 
+@dataclass(frozen=True)
+class Row:
+    """A stage, or a part of the last stage above it that is none."""
+
+    name: str
+    kind: str
+    """Of the processes that it is in."""
+    seconds: Sequence[float]
+    """Of each step."""
+    events: Sequence[Event] = ()
+    is_part: bool = False
+
+    def share(self, steps: Sequence[Step]) -> float:
+        return median(value / step.seconds for value, step in zip(self.seconds, steps, strict=True))
+
+
+def rows(steps: Sequence[Step]) -> Iterator[Row]:
+    causes = [step.causes() for step in steps]
+
+    def parts(stage: str) -> Iterator[Row]:
+        for name, kind in sorted(_parts(steps, stage), key=lambda part: _first(steps, *part)):
+            yield Row(name, kind, _busy(steps, name, kind), _events(steps, name, kind), is_part=True)
+
+    yield Row("step", DRIVER, [step.seconds for step in steps])
+    for stage in STAGES:
+        if events := _events(steps, stage, DRIVER):
+            yield Row(stage, DRIVER, _busy(steps, stage, DRIVER), events)
+        if stage == "take":
+            for wait in WAITS:
+                yield Row(f"waits for {wait}", DRIVER, [found[wait] for found in causes], is_part=True)
+        yield from parts(stage)
+    yield Row("other", DRIVER, [found["other"] for found in causes], _events(steps, "other", DRIVER))
+    yield from parts("other")
+
+
 def table(steps: Sequence[Step], title: str) -> Table:
     """A row per stage: seconds, share, spans, the slowest span."""
     shown = Table(title=title)
     for heading in ("stage", "in", "seconds", "share", "spans per step", "slowest"):
         shown.add_column(heading, justify="right" if heading in ("share", "spans per step") else "left")
-
-    def add(stage: str, kind: str, values: Sequence[float], events: Sequence[Event] = ()) -> None:
-        share = median(value / step.seconds for value, step in zip(values, steps, strict=True))
-        spread = f"{median(values):.3f}" + (f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else "")
-        count = f"{len(events) / len(steps):.3g}" if events else ""
-        shown.add_row(stage, kind, spread, f"{share:.1%}", count, _slowest(steps, events) if events else "")
-
-    def add_parts(stage: str) -> None:
-        for name, kind in sorted(_parts(steps, stage), key=lambda part: _first(steps, *part)):
-            add(f"- {name}", kind, _busy(steps, name, kind), _events(steps, name, kind))
-
-    causes = [step.causes() for step in steps]
-    add("step", DRIVER, [step.seconds for step in steps])
-    for stage in STAGES:
-        if events := _events(steps, stage, DRIVER):
-            add(stage, DRIVER, _busy(steps, stage, DRIVER), events)
-        if stage == "take":
-            for wait in WAITS:
-                add(f"- waits for {wait}", DRIVER, [found[wait] for found in causes])
-        add_parts(stage)
-    add("other", DRIVER, [found["other"] for found in causes], _events(steps, "other", DRIVER))
-    add_parts("other")
+    for row in rows(steps):
+        least, middle, most = min(row.seconds), median(row.seconds), max(row.seconds)
+        spread = f"{middle:.3f}" + (f" ({least:.3f} to {most:.3f})" if len(steps) > 1 else "")
+        count = f"{len(row.events) / len(steps):.3g}" if row.events else ""
+        slowest = _slowest(steps, row.events) if row.events else ""
+        shown.add_row(f"{'- ' * row.is_part}{row.name}", row.kind, spread, f"{row.share(steps):.1%}", count, slowest)
     return shown
+
+
+def as_json(steps: Sequence[Step], run: Path) -> dict[str, Any]:
+    """The table's content; seconds are medians over the steps, shares those of a step."""
+    stages: list[dict[str, Any]] = []
+    for row in rows(steps):
+        content = {
+            "name": row.name,
+            "process": row.kind,
+            "seconds": median(row.seconds),
+            "smallest_seconds": min(row.seconds),
+            "largest_seconds": max(row.seconds),
+            "share": row.share(steps),
+            "spans_per_step": len(row.events) / len(steps),
+            "slowest": _slowest_as_json(row.events),
+        }
+        if row.is_part:
+            stages[-1]["parts"].append(content)
+        else:
+            stages.append(content | {"parts": []})
+    processes = sorted({event.process for step in steps for event in step.events} - {DRIVER})
+    return {
+        "run": run,
+        "steps": [step.number for step in steps],
+        "stages": stages,
+        "idle_share": {process: median(step.idle(process) for step in steps) for process in processes},
+        "diagnosis": diagnosis(steps),
+    }
+
+
+def _slowest_as_json(events: Sequence[Event]) -> dict[str, Any] | None:
+    if not events:
+        return None
+    slowest = max(events, key=lambda event: event.seconds)
+    return {"seconds": slowest.seconds, "process": slowest.process, "attributes": slowest.attributes}
 
 
 def _busy(steps: Sequence[Step], name: str, kind: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""`python -m launch.train RECIPE [--dotted.field VALUE ...] [--dry-run] [--resume] [--restart] [--page]`: the main job."""
+"""`python -m launch.train RECIPE [--dotted.field VALUE ...] [--dry-run] [--resume] [--restart] [--page] [--json]`: trains."""
 
 import asyncio
 import sys
@@ -15,13 +15,14 @@ from launch.cli.failures import belongs_to
 from launch.cli.options import Parser, help_asked
 from launch.cli.typed import continue_with
 from launch.driver.attempt import Outcome, attempt
-from launch.driver.closing import show_end
+from launch.driver.closing import end_as_json, show_end
 from launch.driver.shutdown import Shutdown
-from openrs_ray.common.console import say
+from openrs_ray.common.console import Document, json_output, say
 from openrs_ray.config.help import help_text
 from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
+from openrs_ray.run.activity import Activity
 from openrs_ray.run.budget import ENDING, Budget
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.display import RunDisplay
@@ -31,15 +32,17 @@ from openrs_ray.run.log import RunLog, append_lines, attempt_folder, newest_log
 from openrs_ray.run.progress import Progress, read_result
 from openrs_ray.run.resume import begin_run, check_run, resume_notes
 from openrs_ray.run.room import check_room, full_disk_in_a_sentence
-from openrs_ray.run.spans import recording
+from openrs_ray.run.spans import FOLDER as TRACE
+from openrs_ray.run.spans import following, recording
 from openrs_ray.run.state import begun
+from openrs_ray.sinks.sinks import check_sinks
 
 if TYPE_CHECKING:
     from actors.cluster.placement import Placement
     from openrs_ray.cluster.machine import Machine
     from openrs_ray.preparation.prepared import Prepared
 
-_FLAGS = ("--dry-run", "--resume", "--restart", "--page")
+_FLAGS = ("--dry-run", "--resume", "--restart", "--page", "--json")
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class Command:
     dry_run: bool
     resume: bool
     restart: bool
-    page: bool
+    page: bool = False
+    json: bool = False
 
 
 def parse(arguments: list[str]) -> Command:
@@ -58,7 +62,7 @@ def parse(arguments: list[str]) -> Command:
     for flag in _FLAGS:
         parser.add_argument(flag, action="store_true")
     options, fields = parser.parse_with_fields(arguments)
-    return Command(options.recipe, fields, options.dry_run, options.resume, options.restart, options.page)
+    return Command(**vars(options) | {"overrides": fields})
 
 
 @command
@@ -69,16 +73,23 @@ def main(arguments: list[str]) -> int:
         return 0
     asked = parse(arguments)
     config = load_config(asked.recipe, asked.overrides, _FLAGS)
+    check_sinks(config.run.sinks)
     belongs_to(config.run.path)
-    if asked.dry_run:
-        from openrs_ray.preparation.dry_run import dry_run
-
-        dry_run(config, partial(say, console), asked.resume)
-        return 0
-    if asked.restart:
+    if asked.restart and not asked.dry_run:  # the process that trains writes the document
         again = [argument for argument in sys.orig_argv[1:] if argument not in ("--restart", "--page")]
+        console = Console(highlight=False, stderr=asked.json)
         with _page(config, console, asked.page):
             return supervised(config, [sys.executable, *again], console)
+    with json_output(asked.json) as document:
+        if asked.dry_run:
+            from openrs_ray.preparation.dry_run import dry_run
+
+            document(dry_run(config, partial(say, console), asked.resume))
+            return 0
+        return _locked(config, asked, console, document)
+
+
+def _locked(config: RunConfig, asked: Command, console: Console, document: Document) -> int:
     with full_disk_in_a_sentence(config.run.path), run_lock(config.run.path):
         check_run(config, asked.resume)
         if asked.resume and not begun(config.run.path):
@@ -86,7 +97,7 @@ def main(arguments: list[str]) -> int:
         for note in resume_notes(config):
             say(console, note)
         with _page(config, console, asked.page):
-            return _train(config, console)
+            return _train(config, console, document)
 
 
 @contextmanager
@@ -118,18 +129,20 @@ def supervised(config: RunConfig, command: Sequence[str], console: Console) -> i
     return supervise(command, lambda: max((checkpoint.step for checkpoint in store.checkpoints()), default=-1), tell)
 
 
-def _train(config: RunConfig, console: Console) -> int:
+def _train(config: RunConfig, console: Console, document: Document) -> int:
     done = read_result(config.run.path) or Progress()
     if done.step >= config.run.steps and done.ended in (None, "steps"):
-        show_end(console, config, done, Budget(config, age_s=0.0))
+        budget = Budget(config, age_s=0.0)
+        show_end(console, config, done, budget)
+        document(end_as_json(config, done, budget))
         return 0
     folder = attempt_folder(config.run.path)
-    with RunLog(folder, console) as log, recording(folder / "trace", "driver"):
+    with RunLog(folder, console) as log, recording(folder / TRACE, "driver"):
         log.write(headline(write_environment(log.folder)))
-        return _start(config, console, log, done)
+        return _start(config, console, log, done, document)
 
 
-def _start(config: RunConfig, console: Console, log: RunLog, done: Progress) -> int:
+def _start(config: RunConfig, console: Console, log: RunLog, done: Progress, document: Document) -> int:
     # Heavy imports come late: a mistake in the recipe is said at once.
     from actors.cluster.description import describe_cluster
     from actors.cluster.placement import check_build, check_machine, connection, joins_cluster, place
@@ -161,11 +174,19 @@ def _start(config: RunConfig, console: Console, log: RunLog, done: Progress) -> 
         begin_run(config, prepared.summary())
         for line in [*(f"data: {note}" for note in prepared.notes), *warning_lines(config, prepared)]:
             say(console, line)
-        display = ending.enter_context(RunDisplay(config.run.name, config.run.steps, console, budget.text, log.write))
+        rollout = config.rollout
+        activity = Activity(
+            rollout.problems_per_step, rollout.completions_per_problem, rollout.staleness > 0, log.folder / TRACE
+        )
+        ending.enter_context(following(activity))
+        show = budget.text, log.write, activity.text, budget.elapsed
+        display = ending.enter_context(RunDisplay(config.run.name, config.run.steps, console, *show))
 
         def end(outcome: Outcome) -> None:
             display.close()
             _say_end(config, outcome, budget, console)
+            if outcome.progress is not None:
+                document(end_as_json(config, outcome.progress, budget))
 
         outcome = asyncio.run(attempt(config, prepared, placement, display, budget, end, shutdown))
         shutdown.waits_for("Ray")

@@ -21,6 +21,7 @@ import yaml
 
 from launch.cli.command import command
 from launch.cli.options import Parser
+from openrs_ray.common.console import json_output
 from openrs_ray.common.foreign import parse_json, why
 from openrs_ray.config.answer import Answer, AnswerKind
 from openrs_ray.config.load import checked
@@ -95,19 +96,32 @@ def main(arguments: list[str]) -> None:
     check_kind(answer, Rewards.model_validate(section))
     counted: Counter[str] = Counter()
     sums: defaultdict[str, list[float]] = defaultdict(list)
-    for verdict in verdicts(options.file, options.extraction, options.processes, options.deadline, asked):
-        counted[verdict.status] += 1
-        for name, value in verdict.rewards.items():
-            sums[name].append(value)
-        line = json.dumps(_as_json(verdict, with_rewards=bool(options.rewards)), ensure_ascii=False)
-        # A lone surrogate, which JSON may hold, is no text that can be written but by its escape.
-        sys.stdout.write(line.encode("utf-8", "backslashreplace").decode() + "\n")
+    lines: list[dict[str, Any]] = []
+    with json_output(options.json) as document:
+        for verdict in verdicts(options.file, options.extraction, options.processes, options.deadline, asked):
+            counted[verdict.status.value] += 1
+            for name, value in verdict.rewards.items() if options.rewards else ():
+                sums[name].append(value)
+            line = _as_json(verdict, with_rewards=bool(options.rewards))
+            if options.json:
+                lines.append(line)
+            else:
+                # A lone surrogate, which JSON may hold, is no text that can be written but by its escape.
+                text = json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+                sys.stdout.write(f"{text}\n")
+        rewards = {name: _spread(values) for name, values in sums.items()}
+        document({"checked": counted.total(), "statuses": counted, "rewards": rewards, "verdicts": lines})
     sys.stdout.flush()
     found = ", ".join(f"{count} {status}" for status, count in counted.most_common())
     sys.stderr.write(f"{counted.total()} checked: {found or 'nothing'}\n")
-    for name, values in sums.items() if options.rewards else ():
-        mean, least, most = sum(values) / len(values), min(values), max(values)
-        sys.stderr.write(f"{name}: mean {mean:.4g}, from {least:.4g} to {most:.4g}, {len(values)} judged\n")
+    for name, of in rewards.items():
+        sys.stderr.write(
+            f"{name}: mean {of['mean']:.4g}, from {of['least']:.4g} to {of['most']:.4g}, {of['judged']} judged\n"
+        )
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"mean": sum(values) / len(values), "least": min(values), "most": max(values), "judged": len(values)}
 
 
 def verdicts(
@@ -230,6 +244,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--extraction", choices=("boxed", "any"), default="boxed", help=where)
     parser.add_argument("--processes", type=_positive(int), default=os.cpu_count() or 1, help="default: one per CPU")
+    parser.add_json()
     parser.add_argument("--deadline", type=_positive(float), default=5.0, metavar="S", help="seconds (default: 5)")
     return parser
 

@@ -23,6 +23,7 @@ class Restarted:
     """For each call, and for all that one answer takes."""
     report: Callable[[str], None]
     """Told of every loss."""
+    losses: int = field(default=0, init=False)
     _lost: bool = field(default=False, init=False)
 
     async def ask(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
@@ -38,5 +39,6 @@ class Restarted:
             except Lost as error:
                 if not self._lost:
                     self._lost = True
+                    self.losses += 1
                     self.report(f"{self.name} is lost and asked again until it is back: {error}")
                 await asyncio.sleep(_PAUSE_S)

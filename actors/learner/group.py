@@ -102,6 +102,7 @@ class LearnerGroup:
         self._step = 0  # last step that the weights were trained on
         self._groups: Sequence[Group] = ()  # its groups, which the record may not have yet
         self.life = 1  # counts starts of the ranks
+        self.losses = 0
         self.weights_lock = asyncio.Lock()  # held while the weights are not those of the last finished step
 
     async def start(self, checkpoint: Checkpoint | None = None) -> None:
@@ -140,6 +141,7 @@ class LearnerGroup:
                 if self.history is None:
                     raise
                 self._lost = True
+                self.losses += 1
                 self.report(f"the learner is lost and is rebuilt from the last checkpoint: {error}")
                 await asyncio.sleep(_REBUILD_PAUSE_S * 2**rebuilds)
         await self._rebuild_if_lost()
@@ -202,7 +204,7 @@ class LearnerGroup:
         # to compute that nothing. (The KL penalty has a gradient everywhere, and the local mean depends on the split.)
         useful = sequences if local or loss.kl_beta > 0 else [s for s in sequences if s.advantage != 0]
         left_out = tokens - completion_tokens(useful), len(sequences) - len(useful)
-        with span("pack", step=step):
+        with span("pack", step=step) as seen:
             batches = split(
                 useful,
                 len(self._ranks),
@@ -210,6 +212,7 @@ class LearnerGroup:
                 micro_batch_sequences=learner.micro_batch_sequences if local else None,
                 places=np.flatnonzero(~np.isnan(values)).tolist() if local else None,
             )
+            seen["micro_batches"] = len(batches[0])
         metrics: list[dict[str, float]] = await self._gather(
             learner.deadline_s,
             f"train step {step}",

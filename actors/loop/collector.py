@@ -105,7 +105,8 @@ class Collector:
 
     def __post_init__(self) -> None:
         self._tasks = {task.name: task for task in self.config.tasks}
-        self._rewards = Restarted("the reward pool", self.config.rollout.deadline_s, self.report)
+        self.rewards = Restarted("the reward pool", self.config.rollout.deadline_s, self.report)
+        self.judging = 0  # completions that wait for their verdict
         self._judging: Together[Pending, Judged] = Together(self._judge, _JUDGE_PAUSE_S)
 
     @traced("group", "position")
@@ -133,8 +134,9 @@ class Collector:
         turns = Turns(self.pool, self.config, position, sample, problem, plan)
         failed: Verdict | None = None
         try:
-            with span("rollout", position=position, sample=sample):
+            with span("rollout", phase=plan.phase, position=position, sample=sample) as seen:
                 rollout = await self.environments[problem.task].rollout(problem, turns)
+                seen["tokens"] = rollout.sampled_tokens
         except RolloutFailed as error:
             rollout, failed = error.rollout, Verdict(error.status, {}, None, detail=error.detail)
         except (RunError, UserError):
@@ -142,12 +144,19 @@ class Collector:
         except Exception as error:  # whatever an environment of the user's own raises
             raise self._failed(problem, position, sample, f"failed with {type(error).__name__}: {error}") from error
         self._check(rollout, problem, position, sample)
+        self.judging += 1
+        try:
+            return rollout, await self._verdict(rollout, problem, plan, failed)
+        finally:
+            self.judging -= 1
+
+    async def _verdict(self, rollout: Rollout, problem: Problem, plan: Sampling, failed: Verdict | None) -> Judged:
         judged = await (self._decoded(rollout, problem, failed) if failed else self._judging.ask((rollout, problem)))
         verdict = without_judgement(rollout, judged.verdict)
         if SINGLE_NAME in self._tasks[problem.task].rewards.weights and self._asks_judge(problem, plan):
             (item,) = judge_items([rollout], problem, [judged.texts])
             verdict = await self._judged_by_model(item, verdict)
-        return rollout, Judged(verdict, judged.texts)
+        return Judged(verdict, judged.texts)
 
     async def _decoded(self, rollout: Rollout, problem: Problem, verdict: Verdict) -> Judged:
         """A rollout whose verdict is already known, with its texts."""
@@ -221,4 +230,4 @@ class Collector:
 
     async def _asked(self, what: str, ask: Callable[[], Awaitable[Any]]) -> Any:
         """The reward pool's answer; asked again when it is lost, since judging twice does no harm."""
-        return await self._rewards.ask(what, ask)
+        return await self.rewards.ask(what, ask)

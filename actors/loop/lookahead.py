@@ -76,6 +76,11 @@ class Lookahead:
         """Positions admitted and not yet taken."""
         return len(self._admitted)
 
+    @property
+    def ready(self) -> int:
+        """Positions that are sampled and judged, and not yet taken."""
+        return len(self._ready)
+
     async def take(self, step: int) -> Batch:
         """Fill the free slots; return the step's groups, and those replaced since the last step.
 

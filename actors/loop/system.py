@@ -16,6 +16,7 @@ from actors.learner.group import History, LearnerGroup, new_ranks
 from actors.learner.rank import LearnerRank
 from actors.loop.collector import Collector, Sampling
 from actors.loop.evaluation import Evaluation
+from actors.loop.gauges import Gauges
 from actors.loop.limits import Limits
 from actors.loop.lookahead import Lookahead, drawing
 from actors.loop.loop import Loop
@@ -43,8 +44,9 @@ from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoint_files import Checkpoint
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.display import RunDisplay
-from openrs_ray.run.metrics import MetricsLog
+from openrs_ray.run.metrics import MetricsLog, read_metrics
 from openrs_ray.run.progress import RESULT, Progress
+from openrs_ray.sinks.sinks import Sinks
 
 _CALLS = 100_000
 """Calls that the reward pool works on at once: those that wait for a judge model must not keep others out."""
@@ -121,6 +123,9 @@ class System:
         if checkpoint is not None:
             self.progress = Progress.read(checkpoint.trainer_state(), checkpoint.folder)
             self.display.status(f"resuming from step {checkpoint.step}")
+            earlier = [line for line in read_metrics(self.config.run.path) if line["step"] <= checkpoint.step]
+            curves = ([line.get(name) for line in earlier] for name in ("reward", "accuracy"))
+            self.display.resumed(checkpoint.step, *curves)
         elif damages:
             raise UserError("no checkpoint of this run is whole: start anew under another run.name")
         return checkpoint
@@ -152,7 +157,9 @@ class System:
         drawn = drawing(config, prepared.problems, progress, rests)
         sampling = Lookahead(partial(collector.group, plan=plan), drawn, config.rollout, config.run.steps, rests=rests)
         attempt = start_attempt(config.run.path, progress.step, Bounds.of(config))
-        metrics = MetricsLog(config.run.path, attempt)
+        gauges = Gauges(config.run.name, config.run.steps, progress.tokens)
+        sinks = Sinks.of(config, attempt, display.note, display.warn)
+        metrics = MetricsLog(config.run.path, attempt, sinks, gauges.write)
         watch = LearningWatch(config, prepared.tokenizer.convert_ids_to_tokens(list(prepared.eos_ids)))
         writer = RunWriter(config, attempt, watch, metrics, budget, display, rests, decoder=prepared.decoder.decoder)
         saved = (checkpoint.step, checkpoint.kind) if checkpoint else None
@@ -161,11 +168,34 @@ class System:
         evaluation = Evaluation(
             config, held_out, collector.group, give_up, saving.is_kept, writer, limits, budget, display
         )
-        self._closing.callback(metrics.close)
+        watching = asyncio.ensure_future(gauges.watch(partial(self._sample, collector, sampling)))
+        self._closing.callback(watching.cancel)
+        self._closing.push_async_callback(self._close_metrics, metrics)
         self._closing.push_async_callback(writer.close)
         self._closing.push_async_callback(sampling.close)
         parts = sampling, self._learner, self._push, writer, saving, evaluation
         return Loop(config, progress, *parts, limits, budget, display)
+
+    def _sample(self, collector: Collector, sampling: Lookahead, gauges: Gauges) -> None:
+        """Figures of the present moment."""
+        engines = self._engines.supervisor
+        gauges.set("engines", "Engines that serve", len(engines.serving))
+        in_hand = sum(replica.sampling for replica in engines.serving)
+        for place, count in (("engines", in_hand), ("reward_pool", collector.judging)):
+            gauges.set("waiting_completions", "Completions that are being sampled, or judged", count, place=place)
+        for state, count in (("ready", sampling.ready), ("under_way", len(sampling) - sampling.ready)):
+            gauges.set("admitted_groups", "Groups for this step and later ones, by state", count, state=state)
+        losses = {"engine": engines.losses, "learner": self._learner.losses, "reward_pool": collector.rewards.losses}
+        for component, count in losses.items():
+            gauges.count("losses_total", "Processes lost in this attempt", count, component=component)
+        replaced = {"engine": engines.replacements, "learner": self._learner.life - 1}
+        for component, count in replaced.items():
+            gauges.count("replacements_total", "Processes started in a lost one's place", count, component=component)
+
+    async def _close_metrics(self, metrics: MetricsLog) -> None:
+        metrics.close()
+        for unsent in await asyncio.to_thread(metrics.sinks.close):
+            self.display.warn(unsent)
 
     def _answering(self) -> Mapping[str, Environment]:
         config, prepared, ask = self.config, self.prepared, None

@@ -22,6 +22,7 @@ from openrs_ray.common.foreign import why
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.completions import Decoder
 from openrs_ray.data.rests import Rests, nothing_left
+from openrs_ray.evaluation.benchmarks import is_benchmark
 from openrs_ray.evaluation.held_out import HeldOutScores
 from openrs_ray.records import Group, Status, age_metrics
 from openrs_ray.run.budget import Budget
@@ -30,6 +31,7 @@ from openrs_ray.run.completions import CompletionRecord
 from openrs_ray.run.display import RunDisplay, StepFigures
 from openrs_ray.run.metrics import MetricsLog
 from openrs_ray.run.progress import RESULT, Progress
+from openrs_ray.run.samples import sample_lines
 from openrs_ray.run.spans import span, traced
 
 
@@ -90,6 +92,7 @@ class RunWriter:
                 self._write_rows(step, batch.replaced, None, "replaced")
             self._write_rows(step, batch.groups, advantages, "train")
             self.metrics.write(step, line)
+            self.metrics.sinks.samples(step, "train", batch.groups)
 
     def _write_rows(self, step: int, groups: Sequence[Group], advantages: np.ndarray | None, phase: Phase) -> None:
         texts = [group.texts for group in groups]
@@ -149,10 +152,13 @@ class RunWriter:
         self.display.note(
             f"held-out accuracy {after}{doubt}" if after else f"held out, after {step} steps: {scores}{doubt}"
         )
+        benchmarks = {task.name for task in self.config.tasks if is_benchmark(task.held_out.path)}
+        self.display.samples(sample_lines([group for group in groups if group.problem.task not in benchmarks]))
 
     def _write_evaluation(self, step: int, groups: Sequence[Group], line: Mapping[str, float]) -> None:
         self._write_rows(step, groups, None, "evaluation")
         self.metrics.write(step, line, "evaluation")
+        self.metrics.sinks.samples(step, "evaluation", groups)
 
     def end(self, progress: Progress) -> None:
         write_json(self.config.run.path / RESULT, asdict(progress))

@@ -78,6 +78,7 @@ class Supervisor:
         self._errors: dict[int, str] = {}  # the last engine's error, by place
         self._recurring: Recurring | None = None
         self.has_sampled = False  # any completion
+        self.losses = self.replacements = 0
         self.starting = asyncio.Lock()  # held while a replacement's engine starts
 
     @property
@@ -113,6 +114,7 @@ class Supervisor:
             return
         self._failures[replica.place] = 0 if replica.proven else self._failures[replica.place] + 1
         replica.state = "lost"
+        self.losses += 1
         self._last_reason = reason
         self._note_error(replica.place, reason)
         self.report(f"{replica.name} is lost{self._what_next()}: {reason}")
@@ -154,6 +156,7 @@ class Supervisor:
                 replica.processes = await replica.ask(self.deadline_s, "processes", "be placed")
                 async with self.starting:
                     await self._start_engine(replica)
+                self.replacements += 1
                 return
             except RunError as error:
                 await replica.end()

@@ -14,6 +14,8 @@ from openrs_ray.errors import RunError, UserError
 _ROOT = Path(__file__).resolve().parents[2]
 _ERROR = "error: "
 _READ_BYTES = 65_536
+_AS_A_TERMINAL = ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE")
+"""Set by a notebook's kernel: a command would take the pipe for a terminal, and redraw its screen in the cell."""
 
 
 def run_command(name: str, arguments: Sequence[str]) -> None:
@@ -27,12 +29,13 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
     """
     command = [sys.executable, "-m", f"launch.{name}", *arguments]
     path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+    inherited = {name: value for name, value in os.environ.items() if name not in _AS_A_TERMINAL}
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+        env={**inherited, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
         start_new_session=True,  # Ctrl-C is handed on once, below
         preexec_fn=partial(end_with_parent, signal.SIGTERM),
     )

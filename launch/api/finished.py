@@ -10,6 +10,7 @@ from launch.api.commands import run_command
 from openrs_ray.common.files import read_json
 from openrs_ray.config.names import find_run
 from openrs_ray.errors import UserError
+from openrs_ray.export.choice import Asked, chosen, default_folder, kept_policies
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.completions import current_rows
 from openrs_ray.run.metrics import read_metrics
@@ -88,6 +89,18 @@ class TrainedRun:
         words += ["--benchmarks", ",".join(names)] if names else []
         run_command("evaluate", [*words, *as_options(options)])
         return read_json(Path(options.get("folder") or self.folder / "evaluation") / "report.json") or {}
+
+    def export(self, step: Asked = "best", **options: Any) -> Path:
+        """`python -m launch.export RUN`: the folder of a model to use and share elsewhere.
+
+        Args:
+            step: "best", by held-out problems, or a step with a policy.
+            options: of the command: folder="model", gguf="q8_0", push_to="OWNER/NAME".
+        """
+        choice = chosen(self.folder, kept_policies(self.folder), step)
+        run_command("export", [str(self.folder), "--step", str(step), *as_options(options)])
+        given = options.get("folder")
+        return Path(given).expanduser().absolute() if given else default_folder(self.folder, choice.step)
 
     def __repr__(self) -> str:
         of = self.config.get("run", {}).get("steps", "?")

@@ -48,6 +48,7 @@ def recipe_file(recipe: str | Path | Mapping[str, Any], sections: Mapping[str, A
     merged = {name: _over(below.get(name), value) for name, value in own.items()}
     text = _text(below | merged)
     file = folder / f"recipe-{_digest(text.encode())}.json"
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(file, json.loads(text))
     return file
 

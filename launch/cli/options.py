@@ -23,6 +23,11 @@ class Parser(argparse.ArgumentParser):
     def flags(self) -> list[str]:
         return [name for name in self._option_string_actions if name.startswith("--")]
 
+    def add_json(self) -> None:
+        """The option `--json`, for `openrs_ray.common.console.json_output`."""
+        about = "write the result to stdout as one JSON document, and everything else to stderr"
+        self.add_argument("--json", action="store_true", help=about)
+
     def parse_args(self, arguments: Sequence[str], namespace: None = None) -> argparse.Namespace:  # type: ignore[override]
         """Options of a command without fields."""
         options, rest = self.parse_known_args(arguments, namespace)

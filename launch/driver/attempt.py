@@ -101,6 +101,7 @@ async def _trained(
         if received and (number == signal.SIGHUP or handed_on.repeats(number)):
             return  # a terminal's end comes twice, from the kernel and from the shell
         if received:
+            display.close()
             os._exit(128 + number)  # asked twice: at once; the last checkpoint stands
         received.append(number)
         if number == signal.SIGHUP:

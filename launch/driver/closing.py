@@ -1,6 +1,7 @@
 """Shows the end of a run."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Console
 
@@ -8,9 +9,9 @@ from launch.cli.typed import continue_with
 from openrs_ray.common.console import say, show_table
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
-from openrs_ray.evaluation.gain import checked_tasks, gain_text
+from openrs_ray.evaluation.gain import checked_tasks, gain, gain_text
 from openrs_ray.run.budget import Budget
-from openrs_ray.run.checkpoints import CheckpointStore
+from openrs_ray.run.checkpoints import Checkpoint, CheckpointStore
 from openrs_ray.run.display import summary_table
 from openrs_ray.run.progress import Progress
 
@@ -35,6 +36,50 @@ def show_end(console: Console, config: RunConfig, progress: Progress, budget: Bu
         say(console, line)
 
 
+def end_as_json(config: RunConfig, progress: Progress, budget: Budget) -> dict[str, Any]:
+    """The table's content; accuracies and differences are shares of 1."""
+    spent = budget.spent()
+    kept = _kept(config)
+    names = dict.fromkeys((*progress.tasks_before, *progress.tasks_after))
+    return {
+        "run": config.run.name,
+        "folder": config.run.path,
+        "ended_by": progress.ended,
+        "steps": progress.step,
+        "sampled_tokens": progress.tokens,
+        "correct_completions": progress.correct,
+        "seconds": progress.seconds,
+        "held_out_problems": progress.held_out,
+        "samples_per_problem": config.evaluation.samples,
+        "accuracy_before": progress.before,
+        "accuracy_after": progress.after,
+        "difference": _gain_as_json(config, progress, checked_tasks(config)),
+        "tasks": {
+            name: {
+                "before": progress.tasks_before.get(name),
+                "after": progress.tasks_after.get(name),
+                "difference": _gain_as_json(config, progress, [name]),
+            }
+            for name in names
+        },
+        "hours": spent.hours,
+        "gpu_hours": spent.gpu_hours,
+        "dollars": spent.dollars if budget.priced else None,
+        "policy": kept[-1].policy if kept else None,
+    }
+
+
+def _gain_as_json(config: RunConfig, progress: Progress, tasks: list[str] | None) -> dict[str, Any] | None:
+    """None where it is not known."""
+    if not _has_gain(progress):
+        return None
+    try:
+        paired, problems = gain(config.run.path, progress.evaluated or 0, tasks)
+    except RunError:
+        return None
+    return {"problems": problems, "p": paired.p, "interval": paired.difference}
+
+
 def _task_rows(config: RunConfig, progress: Progress) -> Iterator[tuple[str, str]]:
     """The first policy and the last of each task, in its own figure."""
     for name in dict.fromkeys((*progress.tasks_before, *progress.tasks_after)):
@@ -51,12 +96,21 @@ def _task_rows(config: RunConfig, progress: Progress) -> Iterator[tuple[str, str
 
 
 def _gain(config: RunConfig, progress: Progress, tasks: list[str] | None) -> str | None:
-    if progress.before is None or progress.after is None or not progress.evaluated:
+    if not _has_gain(progress):
         return None
     try:
-        return gain_text(config.run.path, progress.evaluated, tasks)
+        return gain_text(config.run.path, progress.evaluated or 0, tasks)
     except RunError as error:
         return f"not known: {error}"
+
+
+def _has_gain(progress: Progress) -> bool:
+    return progress.before is not None and progress.after is not None and bool(progress.evaluated)
+
+
+def _kept(config: RunConfig) -> list[Checkpoint]:
+    """Checkpoints with a policy."""
+    return [each for each in CheckpointStore(config.run.path / "checkpoints").checkpoints() if each.kind == "kept"]
 
 
 def next_lines(config: RunConfig, progress: Progress) -> Iterator[str]:
@@ -65,9 +119,10 @@ def next_lines(config: RunConfig, progress: Progress) -> Iterator[str]:
     yield f"  measure it on benchmarks   python -m launch.evaluate {config.run.path}"
     yield f"  prove that nothing is lost python -m launch.coverage {config.run.path}"
     yield f"  train it further           {continue_with(*_more(config, progress))}"
-    policies = [each for each in CheckpointStore(config.run.path / "checkpoints").checkpoints() if each.kind == "kept"]
-    if policies:
-        yield f"  use it                     vllm serve {policies[-1].policy} (or transformers: from_pretrained of this folder)"
+    if policies := _kept(config):
+        yield f"  talk to it                 python -m launch.chat {config.run.path}"
+        yield f"  use it elsewhere           python -m launch.export {config.run.path}"
+        yield f"  serve it                   vllm serve {policies[-1].policy} (its README.md says how to prompt it)"
 
 
 def _more(config: RunConfig, progress: Progress) -> tuple[str, str]:

@@ -22,7 +22,7 @@ from openrs_ray.evaluation.check import WARM_UP, Answered, Check
 from openrs_ray.evaluation.config import EvaluationConfig
 from openrs_ray.evaluation.figures import Samples
 from openrs_ray.evaluation.majority import answer_classes
-from openrs_ray.evaluation.power import Rate, plan_lines
+from openrs_ray.evaluation.power import Rate, plan_lines, smallest_difference
 from openrs_ray.evaluation.protocol import Protocol
 from openrs_ray.evaluation.report import document
 from openrs_ray.evaluation.store import CompletionStore, Table, as_table
@@ -173,8 +173,8 @@ class Harness:
             rate_of(models),
         )
 
-    def say_plan(self, models: "Sequence[Prepared]", planned: int = 0) -> None:
-        """Say how many completions these models and `planned` more lack, and the power they give."""
+    def say_plan(self, models: "Sequence[Prepared]", planned: int = 0) -> dict[str, Any]:
+        """Say how many completions these models and `planned` more lack, and the power they give. Returns the same."""
         problems, rate = sum(map(len, models[0].tasks.values())), rate_of(models)
         missing = sum(len(prepared.wanted()) for prepared in models) + planned * problems * self.how.samples
         cost = f" ({rate.text(missing)})" if rate and missing else ""
@@ -182,6 +182,20 @@ class Harness:
         sizes = {benchmark.title: len(models[0].tasks[benchmark.name]) for benchmark in self.benchmarks}
         for line in plan_lines(sizes, self.how.samples, len(models) + planned, rate):
             say(self.console, line)
+        return {
+            "completions": missing,
+            "hours": rate.hours * missing if rate else None,
+            "dollars": rate.dollars * missing if rate and rate.dollars else None,
+            "samples_per_problem": self.how.samples,
+            "benchmarks": [
+                {
+                    "name": benchmark.name,
+                    "problems": sizes[benchmark.title],
+                    "smallest_difference_points": 100 * smallest_difference(sizes[benchmark.title], self.how.samples),
+                }
+                for benchmark in self.benchmarks
+            ],
+        }
 
 
 @dataclass(frozen=True)

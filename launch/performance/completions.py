@@ -27,9 +27,9 @@ from actors.pools.messages import SampledItem
 from launch.cli.command import command
 from launch.cli.options import Parser
 from launch.performance.cpu_clock import CpuClock
-from launch.performance.report import Figure, report, write
+from launch.performance.report import Figure, add_json, asked, measured, report, write
 from launch.performance.stubbed import JUDGE, LEARN, SAMPLE, Actors, RayStub, StubbedRun
-from launch.performance.workload import asked, load, positive
+from launch.performance.workload import load, positive
 from openrs_ray.common.console import show_table
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.preparation.prepared import Prepared, prepare
@@ -190,7 +190,7 @@ def measure_memory(options: argparse.Namespace, scratch: Path, actors: Actors | 
 
 
 @command
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
     parser = Parser("performance.completions", __doc__)
     parser.add_argument("--completions", type=numbers, default="256,1024,4096,16384", help="in a step, by commas")
     parser.add_argument("--engines", type=numbers, default="1,8,64", help="by commas")
@@ -198,8 +198,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=positive, default=2, help="steps counted, after a first one (default: 2)")
     parser.add_argument("--ray", action="store_true", help="with the stubs in actors")
     parser.add_argument("--memory-over", metavar="STEPS", type=positive, help="measure memory over so many quick steps")
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
-    options = parser.parse_args(arguments)
+    add_json(parser)
+    return measured(_measure, parser.parse_args(arguments))
+
+
+def _measure(options: argparse.Namespace) -> None:
     options.workload, options.problems, options.set = "tiny", None, []
     with tempfile.TemporaryDirectory() as scratch, actors_of(options) as actors:
         if options.memory_over:

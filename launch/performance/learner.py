@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from launch.cli.command import command
-from launch.performance.report import Figure, ratios, write
-from launch.performance.workload import asked, load, make_parser, placed, positive
+from launch.performance.report import Figure, asked, measured, ratios, write
+from launch.performance.workload import load, make_parser, placed, positive
 from openrs_ray.algorithm.advantages import TrainingSequence
 from openrs_ray.common.console import show_table
 from openrs_ray.config.schema import RunConfig
@@ -109,7 +109,7 @@ def table(title: str, made: dict[str, list[Figure]]) -> Table:
 
 
 @command
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
     parser = make_parser("learner", __doc__, "steps", 5)
     parser.add_argument("--sequences", type=positive, default=16, help="sequences per step (default: 16)")
     parser.add_argument("--tokens", type=positive, default=4096, help="tokens of each (default: 4096)")
@@ -119,6 +119,10 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if options.tokens < 2:
         parser.error("--tokens must be at least 2: a prompt token and a completion token")
+    return measured(_measure, options)
+
+
+def _measure(options: Namespace) -> None:
     configs = {name: variant_config(options, name) for name in options.variant or [""]}
     console = Console(highlight=False)
     measured: dict[str, Measured] = {}

@@ -11,6 +11,7 @@ but not the choice of seeds; the table therefore shows each variant's lowest and
 import hashlib
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -26,8 +27,7 @@ from rich.table import Table
 from launch.api.commands import run_command
 from launch.cli.command import command
 from launch.cli.options import Parser
-from launch.performance.report import Figure, write
-from launch.performance.workload import asked
+from launch.performance.report import Figure, add_json, asked, measured, write
 from openrs_ray.common.console import say, show_table
 from openrs_ray.config.load import load_config
 from openrs_ray.config.names import runs_folder
@@ -167,7 +167,7 @@ def _values(interval: Interval) -> tuple[float, float, float]:
 
 
 @command
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
     parser = Parser("performance.learning", __doc__)
     parser.add_argument("--recipe", default="quickstart", help="default: quickstart")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42], help="default: 42")
@@ -181,8 +181,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--folder", type=Path, default=runs_folder(), help="folder of the runs (default: that of all runs)"
     )
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
-    options = parser.parse_args(arguments)
+    add_json(parser)
+    return measured(_measure, parser.parse_args(arguments))
+
+
+def _measure(options: Namespace) -> None:
     chosen = options.variant or [["as-it-is"]]
     if len({name for name, *_ in chosen}) < len(chosen):
         raise UserError("two variants have the same name: give each its own")

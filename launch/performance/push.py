@@ -7,13 +7,14 @@ the transport is NCCL, with one CUDA IPC (`--nccl`: NCCL nevertheless), on a CPU
 
 import asyncio
 import sys
+from argparse import Namespace
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from launch.cli.command import command
-from launch.performance.report import Figure, ratios, report
-from launch.performance.workload import alternate, asked, load, make_parser, placed
+from launch.performance.report import Figure, asked, measured, ratios, report
+from launch.performance.workload import alternate, load, make_parser, placed
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.preparation.prepared import Prepared, prepare
@@ -87,10 +88,13 @@ async def compare(config: RunConfig, prepared: Prepared, placement: "Placement",
 
 
 @command
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
     parser = make_parser("push", __doc__, "rounds", 5)
     parser.add_argument("--nccl", action="store_true", help="NCCL between two processes on one GPU")
-    options = parser.parse_args(arguments)
+    return measured(_measure, parser.parse_args(arguments))
+
+
+def _measure(options: Namespace) -> None:
     import torch
 
     gpus = torch.cuda.device_count()

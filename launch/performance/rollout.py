@@ -8,16 +8,20 @@ requests to holding the last completion in the driver; raw vLLM's covers `genera
 import asyncio
 import sys
 import time
+from argparse import Namespace
 
 from launch.cli.command import command
-from launch.performance.report import Figure, ratios, report
-from launch.performance.workload import alternate, asked, load, make_parser, placed, requests
+from launch.performance.report import Figure, asked, measured, ratios, report
+from launch.performance.workload import alternate, load, make_parser, placed, requests
 from openrs_ray.preparation.prepared import prepare
 
 
 @command
-def main(arguments: list[str]) -> None:
-    options = make_parser("rollout", __doc__, "rounds", 5).parse_args(arguments)
+def main(arguments: list[str]) -> int:
+    return measured(_measure, make_parser("rollout", __doc__, "rounds", 5).parse_args(arguments))
+
+
+def _measure(options: Namespace) -> None:
     config = load(options, "engine.gpu_memory_fraction=0.4")
     prepared = prepare(config)
     from actors.rollout.loaded import LoadedWorker

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Sequence
 from importlib import metadata
 from importlib.util import find_spec
@@ -25,9 +26,9 @@ import torch
 from rich.console import Console
 
 from launch.cli.command import command
-from launch.performance.report import Figure, ratios, report
+from launch.performance.report import Figure, asked, measured, ratios, report
 from launch.performance.trl_run import SETTINGS
-from launch.performance.workload import asked, drawn, load, make_parser, placed, requests
+from launch.performance.workload import drawn, load, make_parser, placed, requests
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.prompts import messages
 from openrs_ray.errors import RunError, UserError
@@ -177,12 +178,15 @@ def per_1000(seconds: Sequence[float], tokens: Sequence[float]) -> list[float]:
 
 
 @command
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
     parser = make_parser("step", __doc__, "steps", 10)
     parser.add_argument("--no-trl", action="store_true", help="leave TRL out")
     parser.add_argument("--trl-setting", action="append", choices=list(SETTINGS), help="only this one (default: all)")
     parser.add_argument("--no-alone", action="store_true", help="leave out raw vLLM and a learner rank by themselves")
-    options = parser.parse_args(arguments)
+    return measured(_measure, parser.parse_args(arguments))
+
+
+def _measure(options: Namespace) -> None:
     if not options.no_trl:
         check_trl()
     with tempfile.TemporaryDirectory() as scratch:

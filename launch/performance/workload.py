@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from launch.cli.options import Parser
 from launch.performance.models import SHAPES, model_path
+from launch.performance.report import add_json
 from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.order import Mixture
@@ -44,13 +45,8 @@ def make_parser(name: str, description: str | None, repeated: str, times: int) -
     parser.add_argument("--problems", metavar="FILE", help="problems to sample for (random models: built-in sums)")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of the recipe")
     parser.add_argument(f"--{repeated}", type=positive, default=times, help=f"counted {repeated} (default: {times})")
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    add_json(parser)
     return parser
-
-
-def asked(options: argparse.Namespace) -> dict[str, object]:
-    """The options, for the report."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
 
 
 def load(options: argparse.Namespace, *changes: str) -> RunConfig:

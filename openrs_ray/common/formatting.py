@@ -49,3 +49,15 @@ def size_text(size: float) -> str:
 def gib(size: float) -> str:
     """Bytes in GiB. Examples: "1,024.0", "0.012" """
     return f"{size / GIB:,.1f}" if size >= 0.1 * GIB else f"{size / GIB:.3f}"
+
+
+def clock(seconds: float) -> str:
+    """Example: "0:02:10" """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def short_clock(seconds: float) -> str:
+    """Example: "2:10" """
+    return clock(seconds).removeprefix("0:").removeprefix("0") if seconds < 3600 else clock(seconds)

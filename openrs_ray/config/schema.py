@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from openrs_ray.config.answer import Answer
 from openrs_ray.config.data import Data, DataSections, DataSet
@@ -35,6 +35,8 @@ from openrs_ray.rewards.libraries.names import VERIFIERS, implied
 from openrs_ray.rewards.registry import weighted_parameters
 from openrs_ray.user_code.reference import UserCode, is_reference
 
+SinkName = Literal["wandb", "trackio", "mlflow"]
+
 
 class Run(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"), FREE]
@@ -45,6 +47,14 @@ class Run(Section):
     """Optimizer steps of the whole run."""
     seed: Seed = 42
     """Seed of the data order and of every sampled token."""
+    sinks: Annotated[tuple[SinkName, ...], FREE] = ()
+    """Services that get the figures, some completions and the config, besides the run's folder (docs/monitoring.md)."""
+
+    @field_validator("sinks", mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        """Also one name, or several with commas between them, as typed on a command line."""
+        return [name.strip() for name in given.split(",")] if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _absolute(self) -> Run:

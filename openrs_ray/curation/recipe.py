@@ -218,9 +218,10 @@ class Recipe(Section):
 
 
 _HELP = """\
-python -m launch.curate RECIPE [--dotted.field VALUE ...] [--dry-run]
+python -m launch.curate RECIPE [--dotted.field VALUE ...] [--dry-run] [--json]
 
 --dry-run       Read and check everything, say what would be done, and start nothing.
+--json          Write the result to stdout as one JSON document, and everything else to stderr.
 --help SECTION  Only the fields of one section, such as stages.<solved>."""
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from openrs_ray.common.files import replacing, write_json
 from openrs_ray.curation.store import Counts
@@ -18,8 +19,10 @@ def markdown(name: str, counts: Sequence[Counts]) -> str:
     return "\n".join([*lines, ""])
 
 
-def write(folder: Path, name: str, counts: Sequence[Counts]) -> None:
-    """report.json and report.md."""
-    write_json(folder / "report.json", {"name": name, "stages": [asdict(one) for one in counts]})
+def write(folder: Path, name: str, counts: Sequence[Counts]) -> dict[str, Any]:
+    """Write report.json and report.md. Returns the content of the first."""
+    content = {"name": name, "stages": [asdict(one) for one in counts]}
+    write_json(folder / "report.json", content)
     with replacing(folder / "report.md") as temporary:
         temporary.write_text(markdown(name, counts), encoding="utf-8")
+    return content

@@ -54,8 +54,7 @@ def tokenize_prompts(
 
     `tools` are shown as the template does it, or where it does not, in the system prompt.
     """
-    if tools and not shows_tools(tokenizer):
-        data, tools = data.model_copy(update={"system_prompt": with_tools(data.system_prompt, tools)}), ()
+    data, tools = with_shown_tools(data, tokenizer, tools)
     conversations = [messages(data, problem) for problem in problems]
     try:
         prompts = templated(tokenizer, conversations, tools)
@@ -68,3 +67,10 @@ def tokenize_prompts(
         raise
     check_rendered(data, conversations, prompts, tokenizer)
     return prompts
+
+
+def with_shown_tools(data: Data, tokenizer: PreTrainedTokenizerBase, tools: Tools) -> tuple[Data, Tools]:
+    """The section with tools in its system prompt where the chat template shows none, and the tools left for the template."""
+    if not tools or shows_tools(tokenizer):
+        return data, tools
+    return data.model_copy(update={"system_prompt": with_tools(data.system_prompt, tools)}), ()

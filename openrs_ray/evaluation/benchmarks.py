@@ -62,6 +62,12 @@ KNOWN = {
     )
 }
 
+
+def is_benchmark(path: str | None) -> bool:
+    """True for the name or the source of a known benchmark."""
+    return path in KNOWN or any(path == benchmark.source for benchmark in KNOWN.values())
+
+
 _PROBLEM_COLUMNS = ("problem", "question")
 _ANSWER_COLUMNS = ("final_answer", "answer", "solution")
 """The first that a row has counts; the gold is in the last box of a solution."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from openrs_ray.cluster.disk import disk_text
 from openrs_ray.cluster.fitting import check_fits
@@ -13,7 +14,6 @@ from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.cluster.shapes import shipped_shape
 from openrs_ray.common.hub import Unreachable
 from openrs_ray.config.fidelity import differences
-from openrs_ray.config.fields import Names, as_json
 from openrs_ray.config.load import flat
 from openrs_ray.config.loss import Loss
 from openrs_ray.config.schema import RunConfig
@@ -21,14 +21,15 @@ from openrs_ray.config.task import Task
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.power import plan_lines
 from openrs_ray.models.bundled import resolve_model
+from openrs_ray.preparation.plan_json import not_at_default, plan_as_json
 from openrs_ray.preparation.prepared import Prepared, check_model, prepare
 from openrs_ray.preparation.preview import look_lines
 from openrs_ray.run.budget import most_text
 from openrs_ray.run.resume import check_run, resume_notes
 
 
-def dry_run(config: RunConfig, say: Callable[[str], None], resume: bool = True) -> None:
-    """Say the plan line by line. UserError for mistakes, and for anything out of reach."""
+def dry_run(config: RunConfig, say: Callable[[str], None], resume: bool = True) -> dict[str, Any]:
+    """Say the plan line by line, and return it. UserError for mistakes, and for anything out of reach."""
     machine = Machine.planned(config)
     prepared, missing = _prepared_or_missing(config)
     say(dry_run_text(config))
@@ -46,8 +47,9 @@ def dry_run(config: RunConfig, say: Callable[[str], None], resume: bool = True) 
     if shape is not None:
         check_fits(config, shape, machine)
     check_run(config, resume)
-    if missing is not None:
+    if prepared is None:
         raise UserError(f"{missing}; without it the tokenizer, the prompts and the golds were not checked")
+    return plan_as_json(config, prepared, machine)
 
 
 def _prepared_or_missing(config: RunConfig) -> tuple[Prepared | None, Unreachable | None]:
@@ -93,13 +95,11 @@ def _need_lines(config: RunConfig, shape: ModelShape | None, machine: Machine, h
 
 def dry_run_text(config: RunConfig) -> str:
     text = "".join(f"{name:<12} {value}\n" for name, value in _rows(config))
-    values, fields = flat(config), Names.of(type(config), config.model_dump()).fields
-    defaults = {name: as_json(field.get_default()) for name, field in fields.items() if not field.is_required()}
-    given = {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
+    given = not_at_default(config)
     text += "\nNot at their defaults:\n" + "".join(f"  {name}: {json.dumps(given[name])}\n" for name in given)
     if "fidelity" not in config.model_fields_set:  # no reproduction of the paper
         return text
-    lines = "".join(f"  {line}\n" for line in differences(values))
+    lines = "".join(f"  {line}\n" for line in differences(flat(config)))
     return f"{text}\nWhere the paper and its published code differ (this run: {config.fidelity}):\n{lines}"
 
 

@@ -19,6 +19,8 @@ from openrs_ray.data.prompts import load_tokenizer
 from openrs_ray.environments.between import check_turns
 from openrs_ray.environments.registry import check_environment, code_of
 from openrs_ray.errors import UserError
+from openrs_ray.export.policy_files import policy_files
+from openrs_ray.export.prompting import Prompting
 from openrs_ray.models.attention import check_attention
 from openrs_ray.models.bundled import resolve_model
 from openrs_ray.models.engine_limits import check_engine, is_on_cpu
@@ -50,7 +52,7 @@ class Prepared:
     notes: tuple[str, ...]
     """Fate of the rows of each data set, and of held-out problems."""
     files: ModelFiles
-    """The start model's, for exported policies."""
+    """Of every kept policy besides its weights: the start model's, and how to prompt it."""
     opening: str
     """The chat template's beginning of every answer ("<think>" or nothing)."""
     own_rewards: Mapping[str, Mapping[str, OwnReward]] = field(default_factory=dict)
@@ -110,15 +112,18 @@ def prepare(config: RunConfig) -> Prepared:
     if any(task.environment.answers for task in config.tasks):
         check_turns(tokenizer)
     loaded = load_tasks(config, tokenizer, tools)
+    stops = stop_tokens(model_path, shape.vocabulary, tokenizer)
+    own_files = model_files(model_path, model, tokenizer).files
+    prompting = Prompting.of_run(config, tokenizer, [token.id for token in stops], tools)
     return Prepared(
         model_path=model_path,
         shape=shape,
         tokenizer=tokenizer,
-        stop_tokens=stop_tokens(model_path, shape.vocabulary, tokenizer),
+        stop_tokens=stops,
         problems=loaded.problems,
         held_out=loaded.held_out,
         notes=loaded.notes,
-        files=model_files(model_path, model, tokenizer),
+        files=ModelFiles({**own_files, **policy_files(config, prompting)}),
         opening=response_prefix(loaded.problems[0].prompt_ids, tokenizer),
         own_rewards=own,
         user_code=user_code_digests(config),

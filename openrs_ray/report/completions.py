@@ -20,7 +20,7 @@ from openrs_ray.evaluation.store import SCHEMA as EVALUATED
 from openrs_ray.report.completion_index import STATUSES, Index, Snapshot, index_of, index_of_evaluation
 from openrs_ray.report.completion_reading import read_columns
 from openrs_ray.report.completion_tokens import TOKEN_COLUMNS, tokens_of
-from openrs_ray.run.completion_files import RecordFile, current_files
+from openrs_ray.run.completion_files import RecordFile
 from openrs_ray.run.completions import SCHEMA
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def one(
     UserError where there is no such completion, RunError where the file is damaged.
     """
     wanted = f"completion {phase} step {step} attempt {attempt} position {position} sample {sample}"
-    for file in current_files(run, phase):
+    for file in index_of(run.resolve(), phase).snapshot().files:
         if (file.step, file.attempt) == (step, attempt):
             keys = read_columns(file.path, ("position", "sample"))
             found = np.flatnonzero((keys["position"].to_numpy() == position) & (keys["sample"].to_numpy() == sample))

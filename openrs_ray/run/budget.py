@@ -77,9 +77,13 @@ class Budget(Ledger):
     def gpus(self) -> int:
         return self._config.num_gpus + self._extra_gpus()
 
+    def elapsed(self) -> float:
+        """Seconds since this process began."""
+        return self._clock() - self._started
+
     def started(self) -> None:
         """Note the time of the set-up."""
-        self._note("start", self._clock() - self._started)
+        self._note("start", self.elapsed())
 
     def reached(self, step: int) -> None:
         self._step = step
@@ -98,7 +102,7 @@ class Budget(Ledger):
         return float(self.notes.get(_JUDGES, 0.0))
 
     @property
-    def _priced(self) -> bool:
+    def priced(self) -> bool:
         return self._cost.price_per_gpu_hour is not None or self._judge_dollars > 0
 
     def _note(self, work: Work, seconds: float) -> None:
@@ -154,7 +158,7 @@ class Budget(Ledger):
     def text(self) -> str:
         """Example: "$ 12.34 of 42.00 (forecast 39.10)"; empty without price or limit."""
         parts = []
-        if self._priced:
+        if self.priced:
             forecast = self.forecast()
             parts.append(self._dollars() + (f" (forecast {forecast:.2f})" if forecast is not None else ""))
         if self._cost.max_hours is not None:
@@ -170,7 +174,7 @@ class Budget(Ledger):
 
     def metrics(self, step_s: float, correct: int) -> dict[str, float]:
         judges = self._judges.metrics() if self._config.judges else {}
-        if not self._priced:
+        if not self.priced:
             return judges
         dollars = self.spent().dollars
         return {
@@ -182,7 +186,7 @@ class Budget(Ledger):
 
     def rows(self, steps: int, correct: int) -> Iterator[tuple[str, str]]:
         spent = self.spent()
-        if self._priced:
+        if self.priced:
             yield "cost", f"{self._dollars()}, {spent.gpu_hours:,.2f} GPU hours"
             yield "cost per step", f"$ {spent.dollars / steps:.4g}" if steps else "-"
             yield "cost per correct completion", f"$ {spent.dollars / correct:.4g}" if correct else "-"

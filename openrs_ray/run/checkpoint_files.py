@@ -6,6 +6,7 @@ files.
 
 import stat
 import zlib
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,8 +62,15 @@ class Checkpoint:
         for path in self.state.rglob("*"):
             if path not in listed and not path.is_dir():
                 return f"{path} was not there when it was written"
+        return self._first_damage(self.files)
+
+    def policy_damage(self) -> str | None:
+        """The first file of the policy, or of its adapter, that is not as committed, in words."""
+        return self._first_damage(file for file in self.files if file.path.startswith((f"{POLICY}/", f"{ADAPTER}/")))
+
+    def _first_damage(self, files: Iterable[FileEntry]) -> str | None:
         with ThreadPoolExecutor(max_workers=4) as pool:
-            return next(filter(None, pool.map(self._file_damage, self.files)), None)
+            return next(filter(None, pool.map(self._file_damage, files)), None)
 
     def _file_damage(self, file: FileEntry) -> str | None:
         path = self.folder / file.path

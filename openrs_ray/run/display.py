@@ -1,23 +1,22 @@
-"""Shows a run: a live screen on a terminal, one line per step elsewhere, a table at the end."""
+"""Shows a run: its lines, two live ones below them on a terminal, a table at the end."""
 
 import math
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from openrs_ray.common.formatting import sentences
+from openrs_ray.common.formatting import clock, sentences, short_clock
 from openrs_ray.config.quantization import Quantization
+from openrs_ray.run.live import FoldedLine, LiveLines, LiveState
 from openrs_ray.stats import Interval
 
 _RECENT_STEPS = 20
-_SHOWN_WARNINGS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class StepFigures:
 
 
 class RunDisplay:
-    """Shows one attempt, and gives the terminal back as it was."""
+    """Shows one attempt: every line as it comes and, on a terminal, two live lines below; gives the terminal back as it was."""
 
     def __init__(
         self,
@@ -60,19 +59,28 @@ class RunDisplay:
         console: Console | None = None,
         cost: Callable[[], str] = lambda: "",
         log: Callable[[str], None] = lambda text: None,
+        activity: Callable[[], str] = lambda: "",
+        elapsed: Callable[[], float] | None = None,
     ) -> None:
-        """`cost`: the cost so far, for every line. `log`: takes what the live screen does not print."""
+        """`cost`: the cost so far, for every line. `log`: takes lines that are not shown.
+
+        `activity`: the present work; empty between two pieces. `elapsed`: seconds so far (default: since this moment).
+        """
         self.console = console or Console(highlight=False)
         self._name = name
         self._cost = cost
         self.log = log
+        self._activity = activity
+        began = time.monotonic()
+        self._elapsed = elapsed or (lambda: time.monotonic() - began)
         self._steps = steps
-        self._status = ""
+        self._status, self._since = "", began
         self._last: StepFigures | None = None
         self._seconds: deque[float] = deque(maxlen=_RECENT_STEPS)
-        self._warnings: deque[str] = deque(maxlen=_SHOWN_WARNINGS)
-        # rich passes what others print through itself, so that Ray's log lines scroll above the screen
-        self._live = Live(console=self.console, refresh_per_second=4) if self.console.is_terminal else None
+        self._begun = 0
+        self._rewards: list[float] = []
+        self._accuracies: list[float] = []
+        self._live = LiveLines(self.console, self._state) if self.console.is_interactive else None
 
     def __enter__(self) -> "RunDisplay":
         if self._live:
@@ -89,57 +97,65 @@ class RunDisplay:
             self._live = None
 
     def status(self, text: str) -> None:
-        self._status = text
-        self._show(text)
+        self._status, self._since = text, time.monotonic()
+        self._print(text)
 
     def note(self, text: str) -> None:
-        """Print a line that stays."""
         self._status = ""
         self._print(text)
 
     def warn(self, text: str) -> None:
-        self._warnings.append(sentences(text))
-        self._show(f"WARNING: {self._warnings[-1]}")
+        self._print(f"WARNING: {sentences(text)}", style="yellow")
+
+    def samples(self, texts: Iterable[str]) -> None:
+        """Print completions to read, one per line."""
+        for text in texts:
+            self._print(text, style="dim")
 
     def step(self, figures: StepFigures) -> None:
         self._last, self._status = figures, ""
         self._seconds.append(figures.seconds)
+        self._rewards.append(figures.reward)
+        self._accuracies.append(figures.accuracy)
         cells = "  ".join(f"{name} {value}" for name, value in figures.cells().items())
-        left = _clock(self.seconds_left())
-        self._show(f"step {figures.step}/{self._steps}  {cells}  {figures.seconds:.1f} s  left {left}")
+        left = clock(self.seconds_left())
+        line = self._line(f"step {figures.step}/{self._steps}  {cells}  {figures.seconds:.1f} s  left {left}")
+        self.console.print(FoldedLine(line) if self._live else Text(line), soft_wrap=not self._live)
+
+    def resumed(self, step: int, rewards: Sequence[float | None], accuracies: Sequence[float | None]) -> None:
+        """Go on after `step`, with the figures of the steps so far for the sparklines; None where there is none."""
+        self._begun = step
+        self._rewards = [math.nan if value is None else value for value in rewards]
+        self._accuracies = [math.nan if value is None else value for value in accuracies]
 
     def seconds_left(self) -> float:
         if self._last is None:
             return 0.0
         return (self._steps - self._last.step) * sum(self._seconds) / len(self._seconds)
 
-    def _show(self, text: str) -> None:
-        if self._live:
-            self._live.update(self._screen())
-            self.log(self._line(text))
-        else:
-            self._print(text)
-
-    def _print(self, text: str) -> None:
-        self.console.print(self._line(text), markup=False, soft_wrap=True)
+    def _print(self, text: str, style: str = "") -> None:
+        line = self._line(text)
+        # On a terminal folded between words; a path that is too long is left to the terminal, or copying it would break it.
+        folds = self._live is not None and max(map(len, line.split()), default=0) <= self.console.width
+        self.console.print(Text(line, style=style if self._live else ""), soft_wrap=not folds)
 
     def _line(self, text: str) -> str:
         return f"[{', '.join(filter(None, [self._name, self._cost()]))}] {text}"
 
-    def _screen(self) -> Group:
-        done = self._last.step if self._last else 0
-        head = Table.grid(padding=(0, 2))
-        title, status = Text(self._name, style="bold"), Text(self._status, style="dim")
-        bar = ProgressBar(total=self._steps, completed=done, width=40)
-        left = f"{_clock(self.seconds_left())} left" if self._last else ""
-        head.add_row(title, bar, f"step {done}/{self._steps}", left, self._cost(), status)
-        figures = Table(box=None, padding=(0, 2), pad_edge=False)
-        if self._last:
-            cells = self._last.cells()
-            for name in cells:
-                figures.add_column(name, justify="right")
-            figures.add_row(*cells.values())
-        return Group(head, figures, *(Text(f"! {text}", style="yellow") for text in self._warnings))
+    def _doing(self) -> str:
+        return f"{self._status}, {short_clock(time.monotonic() - self._since)}" if self._status else ""
+
+    def _state(self) -> LiveState:
+        return LiveState(
+            doing=self._activity() or self._doing(),
+            step=self._last.step if self._last else self._begun,
+            steps=self._steps,
+            seconds=self._elapsed(),
+            left=self.seconds_left() if self._last else None,
+            cost=self._cost(),
+            rewards=self._rewards,
+            accuracies=self._accuracies,
+        )
 
 
 def summary_table(
@@ -179,9 +195,3 @@ def summary_table(
         table.add_row(*row)
     table.add_row("run folder", str(run_folder))
     return table
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"

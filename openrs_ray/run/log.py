@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, ConsoleRenderable, RenderHook
+from rich.console import Console, ConsoleRenderable, NewLine, RenderHook
 from rich.control import Control
 from rich.text import Text
 
 from openrs_ray.common.redaction import hide_secrets
 from openrs_ray.run.attempts import next_attempt
+from openrs_ray.run.live import FoldedLine, ForeignLine
 
 FOLDER = "attempts"
 FILE = "log.txt"
@@ -87,13 +88,13 @@ class RunLog(RenderHook):
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         """Called by rich for everything printed."""
         for renderable in renderables:
-            if not isinstance(renderable, Control):
+            if not isinstance(renderable, Control | NewLine | ForeignLine):
                 self.write(_plain(renderable))
         return renderables
 
 
 def _plain(renderable: ConsoleRenderable) -> str:
-    if isinstance(renderable, Text):
+    if isinstance(renderable, Text | FoldedLine):
         return renderable.plain
     out = io.StringIO()
     Console(file=out, width=_WIDTH, color_system=None, force_terminal=False, _environ={}).print(renderable)

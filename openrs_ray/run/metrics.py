@@ -1,31 +1,43 @@
-"""The figures of a run: `metrics.jsonl`, one line per step, and the same as TensorBoard curves.
+"""The figures of a run: `metrics.jsonl`, one line per step, and the same as TensorBoard curves and in the sinks (`run.sinks`).
 
 A line is synced before the next checkpoint begins: a kill loses at most the last, of a step that no checkpoint covers.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openrs_ray.common.files import append_line, damaged, read_lines
 from openrs_ray.run.attempts import read_attempts, superseded
+from openrs_ray.sinks.sinks import Sinks
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 FILE = "metrics.jsonl"
+Line = Mapping[str, float | int | None]
+"""Figures by name."""
 
 
 class MetricsLog:
     """Writes the metrics of one attempt, which has its line in `attempts.jsonl`."""
 
-    def __init__(self, run_folder: Path, attempt: int) -> None:
+    def __init__(
+        self,
+        run_folder: Path,
+        attempt: int,
+        sinks: Sinks | None = None,
+        also: Callable[[int, Line, str], None] | None = None,
+    ) -> None:
+        """`also`: told of every line, with its step and phase."""
+        self.sinks = sinks or Sinks()
+        self._also = also
         self._run_folder = run_folder
         self._attempt = attempt
         self._curves: SummaryWriter | None = None
 
-    def write(self, step: int, metrics: Mapping[str, float | int | None], phase: str = "train") -> None:
+    def write(self, step: int, metrics: Line, phase: str = "train") -> None:
         """NaN and infinity become null. Phase: train or evaluation."""
         finite = {name: value if value is None or math.isfinite(value) else None for name, value in metrics.items()}
         line = {"step": step, "attempt": self._attempt, "phase": phase} | finite
@@ -35,6 +47,9 @@ class MetricsLog:
             if value is not None:
                 curves.add_scalar(f"{phase}/{name}", value, step)
         curves.flush()
+        self.sinks.metrics(step, phase, finite | {"attempt": self._attempt})
+        if self._also:
+            self._also(step, finite, phase)
 
     def close(self) -> None:
         if self._curves is not None:

@@ -1,7 +1,7 @@
 """Spans: named intervals of a run's work, in `attempts/NNN/trace/PROCESS.jsonl`, one Chrome trace event per line.
 
 A thread appends finished spans twice a second: no caller waits for the disk. Recording is off until `recording` or an actor's
-environment (`handed_on`) turns it on. Its errors never reach the run.
+environment (`handed_on`) turns it on. Its errors never reach the run. A follower is told of this process's spans as they happen.
 """
 
 import atexit
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 FOLDER = "trace"
 _FOLDER, _PROCESS = "OPENRS_TRACE", "OPENRS_TRACE_PROCESS"
@@ -26,6 +26,27 @@ _MOST_BYTES = 8 << 20
 F = TypeVar("F", bound=Callable[..., Any])
 Span = tuple[str, int, int, dict[str, Any]]
 """Name, start on the wall clock and duration in ns, attributes."""
+
+
+class Follower(Protocol):
+    """Told of spans in the thread that they are in; must be quick and raise nothing."""
+
+    def began(self, name: str, attributes: dict[str, Any]) -> None: ...
+
+    def ended(self, name: str, attributes: dict[str, Any]) -> None:
+        """`attributes` has "error" where the block failed."""
+
+
+_followers: list[Follower] = []
+
+
+@contextmanager
+def following(follower: Follower) -> Iterator[None]:
+    _followers.append(follower)
+    try:
+        yield
+    finally:
+        _followers.remove(follower)
 
 
 class _Recorder:
@@ -108,6 +129,8 @@ def span(name: str, **attributes: Any) -> Iterator[dict[str, Any]]:
         attributes["positions"] = [28, 29]
     """
     start, began = time.time_ns(), time.perf_counter_ns()
+    for follower in _followers:
+        follower.began(name, attributes)
     try:
         yield attributes
     except BaseException as error:
@@ -116,6 +139,8 @@ def span(name: str, **attributes: Any) -> Iterator[dict[str, Any]]:
     finally:
         if _recorder:
             _recorder.add((name, start, time.perf_counter_ns() - began, attributes))
+        for follower in _followers:
+            follower.ended(name, attributes)
 
 
 def traced(name: str, *shown: str) -> Callable[[F], F]:

@@ -51,15 +51,20 @@ placement: {{device: cpu, num_learner_gpus: 1, cpus_per_slot: 0.25}}
     return path
 
 
-def start(arguments: list[str], log: Path, script: str | None = None) -> subprocess.Popen[bytes]:
-    """`python -m launch.train ARGUMENTS` (or a script of the tests in its place), its output in a file."""
+def start(
+    arguments: list[str], log: Path, script: str | None = None, document: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """`python -m launch.train ARGUMENTS` (or a script of the tests in its place), its output in a file.
+
+    `document`: a file of its own for stdout.
+    """
     command = [sys.executable, *(["-m", "launch.train"] if script is None else [str(SUPPORT / script)])]
-    with log.open("ab") as output:
+    with log.open("ab") as output, (document or log).open("ab") as stdout:
         return subprocess.Popen(
             [*command, *arguments],
             cwd=ROOT,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            stdout=stdout,
+            stderr=output,
             env=os.environ | {"PYTHONPATH": PYTHONPATH},
             start_new_session=True,
         )

@@ -137,7 +137,11 @@ class SimulatedRun:
         self.said: list[str] = []
         """Warnings."""
         display: Any = SimpleNamespace(
-            step=lambda figures: None, status=lambda text: None, note=lambda text: None, warn=self.said.append
+            step=lambda figures: None,
+            status=lambda text: None,
+            note=lambda text: None,
+            samples=lambda texts: None,
+            warn=self.said.append,
         )
         attempt = start_attempt(folder, progress.step, Bounds.of(config))
         self._uniform_share = uniform_share

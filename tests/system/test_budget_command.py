@@ -33,10 +33,13 @@ def test_a_run_ends_within_its_budget_and_goes_on_with_more(tmp_path: Path, toy_
         "checkpoint": {"every_steps": 10_000},
     }
     recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", 100_000, **changes)
-    run, log = tmp_path / "run", tmp_path / "log"
-    assert finish(start([str(recipe), "--restart"], log), log) == 0, tail(log)
+    run, log, stdout = tmp_path / "run", tmp_path / "log", tmp_path / "stdout"
+    assert finish(start([str(recipe), "--restart", "--json"], log, document=stdout), log) == 0, tail(log)
 
     first, steps = result(run), steps_done(run)
+    document = json.loads(stdout.read_text())
+    assert (document["ended_by"], document["steps"], document["accuracy_after"]) == ("budget", steps, first["after"])
+    assert 0 < document["dollars"] <= BUDGET and document["difference"]["problems"] == 16
     assert first["ended"] == "budget" and first["step"] == steps > 0 and first["evaluated"] == steps
     assert first["before"] and first["after"]
     saved = CheckpointStore(run / "checkpoints").checkpoints()[-1]

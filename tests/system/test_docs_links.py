@@ -1,4 +1,4 @@
-"""The README links every page, and every link between pages leads somewhere."""
+"""Every link between pages leads somewhere on GitHub; on the site tests/system/test_site.py looks."""
 
 import re
 import tomllib
@@ -33,9 +33,13 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{page.name} links {path}#{anchor}"
 
 
-def test_the_readme_links_every_page() -> None:
-    linked = {(ROOT / path).resolve() for path, _ in links(ROOT / "README.md") if path}
-    assert {*PAGES[1:]} <= linked
+def test_the_readme_is_for_the_first_ten_minutes() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
+
+
+def test_every_page_is_linked_from_another() -> None:
+    linked = {(page.parent / path).resolve() for page in PAGES for path, _ in links(page) if path}
+    assert {*PAGES[1:], ROOT / "docs" / "quickstart.ipynb"} <= linked
 
 
 def test_the_changelog_has_the_version_of_the_project() -> None:

@@ -3,9 +3,7 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,16 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 from commands import ROOT, assert_all_gone, result, steps_done, write_recipe
+from ray_head import BIN, free_port
 
 from openrs_ray.run.attempts import read_attempts
-
-BIN = Path(sys.executable).parent
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,12 @@ from commands import (
     write_recipe,
 )
 from peft import PeftModel
+from recorded import recorded_gaps
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from launch.coverage import main as prove
+from launch.export import main as export
 from openrs_ray.cluster.disk import checkpoint_parts
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.run.attempts import read_attempts, read_bounds
@@ -323,6 +325,20 @@ def test_the_exported_policy_is_a_plain_transformers_model(unbroken: Path, toy_f
     assert (folder / "generation_config.json").read_text() == UNWRITABLE
     assert ours.get_vocab() == theirs.get_vocab() and ours.chat_template == theirs.chat_template
     assert result(unbroken)["step"] == STEPS
+
+
+@pytest.mark.slow
+@pytest.mark.cpu_engine
+def test_an_export_gives_the_log_probabilities_that_the_engine_recorded(unbroken: Path, tmp_path: Path) -> None:
+    """The completions of step 5 were sampled by the policy of step 4."""
+    assert export([str(unbroken), "--step", "4", "--folder", str(tmp_path / "model")]) == 0
+    readme = CheckpointStore(unbroken / "checkpoints").checkpoints()[-1].policy / "README.md"
+    assert "How to prompt it" in readme.read_text()
+    rows = [row for row in current_rows(unbroken).to_pylist() if row["step"] == 5]
+    gaps = recorded_gaps(tmp_path / "model", rows, torch.float32)
+    assert len(rows) == 16 and gaps.max() < 1e-3
+    other = CheckpointStore(unbroken / "checkpoints").checkpoints()[-1].policy
+    assert recorded_gaps(other, rows, torch.float32).max() > 10 * gaps.max(), "another step's policy would be seen"
 
 
 @pytest.mark.slow

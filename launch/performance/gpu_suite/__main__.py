@@ -19,6 +19,8 @@ from launch.performance.gpu_suite.parts import PARTS
 from launch.performance.gpu_suite.rows import Size
 from launch.performance.gpu_suite.runner import FAILED, Part, Result, Suite
 from launch.performance.gpu_suite.table import markdown
+from launch.performance.report import STDOUT
+from openrs_ray.common.console import Document, json_output
 from openrs_ray.config.schema import Run
 
 _ROOT = Path(__file__).resolve().parents[3]
@@ -49,21 +51,33 @@ def detected() -> Size:
 def main(arguments: list[str]) -> int:
     parser = Parser("performance.gpu_suite", __doc__)
     parser.add_argument("--parts", nargs="+", default=[], metavar="PART", help=", ".join(part.name for part in PARTS))
-    parser.add_argument("--json", type=Path, default=Run(name="gpu-suite", steps=1).path, metavar="FOLDER",
-                        help="of the results (default: %(default)s)")  # fmt: skip
+    results = Run(name="gpu-suite", steps=1).path
+    parser.add_argument("--folder", type=Path, default=results, help="of the results (default: %(default)s)")
+    about = (
+        "write the results to stdout as one JSON document, and all else to stderr; with a folder: the same as --folder"
+    )
+    parser.add_argument("--json", type=Path, nargs="?", const=STDOUT, metavar="FOLDER", help=about)
     parser.add_argument("--minutes", type=float, default=30.0, help="for this call (default: 30)")
     parser.add_argument("--size", choices=("full", "tiny"), help="default: full on a GPU, else tiny")
     options = parser.parse_args(arguments)
-    made = suite(options.json.expanduser(), options.size or detected())
+    folder = options.folder if options.json in (None, STDOUT) else options.json
+    made = suite(folder.expanduser(), options.size or detected())
+    with json_output(options.json == STDOUT) as document:
+        return _run(made, options.parts, options.minutes, document)
+
+
+def _run(made: Suite, parts: list[str], minutes: float, document: Document) -> int:
     console = Console(highlight=False)
 
     def say(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)
 
-    due = made.due(options.parts)
+    due = made.due(parts)
     say(f"{made.setting['size']} size, {len(due)} of {len(PARTS)} parts to run, results in {made.folder}")
-    ended = [_said(part, result, say) for part, result in made.run(due, options.minutes)]
-    table = markdown(PARTS, {part.name: made.known(part) for part in PARTS})
+    ended = [_said(part, result, say) for part, result in made.run(due, minutes)]
+    results = {part.name: made.known(part) for part in PARTS}
+    document({"folder": made.folder, "size": made.setting["size"], "parts": results})
+    table = markdown(PARTS, results)
     (made.folder / "table.md").write_text(table + "\n", encoding="utf-8")
     say(f"\n{table}")
     return 1 if FAILED in ended else 0

@@ -1,5 +1,6 @@
 """Rows of the table: a part's findings."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,9 @@ class Row:
     figure: str
     target: str = ""
     verdict: Verdict = ""
+    value: float | None = None
+    """The figure as a number, in this unit."""
+    unit: str = ""
 
 
 Function = Callable[[Size], Iterator[Row]]
@@ -30,13 +34,14 @@ class Skip(Exception):
 def noted(what: str, figure: object, unit: str = "") -> Row:
     """Only to be known. A float is shown with four digits."""
     shown = f"{figure:,.4g}" if isinstance(figure, float) else str(figure)
-    return Row(what, f"{shown} {unit}".strip())
+    number = float(figure) if isinstance(figure, int | float) and not isinstance(figure, bool) else None
+    return Row(what, f"{shown} {unit}".strip(), value=_finite(number), unit=unit)
 
 
 def at_most(what: str, value: float, bound: float, unit: str = "") -> Row:
     """Right or wrong; NaN is wrong."""
     verdict: Verdict = "ok" if value <= bound else "failed"
-    return Row(what, f"{value:,.3g} {unit}".strip(), f"<= {bound:g} {unit}".strip(), verdict)
+    return Row(what, f"{value:,.3g} {unit}".strip(), f"<= {bound:g} {unit}".strip(), verdict, _finite(value), unit)
 
 
 def true(what: str, holds: bool, shown: str = "") -> Row:
@@ -47,4 +52,10 @@ def aim(what: str, value: float, target: float, unit: str = "", *, least: bool) 
     """Good or not good enough: at least the target, or at most."""
     reached = value >= target if least else value <= target
     sign = ">=" if least else "<="
-    return Row(what, f"{value:,.4g} {unit}".strip(), f"{sign} {target:g} {unit}".strip(), "ok" if reached else "missed")
+    verdict: Verdict = "ok" if reached else "missed"
+    return Row(what, f"{value:,.4g} {unit}".strip(), f"{sign} {target:g} {unit}".strip(), verdict, _finite(value), unit)
+
+
+def _finite(value: float | None) -> float | None:
+    """None for what JSON has no number for."""
+    return value if value is not None and math.isfinite(value) else None

@@ -21,6 +21,24 @@ def test_what_a_command_says_is_passed_on(tmp_path: Path, capsys: pytest.Capture
     assert '"status": "correct"' in said and "1 checked: 1 correct" in said
 
 
+def test_in_a_notebook_a_command_prints_plain_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A kernel asks for colours by its environment; rich then redraws a live screen as on a terminal."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if 'launch.verify' in sys.orig_argv:\n"
+        "    from rich.console import Console\n"
+        "    print('a terminal' if Console().is_terminal else 'plain lines', flush=True)\n"
+        "    os._exit(0)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"):
+        monkeypatch.setenv(name, "1")
+    run_command("verify", ["x.jsonl"])
+    assert capsys.readouterr().out == "plain lines\n"
+
+
 def test_a_users_mistake_is_its_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^Cannot read .*none.jsonl.*\.$"):
         run_command("verify", [str(tmp_path / "none.jsonl")])

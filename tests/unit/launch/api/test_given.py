@@ -57,6 +57,11 @@ def test_rows_that_cannot_be_used_are_named(rows: Any, said: str, tmp_path: Path
         rows_file(rows, tmp_path)
 
 
+def test_the_first_run_of_a_machine_needs_no_folder(tmp_path: Path) -> None:
+    file = recipe_file("quickstart", {"run": RUN}, tmp_path / "runs" / "given")
+    assert load_config(file, []).run.steps == RUN["steps"]
+
+
 def test_settings_go_over_the_recipe_and_the_same_ones_are_the_same_file(tmp_path: Path) -> None:
     def mine(completion: str) -> float:
         return float(len(completion))

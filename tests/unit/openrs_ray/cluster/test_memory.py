@@ -321,9 +321,9 @@ def test_advice_stays_within_the_machine(shape: ModelShape, monkeypatch: pytest.
         assert ("placement.num_learner_gpus 2" in str(refused.value)) == offered, f"{gpus} GPUs"
 
 
-def readme_rows() -> list[str]:
-    """The options of each row of the README's table of placements."""
-    table = (ROOT / "README.md").read_text().partition("| to put | set |")[2].partition("\n\n")[0]
+def rows_of_the_page() -> list[str]:
+    """The options of each row of the table of placements in docs/training.md."""
+    table = (ROOT / "docs" / "training.md").read_text().partition("| to put | set |")[2].partition("\n\n")[0]
     rows: list[str] = []
     for line in table.splitlines()[2:]:
         what, given = (cell.strip() for cell in line.strip("|").rsplit("|", 1))
@@ -337,8 +337,8 @@ def readme_rows() -> list[str]:
     return rows
 
 
-@pytest.mark.parametrize("options", readme_rows())
-def test_every_row_of_the_readme_fits_the_papers_recipe(shape: ModelShape, options: str) -> None:
+@pytest.mark.parametrize("options", rows_of_the_page())
+def test_every_row_of_the_page_fits_the_papers_recipe(shape: ModelShape, options: str) -> None:
     config = paper(*options.split())
     check_fits(config, shape, Machine(44 * GIB))
     lines = [line for line in memory_text(config, shape, 44 * GIB) if "completions of" in line or "learner:" in line]

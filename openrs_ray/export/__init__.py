@@ -1,0 +1,1 @@
+"""Trained policies for use elsewhere: how to prompt them, model cards, folders and repositories to share."""

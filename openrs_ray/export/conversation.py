@@ -1,0 +1,120 @@
+"""A conversation with a policy through transformers, prompted as in training."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from openrs_ray.data.completions import Decoder
+from openrs_ray.data.turns import Message
+from openrs_ray.errors import UserError
+from openrs_ray.export.prompting import TaskPrompt
+
+Say = Callable[[str], None]
+_UNFINISHED = "\ufffd"
+"""What a decoder makes of a character whose last bytes have not come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Example: Sampling(end_ids=(0,), temperature=0.0, max_tokens=128)"""
+
+    end_ids: tuple[int, ...]
+    temperature: float
+    """0: greedy."""
+    max_tokens: int
+
+    def generation_config(self) -> GenerationConfig:
+        """Whole: of a model's own, which may cut the distribution, nothing is left."""
+        sampled = {"do_sample": True, "temperature": self.temperature, "top_p": 1.0, "top_k": 0}
+        return GenerationConfig(
+            **(sampled if self.temperature else {"do_sample": False}),
+            max_new_tokens=self.max_tokens,
+            eos_token_id=list(self.end_ids),
+            pad_token_id=self.end_ids[0],
+            use_cache=True,
+        )
+
+
+@dataclass
+class Conversation:
+    """Life cycle: ask() for each turn of the user; begin_anew() forgets the turns so far."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    prompt: TaskPrompt
+    sampling: Sampling
+    turns: list[Message] = field(default_factory=list)
+    """As the model saw them, without system prompt and examples."""
+
+    def ask(self, text: str, say: Say) -> str:
+        """The answer, said piece by piece as it comes. UserError for a turn that the model has no room for."""
+        asked = self.prompt.messages((*self.turns, {"role": "user", "content": text}))
+        ids = self._ids(asked)
+        if ids.shape[1] >= self._room:
+            raise UserError(f"{ids.shape[1]} tokens are too many for this model, which takes {self._room}")
+        config = self.sampling.generation_config()
+        config.max_new_tokens = min(self.sampling.max_tokens, self._room - ids.shape[1])
+        self.model.generation_config = config
+        spoken = Spoken(Decoder.of(self.tokenizer), self.sampling.end_ids, say)
+        with torch.inference_mode():
+            self.model.generate(ids, attention_mask=torch.ones_like(ids), streamer=spoken)
+        answer = "".join(spoken.pieces)
+        self.turns += [asked[-1], {"role": "assistant", "content": answer}]
+        return answer
+
+    def fits(self, text: str) -> bool:
+        """True where the turns so far leave room for another and its answer."""
+        asked = self.prompt.messages((*self.turns, {"role": "user", "content": text}))
+        return int(self._ids(asked).shape[1]) + self.sampling.max_tokens <= self._room
+
+    def begin_anew(self) -> None:
+        self.turns.clear()
+
+    @property
+    def _room(self) -> int:
+        """Tokens that the model takes."""
+        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 30))
+
+    def _ids(self, asked: Sequence[Message]) -> torch.Tensor:
+        text: Any = self.tokenizer.apply_chat_template(
+            list(asked), tools=list(self.prompt.tools) or None, add_generation_prompt=True, tokenize=False
+        )
+        ids: torch.Tensor = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        return ids.to(self.model.device)
+
+
+class Spoken:
+    """Hands on an answer's text as its tokens come, without the stop token that ends it; a streamer of transformers."""
+
+    def __init__(self, decoder: Decoder, end_ids: Sequence[int], say: Say) -> None:
+        self._decoder, self._end_ids, self._say = decoder, {*end_ids}, say
+        self._line: list[int] = []
+        self._said = 0
+        """Characters of the line."""
+        self._began = False
+        self.pieces: list[str] = []
+
+    def put(self, value: torch.Tensor) -> None:
+        """Of the prompt first, then of each token."""
+        ids, prompt, self._began = value.flatten().tolist(), not self._began, True
+        if prompt:
+            return
+        self._line += [token for token in ids if token not in self._end_ids]
+        (text,) = self._decoder.decode([self._line])
+        if not text.endswith(_UNFINISHED):
+            self._hand_on(text)
+
+    def end(self) -> None:
+        (text,) = self._decoder.decode([self._line])
+        self._hand_on(text)
+
+    def _hand_on(self, text: str) -> None:
+        if new := text[self._said :]:
+            self.pieces.append(new)
+            self._say(new)
+        self._said = len(text)
+        if text.endswith("\n"):  # or each token would decode the whole answer
+            self._line, self._said = [], 0

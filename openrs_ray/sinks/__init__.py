@@ -1,0 +1,1 @@
+"""Figures and completions of a run in W&B, Trackio and MLflow."""

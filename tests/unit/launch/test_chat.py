@@ -1,0 +1,155 @@
+"""`python -m launch.chat`: prompted as in training, piped and in a terminal, and how it ends."""
+
+import io
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from exportable import change_config, evaluated_run
+from places import PYTHONPATH, ROOT
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from launch.chat import main
+from openrs_ray.data.prompts import tokenize_prompts
+from openrs_ray.export.folder import write_export
+from openrs_ray.export.partner import find_partner
+from openrs_ray.export.source import Source
+
+GREEDY = ("--temperature", "0", "--max-tokens", "12")
+
+
+@pytest.fixture
+def run(tmp_path: Path, toy_folder: Path) -> Path:
+    folder = evaluated_run(tmp_path / "runs", toy_folder, {0: 0.2, 50: 0.6, 100: 0.5})
+    change_config(folder, data={"system_prompt": "12", "suffix": "=?"})
+    return folder
+
+
+def piped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str, *arguments: str | Path
+) -> str:
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    assert main([*map(str, arguments)]) == 0
+    return capsys.readouterr().out
+
+
+def expected(policy: Path, prompt: tuple[int, ...], tokens: int) -> str:
+    """The likeliest tokens one by one, without a cache."""
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32),
+        AutoTokenizer.from_pretrained(policy),
+    )
+    ids = list(prompt)
+    for _ in range(tokens):
+        ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        if ids[-1] == tokenizer.eos_token_id:
+            ids.pop()
+            break
+    return tokenizer.decode(ids[len(prompt) :])
+
+
+def test_each_piped_line_is_answered_as_in_training(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = Source.find(run, "best")
+    policy = source.checkpoint.policy
+    asked = tokenize_prompts(source.config.tasks[0].data, ["1+1", "20+3"], AutoTokenizer.from_pretrained(policy))
+    answers = [expected(policy, prompt, 12) for prompt in asked]
+    assert piped(monkeypatch, capsys, "1+1\n\n20+3\n", run, *GREEDY) == "".join(f"{answer}\n" for answer in answers)
+    write_export(source, run / "shared")
+    again = piped(monkeypatch, capsys, "1+1\n20+3", run / "shared", *GREEDY)
+    assert again == "".join(f"{answer}\n" for answer in answers), "an exported folder says itself how it is prompted"
+
+
+def test_a_conversation_goes_on(run: Path) -> None:
+    conversation = find_partner(str(run), "best").conversation(None, 0.0, 4)
+    said: list[str] = []
+    first = conversation.ask("1+1", said.append)
+    assert "".join(said) == first
+    conversation.ask("2+2", said.append)
+    assert conversation.turns[:3] == [
+        {"role": "user", "content": "1+1=?"},
+        {"role": "assistant", "content": first},
+        {"role": "user", "content": "2+2=?"},
+    ]
+    assert conversation.fits("3+3") and not conversation.fits("9" * 100_000)
+    conversation.begin_anew()
+    assert conversation.ask("1+1", said.append) == first
+
+
+def test_which_policy_is_talked_to(run: Path, toy_folder: Path) -> None:
+    assert find_partner(str(run), None).name == "sums, step 100"
+    assert find_partner(str(run), "best").name == "sums, step 50"
+    plain = find_partner(str(toy_folder), None).prompting
+    assert plain.first.messages("1+1") == [{"role": "user", "content": "1+1"}] and plain.end_ids
+
+
+def test_mistakes_are_one_sentence(run: Path, toy_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, sentence in [
+        ([run, "--step", "70"], "no policy of step 70: there are 50, 100"),
+        ([toy_folder, "--step", "70"], "--step is for a run"),
+        ([run, "--task", "letters"], "was trained on no task letters"),
+        ([run, "--temperature", "-1"], "--temperature"),
+        ([run.parent / "nothing"], "there is no run or model"),
+    ]:
+        assert main([*map(str, arguments)]) == 2
+        error = capsys.readouterr().err
+        assert sentence in error.replace("There", "there") and error.count("\n") == 1
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_typed_lines_are_one_conversation_until_another_is_begun(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = iter(["1+1", "", "2+2", "/new", "1+1"])
+
+    def typed(_: str) -> str:
+        try:
+            return next(lines)
+        except StopIteration:
+            raise EOFError from None  # Ctrl-D
+
+    monkeypatch.setattr("builtins.input", typed)
+    monkeypatch.setattr("sys.stdin", Terminal())
+    assert main([str(run), "--temperature", "0", "--max-tokens", "4"]) == 0
+    out, err = capsys.readouterr()
+    again = find_partner(str(run), None).conversation(None, 0.0, 4)
+    answers = [again.ask(text, lambda _: None) for text in ("1+1", "2+2")]
+    assert out == f"{answers[0]}\n{answers[1]}\n{answers[0]}\n\n"
+    assert err == "sums, step 100. /new begins another conversation, Ctrl-D ends.\n"
+
+
+def test_ctrl_c_ends_it_without_a_word_too_many(run: Path) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launch.chat", str(run), *GREEDY],
+        cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        env=os.environ | {"PYTHONPATH": PYTHONPATH, "TERM": "dumb"},
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    try:
+        deadline = time.monotonic() + 150
+        while b"> " not in shown:
+            assert time.monotonic() < deadline, shown
+            shown += os.read(ours, 4096)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        with suppress(OSError):  # the terminal went with the process
+            shown += os.read(ours, 4096)
+        assert b"Traceback" not in shown and b"rror" not in shown
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)

@@ -1,0 +1,120 @@
+"""The model card: metadata as the Hub reads them, figures as the run has them, and nothing about the machine."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exportable import change_config, evaluated_run, note_answers
+from huggingface_hub import ModelCard, ModelCardData
+
+from openrs_ray.common import hub
+from openrs_ray.evaluation.paired import Pair, compare
+from openrs_ray.export.card import model_card
+from openrs_ray.export.folder import HERE
+from openrs_ray.export.source import Source
+
+BEFORE = [[False, False], [True, False], [False, False], [False, False], [False, True], [False, False], [False, False]]
+AFTER = [[True, True], [True, True], [True, False], [True, True], [True, True], [True, True], [False, True]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, toy_folder: Path) -> Path:
+    folder = evaluated_run(tmp_path / "runs", toy_folder, {0: 0.2, 50: 0.85, 100: 0.5})
+    note_answers(folder, 0, BEFORE)
+    note_answers(folder, 50, AFTER)
+    (folder / "cost.json").write_text(
+        json.dumps({"spent": {"dollars": 12.5, "gpu_hours": 28.4, "hours": 7.1}, "seconds": {}})
+    )
+    attempt = folder / "attempts" / "001"
+    attempt.mkdir(parents=True)
+    gpus = [{"name": "NVIDIA A40"}, {"name": "NVIDIA A40"}]
+    packages = {"vllm": "0.32.0", "torch": "2.13.0", "pytest": "9"}
+    git = {"commit": "0123456789abcdef", "clean": True}
+    environment = {"gpus": gpus, "packages": packages, "git": git, "host": "my-secret-host", "cpus": 4}
+    (attempt / "environment.json").write_text(json.dumps(environment))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "problem", lambda: "no network in this test")
+
+
+def card_of(run: Path) -> ModelCard:
+    return ModelCard(model_card(Source.find(run, "best"), HERE))
+
+
+def test_its_figures_are_the_run_s(run: Path) -> None:
+    text = card_of(run).text
+    assert "| accuracy | start model | 20.0 % [10.0, 30.0] |" in text
+    assert "| accuracy | step 50 | 85.0 % [75.0, 95.0] |" in text
+    paired = compare([Pair(np.array(AFTER, float), np.array(BEFORE, float))])
+    assert f"{100 * paired.difference.mean:+.1f} points [" in text and f"p = {paired.p:.3g} (paired" in text
+    assert paired.p < 0.05 and "no difference is shown" not in text
+    assert "same 7 problems" in text and "1 sample each at temperature 1" in text
+    assert "chose this policy among 2" in text, "a maximum of several is optimistic"
+    assert "$ 12.50" in text or "no price was given" not in text
+    assert "28.40 GPU hours" in text and "7.10 hours" in text
+    assert "2 x NVIDIA A40" in text and "torch 2.13.0, vllm 0.32.0" in text and "pytest" not in text
+    assert "commit 0123456789ab" in text and "No benchmark was measured" in text
+
+
+def test_a_gain_that_is_none_is_said_to_be_none(run: Path) -> None:
+    for file in run.glob("completions/*"):
+        file.unlink()
+    note_answers(run, 0, [[True, False]] * 4)
+    note_answers(run, 50, [[False, True]] * 4)
+    assert "; no difference is shown." in card_of(run).text
+
+
+def test_a_run_without_a_record_says_what_it_does_not_know(tmp_path: Path, toy_folder: Path) -> None:
+    run = evaluated_run(tmp_path, toy_folder, {50: 0.5})
+    text = card_of(run).text
+    assert "The difference from the start model is not known" in text
+    assert "kept no record of its hardware" in text and "No benchmark was measured" in text
+    named = ModelCard(model_card(Source.find(run, 100), HERE)).text
+    assert "was not evaluated on held-out problems" in named
+
+
+def test_the_hub_reads_its_metadata(run: Path) -> None:
+    change_config(
+        run, model={"path": "Qwen/Qwen2.5-0.5B"}, data={"path": "knoveleng/open-rs"}, learner={"lora": {"rank": 8}}
+    )
+    data = card_of(run).data
+    assert isinstance(data, ModelCardData)
+    assert data.to_dict() == {
+        "base_model": "Qwen/Qwen2.5-0.5B",
+        "base_model_relation": "finetune",
+        "datasets": ["knoveleng/open-rs"],
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["grpo", "reinforcement-learning", "openrs_ray"],
+    }
+
+
+def test_nothing_about_the_machine_leaves_it(run: Path) -> None:
+    token = "hf_0123456789abcdefghij"
+    change_config(
+        run,
+        model={"path": "/home/me/secret/my-model"},
+        data={"path": "~/secret/problems.jsonl", "system_prompt": f"Be brief. {token}"},
+        evaluation={"path": "/home/me/secret/held_out.jsonl"},
+    )
+    content = card_of(run).content
+    for private in ("/home/me", "secret/", "my-secret-host", str(run.parent), token):
+        assert private not in content, private
+    for shared in ("my-model", "problems.jsonl", "held_out.jsonl", "completions_per_problem: 4"):
+        assert shared in content, shared
+
+
+def test_benchmarks_of_this_step_are_in_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (50, 100):
+        report = run / "evaluation" / "robust" / f"step-{step:06d}" / "report.json"
+        report.parent.mkdir(parents=True)
+        report.write_text(json.dumps({"step": step}))
+    monkeypatch.setattr(
+        "openrs_ray.export.card.markdown", lambda content: f"# Evaluation of {content['step']}\n## Accuracy\n"
+    )
+    text = card_of(run).text
+    assert "### Evaluation of 50\n#### Accuracy" in text and "Evaluation of 100" not in text

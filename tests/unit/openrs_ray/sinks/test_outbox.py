@@ -1,0 +1,223 @@
+"""A service that fails, hangs or loses its network: the run goes on at once, says so once, and says what was not sent."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
+from openrs_ray.sinks.outbox import Outbox
+from openrs_ray.sinks.sink import SampleRow, SinkRun, sample_rows
+from openrs_ray.sinks.sinks import Sinks
+
+
+class Service:
+    """A fake one; `down` says how it fails."""
+
+    def __init__(self, down: Callable[[str, int], None] = lambda call, step: None) -> None:
+        self.down = down
+        self.calls: list[tuple[str, int]] = []
+        self.figures: dict[int, dict[str, float]] = {}
+        self.runs: list[SinkRun] = []
+        self.where = "http://service/run-1"
+        self.threads: set[str] = set()
+
+    def open(self, run: SinkRun) -> str:
+        self.down("open", -1)
+        self.runs.append(run)
+        return run.remote or "run-1"
+
+    def metrics(self, step: int, figures: Mapping[str, float]) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.down("metrics", step)
+        self.calls.append(("metrics", step))
+        self.figures[step] = dict(figures)
+
+    def samples(self, step: int, phase: str, rows: Sequence[SampleRow]) -> None:
+        self.down("samples", step)
+        self.calls.append((phase, step))
+
+    def close(self) -> None:
+        self.down("close", -1)
+        self.calls.append(("close", -1))
+
+
+class Box:
+    def __init__(self, folder: Path, service: Service, most: int = 1000) -> None:
+        self.told: list[str] = []
+        self.warned: list[str] = []
+        run = SinkRun("mine", {"run": {"steps": 3}}, folder, "")
+        self.box = Outbox(
+            "service", lambda: service, run, self.told.append, self.warned.append, most=most, pause_s=0.01
+        )
+
+    def metrics(self, *steps: int) -> None:
+        for step in steps:
+            self.box.metrics(step, "train", {"train/reward": float(step)})
+
+    def close(self, seconds: float = 5.0) -> str:
+        return self.box.close(time.monotonic() + seconds)
+
+
+def test_everything_arrives_in_order_from_a_thread_of_its_own(tmp_path: Path) -> None:
+    service = Service()
+    box = Box(tmp_path, service)
+    box.metrics(1, 2)
+    box.box.samples(2, "evaluation", [])
+    box.metrics(3)
+    assert box.close() == "" and not box.warned
+    assert service.calls == [("metrics", 1), ("metrics", 2), ("evaluation", 2), ("metrics", 3), ("close", -1)]
+    assert service.threads == {"sink service"}
+    assert box.told == ["service: http://service/run-1"]
+
+
+def test_a_resumed_run_goes_on_with_the_same_remote_run(tmp_path: Path) -> None:
+    first, second = Service(), Service()
+    for service in (first, second):
+        box = Box(tmp_path, service)
+        box.metrics(1)
+        assert box.close() == ""
+    assert [run.remote for run in (*first.runs, *second.runs)] == ["", "run-1"]
+
+
+def test_a_network_that_comes_back_gets_all_that_was_left(tmp_path: Path) -> None:
+    away = threading.Event()
+
+    def down(call: str, step: int) -> None:
+        if away.is_set() and call != "close":
+            raise ConnectionError("no route to host")
+
+    service = Service(down)
+    box = Box(tmp_path, service)
+    box.metrics(1)
+    wait_until(lambda: ("metrics", 1) in service.calls)
+    away.set()
+    began = time.monotonic()
+    box.metrics(*range(2, 500))
+    assert time.monotonic() - began < 0.5, "nobody waits for it"
+    wait_until(lambda: bool(box.warned))
+    time.sleep(0.1)
+    away.clear()
+    assert box.close() == ""
+    assert [step for call, step in service.calls if call == "metrics"] == list(range(1, 500))
+    assert len(box.warned) == 1 and "no route to host" in box.warned[0]
+
+
+def test_a_service_that_is_never_there_costs_nothing_and_is_reported_at_the_end(tmp_path: Path) -> None:
+    def down(call: str, step: int) -> None:
+        raise SystemExit(1) if call == "open" else AssertionError
+
+    box = Box(tmp_path, Service(down))
+    box.metrics(48, 49, 50)
+    box.box.metrics(50, "evaluation", {"evaluation/accuracy": 0.5})
+    said = box.close()
+    assert said == (
+        "service was not sent 3 steps (48 to 50), 1 evaluation (50): metrics.jsonl and completions/ in the run's folder "
+        "have them"
+    )
+    assert len(box.warned) == 1 and "SystemExit" in box.warned[0]
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_one_message_that_is_refused_does_not_keep_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openrs_ray.sinks.outbox._TRIES", 3)
+
+    def down(call: str, step: int) -> None:
+        if step == 2:
+            raise ValueError("no such column")
+
+    service = Service(down)
+    box = Box(tmp_path, service)
+    box.metrics(1, 2, 3)
+    wait_until(lambda: ("metrics", 3) in service.calls)
+    assert box.close().startswith("service was not sent 1 step (2):")
+
+
+def test_a_service_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
+    ever = threading.Event()
+    box = Box(tmp_path, Service(lambda call, step: call == "metrics" and ever.wait(60)))  # type: ignore[arg-type, func-returns-value]
+    box.metrics(1, 2)
+    began = time.monotonic()
+    said = box.close(0.3)
+    assert 0.2 < time.monotonic() - began < 2.0
+    assert said.startswith("service was not sent 2 steps (1 to 2)")
+    ever.set()
+
+
+def test_one_that_hangs_at_the_end_is_said_not_to_have_confirmed(tmp_path: Path) -> None:
+    ever = threading.Event()
+    box = Box(tmp_path, Service(lambda call, step: call == "close" and ever.wait(60)))  # type: ignore[arg-type, func-returns-value]
+    box.metrics(1)
+    assert box.close(0.5) == "service did not confirm in time that everything arrived"
+    ever.set()
+
+
+def test_the_queue_is_bounded_and_the_oldest_go(tmp_path: Path) -> None:
+    go = threading.Event()
+    service = Service(lambda call, step: call == "open" and go.wait(10))  # type: ignore[arg-type, func-returns-value]
+    box = Box(tmp_path, service, most=10)
+    box.metrics(*range(1, 101))
+    go.set()
+    assert box.close() == (
+        "service was not sent 90 steps (2 to 91): metrics.jsonl and completions/ in the run's folder have them"
+    )
+    assert [step for call, step in service.calls if call == "metrics"] == [1, *range(92, 101)]
+
+
+def test_secrets_leave_neither_in_the_config_nor_in_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_config: Any = None
+) -> None:
+    from system import system_config
+
+    service = Service()
+    monkeypatch.setattr("openrs_ray.sinks.sinks.new_sink", lambda name: service)
+    secret = "hf_" + "x" * 20
+    config = system_config(tmp_path, Path("/models/tiny"), run={"sinks": "mlflow"}, data={"suffix": f"token {secret}"})
+    sinks = Sinks.of(config, 2, lambda text: None, lambda text: None)
+    sinks.metrics(1, "train", {"reward": 1.0, "kl": None, "step_s": 2})
+    assert sinks.close() == []
+    (run,) = service.runs
+    assert secret not in json.dumps(run.config) and run.config["run"]["steps"] == 3 and run.config["attempt"] == 2
+    assert service.figures == {1: {"train/reward": 1.0, "train/step_s": 2.0}}
+
+
+def test_samples_are_taken_of_evaluations_and_every_tenth_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from system import system_config
+
+    service = Service()
+    monkeypatch.setattr("openrs_ray.sinks.sinks.new_sink", lambda name: service)
+    sinks = Sinks.of(system_config(tmp_path, Path("/m"), run={"sinks": ["wandb"]}), 0, print, print)
+    groups = [group(position) for position in range(20)]
+    for step in range(1, 22):
+        sinks.samples(step, "train", groups)
+    sinks.samples(10, "evaluation", groups)
+    assert sinks.close() == []
+    assert service.calls[:-1] == [("train", 1), ("train", 11), ("train", 21), ("evaluation", 10)]
+    rows = sample_rows(7, "evaluation", groups, 16)
+    assert len(rows) == 16 and rows[3] == SampleRow(7, "evaluation", "", "3+1", "4", "it is 4", "correct", 2.0, 1)
+
+
+def group(position: int) -> Group:
+    import numpy as np
+
+    completion = Completion(position, 0, np.array([5]), np.zeros(1), "stop", (VersionSpan(0, 0, 1),), 0)
+    problem = Problem(position, f"{position}+1", (1,), (str(position + 1),))
+    verdict = Verdict(Status.CORRECT, {"accuracy": 1.0}, 2.0)
+    return Group(position, problem, (Rollout.of([completion]),), (verdict,), (f"it is {position + 1}",))
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    yield
+    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("sink ")])
