@@ -52,8 +52,8 @@ class Command:
     dry_run: bool
     resume: bool
     restart: bool
-    page: bool
-    json: bool
+    page: bool = False
+    json: bool = False
 
 
 def parse(arguments: list[str]) -> Command:

@@ -5,13 +5,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from openrs_ray.data.completions import Decoder
 from openrs_ray.data.turns import Message
 from openrs_ray.errors import UserError
 from openrs_ray.export.prompting import TaskPrompt
 
 Say = Callable[[str], None]
+_UNFINISHED = "\ufffd"
+"""What a decoder makes of a character whose last bytes have not come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Conversation:
         config = self.sampling.generation_config()
         config.max_new_tokens = min(self.sampling.max_tokens, self._room - ids.shape[1])
         self.model.generation_config = config
-        spoken = Spoken(self.tokenizer, self.sampling.end_ids, say)
+        spoken = Spoken(Decoder.of(self.tokenizer), self.sampling.end_ids, say)
         with torch.inference_mode():
             self.model.generate(ids, attention_mask=torch.ones_like(ids), streamer=spoken)
         answer = "".join(spoken.pieces)
@@ -83,19 +86,35 @@ class Conversation:
         return ids.to(self.model.device)
 
 
-class Spoken(TextStreamer):
-    """Hands on an answer's text as whole words, without the stop token that ends it."""
+class Spoken:
+    """Hands on an answer's text as its tokens come, without the stop token that ends it; a streamer of transformers."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int], say: Say) -> None:
-        # Special tokens are shown: `<think>` is one in some models.
-        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=False)
-        self._end_ids, self._say = {*end_ids}, say
+    def __init__(self, decoder: Decoder, end_ids: Sequence[int], say: Say) -> None:
+        self._decoder, self._end_ids, self._say = decoder, {*end_ids}, say
+        self._line: list[int] = []
+        self._said = 0
+        """Characters of the line."""
+        self._began = False
         self.pieces: list[str] = []
 
     def put(self, value: torch.Tensor) -> None:
-        if value.dim() > 1 or int(value[0]) not in self._end_ids:
-            super().put(value)
+        """Of the prompt first, then of each token."""
+        ids, prompt, self._began = value.flatten().tolist(), not self._began, True
+        if prompt:
+            return
+        self._line += [token for token in ids if token not in self._end_ids]
+        (text,) = self._decoder.decode([self._line])
+        if not text.endswith(_UNFINISHED):
+            self._hand_on(text)
 
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        self.pieces.append(text)
-        self._say(text)
+    def end(self) -> None:
+        (text,) = self._decoder.decode([self._line])
+        self._hand_on(text)
+
+    def _hand_on(self, text: str) -> None:
+        if new := text[self._said :]:
+            self.pieces.append(new)
+            self._say(new)
+        self._said = len(text)
+        if text.endswith("\n"):  # or each token would decode the whole answer
+            self._line, self._said = [], 0

@@ -72,6 +72,16 @@ def model_path(name: str) -> Path:
     return cached(name, key, _without_bars(partial(build_toy, settings=settings, start=start)))
 
 
+def made(name: str) -> list[Path]:
+    """Folders of a built-in model that the cache has already, of any version, the newest first; makes none."""
+    entries = [path for path in _cache().glob(f"{name}-*") if re.fullmatch(rf"{name}-[0-9a-f]{{12}}", path.name)]
+    return sorted(entries, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("OPENRS_CACHE", "~/.cache/openrs_ray")).expanduser().absolute()
+
+
 def _without_bars(build: Callable[[Path], None]) -> Callable[[Path], None]:
     """Keeps transformers from drawing its progress into what a command says."""
 
@@ -97,7 +107,7 @@ def data_path(name: str) -> Path:
 
 def cached(name: str, settings: Mapping[str, object], build: Callable[[Path], None]) -> Path:
     """Folder `name-<hash of settings>` in the cache; `build(folder)` fills a new one."""
-    cache = Path(os.environ.get("OPENRS_CACHE", "~/.cache/openrs_ray")).expanduser().absolute()
+    cache = _cache()
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     entry = cache / f"{name}-{key}"
     if entry.is_dir():

@@ -1,7 +1,8 @@
 """Completions to read: found by filter and order, a page at a time, out of any number of them.
 
-A query looks at an index of 39 bytes per completion, which is made of five columns of each file, once per process. Of texts only
-those of the page are read; a query with `text` reads the texts of all completions that its other filters leave.
+A query looks at an index of 39 bytes per completion, which is made once of five columns of each file in its steps, and kept in
+the run's folder where there are many files. Of texts only those of the page are read; a query with `text` reads the texts of all
+completions that its other filters leave.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from openrs_ray.evaluation.store import SCHEMA as EVALUATED
 from openrs_ray.report.completion_index import STATUSES, Index, Snapshot, index_of, index_of_evaluation
 from openrs_ray.report.completion_reading import read_columns
 from openrs_ray.report.completion_tokens import TOKEN_COLUMNS, tokens_of
-from openrs_ray.run.completion_files import RecordFile, current_files
+from openrs_ray.run.completion_files import RecordFile
 from openrs_ray.run.completions import SCHEMA
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def one(
     UserError where there is no such completion, RunError where the file is damaged.
     """
     wanted = f"completion {phase} step {step} attempt {attempt} position {position} sample {sample}"
-    for file in current_files(run, phase):
+    for file in index_of(run.resolve(), phase).snapshot().files:
         if (file.step, file.attempt) == (step, attempt):
             keys = read_columns(file.path, ("position", "sample"))
             found = np.flatnonzero((keys["position"].to_numpy() == position) & (keys["sample"].to_numpy() == sample))
@@ -107,7 +108,7 @@ def one(
 
 
 def _page(index: Index, query: Query, offset: int, limit: int, columns: Sequence[str]) -> Page:
-    snapshot = index.snapshot()
+    snapshot = index.snapshot(query.steps)
     if query not in snapshot.found:
         if len(snapshot.found) >= _KEPT_RESULTS:
             snapshot.found.clear()

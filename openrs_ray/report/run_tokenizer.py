@@ -8,7 +8,7 @@ from openrs_ray.common.files import read_json
 from openrs_ray.common.foreign import reading
 from openrs_ray.data.completions import Decoder
 from openrs_ray.errors import RunError, UserError
-from openrs_ray.models.bundled import looks_like_hub_id, resolve_model
+from openrs_ray.models.bundled import MODELS, looks_like_hub_id, made, resolve_model
 
 _FILE = "tokenizer.json"
 
@@ -24,6 +24,9 @@ def _files(run: Path) -> Iterator[Path]:
     yield from sorted(run.glob(f"checkpoints/step-*/policy/{_FILE}"), reverse=True)
     model = (read_json(run / "config.json") or {}).get("model", {}).get("path")
     if not isinstance(model, str):
+        return
+    if model in MODELS:  # never made for a page, which would take minutes and the run's CPU
+        yield from (folder / _FILE for folder in made(model))
         return
     if looks_like_hub_id(model) and not Path(model).expanduser().is_dir():
         from huggingface_hub import try_to_load_from_cache

@@ -58,7 +58,7 @@ def _with_tokens(run: Path, rows: list[dict[str, Any]], left: int) -> list[dict[
     full = []
     for row in rows:
         left -= int(row["length"] or 0)
-        full.append(_packed(one(run, *(row[name] for name in _KEY), tokenizer)) if left > 0 else row)
+        full.append(_packed(one(run, **{name: row[name] for name in _KEY}, tokenizer=tokenizer)) if left > 0 else row)
     return full
 
 

@@ -213,7 +213,7 @@ def driven(run: Path) -> bool:
         if match[2] != os.uname().nodename:
             return time.time() - (run / ledger.FILE).stat().st_mtime < _SILENT_S
         # A process that began after the lock was written is another one with the same number.
-        return psutil.Process(int(match[1])).create_time() <= lock.stat().st_mtime + 1.0
+        return bool(psutil.Process(int(match[1])).create_time() <= lock.stat().st_mtime + 1.0)
     except (OSError, psutil.Error):
         return False
 

@@ -139,11 +139,12 @@ def _ms(time: float, begin: float) -> float:
 
 
 def _track(process: str, events: Sequence[Event], names: Sequence[str], begin: float) -> dict[str, Any]:
-    placed = [
+    rows = [*_rows(events)]
+    bars = [
         [_ms(event.start, begin), round(1000 * event.seconds, 2), names.index(event.name), row, _text(event)]
-        for event, row in _rows(events)
+        for event, row in rows
     ]
-    return {"process": process, "rows": 1 + max((bar[3] for bar in placed), default=-1), "bars": placed}
+    return {"process": process, "rows": 1 + max((row for _, row in rows), default=-1), "bars": bars}
 
 
 def _rows(events: Sequence[Event]) -> Iterator[tuple[Event, int]]:

@@ -121,7 +121,6 @@ def test_a_trained_policy_gives_the_engine_s_recorded_log_probabilities(
     tmp_path: Path, toy_folder: Path, dtype: str, mean: float, most: float
 ) -> None:
     changes: dict[str, dict[str, object]] = {
-        "model": {"dtype": dtype},
         "learner": {"lora": {"rank": 4}} if dtype == "bfloat16" else {},
         "push": {"probe_tolerance": 0.05},
         "evaluation": {"path": "toy-heldout", "problems": 8, "samples": 2, "every_steps": 2, "temperature": 1.0},
@@ -129,7 +128,7 @@ def test_a_trained_policy_gives_the_engine_s_recorded_log_probabilities(
     }
     recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", 4, **changes)
     log = tmp_path / "log"
-    assert finish(start([str(recipe)], log), log) == 0, tail(log)
+    assert finish(start([str(recipe), "--model.dtype", dtype], log), log) == 0, tail(log)
     run = tmp_path / "run"
     assert main([str(run), "--step", "2", "--folder", str(tmp_path / "model")]) == 0
     readme = (tmp_path / "model" / "README.md").read_text()

@@ -2,7 +2,6 @@
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from places import SUPPORT
 
 from launch.report import main
 from openrs_ray.common.files import append_line
-from openrs_ray.report.server import PageData, PageServer, listen
+from openrs_ray.report.beside import page_beside
 from openrs_ray.report.static import standalone, write_page
 
+pytestmark = pytest.mark.slow
 HOSTILE = '</script><img src=x onerror="window.broken=1;alert(1)"><!-- ${alert(2)} `x` \u2028 \U0001f600 <svg onload=alert(3)>'
 _PAINTED = """node => {
   const canvas = node.querySelector("canvas");
@@ -66,9 +66,11 @@ def wide(page: Any) -> int:
     return found
 
 
-@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("which", ["one", "two"])
+@pytest.mark.parametrize(
+    ("which", "theme", "size"),
+    [("one", "light", DESK), ("one", "dark", PHONE), ("two", "dark", DESK), ("two", "light", PHONE)],
+    ids=["one-light-desk", "one-dark-phone", "two-dark-desk", "two-light-phone"],
+)
 def test_every_tab_is_drawn_without_a_complaint(
     browser: Any, pages: dict[str, Path], which: str, theme: Any, size: tuple[int, int]
 ) -> None:
@@ -197,9 +199,7 @@ def test_the_timeline_zooms_by_keyboard_and_has_a_table(tab: Tab, pages: dict[st
     timeline = page.locator(".timeline")
     timeline.focus()
     page.keyboard.press("+")
-    assert (
-        page.locator("#said").inner_text() == "2.25 s to 6.75 s of 9.00 s"
-    )  # five steps of 1.8 seconds, the middle half
+    assert page.locator("#said").inner_text() == "2.24 s to 6.71 s of 8.95 s"  # the middle half of five steps
     details = page.locator("details", has=page.get_by_text("Table of the longest spans in view"))
     details.locator("summary").click()
     assert details.locator("tbody th").first.inner_text() == "step"
@@ -240,9 +240,8 @@ def test_a_planted_script_does_not_run(tab: Tab, tmp_path: Path) -> None:
 
 def test_a_served_page_grows_with_its_run(tab: Tab, tmp_path: Path) -> None:
     run = made_run(tmp_path / "run")
-    with PageServer(PageData([run]), listen(), "secret") as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        page = tab.open(server.address, "curves")
+    with page_beside(run) as address:
+        page = tab.open(address, "curves")
         chart = page.locator("#panel-curves figure.chart", has=page.get_by_text("Entropy", exact=True))
         assert chart.locator(".where").inner_text() == "step 40"
         append_line(run / "metrics.jsonl", figures(41)[-1])
@@ -255,8 +254,7 @@ def test_a_served_page_grows_with_its_run(tab: Tab, tmp_path: Path) -> None:
         assert page.locator("main img").count() == 0
         page.click("#tab-curves")
         assert chart.locator(".where").inner_text() == "step 41"
-        assert all(url.startswith((server.address, "data:")) for url in tab.requests)
-        server.shutdown()
+        assert all(url.startswith((address, "data:")) for url in tab.requests)
     page.locator("#live", has_text="does not answer").wait_for(timeout=20_000)
     assert [each for each in tab.complaints if "ERR_CONNECTION" not in each] == []
 

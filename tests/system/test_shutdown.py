@@ -1,8 +1,10 @@
 """The end of a run under a deadline, and what a closed terminal does."""
 
+import codecs
 import fcntl
 import os
 import pty
+import re
 import signal
 import stat
 import subprocess
@@ -25,6 +27,7 @@ from commands import (
     wait_until,
     write_recipe,
 )
+from screen import Screen
 
 from openrs_ray.run.checkpoints import CheckpointStore
 
@@ -126,11 +129,12 @@ def test_a_closed_terminal_saves_the_run_and_a_stopped_gcs_does_not_hold_up_its_
     recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", 500, checkpoint={"every_steps": 1000})
     run, log = tmp_path / "run", tmp_path / "log"
     process, terminal = in_terminal([sys.executable, "-m", "launch.train", str(recipe), "--restart"])
-    deadline = time.monotonic() + 300
-    while steps_done(run) < 2:
-        assert process.poll() is None and time.monotonic() < deadline, os.read(terminal, 10_000)
-        time.sleep(0.1)
-        os.read(terminal, 10_000)
+    deadline, screen = time.monotonic() + 300, Screen(80)
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    while steps_done(run) < 2 or not shows_live_lines(screen):
+        assert process.poll() is None and time.monotonic() < deadline, screen.lines
+        screen.feed(decode(os.read(terminal, 10_000)))
+    assert any(line.startswith("[run] step 1/500  reward ") for line in screen.lines)
     family = descendants(process)
     os.close(terminal)
     assert process.wait(200) == 128 + signal.SIGHUP
@@ -154,6 +158,11 @@ def test_a_closed_terminal_saves_the_run_and_a_stopped_gcs_does_not_hold_up_its_
     assert said.index("run folder") < said.index("did not end within 45 s"), "the table comes first"
     assert "Traceback" not in said
     assert_all_gone(family, 10)
+
+
+def shows_live_lines(screen: Screen) -> bool:
+    last = (screen.lines or [""])[-1]
+    return re.match(r"step \d+/500  .* left  reward .* accuracy ", last) is not None
 
 
 def opened_by(process: psutil.Process) -> list[Path]:

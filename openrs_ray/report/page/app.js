@@ -65,6 +65,7 @@ const page = (() => {
     },
     // As on an axis: without zeros that say nothing. Example: "100.0 %" becomes "100 %".
     short(text) {
+      if (text.startsWith("$")) return text.replace(/\.00$/, "");
       return text.replace(/\.(\d*?)0+(?!\d)/, (all, kept) => (kept ? `.${kept}` : ""));
     },
     seconds(value) {
@@ -89,13 +90,14 @@ const page = (() => {
     },
   };
 
-  // A table of texts; the first column heads its rows, the others are numbers unless `left` names their places.
+  // A table of texts; the first column heads its rows, the others are numbers unless `left` names
+  // their places. `named`: the heads are long names.
   function table(head, rows, options = {}) {
     const left = new Set([0, ...(options.left || [])]);
     const side = (place) => (left.has(place) ? "text" : "number");
     const body = rows.map((row) =>
       el("tr", {}, row.map((cell, place) => el(place ? "td" : "th", {class: side(place), scope: place ? null : "row"}, cell))));
-    return el("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": options.label || "Table"},
+    return el("div", {class: options.named ? "scroll named" : "scroll", tabindex: "0", role: "region", "aria-label": options.label || "Table"},
       el("table", {},
         options.caption ? el("caption", {}, options.caption) : null,
         el("thead", {}, el("tr", {}, head.map((cell, place) => el("th", {class: side(place), scope: "col"}, cell)))),

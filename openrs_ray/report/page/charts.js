@@ -153,7 +153,7 @@ page.chart = (() => {
       return {
         width, height: spec.height || HEIGHT, series, bands,
         legend: {show: false},
-        padding: [8, 8, 0, 0],
+        padding: [8, spec.x[spec.x.length - 1] >= 1000 ? 20 : 8, 0, 0],
         scales: {x: {time: false, range: horizontal}, y: {range: vertical}},
         axes: axes(spec.form),
         cursor: {
@@ -179,7 +179,7 @@ page.chart = (() => {
     function vertical(own, low, high) {
       if (low === null || low === undefined) return [0, 1];
       const most = spec.form === page.format.share && high <= 1 ? 1.02 : Infinity;
-      if (low === high) {
+      if (high - low <= 1e-6 * Math.abs(high)) { // rounding alone
         const half = Math.abs(low) / 10 || 1;
         return [low >= 0 ? Math.max(0, low - half) : low - half, Math.min(most, high + half)];
       }
@@ -308,16 +308,17 @@ page.chart = (() => {
           const before = spec.series[place];
           if (before && before.label === each.label) each.off = before.off;
         });
-        const same = plot && next.series.length === spec.series.length && !next.stack && Boolean(limited(next)) === Boolean(limited(spec));
         const whole = plot && spec.x.length && plot.scales.x.min <= spec.x[0] && plot.scales.x.max >= spec.x[spec.x.length - 1];
+        const drawn = spec.x.length > 1; // a single point is drawn in another way
         spec = next;
         fillNote();
         fillTable();
-        if (!same) {
+        const fresh = layers(spec);
+        if (!plot || !drawn || spec.stack || fresh.series.length !== plot.series.length) {
           draw();
           return;
         }
-        plot.setData(layers(spec).data, false);
+        plot.setData(fresh.data, false);
         if (whole) self.zoom(null, null);
         else self.zoom(plot.scales.x.min, plot.scales.x.max);
         point(at, false);

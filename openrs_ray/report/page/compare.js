@@ -13,13 +13,13 @@
     });
     return page.section(`Against ${runs[0].name}`,
       el("p", {class: "soft"}, "Accuracy after training, problem by problem on the same held-out problems. The p-values are of a paired test and corrected by Holm for the number of runs; the intervals are not."),
-      page.table(["run", "difference", "in points, 95 %", "p, corrected", "problems"], rows, {left: [1], label: "Paired differences"}));
+      page.table(["run", "difference", "in points, 95 %", "p, corrected", "problems"], rows, {left: [1], named: true, label: "Paired differences"}));
   }
 
   function settings(runs, comparison) {
     if (!comparison.settings.length) return page.section("Settings that differ", el("p", {class: "soft"}, "None: seeds and all else are the same."));
     const head = ["setting", ...runs.map((run) => run.name)];
-    return page.section("Settings that differ", page.table(head, comparison.settings, {left: head.map((name, place) => place), label: "Settings that differ"}));
+    return page.section("Settings that differ", page.table(head, comparison.settings, {left: head.map((name, place) => place), named: true, label: "Settings that differ"}));
   }
 
   page.tab({

@@ -6,7 +6,7 @@
 
   function report(each) {
     return el("article", {}, el("h2", {}, each.title), el("p", {class: "soft"}, each.place),
-      each.tables.map(({heading, rows}) => page.section(heading, page.table(rows[0], rows.slice(1), {label: heading}))),
+      each.tables.map(({heading, rows}) => page.section(heading, page.table(rows[0], rows.slice(1), {named: true, label: heading}))),
       el("details", {}, el("summary", {}, "How to read these"), el("ul", {}, each.notes.map((note) => el("li", {}, note)))));
   }
 

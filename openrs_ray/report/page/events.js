@@ -17,7 +17,7 @@
     const rows = run.events.rows.filter((event) => !hidden.has(event.kind)).reverse();
     if (!rows.length) return el("p", {class: "soft"}, "None of these.");
     return el("ol", {class: "events", reversed: true}, rows.map((event) => el("li", {class: event.kind},
-      el("span", {class: "when"}, el("time", {datetime: event.time}, clock(event.time)), el("small", {}, `step ${format.number(event.step)} · start ${event.attempt}`)),
+      el("span", {class: "when"}, el("time", {datetime: event.time}, clock(event.time)), el("small", {}, `step ${format.number(event.step)} · attempt ${event.attempt}`)),
       el("span", {class: `kind ${event.kind}`}, event.kind), el("span", {class: "text"}, event.text))));
   }
 

@@ -38,7 +38,7 @@
   function accuracy(run) {
     const {before, after, difference, tasks, samples} = run.headline || {};
     if (!before && !after) return training(run, tasks || []);
-    const rows = [before && {name: "before", score: before, place: 6}, after && {name: `after ${after.step} steps`, score: after, place: 0}].filter(Boolean);
+    const rows = [before && {name: "before", score: before, place: 6}, after && {name: `after ${format.number(after.step)} steps`, score: after, place: 0}].filter(Boolean);
     const asked = samples > 1 ? `, ${samples} samples of each problem` : "";
     return el("div", {class: "headline"},
       el("p", {class: "soft"}, `Accuracy on held-out problems, with 95 % intervals${asked}`),
@@ -65,7 +65,7 @@
     };
     return page.table(["task", "figure", "before", "after"],
       tasks.map(({task, figure, before, after}) => [task || "all", figure.replace("_", " "), shown(before, figure), shown(after, figure)]),
-      {left: [1], label: "Held-out figures by task"});
+      {left: [1], named: true, label: "Held-out figures by task"});
   }
 
   // Of a run that trains, at the mean of its last steps; checkpoints and evaluations come on top.
@@ -81,7 +81,7 @@
     const per = (whole) => (head.dollars && whole ? head.dollars / whole : null);
     return facts([
       ["dollars", head.dollars === null ? null : format.dollars(head.dollars), head.budget ? `of ${format.dollars(head.budget)}` : null],
-      ["dollars per step", per(run.step) === null ? null : format.dollars(per(run.step))],
+      ["dollars per step", per(run.step) === null ? null : `$ ${format.number(per(run.step))}`],
       ["GPU hours", format.hundredths(head.gpu_hours || 0)],
       ["wall time", format.seconds(3600 * (head.hours || 0))],
       ["in steps", format.seconds(head.training_s)],
@@ -121,7 +121,7 @@
         format.dollars(dollars), format.seconds(3600 * (hours || 0)),
       ];
     });
-    return page.section("Runs", page.table(["run", "state", "steps", "before", "after", "gain in points, 95 %", "p", "dollars", "time"], rows, {left: [1], label: "Runs"}));
+    return page.section("Runs", page.table(["run", "state", "steps", "before", "after", "gain in points, 95 %", "p", "dollars", "time"], rows, {left: [1], named: true, label: "Runs"}));
   }
 
   page.tab({

@@ -8,12 +8,12 @@
     const {changed: rows, recipe, note} = run.settings;
     if (!rows) return el("p", {class: "soft"}, note || "");
     if (!rows.length) return el("p", {class: "soft"}, `As in the recipe ${recipe}.`);
-    return page.table(["setting", `recipe ${recipe}`, "this run"], rows, {left: [1, 2], label: "Settings that differ from the recipe"});
+    return page.table(["setting", `recipe ${recipe}`, "this run"], rows, {left: [1, 2], named: true, label: "Settings that differ from the recipe"});
   }
 
   function every(run, word) {
     const rows = Object.entries(run.settings.all || {}).filter(([name, value]) => `${name} ${value}`.toLowerCase().includes(word));
-    return rows.length ? page.table(["setting", "value"], rows, {left: [1], label: "All settings"}) : el("p", {class: "soft"}, "None has these words.");
+    return rows.length ? page.table(["setting", "value"], rows, {left: [1], named: true, label: "All settings"}) : el("p", {class: "soft"}, "None has these words.");
   }
 
   page.tab({

@@ -35,7 +35,7 @@
       .filter(([, seconds]) => seconds > 0)
       .sort((a, b) => b[1] - a[1])
       .map(([cause, seconds, share]) => [CAUSES[cause] || cause, format.seconds(seconds), meter(share, cause)]);
-    return page.table(["the loop was", "median", "of the step"], rows, {label: "Causes"});
+    return page.table(["the loop was", "median", "of the step"], rows, {named: true, label: "Causes"});
   }
 
   function busy(trace) {

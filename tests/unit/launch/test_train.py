@@ -18,7 +18,7 @@ def test_a_page_that_cannot_be_shown_is_a_warning(
         raise UserError("no port is free")
 
     monkeypatch.setattr("openrs_ray.report.beside.page_beside", refuse)
-    monkeypatch.setattr("launch.train._train", lambda config, console: trained.append(config) or 0)
+    monkeypatch.setattr("launch.train._train", lambda config, console, document: trained.append(config) or 0)
     monkeypatch.setattr("launch.train.check_run", lambda config, resume: SimpleNamespace())
     monkeypatch.setattr("launch.train.resume_notes", lambda config: [])
     assert main([str(recipe), "--page"]) == 0

@@ -18,7 +18,7 @@ from whole_run import write_run
 from openrs_ray.data.completions import Decoder
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.models.toy.tokenizer import make_tokenizer
-from openrs_ray.report import completion_reading
+from openrs_ray.report import completion_index, completion_reading
 from openrs_ray.report.completion_tokens import pieces
 from openrs_ray.report.completions import Query, find, one
 from openrs_ray.run.completion_files import write_file
@@ -191,7 +191,7 @@ def test_only_what_a_query_needs_is_read_and_each_file_once(tmp_path: Path, monk
     monkeypatch.setattr(Recorder, "reads", reads)
     monkeypatch.setattr(completion_reading.pq, "ParquetFile", Recorder)
     index = ("task", "problem_index", "status", "reward", "length")
-    find(tmp_path, Query(steps=(7, 7)), 3, 4)
+    find(tmp_path, Query(problem=PROBLEMS * 7), 1, 4)
     assert sorted(reads[:-1]) == sorted((file.name, index) for file in (tmp_path / "completions").iterdir())
     assert "train-step-000007" in reads[-1][0] and not NOT_READ & {*reads[-1][1]}
     reads.clear()
@@ -207,7 +207,39 @@ def test_only_what_a_query_needs_is_read_and_each_file_once(tmp_path: Path, monk
     time.sleep(0.02)
     write_file(tmp_path, "train", 41, 1, current_rows(tmp_path).slice(0, 20))
     assert find(tmp_path, Query(steps=(41, 41)), 0, 1).total == 20, "a step that was written meanwhile"
+    find(tmp_path, Query(order="best"), 0, 1)
     assert [columns for _, columns in reads].count(index) == 1, "of the index only the new file is read"
+
+
+def test_the_index_of_many_files_is_kept_for_the_next_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(completion_index, "_WORTH_KEEPING", 5)
+    write_many(tmp_path, 6, PROBLEMS, SAMPLES)
+    reads: list[tuple[str, tuple[str, ...]]] = []
+    monkeypatch.setattr(Recorder, "reads", reads)
+    monkeypatch.setattr(completion_reading.pq, "ParquetFile", Recorder)
+
+    def another_process(query: Query) -> tuple[int, list[Any]]:
+        completion_index.index_of.cache_clear()
+        reads.clear()
+        page = find(tmp_path, query, 0, 3)
+        return len(reads), [[row[name] for name in KEY] for row in page.rows]
+
+    best = Query(order="best")
+    assert another_process(Query(steps=(2, 2)))[0] == 1 + 1, "only the step's file: its index, then its rows"
+    (kept,) = [tmp_path / "index" / "completions-train.npz"]
+    assert not kept.exists()
+    read, first = another_process(best)
+    assert read >= 6 and kept.exists()
+    assert another_process(best) == (read - 6, first), "only the rows that are shown"
+    write_file(tmp_path, "train", 7, 1, current_rows(tmp_path).slice(0, 20))
+    assert another_process(best)[0] <= 1 + 3, "the new file, and the rows"
+    for harm in (b"", kept.read_bytes()[:-50], b"no archive"):
+        kept.write_bytes(harm)
+        assert another_process(best)[0] >= 7 and another_process(best)[0] <= 3, "made anew"
+    kept.unlink()
+    kept.parent.rmdir()
+    kept.parent.write_text("in the way")
+    assert another_process(best)[0] >= 7, "where it cannot be written"
 
 
 def test_of_a_large_step_only_a_part_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 from made_run import PROBLEMS, figures, made_run, write_report
+from places import PYTHONPATH, ROOT
 from whole_run import write_run
 
 from openrs_ray.common.files import append_line
@@ -162,3 +165,18 @@ def test_ten_thousand_steps_are_followed_at_a_glance(tmp_path: Path) -> None:
     news = follows.read({"token": first["curves"]["token"], "points": len(first["curves"]["step"])})
     assert time.process_time() - began < 1.5 and len(news["curves"]["step"]) <= 3
     shutil.rmtree(run)
+
+
+def test_a_page_loads_no_torch_and_makes_no_model(tmp_path: Path) -> None:
+    """It would take memory, and minutes of the CPU, from the run beside it."""
+    run = made_run(tmp_path / "run")
+    script = (
+        "import sys; from pathlib import Path; from openrs_ray.report.static import page_data; import openrs_ray.report.beside;"
+        "page_data([Path(sys.argv[1])]); print(sorted({'torch', 'transformers', 'ray', 'vllm'} & {*sys.modules}))"
+    )
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH, "OPENRS_CACHE": str(tmp_path / "cache")}
+    said = subprocess.run(
+        [sys.executable, "-c", script, str(run)], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert (said.stdout.strip(), said.returncode) == ("[]", 0), said.stderr
+    assert not (tmp_path / "cache").exists()

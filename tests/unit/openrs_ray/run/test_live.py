@@ -184,7 +184,7 @@ def figures(step):
 at = ["starting"]
 show = RunDisplay("small", 20, None, lambda: "$ 2.00 of 9.00 (forecast 8.00)", activity=lambda: at[0])
 with show:
-    for step in range(1, 9):
+    for step in range(1, 7):
         at[0] = f"sampling {step}/72, 1,830 tokens/s, 2:10"
         time.sleep(0.3)
         show.step(figures(step))
@@ -194,8 +194,8 @@ with show:
         os.write(2, f"[2026 E 123] core_worker.cc: below Python {step}\\n".encode())
     show.warn("an engine is lost")
     show.note("x" * 100)
-    child = subprocess.Popen(["sh", "-c", "sleep 3; echo a child that is still there >&2"])
-    time.sleep(0.6)
+    child = subprocess.Popen(["sh", "-c", "sleep 1.5; echo a child that is still there >&2"])
+    time.sleep(0.3)
 print("the end", flush=True)
 child.wait()
 time.sleep(0.3)
@@ -210,7 +210,7 @@ def test_in_a_real_terminal_lines_scroll_above_the_two_live_ones(columns: int) -
     assert lines[-2:] == ["the end", "a child that is still there"], "both live lines are gone"
     text = "\n".join(lines)
     assert "sampling" not in text and "━" not in text
-    for step in range(1, 9):
+    for step in range(1, 7):
         assert f"step {step}/20 reward {1.25 + step / 10:.3f} accuracy" in " ".join(text.split())
         assert f"(RolloutWorker pid=123) a line of Ray {step}" in lines
         assert f"a warning of an early logger {step}" in lines
