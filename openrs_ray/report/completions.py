@@ -109,11 +109,12 @@ def one(
 
 def _page(index: Index, query: Query, offset: int, limit: int, columns: Sequence[str]) -> Page:
     snapshot = index.snapshot(query.steps)
-    if query not in snapshot.found:
-        if len(snapshot.found) >= _KEPT_RESULTS:
+    places = snapshot.found.get(query)
+    if places is None:
+        places = _places(snapshot, query)
+        if len(snapshot.found) >= _KEPT_RESULTS:  # by another thread at any time, too
             snapshot.found.clear()
-        snapshot.found[query] = _places(snapshot, query)
-    places = snapshot.found[query]
+        snapshot.found[query] = places
     return Page(_rows_at(snapshot, places[offset : offset + limit], columns), len(places))
 
 
