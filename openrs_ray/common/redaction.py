@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 HIDDEN = "***"
 _NAMES = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|KEY|CREDENTIALS?)(_|$)", re.IGNORECASE)
@@ -24,6 +25,15 @@ def hide_secrets(text: str) -> str:
     text = _FORMS.sub(HIDDEN, text)
     text = _USER_IN_URL.sub(f"{HIDDEN}@", text)
     return _NAMED.sub(rf"\g<1>{HIDDEN}", text)
+
+
+def without_secrets(value: Any) -> Any:
+    """A JSON-ready value with every text in it, keys too, as `hide_secrets` leaves it."""
+    if isinstance(value, dict):
+        return {hide_secrets(str(name)): without_secrets(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_secrets(each) for each in value]
+    return hide_secrets(value) if isinstance(value, str) else value
 
 
 @cache

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from openrs_ray.config.load import load_config
 from openrs_ray.errors import UserError
+from openrs_ray.evaluation.benchmarks import is_benchmark
 from openrs_ray.run.checkpoint_files import Checkpoint
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.metrics import read_metrics
@@ -36,7 +38,7 @@ def default_folder(run_folder: Path, step: int) -> Path:
 
 
 def chosen(run_folder: Path, kept: Collection[int], asked: Asked) -> Choice:
-    """UserError for a step without a policy, and for `best` where no kept policy was evaluated on held-out problems."""
+    """UserError for a step without a policy, and for `best` without held-out figures of a kept policy, or with a benchmark's."""
     name, steps = run_folder.name, sorted(kept)
     if not steps:
         raise UserError(
@@ -53,9 +55,20 @@ def chosen(run_folder: Path, kept: Collection[int], asked: Asked) -> Choice:
             f"no kept policy of run {name} was evaluated on held-out problems, so none is known to be the best: name one with "
             f"--step, of {', '.join(map(str, steps))}"
         )
+    _refuse_benchmarks(run_folder)
     values = _values(evaluated, figure)
     best = max(values, key=lambda step: (values[step], -step))
     return Choice(best, _why(best, values, steps, _FIGURES[figure]), len(values))
+
+
+def _refuse_benchmarks(run_folder: Path) -> None:
+    """UserError where the held-out problems are a benchmark's, which is to judge the policy and must not choose it."""
+    found = {task.held_out.path for task in load_config(run_folder, []).tasks if is_benchmark(task.held_out.path)}
+    if found:
+        raise UserError(
+            f"the held-out problems of run {run_folder.name} are those of a benchmark ({', '.join(sorted(map(str, found)))}), "
+            "which must not choose a policy: name a step with --step"
+        )
 
 
 def _values(evaluated: Mapping[int, Mapping[str, Any]], figure: str) -> dict[int, float]:

@@ -11,6 +11,9 @@ from openrs_ray.evaluation.gain import checked_tasks, gain
 from openrs_ray.evaluation.paired import Paired
 from openrs_ray.run.ledger import Spent
 
+_LEVEL = 0.05
+"""Of the tests, as of the intervals."""
+
 
 def headline(
     run: Path, config: RunConfig | None, train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]
@@ -47,9 +50,9 @@ def _ends(evaluations: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any] |
 
 
 def difference(paired: Paired, problems: int) -> dict[str, Any]:
-    """As the page shows it: the interval holds 0 exactly where the test does not refuse it."""
+    """As the page shows it: the interval holds 0 exactly where the test alone does not refuse it; the correction may, too."""
     interval = asdict(paired.difference)
-    shown = interval["low"] > 0 or interval["high"] < 0
+    shown = (interval["low"] > 0 or interval["high"] < 0) and paired.corrected <= _LEVEL
     return interval | {
         "p": paired.p,
         "corrected": paired.corrected,
@@ -64,17 +67,18 @@ def _interval(line: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _tasks(evaluations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """First and last figures of each task, where there are several."""
-    found: dict[tuple[str, str], list[dict[str, float]]] = {}
+    """The start model's and the newest policy's figures of each task, where there are several."""
+    found: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
     for line in evaluations:
         for name, value in line.items():
             place, _, figure = name.rpartition("/")
             if figure in ("accuracy", "mean_reward") and (place or figure == "mean_reward"):
                 low, high = (f"{place}/{end}" if place else end for end in ("low", "high"))
                 score = {"mean": value, "low": line.get(low), "high": line.get(high)}
-                found.setdefault((place.removeprefix("task/"), figure), []).append(score)
+                own = found.setdefault((place.removeprefix("task/"), figure), {})
+                own["after" if line["step"] else "before"] = score
     return [
-        {"task": task, "figure": figure, "before": scores[0], "after": scores[-1] if len(scores) > 1 else None}
+        {"task": task, "figure": figure, "before": scores.get("before"), "after": scores.get("after")}
         for (task, figure), scores in found.items()
     ]
 

@@ -113,8 +113,8 @@ class RunDisplay:
             self._print(text, style="dim")
 
     def step(self, figures: StepFigures) -> None:
+        self._seconds.append(figures.seconds)  # before `_last`: the live lines divide by their number, in a thread
         self._last, self._status = figures, ""
-        self._seconds.append(figures.seconds)
         self._rewards.append(figures.reward)
         self._accuracies.append(figures.accuracy)
         cells = "  ".join(f"{name} {value}" for name, value in figures.cells().items())

@@ -31,15 +31,19 @@ def check_store() -> None:
 class MlflowSink:
     where = ""
 
+    def __init__(self) -> None:
+        self._remote = ""  # kept when a later call of `open` fails, which is tried again
+
     def open(self, run: SinkRun) -> str:
         runs = run.folder.parents[2]
         self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs / 'mlflow.db'}")
-        remote = run.remote
+        remote = self._remote or run.remote
         if remote:
             self._client.update_run(remote, status="RUNNING")
         else:
             created = self._client.create_run(self._experiment(runs), run_name=run.name)
-            remote = str(created.info.run_id)
+            self._remote = remote = str(created.info.run_id)
+        if not run.remote:
             self._log_parameters(remote, run.config)
         self._remote = remote
         self._client.log_dict(remote, dict(run.config), f"config-{run.config['attempt']}.json")

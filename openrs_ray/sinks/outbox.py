@@ -54,7 +54,7 @@ class Outbox:
         self._waiting: deque[_Message] = deque()
         self._dropped: list[tuple[str, int]] = []  # kind and step
         self._changed = threading.Condition()
-        self._closing = self._warned = False
+        self._closing = self._warned = self._unconfirmed = False
         self._thread = threading.Thread(target=self._work, name=f"sink {name}", daemon=True)
         self._thread.start()
 
@@ -82,7 +82,7 @@ class Outbox:
         self._thread.join(max(0.0, deadline - time.monotonic()))
         with self._changed:
             unsent = [*self._dropped, *((message.kind, message.step) for message in self._waiting)]
-            late = self._thread.is_alive()
+            late = self._thread.is_alive() or self._unconfirmed
         if unsent:
             return f"{self.name} was not sent {_counted(unsent)}: metrics.jsonl and completions/ in the run's folder have them"
         return f"{self.name} did not confirm in time that everything arrived" if late else ""
@@ -98,7 +98,7 @@ class Outbox:
                 if not sent:
                     self._dropped.append((message.kind, message.step))
         if self._opened and self._sink:
-            self._once(self._sink.close)
+            self._unconfirmed = not self._once(self._sink.close)
 
     def _send(self, message: _Message) -> None:
         message.send(self._open())

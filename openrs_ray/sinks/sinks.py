@@ -1,13 +1,12 @@
 """The sinks of a run (`run.sinks`): checked before anything starts, sent to beside the loop."""
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from openrs_ray.common.redaction import hide_secrets
+from openrs_ray.common.redaction import without_secrets
 from openrs_ray.errors import UserError
 from openrs_ray.records import Group
 from openrs_ray.sinks.outbox import Outbox
@@ -63,7 +62,7 @@ class Sinks:
     @classmethod
     def of(cls, config: "RunConfig", attempt: int, tell: Callable[[str], None], warn: Callable[[str], None]) -> "Sinks":
         """Open all that the config names, each in its own thread."""
-        shown = json.loads(hide_secrets(json.dumps(config.model_dump(mode="json")))) | {"attempt": attempt}
+        shown = without_secrets(config.model_dump(mode="json")) | {"attempt": attempt}
         outboxes = []
         for name in config.run.sinks:
             folder = config.run.path / FOLDER / name

@@ -13,9 +13,12 @@ from openrs_ray.sinks.sink import PROJECT, SampleRow, SinkRun
 class TrackioSink:
     where = ""
 
+    def __init__(self) -> None:
+        self._ending = secrets.token_hex(3)  # the same for every try to open a new run
+
     def open(self, run: SinkRun) -> str:
         # It knows runs by name and would go on with the latest of that name.
-        remote = run.remote or f"{run.name}-{secrets.token_hex(3)}"
+        remote = run.remote or f"{run.name}-{self._ending}"
         project = os.environ.get("TRACKIO_PROJECT", PROJECT)
         self._run = trackio.init(
             project=project,

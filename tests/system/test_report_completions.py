@@ -172,6 +172,26 @@ def test_the_same_problem_is_shown_across_steps(page: Any) -> None:
     assert page.evaluate("document.activeElement.textContent") == "Same problem across steps"
 
 
+def test_the_last_steps_are_among_them_where_the_server_gives_only_a_part(
+    browser: Any, served: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openrs_ray.report.server._MOST_ROWS", 2 * SAMPLES)
+    tab = Tab(browser)
+    page = tab.open(served, "completions")
+    page.wait_for_selector(ITEMS)
+    page.locator(ITEMS).first.click()
+    page.get_by_role("button", name="Same problem across steps").click()
+    page.wait_for_selector(".c-step")
+    steps = (
+        page.get_by_label("Step").last.locator("option").evaluate_all("all => all.map((node) => Number(node.value))")
+    )
+    assert steps == [1, 2, STEPS - 1, STEPS]
+    assert page.get_by_text(
+        f"{4 * SAMPLES} of its {STEPS * SAMPLES} completions, of the first and the last steps"
+    ).count()
+    tab.close()
+
+
 def test_the_list_is_read_by_keyboard_alone(page: Any) -> None:
     page.locator(ITEMS).first.focus()
     page.keyboard.press("ArrowDown")

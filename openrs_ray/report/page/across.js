@@ -38,9 +38,9 @@ const across = (() => {
   // The first and the last ones, where there are too many for one answer.
   async function everyStep(run, query) {
     const first = await source.completions(run, query, 0, MOST);
-    if (first.total <= MOST) return first;
-    const from = Math.max(MOST, first.total - MOST);
-    const last = await source.completions(run, query, from, MOST);
+    const got = first.rows.length; // fewer than asked for, where the server gives fewer
+    if (first.total <= got) return first;
+    const last = await source.completions(run, query, Math.max(got, first.total - got), got);
     return {rows: first.rows.concat(last.rows), total: first.total};
   }
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from exportable import evaluated_run, note_accuracies
+from exportable import change_config, evaluated_run, note_accuracies
 
 from openrs_ray.errors import UserError
 from openrs_ray.export.choice import Asked, chosen, kept_policies
@@ -49,6 +49,15 @@ def test_benchmarks_have_no_say(tmp_path: Path, toy_folder: Path) -> None:
     report.parent.mkdir(parents=True)
     report.write_text(json.dumps({"models": {"sums, step 100": {"aime24": {"average": {"mean": 1.0}}}}}))
     assert choose(run)[0] == 50
+
+
+@pytest.mark.parametrize("path", ["aime24", "HuggingFaceH4/MATH-500"])
+def test_held_out_problems_that_are_a_benchmark_choose_nothing(tmp_path: Path, toy_folder: Path, path: str) -> None:
+    run = evaluated_run(tmp_path, toy_folder, {50: 0.6, 100: 0.5})
+    change_config(run, evaluation={"path": path})
+    with pytest.raises(UserError, match=f"those of a benchmark .{path}., which must not choose a policy"):
+        choose(run)
+    assert choose(run, 100)[0] == 100
 
 
 def test_a_step_that_is_named(tmp_path: Path, toy_folder: Path) -> None:

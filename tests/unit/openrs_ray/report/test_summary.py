@@ -20,6 +20,7 @@ from openrs_ray.common.files import append_line
 from openrs_ray.evaluation.gain import gain
 from openrs_ray.evaluation.paired import Pair, compare
 from openrs_ray.report.comparison import comparison
+from openrs_ray.report.headline import headline
 from openrs_ray.report.settings import recipe_given
 from openrs_ray.report.summary import RunSummary, driven, summary
 from openrs_ray.run.attempts import start_attempt
@@ -129,6 +130,24 @@ def test_several_runs_are_compared_on_the_same_problems(tmp_path: Path) -> None:
     assert second["fault"] == "three and one were evaluated on other problems"
     assert [row[0] for row in found["settings"]] == ["run.seed"]
     assert comparison(runs[:1]) is None
+
+
+def test_a_difference_that_the_correction_takes_away_is_not_called_better(tmp_path: Path) -> None:
+    """One run of four against the first, at a p-value between 0.05 / 3 and 0.05."""
+    after = (0.5, 0.6, 0.5, 0.5)
+    runs = [made_run(tmp_path / f"run{place}", after=share) for place, share in enumerate(after)]
+    alone, among = comparison(runs[:2]), comparison(runs)
+    assert alone is not None and among is not None
+    assert alone["paired"][0]["significant"] and 0.05 / 3 < alone["paired"][0]["p"] < 0.05
+    assert among["paired"][0]["corrected"] > 0.05 and not among["paired"][0]["significant"]
+
+
+def test_before_is_the_start_model_and_no_policy(tmp_path: Path) -> None:
+    lines = [{"step": step, "mean_reward": float(step), "low": 0.0, "high": 9.0} for step in (5, 10)]
+    (found,) = headline(tmp_path, None, [], lines)["tasks"]
+    assert found["before"] is None and found["after"]["mean"] == 10.0
+    (found,) = headline(tmp_path, None, [], [lines[0] | {"step": 0}, *lines])["tasks"]
+    assert found["before"]["mean"] == 5.0 and found["after"]["mean"] == 10.0
 
 
 def test_tables_of_an_evaluation_are_those_of_its_report(tmp_path: Path) -> None:

@@ -156,6 +156,16 @@ def test_one_that_hangs_at_the_end_is_said_not_to_have_confirmed(tmp_path: Path)
     ever.set()
 
 
+def test_one_that_fails_at_the_end_is_said_not_to_have_confirmed(tmp_path: Path) -> None:
+    def down(call: str, step: int) -> None:
+        if call == "close":
+            raise TimeoutError("the upload takes too long")
+
+    box = Box(tmp_path, Service(down))
+    box.metrics(1)
+    assert box.close() == "service did not confirm in time that everything arrived"
+
+
 def test_the_queue_is_bounded_and_the_oldest_go(tmp_path: Path) -> None:
     go = threading.Event()
     service = Service(lambda call, step: call == "open" and go.wait(10))  # type: ignore[arg-type, func-returns-value]
@@ -183,6 +193,21 @@ def test_secrets_leave_neither_in_the_config_nor_in_a_warning(
     (run,) = service.runs
     assert secret not in json.dumps(run.config) and run.config["run"]["steps"] == 3 and run.config["attempt"] == 2
     assert service.figures == {1: {"train/reward": 1.0, "train/step_s": 2.0}}
+
+
+def test_a_secret_within_an_address_leaves_the_rest_of_the_config_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from system import system_config
+
+    service = Service()
+    monkeypatch.setattr("openrs_ray.sinks.sinks.new_sink", lambda name: service)
+    suffix = " See http://host/v1?api_key=abcdefgh"  # the last word of its field
+    config = system_config(tmp_path, Path("/models/tiny"), run={"sinks": "mlflow"}, data={"suffix": suffix})
+    assert Sinks.of(config, 0, lambda text: None, lambda text: None).close() == []
+    (run,) = service.runs
+    assert run.config["data"]["suffix"] == " See http://host/v1?api_key=***"
+    assert {**run.config["data"], "suffix": suffix} == config.model_dump(mode="json")["data"]
 
 
 def test_samples_are_taken_of_evaluations_and_every_tenth_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
