@@ -62,12 +62,12 @@ def chosen(run_folder: Path, kept: Collection[int], asked: Asked) -> Choice:
 
 
 def _refuse_benchmarks(run_folder: Path) -> None:
-    """UserError where the held-out problems are a benchmark's: its best policy there would be chosen on what it is to be judged by."""
+    """UserError where the held-out problems are a benchmark's, by which the policy is to be judged later."""
     found = {task.held_out.path for task in load_config(run_folder, []).tasks if is_benchmark(task.held_out.path)}
     if found:
         raise UserError(
-            f"the held-out problems of run {run_folder.name} are those of a benchmark ({', '.join(sorted(map(str, found)))}), which "
-            "must not choose a policy: name a step with --step"
+            f"the held-out problems of run {run_folder.name} are those of a benchmark ({', '.join(sorted(map(str, found)))}), "
+            "which must not choose a policy: name a step with --step"
         )
 
 
