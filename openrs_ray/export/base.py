@@ -50,7 +50,7 @@ class Base:
         if content is None:
             return None
         with suppress(ValueError, yaml.YAMLError):  # a card without readable metadata says nothing
-            licence = ModelCard(content, ignore_metadata_errors=True).data.license
+            licence = getattr(ModelCard(content, ignore_metadata_errors=True).data, "license", None)
             return licence if isinstance(licence, str) and licence else None
         return None
 

@@ -62,7 +62,7 @@ def chosen(run_folder: Path, kept: Collection[int], asked: Asked) -> Choice:
 
 
 def _refuse_benchmarks(run_folder: Path) -> None:
-    """UserError where the held-out problems are a benchmark's, by which the policy is to be judged later."""
+    """UserError where the held-out problems are a benchmark's, which is to judge the policy and must not choose it."""
     found = {task.held_out.path for task in load_config(run_folder, []).tasks if is_benchmark(task.held_out.path)}
     if found:
         raise UserError(

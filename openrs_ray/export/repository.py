@@ -4,21 +4,17 @@ from pathlib import Path
 
 import httpx
 from huggingface_hub import HfApi, constants, get_token
-from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from openrs_ray.common import hub
 from openrs_ray.common.foreign import why
 from openrs_ray.errors import RunError, UserError
+from openrs_ray.models.bundled import looks_like_hub_id
 
 
 def check_repository(repo: str, public: bool) -> None:
     """UserError unless the user is logged in and, where the repository exists, it is as private as asked for."""
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise UserError(f"--push-to {repo} is no name of a repository: write OWNER/NAME") from error
-    if repo.count("/") != 1:
+    if not looks_like_hub_id(repo):
         raise UserError(f"--push-to {repo} is no name of a repository: write OWNER/NAME")
     if get_token() is None:
         raise UserError("nobody is logged in to the Hub on this machine: run `hf auth login`, or set HF_TOKEN")
@@ -29,7 +25,7 @@ def check_repository(repo: str, public: bool) -> None:
         private = api.repo_info(repo).private
     except RepositoryNotFoundError:
         return
-    except (httpx.HTTPError, OSError) as error:
+    except (httpx.HTTPError, OSError, ValueError) as error:  # the last: a name that the Hub does not allow
         raise UserError(f"the Hub refuses to tell about {repo}: {why(error)}") from error
     if not private and not public:
         raise UserError(f"{repo} exists and is public: add --public to push there, or name another repository")

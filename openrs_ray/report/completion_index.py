@@ -119,17 +119,18 @@ class Index:
         return block
 
     def _rewards(self, table: pa.Table) -> np.ndarray:
-        if not self._by_verdict:
-            return table["reward"].to_numpy()
-        statuses, values = _JUDGED
-        return values.take(pc.index_in(table["status"], statuses)).to_numpy()
+        rewards = table["reward"]
+        if self._by_verdict:
+            statuses, values = _JUDGED
+            rewards = values.take(pc.index_in(table["status"], statuses))
+        return np.asarray(rewards.to_numpy(), dtype=np.float64)
 
     def _codes(self, tasks: pa.Array) -> np.ndarray:
         names = tasks.unique()
         with self._naming:
             self._tasks += [name for name in names.to_pylist() if name not in self._tasks]
             codes = np.array([self._tasks.index(name) for name in names.to_pylist()], dtype="i2")
-        return codes[pc.index_in(tasks, names).to_numpy()]
+        return np.take(codes, pc.index_in(tasks, names).to_numpy())
 
 
 @lru_cache(maxsize=16)

@@ -109,10 +109,10 @@ def one(
 
 def _page(index: Index, query: Query, offset: int, limit: int, columns: Sequence[str]) -> Page:
     snapshot = index.snapshot(query.steps)
-    places = snapshot.found.get(query)
+    places = snapshot.found.get(query)  # a dictionary of several threads: another may clear it now
     if places is None:
         places = _places(snapshot, query)
-        if len(snapshot.found) >= _KEPT_RESULTS:  # by another thread at any time, too
+        if len(snapshot.found) >= _KEPT_RESULTS:
             snapshot.found.clear()
         snapshot.found[query] = places
     return Page(_rows_at(snapshot, places[offset : offset + limit], columns), len(places))
@@ -123,7 +123,7 @@ def _places(snapshot: Snapshot, query: Query) -> np.ndarray:
     places = np.flatnonzero(_passing(snapshot, query))
     if query.text:
         places = places[_containing(snapshot, snapshot.entries[places], query.text)]
-    return places[_ordered(snapshot.entries[places], query.order)]
+    return np.take(places, _ordered(snapshot.entries[places], query.order))
 
 
 def _passing(snapshot: Snapshot, query: Query) -> np.ndarray:
@@ -151,7 +151,7 @@ def _containing(snapshot: Snapshot, entries: np.ndarray, text: str) -> np.ndarra
     def search(part: np.ndarray) -> np.ndarray:
         table = read_columns(snapshot.files[part["file"][0]].path, _SEARCHED, part["row"])
         found = [pc.match_substring(table[name], text, ignore_case=True) for name in _SEARCHED]
-        return pc.fill_null(pc.or_kleene(*found), False).to_numpy()
+        return np.asarray(pc.fill_null(pc.or_kleene(*found), False).to_numpy())
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         return np.concatenate([np.zeros(0, np.bool_), *threads.map(search, parts)])
@@ -166,7 +166,7 @@ def _ordered(entries: np.ndarray, order: Order) -> np.ndarray:
     name, sign = {"best": ("reward", -1), "worst": ("reward", 1), "longest": ("length", -1), "shortest": ("length", 1)}[
         order
     ]
-    return np.lexsort((-np.arange(len(entries)), sign * entries[name]))
+    return np.asarray(np.lexsort((-np.arange(len(entries)), sign * entries[name])))
 
 
 def _most_changed(entries: np.ndarray) -> np.ndarray:

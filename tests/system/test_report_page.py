@@ -265,8 +265,8 @@ def test_ten_thousand_steps_are_drawn_quickly(tab: Tab, tmp_path: Path) -> None:
     assert size < 3_000_000
     page = tab.open(tmp_path / "page.html")
     page.click("#tab-curves")
-    took = page.evaluate("performance.now()")
-    assert took < 10_000
+    assert page.evaluate("performance.now()") < 30_000  # two seconds on an idle machine
+    assert page.evaluate("RUNS[0].curves.step.length") <= 2048
     text = page.locator("#panel-curves").inner_text()
     assert "smallest and largest of each 16 steps" in text
     chart = page.locator("#panel-curves figure.chart", has=page.get_by_text("Length", exact=True)).first
@@ -276,7 +276,7 @@ def test_ten_thousand_steps_are_drawn_quickly(tab: Tab, tmp_path: Path) -> None:
     chart.locator(".plot").focus()
     for key in ("+", "+", "ArrowLeft", "0"):
         page.keyboard.press(key)
-    assert page.evaluate("performance.now()") - began < 3000
+    assert page.evaluate("performance.now()") - began < 15_000
     assert tab.complaints == []
 
 

@@ -391,7 +391,10 @@ def test_a_file_of_other_columns_is_one_sentence(run: Path, capsys: pytest.Captu
     table = pa.Table.from_pylist(record_rows(file_of(run, 4)), schema=SCHEMA)
     for harm, sentence in (
         (table.drop(["versions"]), ".parquet cannot be read (No match for"),
-        (table.set_column(0, "step", pa.array([4.0] * 12)), ".parquet has step as double instead of int64"),
+        (
+            table.set_column(SCHEMA.get_field_index("step"), "step", pa.array([4.0] * 12)),
+            ".parquet has step as double instead of int64",
+        ),
     ):
         file_of(run, 4).unlink()
         write_file(run, "train", 4, 2, harm)

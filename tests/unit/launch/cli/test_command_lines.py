@@ -30,6 +30,8 @@ COMMANDS = {
     "fields": "FILE",
     "shapes": None,
     "show": "RUN",
+    "chat": "RUN_OR_FOLDER",
+    "export": "RUN",
     "trace": "RUN",
     "report": "RUN",
     "performance.rewards": "FILE",
