@@ -77,3 +77,8 @@ class Base:
         with suppress(OSError):  # a repository without a card, or one that only its owner may read
             return Path(hf_hub_download(self.hub_id, "README.md")).read_text(encoding="utf-8", errors="replace")
         return None
+
+
+def shared_name(path: str) -> str:
+    """A path of this machine as its last part; any other text as it is."""
+    return Path(path).name if re.fullmatch(r"(/|~|\.\.?/)[^\n]*", path) and len(path) > 1 else path

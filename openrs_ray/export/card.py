@@ -16,7 +16,7 @@ from openrs_ray.errors import RunError
 from openrs_ray.evaluation.gain import checked_tasks, gain
 from openrs_ray.evaluation.paired import Paired
 from openrs_ray.evaluation.report import markdown
-from openrs_ray.export.base import Base
+from openrs_ray.export.base import Base, shared_name
 from openrs_ray.export.source import Source
 from openrs_ray.export.usage import fenced, prompting_section, running_section
 from openrs_ray.models.bundled import DATA, looks_like_hub_id
@@ -184,7 +184,7 @@ def _data_line(task: Task, size: int | None) -> str:
     subset = f", subset {data.subset}" if data.subset else ""
     count = f": {size:,} problems to train on" if size is not None else ""
     weight = f", {100 * task.weight:.0f} % of the problems drawn" if task.name else ""
-    return f"{f'task {task.name}, ' if task.name else ''}`{_shared_name(data.path)}`{subset}{split}{count}{weight}"
+    return f"{f'task {task.name}, ' if task.name else ''}`{shared_name(data.path)}`{subset}{split}{count}{weight}"
 
 
 def _on_hub(path: str) -> bool:
@@ -202,15 +202,11 @@ def _recipe(source: Source) -> str:
 def _without_places(value: Any) -> Any:
     """Without what says something about the machine or its user."""
     if isinstance(value, dict):
-        return {name: _without_places(each) for name, each in value.items() if name not in _PRIVATE}
+        # A reward of the user's own has its file in its name, which is a key.
+        return {shared_name(name): _without_places(each) for name, each in value.items() if name not in _PRIVATE}
     if isinstance(value, list | tuple):
         return [_without_places(each) for each in value]
-    return _shared_name(value) if isinstance(value, str) else value
-
-
-def _shared_name(path: str) -> str:
-    """A path of this machine as its last part; any other text as it is."""
-    return Path(path).name if re.fullmatch(r"(/|~|\.\.?/)[^\n]*", path) and len(path) > 1 else path
+    return shared_name(value) if isinstance(value, str) else value
 
 
 def _cost(source: Source) -> str:

@@ -16,6 +16,7 @@ from openrs_ray.config.task import Task
 from openrs_ray.data.prompts import messages, with_shown_tools
 from openrs_ray.data.tools import Tools
 from openrs_ray.data.turns import Asked, Message
+from openrs_ray.export.base import shared_name
 
 FILE = "prompt.json"
 _NO_DATA = "none"
@@ -110,7 +111,7 @@ def _of_task(task: Task, tokenizer: PreTrainedTokenizerBase, tools: Tools) -> Ta
         data.suffix,
         tuple(example.model_dump() for example in data.examples),
         tuple(dict(tool) for tool in shown),
-        task.environment.name if task.environment.answers else "",
+        shared_name(task.environment.name) if task.environment.answers else "",
         _problem_has(task.answer),
     )
 
