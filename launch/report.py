@@ -13,10 +13,11 @@ from launch.cli.command import command
 from launch.cli.options import Parser
 from openrs_ray.common.console import say
 from openrs_ray.common.formatting import size_text
-from openrs_ray.config.names import find_run
+from openrs_ray.config.names import CONFIG, find_run
 from openrs_ray.errors import UserError
 from openrs_ray.report.server import listen, new_secret, serve
 from openrs_ray.report.static import write_page
+from openrs_ray.run import metrics
 
 
 @command
@@ -29,6 +30,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--port", type=int, default=0, metavar="N", help="with --serve: the port (default: a free one)")
     options = parser.parse_args(arguments)
     runs = list(dict.fromkeys(find_run(run) for run in options.runs))
+    for run in runs:
+        if not any((run / name).exists() for name in (CONFIG, metrics.FILE)):
+            raise UserError(f"{run} is no run: it has neither {CONFIG} nor {metrics.FILE}")
     console = Console(highlight=False)
     if options.serve:
         _serve(runs, options.port, console)
