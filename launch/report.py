@@ -11,6 +11,7 @@ from rich.console import Console
 
 from launch.cli.command import command
 from launch.cli.options import Parser
+from launch.show import printable
 from openrs_ray.common.console import say
 from openrs_ray.common.formatting import size_text
 from openrs_ray.config.names import CONFIG, find_run
@@ -42,12 +43,13 @@ def main(arguments: list[str]) -> None:
         size = write_page(path, runs)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}): name another file with --output") from error
-    say(console, f"{path} ({size_text(size)}): open it in a browser.")
+    say(console, f"{printable(str(path))} ({size_text(size)}): open it in a browser.")
 
 
 def _serve(runs: list[Path], port: int, console: Console) -> None:
     def tell(address: str) -> None:
-        say(console, f"{address} shows {', '.join(run.name for run in runs)}, on this machine only, until Ctrl-C.")
+        names = printable(", ".join(run.name for run in runs))
+        say(console, f"{address} shows {names}, on this machine only, until Ctrl-C.")
         forward = address.split("/")[2]
         say(console, f"From elsewhere: ssh -L {forward.split(':')[1]}:{forward} MACHINE, then the same address.")
 
