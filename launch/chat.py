@@ -6,11 +6,13 @@ a conversation of its own: `python -m launch.chat RUN < problems.txt`.
 
 import sys
 from collections.abc import Iterator
+from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from launch.cli.command import command
 from launch.cli.options import Parser
 from launch.export import asked_step
+from launch.show import printable
 from openrs_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ def _talk(conversation: "Conversation") -> None:
 
 
 def _answer_each(conversation: "Conversation") -> None:
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # tokenizers take no other text
     for line in sys.stdin:
         if line.strip():
             conversation.begin_anew()
@@ -77,7 +81,8 @@ def _typed() -> Iterator[str]:
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text)
+    """To a terminal without characters that would steer it, whatever the model says; to a pipe as it is."""
+    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
 
 

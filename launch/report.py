@@ -11,12 +11,14 @@ from rich.console import Console
 
 from launch.cli.command import command
 from launch.cli.options import Parser
+from launch.show import printable
 from openrs_ray.common.console import say
 from openrs_ray.common.formatting import size_text
-from openrs_ray.config.names import find_run
+from openrs_ray.config.names import CONFIG, find_run
 from openrs_ray.errors import UserError
 from openrs_ray.report.server import listen, new_secret, serve
 from openrs_ray.report.static import write_page
+from openrs_ray.run import metrics
 
 
 @command
@@ -29,6 +31,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--port", type=int, default=0, metavar="N", help="with --serve: the port (default: a free one)")
     options = parser.parse_args(arguments)
     runs = list(dict.fromkeys(find_run(run) for run in options.runs))
+    for run in runs:
+        if not any((run / name).exists() for name in (CONFIG, metrics.FILE)):
+            raise UserError(f"{run} is no run: it has neither {CONFIG} nor {metrics.FILE}")
     console = Console(highlight=False)
     if options.serve:
         _serve(runs, options.port, console)
@@ -38,12 +43,13 @@ def main(arguments: list[str]) -> None:
         size = write_page(path, runs)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}): name another file with --output") from error
-    say(console, f"{path} ({size_text(size)}): open it in a browser.")
+    say(console, f"{printable(str(path))} ({size_text(size)}): open it in a browser.")
 
 
 def _serve(runs: list[Path], port: int, console: Console) -> None:
     def tell(address: str) -> None:
-        say(console, f"{address} shows {', '.join(run.name for run in runs)}, on this machine only, until Ctrl-C.")
+        names = printable(", ".join(run.name for run in runs))
+        say(console, f"{address} shows {names}, on this machine only, until Ctrl-C.")
         forward = address.split("/")[2]
         say(console, f"From elsewhere: ssh -L {forward.split(':')[1]}:{forward} MACHINE, then the same address.")
 

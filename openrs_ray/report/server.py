@@ -25,7 +25,7 @@ from openrs_ray.errors import RunError, UserError
 from openrs_ray.report.comparison import comparison
 from openrs_ray.report.completions import Phase, Query, find, one
 from openrs_ray.report.run_tokenizer import decoder_of
-from openrs_ray.report.static import ASSETS, INDEX, asset_names, now
+from openrs_ray.report.static import ASSETS, INDEX, asset_names, now, strict_json
 from openrs_ray.report.summary import RunSummary
 from openrs_ray.run.completion_files import record_files
 
@@ -255,7 +255,7 @@ class _Handler(BaseHTTPRequestHandler):
             status, answer = HTTPStatus.OK, self.server.data.answer(path, asked)
         except (UserError, RunError) as error:
             status, answer = HTTPStatus.BAD_REQUEST, {"error": str(error)}
-        content = json.dumps(answer, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+        content = strict_json(answer, ascii_only=True).encode()
         self._send(status, content, "application/json")
 
     def _send(self, status: HTTPStatus, content: bytes, kind: str, more: dict[str, str] | None = None) -> None:

@@ -7,9 +7,11 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from openrs_ray.common.console import plain
 from openrs_ray.common.files import replacing
 from openrs_ray.report.comparison import comparison
 from openrs_ray.report.curves import MOST_POINTS
@@ -84,10 +86,19 @@ def _license() -> str:
 
 def as_block(data: Any) -> str:
     """JSON without the characters that HTML or JavaScript give a meaning."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = strict_json(data)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def strict_json(data: Any, ascii_only: bool = False) -> str:
+    """JSON as browsers read it, with null for NaN and infinity: a user's reward may be any float."""
+    write = partial(json.dumps, ensure_ascii=ascii_only, separators=(",", ":"), allow_nan=False)
+    try:
+        return write(data)
+    except ValueError:  # rare, so that other pages need no copy of their data
+        return write(plain(data))
 
 
 def _hashes(texts: Sequence[str]) -> Iterator[str]:

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from exportable import change_config, evaluated_run
 from places import PYTHONPATH, ROOT
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from launch import chat
 from launch.chat import main
 from openrs_ray.data.prompts import tokenize_prompts
 from openrs_ray.export.folder import write_export
@@ -153,3 +155,21 @@ def test_ctrl_c_ends_it_without_a_word_too_many(run: Path) -> None:
         process.kill()
         process.wait()
         os.close(ours)
+
+
+def test_a_terminal_is_not_steered_by_an_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chat._write("\x1b]0;title\x07é\n")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    chat._write("\x1b]0;title\x07é\n")
+    assert capsys.readouterr().out == "\x1b]0;title\x07é\n" + "\\x1b]0;title\\x07é\n"
+
+
+def test_piped_lines_need_not_be_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(
+        "sys.stdin", io.TextIOWrapper(io.BytesIO(b"1+\xff2\n\n"), encoding="utf-8", errors="surrogateescape")
+    )
+    chat._answer_each(SimpleNamespace(begin_anew=lambda: None, ask=lambda line, _: asked.append(line)))  # type: ignore[arg-type]
+    assert asked == ["1+\ufffd2"]

@@ -1,0 +1,21 @@
+"""Mistakes at `launch.report`."""
+
+from pathlib import Path
+
+import pytest
+
+from launch.report import main
+
+
+def test_a_folder_that_is_no_run_gets_no_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path)]) == 2
+    assert "is no run" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_name_does_not_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "\x1b[31mrun"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text("")
+    assert main([str(run)]) == 0
+    assert "\\x1b[31mrun" in capsys.readouterr().out
