@@ -130,7 +130,7 @@ class Index:
         with self._naming:
             self._tasks += [name for name in names.to_pylist() if name not in self._tasks]
             codes = np.array([self._tasks.index(name) for name in names.to_pylist()], dtype="i2")
-        return np.take(codes, pc.index_in(tasks, names).to_numpy())
+        return np.asarray(np.take(codes, pc.index_in(tasks, names).to_numpy()))
 
 
 @lru_cache(maxsize=16)

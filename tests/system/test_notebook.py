@@ -25,9 +25,10 @@ def test_its_outputs_are_of_one_run_top_to_bottom_and_name_no_machine() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 @pytest.mark.cpu_engine
 def test_it_runs_top_to_bottom(tmp_path: Path) -> None:
-    notebook = run_notebook(FILE, 300, STEPS="2", OPENRS_RUNS=str(tmp_path / "runs"))
+    notebook = run_notebook(FILE, 700, STEPS="2", OPENRS_RUNS=str(tmp_path / "runs"))
     shown = {
         "".join(cell["source"]).split("\n")[0]: "".join(str(output) for output in cell.outputs)
         for cell in notebook.cells

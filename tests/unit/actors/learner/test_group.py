@@ -93,7 +93,7 @@ def test_an_update_without_a_verdict_is_left_out_and_a_step_without_one_is_refus
 
     class Counted(Rank):
         async def remote(self, batches: list[MicroBatch], *numbers: int) -> dict[str, float]:
-            figures = {"completion_tokens": float(numbers[0]), "packed_tokens": 0.0, "seconds": 1.0}
+            figures = {"completion_tokens": float(numbers[0]), "packed_tokens": 0.0, "seconds": 1.0, "mismatch_kl": 0.0}
             return figures | {"learning_rate": 0.1, **await super().remote(batches, *numbers)}
 
     ranks = [Counted()]

@@ -17,7 +17,7 @@ from openrs_ray.errors import Lost
 from openrs_ray.records import Completion, Group, Problem, VersionSpan
 
 PROBLEM = Problem(0, "1+1", (1, 2), ("2",))
-FIGURES = dict.fromkeys(("completion_tokens", "packed_tokens", "seconds", "learning_rate"), 1.0)
+FIGURES = dict.fromkeys(("completion_tokens", "packed_tokens", "seconds", "learning_rate", "mismatch_kl"), 1.0)
 
 
 class Rank:
