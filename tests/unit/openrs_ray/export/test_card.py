@@ -100,11 +100,18 @@ def test_nothing_about_the_machine_leaves_it(run: Path) -> None:
         model={"path": "/home/me/secret/my-model"},
         data={"path": "~/secret/problems.jsonl", "system_prompt": f"Be brief. {token}"},
         evaluation={"path": "/home/me/secret/held_out.jsonl"},
+        rewards={"weights": {"/home/me/secret/rewards.py:brevity": 1.0}},
     )
     content = card_of(run).content
     for private in ("/home/me", "secret/", "my-secret-host", str(run.parent), token):
         assert private not in content, private
-    for shared in ("my-model", "problems.jsonl", "held_out.jsonl", "completions_per_problem: 4"):
+    for shared in (
+        "my-model",
+        "problems.jsonl",
+        "held_out.jsonl",
+        "rewards.py:brevity: 1.0",
+        "completions_per_problem: 4",
+    ):
         assert shared in content, shared
 
 
