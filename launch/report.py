@@ -30,6 +30,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--serve", action="store_true", help="serve the page on this machine until Ctrl-C")
     parser.add_argument("--port", type=int, default=0, metavar="N", help="with --serve: the port (default: a free one)")
     options = parser.parse_args(arguments)
+    if options.serve and options.output:
+        raise UserError("--serve writes no file: leave --output out, or leave --serve out")
+    if options.port and not options.serve:
+        raise UserError("--port is for --serve: give that too, or leave --port out")
     runs = list(dict.fromkeys(find_run(run) for run in options.runs))
     for run in runs:
         if not any((run / name).exists() for name in (CONFIG, metrics.FILE)):

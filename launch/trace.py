@@ -186,12 +186,14 @@ def _stage_of(steps: Sequence[Step], name: str, kind: str) -> str | None:
     if name in SAMPLING or name == "judge":
         return "take"  # though they may go on beside all others
 
+    parts = [step.of(name, kind=kind) for step in steps]
+
     def shared(stage: str) -> float:
         return sum(
             max(0.0, min(part.end, whole.end) - max(part.start, whole.start))
-            for step in steps
-            for part in step.of(name, kind=kind)
+            for step, of_step in zip(steps, parts, strict=True)
             for whole in step.of(stage, kind=DRIVER)
+            for part in of_step
         )
 
     best = max(STAGES, key=shared)

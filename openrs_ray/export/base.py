@@ -31,7 +31,7 @@ class Base:
     @classmethod
     def of(cls, path: str) -> "Base":
         if path in TOYS:
-            return cls(f"{path}, a model that openrs_ray makes itself", None, path)
+            return cls(f"{path} (a model that openrs_ray makes itself)", None, path)
         if path == SMOLLM2:
             return cls(_SMOLLM2_ON_HUB, _SMOLLM2_ON_HUB, path)
         folder = Path(path).expanduser()

@@ -6,6 +6,7 @@ taken from elsewhere, and a browser is told to run nothing but the page's own fi
 
 import hmac
 import json
+import logging
 import mimetypes
 import secrets
 import socket
@@ -29,6 +30,7 @@ from openrs_ray.report.static import ASSETS, INDEX, asset_names, now, strict_jso
 from openrs_ray.report.summary import RunSummary
 from openrs_ray.run.completion_files import record_files
 
+_LOG = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 _NAMES = ("127.0.0.1", "localhost", "[::1]")
 """A forwarded port keeps one of these names; any other is somebody's page that wants to be taken for this one."""
@@ -255,6 +257,9 @@ class _Handler(BaseHTTPRequestHandler):
             status, answer = HTTPStatus.OK, self.server.data.answer(path, asked)
         except (UserError, RunError) as error:
             status, answer = HTTPStatus.BAD_REQUEST, {"error": str(error)}
+        except Exception as error:  # the browser says so, instead of that nobody answers
+            _LOG.warning("The page's question %s failed", path, exc_info=True)
+            status, answer = HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"the server failed ({type(error).__name__})"}
         content = strict_json(answer, ascii_only=True).encode()
         self._send(status, content, "application/json")
 

@@ -1,9 +1,12 @@
 """Catches what bypasses Python's `sys.stderr`: code below Python, such as Ray's, and loggers that were set up earlier."""
 
+import fcntl
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
+_PIPE_BYTES = 1 << 20
 _LAST_S = 0.5
 """For lines that are still on their way when it stops; a child process may hold the pipe open for longer."""
 
@@ -22,6 +25,8 @@ class RawErrors:
             return
         self._terminal = os.dup(2)
         read, write = os.pipe()
+        with suppress(OSError):  # room for what code below Python writes while it keeps the reading thread from running
+            fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         os.dup2(write, 2)
         os.close(write)
         self._reader = threading.Thread(target=self._read, args=(read,), daemon=True)

@@ -29,7 +29,7 @@ Span = tuple[str, int, int, dict[str, Any]]
 
 
 class Follower(Protocol):
-    """Told of spans in the thread that they are in; must be quick and raise nothing."""
+    """Told of spans in the thread that they are in; must be quick. One that raises is told of no more."""
 
     def began(self, name: str, attributes: dict[str, Any]) -> None: ...
 
@@ -46,7 +46,17 @@ def following(follower: Follower) -> Iterator[None]:
     try:
         yield
     finally:
-        _followers.remove(follower)
+        if follower in _followers:
+            _followers.remove(follower)
+
+
+def _tell(word: Callable[[Follower], None]) -> None:
+    for follower in [*_followers]:
+        try:
+            word(follower)
+        except Exception:
+            logging.getLogger(__name__).warning("A follower of spans failed and is told of no more", exc_info=True)
+            _followers.remove(follower)
 
 
 class _Recorder:
@@ -129,8 +139,7 @@ def span(name: str, **attributes: Any) -> Iterator[dict[str, Any]]:
         attributes["positions"] = [28, 29]
     """
     start, began = time.time_ns(), time.perf_counter_ns()
-    for follower in _followers:
-        follower.began(name, attributes)
+    _tell(lambda follower: follower.began(name, attributes))
     try:
         yield attributes
     except BaseException as error:
@@ -139,8 +148,7 @@ def span(name: str, **attributes: Any) -> Iterator[dict[str, Any]]:
     finally:
         if _recorder:
             _recorder.add((name, start, time.perf_counter_ns() - began, attributes))
-        for follower in _followers:
-            follower.ended(name, attributes)
+        _tell(lambda follower: follower.ended(name, attributes))
 
 
 def traced(name: str, *shown: str) -> Callable[[F], F]:

@@ -19,3 +19,13 @@ def test_a_name_does_not_steer_the_terminal(tmp_path: Path, capsys: pytest.Captu
     (run / "metrics.jsonl").write_text("")
     assert main([str(run)]) == 0
     assert "\\x1b[31mrun" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("options", "sentence"), [
+    (["--serve", "--output", "page.html"], "--serve writes no file"), (["--port", "8000"], "--port is for --serve"),
+])  # fmt: skip
+def test_an_option_that_would_do_nothing_is_refused(
+    options: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path), *options]) == 2
+    assert sentence in capsys.readouterr().err

@@ -15,7 +15,7 @@ import pytest
 from places import PYTHONPATH
 
 from openrs_ray.run import spans
-from openrs_ray.run.spans import add_span, handed_on, recording, span, traced
+from openrs_ray.run.spans import add_span, following, handed_on, recording, span, traced
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
@@ -166,3 +166,29 @@ def test_a_span_costs_microseconds(tmp_path: Path) -> None:
             spans._recorder.write()
             costs.append((time.process_time() - began) / count)
     assert min(costs) < 20e-6, f"{1e6 * min(costs):.1f} us per span"
+
+
+def test_a_follower_that_fails_costs_the_run_nothing_and_is_told_of_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    class Follower:
+        told = 0
+
+        def began(self, name: str, attributes: dict[str, Any]) -> None:
+            self.told += 1
+
+        def ended(self, name: str, attributes: dict[str, Any]) -> None:
+            self.told += 1
+
+    class Failing(Follower):
+        def ended(self, name: str, attributes: dict[str, Any]) -> None:
+            raise ZeroDivisionError
+
+    good, failing = Follower(), Failing()
+    with following(failing), following(good):
+        for _ in range(2):
+            with span("take"):
+                pass
+    assert (good.told, failing.told) == (4, 1)
+    assert caplog.text.count("is told of no more") == 1
+    with span("take"):
+        pass
+    assert good.told == 4
