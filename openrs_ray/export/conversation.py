@@ -14,7 +14,7 @@ from openrs_ray.export.prompting import TaskPrompt
 
 Say = Callable[[str], None]
 _UNFINISHED = "\ufffd"
-"""What a decoder makes of a character whose last bytes have not come."""
+"""A decoder's text for a character whose last bytes have not come."""
 
 
 @dataclass(frozen=True, slots=True)

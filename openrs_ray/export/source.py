@@ -1,4 +1,4 @@
-"""What an export is made of: a run's folder, one of its checkpoints, and what is known of the start model."""
+"""The sources of an export: a run's folder, one of its checkpoints, and what is known of the start model."""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -16,7 +16,7 @@ _WIDTH = 100
 
 
 def prompting_section(prompting: Prompting) -> str:
-    """How prompts are made and completions sampled, as Markdown."""
+    """The making of prompts and the sampling of completions, as Markdown."""
     tasks = [line for name, task in prompting.tasks.items() for line in _task_lines(name, task)]
     sampling = [
         f"- Sampling in training: temperature {prompting.temperature:g}, top-p 1, top-k off, no penalties; prompts of at most "

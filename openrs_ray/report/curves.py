@@ -40,7 +40,7 @@ def bucket_size(steps: int, most: int = MOST_POINTS) -> int:
 
 
 def tail(whole: Mapping[str, Any], points: int) -> dict[str, Any]:
-    """What a page with `points` points of the same curves lacks: the last bucket may have changed."""
+    """The part that a page with `points` points of the same curves lacks: the last bucket may have changed."""
     start = max(0, points - (2 if whole["bucket"] > 1 else 0))
     columns = {name: values[start:] for name, values in whole["columns"].items()}
     return {"bucket": whole["bucket"], "from": start, "step": whole["step"][start:], "columns": columns}

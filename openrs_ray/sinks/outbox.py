@@ -30,7 +30,7 @@ class _Message:
 
 
 class Outbox:
-    """What one sink is to be sent, in order; a message that fails is sent again until it arrives or the run ends.
+    """Messages to one sink, in order; one that fails is sent again until it arrives or the run ends.
 
     No method raises, and none waits, except `close`, for a limited time.
     """

@@ -116,7 +116,7 @@ page.chart = (() => {
     ];
   }
 
-  // What one chart is zoomed to, all others show, too; null: everything.
+  // The range of all charts, zoomed in any of them; null: everything.
   function zoomAll(min, max) {
     for (const each of all) {
       if (each.node.isConnected) each.zoom(min, max);

@@ -121,7 +121,7 @@ const tokens = (() => {
       .map(([, entry]) => entry);
   }
 
-  // What the colours say, in words.
+  // The colours in words.
   function sum(all, mode, size) {
     const places = [...Array(size).keys()].filter((place) => all.sampled[place]);
     const given = size - places.length;
