@@ -114,8 +114,9 @@ def _kept(config: RunConfig) -> list[Checkpoint]:
 
 
 def next_lines(config: RunConfig, progress: Progress) -> Iterator[str]:
-    """Commands to measure, prove, continue and serve the trained model."""
+    """Commands to look at the run, and to measure, prove, continue and serve the trained model."""
     yield "Next:"
+    yield f"  look at it                 python -m launch.report {config.run.path}"
     yield f"  measure it on benchmarks   python -m launch.evaluate {config.run.path}"
     yield f"  prove that nothing is lost python -m launch.coverage {config.run.path}"
     yield f"  train it further           {continue_with(*_more(config, progress))}"
