@@ -9,7 +9,8 @@ from places import PYTHONPATH
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-os.environ.pop("RAY_ADDRESS", None)
+for name in ("RAY_ADDRESS", "OPENRS_RUNS"):
+    os.environ.pop(name, None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

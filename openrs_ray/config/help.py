@@ -22,14 +22,14 @@ def help_text(section: str = "") -> str:
     if section:
         return "\n".join(section_lines(RunConfig, {}, section, fixed)) + "\n"
     lines = [
-        "python -m launch.train RECIPE [--dotted.field VALUE ...] [--dry-run] [--resume] [--restart] [--page] [--json]",
+        "python -m launch.train RECIPE [--dotted.field VALUE ...] [OPTION ...]",
         "",
         "RECIPE is a file, or the name of a recipe below or of a run, which goes on with the settings it has.",
         "",
         "--dry-run       Say what the run would do and need, and start nothing.",
         "--resume        Go on with the run from its last checkpoint, or begin it.",
         "--restart       Start the run again from its last checkpoint whenever its process dies or it breaks.",
-        "--page          Serve the run page beside the run, to browsers on this machine; its address is printed.",
+        "--page          Serve the run page beside the run, to browsers on this machine; prints its address.",
         "--json          Write the result to stdout as one JSON document, and everything else to stderr.",
         "--help SECTION  Only the fields of one section, such as rollout.",
         *recipe_lines("run"),

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -11,6 +10,7 @@ from openrs_ray.data.completions import Decoder
 from openrs_ray.data.turns import Message
 from openrs_ray.errors import UserError
 from openrs_ray.export.prompting import TaskPrompt
+from openrs_ray.models.templating import rendered
 
 Say = Callable[[str], None]
 _UNFINISHED = "\ufffd"
@@ -79,9 +79,7 @@ class Conversation:
         return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 30))
 
     def _ids(self, asked: Sequence[Message]) -> torch.Tensor:
-        text: Any = self.tokenizer.apply_chat_template(
-            list(asked), tools=list(self.prompt.tools) or None, add_generation_prompt=True, tokenize=False
-        )
+        (text,) = rendered(self.tokenizer, [list(asked)], tools=self.prompt.tools)
         ids: torch.Tensor = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
         return ids.to(self.model.device)
 

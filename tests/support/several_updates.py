@@ -17,7 +17,7 @@ from openrs_ray.errors import Lost
 from openrs_ray.records import Completion, Group, Problem, VersionSpan
 
 GROUPS, SAMPLES, UPDATES, STEPS = 4, 4, 2, 3
-NOTHING = dict.fromkeys(("completion_tokens", "packed_tokens", "seconds", "learning_rate"), 1.0)
+NOTHING = dict.fromkeys(("completion_tokens", "packed_tokens", "seconds", "learning_rate", "mismatch_kl"), 1.0)
 
 
 def make_groups(step: int) -> list[Group]:

@@ -12,9 +12,12 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from places import ROOT
+
+from openrs_ray.config.schema import SinkName
 
 PYTORCH = "https://download.pytorch.org/whl/cpu"
 
@@ -257,6 +260,7 @@ def test_pyproject_names_every_import() -> None:
     extras = [name for group in project["optional-dependencies"].values() for name in group]
     declared = {re.split(r"[\[<>=!]", name)[0].lower() for name in [*project["dependencies"], *extras]}
     declared |= set(re.findall(r"--no-deps ([a-z0-9-]+)==", (ROOT / "launch/setup.sh").read_text()))
+    declared |= {*get_args(SinkName)}  # which a user installs who wants one: `run.sinks` says how
     distributions = importlib.metadata.packages_distributions()
     here = {path.stem for path in (ROOT / "tests").rglob("*.py")} | {
         "openrs_ray",

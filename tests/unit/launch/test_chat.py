@@ -137,6 +137,7 @@ def test_ctrl_c_ends_it_without_a_word_too_many(run: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "launch.chat", str(run), *GREEDY],
         cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored by what a shell has put into the background
         env=os.environ | {"PYTHONPATH": PYTHONPATH, "TERM": "dumb"},
     )  # fmt: skip
     os.close(theirs)

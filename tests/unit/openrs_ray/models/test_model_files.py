@@ -22,6 +22,9 @@ from openrs_ray.preparation.prepared import prepare
 UNWRITABLE = {"do_sample": False, "temperature": 0.6, "eos_token_id": 1, "pad_token_id": 0}
 """transformers reads it, and refuses to write it."""
 
+MADE = {"README.md", "prompt.json"}
+"""Say how to prompt the policy: tests/unit/openrs_ray/export/test_usage.py."""
+
 
 @pytest.fixture
 def folder(tmp_path: Path, toy_folder: Path) -> Path:
@@ -49,8 +52,14 @@ def test_files_are_those_of_the_start_model_byte_for_byte(folder: Path, tmp_path
     files = prepared_files(folder, tmp_path)
     files.write(tmp_path / "policy")
     written = {file.name for file in (tmp_path / "policy").iterdir()}
-    assert written == {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"}
-    for name in written:
+    assert written - MADE == {
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "generation_config.json",
+    }
+    assert written > MADE
+    for name in written - MADE:
         assert (tmp_path / "policy" / name).read_bytes() == (folder / name).read_bytes(), name
 
 
@@ -123,4 +132,6 @@ def test_an_export_is_a_whole_model(folder: Path, tmp_path: Path) -> None:
     files.write(policy)
     config = make_config(tmp_path, model={"path": str(policy), "dtype": "float32"})
     again = prepare(config)
-    assert again.files == files and again.eos_ids == (1,)
+    assert again.eos_ids == (1,)
+    ours, theirs = ({n: c for n, c in each.files.items() if n not in MADE} for each in (files, again.files))
+    assert ours == theirs

@@ -119,6 +119,7 @@ def test_nothing_else_runs_a_chat_template() -> None:
         "openrs_ray/models/templating.py",
         "openrs_ray/models/toy/teach.py",  # the toy's is our own
         "openrs_ray/models/tool_template.py",  # at first in `shows_tools`, in a child
+        "openrs_ray/export/usage.py",  # in code for the reader of a README
         "openrs_ray/environments/between.py",  # at first in `check_turns`, in a child, on the same conversation
     }
     for folder in ("openrs_ray", "actors", "launch"):
