@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,15 @@ _PAINTED = """node => {
   return data.filter((value, place) => place % 4 === 3 && value).length;
 }"""
 TABS = ("overview", "curves", "completions", "time", "events", "settings")
+
+
+def soon(page: Any, holds: Callable[[], bool]) -> bool:
+    """True once it holds; False after 10 s. A page draws in the next frame, which may be late on a busy machine."""
+    for _ in range(200):
+        if holds():
+            return True
+        page.wait_for_timeout(50)
+    return False
 
 
 @pytest.fixture(scope="module")
@@ -126,17 +135,18 @@ def test_zoom_is_shared_and_undone(tab: Tab, pages: dict[str, Path]) -> None:
     plots = page.locator("#panel-curves figure.chart .plot")
     spans = "() => [...document.querySelectorAll('#panel-curves .uplot')].length"
     assert page.evaluate(spans) > 5
+    whole = plots.nth(3).screenshot()
     over = page.locator("#panel-curves .u-over").first
     box = over.bounding_box()
     page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 20)
     page.mouse.down()
     page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 20, steps=4)
     page.mouse.up()
+    assert soon(page, lambda: plots.nth(3).screenshot() != whole)
     picture = plots.nth(3).screenshot()
     plots.first.focus()
     page.keyboard.press("0")
-    page.wait_for_timeout(50)
-    assert plots.nth(3).screenshot() != picture
+    assert soon(page, lambda: plots.nth(3).screenshot() != picture)
     assert tab.complaints == []
 
 
@@ -156,7 +166,7 @@ def test_tabs_and_tables_are_reached_by_keyboard(tab: Tab, pages: dict[str, Path
     summary.focus()
     page.keyboard.press("Enter")
     rows = page.locator("#panel-overview figure.chart").first.locator("tbody tr")
-    assert rows.count() == 40
+    assert soon(page, lambda: rows.count() == 40)
     first = figures(40)[0]
     assert rows.first.inner_text().split("\t")[:2] == ["1", f"{first['reward']:.4f}"]
 
@@ -207,7 +217,7 @@ def test_the_timeline_zooms_by_keyboard_and_has_a_table(tab: Tab, pages: dict[st
     page.keyboard.press("0")
     timeline.focus()
     page.keyboard.press("0")
-    assert timeline.screenshot() != before
+    assert soon(page, lambda: timeline.screenshot() != before)
 
 
 def test_hostile_text_stays_text(tab: Tab, pages: dict[str, Path]) -> None:
