@@ -52,7 +52,7 @@ def model_card(source: Source, where: str) -> str:
 
 
 def adapter_card(source: Source) -> str:
-    """Of the folder with the adapter alone."""
+    """The card of the folder that holds the adapter alone."""
     lora, base = source.config.learner.lora, source.base
     text = (
         f"The low-rank adapter of {source.name} (rank {lora.rank}, alpha {lora.used_alpha:g}, layers: {lora.layers}), for peft "

@@ -96,7 +96,7 @@ class Spoken:
         self.pieces: list[str] = []
 
     def put(self, value: torch.Tensor) -> None:
-        """Of the prompt first, then of each token."""
+        """Take the ids of the prompt first, then those of each token."""
         ids, prompt, self._began = value.flatten().tolist(), not self._began, True
         if prompt:
             return
