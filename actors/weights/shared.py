@@ -60,7 +60,7 @@ def _answer(member: int) -> str:
 
 
 def map_shared(address: str) -> torch.Tensor:
-    """Another process's memory, uint8 [nbytes]. CannotMap if that is not possible, RunError if it has another mark."""
+    """Another process's memory, uint8 [nbytes]. CannotMap if that is not possible, or if it has another mark."""
     path, nbytes, mark = address.split()
     try:
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -71,7 +71,8 @@ def map_shared(address: str) -> torch.Tensor:
     except (OSError, ValueError) as error:
         raise CannotMap(f"the learner's staging memory at {path} cannot be mapped: {error}") from error
     if mapped[int(nbytes) :] != bytes.fromhex(mark):
-        raise RunError(f"the memory at {path} is not the learner's staging memory")
+        # In a container of its own, a process knows others by other numbers: this one's file is somebody else's.
+        raise CannotMap(f"the memory at {path} is not the learner's staging memory")
     return torch.frombuffer(mapped, dtype=torch.uint8, count=int(nbytes))
 
 

@@ -14,6 +14,8 @@ from openrs_ray.rewards.answers.extraction import THINK_OPEN
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+UNFINISHED = "\ufffd"
+"""Decoded from the first bytes of a character whose others have not come."""
 _PREFIX_TOKENS = 8
 """Tokens at the end of a prompt that show whether the template opens the reasoning."""
 

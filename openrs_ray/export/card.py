@@ -202,11 +202,19 @@ def _recipe(source: Source) -> str:
 def _without_places(value: Any) -> Any:
     """Without what says something about the machine or its user."""
     if isinstance(value, dict):
-        # A reward of the user's own has its file in its name, which is a key.
-        return {shared_name(name): _without_places(each) for name, each in value.items() if name not in _PRIVATE}
+        kept: dict[str, Any] = {}
+        for name, each in value.items():
+            if name not in _PRIVATE:
+                kept[_unlike(kept, shared_name(name))] = _without_places(each)
+        return kept
     if isinstance(value, list | tuple):
         return [_without_places(each) for each in value]
     return shared_name(value) if isinstance(value, str) else value
+
+
+def _unlike(known: Mapping[str, Any], name: str) -> str:
+    """The name, with a number where it is known: two rewards may come from files of one name in different folders."""
+    return next(each for each in (name, *(f"{name} ({n})" for n in range(2, len(known) + 3))) if each not in known)
 
 
 def _cost(source: Source) -> str:

@@ -6,15 +6,13 @@ from dataclasses import dataclass, field
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from openrs_ray.data.completions import Decoder
+from openrs_ray.data.completions import UNFINISHED, Decoder
 from openrs_ray.data.turns import Message
 from openrs_ray.errors import UserError
 from openrs_ray.export.prompting import TaskPrompt
 from openrs_ray.models.templating import rendered
 
 Say = Callable[[str], None]
-_UNFINISHED = "\ufffd"
-"""A decoder's text for a character whose last bytes have not come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,7 @@ class Spoken:
             return
         self._line += [token for token in ids if token not in self._end_ids]
         (text,) = self._decoder.decode([self._line])
-        if not text.endswith(_UNFINISHED):
+        if not text.endswith(UNFINISHED):
             self._hand_on(text)
 
     def end(self) -> None:

@@ -4,14 +4,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from openrs_ray.data.completions import Decoder
+from openrs_ray.data.completions import UNFINISHED, Decoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TOKEN_COLUMNS = ("token_ids", "logprobs", "sampled")
-_UNFINISHED = "�"
-"""Ends the text of bytes that begin a character."""
 _CONTEXT = 5
 """Tokens before one that its text may depend on (a space at the beginning of a word)."""
 
@@ -40,7 +38,7 @@ def pieces(ids: Sequence[int], decoder: Decoder) -> Iterator[str]:
     begin = done = 0  # text of the tokens from begin to done is given out
     for end in range(1, len(ids) + 1):
         before, now = decoder.decode([ids[begin:done], ids[begin:end]])
-        if now.endswith(_UNFINISHED) and end < len(ids):
+        if now.endswith(UNFINISHED) and end < len(ids):
             yield ""
             continue
         yield now[len(before) :]

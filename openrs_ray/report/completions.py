@@ -96,8 +96,8 @@ def one(
     UserError where there is no such completion, RunError where the file is damaged.
     """
     wanted = f"completion {phase} step {step} attempt {attempt} position {position} sample {sample}"
-    for file in index_of(run.resolve(), phase).snapshot().files:
-        if (file.step, file.attempt) == (step, attempt):
+    for file in index_of(run.resolve(), phase).snapshot((step, step)).files:
+        if file.attempt == attempt:
             keys = read_columns(file.path, ("position", "sample"))
             found = np.flatnonzero((keys["position"].to_numpy() == position) & (keys["sample"].to_numpy() == sample))
             if len(found):

@@ -2,17 +2,15 @@
 
 import os
 import shutil
-import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from commands import ROOT, assert_all_gone, result, steps_done, write_recipe
-from ray_head import BIN, free_port
+from commands import ROOT, result, steps_done, write_recipe
+from ray_head import BIN, free_port, ray_head
 
 from openrs_ray.run.attempts import read_attempts
 
@@ -20,37 +18,19 @@ from openrs_ray.run.attempts import read_attempts
 @pytest.fixture(scope="module")
 def head() -> Iterator[dict[str, str]]:
     """The environment in which `ray job` reaches a fresh head node."""
-    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: Ray's sockets lie in it
-    port, dashboard = free_port(), free_port()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AUTH_MODE": "token",
+    dashboard = free_port()
+    variables = {
         "RAY_JOB_STOP_WAIT_TIME_S": "120",
-        "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
         "PATH": f"{BIN}:{os.environ['PATH']}",  # the job's `python` is the one the head finds
     }
-    (folder / "token").write_text("0123456789abcdef" * 4)
-    command = [
-        *(str(BIN / "ray"), "start", "--head", "--block", "--port", str(port), "--num-cpus", "4"),
-        *("--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard), "--temp-dir", str(folder / "ray")),
-        # Of its own, too: where another Ray has the default one, this head would have no agent, and no agent starts jobs.
-        *("--object-store-memory", str(128 << 20), "--dashboard-agent-listen-port", str(free_port())),
-    ]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    address = {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
-    try:
+    options = "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)
+    with ray_head(*options, **variables) as started:
+        environment = started.environment | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
         deadline = time.monotonic() + 120
-        while ray_job(environment | address, "list").returncode:
-            assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
+        while ray_job(environment, "list").returncode:
+            assert started.process.poll() is None and time.monotonic() < deadline, started.log.read_text()
             time.sleep(1)
-        yield environment | address
-    finally:
-        family = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-        assert_all_gone(family)
-        shutil.rmtree(folder, ignore_errors=True)
+        yield environment
 
 
 def ray_job(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 import urllib.parse
 import urllib.request
@@ -14,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from commands import ROOT, assert_all_gone, descendants, finish, start, tail, wait_until, write_recipe
-from ray_head import BIN, free_port
+from commands import ROOT, descendants, finish, start, tail, wait_until, write_recipe
+from ray_head import free_port, ray_head
 
 DASHBOARD = json.loads((ROOT / "launch" / "clusters" / "grafana" / "openrs.json").read_text(encoding="utf-8"))
 PROMETHEUS = shutil.which("prometheus")
@@ -36,32 +34,13 @@ class Head:
 
 @pytest.fixture
 def head() -> Iterator[Head]:
-    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: Ray's sockets lie in it
-    port = free_port()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
-    }
-    (folder / "token").write_text("0123456789abcdef" * 4)
-    command = [
-        *(str(BIN / "ray"), "start", "--head", "--block", "--port", str(port), "--num-cpus", "4"),
-        *("--metrics-export-port", str(free_port()), "--dashboard-port", str(free_port())),
-        *("--temp-dir", str(folder / "ray"), "--object-store-memory", str(128 << 20)),
-        *("--dashboard-agent-listen-port", str(free_port()), "--dashboard-agent-grpc-port", str(free_port())),
-    ]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    found = folder / "ray" / "prom_metrics_service_discovery.json"
-    try:
-        wait_until(found.exists, 120, process, folder / "log")
-        yield Head(process, {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}, found)
-    finally:
-        family = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-        assert_all_gone(family)
-        shutil.rmtree(folder, ignore_errors=True)
+    options = {
+        "--metrics-export-port": free_port(), "--dashboard-port": free_port(), "--dashboard-agent-grpc-port": free_port()
+    }  # fmt: skip
+    with ray_head(*(word for name, port in options.items() for word in (name, str(port)))) as started:
+        found = started.folder / "ray" / "prom_metrics_service_discovery.json"
+        wait_until(found.exists, 120, started.process, started.log)
+        yield Head(started.process, {**started.environment, "RAY_ADDRESS": f"127.0.0.1:{started.port}"}, found)
 
 
 @pytest.fixture

@@ -189,22 +189,27 @@ def test_shared_memory_brings_every_byte_to_all_engines_and_workers() -> None:
         assert [int(digest(buffer)) for buffer in one.result()] == sent.digests
 
 
+@pytest.mark.parametrize("foreign", [False, True], ids=["no such file", "another process's file"])
 def test_where_one_worker_cannot_map_the_memory_all_of_its_engine_receive_over_gloo(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    foreign: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Engine 0 has two workers, one of which sees no files of the learner's process; engine 1 maps them."""
+    """Engine 0 has two workers, one of which is in another container than the learner; engine 1 maps the memory."""
+    other = SharedMemory(SLOTS * PIECE)
     buckets, tensors = made(6 * PIECE + 48, 16, PIECE)
     sender = HostSender(outgoing(buckets, tensors))
     refused = iter([True])
 
     def first_is_refused(address: str) -> torch.Tensor:
-        return map_shared("/proc/1/fd/99999 1024 00" if next(refused, False) else address)
+        _, nbytes, mark = address.split()
+        path = other.address.split()[0] if foreign else "/proc/1/fd/99999"
+        return map_shared(f"{path} {nbytes} {mark}" if next(refused, False) else address)
 
     monkeypatch.setattr(shared, "map_shared", first_is_refused)
     hidden = join(3, sender._shared)
     groups = [hidden, join(2, sender._shared)]
     assert [group.mapped for group, _ in groups] == [False, True]
-    assert "cannot be mapped" in caplog.text and caplog.text.count("over gloo instead") == 1
+    reason = "is not the learner's" if foreign else "cannot be mapped"
+    assert reason in caplog.text and caplog.text.count("over gloo instead") == 1
     sender.groups = {number: group for number, (group, _) in enumerate(groups)}
     ends = [end for _, members in groups for end in members]
     with ThreadPoolExecutor(len(ends)) as pool:

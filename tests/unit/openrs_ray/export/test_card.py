@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from exportable import change_config, evaluated_run, note_answers
 from huggingface_hub import ModelCard, ModelCardData
 
@@ -113,6 +114,15 @@ def test_nothing_about_the_machine_leaves_it(run: Path) -> None:
         "completions_per_problem: 4",
     ):
         assert shared in content, shared
+
+
+def test_rewards_from_files_of_one_name_are_all_in_it(run: Path) -> None:
+    change_config(run, rewards={"weights": {"/home/me/a/mine.py:brief": 0.25, "/home/me/b/mine.py:brief": 0.75}})
+    recipe = yaml.safe_load(card_of(run).content.split("## Recipe")[1].split("```yaml\n")[1].split("```")[0])
+    weights = recipe["rewards"]["weights"]
+    assert {name: weights[name] for name in weights if "mine.py" in name} == {
+        "mine.py:brief": 0.25, "mine.py:brief (2)": 0.75
+    }  # fmt: skip
 
 
 def test_benchmarks_of_this_step_are_in_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,35 +6,20 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from shown_steps import step_figures
 
 from openrs_ray.config.quantization import Quantization
-from openrs_ray.run.display import RunDisplay, StepFigures, summary_table
+from openrs_ray.run.display import RunDisplay, summary_table
 from openrs_ray.stats import wilson_interval
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
 
-def figures(step: int, seconds: float) -> StepFigures:
-    return StepFigures(
-        step,
-        reward=1.25,
-        accuracy=0.5,
-        truncated_share=0.125,
-        mean_length=1234.4,
-        groups_with_spread=3,
-        groups=12,
-        clipped_share=0.0625,
-        kl=None,
-        tokens=10_000,
-        seconds=seconds,
-    )
-
-
 def test_without_a_terminal_each_step_is_one_plain_line() -> None:
     out = io.StringIO()
     with RunDisplay("small", 10, Console(file=out, width=40, highlight=False)) as display:
-        display.step(figures(1, 2.0))
-        display.step(figures(2, 4.0))
+        display.step(step_figures(1, 2.0))
+        display.step(step_figures(2, 4.0))
         display.warn("2 checks [timed] out.")
     first, second, warning = out.getvalue().splitlines()
     for part in (
@@ -61,7 +46,7 @@ def test_what_was_sampled_in_8_bits_says_so(quantization: Quantization, said: bo
     out = io.StringIO()
     console = Console(file=out, width=160, highlight=False)
     with RunDisplay("small", 10, console) as display:
-        display.step(replace(figures(1, 2.0), mismatch=0.00123 if said else None))
+        display.step(replace(step_figures(1, 2.0), mismatch=0.00123 if said else None))
     half = wilson_interval(50, 100)
     about = {"problems": 9, "samples": 1, "steps": 1, "tokens": 1, "seconds": 1}
     console.print(
@@ -76,7 +61,7 @@ def test_every_line_says_what_the_run_has_cost() -> None:
     with RunDisplay("small", 10, Console(file=out, highlight=False), lambda: next(spent)) as display:
         display.status("starting")
         display.status("pushing")
-        display.step(figures(1, 2.0))
+        display.step(step_figures(1, 2.0))
         display.warn("look")
         display.note("done")
     first, second, step, *rest = out.getvalue().splitlines()
@@ -89,7 +74,7 @@ def test_the_screen_and_the_summary_show_the_cost() -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=160)
     with RunDisplay("small", 10, console, lambda: "$ 2.00 (forecast 8.00)") as display:
-        display.step(figures(1, 2.0))
+        display.step(step_figures(1, 2.0))
     costs = [("cost", "$ 2.00, 4.00 GPU hours")]
     console.print(
         summary_table(
@@ -111,7 +96,7 @@ def test_a_terminal_is_given_back_after_an_exception() -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=100)
     with pytest.raises(ZeroDivisionError), RunDisplay("small", 10, console) as display:
-        display.step(figures(1, 2.0))
+        display.step(step_figures(1, 2.0))
         raise ZeroDivisionError
     text = out.getvalue()
     assert text.count(HIDE_CURSOR) == 1 and text.rindex(SHOW_CURSOR) > text.index(HIDE_CURSOR)

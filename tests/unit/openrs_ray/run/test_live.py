@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from screen import Screen, Terminal
+from shown_steps import step_figures
 
 from openrs_ray.run.activity import Activity
-from openrs_ray.run.display import RunDisplay, StepFigures
+from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.live import LiveState, live_lines, sparkline
 from openrs_ray.run.log import RunLog
 from openrs_ray.run.spans import following, recording, span
@@ -33,22 +34,6 @@ def state(**changes: object) -> LiveState:
         "accuracies": [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.863],
     }
     return LiveState(**(about | changes))  # type: ignore[arg-type]
-
-
-def figures(step: int, seconds: float = 2.0, reward: float = 1.25) -> StepFigures:
-    return StepFigures(
-        step,
-        reward=reward,
-        accuracy=0.5,
-        truncated_share=0.125,
-        mean_length=1234.4,
-        groups_with_spread=3,
-        groups=12,
-        clipped_share=0.0625,
-        kl=None,
-        tokens=10_000,
-        seconds=seconds,
-    )
 
 
 def test_at_80_columns_both_lines_say_all() -> None:
@@ -179,7 +164,7 @@ logging.getLogger("ray").addHandler(early)
 from openrs_ray.run.display import RunDisplay
 sys.path.insert(0, "tests/unit/openrs_ray/run")
 from openrs_ray.run.display import StepFigures
-def figures(step):
+def step_figures(step):
     return StepFigures(step, 1.25 + step / 10, 0.5, 0.125, 1234.4, 3, 12, 0.0625, None, 10_000, 2.0)
 at = ["starting"]
 show = RunDisplay("small", 20, None, lambda: "$ 2.00 of 9.00 (forecast 8.00)", activity=lambda: at[0])
@@ -187,7 +172,7 @@ with show:
     for step in range(1, 7):
         at[0] = f"sampling {step}/72, 1,830 tokens/s, 2:10"
         time.sleep(0.3)
-        show.step(figures(step))
+        show.step(step_figures(step))
         print(f"(RolloutWorker pid=123) a line of Ray {step}", file=sys.stderr)
         warnings.warn(f"a warning of a library {step}")
         logging.getLogger("ray").warning(f"a warning of an early logger {step}")
@@ -273,7 +258,7 @@ def test_a_step_is_folded_between_its_cells_and_logged_whole(tmp_path: Path) -> 
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=60, legacy_windows=False)
     with RunLog(tmp_path, console), RunDisplay("small", 10, console) as display:
-        display.step(figures(1))
+        display.step(step_figures(1))
     assert (tmp_path / "log.txt").read_text().rstrip().endswith("tokens/s 5,000  2.0 s  left 0:00:18")
     screen = Screen(60)
     screen.feed(out.getvalue().replace("\n", "\r\n"))
