@@ -176,3 +176,16 @@ def test_pages_of_the_server_and_of_a_file_have_the_same_parts(server: PageServe
     for name in server.assets - {"index.html"}:
         assert name in index and ask(server, f"/s3cret/{name}")[0] == 200
     assert Path("page.css").name in server.assets
+
+
+def test_a_question_that_nobody_foresaw_is_answered_with_a_sentence(
+    server: PageServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(asked: dict[str, str]) -> dict[str, Any]:
+        raise ZeroDivisionError(asked)
+
+    monkeypatch.setattr(server.data, "_runs", fails)
+    assert data(server, "runs") == (500, {"error": "the server failed (ZeroDivisionError)"})
+    assert "data/runs" not in caplog.text and "question runs failed" in caplog.text
+    monkeypatch.undo()
+    assert data(server, "runs")[0] == 200, "it goes on"
