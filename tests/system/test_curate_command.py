@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +16,11 @@ from commands import ROOT, finish, power_cut, tail, wait_until
 from launch.curate import main
 
 PROBLEMS, CHUNK = 90, 15
+
+
+class Asked(NamedTuple):
+    index: int
+    replies: list[tuple[str, str]]  # (text, status)
 
 
 @pytest.fixture
@@ -106,28 +113,33 @@ def test_a_kill_costs_no_finished_chunk(recipe: Path, tmp_path: Path) -> None:
     def files() -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in folder.rglob("*.parquet")}
 
-    def chunks() -> list[dict[str, object]]:
-        return pq.read_table(sorted((folder / "01-trivial").glob("*.parquet"))).to_pylist()
+    def asked_in(stage: Path) -> list[Asked]:
+        """The problems of a stage, in the order in which they were asked."""
+        completions = pq.read_table(sorted(stage.glob("*.parquet"))).to_pylist()
+        return [
+            Asked(index, [(one["text"], one["status"]) for one in same])
+            for index, same in groupby(completions, lambda one: one["problem_index"])
+        ]
 
     process = start()
     wait_until(lambda: len([*folder.glob("01-trivial/*.parquet")]) >= 2, 240, process, log)
     power_cut(process)
-    before, asked = files(), {row["row"] for row in chunks()}
+    before, asked = files(), {problem.index for problem in asked_in(folder / "01-trivial")}
     assert CHUNK <= len(asked) < PROBLEMS, "it must be killed in the middle"
     assert not (folder / "01-trivial.parquet").exists() and not (folder / "sums.parquet").exists()
 
     assert finish(start("--placement.num_rollout_gpus", "2", "--chunk", "20"), log) == 0, tail(log)
     assert before.items() <= files().items(), "what was written stays as it was"
-    rows = chunks()
-    assert [row["row"] for row in rows if row["row"] in asked] == [row["row"] for row in rows[: len(asked)]]
-    assert sorted(row["row"] for row in rows) == list(range(PROBLEMS)), "all asked, nothing twice"
-    assert {len(row["replies"]) for row in rows} == {2} and any(len({*row["replies"]}) == 2 for row in rows)
-    solved = {row["row"] for row in rows if "correct" in row["verdicts"]}
+    problems = asked_in(folder / "01-trivial")
+    assert [one.index for one in problems if one.index in asked] == [one.index for one in problems[: len(asked)]]
+    assert sorted(one.index for one in problems) == list(range(PROBLEMS)), "all asked, nothing twice"
+    assert {len(one.replies) for one in problems} == {2} and any(len({*one.replies}) == 2 for one in problems)
+    solved = {one.index for one in problems if any(status == "correct" for _, status in one.replies)}
     assert 5 < len(solved) < PROBLEMS - 5, "the toy is right about half the time"
-    right = [str(2 * (100 + row["row"]) + 1) for row in rows]
-    for row, answer in zip(rows, right, strict=True):
-        said = [reply.rpartition("\\boxed{")[2].rstrip("}") for reply in row["replies"]]
-        assert (row["row"] in solved) is (answer in said), "the checks agree with what was said"
+    for one in problems:
+        right = str(2 * (100 + one.index) + 1)
+        said = [text.rpartition("\\boxed{")[2].rstrip("}") for text, _ in one.replies]
+        assert (one.index in solved) is (right in said), "the checks agree with what was said"
     kept = pq.read_table(folder / "01-trivial.parquet", filters=[("kept", "=", True)])["row"].to_pylist()
     assert set(kept) == set(range(PROBLEMS)) - solved
     report = json.loads((folder / "report.json").read_text())["stages"]
@@ -136,9 +148,9 @@ def test_a_kill_costs_no_finished_chunk(recipe: Path, tmp_path: Path) -> None:
 
     # Other chunks and another number of engines: the same seeds, so the same replies but for rounding.
     assert finish(start("--name", "whole"), log) == 0, tail(log)
-    whole = pq.read_table(sorted((tmp_path / "data" / "whole" / "01-trivial").glob("*.parquet"))).to_pylist()
-    replies = {row["row"]: row["replies"] for row in rows}
-    assert sum(replies[row["row"]] == row["replies"] for row in whole) >= 0.95 * PROBLEMS
+    whole = asked_in(tmp_path / "data" / "whole" / "01-trivial")
+    replies = {one.index: one.replies for one in problems}
+    assert sum(replies[one.index] == one.replies for one in whole) >= 0.95 * PROBLEMS
 
     # An engine that cannot start ends the command with its reason.
     assert finish(start("--name", "small", "--engine.cpu_cache_gib", "0.00001"), log) == 1
