@@ -247,8 +247,7 @@ class LearnerRank:
             span("reference", step=step, micro_batches=len(micro_batches)),
             self._start_model() as reference,
         ):
-            temperature = self.config.logprob_temperature
-            scored = [reference(**self._arguments(batch, temperature)) for batch in micro_batches]
+            scored = [reference(**self._arguments(batch, self._temperature(batch))) for batch in micro_batches]
             self._finish_kernels()
         return scored
 
@@ -266,7 +265,7 @@ class LearnerRank:
 
     def _loss_input(self, batch: MicroBatch, reference_logprobs: torch.Tensor | None) -> LossInput:
         with self._activations():
-            logprobs = self.engine(**self._arguments(batch, self.config.logprob_temperature))
+            logprobs = self.engine(**self._arguments(batch, self._temperature(batch)))
         return LossInput(
             logprobs=logprobs,
             behaviour_logprobs=torch.from_numpy(batch.behaviour_logprobs).to(self.device),
@@ -274,6 +273,10 @@ class LearnerRank:
             lengths=batch.completion_lengths,
             reference_logprobs=reference_logprobs,
         )
+
+    def _temperature(self, batch: MicroBatch) -> float:
+        """Divisor of the logits: that at which the batch was sampled, as the sampler's log-probabilities are."""
+        return self.config.logprob_temperature if batch.temperature is None else batch.temperature
 
     def _activations(self) -> AbstractContextManager[None]:
         if not self.config.learner.offload_activations:

@@ -201,8 +201,7 @@ class System:
         config, prepared, ask = self.config, self.prepared, None
         if self._environments is not None:
             ask = asking(self._environments, config.rollout.deadline_s, self.display.warn, self.display.log)
-        tokens = config.rollout.max_completion_tokens
-        return environments(config.tasks, prepared.tokenizer, prepared.eos_ids, tokens, ask)
+        return environments(config.tasks, prepared.tokenizer, prepared.eos_ids, ask)
 
     async def close(self) -> None:
         """End the actors and release the places."""

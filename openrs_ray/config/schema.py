@@ -277,8 +277,27 @@ class RunConfig(Section):
         for parameters in (one for task in self.tasks for one in weighted_parameters(task.rewards).values()):
             if hasattr(parameters, "check"):
                 parameters.check(rollout.max_completion_tokens)
+                for stage in rollout.stages:
+                    parameters.within(stage.max_completion_tokens).check(stage.max_completion_tokens)
         for task in self.tasks:
             self._check_judge_in_time(task)
+        return self
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> RunConfig:
+        steps, stages = self.run.steps, self.rollout.each_stage
+        for number, stage in enumerate(stages):
+            if stage.until and stage.until.step and stage.until.step >= steps:
+                raise ValueError(
+                    f"rollout.stages[{number}].until.step ({stage.until.step}) must be below run.steps ({steps}), or the next "
+                    "stage never begins"
+                )
+        mixed = self.rollout.staleness and len({stage.temperature for stage in stages}) > 1
+        if mixed and self.loss.normalization == "local_micro_batch":
+            raise ValueError(
+                "rollout.stages of several temperatures need rollout.staleness 0 with loss.normalization local_micro_batch: its "
+                "micro-batches of fixed places would mix completions of both sides of a change"
+            )
         return self
 
     @model_validator(mode="after")
@@ -366,6 +385,12 @@ class RunConfig(Section):
     def served_judges(self) -> tuple[JudgeModel, ...]:
         """Judge models that the run serves, each once."""
         return tuple({judge.model: judge for judge in self.judges.values() if judge.served}.values())
+
+    def in_stage(self, number: int) -> RunConfig:
+        """The config as if the whole run were in one of `rollout.stages`; for plans, not validated."""
+        stage = self.rollout.stage(number)
+        one = stage.model_dump(include={"max_completion_tokens", "max_prompt_tokens", "temperature"})
+        return self.model_copy(update={"rollout": self.rollout.model_copy(update={**one, "stages": ()})})
 
     @property
     def logprob_temperature(self) -> float:

@@ -19,7 +19,8 @@ from launch.shapes import main as write_shapes
 from launch.train import main
 from openrs_ray.cluster.cards import card
 from openrs_ray.cluster.disk import disk_parts, disk_text
-from openrs_ray.cluster.forecast import BEST, Assumed, forecast_text, forecast_under
+from openrs_ray.cluster.forecast import BEST, Assumed, forecast_under
+from openrs_ray.cluster.forecast_text import forecast_text
 from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.cluster.shapes import shape_values, shipped, shipped_shape
 from openrs_ray.common import hub
