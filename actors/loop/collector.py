@@ -26,6 +26,7 @@ from openrs_ray.rewards.own import OF_ALL
 from openrs_ray.rewards.records import JudgeItem
 from openrs_ray.rewards.registry import weighted_parameters
 from openrs_ray.run.spans import span, traced
+from openrs_ray.run.step_settings import StepSettings
 from openrs_ray.seeds import completion_seed, turn_seed
 
 _JUDGE_PAUSE_S = 0.02  # between two messages to the reward pool: each costs as much as judging several completions
@@ -46,6 +47,12 @@ class Sampling:
     """Most that may follow the prompt; None: `rollout.max_completion_tokens`."""
     stage: int | None = None
     """Of `rollout.stages`."""
+
+    @classmethod
+    def training(cls, config: RunConfig, settings: StepSettings) -> "Sampling":
+        stage = settings.stage if config.rollout.stages else None
+        samples = config.rollout.completions_per_problem
+        return cls("train", 0, samples, settings.temperature, settings.max_completion_tokens, stage)
 
     def settings(self, config: RunConfig) -> SamplingSettings:
         return SamplingSettings(self.temperature, self.most(config), self.stage)
@@ -127,6 +134,9 @@ class Collector:
         self.rewards = Restarted("the reward pool", self.config.rollout.deadline_s, self.report)
         self.judging = 0  # completions that wait for their verdict
         self._judging: Together[Pending, Judged] = Together(self._judge, _JUDGE_PAUSE_S)
+
+    async def training_group(self, position: int, problem: Problem, settings: StepSettings) -> Group:
+        return await self.group(position, problem, Sampling.training(self.config, settings))
 
     @traced("group", "position")
     async def group(self, position: int, problem: Problem, plan: Sampling) -> Group:

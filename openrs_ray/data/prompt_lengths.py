@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from openrs_ray.config.rollout import Rollout
 from openrs_ray.data.order import Mixture, Place
+from openrs_ray.records import Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,13 @@ class PromptLengths:
     limit: int | None = None
     """Longest prompt of the stage that draws; None: every problem is drawn."""
     _passed: list[TooLong] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, rollout: Rollout, mixture: Mixture, problems: Sequence[Problem]) -> "PromptLengths":
+        """Passes over nothing where no stage goes by the length of prompts."""
+        if not rollout.by_prompt_length:
+            return cls()
+        return cls(mixture, [len(problem.prompt_ids) for problem in problems])
 
     def pass_over(self, position: int) -> bool:
         """True, and noted, for a position whose prompt is too long."""

@@ -15,6 +15,7 @@ class Changes:
     """Changes that a run has made to its recipe so far; in every checkpoint. They hold on top of what a resume changes."""
 
     stage: int = 0
+    """Of `rollout.stages`, counted from 0."""
     learning_rate_factor: float = 1.0
     kl_beta: float | None = None
     """None: the recipe's."""
@@ -41,12 +42,14 @@ class StepSettings:
     @classmethod
     def of(cls, config: RunConfig, changes: Changes | None = None) -> Self:
         """The recipe's settings with the run's own changes."""
-        changes, rollout = changes or Changes(), config.rollout
+        changes, stages = changes or Changes(), config.rollout.each_stage
+        number = min(changes.stage, len(stages) - 1)  # a resume may leave out stages
+        stage = stages[number]
         return cls(
-            stage=changes.stage,
-            max_prompt_tokens=rollout.max_prompt_tokens,
-            max_completion_tokens=rollout.max_completion_tokens,
-            temperature=rollout.temperature,
+            stage=number,
+            max_prompt_tokens=stage.max_prompt_tokens or config.rollout.max_prompt_tokens,
+            max_completion_tokens=stage.max_completion_tokens,
+            temperature=stage.temperature or config.rollout.temperature,
             learning_rate_factor=changes.learning_rate_factor,
             kl_beta=config.loss.kl_beta if changes.kl_beta is None else changes.kl_beta,
             entropy_weight=0.0 if changes.entropy_weight is None else changes.entropy_weight,

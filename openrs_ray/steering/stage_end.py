@@ -37,7 +37,7 @@ def stage_end(until: Until | None, step: int, shares: Sequence[float]) -> StageE
 
     Args:
         shares: shares of cut completions of the stage's steps up to this one, oldest first, without steps that trained on
-            completions of an earlier stage. A mean over fewer than `until.window` of them, or over one that is unknown (NaN), holds
+            completions of an earlier stage. A mean over fewer than `until.window` of them, or with an unknown one (NaN), holds
             for no condition.
     """
     if until is None:

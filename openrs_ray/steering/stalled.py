@@ -1,4 +1,4 @@
-"""The rule by which held-out accuracy has stalled, so that the reference is reset: ProRL (arXiv 2505.24864, reference policy resets)."""
+"""The rule by which held-out accuracy has stalled, after which the reference is reset, as in ProRL (arXiv 2505.24864)."""
 
 from collections.abc import Mapping
 

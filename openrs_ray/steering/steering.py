@@ -1,0 +1,76 @@
+"""What a run changes by itself after a step: its stage, and the weight of the entropy in the loss."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.run.decisions import Decision, note_decision
+from openrs_ray.run.step_settings import Changes, StepSettings
+from openrs_ray.steering.stage_end import StageEnd, stage_end
+
+_OF_A_STAGE = ("stage", "max_completion_tokens", "max_prompt_tokens", "temperature")
+
+
+@dataclass
+class Steering:
+    """Steers one attempt. Its decisions follow from the figures of finished steps alone, so that a resume takes them again."""
+
+    config: RunConfig
+    attempt: int
+    say: Callable[[str], None] = lambda sentence: None
+    """Told of every decision."""
+    _shares: list[float] = field(default_factory=list)
+    """Shares of cut completions, by the finished steps of the present stage."""
+
+    @classmethod
+    def of(
+        cls,
+        config: RunConfig,
+        attempt: int,
+        changes: Changes,
+        lines: Sequence[Mapping[str, Any]] = (),
+        say: Callable[[str], None] = lambda sentence: None,
+    ) -> "Steering":
+        """`lines`: of `metrics.jsonl`, for the steps that the attempt goes on from."""
+        stage, shares = StepSettings.of(config, changes).stage, list[float]()
+        for line in lines:
+            if StepSettings.recorded(line, config).stage != stage:
+                shares.clear()
+            else:
+                shares.append(_number(line.get("truncated_share")))
+        return cls(config, attempt, say, shares)
+
+    def after_step(self, step: int, changes: Changes, figures: Mapping[str, float]) -> Changes:
+        """Changes from the next step on; `figures`: of `step`, with `truncated_share`. Decisions are on the disk before."""
+        self._shares.append(figures["truncated_share"])
+        settings = StepSettings.of(self.config, changes)
+        end = stage_end(self.config.rollout.each_stage[settings.stage].until, step, self._of_this_stage(settings.stage))
+        if end is not None:
+            changes = self._next_stage(step, changes, end)
+        return changes
+
+    def _of_this_stage(self, stage: int) -> Sequence[float]:
+        """Without the first steps of a later stage, which may have trained on completions of the stage before."""
+        return self._shares[self.config.rollout.staleness if stage else 0 :]
+
+    def _next_stage(self, step: int, changes: Changes, end: StageEnd) -> Changes:
+        was = StepSettings.of(self.config, changes)
+        changed = replace(changes, stage=was.stage + 1)
+        now = StepSettings.of(self.config, changed)
+        stages = len(self.config.rollout.stages)
+        sentence = (
+            f"stage {now.stage + 1} of {stages} begins with step {step + 1}: completions of up to {now.max_completion_tokens:,} "
+            f"tokens at temperature {now.temperature:g}, prompts of up to {now.max_prompt_tokens:,}, since {end.sentence}"
+        )
+        before, after = asdict(was), asdict(now)
+        differ = {name: (before[name], after[name]) for name in _OF_A_STAGE if before[name] != after[name]}
+        decision = Decision(step, self.attempt, "stage", "next stage", differ, asdict(end), sentence)
+        note_decision(self.config.run.path, decision)
+        self.say(sentence)
+        self._shares.clear()
+        return changed
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
