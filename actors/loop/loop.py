@@ -9,7 +9,8 @@
                 disk while the next step samples; display
     steer       the stage of the next step
     save        a checkpoint, when one is due                 learner ranks (checkpoint.deadline_s)
-    evaluate    the held-out problems, when that is due       as `take`
+    evaluate    the held-out problems, when that is due;      as `take`
+                then the reference may be reset
 
 With `rollout.staleness` k there are slots for k + 1 steps: with 0, engines and learner take turns; otherwise engines sample
 while the learner works. Completions in flight pause during a push, then go on with the new weights.
@@ -116,6 +117,7 @@ class Loop:
                     raise Recurring(learns_nothing)
                 await self.saving.if_due(self.progress)
                 self.progress = await self.evaluation.if_due(self.progress)
+                await self._follow_evaluation()
             return "steps"
         except LimitReached as limit:
             self.display.status(
@@ -123,6 +125,13 @@ class Loop:
             )
             await self.sampling.close()
             return limit.ended
+
+    async def _follow_evaluation(self) -> None:
+        """Make what follows from an evaluation; the policy that becomes the reference is kept."""
+        changes = self.steering.after_evaluation(self.progress)
+        if changes != self.progress.changes:
+            self.progress = replace(self.progress, changes=changes)
+            await self.saving.save("kept", self.progress)
 
     async def _keep_what_was_learned(self) -> None:
         self.display.status("nothing is learned any more: saving and evaluating")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from openrs_ray.config.section import Amount, Ratio, Section, SomeAmount
+from openrs_ray.config.section import Amount, Count, Ratio, Section, SomeAmount
 
 _PUBLISHED: dict[str, dict[str, Any]] = {
     "grpo": {},
@@ -37,6 +37,9 @@ class Loss(Section):
     kl_beta: Amount = 0.0
     """Weight of the k3 KL penalty to the frozen start model (0: no reference model is loaded); its gradient carries no ratio, so
     stale tokens pull as the policy that sampled them would (docs/losses.md)."""
+    reference_reset_after: Count = 0
+    """When so many evaluations in a row have not raised the held-out accuracy, the reference becomes the policy of that step, and
+    the optimizer begins anew (0: the reference stays the start model)."""
     advantage_epsilon: Amount = 1e-4
     """Added to the group's standard deviation when advantages are normalised (dr_grpo does not)."""
     normalization: Literal["tokens", "sequences", "constant", "local_micro_batch"] = "tokens"

@@ -301,6 +301,30 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _reference_can_be_reset(self) -> RunConfig:
+        if not self.loss.reference_reset_after:
+            return self
+        if self.loss.kl_beta == 0:
+            raise ValueError("loss.reference_reset_after needs a reference: set loss.kl_beta above 0")
+        if self.learner.lora.rank:
+            raise ValueError(
+                "loss.reference_reset_after must be 0 with adapters (learner.lora.rank above 0): the reference is the model without "
+                "them, which stays as it is"
+            )
+        if not self.evaluation.every_steps or not any(
+            task.held_out.path or task.held_out.hold_out for task in self.tasks
+        ):
+            raise ValueError(
+                "loss.reference_reset_after goes by the held-out accuracy: set evaluation.every_steps, and evaluation.hold_out or "
+                "evaluation.path"
+            )
+        if not self.checkpoint.keep_policies:
+            raise ValueError(
+                "loss.reference_reset_after needs checkpoint.keep_policies true: the policy of a checkpoint is the reference"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _quantized_fits(self) -> RunConfig:
         quantization = self.rollout.quantization
         if quantization == "none":

@@ -6,8 +6,11 @@ from typing import Any
 
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.run.decisions import Decision, note_decision
+from openrs_ray.run.metrics import read_metrics
+from openrs_ray.run.progress import Progress
 from openrs_ray.run.step_settings import Changes, StepSettings
 from openrs_ray.steering.stage_end import StageEnd, stage_end
+from openrs_ray.steering.stalled import stalled
 
 _OF_A_STAGE = ("stage", "max_completion_tokens", "max_prompt_tokens", "temperature")
 
@@ -50,6 +53,37 @@ class Steering:
             changes = self._next_stage(step, changes, end)
         return changes
 
+    def after_evaluation(self, progress: Progress) -> Changes:
+        """Changes after an evaluation, which `metrics.jsonl` has; the policy of its step must be kept where it is the reference."""
+        step, changes, after = progress.step, progress.changes, self.config.loss.reference_reset_after
+        if not after or progress.evaluated != step or changes.reference_step == step or step == self.config.run.steps:
+            return changes
+        lines = read_metrics(self.config.run.path, "evaluation")
+        known = {line["step"]: line["accuracy"] for line in lines if line.get("accuracy") is not None}
+        accuracies = {at: value for at, value in known.items() if at <= step}
+        if step not in accuracies or not stalled(accuracies, changes.reference_step, after):
+            return changes
+        sentence = (
+            f"the policy of step {step} becomes the reference of the KL penalty, and the optimizer begins anew, since the held-out "
+            f"accuracy was not raised in the last {after} evaluations"
+        )
+        self._decide(
+            Decision(
+                step,
+                self.attempt,
+                "reference",
+                "reference reset",
+                {"reference_step": (changes.reference_step, step)},
+                {"accuracies": accuracies},
+                sentence,
+            )
+        )
+        return replace(changes, reference_step=step)
+
+    def _decide(self, decision: Decision) -> None:
+        note_decision(self.config.run.path, decision)
+        self.say(decision.sentence)
+
     def _of_this_stage(self, stage: int) -> Sequence[float]:
         """Without the first steps of a later stage, which may have trained on completions of the stage before."""
         return self._shares[self.config.rollout.staleness if stage else 0 :]
@@ -65,9 +99,7 @@ class Steering:
         )
         before, after = asdict(was), asdict(now)
         differ = {name: (before[name], after[name]) for name in _OF_A_STAGE if before[name] != after[name]}
-        decision = Decision(step, self.attempt, "stage", "next stage", differ, asdict(end), sentence)
-        note_decision(self.config.run.path, decision)
-        self.say(sentence)
+        self._decide(Decision(step, self.attempt, "stage", "next stage", differ, asdict(end), sentence))
         self._shares.clear()
         return changed
 
