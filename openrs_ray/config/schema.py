@@ -29,6 +29,7 @@ from openrs_ray.config.resumable import FREE
 from openrs_ray.config.rewards import Rewards
 from openrs_ray.config.rollout import Engine, Rollout
 from openrs_ray.config.section import Amount, Positive, Seconds, Section, Seed, SomeAmount
+from openrs_ray.config.steering import check_reference_reset, check_stages
 from openrs_ray.config.task import Task
 from openrs_ray.rewards.judge_model.settings import NAMES as JUDGE_REWARDS
 from openrs_ray.rewards.libraries.names import VERIFIERS, implied
@@ -277,51 +278,14 @@ class RunConfig(Section):
         for parameters in (one for task in self.tasks for one in weighted_parameters(task.rewards).values()):
             if hasattr(parameters, "check"):
                 parameters.check(rollout.max_completion_tokens)
-                for stage in rollout.stages:
-                    parameters.within(stage.max_completion_tokens).check(stage.max_completion_tokens)
         for task in self.tasks:
             self._check_judge_in_time(task)
         return self
 
     @model_validator(mode="after")
-    def _stages_fit(self) -> RunConfig:
-        steps, stages = self.run.steps, self.rollout.each_stage
-        for number, stage in enumerate(stages):
-            if stage.until and stage.until.step and stage.until.step >= steps:
-                raise ValueError(
-                    f"rollout.stages[{number}].until.step ({stage.until.step}) must be below run.steps ({steps}), or the next "
-                    "stage never begins"
-                )
-        mixed = self.rollout.staleness and len({stage.temperature for stage in stages}) > 1
-        if mixed and self.loss.normalization == "local_micro_batch":
-            raise ValueError(
-                "rollout.stages of several temperatures need rollout.staleness 0 with loss.normalization local_micro_batch: its "
-                "micro-batches of fixed places would mix completions of both sides of a change"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _reference_can_be_reset(self) -> RunConfig:
-        if not self.loss.reference_reset_after:
-            return self
-        if self.loss.kl_beta == 0:
-            raise ValueError("loss.reference_reset_after needs a reference: set loss.kl_beta above 0")
-        if self.learner.lora.rank:
-            raise ValueError(
-                "loss.reference_reset_after must be 0 with adapters (learner.lora.rank above 0): the reference is the model without "
-                "them, which stays as it is"
-            )
-        if not self.evaluation.every_steps or not any(
-            task.held_out.path or task.held_out.hold_out for task in self.tasks
-        ):
-            raise ValueError(
-                "loss.reference_reset_after goes by the held-out accuracy: set evaluation.every_steps, and evaluation.hold_out or "
-                "evaluation.path"
-            )
-        if not self.checkpoint.keep_policies:
-            raise ValueError(
-                "loss.reference_reset_after needs checkpoint.keep_policies true: the policy of a checkpoint is the reference"
-            )
+    def _can_be_steered(self) -> RunConfig:
+        check_stages(self)
+        check_reference_reset(self)
         return self
 
     @model_validator(mode="after")

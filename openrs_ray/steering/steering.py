@@ -54,7 +54,7 @@ class Steering:
         return changes
 
     def after_evaluation(self, progress: Progress) -> Changes:
-        """Changes after an evaluation, which `metrics.jsonl` has; the policy of its step must be kept where it is the reference."""
+        """Changes after an evaluation, which `metrics.jsonl` has; where its step becomes the reference, keep that policy."""
         step, changes, after = progress.step, progress.changes, self.config.loss.reference_reset_after
         if not after or progress.evaluated != step or changes.reference_step == step or step == self.config.run.steps:
             return changes
@@ -64,8 +64,8 @@ class Steering:
         if step not in accuracies or not stalled(accuracies, changes.reference_step, after):
             return changes
         sentence = (
-            f"the policy of step {step} becomes the reference of the KL penalty, and the optimizer begins anew, since the held-out "
-            f"accuracy was not raised in the last {after} evaluations"
+            f"the policy of step {step} becomes the reference of the KL penalty, and the optimizer begins anew, since the last "
+            f"{after} evaluations did not raise the held-out accuracy"
         )
         self._decide(
             Decision(
