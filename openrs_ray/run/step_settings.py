@@ -23,6 +23,8 @@ class Changes:
     """None: the recipe's."""
     reference_step: int = 0
     """Step whose policy is the reference; 0: the start model."""
+    entropy_coefficient: float | None = None
+    """Of `loss.entropy_floor`; the weight is this where the entropy is below the floor, else 0. None: not adapted so far."""
 
 
 @dataclass(frozen=True, slots=True)

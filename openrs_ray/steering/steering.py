@@ -1,5 +1,6 @@
 """What a run changes by itself after a step: its stage, and the weight of the entropy in the loss."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -9,6 +10,7 @@ from openrs_ray.run.decisions import Decision, note_decision
 from openrs_ray.run.metrics import read_metrics
 from openrs_ray.run.progress import Progress
 from openrs_ray.run.step_settings import Changes, StepSettings
+from openrs_ray.steering.entropy_floor import EntropyFloor
 from openrs_ray.steering.stage_end import StageEnd, stage_end
 from openrs_ray.steering.stalled import stalled
 
@@ -51,7 +53,17 @@ class Steering:
         end = stage_end(self.config.rollout.each_stage[settings.stage].until, step, self._of_this_stage(settings.stage))
         if end is not None:
             changes = self._next_stage(step, changes, end)
-        return changes
+        return self._to_entropy_floor(changes, figures.get("entropy", math.nan))
+
+    def _to_entropy_floor(self, changes: Changes, entropy: float) -> Changes:
+        """The weight is in each step's line of `metrics.jsonl`; no decision is written for it."""
+        loss = self.config.loss
+        if not loss.entropy_floor:
+            return changes
+        floor = EntropyFloor(loss.entropy_floor, loss.entropy_weight_step, loss.max_entropy_weight)
+        before = loss.entropy_weight if changes.entropy_coefficient is None else changes.entropy_coefficient
+        coefficient = floor.coefficient(before, entropy)
+        return replace(changes, entropy_coefficient=coefficient, entropy_weight=floor.weight(coefficient, entropy))
 
     def after_evaluation(self, progress: Progress) -> Changes:
         """Changes after an evaluation, which `metrics.jsonl` has; where its step becomes the reference, keep that policy."""
@@ -82,7 +94,7 @@ class Steering:
 
     def _decide(self, decision: Decision) -> None:
         note_decision(self.config.run.path, decision)
-        self.say(decision.sentence)
+        self.say(f"{decision.by.capitalize()}: {decision.sentence}")
 
     def _of_this_stage(self, stage: int) -> Sequence[float]:
         """Without the first steps of a later stage, which may have trained on completions of the stage before."""

@@ -157,7 +157,7 @@ def test_decisions_are_on_the_disk_with_their_evidence_and_are_told(tmp_path: Pa
     assert (first.step, second.step) == (stages.index(1), stages.index(2))
     assert first.evidence["condition"] == "truncated_share_below" and second.evidence["condition"] == "step"
     assert first.changes["temperature"] == (1.0, 0.5) and first.changes["max_prompt_tokens"] == (3, 6)
-    assert one.told == [first.sentence, second.sentence]
+    assert one.told == [f"Stage: {first.sentence}", f"Stage: {second.sentence}"]
     assert first.sentence.startswith(
         f"stage 2 of 3 begins with step {stages.index(1) + 1}: completions of up to 16 tokens"
     )
