@@ -233,10 +233,10 @@ class LearnerRank:
         """
         normalization = self.config.loss.normalization
         if normalization == "local_micro_batch":
-            return [1.0 / (max(batch.completion_tokens, 1) * real) for batch in micro_batches]
+            return [1.0 / (max(batch.completion_tokens, 1) * max(real, 1)) for batch in micro_batches]
         allowed = global_sequences * self.config.rollout.max_completion_tokens
         whole = {"tokens": global_tokens, "sequences": global_sequences, "constant": allowed}[normalization]
-        return [1.0 / whole] * len(micro_batches)
+        return [1.0 / max(whole, 1)] * len(micro_batches)  # 0 where truncated completions are left out, and all are
 
     @torch.no_grad()
     def _reference_logprobs(self, micro_batches: Sequence[MicroBatch], step: int = 0) -> list[torch.Tensor | None]:
@@ -265,14 +265,18 @@ class LearnerRank:
             yield self.reference
 
     def _loss_input(self, batch: MicroBatch, reference_logprobs: torch.Tensor | None) -> LossInput:
+        with_entropies = self.config.loss.entropy_weight > 0
+        arguments = self._arguments(batch, self.config.logprob_temperature)
         with self._activations():
-            logprobs = self.engine(**self._arguments(batch, self.config.logprob_temperature))
+            found = self.engine(**arguments, entropies=with_entropies)
+        logprobs, entropies = found if with_entropies else (found, None)
         return LossInput(
             logprobs=logprobs,
             behaviour_logprobs=torch.from_numpy(batch.behaviour_logprobs).to(self.device),
             advantages=torch.from_numpy(batch.advantages).to(self.device),
             lengths=batch.completion_lengths,
             reference_logprobs=reference_logprobs,
+            entropies=entropies,
         )
 
     def _activations(self) -> AbstractContextManager[None]:
@@ -299,6 +303,7 @@ class LearnerRank:
             **{name: total[name] * per_token for name in ("kl", "mismatch_kl", "entropy", "ratio")},
             "effective_sample_share": total["ratio"] ** 2 * per_token / (total["ratio_squared"] or 1.0),
             "truncated_weight_share": total["truncated"] * per_token,
+            "masked_token_share": total["masked_tokens"] * per_token,
             "masked_sequence_share": total["masked_sequences"] / max(total["sequences"], 1.0),
             "completion_tokens": tokens,
             "packed_tokens": total["packed_tokens"],
