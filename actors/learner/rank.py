@@ -39,12 +39,14 @@ from openrs_ray.cluster.memory import needs_checkpointing
 from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.common.formatting import GIB
 from openrs_ray.common.private_folder import private_folder
+from openrs_ray.config.loss import Loss
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.models.lora import adapted_layers, without_adapters, write_adapter
 from openrs_ray.models.pretrained import fixed_weights
 from openrs_ray.run.checkpoint_files import ADAPTER
 from openrs_ray.run.spans import span, traced
+from openrs_ray.run.step_settings import StepSettings
 from openrs_ray.weights.adapters import pairs
 from openrs_ray.weights.buckets import Bucket, ParameterSpec, plan_buckets
 from openrs_ray.weights.meeting import LOOPBACK, Meeting, new_token, prove_ranks
@@ -147,7 +149,7 @@ class LearnerRank:
         batch = pack([TrainingSequence(ids, ids, np.zeros(16, dtype=np.float32), 1.0)] * 2)
         self.engine.set_gradient_accumulation_boundary(False)
         (reference,) = self._reference_logprobs([batch])
-        output = policy_loss(self._loss_input(batch, reference), self.config.loss)
+        output = policy_loss(self._loss_input(batch, reference, self.config.loss), self.config.loss)
         self.engine.backward(output.total * 0.0, scale_wrt_gas=False)
         # Dropped, or the gradient would take a step's memory during the first push.
         self.engine.optimizer.zero_grad(set_to_none=True)
@@ -180,15 +182,18 @@ class LearnerRank:
         step: int,
         left_out_tokens: int = 0,
         left_out_sequences: int = 0,
+        settings: StepSettings | None = None,
     ) -> dict[str, float]:
         """One optimizer step on this rank's share; all ranks have the same number of micro-batches (`packing.split`).
 
         The loss is a mean over `global_tokens`, the whole step's completion tokens; `left_out_tokens` of them, in
-        `left_out_sequences` completions, add nothing and are in no micro-batch. Returns the same metrics on every rank. RunError
-        when the gradient is not finite.
+        `left_out_sequences` completions, add nothing and are in no micro-batch. `settings`: None for those of the recipe.
+        Returns the same metrics on every rank. RunError when the gradient is not finite.
         """
         began = time.monotonic()
-        rate = learning_rate(step, self.config.run.steps, self.config.learner)
+        settings = settings or StepSettings.of(self.config)
+        loss_config = settings.loss(self.config.loss)
+        rate = learning_rate(step, self.config.run.steps, self.config.learner) * settings.learning_rate_factor
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
         real = [batch for batch in micro_batches if batch.completion_tokens]
@@ -201,7 +206,7 @@ class LearnerRank:
         for i, (batch, reference, weight) in enumerate(zip(micro_batches, references, weigh, strict=True)):
             with span("forward_backward", step=step, micro_batch=i, tokens=batch.computed_tokens):
                 self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
-                output = policy_loss(self._loss_input(batch, reference), self.config.loss)
+                output = policy_loss(self._loss_input(batch, reference, loss_config), loss_config)
                 self.engine.backward(output.total * (weight * self.world_size), scale_wrt_gas=False)
                 self._finish_kernels()
             sums = {name: value + output.sums[name] for name, value in sums.items()}
@@ -264,8 +269,8 @@ class LearnerRank:
         else:
             yield self.reference
 
-    def _loss_input(self, batch: MicroBatch, reference_logprobs: torch.Tensor | None) -> LossInput:
-        with_entropies = self.config.loss.entropy_weight > 0
+    def _loss_input(self, batch: MicroBatch, reference_logprobs: torch.Tensor | None, loss: Loss) -> LossInput:
+        with_entropies = loss.entropy_weight > 0
         arguments = self._arguments(batch, self.config.logprob_temperature)
         with self._activations():
             found = self.engine(**arguments, entropies=with_entropies)
