@@ -39,7 +39,6 @@ from openrs_ray.cluster.memory import needs_checkpointing
 from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.common.formatting import GIB
 from openrs_ray.common.private_folder import private_folder
-from openrs_ray.config.loss import Loss
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.models.lora import adapted_layers, without_adapters, write_adapter
@@ -149,7 +148,7 @@ class LearnerRank:
         batch = pack([TrainingSequence(ids, ids, np.zeros(16, dtype=np.float32), 1.0)] * 2)
         self.engine.set_gradient_accumulation_boundary(False)
         (reference,) = self._reference_logprobs([batch])
-        output = policy_loss(self._loss_input(batch, reference, self.config.loss), self.config.loss)
+        output = policy_loss(self._loss_input(batch, reference, self.config.loss.entropy_weight > 0), self.config.loss)
         self.engine.backward(output.total * 0.0, scale_wrt_gas=False)
         # Dropped, or the gradient would take a step's memory during the first push.
         self.engine.optimizer.zero_grad(set_to_none=True)
@@ -206,7 +205,7 @@ class LearnerRank:
         for i, (batch, reference, weight) in enumerate(zip(micro_batches, references, weigh, strict=True)):
             with span("forward_backward", step=step, micro_batch=i, tokens=batch.computed_tokens):
                 self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
-                output = policy_loss(self._loss_input(batch, reference, loss_config), loss_config)
+                output = policy_loss(self._loss_input(batch, reference, loss_config.entropy_weight > 0), loss_config)
                 self.engine.backward(output.total * (weight * self.world_size), scale_wrt_gas=False)
                 self._finish_kernels()
             sums = {name: value + output.sums[name] for name, value in sums.items()}
@@ -269,11 +268,11 @@ class LearnerRank:
         else:
             yield self.reference
 
-    def _loss_input(self, batch: MicroBatch, reference_logprobs: torch.Tensor | None, loss: Loss) -> LossInput:
-        with_entropies = loss.entropy_weight > 0
-        arguments = self._arguments(batch, self.config.logprob_temperature)
+    def _loss_input(
+        self, batch: MicroBatch, reference_logprobs: torch.Tensor | None, with_entropies: bool = False
+    ) -> LossInput:
         with self._activations():
-            found = self.engine(**arguments, entropies=with_entropies)
+            found = self.engine(**self._arguments(batch, self.config.logprob_temperature), entropies=with_entropies)
         logprobs, entropies = found if with_entropies else (found, None)
         return LossInput(
             logprobs=logprobs,

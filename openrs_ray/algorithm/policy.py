@@ -123,7 +123,7 @@ class _TokenLogprobs(torch.autograd.Function):
         logit, normaliser, *entropies = (torch.cat(parts) for parts in zip(*picked, strict=True))
         ctx.save_for_backward(hidden, weight, targets, normaliser, *entropies)
         ctx.temperature, ctx.chunk_tokens, ctx.logits_dtype = temperature, chunk_tokens, logits_dtype
-        return (logit - normaliser, *entropies) if with_entropies else logit - normaliser
+        return (logit - normaliser, entropies[0]) if entropies else logit - normaliser
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *by_entropy: Tensor) -> tuple[Tensor | None, ...]:
@@ -136,9 +136,8 @@ class _TokenLogprobs(torch.autograd.Function):
         for start in range(0, len(targets), ctx.chunk_tokens):
             chunk = slice(start, start + ctx.chunk_tokens)
             logits = _logits(hidden[chunk], weight, ctx.logits_dtype)
-            of_chunk = (values[chunk] for values in (targets, normaliser, gradient))
-            more = (values[chunk] for values in (*by_entropy, *entropies))
-            slope = slope_of(logits, *of_chunk, ctx.temperature, weight.dtype, *more)
+            outside, more = gradient[chunk], [values[chunk] for values in (*by_entropy, *entropies)]
+            slope = slope_of(logits, targets[chunk], normaliser[chunk], outside, ctx.temperature, weight.dtype, *more)
             del logits  # not beside what comes next, which is as large
             torch.mm(slope, weight, out=hidden_gradient[chunk])
             if weight_gradient is not None and weight.dtype == torch.float32:

@@ -12,6 +12,7 @@ from openrs_ray.algorithm.packing import MicroBatch
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
+from openrs_ray.run.step_settings import Changes, StepSettings
 
 
 class Rank:
@@ -137,7 +138,7 @@ def test_truncated_completions_leave_the_loss_its_denominator_and_the_record_but
     update = asyncio.run(learners.train(groups, step=5))
     np.testing.assert_allclose(update.advantages, [[-0.5, np.nan, -0.5, np.nan], [0] * 4])
     # Of the completions of 1, 2, 3 and 4 tokens two are left; those without spread count in the denominator as ever.
-    assert ranks[0].numbers[:4] == (4 + 10, 5, 10, 4)
+    assert ranks[0].numbers == [4 + 10, 5, 10, 4]
     assert sorted(batch.completion_tokens for batch in ranks[0].batches) == [4]
     kept = LearnerGroup(config(advantage_epsilon=0.0), lambda: ranks)
     assert not np.isnan(asyncio.run(kept.train(groups, step=5)).advantages).any()
@@ -152,14 +153,17 @@ def test_a_step_of_truncated_completions_alone_has_nothing_to_learn_from_and_goe
     update = asyncio.run(learners.train([with_cut(group(n, [0, 0, 0, 4]), 0, 1, 2, 3) for n in range(2)], step=5))
     assert np.isnan(update.advantages).all()
     for rank in ranks:
-        assert rank.numbers[:4] == (0, 5, 0, 0) and [batch.completion_tokens for batch in rank.batches] == [0]
+        assert rank.numbers == [0, 5, 0, 0] and [batch.completion_tokens for batch in rank.batches] == [0]
 
 
 def test_an_entropy_weight_computes_groups_without_spread() -> None:
     ranks = [Rank()]
     learners = LearnerGroup(config(entropy_weight=0.01), lambda: ranks)
     asyncio.run(learners.train([group(0, [0, 0, 0, 4]), group(1, [1, 1, 1, 1])], step=5))
-    assert ranks[0].numbers[:4] == (20, 5, 0, 0) and sum(batch.completion_tokens for batch in ranks[0].batches) == 20
+    assert ranks[0].numbers == [20, 5, 0, 0] and sum(batch.completion_tokens for batch in ranks[0].batches) == 20
+    settings = StepSettings.of(learners.config, Changes(entropy_weight=0.0))
+    asyncio.run(learners.train([group(0, [0, 0, 0, 4]), group(1, [1, 1, 1, 1])], step=6, settings=settings))
+    assert ranks[0].numbers == [20, 6, 10, 4], "by the step's weight, not the recipe's"
 
 
 def test_the_batch_of_a_standard_deviation_is_the_step_not_the_update() -> None:
