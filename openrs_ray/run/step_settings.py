@@ -44,17 +44,19 @@ class StepSettings:
     @classmethod
     def of(cls, config: RunConfig, changes: Changes | None = None) -> Self:
         """The recipe's settings with the run's own changes."""
-        changes, stages = changes or Changes(), config.rollout.each_stage
+        changes, stages, loss = changes or Changes(), config.rollout.each_stage, config.loss
         number = min(changes.stage, len(stages) - 1)  # a resume may leave out stages
         stage = stages[number]
+        has_followed_floor = changes.entropy_coefficient is not None and not loss.entropy_floor
+        entropy_weight = None if has_followed_floor else changes.entropy_weight
         return cls(
             stage=number,
             max_prompt_tokens=stage.max_prompt_tokens or config.rollout.max_prompt_tokens,
             max_completion_tokens=stage.max_completion_tokens,
             temperature=stage.temperature or config.rollout.temperature,
             learning_rate_factor=changes.learning_rate_factor,
-            kl_beta=config.loss.kl_beta if changes.kl_beta is None else changes.kl_beta,
-            entropy_weight=0.0 if changes.entropy_weight is None else changes.entropy_weight,
+            kl_beta=loss.kl_beta if changes.kl_beta is None else changes.kl_beta,
+            entropy_weight=loss.entropy_weight if entropy_weight is None else entropy_weight,
             reference_step=changes.reference_step,
         )
 
@@ -69,4 +71,4 @@ class StepSettings:
 
     def loss(self, loss: Loss) -> Loss:
         """The recipe's loss as it is in this step."""
-        return loss.model_copy(update={"kl_beta": self.kl_beta})
+        return loss.model_copy(update={"kl_beta": self.kl_beta, "entropy_weight": self.entropy_weight})

@@ -262,6 +262,14 @@ def other_loss(stage: int, kind: str) -> dict[str, Any]:
     return {"metrics": metrics, "gradient": {name: before[name] - after[name] for name in after}}
 
 
+def entropy(stage: int, dtype: str) -> dict[str, Any]:
+    """A step whose loss has the entropy of the policy, of every second completion nothing else."""
+    changes = {"model": {"dtype": dtype}, "loss": {"entropy_weight": 0.2}}
+    made = learner(PlainSteps, learner={"zero_stage": stage, "micro_batch_tokens": 64}, **changes)
+    sequences = [replace(s, advantage=s.advantage * (i % 2)) for i, s in enumerate(make_sequences(9))]
+    return step(made, sequences, micro_batch_tokens=64)
+
+
 def listens(stage: int) -> set[str]:
     """Addresses that the process listens on."""
     learner(LearnerRank, learner={"zero_stage": stage})
