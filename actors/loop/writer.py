@@ -67,6 +67,8 @@ class RunWriter:
         figures |= task_metrics(batch.drawn)
         if self.rests.active:
             figures |= rest_metrics(batch.rested)
+        if self.config.rollout.by_prompt_length:
+            figures["too_long"] = float(len(batch.too_long))
         verdicts = [verdict for group in batch.drawn for verdict in group.verdicts]
         progress = replace(
             progress.used(batch.positions),
