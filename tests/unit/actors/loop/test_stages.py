@@ -123,12 +123,13 @@ def test_a_synchronous_run_changes_its_stage_as_its_witness_says_whenever_it_is_
     assert found.coverage.too_long == sum(map(len, over)) and found.coverage.rested == 0
 
 
-@pytest.mark.parametrize("staleness", [1, 3])
-@pytest.mark.parametrize("replaced", [0, 2])
+@pytest.mark.parametrize(
+    ("staleness", "replaced", "in_flight"), [(1, 0, None), (1, 2, None), (3, 0, None), (3, 2, 5), (2, 0, 3)]
+)
 def test_a_run_ahead_accounts_for_each_position_over_changes_and_kills(
-    tmp_path: Path, staleness: int, replaced: int
+    tmp_path: Path, staleness: int, replaced: int, in_flight: int | None
 ) -> None:
-    more = {"staleness": staleness, "replace_uniform_groups": replaced}
+    more = {"staleness": staleness, "replace_uniform_groups": replaced, "in_flight": in_flight}
     config = run(killed(tmp_path, ((5, 4), (12, 11), (14, 12)), **more))
     found = proof(tmp_path, config)
     assert found.holds, (found.faults, found.misplaced, found.coverage)
@@ -142,6 +143,10 @@ def test_a_run_ahead_accounts_for_each_position_over_changes_and_kills(
         assert row["step"] < later + staleness, "none is older than allowed"
         assert row["temperature"] == STAGES[row["stage"]].get("temperature", 1.0), "as it was sampled"
     assert {row["stage"] for row in rows} == {*lines.values()} == {0, 1, 2}
+    for row in rows:  # also where it waited for others at a change
+        assert LENGTHS[row["problem_index"]] <= STAGES[row["stage"]]["max_prompt_tokens"], (
+            "drawn and sampled in one stage"
+        )
 
 
 def test_decisions_are_on_the_disk_with_their_evidence_and_are_told(tmp_path: Path) -> None:
