@@ -148,7 +148,7 @@ class LearnerRank:
         batch = pack([TrainingSequence(ids, ids, np.zeros(16, dtype=np.float32), 1.0)] * 2)
         self.engine.set_gradient_accumulation_boundary(False)
         (reference,) = self._reference_logprobs([batch])
-        output = policy_loss(self._loss_input(batch, reference), self.config.loss)
+        output = policy_loss(self._loss_input(batch, reference, self.config.loss.entropy_weight > 0), self.config.loss)
         self.engine.backward(output.total * 0.0, scale_wrt_gas=False)
         # Dropped, or the gradient would take a step's memory during the first push.
         self.engine.optimizer.zero_grad(set_to_none=True)
@@ -205,7 +205,7 @@ class LearnerRank:
         for i, (batch, reference, weight) in enumerate(zip(micro_batches, references, weigh, strict=True)):
             with span("forward_backward", step=step, micro_batch=i, tokens=batch.computed_tokens):
                 self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
-                output = policy_loss(self._loss_input(batch, reference), loss_config)
+                output = policy_loss(self._loss_input(batch, reference, loss_config.entropy_weight > 0), loss_config)
                 self.engine.backward(output.total * (weight * self.world_size), scale_wrt_gas=False)
                 self._finish_kernels()
             sums = {name: value + output.sums[name] for name, value in sums.items()}
@@ -237,10 +237,10 @@ class LearnerRank:
         """
         normalization = self.config.loss.normalization
         if normalization == "local_micro_batch":
-            return [1.0 / (max(batch.completion_tokens, 1) * real) for batch in micro_batches]
+            return [1.0 / (max(batch.completion_tokens, 1) * max(real, 1)) for batch in micro_batches]
         allowed = global_sequences * self.config.rollout.max_completion_tokens
         whole = {"tokens": global_tokens, "sequences": global_sequences, "constant": allowed}[normalization]
-        return [1.0 / whole] * len(micro_batches)
+        return [1.0 / max(whole, 1)] * len(micro_batches)  # 0 where truncated completions are left out, and all are
 
     @torch.no_grad()
     def _reference_logprobs(self, micro_batches: Sequence[MicroBatch], step: int = 0) -> list[torch.Tensor | None]:
@@ -268,15 +268,19 @@ class LearnerRank:
         else:
             yield self.reference
 
-    def _loss_input(self, batch: MicroBatch, reference_logprobs: torch.Tensor | None) -> LossInput:
+    def _loss_input(
+        self, batch: MicroBatch, reference_logprobs: torch.Tensor | None, with_entropies: bool = False
+    ) -> LossInput:
         with self._activations():
-            logprobs = self.engine(**self._arguments(batch, self.config.logprob_temperature))
+            found = self.engine(**self._arguments(batch, self.config.logprob_temperature), entropies=with_entropies)
+        logprobs, entropies = found if with_entropies else (found, None)
         return LossInput(
             logprobs=logprobs,
             behaviour_logprobs=torch.from_numpy(batch.behaviour_logprobs).to(self.device),
             advantages=torch.from_numpy(batch.advantages).to(self.device),
             lengths=batch.completion_lengths,
             reference_logprobs=reference_logprobs,
+            entropies=entropies,
         )
 
     def _activations(self) -> AbstractContextManager[None]:
@@ -303,6 +307,7 @@ class LearnerRank:
             **{name: total[name] * per_token for name in ("kl", "mismatch_kl", "entropy", "ratio")},
             "effective_sample_share": total["ratio"] ** 2 * per_token / (total["ratio_squared"] or 1.0),
             "truncated_weight_share": total["truncated"] * per_token,
+            "masked_token_share": total["masked_tokens"] * per_token,
             "masked_sequence_share": total["masked_sequences"] / max(total["sequences"], 1.0),
             "completion_tokens": tokens,
             "packed_tokens": total["packed_tokens"],

@@ -195,8 +195,19 @@ def _unit(config: RunConfig) -> str:
 
 
 def loss_text(loss: Loss) -> str:
-    low, high = loss.clip_range
-    bounds = f"at most {high:g}" if loss.kind in ("cispo", "tis") else f"in [{low:g}, {high:g}]"
-    ratio = f"ratio {bounds}" if loss.old_policy == "sampler" else "ratio always 1 (loss.old_policy current)"
     penalty = f"KL {loss.kl_beta:g}" if loss.kl_beta else "no KL"
-    return f"{loss.kind}, {ratio}, normalization {loss.normalization}, correction {loss.correction}, {penalty}"
+    bonus = f", entropy {loss.entropy_weight:g}" if loss.entropy_weight else ""
+    cut = ", without truncated completions" if loss.truncated_completions == "leave_out" else ""
+    return (
+        f"{loss.kind}, {_ratio_text(loss)}, normalization {loss.normalization}, correction {loss.correction}, {penalty}{bonus}, "
+        f"advantage {loss.advantage}{cut}"
+    )
+
+
+def _ratio_text(loss: Loss) -> str:
+    low, high = loss.clip_range
+    if loss.old_policy == "current":
+        return "ratio always 1 (loss.old_policy current)"
+    if loss.kind == "sapo":
+        return f"ratio in a soft gate of temperature {loss.gate_temperature:g} and {loss.gate_temperature_negative:g}"
+    return f"ratio at most {high:g}" if loss.kind in ("cispo", "tis") else f"ratio in [{low:g}, {high:g}]"

@@ -47,6 +47,8 @@ class Expected:
     problems_per_step: int
     likelihoods: bool
     """True where log-probabilities are of the sampled distribution."""
+    without_truncated: bool
+    """True where completions cut at the limit have no advantage (`loss.truncated_completions`)."""
     present: Bounds
     """For attempts that noted none."""
     noted: Mapping[int, Bounds]
@@ -58,6 +60,7 @@ class Expected:
             texts=dict(enumerate(texts)),
             problems_per_step=rollout.problems_per_step,
             likelihoods=config.loss.tempered or rollout.temperature == 1.0,
+            without_truncated=config.loss.truncated_completions == "leave_out",
             present=Bounds.of(config),
             noted=read_bounds(run_folder),
         )
@@ -121,7 +124,7 @@ def _file_faults(file: RecordFile, rows: Sequence[Row], expected: Expected) -> I
         for fault in _row_faults(file, row, versions):
             yield fault, _place(row)
     for position, group in groups.items():
-        for fault in _group_faults(file, group, expected.likelihoods):
+        for fault in _group_faults(file, group, expected):
             yield fault, f"step {file.step} position {position}"
 
 
@@ -159,14 +162,14 @@ def _covers(spans: Sequence[Mapping[str, int]], sampled: np.ndarray) -> bool:
     return bool(pieces) and inside and rising and sum(end - start for start, end, _ in pieces) == sampled.sum()
 
 
-def _group_faults(file: RecordFile, group: Sequence[Row], likelihoods: bool) -> Iterator[str]:
+def _group_faults(file: RecordFile, group: Sequence[Row], expected: Expected) -> Iterator[str]:
     if len({(row["problem_index"], row["problem"]) for row in group}) > 1:
         yield "groups of several problems"
-    if file.phase != "evaluation" and likelihoods and any(map(_copied, _alike(group))):
+    if file.phase != "evaluation" and expected.likelihoods and any(map(_copied, _alike(group))):
         yield "groups in which completions are copies of another"
     if any(_read_differently(rows) for rows in _alike(group)):
         yield "groups in which the same tokens are different texts or answers"
-    if file.phase == "train" and not _learned_from(group):
+    if file.phase == "train" and not _learned_from(group, expected.without_truncated):
         yield "groups whose advantages do not follow from their rewards"
     if file.phase != "train" and any(row["advantage"] is not None for row in group):
         yield "groups with advantages that were not trained on"
@@ -192,17 +195,24 @@ def _read_differently(rows: Sequence[Row]) -> bool:
     return len({row["text"] for row in rows}) > 1 or len(answers) > 1
 
 
-def _learned_from(group: Sequence[Row]) -> bool:
-    """True when exactly the judged completions have advantages, proportional to their distance from the mean reward."""
+def _learned_from(group: Sequence[Row], without_truncated: bool) -> bool:
+    """True when exactly the judged completions have advantages, proportional to their distance from the mean reward.
+
+    With `without_truncated` only those of them that were not cut.
+    """
     rewards, found = _values(group, "reward"), _values(group, "advantage")
     judged = ~np.isnan(rewards)
-    if judged.sum() < 2 or not np.array_equal(judged, ~np.isnan(found)):
-        return judged.sum() < 2 and bool(np.isnan(found).all())
-    if not spread(rewards[None])[0]:
-        return not found[judged].any()
-    distance = rewards[judged] - rewards[judged].mean()
-    scale = float(found[judged] @ distance / (distance @ distance))
-    return scale > 0 and bool(np.allclose(found[judged], scale * distance, rtol=1e-6, atol=1e-6 * scale))
+    if judged.sum() < 2:
+        return bool(np.isnan(found).all())
+    cut = [without_truncated and row["finish_reason"] == "length" for row in group]
+    learned = judged & ~np.array(cut)
+    if not np.array_equal(learned, ~np.isnan(found)):
+        return False
+    distance = rewards[learned] - rewards[judged].mean()
+    if not spread(rewards[None])[0] or not distance.any():
+        return not found[learned].any()
+    scale = float(found[learned] @ distance / (distance @ distance))
+    return scale > 0 and bool(np.allclose(found[learned], scale * distance, rtol=1e-6, atol=1e-6 * scale))
 
 
 def _values(group: Sequence[Row], name: str) -> np.ndarray:

@@ -49,7 +49,7 @@ class StepSettings:
             temperature=rollout.temperature,
             learning_rate_factor=changes.learning_rate_factor,
             kl_beta=config.loss.kl_beta if changes.kl_beta is None else changes.kl_beta,
-            entropy_weight=0.0 if changes.entropy_weight is None else changes.entropy_weight,
+            entropy_weight=config.loss.entropy_weight if changes.entropy_weight is None else changes.entropy_weight,
             reference_step=changes.reference_step,
         )
 
@@ -64,4 +64,4 @@ class StepSettings:
 
     def loss(self, loss: Loss) -> Loss:
         """The recipe's loss as it is in this step."""
-        return loss.model_copy(update={"kl_beta": self.kl_beta})
+        return loss.model_copy(update={"kl_beta": self.kl_beta, "entropy_weight": self.entropy_weight})
