@@ -264,7 +264,7 @@ def other_loss(stage: int, kind: str) -> dict[str, Any]:
 
 def entropy(stage: int, dtype: str) -> dict[str, Any]:
     """A step whose loss has the entropy of the policy, of every second completion nothing else."""
-    changes = {"model": {"dtype": dtype}, "loss": {"entropy_weight": 0.2}}
+    changes = {"model": {"dtype": dtype}, "loss": {"entropy_weight": 1.0}}
     made = learner(PlainSteps, learner={"zero_stage": stage, "micro_batch_tokens": 64}, **changes)
     sequences = [replace(s, advantage=s.advantage * (i % 2)) for i, s in enumerate(make_sequences(9))]
     return step(made, sequences, micro_batch_tokens=64)
@@ -306,10 +306,12 @@ def without_spread(stage: int) -> dict[str, Any]:
     fewer.train_step(split(useful, ranks, micro_batch_tokens=64)[rank], tokens(sequences), 1, left_out)
     after = weights(fewer)
     nothing = fewer.train_step(split([], ranks, micro_batch_tokens=64)[rank], 50, 2, 50)
+    nobody = fewer.train_step(split([], ranks, micro_batch_tokens=64)[rank], 0, 3)
     return {
         "everything": everything["gradient"],
         "fewer": {name: before[name] - after[name] for name in after},
         "nothing": nothing,
+        "nobody": nobody,
         "unmoved": all(torch.equal(after[name], tensor) for name, tensor in weights(fewer).items()),
     }
 

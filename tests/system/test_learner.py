@@ -411,14 +411,14 @@ def test_the_entropy_of_the_policy_has_its_gradient_in_every_completion(results:
             parameter.copy_(got["before"][name])
     sequences = [replace(s, advantage=s.advantage * (i % 2)) for i, s in enumerate(make_sequences(9))]
     entropies = torch.cat([naive_entropies(model, s.prompt_ids, s.completion_ids) for s in sequences])
-    loss = (torch.cat(naive_token_losses(model, sequences)) - 0.2 * entropies).mean()
+    loss = (torch.cat(naive_token_losses(model, sequences)) - entropies).mean()
     expected = gradient_of(model, loss)
     assert relative_error(got["gradient"], expected) < (1e-5 if "float32" in case else 0.1)
     metrics, close = got["metrics"], 1e-4 if "float32" in case else 0.05
     assert metrics["loss"] == pytest.approx(loss.item(), rel=close)
     assert metrics["entropy"] == pytest.approx(entropies.mean().item(), rel=close)
     without = gradient_of(model, torch.cat(naive_token_losses(model, sequences)).mean())
-    assert relative_error(got["gradient"], without) > 0.11, "the entropy is a part that can be seen"
+    assert relative_error(got["gradient"], without) > 0.3, "the entropy is a part that can be seen"
 
 
 @pytest.mark.parametrize(("ranks", "case"), CASES["updates"])
@@ -493,6 +493,7 @@ def test_leaving_out_completions_of_advantage_0_changes_nothing(results: Results
     assert relative_error(got["fewer"], got["everything"]) < 1e-5
     assert total_norm(got["fewer"]) > 0.01
     assert got["nothing"]["grad_norm"] == 0 and got["nothing"]["loss"] == 0 and got["unmoved"]
+    assert got["nobody"]["grad_norm"] == 0 and got["nobody"]["loss"] == 0, "all of its completions are left out"
 
 
 @pytest.mark.parametrize(("ranks", "case"), CASES["wrong_count"])

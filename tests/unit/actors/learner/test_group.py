@@ -121,6 +121,7 @@ def config(updates: int = 1, sequences: int | None = None, **loss: Any) -> RunCo
             "rollout": {"problems_per_step": 2, "completions_per_problem": 4, "max_completion_tokens": 8},
             "learner": {"updates_per_batch": updates, "micro_batch_sequences": sequences},
             "loss": loss,
+            "placement": {"num_learner_gpus": 2},
         }
     )
 
