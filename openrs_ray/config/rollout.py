@@ -116,7 +116,9 @@ class Rollout(Section):
     @property
     def by_prompt_length(self) -> bool:
         """True where a stage passes over some of the problems by the length of their prompts."""
-        return any(stage.max_prompt_tokens != self.max_prompt_tokens for stage in self.each_stage)
+        return any(
+            stage.min_prompt_tokens or stage.max_prompt_tokens != self.max_prompt_tokens for stage in self.each_stage
+        )
 
     @property
     def each_stage(self) -> tuple[RolloutStage, ...]:
