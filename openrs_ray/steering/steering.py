@@ -1,4 +1,4 @@
-"""What a run changes by itself after a step: its stage, and the weight of the entropy in the loss."""
+"""Changes that a run makes by itself after a step: its stage, the weight of the entropy in the loss, the reference."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
