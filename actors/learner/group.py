@@ -217,7 +217,7 @@ class LearnerGroup:
     ) -> dict[str, float]:
         """One optimizer step; `values`: advantages, float64 [groups, rollouts]."""
         loss, learner = settings.loss(self.config.loss), self.config.learner
-        sequences = training_sequences(groups, values)
+        sequences = training_sequences(groups, values, loss.tempered)
         local = loss.normalization == "local_micro_batch"
         tokens = completion_tokens(sequences)
         # A group without spread has advantage 0 and adds nothing to the gradient, but for its tokens in the mean; no need to
@@ -306,8 +306,11 @@ def completion_tokens(sequences: Sequence[TrainingSequence]) -> int:
     return sum(sequence.sampled_tokens for sequence in sequences)
 
 
-def training_sequences(groups: Sequence[Group], values: np.ndarray) -> list[TrainingSequence]:
-    """Rollouts that have an advantage; `values`: float64 [groups, rollouts], NaN for those left out."""
+def training_sequences(groups: Sequence[Group], values: np.ndarray, tempered: bool = True) -> list[TrainingSequence]:
+    """Rollouts that have an advantage; `values`: float64 [groups, rollouts], NaN for those left out.
+
+    With `tempered`, each has the temperature that it was sampled at, which may be that of a stage before.
+    """
     return [
         TrainingSequence(
             prompt_ids=np.asarray(group.problem.prompt_ids, dtype=np.int32),
@@ -315,6 +318,7 @@ def training_sequences(groups: Sequence[Group], values: np.ndarray) -> list[Trai
             sampler_logprobs=rollout.logprobs,
             advantage=float(advantage),
             sampled=rollout.sampled,
+            temperature=group.sampling.temperature if group.sampling and tempered else None,
         )
         for group, row in zip(groups, values, strict=True)
         for rollout, advantage in zip(group.rollouts, row, strict=True)

@@ -20,6 +20,8 @@ class TrainingSequence:
     advantage: float
     sampled: Bool[np.ndarray, " completion"] | None = None
     """Tokens that carry loss; None: all."""
+    temperature: float | None = None
+    """Divisor of the logits in its log-probabilities; None: that of the run."""
 
     def __post_init__(self) -> None:
         if len(self.prompt_ids) == 0 or not self.sampled_tokens:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from openrs_ray.config.section import Amount, Ratio, Section, SomeAmount
+from openrs_ray.config.section import Amount, Count, Ratio, Section, SomeAmount
 
 _PUBLISHED: dict[str, dict[str, Any]] = {
     "grpo": {},
@@ -58,9 +58,19 @@ class Loss(Section):
     entropy_weight: Amount = 0.0
     """Weight of the policy's entropy, in nats per token, which is added to what is maximised (0: the entropy is not computed);
     above 0 groups of equal rewards are computed, too."""
+    entropy_floor: Amount = 0.0
+    """Adapt the entropy's weight, which begins at entropy_weight, to keep the policy's entropy near this floor, in nats per token
+    (Skywork-OR1; 0: the weight stays as it is)."""
+    entropy_weight_step: SomeAmount = 0.005
+    """With a floor: change of the weight's coefficient after each step, up where the entropy is below the floor, else down."""
+    max_entropy_weight: SomeAmount = 0.05
+    """With a floor: largest weight."""
     kl_beta: Amount = 0.0
     """Weight of the k3 KL penalty to the frozen start model (0: no reference model is loaded); its gradient carries no ratio, so
     stale tokens pull as the policy that sampled them would (docs/losses.md)."""
+    reference_reset_after: Count = 0
+    """When so many evaluations in a row have not raised the held-out accuracy, the reference becomes the policy of that step, and
+    the optimizer begins anew (0: the reference stays the start model)."""
     advantage_epsilon: Amount = 1e-4
     """Added to the standard deviation that advantages are divided by (loss.advantage)."""
     normalization: Literal["tokens", "sequences", "constant", "local_micro_batch"] = "tokens"
@@ -87,6 +97,11 @@ class Loss(Section):
         if self.correction == "truncated" and self.kind in _BOUNDED:
             how = "by its gate" if self.kind == "sapo" else "at 1 + loss.clip_epsilon_high"
             raise ValueError(f"loss.kind {self.kind} truncates the weights itself, {how}")
+        if self.entropy_floor and self.entropy_weight > self.max_entropy_weight:
+            raise ValueError(
+                f"loss.entropy_weight ({self.entropy_weight:g}) must not be above loss.max_entropy_weight "
+                f"({self.max_entropy_weight:g}), which a weight that follows loss.entropy_floor stays below"
+            )
         if self.cap < self.clip_range[1]:
             raise ValueError(
                 f"loss.correction_cap ({self.correction_cap:g}) must not be below the clip's upper bound "
@@ -99,6 +114,11 @@ class Loss(Section):
         """Bounds of the ratio."""
         high = self.clip_epsilon if self.clip_epsilon_high is None else self.clip_epsilon_high
         return 1.0 - self.clip_epsilon, 1.0 + high
+
+    @property
+    def uses_entropy(self) -> bool:
+        """True where the policy's entropy may have a weight."""
+        return self.entropy_weight > 0 or self.entropy_floor > 0
 
     @property
     def corrects(self) -> bool:

@@ -33,6 +33,8 @@ _LIGHT = (
 )  # fmt: skip
 _NEVER_EMPTY = [name for name in (*_LIGHT, *_HEAVY) if name not in ("answer", "reward", "advantage")]
 _MARKS = "sampled"
+_NEWER = (_MARKS, "temperature", "max_completion_tokens", "stage")
+"""Columns that may be null, or missing in a file of an older version."""
 _JUDGED = {str(status) for status in Status if status.judged}
 _ROUNDING = 1e-3
 """Log-probabilities up to this are 0."""
@@ -59,7 +61,7 @@ class Expected:
         return cls(
             texts=dict(enumerate(texts)),
             problems_per_step=rollout.problems_per_step,
-            likelihoods=config.loss.tempered or rollout.temperature == 1.0,
+            likelihoods=config.loss.tempered or all(stage.temperature == 1.0 for stage in rollout.each_stage),
             without_truncated=config.loss.truncated_completions == "leave_out",
             present=Bounds.of(config),
             noted=read_bounds(run_folder),
@@ -74,21 +76,23 @@ def read_rows(file: RecordFile) -> list[Row]:
     table = file.read()
     if not {*_LIGHT, *_HEAVY} <= {*table.column_names}:
         file.read([*_LIGHT, *_HEAVY])  # raises, and says which one is missing
-    if _MARKS not in table.column_names:  # older versions had no given tokens
-        table = table.append_column(_MARKS, pa.nulls(len(table), SCHEMA.field(_MARKS).type))
-    for name in (*_NEVER_EMPTY, _MARKS):
+    for name in (name for name in _NEWER if name not in table.column_names):
+        table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type))
+    for name in (*_NEVER_EMPTY, *_NEWER):
         column, kind = table[name].combine_chunks(), SCHEMA.field(name).type
         if column.type != kind:
             raise RunError(f"{file.path} has {name} as {column.type} instead of {kind}")
+        if name in _NEWER and not pa.types.is_list(kind):
+            continue
         inside = column.flatten() if pa.types.is_list(kind) else column
         parts = inside.flatten() if pa.types.is_struct(inside.type) else [inside]
-        if (column.null_count and name != _MARKS) or any(part.null_count for part in parts):
+        if (column.null_count and name not in _NEWER) or any(part.null_count for part in parts):
             raise RunError(f"{file.path} has rows without {name}")
-    rows: list[Row] = table.select(_LIGHT).to_pylist()
+    rows: list[Row] = table.select([*_LIGHT, *_NEWER[1:]]).to_pylist()
     tokens, logprobs = (table[name].to_numpy() for name in _HEAVY)
     for row, ids, values, marks in zip(rows, tokens, logprobs, table[_MARKS].to_pylist(), strict=True):
         sampled = np.ones(len(ids), dtype=np.bool_) if marks is None else np.array(marks, dtype=np.bool_)
-        row["sampled"], given = sampled, int((~sampled).sum())
+        row["sampled"], row["tokens"], given = sampled, len(ids), int((~sampled).sum())
         row["digest"], row["counts"] = ids.tobytes(), {len(ids), len(values), len(sampled), row["length"] + given}
         row["likelihood"] = float(np.sum(values, dtype=np.float64))
         possible = np.all(ids >= 0) and np.all(np.isfinite(values) & (values <= _ROUNDING))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -75,6 +76,11 @@ def make_turns(count: int, seed: int = 0) -> list[TrainingSequence]:
         made.append(TrainingSequence(sequence.prompt_ids, ids, logprobs, sequence.advantage, sampled))
     assert any(len(np.flatnonzero(np.diff(s.mask))) >= 4 for s in made), "one of three turns"
     return made
+
+
+def make_temperatures(count: int) -> list[TrainingSequence]:
+    """The same, sampled in turn at the temperatures of two stages."""
+    return [replace(one, temperature=(0.5, 1.5, 1.5)[n % 3]) for n, one in enumerate(make_sequences(count))]
 
 
 def make_config(folder: Path, ranks: int = 1, **changes: dict) -> RunConfig:

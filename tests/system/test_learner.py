@@ -22,6 +22,7 @@ from several_updates import GROUPS, STEPS, UPDATES, hand_made_advantages, make_g
 from tiny import (
     make_config,
     make_sequences,
+    make_temperatures,
     make_turns,
     naive_entropies,
     naive_logprobs,
@@ -44,6 +45,11 @@ CASES: dict[str, list[tuple[int, str]]] = {
     # (ranks, ZeRO stage[, start model][, dtype]); every combination where the arithmetic is at stake
     "gradients": [(ranks, str(stage)) for ranks in (1, 2) for stage in (1, 2, 3)],
     "turns": [(1, "1,float32"), (1, "1,bfloat16"), (2, "2,float32"), (2, "3,bfloat16")],
+    "temperatures": [(1, "1,float32"), (1, "2,bfloat16"), (2, "2,float32"), (2, "3,bfloat16")],
+    "new_reference": [
+        *((1, "1,float32,adamw"), (2, "3,float32,adamw"), (2, "2,bfloat16,adamw")),
+        *((1, "2,bfloat16,adamw_8bit"), (2, "2,bfloat16,adamw_offload")),
+    ],
     "large_parameters": [(2, "2"), (2, "3")],
     "with_reference": [(1, "2"), (2, "3")],
     "published": [(1, "1"), (2, "2"), (2, "3")],
@@ -231,6 +237,42 @@ def test_only_sampled_tokens_of_a_rollout_have_a_gradient(results: Results, rank
     assert relative_error(got["gradient"], expected) < (1e-5 if "float32" in case else 0.1)
     assert got["metrics"]["completion_tokens"] == sum(s.sampled_tokens for s in make_turns(9))
     assert got["metrics"]["packed_tokens"] == sum(map(len, make_turns(9)))
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["temperatures"])
+def test_completions_of_two_stages_have_the_gradient_at_their_own_temperature(results: Results, ranks: int, case: str):
+    got, model = results.of(ranks, f"temperatures,{case}"), naive_model(results.start_model("untied"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(got["before"][name])
+
+    def gradient(temperature: float | None) -> dict[str, torch.Tensor]:
+        losses = []
+        for s in make_temperatures(9):
+            logp = naive_logprobs(model, s.prompt_ids, s.completion_ids, temperature or s.temperature)
+            ratio = torch.exp(logp - torch.from_numpy(s.sampler_logprobs).double())
+            losses.append(-torch.minimum(ratio * s.advantage, ratio.clamp(0.8, 1.2) * s.advantage))
+        return gradient_of(model, torch.cat(losses).mean())
+
+    bound = 1e-5 if "float32" in case else 0.1
+    assert relative_error(got["gradient"], gradient(None)) < bound
+    assert all(relative_error(got["gradient"], gradient(one)) > 2 * bound for one in (0.5, 1.0, 1.5))
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["new_reference"])
+def test_a_new_reference_is_the_policy_of_its_step_and_adam_begins_anew(results: Results, ranks: int, case: str):
+    got, rate = results.of(ranks, f"new_reference,{case}"), 1e-2
+    assert got["before"][0]["kl"] < 1e-6 < 1e-4 < got["before"][1]["kl"]
+    assert got["after"][0]["kl"] < 1e-6, "the policy is the reference"
+    assert got["after"][1]["kl"] > 1e-4
+    # The first step of Adam moves every weight by the learning rate, the third one by anything.
+    moved = torch.cat([(got["moved"][name] - before).abs().flatten() for name, before in got["at_reset"].items()])
+    moved = moved[moved > 0]
+    assert moved.max() < 1.01 * rate and (moved > 0.98 * rate).float().mean() > 0.9
+    assert {float(state["step"]) for state in got["kept"]} == {1.0}
+    assert same(got["resumed"], got["unbroken"])
+    for again, expected in zip(got["again"], got["after"], strict=True):
+        assert {**again, "seconds": 0} == {**expected, "seconds": 0}
 
 
 @pytest.mark.parametrize(("ranks", "case"), CASES["large_parameters"])
