@@ -2,9 +2,10 @@
 
 import asyncio
 import gc
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,9 +15,11 @@ from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
 from actors.learner.group import History, LearnerGroup, new_ranks
 from actors.learner.rank import LearnerRank
+from actors.loop.beside import Beside
 from actors.loop.collector import Collector, Sampling
 from actors.loop.evaluation import Evaluation
 from actors.loop.gauges import Gauges
+from actors.loop.guard import RunGuard
 from actors.loop.limits import Limits
 from actors.loop.lookahead import Lookahead, drawing
 from actors.loop.loop import Loop
@@ -36,13 +39,15 @@ from openrs_ray.data.rests import Rests
 from openrs_ray.environments.environment import Environment
 from openrs_ray.environments.registry import environments, repliers
 from openrs_ray.errors import RunError, UserError
+from openrs_ray.guard.knobs import held, pending_rollback
 from openrs_ray.preparation.judges import judge_keys
 from openrs_ray.preparation.prepared import Prepared
 from openrs_ray.records import Problem
-from openrs_ray.run.attempts import Bounds, start_attempt
+from openrs_ray.run.attempts import Bounds, read_attempts, start_attempt
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoint_files import Checkpoint
 from openrs_ray.run.checkpoints import CheckpointStore
+from openrs_ray.run.decisions import read_decisions
 from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.metrics import MetricsLog, read_metrics
 from openrs_ray.run.progress import RESULT, Progress
@@ -117,7 +122,9 @@ class System:
 
     async def _newest_checkpoint(self) -> Checkpoint | None:
         self._store.open()
-        checkpoint, damages = await asyncio.to_thread(self._store.latest_good)
+        decided = read_decisions(self.config.run.path)
+        back = pending_rollback(decided, max(read_attempts(self.config.run.path), default=0))
+        checkpoint, damages = await asyncio.to_thread(self._store.latest_good, math.inf if back is None else back)
         for damage in damages:
             self.display.warn(damage)
         if checkpoint is not None:
@@ -128,6 +135,9 @@ class System:
             self.display.resumed(checkpoint.step, *curves)
         elif damages:
             raise UserError("no checkpoint of this run is whole: start anew under another run.name")
+        if back is not None:
+            self._store.discard_newer(self.progress.step)
+        self.progress = replace(self.progress, changes=held(self.progress.changes, decided))
         return checkpoint
 
     async def _start_actors(self, checkpoint: Checkpoint | None) -> None:
@@ -160,8 +170,22 @@ class System:
         gauges = Gauges(config.run.name, config.run.steps, progress.tokens)
         sinks = Sinks.of(config, attempt, display.note, display.warn)
         metrics = MetricsLog(config.run.path, attempt, sinks, gauges.write)
+        beside, guard = Beside(), None
+        if config.guard.action != "off":
+            guard = RunGuard(config, attempt, self._store, display, beside.done)
         watch = LearningWatch(config, prepared.tokenizer.convert_ids_to_tokens(list(prepared.eos_ids)))
-        writer = RunWriter(config, attempt, watch, metrics, budget, display, rests, decoder=prepared.decoder.decoder)
+        writer = RunWriter(
+            config,
+            attempt,
+            watch,
+            metrics,
+            budget,
+            display,
+            rests,
+            beside,
+            prepared.decoder.decoder,
+            *([guard.seen] if guard else []),
+        )
         saved = (checkpoint.step, checkpoint.kind) if checkpoint else None
         saving = Saving(config.checkpoint, self._store, self._learner, budget, prepared.files, writer.written, saved)
         held_out, give_up = prepared.held_out, self._engines.give_up
@@ -174,7 +198,7 @@ class System:
         self._closing.push_async_callback(writer.close)
         self._closing.push_async_callback(sampling.close)
         parts = sampling, self._learner, self._push, writer, saving, evaluation
-        return Loop(config, progress, *parts, limits, budget, display)
+        return Loop(config, progress, *parts, limits, budget, display, guard)
 
     def _sample(self, collector: Collector, sampling: Lookahead, gauges: Gauges) -> None:
         """Figures of the present moment."""

@@ -4,7 +4,7 @@ A step's record and metrics are written in a thread while the loop samples the n
 `written` has returned.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
@@ -29,7 +29,7 @@ from openrs_ray.run.budget import Budget
 from openrs_ray.run.completion_files import Phase
 from openrs_ray.run.completions import CompletionRecord
 from openrs_ray.run.display import RunDisplay, StepFigures
-from openrs_ray.run.metrics import MetricsLog
+from openrs_ray.run.metrics import Line, MetricsLog
 from openrs_ray.run.progress import RESULT, Progress
 from openrs_ray.run.samples import sample_lines
 from openrs_ray.run.spans import span, traced
@@ -49,6 +49,8 @@ class RunWriter:
     beside: Beside = field(default_factory=Beside)
     decoder: Decoder | None = None
     """Makes the prompts' text for the record."""
+    seen: Callable[[int, Line, str], None] = lambda step, line, phase: None
+    """Told of the figures of every step and evaluation, with its phase."""
 
     @traced("write")
     def write(
@@ -75,6 +77,7 @@ class RunWriter:
         cost = self.budget.metrics(times["step_s"], progress.correct)
         line = {**figures, **update.metrics, **times, **push, **cost}
         self.beside.start(partial(self._write_step, step, batch, update.advantages, line))
+        self.seen(step, line, "train")
         self.budget.reached(step)
         self._show(step, batch, {**figures, **update.metrics, **times})
         self.rests.settle(progress.streaks, step)
@@ -141,10 +144,10 @@ class RunWriter:
         correct = correctness(groups)
         unjudged = int(np.isnan(correct).sum())
         await self.written()
-        self.beside.start(
-            partial(self._write_evaluation, step, groups, scores.metrics() | {"unjudged": float(unjudged)})
-        )
+        line = scores.metrics() | {"unjudged": float(unjudged)}
+        self.beside.start(partial(self._write_evaluation, step, groups, line))
         await self.written()
+        self.seen(step, line, "evaluation")
         doubt = f"; {unjudged} of {correct.size} not judged, the interval holds either way" if unjudged else ""
         eight = self.config.rollout.quantization
         doubt += f"; sampled by engines in {eight}" if eight != "none" else ""

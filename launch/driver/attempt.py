@@ -37,6 +37,8 @@ class Outcome:
     """Why it is neither."""
     recurs: bool = False
     """Resuming the run unchanged cannot help."""
+    again: bool = False
+    """The run has decided to go back, and another attempt must follow at once."""
 
 
 class HandedOn:
@@ -87,6 +89,7 @@ async def _trained(
     budget: Budget,
     closing: AsyncExitStack,
 ) -> Outcome:
+    from actors.loop.guard import RolledBack
     from actors.loop.limits import Limits, Stopped
     from actors.loop.system import System
     from launch.driver.supervise import STOP, code_of_recurring
@@ -126,7 +129,9 @@ async def _trained(
     try:
         run = await system.start()
         return Outcome(0, await run.run())
-    except Stopped:
+    except (Stopped, RolledBack) as ended:
+        if not received:
+            return Outcome(1, None, f"{ended}", again=True)
         step = (run or system).progress.step
         where = f"Run {config.run.name} stopped after step {step}; it can be resumed from {config.run.path}."
         return Outcome(128 + received[0], None, where)
