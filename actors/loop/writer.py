@@ -86,7 +86,7 @@ class RunWriter:
         self.beside.start(partial(self._write_step, step, batch, update.advantages, line))
         self.seen(step, line, "train")
         self.budget.reached(step)
-        self._show(step, batch, {**figures, **update.metrics, **times})
+        self._show(step, batch, {**figures, **update.metrics, **times, **settings.metrics()})
         self.rests.settle(progress.streaks, step)
         for task in self.rests.all_at_rest() if batch.rested else ():
             self.display.warn(nothing_left(task, step))
@@ -138,7 +138,7 @@ class RunWriter:
                 groups_with_spread=int(figures["groups_with_spread"]),
                 groups=len(batch.drawn),
                 clipped_share=figures["clipped_share"],
-                kl=figures["kl"] if self.config.loss.kl_beta > 0 else None,
+                kl=figures["kl"] if figures["setting/kl_beta"] > 0 else None,
                 tokens=int(figures["sampled_tokens"]),
                 seconds=figures["step_s"],
                 mismatch=figures["mismatch_kl"] if self.config.rollout.quantization != "none" else None,
