@@ -2,10 +2,9 @@
 
 import asyncio
 import gc
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,6 +14,7 @@ from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
 from actors.learner.group import History, LearnerGroup, new_ranks
 from actors.learner.rank import LearnerRank
+from actors.loop.beginning import beginning
 from actors.loop.beside import Beside
 from actors.loop.collector import Collector, Sampling
 from actors.loop.evaluation import Evaluation
@@ -39,15 +39,13 @@ from openrs_ray.data.rests import Rests
 from openrs_ray.environments.environment import Environment
 from openrs_ray.environments.registry import environments, repliers
 from openrs_ray.errors import RunError, UserError
-from openrs_ray.guard.knobs import held, pending_rollback
 from openrs_ray.preparation.judges import judge_keys
 from openrs_ray.preparation.prepared import Prepared
 from openrs_ray.records import Problem
-from openrs_ray.run.attempts import Bounds, read_attempts, start_attempt
+from openrs_ray.run.attempts import Bounds, start_attempt
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoint_files import Checkpoint
 from openrs_ray.run.checkpoints import CheckpointStore
-from openrs_ray.run.decisions import read_decisions
 from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.metrics import MetricsLog, read_metrics
 from openrs_ray.run.progress import RESULT, Progress
@@ -122,22 +120,17 @@ class System:
 
     async def _newest_checkpoint(self) -> Checkpoint | None:
         self._store.open()
-        decided = read_decisions(self.config.run.path)
-        back = pending_rollback(decided, max(read_attempts(self.config.run.path), default=0))
-        checkpoint, damages = await asyncio.to_thread(self._store.latest_good, math.inf if back is None else back)
-        for damage in damages:
+        begun = await asyncio.to_thread(beginning, self.config.run.path, self._store, self.progress.held_out)
+        self.progress, checkpoint = begun.progress, begun.checkpoint
+        for damage in begun.damages:
             self.display.warn(damage)
         if checkpoint is not None:
-            self.progress = Progress.read(checkpoint.trainer_state(), checkpoint.folder)
             self.display.status(f"resuming from step {checkpoint.step}")
             earlier = [line for line in read_metrics(self.config.run.path) if line["step"] <= checkpoint.step]
             curves = ([line.get(name) for line in earlier] for name in ("reward", "accuracy"))
             self.display.resumed(checkpoint.step, *curves)
-        elif damages:
+        elif begun.damages:
             raise UserError("no checkpoint of this run is whole: start anew under another run.name")
-        if back is not None:
-            self._store.discard_newer(self.progress.step)
-        self.progress = replace(self.progress, changes=held(self.progress.changes, decided))
         return checkpoint
 
     async def _start_actors(self, checkpoint: Checkpoint | None) -> None:
