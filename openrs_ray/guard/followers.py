@@ -19,6 +19,8 @@ class Follower:
 
     rule: str
     config: RunConfig
+    nearest: float = 0.0
+    """How near a window has come to the bound: 0 at the baseline, from 1 on the rule is broken, if the steps are not excused."""
     _first: list[float] = field(default_factory=list)
     _best: float | None = None
     """Mean of the best window."""
@@ -65,7 +67,10 @@ class Follower:
             self._best = max(baseline, mean)
         limit: float = getattr(self.guard.rule(self.rule), "limit")  # noqa: B009
         bound = self.measure.bound(limit, baseline)
-        if any(excused for *_, excused in self._recent) or not self.measure.broken(mean, bound):
+        excused = any(each for *_, each in self._recent)
+        if not excused and bound != baseline:
+            self.nearest = max(self.nearest, (mean - baseline) / (bound - baseline))
+        if excused or not self.measure.broken(mean, bound):
             self._in_a_row = 0
             return None
         self._in_a_row += 1

@@ -37,6 +37,11 @@ class Watch:
         return alarms
 
     @property
+    def nearest(self) -> dict[str, float]:
+        """How near the run has come to each rule's bound (`Follower.nearest`)."""
+        return {follower.rule: follower.nearest for follower in self._followers}
+
+    @property
     def lag(self) -> int:
         """Steps after which a checkpoint that no alarm is about counts as good: so late may the rules find out."""
         rules = [self.config.guard.rule(follower.rule) for follower in self._followers]

@@ -91,7 +91,9 @@ def test_a_rollback_ends_the_attempt_and_the_next_one_goes_on_from_the_good_chec
     assert [line["setting/learning_rate_factor"] for line in lines] == [1.0] * 20 + [0.5] * 20
     coverage = check_coverage(folder, 2, 2, due=STEPS)
     assert coverage.exact and coverage.steps == STEPS
-    assert {one.step for one in store.checkpoints() if one.complete} == {30, 35, 40}, "the last two, and the confirmed one"
+    assert {one.step for one in store.checkpoints() if one.complete} == {30, 35, 40}, (
+        "the last two, and the confirmed one"
+    )
 
 
 def test_a_kill_between_the_decision_and_the_next_attempt_loses_nothing(tmp_path: Path) -> None:
