@@ -1,4 +1,4 @@
-"""`python -m launch.performance.guard [RUN ...]`: asks the guard's rules about finished runs, to see false alarms before they cost.
+"""`python -m launch.performance.guard [RUN ...]`: asks the guard's rules about finished runs.
 
 Of each run: how often each rule would have raised an alarm, the first step at which the guard would have gone back, and how near
 the figure came to the rule's limit (0: where the run began, 1: at the limit). The limits are those of the run's section `guard`,
@@ -29,6 +29,9 @@ from openrs_ray.errors import UserError
 from openrs_ray.guard.watch import Watch
 from openrs_ray.run.metrics import read_metrics
 
+_PHASES = ("train", "evaluation")
+"""Of one step in this order."""
+
 
 @dataclass(frozen=True, slots=True)
 class Watched:
@@ -47,17 +50,13 @@ def watched(run: Path, rules: Sequence[str]) -> Watched:
     """The answers about a run's recorded figures, as if the guard had only watched. UserError where a field is wrong."""
     config = load_config(run, ["--guard.action=roll_back", *(f"--{field}" for field in rules)])
     watch, alarms, back = Watch(config), Counter[str](), None
-    train, evaluations = (read_metrics(run, phase) for phase in ("train", "evaluation"))
-    lines = sorted(
-        [*((line["step"], 0, line) for line in train), *((line["step"], 1, line) for line in evaluations)],
-        key=lambda each: each[:2],
-    )
-    for step, late, line in lines:
+    lines = [(line["step"], late, line) for late, phase in enumerate(_PHASES) for line in read_metrics(run, phase)]
+    for step, late, line in sorted(lines, key=lambda each: each[:2]):
         for alarm in watch.evaluation(line) if late else watch.step(line):
             alarms[alarm.rule] += 1
             if back is None and _goes_back(config, alarm.rule, alarm.in_a_row):
                 back = step
-    return Watched(run.name, len(train), alarms, back, watch.nearest)
+    return Watched(run.name, sum(not late for _, late, _ in lines), alarms, back, watch.nearest)
 
 
 def _goes_back(config: RunConfig, rule: str, in_a_row: int) -> bool:
