@@ -31,12 +31,7 @@ def _mends(rule: str) -> tuple[Knob, ...]:
 
 
 def _possible(knob: Knob, config: RunConfig, now: Changes) -> bool:
-    return knob != "length" or now.stage + 1 < len(_stages(config))
-
-
-def _stages(config: RunConfig) -> Sequence[Any]:
-    """`rollout.stages`."""
-    return getattr(config.rollout, "stages", ())
+    return knob != "length" or now.stage + 1 < len(config.rollout.stages)
 
 
 def change(knob: Knob, config: RunConfig, now: Changes) -> tuple[Change, str]:
@@ -49,7 +44,7 @@ def change(knob: Knob, config: RunConfig, now: Changes) -> tuple[Change, str]:
         before = config.loss.kl_beta if now.kl_beta is None else now.kl_beta
         after = 2 * before or config.guard.kl_beta
         return {"kl_beta": (before, after)}, f"loss.kl_beta is {after:g} instead of {before:g}"
-    limit = _stages(config)[now.stage + 1].max_completion_tokens
+    limit = config.rollout.stages[now.stage + 1].max_completion_tokens
     return {
         "stage": (now.stage, now.stage + 1)
     }, f"completions may have {limit} tokens, as in the next of rollout.stages"
