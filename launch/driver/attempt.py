@@ -73,7 +73,8 @@ async def attempt(
         try:
             outcome = await _trained(config, prepared, placement, display, budget, closing)
             end(outcome)
-            shutdown.waits_for("closing the actors", outcome.code)
+            unsaid = "the run goes back to an earlier checkpoint with --resume; " if outcome.again else ""
+            shutdown.waits_for("closing the actors", outcome.code, unsaid)
         except BaseException as error:
             code = 2 if isinstance(error, UserError) else 1
             shutdown.waits_for("closing the actors", code, f"error: {sentences(str(error))}\n")
