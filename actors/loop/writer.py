@@ -4,7 +4,7 @@ A step's record and metrics are written in a thread while the loop samples the n
 `written` has returned.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
@@ -29,7 +29,7 @@ from openrs_ray.run.budget import Budget
 from openrs_ray.run.completion_files import Phase
 from openrs_ray.run.completions import CompletionRecord
 from openrs_ray.run.display import RunDisplay, StepFigures
-from openrs_ray.run.metrics import MetricsLog
+from openrs_ray.run.metrics import Line, MetricsLog
 from openrs_ray.run.progress import RESULT, Progress
 from openrs_ray.run.samples import sample_lines
 from openrs_ray.run.spans import span, traced
@@ -50,6 +50,8 @@ class RunWriter:
     beside: Beside = field(default_factory=Beside)
     decoder: Decoder | None = None
     """Makes the prompts' text for the record."""
+    seen: Callable[[int, Line, str], None] = lambda step, line, phase: None
+    """Told of the figures of every step and evaluation, with its phase."""
 
     @traced("write")
     def write(
@@ -84,8 +86,9 @@ class RunWriter:
         cost = self.budget.metrics(times["step_s"], progress.correct)
         line = {**figures, **update.metrics, **times, **push, **cost, **settings.metrics()}
         self.beside.start(partial(self._write_step, step, batch, update.advantages, line))
+        self.seen(step, line, "train")
         self.budget.reached(step)
-        self._show(step, batch, {**figures, **update.metrics, **times})
+        self._show(step, batch, {**figures, **update.metrics, **times, **settings.metrics()})
         self.rests.settle(progress.streaks, step)
         for task in self.rests.all_at_rest() if batch.rested else ():
             self.display.warn(nothing_left(task, step))
@@ -138,7 +141,7 @@ class RunWriter:
                 groups_with_spread=int(figures["groups_with_spread"]),
                 groups=len(batch.drawn),
                 clipped_share=figures["clipped_share"],
-                kl=figures["kl"] if self.config.loss.kl_beta > 0 else None,
+                kl=figures["kl"] if figures["setting/kl_beta"] > 0 else None,
                 tokens=int(figures["sampled_tokens"]),
                 seconds=figures["step_s"],
                 mismatch=figures["mismatch_kl"] if self.config.rollout.quantization != "none" else None,
@@ -151,10 +154,10 @@ class RunWriter:
         correct = correctness(groups)
         unjudged = int(np.isnan(correct).sum())
         await self.written()
-        self.beside.start(
-            partial(self._write_evaluation, step, groups, scores.metrics() | {"unjudged": float(unjudged)})
-        )
+        line = scores.metrics() | {"unjudged": float(unjudged)}
+        self.beside.start(partial(self._write_evaluation, step, groups, line))
         await self.written()
+        self.seen(step, line, "evaluation")
         doubt = f"; {unjudged} of {correct.size} not judged, the interval holds either way" if unjudged else ""
         eight = self.config.rollout.quantization
         doubt += f"; sampled by engines in {eight}" if eight != "none" else ""

@@ -135,6 +135,8 @@ def _rows(config: RunConfig) -> Iterator[tuple[str, str]]:
         "checkpoints",
         f"kept every {saving.every_steps} steps and at the end, for resuming every {saving.every_minutes:g} minutes",
     )
+    if config.guard.action != "off":
+        yield "guard", _guard_text(config)
     yield "cost", most_text(config.cost, config.max_gpus)
 
 
@@ -170,6 +172,13 @@ def _rollout_text(config: RunConfig) -> str:
     at_once = f", at most {rollout.in_flight} groups at once" if rollout.in_flight else ""
     sleeps = ", asleep while it works" if rollout.sleep_while_learning else ""
     return f"{config.num_engines} engine(s) on {place.num_rollout_gpus} {_unit(config)}{more}, {ahead}{at_once}{sleeps}"
+
+
+def _guard_text(config: RunConfig) -> str:
+    guard = config.guard
+    if guard.action == "warn":
+        return "warns"
+    return f"warns, and goes back at most {guard.max_rollbacks} times, changing {' or '.join(guard.knobs)} (not in the forecast)"
 
 
 def _stage_text(stage: RolloutStage) -> str:
