@@ -182,8 +182,7 @@ def _guard_text(config: RunConfig) -> str:
 
 
 def _stage_text(stage: RolloutStage) -> str:
-    text = f"completions of up to {stage.max_completion_tokens:,} tokens at temperature {stage.temperature:g}, prompts of up to "
-    return f"{text}{stage.max_prompt_tokens:,}, {stage.until.as_text if stage.until else 'until the run ends'}"
+    return f"{stage.as_text}, {stage.until.as_text if stage.until else 'until the run ends'}"
 
 
 def _environment_text(task: Task) -> str:
