@@ -1,9 +1,12 @@
 """Advantages relative to the group, and the sequences to learn from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32
+
+from openrs_ray.records import Group
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +59,17 @@ def advantages(
         scale = np.sqrt((deviation**2).sum(axis=1, keepdims=True) / np.maximum(count - 1, 1)) + epsilon
         deviation = deviation / np.where(scale > 0, scale, 1.0)
     return np.where(judged & enough, deviation, np.nan)
+
+
+def taught(
+    values: Float64[np.ndarray, "groups completions"], groups: Sequence[Group]
+) -> Float64[np.ndarray, "groups completions"]:
+    """Advantages where a teacher also acts on rollouts without one, which get 0; NaN for those without a usable token."""
+    usable = [
+        [rollout.sampled_tokens > 0 and bool(np.isfinite(rollout.logprobs).all()) for rollout in group.rollouts]
+        for group in groups
+    ]
+    return np.where(np.isnan(values) & np.array(usable), 0.0, values)
 
 
 def spread(rewards: Float64[np.ndarray, "groups completions"]) -> Bool[np.ndarray, " groups"]:

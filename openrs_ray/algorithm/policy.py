@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel
 
+from openrs_ray.algorithm.distillation import DistilledLogprobs, TeacherView
+from openrs_ray.algorithm.head import head_gradients, logits_of
 from openrs_ray.algorithm.packing import MicroBatch
 from openrs_ray.algorithm.varlen import causal_attention
 from openrs_ray.common.foreign import reading
@@ -55,16 +57,33 @@ class Policy(nn.Module):
         targets: Int[Tensor, " completion_tokens"],
         temperature: float,
         shared: "Shared | None" = None,
-    ) -> Float[Tensor, " completion_tokens"]:
-        """Log-probability of each target, float32, computed from the row of the token before it."""
-        hidden = self.model.base_model(
+        teacher: TeacherView | None = None,
+        top_k: int = 0,
+    ) -> Float[Tensor, " completion_tokens"] | tuple[Tensor, Tensor, Tensor]:
+        """Log-probability of each target, float32, computed from the row of the token before it.
+
+        With a teacher also the rest of `Distilled`, over `top_k` tokens.
+        """
+        hidden = self.hidden(token_ids, position_ids, lengths, predictors, shared)
+        made: Tensor | tuple[Tensor, Tensor, Tensor] = self.head(hidden, targets, temperature, teacher, top_k)
+        return made
+
+    def hidden(
+        self,
+        token_ids: Int[Tensor, " tokens"],
+        position_ids: Int[Tensor, " tokens"],
+        lengths: tuple[int, ...],
+        predictors: Int[Tensor, " completion_tokens"],
+        shared: "Shared | None" = None,
+    ) -> Float[Tensor, "completion_tokens hidden"]:
+        """Last hidden states in the rows of `predictors`."""
+        states: Tensor = self.model.base_model(
             input_ids=token_ids[None],
             position_ids=position_ids[None],
             use_cache=False,
             **packed_arguments(lengths, token_ids.device, shared),
         ).last_hidden_state[0]
-        logprobs: Tensor = self.head(hidden[predictors], targets, temperature)
-        return logprobs
+        return states[predictors]
 
 
 class ChunkedLogprobs(nn.Module):
@@ -80,10 +99,19 @@ class ChunkedLogprobs(nn.Module):
         self.logits_dtype = torch.float32 if head_dtype == "float32" else weight.dtype
 
     def forward(
-        self, hidden: Float[Tensor, "tokens hidden"], targets: Int[Tensor, " tokens"], temperature: float
-    ) -> Float[Tensor, " tokens"]:
-        arguments = (hidden, self.weight, targets, temperature, self.chunk_tokens, self.logits_dtype)
-        logprobs: Tensor = _TokenLogprobs.apply(*arguments)  # type: ignore[no-untyped-call]
+        self,
+        hidden: Float[Tensor, "tokens hidden"],
+        targets: Int[Tensor, " tokens"],
+        temperature: float,
+        teacher: TeacherView | None = None,
+        top_k: int = 0,
+    ) -> Float[Tensor, " tokens"] | tuple[Tensor, Tensor, Tensor]:
+        last = temperature, self.chunk_tokens, self.logits_dtype
+        if teacher is not None:
+            own = hidden, self.weight, targets, teacher, top_k
+            compared: tuple[Tensor, Tensor, Tensor] = DistilledLogprobs.apply(*own, *last)  # type: ignore[no-untyped-call]
+            return compared
+        logprobs: Tensor = _TokenLogprobs.apply(hidden, self.weight, targets, *last)  # type: ignore[no-untyped-call]
         return logprobs
 
 
@@ -103,7 +131,7 @@ class _TokenLogprobs(torch.autograd.Function):
         chosen, normalisers = [], []
         pick = _compiled(_pick) if hidden.is_cuda else _pick_over
         for rows, wanted in zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True):
-            logit, normaliser = pick(_logits(rows, weight, logits_dtype), wanted, temperature)
+            logit, normaliser = pick(logits_of(rows, weight, logits_dtype), wanted, temperature)
             chosen.append(logit)
             normalisers.append(normaliser)
         normaliser = torch.cat(normalisers)
@@ -114,35 +142,16 @@ class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, normaliser = ctx.saved_tensors
-        hidden_gradient = torch.empty_like(hidden)
-        weight_gradient = None
-        if ctx.needs_input_grad[1]:  # float32 even for a bfloat16 weight, because many small chunks are summed
-            weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
         slope_of = _compiled(_slope) if hidden.is_cuda else _slope_over
-        for start in range(0, len(targets), ctx.chunk_tokens):
-            chunk = slice(start, start + ctx.chunk_tokens)
-            logits = _logits(hidden[chunk], weight, ctx.logits_dtype)
-            slope = slope_of(logits, targets[chunk], normaliser[chunk], gradient[chunk], ctx.temperature, weight.dtype)
-            del logits  # not beside what comes next, which is as large
-            torch.mm(slope, weight, out=hidden_gradient[chunk])
-            if weight_gradient is not None and weight.dtype == torch.float32:
-                weight_gradient.addmm_(slope.T, hidden[chunk])
-            elif weight_gradient is not None:
-                weight_gradient += slope.T @ hidden[chunk]
-            del slope
-        head_gradient = None if weight_gradient is None else weight_gradient.to(weight.dtype)
-        return hidden_gradient, head_gradient, None, None, None, None
 
+        def slope(rows: slice, logits: Tensor) -> Tensor:
+            made: Tensor = slope_of(
+                logits, targets[rows], normaliser[rows], gradient[rows], ctx.temperature, weight.dtype
+            )
+            return made
 
-def _logits(
-    hidden: Float[Tensor, "tokens hidden"], weight: Float[Tensor, "vocabulary hidden"], dtype: torch.dtype
-) -> Float[Tensor, "tokens vocabulary"]:
-    """Summed and given in `dtype`."""
-    if dtype == weight.dtype:
-        return F.linear(hidden, weight)
-    if hidden.is_cuda:  # on tensor cores, which sum in float32 anyway; as vLLM does it
-        return torch.mm(hidden, weight.t(), out_dtype=dtype)
-    return F.linear(hidden.to(dtype), weight.to(dtype))
+        made = head_gradients(hidden, weight, slope, ctx.chunk_tokens, ctx.logits_dtype, ctx.needs_input_grad[1])
+        return (*made, None, None, None, None)
 
 
 def _pick(

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from openrs_ray.config.section import Amount, Ratio, Section, SomeAmount
+from openrs_ray.config.teacher import Teacher
 
 _PUBLISHED: dict[str, dict[str, Any]] = {
     "grpo": {},
@@ -16,13 +17,16 @@ _PUBLISHED: dict[str, dict[str, Any]] = {
     "gspo": {"normalization": "sequences", "clip_epsilon": 3e-4, "clip_epsilon_high": 4e-4},
     "cispo": {"clip_epsilon_high": 1.0},
     "tis": {"clip_epsilon_high": 1.0},
+    "distill": {},
 }
 """Defaults of each loss that differ from the fields'; from its paper, except the bound of CISPO and TIS."""
 
 
 class Loss(Section):
-    kind: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "tis"] = "grpo"
+    kind: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "tis", "distill"] = "grpo"
     """Which loss (docs/losses.md); it brings its own clip and normalization where those are not given."""
+    teacher: Teacher = Teacher()
+    """With kind distill: the model to learn from."""
     clip_epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """The probability ratio is clipped below 1 - epsilon (gspo: 0.0003; cispo and tis have no lower bound)."""
     clip_epsilon_high: SomeAmount | None = None
@@ -60,12 +64,39 @@ class Loss(Section):
             raise ValueError(f"loss.kind {self.kind} goes with loss.normalization {own}, not {self.normalization}")
         if self.correction == "truncated" and self.kind in ("cispo", "tis"):
             raise ValueError(f"loss.kind {self.kind} truncates the weights itself, at 1 + loss.clip_epsilon_high")
+        self._check_teacher()
         if self.cap < self.clip_range[1]:
             raise ValueError(
                 f"loss.correction_cap ({self.correction_cap:g}) must not be below the clip's upper bound "
                 f"({self.clip_range[1]:g}), which could not act"
             )
         return self
+
+    def _check_teacher(self) -> None:
+        if (self.kind == "distill") != (self.teacher.path is not None):
+            raise ValueError(
+                "loss.kind distill and loss.teacher.path go together: give both (docs/distillation.md), or neither of them"
+            )
+        if self.kind == "distill" and not self.uses_ratios and self.correction == "truncated":
+            raise ValueError(
+                "loss.correction truncated caps a ratio, of which distillation by loss.teacher.top_k alone has none: set "
+                "loss.correction sequence_mask, or loss.teacher.top_k 0"
+            )
+
+    @property
+    def uses_ratios(self) -> bool:
+        """False where the loss is the divergence from a teacher over top_k tokens, and nothing else."""
+        return self.kind != "distill" or self.teacher.top_k == 0 or self.teacher.weight < 1
+
+    @property
+    def needs_rewards(self) -> bool:
+        """False where a teacher alone says how to change."""
+        return self.kind != "distill" or self.teacher.weight < 1
+
+    @property
+    def acts_everywhere(self) -> bool:
+        """True where tokens without an advantage have a gradient, too."""
+        return self.kl_beta > 0 or self.kind == "distill"
 
     @property
     def clip_range(self) -> tuple[float, float]:

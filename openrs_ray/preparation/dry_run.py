@@ -18,6 +18,7 @@ from openrs_ray.config.load import flat
 from openrs_ray.config.loss import Loss
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.config.task import Task
+from openrs_ray.config.teacher import Teacher
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.power import plan_lines
 from openrs_ray.models.bundled import resolve_model
@@ -199,4 +200,11 @@ def loss_text(loss: Loss) -> str:
     bounds = f"at most {high:g}" if loss.kind in ("cispo", "tis") else f"in [{low:g}, {high:g}]"
     ratio = f"ratio {bounds}" if loss.old_policy == "sampler" else "ratio always 1 (loss.old_policy current)"
     penalty = f"KL {loss.kl_beta:g}" if loss.kl_beta else "no KL"
+    if loss.kind == "distill":
+        ratio = f"{_teacher_text(loss.teacher)}{f', {ratio}' if loss.uses_ratios else ''}"
     return f"{loss.kind}, {ratio}, normalization {loss.normalization}, correction {loss.correction}, {penalty}"
+
+
+def _teacher_text(teacher: Teacher) -> str:
+    likeliest = f"the {teacher.top_k} likeliest tokens and the rest" if teacher.top_k else "the sampled token"
+    return f"teacher {teacher.path} by {likeliest}, with {teacher.weight:.0%} of the loss"
