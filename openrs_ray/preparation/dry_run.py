@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from openrs_ray.cluster.disk import disk_text
@@ -11,7 +12,7 @@ from openrs_ray.cluster.host_memory import host_text
 from openrs_ray.cluster.machine import Machine
 from openrs_ray.cluster.memory import memory_text
 from openrs_ray.cluster.model_shape import ModelShape
-from openrs_ray.cluster.shapes import shipped_shape
+from openrs_ray.cluster.shapes import planned_shape
 from openrs_ray.common.hub import Unreachable
 from openrs_ray.config.fidelity import differences
 from openrs_ray.config.load import flat
@@ -25,6 +26,7 @@ from openrs_ray.models.bundled import resolve_model
 from openrs_ray.preparation.plan_json import not_at_default, plan_as_json
 from openrs_ray.preparation.prepared import Prepared, check_model, prepare
 from openrs_ray.preparation.preview import look_lines
+from openrs_ray.preparation.teacher import teacher_shape
 from openrs_ray.run.budget import most_text
 from openrs_ray.run.resume import check_run, resume_notes
 
@@ -62,10 +64,12 @@ def _prepared_or_missing(config: RunConfig) -> tuple[Prepared | None, Unreachabl
 
 def _shape_without_problems(config: RunConfig) -> ModelShape | None:
     """None where the shape is out of reach and not shipped."""
+    teacher = config.loss.teacher.path
     try:
-        return check_model(config, resolve_model(config.model.path))[1]
+        shape = check_model(config, resolve_model(config.model.path))[1]
+        return replace(shape, teacher=teacher_shape(config))
     except Unreachable:
-        return shipped_shape(config.model.path)
+        return planned_shape(config.model.path, teacher)
 
 
 def _data_lines(config: RunConfig, prepared: Prepared) -> Iterator[str]:
@@ -83,7 +87,9 @@ def _power_lines(config: RunConfig, held_out: int) -> list[str]:
 
 def _need_lines(config: RunConfig, shape: ModelShape | None, machine: Machine, held_out: int) -> Iterator[str]:
     if shape is None:
-        yield f"memory, forecast, disk: not planned, since the shape of {config.model.path} is not known here"
+        teacher = config.loss.teacher.path
+        known_by = f"{config.model.path} or {teacher}" if teacher else config.model.path
+        yield f"memory, forecast, disk: not planned, since the shape of {known_by} is not known here"
         return
     if config.placement.device == "gpu" or machine.gpu_bytes is not None:
         yield from memory_text(config, shape, machine.gpu_bytes)

@@ -24,11 +24,11 @@ def check_teacher(
 
     `shape`, `tokenizer` and `ends` are the policy's.
     """
-    path = config.loss.teacher.path
-    if path is None:
+    its = teacher_shape(config)
+    if its is None:
         return None
+    path = str(config.loss.teacher.path)
     place = resolve_model(path, _FIELD)
-    its = _teacher_shape(config, place)
     if its.vocabulary < shape.vocabulary:
         raise UserError(
             f"{_FIELD} {path} gives {its.vocabulary} logits and {config.model.path} {shape.vocabulary}: a teacher needs at least "
@@ -45,12 +45,16 @@ def check_teacher(
     return its
 
 
-def _teacher_shape(config: RunConfig, place: str) -> ModelShape:
+def teacher_shape(config: RunConfig) -> ModelShape | None:
+    """None without a teacher. UserError where the learner cannot compute it."""
     path, tokens = config.loss.teacher.path, config.max_sequence_tokens
+    if path is None:
+        return None
+    place = resolve_model(path, _FIELD)
     with reading(f"the configuration of {_FIELD} {path!r} cannot be used"):
         model = read_config(place)
         shape = ModelShape.of(model)
-    check_attention(model, str(path), tokens)
+    check_attention(model, path, tokens)
     limit = getattr(model, "max_position_embeddings", None)
     if limit is not None and tokens > limit:
         raise UserError(
