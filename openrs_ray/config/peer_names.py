@@ -35,6 +35,8 @@ _OURS = {
     "learner.lora.layers": "target_modules lora_target_modules",
     "learner.fused_kernels": "use_liger_kernel use_liger_loss use_liger",
     "loss.kind": "loss_type advantage_estimator adv_estimator policy_loss_type loss_mode",
+    "loss.teacher.path": "teacher teacher_model teacher_model_name_or_path opd_teacher_load teacher_model_path",
+    "loss.teacher.weight": "opd_kl_coef kl_penalty_coef",
     "loss.kl_beta": "beta kl_coef init_kl_coef kl_loss_coef",
     "loss.clip_epsilon": "epsilon eps_clip clip_ratio clip_ratio_low eps_clip_low",
     "loss.clip_epsilon_high": "epsilon_high clip_ratio_high eps_clip_high",
