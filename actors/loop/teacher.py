@@ -76,4 +76,4 @@ class TeacherTrial:
     def _write(self, groups: list[Group], scores: HeldOutScores) -> None:
         record = CompletionRecord(self.config.run.path / RECORD, self.prepared.decoder.decoder)
         record.write(0, 0, groups, [group.texts for group in groups], None, "evaluation")
-        write_teacher_score(self.config, len(groups), scores)
+        write_teacher_score(self.config, len(groups), scores.metrics())

@@ -133,6 +133,7 @@ class RunWriter:
                 tokens=int(figures["sampled_tokens"]),
                 seconds=figures["step_s"],
                 mismatch=figures["mismatch_kl"] if self.config.rollout.quantization != "none" else None,
+                teacher=figures.get("teacher_kl"),
             )
         )
         if warning := self.watch.step(step, figures, batch.drawn):

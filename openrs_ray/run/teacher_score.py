@@ -1,11 +1,11 @@
 """What the teacher of a distilled run scores itself, without any training: `RUN/teacher.json`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from openrs_ray.common.files import read_json, write_json
 from openrs_ray.config.schema import RunConfig
-from openrs_ray.evaluation.held_out import HeldOutScores
 from openrs_ray.stats import Interval
 
 FILE = "teacher.json"
@@ -13,9 +13,10 @@ RECORD = "teacher"
 """Folder, in the run's, with the record of the teacher's completions."""
 
 
-def write_teacher_score(config: RunConfig, problems: int, scores: HeldOutScores) -> None:
+def write_teacher_score(config: RunConfig, problems: int, figures: Mapping[str, float]) -> None:
+    """`figures`: as an evaluation's in `metrics.jsonl`."""
     about = {"path": config.loss.teacher.path, "problems": problems, "samples": config.evaluation.samples}
-    write_json(config.run.path / FILE, {**about, "temperature": config.evaluation.temperature, **scores.metrics()})
+    write_json(config.run.path / FILE, {**about, "temperature": config.evaluation.temperature, **figures})
 
 
 def teacher_score(run: Path, config: RunConfig | None) -> dict[str, Any] | None:
