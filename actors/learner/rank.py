@@ -261,8 +261,7 @@ class LearnerRank:
             span("reference", step=step, micro_batches=len(micro_batches)),
             self._start_model() as reference,
         ):
-            temperature = self.config.logprob_temperature
-            scored = [reference(**self._arguments(batch, temperature)) for batch in micro_batches]
+            scored = [reference(**self._arguments(batch, self._temperature(batch))) for batch in micro_batches]
             self._finish_kernels()
         return scored
 
@@ -282,12 +281,12 @@ class LearnerRank:
         """The teacher's part of each micro-batch, in order; empty ones without a teacher."""
         if self.teacher is None:
             return iter([UNTAUGHT] * len(micro_batches))
-        return self.teacher.scored(micro_batches, self.config.logprob_temperature)
+        return self.teacher.scored(micro_batches, self._temperature)
 
     def _loss_input(
         self, batch: MicroBatch, reference_logprobs: torch.Tensor | None, taught: Taught = UNTAUGHT
     ) -> LossInput:
-        arguments = self._arguments(batch, self.config.logprob_temperature)
+        arguments = self._arguments(batch, self._temperature(batch))
         with self._activations():
             if taught.view is None:
                 distilled = self.engine(**arguments), None, None
@@ -304,6 +303,10 @@ class LearnerRank:
             divergence=divergence,
             top_share=top_share,
         )
+
+    def _temperature(self, _: MicroBatch) -> float:
+        """Divisor of a micro-batch's logits, as it was the sampler's."""
+        return self.config.logprob_temperature
 
     def _activations(self) -> AbstractContextManager[None]:
         if not self.config.learner.offload_activations:

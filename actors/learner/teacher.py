@@ -1,6 +1,6 @@
 """The frozen teacher of a learner rank."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,16 +51,18 @@ class FrozenTeacher:
         policy = policy.to(device).eval().requires_grad_(False)
         self._model = FrozenOnHost(policy, device) if teacher.offload else policy
 
-    def scored(self, micro_batches: Sequence[MicroBatch], temperature: float) -> Iterator[Taught]:
-        """What the teacher makes of each micro-batch, in order."""
+    def scored(
+        self, micro_batches: Sequence[MicroBatch], temperature: Callable[[MicroBatch], float]
+    ) -> Iterator[Taught]:
+        """What the teacher makes of each micro-batch, in order, at the temperature of its policy's log-probabilities."""
         if isinstance(self._model, Policy):
             policy = self._model
-            yield from (self._score(policy, batch, temperature) for batch in micro_batches)
+            yield from (self._score(policy, batch, temperature(batch)) for batch in micro_batches)
             return
         with self._model.visit() as policy:
             # A copy: the parameter itself leaves the device again.
             head = policy.head.weight.detach().clone()
-            waiting = [self._score(policy, batch, temperature, head).to("cpu") for batch in micro_batches]
+            waiting = [self._score(policy, batch, temperature(batch), head).to("cpu") for batch in micro_batches]
         for each in waiting:
             yield each.to(self.device)
 
