@@ -66,8 +66,8 @@ def model_path(name: str) -> Path:
 
     if name == "toy":
         settings, start = ToySettings(), None
-    elif name == "toy-teacher":  # to learn from: it never saw a carry forgotten
-        settings, start = ToySettings(wrong_share=0.0), None
+    elif name == "toy-teacher":  # for the toy to learn from: taught further, by right solutions alone
+        settings, start = ToySettings(wrong_share=0.0, steps=200, learning_rate=1e-3), model_path("toy")
     else:
         settings, start = CALCULATOR, model_path("toy")
     key = {**asdict(settings), "start": start.name if start else None, "code": _code("toy")}
