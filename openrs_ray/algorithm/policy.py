@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 ATTENTION = "openrs_packed"
 
+LogprobsAndMore = Float[Tensor, " tokens"] | tuple[Float[Tensor, " tokens"], ...]
+"""Log-probabilities, a pair of these and of entropies, or what `Distilled` has."""
+
 Shared = tuple[Int[Tensor, " places"], Int[Tensor, " rows"]]
 """Shared rows: the row of each token of the sequences (place), and the first place of each row."""
 
@@ -57,16 +60,18 @@ class Policy(nn.Module):
         targets: Int[Tensor, " completion_tokens"],
         temperature: float,
         shared: "Shared | None" = None,
+        entropies: bool = False,
         teacher: TeacherView | None = None,
         top_k: int = 0,
-    ) -> Float[Tensor, " completion_tokens"] | tuple[Tensor, Tensor, Tensor]:
+    ) -> LogprobsAndMore:
         """Log-probability of each target, float32, computed from the row of the token before it.
 
-        With a teacher also the rest of `Distilled`, over `top_k` tokens.
+        With `entropies` a pair: beside it the entropy of the whole distribution, in nats. With a teacher all of `Distilled`, over
+        `top_k` tokens.
         """
         hidden = self.hidden(token_ids, position_ids, lengths, predictors, shared)
-        made: Tensor | tuple[Tensor, Tensor, Tensor] = self.head(hidden, targets, temperature, teacher, top_k)
-        return made
+        found: LogprobsAndMore = self.head(hidden, targets, temperature, entropies, teacher, top_k)
+        return found
 
     def hidden(
         self,
@@ -87,7 +92,7 @@ class Policy(nn.Module):
 
 
 class ChunkedLogprobs(nn.Module):
-    """The output head fused with log-softmax, over chunks of tokens.
+    """The output head fused with log-softmax and, where asked for, its entropy, over chunks of tokens.
 
     Called once per forward pass: ZeRO-3 gathers weights at each call, and ranks differ in their number of chunks.
     """
@@ -103,20 +108,25 @@ class ChunkedLogprobs(nn.Module):
         hidden: Float[Tensor, "tokens hidden"],
         targets: Int[Tensor, " tokens"],
         temperature: float,
+        entropies: bool = False,
         teacher: TeacherView | None = None,
         top_k: int = 0,
-    ) -> Float[Tensor, " tokens"] | tuple[Tensor, Tensor, Tensor]:
+    ) -> LogprobsAndMore:
         last = temperature, self.chunk_tokens, self.logits_dtype
+        found: LogprobsAndMore
         if teacher is not None:
             own = hidden, self.weight, targets, teacher, top_k
-            compared: tuple[Tensor, Tensor, Tensor] = DistilledLogprobs.apply(*own, *last)  # type: ignore[no-untyped-call]
-            return compared
-        logprobs: Tensor = _TokenLogprobs.apply(hidden, self.weight, targets, *last)  # type: ignore[no-untyped-call]
-        return logprobs
+            found = DistilledLogprobs.apply(*own, *last)  # type: ignore[no-untyped-call]
+        else:
+            found = _TokenLogprobs.apply(hidden, self.weight, targets, *last, entropies)  # type: ignore[no-untyped-call]
+        return found
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """log softmax(hidden @ weight.T / temperature)[target]; the backward pass computes each chunk's logits again."""
+    """log softmax(hidden @ weight.T / temperature)[target], and the entropy of that softmax where asked for.
+
+    The backward pass computes each chunk's logits again.
+    """
 
     @staticmethod
     def forward(
@@ -127,39 +137,43 @@ class _TokenLogprobs(torch.autograd.Function):
         temperature: float,
         chunk_tokens: int,
         logits_dtype: torch.dtype,
-    ) -> Tensor:
-        chosen, normalisers = [], []
+        with_entropies: bool,
+    ) -> LogprobsAndMore:
         pick = _compiled(_pick) if hidden.is_cuda else _pick_over
-        for rows, wanted in zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True):
-            logit, normaliser = pick(logits_of(rows, weight, logits_dtype), wanted, temperature)
-            chosen.append(logit)
-            normalisers.append(normaliser)
-        normaliser = torch.cat(normalisers)
-        ctx.save_for_backward(hidden, weight, targets, normaliser)
+        picked = [
+            pick(logits_of(rows, weight, logits_dtype), wanted, temperature, with_entropies)
+            for rows, wanted in zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True)
+        ]
+        logit, normaliser, *entropies = (torch.cat(parts) for parts in zip(*picked, strict=True))
+        ctx.save_for_backward(hidden, weight, targets, normaliser, *entropies)
         ctx.temperature, ctx.chunk_tokens, ctx.logits_dtype = temperature, chunk_tokens, logits_dtype
-        return torch.cat(chosen) - normaliser
+        return (logit - normaliser, entropies[0]) if entropies else logit - normaliser
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, targets, normaliser = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor, *by_entropy: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, targets, normaliser, *entropies = ctx.saved_tensors
         slope_of = _compiled(_slope) if hidden.is_cuda else _slope_over
 
         def slope(rows: slice, logits: Tensor) -> Tensor:
-            made: Tensor = slope_of(
-                logits, targets[rows], normaliser[rows], gradient[rows], ctx.temperature, weight.dtype
-            )
+            more = [values[rows] for values in (*by_entropy, *entropies)]
+            given = logits, targets[rows], normaliser[rows], gradient[rows], ctx.temperature, weight.dtype
+            made: Tensor = slope_of(*given, *more)
             return made
 
         made = head_gradients(hidden, weight, slope, ctx.chunk_tokens, ctx.logits_dtype, ctx.needs_input_grad[1])
-        return (*made, None, None, None, None)
+        return (*made, *[None] * 5)
 
 
 def _pick(
-    logits: Float[Tensor, "tokens vocabulary"], targets: Int[Tensor, " tokens"], temperature: float
-) -> tuple[Tensor, Tensor]:
-    """Each row's logit of its target and its log-sum-exp, in float32."""
+    logits: Float[Tensor, "tokens vocabulary"], targets: Int[Tensor, " tokens"], temperature: float, entropies: bool
+) -> tuple[Tensor, ...]:
+    """Each row's logit of its target, its log-sum-exp and, where asked for, its entropy, in float32."""
     scaled = logits.float() / temperature
-    return scaled.gather(-1, targets[:, None])[:, 0], scaled.logsumexp(dim=-1)
+    picked = scaled.gather(-1, targets[:, None])[:, 0], scaled.logsumexp(dim=-1)
+    if not entropies:
+        return picked
+    logprobs = scaled - picked[1][:, None]
+    return *picked, -(logprobs.exp() * logprobs).sum(-1)
 
 
 def _slope(
@@ -169,22 +183,34 @@ def _slope(
     gradient: Tensor,
     temperature: float,
     dtype: torch.dtype,
+    by_entropy: Tensor | None = None,
+    entropy: Tensor | None = None,
 ) -> Float[Tensor, "tokens vocabulary"]:
-    """gradient x (onehot - softmax) / temperature, in float32 and then given in `dtype`."""
-    softmax = (logits.float() / temperature - normaliser[:, None]).exp()
+    """(gradient x (onehot - p) - by_entropy x p (log p + entropy)) / temperature, in float32 and then given in `dtype`.
+
+    `gradient` and `by_entropy`: of the result by each log-probability and each entropy.
+    """
+    logprobs = logits.float() / temperature - normaliser[:, None]
     onehot = torch.arange(logits.shape[-1], device=logits.device) == targets[:, None]
-    return ((onehot.float() - softmax) * (gradient / temperature)[:, None]).to(dtype)
+    slope = (onehot.float() - logprobs.exp()) * (gradient / temperature)[:, None]
+    if by_entropy is not None and entropy is not None:
+        slope = slope - logprobs.exp() * (logprobs + entropy[:, None]) * (by_entropy / temperature)[:, None]
+    return slope.to(dtype)
 
 
 # On a CPU, new memory for each operation costs as much as its arithmetic: these work in the memory of the logits.
 
 
 def _pick_over(
-    logits: Float[Tensor, "tokens vocabulary"], targets: Int[Tensor, " tokens"], temperature: float
-) -> tuple[Tensor, Tensor]:
+    logits: Float[Tensor, "tokens vocabulary"], targets: Int[Tensor, " tokens"], temperature: float, entropies: bool
+) -> tuple[Tensor, ...]:
     """`_pick`, which overwrites float32 logits."""
     scaled = logits.float().div_(temperature)
-    return scaled.gather(-1, targets[:, None])[:, 0], scaled.logsumexp(dim=-1)
+    picked = scaled.gather(-1, targets[:, None])[:, 0], scaled.logsumexp(dim=-1)
+    if not entropies:
+        return picked
+    logprobs = scaled.sub_(picked[1][:, None])
+    return *picked, -logprobs.exp().mul_(logprobs).sum(-1)
 
 
 def _slope_over(
@@ -194,10 +220,18 @@ def _slope_over(
     gradient: Tensor,
     temperature: float,
     dtype: torch.dtype,
+    by_entropy: Tensor | None = None,
+    entropy: Tensor | None = None,
 ) -> Float[Tensor, "tokens vocabulary"]:
-    """`_slope`, which overwrites float32 logits."""
+    """`_slope`, which overwrites float32 logits; with an entropy it makes one more table."""
     scale = (gradient / temperature)[:, None]
-    slope = logits.float().div_(temperature).sub_(normaliser[:, None]).exp_().mul_(-scale)
+    logprobs = logits.float().div_(temperature).sub_(normaliser[:, None])
+    if by_entropy is None or entropy is None:
+        slope = logprobs.exp_().mul_(-scale)
+    else:
+        softmax = logprobs.exp()
+        slope = logprobs.add_(entropy[:, None]).mul_(-(by_entropy / temperature)[:, None]).sub_(scale).mul_(softmax)
+        del softmax
     return slope.scatter_add_(-1, targets[:, None], scale).to(dtype)
 
 

@@ -170,6 +170,8 @@ def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tu
     head: float = size * chunk + logits_size * chunk
     if not config.learner.lora.rank:
         head = 4 * weight + size * chunk + max(logits_size * chunk, size * weight)
+    if config.loss.uses_entropy:  # a chunk's probabilities, beside its log-probabilities
+        head += 4 * chunk
     if shape.teacher and config.loss.teacher.top_k:  # which works in float32, and compares with the teacher's chunk
         head = max(head + (4 - logits_size + size) * chunk, _scoring_head(config, shape.teacher))
     return saved * tokens, work * tokens + merge_bytes(config, shape), head

@@ -28,6 +28,8 @@ PLANNED = (
     "open-rs3-2x2",
     "open-rs3-ahead",
     "opd-justrl",
+    "sanity",
+    "justrl-8k",
 )
 
 
