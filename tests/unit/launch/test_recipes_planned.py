@@ -30,6 +30,8 @@ PLANNED = (
     "opd-justrl",
     "sanity",
     "justrl-8k",
+    "fastcurl-stages",
+    "prorl-lite",
 )
 
 
