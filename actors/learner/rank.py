@@ -120,7 +120,7 @@ class LearnerRank:
             deepspeed.utils.set_z3_leaf_modules(policy, {type(layer) for layer in adapted_layers(policy).values()})
             if learner.zero_stage == 3:  # it releases a layer too early when the layer's input needs no gradient
                 policy.model.enable_input_require_grads()
-        elif self.config.loss.kl_beta > 0:
+        elif self.config.needs_reference:
             self.reference = self._frozen_copy(policy)
         if self.config.loss.kind == "distill":
             self.teacher = FrozenTeacher(self.config, self.device)
@@ -158,7 +158,7 @@ class LearnerRank:
         ids = np.zeros(16, dtype=np.int32)
         batch = pack([TrainingSequence(ids, ids, np.zeros(16, dtype=np.float32), 1.0)] * 2)
         self.engine.set_gradient_accumulation_boundary(False)
-        (reference,), (taught,) = self._reference_logprobs([batch]), self._taught([batch])
+        (reference,), (taught,) = self._reference_logprobs([batch], self.config.needs_reference), self._taught([batch])
         output = policy_loss(
             self._loss_input(batch, reference, self.config.loss.uses_entropy, taught), self.config.loss
         )
@@ -218,7 +218,8 @@ class LearnerRank:
         packed_tokens = sum(batch.computed_tokens for batch in real)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         sums = dict.fromkeys(METRICS, torch.zeros_like(loss))
-        references, taught = self._reference_logprobs(micro_batches, step), self._taught(micro_batches)
+        references = self._reference_logprobs(micro_batches, loss_config.kl_beta > 0, step)
+        taught = self._taught(micro_batches)
         for i, (batch, reference, lesson, weight) in enumerate(
             zip(micro_batches, references, taught, weigh, strict=True)
         ):
@@ -286,9 +287,11 @@ class LearnerRank:
         return [1.0 / max(whole, 1)] * len(micro_batches)  # 0 where truncated completions are left out, and all are
 
     @torch.no_grad()
-    def _reference_logprobs(self, micro_batches: Sequence[MicroBatch], step: int = 0) -> list[torch.Tensor | None]:
+    def _reference_logprobs(
+        self, micro_batches: Sequence[MicroBatch], wanted: bool, step: int = 0
+    ) -> list[torch.Tensor | None]:
         """Log-probabilities under the start model, for all micro-batches at once: afterwards it may leave the device."""
-        if self.config.loss.kl_beta == 0:
+        if not wanted:
             return [None] * len(micro_batches)
         with (
             span("reference", step=step, micro_batches=len(micro_batches)),
