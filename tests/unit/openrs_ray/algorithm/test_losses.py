@@ -93,6 +93,8 @@ def test_on_policy_gradient_is_the_advantage_and_nothing_is_clipped():
     assert logp.grad.tolist() == [-1.0, 2.0, 0.0]
     measured = named(output)
     assert measured == {
+        "teacher_kl": 0,
+        "top_share": 0,
         "clipped": 0,
         "kl": 0,
         "mismatch_kl": 0,
