@@ -222,6 +222,20 @@ class Group:
         return np.array([np.nan if v.reward is None else v.reward for v in self.verdicts], dtype=np.float64)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenLogprobs(Message):
+    """Log-probabilities of a micro-batch's or a rollout's sampled tokens, as the learner took them for the loss."""
+
+    policy: np.ndarray
+    """float32 [sampled tokens], under the weights before the update."""
+    reference: np.ndarray | None = None
+    """float32 [sampled tokens], under the frozen start model; None without a KL penalty."""
+
+
+Scored = Mapping[tuple[int, int], TokenLogprobs]
+"""By place of the group in its step, and sample. Rollouts that add nothing to the loss are not scored."""
+
+
 def age_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
     """Ages of the sampled tokens, counted in policy versions before `version`.
 

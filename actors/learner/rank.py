@@ -43,6 +43,7 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.models.lora import adapted_layers, without_adapters, write_adapter
 from openrs_ray.models.pretrained import fixed_weights
+from openrs_ray.records import TokenLogprobs
 from openrs_ray.run.checkpoint_files import ADAPTER
 from openrs_ray.run.spans import span, traced
 from openrs_ray.weights.adapters import pairs
@@ -66,6 +67,7 @@ class LearnerRank:
         self.world_size = world_size
         self.device = torch.device(device)
         self.reference: Policy | FrozenOnHost | None = None
+        self._scored: list[TokenLogprobs] = []
         self._sender: Sender | None = None
         self._sending: Part | None = None
 
@@ -198,12 +200,17 @@ class LearnerRank:
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         sums = dict.fromkeys(METRICS, torch.zeros_like(loss))
         references = self._reference_logprobs(micro_batches, step)
+        self._scored = []
         for i, (batch, reference, weight) in enumerate(zip(micro_batches, references, weigh, strict=True)):
             with span("forward_backward", step=step, micro_batch=i, tokens=batch.computed_tokens):
                 self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
-                output = policy_loss(self._loss_input(batch, reference), self.config.loss)
+                tokens = self._loss_input(batch, reference)
+                output = policy_loss(tokens, self.config.loss)
                 self.engine.backward(output.total * (weight * self.world_size), scale_wrt_gas=False)
                 self._finish_kernels()
+            self._scored.append(
+                TokenLogprobs(_on_host(tokens.logprobs), None if reference is None else _on_host(reference))
+            )
             sums = {name: value + output.sums[name] for name, value in sums.items()}
             loss += output.total.detach().double() * weight
         with span("optimizer", step=step):
@@ -217,6 +224,11 @@ class LearnerRank:
         total = self._sum_over_ranks(torch.stack([*named.values()])).tolist()
         expected, seconds = global_tokens - left_out_tokens, time.monotonic() - began
         return self._metrics(dict(zip(named, total, strict=True)), expected, rate, seconds)
+
+    def token_logprobs(self) -> list[TokenLogprobs]:
+        """Of the newest `train_step`, by micro-batch; once."""
+        scored, self._scored = self._scored, []
+        return scored
 
     def _finish_kernels(self) -> None:
         """A span must not end before its kernels do."""
@@ -443,3 +455,7 @@ class LearnerRank:
         fixed = {name: buffer.to("cpu") for name, buffer in fixed_weights(self.policy.model).items()}
         save_torch_state_dict({**weights, **fixed}, folder)
         self.policy.model.config.save_pretrained(folder)
+
+
+def _on_host(values: torch.Tensor) -> np.ndarray:
+    return values.detach().float().cpu().numpy()

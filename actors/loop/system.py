@@ -163,7 +163,9 @@ class System:
         watch = LearningWatch(config, prepared.tokenizer.convert_ids_to_tokens(list(prepared.eos_ids)))
         writer = RunWriter(config, attempt, watch, metrics, budget, display, rests, decoder=prepared.decoder.decoder)
         saved = (checkpoint.step, checkpoint.kind) if checkpoint else None
-        saving = Saving(config.checkpoint, self._store, self._learner, budget, prepared.files, writer.written, saved)
+        writer.ledger.note("attempt", attempt=attempt, from_step=progress.step)
+        keeping = prepared.files, writer.written, saved, writer.committed
+        saving = Saving(config.checkpoint, self._store, self._learner, budget, *keeping)
         held_out, give_up = prepared.held_out, self._engines.give_up
         evaluation = Evaluation(
             config, held_out, collector.group, give_up, saving.is_kept, writer, limits, budget, display

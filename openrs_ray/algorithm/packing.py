@@ -6,7 +6,7 @@ Where prompts are a large part of the tokens, a micro-batch computes each prompt
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
@@ -36,6 +36,9 @@ class MicroBatch:
 
     Example: prompt 1 9 with the completions 5 and 2 6 gives token_ids=[1, 9, 5, 1, 9, 2, 6], rows=[0, 1, 2, 0, 1, 3, 4].
     """
+
+    members: tuple[int, ...] = ()
+    """Places of the sequences in the list that `split` was given."""
 
     @property
     def computed_tokens(self) -> int:
@@ -86,7 +89,10 @@ def split(
         bins = _bins_of_places(range(len(sequences)) if places is None else places, micro_batch_sequences or 1)
     turns = max(1, -(-len(bins) // ranks))
     bins += [[] for _ in range(turns * ranks - len(bins))]
-    packed = [pack([sequences[i] for i in members], share) if members else EMPTY for members in bins]
+    packed = [
+        replace(pack([sequences[i] for i in members], share), members=tuple(members)) if members else EMPTY
+        for members in bins
+    ]
     return [packed[rank::ranks] for rank in range(ranks)]
 
 

@@ -21,9 +21,9 @@ from openrs_ray.export.source import Source
 from openrs_ray.export.usage import fenced, prompting_section, running_section
 from openrs_ray.models.bundled import DATA, looks_like_hub_id
 from openrs_ray.rewards.libraries.names import REASONING_GYM, VERIFIERS
+from openrs_ray.run.account import Spent
 from openrs_ray.run.attempts import read_attempts
 from openrs_ray.run.environment import FILE as ENVIRONMENT
-from openrs_ray.run.ledger import Spent
 from openrs_ray.run.metrics import read_metrics
 from openrs_ray.run.problems import RunProblems
 

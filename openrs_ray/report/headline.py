@@ -9,7 +9,7 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.evaluation.gain import checked_tasks, gain
 from openrs_ray.evaluation.paired import Paired
-from openrs_ray.run.ledger import Spent
+from openrs_ray.run.account import Spent
 
 _LEVEL = 0.05
 """Of the tests, as of the intervals."""

@@ -26,7 +26,7 @@ from openrs_ray.report.events import EventLog
 from openrs_ray.report.following import Following
 from openrs_ray.report.headline import headline, last_gain
 from openrs_ray.report.settings import expected_bands, settings
-from openrs_ray.run import attempts, ledger, metrics
+from openrs_ray.run import account, attempts, metrics
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.progress import RESULT
 
@@ -211,7 +211,7 @@ def driven(run: Path) -> bool:
         if match is None:
             return False
         if match[2] != os.uname().nodename:
-            return time.time() - (run / ledger.FILE).stat().st_mtime < _SILENT_S
+            return time.time() - (run / account.FILE).stat().st_mtime < _SILENT_S
         # A process that began after the lock was written is another one with the same number.
         return bool(psutil.Process(int(match[1])).create_time() <= lock.stat().st_mtime + 1.0)
     except (OSError, psutil.Error):

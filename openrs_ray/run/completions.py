@@ -13,7 +13,7 @@ from openrs_ray.common.completion_columns import row_json, with_common
 from openrs_ray.data.completions import Decoder
 from openrs_ray.data.rests import Rested
 from openrs_ray.errors import RunError
-from openrs_ray.records import Group, Problem, Rollout, Status, Verdict, VersionSpan
+from openrs_ray.records import Group, Problem, Rollout, Scored, Status, TokenLogprobs, Verdict, VersionSpan
 from openrs_ray.run.completion_files import FOLDER, Phase, RecordFile, current_files, write_file
 
 SCHEMA = with_common(
@@ -29,6 +29,8 @@ SCHEMA = with_common(
     ("mean_logprob", pa.float64()),
     ("advantage", pa.float64()),  # null: left out of the loss, replaced, or an evaluation
     ("check_seconds", pa.float64()),
+    ("learner_logprobs", pa.list_(pa.float32())),  # of the policy before the update, 0 where given; null: not computed
+    ("reference_logprobs", pa.list_(pa.float32())),  # of the frozen start model, with a KL penalty
 )
 """Files of older versions lack some of the columns."""
 RESTED = pa.schema(
@@ -63,13 +65,14 @@ class CompletionRecord:
         texts: Sequence[Sequence[str]],
         advantages: Sequence[Sequence[float]] | np.ndarray | None,
         phase: Phase = "train",
+        scored: Scored | None = None,
     ) -> Path:
         """Write all completions of a step; returns the file. A step's replaced groups go first: they count with the others.
 
         `texts` and `advantages` are [group][sample]; advantages are NaN where left out of the loss, None for replaced groups and
         evaluations. An evaluation's step is its policy version.
         """
-        rows = _rows(step, attempt, phase, groups, texts, advantages, self._prompts(groups))
+        rows = _rows(step, attempt, phase, groups, texts, advantages, self._prompts(groups), scored or {})
         return write_file(self.run_folder, phase, step, attempt, rows)
 
     def _prompts(self, groups: Sequence[Group]) -> list[str | None]:
@@ -154,11 +157,15 @@ def _rows(
     texts: Sequence[Sequence[str]],
     advantages: Sequence[Sequence[float]] | np.ndarray | None,
     prompts: Sequence[str | None],
+    scored: Scored,
 ) -> pa.Table:
     """The table of a step, built by column and from whole arrays, because a step may have millions of tokens."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     verdicts = [verdict for group in groups for verdict in group.verdicts]
     values = [math.nan] * len(rollouts) if advantages is None else [float(v) for row in advantages for v in row]
+    learned = [
+        scored.get((place, sample)) for place, group in enumerate(groups) for sample in range(len(group.rollouts))
+    ]
     marks = [None if rollout.sampled.all() else rollout.sampled for rollout in rollouts]
     columns: dict[str, Any] = {
         **_of_problems(groups, prompts),
@@ -183,8 +190,24 @@ def _rows(
         "mean_logprob": [_finite(_mean_logprob(*each)) for each in zip(rollouts, marks, strict=True)],
         "advantage": [_finite(value) for value in values],
         "check_seconds": [verdict.seconds for verdict in verdicts],
+        **_of_learner(learned, marks),
     }
     return pa.table([_column(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
+
+
+def _of_learner(learned: Sequence[TokenLogprobs | None], marks: Sequence[np.ndarray | None]) -> dict[str, pa.ListArray]:
+    policy = [_at(each.policy, own) if each else None for each, own in zip(learned, marks, strict=True)]
+    reference = [_at(each.reference, own) if each else None for each, own in zip(learned, marks, strict=True)]
+    return {"learner_logprobs": _lists(policy, pa.float32()), "reference_logprobs": _lists(reference, pa.float32())}
+
+
+def _at(values: np.ndarray | None, marks: np.ndarray | None) -> np.ndarray | None:
+    """Values of the sampled tokens, among all tokens."""
+    if values is None or marks is None:
+        return values
+    among = np.zeros(len(marks), dtype=np.float32)
+    among[marks] = values
+    return among
 
 
 def _of_problems(groups: Sequence[Group], prompts: Sequence[str | None]) -> dict[str, pa.Array]:

@@ -14,7 +14,7 @@ from system import judged_group, system_config
 from actors.learner import group as module
 from actors.learner.group import LearnerGroup, LearnerLost
 from openrs_ray.errors import Lost
-from openrs_ray.records import Completion, Group, Problem, VersionSpan
+from openrs_ray.records import Completion, Group, Problem, TokenLogprobs, VersionSpan
 
 PROBLEM = Problem(0, "1+1", (1, 2), ("2",))
 FIGURES = dict.fromkeys(("completion_tokens", "packed_tokens", "seconds", "learning_rate", "mismatch_kl"), 1.0)
@@ -42,9 +42,12 @@ class Rank:
             if method == "train_step":
                 self.weights.append(arguments[2])
                 self.prompts.append({int(ids) for batch in arguments[0] for ids in batch.token_ids[:1]})
+                self.scored = [TokenLogprobs(batch.behaviour_logprobs) for batch in arguments[0]]
+            if method == "token_logprobs":
+                return self.scored
             return {"address": (), "train_step": FIGURES, "sees": True, "push_buckets": tuple(self.weights)}.get(method)
 
-        return SimpleNamespace(remote=call)
+        return SimpleNamespace(remote=lambda *arguments: asyncio.ensure_future(call(*arguments)))
 
 
 class Engines:

@@ -1,0 +1,221 @@
+"""Verifies the ledger: that each entry follows the one before it, and that every file is as its newest entry has it."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from openrs_ray.audit.findings import Check
+from openrs_ray.common.files import read_json
+from openrs_ray.errors import UserError
+from openrs_ray.report.static import read_page
+from openrs_ray.run.checkpoint_files import ADAPTER, POLICY, TRAINER
+from openrs_ray.run.completion_files import FOLDER as COMPLETIONS
+from openrs_ray.run.completion_files import RecordFile
+from openrs_ray.run.ledger import (
+    ADDED,
+    APPENDED,
+    FILE,
+    REPLACED,
+    Entry,
+    Known,
+    digest,
+    file_digests,
+    found,
+    read_ledger,
+    whole_lines,
+)
+
+_MAY_GO = re.compile(r"report\.html|export/.*|checkpoints/step-.*")
+"""Files that a run, or its owner, may remove; the manifest says which checkpoints there are."""
+_SHORT = 12
+
+
+def check_chain(folder: Path, head: str | None = None) -> Check:
+    """`head`: the digest that the ledger is known to have had at some time."""
+    check = Check("chain of digests")
+    known = read_ledger(folder)
+    if known is None or not known.entries:
+        _without_ledger(folder, check, head)
+        return check
+    _check_entries(known, check)
+    _check_heads(folder, known, check, head)
+    _check_lines(folder, known, check)
+    _check_files(folder, known, check)
+    files = sum(value is not None for value in known.files.values())
+    lines = sum(map(len, known.lines.values()))
+    check.looked_at = f"{len(known.entries)} entries, {files} files, {lines} lines; head {known.entries[-1].digest}"
+    return check
+
+
+def _without_ledger(folder: Path, check: Check, head: str | None) -> None:
+    if head or _of_this_version(folder):
+        check.find(FILE, "it is missing or empty, and the run was written by a version that keeps one")
+    else:
+        check.notes.append(
+            "the run is of an older version, which kept no ledger: its files may have been changed since"
+        )
+
+
+def _of_this_version(folder: Path) -> bool:
+    from openrs_ray.common.parquet import column_names
+
+    files = [path for path in (folder / COMPLETIONS).glob("*.parquet") if RecordFile.named(path)]
+    try:
+        return any("learner_logprobs" in column_names(path) for path in files)
+    except UserError:
+        return False
+
+
+def _check_entries(known: Known, check: Check) -> None:
+    before, number = "", 0
+    for entry in known.entries:
+        if entry.content["before"] != before or entry.number != number:
+            expected = f"entry {number} after {before[:_SHORT] or 'nothing'}"
+            found_it = f"entry {entry.number} after {entry.content['before'][:_SHORT] or 'nothing'}"
+            check.find(FILE, f"line {entry.line} ({_named(entry)}) should be {expected} and is {found_it}", entry.step)
+        before, number = entry.digest, entry.number + 1
+    starts = {entry.line for entry in known.entries if entry.about == "attempt"}
+    for line in known.torn:
+        if line < known.entries[-1].line and line + 1 not in starts:
+            check.find(FILE, f"line {line} is no entry, and no kill has torn it: the next one begins no attempt")
+    first = known.entries[0]
+    if first.about == "attempt" and first.content.get("attempt", 1) > 1:
+        check.notes.append(
+            f"the ledger begins with attempt {first.content['attempt']}: what is older was noted afterwards"
+        )
+
+
+def _named(entry: Entry) -> str:
+    return f"{entry.about}{f' of step {entry.step}' if entry.step is not None else ''}"
+
+
+def _check_heads(folder: Path, known: Known, check: Check, head: str | None) -> None:
+    """Every head that was told to somebody must be one that the ledger had."""
+    ever = {entry.digest for entry in known.entries}
+    told = dict(_told(folder, check))
+    if head:
+        told["--head"] = head
+    for where, value in told.items():
+        if not any(digest.startswith(value) for digest in ever):
+            check.find(
+                FILE, f"{where} names the head {value[:_SHORT]}, which no entry has: entries were changed or removed"
+            )
+
+
+def _told(folder: Path, check: Check) -> Iterator[tuple[str, str]]:
+    """Heads in reports, by file."""
+    for path in sorted((folder / "evaluation").glob("**/report.json")):
+        content = _readable(path, check, folder)
+        if isinstance(value := (content.get("ledger") or {}).get("digest"), str):
+            yield path.relative_to(folder).as_posix(), value
+    page = folder / "report.html"
+    for run in (read_page(page) or {}).get("runs", []) if page.exists() else []:
+        if run.get("name") == folder.name and (value := (run.get("ledger") or {}).get("digest")):
+            yield page.name, value
+    for card in sorted((folder / "export").glob("*/README.md")):
+        if match := re.search(
+            r"chain of digests[^\n]*`([0-9a-f]{64})`", card.read_text(encoding="utf-8", errors="replace")
+        ):
+            yield card.relative_to(folder).as_posix(), match[1]
+
+
+def _readable(path: Path, check: Check, folder: Path) -> dict[str, Any]:
+    try:
+        return read_json(path) or {}
+    except UserError as error:
+        check.find(path.relative_to(folder).as_posix(), str(error))
+        return {}
+
+
+def _check_lines(folder: Path, known: Known, check: Check) -> None:
+    for name in APPENDED:
+        noted, path = known.lines.get(name, []), folder / name
+        lines = whole_lines(path.read_bytes()) if path.exists() else []
+        digests = [digest(line) for line in lines]
+        if digests[: len(noted)] == noted:
+            _check_more_lines(name, lines[len(noted) :], known, check)
+            continue
+        place = next(
+            (i for i, (a, b) in enumerate(zip(digests, noted, strict=False)) if a != b), min(len(digests), len(noted))
+        )
+        step = _step_of(lines[place]) if place < len(lines) else None
+        if len(digests) < len(noted) and digests == noted[: len(digests)]:
+            check.find(name, f"it has {len(digests)} lines, and the ledger notes {len(noted)}", step)
+        else:
+            check.find(name, f"line {place + 1} is not the line that the ledger notes", step)
+
+
+def _check_more_lines(name: str, more: list[bytes], known: Known, check: Check) -> None:
+    if more and (_ended(known) or len(more) > 1):
+        check.find(name, f"its last {len(more)} lines are in no entry of the ledger", _step_of(more[0]))
+    elif more:
+        check.notes.append(
+            f"the last line of {name} is in no entry yet: the run goes on, or was killed before it was noted"
+        )
+
+
+def _step_of(line: bytes) -> int | None:
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return None
+    step = content.get("step") if isinstance(content, dict) else None
+    return step if isinstance(step, int) else None
+
+
+def _ended(known: Known) -> bool:
+    """True where nothing was begun after the run's end."""
+    last = next((entry.about for entry in reversed(known.entries) if entry.about in ("attempt", "step", "end")), "")
+    return last == "end"
+
+
+def _check_files(folder: Path, known: Known, check: Check) -> None:
+    noted = {name: value for name, value in known.files.items() if value is not None}
+    there = [name for name in noted if (folder / name).is_file()]
+    digests = file_digests(folder, there)
+    listed = _listed_checkpoints(folder)
+    for name, value in noted.items():
+        step = _step_in(name)
+        if name not in digests:
+            if not _MAY_GO.fullmatch(name) or any(name.startswith(f"{each}/") for each in listed):
+                check.find(name, "it is missing, and the ledger notes it", step)
+        elif digests[name] != value:
+            check.find(
+                name, f"its SHA-256 begins with {digests[name][:_SHORT]}, and the ledger notes {value[:_SHORT]}", step
+            )
+    _check_unlisted(folder, known, noted, listed, check)
+
+
+def _check_unlisted(
+    folder: Path, known: Known, noted: Mapping[str, str], listed: Mapping[str, int], check: Check
+) -> None:
+    """Files that are there and should be in an entry."""
+    newest = max((entry.step or 0 for entry in known.entries if entry.about in ("step", "evaluation")), default=0)
+    names = [name for name in found(folder, [*ADDED, *REPLACED]) if name not in noted]
+    policies = [f"{each}/{part}" for each in listed for part in (f"{POLICY}/**/*", f"{ADAPTER}/**/*", TRAINER)]
+    names += [name for name in found(folder, policies) if name not in noted]
+    for name in names:
+        step = _step_in(name)
+        killed = not _ended(known) and step is not None and newest <= step <= newest + 1
+        if killed or name.startswith("attempts/"):
+            check.notes.append(f"{name} is in no entry yet: the run goes on, or was killed before it was noted")
+        else:
+            check.find(
+                name, "it is in no entry of the ledger: nothing of the run has written it, or entries are gone", step
+            )
+
+
+def _listed_checkpoints(folder: Path) -> dict[str, int]:
+    """Folders of the checkpoints that the manifest lists, with their steps."""
+    try:
+        content = read_json(folder / "checkpoints" / "manifest.json") or {}
+        return {f"checkpoints/{each['folder']}": each["step"] for each in content.get("checkpoints", [])}
+    except (UserError, KeyError, TypeError):
+        return {}  # its own digest says that it was changed
+
+
+def _step_in(name: str) -> int | None:
+    match = re.search(r"step-(\d+)", name)
+    return int(match[1]) if match else None
