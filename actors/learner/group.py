@@ -24,7 +24,9 @@ from openrs_ray.records import Group, Problem, Scored, TokenLogprobs
 from openrs_ray.run.checkpoint_files import Checkpoint
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.completions import read_groups
+from openrs_ray.run.metrics import read_metrics
 from openrs_ray.run.spans import span, traced
+from openrs_ray.run.step_settings import StepSettings
 
 T = TypeVar("T")
 
@@ -60,6 +62,13 @@ class History:
 
     def groups(self, step: int) -> list[Group]:
         return read_groups(self.run_folder, step, self.problems)
+
+    def settings(self, step: int, config: RunConfig) -> StepSettings:
+        """RunError when the metrics lack the step."""
+        for line in reversed(read_metrics(self.run_folder)):
+            if line["step"] == step:
+                return StepSettings.recorded(line, config)
+        raise RunError(f"the metrics in {self.run_folder} do not hold step {step}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +133,7 @@ class LearnerGroup:
         self._lost = False
         self._step = 0  # last step that the weights were trained on
         self._groups: Sequence[Group] = ()  # its groups, which the record may not have yet
+        self._settings = StepSettings.of(self.config)  # and its settings
         self.life = 1  # counts starts of the ranks
         self.losses = 0
         self.weights_lock = asyncio.Lock()  # held while the weights are not those of the last finished step
@@ -189,23 +199,29 @@ class LearnerGroup:
         if checkpoint:
             await self.load(checkpoint.folder)
         for step in range(checkpoint.step + 1 if checkpoint else 1, self._step + 1):
-            known = self._groups if step == self._step else ()
-            update = await self._train(known or history.groups(step), step)
+            if step == self._step and self._groups:
+                update = await self._train(self._groups, step, self._settings)
+            else:
+                update = await self._train(history.groups(step), step, history.settings(step, self.config))
             if update.scored:
                 update.scored.cancel()  # the record has, or gets, those of the first time
 
     @traced("train", "step")
-    async def train(self, groups: Sequence[Group], step: int) -> Update:
-        """RunError when no completion can be learned from, the step was not applied, or rebuilding does not mend it."""
-        update = await self.run(partial(self._train_in_turn, groups, step))
-        self._step, self._groups = step, groups
+    async def train(self, groups: Sequence[Group], step: int, settings: StepSettings | None = None) -> Update:
+        """Train on the groups of a step, with its settings (None: the recipe's).
+
+        RunError when no completion can be learned from, the step was not applied, or rebuilding does not mend it.
+        """
+        settings = settings or StepSettings.of(self.config)
+        update = await self.run(partial(self._train_in_turn, groups, step, settings))
+        self._step, self._groups, self._settings = step, groups, settings
         return update
 
-    async def _train_in_turn(self, groups: Sequence[Group], step: int) -> Update:
+    async def _train_in_turn(self, groups: Sequence[Group], step: int, settings: StepSettings) -> Update:
         async with self._turn():
-            return await self._train(groups, step)
+            return await self._train(groups, step, settings)
 
-    async def _train(self, groups: Sequence[Group], step: int) -> Update:
+    async def _train(self, groups: Sequence[Group], step: int, settings: StepSettings) -> Update:
         """Make all updates of a step. If a rank is lost, all of them are made again from the weights before the step."""
         loss, updates = self.config.loss, self.config.learner.updates_per_batch
         rewards = np.stack([group.rewards() for group in groups])
@@ -214,7 +230,9 @@ class LearnerGroup:
         if not judged:
             raise RunError(f"step {step} has no judged completion to learn from: look at the verdicts in the record")
         on_the_way: list[Scores] = []
-        done = [await self._update(groups[part], values[part], step, part.start, on_the_way) for part in judged]
+        done = [
+            await self._update(groups[part], values[part], step, settings, part.start, on_the_way) for part in judged
+        ]
         scored = asyncio.ensure_future(self._scored(on_the_way, step))
         if updates == 1:
             return Update(done[0], values, scored)
@@ -222,7 +240,13 @@ class LearnerGroup:
         return Update(over_updates(done) | ages, values, scored)
 
     async def _update(
-        self, groups: Sequence[Group], values: np.ndarray, step: int, first: int, on_the_way: list[Scores]
+        self,
+        groups: Sequence[Group],
+        values: np.ndarray,
+        step: int,
+        settings: StepSettings,
+        first: int,
+        on_the_way: list[Scores],
     ) -> dict[str, float]:
         """One optimizer step.
 
@@ -231,7 +255,7 @@ class LearnerGroup:
             first: place of the first group in the step.
             on_the_way: gets the log-probabilities of its tokens.
         """
-        loss, learner = self.config.loss, self.config.learner
+        loss, learner = settings.loss(self.config.loss), self.config.learner
         sequences = training_sequences(groups, values)
         local = loss.normalization == "local_micro_batch"
         tokens = completion_tokens(sequences)
@@ -254,7 +278,7 @@ class LearnerGroup:
             learner.deadline_s,
             f"train step {step}",
             [
-                actor.train_step.remote(batch, tokens, step, *left_out)
+                actor.train_step.remote(batch, tokens, step, *left_out, settings)
                 for actor, batch in zip(self._ranks, batches, strict=True)
             ],
         )

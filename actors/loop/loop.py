@@ -35,6 +35,7 @@ from openrs_ray.run.budget import ENDING, Budget, Ended, LimitReached, Work
 from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.progress import Progress
 from openrs_ray.run.spans import span
+from openrs_ray.run.step_settings import StepSettings
 
 AFTER_TAKE: tuple[Work, ...] = ("learn", "resume", *ENDING)
 """Work that must still be paid for while `take` waits."""
@@ -64,10 +65,11 @@ class Loop:
             seen["positions"] = [group.position for group in batch.drawn]
         await self.writer.written()  # the previous step's record
         check_batch(batch, step, self.config)
+        settings = StepSettings.of(self.config, self.progress.changes)
         taken = time.monotonic()
         with self.budget.timing("learn"):
             async with self.learner.weights_lock:
-                update = await self.learner.train(batch.groups, step)
+                update = await self.learner.train(batch.groups, step, settings)
                 trained = time.monotonic()
                 limit, quantization = self.config.push.max_mismatch_kl, self.config.rollout.quantization
                 mismatch = update.metrics.get("first_mismatch_kl", update.metrics["mismatch_kl"])
@@ -75,7 +77,7 @@ class Loop:
                 report = await self.push.push(step)
                 seconds = taken - began, trained - taken, report.seconds, time.monotonic() - began
                 times = step_times(*seconds, self.sampling.idle_seconds())
-                self.progress = self.writer.write(self.progress, batch, update, report, times)
+                self.progress = self.writer.write(self.progress, batch, update, report, times, settings)
 
     async def run(self) -> Progress:
         """Train to the last step, or as far as the budget and the hours go.

@@ -8,6 +8,7 @@ from typing import Any
 from openrs_ray.common.files import as_record, damaged, read_json
 from openrs_ray.data.rests import Streak
 from openrs_ray.run.budget import Ended
+from openrs_ray.run.step_settings import Changes
 from openrs_ray.stats import Interval, TaskScore
 
 RESULT = "result.json"
@@ -38,6 +39,8 @@ class Progress:
     held_out: int = 0
     ended: Ended | None = None
     """None while the run goes on."""
+    changes: Changes = field(default_factory=Changes)
+    """Made by the run itself."""
     streaks: dict[int, Streak] = field(default_factory=dict)
     """Of problems that may come to rest (`data.rest_after`)."""
 
