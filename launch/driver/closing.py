@@ -13,6 +13,7 @@ from openrs_ray.evaluation.gain import checked_tasks, gain, gain_text
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoints import Checkpoint, CheckpointStore
 from openrs_ray.run.display import summary_table
+from openrs_ray.run.ledger import read_head
 from openrs_ray.run.progress import Progress
 
 
@@ -31,6 +32,8 @@ def show_end(console: Console, config: RunConfig, progress: Progress, budget: Bu
         tasks=_task_rows(config, progress),
         quantization=config.rollout.quantization,
     )
+    if head := read_head(config.run.path):
+        table.add_row("chain of digests", f"head {head} (docs/audit.md)")
     show_table(console, table)
     for line in next_lines(config, progress):
         say(console, line)
@@ -66,6 +69,7 @@ def end_as_json(config: RunConfig, progress: Progress, budget: Budget) -> dict[s
         "gpu_hours": spent.gpu_hours,
         "dollars": spent.dollars if budget.priced else None,
         "policy": kept[-1].policy if kept else None,
+        "ledger": read_head(config.run.path),
     }
 
 
@@ -119,6 +123,7 @@ def next_lines(config: RunConfig, progress: Progress) -> Iterator[str]:
     yield f"  look at it                 python -m launch.report {config.run.path}"
     yield f"  measure it on benchmarks   python -m launch.evaluate {config.run.path}"
     yield f"  prove that nothing is lost python -m launch.coverage {config.run.path}"
+    yield f"  prove that it is unchanged python -m launch.audit {config.run.path}"
     yield f"  train it further           {continue_with(*_more(config, progress))}"
     if policies := _kept(config):
         yield f"  talk to it                 python -m launch.chat {config.run.path}"

@@ -29,6 +29,7 @@ from openrs_ray.run.ledger import (
 
 _MAY_GO = re.compile(r"report\.html|export/.*|checkpoints/step-.*")
 """Files that a run, or its owner, may remove; the manifest says which checkpoints there are."""
+_REPORTS = "evaluation/**/report.json"
 _SHORT = 12
 
 
@@ -106,7 +107,7 @@ def _check_heads(folder: Path, known: Known, check: Check, head: str | None) -> 
 
 def _told(folder: Path, check: Check) -> Iterator[tuple[str, str]]:
     """Heads in reports, by file."""
-    for path in sorted((folder / "evaluation").glob("**/report.json")):
+    for path in sorted(folder.glob(_REPORTS)):
         content = _readable(path, check, folder)
         if isinstance(value := (content.get("ledger") or {}).get("digest"), str):
             yield path.relative_to(folder).as_posix(), value
@@ -193,7 +194,7 @@ def _check_unlisted(
 ) -> None:
     """Files that are there and should be in an entry."""
     newest = max((entry.step or 0 for entry in known.entries if entry.about in ("step", "evaluation")), default=0)
-    names = [name for name in found(folder, [*ADDED, *REPLACED]) if name not in noted]
+    names = [name for name in found(folder, [*ADDED, *REPLACED, _REPORTS]) if name not in noted]
     policies = [f"{each}/{part}" for each in listed for part in (f"{POLICY}/**/*", f"{ADAPTER}/**/*", TRAINER)]
     names += [name for name in found(folder, policies) if name not in noted]
     for name in names:

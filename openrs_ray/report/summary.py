@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,8 @@ from openrs_ray.report.headline import headline, last_gain
 from openrs_ray.report.settings import expected_bands, settings
 from openrs_ray.run import account, attempts, metrics
 from openrs_ray.run.checkpoints import CheckpointStore
+from openrs_ray.run.ledger import FILE as LEDGER
+from openrs_ray.run.ledger import read_head
 from openrs_ray.run.progress import RESULT
 
 T = TypeVar("T")
@@ -91,6 +93,7 @@ class RunSummary:
             "stages": timing.stages(train),
             **self._trace(f"{len(self._figures.attempts)}.{step}.{now}", have or {}),
             "settings": shown,
+            "ledger": self._once("ledger", _stamp(self.run / LEDGER), lambda: as_head(self.run)),
             "faults": self._faults,
         }
 
@@ -186,6 +189,12 @@ def _figures_of(line: bytes) -> dict[str, Any] | None:
         return None
     tokens, seconds = figures.get("sampled_tokens"), figures.get("step_s")
     return figures | ({"tokens_per_s": tokens / seconds} if tokens and seconds else {})
+
+
+def as_head(run: Path) -> dict[str, Any] | None:
+    """Head of the run's chain of digests."""
+    head = read_head(run)
+    return None if head is None else asdict(head)
 
 
 def state(run: Path, step: int, steps: int | None) -> str:

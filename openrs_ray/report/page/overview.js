@@ -89,6 +89,7 @@
       ["time left", left(run)],
       ["attempts", format.number(run.attempts)],
       ["recipe", run.recipe],
+      ["chain of digests", run.ledger ? run.ledger.digest.slice(0, 12) : null, run.ledger ? `head after ${format.number(run.ledger.entries)} entries` : null],
     ]);
   }
 
