@@ -31,7 +31,7 @@ class Saving:
     saved: tuple[int, Kind] | None = None
     """Newest checkpoint."""
     committed: Callable[[int, str], None] = lambda step, folder: None
-    """Told of every checkpoint: its step, and its folder in the run's."""
+    """Told of every checkpoint: its step, and the name of its folder."""
     _saved_at: float = field(default_factory=time.monotonic)
 
     def is_kept(self, step: int) -> bool:
@@ -61,7 +61,7 @@ class Saving:
             except (RunError, OSError) as error:
                 raise self.store.abandon(step, error) from error
             checkpoint = await asyncio.to_thread(self.store.commit, step, kind, asdict(progress))
-            self.committed(step, f"{checkpoint.folder.parent.name}/{checkpoint.folder.name}")
+            self.committed(step, checkpoint.folder.name)
         self.saved, self._saved_at = (step, kind), time.monotonic()
 
     async def _write(self, folder: Path, kind: Kind) -> None:

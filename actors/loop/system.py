@@ -163,7 +163,7 @@ class System:
         watch = LearningWatch(config, prepared.tokenizer.convert_ids_to_tokens(list(prepared.eos_ids)))
         writer = RunWriter(config, attempt, watch, metrics, budget, display, rests, decoder=prepared.decoder.decoder)
         saved = (checkpoint.step, checkpoint.kind) if checkpoint else None
-        writer.ledger.note("attempt", attempt=attempt, from_step=progress.step)
+        writer.begin(checkpoint)
         keeping = prepared.files, writer.written, saved, writer.committed
         saving = Saving(config.checkpoint, self._store, self._learner, budget, *keeping)
         held_out, give_up = prepared.held_out, self._engines.give_up

@@ -26,7 +26,7 @@ from openrs_ray.evaluation.benchmarks import is_benchmark
 from openrs_ray.evaluation.held_out import HeldOutScores
 from openrs_ray.records import Group, Scored, Status, age_metrics
 from openrs_ray.run.budget import Budget
-from openrs_ray.run.checkpoint_files import ADAPTER, POLICY, TRAINER
+from openrs_ray.run.checkpoint_files import ADAPTER, POLICY, TRAINER, Checkpoint
 from openrs_ray.run.completion_files import Phase
 from openrs_ray.run.completions import CompletionRecord
 from openrs_ray.run.display import RunDisplay, StepFigures
@@ -187,15 +187,25 @@ class RunWriter:
         self.ledger.note("evaluation", step=step, attempt=self.attempt)
         self.metrics.sinks.samples(step, "evaluation", groups)
 
+    def begin(self, checkpoint: Checkpoint | None) -> None:
+        """Note the attempt's start in the ledger, and what an attempt that was killed has left without an entry."""
+        # The checkpoint again: a kill may have come between it and its entry.
+        parts = _noted_parts(checkpoint.folder.name) if checkpoint else []
+        self.ledger.note("attempt", folders=parts, attempt=self.attempt, from_step=checkpoint.step if checkpoint else 0)
+
     def committed(self, step: int, folder: str) -> None:
-        """Begin to note a checkpoint in the ledger. What was begun before must have been written."""
+        """Begin to note the checkpoint in a folder of `checkpoints/`. What was begun before must have been written."""
         self.beside.start(partial(self._note_checkpoint, step, folder))
 
     @traced("ledger", "step")
     def _note_checkpoint(self, step: int, folder: str) -> None:
-        parts = [f"{folder}/{part}" for part in (POLICY, ADAPTER, TRAINER)]
-        self.ledger.note("checkpoint", folders=parts, step=step, attempt=self.attempt)
+        self.ledger.note("checkpoint", folders=_noted_parts(folder), step=step, attempt=self.attempt)
 
     def end(self, progress: Progress) -> None:
         write_json(self.config.run.path / RESULT, asdict(progress))
         self.ledger.note("end", step=progress.step, attempt=self.attempt)
+
+
+def _noted_parts(folder: str) -> list[str]:
+    """What the ledger notes of a checkpoint: all but the learner's state."""
+    return [f"checkpoints/{folder}/{part}" for part in (POLICY, ADAPTER, TRAINER)]

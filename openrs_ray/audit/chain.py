@@ -10,7 +10,6 @@ from openrs_ray.audit.findings import Check
 from openrs_ray.common.files import read_json
 from openrs_ray.errors import UserError
 from openrs_ray.report.static import read_page
-from openrs_ray.run.checkpoint_files import ADAPTER, POLICY, TRAINER
 from openrs_ray.run.completion_files import FOLDER as COMPLETIONS
 from openrs_ray.run.completion_files import RecordFile
 from openrs_ray.run.ledger import (
@@ -20,15 +19,18 @@ from openrs_ray.run.ledger import (
     REPLACED,
     Entry,
     Known,
+    checkpoint_parts,
     digest,
     file_digests,
     found,
+    listed_checkpoints,
     read_ledger,
     whole_lines,
 )
 
 _MAY_GO = re.compile(r"report\.html|export/.*|checkpoints/step-.*")
 """Files that a run, or its owner, may remove; the manifest says which checkpoints there are."""
+_MANIFEST = "checkpoints/manifest.json"
 _REPORTS = "evaluation/**/report.json"
 _SHORT = 12
 
@@ -176,28 +178,40 @@ def _check_files(folder: Path, known: Known, check: Check) -> None:
     noted = {name: value for name, value in known.files.items() if value is not None}
     there = [name for name in noted if (folder / name).is_file()]
     digests = file_digests(folder, there)
-    listed = _listed_checkpoints(folder)
+    listed = listed_checkpoints(folder)
+    newest = _newest_unnoted(known, listed)
     for name, value in noted.items():
         step = _step_in(name)
+        if newest and (name == _MANIFEST or name.startswith(f"{newest}/")):
+            continue
         if name not in digests:
             if not _MAY_GO.fullmatch(name) or any(name.startswith(f"{each}/") for each in listed):
                 check.find(name, "it is missing, and the ledger notes it", step)
         elif digests[name] != value:
-            check.find(
-                name, f"its SHA-256 begins with {digests[name][:_SHORT]}, and the ledger notes {value[:_SHORT]}", step
-            )
-    _check_unlisted(folder, known, noted, listed, check)
+            begins = f"its SHA-256 begins with {digests[name][:_SHORT]}, and the ledger notes {value[:_SHORT]}"
+            check.find(name, begins, step)
+    if newest:
+        check.notes.append(f"{newest} is in no entry yet: the run goes on, or was killed before it was noted")
+    _check_unlisted(folder, known, noted, newest, check)
 
 
-def _check_unlisted(
-    folder: Path, known: Known, noted: Mapping[str, str], listed: Mapping[str, int], check: Check
-) -> None:
+def _newest_unnoted(known: Known, listed: Mapping[str, int]) -> str | None:
+    """The folder of a checkpoint of the newest step that the run had no time to note."""
+    after = next(
+        (entry for entry in reversed(known.entries) if entry.about in ("attempt", "step", "checkpoint", "end")), None
+    )
+    if after is None or after.about != "step":
+        return None
+    return next((folder for folder, step in listed.items() if step == after.step), None)
+
+
+def _check_unlisted(folder: Path, known: Known, noted: Mapping[str, str], unnoted: str | None, check: Check) -> None:
     """Files that are there and should be in an entry."""
     newest = max((entry.step or 0 for entry in known.entries if entry.about in ("step", "evaluation")), default=0)
-    names = [name for name in found(folder, [*ADDED, *REPLACED, _REPORTS]) if name not in noted]
-    policies = [f"{each}/{part}" for each in listed for part in (f"{POLICY}/**/*", f"{ADAPTER}/**/*", TRAINER)]
-    names += [name for name in found(folder, policies) if name not in noted]
-    for name in names:
+    patterns = [*ADDED, *REPLACED, _REPORTS, *checkpoint_parts(folder)]
+    for name in found(folder, patterns):
+        if name in noted or (unnoted and name.startswith(f"{unnoted}/")):
+            continue
         step = _step_in(name)
         killed = not _ended(known) and step is not None and newest <= step <= newest + 1
         if killed or name.startswith("attempts/"):
@@ -206,15 +220,6 @@ def _check_unlisted(
             check.find(
                 name, "it is in no entry of the ledger: nothing of the run has written it, or entries are gone", step
             )
-
-
-def _listed_checkpoints(folder: Path) -> dict[str, int]:
-    """Folders of the checkpoints that the manifest lists, with their steps."""
-    try:
-        content = read_json(folder / "checkpoints" / "manifest.json") or {}
-        return {f"checkpoints/{each['folder']}": each["step"] for each in content.get("checkpoints", [])}
-    except (UserError, KeyError, TypeError):
-        return {}  # its own digest says that it was changed
 
 
 def _step_in(name: str) -> int | None:

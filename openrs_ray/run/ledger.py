@@ -22,9 +22,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from openrs_ray.common.files import append_line
+from openrs_ray.common.files import append_line, read_json
 from openrs_ray.common.foreign import parse_json
 from openrs_ray.config.names import CODE
+from openrs_ray.errors import UserError
+from openrs_ray.run.checkpoint_files import ADAPTER, POLICY, TRAINER
 
 FILE = "ledger"
 APPENDED = ("attempts.jsonl", "metrics.jsonl", "decisions.jsonl")
@@ -122,7 +124,7 @@ class Ledger:
         self._known = Known()
         self._read = 0  # bytes of the ledger
         self._count = 0  # lines of it
-        self._places: dict[str, int] = {}  # bytes of the append-only files that are noted
+        self._places: dict[str, tuple[int, int]] = {}  # lines and bytes of each append-only file that are noted
 
     def note(self, about: str, *, folders: Sequence[str] = (), **facts: Any) -> Head:
         """Append an entry about all that is new or has changed.
@@ -157,7 +159,8 @@ class Ledger:
 
     def _changed(self, folders: Sequence[str]) -> dict[str, str | None]:
         known = self._known.files
-        added = [name for name in found(self.run_folder, ADDED) if name not in known]
+        patterns = [*ADDED, *checkpoint_parts(self.run_folder)]
+        added = [name for name in found(self.run_folder, patterns) if name not in known]
         looked_at = [
             *(name for name in REPLACED if (self.run_folder / name).exists()),
             *_inside(self.run_folder, folders),
@@ -174,14 +177,14 @@ class Ledger:
         path = self.run_folder / name
         if not path.exists():
             return
+        noted = len(self._known.lines.get(name, ()))
+        count, place = self._places.get(name, (0, 0))
         with path.open("rb") as file:
-            if name not in self._places:  # the first look: what the ledger has is passed over
-                noted = len(self._known.lines.get(name, ()))
-                self._places[name] = sum(len(file.readline()) for _ in range(noted))
-            file.seek(self._places[name])
-            for line in whole_lines(file.read()):
-                self._places[name] += len(line) + 1
-                yield digest(line)
+            file.seek(place)
+            place += sum(len(file.readline()) for _ in range(noted - count))  # noted by others
+            new = whole_lines(file.read())
+        self._places[name] = noted + len(new), place + sum(len(line) + 1 for line in new)
+        yield from map(digest, new)
 
 
 def read_ledger(run_folder: Path) -> Known | None:
@@ -213,6 +216,21 @@ def note_beside(path: Path, about: str, **facts: Any) -> Head | None:
 def head_beside(path: Path) -> Head | None:
     """Head of the ledger of the run that a path lies in."""
     return next(filter(None, map(read_head, path.absolute().parents)), None)
+
+
+def checkpoint_parts(run_folder: Path) -> Iterator[str]:
+    """Patterns of the files to note of every listed checkpoint: all but the learner's state."""
+    for listed in listed_checkpoints(run_folder):
+        yield from (f"{listed}/{POLICY}/**/*", f"{listed}/{ADAPTER}/**/*", f"{listed}/{TRAINER}")
+
+
+def listed_checkpoints(run_folder: Path) -> dict[str, int]:
+    """Folders of the checkpoints in the manifest, with their steps; none where it is damaged."""
+    try:
+        content = read_json(run_folder / "checkpoints" / "manifest.json") or {}
+        return {f"checkpoints/{each['folder']}": each["step"] for each in content["checkpoints"]}
+    except (UserError, KeyError, TypeError):
+        return {}
 
 
 def digest(content: bytes) -> str:

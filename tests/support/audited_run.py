@@ -50,8 +50,11 @@ def brevity(completion, token_count):
 """
 
 
-def audited_run(folder: Path, **loss: Any) -> Path:
-    """A run of three steps with a KL penalty and an evaluation before, between and after, and a report on a benchmark."""
+def audited_run(folder: Path, **changes: dict[str, Any]) -> Path:
+    """A run of three steps with a KL penalty and an evaluation before, between and after, and a report on a benchmark.
+
+    `changes`: of settings, by section.
+    """
     model = _model(0)
     (folder / "start").mkdir(parents=True)
     model.save_pretrained(folder / "start")
@@ -60,7 +63,9 @@ def audited_run(folder: Path, **loss: Any) -> Path:
     sections = tiny_sections(folder, folder / "start", "audited", STEPS)
     sections["rewards"]["weights"] = {"accuracy": 2.0, "my_rewards.py:brevity": 1.0}
     sections["evaluation"] = {"hold_out": HELD_OUT, "samples": 2, "every_steps": 1}
-    sections["loss"] = {"kl_beta": BETA, **loss}
+    sections["loss"] = {"kl_beta": BETA}
+    for section, values in changes.items():
+        sections[section] |= values
     config = RunConfig.model_validate(sections)
     config.look_in([folder])
     asyncio.run(_Made(config, prepare(config), model).run())
@@ -83,7 +88,7 @@ class _Made:
         budget = Budget(self.config, age_s=0.0)
         budget.write()
         begin_run(self.config, self.prepared.summary())
-        checkpoints = CheckpointStore(self.folder / "checkpoints")
+        checkpoints = CheckpointStore(self.folder / "checkpoints", keep_last=STEPS)
         checkpoints.open()
         attempt = start_attempt(self.folder, 0, Bounds.of(self.config))
         (self.folder / "attempts" / "001").mkdir(parents=True)
@@ -94,7 +99,7 @@ class _Made:
         metrics = MetricsLog(self.folder, attempt)
         watch = LearningWatch(self.config, ["<|end|>"])
         writer = RunWriter(self.config, attempt, watch, metrics, budget, silent, decoder=self.prepared.decoder.decoder)
-        writer.ledger.note("attempt", attempt=attempt, from_step=0)
+        writer.begin(None)
         progress = Progress(held_out=HELD_OUT)
         for step in range(STEPS + 1):
             if step:
@@ -138,7 +143,7 @@ class _Made:
         self.policies[progress.step].save_pretrained(temporary / "policy")
         self.prepared.files.write(temporary / "policy")
         kept = checkpoints.commit(progress.step, "kept", asdict(progress))
-        writer.committed(progress.step, f"checkpoints/{kept.folder.name}")
+        writer.committed(progress.step, kept.folder.name)
         await writer.written()
 
     async def _evaluate(self, writer: RunWriter, step: int) -> Any:

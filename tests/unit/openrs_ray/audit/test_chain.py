@@ -33,6 +33,10 @@ def forget(first: int, last: int | None = None) -> Tamper:
     return change
 
 
+def other_status(status: str) -> str:
+    return "wrong" if status == "correct" else "correct"
+
+
 def other_record(run: Path) -> None:
     other = run.parent / "other"
     (other / "completions").mkdir(parents=True)
@@ -48,7 +52,7 @@ def manifest(known: dict[str, Any]) -> None:
 
 
 TAMPERED: dict[str, tuple[Tamper, str, int | None]] = {
-    "a verdict": (lambda run: row(run, 2, "status", lambda status: "wrong"), "completions/train-step-000002", 2),
+    "a verdict": (lambda run: row(run, 2, "status", other_status), "completions/train-step-000002", 2),
     "a text": (lambda run: row(run, 2, "text", lambda text: text + "!"), "completions/train-step-000002", 2),
     "a reward": (lambda run: row(run, 1, "reward", lambda value: value + 1), "completions/train-step-000001", 1),
     "a log-probability": (
@@ -57,7 +61,7 @@ TAMPERED: dict[str, tuple[Tamper, str, int | None]] = {
         3,
     ),
     "a held-out verdict": (
-        lambda run: row(run, 3, "status", lambda status: "correct", "evaluation"),
+        lambda run: row(run, 3, "status", other_status, "evaluation"),
         "completions/evaluation-step-000003",
         3,
     ),
@@ -202,6 +206,8 @@ def killed_after(run: Path, entries: int) -> None:
     later = {name for each in lines[entries + 1 :] for name in json.loads(each).get("files", {})} - noted
     for name in later - {MANIFEST}:
         (run / name).unlink()
+    if not (run / "checkpoints" / "step-000003" / "policy" / "model.safetensors").exists():
+        content(run, MANIFEST, lambda known: known["checkpoints"].pop())
     figures = [
         line for each in lines[: entries + 1] for line in json.loads(each).get("lines", {}).get("metrics.jsonl", [])
     ]
@@ -228,6 +234,23 @@ def test_a_kill_before_an_entry_is_no_finding_and_the_next_attempt_notes_what_is
     Ledger(copied).note("attempt", attempt=2, from_step=2)
     check = check_chain(copied)
     assert check.state == "whole" and check.notes == [], (check.findings, check.notes)
+
+
+def test_a_kill_between_a_checkpoint_and_its_entry_is_no_finding(copied: Path) -> None:
+    whole = read_ledger(copied)
+    assert whole is not None
+    place = next(i for i, entry in enumerate(whole.entries) if entry.about == "checkpoint" and entry.step == 3)
+    killed_after(copied, place)
+    check = check_chain(copied)
+    assert check.state == "whole", check.findings
+    assert check.notes == [
+        "checkpoints/step-000003 is in no entry yet: the run goes on, or was killed before it was noted"
+    ]
+    Ledger(copied).note("attempt", attempt=2, from_step=3)
+    check = check_chain(copied)
+    assert check.state == "whole" and check.notes == []
+    byte(copied / "checkpoints" / "step-000003" / "policy" / "model.safetensors")
+    assert [finding.step for finding in check_chain(copied).findings] == [3]
 
 
 def test_more_than_a_kill_leaves_is_a_finding(copied: Path) -> None:
