@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from system import tiny_sections
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
@@ -29,7 +30,7 @@ from openrs_ray.evaluation import store
 from openrs_ray.evaluation.held_out import held_out_scores
 from openrs_ray.models.toy.tokenizer import make_tokenizer
 from openrs_ray.preparation.prepared import Prepared, prepare
-from openrs_ray.records import Completion, Group, Problem, Rollout, TokenLogprobs, VersionSpan
+from openrs_ray.records import Completion, Group, Problem, Rollout, TokenLogprobs, Verdict, VersionSpan
 from openrs_ray.rewards.judge import Judges, judge_group
 from openrs_ray.rewards.records import JudgeItem
 from openrs_ray.run.attempts import Bounds, start_attempt
@@ -159,11 +160,8 @@ class _Made:
             JudgeItem(text, rollout.sampled_tokens, "stop", problem.gold, problem.text, problem.row, problem.task)
             for text, rollout in zip(texts, rollouts, strict=True)
         ]
-        judged = judge_group(
-            [self.judges(item) for item in items],
-            [item.token_count for item in items],
-            self.config.rewards.weights,  # type: ignore[misc]
-        )
+        verdicts = [verdict for item in items if isinstance(verdict := self.judges(item), Verdict)]
+        judged = judge_group(verdicts, [item.token_count for item in items], self.config.rewards.weights)
         return Group(position, problem, rollouts, judged, tuple(texts))
 
     def _rollout(self, position: int, sample: int, problem: Problem, version: int) -> Rollout:
@@ -205,8 +203,6 @@ class _Made:
             row | more | {"problem_index": index // 2, "sample": index % 2, "status": status[index]}
             for index in range(4)
         ]
-        import pyarrow as pa
-
         write_table(folder / "sums-000000.parquet", pa.Table.from_pylist(rows, schema=store.SCHEMA))
         figures = {"problems": 2, "samples": 2, "mean_tokens": 2.0, "truncated_share": 0.0, "unjudged": 0}
         average = {"average": {"mean": 0.75, "low": 0.4, "high": 0.95}}
