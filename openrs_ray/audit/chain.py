@@ -2,36 +2,31 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from openrs_ray.audit.findings import Check
-from openrs_ray.common.files import read_json
+from openrs_ray.audit.heads import REPORTS, check_heads
+from openrs_ray.common.parquet import column_names
 from openrs_ray.errors import UserError
-from openrs_ray.report.static import read_page
 from openrs_ray.run.completion_files import FOLDER as COMPLETIONS
 from openrs_ray.run.completion_files import RecordFile
-from openrs_ray.run.ledger import (
+from openrs_ray.run.ledger import FILE, Entry, Known, read_ledger
+from openrs_ray.run.ledger_files import (
     ADDED,
     APPENDED,
-    FILE,
     REPLACED,
-    Entry,
-    Known,
     checkpoint_parts,
     digest,
     file_digests,
     found,
     listed_checkpoints,
-    read_ledger,
     whole_lines,
 )
 
 _MAY_GO = re.compile(r"report\.html|export/.*|checkpoints/step-.*")
 """Files that a run, or its owner, may remove; the manifest says which checkpoints there are."""
 _MANIFEST = "checkpoints/manifest.json"
-_REPORTS = "evaluation/**/report.json"
 _SHORT = 12
 
 
@@ -43,7 +38,7 @@ def check_chain(folder: Path, head: str | None = None) -> Check:
         _without_ledger(folder, check, head)
         return check
     _check_entries(known, check)
-    _check_heads(folder, known, check, head)
+    check_heads(folder, known, check, head)
     _check_lines(folder, known, check)
     _check_files(folder, known, check)
     files = sum(value is not None for value in known.files.values())
@@ -62,8 +57,6 @@ def _without_ledger(folder: Path, check: Check, head: str | None) -> None:
 
 
 def _of_this_version(folder: Path) -> bool:
-    from openrs_ray.common.parquet import column_names
-
     files = [path for path in (folder / COMPLETIONS).glob("*.parquet") if RecordFile.named(path)]
     try:
         return any("learner_logprobs" in column_names(path) for path in files)
@@ -92,44 +85,6 @@ def _check_entries(known: Known, check: Check) -> None:
 
 def _named(entry: Entry) -> str:
     return f"{entry.about}{f' of step {entry.step}' if entry.step is not None else ''}"
-
-
-def _check_heads(folder: Path, known: Known, check: Check, head: str | None) -> None:
-    """Every head that was told to somebody must be one that the ledger had."""
-    ever = {entry.digest for entry in known.entries}
-    told = dict(_told(folder, check))
-    if head:
-        told["--head"] = head
-    for where, value in told.items():
-        if not any(digest.startswith(value) for digest in ever):
-            check.find(
-                FILE, f"{where} names the head {value[:_SHORT]}, which no entry has: entries were changed or removed"
-            )
-
-
-def _told(folder: Path, check: Check) -> Iterator[tuple[str, str]]:
-    """Heads in reports, by file."""
-    for path in sorted(folder.glob(_REPORTS)):
-        content = _readable(path, check, folder)
-        if isinstance(value := (content.get("ledger") or {}).get("digest"), str):
-            yield path.relative_to(folder).as_posix(), value
-    page = folder / "report.html"
-    for run in (read_page(page) or {}).get("runs", []) if page.exists() else []:
-        if run.get("name") == folder.name and (value := (run.get("ledger") or {}).get("digest")):
-            yield page.name, value
-    for card in sorted((folder / "export").glob("*/README.md")):
-        if match := re.search(
-            r"chain of digests[^\n]*`([0-9a-f]{64})`", card.read_text(encoding="utf-8", errors="replace")
-        ):
-            yield card.relative_to(folder).as_posix(), match[1]
-
-
-def _readable(path: Path, check: Check, folder: Path) -> dict[str, Any]:
-    try:
-        return read_json(path) or {}
-    except UserError as error:
-        check.find(path.relative_to(folder).as_posix(), str(error))
-        return {}
 
 
 def _check_lines(folder: Path, known: Known, check: Check) -> None:
@@ -208,7 +163,7 @@ def _newest_unnoted(known: Known, listed: Mapping[str, int]) -> str | None:
 def _check_unlisted(folder: Path, known: Known, noted: Mapping[str, str], unnoted: str | None, check: Check) -> None:
     """Files that are there and should be in an entry."""
     newest = max((entry.step or 0 for entry in known.entries if entry.about in ("step", "evaluation")), default=0)
-    patterns = [*ADDED, *REPLACED, _REPORTS, *checkpoint_parts(folder)]
+    patterns = [*ADDED, *REPLACED, REPORTS, *checkpoint_parts(folder)]
     for name in found(folder, patterns):
         if name in noted or (unnoted and name.startswith(f"{unnoted}/")):
             continue

@@ -1,23 +1,20 @@
 """Judges every recorded completion again, by the run's own rewards, from the record alone."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from openrs_ray.algorithm.unusable import without_judgement
 from openrs_ray.audit.findings import Check
 from openrs_ray.audit.run import AuditedRun, Recorded, recorded
+from openrs_ray.audit.texts import Reader
+from openrs_ray.audit.verdict_sums import OF_MODELS, difference, with_models, without
 from openrs_ray.config.task import Task
-from openrs_ray.data.completions import Decoder, RolloutDecoder, Texts, opening_after
-from openrs_ray.errors import UserError
-from openrs_ray.export.prompting import Prompting
-from openrs_ray.models.pretrained import read_tokenizer
+from openrs_ray.data.completions import Texts
 from openrs_ray.records import FAILED_ENVIRONMENT, Group, Status, Verdict
 from openrs_ray.rewards.judge import Judges, group_item, judge_group, warm_up_of, with_own_group_rewards
-from openrs_ray.rewards.judge_model.settings import RELATIVE_NAME, SINGLE_NAME
 from openrs_ray.rewards.own import OF_ALL, OwnReward
 from openrs_ray.rewards.own_functions import own_rewards
 from openrs_ray.rewards.pool import CheckPool
@@ -26,7 +23,6 @@ from openrs_ray.rewards.registry import GROUP, weighted_parameters
 
 _PATIENCE = 3.0
 """Times the run's deadline: this machine may be slower."""
-_OF_MODELS = (SINGLE_NAME, RELATIVE_NAME)
 Pool = CheckPool[JudgeItem | GroupItem, Verdict | GroupRewards]
 
 
@@ -42,7 +38,7 @@ def check_verdicts(run: AuditedRun, processes: int) -> Check:
     prepare = partial(judges.prepare, warm_up_of(run.config.tasks))
     limits = processes, _PATIENCE * rewards.deadline_s, rewards.memory_gib
     with Pool(judges, *limits, prepare=prepare, own_deadline_s=judges.own_deadline_s) as pool:
-        again = Again(run, own, judges, pool, _Reader.of(run), check)
+        again = Again(run, own, judges, pool, Reader.of(run), check)
         for part in recorded(run):
             again.judge(part)
     again.say()
@@ -57,7 +53,7 @@ class Again:
     own: Mapping[str, Mapping[str, OwnReward]]
     judges: Judges
     pool: Pool
-    reader: "_Reader | None"
+    reader: Reader | None
     check: Check
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -69,7 +65,7 @@ class Again:
             again = [self._again(group, sample, future) for sample, future in enumerate(futures)]
             finished = self._with_group_rewards(task, group, items, again)
             for sample, (then, now) in enumerate(zip(group.verdicts, finished, strict=True)):
-                if again[sample] is not None and (what := _difference(then, now, task.rewards.weights)):
+                if again[sample] is not None and (what := difference(then, now, task.rewards.weights)):
                     where = f"position {group.position} sample {sample}"
                     self.check.find(name, f"{where}: {what}", part.file.step)
 
@@ -134,8 +130,8 @@ class Again:
         """Today's verdicts with the rewards that compare a group; recorded ones stand where there is none of today."""
         weights, own = task.rewards.weights, self.own[task.name]
         whole = {*GROUP, *(name for name, one in own.items() if one.judges == OF_ALL)}
-        stand = [now or _without(then, whole, weights) for then, now in zip(group.verdicts, again, strict=True)]
-        by_models = [_with_models(now, then, weights) for then, now in zip(group.verdicts, stand, strict=True)]
+        stand = [now or without(then, whole, weights) for then, now in zip(group.verdicts, again, strict=True)]
+        by_models = [with_models(now, then, weights) for then, now in zip(group.verdicts, stand, strict=True)]
         lengths = [rollout.sampled_tokens for rollout in group.rollouts]
         finished = judge_group(by_models, lengths, weights, weighted_parameters(task.rewards))
         if not any(one.judges == OF_ALL for one in own.values()):
@@ -163,33 +159,10 @@ class Again:
         notes += [
             f"{counts[name]:,} completions {why}: not judged again" for name, why in reasons.items() if counts[name]
         ]
-        if any(name in task.rewards.weights for task in self.run.config.tasks for name in _OF_MODELS):
+        if any(name in task.rewards.weights for task in self.run.config.tasks for name in OF_MODELS):
             notes.append("the rewards of judge models are taken from the record: a model is not asked again")
         if self.reader is None:
             notes.append("no kept policy has a tokenizer: the texts were not decoded again")
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Decodes rollouts as the run did."""
-
-    decoder: Decoder
-    end_ids: tuple[int, ...]
-
-    @classmethod
-    def of(cls, run: AuditedRun) -> "_Reader | None":
-        """With the tokenizer of a kept policy, whichever has one."""
-        for checkpoint in run.policies.values():
-            prompting = Prompting.read(checkpoint.policy)
-            if prompting is not None:
-                try:
-                    return cls(Decoder.of(read_tokenizer(str(checkpoint.policy))), prompting.end_ids)
-                except UserError:
-                    continue
-        return None
-
-    def texts(self, group: Group, prompt: str | None) -> list[Texts]:
-        return RolloutDecoder(self.decoder, self.end_ids, opening_after(prompt or ""))(group.rollouts)
 
 
 def _item(group: Group, sample: int, texts: Texts) -> JudgeItem:
@@ -205,44 +178,3 @@ def _is_environments(verdict: Verdict) -> bool:
 def _reads_row(task: Task, own: Mapping[str, OwnReward]) -> bool:
     """True where cells of the data besides the gold decide."""
     return bool(own) or task.answer.kind not in ("math", "number", "exact", "set", "none")
-
-
-def _without(verdict: Verdict, names: set[str], weights: Mapping[str, float]) -> Verdict:
-    kept = {name: value for name, value in verdict.rewards.items() if name not in names}
-    return replace(verdict, rewards=kept, reward=None if verdict.reward is None else _sum(kept, weights))
-
-
-def _with_models(now: Verdict, then: Verdict, weights: Mapping[str, float]) -> Verdict:
-    """With what judge models said then."""
-    said = {name: value for name, value in then.rewards.items() if name in _OF_MODELS}
-    if not said or now.reward is None:
-        return now
-    rewards = dict(now.rewards) | said
-    return replace(now, rewards=rewards, reward=_sum(rewards, weights))
-
-
-def _sum(rewards: Mapping[str, float], weights: Mapping[str, float]) -> float:
-    return sum(weights.get(name, 0.0) * value for name, value in rewards.items())
-
-
-def _difference(then: Verdict, now: Verdict, weights: Mapping[str, float]) -> str | None:
-    """The first thing that is not equal, in words."""
-    if then.status is not now.status:
-        return f"the verdict is {now.status}, and the record has {then.status}"
-    if then.answer != now.answer:
-        return f"the answer is {now.answer!r}, and the record has {then.answer!r}"
-    for name in sorted({*then.rewards, *now.rewards}):
-        was, is_now = then.rewards.get(name), now.rewards.get(name)
-        if was is None or is_now is None or not _close(was, is_now):
-            return f"the reward {name} is {_shown(is_now)}, and the record has {_shown(was)}"
-    if (then.reward is None) != (now.reward is None) or not _close(then.reward or 0.0, now.reward or 0.0):
-        return f"the weighted reward is {_shown(now.reward)}, and the record has {_shown(then.reward)}"
-    return None
-
-
-def _close(a: float, b: float) -> bool:
-    return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9)
-
-
-def _shown(value: float | None) -> str:
-    return "missing" if value is None else f"{value:.10g}"

@@ -13,28 +13,28 @@ names that file. docs/audit.md says what is in no entry.
 """
 
 import fcntl
-import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from openrs_ray.common.files import append_line, read_json
+from openrs_ray.common.files import append_line
 from openrs_ray.common.foreign import parse_json
-from openrs_ray.config.names import CODE
-from openrs_ray.errors import UserError
-from openrs_ray.run.checkpoint_files import ADAPTER, POLICY, TRAINER
+from openrs_ray.run.ledger_files import (
+    ADDED,
+    APPENDED,
+    REPLACED,
+    checkpoint_parts,
+    digest,
+    file_digests,
+    found,
+    inside,
+    whole_lines,
+)
 
 FILE = "ledger"
-APPENDED = ("attempts.jsonl", "metrics.jsonl", "decisions.jsonl")
-"""Append-only files, noted line by line."""
-REPLACED = ("config.json", "problems.json", "checkpoints/manifest.json", "result.json")
-"""Files that a run writes anew, noted whenever they have changed."""
-ADDED = ("completions/*.parquet", f"{CODE}/**/*", "attempts/*/environment.json")
-"""Files that stay as they are, noted once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ class Ledger:
         added = [name for name in found(self.run_folder, patterns) if name not in known]
         looked_at = [
             *(name for name in REPLACED if (self.run_folder / name).exists()),
-            *_inside(self.run_folder, folders),
+            *inside(self.run_folder, folders),
         ]
         digests = file_digests(self.run_folder, [*added, *looked_at])
         gone = (name for name in REPLACED if known.get(name) and not (self.run_folder / name).exists())
@@ -218,48 +218,6 @@ def head_beside(path: Path) -> Head | None:
     return next(filter(None, map(read_head, path.absolute().parents)), None)
 
 
-def checkpoint_parts(run_folder: Path) -> Iterator[str]:
-    """Patterns of the files to note of every listed checkpoint: all but the learner's state."""
-    for listed in listed_checkpoints(run_folder):
-        yield from (f"{listed}/{POLICY}/**/*", f"{listed}/{ADAPTER}/**/*", f"{listed}/{TRAINER}")
-
-
-def listed_checkpoints(run_folder: Path) -> dict[str, int]:
-    """Folders of the checkpoints in the manifest, with their steps; none where it is damaged."""
-    try:
-        content = read_json(run_folder / "checkpoints" / "manifest.json") or {}
-        return {f"checkpoints/{each['folder']}": each["step"] for each in content["checkpoints"]}
-    except (UserError, KeyError, TypeError):
-        return {}
-
-
-def digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def file_digests(run_folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """SHA-256 by name. OSError for a file that cannot be read."""
-
-    def of(name: str) -> str:
-        with (run_folder / name).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    several = [*dict.fromkeys(names)]
-    with ThreadPoolExecutor(max_workers=4) as pool:  # hashing and reads release the interpreter lock
-        return dict(zip(several, pool.map(of, several), strict=True))
-
-
-def found(run_folder: Path, patterns: Sequence[str]) -> list[str]:
-    """Files of a run by pattern, as paths in its folder."""
-    files = {path for pattern in patterns for path in run_folder.glob(pattern) if path.is_file()}
-    return sorted(path.relative_to(run_folder).as_posix() for path in files)
-
-
-def whole_lines(content: bytes) -> list[bytes]:
-    """Lines that end, without their ends."""
-    return content.split(b"\n")[:-1]
-
-
 def _end_last_line(file: BinaryIO) -> None:
     """End a line that a kill has torn: it may even be whole but for its end."""
     if file.seek(0, os.SEEK_END):
@@ -267,11 +225,6 @@ def _end_last_line(file: BinaryIO) -> None:
         if file.read(1) != b"\n":
             file.write(b"\n")
             file.flush()
-
-
-def _inside(run_folder: Path, names: Sequence[str]) -> list[str]:
-    single = [name for name in names if (run_folder / name).is_file()]
-    return [*single, *found(run_folder, [f"{name}/**/*" for name in names if name not in single])]
 
 
 def _content(line: bytes) -> dict[str, Any] | None:

@@ -10,8 +10,9 @@ from audited_run import audited_run
 from tampering import line, row
 from whole_run import rewrite
 
-from openrs_ray.audit.losses import StepTokens, check_losses
+from openrs_ray.audit.losses import check_losses
 from openrs_ray.audit.run import AuditedRun, recorded
+from openrs_ray.audit.tokens import StepTokens
 
 
 def shifted(values: list[float]) -> list[float]:
