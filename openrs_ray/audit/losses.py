@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from openrs_ray.algorithm.advantages import advantages
+from openrs_ray.algorithm.advantages import advantages, without_truncated
 from openrs_ray.algorithm.updates import over_updates, shares
 from openrs_ray.audit.findings import Check
 from openrs_ray.audit.run import AuditedRun, Recorded, recorded
@@ -20,7 +20,7 @@ _ROUNDING = 2e-5
 """Of the mean size of what is summed: the learner sums in float32, here it is float64."""
 FIGURES = (
     *("loss", "clipped_share", "kl", "mismatch_kl", "entropy", "ratio", "effective_sample_share"),
-    *("truncated_weight_share", "masked_sequence_share", "completion_tokens"),
+    *("truncated_weight_share", "masked_token_share", "masked_sequence_share", "completion_tokens"),
 )
 
 
@@ -52,7 +52,9 @@ def check_losses(run: AuditedRun) -> Check:
 def _advantage_faults(config: RunConfig, part: Recorded, found: np.ndarray) -> Iterator[str]:
     loss = config.loss
     rewards = np.stack([group.rewards() for group in part.groups])
-    expected = advantages(rewards, loss.advantage_epsilon, divide_by_std=loss.kind != "dr_grpo")
+    expected = advantages(rewards, loss.advantage_epsilon, loss.advantage)
+    if loss.truncated_completions == "leave_out":
+        expected = without_truncated(expected, part.groups)
     close = np.isclose(expected, found, rtol=_ADVANTAGE, atol=_ADVANTAGE, equal_nan=True)
     for group, sample in np.argwhere(~close).tolist():
         where = f"position {part.groups[group].position} sample {sample}"
@@ -66,7 +68,8 @@ def _figure_faults(
     """File and fault, where the learner's figures do not follow from the record."""
     loss = StepSettings.recorded(line, config).loss(config.loss)
     parts = list(shares(len(tokens.advantages), config.learner.updates_per_batch))
-    judged = [part for part in parts if not np.isnan(tokens.advantages[part]).all()]
+    before = advantages(tokens.rewards, config.loss.advantage_epsilon, config.loss.advantage)
+    judged = [part for part in parts if not np.isnan(before[part]).all()]
     missing = [place for part in judged for place in _missing(config, loss, tokens, part)]
     if missing:
         group, sample = missing[0]
@@ -89,6 +92,7 @@ def _figure_faults(
 _COUNTS = {
     "clipped_share": "completion_tokens",
     "truncated_weight_share": "completion_tokens",
+    "masked_token_share": "completion_tokens",
     "masked_sequence_share": "sequences",
 }
 """Shares of counted tokens or sequences."""
@@ -101,7 +105,7 @@ _NOT_RECORDED = {"packed_tokens": 0.0, "seconds": 0.0, "learning_rate": 0.0}
 def _agree(name: str, expected: Mapping[str, float], logged: Any, scale: float) -> bool:
     if not isinstance(logged, int | float):
         return logged is None and not np.isfinite(expected[name])
-    size = scale if name == "loss" else abs(expected[name])
+    size = abs(expected[name]) + (scale if name == "loss" else 0.0)
     slack = _ON_AN_EDGE / max(expected[_COUNTS[name]], 1.0) if name in _COUNTS else 0.0
     return abs(expected[name] - logged) <= _ROUNDING * size + slack + 1e-9
 
@@ -114,5 +118,7 @@ def _missing(config: RunConfig, loss: Loss, tokens: StepTokens, part: slice) -> 
     return [
         (group, sample)
         for group, sample in places
-        if learner[group][sample] is None or (loss.kl_beta > 0 and tokens.reference[group][sample] is None)
+        if learner[group][sample] is None
+        or (loss.kl_beta > 0 and tokens.reference[group][sample] is None)
+        or (loss.entropy_weight > 0 and tokens.entropy[group][sample] is None)
     ]

@@ -19,7 +19,7 @@ from openrs_ray.records import Group, Problem, Rollout, Status, Verdict, Version
 from openrs_ray.run.checkpoint_files import Checkpoint
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.completion_files import Phase, RecordFile, current_files
-from openrs_ray.run.completions import SCHEMA
+from openrs_ray.run.completions import SCHEMA, sampling_of
 from openrs_ray.run.metrics import read_metrics
 from openrs_ray.run.problems import RunProblems
 from openrs_ray.run.state import CONFIG
@@ -115,7 +115,8 @@ def _group(config: RunConfig, rows: Sequence[dict[str, Any]]) -> Group:
     row = {config.task(task).data.columns.problem: first["problem"]} | cells  # the record leaves the problem's text out
     problem = Problem(first["problem_index"], first["problem"], (), tuple(first["gold"] or ()), task, row)
     texts = tuple(row["text"] or "" for row in rows)
-    return Group(first["position"], problem, tuple(map(_rollout, rows)), tuple(map(_verdict, rows)), texts)
+    rollouts, verdicts = tuple(map(_rollout, rows)), tuple(map(_verdict, rows))
+    return Group(first["position"], problem, rollouts, verdicts, texts, sampling_of(first))
 
 
 def _rollout(row: dict[str, Any]) -> Rollout:

@@ -16,7 +16,17 @@ from openrs_ray.models.pretrained import read_tokenizer
 from openrs_ray.run.completion_files import RecordFile
 from openrs_ray.run.completions import SCHEMA
 
-_COLUMNS = ["position", "sample", "prompt", "token_ids", "sampled", "logprobs", "learner_logprobs", "versions"]
+_COLUMNS = [
+    "temperature",
+    "position",
+    "sample",
+    "prompt",
+    "token_ids",
+    "sampled",
+    "logprobs",
+    "learner_logprobs",
+    "versions",
+]
 
 
 def check_scores(run: AuditedRun, each: int) -> Check:
@@ -79,7 +89,15 @@ def _rows(run: AuditedRun, file: RecordFile, step: int, temperature: float, coun
     if run.config.learner.updates_per_batch > 1:  # of later updates the policy is another one
         fit = [row | {"learner_logprobs": None} for row in fit]
     order = np.random.default_rng(step).permutation(len(fit))[:count]
-    return [Sampled(run.name(file.path), file.step, fit[place], temperature) for place in order]
+    return [
+        Sampled(run.name(file.path), file.step, fit[place], _own_temperature(run, fit[place], temperature))
+        for place in order
+    ]
+
+
+def _own_temperature(run: AuditedRun, row: dict[str, Any], otherwise: float) -> float:
+    """That of the stage in which a completion was sampled."""
+    return row["temperature"] if run.config.loss.tempered and row["temperature"] else otherwise
 
 
 @dataclass(frozen=True)

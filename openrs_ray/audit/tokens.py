@@ -19,6 +19,8 @@ class StepTokens:
     learner: list[list[np.ndarray | None]] | None
     """None where the record has none of the step; of a rollout, where it adds nothing to the loss."""
     reference: list[list[np.ndarray | None]]
+    entropy: list[list[np.ndarray | None]]
+    """In nats, where it has a weight in the loss."""
 
     @classmethod
     def of(cls, part: Recorded) -> "StepTokens":
@@ -37,7 +39,8 @@ class StepTokens:
         needed = there or not np.nan_to_num(values).any()
         sampler = [[r.logprobs[r.sampled] for r in group.rollouts] for group in part.groups]
         rewards = np.stack([group.rewards() for group in part.groups])
-        return cls(rewards, values, sampler, learner if needed else None, column("reference_logprobs"))
+        others = column("reference_logprobs"), column("entropies")
+        return cls(rewards, values, sampler, learner if needed else None, *others)
 
 
 def _sampled(values: list[float] | None, marks: np.ndarray) -> np.ndarray | None:

@@ -14,7 +14,7 @@ from openrs_ray.config.schema import RunConfig
 
 def computed(loss: Loss, values: np.ndarray) -> np.ndarray:
     """bool [groups, samples]: what the learner computes. An advantage of 0 adds nothing, unless all tokens count."""
-    everything = loss.normalization == "local_micro_batch" or loss.kl_beta > 0
+    everything = loss.normalization == "local_micro_batch" or loss.kl_beta > 0 or loss.entropy_weight > 0
     computed: np.ndarray = ~np.isnan(values) & (everything | (np.nan_to_num(values) != 0))
     return computed
 
@@ -48,6 +48,7 @@ class UpdateAgain:
             **{name: sums[name] * per_token for name in ("kl", "mismatch_kl", "entropy", "ratio")},
             "effective_sample_share": sums["ratio"] ** 2 * per_token / (sums["ratio_squared"] or 1.0),
             "truncated_weight_share": sums["truncated"] * per_token,
+            "masked_token_share": sums["masked_tokens"] * per_token,
             "masked_sequence_share": sums["masked_sequences"] / max(sums["sequences"], 1.0),
             "completion_tokens": sums["tokens"],
             "sequences": sums["sequences"],
@@ -63,7 +64,7 @@ class UpdateAgain:
         tokens = sum(len(self.tokens.sampler[g + self.part.start][s]) for g, s in learned)
         whole = {"tokens": tokens, "sequences": len(learned), "constant": allowed}[self.loss.normalization]
         for place in places:
-            yield 1.0 / whole, [place]
+            yield 1.0 / max(whole, 1), [place]
 
     def _published(self, places: Sequence[tuple[int, int]]) -> Iterator[tuple[float, list[tuple[int, int]]]]:
         """Means of micro-batches of consecutive completions, as `packing.split` makes them."""
@@ -77,7 +78,7 @@ class UpdateAgain:
 
     def _input(self, members: Sequence[tuple[int, int]]) -> LossInput:
         assert self.tokens.learner is not None
-        learner, reference = self.tokens.learner, self.tokens.reference
+        learner, reference, entropy = self.tokens.learner, self.tokens.reference, self.tokens.entropy
         sizes = tuple(len(self.tokens.sampler[g][s]) for g, s in members)
         values = [np.full(size, self.tokens.advantages[g, s]) for size, (g, s) in zip(sizes, members, strict=True)]
         return LossInput(
@@ -87,6 +88,7 @@ class UpdateAgain:
             advantages=_joined([value.astype(np.float32) for value in values]),
             lengths=sizes,
             reference_logprobs=_joined([reference[g][s] for g, s in members]) if self.loss.kl_beta > 0 else None,
+            entropies=_joined([entropy[g][s] for g, s in members]) if self.loss.entropy_weight > 0 else None,
         )
 
 

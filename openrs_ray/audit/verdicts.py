@@ -79,7 +79,8 @@ class Again:
             texts = self.reader.texts(group, part.rows[place][0]["prompt"])
             self._compare_texts(part, group, texts, name)
         task = self.run.config.task(group.problem.task)
-        items = [_item(group, sample, own) for sample, own in enumerate(texts)]
+        within = group.sampling.max_completion_tokens if group.sampling and self.run.config.rollout.stages else None
+        items = [_item(group, sample, own, within) for sample, own in enumerate(texts)]
         unknown = part.cut(place) and _reads_row(task, self.own[task.name])
         skipped = [unknown or self._unknown_text(group, sample) for sample in range(len(items))]
         self.counts["long rows"] += sum(map(bool, skipped)) if unknown else 0
@@ -165,10 +166,11 @@ class Again:
             notes.append("no kept policy has a tokenizer: the texts were not decoded again")
 
 
-def _item(group: Group, sample: int, texts: Texts) -> JudgeItem:
+def _item(group: Group, sample: int, texts: Texts, within: int | None) -> JudgeItem:
+    """`within`: the longest completion of its stage."""
     rollout, problem = group.rollouts[sample], group.problem
     seen = texts.judged, rollout.sampled_tokens, rollout.finish_reason
-    return JudgeItem(*seen, problem.gold, problem.text, problem.row, problem.task, texts.turns)
+    return JudgeItem(*seen, problem.gold, problem.text, problem.row, problem.task, texts.turns, within)
 
 
 def _is_environments(verdict: Verdict) -> bool:

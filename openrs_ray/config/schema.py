@@ -29,6 +29,7 @@ from openrs_ray.config.resumable import FREE
 from openrs_ray.config.rewards import Rewards
 from openrs_ray.config.rollout import Engine, Rollout
 from openrs_ray.config.section import Amount, Positive, Seconds, Section, Seed, SomeAmount
+from openrs_ray.config.steering import check_reference_reset, check_stages
 from openrs_ray.config.task import Task
 from openrs_ray.rewards.judge_model.settings import NAMES as JUDGE_REWARDS
 from openrs_ray.rewards.libraries.names import VERIFIERS, implied
@@ -282,6 +283,12 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _can_be_steered(self) -> RunConfig:
+        check_stages(self)
+        check_reference_reset(self)
+        return self
+
+    @model_validator(mode="after")
     def _quantized_fits(self) -> RunConfig:
         quantization = self.rollout.quantization
         if quantization == "none":
@@ -366,6 +373,12 @@ class RunConfig(Section):
     def served_judges(self) -> tuple[JudgeModel, ...]:
         """Judge models that the run serves, each once."""
         return tuple({judge.model: judge for judge in self.judges.values() if judge.served}.values())
+
+    def in_stage(self, number: int) -> RunConfig:
+        """The config as if the whole run were in one of `rollout.stages`; for plans, not validated."""
+        stage = self.rollout.stage(number)
+        one = stage.model_dump(include={"max_completion_tokens", "max_prompt_tokens", "temperature"})
+        return self.model_copy(update={"rollout": self.rollout.model_copy(update={**one, "stages": ()})})
 
     @property
     def logprob_temperature(self) -> float:

@@ -27,6 +27,8 @@ PLANNED = (
     "tina-lora",
     "open-rs3-2x2",
     "open-rs3-ahead",
+    "sanity",
+    "justrl-8k",
 )
 
 

@@ -94,6 +94,10 @@ def test_a_row_holds_what_happened_to_a_completion(tmp_path: Path) -> None:
         "check_seconds": 0.1,
         "learner_logprobs": None,
         "reference_logprobs": None,
+        "entropies": None,
+        "temperature": None,
+        "max_completion_tokens": None,
+        "stage": None,
     }
     assert list(judged)[: len(COMMON)] == COMMON.names
     assert unjudged["reward"] is None and unjudged["advantage"] is None and unjudged["rewards"] == []
