@@ -9,6 +9,7 @@ from openrs_ray.audit.findings import Check
 from openrs_ray.audit.heads import REPORTS, check_heads
 from openrs_ray.common.parquet import column_names
 from openrs_ray.errors import UserError
+from openrs_ray.report.summary import driven
 from openrs_ray.run.completion_files import FOLDER as COMPLETIONS
 from openrs_ray.run.completion_files import RecordFile
 from openrs_ray.run.ledger import FILE, Entry, Known, read_ledger
@@ -33,14 +34,17 @@ _SHORT = 12
 def check_chain(folder: Path, head: str | None = None) -> Check:
     """`head`: the digest that the ledger is known to have had at some time."""
     check = Check("chain of digests")
+    going = driven(folder)  # first: what the run writes from here on may be in no entry
+    if going:
+        check.notes.append("the run is training: its newest files may be in no entry yet")
     known = read_ledger(folder)
     if known is None or not known.entries:
         _without_ledger(folder, check, head)
         return check
     _check_entries(known, check)
     check_heads(folder, known, check, head)
-    _check_lines(folder, known, check)
-    _check_files(folder, known, check)
+    _check_lines(folder, known, check, going)
+    _check_files(folder, known, check, going)
     files = sum(value is not None for value in known.files.values())
     lines = sum(map(len, known.lines.values()))
     check.looked_at = f"{len(known.entries)} entries, {files} files, {lines} lines; head {known.entries[-1].digest}"
@@ -87,13 +91,13 @@ def _named(entry: Entry) -> str:
     return f"{entry.about}{f' of step {entry.step}' if entry.step is not None else ''}"
 
 
-def _check_lines(folder: Path, known: Known, check: Check) -> None:
+def _check_lines(folder: Path, known: Known, check: Check, going: bool) -> None:
     for name in APPENDED:
         noted, path = known.lines.get(name, []), folder / name
         lines = whole_lines(path.read_bytes()) if path.exists() else []
         digests = [digest(line) for line in lines]
         if digests[: len(noted)] == noted:
-            _check_more_lines(name, lines[len(noted) :], known, check)
+            _check_more_lines(name, lines[len(noted) :], known, check, going)
             continue
         place = next(
             (i for i, (a, b) in enumerate(zip(digests, noted, strict=False)) if a != b), min(len(digests), len(noted))
@@ -105,8 +109,8 @@ def _check_lines(folder: Path, known: Known, check: Check) -> None:
             check.find(name, f"line {place + 1} is not the line that the ledger notes", step)
 
 
-def _check_more_lines(name: str, more: list[bytes], known: Known, check: Check) -> None:
-    if more and (_ended(known) or len(more) > 1):
+def _check_more_lines(name: str, more: list[bytes], known: Known, check: Check, going: bool) -> None:
+    if more and not going and (_ended(known) or len(more) > 1):
         check.find(name, f"its last {len(more)} lines are in no entry of the ledger", _step_of(more[0]))
     elif more:
         check.notes.append(
@@ -129,7 +133,7 @@ def _ended(known: Known) -> bool:
     return last == "end"
 
 
-def _check_files(folder: Path, known: Known, check: Check) -> None:
+def _check_files(folder: Path, known: Known, check: Check, going: bool) -> None:
     noted = {name: value for name, value in known.files.items() if value is not None}
     there = [name for name in noted if (folder / name).is_file()]
     digests = file_digests(folder, there)
@@ -147,7 +151,7 @@ def _check_files(folder: Path, known: Known, check: Check) -> None:
             check.find(name, begins, step)
     if newest:
         check.notes.append(f"{newest} is in no entry yet: the run goes on, or was killed before it was noted")
-    _check_unlisted(folder, known, noted, newest, check)
+    _check_unlisted(folder, known, noted, newest, check, going)
 
 
 def _newest_unnoted(known: Known, listed: Mapping[str, int]) -> str | None:
@@ -160,7 +164,9 @@ def _newest_unnoted(known: Known, listed: Mapping[str, int]) -> str | None:
     return next((folder for folder, step in listed.items() if step == after.step), None)
 
 
-def _check_unlisted(folder: Path, known: Known, noted: Mapping[str, str], unnoted: str | None, check: Check) -> None:
+def _check_unlisted(
+    folder: Path, known: Known, noted: Mapping[str, str], unnoted: str | None, check: Check, going: bool
+) -> None:
     """Files that are there and should be in an entry."""
     newest = max((entry.step or 0 for entry in known.entries if entry.about in ("step", "evaluation")), default=0)
     patterns = [*ADDED, *REPLACED, REPORTS, *checkpoint_parts(folder)]
@@ -169,7 +175,7 @@ def _check_unlisted(folder: Path, known: Known, noted: Mapping[str, str], unnote
             continue
         step = _step_in(name)
         killed = not _ended(known) and step is not None and newest <= step <= newest + 1
-        if killed or name.startswith("attempts/"):
+        if going or killed or name.startswith("attempts/"):
             check.notes.append(f"{name} is in no entry yet: the run goes on, or was killed before it was noted")
         else:
             check.find(

@@ -14,6 +14,7 @@ from openrs_ray.common.files import append_line, write_json
 from openrs_ray.report.static import write_page
 from openrs_ray.run.attempts import start_attempt
 from openrs_ray.run.ledger import Ledger, note_beside, read_ledger
+from openrs_ray.run.lock import run_lock
 
 MANIFEST = "checkpoints/manifest.json"
 POLICY = "checkpoints/step-000002/policy"
@@ -258,6 +259,18 @@ def test_more_than_a_kill_leaves_is_a_finding(copied: Path) -> None:
     (copied / "result.json").unlink()
     files = {finding.file for finding in check_chain(copied).findings}
     assert any("metrics.jsonl" in name for name in files)
+
+
+def test_of_a_run_that_trains_the_newest_files_may_be_in_no_entry(copied: Path) -> None:
+    forget(-4)(copied)
+    (copied / "result.json").unlink()
+    with run_lock(copied):
+        check = check_chain(copied)
+        assert (
+            check.state == "whole" and check.notes[0] == "the run is training: its newest files may be in no entry yet"
+        )
+        row(copied, 1, "text", lambda text: text + "!")
+        assert {finding.step for finding in check_chain(copied).findings} == {1}, "older ones may not be changed"
 
 
 def test_a_run_of_an_older_version_is_not_checked(tmp_path: Path) -> None:
