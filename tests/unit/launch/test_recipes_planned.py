@@ -29,6 +29,8 @@ PLANNED = (
     "open-rs3-ahead",
     "sanity",
     "justrl-8k",
+    "fastcurl-stages",
+    "prorl-lite",
 )
 
 
