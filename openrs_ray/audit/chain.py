@@ -170,8 +170,8 @@ def _check_unlisted(
     """Files that are there and should be in an entry."""
     newest = max((entry.step or 0 for entry in known.entries if entry.about in ("step", "evaluation")), default=0)
     patterns = [*ADDED, *REPLACED, REPORTS, *checkpoint_parts(folder)]
-    for name in found(folder, patterns):
-        if name in noted or (unnoted and name.startswith(f"{unnoted}/")):
+    for name in found(folder, patterns, noted):
+        if unnoted and name.startswith(f"{unnoted}/"):
             continue
         step = _step_in(name)
         killed = not _ended(known) and step is not None and newest <= step <= newest + 1

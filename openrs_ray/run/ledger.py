@@ -160,7 +160,7 @@ class Ledger:
     def _changed(self, folders: Sequence[str]) -> dict[str, str | None]:
         known = self._known.files
         patterns = [*ADDED, *checkpoint_parts(self.run_folder)]
-        added = [name for name in found(self.run_folder, patterns) if name not in known]
+        added = found(self.run_folder, patterns, known)
         looked_at = [
             *(name for name in REPLACED if (self.run_folder / name).exists()),
             *inside(self.run_folder, folders),

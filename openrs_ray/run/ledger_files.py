@@ -1,8 +1,9 @@
 """The files of a run that its ledger is about, and their digests."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from glob import glob
 from pathlib import Path
 
 from openrs_ray.common.files import read_json
@@ -34,10 +35,10 @@ def file_digests(run_folder: Path, names: Iterable[str]) -> dict[str, str]:
         return dict(zip(several, pool.map(of, several), strict=True))
 
 
-def found(run_folder: Path, patterns: Sequence[str]) -> list[str]:
-    """Files of a run by pattern, as paths in its folder."""
-    files = {path for pattern in patterns for path in run_folder.glob(pattern) if path.is_file()}
-    return sorted(path.relative_to(run_folder).as_posix() for path in files)
+def found(run_folder: Path, patterns: Iterable[str], known: Container[str] = ()) -> list[str]:
+    """Files of a run by pattern, but for `known` ones, as paths in its folder."""
+    names = {name for pattern in patterns for name in glob(pattern, root_dir=run_folder, recursive=True)}
+    return sorted(name for name in names if name not in known and (run_folder / name).is_file())
 
 
 def whole_lines(content: bytes) -> list[bytes]:
