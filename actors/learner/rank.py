@@ -119,7 +119,7 @@ class LearnerRank:
             deepspeed.utils.set_z3_leaf_modules(policy, {type(layer) for layer in adapted_layers(policy).values()})
             if learner.zero_stage == 3:  # it releases a layer too early when the layer's input needs no gradient
                 policy.model.enable_input_require_grads()
-        elif self.config.loss.kl_beta > 0:
+        elif self.config.needs_reference:
             self.reference = self._frozen_copy(policy)
         if self._checkpoints(policy):
             policy.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -155,7 +155,7 @@ class LearnerRank:
         ids = np.zeros(16, dtype=np.int32)
         batch = pack([TrainingSequence(ids, ids, np.zeros(16, dtype=np.float32), 1.0)] * 2)
         self.engine.set_gradient_accumulation_boundary(False)
-        (reference,) = self._reference_logprobs([batch])
+        (reference,) = self._reference_logprobs([batch], self.config.needs_reference)
         output = policy_loss(self._loss_input(batch, reference, self.config.loss.uses_entropy), self.config.loss)
         self.engine.backward(output.total * 0.0, scale_wrt_gas=False)
         # Dropped, or the gradient would take a step's memory during the first push.
@@ -210,7 +210,7 @@ class LearnerRank:
         packed_tokens = sum(batch.computed_tokens for batch in real)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         sums = dict.fromkeys(METRICS, torch.zeros_like(loss))
-        references = self._reference_logprobs(micro_batches, step)
+        references = self._reference_logprobs(micro_batches, loss_config.kl_beta > 0, step)
         self._scored = []
         for i, (batch, reference, weight) in enumerate(zip(micro_batches, references, weigh, strict=True)):
             with span("forward_backward", step=step, micro_batch=i, tokens=batch.computed_tokens):
@@ -283,9 +283,11 @@ class LearnerRank:
         return [1.0 / max(whole, 1)] * len(micro_batches)  # 0 where truncated completions are left out, and all are
 
     @torch.no_grad()
-    def _reference_logprobs(self, micro_batches: Sequence[MicroBatch], step: int = 0) -> list[torch.Tensor | None]:
+    def _reference_logprobs(
+        self, micro_batches: Sequence[MicroBatch], wanted: bool, step: int = 0
+    ) -> list[torch.Tensor | None]:
         """Log-probabilities under the start model, for all micro-batches at once: afterwards it may leave the device."""
-        if self.config.loss.kl_beta == 0:
+        if not wanted:
             return [None] * len(micro_batches)
         with (
             span("reference", step=step, micro_batches=len(micro_batches)),

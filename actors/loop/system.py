@@ -14,9 +14,12 @@ from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
 from actors.learner.group import History, LearnerGroup, new_ranks
 from actors.learner.rank import LearnerRank
+from actors.loop.beginning import beginning
+from actors.loop.beside import Beside
 from actors.loop.collector import Collector
 from actors.loop.evaluation import Evaluation
 from actors.loop.gauges import Gauges
+from actors.loop.guard import RunGuard
 from actors.loop.limits import Limits
 from actors.loop.lookahead import Lookahead, drawing
 from actors.loop.loop import Loop
@@ -120,16 +123,16 @@ class System:
 
     async def _newest_checkpoint(self) -> Checkpoint | None:
         self._store.open()
-        checkpoint, damages = await asyncio.to_thread(self._store.latest_good)
-        for damage in damages:
+        begun = await asyncio.to_thread(beginning, self.config.run.path, self._store, self.progress.held_out)
+        self.progress, checkpoint = begun.progress, begun.checkpoint
+        for damage in begun.damages:
             self.display.warn(damage)
         if checkpoint is not None:
-            self.progress = Progress.read(checkpoint.trainer_state(), checkpoint.folder)
             self.display.status(f"resuming from step {checkpoint.step}")
             earlier = [line for line in read_metrics(self.config.run.path) if line["step"] <= checkpoint.step]
             curves = ([line.get(name) for line in earlier] for name in ("reward", "accuracy"))
             self.display.resumed(checkpoint.step, *curves)
-        elif damages:
+        elif begun.damages:
             raise UserError("no checkpoint of this run is whole: start anew under another run.name")
         return checkpoint
 
@@ -165,8 +168,22 @@ class System:
         gauges = Gauges(config.run.name, config.run.steps, progress.tokens)
         sinks = Sinks.of(config, attempt, display.note, display.warn)
         metrics = MetricsLog(config.run.path, attempt, sinks, gauges.write)
+        beside, guard = Beside(), None
+        if config.guard.action != "off":
+            guard = RunGuard(config, attempt, self._store, display, beside.done)
         watch = LearningWatch(config, prepared.tokenizer.convert_ids_to_tokens(list(prepared.eos_ids)))
-        writer = RunWriter(config, attempt, watch, metrics, budget, display, rests, decoder=prepared.decoder.decoder)
+        writer = RunWriter(
+            config,
+            attempt,
+            watch,
+            metrics,
+            budget,
+            display,
+            rests,
+            beside,
+            prepared.decoder.decoder,
+            *([guard.seen] if guard else []),
+        )
         saved = (checkpoint.step, checkpoint.kind) if checkpoint else None
         writer.begin(checkpoint)
         keeping = prepared.files, writer.written, saved, writer.committed
@@ -183,7 +200,7 @@ class System:
         parts = sampling, self._learner, self._push, writer, saving, evaluation
         known = [line for line in read_metrics(config.run.path) if line["step"] <= progress.step]
         steering = Steering.of(config, attempt, progress.changes, known, display.note)
-        return Loop(config, progress, *parts, limits, budget, display, steering)
+        return Loop(config, progress, *parts, limits, budget, display, steering, guard)
 
     def _sample(self, collector: Collector, sampling: Lookahead, gauges: Gauges) -> None:
         """Figures of the present moment."""

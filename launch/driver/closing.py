@@ -10,6 +10,7 @@ from openrs_ray.common.console import say, show_table
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.evaluation.gain import checked_tasks, gain, gain_text
+from openrs_ray.report.decided import counts
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoints import Checkpoint, CheckpointStore
 from openrs_ray.run.display import summary_table
@@ -27,7 +28,7 @@ def show_end(console: Console, config: RunConfig, progress: Progress, budget: Bu
         tokens=progress.tokens,
         seconds=progress.seconds,
         run_folder=config.run.path,
-        costs=budget.rows(progress.step, progress.correct),
+        costs=[*budget.rows(progress.step, progress.correct), *_guard_rows(config)],
         gain=_gain(config, progress, checked_tasks(config)),
         tasks=_task_rows(config, progress),
         quantization=config.rollout.quantization,
@@ -39,10 +40,17 @@ def show_end(console: Console, config: RunConfig, progress: Progress, budget: Bu
         say(console, line)
 
 
+def _guard_rows(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """What the run has decided about itself, where it has."""
+    found = counts(config.run.path)
+    if found["guard_warnings"]:
+        yield "guard", f"{found['guard_warnings']} warnings, {found['rollbacks']} rollbacks"
+
+
 def end_as_json(config: RunConfig, progress: Progress, budget: Budget) -> dict[str, Any]:
     """The table's content; accuracies and differences are shares of 1."""
     spent = budget.spent()
-    kept = _kept(config)
+    kept, guard = _kept(config), counts(config.run.path)
     names = dict.fromkeys((*progress.tasks_before, *progress.tasks_after))
     return {
         "run": config.run.name,
@@ -68,6 +76,7 @@ def end_as_json(config: RunConfig, progress: Progress, budget: Budget) -> dict[s
         "hours": spent.hours,
         "gpu_hours": spent.gpu_hours,
         "dollars": spent.dollars if budget.priced else None,
+        "guard": {"warnings": guard["guard_warnings"], "rollbacks": guard["rollbacks"]},
         "policy": kept[-1].policy if kept else None,
         "ledger": read_head(config.run.path),
     }

@@ -30,7 +30,7 @@ def trained_parameters(config: RunConfig, shape: ModelShape) -> int:
 
 def holds_reference(config: RunConfig) -> bool:
     """True if the learner holds a copy of the start model; with adapters, the model without them is the reference."""
-    return config.loss.kl_beta > 0 and not config.learner.lora.rank
+    return config.needs_reference and not config.learner.lora.rank
 
 
 def merge_bytes(config: RunConfig, shape: ModelShape) -> float:

@@ -135,6 +135,8 @@ def _rows(config: RunConfig) -> Iterator[tuple[str, str]]:
         "checkpoints",
         f"kept every {saving.every_steps} steps and at the end, for resuming every {saving.every_minutes:g} minutes",
     )
+    if config.guard.action != "off":
+        yield "guard", _guard_text(config)
     yield "cost", most_text(config.cost, config.max_gpus)
 
 
@@ -172,9 +174,15 @@ def _rollout_text(config: RunConfig) -> str:
     return f"{config.num_engines} engine(s) on {place.num_rollout_gpus} {_unit(config)}{more}, {ahead}{at_once}{sleeps}"
 
 
+def _guard_text(config: RunConfig) -> str:
+    guard = config.guard
+    if guard.action == "warn":
+        return "warns"
+    return f"warns, and goes back at most {guard.max_rollbacks} times, changing {' or '.join(guard.knobs)} (not in the forecast)"
+
+
 def _stage_text(stage: RolloutStage) -> str:
-    text = f"completions of up to {stage.max_completion_tokens:,} tokens at temperature {stage.temperature:g}, prompts of up to "
-    return f"{text}{stage.max_prompt_tokens:,}, {stage.until.as_text if stage.until else 'until the run ends'}"
+    return f"{stage.as_text}, {stage.until.as_text if stage.until else 'until the run ends'}"
 
 
 def _environment_text(task: Task) -> str:

@@ -9,6 +9,7 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.evaluation.gain import checked_tasks, gain
 from openrs_ray.evaluation.paired import Paired
+from openrs_ray.report.decided import counts
 from openrs_ray.run.account import Spent
 
 _LEVEL = 0.05
@@ -28,6 +29,7 @@ def headline(
         "tokens": int(sum(line.get("sampled_tokens") or 0 for line in train)),
         "training_s": round(sum(line.get("step_s") or 0.0 for line in train), 1),
         **_cost(run, config),
+        **counts(run),
     }
 
 

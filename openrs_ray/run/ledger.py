@@ -64,7 +64,7 @@ class Entry:
 
     @property
     def about(self) -> str:
-        """attempt, step, evaluation, checkpoint, end, report, page or export."""
+        """attempt, step, evaluation, checkpoint, end, stop, report, page or export."""
         return str(self.content["about"])
 
     @property
@@ -126,11 +126,12 @@ class Ledger:
         self._count = 0  # lines of it
         self._places: dict[str, tuple[int, int]] = {}  # lines and bytes of each append-only file that are noted
 
-    def note(self, about: str, *, folders: Sequence[str] = (), **facts: Any) -> Head:
-        """Append an entry about all that is new or has changed.
+    def note(self, about: str, *, folders: Sequence[str] = (), only_news: bool = False, **facts: Any) -> Head | None:
+        """Append an entry about all that is new or has changed; returns the head.
 
         Args:
             folders: files or folders of the run to look at besides what every entry looks at. Example: "evaluation/robust"
+            only_news: append none where nothing is new or has changed.
             facts: what the entry says besides, such as step and attempt.
         """
         path = self.run_folder / FILE
@@ -142,11 +143,10 @@ class Ledger:
             about_it = {"entry": head.entries if head else 0, "before": head.digest if head else "", "at": _now()}
             news = {"files": self._changed(folders), "lines": self._gained()}
             entry = about_it | {"about": about} | facts | {name: part for name, part in news.items() if part}
-            append_line(path, entry, synced=True)
-            self._catch_up(path)
-        new_head = self._known.head
-        assert new_head is not None
-        return new_head
+            if any(news.values()) or not only_news:
+                append_line(path, entry, synced=True)
+                self._catch_up(path)
+        return self._known.head
 
     def _catch_up(self, path: Path) -> None:
         """Read what this and other processes have appended."""

@@ -68,7 +68,12 @@ page.curves = (() => {
       series.push({label: "held out, 95 %", values: own[0], low: own[1], high: own[2], colour: 1, dots: true});
     }
     const title = chart.alone && names.length === 1 ? capital(label(names[0], chart)) : chart.title;
-    return {title, note: notes(run, chart), form: chart.form, x, series, limit: limit(run, chart), expected: run.bands[chart.names[0]]};
+    return {title, note: notes(run, chart), form: chart.form, x, series, limit: limit(run, chart), expected: run.bands[chart.names[0]], marks: marks(run)};
+  }
+
+  // Steps at which the run has changed a setting by itself: where it went on, or the checkpoint that it went back to.
+  function marks(run) {
+    return (run.decisions || []).filter(({changes}) => Object.keys(changes).length).map((each) => each.to_step ?? each.step);
   }
 
   function notes(run, chart) {

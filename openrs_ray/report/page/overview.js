@@ -88,9 +88,16 @@
       ["sampled tokens", format.number(head.tokens)],
       ["time left", left(run)],
       ["attempts", format.number(run.attempts)],
+      ["guard", guard(head)],
       ["recipe", run.recipe],
       ["chain of digests", run.ledger ? run.ledger.digest.slice(0, 12) : null, run.ledger ? `head after ${format.number(run.ledger.entries)} entries` : null],
     ]);
+  }
+
+  // How often the run has warned of itself and gone back; nothing where it did neither.
+  function guard({guard_warnings: warnings, rollbacks, guard_stop: stop}) {
+    const said = [[warnings, "warning"], [rollbacks, "rollback"]].filter(([count]) => count).map(([count, word]) => `${format.number(count)} ${word}${count > 1 ? "s" : ""}`);
+    return said.length || stop ? [...said, stop ? "stopped" : null].filter(Boolean).join(", ") : null;
   }
 
   function checkpoints(run) {

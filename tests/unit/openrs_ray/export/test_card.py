@@ -42,6 +42,7 @@ def run(tmp_path: Path, toy_folder: Path) -> Path:
 def test_a_card_names_the_head_of_the_chain_and_an_audit_reads_it_there(run: Path) -> None:
     assert "## Proof" not in model_card(Source.find(run, 50), HERE)
     head = Ledger(run).note("attempt", attempt=1, from_step=0)
+    assert head is not None
     card = run / "export" / "step-000050" / "README.md"
     card.parent.mkdir(parents=True)
     card.write_text(model_card(Source.find(run, 50), HERE))

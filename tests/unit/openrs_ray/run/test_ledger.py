@@ -36,7 +36,7 @@ def test_an_entry_names_the_line_before_it_and_what_is_new(tmp_path: Path) -> No
     head = ledger.note("step", step=1, attempt=1)
     first, second = (tmp_path / FILE).read_bytes().splitlines()
     assert second.startswith(b'{"entry": 1, "before": "' + sha(first).encode())
-    assert head.digest == sha(second) and head.entries == 2 and read_head(tmp_path) == head
+    assert head is not None and head.digest == sha(second) and head.entries == 2 and read_head(tmp_path) == head
     attempt, step = entries(tmp_path)
     assert attempt["before"] == "" and attempt["files"] == {"config.json": sha((tmp_path / "config.json").read_bytes())}
     assert attempt["lines"] == {"attempts.jsonl": [sha(b'{"attempt": 1}')]}
@@ -55,6 +55,15 @@ def test_what_changes_or_goes_is_noted_and_what_stays_is_not(tmp_path: Path) -> 
     _, changed, same = entries(tmp_path)
     assert changed["files"] == {"config.json": sha((tmp_path / "config.json").read_bytes()), "result.json": None}
     assert "files" not in same and "lines" not in same
+
+
+def test_an_end_without_news_is_no_entry(tmp_path: Path) -> None:
+    append_line(tmp_path / "metrics.jsonl", {"step": 1})
+    head = Ledger(tmp_path).note("step")
+    assert Ledger(tmp_path).note("stop", only_news=True) == head and len(entries(tmp_path)) == 1
+    append_line(tmp_path / "decisions.jsonl", {"action": "stop"})
+    Ledger(tmp_path).note("stop", only_news=True)
+    assert entries(tmp_path)[1]["lines"].keys() == {"decisions.jsonl"}
 
 
 def test_a_checkpoint_is_noted_without_the_state_and_again_where_it_was_written_again(tmp_path: Path) -> None:
