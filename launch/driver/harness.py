@@ -31,7 +31,7 @@ from openrs_ray.models.stop_tokens import stop_tokens
 from openrs_ray.preparation.prepared import check_served
 from openrs_ray.records import Verdict
 from openrs_ray.rewards.pool import CheckPool
-from openrs_ray.run.ledger import Ledger, Spent
+from openrs_ray.run.account import Account, Spent
 from openrs_ray.run.lock import run_lock
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Harness:
         say(self.console, f"{label}: {len(wanted):,} completions to sample")
         placement = place_engines(self.config.placement, self.config.engine)
         gpus = len(placement.layout.rollout) * self.config.engine.tensor_parallel
-        with Ledger(store.folder, self.config.cost.price_per_gpu_hour or 0.0, lambda: gpus):
+        with Account(store.folder, self.config.cost.price_per_gpu_hour or 0.0, lambda: gpus):
             progress = self._progress(label, len(wanted))
             settings, reading, warn = prepared.settings, prepared.reading, partial(say, self.console)
             await sample(settings, placement, reading, self.how, wanted, store, pool, progress, warn)
