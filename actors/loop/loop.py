@@ -31,7 +31,8 @@ from actors.loop.writer import RunWriter
 from openrs_ray.algorithm.step_metrics import check_mismatch, step_times
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Recurring
-from openrs_ray.run.budget import ENDING, Budget, Ended, LimitReached, Work
+from openrs_ray.evaluation.slope import check_worth, recorded_slope
+from openrs_ray.run.budget import ENDING, Budget, LimitReached, Work
 from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.progress import Progress
 from openrs_ray.run.spans import span
@@ -84,23 +85,25 @@ class Loop:
             Stopped, Recurring (nothing is learned): the run was saved first. RunError: the last checkpoint stands.
         """
         try:
-            ended = await self._train()
+            limit = await self._train()
             await self.saving.save("kept", self.progress)
-            if ended != "steps":
+            if limit:
                 self.progress = await self.evaluation.after_limit(self.progress)
         except Stopped:
             await self._save_to_stop()
             raise
         await self.writer.written()
-        self.progress = replace(self.progress, ended=ended)
+        self.progress = replace(self.progress, ended=limit.ended if limit else "steps", why=str(limit or ""))
         self.writer.end(self.progress)
         return self.progress
 
-    async def _train(self) -> Ended:
+    async def _train(self) -> LimitReached | None:
+        """The limit that was reached before the last step."""
         try:
             self.budget.reached(self.progress.step)
             self.progress = await self.evaluation.if_due(self.progress)
             while self.progress.step < self.config.run.steps:
+                self._check_worth()
                 self.budget.check("step", "resume", *ENDING)
                 with self.budget.timing("step"), span("step", step=self.progress.step + 1):
                     await self.step()
@@ -109,13 +112,22 @@ class Loop:
                     raise Recurring(learns_nothing)
                 await self.saving.if_due(self.progress)
                 self.progress = await self.evaluation.if_due(self.progress)
-            return "steps"
+            return None
         except LimitReached as limit:
-            self.display.status(
-                f"ending after step {self.progress.step}: what is left of the {limit.ended} is for saving and evaluating"
+            why = (
+                str(limit)
+                if limit.ended == "flat"
+                else f"what is left of the {limit.ended} is for saving and evaluating"
             )
+            self.display.status(f"ending after step {self.progress.step}: {why}")
             await self.sampling.close()
-            return limit.ended
+            return limit
+
+    def _check_worth(self) -> None:
+        """LimitReached where held-out accuracy gains too little for its dollars."""
+        if found := recorded_slope(self.config, self.progress):
+            self.display.note(f"held-out accuracy gains {found}")
+            check_worth(self.config, found)
 
     async def _keep_what_was_learned(self) -> None:
         self.display.status("nothing is learned any more: saving and evaluating")

@@ -142,7 +142,7 @@ class RunWriter:
         unjudged = int(np.isnan(correct).sum())
         await self.written()
         self.beside.start(
-            partial(self._write_evaluation, step, groups, scores.metrics() | {"unjudged": float(unjudged)})
+            partial(self._write_evaluation, step, groups, scores.metrics() | self._doubt_and_cost(unjudged))
         )
         await self.written()
         doubt = f"; {unjudged} of {correct.size} not judged, the interval holds either way" if unjudged else ""
@@ -154,6 +154,10 @@ class RunWriter:
         )
         benchmarks = {task.name for task in self.config.tasks if is_benchmark(task.held_out.path)}
         self.display.samples(sample_lines([group for group in groups if group.problem.task not in benchmarks]))
+
+    def _doubt_and_cost(self, unjudged: int) -> dict[str, float]:
+        cost = {"cost_usd": self.budget.spent().dollars} if self.budget.priced else {}
+        return {"unjudged": float(unjudged), **cost}
 
     def _write_evaluation(self, step: int, groups: Sequence[Group], line: Mapping[str, float]) -> None:
         self._write_rows(step, groups, None, "evaluation")

@@ -111,11 +111,18 @@ class Cost(Section):
     """Stop in time to save and evaluate before this many dollars are spent, over all attempts, from process start on."""
     max_hours: SomeAmount | None = None
     """The same for hours of wall time."""
+    min_points_per_usd: SomeAmount | None = None
+    """Stop where a dollar buys fewer points of held-out accuracy than this: as soon as the upper end of the slope's interval is
+    below it (docs/cost.md)."""
+    evaluations_per_slope: Annotated[int, Field(ge=3, le=10_000)] = 5
+    """The slope for `min_points_per_usd` is that of the last so many evaluations; before there are so many, nothing stops."""
 
     @model_validator(mode="after")
     def _priced(self) -> Cost:
         if self.budget_usd is not None and not self.price:
             raise ValueError("cost.budget_usd needs a cost.price_per_gpu_hour above 0")
+        if self.min_points_per_usd is not None and not self.price:
+            raise ValueError("cost.min_points_per_usd needs a cost.price_per_gpu_hour above 0")
         return self
 
     @property
@@ -279,6 +286,22 @@ class RunConfig(Section):
                 parameters.check(rollout.max_completion_tokens)
         for task in self.tasks:
             self._check_judge_in_time(task)
+        return self
+
+    @model_validator(mode="after")
+    def _slope_is_measured(self) -> RunConfig:
+        if self.cost.min_points_per_usd is None:
+            return self
+        every, evaluations = self.evaluation.every_steps, self.cost.evaluations_per_slope
+        if not any(task.right_or_wrong and (task.held_out.path or task.held_out.hold_out) for task in self.tasks):
+            raise ValueError(
+                "cost.min_points_per_usd needs held-out problems with right and wrong answers (evaluation.hold_out)"
+            )
+        if not every or 1 + (self.run.steps - 1) // every < evaluations:
+            raise ValueError(
+                f"cost.min_points_per_usd needs {evaluations} evaluations (cost.evaluations_per_slope) before the last step: "
+                "set evaluation.every_steps to a smaller number"
+            )
         return self
 
     @model_validator(mode="after")

@@ -25,7 +25,8 @@ _MARGIN = 1.2
 _END_S = 20.0
 _JUDGES = "judge_dollars"
 
-Ended = Literal["steps", "budget", "hours"]
+Ended = Literal["steps", "budget", "hours", "flat"]
+"""flat: held-out accuracy gained too little for its dollars (`cost.min_points_per_usd`)."""
 Work = Literal["start", "step", "learn", "resume", "kept", "evaluation", "end"]
 """start: up to the first push; learn: a step without its rollouts; resume, kept: saving one; end: everything after run()."""
 ENDING: tuple[Work, ...] = ("kept", "evaluation", "end")

@@ -38,6 +38,8 @@ class Progress:
     held_out: int = 0
     ended: Ended | None = None
     """None while the run goes on."""
+    why: str = ""
+    """A sentence about the limit of `cost` that ended it."""
     streaks: dict[int, Streak] = field(default_factory=dict)
     """Of problems that may come to rest (`data.rest_after`)."""
 
