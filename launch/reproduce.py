@@ -38,7 +38,7 @@ from openrs_ray.evaluation.benchmarks import Benchmark, Prompt
 from openrs_ray.evaluation.config import EvaluationConfig, as_in_run
 from openrs_ray.evaluation.protocol import Protocol, protocol
 from openrs_ray.evaluation.report import interval_text, markdown, published, write
-from openrs_ray.evaluation.slope import check_worth, recorded_slope
+from openrs_ray.evaluation.slope import check_worth
 from openrs_ray.evaluation.subject import Subject, policies_of, start_model
 from openrs_ray.preparation.dry_run import dry_run
 from openrs_ray.preparation.prepared import prepare
@@ -205,8 +205,8 @@ class Reproduction:
         if result is not None and result.step >= self.config.run.steps:
             return True
         try:
-            if result is not None and result.ended == "flat":
-                check_worth(self.config, recorded_slope(self.config, result))
+            if result is not None:
+                check_worth(self.config, result)
             Budget(self.config, age_s=_IMPORTS_S).check("start", "step", *ENDING)
         except LimitReached:
             if not self._policies():

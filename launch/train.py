@@ -22,7 +22,7 @@ from openrs_ray.config.help import help_text
 from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
-from openrs_ray.evaluation.slope import check_worth, recorded_slope
+from openrs_ray.evaluation.slope import check_worth
 from openrs_ray.run.activity import Activity
 from openrs_ray.run.budget import ENDING, Budget
 from openrs_ray.run.checkpoints import CheckpointStore
@@ -144,8 +144,7 @@ def _train(config: RunConfig, console: Console, document: Document) -> int:
 
 
 def _start(config: RunConfig, console: Console, log: RunLog, done: Progress, document: Document) -> int:
-    if done.ended == "flat":
-        check_worth(config, recorded_slope(config, done))
+    check_worth(config, done)
     # Heavy imports come late: a mistake in the recipe is said at once.
     from actors.cluster.description import describe_cluster
     from actors.cluster.placement import check_build, check_machine, connection, joins_cluster, place

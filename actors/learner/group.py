@@ -24,7 +24,9 @@ from openrs_ray.records import Group, Problem
 from openrs_ray.run.checkpoint_files import Checkpoint
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.completions import read_groups
+from openrs_ray.run.metrics import read_metrics
 from openrs_ray.run.spans import span, traced
+from openrs_ray.run.step_settings import StepSettings
 
 T = TypeVar("T")
 
@@ -58,6 +60,13 @@ class History:
 
     def groups(self, step: int) -> list[Group]:
         return read_groups(self.run_folder, step, self.problems)
+
+    def settings(self, step: int, config: RunConfig) -> StepSettings:
+        """RunError when the metrics lack the step."""
+        for line in reversed(read_metrics(self.run_folder)):
+            if line["step"] == step:
+                return StepSettings.recorded(line, config)
+        raise RunError(f"the metrics in {self.run_folder} do not hold step {step}")
 
 
 class Engines(Protocol):
@@ -101,6 +110,7 @@ class LearnerGroup:
         self._lost = False
         self._step = 0  # last step that the weights were trained on
         self._groups: Sequence[Group] = ()  # its groups, which the record may not have yet
+        self._settings = StepSettings.of(self.config)  # and its settings
         self.life = 1  # counts starts of the ranks
         self.losses = 0
         self.weights_lock = asyncio.Lock()  # held while the weights are not those of the last finished step
@@ -166,21 +176,27 @@ class LearnerGroup:
         if checkpoint:
             await self.load(checkpoint.folder)
         for step in range(checkpoint.step + 1 if checkpoint else 1, self._step + 1):
-            known = self._groups if step == self._step else ()
-            await self._train(known or history.groups(step), step)
+            if step == self._step and self._groups:
+                await self._train(self._groups, step, self._settings)
+            else:
+                await self._train(history.groups(step), step, history.settings(step, self.config))
 
     @traced("train", "step")
-    async def train(self, groups: Sequence[Group], step: int) -> Update:
-        """RunError when no completion can be learned from, the step was not applied, or rebuilding does not mend it."""
-        update = await self.run(partial(self._train_in_turn, groups, step))
-        self._step, self._groups = step, groups
+    async def train(self, groups: Sequence[Group], step: int, settings: StepSettings | None = None) -> Update:
+        """Train on the groups of a step, with its settings (None: the recipe's).
+
+        RunError when no completion can be learned from, the step was not applied, or rebuilding does not mend it.
+        """
+        settings = settings or StepSettings.of(self.config)
+        update = await self.run(partial(self._train_in_turn, groups, step, settings))
+        self._step, self._groups, self._settings = step, groups, settings
         return update
 
-    async def _train_in_turn(self, groups: Sequence[Group], step: int) -> Update:
+    async def _train_in_turn(self, groups: Sequence[Group], step: int, settings: StepSettings) -> Update:
         async with self._turn():
-            return await self._train(groups, step)
+            return await self._train(groups, step, settings)
 
-    async def _train(self, groups: Sequence[Group], step: int) -> Update:
+    async def _train(self, groups: Sequence[Group], step: int, settings: StepSettings) -> Update:
         """Make all updates of a step. If a rank is lost, all of them are made again from the weights before the step."""
         loss, updates = self.config.loss, self.config.learner.updates_per_batch
         rewards = np.stack([group.rewards() for group in groups])
@@ -188,15 +204,17 @@ class LearnerGroup:
         judged = [part for part in shares(len(groups), updates) if not np.isnan(values[part]).all()]
         if not judged:
             raise RunError(f"step {step} has no judged completion to learn from: look at the verdicts in the record")
-        done = [await self._update(groups[part], values[part], step) for part in judged]
+        done = [await self._update(groups[part], values[part], step, settings) for part in judged]
         if updates == 1:
             return Update(done[0], values)
         ages = ages_in_updates([groups[part] for part in judged], step, updates)
         return Update(over_updates(done) | ages, values)
 
-    async def _update(self, groups: Sequence[Group], values: np.ndarray, step: int) -> dict[str, float]:
+    async def _update(
+        self, groups: Sequence[Group], values: np.ndarray, step: int, settings: StepSettings
+    ) -> dict[str, float]:
         """One optimizer step; `values`: advantages, float64 [groups, rollouts]."""
-        loss, learner = self.config.loss, self.config.learner
+        loss, learner = settings.loss(self.config.loss), self.config.learner
         sequences = training_sequences(groups, values)
         local = loss.normalization == "local_micro_batch"
         tokens = completion_tokens(sequences)
@@ -217,7 +235,7 @@ class LearnerGroup:
             learner.deadline_s,
             f"train step {step}",
             [
-                actor.train_step.remote(batch, tokens, step, *left_out)
+                actor.train_step.remote(batch, tokens, step, *left_out, settings)
                 for actor, batch in zip(self._ranks, batches, strict=True)
             ],
         )

@@ -45,6 +45,7 @@ from openrs_ray.models.lora import adapted_layers, without_adapters, write_adapt
 from openrs_ray.models.pretrained import fixed_weights
 from openrs_ray.run.checkpoint_files import ADAPTER
 from openrs_ray.run.spans import span, traced
+from openrs_ray.run.step_settings import StepSettings
 from openrs_ray.weights.adapters import pairs
 from openrs_ray.weights.buckets import Bucket, ParameterSpec, plan_buckets
 from openrs_ray.weights.meeting import LOOPBACK, Meeting, new_token, prove_ranks
@@ -180,15 +181,18 @@ class LearnerRank:
         step: int,
         left_out_tokens: int = 0,
         left_out_sequences: int = 0,
+        settings: StepSettings | None = None,
     ) -> dict[str, float]:
         """One optimizer step on this rank's share; all ranks have the same number of micro-batches (`packing.split`).
 
         The loss is a mean over `global_tokens`, the whole step's completion tokens; `left_out_tokens` of them, in
-        `left_out_sequences` completions, add nothing and are in no micro-batch. Returns the same metrics on every rank. RunError
-        when the gradient is not finite.
+        `left_out_sequences` completions, add nothing and are in no micro-batch. `settings`: None for those of the recipe.
+        Returns the same metrics on every rank. RunError when the gradient is not finite.
         """
         began = time.monotonic()
-        rate = learning_rate(step, self.config.run.steps, self.config.learner)
+        settings = settings or StepSettings.of(self.config)
+        loss_config = settings.loss(self.config.loss)
+        rate = learning_rate(step, self.config.run.steps, self.config.learner) * settings.learning_rate_factor
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
         real = [batch for batch in micro_batches if batch.completion_tokens]
@@ -201,7 +205,7 @@ class LearnerRank:
         for i, (batch, reference, weight) in enumerate(zip(micro_batches, references, weigh, strict=True)):
             with span("forward_backward", step=step, micro_batch=i, tokens=batch.computed_tokens):
                 self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
-                output = policy_loss(self._loss_input(batch, reference), self.config.loss)
+                output = policy_loss(self._loss_input(batch, reference), loss_config)
                 self.engine.backward(output.total * (weight * self.world_size), scale_wrt_gas=False)
                 self._finish_kernels()
             sums = {name: value + output.sums[name] for name, value in sums.items()}

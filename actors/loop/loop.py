@@ -18,7 +18,7 @@ evaluation waits, which changes nothing. Checkpoints, evaluations and the next s
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from actors.learner.group import LearnerGroup
 from actors.loop.batch import check_batch
@@ -31,11 +31,13 @@ from actors.loop.writer import RunWriter
 from openrs_ray.algorithm.step_metrics import check_mismatch, step_times
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Recurring
-from openrs_ray.evaluation.slope import check_worth, recorded_slope
+from openrs_ray.evaluation.slope import recorded_slope, too_flat
 from openrs_ray.run.budget import ENDING, Budget, LimitReached, Work
+from openrs_ray.run.decisions import Decision, note_decision
 from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.progress import Progress
 from openrs_ray.run.spans import span
+from openrs_ray.run.step_settings import StepSettings
 
 AFTER_TAKE: tuple[Work, ...] = ("learn", "resume", *ENDING)
 """Work that must still be paid for while `take` waits."""
@@ -65,10 +67,11 @@ class Loop:
             seen["positions"] = [group.position for group in batch.drawn]
         await self.writer.written()  # the previous step's record
         check_batch(batch, step, self.config)
+        settings = StepSettings.of(self.config, self.progress.changes)
         taken = time.monotonic()
         with self.budget.timing("learn"):
             async with self.learner.weights_lock:
-                update = await self.learner.train(batch.groups, step)
+                update = await self.learner.train(batch.groups, step, settings)
                 trained = time.monotonic()
                 limit, quantization = self.config.push.max_mismatch_kl, self.config.rollout.quantization
                 mismatch = update.metrics.get("first_mismatch_kl", update.metrics["mismatch_kl"])
@@ -76,7 +79,7 @@ class Loop:
                 report = await self.push.push(step)
                 seconds = taken - began, trained - taken, report.seconds, time.monotonic() - began
                 times = step_times(*seconds, self.sampling.idle_seconds())
-                self.progress = self.writer.write(self.progress, batch, update, report, times)
+                self.progress = self.writer.write(self.progress, batch, update, report, times, settings)
 
     async def run(self) -> Progress:
         """Train to the last step, or as far as the budget and the hours go.
@@ -125,9 +128,14 @@ class Loop:
 
     def _check_worth(self) -> None:
         """LimitReached where held-out accuracy gains too little for its dollars."""
-        if found := recorded_slope(self.config, self.progress):
-            self.display.note(f"held-out accuracy gains {found}")
-            check_worth(self.config, found)
+        if not (found := recorded_slope(self.config, self.progress)):
+            return
+        self.display.note(f"held-out accuracy gained {found}")
+        if sentence := too_flat(self.config, found):
+            step, attempt = self.progress.step, self.writer.attempt
+            decision = Decision(step, attempt, "stop", "end the run", {}, asdict(found), sentence)
+            note_decision(self.config.run.path, decision)
+            raise LimitReached(sentence, "flat")
 
     async def _keep_what_was_learned(self) -> None:
         self.display.status("nothing is learned any more: saving and evaluating")

@@ -33,6 +33,7 @@ from openrs_ray.run.metrics import MetricsLog
 from openrs_ray.run.progress import RESULT, Progress
 from openrs_ray.run.samples import sample_lines
 from openrs_ray.run.spans import span, traced
+from openrs_ray.run.step_settings import StepSettings
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,13 @@ class RunWriter:
 
     @traced("write")
     def write(
-        self, progress: Progress, batch: Batch, update: Update, report: PushReport, times: Mapping[str, float]
+        self,
+        progress: Progress,
+        batch: Batch,
+        update: Update,
+        report: PushReport,
+        times: Mapping[str, float],
+        settings: StepSettings,
     ) -> Progress:
         """Begin to write the step after `progress`; `written` waits for the end. The previous step must have been written."""
         step = progress.step + 1
@@ -73,7 +80,7 @@ class RunWriter:
         )
         push = {"push_bytes": report.nbytes, "probe_difference": report.probe_difference}
         cost = self.budget.metrics(times["step_s"], progress.correct)
-        line = {**figures, **update.metrics, **times, **push, **cost}
+        line = {**figures, **update.metrics, **times, **push, **cost, **settings.metrics()}
         self.beside.start(partial(self._write_step, step, batch, update.advantages, line))
         self.budget.reached(step)
         self._show(step, batch, {**figures, **update.metrics, **times})

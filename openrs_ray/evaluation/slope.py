@@ -88,13 +88,19 @@ def recorded_slope(config: RunConfig, progress: Progress) -> Slope | None:
     return found and Slope(found, window, dollars[-1] - dollars[0])
 
 
-def check_worth(config: RunConfig, found: Slope | None) -> None:
-    """LimitReached where even the upper end of the slope is below `cost.min_points_per_usd`."""
+def too_flat(config: RunConfig, found: Slope) -> str | None:
+    """A sentence where even the upper end of the slope is below `cost.min_points_per_usd`, else None."""
     least = config.cost.min_points_per_usd
-    if found is None or least is None or found.interval.high >= least:
-        return
-    raise LimitReached(
-        f"run {config.run.name} has gained {found}, less than cost.min_points_per_usd {least:g} even at the interval's upper "
-        "end: lower that and give --resume to go on",
-        "flat",
+    if least is None or found.interval.high >= least:
+        return None
+    return (
+        f"held-out accuracy of run {config.run.name} gained {found}, less than cost.min_points_per_usd {least:g} even at the "
+        "interval's upper end: lower that and give --resume to go on"
     )
+
+
+def check_worth(config: RunConfig, progress: Progress) -> None:
+    """LimitReached where a run that ended flat would do so again at once."""
+    found = recorded_slope(config, progress) if progress.ended == "flat" else None
+    if found and (sentence := too_flat(config, found)):
+        raise LimitReached(sentence, "flat")

@@ -33,6 +33,7 @@ from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoints import Checkpoint, CheckpointStore, Kind
 from openrs_ray.run.metrics import MetricsLog
 from openrs_ray.run.progress import Progress
+from openrs_ray.run.step_settings import StepSettings
 from openrs_ray.seeds import completion_seed
 
 T = TypeVar("T")
@@ -88,7 +89,7 @@ class SimulatedLearner:
     async def run(self, act: Callable[[], Awaitable[T]]) -> T:
         return await act()
 
-    async def train(self, groups: Sequence[Group], step: int) -> Update:
+    async def train(self, groups: Sequence[Group], step: int, settings: StepSettings) -> Update:
         self.learned_from = len(groups)
         await asyncio.sleep(self._times.random())
         values = advantages(np.stack([group.rewards() for group in groups]), 1e-4)

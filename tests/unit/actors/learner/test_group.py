@@ -20,8 +20,8 @@ class Rank:
     def __init__(self) -> None:
         self.train_step = self
 
-    async def remote(self, batches: list[MicroBatch], *numbers: int) -> dict[str, float]:
-        self.batches, self.numbers = batches, numbers
+    async def remote(self, batches: list[MicroBatch], *rest: Any) -> dict[str, float]:
+        self.batches, (*self.numbers, self.settings) = batches, rest
         return {}
 
 
@@ -59,7 +59,7 @@ def test_what_is_left_out_is_counted_and_dr_grpo_keeps_the_scale(kind: str, adva
     update = asyncio.run(learners.train([group(0, [0, 0, 0, 4]), group(1, [1, 1, 1, 1])], step=5))
     np.testing.assert_allclose(update.advantages, [advantages, [0] * 4])
     for rank in ranks:
-        assert rank.numbers == (20, 5, 10, 4)  # tokens of the step, step, tokens and completions left out
+        assert rank.numbers == [20, 5, 10, 4]  # tokens of the step, step, tokens and completions left out
     of_tokens = np.concatenate([batch.advantages for rank in ranks for batch in rank.batches])
     assert sorted(of_tokens) == pytest.approx(sorted(np.repeat(advantages, [1, 2, 3, 4])))
 
@@ -102,7 +102,7 @@ def test_an_update_without_a_verdict_is_left_out_and_a_step_without_one_is_refus
     unjudged = tuple(Verdict(Status.TIMEOUT, {}, None) for _ in range(3))
     silent = [replace(one, verdicts=unjudged) for one in groups]
     update = asyncio.run(learners.train([*silent[:2], *groups[2:]], step=3))
-    assert ranks[0].numbers == (12, 3, 0, 0)  # tokens of the second share alone
+    assert ranks[0].numbers == [12, 3, 0, 0]  # tokens of the second share alone
     assert np.isnan(update.advantages[:2]).all() and not np.isnan(update.advantages[2:]).any()
     # One update of two was done: its tokens, of version 0, were two steps of two updates old.
     assert update.metrics["age_in_updates_max"] == 4 and update.metrics["completion_tokens"] == 12

@@ -13,8 +13,10 @@ from system import judged_group, system_config
 
 from actors.learner import group as module
 from actors.learner.group import LearnerGroup, LearnerLost
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Lost
 from openrs_ray.records import Completion, Group, Problem, VersionSpan
+from openrs_ray.run.step_settings import Changes, StepSettings
 
 PROBLEM = Problem(0, "1+1", (1, 2), ("2",))
 FIGURES = dict.fromkeys(("completion_tokens", "packed_tokens", "seconds", "learning_rate", "mismatch_kl"), 1.0)
@@ -30,6 +32,8 @@ class Rank:
         self.weights: list[int] = []
         self.prompts: list[set[int]] = []
         """First tokens of the prompts of each update."""
+        self.factors: list[float] = []
+        """Learning rate factors of each update."""
 
     def __getattr__(self, method: str) -> Any:
         async def call(*arguments: Any) -> Any:
@@ -41,6 +45,7 @@ class Rank:
                 ]
             if method == "train_step":
                 self.weights.append(arguments[2])
+                self.factors.append(arguments[-1].learning_rate_factor)
                 self.prompts.append({int(ids) for batch in arguments[0] for ids in batch.token_ids[:1]})
             return {"address": (), "train_step": FIGURES, "sees": True, "push_buckets": tuple(self.weights)}.get(method)
 
@@ -75,6 +80,14 @@ class History:
     def groups(self, step: int) -> list[Group]:
         assert step <= self.recorded, "the record has nothing of a step that is not finished"
         return groups(step)
+
+    def settings(self, step: int, config: RunConfig) -> StepSettings:
+        assert step <= self.recorded, "the metrics have nothing of a step that is not finished"
+        return settings(config, step)
+
+
+def settings(config: RunConfig, step: int) -> StepSettings:
+    return StepSettings.of(config, Changes(learning_rate_factor=1 / step))
 
 
 def groups(step: int) -> list[Group]:
@@ -116,7 +129,7 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def five_steps(learner: LearnerGroup, history: History) -> None:
     for step in range(1, 6):
-        await learner.train(groups(step), step)
+        await learner.train(groups(step), step, settings(learner.config, step))
         history.recorded = step
 
 
@@ -126,6 +139,22 @@ def test_a_step_in_which_a_rank_dies_is_trained_once(tmp_path: Path, dies: str) 
     assert weights == [1, 2, 3, 4, 5] and life == 2
     assert said.count("left") == 1 and "checkpoint 3 is damaged" in said
     assert any("the learner is lost and is rebuilt" in text for text in said)
+
+
+def test_a_rebuilt_learner_trains_each_step_with_its_own_settings(tmp_path: Path) -> None:
+    made: list[Rank] = []
+
+    def new() -> list[Any]:
+        made.append(Rank() if made else Rank("train_step 5"))
+        return made[-1:]
+
+    async def whole() -> None:
+        learner = LearnerGroup(system_config(tmp_path, tmp_path), new, Engines(), History(0))  # type: ignore[arg-type]
+        await learner.start()
+        await five_steps(learner, learner.history)  # type: ignore[arg-type]
+
+    asyncio.run(whole())
+    assert [one.factors for one in made] == [[1, 1 / 2, 1 / 3, 1 / 4], [1 / 3, 1 / 4, 1 / 5]]
 
 
 class RankOfTwoUpdates(Rank):
@@ -144,7 +173,7 @@ def test_a_loss_between_two_updates_repeats_all_of_the_step_and_no_other(tmp_pat
             made.append(judged_group(position, Problem(position, "1+1", (10 * step + position,), ("2",)), ids, step))
         return made
 
-    ranks, recorded = [RankOfTwoUpdates(dies)], 0
+    ranks = [RankOfTwoUpdates(dies)]
 
     def new() -> list[Any]:
         if ranks[0].weights:
@@ -153,18 +182,17 @@ def test_a_loss_between_two_updates_repeats_all_of_the_step_and_no_other(tmp_pat
 
     class Recorded(History):
         def groups(self, step: int) -> list[Group]:
-            assert step <= recorded, "the record has nothing of a step that is not finished"
+            super().groups(step)
             return two(step)
 
     async def whole() -> None:
-        nonlocal recorded
-        learner = {"updates_per_batch": 2}
+        learner, history = {"updates_per_batch": 2}, Recorded(0)
         config = system_config(tmp_path, tmp_path, learner=learner, rollout={"problems_per_step": 2})
-        group = LearnerGroup(config, new, Engines(), Recorded(0))  # type: ignore[arg-type]
+        group = LearnerGroup(config, new, Engines(), history)  # type: ignore[arg-type]
         await group.start()
         for step in range(1, 6):
             await group.train(two(step), step)
-            recorded = step
+            history.recorded = step
 
     asyncio.run(whole())
     lost, rebuilt = ranks

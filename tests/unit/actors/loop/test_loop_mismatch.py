@@ -21,7 +21,7 @@ from openrs_ray.run.progress import Progress
 def test_the_limit_is_on_the_first_update(figures: dict[str, float], stops: bool, tmp_path: Path) -> None:
     """The default limit is 0.05."""
 
-    async def train(groups: Sequence[Group], step: int) -> Update:
+    async def train(groups: Sequence[Group], step: int, settings: object) -> Update:
         return Update({"clipped_share": 0.0, **figures}, np.zeros((len(groups), len(groups[0].rollouts))))
 
     async def one_step() -> None:

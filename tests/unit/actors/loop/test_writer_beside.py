@@ -70,9 +70,9 @@ def test_the_next_step_samples_meanwhile_and_trains_afterwards(
             order.append("sampled for 2")
         return await group(position, problem, plan)
 
-    async def trained(groups: Any, step: int) -> Any:
+    async def trained(groups: Any, step: int, settings: Any) -> Any:
         order.append(f"trained {step}")
-        return await train(groups, step)
+        return await train(groups, step, settings)
 
     async def let_go_when_ready() -> None:
         while len(run.sampled) < 2 * run.config.rollout.problems_per_step or "trained 1" not in order:

@@ -1,0 +1,67 @@
+"""Settings of one step that a run may change by itself: by its stages, its guard, or its entropy floor."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from openrs_ray.config.loss import Loss
+from openrs_ray.config.schema import RunConfig
+
+_PREFIX = "setting/"
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Changes that a run has made to its recipe so far; in every checkpoint. They hold on top of what a resume changes."""
+
+    stage: int = 0
+    learning_rate_factor: float = 1.0
+    kl_beta: float | None = None
+    """None: the recipe's."""
+    entropy_weight: float | None = None
+    """None: the recipe's."""
+    reference_step: int = 0
+    """Step whose policy is the reference; 0: the start model."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepSettings:
+    """Settings in force in one step; in its line of `metrics.jsonl`, under `setting/`."""
+
+    stage: int
+    max_prompt_tokens: int
+    max_completion_tokens: int
+    temperature: float
+    learning_rate_factor: float
+    """Factor of the schedule's learning rate."""
+    kl_beta: float
+    entropy_weight: float
+    reference_step: int
+
+    @classmethod
+    def of(cls, config: RunConfig, changes: Changes | None = None) -> Self:
+        """The recipe's settings with the run's own changes."""
+        changes, rollout = changes or Changes(), config.rollout
+        return cls(
+            stage=changes.stage,
+            max_prompt_tokens=rollout.max_prompt_tokens,
+            max_completion_tokens=rollout.max_completion_tokens,
+            temperature=rollout.temperature,
+            learning_rate_factor=changes.learning_rate_factor,
+            kl_beta=config.loss.kl_beta if changes.kl_beta is None else changes.kl_beta,
+            entropy_weight=0.0 if changes.entropy_weight is None else changes.entropy_weight,
+            reference_step=changes.reference_step,
+        )
+
+    @classmethod
+    def recorded(cls, line: Mapping[str, Any], config: RunConfig) -> Self:
+        """Settings of a step, from its line of `metrics.jsonl`; the recipe's where an older version wrote none."""
+        known = asdict(cls.of(config))
+        return cls(**{name: type(value)(line.get(_PREFIX + name, value)) for name, value in known.items()})
+
+    def metrics(self) -> dict[str, float]:
+        return {_PREFIX + name: value for name, value in asdict(self).items()}
+
+    def loss(self, loss: Loss) -> Loss:
+        """The recipe's loss as it is in this step."""
+        return loss.model_copy(update={"kl_beta": self.kl_beta})
