@@ -6,7 +6,12 @@ Cells = list[list[str]]
 """Rows of a table, the heading first."""
 
 
-def decision_rows(content: dict[str, Any]) -> Cells:
+def decision_tables(content: dict[str, Any]) -> list[tuple[str, Cells]]:
+    """With its heading; none for a fixed number of samples."""
+    return [("Sampled until decided", _rows(content))] if "until_decided" in content else []
+
+
+def _rows(content: dict[str, Any]) -> Cells:
     rows = [["", "decision", "level of the last look", "completions saved", "tokens saved", "hours", "dollars"]]
     for name, decision in content["until_decided"]["benchmarks"].items():
         last, saved = decision["looks"][-1], decision["saved"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from openrs_ray.common.files import replacing, write_json
 from openrs_ray.evaluation.analysis import AVERAGE, Analysis, power_rows
-from openrs_ray.evaluation.decision_table import Cells, decision_notes, decision_rows
+from openrs_ray.evaluation.decision_table import Cells, decision_notes, decision_tables
 from openrs_ray.evaluation.power import MORE, Rate
 
 
@@ -133,7 +133,7 @@ def _tables(content: dict[str, Any]) -> list[tuple[str, Cells]]:
             _paired_rows(content),
         ),
         *([("What these samples can show", _power_rows(content))] * bool(content["power"])),
-        *([("Sampled until decided", decision_rows(content))] * ("until_decided" in content)),
+        *decision_tables(content),
     ]
     return [
         ("Accuracy in percent", [["", *content["benchmarks"].values(), *average], *_accuracy_rows(content, names)]),

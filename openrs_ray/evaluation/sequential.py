@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from openrs_ray.evaluation.paired import Pair, compare
-from openrs_ray.evaluation.power import PLANNED, Measured, Spread, smallest_difference
+from openrs_ray.evaluation.power import PLANNED, Measured, smallest_difference
 from openrs_ray.stats import Interval, normal_quantile
 
 LEVEL = 0.05
@@ -100,7 +100,7 @@ def look(pair: Pair, plan: Plan, seed: int = 0) -> Look:
         outcome = "open" if samples < plan.samples else "not shown"
     chance = None
     if samples < plan.samples:
-        chance = chance_left(found.mean, asked, samples, plan, Measured.of(pair))
+        chance = chance_left(found.mean, asked, samples, plan, _variance(Measured.of(pair), samples))
         outcome = "hopeless" if outcome == "open" and chance < 1 - plan.power else outcome
     return Look(samples, level, found, paired.p, chance, outcome)
 
@@ -111,17 +111,15 @@ def undecidable(samples: int, plan: Plan) -> Look:
     return Look(samples, plan.level(samples), Interval(0.0, -1.0, 1.0), 1.0, None, outcome)
 
 
-def chance_left(mean: float, asked: float, samples: int, plan: Plan, measured: Measured) -> float:
-    """Chance that the look at all samples shows a gain, were the true one `asked` and the mean so far `mean`.
+def chance_left(mean: float, asked: float, samples: int, plan: Plan, variance: float) -> float:
+    """Chance that the look at all samples shows a gain, were the true one `asked`; with samples so far of this mean.
 
-    Conditional power of independent increments (K. K. G. Lan, R. Simon and M. Halperin, 1982, Sequential Analysis 1:207-219):
-    stopping below 1 - power leaves at least 2 - 1 / power of the power.
+    `variance` of that mean; in the best case, which is taken here, all of it shrinks with more samples. Conditional power (K. K.
+    G. Lan, R. Simon and M. Halperin, 1982, Sequential Analysis 1:207-219): stopping below 1 - power leaves at least 2 - 1 / power
+    of the power.
     """
-    spread = _spread(measured, samples)
-    now, then = (
-        (spread.between + (spread.within or 0.0) / count) / measured.problems for count in (samples, plan.samples)
-    )
-    return NormalDist().cdf(float(reach_left(mean, asked, now, then, plan.level(plan.samples))))
+    then, level = variance * samples / plan.samples, plan.level(plan.samples)
+    return NormalDist().cdf(reach_left(mean, asked, variance, then, level))
 
 
 def reach_left(mean: Mean, asked: float, now: float, then: float, level: float) -> Mean:
@@ -133,17 +131,11 @@ def reach_left(mean: Mean, asked: float, now: float, then: float, level: float) 
     return (expected - normal_quantile(1 - level) * math.sqrt(then)) / math.sqrt(then * (1 - then / now))
 
 
-def _spread(measured: Measured, samples: int) -> Spread:
-    """Variances of single samples; two problems as planned are added, so that none of them is 0.
-
-    With one sample all variance counts as that of samples, the best case for the rest.
-    """
-    between, within = measured.spread.between, measured.spread.within
-    if within is None:
-        between, within = 0.0, between
-    problems, planned = measured.problems, PLANNED.within or 0.0
-    whole = problems + _PLANNED_PROBLEMS
-    return Spread(problems * between / whole, (problems * within * samples + _PLANNED_PROBLEMS * planned) / whole)
+def _variance(measured: Measured, samples: int) -> float:
+    """Variance of the mean difference; two problems as planned are added, so that it is never 0."""
+    spread, planned = measured.spread, (PLANNED.within or 0.0) / samples
+    whole = measured.problems * (spread.between + (spread.within or 0.0)) + _PLANNED_PROBLEMS * planned
+    return whole / (measured.problems + _PLANNED_PROBLEMS) / measured.problems
 
 
 def decided(looks: Sequence[Look]) -> bool:

@@ -39,5 +39,30 @@ class Progress:
     held_out: int = 0
     ended: Ended | None = None
     """None while the run goes on."""
+    why: str = ""
+    """A sentence about the limit of `cost` that ended it."""
     changes: Changes = field(default_factory=Changes)
     """Made by the run itself."""
+    streaks: dict[int, Streak] = field(default_factory=dict)
+    """Of problems that may come to rest (`data.rest_after`)."""
+
+    @classmethod
+    def read(cls, state: dict[str, Any], origin: Path) -> "Progress":
+        """UserError when the file `origin` is damaged."""
+        progress = as_record(cls, state, origin)
+        if "step" not in state or progress.step < 0:
+            raise damaged(origin, "it has no step")
+        return progress
+
+    def used(self, positions: Iterable[int]) -> "Progress":
+        position, ahead = self.position, {*self.ahead, *positions}
+        while position in ahead:
+            ahead.remove(position)
+            position += 1
+        return replace(self, position=position, ahead=tuple(sorted(ahead)))
+
+
+def read_result(run_folder: Path) -> Progress | None:
+    """Progress at the run's end. UserError when the file is damaged."""
+    content = read_json(run_folder / RESULT)
+    return None if content is None else Progress.read(content, run_folder / RESULT)
