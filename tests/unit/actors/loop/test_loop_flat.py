@@ -42,7 +42,7 @@ def test_a_flat_run_ends_after_its_evaluations_and_goes_on_for_less(tmp_path: Pa
     assert json.loads((folder / "result.json").read_text())["ended"] == "flat"
     (decision,) = read_decisions(folder)
     assert (decision.by, decision.step, decision.sentence) == ("stop", 4, progress.why)
-    assert decision.evidence["evaluations"] == 3 and decision.evidence["interval"]["mean"] == 0.0
+    assert decision.evidence["evaluations"] == 3 and decision.evidence["interval"]["mean"] == pytest.approx(0, abs=1e-9)
     dollars = [line["cost_usd"] for line in read_metrics(folder, "evaluation")]
     assert dollars == sorted(dollars) and decision.evidence["dollars"] == pytest.approx(dollars[-1] - dollars[0])
 

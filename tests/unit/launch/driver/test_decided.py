@@ -82,7 +82,7 @@ def test_it_stops_as_soon_as_the_difference_is_shown_and_says_what_it_saved(
     saved, mean = decision["saved"], report(tmp_path)["models"]["trained"]["own"]["mean_tokens"]
     assert saved["completions"] == 2 * PROBLEMS * (SAMPLES - taken) and saved["tokens"] == saved["completions"] * mean
     assert saved["dollars"] > 0 and saved["hours"] == pytest.approx(saved["dollars"])
-    expected = look(Pair(scores(tmp_path, "trained", taken), scores(tmp_path, "start", taken)), Plan(SAMPLES))
+    expected = look(Pair(scores(tmp_path, "trained", taken), scores(tmp_path, "start-model", taken)), Plan(SAMPLES))
     compared = report(tmp_path)["against_start_model"]["trained"]["own"]
     assert compared["difference"]["low"] == expected.difference.low > 0
     assert (compared["p"], compared["corrected"]) == (expected.p, expected.corrected)
@@ -112,7 +112,7 @@ def test_a_killed_one_goes_on_to_the_same_decision(tmp_path: Path, engines: type
     assert main(command) == 0
     whole = report(tmp_path)
     shutil.rmtree(tmp_path / "out")
-    engines.lives = 50
+    engines.lives = 15
     tries = 0
     while main(command) != 0:
         tries += 1
