@@ -15,7 +15,7 @@ from rich.console import Console
 
 from launch.cli.command import command
 from launch.cli.options import Parser, help_asked
-from launch.driver.decided import UntilDecided
+from launch.driver.decided import UntilDecided, looked_before
 from launch.driver.harness import Harness
 from openrs_ray.common.console import json_output, say, show_markdown
 from openrs_ray.config.answer import Answer
@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> None:
                 content = UntilDecided(harness, plan, models).run()
             else:
                 harness.sample(models)
-                content = harness.report(models, subjects.seeds)
+                content = harness.report(models, subjects.seeds) | {"looked_before": looked_before(models)}
             content["differences"] = list(subjects.differences)
             write(subjects.report, content)
         document(content)

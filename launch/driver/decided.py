@@ -120,6 +120,11 @@ class UntilDecided:
         return outcome_text(self.looks[name][-1], self._asked(name), self.plan)
 
 
+def looked_before(models: Sequence[Prepared]) -> bool:
+    """True where an evaluation until decided has looked at some of these models' samples."""
+    return any((prepared.store.folder / FILE).exists() for prepared in models)
+
+
 def _sequential(last: Look) -> dict[str, Any]:
     """A comparison's figures; the interval and `corrected` hold over all looks and benchmarks."""
     return {"difference": asdict(last.difference), "p": last.p, "corrected": last.corrected}

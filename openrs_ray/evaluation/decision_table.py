@@ -28,6 +28,10 @@ def _rows(content: dict[str, Any]) -> Cells:
 
 
 def decision_notes(content: dict[str, Any]) -> list[str]:
+    if content.get("looked_before"):
+        return [
+            "An evaluation until decided has looked at these samples before; p and intervals here take no account of that."
+        ]
     if "until_decided" not in content:
         return []
     looks = ", ".join(map(str, content["until_decided"]["looks"]))

@@ -216,6 +216,17 @@ def _mean(times: list[float]) -> float:
     return sum(times) / len(times)
 
 
+def cost_text(cost: Cost, gpus: int) -> str:
+    """Example: "at most $ 42.00, or 23.9 hours of 4 GPU(s) at $ 0.44 an hour each; ends below 0.2 points per dollar" """
+    least = cost.min_points_per_usd
+    flat = (
+        ""
+        if least is None
+        else f"; ends below {least:g} points per dollar over {cost.evaluations_per_slope} evaluations"
+    )
+    return most_text(cost, gpus) + flat
+
+
 def most_text(cost: Cost, gpus: int) -> str:
     """Example: "at most $ 42.00, or 23.9 hours of 4 GPUs at $ 0.44 an hour each" """
     if cost.price_per_gpu_hour is None:

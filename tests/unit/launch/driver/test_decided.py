@@ -136,6 +136,18 @@ def test_samples_beyond_a_look_have_no_say_in_it(tmp_path: Path, engines: type[M
     assert report(tmp_path)["models"]["trained"]["own"]["samples"] == taken
 
 
+def test_a_fixed_number_of_samples_afterwards_says_that_they_were_looked_at(
+    tmp_path: Path, engines: type[Models], command: list[str]
+) -> None:
+    said = "has looked at these samples before"
+    fixed = [part for part in command if part != "--until-decided"]
+    assert main(fixed) == 0
+    assert said not in (tmp_path / "out" / "trained" / "report.md").read_text()
+    assert main(command) == 0 and main(fixed) == 0
+    assert said in (tmp_path / "out" / "trained" / "report.md").read_text()
+    assert report(tmp_path)["models"]["trained"]["own"]["samples"] == SAMPLES
+
+
 def test_another_plan_is_refused_in_the_same_folder(
     tmp_path: Path, engines: type[Models], command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
