@@ -83,7 +83,7 @@ class UntilDecided:
         """All figures of the samples that were taken; the comparisons are the sequential ones."""
         counts = {name: looks[-1].samples for name, looks in self.looks.items()}
         content = self.harness.report(self.models, samples=counts)
-        by_name = next(iter(content["against_start_model"].values()), {})
+        by_name: dict[str, dict[str, Any]] = next(iter(content["against_start_model"].values()), {})
         compared = {
             name: paired | _sequential(looks[-1]) for name, looks in self.looks.items() if (paired := by_name.get(name))
         }

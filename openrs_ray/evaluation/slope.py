@@ -85,7 +85,7 @@ def recorded_slope(config: RunConfig, progress: Progress) -> Slope | None:
     dollars = [float(line["cost_usd"]) for line in last]
     scores = [recorded_scores(config.run.path, line["step"], checked_tasks(config)) for line in last]
     found = slope(scores, dollars, 1 - _LEVEL / max(1, checks(config)))
-    return found and Slope(found, window, dollars[-1] - dollars[0])
+    return None if found is None else Slope(found, window, dollars[-1] - dollars[0])
 
 
 def too_flat(config: RunConfig, found: Slope) -> str | None:
