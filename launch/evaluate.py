@@ -61,8 +61,9 @@ def main(arguments: list[str]) -> None:
         if options.dry_run:
             models = [harness.prepare(subject) for subject in subjects.all]
             content = harness.say_plan(models)
-            if plan:
-                content["until_decided"] = UntilDecided(harness, plan, models).say_plan()
+            if can_be_decided(how, subjects):
+                possible = plan or Plan(how.samples, benchmarks=len(benchmarks))
+                content["until_decided"] = UntilDecided(harness, possible, models).say_plan()
             document(content)
             return
         with harness.sitting(subjects.all) as models:
@@ -86,13 +87,10 @@ def asked_plan(options: Namespace, how: Protocol, benchmarks: int, subjects: Tog
         if given := [f"--{name}" for name in ("difference", "power") if getattr(options, name) is not None]:
             raise UserError(f"{given[0]} is for an evaluation that samples --until-decided")
         return None
-    if len(subjects.models) > 1 or subjects.start is None:
+    if not can_be_decided(how, subjects):
         raise UserError(
-            "--until-decided compares one model with its start model: give one run, or one model and its --start"
-        )
-    if how.samples < 2:
-        raise UserError(
-            "--until-decided needs two samples of each problem or more: give --samples, and protocol robust"
+            "--until-decided compares one model with its start model, from two samples of each problem on: give one run, or one "
+            "model and its --start, and --samples above 1"
         )
     power = 0.8 if options.power is None else options.power
     if not 0.5 <= power <= 0.99:
@@ -100,6 +98,11 @@ def asked_plan(options: Namespace, how: Protocol, benchmarks: int, subjects: Tog
     if options.difference is not None and not 0 < options.difference <= 100:
         raise UserError(f"--difference is {options.difference:g}; allowed: above 0, up to 100 points")
     return Plan(how.samples, power, options.difference and options.difference / 100, benchmarks)
+
+
+def can_be_decided(how: Protocol, subjects: Together) -> bool:
+    """True for one model beside its start model, with several samples of each problem."""
+    return len(subjects.models) == 1 and subjects.start is not None and how.samples > 1
 
 
 def one_turn_notes(runs: Sequence[RunConfig]) -> list[str]:

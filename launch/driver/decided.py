@@ -14,7 +14,7 @@ from openrs_ray.common.same_request import check_same
 from openrs_ray.evaluation.benchmarks import clusters
 from openrs_ray.evaluation.expected import expectations, expected_lines
 from openrs_ray.evaluation.paired import Pair
-from openrs_ray.evaluation.sequential import Look, Plan, look, outcome_text, undecidable
+from openrs_ray.evaluation.sequential import Look, Plan, decided, look, outcome_text, undecidable
 
 FILE = "until_decided.json"
 
@@ -63,14 +63,14 @@ class UntilDecided:
 
     def _blocks(self) -> Iterator[dict[str, int]]:
         """Numbers of samples to have of each problem, by benchmark that is not decided; decides when they are there."""
-        open_ones = [*self.models[0].tasks]
+        undecided = [*self.models[0].tasks]
         for samples in self.plan.looks:
-            if open_ones:
-                yield dict.fromkeys(open_ones, samples)
-            for name in open_ones:
+            if undecided:
+                yield dict.fromkeys(undecided, samples)
+            for name in undecided:
                 self.looks.setdefault(name, []).append(self._look(name, samples))
-                say(self.harness.console, f"{name}: {self._outcome(name)}")
-            open_ones = [name for name in open_ones if self.looks[name][-1].outcome == "open"]
+                say(self.harness.console, f"{name}, {self._outcome(name)}")
+            undecided = [name for name in undecided if not decided(self.looks[name])]
 
     def _look(self, name: str, samples: int) -> Look:
         ours, theirs = (prepared.table(name, samples).correct() for prepared in self.models)

@@ -56,8 +56,8 @@ def expectations(problems: int, plan: Plan) -> list[Expected]:
 def expected_lines(sizes: Mapping[str, int], plan: Plan) -> Iterator[str]:
     """`sizes`: problems by title."""
     yield (
-        f"Sampled until it is decided, at {', '.join(map(str, plan.looks))} samples of each problem ({100 * plan.power:g} % "
-        "power); the share of these completions to expect:"
+        f"--until-decided would look at {', '.join(map(str, plan.looks))} samples of each problem ({100 * plan.power:g} % power) "
+        "and is expected to take of these completions:"
     )
     for title, problems in sizes.items():
         alike, asked, twice = expectations(problems, plan)

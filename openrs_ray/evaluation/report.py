@@ -250,6 +250,9 @@ def _notes(content: dict[str, Any]) -> list[str]:
     settings, seeds = content["settings"], content["seeds"]
     scientific = "Minerva: 58 golds such as 4.5e33 are met by 4.5 x 10^33 here, and were not where others measured."
     differ = ", ".join(content["differences"])
+    corrected = "corrected by Holm over the benchmarks"
+    if "until_decided" in content:
+        corrected = "corrected: times 5 % over the level of its look"
     smallest = (
         "Smallest difference: found by this test in 80 % of all cases, with the variances measured here. Hours and dollars "
         "are at the mean of all completions so far."
@@ -260,8 +263,8 @@ def _notes(content: dict[str, Any]) -> list[str]:
         f"{seeds['sampling']} for sampling, {seeds['resampling']} for the test.",
         "Intervals of avg@k, pass@k and maj@k are over problems (over exercises, where several problems are parts of one): "
         "Wilson's, with as many trials as the samples are worth; k is the number of samples of each problem.",
-        "p: sign-flip permutation test over problems, two-sided; corrected by Holm over the benchmarks. The interval holds the "
-        "differences that the test does not refuse. The average weighs each benchmark the same; signs are flipped within each.",
+        f"p: sign-flip permutation test over problems, two-sided; {corrected}. The interval holds the differences that the test "
+        "does not refuse. The average weighs each benchmark the same; signs are flipped within each.",
         *([smallest] * bool(content["power"])),
         *decision_notes(content),
         "A completion whose check timed out or failed is not judged: means are of the others, intervals hold whatever became of "

@@ -115,8 +115,8 @@ def chance_left(mean: float, asked: float, samples: int, plan: Plan, variance: f
     """Chance that the look at all samples shows a gain, were the true one `asked`; with samples so far of this mean.
 
     `variance` of that mean; in the best case, which is taken here, all of it shrinks with more samples. Conditional power (K. K.
-    G. Lan, R. Simon and M. Halperin, 1982, Sequential Analysis 1:207-219): stopping below 1 - power leaves at least 2 - 1 / power
-    of the power.
+    G. Lan, R. Simon and M. Halperin, 1982, Sequential Analysis 1:207-219): stopping below 1 - power leaves a power of at
+    least 2 - 1 / power.
     """
     then, level = variance * samples / plan.samples, plan.level(plan.samples)
     return NormalDist().cdf(reach_left(mean, asked, variance, then, level))
@@ -143,14 +143,14 @@ def decided(looks: Sequence[Look]) -> bool:
 
 
 def outcome_text(last: Look, asked: float, plan: Plan) -> str:
-    """Example: "better after 4 of 16 samples" """
+    """Example: "after 4 of 16 samples: better" """
     points = f"{100 * asked:.1f} points"
     texts: dict[Outcome, str] = {
         "better": "better",
         "worse": "worse",
         "smaller": f"no difference of {points}",
-        "hopeless": f"hopeless: all samples would show a gain of {points} in {100 * (last.chance or 0.0):.0f} % of all cases",
+        "hopeless": f"hopeless, all would show a gain of {points} in {100 * (last.chance or 0.0):.0f} % of all cases",
         "open": "not decided",
         "not shown": "no difference is shown",
     }
-    return f"{texts[last.outcome]} after {last.samples} of {plan.samples} samples"
+    return f"after {last.samples} of {plan.samples} samples: {texts[last.outcome]}"

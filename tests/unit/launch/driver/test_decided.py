@@ -73,10 +73,7 @@ def test_it_stops_as_soon_as_the_difference_is_shown_and_says_what_it_saved(
     decision = report(tmp_path)["until_decided"]["benchmarks"]["own"]
     taken = decision["looks"][-1]["samples"]
     assert decision["outcome"] == "better" and taken in (1, 2, 4)
-    assert (
-        f"own: better after {taken} of 8 samples" in said
-        and "Sampled until it is decided, at 1, 2, 4, 8 samples" in said
-    )
+    assert f"own, after {taken} of 8 samples: better" in said and "would look at 1, 2, 4, 8 samples" in said
     assert {sample for _, sample in engines.asked_of} == {*range(taken)}
     assert len(engines.asked_of) == 2 * PROBLEMS * taken
     saved, mean = decision["saved"], report(tmp_path)["models"]["trained"]["own"]["mean_tokens"]
@@ -183,8 +180,8 @@ def test_each_benchmark_stops_by_itself(tmp_path: Path, engines: type[Models], c
 
 MISTAKES = {
     "difference alone": (["--difference", "3"], "--difference is for an evaluation that samples --until-decided"),
-    "one sample": (["--until-decided", "--samples", "1"], "--until-decided needs two samples"),
-    "as published": (["--until-decided", "--protocol", "as_published"], "--until-decided needs two samples"),
+    "one sample": (["--until-decided", "--samples", "1"], "from two samples of each problem on"),
+    "as published": (["--until-decided", "--protocol", "as_published"], "from two samples of each problem on"),
     "no start model": (["--until-decided"], "compares one model with its start model"),
     "power": (["--until-decided", "--power", "1"], "--power is 1; allowed: 0.5 to 0.99"),
     "points": (["--until-decided", "--difference", "0"], "--difference is 0; allowed: above 0"),
@@ -213,3 +210,6 @@ def test_a_dry_run_says_what_it_is_expected_to_save(
     assert found["looks"] == [1, 2, 4, 8] and alike["difference"] == 0
     assert twice["share"] < asked["share"] < 1 and 0.7 < asked["shown"] < 0.9
     assert not (tmp_path / "out").exists()
+    fixed = [part for part in command if part != "--until-decided"]
+    assert main([*fixed, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["until_decided"] == found, "what the option would save, without it, too"

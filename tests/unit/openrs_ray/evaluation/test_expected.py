@@ -33,7 +33,7 @@ def test_what_it_saves_where_there_is_nothing_little_or_much_to_show() -> None:
 
 def test_what_is_expected_is_said_and_too_small_a_difference_too() -> None:
     head, line = expected_lines({"AIME24": 30}, Plan(16))
-    assert "at 1, 2, 4, 8, 16 samples of each problem (80 % power)" in head
+    assert "look at 1, 2, 4, 8, 16 samples of each problem (80 % power)" in head
     assert "AIME24: 7" in line and "with a gain of 6.9 points (shown in" in line
     *_, warning = expected_lines({"AIME24": 30}, Plan(16, asked=0.03))
     assert "too few samples for 3.0 points at this power; 16 samples show about 6.9" in warning

@@ -111,12 +111,10 @@ def test_the_chance_left_is_that_of_simulated_remainders() -> None:
 
 def test_what_is_decided_reads_as_a_sentence() -> None:
     found = look(Pair(np.ones((30, 4)), np.zeros((30, 4))), Plan(16))
-    assert outcome_text(found, 0.05, Plan(16)) == "better after 4 of 16 samples"
+    assert outcome_text(found, 0.05, Plan(16)) == "after 4 of 16 samples: better"
     hopeless = evaluated(*[answers(np.random.default_rng(6), np.full(60, 0.5), 16)] * 2, Plan(16))[-1]
     text = outcome_text(hopeless, 0.05, Plan(16))
-    assert text.startswith("hopeless: all samples would show a gain of 5.0 points in ") and text.endswith(
-        "after 8 of 16 samples"
-    )
+    assert text.startswith("after 8 of 16 samples: hopeless, all would show a gain of 5.0 points in ")
 
 
 Chances = tuple[np.ndarray, np.ndarray]
