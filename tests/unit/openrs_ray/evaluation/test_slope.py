@@ -116,6 +116,9 @@ def test_the_last_evaluations_of_the_record_decide(tmp_path: Path, monkeypatch: 
     last = recorded_slope(config, Progress(step=20, evaluated=20))
     assert first is not None and too_flat(config, first) is None and first.interval.mean > 5
     assert last is not None and (last.evaluations, last.dollars) == (5, 4.0)
+    assert last.interval == slope([scores[step] for step in (4, 8, 12, 16, 20)], [1, 2, 3, 4, 5], 1 - 0.05 / 6), (
+        "of six checks"
+    )
     sentence = too_flat(config, last)
     assert sentence is not None and "less than cost.min_points_per_usd 8 even at" in sentence and str(last) in sentence
     ended = Progress(step=20, evaluated=20, ended="flat")
