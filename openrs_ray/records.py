@@ -207,6 +207,20 @@ class Verdict(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class SamplingSettings:
+    """What a group is sampled with, fixed at its admission.
+
+    Example: SamplingSettings(temperature=0.7, max_completion_tokens=4096, stage=1)
+    """
+
+    temperature: float
+    max_completion_tokens: int
+    """Of all that follows the prompt."""
+    stage: int | None = None
+    """Of `rollout.stages`, counted from 0; None in a run without, and in evaluations."""
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """All rollouts of one drawn problem with their verdicts, in sample order."""
 
@@ -216,6 +230,8 @@ class Group:
     verdicts: tuple[Verdict, ...]
     texts: tuple[str, ...] = ()
     """Whole texts for the record, with the opening that the template wrote; empty when read from the record."""
+    sampling: SamplingSettings | None = None
+    """None when read from the record of an older version: that of the run's config."""
 
     def rewards(self) -> np.ndarray:
         """float64 [rollouts]; NaN where one is left out of the loss."""

@@ -15,7 +15,7 @@ from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
 from actors.cluster.processes import Processes, end_actor
 from actors.learner.rank import LearnerRank
-from openrs_ray.algorithm.advantages import TrainingSequence, advantages
+from openrs_ray.algorithm.advantages import TrainingSequence, advantages, without_truncated
 from openrs_ray.algorithm.packing import split
 from openrs_ray.algorithm.updates import ages_in_updates, over_updates, shares
 from openrs_ray.config.schema import RunConfig
@@ -200,10 +200,12 @@ class LearnerGroup:
         """Make all updates of a step. If a rank is lost, all of them are made again from the weights before the step."""
         loss, updates = self.config.loss, self.config.learner.updates_per_batch
         rewards = np.stack([group.rewards() for group in groups])
-        values = advantages(rewards, loss.advantage_epsilon, divide_by_std=loss.kind != "dr_grpo")
+        values = advantages(rewards, loss.advantage_epsilon, loss.advantage)
         judged = [part for part in shares(len(groups), updates) if not np.isnan(values[part]).all()]
         if not judged:
             raise RunError(f"step {step} has no judged completion to learn from: look at the verdicts in the record")
+        if loss.truncated_completions == "leave_out":
+            values = without_truncated(values, groups)
         done = [await self._update(groups[part], values[part], step, settings) for part in judged]
         if updates == 1:
             return Update(done[0], values)
@@ -215,12 +217,13 @@ class LearnerGroup:
     ) -> dict[str, float]:
         """One optimizer step; `values`: advantages, float64 [groups, rollouts]."""
         loss, learner = settings.loss(self.config.loss), self.config.learner
-        sequences = training_sequences(groups, values)
+        sequences = training_sequences(groups, values, loss.tempered)
         local = loss.normalization == "local_micro_batch"
         tokens = completion_tokens(sequences)
-        # A group without spread has advantage 0 and adds nothing to the gradient, but for its tokens in the mean; no need
-        # to compute that nothing. (The KL penalty has a gradient everywhere, and the local mean depends on the split.)
-        useful = sequences if local or loss.kl_beta > 0 else [s for s in sequences if s.advantage != 0]
+        # A group without spread has advantage 0 and adds nothing to the gradient, but for its tokens in the mean; no need to
+        # compute that nothing. (KL penalty and entropy have a gradient everywhere, and the local mean depends on the split.)
+        everywhere = local or loss.kl_beta > 0 or loss.entropy_weight > 0
+        useful = sequences if everywhere else [s for s in sequences if s.advantage != 0]
         left_out = tokens - completion_tokens(useful), len(sequences) - len(useful)
         with span("pack", step=step) as seen:
             batches = split(
@@ -303,8 +306,11 @@ def completion_tokens(sequences: Sequence[TrainingSequence]) -> int:
     return sum(sequence.sampled_tokens for sequence in sequences)
 
 
-def training_sequences(groups: Sequence[Group], values: np.ndarray) -> list[TrainingSequence]:
-    """Rollouts that have an advantage; `values`: float64 [groups, rollouts], NaN for those left out."""
+def training_sequences(groups: Sequence[Group], values: np.ndarray, tempered: bool = True) -> list[TrainingSequence]:
+    """Rollouts that have an advantage; `values`: float64 [groups, rollouts], NaN for those left out.
+
+    With `tempered`, each has the temperature that it was sampled at, which may be that of a stage before.
+    """
     return [
         TrainingSequence(
             prompt_ids=np.asarray(group.problem.prompt_ids, dtype=np.int32),
@@ -312,6 +318,7 @@ def training_sequences(groups: Sequence[Group], values: np.ndarray) -> list[Trai
             sampler_logprobs=rollout.logprobs,
             advantage=float(advantage),
             sampled=rollout.sampled,
+            temperature=group.sampling.temperature if group.sampling and tempered else None,
         )
         for group, row in zip(groups, values, strict=True)
         for rollout, advantage in zip(group.rollouts, row, strict=True)

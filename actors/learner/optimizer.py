@@ -43,6 +43,17 @@ def _adamw_8bit(trained: list[torch.nn.Parameter], settings: dict[str, Any]) -> 
     return made
 
 
+def forget(optimizer: torch.optim.Optimizer) -> None:
+    """Reset the moments and their number of steps to those of a new optimizer; learning rate and weights stay."""
+    for state in optimizer.state.values():
+        for name, value in state.items():
+            if name == "step" and not isinstance(value, torch.Tensor):
+                state[name] = 0
+            # Of 8 bits, a moment is its scale (absmax) times a number of the table (qmap): with a scale of 0 it is 0.
+            elif isinstance(value, torch.Tensor) and value.is_floating_point() and not name.startswith("qmap"):
+                value.zero_()
+
+
 def _countable(parameters: Iterable[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
     """Groups of parameters whose elements a 32-bit integer can count. Each rank holds one part of every group."""
     group: list[torch.nn.Parameter] = []

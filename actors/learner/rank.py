@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float32, Int32
 
 from actors.cluster.processes import Processes, own_processes
-from actors.learner.optimizer import deepspeed_settings, optimizer
+from actors.learner.optimizer import deepspeed_settings, forget, optimizer
 from actors.learner.state import load_state, save_state
 from actors.weights.transport import Outgoing, PushGroup, Sender, find
 from openrs_ray.algorithm.advantages import TrainingSequence
@@ -44,6 +44,7 @@ from openrs_ray.errors import RunError
 from openrs_ray.models.lora import adapted_layers, without_adapters, write_adapter
 from openrs_ray.models.pretrained import fixed_weights
 from openrs_ray.run.checkpoint_files import ADAPTER
+from openrs_ray.run.kept_policy import kept_policy
 from openrs_ray.run.spans import span, traced
 from openrs_ray.run.step_settings import StepSettings
 from openrs_ray.weights.adapters import pairs
@@ -67,6 +68,8 @@ class LearnerRank:
         self.world_size = world_size
         self.device = torch.device(device)
         self.reference: Policy | FrozenOnHost | None = None
+        self._reference_step = 0  # its step; 0: the start model
+        self._forgot_before = 0  # step that the optimizer has last begun anew for
         self._sender: Sender | None = None
         self._sending: Part | None = None
 
@@ -136,7 +139,10 @@ class LearnerRank:
 
     def _frozen_copy(self, policy: Policy) -> Policy | FrozenOnHost:
         # Moved to the device before copying: all ranks of a node do this at once, and two copies each might not fit the host.
-        frozen = copy.deepcopy(policy.to(self.device)).eval().requires_grad_(False)
+        return self._frozen(copy.deepcopy(policy.to(self.device)))
+
+    def _frozen(self, policy: Policy) -> Policy | FrozenOnHost:
+        frozen = policy.to(self.device).eval().requires_grad_(False)
         return FrozenOnHost(frozen, self.device) if self.config.learner.offload_reference else frozen
 
     def _warm_up(self) -> None:
@@ -148,7 +154,7 @@ class LearnerRank:
         batch = pack([TrainingSequence(ids, ids, np.zeros(16, dtype=np.float32), 1.0)] * 2)
         self.engine.set_gradient_accumulation_boundary(False)
         (reference,) = self._reference_logprobs([batch])
-        output = policy_loss(self._loss_input(batch, reference), self.config.loss)
+        output = policy_loss(self._loss_input(batch, reference, self.config.loss.uses_entropy), self.config.loss)
         self.engine.backward(output.total * 0.0, scale_wrt_gas=False)
         # Dropped, or the gradient would take a step's memory during the first push.
         self.engine.optimizer.zero_grad(set_to_none=True)
@@ -191,6 +197,7 @@ class LearnerRank:
         """
         began = time.monotonic()
         settings = settings or StepSettings.of(self.config)
+        self._follow_reference(settings.reference_step, step)
         loss_config = settings.loss(self.config.loss)
         rate = learning_rate(step, self.config.run.steps, self.config.learner) * settings.learning_rate_factor
         for group in self.engine.optimizer.param_groups:
@@ -205,7 +212,7 @@ class LearnerRank:
         for i, (batch, reference, weight) in enumerate(zip(micro_batches, references, weigh, strict=True)):
             with span("forward_backward", step=step, micro_batch=i, tokens=batch.computed_tokens):
                 self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
-                output = policy_loss(self._loss_input(batch, reference), loss_config)
+                output = policy_loss(self._loss_input(batch, reference, loss_config.entropy_weight > 0), loss_config)
                 self.engine.backward(output.total * (weight * self.world_size), scale_wrt_gas=False)
                 self._finish_kernels()
             sums = {name: value + output.sums[name] for name, value in sums.items()}
@@ -222,6 +229,29 @@ class LearnerRank:
         expected, seconds = global_tokens - left_out_tokens, time.monotonic() - began
         return self._metrics(dict(zip(named, total, strict=True)), expected, rate, seconds)
 
+    def _follow_reference(self, reference_step: int, step: int) -> None:
+        """Load the step's reference where it is another one; the first step with it begins with a new optimizer.
+
+        As in ProRL (arXiv 2505.24864), where a reset of the reference resets the optimizer, too. Both follow from the settings of
+        the step alone, so that a learner that is rebuilt or resumed does the same.
+        """
+        if reference_step != self._reference_step:
+            self.reference = None  # first, or two would be held
+            self.reference = self._frozen(self._policy_of(reference_step))
+            self._reference_step = reference_step
+        if reference_step and step == reference_step + 1 != self._forgot_before:
+            forget(self.engine.optimizer.optimizer)
+            self._forgot_before = step
+
+    def _policy_of(self, step: int) -> Policy:
+        """The policy of a kept checkpoint, or the start model. RunError when it is not there."""
+        learner = self.config.learner
+        path = self.model_path if step == 0 else str(kept_policy(self.config.run.path, step))
+        policy = load_policy(path, self.config.model.dtype, learner.logprob_chunk_tokens, learner.head_dtype)
+        if learner.fused_kernels and self.device.type != "cpu":
+            fuse_kernels(policy)
+        return policy
+
     def _finish_kernels(self) -> None:
         """A span must not end before its kernels do."""
         if self.device.type == "cuda":
@@ -237,10 +267,10 @@ class LearnerRank:
         """
         normalization = self.config.loss.normalization
         if normalization == "local_micro_batch":
-            return [1.0 / (max(batch.completion_tokens, 1) * real) for batch in micro_batches]
+            return [1.0 / (max(batch.completion_tokens, 1) * max(real, 1)) for batch in micro_batches]
         allowed = global_sequences * self.config.rollout.max_completion_tokens
         whole = {"tokens": global_tokens, "sequences": global_sequences, "constant": allowed}[normalization]
-        return [1.0 / whole] * len(micro_batches)
+        return [1.0 / max(whole, 1)] * len(micro_batches)  # 0 where truncated completions are left out, and all are
 
     @torch.no_grad()
     def _reference_logprobs(self, micro_batches: Sequence[MicroBatch], step: int = 0) -> list[torch.Tensor | None]:
@@ -251,8 +281,7 @@ class LearnerRank:
             span("reference", step=step, micro_batches=len(micro_batches)),
             self._start_model() as reference,
         ):
-            temperature = self.config.logprob_temperature
-            scored = [reference(**self._arguments(batch, temperature)) for batch in micro_batches]
+            scored = [reference(**self._arguments(batch, self._temperature(batch))) for batch in micro_batches]
             self._finish_kernels()
         return scored
 
@@ -268,16 +297,24 @@ class LearnerRank:
         else:
             yield self.reference
 
-    def _loss_input(self, batch: MicroBatch, reference_logprobs: torch.Tensor | None) -> LossInput:
+    def _loss_input(
+        self, batch: MicroBatch, reference_logprobs: torch.Tensor | None, with_entropies: bool = False
+    ) -> LossInput:
         with self._activations():
-            logprobs = self.engine(**self._arguments(batch, self.config.logprob_temperature))
+            found = self.engine(**self._arguments(batch, self._temperature(batch)), entropies=with_entropies)
+        logprobs, entropies = found if with_entropies else (found, None)
         return LossInput(
             logprobs=logprobs,
             behaviour_logprobs=torch.from_numpy(batch.behaviour_logprobs).to(self.device),
             advantages=torch.from_numpy(batch.advantages).to(self.device),
             lengths=batch.completion_lengths,
             reference_logprobs=reference_logprobs,
+            entropies=entropies,
         )
+
+    def _temperature(self, batch: MicroBatch) -> float:
+        """Divisor of the logits: that at which the batch was sampled, as the sampler's log-probabilities are."""
+        return self.config.logprob_temperature if batch.temperature is None else batch.temperature
 
     def _activations(self) -> AbstractContextManager[None]:
         if not self.config.learner.offload_activations:
@@ -303,6 +340,7 @@ class LearnerRank:
             **{name: total[name] * per_token for name in ("kl", "mismatch_kl", "entropy", "ratio")},
             "effective_sample_share": total["ratio"] ** 2 * per_token / (total["ratio_squared"] or 1.0),
             "truncated_weight_share": total["truncated"] * per_token,
+            "masked_token_share": total["masked_tokens"] * per_token,
             "masked_sequence_share": total["masked_sequences"] / max(total["sequences"], 1.0),
             "completion_tokens": tokens,
             "packed_tokens": total["packed_tokens"],

@@ -18,7 +18,7 @@ from openrs_ray.data.completions import Texts
 from openrs_ray.environments.environment import Environment
 from openrs_ray.environments.reply import RolloutFailed
 from openrs_ray.errors import RunError, UserError
-from openrs_ray.records import Completion, Group, Problem, Rollout, Verdict
+from openrs_ray.records import Completion, Group, Problem, Rollout, SamplingSettings, Verdict
 from openrs_ray.rewards.judge import OwnRewards, group_item, judge_group, with_own_group_rewards
 from openrs_ray.rewards.judge_model.replies import Spending
 from openrs_ray.rewards.judge_model.settings import RELATIVE_NAME, SINGLE_NAME
@@ -26,11 +26,13 @@ from openrs_ray.rewards.own import OF_ALL
 from openrs_ray.rewards.records import JudgeItem
 from openrs_ray.rewards.registry import weighted_parameters
 from openrs_ray.run.spans import span, traced
+from openrs_ray.run.step_settings import StepSettings
 from openrs_ray.seeds import completion_seed, turn_seed
 
 _JUDGE_PAUSE_S = 0.02  # between two messages to the reward pool: each costs as much as judging several completions
 
-Pending = tuple[Rollout, Problem]
+Pending = tuple[Rollout, Problem, int | None]
+"""With the length that no reward's lengths exceed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,26 @@ class Sampling:
     step: int
     samples: int
     temperature: float
+    max_tokens: int | None = None
+    """Most that may follow the prompt; None: `rollout.max_completion_tokens`."""
+    stage: int | None = None
+    """Of `rollout.stages`."""
+
+    @classmethod
+    def training(cls, config: RunConfig, settings: StepSettings) -> "Sampling":
+        stage = settings.stage if config.rollout.stages else None
+        samples = config.rollout.completions_per_problem
+        return cls("train", 0, samples, settings.temperature, settings.max_completion_tokens, stage)
+
+    def settings(self, config: RunConfig) -> SamplingSettings:
+        return SamplingSettings(self.temperature, self.most(config), self.stage)
+
+    def most(self, config: RunConfig) -> int:
+        return config.rollout.max_completion_tokens if self.max_tokens is None else self.max_tokens
+
+    def judged_within(self, config: RunConfig) -> int | None:
+        """Length that no reward's lengths exceed; None in a run without stages."""
+        return self.most(config) if config.rollout.stages else None
 
 
 @dataclass
@@ -55,9 +77,13 @@ class Turns:
     plan: Sampling
     turn: int = 0
 
+    @property
+    def max_tokens(self) -> int:
+        return self.plan.most(self.config)
+
     async def sample(self, prompt_ids: Sequence[int], max_tokens: int | None = None) -> Completion:
         place, plan = (self.position, self.sample_number), self.plan
-        left = len(self.problem.prompt_ids) + self.config.rollout.max_completion_tokens - len(prompt_ids)
+        left = len(self.problem.prompt_ids) + self.max_tokens - len(prompt_ids)
         if left <= 0:
             nothing = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
             return Completion(*place, *nothing, "length", (), worker=-1)
@@ -109,6 +135,9 @@ class Collector:
         self.judging = 0  # completions that wait for their verdict
         self._judging: Together[Pending, Judged] = Together(self._judge, _JUDGE_PAUSE_S)
 
+    async def training_group(self, position: int, problem: Problem, settings: StepSettings) -> Group:
+        return await self.group(position, problem, Sampling.training(self.config, settings))
+
     @traced("group", "position")
     async def group(self, position: int, problem: Problem, plan: Sampling) -> Group:
         """RunError when a worker, the environment or the reward pool failed."""
@@ -128,7 +157,8 @@ class Collector:
         verdicts = judge_group(verdicts, lengths, rewards.weights, weighted_parameters(rewards))
         if any(one.judges == OF_ALL for one in self.own.get(problem.task, {}).values()):
             verdicts = await self._rewarded_by_own(judge_items(rollouts, problem, texts), verdicts)
-        return Group(position, problem, rollouts, verdicts, tuple(each.whole for each in texts))
+        whole = tuple(each.whole for each in texts)
+        return Group(position, problem, rollouts, verdicts, whole, plan.settings(self.config))
 
     async def _sample(self, position: int, sample: int, problem: Problem, plan: Sampling) -> tuple[Rollout, Judged]:
         turns = Turns(self.pool, self.config, position, sample, problem, plan)
@@ -143,7 +173,7 @@ class Collector:
             raise
         except Exception as error:  # whatever an environment of the user's own raises
             raise self._failed(problem, position, sample, f"failed with {type(error).__name__}: {error}") from error
-        self._check(rollout, problem, position, sample)
+        self._check(rollout, problem, turns)
         self.judging += 1
         try:
             return rollout, await self._verdict(rollout, problem, plan, failed)
@@ -151,7 +181,8 @@ class Collector:
             self.judging -= 1
 
     async def _verdict(self, rollout: Rollout, problem: Problem, plan: Sampling, failed: Verdict | None) -> Judged:
-        judged = await (self._decoded(rollout, problem, failed) if failed else self._judging.ask((rollout, problem)))
+        pending = rollout, problem, plan.judged_within(self.config)
+        judged = await (self._decoded(rollout, problem, failed) if failed else self._judging.ask(pending))
         verdict = without_judgement(rollout, judged.verdict)
         if SINGLE_NAME in self._tasks[problem.task].rewards.weights and self._asks_judge(problem, plan):
             (item,) = judge_items([rollout], problem, [judged.texts])
@@ -200,13 +231,14 @@ class Collector:
         for line in await self._asked("say what was printed", lambda: self.reward_pool.printed.remote()):
             self.log(line)
 
-    def _check(self, rollout: Rollout, problem: Problem, position: int, sample: int) -> None:
+    def _check(self, rollout: Rollout, problem: Problem, turns: Turns) -> None:
         """RunError for a rollout that would be recorded or trained on wrongly."""
-        most, length = self.config.rollout.max_completion_tokens, len(rollout.token_ids)
+        position, sample, most, length = turns.position, turns.sample_number, turns.max_tokens, len(rollout.token_ids)
+        limit = "rollout.max_completion_tokens" if turns.plan.stage is None else "max_completion_tokens of its stage"
         faults = {
             "is another one's": (rollout.position, rollout.sample) != (position, sample),
             "has no sampled token": not rollout.sampled.any(),
-            f"has {length} tokens (rollout.max_completion_tokens is {most})": length > most,
+            f"has {length} tokens ({limit} is {most})": length > most,
             "has sampled tokens of no policy version, or given ones of some": not rollout.versions_cover,
         }
         if found := [fault for fault, there in faults.items() if there]:
@@ -217,9 +249,9 @@ class Collector:
         return RunError(f"environment {name}: the rollout of position {position}, sample {sample} {what}")
 
     async def _judge(self, batch: Sequence[tuple[Pending, asyncio.Future[Judged]]]) -> None:
-        items = [SampledItem.of(rollout, problem) for (rollout, problem), _ in batch]
+        items = [SampledItem.of(*pending) for pending, _ in batch]
         what = f"judge {len(items)} completions"
-        positions = sorted({rollout.position for (rollout, _), _ in batch})
+        positions = sorted({rollout.position for (rollout, *_), _ in batch})
         with span("judge", positions=positions, completions=len(batch)):
             answers: list[Judged] = await self._asked(what, lambda: self.reward_pool.judge_rollouts.remote(items))
         if any(self.own.values()):

@@ -7,8 +7,10 @@
     push        the new weights, proven, as version = step    learner and every engine (push.deadline_s)
     write       Parquet rows and metrics, which reach the     the disk, before the next step trains
                 disk while the next step samples; display
+    steer       the stage of the next step
     save        a checkpoint, when one is due                 learner ranks (checkpoint.deadline_s)
-    evaluate    the held-out problems, when that is due       as `take`
+    evaluate    the held-out problems, when that is due;      as `take`
+                then the reference may be reset
 
 With `rollout.staleness` k there are slots for k + 1 steps: with 0, engines and learner take turns; otherwise engines sample
 while the learner works. Completions in flight pause during a push, then go on with the new weights.
@@ -28,7 +30,7 @@ from actors.loop.lookahead import Lookahead
 from actors.loop.push import WeightPush
 from actors.loop.saving import Saving
 from actors.loop.writer import RunWriter
-from openrs_ray.algorithm.step_metrics import check_mismatch, step_times
+from openrs_ray.algorithm.step_metrics import check_mismatch, step_times, truncated_share
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Recurring
 from openrs_ray.evaluation.slope import recorded_slope, too_flat
@@ -38,6 +40,7 @@ from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.progress import Progress
 from openrs_ray.run.spans import span
 from openrs_ray.run.step_settings import StepSettings
+from openrs_ray.steering.steering import Steering
 
 AFTER_TAKE: tuple[Work, ...] = ("learn", "resume", *ENDING)
 """Work that must still be paid for while `take` waits."""
@@ -59,15 +62,16 @@ class Loop:
     limits: Limits
     budget: Budget
     display: RunDisplay
+    steering: Steering
 
     async def step(self) -> None:
         step, began = self.progress.step + 1, time.monotonic()
+        settings = StepSettings.of(self.config, self.progress.changes)
         with span("take", step=step) as seen:
-            batch = await self.limits.interruptible(self.sampling.take(step), *AFTER_TAKE)
+            batch = await self.limits.interruptible(self.sampling.take(step, settings), *AFTER_TAKE)
             seen["positions"] = [group.position for group in batch.drawn]
         await self.writer.written()  # the previous step's record
         check_batch(batch, step, self.config)
-        settings = StepSettings.of(self.config, self.progress.changes)
         taken = time.monotonic()
         with self.budget.timing("learn"):
             async with self.learner.weights_lock:
@@ -79,7 +83,9 @@ class Loop:
                 report = await self.push.push(step)
                 seconds = taken - began, trained - taken, report.seconds, time.monotonic() - began
                 times = step_times(*seconds, self.sampling.idle_seconds())
-                self.progress = self.writer.write(self.progress, batch, update, report, times, settings)
+                progress = self.writer.write(self.progress, batch, update, report, times, settings)
+                figures = {"truncated_share": truncated_share(batch.drawn), **update.metrics}
+                self.progress = replace(progress, changes=self.steering.after_step(step, progress.changes, figures))
 
     async def run(self) -> Progress:
         """Train to the last step, or as far as the budget and the hours go.
@@ -115,6 +121,7 @@ class Loop:
                     raise Recurring(learns_nothing)
                 await self.saving.if_due(self.progress)
                 self.progress = await self.evaluation.if_due(self.progress)
+                await self._follow_evaluation()
             return None
         except LimitReached as limit:
             why = (
@@ -136,6 +143,13 @@ class Loop:
             decision = Decision(step, attempt, "stop", "end the run", {}, asdict(found), sentence)
             note_decision(self.config.run.path, decision)
             raise LimitReached(sentence, "flat")
+
+    async def _follow_evaluation(self) -> None:
+        """Make what follows from an evaluation; the policy that becomes the reference is kept."""
+        changes = self.steering.after_evaluation(self.progress)
+        if changes != self.progress.changes:
+            self.progress = replace(self.progress, changes=changes)
+            await self.saving.save("kept", self.progress)
 
     async def _keep_what_was_learned(self) -> None:
         self.display.status("nothing is learned any more: saving and evaluating")

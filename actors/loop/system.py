@@ -14,7 +14,7 @@ from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
 from actors.learner.group import History, LearnerGroup, new_ranks
 from actors.learner.rank import LearnerRank
-from actors.loop.collector import Collector, Sampling
+from actors.loop.collector import Collector
 from actors.loop.evaluation import Evaluation
 from actors.loop.gauges import Gauges
 from actors.loop.limits import Limits
@@ -32,6 +32,7 @@ from actors.rollout.worker import RolloutWorker
 from openrs_ray.algorithm.no_learning import LearningWatch
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.order import Mixture
+from openrs_ray.data.prompt_lengths import PromptLengths
 from openrs_ray.data.rests import Rests
 from openrs_ray.environments.environment import Environment
 from openrs_ray.environments.registry import environments, repliers
@@ -46,7 +47,9 @@ from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.metrics import MetricsLog, read_metrics
 from openrs_ray.run.progress import RESULT, Progress
+from openrs_ray.run.step_settings import StepSettings
 from openrs_ray.sinks.sinks import Sinks
+from openrs_ray.steering.steering import Steering
 
 _CALLS = 100_000
 """Calls that the reward pool works on at once: those that wait for a judge model must not keep others out."""
@@ -151,11 +154,13 @@ class System:
         answering = self.environments or self._answering()
         rewarding = display.warn, budget.judged, prepared.own_rewards, display.log
         collector = Collector(config, self._engines, self._rewards, answering, *rewarding)
-        plan = Sampling("train", 0, config.rollout.completions_per_problem, config.rollout.temperature)
         mixture = Mixture.of(config.run.seed, config.tasks, prepared.sizes)
         rests = Rests(mixture, config.tasks, progress.streaks, progress.step)
-        drawn = drawing(config, prepared.problems, progress, rests)
-        sampling = Lookahead(partial(collector.group, plan=plan), drawn, config.rollout, config.run.steps, rests=rests)
+        lengths = PromptLengths.of(config.rollout, mixture, prepared.problems)
+        drawn = drawing(config, prepared.problems, progress, rests, lengths)
+        settings = StepSettings.of(config, progress.changes)
+        asked = config.rollout, config.run.steps, settings
+        sampling = Lookahead(collector.training_group, drawn, *asked, rests=rests, lengths=lengths)
         attempt = start_attempt(config.run.path, progress.step, Bounds.of(config))
         gauges = Gauges(config.run.name, config.run.steps, progress.tokens)
         sinks = Sinks.of(config, attempt, display.note, display.warn)
@@ -174,7 +179,9 @@ class System:
         self._closing.push_async_callback(writer.close)
         self._closing.push_async_callback(sampling.close)
         parts = sampling, self._learner, self._push, writer, saving, evaluation
-        return Loop(config, progress, *parts, limits, budget, display)
+        known = [line for line in read_metrics(config.run.path) if line["step"] <= progress.step]
+        steering = Steering.of(config, attempt, progress.changes, known, display.note)
+        return Loop(config, progress, *parts, limits, budget, display, steering)
 
     def _sample(self, collector: Collector, sampling: Lookahead, gauges: Gauges) -> None:
         """Figures of the present moment."""
@@ -201,8 +208,7 @@ class System:
         config, prepared, ask = self.config, self.prepared, None
         if self._environments is not None:
             ask = asking(self._environments, config.rollout.deadline_s, self.display.warn, self.display.log)
-        tokens = config.rollout.max_completion_tokens
-        return environments(config.tasks, prepared.tokenizer, prepared.eos_ids, tokens, ask)
+        return environments(config.tasks, prepared.tokenizer, prepared.eos_ids, ask)
 
     async def close(self) -> None:
         """End the actors and release the places."""

@@ -67,6 +67,8 @@ class RunWriter:
         figures |= task_metrics(batch.drawn)
         if self.rests.active:
             figures |= rest_metrics(batch.rested)
+        if self.config.rollout.by_prompt_length:
+            figures["too_long"] = float(len(batch.too_long))
         verdicts = [verdict for group in batch.drawn for verdict in group.verdicts]
         progress = replace(
             progress.used(batch.positions),
@@ -93,8 +95,9 @@ class RunWriter:
         self, step: int, batch: Batch, advantages: np.ndarray, line: Mapping[str, float | int | None]
     ) -> None:
         with span("record", step=step):
-            if batch.rested:
-                CompletionRecord(self.config.run.path).write_rested(step, self.attempt, batch.rested)
+            if batch.rested or batch.too_long:
+                record = CompletionRecord(self.config.run.path)
+                record.write_passed(step, self.attempt, batch.rested, batch.too_long)
             if batch.replaced:  # before the step's own rows, which do not count without these
                 self._write_rows(step, batch.replaced, None, "replaced")
             self._write_rows(step, batch.groups, advantages, "train")

@@ -25,13 +25,14 @@ class SampledItem(Message):
     """Its text."""
     row: Mapping[str, Any] = field(repr=False)
     task: str
+    max_tokens: int | None = None
+    """As in `JudgeItem`."""
 
     @classmethod
-    def of(cls, rollout: Rollout, problem: Problem) -> Self:
+    def of(cls, rollout: Rollout, problem: Problem, max_tokens: int | None = None) -> Self:
         given = None if rollout.sampled.all() else ~rollout.sampled
-        return cls(
-            rollout.token_ids, given, rollout.finish_reason, problem.gold, problem.text, problem.row, problem.task
-        )
+        about = problem.gold, problem.text, problem.row, problem.task
+        return cls(rollout.token_ids, given, rollout.finish_reason, *about, max_tokens)
 
     @property
     def sampled(self) -> np.ndarray:
@@ -40,7 +41,7 @@ class SampledItem(Message):
     def decoded(self, texts: Texts) -> JudgeItem:
         """The item as rewards see it."""
         seen = texts.judged, int(np.count_nonzero(self.sampled)), self.finish_reason
-        return JudgeItem(*seen, self.gold, self.problem, self.row, self.task, texts.turns)
+        return JudgeItem(*seen, self.gold, self.problem, self.row, self.task, texts.turns, self.max_tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import io
 import pickle
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +14,7 @@ from rich.console import Console
 
 from actors.cluster.together import Together
 from actors.learner.group import LearnerGroup
-from actors.loop.collector import Collector, Sampling
+from actors.loop.collector import Collector
 from actors.loop.limits import Limits
 from actors.loop.lookahead import Lookahead, drawing
 from actors.loop.loop import Loop
@@ -39,6 +38,8 @@ from openrs_ray.run.budget import Budget
 from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.metrics import MetricsLog
 from openrs_ray.run.progress import Progress
+from openrs_ray.run.step_settings import StepSettings
+from openrs_ray.steering.steering import Steering
 
 Actors = Callable[..., Any]
 """Makes an actor of `RayStub` from its arguments."""
@@ -279,9 +280,9 @@ class StubbedRun:
             RunDisplay("stubbed", config.run.steps, Console(file=io.StringIO())),
         )
         collector = Collector(config, self._pool, self._rewards, {"": SingleTurn()}, lambda text: None)
-        plan = Sampling("train", 0, config.rollout.completions_per_problem, config.rollout.temperature)
         drawn = drawing(config, prepared.problems, Progress())
-        self._sampling = Lookahead(partial(collector.group, plan=plan), drawn, config.rollout, config.run.steps)
+        settings = StepSettings.of(config)
+        self._sampling = Lookahead(collector.training_group, drawn, config.rollout, config.run.steps, settings)
         self._metrics = MetricsLog(config.run.path, attempt)
         watch = LearningWatch(config, ["<end>"])
         decoder = prepared.decoder.decoder
@@ -291,7 +292,8 @@ class StubbedRun:
         push: Any = self._push
         parts = self._sampling, learner, push, writer, unused, unused
         keep_what_is_loaded()
-        self._loop = Loop(config, Progress(), *parts, Limits(budget), budget, display)
+        steering = Steering(config, attempt)
+        self._loop = Loop(config, Progress(), *parts, Limits(budget), budget, display, steering)
 
     async def step(self) -> None:
         await self._loop.step()

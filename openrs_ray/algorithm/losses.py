@@ -16,7 +16,7 @@ from torch import Tensor
 from openrs_ray.config.loss import Loss
 
 METRICS = (
-    *("clipped", "kl", "mismatch_kl", "entropy", "ratio", "ratio_squared", "truncated", "tokens"),
+    *("clipped", "kl", "mismatch_kl", "entropy", "ratio", "ratio_squared", "truncated", "masked_tokens", "tokens"),
     *("masked_sequences", "sequences"),
 )
 """Sums of `LossOutput`: over tokens, then over sequences."""
@@ -38,6 +38,8 @@ class LossInput:
     """Sampled tokens of each sequence, in order."""
     reference_logprobs: Float[Tensor, " tokens"] | None = None
     """Under the frozen start model; None when `kl_beta` is 0."""
+    entropies: Float[Tensor, " tokens"] | None = None
+    """Of the distribution that each token is one of, in nats, with gradient; None when `entropy_weight` is 0."""
 
     def to_tokens(self, values: Tensor) -> Tensor:
         """One value per sequence -> one per token."""
@@ -93,6 +95,18 @@ def clipped_weight(batch: LossInput, log_ratio: Float[Tensor, " tokens"], loss: 
     return Objective(weight.clamp(max=high) * batch.advantages * batch.logprobs, above, above)
 
 
+def soft_gate(batch: LossInput, log_ratio: Float[Tensor, " tokens"], loss: Loss) -> Objective:
+    """4 / tau sigmoid(tau (r - 1)) A, tau by the sign of A: SAPO (arXiv 2511.20347, section 3).
+
+    Its gradient is 4 p (1 - p) r A grad log pi with p the sigmoid: that of r A at r = 1, and less the further r is from 1.
+    """
+    temperature = torch.full_like(batch.advantages, loss.gate_temperature_negative)
+    temperature = temperature.masked_fill(batch.advantages > 0, loss.gate_temperature)
+    gate = torch.sigmoid(temperature * (log_ratio.exp() - 1)) * (4 / temperature)
+    nowhere = torch.zeros_like(batch.advantages, dtype=torch.bool)
+    return Objective(gate * batch.advantages, nowhere, nowhere)
+
+
 OBJECTIVES: dict[str, Callable[[LossInput, Float[Tensor, " tokens"], Loss], Objective]] = {
     "grpo": token_ratio,
     "dr_grpo": token_ratio,
@@ -100,17 +114,15 @@ OBJECTIVES: dict[str, Callable[[LossInput, Float[Tensor, " tokens"], Loss], Obje
     "gspo": sequence_ratio,
     "cispo": clipped_weight,
     "tis": clipped_weight,
+    "sapo": soft_gate,
 }
 
 
 def policy_loss(batch: LossInput, loss: Loss) -> LossOutput:
-    """Sum over tokens of -objective + beta k3, with the correction `loss.correction` (docs/losses.md).
+    """Sum over tokens of -objective + beta k3 - w entropy, without what `_masked` leaves out (docs/losses.md).
 
-    With `sequence_mask` (arXiv 2512.02556, section 3.1, one-sided there) sequences whose mean log r is further from 0 than
-    log(mask_ratio) have loss 0, KL included, and stay in the denominator; so do those whose sampler has a log-probability that
-    is not finite.
-
-    Sums: `mismatch_kl` is k3 of the sampler to the policy, `entropy` estimated by -logp, the ratios are of the unbounded r.
+    Sums: `mismatch_kl` is k3 of the sampler to the policy, `entropy` estimated by -logp where it is not given, the ratios are of
+    the unbounded r.
     """
     unusable = batch.unusable()
     # Replaced before anything is made of them: the gradient of what is masked afterwards would be 0 x inf.
@@ -123,11 +135,11 @@ def policy_loss(batch: LossInput, loss: Loss) -> LossOutput:
     if batch.reference_logprobs is not None:
         kl = k3(batch.reference_logprobs - batch.logprobs)
         per_token = per_token + loss.kl_beta * kl
+    if batch.entropies is not None:
+        per_token = per_token - loss.entropy_weight * batch.entropies
     lengths = torch.tensor(batch.lengths, device=per_token.device)
-    masked = unusable
-    if loss.correction == "sequence_mask":
-        masked = masked | (batch.sequence_means(log_ratio.detach()).abs() > math.log(loss.mask_ratio))
-    per_token = per_token.masked_fill(batch.to_tokens(masked), 0.0)
+    masked, masked_tokens = _masked(batch, unusable, log_ratio.detach(), loss)
+    per_token = per_token.masked_fill(masked_tokens, 0.0)
     if loss.normalization == "sequences":
         per_token = per_token / batch.to_tokens(lengths)
     ratio = log_ratio.detach().exp().double()
@@ -135,15 +147,36 @@ def policy_loss(batch: LossInput, loss: Loss) -> LossOutput:
         "clipped": clipped,
         "kl": kl,
         "mismatch_kl": k3(log_ratio),
-        "entropy": -batch.logprobs,
+        "entropy": -batch.logprobs if batch.entropies is None else batch.entropies,
         "ratio": ratio,
         "ratio_squared": ratio**2,
         "truncated": truncated,
+        "masked_tokens": masked_tokens,
         "tokens": torch.ones_like(ratio),
         "masked_sequences": masked,
         "sequences": lengths > 0,
     }
     return LossOutput(per_token.sum(), {name: values.detach().double().sum() for name, values in measured.items()})
+
+
+def _masked(
+    batch: LossInput, unusable: Bool[Tensor, " sequences"], log_ratio: Float[Tensor, " tokens"], loss: Loss
+) -> tuple[Bool[Tensor, " sequences"], Bool[Tensor, " tokens"]]:
+    """Sequences, and tokens, theirs and others, whose loss is 0, KL and entropy included; they stay in the denominator.
+
+    - Always: sequences whose sampler has a log-probability that is not finite.
+    - `sequence_mask`: those whose mean log r is further from 0 than log(mask_ratio) (arXiv 2512.02556, section 3.1, one-sided
+      there).
+    - `token_mask`: tokens whose r is outside [token_mask_low, token_mask_high] (IcePop, arXiv 2510.18855).
+    """
+    sequences = unusable
+    if loss.correction == "sequence_mask":
+        sequences = sequences | (batch.sequence_means(log_ratio).abs() > math.log(loss.mask_ratio))
+    tokens = batch.to_tokens(sequences)
+    if loss.correction == "token_mask":
+        low, high = math.log(loss.token_mask_low), math.log(loss.token_mask_high)
+        tokens = tokens | (log_ratio < low) | (log_ratio > high)
+    return sequences, tokens
 
 
 def _clip(ratio: Float[Tensor, " tokens"], advantages: Float[Tensor, " tokens"], loss: Loss) -> Objective:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from openrs_ray.config.answer import BOX
+from openrs_ray.config.rollout import Rollout
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.records import Group, Status
 
@@ -45,10 +46,11 @@ class LearningWatch:
         sampled = sum(len(group.rollouts) for group in groups)
         if step > 1 or sampled < _ENOUGH_COMPLETIONS or share <= rollout.max_first_truncated_share:
             return None
+        name, limit = _length_limit(groups, rollout)
         return (
-            f"{share:.1%} of the {sampled} completions of step 1 were cut at rollout.max_completion_tokens "
-            f"({rollout.max_completion_tokens}), where none of the stop tokens ({', '.join(self._stop_tokens)}) had come: raise "
-            "rollout.max_completion_tokens, give the model the generation_config.json or the chat template that names the "
+            f"{share:.1%} of the {sampled} completions of step 1 were cut at {name} "
+            f"({limit}), where none of the stop tokens ({', '.join(self._stop_tokens)}) had come: raise "
+            f"{name}, give the model the generation_config.json or the chat template that names the "
             "token it ends with, or, where so many are to be cut, raise rollout.max_first_truncated_share "
             f"({rollout.max_first_truncated_share:g})"
         )
@@ -78,7 +80,8 @@ def cause(figures: Mapping[str, float], groups: Sequence[Group], config: RunConf
     cut, unanswered = figures["truncated_share"], figures["no_answer_share"] >= _ALL
     if cut >= _ALL or (unanswered and cut >= _MANY):
         which = "all" if cut == 1 else f"{cut:.1%}"
-        return f"{which} are cut at rollout.max_completion_tokens ({config.rollout.max_completion_tokens}): raise it"
+        name, limit = _length_limit(groups, config.rollout)
+        return f"{which} are cut at {name} ({limit}): raise it"
     if not rewarded and any(task.name in config.judges for task in tasks):
         return "the judge model gives all completions of a problem the same: look at its replies in judge.jsonl"
     if not rewarded:
@@ -101,6 +104,14 @@ def cause(figures: Mapping[str, float], groups: Sequence[Group], config: RunConf
         "some problems are always solved and the others never: raise rollout.completions_per_problem or "
         "rollout.temperature, or give problems of a difficulty between"
     )
+
+
+def _length_limit(groups: Sequence[Group], rollout: Rollout) -> tuple[str, int]:
+    """Name and value of the setting at which completions are cut."""
+    sampling = groups[0].sampling
+    if sampling is None or sampling.stage is None:
+        return "rollout.max_completion_tokens", rollout.max_completion_tokens
+    return f"rollout.stages[{sampling.stage}].max_completion_tokens", sampling.max_completion_tokens
 
 
 def _example(groups: Sequence[Group]) -> str:

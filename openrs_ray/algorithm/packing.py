@@ -36,6 +36,8 @@ class MicroBatch:
 
     Example: prompt 1 9 with the completions 5 and 2 6 gives token_ids=[1, 9, 5, 1, 9, 2, 6], rows=[0, 1, 2, 0, 1, 3, 4].
     """
+    temperature: float | None = None
+    """Of all its sequences, as in `TrainingSequence`."""
 
     @property
     def computed_tokens(self) -> int:
@@ -75,10 +77,15 @@ def split(
 ) -> list[list[MicroBatch]]:
     """Micro-batches of each rank, by token budget (as few as possible, filled evenly) or by a fixed number of sequences.
 
-    By number: consecutive places in the step (default: 0, 1, ...), dealt in turn, as the published trainer did.
+    By number: consecutive places in the step (default: 0, 1, ...), dealt in turn, as the published trainer did. By tokens, each
+    micro-batch has sequences of one temperature.
     """
     if (micro_batch_tokens is None) == (micro_batch_sequences is None):
         raise ValueError("give micro_batch_tokens or micro_batch_sequences, not both")
+    parts = _by_temperature(sequences)
+    if len(parts) > 1 and micro_batch_tokens is not None:
+        each = [split(part, ranks, micro_batch_tokens=micro_batch_tokens) for part in parts]
+        return [[batch for part in each for batch in part[rank]] for rank in range(ranks)]
     share = False
     if micro_batch_tokens is not None:
         bins, share = _bins_by_tokens(sequences, ranks, micro_batch_tokens)
@@ -90,7 +97,18 @@ def split(
     return [packed[rank::ranks] for rank in range(ranks)]
 
 
+def _by_temperature(sequences: Sequence[TrainingSequence]) -> list[list[TrainingSequence]]:
+    parts: dict[float | None, list[TrainingSequence]] = {}
+    for sequence in sequences:
+        parts.setdefault(sequence.temperature, []).append(sequence)
+    return [*parts.values()]
+
+
 def pack(sequences: Sequence[TrainingSequence], share_prompts: bool = False) -> MicroBatch:
+    """ValueError unless all sequences have one temperature."""
+    temperatures = {sequence.temperature for sequence in sequences}
+    if len(temperatures) != 1:
+        raise ValueError(f"a micro-batch takes sequences of one temperature, not {len(temperatures)}")
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int32)
     mask = [part for s in sequences for part in (np.zeros(len(s.prompt_ids), dtype=np.bool_), s.mask)]
     return MicroBatch(
@@ -100,6 +118,7 @@ def pack(sequences: Sequence[TrainingSequence], share_prompts: bool = False) -> 
         behaviour_logprobs=np.concatenate([s.sampler_logprobs[s.mask] for s in sequences]).astype(np.float32),
         advantages=np.concatenate([np.full(s.sampled_tokens, s.advantage, dtype=np.float32) for s in sequences]),
         rows=_rows(sequences) if share_prompts else None,
+        temperature=sequences[0].temperature,
     )
 
 

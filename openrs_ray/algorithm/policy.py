@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 ATTENTION = "openrs_packed"
 
+LogprobsAndMore = Float[Tensor, " tokens"] | tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]
+"""Log-probabilities, or a pair of these and of entropies."""
+
 Shared = tuple[Int[Tensor, " places"], Int[Tensor, " rows"]]
 """Shared rows: the row of each token of the sequences (place), and the first place of each row."""
 
@@ -55,20 +58,24 @@ class Policy(nn.Module):
         targets: Int[Tensor, " completion_tokens"],
         temperature: float,
         shared: "Shared | None" = None,
-    ) -> Float[Tensor, " completion_tokens"]:
-        """Log-probability of each target, float32, computed from the row of the token before it."""
+        entropies: bool = False,
+    ) -> LogprobsAndMore:
+        """Log-probability of each target, float32, computed from the row of the token before it.
+
+        With `entropies` a pair: beside it the entropy of the whole distribution, in nats.
+        """
         hidden = self.model.base_model(
             input_ids=token_ids[None],
             position_ids=position_ids[None],
             use_cache=False,
             **packed_arguments(lengths, token_ids.device, shared),
         ).last_hidden_state[0]
-        logprobs: Tensor = self.head(hidden[predictors], targets, temperature)
-        return logprobs
+        found: LogprobsAndMore = self.head(hidden[predictors], targets, temperature, entropies)
+        return found
 
 
 class ChunkedLogprobs(nn.Module):
-    """The output head fused with log-softmax, over chunks of tokens.
+    """The output head fused with log-softmax and, where asked for, its entropy, over chunks of tokens.
 
     Called once per forward pass: ZeRO-3 gathers weights at each call, and ranks differ in their number of chunks.
     """
@@ -80,15 +87,22 @@ class ChunkedLogprobs(nn.Module):
         self.logits_dtype = torch.float32 if head_dtype == "float32" else weight.dtype
 
     def forward(
-        self, hidden: Float[Tensor, "tokens hidden"], targets: Int[Tensor, " tokens"], temperature: float
-    ) -> Float[Tensor, " tokens"]:
-        arguments = (hidden, self.weight, targets, temperature, self.chunk_tokens, self.logits_dtype)
-        logprobs: Tensor = _TokenLogprobs.apply(*arguments)  # type: ignore[no-untyped-call]
-        return logprobs
+        self,
+        hidden: Float[Tensor, "tokens hidden"],
+        targets: Int[Tensor, " tokens"],
+        temperature: float,
+        entropies: bool = False,
+    ) -> LogprobsAndMore:
+        arguments = (hidden, self.weight, targets, temperature, self.chunk_tokens, self.logits_dtype, entropies)
+        found: LogprobsAndMore = _TokenLogprobs.apply(*arguments)  # type: ignore[no-untyped-call]
+        return found
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """log softmax(hidden @ weight.T / temperature)[target]; the backward pass computes each chunk's logits again."""
+    """log softmax(hidden @ weight.T / temperature)[target], and the entropy of that softmax where asked for.
+
+    The backward pass computes each chunk's logits again.
+    """
 
     @staticmethod
     def forward(
@@ -99,21 +113,21 @@ class _TokenLogprobs(torch.autograd.Function):
         temperature: float,
         chunk_tokens: int,
         logits_dtype: torch.dtype,
-    ) -> Tensor:
-        chosen, normalisers = [], []
+        with_entropies: bool,
+    ) -> LogprobsAndMore:
         pick = _compiled(_pick) if hidden.is_cuda else _pick_over
-        for rows, wanted in zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True):
-            logit, normaliser = pick(_logits(rows, weight, logits_dtype), wanted, temperature)
-            chosen.append(logit)
-            normalisers.append(normaliser)
-        normaliser = torch.cat(normalisers)
-        ctx.save_for_backward(hidden, weight, targets, normaliser)
+        picked = [
+            pick(_logits(rows, weight, logits_dtype), wanted, temperature, with_entropies)
+            for rows, wanted in zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True)
+        ]
+        logit, normaliser, *entropies = (torch.cat(parts) for parts in zip(*picked, strict=True))
+        ctx.save_for_backward(hidden, weight, targets, normaliser, *entropies)
         ctx.temperature, ctx.chunk_tokens, ctx.logits_dtype = temperature, chunk_tokens, logits_dtype
-        return torch.cat(chosen) - normaliser
+        return (logit - normaliser, entropies[0]) if entropies else logit - normaliser
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, targets, normaliser = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor, *by_entropy: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, targets, normaliser, *entropies = ctx.saved_tensors
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = None
         if ctx.needs_input_grad[1]:  # float32 even for a bfloat16 weight, because many small chunks are summed
@@ -122,7 +136,8 @@ class _TokenLogprobs(torch.autograd.Function):
         for start in range(0, len(targets), ctx.chunk_tokens):
             chunk = slice(start, start + ctx.chunk_tokens)
             logits = _logits(hidden[chunk], weight, ctx.logits_dtype)
-            slope = slope_of(logits, targets[chunk], normaliser[chunk], gradient[chunk], ctx.temperature, weight.dtype)
+            outside, more = gradient[chunk], [values[chunk] for values in (*by_entropy, *entropies)]
+            slope = slope_of(logits, targets[chunk], normaliser[chunk], outside, ctx.temperature, weight.dtype, *more)
             del logits  # not beside what comes next, which is as large
             torch.mm(slope, weight, out=hidden_gradient[chunk])
             if weight_gradient is not None and weight.dtype == torch.float32:
@@ -131,7 +146,7 @@ class _TokenLogprobs(torch.autograd.Function):
                 weight_gradient += slope.T @ hidden[chunk]
             del slope
         head_gradient = None if weight_gradient is None else weight_gradient.to(weight.dtype)
-        return hidden_gradient, head_gradient, None, None, None, None
+        return hidden_gradient, head_gradient, None, None, None, None, None
 
 
 def _logits(
@@ -146,11 +161,15 @@ def _logits(
 
 
 def _pick(
-    logits: Float[Tensor, "tokens vocabulary"], targets: Int[Tensor, " tokens"], temperature: float
-) -> tuple[Tensor, Tensor]:
-    """Each row's logit of its target and its log-sum-exp, in float32."""
+    logits: Float[Tensor, "tokens vocabulary"], targets: Int[Tensor, " tokens"], temperature: float, entropies: bool
+) -> tuple[Tensor, ...]:
+    """Each row's logit of its target, its log-sum-exp and, where asked for, its entropy, in float32."""
     scaled = logits.float() / temperature
-    return scaled.gather(-1, targets[:, None])[:, 0], scaled.logsumexp(dim=-1)
+    picked = scaled.gather(-1, targets[:, None])[:, 0], scaled.logsumexp(dim=-1)
+    if not entropies:
+        return picked
+    logprobs = scaled - picked[1][:, None]
+    return *picked, -(logprobs.exp() * logprobs).sum(-1)
 
 
 def _slope(
@@ -160,22 +179,34 @@ def _slope(
     gradient: Tensor,
     temperature: float,
     dtype: torch.dtype,
+    by_entropy: Tensor | None = None,
+    entropy: Tensor | None = None,
 ) -> Float[Tensor, "tokens vocabulary"]:
-    """gradient x (onehot - softmax) / temperature, in float32 and then given in `dtype`."""
-    softmax = (logits.float() / temperature - normaliser[:, None]).exp()
+    """(gradient x (onehot - p) - by_entropy x p (log p + entropy)) / temperature, in float32 and then given in `dtype`.
+
+    `gradient` and `by_entropy`: of the result by each log-probability and each entropy.
+    """
+    logprobs = logits.float() / temperature - normaliser[:, None]
     onehot = torch.arange(logits.shape[-1], device=logits.device) == targets[:, None]
-    return ((onehot.float() - softmax) * (gradient / temperature)[:, None]).to(dtype)
+    slope = (onehot.float() - logprobs.exp()) * (gradient / temperature)[:, None]
+    if by_entropy is not None and entropy is not None:
+        slope = slope - logprobs.exp() * (logprobs + entropy[:, None]) * (by_entropy / temperature)[:, None]
+    return slope.to(dtype)
 
 
 # On a CPU, new memory for each operation costs as much as its arithmetic: these work in the memory of the logits.
 
 
 def _pick_over(
-    logits: Float[Tensor, "tokens vocabulary"], targets: Int[Tensor, " tokens"], temperature: float
-) -> tuple[Tensor, Tensor]:
+    logits: Float[Tensor, "tokens vocabulary"], targets: Int[Tensor, " tokens"], temperature: float, entropies: bool
+) -> tuple[Tensor, ...]:
     """`_pick`, which overwrites float32 logits."""
     scaled = logits.float().div_(temperature)
-    return scaled.gather(-1, targets[:, None])[:, 0], scaled.logsumexp(dim=-1)
+    picked = scaled.gather(-1, targets[:, None])[:, 0], scaled.logsumexp(dim=-1)
+    if not entropies:
+        return picked
+    logprobs = scaled.sub_(picked[1][:, None])
+    return *picked, -logprobs.exp().mul_(logprobs).sum(-1)
 
 
 def _slope_over(
@@ -185,10 +216,18 @@ def _slope_over(
     gradient: Tensor,
     temperature: float,
     dtype: torch.dtype,
+    by_entropy: Tensor | None = None,
+    entropy: Tensor | None = None,
 ) -> Float[Tensor, "tokens vocabulary"]:
-    """`_slope`, which overwrites float32 logits."""
+    """`_slope`, which overwrites float32 logits; with an entropy it makes one more table."""
     scale = (gradient / temperature)[:, None]
-    slope = logits.float().div_(temperature).sub_(normaliser[:, None]).exp_().mul_(-scale)
+    logprobs = logits.float().div_(temperature).sub_(normaliser[:, None])
+    if by_entropy is None or entropy is None:
+        slope = logprobs.exp_().mul_(-scale)
+    else:
+        softmax = logprobs.exp()
+        slope = logprobs.add_(entropy[:, None]).mul_(-(by_entropy / temperature)[:, None]).sub_(scale).mul_(softmax)
+        del softmax
     return slope.scatter_add_(-1, targets[:, None], scale).to(dtype)
 
 

@@ -54,12 +54,16 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "not_judged": float(sum(map(_not_judged, verdicts))),
         "unparseable_golds": float(statuses[Status.UNPARSEABLE_GOLD]),
         "groups_with_spread": float(spread(np.stack([group.rewards() for group in groups])).sum()),
-        "truncated_share": float(np.mean([rollout.truncated for rollout in rollouts])),
+        "truncated_share": truncated_share(groups),
         "sampled_tokens": float(lengths.sum()),
         "mean_length": float(lengths.mean()),
         "max_length": float(lengths.max()),
         **_turn_metrics(rollouts, verdicts),
     }
+
+
+def truncated_share(groups: Sequence[Group]) -> float:
+    return float(np.mean([rollout.truncated for group in groups for rollout in group.rollouts]))
 
 
 def share_of_checked(rewarded: Mapping[Any, int], status: Status) -> float:

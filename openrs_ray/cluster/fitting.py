@@ -72,7 +72,7 @@ def _first(search: Search, doses: Iterable[Options]) -> list[Found]:
 def _others(search: Search, none: bool) -> Iterator[tuple[Found, str]]:
     """Changes that affect the training: adapters; if `none` else fits, also quantized engines where they are much faster."""
     config, best = search.config, math.inf
-    corrected: Options = {"loss.correction": "truncated"} if config.loss.correction == "none" else {}
+    corrected: Options = {} if config.loss.corrects else {"loss.correction": "truncated"}
     quantized = {"rollout.quantization": "fp8"} | corrected if config.rollout.quantization == "none" and none else {}
     adapters: Options = {} if config.learner.lora.rank else {"learner.lora.rank": 32}
     both = adapters | quantized if adapters and quantized else {}

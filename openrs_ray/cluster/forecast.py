@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from openrs_ray.cluster.cards import Card
 from openrs_ray.cluster.disk import evaluations
 from openrs_ray.cluster.engine_memory import cache_bytes_per_token, engine_parts, engine_weights
@@ -105,13 +107,46 @@ def forecast(config: RunConfig, shape: ModelShape, gpu: Card, gpu_bytes: float |
 def forecast_under(
     assumed: Assumed, config: RunConfig, shape: ModelShape, gpu: Card, gpu_bytes: float | None, held_out: int
 ) -> Forecast:
+    if config.rollout.stages:
+        return _over_stages(assumed, config, shape, gpu, gpu_bytes, held_out)
     run = Run(config, shape, gpu, gpu_bytes, assumed)
     sampled, learned = sampling_s(run, config.completions_per_step), learning_s(run)
     ahead = config.rollout.staleness > 0 and not config.placement.colocated
     step = _ahead_s(run, sampled, learned) if ahead else sampled + learned
-    asked = held_out * config.evaluation.samples
-    evaluated = evaluations(config) * sampling_s(run, asked) if asked else 0.0
+    return Forecast(step, (config.run.steps * step + _evaluated_s(run, held_out)) / 3600, sampled, learned)
+
+
+def _over_stages(
+    assumed: Assumed, config: RunConfig, shape: ModelShape, gpu: Card, gpu_bytes: float | None, held_out: int
+) -> Forecast:
+    """Mean step over the stages as planned; evaluations are at full length."""
+    steps, each = zip(*of_stages(assumed, config, shape, gpu, gpu_bytes), strict=True)
+
+    def mean(values: list[float]) -> float:
+        return float(np.average(values, weights=steps))
+
+    step = mean([one.step_s for one in each])
+    evaluated = _evaluated_s(Run(config, shape, gpu, gpu_bytes, assumed), held_out)
+    sampled, learned = mean([one.sampling_s for one in each]), mean([one.learning_s for one in each])
     return Forecast(step, (config.run.steps * step + evaluated) / 3600, sampled, learned)
+
+
+def of_stages(
+    assumed: Assumed, config: RunConfig, shape: ModelShape, gpu: Card, gpu_bytes: float | None
+) -> list[tuple[int, Forecast]]:
+    """Planned steps of each of `rollout.stages`, and the forecast of a run that is all in it, without evaluations."""
+    ends = config.rollout.planned_ends(config.run.steps)
+    found = [
+        forecast_under(assumed, config.in_stage(number), shape, gpu, gpu_bytes, held_out=0)
+        for number in range(len(ends))
+    ]
+    return [(end - begun, one) for end, begun, one in zip(ends, [0, *ends], found, strict=False)]
+
+
+def _evaluated_s(run: Run, held_out: int) -> float:
+    """Seconds of all evaluations of a run."""
+    asked = held_out * run.config.evaluation.samples
+    return evaluations(run.config) * sampling_s(run, asked) if asked else 0.0
 
 
 def sampling_s(run: Run, completions: int) -> float:
@@ -208,36 +243,3 @@ def _sent_s(run: Run, tokens: float) -> float:
     if config.learner.optimizer == "adamw_offload" and config.learner.zero_stage == 3:  # it sums gradients on the host
         sent += 8 * trained_parameters(config, shape) * share / config.placement.num_learner_gpus
     return sent / run.sent_per_s
-
-
-def forecast_text(
-    config: RunConfig, shape: ModelShape, gpu: Card | None, gpu_bytes: float | None, held_out: int
-) -> list[str]:
-    """The forecast as lines, beside the limits of `cost`."""
-    if gpu is None:
-        return ["forecast: none without a known GPU, set placement.gpu_name (A40, RTX 4090, H100, ...)"]
-    best, worst = forecast(config, shape, gpu, gpu_bytes, held_out)
-    price = config.cost.price * config.num_gpus
-    dollars = f" and $ {best.hours * price:,.2f} to {worst.hours * price:,.2f}" if price else ""
-    return [
-        f"forecast (a plan by arithmetic, nothing of it measured): {best.step_s:,.0f} to {worst.step_s:,.0f} s a step, "
-        f"{best.hours:,.1f} to {worst.hours:,.1f} hours{dollars} for all {config.run.steps} steps{_limits(config, best, worst)}",
-        f"  assumes {gpu.name} GPUs ({gpu.gb_per_s:g} GB/s, {gpu.tflops:g} TFLOP/s in bfloat16): completions of "
-        f"{BEST.length:.0%} to {WORST.length:.0%} of rollout.max_completion_tokens, {BEST.bandwidth:.0%} to "
-        f"{WORST.bandwidth:.0%} of the bandwidth while sampling, {BEST.compute:.0%} to {WORST.compute:.0%} of the speed while "
-        "learning; start and checkpoints come on top",
-    ]
-
-
-def _limits(config: RunConfig, best: Forecast, worst: Forecast) -> str:
-    """Example: "; cost.budget_usd 42 is enough" """
-    parts = []
-    for name, limit, unit in (
-        ("cost.budget_usd", config.cost.budget_usd, config.cost.price * config.num_gpus),
-        ("cost.max_hours", config.cost.max_hours, 1.0),
-    ):
-        if limit is not None:
-            enough = limit >= worst.hours * unit
-            word = "is enough" if enough else "may end it before" if limit >= best.hours * unit else "ends it before"
-            parts.append(f"{name} {limit:g} {word}")
-    return "".join(f"; {part}" for part in parts)

@@ -145,6 +145,8 @@ def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tu
     head: float = size * chunk + logits_size * chunk
     if not config.learner.lora.rank:
         head = 4 * weight + size * chunk + max(logits_size * chunk, size * weight)
+    if config.loss.uses_entropy:  # a chunk's probabilities, beside its log-probabilities
+        head += 4 * chunk
     return saved * tokens, work * tokens + merge_bytes(config, shape), head
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from openrs_ray.config.quantization import Quantization
 from openrs_ray.config.resumable import FREE
 from openrs_ray.config.section import Count, Parts, Positive, Seconds, Section, Share, SomeAmount, SomeShare
+from openrs_ray.config.stages import RolloutStage, Warmth, check_order, longest
+
+_LENGTHS = ("max_completion_tokens", "max_prompt_tokens")
 
 
 class Rollout(Section):
@@ -19,9 +22,11 @@ class Rollout(Section):
     max_prompt_tokens: Positive = 512
     """Longest prompt in tokens; problems with longer prompts are dropped and counted."""
     max_completion_tokens: Annotated[Positive, FREE]
-    """Longest completion in tokens."""
-    temperature: Annotated[float, Field(ge=0.01, le=100), FREE] = 1.0
+    """Longest completion in tokens (with stages: that of the longest one)."""
+    temperature: Annotated[Warmth, FREE] = 1.0
     """Sampling temperature; the learner uses the same (below 0.01 vLLM samples at 0.01)."""
+    stages: Annotated[tuple[RolloutStage, ...], FREE] = ()
+    """Stages of the run, each with a longest completion and, where given, a longest prompt and a temperature (docs/stages.md)."""
     top_p: Annotated[SomeShare, FREE] = 1.0
     """Must stay 1 in training: a truncated distribution would bias the probability ratio."""
     top_k: Annotated[int, Field(ge=-1, le=10**9), FREE] = -1
@@ -47,6 +52,27 @@ class Rollout(Section):
     deadline_s: Annotated[Seconds, FREE] = 1800
     """Longest time for the rollouts of one step."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_long_as_stages(cls, given: Any) -> Any:
+        """Lengths that are not given are those of the longest stage."""
+        if not isinstance(given, dict):
+            return given
+        found = {name: longest(given.get("stages"), name) for name in _LENGTHS}
+        return {name: value for name, value in found.items() if value is not None} | given
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Rollout:
+        check_order(self.stages)
+        for name in _LENGTHS if self.stages else ():
+            most, given = max(getattr(stage, name) for stage in self.each_stage), getattr(self, name)
+            if most != given:
+                raise ValueError(
+                    f"rollout.{name} ({given}) must be that of the longest of rollout.stages ({most}): set it to {most}, or "
+                    "leave it out"
+                )
+        return self
+
     @model_validator(mode="after")
     def _unbiased(self) -> Rollout:
         if self.top_p != 1.0 or self.top_k != -1:
@@ -68,6 +94,34 @@ class Rollout(Section):
     @property
     def most_drawn_per_step(self) -> int:
         return self.problems_per_step * (1 + self.replace_uniform_groups)
+
+    def stage(self, number: int) -> RolloutStage:
+        """A stage with nothing left open, counted from 0; a run without stages is one."""
+        stages = self.stages or (RolloutStage(max_completion_tokens=self.max_completion_tokens),)
+        found = stages[number]
+        given = {"max_prompt_tokens": found.max_prompt_tokens, "temperature": found.temperature}
+        return found.model_copy(update={name: getattr(self, name) if v is None else v for name, v in given.items()})
+
+    def planned_ends(self, steps: int) -> list[int]:
+        """Last step of each stage in a run of so many; a stage that no step ends gets an even share of those around it."""
+        known = [stage.until.step if stage.until else None for stage in self.each_stage]
+        known[-1] = steps
+        ends = [0]
+        for number, end in enumerate(known):
+            after = next(place for place in range(number, len(known)) if known[place] is not None)
+            until = min(known[after] or steps, steps)
+            ends.append(until if end is not None else ends[-1] + (until - ends[-1]) // (after - number + 1))
+        return ends[1:]
+
+    @property
+    def by_prompt_length(self) -> bool:
+        """True where a stage passes over some of the problems by the length of their prompts."""
+        return any(stage.max_prompt_tokens != self.max_prompt_tokens for stage in self.each_stage)
+
+    @property
+    def each_stage(self) -> tuple[RolloutStage, ...]:
+        """All stages, with nothing left open; at least one."""
+        return tuple(self.stage(number) for number in range(max(1, len(self.stages))))
 
 
 class Engine(Section):

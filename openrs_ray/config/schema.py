@@ -29,6 +29,7 @@ from openrs_ray.config.resumable import FREE
 from openrs_ray.config.rewards import Rewards
 from openrs_ray.config.rollout import Engine, Rollout
 from openrs_ray.config.section import Amount, Positive, Seconds, Section, Seed, SomeAmount
+from openrs_ray.config.steering import check_reference_reset, check_slope, check_stages
 from openrs_ray.config.task import Task
 from openrs_ray.rewards.judge_model.settings import NAMES as JUDGE_REWARDS
 from openrs_ray.rewards.libraries.names import VERIFIERS, implied
@@ -289,19 +290,10 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _slope_is_measured(self) -> RunConfig:
-        if self.cost.min_points_per_usd is None:
-            return self
-        every, evaluations = self.evaluation.every_steps, self.cost.evaluations_per_slope
-        if not any(task.right_or_wrong and (task.held_out.path or task.held_out.hold_out) for task in self.tasks):
-            raise ValueError(
-                "cost.min_points_per_usd needs held-out problems with right and wrong answers (evaluation.hold_out)"
-            )
-        if not every or 1 + (self.run.steps - 1) // every < evaluations:
-            raise ValueError(
-                f"cost.min_points_per_usd needs {evaluations} evaluations (cost.evaluations_per_slope) before the last step: "
-                "set evaluation.every_steps to a smaller number"
-            )
+    def _can_be_steered(self) -> RunConfig:
+        check_stages(self)
+        check_reference_reset(self)
+        check_slope(self)
         return self
 
     @model_validator(mode="after")
@@ -389,6 +381,12 @@ class RunConfig(Section):
     def served_judges(self) -> tuple[JudgeModel, ...]:
         """Judge models that the run serves, each once."""
         return tuple({judge.model: judge for judge in self.judges.values() if judge.served}.values())
+
+    def in_stage(self, number: int) -> RunConfig:
+        """The config as if the whole run were in one of `rollout.stages`; for plans, not validated."""
+        stage = self.rollout.stage(number)
+        one = stage.model_dump(include={"max_completion_tokens", "max_prompt_tokens", "temperature"})
+        return self.model_copy(update={"rollout": self.rollout.model_copy(update={**one, "stages": ()})})
 
     @property
     def logprob_temperature(self) -> float:

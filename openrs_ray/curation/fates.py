@@ -116,10 +116,13 @@ def solved_fate(stage: Solved, statuses: Sequence[Status]) -> Fate:
     """Fate by checked completions; unclear where an unjudged one would decide."""
     correct = statuses.count(Status.CORRECT)
     unjudged = [status for status in statuses if not status.judged]
+    of_all = f"{correct} of {len(statuses)} correct"
     if correct >= stage.solved_from:
-        return Fate(False, f"solved: {correct} of {len(statuses)} correct")
-    if correct + len(unjudged) >= stage.solved_from:
-        return unclear(stage, f"{', '.join(sorted(set(unjudged)))}, {correct} of {len(statuses)} correct")
+        return Fate(False, f"solved: {of_all}")
+    if correct + len(unjudged) < stage.rare_below:
+        return Fate(False, f"rarely solved: {of_all}")
+    if correct + len(unjudged) >= stage.solved_from or correct < stage.rare_below:
+        return unclear(stage, f"{', '.join(sorted(set(unjudged)))}, {of_all}")
     return KEPT
 
 

@@ -119,13 +119,15 @@ class ModelStage(_Stage):
 
 class Solved(ModelStage):
     kind: Literal["solved"] = "solved"
-    """Drops problems that the model solves."""
+    """Drops problems that the model solves, or solves too rarely."""
     prompt: str = SOLVE
     """The user turn; {problem} is replaced."""
     samples: Positive = 1
     """Completions of each problem."""
     solved_from: Positive = 1
     """A problem counts as solved when so many of them are correct."""
+    rare_below: Count = 0
+    """A problem counts as rarely solved when fewer of them are correct (0: none does)."""
     extraction: Extraction = "boxed"
     """Where the answer is looked for: the last \\boxed{} only, or anywhere as math-verify does."""
 
@@ -133,6 +135,8 @@ class Solved(ModelStage):
     def _possible(self) -> Solved:
         if self.solved_from > self.samples:
             raise ValueError(f"solved_from ({self.solved_from}) must not be more than samples ({self.samples})")
+        if self.rare_below >= self.solved_from:
+            raise ValueError(f"rare_below ({self.rare_below}) must be below solved_from ({self.solved_from})")
         return self
 
 

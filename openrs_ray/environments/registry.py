@@ -50,9 +50,9 @@ def repliers(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str,
 
 
 def environments(
-    tasks: Sequence[Task], tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int], tokens: int, ask: Ask | None
+    tasks: Sequence[Task], tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int], ask: Ask | None
 ) -> Mapping[str, Environment]:
-    """Environments by task. `tokens`: the most that may follow a prompt; `ask` may be None where none answers."""
+    """Environments by task; `ask` may be None where none answers."""
     between = Between(tokenizer, frozenset(end_ids))
     found: dict[str, Environment] = {}
     for task in tasks:
@@ -61,7 +61,7 @@ def environments(
             found[task.name] = SingleTurn()
             continue
         assert ask is not None, f"nothing answers the turns of environment {section.name}"
-        bounds = Bounds(section.max_turns, section.max_turn_tokens, tokens)
+        bounds = Bounds(section.max_turns, section.max_turn_tokens)
         found[task.name] = TurnByTurn(between, ask, bounds)
     return found
 

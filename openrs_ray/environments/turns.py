@@ -20,8 +20,6 @@ class Bounds:
     turns: int
     turn_tokens: int | None
     """Of one turn; None: only all tokens are bounded."""
-    tokens: int
-    """Of all that follows the prompt."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class TurnByTurn:
                 raise RolloutFailed(talk.rollout(), answer.failed, f"{FAILED_ENVIRONMENT}{answer.detail}")
             if not answer.messages:
                 return talk.rollout()
-            room = len(problem.prompt_ids) + self.bounds.tokens - len(talk.ids)
+            room = len(problem.prompt_ids) + engines.max_tokens - len(talk.ids)
             try:
                 given = self.between.ids(turn.token_ids.tolist(), answer.messages, room)
             except TemplateError as error:

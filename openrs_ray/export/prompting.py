@@ -60,7 +60,7 @@ class Prompting:
     end_ids: tuple[int, ...] = ()
     """Stop tokens."""
     temperature: float = 1.0
-    """Of training; top-p is 1 and top-k off."""
+    """Of training, at its end; top-p is 1 and top-k off."""
     max_prompt_tokens: int = 512
     max_tokens: int = 2048
     """Longest completion in training."""
@@ -79,7 +79,7 @@ class Prompting:
         return cls(
             {task.name: _of_task(task, tokenizer, tools.get(task.name, ())) for task in config.tasks},
             tuple(end_ids),
-            rollout.temperature,
+            rollout.each_stage[-1].temperature or rollout.temperature,
             rollout.max_prompt_tokens,
             rollout.max_completion_tokens,
             config.model.dtype,

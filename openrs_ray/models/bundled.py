@@ -5,6 +5,7 @@ An entry's name holds a hash of its settings and code. Built in a temporary fold
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -61,6 +62,8 @@ def model_path(name: str) -> Path:
         return cached(
             name, {"package": smollm2.package_version(), "code": _code("smollm2.py")}, _without_bars(smollm2.build)
         )
+    # It comes along with transformers, and warns of kernels that are not used here.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # Torch and transformers load only where the toy really has to be taught.
     from openrs_ray.models.toy.teach import CALCULATOR, ToySettings, build_toy
 

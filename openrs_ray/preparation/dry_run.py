@@ -6,7 +6,7 @@ from typing import Any
 
 from openrs_ray.cluster.disk import disk_text
 from openrs_ray.cluster.fitting import check_fits
-from openrs_ray.cluster.forecast import forecast_text
+from openrs_ray.cluster.forecast_text import forecast_text
 from openrs_ray.cluster.host_memory import host_text
 from openrs_ray.cluster.machine import Machine
 from openrs_ray.cluster.memory import memory_text
@@ -17,6 +17,7 @@ from openrs_ray.config.fidelity import differences
 from openrs_ray.config.load import flat
 from openrs_ray.config.loss import Loss
 from openrs_ray.config.schema import RunConfig
+from openrs_ray.config.stages import RolloutStage
 from openrs_ray.config.task import Task
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.power import plan_lines
@@ -116,6 +117,8 @@ def _rows(config: RunConfig) -> Iterator[tuple[str, str]]:
         f"{config.completions_per_step * rollout.max_completion_tokens:,} sampled tokens",
     )
     yield "rollout", _rollout_text(config)
+    for number, stage in enumerate(rollout.each_stage if rollout.stages else ()):
+        yield f"stage {number + 1}", _stage_text(stage)
     for task in config.tasks:
         if task.environment.answers:
             yield "environment", _environment_text(task)
@@ -169,6 +172,11 @@ def _rollout_text(config: RunConfig) -> str:
     return f"{config.num_engines} engine(s) on {place.num_rollout_gpus} {_unit(config)}{more}, {ahead}{at_once}{sleeps}"
 
 
+def _stage_text(stage: RolloutStage) -> str:
+    text = f"completions of up to {stage.max_completion_tokens:,} tokens at temperature {stage.temperature:g}, prompts of up to "
+    return f"{text}{stage.max_prompt_tokens:,}, {stage.until.as_text if stage.until else 'until the run ends'}"
+
+
 def _environment_text(task: Task) -> str:
     section, of_task = task.environment, f" of task {task.name}" if task.name else ""
     cut = f" of at most {section.max_turn_tokens} tokens" if section.max_turn_tokens else ""
@@ -195,8 +203,20 @@ def _unit(config: RunConfig) -> str:
 
 
 def loss_text(loss: Loss) -> str:
-    low, high = loss.clip_range
-    bounds = f"at most {high:g}" if loss.kind in ("cispo", "tis") else f"in [{low:g}, {high:g}]"
-    ratio = f"ratio {bounds}" if loss.old_policy == "sampler" else "ratio always 1 (loss.old_policy current)"
     penalty = f"KL {loss.kl_beta:g}" if loss.kl_beta else "no KL"
-    return f"{loss.kind}, {ratio}, normalization {loss.normalization}, correction {loss.correction}, {penalty}"
+    bonus = f", entropy {loss.entropy_weight:g}" if loss.uses_entropy else ""
+    bonus += f" adapted to a floor of {loss.entropy_floor:g}" if loss.entropy_floor else ""
+    cut = ", without truncated completions" if loss.truncated_completions == "leave_out" else ""
+    return (
+        f"{loss.kind}, {_ratio_text(loss)}, normalization {loss.normalization}, correction {loss.correction}, {penalty}{bonus}, "
+        f"advantage {loss.advantage}{cut}"
+    )
+
+
+def _ratio_text(loss: Loss) -> str:
+    low, high = loss.clip_range
+    if loss.old_policy == "current":
+        return "ratio always 1 (loss.old_policy current)"
+    if loss.kind == "sapo":
+        return f"ratio in a soft gate of temperature {loss.gate_temperature:g} and {loss.gate_temperature_negative:g}"
+    return f"ratio at most {high:g}" if loss.kind in ("cispo", "tis") else f"ratio in [{low:g}, {high:g}]"

@@ -3,6 +3,7 @@
 from typing import Any
 
 from openrs_ray.cluster.disk import disk_parts, evaluations
+from openrs_ray.cluster.engine_memory import engine_parts
 from openrs_ray.cluster.forecast import forecast
 from openrs_ray.cluster.host_memory import host_parts
 from openrs_ray.cluster.machine import Machine
@@ -64,8 +65,27 @@ def _need(config: RunConfig, prepared: Prepared, machine: Machine) -> dict[str, 
         else [],
         "host_parts_bytes": host_parts(config, shape) if on_gpus else {},
         "forecast": _forecast(config, prepared, machine) if on_gpus else None,
+        "stages": _stages(config, prepared, machine) if on_gpus else [],
         "disk_parts_bytes": disk_parts(config, shape, len(prepared.held_out)),
     }
+
+
+def _stages(config: RunConfig, prepared: Prepared, machine: Machine) -> list[dict[str, Any]]:
+    """The plan of each of `rollout.stages`; times for a known GPU."""
+    ends, begun, plans = config.rollout.planned_ends(config.run.steps), 0, []
+    for number in range(len(config.rollout.stages)):
+        stage = config.in_stage(number)
+        ends_of_range = machine.card and forecast(stage, prepared.shape, machine.card, machine.gpu_bytes, 0)
+        plans.append(
+            {
+                "max_completion_tokens": stage.rollout.max_completion_tokens,
+                "steps": ends[number] - begun,
+                "completions_at_once": engine_parts(stage, prepared.shape, machine.gpu_bytes)[1],
+                "step_seconds": [end.step_s for end in ends_of_range] if ends_of_range else None,
+            }
+        )
+        begun = ends[number]
+    return plans
 
 
 def _on_gpus(config: RunConfig, machine: Machine) -> bool:

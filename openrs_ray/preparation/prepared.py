@@ -59,6 +59,8 @@ class Prepared:
     """The user's own, by task and name."""
     user_code: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the user's own files, which see the rows of the data."""
+    by_length: bool = False
+    """True where stages pass over problems by the length of their prompts."""
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
@@ -78,7 +80,9 @@ class Prepared:
                 content.update(json.dumps(dict(problem.row), sort_keys=True, default=str).encode())
         texts = text_digests(problem.text for problem in self.problems)
         tasks = self.sizes if any(self.sizes) else {}
-        return RunProblems(content.hexdigest(), len(texts), texts, tasks=tasks, user_code=dict(self.user_code))
+        lengths = tuple(len(problem.prompt_ids) for problem in self.problems) if self.by_length else ()
+        code = dict(self.user_code)
+        return RunProblems(content.hexdigest(), len(texts), texts, tasks=tasks, user_code=code, prompt_tokens=lengths)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -127,6 +131,7 @@ def prepare(config: RunConfig) -> Prepared:
         opening=response_prefix(loaded.problems[0].prompt_ids, tokenizer),
         own_rewards=own,
         user_code=user_code_digests(config),
+        by_length=config.rollout.by_prompt_length,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from openrs_ray.config.data import Columns
+from openrs_ray.config.rollout import Rollout
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.config.task import Task
 from openrs_ray.data.answers import Gold
@@ -104,6 +105,7 @@ def _check_enough(task: Task, loaded: TaskProblems, config: RunConfig, share: Fr
     per_step, has = config.rollout.problems_per_step, len(loaded.problems)
     needed = math.ceil(per_step * share)
     if has >= needed:
+        _check_stages(task, loaded, config.rollout, needed)
         return
     held = f" besides the {len(loaded.held_out)} of evaluation.hold_out" if task.held_out.hold_out else ""
     of_it = f", {needed} of them of task {task.name}," if task.name else ""
@@ -112,6 +114,18 @@ def _check_enough(task: Task, loaded: TaskProblems, config: RunConfig, share: Fr
         f"rollout.problems_per_step is {per_step}{of_it} but {task.data.path} has only {has} {usable}{held}: "
         f"lower it or give more data"
     )
+
+
+def _check_stages(task: Task, loaded: TaskProblems, rollout: Rollout, needed: int) -> None:
+    """UserError where a stage passes over so many problems that a step would ask one twice."""
+    for number, stage in enumerate(rollout.stages and rollout.each_stage):
+        limit = stage.max_prompt_tokens or rollout.max_prompt_tokens
+        short = sum(len(problem.prompt_ids) <= limit for problem in loaded.problems)
+        if short < needed:
+            raise UserError(
+                f"rollout.stages[{number}].max_prompt_tokens ({limit}) leaves {short} of the {len(loaded.problems)} problems of "
+                f"{task.data.path}, and a step needs {needed}: raise it"
+            )
 
 
 def _indexed(problems: Sequence[Problem]) -> tuple[Problem, ...]:

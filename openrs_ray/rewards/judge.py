@@ -126,7 +126,7 @@ class Judge:
             if here and name in LIBRARIES:
                 values[name] = 0.0
             elif name in SINGLE:
-                values[name] = SINGLE[name](seen, parameters=self.parameters.get(name))
+                values[name] = SINGLE[name](seen, parameters=within(self.parameters.get(name), item.max_tokens))
             elif name in self.own and self.own[name].judges == OF_ONE:
                 value = self.own[name].single(item, counts_as, verdict.answer)
                 if value is None:
@@ -134,6 +134,11 @@ class Judge:
                 values[name] = value
         reward = sum((self.weights[name] * value for name, value in values.items()), 0.0)
         return replace(verdict, rewards=values, reward=reward)
+
+
+def within(parameters: Any, max_tokens: int | None) -> Any:
+    """A reward's parameters in a stage of completions of at most `max_tokens`, which no length of theirs exceeds."""
+    return parameters if max_tokens is None or not hasattr(parameters, "within") else parameters.within(max_tokens)
 
 
 OwnRewards = Mapping[str, Mapping[str, OwnReward]]

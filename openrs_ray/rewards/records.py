@@ -42,6 +42,8 @@ class JudgeItem(Message):
     """Name of its task."""
     turns: tuple[str, ...] = ()
     """Texts of the policy's turns; none given where there is one, which is `text`."""
+    max_tokens: int | None = None
+    """Longest completion of the stage that it was sampled in; None in a run without stages."""
 
 
 class CheckedProgram(NamedTuple):

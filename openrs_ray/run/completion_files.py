@@ -24,6 +24,7 @@ FOLDER = "completions"
 _FEW_VALUES = (
     *REPEATED,
     *("step", "attempt", "phase", "status", "finish_reason", "answer", "detail", "rewards.key_value.key", "solved"),
+    *("temperature", "max_completion_tokens", "stage"),
 )
 """Columns with few different values. For the others, trying a dictionary would take half the time of writing."""
 _TOGETHER = 1024

@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from openrs_ray.common.completion_columns import row_json, with_common
 from openrs_ray.data.completions import Decoder
+from openrs_ray.data.prompt_lengths import TooLong
 from openrs_ray.data.rests import Rested
 from openrs_ray.errors import RunError
-from openrs_ray.records import Group, Problem, Rollout, Status, Verdict, VersionSpan
+from openrs_ray.records import Group, Problem, Rollout, SamplingSettings, Status, Verdict, VersionSpan
 from openrs_ray.run.completion_files import FOLDER, Phase, RecordFile, current_files, write_file
 
 SCHEMA = with_common(
@@ -29,6 +30,9 @@ SCHEMA = with_common(
     ("mean_logprob", pa.float64()),
     ("advantage", pa.float64()),  # null: left out of the loss, replaced, or an evaluation
     ("check_seconds", pa.float64()),
+    ("temperature", pa.float64()),  # it was sampled at
+    ("max_completion_tokens", pa.int32()),  # of all that follows the prompt
+    ("stage", pa.int32()),  # of rollout.stages, from 0; null without, and in evaluations
 )
 """Files of older versions lack some of the columns."""
 RESTED = pa.schema(
@@ -44,9 +48,11 @@ RESTED = pa.schema(
         ("visits", pa.int32()),  # in a row
         ("last_epoch", pa.int64()),  # of those visits
         ("after_step", pa.int64()),  # last step whose results were known
+        ("prompt_tokens", pa.int32()),
+        ("max_prompt_tokens", pa.int32()),  # of the stage
     ]
 )
-"""Positions that were passed over, since their problems were at rest."""
+"""Positions that were passed over: their problems were at rest or, by the last two columns, their prompts too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +83,20 @@ class CompletionRecord:
             return [None] * len(groups)
         return [*self.decoder.decode([group.problem.prompt_ids for group in groups])]
 
-    def write_rested(self, step: int, attempt: int, rested: Sequence[Rested]) -> Path:
+    def write_passed(self, step: int, attempt: int, rested: Sequence[Rested], too_long: Sequence[TooLong] = ()) -> Path:
+        """Write the positions that a step's drawing passed over."""
+        known: list[dict[str, Any]] = [
+            {"solved": each.solved, "visits": abs(each.streak[0]), "last_epoch": each.streak[1]}
+            | {"after_step": each.after_step}
+            for each in rested
+        ]
+        known += [{"prompt_tokens": each.tokens, "max_prompt_tokens": each.limit} for each in too_long]
+        passed: list[Rested | TooLong] = [*rested, *too_long]
         rows = [
             {"step": step, "attempt": attempt, "phase": "rested", "position": each.position, "task": each.place.task}
-            | {"problem_index": each.place.problem, "epoch": each.place.epoch, "solved": each.solved}
-            | {"visits": abs(each.streak[0]), "last_epoch": each.streak[1], "after_step": each.after_step}
-            for each in rested
+            | {"problem_index": each.place.problem, "epoch": each.place.epoch}
+            | why
+            for each, why in zip(passed, known, strict=True)
         ]
         return write_file(self.run_folder, "rested", step, attempt, pa.Table.from_pylist(rows, schema=RESTED))
 
@@ -101,11 +115,13 @@ def read_groups(run_folder: Path, step: int, problems: Sequence[Problem]) -> lis
     RunError unless the record holds that step once and undamaged.
     """
     groups: dict[int, tuple[Problem, list[Rollout], list[Verdict]]] = {}
+    sampling: dict[int, SamplingSettings | None] = {}
     for row in _only_file(run_folder, step).read().to_pylist():
         problem = problems[row["problem_index"]]
         if problem.text != row["problem"]:
             raise RunError(f"the record of step {step} has another problem {row['problem_index']} than the run")
         _, rollouts, verdicts = groups.setdefault(row["position"], (problem, [], []))
+        sampling[row["position"]] = _sampling_of(row)
         rollouts.append(
             Rollout(
                 position=row["position"],
@@ -129,9 +145,15 @@ def read_groups(run_folder: Path, step: int, problems: Sequence[Problem]) -> lis
             )
         )
     return [
-        Group(position, problem, tuple(rollouts), tuple(verdicts))
+        Group(position, problem, tuple(rollouts), tuple(verdicts), sampling=sampling[position])
         for position, (problem, rollouts, verdicts) in groups.items()
     ]
+
+
+def _sampling_of(row: dict[str, Any]) -> SamplingSettings | None:
+    """None for a row of an older version."""
+    temperature, most = row.get("temperature"), row.get("max_completion_tokens")
+    return None if temperature is None or most is None else SamplingSettings(temperature, most, row.get("stage"))
 
 
 def _only_file(run_folder: Path, step: int) -> RecordFile:
@@ -183,8 +205,15 @@ def _rows(
         "mean_logprob": [_finite(_mean_logprob(*each)) for each in zip(rollouts, marks, strict=True)],
         "advantage": [_finite(value) for value in values],
         "check_seconds": [verdict.seconds for verdict in verdicts],
+        **_of_sampling(groups),
     }
     return pa.table([_column(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
+
+
+def _of_sampling(groups: Sequence[Group]) -> dict[str, list[Any]]:
+    rows = [group.sampling for group in groups for _ in group.rollouts]
+    names = "temperature", "max_completion_tokens", "stage"
+    return {name: [None if each is None else getattr(each, name) for each in rows] for name in names}
 
 
 def _of_problems(groups: Sequence[Group], prompts: Sequence[str | None]) -> dict[str, pa.Array]:

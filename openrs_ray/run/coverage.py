@@ -17,26 +17,18 @@ from openrs_ray.errors import RunError
 from openrs_ray.run.attempts import read_attempts
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.completion_files import Phase, RecordFile, current_files
-from openrs_ray.run.completions import current_rows
+from openrs_ray.run.completions import RESTED, current_rows
 from openrs_ray.run.metrics import read_metrics
 from openrs_ray.run.problems import RunProblems
 from openrs_ray.run.progress import read_result
 from openrs_ray.run.rest_checks import rest_faults
 from openrs_ray.run.row_checks import Expected, Fault, Row, faults, read_rows
+from openrs_ray.run.stage_checks import SAMPLED_WITH, stage_faults, too_long
 
 _PHASES: tuple[Phase, ...] = ("train", "replaced", "evaluation")
-_RESTED = (
-    "step",
-    "attempt",
-    "position",
-    "task",
-    "problem_index",
-    "epoch",
-    "solved",
-    "visits",
-    "last_epoch",
-    "after_step",
-)
+_OF_RESTS = ("solved", "visits", "last_epoch", "after_step")
+_OF_LENGTHS = ("prompt_tokens", "max_prompt_tokens")
+"""Columns of positions passed over for one reason only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +46,9 @@ class Coverage:
     unexpected: tuple[int, ...]
     """Positions beyond these steps."""
     rested: int = 0
-    """Positions passed over."""
+    """Positions passed over, their problems being at rest."""
+    too_long: int = 0
+    """Positions passed over, their prompts being too long for the stage."""
 
     @property
     def exact(self) -> bool:
@@ -151,7 +145,12 @@ def prove(run_folder: Path, config: RunConfig, problems: RunProblems) -> Proof:
     per_step, samples = rollout.problems_per_step, rollout.completions_per_problem
     staleness = _staleness(attempts, expected)
     groups = sorted([*_used_groups(used, order), *_passed_over(rested, order)], key=lambda at: (at.position, at.step))
-    for kind, place in rest_faults(rested, used, config, order, expected):
+    at_rest = [row for row in rested if not too_long(row)]
+    lengths = problems.prompt_tokens
+    for kind, place in (
+        *rest_faults(at_rest, used, config, order, expected),
+        *stage_faults(rested, used, lengths, config, order, expected, Witness.of(run_folder).figures),
+    ):
         by_kind[kind].append(place)
     return Proof(
         coverage=_coverage(used, rested, read_attempts(run_folder).values(), per_step, samples, staleness, witness.due),
@@ -182,7 +181,16 @@ def _steps(files: Sequence[RecordFile]) -> Iterator[tuple[int, dict[RecordFile, 
 
 def read_rested(run_folder: Path) -> list[Row]:
     """Positions that were passed over. RunError where a file is damaged."""
-    return [row for file in current_files(run_folder, "rested") for row in file.read([*_RESTED]).to_pylist()]
+    return [row for file in current_files(run_folder, "rested") for row in _rested_rows(file)]
+
+
+def _rested_rows(file: RecordFile) -> list[Row]:
+    rows: list[Row] = file.read(RESTED.names, RESTED).to_pylist()
+    for row in rows:
+        others = _OF_RESTS if too_long(row) else _OF_LENGTHS
+        if missing := [name for name in RESTED.names if name not in others and row[name] is None]:
+            raise RunError(f"{file.path} has rows without {missing[0]}")
+    return rows
 
 
 def _coverage(
@@ -206,6 +214,7 @@ def _coverage(
     replaced_at = {row["position"]: row["step"] for row in others}
     seen = Counter((row["position"], row["sample"]) for row in [*trained, *others])
     over = Counter(row["position"] for row in passed if row["step"] <= steps)
+    long = len({row["position"] for row in passed if row["step"] <= steps and too_long(row)})
     besides = sorted([*replaced_at.values(), *(row["step"] for row in passed)])
     sampled = {position for position, _ in seen}
     used, samples = sampled | over.keys(), range(samples_each)
@@ -239,13 +248,14 @@ def _coverage(
                 | {place for place in over if place not in possible}
             )
         ),
-        rested=len(over),
+        rested=len(over) - long,
+        too_long=long,
     )
 
 
 def _light(row: Row) -> Row:
-    names = ("position", "sample", "step", "attempt", "phase", "problem_index", "versions", "status")
-    return {name: row[name] for name in names}
+    names = ("position", "sample", "step", "attempt", "phase", "problem_index", "versions", "status", "tokens")
+    return {name: row[name] for name in (*names, *SAMPLED_WITH)}
 
 
 def _passed_over(rested: Sequence[Row], order: Mixture) -> Iterator[UsedGroup]:

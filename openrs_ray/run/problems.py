@@ -25,6 +25,8 @@ class RunProblems:
     """Problems by task, in order; empty for a run of one data section."""
     user_code: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the user's own files; empty without any, or from an older version."""
+    prompt_tokens: tuple[int, ...] = ()
+    """Length of each prompt; none where no stage of the run goes by them."""
 
     @classmethod
     def read(cls, run_folder: Path) -> "RunProblems | None":
@@ -45,10 +47,16 @@ class RunProblems:
         code = content.get("user_code", {})
         if not isinstance(code, dict) or not all(isinstance(digest, str) for digest in code.values()):
             raise damaged(path, "its user_code must have a hash for each file")
-        return cls(fingerprint, count, tuple(map(str, texts)), str(content.get("model", "")), tasks, code)
+        lengths = content.get("prompt_tokens", [])
+        if not isinstance(lengths, list) or not all(isinstance(each, int) for each in lengths):
+            raise damaged(path, "its prompt_tokens must be whole numbers")
+        if lengths and len(lengths) != count:
+            raise damaged(path, f"it has {len(lengths)} prompt_tokens of {count} problems")
+        texts, model = tuple(map(str, texts)), str(content.get("model", ""))
+        return cls(fingerprint, count, texts, model, tasks, code, tuple(lengths))
 
     def write(self, run_folder: Path) -> None:
-        newer = ("tasks", "user_code")
+        newer = ("tasks", "user_code", "prompt_tokens")
         write_json(
             run_folder / FILE, {name: value for name, value in asdict(self).items() if value or name not in newer}
         )

@@ -33,6 +33,8 @@ _LIGHT = (
 )  # fmt: skip
 _NEVER_EMPTY = [name for name in (*_LIGHT, *_HEAVY) if name not in ("answer", "reward", "advantage")]
 _MARKS = "sampled"
+_NEWER = (_MARKS, "temperature", "max_completion_tokens", "stage")
+"""Columns that may be null, or missing in a file of an older version."""
 _JUDGED = {str(status) for status in Status if status.judged}
 _ROUNDING = 1e-3
 """Log-probabilities up to this are 0."""
@@ -47,6 +49,8 @@ class Expected:
     problems_per_step: int
     likelihoods: bool
     """True where log-probabilities are of the sampled distribution."""
+    without_truncated: bool
+    """True where completions cut at the limit have no advantage (`loss.truncated_completions`)."""
     present: Bounds
     """For attempts that noted none."""
     noted: Mapping[int, Bounds]
@@ -57,7 +61,8 @@ class Expected:
         return cls(
             texts=dict(enumerate(texts)),
             problems_per_step=rollout.problems_per_step,
-            likelihoods=config.loss.tempered or rollout.temperature == 1.0,
+            likelihoods=config.loss.tempered or all(stage.temperature == 1.0 for stage in rollout.each_stage),
+            without_truncated=config.loss.truncated_completions == "leave_out",
             present=Bounds.of(config),
             noted=read_bounds(run_folder),
         )
@@ -71,21 +76,23 @@ def read_rows(file: RecordFile) -> list[Row]:
     table = file.read()
     if not {*_LIGHT, *_HEAVY} <= {*table.column_names}:
         file.read([*_LIGHT, *_HEAVY])  # raises, and says which one is missing
-    if _MARKS not in table.column_names:  # older versions had no given tokens
-        table = table.append_column(_MARKS, pa.nulls(len(table), SCHEMA.field(_MARKS).type))
-    for name in (*_NEVER_EMPTY, _MARKS):
+    for name in (name for name in _NEWER if name not in table.column_names):
+        table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type))
+    for name in (*_NEVER_EMPTY, *_NEWER):
         column, kind = table[name].combine_chunks(), SCHEMA.field(name).type
         if column.type != kind:
             raise RunError(f"{file.path} has {name} as {column.type} instead of {kind}")
+        if name in _NEWER and not pa.types.is_list(kind):
+            continue
         inside = column.flatten() if pa.types.is_list(kind) else column
         parts = inside.flatten() if pa.types.is_struct(inside.type) else [inside]
-        if (column.null_count and name != _MARKS) or any(part.null_count for part in parts):
+        if (column.null_count and name not in _NEWER) or any(part.null_count for part in parts):
             raise RunError(f"{file.path} has rows without {name}")
-    rows: list[Row] = table.select(_LIGHT).to_pylist()
+    rows: list[Row] = table.select([*_LIGHT, *_NEWER[1:]]).to_pylist()
     tokens, logprobs = (table[name].to_numpy() for name in _HEAVY)
     for row, ids, values, marks in zip(rows, tokens, logprobs, table[_MARKS].to_pylist(), strict=True):
         sampled = np.ones(len(ids), dtype=np.bool_) if marks is None else np.array(marks, dtype=np.bool_)
-        row["sampled"], given = sampled, int((~sampled).sum())
+        row["sampled"], row["tokens"], given = sampled, len(ids), int((~sampled).sum())
         row["digest"], row["counts"] = ids.tobytes(), {len(ids), len(values), len(sampled), row["length"] + given}
         row["likelihood"] = float(np.sum(values, dtype=np.float64))
         possible = np.all(ids >= 0) and np.all(np.isfinite(values) & (values <= _ROUNDING))
@@ -121,7 +128,7 @@ def _file_faults(file: RecordFile, rows: Sequence[Row], expected: Expected) -> I
         for fault in _row_faults(file, row, versions):
             yield fault, _place(row)
     for position, group in groups.items():
-        for fault in _group_faults(file, group, expected.likelihoods):
+        for fault in _group_faults(file, group, expected):
             yield fault, f"step {file.step} position {position}"
 
 
@@ -159,14 +166,14 @@ def _covers(spans: Sequence[Mapping[str, int]], sampled: np.ndarray) -> bool:
     return bool(pieces) and inside and rising and sum(end - start for start, end, _ in pieces) == sampled.sum()
 
 
-def _group_faults(file: RecordFile, group: Sequence[Row], likelihoods: bool) -> Iterator[str]:
+def _group_faults(file: RecordFile, group: Sequence[Row], expected: Expected) -> Iterator[str]:
     if len({(row["problem_index"], row["problem"]) for row in group}) > 1:
         yield "groups of several problems"
-    if file.phase != "evaluation" and likelihoods and any(map(_copied, _alike(group))):
+    if file.phase != "evaluation" and expected.likelihoods and any(map(_copied, _alike(group))):
         yield "groups in which completions are copies of another"
     if any(_read_differently(rows) for rows in _alike(group)):
         yield "groups in which the same tokens are different texts or answers"
-    if file.phase == "train" and not _learned_from(group):
+    if file.phase == "train" and not _learned_from(group, expected.without_truncated):
         yield "groups whose advantages do not follow from their rewards"
     if file.phase != "train" and any(row["advantage"] is not None for row in group):
         yield "groups with advantages that were not trained on"
@@ -192,17 +199,24 @@ def _read_differently(rows: Sequence[Row]) -> bool:
     return len({row["text"] for row in rows}) > 1 or len(answers) > 1
 
 
-def _learned_from(group: Sequence[Row]) -> bool:
-    """True when exactly the judged completions have advantages, proportional to their distance from the mean reward."""
+def _learned_from(group: Sequence[Row], without_truncated: bool) -> bool:
+    """True when exactly the judged completions have advantages, proportional to their distance from the mean reward.
+
+    With `without_truncated` only those of them that were not cut.
+    """
     rewards, found = _values(group, "reward"), _values(group, "advantage")
     judged = ~np.isnan(rewards)
-    if judged.sum() < 2 or not np.array_equal(judged, ~np.isnan(found)):
-        return judged.sum() < 2 and bool(np.isnan(found).all())
-    if not spread(rewards[None])[0]:
-        return not found[judged].any()
-    distance = rewards[judged] - rewards[judged].mean()
-    scale = float(found[judged] @ distance / (distance @ distance))
-    return scale > 0 and bool(np.allclose(found[judged], scale * distance, rtol=1e-6, atol=1e-6 * scale))
+    if judged.sum() < 2:
+        return bool(np.isnan(found).all())
+    cut = [without_truncated and row["finish_reason"] == "length" for row in group]
+    learned = judged & ~np.array(cut)
+    if not np.array_equal(learned, ~np.isnan(found)):
+        return False
+    distance = rewards[learned] - rewards[judged].mean()
+    if not spread(rewards[None])[0] or not distance.any():
+        return not found[learned].any()
+    scale = float(found[learned] @ distance / (distance @ distance))
+    return scale > 0 and bool(np.allclose(found[learned], scale * distance, rtol=1e-6, atol=1e-6 * scale))
 
 
 def _values(group: Sequence[Row], name: str) -> np.ndarray:

@@ -15,6 +15,7 @@ class Changes:
     """Changes that a run has made to its recipe so far; in every checkpoint. They hold on top of what a resume changes."""
 
     stage: int = 0
+    """Of `rollout.stages`, counted from 0."""
     learning_rate_factor: float = 1.0
     kl_beta: float | None = None
     """None: the recipe's."""
@@ -22,6 +23,8 @@ class Changes:
     """None: the recipe's."""
     reference_step: int = 0
     """Step whose policy is the reference; 0: the start model."""
+    entropy_coefficient: float | None = None
+    """Of `loss.entropy_floor`; the weight is this where the entropy is below the floor, else 0. None: not adapted so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +44,19 @@ class StepSettings:
     @classmethod
     def of(cls, config: RunConfig, changes: Changes | None = None) -> Self:
         """The recipe's settings with the run's own changes."""
-        changes, rollout = changes or Changes(), config.rollout
+        changes, stages, loss = changes or Changes(), config.rollout.each_stage, config.loss
+        number = min(changes.stage, len(stages) - 1)  # a resume may leave out stages
+        stage = stages[number]
+        has_followed_floor = changes.entropy_coefficient is not None and not loss.entropy_floor
+        entropy_weight = None if has_followed_floor else changes.entropy_weight
         return cls(
-            stage=changes.stage,
-            max_prompt_tokens=rollout.max_prompt_tokens,
-            max_completion_tokens=rollout.max_completion_tokens,
-            temperature=rollout.temperature,
+            stage=number,
+            max_prompt_tokens=stage.max_prompt_tokens or config.rollout.max_prompt_tokens,
+            max_completion_tokens=stage.max_completion_tokens,
+            temperature=stage.temperature or config.rollout.temperature,
             learning_rate_factor=changes.learning_rate_factor,
-            kl_beta=config.loss.kl_beta if changes.kl_beta is None else changes.kl_beta,
-            entropy_weight=0.0 if changes.entropy_weight is None else changes.entropy_weight,
+            kl_beta=loss.kl_beta if changes.kl_beta is None else changes.kl_beta,
+            entropy_weight=loss.entropy_weight if entropy_weight is None else entropy_weight,
             reference_step=changes.reference_step,
         )
 
@@ -64,4 +71,4 @@ class StepSettings:
 
     def loss(self, loss: Loss) -> Loss:
         """The recipe's loss as it is in this step."""
-        return loss.model_copy(update={"kl_beta": self.kl_beta})
+        return loss.model_copy(update={"kl_beta": self.kl_beta, "entropy_weight": self.entropy_weight})

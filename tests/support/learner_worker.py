@@ -27,7 +27,7 @@ import torch
 import transformers
 from live_memory import Live
 from several_updates import STEPS, UPDATES, die_before, learner_group, train
-from tiny import make_config, make_sequences, make_turns
+from tiny import make_config, make_sequences, make_temperatures, make_turns
 
 from actors.learner.rank import LearnerRank
 from actors.learner.state import random_states
@@ -36,6 +36,8 @@ from openrs_ray.algorithm.packing import MicroBatch, pack, split
 from openrs_ray.algorithm.policy import Policy, load_policy
 from openrs_ray.errors import RunError
 from openrs_ray.models.lora import adapted_layers
+from openrs_ray.run.checkpoints import CheckpointStore
+from openrs_ray.run.step_settings import Changes, StepSettings
 
 transformers.utils.logging.disable_progress_bar()
 rank, ranks, folder = 0, 0, Path()
@@ -145,6 +147,52 @@ def with_reference(stage: int) -> dict[str, Any]:
     return {**got[False], "offloaded": got[True]}
 
 
+def temperatures(stage: int, dtype: str) -> dict[str, Any]:
+    """One step on completions of two stages, sampled at 0.5 and at 1.5."""
+    made = learner(PlainSteps, learner={"zero_stage": stage, "micro_batch_tokens": 64}, model={"dtype": dtype})
+    return step(made, make_temperatures(9), micro_batch_tokens=64)
+
+
+def new_reference(stage: int, dtype: str, optimizer: str) -> dict[str, Any]:
+    """Two steps, of which the second's policy becomes the reference; then two with it, without a break, resumed, and rebuilt."""
+    settings = {"zero_stage": stage, "learning_rate": 1e-2, "optimizer": optimizer}
+    run = {"name": f"reference-{stage}-{dtype}-{optimizer}", "folder": str(folder), "steps": 10}
+    changes = {"run": run, "loss": {"kl_beta": 0.3}}
+
+    def new() -> LearnerRank:
+        return learner(SmallParts, learner=settings, model={"dtype": dtype}, **changes)
+
+    def take(of: LearnerRank, number: int, reference_step: int) -> dict[str, float]:
+        made = make_sequences(9, seed=number)
+        now = StepSettings.of(of.config, Changes(reference_step=reference_step))
+        return of.train_step(split(made, ranks, micro_batch_tokens=64)[rank], tokens(made), number, settings=now)
+
+    unbroken = new()
+    before = [take(unbroken, number, 0) for number in (1, 2)]
+    store = CheckpointStore(unbroken.config.run.path / "checkpoints")
+    target = store.folder / "step-000002.tmp"
+    if rank == 0:
+        store.open()
+        store.begin(2)
+    torch.distributed.barrier()
+    unbroken.save(target)
+    unbroken.export(target / "policy")
+    if rank == 0:
+        store.commit(2, "kept", {"step": 2})
+    torch.distributed.barrier()
+    at_reset = weights(unbroken)
+    after = [take(unbroken, 3, 2)]
+    moved, kept = weights(unbroken), moments(unbroken)
+    after.append(take(unbroken, 4, 2))
+    resumed = new()
+    resumed.load(store.folder / "step-000002")
+    again = [take(resumed, number, 2) for number in (3, 4)]
+    return {
+        "before": before, "after": after, "again": again, "at_reset": at_reset, "moved": moved, "kept": kept,
+        "unbroken": weights(unbroken), "resumed": weights(resumed), "policy": store.folder / "step-000002" / "policy",
+    }  # fmt: skip
+
+
 def part(of: LearnerRank, name: Any) -> dict[str, torch.Tensor]:
     """Full tensors that leave the learner, by name."""
     return {
@@ -214,6 +262,14 @@ def other_loss(stage: int, kind: str) -> dict[str, Any]:
     return {"metrics": metrics, "gradient": {name: before[name] - after[name] for name in after}}
 
 
+def entropy(stage: int, dtype: str) -> dict[str, Any]:
+    """A step whose loss has the entropy of the policy, of every second completion nothing else."""
+    changes = {"model": {"dtype": dtype}, "loss": {"entropy_weight": 1.0}}
+    made = learner(PlainSteps, learner={"zero_stage": stage, "micro_batch_tokens": 64}, **changes)
+    sequences = [replace(s, advantage=s.advantage * (i % 2)) for i, s in enumerate(make_sequences(9))]
+    return step(made, sequences, micro_batch_tokens=64)
+
+
 def listens(stage: int) -> set[str]:
     """Addresses that the process listens on."""
     learner(LearnerRank, learner={"zero_stage": stage})
@@ -250,10 +306,12 @@ def without_spread(stage: int) -> dict[str, Any]:
     fewer.train_step(split(useful, ranks, micro_batch_tokens=64)[rank], tokens(sequences), 1, left_out)
     after = weights(fewer)
     nothing = fewer.train_step(split([], ranks, micro_batch_tokens=64)[rank], 50, 2, 50)
+    nobody = fewer.train_step(split([], ranks, micro_batch_tokens=64)[rank], 0, 3)
     return {
         "everything": everything["gradient"],
         "fewer": {name: before[name] - after[name] for name in after},
         "nothing": nothing,
+        "nobody": nobody,
         "unmoved": all(torch.equal(after[name], tensor) for name, tensor in weights(fewer).items()),
     }
 

@@ -19,6 +19,7 @@ class Played:
         self.lines = [tokenizer(line + end)["input_ids"] for line in lines]
         self.tokenizer = tokenizer
         self.asked: list[tuple[str, int | None]] = []
+        self.max_tokens = 4000
 
     async def sample(self, prompt_ids: Sequence[int], max_tokens: int | None = None) -> Completion:
         ids = np.array(self.lines[len(self.asked)], dtype=np.int32)

@@ -26,15 +26,17 @@ from openrs_ray.algorithm.advantages import advantages
 from openrs_ray.algorithm.no_learning import LearningWatch
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.order import Mixture
+from openrs_ray.data.prompt_lengths import PromptLengths
 from openrs_ray.data.rests import Rests
 from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
 from openrs_ray.run.attempts import Bounds, start_attempt
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoints import Checkpoint, CheckpointStore, Kind
-from openrs_ray.run.metrics import MetricsLog
+from openrs_ray.run.metrics import MetricsLog, read_metrics
 from openrs_ray.run.progress import Progress
 from openrs_ray.run.step_settings import StepSettings
 from openrs_ray.seeds import completion_seed
+from openrs_ray.steering.steering import Steering
 
 T = TypeVar("T")
 PROBLEMS = [Problem(index, f"{index}+1", (1, 2), (f"{index + 1}",)) for index in range(7)]
@@ -137,6 +139,8 @@ class SimulatedRun:
         folder.mkdir(parents=True, exist_ok=True)
         self.said: list[str] = []
         """Warnings."""
+        self.told: list[str] = []
+        """Decisions."""
         display: Any = SimpleNamespace(
             step=lambda figures: None,
             status=lambda text: None,
@@ -161,14 +165,18 @@ class SimulatedRun:
         files: Any = SimpleNamespace(write=lambda folder: None)
         saving = Saving(config.checkpoint, self.store, self.learner, self.budget, files, self.writer.written)
         limits = Limits(self.budget)
-        plan = Sampling("train", 0, config.rollout.completions_per_problem, 1.0)
+        lengths = PromptLengths.of(config.rollout, mixture, problems)
         self.sampling = Lookahead(
-            lambda position, problem: self.group(position, problem, plan),
-            drawing(config, problems, progress, rests),
+            lambda position, problem, settings: self.group(position, problem, Sampling.training(config, settings)),
+            drawing(config, problems, progress, rests, lengths),
             config.rollout,
             steps,
+            StepSettings.of(config, progress.changes),
             rests=rests,
+            lengths=lengths,
         )
+        known = [line for line in read_metrics(folder) if line["step"] <= progress.step]
+        steering = Steering.of(config, attempt, progress.changes, known, self.told.append)
         self.loop = self.loop_class(
             config,
             progress,
@@ -191,6 +199,7 @@ class SimulatedRun:
             limits,
             self.budget,
             display,
+            steering,
         )
 
     @property
@@ -230,4 +239,5 @@ class SimulatedRun:
             spans = (VersionSpan(version, 0, 1),)
             rollouts.append(Rollout.of([Completion(position, sample, ids, logprobs, "stop", spans, 0)]))
             verdicts.append(Verdict(Status.CORRECT, {}, 1.0 if equal else float(sample)))
-        return Group(position, problem, tuple(rollouts), tuple(verdicts), ("",) * plan.samples)
+        texts = ("",) * plan.samples
+        return Group(position, problem, tuple(rollouts), tuple(verdicts), texts, plan.settings(self.config))

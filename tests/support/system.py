@@ -10,6 +10,7 @@ import numpy as np
 from openrs_ray.config import rollout as sections
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict
+from openrs_ray.run.step_settings import StepSettings
 
 
 def tiny_sections(folder: Path, model: Path, name: str, steps: int) -> dict[str, dict[str, Any]]:
@@ -73,6 +74,10 @@ def make_run(
     (folder / "config.json").write_text(config.model_dump_json())
     (folder / "checkpoints" / "manifest.json").write_text(json.dumps({"checkpoints": entries}))
     return folder
+
+
+SETTINGS = StepSettings(0, 512, 8, 1.0, 1.0, 0.0, 0.0, 0)
+"""Of a step of `rollout_section`."""
 
 
 def rollout_section(

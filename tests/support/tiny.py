@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -77,6 +78,11 @@ def make_turns(count: int, seed: int = 0) -> list[TrainingSequence]:
     return made
 
 
+def make_temperatures(count: int) -> list[TrainingSequence]:
+    """The same, sampled in turn at the temperatures of two stages."""
+    return [replace(one, temperature=(0.5, 1.5, 1.5)[n % 3]) for n, one in enumerate(make_sequences(count))]
+
+
 def make_config(folder: Path, ranks: int = 1, **changes: dict) -> RunConfig:
     """A small run on a CPU; `changes` by section."""
     sections: dict[str, dict] = {
@@ -106,10 +112,24 @@ def naive_logprobs(
     model: PreTrainedModel, prompt: Sequence[int], completion: Sequence[int], temperature: float = 1.0
 ) -> torch.Tensor:
     """One sequence alone, unpacked, with the full table of logits."""
+    return _naive_table(model, prompt, completion, temperature)[range(len(completion)), list(map(int, completion))]
+
+
+def naive_entropies(
+    model: PreTrainedModel, prompt: Sequence[int], completion: Sequence[int], temperature: float = 1.0
+) -> torch.Tensor:
+    """The same for the entropy of the distribution that each token was one of."""
+    table = _naive_table(model, prompt, completion, temperature)
+    return -(table.exp() * table).sum(-1)
+
+
+def _naive_table(
+    model: PreTrainedModel, prompt: Sequence[int], completion: Sequence[int], temperature: float
+) -> torch.Tensor:
+    """Log-probabilities of the whole vocabulary at each token of the completion."""
     ids = torch.tensor([*map(int, prompt), *map(int, completion)])
     logits = model(ids[None]).logits[0] / temperature
-    table = logits.log_softmax(-1)
-    return torch.stack([table[i - 1, ids[i]] for i in range(len(prompt), len(ids))])
+    return logits.log_softmax(-1)[len(prompt) - 1 : -1]
 
 
 def naive_turns(model: PreTrainedModel, sequence: TrainingSequence, temperature: float = 1.0) -> torch.Tensor:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,17 @@ import torch
 from peft import PeftModel
 from places import PYTHONPATH, SUPPORT
 from several_updates import GROUPS, STEPS, UPDATES, hand_made_advantages, make_groups
-from tiny import make_config, make_sequences, make_turns, naive_logprobs, naive_model, naive_turns, save_model
+from tiny import (
+    make_config,
+    make_sequences,
+    make_temperatures,
+    make_turns,
+    naive_entropies,
+    naive_logprobs,
+    naive_model,
+    naive_turns,
+    save_model,
+)
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
@@ -34,10 +45,16 @@ CASES: dict[str, list[tuple[int, str]]] = {
     # (ranks, ZeRO stage[, start model][, dtype]); every combination where the arithmetic is at stake
     "gradients": [(ranks, str(stage)) for ranks in (1, 2) for stage in (1, 2, 3)],
     "turns": [(1, "1,float32"), (1, "1,bfloat16"), (2, "2,float32"), (2, "3,bfloat16")],
+    "temperatures": [(1, "1,float32"), (1, "2,bfloat16"), (2, "2,float32"), (2, "3,bfloat16")],
+    "new_reference": [
+        *((1, "1,float32,adamw"), (2, "3,float32,adamw"), (2, "2,bfloat16,adamw")),
+        *((1, "2,bfloat16,adamw_8bit"), (2, "2,bfloat16,adamw_offload")),
+    ],
     "large_parameters": [(2, "2"), (2, "3")],
     "with_reference": [(1, "2"), (2, "3")],
     "published": [(1, "1"), (2, "2"), (2, "3")],
-    "other_loss": [(1, "1,gspo"), (2, "3,gspo"), (1, "2,dr_grpo"), (2, "2,dr_grpo")],
+    "other_loss": [(1, "1,gspo"), (2, "3,gspo"), (1, "2,dr_grpo"), (2, "2,dr_grpo"), (2, "1,sapo")],
+    "entropy": [(1, "1,float32"), (2, "2,bfloat16"), (2, "3,float32")],
     "updates": [(1, "1,float32"), (2, "3,float32"), (1, "2,bfloat16")],
     "lost_between_updates": [(1, "1,float32"), (2, "2,bfloat16")],
     "listens": [(1, "1"), (2, "1")],
@@ -222,6 +239,42 @@ def test_only_sampled_tokens_of_a_rollout_have_a_gradient(results: Results, rank
     assert got["metrics"]["packed_tokens"] == sum(map(len, make_turns(9)))
 
 
+@pytest.mark.parametrize(("ranks", "case"), CASES["temperatures"])
+def test_completions_of_two_stages_have_the_gradient_at_their_own_temperature(results: Results, ranks: int, case: str):
+    got, model = results.of(ranks, f"temperatures,{case}"), naive_model(results.start_model("untied"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(got["before"][name])
+
+    def gradient(temperature: float | None) -> dict[str, torch.Tensor]:
+        losses = []
+        for s in make_temperatures(9):
+            logp = naive_logprobs(model, s.prompt_ids, s.completion_ids, temperature or s.temperature)
+            ratio = torch.exp(logp - torch.from_numpy(s.sampler_logprobs).double())
+            losses.append(-torch.minimum(ratio * s.advantage, ratio.clamp(0.8, 1.2) * s.advantage))
+        return gradient_of(model, torch.cat(losses).mean())
+
+    bound = 1e-5 if "float32" in case else 0.1
+    assert relative_error(got["gradient"], gradient(None)) < bound
+    assert all(relative_error(got["gradient"], gradient(one)) > 2 * bound for one in (0.5, 1.0, 1.5))
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["new_reference"])
+def test_a_new_reference_is_the_policy_of_its_step_and_adam_begins_anew(results: Results, ranks: int, case: str):
+    got, rate = results.of(ranks, f"new_reference,{case}"), 1e-2
+    assert got["before"][0]["kl"] < 1e-6 < 1e-4 < got["before"][1]["kl"]
+    assert got["after"][0]["kl"] < 1e-6, "the policy is the reference"
+    assert got["after"][1]["kl"] > 1e-4
+    # The first step of Adam moves every weight by the learning rate, the third one by anything.
+    moved = torch.cat([(got["moved"][name] - before).abs().flatten() for name, before in got["at_reset"].items()])
+    moved = moved[moved > 0]
+    assert moved.max() < 1.01 * rate and (moved > 0.98 * rate).float().mean() > 0.9
+    assert {float(state["step"]) for state in got["kept"]} == {1.0}
+    assert same(got["resumed"], got["unbroken"])
+    for again, expected in zip(got["again"], got["after"], strict=True):
+        assert {**again, "seconds": 0} == {**expected, "seconds": 0}
+
+
 @pytest.mark.parametrize(("ranks", "case"), CASES["large_parameters"])
 def test_parameters_larger_than_a_gradient_bucket_have_their_gradient(results: Results, ranks: int, case: str):
     model = naive_model(results.start_model("untied"))
@@ -334,16 +387,38 @@ def test_losses_over_completions_divide_by_all_of_them_however_split(results: Re
             naive_logprobs(model, s.prompt_ids, s.completion_ids) - torch.from_numpy(s.sampler_logprobs).double()
         )
         ratio = (difference.mean() if case.endswith("gspo") else difference).exp()
-        losses.append(-torch.minimum(ratio * s.advantage, ratio.clamp(0.8, 1.3) * s.advantage).sum())
+        if case.endswith("sapo"):
+            temperature = 1.0 if s.advantage > 0 else 1.05
+            losses.append(-(4 / temperature * torch.sigmoid(temperature * (ratio - 1)) * s.advantage).mean())
+        else:
+            losses.append(-torch.minimum(ratio * s.advantage, ratio.clamp(0.8, 1.3) * s.advantage).sum())
         ratios.append(difference.detach().exp())
     # 12 completions of which 3 are in no micro-batch; Dr. GRPO also divides by the longest completion allowed.
-    loss = sum(losses) / (12 if case.endswith("gspo") else 12 * 24)
+    loss = sum(losses) / (12 * 24 if case.endswith("dr_grpo") else 12)
     expected = gradient_of(model, loss)
     got, all_ratios = results.of(ranks, f"other_loss,{case}"), torch.cat(ratios)
     assert relative_error(got["gradient"], expected) < 1e-5
     assert got["metrics"]["loss"] == pytest.approx(loss.item(), rel=1e-4, abs=1e-6)
     share = all_ratios.sum() ** 2 / (len(all_ratios) * (all_ratios**2).sum())
     assert share < 0.9 and got["metrics"]["effective_sample_share"] == pytest.approx(share.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["entropy"])
+def test_the_entropy_of_the_policy_has_its_gradient_in_every_completion(results: Results, ranks: int, case: str):
+    got, model = results.of(ranks, f"entropy,{case}"), naive_model(results.start_model("untied"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(got["before"][name])
+    sequences = [replace(s, advantage=s.advantage * (i % 2)) for i, s in enumerate(make_sequences(9))]
+    entropies = torch.cat([naive_entropies(model, s.prompt_ids, s.completion_ids) for s in sequences])
+    loss = (torch.cat(naive_token_losses(model, sequences)) - entropies).mean()
+    expected = gradient_of(model, loss)
+    assert relative_error(got["gradient"], expected) < (1e-5 if "float32" in case else 0.1)
+    metrics, close = got["metrics"], 1e-4 if "float32" in case else 0.05
+    assert metrics["loss"] == pytest.approx(loss.item(), rel=close)
+    assert metrics["entropy"] == pytest.approx(entropies.mean().item(), rel=close)
+    without = gradient_of(model, torch.cat(naive_token_losses(model, sequences)).mean())
+    assert relative_error(got["gradient"], without) > 0.3, "the entropy is a part that can be seen"
 
 
 @pytest.mark.parametrize(("ranks", "case"), CASES["updates"])
@@ -418,6 +493,7 @@ def test_leaving_out_completions_of_advantage_0_changes_nothing(results: Results
     assert relative_error(got["fewer"], got["everything"]) < 1e-5
     assert total_norm(got["fewer"]) > 0.01
     assert got["nothing"]["grad_norm"] == 0 and got["nothing"]["loss"] == 0 and got["unmoved"]
+    assert got["nobody"]["grad_norm"] == 0 and got["nobody"]["loss"] == 0, "all of its completions are left out"
 
 
 @pytest.mark.parametrize(("ranks", "case"), CASES["wrong_count"])

@@ -85,9 +85,11 @@ def head(size: Size) -> Iterator[Row]:
         (torch.randn(vocabulary, hidden_size, device=device) / math.sqrt(hidden_size)).bfloat16()
     )
     targets, slope = torch.randint(vocabulary, (tokens,), device=device), torch.randn(tokens, device=device)
-    expected = _head_written_out(hidden, weight, targets, slope)
+    inputs = hidden, weight, targets, slope
+    expected, of_entropies = (_head_written_out(*inputs, entropies) for entropies in (False, True))
     for head_dtype, bound in _HEAD_ERROR.items():
-        yield from _one_head(head_dtype, bound, (hidden, weight, targets, slope), expected, size)
+        yield from _one_head(head_dtype, bound, inputs, expected, size)
+        yield from _entropies(head_dtype, bound, inputs, of_entropies)
 
 
 def _one_head(
@@ -126,15 +128,49 @@ def _one_head(
     yield noted(f"{of}: first call with another number of tokens", _seconds(both, device), "s")
 
 
-def _head_written_out(hidden: Tensor, weight: Tensor, targets: Tensor, slope: Tensor) -> tuple[Tensor, ...]:
-    """Value and gradients in float64, a few hundred tokens at a time."""
+def _entropies(
+    head_dtype: HeadDtype,
+    bound: float,
+    inputs: tuple[Tensor, torch.nn.Parameter, Tensor, Tensor],
+    expected: tuple[Tensor, ...],
+) -> Iterator[Row]:
+    """The same for the entropies beside the log-probabilities, and the memory that they add."""
+    hidden, weight, targets, slope = inputs
+    device, of = hidden.device, f"{head_dtype} logits, entropies"
+    module = ChunkedLogprobs(weight, min(_CHUNK, len(hidden) // 3), head_dtype)
+
+    def both(entropies: bool) -> tuple[Tensor, ...]:
+        found = module(hidden.requires_grad_(), targets, _TEMPERATURE, entropies)
+        value = found[1] if entropies else found
+        return value.detach(), *torch.autograd.grad(value, (hidden, weight), slope)
+
+    got = both(True)
+    yield at_most(f"{of}: mean error", float((got[0].double() - expected[0]).abs().mean()), bound)
+    for name, ours, its in zip(("hidden states", "weight"), got[1:], expected[1:], strict=True):
+        yield at_most(f"{of}: gradient of the {name}", _error(ours, its), 2e-2)
+    if device.type == "cuda":
+        more = _peak_bytes(lambda: both(True), device) - _peak_bytes(lambda: both(False), device)
+        yield noted(f"{of}: memory beside the log-probabilities", more / 2**20, "MiB")
+
+
+def _peak_bytes(act: Callable[[], object], device: torch.device) -> int:
+    torch.cuda.reset_peak_memory_stats(device)
+    act()
+    return torch.cuda.max_memory_allocated(device)
+
+
+def _head_written_out(
+    hidden: Tensor, weight: Tensor, targets: Tensor, slope: Tensor, entropies: bool
+) -> tuple[Tensor, ...]:
+    """Log-probabilities or entropies and their gradients in float64, a few hundred tokens at a time."""
     table = weight.detach().double()
     values, hidden_slopes, weight_slope = [], [], torch.zeros_like(table)
     for rows, wanted, factor in zip(*(tensor.detach().split(256) for tensor in (hidden, targets, slope)), strict=True):
         states, leaf = rows.double().requires_grad_(), table.detach().requires_grad_()
-        logprobs = (states @ leaf.T / _TEMPERATURE).log_softmax(-1).gather(-1, wanted[:, None])[:, 0]
-        mine, its = torch.autograd.grad(logprobs, (states, leaf), factor.double())
-        values.append(logprobs.detach())
+        logprobs = (states @ leaf.T / _TEMPERATURE).log_softmax(-1)
+        chosen = -(logprobs.exp() * logprobs).sum(-1) if entropies else logprobs.gather(-1, wanted[:, None])[:, 0]
+        mine, its = torch.autograd.grad(chosen, (states, leaf), factor.double())
+        values.append(chosen.detach())
         hidden_slopes.append(mine)
         weight_slope += its
     return torch.cat(values), torch.cat(hidden_slopes), weight_slope

@@ -1,7 +1,7 @@
 """Cosine reward: correctness, scaled by length along half a cosine."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from openrs_ray.records import Status
@@ -25,6 +25,12 @@ class Parameters:
     """For a wrong answer of length 0."""
     wrong_long: Value = -0.5
     """For a wrong answer of max_length."""
+
+    def within(self, max_completion_tokens: int) -> "Parameters":
+        """Parameters where completions are no longer than this."""
+        if self.unit == "characters":
+            return self
+        return replace(self, max_length=min(self.max_length, max_completion_tokens))
 
 
 def reward(item: RewardInput, parameters: Parameters) -> float:

@@ -1,6 +1,6 @@
 """Soft overlong punishment: completions near the maximal length lose a little, then more."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from openrs_ray.rewards.records import Positive, RewardInput
 
@@ -12,9 +12,18 @@ class Parameters:
     buffer: Positive = 4096
     """Tokens before max_length over which the punishment grows."""
 
+    def within(self, max_completion_tokens: int) -> "Parameters":
+        """Parameters where completions are no longer than this."""
+        return replace(self, max_length=min(self.max_length, max_completion_tokens))
+
     def check(self, max_completion_tokens: int) -> None:
         """ValueError where no completion is long enough for any punishment."""
         begins = self.max_length - self.buffer
+        if begins < 0:
+            raise ValueError(
+                f"rewards.soft_overlong.buffer ({self.buffer}) must not be above rewards.soft_overlong.max_length, nor above "
+                f"max_completion_tokens of any of rollout.stages ({self.max_length}): every completion would be punished"
+            )
         if begins >= max_completion_tokens:
             raise ValueError(
                 f"rewards.soft_overlong begins at {begins} tokens, but no completion is longer than "

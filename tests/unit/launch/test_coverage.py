@@ -287,6 +287,22 @@ def test_a_step_that_cannot_be_true_is_named(run: Path, capsys: pytest.CaptureFi
     assert sentence in said(run, capsys)
 
 
+def test_truncated_completions_have_no_advantage_exactly_where_they_are_left_out(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fault = "groups whose advantages do not follow from their rewards: 1: step 4 position 9"
+    rewrite(run, 4, lambda rows: rows[0].update(finish_reason="length", advantage=None))
+    assert fault in said(run, capsys)
+    config = json.loads((run / "config.json").read_text())
+    config["loss"]["truncated_completions"] = "leave_out"
+    (run / "config.json").write_text(json.dumps(config))
+    assert "advantages do not follow" not in said(run, capsys)
+    rewrite(run, 4, lambda rows: rows[0].update(advantage=0.1))
+    assert fault in said(run, capsys)
+    rewrite(run, 4, lambda rows: [row.update(finish_reason="length", advantage=None) for row in rows[:SAMPLES]])
+    assert "advantages do not follow" not in said(run, capsys), "a group of nothing else"
+
+
 def test_a_record_of_a_version_without_given_tokens_is_read(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Where a run goes on, files with and without the column stand side by side."""
     for file in [*current_files(run, "evaluation"), *current_files(run, "train")]:

@@ -27,6 +27,10 @@ PLANNED = (
     "tina-lora",
     "open-rs3-2x2",
     "open-rs3-ahead",
+    "sanity",
+    "justrl-8k",
+    "fastcurl-stages",
+    "prorl-lite",
 )
 
 

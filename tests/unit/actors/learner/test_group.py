@@ -12,6 +12,7 @@ from openrs_ray.algorithm.packing import MicroBatch
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
+from openrs_ray.run.step_settings import Changes, StepSettings
 
 
 class Rank:
@@ -109,3 +110,85 @@ def test_an_update_without_a_verdict_is_left_out_and_a_step_without_one_is_refus
     assert update.metrics["updates"] == 1
     with pytest.raises(RunError, match="step 3 has no judged completion"):
         asyncio.run(learners.train(silent, step=3))
+
+
+def config(updates: int = 1, sequences: int | None = None, **loss: Any) -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "run": {"name": "r", "folder": "/runs", "steps": 1},
+            "model": {"path": "toy"},
+            "data": {"path": "toy"},
+            "rollout": {"problems_per_step": 2, "completions_per_problem": 4, "max_completion_tokens": 8},
+            "learner": {"updates_per_batch": updates, "micro_batch_sequences": sequences},
+            "loss": loss,
+            "placement": {"num_learner_gpus": 2},
+        }
+    )
+
+
+def with_cut(one: Group, *samples: int) -> Group:
+    """The group with some of its completions cut at the limit."""
+    cut = {n: replace(one.rollouts[n], finish_reason="length") for n in samples}
+    return replace(one, rollouts=tuple(cut.get(n, rollout) for n, rollout in enumerate(one.rollouts)))
+
+
+def test_truncated_completions_leave_the_loss_its_denominator_and_the_record_but_not_the_mean() -> None:
+    ranks = [Rank()]
+    groups = [with_cut(group(0, [0, 0, 0, 4]), 1, 3), group(1, [1, 1, 1, 1])]
+    learners = LearnerGroup(config(truncated_completions="leave_out", advantage_epsilon=0.0), lambda: ranks)
+    update = asyncio.run(learners.train(groups, step=5))
+    np.testing.assert_allclose(update.advantages, [[-0.5, np.nan, -0.5, np.nan], [0] * 4])
+    # Of the completions of 1, 2, 3 and 4 tokens two are left; those without spread count in the denominator as ever.
+    assert ranks[0].numbers == [4 + 10, 5, 10, 4]
+    assert sorted(batch.completion_tokens for batch in ranks[0].batches) == [4]
+    kept = LearnerGroup(config(advantage_epsilon=0.0), lambda: ranks)
+    assert not np.isnan(asyncio.run(kept.train(groups, step=5)).advantages).any()
+
+
+@pytest.mark.parametrize("normalization", ["tokens", "sequences", "local_micro_batch"])
+def test_a_step_of_truncated_completions_alone_has_nothing_to_learn_from_and_goes_on(normalization: str) -> None:
+    ranks = [Rank(), Rank()]
+    size = 4 if normalization == "local_micro_batch" else None
+    of = config(sequences=size, truncated_completions="leave_out", normalization=normalization)
+    learners = LearnerGroup(of, lambda: ranks)
+    update = asyncio.run(learners.train([with_cut(group(n, [0, 0, 0, 4]), 0, 1, 2, 3) for n in range(2)], step=5))
+    assert np.isnan(update.advantages).all()
+    for rank in ranks:
+        assert rank.numbers == [0, 5, 0, 0] and [batch.completion_tokens for batch in rank.batches] == [0]
+
+
+def test_an_entropy_weight_computes_groups_without_spread() -> None:
+    ranks = [Rank()]
+    learners = LearnerGroup(config(entropy_weight=0.01), lambda: ranks)
+    asyncio.run(learners.train([group(0, [0, 0, 0, 4]), group(1, [1, 1, 1, 1])], step=5))
+    assert ranks[0].numbers == [20, 5, 0, 0] and sum(batch.completion_tokens for batch in ranks[0].batches) == 20
+    settings = StepSettings.of(learners.config, Changes(entropy_weight=0.0))
+    asyncio.run(learners.train([group(0, [0, 0, 0, 4]), group(1, [1, 1, 1, 1])], step=6, settings=settings))
+    assert ranks[0].numbers == [20, 6, 10, 4], "by the step's weight, not the recipe's"
+
+
+def test_the_batch_of_a_standard_deviation_is_the_step_not_the_update() -> None:
+    """Rewards 0 0 0 4 and 0 0 0 8: distances from the means with a sum of squares of 12 + 48 over 8 - 1."""
+
+    seen: list[np.ndarray] = []
+
+    class Each(Rank):
+        async def remote(self, batches: list[MicroBatch], *numbers: Any) -> dict[str, float]:
+            await super().remote(batches, *numbers)
+            seen.append(np.unique(np.concatenate([batch.advantages for batch in batches])))
+            figures = {"packed_tokens": 0.0, "seconds": 1.0, "mismatch_kl": 0.0, "learning_rate": 0.1}
+            return figures | {"completion_tokens": float(numbers[0])}
+
+    learners = LearnerGroup(config(updates=2, advantage="batch_std", advantage_epsilon=0.0), lambda: [Each()])
+    update = asyncio.run(learners.train([group(0, [0, 0, 0, 4]), group(1, [0, 0, 0, 8])], step=1))
+    expected = np.array([[-1, -1, -1, 3], [-2, -2, -2, 6]]) / np.sqrt(60 / 7)
+    np.testing.assert_allclose(update.advantages, expected)
+    np.testing.assert_allclose(seen, expected[:, 2:], rtol=1e-6)
+
+
+def test_leaving_one_out_reaches_the_ranks() -> None:
+    ranks = [Rank()]
+    learners = LearnerGroup(config(advantage="leave_one_out"), lambda: ranks)
+    update = asyncio.run(learners.train([group(0, [0, 0, 0, 4]), group(1, [0, 0, 1, 1])], step=1))
+    np.testing.assert_allclose(update.advantages[0], [-4 / 3] * 3 + [4.0])
+    np.testing.assert_allclose(update.advantages[1], [-2 / 3] * 2 + [2 / 3] * 2)

@@ -4,11 +4,12 @@ import asyncio
 
 import numpy as np
 import pytest
-from system import rollout_section
+from system import SETTINGS, rollout_section
 
 from actors.loop.batch import has_spread
 from actors.loop.lookahead import Lookahead
 from openrs_ray.records import Group, Problem, Status, Verdict
+from openrs_ray.run.step_settings import StepSettings
 
 PROBLEM = Problem(0, "1+1", (1, 2), ("2",))
 
@@ -23,7 +24,7 @@ def collect(uniform: set[int], positions: list[int], wanted: int) -> tuple[list[
     rounds: list[list[int]] = []
     lateness, under_way = np.random.default_rng(sum(positions)), set[int]()
 
-    async def sample(position: int, problem: Problem) -> Group:
+    async def sample(position: int, problem: Problem, settings: StepSettings) -> Group:
         if not under_way:
             rounds.append([])
         rounds[-1].append(position)
@@ -34,7 +35,8 @@ def collect(uniform: set[int], positions: list[int], wanted: int) -> tuple[list[
 
     async def take() -> tuple[list[int], list[int]]:
         drawn = ((position, PROBLEM) for position in positions)
-        sampling = Lookahead(sample, drawn, rollout_section(wanted, 0, 60, len(positions) // wanted - 1), last_step=1)
+        section = rollout_section(wanted, 0, 60, len(positions) // wanted - 1)
+        sampling = Lookahead(sample, drawn, section, 1, SETTINGS)
         batch = await sampling.take(1)
         assert len(sampling) == 0
         replaced = batch.metrics()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from system import rollout_section, system_config
+from system import SETTINGS, rollout_section, system_config
 from virtual_time import PROBLEM, P, run
 
 from actors.loop.batch import Batch, check_batch
@@ -32,7 +32,8 @@ def lookahead(
     **more: Any,
 ) -> Lookahead:
     drawn = ((position, PROBLEM) for position in itertools.count())
-    return Lookahead(sample, drawn, rollout_section(P, staleness, deadline_s, in_flight=in_flight), steps, **more)
+    section = rollout_section(P, staleness, deadline_s, in_flight=in_flight)
+    return Lookahead(lambda at, problem, _: sample(at, problem), drawn, section, steps, SETTINGS, **more)
 
 
 async def take_all(ahead: Lookahead, count: int, learn_s: float, seen: Callable[[int, list[int]], None]) -> None:

@@ -10,11 +10,12 @@ from functools import cache
 
 import numpy as np
 import pytest
-from system import rollout_section
+from system import SETTINGS, rollout_section
 from virtual_time import PROBLEM, run
 
 from actors.loop.lookahead import Lookahead
 from openrs_ray.records import Group, Problem, Status, Verdict
+from openrs_ray.run.step_settings import StepSettings
 
 PROBLEMS, COMPLETIONS, SLOTS, STEPS = 12, 6, 72, 300
 TOKEN_S = 5.0 / 1024
@@ -35,7 +36,7 @@ class Engines:
         async with self._slots:
             await asyncio.sleep(length * TOKEN_S)
 
-    async def sample(self, position: int, problem: Problem) -> Group:
+    async def sample(self, position: int, problem: Problem, settings: StepSettings) -> Group:
         await asyncio.gather(*(self._complete(length) for length in lengths(position)))
         other = np.random.default_rng([1, position]).integers(2)
         return Group(
@@ -53,7 +54,7 @@ async def trained(staleness: int, learn_s: float, replaced: int, in_flight: int 
     loop, engines = asyncio.get_running_loop(), Engines()
     rollout = rollout_section(PROBLEMS, staleness, replaced=replaced, in_flight=in_flight)
     drawn = ((position, PROBLEM) for position in itertools.count())
-    sampling = Lookahead(engines.sample, drawn, rollout, STEPS + staleness)
+    sampling = Lookahead(engines.sample, drawn, rollout, STEPS + staleness, SETTINGS)
     for step in range(1, STEPS + 1):
         await sampling.take(step)
         await asyncio.sleep(learn_s)

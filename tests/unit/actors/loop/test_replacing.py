@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from simulated_run import PROBLEMS, SimulatedRun
-from system import rollout_section
+from system import SETTINGS, rollout_section
 from virtual_time import PROBLEM, P, run
 
 from actors.loop.batch import Batch
@@ -18,6 +18,7 @@ from openrs_ray.run.completions import current_rows, read_groups
 from openrs_ray.run.coverage import Witness, check_coverage, prove
 from openrs_ray.run.problems import RunProblems, text_digests
 from openrs_ray.run.progress import Progress
+from openrs_ray.run.step_settings import StepSettings
 
 SAMPLES, STEPS, TIMES = 4, 12, 2
 MOST = TIMES * P
@@ -123,7 +124,7 @@ def test_an_asynchronous_run_keeps_its_bounds_over_a_kill(
 def test_a_slot_that_is_freed_while_the_learner_works_is_used_at_once() -> None:
     began: dict[int, float] = {}
 
-    async def sample(position: int, problem: Problem) -> Group:
+    async def sample(position: int, problem: Problem, settings: StepSettings) -> Group:
         began[position] = asyncio.get_running_loop().time()
         await asyncio.sleep(1.0 if position < P else 3.0)
         rewards = (1.0, 1.0) if position == P + 1 else (1.0, 0.0)
@@ -131,7 +132,7 @@ def test_a_slot_that_is_freed_while_the_learner_works_is_used_at_once() -> None:
 
     async def scenario() -> list[list[int]]:
         drawn = ((position, PROBLEM) for position in itertools.count())
-        ahead = Lookahead(sample, drawn, rollout_section(P, 1, replaced=1), last_step=2)
+        ahead = Lookahead(sample, drawn, rollout_section(P, 1, replaced=1), 2, SETTINGS)
         first = await ahead.take(1)
         await asyncio.sleep(10.0)
         second = await ahead.take(2)

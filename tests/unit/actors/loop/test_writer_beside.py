@@ -88,7 +88,7 @@ def test_the_next_step_samples_meanwhile_and_trains_afterwards(
         await run.writer.close()
 
     run.learner.train = trained
-    run.sampling.collect = lambda position, problem: sampled(position, problem, Sampling("train", 0, 4, 1.0))
+    run.sampling.collect = lambda position, problem, _: sampled(position, problem, Sampling("train", 0, 4, 1.0))
     written_when(monkeypatch, held)
     asyncio.run(two_steps())
     told = [said for said in dict.fromkeys(order) if staleness == 0 or said != "sampled for 2"]

@@ -19,14 +19,16 @@ from torch import Tensor
 from openrs_ray.algorithm.losses import METRICS, LossInput, LossOutput, policy_loss
 from openrs_ray.config.loss import Loss
 
-KINDS = ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "tis")
+KINDS = ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "tis", "sapo")
 CAPPED = ("cispo", "tis")
-CORRECTIONS = ("none", "truncated", "sequence_mask")
+BY_SEQUENCE = ("gspo", "sapo")
+"""Kinds that divide each completion by its length."""
+CORRECTIONS = ("none", "truncated", "sequence_mask", "token_mask")
 PAIRS = [
     (kind, correction)
     for kind in KINDS
     for correction in CORRECTIONS
-    if not (kind in CAPPED and correction == "truncated")
+    if not (kind in (*CAPPED, "sapo") and correction == "truncated")
 ]
 
 
@@ -99,6 +101,7 @@ def test_on_policy_gradient_is_the_advantage_and_nothing_is_clipped():
         "tokens": 3,
         "ratio_squared": 3,
         "truncated": 0,
+        "masked_tokens": 0,
         "masked_sequences": 0,
         "sequences": 2,
     }
@@ -152,6 +155,12 @@ def ppo(log_ratio: Tensor, advantage: float, low: float, high: float, cap: float
     return torch.min(ratio * advantage, ratio.clamp(low, high) * advantage)
 
 
+def soft(log_ratio: Tensor, advantage: float) -> Tensor:
+    """The gate of SAPO, with the logistic function as a hyperbolic tangent."""
+    temperature = 1.5 if advantage > 0 else 2.5
+    return 2 / temperature * (1 + torch.tanh(temperature / 2 * (log_ratio.exp() - 1))) * advantage
+
+
 def expected(kind: str, correction: str, parts: Parts) -> Iterator[Tensor]:
     """The loss of each sequence, as the papers write it, summed over its tokens."""
     low, high = {"dapo": (0.8, 1.28), "gspo": (0.7, 1.4)}.get(kind, (0.8, 1.2))
@@ -160,18 +169,33 @@ def expected(kind: str, correction: str, parts: Parts) -> Iterator[Tensor]:
         difference = logp - old
         if correction == "sequence_mask" and not 1 / 1.5 <= difference.mean().exp() <= 1.5:
             yield 0 * logp.sum()
-        elif kind == "gspo":  # 1/G sum of min(s A, clip(s) A), the 1/G being the learner's
+        elif (
+            kind == "gspo" and correction != "token_mask"
+        ):  # 1/G sum of min(s A, clip(s) A), the 1/G being the learner's
             yield -ppo(difference.mean(), advantage, low, high, cap)
-        elif kind in CAPPED:
-            yield -sum(min(d.exp().item(), 1.7) * advantage * p for d, p in zip(difference, logp, strict=True))
         else:
-            yield -sum(ppo(d, advantage, low, high, cap) for d in difference)
+            kept = [correction != "token_mask" or 0.6 <= d.exp().item() <= 1.7 for d in difference]
+            if (
+                kind == "gspo"
+            ):  # 1/G sum of min(s A, clip(s) A), the 1/G being the learner's; of s each kept token has a share
+                shares = [
+                    ppo(difference.mean().detach() + d - d.detach(), advantage, low, high, cap) for d in difference
+                ]
+            elif kind == "sapo":
+                shares = [soft(d, advantage) for d in difference]
+            elif kind in CAPPED:
+                shares = [min(d.exp().item(), 1.7) * advantage * p for d, p in zip(difference, logp, strict=True)]
+            else:
+                shares = [ppo(d, advantage, low, high, cap) for d in difference]
+            total = sum((share for share, keep in zip(shares, kept, strict=True) if keep), 0 * logp.sum())
+            yield -total / (len(logp) if kind in BY_SEQUENCE else 1)
 
 
 def settings(kind: str, correction: str) -> Loss:
     own = {"gspo": {"clip_epsilon": 0.3, "clip_epsilon_high": 0.4}, "cispo": {"clip_epsilon_high": 0.7}}
-    own = (own | {"tis": own["cispo"]}).get(kind, {})
-    return Loss(kind=kind, correction=correction, mask_ratio=1.5, **own)
+    own |= {"tis": own["cispo"], "sapo": {"gate_temperature": 1.5, "gate_temperature_negative": 2.5}}
+    masks = {"mask_ratio": 1.5, "token_mask_low": 0.6, "token_mask_high": 1.7}
+    return Loss(kind=kind, correction=correction, **masks, **own.get(kind, {}))
 
 
 @pytest.mark.parametrize(("kind", "correction"), PAIRS)
@@ -184,9 +208,10 @@ def test_loss_and_gradient_are_those_of_the_paper(kind: str, correction: str):
 
     # Everything that could differ is really met.
     sums = named(output)
-    assert 0.1 < sums["clipped"] / sums["tokens"] < 0.9
+    assert 0.1 < sums["clipped"] / sums["tokens"] < 0.9 or (kind == "sapo" and sums["clipped"] == 0)
     assert (sums["truncated"] > 20) == (correction == "truncated" or kind in CAPPED)
     assert (5 < sums["masked_sequences"] < 35) == (correction == "sequence_mask")
+    assert (0.05 < sums["masked_tokens"] / sums["tokens"] < 0.9) == correction.endswith("mask")
     if correction != "none":
         plain = loss_of(parts, settings(kind, "none"))
         assert (gradient(plain.total, parts) - gradient(output.total, parts)).abs().max() > 0.01
@@ -217,12 +242,12 @@ def test_sums_and_gradients_of_any_split_add_up(kind: str):
 def test_at_ratio_1_every_loss_has_the_policy_gradient_and_corrections_do_nothing(kind: str, correction: str):
     parts = [(old.clone().requires_grad_(), old, advantage) for _, old, advantage in make_parts()]
     policy_gradient = [torch.full_like(old, -advantage) for _, old, advantage in parts]
-    if kind == "gspo":
+    if kind in BY_SEQUENCE:
         policy_gradient = [slope / len(slope) for slope in policy_gradient]
     output = loss_of(parts, Loss(kind=kind, correction=correction))
     torch.testing.assert_close(gradient(output.total, parts), torch.cat(policy_gradient), rtol=1e-15, atol=0)
     sums = named(output)
-    assert sums["clipped"] == sums["truncated"] == sums["masked_sequences"] == 0
+    assert sums["clipped"] == sums["truncated"] == sums["masked_sequences"] == sums["masked_tokens"] == 0
     assert sums["ratio"] ** 2 == sums["tokens"] * sums["ratio_squared"]
 
 
@@ -235,6 +260,12 @@ def test_within_the_bounds_every_loss_is_the_exact_gradient_under_the_policy(kin
     behaviour = sampler.log_softmax(0)
     batch = LossInput(logits.log_softmax(0), behaviour, behaviour.exp() * advantage, (1,) * 8)
     wide = {"clip_epsilon": 0.99, "clip_epsilon_high": 50.0, "correction_cap": 100.0, "mask_ratio": 100.0}
+    wide |= {
+        "token_mask_low": 0.01,
+        "token_mask_high": 100.0,
+        "gate_temperature": 1e-8,
+        "gate_temperature_negative": 1e-8,
+    }
     total = policy_loss(batch, Loss(kind=kind, correction=correction, **wide)).total
     value = (logits.softmax(0) * advantage).sum()
     (got,), (exact,) = torch.autograd.grad(-total, logits), torch.autograd.grad(value, logits)
@@ -262,7 +293,17 @@ BY_HAND: dict[str, tuple[dict, list[float], float, float, list[float]]] = {
     "mask, kept": ({"correction": "sequence_mask"}, [1.04, 1.04], 1.0, -2.08, [-1.04, -1.04]),
     "mask, dropped": ({"correction": "sequence_mask"}, [1.06, 1.06], 1.0, 0.0, [0.0, 0.0]),
     "mask, dropped below": ({"correction": "sequence_mask"}, [1 / 1.06, 1 / 1.06], 1.0, 0.0, [0.0, 0.0]),
-}
+    # IcePop's bounds [0.5, 5]
+    "tokens, kept": ({"correction": "token_mask"}, [4.99, 0.51], -1.0, 4.99 + 0.8, [4.99, 0.0]),
+    "tokens, dropped": ({"correction": "token_mask"}, [5.01, 0.49], -1.0, 0.0, [0.0, 0.0]),
+    "tokens, one of two": ({"correction": "token_mask"}, [0.49, 0.9], 1.0, -0.9, [0.0, -0.9]),
+    # 4 / tau = 4 and p = 1/2 at r = 1; at r = 1 + ln 3, p = 3/4 and 4 p (1 - p) = 3/4
+    "sapo": ({"kind": "sapo"}, [1.0, 1 + math.log(3)], 2.0, -(2 * 2 + 3 * 2) / 2, [-1.0, -0.75 * (1 + math.log(3))]),
+    "sapo, negative": (
+        {"kind": "sapo", "gate_temperature_negative": 2.0}, [1.0, 1 + math.log(3) / 2], -2.0, (1 * 2 + 1.5 * 2) / 2,
+        [1.0, 0.75 * (1 + math.log(3) / 2)],
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BY_HAND)
@@ -274,6 +315,35 @@ def test_two_tokens_worked_by_hand(name: str):
     output = loss_of(parts, Loss(**changes))
     assert output.total.item() == pytest.approx(total, rel=1e-12)
     assert gradient(output.total, parts).tolist() == pytest.approx(slopes, rel=1e-12)
+
+
+def test_the_gate_of_sapo_takes_weight_from_both_sides_of_ratio_1_as_the_paper_writes_it():
+    """w = sech^2(tau (r - 1) / 2) beside r A grad log pi (arXiv 2511.20347), which hard clips never bound on both sides."""
+    ratio = torch.tensor([0.01, 0.3, 0.9, 1.0, 1.2, 3.0, 30.0], dtype=torch.float64)
+    for advantage, temperature in ((2.0, 1.0), (-2.0, 1.05)):
+        logp = torch.full_like(ratio, -1.0).requires_grad_()
+        parts = [(logp, logp.detach() - ratio.log(), advantage)]
+        weight = -7 * gradient(loss_of(parts, Loss(kind="sapo")).total, parts) / (ratio * advantage)
+        torch.testing.assert_close(weight, 1 / torch.cosh(temperature * (ratio - 1) / 2) ** 2, rtol=1e-9, atol=1e-12)
+        assert weight.argmax() == 3 and weight[6] < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("normalization", "divisors"), [("tokens", [1, 1, 1]), ("sequences", [2, 2, 1])])
+def test_the_entropy_is_added_with_its_weight_and_none_of_what_is_masked(
+    dtype: torch.dtype, normalization: str, divisors: list[int]
+):
+    logp = torch.tensor([-1.0, -2.0, -1.5], dtype=dtype, requires_grad=True)
+    entropies = torch.tensor([0.5, 2.0, 1.0], dtype=dtype, requires_grad=True)
+    behaviour = torch.tensor([-1.0, -2.0, -0.5])  # the ratio of the last is 1 / e
+    loss = Loss(entropy_weight=0.25, normalization=normalization, correction="token_mask")
+    output = policy_loss(LossInput(logp, behaviour, torch.ones(3), (2, 1), entropies=entropies), loss)
+    output.total.backward()
+    assert output.total.item() == pytest.approx(-((1 + 0.25 * 0.5) + (1 + 0.25 * 2)) / divisors[0])
+    assert entropies.grad.tolist() == [-0.25 / divisors[0], -0.25 / divisors[1], 0.0]
+    assert logp.grad.tolist() == [-1 / divisors[0], -1 / divisors[1], 0.0]
+    assert named(output)["entropy"] == 3.5, "the whole distribution's, not that of the sampled tokens"
+    assert named(output)["masked_tokens"] == 1 and named(output)["masked_sequences"] == 0
 
 
 def test_a_dropped_sequence_has_no_kl_either():
@@ -335,7 +405,7 @@ def test_however_far_apart_the_policies_are_no_infinity_forms(kind: str, correct
         alone = now[:2].double().requires_grad_()
         (loss,) = expected(kind, correction, [(alone, near.double(), advantage)])
         kl = (near.double() - alone).exp() - (near.double() - alone) - 1
-        (slope,) = torch.autograd.grad(loss + 0.1 * (kl.mean() if kind == "gspo" else kl.sum()), alone)
+        (slope,) = torch.autograd.grad(loss + 0.1 * (kl.mean() if kind in BY_SEQUENCE else kl.sum()), alone)
         torch.testing.assert_close(leaf.grad[:2].double(), slope, rtol=1e-5, atol=1e-6)
 
 
@@ -361,6 +431,7 @@ def test_each_loss_brings_its_own_settings_unless_they_are_given():
     assert Loss(kind="gspo").clip_range == (0.9997, 1.0004) and Loss(kind="gspo").normalization == "sequences"
     assert Loss(kind="dr_grpo").clip_range == (0.8, 1.2) and Loss(kind="dr_grpo").normalization == "constant"
     assert Loss(kind="cispo").clip_range[1] == Loss(kind="tis").clip_range[1] == 2.0
+    assert Loss(kind="dr_grpo").advantage == "group_mean" and Loss(kind="sapo").normalization == "sequences"
     assert Loss.model_validate(Loss(kind="gspo").model_dump()) == Loss(kind="gspo")
 
 
@@ -372,6 +443,10 @@ def test_each_loss_brings_its_own_settings_unless_they_are_given():
         ({"normalization": "constant"}, "grpo goes with loss.normalization tokens"),
         ({"kind": "cispo", "correction": "truncated"}, "cispo truncates"),
         ({"kind": "tis", "correction": "truncated"}, "tis truncates"),
+        ({"kind": "sapo", "correction": "truncated"}, "sapo truncates the weights itself, by its gate"),
+        ({"kind": "sapo", "normalization": "tokens"}, "sapo goes with loss.normalization sequences"),
+        ({"kind": "dr_grpo", "advantage": "leave_one_out"}, "dr_grpo goes with loss.advantage group_mean"),
+        ({"token_mask_low": 1.0}, "less than 1"),
         ({"correction": "truncated", "correction_cap": 1.1}, "must not be below the clip's upper bound"),
         ({"kind": ["grpo"]}, "Input should be"),
     ],

@@ -1,13 +1,14 @@
 """Micro-batches hold every sequence exactly once, within budget, in equal numbers, evenly filled."""
 
 import itertools
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
 import pytest
 
 from openrs_ray.algorithm.advantages import TrainingSequence
-from openrs_ray.algorithm.packing import EMPTY, MicroBatch, _balanced_bins, split
+from openrs_ray.algorithm.packing import EMPTY, MicroBatch, _balanced_bins, pack, split
 
 
 def sequences(count: int, seed: int = 0, longest: int = 40) -> list[TrainingSequence]:
@@ -204,3 +205,15 @@ def test_few_large_groups_are_not_kept_together_at_the_cost_of_an_idle_rank():
         for ranks in (1, 2)
     ]
     assert shared == [[True], [False, False]]
+
+
+def test_micro_batches_have_one_temperature_and_ranks_as_many_as_each_other() -> None:
+    made = [replace(one, temperature=(0.5, 1.0, None)[n % 3]) for n, one in enumerate(sequences(50))]
+    shares = split(made, 3, micro_batch_tokens=100)
+    assert len({len(share) for share in shares}) == 1, "ZeRO-3 needs as many on every rank"
+    for batch in chain(*shares):
+        members = unpack(batch) if batch is not EMPTY else []
+        assert {made[int(completion[0])].temperature for _, completion, _, _ in members} <= {batch.temperature}
+    assert sum(len(unpack(batch)) for batch in chain(*shares) if batch is not EMPTY) == 50
+    with pytest.raises(ValueError, match="sequences of one temperature, not 3"):
+        pack(made)

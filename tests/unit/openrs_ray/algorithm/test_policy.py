@@ -7,10 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import make_sequences, make_turns, naive_logprobs, naive_model, naive_turns, save_model
+from live_memory import Live
+from tiny import (
+    make_config,
+    make_sequences,
+    make_turns,
+    naive_entropies,
+    naive_logprobs,
+    naive_model,
+    naive_turns,
+    save_model,
+)
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoModelForCausalLM, Cohere2Config, GraniteConfig
+from transformers import AutoModelForCausalLM, Cohere2Config, GraniteConfig, Qwen2Config
 
 from openrs_ray.algorithm.advantages import TrainingSequence
 from openrs_ray.algorithm.packing import EMPTY, pack
@@ -25,6 +35,8 @@ from openrs_ray.algorithm.policy import (
     micro_batch_arguments,
     packed_arguments,
 )
+from openrs_ray.cluster.learner_memory import activations
+from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.config.learner import HeadDtype
 from openrs_ray.errors import UserError
 
@@ -124,12 +136,14 @@ def test_the_head_computes_the_same_in_the_memory_of_the_logits():
     logits, gradient = 5 * torch.randn(7, 33, generator=generator), torch.randn(7, generator=generator)
     targets = torch.arange(7)
     normaliser = (logits / 0.7).logsumexp(-1)
-    for over, apart, more in (
-        (_pick_over, _pick, ()),
-        (_slope_over, _slope, (normaliser, gradient)),
-    ):
-        last = (torch.float32,) if more else ()
-        got, expected = (f(logits.clone(), targets, *more, 0.7, *last) for f in (over, apart))
+    of_entropies = torch.randn(7, generator=generator), torch.rand(7, generator=generator)
+    for entropies in (False, True):
+        got, expected = (pick(logits.clone(), targets, 0.7, entropies) for pick in (_pick_over, _pick))
+        assert len(got) == 2 + entropies
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+    for more in ((), of_entropies):
+        by_token = targets, normaliser, gradient, 0.7, torch.float32, *more
+        got, expected = (slope(logits.clone(), *by_token) for slope in (_slope_over, _slope))
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -177,13 +191,66 @@ def test_the_logits_of_a_bfloat16_model(head_dtype: HeadDtype, logprob_error: fl
     assert all(bound / 20 < error < bound for error, bound in zip(errors, bounds, strict=True)), errors
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize(
+    ("dtype", "entropy_error", "gradient_error"), [("float32", 2e-5, 1e-5), ("bfloat16", 0.05, 0.1)]
+)
+def test_entropies_and_their_gradient_are_those_of_the_whole_distribution(
+    tmp_path: Path, dtype: str, entropy_error: float, gradient_error: float, temperature: float
+):
+    folder, sequences = save_model(tmp_path), make_sequences(9)
+    policy, reference = load_policy(str(folder), dtype, chunk_tokens=5), naive_model(folder)
+    with torch.no_grad():
+        for own, its in zip(policy.model.parameters(), reference.parameters(), strict=True):
+            its.copy_(own)
+    pairs = [(s.prompt_ids, s.completion_ids) for s in sequences]
+    expected = [torch.cat([f(reference, *p, temperature) for p in pairs]) for f in (naive_logprobs, naive_entropies)]
+    weights = torch.linspace(-1, 1, len(expected[0]), dtype=torch.float64)
+    (expected[0] * weights.roll(7) + expected[1] * weights).sum().backward()
+    policy.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    arguments = {**micro_batch_arguments(pack(sequences), CPU), "temperature": temperature}
+    got = policy(**arguments, entropies=True)
+    (got[0] * weights.roll(7).float() + got[1] * weights.float()).sum().backward()
+    assert got[1].dtype == torch.float32 and got[1].std() > 0.01
+    torch.testing.assert_close(got[1].double(), expected[1], rtol=0, atol=entropy_error)
+    assert torch.equal(got[0], policy(**arguments)), "log-probabilities are the same bits with and without"
+    for (name, own), (_, its) in zip(policy.model.named_parameters(), reference.named_parameters(), strict=True):
+        error = (own.grad.double() - its.grad).norm() / its.grad.norm().clamp(min=1e-6)
+        assert error < gradient_error, name
+
+
+@pytest.mark.parametrize(("head_dtype", "bound"), [("float32", 3e-3), ("model", 0.1)])
+def test_entropies_of_a_bfloat16_head_where_some_tokens_are_certain_and_some_are_not(
+    head_dtype: HeadDtype, bound: float
+):
+    """Against float64 on the same numbers, by entropies alone."""
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(rows, 64, generator=generator).bfloat16() for rows in (96, 4096))
+    hidden[:8] *= 8  # logits up to 250: one token has it all
+    hidden[8:16] /= 64  # nearly uniform
+    outside = torch.randn(96, generator=generator)
+    precise = [tensor.double().requires_grad_() for tensor in (hidden, weight)]
+    table = (precise[0] @ precise[1].T / 2.0).log_softmax(-1)
+    expected = -(table.exp() * table).sum(-1)
+    assert expected[:8].min() < 1e-3 and expected[8:16].max() > 0.99 * np.log(4096)
+    (expected * outside).sum().backward()
+    leaf = hidden.clone().requires_grad_()
+    head = ChunkedLogprobs(nn.Parameter(weight), 10, head_dtype)
+    _, got = head(leaf, torch.arange(96), 2.0, True)
+    (got * outside).sum().backward()
+    assert (got - expected).abs().max() < bound and got.min() >= 0
+    assert relative_error(leaf.grad, precise[0].grad) < 2 * bound
+    assert relative_error(head.weight.grad, precise[1].grad) < 2 * bound
+
+
 def relative_error(got: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
     return (got.double() - expected).norm() / expected.norm()
 
 
 def test_an_empty_micro_batch_has_zero_gradient_everywhere(tmp_path: Path):
     policy = load_policy(str(save_model(tmp_path)), "float32", 64)
-    policy(**micro_batch_arguments(EMPTY, CPU), temperature=1.0).sum().backward()
+    logprobs, entropies = policy(**micro_batch_arguments(EMPTY, CPU), temperature=1.0, entropies=True)
+    (logprobs + entropies).sum().backward()
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in policy.parameters())
 
 
@@ -202,18 +269,36 @@ class Largest(TorchDispatchMode):
         return result
 
 
-def test_no_full_table_of_logits_and_no_mask_is_ever_made(tmp_path: Path):
+@pytest.mark.parametrize("entropies", [False, True])
+def test_no_full_table_of_logits_and_no_mask_is_ever_made(tmp_path: Path, entropies: bool):
     vocabulary, chunk = 1009, 32
     policy = load_policy(str(save_model(tmp_path, vocabulary=vocabulary)), "float32", chunk)
     rng = np.random.default_rng(0)
     tokens = [rng.integers(0, vocabulary, 150).astype(np.int32) for _ in range(4)]
     sequences = [TrainingSequence(t[:10], t[10:], np.zeros(140, dtype=np.float32), 1.0) for t in tokens]
     with Largest() as seen:
-        logprobs(policy, sequences).sum().backward()
+        found = policy(**micro_batch_arguments(pack(sequences), CPU), temperature=1.0, entropies=entropies)
+        (sum(found) if entropies else found).sum().backward()
     transposed_weight = (64, vocabulary)
     tables = {shape for shape in seen.shapes if len(shape) > 1 and shape[-1] == vocabulary} - {transposed_weight}
     assert max(tables) == (chunk, vocabulary)  # chunks were seen, and nothing larger
     assert not [shape for shape in seen.shapes if shape[-2:] in ((600, 600), (150, 150))]
+
+
+def test_entropies_take_as_much_memory_as_the_plan_says(tmp_path: Path):
+    """On a CPU: one more table of a chunk, whatever the number of tokens."""
+    shape = ModelShape.of(Qwen2Config(hidden_size=64, num_attention_heads=2, head_dim=32, vocab_size=20_000))
+    peaks, planned = list[int](), list[float]()
+    for weight in (0.0, 0.1):
+        config = make_config(tmp_path, loss={"entropy_weight": weight})
+        head = ChunkedLogprobs(nn.Parameter(torch.randn(20_000, 64)), config.learner.logprob_chunk_tokens, "float32")
+        with Live() as live:
+            found = head(torch.randn(60, 64, requires_grad=True), torch.arange(60), 1.0, weight > 0)
+            (sum(found) if weight else found).sum().backward()
+        peaks.append(live.peak)
+        planned.append(activations(config, shape, checkpointing=False)[2])
+    assert planned[1] - planned[0] == 4 * 7 * 20_000
+    assert peaks[1] - peaks[0] == pytest.approx(planned[1] - planned[0], rel=0.02)
 
 
 @pytest.mark.parametrize(

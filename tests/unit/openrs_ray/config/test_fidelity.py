@@ -304,6 +304,8 @@ def test_a_recipe_leaves_nothing_that_its_run_depends_on_to_defaults(number: int
     speed = {"logprob_chunk_tokens", "fused_kernels", "start_deadline_s", "deadline_s", "micro_batch_sequences"}
     speed |= {"offload_reference", "offload_activations"}
     not_used = {"data.columns.answer_after", "loss.clip_epsilon_high", "loss.correction_cap", "loss.mask_ratio"}
+    not_used |= {f"loss.{name}" for name in ("gate_temperature", "gate_temperature_negative")}  # of sapo
+    not_used |= {"loss.token_mask_low", "loss.token_mask_high"}  # of another correction
     not_used |= {"learner.lora.alpha", "learner.lora.layers"}  # of adapters, of which there are none
     not_used |= {name for name in decides if number < 3 and name.startswith("rewards.cosine.")}
     missing = decides - set(given) - set(DIFFERENCES) - not_used - {f"learner.{name}" for name in speed}

@@ -176,6 +176,24 @@ def test_what_counts_as_solved(solved_from: int, statuses: tuple[Status, ...], e
 
 
 @pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [
+        ((W, W, W, W, C), "rarely solved: 1 of 5 correct"),
+        ((C, W, W, W, C), ""),
+        ((C, C, C, W, C), "solved: 4 of 5 correct"),
+        ((C, T, W, W, W), "unclear: timeout, 1 of 5 correct"),
+        ((W, T, W, W, W), "rarely solved: 0 of 5 correct"),  # it could not have been two
+        ((C, C, T, W, W), ""),
+        ((C, C, C, T, W), "unclear: timeout, 3 of 5 correct"),
+    ],
+)
+def test_a_band_of_difficulty(statuses: tuple[Status, ...], expected: str) -> None:
+    stage = Solved(model="toy", max_tokens=8, samples=5, solved_from=4, rare_below=2)
+    fate = solved_fate(stage, statuses)
+    assert fate.reason == expected and fate.kept is (not expected or expected.startswith("unclear"))
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("It is fine.\nVerdict: clean", Fate(True)),
@@ -245,6 +263,7 @@ MISTAKES = {
     "unknown kind": (["--stages.twice.kind", "doubles"], "stages.twice.kind must be one of 'boxed', 'duplicates'"),
     "bound": (["--stages.trivial.samples", "0"], "stages.trivial.samples is 0; allowed: whole number > 0"),
     "cross-check": (["--stages.trivial.solved_from", "2"], "solved_from (2) must not be more than samples (1)"),
+    "band": (["--stages.trivial.rare_below", "1"], "rare_below (1) must be below solved_from (1)"),
     "no such source": (["--stages.mixed.counts.other", "3"], "mixes other, which is none of the sources own"),
     "two ways": (["--stages.mixed.total", "3"], "either counts, or fractions with a total"),
     "shares": (["--stages.mixed", "{kind: mix, fractions: {own: 0.9}, total: 3}"], "add up to 1, not 0.9"),

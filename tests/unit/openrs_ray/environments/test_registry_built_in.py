@@ -46,7 +46,7 @@ def replies(config: RunConfig, *lines: str, gold: str = "4") -> tuple[Rollout, l
         return answers[-1]
 
     assert QWEN.eos_token_id is not None
-    environment = TurnByTurn(Between(QWEN, frozenset({QWEN.eos_token_id})), ask, Bounds(8, None, 4000))
+    environment = TurnByTurn(Between(QWEN, frozenset({QWEN.eos_token_id})), ask, Bounds(8, None))
     problem = Problem(0, "2+2?", (1, 2), (gold,), row={"a": 1})
     rollout = asyncio.run(environment.rollout(problem, Played(*lines, tokenizer=QWEN, end="<|im_end|>")))
     return rollout, asked, answers

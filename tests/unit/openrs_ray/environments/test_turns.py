@@ -72,14 +72,15 @@ def own(folder: Path, **settings: Any) -> dict[str, Any]:
     return {"name": f"{folder / 'my_env.py'}:Guess", "deadline_s": 1.0, "memory_gib": 1.0} | settings
 
 
-def said(environment: TurnByTurn, *lines: str) -> tuple[Rollout, Played]:
+def said(environment: TurnByTurn, *lines: str, tokens: int = 40) -> tuple[Rollout, Played]:
     engines = Played(*lines)
+    engines.max_tokens = tokens
     return asyncio.run(environment.rollout(PROBLEM, engines)), engines
 
 
-def turn_by_turn(config: RunConfig, ask: Ask, tokens: int = 40) -> TurnByTurn:
+def turn_by_turn(config: RunConfig, ask: Ask) -> TurnByTurn:
     (task,) = config.tasks
-    bounds = Bounds(task.environment.max_turns, task.environment.max_turn_tokens, tokens)
+    bounds = Bounds(task.environment.max_turns, task.environment.max_turn_tokens)
     assert TOKENIZER.eos_token_id is not None
     return TurnByTurn(Between(TOKENIZER, frozenset({TOKENIZER.eos_token_id})), ask, bounds)
 
@@ -152,11 +153,10 @@ def test_bounds_end_a_rollout_as_truncated(tmp_path: Path) -> None:
     rollout, engines = said(bounded, "7", "8", "9")
     assert rollout.truncated and TOKENIZER.decode(rollout.token_ids) == "7<|end|><|user|>11<|assistant|>8<|end|>"
     assert [most for _, most in engines.asked] == [5, 5]
-    wide = turn_by_turn(configured(tmp_path, own(tmp_path)), again, tokens=9)
-    rollout, _ = said(wide, "7", "8", "9")
+    unbounded = turn_by_turn(configured(tmp_path, own(tmp_path)), again)
+    rollout, _ = said(unbounded, "7", "8", "9", tokens=9)
     assert rollout.truncated and TOKENIZER.decode(rollout.token_ids) == "7<|end|><|user|>11<|assistant|>8<|end|>"
-    narrow = turn_by_turn(configured(tmp_path, own(tmp_path)), again, tokens=6)
-    rollout, _ = said(narrow, "7", "8", "9")
+    rollout, _ = said(unbounded, "7", "8", "9", tokens=6)
     assert rollout.truncated and TOKENIZER.decode(rollout.token_ids) == "7<|end|>", "no room for a token of the model"
 
 
@@ -167,7 +167,7 @@ def test_messages_that_the_chat_template_refuses_end_their_own_rollout(tmp_path:
         return Answer(({"role": "system", "content": "1"}, {"role": "user", "content": "2"}))
 
     assert tokenizer.eos_token_id is not None
-    environment = TurnByTurn(Between(tokenizer, frozenset({tokenizer.eos_token_id})), two, Bounds(3, None, 100))
+    environment = TurnByTurn(Between(tokenizer, frozenset({tokenizer.eos_token_id})), two, Bounds(3, None))
     with pytest.raises(RolloutFailed) as error:
         asyncio.run(environment.rollout(PROBLEM, Played("7", tokenizer=tokenizer, end="<end_of_turn>")))
     assert error.value.status is Status.ERROR
@@ -180,8 +180,8 @@ def test_messages_that_the_chat_template_refuses_end_their_own_rollout(tmp_path:
 def test_turns_that_nothing_answers_are_a_mistake_and_no_single_turns(tmp_path: Path) -> None:
     tasks = configured(tmp_path, own(tmp_path)).tasks
     with pytest.raises(AssertionError, match=r"nothing answers the turns of environment .*Guess"):
-        environments(tasks, TOKENIZER, [1], 40, None)
-    assert isinstance(environments(configured(tmp_path, {}).tasks, TOKENIZER, [1], 40, None)[""], SingleTurn)
+        environments(tasks, TOKENIZER, [1], None)
+    assert isinstance(environments(configured(tmp_path, {}).tasks, TOKENIZER, [1], None)[""], SingleTurn)
 
 
 BAD = {

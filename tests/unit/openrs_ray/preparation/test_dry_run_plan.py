@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -19,7 +20,9 @@ from launch.shapes import main as write_shapes
 from launch.train import main
 from openrs_ray.cluster.cards import card
 from openrs_ray.cluster.disk import disk_parts, disk_text
-from openrs_ray.cluster.forecast import BEST, Assumed, forecast_text, forecast_under
+from openrs_ray.cluster.forecast import BEST, Assumed, forecast_under
+from openrs_ray.cluster.forecast_text import forecast_text
+from openrs_ray.cluster.memory import memory_text
 from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.cluster.shapes import shape_values, shipped, shipped_shape
 from openrs_ray.common import hub
@@ -199,6 +202,39 @@ def test_a_forecast_stands_beside_the_limit(shape: ModelShape) -> None:
     without_price = ("--cost.price_per_gpu_hour", "null", "--cost.budget_usd", "null")
     assert "$" not in forecast_text(paper(*without_price), shape, a40, 44 * GIB, 128)[0]
     assert "placement.gpu_name" in forecast_text(paper(), shape, None, 44 * GIB, 128)[0]
+
+
+STAGES = (
+    "--rollout.stages",
+    "[{max_completion_tokens: 1024, until: {step: 100}}, {max_completion_tokens: 2048, until: {truncated_share_below: 0.1}}, "
+    "{max_completion_tokens: 3584, max_prompt_tokens: 512}]",
+)
+
+
+def test_a_staged_run_takes_what_runs_of_its_stages_would(shape: ModelShape) -> None:
+    """500 steps: 100, 200 and 200 of them in runs of 1,024, 2,048 and 3,584 tokens; evaluations at the longest."""
+    a40 = card("A40")
+    assert a40 is not None
+    alone = [
+        forecast_under(BEST, paper("--rollout.max_completion_tokens", str(most)), shape, a40, 44 * GIB, 0).step_s
+        for most in (1024, 2048, 3584)
+    ]
+    staged = forecast_under(BEST, paper(*STAGES), shape, a40, 44 * GIB, 128)
+    seconds = 100 * alone[0] + 200 * alone[1] + 200 * alone[2]
+    assert staged.step_s == pytest.approx(seconds / 500)
+    longest, without = (forecast_under(BEST, paper(), shape, a40, 44 * GIB, held_out) for held_out in (128, 0))
+    assert staged.hours == pytest.approx(seconds / 3600 + longest.hours - without.hours)
+    lines = "\n".join(forecast_text(paper(*STAGES), shape, a40, 44 * GIB, 128))
+    assert "stage 1: 100 steps of completions of up to 1,024 tokens" in lines and "stage 3: 200 steps" in lines
+    assert "of up to" not in "".join(forecast_text(paper(), shape, a40, 44 * GIB, 128))
+
+
+def test_memory_is_planned_for_the_longest_stage_and_says_what_each_holds(shape: ModelShape) -> None:
+    one, staged = ("\n".join(memory_text(paper(*more), shape, 44 * GIB)) for more in ((), STAGES))
+    assert staged.startswith(one.partition(" at once")[0])
+    (counts,) = [line for line in staged.splitlines() if "in stage 1" in line]
+    held = [int(count) for count in re.findall(r"(\d+) of \d+", counts.partition(" at once; ")[2])]
+    assert held == pytest.approx([held[2] * 4096 / 1536, held[2] * 4096 / 2560, held[2]], rel=0.01) and held[2] > 100
 
 
 def test_more_evaluation_takes_more_hours(shape: ModelShape) -> None:

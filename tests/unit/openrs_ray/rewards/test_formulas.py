@@ -1,8 +1,9 @@
 """Every reward but accuracy and format, against values worked out by hand from its source."""
 
 import inspect
+import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fractions import Fraction
 
 import pytest
@@ -283,3 +284,27 @@ def test_all_rewards_in_one_verdict() -> None:
     }
     assert verdict.rewards == pytest.approx(expected)
     assert verdict.reward == pytest.approx(sum(expected.values()))
+
+
+@pytest.mark.parametrize(("max_tokens", "length", "long_end"), [(None, 400, 400), (100, 100, 100), (1000, 400, 400)])
+def test_in_a_stage_lengths_of_rewards_end_at_the_longest_completion(
+    max_tokens: int | None, length: int, long_end: int
+) -> None:
+    """A right answer of the stage's whole length earns the long end of the cosine, and half of it by the formula, more."""
+    judge = Judge.of(
+        Rewards(
+            weights={"cosine": 1.0, "soft_overlong": 1.0},
+            cosine={"max_length": 400},
+            soft_overlong={"max_length": 400, "buffer": 50},
+        )
+    )
+    found = {
+        tokens: judge(JudgeItem(r"</think> \boxed{4}", tokens, "stop", ("4",), max_tokens=max_tokens)).rewards
+        for tokens in (length, length // 2, length - 25)
+    }
+    for tokens, rewards in found.items():
+        assert rewards["cosine"] == pytest.approx(0.5 + 0.25 * (1 + math.cos(math.pi * tokens / long_end)))
+        assert rewards["soft_overlong"] == pytest.approx(-max(0.0, tokens - (long_end - 50)) / 50)
+    by_characters = Judge.of(Rewards(weights={"cosine": 1.0}, cosine={"max_length": 400, "unit": "characters"}))
+    item = JudgeItem("</think> " + "a" * 191 + r" \boxed{4}", 9, "stop", ("4",), max_tokens=max_tokens)
+    assert by_characters(item).rewards["cosine"] == by_characters(replace(item, max_tokens=None)).rewards["cosine"]

@@ -14,8 +14,9 @@ def test_changes_hold_on_top_of_the_recipe(tmp_path: Path) -> None:
     config = system_config(tmp_path, tmp_path)
     assert StepSettings.of(config).kl_beta == config.loss.kl_beta
     assert StepSettings.of(config).temperature == config.rollout.temperature
-    changed = StepSettings.of(config, Changes(kl_beta=0.5, learning_rate_factor=0.25))
-    assert changed.loss(config.loss) == config.loss.model_copy(update={"kl_beta": 0.5})
+    assert StepSettings.of(config).loss(config.loss) == config.loss
+    changed = StepSettings.of(config, Changes(kl_beta=0.5, learning_rate_factor=0.25, entropy_weight=0.01))
+    assert changed.loss(config.loss) == config.loss.model_copy(update={"kl_beta": 0.5, "entropy_weight": 0.01})
     assert changed.learning_rate_factor == 0.25
 
 
