@@ -247,7 +247,7 @@ def lora_reference(stage: int, dtype: str) -> dict[str, Any]:
         PlainAdapters, learner={"zero_stage": stage, "lora": {"rank": 4}}, model={"dtype": dtype}, loss={"kl_beta": 0.3}
     )
     batch = pack(make_sequences(9))
-    arguments, (found,) = made._arguments(batch, 1.0), made._reference_logprobs([batch])
+    arguments, (found,) = made._arguments(batch, 1.0), made._reference_logprobs([batch], True)
     copied = load_policy(made.model_path, dtype, made.config.learner.logprob_chunk_tokens)
     with torch.no_grad():
         with_adapters = made.engine(**arguments)

@@ -232,7 +232,7 @@ def test_the_loss_is_at_the_sampling_temperature_or_at_one() -> None:
         rank = LearnerRank(config, "", 0, 1, "cpu")
         rank.engine = rank.reference = model
         batch = pack([sequence])
-        rank._loss_input(batch, *rank._reference_logprobs([batch]))
+        rank._loss_input(batch, *rank._reference_logprobs([batch], True))
         assert asked == [temperature] * 2  # learner and reference
         assert (
             RolloutWorker(EngineSettings.of_run(config, "", (1,)), 0, "gpu")._engine_arguments()["logprobs_mode"]
