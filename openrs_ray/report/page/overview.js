@@ -36,9 +36,10 @@
   }
 
   function accuracy(run) {
-    const {before, after, difference, tasks, samples} = run.headline || {};
+    const {before, after, teacher, difference, tasks, samples} = run.headline || {};
     if (!before && !after) return training(run, tasks || []);
-    const rows = [before && {name: "before", score: before, place: 6}, after && {name: `after ${format.number(after.step)} steps`, score: after, place: 0}].filter(Boolean);
+    const rows = [before && {name: "before", score: before, place: 6}, after && {name: `after ${format.number(after.step)} steps`, score: after, place: 0},
+      teacher && {name: "the teacher itself, for $ 0", score: teacher, place: 4}].filter(Boolean);
     const asked = samples > 1 ? `, ${samples} samples of each problem` : "";
     return el("div", {class: "headline"},
       el("p", {class: "soft"}, `Accuracy on held-out problems, with 95 % intervals${asked}`),
@@ -90,6 +91,7 @@
       ["attempts", format.number(run.attempts)],
       ["guard", guard(head)],
       ["recipe", run.recipe],
+      ["chain of digests", run.ledger ? run.ledger.digest.slice(0, 12) : null, run.ledger ? `head after ${format.number(run.ledger.entries)} entries` : null],
     ]);
   }
 
@@ -115,6 +117,8 @@
     return run.faults.length ? el("div", {class: "fault", role: "alert"}, run.faults.map((fault) => el("p", {}, fault))) : null;
   }
 
+  const ending = (run) => (run.why ? el("p", {class: "soft"}, `Ended: ${run.why}.`) : null);
+
   // One row for each of several runs.
   function table(runs) {
     const rows = runs.map((run, place) => {
@@ -139,7 +143,7 @@
       root.append(head, charts, below);
       const fill = (now) => {
         const one = now.length === 1;
-        page.refill(head, now.map(faults), one ? el("div", {class: "top"}, accuracy(now[0]), cost(now[0])) : table(now));
+        page.refill(head, now.map(faults), now.map(ending), one ? el("div", {class: "top"}, accuracy(now[0]), cost(now[0])) : table(now));
         page.refill(below, one ? checkpoints(now[0]) : null);
       };
       fill(runs);
