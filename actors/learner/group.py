@@ -15,7 +15,7 @@ from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
 from actors.cluster.processes import Processes, end_actor
 from actors.learner.rank import LearnerRank
-from openrs_ray.algorithm.advantages import TrainingSequence, advantages, without_truncated
+from openrs_ray.algorithm.advantages import TrainingSequence, advantages, taught, without_truncated
 from openrs_ray.algorithm.packing import MicroBatch, split
 from openrs_ray.algorithm.updates import ages_in_updates, over_updates, shares
 from openrs_ray.config.schema import RunConfig
@@ -225,14 +225,15 @@ class LearnerGroup:
         loss, updates = self.config.loss, self.config.learner.updates_per_batch
         rewards = np.stack([group.rewards() for group in groups])
         values = advantages(rewards, loss.advantage_epsilon, loss.advantage)
-        judged = [part for part in shares(len(groups), updates) if not np.isnan(values[part]).all()]
+        learned = taught(values, groups) if loss.kind == "distill" else values
+        judged = [part for part in shares(len(groups), updates) if not np.isnan(learned[part]).all()]
         if not judged:
             raise RunError(f"step {step} has no judged completion to learn from: look at the verdicts in the record")
         if loss.truncated_completions == "leave_out":
-            values = without_truncated(values, groups)
+            values, learned = (without_truncated(each, groups) for each in (values, learned))
         on_the_way: list[Scores] = []
         done = [
-            await self._update(groups[part], values[part], step, settings, part.start, on_the_way) for part in judged
+            await self._update(groups[part], learned[part], step, settings, part.start, on_the_way) for part in judged
         ]
         scored = asyncio.ensure_future(self._scored(on_the_way, step))
         if updates == 1:
@@ -261,8 +262,8 @@ class LearnerGroup:
         local = loss.normalization == "local_micro_batch"
         tokens = completion_tokens(sequences)
         # A group without spread has advantage 0 and adds nothing to the gradient, but for its tokens in the mean; no need to
-        # compute that nothing. (KL penalty and entropy have a gradient everywhere, and the local mean depends on the split.)
-        everywhere = local or loss.kl_beta > 0 or loss.entropy_weight > 0
+        # compute that nothing. (KL penalty, entropy and a teacher act everywhere, and the local mean depends on the split.)
+        everywhere = local or loss.acts_everywhere
         kept = [place for place, sequence in enumerate(sequences) if everywhere or sequence.advantage != 0]
         useful = [sequences[place] for place in kept]
         left_out = tokens - completion_tokens(useful), len(sequences) - len(useful)

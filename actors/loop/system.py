@@ -25,6 +25,7 @@ from actors.loop.lookahead import Lookahead, drawing
 from actors.loop.loop import Loop
 from actors.loop.push import WeightPush
 from actors.loop.saving import Saving
+from actors.loop.teacher import TeacherTrial
 from actors.loop.writer import RunWriter
 from actors.pools.environment import CALLS, EnvironmentPool, asking
 from actors.pools.reward import JudgeAccess, RewardPool
@@ -137,7 +138,14 @@ class System:
         return checkpoint
 
     async def _start_actors(self, checkpoint: Checkpoint | None) -> None:
-        await asyncio.gather(self._judges.start(), self._start_engines_and_learner(checkpoint))
+        trial = TeacherTrial(self.config, self.prepared, self.placement, self._collector, self.budget, self.display)
+        if trial.due:
+            await self._judges.start()
+            await trial.measure()
+            self.display.status("starting the learner and the rollout engines")
+            await self._start_engines_and_learner(checkpoint)
+        else:
+            await asyncio.gather(self._judges.start(), self._start_engines_and_learner(checkpoint))
         if self.config.served_judges:
             deadline_s = max(judge.deadline_s for judge in self.config.served_judges)
             await within(2 * deadline_s, "the reward pool", "ask the judge models", self._rewards.probe_served.remote())
@@ -151,12 +159,15 @@ class System:
         else:
             await asyncio.gather(self._engines.start(), self._learner.start(checkpoint))
 
+    def _collector(self, engines: EnginePool) -> Collector:
+        answering = self.environments or self._answering()
+        rewarding = self.display.warn, self.budget.judged, self.prepared.own_rewards, self.display.log
+        return Collector(self.config, engines, self._rewards, answering, *rewarding)
+
     def _loop(self, checkpoint: Checkpoint | None) -> Loop:
         config, prepared, progress = self.config, self.prepared, self.progress
         budget, display, limits = self.budget, self.display, self.limits
-        answering = self.environments or self._answering()
-        rewarding = display.warn, budget.judged, prepared.own_rewards, display.log
-        collector = Collector(config, self._engines, self._rewards, answering, *rewarding)
+        collector = self._collector(self._engines)
         mixture = Mixture.of(config.run.seed, config.tasks, prepared.sizes)
         rests = Rests(mixture, config.tasks, progress.streaks, progress.step)
         lengths = PromptLengths.of(config.rollout, mixture, prepared.problems)

@@ -146,9 +146,10 @@ class RunWriter:
     def _show(self, step: int, batch: Batch, figures: Mapping[str, float]) -> None:
         if unjudged := int(figures["timeouts"] + figures["errors"] + figures["not_judged"]):
             why = first_detail(batch.drawn)
-            self.display.warn(
-                f"step {step}: {unjudged} completions could not be judged and were left out of the loss{why}"
+            left = (
+                "learned from the teacher alone" if self.config.loss.kind == "distill" else "were left out of the loss"
             )
+            self.display.warn(f"step {step}: {unjudged} completions could not be judged and {left}{why}")
         if warning := unusable_warning(batch.drawn, step):
             self.display.warn(warning)
         self.display.step(
@@ -165,6 +166,7 @@ class RunWriter:
                 tokens=int(figures["sampled_tokens"]),
                 seconds=figures["step_s"],
                 mismatch=figures["mismatch_kl"] if self.config.rollout.quantization != "none" else None,
+                teacher=figures.get("teacher_kl"),
             )
         )
         if warning := self.watch.step(step, figures, batch.drawn):

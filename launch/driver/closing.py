@@ -16,6 +16,7 @@ from openrs_ray.run.checkpoints import Checkpoint, CheckpointStore
 from openrs_ray.run.display import summary_table
 from openrs_ray.run.ledger import read_head
 from openrs_ray.run.progress import Progress
+from openrs_ray.run.teacher_score import teacher_accuracy
 
 
 def show_end(console: Console, config: RunConfig, progress: Progress, budget: Budget) -> None:
@@ -30,7 +31,7 @@ def show_end(console: Console, config: RunConfig, progress: Progress, budget: Bu
         run_folder=config.run.path,
         costs=[*budget.rows(progress.step, progress.correct), *_guard_rows(config)],
         gain=_gain(config, progress, checked_tasks(config)),
-        tasks=_task_rows(config, progress),
+        tasks=[*_teacher_rows(config), *_task_rows(config, progress)],
         quantization=config.rollout.quantization,
     )
     if head := read_head(config.run.path):
@@ -64,6 +65,7 @@ def end_as_json(config: RunConfig, progress: Progress, budget: Budget) -> dict[s
         "samples_per_problem": config.evaluation.samples,
         "accuracy_before": progress.before,
         "accuracy_after": progress.after,
+        "accuracy_of_teacher": teacher_accuracy(config.run.path, config),
         "difference": _gain_as_json(config, progress, checked_tasks(config)),
         "tasks": {
             name: {
@@ -91,6 +93,11 @@ def _gain_as_json(config: RunConfig, progress: Progress, tasks: list[str] | None
     except RunError:
         return None
     return {"problems": problems, "p": paired.p, "interval": paired.difference}
+
+
+def _teacher_rows(config: RunConfig) -> Iterator[tuple[str, str]]:
+    if accuracy := teacher_accuracy(config.run.path, config):
+        yield "teacher itself, for $ 0", str(accuracy)
 
 
 def _task_rows(config: RunConfig, progress: Progress) -> Iterator[tuple[str, str]]:

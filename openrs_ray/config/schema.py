@@ -266,6 +266,10 @@ class RunConfig(Section):
                 "learner.offload_reference must be false with adapters (learner.lora.rank above 0): the reference is the same "
                 "model without them, so there is no copy to offload"
             )
+        if self.loss.kind == "distill" and rollout.replace_uniform_groups:
+            raise ValueError(
+                "rollout.replace_uniform_groups must be 0 with loss.kind distill: groups of equal rewards learn from the teacher"
+            )
         if self.learner.micro_batch_tokens < self.max_sequence_tokens:
             raise ValueError(
                 f"learner.micro_batch_tokens ({self.learner.micro_batch_tokens}) must hold one longest sequence "

@@ -15,7 +15,10 @@ _ACCURACY = (("accuracy", "low", "high"), ("mean_reward", "low", "high"))
 
 @dataclass
 class Follower:
-    """One rule of `MEASURES`. The first steps make the baseline and break nothing; the window begins after them."""
+    """One rule of `MEASURES`. The first steps make the baseline and break nothing; the window begins after them.
+
+    Where the baseline is the best window, windows begin with the first step.
+    """
 
     rule: str
     config: RunConfig
@@ -50,7 +53,7 @@ class Follower:
         value = self.measure.figure(line, self.config)
         if value is None:
             return None
-        if len(self._first) < self.guard.baseline_steps:
+        if len(self._first) < self.guard.baseline_steps and not self.measure.of_best:
             self._first.append(value)
             return None
         self._recent.append((int(line["step"]), value, self.measure.excused(line)))
@@ -62,9 +65,10 @@ class Follower:
             self._recent.clear()
 
     def _looked_at(self) -> Alarm | None:
-        mean, baseline = fmean(value for _, value, _ in self._recent), self._baseline()
+        mean = fmean(value for _, value, _ in self._recent)
         if self.measure.of_best:
-            self._best = max(baseline, mean)
+            self._best = mean if self._best is None else max(self._best, mean)
+        baseline = fmean(self._first) if self._best is None else self._best
         limit: float = getattr(self.guard.rule(self.rule), "limit")  # noqa: B009
         bound = self.measure.bound(limit, baseline)
         excused = any(each for *_, each in self._recent)
@@ -75,10 +79,6 @@ class Follower:
             return None
         self._in_a_row += 1
         return self._alarm(mean, bound, baseline)
-
-    def _baseline(self) -> float:
-        first = fmean(self._first)
-        return first if self._best is None else max(first, self._best)
 
     def _alarm(self, mean: float, bound: float, baseline: float) -> Alarm:
         first, last = self._recent[0][0], self._recent[-1][0]

@@ -11,6 +11,7 @@ from openrs_ray.evaluation.gain import checked_tasks, gain
 from openrs_ray.evaluation.paired import Paired
 from openrs_ray.report.decided import counts
 from openrs_ray.run.account import Spent
+from openrs_ray.run.teacher_score import teacher_score
 
 _LEVEL = 0.05
 """Of the tests, as of the intervals."""
@@ -21,9 +22,11 @@ def headline(
 ) -> dict[str, Any]:
     """`train`, `evaluations`: the lines of `metrics.jsonl` that count."""
     before, after = _ends(evaluations)
+    teacher = teacher_score(run, config)
     return {
         "before": before and _interval(before),
         "after": after and _interval(after) | {"step": after["step"]},
+        "teacher": _interval(teacher) if teacher and teacher.get("accuracy") is not None else None,
         "tasks": _tasks(evaluations),
         "samples": config.evaluation.samples if config else None,
         "tokens": int(sum(line.get("sampled_tokens") or 0 for line in train)),

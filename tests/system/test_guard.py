@@ -15,6 +15,7 @@ from openrs_ray.report.summary import summary
 from openrs_ray.run.attempts import read_attempts
 from openrs_ray.run.decisions import Decision, read_decisions
 from openrs_ray.run.metrics import read_metrics
+from openrs_ray.run.progress import read_result
 
 CAP = 48
 GUARD: dict[str, Any] = {"action": "roll_back", "baseline_steps": 5, "max_rollbacks": 1}
@@ -92,6 +93,30 @@ def test_a_language_that_drifts_is_caught(tmp_path: Path, two_scripts: Path) -> 
     guard = only | {"language": QUICK, "length": {"action": "off"}, "truncated_share": {"action": "off"}}
     run = wrong_run(tmp_path, two_scripts, pays, guard, {"pays.py:other": 1.0, "language": 0.0})
     assert_caught(run, "language")
+
+
+def at_ten_times_the_rate(folder: Path, name: str, **guard: Any) -> tuple[float, float, Path]:
+    """Held-out accuracy before and after a quickstart whose learning rate makes the toy collapse; and the run's folder."""
+    fields = {"run.name": name, "run.folder": folder, "run.steps": 40, "learner.learning_rate": 1e-3}
+    fields |= {"evaluation.every_steps": 5, "evaluation.problems": 200, "checkpoint.every_steps": 5}
+    fields |= {f"guard.{field}": value for field, value in guard.items()}
+    log = folder / f"{name}.log"
+    assert (
+        finish(start(["quickstart", *(f"--{field}={value}" for field, value in fields.items())], log), log, 3000) == 0
+    )
+    result = read_result(folder / name)
+    assert result and result.before and result.after
+    return result.before.mean, result.after.mean, folder / name
+
+
+@pytest.mark.nightly
+@pytest.mark.cpu_engine
+@pytest.mark.timeout(7200)
+def test_a_toy_that_collapses_ends_above_its_start_with_the_guard_and_below_without(tmp_path: Path) -> None:
+    before, after, run = at_ten_times_the_rate(tmp_path, "guarded", action="roll_back")
+    assert after > before and sum(one.action == "roll back" for one in read_decisions(run)) >= 1
+    before, after, run = at_ten_times_the_rate(tmp_path, "watched", action="warn")
+    assert after < before and {one.action for one in read_decisions(run)} == {"warn"}
 
 
 @pytest.mark.nightly

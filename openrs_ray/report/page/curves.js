@@ -15,6 +15,7 @@ page.curves = (() => {
     {group: "Completions", id: "turns", title: "Turns", names: ["mean_turns"], form: number},
     {group: "Completions", id: "unjudged", title: "Not judged", names: ["timeouts", "errors", "not_judged", "unparseable_golds", "environment_failures"], form: number, note: "completions of a step"},
     {group: "Policy", id: "kl", title: "KL to the start model", names: ["kl"], form: small, note: "nats per token"},
+    {group: "Policy", id: "teacher_kl", title: "Divergence to the teacher", names: ["teacher_kl"], form: small, note: "nats per token"},
     {group: "Policy", id: "mismatch", title: "Mismatch of engines and learner", names: ["mismatch_kl"], form: small, limit: ["mismatch_kl", "the run stops at"], note: "nats per token"},
     {group: "Policy", id: "entropy", title: "Entropy", names: ["entropy"], form: small, note: "nats per token"},
     {group: "Policy", id: "clipped", title: "Tokens clipped, weights cut", names: ["clipped_share", "truncated_weight_share"], form: share, alone: true},

@@ -36,9 +36,10 @@
   }
 
   function accuracy(run) {
-    const {before, after, difference, tasks, samples} = run.headline || {};
+    const {before, after, teacher, difference, tasks, samples} = run.headline || {};
     if (!before && !after) return training(run, tasks || []);
-    const rows = [before && {name: "before", score: before, place: 6}, after && {name: `after ${format.number(after.step)} steps`, score: after, place: 0}].filter(Boolean);
+    const rows = [before && {name: "before", score: before, place: 6}, after && {name: `after ${format.number(after.step)} steps`, score: after, place: 0},
+      teacher && {name: "the teacher itself, for $ 0", score: teacher, place: 4}].filter(Boolean);
     const asked = samples > 1 ? `, ${samples} samples of each problem` : "";
     return el("div", {class: "headline"},
       el("p", {class: "soft"}, `Accuracy on held-out problems, with 95 % intervals${asked}`),

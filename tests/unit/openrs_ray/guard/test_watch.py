@@ -82,6 +82,12 @@ def test_a_step_without_the_figure_neither_breaks_a_rule_nor_counts() -> None:
     assert next(alarm.step for alarm in alarms(gaps)) > BASELINE + WINDOW
 
 
+def test_an_accuracy_that_rises_and_falls_within_the_first_steps_is_seen() -> None:
+    early = [{"accuracy": value} for value in (0.4, 0.6, 0.7, 0.7, 0.6, 0.3, 0.1, 0.0, 0.0)]
+    first = next(alarms(early))
+    assert (first.rule, first.step, first.baseline) == ("accuracy", 8, pytest.approx(0.6))
+
+
 def test_a_new_stage_has_its_own_baseline() -> None:
     longer = {"setting/stage": 1, "setting/max_completion_tokens": 96, "mean_length": 80}
     series = [{"mean_length": 20}] * 20 + [longer] * 40
