@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from actors.cluster.placement import Placement
-from actors.rollout.loaded import loaded_engines
+from actors.rollout.pool import EnginePool
 from actors.rollout.settings import EngineSettings
 from actors.rollout.worker import Request
 from openrs_ray.data.completions import Decoder, completion_texts
@@ -54,20 +53,19 @@ class Reading:
 
 
 async def sample(
+    engines: EnginePool,
     settings: EngineSettings,
-    placement: Placement,
     reading: Reading,
     protocol: Protocol,
     wanted: Sequence[Wanted],
     store: CompletionStore,
     checks: CheckPool[Answered, Verdict],
     progress: Callable[[int, int], None],
-    warn: Callable[[str], None],
 ) -> None:
-    """Sample, check and write everything wanted.
+    """Sample, check and write everything wanted, by engines that have been started with `settings`.
 
-    `placement` of the engines is released at the end; `progress` gets the completions and tokens so far. RunError when an engine
-    failed or the deadline passed; finished completions are written.
+    `progress` gets the completions and tokens so far. RunError when an engine failed or the deadline passed; finished
+    completions are written.
     """
     requests = [want.request(i, settings.seed, protocol) for i, want in enumerate(wanted)]
     prompts = reading.prompts(wanted)
@@ -93,21 +91,20 @@ async def sample(
         finished.append(Done(want.benchmark, want.task, completion, verdict, text, share, seed, prompt))
         ended, tokens = ended + 1, tokens + len(completion.token_ids)
 
-    async with loaded_engines(settings, placement, warn) as engines:
-        progress(0, 0)
-        writer = asyncio.create_task(flush_often())
-        working = {writer}
-        try:
-            async for completion in engines.completions(requests):
-                working.add(asyncio.create_task(check(completion)))
-                for task in [each for each in working if each.done()]:
-                    working.remove(task)
-                    task.result()  # a full disk, say
-            await asyncio.gather(*working - {writer})
-        finally:
-            writer.cancel()
-            await asyncio.gather(*working, return_exceptions=True)  # what has ended is checked and written in any case
-            flush()
+    progress(0, 0)
+    writer = asyncio.create_task(flush_often())
+    working = {writer}
+    try:
+        async for completion in engines.completions(requests):
+            working.add(asyncio.create_task(check(completion)))
+            for task in [each for each in working if each.done()]:
+                working.remove(task)
+                task.result()  # a full disk, say
+        await asyncio.gather(*working - {writer})
+    finally:
+        writer.cancel()
+        await asyncio.gather(*working, return_exceptions=True)  # what has ended is checked and written in any case
+        flush()
 
 
 async def _checked(want: Wanted, text: str, checks: CheckPool[Answered, Verdict]) -> Verdict:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from launch.cli.command import command
 from launch.cli.options import Parser, help_asked
+from launch.driver.decided import UntilDecided, looked_before
 from launch.driver.harness import Harness
 from openrs_ray.common.console import json_output, say, show_markdown
 from openrs_ray.config.answer import Answer
@@ -25,9 +26,10 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import Benchmark, chosen
 from openrs_ray.evaluation.config import EvaluationConfig, as_in_run
-from openrs_ray.evaluation.protocol import protocol
+from openrs_ray.evaluation.protocol import Protocol, protocol
 from openrs_ray.evaluation.report import markdown, write
-from openrs_ray.evaluation.subject import find_subjects, side_by_side
+from openrs_ray.evaluation.sequential import Plan
+from openrs_ray.evaluation.subject import Together, find_subjects, side_by_side
 from openrs_ray.run.ledger import head_beside, note_beside
 
 BENCHMARKS = "aime24,amc23,math500,minerva,olympiadbench"
@@ -55,14 +57,23 @@ def main(arguments: list[str]) -> None:
     for note in one_turn_notes([one.run for one in found if one.run]):
         say(notes, note)
     harness = Harness(how, benchmarks, subjects.folder, config, 3600 * options.hours, options.seed, console)
+    plan = asked_plan(options, how, len(benchmarks), subjects)
     with json_output(options.json) as document:
         if options.dry_run:
-            document(harness.say_plan([harness.prepare(subject) for subject in subjects.all]))
+            models = [harness.prepare(subject) for subject in subjects.all]
+            content = harness.say_plan(models)
+            if can_be_decided(how, subjects):
+                possible = plan or Plan(how.samples, benchmarks=len(benchmarks))
+                content["until_decided"] = UntilDecided(harness, possible, models).say_plan()
+            document(content)
             return
         with harness.sitting(subjects.all) as models:
             harness.say_plan(models)
-            harness.sample(models)
-            content = harness.report(models, subjects.seeds)
+            if plan:
+                content = UntilDecided(harness, plan, models).run()
+            else:
+                harness.sample(models)
+                content = harness.report(models, subjects.seeds) | {"looked_before": looked_before(models)}
             content["differences"] = list(subjects.differences)
             head = head_beside(subjects.report)
             content["ledger"] = head and asdict(head)
@@ -72,6 +83,30 @@ def main(arguments: list[str]) -> None:
         if not options.json:
             show_markdown(console, markdown(content))
         say(console, f"{subjects.report}/report.md, report.json and report.html; completions beside them")
+
+
+def asked_plan(options: Namespace, how: Protocol, benchmarks: int, subjects: Together) -> Plan | None:
+    """The plan of --until-decided. UserError for what does not go together."""
+    if not options.until_decided:
+        if given := [f"--{name}" for name in ("difference", "power") if getattr(options, name) is not None]:
+            raise UserError(f"{given[0]} is for an evaluation that samples --until-decided")
+        return None
+    if not can_be_decided(how, subjects):
+        raise UserError(
+            "--until-decided compares one model with its start model, from two samples of each problem on: give one run, or one "
+            "model and its --start, and --samples above 1"
+        )
+    power = 0.8 if options.power is None else options.power
+    if not 0.5 <= power <= 0.99:
+        raise UserError(f"--power is {power:g}; allowed: 0.5 to 0.99")
+    if options.difference is not None and not 0 < options.difference <= 100:
+        raise UserError(f"--difference is {options.difference:g}; allowed: above 0, up to 100 points")
+    return Plan(how.samples, power, options.difference and options.difference / 100, benchmarks)
+
+
+def can_be_decided(how: Protocol, subjects: Together) -> bool:
+    """True for one model beside its start model, with several samples of each problem."""
+    return len(subjects.models) == 1 and subjects.start is not None and how.samples > 1
 
 
 def one_turn_notes(runs: Sequence[RunConfig]) -> list[str]:
@@ -119,6 +154,12 @@ def _parser() -> Parser:
     parser.add_argument("--seed", type=int, default=42, help="of sampling (default: 42)")
     parser.add_argument("--folder", help="where completions and tables go (default: the run's folder)")
     parser.add_argument("--hours", type=positive, default=48, help="how long one model may take (default: 48)")
+    decided = "sample in blocks, and stop when the comparison with the start model is decided or hopeless"
+    parser.add_argument("--until-decided", action="store_true", help=decided)
+    difference = "the difference to find --until-decided (default: the smallest that all samples can show)"
+    parser.add_argument("--difference", type=float, metavar="POINTS", help=difference)
+    power = "the chance of showing it with all samples (default: 0.8)"
+    parser.add_argument("--power", type=float, metavar="SHARE", help=power)
     dry_run = "say what would be sampled and what it can show, and start nothing"
     parser.add_argument("--dry-run", action="store_true", help=dry_run)
     parser.add_json()

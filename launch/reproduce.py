@@ -20,7 +20,8 @@ from rich.console import Console
 from launch.cli.command import command
 from launch.cli.failures import belongs_to
 from launch.cli.options import Parser, help_asked
-from launch.driver.harness import Harness, Prepared
+from launch.driver.evaluated import Prepared
+from launch.driver.harness import Harness
 from launch.evaluate import add_benchmark_options, asked_benchmarks, positive
 from launch.train import supervised
 from openrs_ray.cluster.fitting import check_fits
@@ -37,6 +38,7 @@ from openrs_ray.evaluation.benchmarks import Benchmark, Prompt
 from openrs_ray.evaluation.config import EvaluationConfig, as_in_run
 from openrs_ray.evaluation.protocol import Protocol, protocol
 from openrs_ray.evaluation.report import interval_text, markdown, published, write
+from openrs_ray.evaluation.slope import check_worth
 from openrs_ray.evaluation.subject import Subject, policies_of, start_model
 from openrs_ray.preparation.dry_run import dry_run
 from openrs_ray.preparation.prepared import prepare
@@ -203,6 +205,8 @@ class Reproduction:
         if result is not None and result.step >= self.config.run.steps:
             return True
         try:
+            if result is not None:
+                check_worth(self.config, result)
             Budget(self.config, age_s=_IMPORTS_S).check("start", "step", *ENDING)
         except LimitReached:
             if not self._policies():

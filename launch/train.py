@@ -22,6 +22,7 @@ from openrs_ray.config.help import help_text
 from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
+from openrs_ray.evaluation.slope import check_worth
 from openrs_ray.run.activity import Activity
 from openrs_ray.run.budget import ENDING, Budget
 from openrs_ray.run.checkpoints import CheckpointStore
@@ -136,6 +137,7 @@ def _train(config: RunConfig, console: Console, document: Document) -> int:
         show_end(console, config, done, budget)
         document(end_as_json(config, done, budget))
         return 0
+    check_worth(config, done)
     # Heavy imports come late: a mistake in the recipe is said at once.
     from actors.cluster.placement import joins_cluster
     from openrs_ray.cluster.machine import Machine
@@ -213,7 +215,9 @@ def _start(
 def _say_end(config: RunConfig, outcome: Outcome, budget: Budget, console: Console) -> None:
     if outcome.progress is not None:
         show_end(console, config, outcome.progress, budget)
-        if outcome.progress.ended not in (None, "steps"):
+        if outcome.progress.ended == "flat":
+            say(console, outcome.progress.why)
+        elif outcome.progress.ended not in (None, "steps"):
             say(console, budget.sentence(outcome.progress.ended))
     else:
         say(console, outcome.sentence)

@@ -106,13 +106,16 @@ def effective_trials(means: np.ndarray, samples: float, clusters: np.ndarray | N
 def student_interval(means: np.ndarray, confidence: float = 0.95) -> Interval:
     """Student's interval for the mean of any float [problems], at least two of them, for other problems of this kind."""
     count = len(means)
-    half = _student_quantile(count - 1, confidence) * float(means.std(ddof=1)) / math.sqrt(count)
+    half = student_quantile(count - 1, confidence) * float(means.std(ddof=1)) / math.sqrt(count)
     mean = float(means.mean())
     return Interval(mean, mean - half, mean + half)
 
 
-def _student_quantile(freedom: int, confidence: float) -> float:
-    """Exact for 1 and 2 degrees of freedom, else R. A. Fisher and E. A. Cornish's expansion (1960, Technometrics 2:209)."""
+def student_quantile(freedom: int, confidence: float) -> float:
+    """Half width of a two-sided interval of Student's, in standard errors.
+
+    Exact for 1 and 2 degrees of freedom, else R. A. Fisher and E. A. Cornish's expansion (1960, Technometrics 2:209).
+    """
     p = 0.5 + confidence / 2
     if freedom == 1:
         return math.tan(math.pi * (p - 0.5))

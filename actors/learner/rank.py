@@ -221,18 +221,18 @@ class LearnerRank:
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         sums = dict.fromkeys(METRICS, torch.zeros_like(loss))
         references = self._reference_logprobs(micro_batches, loss_config.kl_beta > 0, step)
-        self._scored = []
         taught = self._taught(micro_batches)
+        self._scored = []
         for i, (batch, reference, lesson, weight) in enumerate(
             zip(micro_batches, references, taught, weigh, strict=True)
         ):
             with span("forward_backward", step=step, micro_batch=i, tokens=batch.computed_tokens):
                 self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
-                given = self._loss_input(batch, reference, loss_config.entropy_weight > 0, lesson)
-                output = policy_loss(given, loss_config)
+                tokens = self._loss_input(batch, reference, loss_config.entropy_weight > 0, lesson)
+                output = policy_loss(tokens, loss_config)
                 self.engine.backward(output.total * (weight * self.world_size), scale_wrt_gas=False)
                 self._finish_kernels()
-            self._scored.append(_kept(given))
+            self._scored.append(_kept(tokens))
             sums = {name: value + output.sums[name] for name, value in sums.items()}
             loss += output.total.detach().double() * weight
         with span("optimizer", step=step):

@@ -42,7 +42,7 @@ class Evaluation:
         scores = await self._scores(step)
         if step == 0:
             progress = replace(progress, before=scores.accuracy, tasks_before=scores.tasks)
-        elif step == last:
+        else:
             progress = replace(progress, after=scores.accuracy, tasks_after=scores.tasks)
         return replace(progress, evaluated=step)
 

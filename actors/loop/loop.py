@@ -21,7 +21,7 @@ evaluation waits, which changes nothing. Checkpoints, evaluations and the next s
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from actors.learner.group import LearnerGroup
 from actors.loop.batch import check_batch
@@ -35,7 +35,9 @@ from actors.loop.writer import RunWriter
 from openrs_ray.algorithm.step_metrics import check_mismatch, step_times, truncated_share
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Recurring
-from openrs_ray.run.budget import ENDING, Budget, Ended, LimitReached, Work
+from openrs_ray.evaluation.slope import recorded_slope, too_flat
+from openrs_ray.run.budget import ENDING, Budget, LimitReached, Work
+from openrs_ray.run.decisions import Decision, note_decision
 from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.progress import Progress
 from openrs_ray.run.spans import span
@@ -97,23 +99,25 @@ class Loop:
             RolledBack, Recurring: the guard's, which saves nothing.
         """
         try:
-            ended = await self._train()
+            limit = await self._train()
             await self.saving.save("kept", self.progress)
-            if ended != "steps":
+            if limit:
                 self.progress = await self.evaluation.after_limit(self.progress)
         except Stopped:
             await self._save_to_stop()
             raise
         await self.writer.written()
-        self.progress = replace(self.progress, ended=ended)
+        self.progress = replace(self.progress, ended=limit.ended if limit else "steps", why=str(limit or ""))
         self.writer.end(self.progress)
         return self.progress
 
-    async def _train(self) -> Ended:
+    async def _train(self) -> LimitReached | None:
+        """The limit that was reached before the last step."""
         try:
             self.budget.reached(self.progress.step)
             self.progress = await self.evaluation.if_due(self.progress)
             while self.progress.step < self.config.run.steps:
+                self._check_worth()
                 self.budget.check("step", "resume", *ENDING)
                 with self.budget.timing("step"), span("step", step=self.progress.step + 1):
                     await self.step()
@@ -125,13 +129,27 @@ class Loop:
                 self.progress = await self.evaluation.if_due(self.progress)
                 await self._guard()
                 await self._follow_evaluation()
-            return "steps"
+            return None
         except LimitReached as limit:
-            self.display.status(
-                f"ending after step {self.progress.step}: what is left of the {limit.ended} is for saving and evaluating"
+            why = (
+                str(limit)
+                if limit.ended == "flat"
+                else f"what is left of the {limit.ended} is for saving and evaluating"
             )
+            self.display.status(f"ending after step {self.progress.step}: {why}")
             await self.sampling.close()
-            return limit.ended
+            return limit
+
+    def _check_worth(self) -> None:
+        """LimitReached where held-out accuracy gains too little for its dollars."""
+        if not (found := recorded_slope(self.config, self.progress)):
+            return
+        self.display.note(f"held-out accuracy gained {found}")
+        if sentence := too_flat(self.config, found):
+            step, attempt = self.progress.step, self.writer.attempt
+            decision = Decision(step, attempt, "stop", "end the run", {}, asdict(found), sentence)
+            note_decision(self.config.run.path, decision)
+            raise LimitReached(sentence, "flat")
 
     async def _guard(self) -> None:
         if self.guard is not None:

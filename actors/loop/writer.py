@@ -176,7 +176,7 @@ class RunWriter:
         correct = correctness(groups)
         unjudged = int(np.isnan(correct).sum())
         await self.written()
-        line = scores.metrics() | {"unjudged": float(unjudged)}
+        line = scores.metrics() | self._doubt_and_cost(unjudged)
         self.beside.start(partial(self._write_evaluation, step, groups, line))
         await self.written()
         self.seen(step, line, "evaluation")
@@ -189,6 +189,10 @@ class RunWriter:
         )
         benchmarks = {task.name for task in self.config.tasks if is_benchmark(task.held_out.path)}
         self.display.samples(sample_lines([group for group in groups if group.problem.task not in benchmarks]))
+
+    def _doubt_and_cost(self, unjudged: int) -> dict[str, float]:
+        cost = {"cost_usd": self.budget.spent().dollars} if self.budget.priced else {}
+        return {"unjudged": float(unjudged), **cost}
 
     def _write_evaluation(self, step: int, groups: Sequence[Group], line: Mapping[str, float]) -> None:
         self._write_rows(step, groups, None, "evaluation")

@@ -57,6 +57,7 @@ def end_as_json(config: RunConfig, progress: Progress, budget: Budget) -> dict[s
         "run": config.run.name,
         "folder": config.run.path,
         "ended_by": progress.ended,
+        "ended_why": progress.why,
         "steps": progress.step,
         "sampled_tokens": progress.tokens,
         "correct_completions": progress.correct,
@@ -153,4 +154,6 @@ def _more(config: RunConfig, progress: Progress) -> tuple[str, str]:
         return "cost.budget_usd", f"{2 * config.cost.budget_usd:g}"
     if progress.ended == "hours" and config.cost.max_hours is not None:
         return "cost.max_hours", f"{2 * config.cost.max_hours:g}"
+    if progress.ended == "flat" and config.cost.min_points_per_usd is not None:
+        return "cost.min_points_per_usd", f"{config.cost.min_points_per_usd / 2:g}"
     return "run.steps", str(2 * config.run.steps)

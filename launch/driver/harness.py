@@ -3,40 +3,39 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from launch.driver.evaluated import Block, Prepared, rate_of
 from openrs_ray.common.console import say
 from openrs_ray.data.completions import response_prefix
 from openrs_ray.data.prompts import load_tokenizer
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.analysis import analyse
-from openrs_ray.evaluation.benchmarks import Benchmark, Task, clusters, fingerprint, load_tasks
+from openrs_ray.evaluation.benchmarks import Benchmark, fingerprint, load_tasks
 from openrs_ray.evaluation.check import WARM_UP, Answered, Check
 from openrs_ray.evaluation.config import EvaluationConfig
-from openrs_ray.evaluation.figures import Samples
-from openrs_ray.evaluation.majority import answer_classes
-from openrs_ray.evaluation.power import Rate, plan_lines, smallest_difference
+from openrs_ray.evaluation.power import plan_lines, smallest_difference
 from openrs_ray.evaluation.protocol import Protocol
 from openrs_ray.evaluation.report import document
-from openrs_ray.evaluation.store import CompletionStore, Table, as_table
+from openrs_ray.evaluation.store import CompletionStore
 from openrs_ray.evaluation.subject import START, Subject
 from openrs_ray.models.stop_tokens import stop_tokens
 from openrs_ray.preparation.prepared import check_served
 from openrs_ray.records import Verdict
 from openrs_ray.rewards.pool import CheckPool
-from openrs_ray.run.account import Account, Spent
 from openrs_ray.run.lock import run_lock
 
 if TYPE_CHECKING:
-    from actors.evaluator import Reading, Wanted
-    from actors.rollout.settings import EngineSettings
+    from actors.evaluator import Wanted
+    from launch.driver.engines import Engines
 
 _RESAMPLING_SEED = 0
 _SAY_S = 30.0
@@ -104,16 +103,22 @@ class Harness:
         store = CompletionStore(self.folder / subject.folder)
         return Prepared(subject, settings, reading, tasks, store, self.how.samples)
 
-    def sample(self, models: "Sequence[Prepared]") -> None:
-        missing = {prepared.subject.label: prepared.wanted() for prepared in models}
-        if not any(missing.values()):
+    def sample(self, models: "Sequence[Prepared]", blocks: Iterable[Mapping[str, int]] | None = None) -> None:
+        """Sample what is missing, in one block or in several.
+
+        `blocks`: samples of each problem by benchmark; each is asked for when the one before is on the disk.
+        """
+        missing = _missing(models, [dict.fromkeys(models[0].tasks, self.how.samples)] if blocks is None else blocks)
+        if (first := next(missing, None)) is None:
             return
         from actors.cluster.placement import check_build, connection, joins_cluster
+        from launch.driver.engines import Engines
 
         async def fill(pool: CheckPool[Answered, Verdict]) -> None:
-            for prepared in models:
-                if wanted := missing[prepared.subject.label]:
-                    await self._sample(prepared, wanted, pool)
+            async with Engines(self.config, partial(say, self.console)) as engines:
+                for block in chain([first], missing):
+                    for prepared, wanted in engines.loaded_first(block):
+                        await self._sample(prepared, wanted, engines, pool)
 
         if not joins_cluster():
             check_build(self.config.placement)
@@ -123,19 +128,19 @@ class Harness:
             asyncio.run(fill(pool))
 
     async def _sample(
-        self, prepared: "Prepared", wanted: "Sequence[Wanted]", pool: CheckPool[Answered, Verdict]
+        self,
+        prepared: "Prepared",
+        wanted: "Sequence[Wanted]",
+        engines: "Engines",
+        pool: CheckPool[Answered, Verdict],
     ) -> None:
-        from actors.cluster.placement import place_engines
         from actors.evaluator import sample
 
-        label, store = prepared.subject.label, prepared.store
+        label = prepared.subject.label
         say(self.console, f"{label}: {len(wanted):,} completions to sample")
-        placement = place_engines(self.config.placement, self.config.engine)
-        gpus = len(placement.layout.rollout) * self.config.engine.tensor_parallel
-        with Account(store.folder, self.config.cost.price_per_gpu_hour or 0.0, lambda: gpus):
-            progress = self._progress(label, len(wanted))
-            settings, reading, warn = prepared.settings, prepared.reading, partial(say, self.console)
-            await sample(settings, placement, reading, self.how, wanted, store, pool, progress, warn)
+        progress = self._progress(label, len(wanted))
+        loaded = await engines.of(prepared)
+        await sample(loaded, prepared.settings, prepared.reading, self.how, wanted, prepared.store, pool, progress)
 
     def _progress(self, label: str, total: int) -> Callable[[int, int], None]:
         """Says a line every half minute, and when all is done."""
@@ -153,12 +158,18 @@ class Harness:
 
         return tell
 
-    def report(self, models: "Sequence[Prepared]", seeds: bool = False) -> dict[str, Any]:
-        """All figures. `seeds`: the models are runs of one experiment."""
+    def report(
+        self, models: "Sequence[Prepared]", seeds: bool = False, samples: Mapping[str, int] | None = None
+    ) -> dict[str, Any]:
+        """All figures.
+
+        `seeds`: the models are runs of one experiment. `samples`: of each problem by benchmark (default: the protocol's).
+        """
         rewards = self.config.rewards
         with CheckPool(Check("boxed"), rewards.processes, 5.0, 2.0, WARM_UP) as pool:
-            samples = {p.subject.label: {name: p.result(name, pool) for name in p.tasks} for p in models}
-        start = START if START in samples else None
+            counts = samples or dict.fromkeys(models[0].tasks, self.how.samples)
+            found = {p.subject.label: {name: p.result(name, pool, counts[name]) for name in p.tasks} for p in models}
+        start = START if START in found else None
         return document(
             self.how.settings()
             | {
@@ -167,7 +178,7 @@ class Harness:
                 "max_unjudged_share": rewards.max_unjudged_share,
             },
             {benchmark.name: benchmark.title for benchmark in self.benchmarks},
-            analyse(samples, start, rewards.max_unjudged_share, seeds, _RESAMPLING_SEED),
+            analyse(found, start, rewards.max_unjudged_share, seeds, _RESAMPLING_SEED),
             {p.subject.label: p.subject.published for p in models},
             {"sampling": self.seed, "resampling": _RESAMPLING_SEED},
             rate_of(models),
@@ -198,51 +209,8 @@ class Harness:
         }
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A model that fits, with all its problems as prompts."""
-
-    subject: Subject
-    settings: "EngineSettings"
-    reading: "Reading"
-    tasks: dict[str, tuple[Task, ...]]
-    store: CompletionStore
-    samples: int
-
-    def wanted(self) -> "list[Wanted]":
-        from actors.evaluator import Wanted
-
-        done = {name: self.store.finished(name) for name in self.tasks}
-        return [
-            Wanted(name, task, sample)
-            for name, tasks in self.tasks.items()
-            for task in tasks
-            for sample in range(self.samples)
-            if (task.problem.index, sample) not in done[name]
-        ]
-
-    def spent(self) -> Spent:
-        return Spent.read(self.store.folder)
-
-    def table(self, benchmark: str) -> Table:
-        """Completions [problems, samples]. KeyError if one is missing."""
-        return as_table(self.store.rows(benchmark), len(self.tasks[benchmark]), self.samples)
-
-    def result(self, benchmark: str, pool: CheckPool[Answered, Verdict]) -> Samples:
-        table = self.table(benchmark)
-        votes = [list(zip(*row, strict=True)) for row in zip(table.status, table.answer, strict=True)]
-        return Samples(
-            table.correct(),
-            answer_classes(votes, pool, self.tasks[benchmark][0].answer),
-            table.tokens,
-            table.truncated,
-            table.english,
-            clusters(self.tasks[benchmark]),
-        )
-
-
-def rate_of(models: Sequence[Prepared]) -> Rate | None:
-    """Cost of a completion; None before the first sitting."""
-    completions = sum(prepared.store.count() for prepared in models)
-    spent = Spent.total(prepared.spent() for prepared in models)
-    return Rate(spent.hours / completions, spent.dollars / completions) if completions and spent.hours else None
+def _missing(models: Sequence[Prepared], blocks: Iterable[Mapping[str, int]]) -> Iterator[Block]:
+    """Blocks of which anything is missing; the next one is asked for when the one before has been sampled."""
+    for counts in blocks:
+        if lacking := [(prepared, wanted) for prepared in models if (wanted := prepared.wanted(counts))]:
+            yield lacking

@@ -30,7 +30,7 @@ from openrs_ray.config.resumable import FREE
 from openrs_ray.config.rewards import Rewards
 from openrs_ray.config.rollout import Engine, Rollout
 from openrs_ray.config.section import Amount, Positive, Seconds, Section, Seed, SomeAmount
-from openrs_ray.config.steering import check_reference_reset, check_stages
+from openrs_ray.config.steering import check_reference_reset, check_slope, check_stages
 from openrs_ray.config.task import Task
 from openrs_ray.rewards.judge_model.settings import NAMES as JUDGE_REWARDS
 from openrs_ray.rewards.libraries.names import VERIFIERS, implied
@@ -113,11 +113,18 @@ class Cost(Section):
     """Stop in time to save and evaluate before this many dollars are spent, over all attempts, from process start on."""
     max_hours: SomeAmount | None = None
     """The same for hours of wall time."""
+    min_points_per_usd: SomeAmount | None = None
+    """Stop where a dollar buys fewer points of held-out accuracy than this: as soon as the upper end of the slope's interval is
+    below it (docs/cost.md)."""
+    evaluations_per_slope: Annotated[int, Field(ge=3, le=10_000)] = 5
+    """The slope for `min_points_per_usd` is that of the last so many evaluations; before there are so many, nothing stops."""
 
     @model_validator(mode="after")
     def _priced(self) -> Cost:
         if self.budget_usd is not None and not self.price:
             raise ValueError("cost.budget_usd needs a cost.price_per_gpu_hour above 0")
+        if self.min_points_per_usd is not None and not self.price:
+            raise ValueError("cost.min_points_per_usd needs a cost.price_per_gpu_hour above 0")
         return self
 
     @property
@@ -292,6 +299,7 @@ class RunConfig(Section):
     def _can_be_steered(self) -> RunConfig:
         check_stages(self)
         check_reference_reset(self)
+        check_slope(self)
         return self
 
     @model_validator(mode="after")

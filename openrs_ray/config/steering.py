@@ -1,4 +1,7 @@
-"""Checks of the settings by which a run changes others by itself: `rollout.stages` and `loss.reference_reset_after`."""
+"""Checks of the settings by which a run changes others by itself, or ends.
+
+`rollout.stages`, `loss.reference_reset_after` and `cost.min_points_per_usd`.
+"""
 
 from __future__ import annotations
 
@@ -53,4 +56,20 @@ def check_reference_reset(config: RunConfig) -> None:
     if not config.checkpoint.keep_policies:
         raise ValueError(
             "loss.reference_reset_after needs checkpoint.keep_policies true: the policy of a checkpoint is the reference"
+        )
+
+
+def check_slope(config: RunConfig) -> None:
+    """ValueError where no slope of the held-out curve would be measured."""
+    if config.cost.min_points_per_usd is None:
+        return
+    every, evaluations = config.evaluation.every_steps, config.cost.evaluations_per_slope
+    if not any(task.right_or_wrong and (task.held_out.path or task.held_out.hold_out) for task in config.tasks):
+        raise ValueError(
+            "cost.min_points_per_usd needs held-out problems with right and wrong answers (evaluation.hold_out)"
+        )
+    if not every or 1 + (config.run.steps - 1) // every < evaluations:
+        raise ValueError(
+            f"cost.min_points_per_usd needs {evaluations} evaluations (cost.evaluations_per_slope) before the last step: set "
+            "evaluation.every_steps to a smaller number"
         )

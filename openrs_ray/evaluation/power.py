@@ -8,9 +8,7 @@ from statistics import NormalDist
 import numpy as np
 
 from openrs_ray.evaluation.paired import Pair
-
-_REACH = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)
-_FEWER = NormalDist().inv_cdf(0.975) ** 2 / 2
+from openrs_ray.stats import normal_quantile
 
 MORE = 4
 """Factor of the samples in the second figure."""
@@ -32,13 +30,17 @@ problems (re-evaluations of six 1.5B models: 0.11 of 0.21 for AIME24, 0.09 of 0.
 """
 
 
-def smallest_difference(problems: float, samples: int, spread: Spread = PLANNED) -> float:
-    """The difference found with 80 % power. Example: 0.066 for AIME24's 30 problems x 16
+def smallest_difference(
+    problems: float, samples: int, spread: Spread = PLANNED, level: float = 0.05, power: float = 0.8
+) -> float:
+    """The difference that a two-sided test at `level` finds with `power`. Example: 0.066 for AIME24's 30 problems x 16
 
-    n counts as 1.96^2 / 2 fewer (W. C. Guenther, 1981, The American Statistician 35:243-244).
+    At 5 %, n counts as 1.96^2 / 2 fewer (W. C. Guenther, 1981, The American Statistician 35:243-244).
     """
+    critical = normal_quantile(1 - level)
+    reach, fewer = critical + NormalDist().inv_cdf(power), critical**2 / 2
     variance = spread.between + (spread.within or 0.0) / samples
-    return min(1.0, _REACH * math.sqrt(variance / (problems - _FEWER))) if problems > _FEWER else 1.0
+    return min(1.0, reach * math.sqrt(variance / (problems - fewer))) if problems > fewer else 1.0
 
 
 def average_difference(parts: Sequence[float]) -> float:

@@ -11,10 +11,8 @@ from typing import Any
 
 from openrs_ray.common.files import replacing, write_json
 from openrs_ray.evaluation.analysis import AVERAGE, Analysis, power_rows
+from openrs_ray.evaluation.decision_table import Cells, decision_notes, decision_tables
 from openrs_ray.evaluation.power import MORE, Rate
-
-Cells = list[list[str]]
-"""Rows of a table, the heading first."""
 
 
 @cache
@@ -130,8 +128,12 @@ def _tables(content: dict[str, Any]) -> list[tuple[str, Cells]]:
     average = ["average"] if content["averages"] else []
     several = [("All runs together, in percent", _runs_rows(content))] if content["runs"] else []
     compared = [
-        ("Against the start model, per problem", _paired_rows(content)),
-        ("What these samples can show", _power_rows(content)),
+        (
+            f"Against the start model, per problem{', until decided' * ('until_decided' in content)}",
+            _paired_rows(content),
+        ),
+        *([("What these samples can show", _power_rows(content))] * bool(content["power"])),
+        *decision_tables(content),
     ]
     return [
         ("Accuracy in percent", [["", *content["benchmarks"].values(), *average], *_accuracy_rows(content, names)]),
@@ -210,7 +212,10 @@ def _title_of(content: dict[str, Any], name: str) -> str:
 
 
 def _paired_rows(content: dict[str, Any]) -> Cells:
-    rows = [["", "difference in points [95 %]", "all unjudged against, for", "p", "p, corrected"]]
+    over, p = "", "p"
+    if "until_decided" in content:
+        over, p = " over all looks", "p of the last look"
+    rows = [["", f"difference in points [95 %{over}]", "all unjudged against, for", p, f"p, corrected{over}"]]
     for model, by_name in content["against_start_model"].items():
         for name, paired in by_name.items():
             rows.append(
@@ -245,16 +250,23 @@ def _notes(content: dict[str, Any]) -> list[str]:
     settings, seeds = content["settings"], content["seeds"]
     scientific = "Minerva: 58 golds such as 4.5e33 are met by 4.5 x 10^33 here, and were not where others measured."
     differ = ", ".join(content["differences"])
+    corrected = "corrected by Holm over the benchmarks"
+    if "until_decided" in content:
+        corrected = "corrected: times 5 % over the level of its look"
+    smallest = (
+        "Smallest difference: found by this test in 80 % of all cases, with the variances measured here. Hours and dollars "
+        "are at the mean of all completions so far."
+    )
     return [
         f"Protocol {settings['protocol']}: prompt {settings['prompt']}, temperature {settings['temperature']:g}, top-p "
         f"{settings['top_p']:g}, at most {settings['max_tokens']:,} tokens, answers by the rules {settings['rules']!r}; seed "
         f"{seeds['sampling']} for sampling, {seeds['resampling']} for the test.",
         "Intervals of avg@k, pass@k and maj@k are over problems (over exercises, where several problems are parts of one): "
         "Wilson's, with as many trials as the samples are worth; k is the number of samples of each problem.",
-        "p: sign-flip permutation test over problems, two-sided; corrected by Holm over the benchmarks. The interval holds the "
-        "differences that the test does not refuse. The average weighs each benchmark the same; signs are flipped within each.",
-        "Smallest difference: found by this test in 80 % of all cases, with the variances measured here. Hours and dollars "
-        "are at the mean of all completions so far.",
+        f"p: sign-flip permutation test over problems, two-sided; {corrected}. The interval holds the differences that the test "
+        "does not refuse. The average weighs each benchmark the same; signs are flipped within each.",
+        *([smallest] * bool(content["power"])),
+        *decision_notes(content),
         "A completion whose check timed out or failed is not judged: means are of the others, intervals hold whatever became of "
         f"it, and an accuracy with more than {100 * settings['max_unjudged_share']:g} % of them is refused "
         "(rewards.max_unjudged_share). Of pass@k the mean leaves out problems with too few judged samples.",

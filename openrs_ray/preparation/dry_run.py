@@ -28,7 +28,7 @@ from openrs_ray.preparation.plan_json import not_at_default, plan_as_json
 from openrs_ray.preparation.prepared import Prepared, check_model, prepare
 from openrs_ray.preparation.preview import look_lines
 from openrs_ray.preparation.teacher import teacher_shape
-from openrs_ray.run.budget import most_text
+from openrs_ray.run.budget import cost_text
 from openrs_ray.run.resume import check_run, resume_notes
 
 
@@ -144,7 +144,7 @@ def _rows(config: RunConfig) -> Iterator[tuple[str, str]]:
     )
     if config.guard.action != "off":
         yield "guard", _guard_text(config)
-    yield "cost", most_text(config.cost, config.max_gpus)
+    yield "cost", cost_text(config.cost, config.max_gpus)
 
 
 def _data_text(config: RunConfig) -> str:

@@ -79,6 +79,7 @@ class RunSummary:
             "folder": str(self.run),
             "recipe": shown.get("recipe"),
             "state": now,
+            "why": self._part("result.json", lambda: why(self.run)) if now == "ended" else None,
             "step": step,
             "steps": steps,
             "tasks": [task.name for task in config.tasks if task.name] if config else [],
@@ -209,6 +210,11 @@ def state(run: Path, step: int, steps: int | None) -> str:
     if result is not None and result.get("ended"):
         return "ended"
     return "stopped" if step else "empty"
+
+
+def why(run: Path) -> str | None:
+    """The sentence about the limit that ended a run; None of an older version's."""
+    return (read_json(run / RESULT) or {}).get("why") or None
 
 
 def driven(run: Path) -> bool:

@@ -25,7 +25,8 @@ _MARGIN = 1.2
 _END_S = 20.0
 _JUDGES = "judge_dollars"
 
-Ended = Literal["steps", "budget", "hours"]
+Ended = Literal["steps", "budget", "hours", "flat"]
+"""flat: held-out accuracy gained too little for its dollars (`cost.min_points_per_usd`)."""
 Work = Literal["start", "step", "learn", "resume", "kept", "evaluation", "end"]
 """start: up to the first push; learn: a step without its rollouts; resume, kept: saving one; end: everything after run()."""
 ENDING: tuple[Work, ...] = ("kept", "evaluation", "end")
@@ -213,6 +214,17 @@ def _work_ahead(config: RunConfig, step: int) -> dict[Work, int]:
 
 def _mean(times: list[float]) -> float:
     return sum(times) / len(times)
+
+
+def cost_text(cost: Cost, gpus: int) -> str:
+    """Example: "at most $ 42.00, or 23.9 hours of 4 GPU(s) at $ 0.44 an hour each; ends below 0.2 points per dollar" """
+    least = cost.min_points_per_usd
+    flat = (
+        ""
+        if least is None
+        else f"; ends below {least:g} points per dollar over {cost.evaluations_per_slope} evaluations"
+    )
+    return most_text(cost, gpus) + flat
 
 
 def most_text(cost: Cost, gpus: int) -> str:

@@ -39,6 +39,8 @@ class Progress:
     held_out: int = 0
     ended: Ended | None = None
     """None while the run goes on."""
+    why: str = ""
+    """A sentence about the limit of `cost` that ended it."""
     changes: Changes = field(default_factory=Changes)
     """Made by the run itself."""
     streaks: dict[int, Streak] = field(default_factory=dict)

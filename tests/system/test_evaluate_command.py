@@ -237,3 +237,23 @@ def test_two_models_over_a_kill(tmp_path: Path, toy_folder: Path, sums: Path) ->
     assert again.returncode == 0, "nothing is left to sample: only the tables are made again"
     assert files() == after and json.loads(again.stdout) == report
     assert json.loads((folder / "trained" / "report.json").read_text()) == report
+
+
+@pytest.mark.slow
+@pytest.mark.cpu_engine
+def test_two_models_until_it_is_decided(tmp_path: Path, toy_folder: Path, sums: Path) -> None:
+    """The taught toy against one that nobody taught: a difference that needs no second block."""
+    command = [sys.executable, "-m", "launch.evaluate", "toy", "--start", str(toy_folder), "--until-decided", "--json"]
+    command += ["--benchmarks", "sums", "--data", f"sums={sums}", "--samples", str(SAMPLES), "--max-tokens", "96"]
+    command += ["--prompt", "plain", "--folder", str(tmp_path / "out"), "--cost.price_per_gpu_hour", "1", *ON_CPU]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout)
+    decision = content["until_decided"]["benchmarks"]["sums"]
+    taken = decision["looks"][-1]["samples"]
+    assert decision["outcome"] == "better" and taken <= 4
+    rows = pq.read_table(sorted((tmp_path / "out" / "toy").glob("*.parquet"))).to_pylist()
+    assert {row["sample"] for row in rows} == {*range(taken)} and len(rows) == PROBLEMS * taken
+    assert decision["saved"]["completions"] == 2 * PROBLEMS * (SAMPLES - taken) and decision["saved"]["dollars"] > 0
+    assert content["against_start_model"]["toy"]["sums"]["difference"]["low"] > 0

@@ -98,6 +98,10 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], dict[str, Any]]] = {
     ),
     "train --dry-run": (dry_run, {"steps": 50, "warnings": [], "gpus": 2, "completions_per_step": 256}),
     "evaluate --dry-run": (evaluate, {"completions": 64, "samples_per_problem": 16, "dollars": None}),
+    "evaluate --dry-run --until-decided": (
+        lambda folder: [*evaluate(folder), "--until-decided"],
+        {"completions": 64, "samples_per_problem": 16},
+    ),
     "reproduce --dry-run": (reproduce, {}),
     "curate": (curate, {"name": "sums"}),
     "curate --dry-run": (lambda folder: [*curate(folder), "--dry-run"], {"rows": 20, "rows_by_source": {"own": 20}}),

@@ -117,6 +117,8 @@
     return run.faults.length ? el("div", {class: "fault", role: "alert"}, run.faults.map((fault) => el("p", {}, fault))) : null;
   }
 
+  const ending = (run) => (run.why ? el("p", {class: "soft"}, `Ended: ${run.why}.`) : null);
+
   // One row for each of several runs.
   function table(runs) {
     const rows = runs.map((run, place) => {
@@ -141,7 +143,7 @@
       root.append(head, charts, below);
       const fill = (now) => {
         const one = now.length === 1;
-        page.refill(head, now.map(faults), one ? el("div", {class: "top"}, accuracy(now[0]), cost(now[0])) : table(now));
+        page.refill(head, now.map(faults), now.map(ending), one ? el("div", {class: "top"}, accuracy(now[0]), cost(now[0])) : table(now));
         page.refill(below, one ? checkpoints(now[0]) : null);
       };
       fill(runs);

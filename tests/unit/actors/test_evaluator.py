@@ -2,77 +2,35 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import numpy as np
 import pytest
+from fake_engines import PLACEMENT, TOKENIZER, FakeWorkers, answer, install
 from system import make_run
 
 from actors.evaluator import Reading, sample
-from actors.rollout import loaded
+from actors.rollout.loaded import loaded_engines
 from actors.rollout.settings import EngineSettings
-from actors.rollout.worker import Request
-from launch.driver.harness import Prepared
+from launch.driver.evaluated import Prepared
 from launch.evaluate import main
 from openrs_ray.config.rollout import Engine
 from openrs_ray.errors import RunError
 from openrs_ray.evaluation.benchmarks import Prompt, Task, chosen, load_tasks
-from openrs_ray.evaluation.check import WARM_UP, Check
+from openrs_ray.evaluation.check import WARM_UP, Answered, Check
 from openrs_ray.evaluation.protocol import Protocol, protocol
 from openrs_ray.evaluation.store import CompletionStore
 from openrs_ray.evaluation.subject import Subject
-from openrs_ray.models.toy.tokenizer import make_tokenizer
-from openrs_ray.records import Completion
+from openrs_ray.records import Verdict
 from openrs_ray.rewards.pool import CheckPool
 
-TOKENIZER = make_tokenizer()
-PLACEMENT: Any = SimpleNamespace(release=lambda: None, layout=SimpleNamespace(rollout=[{}]))
 SAMPLES = 3
-
-
-class FakeWorkers:
-    """Answers 7 to everything, two completions at a time, last requests first; dies after `lives` of them."""
-
-    lives = 1000
-    asked: Sequence[Request] = ()
-
-    def __init__(self, *arguments: Any) -> None:
-        pass
-
-    async def start(self) -> None:
-        pass
-
-    async def stop(self) -> None:
-        pass
-
-    async def completions(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
-        type(self).asked = requests
-        backwards = list(requests)[::-1]
-        for start in range(0, len(backwards), 2):
-            if start >= self.lives:
-                raise RunError("rollout worker 0 lost its engine")
-            for request in backwards[start : start + 2]:
-                yield answer(request)
-
-
-def answer(request: Request) -> Completion:
-    ids = np.array(TOKENIZER("3+4</think>\\boxed{7}<|end|>")["input_ids"], dtype=np.int32)
-    return Completion(request.position, request.sample, ids, np.zeros(len(ids)), "stop", (), worker=0)
 
 
 @pytest.fixture
 def engines(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorkers]:
-    class Workers(FakeWorkers):
-        pass
-
-    monkeypatch.setattr(loaded, "EnginePool", Workers)
-    monkeypatch.setattr("actors.cluster.placement.place_engines", lambda slots, engine: PLACEMENT)
-    return Workers
+    return install(monkeypatch)
 
 
 def tasks_of(folder: Path, answers: Sequence[str]) -> tuple[Task, ...]:
@@ -83,19 +41,14 @@ def tasks_of(folder: Path, answers: Sequence[str]) -> tuple[Task, ...]:
 def evaluate(prepared: Prepared, how: Protocol) -> list[tuple[int, int]]:
     """Samples what is missing; returns what was reported."""
     reported: list[tuple[int, int]] = []
+
+    async def work(pool: CheckPool[Answered, Verdict]) -> None:
+        async with loaded_engines(prepared.settings, PLACEMENT, print) as engines:
+            wanted, told = prepared.wanted(), lambda *figures: reported.append(figures)
+            await sample(engines, prepared.settings, prepared.reading, how, wanted, prepared.store, pool, told)
+
     with CheckPool(Check(how.rules), 1, 10.0, 2.0, WARM_UP) as pool:
-        work = sample(
-            prepared.settings,
-            PLACEMENT,
-            prepared.reading,
-            how,
-            prepared.wanted(),
-            prepared.store,
-            pool,
-            lambda *told: reported.append(told),
-            print,
-        )
-        asyncio.run(work)
+        asyncio.run(work(pool))
     return reported
 
 
@@ -138,11 +91,7 @@ def test_what_ended_before_a_loss_is_kept_and_only_the_rest_is_asked_again(
     assert len(replace(prepared, samples=SAMPLES + 1).wanted()) == 3, "more samples add to what is there"
 
 
-def test_the_command_makes_the_tables(
-    tmp_path: Path, engines: type[FakeWorkers], toy_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("actors.cluster.placement.connection", nullcontext)
-    monkeypatch.setattr("actors.cluster.placement.check_build", lambda config: None)
+def test_the_command_makes_the_tables(tmp_path: Path, engines: type[FakeWorkers], toy_folder: Path) -> None:
     tasks_of(tmp_path, ["7", "8"])
     arguments = [
         str(toy_folder),
@@ -178,8 +127,6 @@ def test_the_command_makes_the_tables(
 def test_runs_of_several_seeds_are_summed_up(
     tmp_path: Path, engines: type[FakeWorkers], toy_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.cluster.placement.connection", nullcontext)
-    monkeypatch.setattr("actors.cluster.placement.check_build", lambda config: None)
     monkeypatch.setenv("OPENRS_RUNS", str(tmp_path))
     tasks_of(tmp_path, ["7", "8"])
     for seed in (1, 2):

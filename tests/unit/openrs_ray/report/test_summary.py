@@ -39,6 +39,18 @@ def test_the_headline_is_what_the_run_says_at_its_end(tmp_path: Path) -> None:
     assert found["faults"] == []
 
 
+def test_a_run_that_a_limit_ended_says_which(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run", steps=40)
+    assert summary(run)["why"] is None
+    config = json.loads((run / "config.json").read_text())
+    config["run"]["steps"] = 100
+    (run / "config.json").write_text(json.dumps(config))
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps(result | {"ended": "flat", "why": "it gained too little"}))
+    found = summary(run)
+    assert (found["state"], found["why"]) == ("ended", "it gained too little")
+
+
 def test_no_difference_is_called_significant_that_the_test_does_not_show(tmp_path: Path) -> None:
     found = summary(made_run(tmp_path / "run", after=0.43))["headline"]["difference"]
     assert not found["significant"] and found["p"] > 0.05 and found["low"] <= 0 <= found["high"]

@@ -1,0 +1,106 @@
+"""Held-out accuracy that a dollar has bought of late, and the end of a run of which the next one buys too little."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.evaluation.gain import checked_tasks, recorded_scores
+from openrs_ray.run.budget import LimitReached
+from openrs_ray.run.metrics import read_metrics
+from openrs_ray.run.progress import Progress
+from openrs_ray.stats import Interval, student_quantile
+
+_LEVEL = 0.05
+"""Chance, over all checks of a run, that an interval does not hold its slope."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slope:
+    """Accuracy points per dollar over several evaluations."""
+
+    interval: Interval
+    """Points per dollar; all intervals of a run hold together in 95 % of all cases."""
+    evaluations: int
+    dollars: float
+    """Spent from the first of them to the last."""
+
+    def __str__(self) -> str:
+        """Example: "+0.31 points per dollar [-0.10, +0.72] over the last 5 evaluations, which took $ 6.20" """
+        each = (self.interval.mean, self.interval.low, self.interval.high)
+        mean, low, high = (f"{value:+.2g}" for value in each)
+        return (
+            f"{mean} points per dollar [{low}, {high}] over the last {self.evaluations} evaluations, which took "
+            f"$ {self.dollars:.2f}"
+        )
+
+
+def slope(scores: Sequence[np.ndarray], dollars: Sequence[float], confidence: float) -> Interval | None:
+    """Points per dollar, with an interval over problems; None where fewer than three problems or no dollars tell.
+
+    Args:
+        scores: float [problems, samples] in [0, 1] of each evaluation of the same problems; NaN where not judged.
+        dollars: spent until each evaluation.
+
+    Least squares of each problem's accuracy over dollars, and Student's interval for the mean of these slopes: samples of a
+    problem are alike, and problems differ in what they gain. A problem that was not judged in each evaluation is left out.
+    """
+    means = np.stack([np.where(np.isnan(each).all(axis=1), np.nan, _means(each)) for each in scores], axis=1)
+    means = means[~np.isnan(means).any(axis=1)]
+    apart = np.asarray(dollars) - np.mean(dollars)
+    spread, problems = float((apart**2).sum()), len(means)
+    if problems < 3 or not spread > 0:
+        return None
+    slopes = 100 * means @ apart / spread
+    # One completion more or less: without it, evaluations that happen to be alike would pass for certain.
+    least = 100 * float(np.abs(apart).max()) / spread / problems / scores[0].shape[1]
+    error = math.hypot(float(slopes.std(ddof=1)) / math.sqrt(problems), least)
+    mean, half = float(slopes.mean()), student_quantile(problems - 1, confidence) * error
+    return Interval(mean, mean - half, mean + half)
+
+
+def _means(scores: np.ndarray) -> np.ndarray:
+    judged = ~np.isnan(scores)
+    means: np.ndarray = np.nansum(scores, axis=1) / np.maximum(judged.sum(axis=1), 1)
+    return means
+
+
+def checks(config: RunConfig) -> int:
+    """Number of evaluations before the last step after which the slope is known."""
+    every, window = config.evaluation.every_steps, config.cost.evaluations_per_slope
+    return 2 + (config.run.steps - 1) // every - window if every else 0
+
+
+def recorded_slope(config: RunConfig, progress: Progress) -> Slope | None:
+    """Of a run's last `cost.evaluations_per_slope` evaluations; None where no check is due after this step."""
+    window = config.cost.evaluations_per_slope
+    if config.cost.min_points_per_usd is None or progress.evaluated != progress.step:
+        return None
+    lines = [line for line in read_metrics(config.run.path, "evaluation") if line.get("cost_usd") is not None]
+    last = [line for line in lines if line["step"] <= progress.step][-window:]
+    if len(last) < window:
+        return None
+    dollars = [float(line["cost_usd"]) for line in last]
+    scores = [recorded_scores(config.run.path, line["step"], checked_tasks(config)) for line in last]
+    found = slope(scores, dollars, 1 - _LEVEL / max(1, checks(config)))
+    return None if found is None else Slope(found, window, dollars[-1] - dollars[0])
+
+
+def too_flat(config: RunConfig, found: Slope) -> str | None:
+    """A sentence where even the upper end of the slope is below `cost.min_points_per_usd`, else None."""
+    least = config.cost.min_points_per_usd
+    if least is None or found.interval.high >= least:
+        return None
+    return (
+        f"held-out accuracy of run {config.run.name} gained {found}, less than cost.min_points_per_usd {least:g} even at the "
+        "interval's upper end: lower that and give --resume to go on"
+    )
+
+
+def check_worth(config: RunConfig, progress: Progress) -> None:
+    """LimitReached where a run that ended flat would do so again at once."""
+    found = recorded_slope(config, progress) if progress.ended == "flat" else None
+    if found and (sentence := too_flat(config, found)):
+        raise LimitReached(sentence, "flat")
