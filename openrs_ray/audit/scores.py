@@ -55,7 +55,9 @@ def check_scores(run: AuditedRun, each: int) -> Check:
             f"{done} completions of {policies} policies; mean difference at most {largest:.2g}, allowed {limit:g}"
         )
     else:
-        check.notes.append("the record has no completion of a kept policy whose prompt becomes the same tokens again")
+        check.notes.append(
+            "the record has no completion that a kept policy sampled whole, with a prompt that becomes the same tokens again"
+        )
     return check
 
 
@@ -72,21 +74,20 @@ class Sampled:
 
 
 def _drawn(run: AuditedRun, step: int, each: int) -> list[list[Sampled]]:
-    """By file, completions that policy `step` sampled from first token to last: half in training, half in its evaluation."""
+    """By file, completions that policy `step` sampled from first token to last: in training, and in its evaluation."""
     config = run.config
     evaluated = config.evaluation.temperature if config.loss.tempered else 1.0
-    after = {file.step: file for file in run.files(("train",))}.get(step + 1)
-    own = {file.step: file for file in run.files(("evaluation",))}.get(step)
-    sources = [(after, config.logprob_temperature), (own, evaluated if config.evaluation.temperature else 0.0)]
-    usable = [(file, temperature) for file, temperature in sources if file is not None and temperature > 0]
-    drawn = (_rows(run, file, step, temperature, -(-each // len(usable))) for file, temperature in usable)
+    trained = [file for file in run.files(("train",)) if step < file.step <= step + 1 + config.rollout.staleness]
+    own = [file for file in run.files(("evaluation",)) if file.step == step and config.evaluation.temperature]
+    sources = [*((file, config.logprob_temperature) for file in trained), *((file, evaluated) for file in own)]
+    drawn = (_rows(run, file, step, temperature, -(-each // len(sources))) for file, temperature in sources)
     return [sampled for sampled in drawn if sampled]
 
 
 def _rows(run: AuditedRun, file: RecordFile, step: int, temperature: float, count: int) -> list[Sampled]:
     rows = file.read(_COLUMNS, SCHEMA).to_pylist()
     fit = [row for row in rows if row["prompt"] and {span["version"] for span in row["versions"]} == {step}]
-    if run.config.learner.updates_per_batch > 1:  # of later updates the policy is another one
+    if run.config.learner.updates_per_batch > 1 or file.step != step + 1:  # the learner was another policy by then
         fit = [row | {"learner_logprobs": None} for row in fit]
     order = np.random.default_rng(step).permutation(len(fit))[:count]
     return [

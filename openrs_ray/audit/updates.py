@@ -14,7 +14,7 @@ from openrs_ray.config.schema import RunConfig
 
 def computed(loss: Loss, values: np.ndarray) -> np.ndarray:
     """bool [groups, samples]: what the learner computes. An advantage of 0 adds nothing, unless all tokens count."""
-    everything = loss.normalization == "local_micro_batch" or loss.kl_beta > 0 or loss.entropy_weight > 0
+    everything = loss.normalization == "local_micro_batch" or loss.acts_everywhere
     computed: np.ndarray = ~np.isnan(values) & (everything | (np.nan_to_num(values) != 0))
     return computed
 

@@ -13,9 +13,9 @@ from openrs_ray.run.checkpoint_files import ADAPTER, POLICY, TRAINER
 
 APPENDED = ("attempts.jsonl", "metrics.jsonl", "decisions.jsonl")
 """Append-only files, noted line by line."""
-REPLACED = ("config.json", "problems.json", "checkpoints/manifest.json", "result.json")
+REPLACED = ("config.json", "problems.json", "checkpoints/manifest.json", "teacher.json", "result.json")
 """Files that a run writes anew, noted whenever they have changed."""
-ADDED = ("completions/*.parquet", f"{CODE}/**/*", "attempts/*/environment.json")
+ADDED = ("completions/*.parquet", "teacher/completions/*.parquet", f"{CODE}/**/*", "attempts/*/environment.json")
 """Files that stay as they are, noted once."""
 
 

@@ -2,8 +2,10 @@
 
 import importlib
 import json
+import sys
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +71,8 @@ def coverage(folder: Path) -> list[str]:
 
 
 def audit(folder: Path) -> list[str]:
-    return [str(audited_run(folder))]
+    with redirect_stdout(sys.stderr):  # DeepSpeed says something when it is imported
+        return [str(audited_run(folder))]
 
 
 def trace(folder: Path) -> list[str]:
