@@ -61,8 +61,8 @@ def _lines(proof: Proof) -> Iterator[str]:
     yield f"{found.steps} steps, {len(groups)} groups{replaced}, {found.completions} completions trained on"
     if found.rested:
         yield f"positions passed over, their problems being at rest: {found.rested}"
-    if found.too_long:
-        yield f"positions passed over, their prompts being too long for the stage: {found.too_long}"
+    if found.unfit:
+        yield f"positions passed over, their prompts not fitting the stage: {found.unfit}"
     by_task = Counter(group.task for group in groups if group.task)
     if by_task:
         yield f"groups by task: {', '.join(f'{task} {by_task[task]}' for task in sorted(by_task))}"
@@ -93,7 +93,7 @@ def _as_json(folder: Path, proof: Proof) -> dict[str, Any]:
         "groups_replaced": found.replaced,
         "completions_trained_on": found.completions,
         "positions_passed_over": found.rested,
-        "positions_too_long_for_stage": found.too_long,
+        "positions_unfit_for_stage": found.unfit,
         "positions_lost": found.lost,
         "positions_counted_twice": found.doubled,
         "positions_not_due_yet": found.unexpected,

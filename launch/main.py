@@ -27,6 +27,7 @@ COMMANDS = {
     "performance.learner": "Measures one learner rank.",
     "performance.completions": "Measures the CPU time that a completion costs the driver.",
     "performance.learning": "Compares settings by the held-out accuracy they reach.",
+    "performance.guard": "Asks the guard's rules about finished runs.",
     "performance.push": "Measures a weight push against the bare transfer.",
     "performance.step": "Measures whole steps against TRL's.",
     "performance.gpu_suite": "Runs everything that needs a GPU, in under 30 minutes.",

@@ -137,27 +137,43 @@ def _train(config: RunConfig, console: Console, document: Document) -> int:
         show_end(console, config, done, budget)
         document(end_as_json(config, done, budget))
         return 0
-    folder = attempt_folder(config.run.path)
-    with RunLog(folder, console) as log, recording(folder / TRACE, "driver"):
-        log.write(headline(write_environment(log.folder)))
-        return _start(config, console, log, done, document)
-
-
-def _start(config: RunConfig, console: Console, log: RunLog, done: Progress, document: Document) -> int:
     check_worth(config, done)
     # Heavy imports come late: a mistake in the recipe is said at once.
+    from actors.cluster.placement import joins_cluster
+    from openrs_ray.cluster.machine import Machine
+
+    age_s = None
+    # First, because the probe forks, and forking is safe only without threads.
+    machine = Machine.planned(config, this_machine=not joins_cluster())
+    while True:
+        folder = attempt_folder(config.run.path)
+        with RunLog(folder, console) as log, recording(folder / TRACE, "driver"):
+            log.write(headline(write_environment(log.folder)))
+            outcome = _start(config, machine, console, log, done, document, age_s)
+        if not outcome.again:
+            return outcome.code
+        age_s = 0.0
+
+
+def _start(
+    config: RunConfig,
+    machine: "Machine",
+    console: Console,
+    log: RunLog,
+    done: Progress,
+    document: Document,
+    age_s: float | None,
+) -> Outcome:
+    """One attempt. `age_s`: seconds of this process that no earlier attempt has counted; None: all of them."""
     from actors.cluster.description import describe_cluster
     from actors.cluster.placement import check_build, check_machine, connection, joins_cluster, place
-    from openrs_ray.cluster.machine import Machine
     from openrs_ray.preparation.preview import warning_lines
 
     placement: Placement | None = None
     size = config.engine.tensor_parallel
-    budget = Budget(config, extra_gpus=lambda: size * placement.extra_engines() if placement else 0)
+    budget = Budget(config, age_s, extra_gpus=lambda: size * placement.extra_engines() if placement else 0)
     budget.check("start", *(("step",) if done.ended else ()), *ENDING)
     budget.write()
-    # First, because the probe forks, and forking is safe only without threads.
-    machine = Machine.planned(config, this_machine=not joins_cluster())
     with ExitStack() as ending:
         shutdown = ending.enter_context(Shutdown(budget.write))
         ending.enter_context(budget)
@@ -186,13 +202,14 @@ def _start(config: RunConfig, console: Console, log: RunLog, done: Progress, doc
 
         def end(outcome: Outcome) -> None:
             display.close()
-            _say_end(config, outcome, budget, console)
+            if not outcome.again:
+                _say_end(config, outcome, budget, console)
             if outcome.progress is not None:
                 document(end_as_json(config, outcome.progress, budget))
 
         outcome = asyncio.run(attempt(config, prepared, placement, display, budget, end, shutdown))
         shutdown.waits_for("Ray")
-    return outcome.code
+    return outcome
 
 
 def _say_end(config: RunConfig, outcome: Outcome, budget: Budget, console: Console) -> None:

@@ -208,7 +208,7 @@ class Verdict(Message):
 
 @dataclass(frozen=True, slots=True)
 class SamplingSettings:
-    """What a group is sampled with, fixed at its admission.
+    """Settings that a group is sampled with, fixed at its admission.
 
     Example: SamplingSettings(temperature=0.7, max_completion_tokens=4096, stage=1)
     """

@@ -15,7 +15,7 @@ from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
 from actors.cluster.processes import Processes, end_actor
 from actors.learner.rank import LearnerRank
-from openrs_ray.algorithm.advantages import TrainingSequence, advantages, without_truncated
+from openrs_ray.algorithm.advantages import TrainingSequence, advantages, taught, without_truncated
 from openrs_ray.algorithm.packing import split
 from openrs_ray.algorithm.updates import ages_in_updates, over_updates, shares
 from openrs_ray.config.schema import RunConfig
@@ -201,12 +201,13 @@ class LearnerGroup:
         loss, updates = self.config.loss, self.config.learner.updates_per_batch
         rewards = np.stack([group.rewards() for group in groups])
         values = advantages(rewards, loss.advantage_epsilon, loss.advantage)
-        judged = [part for part in shares(len(groups), updates) if not np.isnan(values[part]).all()]
+        learned = taught(values, groups) if loss.kind == "distill" else values
+        judged = [part for part in shares(len(groups), updates) if not np.isnan(learned[part]).all()]
         if not judged:
             raise RunError(f"step {step} has no judged completion to learn from: look at the verdicts in the record")
         if loss.truncated_completions == "leave_out":
-            values = without_truncated(values, groups)
-        done = [await self._update(groups[part], values[part], step, settings) for part in judged]
+            values, learned = (without_truncated(each, groups) for each in (values, learned))
+        done = [await self._update(groups[part], learned[part], step, settings) for part in judged]
         if updates == 1:
             return Update(done[0], values)
         ages = ages_in_updates([groups[part] for part in judged], step, updates)
@@ -221,8 +222,8 @@ class LearnerGroup:
         local = loss.normalization == "local_micro_batch"
         tokens = completion_tokens(sequences)
         # A group without spread has advantage 0 and adds nothing to the gradient, but for its tokens in the mean; no need to
-        # compute that nothing. (KL penalty and entropy have a gradient everywhere, and the local mean depends on the split.)
-        everywhere = local or loss.kl_beta > 0 or loss.entropy_weight > 0
+        # compute that nothing. (KL penalty, entropy and a teacher act everywhere, and the local mean depends on the split.)
+        everywhere = local or loss.acts_everywhere
         useful = sequences if everywhere else [s for s in sequences if s.advantage != 0]
         left_out = tokens - completion_tokens(useful), len(sequences) - len(useful)
         with span("pack", step=step) as seen:

@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from operator import attrgetter
 from pathlib import Path
@@ -28,6 +29,7 @@ from jaxtyping import Float32, Int32
 from actors.cluster.processes import Processes, own_processes
 from actors.learner.optimizer import deepspeed_settings, forget, optimizer
 from actors.learner.state import load_state, save_state
+from actors.learner.teacher import UNTAUGHT, FrozenTeacher, Taught
 from actors.weights.transport import Outgoing, PushGroup, Sender, find
 from openrs_ray.algorithm.advantages import TrainingSequence
 from openrs_ray.algorithm.host_memory import FrozenOnHost, activations_on_host
@@ -68,6 +70,7 @@ class LearnerRank:
         self.world_size = world_size
         self.device = torch.device(device)
         self.reference: Policy | FrozenOnHost | None = None
+        self.teacher: FrozenTeacher | None = None
         self._reference_step = 0  # its step; 0: the start model
         self._forgot_before = 0  # step that the optimizer has last begun anew for
         self._sender: Sender | None = None
@@ -117,8 +120,10 @@ class LearnerRank:
             deepspeed.utils.set_z3_leaf_modules(policy, {type(layer) for layer in adapted_layers(policy).values()})
             if learner.zero_stage == 3:  # it releases a layer too early when the layer's input needs no gradient
                 policy.model.enable_input_require_grads()
-        elif self.config.loss.kl_beta > 0:
+        elif self.config.needs_reference:
             self.reference = self._frozen_copy(policy)
+        if self.config.loss.kind == "distill":
+            self.teacher = FrozenTeacher(self.config, self.device)
         if self._checkpoints(policy):
             policy.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         deepspeed.init_distributed(
@@ -153,8 +158,10 @@ class LearnerRank:
         ids = np.zeros(16, dtype=np.int32)
         batch = pack([TrainingSequence(ids, ids, np.zeros(16, dtype=np.float32), 1.0)] * 2)
         self.engine.set_gradient_accumulation_boundary(False)
-        (reference,) = self._reference_logprobs([batch])
-        output = policy_loss(self._loss_input(batch, reference, self.config.loss.uses_entropy), self.config.loss)
+        (reference,), (taught,) = self._reference_logprobs([batch], self.config.needs_reference), self._taught([batch])
+        output = policy_loss(
+            self._loss_input(batch, reference, self.config.loss.uses_entropy, taught), self.config.loss
+        )
         self.engine.backward(output.total * 0.0, scale_wrt_gas=False)
         # Dropped, or the gradient would take a step's memory during the first push.
         self.engine.optimizer.zero_grad(set_to_none=True)
@@ -170,7 +177,10 @@ class LearnerRank:
             return self.config.learner.gradient_checkpointing is True
         planned = self.config.placement.gpu_memory_gib or math.inf
         gpu_bytes = min(planned * GIB, torch.cuda.get_device_properties(self.device).total_memory)
-        return needs_checkpointing(self.config, ModelShape.of(policy.model.config), gpu_bytes)
+        shape = ModelShape.of(policy.model.config)
+        return needs_checkpointing(
+            self.config, replace(shape, teacher=self.teacher.shape if self.teacher else None), gpu_bytes
+        )
 
     def make_optimizer(self, policy: Policy) -> torch.optim.Optimizer:
         return optimizer(filter(attrgetter("requires_grad"), policy.parameters()), self.config.learner)
@@ -208,11 +218,15 @@ class LearnerRank:
         packed_tokens = sum(batch.computed_tokens for batch in real)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         sums = dict.fromkeys(METRICS, torch.zeros_like(loss))
-        references = self._reference_logprobs(micro_batches, step)
-        for i, (batch, reference, weight) in enumerate(zip(micro_batches, references, weigh, strict=True)):
+        references = self._reference_logprobs(micro_batches, loss_config.kl_beta > 0, step)
+        taught = self._taught(micro_batches)
+        for i, (batch, reference, lesson, weight) in enumerate(
+            zip(micro_batches, references, taught, weigh, strict=True)
+        ):
             with span("forward_backward", step=step, micro_batch=i, tokens=batch.computed_tokens):
                 self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
-                output = policy_loss(self._loss_input(batch, reference, loss_config.entropy_weight > 0), loss_config)
+                given = self._loss_input(batch, reference, loss_config.entropy_weight > 0, lesson)
+                output = policy_loss(given, loss_config)
                 self.engine.backward(output.total * (weight * self.world_size), scale_wrt_gas=False)
                 self._finish_kernels()
             sums = {name: value + output.sums[name] for name, value in sums.items()}
@@ -273,9 +287,11 @@ class LearnerRank:
         return [1.0 / max(whole, 1)] * len(micro_batches)  # 0 where truncated completions are left out, and all are
 
     @torch.no_grad()
-    def _reference_logprobs(self, micro_batches: Sequence[MicroBatch], step: int = 0) -> list[torch.Tensor | None]:
+    def _reference_logprobs(
+        self, micro_batches: Sequence[MicroBatch], wanted: bool, step: int = 0
+    ) -> list[torch.Tensor | None]:
         """Log-probabilities under the start model, for all micro-batches at once: afterwards it may leave the device."""
-        if self.config.loss.kl_beta == 0:
+        if not wanted:
             return [None] * len(micro_batches)
         with (
             span("reference", step=step, micro_batches=len(micro_batches)),
@@ -297,12 +313,29 @@ class LearnerRank:
         else:
             yield self.reference
 
+    def _taught(self, micro_batches: Sequence[MicroBatch]) -> Iterator[Taught]:
+        """The teacher's part of each micro-batch, in order; empty ones without a teacher."""
+        if self.teacher is None:
+            return iter([UNTAUGHT] * len(micro_batches))
+        return self.teacher.scored(micro_batches, self._temperature)
+
     def _loss_input(
-        self, batch: MicroBatch, reference_logprobs: torch.Tensor | None, with_entropies: bool = False
+        self,
+        batch: MicroBatch,
+        reference_logprobs: torch.Tensor | None,
+        with_entropies: bool = False,
+        taught: Taught = UNTAUGHT,
     ) -> LossInput:
+        arguments = self._arguments(batch, self._temperature(batch))
+        entropies = divergence = top_share = None
         with self._activations():
-            found = self.engine(**self._arguments(batch, self._temperature(batch)), entropies=with_entropies)
-        logprobs, entropies = found if with_entropies else (found, None)
+            if taught.view is not None:
+                top_k = self.config.loss.teacher.top_k
+                logprobs, divergence, top_share = self.engine(**arguments, teacher=taught.view, top_k=top_k)
+            elif with_entropies:
+                logprobs, entropies = self.engine(**arguments, entropies=True)
+            else:
+                logprobs = self.engine(**arguments)
         return LossInput(
             logprobs=logprobs,
             behaviour_logprobs=torch.from_numpy(batch.behaviour_logprobs).to(self.device),
@@ -310,6 +343,9 @@ class LearnerRank:
             lengths=batch.completion_lengths,
             reference_logprobs=reference_logprobs,
             entropies=entropies,
+            teacher_logprobs=taught.logprobs,
+            divergence=divergence,
+            top_share=top_share,
         )
 
     def _temperature(self, batch: MicroBatch) -> float:
@@ -342,10 +378,17 @@ class LearnerRank:
             "truncated_weight_share": total["truncated"] * per_token,
             "masked_token_share": total["masked_tokens"] * per_token,
             "masked_sequence_share": total["masked_sequences"] / max(total["sequences"], 1.0),
+            **{name: total[name] * per_token for name in self._teacher_figures},
             "completion_tokens": tokens,
             "packed_tokens": total["packed_tokens"],
             "seconds": seconds,
         }
+
+    @property
+    def _teacher_figures(self) -> tuple[str, ...]:
+        if self.teacher is None:
+            return ()
+        return ("teacher_kl", "top_share") if self.config.loss.teacher.top_k else ("teacher_kl",)
 
     def _sum_over_ranks(self, values: torch.Tensor) -> torch.Tensor:
         values = values.to(self.device)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from openrs_ray.algorithm.advantages import spread
 from openrs_ray.algorithm.step_metrics import check_judged
 from openrs_ray.config.schema import RunConfig
-from openrs_ray.data.prompt_lengths import TooLong
+from openrs_ray.data.prompt_lengths import Unfit
 from openrs_ray.data.rests import Rested
 from openrs_ray.errors import RunError
 from openrs_ray.records import Group, age_metrics
@@ -25,8 +25,8 @@ class Batch:
     """Judged, but without spread: not trained on."""
     rested: list[Rested] = field(default_factory=list)
     """Positions that were drawn for it but passed over, their problems being at rest."""
-    too_long: list[TooLong] = field(default_factory=list)
-    """The same, their prompts being too long for the stage."""
+    unfit: list[Unfit] = field(default_factory=list)
+    """The same, their prompts not fitting the stage."""
 
     @property
     def drawn(self) -> list[Group]:
@@ -35,7 +35,7 @@ class Batch:
     @property
     def positions(self) -> list[int]:
         """Used by the step: drawn, or passed over."""
-        passed = [each.position for each in self.rested] + [each.position for each in self.too_long]
+        passed = [each.position for each in self.rested] + [each.position for each in self.unfit]
         return [*(group.position for group in self.drawn), *passed]
 
     def metrics(self) -> dict[str, float]:

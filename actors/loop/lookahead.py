@@ -44,7 +44,7 @@ def drawing(
     rests: Rests | None = None,
     lengths: PromptLengths | None = None,
 ) -> Iterator[Drawn]:
-    """Positions that `progress` has not used, in order, without those of prompts too long for the stage or problems at rest."""
+    """Positions that `progress` has not used, in order, without those of prompts unfit for the stage or problems at rest."""
     mixture = Mixture.of(config.run.seed, config.tasks, Counter(problem.task for problem in problems))
     used = {*progress.ahead}
     for position in itertools.count(progress.position):
@@ -104,7 +104,7 @@ class Lookahead:
         count, deadline_s = self.rollout.problems_per_step, self.rollout.deadline_s
         steps = min(self.rollout.staleness + 1, self.last_step - step + 1)
         self._settings = settings or self._settings
-        self.lengths.limit = self._settings.max_prompt_tokens
+        self.lengths.bounds = self._settings.min_prompt_tokens, self._settings.max_prompt_tokens
         self.admit(itertools.islice(self.drawn, max(0, steps * count - len(self))), step - 1)
         what = f"finish {count} groups for step {step} (rollout.deadline_s is {deadline_s:.0f})"
         while not (chosen := await within(deadline_s, "the rollout workers", what, self._finished())):

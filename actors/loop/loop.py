@@ -7,6 +7,7 @@
     push        the new weights, proven, as version = step    learner and every engine (push.deadline_s)
     write       Parquet rows and metrics, which reach the     the disk, before the next step trains
                 disk while the next step samples; display
+    guard       ends the attempt, or the run, when it must    the disk
     steer       the stage of the next step
     save        a checkpoint, when one is due                 learner ranks (checkpoint.deadline_s)
     evaluate    the held-out problems, when that is due;      as `take`
@@ -25,6 +26,7 @@ from dataclasses import asdict, dataclass, replace
 from actors.learner.group import LearnerGroup
 from actors.loop.batch import check_batch
 from actors.loop.evaluation import Evaluation
+from actors.loop.guard import RunGuard
 from actors.loop.limits import Limits, Stopped
 from actors.loop.lookahead import Lookahead
 from actors.loop.push import WeightPush
@@ -63,6 +65,8 @@ class Loop:
     budget: Budget
     display: RunDisplay
     steering: Steering
+    guard: RunGuard | None = None
+    """None where guard.action is off."""
 
     async def step(self) -> None:
         step, began = self.progress.step + 1, time.monotonic()
@@ -92,6 +96,7 @@ class Loop:
 
         Raises:
             Stopped, Recurring (nothing is learned): the run was saved first. RunError: the last checkpoint stands.
+            RolledBack, Recurring: the guard's, which saves nothing.
         """
         try:
             limit = await self._train()
@@ -119,8 +124,10 @@ class Loop:
                 if learns_nothing := self.writer.watch.stop:
                     await self._keep_what_was_learned()
                     raise Recurring(learns_nothing)
+                await self._guard()
                 await self.saving.if_due(self.progress)
                 self.progress = await self.evaluation.if_due(self.progress)
+                await self._guard()
                 await self._follow_evaluation()
             return None
         except LimitReached as limit:
@@ -143,6 +150,10 @@ class Loop:
             decision = Decision(step, attempt, "stop", "end the run", {}, asdict(found), sentence)
             note_decision(self.config.run.path, decision)
             raise LimitReached(sentence, "flat")
+
+    async def _guard(self) -> None:
+        if self.guard is not None:
+            await self.guard.act(self.progress)
 
     async def _follow_evaluation(self) -> None:
         """Make what follows from an evaluation; the policy that becomes the reference is kept."""

@@ -14,14 +14,18 @@ from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
 from actors.learner.group import History, LearnerGroup, new_ranks
 from actors.learner.rank import LearnerRank
+from actors.loop.beginning import beginning
+from actors.loop.beside import Beside
 from actors.loop.collector import Collector
 from actors.loop.evaluation import Evaluation
 from actors.loop.gauges import Gauges
+from actors.loop.guard import RunGuard
 from actors.loop.limits import Limits
 from actors.loop.lookahead import Lookahead, drawing
 from actors.loop.loop import Loop
 from actors.loop.push import WeightPush
 from actors.loop.saving import Saving
+from actors.loop.teacher import TeacherTrial
 from actors.loop.writer import RunWriter
 from actors.pools.environment import CALLS, EnvironmentPool, asking
 from actors.pools.reward import JudgeAccess, RewardPool
@@ -120,21 +124,28 @@ class System:
 
     async def _newest_checkpoint(self) -> Checkpoint | None:
         self._store.open()
-        checkpoint, damages = await asyncio.to_thread(self._store.latest_good)
-        for damage in damages:
+        begun = await asyncio.to_thread(beginning, self.config.run.path, self._store, self.progress.held_out)
+        self.progress, checkpoint = begun.progress, begun.checkpoint
+        for damage in begun.damages:
             self.display.warn(damage)
         if checkpoint is not None:
-            self.progress = Progress.read(checkpoint.trainer_state(), checkpoint.folder)
             self.display.status(f"resuming from step {checkpoint.step}")
             earlier = [line for line in read_metrics(self.config.run.path) if line["step"] <= checkpoint.step]
             curves = ([line.get(name) for line in earlier] for name in ("reward", "accuracy"))
             self.display.resumed(checkpoint.step, *curves)
-        elif damages:
+        elif begun.damages:
             raise UserError("no checkpoint of this run is whole: start anew under another run.name")
         return checkpoint
 
     async def _start_actors(self, checkpoint: Checkpoint | None) -> None:
-        await asyncio.gather(self._judges.start(), self._start_engines_and_learner(checkpoint))
+        trial = TeacherTrial(self.config, self.prepared, self.placement, self._collector, self.budget, self.display)
+        if trial.due:
+            await self._judges.start()
+            await trial.measure()
+            self.display.status("starting the learner and the rollout engines")
+            await self._start_engines_and_learner(checkpoint)
+        else:
+            await asyncio.gather(self._judges.start(), self._start_engines_and_learner(checkpoint))
         if self.config.served_judges:
             deadline_s = max(judge.deadline_s for judge in self.config.served_judges)
             await within(2 * deadline_s, "the reward pool", "ask the judge models", self._rewards.probe_served.remote())
@@ -148,12 +159,15 @@ class System:
         else:
             await asyncio.gather(self._engines.start(), self._learner.start(checkpoint))
 
+    def _collector(self, engines: EnginePool) -> Collector:
+        answering = self.environments or self._answering()
+        rewarding = self.display.warn, self.budget.judged, self.prepared.own_rewards, self.display.log
+        return Collector(self.config, engines, self._rewards, answering, *rewarding)
+
     def _loop(self, checkpoint: Checkpoint | None) -> Loop:
         config, prepared, progress = self.config, self.prepared, self.progress
         budget, display, limits = self.budget, self.display, self.limits
-        answering = self.environments or self._answering()
-        rewarding = display.warn, budget.judged, prepared.own_rewards, display.log
-        collector = Collector(config, self._engines, self._rewards, answering, *rewarding)
+        collector = self._collector(self._engines)
         mixture = Mixture.of(config.run.seed, config.tasks, prepared.sizes)
         rests = Rests(mixture, config.tasks, progress.streaks, progress.step)
         lengths = PromptLengths.of(config.rollout, mixture, prepared.problems)
@@ -165,8 +179,22 @@ class System:
         gauges = Gauges(config.run.name, config.run.steps, progress.tokens)
         sinks = Sinks.of(config, attempt, display.note, display.warn)
         metrics = MetricsLog(config.run.path, attempt, sinks, gauges.write)
+        beside, guard = Beside(), None
+        if config.guard.action != "off":
+            guard = RunGuard(config, attempt, self._store, display, beside.done)
         watch = LearningWatch(config, prepared.tokenizer.convert_ids_to_tokens(list(prepared.eos_ids)))
-        writer = RunWriter(config, attempt, watch, metrics, budget, display, rests, decoder=prepared.decoder.decoder)
+        writer = RunWriter(
+            config,
+            attempt,
+            watch,
+            metrics,
+            budget,
+            display,
+            rests,
+            beside,
+            prepared.decoder.decoder,
+            *([guard.seen] if guard else []),
+        )
         saved = (checkpoint.step, checkpoint.kind) if checkpoint else None
         saving = Saving(config.checkpoint, self._store, self._learner, budget, prepared.files, writer.written, saved)
         held_out, give_up = prepared.held_out, self._engines.give_up
@@ -181,7 +209,7 @@ class System:
         parts = sampling, self._learner, self._push, writer, saving, evaluation
         known = [line for line in read_metrics(config.run.path) if line["step"] <= progress.step]
         steering = Steering.of(config, attempt, progress.changes, known, display.note)
-        return Loop(config, progress, *parts, limits, budget, display, steering)
+        return Loop(config, progress, *parts, limits, budget, display, steering, guard)
 
     def _sample(self, collector: Collector, sampling: Lookahead, gauges: Gauges) -> None:
         """Figures of the present moment."""

@@ -4,7 +4,7 @@ A step's record and metrics are written in a thread while the loop samples the n
 `written` has returned.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
@@ -29,7 +29,7 @@ from openrs_ray.run.budget import Budget
 from openrs_ray.run.completion_files import Phase
 from openrs_ray.run.completions import CompletionRecord
 from openrs_ray.run.display import RunDisplay, StepFigures
-from openrs_ray.run.metrics import MetricsLog
+from openrs_ray.run.metrics import Line, MetricsLog
 from openrs_ray.run.progress import RESULT, Progress
 from openrs_ray.run.samples import sample_lines
 from openrs_ray.run.spans import span, traced
@@ -50,6 +50,8 @@ class RunWriter:
     beside: Beside = field(default_factory=Beside)
     decoder: Decoder | None = None
     """Makes the prompts' text for the record."""
+    seen: Callable[[int, Line, str], None] = lambda step, line, phase: None
+    """Told of the figures of every step and evaluation, with its phase."""
 
     @traced("write")
     def write(
@@ -68,7 +70,7 @@ class RunWriter:
         if self.rests.active:
             figures |= rest_metrics(batch.rested)
         if self.config.rollout.by_prompt_length:
-            figures["too_long"] = float(len(batch.too_long))
+            figures["unfit_prompts"] = float(len(batch.unfit))
         verdicts = [verdict for group in batch.drawn for verdict in group.verdicts]
         progress = replace(
             progress.used(batch.positions),
@@ -84,8 +86,9 @@ class RunWriter:
         cost = self.budget.metrics(times["step_s"], progress.correct)
         line = {**figures, **update.metrics, **times, **push, **cost, **settings.metrics()}
         self.beside.start(partial(self._write_step, step, batch, update.advantages, line))
+        self.seen(step, line, "train")
         self.budget.reached(step)
-        self._show(step, batch, {**figures, **update.metrics, **times})
+        self._show(step, batch, {**figures, **update.metrics, **times, **settings.metrics()})
         self.rests.settle(progress.streaks, step)
         for task in self.rests.all_at_rest() if batch.rested else ():
             self.display.warn(nothing_left(task, step))
@@ -95,9 +98,9 @@ class RunWriter:
         self, step: int, batch: Batch, advantages: np.ndarray, line: Mapping[str, float | int | None]
     ) -> None:
         with span("record", step=step):
-            if batch.rested or batch.too_long:
+            if batch.rested or batch.unfit:
                 record = CompletionRecord(self.config.run.path)
-                record.write_passed(step, self.attempt, batch.rested, batch.too_long)
+                record.write_passed(step, self.attempt, batch.rested, batch.unfit)
             if batch.replaced:  # before the step's own rows, which do not count without these
                 self._write_rows(step, batch.replaced, None, "replaced")
             self._write_rows(step, batch.groups, advantages, "train")
@@ -123,9 +126,10 @@ class RunWriter:
     def _show(self, step: int, batch: Batch, figures: Mapping[str, float]) -> None:
         if unjudged := int(figures["timeouts"] + figures["errors"] + figures["not_judged"]):
             why = first_detail(batch.drawn)
-            self.display.warn(
-                f"step {step}: {unjudged} completions could not be judged and were left out of the loss{why}"
+            left = (
+                "learned from the teacher alone" if self.config.loss.kind == "distill" else "were left out of the loss"
             )
+            self.display.warn(f"step {step}: {unjudged} completions could not be judged and {left}{why}")
         if warning := unusable_warning(batch.drawn, step):
             self.display.warn(warning)
         self.display.step(
@@ -138,10 +142,11 @@ class RunWriter:
                 groups_with_spread=int(figures["groups_with_spread"]),
                 groups=len(batch.drawn),
                 clipped_share=figures["clipped_share"],
-                kl=figures["kl"] if self.config.loss.kl_beta > 0 else None,
+                kl=figures["kl"] if figures["setting/kl_beta"] > 0 else None,
                 tokens=int(figures["sampled_tokens"]),
                 seconds=figures["step_s"],
                 mismatch=figures["mismatch_kl"] if self.config.rollout.quantization != "none" else None,
+                teacher=figures.get("teacher_kl"),
             )
         )
         if warning := self.watch.step(step, figures, batch.drawn):
@@ -151,10 +156,10 @@ class RunWriter:
         correct = correctness(groups)
         unjudged = int(np.isnan(correct).sum())
         await self.written()
-        self.beside.start(
-            partial(self._write_evaluation, step, groups, scores.metrics() | self._doubt_and_cost(unjudged))
-        )
+        line = scores.metrics() | self._doubt_and_cost(unjudged)
+        self.beside.start(partial(self._write_evaluation, step, groups, line))
         await self.written()
+        self.seen(step, line, "evaluation")
         doubt = f"; {unjudged} of {correct.size} not judged, the interval holds either way" if unjudged else ""
         eight = self.config.rollout.quantization
         doubt += f"; sampled by engines in {eight}" if eight != "none" else ""

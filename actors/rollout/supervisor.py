@@ -68,8 +68,7 @@ class Supervisor:
     """Workers serve once started."""
 
     def __post_init__(self) -> None:
-        places = range(len(self.placement.layout.rollout))
-        self._replicas = {place: Replica(place, self.new(place)) for place in places}
+        self._replicas: dict[int, Replica] = {}
         self._coming: dict[int, asyncio.Task[None]] = {}
         self._failures: Counter[int] = Counter()
         self._given_up: set[int] = set()
@@ -91,7 +90,12 @@ class Supervisor:
         return [replica for replica in self._replicas.values() if replica.state in ("started", "serving")]
 
     async def start(self) -> None:
-        """RunError if one of the first replicas fails."""
+        """RunError if one of the first replicas fails.
+
+        Before, no actor holds a place: a teacher's engines may be in them.
+        """
+        places = range(len(self.placement.layout.rollout))
+        self._replicas = {place: Replica(place, self.new(place)) for place in places}
         await asyncio.gather(*(self._start(replica) for replica in self._replicas.values()))
 
     async def _start(self, replica: Replica) -> None:

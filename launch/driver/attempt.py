@@ -37,6 +37,8 @@ class Outcome:
     """Why it is neither."""
     recurs: bool = False
     """Resuming the run unchanged cannot help."""
+    again: bool = False
+    """The run has decided to go back, and another attempt must follow at once."""
 
 
 class HandedOn:
@@ -71,7 +73,8 @@ async def attempt(
         try:
             outcome = await _trained(config, prepared, placement, display, budget, closing)
             end(outcome)
-            shutdown.waits_for("closing the actors", outcome.code)
+            unsaid = "the run goes back to an earlier checkpoint with --resume; " if outcome.again else ""
+            shutdown.waits_for("closing the actors", outcome.code, unsaid)
         except BaseException as error:
             code = 2 if isinstance(error, UserError) else 1
             shutdown.waits_for("closing the actors", code, f"error: {sentences(str(error))}\n")
@@ -87,6 +90,7 @@ async def _trained(
     budget: Budget,
     closing: AsyncExitStack,
 ) -> Outcome:
+    from actors.loop.guard import RolledBack
     from actors.loop.limits import Limits, Stopped
     from actors.loop.system import System
     from launch.driver.supervise import STOP, code_of_recurring
@@ -126,7 +130,9 @@ async def _trained(
     try:
         run = await system.start()
         return Outcome(0, await run.run())
-    except Stopped:
+    except (Stopped, RolledBack) as ended:
+        if not received:
+            return Outcome(1, None, f"{ended}", again=True)
         step = (run or system).progress.step
         where = f"Run {config.run.name} stopped after step {step}; it can be resumed from {config.run.path}."
         return Outcome(128 + received[0], None, where)

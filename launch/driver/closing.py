@@ -10,10 +10,12 @@ from openrs_ray.common.console import say, show_table
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.evaluation.gain import checked_tasks, gain, gain_text
+from openrs_ray.report.decided import counts
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoints import Checkpoint, CheckpointStore
 from openrs_ray.run.display import summary_table
 from openrs_ray.run.progress import Progress
+from openrs_ray.run.teacher_score import teacher_accuracy
 
 
 def show_end(console: Console, config: RunConfig, progress: Progress, budget: Budget) -> None:
@@ -26,9 +28,9 @@ def show_end(console: Console, config: RunConfig, progress: Progress, budget: Bu
         tokens=progress.tokens,
         seconds=progress.seconds,
         run_folder=config.run.path,
-        costs=budget.rows(progress.step, progress.correct),
+        costs=[*budget.rows(progress.step, progress.correct), *_guard_rows(config)],
         gain=_gain(config, progress, checked_tasks(config)),
-        tasks=_task_rows(config, progress),
+        tasks=[*_teacher_rows(config), *_task_rows(config, progress)],
         quantization=config.rollout.quantization,
     )
     show_table(console, table)
@@ -36,10 +38,17 @@ def show_end(console: Console, config: RunConfig, progress: Progress, budget: Bu
         say(console, line)
 
 
+def _guard_rows(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """What the run has decided about itself, where it has."""
+    found = counts(config.run.path)
+    if found["guard_warnings"]:
+        yield "guard", f"{found['guard_warnings']} warnings, {found['rollbacks']} rollbacks"
+
+
 def end_as_json(config: RunConfig, progress: Progress, budget: Budget) -> dict[str, Any]:
     """The table's content; accuracies and differences are shares of 1."""
     spent = budget.spent()
-    kept = _kept(config)
+    kept, guard = _kept(config), counts(config.run.path)
     names = dict.fromkeys((*progress.tasks_before, *progress.tasks_after))
     return {
         "run": config.run.name,
@@ -54,6 +63,7 @@ def end_as_json(config: RunConfig, progress: Progress, budget: Budget) -> dict[s
         "samples_per_problem": config.evaluation.samples,
         "accuracy_before": progress.before,
         "accuracy_after": progress.after,
+        "accuracy_of_teacher": teacher_accuracy(config.run.path, config),
         "difference": _gain_as_json(config, progress, checked_tasks(config)),
         "tasks": {
             name: {
@@ -66,6 +76,7 @@ def end_as_json(config: RunConfig, progress: Progress, budget: Budget) -> dict[s
         "hours": spent.hours,
         "gpu_hours": spent.gpu_hours,
         "dollars": spent.dollars if budget.priced else None,
+        "guard": {"warnings": guard["guard_warnings"], "rollbacks": guard["rollbacks"]},
         "policy": kept[-1].policy if kept else None,
     }
 
@@ -79,6 +90,11 @@ def _gain_as_json(config: RunConfig, progress: Progress, tasks: list[str] | None
     except RunError:
         return None
     return {"problems": problems, "p": paired.p, "interval": paired.difference}
+
+
+def _teacher_rows(config: RunConfig) -> Iterator[tuple[str, str]]:
+    if accuracy := teacher_accuracy(config.run.path, config):
+        yield "teacher itself, for $ 0", str(accuracy)
 
 
 def _task_rows(config: RunConfig, progress: Progress) -> Iterator[tuple[str, str]]:

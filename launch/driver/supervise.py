@@ -47,7 +47,7 @@ def supervise(
 
     before = {number: signal.signal(number, hand_on) for number in stop_signals()}
     try:
-        best, in_vain = saved(), 0
+        newest, in_vain = saved(), 0
         while True:
             # A session of its own: Ctrl-C in a terminal would otherwise reach it twice, which means "at once". And it saves and
             # stops when this process is killed: nobody would watch it any more.
@@ -68,8 +68,8 @@ def supervise(
             if asked:
                 return 128 + asked[0]
             now = saved()
-            in_vain = 0 if now > best else in_vain + 1
-            best = max(best, now)
+            in_vain = 0 if now != newest else in_vain + 1  # an earlier one after a rollback of the guard
+            newest = now
             if in_vain == TRIES:
                 say(f"{TRIES} tries in a row ended without a new checkpoint: the run is not started again")
                 return code

@@ -94,6 +94,17 @@ def without_truncated(
     return np.where(truncated, np.nan, values)
 
 
+def taught(
+    values: Float64[np.ndarray, "groups completions"], groups: Sequence[Group]
+) -> Float64[np.ndarray, "groups completions"]:
+    """Advantages where a teacher also acts on rollouts without one, which get 0; NaN for those without a usable token."""
+    usable = [
+        [rollout.sampled_tokens > 0 and bool(np.isfinite(rollout.logprobs).all()) for rollout in group.rollouts]
+        for group in groups
+    ]
+    return np.where(np.isnan(values) & np.array(usable), 0.0, values)
+
+
 def spread(rewards: Float64[np.ndarray, "groups completions"]) -> Bool[np.ndarray, " groups"]:
     """True where a group's judged rewards differ."""
     lowest = np.where(np.isnan(rewards), np.inf, rewards).min(axis=1)

@@ -6,7 +6,7 @@ are sums, which add up over micro-batches and ranks.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -17,9 +17,9 @@ from openrs_ray.config.loss import Loss
 
 METRICS = (
     *("clipped", "kl", "mismatch_kl", "entropy", "ratio", "ratio_squared", "truncated", "masked_tokens", "tokens"),
-    *("masked_sequences", "sequences"),
+    *("masked_sequences", "sequences", "teacher_kl", "top_share"),
 )
-"""Sums of `LossOutput`: over tokens, then over sequences."""
+"""Sums of `LossOutput`: over tokens, but for those of sequences."""
 
 MOST_LOG_RATIO = 20.0
 """As in verl: exp(89) overflows float32, and every clip acts far below."""
@@ -38,6 +38,12 @@ class LossInput:
     """Sampled tokens of each sequence, in order."""
     reference_logprobs: Float[Tensor, " tokens"] | None = None
     """Under the frozen start model; None when `kl_beta` is 0."""
+    teacher_logprobs: Float[Tensor, " tokens"] | None = None
+    """Under the teacher; None without one, or with `divergence`."""
+    divergence: Float[Tensor, " tokens"] | None = None
+    """From the policy to the teacher, with gradient."""
+    top_share: Float[Tensor, " tokens"] | None = None
+    """Probability of the tokens whose teacher's probability enters the divergence by itself."""
     entropies: Float[Tensor, " tokens"] | None = None
     """Of the distribution that each token is one of, in nats, with gradient; None when `entropy_weight` is 0."""
 
@@ -114,6 +120,7 @@ OBJECTIVES: dict[str, Callable[[LossInput, Float[Tensor, " tokens"], Loss], Obje
     "gspo": sequence_ratio,
     "cispo": clipped_weight,
     "tis": clipped_weight,
+    "distill": token_ratio,
     "sapo": soft_gate,
 }
 
@@ -129,8 +136,11 @@ def policy_loss(batch: LossInput, loss: Loss) -> LossOutput:
     log_ratio = _bounded((batch.logprobs - batch.behaviour_logprobs).masked_fill(batch.to_tokens(unusable), 0.0))
     # The ratio to the current policy is 1 with the gradient of log pi, as in TRL with one update per batch.
     learned = log_ratio if loss.old_policy == "sampler" else batch.logprobs - batch.logprobs.detach()
-    objective, clipped, truncated = OBJECTIVES[loss.kind](batch, learned, loss)
+    objective, clipped, truncated = OBJECTIVES[loss.kind](_taught(batch, loss), learned, loss)
     per_token = -objective
+    if batch.divergence is not None:
+        weight = loss.teacher.weight
+        per_token = weight * batch.divergence + (1 - weight) * per_token
     kl = torch.zeros_like(per_token)
     if batch.reference_logprobs is not None:
         kl = k3(batch.reference_logprobs - batch.logprobs)
@@ -155,8 +165,25 @@ def policy_loss(batch: LossInput, loss: Loss) -> LossOutput:
         "tokens": torch.ones_like(ratio),
         "masked_sequences": masked,
         "sequences": lengths > 0,
+        "teacher_kl": _teacher_kl(batch),
+        "top_share": torch.zeros_like(ratio) if batch.top_share is None else batch.top_share,
     }
     return LossOutput(per_token.sum(), {name: values.detach().double().sum() for name, values in measured.items()})
+
+
+def _taught(batch: LossInput, loss: Loss) -> LossInput:
+    """With the sampled-token estimate of the divergence taken off the advantages, each with its weight."""
+    if batch.teacher_logprobs is None:
+        return batch
+    weight = loss.teacher.weight
+    return replace(batch, advantages=(1 - weight) * batch.advantages - weight * _teacher_kl(batch))
+
+
+def _teacher_kl(batch: LossInput) -> Float[Tensor, " tokens"]:
+    """The divergence from the policy to the teacher, or its estimate from the sampled token; 0 without a teacher."""
+    if batch.teacher_logprobs is not None:
+        return (batch.logprobs - batch.teacher_logprobs).detach()
+    return torch.zeros_like(batch.behaviour_logprobs) if batch.divergence is None else batch.divergence.detach()
 
 
 def _masked(

@@ -1,4 +1,4 @@
-"""Detects runs that learn nothing: groups of equal rewards change nothing (but for a KL penalty)."""
+"""Detects runs that learn nothing: without a teacher, groups of equal rewards change nothing (but for a KL penalty)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LearningWatch:
 
     def step(self, step: int, figures: Mapping[str, float], groups: Sequence[Group]) -> str | None:
         """Note a finished step, with the figures of `step_metrics` and all sampled groups; returns a warning if one is due."""
-        if figures["groups_with_spread"]:
+        if figures["groups_with_spread"] or self._config.loss.kind == "distill":
             self._without, self._warn_at = 0, _WARN_FROM
         else:
             self._without += 1

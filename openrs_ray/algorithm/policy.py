@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel
 
+from openrs_ray.algorithm.distillation import DistilledLogprobs, TeacherView
+from openrs_ray.algorithm.head import head_gradients, logits_of
 from openrs_ray.algorithm.packing import MicroBatch
 from openrs_ray.algorithm.varlen import causal_attention
 from openrs_ray.common.foreign import reading
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
 
 ATTENTION = "openrs_packed"
 
-LogprobsAndMore = Float[Tensor, " tokens"] | tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]
-"""Log-probabilities, or a pair of these and of entropies."""
+LogprobsAndMore = Float[Tensor, " tokens"] | tuple[Float[Tensor, " tokens"], ...]
+"""Log-probabilities, a pair of these and of entropies, or what `Distilled` has."""
 
 Shared = tuple[Int[Tensor, " places"], Int[Tensor, " rows"]]
 """Shared rows: the row of each token of the sequences (place), and the first place of each row."""
@@ -59,19 +61,34 @@ class Policy(nn.Module):
         temperature: float,
         shared: "Shared | None" = None,
         entropies: bool = False,
+        teacher: TeacherView | None = None,
+        top_k: int = 0,
     ) -> LogprobsAndMore:
         """Log-probability of each target, float32, computed from the row of the token before it.
 
-        With `entropies` a pair: beside it the entropy of the whole distribution, in nats.
+        With `entropies` a pair: beside it the entropy of the whole distribution, in nats. With a teacher all of `Distilled`, over
+        `top_k` tokens.
         """
-        hidden = self.model.base_model(
+        hidden = self.hidden(token_ids, position_ids, lengths, predictors, shared)
+        found: LogprobsAndMore = self.head(hidden, targets, temperature, entropies, teacher, top_k)
+        return found
+
+    def hidden(
+        self,
+        token_ids: Int[Tensor, " tokens"],
+        position_ids: Int[Tensor, " tokens"],
+        lengths: tuple[int, ...],
+        predictors: Int[Tensor, " completion_tokens"],
+        shared: "Shared | None" = None,
+    ) -> Float[Tensor, "completion_tokens hidden"]:
+        """Last hidden states in the rows of `predictors`."""
+        states: Tensor = self.model.base_model(
             input_ids=token_ids[None],
             position_ids=position_ids[None],
             use_cache=False,
             **packed_arguments(lengths, token_ids.device, shared),
         ).last_hidden_state[0]
-        found: LogprobsAndMore = self.head(hidden[predictors], targets, temperature, entropies)
-        return found
+        return states[predictors]
 
 
 class ChunkedLogprobs(nn.Module):
@@ -92,9 +109,16 @@ class ChunkedLogprobs(nn.Module):
         targets: Int[Tensor, " tokens"],
         temperature: float,
         entropies: bool = False,
+        teacher: TeacherView | None = None,
+        top_k: int = 0,
     ) -> LogprobsAndMore:
-        arguments = (hidden, self.weight, targets, temperature, self.chunk_tokens, self.logits_dtype, entropies)
-        found: LogprobsAndMore = _TokenLogprobs.apply(*arguments)  # type: ignore[no-untyped-call]
+        last = temperature, self.chunk_tokens, self.logits_dtype
+        found: LogprobsAndMore
+        if teacher is not None:
+            own = hidden, self.weight, targets, teacher, top_k
+            found = DistilledLogprobs.apply(*own, *last)  # type: ignore[no-untyped-call]
+        else:
+            found = _TokenLogprobs.apply(hidden, self.weight, targets, *last, entropies)  # type: ignore[no-untyped-call]
         return found
 
 
@@ -117,7 +141,7 @@ class _TokenLogprobs(torch.autograd.Function):
     ) -> LogprobsAndMore:
         pick = _compiled(_pick) if hidden.is_cuda else _pick_over
         picked = [
-            pick(_logits(rows, weight, logits_dtype), wanted, temperature, with_entropies)
+            pick(logits_of(rows, weight, logits_dtype), wanted, temperature, with_entropies)
             for rows, wanted in zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True)
         ]
         logit, normaliser, *entropies = (torch.cat(parts) for parts in zip(*picked, strict=True))
@@ -128,36 +152,16 @@ class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *by_entropy: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, normaliser, *entropies = ctx.saved_tensors
-        hidden_gradient = torch.empty_like(hidden)
-        weight_gradient = None
-        if ctx.needs_input_grad[1]:  # float32 even for a bfloat16 weight, because many small chunks are summed
-            weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
         slope_of = _compiled(_slope) if hidden.is_cuda else _slope_over
-        for start in range(0, len(targets), ctx.chunk_tokens):
-            chunk = slice(start, start + ctx.chunk_tokens)
-            logits = _logits(hidden[chunk], weight, ctx.logits_dtype)
-            outside, more = gradient[chunk], [values[chunk] for values in (*by_entropy, *entropies)]
-            slope = slope_of(logits, targets[chunk], normaliser[chunk], outside, ctx.temperature, weight.dtype, *more)
-            del logits  # not beside what comes next, which is as large
-            torch.mm(slope, weight, out=hidden_gradient[chunk])
-            if weight_gradient is not None and weight.dtype == torch.float32:
-                weight_gradient.addmm_(slope.T, hidden[chunk])
-            elif weight_gradient is not None:
-                weight_gradient += slope.T @ hidden[chunk]
-            del slope
-        head_gradient = None if weight_gradient is None else weight_gradient.to(weight.dtype)
-        return hidden_gradient, head_gradient, None, None, None, None, None
 
+        def slope(rows: slice, logits: Tensor) -> Tensor:
+            more = [values[rows] for values in (*by_entropy, *entropies)]
+            given = logits, targets[rows], normaliser[rows], gradient[rows], ctx.temperature, weight.dtype
+            made: Tensor = slope_of(*given, *more)
+            return made
 
-def _logits(
-    hidden: Float[Tensor, "tokens hidden"], weight: Float[Tensor, "vocabulary hidden"], dtype: torch.dtype
-) -> Float[Tensor, "tokens vocabulary"]:
-    """Summed and given in `dtype`."""
-    if dtype == weight.dtype:
-        return F.linear(hidden, weight)
-    if hidden.is_cuda:  # on tensor cores, which sum in float32 anyway; as vLLM does it
-        return torch.mm(hidden, weight.t(), out_dtype=dtype)
-    return F.linear(hidden.to(dtype), weight.to(dtype))
+        made = head_gradients(hidden, weight, slope, ctx.chunk_tokens, ctx.logits_dtype, ctx.needs_input_grad[1])
+        return (*made, *[None] * 5)
 
 
 def _pick(

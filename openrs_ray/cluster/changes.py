@@ -28,6 +28,7 @@ def learner_doses(config: RunConfig) -> Doses:
         "learner.logprob_chunk_tokens": smaller(learner.logprob_chunk_tokens, (1024, 512, 256)),
         "learner.zero_stage": [stage for stage in (2, 3) if learner.zero_stage < stage <= ranks + 1],
         "learner.offload_reference": [True] if holds_reference(config) and not learner.offload_reference else [],
+        "loss.teacher.offload": [True] if config.loss.kind == "distill" and not config.loss.teacher.offload else [],
         "learner.optimizer": ["adamw_8bit", "adamw_offload"] if learner.optimizer == "adamw" else [],
         "learner.offload_activations": []
         if learner.offload_activations or learner.gradient_checkpointing is False

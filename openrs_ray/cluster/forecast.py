@@ -12,7 +12,9 @@ from openrs_ray.cluster.learner_memory import (
     holds_reference,
     itemsize,
     kept_on_host,
+    teacher_bytes,
     trained_parameters,
+    waiting_bytes,
 )
 from openrs_ray.cluster.lengths import mean_square
 from openrs_ray.cluster.memory import needs_checkpointing
@@ -212,9 +214,17 @@ def operations_per_token(run: Run) -> float:
     attention = 4 * shape.layers * shape.heads * shape.head_dim * run.seen
     forward = 2 * shape.parameters + attention
     own = 0 if adapters else 2 * shape.parameters
-    reference = forward if config.loss.kl_beta > 0 else 0.0
+    frozen = (forward if config.loss.kl_beta > 0 else 0.0) + _teacher_operations(run)
     backward = 2 * shape.parameters + 2 * attention + own
-    return forward * (1 + recomputed) + backward + reference + (6 + 2 * recomputed) * adapters
+    return forward * (1 + recomputed) + backward + frozen + (6 + 2 * recomputed) * adapters
+
+
+def _teacher_operations(run: Run) -> float:
+    """Floating-point operations of the teacher per token; 0 without one."""
+    teacher = run.shape.teacher
+    if teacher is None:
+        return 0.0
+    return 2 * teacher.parameters + 4 * teacher.layers * teacher.heads * teacher.head_dim * run.seen
 
 
 def _merged_bytes(run: Run) -> float:
@@ -234,12 +244,15 @@ def _update_s(run: Run, trained: int) -> float:
 
 
 def _sent_s(run: Run, tokens: float) -> float:
-    """Seconds of transfers to and from the host's memory: the reference once per update, activations both ways."""
+    """Seconds of transfers to and from the host's memory: frozen models once per update, activations both ways."""
     config, shape = run.config, run.shape
     share = tokens / config.micro_batch_tokens / config.placement.num_learner_gpus
     sent = 2 * kept_on_host(config, shape) * share
     if config.learner.offload_reference and holds_reference(config):
         sent += config.learner.updates_per_batch * itemsize(config) * shape.parameters
+    if config.loss.teacher.offload:
+        sent += config.learner.updates_per_batch * teacher_bytes(config, shape)
+        sent += 2 * waiting_bytes(config, shape) / config.placement.num_learner_gpus
     if config.learner.optimizer == "adamw_offload" and config.learner.zero_stage == 3:  # it sums gradients on the host
         sent += 8 * trained_parameters(config, shape) * share / config.placement.num_learner_gpus
     return sent / run.sent_per_s

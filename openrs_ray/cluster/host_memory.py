@@ -6,7 +6,9 @@ from openrs_ray.cluster.learner_memory import (
     itemsize,
     kept_on_host,
     offload_buffer,
+    teacher_bytes,
     trained_parameters,
+    waiting_bytes,
 )
 from openrs_ray.cluster.machine import Machine
 from openrs_ray.cluster.memory import listed
@@ -27,6 +29,8 @@ def host_parts(config: RunConfig, shape: ModelShape) -> Parts:
         parts["optimizer"] = state + offload_buffer(config, shape) * place.num_learner_gpus
     if learner.offload_reference and holds_reference(config):
         parts["reference"] = float(size * shape.parameters * place.num_learner_gpus)
+    if config.loss.teacher.offload and shape.teacher:
+        parts["teacher"] = teacher_bytes(config, shape) * place.num_learner_gpus + waiting_bytes(config, shape)
     if learner.offload_activations:
         parts["activations"] = kept_on_host(config, shape) * place.num_learner_gpus
     if learner.lora.rank:

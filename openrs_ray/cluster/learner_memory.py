@@ -30,7 +30,20 @@ def trained_parameters(config: RunConfig, shape: ModelShape) -> int:
 
 def holds_reference(config: RunConfig) -> bool:
     """True if the learner holds a copy of the start model; with adapters, the model without them is the reference."""
-    return config.loss.kl_beta > 0 and not config.learner.lora.rank
+    return config.needs_reference and not config.learner.lora.rank
+
+
+def teacher_bytes(config: RunConfig, shape: ModelShape) -> float:
+    """Bytes of the teacher's weights, whole on every rank; 0 without one."""
+    return float(itemsize(config) * shape.teacher.parameters) if shape.teacher else 0.0
+
+
+def waiting_bytes(config: RunConfig, shape: ModelShape) -> float:
+    """Most bytes of an update's last hidden states of an offloaded teacher, which wait in the host's memory, on all ranks."""
+    if shape.teacher is None or config.loss.teacher.top_k == 0:
+        return 0.0
+    learned = config.completions_per_step * config.rollout.max_completion_tokens / config.learner.updates_per_batch
+    return itemsize(config) * shape.teacher.hidden * learned
 
 
 def merge_bytes(config: RunConfig, shape: ModelShape) -> float:
@@ -59,9 +72,11 @@ def learner_phases(config: RunConfig, shape: ModelShape, checkpointing: bool) ->
     ranks, size, stage = config.placement.num_learner_gpus, itemsize(config), config.learner.zero_stage
     held, reference = shape.parameters + shape.adapters(config.learner.lora), size * shape.parameters
     zero, away = _zero(config, shape), config.learner.offload_reference
+    teacher, teacher_away = teacher_bytes(config, shape), config.loss.teacher.offload
     rest = {
         "weights": size * (held / ranks if stage == 3 else held),
         "reference": reference if holds_reference(config) and not away else 0.0,
+        "teacher": teacher if not teacher_away else 0.0,
         "optimizer": _STATE[config.learner.optimizer] * trained_parameters(config, shape) / ranks,
         "gradients": zero.at_rest,
         "offload buffer": zero.buffer,
@@ -83,6 +98,11 @@ def learner_phases(config: RunConfig, shape: ModelShape, checkpointing: bool) ->
     if holds_reference(config) and away:
         visit = {"reference": reference, "work space": max(_forward_work(config, shape), _scoring_head(config, shape))}
         phases["in the reference pass"] = rest | visit
+    if shape.teacher and teacher_away:
+        head = _teacher_head(config, shape.teacher)
+        phases["in the backward pass"]["teacher"] = head
+        work = max(_forward_work(config, shape.teacher), _scoring_head(config, shape.teacher))
+        phases["in the teacher's pass"] = rest | {"teacher": teacher + head, "work space": work}
     return phases
 
 
@@ -109,6 +129,11 @@ def _zero(config: RunConfig, shape: ModelShape) -> _Zero:
     if mixed:  # a gradient's norm is computed in float64
         return _Zero(0.0, 4 * share, 4 * share + 8 * largest, reduction)
     return _Zero(0.0, 4 * share, 8 * share, reduction + 4 * share)  # this micro-batch's gradients beside the sum
+
+
+def _teacher_head(config: RunConfig, teacher: ModelShape) -> float:
+    """Bytes of the output head, of which a copy stays when the rest of an offloaded teacher has left."""
+    return float(itemsize(config) * teacher.vocabulary * teacher.hidden) if config.loss.teacher.top_k else 0.0
 
 
 def offload_buffer(config: RunConfig, shape: ModelShape) -> float:
@@ -147,6 +172,8 @@ def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tu
         head = 4 * weight + size * chunk + max(logits_size * chunk, size * weight)
     if config.loss.uses_entropy:  # a chunk's probabilities, beside its log-probabilities
         head += 4 * chunk
+    if shape.teacher and config.loss.teacher.top_k:  # which works in float32, and compares with the teacher's chunk
+        head = max(head + (4 - logits_size + size) * chunk, _scoring_head(config, shape.teacher))
     return saved * tokens, work * tokens + merge_bytes(config, shape), head
 
 

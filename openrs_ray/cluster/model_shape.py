@@ -37,6 +37,8 @@ class ModelShape:
     """Shapes of all parameters in push order; tied ones once."""
     linears: tuple[Linear, ...] = ()
     """Linear layers without the head: those that can have adapters, and that engines quantize."""
+    teacher: "ModelShape | None" = None
+    """Shape of the model that this one learns from (`loss.teacher`)."""
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> "ModelShape":

@@ -1,6 +1,7 @@
 """Shapes of the models that recipes name, for planning without a network: `shapes.json`, which `launch.shapes` writes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ def shipped() -> dict[str, dict[str, Any]]:
     """Values by Hub id."""
     content: dict[str, dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
     return content
+
+
+def planned_shape(model: str, teacher: str | None) -> ModelShape | None:
+    """The shipped shape of a policy with that of its teacher; None where one of them does not come with the project."""
+    shape, its = shipped_shape(model), shipped_shape(teacher) if teacher else None
+    return None if shape is None or (teacher and its is None) else replace(shape, teacher=its)
 
 
 def shipped_shape(name: str) -> ModelShape | None:

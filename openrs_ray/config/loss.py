@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from openrs_ray.config.section import Amount, Count, Ratio, Section, SomeAmount
+from openrs_ray.config.teacher import Teacher
 
 _PUBLISHED: dict[str, dict[str, Any]] = {
     "grpo": {},
@@ -17,6 +18,7 @@ _PUBLISHED: dict[str, dict[str, Any]] = {
     "cispo": {"clip_epsilon_high": 1.0},
     "tis": {"clip_epsilon_high": 1.0},
     "sapo": {"normalization": "sequences"},
+    "distill": {},
 }
 """Defaults of each loss that differ from the fields'; from its paper, except the bound of CISPO and TIS."""
 
@@ -27,8 +29,10 @@ _BOUNDED = ("cispo", "tis", "sapo")
 
 
 class Loss(Section):
-    kind: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "tis", "sapo"] = "grpo"
+    kind: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "tis", "sapo", "distill"] = "grpo"
     """Which loss (docs/losses.md); it brings its own clip and normalization where those are not given."""
+    teacher: Teacher = Teacher()
+    """With kind distill: the model to learn from."""
     advantage: Advantage = "group_std"
     """A completion's advantage: reward minus the group's mean, divided by the group's standard deviation (group_std), by nothing
     (group_mean; dr_grpo) or by that of the whole step (batch_std; REINFORCE++), or reward minus the mean of the group's others
@@ -102,12 +106,44 @@ class Loss(Section):
                 f"loss.entropy_weight ({self.entropy_weight:g}) must not be above loss.max_entropy_weight "
                 f"({self.max_entropy_weight:g}), which a weight that follows loss.entropy_floor stays below"
             )
+        self._check_teacher()
         if self.cap < self.clip_range[1]:
             raise ValueError(
                 f"loss.correction_cap ({self.correction_cap:g}) must not be below the clip's upper bound "
                 f"({self.clip_range[1]:g}), which could not act"
             )
         return self
+
+    def _check_teacher(self) -> None:
+        if (self.kind == "distill") != (self.teacher.path is not None):
+            raise ValueError(
+                "loss.kind distill and loss.teacher.path go together: give both (docs/distillation.md), or neither of them"
+            )
+        if self.kind == "distill" and self.teacher.top_k and self.uses_entropy:
+            raise ValueError(
+                "loss.entropy_weight and loss.entropy_floor are not offered with loss.teacher.top_k above 0: set these to 0, or "
+                "loss.teacher.top_k to 0"
+            )
+        if self.kind == "distill" and not self.uses_ratios and self.correction == "truncated":
+            raise ValueError(
+                "loss.correction truncated caps a ratio, of which distillation by loss.teacher.top_k alone has none: set "
+                "loss.correction sequence_mask, or loss.teacher.top_k 0"
+            )
+
+    @property
+    def uses_ratios(self) -> bool:
+        """False where the loss is the divergence from a teacher over top_k tokens, and nothing else."""
+        return self.kind != "distill" or self.teacher.top_k == 0 or self.teacher.weight < 1
+
+    @property
+    def needs_rewards(self) -> bool:
+        """False where a teacher alone says how to change."""
+        return self.kind != "distill" or self.teacher.weight < 1
+
+    @property
+    def acts_everywhere(self) -> bool:
+        """True where tokens without an advantage have a gradient, too."""
+        return self.kl_beta > 0 or self.entropy_weight > 0 or self.kind == "distill"
 
     @property
     def clip_range(self) -> tuple[float, float]:

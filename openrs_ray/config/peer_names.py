@@ -40,6 +40,8 @@ _OURS = {
     "loss.gate_temperature_negative": "tau_neg sapo_temperature_neg",
     "loss.truncated_completions": "mask_truncated_completions overlong_filter",
     "loss.entropy_weight": "entropy_coeff entropy_coef entropy_loss_coef",
+    "loss.teacher.path": "teacher teacher_model teacher_model_name_or_path opd_teacher_load teacher_model_path",
+    "loss.teacher.weight": "opd_kl_coef kl_penalty_coef",
     "loss.kl_beta": "beta kl_coef init_kl_coef kl_loss_coef",
     "loss.clip_epsilon": "epsilon eps_clip clip_ratio clip_ratio_low eps_clip_low",
     "loss.clip_epsilon_high": "epsilon_high clip_ratio_high eps_clip_high",

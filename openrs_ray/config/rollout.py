@@ -26,7 +26,7 @@ class Rollout(Section):
     temperature: Annotated[Warmth, FREE] = 1.0
     """Sampling temperature; the learner uses the same (below 0.01 vLLM samples at 0.01)."""
     stages: Annotated[tuple[RolloutStage, ...], FREE] = ()
-    """Stages of the run, each with a longest completion and, where given, a longest prompt and a temperature (docs/stages.md)."""
+    """Stages of the run, each with a longest completion and, where given, prompt lengths and a temperature (docs/stages.md)."""
     top_p: Annotated[SomeShare, FREE] = 1.0
     """Must stay 1 in training: a truncated distribution would bias the probability ratio."""
     top_k: Annotated[int, Field(ge=-1, le=10**9), FREE] = -1
@@ -116,7 +116,9 @@ class Rollout(Section):
     @property
     def by_prompt_length(self) -> bool:
         """True where a stage passes over some of the problems by the length of their prompts."""
-        return any(stage.max_prompt_tokens != self.max_prompt_tokens for stage in self.each_stage)
+        return any(
+            stage.min_prompt_tokens or stage.max_prompt_tokens != self.max_prompt_tokens for stage in self.each_stage
+        )
 
     @property
     def each_stage(self) -> tuple[RolloutStage, ...]:

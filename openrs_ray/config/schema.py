@@ -19,6 +19,7 @@ from openrs_ray.config.data import Data, DataSections, DataSet
 from openrs_ray.config.environment import EnvironmentSection
 from openrs_ray.config.evaluation import Evaluation, HeldOut
 from openrs_ray.config.fidelity import Fidelity, as_published
+from openrs_ray.config.guard import Guard
 from openrs_ray.config.judge_model import JudgeModel
 from openrs_ray.config.learner import Learner
 from openrs_ray.config.loss import Loss
@@ -162,6 +163,7 @@ class RunConfig(Section):
     push: Annotated[Push, FREE] = Push()
     placement: Annotated[Placement, FREE] = Placement()
     checkpoint: Annotated[Checkpoint, FREE] = Checkpoint()
+    guard: Annotated[Guard, FREE] = Guard()
     cost: Annotated[Cost, FREE] = Cost()
     _folders: tuple[Path, ...] = PrivateAttr(())
     _user_code: dict[str, UserCode] = PrivateAttr(default_factory=dict)
@@ -262,7 +264,7 @@ class RunConfig(Section):
                 )
         elif self.learner.micro_batch_sequences is not None:
             raise ValueError("learner.micro_batch_sequences is only for loss.normalization local_micro_batch")
-        if self.learner.offload_reference and self.loss.kl_beta == 0:
+        if self.learner.offload_reference and not self.needs_reference:
             raise ValueError(
                 "learner.offload_reference needs a reference model: set loss.kl_beta above 0, or learner.offload_reference false"
             )
@@ -270,6 +272,10 @@ class RunConfig(Section):
             raise ValueError(
                 "learner.offload_reference must be false with adapters (learner.lora.rank above 0): the reference is the same "
                 "model without them, so there is no copy to offload"
+            )
+        if self.loss.kind == "distill" and rollout.replace_uniform_groups:
+            raise ValueError(
+                "rollout.replace_uniform_groups must be 0 with loss.kind distill: groups of equal rewards learn from the teacher"
             )
         if self.learner.micro_batch_tokens < self.max_sequence_tokens:
             raise ValueError(
@@ -387,6 +393,11 @@ class RunConfig(Section):
         stage = self.rollout.stage(number)
         one = stage.model_dump(include={"max_completion_tokens", "max_prompt_tokens", "temperature"})
         return self.model_copy(update={"rollout": self.rollout.model_copy(update={**one, "stages": ()})})
+
+    @property
+    def needs_reference(self) -> bool:
+        """True where a step may have a KL penalty."""
+        return self.loss.kl_beta > 0 or self.guard.raises_kl
 
     @property
     def logprob_temperature(self) -> float:

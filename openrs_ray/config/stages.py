@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from openrs_ray.config.section import Positive, Section, Share, SomeShare
+from openrs_ray.config.section import Count, Positive, Section, Share, SomeShare
 
 Warmth = Annotated[float, Field(ge=0.01, le=100)]
 """A temperature to sample at (below 0.01 vLLM samples at 0.01)."""
@@ -50,10 +50,20 @@ class RolloutStage(Section):
     """Longest completion in tokens."""
     max_prompt_tokens: Positive | None = None
     """Longest prompt in tokens; positions of problems with longer ones are passed over (default: rollout.max_prompt_tokens)."""
+    min_prompt_tokens: Count = 0
+    """Shortest prompt in tokens; positions of problems with shorter ones are passed over."""
     temperature: Warmth | None = None
     """Sampling temperature (default: rollout.temperature)."""
     until: Until | None = None
     """The end of the stage; the last one lasts until the run ends."""
+
+    @property
+    def as_text(self) -> str:
+        """With nothing left open. Example: "completions of up to 4,096 tokens at temperature 0.7, prompts of 0 to 512" """
+        return (
+            f"completions of up to {self.max_completion_tokens:,} tokens at temperature {self.temperature:g}, prompts of "
+            f"{self.min_prompt_tokens:,} to {self.max_prompt_tokens:,}"
+        )
 
 
 def longest(given: Any, name: str) -> int | None:
@@ -75,6 +85,12 @@ def check_order(stages: Sequence[RolloutStage]) -> None:
         raise ValueError(
             f"rollout.stages[{len(stages) - 1}].until must be left out: the last stage lasts until the run ends"
         )
+    for number, stage in enumerate(stages):
+        if stage.max_prompt_tokens is not None and stage.min_prompt_tokens > stage.max_prompt_tokens:
+            raise ValueError(
+                f"rollout.stages[{number}].min_prompt_tokens ({stage.min_prompt_tokens}) must not be above its max_prompt_tokens "
+                f"({stage.max_prompt_tokens})"
+            )
     ends = [(number, stage.until.step) for number, stage in enumerate(stages) if stage.until and stage.until.step]
     for (earlier, first), (later, second) in pairwise(ends):
         if second <= first:

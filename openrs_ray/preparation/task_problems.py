@@ -119,12 +119,13 @@ def _check_enough(task: Task, loaded: TaskProblems, config: RunConfig, share: Fr
 def _check_stages(task: Task, loaded: TaskProblems, rollout: Rollout, needed: int) -> None:
     """UserError where a stage passes over so many problems that a step would ask one twice."""
     for number, stage in enumerate(rollout.stages and rollout.each_stage):
-        limit = stage.max_prompt_tokens or rollout.max_prompt_tokens
-        short = sum(len(problem.prompt_ids) <= limit for problem in loaded.problems)
-        if short < needed:
+        least, most = stage.min_prompt_tokens, stage.max_prompt_tokens or rollout.max_prompt_tokens
+        fit = sum(least <= len(problem.prompt_ids) <= most for problem in loaded.problems)
+        if fit < needed:
             raise UserError(
-                f"rollout.stages[{number}].max_prompt_tokens ({limit}) leaves {short} of the {len(loaded.problems)} problems of "
-                f"{task.data.path}, and a step needs {needed}: raise it"
+                f"rollout.stages[{number}] takes prompts of {least} to {most} tokens, as {fit} of the {len(loaded.problems)} "
+                f"problems of {task.data.path} have, and a step needs {needed}: lower its min_prompt_tokens or raise its "
+                "max_prompt_tokens"
             )
 
 

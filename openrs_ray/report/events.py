@@ -1,4 +1,4 @@
-"""Events of a run, from the logs of its attempts: starts, losses, warnings, evaluations, ends."""
+"""Events of a run, from the logs of its attempts: starts, losses, warnings, decisions, evaluations, ends."""
 
 import re
 from dataclasses import asdict, dataclass, field
@@ -8,7 +8,7 @@ from typing import Any, Literal
 from openrs_ray.report.following import Following
 from openrs_ray.run.log import FILE, FOLDER
 
-Kind = Literal["start", "loss", "warning", "library", "evaluation", "end", "error", "note"]
+Kind = Literal["start", "loss", "warning", "library", "decision", "evaluation", "end", "error", "note"]
 MOST_EVENTS = 500
 _LONGEST = 2000
 _STEP = re.compile(r"step (\d+)/\d+\b")
@@ -19,6 +19,7 @@ _KINDS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     ("start", re.compile(r"started on |resuming from |the run begins")),
     ("error", re.compile(r"error: ")),
     ("library", re.compile(r"(WARNING|ERROR|CRITICAL) [\w.]+: |\w+Warning: ")),
+    ("decision", re.compile(r"(WARNING: )?(Guard|Stage|Reference): ")),
     ("warning", re.compile(r"WARNING: |warning: ")),
     ("evaluation", re.compile(r"held.out (accuracy|, )")),
     (

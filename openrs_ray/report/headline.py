@@ -9,7 +9,9 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.evaluation.gain import checked_tasks, gain
 from openrs_ray.evaluation.paired import Paired
+from openrs_ray.report.decided import counts
 from openrs_ray.run.ledger import Spent
+from openrs_ray.run.teacher_score import teacher_score
 
 _LEVEL = 0.05
 """Of the tests, as of the intervals."""
@@ -20,14 +22,17 @@ def headline(
 ) -> dict[str, Any]:
     """`train`, `evaluations`: the lines of `metrics.jsonl` that count."""
     before, after = _ends(evaluations)
+    teacher = teacher_score(run, config)
     return {
         "before": before and _interval(before),
         "after": after and _interval(after) | {"step": after["step"]},
+        "teacher": _interval(teacher) if teacher and teacher.get("accuracy") is not None else None,
         "tasks": _tasks(evaluations),
         "samples": config.evaluation.samples if config else None,
         "tokens": int(sum(line.get("sampled_tokens") or 0 for line in train)),
         "training_s": round(sum(line.get("step_s") or 0.0 for line in train), 1),
         **_cost(run, config),
+        **counts(run),
     }
 
 

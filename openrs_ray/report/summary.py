@@ -22,6 +22,7 @@ from openrs_ray.errors import RunError, UserError
 from openrs_ray.evaluation import report
 from openrs_ray.report import timing
 from openrs_ray.report.curves import MOST_POINTS, curves, tail
+from openrs_ray.report.decided import decided
 from openrs_ray.report.events import EventLog
 from openrs_ray.report.following import Following
 from openrs_ray.report.headline import headline, last_gain
@@ -89,6 +90,7 @@ class RunSummary:
             "checkpoints": self._part("manifest.json", lambda: _checkpoints(self.run, evaluations)) or [],
             "evaluations": self._once("evaluations", self._reports(), self._evaluations) or [],
             "events": self._events.as_json(),
+            "decisions": self._part("decisions.jsonl", lambda: decided(self.run)) or [],
             "stages": timing.stages(train),
             **self._trace(f"{len(self._figures.attempts)}.{step}.{now}", have or {}),
             "settings": shown,

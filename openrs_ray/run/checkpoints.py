@@ -12,10 +12,12 @@ write and sync under the temporary name, rename, replace the manifest (the commi
 """
 
 import errno
+import math
 import os
 import re
 import shutil
 import stat
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,8 @@ class CheckpointStore:
     """Kept checkpoints that stay complete, at least 1."""
     keep_policies: bool = True
     """Older ones keep `policy/`."""
+    confirmed: Callable[[int], bool] = lambda step: False
+    """True for steps that the run may go back to (`openrs_ray.guard`): the newest such checkpoint stays complete."""
 
     @property
     def manifest(self) -> Path:
@@ -75,10 +79,10 @@ class CheckpointStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write_manifest([])
 
-    def latest_good(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest undamaged complete checkpoint, and a sentence about each damaged newer one."""
+    def latest_good(self, most: float = math.inf) -> tuple[Checkpoint | None, list[str]]:
+        """The newest undamaged complete checkpoint up to step `most`, and a sentence about each damaged newer one."""
         damages: list[str] = []
-        for checkpoint in reversed([known for known in self.checkpoints() if known.complete]):
+        for checkpoint in reversed([known for known in self.checkpoints() if known.complete and known.step <= most]):
             damage = checkpoint.damage()
             if damage is None:
                 return checkpoint, damages
@@ -161,7 +165,8 @@ class CheckpointStore:
     def _pruned(self, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
         kept = [checkpoint for checkpoint in checkpoints if checkpoint.kind == "kept"]
         newest = checkpoints[-1:] if kept else checkpoints[-2:]  # one to fall back on, should the newest be damaged
-        complete = {checkpoint.folder for checkpoint in [*kept[-self.keep_last :], *newest]}
+        confirmed = [known for known in checkpoints if known.complete and self.confirmed(known.step)][-1:]
+        complete = {checkpoint.folder for checkpoint in [*kept[-self.keep_last :], *newest, *confirmed]}
         remaining = []
         for checkpoint in checkpoints:
             if checkpoint.folder in complete:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from openrs_ray.common.completion_columns import row_json, with_common
 from openrs_ray.data.completions import Decoder
-from openrs_ray.data.prompt_lengths import TooLong
+from openrs_ray.data.prompt_lengths import Unfit
 from openrs_ray.data.rests import Rested
 from openrs_ray.errors import RunError
 from openrs_ray.records import Group, Problem, Rollout, SamplingSettings, Status, Verdict, VersionSpan
@@ -49,10 +49,11 @@ RESTED = pa.schema(
         ("last_epoch", pa.int64()),  # of those visits
         ("after_step", pa.int64()),  # last step whose results were known
         ("prompt_tokens", pa.int32()),
-        ("max_prompt_tokens", pa.int32()),  # of the stage
+        ("min_prompt_tokens", pa.int32()),  # of the stage
+        ("max_prompt_tokens", pa.int32()),
     ]
 )
-"""Positions that were passed over: their problems were at rest or, by the last two columns, their prompts too long."""
+"""Positions that were passed over: their problems were at rest or, by the last three columns, their prompts did not fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +84,18 @@ class CompletionRecord:
             return [None] * len(groups)
         return [*self.decoder.decode([group.problem.prompt_ids for group in groups])]
 
-    def write_passed(self, step: int, attempt: int, rested: Sequence[Rested], too_long: Sequence[TooLong] = ()) -> Path:
+    def write_passed(self, step: int, attempt: int, rested: Sequence[Rested], unfit: Sequence[Unfit] = ()) -> Path:
         """Write the positions that a step's drawing passed over."""
         known: list[dict[str, Any]] = [
             {"solved": each.solved, "visits": abs(each.streak[0]), "last_epoch": each.streak[1]}
             | {"after_step": each.after_step}
             for each in rested
         ]
-        known += [{"prompt_tokens": each.tokens, "max_prompt_tokens": each.limit} for each in too_long]
-        passed: list[Rested | TooLong] = [*rested, *too_long]
+        known += [
+            {"prompt_tokens": each.tokens, "min_prompt_tokens": each.least, "max_prompt_tokens": each.most}
+            for each in unfit
+        ]
+        passed: list[Rested | Unfit] = [*rested, *unfit]
         rows = [
             {"step": step, "attempt": attempt, "phase": "rested", "position": each.position, "task": each.place.task}
             | {"problem_index": each.place.problem, "epoch": each.place.epoch}

@@ -23,11 +23,11 @@ from openrs_ray.run.problems import RunProblems
 from openrs_ray.run.progress import read_result
 from openrs_ray.run.rest_checks import rest_faults
 from openrs_ray.run.row_checks import Expected, Fault, Row, faults, read_rows
-from openrs_ray.run.stage_checks import SAMPLED_WITH, stage_faults, too_long
+from openrs_ray.run.stage_checks import SAMPLED_WITH, stage_faults, unfit
 
 _PHASES: tuple[Phase, ...] = ("train", "replaced", "evaluation")
 _OF_RESTS = ("solved", "visits", "last_epoch", "after_step")
-_OF_LENGTHS = ("prompt_tokens", "max_prompt_tokens")
+_OF_LENGTHS = ("prompt_tokens", "min_prompt_tokens", "max_prompt_tokens")
 """Columns of positions passed over for one reason only."""
 
 
@@ -47,8 +47,8 @@ class Coverage:
     """Positions beyond these steps."""
     rested: int = 0
     """Positions passed over, their problems being at rest."""
-    too_long: int = 0
-    """Positions passed over, their prompts being too long for the stage."""
+    unfit: int = 0
+    """Positions passed over, their prompts not fitting the stage."""
 
     @property
     def exact(self) -> bool:
@@ -145,7 +145,7 @@ def prove(run_folder: Path, config: RunConfig, problems: RunProblems) -> Proof:
     per_step, samples = rollout.problems_per_step, rollout.completions_per_problem
     staleness = _staleness(attempts, expected)
     groups = sorted([*_used_groups(used, order), *_passed_over(rested, order)], key=lambda at: (at.position, at.step))
-    at_rest = [row for row in rested if not too_long(row)]
+    at_rest = [row for row in rested if not unfit(row)]
     lengths = problems.prompt_tokens
     for kind, place in (
         *rest_faults(at_rest, used, config, order, expected),
@@ -187,7 +187,7 @@ def read_rested(run_folder: Path) -> list[Row]:
 def _rested_rows(file: RecordFile) -> list[Row]:
     rows: list[Row] = file.read(RESTED.names, RESTED).to_pylist()
     for row in rows:
-        others = _OF_RESTS if too_long(row) else _OF_LENGTHS
+        others = _OF_RESTS if unfit(row) else _OF_LENGTHS
         if missing := [name for name in RESTED.names if name not in others and row[name] is None]:
             raise RunError(f"{file.path} has rows without {missing[0]}")
     return rows
@@ -214,7 +214,7 @@ def _coverage(
     replaced_at = {row["position"]: row["step"] for row in others}
     seen = Counter((row["position"], row["sample"]) for row in [*trained, *others])
     over = Counter(row["position"] for row in passed if row["step"] <= steps)
-    long = len({row["position"] for row in passed if row["step"] <= steps and too_long(row)})
+    by_length = len({row["position"] for row in passed if row["step"] <= steps and unfit(row)})
     besides = sorted([*replaced_at.values(), *(row["step"] for row in passed)])
     sampled = {position for position, _ in seen}
     used, samples = sampled | over.keys(), range(samples_each)
@@ -248,8 +248,8 @@ def _coverage(
                 | {place for place in over if place not in possible}
             )
         ),
-        rested=len(over) - long,
-        too_long=long,
+        rested=len(over) - by_length,
+        unfit=by_length,
     )
 
 

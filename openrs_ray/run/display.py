@@ -35,6 +35,8 @@ class StepFigures:
     seconds: float
     mismatch: float | None = None
     """Mean k3 divergence per token between engines and learner; None if engines are not quantized."""
+    teacher: float | None = None
+    """Mean divergence per token to the teacher; None without one."""
 
     def cells(self) -> dict[str, str]:
         return {
@@ -46,7 +48,9 @@ class StepFigures:
             "clipped": f"{100 * self.clipped_share:.1f} %",
             "KL": "-" if self.kl is None else f"{self.kl:.5f}",
             "tokens/s": f"{self.tokens / self.seconds:,.0f}",
-        } | ({} if self.mismatch is None else {"mismatch": f"{self.mismatch:.2g}"})
+            **({} if self.mismatch is None else {"mismatch": f"{self.mismatch:.2g}"}),
+            **({} if self.teacher is None else {"teacher": f"{self.teacher:.3g}"}),
+        }
 
 
 class RunDisplay:

@@ -12,7 +12,7 @@ SAMPLED_WITH = ("temperature", "max_completion_tokens", "stage")
 """Columns of a row; null in a record of an older version."""
 
 
-def too_long(row: Row) -> bool:
+def unfit(row: Row) -> bool:
     """True for a position passed over because of its prompt's length, not because its problem was at rest."""
     return row["max_prompt_tokens"] is not None
 
@@ -34,7 +34,7 @@ def stage_faults(
         figures: lines of `metrics.jsonl` by step, which have the settings of each step.
     """
     settings = {step: StepSettings.recorded(line, config) for step, line in figures.items()}
-    for row in filter(too_long, passed):
+    for row in filter(unfit, passed):
         if fault := _passed_fault(row, prompt_tokens, order, settings):
             yield fault, f"step {row['step']} position {row['position']}"
     for row in used:
@@ -53,9 +53,11 @@ def _passed_fault(
     if place.problem >= len(prompt_tokens) or row["prompt_tokens"] != prompt_tokens[place.problem]:
         return "positions passed over for a prompt of another length than the problem has"
     # Drawn since the step before was taken: to replace groups then, or for this step.
-    limits = [settings[step].max_prompt_tokens for step in (row["step"] - 1, row["step"]) if step in settings]
-    if row["prompt_tokens"] <= row["max_prompt_tokens"] or (limits and row["max_prompt_tokens"] not in limits):
-        return "positions passed over although their prompt was short enough"
+    known = [settings[step] for step in (row["step"] - 1, row["step"]) if step in settings]
+    allowed = [(each.min_prompt_tokens, each.max_prompt_tokens) for each in known]
+    least, most = row["min_prompt_tokens"], row["max_prompt_tokens"]
+    if least <= row["prompt_tokens"] <= most or (allowed and (least, most) not in allowed):
+        return "positions passed over although their prompt fitted the stage"
     return None
 
 
@@ -69,5 +71,6 @@ def _used_faults(row: Row, known: Sequence[StepSettings], prompt_tokens: Sequenc
         yield "rows sampled with settings that no step had"
     if found[1] is not None and row["tokens"] > found[1]:
         yield "rows longer than what they were sampled with allows"
-    if prompt_tokens and prompt_tokens[row["problem_index"]] > max(each.max_prompt_tokens for each in known):
-        yield "positions used although their prompt was too long for the stage"
+    tokens = prompt_tokens[row["problem_index"]] if prompt_tokens else None
+    if tokens is not None and not any(each.min_prompt_tokens <= tokens <= each.max_prompt_tokens for each in known):
+        yield "positions used although their prompt did not fit the stage"

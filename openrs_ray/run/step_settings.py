@@ -40,6 +40,7 @@ class StepSettings:
     kl_beta: float
     entropy_weight: float
     reference_step: int
+    min_prompt_tokens: int = 0
 
     @classmethod
     def of(cls, config: RunConfig, changes: Changes | None = None) -> Self:
@@ -58,6 +59,7 @@ class StepSettings:
             kl_beta=loss.kl_beta if changes.kl_beta is None else changes.kl_beta,
             entropy_weight=loss.entropy_weight if entropy_weight is None else entropy_weight,
             reference_step=changes.reference_step,
+            min_prompt_tokens=stage.min_prompt_tokens,
         )
 
     @classmethod

@@ -1,1 +1,1 @@
-"""What a run changes by itself from step to step: stages, the weight of the entropy, the reference."""
+"""Changes that a run makes by itself from step to step: stages, the weight of the entropy, the reference."""

@@ -1,4 +1,4 @@
-"""What a run changes by itself after a step: its stage, and the weight of the entropy in the loss."""
+"""Changes that a run makes by itself after a step: its stage, the weight of the entropy in the loss, the reference."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from openrs_ray.steering.entropy_floor import EntropyFloor
 from openrs_ray.steering.stage_end import StageEnd, stage_end
 from openrs_ray.steering.stalled import stalled
 
-_OF_A_STAGE = ("stage", "max_completion_tokens", "max_prompt_tokens", "temperature")
+_OF_A_STAGE = ("stage", "max_completion_tokens", "min_prompt_tokens", "max_prompt_tokens", "temperature")
 
 
 @dataclass
@@ -106,8 +106,8 @@ class Steering:
         now = StepSettings.of(self.config, changed)
         stages = len(self.config.rollout.stages)
         sentence = (
-            f"stage {now.stage + 1} of {stages} begins with step {step + 1}: completions of up to {now.max_completion_tokens:,} "
-            f"tokens at temperature {now.temperature:g}, prompts of up to {now.max_prompt_tokens:,}, since {end.sentence}"
+            f"stage {now.stage + 1} of {stages} begins with step {step + 1}: "
+            f"{self.config.rollout.stage(now.stage).as_text}, since {end.sentence}"
         )
         before, after = asdict(was), asdict(now)
         differ = {name: (before[name], after[name]) for name in _OF_A_STAGE if before[name] != after[name]}

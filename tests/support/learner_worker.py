@@ -147,6 +147,30 @@ def with_reference(stage: int) -> dict[str, Any]:
     return {**got[False], "offloaded": got[True]}
 
 
+def distill(stage: int, top_k: int, dtype: str) -> dict[str, Any]:
+    """A step with a teacher of another family, and the same with that one in the host's memory."""
+    got = {}
+    for offload in (False, True):
+        teacher = {"path": str(folder.parent / "models/tied"), "weight": 0.75, "top_k": top_k, "offload": offload}
+        settings = {"zero_stage": stage, "micro_batch_tokens": 64}
+        loss = {"kind": "distill", "teacher": teacher}
+        made = learner(PlainSteps, learner=settings, loss=loss, model={"dtype": dtype})
+        got[offload] = step(made, make_sequences(9), micro_batch_tokens=64)
+    return {**got[False], "offloaded": got[True]}
+
+
+def distill_adapters(stage: int, top_k: int) -> dict[str, Any]:
+    """Ten steps of adapters on the same completions, by a teacher alone."""
+    teacher = {"path": str(folder.parent / "models/tied"), "top_k": top_k}
+    settings = {"zero_stage": stage, "learning_rate": 1e-2, "micro_batch_tokens": 64, "lora": {"rank": 8}}
+    made = learner(LearnerRank, learner=settings, loss={"kind": "distill", "teacher": teacher})
+    base, sequences = part(made, "base"), make_sequences(9)
+    batches = split(sequences, ranks, micro_batch_tokens=64)[rank]
+    metrics = [made.train_step(batches, tokens(sequences), number) for number in range(1, 11)]
+    unmoved = all(torch.equal(base[name], tensor) for name, tensor in part(made, "base").items())
+    return {"teacher_kl": [each["teacher_kl"] for each in metrics], "unmoved": unmoved}
+
+
 def temperatures(stage: int, dtype: str) -> dict[str, Any]:
     """One step on completions of two stages, sampled at 0.5 and at 1.5."""
     made = learner(PlainSteps, learner={"zero_stage": stage, "micro_batch_tokens": 64}, model={"dtype": dtype})
@@ -398,14 +422,15 @@ def updates(stage: int, dtype: str) -> dict[str, Any]:
     return {"metrics": asyncio.run(train(learner_group(lambda: made), range(1, STEPS + 1))), "weights": seen}
 
 
-def lost_between_updates(stage: int, dtype: str) -> dict[str, Any]:
+def lost_between_updates(stage: int, dtype: str, teacher: str = "") -> dict[str, Any]:
     """All steps without a break, and with a loss after the first update of the last one; a checkpoint is of step 1."""
+    taught = {"kind": "distill", "teacher": {"path": str(folder.parent / "models" / teacher)}} if teacher else {}
     settings = {"zero_stage": stage, "updates_per_batch": UPDATES, "learning_rate": 1e-2, "schedule": "cosine"}
 
     def new() -> LearnerRank:
-        return learner(SmallParts, learner=settings, model={"dtype": dtype})
+        return learner(SmallParts, learner=settings, model={"dtype": dtype}, loss=taught)
 
-    saved, unbroken = folder / f"updates-{stage}-{dtype}", new()
+    saved, unbroken = folder / f"updates-{stage}-{dtype}-{teacher}", new()
 
     async def whole() -> list[dict[str, float]]:
         of = learner_group(lambda: unbroken)

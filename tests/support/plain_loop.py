@@ -101,6 +101,19 @@ class Trained:
     masked: list[float]
     rewarded: list[float]
     """Share of right answers in each step's samples."""
+    lines: list[dict[str, float]]
+    """Figures of each step, by their names in `metrics.jsonl`."""
+
+
+def _line(batch: Sampled, sums: dict[str, float]) -> dict[str, float]:
+    lengths, solved = batch.lengths.numpy(), batch.correct.reshape(-1, COMPLETIONS).mean(1)
+    return {
+        "accuracy": float(batch.correct.mean()),
+        "groups_with_spread": float(((solved > 0) & (solved < 1)).sum()),
+        "truncated_share": float((lengths == TOKENS).mean()),
+        "mean_length": float(lengths.mean()),
+        **{name: sums[name] / sums["tokens"] for name in ("mismatch_kl", "entropy")},
+    }
 
 
 def train(seed: int, staleness: int, loss: Loss, steps: int, rate: float) -> Trained:
@@ -109,7 +122,7 @@ def train(seed: int, staleness: int, loss: Loss, steps: int, rate: float) -> Tra
     sums = distinct("train", PROBLEMS * steps, seed)
     optimizer = torch.optim.AdamW(toy.model.parameters(), lr=rate, weight_decay=0.0)
     waiting: deque[Sampled] = deque()
-    seen = Trained(np.zeros((HELD_OUT, 1)), [], [], [], [])
+    seen = Trained(np.zeros((HELD_OUT, 1)), [], [], [], [], [])
     for step in range(steps):
         for number in range(step + staleness if step else 0, min(step + staleness + 1, steps)):
             waiting.append(toy.sample(sums[PROBLEMS * number : PROBLEMS * (number + 1)], COMPLETIONS, 1.0))
@@ -119,11 +132,12 @@ def train(seed: int, staleness: int, loss: Loss, steps: int, rate: float) -> Tra
         optimizer.zero_grad()
         total, figures = toy.loss(batch, loss)
         total.backward()
-        torch.nn.utils.clip_grad_norm_(toy.model.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(toy.model.parameters(), 1.0)
         optimizer.step()
         seen.mismatch.append(figures["mismatch_kl"] / figures["tokens"])
         seen.effective.append(figures["ratio"] ** 2 / (figures["tokens"] * figures["ratio_squared"]))
         seen.masked.append(figures["masked_sequences"] / figures["sequences"])
         seen.rewarded.append(float(batch.correct.mean()))
+        seen.lines.append({"step": step + 1, "grad_norm": float(norm), **_line(batch, figures)})
     seen.held_out[:, 0] = toy.sample(distinct("heldout", HELD_OUT, 0), 1, 0.6).correct
     return seen

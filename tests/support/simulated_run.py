@@ -14,8 +14,10 @@ from system import system_config
 
 from actors.learner.group import Update
 from actors.loop.batch import Batch
+from actors.loop.beside import Beside
 from actors.loop.collector import Sampling
 from actors.loop.evaluation import Evaluation
+from actors.loop.guard import RunGuard
 from actors.loop.limits import Limits
 from actors.loop.lookahead import Lookahead, drawing
 from actors.loop.loop import Loop
@@ -127,13 +129,15 @@ class SimulatedRun:
         evaluation: dict[str, int] | None = None,
         data: list[dict[str, Any]] | None = None,
         problems: Sequence[Problem] = PROBLEMS,
+        guard: dict[str, Any] | None = None,
+        checkpoint: dict[str, Any] | None = None,
         **rollout: Any,
     ) -> None:
         """`data`: several data sets, with `problems` of all."""
         run = {"name": folder.name, "folder": str(folder.parent), "steps": steps}
-        self.config = config = system_config(
-            folder, folder, rollout=rollout, run=run, cost=cost or {}, evaluation=evaluation or {}
-        )
+        sections = {"cost": cost or {}, "evaluation": evaluation or {}, "guard": guard or {}}
+        sections["checkpoint"] = checkpoint or {}
+        self.config = config = system_config(folder, folder, rollout=rollout, run=run, **sections)
         if data is not None:
             self.config = config = RunConfig.model_validate(config.model_dump(mode="json") | {"data": data})
         folder.mkdir(parents=True, exist_ok=True)
@@ -161,7 +165,11 @@ class SimulatedRun:
         watch = LearningWatch(config, ["<end>"])
         mixture = Mixture.of(config.run.seed, config.tasks, Counter(problem.task for problem in problems))
         rests = Rests(mixture, config.tasks, progress.streaks, progress.step)
-        self.writer = KeptBatches(config, attempt, watch, self.metrics, self.budget, display, rests)
+        beside = Beside()
+        self.guard = RunGuard(config, attempt, self.store, display, beside.done)
+        self.writer = KeptBatches(
+            config, attempt, watch, self.metrics, self.budget, display, rests, beside, seen=self.guard.seen
+        )
         files: Any = SimpleNamespace(write=lambda folder: None)
         saving = Saving(config.checkpoint, self.store, self.learner, self.budget, files, self.writer.written)
         limits = Limits(self.budget)
@@ -200,6 +208,7 @@ class SimulatedRun:
             self.budget,
             display,
             steering,
+            self.guard,
         )
 
     @property

@@ -56,7 +56,9 @@ CASES: dict[str, list[tuple[int, str]]] = {
     "other_loss": [(1, "1,gspo"), (2, "3,gspo"), (1, "2,dr_grpo"), (2, "2,dr_grpo"), (2, "1,sapo")],
     "entropy": [(1, "1,float32"), (2, "2,bfloat16"), (2, "3,float32")],
     "updates": [(1, "1,float32"), (2, "3,float32"), (1, "2,bfloat16")],
-    "lost_between_updates": [(1, "1,float32"), (2, "2,bfloat16")],
+    "lost_between_updates": [(1, "1,float32"), (2, "2,bfloat16"), (1, "2,float32,tied")],
+    "distill": [(1, "1,16,float32"), (2, "3,16,float32"), (2, "2,0,float32"), (1, "3,0,float32"), (1, "2,16,bfloat16")],
+    "distill_adapters": [(1, "1,16"), (2, "3,0")],
     "listens": [(1, "1"), (2, "1")],
     "clipping": [(1, "1"), (2, "2"), (2, "3")],
     "not_finite": [
@@ -312,6 +314,47 @@ def test_kl_to_the_start_model_has_its_gradient(results: Results, ranks: int, ca
     assert got["metrics"]["kl"] > 1e-3
     assert same(got["gradient"], got["offloaded"]["gradient"])
     assert {**got["metrics"], "seconds": 0} == {**got["offloaded"]["metrics"], "seconds": 0}
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["distill"])
+def test_a_teacher_and_rewards_have_the_gradient_of_both(results: Results, ranks: int, case: str):
+    """Three quarters of the reverse KL, of a table of 17 columns or of the sampled tokens, and a quarter of GRPO's loss."""
+    got, top_k = results.of(ranks, f"distill,{case}"), int(case.split(",")[1])
+    teacher, model = (naive_model(results.start_model(name)) for name in ("tied", "untied"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(got["before"][name])
+    losses, divergences = [], []
+    for s, of_rewards in zip(make_sequences(9), naive_token_losses(model, make_sequences(9)), strict=True):
+        ids = torch.tensor([*s.prompt_ids, *s.completion_ids])
+        its, own = (each(ids[None]).logits[0, len(s.prompt_ids) - 1 : -1].log_softmax(-1) for each in (teacher, model))
+        its, targets = its.detach(), ids[len(s.prompt_ids) :, None]
+        if top_k == 0:
+            divergences.append((own - its).gather(-1, targets)[:, 0].detach())
+            ratio = torch.exp(own.gather(-1, targets)[:, 0] - torch.from_numpy(s.sampler_logprobs).double())
+            value = 0.25 * s.advantage - 0.75 * divergences[-1]
+            losses.append(-torch.minimum(ratio * value, ratio.clamp(0.8, 1.2) * value))
+        else:
+            order = own.detach().argsort(-1, descending=True)
+            p, q = (table.exp().gather(-1, order) for table in (own, its))
+            p, q = (torch.cat([part[:, :top_k], part[:, top_k:].sum(-1, keepdim=True)], -1) for part in (p, q))
+            divergences.append((p * (p / q).log()).sum(-1))
+            losses.append(0.75 * divergences[-1] + 0.25 * of_rewards)
+    loss = torch.cat(losses).mean()
+    exact = "float32" in case
+    assert relative_error(got["gradient"], gradient_of(model, loss)) < (1e-5 if exact else 0.15)
+    assert got["metrics"]["loss"] == pytest.approx(loss.item(), rel=1e-4 if exact else 0.1)
+    expected = torch.cat(divergences).mean().item()
+    assert got["metrics"]["teacher_kl"] == pytest.approx(expected, rel=1e-4 if exact else 0.1) and abs(expected) > 0.01
+    assert ("top_share" in got["metrics"]) == (top_k > 0)
+    assert same(got["gradient"], got["offloaded"]["gradient"])
+    assert {**got["metrics"], "seconds": 0} == {**got["offloaded"]["metrics"], "seconds": 0}
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["distill_adapters"])
+def test_adapters_come_closer_to_a_teacher(results: Results, ranks: int, case: str):
+    got = results.of(ranks, f"distill_adapters,{case}")
+    assert got["unmoved"] and got["teacher_kl"][-1] < 0.9 * got["teacher_kl"][0]
 
 
 @pytest.mark.parametrize(("ranks", "case"), CASES["lora"])

@@ -15,8 +15,8 @@ from openrs_ray.run.decisions import read_decisions
 from openrs_ray.run.metrics import read_metrics
 
 STAGES = [
-    {"max_completion_tokens": 12, "max_prompt_tokens": 8, "temperature": 0.6, "until": {"step": 3}},
-    {"max_completion_tokens": 24, "max_prompt_tokens": 9, "temperature": 1.2},
+    {"max_completion_tokens": 12, "max_prompt_tokens": 6, "temperature": 0.6, "until": {"step": 3}},
+    {"max_completion_tokens": 24, "max_prompt_tokens": 7, "temperature": 1.2},
 ]
 STEPS = 7
 
@@ -26,9 +26,9 @@ STEPS = 7
 @pytest.mark.timeout(600)
 def test_a_run_killed_in_its_second_stage_goes_on_there(tmp_path: Path, toy_folder: Path) -> None:
     data = tmp_path / "data.jsonl"
-    rows = [{"problem": f"{n}+1", "answer": str(n + 1)} for n in range(80, 120)]  # prompts of 8 and 9 tokens
+    rows = [{"problem": f"{n}+1", "answer": str(n + 1)} for n in range(80, 120)]  # prompts of 6 and 7 tokens
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    lengths = {"max_prompt_tokens": 9, "max_completion_tokens": 24, "stages": STAGES, "staleness": 1}
+    lengths = {"max_prompt_tokens": 7, "max_completion_tokens": 24, "stages": STAGES, "staleness": 1}
     changes: dict[str, dict[str, object]] = {
         "data": {"path": str(data), "columns": {"problem": "problem", "answer": "answer"}},
         "rollout": lengths,
@@ -57,6 +57,6 @@ def test_a_run_killed_in_its_second_stage_goes_on_there(tmp_path: Path, toy_fold
     mixed = [row for row in used if row["step"] == 4]
     assert {row["stage"] for row in mixed} == {0}, "step 4 learns from completions that stage 1 sampled ahead"
     passed = [row for row in read_rested(run) if row["max_prompt_tokens"] is not None]
-    assert passed and {(row["prompt_tokens"], row["max_prompt_tokens"]) for row in passed} == {(9, 8)}
+    assert passed and {(row["prompt_tokens"], row["max_prompt_tokens"]) for row in passed} == {(7, 6)}
     (decision,) = read_decisions(run)
     assert decision.step == 3 and f"Stage: {decision.sentence}" in log.read_text()

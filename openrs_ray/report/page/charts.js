@@ -4,7 +4,7 @@
 //   title, note, x: [steps], form: value -> text,
 //   series: [{label, values, colour: place of a series' colour, low, high: [bounds of a band], dots}],
 //   brief: true where the page's head has the labels,
-//   limit: {value, label}, expected: {points: [[step, low, high]], source}, stack: true where series add up
+//   marks: [steps to draw an upright line at], limit: {value, label}, expected: {points: [[step, low, high]], source}, stack: true where series add up
 // }
 "use strict";
 
@@ -166,8 +166,26 @@ page.chart = (() => {
         hooks: {
           setCursor: [(own) => point(own.cursor.idx, false)],
           setSelect: [selected],
+          drawAxes: [upright],
         },
       };
+    }
+
+    // Behind the curves.
+    function upright(own) {
+      const {left, top, width: wide, height} = own.bbox;
+      own.ctx.save();
+      own.ctx.strokeStyle = page.colour("warn");
+      own.ctx.setLineDash([2, 3]);
+      for (const step of spec.marks || []) {
+        const x = Math.round(own.valToPos(step, "x", true)) + 0.5;
+        if (x < left || x > left + wide) continue;
+        own.ctx.beginPath();
+        own.ctx.moveTo(x, top);
+        own.ctx.lineTo(x, top + height);
+        own.ctx.stroke();
+      }
+      own.ctx.restore();
     }
 
     // Bars need half a step beside the first and the last.
@@ -291,6 +309,7 @@ page.chart = (() => {
     function fillNote() {
       const said = [spec.note];
       if (spec.limit && known(spec.limit.value)) said.push(`${limited(spec) ? "dashed: " : ""}${spec.limit.label} ${page.format.number(spec.limit.value)}`);
+      if ((spec.marks || []).length) said.push(`upright: a setting changed at step ${spec.marks.map((step) => page.format.number(step)).join(", ")}`);
       if (spec.expected) said.push(`grey: expected by ${spec.expected.source}`);
       note.textContent = said.filter(Boolean).join(" · ");
       note.hidden = !note.textContent;

@@ -15,6 +15,7 @@ page.curves = (() => {
     {group: "Completions", id: "turns", title: "Turns", names: ["mean_turns"], form: number},
     {group: "Completions", id: "unjudged", title: "Not judged", names: ["timeouts", "errors", "not_judged", "unparseable_golds", "environment_failures"], form: number, note: "completions of a step"},
     {group: "Policy", id: "kl", title: "KL to the start model", names: ["kl"], form: small, note: "nats per token"},
+    {group: "Policy", id: "teacher_kl", title: "Divergence to the teacher", names: ["teacher_kl"], form: small, note: "nats per token"},
     {group: "Policy", id: "mismatch", title: "Mismatch of engines and learner", names: ["mismatch_kl"], form: small, limit: ["mismatch_kl", "the run stops at"], note: "nats per token"},
     {group: "Policy", id: "entropy", title: "Entropy", names: ["entropy"], form: small, note: "nats per token"},
     {group: "Policy", id: "clipped", title: "Tokens clipped, weights cut", names: ["clipped_share", "truncated_weight_share"], form: share, alone: true},
@@ -68,7 +69,12 @@ page.curves = (() => {
       series.push({label: "held out, 95 %", values: own[0], low: own[1], high: own[2], colour: 1, dots: true});
     }
     const title = chart.alone && names.length === 1 ? capital(label(names[0], chart)) : chart.title;
-    return {title, note: notes(run, chart), form: chart.form, x, series, limit: limit(run, chart), expected: run.bands[chart.names[0]]};
+    return {title, note: notes(run, chart), form: chart.form, x, series, limit: limit(run, chart), expected: run.bands[chart.names[0]], marks: marks(run)};
+  }
+
+  // Steps at which the run has changed a setting by itself: where it went on, or the checkpoint that it went back to.
+  function marks(run) {
+    return (run.decisions || []).filter(({changes}) => Object.keys(changes).length).map((each) => each.to_step ?? each.step);
   }
 
   function notes(run, chart) {

@@ -1,10 +1,10 @@
-// Events: starts, losses, warnings, evaluations and ends, newest first.
+// Events: starts, losses, warnings, decisions, evaluations and ends, newest first.
 "use strict";
 
 (() => {
   const {el, format} = page;
   const KINDS = {
-    loss: "losses", error: "errors", warning: "warnings", start: "starts", evaluation: "evaluations", end: "ends", library: "libraries' warnings",
+    loss: "losses", error: "errors", warning: "warnings", decision: "decisions of the run", start: "starts", evaluation: "evaluations", end: "ends", library: "libraries' warnings",
   };
   const hidden = new Set(["library"]);
 

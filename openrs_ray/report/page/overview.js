@@ -36,9 +36,10 @@
   }
 
   function accuracy(run) {
-    const {before, after, difference, tasks, samples} = run.headline || {};
+    const {before, after, teacher, difference, tasks, samples} = run.headline || {};
     if (!before && !after) return training(run, tasks || []);
-    const rows = [before && {name: "before", score: before, place: 6}, after && {name: `after ${format.number(after.step)} steps`, score: after, place: 0}].filter(Boolean);
+    const rows = [before && {name: "before", score: before, place: 6}, after && {name: `after ${format.number(after.step)} steps`, score: after, place: 0},
+      teacher && {name: "the teacher itself, for $ 0", score: teacher, place: 4}].filter(Boolean);
     const asked = samples > 1 ? `, ${samples} samples of each problem` : "";
     return el("div", {class: "headline"},
       el("p", {class: "soft"}, `Accuracy on held-out problems, with 95 % intervals${asked}`),
@@ -88,8 +89,15 @@
       ["sampled tokens", format.number(head.tokens)],
       ["time left", left(run)],
       ["attempts", format.number(run.attempts)],
+      ["guard", guard(head)],
       ["recipe", run.recipe],
     ]);
+  }
+
+  // How often the run has warned of itself and gone back; nothing where it did neither.
+  function guard({guard_warnings: warnings, rollbacks, guard_stop: stop}) {
+    const said = [[warnings, "warning"], [rollbacks, "rollback"]].filter(([count]) => count).map(([count, word]) => `${format.number(count)} ${word}${count > 1 ? "s" : ""}`);
+    return said.length || stop ? [...said, stop ? "stopped" : null].filter(Boolean).join(", ") : null;
   }
 
   function checkpoints(run) {

@@ -13,7 +13,7 @@ from openrs_ray.cluster.learner_memory import learner_phases
 from openrs_ray.cluster.machine import Machine
 from openrs_ray.cluster.memory import ROOM, needs_checkpointing, plan
 from openrs_ray.cluster.model_shape import ModelShape
-from openrs_ray.cluster.shapes import shipped_shape
+from openrs_ray.cluster.shapes import planned_shape
 from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import RunConfig
 
@@ -27,6 +27,7 @@ PLANNED = (
     "tina-lora",
     "open-rs3-2x2",
     "open-rs3-ahead",
+    "opd-justrl",
     "sanity",
     "justrl-8k",
     "fastcurl-stages",
@@ -36,12 +37,12 @@ PLANNED = (
 
 def recipe(name: str, *overrides: str) -> tuple[RunConfig, ModelShape, Machine]:
     config = load_config(RECIPES / f"{name}.yaml", list(overrides))
-    return config, shape_of(config.model.path), Machine.planned(config)
+    return config, shape_of(config.model.path, config.loss.teacher.path), Machine.planned(config)
 
 
 @cache
-def shape_of(model: str) -> ModelShape:
-    shape = shipped_shape(model)
+def shape_of(model: str, teacher: str | None) -> ModelShape:
+    shape = planned_shape(model, teacher)
     assert shape is not None
     return shape
 

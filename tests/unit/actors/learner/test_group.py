@@ -65,6 +65,33 @@ def test_what_is_left_out_is_counted_and_dr_grpo_keeps_the_scale(kind: str, adva
     assert sorted(of_tokens) == pytest.approx(sorted(np.repeat(advantages, [1, 2, 3, 4])))
 
 
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+def test_a_teacher_teaches_on_completions_without_an_advantage(weight: float) -> None:
+    """Those of a group without spread, and one without verdict; one whose sampler gave no number is left out."""
+    sections: dict[str, Any] = {
+        "run": {"name": "r", "folder": "/runs", "steps": 1},
+        "model": {"path": "toy"},
+        "data": {"path": "toy"},
+        "rollout": {"problems_per_step": 2, "completions_per_problem": 4, "max_completion_tokens": 8},
+        "loss": {"kind": "distill", "advantage_epsilon": 0.0, "teacher": {"path": "toy-teacher", "weight": weight}},
+    }
+    ranks = [Rank()]
+    learners = LearnerGroup(RunConfig.model_validate(sections), lambda: ranks)
+    flat, broken = group(1, [1, 1, 1, 1]), Verdict(Status.ERROR, {}, None)
+    odd = replace(flat.rollouts[3], logprobs=np.full(4, np.nan, np.float32))
+    flat = replace(
+        flat,
+        rollouts=(*flat.rollouts[:3], odd),
+        verdicts=(*flat.verdicts[:2], Verdict(Status.TIMEOUT, {}, None), broken),
+    )
+    update = asyncio.run(learners.train([group(0, [0, 0, 0, 4]), flat], step=5))
+    # The record keeps the advantages of what was judged.
+    np.testing.assert_allclose(update.advantages, [[-0.5, -0.5, -0.5, 1.5], [0, 0, np.nan, np.nan]])
+    assert ranks[0].numbers == [16, 5, 0, 0]
+    of_tokens = np.concatenate([batch.advantages for batch in ranks[0].batches])
+    assert sorted(of_tokens) == sorted(np.repeat([-0.5, -0.5, -0.5, 1.5, 0, 0, 0], [1, 2, 3, 4, 1, 2, 3]))
+
+
 def test_a_completion_without_verdict_makes_its_own_published_micro_batch_smaller_and_moves_no_other() -> None:
     sections: dict[str, Any] = {
         "fidelity": "as_published",

@@ -32,8 +32,18 @@ from openrs_ray.environments.environment import Environment
 from openrs_ray.environments.reply import RolloutFailed
 from openrs_ray.environments.single_turn import SingleTurn
 from openrs_ray.errors import RunError
-from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
+from openrs_ray.records import (
+    Completion,
+    Group,
+    Problem,
+    Rollout,
+    SamplingSettings,
+    Status,
+    Verdict,
+    VersionSpan,
+)
 from openrs_ray.rewards.pool import CheckPool
+from openrs_ray.run.step_settings import Changes, StepSettings
 from openrs_ray.seeds import completion_seed, turn_seed
 
 DEADLINE_S = 1.0
@@ -300,3 +310,32 @@ def test_a_rollout_whose_environment_failed_is_not_judged_and_counted() -> None:
     assert len(training_sequences(groups, values)) == 9
     with pytest.raises(RunError, match="3 checks timed out and 0 failed of 12"):
         check_judged(groups, 1, limit=0.2)
+
+
+def test_a_group_is_sampled_judged_and_checked_with_the_settings_of_its_stage() -> None:
+    stages = [{"max_completion_tokens": 5, "temperature": 0.6, "until": {"step": 3}}, {"max_completion_tokens": 24}]
+    staged = make_config(Path("/nowhere"), rollout={"stages": stages}, rewards={"weights": WEIGHTS})
+    engines, pool, spoilt = Engines(), Checks(), LongerEngines()
+
+    def collector(of: Engines) -> Collector:
+        return Collector(staged, of, pool, {"": SingleTurn()}, print)  # type: ignore[arg-type]
+
+    async def both() -> list[Group]:
+        return [
+            await collector(engines).training_group(*DRAWN[0], StepSettings.of(staged, Changes(stage=number)))
+            for number in (0, 1)
+        ]
+
+    first, second = asyncio.run(both())
+    assert first.sampling == SamplingSettings(0.6, 5, 0) and second.sampling == SamplingSettings(1.0, 24, 1)
+    asked = [(request.temperature, request.max_tokens) for request in engines.asked]
+    assert asked == [(0.6, 5)] * 4 + [(1.0, 24)] * 4
+    assert [item.max_tokens for items in pool.asked for item in items] == [5] * 4 + [24] * 4, "for lengths in rewards"
+    values = advantages(np.array([[0.0, 1.0, 2.0, 3.0]] * 2), 1e-4)
+    temperatures = [sequence.temperature for sequence in training_sequences([first, second], values)]
+    assert temperatures == [0.6] * 4 + [1.0] * 4
+    assert {one.temperature for one in training_sequences([first, second], values, tempered=False)} == {None}
+    with pytest.raises(RunError, match=r"has 7 tokens \(max_completion_tokens of its stage is 5\)"):
+        asyncio.run(collector(spoilt).training_group(*DRAWN[0], StepSettings.of(staged)))
+    held_out = asyncio.run(collector(Engines()).group(*DRAWN[0], Sampling("evaluation", 3, 4, 0.0)))
+    assert held_out.sampling == SamplingSettings(0.0, 24, None), "evaluations are at full length"

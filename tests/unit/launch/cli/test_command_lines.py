@@ -39,6 +39,7 @@ COMMANDS = {
     "performance.learner": None,
     "performance.completions": None,
     "performance.learning": None,
+    "performance.guard": None,
     "performance.push": None,
     "performance.step": None,
     "performance.gpu_suite.__main__": None,

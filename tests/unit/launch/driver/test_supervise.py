@@ -64,6 +64,12 @@ def test_tries_that_save_nothing_new_come_to_an_end(tmp_path: Path) -> None:
     assert said[-1] == f"{TRIES} tries in a row ended without a new checkpoint: the run is not started again"
 
 
+def test_a_run_that_has_gone_back_to_an_earlier_checkpoint_has_saved_something_new(tmp_path: Path) -> None:
+    """As after a rollback of the guard: step 9, then 2, 3, ... until it is done."""
+    code, tries, _ = run(tmp_path, "1 9 1 2 1 3 1 4 1 5 1 6 1 7 0 8", "mine.yaml")
+    assert code == 0 and len(tries) == 8
+
+
 def test_what_would_break_again_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run itself says so, even if it has saved something new; a person sees exit code 1."""
     ends = "from launch.driver.supervise import code_of_recurring; import sys; sys.exit(code_of_recurring())"

@@ -93,6 +93,8 @@ def test_on_policy_gradient_is_the_advantage_and_nothing_is_clipped():
     assert logp.grad.tolist() == [-1.0, 2.0, 0.0]
     measured = named(output)
     assert measured == {
+        "teacher_kl": 0,
+        "top_share": 0,
         "clipped": 0,
         "kl": 0,
         "mismatch_kl": 0,
@@ -225,10 +227,11 @@ def test_published_grpo_is_the_mean_over_sequences_of_token_means():
     torch.testing.assert_close(gradient(output.total, parts), gradient(reference, parts), rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("correction", ["sequence_mask", "token_mask"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_sums_and_gradients_of_any_split_add_up(kind: str):
+def test_sums_and_gradients_of_any_split_add_up(kind: str, correction: str):
     parts = make_parts()
-    loss = settings(kind, "sequence_mask")
+    loss = settings(kind, correction)
     whole = loss_of(parts, loss)
     for cuts in ([0, 40], [0, 1, 2, 40], [0, 13, 27, 33, 40], list(range(41))):
         outputs = [loss_of(parts[a:b], loss) for a, b in pairwise(cuts)]

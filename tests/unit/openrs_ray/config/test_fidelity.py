@@ -305,7 +305,9 @@ def test_a_recipe_leaves_nothing_that_its_run_depends_on_to_defaults(number: int
     speed |= {"offload_reference", "offload_activations"}
     not_used = {"data.columns.answer_after", "loss.clip_epsilon_high", "loss.correction_cap", "loss.mask_ratio"}
     not_used |= {f"loss.{name}" for name in ("gate_temperature", "gate_temperature_negative")}  # of sapo
+    not_used |= {f"loss.teacher.{name}" for name in ("path", "weight", "top_k", "offload")}  # of distill
     not_used |= {"loss.token_mask_low", "loss.token_mask_high"}  # of another correction
+    not_used.add("loss.advantage")  # of loss.kind, which is given
     not_used |= {"learner.lora.alpha", "learner.lora.layers"}  # of adapters, of which there are none
     not_used |= {name for name in decides if number < 3 and name.startswith("rewards.cosine.")}
     missing = decides - set(given) - set(DIFFERENCES) - not_used - {f"learner.{name}" for name in speed}

@@ -181,6 +181,11 @@ def test_dry_run_says_what_the_loss_is(recipe: Path) -> None:
     said = "gspo, ratio in [0.9997, 1.0004], normalization sequences, correction sequence_mask"
     assert said in dry_run_text(load_config(recipe, changes))
     assert "cispo, ratio at most 2, normalization tokens" in dry_run_text(load_config(recipe, ["--loss.kind", "cispo"]))
+    sapo = dry_run_text(load_config(recipe, ["--loss.kind", "sapo", "--loss.entropy_weight", "0.01"]))
+    assert "sapo, ratio in a soft gate of temperature 1 and 1.05, normalization sequences" in sapo
+    assert "no KL, entropy 0.01, advantage group_std\n" in sapo
+    changes = ["--loss.advantage", "leave_one_out", "--loss.truncated_completions", "leave_out"]
+    assert "advantage leave_one_out, without truncated completions" in dry_run_text(load_config(recipe, changes))
     with pytest.raises(UserError, match=r"dapo goes with loss.normalization tokens, not sequences"):
         load_config(recipe, ["--loss.kind", "dapo", "--loss.normalization", "sequences"])
 

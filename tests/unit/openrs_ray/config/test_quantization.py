@@ -16,7 +16,16 @@ GOOD: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("loss", [{"kind": "tis"}, {"kind": "cispo"}, {"correction": "sequence_mask"}])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {"kind": "tis"},
+        {"kind": "cispo"},
+        {"kind": "sapo"},
+        {"correction": "sequence_mask"},
+        {"correction": "token_mask"},
+    ],
+)
 def test_a_loss_that_corrects_will_do(tmp_path: Path, loss: dict[str, Any]) -> None:
     assert make_config(tmp_path, **GOOD | {"loss": loss}).rollout.quantization == "int8"
 

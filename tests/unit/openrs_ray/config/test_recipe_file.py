@@ -63,7 +63,7 @@ def test_a_recipe_of_the_project_is_extended_by_name_from_anywhere(tmp_path: Pat
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        ({"own": "extends: nothing\n"}, r"no recipe nothing, which .*own\.yaml extends; .*there are .*quickstart"),
+        ({"own": "extends: nothing\n"}, r"no recipe nothing, which .*own\.yaml extends; .*there are .*one-gpu"),
         ({"own": "extends: own\n"}, r"own.yaml extends itself: name another recipe"),
         ({"own": "extends: own.yaml\n"}, r"own.yaml extends itself: name another recipe"),
         ({"own": "extends: a\n", "a": "extends: b\n", "b": "extends: own\n"}, r"circle: own.yaml -> a.yaml -> b.yaml -> own"),

@@ -73,6 +73,10 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         ["--run.steps", "20"],
         r"rollout.stages\[0\].until.step \(20\) must be below run.steps \(20\)",
     ),
+    "no prompt": (
+        ["--rollout.stages", "[{max_completion_tokens: 8, min_prompt_tokens: 9, max_prompt_tokens: 8}]"],
+        r"rollout.stages\[0\].min_prompt_tokens \(9\) must not be above its max_prompt_tokens \(8\)",
+    ),
     "no condition": (
         ["--rollout.stages", "[{max_completion_tokens: 8, until: {window: 3}}, {max_completion_tokens: 8}]"],
         "needs step, truncated_share_below or truncated_share_above",

@@ -30,12 +30,13 @@ def test_kinds_steps_and_attempts(tmp_path: Path) -> None:
         "[run] resuming from step 4",
         "[run] starting the engines",
         "[run] WARNING: Step 5: 3 were not judged.",
+        "[run] WARNING: Guard: the entropy was 3 over steps 4 to 5: the run goes back to the checkpoint of step 4.",
     )
     events = EventLog(tmp_path)
     events.update()
     found = [(event.kind, event.attempt, event.step) for event in events.events]
-    kinds = ["start", "library", "warning", "evaluation", "loss", "error", "start", "warning"]
-    assert found == list(zip(kinds, [1] * 6 + [2] * 2, [0, 0, 0, 0, 7, 7, 4, 4], strict=True))
+    kinds = ["start", "library", "warning", "evaluation", "loss", "error", "start", "warning", "decision"]
+    assert found == list(zip(kinds, [1] * 6 + [2] * 3, [0, 0, 0, 0, 7, 7, 4, 4, 4], strict=True))
     assert events.events[4].text == "The learner is lost and is rebuilt from the last checkpoint: rank 0 died."
 
 

@@ -236,6 +236,24 @@ def test_two_resume_checkpoints_stay_until_one_is_kept(tmp_path: Path) -> None:
     assert [checkpoint.step for checkpoint in store.checkpoints()] == [4, 5]
 
 
+def test_the_newest_confirmed_checkpoint_stays_complete(tmp_path: Path) -> None:
+    """Those of steps 7 and later are in doubt."""
+    store = CheckpointStore(tmp_path, keep_last=1, confirmed=lambda step: step < 7)
+    for step in range(1, 10):
+        save(store, step)
+    assert [known.step for known in store.checkpoints() if known.complete] == [6, 9]
+
+
+def test_a_run_may_go_back_further_than_to_its_newest_checkpoint(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep_last=9)
+    for step in (2, 4, 6):
+        save(store, step)
+    assert [found.step if (found := store.latest_good(most)[0]) else None for most in (9, 5, 4, 1)] == [6, 4, 4, None]
+    (store.checkpoints()[1].state / "rank-0.pt").unlink()
+    good, damages = store.latest_good(5)
+    assert good and good.step == 2 and len(damages) == 1
+
+
 @pytest.mark.parametrize("harm", ["flip", "truncate", "remove"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path, harm: str) -> None:
     store = CheckpointStore(tmp_path)

@@ -16,7 +16,7 @@ import pytest
 from openrs_ray.common.completion_columns import COMMON, row_json
 from openrs_ray.data.completions import Decoder
 from openrs_ray.errors import RunError
-from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
+from openrs_ray.records import Completion, Group, Problem, Rollout, SamplingSettings, Status, Verdict, VersionSpan
 from openrs_ray.run.attempts import read_attempts, start_attempt
 from openrs_ray.run.completion_files import write_file
 from openrs_ray.run.completions import SCHEMA, CompletionRecord, current_rows, read_groups
@@ -48,7 +48,8 @@ def group(position: int, version: int = 0) -> Group:
             verdicts.append(Verdict(Status.CORRECT, {"accuracy": 1.0, "format": 0.5}, 2.5, answer="42", seconds=0.1))
     text = f"{position} + 1"
     problem = Problem(position % 7, text, (1, 2), ("42",), row={"question": text, "level": position, "note": None})
-    return Group(position, problem, tuple(completions), tuple(verdicts))
+    sampling = SamplingSettings(0.7, 64, stage=1)
+    return Group(position, problem, tuple(completions), tuple(verdicts), sampling=sampling)
 
 
 def write(run: Path, step: int, attempt: int, phase: str = "train", positions: Sequence[int] | None = None) -> Path:
@@ -92,6 +93,9 @@ def test_a_row_holds_what_happened_to_a_completion(tmp_path: Path) -> None:
         "mean_logprob": -0.5,
         "advantage": 1.5,
         "check_seconds": 0.1,
+        "temperature": 0.7,
+        "max_completion_tokens": 64,
+        "stage": 1,
     }
     assert list(judged)[: len(COMMON)] == COMMON.names
     assert unjudged["reward"] is None and unjudged["advantage"] is None and unjudged["rewards"] == []
@@ -187,6 +191,7 @@ def test_a_step_can_be_trained_again_from_its_record(tmp_path: Path) -> None:
     assert [g.position for g in found] == [5, 4], "of the attempt that counts, in the order of the step"
     for read, original in zip(found, (group(5, 1), group(4, 1)), strict=True):
         assert read.problem == original.problem and read.verdicts == original.verdicts
+        assert read.sampling == original.sampling, "with the temperature that it is learned at"
         np.testing.assert_array_equal(read.rewards(), original.rewards())
         for ours, theirs in zip(read.rollouts, original.rollouts, strict=True):
             assert ours.versions == theirs.versions and ours.finish_reason == theirs.finish_reason

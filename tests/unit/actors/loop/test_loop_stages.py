@@ -33,8 +33,12 @@ STAGES: list[dict[str, Any]] = [
         "until": {"truncated_share_below": 0.1, "window": 2},
     },
     {"max_completion_tokens": 16, "max_prompt_tokens": 6, "temperature": 0.5, "until": {"step": 13}},
-    {"max_completion_tokens": 24, "max_prompt_tokens": 4, "temperature": 0.7},
+    {"max_completion_tokens": 24, "min_prompt_tokens": 2, "max_prompt_tokens": 4, "temperature": 0.7},
 ]
+
+
+def fits(problem: int, stage: int) -> bool:
+    return STAGES[stage].get("min_prompt_tokens", 0) <= LENGTHS[problem] <= STAGES[stage]["max_prompt_tokens"]
 
 
 class Cut(SimulatedRun):
@@ -85,8 +89,7 @@ def witness() -> tuple[list[int], list[list[int]], list[list[int]]]:
     for step in range(1, STEPS + 1):
         drawn, passed = list[int](), list[int]()
         while len(drawn) < P:
-            short = LENGTHS[order.index(position)] <= STAGES[stage]["max_prompt_tokens"]
-            (drawn if short else passed).append(position)
+            (drawn if fits(order.index(position), stage) else passed).append(position)
             position += 1
         stages.append(stage)
         used.append(drawn)
@@ -120,7 +123,7 @@ def test_a_synchronous_run_changes_its_stage_as_its_witness_says_whenever_it_is_
     assert {line["step"]: tuple(line[name] for name in names) for line in lines} == settings
     found = proof(tmp_path, config)
     assert found.holds, (found.faults, found.coverage)
-    assert found.coverage.too_long == sum(map(len, over)) and found.coverage.rested == 0
+    assert found.coverage.unfit == sum(map(len, over)) and found.coverage.rested == 0
 
 
 @pytest.mark.parametrize(
@@ -133,7 +136,7 @@ def test_a_run_ahead_accounts_for_each_position_over_changes_and_kills(
     config = run(killed(tmp_path, ((5, 4), (12, 11), (14, 12)), **more))
     found = proof(tmp_path, config)
     assert found.holds, (found.faults, found.misplaced, found.coverage)
-    assert found.coverage.too_long > 10
+    assert found.coverage.unfit > 10
     rows = current_rows(tmp_path).to_pylist()
     lines = {line["step"]: line["setting/stage"] for line in read_metrics(tmp_path)}
     before = [row for row in rows if row["stage"] < lines[row["step"]]]
@@ -144,9 +147,7 @@ def test_a_run_ahead_accounts_for_each_position_over_changes_and_kills(
         assert row["temperature"] == STAGES[row["stage"]].get("temperature", 1.0), "as it was sampled"
     assert {row["stage"] for row in rows} == {*lines.values()} == {0, 1, 2}
     for row in rows:  # also where it waited for others at a change
-        assert LENGTHS[row["problem_index"]] <= STAGES[row["stage"]]["max_prompt_tokens"], (
-            "drawn and sampled in one stage"
-        )
+        assert fits(row["problem_index"], row["stage"]), "drawn and sampled in one stage"
 
 
 def test_decisions_are_on_the_disk_with_their_evidence_and_are_told(tmp_path: Path) -> None:
@@ -190,10 +191,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 
 
 Rows = list[dict[str, Any]]
-SHORT = "positions passed over although their prompt was short enough"
+FITS = "positions passed over although their prompt fitted the stage"
 FORGED: dict[str, tuple[str, Callable[[Rows], object], str]] = {
-    "a limit that no step had": ("rested", lambda rows: rows[0].update(max_prompt_tokens=2), SHORT),
-    "no longer than its limit": ("rested", lambda rows: rows[0].update(max_prompt_tokens=6), SHORT),
+    "a limit that no step had": ("rested", lambda rows: rows[0].update(max_prompt_tokens=2), FITS),
+    "no longer than its limit": ("rested", lambda rows: rows[0].update(max_prompt_tokens=6), FITS),
+    "a least length that no step had": ("rested", lambda rows: rows[0].update(min_prompt_tokens=1), FITS),
     "another length": (
         "rested",
         lambda rows: rows[0].update(prompt_tokens=9),
@@ -237,9 +239,9 @@ def test_a_forged_row_is_found(tmp_path: Path, finished: tuple[Path, Any], forge
     assert proof(folder, config).holds
 
 
-def test_a_prompt_that_was_too_long_for_its_stage_is_found(finished: tuple[Path, Any]) -> None:
+def test_a_prompt_that_did_not_fit_its_stage_is_found(finished: tuple[Path, Any]) -> None:
     folder, config = finished
     digests = text_digests(problem.text for problem in PROBLEMS)
     longer = tuple(length + 3 for length in LENGTHS)
     found = prove(folder, config, RunProblems("", len(PROBLEMS), digests, prompt_tokens=longer))
-    assert "positions used although their prompt was too long for the stage" in found.faults
+    assert "positions used although their prompt did not fit the stage" in found.faults

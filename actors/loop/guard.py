@@ -1,0 +1,107 @@
+"""The guard at work: asks `openrs_ray.guard` about each step, writes its decisions down, and ends the attempt for a rollback."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.errors import Recurring, UserError
+from openrs_ray.export.choice import chosen, kept_policies
+from openrs_ray.guard.alarms import Alarm
+from openrs_ray.guard.knobs import ROLL_BACK
+from openrs_ray.guard.ladder import STOP, Situation, decisions
+from openrs_ray.guard.watch import Watch
+from openrs_ray.run.checkpoints import CheckpointStore
+from openrs_ray.run.decisions import Decision, note_decision, read_decisions
+from openrs_ray.run.display import RunDisplay
+from openrs_ray.run.metrics import read_metrics
+from openrs_ray.run.progress import Progress
+
+_PHASES = ("train", "evaluation")
+"""Of one step in this order."""
+
+
+class RolledBack(Exception):
+    """The attempt ends; the next one goes on from an earlier checkpoint."""
+
+
+@dataclass
+class RunGuard:
+    """The guard of one attempt. `seen` is told of every line of the metrics, `act` comes after each step and evaluation."""
+
+    config: RunConfig
+    attempt: int
+    store: CheckpointStore
+    display: RunDisplay
+    written: Callable[[], Awaitable[None]]
+    """Waits until the record has all steps so far: it is the evidence."""
+    _watch: Watch = field(init=False)
+    _alarms: list[Alarm] = field(default_factory=list)
+    """Not acted upon yet."""
+    _step: int = 0
+
+    def __post_init__(self) -> None:
+        self._watch = Watch(self.config)
+        if self.config.guard.action == "roll_back":
+            self.store.confirmed = self._confirmed
+        lines = [(line["step"], phase, line) for phase in _PHASES for line in read_metrics(self._run, phase)]
+        for step, phase, line in sorted(lines, key=lambda each: (each[0], _PHASES.index(each[1]))):
+            self.seen(step, line, phase)
+        self._alarms.clear()  # what followed from them was decided then
+
+    @property
+    def _run(self) -> Path:
+        return self.config.run.path
+
+    def seen(self, step: int, figures: Mapping[str, Any], phase: str = "train") -> None:
+        """Note the figures of a step or an evaluation."""
+        line = {**figures, "step": step}
+        self._alarms += self._watch.step(line) if phase == "train" else self._watch.evaluation(line)
+        self._step = step
+
+    def _confirmed(self, step: int) -> bool:
+        """True for a checkpoint that every rule has had the time to doubt."""
+        return step <= self._step - self._watch.lag and step not in self._watch.doubtful
+
+    async def act(self, progress: Progress) -> None:
+        """Take the decisions that are due.
+
+        Raises:
+            RolledBack: the next attempt goes back. Recurring: the run stops.
+        """
+        if not self._alarms:
+            return
+        alarms, self._alarms = self._alarms, []
+        await self.written()
+        for decision in await asyncio.to_thread(self._decide, alarms, progress):
+            note_decision(self._run, decision)
+            self.display.warn(f"guard: {decision.sentence}")
+            if decision.action == ROLL_BACK:
+                raise RolledBack(decision.sentence)
+            if decision.action == STOP:
+                raise Recurring(
+                    f"the guard stops run {self.config.run.name} after step {progress.step}: {decision.sentence}"
+                )
+
+    def _decide(self, alarms: list[Alarm], progress: Progress) -> list[Decision]:
+        complete = [known.step for known in self.store.checkpoints() if known.complete]
+        now = Situation(
+            step=progress.step,
+            attempt=self.attempt,
+            changes=progress.changes,
+            decided=read_decisions(self._run),
+            checkpoints=complete,
+            doubtful=self._watch.doubtful,
+            best=_best(self._run),
+        )
+        return list(decisions(alarms, self.config, now))
+
+
+def _best(run: Path) -> int | None:
+    """Step of the best kept policy, by the rules of `launch.export --step best`."""
+    try:
+        return chosen(run, kept_policies(run), "best").step
+    except UserError:
+        return None

@@ -1,0 +1,48 @@
+"""Watches a run: the alarms of each step and evaluation, and which checkpoints they leave in doubt."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from openrs_ray.config.schema import RunConfig
+from openrs_ray.guard.alarms import Alarm
+from openrs_ray.guard.followers import Follower, HeldOutFollower
+from openrs_ray.guard.rules import MEASURES, Line
+
+
+@dataclass
+class Watch:
+    """Follows the lines of `metrics.jsonl` that count, in order; the same lines give the same alarms, also after a resume."""
+
+    config: RunConfig
+    doubtful: set[int] = field(default_factory=set)
+    """Policy versions that alarms are about."""
+    _followers: list[Follower] = field(init=False)
+    _held_out: HeldOutFollower | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        guard = self.config.guard
+        self._followers = [Follower(rule, self.config) for rule in MEASURES if guard.action_of(rule) != "off"]
+        self._held_out = HeldOutFollower(guard) if guard.action_of("held_out") != "off" else None
+
+    def step(self, line: Line) -> list[Alarm]:
+        return self._noted(follower.step(line) for follower in self._followers)
+
+    def evaluation(self, line: Line) -> list[Alarm]:
+        return self._noted([self._held_out.evaluation(line)] if self._held_out else [])
+
+    def _noted(self, found: Iterable[Alarm | None]) -> list[Alarm]:
+        alarms = [alarm for alarm in found if alarm is not None]
+        for alarm in alarms:
+            self.doubtful.update(range(alarm.since, alarm.step + 1))
+        return alarms
+
+    @property
+    def nearest(self) -> dict[str, float]:
+        """How near the run has come to each rule's bound (`Follower.nearest`)."""
+        return {follower.rule: follower.nearest for follower in self._followers}
+
+    @property
+    def lag(self) -> int:
+        """Steps after which a checkpoint that no alarm is about counts as good: so late may the rules find out."""
+        rules = [self.config.guard.rule(follower.rule) for follower in self._followers]
+        return max((rule.window + rule.patience for rule in rules), default=0)

@@ -1,0 +1,133 @@
+"""Every rule against series that break it, and against the same series a little inside its limit."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from guarded import guarded, line
+
+from openrs_ray.guard.alarms import Alarm
+from openrs_ray.guard.rules import MEASURES
+from openrs_ray.guard.watch import Watch
+
+BASELINE, WINDOW = 10, 5
+
+
+def alarms(series: list[dict[str, Any]], **guard: Any) -> Iterator[Alarm]:
+    watch = Watch(guarded("warn", **guard))
+    for step, figures in enumerate(series, 1):
+        yield from watch.step(line(step, **figures))
+
+
+def shifted(before: dict[str, Any], after: dict[str, Any], steps: int = 12) -> list[dict[str, Any]]:
+    return [before] * (BASELINE + WINDOW) + [after] * steps
+
+
+def unsolved(spread: int) -> dict[str, Any]:
+    return {"groups_with_spread": spread, "accuracy": 0.2}
+
+
+# Rule, figures of a healthy step, figures just inside the limit, figures just beyond it.
+CASES = [
+    ("truncated_share", {"truncated_share": 0.2}, {"truncated_share": 0.44}, {"truncated_share": 0.46}),
+    ("length", {"mean_length": 20}, {"mean_length": 0.79 * 48}, {"mean_length": 0.81 * 48}),
+    ("length", {"mean_length": 0.9 * 48}, {"mean_length": 0.94 * 48}, {"mean_length": 0.96 * 48}),
+    ("language", {"reward_language": 0.9}, {"reward_language": 0.73}, {"reward_language": 0.71}),
+    ("kl", {"kl": 0.1}, {"kl": 0.99}, {"kl": 1.01}),
+    ("mismatch", {"mismatch_kl": 1e-3}, {"mismatch_kl": 0.019}, {"mismatch_kl": 0.021}),
+    ("mismatch", {"mismatch_kl": 1e-14}, {"mismatch_kl": 1.9e-3}, {"mismatch_kl": 2.1e-3}),
+    ("entropy_rise", {"entropy": 0.4}, {"entropy": 1.19}, {"entropy": 1.21}),
+    ("entropy_rise", {"entropy": 0.01}, {"entropy": 0.29}, {"entropy": 0.31}),
+    ("entropy_fall", {"entropy": 1.0, "accuracy": 0.3}, {"entropy": 0.021}, {"entropy": 0.019, "accuracy": 0.3}),
+    ("entropy_fall", {"entropy": 1.0, "accuracy": 0.7}, {"entropy": 0.01, "accuracy": 0.7}, {"entropy": 0.01}),
+    ("grad_norm", {"grad_norm": 0.5}, {"grad_norm": 4.9}, {"grad_norm": 5.1}),
+    ("no_spread", unsolved(3), unsolved(2), unsolved(1)),
+    ("accuracy", {"accuracy": 0.5}, {"accuracy": 0.36}, {"accuracy": 0.34}),
+]
+
+
+@pytest.mark.parametrize(("rule", "healthy", "inside", "beyond"), CASES)
+def test_a_rule_is_broken_beyond_its_limit_and_not_inside(
+    rule: str, healthy: dict[str, Any], inside: dict[str, Any], beyond: dict[str, Any]
+) -> None:
+    assert not [alarm for alarm in alarms(shifted(healthy, inside)) if alarm.rule == rule]
+    found = [alarm for alarm in alarms(shifted(healthy, beyond)) if alarm.rule == rule]
+    first = BASELINE + 2 * WINDOW  # the first window that is beyond as a whole
+    assert first in [alarm.step for alarm in found]
+    assert [alarm.in_a_row for alarm in found] == list(range(1, len(found) + 1)), "without a break"
+    whole = next(alarm for alarm in found if alarm.step == first)
+    assert whole.since == first - WINDOW, "the oldest of the policies that sampled the window"
+    assert MEASURES[rule].words in whole.text
+
+
+def test_every_rule_of_the_table_has_a_case() -> None:
+    assert {case[0] for case in CASES} == {*MEASURES}
+
+
+def test_a_single_step_breaks_nothing_and_a_break_starts_the_count_anew() -> None:
+    lone: list[dict[str, Any]] = [{}] * 20 + [{"grad_norm": 20.0}] + [{}] * 20
+    assert not [*alarms(lone)], "a window's mean of 0.5, 0.5, 0.5, 0.5 and 20 is below 10 times 0.5"
+    twice: list[dict[str, Any]] = [{}] * 20 + [{"grad_norm": 10.0}] * 6 + [{}] * 6 + [{"grad_norm": 10.0}] * 6
+    assert [alarm.in_a_row for alarm in alarms(twice)].count(1) == 2
+
+
+def test_what_the_run_began_with_is_no_alarm() -> None:
+    """Figures that would be alarming after a healthy start: the published runs begin with many truncated completions."""
+    assert not [*alarms([{"truncated_share": 0.7, "entropy": 2.0, "grad_norm": 30.0, "accuracy": 0.02}] * 40)]
+
+
+def test_a_step_without_the_figure_neither_breaks_a_rule_nor_counts() -> None:
+    assert not [*alarms([{"entropy": None, "grad_norm": float("nan"), "accuracy": float("nan")}] * 40)]
+    gaps = [{"entropy": 0.4}] * 15 + [{"entropy": value} for value in [2.0, None] * 8]
+    assert next(alarm.step for alarm in alarms(gaps)) > BASELINE + WINDOW
+
+
+def test_an_accuracy_that_rises_and_falls_within_the_first_steps_is_seen() -> None:
+    early = [{"accuracy": value} for value in (0.4, 0.6, 0.7, 0.7, 0.6, 0.3, 0.1, 0.0, 0.0)]
+    first = next(alarms(early))
+    assert (first.rule, first.step, first.baseline) == ("accuracy", 8, pytest.approx(0.6))
+
+
+def test_a_new_stage_has_its_own_baseline() -> None:
+    longer = {"setting/stage": 1, "setting/max_completion_tokens": 96, "mean_length": 80}
+    series = [{"mean_length": 20}] * 20 + [longer] * 40
+    assert not [*alarms(series)], "80 of 96 tokens from the stage's first step on"
+    assert [*alarms([{"mean_length": 20}] * 20 + [longer | {"setting/stage": 0}] * 40)]
+
+
+def test_replaced_groups_count_among_those_without_spread() -> None:
+    """Spread in 4 of 10 groups, not in 4 of 4."""
+    assert [*alarms(shifted(unsolved(4), unsolved(4) | {"replaced_groups": 6.0}))]
+
+
+def evaluation(step: int, mean: float, half: float = 0.03) -> dict[str, Any]:
+    return {"step": step, "accuracy": mean, "low": mean - half, "high": mean + half}
+
+
+def test_a_held_out_interval_below_that_of_an_earlier_policy() -> None:
+    watch = Watch(guarded("warn"))
+    for step, mean in ((0, 0.5), (10, 0.8), (20, 0.75), (30, 0.85), (40, 0.8)):
+        assert watch.evaluation(evaluation(step, mean)) == [], "intervals that meet"
+    (alarm,) = watch.evaluation(evaluation(50, 0.7))
+    assert (alarm.rule, alarm.since, alarm.step) == ("held_out", 31, 50) and alarm.bound == pytest.approx(0.82)
+    assert watch.doubtful == {*range(31, 51)}, "the best one itself is not in doubt"
+
+
+def test_mean_rewards_are_held_out_figures_too() -> None:
+    watch = Watch(guarded("warn"))
+    lines = [{"step": s, "mean_reward": m, "low": m - 0.1, "high": m + 0.1} for s, m in ((0, 1.5), (5, 1.0))]
+    assert [len(watch.evaluation(one)) for one in lines] == [0, 1]
+
+
+def test_a_rule_that_is_off_sees_nothing() -> None:
+    series = shifted({}, {"entropy": 5.0})
+    assert [*alarms(series)] and not [*alarms(series, entropy_rise={"action": "off"})]
+
+
+def test_checkpoints_within_the_window_of_an_alarm_are_doubtful() -> None:
+    watch = Watch(guarded("warn"))
+    for step in range(1, 31):
+        watch.step(line(step, entropy=0.4 if step <= 20 else 1.3))
+    broken = [step for step in range(21, 31) if 0.4 * max(0, 25 - step) + 1.3 * min(5, step - 20) > 5 * 1.2]
+    assert watch.doubtful == {*range(broken[0] - WINDOW, 31)}
+    assert watch.lag == 10
