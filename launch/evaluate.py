@@ -8,7 +8,7 @@ import re
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -30,6 +30,7 @@ from openrs_ray.evaluation.protocol import Protocol, protocol
 from openrs_ray.evaluation.report import markdown, write
 from openrs_ray.evaluation.sequential import Plan
 from openrs_ray.evaluation.subject import Together, find_subjects, side_by_side
+from openrs_ray.run.ledger import head_beside, note_beside
 
 BENCHMARKS = "aime24,amc23,math500,minerva,olympiadbench"
 
@@ -74,7 +75,10 @@ def main(arguments: list[str]) -> None:
                 harness.sample(models)
                 content = harness.report(models, subjects.seeds) | {"looked_before": looked_before(models)}
             content["differences"] = list(subjects.differences)
+            head = head_beside(subjects.report)
+            content["ledger"] = head and asdict(head)
             write(subjects.report, content)
+            note_beside(subjects.report.parent, "report")
         document(content)
         if not options.json:
             show_markdown(console, markdown(content))

@@ -16,6 +16,7 @@ from launch.cli.options import Parser
 from openrs_ray.common.console import say
 from openrs_ray.errors import UserError
 from openrs_ray.export.choice import Asked, default_folder
+from openrs_ray.run.ledger import note_beside
 
 
 @command
@@ -24,6 +25,7 @@ def main(arguments: list[str]) -> None:
     console = Console(highlight=False)
     from openrs_ray.export import gguf, repository
     from openrs_ray.export.folder import HERE, Convert, check_target, write_export
+    from openrs_ray.export.policy_files import README
     from openrs_ray.export.source import Source
 
     source = Source.find(options.run, asked_step(options.step))
@@ -41,6 +43,7 @@ def main(arguments: list[str]) -> None:
         file = f"{source.name}-{options.gguf}.gguf"
         convert = partial(gguf.write_gguf, gguf.converter(options.converter), file, options.gguf)
     write_export(source, folder, options.push_to or HERE, convert)
+    note_beside(folder / README, "export", step=source.choice.step, asked=options.step)
     say(console, f"{folder}: the model with its card in README.md")
     if options.push_to:
         url = repository.push(folder, options.push_to, options.public)

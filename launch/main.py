@@ -16,6 +16,7 @@ COMMANDS = {
     "curate": "Makes a training set from raw problems, as a data recipe says.",
     "probe": "Says whether this machine has what a run will need.",
     "coverage": "Proves that a run used each position of its data order exactly once.",
+    "audit": "Checks what a run's record proves: chain of digests, verdicts, losses, figures.",
     "report": "Makes the page of one or more runs: curves, completions, times, settings.",
     "show": "Shows completions with prompt, gold and verdict.",
     "trace": "Says where a step's time went, stage by stage.",

@@ -19,6 +19,7 @@ from openrs_ray.errors import UserError
 from openrs_ray.report.server import listen, new_secret, serve
 from openrs_ray.report.static import write_page
 from openrs_ray.run import metrics
+from openrs_ray.run.ledger import note_beside
 
 
 @command
@@ -47,6 +48,7 @@ def main(arguments: list[str]) -> None:
         size = write_page(path, runs)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}): name another file with --output") from error
+    note_beside(path, "page")
     say(console, f"{printable(str(path))} ({size_text(size)}): open it in a browser.")
 
 

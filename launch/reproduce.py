@@ -44,8 +44,8 @@ from openrs_ray.preparation.dry_run import dry_run
 from openrs_ray.preparation.prepared import prepare
 from openrs_ray.records import Problem
 from openrs_ray.rewards.answers.kinds import columns
+from openrs_ray.run.account import Spent
 from openrs_ray.run.budget import ENDING, Budget, LimitReached
-from openrs_ray.run.ledger import Spent
 from openrs_ray.run.progress import read_result
 from openrs_ray.run.resume import check_run
 

@@ -238,6 +238,26 @@ class Group:
         return np.array([np.nan if v.reward is None else v.reward for v in self.verdicts], dtype=np.float64)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenLogprobs(Message):
+    """Log-probabilities, and entropies, of a micro-batch's or a rollout's sampled tokens, as the loss was made of them."""
+
+    policy: np.ndarray
+    """float32 [sampled tokens], under the weights before the update."""
+    reference: np.ndarray | None = None
+    """float32 [sampled tokens], under the frozen reference; None without a KL penalty."""
+    entropy: np.ndarray | None = None
+    """float32 [sampled tokens], in nats, of the distribution that each token is one of; None where it has no weight."""
+
+    def part(self, tokens: slice) -> TokenLogprobs:
+        others = (None if part is None else part[tokens] for part in (self.reference, self.entropy))
+        return TokenLogprobs(self.policy[tokens], *others)
+
+
+Scored = Mapping[tuple[int, int], TokenLogprobs]
+"""By place of the group in its step, and sample. Rollouts that add nothing to the loss are not scored."""
+
+
 def age_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
     """Ages of the sampled tokens, counted in policy versions before `version`.
 

@@ -1,6 +1,7 @@
 """One Ray for the whole test session, ended by its own handle; a small taught-by-nobody model to run the real system on."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,20 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("toy-model")
     build_toy(folder, ToySettings(hidden=64, feed_forward=96, layers=2, heads=2, key_value_heads=1, steps=3))
     return folder
+
+
+@pytest.fixture(scope="session")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with everything that an audit looks at; tests change copies of it."""
+    from audited_run import audited_run
+
+    return audited_run(tmp_path_factory.mktemp("audited") / "runs")
+
+
+@pytest.fixture
+def copied(audited: Path, tmp_path: Path) -> Path:
+    """A copy of that run, to tamper with."""
+    return Path(shutil.copytree(audited, tmp_path / audited.name))
 
 
 @pytest.fixture

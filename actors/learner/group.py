@@ -16,11 +16,11 @@ from actors.cluster.placement import Placement
 from actors.cluster.processes import Processes, end_actor
 from actors.learner.rank import LearnerRank
 from openrs_ray.algorithm.advantages import TrainingSequence, advantages, taught, without_truncated
-from openrs_ray.algorithm.packing import split
+from openrs_ray.algorithm.packing import MicroBatch, split
 from openrs_ray.algorithm.updates import ages_in_updates, over_updates, shares
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Lost, RunError
-from openrs_ray.records import Group, Problem
+from openrs_ray.records import Group, Problem, Scored, TokenLogprobs
 from openrs_ray.run.checkpoint_files import Checkpoint
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.completions import read_groups
@@ -44,6 +44,8 @@ class Update:
     metrics: dict[str, float]
     advantages: np.ndarray
     """float64 [groups, completions]; NaN where left out of the loss."""
+    scored: asyncio.Future[Scored | None] | None = None
+    """What the learner made of the tokens, on its way from the ranks; None where a rank was lost meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,26 @@ class History:
             if line["step"] == step:
                 return StepSettings.recorded(line, config)
         raise RunError(f"the metrics in {self.run_folder} do not hold step {step}")
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """One rank's log-probabilities of an update, on their way, and whose they are."""
+
+    answer: Any
+    batches: Sequence[MicroBatch]
+    places: np.ndarray
+    """int [sequences, 2]: group and sample of each packed sequence."""
+
+    def by_rollout(self, answer: Sequence[TokenLogprobs]) -> dict[tuple[int, int], TokenLogprobs]:
+        found: dict[tuple[int, int], TokenLogprobs] = {}
+        for batch, scored in zip(self.batches, answer, strict=True):
+            ends = np.cumsum(batch.completion_lengths)[:-1]
+            for number, member in enumerate(batch.members):
+                own = slice(ends[number - 1] if number else 0, ends[number] if number < len(ends) else None)
+                group, sample = self.places[member].tolist()
+                found[group, sample] = scored.part(own)
+        return found
 
 
 class Engines(Protocol):
@@ -177,9 +199,11 @@ class LearnerGroup:
             await self.load(checkpoint.folder)
         for step in range(checkpoint.step + 1 if checkpoint else 1, self._step + 1):
             if step == self._step and self._groups:
-                await self._train(self._groups, step, self._settings)
+                update = await self._train(self._groups, step, self._settings)
             else:
-                await self._train(history.groups(step), step, history.settings(step, self.config))
+                update = await self._train(history.groups(step), step, history.settings(step, self.config))
+            if update.scored:
+                update.scored.cancel()  # the record has, or gets, those of the first time
 
     @traced("train", "step")
     async def train(self, groups: Sequence[Group], step: int, settings: StepSettings | None = None) -> Update:
@@ -207,16 +231,32 @@ class LearnerGroup:
             raise RunError(f"step {step} has no judged completion to learn from: look at the verdicts in the record")
         if loss.truncated_completions == "leave_out":
             values, learned = (without_truncated(each, groups) for each in (values, learned))
-        done = [await self._update(groups[part], learned[part], step, settings) for part in judged]
+        on_the_way: list[Scores] = []
+        done = [
+            await self._update(groups[part], learned[part], step, settings, part.start, on_the_way) for part in judged
+        ]
+        scored = asyncio.ensure_future(self._scored(on_the_way, step))
         if updates == 1:
-            return Update(done[0], values)
+            return Update(done[0], values, scored)
         ages = ages_in_updates([groups[part] for part in judged], step, updates)
-        return Update(over_updates(done) | ages, values)
+        return Update(over_updates(done) | ages, values, scored)
 
     async def _update(
-        self, groups: Sequence[Group], values: np.ndarray, step: int, settings: StepSettings
+        self,
+        groups: Sequence[Group],
+        values: np.ndarray,
+        step: int,
+        settings: StepSettings,
+        first: int,
+        on_the_way: list[Scores],
     ) -> dict[str, float]:
-        """One optimizer step; `values`: advantages, float64 [groups, rollouts]."""
+        """One optimizer step.
+
+        Args:
+            values: advantages, float64 [groups, rollouts].
+            first: place of the first group in the step.
+            on_the_way: gets the log-probabilities of its tokens.
+        """
         loss, learner = settings.loss(self.config.loss), self.config.learner
         sequences = training_sequences(groups, values, loss.tempered)
         local = loss.normalization == "local_micro_batch"
@@ -224,7 +264,8 @@ class LearnerGroup:
         # A group without spread has advantage 0 and adds nothing to the gradient, but for its tokens in the mean; no need to
         # compute that nothing. (KL penalty, entropy and a teacher act everywhere, and the local mean depends on the split.)
         everywhere = local or loss.acts_everywhere
-        useful = sequences if everywhere else [s for s in sequences if s.advantage != 0]
+        kept = [place for place, sequence in enumerate(sequences) if everywhere or sequence.advantage != 0]
+        useful = [sequences[place] for place in kept]
         left_out = tokens - completion_tokens(useful), len(sequences) - len(useful)
         with span("pack", step=step) as seen:
             batches = split(
@@ -243,7 +284,25 @@ class LearnerGroup:
                 for actor, batch in zip(self._ranks, batches, strict=True)
             ],
         )
+        places = np.argwhere(~np.isnan(values))[kept] + (first, 0)
+        answers = [actor.token_logprobs.remote() for actor in self._ranks]  # before their next step
+        on_the_way += [Scores(answer, share, places) for answer, share in zip(answers, batches, strict=True)]
         return metrics[0]
+
+    async def _scored(self, on_the_way: Sequence[Scores], step: int) -> Scored | None:
+        """All ranks' log-probabilities of a step; the record goes without those of a rank that is lost meanwhile."""
+        deadline_s, found = self.config.learner.deadline_s, dict[tuple[int, int], TokenLogprobs]()
+        try:
+            for scores in on_the_way:
+                found |= scores.by_rollout(
+                    await within(
+                        deadline_s, "a learner rank", f"send the log-probabilities of step {step}", scores.answer
+                    )
+                )
+        except RunError as error:
+            self.report(f"the record of step {step} lacks the learner's log-probabilities: {error}")
+            return None
+        return found
 
     async def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[np.ndarray]:
         """Log-probabilities (temperature 1) under the current weights."""

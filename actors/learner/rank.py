@@ -45,6 +45,7 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.models.lora import adapted_layers, without_adapters, write_adapter
 from openrs_ray.models.pretrained import fixed_weights
+from openrs_ray.records import TokenLogprobs
 from openrs_ray.run.checkpoint_files import ADAPTER
 from openrs_ray.run.kept_policy import kept_policy
 from openrs_ray.run.spans import span, traced
@@ -73,6 +74,7 @@ class LearnerRank:
         self.teacher: FrozenTeacher | None = None
         self._reference_step = 0  # its step; 0: the start model
         self._forgot_before = 0  # step that the optimizer has last begun anew for
+        self._scored: list[TokenLogprobs] = []
         self._sender: Sender | None = None
         self._sending: Part | None = None
 
@@ -220,15 +222,17 @@ class LearnerRank:
         sums = dict.fromkeys(METRICS, torch.zeros_like(loss))
         references = self._reference_logprobs(micro_batches, loss_config.kl_beta > 0, step)
         taught = self._taught(micro_batches)
+        self._scored = []
         for i, (batch, reference, lesson, weight) in enumerate(
             zip(micro_batches, references, taught, weigh, strict=True)
         ):
             with span("forward_backward", step=step, micro_batch=i, tokens=batch.computed_tokens):
                 self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
-                given = self._loss_input(batch, reference, loss_config.entropy_weight > 0, lesson)
-                output = policy_loss(given, loss_config)
+                tokens = self._loss_input(batch, reference, loss_config.entropy_weight > 0, lesson)
+                output = policy_loss(tokens, loss_config)
                 self.engine.backward(output.total * (weight * self.world_size), scale_wrt_gas=False)
                 self._finish_kernels()
+            self._scored.append(_kept(tokens))
             sums = {name: value + output.sums[name] for name, value in sums.items()}
             loss += output.total.detach().double() * weight
         with span("optimizer", step=step):
@@ -242,6 +246,11 @@ class LearnerRank:
         total = self._sum_over_ranks(torch.stack([*named.values()])).tolist()
         expected, seconds = global_tokens - left_out_tokens, time.monotonic() - began
         return self._metrics(dict(zip(named, total, strict=True)), expected, rate, seconds)
+
+    def token_logprobs(self) -> list[TokenLogprobs]:
+        """Of the newest `train_step`, by micro-batch; once."""
+        scored, self._scored = self._scored, []
+        return scored
 
     def _follow_reference(self, reference_step: int, step: int) -> None:
         """Load the step's reference where it is another one; the first step with it begins with a new optimizer.
@@ -528,3 +537,17 @@ class LearnerRank:
         fixed = {name: buffer.to("cpu") for name, buffer in fixed_weights(self.policy.model).items()}
         save_torch_state_dict({**weights, **fixed}, folder)
         self.policy.model.config.save_pretrained(folder)
+
+
+def _kept(tokens: LossInput) -> TokenLogprobs:
+    """What the record needs to compute the loss again, in the host's memory."""
+    reference, entropy = tokens.reference_logprobs, tokens.entropies
+    return TokenLogprobs(
+        policy=_on_host(tokens.logprobs),
+        reference=None if reference is None else _on_host(reference),
+        entropy=None if entropy is None else _on_host(entropy),
+    )
+
+
+def _on_host(values: torch.Tensor) -> np.ndarray:
+    return values.detach().float().cpu().numpy()

@@ -1,8 +1,9 @@
 """Runs blocking work in a thread beside the loop, one piece at a time."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 
 class Beside:
@@ -17,11 +18,20 @@ class Beside:
         self._thread = ThreadPoolExecutor(1, "record")
         self._work: asyncio.Future[None] | None = None
 
-    def start(self, work: Callable[[], None]) -> None:
-        """Start a piece of work. The previous one must have been waited for."""
+    def start(self, work: Callable[..., None], after: Awaitable[Any] | None = None) -> None:
+        """Start a piece of work, which is given the result of `after` once there is one. The previous one must have been
+        waited for."""
         if self._work is not None:
             raise RuntimeError("the previous work was not waited for")
-        self._work = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        loop = asyncio.get_running_loop()
+        if after is None:
+            self._work = loop.run_in_executor(self._thread, work)
+        else:
+            self._work = asyncio.ensure_future(self._later(work, after))
+
+    async def _later(self, work: Callable[..., None], after: Awaitable[Any]) -> None:
+        found = await after
+        await asyncio.get_running_loop().run_in_executor(self._thread, work, found)
 
     async def done(self) -> None:
         """Wait for the work that was started, if any; raises its error."""

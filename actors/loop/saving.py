@@ -30,6 +30,8 @@ class Saving:
     """Waits until the record has all steps so far: no checkpoint may be ahead of it."""
     saved: tuple[int, Kind] | None = None
     """Newest checkpoint."""
+    committed: Callable[[int, str], None] = lambda step, folder: None
+    """Told of every checkpoint: its step, and the name of its folder."""
     _saved_at: float = field(default_factory=time.monotonic)
 
     def is_kept(self, step: int) -> bool:
@@ -58,7 +60,8 @@ class Saving:
                     await self.learner.run(partial(self._write, folder, kind))
             except (RunError, OSError) as error:
                 raise self.store.abandon(step, error) from error
-            await asyncio.to_thread(self.store.commit, step, kind, asdict(progress))
+            checkpoint = await asyncio.to_thread(self.store.commit, step, kind, asdict(progress))
+            self.committed(step, checkpoint.folder.name)
         self.saved, self._saved_at = (step, kind), time.monotonic()
 
     async def _write(self, folder: Path, kind: Kind) -> None:

@@ -196,7 +196,9 @@ class System:
             *([guard.seen] if guard else []),
         )
         saved = (checkpoint.step, checkpoint.kind) if checkpoint else None
-        saving = Saving(config.checkpoint, self._store, self._learner, budget, prepared.files, writer.written, saved)
+        writer.begin(checkpoint)
+        keeping = prepared.files, writer.written, saved, writer.committed
+        saving = Saving(config.checkpoint, self._store, self._learner, budget, *keeping)
         held_out, give_up = prepared.held_out, self._engines.give_up
         evaluation = Evaluation(
             config, held_out, collector.group, give_up, saving.is_kept, writer, limits, budget, display

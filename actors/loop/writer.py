@@ -6,7 +6,7 @@ A step's record and metrics are written in a thread while the loop samples the n
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -24,11 +24,13 @@ from openrs_ray.data.completions import Decoder
 from openrs_ray.data.rests import Rests, nothing_left
 from openrs_ray.evaluation.benchmarks import is_benchmark
 from openrs_ray.evaluation.held_out import HeldOutScores
-from openrs_ray.records import Group, Status, age_metrics
+from openrs_ray.records import Group, Scored, Status, age_metrics
 from openrs_ray.run.budget import Budget
+from openrs_ray.run.checkpoint_files import ADAPTER, POLICY, TRAINER, Checkpoint
 from openrs_ray.run.completion_files import Phase
 from openrs_ray.run.completions import CompletionRecord
 from openrs_ray.run.display import RunDisplay, StepFigures
+from openrs_ray.run.ledger import Ledger
 from openrs_ray.run.metrics import Line, MetricsLog
 from openrs_ray.run.progress import RESULT, Progress
 from openrs_ray.run.samples import sample_lines
@@ -52,6 +54,10 @@ class RunWriter:
     """Makes the prompts' text for the record."""
     seen: Callable[[int, Line, str], None] = lambda step, line, phase: None
     """Told of the figures of every step and evaluation, with its phase."""
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        return Ledger(self.config.run.path)
 
     @traced("write")
     def write(
@@ -85,7 +91,7 @@ class RunWriter:
         push = {"push_bytes": report.nbytes, "probe_difference": report.probe_difference}
         cost = self.budget.metrics(times["step_s"], progress.correct)
         line = {**figures, **update.metrics, **times, **push, **cost, **settings.metrics()}
-        self.beside.start(partial(self._write_step, step, batch, update.advantages, line))
+        self.beside.start(partial(self._write_step, step, batch, update.advantages, line), after=update.scored)
         self.seen(step, line, "train")
         self.budget.reached(step)
         self._show(step, batch, {**figures, **update.metrics, **times, **settings.metrics()})
@@ -95,7 +101,12 @@ class RunWriter:
         return progress
 
     def _write_step(
-        self, step: int, batch: Batch, advantages: np.ndarray, line: Mapping[str, float | int | None]
+        self,
+        step: int,
+        batch: Batch,
+        advantages: np.ndarray,
+        line: Mapping[str, float | int | None],
+        scored: Scored | None = None,
     ) -> None:
         with span("record", step=step):
             if batch.rested or batch.unfit:
@@ -103,14 +114,22 @@ class RunWriter:
                 record.write_passed(step, self.attempt, batch.rested, batch.unfit)
             if batch.replaced:  # before the step's own rows, which do not count without these
                 self._write_rows(step, batch.replaced, None, "replaced")
-            self._write_rows(step, batch.groups, advantages, "train")
+            self._write_rows(step, batch.groups, advantages, "train", scored)
             self.metrics.write(step, line)
+            self.ledger.note("step", step=step, attempt=self.attempt)
             self.metrics.sinks.samples(step, "train", batch.groups)
 
-    def _write_rows(self, step: int, groups: Sequence[Group], advantages: np.ndarray | None, phase: Phase) -> None:
+    def _write_rows(
+        self,
+        step: int,
+        groups: Sequence[Group],
+        advantages: np.ndarray | None,
+        phase: Phase,
+        scored: Scored | None = None,
+    ) -> None:
         texts = [group.texts for group in groups]
         record = CompletionRecord(self.config.run.path, self.decoder)
-        record.write(step, self.attempt, groups, texts, advantages, phase)
+        record.write(step, self.attempt, groups, texts, advantages, phase, scored)
 
     async def written(self) -> None:
         """Wait until everything is on the disk. OSError when it could not be written."""
@@ -120,6 +139,7 @@ class RunWriter:
         """Finish writing what has begun, also after a failure elsewhere."""
         try:
             await self.beside.close()
+            self.ledger.note("stop", only_news=True, attempt=self.attempt)  # such as a last decision
         except OSError as error:
             self.display.warn(f"the record of the last step could not be written: {why(error)}")
 
@@ -177,7 +197,28 @@ class RunWriter:
     def _write_evaluation(self, step: int, groups: Sequence[Group], line: Mapping[str, float]) -> None:
         self._write_rows(step, groups, None, "evaluation")
         self.metrics.write(step, line, "evaluation")
+        self.ledger.note("evaluation", step=step, attempt=self.attempt)
         self.metrics.sinks.samples(step, "evaluation", groups)
+
+    def begin(self, checkpoint: Checkpoint | None) -> None:
+        """Note the attempt's start in the ledger, and what an attempt that was killed has left without an entry."""
+        # The checkpoint again: a kill may have come between it and its entry.
+        parts = _noted_parts(checkpoint.folder.name) if checkpoint else []
+        self.ledger.note("attempt", folders=parts, attempt=self.attempt, from_step=checkpoint.step if checkpoint else 0)
+
+    def committed(self, step: int, folder: str) -> None:
+        """Begin to note the checkpoint in a folder of `checkpoints/`. What was begun before must have been written."""
+        self.beside.start(partial(self._note_checkpoint, step, folder))
+
+    @traced("ledger", "step")
+    def _note_checkpoint(self, step: int, folder: str) -> None:
+        self.ledger.note("checkpoint", folders=_noted_parts(folder), step=step, attempt=self.attempt)
 
     def end(self, progress: Progress) -> None:
         write_json(self.config.run.path / RESULT, asdict(progress))
+        self.ledger.note("end", step=progress.step, attempt=self.attempt)
+
+
+def _noted_parts(folder: str) -> list[str]:
+    """What the ledger notes of a checkpoint: all but the learner's state."""
+    return [f"checkpoints/{folder}/{part}" for part in (POLICY, ADAPTER, TRAINER)]

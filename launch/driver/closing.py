@@ -14,6 +14,7 @@ from openrs_ray.report.decided import counts
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoints import Checkpoint, CheckpointStore
 from openrs_ray.run.display import summary_table
+from openrs_ray.run.ledger import read_head
 from openrs_ray.run.progress import Progress
 from openrs_ray.run.teacher_score import teacher_accuracy
 
@@ -33,6 +34,8 @@ def show_end(console: Console, config: RunConfig, progress: Progress, budget: Bu
         tasks=[*_teacher_rows(config), *_task_rows(config, progress)],
         quantization=config.rollout.quantization,
     )
+    if head := read_head(config.run.path):
+        table.add_row("chain of digests", f"head {head} (docs/audit.md)")
     show_table(console, table)
     for line in next_lines(config, progress):
         say(console, line)
@@ -78,6 +81,7 @@ def end_as_json(config: RunConfig, progress: Progress, budget: Budget) -> dict[s
         "dollars": spent.dollars if budget.priced else None,
         "guard": {"warnings": guard["guard_warnings"], "rollbacks": guard["rollbacks"]},
         "policy": kept[-1].policy if kept else None,
+        "ledger": read_head(config.run.path),
     }
 
 
@@ -136,6 +140,7 @@ def next_lines(config: RunConfig, progress: Progress) -> Iterator[str]:
     yield f"  look at it                 python -m launch.report {config.run.path}"
     yield f"  measure it on benchmarks   python -m launch.evaluate {config.run.path}"
     yield f"  prove that nothing is lost python -m launch.coverage {config.run.path}"
+    yield f"  prove that it is unchanged python -m launch.audit {config.run.path}"
     yield f"  train it further           {continue_with(*_more(config, progress))}"
     if policies := _kept(config):
         yield f"  talk to it                 python -m launch.chat {config.run.path}"

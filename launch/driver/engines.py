@@ -9,7 +9,7 @@ from actors.cluster.placement import place_engines
 from actors.rollout.loaded import loaded_engines
 from actors.rollout.pool import EnginePool
 from openrs_ray.evaluation.config import EvaluationConfig
-from openrs_ray.run.ledger import Ledger
+from openrs_ray.run.account import Account
 
 if TYPE_CHECKING:
     from launch.driver.evaluated import Block, Prepared
@@ -45,7 +45,7 @@ class Engines:
         config, folder = self._config, prepared.store.folder
         placement = place_engines(config.placement, config.engine)
         gpus = len(placement.layout.rollout) * config.engine.tensor_parallel
-        self._held.enter_context(Ledger(folder, config.cost.price_per_gpu_hour or 0.0, lambda: gpus))
+        self._held.enter_context(Account(folder, config.cost.price_per_gpu_hour or 0.0, lambda: gpus))
         pool = await self._held.enter_async_context(loaded_engines(prepared.settings, placement, self._warn))
         self._loaded = label, pool
         return pool

@@ -13,7 +13,7 @@ from openrs_ray.evaluation.store import CompletionStore, Table, as_table
 from openrs_ray.evaluation.subject import Subject
 from openrs_ray.records import Verdict
 from openrs_ray.rewards.pool import CheckPool
-from openrs_ray.run.ledger import Spent
+from openrs_ray.run.account import Spent
 
 if TYPE_CHECKING:
     from actors.evaluator import Reading, Wanted

@@ -28,11 +28,12 @@ from actors.rollout.supervisor import Supervisor
 from actors.rollout.worker import Request
 from launch.performance.cpu_clock import CpuClock
 from openrs_ray.algorithm.no_learning import LearningWatch
+from openrs_ray.algorithm.packing import MicroBatch
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.completions import Texts
 from openrs_ray.environments.single_turn import SingleTurn
 from openrs_ray.preparation.prepared import Prepared
-from openrs_ray.records import Completion, Status, Verdict, VersionSpan
+from openrs_ray.records import Completion, Status, TokenLogprobs, Verdict, VersionSpan
 from openrs_ray.run.attempts import Bounds, start_attempt
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.display import RunDisplay
@@ -111,6 +112,11 @@ class Made:
     def trained(self) -> dict[str, float]:
         return {"mismatch_kl": 0.0, "clipped_share": 0.0, "kl": 0.0}
 
+    def scored(self, batches: Sequence[MicroBatch]) -> list[TokenLogprobs]:
+        """Log-probabilities that differ from the sampler's as rounding does."""
+        shift = np.float32(1e-6)
+        return [TokenLogprobs(batch.behaviour_logprobs + shift) for batch in batches]
+
 
 class Remote:
     """A stub's method that is called like an actor's: `method.remote(...)`."""
@@ -176,12 +182,19 @@ class StubRank:
 
     def __init__(self, made: Made, clock: CpuClock) -> None:
         self._made, self._clock = made, clock
-        self.train_step = Remote(self._train_step)
+        self.train_step, self.token_logprobs = Remote(self._train_step), Remote(self._token_logprobs)
 
     async def _train_step(self, *work: Any) -> dict[str, float]:
         with self._clock.counting(LEARN):
             Message.of(work)
+        with self._clock.counting(STUB):
+            self._scored = Message.of(self._made.scored(work[0]))
         return self._made.trained()
+
+    async def _token_logprobs(self) -> list[TokenLogprobs]:
+        with self._clock.counting(LEARN):
+            scored: list[TokenLogprobs] = self._scored.open()
+        return scored
 
 
 class RayStub:
@@ -214,7 +227,11 @@ class RayStub:
         return [self._made.judged(item) for item in items]
 
     async def train_step(self, *work: Any) -> dict[str, float]:
+        self._scored = self._made.scored(work[0])
         return self._made.trained()
+
+    async def token_logprobs(self) -> list[TokenLogprobs]:
+        return self._scored
 
 
 class StubEngines(EnginePool):

@@ -6,7 +6,7 @@ Where prompts are a large part of the tokens, a micro-batch computes each prompt
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
@@ -38,6 +38,9 @@ class MicroBatch:
     """
     temperature: float | None = None
     """Of all its sequences, as in `TrainingSequence`."""
+
+    members: tuple[int, ...] = ()
+    """Places of the sequences in the list that `split` was given."""
 
     @property
     def computed_tokens(self) -> int:
@@ -84,7 +87,7 @@ def split(
         raise ValueError("give micro_batch_tokens or micro_batch_sequences, not both")
     parts = _by_temperature(sequences)
     if len(parts) > 1 and micro_batch_tokens is not None:
-        each = [split(part, ranks, micro_batch_tokens=micro_batch_tokens) for part in parts]
+        each = [_among(part, sequences, ranks, micro_batch_tokens) for part in parts]
         return [[batch for part in each for batch in part[rank]] for rank in range(ranks)]
     share = False
     if micro_batch_tokens is not None:
@@ -93,15 +96,29 @@ def split(
         bins = _bins_of_places(range(len(sequences)) if places is None else places, micro_batch_sequences or 1)
     turns = max(1, -(-len(bins) // ranks))
     bins += [[] for _ in range(turns * ranks - len(bins))]
-    packed = [pack([sequences[i] for i in members], share) if members else EMPTY for members in bins]
+    packed = [
+        replace(pack([sequences[i] for i in members], share), members=tuple(members)) if members else EMPTY
+        for members in bins
+    ]
     return [packed[rank::ranks] for rank in range(ranks)]
 
 
-def _by_temperature(sequences: Sequence[TrainingSequence]) -> list[list[TrainingSequence]]:
-    parts: dict[float | None, list[TrainingSequence]] = {}
-    for sequence in sequences:
-        parts.setdefault(sequence.temperature, []).append(sequence)
+def _by_temperature(sequences: Sequence[TrainingSequence]) -> list[list[int]]:
+    """Places of the sequences of each temperature."""
+    parts: dict[float | None, list[int]] = {}
+    for place, sequence in enumerate(sequences):
+        parts.setdefault(sequence.temperature, []).append(place)
     return [*parts.values()]
+
+
+def _among(
+    part: Sequence[int], sequences: Sequence[TrainingSequence], ranks: int, micro_batch_tokens: int
+) -> list[list[MicroBatch]]:
+    """Micro-batches of some of the sequences, whose members are places among all of them."""
+    batches = split([sequences[place] for place in part], ranks, micro_batch_tokens=micro_batch_tokens)
+    return [
+        [replace(batch, members=tuple(part[member] for member in batch.members)) for batch in own] for own in batches
+    ]
 
 
 def pack(sequences: Sequence[TrainingSequence], share_prompts: bool = False) -> MicroBatch:

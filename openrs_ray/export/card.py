@@ -21,9 +21,10 @@ from openrs_ray.export.source import Source
 from openrs_ray.export.usage import fenced, prompting_section, running_section
 from openrs_ray.models.bundled import DATA, looks_like_hub_id
 from openrs_ray.rewards.libraries.names import REASONING_GYM, VERIFIERS
+from openrs_ray.run.account import Spent
 from openrs_ray.run.attempts import read_attempts
 from openrs_ray.run.environment import FILE as ENVIRONMENT
-from openrs_ray.run.ledger import Spent
+from openrs_ray.run.ledger import read_head
 from openrs_ray.run.metrics import read_metrics
 from openrs_ray.run.problems import RunProblems
 from openrs_ray.run.teacher_score import teacher_score
@@ -46,6 +47,7 @@ def model_card(source: Source, where: str) -> str:
         _recipe(source),
         _cost(source),
         _what_ran(source),
+        _proof(source),
         "## Licence\n\n" + licence_note(source.base),
     ]
     text = "\n\n".join(part.strip() for part in parts if part)
@@ -247,6 +249,19 @@ def _what_ran(source: Source) -> str:
     if not environment:
         return "## What ran\n\nThe run kept no record of its hardware and software."
     return "\n".join(["## What ran", "", *(f"- {line}" for line in _environment_lines(environment))])
+
+
+def _proof(source: Source) -> str:
+    """Empty for a run of an older version."""
+    head = read_head(source.folder)
+    if head is None:
+        return ""
+    told = (
+        f"The run's files are a chain of digests whose head was `{head.digest}` after {head.entries} entries, when this "
+        "model was exported"
+    )
+    command = f"    python -m launch.audit {source.config.run.name} --head {head.digest}"
+    return f"## Proof\n\n{told}. Whoever has the folder of the run can check it:\n\n{command}"
 
 
 def _environment_lines(environment: Mapping[str, Any]) -> Iterator[str]:

@@ -49,7 +49,7 @@ def chosen(run_folder: Path, kept: Collection[int], asked: Asked) -> Choice:
             raise UserError(f"run {name} has no policy of step {asked}: there are {', '.join(map(str, steps))}")
         return Choice(asked, f"Step {asked} was asked for.", 1)
     evaluated = {line["step"]: line for line in read_metrics(run_folder, "evaluation") if line["step"] in steps}
-    figure = next((name for name in _FIGURES if _values(evaluated, name)), None)
+    figure = _deciding(evaluated)
     if figure is None:
         raise UserError(
             f"no kept policy of run {name} was evaluated on held-out problems, so none is known to be the best: name one with "
@@ -57,8 +57,23 @@ def chosen(run_folder: Path, kept: Collection[int], asked: Asked) -> Choice:
         )
     _refuse_benchmarks(run_folder)
     values = _values(evaluated, figure)
-    best = max(values, key=lambda step: (values[step], -step))
+    best = _highest(values)
     return Choice(best, _why(best, values, steps, _FIGURES[figure]), len(values))
+
+
+def best_step(evaluated: Mapping[int, Mapping[str, Any]]) -> int | None:
+    """The best of evaluated policies, given their figures by step; None without a figure that decides."""
+    figure = _deciding(evaluated)
+    return None if figure is None else _highest(_values(evaluated, figure))
+
+
+def _deciding(evaluated: Mapping[int, Mapping[str, Any]]) -> str | None:
+    return next((name for name in _FIGURES if _values(evaluated, name)), None)
+
+
+def _highest(values: Mapping[int, float]) -> int:
+    """The step of the highest figure, the earlier of equal ones."""
+    return max(values, key=lambda step: (values[step], -step))
 
 
 def _refuse_benchmarks(run_folder: Path) -> None:

@@ -10,7 +10,7 @@ from openrs_ray.errors import RunError
 from openrs_ray.evaluation.gain import checked_tasks, gain
 from openrs_ray.evaluation.paired import Paired
 from openrs_ray.report.decided import counts
-from openrs_ray.run.ledger import Spent
+from openrs_ray.run.account import Spent
 from openrs_ray.run.teacher_score import teacher_score
 
 _LEVEL = 0.05

@@ -13,6 +13,7 @@ from typing import Any
 
 from openrs_ray.common.console import plain
 from openrs_ray.common.files import replacing
+from openrs_ray.common.foreign import parse_json
 from openrs_ray.report.comparison import comparison
 from openrs_ray.report.curves import MOST_POINTS
 from openrs_ray.report.selection import selection
@@ -48,6 +49,18 @@ def write_page(path: Path, runs: Sequence[Path]) -> int:
     with replacing(path) as temporary:
         temporary.write_bytes(content)
     return len(content)
+
+
+def read_page(path: Path) -> dict[str, Any] | None:
+    """The data of a written page; None where there are none. OSError where it cannot be read."""
+    match = re.search(
+        r'<script type="application/json" id="data">(.*?)</script>', path.read_text(encoding="utf-8", errors="replace")
+    )
+    try:
+        content = parse_json(match[1]) if match else None
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def standalone(data: dict[str, Any]) -> str:

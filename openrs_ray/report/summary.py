@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,8 +27,10 @@ from openrs_ray.report.events import EventLog
 from openrs_ray.report.following import Following
 from openrs_ray.report.headline import headline, last_gain
 from openrs_ray.report.settings import expected_bands, settings
-from openrs_ray.run import attempts, ledger, metrics
+from openrs_ray.run import account, attempts, metrics
 from openrs_ray.run.checkpoints import CheckpointStore
+from openrs_ray.run.ledger import FILE as LEDGER
+from openrs_ray.run.ledger import read_head
 from openrs_ray.run.progress import RESULT
 
 T = TypeVar("T")
@@ -94,6 +96,7 @@ class RunSummary:
             "stages": timing.stages(train),
             **self._trace(f"{len(self._figures.attempts)}.{step}.{now}", have or {}),
             "settings": shown,
+            "ledger": self._once("ledger", _stamp(self.run / LEDGER), lambda: as_head(self.run)),
             "faults": self._faults,
         }
 
@@ -191,6 +194,12 @@ def _figures_of(line: bytes) -> dict[str, Any] | None:
     return figures | ({"tokens_per_s": tokens / seconds} if tokens and seconds else {})
 
 
+def as_head(run: Path) -> dict[str, Any] | None:
+    """Head of the run's chain of digests."""
+    head = read_head(run)
+    return None if head is None else asdict(head)
+
+
 def state(run: Path, step: int, steps: int | None) -> str:
     """training, finished, ended (by a limit of cost), stopped, or empty."""
     result = read_json(run / RESULT)
@@ -219,7 +228,7 @@ def driven(run: Path) -> bool:
         if match is None:
             return False
         if match[2] != os.uname().nodename:
-            return time.time() - (run / ledger.FILE).stat().st_mtime < _SILENT_S
+            return time.time() - (run / account.FILE).stat().st_mtime < _SILENT_S
         # A process that began after the lock was written is another one with the same number.
         return bool(psutil.Process(int(match[1])).create_time() <= lock.stat().st_mtime + 1.0)
     except (OSError, psutil.Error):

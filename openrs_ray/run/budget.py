@@ -17,7 +17,7 @@ from openrs_ray.common.files import damaged
 from openrs_ray.config.schema import Cost, RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.rewards.judge_model.replies import Spending
-from openrs_ray.run.ledger import FILE, Ledger, Spent
+from openrs_ray.run.account import FILE, Account, Spent
 
 _RECENT = 10
 _MARGIN = 1.2
@@ -48,7 +48,7 @@ def seconds_left(cost: Cost, spent: Spent, gpus: float) -> tuple[float, Ended]:
     return min(limits)
 
 
-class Budget(Ledger):
+class Budget(Account):
     """The account of a run, and how long its work takes.
 
     with Budget(config) as budget:            # counts from the start of this process
@@ -108,7 +108,7 @@ class Budget(Ledger):
 
     def _note(self, work: Work, seconds: float) -> None:
         self._recent[work] = [*self._recent.get(work, ()), seconds][-_RECENT:]
-        # Never changed in place: the ledger's thread may be writing it.
+        # Never changed in place: the account's thread may be writing it.
         self.notes["seconds"] = {**self._recent}
 
     @contextmanager

@@ -14,7 +14,17 @@ from openrs_ray.data.completions import Decoder
 from openrs_ray.data.prompt_lengths import Unfit
 from openrs_ray.data.rests import Rested
 from openrs_ray.errors import RunError
-from openrs_ray.records import Group, Problem, Rollout, SamplingSettings, Status, Verdict, VersionSpan
+from openrs_ray.records import (
+    Group,
+    Problem,
+    Rollout,
+    SamplingSettings,
+    Scored,
+    Status,
+    TokenLogprobs,
+    Verdict,
+    VersionSpan,
+)
 from openrs_ray.run.completion_files import FOLDER, Phase, RecordFile, current_files, write_file
 
 SCHEMA = with_common(
@@ -33,6 +43,9 @@ SCHEMA = with_common(
     ("temperature", pa.float64()),  # it was sampled at
     ("max_completion_tokens", pa.int32()),  # of all that follows the prompt
     ("stage", pa.int32()),  # of rollout.stages, from 0; null without, and in evaluations
+    ("learner_logprobs", pa.list_(pa.float32())),  # of the policy before the update, 0 where given; null: not computed
+    ("reference_logprobs", pa.list_(pa.float32())),  # of the frozen reference, with a KL penalty
+    ("entropies", pa.list_(pa.float32())),  # of each token's distribution, where they have a weight in the loss
 )
 """Files of older versions lack some of the columns."""
 RESTED = pa.schema(
@@ -70,13 +83,14 @@ class CompletionRecord:
         texts: Sequence[Sequence[str]],
         advantages: Sequence[Sequence[float]] | np.ndarray | None,
         phase: Phase = "train",
+        scored: Scored | None = None,
     ) -> Path:
         """Write all completions of a step; returns the file. A step's replaced groups go first: they count with the others.
 
         `texts` and `advantages` are [group][sample]; advantages are NaN where left out of the loss, None for replaced groups and
         evaluations. An evaluation's step is its policy version.
         """
-        rows = _rows(step, attempt, phase, groups, texts, advantages, self._prompts(groups))
+        rows = _rows(step, attempt, phase, groups, texts, advantages, self._prompts(groups), scored or {})
         return write_file(self.run_folder, phase, step, attempt, rows)
 
     def _prompts(self, groups: Sequence[Group]) -> list[str | None]:
@@ -125,7 +139,7 @@ def read_groups(run_folder: Path, step: int, problems: Sequence[Problem]) -> lis
         if problem.text != row["problem"]:
             raise RunError(f"the record of step {step} has another problem {row['problem_index']} than the run")
         _, rollouts, verdicts = groups.setdefault(row["position"], (problem, [], []))
-        sampling[row["position"]] = _sampling_of(row)
+        sampling[row["position"]] = sampling_of(row)
         rollouts.append(
             Rollout(
                 position=row["position"],
@@ -154,7 +168,7 @@ def read_groups(run_folder: Path, step: int, problems: Sequence[Problem]) -> lis
     ]
 
 
-def _sampling_of(row: dict[str, Any]) -> SamplingSettings | None:
+def sampling_of(row: dict[str, Any]) -> SamplingSettings | None:
     """None for a row of an older version."""
     temperature, most = row.get("temperature"), row.get("max_completion_tokens")
     return None if temperature is None or most is None else SamplingSettings(temperature, most, row.get("stage"))
@@ -180,11 +194,15 @@ def _rows(
     texts: Sequence[Sequence[str]],
     advantages: Sequence[Sequence[float]] | np.ndarray | None,
     prompts: Sequence[str | None],
+    scored: Scored,
 ) -> pa.Table:
     """The table of a step, built by column and from whole arrays, because a step may have millions of tokens."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     verdicts = [verdict for group in groups for verdict in group.verdicts]
     values = [math.nan] * len(rollouts) if advantages is None else [float(v) for row in advantages for v in row]
+    learned = [
+        scored.get((place, sample)) for place, group in enumerate(groups) for sample in range(len(group.rollouts))
+    ]
     marks = [None if rollout.sampled.all() else rollout.sampled for rollout in rollouts]
     columns: dict[str, Any] = {
         **_of_problems(groups, prompts),
@@ -209,9 +227,30 @@ def _rows(
         "mean_logprob": [_finite(_mean_logprob(*each)) for each in zip(rollouts, marks, strict=True)],
         "advantage": [_finite(value) for value in values],
         "check_seconds": [verdict.seconds for verdict in verdicts],
+        **_of_learner(learned, marks),
         **_of_sampling(groups),
     }
     return pa.table([_column(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
+
+
+def _of_learner(learned: Sequence[TokenLogprobs | None], marks: Sequence[np.ndarray | None]) -> dict[str, pa.ListArray]:
+    columns = {"learner_logprobs": "policy", "reference_logprobs": "reference", "entropies": "entropy"}
+    return {
+        column: _lists(
+            [_at(getattr(each, name), own) if each else None for each, own in zip(learned, marks, strict=True)],
+            pa.float32(),
+        )
+        for column, name in columns.items()
+    }
+
+
+def _at(values: np.ndarray | None, marks: np.ndarray | None) -> np.ndarray | None:
+    """Values of the sampled tokens, among all tokens."""
+    if values is None or marks is None:
+        return values
+    among = np.zeros(len(marks), dtype=np.float32)
+    among[marks] = values
+    return among
 
 
 def _of_sampling(groups: Sequence[Group]) -> dict[str, list[Any]]:

@@ -1,104 +1,243 @@
-"""The cost of work over all attempts, in a file that a kill leaves a few seconds behind.
+"""The ledger of a run, `RUN/ledger`: a chain of digests over what the run has written.
 
-cost.json   {"spent": {"dollars": 12.32, "gpu_hours": 28.0, "hours": 7.0}, ...}
+Each line is an entry in JSON. It names the digest of the line before it, every file that is new or has changed since then, and
+every line that the append-only files have gained, by their SHA-256:
+
+    {"entry": 7, "before": "5be0...", "at": "2026-01-01T12:00:00+00:00", "about": "step", "step": 3, "attempt": 1,
+     "files": {"completions/train-step-000003-attempt-001-9f3c21d0.parquet": "c2a1..."},
+     "lines": {"metrics.jsonl": ["77d0..."]}}
+
+The digest of the last line is the head of the chain: whoever knows it can tell that nothing before it was changed afterwards.
+A kill may tear the last line, which is then no entry, or come between a file and its entry; the next attempt's first entry
+names that file. docs/audit.md says what is in no entry.
 """
 
-import math
-import threading
-import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+import fcntl
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO
 
-from openrs_ray.common.files import damaged, read_json, write_json
+from openrs_ray.common.files import append_line
+from openrs_ray.common.foreign import parse_json
+from openrs_ray.run.ledger_files import (
+    ADDED,
+    APPENDED,
+    REPLACED,
+    checkpoint_parts,
+    digest,
+    file_digests,
+    found,
+    inside,
+    whole_lines,
+)
 
-FILE = "cost.json"
-_BEAT_S = 5.0
+FILE = "ledger"
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
-    dollars: float = 0.0
-    gpu_hours: float = 0.0
-    hours: float = 0.0
+class Head:
+    """Example: Head("3f7a...", entries=148)"""
 
-    def plus(self, seconds: float, gpus: float, price: float) -> "Spent":
-        """`price`: dollars per GPU hour."""
-        hours = seconds / 3600
-        return Spent(self.dollars + hours * gpus * price, self.gpu_hours + hours * gpus, self.hours + hours)
+    digest: str
+    entries: int
 
-    @classmethod
-    def total(cls, parts: "Iterable[Spent]") -> "Spent":
-        several = list(parts)
-        return cls(*(sum(getattr(spent, name) for spent in several) for name in cls.__slots__))
+    def __str__(self) -> str:
+        return f"{self.digest} ({self.entries} entries)"
 
-    @classmethod
-    def read(cls, folder: Path) -> "Spent":
-        """Zero without a file. UserError when it is damaged."""
-        content = read_json(folder / FILE)
-        return cls() if content is None else cls._checked(content.get("spent"), folder / FILE)
 
-    @classmethod
-    def _checked(cls, spent: Any, path: Path) -> "Spent":
-        if not isinstance(spent, dict) or spent.keys() != {*cls.__slots__}:
-            raise damaged(path, f"spent must have {', '.join(cls.__slots__)}")
-        for name, value in spent.items():
-            if type(value) not in (int, float) or not 0 <= value < math.inf:
-                raise damaged(path, f"{name} is {value}")
-        return cls(**spent)
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the ledger."""
+
+    digest: str
+    """Of the line itself."""
+    line: int
+    """Its number in the file, from 1."""
+    content: Mapping[str, Any]
+
+    @property
+    def number(self) -> int:
+        return int(self.content["entry"])
+
+    @property
+    def about(self) -> str:
+        """attempt, step, evaluation, checkpoint, end, stop, report, page or export."""
+        return str(self.content["about"])
+
+    @property
+    def step(self) -> int | None:
+        return self.content.get("step")
+
+    @property
+    def files(self) -> Mapping[str, str | None]:
+        """Digest by path in the run's folder; None for a file that has gone."""
+        files: Mapping[str, str | None] = self.content.get("files", {})
+        return files
+
+    @property
+    def lines(self) -> Mapping[str, Sequence[str]]:
+        """Digests of the lines that a file has gained."""
+        lines: Mapping[str, Sequence[str]] = self.content.get("lines", {})
+        return lines
+
+
+@dataclass
+class Known:
+    """The content of a ledger so far."""
+
+    entries: list[Entry] = field(default_factory=list)
+    files: dict[str, str | None] = field(default_factory=dict)
+    """The newest digest of each file."""
+    lines: dict[str, list[str]] = field(default_factory=dict)
+    """Digests of all lines of each append-only file."""
+    torn: list[int] = field(default_factory=list)
+    """Numbers of lines that are no entries."""
+
+    def add(self, number: int, line: bytes) -> None:
+        content = _content(line)
+        if content is None:
+            self.torn.append(number)
+            return
+        entry = Entry(digest(line), number, content)
+        self.entries.append(entry)
+        self.files |= entry.files
+        for name, several in entry.lines.items():
+            self.lines.setdefault(name, []).extend(several)
+
+    @property
+    def head(self) -> Head | None:
+        return Head(self.entries[-1].digest, len(self.entries)) if self.entries else None
 
 
 class Ledger:
-    """Adds this attempt's cost to the account. Thread-safe."""
+    """Appends entries to the ledger of a run. Every process that adds to the run's folder may; they take turns.
 
-    def __init__(
-        self,
-        folder: Path,
-        price: float,
-        gpus: Callable[[], float],
-        age_s: float = 0.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """`price`: dollars per GPU hour. `gpus`: number held now. `age_s`: seconds already spent. UserError for damage."""
-        self._path, self._price, self._gpus, self._clock = folder / FILE, price, gpus, clock
-        content = read_json(self._path) or {}
-        self.notes: dict[str, Any] = {name: value for name, value in content.items() if name != "spent"}
-        """Other entries of the file."""
-        self._spent = Spent.read(folder)
-        self._counted = clock() - age_s
-        self._lock, self._closed = threading.RLock(), threading.Event()
+    Example:
+        Ledger(run_folder).note("step", step=3, attempt=1)
+    """
 
-    def __enter__(self) -> Self:
-        self.write()
-        threading.Thread(target=self._beat, daemon=True).start()
-        return self
+    def __init__(self, run_folder: Path) -> None:
+        self.run_folder = run_folder
+        self._known = Known()
+        self._read = 0  # bytes of the ledger
+        self._count = 0  # lines of it
+        self._places: dict[str, tuple[int, int]] = {}  # lines and bytes of each append-only file that are noted
 
-    def __exit__(self, *_: object) -> None:
-        self._closed.set()
-        self.write()
+    def note(self, about: str, *, folders: Sequence[str] = (), only_news: bool = False, **facts: Any) -> Head | None:
+        """Append an entry about all that is new or has changed; returns the head.
 
-    def _beat(self) -> None:
-        while not self._closed.wait(_BEAT_S):
-            with suppress(OSError):  # the write at the end meets it, too, and says so
-                self.write()
+        Args:
+            folders: files or folders of the run to look at besides what every entry looks at. Example: "evaluation/robust"
+            only_news: append none where nothing is new or has changed.
+            facts: what the entry says besides, such as step and attempt.
+        """
+        path = self.run_folder / FILE
+        with path.open("ab+") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            _end_last_line(held)
+            self._catch_up(path)
+            head = self._known.head
+            about_it = {"entry": head.entries if head else 0, "before": head.digest if head else "", "at": _now()}
+            news = {"files": self._changed(folders), "lines": self._gained()}
+            entry = about_it | {"about": about} | facts | {name: part for name, part in news.items() if part}
+            if any(news.values()) or not only_news:
+                append_line(path, entry, synced=True)
+                self._catch_up(path)
+        return self._known.head
 
-    def write(self) -> None:
-        with self._lock:
-            write_json(self._path, {"spent": asdict(self.spent()), **self.notes})
+    def _catch_up(self, path: Path) -> None:
+        """Read what this and other processes have appended."""
+        with path.open("rb") as file:
+            file.seek(self._read)
+            for line in whole_lines(file.read()):
+                self._read += len(line) + 1
+                self._count += 1
+                self._known.add(self._count, line)
 
-    def add(self, dollars: float, note: str) -> None:
-        """Count dollars that are not time's: `dollars` is their sum so far over all attempts, kept as a note."""
-        with self._lock:
-            spent, more = self.spent(), dollars - self.notes.get(note, 0.0)
-            self._spent = Spent(spent.dollars + max(0.0, more), spent.gpu_hours, spent.hours)
-            # Never changed in place: the ledger's thread may be writing it.
-            self.notes = self.notes | {note: max(dollars, self.notes.get(note, 0.0))}
+    def _changed(self, folders: Sequence[str]) -> dict[str, str | None]:
+        known = self._known.files
+        patterns = [*ADDED, *checkpoint_parts(self.run_folder)]
+        added = found(self.run_folder, patterns, known)
+        looked_at = [
+            *(name for name in REPLACED if (self.run_folder / name).exists()),
+            *inside(self.run_folder, folders),
+        ]
+        digests = file_digests(self.run_folder, [*added, *looked_at])
+        gone = (name for name in REPLACED if known.get(name) and not (self.run_folder / name).exists())
+        return {name: value for name, value in digests.items() if known.get(name) != value} | dict.fromkeys(gone)
 
-    def spent(self) -> Spent:
-        with self._lock:
-            now = self._clock()
-            self._spent = self._spent.plus(now - self._counted, self._gpus(), self._price)
-            self._counted = now
-            return self._spent
+    def _gained(self) -> dict[str, list[str]]:
+        gained = {name: [*self._new_lines(name)] for name in APPENDED}
+        return {name: lines for name, lines in gained.items() if lines}
+
+    def _new_lines(self, name: str) -> Iterator[str]:
+        path = self.run_folder / name
+        if not path.exists():
+            return
+        noted = len(self._known.lines.get(name, ()))
+        count, place = self._places.get(name, (0, 0))
+        with path.open("rb") as file:
+            file.seek(place)
+            place += sum(len(file.readline()) for _ in range(noted - count))  # noted by others
+            new = whole_lines(file.read())
+        self._places[name] = noted + len(new), place + sum(len(line) + 1 for line in new)
+        yield from map(digest, new)
+
+
+def read_ledger(run_folder: Path) -> Known | None:
+    """None without a file."""
+    path = run_folder / FILE
+    if not path.exists():
+        return None
+    known = Known()
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines if lines[-1] else lines[:-1], start=1):
+        known.add(number, line)
+    return known
+
+
+def read_head(run_folder: Path) -> Head | None:
+    """The head of the chain as it stands; None without a ledger."""
+    known = read_ledger(run_folder)
+    return known.head if known else None
+
+
+def note_beside(path: Path, about: str, **facts: Any) -> Head | None:
+    """Note a file or folder in the ledger of the run that it lies in; None where it lies in none with a ledger."""
+    run = next((folder for folder in path.absolute().parents if (folder / FILE).is_file()), None)
+    if run is None:
+        return None
+    return Ledger(run).note(about, folders=[path.absolute().relative_to(run).as_posix()], **facts)
+
+
+def head_beside(path: Path) -> Head | None:
+    """Head of the ledger of the run that a path lies in."""
+    return next(filter(None, map(read_head, path.absolute().parents)), None)
+
+
+def _end_last_line(file: BinaryIO) -> None:
+    """End a line that a kill has torn: it may even be whole but for its end."""
+    if file.seek(0, os.SEEK_END):
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
+            file.flush()
+
+
+def _content(line: bytes) -> dict[str, Any] | None:
+    """None for what is no entry."""
+    try:
+        content = parse_json(line)
+    except ValueError:
+        return None
+    kinds = {"entry": int, "before": str, "about": str}
+    whole = isinstance(content, dict) and all(isinstance(content.get(name), kind) for name, kind in kinds.items())
+    parts = whole and all(isinstance(content.get(name, {}), dict) for name in ("files", "lines"))
+    return content if parts else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

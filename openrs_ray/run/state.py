@@ -9,11 +9,11 @@ from pathlib import Path
 
 from openrs_ray.config.names import CONFIG as CONFIG
 from openrs_ray.errors import UserError
-from openrs_ray.run import attempts, ledger, metrics
+from openrs_ray.run import account, attempts, metrics
 from openrs_ray.run import problems as run_problems
+from openrs_ray.run.account import Spent
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.completion_files import FOLDER, current_files, record_files
-from openrs_ray.run.ledger import Spent
 from openrs_ray.run.problems import RunProblems
 from openrs_ray.run.progress import RESULT, read_result
 
@@ -50,7 +50,7 @@ def check_attempts(run_folder: Path) -> None:
 
 def _check_presence(run_folder: Path) -> None:
     later = bool(record_files(run_folder)) or any((run_folder / name).exists() for name in (metrics.FILE, RESULT))
-    for name in (attempts.FILE, _MANIFEST, CONFIG, run_problems.FILE, ledger.FILE):
+    for name in (attempts.FILE, _MANIFEST, CONFIG, run_problems.FILE, account.FILE):
         if (run_folder / name).exists():
             later = True
         elif later:

@@ -27,7 +27,7 @@ import torch
 import transformers
 from live_memory import Live
 from several_updates import STEPS, UPDATES, die_before, learner_group, train
-from tiny import make_config, make_sequences, make_temperatures, make_turns
+from tiny import RECORDED_LOSSES, make_config, make_sequences, make_temperatures, make_turns
 
 from actors.learner.rank import LearnerRank
 from actors.learner.state import random_states
@@ -292,6 +292,20 @@ def entropy(stage: int, dtype: str) -> dict[str, Any]:
     made = learner(PlainSteps, learner={"zero_stage": stage, "micro_batch_tokens": 64}, **changes)
     sequences = [replace(s, advantage=s.advantage * (i % 2)) for i, s in enumerate(make_sequences(9))]
     return step(made, sequences, micro_batch_tokens=64)
+
+
+def recorded(stage: int, dtype: str) -> dict[str, Any]:
+    """What the record gets of a step, and its metrics, for several losses."""
+    found = {}
+    for name, loss in RECORDED_LOSSES.items():
+        changes = {"model": {"dtype": dtype}, "loss": loss}
+        made = learner(PlainSteps, learner={"zero_stage": stage, "micro_batch_tokens": 64}, **changes)
+        sequences = make_turns(9)
+        batches = split(sequences, ranks, micro_batch_tokens=64)[rank]
+        metrics = made.train_step(batches, tokens(sequences), 1)
+        found[name] = {"metrics": metrics, "scored": list(zip(batches, made.token_logprobs(), strict=True))}
+        assert made.token_logprobs() == [], "each step's are sent once"
+    return found
 
 
 def listens(stage: int) -> set[str]:

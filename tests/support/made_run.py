@@ -14,9 +14,9 @@ from openrs_ray.evaluation import report
 from openrs_ray.evaluation.analysis import analyse
 from openrs_ray.evaluation.figures import Samples
 from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
+from openrs_ray.run.account import Spent
 from openrs_ray.run.attempts import start_attempt
 from openrs_ray.run.completions import CompletionRecord
-from openrs_ray.run.ledger import Spent
 from openrs_ray.run.progress import Progress
 
 CAP, PROBLEMS, PER_STEP, SAMPLES = 64, 60, 3, 4

@@ -14,6 +14,14 @@ from openrs_ray.algorithm.advantages import TrainingSequence
 from openrs_ray.config.schema import RunConfig
 
 VOCABULARY = 64
+RECORDED_LOSSES: dict[str, dict[str, object]] = {
+    "grpo": {"kl_beta": 0.3},
+    "dapo": {"kind": "dapo", "correction": "token_mask", "entropy_weight": 0.1},
+    "gspo": {"kind": "gspo", "kl_beta": 0.1},
+    "cispo": {"kind": "cispo", "correction": "sequence_mask", "mask_ratio": 1.2},
+    "sapo": {"kind": "sapo", "entropy_weight": 0.1, "kl_beta": 0.1},
+}
+"""Losses that are computed again from what the ranks keep of a step."""
 
 # These models are so small that more threads only wait for each other: on a busy machine ten times slower.
 torch.set_num_threads(1)

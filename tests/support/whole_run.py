@@ -15,11 +15,11 @@ from openrs_ray.common.files import append_line, write_json
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.order import Order
 from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
+from openrs_ray.run.account import Spent
 from openrs_ray.run.attempts import Bounds, start_attempt
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.completion_files import Phase, current_files, write_file
 from openrs_ray.run.completions import SCHEMA, CompletionRecord
-from openrs_ray.run.ledger import Spent
 from openrs_ray.run.problems import RunProblems, text_digests
 from openrs_ray.run.progress import Progress
 

@@ -10,6 +10,7 @@ from calculator_run import FIRST_TURN, said
 from commands import descendants, finish, power_cut, start, steps_done, tail, wait_until, write_recipe
 from tiny import naive_logprobs, naive_model
 
+from launch.audit import main as audit
 from launch.coverage import main as coverage
 from openrs_ray.config.load import load_config
 from openrs_ray.preparation.prepared import prepare
@@ -46,6 +47,7 @@ def test_two_turns_train_with_exact_marks_and_versions_over_pushes_and_kills(tmp
     used = check_coverage(run, problems_per_step=4, completions_per_problem=4, staleness=1)
     assert used.exact and used.steps == STEPS and used.completions == STEPS * 16
     assert coverage([str(run)]) == 0, "and every row can be true"
+    assert audit([str(run)]) == 0, "several turns are judged and scored again, too"
     rows = current_rows(run).to_pylist()
     assert len(rows) == STEPS * 16
     for row in rows:

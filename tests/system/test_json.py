@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from audited_run import audited_run
 from made_up_trace import made_up_run
 from whole_run import STEPS, write_run
 
@@ -67,6 +68,10 @@ def coverage(folder: Path) -> list[str]:
     return [str(write_run(folder / "run"))]
 
 
+def audit(folder: Path) -> list[str]:
+    return [str(audited_run(folder))]
+
+
 def trace(folder: Path) -> list[str]:
     return [str(made_up_run(folder / "run"))]
 
@@ -99,6 +104,7 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], dict[str, Any]]] = {
     "curate --dry-run": (lambda folder: [*curate(folder), "--dry-run"], {"rows": 20, "rows_by_source": {"own": 20}}),
     "probe": (probe, {"run": "quickstart"}),
     "coverage": (coverage, {"holds": True, "steps": STEPS, "groups_replaced": 1, "rows_checked": 84}),
+    "audit": (audit, {"whole": True}),
     "show": (lambda folder: [*coverage(folder), "--best", "3"], {}),
     "trace": (trace, {"steps": [3, 4, 5, 6, 7, 8]}),
     "verify": (verify, {"checked": 2, "statuses": {"correct": 1, "wrong": 1}}),

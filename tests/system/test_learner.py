@@ -20,6 +20,7 @@ from peft import PeftModel
 from places import PYTHONPATH, SUPPORT
 from several_updates import GROUPS, STEPS, UPDATES, hand_made_advantages, make_groups
 from tiny import (
+    RECORDED_LOSSES,
     make_config,
     make_sequences,
     make_temperatures,
@@ -34,11 +35,16 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
+from actors.learner.group import Scores
 from openrs_ray.algorithm.advantages import TrainingSequence
+from openrs_ray.audit.losses import FIGURES
+from openrs_ray.audit.tokens import StepTokens
+from openrs_ray.audit.updates import UpdateAgain
 from openrs_ray.cluster.disk import checkpoint_sizes
 from openrs_ray.cluster.host_memory import host_parts
 from openrs_ray.cluster.learner_memory import learner_phases
 from openrs_ray.cluster.model_shape import ModelShape
+from openrs_ray.records import TokenLogprobs
 from openrs_ray.run.moments import float32
 
 CASES: dict[str, list[tuple[int, str]]] = {
@@ -55,6 +61,7 @@ CASES: dict[str, list[tuple[int, str]]] = {
     "published": [(1, "1"), (2, "2"), (2, "3")],
     "other_loss": [(1, "1,gspo"), (2, "3,gspo"), (1, "2,dr_grpo"), (2, "2,dr_grpo"), (2, "1,sapo")],
     "entropy": [(1, "1,float32"), (2, "2,bfloat16"), (2, "3,float32")],
+    "recorded": [(1, "1,float32"), (2, "2,bfloat16"), (2, "3,float32")],
     "updates": [(1, "1,float32"), (2, "3,float32"), (1, "2,bfloat16")],
     "lost_between_updates": [(1, "1,float32"), (2, "2,bfloat16"), (1, "2,float32,tied")],
     "distill": [(1, "1,16,float32"), (2, "3,16,float32"), (2, "2,0,float32"), (1, "3,0,float32"), (1, "2,16,bfloat16")],
@@ -462,6 +469,31 @@ def test_the_entropy_of_the_policy_has_its_gradient_in_every_completion(results:
     assert metrics["entropy"] == pytest.approx(entropies.mean().item(), rel=close)
     without = gradient_of(model, torch.cat(naive_token_losses(model, sequences)).mean())
     assert relative_error(got["gradient"], without) > 0.3, "the entropy is a part that can be seen"
+
+
+@pytest.mark.parametrize(("ranks", "case"), CASES["recorded"])
+def test_an_audit_finds_the_same_loss_in_what_the_ranks_keep_of_a_step(results: Results, ranks: int, case: str):
+    sequences = make_turns(9)
+    for name, loss in RECORDED_LOSSES.items():
+        of_ranks = [results.of(ranks, f"recorded,{case}", rank)[name] for rank in range(ranks)]
+        scored: dict[int, TokenLogprobs] = {}
+        for batch, kept in (pair for got in of_ranks for pair in got["scored"]):
+            places = np.array([(0, member) for member in range(9)])
+            scored |= {sample: one for (_, sample), one in Scores(None, [batch], places).by_rollout([kept]).items()}
+        assert scored.keys() == {*range(9)}
+        columns = (
+            [getattr(scored[sample], part) for sample in range(9)] for part in ("policy", "reference", "entropy")
+        )
+        values = np.array([[s.advantage for s in sequences]])
+        tokens = StepTokens(
+            values, values, [[s.sampler_logprobs[s.mask] for s in sequences]], *([each] for each in columns)
+        )
+        config = make_config(Path("/nowhere"), ranks, loss=loss)
+        found = UpdateAgain(config, config.loss, tokens, slice(0, 1)).figures()
+        metrics = of_ranks[0]["metrics"]
+        assert {figure: metrics[figure] for figure in FIGURES} == pytest.approx(
+            {figure: found[figure] for figure in FIGURES}, rel=2e-5, abs=1e-7
+        )
 
 
 @pytest.mark.parametrize(("ranks", "case"), CASES["updates"])

@@ -16,7 +16,7 @@ from openrs_ray.config.load import load_config
 from openrs_ray.evaluation.protocol import protocol
 from openrs_ray.evaluation.subject import Subject
 from openrs_ray.records import Problem
-from openrs_ray.run.ledger import Spent
+from openrs_ray.run.account import Spent
 
 STEPS, KEPT, HELD_OUT, BENCHMARK = 6, 3, 40, 60
 

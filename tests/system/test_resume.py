@@ -25,6 +25,7 @@ from recorded import recorded_gaps
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from launch.audit import main as audit
 from launch.coverage import main as prove
 from launch.export import main as export
 from openrs_ray.cluster.disk import checkpoint_parts
@@ -72,6 +73,7 @@ def assert_same_as(unbroken: Path, run: Path) -> None:
     coverage = check_coverage(run, problems_per_step=4, completions_per_problem=4)
     assert coverage.exact and coverage.steps == STEPS and coverage.completions == STEPS * 16
     assert prove([str(run)]) == 0, "and every row can be true"
+    assert audit([str(run)]) == 0, "and follows from the others, in a chain that no kill has broken"
 
 
 @pytest.mark.slow

@@ -91,6 +91,7 @@
       ["attempts", format.number(run.attempts)],
       ["guard", guard(head)],
       ["recipe", run.recipe],
+      ["chain of digests", run.ledger ? run.ledger.digest.slice(0, 12) : null, run.ledger ? `head after ${format.number(run.ledger.entries)} entries` : null],
     ]);
   }
 

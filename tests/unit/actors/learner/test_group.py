@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,25 @@ from actors.learner.group import LearnerGroup
 from openrs_ray.algorithm.packing import MicroBatch
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
-from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
+from openrs_ray.records import Completion, Group, Problem, Rollout, Scored, Status, TokenLogprobs, Verdict, VersionSpan
 from openrs_ray.run.step_settings import Changes, StepSettings
 
 
 class Rank:
-    """Stands for a learner actor: `rank.train_step.remote(...)`."""
+    """Stands for a learner actor: `rank.train_step.remote(...)`. Its log-probability of a token is minus the token's place
+    among the sampled ones of its completion."""
 
     def __init__(self) -> None:
         self.train_step = self
+        self.token_logprobs = SimpleNamespace(remote=lambda: asyncio.ensure_future(self._scored()))
 
     async def remote(self, batches: list[MicroBatch], *rest: Any) -> dict[str, float]:
         self.batches, (*self.numbers, self.settings) = batches, rest
         return {}
+
+    async def _scored(self) -> list[TokenLogprobs]:
+        parts = [[-np.arange(size, dtype=np.float32) for size in batch.completion_lengths] for batch in self.batches]
+        return [TokenLogprobs(*(factor * np.concatenate([*part, []]) for factor in (1, 2, 3))) for part in parts]
 
 
 def group(position: int, rewards: list[float]) -> Group:
@@ -137,6 +144,43 @@ def test_an_update_without_a_verdict_is_left_out_and_a_step_without_one_is_refus
     assert update.metrics["updates"] == 1
     with pytest.raises(RunError, match="step 3 has no judged completion"):
         asyncio.run(learners.train(silent, step=3))
+
+
+def test_the_log_probabilities_of_the_ranks_come_back_to_their_rollouts() -> None:
+    """Of two updates on two ranks, with a group without spread that is not computed and a completion without a verdict."""
+    sections: dict[str, Any] = {
+        "run": {"name": "r", "folder": "/runs", "steps": 1},
+        "model": {"path": "toy"},
+        "data": {"path": "toy"},
+        "rollout": {"problems_per_step": 4, "completions_per_problem": 5, "max_completion_tokens": 8},
+        "learner": {"updates_per_batch": 2, "micro_batch_tokens": 600},
+    }
+
+    class Counted(Rank):
+        async def remote(self, batches: list[MicroBatch], *numbers: int) -> dict[str, float]:
+            await super().remote(batches, *numbers)
+            names = ("completion_tokens", "packed_tokens", "seconds", "mismatch_kl", "learning_rate")
+            return dict.fromkeys(names, 1.0)
+
+    groups = [group(0, [0, 1, 2, 3, 5]), group(1, [1] * 5), group(2, [4, 0, 0, 0, 1]), group(3, [0, 1, 0, 1, 0])]
+    unjudged = (*groups[2].verdicts[:1], Verdict(Status.TIMEOUT, {}, None), *groups[2].verdicts[2:])
+    groups[2] = replace(groups[2], verdicts=unjudged)
+    learners = LearnerGroup(RunConfig.model_validate(sections), lambda: [Counted(), Counted()])
+
+    async def scored() -> Scored | None:
+        update = await learners.train(groups, step=1)
+        assert update.scored is not None
+        return await update.scored
+
+    found = asyncio.run(scored())
+    assert found is not None
+    assert found.keys() == {(g, s) for g in (0, 2, 3) for s in range(5)} - {(2, 1)}
+    for (place, sample), tokens in found.items():
+        expected = -np.arange(len(groups[place].rollouts[sample].token_ids))
+        np.testing.assert_array_equal(tokens.policy, expected)
+        assert tokens.reference is not None
+        np.testing.assert_array_equal(tokens.reference, 2 * expected)
+        np.testing.assert_array_equal(tokens.entropy, 3 * expected)
 
 
 def config(updates: int = 1, sequences: int | None = None, **loss: Any) -> RunConfig:

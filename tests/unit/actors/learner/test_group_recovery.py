@@ -15,7 +15,7 @@ from actors.learner import group as module
 from actors.learner.group import LearnerGroup, LearnerLost
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import Lost
-from openrs_ray.records import Completion, Group, Problem, VersionSpan
+from openrs_ray.records import Completion, Group, Problem, TokenLogprobs, VersionSpan
 from openrs_ray.run.step_settings import Changes, StepSettings
 
 PROBLEM = Problem(0, "1+1", (1, 2), ("2",))
@@ -47,9 +47,12 @@ class Rank:
                 self.weights.append(arguments[2])
                 self.factors.append(arguments[-1].learning_rate_factor)
                 self.prompts.append({int(ids) for batch in arguments[0] for ids in batch.token_ids[:1]})
+                self.scored = [TokenLogprobs(batch.behaviour_logprobs) for batch in arguments[0]]
+            if method == "token_logprobs":
+                return self.scored
             return {"address": (), "train_step": FIGURES, "sees": True, "push_buckets": tuple(self.weights)}.get(method)
 
-        return SimpleNamespace(remote=call)
+        return SimpleNamespace(remote=lambda *arguments: asyncio.ensure_future(call(*arguments)))
 
 
 class Engines:

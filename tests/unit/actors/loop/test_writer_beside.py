@@ -46,10 +46,17 @@ def written_when(monkeypatch: pytest.MonkeyPatch, before: Callable[[int, str], N
     write = CompletionRecord.write
 
     def late(
-        self: CompletionRecord, step: int, attempt: int, groups: Any, texts: Any, advantages: Any, phase: Any
+        self: CompletionRecord,
+        step: int,
+        attempt: int,
+        groups: Any,
+        texts: Any,
+        advantages: Any,
+        phase: Any,
+        scored: Any,
     ) -> Path:
         before(step, phase)
-        return write(self, step, attempt, groups, texts, advantages, phase)
+        return write(self, step, attempt, groups, texts, advantages, phase, scored)
 
     monkeypatch.setattr(CompletionRecord, "write", late)
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "probe": None,
     "evaluate": "MODEL_OR_RUN",
     "coverage": "RUN",
+    "audit": "RUN",
     "verify": "FILE",
     "fields": "FILE",
     "shapes": None,

@@ -9,11 +9,13 @@ import yaml
 from exportable import change_config, evaluated_run, note_answers
 from huggingface_hub import ModelCard, ModelCardData
 
+from openrs_ray.audit.chain import check_chain
 from openrs_ray.common import hub
 from openrs_ray.evaluation.paired import Pair, compare
 from openrs_ray.export.card import model_card
 from openrs_ray.export.folder import HERE
 from openrs_ray.export.source import Source
+from openrs_ray.run.ledger import Ledger
 
 BEFORE = [[False, False], [True, False], [False, False], [False, False], [False, True], [False, False], [False, False]]
 AFTER = [[True, True], [True, True], [True, False], [True, True], [True, True], [True, True], [False, True]]
@@ -35,6 +37,20 @@ def run(tmp_path: Path, toy_folder: Path) -> Path:
     environment = {"gpus": gpus, "packages": packages, "git": git, "host": "my-secret-host", "cpus": 4}
     (attempt / "environment.json").write_text(json.dumps(environment))
     return folder
+
+
+def test_a_card_names_the_head_of_the_chain_and_an_audit_reads_it_there(run: Path) -> None:
+    assert "## Proof" not in model_card(Source.find(run, 50), HERE)
+    head = Ledger(run).note("attempt", attempt=1, from_step=0)
+    assert head is not None
+    card = run / "export" / "step-000050" / "README.md"
+    card.parent.mkdir(parents=True)
+    card.write_text(model_card(Source.find(run, 50), HERE))
+    assert f"`{head.digest}` after 1 entries" in card.read_text() and check_chain(run).findings == []
+    (run / "ledger").unlink()
+    Ledger(run).note("attempt", attempt=1, from_step=0, made="anew")
+    (finding,) = check_chain(run).findings
+    assert finding.what.startswith("export/step-000050/README.md names the head")
 
 
 @pytest.fixture(autouse=True)

@@ -25,9 +25,9 @@ from openrs_ray.config.schema import Cost, RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.records import Group, Problem
 from openrs_ray.rewards.judge_model.replies import Spending
+from openrs_ray.run.account import Spent
 from openrs_ray.run.budget import ENDING, Budget, LimitReached, most_text, seconds_left
 from openrs_ray.run.coverage import check_coverage
-from openrs_ray.run.ledger import Spent
 from openrs_ray.run.progress import Progress
 
 PAPER = Cost(price_per_gpu_hour=0.44, budget_usd=42)
@@ -124,7 +124,7 @@ def test_a_kill_loses_seconds_of_the_account(tmp_path: Path) -> None:
     """A process that lived for 3 s before it began to count, killed without warning some seconds later; then another one."""
     config = config_of(tmp_path, price_per_gpu_hour=3600.0)
     source = (
-        "import sys, time; time.sleep(3); import openrs_ray.run.budget as b, openrs_ray.run.ledger as l\n"
+        "import sys, time; time.sleep(3); import openrs_ray.run.budget as b, openrs_ray.run.account as l\n"
         "from openrs_ray.config.schema import RunConfig\n"
         "l._BEAT_S = 0.2; budget = b.Budget(RunConfig.model_validate_json(sys.argv[1])); budget.__enter__()\n"
         "print('counts', flush=True); time.sleep(600)"

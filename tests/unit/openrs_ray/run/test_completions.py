@@ -16,7 +16,17 @@ import pytest
 from openrs_ray.common.completion_columns import COMMON, row_json
 from openrs_ray.data.completions import Decoder
 from openrs_ray.errors import RunError
-from openrs_ray.records import Completion, Group, Problem, Rollout, SamplingSettings, Status, Verdict, VersionSpan
+from openrs_ray.records import (
+    Completion,
+    Group,
+    Problem,
+    Rollout,
+    SamplingSettings,
+    Status,
+    TokenLogprobs,
+    Verdict,
+    VersionSpan,
+)
 from openrs_ray.run.attempts import read_attempts, start_attempt
 from openrs_ray.run.completion_files import write_file
 from openrs_ray.run.completions import SCHEMA, CompletionRecord, current_rows, read_groups
@@ -96,10 +106,32 @@ def test_a_row_holds_what_happened_to_a_completion(tmp_path: Path) -> None:
         "temperature": 0.7,
         "max_completion_tokens": 64,
         "stage": 1,
+        "learner_logprobs": None,
+        "reference_logprobs": None,
+        "entropies": None,
     }
     assert list(judged)[: len(COMMON)] == COMMON.names
     assert unjudged["reward"] is None and unjudged["advantage"] is None and unjudged["rewards"] == []
     assert unjudged["status"] == "timeout" and unjudged["detail"] == "killed"
+
+
+def test_what_the_learner_computed_stands_beside_the_sampled_tokens_that_it_is_of(tmp_path: Path) -> None:
+    start_attempt(tmp_path, 0)
+    spans = (VersionSpan(0, 0, 2),)
+    turn = Completion(0, 1, np.array([5, 9], np.int32), np.array([-0.25, -0.5], np.float32), "stop", spans, 0)
+    several = Rollout.of([turn, [7, 7, 7], turn])
+    whole = Rollout.of([replace(turn, sample=0)])
+    verdicts = tuple(Verdict(Status.CORRECT, {"accuracy": reward}, reward) for reward in (1.0, 0.0))
+    made = Group(0, Problem(0, "1 + 1", (1, 2), ("2",)), (whole, several), verdicts)
+    values = np.array([-1, -2, -3, -4], np.float32)
+    scored = {(1, 1): TokenLogprobs(values, 2 * values)}
+    CompletionRecord(tmp_path).write(
+        1, 1, [replace(made, position=1), made], [["", ""]] * 2, np.zeros((2, 2)), scored=scored
+    )
+    rows = current_rows(tmp_path, columns=["learner_logprobs", "reference_logprobs"]).to_pylist()
+    assert rows[:3] == [{"learner_logprobs": None, "reference_logprobs": None}] * 3
+    assert rows[3]["learner_logprobs"] == [-1, -2, 0, 0, 0, -3, -4]
+    assert rows[3]["reference_logprobs"] == [-2, -4, 0, 0, 0, -6, -8]
 
 
 def row_by_row(step: int, groups: Sequence[Group], texts: Sequence[Sequence[str]], advantages: Any) -> pa.Table:

@@ -1,0 +1,117 @@
+"""`python -m launch.audit RUN [--head DIGEST]`: what a run's record proves, checked by anybody on a CPU.
+
+Verifies the chain of digests over all that the run has written (RUN/ledger), judges every completion again, computes
+advantages, losses and figures again, and scores a sample of completions with the kept policies. docs/audit.md says what each
+check shows, and what none can.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from launch.cli.command import command
+from launch.cli.failures import belongs_to
+from launch.cli.options import Parser
+from openrs_ray.audit.audit import UNPROVEN, Asked, audit
+from openrs_ray.audit.findings import Check
+from openrs_ray.common.console import json_output, say, show_table
+from openrs_ray.config.names import CONFIG, find_run
+from openrs_ray.errors import UserError
+from openrs_ray.run.ledger import FILE, read_head
+
+
+@command
+def main(arguments: list[str]) -> int:
+    """Exit code 1: something is not as it should be, and is named."""
+    options = _parser().parse_args(arguments)
+    folder = find_run(options.run).absolute()
+    if not any((folder / name).exists() for name in (CONFIG, FILE)):
+        raise UserError(f"{folder} is no run: it has neither {CONFIG} nor {FILE}")
+    belongs_to(folder)
+    console = Console(highlight=False)
+    with json_output(options.json) as document:
+        checks = [*audit(folder, Asked(options.head, options.processes, options.score))]
+        document(_as_json(folder, checks))
+        if not options.json:
+            _show(console, checks)
+    return 1 if any(check.findings for check in checks) else 0
+
+
+def _parser() -> Parser:
+    parser = Parser("audit", __doc__)
+    parser.add_argument("run", metavar="RUN", help="a run: its folder, or its name")
+    head = "a head of the chain that you know, as printed at the end of the training or by its reports"
+    parser.add_argument("--head", metavar="DIGEST", type=_digest, help=head)
+    score = "completions of each kept policy to score again (default: 8; 0: none)"
+    parser.add_argument("--score", metavar="N", type=_count, default=8, help=score)
+    parser.add_argument("--processes", metavar="N", type=_processes, default=1, help="that judge (default: 1)")
+    parser.add_json()
+    return parser
+
+
+def _digest(text: str) -> str:
+    if not 8 <= len(text) <= 64 or set(text.lower()) - set("0123456789abcdef"):
+        raise ValueError(text)
+    return text.lower()
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 10_000:
+        raise ValueError(text)
+    return number
+
+
+def _processes(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 256:
+        raise ValueError(text)
+    return number
+
+
+def _show(console: Console, checks: Sequence[Check]) -> None:
+    table = Table(title="Audit", title_justify="left")
+    for heading in ("check", "outcome", "looked at"):
+        table.add_column(heading, overflow="fold")
+    for check in checks:
+        count = len(check.findings) + check.left_out
+        outcome = f"{count} finding{'s' * (count != 1)}" if count else check.state
+        table.add_row(check.name, outcome, check.looked_at)
+    show_table(console, table)
+    for check in checks:
+        for finding in check.findings:
+            say(console, f"FOUND {finding}")
+        if check.left_out:
+            say(console, f"      and {check.left_out} more of: {check.name}")
+    for check in checks:
+        for note in check.notes:
+            say(console, f"note ({check.name}): {note}")
+    say(console, f"Not shown: {'; '.join(UNPROVEN)}.")
+
+
+def _as_json(folder: Path, checks: Sequence[Check]) -> dict[str, Any]:
+    return {
+        "run": folder,
+        "whole": not any(check.findings for check in checks),
+        "head": read_head(folder),
+        "checks": [
+            {
+                "check": check.name,
+                "outcome": check.state,
+                "looked_at": check.looked_at,
+                "findings": check.findings,
+                "findings_left_out": check.left_out,
+                "notes": check.notes,
+            }
+            for check in checks
+        ],
+        "not_shown": UNPROVEN,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

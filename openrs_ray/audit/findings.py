@@ -1,0 +1,48 @@
+"""What an audit has found: checks, with the findings of each."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+State = Literal["whole", "finding", "not checked"]
+_MOST = 20
+"""Findings of one kind that are named; the others are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Example: Finding("metrics.jsonl", "accuracy is 0.9, and the record gives 0.5", step=50)"""
+
+    file: str
+    """In the run's folder."""
+    what: str
+    """What was expected, and what is there."""
+    step: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.file}{f', step {self.step}' if self.step is not None else ''}: {self.what}"
+
+
+@dataclass(slots=True)
+class Check:
+    """One check of an audit, filled while it goes on."""
+
+    name: str
+    looked_at: str = ""
+    """What was checked, counted. Example: "1,024 completions" """
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What could not be checked, and why."""
+    left_out: int = 0
+    """Findings that are counted only."""
+
+    @property
+    def state(self) -> State:
+        if self.findings:
+            return "finding"
+        return "whole" if self.looked_at else "not checked"
+
+    def find(self, file: str, what: str, step: int | None = None) -> None:
+        if len(self.findings) < _MOST:
+            self.findings.append(Finding(file, what, step))
+        else:
+            self.left_out += 1

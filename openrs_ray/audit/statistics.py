@@ -1,0 +1,195 @@
+"""Computes the run's figures again from its record: curves, held-out accuracy, outcome, choice of a checkpoint, reports."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from openrs_ray.algorithm.step_metrics import correctness, step_metrics, task_metrics
+from openrs_ray.audit.findings import Check
+from openrs_ray.audit.run import AuditedRun, Recorded, read_recorded
+from openrs_ray.common.files import read_json
+from openrs_ray.errors import RunError, UserError
+from openrs_ray.evaluation.gain import checked_tasks, gain, gain_text
+from openrs_ray.evaluation.held_out import HeldOutScores, held_out_scores
+from openrs_ray.evaluation.store import completion_files, read_completions
+from openrs_ray.export.choice import best_step
+from openrs_ray.records import Status
+from openrs_ray.report.headline import difference
+from openrs_ray.report.static import read_page
+from openrs_ray.run.ledger import read_ledger
+from openrs_ray.run.progress import RESULT, Progress, read_result
+
+_METRICS = "metrics.jsonl"
+
+
+def check_statistics(run: AuditedRun) -> Check:
+    check = Check("figures, computed again")
+    steps, tokens, correct = _check_steps(run, check)
+    scores = {part.file.step: held_out_scores(part.groups, run.config.tasks) for part in _evaluations(run, check)}
+    _check_result(run, check, scores, steps, tokens, correct)
+    _check_choice(run, check, scores)
+    _check_page(run, check, scores)
+    reports = _check_reports(run, check)
+    gained = _gained(run, scores)
+    check.looked_at = f"{steps} steps, {len(scores)} evaluations{gained}{f'; reports: {reports}' if reports else ''}"
+    return check
+
+
+def _check_steps(run: AuditedRun, check: Check) -> tuple[int, int, int]:
+    """Compare every step's line with its rows. Returns the steps, and their tokens and correct completions."""
+    replaced = {file.step: file for file in run.files(("replaced",))}
+    steps = tokens = correct = 0
+    for file in run.files(("train",)):
+        parts = [read_recorded(run, one) for one in (file, replaced.get(file.step)) if one is not None]
+        groups = [group for part in parts for group in part.groups]
+        steps, tokens = steps + 1, tokens + sum(r.sampled_tokens for group in groups for r in group.rollouts)
+        correct += sum(verdict.status is Status.CORRECT for group in groups for verdict in group.verdicts)
+        if file.step in run.train_lines:
+            _compare(
+                check, _METRICS, run.train_lines[file.step], step_metrics(groups) | task_metrics(groups), file.step
+            )
+    return steps, tokens, correct
+
+
+def _evaluations(run: AuditedRun, check: Check) -> Iterator[Recorded]:
+    """The evaluations that count, each after its line was compared."""
+    for file in run.files(("evaluation",)):
+        part = read_recorded(run, file)
+        line = run.evaluation_lines.get(file.step)
+        if line is None:
+            check.find(_METRICS, "it has no line of an evaluation that the record holds", file.step)
+        else:
+            unjudged = float(np.isnan(correctness(part.groups)).sum())
+            figures = held_out_scores(part.groups, run.config.tasks).metrics() | {"unjudged": unjudged}
+            _compare(check, _METRICS, line, figures, file.step)
+        yield part
+
+
+def _compare(check: Check, file: str, line: Mapping[str, Any], figures: Mapping[str, float], step: int | None) -> None:
+    for name, value in figures.items():
+        if name in line and not _same(value, line[name]):
+            check.find(file, f"{name} is {value:.9g} by the record, and the line has {line[name]}", step)
+
+
+def _same(value: float, logged: Any) -> bool:
+    if not isinstance(logged, int | float):
+        return logged is None and not math.isfinite(value)
+    return math.isclose(value, logged, rel_tol=1e-9, abs_tol=1e-9)
+
+
+def _check_result(
+    run: AuditedRun, check: Check, scores: Mapping[int, HeldOutScores], steps: int, tokens: int, correct: int
+) -> None:
+    result = read_result(run.folder)
+    if result is None:
+        check.notes.append("the run has no result.json: it goes on, or was stopped")
+        return
+    expected: dict[str, Any] = {"step": steps, "tokens": tokens, "correct": correct}
+    expected |= {"evaluated": max(scores, default=None)} if scores else {}
+    expected |= _ends(result, scores)
+    for name, value in expected.items():
+        if not _equal(value, getattr(result, name)):
+            check.find(RESULT, f"{name} is {_shown(value)} by the record, and it has {_shown(getattr(result, name))}")
+
+
+def _ends(result: Progress, scores: Mapping[int, HeldOutScores]) -> dict[str, Any]:
+    """Held-out figures before and after, where they were evaluated."""
+    before = {"before": scores[0].accuracy, "tasks_before": scores[0].tasks} if 0 in scores else {}
+    if result.step not in scores or result.step == 0:
+        return before
+    after = scores[result.step]
+    return before | {"after": after.accuracy, "tasks_after": after.tasks}
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in a)
+    if hasattr(a, "__dataclass_fields__") and hasattr(b, "__dataclass_fields__"):
+        return _equal(asdict(a), asdict(b))
+    return _same(a, b) if isinstance(a, float) else bool(a == b)
+
+
+def _shown(value: Any) -> str:
+    return str(value) if value is not None else "none"
+
+
+def _check_choice(run: AuditedRun, check: Check, scores: Mapping[int, HeldOutScores]) -> None:
+    """The best checkpoint by the record must be the best by metrics.jsonl, and that of the newest export of the best."""
+    by_record = {step: score.metrics() for step, score in scores.items() if step in run.policies}
+    by_lines = {step: line for step, line in run.evaluation_lines.items() if step in run.policies}
+    if not by_record or not by_lines:
+        return
+    best, told = best_step(by_record), best_step(by_lines)
+    if best != told:
+        check.find(
+            _METRICS, f"the best kept policy is that of step {best} by the record, and of step {told} by its lines"
+        )
+    known = read_ledger(run.folder)
+    for entry in reversed(known.entries if known else []):
+        if entry.about in ("evaluation", "checkpoint"):
+            return  # an older export chose among fewer
+        if entry.about == "export" and entry.content.get("asked") == "best" and entry.step != best:
+            check.find(
+                "ledger", f"entry {entry.number} exported step {entry.step} as the best, which is {best}", entry.step
+            )
+
+
+def _check_page(run: AuditedRun, check: Check, scores: Mapping[int, HeldOutScores]) -> None:
+    """The headline of report.html, as far as its evaluations go."""
+    path = run.folder / "report.html"
+    content = read_page(path) if path.exists() else None
+    for shown in (content or {}).get("runs", []):
+        head = shown.get("headline") or {}
+        if shown.get("name") != run.folder.name:
+            continue
+        for end, step in (("before", 0), ("after", int((head.get("after") or {}).get("step", -1)))):
+            score = scores[step].accuracy if step in scores else None
+            if head.get(end) and score:
+                _compare(check, path.name, head[end], asdict(score), step)
+        if head.get("difference") and "fault" not in head["difference"]:
+            expected = difference(*gain(run.folder, head["after"]["step"], checked_tasks(run.config)))
+            numbers = {name: value for name, value in expected.items() if isinstance(value, float)}
+            _compare(check, path.name, head["difference"], numbers, head["after"]["step"])
+
+
+def _check_reports(run: AuditedRun, check: Check) -> int:
+    """Means of `launch.evaluate`'s reports, from the completions beside them."""
+    reports = sorted((run.folder / "evaluation").glob("*/*/report.json"))
+    for path in reports:
+        name, content = run.name(path), read_json(path) or {}
+        try:
+            label = next(iter(content["models"]))
+            folder = path.parent
+            for benchmark, figures in content["models"][label].items():
+                _compare(check, name, figures, _means(run, folder, benchmark, figures["samples"]), None)
+                average = figures["average"]
+                if average and not average["low"] <= average["mean"] <= average["high"]:
+                    check.find(name, f"the interval of {benchmark} does not hold its mean")
+        except (KeyError, TypeError, StopIteration, AttributeError) as error:
+            raise UserError(f"{path} is a report of another version ({type(error).__name__})") from error
+    return len(reports)
+
+
+def _means(run: AuditedRun, folder: Any, benchmark: str, samples: int) -> dict[str, float]:
+    columns = ["problem_index", "sample", "status", "length", "finish_reason"]
+    rows = [row for file in completion_files(folder, benchmark) for row in read_completions(file, columns).to_pylist()]
+    taken = [row for row in rows if row["sample"] < samples]
+    if not taken:
+        raise RunError(f"{folder} has no completions of {benchmark}, which its report is about")
+    return {
+        "problems": float(len({row["problem_index"] for row in taken})),
+        "mean_tokens": float(np.mean([row["length"] for row in taken])),
+        "truncated_share": float(np.mean([row["finish_reason"] == "length" for row in taken])),
+        "unjudged": float(sum(not Status(row["status"]).judged for row in taken)),
+    }
+
+
+def _gained(run: AuditedRun, scores: Mapping[int, HeldOutScores]) -> str:
+    """Example: "; +13.3 points [+1.7, +25.0], paired over the same 60 problems" """
+    last = max(scores, default=0)
+    if not last or 0 not in scores or scores[last].accuracy is None:
+        return ""
+    return f"; {gain_text(run.folder, last, checked_tasks(run.config))}"

@@ -1,0 +1,48 @@
+"""A recorded step as arrays: rewards, advantages, and who gave which log-probabilities."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from openrs_ray.audit.run import Recorded
+
+
+@dataclass(frozen=True)
+class StepTokens:
+    """A step as arrays; places are [groups, samples]."""
+
+    rewards: np.ndarray
+    advantages: np.ndarray
+    """As recorded; NaN where left out of the loss."""
+    sampler: list[list[np.ndarray]]
+    """Log-probabilities of the sampled tokens."""
+    learner: list[list[np.ndarray | None]] | None
+    """None where the record has none of the step; of a rollout, where it adds nothing to the loss."""
+    reference: list[list[np.ndarray | None]]
+    entropy: list[list[np.ndarray | None]]
+    """In nats, where it has a weight in the loss."""
+
+    @classmethod
+    def of(cls, part: Recorded) -> "StepTokens":
+        marks = [[rollout.sampled for rollout in group.rollouts] for group in part.groups]
+
+        def column(name: str) -> list[list[np.ndarray | None]]:
+            return [
+                [_sampled(row[name], own) for row, own in zip(rows, several, strict=True)]
+                for rows, several in zip(part.rows, marks, strict=True)
+            ]
+
+        learner = column("learner_logprobs")
+        there = any(values is not None for several in learner for values in several)
+        rows = [[row["advantage"] for row in several] for several in part.rows]
+        values = np.array([[np.nan if one is None else one for one in several] for several in rows], dtype=np.float64)
+        needed = there or not np.nan_to_num(values).any()
+        sampler = [[r.logprobs[r.sampled] for r in group.rollouts] for group in part.groups]
+        rewards = np.stack([group.rewards() for group in part.groups])
+        others = column("reference_logprobs"), column("entropies")
+        return cls(rewards, values, sampler, learner if needed else None, *others)
+
+
+def _sampled(values: list[float] | None, marks: np.ndarray) -> np.ndarray | None:
+    """Values of the sampled tokens. ValueError, as NumPy has it, where there are not as many as tokens."""
+    return None if values is None else np.array(values, dtype=np.float32)[marks]

@@ -1,0 +1,282 @@
+"""Whatever is changed in a finished run, the chain of digests names the file and, where it has one, the step."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tampering import byte, content, line, planted, record_file, remade, row, swapped
+
+from openrs_ray.audit.chain import check_chain
+from openrs_ray.audit.findings import Finding
+from openrs_ray.common.files import append_line, write_json
+from openrs_ray.report.static import write_page
+from openrs_ray.run.attempts import start_attempt
+from openrs_ray.run.ledger import Ledger, note_beside, read_ledger
+from openrs_ray.run.lock import run_lock
+
+MANIFEST = "checkpoints/manifest.json"
+POLICY = "checkpoints/step-000002/policy"
+REPORT = "evaluation/robust/audited-step-3"
+
+Tamper = Callable[[Path], Any]
+
+
+def forget(first: int, last: int | None = None) -> Tamper:
+    """Remove lines of the ledger."""
+
+    def change(run: Path) -> None:
+        lines = (run / "ledger").read_text().splitlines(keepends=True)
+        lines[first:last] = []
+        (run / "ledger").write_text("".join(lines))
+
+    return change
+
+
+def other_status(status: str) -> str:
+    return "wrong" if status == "correct" else "correct"
+
+
+def other_record(run: Path) -> None:
+    other = run.parent / "other"
+    (other / "completions").mkdir(parents=True)
+    (other / "attempts.jsonl").write_bytes((run / "attempts.jsonl").read_bytes())
+    file = record_file(run, 2)
+    (other / "completions" / file.name).write_bytes(file.read_bytes())
+    row(other, 2, "text", lambda text: "another run's")
+    planted(run, other, 2)
+
+
+def manifest(known: dict[str, Any]) -> None:
+    known["checkpoints"][1]["files"][0]["crc32"] += 1
+
+
+TAMPERED: dict[str, tuple[Tamper, str, int | None]] = {
+    "a verdict": (lambda run: row(run, 2, "status", other_status), "completions/train-step-000002", 2),
+    "a text": (lambda run: row(run, 2, "text", lambda text: text + "!"), "completions/train-step-000002", 2),
+    "a reward": (lambda run: row(run, 1, "reward", lambda value: value + 1), "completions/train-step-000001", 1),
+    "a log-probability": (
+        lambda run: row(run, 3, "logprobs", lambda v: [-9.0, *v[1:]]),
+        "completions/train-step-000003",
+        3,
+    ),
+    "a held-out verdict": (
+        lambda run: row(run, 3, "status", other_status, "evaluation"),
+        "completions/evaluation-step-000003",
+        3,
+    ),
+    "a byte of the record": (lambda run: byte(record_file(run, 1)), "completions/train-step-000001", 1),
+    "a step's file, deleted": (lambda run: record_file(run, 2).unlink(), "completions/train-step-000002", 2),
+    "two steps, swapped": (
+        lambda run: swapped(record_file(run, 1), record_file(run, 2)),
+        "completions/train-step-000001",
+        1,
+    ),
+    "another run's record": (other_record, "completions/train-step-000002", 2),
+    "a planted file": (
+        lambda run: (run / "completions" / "train-step-000009-attempt-001-00000000.parquet").write_bytes(b"x"),
+        "completions/train-step-000009",
+        9,
+    ),
+    "a figure": (lambda run: line(run, "metrics.jsonl", 1, lambda known: known | {"reward": 3.0}), "metrics.jsonl", 1),
+    "a line of figures, deleted": (lambda run: line(run, "metrics.jsonl", 2, lambda known: None), "metrics.jsonl", 2),
+    "an attempt": (
+        lambda run: line(run, "attempts.jsonl", 0, lambda known: known | {"from_step": 1}),
+        "attempts.jsonl",
+        None,
+    ),
+    "a decision": (lambda run: line(run, "decisions.jsonl", 0, lambda known: None), "decisions.jsonl", None),
+    "a setting": (
+        lambda run: content(run, "config.json", lambda known: known["run"].update(seed=7)),
+        "config.json",
+        None,
+    ),
+    "the problems": (
+        lambda run: content(run, "problems.json", lambda known: known.update(fingerprint="0")),
+        "problems.json",
+        None,
+    ),
+    "the outcome": (
+        lambda run: content(run, "result.json", lambda known: known["after"].update(low=0.7)),
+        "result.json",
+        None,
+    ),
+    "the manifest": (lambda run: content(run, MANIFEST, manifest), MANIFEST, None),
+    "the weights": (lambda run: byte(run / POLICY / "model.safetensors"), f"{POLICY}/model.safetensors", 2),
+    "how to prompt": (lambda run: byte(run / POLICY / "prompt.json"), f"{POLICY}/prompt.json", 2),
+    "a checkpoint's file, deleted": (
+        lambda run: (run / POLICY / "model.safetensors").unlink(),
+        f"{POLICY}/model.safetensors",
+        2,
+    ),
+    "a checkpoint's file, planted": (
+        lambda run: (run / POLICY / "more.bin").write_bytes(b"x"),
+        f"{POLICY}/more.bin",
+        2,
+    ),
+    "the user's code": (lambda run: byte(run / "code" / "my_rewards.py", 5), "code/my_rewards.py", None),
+    "the code's version": (
+        lambda run: content(run, "attempts/001/environment.json", lambda known: known.update(code_sha256="0")),
+        "attempts/001/environment.json",
+        None,
+    ),
+    "a report's interval": (
+        lambda run: content(run, f"{REPORT}/report.json", lambda known: known["models"].popitem()),
+        f"{REPORT}/report.json",
+        None,
+    ),
+    "a benchmark's completions": (
+        lambda run: byte(run / REPORT / "sums-000000.parquet"),
+        f"{REPORT}/sums-000000.parquet",
+        None,
+    ),
+    "an evaluation, deleted": (
+        lambda run: (run / REPORT / "sums-000000.parquet").unlink(),
+        f"{REPORT}/sums-000000.parquet",
+        None,
+    ),
+    "an entry in the middle": (
+        lambda run: line(run, "ledger", 5, lambda known: known | {"at": "2020"}),
+        "ledger",
+        None,
+    ),
+    "an entry, removed": (forget(5, 6), "ledger", None),
+    "the first entry, removed": (forget(0, 1), "ledger", None),
+    "the last entry, removed": (forget(-1), f"{REPORT}/report.json", None),
+    "the last entries, removed": (forget(-6), "result.json", None),
+    "two entries, swapped": (
+        lambda run: (run / "ledger").write_text(
+            "".join(sorted((run / "ledger").read_text().splitlines(keepends=True)))
+        ),
+        "ledger",
+        None,
+    ),
+    "an entry, no longer one": (lambda run: byte(run / "ledger", 0), "ledger", None),
+    "the ledger, deleted": (lambda run: (run / "ledger").unlink(), "ledger", None),
+}
+
+
+def test_an_untouched_run_is_whole(audited: Path) -> None:
+    check = check_chain(audited)
+    assert check.state == "whole" and check.notes == []
+    assert f"head {read_ledger(audited).head.digest}" in check.looked_at  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_tampering_is_found_and_named(what: str, copied: Path) -> None:
+    tamper, file, step = TAMPERED[what]
+    tamper(copied)
+    named = [finding for finding in check_chain(copied).findings if finding.file.startswith(file)]
+    assert named and all(finding.what for finding in named), check_chain(copied).findings
+    if step is not None:
+        assert {finding.step for finding in named} == {step}
+
+
+def test_a_chain_made_anew_is_seen_by_whoever_knows_a_head(copied: Path) -> None:
+    known = read_ledger(copied)
+    assert known is not None
+    for head in (known.entries[3].digest, known.entries[-1].digest[:16]):
+        assert check_chain(copied, head).state == "whole"
+    row(copied, 2, "text", lambda text: text + "!")
+    remade(copied)
+    assert check_chain(copied).state == "whole"
+    (finding,) = check_chain(copied, known.entries[-1].digest).findings
+    assert finding == Finding("ledger", finding.what) and finding.what.startswith("--head names the head")
+
+
+def test_a_chain_made_anew_is_seen_by_the_page_and_by_a_report(copied: Path) -> None:
+    head = read_ledger(copied).head  # type: ignore[union-attr]
+    assert head is not None
+    content(copied, f"{REPORT}/report.json", lambda known: known.update(ledger={"digest": head.digest}))
+    remade(copied)
+    write_page(copied / "report.html", [copied])
+    note_beside(copied / "report.html", "page")
+    assert [finding.what.partition(" names")[0] for finding in check_chain(copied).findings] == [
+        f"{REPORT}/report.json"
+    ]
+    remade(copied)  # after the page, which says what the head was
+    assert "report.html" in {finding.what.partition(" names")[0] for finding in check_chain(copied).findings}
+
+
+def killed_after(run: Path, entries: int) -> None:
+    """Leave the run as a kill does, between the files of a step and their entry."""
+    lines = (run / "ledger").read_text().splitlines(keepends=True)
+    (run / "ledger").write_text("".join(lines[:entries]))
+    noted = {name for each in lines[:entries] for name in json.loads(each).get("files", {})}
+    later = {name for each in lines[entries + 1 :] for name in json.loads(each).get("files", {})} - noted
+    for name in later - {MANIFEST}:
+        (run / name).unlink()
+    if not (run / "checkpoints" / "step-000003" / "policy" / "model.safetensors").exists():
+        content(run, MANIFEST, lambda known: known["checkpoints"].pop())
+    figures = [
+        line for each in lines[: entries + 1] for line in json.loads(each).get("lines", {}).get("metrics.jsonl", [])
+    ]
+    kept = (run / "metrics.jsonl").read_text().splitlines(keepends=True)[: len(figures)]
+    (run / "metrics.jsonl").write_text("".join(kept))
+
+
+def test_a_kill_before_an_entry_is_no_finding_and_the_next_attempt_notes_what_is_there(copied: Path) -> None:
+    whole = read_ledger(copied)
+    assert whole is not None
+    place = next(i for i, entry in enumerate(whole.entries) if entry.about == "evaluation" and entry.step == 2)
+    killed_after(copied, place)
+    check = check_chain(copied)
+    assert check.state == "whole", check.findings
+    assert (
+        len(check.notes) == 2 and "evaluation-step-000002" in str(check.notes) and "metrics.jsonl" in str(check.notes)
+    )
+    (copied / "ledger").open("ab").write(b'{"entry": 9, "before"')  # torn
+    start_attempt(copied, 2)
+    write_json(
+        copied / "attempts" / "001" / "environment.json",
+        json.loads((copied / "attempts/001/environment.json").read_text()),
+    )
+    Ledger(copied).note("attempt", attempt=2, from_step=2)
+    check = check_chain(copied)
+    assert check.state == "whole" and check.notes == [], (check.findings, check.notes)
+
+
+def test_a_kill_between_a_checkpoint_and_its_entry_is_no_finding(copied: Path) -> None:
+    whole = read_ledger(copied)
+    assert whole is not None
+    place = next(i for i, entry in enumerate(whole.entries) if entry.about == "checkpoint" and entry.step == 3)
+    killed_after(copied, place)
+    check = check_chain(copied)
+    assert check.state == "whole", check.findings
+    assert check.notes == [
+        "checkpoints/step-000003 is in no entry yet: the run goes on, or was killed before it was noted"
+    ]
+    Ledger(copied).note("attempt", attempt=2, from_step=3)
+    check = check_chain(copied)
+    assert check.state == "whole" and check.notes == []
+    byte(copied / "checkpoints" / "step-000003" / "policy" / "model.safetensors")
+    assert [finding.step for finding in check_chain(copied).findings] == [3]
+
+
+def test_more_than_a_kill_leaves_is_a_finding(copied: Path) -> None:
+    forget(-5)(copied)
+    (copied / "result.json").unlink()
+    files = {finding.file for finding in check_chain(copied).findings}
+    assert any("metrics.jsonl" in name for name in files)
+
+
+def test_of_a_run_that_trains_the_newest_files_may_be_in_no_entry(copied: Path) -> None:
+    forget(-4)(copied)
+    (copied / "result.json").unlink()
+    with run_lock(copied):
+        check = check_chain(copied)
+        assert (
+            check.state == "whole" and check.notes[0] == "the run is training: its newest files may be in no entry yet"
+        )
+        row(copied, 1, "text", lambda text: text + "!")
+        assert {finding.step for finding in check_chain(copied).findings} == {1}, "older ones may not be changed"
+
+
+def test_a_run_of_an_older_version_is_not_checked(tmp_path: Path) -> None:
+    append_line(tmp_path / "metrics.jsonl", {"step": 1, "attempt": 1, "phase": "train"})
+    check = check_chain(tmp_path)
+    assert check.state == "not checked" and "older version" in check.notes[0]
+    Ledger(tmp_path).note("attempt", attempt=3, from_step=1)
+    check = check_chain(tmp_path)
+    assert check.state == "whole" and "begins with attempt 3" in check.notes[0]

@@ -1,0 +1,102 @@
+"""Figures computed again from the record: accuracy, intervals, outcome, choice of a checkpoint, reports."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tampering import content, line, row
+
+from openrs_ray.audit.run import AuditedRun
+from openrs_ray.audit.statistics import check_statistics
+from openrs_ray.report.static import as_block, read_page, write_page
+from openrs_ray.run.ledger import Ledger
+
+REPORT = "evaluation/robust/audited-step-3/report.json"
+EVALUATION_OF_1 = 2  # its line in metrics.jsonl
+
+
+def interval(run: Path, end: str, name: str, value: float) -> None:
+    content(run, "result.json", lambda known: known[end].update({name: value}))
+
+
+def page(run: Path) -> None:
+    """A page whose difference was made larger."""
+    write_page(run / "report.html", [run])
+    text, data = (run / "report.html").read_text(), read_page(run / "report.html")
+    assert data is not None
+    before = as_block(data)
+    data["runs"][0]["headline"]["difference"]["mean"] += 0.1
+    (run / "report.html").write_text(text.replace(before, as_block(data)))
+
+
+TAMPERED: dict[str, tuple[Callable[[Path], Any], str, str]] = {
+    "a held-out accuracy": (
+        lambda run: line(run, "metrics.jsonl", EVALUATION_OF_1, lambda known: known | {"accuracy": 1.0}),
+        "metrics.jsonl",
+        "accuracy is",
+    ),
+    "a figure of a step": (
+        lambda run: line(run, "metrics.jsonl", 1, lambda known: known | {"mean_length": 1.0}),
+        "metrics.jsonl",
+        "mean_length is",
+    ),
+    "an interval of the outcome": (lambda run: interval(run, "after", "low", 0.9), "result.json", "after is"),
+    "the start model's accuracy": (lambda run: interval(run, "before", "mean", 0.0), "result.json", "before is"),
+    "the tokens": (
+        lambda run: content(run, "result.json", lambda known: known.update(tokens=7)),
+        "result.json",
+        "tokens is",
+    ),
+    "a held-out verdict": (
+        lambda run: row(run, 1, "status", lambda s: "wrong" if s == "correct" else "correct", "evaluation"),
+        "metrics.jsonl",
+        "accuracy is",
+    ),
+    "a report's tokens": (
+        lambda run: content(
+            run, REPORT, lambda known: known["models"]["audited, step 3"]["sums"].update(mean_tokens=9.0)
+        ),
+        REPORT,
+        "mean_tokens is",
+    ),
+    "a report's interval": (
+        lambda run: content(
+            run, REPORT, lambda known: known["models"]["audited, step 3"]["sums"]["average"].update(low=0.8)
+        ),
+        REPORT,
+        "the interval of sums does not hold its mean",
+    ),
+    "the page's difference": (page, "report.html", "mean is"),
+}
+
+
+def test_the_figures_of_an_untouched_run_follow_from_its_record(audited: Path) -> None:
+    check = check_statistics(AuditedRun.read(audited))
+    assert check.state == "whole" and check.notes == [], check.findings
+    assert (
+        check.looked_at.startswith("3 steps, 4 evaluations; ") and "paired over the same 5 problems" in check.looked_at
+    )
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_a_change_is_found_and_named(what: str, copied: Path) -> None:
+    tamper, file, said = TAMPERED[what]
+    tamper(copied)
+    findings = check_statistics(AuditedRun.read(copied)).findings
+    assert any(finding.file == file and finding.what.startswith(said) for finding in findings), findings
+
+
+def test_the_choice_of_a_checkpoint_is_made_again(copied: Path) -> None:
+    best = max((1, 2, 3), key=lambda step: (AuditedRun.read(copied).evaluation_lines[step]["accuracy"], -step))
+    Ledger(copied).note("export", step=best, asked="best")
+    assert check_statistics(AuditedRun.read(copied)).findings == []
+    other = 1 + best % 3
+    Ledger(copied).note("export", step=other, asked="best")
+    (finding,) = check_statistics(AuditedRun.read(copied)).findings
+    assert finding.file == "ledger" and f"exported step {other} as the best, which is {best}" in finding.what
+    Ledger(copied).note("export", step=other, asked=str(other))  # a step that was named is no choice
+    place = 2 * other  # the line of its evaluation
+    line(copied, "metrics.jsonl", place, lambda known: known | {"accuracy": 2.0})
+    said = [finding.what for finding in check_statistics(AuditedRun.read(copied)).findings]
+    assert f"the best kept policy is that of step {best} by the record, and of step {other} by its lines" in said
