@@ -28,9 +28,9 @@ class Slope:
     """Spent from the first of them to the last."""
 
     def __str__(self) -> str:
-        """Example: "+0.31 points per dollar [-0.10, +0.72] over the last 5 evaluations, which took $ 6.20" """
+        """Example: "+0.314 points per dollar [-0.1, +0.72] over the last 5 evaluations, which took $ 6.20" """
         each = (self.interval.mean, self.interval.low, self.interval.high)
-        mean, low, high = (f"{value:+.2g}" for value in each)
+        mean, low, high = (f"{value:+.3g}" for value in each)
         return (
             f"{mean} points per dollar [{low}, {high}] over the last {self.evaluations} evaluations, which took "
             f"$ {self.dollars:.2f}"

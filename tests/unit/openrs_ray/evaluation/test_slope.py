@@ -132,7 +132,7 @@ def test_the_last_evaluations_of_the_record_decide(tmp_path: Path, monkeypatch: 
 
 def test_a_slope_reads_as_words() -> None:
     found = Slope(Interval(0.314, -0.1, 0.72), 5, 6.2)
-    assert str(found) == "+0.31 points per dollar [-0.1, +0.72] over the last 5 evaluations, which took $ 6.20"
+    assert str(found) == "+0.314 points per dollar [-0.1, +0.72] over the last 5 evaluations, which took $ 6.20"
 
 
 def stopped(
