@@ -7,6 +7,7 @@ import pytest
 from commands import finish, start, tail, write_recipe
 
 from openrs_ray.common.files import read_json
+from openrs_ray.run.account import FILE as ACCOUNT
 from openrs_ray.run.completion_files import current_files
 from openrs_ray.run.coverage import check_coverage
 from openrs_ray.run.metrics import read_metrics
@@ -41,6 +42,8 @@ def test_the_teacher_is_asked_what_the_policy_is_asked_and_taught_by_itself_it_l
     )
     same = sum(own == other for own, other in zip(ours, its, strict=True))
     assert len(its) == 12 and same >= 10, "the same seeds, but for the rounding of differently filled batches"
+    seconds = (read_json(run / ACCOUNT) or {})["seconds"]
+    assert len(seconds["evaluation"]) == len(evaluations), "the teacher's is none of the run's"
     assert "the teacher itself, held out" in log.read_text() and "teacher itself, for $ 0" in log.read_text()
     measured = os.stat(run / "teacher.json").st_mtime_ns
     assert finish(start([str(recipe), "--resume", "--run.steps", "2"], log), log) == 0, tail(log)
