@@ -144,4 +144,4 @@ MEASURES: dict[str, Measure] = {
         of_best=True,
     ),
 }
-"""By the name of the rule in the section `guard`; the rule `held_out` looks at intervals (`openrs_ray.guard.held_out`)."""
+"""By the name of the rule in the section `guard`; the rule `held_out` looks at intervals (`HeldOutFollower`)."""
