@@ -45,7 +45,7 @@ class RunGuard:
     def __post_init__(self) -> None:
         self._watch = Watch(self.config)
         if self.config.guard.action == "roll_back":
-            self.store.confirmed = self._confirmed
+            self.store.needed = lambda steps: self._watch.needed(steps, self._step)
         lines = [(line["step"], phase, line) for phase in _PHASES for line in read_metrics(self._run, phase)]
         for step, phase, line in sorted(lines, key=lambda each: (each[0], _PHASES.index(each[1]))):
             self.seen(step, line, phase)
@@ -60,10 +60,6 @@ class RunGuard:
         line = {**figures, "step": step}
         self._alarms += self._watch.step(line) if phase == "train" else self._watch.evaluation(line)
         self._step = step
-
-    def _confirmed(self, step: int) -> bool:
-        """True for a checkpoint that every rule has had the time to doubt."""
-        return step <= self._step - self._watch.lag and step not in self._watch.doubtful
 
     async def act(self, progress: Progress) -> None:
         """Take the decisions that are due.
@@ -86,13 +82,14 @@ class RunGuard:
                 )
 
     def _decide(self, alarms: list[Alarm], progress: Progress) -> list[Decision]:
-        complete = [known.step for known in self.store.checkpoints() if known.complete]
+        known = self.store.checkpoints()
         now = Situation(
             step=progress.step,
             attempt=self.attempt,
             changes=progress.changes,
             decided=read_decisions(self._run),
-            checkpoints=complete,
+            checkpoints=[one.step for one in known if one.complete],
+            policies=[one.step for one in known if not one.complete],
             doubtful=self._watch.doubtful,
             best=_best(self._run),
         )

@@ -87,7 +87,7 @@ class Follower:
         return Alarm(
             rule=self.rule,
             step=last,
-            since=first - 1,
+            since=max(0, first - 1 - self.config.rollout.staleness),
             value=mean,
             bound=bound,
             baseline=baseline,
@@ -106,12 +106,24 @@ class HeldOutFollower:
     _best: tuple[int, float, float] | None = None
     """Step, mean and lower end of the best evaluation so far, by its lower end."""
     _in_a_row: int = 0
+    _newest: int | None = None
+    """Step of the newest evaluation."""
+    _before: tuple[tuple[int, float, float] | None, int] = (None, 0)
+    """Best evaluation and row without the newest one, which a resume may repeat."""
+
+    @property
+    def best(self) -> int | None:
+        """Step of the best evaluation; a later fall leaves no policy after it above doubt."""
+        return None if self._best is None else self._best[0]
 
     def evaluation(self, line: Line) -> Alarm | None:
-        """Note an evaluation; an alarm where it breaks the rule."""
+        """Note an evaluation, in the place of an earlier one of the same step; an alarm where it breaks the rule."""
         step, score = int(line["step"]), _score(line)
         if score is None:
             return None
+        if step == self._newest:
+            self._best, self._in_a_row = self._before
+        self._newest, self._before = step, (self._best, self._in_a_row)
         mean, low, high = score
         best, bound = self._best, -float("inf")
         if best is None or low > best[2]:
