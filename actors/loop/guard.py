@@ -13,6 +13,7 @@ from openrs_ray.guard.alarms import Alarm
 from openrs_ray.guard.knobs import ROLL_BACK
 from openrs_ray.guard.ladder import STOP, Situation, decisions
 from openrs_ray.guard.watch import Watch
+from openrs_ray.run.budget import ENDING, Budget, LimitReached
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.decisions import Decision, note_decision, read_decisions
 from openrs_ray.run.display import RunDisplay
@@ -37,6 +38,7 @@ class RunGuard:
     display: RunDisplay
     written: Callable[[], Awaitable[None]]
     """Waits until the record has all steps so far: it is the evidence."""
+    budget: Budget
     _watch: Watch = field(init=False)
     _alarms: list[Alarm] = field(default_factory=list)
     """Not acted upon yet."""
@@ -65,13 +67,15 @@ class RunGuard:
         """Take the decisions that are due.
 
         Raises:
-            RolledBack: the next attempt goes back. Recurring: the run stops.
+            RolledBack: the next attempt goes back. Recurring: the run stops. LimitReached: going back would cost too much.
         """
         if not self._alarms:
             return
         alarms, self._alarms = self._alarms, []
         await self.written()
         for decision in await asyncio.to_thread(self._decide, alarms, progress):
+            if decision.action == ROLL_BACK:
+                self._check_pays(decision)
             note_decision(self._run, decision)
             self.display.warn(f"guard: {decision.sentence}")
             if decision.action == ROLL_BACK:
@@ -80,6 +84,16 @@ class RunGuard:
                 raise Recurring(
                     f"the guard stops run {self.config.run.name} after step {progress.step}: {decision.sentence}"
                 )
+
+    def _check_pays(self, decision: Decision) -> None:
+        """LimitReached where too little is left for another attempt; the decision is then due again after a resume with more."""
+        try:
+            self.budget.check("start", "resume", "step", *ENDING)
+        except LimitReached:
+            self.display.warn(
+                f"guard: {decision.sentence}; but that would cost more than is left, and the run ends here"
+            )
+            raise
 
     def _decide(self, alarms: list[Alarm], progress: Progress) -> list[Decision]:
         known = self.store.checkpoints()

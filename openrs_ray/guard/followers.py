@@ -31,6 +31,8 @@ class Follower:
     """Step, figure, excused."""
     _in_a_row: int = 0
     _stage: float = 0.0
+    _mixed: int = 0
+    """Steps to come that may train on completions of the stage before."""
 
     def __post_init__(self) -> None:
         self._recent = deque(maxlen=self.window)
@@ -51,6 +53,9 @@ class Follower:
         """Note a step; an alarm where it breaks the rule."""
         self._begin_stage(number(line, "setting/stage") or 0.0)
         value = self.measure.figure(line, self.config)
+        if self._mixed:
+            self._mixed -= 1
+            return None
         if value is None:
             return None
         if len(self._first) < self.guard.baseline_steps and not self.measure.of_best:
@@ -61,7 +66,8 @@ class Follower:
 
     def _begin_stage(self, stage: float) -> None:
         if self.measure.by_stage and stage != self._stage:
-            self._first, self._stage, self._in_a_row = [], stage, 0
+            self._first, self._best, self._stage, self._in_a_row = [], None, stage, 0
+            self._mixed = self.config.rollout.staleness
             self._recent.clear()
 
     def _looked_at(self) -> Alarm | None:

@@ -17,11 +17,12 @@ from actors.loop.guard import RolledBack
 from openrs_ray.errors import Recurring
 from openrs_ray.records import Group
 from openrs_ray.run.attempts import read_attempts
+from openrs_ray.run.budget import Budget, LimitReached
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.coverage import check_coverage
 from openrs_ray.run.decisions import Decision, read_decisions
 from openrs_ray.run.metrics import read_metrics
-from openrs_ray.run.progress import Progress
+from openrs_ray.run.progress import Progress, read_result
 from openrs_ray.run.step_settings import Changes, StepSettings
 
 STEPS, TURN = 40, 25
@@ -209,3 +210,26 @@ def test_damaged_checkpoints_that_a_rollback_would_go_back_to_stay_on_the_disk(t
         begun = beginning(folder, store, 0)
         assert begun.checkpoint is None and begun.damages
         assert store.checkpoints() == before
+
+
+def test_a_rollback_that_cannot_be_paid_ends_the_run_in_order_and_is_due_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left for another start."""
+    folder = tmp_path / "run"
+
+    def check(self: Budget, *works: str) -> float:
+        if "start" in works:
+            raise LimitReached("", "budget")
+        return 1000.0
+
+    with monkeypatch.context() as poor:
+        poor.setattr(Budget, "check", check)
+        run = go(folder, healthy_below=0.6)
+    result = read_result(folder)
+    assert result is not None and (result.step, result.ended) == (26, "budget")
+    assert actions(folder) == [("warn", None)] and run.store.saves[-1] == (26, "kept")
+    assert "goes back to the checkpoint of step 20" in run.said[-1] and "would cost more than is left" in run.said[-1]
+    with pytest.raises(RolledBack):  # with more money
+        go(folder, healthy_below=0.6)
+    assert actions(folder)[-1] == ("roll back", 20)

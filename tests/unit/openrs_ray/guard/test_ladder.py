@@ -119,6 +119,22 @@ def test_it_stops_where_no_knob_could_help() -> None:
     assert "its last good checkpoint is that of step 20" in stop.sentence
 
 
+@pytest.mark.parametrize(("longest", "after"), [((48, 96), {"stage": (0, 1)}), ((96, 48), None), ((48, 48), None)])
+def test_the_knob_of_the_length_never_shortens_completions(
+    longest: tuple[int, int], after: dict[str, Any] | None
+) -> None:
+    """As in FastCuRL, whose third stage is shorter than the second; then the next knob is turned."""
+    config = guarded("roll_back")
+    content = config.model_dump(mode="json")
+    content["rollout"]["max_completion_tokens"] = max(longest)
+    content["rollout"]["stages"] = [
+        {"max_completion_tokens": longest[0], "until": {"step": 50}},
+        {"max_completion_tokens": longest[1]},
+    ]
+    found = decide(RunConfig.model_validate(content), alarm("truncated_share", 5))[-1]
+    assert found.changes == (after or {"learning_rate_factor": (1.0, 0.5)})
+
+
 def back(attempt: int, to_step: int, changes: dict[str, tuple[Any, Any]]) -> Decision:
     return Decision(30, attempt, "guard", "roll back", changes, {"rule": "accuracy"}, "", to_step)
 

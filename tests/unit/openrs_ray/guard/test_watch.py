@@ -95,6 +95,39 @@ def test_a_new_stage_has_its_own_baseline() -> None:
     assert [*alarms([{"mean_length": 20}] * 20 + [longer | {"setting/stage": 0}] * 40)]
 
 
+STAGE_MOVES = [
+    ({"entropy": 0.4}, {"entropy": 1.3}),
+    ({"entropy": 5.0, "accuracy": 0.3}, {"entropy": 0.05, "accuracy": 0.3}),
+    ({"grad_norm": 0.5}, {"grad_norm": 6.0}),
+    ({"mismatch_kl": 1e-3}, {"mismatch_kl": 0.03}),
+    ({"reward_language": 0.9}, {"reward_language": 0.6}),
+    (unsolved(3), unsolved(1)),
+    ({"accuracy": 0.6}, {"accuracy": 0.4}),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), STAGE_MOVES)
+@pytest.mark.parametrize("staleness", [0, 3])
+def test_figures_that_move_with_the_stage_are_no_alarm(
+    before: dict[str, Any], after: dict[str, Any], staleness: int
+) -> None:
+    """The first steps of a stage may still train on completions of the one before."""
+    config = guarded("warn")
+    watch = Watch(config.model_copy(update={"rollout": config.rollout.model_copy(update={"staleness": staleness})}))
+    new = after | {"setting/stage": 1}
+    mixed = before | {"setting/stage": 1}
+    series = [before] * 20 + [mixed] * staleness + [new] * 30
+    assert not [alarm for step, each in enumerate(series, 1) for alarm in watch.step(line(step, **each))]
+    same = [before] * 20 + [after] * 30
+    watch = Watch(config)
+    assert [alarm for step, each in enumerate(same, 1) for alarm in watch.step(line(step, **each))]
+
+
+def test_a_penalty_s_limit_holds_from_the_first_step_of_a_stage_on() -> None:
+    series = [{"kl": 0.1}] * 20 + [{"kl": 3.0, "setting/stage": 1}] * 5
+    assert next(alarm.step for alarm in alarms(series)) == 22, "2 of 5 steps make a mean of 1.26"
+
+
 def test_replaced_groups_count_among_those_without_spread() -> None:
     """Spread in 4 of 10 groups, not in 4 of 4."""
     assert [*alarms(shifted(unsolved(4), unsolved(4) | {"replaced_groups": 6.0}))]

@@ -3,9 +3,9 @@
 import inspect
 import math
 import time
-from typing import Any
 from dataclasses import asdict, replace
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from shared_data import shared_rows
