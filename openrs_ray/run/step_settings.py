@@ -85,7 +85,8 @@ def check_reference(config: RunConfig, changes: Changes) -> None:
     if settings.kl_beta and not (config.needs_reference or config.learner.lora.rank):
         raise UserError(
             f"run {name} goes on with a KL penalty of {settings.kl_beta:g}, which its guard has brought in, but with these "
-            f"settings no reference model is loaded: set loss.kl_beta to {settings.kl_beta:g}, or guard.action and guard.knobs back"
+            f"settings no reference model is loaded: set loss.kl_beta to {settings.kl_beta:g}, or guard.action and guard.knobs "
+            "as they were"
         )
     if settings.reference_step and not config.checkpoint.keep_policies:
         raise UserError(
