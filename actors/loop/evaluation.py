@@ -57,7 +57,7 @@ class Evaluation:
             return replace(progress, after=scores.accuracy, tasks_after=scores.tasks, evaluated=progress.step)
         except LimitReached:
             self.display.warn(f"no evaluation after step {progress.step}: it would cost more than is left")
-            return replace(progress, after=None, tasks_after={})  # what is known is of an earlier policy
+            return progress
 
     def _is_done(self, progress: Progress) -> bool:
         return not self.held_out or progress.evaluated == progress.step

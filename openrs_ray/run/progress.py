@@ -30,7 +30,7 @@ class Progress:
     before: Interval | None = None
     """Held-out accuracy of the start model, over all tasks."""
     after: Interval | None = None
-    """Held-out accuracy of the policy of step `evaluated`, which is the last one where the run has ended; None: not known."""
+    """Held-out accuracy after the newest step; None where that was not evaluated."""
     tasks_before: dict[str, TaskScore] = field(default_factory=dict)
     """The same by task, where there are several, or none with right and wrong answers."""
     tasks_after: dict[str, TaskScore] = field(default_factory=dict)
