@@ -194,7 +194,7 @@ def test_a_run_that_gains_enough_is_hardly_ever_stopped_by_noise() -> None:
 
 @pytest.mark.parametrize("window", [5, 8])
 def test_nor_by_ups_and_downs_that_all_problems_share(window: int) -> None:
-    """An interval over problems alone stops 40 % of these runs."""
+    """An interval over problems alone stops more than half of these runs."""
     assert shares(1.0, 1.0, 200, problems=300, window=window, wobble=4.0) <= 0.04
 
 
