@@ -542,7 +542,7 @@ class LearnerRank:
 
 
 def _kept(tokens: LossInput) -> TokenLogprobs:
-    """What the record needs to compute the loss again, in the host's memory."""
+    """Values from which the record can compute the loss again, in the host's memory."""
     reference, entropy = tokens.reference_logprobs, tokens.entropies
     return TokenLogprobs(
         policy=_on_host(tokens.logprobs),

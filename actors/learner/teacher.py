@@ -37,7 +37,7 @@ class FrozenTeacher:
     """A whole copy of the teacher on every rank, with any ZeRO stage.
 
     Without offloading, each micro-batch is scored when its turn comes; else all at once, so that the teacher visits the device
-    once per update, and what it makes of them waits in the host's memory.
+    once per update, and its parts wait in the host's memory.
     """
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
@@ -54,7 +54,7 @@ class FrozenTeacher:
     def scored(
         self, micro_batches: Sequence[MicroBatch], temperature: Callable[[MicroBatch], float]
     ) -> Iterator[Taught]:
-        """What the teacher makes of each micro-batch, in order, at the temperature of its policy's log-probabilities."""
+        """The teacher's part of each micro-batch, in order, at the temperature of its policy's log-probabilities."""
         if isinstance(self._model, Policy):
             policy = self._model
             yield from (self._score(policy, batch, temperature(batch)) for batch in micro_batches)

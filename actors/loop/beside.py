@@ -19,8 +19,10 @@ class Beside:
         self._work: asyncio.Future[None] | None = None
 
     def start(self, work: Callable[..., None], after: Awaitable[Any] | None = None) -> None:
-        """Start a piece of work, which is given the result of `after` once there is one. The previous one must have been
-        waited for."""
+        """Start a piece of work, which is given the result of `after` once there is one.
+
+        The previous piece must have been waited for.
+        """
         if self._work is not None:
             raise RuntimeError("the previous work was not waited for")
         loop = asyncio.get_running_loop()

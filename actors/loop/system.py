@@ -140,10 +140,11 @@ class System:
         return checkpoint
 
     async def _start_actors(self, checkpoint: Checkpoint | None) -> None:
-        trial = TeacherTrial(self.config, self.prepared, self.placement, self._collector, self.budget, self.display)
+        trial = TeacherTrial(self.config, self.prepared, self.placement, self._collector, self.display)
         if trial.due:
             await self._judges.start()
-            await trial.measure()
+            with self.budget.once():
+                await trial.measure()
             self.display.status("starting the learner and the rollout engines")
             await self._start_engines_and_learner(checkpoint)
         else:

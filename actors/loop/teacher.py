@@ -18,7 +18,6 @@ from openrs_ray.evaluation.held_out import HeldOutScores, held_out_scores
 from openrs_ray.models.bundled import resolve_model
 from openrs_ray.preparation.prepared import Prepared
 from openrs_ray.records import Group
-from openrs_ray.run.budget import Budget
 from openrs_ray.run.completions import CompletionRecord
 from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.spans import traced
@@ -33,7 +32,6 @@ class TeacherTrial:
     prepared: Prepared
     placement: Placement
     collector: Callable[[EnginePool], Collector]
-    budget: Budget
     display: RunDisplay
 
     @property
@@ -49,8 +47,7 @@ class TeacherTrial:
         engines = EnginePool(self._settings(), self.placement, LoadedWorker, self.display.warn)
         try:
             await engines.start()
-            with self.budget.timing("evaluation"):
-                groups = await self._groups(self.collector(engines))
+            groups = await self._groups(self.collector(engines))
         finally:
             with suppress(RunError):  # the engines end with their processes in any case
                 await engines.stop()

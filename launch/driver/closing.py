@@ -42,7 +42,7 @@ def show_end(console: Console, config: RunConfig, progress: Progress, budget: Bu
 
 
 def _guard_rows(config: RunConfig) -> Iterator[tuple[str, str]]:
-    """What the run has decided about itself, where it has."""
+    """Number of the guard's warnings and rollbacks, where there were any."""
     found = counts(config.run.path)
     if found["guard_warnings"]:
         yield "guard", f"{found['guard_warnings']} warnings, {found['rollbacks']} rollbacks"

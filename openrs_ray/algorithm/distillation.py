@@ -23,7 +23,7 @@ from openrs_ray.algorithm.head import head_gradients, logits_of
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TeacherView:
-    """What the teacher makes of a micro-batch's sampled tokens."""
+    """The teacher's hidden states at a micro-batch's sampled tokens, and its output head."""
 
     hidden: Float[Tensor, "tokens hidden"]
     """Last hidden state of the token before each."""

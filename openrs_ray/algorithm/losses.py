@@ -153,14 +153,15 @@ def policy_loss(batch: LossInput, loss: Loss) -> LossOutput:
     if loss.normalization == "sequences":
         per_token = per_token / batch.to_tokens(lengths)
     ratio = log_ratio.detach().exp().double()
+    nowhere = torch.zeros_like(clipped)
     measured = {
-        "clipped": clipped,
+        "clipped": clipped if loss.uses_ratios else nowhere,
         "kl": kl,
         "mismatch_kl": k3(log_ratio),
         "entropy": -batch.logprobs if batch.entropies is None else batch.entropies,
         "ratio": ratio,
         "ratio_squared": ratio**2,
-        "truncated": truncated,
+        "truncated": truncated if loss.uses_ratios else nowhere,
         "masked_tokens": masked_tokens,
         "tokens": torch.ones_like(ratio),
         "masked_sequences": masked,

@@ -136,11 +136,6 @@ class Loss(Section):
         return self.kind != "distill" or self.teacher.top_k == 0 or self.teacher.weight < 1
 
     @property
-    def needs_rewards(self) -> bool:
-        """False where a teacher alone says how to change."""
-        return self.kind != "distill" or self.teacher.weight < 1
-
-    @property
     def acts_everywhere(self) -> bool:
         """True where tokens without an advantage have a gradient, too."""
         return self.kl_beta > 0 or self.entropy_weight > 0 or self.kind == "distill"

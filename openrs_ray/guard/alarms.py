@@ -19,4 +19,4 @@ class Alarm:
     in_a_row: int
     """How often the rule has been broken without a break."""
     text: str
-    """What was found, as a clause."""
+    """The finding as a clause."""

@@ -36,7 +36,7 @@ def _possible(knob: Knob, config: RunConfig, now: Changes) -> bool:
 
 
 def change(knob: Knob, config: RunConfig, now: Changes) -> tuple[Change, str]:
-    """What turning a knob once changes, and that as a clause."""
+    """Values before and after one turn of a knob, and the same as a clause."""
     if knob == "learning_rate":
         half = now.learning_rate_factor / 2
         clause = f"the learning rate is {half:g} times the recipe's"

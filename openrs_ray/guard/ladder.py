@@ -18,14 +18,14 @@ WARN, STOP = "warn", "stop"
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a decision depends on, besides the alarms."""
+    """State of the run that a decision depends on, besides the alarms."""
 
     step: int
     """Last finished step."""
     attempt: int
     changes: Changes
     decided: Sequence[Decision]
-    """So far, over the whole run."""
+    """All earlier decisions of the run."""
     checkpoints: Collection[int]
     """Steps that the run can go back to."""
     policies: Collection[int]

@@ -71,6 +71,7 @@ class Budget(Account):
         self._started = clock() - age
         self._recent = _checked_times(self.notes.get("seconds", {}), config.run.path / FILE)
         self._step: int | None = None
+        self._once = 0.0
         self._judges = Spending()
         self._judged_before, self._judge_step = self._judge_dollars, 0.0
 
@@ -84,7 +85,14 @@ class Budget(Account):
 
     def started(self) -> None:
         """Note the time of the set-up."""
-        self._note("start", self.elapsed())
+        self._note("start", self.elapsed() - self._once)
+
+    @contextmanager
+    def once(self) -> Iterator[None]:
+        """Work during the set-up that no later attempt repeats: it is paid for, but not reserved for again."""
+        began = self._clock()
+        yield
+        self._once += self._clock() - began
 
     def reached(self, step: int) -> None:
         self._step = step

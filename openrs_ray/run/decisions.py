@@ -1,7 +1,7 @@
 """Decisions that a run takes by itself: `decisions.jsonl`, one line each with its evidence, synced before it takes effect."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,6 @@ class Decision:
     """For the user: what was done, and why."""
     to_step: int | None = None
     """Checkpoint that the run goes back to; None where it goes on."""
-    notes: dict[str, Any] = field(default_factory=dict)
 
 
 def note_decision(run_folder: Path, decision: Decision) -> None:

@@ -1,4 +1,4 @@
-"""What the teacher of a distilled run scores itself, without any training: `RUN/teacher.json`."""
+"""The score of a distilled run's teacher itself, without any training: `RUN/teacher.json`."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -20,8 +20,9 @@ class EntropyFloor:
     def coefficient(self, before: float, entropy: float) -> float:
         """c of the next step, within [0, most]: c + step where the entropy is below the floor, c - step where it is above.
 
-        Unchanged where the entropy is unknown (NaN). The paper bounds c on neither side; here it neither rewards certainty nor
-        outgrows the loss.
+        `entropy` is that of the step before: c moves before it is used. Unchanged where the entropy is unknown (NaN). The paper's
+        rule has no bounds, but public launch scripts for it give a least and a largest c; here the least is 0, so that certainty
+        is never rewarded.
         """
         change = self.step * ((entropy < self.floor) - (entropy > self.floor))
         return round(min(self.most, max(0.0, before + change)) / _ROUNDING) * _ROUNDING

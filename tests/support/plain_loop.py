@@ -6,6 +6,7 @@ the quickstart's model and problems in a fraction of its time, without engines.
 
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ class Sampled:
     """Sampled tokens, the end of the turn included."""
     logprobs: torch.Tensor
     correct: np.ndarray
+    each: int
+    """Completions of a prompt, which follow each other."""
 
     @property
     def mask(self) -> torch.Tensor:
@@ -36,10 +39,10 @@ class Sampled:
 
 
 class Toy:
-    def __init__(self, seed: int) -> None:
-        folder = resolve_model("toy")
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    def __init__(self, seed: int, folder: Path | None = None) -> None:
+        start = folder or resolve_model("toy")
+        self.tokenizer = AutoTokenizer.from_pretrained(start)
+        self.model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
         torch.manual_seed(seed)
 
     @torch.no_grad()
@@ -68,27 +71,29 @@ class Toy:
         texts = [self.tokenizer.decode(row[:n], skip_special_tokens=True) for row, n in zip(new, lengths, strict=True)]
         golds = [f"\\boxed{{{one.answer}}}" for one in sums for _ in range(each)]
         correct = np.array([text.strip().endswith(gold) for text, gold in zip(texts, golds, strict=True)], dtype=float)
-        return Sampled(out.sequences, prompts.shape[1], lengths, table.gather(-1, new[..., None])[..., 0], correct)
+        return Sampled(
+            out.sequences, prompts.shape[1], lengths, table.gather(-1, new[..., None])[..., 0], correct, each
+        )
 
     def loss(self, batch: Sampled, loss: Loss) -> tuple[torch.Tensor, dict[str, float]]:
         logits = self.model(batch.ids).logits[:, batch.prompt - 1 : -1].float()
         new = batch.ids[:, batch.prompt :]
-        logprobs = logits.log_softmax(-1).gather(-1, new[..., None])[..., 0]
-        rewards = 2.0 * batch.correct.reshape(-1, COMPLETIONS)
-        centred = rewards - rewards.mean(1, keepdims=True)
-        advantages = torch.tensor(centred / (rewards.std(1, ddof=1, keepdims=True) + 1e-4)).reshape(-1, 1)
-        mask = batch.mask
-        out = policy_loss(
-            LossInput(
-                logprobs[mask],
-                batch.logprobs[mask],
-                advantages.expand(mask.shape)[mask].float(),
-                tuple(batch.lengths.tolist()),
-            ),
-            loss,
-        )
-        sums = {name: float(value) for name, value in out.sums.items()}
-        return out.total / int(mask.sum()), sums
+        return mean_loss(loss_input(batch, logits.log_softmax(-1).gather(-1, new[..., None])[..., 0][batch.mask]), loss)
+
+
+def loss_input(batch: Sampled, logprobs: torch.Tensor) -> LossInput:
+    """`logprobs`: [sampled tokens], with gradient."""
+    rewards = 2.0 * batch.correct.reshape(-1, batch.each)
+    centred = rewards - rewards.mean(1, keepdims=True)
+    advantages = torch.tensor(centred / (rewards.std(1, ddof=1, keepdims=True) + 1e-4)).reshape(-1, 1)
+    mask, lengths = batch.mask, tuple(batch.lengths.tolist())
+    return LossInput(logprobs, batch.logprobs[mask], advantages.expand(mask.shape)[mask].float(), lengths)
+
+
+def mean_loss(tokens: LossInput, loss: Loss) -> tuple[torch.Tensor, dict[str, float]]:
+    """Loss per token, and its sums."""
+    out = policy_loss(tokens, loss)
+    return out.total / len(tokens.logprobs), {name: float(value) for name, value in out.sums.items()}
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ class Trained:
 
 
 def _line(batch: Sampled, sums: dict[str, float]) -> dict[str, float]:
-    lengths, solved = batch.lengths.numpy(), batch.correct.reshape(-1, COMPLETIONS).mean(1)
+    lengths, solved = batch.lengths.numpy(), batch.correct.reshape(-1, batch.each).mean(1)
     return {
         "accuracy": float(batch.correct.mean()),
         "groups_with_spread": float(((solved > 0) & (solved < 1)).sum()),

@@ -221,6 +221,15 @@ def test_masked_sequences_learn_nothing_from_the_teacher():
     assert learned == [2.0, 0.0, 0.0] and made.sums["masked_sequences"] == 2
 
 
+@pytest.mark.parametrize(("weight", "clipped"), [(1.0, 0), (0.5, 2)])
+def test_no_token_counts_as_clipped_where_no_ratio_is_used(weight: float, clipped: int):
+    logprobs, sampler = torch.tensor([-1.0, -1.0, -1.0]), torch.tensor([-2.0, -2.0, -1.0])  # ratios e, e, 1
+    given = torch.ones(3), (3,)
+    loss = Loss(kind="distill", teacher=Teacher(path="teacher", weight=weight))
+    made = policy_loss(LossInput(logprobs, sampler, *given, divergence=torch.ones(3)), loss)
+    assert made.sums["clipped"] == clipped and made.sums["truncated"] == 0
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [

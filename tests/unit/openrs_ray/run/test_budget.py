@@ -211,6 +211,17 @@ def test_what_work_takes_is_remembered_over_attempts(tmp_path: Path) -> None:
         assert error.value.ended == "hours"
 
 
+def test_work_that_is_done_once_is_paid_for_but_not_reserved_for_again(tmp_path: Path) -> None:
+    clock = Clock()
+    budget = Budget(config_of(tmp_path, max_hours=1.0), age_s=100, clock=clock)
+    with budget.once():
+        clock.now += 900
+    clock.now += 50
+    budget.started()
+    assert budget.spent().hours == pytest.approx(1050 / 3600)
+    assert budget.check("start", "end") == pytest.approx(3600 - 1050 - 1.2 * (150 + 20))
+
+
 SAVE_S, EVALUATE_S, END_S = 40.0, 60.0, 15.0
 
 
