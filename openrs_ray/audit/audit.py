@@ -8,6 +8,7 @@ from pathlib import Path
 from openrs_ray.audit.chain import check_chain
 from openrs_ray.audit.findings import Check
 from openrs_ray.audit.run import AuditedRun
+from openrs_ray.common.foreign import why_with_kind
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.run.coverage import prove
 from openrs_ray.run.state import check_attempts
@@ -31,6 +32,8 @@ class Asked:
     """That judge."""
     scored: int = 8
     """Completions of each kept policy to score again; 0: none, without loading a model."""
+    seed: int | None = None
+    """Of drawing them; None: one that nobody knows before."""
 
 
 def audit(folder: Path, asked: Asked) -> Iterator[Check]:
@@ -54,16 +57,22 @@ def audit(folder: Path, asked: Asked) -> Iterator[Check]:
     if asked.scored:
         from openrs_ray.audit.scores import check_scores
 
-        yield _guarded("log-probabilities, scored again", partial(check_scores, run, asked.scored))
+        yield _guarded("log-probabilities, scored again", partial(check_scores, run, asked.scored, asked.seed))
 
 
 def _guarded(name: str, check: Callable[[], Check]) -> Check:
     try:
         return check()
-    except (UserError, RunError, OSError, ValueError) as error:
-        failed = Check(name)
-        failed.find("the run", f"this check cannot go on: {error}")
-        return failed
+    except (UserError, RunError) as error:
+        return _failed(name, str(error))
+    except Exception as error:  # of content that no version of this project writes, whatever a library says about it
+        return _failed(name, why_with_kind(error))
+
+
+def _failed(name: str, reason: str) -> Check:
+    failed = Check(name)
+    failed.find("the run", f"this check cannot go on: {reason}")
+    return failed
 
 
 def check_coverage(run: AuditedRun) -> Check:

@@ -1,7 +1,7 @@
 """Computes the run's figures again from its record: curves, held-out accuracy, outcome, choice of a checkpoint, reports."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -40,23 +40,25 @@ def check_statistics(run: AuditedRun) -> Check:
 
 def _check_steps(run: AuditedRun, check: Check) -> tuple[int, int, int]:
     """Compare every step's line with its rows. Returns the steps, and their tokens and correct completions."""
-    replaced = {file.step: file for file in run.files(("replaced",))}
+    replaced, files = {file.step: file for file in run.files(("replaced",))}, run.files(("train",))
+    _find_unrecorded(check, run.train_lines, {file.step for file in files}, "a step")
     steps = tokens = correct = 0
-    for file in run.files(("train",)):
+    for file in files:
         parts = [read_recorded(run, one) for one in (file, replaced.get(file.step)) if one is not None]
         groups = [group for part in parts for group in part.groups]
         steps, tokens = steps + 1, tokens + sum(r.sampled_tokens for group in groups for r in group.rollouts)
         correct += sum(verdict.status is Status.CORRECT for group in groups for verdict in group.verdicts)
         if file.step in run.train_lines:
-            _compare(
-                check, _METRICS, run.train_lines[file.step], step_metrics(groups) | task_metrics(groups), file.step
-            )
+            line, figures = run.train_lines[file.step], step_metrics(groups) | task_metrics(groups)
+            _compare(check, _METRICS, line, figures, file.step, run.writes_all(line))
     return steps, tokens, correct
 
 
 def _evaluations(run: AuditedRun, check: Check) -> Iterator[Recorded]:
     """The evaluations that count, each after its line was compared."""
-    for file in run.files(("evaluation",)):
+    files = run.files(("evaluation",))
+    _find_unrecorded(check, run.evaluation_lines, {file.step for file in files}, "an evaluation")
+    for file in files:
         part = read_recorded(run, file)
         line = run.evaluation_lines.get(file.step)
         if line is None:
@@ -64,13 +66,30 @@ def _evaluations(run: AuditedRun, check: Check) -> Iterator[Recorded]:
         else:
             unjudged = float(np.isnan(correctness(part.groups)).sum())
             figures = held_out_scores(part.groups, run.config.tasks).metrics() | {"unjudged": unjudged}
-            _compare(check, _METRICS, line, figures, file.step)
+            _compare(check, _METRICS, line, figures, file.step, run.writes_all(line))
         yield part
 
 
-def _compare(check: Check, file: str, line: Mapping[str, Any], figures: Mapping[str, float], step: int | None) -> None:
+def _find_unrecorded(check: Check, lines: Iterable[int], steps: Container[int], what: str) -> None:
+    for step in lines:
+        if step not in steps:
+            check.find(_METRICS, f"it has a line of {what} that the record does not hold", step)
+
+
+def _compare(
+    check: Check,
+    file: str,
+    line: Mapping[str, Any],
+    figures: Mapping[str, float],
+    step: int | None,
+    complete: bool = False,
+) -> None:
+    """`complete`: the line must have all of the figures."""
     for name, value in figures.items():
-        if name in line and not _same(value, line[name]):
+        if name not in line:
+            if complete:
+                check.find(file, f"{name} is {value:.9g} by the record, and the line lacks it", step)
+        elif not _same(value, line[name]):
             check.find(file, f"{name} is {value:.9g} by the record, and the line has {line[name]}", step)
 
 
@@ -88,7 +107,8 @@ def _check_result(
         check.notes.append("the run has no result.json: it goes on, or was stopped")
         return
     expected: dict[str, Any] = {"step": steps, "tokens": tokens, "correct": correct}
-    expected |= {"evaluated": max(scores, default=None)} if scores else {}
+    if result.evaluated is not None and result.evaluated not in scores:
+        check.find(RESULT, f"evaluated is {result.evaluated}, and the record has no evaluation of that step")
     expected |= _ends(result, scores)
     for name, value in expected.items():
         if not _equal(value, getattr(result, name)):
@@ -98,7 +118,8 @@ def _check_result(
 def _ends(result: Progress, scores: Mapping[int, HeldOutScores]) -> dict[str, Any]:
     """Held-out figures before and after, where they were evaluated."""
     before = {"before": scores[0].accuracy, "tasks_before": scores[0].tasks} if 0 in scores else {}
-    if result.step not in scores or result.step == 0:
+    unevaluated = result.after is None and not result.tasks_after and result.evaluated != result.step  # by this attempt
+    if result.step not in scores or result.step == 0 or unevaluated:
         return before
     after = scores[result.step]
     return before | {"after": after.accuracy, "tasks_after": after.tasks}
@@ -141,6 +162,9 @@ def _check_page(run: AuditedRun, check: Check, scores: Mapping[int, HeldOutScore
     """The headline of report.html, as far as its evaluations go."""
     path = run.folder / "report.html"
     content = read_page(path) if path.exists() else None
+    if content and _is_older(run, path.name):
+        check.notes.append(f"{path.name} is older than the newest evaluation or attempt: its headline was not compared")
+        return
     for shown in (content or {}).get("runs", []):
         head = shown.get("headline") or {}
         if shown.get("name") != run.folder.name:
@@ -153,6 +177,14 @@ def _check_page(run: AuditedRun, check: Check, scores: Mapping[int, HeldOutScore
             expected = difference(*gain(run.folder, head["after"]["step"], checked_tasks(run.config)))
             numbers = {name: value for name, value in expected.items() if isinstance(value, float)}
             _compare(check, path.name, head["difference"], numbers, head["after"]["step"])
+
+
+def _is_older(run: AuditedRun, name: str) -> bool:
+    """True where what a page shows may have been superseded since the ledger noted it."""
+    known = read_ledger(run.folder)
+    entries = known.entries if known else []
+    noted = [place for place, entry in enumerate(entries) if entry.files.get(name)]
+    return bool(noted) and any(entry.about in ("evaluation", "attempt") for entry in entries[noted[-1] :])
 
 
 def _check_reports(run: AuditedRun, check: Check) -> int:

@@ -9,8 +9,9 @@ from tampering import content, line, row
 
 from openrs_ray.audit.run import AuditedRun
 from openrs_ray.audit.statistics import check_statistics
+from openrs_ray.common.files import append_line
 from openrs_ray.report.static import as_block, read_page, write_page
-from openrs_ray.run.ledger import Ledger
+from openrs_ray.run.ledger import Ledger, note_beside
 
 REPORT = "evaluation/robust/audited-step-3/report.json"
 EVALUATION_OF_1 = 2  # its line in metrics.jsonl
@@ -85,6 +86,51 @@ def test_a_change_is_found_and_named(what: str, copied: Path) -> None:
     tamper(copied)
     findings = check_statistics(AuditedRun.read(copied)).findings
     assert any(finding.file == file and finding.what.startswith(said) for finding in findings), findings
+
+
+def test_lines_without_a_record_and_removed_figures_are_found(copied: Path) -> None:
+    figures = {"step": 4, "attempt": 1, "reward": 1.0}
+    append_line(copied / "metrics.jsonl", figures | {"phase": "train"})
+    append_line(copied / "metrics.jsonl", figures | {"phase": "evaluation"})
+    line(copied, "metrics.jsonl", 1, lambda known: {name: x for name, x in known.items() if name != "mean_length"})
+    line(copied, "metrics.jsonl", 0, lambda known: {name: x for name, x in known.items() if name != "low"})
+    found = {finding.step: finding.what for finding in check_statistics(AuditedRun.read(copied)).findings}
+    assert found.keys() == {0, 1, 4}
+    assert found[1].startswith("mean_length is") and found[0].startswith("low is")
+    assert "does not hold" in found[4]
+
+
+def test_a_line_of_an_older_version_may_lack_figures(copied: Path) -> None:
+    (copied / "attempts" / "001" / "config.json").unlink()
+
+    def older(known: dict[str, Any]) -> dict[str, Any]:
+        return {name: x for name, x in known.items() if name != "mean_length" and not name.startswith("setting/")}
+
+    line(copied, "metrics.jsonl", 1, older)
+    assert check_statistics(AuditedRun.read(copied)).findings == []
+
+
+def test_a_resume_without_a_further_evaluation_is_no_finding(copied: Path) -> None:
+    """The last evaluation was made after the checkpoint that the run went on from."""
+    none = {"evaluated": 2, "after": None, "tasks_after": {}}
+    content(copied, "result.json", lambda known: known.update(none))
+    assert check_statistics(AuditedRun.read(copied)).findings == []
+    content(copied, "result.json", lambda known: known.update(evaluated=7))
+    (finding,) = check_statistics(AuditedRun.read(copied)).findings
+    assert finding.what == "evaluated is 7, and the record has no evaluation of that step"
+
+
+def test_a_page_from_before_the_newest_attempt_is_not_compared(copied: Path) -> None:
+    page(copied)
+    note_beside(copied / "report.html", "page")
+    assert [finding.file for finding in check_statistics(AuditedRun.read(copied)).findings] == ["report.html"]
+    Ledger(copied).note("attempt", attempt=2, from_step=2)
+    check = check_statistics(AuditedRun.read(copied))
+    assert check.findings == [] and "report.html is older" in check.notes[0]
+    Ledger(copied).note("report", folders=["report.html"])  # unchanged: no newer
+    write_page(copied / "report.html", [copied])
+    note_beside(copied / "report.html", "page")
+    assert check_statistics(AuditedRun.read(copied)).notes == []
 
 
 def test_the_choice_of_a_checkpoint_is_made_again(copied: Path) -> None:
