@@ -17,9 +17,12 @@ UNPROVEN = (
     "that the sampling happened at that time on that machine: whoever owns the folder can make all of it anew, chain and all; "
     "only a head that was told to others before shows it",
     "that the weights follow from the losses: the optimizer's steps are not repeated",
-    "what is in no entry: logs, traces, TensorBoard's files, cost.json, the learner's state (its CRC-32 are in the manifest)",
+    "anything in no entry: logs, traces, TensorBoard's files, cost.json, the learner's state (its CRC-32 are in the manifest)",
+    "figures that nothing in the record gives: grad_norm, learning_rate, times, ages, push_bytes, probe_difference, cost_usd",
+    "completions that were not drawn to be scored again, and all that no kept policy sampled",
+    "in the reports of launch.evaluate: intervals over problems, tests, majority votes, and the looks of a sequential comparison",
 )
-"""What no audit shows."""
+"""Claims that no audit shows."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,9 @@ def audit(folder: Path, asked: Asked) -> Iterator[Check]:
         check = Check("settings and problems")
         check.find("config.json", str(error))
         yield check
+        return
+    except Exception as error:
+        yield _failed("settings and problems", why_with_kind(error))
         return
     from openrs_ray.audit.losses import check_losses  # torch and transformers take seconds to import
     from openrs_ray.audit.statistics import check_statistics
@@ -76,7 +82,7 @@ def _failed(name: str, reason: str) -> Check:
 
 
 def check_coverage(run: AuditedRun) -> Check:
-    """What `launch.coverage` proves: each position used once, by rows that can be."""
+    """The proof of `launch.coverage`: each position used once, by rows that can be."""
     check = Check("positions and rows")
     check_attempts(run.folder)
     proof = prove(run.folder, run.config, run.problems)

@@ -1,6 +1,5 @@
 """Computes the run's figures again from its record: curves, held-out accuracy, outcome, choice of a checkpoint, reports."""
 
-import math
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -8,13 +7,12 @@ from typing import Any
 import numpy as np
 
 from openrs_ray.algorithm.step_metrics import correctness, step_metrics, task_metrics
+from openrs_ray.audit.compare import compare_figures, same
 from openrs_ray.audit.findings import Check
+from openrs_ray.audit.reports import check_reports
 from openrs_ray.audit.run import AuditedRun, Recorded, read_recorded
-from openrs_ray.common.files import read_json
-from openrs_ray.errors import RunError, UserError
 from openrs_ray.evaluation.gain import checked_tasks, gain, gain_text
 from openrs_ray.evaluation.held_out import HeldOutScores, held_out_scores
-from openrs_ray.evaluation.store import completion_files, read_completions
 from openrs_ray.export.choice import best_step
 from openrs_ray.records import Status
 from openrs_ray.report.headline import difference
@@ -32,7 +30,7 @@ def check_statistics(run: AuditedRun) -> Check:
     _check_result(run, check, scores, steps, tokens, correct)
     _check_choice(run, check, scores)
     _check_page(run, check, scores)
-    reports = _check_reports(run, check)
+    reports = check_reports(run, check)
     gained = _gained(run, scores)
     check.looked_at = f"{steps} steps, {len(scores)} evaluations{gained}{f'; reports: {reports}' if reports else ''}"
     return check
@@ -50,7 +48,7 @@ def _check_steps(run: AuditedRun, check: Check) -> tuple[int, int, int]:
         correct += sum(verdict.status is Status.CORRECT for group in groups for verdict in group.verdicts)
         if file.step in run.train_lines:
             line, figures = run.train_lines[file.step], step_metrics(groups) | task_metrics(groups)
-            _compare(check, _METRICS, line, figures, file.step, run.writes_all(line))
+            compare_figures(check, _METRICS, line, figures, file.step, run.writes_all(line))
     return steps, tokens, correct
 
 
@@ -66,7 +64,7 @@ def _evaluations(run: AuditedRun, check: Check) -> Iterator[Recorded]:
         else:
             unjudged = float(np.isnan(correctness(part.groups)).sum())
             figures = held_out_scores(part.groups, run.config.tasks).metrics() | {"unjudged": unjudged}
-            _compare(check, _METRICS, line, figures, file.step, run.writes_all(line))
+            compare_figures(check, _METRICS, line, figures, file.step, run.writes_all(line))
         yield part
 
 
@@ -74,29 +72,6 @@ def _find_unrecorded(check: Check, lines: Iterable[int], steps: Container[int], 
     for step in lines:
         if step not in steps:
             check.find(_METRICS, f"it has a line of {what} that the record does not hold", step)
-
-
-def _compare(
-    check: Check,
-    file: str,
-    line: Mapping[str, Any],
-    figures: Mapping[str, float],
-    step: int | None,
-    complete: bool = False,
-) -> None:
-    """`complete`: the line must have all of the figures."""
-    for name, value in figures.items():
-        if name not in line:
-            if complete:
-                check.find(file, f"{name} is {value:.9g} by the record, and the line lacks it", step)
-        elif not _same(value, line[name]):
-            check.find(file, f"{name} is {value:.9g} by the record, and the line has {line[name]}", step)
-
-
-def _same(value: float, logged: Any) -> bool:
-    if not isinstance(logged, int | float):
-        return logged is None and not math.isfinite(value)
-    return math.isclose(value, logged, rel_tol=1e-9, abs_tol=1e-9)
 
 
 def _check_result(
@@ -130,7 +105,7 @@ def _equal(a: Any, b: Any) -> bool:
         return a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in a)
     if hasattr(a, "__dataclass_fields__") and hasattr(b, "__dataclass_fields__"):
         return _equal(asdict(a), asdict(b))
-    return _same(a, b) if isinstance(a, float) else bool(a == b)
+    return same(a, b) if isinstance(a, float) else bool(a == b)
 
 
 def _shown(value: Any) -> str:
@@ -172,11 +147,11 @@ def _check_page(run: AuditedRun, check: Check, scores: Mapping[int, HeldOutScore
         for end, step in (("before", 0), ("after", int((head.get("after") or {}).get("step", -1)))):
             score = scores[step].accuracy if step in scores else None
             if head.get(end) and score:
-                _compare(check, path.name, head[end], asdict(score), step)
+                compare_figures(check, path.name, head[end], asdict(score), step)
         if head.get("difference") and "fault" not in head["difference"]:
             expected = difference(*gain(run.folder, head["after"]["step"], checked_tasks(run.config)))
             numbers = {name: value for name, value in expected.items() if isinstance(value, float)}
-            _compare(check, path.name, head["difference"], numbers, head["after"]["step"])
+            compare_figures(check, path.name, head["difference"], numbers, head["after"]["step"])
 
 
 def _is_older(run: AuditedRun, name: str) -> bool:
@@ -185,38 +160,6 @@ def _is_older(run: AuditedRun, name: str) -> bool:
     entries = known.entries if known else []
     noted = [place for place, entry in enumerate(entries) if entry.files.get(name)]
     return bool(noted) and any(entry.about in ("evaluation", "attempt") for entry in entries[noted[-1] :])
-
-
-def _check_reports(run: AuditedRun, check: Check) -> int:
-    """Means of `launch.evaluate`'s reports, from the completions beside them."""
-    reports = sorted((run.folder / "evaluation").glob("*/*/report.json"))
-    for path in reports:
-        name, content = run.name(path), read_json(path) or {}
-        try:
-            label = next(iter(content["models"]))
-            folder = path.parent
-            for benchmark, figures in content["models"][label].items():
-                _compare(check, name, figures, _means(run, folder, benchmark, figures["samples"]), None)
-                average = figures["average"]
-                if average and not average["low"] <= average["mean"] <= average["high"]:
-                    check.find(name, f"the interval of {benchmark} does not hold its mean")
-        except (KeyError, TypeError, StopIteration, AttributeError) as error:
-            raise UserError(f"{path} is a report of another version ({type(error).__name__})") from error
-    return len(reports)
-
-
-def _means(run: AuditedRun, folder: Any, benchmark: str, samples: int) -> dict[str, float]:
-    columns = ["problem_index", "sample", "status", "length", "finish_reason"]
-    rows = [row for file in completion_files(folder, benchmark) for row in read_completions(file, columns).to_pylist()]
-    taken = [row for row in rows if row["sample"] < samples]
-    if not taken:
-        raise RunError(f"{folder} has no completions of {benchmark}, which its report is about")
-    return {
-        "problems": float(len({row["problem_index"] for row in taken})),
-        "mean_tokens": float(np.mean([row["length"] for row in taken])),
-        "truncated_share": float(np.mean([row["finish_reason"] == "length" for row in taken])),
-        "unjudged": float(sum(not Status(row["status"]).judged for row in taken)),
-    }
 
 
 def _gained(run: AuditedRun, scores: Mapping[int, HeldOutScores]) -> str:

@@ -4,12 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from tampering import content, line, row
 
 from openrs_ray.audit.run import AuditedRun
 from openrs_ray.audit.statistics import check_statistics
 from openrs_ray.common.files import append_line
+from openrs_ray.common.parquet import write_table
+from openrs_ray.evaluation.store import SCHEMA, read_completions
 from openrs_ray.report.static import as_block, read_page, write_page
 from openrs_ray.run.ledger import Ledger, note_beside
 
@@ -29,6 +32,23 @@ def page(run: Path) -> None:
     before = as_block(data)
     data["runs"][0]["headline"]["difference"]["mean"] += 0.1
     (run / "report.html").write_text(text.replace(before, as_block(data)))
+
+
+def start_model(run: Path, own: float, difference: float) -> None:
+    """A start model beside the evaluated one: it answered 2 of 4 completions right."""
+    folder = (run / REPORT).parent
+    rows = read_completions(folder / "sums-000000.parquet").to_pylist()
+    for each, status in zip(rows, ("correct", "wrong", "correct", "wrong"), strict=True):
+        each["status"] = status
+    write_table(folder.parent / "start-model" / "sums-000000.parquet", pa.Table.from_pylist(rows, schema=SCHEMA))
+
+    def add(known: dict[str, Any]) -> None:
+        ((label, figures),) = known["models"].items()
+        average = {"mean": own, "low": 0.0, "high": 1.0}
+        known["models"]["start model"] = {"sums": figures["sums"] | {"average": average}}
+        known["against_start_model"] = {label: {"sums": {"difference": {"mean": difference}}}}
+
+    content(run, REPORT, add)
 
 
 TAMPERED: dict[str, tuple[Callable[[Path], Any], str, str]] = {
@@ -68,6 +88,28 @@ TAMPERED: dict[str, tuple[Callable[[Path], Any], str, str]] = {
         REPORT,
         "the interval of sums does not hold its mean",
     ),
+    "a report's accuracy": (
+        lambda run: content(
+            run, REPORT, lambda known: known["models"]["audited, step 3"]["sums"]["average"].update(mean=0.9)
+        ),
+        REPORT,
+        "audited, step 3, sums, average: mean is 0.75",
+    ),
+    "the start model's accuracy in a report": (
+        lambda run: start_model(run, own=1.0, difference=0.25),
+        REPORT,
+        "start model, sums, average: mean is 0.5",
+    ),
+    "a report's difference": (
+        lambda run: start_model(run, own=0.5, difference=0.5),
+        REPORT,
+        "audited, step 3, sums: the difference is 0.25",
+    ),
+    "a benchmark's completion": (
+        lambda run: (run / REPORT).parent.joinpath("sums-000000.parquet").unlink(),
+        REPORT,
+        "it does not fit the completions beside it",
+    ),
     "the page's difference": (page, "report.html", "mean is"),
 }
 
@@ -86,6 +128,11 @@ def test_a_change_is_found_and_named(what: str, copied: Path) -> None:
     tamper(copied)
     findings = check_statistics(AuditedRun.read(copied)).findings
     assert any(finding.file == file and finding.what.startswith(said) for finding in findings), findings
+
+
+def test_a_report_that_fits_its_completions_is_no_finding(copied: Path) -> None:
+    start_model(copied, own=0.5, difference=0.25)
+    assert check_statistics(AuditedRun.read(copied)).findings == []
 
 
 def test_lines_without_a_record_and_removed_figures_are_found(copied: Path) -> None:
