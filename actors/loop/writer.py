@@ -230,5 +230,5 @@ class RunWriter:
 
 
 def _noted_parts(folder: str) -> list[str]:
-    """What the ledger notes of a checkpoint: all but the learner's state."""
+    """Parts of a checkpoint that the ledger notes: all but the learner's state."""
     return [f"checkpoints/{folder}/{part}" for part in (POLICY, ADAPTER, TRAINER)]

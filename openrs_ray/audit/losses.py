@@ -117,7 +117,7 @@ _COUNTS = {
 }
 """Shares of counted tokens or sequences."""
 _ON_AN_EDGE = 2.0
-"""So many of them may lie so near to a bound that rounding decides."""
+"""Of them, those that may lie so near to a bound that rounding decides."""
 _NOT_RECORDED = {"packed_tokens": 0.0, "seconds": 0.0, "learning_rate": 0.0}
 """Figures of an update that the loss does not give."""
 

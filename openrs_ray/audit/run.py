@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pydantic import ValidationError
 
 from openrs_ray.common.files import read_json
@@ -26,6 +27,7 @@ from openrs_ray.run.problems import RunProblems
 from openrs_ray.run.state import CONFIG
 
 PHASES: tuple[Phase, ...] = ("train", "replaced", "evaluation")
+_OF_TOKENS = ["token_ids", "logprobs", "sampled", "learner_logprobs", "reference_logprobs", "entropies"]
 _CUT = re.compile(r"\.\.\. \([\d,]+ characters\)$")
 """The end of a cell that the record has cut."""
 
@@ -118,13 +120,32 @@ class Recorded:
 def read_recorded(run: AuditedRun, file: RecordFile) -> Recorded:
     """RunError where the file is not as it was written, or holds what cannot be."""
     by_position: dict[int, list[dict[str, Any]]] = {}
-    for row in file.read(schema=SCHEMA).to_pylist():
-        by_position.setdefault(row["position"], []).append(row)
     try:
+        for row in _rows(file.read(schema=SCHEMA)):
+            by_position.setdefault(row["position"], []).append(row)
         groups = tuple(_group(run.settings(file.attempt), rows) for rows in by_position.values())
     except (TypeError, ValueError, KeyError) as error:
         raise RunError(f"{file.path} holds rows that cannot be ({error})") from error
     return Recorded(file, groups, tuple(map(tuple, by_position.values())))
+
+
+def _rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows, with their columns of tokens as arrays: as Python's numbers they would take ten times the memory."""
+    rows: list[dict[str, Any]] = table.drop_columns(_OF_TOKENS).to_pylist()
+    for name in _OF_TOKENS:
+        for row, values in zip(rows, _arrays(table[name]), strict=True):
+            row[name] = values
+    return rows
+
+
+def _arrays(column: pa.ChunkedArray) -> Iterator[np.ndarray | None]:
+    """Each row's values. ValueError where one of them is null."""
+    for chunk in column.chunks:
+        if chunk.values.null_count:
+            raise ValueError("a token's value is null")
+        offsets, values = chunk.offsets.to_numpy(), chunk.values.to_numpy(zero_copy_only=False)
+        for row, there in enumerate(chunk.is_valid().to_pylist()):
+            yield values[offsets[row] : offsets[row + 1]] if there else None
 
 
 def recorded(run: AuditedRun, phases: Sequence[Phase] = PHASES) -> Iterator[Recorded]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -19,7 +20,7 @@ from openrs_ray.run.completion_files import RecordFile
 from openrs_ray.run.completions import SCHEMA
 
 _POSITIONS = 512
-"""Whose logits are computed together."""
+"""Positions of a completion whose logits are computed together."""
 _COLUMNS = [
     "temperature",
     "position",
@@ -106,21 +107,19 @@ def _sampled_by(run: AuditedRun, file: RecordFile, step: int) -> bool:
 
 def _rows(run: AuditedRun, file: RecordFile, step: int, count: int, seed: int) -> tuple[list[Sampled], int]:
     """Up to `count` completions of the file, and how many fit."""
-    config, rows = run.settings(file.attempt), file.read(_COLUMNS, SCHEMA).to_pylist()
-    fit = [row for row in rows if row["prompt"] and {span["version"] for span in row["versions"]} == {step}]
-    if config.learner.updates_per_batch > 1 or file.step != step + 1:  # the learner was another policy by then
-        fit = [row | {"learner_logprobs": None} for row in fit]
+    config, table = run.settings(file.attempt), file.read(_COLUMNS, SCHEMA)
+    told = table.select(["prompt", "versions"]).to_pylist()
+    fit = [
+        place
+        for place, row in enumerate(told)
+        if row["prompt"] and {span["version"] for span in row["versions"]} == {step}
+    ]
     order = np.random.default_rng([seed, step, file.step]).permutation(len(fit))[:count]
-    return [
-        Sampled(
-            run.name(file.path),
-            file.step,
-            fit[place],
-            _temperature(config, file, fit[place]),
-            config.push.probe_tolerance,
-        )
-        for place in order
-    ], len(fit)
+    rows = table.take(pa.array([fit[place] for place in order], pa.int64())).to_pylist()
+    if config.learner.updates_per_batch > 1 or file.step != step + 1:  # the learner was another policy by then
+        rows = [row | {"learner_logprobs": None} for row in rows]
+    name, limit = run.name(file.path), config.push.probe_tolerance
+    return [Sampled(name, file.step, row, _temperature(config, file, row), limit) for row in rows], len(fit)
 
 
 def _temperature(config: RunConfig, file: RecordFile, row: Mapping[str, Any]) -> float:

@@ -44,7 +44,7 @@ FILE = "ledger"
 
 
 class _Content(BaseModel, strict=True):
-    """What the readers of an entry rely on; it may hold more."""
+    """Fields that the readers of an entry rely on; it may hold more."""
 
     entry: int
     before: str

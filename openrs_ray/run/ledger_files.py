@@ -22,7 +22,7 @@ ADDED = (
 )
 """Files that stay as they are, noted once; those of an attempt from its beginning on."""
 MADE = ("evaluation/**/*", "report.html", "export/*/README.md")
-"""What other commands make of a run. They note it themselves; an older version's is noted when this one goes on with its run."""
+"""Products of other commands, which note them; those of an older version are noted when this one goes on with its run."""
 _KEPT = re.compile(r"report\.\w+|until_decided\.json|.*\.parquet|README\.md")
 """Names of what stays of an evaluation. Its lock, settings and cost are written anew by each sitting."""
 
@@ -55,7 +55,7 @@ def whole_lines(content: bytes) -> list[bytes]:
 
 
 def made(run_folder: Path) -> list[str]:
-    """What other commands have made of a run."""
+    """Products of other commands that lie in a run's folder."""
     return [name for name in found(run_folder, MADE) if _KEPT.fullmatch(Path(name).name)]
 
 
