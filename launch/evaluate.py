@@ -62,9 +62,10 @@ def main(arguments: list[str]) -> None:
         if options.dry_run:
             models = [harness.prepare(subject) for subject in subjects.all]
             content = harness.say_plan(models)
-            if can_be_decided(how, subjects):
-                possible = plan or Plan(how.samples, benchmarks=len(benchmarks))
-                content["until_decided"] = UntilDecided(harness, possible, models).say_plan()
+            if plan:
+                content["until_decided"] = UntilDecided(harness, plan, models).say_plan()
+            elif can_be_decided(how, subjects):
+                say(console, "--until-decided may need fewer of them; with --dry-run, it says how many to expect.")
             document(content)
             return
         with harness.sitting(subjects.all) as models:
@@ -153,7 +154,8 @@ def _parser() -> Parser:
     parser.add_argument("--top-p", type=float, help="robust only (default: 0.95)")
     parser.add_argument("--seed", type=int, default=42, help="of sampling (default: 42)")
     parser.add_argument("--folder", help="where completions and tables go (default: the run's folder)")
-    parser.add_argument("--hours", type=positive, default=48, help="how long one model may take (default: 48)")
+    hours = "how long one model may take, with --until-decided one block of it (default: 48)"
+    parser.add_argument("--hours", type=positive, default=48, help=hours)
     decided = "sample in blocks, and stop when the comparison with the start model is decided or hopeless"
     parser.add_argument("--until-decided", action="store_true", help=decided)
     difference = "the difference to find --until-decided (default: the smallest that all samples can show)"

@@ -312,8 +312,10 @@ class LearnerRank:
 
     @contextmanager
     def _start_model(self) -> Iterator[Any]:
-        """The start model: a frozen copy, or the policy without its adapters."""
+        """The start model: a frozen copy, or the policy without its adapters. RunError where there is neither."""
         if self.reference is None:
+            if not self.config.learner.lora.rank:
+                raise RunError(f"Learner rank {self.rank}: a KL penalty needs a reference model, and none is loaded.")
             with without_adapters(self.policy.model):
                 yield self.engine
         elif isinstance(self.reference, FrozenOnHost):

@@ -33,7 +33,7 @@ def beginning(run: Path, store: CheckpointStore, held_out: int) -> Beginning:
     progress = Progress(held_out=held_out)
     if checkpoint is not None:
         progress = Progress.read(checkpoint.trainer_state(), checkpoint.folder)
-    if back is not None:
+    if back is not None and (checkpoint is not None or not damages):  # damaged ones stay: they may be mended
         store.discard_newer(progress.step)
         Ledger(run).note("start", only_news=True)  # the engines take minutes until the attempt has its entry
     return Beginning(checkpoint, replace(progress, changes=held(progress.changes, decided)), damages)

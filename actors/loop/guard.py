@@ -13,6 +13,7 @@ from openrs_ray.guard.alarms import Alarm
 from openrs_ray.guard.knobs import ROLL_BACK
 from openrs_ray.guard.ladder import STOP, Situation, decisions
 from openrs_ray.guard.watch import Watch
+from openrs_ray.run.budget import ENDING, Budget, LimitReached
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.decisions import Decision, note_decision, read_decisions
 from openrs_ray.run.display import RunDisplay
@@ -37,6 +38,7 @@ class RunGuard:
     display: RunDisplay
     written: Callable[[], Awaitable[None]]
     """Waits until the record has all steps so far: it is the evidence."""
+    budget: Budget
     _watch: Watch = field(init=False)
     _alarms: list[Alarm] = field(default_factory=list)
     """Not acted upon yet."""
@@ -45,7 +47,7 @@ class RunGuard:
     def __post_init__(self) -> None:
         self._watch = Watch(self.config)
         if self.config.guard.action == "roll_back":
-            self.store.confirmed = self._confirmed
+            self.store.needed = lambda steps: self._watch.needed(steps, self._step)
         lines = [(line["step"], phase, line) for phase in _PHASES for line in read_metrics(self._run, phase)]
         for step, phase, line in sorted(lines, key=lambda each: (each[0], _PHASES.index(each[1]))):
             self.seen(step, line, phase)
@@ -61,21 +63,19 @@ class RunGuard:
         self._alarms += self._watch.step(line) if phase == "train" else self._watch.evaluation(line)
         self._step = step
 
-    def _confirmed(self, step: int) -> bool:
-        """True for a checkpoint that every rule has had the time to doubt."""
-        return step <= self._step - self._watch.lag and step not in self._watch.doubtful
-
     async def act(self, progress: Progress) -> None:
         """Take the decisions that are due.
 
         Raises:
-            RolledBack: the next attempt goes back. Recurring: the run stops.
+            RolledBack: the next attempt goes back. Recurring: the run stops. LimitReached: going back would cost too much.
         """
         if not self._alarms:
             return
         alarms, self._alarms = self._alarms, []
         await self.written()
         for decision in await asyncio.to_thread(self._decide, alarms, progress):
+            if decision.action == ROLL_BACK:
+                self._check_pays(decision)
             note_decision(self._run, decision)
             self.display.warn(f"guard: {decision.sentence}")
             if decision.action == ROLL_BACK:
@@ -85,14 +85,25 @@ class RunGuard:
                     f"the guard stops run {self.config.run.name} after step {progress.step}: {decision.sentence}"
                 )
 
+    def _check_pays(self, decision: Decision) -> None:
+        """LimitReached where too little is left for another attempt; the decision is then due again after a resume with more."""
+        try:
+            self.budget.check("start", "resume", "step", *ENDING)
+        except LimitReached:
+            self.display.warn(
+                f"guard: {decision.sentence}; but that would cost more than is left, and the run ends here"
+            )
+            raise
+
     def _decide(self, alarms: list[Alarm], progress: Progress) -> list[Decision]:
-        complete = [known.step for known in self.store.checkpoints() if known.complete]
+        known = self.store.checkpoints()
         now = Situation(
             step=progress.step,
             attempt=self.attempt,
             changes=progress.changes,
             decided=read_decisions(self._run),
-            checkpoints=complete,
+            checkpoints=[one.step for one in known if one.complete],
+            policies=[one.step for one in known if not one.complete],
             doubtful=self._watch.doubtful,
             best=_best(self._run),
         )

@@ -115,7 +115,7 @@ class Loop:
         """The limit that was reached before the last step."""
         try:
             self.budget.reached(self.progress.step)
-            self.progress = await self.evaluation.if_due(self.progress)
+            await self._evaluate()  # of the start model, or repeated after a kill, with what follows from it
             while self.progress.step < self.config.run.steps:
                 self._check_worth()
                 self.budget.check("step", "resume", *ENDING)
@@ -126,9 +126,7 @@ class Loop:
                     raise Recurring(learns_nothing)
                 await self._guard()
                 await self.saving.if_due(self.progress)
-                self.progress = await self.evaluation.if_due(self.progress)
-                await self._guard()
-                await self._follow_evaluation()
+                await self._evaluate()
             return None
         except LimitReached as limit:
             why = (
@@ -155,12 +153,14 @@ class Loop:
         if self.guard is not None:
             await self.guard.act(self.progress)
 
-    async def _follow_evaluation(self) -> None:
-        """Make what follows from an evaluation; the policy that becomes the reference is kept."""
+    async def _evaluate(self) -> None:
+        """An evaluation where one is due, and what follows from it; the policy that becomes the reference is kept."""
+        self.progress = await self.evaluation.if_due(self.progress)
+        await self._guard()
         changes = self.steering.after_evaluation(self.progress)
         if changes != self.progress.changes:
             self.progress = replace(self.progress, changes=changes)
-            await self.saving.save("kept", self.progress)
+            await self.saving.save("kept", self.progress, anew=True)
 
     async def _keep_what_was_learned(self) -> None:
         self.display.status("nothing is learned any more: saving and evaluating")

@@ -47,10 +47,10 @@ class Saving:
             await self.save("resume", progress)
 
     @traced("save", "kind")
-    async def save(self, kind: Kind, progress: Progress) -> None:
-        """Commit a checkpoint of the step, unless it is there. RunError when that fails."""
+    async def save(self, kind: Kind, progress: Progress, anew: bool = False) -> None:
+        """Commit a checkpoint of the step, unless it is there and not wanted `anew`. RunError when that fails."""
         step = progress.step
-        if self.is_kept(step) or self.saved == (step, kind):
+        if not anew and (self.is_kept(step) or self.saved == (step, kind)):
             return
         await self.written()
         with self.budget.timing(kind):

@@ -52,7 +52,7 @@ from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.ledger import Ledger
 from openrs_ray.run.metrics import MetricsLog, read_metrics
 from openrs_ray.run.progress import RESULT, Progress
-from openrs_ray.run.step_settings import StepSettings
+from openrs_ray.run.step_settings import StepSettings, check_reference
 from openrs_ray.sinks.sinks import Sinks
 from openrs_ray.steering.steering import Steering
 
@@ -109,7 +109,8 @@ class System:
         """Start all actors, from the newest good checkpoint if there is one, and prove the first push.
 
         Raises:
-            UserError: no checkpoint is whole. RunError: an actor did not start. Stopped, LimitReached.
+            UserError: no checkpoint is whole, or the resume's settings do not go with the run's changes.
+            RunError: an actor did not start. Stopped, LimitReached.
         """
         checkpoint = await self._newest_checkpoint()
         self.display.status("starting the learner and the rollout engines")
@@ -137,6 +138,7 @@ class System:
             self.display.resumed(checkpoint.step, *curves)
         elif begun.damages:
             raise UserError("no checkpoint of this run is whole: start anew under another run.name")
+        check_reference(self.config, self.progress.changes)
         return checkpoint
 
     async def _start_actors(self, checkpoint: Checkpoint | None) -> None:
@@ -183,7 +185,7 @@ class System:
         metrics = MetricsLog(config.run.path, attempt, sinks, gauges.write)
         beside, guard = Beside(), None
         if config.guard.action != "off":
-            guard = RunGuard(config, attempt, self._store, display, beside.done)
+            guard = RunGuard(config, attempt, self._store, display, beside.done, budget)
         watch = LearningWatch(config, prepared.tokenizer.convert_ids_to_tokens(list(prepared.eos_ids)))
         writer = RunWriter(
             config,

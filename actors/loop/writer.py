@@ -86,7 +86,7 @@ class RunWriter:
             tokens=progress.tokens + int(figures["sampled_tokens"]),
             correct=progress.correct + sum(verdict.status is Status.CORRECT for verdict in verdicts),
             seconds=progress.seconds + times["step_s"],
-            after=None,
+            after=None,  # what is known is of an earlier policy
             tasks_after={},
             streaks=self.rests.after(progress.streaks, batch.drawn),
         )

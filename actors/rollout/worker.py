@@ -176,10 +176,11 @@ class RolloutWorker:
         # moment: a run of staleness 0 repeats bit for bit on a CPU, resumed or not.
         if self._pushing or any(not task.done() for task in self._in_hand):
             return [await self._admit(request) for request in requests]
-        await self._pause(clear_cache=True)
-        queues = [await self._admit(request) for request in requests]
-        await self._engine.resume_generation()
-        return queues
+        try:
+            await self._pause(clear_cache=True)
+            return [await self._admit(request) for request in requests]
+        finally:  # an error or a cancellation in between must not leave the engine paused
+            await self._engine.resume_generation()
 
     async def _pause(self, clear_cache: bool) -> None:
         # Not `pause_generation`, which sleeps for 20 ms so that ended requests are delivered first.

@@ -68,10 +68,14 @@ async def attempt(
     end: Callable[[Outcome], None],
     shutdown: Shutdown,
 ) -> Outcome:
-    """An attempt whose actors are closed under a deadline; `end` is told of its outcome first."""
+    """An attempt whose actors are closed under a deadline; `end` is told of its outcome first.
+
+    A signal that comes while the actors of a rollback are closed stops the run.
+    """
+    received: list[int] = []
     async with AsyncExitStack() as closing:
         try:
-            outcome = await _trained(config, prepared, placement, display, budget, closing)
+            outcome = await _trained(config, prepared, placement, display, budget, closing, received)
             end(outcome)
             unsaid = "the run goes back to an earlier checkpoint with --resume; " if outcome.again else ""
             shutdown.waits_for("closing the actors", outcome.code, unsaid)
@@ -79,7 +83,16 @@ async def attempt(
             code = 2 if isinstance(error, UserError) else 1
             shutdown.waits_for("closing the actors", code, f"error: {sentences(str(error))}\n")
             raise
+    if outcome.again and received:
+        outcome = _stopped(config, "before it goes back to an earlier checkpoint", received[0])
+        end(outcome)
+        shutdown.waits_for("closing the actors", outcome.code)
     return outcome
+
+
+def _stopped(config: RunConfig, where: str, number: int) -> Outcome:
+    sentence = f"Run {config.run.name} stopped {where}; it can be resumed from {config.run.path}."
+    return Outcome(128 + number, None, sentence)
 
 
 async def _trained(
@@ -89,7 +102,9 @@ async def _trained(
     display: RunDisplay,
     budget: Budget,
     closing: AsyncExitStack,
+    received: list[int],
 ) -> Outcome:
+    """`received`: signals, to be filled as long as the event loop runs."""
     from actors.loop.guard import RolledBack
     from actors.loop.limits import Limits, Stopped
     from actors.loop.system import System
@@ -98,7 +113,6 @@ async def _trained(
     limits = Limits(budget)
     system = System(config, prepared, placement, display, budget, limits)
     closing.push_async_callback(system.close)
-    received: list[int] = []
     handed_on = HandedOn()
 
     def on_signal(number: int) -> None:
@@ -133,9 +147,7 @@ async def _trained(
     except (Stopped, RolledBack) as ended:
         if not received:
             return Outcome(1, None, f"{ended}", again=True)
-        step = (run or system).progress.step
-        where = f"Run {config.run.name} stopped after step {step}; it can be resumed from {config.run.path}."
-        return Outcome(128 + received[0], None, where)
+        return _stopped(config, f"after step {(run or system).progress.step}", received[0])
     except Recurring as error:
         return Outcome(code_of_recurring(), None, f"error: {sentences(str(error))}", recurs=True)
     except (RunError, OSError) as error:

@@ -23,8 +23,7 @@ FILE = "until_decided.json"
 class UntilDecided:
     """Samples a model and its start model in blocks, each benchmark until its comparison is decided.
 
-    What is decided depends on completions alone, in the order of their sample numbers: killed and started again, it decides the
-    same.
+    Decisions depend on completions alone, in the order of their sample numbers: killed and started again, it decides the same.
     """
 
     harness: Harness
@@ -35,7 +34,7 @@ class UntilDecided:
     """By benchmark."""
 
     def say_plan(self) -> dict[str, Any]:
-        """Say which part of the completions it is expected to take. Returns the same."""
+        """Say which part of the completions it is expected to take, and return it."""
         sizes = {name: len(tasks) for name, tasks in self.models[0].tasks.items()}
         titles = {benchmark.title: sizes[benchmark.name] for benchmark in self.harness.benchmarks}
         for line in expected_lines(titles, self.plan):
@@ -127,4 +126,4 @@ def looked_before(models: Sequence[Prepared]) -> bool:
 
 def _sequential(last: Look) -> dict[str, Any]:
     """A comparison's figures; the interval and `corrected` hold over all looks and benchmarks."""
-    return {"difference": asdict(last.difference), "p": last.p, "corrected": last.corrected}
+    return {"difference": last.difference and asdict(last.difference), "p": last.p, "corrected": last.corrected}

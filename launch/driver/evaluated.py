@@ -32,7 +32,7 @@ class Prepared:
     samples: int
 
     def wanted(self, samples: Mapping[str, int] | None = None) -> "list[Wanted]":
-        """What is missing of so many samples of each problem, by benchmark (default: all of them)."""
+        """Completions that are missing of so many samples of each problem, by benchmark (default: all of them)."""
         from actors.evaluator import Wanted
 
         counts = dict.fromkeys(self.tasks, self.samples) if samples is None else samples

@@ -56,7 +56,7 @@ class Harness:
     folder: Path
     config: EvaluationConfig
     deadline_s: float
-    """For one model."""
+    """For the completions of one model, of one block where they are sampled in several."""
     seed: int
     console: Console
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 _STATE = {"adamw": 12.0, "adamw_8bit": 4 + 2 + 8 / 256, "adamw_offload": 12.0}
 """Bytes per trained parameter: float32 weight and two moments, in 8 bits with a float32 scale per block of 256."""
+_TO_GO_BACK = 3
+"""The most checkpoints that `openrs_ray.guard.watch.Watch.needed` keeps complete."""
 _BYTES_PER_TOKEN = 10  # Per recorded token: id, log-probability and text, compressed (measured: 4 to 9)
 
 
@@ -27,9 +29,11 @@ def checkpoint_parts(config: RunConfig, parameters: int, adapters: int = 0) -> d
     saving = config.checkpoint
     before = -(-config.run.steps // saving.every_steps) - 1
     complete = min(before, saving.keep_last)
+    to_go_back = min(before - complete, _TO_GO_BACK) if config.guard.action == "roll_back" else 0
     older = before - complete if saving.keep_policies else 0
     return {
         f"{complete} kept checkpoint(s)": float(complete * (state + weights)),
+        f"{to_go_back} to go back to": float(to_go_back * (state if saving.keep_policies else state + weights)),
         "the newest to resume from": float(state),
         "one being written": float(state + weights),
         f"{older} older policies": float(older * weights),

@@ -116,7 +116,7 @@ class Cost(Section):
     min_points_per_usd: SomeAmount | None = None
     """Stop where a dollar buys fewer points of held-out accuracy than this: as soon as the upper end of the slope's interval is
     below it (docs/cost.md)."""
-    evaluations_per_slope: Annotated[int, Field(ge=3, le=10_000)] = 5
+    evaluations_per_slope: Annotated[int, Field(ge=3, le=10_000)] = 8
     """The slope for `min_points_per_usd` is that of the last so many evaluations; before there are so many, nothing stops."""
 
     @model_validator(mode="after")

@@ -32,8 +32,8 @@ def check_stages(config: RunConfig) -> None:
             "micro-batches of fixed places would mix completions of both sides of a change"
         )
     for parameters in (one for task in config.tasks for one in weighted_parameters(task.rewards).values()):
-        for stage in config.rollout.stages if hasattr(parameters, "check") else ():
-            parameters.within(stage.max_completion_tokens).check(stage.max_completion_tokens)
+        for stage in config.rollout.stages if hasattr(parameters, "check_stage") else ():
+            parameters.check_stage(stage.max_completion_tokens)
 
 
 def check_reference_reset(config: RunConfig) -> None:
@@ -47,11 +47,10 @@ def check_reference_reset(config: RunConfig) -> None:
             "loss.reference_reset_after must be 0 with adapters (learner.lora.rank above 0): the reference is the model without "
             "them, which stays"
         )
-    held_out = any(task.held_out.path or task.held_out.hold_out for task in config.tasks)
-    if not (config.evaluation.every_steps and held_out):
+    if not (config.evaluation.every_steps and _has_held_out_accuracy(config)):
         raise ValueError(
             "loss.reference_reset_after goes by the held-out accuracy: set evaluation.every_steps, and evaluation.hold_out "
-            "or evaluation.path"
+            "or evaluation.path, of problems with right and wrong answers"
         )
     if not config.checkpoint.keep_policies:
         raise ValueError(
@@ -64,7 +63,7 @@ def check_slope(config: RunConfig) -> None:
     if config.cost.min_points_per_usd is None:
         return
     every, evaluations = config.evaluation.every_steps, config.cost.evaluations_per_slope
-    if not any(task.right_or_wrong and (task.held_out.path or task.held_out.hold_out) for task in config.tasks):
+    if not _has_held_out_accuracy(config):
         raise ValueError(
             "cost.min_points_per_usd needs held-out problems with right and wrong answers (evaluation.hold_out)"
         )
@@ -73,3 +72,7 @@ def check_slope(config: RunConfig) -> None:
             f"cost.min_points_per_usd needs {evaluations} evaluations (cost.evaluations_per_slope) before the last step: set "
             "evaluation.every_steps to a smaller number"
         )
+
+
+def _has_held_out_accuracy(config: RunConfig) -> bool:
+    return any(task.right_or_wrong and (task.held_out.path or task.held_out.hold_out) for task in config.tasks)

@@ -37,8 +37,8 @@ def decision_notes(content: dict[str, Any]) -> list[str]:
     looks = ", ".join(map(str, content["until_decided"]["looks"]))
     return [
         f"Sampled until decided: looked at after {looks} samples of each problem, at levels that add up to 5 % over all looks "
-        "and benchmarks. The interval of a difference holds over all of them together, for other problems of this kind; so it "
-        "is wider than that of a number of samples fixed in advance, and p, corrected, is larger.",
-        "The number of samples went by the difference, and intervals of single models take no account of that. What was saved "
-        "is what all samples would have taken more, at the mean of all completions so far.",
+        "and benchmarks. The interval of a difference holds over all of them together, for other problems of this kind; it is "
+        "therefore wider than that of a number of samples fixed in advance, and p, corrected, is larger.",
+        "The number of samples went by the difference, and intervals of single models take no account of that. The saving "
+        "is the work that all samples would have taken on top, at the mean of all completions so far.",
     ]

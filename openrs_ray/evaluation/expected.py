@@ -15,7 +15,7 @@ _PATHS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What one true difference would lead to, on average."""
+    """Average outcome of the comparison for one true difference."""
 
     difference: float
     share: float

@@ -38,7 +38,8 @@ class Plan:
     """Chance of showing the asked difference with all samples."""
     asked: float | None = None
     """The difference in accuracy to find, as a share of 1; None: the smallest that all samples can show."""
-    benchmarks: int = 1
+    comparisons: int = 1
+    """Benchmarks that are compared, which share the level."""
 
     @property
     def looks(self) -> tuple[int, ...]:
@@ -51,7 +52,7 @@ class Plan:
         Up to a share t of all samples, the looks spend t^2 of 5 % (K. Kim and D. L. DeMets, 1987, Biometrika 74:149-154).
         """
         before = max((look for look in self.looks if look < samples), default=0)
-        return LEVEL * (samples**2 - before**2) / self.samples**2 / self.benchmarks
+        return LEVEL * (samples**2 - before**2) / self.samples**2 / self.comparisons
 
     def difference(self, problems: float) -> float:
         """The difference to find on a benchmark of so many problems."""
@@ -69,18 +70,18 @@ class Look:
     samples: int
     """Of each problem and model."""
     level: float
-    difference: Interval
-    """Its interval at 1 - `level`; those of all looks hold together in 95 % of all cases."""
-    p: float
+    difference: Interval | None
+    """Its interval at 1 - `level`; those of all looks hold together in 95 % of all cases. None: too many were not judged."""
+    p: float | None
     """Of the test at this look; below `level` exactly where the interval leaves out 0."""
     chance: float | None
     """That all samples show a gain, were the true one as large as asked for; None at the last look."""
     outcome: Outcome
 
     @property
-    def corrected(self) -> float:
+    def corrected(self) -> float | None:
         """p over all looks and benchmarks: below 5 % exactly where `p` is below `level`."""
-        return min(1.0, self.p * LEVEL / self.level)
+        return None if self.p is None else min(1.0, self.p * LEVEL / self.level)
 
 
 def look(pair: Pair, plan: Plan, seed: int = 0) -> Look:
@@ -108,7 +109,7 @@ def look(pair: Pair, plan: Plan, seed: int = 0) -> Look:
 def undecidable(samples: int, plan: Plan) -> Look:
     """A look at samples of which too many could not be judged."""
     outcome: Outcome = "open" if samples < plan.samples else "not shown"
-    return Look(samples, plan.level(samples), Interval(0.0, -1.0, 1.0), 1.0, None, outcome)
+    return Look(samples, plan.level(samples), None, None, None, outcome)
 
 
 def chance_left(mean: float, asked: float, samples: int, plan: Plan, variance: float) -> float:

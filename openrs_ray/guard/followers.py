@@ -31,6 +31,8 @@ class Follower:
     """Step, figure, excused."""
     _in_a_row: int = 0
     _stage: float = 0.0
+    _mixed: int = 0
+    """Steps to come that may train on completions of the stage before."""
 
     def __post_init__(self) -> None:
         self._recent = deque(maxlen=self.window)
@@ -51,6 +53,9 @@ class Follower:
         """Note a step; an alarm where it breaks the rule."""
         self._begin_stage(number(line, "setting/stage") or 0.0)
         value = self.measure.figure(line, self.config)
+        if self._mixed:
+            self._mixed -= 1
+            return None
         if value is None:
             return None
         if len(self._first) < self.guard.baseline_steps and not self.measure.of_best:
@@ -61,7 +66,8 @@ class Follower:
 
     def _begin_stage(self, stage: float) -> None:
         if self.measure.by_stage and stage != self._stage:
-            self._first, self._stage, self._in_a_row = [], stage, 0
+            self._first, self._best, self._stage, self._in_a_row = [], None, stage, 0
+            self._mixed = self.config.rollout.staleness
             self._recent.clear()
 
     def _looked_at(self) -> Alarm | None:
@@ -87,7 +93,7 @@ class Follower:
         return Alarm(
             rule=self.rule,
             step=last,
-            since=first - 1,
+            since=max(0, first - 1 - self.config.rollout.staleness),
             value=mean,
             bound=bound,
             baseline=baseline,
@@ -106,12 +112,24 @@ class HeldOutFollower:
     _best: tuple[int, float, float] | None = None
     """Step, mean and lower end of the best evaluation so far, by its lower end."""
     _in_a_row: int = 0
+    _newest: int | None = None
+    """Step of the newest evaluation."""
+    _before: tuple[tuple[int, float, float] | None, int] = (None, 0)
+    """Best evaluation and row without the newest one, which a resume may repeat."""
+
+    @property
+    def best(self) -> int | None:
+        """Step of the best evaluation; a later fall leaves no policy after it above doubt."""
+        return None if self._best is None else self._best[0]
 
     def evaluation(self, line: Line) -> Alarm | None:
-        """Note an evaluation; an alarm where it breaks the rule."""
+        """Note an evaluation, in the place of an earlier one of the same step; an alarm where it breaks the rule."""
         step, score = int(line["step"]), _score(line)
         if score is None:
             return None
+        if step == self._newest:
+            self._best, self._in_a_row = self._before
+        self._newest, self._before = step, (self._best, self._in_a_row)
         mean, low, high = score
         best, bound = self._best, -float("inf")
         if best is None or low > best[2]:

@@ -31,7 +31,8 @@ def _mends(rule: str) -> tuple[Knob, ...]:
 
 
 def _possible(knob: Knob, config: RunConfig, now: Changes) -> bool:
-    return knob != "length" or now.stage + 1 < len(config.rollout.stages)
+    stages = config.rollout.stages[now.stage :]
+    return knob != "length" or (len(stages) > 1 and stages[1].max_completion_tokens > stages[0].max_completion_tokens)
 
 
 def change(knob: Knob, config: RunConfig, now: Changes) -> tuple[Change, str]:

@@ -6,6 +6,7 @@ The number of decisions is bounded: one warning for each rule between two rollba
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from openrs_ray.config.guard import Knob
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.guard.alarms import Alarm
 from openrs_ray.guard.knobs import ROLL_BACK, change, chosen_knob, rollbacks
@@ -27,6 +28,8 @@ class Situation:
     """So far, over the whole run."""
     checkpoints: Collection[int]
     """Steps that the run can go back to."""
+    policies: Collection[int]
+    """Steps of kept policies that it cannot go back to: the learner's state is gone."""
     doubtful: Collection[int]
     """Policy versions that alarms are about."""
     best: int | None
@@ -66,11 +69,10 @@ def _is_acute(alarm: Alarm, config: RunConfig) -> bool:
 def _cure(alarm: Alarm, config: RunConfig, now: Situation) -> Decision:
     """A rollback, or the end where the run may not go back again, or has no setting that could help."""
     done, most = len(rollbacks(now.decided)), config.guard.max_rollbacks
-    knob = chosen_knob(alarm.rule, config, now.changes, now.decided)
-    if done >= most or knob is None:
-        return _decision(now, alarm, STOP, f"{alarm.text}, and {_why_not(done, most)}: {_what_is_left(now)}")
+    knob, back = chosen_knob(alarm.rule, config, now.changes, now.decided), last_good(now)
+    if done >= most or knob is None or _better_policies(now, back):
+        return _decision(now, alarm, STOP, f"{alarm.text}, and {_why_not(done, most, knob)}: {_what_is_left(now)}")
     changes, clause = change(knob, config, now.changes)
-    back = last_good(now)
     place = f"the checkpoint of step {back}" if back else "the start model"
     sentence = (
         f"{alarm.text}: the run goes back to {place}, and from there on {clause} ({done + 1} of {most} rollbacks)"
@@ -78,17 +80,27 @@ def _cure(alarm: Alarm, config: RunConfig, now: Situation) -> Decision:
     return replace(_decision(now, alarm, ROLL_BACK, sentence), changes=dict(changes), to_step=back)
 
 
-def _why_not(done: int, most: int) -> str:
+def _better_policies(now: Situation, back: int) -> list[int]:
+    """Steps of the policies that no alarm is about, where the run would lose all of them by beginning anew."""
+    return [] if back else sorted(step for step in now.policies if step not in now.doubtful)
+
+
+def _why_not(done: int, most: int, knob: Knob | None) -> str:
     if done >= most:
         return f"the run has gone back {done} times, as often as guard.max_rollbacks allows"
-    return "none of guard.knobs could mend it"
+    if knob is None:
+        return "none of guard.knobs could mend it"
+    return "going back to the start model would delete the good policies, which have no learner's state any more"
 
 
 def _what_is_left(now: Situation) -> str:
     if now.best is not None:
         return f"the run stops; by its held-out problems the best policy is that of step {now.best}"
-    good = last_good(now)
-    return f"the run stops; its last good checkpoint is that of step {good}" if good else "the run stops"
+    if good := last_good(now):
+        return f"the run stops; its last good checkpoint is that of step {good}"
+    if policies := _better_policies(now, back=0):
+        return f"the run stops; its last good policy is that of step {policies[-1]}"
+    return "the run stops"
 
 
 def _decision(now: Situation, alarm: Alarm, action: str, sentence: str) -> Decision:

@@ -35,7 +35,7 @@ class Measure:
     """Broken above the bound, or below it."""
     share: bool = False
     """Shown in percent."""
-    by_stage: bool = False
+    by_stage: bool = True
     """Each of rollout.stages has a baseline of its own."""
     of_best: bool = False
     """The baseline is the best window so far."""
@@ -98,7 +98,6 @@ MEASURES: dict[str, Measure] = {
         "the share of truncated completions",
         *(_of("truncated_share"), _risen, ("length", "learning_rate", "kl")),
         share=True,
-        by_stage=True,
     ),
     "length": Measure(
         "the mean length as a share of the limit",
@@ -106,7 +105,6 @@ MEASURES: dict[str, Measure] = {
         lambda limit, baseline: max(limit, (1 + baseline) / 2),
         ("length", "learning_rate", "kl"),
         share=True,
-        by_stage=True,
     ),
     "language": Measure(
         "the share of the wanted language",
@@ -114,7 +112,9 @@ MEASURES: dict[str, Measure] = {
         above=False,
         share=True,
     ),
-    "kl": Measure("the KL to the reference", _of("kl"), lambda limit, _: limit, ("kl", "learning_rate")),
+    "kl": Measure(
+        "the KL to the reference", _of("kl"), lambda limit, _: limit, ("kl", "learning_rate"), by_stage=False
+    ),
     "mismatch": Measure(
         "the divergence between sampler and learner",
         _of("mismatch_kl"),
@@ -144,4 +144,4 @@ MEASURES: dict[str, Measure] = {
         of_best=True,
     ),
 }
-"""By the name of the rule in the section `guard`; the rule `held_out` looks at intervals (`openrs_ray.guard.held_out`)."""
+"""By the name of the rule in the section `guard`; the rule `held_out` looks at intervals (`followers.HeldOutFollower`)."""

@@ -1,6 +1,6 @@
 """Watches a run: the alarms of each step and evaluation, and which checkpoints they leave in doubt."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from openrs_ray.config.schema import RunConfig
@@ -43,6 +43,19 @@ class Watch:
 
     @property
     def lag(self) -> int:
-        """Steps after which a checkpoint that no alarm is about counts as good: so late may the rules find out."""
+        """Steps after which a checkpoint that no alarm is about counts as good: so late may the rules of a window find out."""
         rules = [self.config.guard.rule(follower.rule) for follower in self._followers]
-        return max((rule.window + rule.patience for rule in rules), default=0)
+        return self.config.rollout.staleness + max((rule.window + rule.patience for rule in rules), default=0)
+
+    def needed(self, checkpoints: Sequence[int], step: int) -> set[int]:
+        """Steps of the checkpoints, out of these in order, that a rollback after `step` or later may need; at most three.
+
+        The newest one that the rules of a window have had the time to doubt, and the one after it, which takes its place in time;
+        and the newest one up to the best evaluation, since a fall of the held-out figures puts all later ones in doubt.
+        """
+        good = [known for known in checkpoints if known not in self.doubtful]
+        proven = [known for known in good if known <= step - self.lag]
+        waiting = [known for known in good if known > step - self.lag]
+        best = self._held_out.best if self._held_out else None
+        healthy = [known for known in good if best is not None and known <= best]
+        return {*proven[-1:], *waiting[:1], *healthy[-1:]}

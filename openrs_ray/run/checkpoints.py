@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,8 @@ class CheckpointStore:
     """Kept checkpoints that stay complete, at least 1."""
     keep_policies: bool = True
     """Older ones keep `policy/`."""
-    confirmed: Callable[[int], bool] = lambda step: False
-    """True for steps that the run may go back to (`openrs_ray.guard`): the newest such checkpoint stays complete."""
+    needed: Callable[[Sequence[int]], Collection[int]] = lambda steps: ()
+    """Which of these complete checkpoints' steps, in order, must stay complete: the run may go back (`openrs_ray.guard`)."""
 
     @property
     def manifest(self) -> Path:
@@ -165,8 +165,11 @@ class CheckpointStore:
     def _pruned(self, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
         kept = [checkpoint for checkpoint in checkpoints if checkpoint.kind == "kept"]
         newest = checkpoints[-1:] if kept else checkpoints[-2:]  # one to fall back on, should the newest be damaged
-        confirmed = [known for known in checkpoints if known.complete and self.confirmed(known.step)][-1:]
-        complete = {checkpoint.folder for checkpoint in [*kept[-self.keep_last :], *newest, *confirmed]}
+        needed = self.needed([checkpoint.step for checkpoint in checkpoints if checkpoint.complete])
+        complete = {checkpoint.folder for checkpoint in [*kept[-self.keep_last :], *newest]}
+        complete |= {
+            checkpoint.folder for checkpoint in checkpoints if checkpoint.complete and checkpoint.step in needed
+        }
         remaining = []
         for checkpoint in checkpoints:
             if checkpoint.folder in complete:

@@ -30,7 +30,7 @@ class Progress:
     before: Interval | None = None
     """Held-out accuracy of the start model, over all tasks."""
     after: Interval | None = None
-    """Held-out accuracy after the last step, or before a limit of `cost` ended the run."""
+    """Held-out accuracy after the newest step; None where that was not evaluated."""
     tasks_before: dict[str, TaskScore] = field(default_factory=dict)
     """The same by task, where there are several, or none with right and wrong answers."""
     tasks_after: dict[str, TaskScore] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from openrs_ray.config.loss import Loss
 from openrs_ray.config.schema import RunConfig
+from openrs_ray.errors import UserError
 
 _PREFIX = "setting/"
 
@@ -40,6 +41,7 @@ class StepSettings:
     kl_beta: float
     entropy_weight: float
     reference_step: int
+    """0: the start model, or no penalty."""
     min_prompt_tokens: int = 0
 
     @classmethod
@@ -48,6 +50,7 @@ class StepSettings:
         changes, stages, loss = changes or Changes(), config.rollout.each_stage, config.loss
         number = min(changes.stage, len(stages) - 1)  # a resume may leave out stages
         stage = stages[number]
+        kl_beta = loss.kl_beta if changes.kl_beta is None else changes.kl_beta
         has_followed_floor = changes.entropy_coefficient is not None and not loss.entropy_floor
         entropy_weight = None if has_followed_floor else changes.entropy_weight
         return cls(
@@ -56,9 +59,9 @@ class StepSettings:
             max_completion_tokens=stage.max_completion_tokens,
             temperature=stage.temperature or config.rollout.temperature,
             learning_rate_factor=changes.learning_rate_factor,
-            kl_beta=loss.kl_beta if changes.kl_beta is None else changes.kl_beta,
+            kl_beta=kl_beta,
             entropy_weight=loss.entropy_weight if entropy_weight is None else entropy_weight,
-            reference_step=changes.reference_step,
+            reference_step=changes.reference_step if kl_beta else 0,  # a resume may take the penalty away
             min_prompt_tokens=stage.min_prompt_tokens,
         )
 
@@ -74,3 +77,19 @@ class StepSettings:
     def loss(self, loss: Loss) -> Loss:
         """The recipe's loss as it is in this step."""
         return loss.model_copy(update={"kl_beta": self.kl_beta, "entropy_weight": self.entropy_weight})
+
+
+def check_reference(config: RunConfig, changes: Changes) -> None:
+    """UserError where a resume takes away the reference of a KL penalty that the run's changes go on with."""
+    settings, name = StepSettings.of(config, changes), config.run.name
+    if settings.kl_beta and not (config.needs_reference or config.learner.lora.rank):
+        raise UserError(
+            f"run {name} goes on with a KL penalty of {settings.kl_beta:g}, which its guard has brought in, but with these "
+            f"settings no reference model is loaded: set loss.kl_beta to {settings.kl_beta:g}, or guard.action and guard.knobs "
+            "as they were"
+        )
+    if settings.reference_step and not config.checkpoint.keep_policies:
+        raise UserError(
+            f"the reference of run {name} is the policy of step {settings.reference_step}, which checkpoint.keep_policies false "
+            "would delete: set it to true, or loss.kl_beta to 0"
+        )

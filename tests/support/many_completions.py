@@ -44,6 +44,9 @@ def _fixed(rows: int, phase: Phase) -> dict[str, pa.Array]:
         "versions": [span] * rows,
         "mean_logprob": [-0.25] * rows,
         "check_seconds": [0.004] * rows,
+        "temperature": [1.0] * rows,
+        "max_completion_tokens": [TOKENS] * rows,
+        **dict.fromkeys(("stage", "learner_logprobs", "reference_logprobs", "entropies"), [None] * rows),
     }
     return {name: _array(name, each) for name, each in values.items()}
 

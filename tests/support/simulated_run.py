@@ -166,7 +166,7 @@ class SimulatedRun:
         mixture = Mixture.of(config.run.seed, config.tasks, Counter(problem.task for problem in problems))
         rests = Rests(mixture, config.tasks, progress.streaks, progress.step)
         beside = Beside()
-        self.guard = RunGuard(config, attempt, self.store, display, beside.done)
+        self.guard = RunGuard(config, attempt, self.store, display, beside.done, self.budget)
         self.writer = KeptBatches(
             config, attempt, watch, self.metrics, self.budget, display, rests, beside, seen=self.guard.seen
         )

@@ -62,7 +62,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SimulatedRun:
 def learner_figures() -> set[str]:
     """Figures of a learner with several updates, which include those of one."""
     engine = SimpleNamespace(get_global_grad_norm=lambda: 1.0)
-    rank: Any = SimpleNamespace(engine=engine)
+    rank: Any = SimpleNamespace(engine=engine, _teacher_figures=("teacher_kl", "top_share"))
     one = LearnerRank._metrics(rank, dict.fromkeys((*METRICS, "packed_tokens", "loss"), 1.0), 1, 1e-6, 1.0)
     span = SimpleNamespace(version=0, start=0, end=1)
     group: Any = SimpleNamespace(rollouts=(SimpleNamespace(versions=(span,), sampled_tokens=1),))

@@ -16,14 +16,18 @@ class Parameters:
         """Parameters where completions are no longer than this."""
         return replace(self, max_length=min(self.max_length, max_completion_tokens))
 
+    def check_stage(self, max_completion_tokens: int) -> None:
+        """ValueError where every completion of one of rollout.stages would be punished."""
+        longest = min(self.max_length, max_completion_tokens)
+        if self.buffer > longest:
+            raise ValueError(
+                f"rewards.soft_overlong.buffer ({self.buffer}) must not be above rewards.soft_overlong.max_length, nor above "
+                f"max_completion_tokens of any of rollout.stages ({longest}): every completion would be punished"
+            )
+
     def check(self, max_completion_tokens: int) -> None:
         """ValueError where no completion is long enough for any punishment."""
         begins = self.max_length - self.buffer
-        if begins < 0:
-            raise ValueError(
-                f"rewards.soft_overlong.buffer ({self.buffer}) must not be above rewards.soft_overlong.max_length, nor above "
-                f"max_completion_tokens of any of rollout.stages ({self.max_length}): every completion would be punished"
-            )
         if begins >= max_completion_tokens:
             raise ValueError(
                 f"rewards.soft_overlong begins at {begins} tokens, but no completion is longer than "

@@ -18,12 +18,13 @@ from actors.loop.guard import RolledBack
 from openrs_ray.errors import Recurring
 from openrs_ray.records import Group
 from openrs_ray.run.attempts import read_attempts
+from openrs_ray.run.budget import Budget, LimitReached
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.coverage import check_coverage
 from openrs_ray.run.decisions import Decision, read_decisions
 from openrs_ray.run.ledger import read_ledger
 from openrs_ray.run.metrics import read_metrics
-from openrs_ray.run.progress import Progress
+from openrs_ray.run.progress import Progress, read_result
 from openrs_ray.run.step_settings import Changes, StepSettings
 
 STEPS, TURN = 40, 25
@@ -137,9 +138,33 @@ def test_what_is_not_mended_goes_back_again_and_at_last_stops(tmp_path: Path) ->
     assert go(folder, healthy_below=0.2, max_rollbacks=3).progress.step == STEPS
 
 
+def test_a_checkpoint_before_a_long_window_stays_complete(tmp_path: Path) -> None:
+    """Each alarm comes after 25 steps at the latest: longer than checkpoint.keep_last reaches back."""
+    folder, wide = tmp_path / "run", {"window": 15, "patience": 10, "limit": 1.5}
+    with pytest.raises(RolledBack, match="goes back to the checkpoint of step 5,"):
+        go(folder, healthy_below=0.6, entropy_rise=wide)
+    assert beginning(folder, CheckpointStore(folder / "checkpoints"), 0).progress.step == 5
+
+
+def test_a_fall_of_the_held_out_figures_goes_back_to_the_best_evaluation(tmp_path: Path) -> None:
+    """Evaluations at 0, 15 and 35; a checkpoint every five steps, of which keep_last keeps two."""
+    run = SimulatedRun(tmp_path / "run", Progress(), steps=STEPS, guard=GUARD, checkpoint={"every_steps": 5})
+    for step in range(1, 36):
+        run.guard.seen(step, {"entropy": 0.4})
+        if step % 5 == 0:
+            run.store.begin(step)
+            run.store.commit(step, "kept", {"step": step})
+        if step == 15:
+            run.guard.seen(0, {"accuracy": 0.5, "low": 0.4, "high": 0.6}, "evaluation")
+            run.guard.seen(step, {"accuracy": 0.8, "low": 0.7, "high": 0.9}, "evaluation")
+    run.guard.seen(35, {"accuracy": 0.2, "low": 0.1, "high": 0.3}, "evaluation")
+    with pytest.raises(RolledBack, match="goes back to the checkpoint of step 15,"):
+        asyncio.run(run.guard.act(Progress(step=35)))
+
+
 def test_where_every_checkpoint_is_in_doubt_the_run_begins_anew(tmp_path: Path) -> None:
     """A window so long that all checkpoints are within it."""
-    folder, wide = tmp_path / "run", {"window": 15, "patience": 10, "limit": 1.5}
+    folder, wide = tmp_path / "run", {"window": 20, "patience": 10, "limit": 1.3}
     with pytest.raises(RolledBack, match="goes back to the start model"):
         go(folder, healthy_below=0.6, entropy_rise=wide, until=STEPS)
     assert beginning(folder, CheckpointStore(folder / "checkpoints"), 7).progress == Progress(
@@ -175,3 +200,41 @@ def test_the_evidence_is_in_the_file_as_plain_json(tmp_path: Path) -> None:
     assert line["by"] == "guard" and line["changes"] == {"learning_rate_factor": [1.0, 0.5]} and line["step"] == 26
     assert line["evidence"] | {"value": 3.0, "bound": pytest.approx(1.2), "rule": "entropy_rise"} == line["evidence"]
     assert isinstance(read_decisions(folder)[-1], Decision)
+
+
+def test_damaged_checkpoints_that_a_rollback_would_go_back_to_stay_on_the_disk(tmp_path: Path) -> None:
+    """Twice, since a resume that found none would begin anew."""
+    folder = tmp_path / "run"
+    with pytest.raises(RolledBack):
+        go(folder, healthy_below=0.6)
+    store = CheckpointStore(folder / "checkpoints")
+    before = store.checkpoints()
+    for checkpoint in before:
+        (checkpoint.folder / "trainer.json").write_text("{}")
+    for _ in range(2):
+        begun = beginning(folder, store, 0)
+        assert begun.checkpoint is None and begun.damages
+        assert store.checkpoints() == before
+
+
+def test_a_rollback_that_cannot_be_paid_ends_the_run_in_order_and_is_due_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left for another start."""
+    folder = tmp_path / "run"
+
+    def check(self: Budget, *works: str) -> float:
+        if "start" in works:
+            raise LimitReached("", "budget")
+        return 1000.0
+
+    with monkeypatch.context() as poor:
+        poor.setattr(Budget, "check", check)
+        run = go(folder, healthy_below=0.6)
+    result = read_result(folder)
+    assert result is not None and (result.step, result.ended) == (26, "budget")
+    assert actions(folder) == [("warn", None)] and run.store.saves[-1] == (26, "kept")
+    assert "goes back to the checkpoint of step 20" in run.said[-1] and "would cost more than is left" in run.said[-1]
+    with pytest.raises(RolledBack):  # with more money
+        go(folder, healthy_below=0.6)
+    assert actions(folder)[-1] == ("roll back", 20)

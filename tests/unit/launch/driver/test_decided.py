@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_engines import FakeWorkers, answer, install
+from transformers import AutoTokenizer
 
 from actors.rollout.worker import Request
 from launch.evaluate import main
@@ -48,8 +49,8 @@ def command(tmp_path: Path, toy_folder: Path) -> list[str]:
         (tmp_path / name / "config.json").write_text(
             json.dumps(json.loads((toy_folder / "config.json").read_text()) | {"own": name})
         )
-    for name in ("own", "more"):
-        (tmp_path / f"{name}.jsonl").write_text('{"problem": "3+4", "answer": "7"}\n' * PROBLEMS)
+    for name, problem in (("own", "3+4"), ("more", "2+5")):
+        (tmp_path / f"{name}.jsonl").write_text((json.dumps({"problem": problem, "answer": "7"}) + "\n") * PROBLEMS)
     command = [str(tmp_path / "trained"), "--start", str(tmp_path / "start"), "--until-decided", "--prompt", "plain"]
     command += ["--samples", str(SAMPLES), "--max-tokens", "24", "--folder", str(tmp_path / "out")]
     command += ["--placement.num_rollout_gpus", "1", "--rewards.processes", "1", "--cost.price_per_gpu_hour", "1"]
@@ -157,25 +158,40 @@ def test_another_plan_is_refused_in_the_same_folder(
     assert main([*command, "--samples", "16", "--folder", str(tmp_path / "elsewhere")]) == 0
 
 
-def test_each_benchmark_stops_by_itself(tmp_path: Path, engines: type[Models], command: list[str]) -> None:
-    """The same problems twice, of which one model knows those of the second benchmark no better."""
+def test_another_benchmark_is_refused_in_the_same_folder(
+    tmp_path: Path, engines: type[Models], command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The levels were those of one comparison, and a second one would add its own."""
+    assert main(command) == 0
+    asked = len(engines.asked_of)
+    assert main([*command[:-4], "--benchmarks", "more", "--data", f"more={tmp_path}/more.jsonl"]) == 2
+    assert 'benchmarks was ["own"] when' in capsys.readouterr().err
+    assert len(engines.asked_of) == asked
+
+
+def test_each_benchmark_stops_by_itself(
+    tmp_path: Path, engines: type[Models], command: list[str], toy_folder: Path
+) -> None:
+    """Two benchmarks, of which one model knows the problem of the second no better."""
+    tokenizer = AutoTokenizer.from_pretrained(toy_folder)
 
     def by_benchmark(self: Models, request: Request) -> Completion:
         name = Path(self.model).name
         self.asked_of.append((name, request.sample))
-        easy = request.position < PROBLEMS * sum(1 for _ in "a") and name == "trained"
-        right = np.random.default_rng(request.seed).random() < (0.9 if easy else 0.3)
+        learnt = name == "trained" and "3+4" in tokenizer.decode(request.prompt_ids)
+        right = np.random.default_rng(request.seed).random() < (0.9 if learnt else 0.3)
         return answer(request, 7 if right else 8)
 
     engines.answer = by_benchmark  # type: ignore[method-assign]
     assert main([*command, "--benchmarks", "own,more", "--data", f"more={tmp_path}/more.jsonl"]) == 0
     content = report(tmp_path)
     first, second = (content["until_decided"]["benchmarks"][name] for name in ("own", "more"))
-    assert first["looks"][0]["level"] == Plan(SAMPLES, benchmarks=2).level(1)
+    assert first["looks"][0]["level"] == Plan(SAMPLES, comparisons=2).level(1)
     assert set(content["against_start_model"]["trained"]) == {"own", "more"}, (
         "no average of samples stopped at different looks"
     )
-    assert first["outcome"] == "better" and second["looks"][-1]["samples"] >= first["looks"][-1]["samples"]
+    assert first["outcome"] == "better" and second["outcome"] in ("smaller", "hopeless", "not shown")
+    assert second["looks"][-1]["samples"] > first["looks"][-1]["samples"]
 
 
 MISTAKES = {
@@ -210,6 +226,16 @@ def test_a_dry_run_says_what_it_is_expected_to_save(
     assert found["looks"] == [1, 2, 4, 8] and alike["difference"] == 0
     assert twice["share"] < asked["share"] < 1 and 0.7 < asked["shown"] < 0.9
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_without_the_option_only_names_it(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launch.driver.decided.expectations", None)  # 60,000 simulated paths per benchmark
+    monkeypatch.setattr("openrs_ray.evaluation.expected.expected", None)
     fixed = [part for part in command if part != "--until-decided"]
+    assert main([*fixed, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("--until-decided") == 1 and "may need fewer of them" in said
     assert main([*fixed, "--dry-run", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["until_decided"] == found, "what the option would save, without it, too"
+    assert "until_decided" not in json.loads(capsys.readouterr().out)

@@ -15,6 +15,7 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AutoModelForCausalLM, LlamaConfig, Qwen2Config
 from transformers.models.qwen2 import modeling_qwen2
 
+from openrs_ray.algorithm import head as head_module
 from openrs_ray.algorithm import policy as model
 from openrs_ray.algorithm.policy import ATTENTION, Policy
 from openrs_ray.cluster import machine as machine_module
@@ -147,7 +148,8 @@ def test_activations_are_within_a_tenth_of_the_real_models(
     monkeypatch.setitem(AttentionInterface._global_mapping, ATTENTION, attention_of_a_gpu)
     monkeypatch.setattr(model, "_pick_over", compiled_pick)  # of a CPU, which is what is here
     monkeypatch.setattr(model, "_slope_over", compiled_slope)
-    monkeypatch.setattr(model, "_logits", summed_logits)
+    for module in (model, head_module):
+        monkeypatch.setattr(module, "logits_of", summed_logits)
     if fused:
         norm: Callable = lambda self, x: FusedNorm.apply(x, self.weight)  # noqa: E731
         mlp: Callable = lambda self, x: self.down_proj(FusedSwiGLU.apply(self.gate_proj(x), self.up_proj(x)))  # noqa: E731

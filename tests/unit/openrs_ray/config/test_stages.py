@@ -143,6 +143,10 @@ HELD_OUT = {"hold_out": 8, "every_steps": 10}
 UNFIT: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
     "no reference": ({"loss": {**RESET, "kl_beta": 0.0}, "evaluation": HELD_OUT}, "set loss.kl_beta above 0"),
     "no evaluation": ({"loss": RESET, "evaluation": {"hold_out": 8}}, "set evaluation.every_steps"),
+    "no right and wrong": (
+        {"loss": RESET, "evaluation": HELD_OUT, "answer": {"kind": "none"}, "rewards": {"weights": {"format": 1.0}}},
+        "of problems with right and wrong answers",
+    ),
     "adapters": (
         {"loss": RESET, "evaluation": HELD_OUT, "learner": {"lora": {"rank": 4}}},
         "must be 0 with adapters",

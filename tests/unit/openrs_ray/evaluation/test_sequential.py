@@ -23,7 +23,7 @@ def test_looks_double_and_end_with_all_samples() -> None:
 @pytest.mark.parametrize("samples", [2, 3, 16, 24, 64])
 @pytest.mark.parametrize("benchmarks", [1, 5])
 def test_the_levels_of_all_looks_and_benchmarks_add_up_to_five_percent(samples: int, benchmarks: int) -> None:
-    plan = Plan(samples, benchmarks=benchmarks)
+    plan = Plan(samples, comparisons=benchmarks)
     levels = [plan.level(number) for number in plan.looks]
     assert benchmarks * math.fsum(levels) == pytest.approx(0.05, rel=1e-12)
     assert all(earlier < later for earlier, later in pairwise(levels)) or samples == 24
@@ -96,7 +96,8 @@ def test_the_last_look_always_ends_it() -> None:
     ]
     assert all(end.outcome != "open" for end in ends) and all(end.chance is None for end in ends if end.samples == 4)
     assert undecidable(2, Plan(4)).outcome == "open" and undecidable(4, Plan(4)).outcome == "not shown"
-    assert undecidable(4, Plan(4)).corrected == 1.0
+    none = undecidable(2, Plan(4))
+    assert none.difference is none.p is none.corrected is None, "no figure is made up"
 
 
 def test_the_chance_left_is_that_of_simulated_remainders() -> None:

@@ -13,7 +13,7 @@ from openrs_ray.guard.ladder import Situation, decisions
 from openrs_ray.run.decisions import Decision
 from openrs_ray.run.step_settings import Changes
 
-NOW = Situation(30, 1, Changes(), [], checkpoints=[10, 20, 28], doubtful={*range(24, 31)}, best=None)
+NOW = Situation(30, 1, Changes(), [], checkpoints=[10, 20, 28], policies=[], doubtful={*range(24, 31)}, best=None)
 
 
 def alarm(rule: str = "entropy_rise", in_a_row: int = 1) -> Alarm:
@@ -51,6 +51,20 @@ def test_where_no_checkpoint_is_good_the_run_goes_back_to_the_start_model() -> N
     now = replace(NOW, doubtful={*range(5, 31)})
     back = decide(guarded("roll_back"), alarm(in_a_row=5), now=now)[-1]
     assert back.to_step == 0 and "goes back to the start model" in back.sentence
+
+
+def test_it_stops_where_beginning_anew_would_delete_good_policies() -> None:
+    now = replace(NOW, checkpoints=[28], policies=[10, 20, 25])
+    stop = decide(guarded("roll_back"), alarm(in_a_row=5), now=now)[-1]
+    assert stop.action == "stop" and stop.to_step is None
+    assert stop.sentence == (
+        "entropy_rise was 1.5, and going back to the start model would delete the good policies, which have no learner's state "
+        "any more: the run stops; its last good policy is that of step 20"
+    )
+    all_in_doubt = replace(now, policies=[25])
+    assert decide(guarded("roll_back"), alarm(in_a_row=5), now=all_in_doubt)[-1].to_step == 0
+    back = decide(guarded("roll_back"), alarm(in_a_row=5), now=replace(now, checkpoints=[10, 28]))[-1]
+    assert back.to_step == 10, "from there on the policy of step 20 is superseded"
 
 
 def test_a_guard_that_may_only_warn_never_goes_back() -> None:
@@ -103,6 +117,22 @@ def test_it_stops_where_no_knob_could_help() -> None:
     (_, stop) = decide(guarded("roll_back", knobs=["length"]), alarm("truncated_share", 5))
     assert stop.action == "stop" and "none of guard.knobs could mend it" in stop.sentence
     assert "its last good checkpoint is that of step 20" in stop.sentence
+
+
+@pytest.mark.parametrize(("longest", "after"), [((48, 96), {"stage": (0, 1)}), ((96, 48), None), ((48, 48), None)])
+def test_the_knob_of_the_length_never_shortens_completions(
+    longest: tuple[int, int], after: dict[str, Any] | None
+) -> None:
+    """As in FastCuRL, whose third stage is shorter than the second; then the next knob is turned."""
+    config = guarded("roll_back")
+    content = config.model_dump(mode="json")
+    content["rollout"]["max_completion_tokens"] = max(longest)
+    content["rollout"]["stages"] = [
+        {"max_completion_tokens": longest[0], "until": {"step": 50}},
+        {"max_completion_tokens": longest[1]},
+    ]
+    found = decide(RunConfig.model_validate(content), alarm("truncated_share", 5))[-1]
+    assert found.changes == (after or {"learning_rate_factor": (1.0, 0.5)})
 
 
 def back(attempt: int, to_step: int, changes: dict[str, tuple[Any, Any]]) -> Decision:

@@ -95,6 +95,39 @@ def test_a_new_stage_has_its_own_baseline() -> None:
     assert [*alarms([{"mean_length": 20}] * 20 + [longer | {"setting/stage": 0}] * 40)]
 
 
+STAGE_MOVES = [
+    ({"entropy": 0.4}, {"entropy": 1.3}),
+    ({"entropy": 5.0, "accuracy": 0.3}, {"entropy": 0.05, "accuracy": 0.3}),
+    ({"grad_norm": 0.5}, {"grad_norm": 6.0}),
+    ({"mismatch_kl": 1e-3}, {"mismatch_kl": 0.03}),
+    ({"reward_language": 0.9}, {"reward_language": 0.6}),
+    (unsolved(3), unsolved(1)),
+    ({"accuracy": 0.6}, {"accuracy": 0.4}),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), STAGE_MOVES)
+@pytest.mark.parametrize("staleness", [0, 3])
+def test_figures_that_move_with_the_stage_are_no_alarm(
+    before: dict[str, Any], after: dict[str, Any], staleness: int
+) -> None:
+    """The first steps of a stage may still train on completions of the one before."""
+    config = guarded("warn")
+    watch = Watch(config.model_copy(update={"rollout": config.rollout.model_copy(update={"staleness": staleness})}))
+    new = after | {"setting/stage": 1}
+    mixed = before | {"setting/stage": 1}
+    series = [before] * 20 + [mixed] * staleness + [new] * 30
+    assert not [alarm for step, each in enumerate(series, 1) for alarm in watch.step(line(step, **each))]
+    same = [before] * 20 + [after] * 30
+    watch = Watch(config)
+    assert [alarm for step, each in enumerate(same, 1) for alarm in watch.step(line(step, **each))]
+
+
+def test_a_penalty_s_limit_holds_from_the_first_step_of_a_stage_on() -> None:
+    series = [{"kl": 0.1}] * 20 + [{"kl": 3.0, "setting/stage": 1}] * 5
+    assert next(alarm.step for alarm in alarms(series)) == 22, "2 of 5 steps make a mean of 1.26"
+
+
 def test_replaced_groups_count_among_those_without_spread() -> None:
     """Spread in 4 of 10 groups, not in 4 of 4."""
     assert [*alarms(shifted(unsolved(4), unsolved(4) | {"replaced_groups": 6.0}))]
@@ -131,3 +164,42 @@ def test_checkpoints_within_the_window_of_an_alarm_are_doubtful() -> None:
     broken = [step for step in range(21, 31) if 0.4 * max(0, 25 - step) + 1.3 * min(5, step - 20) > 5 * 1.2]
     assert watch.doubtful == {*range(broken[0] - WINDOW, 31)}
     assert watch.lag == 10
+
+
+def test_with_staleness_older_policies_are_in_doubt_and_the_rules_find_out_later() -> None:
+    config = guarded("warn")
+    stale = config.model_copy(update={"rollout": config.rollout.model_copy(update={"staleness": 3})})
+    found, lags = list[Alarm](), list[int]()
+    for each in (config, stale):
+        watch = Watch(each)
+        for step in range(1, 26):
+            found += [alarm for alarm in watch.step(line(step, entropy=0.4 if step <= 20 else 3.0)) if step == 25]
+        lags.append(watch.lag)
+    assert [alarm.since for alarm in found] == [20, 17] and lags == [10, 13]
+
+
+def kept_for(watch: Watch, checkpoints: list[int], step: int) -> list[int]:
+    return sorted(watch.needed(checkpoints, step))
+
+
+def test_the_checkpoints_that_a_rollback_may_need() -> None:
+    watch = Watch(guarded("roll_back"))  # finds out after ten steps
+    assert kept_for(watch, [2, 4, 6, 8], 9) == [2], "none has stood the test, and the oldest will be the first"
+    assert kept_for(watch, [2, 4, 10, 11], 12) == [2, 4]
+    assert kept_for(watch, [2, 4, 10, 11], 14) == [4, 10]
+    watch.evaluation(evaluation(0, 0.5))
+    watch.evaluation(evaluation(50, 0.8))
+    watch.evaluation(evaluation(60, 0.75))
+    assert kept_for(watch, [40, 50, 60, 70, 80, 90], 90) == [50, 80, 90], "up to the best evaluation, too"
+    watch.doubtful.update(range(45, 56))
+    assert kept_for(watch, [40, 50, 60, 70, 80], 90) == [40, 80]
+
+
+def test_an_evaluation_that_a_resume_repeats_counts_once() -> None:
+    watch = Watch(guarded("roll_back", held_out={"patience": 2}))
+    watch.evaluation(evaluation(0, 0.8))
+    for mean in (0.5, 0.5):
+        assert [alarm.in_a_row for alarm in watch.evaluation(evaluation(10, mean))] == [1]
+    assert watch.evaluation(evaluation(10, 0.9)) == [] and watch.evaluation(evaluation(10, 0.5)) != []
+    (alarm,) = watch.evaluation(evaluation(20, 0.5))
+    assert (alarm.in_a_row, alarm.baseline) == (2, 0.8), "the line of 0.9 was replaced"

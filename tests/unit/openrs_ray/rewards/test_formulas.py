@@ -5,6 +5,7 @@ import math
 import time
 from dataclasses import asdict, replace
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from shared_data import shared_rows
@@ -108,6 +109,25 @@ def test_a_soft_overlong_that_could_not_act_is_refused() -> None:
     RunConfig.model_validate(
         recipe | {"rewards": recipe["rewards"] | {"soft_overlong": {"max_length": 3584, "buffer": 512}}}
     )
+
+
+def test_a_buffer_above_the_longest_length_is_a_mistake_in_a_stage_only() -> None:
+    """Runs that began with one go on."""
+    rewards = {
+        "weights": {"accuracy": 1.0, "soft_overlong": 1.0},
+        "soft_overlong": {"max_length": 1000, "buffer": 2000},
+    }
+    rollout: dict[str, Any] = {"problems_per_step": 3, "completions_per_problem": 2}
+    recipe = {
+        "run": {"name": "r", "folder": "/runs", "steps": 9},
+        "model": {"path": "toy"},
+        "data": {"path": "toy"},
+        "rewards": rewards,
+    }
+    RunConfig.model_validate(recipe | {"rollout": rollout | {"max_completion_tokens": 3584}})
+    stages = [{"max_completion_tokens": 3584, "until": {"step": 4}}, {"max_completion_tokens": 4096}]
+    with pytest.raises(ValueError, match=r"buffer \(2000\) must not be above .* \(1000\): every completion"):
+        RunConfig.model_validate(recipe | {"rollout": rollout | {"stages": stages}})
 
 
 # Text

@@ -236,12 +236,12 @@ def test_two_resume_checkpoints_stay_until_one_is_kept(tmp_path: Path) -> None:
     assert [checkpoint.step for checkpoint in store.checkpoints()] == [4, 5]
 
 
-def test_the_newest_confirmed_checkpoint_stays_complete(tmp_path: Path) -> None:
-    """Those of steps 7 and later are in doubt."""
-    store = CheckpointStore(tmp_path, keep_last=1, confirmed=lambda step: step < 7)
+def test_checkpoints_that_are_needed_stay_complete(tmp_path: Path) -> None:
+    """The first, and the newest one up to step 6."""
+    store = CheckpointStore(tmp_path, keep_last=1, needed=lambda steps: {steps[0], max(s for s in steps if s < 7)})
     for step in range(1, 10):
         save(store, step)
-    assert [known.step for known in store.checkpoints() if known.complete] == [6, 9]
+    assert [known.step for known in store.checkpoints() if known.complete] == [1, 6, 9]
 
 
 def test_a_run_may_go_back_further_than_to_its_newest_checkpoint(tmp_path: Path) -> None:
