@@ -17,7 +17,7 @@ from launch.cli.command import command
 from launch.cli.failures import belongs_to
 from launch.cli.options import Parser
 from openrs_ray.audit.audit import UNPROVEN, Asked, audit
-from openrs_ray.audit.findings import Check
+from openrs_ray.audit.findings import Check, of_all
 from openrs_ray.common.console import json_output, say, show_table
 from openrs_ray.config.names import CONFIG, find_run
 from openrs_ray.errors import UserError
@@ -34,7 +34,11 @@ def main(arguments: list[str]) -> int:
     belongs_to(folder)
     console = Console(highlight=False)
     with json_output(options.json) as document:
-        checks = [*audit(folder, Asked(options.head, options.processes, options.score))]
+        checks = []
+        for check in audit(folder, Asked(options.head, options.processes, options.score, options.seed)):
+            checks.append(check)
+            if not options.json:  # as each ends: they may take hours
+                say(console, f"{check.name}: {_outcome(check)}")
         document(_as_json(folder, checks))
         if not options.json:
             _show(console, checks)
@@ -48,6 +52,8 @@ def _parser() -> Parser:
     parser.add_argument("--head", metavar="DIGEST", type=_digest, help=head)
     score = "completions of each kept policy to score again (default: 8; 0: none)"
     parser.add_argument("--score", metavar="N", type=_count, default=8, help=score)
+    seed = "of drawing them, as an audit has printed it (default: one that nobody knows before)"
+    parser.add_argument("--seed", metavar="N", type=_seed, help=seed)
     parser.add_argument("--processes", metavar="N", type=_processes, default=1, help="that judge (default: 1)")
     parser.add_json()
     return parser
@@ -66,6 +72,13 @@ def _count(text: str) -> int:
     return number
 
 
+def _seed(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 2**32:
+        raise ValueError(text)
+    return number
+
+
 def _processes(text: str) -> int:
     number = int(text)
     if not 1 <= number <= 256:
@@ -78,9 +91,7 @@ def _show(console: Console, checks: Sequence[Check]) -> None:
     for heading in ("check", "outcome", "looked at"):
         table.add_column(heading, overflow="fold")
     for check in checks:
-        count = len(check.findings) + check.left_out
-        outcome = f"{count} finding{'s' * (count != 1)}" if count else check.state
-        table.add_row(check.name, outcome, check.looked_at)
+        table.add_row(check.name, _outcome(check), check.looked_at)
     show_table(console, table)
     for check in checks:
         for finding in check.findings:
@@ -93,10 +104,15 @@ def _show(console: Console, checks: Sequence[Check]) -> None:
     say(console, f"Not shown: {'; '.join(UNPROVEN)}.")
 
 
+def _outcome(check: Check) -> str:
+    count = len(check.findings) + check.left_out
+    return f"{count} finding{'s' * (count != 1)}" if count else check.state
+
+
 def _as_json(folder: Path, checks: Sequence[Check]) -> dict[str, Any]:
     return {
         "run": folder,
-        "whole": not any(check.findings for check in checks),
+        "outcome": of_all(checks),
         "head": read_head(folder),
         "checks": [
             {

@@ -30,7 +30,7 @@ from openrs_ray.evaluation.protocol import Protocol, protocol
 from openrs_ray.evaluation.report import markdown, write
 from openrs_ray.evaluation.sequential import Plan
 from openrs_ray.evaluation.subject import Together, find_subjects, side_by_side
-from openrs_ray.run.ledger import head_beside, note_beside
+from openrs_ray.run.ledger import head_beside, note_evaluation
 
 BENCHMARKS = "aime24,amc23,math500,minerva,olympiadbench"
 
@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> None:
             head = head_beside(subjects.report)
             content["ledger"] = head and asdict(head)
             write(subjects.report, content)
-            note_beside(subjects.report.parent, "report")
+            note_evaluation([subjects.report.parent, *(model.store.folder for model in models)])
         document(content)
         if not options.json:
             show_markdown(console, markdown(content))

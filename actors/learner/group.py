@@ -45,7 +45,7 @@ class Update:
     advantages: np.ndarray
     """float64 [groups, completions]; NaN where left out of the loss."""
     scored: asyncio.Future[Scored | None] | None = None
-    """What the learner made of the tokens, on its way from the ranks; None where a rank was lost meanwhile."""
+    """Log-probabilities of the tokens, on their way from the ranks; None where a rank was lost meanwhile."""
 
 
 @dataclass(frozen=True)

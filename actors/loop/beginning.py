@@ -9,6 +9,7 @@ from openrs_ray.run.attempts import read_attempts
 from openrs_ray.run.checkpoint_files import Checkpoint
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.decisions import read_decisions
+from openrs_ray.run.ledger import Ledger
 from openrs_ray.run.progress import Progress
 
 
@@ -34,4 +35,5 @@ def beginning(run: Path, store: CheckpointStore, held_out: int) -> Beginning:
         progress = Progress.read(checkpoint.trainer_state(), checkpoint.folder)
     if back is not None and (checkpoint is not None or not damages):  # damaged ones stay: they may be mended
         store.discard_newer(progress.step)
+        Ledger(run).note("start", only_news=True)  # the engines take minutes until the attempt has its entry
     return Beginning(checkpoint, replace(progress, changes=held(progress.changes, decided)), damages)

@@ -49,6 +49,7 @@ from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoint_files import Checkpoint
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.display import RunDisplay
+from openrs_ray.run.ledger import Ledger
 from openrs_ray.run.metrics import MetricsLog, read_metrics
 from openrs_ray.run.progress import RESULT, Progress
 from openrs_ray.run.step_settings import StepSettings, check_reference
@@ -115,6 +116,7 @@ class System:
         self.display.status("starting the learner and the rollout engines")
         await self.limits.interruptible(self._start_actors(checkpoint), "end")
         (self.config.run.path / RESULT).unlink(missing_ok=True)  # of a run that goes on
+        await asyncio.to_thread(Ledger(self.config.run.path).note, "start", only_news=True)  # what follows may fail
         loop = self._loop(checkpoint)
         self.display.status("pushing the first weights")
         async with self._learner.weights_lock:

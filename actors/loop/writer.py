@@ -31,10 +31,12 @@ from openrs_ray.run.completion_files import Phase
 from openrs_ray.run.completions import CompletionRecord
 from openrs_ray.run.display import RunDisplay, StepFigures
 from openrs_ray.run.ledger import Ledger
+from openrs_ray.run.log import attempt_folder
 from openrs_ray.run.metrics import Line, MetricsLog
 from openrs_ray.run.progress import RESULT, Progress
 from openrs_ray.run.samples import sample_lines
 from openrs_ray.run.spans import span, traced
+from openrs_ray.run.state import CONFIG
 from openrs_ray.run.step_settings import StepSettings
 
 
@@ -201,10 +203,18 @@ class RunWriter:
         self.metrics.sinks.samples(step, "evaluation", groups)
 
     def begin(self, checkpoint: Checkpoint | None) -> None:
-        """Note the attempt's start in the ledger, and what an attempt that was killed has left without an entry."""
+        """Begin to note the attempt's start in the ledger, its settings, and what a killed attempt has left without an entry."""
+        folder = attempt_folder(self.config.run.path, self.attempt)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / CONFIG, self.config.model_dump(mode="json"))
         # The checkpoint again: a kill may have come between it and its entry.
         parts = _noted_parts(checkpoint.folder.name) if checkpoint else []
-        self.ledger.note("attempt", folders=parts, attempt=self.attempt, from_step=checkpoint.step if checkpoint else 0)
+        from_step = checkpoint.step if checkpoint else 0
+        self.beside.start(lambda: self._note_attempt(from_step, parts))
+
+    @traced("ledger")
+    def _note_attempt(self, from_step: int, parts: Sequence[str]) -> None:
+        self.ledger.note("attempt", folders=parts, attempt=self.attempt, from_step=from_step)
 
     def committed(self, step: int, folder: str) -> None:
         """Begin to note the checkpoint in a folder of `checkpoints/`. What was begun before must have been written."""
@@ -220,5 +230,5 @@ class RunWriter:
 
 
 def _noted_parts(folder: str) -> list[str]:
-    """What the ledger notes of a checkpoint: all but the learner's state."""
+    """Parts of a checkpoint that the ledger notes: all but the learner's state."""
     return [f"checkpoints/{folder}/{part}" for part in (POLICY, ADAPTER, TRAINER)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from openrs_ray.audit.chain import check_chain
 from openrs_ray.audit.findings import Check
 from openrs_ray.audit.run import AuditedRun
+from openrs_ray.common.foreign import why_with_kind
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.run.coverage import prove
 from openrs_ray.run.state import check_attempts
@@ -16,9 +17,12 @@ UNPROVEN = (
     "that the sampling happened at that time on that machine: whoever owns the folder can make all of it anew, chain and all; "
     "only a head that was told to others before shows it",
     "that the weights follow from the losses: the optimizer's steps are not repeated",
-    "what is in no entry: logs, traces, TensorBoard's files, cost.json, the learner's state (its CRC-32 are in the manifest)",
+    "anything in no entry: logs, traces, TensorBoard's files, cost.json, the learner's state (its CRC-32 are in the manifest)",
+    "figures that nothing in the record gives: grad_norm, learning_rate, times, ages, push_bytes, probe_difference, cost_usd",
+    "completions that were not drawn to be scored again, and all that no kept policy sampled",
+    "in the reports of launch.evaluate: intervals over problems, tests, majority votes, and the looks of a sequential comparison",
 )
-"""What no audit shows."""
+"""Claims that no audit shows."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Asked:
     """That judge."""
     scored: int = 8
     """Completions of each kept policy to score again; 0: none, without loading a model."""
+    seed: int | None = None
+    """Of drawing them; None: one that nobody knows before."""
 
 
 def audit(folder: Path, asked: Asked) -> Iterator[Check]:
@@ -43,6 +49,9 @@ def audit(folder: Path, asked: Asked) -> Iterator[Check]:
         check.find("config.json", str(error))
         yield check
         return
+    except Exception as error:
+        yield _failed("settings and problems", why_with_kind(error))
+        return
     from openrs_ray.audit.losses import check_losses  # torch and transformers take seconds to import
     from openrs_ray.audit.statistics import check_statistics
     from openrs_ray.audit.verdicts import check_verdicts
@@ -54,20 +63,26 @@ def audit(folder: Path, asked: Asked) -> Iterator[Check]:
     if asked.scored:
         from openrs_ray.audit.scores import check_scores
 
-        yield _guarded("log-probabilities, scored again", partial(check_scores, run, asked.scored))
+        yield _guarded("log-probabilities, scored again", partial(check_scores, run, asked.scored, asked.seed))
 
 
 def _guarded(name: str, check: Callable[[], Check]) -> Check:
     try:
         return check()
-    except (UserError, RunError, OSError, ValueError) as error:
-        failed = Check(name)
-        failed.find("the run", f"this check cannot go on: {error}")
-        return failed
+    except (UserError, RunError) as error:
+        return _failed(name, str(error))
+    except Exception as error:  # of content that no version of this project writes, whatever a library says about it
+        return _failed(name, why_with_kind(error))
+
+
+def _failed(name: str, reason: str) -> Check:
+    failed = Check(name)
+    failed.find("the run", f"this check cannot go on: {reason}")
+    return failed
 
 
 def check_coverage(run: AuditedRun) -> Check:
-    """What `launch.coverage` proves: each position used once, by rows that can be."""
+    """The proof of `launch.coverage`: each position used once, by rows that can be."""
     check = Check("positions and rows")
     check_attempts(run.folder)
     proof = prove(run.folder, run.config, run.problems)

@@ -1,5 +1,6 @@
-"""What an audit has found: checks, with the findings of each."""
+"""Checks of an audit, with the findings of each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,7 +16,7 @@ class Finding:
     file: str
     """In the run's folder."""
     what: str
-    """What was expected, and what is there."""
+    """Expectation and fact, in words."""
     step: int | None = None
 
     def __str__(self) -> str:
@@ -28,10 +29,10 @@ class Check:
 
     name: str
     looked_at: str = ""
-    """What was checked, counted. Example: "1,024 completions" """
+    """Counts of the things that were checked. Example: "1,024 completions" """
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What could not be checked, and why."""
+    """Sentences about things that could not be checked, and why."""
     left_out: int = 0
     """Findings that are counted only."""
 
@@ -46,3 +47,10 @@ class Check:
             self.findings.append(Finding(file, what, step))
         else:
             self.left_out += 1
+
+
+def of_all(checks: Sequence[Check]) -> State:
+    """The outcome of an audit by its checks, the chain's first: without a chain the files may have been changed together."""
+    if any(check.findings for check in checks):
+        return "finding"
+    return checks[0].state if checks else "not checked"

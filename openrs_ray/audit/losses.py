@@ -25,26 +25,33 @@ FIGURES = (
 
 
 def check_losses(run: AuditedRun) -> Check:
-    check, steps, unknown = Check("advantages and losses, computed again"), 0, list[int]()
-    distills, read = run.config.loss.kind == "distill", 0
+    check, steps, read = Check("advantages and losses, computed again"), 0, 0
+    unknown, distilled, older = list[int](), list[int](), set[int]()
     for part in recorded(run, ("train",)):
         step, name, read = part.file.step, run.name(part.file.path), read + 1
-        found = StepTokens.of(part)
-        for what in _advantage_faults(run.config, part, found.advantages):
+        config, found = run.settings(part.file.attempt), StepTokens.of(part)
+        older |= set() if run.keeps_settings(part.file.attempt) else {part.file.attempt}
+        for what in _advantage_faults(config, part, found.advantages):
             check.find(name, what, step)
         line = run.train_lines.get(step)
         if line is None:
             check.find("metrics.jsonl", "it has no line of a step that the record holds", step)
-        elif distills:
-            continue
-        elif found.learner is None:
+        elif config.loss.kind == "distill":
+            distilled.append(step)
+        elif (
+            not found.scored and computed(StepSettings.recorded(line, config).loss(config.loss), found.advantages).any()
+        ):
             unknown.append(step)
         else:
             steps += 1
-            for file, what in _figure_faults(run.config, found, line, name):
+            for file, what in _figure_faults(config, found, line, name, run.writes_all(line)):
                 check.find(file, what, step)
         check.looked_at = f"advantages of {read} steps, losses of {steps}"
-    if distills:
+    if older:
+        check.notes.append(
+            f"the settings of attempt {', '.join(map(str, sorted(older)))} were not kept: those of config.json are taken"
+        )
+    if distilled:
         check.notes.append(
             "the record lacks what the teacher made of each token: losses of loss.kind distill are not computed"
         )
@@ -70,14 +77,17 @@ def _advantage_faults(config: RunConfig, part: Recorded, found: np.ndarray) -> I
 
 
 def _figure_faults(
-    config: RunConfig, tokens: StepTokens, line: Mapping[str, Any], name: str
+    config: RunConfig, tokens: StepTokens, line: Mapping[str, Any], name: str, complete: bool
 ) -> Iterator[tuple[str, str]]:
-    """File and fault, where the learner's figures do not follow from the record."""
+    """File and fault, where the learner's figures do not follow from the record.
+
+    `complete`: the line must have all of them.
+    """
     loss = StepSettings.recorded(line, config).loss(config.loss)
     parts = list(shares(len(tokens.advantages), config.learner.updates_per_batch))
     before = advantages(tokens.rewards, config.loss.advantage_epsilon, config.loss.advantage)
     judged = [part for part in parts if not np.isnan(before[part]).all()]
-    missing = [place for part in judged for place in _missing(config, loss, tokens, part)]
+    missing = [place for part in judged for place in _missing(loss, tokens, part)]
     if missing:
         group, sample = missing[0]
         yield (
@@ -89,7 +99,10 @@ def _figure_faults(
     expected = done[0] if len(parts) == 1 else over_updates([known | _NOT_RECORDED for known in done])
     scale = float(np.mean([known["scale"] for known in done]))
     for figure in FIGURES:
-        if figure in line and not _agree(figure, expected, line[figure], scale):
+        if figure not in line:
+            if complete:
+                yield "metrics.jsonl", f"{figure} is {expected[figure]:.9g} by the record, and the line lacks it"
+        elif not _agree(figure, expected, line[figure], scale):
             yield (
                 "metrics.jsonl",
                 f"{figure} is {expected[figure]:.9g} by the record's log-probabilities, and the line has {line[figure]}",
@@ -104,9 +117,9 @@ _COUNTS = {
 }
 """Shares of counted tokens or sequences."""
 _ON_AN_EDGE = 2.0
-"""So many of them may lie so near to a bound that rounding decides."""
+"""Of them, those that may lie so near to a bound that rounding decides."""
 _NOT_RECORDED = {"packed_tokens": 0.0, "seconds": 0.0, "learning_rate": 0.0}
-"""Figures of an update that are no matter of the loss."""
+"""Figures of an update that the loss does not give."""
 
 
 def _agree(name: str, expected: Mapping[str, float], logged: Any, scale: float) -> bool:
@@ -117,9 +130,8 @@ def _agree(name: str, expected: Mapping[str, float], logged: Any, scale: float) 
     return abs(expected[name] - logged) <= _ROUNDING * size + slack + 1e-9
 
 
-def _missing(config: RunConfig, loss: Loss, tokens: StepTokens, part: slice) -> list[tuple[int, int]]:
+def _missing(loss: Loss, tokens: StepTokens, part: slice) -> list[tuple[int, int]]:
     """Rollouts of the loss that were not computed."""
-    assert tokens.learner is not None
     learner, needed = tokens.learner, computed(loss, tokens.advantages[part])
     places = [(int(group) + part.start, int(sample)) for group, sample in np.argwhere(needed)]
     return [

@@ -1,21 +1,26 @@
 """Scores a sample of completions again, with the checkpoint of the policy that sampled them."""
 
-from collections.abc import Sequence
+import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from openrs_ray.audit.findings import Check
 from openrs_ray.audit.run import AuditedRun
 from openrs_ray.common.foreign import reading
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.models.pretrained import read_tokenizer
 from openrs_ray.run.completion_files import RecordFile
 from openrs_ray.run.completions import SCHEMA
 
+_POSITIONS = 512
+"""Positions of a completion whose logits are computed together."""
 _COLUMNS = [
     "temperature",
     "position",
@@ -29,30 +34,36 @@ _COLUMNS = [
 ]
 
 
-def check_scores(run: AuditedRun, each: int) -> Check:
-    """Score again `each` completions of every kept policy.
+def check_scores(run: AuditedRun, each: int, seed: int | None = None) -> Check:
+    """Score again `each` completions of every kept policy, drawn by `seed` (None: by one that nobody knows before).
 
     As in a push's probe, the mean difference per token over the completions of a file must be within `push.probe_tolerance`.
     """
-    check, done, largest = Check("log-probabilities, scored again"), 0, 0.0
+    check, done, fit, largest = Check("log-probabilities, scored again"), 0, 0, 0.0
+    seed = secrets.randbits(32) if seed is None else seed
+    limits = set[float]()
     for step, checkpoint in sorted(run.policies.items()):
-        by_file = _drawn(run, step, each)
+        by_file, several = _drawn(run, step, each, seed)
+        fit += several
         scorer = Scorer.read(checkpoint.policy, run.config.model.dtype) if by_file else None
         for sampled in by_file:
+            limit = sampled[0].tolerance
+            limits.add(limit)
             scored = [(one, scorer.differences(one)) for one in sampled] if scorer else []
             done += sum(bool(differences) for _, differences in scored)
             for whose in ("sampler", "learner"):
                 parts = [(one, differences[whose]) for one, differences in scored if whose in differences]
                 mean = float(np.concatenate([part for _, part in parts]).mean()) if parts else 0.0
                 largest = max(largest, mean)
-                if not mean <= run.config.push.probe_tolerance:  # NaN fails too
+                if not mean <= limit:  # NaN fails too
                     worst, _ = max(parts, key=lambda part: float(np.nan_to_num(part[1], nan=np.inf).mean()))
                     _find(check, run, checkpoint.policy, worst, whose, mean)
-    limit = run.config.push.probe_tolerance
     if done:
-        policies = len(run.policies)
-        check.looked_at = (
-            f"{done} completions of {policies} policies; mean difference at most {largest:.2g}, allowed {limit:g}"
+        allowed = " or ".join(f"{limit:g}" for limit in sorted(limits))
+        of_all = f"{done} completions of {len(run.policies)} policies"
+        check.looked_at = f"{of_all}; mean difference at most {largest:.2g}, allowed {allowed}"
+        check.notes.append(
+            f"drawn by --seed {seed} from {fit:,} completions that kept policies sampled: {fit - done:,} were not scored again"
         )
     else:
         check.notes.append(
@@ -71,34 +82,52 @@ class Sampled:
     row: dict[str, Any]
     temperature: float
     """At which the log-probabilities were taken."""
+    tolerance: float
+    """`push.probe_tolerance` of its attempt."""
 
 
-def _drawn(run: AuditedRun, step: int, each: int) -> list[list[Sampled]]:
-    """By file, completions that policy `step` sampled from first token to last: in training, and in its evaluation."""
-    config = run.config
-    evaluated = config.evaluation.temperature if config.loss.tempered else 1.0
-    trained = [file for file in run.files(("train",)) if step < file.step <= step + 1 + config.rollout.staleness]
-    own = [file for file in run.files(("evaluation",)) if file.step == step and config.evaluation.temperature]
-    sources = [*((file, config.logprob_temperature) for file in trained), *((file, evaluated) for file in own)]
-    drawn = (_rows(run, file, step, temperature, -(-each // len(sources))) for file, temperature in sources)
-    return [sampled for sampled in drawn if sampled]
+def _drawn(run: AuditedRun, step: int, each: int, seed: int) -> tuple[list[list[Sampled]], int]:
+    """Completions that policy `step` sampled from first token to last: in training, and in its evaluation.
+
+    Returns some of them, by file, and how many there are.
+    """
+    files = [file for file in run.files(("train", "evaluation")) if _sampled_by(run, file, step)]
+    share = -(-each // max(len(files), 1))
+    drawn = [_rows(run, file, step, share, seed) for file in files]
+    return [sampled for sampled, _ in drawn if sampled], sum(fit for _, fit in drawn)
 
 
-def _rows(run: AuditedRun, file: RecordFile, step: int, temperature: float, count: int) -> list[Sampled]:
-    rows = file.read(_COLUMNS, SCHEMA).to_pylist()
-    fit = [row for row in rows if row["prompt"] and {span["version"] for span in row["versions"]} == {step}]
-    if run.config.learner.updates_per_batch > 1 or file.step != step + 1:  # the learner was another policy by then
-        fit = [row | {"learner_logprobs": None} for row in fit]
-    order = np.random.default_rng(step).permutation(len(fit))[:count]
-    return [
-        Sampled(run.name(file.path), file.step, fit[place], _own_temperature(run, fit[place], temperature))
-        for place in order
+def _sampled_by(run: AuditedRun, file: RecordFile, step: int) -> bool:
+    """True for a file that may hold completions of policy `step`, with log-probabilities."""
+    config = run.settings(file.attempt)
+    if file.phase == "evaluation":
+        return file.step == step and bool(config.evaluation.temperature)
+    return step < file.step <= step + 1 + config.rollout.staleness
+
+
+def _rows(run: AuditedRun, file: RecordFile, step: int, count: int, seed: int) -> tuple[list[Sampled], int]:
+    """Up to `count` completions of the file, and how many fit."""
+    config, table = run.settings(file.attempt), file.read(_COLUMNS, SCHEMA)
+    told = table.select(["prompt", "versions"]).to_pylist()
+    fit = [
+        place
+        for place, row in enumerate(told)
+        if row["prompt"] and {span["version"] for span in row["versions"]} == {step}
     ]
+    order = np.random.default_rng([seed, step, file.step]).permutation(len(fit))[:count]
+    rows = table.take(pa.array([fit[place] for place in order], pa.int64())).to_pylist()
+    if config.learner.updates_per_batch > 1 or file.step != step + 1:  # the learner was another policy by then
+        rows = [row | {"learner_logprobs": None} for row in rows]
+    name, limit = run.name(file.path), config.push.probe_tolerance
+    return [Sampled(name, file.step, row, _temperature(config, file, row), limit) for row in rows], len(fit)
 
 
-def _own_temperature(run: AuditedRun, row: dict[str, Any], otherwise: float) -> float:
-    """That of the stage in which a completion was sampled."""
-    return row["temperature"] if run.config.loss.tempered and row["temperature"] else otherwise
+def _temperature(config: RunConfig, file: RecordFile, row: Mapping[str, Any]) -> float:
+    """That of the log-probabilities: of the stage in which a completion was sampled, where they are tempered."""
+    if not config.loss.tempered:
+        return 1.0
+    whole = config.evaluation.temperature if file.phase == "evaluation" else config.logprob_temperature
+    return row["temperature"] or whole
 
 
 @dataclass(frozen=True)
@@ -135,15 +164,23 @@ class Scorer:
 
     @torch.no_grad()
     def logprobs(self, prompt: Sequence[int], completion: Sequence[int], temperature: float) -> np.ndarray:
-        """float64 [tokens] of a completion; logits in the model's format, softmax in float32."""
+        """float64 [tokens] of a completion; logits in the model's format, softmax in float32.
+
+        The head and the softmax go over a few positions at a time: with all of them, the logits would need more memory than the
+        model.
+        """
         ids = torch.tensor([*prompt, *completion])
-        logits = self.model(ids[None], use_cache=False).logits[0, len(prompt) - 1 : -1].float() / temperature
-        chosen: np.ndarray = logits.log_softmax(-1).gather(-1, ids[len(prompt) :, None])[:, 0].double().numpy()
-        return chosen
+        hidden = self.model.base_model(ids[None], use_cache=False).last_hidden_state[0, len(prompt) - 1 : -1]
+        head = self.model.get_output_embeddings()
+        parts = [
+            (head(some).float() / temperature).log_softmax(-1).gather(-1, chosen[:, None])[:, 0].double()
+            for some, chosen in zip(hidden.split(_POSITIONS), ids[len(prompt) :].split(_POSITIONS), strict=True)
+        ]
+        found: np.ndarray = torch.cat(parts).numpy()
+        return found
 
 
 def _find(check: Check, run: AuditedRun, policy: Path, worst: Sampled, whose: str, mean: float) -> None:
-    limit = run.config.push.probe_tolerance
     where = f"position {worst.row['position']} sample {worst.row['sample']}"
     apart = f"the {whose}'s log-probabilities are {mean:.3g} per token from those of {run.name(policy)}"
-    check.find(worst.name, f"{apart}, most in {where}; push.probe_tolerance allows {limit:g}", worst.step)
+    check.find(worst.name, f"{apart}, most in {where}; push.probe_tolerance allows {worst.tolerance:g}", worst.step)

@@ -1,20 +1,18 @@
 """Computes the run's figures again from its record: curves, held-out accuracy, outcome, choice of a checkpoint, reports."""
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from openrs_ray.algorithm.step_metrics import correctness, step_metrics, task_metrics
+from openrs_ray.audit.compare import compare_figures, same
 from openrs_ray.audit.findings import Check
+from openrs_ray.audit.reports import check_reports
 from openrs_ray.audit.run import AuditedRun, Recorded, read_recorded
-from openrs_ray.common.files import read_json
-from openrs_ray.errors import RunError, UserError
 from openrs_ray.evaluation.gain import checked_tasks, gain, gain_text
 from openrs_ray.evaluation.held_out import HeldOutScores, held_out_scores
-from openrs_ray.evaluation.store import completion_files, read_completions
 from openrs_ray.export.choice import best_step
 from openrs_ray.records import Status
 from openrs_ray.report.headline import difference
@@ -32,7 +30,7 @@ def check_statistics(run: AuditedRun) -> Check:
     _check_result(run, check, scores, steps, tokens, correct)
     _check_choice(run, check, scores)
     _check_page(run, check, scores)
-    reports = _check_reports(run, check)
+    reports = check_reports(run, check)
     gained = _gained(run, scores)
     check.looked_at = f"{steps} steps, {len(scores)} evaluations{gained}{f'; reports: {reports}' if reports else ''}"
     return check
@@ -40,23 +38,25 @@ def check_statistics(run: AuditedRun) -> Check:
 
 def _check_steps(run: AuditedRun, check: Check) -> tuple[int, int, int]:
     """Compare every step's line with its rows. Returns the steps, and their tokens and correct completions."""
-    replaced = {file.step: file for file in run.files(("replaced",))}
+    replaced, files = {file.step: file for file in run.files(("replaced",))}, run.files(("train",))
+    _find_unrecorded(check, run.train_lines, {file.step for file in files}, "a step")
     steps = tokens = correct = 0
-    for file in run.files(("train",)):
+    for file in files:
         parts = [read_recorded(run, one) for one in (file, replaced.get(file.step)) if one is not None]
         groups = [group for part in parts for group in part.groups]
         steps, tokens = steps + 1, tokens + sum(r.sampled_tokens for group in groups for r in group.rollouts)
         correct += sum(verdict.status is Status.CORRECT for group in groups for verdict in group.verdicts)
         if file.step in run.train_lines:
-            _compare(
-                check, _METRICS, run.train_lines[file.step], step_metrics(groups) | task_metrics(groups), file.step
-            )
+            line, figures = run.train_lines[file.step], step_metrics(groups) | task_metrics(groups)
+            compare_figures(check, _METRICS, line, figures, file.step, run.writes_all(line))
     return steps, tokens, correct
 
 
 def _evaluations(run: AuditedRun, check: Check) -> Iterator[Recorded]:
     """The evaluations that count, each after its line was compared."""
-    for file in run.files(("evaluation",)):
+    files = run.files(("evaluation",))
+    _find_unrecorded(check, run.evaluation_lines, {file.step for file in files}, "an evaluation")
+    for file in files:
         part = read_recorded(run, file)
         line = run.evaluation_lines.get(file.step)
         if line is None:
@@ -64,20 +64,14 @@ def _evaluations(run: AuditedRun, check: Check) -> Iterator[Recorded]:
         else:
             unjudged = float(np.isnan(correctness(part.groups)).sum())
             figures = held_out_scores(part.groups, run.config.tasks).metrics() | {"unjudged": unjudged}
-            _compare(check, _METRICS, line, figures, file.step)
+            compare_figures(check, _METRICS, line, figures, file.step, run.writes_all(line))
         yield part
 
 
-def _compare(check: Check, file: str, line: Mapping[str, Any], figures: Mapping[str, float], step: int | None) -> None:
-    for name, value in figures.items():
-        if name in line and not _same(value, line[name]):
-            check.find(file, f"{name} is {value:.9g} by the record, and the line has {line[name]}", step)
-
-
-def _same(value: float, logged: Any) -> bool:
-    if not isinstance(logged, int | float):
-        return logged is None and not math.isfinite(value)
-    return math.isclose(value, logged, rel_tol=1e-9, abs_tol=1e-9)
+def _find_unrecorded(check: Check, lines: Iterable[int], steps: Container[int], what: str) -> None:
+    for step in lines:
+        if step not in steps:
+            check.find(_METRICS, f"it has a line of {what} that the record does not hold", step)
 
 
 def _check_result(
@@ -88,7 +82,8 @@ def _check_result(
         check.notes.append("the run has no result.json: it goes on, or was stopped")
         return
     expected: dict[str, Any] = {"step": steps, "tokens": tokens, "correct": correct}
-    expected |= {"evaluated": max(scores, default=None)} if scores else {}
+    if result.evaluated is not None and result.evaluated not in scores:
+        check.find(RESULT, f"evaluated is {result.evaluated}, and the record has no evaluation of that step")
     expected |= _ends(result, scores)
     for name, value in expected.items():
         if not _equal(value, getattr(result, name)):
@@ -98,7 +93,8 @@ def _check_result(
 def _ends(result: Progress, scores: Mapping[int, HeldOutScores]) -> dict[str, Any]:
     """Held-out figures before and after, where they were evaluated."""
     before = {"before": scores[0].accuracy, "tasks_before": scores[0].tasks} if 0 in scores else {}
-    if result.step not in scores or result.step == 0:
+    unevaluated = result.after is None and not result.tasks_after and result.evaluated != result.step  # by this attempt
+    if result.step not in scores or result.step == 0 or unevaluated:
         return before
     after = scores[result.step]
     return before | {"after": after.accuracy, "tasks_after": after.tasks}
@@ -109,7 +105,7 @@ def _equal(a: Any, b: Any) -> bool:
         return a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in a)
     if hasattr(a, "__dataclass_fields__") and hasattr(b, "__dataclass_fields__"):
         return _equal(asdict(a), asdict(b))
-    return _same(a, b) if isinstance(a, float) else bool(a == b)
+    return same(a, b) if isinstance(a, float) else bool(a == b)
 
 
 def _shown(value: Any) -> str:
@@ -141,6 +137,9 @@ def _check_page(run: AuditedRun, check: Check, scores: Mapping[int, HeldOutScore
     """The headline of report.html, as far as its evaluations go."""
     path = run.folder / "report.html"
     content = read_page(path) if path.exists() else None
+    if content and _is_older(run, path.name):
+        check.notes.append(f"{path.name} is older than the newest evaluation or attempt: its headline was not compared")
+        return
     for shown in (content or {}).get("runs", []):
         head = shown.get("headline") or {}
         if shown.get("name") != run.folder.name:
@@ -148,43 +147,19 @@ def _check_page(run: AuditedRun, check: Check, scores: Mapping[int, HeldOutScore
         for end, step in (("before", 0), ("after", int((head.get("after") or {}).get("step", -1)))):
             score = scores[step].accuracy if step in scores else None
             if head.get(end) and score:
-                _compare(check, path.name, head[end], asdict(score), step)
+                compare_figures(check, path.name, head[end], asdict(score), step)
         if head.get("difference") and "fault" not in head["difference"]:
             expected = difference(*gain(run.folder, head["after"]["step"], checked_tasks(run.config)))
             numbers = {name: value for name, value in expected.items() if isinstance(value, float)}
-            _compare(check, path.name, head["difference"], numbers, head["after"]["step"])
+            compare_figures(check, path.name, head["difference"], numbers, head["after"]["step"])
 
 
-def _check_reports(run: AuditedRun, check: Check) -> int:
-    """Means of `launch.evaluate`'s reports, from the completions beside them."""
-    reports = sorted((run.folder / "evaluation").glob("*/*/report.json"))
-    for path in reports:
-        name, content = run.name(path), read_json(path) or {}
-        try:
-            label = next(iter(content["models"]))
-            folder = path.parent
-            for benchmark, figures in content["models"][label].items():
-                _compare(check, name, figures, _means(run, folder, benchmark, figures["samples"]), None)
-                average = figures["average"]
-                if average and not average["low"] <= average["mean"] <= average["high"]:
-                    check.find(name, f"the interval of {benchmark} does not hold its mean")
-        except (KeyError, TypeError, StopIteration, AttributeError) as error:
-            raise UserError(f"{path} is a report of another version ({type(error).__name__})") from error
-    return len(reports)
-
-
-def _means(run: AuditedRun, folder: Any, benchmark: str, samples: int) -> dict[str, float]:
-    columns = ["problem_index", "sample", "status", "length", "finish_reason"]
-    rows = [row for file in completion_files(folder, benchmark) for row in read_completions(file, columns).to_pylist()]
-    taken = [row for row in rows if row["sample"] < samples]
-    if not taken:
-        raise RunError(f"{folder} has no completions of {benchmark}, which its report is about")
-    return {
-        "problems": float(len({row["problem_index"] for row in taken})),
-        "mean_tokens": float(np.mean([row["length"] for row in taken])),
-        "truncated_share": float(np.mean([row["finish_reason"] == "length" for row in taken])),
-        "unjudged": float(sum(not Status(row["status"]).judged for row in taken)),
-    }
+def _is_older(run: AuditedRun, name: str) -> bool:
+    """True where what a page shows may have been superseded since the ledger noted it."""
+    known = read_ledger(run.folder)
+    entries = known.entries if known else []
+    noted = [place for place, entry in enumerate(entries) if entry.files.get(name)]
+    return bool(noted) and any(entry.about in ("evaluation", "attempt") for entry in entries[noted[-1] :])
 
 
 def _gained(run: AuditedRun, scores: Mapping[int, HeldOutScores]) -> str:

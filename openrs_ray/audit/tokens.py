@@ -16,8 +16,8 @@ class StepTokens:
     """As recorded; NaN where left out of the loss."""
     sampler: list[list[np.ndarray]]
     """Log-probabilities of the sampled tokens."""
-    learner: list[list[np.ndarray | None]] | None
-    """None where the record has none of the step; of a rollout, where it adds nothing to the loss."""
+    learner: list[list[np.ndarray | None]]
+    """None of a rollout that adds nothing to the loss."""
     reference: list[list[np.ndarray | None]]
     entropy: list[list[np.ndarray | None]]
     """In nats, where it has a weight in the loss."""
@@ -32,15 +32,17 @@ class StepTokens:
                 for rows, several in zip(part.rows, marks, strict=True)
             ]
 
-        learner = column("learner_logprobs")
-        there = any(values is not None for several in learner for values in several)
         rows = [[row["advantage"] for row in several] for several in part.rows]
         values = np.array([[np.nan if one is None else one for one in several] for several in rows], dtype=np.float64)
-        needed = there or not np.nan_to_num(values).any()
         sampler = [[r.logprobs[r.sampled] for r in group.rollouts] for group in part.groups]
         rewards = np.stack([group.rewards() for group in part.groups])
-        others = column("reference_logprobs"), column("entropies")
-        return cls(rewards, values, sampler, learner if needed else None, *others)
+        scored = (column(name) for name in ("learner_logprobs", "reference_logprobs", "entropies"))
+        return cls(rewards, values, sampler, *scored)
+
+    @property
+    def scored(self) -> bool:
+        """True where the record has something of the learner."""
+        return any(values is not None for several in self.learner for values in several)
 
 
 def _sampled(values: list[float] | None, marks: np.ndarray) -> np.ndarray | None:

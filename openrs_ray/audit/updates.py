@@ -37,9 +37,7 @@ class UpdateAgain:
             output = policy_loss(self._input(members), self.loss)
             sums = {name: value + float(output.sums[name]) for name, value in sums.items()}
             total += weight * float(output.total)
-            scale += weight * sum(
-                abs(self.tokens.advantages[g, s]) * len(self.tokens.sampler[g][s]) for g, s in members
-            )
+            scale += weight * sum(abs(self.tokens.advantages[g, s]) * self._summed(g, s) for g, s in members)
         per_token = 1.0 / max(sums["tokens"], 1.0)
         return {
             "loss": total,
@@ -53,6 +51,10 @@ class UpdateAgain:
             "completion_tokens": sums["tokens"],
             "sequences": sums["sequences"],
         }
+
+    def _summed(self, group: int, sample: int) -> int:
+        """How many times a rollout's advantage is in the sum: once for each token, unless the loss divides by their number."""
+        return 1 if self.loss.normalization == "sequences" else len(self.tokens.sampler[group][sample])
 
     def _micro_batches(self, places: Sequence[tuple[int, int]]) -> Iterator[tuple[float, list[tuple[int, int]]]]:
         """Members of each micro-batch and the factor of its summed loss; for most losses how they are split is no matter."""
@@ -77,7 +79,6 @@ class UpdateAgain:
             yield 1.0 / (max(tokens, 1) * len(bins)), members
 
     def _input(self, members: Sequence[tuple[int, int]]) -> LossInput:
-        assert self.tokens.learner is not None
         learner, reference, entropy = self.tokens.learner, self.tokens.reference, self.tokens.entropy
         sizes = tuple(len(self.tokens.sampler[g][s]) for g, s in members)
         values = [np.full(size, self.tokens.advantages[g, s]) for size, (g, s) in zip(sizes, members, strict=True)]

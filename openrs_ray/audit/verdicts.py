@@ -79,7 +79,8 @@ class Again:
             texts = self.reader.texts(group, part.rows[place][0]["prompt"])
             self._compare_texts(part, group, texts, name)
         task = self.run.config.task(group.problem.task)
-        within = group.sampling.max_completion_tokens if group.sampling and self.run.config.rollout.stages else None
+        staged = bool(self.run.settings(part.file.attempt).rollout.stages)
+        within = group.sampling.max_completion_tokens if group.sampling and staged else None
         items = [_item(group, sample, own, within) for sample, own in enumerate(texts)]
         unknown = part.cut(place) and _reads_row(task, self.own[task.name])
         skipped = [unknown or self._unknown_text(group, sample) for sample in range(len(items))]

@@ -14,11 +14,13 @@ names that file. docs/audit.md says what is in no entry.
 
 import fcntl
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from pydantic import BaseModel, ValidationError
 
 from openrs_ray.common.files import append_line
 from openrs_ray.common.foreign import parse_json
@@ -31,10 +33,27 @@ from openrs_ray.run.ledger_files import (
     file_digests,
     found,
     inside,
+    listed_checkpoints,
+    made,
+    newest_attempt,
+    outcomes,
     whole_lines,
 )
 
 FILE = "ledger"
+
+
+class _Content(BaseModel, strict=True):
+    """Fields that the readers of an entry rely on; it may hold more."""
+
+    entry: int
+    before: str
+    about: str
+    step: int | None = None
+    attempt: int = 1
+    from_step: int = 0
+    files: dict[str, str | None] = {}
+    lines: dict[str, list[str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +83,7 @@ class Entry:
 
     @property
     def about(self) -> str:
-        """attempt, step, evaluation, checkpoint, end, stop, report, page or export."""
+        """start, attempt, step, evaluation, checkpoint, end, stop, report, page or export."""
         return str(self.content["about"])
 
     @property
@@ -163,11 +182,27 @@ class Ledger:
         added = found(self.run_folder, patterns, known)
         looked_at = [
             *(name for name in REPLACED if (self.run_folder / name).exists()),
+            *newest_attempt(self.run_folder),
             *inside(self.run_folder, folders),
+            *(made(self.run_folder) if not self._known.entries else ()),
         ]
         digests = file_digests(self.run_folder, [*added, *looked_at])
-        gone = (name for name in REPLACED if known.get(name) and not (self.run_folder / name).exists())
+        gone = [name for name in REPLACED if known.get(name) and not (self.run_folder / name).exists()]
+        gone += self._discarded()
         return {name: value for name, value in digests.items() if known.get(name) != value} | dict.fromkeys(gone)
+
+    def _discarded(self) -> list[str]:
+        """Noted files of checkpoints that are listed no more: a later one may have the same name."""
+        listed = listed_checkpoints(self.run_folder)
+        noted = ((name, name.split("/")) for name, value in self._known.files.items() if value)
+        return [
+            name
+            for name, parts in noted
+            if parts[0] == "checkpoints"
+            and len(parts) > 2
+            and "/".join(parts[:2]) not in listed
+            and not (self.run_folder / name).exists()
+        ]
 
     def _gained(self) -> dict[str, list[str]]:
         gained = {name: [*self._new_lines(name)] for name in APPENDED}
@@ -207,10 +242,26 @@ def read_head(run_folder: Path) -> Head | None:
 
 def note_beside(path: Path, about: str, **facts: Any) -> Head | None:
     """Note a file or folder in the ledger of the run that it lies in; None where it lies in none with a ledger."""
-    run = next((folder for folder in path.absolute().parents if (folder / FILE).is_file()), None)
+    run = _run_around(path)
     if run is None:
         return None
     return Ledger(run).note(about, folders=[path.absolute().relative_to(run).as_posix()], **facts)
+
+
+def note_evaluation(folders: Iterable[Path]) -> None:
+    """Note reports and completions in these folders, each in the ledger of the run that it lies in."""
+    by_run: dict[Path, list[str]] = {}
+    for folder in folders:
+        if run := _run_around(folder):
+            names = [path.absolute().relative_to(run).as_posix() for path in outcomes(folder)]
+            by_run.setdefault(run, []).extend(names)
+    for run, names in by_run.items():
+        Ledger(run).note("report", folders=names)
+
+
+def _run_around(path: Path) -> Path | None:
+    """The run with a ledger that a path lies in."""
+    return next((folder for folder in path.absolute().parents if (folder / FILE).is_file()), None)
 
 
 def head_beside(path: Path) -> Head | None:
@@ -233,10 +284,12 @@ def _content(line: bytes) -> dict[str, Any] | None:
         content = parse_json(line)
     except ValueError:
         return None
-    kinds = {"entry": int, "before": str, "about": str}
-    whole = isinstance(content, dict) and all(isinstance(content.get(name), kind) for name, kind in kinds.items())
-    parts = whole and all(isinstance(content.get(name, {}), dict) for name in ("files", "lines"))
-    return content if parts else None
+    try:
+        _Content.model_validate(content)
+    except ValidationError:
+        return None
+    whole: dict[str, Any] = content
+    return whole
 
 
 def _now() -> str:

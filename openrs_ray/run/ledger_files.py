@@ -1,6 +1,7 @@
 """The files of a run that its ledger is about, and their digests."""
 
 import hashlib
+import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
@@ -15,8 +16,15 @@ APPENDED = ("attempts.jsonl", "metrics.jsonl", "decisions.jsonl")
 """Append-only files, noted line by line."""
 REPLACED = ("config.json", "problems.json", "checkpoints/manifest.json", "teacher.json", "result.json")
 """Files that a run writes anew, noted whenever they have changed."""
-ADDED = ("completions/*.parquet", "teacher/completions/*.parquet", f"{CODE}/**/*", "attempts/*/environment.json")
-"""Files that stay as they are, noted once."""
+ADDED = (
+    *("completions/*.parquet", "teacher/completions/*.parquet", f"{CODE}/**/*"),
+    *("attempts/*/environment.json", "attempts/*/config.json"),
+)
+"""Files that stay as they are, noted once; those of an attempt from its beginning on."""
+MADE = ("evaluation/**/*", "report.html", "export/*/README.md")
+"""Products of other commands, which note them; those of an older version are noted when this one goes on with its run."""
+_KEPT = re.compile(r"report\.\w+|until_decided\.json|.*\.parquet|README\.md")
+"""Names of what stays of an evaluation. Its lock, settings and cost are written anew by each sitting."""
 
 
 def digest(content: bytes) -> str:
@@ -44,6 +52,23 @@ def found(run_folder: Path, patterns: Iterable[str], known: Container[str] = ())
 def whole_lines(content: bytes) -> list[bytes]:
     """Lines that end, without their ends."""
     return content.split(b"\n")[:-1]
+
+
+def made(run_folder: Path) -> list[str]:
+    """Products of other commands that lie in a run's folder."""
+    return [name for name in found(run_folder, MADE) if _KEPT.fullmatch(Path(name).name)]
+
+
+def outcomes(folder: Path) -> list[Path]:
+    """The files of an evaluation's folder that no later sitting writes but to replace its report."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and _KEPT.fullmatch(path.name))
+
+
+def newest_attempt(run_folder: Path) -> list[str]:
+    """Files of the attempt that began last or is beginning: a start that failed before it did has left its own."""
+    folders = sorted((run_folder / "attempts").glob("[0-9]*"), key=lambda path: (len(path.name), path.name))[-1:]
+    patterns = [pattern for pattern in ADDED if pattern.startswith("attempts/")]
+    return [name for name in found(run_folder, patterns) if (run_folder / name).parent in folders]
 
 
 def inside(run_folder: Path, names: Sequence[str]) -> list[str]:

@@ -26,9 +26,9 @@ _OWN_LOGGERS = ("", "ray", "transformers")
 """Loggers that do not propagate to another of these."""
 
 
-def attempt_folder(run_folder: Path) -> Path:
-    """Folder of the attempt that begins next."""
-    return run_folder / FOLDER / f"{next_attempt(run_folder):03d}"
+def attempt_folder(run_folder: Path, attempt: int | None = None) -> Path:
+    """Folder of an attempt (None: of the one that begins next)."""
+    return run_folder / FOLDER / f"{attempt or next_attempt(run_folder):03d}"
 
 
 def newest_log(run_folder: Path) -> Path | None:

@@ -18,7 +18,9 @@ from openrs_ray.config.resumable import fixed_fields
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
 from openrs_ray.models.fingerprint import model_digest
+from openrs_ray.run.attempts import next_attempt
 from openrs_ray.run.checkpoints import CheckpointStore
+from openrs_ray.run.ledger import Ledger
 from openrs_ray.run.problems import RunProblems
 from openrs_ray.run.state import CONFIG, begun, check_state
 from openrs_ray.run.user_files import check_user_code, keep_user_code, user_code_digests
@@ -47,7 +49,10 @@ def check_run(config: RunConfig, resume: bool) -> None:
 
 
 def begin_run(config: RunConfig, problems: RunProblems) -> None:
-    """Write the run's problems and config. UserError when it began with other problems or start weights."""
+    """Write the run's problems and config, and note them in its ledger.
+
+    UserError when it began with other problems or start weights.
+    """
     # A start that was killed between the two files below has left the first one, and nothing that must stay the same.
     known = RunProblems.read(config.run.path) if begun(config.run.path) else None
     problems = replace(problems, model=model_digest(config.model.path))
@@ -57,6 +62,7 @@ def begin_run(config: RunConfig, problems: RunProblems) -> None:
     keep_user_code(config)
     problems.write(config.run.path)
     write_json(config.run.path / CONFIG, config.model_dump(mode="json"))
+    Ledger(config.run.path).note("start", only_news=True, attempt=next_attempt(config.run.path))
 
 
 def check_resumable(saved: dict[str, Any], now: RunConfig, known: RunProblems | None = None) -> None:

@@ -253,6 +253,7 @@ def _figures(groups: Sequence[Group], values: np.ndarray, scored: Any) -> dict[s
         "loss": float(np.mean(losses)), "kl": float(np.mean(kls)), "mismatch_kl": float(np.mean(mismatches)),
         "entropy": float(np.mean(entropies)), "ratio": float(np.mean(ratios)), "clipped_share": 0.0,
         "effective_sample_share": float(np.sum(ratios) ** 2 / len(ratios) / np.sum(np.square(ratios))),
-        "truncated_weight_share": 0.0, "masked_sequence_share": 0.0, "completion_tokens": float(len(losses)),
+        "truncated_weight_share": 0.0, "masked_token_share": 0.0, "masked_sequence_share": 0.0,
+        "completion_tokens": float(len(losses)),
         "grad_norm": 1.0, "learning_rate": 1e-3, "packed_tokens": 500.0, "seconds": 0.5,
     }  # fmt: skip

@@ -107,7 +107,7 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], dict[str, Any]]] = {
     "curate --dry-run": (lambda folder: [*curate(folder), "--dry-run"], {"rows": 20, "rows_by_source": {"own": 20}}),
     "probe": (probe, {"run": "quickstart"}),
     "coverage": (coverage, {"holds": True, "steps": STEPS, "groups_replaced": 1, "rows_checked": 84}),
-    "audit": (audit, {"whole": True}),
+    "audit": (audit, {"outcome": "whole"}),
     "show": (lambda folder: [*coverage(folder), "--best", "3"], {}),
     "trace": (trace, {"steps": [3, 4, 5, 6, 7, 8]}),
     "verify": (verify, {"checked": 2, "statuses": {"correct": 1, "wrong": 1}}),

@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from openrs_ray.run.budget import Budget, LimitReached
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.coverage import check_coverage
 from openrs_ray.run.decisions import Decision, read_decisions
+from openrs_ray.run.ledger import read_ledger
 from openrs_ray.run.metrics import read_metrics
 from openrs_ray.run.progress import Progress, read_result
 from openrs_ray.run.step_settings import Changes, StepSettings
@@ -105,6 +107,9 @@ def test_a_kill_between_the_decision_and_the_next_attempt_loses_nothing(tmp_path
     for _ in range(2):  # killed while the actors start, twice
         assert beginning(folder, CheckpointStore(folder / "checkpoints"), 0).progress.step == 20
     assert [one.step for one in CheckpointStore(folder / "checkpoints").checkpoints()] == [5, 10, 15, 20]
+    noted = read_ledger(folder).entries[-1]  # type: ignore[union-attr]
+    manifest = (folder / "checkpoints" / "manifest.json").read_bytes()
+    assert noted.about == "start" and noted.files["checkpoints/manifest.json"] == sha256(manifest).hexdigest()
     asyncio.run(attempt(folder, 0.6, until=23))  # killed before its first checkpoint of its own
     begun = beginning(folder, CheckpointStore(folder / "checkpoints"), 0)
     assert begun.progress.changes == Changes(learning_rate_factor=0.5), "it holds in the attempts after that, too"

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,17 @@ from typing import Any
 
 import pytest
 from simulated_run import KeptSaves, SimulatedRun
+from tiny import make_config
 
 from actors.loop.collector import Sampling
+from actors.loop.writer import RunWriter
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.records import Problem
+from openrs_ray.run.attempts import start_attempt
 from openrs_ray.run.checkpoints import Checkpoint, Kind
 from openrs_ray.run.completion_files import record_files
 from openrs_ray.run.completions import CompletionRecord
+from openrs_ray.run.ledger import Head, Ledger, read_ledger
 from openrs_ray.run.metrics import read_metrics
 from openrs_ray.run.progress import Progress
 
@@ -162,3 +168,30 @@ def test_a_record_that_fails_while_the_run_ends_is_said(tmp_path: Path, monkeypa
     written_when(monkeypatch, full)
     asyncio.run(one_step())
     assert len(run.said) == 1 and "record of the last step could not be written" in run.said[0]
+
+
+def test_an_attempt_s_first_entry_is_written_beside_the_loop(tmp_path: Path) -> None:
+    """At the first resume of an older version's run it has all files to read."""
+    config = make_config(tmp_path, run={"folder": str(tmp_path), "name": "run"})
+    config.run.path.mkdir()
+    start_attempt(config.run.path, 0)
+    threads = []
+
+    class Seen(Ledger):
+        def note(self, about: str, **facts: Any) -> Head | None:  # type: ignore[override]
+            threads.append(threading.current_thread())
+            return super().note(about, **facts)
+
+    async def begin() -> None:
+        unused: Any = None
+        writer = RunWriter(config, 1, *[unused] * 4)
+        writer.__dict__["ledger"] = Seen(config.run.path)
+        writer.begin(None)
+        await writer.written()
+
+    asyncio.run(begin())
+    assert len(threads) == 1 and threads[0] is not threading.main_thread()
+    (entry,) = read_ledger(config.run.path).entries  # type: ignore[union-attr]
+    assert entry.about == "attempt" and "attempts/001/config.json" in entry.files
+    kept = json.loads((config.run.path / "attempts" / "001" / "config.json").read_text())
+    assert RunConfig.model_validate(kept) == config

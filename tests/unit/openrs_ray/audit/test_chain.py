@@ -1,6 +1,10 @@
 """Whatever is changed in a finished run, the chain of digests names the file and, where it has one, the step."""
 
 import json
+import os
+import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +12,7 @@ from typing import Any
 import pytest
 from tampering import byte, content, line, planted, record_file, remade, row, swapped
 
+from openrs_ray.audit import chain
 from openrs_ray.audit.chain import check_chain
 from openrs_ray.audit.findings import Finding
 from openrs_ray.common.files import append_line, write_json
@@ -264,6 +269,7 @@ def test_more_than_a_kill_leaves_is_a_finding(copied: Path) -> None:
 def test_of_a_run_that_trains_the_newest_files_may_be_in_no_entry(copied: Path) -> None:
     forget(-4)(copied)
     (copied / "result.json").unlink()
+    shutil.rmtree(copied / "evaluation")
     with run_lock(copied):
         check = check_chain(copied)
         assert (
@@ -280,3 +286,135 @@ def test_a_run_of_an_older_version_is_not_checked(tmp_path: Path) -> None:
     Ledger(tmp_path).note("attempt", attempt=3, from_step=1)
     check = check_chain(tmp_path)
     assert check.state == "whole" and "begins with attempt 3" in check.notes[0]
+
+
+def place_of(run: Path, about: str, step: int) -> int:
+    """Number of the entry about a step's event."""
+    known = read_ledger(run)
+    assert known is not None
+    return next(i for i, entry in enumerate(known.entries) if entry.about == about and entry.step == step)
+
+
+def test_weights_of_an_older_checkpoint_are_not_excused_by_a_step_in_the_manifest(copied: Path) -> None:
+    """After a kill the newest checkpoint may be in no entry: which that is, the manifest alone does not say."""
+    killed_after(copied, place_of(copied, "checkpoint", 3))
+    shutil.rmtree(copied / "checkpoints" / "step-000003")
+    content(copied, MANIFEST, lambda known: known["checkpoints"].pop())
+    assert check_chain(copied).state == "whole", check_chain(copied).findings
+    byte(copied / POLICY / "model.safetensors")
+    content(copied, MANIFEST, lambda known: known["checkpoints"][1].update(step=3))
+    assert {f"{POLICY}/model.safetensors", MANIFEST} <= {finding.file for finding in check_chain(copied).findings}
+
+
+def test_beside_a_checkpoint_in_no_entry_the_manifest_lists_what_the_ledger_notes(copied: Path) -> None:
+    killed_after(copied, place_of(copied, "checkpoint", 3))
+    content(copied, MANIFEST, lambda known: known["checkpoints"][0]["files"][0].update(crc32=1))
+    content(copied, MANIFEST, lambda known: known["checkpoints"][1].update(step=1))
+    found = [finding for finding in check_chain(copied).findings if finding.file == MANIFEST]
+    assert {finding.step for finding in found} == {1} and len(found) == 2, found
+
+
+def test_a_start_that_fails_leaves_no_finding(copied: Path) -> None:
+    """A resume with other settings that did not begin an attempt, and then another one."""
+    for seed in (8, 9):
+        (copied / "attempts" / "002").mkdir(exist_ok=True)
+        write_json(copied / "attempts" / "002" / "environment.json", {"started": seed})
+        assert check_chain(copied).findings == []
+        content(copied, "config.json", lambda known, seed=seed: known["run"].update(steps=seed))
+        Ledger(copied).note("start", only_news=True, attempt=2)  # as `begin_run` does
+        check = check_chain(copied)
+        assert check.state == "whole" and check.notes == [], (check.findings, check.notes)
+    content(copied, "config.json", lambda known: known["run"].update(steps=10))
+    assert [finding.file for finding in check_chain(copied).findings] == ["config.json"]
+
+
+def test_what_a_training_process_has_just_replaced_waits_for_its_entry(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chain, "_PAUSE_S", 0.2)
+    Ledger(copied).note("attempt", attempt=2, from_step=3)
+    with run_lock(copied):
+        content(copied, "problems.json", lambda known: known.update(model="another"))
+        later = threading.Timer(0.3, Ledger(copied).note, ["step"])
+        later.start()
+        assert check_chain(copied).state == "whole"
+        later.join()
+        content(copied, "problems.json", lambda known: known.update(model="nobody's"))
+        assert [finding.file for finding in check_chain(copied).findings] == ["problems.json"]
+
+
+@pytest.mark.parametrize("lock", ["process 1 on elsewhere\n", f"process {os.getpid()} on {os.uname().nodename}\n"])
+def test_a_lock_excuses_nothing_in_a_run_that_has_ended(copied: Path, lock: str) -> None:
+    (copied / "driver.lock").write_text(lock)
+    later = time.time() + 10**6
+    for name in ("driver.lock", "cost.json"):
+        os.utime(copied / name, (later, later))
+    append_line(copied / "metrics.jsonl", {"step": 4, "attempt": 1, "phase": "train"})
+    (copied / "completions" / "train-step-000004-attempt-001-00000000.parquet").write_bytes(b"x")
+    found = {finding.file.partition("-attempt")[0] for finding in check_chain(copied).findings}
+    assert found == {"metrics.jsonl", "completions/train-step-000004"}
+
+
+def test_a_lock_excuses_no_more_than_one_step(copied: Path) -> None:
+    killed_after(copied, place_of(copied, "evaluation", 2))
+    shutil.rmtree(copied / "evaluation")
+    with run_lock(copied):
+        assert check_chain(copied).state == "whole", check_chain(copied).findings
+        (copied / "completions" / "train-step-000003-attempt-001-00000000.parquet").write_bytes(b"x")
+        append_line(copied / "metrics.jsonl", {"step": 3, "attempt": 1, "phase": "train"})
+        found = {finding.file.partition("-attempt")[0] for finding in check_chain(copied).findings}
+    assert found == {"completions/evaluation-step-000002", "completions/train-step-000003", "metrics.jsonl"}
+
+
+@pytest.mark.parametrize(("step", "found"), [(3, []), (2, ["decisions.jsonl"])])
+def test_a_kill_after_several_decisions_of_one_step_is_no_finding(copied: Path, step: int, found: list[str]) -> None:
+    killed_after(copied, place_of(copied, "evaluation", 3))
+    for action in ("warn", "roll_back"):
+        append_line(copied / "decisions.jsonl", {"step": step, "attempt": 1, "action": action})
+    assert [finding.file for finding in check_chain(copied).findings] == found
+
+
+def test_a_kill_before_the_last_entry_is_no_finding(copied: Path) -> None:
+    forget(-2)(copied)
+    shutil.rmtree(copied / "evaluation")
+    check = check_chain(copied)
+    assert check.findings == [] and [note.partition(" is")[0] for note in check.notes] == ["result.json"]
+
+
+def test_a_kill_in_an_attempt_that_went_back_is_no_finding(copied: Path) -> None:
+    (copied / "result.json").unlink()
+    start_attempt(copied, 1)
+    Ledger(copied).note("attempt", attempt=2, from_step=1)
+    (copied / "completions" / "train-step-000002-attempt-002-00000000.parquet").write_bytes(b"x")
+    check = check_chain(copied)
+    assert check.findings == [] and len(check.notes) == 1, check.findings
+
+
+@pytest.mark.parametrize(("about", "torn"), [("page", True), ("stop", True), ("attempt", True), ("step", False)])
+def test_a_torn_entry_is_followed_by_one_that_another_process_wrote(copied: Path, about: str, torn: bool) -> None:
+    (copied / "ledger").open("ab").write(b'{"entry": 99, "bef')
+    Ledger(copied).note(about)
+    assert (check_chain(copied).findings == []) == torn
+
+
+def test_an_older_version_s_reports_are_noted_when_its_run_goes_on(copied: Path) -> None:
+    (copied / "ledger").unlink()
+    write_page(copied / "report.html", [copied])
+    parts = [path.relative_to(copied).as_posix() for path in copied.glob("checkpoints/step-*/*")]
+    Ledger(copied).note("start", only_news=True, attempt=2, folders=parts)
+    check = check_chain(copied)
+    assert check.state == "whole" and "begins with attempt 2" in check.notes[0], check.findings
+    byte(copied / REPORT / "sums-000000.parquet")
+    assert [finding.file for finding in check_chain(copied).findings] == [f"{REPORT}/sums-000000.parquet"]
+
+
+@pytest.mark.parametrize("sign", ["figures", "settings"])
+def test_a_deleted_ledger_is_missed_by_what_this_version_writes(tmp_path: Path, sign: str) -> None:
+    append_line(tmp_path / "metrics.jsonl", {"step": 1, "attempt": 1, "phase": "train"})
+    assert check_chain(tmp_path).state == "not checked"
+    if sign == "figures":
+        append_line(tmp_path / "metrics.jsonl", {"step": 2, "attempt": 1, "phase": "train", "setting/kl_beta": 0.0})
+    else:
+        (tmp_path / "attempts" / "001").mkdir(parents=True)
+        (tmp_path / "attempts" / "001" / "config.json").write_text("{}")
+    assert [finding.file for finding in check_chain(tmp_path).findings] == ["ledger"]

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from audited_run import audited_run
-from tampering import line, row
+from tampering import content, line, row
 from whole_run import rewrite
 
 from openrs_ray.audit.losses import check_losses
 from openrs_ray.audit.run import AuditedRun, recorded
 from openrs_ray.audit.tokens import StepTokens
+from openrs_ray.audit.updates import UpdateAgain
 
 
 def shifted(values: list[float]) -> list[float]:
@@ -90,3 +91,82 @@ def _token_losses(tokens: Any, place: tuple[int, int]) -> np.ndarray:
     kl = np.exp(reference - policy) - (reference - policy) - 1
     found: np.ndarray = -np.minimum(ratio * advantage, np.clip(ratio, 0.8, 1.2) * advantage) + 0.04 * kl
     return found
+
+
+def set_loss(run: Path, name: str, **changes: Any) -> None:
+    content(run, name, lambda known: known["loss"].update(changes))
+
+
+def test_settings_that_a_later_attempt_has_changed_are_not_those_of_the_steps_before(copied: Path) -> None:
+    """The loss of a run may change at a resume: the steps of the first attempt had the first one."""
+    changed = {"normalization": "sequences"}
+    set_loss(copied, "config.json", **changed)
+    assert check_losses(AuditedRun.read(copied)).findings == []
+    set_loss(copied, "attempts/001/config.json", **changed)
+    assert {finding.step for finding in check_losses(AuditedRun.read(copied)).findings} == {1, 2, 3}
+
+
+def test_an_attempt_that_kept_no_settings_is_said(copied: Path) -> None:
+    (copied / "attempts" / "001" / "config.json").unlink()
+    check = check_losses(AuditedRun.read(copied))
+    assert check.findings == [] and "the settings of attempt 1 were not kept" in check.notes[0]
+
+
+@pytest.mark.parametrize("normalization", ["tokens", "sequences"])
+def test_the_tolerance_is_of_what_is_summed(copied: Path, normalization: str) -> None:
+    """With a mean over each completion's tokens a loss is of the size of an advantage, and not of a whole completion's."""
+    set_loss(copied, "attempts/001/config.json", normalization=normalization)
+    (first, *_) = recorded(AuditedRun.read(copied), ("train",))
+    tokens, config = StepTokens.of(first), AuditedRun.read(copied).settings(1)
+    everything = slice(0, len(tokens.advantages))
+    scale = UpdateAgain(config, config.loss, tokens, everything).figures()["scale"]
+    sizes = np.array([[len(values) for values in several] for several in tokens.sampler])
+    size = np.abs(tokens.advantages)
+    mean = size.mean() if normalization == "sequences" else np.average(size, weights=sizes)
+    assert scale == pytest.approx(mean, rel=1e-12)
+
+
+def test_a_loss_of_sequences_that_is_a_little_off_is_found(copied: Path) -> None:
+    """The learner's mean over sequences of the mean over tokens, in float64; then a ten-thousandth more."""
+    set_loss(copied, "attempts/001/config.json", kind="gspo", normalization="sequences")
+    expected = {}
+    for finding in check_losses(AuditedRun.read(copied)).findings:
+        if finding.what.startswith("loss is"):
+            expected[finding.step] = float(finding.what.split()[2])
+    assert expected.keys() == {1, 2, 3}
+
+    def with_losses(more: float) -> list[int | None]:
+        for step, loss in expected.items():
+            place = 2 * (step or 0) - 1
+            line(copied, "metrics.jsonl", place, lambda known, loss=loss: known | {"loss": loss + more})
+        return [f.step for f in check_losses(AuditedRun.read(copied)).findings if f.what.startswith("loss is")]
+
+    assert with_losses(0.0) == [] and with_losses(1e-4) == [1, 2, 3]
+
+
+def test_a_figure_that_was_removed_is_missed(copied: Path) -> None:
+    line(copied, "metrics.jsonl", 3, lambda known: {name: value for name, value in known.items() if name != "kl"})
+    (finding,) = check_losses(AuditedRun.read(copied)).findings
+    assert finding.step == 2 and finding.what.startswith("kl is") and finding.what.endswith("the line lacks it")
+
+
+def test_of_a_distilled_run_the_advantages_are_looked_at(copied: Path) -> None:
+    teacher = {"path": "toy-teacher"}
+    set_loss(copied, "attempts/001/config.json", kind="distill", teacher=teacher)
+    check = check_losses(AuditedRun.read(copied))
+    assert check.looked_at == "advantages of 3 steps, losses of 0" and check.state == "whole", check.findings
+    assert "losses of loss.kind distill are not computed" in check.notes[0]
+
+
+@pytest.mark.parametrize(("beta", "losses"), [(0.04, 2), (0.0, 3)])
+def test_a_step_without_spread_whose_record_has_nothing_of_the_learner(copied: Path, beta: float, losses: int) -> None:
+    """With a penalty, a step of zero advantages has a loss: it is not known. Without one there was nothing to compute."""
+    set_loss(copied, "attempts/001/config.json", kl_beta=beta)
+    nothing: dict[str, Any] = dict.fromkeys(("learner_logprobs", "reference_logprobs"))
+    rewrite(copied, 2, lambda rows: [each.update(nothing | {"advantage": 0.0, "reward": 1.0}) for each in rows])
+    zero = dict.fromkeys(("loss", "kl", "mismatch_kl", "entropy", "ratio", "completion_tokens"), 0.0)
+    zero |= {"effective_sample_share": 0.0, "setting/kl_beta": beta}
+    line(copied, "metrics.jsonl", 3, lambda known: known | zero)
+    check = check_losses(AuditedRun.read(copied))
+    assert [finding for finding in check.findings if finding.step == 2] == [], check.findings
+    assert check.looked_at == f"advantages of 3 steps, losses of {losses}"

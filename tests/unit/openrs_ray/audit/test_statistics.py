@@ -4,13 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from tampering import content, line, row
 
 from openrs_ray.audit.run import AuditedRun
 from openrs_ray.audit.statistics import check_statistics
+from openrs_ray.common.files import append_line
+from openrs_ray.common.parquet import write_table
+from openrs_ray.evaluation.store import SCHEMA, read_completions
 from openrs_ray.report.static import as_block, read_page, write_page
-from openrs_ray.run.ledger import Ledger
+from openrs_ray.run.ledger import Ledger, note_beside
 
 REPORT = "evaluation/robust/audited-step-3/report.json"
 EVALUATION_OF_1 = 2  # its line in metrics.jsonl
@@ -28,6 +32,23 @@ def page(run: Path) -> None:
     before = as_block(data)
     data["runs"][0]["headline"]["difference"]["mean"] += 0.1
     (run / "report.html").write_text(text.replace(before, as_block(data)))
+
+
+def start_model(run: Path, own: float, difference: float) -> None:
+    """A start model beside the evaluated one: it answered 2 of 4 completions right."""
+    folder = (run / REPORT).parent
+    rows = read_completions(folder / "sums-000000.parquet").to_pylist()
+    for each, status in zip(rows, ("correct", "wrong", "correct", "wrong"), strict=True):
+        each["status"] = status
+    write_table(folder.parent / "start-model" / "sums-000000.parquet", pa.Table.from_pylist(rows, schema=SCHEMA))
+
+    def add(known: dict[str, Any]) -> None:
+        ((label, figures),) = known["models"].items()
+        average = {"mean": own, "low": 0.0, "high": 1.0}
+        known["models"]["start model"] = {"sums": figures["sums"] | {"average": average}}
+        known["against_start_model"] = {label: {"sums": {"difference": {"mean": difference}}}}
+
+    content(run, REPORT, add)
 
 
 TAMPERED: dict[str, tuple[Callable[[Path], Any], str, str]] = {
@@ -67,6 +88,28 @@ TAMPERED: dict[str, tuple[Callable[[Path], Any], str, str]] = {
         REPORT,
         "the interval of sums does not hold its mean",
     ),
+    "a report's accuracy": (
+        lambda run: content(
+            run, REPORT, lambda known: known["models"]["audited, step 3"]["sums"]["average"].update(mean=0.9)
+        ),
+        REPORT,
+        "audited, step 3, sums, average: mean is 0.75",
+    ),
+    "the start model's accuracy in a report": (
+        lambda run: start_model(run, own=1.0, difference=0.25),
+        REPORT,
+        "start model, sums, average: mean is 0.5",
+    ),
+    "a report's difference": (
+        lambda run: start_model(run, own=0.5, difference=0.5),
+        REPORT,
+        "audited, step 3, sums: the difference is 0.25",
+    ),
+    "a benchmark's completion": (
+        lambda run: (run / REPORT).parent.joinpath("sums-000000.parquet").unlink(),
+        REPORT,
+        "it does not fit the completions beside it",
+    ),
     "the page's difference": (page, "report.html", "mean is"),
 }
 
@@ -85,6 +128,56 @@ def test_a_change_is_found_and_named(what: str, copied: Path) -> None:
     tamper(copied)
     findings = check_statistics(AuditedRun.read(copied)).findings
     assert any(finding.file == file and finding.what.startswith(said) for finding in findings), findings
+
+
+def test_a_report_that_fits_its_completions_is_no_finding(copied: Path) -> None:
+    start_model(copied, own=0.5, difference=0.25)
+    assert check_statistics(AuditedRun.read(copied)).findings == []
+
+
+def test_lines_without_a_record_and_removed_figures_are_found(copied: Path) -> None:
+    figures = {"step": 4, "attempt": 1, "reward": 1.0}
+    append_line(copied / "metrics.jsonl", figures | {"phase": "train"})
+    append_line(copied / "metrics.jsonl", figures | {"phase": "evaluation"})
+    line(copied, "metrics.jsonl", 1, lambda known: {name: x for name, x in known.items() if name != "mean_length"})
+    line(copied, "metrics.jsonl", 0, lambda known: {name: x for name, x in known.items() if name != "low"})
+    found = {finding.step: finding.what for finding in check_statistics(AuditedRun.read(copied)).findings}
+    assert found.keys() == {0, 1, 4}
+    assert found[1].startswith("mean_length is") and found[0].startswith("low is")
+    assert "does not hold" in found[4]
+
+
+def test_a_line_of_an_older_version_may_lack_figures(copied: Path) -> None:
+    (copied / "attempts" / "001" / "config.json").unlink()
+
+    def older(known: dict[str, Any]) -> dict[str, Any]:
+        return {name: x for name, x in known.items() if name != "mean_length" and not name.startswith("setting/")}
+
+    line(copied, "metrics.jsonl", 1, older)
+    assert check_statistics(AuditedRun.read(copied)).findings == []
+
+
+def test_a_resume_without_a_further_evaluation_is_no_finding(copied: Path) -> None:
+    """The last evaluation was made after the checkpoint that the run went on from."""
+    none = {"evaluated": 2, "after": None, "tasks_after": {}}
+    content(copied, "result.json", lambda known: known.update(none))
+    assert check_statistics(AuditedRun.read(copied)).findings == []
+    content(copied, "result.json", lambda known: known.update(evaluated=7))
+    (finding,) = check_statistics(AuditedRun.read(copied)).findings
+    assert finding.what == "evaluated is 7, and the record has no evaluation of that step"
+
+
+def test_a_page_from_before_the_newest_attempt_is_not_compared(copied: Path) -> None:
+    page(copied)
+    note_beside(copied / "report.html", "page")
+    assert [finding.file for finding in check_statistics(AuditedRun.read(copied)).findings] == ["report.html"]
+    Ledger(copied).note("attempt", attempt=2, from_step=2)
+    check = check_statistics(AuditedRun.read(copied))
+    assert check.findings == [] and "report.html is older" in check.notes[0]
+    Ledger(copied).note("report", folders=["report.html"])  # unchanged: no newer
+    write_page(copied / "report.html", [copied])
+    note_beside(copied / "report.html", "page")
+    assert check_statistics(AuditedRun.read(copied)).notes == []
 
 
 def test_the_choice_of_a_checkpoint_is_made_again(copied: Path) -> None:

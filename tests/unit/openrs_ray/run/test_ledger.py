@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from openrs_ray.common.files import append_line, write_json
-from openrs_ray.run.ledger import FILE, Ledger, head_beside, note_beside, read_head, read_ledger
+from openrs_ray.run.ledger import FILE, Ledger, head_beside, note_beside, note_evaluation, read_head, read_ledger
 
 
 def entries(run: Path) -> list[dict[str, Any]]:
@@ -128,9 +130,91 @@ def test_processes_take_turns(tmp_path: Path) -> None:
 def test_what_lies_in_a_run_is_noted_there_and_nothing_else(tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / "evaluation").mkdir(parents=True)
-    (run / "evaluation" / "report.json").write_text("{}")
     assert note_beside(run / "evaluation", "report") is None and head_beside(run / "evaluation") is None
     Ledger(run).note("attempt")
+    (run / "evaluation" / "report.json").write_text("{}")
     assert note_beside(tmp_path / "report.html", "page") is None
     assert note_beside(run / "evaluation", "report") == head_beside(run / "evaluation") == read_head(run)
     assert entries(run)[-1]["files"] == {"evaluation/report.json": sha(b"{}")}
+
+
+def evaluation(run: Path, name: str = "robust") -> Path:
+    """A folder as `launch.evaluate` leaves it."""
+    folder = run / "evaluation" / name
+    (folder / "model").mkdir(parents=True)
+    names = ("report.json", "driver.lock", "model/cost.json", "model/settings.json", "model/sums-000000.parquet")
+    for each in (*names, "model/until_decided.json"):
+        (folder / each).write_text(each)
+    return folder
+
+
+def test_an_evaluation_is_noted_without_what_its_next_sitting_writes_anew_in_every_run_that_it_is_of(
+    tmp_path: Path,
+) -> None:
+    runs = [tmp_path / "one", tmp_path / "other"]
+    for run in runs:
+        run.mkdir()
+        Ledger(run).note("attempt")
+    note_evaluation([evaluation(run) for run in runs] + [tmp_path])
+    names = {
+        f"evaluation/robust/{name}" for name in ("report.json", "model/sums-000000.parquet", "model/until_decided.json")
+    }
+    assert [entries(run)[-1]["files"].keys() for run in runs] == [names, names]
+    assert [entry["about"] for entry in entries(runs[0])] == ["attempt", "report"]
+
+
+def test_the_first_entry_notes_what_an_older_version_has_made_of_the_run(tmp_path: Path) -> None:
+    evaluation(tmp_path)
+    (tmp_path / "export" / "step-1").mkdir(parents=True)
+    for made in ("report.html", "export/step-1/README.md", "export/step-1/model.safetensors"):
+        (tmp_path / made).write_text(made)
+    Ledger(tmp_path).note("start", only_news=True)
+    found = {name.rpartition("/")[2] for name in entries(tmp_path)[0]["files"]}
+    assert found == {"report.json", "sums-000000.parquet", "until_decided.json", "report.html", "README.md"}
+    (tmp_path / "report.html").write_text("another")
+    Ledger(tmp_path).note("attempt")
+    assert "files" not in entries(tmp_path)[1]  # from now on the commands note what they make
+
+
+def test_files_of_a_start_that_failed_are_noted_again_when_the_attempt_begins(tmp_path: Path) -> None:
+    (tmp_path / "attempts" / "002").mkdir(parents=True)
+    write_json(tmp_path / "attempts" / "002" / "environment.json", {"started": "first"})
+    Ledger(tmp_path).note("start")
+    write_json(tmp_path / "attempts" / "002" / "environment.json", {"started": "again"})
+    Ledger(tmp_path).note("attempt", attempt=2)
+    assert [entry["files"].keys() for entry in entries(tmp_path)] == [{"attempts/002/environment.json"}] * 2
+
+
+def test_a_discarded_checkpoint_is_noted_as_gone(tmp_path: Path) -> None:
+    folder, manifest = tmp_path / "checkpoints" / "step-000002", tmp_path / "checkpoints" / "manifest.json"
+    (folder / "policy").mkdir(parents=True)
+    (folder / "policy" / "model.safetensors").write_bytes(b"weights")
+    write_json(manifest, {"checkpoints": [{"folder": folder.name, "step": 2}]})
+    Ledger(tmp_path).note("checkpoint", step=2)
+    write_json(manifest, {"checkpoints": []})
+    (folder / "policy" / "model.safetensors").unlink()
+    Ledger(tmp_path).note("start", only_news=True)
+    assert entries(tmp_path)[1]["files"]["checkpoints/step-000002/policy/model.safetensors"] is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"files": {"a": 1}},
+        {"files": {"a": ["b"]}},
+        {"lines": {"metrics.jsonl": "abc"}},
+        {"lines": {"metrics.jsonl": [1]}},
+        {"step": "three"},
+        {"entry": True},
+        {"files": None},
+    ],
+)
+def test_a_line_that_no_version_writes_is_no_entry_and_stops_no_training(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    write_json(tmp_path / "config.json", {"seed": 1})
+    Ledger(tmp_path).note("attempt")
+    append_line(tmp_path / FILE, {"entry": 1, "before": "", "about": "step"} | content)
+    Ledger(tmp_path).note("step", step=1)
+    known = read_ledger(tmp_path)
+    assert known is not None and known.torn == [2] and [entry.number for entry in known.entries] == [0, 1]

@@ -4,6 +4,7 @@ import json
 import shutil
 import stat
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from openrs_ray.models.fingerprint import model_digest
 from openrs_ray.preparation.prepared import prepare
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoints import CheckpointStore
+from openrs_ray.run.ledger import read_ledger
 from openrs_ray.run.problems import FILE
 from openrs_ray.run.resume import begin_run, check_run, resume_notes
 
@@ -56,6 +58,17 @@ def moved(config: RunConfig, section: str, field: str, path: Path) -> RunConfig:
 def goes_on(config: RunConfig) -> None:
     check_run(config, resume=True)
     begin_run(config, prepare(config).summary())
+
+
+def test_a_start_is_noted_before_the_engines_start(start: RunConfig) -> None:
+    """They take minutes, or fail: the ledger has the settings that the run's folder has."""
+    goes_on(start)
+    assert len(read_ledger(start.run.path).entries) == 1, "unchanged"  # type: ignore[union-attr]
+    goes_on(start.model_copy(update={"learner": start.learner.model_copy(update={"learning_rate": 0.5})}))
+    known = read_ledger(start.run.path)
+    assert known is not None and [entry.about for entry in known.entries] == ["start", "start"]
+    content = (start.run.path / "config.json").read_bytes()
+    assert known.entries[1].files == {"config.json": sha256(content).hexdigest()}
 
 
 PATHS = (("data", "path"), ("evaluation", "path"), ("model", "chat_template"), ("model", "path"))
