@@ -107,7 +107,7 @@ STAGE_MOVES = [
 
 
 @pytest.mark.parametrize(("before", "after"), STAGE_MOVES)
-@pytest.mark.parametrize("staleness", [0, 3])
+@pytest.mark.parametrize("staleness", [0, 10])
 def test_figures_that_move_with_the_stage_are_no_alarm(
     before: dict[str, Any], after: dict[str, Any], staleness: int
 ) -> None:
