@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from openrs_ray.audit.findings import Check
 from openrs_ray.audit.run import AuditedRun
-from openrs_ray.common.foreign import reading
 from openrs_ray.config.schema import RunConfig
-from openrs_ray.models.pretrained import read_tokenizer
+from openrs_ray.data.completions import Decoder
+from openrs_ray.models.pretrained import read_model, read_tokenizer
 from openrs_ray.run.completion_files import RecordFile
 from openrs_ray.run.completions import SCHEMA
 
@@ -140,16 +140,13 @@ class Scorer:
     @classmethod
     def read(cls, policy: Path, dtype: str) -> "Scorer":
         """UserError where the folder cannot be used."""
-        with reading(f"the policy in {policy} cannot be read"):
-            model = AutoModelForCausalLM.from_pretrained(
-                policy, dtype=getattr(torch, dtype), local_files_only=True
-            ).eval()
+        model = read_model(str(policy), getattr(torch, dtype), "sdpa").eval()
         return cls(model, read_tokenizer(str(policy)))
 
     def prompt(self, text: str) -> list[int] | None:
         """Token ids of a prompt's text; None where they do not say the same."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids if ids and self.tokenizer.decode(ids, skip_special_tokens=False) == text else None
+        return ids if ids and Decoder.of(self.tokenizer).decode([ids]) == [text] else None
 
     def differences(self, sampled: Sampled) -> dict[str, np.ndarray]:
         """Distances [sampled tokens] of the recorded log-probabilities, by who computed them; none of an unknown prompt."""

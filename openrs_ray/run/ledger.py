@@ -108,6 +108,8 @@ class Known:
     """The content of a ledger so far."""
 
     entries: list[Entry] = field(default_factory=list)
+    count: int = 0
+    """Of all entries."""
     files: dict[str, str | None] = field(default_factory=dict)
     """The newest digest of each file."""
     lines: dict[str, list[str]] = field(default_factory=dict)
@@ -122,13 +124,14 @@ class Known:
             return
         entry = Entry(digest(line), number, content)
         self.entries.append(entry)
+        self.count += 1
         self.files |= entry.files
         for name, several in entry.lines.items():
             self.lines.setdefault(name, []).extend(several)
 
     @property
     def head(self) -> Head | None:
-        return Head(self.entries[-1].digest, len(self.entries)) if self.entries else None
+        return Head(self.entries[-1].digest, self.count) if self.entries else None
 
 
 class Ledger:
@@ -175,6 +178,7 @@ class Ledger:
                 self._read += len(line) + 1
                 self._count += 1
                 self._known.add(self._count, line)
+                del self._known.entries[:-1]  # a run of many steps must not fill the driver's memory with them
 
     def _changed(self, folders: Sequence[str]) -> dict[str, str | None]:
         known = self._known.files

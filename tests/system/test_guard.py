@@ -56,7 +56,7 @@ def assert_caught(run: Path, rule: str) -> list[Decision]:
     return taken
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.cpu_engine
 @pytest.mark.timeout(600)
 def test_lengths_that_explode_are_caught(tmp_path: Path, toy_folder: Path) -> None:
