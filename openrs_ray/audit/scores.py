@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from openrs_ray.audit.findings import Check
 from openrs_ray.audit.run import AuditedRun
@@ -60,7 +61,7 @@ def check_scores(run: AuditedRun, each: int, seed: int | None = None) -> Check:
                     _find(check, run, checkpoint.policy, worst, whose, mean)
     if done:
         allowed = " or ".join(f"{limit:g}" for limit in sorted(limits))
-        of_all = f"{done} completions of {len(run.policies)} policies"
+        of_all = f"{done} completions, kept policies: {len(run.policies)}"
         check.looked_at = f"{of_all}; mean difference at most {largest:.2g}, allowed {allowed}"
         check.notes.append(
             f"drawn by --seed {seed} from {fit:,} completions that kept policies sampled: {fit - done:,} were not scored again"
@@ -140,6 +141,7 @@ class Scorer:
     @classmethod
     def read(cls, policy: Path, dtype: str) -> "Scorer":
         """UserError where the folder cannot be used."""
+        logging.disable_progress_bar()
         model = read_model(str(policy), getattr(torch, dtype), "sdpa").eval()
         return cls(model, read_tokenizer(str(policy)))
 
