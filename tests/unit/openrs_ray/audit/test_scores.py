@@ -21,7 +21,7 @@ def test_kept_policies_give_the_recorded_log_probabilities(copied: Path, dtype: 
     content(copied, "config.json", lambda known: known["model"].update(dtype=dtype))
     content(copied, "attempts/001/config.json", lambda known: known["push"].update(probe_tolerance=tolerance))
     check = check_scores(AuditedRun.read(copied), each=6)
-    assert check.state == "whole" and check.looked_at.startswith("18 completions of 3 policies"), check.findings
+    assert check.state == "whole" and check.looked_at.startswith("18 completions, kept policies: 3"), check.findings
     assert check.looked_at.endswith(f"allowed {tolerance:g}")
 
 
