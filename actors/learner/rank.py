@@ -248,7 +248,7 @@ class LearnerRank:
         return self._metrics(dict(zip(named, total, strict=True)), expected, rate, seconds)
 
     def token_logprobs(self) -> list[TokenLogprobs]:
-        """Of the newest `train_step`, by micro-batch; once."""
+        """Log-probabilities of the newest `train_step`, by micro-batch; once."""
         scored, self._scored = self._scored, []
         return scored
 

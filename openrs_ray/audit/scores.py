@@ -124,7 +124,7 @@ def _rows(run: AuditedRun, file: RecordFile, step: int, count: int, seed: int) -
 
 
 def _temperature(config: RunConfig, file: RecordFile, row: Mapping[str, Any]) -> float:
-    """That of the log-probabilities: of the stage in which a completion was sampled, where they are tempered."""
+    """Temperature of the log-probabilities: of the stage in which a completion was sampled, where they are tempered."""
     if not config.loss.tempered:
         return 1.0
     whole = config.evaluation.temperature if file.phase == "evaluation" else config.logprob_temperature

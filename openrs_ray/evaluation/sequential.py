@@ -47,7 +47,7 @@ class Plan:
         return *takewhile(lambda samples: samples < self.samples, (2**power for power in range(64))), self.samples
 
     def level(self, samples: int) -> float:
-        """Of the look at so many samples, for one benchmark.
+        """Level of the look at so many samples, for one benchmark.
 
         Up to a share t of all samples, the looks spend t^2 of 5 % (K. Kim and D. L. DeMets, 1987, Biometrika 74:149-154).
         """

@@ -81,7 +81,7 @@ def checks(config: RunConfig) -> int:
 
 
 def recorded_slope(config: RunConfig, progress: Progress) -> Slope | None:
-    """Of a run's last `cost.evaluations_per_slope` evaluations; None where no check is due after this step."""
+    """Slope over a run's last `cost.evaluations_per_slope` evaluations; None where no check is due after this step."""
     window = config.cost.evaluations_per_slope
     if config.cost.min_points_per_usd is None or progress.evaluated != progress.step:
         return None

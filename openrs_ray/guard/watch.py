@@ -38,7 +38,7 @@ class Watch:
 
     @property
     def nearest(self) -> dict[str, float]:
-        """How near the run has come to each rule's bound (`Follower.nearest`)."""
+        """Nearness of the run to each rule's bound so far (`Follower.nearest`)."""
         return {follower.rule: follower.nearest for follower in self._followers}
 
     @property
