@@ -53,7 +53,7 @@ class UpdateAgain:
         }
 
     def _summed(self, group: int, sample: int) -> int:
-        """Number of times that a rollout's advantage is in the sum: once for each token, unless the loss divides by their number."""
+        """Number of times that a rollout's advantage is in the sum: once a token, unless the loss divides by their number."""
         return 1 if self.loss.normalization == "sequences" else len(self.tokens.sampler[group][sample])
 
     def _micro_batches(self, places: Sequence[tuple[int, int]]) -> Iterator[tuple[float, list[tuple[int, int]]]]:
