@@ -66,13 +66,7 @@ def _lines(proof: Proof) -> Iterator[str]:
     by_task = Counter(group.task for group in groups if group.task)
     if by_task:
         yield f"groups by task: {', '.join(f'{task} {by_task[task]}' for task in sorted(by_task))}"
-    positions = {
-        "lost": found.lost,
-        "counted twice": found.doubled,
-        "not due yet": found.unexpected,
-        "with another problem than the order has": proof.misplaced,
-    }
-    for kind, places in positions.items():
+    for kind, places in proof.wrong_positions.items():
         yield f"positions {kind}: {_named([*map(str, places)])}"
     yield f"rows checked: {proof.rows}"
     for kind, where in proof.faults.items():

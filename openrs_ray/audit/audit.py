@@ -86,19 +86,12 @@ def check_coverage(run: AuditedRun) -> Check:
     check = Check("positions and rows")
     check_attempts(run.folder)
     proof = prove(run.folder, run.config, run.problems)
-    found = proof.coverage
-    places = {
-        "lost": found.lost,
-        "counted twice": found.doubled,
-        "not due yet": found.unexpected,
-        "with another problem": proof.misplaced,
-    }
-    for kind, positions in places.items():
+    for kind, positions in proof.wrong_positions.items():
         if positions:
             check.find("completions", f"positions {kind}: {', '.join(map(str, positions[:10]))}")
     for kind, where in proof.faults.items():
         check.find("completions", f"{kind}: {', '.join(where[:10])}")
-    check.looked_at = f"{proof.rows:,} rows of {found.steps} steps"
+    check.looked_at = f"{proof.rows:,} rows of {proof.coverage.steps} steps"
     if proof.unchecked:
         check.notes.append(f"{proof.unchecked} files of an older version have no checksum")
     return check

@@ -14,7 +14,7 @@ def decided(run: Path) -> list[dict[str, Any]]:
 
 
 def counts(run: Path) -> dict[str, Any]:
-    """How often the guard warned and went back, and its sentence where it stopped the run last."""
+    """Numbers of the guard's warnings and rollbacks, and its sentence where the last of its decisions was to stop."""
     guards = [decision for decision in read_decisions(run) if decision.by == "guard"]
     actions = Counter(decision.action for decision in guards)
     last = guards[-1] if guards else None

@@ -89,6 +89,16 @@ class Proof:
     def holds(self) -> bool:
         return self.coverage.exact and not self.misplaced and not self.faults
 
+    @property
+    def wrong_positions(self) -> dict[str, list[int]]:
+        """By what is wrong with them; a kind without any has an empty list."""
+        return {
+            "lost": [*self.coverage.lost],
+            "counted twice": [*self.coverage.doubled],
+            "not due yet": [*self.coverage.unexpected],
+            "with another problem than the order has": self.misplaced,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Witness:
