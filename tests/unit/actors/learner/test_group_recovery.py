@@ -14,8 +14,11 @@ from system import judged_group, system_config
 from actors.learner import group as module
 from actors.learner.group import LearnerGroup, LearnerLost
 from openrs_ray.config.schema import RunConfig
-from openrs_ray.errors import Lost
+from openrs_ray.errors import Lost, RunError
 from openrs_ray.records import Completion, Group, Problem, TokenLogprobs, VersionSpan
+from openrs_ray.run.attempts import start_attempt
+from openrs_ray.run.checkpoints import CheckpointStore
+from openrs_ray.run.metrics import MetricsLog
 from openrs_ray.run.step_settings import Changes, StepSettings
 
 PROBLEM = Problem(0, "1+1", (1, 2), ("2",))
@@ -221,3 +224,17 @@ def test_without_a_history_a_loss_is_raised(tmp_path: Path) -> None:
             await learner.train(groups(1), 1)
 
     asyncio.run(use())
+
+
+def test_a_step_s_settings_are_those_of_its_own_line_that_counts(tmp_path: Path) -> None:
+    """The line of a superseded attempt, and those of other steps, say something else."""
+    config = system_config(tmp_path, tmp_path)
+    for from_step, steps, factor in ((0, (1, 2, 3), 1.0), (1, (2, 3), 0.5)):
+        log = MetricsLog(tmp_path, start_attempt(tmp_path, from_step))
+        for step in steps:
+            log.write(step, StepSettings.of(config, Changes(learning_rate_factor=factor / step)).metrics())
+        log.close()
+    history = module.History(tmp_path, CheckpointStore(tmp_path / "checkpoints"), [PROBLEM])
+    assert [history.settings(step, config).learning_rate_factor for step in (1, 2, 3)] == [1.0, 0.25, 0.5 / 3]
+    with pytest.raises(RunError, match="do not hold step 4"):
+        history.settings(4, config)
