@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 State = Literal["whole", "finding", "not checked"]
+SHORT = 12
+"""Characters of a digest that a finding shows."""
 _MOST = 20
 """Findings of one kind that are named; the others are counted."""
 

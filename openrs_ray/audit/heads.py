@@ -5,14 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from openrs_ray.audit.findings import Check
+from openrs_ray.audit.findings import SHORT, Check
 from openrs_ray.common.files import read_json
 from openrs_ray.errors import UserError
 from openrs_ray.report.static import read_page
 from openrs_ray.run.ledger import FILE, Known
 
 REPORTS = "evaluation/**/report.json"
-_SHORT = 12
 
 
 def check_heads(folder: Path, known: Known, check: Check, head: str | None) -> None:
@@ -24,7 +23,7 @@ def check_heads(folder: Path, known: Known, check: Check, head: str | None) -> N
     for where, value in told.items():
         if not any(digest.startswith(value) for digest in ever):
             check.find(
-                FILE, f"{where} names the head {value[:_SHORT]}, which no entry has: entries were changed or removed"
+                FILE, f"{where} names the head {value[:SHORT]}, which no entry has: entries were changed or removed"
             )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tampering import byte, content, line, planted, record_file, remade, row, swapped
 
-from openrs_ray.audit import chain
+from openrs_ray.audit import chain_files
 from openrs_ray.audit.chain import check_chain
 from openrs_ray.audit.findings import Finding
 from openrs_ray.common.files import append_line, write_json
@@ -331,7 +331,7 @@ def test_a_start_that_fails_leaves_no_finding(copied: Path) -> None:
 def test_what_a_training_process_has_just_replaced_waits_for_its_entry(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chain, "_PAUSE_S", 0.2)
+    monkeypatch.setattr(chain_files, "_PAUSE_S", 0.2)
     Ledger(copied).note("attempt", attempt=2, from_step=3)
     with run_lock(copied):
         content(copied, "problems.json", lambda known: known.update(model="another"))
