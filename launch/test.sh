@@ -9,19 +9,7 @@ bash launch/setup.sh
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-fast=(.venv/bin/python -m pytest -m "not slow and not nightly and not gpu")
-(($# == 0)) || exec "${fast[@]}" "$@"
-
-# Two processes at once, of about the same time. The first starts no Ray and mostly computes; the other one mostly waits.
-computing=(tests/unit/{launch,openrs_ray} tests/system/test_learner.py)
-export OMP_NUM_THREADS=1
-said=$(mktemp)
-set -m   # a job of its own, which may be interrupted as a foreground one
-"${fast[@]}" "${computing[@]}" >"$said" 2>&1 &
-first=$!
-trap 'kill "$first" 2>/dev/null || true; rm -f "$said"' EXIT
-code=0
-"${fast[@]}" "${computing[@]/#/--ignore=}" || code=$?
-wait "$first" || code=$?
-cat "$said"
-exit "$code"
+fast="not slow and not nightly and not gpu"
+(($# == 0)) || exec .venv/bin/python -m pytest -m "$fast" "$@"
+# The given ones start no Ray and mostly compute; the others mostly wait. Both take about the same time.
+exec bash launch/side_by_side.sh "$fast" tests/unit/openrs_ray tests/system/test_learner.py

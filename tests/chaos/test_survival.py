@@ -99,12 +99,13 @@ def pair(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         system.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("victim", "number"),
     [
         ("EngineCore", signal.SIGKILL),
-        pytest.param("SlowWorker", signal.SIGKILL, marks=pytest.mark.slow),
-        pytest.param("EngineCore", signal.SIGSTOP, marks=pytest.mark.slow),
+        ("SlowWorker", signal.SIGKILL),
+        ("EngineCore", signal.SIGSTOP),
     ],
 )
 def test_what_a_worker_had_in_hand_is_sampled_by_the_other(

@@ -15,7 +15,7 @@ from openrs_ray.run.metrics import read_metrics
 STEPS, TEMPERATURE = 2, 0.5
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.cpu_engine
 def test_two_steps_as_the_authors_ran_them(tmp_path: Path) -> None:
     fields = {

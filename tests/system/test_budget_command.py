@@ -14,8 +14,8 @@ from openrs_ray.run.metrics import read_metrics
 
 PRICE, GPUS = 36.0, 2
 """One cent for each GPU and second."""
-BUDGET = 1.50
-"""75 seconds: more than the toy run needs to start, save, evaluate and end."""
+BUDGET = 2.20
+"""110 seconds: more than the toy run needs to start, save, evaluate and end, even beside another one."""
 
 
 def spent(run: Path) -> dict[str, float]:

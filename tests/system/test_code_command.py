@@ -14,7 +14,7 @@ from openrs_ray.run.metrics import read_metrics
 STEPS = 2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.cpu_engine
 @pytest.mark.timeout(600)
 def test_programs_that_hang_crash_and_eat_memory_are_wrong_and_disturb_nothing(

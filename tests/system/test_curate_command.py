@@ -94,7 +94,7 @@ def test_a_dry_run_says_what_there_is_and_starts_nothing(recipe: Path, capsys: p
     assert not (recipe.parent / "data").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.cpu_engine
 def test_a_kill_costs_no_finished_chunk(recipe: Path, tmp_path: Path) -> None:
     log, folder = tmp_path / "log", tmp_path / "data" / "sums"

@@ -15,7 +15,7 @@ from openrs_ray.run.coverage import check_coverage
 from openrs_ray.run.metrics import read_metrics
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_teacher_is_asked_what_the_policy_is_asked_and_taught_by_itself_it_learns_nothing(
     tmp_path: Path, toy_folder: Path
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from commands import ROOT, assert_all_gone, descendants, finish, tail, wait_until
+from commands import ROOT, finish, power_cut, tail, wait_until
 from system import make_run
 
 from launch.evaluate import main
@@ -207,9 +207,7 @@ def test_two_models_over_a_kill(tmp_path: Path, toy_folder: Path, sums: Path) ->
 
     process = start("--engine.max_sequences", "4")  # so slow that it is not through when it is killed
     wait_until(lambda: bool(files()), 240, process, log)
-    family = descendants(process)
-    process.kill()
-    assert_all_gone(family)
+    power_cut(process)
     before = files()
     done_before = sum(pq.read_table(path).num_rows for path in before)
     assert 0 < done_before < 2 * PROBLEMS * SAMPLES, "it must be killed in the middle"
@@ -240,7 +238,7 @@ def test_two_models_over_a_kill(tmp_path: Path, toy_folder: Path, sums: Path) ->
     assert json.loads((folder / "trained" / "report.json").read_text()) == report
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.cpu_engine
 def test_two_models_until_it_is_decided(tmp_path: Path, toy_folder: Path, sums: Path) -> None:
     """The taught toy against one that nobody taught: a difference that needs no second block."""

@@ -325,7 +325,7 @@ def test_dry_run_of_the_quickest_parts(tmp_path: Path) -> None:
     assert {name: result["state"] for name, result in results.items()} == dict.fromkeys(QUICK, "passed")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.cpu_engine
 @pytest.mark.timeout(1000)
 def test_dry_run_of_the_other_parts_without_engines(tmp_path: Path) -> None:

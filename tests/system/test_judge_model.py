@@ -69,7 +69,7 @@ def write_judged(folder: Path, model: Path, judge: dict[str, Any], weights: dict
     return write_recipe(folder / "recipe.yaml", model, folder, "run", steps, rewards=rewards)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.cpu_engine
 @pytest.mark.timeout(600)
 def test_a_judge_that_fails_for_some_costs_their_verdicts_alone(

@@ -24,7 +24,7 @@ def test_its_outputs_are_of_one_run_top_to_bottom_and_name_no_machine() -> None:
     assert all(cell["metadata"].get("alt") for cell in cells if "curves(plain" in "".join(cell["source"]))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1500)
 @pytest.mark.cpu_engine
 def test_it_runs_top_to_bottom(tmp_path: Path) -> None:

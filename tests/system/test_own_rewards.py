@@ -44,7 +44,7 @@ EXPECTED = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.cpu_engine
 @pytest.mark.timeout(900)
 def test_bad_calls_cost_their_completion_only_and_the_file_is_the_runs(tmp_path: Path, toy_folder: Path) -> None:

@@ -165,14 +165,14 @@ def grown(steps: int, folder: Path, *arguments: str) -> tuple[list[float], list[
 
 def test_steps_leave_nothing_in_the_drivers_memory(tmp_path: Path) -> None:
     memory, objects = grown(300, tmp_path)
-    assert objects == [0.0], "objects"
+    assert abs(objects[0]) < 100, "one object a step would be 1,000; Ray's own come and go"
     assert memory[-1] - memory[len(memory) // 2] < 4, "MiB"
 
 
 @pytest.mark.nightly
 def test_ten_thousand_steps_leave_nothing_in_the_drivers_memory(tmp_path: Path) -> None:
     memory, objects = grown(10_000, tmp_path)
-    assert objects == [0.0] and memory[-1] - memory[len(memory) // 2] < 8
+    assert abs(objects[0]) < 10 and memory[-1] - memory[len(memory) // 2] < 8
 
 
 @pytest.mark.nightly

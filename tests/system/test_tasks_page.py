@@ -55,7 +55,7 @@ def test_a_dry_run_reads_the_reward(folder: Path) -> None:
     assert "my_rewards.py:brevity" in said and not (folder / "runs" / "my-task-2").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.cpu_engine
 def test_the_ten_lines_train(folder: Path) -> None:
     (folder / "script.py").write_text(block("python", "Ten lines of Python"))

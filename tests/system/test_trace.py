@@ -20,7 +20,7 @@ STAGES = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.cpu_engine
 @pytest.mark.timeout(600)
 def test_a_slow_reward_pool_is_found_in_the_trace(

@@ -17,7 +17,10 @@ KERNELS = {
     f"_{name}_{way}_kernel" for name in ("rms_norm", "swiglu") for way in ("forward", "backward")
 } | {"_triton_rope"}  # fmt: skip
 
-pytestmark = pytest.mark.skipif(find_spec("liger_kernel") is None, reason="liger-kernel is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("liger_kernel") is None, reason="liger-kernel is not installed"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -51,11 +51,11 @@ def test_fp8_without_a_gpu_is_refused_before_anything_is_loaded(
 ) -> None:
     """Where `auto` means a CPU; a plan for a card elsewhere goes on to look at the model, which is none here."""
     monkeypatch.setattr("torch.version.cuda", None)
-    changes = GOOD | {"rollout": {"quantization": "fp8_kv"}}
+    changes, nowhere = GOOD | {"rollout": {"quantization": "fp8_kv"}}, str(tmp_path / "nowhere")
     with pytest.raises(UserError, match="fp8_kv needs a GPU: on a CPU set int8 or none"):
-        check_model(make_config(tmp_path, **changes, placement={"device": "auto"}), "nowhere")
+        check_model(make_config(tmp_path, **changes, placement={"device": "auto"}), nowhere)
     with pytest.raises(UserError, match="nowhere"):
-        check_model(make_config(tmp_path, **changes, placement={"device": "auto", "gpu_memory_gib": 48}), "nowhere")
+        check_model(make_config(tmp_path, **changes, placement={"device": "auto", "gpu_memory_gib": 48}), nowhere)
 
 
 def test_a_divergence_past_the_limit_names_the_8_bits() -> None:
