@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from several_updates import make_groups
 
-from openrs_ray.algorithm.advantages import TrainingSequence, advantages, spread, without_truncated
+from openrs_ray.algorithm.advantages import TrainingSequence, advantages, spread, taught, without_truncated
 from openrs_ray.config.loss import Advantage
 
 NAN = float("nan")
@@ -88,6 +88,15 @@ def test_truncated_completions_count_in_the_mean_and_have_no_advantage():
     left = without_truncated(values, groups)
     assert np.isnan(left[0, 1]) and np.isnan(left).sum() == 1
     np.testing.assert_array_equal(left[~np.isnan(left)], values[~np.isnan(left)])
+
+
+def test_a_teacher_acts_on_all_completions_but_those_without_a_usable_token():
+    (group, *_) = make_groups(1)
+    untold = np.full(len(group.rollouts[2].logprobs), NAN)
+    group = replace(
+        group, rollouts=(*group.rollouts[:2], replace(group.rollouts[2], logprobs=untold), group.rollouts[3])
+    )
+    np.testing.assert_array_equal(taught(np.array([[0.5, NAN, NAN, -0.5]]), [group]), [[0.5, 0.0, NAN, -0.5]])
 
 
 def test_without_the_standard_deviation_an_advantage_is_the_distance_from_the_mean():

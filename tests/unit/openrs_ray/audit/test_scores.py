@@ -1,5 +1,6 @@
 """Recorded log-probabilities against the policies that were kept: another policy's weights are found, by checkpoint."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,16 @@ def test_logits_of_a_few_positions_at_a_time_are_those_of_all(audited: Path, mon
     whole = logits.log_softmax(-1)[torch.arange(2, 9), torch.tensor(completion)]
     monkeypatch.setattr(scores, "_POSITIONS", 3)
     assert scorer.logprobs(prompt, completion, 0.7) == pytest.approx(whole.numpy(), abs=1e-5)
+
+
+def test_a_prompt_that_its_text_does_not_give_again_is_left_out(audited: Path) -> None:
+    scorer, run = Scorer.read(weights(audited, 1).parent, "float32"), AuditedRun.read(audited)
+    ((drawn, _),) = (_rows(run, file, 1, 1, 5) for file in run.files(("train",)) if file.step == 2)
+    (sampled,) = drawn
+    assert scorer.differences(sampled)
+    for text in ("", sampled.row["prompt"] + "\N{SNOWMAN}"):
+        assert scorer.prompt(text) is None
+        assert scorer.differences(replace(sampled, row=sampled.row | {"prompt": text})) == {}
 
 
 def test_the_weights_of_another_step_are_found(copied: Path) -> None:
