@@ -4,8 +4,9 @@ Trains the recipe (default: the quickstart) once for each seed and variant, one 
 the first variant is the baseline. A variant is a name and the fields that it changes:
     --seeds 42 43 44 --variant full --variant lora learner.lora.rank=8 learner.learning_rate=1e-3
 A finished run in --folder is used again. Its name holds a digest of its settings, but not of the code: give another --folder to
-train anew. Accuracies are those of the held-out problems. Intervals cover the choice of problems and the sampling of answers,
-but not the choice of seeds; the table therefore shows each variant's lowest and highest seed beside them.
+train anew. Accuracies are those of the held-out problems. Their intervals cover the choice of problems and the sampling of
+answers, but not what differs between runs, which may be much more. The table therefore shows each variant's lowest and highest
+seed and, from three seeds on, an interval over the seeds (Student's t) for the difference to the baseline: quote that one.
 """
 
 import hashlib
@@ -37,11 +38,13 @@ from openrs_ray.evaluation.gain import recorded_scores
 from openrs_ray.evaluation.paired import Pair, Paired, compare
 from openrs_ray.run.metrics import read_metrics
 from openrs_ray.run.progress import read_result
-from openrs_ray.stats import Interval, mean_interval
+from openrs_ray.stats import Interval, mean_interval, student_interval
 
+_SEEDS = 3
+"""With fewer, an interval over seeds says next to nothing."""
 _HEADINGS = (
-    *("start", "end", "lowest, highest seed", "paired difference (points)", "s/step", "largest mismatch KL"),
-    *("mean age", "runs"),
+    *("start", "end", "lowest, highest seed", "paired difference (points)", "over the seeds", "s/step"),
+    *("largest mismatch KL", "mean age", "runs"),
 )
 
 
@@ -70,6 +73,11 @@ class Trial:
     def scores(self, step: int) -> np.ndarray:
         """float [problems, samples]; NaN where not judged."""
         return recorded_scores(self.folder, step, None)
+
+    @property
+    def accuracy(self) -> float:
+        """After the last step."""
+        return float(np.nanmean(self.scores(self.config.run.steps)))
 
     def figures(self, name: str) -> list[float]:
         """A figure of metrics.jsonl, for each step that has it."""
@@ -113,20 +121,29 @@ def difference(ours: Sequence[Trial], theirs: Sequence[Trial]) -> Paired | None:
     return compare([pair])
 
 
+def over_seeds(ours: Sequence[Trial], theirs: Sequence[Trial]) -> Interval | None:
+    """Difference of the accuracies after the last step, by what it is with each seed; None with too few seeds in common."""
+    ends = [{one.config.run.seed: one.accuracy for one in side} for side in (ours, theirs)]
+    differences = [ends[0][seed] - ends[1][seed] for seed in sorted(ends[0].keys() & ends[1].keys())]
+    return student_interval(np.array(differences)) if len(differences) >= _SEEDS else None
+
+
 def points(interval: Interval) -> str:
     return f"{100 * interval.mean:+z.1f} [{100 * interval.low:+z.1f}, {100 * interval.high:+z.1f}]"
 
 
 def row(trials: Sequence[Trial], baseline: Sequence[Trial]) -> list[str]:
     start, end = (mean_interval(pooled(trials, last)) for last in (False, True))
-    ends = [float(np.nanmean(one.scores(one.config.run.steps))) for one in trials]
+    ends = [one.accuracy for one in trials]
     paired = None if trials is baseline else difference(trials, baseline)
+    seeds = None if trials is baseline else over_seeds(trials, baseline)
     ages = [mean(values) for one in trials if (values := one.figures("age_mean"))]
     return [
         str(start),
         str(end),
         f"{100 * min(ends):.1f}, {100 * max(ends):.1f} %",
         points(paired.difference) if paired else "",
+        points(seeds) if seeds else "",
         f"{median(value for one in trials for value in one.figures('step_s')):.3g}",
         f"{max(value for one in trials for value in one.figures('mismatch_kl')):.2g}",
         f"{mean(ages):.2f}" if ages else "",
@@ -153,6 +170,8 @@ def figures(variants: dict[str, list[Trial]]) -> list[Figure]:
             made.append(Figure(f"{name}: accuracy at the {when}", "share, 95 %", _values(interval)))
         if trials is not baseline and (paired := difference(trials, baseline)):
             made.append(Figure(f"{name}: paired difference", "share, 95 %", _values(paired.difference)))
+        if trials is not baseline and (seeds := over_seeds(trials, baseline)):
+            made.append(Figure(f"{name}: difference over the seeds", "share, 95 %", _values(seeds)))
         for figure, of, unit in (
             *(("step_s", median, "s/step"), ("mismatch_kl", max, "largest"), ("age_mean", mean, "versions")),
             *(("effective_sample_share", min, "smallest"), ("masked_sequence_share", mean, "mean")),

@@ -34,6 +34,8 @@ class FakeRuns:
 
     def __init__(self, **right: int) -> None:
         self.right = right
+        self.more: dict[tuple[str, int], int] = {}
+        """Problems solved in addition, by variant and seed."""
         self.trained: list[str] = []
 
     def __call__(self, trial: learning.Trial) -> None:
@@ -45,6 +47,7 @@ class FakeRuns:
         write_json(folder / "config.json", trial.config.model_dump(mode="json"))
         start_attempt(folder, 0, Bounds.of(trial.config))
         record, at_end = CompletionRecord(folder), self.right[trial.variant] - (trial.config.run.seed - 42)
+        at_end += self.more.get((trial.variant, trial.config.run.seed), 0)
         for step, right in ((0, 10), (STEPS, at_end)):
             record.write(step, 1, evaluated(np.arange(PROBLEMS) < right), [[""]] * PROBLEMS, None, "evaluation")
         for step in range(1, STEPS + 1):
@@ -86,6 +89,21 @@ def test_variants_are_compared_over_all_seeds(
     assert figures["full: step_s"] == [1.0, 1.0] and figures["full: mismatch_kl"] == [0.003, 0.003]
     shown = capsys.readouterr().out
     assert "+10.0 [" in shown and "72.5, 75.0 %" in shown and "82.5, 85.0 %" in shown
+
+
+def test_from_three_seeds_on_the_difference_has_an_interval_over_them(
+    tmp_path: Path, runs: FakeRuns, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "lora: difference over the seeds" not in call(tmp_path, *LORA)[1]
+    runs.more["lora", 44] = -10
+    code, figures = call(tmp_path, *LORA, "--seeds", "42", "43", "44")
+    assert code == 0
+    # Differences of 4, 4 and -6 of 40 problems; Student's quantile with two degrees of freedom is 4.303 (any table).
+    differences = np.array([4, 4, -6]) / 40
+    half = 4.303 * differences.std(ddof=1) / 3**0.5
+    expected = [differences.mean(), differences.mean() - half, differences.mean() + half]
+    assert figures["lora: difference over the seeds"] == pytest.approx(expected, rel=1e-3)
+    assert f"{100 * expected[1]:+.1f}" in "".join(capsys.readouterr().out.split())
 
 
 def test_a_finished_run_is_used_again_and_a_changed_one_is_not(tmp_path: Path, runs: FakeRuns) -> None:
