@@ -22,6 +22,8 @@ from openrs_ray.sandbox.records import Limits, Outcome, Ran, SandboxFailed
 
 SCRATCH = "/tmp"
 """Scratch folder of a program with a file system of its own."""
+BESIDE = "it was ended with the program beside it"
+"""Detail of a program that another one's end has ended."""
 _START_DEADLINE_S = 60.0
 _END_DEADLINE_S = 30.0
 _CHUNK_BYTES = 1 << 16
@@ -48,7 +50,10 @@ class Task:
 
 
 def run_together(tasks: Sequence[Task], route: Route, walls: list[str] | None) -> list[Running]:
-    """Runs programs side by side until the first of the list ends; the others are killed then, and told as TIMEOUT."""
+    """Runs programs side by side until the first of the list ends; the others are killed then.
+
+    Those are told as TIMEOUT, unless they had ended by themselves before.
+    """
     with ExitStack() as stack, selectors.DefaultSelector() as selector:
         running = [stack.enter_context(Running(task, route, walls)) for task in tasks]
         for one in running:
@@ -56,7 +61,7 @@ def run_together(tasks: Sequence[Task], route: Route, walls: list[str] | None) -
         while not running[0].ended:
             _wait(selector, running)
         for one in running:
-            one.stop(Outcome.TIMEOUT, "it was ended with the program beside it")
+            one.stop(Outcome.TIMEOUT, BESIDE)
         while not all(one.ended for one in running):
             _wait(selector, running)
         return running
@@ -192,9 +197,11 @@ class Running:
         if "status" not in self._report or "walls" not in self._report:
             why = self._report.get("failed") or stderr.strip()[-300:] or "its launcher died"
             raise SandboxFailed(f"a sandbox could not be started: {why}")
-        status, cpu_s = self._report["status"].split()
+        status, cpu_s, by_itself = self._report["status"].split()
         code = os.waitstatus_to_exitcode(int(status))
-        outcome, detail = self._stopped or _ending(code, float(cpu_s), self._task.limits, stderr)
+        # Its own end may be told only after that of the program beside it, which may have ended because of it.
+        stopped = None if by_itself == "1" and self._stopped == (Outcome.TIMEOUT, BESIDE) else self._stopped
+        outcome, detail = stopped or _ending(code, float(cpu_s), self._task.limits, stderr)
         seconds = time.monotonic() - self._start
         return Ran(outcome, stdout, stderr, seconds, float(cpu_s), code if code >= 0 else None, detail)
 

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 
 from openrs_ray.rewards.code_tests.shapes import Statements, Streams, Tests
-from openrs_ray.sandbox.process import Task
+from openrs_ray.sandbox.process import BESIDE, Task
 from openrs_ray.sandbox.program import run_program, run_programs
 from openrs_ray.sandbox.records import Limits, Outcome, Ran
 
@@ -69,7 +69,7 @@ def _result(referee: Ran, program: Ran, tests: int) -> Result:
     why = next((f"test {place}: {one['why']}" for place, one in enumerate(said, start=1) if "why" in one), "")
     why = next((one["failed"] for one in said if "failed" in one), why)
     if passed < tests and not unusable:
-        ended = program.outcome not in (Outcome.FINISHED, Outcome.FAILED) and "beside it" not in program.detail
+        ended = program.outcome not in (Outcome.FINISHED, Outcome.FAILED) and program.detail != BESIDE
         why = program.detail if ended else why or f"the tests did not end: {referee.detail}"
     return Result(passed, tests, _line(why), _line(unusable))
 

@@ -83,10 +83,11 @@ class Launcher:
             os.close(descriptor)
         try:
             _tell(self._control, f"walls {' '.join(self._walls_told(ready))}")
-            select.select([os.pidfd_open(pid), self._control], [], [])
+            ended = os.pidfd_open(pid)
+            by_itself = ended in select.select([ended, self._control], [], [])[0]
         finally:
             status, usage = _end(pid)
-        _tell(self._control, f"status {status} {usage.ru_utime + usage.ru_stime}")
+        _tell(self._control, f"status {status} {usage.ru_utime + usage.ru_stime} {by_itself:d}")
 
     def _enter(self) -> None:
         """Namespaces and file system, as the route says."""

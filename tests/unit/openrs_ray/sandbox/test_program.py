@@ -2,6 +2,7 @@
 
 import os
 import resource
+import selectors
 import signal
 import struct
 import subprocess
@@ -16,7 +17,7 @@ from confined import run_on
 
 from openrs_ray.sandbox.inside import seccomp
 from openrs_ray.sandbox.inside.syscalls import CONDITIONAL, PLAIN
-from openrs_ray.sandbox.process import Task, run_together
+from openrs_ray.sandbox.process import Running, Task, run_together
 from openrs_ray.sandbox.program import run_program, run_programs, strength
 from openrs_ray.sandbox.records import Limits, Outcome, SandboxFailed, Strength
 
@@ -87,6 +88,28 @@ def test_the_first_of_the_list_ends_the_others() -> None:
     first, second = run_programs([Task("print('done')"), Task("import time; time.sleep(600)")])
     assert (first.outcome, second.outcome) == (Outcome.FINISHED, Outcome.TIMEOUT)
     assert second.seconds < 20
+
+
+def test_an_end_that_is_told_after_that_of_the_first_stays_the_programs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine, the first sees that the other has ended, and ends, before the other's launcher has said why."""
+    strength()
+    read, ended = Running.read, set[str]()
+
+    def late(self: Running, name: str, selector: selectors.BaseSelector) -> None:
+        source = self._task.source
+        if name == "control" and "walls" in self._report and source == quits.source and waits.source not in ended:
+            return
+        read(self, name, selector)
+        if self.ended:
+            ended.add(source)
+
+    monkeypatch.setattr(Running, "read", late)
+    (own, theirs), (back, there) = os.pipe(), os.pipe()
+    waits = Task("import os\nassert os.read(3, 1) == b''", channel=(own, there))
+    quits = Task("raise SystemExit(3)", channel=(back, theirs))
+    first, other = run_programs([waits, quits])
+    assert first.outcome is Outcome.FINISHED, first
+    assert (other.outcome, other.detail) == (Outcome.FAILED, "it ended with exit code 3")
 
 
 @pytest.mark.parametrize("name", ["../up.py", "/etc/x", "a/../../b", ""])
