@@ -40,7 +40,7 @@ from openrs_ray.run.metrics import read_metrics
 from openrs_ray.run.progress import read_result
 from openrs_ray.stats import Interval, mean_interval, student_interval
 
-_SEEDS = 3
+_FEWEST_SEEDS = 3
 """With fewer, an interval over seeds says next to nothing."""
 _HEADINGS = (
     *("start", "end", "lowest, highest seed", "paired difference (points)", "over the seeds", "s/step"),
@@ -122,10 +122,10 @@ def difference(ours: Sequence[Trial], theirs: Sequence[Trial]) -> Paired | None:
 
 
 def over_seeds(ours: Sequence[Trial], theirs: Sequence[Trial]) -> Interval | None:
-    """Difference of the accuracies after the last step, by what it is with each seed; None with too few seeds in common."""
+    """Mean difference of the accuracies after the last step, with its interval over the seeds; None with fewer than three."""
     ends = [{one.config.run.seed: one.accuracy for one in side} for side in (ours, theirs)]
     differences = [ends[0][seed] - ends[1][seed] for seed in sorted(ends[0].keys() & ends[1].keys())]
-    return student_interval(np.array(differences)) if len(differences) >= _SEEDS else None
+    return student_interval(np.array(differences)) if len(differences) >= _FEWEST_SEEDS else None
 
 
 def points(interval: Interval) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from commands import ROOT, finish, power_cut, tail, wait_until
+from commands import ROOT, assert_all_gone, descendants, finish, tail, wait_until
 from system import make_run
 
 from launch.evaluate import main
@@ -207,12 +207,16 @@ def test_two_models_over_a_kill(tmp_path: Path, toy_folder: Path, sums: Path) ->
 
     process = start("--engine.max_sequences", "4")  # so slow that it is not through when it is killed
     wait_until(lambda: bool(files()), 240, process, log)
-    power_cut(process)
+    family = descendants(process)
+    process.kill()
+    process.wait(30)
     before = files()
     done_before = sum(pq.read_table(path).num_rows for path in before)
     assert 0 < done_before < 2 * PROBLEMS * SAMPLES, "it must be killed in the middle"
 
+    # At once, beside what is left of the killed one.
     assert finish(start("--placement.num_rollout_gpus", "2"), log) == 0, tail(log)
+    assert_all_gone(family)
     assert before.items() <= files().items(), "what was written stays as it was"
     for model in ("trained", "start-model"):
         rows = pq.read_table(sorted((folder / model).glob("*.parquet"))).to_pylist()

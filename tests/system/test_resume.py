@@ -235,22 +235,23 @@ def test_engines_that_sleep_while_the_learner_works_change_nothing(
 @pytest.mark.cpu_engine
 @pytest.mark.timeout(900)
 def test_an_asynchronous_run_counts_everything_once(tmp_path: Path, toy_folder: Path) -> None:
-    """Killed, and resumed as a synchronous one: every position is trained on once, no token was too old."""
+    """Killed twice, resumed as it was and then synchronous: every position is trained on once, no token was too old."""
     steps, changes = (
-        8,
+        10,
         {"rollout": {"staleness": 2}, "placement": {"num_rollout_gpus": 2}, "checkpoint": {"every_steps": 1}},
     )
     changes["rollout"]["replace_uniform_groups"] = 1
     recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", steps, **changes)
     run, log = tmp_path / "run", tmp_path / "log"
-    process = start([str(recipe)], log)
-    wait_until(lambda: steps_done(run) >= 5, 300, process, log)
-    power_cut(process)
+    for enough, more in ((4, []), (7, ["--resume"])):
+        process = start([str(recipe), *more], log)
+        wait_until(lambda enough=enough: steps_done(run) >= enough, 300, process, log)  # type: ignore[misc]
+        power_cut(process)
     assert finish(start([str(recipe), "--resume", "--rollout.staleness", "0"], log), log) == 0, tail(log)
     coverage = check_coverage(run, problems_per_step=4, completions_per_problem=4)
     assert coverage.exact and coverage.steps == steps and coverage.completions == steps * 16
     assert coverage.replaced > 0
-    assert [read_bounds(run)[attempt].staleness for attempt in (1, 2)] == [2, 0]
+    assert [read_bounds(run)[attempt].staleness for attempt in (1, 2, 3)] == [2, 2, 0]
     assert prove([str(run)]) == 0, "each row by what its own attempt allowed"
     rows = current_rows(run, columns=["step", "versions"]).to_pylist()
     ages = [row["step"] - 1 - span["version"] for row in rows for span in row["versions"]]

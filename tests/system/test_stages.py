@@ -1,10 +1,11 @@
 """A run through two stages, killed inside the second: the real command, with real engines and a real learner."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
-from commands import finish, power_cut, start, steps_done, tail, wait_until, write_recipe
+from commands import assert_all_gone, descendants, finish, start, steps_done, tail, wait_until, write_recipe
 
 from launch.coverage import main as prove
 from openrs_ray.run.attempts import read_attempts
@@ -37,9 +38,12 @@ def test_a_run_killed_in_its_second_stage_goes_on_there(tmp_path: Path, toy_fold
     run, log = tmp_path / "run", tmp_path / "log"
     process = start([str(recipe)], log)
     wait_until(lambda: steps_done(run) >= 5, 300, process, log)
-    power_cut(process)
-    process = start([str(recipe), "--resume"], log)
+    family = descendants(process)
+    process.kill()
+    assert finish(process, log) == -signal.SIGKILL
+    process = start([str(recipe), "--resume"], log)  # at once, beside what is left of the killed one
     assert finish(process, log) == 0, tail(log)
+    assert_all_gone(family)
 
     assert read_attempts(run)[2] >= 4, "it went on from a checkpoint of the second stage"
     assert prove([str(run)]) == 0, "coverage is exact, and every row was sampled with the settings of its stage"
