@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, WrapValidator, model_validator
 
-from openrs_ray.config.answer import Answer
+from openrs_ray.config.answer import Answer, Text
 from openrs_ray.config.environment import EnvironmentSection
 from openrs_ray.config.evaluation import HeldOut
 from openrs_ray.config.resumable import FREE
@@ -26,7 +26,7 @@ class Columns(Section):
     """Column that holds the problem: text or a list of chat messages; a dot leads into a struct or JSON text."""
     answer: str = "answer"
     """Column that holds the gold answer: text, a number or a list of accepted answers (`reward_model.ground_truth`)."""
-    answer_after: str | None = None
+    answer_after: Text | None = None
     """When set, the gold answer is what follows the last occurrence of this marker in the answer column (GSM8K: "####")."""
 
 

@@ -107,8 +107,8 @@ def _type_text(annotation: Any, bounds: list[Any]) -> str:
         return " or ".join("null" if part is types.NoneType else _type_text(part, bounds) for part in parts)
     if origin is Literal:
         return " or ".join(str(part) for part in parts)
+    filled = any(isinstance(bound, annotated_types.MinLen) for bound in bounds)
     if origin is dict:
-        filled = any(isinstance(bound, annotated_types.MinLen) for bound in bounds)
         names, values = _type_text(parts[0], []), _type_text(parts[1], [])
         return f"{'mapping, not empty,' if filled else 'mapping'} of {names} to {values}"
     if origin is tuple:
@@ -117,7 +117,7 @@ def _type_text(annotation: Any, bounds: list[Any]) -> str:
         return f"{len(parts)} x {_type_text(parts[0], [])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "section with " + ", ".join(annotation.model_fields)
-    name = _TYPE_NAMES[annotation]
+    name = f"{'non-empty ' if filled else ''}{_TYPE_NAMES[annotation]}"
     limits = " and ".join(filter(None, map(_bound_text, bounds)))
     return f"{name} {limits}" if limits else name
 

@@ -159,6 +159,11 @@ def test_a_recipe_s_own_list_replaces_that_which_it_extends(tmp_path: Path) -> N
         load_config(child, [])
 
 
+def test_a_marker_before_the_answer_has_a_character(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r'answer_after is ""; allowed: non-empty text or null'):
+        load(tmp_path, {"path": "toy"}, "--data.columns.answer_after", "")
+
+
 def test_a_resume_keeps_the_weights_and_all_else_that_is_learned_from(tmp_path: Path) -> None:
     saved = load(tmp_path).model_dump(mode="json")
     check_resumable(saved, load(tmp_path))
