@@ -21,7 +21,7 @@ WRONG = {
     "hangs": f"{NAMED}def add(a, b):\n    while True: pass",
     "sleeps": f"{NAMED}time.sleep(600)",
     "crashes": "def add(a, b):\n    import os\n    os.abort()",
-    "eats memory": "held = []\nwhile True:\n    held.append(bytearray(50_000_000))",
+    "eats memory": "held = []\nwhile True:\n    held.append(bytes(50_000_000))",
     "forks": f"{NAMED}while True:\n    try:\n        os.fork()\n    except OSError:\n        time.sleep(600)",
     "leaves with success": "import os\nos._exit(0)",
 }

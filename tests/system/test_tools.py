@@ -40,7 +40,7 @@ class Calculator:
         if row["fault"] == "crash":
             os.kill(os.getpid(), 11)
         if row["fault"] == "memory":
-            held = [bytearray(50_000_000) for _ in range(1000)]
+            held = [bytes(50_000_000) for _ in range(1000)]
         if row["fault"] == "raise":
             raise KeyError("nothing")
         turns = sum(message["role"] == "assistant" for message in messages)

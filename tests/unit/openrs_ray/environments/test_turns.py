@@ -39,7 +39,7 @@ class Guess:
         if said == "3":
             held = []
             while True:
-                held.append(bytearray(10_000_000))
+                held.append(bytes(10_000_000))  # untouched pages: the limit is met before the deadline
         if said == "4":
             raise ValueError("four")
         if said == "5":

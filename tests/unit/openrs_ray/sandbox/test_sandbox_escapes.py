@@ -476,7 +476,7 @@ def test_huge_output_of_errors_is_cut(route: Route) -> None:
 
 
 def test_memory_ends(route: Route) -> None:
-    ran = run_on(route, "held = []\nwhile True: held.append(bytearray(50_000_000))")
+    ran = run_on(route, "held = []\nwhile True: held.append(bytes(50_000_000))")
     assert ran.outcome is Outcome.MEMORY
     assert "0.5 GiB" in ran.detail
 
