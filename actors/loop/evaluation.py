@@ -21,7 +21,7 @@ from openrs_ray.run.spans import traced
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Evaluates each step at most once, over all resumes."""
+    """Evaluates each step once, and again after a resume from a checkpoint that was saved before its evaluation."""
 
     config: RunConfig
     held_out: Sequence[Problem]

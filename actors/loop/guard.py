@@ -51,7 +51,8 @@ class RunGuard:
         lines = [(line["step"], phase, line) for phase in _PHASES for line in read_metrics(self._run, phase)]
         for step, phase, line in sorted(lines, key=lambda each: (each[0], _PHASES.index(each[1]))):
             self.seen(step, line, phase)
-        self._alarms.clear()  # what followed from them was decided then
+        # What followed from earlier ones was decided then; of the newest step it may have been too dear.
+        self._alarms = [alarm for alarm in self._alarms if alarm.step == self._step]
 
     @property
     def _run(self) -> Path:

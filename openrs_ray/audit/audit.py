@@ -20,6 +20,7 @@ UNPROVEN = (
     "anything in no entry: logs, traces, TensorBoard's files, cost.json, the learner's state (its CRC-32 are in the manifest)",
     "figures that nothing in the record gives: grad_norm, learning_rate, times, ages, push_bytes, probe_difference, cost_usd",
     "completions that were not drawn to be scored again, and all that no kept policy sampled",
+    "verdicts on the completions of launch.evaluate and of a teacher, which are not judged again, and the teacher's own score",
     "in the reports of launch.evaluate: intervals over problems, tests, majority votes, and the looks of a sequential comparison",
 )
 """Claims that no audit shows."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from openrs_ray.config.data import Data
+from openrs_ray.config.data import Data, Example
 from openrs_ray.config.placement import Slots
 from openrs_ray.config.rollout import Engine
 from openrs_ray.config.schema import Model
@@ -58,8 +58,9 @@ def load_inputs(recipe: Recipe) -> Inputs:
     tokenizers: dict[str, PreTrainedTokenizerBase] = {}
     for name, stage in recipe.stages.items():
         settings = stage.model_dump(mode="json", exclude={"paper"})
-        if not settings.get("system_as_user"):
-            settings.pop("system_as_user", None)  # a curation that began before there was this field goes on
+        for added in ("system_as_user", "examples"):
+            if not settings.get(added):
+                settings.pop(added, None)  # a curation that began before there was this field goes on
         try:
             if isinstance(stage, Overlaps):
                 evaluations[name] = {one: _evaluation(name, one, path) for one, path in stage.against.items()}
@@ -81,8 +82,18 @@ def prompts(
 
 
 def _ask(stage: ModelStage, turns: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, ...]]:
-    data = Data(path="none", system_prompt=stage.system_prompt, system_as_user=stage.system_as_user)
+    data = Data(
+        path="none",
+        system_prompt=stage.system_prompt,
+        system_as_user=stage.system_as_user,
+        examples=_examples(stage) if isinstance(stage, Solved) else (),
+    )
     return tokenize_prompts(data, turns, tokenizer)
+
+
+def _examples(stage: Solved) -> tuple[Example, ...]:
+    turns = [user_turn(stage, Candidate(0, "", example.problem, None, ())) for example in stage.examples]
+    return tuple(Example(problem=turn, response=one.response) for turn, one in zip(turns, stage.examples, strict=True))
 
 
 def _read_source(recipe: Recipe, name: str, source: Source, start: int) -> list[Candidate]:

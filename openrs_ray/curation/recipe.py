@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from openrs_ray.config.data import Columns
+from openrs_ray.config.data import Columns, Example
 from openrs_ray.config.help import field_lines, section_lines
 from openrs_ray.config.load import checked
 from openrs_ray.config.names import recipe_lines
@@ -104,7 +104,7 @@ class ModelStage(_Stage):
     system_prompt: str | None = None
     """System message put before every problem."""
     system_as_user: bool = False
-    """For chat templates without a system role: put the system message before the user turn instead."""
+    """For chat templates without a system role: put the system message before the first user turn instead."""
     max_prompt_tokens: Positive = 1024
     """A problem with a longer prompt is not asked; it stays unclear."""
     max_tokens: Positive
@@ -122,6 +122,8 @@ class Solved(ModelStage):
     """Drops problems that the model solves, or solves too rarely."""
     prompt: str = SOLVE
     """The user turn; {problem} is replaced."""
+    examples: tuple[Example, ...] = ()
+    """Worked examples put before every problem as earlier turns, their problems into the same prompt."""
     samples: Positive = 1
     """Completions of each problem."""
     solved_from: Positive = 1

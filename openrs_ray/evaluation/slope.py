@@ -81,12 +81,15 @@ def checks(config: RunConfig) -> int:
 
 
 def recorded_slope(config: RunConfig, progress: Progress) -> Slope | None:
-    """Slope over a run's last `cost.evaluations_per_slope` evaluations; None where no check is due after this step."""
-    window = config.cost.evaluations_per_slope
-    if config.cost.min_points_per_usd is None or progress.evaluated != progress.step:
+    """Slope over a run's last `cost.evaluations_per_slope` scheduled evaluations; None where no check is due after this step.
+
+    The one that a budget's end brought on is not among them: `checks` does not count it.
+    """
+    window, every = config.cost.evaluations_per_slope, config.evaluation.every_steps
+    if config.cost.min_points_per_usd is None or not every or progress.evaluated != progress.step:
         return None
     lines = [line for line in read_metrics(config.run.path, "evaluation") if line.get("cost_usd") is not None]
-    last = [line for line in lines if line["step"] <= progress.step][-window:]
+    last = [line for line in lines if line["step"] <= progress.step and line["step"] % every == 0][-window:]
     if len(last) < window:
         return None
     dollars = [float(line["cost_usd"]) for line in last]

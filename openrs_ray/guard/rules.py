@@ -59,6 +59,11 @@ def _of(name: str) -> Callable[[Line, RunConfig], float | None]:
     return lambda line, config: number(line, name)
 
 
+def _trained(name: str) -> Callable[[Line, RunConfig], float | None]:
+    """A figure of the learner; a step that trained on no token gives 0, which says nothing."""
+    return lambda line, config: None if line.get("completion_tokens") == 0 else number(line, name)
+
+
 def _length(line: Line, config: RunConfig) -> float | None:
     """Mean length as a share of the limit that the step was sampled under."""
     length = number(line, "mean_length")
@@ -113,24 +118,24 @@ MEASURES: dict[str, Measure] = {
         share=True,
     ),
     "kl": Measure(
-        "the KL to the reference", _of("kl"), lambda limit, _: limit, ("kl", "learning_rate"), by_stage=False
+        "the KL to the reference", _trained("kl"), lambda limit, _: limit, ("kl", "learning_rate"), by_stage=False
     ),
     "mismatch": Measure(
         "the divergence between sampler and learner",
-        _of("mismatch_kl"),
+        _trained("mismatch_kl"),
         lambda limit, baseline: limit * max(baseline, _LEAST_MISMATCH),
         ("learning_rate", "kl"),
     ),
     "entropy_rise": Measure(
         "the entropy",
-        _of("entropy"),
+        _trained("entropy"),
         lambda limit, baseline: limit * max(baseline, _LEAST_ENTROPY),
         ("learning_rate", "kl"),
     ),
     "entropy_fall": Measure(
-        "the entropy", *(_of("entropy"), _scaled, ("learning_rate", "kl")), above=False, excused=_solves
+        "the entropy", *(_trained("entropy"), _scaled, ("learning_rate", "kl")), above=False, excused=_solves
     ),
-    "grad_norm": Measure("the norm of the gradient", _of("grad_norm"), _scaled, ("learning_rate", "kl")),
+    "grad_norm": Measure("the norm of the gradient", _trained("grad_norm"), _scaled, ("learning_rate", "kl")),
     "no_spread": Measure(
         "the share of groups without spread that are not all right",
         *(_without_spread, _risen, ("learning_rate", "kl")),

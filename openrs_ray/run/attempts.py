@@ -16,15 +16,24 @@ _ATTEMPT = re.compile(r"-attempt-(\d+)\b")
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Limits of an attempt that a resume may change."""
+    """Settings of an attempt that its rows follow from, and that a resume may change."""
 
     staleness: int
     replaced_per_step: int
+    likelihoods: bool
+    """True where log-probabilities are of the sampled distribution."""
+    without_truncated: bool
+    """True where completions cut at the limit have no advantage (`loss.truncated_completions`)."""
 
     @classmethod
     def of(cls, config: RunConfig) -> "Bounds":
-        rollout = config.rollout
-        return cls(rollout.staleness, rollout.most_drawn_per_step - rollout.problems_per_step)
+        rollout, loss = config.rollout, config.loss
+        return cls(
+            staleness=rollout.staleness,
+            replaced_per_step=rollout.most_drawn_per_step - rollout.problems_per_step,
+            likelihoods=loss.tempered or all(stage.temperature == 1.0 for stage in rollout.each_stage),
+            without_truncated=loss.truncated_completions == "leave_out",
+        )
 
 
 def start_attempt(run_folder: Path, from_step: int, bounds: Bounds | None = None) -> int:
@@ -47,13 +56,13 @@ def read_attempts(run_folder: Path) -> dict[int, int]:
     return {attempt: line["from_step"] for attempt, line in _lines(run_folder).items()}
 
 
-def read_bounds(run_folder: Path) -> dict[int, Bounds]:
-    """Older versions noted none."""
-    names = {*Bounds.__slots__}
+def read_bounds(run_folder: Path, present: Bounds) -> dict[int, Bounds]:
+    """Bounds by attempt; `present` ones stand in for what an older version did not note."""
     return {
-        attempt: as_record(Bounds, {name: line[name] for name in names}, run_folder / FILE)
+        attempt: as_record(
+            Bounds, {name: line.get(name, now) for name, now in asdict(present).items()}, run_folder / FILE
+        )
         for attempt, line in _lines(run_folder).items()
-        if names <= line.keys()
     }
 
 

@@ -47,24 +47,18 @@ class Expected:
     texts: dict[int, str]
     """Digests by problem; where an older version wrote none, those of each one's first row."""
     problems_per_step: int
-    likelihoods: bool
-    """True where log-probabilities are of the sampled distribution."""
-    without_truncated: bool
-    """True where completions cut at the limit have no advantage (`loss.truncated_completions`)."""
     present: Bounds
     """For attempts that noted none."""
     noted: Mapping[int, Bounds]
 
     @classmethod
     def of(cls, run_folder: Path, config: RunConfig, texts: Sequence[str]) -> "Expected":
-        rollout = config.rollout
+        present = Bounds.of(config)
         return cls(
             texts=dict(enumerate(texts)),
-            problems_per_step=rollout.problems_per_step,
-            likelihoods=config.loss.tempered or all(stage.temperature == 1.0 for stage in rollout.each_stage),
-            without_truncated=config.loss.truncated_completions == "leave_out",
-            present=Bounds.of(config),
-            noted=read_bounds(run_folder),
+            problems_per_step=config.rollout.problems_per_step,
+            present=present,
+            noted=read_bounds(run_folder, present),
         )
 
     def bounds(self, attempt: int) -> Bounds:
@@ -128,7 +122,7 @@ def _file_faults(file: RecordFile, rows: Sequence[Row], expected: Expected) -> I
         for fault in _row_faults(file, row, versions):
             yield fault, _place(row)
     for position, group in groups.items():
-        for fault in _group_faults(file, group, expected):
+        for fault in _group_faults(file, group, expected.bounds(file.attempt)):
             yield fault, f"step {file.step} position {position}"
 
 
@@ -166,14 +160,14 @@ def _covers(spans: Sequence[Mapping[str, int]], sampled: np.ndarray) -> bool:
     return bool(pieces) and inside and rising and sum(end - start for start, end, _ in pieces) == sampled.sum()
 
 
-def _group_faults(file: RecordFile, group: Sequence[Row], expected: Expected) -> Iterator[str]:
+def _group_faults(file: RecordFile, group: Sequence[Row], bounds: Bounds) -> Iterator[str]:
     if len({(row["problem_index"], row["problem"]) for row in group}) > 1:
         yield "groups of several problems"
-    if file.phase != "evaluation" and expected.likelihoods and any(map(_copied, _alike(group))):
+    if file.phase != "evaluation" and bounds.likelihoods and any(map(_copied, _alike(group))):
         yield "groups in which completions are copies of another"
     if any(_read_differently(rows) for rows in _alike(group)):
         yield "groups in which the same tokens are different texts or answers"
-    if file.phase == "train" and not _learned_from(group, expected.without_truncated):
+    if file.phase == "train" and not _learned_from(group, bounds.without_truncated):
         yield "groups whose advantages do not follow from their rewards"
     if file.phase != "train" and any(row["advantage"] is not None for row in group):
         yield "groups with advantages that were not trained on"

@@ -53,6 +53,8 @@ class Steering:
         end = stage_end(self.config.rollout.each_stage[settings.stage].until, step, self._of_this_stage(settings.stage))
         if end is not None:
             changes = self._next_stage(step, changes, end)
+        if figures.get("completion_tokens") == 0:
+            return changes  # the entropy of a step that trained on no token is given as 0
         return self._to_entropy_floor(changes, figures.get("entropy", math.nan))
 
     def _to_entropy_floor(self, changes: Changes, entropy: float) -> Changes:

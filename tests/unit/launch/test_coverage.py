@@ -39,6 +39,14 @@ def said(run: Path, capsys: pytest.CaptureFixture[str], code: int = 1) -> str:
     return output.out + output.err
 
 
+def note_of_attempt(run: Path, attempt: int, **changes: Any) -> None:
+    """Change what the attempt's line says; None takes it out."""
+    lines = [json.loads(line) for line in (run / "attempts.jsonl").read_text().splitlines()]
+    changed = lines[attempt - 1] | changes
+    lines[attempt - 1] = {name: value for name, value in changed.items() if value is not None}
+    (run / "attempts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
 def file_of(run: Path, step: int, phase: Phase = "train") -> Path:
     (file,) = [file for file in current_files(run, phase) if file.step == step]
     return file.path
@@ -293,9 +301,7 @@ def test_truncated_completions_have_no_advantage_exactly_where_they_are_left_out
     fault = "groups whose advantages do not follow from their rewards: 1: step 4 position 9"
     rewrite(run, 4, lambda rows: rows[0].update(finish_reason="length", advantage=None))
     assert fault in said(run, capsys)
-    config = json.loads((run / "config.json").read_text())
-    config["loss"]["truncated_completions"] = "leave_out"
-    (run / "config.json").write_text(json.dumps(config))
+    note_of_attempt(run, 2, without_truncated=True)
     assert "advantages do not follow" not in said(run, capsys)
     rewrite(run, 4, lambda rows: rows[0].update(advantage=0.1))
     assert fault in said(run, capsys)
@@ -348,13 +354,10 @@ def test_a_group_that_was_not_to_be_replaced_is_named(
 
 def test_groups_are_replaced_only_where_that_is_allowed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By the attempt's own line, and where an older version wrote it by the config."""
-    attempts = [json.loads(line) for line in (run / "attempts.jsonl").read_text().splitlines()]
-    attempts[1]["replaced_per_step"] = 0
-    (run / "attempts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in attempts))
+    note_of_attempt(run, 2, replaced_per_step=0)
     assert "step 4 (replaced 1 groups, of at most 0)" in said(run, capsys)
-    for line in attempts:
-        del line["replaced_per_step"]
-    (run / "attempts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in attempts))
+    for attempt in (1, 2):
+        note_of_attempt(run, attempt, replaced_per_step=None)
     assert said(run, capsys, 0).startswith(RIGHT)
     config = json.loads((run / "config.json").read_text())
     config["rollout"]["replace_uniform_groups"] = 0
@@ -368,10 +371,19 @@ def test_tokens_are_held_against_the_bound_of_their_attempt(run: Path, capsys: p
     config["rollout"]["staleness"] = 0
     (run / "config.json").write_text(json.dumps(config))
     assert said(run, capsys, 0).startswith(RIGHT)
-    attempts = [json.loads(line) for line in (run / "attempts.jsonl").read_text().splitlines()]
-    attempts[1]["staleness"] = 0
-    (run / "attempts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in attempts))
+    note_of_attempt(run, 2, staleness=0)
     assert "too old or did not exist yet: 13: step 3 position 6 sample 1, " in said(run, capsys)
+
+
+def test_rows_follow_from_the_settings_of_their_own_attempt(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A resume changes these, too; and for a version that noted none of them they are those of the config."""
+    config = json.loads((run / "config.json").read_text())
+    config["loss"] |= {"truncated_completions": "leave_out", "tempered": False}
+    (run / "config.json").write_text(json.dumps(config))
+    rewrite(run, 4, lambda rows: rows[0].update(finish_reason="length"))
+    assert "advantages do not follow" not in said(run, capsys)
+    note_of_attempt(run, 2, without_truncated=None)
+    assert "advantages do not follow from their rewards: 1: step 4 position 9" in said(run, capsys)
 
 
 def test_two_files_of_one_step_are_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -238,3 +238,20 @@ def test_a_rollback_that_cannot_be_paid_ends_the_run_in_order_and_is_due_again(
     with pytest.raises(RolledBack):  # with more money
         go(folder, healthy_below=0.6)
     assert actions(folder)[-1] == ("roll back", 20)
+
+
+def test_a_fall_of_the_held_out_figures_that_could_not_be_paid_is_due_at_once_after_a_resume(tmp_path: Path) -> None:
+    """The evaluation is not made again, since it is done; no later one may come."""
+    folder, checkpoint = tmp_path / "run", {"every_steps": 5}
+    first = SimulatedRun(folder, Progress(), steps=STEPS, guard=GUARD, checkpoint=checkpoint)
+    for step, accuracy in ((15, 0.8), (35, 0.2)):
+        ends = {"low": accuracy - 0.1, "high": accuracy + 0.1}
+        first.metrics.write(step, {"accuracy": accuracy, **ends}, "evaluation")
+        first.store.begin(step)
+        first.store.commit(step, "kept", {"step": step, "evaluated": step})
+    again = SimulatedRun(folder, Progress(step=35, evaluated=35), steps=STEPS, guard=GUARD, checkpoint=checkpoint)
+    with pytest.raises(RolledBack, match="goes back to the checkpoint of step 15,"):
+        asyncio.run(again.guard.act(again.progress))
+    later = SimulatedRun(folder, Progress(step=15, evaluated=15), steps=STEPS, guard=GUARD, checkpoint=checkpoint)
+    asyncio.run(later.guard.act(later.progress))
+    assert actions(folder) == [("warn", None), ("roll back", 15)], "and once"

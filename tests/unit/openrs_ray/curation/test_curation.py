@@ -16,12 +16,13 @@ from shared_data import shared_file
 from openrs_ray.config.data import Data
 from openrs_ray.curation import fates, report
 from openrs_ray.curation.fates import Candidate, Fate, Reply, judged_fate, mix_counts, solved_fate, user_turn
-from openrs_ray.curation.inputs import load_inputs
+from openrs_ray.curation.inputs import load_inputs, prompts
 from openrs_ray.curation.pipeline import Curation, Question, Tell
 from openrs_ray.curation.recipe import Judged, Mix, Recipe, Solved, load_recipe
 from openrs_ray.curation.store import Counts, CurationStore
 from openrs_ray.curation.texts import OverlapIndex
 from openrs_ray.data.problems import load_problems
+from openrs_ray.data.prompts import tokenize_prompts
 from openrs_ray.data.rows import read_rows
 from openrs_ray.data.texts import letters_key, same_text_key, words
 from openrs_ray.errors import RunError, UserError
@@ -223,6 +224,14 @@ def test_a_problem_is_put_into_a_prompt_as_it_is() -> None:
         user_turn(stage, Candidate(0, "a", "is {answer} set?", None, ("1", "2")))
         == "is {answer} set? | 1 or 2 | {other}"
     )
+
+
+def test_a_model_is_asked_with_the_prompt_of_the_run() -> None:
+    """With the same system prompt, examples and suffix, so that a solve rate is that of the training."""
+    said = {"system_prompt": "12", "examples": [{"problem": "1+1", "response": "2"}]}
+    stage = Solved.model_validate(SOLVED | said | {"prompt": "{problem}="})
+    asked = prompts(stage, [Candidate(0, "a", "2+3", None, ("5",))], make_tokenizer())
+    assert asked == tokenize_prompts(Data(path="toy", suffix="=", **said), ["2+3"], make_tokenizer())
 
 
 # Recipes

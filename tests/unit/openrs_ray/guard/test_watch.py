@@ -82,6 +82,16 @@ def test_a_step_without_the_figure_neither_breaks_a_rule_nor_counts() -> None:
     assert next(alarm.step for alarm in alarms(gaps)) > BASELINE + WINDOW
 
 
+def test_a_step_that_trained_on_no_token_neither_breaks_a_rule_nor_counts() -> None:
+    """Its figures are 0: no fall of the entropy, and no baseline that the first gradient is infinitely far above."""
+    nothing = {"completion_tokens": 0, "entropy": 0.0, "grad_norm": 0.0, "mismatch_kl": 0.0, "kl": 0.0, "accuracy": 0.0}
+    trained = {"completion_tokens": 900, "accuracy": 0.1}
+    assert not [*alarms([trained] * 15 + [nothing | {"accuracy": 0.1}] * 20)]
+    assert not [*alarms([nothing] * 12 + [trained] * 30)]
+    late = [alarm.step for alarm in alarms([nothing] * 12 + [trained] * 15 + [trained | {"grad_norm": 5.1}] * 5)]
+    assert late == [12 + 15 + 5], "the baseline is that of the steps that learned"
+
+
 def test_an_accuracy_that_rises_and_falls_within_the_first_steps_is_seen() -> None:
     early = [{"accuracy": value} for value in (0.4, 0.6, 0.7, 0.7, 0.6, 0.3, 0.1, 0.0, 0.0)]
     first = next(alarms(early))

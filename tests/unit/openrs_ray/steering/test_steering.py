@@ -52,6 +52,15 @@ def test_the_weight_of_the_entropy_follows_its_floor_over_a_resume(tmp_path: Pat
     assert weights(without, entropies)[1] == Changes()
 
 
+def test_a_step_that_trained_on_no_token_moves_no_weight(tmp_path: Path) -> None:
+    """Its entropy is given as 0, which is below every floor."""
+    steering = Steering.of(configured(tmp_path, loss=FLOOR), 1, Changes())
+    before = steering.after_step(1, Changes(), {"truncated_share": 0.0, "entropy": 0.2, "completion_tokens": 900})
+    assert before.entropy_weight == pytest.approx(0.03)
+    nothing = {"truncated_share": 0.0, "entropy": 0.0, "completion_tokens": 0}
+    assert steering.after_step(2, before, nothing) == before
+
+
 def test_a_resume_averages_over_the_steps_before_it_but_not_over_another_stage(tmp_path: Path) -> None:
     config = configured(tmp_path, rollout={"max_completion_tokens": 24, "stages": STAGES, "staleness": 1})
     log = MetricsLog(tmp_path, start_attempt(tmp_path, 0))
