@@ -136,6 +136,9 @@ def test_the_last_evaluations_of_the_record_decide(tmp_path: Path, monkeypatch: 
     assert last.interval == slope([scores[step] for step in (4, 8, 12, 16, 20)], [1, 2, 3, 4, 5], 1 - 0.05 / 6), (
         "of six checks"
     )
+    with (config.run.path / "metrics.jsonl").open("a") as lines:
+        lines.write('{"step": 19, "attempt": 1, "phase": "evaluation", "accuracy": 0.5, "cost_usd": 4.5}\n')
+    assert recorded_slope(config, Progress(step=20, evaluated=20)) == last, "that of a budget's end is not counted"
     sentence = too_flat(config, last)
     assert sentence is not None and "less than cost.min_points_per_usd 20 even at" in sentence and str(last) in sentence
     ended = Progress(step=20, evaluated=20, ended="flat")
