@@ -32,6 +32,7 @@ def main(arguments: list[str]) -> int:
     if not any((folder / name).exists() for name in (CONFIG, FILE)):
         raise UserError(f"{folder} is no run: it has neither {CONFIG} nor {FILE}")
     belongs_to(folder)
+    read_head(folder)  # one that may not be read says so before checks that may take hours
     console = Console(highlight=False)
     with json_output(options.json) as document:
         checks = []
@@ -39,9 +40,9 @@ def main(arguments: list[str]) -> int:
             checks.append(check)
             if not options.json:  # as each ends: they may take hours
                 say(console, f"{check.name}: {_outcome(check)}")
-        document(_as_json(folder, checks))
         if not options.json:
             _show(console, checks)
+        document(_as_json(folder, checks))
     return 1 if any(check.findings for check in checks) else 0
 
 

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 from pydantic import BaseModel, ValidationError
 
 from openrs_ray.common.files import append_line
-from openrs_ray.common.foreign import parse_json
+from openrs_ray.common.foreign import parse_json, reading
 from openrs_ray.run.ledger_files import (
     ADDED,
     APPENDED,
@@ -227,12 +227,13 @@ class Ledger:
 
 
 def read_ledger(run_folder: Path) -> Known | None:
-    """None without a file."""
+    """None without a file; UserError where it may not be read."""
     path = run_folder / FILE
     if not path.exists():
         return None
     known = Known()
-    lines = path.read_bytes().split(b"\n")
+    with reading(f"cannot read the chain of digests {path}"):
+        lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines if lines[-1] else lines[:-1], start=1):
         known.add(number, line)
     return known

@@ -97,3 +97,12 @@ def test_a_mistake_is_one_sentence(
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ") and "\n" not in error
     assert sentence.removeprefix("argument ") in error
+
+
+def test_a_chain_that_cannot_be_read_is_said_before_the_checks(copied: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """As that of another user may be; here it is a folder, which nobody can read as a file."""
+    (copied / "ledger").unlink()
+    (copied / "ledger").mkdir()
+    assert main([str(copied)]) == 2
+    out, error = capfd.readouterr()
+    assert not out and error.startswith("error: Cannot read the chain of digests ") and error.count("\n") == 1
