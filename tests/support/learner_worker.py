@@ -492,7 +492,7 @@ def other_ranks(saved_by: int, stage: int, dtype: str, optimizer: str = "adamw")
     again.load(folder / f"saved-again-{saved_by}-{stage}-{dtype}-{optimizer}")
     return {
         "loaded": loaded, "kept": kept, "metrics": first + last, "weights": weights(made),
-        "again": steps(again, range(4, 5))[0], "left": list(saved.parent.glob(f"{saved.name}*.tmp")),
+        "again": steps(again, range(4, 5))[0], "left": list(saved.parent.glob(f"{saved.name}.*tmp")),
     }  # fmt: skip
 
 
