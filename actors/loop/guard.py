@@ -51,7 +51,7 @@ class RunGuard:
         lines = [(line["step"], phase, line) for phase in _PHASES for line in read_metrics(self._run, phase)]
         for step, phase, line in sorted(lines, key=lambda each: (each[0], _PHASES.index(each[1]))):
             self.seen(step, line, phase)
-        # What followed from earlier ones was decided then; of the newest step it may have been too dear.
+        # Earlier alarms were acted upon at their time; a rollback for the newest step may have been too expensive.
         self._alarms = [alarm for alarm in self._alarms if alarm.step == self._step]
 
     @property

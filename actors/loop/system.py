@@ -44,7 +44,7 @@ from openrs_ray.errors import RunError, UserError
 from openrs_ray.preparation.judges import judge_keys
 from openrs_ray.preparation.prepared import Prepared
 from openrs_ray.records import Problem
-from openrs_ray.run.attempts import Bounds, start_attempt
+from openrs_ray.run.attempts import AttemptSettings, start_attempt
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoint_files import Checkpoint
 from openrs_ray.run.checkpoints import CheckpointStore
@@ -180,7 +180,7 @@ class System:
         settings = StepSettings.of(config, progress.changes)
         asked = config.rollout, config.run.steps, settings
         sampling = Lookahead(collector.training_group, drawn, *asked, rests=rests, lengths=lengths)
-        attempt = start_attempt(config.run.path, progress.step, Bounds.of(config))
+        attempt = start_attempt(config.run.path, progress.step, AttemptSettings.of(config))
         gauges = Gauges(config.run.name, config.run.steps, progress.tokens)
         sinks = Sinks.of(config, attempt, display.note, display.warn)
         metrics = MetricsLog(config.run.path, attempt, sinks, gauges.write)

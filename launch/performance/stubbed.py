@@ -34,7 +34,7 @@ from openrs_ray.data.completions import Texts
 from openrs_ray.environments.single_turn import SingleTurn
 from openrs_ray.preparation.prepared import Prepared
 from openrs_ray.records import Completion, Status, TokenLogprobs, Verdict, VersionSpan
-from openrs_ray.run.attempts import Bounds, start_attempt
+from openrs_ray.run.attempts import AttemptSettings, start_attempt
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.metrics import MetricsLog
@@ -291,7 +291,7 @@ class StubbedRun:
         self._pool = StubEngines(config, prepared, self._workers)
         await self._pool.start()
         config.run.path.mkdir(parents=True, exist_ok=True)
-        attempt = start_attempt(config.run.path, 0, Bounds.of(config))
+        attempt = start_attempt(config.run.path, 0, AttemptSettings.of(config))
         budget, display = (
             Budget(config, age_s=0.0),
             RunDisplay("stubbed", config.run.steps, Console(file=io.StringIO())),

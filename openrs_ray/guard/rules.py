@@ -60,7 +60,7 @@ def _of(name: str) -> Callable[[Line, RunConfig], float | None]:
 
 
 def _trained(name: str) -> Callable[[Line, RunConfig], float | None]:
-    """A figure of the learner; a step that trained on no token gives 0, which says nothing."""
+    """Figure of the learner; None for a step that trained on no token, whose 0 says nothing."""
     return lambda line, config: None if line.get("completion_tokens") == 0 else number(line, name)
 
 

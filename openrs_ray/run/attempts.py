@@ -15,7 +15,7 @@ _ATTEMPT = re.compile(r"-attempt-(\d+)\b")
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class AttemptSettings:
     """Settings of an attempt that its rows follow from, and that a resume may change."""
 
     staleness: int
@@ -26,7 +26,7 @@ class Bounds:
     """True where completions cut at the limit have no advantage (`loss.truncated_completions`)."""
 
     @classmethod
-    def of(cls, config: RunConfig) -> "Bounds":
+    def of(cls, config: RunConfig) -> "AttemptSettings":
         rollout, loss = config.rollout, config.loss
         return cls(
             staleness=rollout.staleness,
@@ -36,11 +36,11 @@ class Bounds:
         )
 
 
-def start_attempt(run_folder: Path, from_step: int, bounds: Bounds | None = None) -> int:
+def start_attempt(run_folder: Path, from_step: int, settings: AttemptSettings | None = None) -> int:
     """Note a start from the checkpoint of `from_step` (0: the start model); returns the attempt's number."""
     attempt = next_attempt(run_folder)
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    record = {"attempt": attempt, "from_step": from_step, "started": started} | (asdict(bounds) if bounds else {})
+    record = {"attempt": attempt, "from_step": from_step, "started": started} | (asdict(settings) if settings else {})
     append_line(run_folder / FILE, record, synced=True)
     return attempt
 
@@ -56,11 +56,11 @@ def read_attempts(run_folder: Path) -> dict[int, int]:
     return {attempt: line["from_step"] for attempt, line in _lines(run_folder).items()}
 
 
-def read_bounds(run_folder: Path, present: Bounds) -> dict[int, Bounds]:
-    """Bounds by attempt; `present` ones stand in for what an older version did not note."""
+def read_settings_of_attempts(run_folder: Path, present: AttemptSettings) -> dict[int, AttemptSettings]:
+    """Settings by attempt; `present` ones stand in for what an older version did not note."""
     return {
         attempt: as_record(
-            Bounds, {name: line.get(name, now) for name, now in asdict(present).items()}, run_folder / FILE
+            AttemptSettings, {name: line.get(name, now) for name, now in asdict(present).items()}, run_folder / FILE
         )
         for attempt, line in _lines(run_folder).items()
     }

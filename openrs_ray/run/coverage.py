@@ -302,6 +302,6 @@ def _group(rows: Sequence[Row], order: Mixture) -> UsedGroup:
 
 def _staleness(attempts: Mapping[int, int], expected: Expected) -> int:
     """Staleness of the last steps' rollouts. `attempts`: by step."""
-    allowed = {step: expected.bounds(attempt).staleness for step, attempt in attempts.items()}
+    allowed = {step: expected.settings(attempt).staleness for step, attempt in attempts.items()}
     reach = max(attempts, default=0) - max(allowed.values(), default=0)
     return max((staleness for step, staleness in allowed.items() if step >= reach), default=0)

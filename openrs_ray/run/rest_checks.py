@@ -20,7 +20,7 @@ def rest_faults(
         if fault := _fault(row, rules, order, known, expected):
             yield fault, f"step {row['step']} position {row['position']}"
     for row in used:
-        if row["sample"] or expected.bounds(row["attempt"]).staleness:
+        if row["sample"] or expected.settings(row["attempt"]).staleness:
             continue  # what was known when a position was drawn is certain only where steps take turns
         place = order.place(row["position"])
         rule, streak = rules[place.task], known.get(row["step"] - 1, {}).get(place.problem)
@@ -32,7 +32,7 @@ def _fault(row: Row, rules: dict[str, RestRule], order: Mixture, known: dict[int
     place = order.place(row["position"])
     if (row["task"], row["problem_index"], row["epoch"]) != (place.task, place.problem, place.epoch):
         return "positions passed over under another problem than the order has"
-    if not 0 <= row["step"] - 1 - row["after_step"] <= expected.bounds(row["attempt"]).staleness:
+    if not 0 <= row["step"] - 1 - row["after_step"] <= expected.settings(row["attempt"]).staleness:
         return "positions passed over by results that were not due"
     streak = known.get(row["after_step"], {}).get(place.problem)
     said = (row["visits"] if row["solved"] == "always" else -row["visits"], row["last_epoch"])

@@ -16,7 +16,7 @@ from openrs_ray.algorithm.step_metrics import share_of_checked
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.records import Status
-from openrs_ray.run.attempts import Bounds, read_bounds
+from openrs_ray.run.attempts import AttemptSettings, read_settings_of_attempts
 from openrs_ray.run.completion_files import RecordFile
 from openrs_ray.run.completions import SCHEMA
 from openrs_ray.run.problems import text_digests
@@ -47,21 +47,21 @@ class Expected:
     texts: dict[int, str]
     """Digests by problem; where an older version wrote none, those of each one's first row."""
     problems_per_step: int
-    present: Bounds
+    present: AttemptSettings
     """For attempts that noted none."""
-    noted: Mapping[int, Bounds]
+    noted: Mapping[int, AttemptSettings]
 
     @classmethod
     def of(cls, run_folder: Path, config: RunConfig, texts: Sequence[str]) -> "Expected":
-        present = Bounds.of(config)
+        present = AttemptSettings.of(config)
         return cls(
             texts=dict(enumerate(texts)),
             problems_per_step=config.rollout.problems_per_step,
             present=present,
-            noted=read_bounds(run_folder, present),
+            noted=read_settings_of_attempts(run_folder, present),
         )
 
-    def bounds(self, attempt: int) -> Bounds:
+    def settings(self, attempt: int) -> AttemptSettings:
         return self.noted.get(attempt, self.present)
 
 
@@ -107,14 +107,14 @@ def faults(
         yield "steps with two files of one kind", f"step {step}"
     if not trained:
         return  # only evaluated, or killed before the rest of it was written
-    most = expected.bounds(trained[-1].attempt).replaced_per_step
+    most = expected.settings(trained[-1].attempt).replaced_per_step
     used, others = ([row for file in files for row in rows[file]] for files in (trained, replaced))
     for fault in _step_faults(used, others, expected.problems_per_step, most, figures):
         yield "steps that are not as they were counted", f"step {step} ({fault})"
 
 
 def _file_faults(file: RecordFile, rows: Sequence[Row], expected: Expected) -> Iterator[Fault]:
-    oldest = file.step - 1 - expected.bounds(file.attempt).staleness
+    oldest = file.step - 1 - expected.settings(file.attempt).staleness
     versions = range(file.step, file.step + 1) if file.phase == "evaluation" else range(max(0, oldest), file.step)
     groups: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
@@ -122,7 +122,7 @@ def _file_faults(file: RecordFile, rows: Sequence[Row], expected: Expected) -> I
         for fault in _row_faults(file, row, versions):
             yield fault, _place(row)
     for position, group in groups.items():
-        for fault in _group_faults(file, group, expected.bounds(file.attempt)):
+        for fault in _group_faults(file, group, expected.settings(file.attempt)):
             yield fault, f"step {file.step} position {position}"
 
 
@@ -160,14 +160,14 @@ def _covers(spans: Sequence[Mapping[str, int]], sampled: np.ndarray) -> bool:
     return bool(pieces) and inside and rising and sum(end - start for start, end, _ in pieces) == sampled.sum()
 
 
-def _group_faults(file: RecordFile, group: Sequence[Row], bounds: Bounds) -> Iterator[str]:
+def _group_faults(file: RecordFile, group: Sequence[Row], settings: AttemptSettings) -> Iterator[str]:
     if len({(row["problem_index"], row["problem"]) for row in group}) > 1:
         yield "groups of several problems"
-    if file.phase != "evaluation" and bounds.likelihoods and any(map(_copied, _alike(group))):
+    if file.phase != "evaluation" and settings.likelihoods and any(map(_copied, _alike(group))):
         yield "groups in which completions are copies of another"
     if any(_read_differently(rows) for rows in _alike(group)):
         yield "groups in which the same tokens are different texts or answers"
-    if file.phase == "train" and not _learned_from(group, bounds.without_truncated):
+    if file.phase == "train" and not _learned_from(group, settings.without_truncated):
         yield "groups whose advantages do not follow from their rewards"
     if file.phase != "train" and any(row["advantage"] is not None for row in group):
         yield "groups with advantages that were not trained on"

@@ -38,7 +38,7 @@ def stage_faults(
         if fault := _passed_fault(row, prompt_tokens, order, settings):
             yield fault, f"step {row['step']} position {row['position']}"
     for row in used:
-        first = row["step"] - expected.bounds(row["attempt"]).staleness
+        first = row["step"] - expected.settings(row["attempt"]).staleness
         known = [settings[step] for step in range(first, row["step"] + 1) if step in settings]
         for fault in _used_faults(row, known, prompt_tokens):
             yield fault, f"step {row['step']} position {row['position']} sample {row['sample']}"

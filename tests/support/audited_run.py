@@ -33,7 +33,7 @@ from openrs_ray.preparation.prepared import Prepared, prepare
 from openrs_ray.records import Completion, Group, Problem, Rollout, TokenLogprobs, Verdict, VersionSpan
 from openrs_ray.rewards.judge import Judges, judge_group
 from openrs_ray.rewards.records import JudgeItem
-from openrs_ray.run.attempts import Bounds, start_attempt
+from openrs_ray.run.attempts import AttemptSettings, start_attempt
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.decisions import Decision, note_decision
@@ -91,7 +91,7 @@ class _Made:
         begin_run(self.config, self.prepared.summary())
         checkpoints = CheckpointStore(self.folder / "checkpoints", keep_last=STEPS)
         checkpoints.open()
-        attempt = start_attempt(self.folder, 0, Bounds.of(self.config))
+        attempt = start_attempt(self.folder, 0, AttemptSettings.of(self.config))
         (self.folder / "attempts" / "001").mkdir(parents=True)
         write_json(
             self.folder / "attempts" / "001" / "environment.json", {"code_sha256": "c0de", "git": {"commit": "abc"}}

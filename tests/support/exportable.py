@@ -8,7 +8,7 @@ from system import make_run
 
 from openrs_ray.common.files import append_line
 from openrs_ray.config.schema import RunConfig
-from openrs_ray.run.attempts import Bounds, start_attempt
+from openrs_ray.run.attempts import AttemptSettings, start_attempt
 from openrs_ray.run.completion_files import write_file
 
 
@@ -23,7 +23,7 @@ def evaluated_run(
 
 def note_accuracies(folder: Path, accuracies: dict[int, float | None]) -> None:
     config = RunConfig.model_validate_json((folder / "config.json").read_bytes())
-    attempt = start_attempt(folder, 0, Bounds.of(config))
+    attempt = start_attempt(folder, 0, AttemptSettings.of(config))
     for step, accuracy in accuracies.items():
         figures = {"accuracy": accuracy, "low": accuracy and accuracy - 0.1, "high": accuracy and accuracy + 0.1}
         append_line(folder / "metrics.jsonl", {"step": step, "attempt": attempt, "phase": "evaluation"} | figures)

@@ -31,7 +31,7 @@ from openrs_ray.data.order import Mixture
 from openrs_ray.data.prompt_lengths import PromptLengths
 from openrs_ray.data.rests import Rests
 from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
-from openrs_ray.run.attempts import Bounds, start_attempt
+from openrs_ray.run.attempts import AttemptSettings, start_attempt
 from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoints import Checkpoint, CheckpointStore, Kind
 from openrs_ray.run.metrics import MetricsLog, read_metrics
@@ -152,7 +152,7 @@ class SimulatedRun:
             samples=lambda texts: None,
             warn=self.said.append,
         )
-        attempt = start_attempt(folder, progress.step, Bounds.of(config))
+        attempt = start_attempt(folder, progress.step, AttemptSettings.of(config))
         self._uniform_share = uniform_share
         self._times = np.random.default_rng(attempt if seed is None else seed)
         self.sampled: list[int] = []

@@ -16,7 +16,7 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.order import Order
 from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
 from openrs_ray.run.account import Spent
-from openrs_ray.run.attempts import Bounds, start_attempt
+from openrs_ray.run.attempts import AttemptSettings, start_attempt
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.completion_files import Phase, current_files, write_file
 from openrs_ray.run.completions import SCHEMA, CompletionRecord
@@ -52,13 +52,13 @@ def write_run(folder: Path) -> Path:
     store = CheckpointStore(folder / "checkpoints")
     store.open()
     order = Order(config.run.seed, len(PROBLEMS), config.tasks[0].data.shuffle)
-    start_attempt(folder, 0, Bounds.of(config))
+    start_attempt(folder, 0, AttemptSettings.of(config))
     CompletionRecord(folder).write(
         0, 1, [_group(position, 0, 0, order) for position in range(2)], [[""] * SAMPLES] * 2, None, "evaluation"
     )
     for attempt, steps in ((1, (1, 2, 3)), (2, (3, 4, 5, 6))):
         if attempt > 1:
-            start_attempt(folder, 2, Bounds.of(config))
+            start_attempt(folder, 2, AttemptSettings.of(config))
         for step in steps:
             _write_step(folder, step, attempt, order)
             if step in (2, STEPS):

@@ -30,7 +30,7 @@ from launch.coverage import main as prove
 from launch.export import main as export
 from openrs_ray.cluster.disk import checkpoint_parts
 from openrs_ray.config.schema import RunConfig
-from openrs_ray.run.attempts import read_attempts, read_bounds
+from openrs_ray.run.attempts import AttemptSettings, read_attempts, read_settings_of_attempts
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.completions import current_rows
 from openrs_ray.run.coverage import check_coverage
@@ -251,7 +251,8 @@ def test_an_asynchronous_run_counts_everything_once(tmp_path: Path, toy_folder: 
     coverage = check_coverage(run, problems_per_step=4, completions_per_problem=4)
     assert coverage.exact and coverage.steps == steps and coverage.completions == steps * 16
     assert coverage.replaced > 0
-    assert [read_bounds(run)[attempt].staleness for attempt in (1, 2, 3)] == [2, 2, 0]
+    noted = read_settings_of_attempts(run, AttemptSettings(99, 0, likelihoods=True, without_truncated=False))
+    assert [noted[attempt].staleness for attempt in (1, 2, 3)] == [2, 2, 0]
     assert prove([str(run)]) == 0, "each row by what its own attempt allowed"
     rows = current_rows(run, columns=["step", "versions"]).to_pylist()
     ages = [row["step"] - 1 - span["version"] for row in rows for span in row["versions"]]

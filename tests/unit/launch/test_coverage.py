@@ -386,6 +386,19 @@ def test_rows_follow_from_the_settings_of_their_own_attempt(run: Path, capsys: p
     assert "advantages do not follow from their rewards: 1: step 4 position 9" in said(run, capsys)
 
 
+def test_copies_are_a_fault_only_where_log_probabilities_tell_how_rare_they_are(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not where an attempt kept those at temperature 1 of completions that were sampled at another one."""
+    fault, config = "groups in which completions are copies of another", json.loads((run / "config.json").read_text())
+    rewrite(run, 4, copied)
+    config["loss"]["tempered"], config["rollout"]["temperature"] = False, 0.7
+    (run / "config.json").write_text(json.dumps(config))
+    assert fault in said(run, capsys), "the attempt's own settings count"
+    note_of_attempt(run, 2, likelihoods=None)
+    assert fault not in said(run, capsys)
+
+
 def test_two_files_of_one_step_are_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = file_of(run, 4)
     again = [row | {"worker": 7} for row in record_rows(rows)]

@@ -11,7 +11,7 @@ from launch.performance import learning
 from openrs_ray.common.files import append_line, write_json
 from openrs_ray.errors import RunError
 from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
-from openrs_ray.run.attempts import Bounds, start_attempt
+from openrs_ray.run.attempts import AttemptSettings, start_attempt
 from openrs_ray.run.completions import CompletionRecord
 from openrs_ray.run.progress import Progress
 
@@ -45,7 +45,7 @@ class FakeRuns:
         folder = trial.folder
         folder.mkdir(parents=True)
         write_json(folder / "config.json", trial.config.model_dump(mode="json"))
-        start_attempt(folder, 0, Bounds.of(trial.config))
+        start_attempt(folder, 0, AttemptSettings.of(trial.config))
         record, at_end = CompletionRecord(folder), self.right[trial.variant] - (trial.config.run.seed - 42)
         at_end += self.more.get((trial.variant, trial.config.run.seed), 0)
         for step, right in ((0, 10), (STEPS, at_end)):
