@@ -10,6 +10,7 @@ from openrs_ray.config.load import load_config
 from openrs_ray.report.settings import expected_bands
 
 EXPECTED = json.loads((ROOT / "openrs_ray" / "report" / "expected.json").read_text())
+OF_OTHERS = ("sanity", "justrl-8k", "fastcurl-stages", "opd-justrl", "tina-lora", "prorl-lite")
 CURVES = (ROOT / "openrs_ray" / "report" / "page" / "curves.js").read_text()
 
 
@@ -21,6 +22,12 @@ def test_a_band_can_be_drawn_and_has_a_source(recipe: str, curve: str) -> None:
     assert steps[0] == 0 and all(before < after for before, after in pairwise(steps))
     assert steps[-1] == load_config(recipe, []).run.steps, "to the recipe's last step"
     assert all(low < high for _, low, high in band["points"]) and len(band["source"]) > 20
+
+
+@pytest.mark.parametrize("recipe", OF_OTHERS)
+def test_a_recipe_after_a_publication_has_a_band_or_says_that_it_has_none(recipe: str) -> None:
+    header = (ROOT / "launch" / "recipes" / f"{recipe}.yaml").read_text().split("\n\n")[0]
+    assert (recipe in EXPECTED) != ("no expected band" in " ".join(header.replace("#", "").split()))
 
 
 def test_other_recipes_have_none() -> None:
