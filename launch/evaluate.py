@@ -126,7 +126,9 @@ def asked_benchmarks(options: Namespace) -> tuple[Benchmark, ...]:
     for text in options.data:
         name, equals, source = text.partition("=")
         if not (equals and source and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._]*", name)):
-            raise UserError(f"--data {text}: write NAME=FILE, such as aime24=/data/aime24.jsonl")
+            raise UserError(
+                f"--data {text}: write NAME=FILE, such as aime24=/data/aime24.jsonl; a name has letters, digits, dots and _"
+            )
         sources[name] = source
     return tuple(chosen([name for name in options.benchmarks.split(",") if name], sources))
 

@@ -186,7 +186,7 @@ class Reproduction:
             samples=self.held_out_samples,
             temperature=self.config.evaluation.temperature,
             top_p=1.0,
-            max_tokens=self.config.rollout.max_completion_tokens,
+            max_tokens=self.config.max_evaluated_tokens,
             rules=self.config.rewards.extraction,
             prompt=Prompt("run", data=self.config.tasks[0].data),
         )

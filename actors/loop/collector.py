@@ -54,6 +54,11 @@ class Sampling:
         samples = config.rollout.completions_per_problem
         return cls("train", 0, samples, settings.temperature, settings.max_completion_tokens, stage)
 
+    @classmethod
+    def evaluation(cls, config: RunConfig, step: int) -> "Sampling":
+        asked = config.evaluation
+        return cls("evaluation", step, asked.samples, asked.temperature, config.max_evaluated_tokens)
+
     def settings(self, config: RunConfig) -> SamplingSettings:
         return SamplingSettings(self.temperature, self.most(config), self.stage)
 
@@ -234,7 +239,8 @@ class Collector:
     def _check(self, rollout: Rollout, problem: Problem, turns: Turns) -> None:
         """RunError for a rollout that would be recorded or trained on wrongly."""
         position, sample, most, length = turns.position, turns.sample_number, turns.max_tokens, len(rollout.token_ids)
-        limit = "rollout.max_completion_tokens" if turns.plan.stage is None else "max_completion_tokens of its stage"
+        section = "evaluation" if turns.plan.phase == "evaluation" else "rollout"
+        limit = f"{section}.max_completion_tokens" if turns.plan.stage is None else "max_completion_tokens of its stage"
         faults = {
             "is another one's": (rollout.position, rollout.sample) != (position, sample),
             "has no sampled token": not rollout.sampled.any(),

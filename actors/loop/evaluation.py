@@ -79,8 +79,7 @@ class Evaluation:
         return scores
 
     async def _groups(self, step: int) -> list[Group]:
-        samples, temperature = self.config.evaluation.samples, self.config.evaluation.temperature
-        plan, deadline_s = Sampling("evaluation", step, samples, temperature), self.config.rollout.deadline_s
+        plan, deadline_s = Sampling.evaluation(self.config, step), self.config.rollout.deadline_s
         groups = asyncio.gather(*(self.sample(place, problem, plan) for place, problem in enumerate(self.held_out)))
         what = f"finish the {len(self.held_out)} groups of an evaluation (rollout.deadline_s is {deadline_s:.0f})"
         return list(await within(deadline_s, "the rollout workers", what, groups))

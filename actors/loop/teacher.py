@@ -17,6 +17,7 @@ from openrs_ray.errors import RunError
 from openrs_ray.evaluation.held_out import HeldOutScores, held_out_scores
 from openrs_ray.models.bundled import resolve_model
 from openrs_ray.preparation.prepared import Prepared
+from openrs_ray.preparation.teacher import teacher_ends
 from openrs_ray.records import Group
 from openrs_ray.run.completions import CompletionRecord
 from openrs_ray.run.display import RunDisplay
@@ -58,12 +59,15 @@ class TeacherTrial:
 
     def _settings(self) -> EngineSettings:
         path = resolve_model(str(self.config.loss.teacher.path))
-        settings = EngineSettings.of_run(self.config, path, self.prepared.eos_ids)
+        shape = self.prepared.shape.teacher
+        assert shape is not None
+        # Its own ends, too: an answer that it ends otherwise than the policy would run on to the limit.
+        ends = sorted({*self.prepared.eos_ids, *teacher_ends(path, shape)})
+        settings = EngineSettings.of_run(self.config, path, tuple(ends))
         return replace(settings, quantization="none", sleeps=False)
 
     async def _groups(self, collector: Collector) -> list[Group]:
-        samples, temperature = self.config.evaluation.samples, self.config.evaluation.temperature
-        plan, deadline_s = Sampling("evaluation", 0, samples, temperature), self.config.rollout.deadline_s
+        plan, deadline_s = Sampling.evaluation(self.config, step=0), self.config.rollout.deadline_s
         groups = asyncio.gather(
             *(collector.group(place, problem, plan) for place, problem in enumerate(self.prepared.held_out))
         )

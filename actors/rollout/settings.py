@@ -38,7 +38,7 @@ class EngineSettings:
             engine=config.engine,
             model_path=model_path,
             end_ids=end_ids,
-            max_sequence_tokens=config.max_sequence_tokens,
+            max_sequence_tokens=config.max_served_tokens,
             dtype=config.model.dtype,
             seed=config.run.seed,
             deadline_s=config.rollout.deadline_s,

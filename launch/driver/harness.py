@@ -28,7 +28,7 @@ from openrs_ray.evaluation.report import document
 from openrs_ray.evaluation.store import CompletionStore
 from openrs_ray.evaluation.subject import START, Subject
 from openrs_ray.models.stop_tokens import stop_tokens
-from openrs_ray.preparation.prepared import check_served
+from openrs_ray.preparation.served import check_served
 from openrs_ray.records import Verdict
 from openrs_ray.rewards.pool import CheckPool
 from openrs_ray.run.lock import run_lock

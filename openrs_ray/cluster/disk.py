@@ -43,9 +43,9 @@ def checkpoint_parts(config: RunConfig, parameters: int, adapters: int = 0) -> d
 def disk_parts(config: RunConfig, shape: "ModelShape", held_out: int) -> dict[str, float]:
     """`checkpoint_parts`, and the record of completions at full length."""
     rollout, steps = config.rollout, config.run.steps
-    sampled = steps * rollout.most_drawn_per_step * rollout.completions_per_problem
-    sampled += evaluations(config) * held_out * config.evaluation.samples
-    completions = float(sampled * rollout.max_completion_tokens * _BYTES_PER_TOKEN)
+    sampled = steps * rollout.most_drawn_per_step * rollout.completions_per_problem * rollout.max_completion_tokens
+    sampled += evaluations(config) * held_out * config.evaluation.samples * config.max_evaluated_tokens
+    completions = float(sampled * _BYTES_PER_TOKEN)
     return checkpoint_parts(config, shape.parameters, shape.adapters(config.learner.lora)) | {
         "completions": completions
     }

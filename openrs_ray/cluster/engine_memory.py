@@ -29,7 +29,7 @@ def engine_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) 
         + engine_activations(config, shape)
         + (size + 12) * engine.max_sequences * shape.vocabulary,
     }
-    per_sequence = cache_bytes_per_token(config, shape) * _BLOCK * math.ceil(config.max_sequence_tokens / _BLOCK)
+    per_sequence = cache_bytes_per_token(config, shape) * _BLOCK * math.ceil(config.max_served_tokens / _BLOCK)
     loaded = _loaded_layer(config, shape) + merge_bytes(config, shape)
     pieces = 0.0 if config.placement.colocated else sent_from(config, shape)
     buckets = 2.0 * largest_bucket(shape, config.model.dtype, config.push.bucket_mib)

@@ -8,6 +8,7 @@ import torch
 
 from openrs_ray.cluster.cards import Card, card
 from openrs_ray.cluster.changes import Options, more_learners, shorter
+from openrs_ray.cluster.engine_memory import engine_parts
 from openrs_ray.cluster.machine import Machine
 from openrs_ray.cluster.memory import GpuPlan, listed, plan
 from openrs_ray.cluster.model_shape import ModelShape
@@ -35,13 +36,28 @@ def check_fits(config: RunConfig, shape: ModelShape, machine: Machine) -> None:
         if not found.fits(gpu_bytes):
             problem = f"{_problem(config, found, gpu_bytes)} ({listed(found.parts)})"
             raise UserError(f"{problem}: {advice(config, shape, gpu_bytes, machine.card, machine.host_bytes)}")
+    if shape.teacher is not None and config.has_evaluations:
+        _check_teacher_is_served(config, shape.teacher, gpu_bytes)
+
+
+def _check_teacher_is_served(config: RunConfig, teacher: ModelShape, gpu_bytes: float) -> None:
+    """UserError where the engines that measure the teacher on held-out problems, before all others, lack the memory."""
+    plain = config.model_copy(update={"rollout": config.rollout.model_copy(update={"quantization": "none"})})
+    parts, room = engine_parts(plain, teacher, gpu_bytes)
+    if room is not None and room < 1:
+        raise UserError(
+            f"an engine gets {config.engine.gpu_memory_fraction:g} of a {gpu_bytes / GIB:.1f} GiB GPU "
+            f"(engine.gpu_memory_fraction), and the teacher, which is measured on the held-out problems first, has "
+            f"{parts['weights'] / GIB:.1f} GiB of weights on each: raise engine.gpu_memory_fraction or engine.tensor_parallel, "
+            "or choose a smaller loss.teacher.path"
+        )
 
 
 def _problem(config: RunConfig, found: GpuPlan, gpu_bytes: float) -> str:
     if found.crowded:
         return (
             f"the engine gets {config.engine.gpu_memory_fraction:g} of a {gpu_bytes / GIB:.1f} GiB GPU "
-            f"(engine.gpu_memory_fraction), which leaves no room for one completion of {config.max_sequence_tokens} tokens"
+            f"(engine.gpu_memory_fraction), which leaves no room for one completion of {config.max_served_tokens} tokens"
         )
     return f"each {found.role} GPU has {gpu_bytes / GIB:.1f} GiB but needs {found.peak / GIB:.1f} {found.when}"
 

@@ -1,7 +1,7 @@
 """Forecast of a run by arithmetic (docs/cost.md has the assumptions)."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -148,7 +148,7 @@ def of_stages(
 def _evaluated_s(run: Run, held_out: int) -> float:
     """Seconds of all evaluations of a run."""
     asked = held_out * run.config.evaluation.samples
-    return evaluations(run.config) * sampling_s(run, asked) if asked else 0.0
+    return evaluations(run.config) * sampling_s(replace(run, config=run.config.as_evaluated), asked) if asked else 0.0
 
 
 def sampling_s(run: Run, completions: int) -> float:

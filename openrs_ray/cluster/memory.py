@@ -64,11 +64,11 @@ def memory_text(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -
             word = "does not fit" if not found.fits(gpu_bytes) else "tight" if tight else "fits"
             text += f", {found.peak / gpu_bytes:.0%}: {word}"
         if found.sequences is not None:
-            text += f", {max(0, found.sequences)} completions of {config.max_sequence_tokens} tokens at once"
+            text += f", {max(0, found.sequences)} completions of {config.max_served_tokens} tokens at once"
             for number in range(len(config.rollout.stages)):
                 stage = config.in_stage(number)
                 most = max(0, engine_parts(stage, shape, gpu_bytes)[1] or 0)
-                text += f"; in stage {number + 1}, {most} of {stage.max_sequence_tokens}"
+                text += f"; in stage {number + 1}, {most} of {stage.max_served_tokens}"
         lines += [text, f"    {listed(found.parts)}"]
     return lines
 

@@ -49,3 +49,5 @@ class Evaluation(HeldOut):
     """Evaluate every so many steps besides before and after (0: only those two)."""
     temperature: Temperature = 1.0
     """Sampling temperature of the evaluation (0: greedy)."""
+    max_completion_tokens: Annotated[Positive | None, FREE] = None
+    """Longest completion of an evaluation (none: rollout.max_completion_tokens); the same in all evaluations of a run."""

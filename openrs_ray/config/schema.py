@@ -395,6 +395,12 @@ class RunConfig(Section):
         return self.model_copy(update={"rollout": self.rollout.model_copy(update={**one, "stages": ()})})
 
     @property
+    def as_evaluated(self) -> RunConfig:
+        """The config as if all were sampled with an evaluation's limit; for plans, not validated."""
+        longest = {"max_completion_tokens": self.max_evaluated_tokens}
+        return self.model_copy(update={"rollout": self.rollout.model_copy(update=longest)})
+
+    @property
     def needs_reference(self) -> bool:
         """True where a step may have a KL penalty."""
         return self.loss.kl_beta > 0 or self.guard.raises_kl
@@ -416,7 +422,23 @@ class RunConfig(Section):
 
     @property
     def max_sequence_tokens(self) -> int:
+        """Longest prompt with completion that the learner sees."""
         return self.rollout.max_prompt_tokens + self.rollout.max_completion_tokens
+
+    @property
+    def has_evaluations(self) -> bool:
+        return any(task.held_out.path or task.held_out.hold_out for task in self.tasks)
+
+    @property
+    def max_evaluated_tokens(self) -> int:
+        """Longest completion of an evaluation."""
+        return self.evaluation.max_completion_tokens or self.rollout.max_completion_tokens
+
+    @property
+    def max_served_tokens(self) -> int:
+        """Longest prompt with completion that an engine sees."""
+        evaluated = self.max_evaluated_tokens if self.has_evaluations else 0
+        return self.rollout.max_prompt_tokens + max(self.rollout.max_completion_tokens, evaluated)
 
     @property
     def num_gpus(self) -> int:

@@ -23,7 +23,7 @@ from openrs_ray.errors import UserError
 from openrs_ray.evaluation.benchmarks import KNOWN
 from openrs_ray.evaluation.subject import Subject
 from openrs_ray.models.bundled import resolve_model
-from openrs_ray.preparation.prepared import check_served
+from openrs_ray.preparation.served import check_served
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def load_tasks(benchmark: Benchmark, prompt: Prompt, tokenizer: PreTrainedTokeni
     if benchmark.problems not in (None, len(rows)):
         raise UserError(
             f"benchmark {benchmark.name} has {benchmark.problems} problems but {benchmark.source} has {len(rows)}: give it "
-            f"another name, such as --benchmarks my-{benchmark.name} --data my-{benchmark.name}=FILE"
+            f"another name, such as --benchmarks my_{benchmark.name} --data my_{benchmark.name}=FILE"
         )
     rows = [_lettered(row) for row in rows]
     texts = [_read(plain_problem, row, _PROBLEM_COLUMNS, number, benchmark) for number, row in enumerate(rows, start=1)]

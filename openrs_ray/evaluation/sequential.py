@@ -21,9 +21,9 @@ from openrs_ray.stats import Interval, normal_quantile
 LEVEL = 0.05
 """Chance of a false alarm at any look at any benchmark."""
 Mean = TypeVar("Mean", float, np.ndarray)
-Outcome = Literal["better", "worse", "smaller", "hopeless", "open", "not shown"]
+Outcome = Literal["better", "worse", "smaller", "hopeless", "open", "not shown", "not tested"]
 """smaller: less than the asked difference, either way. hopeless: a gain of the asked size would hardly be shown any more.
-open: more samples are to be taken. not shown: there are no more.
+open: more samples are to be taken. not shown: there are no more. not tested: nor could enough of them be judged.
 """
 _PLANNED_PROBLEMS = 2
 
@@ -108,7 +108,7 @@ def look(pair: Pair, plan: Plan, seed: int = 0) -> Look:
 
 def undecidable(samples: int, plan: Plan) -> Look:
     """A look at samples of which too many could not be judged."""
-    outcome: Outcome = "open" if samples < plan.samples else "not shown"
+    outcome: Outcome = "open" if samples < plan.samples else "not tested"
     return Look(samples, plan.level(samples), None, None, None, outcome)
 
 
@@ -153,5 +153,6 @@ def outcome_text(last: Look, asked: float, plan: Plan) -> str:
         "hopeless": f"hopeless, all would show a gain of {points} in {100 * (last.chance or 0.0):.0f} % of all cases",
         "open": "not decided",
         "not shown": "no difference is shown",
+        "not tested": "not tested, too many could not be judged",
     }
     return f"after {last.samples} of {plan.samples} samples: {texts[last.outcome]}"

@@ -42,7 +42,7 @@ def check_engine(model: Model, place: Slots, model_path: str, config: Any) -> No
         return
     # Asked in another process, and only about models that its table lacks.
     if reason := _refusal(model_path, model.dtype):
-        raise UserError(f"vLLM has no engine for model.path {model.path}: {reason}")
+        raise UserError(f"vLLM has no engine for model {model.path}: {reason}")
 
 
 def is_on_cpu(place: Slots) -> bool:

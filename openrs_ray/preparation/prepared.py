@@ -9,11 +9,8 @@ from dataclasses import dataclass, field, replace
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from openrs_ray.cluster.model_shape import ModelShape
-from openrs_ray.common.foreign import reading
-from openrs_ray.config.placement import Slots
 from openrs_ray.config.quantization import refusal
-from openrs_ray.config.rollout import Engine
-from openrs_ray.config.schema import Model, RunConfig
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.completions import Decoder, RolloutDecoder, response_prefix
 from openrs_ray.data.prompts import load_tokenizer
 from openrs_ray.environments.between import check_turns
@@ -23,12 +20,12 @@ from openrs_ray.export.policy_files import policy_files
 from openrs_ray.export.prompting import Prompting
 from openrs_ray.models.attention import check_attention
 from openrs_ray.models.bundled import resolve_model
-from openrs_ray.models.engine_limits import check_engine, is_on_cpu
+from openrs_ray.models.engine_limits import is_on_cpu
 from openrs_ray.models.lora import linear_layers
 from openrs_ray.models.model_files import ModelFiles, model_files
-from openrs_ray.models.pretrained import empty_model, read_config
+from openrs_ray.models.pretrained import empty_model
 from openrs_ray.models.stop_tokens import StopToken, stop_tokens
-from openrs_ray.models.weight_files import check_weights
+from openrs_ray.preparation.served import check_served, longest_fields
 from openrs_ray.preparation.task_problems import check_paths, load_tasks
 from openrs_ray.preparation.teacher import check_teacher
 from openrs_ray.records import Problem
@@ -140,24 +137,5 @@ def prepare(config: RunConfig) -> Prepared:
 def check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, ModelShape]:
     if is_on_cpu(config.placement) and (reason := refusal(config.rollout.quantization, None)):
         raise UserError(reason)
-    tokens, fields = config.max_sequence_tokens, "rollout.max_prompt_tokens + rollout.max_completion_tokens"
+    tokens, fields = config.max_served_tokens, longest_fields(config)
     return check_served(config.model, model_path, config.engine, config.placement, tokens, fields)
-
-
-def check_served(
-    model: Model, model_path: str, engine: Engine, place: Slots, tokens: int, fields: str
-) -> tuple[PreTrainedConfig, ModelShape]:
-    """The model's configuration and shape. UserError where it is not whole, or unfit for engines and `tokens` set by `fields`."""
-    with reading(f"the configuration of model.path {model.path!r} cannot be used"):
-        config = read_config(model_path)
-        with reading(f"cannot read the configuration of {model_path}"):
-            shape = ModelShape.of(config)
-        check_engine(model, place, model_path, config)
-        limit = getattr(config, "max_position_embeddings", None)
-        if limit is not None and tokens > limit:
-            raise UserError(f"{fields} is {tokens} but {model.path} takes at most {limit} tokens")
-        heads, size = getattr(config, "num_attention_heads", 1), engine.tensor_parallel
-        if heads % size:
-            raise UserError(f"engine.tensor_parallel ({size}) must divide the {heads} attention heads of {model.path}")
-        check_weights(model_path, config)
-        return config, shape

@@ -13,6 +13,7 @@ from openrs_ray.models.bundled import resolve_model
 from openrs_ray.models.pretrained import read_config, read_tokenizer
 from openrs_ray.models.stop_tokens import StopToken, stop_tokens
 from openrs_ray.models.weight_files import check_weights
+from openrs_ray.preparation.served import check_served, longest_fields
 
 _FIELD = "loss.teacher.path"
 
@@ -36,13 +37,27 @@ def check_teacher(
         )
     check_same_tokens(tokenizer, read_tokenizer(place), f"{_FIELD} {path}")
     own_ends = {end.id: end.text for end in ends}
-    its_ends = {end.id for end in stop_tokens(place, its.vocabulary, read_tokenizer(place))}
-    if not its_ends & own_ends.keys():
+    if not teacher_ends(place, its) & own_ends.keys():
         raise UserError(
             f"{_FIELD} {path} ends its answers with none of the tokens that {config.model.path} ends with "
             f"({', '.join(own_ends.values())}), so it would teach never to end: choose a teacher with the same chat template"
         )
+    if config.has_evaluations:  # its own score is measured by engines
+        check_served(
+            config.model.model_copy(update={"path": path}),
+            place,
+            config.engine,
+            config.placement,
+            config.max_served_tokens,
+            longest_fields(config),
+            _FIELD,
+        )
     return its
+
+
+def teacher_ends(place: str, its: ModelShape) -> set[int]:
+    """Stop tokens of the teacher in the folder `place`."""
+    return {end.id for end in stop_tokens(place, its.vocabulary, read_tokenizer(place))}
 
 
 def teacher_shape(config: RunConfig) -> ModelShape | None:

@@ -59,6 +59,8 @@ def begin_run(config: RunConfig, problems: RunProblems) -> None:
     if known is not None:
         check_user_code(known, problems.user_code, config, _INSTEAD)
         _check_same_content(known, problems, config)
+        # The record's positions that were passed over are proven by the lengths, also once no stage goes by them.
+        problems = replace(problems, prompt_tokens=problems.prompt_tokens or known.prompt_tokens)
     keep_user_code(config)
     problems.write(config.run.path)
     write_json(config.run.path / CONFIG, config.model_dump(mode="json"))
@@ -87,6 +89,16 @@ def check_resumable(saved: dict[str, Any], now: RunConfig, known: RunProblems | 
     sets = ({"the number of data sets": len(config.tasks)} for config in (then, now))
     (was, is_now) = (number | values for number, values in zip(sets, (was, is_now), strict=True))
     check_same(was, is_now, f"run {now.run.name}", _INSTEAD)
+    _check_evaluations_compare(then, now)
+
+
+def _check_evaluations_compare(then: RunConfig, now: RunConfig) -> None:
+    before, after = then.max_evaluated_tokens, now.max_evaluated_tokens
+    if then.has_evaluations and before != after:
+        raise UserError(
+            f"the evaluations of run {now.run.name} had completions of up to {before} tokens so far and would now have up to "
+            f"{after}, which do not compare: give --evaluation.max_completion_tokens {before}, or {_INSTEAD}."
+        )
 
 
 def _told_by_content(before: dict[str, Any], after: dict[str, Any], known: RunProblems | None) -> set[str]:

@@ -38,9 +38,11 @@ class Steering:
         say: Callable[[str], None] = lambda sentence: None,
     ) -> "Steering":
         """`lines`: of `metrics.jsonl`, for the steps that the attempt goes on from."""
-        stage, shares = StepSettings.of(config, changes).stage, list[float]()
+        now, shares = _of_a_stage(StepSettings.of(config, changes)), list[float]()
         for line in lines:
-            if StepSettings.recorded(line, config).stage != stage:
+            if (
+                _of_a_stage(StepSettings.recorded(line, config)) != now
+            ):  # also where a resume has changed the stage itself
                 shares.clear()
             else:
                 shares.append(_number(line.get("truncated_share")))
@@ -116,6 +118,10 @@ class Steering:
         self._decide(Decision(step, self.attempt, "stage", "next stage", differ, asdict(end), sentence))
         self._shares.clear()
         return changed
+
+
+def _of_a_stage(settings: StepSettings) -> list[Any]:
+    return [getattr(settings, name) for name in _OF_A_STAGE]
 
 
 def _number(value: Any) -> float:

@@ -21,6 +21,7 @@ from actors.learner.group import training_sequences
 from actors.loop.collector import Collector, Sampling
 from actors.pools.messages import Judged, SampledItem
 from actors.pools.reward import Decode, RewardPool
+from actors.rollout.settings import EngineSettings
 from actors.rollout.worker import Request
 from openrs_ray.algorithm.advantages import advantages
 from openrs_ray.algorithm.step_metrics import check_judged, step_metrics
@@ -337,5 +338,19 @@ def test_a_group_is_sampled_judged_and_checked_with_the_settings_of_its_stage() 
     assert {one.temperature for one in training_sequences([first, second], values, tempered=False)} == {None}
     with pytest.raises(RunError, match=r"has 7 tokens \(max_completion_tokens of its stage is 5\)"):
         asyncio.run(collector(spoilt).training_group(*DRAWN[0], StepSettings.of(staged)))
-    held_out = asyncio.run(collector(Engines()).group(*DRAWN[0], Sampling("evaluation", 3, 4, 0.0)))
-    assert held_out.sampling == SamplingSettings(0.0, 24, None), "evaluations are at full length"
+    held_out = asyncio.run(collector(Engines()).group(*DRAWN[0], Sampling.evaluation(staged, 3)))
+    assert held_out.sampling == SamplingSettings(1.0, 24, None), "evaluations are at full length"
+
+
+def test_an_evaluation_has_its_own_limit_where_one_is_given() -> None:
+    longer = make_config(Path("/nowhere"), evaluation={"hold_out": 2, "samples": 3, "max_completion_tokens": 60})
+    engines = Engines()
+    collector = Collector(longer, engines, Checks(), {"": SingleTurn()}, print)  # type: ignore[arg-type]
+    held_out = asyncio.run(collector.group(*DRAWN[0], Sampling.evaluation(longer, 3)))
+    assert held_out.sampling == SamplingSettings(1.0, 60, None)
+    assert [request.max_tokens for request in engines.asked] == [60] * 3
+    assert EngineSettings.of_run(longer, "model", (2,)).max_sequence_tokens == longer.rollout.max_prompt_tokens + 60
+    short = make_config(Path("/nowhere"), evaluation={"hold_out": 2, "samples": 4, "max_completion_tokens": 5})
+    collector = Collector(short, LongerEngines(), Checks(), {"": SingleTurn()}, print)  # type: ignore[arg-type]
+    with pytest.raises(RunError, match=r"has 7 tokens \(evaluation\.max_completion_tokens is 5\)"):
+        asyncio.run(collector.group(*DRAWN[0], Sampling.evaluation(short, 3)))

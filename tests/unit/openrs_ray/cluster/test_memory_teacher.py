@@ -6,12 +6,17 @@ import pytest
 from planned import paper_shape, recipe
 
 from openrs_ray.cluster.cards import card
+from openrs_ray.cluster.disk import disk_parts
+from openrs_ray.cluster.fitting import check_fits
 from openrs_ray.cluster.forecast import forecast
 from openrs_ray.cluster.host_memory import host_parts
 from openrs_ray.cluster.learner_memory import learner_phases
+from openrs_ray.cluster.machine import Machine
 from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.config.schema import RunConfig
+from openrs_ray.errors import UserError
 
+GIB = 2**30
 PARAMETERS, HEAD, HIDDEN = 1_777_088_000, 151936 * 1536, 1536
 TAUGHT = ("--loss.kind=distill", "--loss.teacher.path=a/teacher", "--loss.kl_beta=0")
 
@@ -58,3 +63,35 @@ def test_a_teacher_costs_one_forward_pass_more(shape: ModelShape) -> None:
         )
     )
     assert taught - alone == pytest.approx(penalised - alone) and taught > 1.1 * alone
+
+
+def test_a_teacher_whose_engine_would_have_no_room_is_refused_where_it_is_measured(shape: ModelShape) -> None:
+    """A 14-billion teacher in 0.3 of 80 GiB: the learner may offload it, an engine cannot."""
+    large = replace(paper_shape(), parameter_shapes=((14_000_000_000,),))
+    offloaded = (*TAUGHT, "--loss.teacher.offload=true", "--engine.gpu_memory_fraction=0.3", "--evaluation.hold_out=64")
+    fits = Machine(80 * GIB, host_bytes=500 * GIB)
+    with pytest.raises(UserError, match=r"the teacher, which is measured .* has 26\.1 GiB of weights"):
+        check_fits(recipe("one-gpu-80gb", *offloaded), replace(shape, teacher=large), fits)
+    check_fits(recipe("one-gpu-80gb", *offloaded, "--evaluation.hold_out=0"), replace(shape, teacher=large), fits)
+    check_fits(recipe("one-gpu-80gb", *offloaded), shape, fits)
+
+
+def test_an_evaluation_with_a_limit_of_its_own_takes_its_time_and_its_room(shape: ModelShape) -> None:
+    gpu = card("H100")
+    assert gpu is not None
+    alone = replace(shape, teacher=None)
+    plain, longer = (recipe("one-gpu-80gb", *more) for more in ((), ("--evaluation.max_completion_tokens=32256",)))
+    assert longer.max_served_tokens == 32256 + longer.rollout.max_prompt_tokens
+    hours = [forecast(config, alone, gpu, 80 * GIB, 128)[0].hours for config in (plain, longer)]
+    assert hours[1] > hours[0]
+    assert [forecast(config, alone, gpu, 80 * GIB, 0)[0].hours for config in (plain, longer)] == [
+        forecast(plain, alone, gpu, 80 * GIB, 0)[0].hours
+    ] * 2
+    records = [disk_parts(config, alone, 128)["completions"] for config in (plain, longer)]
+    extra = 2 * 128 * longer.evaluation.samples * (32256 - plain.rollout.max_completion_tokens)
+    assert records[1] - records[0] == pytest.approx(extra * records[0] / sampled_tokens(plain, 128))
+
+
+def sampled_tokens(config: RunConfig, held_out: int) -> int:
+    trained = config.run.steps * config.rollout.most_drawn_per_step * config.rollout.completions_per_problem
+    return (trained + 2 * held_out * config.evaluation.samples) * config.rollout.max_completion_tokens

@@ -95,9 +95,11 @@ def test_the_last_look_always_ends_it() -> None:
         evaluated(*(answers(rng, np.full(12, 0.5), 4) for _ in range(2)), Plan(4, asked=0.9))[-1] for _ in range(20)
     ]
     assert all(end.outcome != "open" for end in ends) and all(end.chance is None for end in ends if end.samples == 4)
-    assert undecidable(2, Plan(4)).outcome == "open" and undecidable(4, Plan(4)).outcome == "not shown"
+    assert undecidable(2, Plan(4)).outcome == "open" and undecidable(4, Plan(4)).outcome == "not tested"
     none = undecidable(2, Plan(4))
     assert none.difference is none.p is none.corrected is None, "no figure is made up"
+    said = outcome_text(undecidable(4, Plan(4)), 0.1, Plan(4))
+    assert said == "after 4 of 4 samples: not tested, too many could not be judged"
 
 
 def test_the_chance_left_is_that_of_simulated_remainders() -> None:

@@ -11,6 +11,7 @@ from tiny import make_config
 
 from openrs_ray.errors import UserError
 from openrs_ray.preparation.prepared import Prepared, prepare
+from openrs_ray.preparation.teacher import teacher_ends
 
 
 def prepared(folder: Path, toy: Path, teacher: Path | str, **loss: Any) -> Prepared:
@@ -111,3 +112,30 @@ def test_groups_of_equal_rewards_are_not_replaced_where_a_teacher_teaches_on_the
     }
     with pytest.raises(ValueError, match="groups of equal rewards learn from the teacher"):
         make_config(tmp_path, rollout=rollout, loss={"kind": "distill", "teacher": {"path": str(toy_folder)}})
+
+
+def test_a_teacher_that_no_engine_can_serve_is_refused_where_it_is_measured(tmp_path: Path, toy_folder: Path) -> None:
+    """Heads of another size than vLLM has on a CPU, which the learner would compute."""
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    odd = changed(tmp_path, toy_folder, lambda copy: edited(copy / "config.json", **heads))
+    with pytest.raises(UserError, match=r"teacher have size 16, which vLLM does not have on a CPU"):
+        check_teacher_of(tmp_path, toy_folder, odd, {"hold_out": 4})
+    check_teacher_of(tmp_path, toy_folder, odd, {})
+
+
+def check_teacher_of(folder: Path, toy: Path, teacher: Path, evaluation: dict[str, Any]) -> None:
+    prepare(
+        make_config(
+            folder,
+            model={"path": str(toy), "dtype": "float32"},
+            evaluation=evaluation,
+            loss={"kind": "distill", "teacher": {"path": str(teacher)}},
+        )
+    )
+
+
+def test_a_teacher_ends_its_answers_with_its_own_tokens_too(tmp_path: Path, toy_folder: Path) -> None:
+    another = changed(tmp_path, toy_folder, lambda copy: edited(copy / "generation_config.json", eos_token_id=[1, 5]))
+    ready = prepared(tmp_path, toy_folder, another)
+    assert ready.shape.teacher is not None and ready.eos_ids == (1,)
+    assert teacher_ends(str(another), ready.shape.teacher) == {1, 5}

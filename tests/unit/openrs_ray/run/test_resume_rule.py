@@ -6,6 +6,7 @@ import stat
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from openrs_ray.run.budget import Budget
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.ledger import read_ledger
 from openrs_ray.run.problems import FILE
-from openrs_ray.run.resume import begin_run, check_run, resume_notes
+from openrs_ray.run.resume import begin_run, check_resumable, check_run, resume_notes
 
 
 @pytest.fixture
@@ -217,3 +218,40 @@ def test_what_a_library_writes_for_its_owner_alone_gets_the_rights_of_the_rest(t
     mode = stat.S_IMODE(usual.stat().st_mode)
     assert stat.S_IMODE((checkpoint.policy / "model.safetensors").stat().st_mode) == mode
     assert stat.S_IMODE((checkpoint.state / "tool.py").stat().st_mode) == 0o700 | mode
+
+
+def changed(config: RunConfig, section: str, **fields: Any) -> RunConfig:
+    saved = config.model_dump(mode="json")
+    return RunConfig.model_validate(saved | {section: saved[section] | fields})
+
+
+def test_evaluations_of_a_run_have_one_limit_whatever_a_resume_changes(start: RunConfig) -> None:
+    """Otherwise a start model that was cut and a policy that is not would be compared."""
+    sentence = r"up to 24 tokens so far .* up to 20, .* give --evaluation\.max_completion_tokens 24"
+    with pytest.raises(UserError, match=sentence):
+        goes_on(changed(start, "rollout", max_completion_tokens=20))
+    goes_on(start)
+    shorter = changed(changed(start, "evaluation", max_completion_tokens=24), "rollout", max_completion_tokens=20)
+    assert (shorter.max_evaluated_tokens, shorter.max_sequence_tokens, shorter.max_served_tokens) == (24, 36, 40)
+    goes_on(shorter)
+    goes_on(start)
+    goes_on(changed(shorter, "rollout", max_completion_tokens=32))
+    with pytest.raises(UserError, match="up to 24 tokens so far"):
+        goes_on(changed(start, "evaluation", max_completion_tokens=64))
+
+
+def test_without_held_out_problems_a_resume_may_change_the_length(start: RunConfig) -> None:
+    none = changed(start, "evaluation", path=None)
+    (start.run.path / "config.json").write_text(json.dumps(none.model_dump(mode="json")))
+    check_resumable(none.model_dump(mode="json"), changed(none, "rollout", max_completion_tokens=20))
+    assert none.max_served_tokens == 40 == changed(none, "evaluation", max_completion_tokens=64).max_served_tokens
+
+
+def test_lengths_of_prompts_stay_in_the_record_when_no_stage_goes_by_them_any_more(start: RunConfig) -> None:
+    """They prove the positions that earlier attempts passed over."""
+    short = {"max_completion_tokens": 24, "max_prompt_tokens": 12, "until": {"step": 3}}
+    goes_on(changed(start, "rollout", stages=[short, {"max_completion_tokens": 24}]))
+    lengths = json.loads((start.run.path / FILE).read_text())["prompt_tokens"]
+    assert len(lengths) == 20
+    goes_on(start)
+    assert json.loads((start.run.path / FILE).read_text())["prompt_tokens"] == lengths

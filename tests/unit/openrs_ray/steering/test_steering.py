@@ -84,6 +84,19 @@ def test_a_resume_averages_over_the_steps_before_it_but_not_over_another_stage(t
     assert stages(6) == [2, 2, 2, 2, 2], "the last has no end"
 
 
+def test_steps_of_a_stage_before_a_resume_changed_it_do_not_count_for_its_end(tmp_path: Path) -> None:
+    """Nothing was cut at 24 tokens; a stage of 8 must not end by that."""
+    whole = configured(tmp_path, rollout={"max_completion_tokens": 24})
+    staged = configured(tmp_path, rollout={"max_completion_tokens": 24, "stages": STAGES})
+    settings = StepSettings.of(whole).metrics()
+    steering = Steering.of(staged, 2, Changes(), [{"step": 1 + n, "truncated_share": 0.0} | settings for n in range(9)])
+    found, changes = [], Changes()
+    for step in range(10, 15):
+        changes = steering.after_step(step, changes, {"truncated_share": 0.6 if step == 10 else 0.0})
+        found.append(changes.stage)
+    assert found == [0, 0, 0, 1, 1], "three steps of its own below the limit"
+
+
 def test_the_reference_is_reset_when_evaluations_raise_nothing(tmp_path: Path) -> None:
     config = configured(
         tmp_path,
