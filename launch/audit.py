@@ -6,6 +6,7 @@ check shows, and what none can.
 """
 
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from launch.cli.command import command
 from launch.cli.failures import belongs_to
+from launch.cli.numbers import whole
 from launch.cli.options import Parser
 from openrs_ray.audit.audit import UNPROVEN, Asked, audit
 from openrs_ray.audit.findings import Check, of_all
@@ -52,39 +54,20 @@ def _parser() -> Parser:
     head = "a head of the chain that you know, as printed at the end of the training or by its reports"
     parser.add_argument("--head", metavar="DIGEST", type=_digest, help=head)
     score = "completions of each kept policy to score again (default: 8; 0: none)"
-    parser.add_argument("--score", metavar="N", type=_count, default=8, help=score)
-    seed = "of drawing them, as an audit has printed it (default: one that nobody knows before)"
-    parser.add_argument("--seed", metavar="N", type=_seed, help=seed)
-    parser.add_argument("--processes", metavar="N", type=_processes, default=1, help="that judge (default: 1)")
+    parser.add_argument("--score", metavar="N", type=whole(0, 10_000), default=8, help=score)
+    seed = "draws them: the number that an earlier audit printed (default: one that nobody knows before)"
+    parser.add_argument("--seed", metavar="N", type=whole(0, 2**32 - 1), help=seed)
+    parser.add_argument(
+        "--processes", metavar="N", type=whole(1, 256), default=1, help="processes that judge (default: 1)"
+    )
     parser.add_json()
     return parser
 
 
 def _digest(text: str) -> str:
     if not 8 <= len(text) <= 64 or set(text.lower()) - set("0123456789abcdef"):
-        raise ValueError(text)
+        raise ArgumentTypeError(f"must have 8 to 64 hexadecimal digits, not {text!r}")
     return text.lower()
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 10_000:
-        raise ValueError(text)
-    return number
-
-
-def _seed(text: str) -> int:
-    number = int(text)
-    if not 0 <= number < 2**32:
-        raise ValueError(text)
-    return number
-
-
-def _processes(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 256:
-        raise ValueError(text)
-    return number
 
 
 def _show(console: Console, checks: Sequence[Check]) -> None:

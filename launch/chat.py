@@ -10,6 +10,7 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from launch.cli.command import command
+from launch.cli.numbers import number, positive
 from launch.cli.options import Parser
 from launch.export import asked_step
 from launch.show import printable
@@ -98,23 +99,9 @@ def _parser() -> Parser:
     step = "of a run (default: its newest policy); best: as for launch.export"
     parser.add_argument("--step", metavar="best|N", help=step)
     parser.add_argument("--task", help="of a run with several: whose prompt (default: the first)")
-    parser.add_argument("--temperature", type=_temperature, help="0: the likeliest token (default: as in training)")
-    parser.add_argument("--max-tokens", type=_tokens, help="of an answer (default: as in training)")
+    parser.add_argument("--temperature", type=number(0, 100), help="0: the likeliest token (default: as in training)")
+    parser.add_argument("--max-tokens", type=positive, help="of an answer (default: as in training)")
     return parser
-
-
-def _temperature(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 100:
-        raise ValueError(text)
-    return value
-
-
-def _tokens(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 10**9:
-        raise ValueError(text)
-    return value
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from launch.cli.command import command
+from launch.cli.numbers import positive
 from launch.cli.options import Parser, help_asked
 from launch.driver.decided import UntilDecided, looked_before
 from launch.driver.harness import Harness
@@ -176,13 +177,6 @@ def add_benchmark_options(parser: Parser) -> None:
     parser.add_argument("--protocol", choices=("robust", "as_published"), default="robust", help="default: robust")
     parser.add_argument("--samples", type=positive, metavar="K", help="of each problem (robust: 16, as_published: 1)")
     parser.add_argument("--max-tokens", type=positive, help="of a completion, robust only (default: 32768)")
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 10**9:
-        raise ValueError(text)
-    return number
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
         return
     path = options.output or (runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
     try:
-        size = write_page(path, runs)
+        size = write_page(path, runs, lambda fault: say(console, f"warning: {printable(fault)}"))
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}): name another file with --output") from error
     note_beside(path, "page")

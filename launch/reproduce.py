@@ -19,10 +19,11 @@ from rich.console import Console
 
 from launch.cli.command import command
 from launch.cli.failures import belongs_to
+from launch.cli.numbers import positive
 from launch.cli.options import Parser, help_asked
 from launch.driver.evaluated import Prepared
 from launch.driver.harness import Harness
-from launch.evaluate import add_benchmark_options, asked_benchmarks, positive
+from launch.evaluate import add_benchmark_options, asked_benchmarks
 from launch.train import supervised
 from openrs_ray.cluster.fitting import check_fits
 from openrs_ray.cluster.machine import Machine

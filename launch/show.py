@@ -4,7 +4,7 @@ Without a choice it shows the newest step. `--held-out` shows the run's own eval
 """
 
 import sys
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.cli.command import command
+from launch.cli.numbers import positive
 from launch.cli.options import Parser
 from openrs_ray.common.console import json_output
 from openrs_ray.config.names import find_run
@@ -43,7 +44,7 @@ def _parser() -> Parser:
     parser = Parser("show", __doc__)
     parser.add_argument("run", metavar="RUN", help="a run: its folder, or its name")
     order = parser.add_mutually_exclusive_group()
-    count: dict[str, Any] = {"nargs": "?", "const": _SHOWN, "type": _count, "metavar": "N"}
+    count: dict[str, Any] = {"nargs": "?", "const": _SHOWN, "type": positive, "metavar": "N"}
     order.add_argument("--worst", help=f"those of the least reward (default: {_SHOWN} of them)", **count)
     order.add_argument("--best", help="those of the highest reward", **count)
     parser.add_argument("--step", type=int, metavar="N", help="of this step alone")
@@ -51,7 +52,7 @@ def _parser() -> Parser:
     parser.add_argument("--task", metavar="NAME", help="of this task or benchmark alone")
     parser.add_argument("--status", choices=[str(status) for status in Status], help="with this verdict alone")
     parser.add_argument("--text", help="with this in the problem or the completion")
-    parser.add_argument("--limit", type=_count, metavar="N", help=f"at most so many (default: {_SHOWN})")
+    parser.add_argument("--limit", type=positive, metavar="N", help=f"at most so many (default: {_SHOWN})")
     family = parser.add_mutually_exclusive_group()
     family.add_argument("--held-out", action="store_true", help="of the run's own evaluations, by step")
     evaluation = "of launch.evaluate; PROTOCOL/MODEL where there are several, such as robust/step-50"
@@ -59,13 +60,6 @@ def _parser() -> Parser:
     parser.add_argument("--prompt", action="store_true", help="with the prompt as the model saw it, template included")
     parser.add_json()
     return parser
-
-
-def _count(text: str) -> int:
-    """An argparse type."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError("must be a whole number of at least 1")
-    return int(text)
 
 
 def _recorded(run: Path, options: Namespace) -> Page:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launch.cli.command import command
+from launch.cli.numbers import positive
 from launch.cli.options import Parser
 from openrs_ray.common.console import json_output, say, show_table
 from openrs_ray.common.files import write_json
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("run", metavar="RUN", help="a run: its folder, or its name")
     parser.add_argument("--attempt", type=int, metavar="N", help="of this start of the run (default: the newest)")
     parser.add_argument("--step", type=int, metavar="N", help="of this step alone")
-    parser.add_argument("--last", type=int, default=20, metavar="N", help="of the last N steps (default: 20)")
+    parser.add_argument("--last", type=positive, default=20, metavar="N", help="of the last N steps (default: 20)")
     perfetto = "write the spans for ui.perfetto.dev to this file"
     parser.add_argument("--perfetto", type=Path, metavar="FILE", help=perfetto)
     parser.add_json()
@@ -73,7 +74,7 @@ def chosen(steps: Sequence[Step], number: int | None, last: int) -> list[Step]:
     if not found:
         names = f"the trace has steps {steps[0].number} to {steps[-1].number}" if steps else "no step has been finished"
         raise UserError(f"no step {number} to show: {names}" if number is not None else f"nothing to show: {names} yet")
-    return found if number is not None else (found[_WARM_UP:] or found)[-max(1, last) :]
+    return found if number is not None else (found[_WARM_UP:] or found)[-last:]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import Any, get_args
 import yaml
 
 from launch.cli.command import command
+from launch.cli.numbers import number, whole
 from launch.cli.options import Parser
 from openrs_ray.common.console import json_output
 from openrs_ray.common.foreign import parse_json, why
@@ -243,21 +244,14 @@ def _parser() -> Parser:
         "--kind", choices=get_args(AnswerKind), default="math", help="answer.kind of a recipe (default: math)"
     )
     parser.add_argument("--extraction", choices=("boxed", "any"), default="boxed", help=where)
-    parser.add_argument("--processes", type=_positive(int), default=os.cpu_count() or 1, help="default: one per CPU")
+    parser.add_argument(
+        "--processes", type=whole(1, 1_000_000), default=os.cpu_count() or 1, help="default: one per CPU"
+    )
     parser.add_json()
-    parser.add_argument("--deadline", type=_positive(float), default=5.0, metavar="S", help="seconds (default: 5)")
+    parser.add_argument(
+        "--deadline", type=number(0.001, 1_000_000), default=5.0, metavar="S", help="seconds (default: 5)"
+    )
     return parser
-
-
-def _positive(kind: type[int] | type[float]) -> Any:
-    def read(text: str) -> float:
-        value = kind(text)
-        if not 0 < value <= 1_000_000:
-            raise ValueError(text)
-        return value
-
-    read.__name__ = f"positive {kind.__name__}"  # argparse puts it into its message
-    return read
 
 
 if __name__ == "__main__":

@@ -25,11 +25,12 @@ from rich.table import Table
 
 from actors.pools.messages import SampledItem
 from launch.cli.command import command
+from launch.cli.numbers import positive
 from launch.cli.options import Parser
 from launch.performance.cpu_clock import CpuClock
 from launch.performance.report import Figure, add_json, asked, measured, report, write
 from launch.performance.stubbed import JUDGE, LEARN, SAMPLE, Actors, RayStub, StubbedRun
-from launch.performance.workload import load, positive
+from launch.performance.workload import load
 from openrs_ray.common.console import show_table
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.preparation.prepared import Prepared, prepare

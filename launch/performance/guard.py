@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launch.cli.command import command
+from launch.cli.numbers import whole
 from launch.cli.options import Parser
 from launch.performance.learning import train, trial
 from launch.performance.report import Figure, add_json, asked, measured, write
@@ -26,6 +27,7 @@ from openrs_ray.config.load import load_config
 from openrs_ray.config.names import find_run, runs_folder
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
+from openrs_ray.guard.rules import MEASURES
 from openrs_ray.guard.watch import Watch
 from openrs_ray.run.metrics import read_metrics
 
@@ -48,6 +50,8 @@ class Watched:
 
 def watched(run: Path, rules: Sequence[str]) -> Watched:
     """The answers about a run's recorded figures, as if the guard had only watched. UserError where a field is wrong."""
+    if not read_metrics(run):
+        raise UserError(f"{run} has no figures of a finished step (metrics.jsonl): there is nothing to look at")
     config = load_config(run, ["--guard.action=roll_back", *(f"--{field}" for field in rules)])
     watch, alarms, back = Watch(config), Counter[str](), None
     lines = [(line["step"], late, line) for late, phase in enumerate(_PHASES) for line in read_metrics(run, phase)]
@@ -65,10 +69,13 @@ def _goes_back(config: RunConfig, rule: str, in_a_row: int) -> bool:
 
 
 def table(runs: Sequence[Watched]) -> Table:
-    shown = Table(title=f"The guard's rules over {len(runs)} runs")
+    shown = Table(
+        title=f"The guard's rules over {len(runs)} run{'s' * (len(runs) != 1)}",
+        caption="-: no such figure, or none kept",
+    )
     for heading in ("rule", "nearest to its limit", "median of the runs", "steps beyond it", "runs with an alarm"):
         shown.add_column(heading)
-    for rule in (*runs[0].nearest, "held_out"):
+    for rule in (*MEASURES, "held_out"):
         near = sorted(run.nearest[rule] for run in runs if rule in run.nearest)
         nearest = (f"{near[-1]:.2f}", f"{near[len(near) // 2]:.2f}") if near else ("-", "-")
         shown.add_row(
@@ -80,8 +87,9 @@ def table(runs: Sequence[Watched]) -> Table:
 def figures(runs: Sequence[Watched]) -> list[Figure]:
     """One value per run."""
     made = [Figure("steps", "steps", tuple(float(run.steps) for run in runs))]
-    for rule in runs[0].nearest:
-        made.append(Figure(f"{rule}: nearest to its limit", "0 to 1", tuple(run.nearest[rule] for run in runs)))
+    for rule in MEASURES:
+        if all(rule in run.nearest for run in runs):
+            made.append(Figure(f"{rule}: nearest to its limit", "0 to 1", tuple(run.nearest[rule] for run in runs)))
     made.append(Figure("alarms", "steps", tuple(float(run.alarms.total()) for run in runs), "0 in healthy runs"))
     return made
 
@@ -91,7 +99,9 @@ def main(arguments: list[str]) -> int:
     parser = Parser("performance.guard", __doc__)
     parser.add_argument("runs", metavar="RUN", nargs="*", help="finished runs: their folders, or their names")
     parser.add_argument("--recipe", default="quickstart", help="default: quickstart")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[], help="train the recipe with these first")
+    parser.add_argument(
+        "--seeds", type=whole(0, 2**32 - 1), nargs="+", default=[], help="train the recipe with these first"
+    )
     parser.add_argument("--fields", nargs="+", default=[], metavar="FIELD=VALUE", help="what the training changes")
     parser.add_argument("--rules", nargs="+", default=[], metavar="FIELD=VALUE", help="fields of the section guard")
     parser.add_argument("--folder", type=Path, default=runs_folder(), help="folder of the runs that are trained")

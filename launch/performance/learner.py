@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from launch.cli.command import command
+from launch.cli.numbers import positive
 from launch.performance.report import Figure, asked, measured, ratios, write
-from launch.performance.workload import load, make_parser, placed, positive
+from launch.performance.workload import load, make_parser, placed
 from openrs_ray.algorithm.advantages import TrainingSequence
 from openrs_ray.common.console import show_table
 from openrs_ray.config.schema import RunConfig

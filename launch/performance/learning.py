@@ -27,6 +27,7 @@ from rich.table import Table
 
 from launch.api.commands import run_command
 from launch.cli.command import command
+from launch.cli.numbers import whole
 from launch.cli.options import Parser
 from launch.performance.report import Figure, add_json, asked, measured, write
 from openrs_ray.common.console import say, show_table
@@ -189,7 +190,7 @@ def _values(interval: Interval) -> tuple[float, float, float]:
 def main(arguments: list[str]) -> int:
     parser = Parser("performance.learning", __doc__)
     parser.add_argument("--recipe", default="quickstart", help="default: quickstart")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[42], help="default: 42")
+    parser.add_argument("--seeds", type=whole(0, 2**32 - 1), nargs="+", default=[42], help="default: 42")
     parser.add_argument(
         "--variant",
         action="append",

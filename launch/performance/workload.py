@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from launch.cli.numbers import positive
 from launch.cli.options import Parser
 from launch.performance.models import SHAPES, model_path
 from launch.performance.report import add_json
@@ -28,14 +29,6 @@ T = TypeVar("T")
 
 _RECIPES = Path(__file__).parent / "workloads"
 WORKLOADS = ("random-1.5b", "smollm2", "toy", "tiny")
-
-
-def positive(text: str) -> int:
-    """An argparse type."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
 
 
 def make_parser(name: str, description: str | None, repeated: str, times: int) -> Parser:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from openrs_ray.config.section import Count, Positive, Section, Share, SomeAmount, SomeShare
 
@@ -71,7 +71,8 @@ class NoSpread(Rule):
 
 class Accuracy(Rule):
     limit: SomeShare = 0.15
-    """Largest fall of the accuracy of training completions below the best window of the run so far."""
+    """Largest fall of the accuracy of training completions below the best window of the run so far; a larger one is allowed where
+    the noise from step to step explains it."""
 
 
 class HeldOutFall(Rule):
@@ -108,6 +109,16 @@ class Guard(Section):
     no_spread: NoSpread = NoSpread()
     accuracy: Accuracy = Accuracy()
     held_out: HeldOutFall = HeldOutFall()
+
+    @model_validator(mode="after")
+    def _can_change_something(self) -> Guard:
+        if len(set(self.knobs)) != len(self.knobs):
+            raise ValueError("guard.knobs names a setting twice: leave one out")
+        if self.action == "roll_back" and not self.knobs:
+            raise ValueError(
+                "guard.action roll_back needs a setting to change: name one in guard.knobs, or set guard.action to warn"
+            )
+        return self
 
     @property
     def raises_kl(self) -> bool:

@@ -103,7 +103,8 @@ def _read_source(recipe: Recipe, name: str, source: Source, start: int) -> list[
         wanted["solution"] = columns.solution
     elif source.curated is not None:
         wanted["solution"] = "solution"
-    rows = read_rows(path, source.split, source.subset, tuple(wanted.values()) if source.dropped_by is None else None)
+    needed = tuple(wanted.values()) if source.dropped_by is None else None
+    rows = read_rows(path, source.split, source.subset, needed, f"sources.{name}.path")
     if source.dropped_by is not None:
         rows = [row for row in rows if not row["kept"]]
     rows = rows[: source.first]
@@ -140,7 +141,8 @@ def _evaluation(stage: str, name: str, path: str | None) -> list[str]:
             f"no evaluation set {name}: known are {', '.join(KNOWN)}; of your own give --stages.{stage}.against.{name} FILE"
         )
     try:
-        rows = read_rows(path or (known.source if known else ""), known.split if known else "train")
+        source, split = (path or (known.source if known else "")), (known.split if known else "train")
+        rows = read_rows(source, split, given_by=f"stages.{stage}.against.{name}")
     except UserError as error:
         raise UserError(f"{name}: {error}; a local copy is given with --stages.{stage}.against.{name} FILE") from error
     cells = [row.get("problem") or row.get("question") or "" for row in rows]

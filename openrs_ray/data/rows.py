@@ -20,12 +20,18 @@ from openrs_ray.models import bundled as builtin
 Row = dict[str, Any]
 
 
-def read_rows(path: str, split: str, subset: str | None = None, columns: Collection[str] | None = None) -> list[Row]:
+def read_rows(
+    path: str,
+    split: str,
+    subset: str | None = None,
+    columns: Collection[str] | None = None,
+    given_by: str = "data.path (or evaluation.path)",
+) -> list[Row]:
     """Rows of `path` in file order; the other arguments matter for a Hub id. UserError when unreadable or empty."""
-    with reading(f"cannot read data.path {path!r}"):  # ~ of nobody, or too long a name
+    with reading(f"cannot read {given_by} {path!r}"):  # ~ of nobody, or too long a name
         file = Path(path).expanduser()
         folder = file.is_dir()
-    check_there(path)
+    check_there(path, given_by)
     if path in builtin.DATA:
         rows = _read_lines(builtin.data_path(path))
     elif folder:
@@ -45,13 +51,13 @@ def read_rows(path: str, split: str, subset: str | None = None, columns: Collect
     return rows
 
 
-def check_there(path: str) -> None:
-    """UserError for a data file that does not exist."""
-    with reading(f"cannot read data.path {path!r}"):
+def check_there(path: str, given_by: str = "data.path (or evaluation.path)") -> None:
+    """UserError for a data file that does not exist. `given_by`: field or option that names it."""
+    with reading(f"cannot read {given_by} {path!r}"):
         file = Path(path).expanduser()
         if data_form(file.name) and not file.exists():
             raise UserError(
-                f"no data file at {file.absolute()}: set data.path (or evaluation.path) to a file that exists"
+                f"no data file at {file.absolute()}: set {given_by} to a file that exists"
                 + ("" if file.is_absolute() else ", by a path from the working directory")
             )
 

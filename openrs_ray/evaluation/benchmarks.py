@@ -125,7 +125,7 @@ def chosen(names: Sequence[str], sources: dict[str, str]) -> list[Benchmark]:
 def load_tasks(benchmark: Benchmark, prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> tuple[Task, ...]:
     """All problems, in order. UserError where the source or a row cannot be read."""
     try:
-        rows = read_rows(benchmark.source, benchmark.split)
+        rows = read_rows(benchmark.source, benchmark.split, given_by=f"--data {benchmark.name}=FILE")
     except UserError as error:
         known = benchmark == KNOWN.get(benchmark.name)
         hint = f"; give a local copy with --data {benchmark.name}=FILE" if known else ""

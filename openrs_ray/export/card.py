@@ -109,7 +109,8 @@ def _results(source: Source) -> str:
     evaluation = config.evaluation
     how = (
         f"The run's own held-out problems, {evaluation.samples} sample{'s' * (evaluation.samples != 1)} each at temperature "
-        f"{evaluation.temperature:g} and of up to {config.max_evaluated_tokens:,} tokens, in the harness of training; 95 % intervals."
+        f"{evaluation.temperature:g} and of up to {config.max_evaluated_tokens:,} tokens, in the harness of training; 95 % "
+        "intervals."
     )
     teacher = teacher_score(source.folder, config)
     named = [("start model", lines.get(0)), (f"step {step}", lines[step]), ("the teacher itself", teacher)]

@@ -8,6 +8,7 @@ from statistics import fmean
 from openrs_ray.config.guard import Guard
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.guard.alarms import Alarm
+from openrs_ray.guard.noise import LEAST, departure_by_noise
 from openrs_ray.guard.rules import MEASURES, Line, Measure, number
 
 _ACCURACY = (("accuracy", "low", "high"), ("mean_reward", "low", "high"))
@@ -22,11 +23,16 @@ class Follower:
 
     rule: str
     config: RunConfig
-    nearest: float = 0.0
-    """How near a window has come to the bound: 0 at the baseline, from 1 on the rule is broken, if the steps are not excused."""
+    nearest: float | None = None
+    """How near a window has come to the bound: 0 at the baseline, from 1 on the rule is broken, if the steps are not excused.
+
+    None: no window was looked at.
+    """
     _first: list[float] = field(default_factory=list)
     _best: float | None = None
     """Mean of the best window."""
+    _figures: list[float] = field(default_factory=list)
+    """Of all steps so far, where their noise counts."""
     _recent: deque[tuple[int, float, bool]] = field(init=False)
     """Step, figure, excused."""
     _in_a_row: int = 0
@@ -58,15 +64,18 @@ class Follower:
             return None
         if value is None:
             return None
+        if self.measure.noisy:
+            self._figures.append(value)
         if len(self._first) < self.guard.baseline_steps and not self.measure.of_best:
             self._first.append(value)
             return None
         self._recent.append((int(line["step"]), value, self.measure.excused(line)))
-        return self._looked_at() if len(self._recent) == self.window else None
+        known = len(self._recent) == self.window and (len(self._figures) >= LEAST or not self.measure.noisy)
+        return self._looked_at() if known else None
 
     def _begin_stage(self, stage: float) -> None:
         if self.measure.by_stage and stage != self._stage:
-            self._first, self._best, self._stage, self._in_a_row = [], None, stage, 0
+            self._first, self._best, self._figures, self._stage, self._in_a_row = [], None, [], stage, 0
             self._mixed = self.config.rollout.staleness
             self._recent.clear()
 
@@ -76,10 +85,13 @@ class Follower:
             self._best = mean if self._best is None else max(self._best, mean)
         baseline = fmean(self._first) if self._best is None else self._best
         limit: float = getattr(self.guard.rule(self.rule), "limit")  # noqa: B009
+        if self.measure.noisy:
+            steps = None if self.measure.of_best else len(self._first)
+            limit = max(limit, departure_by_noise(self._figures, self.window, steps))
         bound = self.measure.bound(limit, baseline)
         excused = any(each for *_, each in self._recent)
         if not excused and bound != baseline:
-            self.nearest = max(self.nearest, (mean - baseline) / (bound - baseline))
+            self.nearest = max(self.nearest or 0.0, (mean - baseline) / (bound - baseline))
         if excused or not self.measure.broken(mean, bound):
             self._in_a_row = 0
             return None

@@ -39,6 +39,8 @@ class Measure:
     """Each of rollout.stages has a baseline of its own."""
     of_best: bool = False
     """The baseline is the best window so far."""
+    noisy: bool = False
+    """The limit is at least what noise from step to step explains (`noise.departure_by_noise`)."""
     excused: Callable[[Line], bool] = lambda line: False
     """True for a step that cannot break the rule."""
 
@@ -103,6 +105,7 @@ MEASURES: dict[str, Measure] = {
         "the share of truncated completions",
         *(_of("truncated_share"), _risen, ("length", "learning_rate", "kl")),
         share=True,
+        noisy=True,
     ),
     "length": Measure(
         "the mean length as a share of the limit",
@@ -140,12 +143,14 @@ MEASURES: dict[str, Measure] = {
         "the share of groups without spread that are not all right",
         *(_without_spread, _risen, ("learning_rate", "kl")),
         share=True,
+        noisy=True,
     ),
     "accuracy": Measure(
         "the accuracy of training completions",
         *(_of("accuracy"), _fallen, ("learning_rate", "kl")),
         above=False,
         share=True,
+        noisy=True,
         of_best=True,
     ),
 }

@@ -38,8 +38,8 @@ class Watch:
 
     @property
     def nearest(self) -> dict[str, float]:
-        """Nearness of the run to each rule's bound so far (`Follower.nearest`)."""
-        return {follower.rule: follower.nearest for follower in self._followers}
+        """Nearness of the run to the bound of each rule that looked at a window (`Follower.nearest`)."""
+        return {each.rule: each.nearest for each in self._followers if each.nearest is not None}
 
     @property
     def lag(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from openrs_ray.config.data import Columns
+from openrs_ray.config.names import recipes, runs_folder
 from openrs_ray.config.rollout import Rollout
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.config.task import Task
@@ -42,7 +43,18 @@ def check_paths(config: RunConfig) -> None:
         if not config.evaluation.on_training_data:
             _check_apart(task)
     for path in (path for task in config.tasks for path in (task.data.path, task.held_out.path) if path):
-        check_there(path)
+        try:
+            check_there(path)
+        except UserError as error:
+            raise UserError(f"{error}{_its_recipe(path)}") from error
+
+
+def _its_recipe(path: str) -> str:
+    """How a data set of the project's own that is not there yet is made; "" for other files."""
+    file = Path(path).expanduser()
+    name = f"{file.stem}-data"
+    own = file.parent == runs_folder() / "data" / file.stem and name in recipes("data")
+    return f"; python -m launch.curate {name} makes this one" if own else ""
 
 
 def load_tasks(

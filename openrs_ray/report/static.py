@@ -5,7 +5,7 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -43,9 +43,17 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def write_page(path: Path, runs: Sequence[Path]) -> int:
-    """Returns the file's size in bytes. OSError where it cannot be written."""
-    content = standalone(page_data(runs)).encode()
+def write_page(path: Path, runs: Sequence[Path], warn: Callable[[str], None] = lambda sentence: None) -> int:
+    """Returns the file's size in bytes. OSError where it cannot be written.
+
+    `warn`: told of what could not be read of a run, which the page says as well.
+    """
+    data = page_data(runs)
+    for shown in data["runs"]:
+        unread = [shown["completions"]["note"]] if shown["completions"]["total"] == 0 else []
+        for fault in filter(None, [*shown["faults"], *unread]):
+            warn(f"{shown['name']}: {fault}")
+    content = standalone(data).encode()
     with replacing(path) as temporary:
         temporary.write_bytes(content)
     return len(content)

@@ -29,6 +29,7 @@ from openrs_ray.report.headline import headline, last_gain
 from openrs_ray.report.settings import expected_bands, settings
 from openrs_ray.run import account, attempts, metrics
 from openrs_ray.run.checkpoints import CheckpointStore
+from openrs_ray.run.completion_files import current_files
 from openrs_ray.run.ledger import FILE as LEDGER
 from openrs_ray.run.ledger import read_head
 from openrs_ray.run.progress import RESULT
@@ -71,6 +72,8 @@ class RunSummary:
         step = int(train[-1]["step"]) if train else 0
         steps = config.run.steps if config else None
         now = self._part("result.json", lambda: state(self.run, step, steps)) or "stopped"
+        if now != "training":
+            self._once("record", (now, step), lambda: self._check_whole(step))
         evaluated = tuple((line["step"], line["attempt"]) for line in evaluations)
         gained = self._once("gain", evaluated, lambda: last_gain(self.run, config, evaluations))
         head = self._part("cost.json", lambda: headline(self.run, config, train, evaluations))
@@ -131,6 +134,14 @@ class RunSummary:
             known = self._kept[name] = (stamp, value, self._faults[before:])
         kept: T | None = known[1]
         return kept
+
+    def _check_whole(self, step: int) -> None:
+        """RunError where the figures end before the record of completions, by more than the step that a kill leaves."""
+        recorded = max((file.step for file in current_files(self.run, "train")), default=0)
+        if recorded > step + 1:
+            raise RunError(
+                f"{metrics.FILE} ends with step {step} and the completions with step {recorded}: figures are missing"
+            )
 
     def _config(self) -> RunConfig | None:
         content = read_json(self.run / CONFIG)

@@ -111,8 +111,10 @@ def read_trace(run_folder: Path, attempt: int | None = None) -> list[Event]:
     for folder in sorted((run_folder / ATTEMPTS).glob(f"{which}/{FOLDER}"), reverse=True):
         if events := [event for file in sorted(folder.glob("*.jsonl")) for event in _events(file)]:
             return sorted(events, key=lambda event: event.start)
-    asked = "" if attempt is None else f" {attempt}"
-    raise UserError(f"{run_folder} has no trace of attempt{asked}: look at {run_folder / ATTEMPTS} for those that have")
+    asked = "" if attempt is None else f" of attempt {attempt}"
+    there = run_folder / ATTEMPTS
+    look = f"look at {there} for attempts that have one" if there.is_dir() else "it is no run that has started"
+    raise UserError(f"{run_folder} has no trace{asked}: {look}")
 
 
 def _events(file: Path) -> Iterator[Event]:
