@@ -3,14 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from actors.cluster.restarted import Restarted
 from actors.cluster.together import Together
 from actors.pools.messages import Judged, SampledItem
-from actors.rollout.pool import EnginePool
 from actors.rollout.worker import Request
 from openrs_ray.algorithm.unusable import without_judgement
 from openrs_ray.config.schema import RunConfig
@@ -70,11 +69,17 @@ class Sampling:
         return self.most(config) if config.rollout.stages else None
 
 
+class Samples(Protocol):
+    """Engines that sample."""
+
+    async def sample(self, request: Request) -> Completion: ...
+
+
 @dataclass
 class Turns:
     """Implements `openrs_ray.environments.environment.Engines` for one rollout."""
 
-    pool: EnginePool
+    pool: Samples
     config: RunConfig
     position: int
     sample_number: int
@@ -121,7 +126,7 @@ class Collector:
     """Makes groups, each beside others and through pushes. Rollouts are judged as they finish."""
 
     config: RunConfig
-    pool: EnginePool
+    pool: Samples
     reward_pool: Any
     """Restarted by Ray; `report` is told of it."""
     environments: Mapping[str, Environment]

@@ -16,7 +16,7 @@ from actors.learner.group import History, LearnerGroup, new_ranks
 from actors.learner.rank import LearnerRank
 from actors.loop.beginning import beginning
 from actors.loop.beside import Beside
-from actors.loop.collector import Collector
+from actors.loop.collector import Collector, Samples
 from actors.loop.evaluation import Evaluation
 from actors.loop.gauges import Gauges
 from actors.loop.guard import RunGuard
@@ -164,7 +164,7 @@ class System:
         else:
             await asyncio.gather(self._engines.start(), self._learner.start(checkpoint))
 
-    def _collector(self, engines: EnginePool) -> Collector:
+    def _collector(self, engines: Samples) -> Collector:
         answering = self.environments or self._answering()
         rewarding = self.display.warn, self.budget.judged, self.prepared.own_rewards, self.display.log
         return Collector(self.config, engines, self._rewards, answering, *rewarding)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 from actors.cluster.deadlines import within
 from actors.cluster.placement import Placement
-from actors.loop.collector import Collector, Sampling
+from actors.loop.collector import Collector, Samples, Sampling
 from actors.rollout.loaded import LoadedWorker
 from actors.rollout.pool import EnginePool
 from actors.rollout.settings import EngineSettings
+from actors.rollout.worker import Request
 from openrs_ray.algorithm.step_metrics import check_judged
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
@@ -18,11 +19,32 @@ from openrs_ray.evaluation.held_out import HeldOutScores, held_out_scores
 from openrs_ray.models.bundled import resolve_model
 from openrs_ray.preparation.prepared import Prepared
 from openrs_ray.preparation.teacher import teacher_ends
-from openrs_ray.records import Group
+from openrs_ray.records import Completion, Group
 from openrs_ray.run.completions import CompletionRecord
 from openrs_ray.run.display import RunDisplay
 from openrs_ray.run.spans import traced
 from openrs_ray.run.teacher_score import RECORD, teacher_score, write_teacher_score
+
+
+@dataclass(frozen=True)
+class EndsAsPolicy:
+    """The teacher's engines. An answer that it ends in its own way ends with the policy's stop token in the record.
+
+    Otherwise it would run on to the limit, or its end would be read as a part of the answer.
+    """
+
+    engines: Samples
+    own: tuple[int, ...]
+    """Stop tokens of the policy."""
+    only_its: frozenset[int]
+
+    async def sample(self, request: Request) -> Completion:
+        found = await self.engines.sample(request)
+        if found.finish_reason != "stop" or int(found.token_ids[-1]) not in self.only_its:
+            return found
+        ids = found.token_ids.copy()
+        ids[-1] = self.own[0]
+        return replace(found, token_ids=ids)
 
 
 @dataclass(frozen=True)
@@ -32,7 +54,7 @@ class TeacherTrial:
     config: RunConfig
     prepared: Prepared
     placement: Placement
-    collector: Callable[[EnginePool], Collector]
+    collector: Callable[[Samples], Collector]
     display: RunDisplay
 
     @property
@@ -48,7 +70,7 @@ class TeacherTrial:
         engines = EnginePool(self._settings(), self.placement, LoadedWorker, self.display.warn)
         try:
             await engines.start()
-            groups = await self._groups(self.collector(engines))
+            groups = await self._groups(self.collector(EndsAsPolicy(engines, *self._ends())))
         finally:
             with suppress(RunError):  # the engines end with their processes in any case
                 await engines.stop()
@@ -59,12 +81,15 @@ class TeacherTrial:
 
     def _settings(self) -> EngineSettings:
         path = resolve_model(str(self.config.loss.teacher.path))
-        shape = self.prepared.shape.teacher
-        assert shape is not None
-        # Its own ends, too: an answer that it ends otherwise than the policy would run on to the limit.
-        ends = sorted({*self.prepared.eos_ids, *teacher_ends(path, shape)})
-        settings = EngineSettings.of_run(self.config, path, tuple(ends))
+        own, its = self._ends()
+        settings = EngineSettings.of_run(self.config, path, (*own, *sorted(its)))
         return replace(settings, quantization="none", sleeps=False)
+
+    def _ends(self) -> tuple[tuple[int, ...], frozenset[int]]:
+        """Stop tokens of the policy, and those that only the teacher has."""
+        shape, own = self.prepared.shape.teacher, self.prepared.eos_ids
+        assert shape is not None
+        return own, frozenset(teacher_ends(resolve_model(str(self.config.loss.teacher.path)), shape) - {*own})
 
     async def _groups(self, collector: Collector) -> list[Group]:
         plan, deadline_s = Sampling.evaluation(self.config, step=0), self.config.rollout.deadline_s

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 def whole(least: int, most: int = 10**9) -> Callable[[str], int]:
     """A whole number between `least` and `most`. Example: `parser.add_argument("--last", type=whole(1))`"""
-    allowed = f"of at least {least}" if most == 10**9 else f"from {least} to {most}"
+    allowed = f"of at least {least}" if most == 10**9 else f"from {least:,} to {most:,}"
 
     def read(text: str) -> int:
         try:
@@ -29,7 +29,7 @@ def number(least: float, most: float) -> Callable[[str], float]:
         except ValueError:
             value = least - 1
         if not least <= value <= most:
-            raise ArgumentTypeError(f"must be a number from {least:g} to {most:g}, not {text!r}")
+            raise ArgumentTypeError(f"must be a number from {least:,g} to {most:,.0f}, not {text!r}")
         return value
 
     return read

@@ -60,7 +60,11 @@ def more_learners(config: RunConfig, gpus: int) -> Iterator[Options]:
 
 
 def shorter(config: RunConfig) -> Iterator[Options]:
-    """Shorter completions."""
+    """Shorter completions; first those of evaluations where they are longer than those of training."""
+    trained = config.rollout.max_completion_tokens
+    if config.has_evaluations and config.max_evaluated_tokens > trained:
+        for dose in dict.fromkeys(max(config.max_evaluated_tokens // by, trained) for by in (2, 4, 8, 16)):
+            yield {"evaluation.max_completion_tokens": dose}
     for by in (2, 4, 8, 16):
         yield {"rollout.max_completion_tokens": config.rollout.max_completion_tokens // by}
 

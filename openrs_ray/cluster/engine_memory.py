@@ -14,8 +14,12 @@ ASLEEP: Parts = {"work space": CONTEXT + GRAPHS}
 _BLOCK = 16  # tokens in a block of vLLM's cache
 
 
-def engine_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -> tuple[Parts, int | None]:
-    """Parts of the memory on an engine's GPU, and the number of full-length completions that its cache holds.
+def engine_parts(
+    config: RunConfig, shape: ModelShape, gpu_bytes: float | None, longest: int | None = None
+) -> tuple[Parts, int | None]:
+    """Parts of the memory on an engine's GPU, and the number of completions that its cache holds.
+
+    `longest`: tokens of each, with its prompt (default: of the longest that the engine is to serve).
 
     The cache gets what weights and a trial pass leave of `engine.gpu_memory_fraction`. A push takes two buckets on top, and with
     quantized weights also the layer that is being loaded.
@@ -29,7 +33,9 @@ def engine_parts(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) 
         + engine_activations(config, shape)
         + (size + 12) * engine.max_sequences * shape.vocabulary,
     }
-    per_sequence = cache_bytes_per_token(config, shape) * _BLOCK * math.ceil(config.max_served_tokens / _BLOCK)
+    per_sequence = (
+        cache_bytes_per_token(config, shape) * _BLOCK * math.ceil((longest or config.max_served_tokens) / _BLOCK)
+    )
     loaded = _loaded_layer(config, shape) + merge_bytes(config, shape)
     pieces = 0.0 if config.placement.colocated else sent_from(config, shape)
     buckets = 2.0 * largest_bucket(shape, config.model.dtype, config.push.bucket_mib)

@@ -48,8 +48,9 @@ def _check_teacher_is_served(config: RunConfig, teacher: ModelShape, gpu_bytes: 
         raise UserError(
             f"an engine gets {config.engine.gpu_memory_fraction:g} of a {gpu_bytes / GIB:.1f} GiB GPU "
             f"(engine.gpu_memory_fraction), and the teacher, which is measured on the held-out problems first, has "
-            f"{parts['weights'] / GIB:.1f} GiB of weights on each: raise engine.gpu_memory_fraction or engine.tensor_parallel, "
-            "or choose a smaller loss.teacher.path"
+            f"{parts['weights'] / GIB:.1f} GiB of weights on each, which leaves no room for one completion of "
+            f"{config.max_served_tokens} tokens: raise engine.gpu_memory_fraction or engine.tensor_parallel, lower "
+            "evaluation.max_completion_tokens, or choose a smaller loss.teacher.path"
         )
 
 
@@ -57,7 +58,8 @@ def _problem(config: RunConfig, found: GpuPlan, gpu_bytes: float) -> str:
     if found.crowded:
         return (
             f"the engine gets {config.engine.gpu_memory_fraction:g} of a {gpu_bytes / GIB:.1f} GiB GPU "
-            f"(engine.gpu_memory_fraction), which leaves no room for one completion of {config.max_served_tokens} tokens"
+            f"(engine.gpu_memory_fraction), which leaves no room for one completion of {config.max_served_tokens} tokens "
+            f"({config.longest_fields})"
         )
     return f"each {found.role} GPU has {gpu_bytes / GIB:.1f} GiB but needs {found.peak / GIB:.1f} {found.when}"
 

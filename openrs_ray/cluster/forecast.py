@@ -161,7 +161,7 @@ def sampling_s(run: Run, completions: int) -> float:
 def _at_once(run: Run, asked: float) -> float:
     """Completions that an engine works on at once, of `asked` ones."""
     config = run.config
-    _, room = engine_parts(config, run.shape, run.gpu_bytes)
+    _, room = engine_parts(config, run.shape, run.gpu_bytes, config.max_sequence_tokens)
     groups = config.rollout.in_flight
     most = groups * config.rollout.completions_per_problem / config.num_engines if groups else asked
     return max(1.0, min(asked, most, config.engine.max_sequences, room or asked))

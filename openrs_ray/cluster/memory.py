@@ -67,8 +67,8 @@ def memory_text(config: RunConfig, shape: ModelShape, gpu_bytes: float | None) -
             text += f", {max(0, found.sequences)} completions of {config.max_served_tokens} tokens at once"
             for number in range(len(config.rollout.stages)):
                 stage = config.in_stage(number)
-                most = max(0, engine_parts(stage, shape, gpu_bytes)[1] or 0)
-                text += f"; in stage {number + 1}, {most} of {stage.max_served_tokens}"
+                most = max(0, engine_parts(stage, shape, gpu_bytes, stage.max_sequence_tokens)[1] or 0)
+                text += f"; in stage {number + 1}, {most} of {stage.max_sequence_tokens}"
         lines += [text, f"    {listed(found.parts)}"]
     return lines
 

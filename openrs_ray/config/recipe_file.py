@@ -56,7 +56,9 @@ def _read(path: Path, model: type[BaseModel], above: tuple[Path, ...]) -> Given:
 
 def _content(path: Path) -> dict[str, Any]:
     if path.is_dir():
-        raise UserError(f"{path} is no recipe, and no run: it has no config.json that can be read.")
+        raise UserError(
+            f"{path} is a folder without the settings of a run (config.json): name a recipe's .yaml file, or a run."
+        )
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else parsed(text)

@@ -435,6 +435,12 @@ class RunConfig(Section):
         return self.evaluation.max_completion_tokens or self.rollout.max_completion_tokens
 
     @property
+    def longest_fields(self) -> str:
+        """Fields that `max_served_tokens` is the sum of."""
+        of_evaluations = self.max_served_tokens > self.max_sequence_tokens
+        return f"rollout.max_prompt_tokens + {'evaluation' if of_evaluations else 'rollout'}.max_completion_tokens"
+
+    @property
     def max_served_tokens(self) -> int:
         """Longest prompt with completion that an engine sees."""
         evaluated = self.max_evaluated_tokens if self.has_evaluations else 0

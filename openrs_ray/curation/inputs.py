@@ -144,7 +144,8 @@ def _evaluation(stage: str, name: str, path: str | None) -> list[str]:
         source, split = (path or (known.source if known else "")), (known.split if known else "train")
         rows = read_rows(source, split, given_by=f"stages.{stage}.against.{name}")
     except UserError as error:
-        raise UserError(f"{name}: {error}; a local copy is given with --stages.{stage}.against.{name} FILE") from error
+        copy = "" if path else f"; a local copy is given with --stages.{stage}.against.{name} FILE"
+        raise UserError(f"{name}: {error}{copy}") from error
     cells = [row.get("problem") or row.get("question") or "" for row in rows]
     texts = read_cells(cells, plain_problem, f"evaluation set {name}", "problem")
     if not all(texts):

@@ -162,7 +162,8 @@ def evaluation_text(config: RunConfig) -> str:
     if not problems:
         return "none"
     when = f", every {part.every_steps} steps" if part.every_steps else ""
-    return f"{' and '.join(problems)} x {part.samples} samples, before and after{when}"
+    longest = f" of up to {config.max_evaluated_tokens:,} tokens" if part.max_completion_tokens else ""
+    return f"{' and '.join(problems)} x {part.samples} samples{longest}, before and after{when}"
 
 
 def _held_out_text(task: Task) -> str:

@@ -29,6 +29,7 @@ def plan_as_json(config: RunConfig, prepared: Prepared, machine: Machine) -> dic
         "problems_drawn": config.run.steps * rollout.problems_per_step,
         "held_out_problems": held_out,
         "evaluations": evaluations(config) if held_out else 0,
+        "max_evaluated_tokens": config.max_evaluated_tokens if held_out else None,
         "smallest_difference_points": 100 * smallest_difference(held_out, samples) if held_out else None,
         "stop_token_ids": prepared.eos_ids,
         "notes": prepared.notes,
@@ -80,7 +81,9 @@ def _stages(config: RunConfig, prepared: Prepared, machine: Machine) -> list[dic
             {
                 "max_completion_tokens": stage.rollout.max_completion_tokens,
                 "steps": ends[number] - begun,
-                "completions_at_once": engine_parts(stage, prepared.shape, machine.gpu_bytes)[1],
+                "completions_at_once": engine_parts(
+                    stage, prepared.shape, machine.gpu_bytes, stage.max_sequence_tokens
+                )[1],
                 "step_seconds": [end.step_s for end in ends_of_range] if ends_of_range else None,
             }
         )

@@ -25,7 +25,7 @@ from openrs_ray.models.lora import linear_layers
 from openrs_ray.models.model_files import ModelFiles, model_files
 from openrs_ray.models.pretrained import empty_model
 from openrs_ray.models.stop_tokens import StopToken, stop_tokens
-from openrs_ray.preparation.served import check_served, longest_fields
+from openrs_ray.preparation.served import check_served
 from openrs_ray.preparation.task_problems import check_paths, load_tasks
 from openrs_ray.preparation.teacher import check_teacher
 from openrs_ray.records import Problem
@@ -100,6 +100,7 @@ def prepare(config: RunConfig) -> Prepared:
         )
         for task in config.tasks
     }
+    _check_guard(config)
     check_paths(config)  # before a model is looked for on the Hub
     model_path = resolve_model(config.model.path)
     model, shape = check_model(config, model_path)
@@ -134,8 +135,16 @@ def prepare(config: RunConfig) -> Prepared:
     )
 
 
+def _check_guard(config: RunConfig) -> None:
+    """Not in the schema: a run of an earlier version may have it."""
+    if config.guard.action == "roll_back" and not config.guard.knobs:
+        raise UserError(
+            "guard.action roll_back needs a setting to change: name one in guard.knobs, or set guard.action to warn"
+        )
+
+
 def check_model(config: RunConfig, model_path: str) -> tuple[PreTrainedConfig, ModelShape]:
     if is_on_cpu(config.placement) and (reason := refusal(config.rollout.quantization, None)):
         raise UserError(reason)
-    tokens, fields = config.max_served_tokens, longest_fields(config)
+    tokens, fields = config.max_served_tokens, config.longest_fields
     return check_served(config.model, model_path, config.engine, config.placement, tokens, fields)

@@ -6,7 +6,7 @@ from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.common.foreign import reading
 from openrs_ray.config.placement import Slots
 from openrs_ray.config.rollout import Engine
-from openrs_ray.config.schema import Model, RunConfig
+from openrs_ray.config.schema import Model
 from openrs_ray.errors import UserError
 from openrs_ray.models.engine_limits import check_engine
 from openrs_ray.models.pretrained import read_config
@@ -39,9 +39,3 @@ def check_served(
             raise UserError(f"engine.tensor_parallel ({size}) must divide the {heads} attention heads of {model.path}")
         check_weights(model_path, config)
         return config, shape
-
-
-def longest_fields(config: RunConfig) -> str:
-    """Fields that `max_served_tokens` is the sum of."""
-    of_evaluations = config.max_served_tokens > config.max_sequence_tokens
-    return f"rollout.max_prompt_tokens + {'evaluation' if of_evaluations else 'rollout'}.max_completion_tokens"

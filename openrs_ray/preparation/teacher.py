@@ -13,7 +13,7 @@ from openrs_ray.models.bundled import resolve_model
 from openrs_ray.models.pretrained import read_config, read_tokenizer
 from openrs_ray.models.stop_tokens import StopToken, stop_tokens
 from openrs_ray.models.weight_files import check_weights
-from openrs_ray.preparation.served import check_served, longest_fields
+from openrs_ray.preparation.served import check_served
 
 _FIELD = "loss.teacher.path"
 
@@ -49,7 +49,7 @@ def check_teacher(
             config.engine,
             config.placement,
             config.max_served_tokens,
-            longest_fields(config),
+            config.longest_fields,
             _FIELD,
         )
     return its

@@ -9,6 +9,8 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
 
 _PREFIX = "setting/"
+OF_A_STAGE = ("stage", "max_completion_tokens", "min_prompt_tokens", "max_prompt_tokens", "temperature")
+"""Settings that a stage has; a resume may change them, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,10 @@ class StepSettings:
         """Settings of a step, from its line of `metrics.jsonl`; the recipe's where an older version wrote none."""
         known = asdict(cls.of(config))
         return cls(**{name: type(value)(line.get(_PREFIX + name, value)) for name, value in known.items()})
+
+    @property
+    def of_stage(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in OF_A_STAGE}
 
     def metrics(self) -> dict[str, float]:
         return {_PREFIX + name: value for name, value in asdict(self).items()}

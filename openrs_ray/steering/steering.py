@@ -14,8 +14,6 @@ from openrs_ray.steering.entropy_floor import EntropyFloor
 from openrs_ray.steering.stage_end import StageEnd, stage_end
 from openrs_ray.steering.stalled import stalled
 
-_OF_A_STAGE = ("stage", "max_completion_tokens", "min_prompt_tokens", "max_prompt_tokens", "temperature")
-
 
 @dataclass
 class Steering:
@@ -38,11 +36,9 @@ class Steering:
         say: Callable[[str], None] = lambda sentence: None,
     ) -> "Steering":
         """`lines`: of `metrics.jsonl`, for the steps that the attempt goes on from."""
-        now, shares = _of_a_stage(StepSettings.of(config, changes)), list[float]()
+        now, shares = StepSettings.of(config, changes).of_stage, list[float]()
         for line in lines:
-            if (
-                _of_a_stage(StepSettings.recorded(line, config)) != now
-            ):  # also where a resume has changed the stage itself
+            if StepSettings.recorded(line, config).of_stage != now:  # also where a resume has changed the stage itself
                 shares.clear()
             else:
                 shares.append(_number(line.get("truncated_share")))
@@ -113,15 +109,11 @@ class Steering:
             f"stage {now.stage + 1} of {stages} begins with step {step + 1}: "
             f"{self.config.rollout.stage(now.stage).as_text}, since {end.sentence}"
         )
-        before, after = asdict(was), asdict(now)
-        differ = {name: (before[name], after[name]) for name in _OF_A_STAGE if before[name] != after[name]}
+        before, after = was.of_stage, now.of_stage
+        differ = {name: (before[name], after[name]) for name in before if before[name] != after[name]}
         self._decide(Decision(step, self.attempt, "stage", "next stage", differ, asdict(end), sentence))
         self._shares.clear()
         return changed
-
-
-def _of_a_stage(settings: StepSettings) -> list[Any]:
-    return [getattr(settings, name) for name in _OF_A_STAGE]
 
 
 def _number(value: Any) -> float:

@@ -12,6 +12,7 @@ from openrs_ray.cluster.forecast import forecast
 from openrs_ray.cluster.host_memory import host_parts
 from openrs_ray.cluster.learner_memory import learner_phases
 from openrs_ray.cluster.machine import Machine
+from openrs_ray.cluster.memory import memory_text
 from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
@@ -82,11 +83,12 @@ def test_an_evaluation_with_a_limit_of_its_own_takes_its_time_and_its_room(shape
     alone = replace(shape, teacher=None)
     plain, longer = (recipe("one-gpu-80gb", *more) for more in ((), ("--evaluation.max_completion_tokens=32256",)))
     assert longer.max_served_tokens == 32256 + longer.rollout.max_prompt_tokens
-    hours = [forecast(config, alone, gpu, 80 * GIB, 128)[0].hours for config in (plain, longer)]
-    assert hours[1] > hours[0]
-    assert [forecast(config, alone, gpu, 80 * GIB, 0)[0].hours for config in (plain, longer)] == [
-        forecast(plain, alone, gpu, 80 * GIB, 0)[0].hours
-    ] * 2
+    for end in (0, 1):
+        hours = [forecast(config, alone, gpu, 80 * GIB, 128)[end].hours for config in (plain, longer)]
+        assert hours[1] > hours[0]
+    for gib in (24, 80):  # what the cache holds of training completions is the same
+        steps = [forecast(config, alone, gpu, gib * GIB, 0) for config in (plain, longer)]
+        assert steps[0] == steps[1]
     records = [disk_parts(config, alone, 128)["completions"] for config in (plain, longer)]
     extra = 2 * 128 * longer.evaluation.samples * (32256 - plain.rollout.max_completion_tokens)
     assert records[1] - records[0] == pytest.approx(extra * records[0] / sampled_tokens(plain, 128))
@@ -95,3 +97,23 @@ def test_an_evaluation_with_a_limit_of_its_own_takes_its_time_and_its_room(shape
 def sampled_tokens(config: RunConfig, held_out: int) -> int:
     trained = config.run.steps * config.rollout.most_drawn_per_step * config.rollout.completions_per_problem
     return (trained + 2 * held_out * config.evaluation.samples) * config.rollout.max_completion_tokens
+
+
+def test_stages_hold_as_many_training_completions_whatever_evaluations_have(shape: ModelShape) -> None:
+    alone = replace(shape, teacher=None)
+    plain, longer = (
+        memory_text(recipe("fastcurl-stages", *more), alone, 44 * GIB)
+        for more in ((), ("--evaluation.max_completion_tokens=24000",))
+    )
+    ends = [[line.partition("in stage 1")[2] for line in text if "in stage 1" in line] for text in (plain, longer)]
+    assert ends[0] == ends[1] and ends[0]
+
+
+def test_a_limit_of_evaluations_that_cannot_be_served_is_what_is_lowered(shape: ModelShape) -> None:
+    alone = replace(shape, teacher=None)
+    asked = recipe("one-gpu-24gb", "--evaluation.hold_out=64", "--evaluation.max_completion_tokens=500000")
+    with pytest.raises(
+        UserError, match=r"tokens \(rollout\.max_prompt_tokens \+ evaluation\.max_completion_tokens\)"
+    ) as refused:
+        check_fits(asked, alone, Machine(24 * GIB, host_bytes=64 * GIB))
+    assert "--evaluation.max_completion_tokens " in str(refused.value)

@@ -102,7 +102,15 @@ def test_a_new_stage_has_its_own_baseline() -> None:
     longer = {"setting/stage": 1, "setting/max_completion_tokens": 96, "mean_length": 80}
     series = [{"mean_length": 20}] * 20 + [longer] * 40
     assert not [*alarms(series)], "80 of 96 tokens from the stage's first step on"
-    assert [*alarms([{"mean_length": 20}] * 20 + [longer | {"setting/stage": 0}] * 40)]
+    assert [*alarms([longer | {"mean_length": 20}] * 20 + [longer | {"mean_length": 90}] * 40)]
+
+
+def test_a_stage_that_a_resume_has_changed_has_its_own_baseline() -> None:
+    """A quarter of the length cuts more completions, which is no sign of a run that goes wrong."""
+    long, short = ({"setting/max_completion_tokens": most, "mean_length": 10} for most in (96, 24))
+    series = [long | {"truncated_share": 0.1}] * 20 + [short | {"truncated_share": 0.55}] * 20
+    assert not [*alarms(series)]
+    assert [*alarms([figures | long for figures in series])]
 
 
 STAGE_MOVES = [

@@ -78,3 +78,26 @@ def test_a_built_in_held_out_set_has_columns_of_its_own(tmp_path: Path, toy_fold
     )
     prepared = prepare(config)
     assert len(prepared.problems) == 20 and prepared.problems[3].gold == ("4",) and len(prepared.held_out) == 30
+
+
+def test_a_guard_that_may_go_back_and_change_nothing_is_refused_at_a_start_only(
+    tmp_path: Path, toy_folder: Path
+) -> None:
+    """A run of an earlier version may have such settings, and can still be read."""
+    model = {"path": str(toy_folder), "dtype": "float32"}
+    config = make_config(tmp_path, model=model, guard={"action": "roll_back", "knobs": []})
+    with pytest.raises(UserError, match=r"guard\.action roll_back needs a setting to change: name one in guard\.knobs"):
+        prepare(config)
+    prepare(make_config(tmp_path, model=model, guard={"action": "warn", "knobs": []}))
+
+
+def test_a_data_set_of_the_projects_own_that_is_not_there_is_named_with_its_recipe(
+    tmp_path: Path, toy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENRS_RUNS", str(tmp_path))
+    model = {"path": str(toy_folder), "dtype": "float32"}
+    made, other = tmp_path / "data" / "sanity" / "sanity.parquet", tmp_path / "data" / "sanity" / "mine.parquet"
+    with pytest.raises(UserError, match=r"no data file at .*; python -m launch\.curate sanity-data makes this one$"):
+        prepare(make_config(tmp_path, model=model, data={"path": str(made)}))
+    with pytest.raises(UserError, match=r"set data\.path \(or evaluation\.path\) to a file that exists$"):
+        prepare(make_config(tmp_path, model=model, data={"path": str(other)}))
