@@ -238,7 +238,9 @@ def cost_text(cost: Cost, gpus: int) -> str:
 def most_text(cost: Cost, gpus: int) -> str:
     """Example: "at most $ 42.00, or 23.9 hours of 4 GPUs at $ 0.44 an hour each" """
     if cost.price_per_gpu_hour is None:
-        return f"no price; at most {cost.max_hours:g} hours" if cost.max_hours is not None else "no price, no limit"
+        if cost.max_hours is None:
+            return "no price, no limit"
+        return f"no price; at most {cost.max_hours:g} hour{'s' * (cost.max_hours != 1)}"
     seconds, _ = seconds_left(cost, Spent(), gpus)
     rate = f"{gpus} GPU(s) at $ {cost.price:g} an hour each"
     if math.isinf(seconds):
