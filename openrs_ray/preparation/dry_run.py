@@ -206,7 +206,7 @@ def _learner_text(config: RunConfig) -> str:
     ranks, updates = config.placement.num_learner_gpus, config.learner.updates_per_batch
     return (
         f"{ranks} rank(s) on {ranks} {_unit(config)}, ZeRO {config.learner.zero_stage}, about "
-        f"{config.completions_per_step / ranks:.3g} completions per rank in micro-batches of at most "
+        f"{round(config.completions_per_step / ranks, 1):,g} completions per rank in micro-batches of at most "
         f"{config.micro_batch_tokens:,} tokens{f', {updates} optimizer steps of them' if updates > 1 else ''}"
     )
 
