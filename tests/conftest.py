@@ -34,6 +34,7 @@ def ray_session() -> Iterator[None]:
     # Actors load helper modules of the tests, too. As `runtime_env` it would cost every actor a second.
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", PYTHONPATH)
+        environment.setenv("RAY_worker_niceness", "0")  # as fast as what runs beside it
         ray.init(
             address="local",
             num_cpus=8,

@@ -31,8 +31,14 @@ _REACH_S = 10.0
 GPU_SAMPLER = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
 """Without nvcc, FlashInfer would fail to compile its sampler and end the engine."""
 
+_NICENESS = "RAY_worker_niceness"
 # Otherwise an image made for another trainer may show an actor all GPUs.
 _OWN_GPUS = {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "0"}
+
+
+def _niceness() -> dict[str, str]:
+    """Ray's workers would have niceness 15, and come to a halt beside any other process that computes."""
+    return {_NICENESS: os.environ.get(_NICENESS, "0")}
 
 
 def joins_cluster() -> bool:
@@ -216,7 +222,7 @@ class Placement:
         return {
             "num_cpus": bundle["CPU"],
             "num_gpus": bundle.get("GPU", 0),
-            "runtime_env": {"env_vars": variables | _OWN_GPUS | new_mark()},
+            "runtime_env": {"env_vars": variables | _OWN_GPUS | _niceness() | new_mark()},
             "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
         }
 

@@ -20,7 +20,7 @@ NAMES = ("CUDA_VISIBLE_DEVICES", "PYTORCH_ALLOC_CONF")
 
 class Actor:
     def environment(self) -> dict[str, str]:
-        return {name: os.environ[name] for name in NAMES if name in os.environ}
+        return {name: os.environ[name] for name in NAMES if name in os.environ} | {"niceness": str(os.nice(0))}
 
 
 def found(folder: Path, colocated: bool) -> dict[str, list[dict[str, str]]]:
