@@ -71,6 +71,7 @@ def _join_or_start(ending: ExitStack) -> None:
     else:
         # "local", since Ray would otherwise join any cluster that happens to run on this machine.
         have_token()
+        os.environ.setdefault(_NICENESS, "0")
         folder = ending.enter_context(ray_folder())
         try:
             ray.init(

@@ -34,8 +34,8 @@ class EndsAsPolicy:
     """
 
     engines: Samples
-    own: tuple[int, ...]
-    """Stop tokens of the policy."""
+    own: int
+    """Stop token of the policy."""
     only_its: frozenset[int]
 
     async def sample(self, request: Request) -> Completion:
@@ -43,7 +43,7 @@ class EndsAsPolicy:
         if found.finish_reason != "stop" or int(found.token_ids[-1]) not in self.only_its:
             return found
         ids = found.token_ids.copy()
-        ids[-1] = self.own[0]
+        ids[-1] = self.own
         return replace(found, token_ids=ids)
 
 
@@ -70,7 +70,7 @@ class TeacherTrial:
         engines = EnginePool(self._settings(), self.placement, LoadedWorker, self.display.warn)
         try:
             await engines.start()
-            groups = await self._groups(self.collector(EndsAsPolicy(engines, *self._ends())))
+            groups = await self._groups(self.collector(EndsAsPolicy(engines, self._end_of_turn(), self._ends()[1])))
         finally:
             with suppress(RunError):  # the engines end with their processes in any case
                 await engines.stop()
@@ -83,7 +83,13 @@ class TeacherTrial:
         path = resolve_model(str(self.config.loss.teacher.path))
         own, its = self._ends()
         settings = EngineSettings.of_run(self.config, path, (*own, *sorted(its)))
-        return replace(settings, quantization="none", sleeps=False)
+        longest = self.config.max_evaluation_sequence
+        return replace(settings, max_sequence_tokens=longest, quantization="none", sleeps=False)
+
+    def _end_of_turn(self) -> int:
+        """The policy's stop token that its chat template writes after an answer, else its first."""
+        stops = self.prepared.stop_tokens
+        return next((stop.id for stop in stops if "chat template" in stop.named_by), stops[0].id)
 
     def _ends(self) -> tuple[tuple[int, ...], frozenset[int]]:
         """Stop tokens of the policy, and those that only the teacher has."""

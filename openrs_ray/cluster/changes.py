@@ -66,7 +66,9 @@ def shorter(config: RunConfig) -> Iterator[Options]:
         for dose in dict.fromkeys(max(config.max_evaluated_tokens // by, trained) for by in (2, 4, 8, 16)):
             yield {"evaluation.max_completion_tokens": dose}
     for by in (2, 4, 8, 16):
-        yield {"rollout.max_completion_tokens": config.rollout.max_completion_tokens // by}
+        evaluated = {"evaluation.max_completion_tokens": min(config.max_evaluated_tokens, trained // by)}
+        own = config.has_evaluations and config.evaluation.max_completion_tokens is not None
+        yield {"rollout.max_completion_tokens": trained // by} | (evaluated if own else {})
 
 
 def smaller(now: int, doses: Sequence[int]) -> list[int]:

@@ -43,13 +43,14 @@ def check_fits(config: RunConfig, shape: ModelShape, machine: Machine) -> None:
 def _check_teacher_is_served(config: RunConfig, teacher: ModelShape, gpu_bytes: float) -> None:
     """UserError where the engines that measure the teacher on held-out problems, before all others, lack the memory."""
     plain = config.model_copy(update={"rollout": config.rollout.model_copy(update={"quantization": "none"})})
-    parts, room = engine_parts(plain, teacher, gpu_bytes)
+    longest = config.max_evaluation_sequence
+    parts, room = engine_parts(plain, teacher, gpu_bytes, longest)
     if room is not None and room < 1:
         raise UserError(
             f"an engine gets {config.engine.gpu_memory_fraction:g} of a {gpu_bytes / GIB:.1f} GiB GPU "
             f"(engine.gpu_memory_fraction), and the teacher, which is measured on the held-out problems first, has "
             f"{parts['weights'] / GIB:.1f} GiB of weights on each, which leaves no room for one completion of "
-            f"{config.max_served_tokens} tokens: raise engine.gpu_memory_fraction or engine.tensor_parallel, lower "
+            f"{longest} tokens: raise engine.gpu_memory_fraction or engine.tensor_parallel, lower "
             "evaluation.max_completion_tokens, or choose a smaller loss.teacher.path"
         )
 

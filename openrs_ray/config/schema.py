@@ -435,6 +435,11 @@ class RunConfig(Section):
         return self.evaluation.max_completion_tokens or self.rollout.max_completion_tokens
 
     @property
+    def max_evaluation_sequence(self) -> int:
+        """Tokens of the longest prompt with the longest completion of an evaluation."""
+        return self.rollout.max_prompt_tokens + self.max_evaluated_tokens
+
+    @property
     def longest_fields(self) -> str:
         """Fields that `max_served_tokens` is the sum of."""
         of_evaluations = self.max_served_tokens > self.max_sequence_tokens

@@ -10,7 +10,7 @@ from openrs_ray.config.schema import RunConfig
 from openrs_ray.guard.alarms import Alarm
 from openrs_ray.guard.noise import LEAST, departure_by_noise
 from openrs_ray.guard.rules import MEASURES, Line, Measure, number
-from openrs_ray.run.step_settings import OF_A_STAGE
+from openrs_ray.run.step_settings import StepSettings
 
 _ACCURACY = (("accuracy", "low", "high"), ("mean_reward", "low", "high"))
 
@@ -37,8 +37,8 @@ class Follower:
     _recent: deque[tuple[int, float, bool]] = field(init=False)
     """Step, figure, excused."""
     _in_a_row: int = 0
-    _stage: list[float | None] = field(default_factory=list)
-    """Settings of the present stage, as recorded."""
+    _stage: dict[str, float] = field(default_factory=dict)
+    """Settings of the present stage."""
     _mixed: int = 0
     """Steps to come that may train on completions of the stage before."""
 
@@ -59,7 +59,7 @@ class Follower:
 
     def step(self, line: Line) -> Alarm | None:
         """Note a step; an alarm where it breaks the rule."""
-        self._begin_stage([number(line, f"setting/{name}") for name in OF_A_STAGE])
+        self._begin_stage(StepSettings.recorded(line, self.config).of_stage)
         value = self.measure.figure(line, self.config)
         if self._mixed:
             self._mixed -= 1
@@ -75,7 +75,7 @@ class Follower:
         known = len(self._recent) == self.window and (len(self._figures) >= LEAST or not self.measure.noisy)
         return self._looked_at() if known else None
 
-    def _begin_stage(self, stage: list[float | None]) -> None:
+    def _begin_stage(self, stage: dict[str, float]) -> None:
         """`stage`: settings of a step; a resume may have changed those of the stage that the run is in."""
         if self.measure.by_stage and self._stage and stage != self._stage:
             self._first, self._best, self._figures, self._in_a_row = [], None, [], 0

@@ -48,8 +48,8 @@ def check_teacher(
             place,
             config.engine,
             config.placement,
-            config.max_served_tokens,
-            config.longest_fields,
+            config.max_evaluation_sequence,
+            "rollout.max_prompt_tokens + evaluation.max_completion_tokens (or rollout's)",
             _FIELD,
         )
     return its

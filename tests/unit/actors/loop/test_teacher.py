@@ -11,7 +11,7 @@ from openrs_ray.records import Completion, FinishReason
 
 def test_an_answer_that_the_teacher_ends_in_its_own_way_is_recorded_and_judged_as_ended() -> None:
     """Otherwise its last token would be read as a part of the answer."""
-    asked, own, its = Request(0, 0, (7,), 1, 1.0, 8), (1,), frozenset({5})
+    asked, own, its = Request(0, 0, (7,), 1, 1.0, 8), 1, frozenset({5})
 
     class Engines:
         def __init__(self, ids: list[int], finish: FinishReason) -> None:

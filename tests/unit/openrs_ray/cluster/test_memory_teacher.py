@@ -6,6 +6,7 @@ import pytest
 from planned import paper_shape, recipe
 
 from openrs_ray.cluster.cards import card
+from openrs_ray.cluster.changes import changed, shorter
 from openrs_ray.cluster.disk import disk_parts
 from openrs_ray.cluster.fitting import check_fits
 from openrs_ray.cluster.forecast import forecast
@@ -68,12 +69,16 @@ def test_a_teacher_costs_one_forward_pass_more(shape: ModelShape) -> None:
 
 def test_a_teacher_whose_engine_would_have_no_room_is_refused_where_it_is_measured(shape: ModelShape) -> None:
     """A 14-billion teacher in 0.3 of 80 GiB: the learner may offload it, an engine cannot."""
-    large = replace(paper_shape(), parameter_shapes=((14_000_000_000,),))
+    large, smaller = (replace(paper_shape(), parameter_shapes=((count,),)) for count in (14_000_000_000, 9_000_000_000))
     offloaded = (*TAUGHT, "--loss.teacher.offload=true", "--engine.gpu_memory_fraction=0.3", "--evaluation.hold_out=64")
     fits = Machine(80 * GIB, host_bytes=500 * GIB)
     with pytest.raises(UserError, match=r"the teacher, which is measured .* has 26\.1 GiB of weights"):
         check_fits(recipe("one-gpu-80gb", *offloaded), replace(shape, teacher=large), fits)
     check_fits(recipe("one-gpu-80gb", *offloaded, "--evaluation.hold_out=0"), replace(shape, teacher=large), fits)
+    check_fits(recipe("one-gpu-80gb", *offloaded), replace(shape, teacher=smaller), fits)
+    longer = recipe("one-gpu-80gb", *offloaded, "--evaluation.max_completion_tokens=300000")
+    with pytest.raises(UserError, match=r"no room for one completion of 300512 tokens"):
+        check_fits(longer, replace(shape, teacher=smaller), fits)
     check_fits(recipe("one-gpu-80gb", *offloaded), shape, fits)
 
 
@@ -117,3 +122,9 @@ def test_a_limit_of_evaluations_that_cannot_be_served_is_what_is_lowered(shape: 
     ) as refused:
         check_fits(asked, alone, Machine(24 * GIB, host_bytes=64 * GIB))
     assert "--evaluation.max_completion_tokens " in str(refused.value)
+
+
+def test_where_both_limits_are_too_long_both_are_lowered() -> None:
+    asked = recipe("one-gpu-24gb", "--evaluation.hold_out=64", "--evaluation.max_completion_tokens=3584")
+    served = [changed(asked, options).max_served_tokens - asked.rollout.max_prompt_tokens for options in shorter(asked)]
+    assert served == [3584 // by for by in (2, 4, 8, 16)]

@@ -9,6 +9,7 @@ from guarded import guarded, line
 from openrs_ray.guard.alarms import Alarm
 from openrs_ray.guard.rules import MEASURES
 from openrs_ray.guard.watch import Watch
+from openrs_ray.run.step_settings import StepSettings
 
 BASELINE, WINDOW = 10, 5
 
@@ -111,6 +112,12 @@ def test_a_stage_that_a_resume_has_changed_has_its_own_baseline() -> None:
     series = [long | {"truncated_share": 0.1}] * 20 + [short | {"truncated_share": 0.55}] * 20
     assert not [*alarms(series)]
     assert [*alarms([figures | long for figures in series])]
+
+
+def test_lines_of_an_older_version_without_settings_are_of_the_same_stage() -> None:
+    config = guarded("warn")
+    now = {"truncated_share": 0.6} | StepSettings.of(config).metrics()
+    assert [*alarms([{"truncated_share": 0.1}] * 20 + [now] * 20)], "the baseline holds over a resume with this version"
 
 
 STAGE_MOVES = [
