@@ -1,4 +1,4 @@
-"""How far a window's mean departs from an earlier one by noise alone."""
+"""Noise of a figure from step to step, and the departure of a window's mean that it explains."""
 
 import math
 from collections.abc import Sequence

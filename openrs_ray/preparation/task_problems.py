@@ -50,7 +50,7 @@ def check_paths(config: RunConfig) -> None:
 
 
 def _its_recipe(path: str) -> str:
-    """How a data set of the project's own that is not there yet is made; "" for other files."""
+    """Hint at the command that makes a data set of the project's own; "" for other files."""
     file = Path(path).expanduser()
     name = f"{file.stem}-data"
     own = file.parent == runs_folder() / "data" / file.stem and name in recipes("data")
