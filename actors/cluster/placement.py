@@ -37,7 +37,7 @@ _OWN_GPUS = {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "0"}
 
 
 def _niceness() -> dict[str, str]:
-    """Ray's workers would have niceness 15, and come to a halt beside any other process that computes."""
+    """Variable for an actor's priority, that of other processes: Ray's niceness of 15 starves it beside any that computes."""
     return {_NICENESS: os.environ.get(_NICENESS, "0")}
 
 

@@ -2,34 +2,31 @@
 
 from argparse import ArgumentTypeError
 from collections.abc import Callable
+from typing import TypeVar
+
+Number = TypeVar("Number", int, float)
+_MOST = 10**9
 
 
-def whole(least: int, most: int = 10**9) -> Callable[[str], int]:
+def whole(least: int, most: int = _MOST) -> Callable[[str], int]:
     """A whole number between `least` and `most`. Example: `parser.add_argument("--last", type=whole(1))`"""
-    allowed = f"of at least {least}" if most == 10**9 else f"from {least:,} to {most:,}"
-
-    def read(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = least - 1
-        if not least <= number <= most:
-            raise ArgumentTypeError(f"must be a whole number {allowed}, not {text!r}")
-        return number
-
-    return read
+    allowed = f"of at least {least:,}" if most == _MOST else f"from {least:,} to {most:,}"
+    return _between(int, least, most, f"a whole number {allowed}")
 
 
 def number(least: float, most: float) -> Callable[[str], float]:
     """A number between `least` and `most`."""
+    return _between(float, least, most, f"a number from {least:,g} to {most:,.0f}")
 
-    def read(text: str) -> float:
+
+def _between(kind: Callable[[str], Number], least: Number, most: Number, allowed: str) -> Callable[[str], Number]:
+    def read(text: str) -> Number:
         try:
-            value = float(text)
+            value = kind(text)
         except ValueError:
             value = least - 1
         if not least <= value <= most:
-            raise ArgumentTypeError(f"must be a number from {least:,g} to {most:,.0f}, not {text!r}")
+            raise ArgumentTypeError(f"must be {allowed}, not {text!r}")
         return value
 
     return read

@@ -100,7 +100,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("runs", metavar="RUN", nargs="*", help="finished runs: their folders, or their names")
     parser.add_argument("--recipe", default="quickstart", help="default: quickstart")
     parser.add_argument(
-        "--seeds", type=whole(0, 2**32 - 1), nargs="+", default=[], help="train the recipe with these first"
+        "--seeds", type=whole(0, 2**63 - 1), nargs="+", default=[], help="train the recipe with these first"
     )
     parser.add_argument("--fields", nargs="+", default=[], metavar="FIELD=VALUE", help="what the training changes")
     parser.add_argument("--rules", nargs="+", default=[], metavar="FIELD=VALUE", help="fields of the section guard")

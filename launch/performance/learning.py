@@ -190,7 +190,7 @@ def _values(interval: Interval) -> tuple[float, float, float]:
 def main(arguments: list[str]) -> int:
     parser = Parser("performance.learning", __doc__)
     parser.add_argument("--recipe", default="quickstart", help="default: quickstart")
-    parser.add_argument("--seeds", type=whole(0, 2**32 - 1), nargs="+", default=[42], help="default: 42")
+    parser.add_argument("--seeds", type=whole(0, 2**63 - 1), nargs="+", default=[42], help="default: 42")
     parser.add_argument(
         "--variant",
         action="append",

@@ -23,7 +23,7 @@ LEVEL = 0.05
 Mean = TypeVar("Mean", float, np.ndarray)
 Outcome = Literal["better", "worse", "smaller", "hopeless", "open", "not shown", "not tested"]
 """smaller: less than the asked difference, either way. hopeless: a gain of the asked size would hardly be shown any more.
-open: more samples are to be taken. not shown: there are no more. not tested: nor could enough of them be judged.
+open: more samples are to be taken. not shown: there are no more. not tested: nor could enough be judged.
 """
 _PLANNED_PROBLEMS = 2
 

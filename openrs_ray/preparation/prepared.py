@@ -136,7 +136,10 @@ def prepare(config: RunConfig) -> Prepared:
 
 
 def _check_guard(config: RunConfig) -> None:
-    """Not in the schema: a run of an earlier version may have it."""
+    """UserError for a guard that may go back and has no setting to change.
+
+    Checked at a start and not in the schema: a run of an earlier version may have such settings.
+    """
     if config.guard.action == "roll_back" and not config.guard.knobs:
         raise UserError(
             "guard.action roll_back needs a setting to change: name one in guard.knobs, or set guard.action to warn"
