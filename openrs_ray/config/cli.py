@@ -36,7 +36,7 @@ def change(
             yield UserError(f"{word!r} was not expected here: change fields with --dotted.field VALUE")
             continue
         try:
-            _set(content, word[2:], text, Names.of(model, content), flags)
+            _set(content, word[2:], text, Names.of(model, content, inside=True), flags)
             yield word[2:]
         except UserError as error:
             yield error

@@ -21,10 +21,10 @@ class Names:
     fields: dict[str, FieldInfo]
 
     @classmethod
-    def of(cls, model: type[BaseModel], content: Any, entries: bool = False) -> "Names":
+    def of(cls, model: type[BaseModel], content: Any, entries: bool = False, inside: bool = False) -> "Names":
         """`content` gives mappings and lists of sections their entries; `entries`: with the fields `data[N].name` that a section
-        has only in a list."""
-        walked = list(_walk(model, content, "", entries))
+        has only in a list; `inside`: with those in lists that are one value otherwise, such as `rollout.stages[0].until.step`."""
+        walked = list(_walk(model, content, "", entries, inside))
         return cls(
             {dotted: field for dotted, field, is_section in walked if is_section},
             {dotted: field for dotted, field, is_section in walked if not is_section},
@@ -36,27 +36,29 @@ class Names:
 
 
 def _walk(
-    model: type[BaseModel], content: Any, prefix: str, entries: bool = False
+    model: type[BaseModel], content: Any, prefix: str, entries: bool = False, inside: bool = False
 ) -> Iterator[tuple[str, FieldInfo, bool]]:
     for name, field in model.model_fields.items():
-        dotted, inside = f"{prefix}{name}", content.get(name) if isinstance(content, dict) else None
+        dotted, value = f"{prefix}{name}", content.get(name) if isinstance(content, dict) else None
         section, entry = section_kinds(field.annotation)
-        if entry is not None and isinstance(inside, list | tuple):
-            yield dotted, field, True
-            for number, value in enumerate(inside):
+        if section is None and inside:
+            entry = _listed_section(field.annotation)
+        if entry is not None and isinstance(value, list | tuple):
+            yield dotted, field, section is not None
+            for number, one in enumerate(value):
                 yield f"{dotted}[{number}]", FieldInfo.from_annotation(entry), True
-                yield from _walk(entry, value, f"{dotted}[{number}].")
+                yield from _walk(entry, one, f"{dotted}[{number}].", inside=inside)
         elif section is not None:
             yield dotted, field, True
-            yield from _walk(section, inside, f"{dotted}.")
+            yield from _walk(section, value, f"{dotted}.", inside=inside)
             if entries and entry is not None:
                 own = entry.model_fields.keys() - section.model_fields.keys()
                 yield from ((f"{dotted}[N].{name}", f, False) for name, f in entry.model_fields.items() if name in own)
         elif kinds := _entry_sections(field.annotation):
             yield dotted, field, True
-            for key, value in inside.items() if isinstance(inside, dict) else ():
+            for key, one in value.items() if isinstance(value, dict) else ():
                 yield f"{dotted}.{key}", field, True
-                yield from _walk(_meant(kinds, value), value, f"{dotted}.{key}.")
+                yield from _walk(_meant(kinds, one), one, f"{dotted}.{key}.", inside=inside)
         else:
             yield dotted, field, False
 
@@ -69,10 +71,16 @@ def section_kinds(annotation: Any) -> tuple[type[BaseModel] | None, type[BaseMod
     """The section that a field takes, and that of each entry where it takes a list of them, too."""
     kinds = plain_types(annotation) - {types.NoneType}
     section = next(filter(_is_section, kinds), None)
-    lists = [get_args(kind)[0] for kind in kinds if get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis]
-    entry = next(filter(_is_section, lists), None)
+    entry = _listed_section(annotation)
     alone = len(kinds) == 1 + (entry is not None)
     return (section, entry) if section is not None and alone else (None, None)
+
+
+def _listed_section(annotation: Any) -> type[BaseModel] | None:
+    """That of each entry of a list of sections."""
+    kinds = plain_types(annotation)
+    lists = [get_args(kind)[0] for kind in kinds if get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis]
+    return next(filter(_is_section, lists), None)
 
 
 def _entry_sections(kind: Any) -> list[type[BaseModel]]:

@@ -53,7 +53,7 @@ def checked(
     try:
         config = model.model_validate(content)
     except ValidationError as error:
-        names = Names.of(model, content)
+        names = Names.of(model, content, inside=True)
         mistakes += validation_mistakes(error, names, content, from_where, unknown)
         raise mistakes_error(mistakes) from error
     if mistakes:

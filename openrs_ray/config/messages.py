@@ -19,6 +19,7 @@ _ALIKE = 0.65
 """Similarity of a typo (`csv` and `cvs`; not `hours` and `bogus`)."""
 _MOST_LINES = 50
 _DEEPEST = 4
+_NAME = re.compile(r"[\w.\[\]-]+")
 _ENTRY = re.compile(r"\[\d+\]")
 COMMAND_LINE = "--"
 
@@ -93,12 +94,11 @@ def validation_mistakes(
 def unknown_name(dotted: str, names: Names, flags: Sequence[str] = (), section: bool = False) -> tuple[str, str | None]:
     """The sentence about an unknown name, and the field, section or option that was likely meant."""
     known = {**names.fields, **dict.fromkeys(flags)}
-    entry, _, inner = dotted.partition(".")
-    if inner and f"{entry}[0]" in names.sections:
-        return (
-            f"{dotted}: {entry} is a list here, so say which one is meant, such as {entry}[0].{inner}",
-            f"{entry}[0].{inner}",
-        )
+    spelt, colon, _ = dotted.partition(":")
+    if colon and _NAME.fullmatch(spelt):
+        return f"{dotted} is not a field: in YAML a space follows the colon after {spelt}", spelt
+    if listed := _in_list(dotted, names):
+        return listed
     if reason := not_offered(dotted):
         return f"{dotted} is not offered: {reason}", None
     by_plain_name = {_ENTRY.sub("", name): name for name in reversed(known)}  # the first one's, where data is a list
@@ -110,6 +110,20 @@ def unknown_name(dotted: str, names: Names, flags: Sequence[str] = (), section: 
     return f"{dotted} is not {kind}; " + (f"the nearest one is {near}" if near else "--help lists all fields"), near
 
 
+def _in_list(dotted: str, names: Names) -> tuple[str, str | None] | None:
+    """About a name inside of a list without the number of an entry, or inside of one that has no entries."""
+    parts = dotted.split(".")
+    for count in range(1, len(parts)):
+        entry, inner = ".".join(parts[:count]), ".".join(parts[count:])
+        if f"{entry}[0]" in names.sections:
+            number, _, rest = inner.partition(".")
+            example = f"{entry}[{number}].{rest}" if number.isdecimal() and rest else f"{entry}[0].{inner}"
+            return f"{dotted}: {entry} is a list here, so say which one is meant, such as {example}", example
+        if entry in names.fields and describe(names.fields[entry]).startswith("list of section"):
+            return f"{dotted} is not a field: {entry} is given as a whole, as a {describe(names.fields[entry])}", None
+    return None
+
+
 def _nearest(dotted: str, fields: Sequence[str], flags: Sequence[str]) -> str | None:
     parent, _, last = dotted.rpartition(".")
     parts = dotted.split(".")[-_DEEPEST:]
@@ -117,8 +131,10 @@ def _nearest(dotted: str, fields: Sequence[str], flags: Sequence[str]) -> str | 
     by_last = {name.rpartition(".")[2]: name for name in reversed(fields)}
     beside = {name.rpartition(".")[2]: name for name in fields if name.rpartition(".")[0] == parent}
     everything = {name: name for name in fields} | {flag.lstrip("-"): flag for flag in flags}
+    in_entry = _close(last, beside) if _ENTRY.search(parent) else None
     return (
-        next((ending for ending in endings if ending in fields), by_last.get(last))
+        in_entry
+        or next((ending for ending in endings if ending in fields), by_last.get(last))
         or _close(last, beside)
         or _close(dotted, everything)
         or _close(last, {} if parent else by_last)

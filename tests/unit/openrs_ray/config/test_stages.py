@@ -48,6 +48,12 @@ def test_a_command_line_takes_the_place_of_all_stages(recipe: Path) -> None:
     assert config.rollout.stages[0].until is not None and config.rollout.stages[0].until.step == 5
 
 
+def test_a_command_line_changes_one_field_of_a_stage(recipe: Path) -> None:
+    config = load_config(recipe, ["--rollout.stages[1].temperature", "0.5", "--rollout.stages[0].until.step=7"])
+    first, second, third = config.rollout.stages
+    assert (first.until and first.until.step, second.temperature, third.temperature) == (7, 0.5, None)
+
+
 REFUSED: dict[str, tuple[list[str], str]] = {
     "another length": (
         ["--rollout.max_completion_tokens", "384"],
@@ -80,6 +86,30 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "no condition": (
         ["--rollout.stages", "[{max_completion_tokens: 8, until: {window: 3}}, {max_completion_tokens: 8}]"],
         "needs step, truncated_share_below or truncated_share_above",
+    ),
+    "a misspelt field": (
+        ["--rollout.stages", "[{max_completion_tokens: 8, until: {steps: 3}}, {max_completion_tokens: 8}]"],
+        r"--rollout.stages\[0\].until.steps is not a field; the nearest one is rollout.stages\[0\].until.step\.",
+    ),
+    "a misspelt field that must be given": (
+        ["--rollout.max_completion_tokens", "8", "--rollout.stages", "[{max_completion_token: 8}]"],
+        r"max_completion_token is not a field; the nearest one is rollout.stages\[0\].max_completion_tokens",
+    ),
+    "no space after a colon": (
+        ["--rollout.max_completion_tokens", "8", "--rollout.stages", "[{max_completion_tokens:8}]"],
+        r"tokens:8 is not a field: in YAML a space follows the colon after rollout.stages\[0\].max_completion_tokens\.",
+    ),
+    "a value of another kind": (
+        ["--rollout.stages[0].until.step", "soon"],
+        r"--rollout.stages\[0\].until.step is \"soon\"; allowed: whole number > 0",
+    ),
+    "no such stage": (
+        ["--rollout.stages[3].temperature", "1"],
+        r"--rollout.stages\[3\].temperature is not a field",
+    ),
+    "an entry by a dot": (
+        ["--rollout.stages.1.temperature", "1"],
+        r"rollout.stages is a list here, so say which one is meant, such as rollout.stages\[1\].temperature",
     ),
     "a punishment longer than a stage": (
         [
