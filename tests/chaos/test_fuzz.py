@@ -96,7 +96,7 @@ def _stop(*_: object) -> Any:
 def seeds(share: float) -> Iterator[random.Random]:
     """Seeded 0, 1, 2, ... while this share of the time lasts."""
     until, seed = time.monotonic() + share * SECONDS, 0
-    while seed < 3 or time.monotonic() < until:
+    while seed < 10 or time.monotonic() < until:
         drawn = random.Random(seed)
         drawn.number = seed  # type: ignore[attr-defined]
         yield drawn

@@ -55,7 +55,13 @@ class Tab:
         url = address.resolve().as_uri() if isinstance(address, Path) else address
         self.page.goto(f"{url}{f'#{tab}' if tab else ''}")
         self.page.wait_for_selector("[role=tab]")
+        drawn(self.page)
         return self.page
 
     def close(self) -> None:
         self._context.close()
+
+
+def drawn(page: Any) -> None:
+    """Wait until what has become visible is drawn: a chart is, in the frame after it has got a size."""
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")

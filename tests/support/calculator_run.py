@@ -12,7 +12,7 @@ from openrs_ray.records import Problem, Rollout
 
 FIRST_TURN = 8
 """Tokens at most."""
-WAIT_S = 4.0
+WAIT_S = 8.0
 TOKENIZER = make_tokenizer()
 
 

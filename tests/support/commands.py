@@ -99,6 +99,15 @@ def descendants(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
+def named(process: subprocess.Popen[bytes], text: str) -> psutil.Process:
+    """The first of the run's processes with this text in its command line."""
+    for member in descendants(process):
+        with suppress(psutil.Error):  # one that is ending has no command line any more
+            if text in " ".join(member.cmdline()):
+                return member
+    raise AssertionError(f"no process {text} belongs to the run")
+
+
 def power_cut(process: subprocess.Popen[bytes]) -> None:
     """Kill the run and everything that belongs to it at once. (Left alone, Ray's agents need a minute to see that it is gone.)"""
     family = descendants(process)

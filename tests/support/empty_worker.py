@@ -78,6 +78,7 @@ class ReadingWorker(LoadedEmptyWorker):
         for start in range(0, len(made), 2):
             await asyncio.sleep(0.05)
             if start and self._worker == 0 and any(request.position == 8 for request in requests):
+                await asyncio.sleep(1.0)  # what was yielded must be on its way
                 os.kill(os.getpid(), signal.SIGKILL)
             yield made[start : start + 2]
 

@@ -14,8 +14,8 @@ from openrs_ray.run.metrics import read_metrics
 
 PRICE, GPUS = 36.0, 2
 """One cent for each GPU and second."""
-BUDGET = 2.20
-"""110 seconds: more than the toy run needs to start, save, evaluate and end, even beside another one."""
+HOURS = 60 / 3600
+"""Of which the end of a run keeps 24 seconds."""
 
 
 def spent(run: Path) -> dict[str, float]:
@@ -23,11 +23,10 @@ def spent(run: Path) -> dict[str, float]:
     return content
 
 
-def said(lines: str) -> float:
+def said(lines: str, budget: float) -> float:
     """Dollars that the last sentence about the budget names."""
-    return float(
-        re.findall(rf"[Rr]un run has spent \$ (\d+\.\d\d) of {BUDGET:.2f}, .* raise cost.budget_usd", lines)[-1]
-    )
+    sentence = rf"[Rr]un run has spent \$ (\d+\.\d\d) of {budget:.2f}, .* raise cost.budget_usd"
+    return float(re.findall(sentence, lines)[-1])
 
 
 @pytest.mark.slow
@@ -36,35 +35,43 @@ def said(lines: str) -> float:
 def test_a_run_ends_within_its_budget_and_goes_on_with_more(tmp_path: Path, toy_folder: Path) -> None:
     changes = {
         "evaluation": {"path": "toy-heldout", "problems": 16},
-        "cost": {"price_per_gpu_hour": PRICE, "budget_usd": BUDGET},
+        "cost": {"price_per_gpu_hour": PRICE},
         "checkpoint": {"every_steps": 10_000},
     }
+    log, stdout = tmp_path / "log", tmp_path / "stdout"
+    short = write_recipe(tmp_path / "short.yaml", toy_folder, tmp_path, "short", 1, **changes)
+    assert finish(start([str(short)], log), log) == 0, tail(log)
+    little = spent(tmp_path / "short")["dollars"]
+    # By this machine's own pace: to start, evaluate, save and end, and for some steps.
+    budget = round(2 * little + 0.6, 2)
+    changes["cost"]["budget_usd"] = budget
     recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", 100_000, **changes)
-    run, log, stdout = tmp_path / "run", tmp_path / "log", tmp_path / "stdout"
+    run = tmp_path / "run"
+    log.write_text("")
     assert finish(start([str(recipe), "--restart", "--json"], log, document=stdout), log) == 0, tail(log)
 
     first, steps = result(run), steps_done(run)
     document = json.loads(stdout.read_text())
     assert (document["ended_by"], document["steps"], document["accuracy_after"]) == ("budget", steps, first["after"])
-    assert 0 < document["dollars"] <= BUDGET and document["difference"]["problems"] == 16
+    assert 0 < document["dollars"] <= budget and document["difference"]["problems"] == 16
     assert first["ended"] == "budget" and first["step"] == steps > 0 and first["evaluated"] == steps
     assert first["before"] and first["after"]
     saved = CheckpointStore(run / "checkpoints").checkpoints()[-1]
     assert (saved.step, saved.kind) == (steps, "kept") and (saved.policy / "model.safetensors").exists()
     cost = spent(run)
-    assert 0.5 * BUDGET < cost["dollars"] <= BUDGET
+    assert 0.5 * budget < cost["dollars"] <= budget
     assert cost["dollars"] == pytest.approx(cost["gpu_hours"] * PRICE) and cost["gpu_hours"] == pytest.approx(
         GPUS * cost["hours"]
     )
     lines = log.read_text()
-    assert 0 <= cost["dollars"] - said(lines) + 0.005 < 0.375, "it is said before the actors are closed"
+    assert 0 <= cost["dollars"] - said(lines, budget) + 0.005 < little, "it is said before the actors are closed"
     assert lines.count("[run, $ ") == lines.count("[run"), "the dollars stand in every line"
     assert "(forecast " in lines and "cost per correct completion" in lines
 
     log.write_text("")
     assert finish(start([str(recipe), "--resume", "--restart"], log), log) == 2
     assert "error: Run run has spent" in tail(log) and steps_done(run) == steps
-    assert said(log.read_text()) >= round(cost["dollars"], 2), "with the seconds that this process has taken"
+    assert said(log.read_text(), budget) >= round(cost["dollars"], 2), "with the seconds that this process has taken"
     assert spent(run) == cost, "an attempt that does not begin is not put to the run's account"
 
     more = ["--resume", "--run.steps", str(steps + 3), "--cost.budget_usd", "20"]
@@ -75,7 +82,8 @@ def test_a_run_ends_within_its_budget_and_goes_on_with_more(tmp_path: Path, toy_
     assert coverage.exact and coverage.steps == steps + 3
     assert prove([str(run)]) == 0, "the rows of its evaluations, too"
     figures = [line["cost_usd"] for line in read_metrics(run)]
-    assert figures == sorted(figures) and figures[0] > 0 and spent(run)["dollars"] > figures[-1] > BUDGET
+    assert figures == sorted(figures) and figures[0] > 0 and spent(run)["dollars"] > figures[-1]
+    assert figures[steps] > cost["dollars"], "the account goes on where it ended"
     correct = read_metrics(run)[-1]["cost_usd_per_correct"]
     assert correct is None or correct == pytest.approx(figures[-1] / int(str(last["correct"])), rel=1e-6)
 
@@ -84,9 +92,9 @@ def test_a_run_ends_within_its_budget_and_goes_on_with_more(tmp_path: Path, toy_
 @pytest.mark.cpu_engine
 @pytest.mark.timeout(300)
 def test_a_run_that_its_hours_do_not_let_start_says_so(tmp_path: Path, toy_folder: Path) -> None:
-    recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", 3, cost={"max_hours": 36 / 3600})
+    recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", 3, cost={"max_hours": HOURS})
     run, log = tmp_path / "run", tmp_path / "log"
-    process = start([str(recipe)], log)
+    process = start([str(recipe)], log, "unstarted_engines.py")
     assert finish(process, log) == 2, tail(log)
     assert "error: Run run has spent 0.0" in tail(log) and "raise cost.max_hours" in tail(log)
-    assert "Traceback" not in tail(log) and spent(run)["hours"] <= 36 / 3600
+    assert "Traceback" not in tail(log) and 0.4 * HOURS < spent(run)["hours"] <= HOURS

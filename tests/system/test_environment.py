@@ -1,13 +1,12 @@
 """An environment of two turns with a tool's result between them: a whole run with pushes between the turns, and over kills."""
 
-import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from calculator_run import FIRST_TURN, said
-from commands import descendants, finish, power_cut, start, steps_done, tail, wait_until, write_recipe
+from commands import finish, named, power_cut, start, steps_done, tail, wait_until, write_recipe
 from tiny import naive_logprobs, naive_model
 
 from launch.audit import main as audit
@@ -39,8 +38,7 @@ def test_two_turns_train_with_exact_marks_and_versions_over_pushes_and_kills(tmp
 
     process = start([str(recipe), "--resume"], log, "calculator_run.py")
     wait_until(lambda: len(read_attempts(run)) == 2 and steps_done(run) >= 5, 300, process, log)
-    (rank,) = (p for p in descendants(process) if "LearnerRank" in " ".join(p.cmdline()))
-    rank.send_signal(signal.SIGKILL)  # the steps since the checkpoint are trained again from the record
+    named(process, "LearnerRank").kill()  # the steps since the checkpoint are trained again from the record
     assert finish(process, log) == 0, tail(log)
 
     assert len(read_attempts(run)) == 2

@@ -175,6 +175,7 @@ def test_a_run_without_a_policy(tmp_path: Path, toy_folder: Path, capsys: pytest
 
 @pytest.mark.slow
 @pytest.mark.cpu_engine
+@pytest.mark.timeout(1200)
 def test_two_models_over_a_kill(tmp_path: Path, toy_folder: Path, sums: Path) -> None:
     trained = tmp_path / "trained"
     build_toy(

@@ -82,6 +82,7 @@ def test_a_second_submission_resumes_the_first(head: dict[str, str], tmp_path: P
         assert time.monotonic() < deadline, ray_job(head, "logs", "first").stdout[-3000:]
         time.sleep(0.2)
     kill_driver()
+    deadline = time.monotonic() + 300
     while len(read_attempts(run)) < 2 or steps_done(run) < 3:
         assert time.monotonic() < deadline, ray_job(head, "logs", "first").stdout[-3000:]
         time.sleep(0.2)

@@ -12,7 +12,18 @@ from typing import Any
 
 import psutil
 import pytest
-from commands import assert_all_gone, descendants, finish, said, start, steps_done, tail, wait_until, write_recipe
+from commands import (
+    assert_all_gone,
+    descendants,
+    finish,
+    named,
+    said,
+    start,
+    steps_done,
+    tail,
+    wait_until,
+    write_recipe,
+)
 from flaky_judge import FlakyJudge
 from transformers import AutoTokenizer
 
@@ -146,9 +157,7 @@ def test_a_judge_that_cannot_be_asked_is_one_sentence(
 
 def served(process: Any) -> psutil.Process:
     """The judge's server among a run's processes."""
-    return next(
-        each for each in descendants(process) if "vllm.entrypoints.openai.api_server" in " ".join(each.cmdline())
-    )
+    return named(process, "vllm.entrypoints.openai.api_server")
 
 
 @pytest.mark.slow

@@ -47,6 +47,8 @@ from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.records import TokenLogprobs
 from openrs_ray.run.moments import float32
 
+pytestmark = pytest.mark.timeout(900)  # the first test runs all ranks of all scenarios
+
 CASES: dict[str, list[tuple[int, str]]] = {
     # (ranks, ZeRO stage[, start model][, dtype]); every combination where the arithmetic is at stake
     "gradients": [(ranks, str(stage)) for ranks in (1, 2) for stage in (1, 2, 3)],
@@ -149,7 +151,7 @@ def run_ranks(root: Path, scenarios: dict[int, list[str]]) -> None:
     with (root / "log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        code = process.wait(280)
+        code = process.wait(800)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import ROOT, descendants, finish, start, tail, wait_until, write_recipe
+from commands import ROOT, finish, named, start, tail, wait_until, write_recipe
 from ray_head import free_port, ray_head
 
 DASHBOARD = json.loads((ROOT / "launch" / "clusters" / "grafana" / "openrs.json").read_text(encoding="utf-8"))
@@ -98,8 +98,7 @@ def test_every_expression_of_the_dashboard_has_data_while_a_run_trains(
     run = start([str(recipe)], log)
     try:
         wait_until(lambda: bool(answer(prometheus, "ray_openrs_step > 3")), 300, run, log)
-        actors = descendants(head.process)
-        next(actor for actor in actors if "RolloutWorker" in " ".join(actor.cmdline())).kill()
+        named(head.process, "RolloutWorker").kill()
         expressions = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
         left = list(expressions)
         deadline = time.monotonic() + 200

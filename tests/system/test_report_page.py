@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import DESK, PHONE, Tab, chromium
+from browser import DESK, PHONE, Tab, chromium, drawn
 from made_run import figures, made_run, write_report, write_step
 from places import SUPPORT
 
@@ -88,6 +88,7 @@ def test_every_tab_is_drawn_without_a_complaint(
     for name in [*TABS, *(["compare"] if which == "two" else [])]:
         page.click(f"#tab-{name}")
         panel = page.locator(f"#panel-{name}")
+        drawn(page)
         assert panel.is_visible() and panel.inner_text().strip() and not panel.locator(".fault").count()
         assert wide(page) <= 0, f"{name} scrolls sideways"
         for chart in panel.locator("figure.chart").all():

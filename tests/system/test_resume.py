@@ -12,6 +12,7 @@ from commands import (
     assert_all_gone,
     descendants,
     finish,
+    named,
     power_cut,
     result,
     start,
@@ -83,7 +84,7 @@ def test_driver_killed_in_the_middle_of_a_push(unbroken: Path, tmp_path: Path, t
     recipe = write_recipe(tmp_path / "recipe.yaml", toy_folder, tmp_path, "run", STEPS)
     run, log = tmp_path / "run", tmp_path / "log"
     process = start(["5", str(recipe)], log, script="killed_in_push.py")  # push 5 brings version 4: step 3 is done
-    wait_until(lambda: steps_done(run) == 3, 300, process, log)
+    wait_until(lambda: steps_done(run) >= 2, 300, process, log)
     family = descendants(process)
     assert finish(process, log) == -signal.SIGKILL
     assert_all_gone(family)
@@ -96,10 +97,7 @@ def test_driver_killed_in_the_middle_of_a_push(unbroken: Path, tmp_path: Path, t
 
 def kill(process: subprocess.Popen[bytes], victim: str) -> None:
     """SIGKILL to the run's process of that name."""
-    family = descendants(process)
-    named = [member for member in family if victim in " ".join(member.cmdline())]
-    assert named, f"no {victim} among {[member.name() for member in family]}"
-    named[0].kill()
+    named(process, victim).kill()
 
 
 @pytest.mark.nightly

@@ -23,7 +23,7 @@ STEPS = 7
 
 @pytest.mark.slow
 @pytest.mark.cpu_engine
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_run_killed_in_its_second_stage_goes_on_there(tmp_path: Path, toy_folder: Path) -> None:
     data = tmp_path / "data.jsonl"
     rows = [{"problem": f"{n}+1", "answer": str(n + 1)} for n in range(80, 120)]  # prompts of 6 and 7 tokens

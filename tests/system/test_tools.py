@@ -1,7 +1,6 @@
 """A whole run with an environment of the user's own that hangs, crashes and fills the memory, over kills."""
 
 import json
-import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,18 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from commands import assert_all_gone, descendants, finish, power_cut, start, steps_done, tail, wait_until, write_recipe
+from commands import (
+    assert_all_gone,
+    descendants,
+    finish,
+    named,
+    power_cut,
+    start,
+    steps_done,
+    tail,
+    wait_until,
+    write_recipe,
+)
 from tiny import naive_logprobs, naive_model
 
 from openrs_ray.config.load import load_config
@@ -69,11 +79,6 @@ def write_files(folder: Path, toy_folder: Path) -> Path:
     return write_recipe(folder / "recipe.yaml", toy_folder, folder, "run", STEPS, **changes)
 
 
-def actor(process: Any, name: str) -> psutil.Process:
-    (found,) = (p for p in descendants(process) if name in " ".join(p.cmdline()))
-    return found
-
-
 @pytest.mark.nightly
 @pytest.mark.cpu_engine
 @pytest.mark.timeout(900)
@@ -83,7 +88,7 @@ def test_a_tool_that_hangs_crashes_and_fills_the_memory_costs_its_own_rollouts_o
     recipe, run, log = write_files(tmp_path, toy_folder), tmp_path / "run", tmp_path / "log"
     process = start([str(recipe)], log)
     wait_until(lambda: steps_done(run) >= 1, 300, process, log)
-    actor(process, "EnvironmentPool").send_signal(signal.SIGKILL)  # Ray starts it again
+    named(process, "EnvironmentPool").kill()  # Ray starts it again
     wait_until(lambda: steps_done(run) >= 3, 300, process, log)
     power_cut(process)
     process = start([str(recipe), "--resume"], log)

@@ -74,7 +74,7 @@ def test_a_judge_that_hangs_for_one_completion_keeps_no_other_group_waiting(ray_
     with FlakyJudge(scores) as judge:
         groups, told = collected(judge, {"accuracy": 1.0, "judge": 2.0}, tmp_path)
     (first, one), (late, other), (third, last) = groups
-    assert late > 3.0 and max(first, third) < 2.5
+    assert late > 3.0 and late - max(first, third) > 1.4, "two deadlines of 1.5 s"
     expected = np.array([1.0, 2.0, 1.0, 1.0])  # sample 1 is right
     np.testing.assert_allclose(one.rewards(), expected)
     np.testing.assert_allclose(last.rewards(), expected)
@@ -101,7 +101,7 @@ def test_a_group_that_cannot_be_compared_is_not_judged_and_the_others_are(ray_se
     with FlakyJudge(hangs_for(1)) as judge:
         groups, _ = collected(judge, weights, tmp_path, relative_template=template)
     (first, one), (late, other), (third, last) = groups
-    assert late > 3.0 and max(first, third) < 2.5
+    assert late > 3.0 and late - max(first, third) > 1.4
     for group in (one, last):
         np.testing.assert_allclose(group.rewards(), [0.0, 3.0 + 1 / 3, 2 / 3, 1.0])
     assert np.isnan(other.rewards()).all() and {verdict.status for verdict in other.verdicts} == {Status.TIMEOUT}

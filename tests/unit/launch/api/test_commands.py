@@ -62,6 +62,7 @@ def test_an_interrupt_is_handed_on_and_raised_when_the_command_has_ended(
         "        time.sleep(0.5); print('saved', flush=True); os._exit(130)\n"
         "    signal.signal(signal.SIGINT, save)\n"
         "    print('begun', flush=True)\n"
+        f"    open({str(tmp_path / 'begun')!r}, 'w').close()\n"
         "    time.sleep(60)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -70,10 +71,8 @@ def test_an_interrupt_is_handed_on_and_raised_when_the_command_has_ended(
     )  # ignored in a suite that a shell runs behind itself
 
     def interrupt() -> None:
-        me = psutil.Process()
-        while not any("launch.verify" in child.cmdline() for child in me.children()):
+        while not (tmp_path / "begun").exists():
             time.sleep(0.05)
-        time.sleep(1.0)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()

@@ -311,7 +311,9 @@ def test_the_pool_costs_little_over_math_verify_alone() -> None:
             return [plain_math_verify(f"${answer}$", (f"${gold}$",)) for answer, gold in pairs]
 
         pooled(), alone()  # both with SymPy's caches full
-        (ours, pool_s), (theirs, alone_s) = timed(pooled), timed(alone)
+        # The best of each is compared, since others use the machine, too.
+        rounds = [(timed(pooled), timed(alone)) for _ in range(3)]
+    (ours, pool_s), (theirs, alone_s) = (min(taken, key=lambda one: one[1]) for taken in zip(*rounds, strict=True))
     sys.stderr.write(f"{len(items)} checks: math-verify alone {alone_s:.2f} s, pool of 2 {pool_s:.2f} s\n")
     assert sum(a == b for a, b in zip(ours, theirs, strict=True)) >= 0.98 * len(items)
     assert pool_s < 1.25 * alone_s  # on an idle machine with two cores it is less than half

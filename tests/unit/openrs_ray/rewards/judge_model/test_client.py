@@ -74,7 +74,7 @@ def test_a_request_that_fails_is_made_again(failure: str) -> None:
         ("500", Status.ERROR, "HTTP 500 (told to: 500) after 4 requests"),
         ("reset", Status.ERROR, "after 4 requests"),
         ("truncated", Status.ERROR, "RemoteProtocolError"),
-        ("hang", Status.TIMEOUT, "no answer within rewards.judge.timeout_s, 0.3 s after 4 requests"),
+        ("hang", Status.TIMEOUT, "no answer within rewards.judge.timeout_s, 1 s after 4 requests"),
         ("trickle", Status.TIMEOUT, "rewards.judge.timeout_s"),
         ("garbage", Status.ERROR, "no chat completion with text: <html>"),
         ("endless", Status.ERROR, "more than 8 MiB"),
@@ -83,7 +83,7 @@ def test_a_request_that_fails_is_made_again(failure: str) -> None:
 )
 def test_what_never_works_is_no_judgement_and_says_why(failure: str, status: Status, said: str) -> None:
     with FlakyJudge(lambda prompt, before: failure if prompt == "bad" else "Score: 3") as judge:
-        (bad, good), replies = asked(judge, ["bad", "good"], timeout_s=0.3 if failure != "endless" else 5.0)
+        (bad, good), replies = asked(judge, ["bad", "good"], timeout_s=1.0 if failure in ("hang", "trickle") else 10.0)
     assert isinstance(bad, Unjudged) and bad.status is status and said in bad.detail, bad
     assert good == 3.0 and len(judge.times["bad"]) == 4 and len(judge.times["good"]) == 1
     assert (replies.spent.unjudged, replies.spent.failed) == (1, 4)
@@ -162,7 +162,8 @@ def test_one_that_hangs_keeps_no_other_waiting() -> None:
 
     with FlakyJudge(lambda prompt, before: "hang" if prompt == "bad" else "Score: 5") as judge:
         asyncio.run(ask(judge))
-    assert done.pop("bad") >= 1.5 and max(done.values()) < 1.2
+    bad = done.pop("bad")
+    assert bad >= 1.5 and max(done.values()) < bad
 
 
 def test_the_same_request_is_made_once(tmp_path: Path) -> None:
