@@ -10,6 +10,7 @@ from launch.api.commands import run_command
 from openrs_ray.common.files import read_json
 from openrs_ray.config.names import find_run
 from openrs_ray.errors import UserError
+from openrs_ray.evaluation.subject import policies_of, policy_folder
 from openrs_ray.export.choice import Asked, chosen, default_folder, kept_policies
 from openrs_ray.run.checkpoints import CheckpointStore
 from openrs_ray.run.completions import current_rows
@@ -75,20 +76,24 @@ class TrainedRun:
         return max(kept, key=lambda one: one.step).policy
 
     def evaluate(self, *benchmarks: str, **options: Any) -> dict[str, Any]:
-        """`python -m launch.evaluate RUN`: the policy and its start model on benchmarks; the content of report.json.
+        """`python -m launch.evaluate RUN`: a policy and its start model on benchmarks; the content of report.json.
 
         Args:
             benchmarks: names or NAME=FILE; none: the command's default.
-            options: of the command: samples=4, max_tokens=2048, placement={"num_rollout_gpus": 2}.
+            options: of the command: step=50 (default: the last with a policy), samples=4, max_tokens=2048,
+                placement={"num_rollout_gpus": 2}.
         """
-        words, names = [str(self.folder)], []
+        step = options.pop("step", None) or max(policies_of(self.folder, self.name), default=None)
+        words, names = [str(self.folder), *as_options({"step": step})], []
         for benchmark in benchmarks:
             name, file, _ = benchmark.partition("=")
             names.append(name)
             words += ["--data", benchmark] if file != benchmark and "=" in benchmark else []
         words += ["--benchmarks", ",".join(names)] if names else []
         run_command("evaluate", [*words, *as_options(options)])
-        return read_json(Path(options.get("folder") or self.folder / "evaluation") / "report.json") or {}
+        given, protocol = options.get("folder"), options.get("protocol", "robust")
+        place = Path(given).expanduser().absolute() if given else self.folder / "evaluation" / protocol
+        return read_json(place / policy_folder(step or 0) / "report.json") or {}
 
     def export(self, step: Asked = "best", **options: Any) -> Path:
         """`python -m launch.export RUN`: the folder of a model to use and share elsewhere.

@@ -67,15 +67,13 @@ def truncated_share(groups: Sequence[Group]) -> float:
 
 
 def share_of_checked(rewarded: Mapping[Any, int], status: Status) -> float:
-    """Share of a status among the judged completions that have a gold; NaN where none of the judged has one.
+    """Share of a status among the judged completions that have a gold; NaN where there is none.
 
     Args:
         rewarded: number of completions with a reward, by status.
     """
     checked = sum(rewarded.values()) - rewarded.get(Status.UNCHECKED, 0)
-    if not checked and rewarded.get(Status.UNCHECKED):
-        return float("nan")
-    return rewarded.get(status, 0) / max(1, checked)
+    return rewarded.get(status, 0) / checked if checked else float("nan")
 
 
 def _turn_metrics(rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]) -> dict[str, float]:

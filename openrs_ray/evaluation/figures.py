@@ -26,12 +26,15 @@ def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
 
 
 def majority(classes: np.ndarray, correct: np.ndarray) -> np.ndarray:
-    """float64 [problems]: 1 where the most frequent answer is correct; of a tie, the share that is (arXiv 2203.11171)."""
+    """float64 [problems]: 1 where the most frequent answer is correct; of a tie, the share that is (arXiv 2203.11171).
+
+    NaN where no sample was judged; a sample that was not has no vote.
+    """
     same = (classes[:, :, None] == classes[:, None, :]) & (classes >= 0)[:, :, None]
     votes = same.sum(axis=2)
     winning = (votes == votes.max(axis=1, keepdims=True)) & (classes >= 0)
     shares: np.ndarray = (winning * np.nan_to_num(correct)).sum(axis=1) / np.maximum(winning.sum(axis=1), 1)
-    return shares
+    return np.where(np.isnan(correct).all(axis=1), np.nan, shares)
 
 
 def one_run_deviation(correct: np.ndarray) -> float | None:
@@ -51,6 +54,28 @@ def pass_interval(correct: np.ndarray, k: int, clusters: np.ndarray | None = Non
         for filled in (0.0, 1.0)
     )
     return Interval(float(np.nanmean(judged)), low.low, high.high)
+
+
+def majority_interval(classes: np.ndarray, correct: np.ndarray, clusters: np.ndarray | None = None) -> Interval | None:
+    """maj@k over the problems with a judged sample, bounded for the unjudged ones, whose votes may all be for one answer."""
+    judged = majority(classes, correct)
+    if np.isnan(judged).all():
+        return None
+    low, high = (
+        effective_interval(majority(*_all_votes(classes, correct, right)), correct.shape[1], clusters)
+        for right in (False, True)
+    )
+    return Interval(float(np.nanmean(judged)), low.low, high.high)
+
+
+def _all_votes(classes: np.ndarray, correct: np.ndarray, right: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Classes and verdicts with the unjudged votes for the correct answer, or for the most frequent wrong one."""
+    classes, unjudged = classes.copy(), np.isnan(correct)
+    for problem in np.flatnonzero(unjudged.any(axis=1)):
+        given = classes[problem][(correct[problem] == right) & (classes[problem] >= 0)]
+        answer = np.bincount(given).argmax() if len(given) else classes[problem].max() + 1
+        classes[problem, unjudged[problem]] = answer
+    return classes, np.nan_to_num(correct, nan=float(right))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +130,6 @@ def figures(samples: Samples, max_unjudged_share: float = 0.1) -> Figures:
     believed = not unjudged.all() and unjudged.mean() <= max_unjudged_share
     powers = sorted({*(2**i for i in range(count.bit_length())), count}) if believed else []
     passed = {k: pass_interval(correct, k, clusters) for k in powers}
-    votes = majority(samples.classes, correct)
     return Figures(
         problems=problems,
         samples=count,
@@ -116,7 +140,7 @@ def figures(samples: Samples, max_unjudged_share: float = 0.1) -> Figures:
         sampling=sampling_interval(correct) if believed else None,
         one_run=one_run_deviation(correct) if believed else None,
         pass_at={k: interval for k, interval in passed.items() if interval is not None},
-        majority=effective_interval(votes, count, clusters) if believed and count > 1 else None,
+        majority=majority_interval(samples.classes, correct, clusters) if believed and count > 1 else None,
         mean_tokens=float(samples.tokens.mean()),
         truncated_share=float(samples.truncated.mean()),
         english_share=float(samples.english.mean()),

@@ -269,7 +269,8 @@ def _notes(content: dict[str, Any]) -> list[str]:
         *decision_notes(content),
         "A completion whose check timed out or failed is not judged: means are of the others, intervals hold whatever became of "
         f"it, and an accuracy with more than {100 * settings['max_unjudged_share']:g} % of them is refused "
-        "(rewards.max_unjudged_share). Of pass@k the mean leaves out problems with too few judged samples.",
+        "(rewards.max_unjudged_share). The mean of pass@k leaves out problems with too few "
+        "judged samples, that of maj@k those with none.",
         *(["The spread over runs is one of training seeds and of samples together."] * bool(content["runs"])),
         *([f"The runs differ in {differ}: their spread is not one of seeds alone."] * bool(differ)),
         *([scientific] * ("minerva" in content["benchmarks"] and settings["rules"] == "boxed")),

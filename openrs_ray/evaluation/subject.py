@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from openrs_ray.common.foreign import reading
@@ -130,8 +131,10 @@ def side_by_side(several: Sequence[Subjects], how: Protocol, runs: Path, folder:
     if len(starts) > 1:
         raise UserError(f"the runs begin from different models, {' and '.join(starts)}: give one with --start")
     differences = _differences(configs)
-    if how.prompt.name == "run" and (other := [name for name in differences if name in _PROMPT]):
+    if how.prompt.name == "run" and (other := [name for name in differences if _PROMPT.fullmatch(name)]):
         raise UserError(f"the runs differ in {other[0]}, so they ask differently: ask all alike with --prompt paper")
+    if _TEMPLATE in differences:
+        raise UserError(f"the runs differ in {_TEMPLATE}, so they ask differently: evaluate each by itself")
     names = [config.run.name for config in configs] or [subjects.model.folder for subjects in several]
     place = folder or runs / "evaluations" / "+".join(names) / how.name
     models = [subjects.model for subjects in several]
@@ -144,7 +147,8 @@ def side_by_side(several: Sequence[Subjects], how: Protocol, runs: Path, folder:
     return Together(tuple(models), start, place, place, bool(configs), tuple(differences))
 
 
-_PROMPT = ("data.system_prompt", "data.examples", "data.suffix")
+_PROMPT = re.compile(r"data(\[\d+\])?\.(system_prompt|system_as_user|examples|suffix)")
+_TEMPLATE = "model.chat_template"
 _SAME_EXPERIMENT = (
     "run.name",
     "run.folder",
@@ -160,8 +164,8 @@ _SAME_EXPERIMENT = (
 
 def _differences(configs: Sequence[RunConfig]) -> list[str]:
     fields = [flat(config) for config in configs]
-    known = [name for name in (fields[0] if fields else ()) if not name.startswith(_SAME_EXPERIMENT)]
-    return [name for name in known if any(other[name] != fields[0][name] for other in fields)]
+    known = [name for name in dict.fromkeys(chain(*fields)) if not name.startswith(_SAME_EXPERIMENT)]
+    return [name for name in known if any(name not in other or other[name] != fields[0].get(name) for other in fields)]
 
 
 def policies_of(run_folder: Path, name: str) -> dict[int, Subject]:
@@ -169,9 +173,14 @@ def policies_of(run_folder: Path, name: str) -> dict[int, Subject]:
     checkpoints = CheckpointStore(run_folder / "checkpoints").checkpoints()
     kept = {checkpoint.step: checkpoint.policy for checkpoint in checkpoints if any(checkpoint.policy.glob("*"))}
     return {
-        step: Subject(f"{name}, step {step}", f"step-{step:06d}", str(policy), published_name(name, begins=True))
+        step: Subject(f"{name}, step {step}", policy_folder(step), str(policy), published_name(name, begins=True))
         for step, policy in sorted(kept.items())
     }
+
+
+def policy_folder(step: int) -> str:
+    """Inside an evaluation's folder."""
+    return f"step-{step:06d}"
 
 
 def start_model(path: str) -> Subject:

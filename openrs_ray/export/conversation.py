@@ -45,12 +45,11 @@ class Conversation:
     prompt: TaskPrompt
     sampling: Sampling
     turns: list[Message] = field(default_factory=list)
-    """As the model saw them, without system prompt and examples."""
+    """With the prompt's suffix, without system prompt and examples, which `prompt` puts before them."""
 
     def ask(self, text: str, say: Say) -> str:
         """The answer, said piece by piece as it comes. UserError for a turn that the model has no room for."""
-        asked = self.prompt.messages((*self.turns, {"role": "user", "content": text}))
-        ids = self._ids(asked)
+        ids = self._ids(self._asked(text))
         if ids.shape[1] >= self._room:
             raise UserError(f"{ids.shape[1]} tokens are too many for this model, which takes {self._room}")
         config = self.sampling.generation_config()
@@ -60,13 +59,16 @@ class Conversation:
         with torch.inference_mode():
             self.model.generate(ids, attention_mask=torch.ones_like(ids), streamer=spoken)
         answer = "".join(spoken.pieces)
-        self.turns += [asked[-1], {"role": "assistant", "content": answer}]
+        shown = {"role": "user", "content": text + self.prompt.suffix}
+        self.turns += [shown, {"role": "assistant", "content": answer}]
         return answer
 
     def fits(self, text: str) -> bool:
         """True where the turns so far leave room for another and its answer."""
-        asked = self.prompt.messages((*self.turns, {"role": "user", "content": text}))
-        return int(self._ids(asked).shape[1]) + self.sampling.max_tokens <= self._room
+        return int(self._ids(self._asked(text)).shape[1]) + self.sampling.max_tokens <= self._room
+
+    def _asked(self, text: str) -> list[Message]:
+        return self.prompt.messages((*self.turns, {"role": "user", "content": text}))
 
     def begin_anew(self) -> None:
         self.turns.clear()

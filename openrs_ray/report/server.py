@@ -22,13 +22,14 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
+from openrs_ray.config.names import CONFIG
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.report.comparison import comparison
 from openrs_ray.report.completions import Phase, Query, find, one
 from openrs_ray.report.run_tokenizer import decoder_of
 from openrs_ray.report.static import ASSETS, INDEX, asset_names, now, strict_json
 from openrs_ray.report.summary import RunSummary
-from openrs_ray.run.completion_files import record_files
+from openrs_ray.run.completion_files import current_files
 
 _LOG = logging.getLogger(__name__)
 HOST = "127.0.0.1"
@@ -94,9 +95,9 @@ class PageData:
                 for place in range(len(self.runs))
             ]
             summaries = [summary.read(part) for summary, part in zip(self._summaries, parts, strict=True)]
-            evaluated = [[file.path.name for file in record_files(run, "evaluation")] for run in self.runs]
-            if self._compared[0] != evaluated:
-                self._compared = (evaluated, comparison(self.runs))
+            compared = [_compared(run) for run in self.runs]
+            if self._compared[0] != compared:
+                self._compared = (compared, comparison(self.runs))
         return {"live": True, "made": now(), "stamp": stamp, "runs": summaries, "comparison": self._compared[1]}
 
     def _completions(self, asked: dict[str, str]) -> dict[str, Any]:
@@ -142,6 +143,12 @@ def _number(asked: dict[str, str], name: str, without: int) -> int:
     return int(text)
 
 
+def _compared(run: Path) -> list[Any]:
+    """Changes with all that a comparison of runs is made of: evaluations that count, and settings."""
+    evaluated = [file.path.name for file in current_files(run, "evaluation")]
+    return [evaluated, _stamps([run / CONFIG])]
+
+
 def _stamp(run: Path) -> list[Any]:
     """Changes with every file of a run that the page shows, but for its completions."""
     names = ("config.json", "attempts.jsonl", "metrics.jsonl", "cost.json", "result.json", "driver.lock")
@@ -151,6 +158,10 @@ def _stamp(run: Path) -> list[Any]:
         *run.glob("attempts/*/trace/*.jsonl"),
         *run.glob("evaluation/*/*/report.json"),
     ]
+    return _stamps(files)
+
+
+def _stamps(files: Sequence[Path]) -> list[Any]:
     found = []
     for file in files:
         try:

@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from commands import ROOT, assert_all_gone, descendants, finish, tail, wait_until
+from exportable import change_config
 from system import make_run
 
 from launch.evaluate import main
@@ -95,6 +97,38 @@ def test_what_cannot_stand_side_by_side_is_refused(tmp_path: Path, toy_folder: P
         together(tmp_path, ["one", "asks"])
     paper = protocol("robust", None, prompt="paper")
     assert together(tmp_path, ["one", "asks"], how=paper).differences == ("data.system_prompt",)
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "field"),
+    [
+        ("data", {"system_as_user": True}, r"data\.system_as_user.*--prompt paper"),
+        ("model", {"chat_template": "/other.jinja"}, r"model\.chat_template.*each by itself"),
+    ],
+)
+def test_runs_that_are_asked_differently_are_not_asked_alike(
+    section: str, values: dict[str, Any], field: str, tmp_path: Path, toy_folder: Path
+) -> None:
+    make_run(tmp_path, toy_folder, "one")
+    change_config(make_run(tmp_path, toy_folder, "two"), **{section: values})
+    for order in (["one", "two"], ["two", "one"]):
+        with pytest.raises(UserError, match=f"differ in {field}"):
+            together(tmp_path, order)
+
+
+def test_prompts_of_several_data_sets_are_compared_one_by_one(tmp_path: Path, toy_folder: Path) -> None:
+    for name, asked in (("one", ("1", "2")), ("two", ("1", "3")), ("three", ("1",))):
+        folder = make_run(tmp_path, toy_folder, name)
+        content = json.loads((folder / "config.json").read_text())
+        content["data"] = [
+            content["data"] | {"name": f"task{number}", "system_prompt": text} for number, text in enumerate(asked)
+        ]
+        (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"differ in data\[1\]\.system_prompt"):
+        together(tmp_path, ["one", "two"])
+    for order in (["one", "three"], ["three", "one"]):
+        with pytest.raises(UserError, match=r"differ in data\[1\]\.\w+, so"):
+            together(tmp_path, order)
 
 
 def test_a_dry_run_says_what_it_would_take_and_show(

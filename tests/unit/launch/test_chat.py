@@ -87,6 +87,28 @@ def test_a_conversation_goes_on(run: Path) -> None:
     assert conversation.ask("1+1", said.append) == first
 
 
+def test_instructions_before_the_first_turn_are_there_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change_config(run, data={"system_as_user": True})
+    conversation = find_partner(str(run), "best").conversation(None, 0.0, 4)
+    first = conversation.ask("1+1", lambda _: None)
+    asked: list[torch.Tensor] = []
+    generate = conversation.model.generate
+
+    def recorded(ids: torch.Tensor, **options: object) -> object:
+        asked.append(ids)
+        return generate(ids, **options)
+
+    monkeypatch.setattr(conversation.model, "generate", recorded)
+    conversation.ask("2+2", lambda _: None)
+    turns = [
+        {"role": "user", "content": "12\n\n1+1=?"},
+        {"role": "assistant", "content": first},
+        {"role": "user", "content": "2+2=?"},
+    ]
+    expected = conversation.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    assert asked[0][0].tolist() == conversation.tokenizer(expected, add_special_tokens=False)["input_ids"]
+
+
 def test_which_policy_is_talked_to(run: Path, toy_folder: Path) -> None:
     assert find_partner(str(run), None).name == "sums, step 100"
     assert find_partner(str(run), "best").name == "sums, step 50"

@@ -25,4 +25,5 @@ def test_completions_without_a_gold_are_neither_right_nor_wrong() -> None:
     by_task = task_metrics([sums, poems])
     assert by_task["task/sums/accuracy"] == 0.5 and math.isnan(by_task["task/poems/accuracy"])
     assert math.isnan(step_metrics([poems])["accuracy"])
-    assert step_metrics([group("", Status.TIMEOUT)])["accuracy"] == 0.0, "as ever: nothing was judged"
+    lost = task_metrics([sums, group("code", Status.TIMEOUT, Status.ERROR)])
+    assert math.isnan(lost["task/code/accuracy"]) and math.isnan(lost["task/code/reward"]), "nothing was judged"

@@ -7,9 +7,9 @@ from math import comb
 import numpy as np
 import pytest
 
-from openrs_ray.evaluation.figures import Samples, figures, majority, one_run_deviation, pass_at_k
+from openrs_ray.evaluation.figures import Samples, figures, majority, majority_interval, one_run_deviation, pass_at_k
 from openrs_ray.evaluation.paired import Pair, SignFlips, compare, corrected, holm
-from openrs_ray.stats import sampling_interval
+from openrs_ray.stats import effective_interval, sampling_interval
 
 NAN = np.nan
 
@@ -85,6 +85,30 @@ def test_pass_at_k_is_bounded_by_what_the_unjudged_may_have_been() -> None:
     wrong, right = (figures(replace(samples, correct=np.nan_to_num(correct, nan=x))).pass_at[2] for x in (0.0, 1.0))
     assert found.mean == pytest.approx((2 / 3 + 0 + 1) / 3)
     assert wrong.mean < found.mean < right.mean and (found.low, found.high) == (wrong.low, right.high)
+
+
+def test_a_majority_of_nothing_judged_is_none_and_unjudged_votes_are_bounds() -> None:
+    classes = np.array([[0, 0, 1, 1, -1], [2, 2, 0, -1, -1], [-1] * 5, [0, 0, 0, 0, 0], [-1, -1, -1, -1, 3]])
+    correct = np.array([[1, 1, 0, 0, NAN], [0, 0, 1, NAN, 0], [NAN] * 5, [1.0] * 5, [NAN, NAN, 0, 0, 0]])
+    mine = majority(classes, correct)
+    assert mine[[0, 1, 3, 4]] == pytest.approx([1 / 2, 0, 1, 0]) and np.isnan(mine[2])
+    found = majority_interval(classes, correct)
+    assert found is not None and found.mean == pytest.approx(1.5 / 4)
+
+    def votes_as(row: int) -> list[float]:
+        """The problem's result for every way in which the unjudged votes may have been given."""
+        unjudged = np.flatnonzero(np.isnan(correct[row]))
+        results = []
+        for given in product(range(5), repeat=len(unjudged)):  # 0 is the correct answer, 4 is nobody's so far
+            own, verdict = classes[row].copy(), correct[row].copy()
+            own[unjudged], verdict[unjudged] = given, [float(answer == 0) for answer in given]
+            results.append(float(majority(own[None], verdict[None])[0]))
+        return results
+
+    ways = [votes_as(row) for row in range(len(classes))]
+    low, high = (effective_interval(np.array([end(way) for way in ways]), 5) for end in (min, max))
+    assert (found.low, found.high) == pytest.approx((low.low, high.high))
+    assert majority_interval(classes[2:3], correct[2:3]) is None
 
 
 def flips(values: np.ndarray, seed: int = 0, draws: int = 100_000) -> SignFlips:

@@ -13,6 +13,7 @@ from made_run import made_run
 
 from openrs_ray.errors import UserError
 from openrs_ray.report.server import PageData, PageServer, listen
+from openrs_ray.run.attempts import start_attempt
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +162,16 @@ def test_the_second_question_is_answered_with_what_is_new(server: PageServer) ->
 def test_a_question_that_makes_no_sense_is_one_sentence(server: PageServer, path: str) -> None:
     status, answer = data(server, path)
     assert status == 400 and "\n" not in answer["error"] and "Traceback" not in answer["error"]
+
+
+def test_a_comparison_is_of_the_policies_that_count(tmp_path: Path) -> None:
+    runs = [made_run(tmp_path / name, after=after) for name, after in (("first", 0.4), ("second", 0.9))]
+    pages = PageData(runs)
+    (row,) = pages.answer("runs", {})["comparison"]["paired"]
+    assert "fault" not in row
+    start_attempt(runs[1], 20)  # it goes back before the evaluation, which then counts no more
+    (row,) = pages.answer("runs", {})["comparison"]["paired"]
+    assert "no evaluation of a trained policy yet" in row["fault"]
 
 
 def test_a_port_that_is_taken_is_one_sentence(server: PageServer) -> None:
